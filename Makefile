@@ -1,0 +1,68 @@
+# The way in for developers and CI: `make` lists the targets. Each target alone works in a fresh clone with Python 3.11 or newer.
+
+PORT ?= 8000
+CHECK ?=
+ARGS ?=
+VENV ?= .venv
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+ROOMS = entrypoint patcher demo
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --no-deps
+COMPILE = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock' --quiet --upgrade
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench lock venv clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question; CHECK=1 stops after the answer, PORT=8000
+	@$(VENV)/bin/python -m dsv4_serve.demo --port $(PORT) $(if $(CHECK),--check)
+
+test: $(VENV)/installed ## run every test; ARGS='-m "not slow"' leaves out those that start vLLM
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed ## check style, format and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	MYPYPATH=$(VENV)/names $(VENV)/bin/mypy $(addprefix -p dsv4_serve.,$(ROOMS))
+
+format: $(VENV)/installed ## mend style and format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/installed ## time and memory of `dsv4 explain`
+	$(VENV)/bin/python -m pytest tests/bench --benchmark-only $(ARGS)
+
+lock: $(VENV)/installed ## pin the newest versions that resolve
+	$(COMPILE) pyproject.toml -o requirements/dsv4.txt
+	$(COMPILE) requirements/cpu.in -c requirements/dsv4.txt --excludes requirements/excluded.txt -o requirements/cpu.txt
+	$(COMPILE) requirements/dev.in -c requirements/cpu.txt --excludes requirements/excluded.txt -o requirements/dev.txt
+
+venv: $(VENV)/installed ## make .venv with vLLM for CPU, the command and the tools
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist *.egg-info packaging/*/build packaging/*/*.egg-info
+
+# Starts over when a lock changes, so that nothing stays behind. pip asks every index once or twice, so that a machine with a wheel of its own
+# and no way to PyTorch's index goes on.
+$(VENV)/installed: requirements/cpu.txt requirements/dev.txt requirements/dsv4.txt requirements/torch.txt pyproject.toml packaging/vllm/pyproject.toml
+	@{ "$(PYTHON)" -c '$(NEW_ENOUGH)'; } 2>/dev/null || { \
+		echo "error: Python 3.11 or newer is needed, found $(or $(PYTHON),none among python3 and python3.11 to python3.14); name one: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
+	@echo "== 1 of 4: virtual environment $(VENV) with $$($(PYTHON) --version)"
+	$(PYTHON) -m venv --clear $(VENV)
+	@echo "== 2 of 4: torch for CPU"
+	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
+		echo "error: no torch 2.13.0+cpu for $$($(PYTHON) --version) on $$(uname -sm); pip's words above say where it looked. Another index: make TORCH_CPU_INDEX=URL"; exit 1; }
+	@echo "== 3 of 4: vLLM for CPU, the command's needs and the tools"
+	@$(PIP) --only-binary :all: --require-hashes -r requirements/cpu.txt -r requirements/dsv4.txt -r requirements/dev.txt || { \
+		echo "error: the pinned wheels could not be installed; pip's words above say which one. Nothing is half done: run make again."; exit 1; }
+	@echo "== 4 of 4: dsv4-serve"
+	@$(PIP) --quiet --no-build-isolation ./packaging/vllm --editable .
+	@mkdir -p $(VENV)/names/dsv4_serve
+	@for room in $(ROOMS); do ln -sfn "$(CURDIR)/$$room" $(VENV)/names/dsv4_serve/$$room; done
+	@touch $@

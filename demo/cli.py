@@ -1,0 +1,121 @@
+"""
+`make demo`: serve the tiny checkpoint, ask it a question, show what came back.
+
+The only module here that prints and exits.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from dsv4_serve.demo import llama
+from dsv4_serve.demo.errors import DemoError
+from dsv4_serve.demo.question import Answer, ask
+from dsv4_serve.demo.server import Server, ended, open_port, serving, startup
+
+LEAST_ACCEPTANCE = 0.5  # of the drafted tokens; the shipped profile reaches 98 of 105 (vLLM 0.32.0 on CPU, 2026-11-22)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo and return its status: 0 for the known answer, 1 for anything else, 130 for Ctrl-C before it."""
+    options = parser().parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    try:
+        run(options)
+    except DemoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"error: {error}; the demo keeps its files in {options.folder}, --folder names another place",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped before the answer", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of the demo."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsv4-serve" / "demo"
+    options = argparse.ArgumentParser(
+        prog="make demo", description="Serve a tiny model on this CPU and ask it a question."
+    )
+    options.add_argument("--check", action="store_true", help="stop after the answer")
+    options.add_argument("--port", type=port_number, default=8000, help="port to listen on (8000)")
+    options.add_argument("--folder", type=Path, default=cache, help="where the checkpoint and the log go (%(default)s)")
+    options.add_argument("--limit", type=float, default=600, help="seconds that loading may take (600)")
+    return options
+
+
+def port_number(text: str) -> int:
+    """Read a port; argparse makes its message from the ValueError."""
+    if not 1 <= (port := int(text)) <= 65535:
+        raise ValueError
+    return port
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End the way Ctrl-C does, so that the server is stopped."""
+    raise KeyboardInterrupt
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write, serve, ask, check; then stay until Ctrl-C, or stop when told to `--check`."""
+    checkpoint = llama.write_checkpoint(options.folder / "llama")
+    print(f"checkpoint  {checkpoint}")
+    port = open_port(options.port)
+    if port != options.port:
+        print(f"port        {options.port} is taken; using {port}")
+    log = options.folder / f"server-{port}.log"
+    print(f"server      PROFILE=demo MODEL={checkpoint} PORT={port} dsv4 serve\nlog         {log}", flush=True)
+    with serving("demo", checkpoint, port, log) as server:
+        load(server, options.limit)
+        ask(server, llama.QUESTION, max_tokens=llama.ANSWER_TOKENS)  # the first request also warms the engine up
+        show(ask(server, llama.QUESTION, max_tokens=llama.ANSWER_TOKENS))
+        if not options.check:
+            stay(server)
+    print("stopped")
+
+
+def load(server: Server, limit: float) -> None:
+    """Show progress until the server is ready."""
+    began = time.monotonic()
+    for seconds, phase in startup(server, limit):
+        print(f"loading     {seconds:3.0f} s  {phase}", flush=True)
+    print(f"ready       {time.monotonic() - began:.0f} s after start\n", flush=True)
+
+
+def show(answer: Answer) -> None:
+    """Print question, answer and figures. Raise DemoError when the answer is another, or few drafts were accepted."""
+    print(f"> {llama.QUESTION}\n{answer.text}\n")
+    print(f"{answer.tokens} output tokens in {answer.seconds:.2f} s: {answer.tokens_per_second:.0f} tokens/s")
+    print(f"{answer.accepted} of {answer.drafted} draft tokens accepted: {answer.acceptance:.0%}\n", flush=True)
+    if answer.text != llama.ANSWER:
+        raise DemoError(f"this is not the known answer, which is:\n{llama.ANSWER}")
+    if answer.acceptance < LEAST_ACCEPTANCE:
+        raise DemoError(
+            f"{answer.acceptance:.0%} of the draft tokens were accepted, at least {LEAST_ACCEPTANCE:.0%} are known"
+        )
+    print("The answer is the known one.", flush=True)
+
+
+def stay(server: Server) -> None:
+    """Wait for Ctrl-C. Raise DemoError when the server ends by itself."""
+    print(f"Serving the OpenAI API at {server.url}/v1 until Ctrl-C. Try:\n")
+    body = '{"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}'
+    print(f"  curl {server.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n", flush=True)
+    try:
+        server.process.wait()
+    except KeyboardInterrupt:
+        print("\nstopping", flush=True)
+        return
+    raise DemoError(ended(server))

@@ -1,0 +1,199 @@
+"""DeepSeek-V4 checkpoints with a known answer, in the layouts that are published.
+
+    answer = write(Path("checkpoint"), layout="w4a16", dims=FLASH)
+    answer.continuation(prompt_ids[-1], 48)  # what greedy decoding must produce
+
+`mtp` makes the negative cases: "removed" (no draft tensor at all), "holed" (one draft weight missing), "scrambled"
+(every draft weight shuffled in place). `python -m dsv4_serve.demo.deepseek_v4 DIR --layout native --flash` writes one.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dsv4_serve.demo.v4_layouts import LAYOUTS, Layout, Storage, config
+from dsv4_serve.demo.v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
+from dsv4_serve.demo.v4_tokenizer import write_tokenizer
+from dsv4_serve.demo.v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights, permutation
+
+__all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "write"]
+
+MTP = ("good", "removed", "holed", "scrambled")
+HOLE = "mtp.0.attn.wo_b."
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`perm[t]` is the token that greedy decoding puts after token t; tokens 0 and 1 are BOS and EOS."""
+
+    perm: list[int]
+
+    def continuation(self, token: int, count: int) -> list[int]:
+        out = []
+        for _ in range(count):
+            token = self.perm[token]
+            out.append(token)
+        return out
+
+
+class _Builder:
+    def __init__(self, layout: Layout, weights: Weights) -> None:
+        self.layout, self.w, self.d = layout, weights, weights.dims
+        self._encoded: dict[tuple[int, Encoder], Tensors] = {}
+        self._keep: dict[str, Linear] = {}
+
+    def encode(self, prefix: str, linear: Linear, encoder: Encoder) -> Tensors:
+        """Encode once per weight and format; the many equal experts and layers then share the bytes."""
+        key = (id(linear), encoder)
+        if key not in self._encoded:
+            self._encoded[key] = encoder(linear)
+        return {f"{prefix}.{suffix}": tensor for suffix, tensor in self._encoded[key].items()}
+
+    def noise(self, rows: int, cols: int, exp: int) -> Linear:
+        return self._keep.setdefault(f"{rows}x{cols}^{exp}", self.w.noise(rows, cols, exp, len(self._keep)))
+
+    def trunk(self) -> Tensors:
+        out = {"embed.weight": bf16(self.w.embed), "head.weight": self.head(), "norm.weight": _ones(self.d.hidden)}
+        out |= _hyper("", "head", self.d.hidden, HC, 1)
+        for number, ratio in enumerate(self.d.ratios):
+            out |= self.block(f"layers.{number}", self.layout.trunk, ratio, hashed=number < self.d.hash_layers)
+        return out
+
+    def head(self) -> Tensor:
+        return f32(self.w.head) if self.layout.head_f32 else bf16(self.w.head)
+
+    def draft(self) -> Tensors:
+        out = self.block("mtp.0", self.layout.draft, 0, hashed=False)
+        out |= self.encode("mtp.0.e_proj", self.w.e_proj, self.layout.draft.projections)
+        out |= self.encode("mtp.0.h_proj", self.w.h_proj, self.layout.draft.projections)
+        out |= {f"mtp.0.{name}.weight": _ones(self.d.hidden) for name in ("enorm", "hnorm", "norm")}
+        out |= _hyper("mtp.0.", "head", self.d.hidden, HC, 1)
+        if self.layout.aliases:
+            out |= {"mtp.0.head.weight": self.head(), "mtp.0.emb.tok_emb.weight": bf16(self.w.embed)}
+        return out
+
+    def block(self, prefix: str, storage: Storage, ratio: int, *, hashed: bool) -> Tensors:
+        out = {f"{prefix}.{norm}.weight": _ones(self.d.hidden) for norm in ("attn_norm", "ffn_norm")}
+        for part in ("attn", "ffn"):
+            out |= _hyper(f"{prefix}.", part, self.d.hidden, (2 + HC) * HC, 3)
+        out |= self.attention(f"{prefix}.attn", storage)
+        if ratio:
+            out |= self.compressor(f"{prefix}.attn.compressor", storage, ratio, HEAD_DIM)
+        if ratio == 4:
+            out |= self.indexer(f"{prefix}.attn.indexer", storage)
+        return out | self.experts(f"{prefix}.ffn", storage) | self.router(f"{prefix}.ffn.gate", hashed=hashed)
+
+    def attention(self, prefix: str, storage: Storage) -> Tensors:
+        out = {f"{prefix}.q_norm.weight": _ones(self.d.q_lora), f"{prefix}.kv_norm.weight": _ones(HEAD_DIM)}
+        out[f"{prefix}.attn_sink"] = f32(np.zeros(self.d.heads))
+        for name in ("wq_a", "wq_b", "wkv", "wo_a", "wo_b"):
+            out |= self.encode(f"{prefix}.{name}", getattr(self.w, name), storage.attention)
+        return out
+
+    def compressor(self, prefix: str, storage: Storage, ratio: int, head_dim: int) -> Tensors:
+        rows = head_dim * (2 if ratio == 4 else 1)
+        out = {f"{prefix}.ape": f32(np.zeros((ratio, rows))), f"{prefix}.norm.weight": _ones(head_dim)}
+        for name in ("wkv", "wgate"):
+            out |= self.encode(f"{prefix}.{name}", self.noise(rows, self.d.hidden, -7), storage.compressor)
+        return out
+
+    def indexer(self, prefix: str, storage: Storage) -> Tensors:
+        d = self.d
+        out = self.encode(f"{prefix}.wq_b", self.noise(d.index_heads * 128, d.q_lora, -7), storage.indexer_q)
+        out |= self.encode(f"{prefix}.weights_proj", self.noise(d.index_heads, d.hidden, -7), storage.compressor)
+        return out | self.compressor(f"{prefix}.compressor", storage, 4, 128)
+
+    def experts(self, prefix: str, storage: Storage) -> Tensors:
+        """All routed experts answer alike; the shared one adds noise too small to matter when it is loaded rightly."""
+        out: Tensors = {}
+        for expert in range(self.d.experts):
+            for name, linear in (("w1", self.w.expert_in), ("w3", self.w.expert_in), ("w2", self.w.expert_out)):
+                out |= self.encode(f"{prefix}.experts.{expert}.{name}", linear, storage.experts)
+        for name in ("w1", "w3"):
+            out |= self.encode(f"{prefix}.shared_experts.{name}", self.noise(self.d.inter, self.d.hidden, -7), storage.shared)
+        return out | self.encode(f"{prefix}.shared_experts.w2", self.noise(self.d.hidden, self.d.inter, -12), storage.shared)
+
+    def router(self, prefix: str, *, hashed: bool) -> Tensors:
+        rng = np.random.default_rng((self.w.seed, len(prefix)))
+        out = {f"{prefix}.weight": bf16(rng.normal(0, 0.02, (self.d.experts, self.d.hidden)))}
+        if not hashed:
+            return out | {f"{prefix}.bias": f32(np.zeros(self.d.experts))}
+        table = rng.permuted(np.tile(np.arange(self.d.experts), (self.d.vocab, 1)), axis=1)[:, : self.d.top_k]
+        return out | {f"{prefix}.tid2eid": Tensor("I64", table.shape, np.ascontiguousarray(table))}
+
+
+def _ones(size: int) -> Tensor:
+    return bf16(np.ones(size))
+
+
+def _hyper(prefix: str, part: str, hidden: int, rows: int, scales: int) -> Tensors:
+    """Hyper-connection weights of zero: the four residual streams stay equal."""
+    name = f"{prefix}hc_{part}"
+    return {
+        f"{name}_fn": f32(np.zeros((rows, HC * hidden))),
+        f"{name}_base": f32(np.zeros(rows)),
+        f"{name}_scale": f32(np.ones(scales)),
+    }
+
+
+def _scrambled(tensors: Tensors, seed: int) -> Tensors:
+    """Shuffle the elements of every quantizable weight; scales, norms and names stay."""
+    rng, done = np.random.default_rng(seed), dict[int, Tensor]()
+    out = dict(tensors)
+    for name, tensor in tensors.items():
+        if len(tensor.shape) == 2 and (name.endswith("weight_packed") or ".experts." in name or "_proj." in name or ".w" in name):
+            if "scale" in name.rsplit(".", 1)[1]:
+                continue
+            if id(tensor) not in done:
+                done[id(tensor)] = Tensor(tensor.dtype, tensor.shape, rng.permutation(tensor.data.reshape(-1)))
+            out[name] = done[id(tensor)]
+    return out
+
+
+def write(path: Path | str, layout: str = "bf16", dims: Dims = TINY, mtp: str = "good", seed: int = 0) -> Answer:
+    """Write a checkpoint directory (config, tokenizer, two shards and their index) and return its answer.
+
+    Raises:
+        ValueError: an unknown layout or `mtp`, or dimensions that the construction cannot use.
+    """
+    if layout not in LAYOUTS or mtp not in MTP:
+        raise ValueError(f"layout {layout!r}, mtp {mtp!r}: known are {', '.join(LAYOUTS)} and {', '.join(MTP)}")
+    directory = Path(path)
+    answer = Answer(permutation(dims.vocab, seed))
+    builder = _Builder(LAYOUTS[layout], Weights(dims, answer.perm, seed))
+    draft = {} if mtp == "removed" else builder.draft()
+    if mtp == "holed":
+        draft = {name: tensor for name, tensor in draft.items() if not name.startswith(HOLE)}
+    if mtp == "scrambled":
+        draft = _scrambled(draft, seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    _save_shards(directory, {"model-00001-of-00002.safetensors": builder.trunk(), "model-00002-of-00002.safetensors": draft})
+    (directory / "config.json").write_text(json.dumps(config(layout, dims), indent=2))
+    write_tokenizer(directory, dims.vocab)
+    return answer
+
+
+def _save_shards(directory: Path, shards: dict[str, Tensors]) -> None:
+    shards = {file: tensors for file, tensors in shards.items() if tensors}
+    for file, tensors in shards.items():
+        save(directory / file, tensors)
+    index = {
+        "metadata": {"total_size": sum(t.nbytes for tensors in shards.values() for t in tensors.values())},
+        "weight_map": {name: file for file, tensors in shards.items() for name in tensors},
+    }
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Write a DeepSeek-V4 checkpoint with a known answer.")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--layout", choices=LAYOUTS, default="bf16")
+    parser.add_argument("--mtp", choices=MTP, default="good")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--flash", action="store_true", help="DeepSeek-V4-Flash's widths instead of tiny ones")
+    options = parser.parse_args()
+    write(options.directory, options.layout, FLASH if options.flash else TINY, options.mtp, options.seed)

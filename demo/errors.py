@@ -1,0 +1,5 @@
+"""What can end the demo early."""
+
+
+class DemoError(Exception):
+    """One or two sentences: what was seen, where, and what to do."""

@@ -1,0 +1,59 @@
+"""Ask the demo's question through the OpenAI client, and measure the answer."""
+
+import re
+import time
+from dataclasses import dataclass
+
+from dsv4_serve.demo.errors import DemoError
+from dsv4_serve.demo.server import Server
+from openai import DefaultHttpxClient, OpenAI, OpenAIError
+
+DRAFTED = "vllm:spec_decode_num_draft_tokens_total"
+ACCEPTED = "vllm:spec_decode_num_accepted_tokens_total"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: its text, output tokens, wall seconds, and draft tokens proposed and accepted meanwhile."""
+
+    text: str
+    tokens: int
+    seconds: float
+    drafted: int
+    accepted: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens per second of wall time, the prompt's processing included."""
+        return self.tokens / self.seconds
+
+    @property
+    def acceptance(self) -> float:
+        """Accepted by drafted tokens; 0 when nothing was drafted."""
+        return self.accepted / self.drafted if self.drafted else 0.0
+
+
+def ask(server: Server, question: str, max_tokens: int) -> Answer:
+    """Ask greedily and return the answer. Raise DemoError when the server fails it."""
+    before = server.get("/metrics")
+    began = time.monotonic()
+    try:
+        with OpenAI(
+            base_url=f"{server.url}/v1", api_key="none", http_client=DefaultHttpxClient(trust_env=False)
+        ) as client:
+            model = client.models.list().data[0].id
+            reply = client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=max_tokens
+            )
+    except OpenAIError as error:
+        raise DemoError(f"the server failed the question: {error}; its log is {server.log}") from error
+    seconds = time.monotonic() - began
+    after = server.get("/metrics")
+    drafted, accepted = (counter(after, name) - counter(before, name) for name in (DRAFTED, ACCEPTED))
+    tokens = reply.usage.completion_tokens if reply.usage else 0
+    return Answer(reply.choices[0].message.content or "", tokens, seconds, drafted, accepted)
+
+
+def counter(metrics: str, name: str) -> int:
+    """Return the sum of a counter over its labels, from Prometheus text; 0 when it is absent."""
+    return sum(int(float(value)) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", metrics, re.MULTILINE))

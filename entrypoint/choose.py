@@ -1,0 +1,146 @@
+"""Choose the profile, the hardware, the tensor parallel size and the model: the sheets that a plan is made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsv4_serve.entrypoint import identify, known
+from dsv4_serve.entrypoint.errors import ConfigError, nearest
+from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.request import Request
+from dsv4_serve.entrypoint.sheets import Base, Hardware, Library, Model, Profile, Root, Sheet
+
+_TP = "tensor-parallel-size"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The GPUs of this host: which hardware they are, and how many (None when chosen by name)."""
+
+    hardware: str
+    origin: str
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """
+    The sheets of one plan, and the reason for each.
+
+    `where` is what vLLM is given to load when it is not the model's repository; `draft_head` and `weights_gib` are
+    the checkpoint's, read from the folder where there is one.
+    """
+
+    root: Sheet[Root]
+    profile: Sheet[Profile]
+    hardware: Sheet[Hardware]
+    model: Sheet[Model]
+    nccl: Sheet[Base] | None
+    tensor_parallel_size: int
+    reasons: dict[str, Setting]
+    draft_head: str
+    where: Setting | None = None
+    weights_gib: float | None = None
+    gpus: int | None = None
+
+
+def choose(library: Library, request: Request, find: Callable[[], Found]) -> Chosen:
+    """Return the sheets for a request; `find` looks at this host's GPUs and is called only when none are named."""
+    root = library.root()
+    asked = request.choices.get("profile") or Setting(root.own.default_profile, f"{root.file}: default-profile")
+    profile = library.profile(asked.value, asked.origin)
+    found = _hardware(profile, request, find)
+    hardware = library.hardware(found.hardware, found.origin)
+    size = _tensor_parallel_size(root, hardware, profile, request)
+    model, why, where = _model(library, request, profile, hardware, size)
+    reasons = {
+        "profile": Setting(profile.name, asked.origin),
+        "hardware": Setting(hardware.name, found.origin),
+        "model-name": Setting(model.name, why),
+    }
+    nccl = None
+    named = request.choices.get("nccl") or Setting(hardware.get("nccl") or "none", f"{hardware.file}: nccl")
+    if named.value != "none":
+        nccl = library.nccl(named.value, named.origin)
+        reasons["nccl"] = named
+    folder = Path(where.value) if where and Path(where.value).is_dir() else None
+    weights = identify.weights_gib(folder) if folder else model.get("weights_gib")
+    draft = identify.draft_head(folder) if folder else model.get("draft_head")
+    return Chosen(root, profile, hardware, model, nccl, size, reasons, draft, where, weights, found.gpus)
+
+
+def _hardware(profile: Sheet[Profile], request: Request, find: Callable[[], Found]) -> Found:
+    if asked := request.choices.get("hardware"):
+        return Found(asked.value, asked.origin)
+    only = profile.get("hardware")
+    if len(only) == 1:
+        return Found(only[0], f"{profile.file}: the only hardware of profile {profile.name}")
+    return find()
+
+
+def _tensor_parallel_size(
+    root: Sheet[Root], hardware: Sheet[Hardware], profile: Sheet[Profile], request: Request
+) -> int:
+    """Settle the size before the model: a default model may depend on it, so no `when` block may set it."""
+    sheets: Iterable[Sheet[Base]] = [*root.chain(), *hardware.chain(), *profile.chain()]  # type: ignore[list-item]
+    size = 1
+    for sheet in sheets:
+        if _TP in sheet.own.flags:
+            size = known.check_value(_TP, sheet.own.flags[_TP], f"{sheet.file} [flags]")
+        if any(_TP in when.flags for when in sheet.own.when):
+            raise ConfigError(f"{sheet.file}: {_TP} decides which [[when]] blocks apply; set it under [flags].")
+    for layer in (request.environment, request.command_line):
+        size = layer.flags[_TP].value if _TP in layer.flags else size
+    return size
+
+
+def _model(
+    library: Library, request: Request, profile: Sheet[Profile], hardware: Sheet[Hardware], size: int
+) -> tuple[Sheet[Model], str, Setting | None]:
+    if asked := request.choices.get("model"):
+        return _asked_model(library, asked)
+    allowed = profile.get("models")
+    if len(allowed) == 1:
+        name, why = allowed[0], f"{profile.file}: the only model of profile {profile.name}"
+        return library.model(name, why), why, None
+    for entry in hardware.get("default_model"):
+        fits = not entry.tensor_parallel_size or size in entry.tensor_parallel_size
+        if fits and (not entry.profiles or profile.name in entry.profiles) and (not allowed or entry.model in allowed):
+            why = f"{hardware.file}: default-model: {entry.because}"
+            return library.model(entry.model, f"{hardware.file}: default-model"), why, None
+    raise ConfigError(
+        f"No default model for profile {profile.name} on {hardware.name} at {_TP} {size};"
+        f" name one with --model (MODEL): {', '.join(allowed or library.names('model'))}."
+    )
+
+
+def _asked_model(library: Library, asked: Setting) -> tuple[Sheet[Model], str, Setting | None]:
+    """Take a model's name, its repository, a folder, or NAME=WHERE."""
+    text, names = str(asked.value), library.names("model")
+    name, given, where = text.partition("=")
+    if given and name in names:
+        if not where:
+            raise ConfigError(f"{asked.origin}: {text!r} names no folder or repository after the equals sign.")
+        return library.model(name, asked.origin), asked.origin, dataclasses.replace(asked, value=where)
+    if text in names:
+        return library.model(text, asked.origin), asked.origin, None
+    if Path(text).is_dir():
+        sheet = identify.model_in(Path(text), library.every_model(), asked.origin)
+        return sheet, f"{asked.origin}: config.json in {text}", asked
+    models = list(library.every_model())
+    repositories = [str(sheet.own.flags.get("model", "")) for sheet in models]
+    for sheet, repository in zip(models, repositories, strict=True):
+        if repository.lower() == text.lower():
+            return sheet, asked.origin, None
+    for sheet in models:
+        if any(fnmatch.fnmatchcase(text.lower(), glob.lower()) for glob in sheet.own.repositories):
+            return sheet, asked.origin, asked
+    hint = nearest(text, [*names, *repositories])
+    raise ConfigError(
+        f"{asked.origin}: {text!r} is no model, no repository of one and no folder{hint}."
+        f" Known: {', '.join(names)}; NAME=WHERE serves other weights as one of them."
+    )

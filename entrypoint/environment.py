@@ -1,0 +1,109 @@
+"""The environment layer: the variables that `docker run -e` and a compose file set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dsv4_serve.entrypoint import flatten, known
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Setting
+from dsv4_serve.entrypoint.request import Layer, Request
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_FLAGS = {
+    "TP": "tensor-parallel-size",
+    "MAX_MODEL_LEN": "max-model-len",
+    "MAX_NUM_SEQS": "max-num-seqs",
+    "MAX_NUM_BATCHED_TOKENS": "max-num-batched-tokens",
+    "GPU_MEMORY_UTILIZATION": "gpu-memory-utilization",
+    "GPU_MEM_UTIL": "gpu-memory-utilization",
+    "NUM_SPECULATIVE_TOKENS": DRAFT_TOKENS,
+    "SERVED_MODEL_NAME": "served-model-name",
+    "PORT": "port",
+}
+
+
+class Variables(BaseSettings):
+    """Our variables; an empty one counts as not set, as compose files write `${PROFILE:-}`."""
+
+    model_config = SettingsConfigDict(case_sensitive=True, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    PROFILE: str | None = None
+    MODEL: str | None = None  # a model of models/, a Hub id, a folder, or NAME=FOLDER
+    HARDWARE: str | None = None
+    TP: str | None = None  # tensor parallel size, GPUs
+    MAX_MODEL_LEN: str | None = None  # context, tokens
+    MAX_NUM_SEQS: str | None = None  # sequences in one step
+    MAX_NUM_BATCHED_TOKENS: str | None = None  # tokens in one step
+    GPU_MEMORY_UTILIZATION: str | None = None  # share of a GPU's memory, above 0 up to 1
+    GPU_MEM_UTIL: str | None = None  # the same, in another spelling
+    NUM_SPECULATIVE_TOKENS: str | None = None  # draft tokens a step; 0 switches speculation off
+    SERVED_MODEL_NAME: str | None = None  # one name or several, separated by spaces or commas
+    PORT: str | None = None
+    API_KEY_FILE: Path | None = None  # a file that holds the bearer key
+    DSV4_PROFILES: str | None = None  # folders of profiles, separated by colons
+    DSV4_NCCL: str | None = None  # a named set of nccl/
+    DSV4_SKIP: str | None = None  # names of refusals to skip, separated by commas
+
+
+def read() -> Request:
+    """Return the request that the environment makes."""
+    given = {name: value for name, value in Variables().model_dump().items() if value is not None}
+    choices = {
+        key: Setting(str(given[name]), f"environment {name}")
+        for key, name in (("profile", "PROFILE"), ("model", "MODEL"), ("hardware", "HARDWARE"), ("nccl", "DSV4_NCCL"))
+        if name in given
+    }
+    layer = Layer(_flags(given), _key(given))
+    skip = tuple(part.strip() for part in given.get("DSV4_SKIP", "").split(",") if part.strip())
+    return Request(choices, skip=skip, environment=layer, operator=dict(os.environ))
+
+
+def folders() -> list[Path]:
+    """Return the folders that DSV4_PROFILES names."""
+    return [Path(part) for part in (Variables().DSV4_PROFILES or "").split(":") if part]
+
+
+def _flags(given: Mapping[str, object]) -> dict[str, Setting]:
+    settings: dict[str, Setting] = {}
+    for name, flag in _FLAGS.items():
+        if name not in given:
+            continue
+        origin, text = f"environment {name}", str(given[name]).strip()
+        value = known.check_value(flag, text.replace(",", " ").split() if name == "SERVED_MODEL_NAME" else text, origin)
+        before = settings.get(flag)
+        if before and before.value != value:
+            raise ConfigError(
+                f"{before.origin} = {before.value} and {origin} = {value} contradict each other; keep one of the two."
+            )
+        settings[flag] = before or Setting(value, origin)
+    return settings
+
+
+def _key(given: Mapping[str, object]) -> dict[str, Setting]:
+    if "API_KEY_FILE" not in given:
+        return {}
+    path = given["API_KEY_FILE"]
+    origin = f"environment API_KEY_FILE = {path}"
+    if os.environ.get("VLLM_API_KEY"):
+        raise ConfigError(f"{origin} and environment VLLM_API_KEY contradict each other; keep one of the two.")
+    try:
+        key = Path(str(path)).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{origin}: cannot be read ({error.strerror}); mount a readable file there.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{origin}: holds bytes that are not UTF-8; it has to hold one key as text.") from None
+    if not key or len(key.split()) != 1:
+        raise ConfigError(f"{origin}: has to hold one key on one line, without spaces.")
+    return {"VLLM_API_KEY": Setting(key, origin)}
+
+
+def operator_layer(environ: Mapping[str, str], set_below: frozenset[str]) -> Layer:
+    """Return the variables of the process environment that belong to the plan: VLLM_*, NCCL_*, and overridden ones."""
+    named = {n: v for n, v in environ.items() if n.startswith(("VLLM_", "NCCL_")) or n in set_below}
+    checked = {
+        n: v for name, value in named.items() for n, v in flatten.variables({name: value}, "environment").items()
+    }
+    return Layer(env={name: Setting(value, f"environment {name}") for name, value in checked.items()})

@@ -1,0 +1,125 @@
+"""
+A plan: every setting of one vLLM server with its value and its origin.
+
+A setting is named by vLLM's long flag (`max-model-len`), by flag and key where the flag takes JSON
+(`speculative-config.method`), or by its environment variable (`NCCL_PROTO`).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Value = Any  # what TOML and JSON can say: str, int, float, bool, list, and tables of these
+
+DRAFT_TOKENS = "speculative-config.num_speculative_tokens"
+MASK = "***"
+SECRETS = frozenset({"api-key", "VLLM_API_KEY", "HF_TOKEN"})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value, where it came from, and what it replaced (nearest first)."""
+
+    value: Value
+    origin: str
+    overridden: tuple[Setting, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    One server, resolved.
+
+    `choices` are names that were chosen (profile, model, hardware), `flags` become arguments,
+    `env` becomes environment variables.
+    """
+
+    choices: Mapping[str, Setting]
+    flags: Mapping[str, Setting]
+    env: Mapping[str, Setting]
+    switches: Mapping[str, bool] = field(default_factory=dict)
+    """Boolean flags, and whether each has a `--no-` form."""
+
+    def argv(self, *, secrets: bool = False) -> list[str]:
+        """Return the command as a list of arguments; secret values only when asked for."""
+        values = {name: _shown(name, s.value, secrets) for name, s in self.flags.items()}
+        if values.get(DRAFT_TOKENS) == 0:
+            values = {name: value for name, value in values.items() if not name.startswith("speculative-config.")}
+        argv = ["vllm", "serve"]
+        if "model" in values:
+            argv.append(str(values.pop("model")))
+        for name, value in sorted(nested(values).items()):
+            argv += self._arguments(name, value)
+        return argv
+
+    def _arguments(self, name: str, value: Value) -> list[str]:
+        if isinstance(value, bool):
+            if value:
+                return [f"--{name}"]
+            return [f"--no-{name}"] if self.switches.get(name) else []
+        if isinstance(value, dict):
+            return [f"--{name}", json.dumps(value, separators=(",", ":"))]
+        if isinstance(value, list):
+            return [f"--{name}", *map(str, value)]
+        return [f"--{name}", str(value)]
+
+    def environment(self, *, secrets: bool = False) -> dict[str, str]:
+        """Return the environment variables that the plan sets."""
+        return {name: str(_shown(name, s.value, secrets)) for name, s in sorted(self.env.items())}
+
+    def settings(self) -> dict[str, Setting]:
+        """Return everything under one roof: choices first, then flags, then variables."""
+        return {**self.choices, **dict(sorted(self.flags.items())), **dict(sorted(self.env.items()))}
+
+    def command(self) -> str:
+        """Return one shell command, with its environment, that starts this server when pasted."""
+        words = [f"{name}={_quoted_secret(name, value)}" for name, value in self.environment().items()]
+        argv = self.argv()
+        head = shlex.join(argv[:3] if len(argv) > 2 and not argv[2].startswith("--") else argv[:2])
+        lines, rest = [*words, head], argv[len(shlex.split(head)) :]
+        for word in rest:
+            if word.startswith("--"):
+                lines.append(f"  {word}")
+            else:
+                lines[-1] += f" {shlex.quote(word)}"
+        return " \\\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `{"argv", "env", "settings"}`; secret values are masked."""
+        return {
+            "argv": self.argv(),
+            "env": self.environment(),
+            "settings": {name: _setting_json(name, s) for name, s in self.settings().items()},
+        }
+
+
+def nested(flat: Mapping[str, Value]) -> dict[str, Value]:
+    """Turn `{"a.b": 1}` into `{"a": {"b": 1}}`; flags without a dot stay as they are."""
+    tree: dict[str, Value] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def _shown(name: str, value: Value, secrets: bool) -> Value:
+    return MASK if name in SECRETS and not secrets else value
+
+
+def _quoted_secret(name: str, value: str) -> str:
+    return f'"${name}"' if value == MASK else shlex.quote(value)
+
+
+def _setting_json(name: str, setting: Setting) -> dict[str, Any]:
+    return {
+        "value": _shown(name, setting.value, secrets=False),
+        "origin": setting.origin,
+        "overridden": [{"value": _shown(name, s.value, secrets=False), "origin": s.origin} for s in setting.overridden],
+    }

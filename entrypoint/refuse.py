@@ -1,0 +1,112 @@
+"""Combinations known to fail: each answer says why, and the way out. Pure."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dsv4_serve.entrypoint import fit
+from dsv4_serve.entrypoint.choose import Chosen
+from dsv4_serve.entrypoint.plan import Setting, nested
+from dsv4_serve.entrypoint.sheets import Base, Refuse, Sheet
+
+_BUILT_IN = frozenset({"profile-model", "profile-hardware", "tensor-parallel-size", "gpu-count", "weights", "kv-cache"})
+
+
+def skippable(chosen: Chosen) -> frozenset[str]:
+    """Return the names that `--skip` takes for these sheets."""
+    return _BUILT_IN | {rule.name for _, rule in _rules(chosen)}
+
+
+def refusals(chosen: Chosen, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the sentence of every refusal that a plan meets."""
+    for sheet, rule in _rules(chosen):
+        if _matches(rule, chosen, flags, env):
+            yield rule.name, f"{sheet.file}: {rule.because}; {rule.instead}."
+    yield from _memory(chosen, flags)
+    yield from _fences(chosen)
+
+
+def _fences(chosen: Chosen) -> Iterator[tuple[str, str]]:
+    profile, model, hardware = chosen.profile, chosen.model, chosen.hardware
+    size, origin = chosen.tensor_parallel_size, "tensor-parallel-size"
+    if (models := profile.get("models")) and model.name not in models:
+        yield "profile-model", f"Profile {profile.name} is not for model {model.name}; it takes {', '.join(models)}."
+    if (kinds := profile.get("hardware")) and hardware.name not in kinds:
+        yield "profile-hardware", f"Profile {profile.name} is not for {hardware.name}; it takes {', '.join(kinds)}."
+    for what, sheet in (("Profile", profile), ("Model", model)):
+        sizes = sheet.get("tensor_parallel_sizes")
+        if sizes and size not in sizes:
+            allowed = ", ".join(map(str, sizes))
+            yield "tensor-parallel-size", f"{what} {sheet.name} does not take {origin} {size}; it takes {allowed}."
+    if chosen.gpus is not None and size > chosen.gpus:
+        yield "gpu-count", f"{origin} {size} needs {size} GPUs and this process sees {chosen.gpus}; lower --tp."
+
+
+def _rules(chosen: Chosen) -> Iterator[tuple[Sheet[Any], Refuse]]:
+    sheets: list[Sheet[Any]] = [chosen.root, chosen.model, chosen.hardware, chosen.profile]
+    for sheet in sheets:
+        link: Sheet[Base]
+        for link in sheet.chain():
+            yield from ((link, rule) for rule in link.own.refuse)
+
+
+def _matches(rule: Refuse, chosen: Chosen, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> bool:
+    names = {
+        "profile": chosen.profile.name,
+        "model": chosen.model.name,
+        "hardware": chosen.hardware.name,
+        "tensor-parallel-size": chosen.tensor_parallel_size,
+    }
+    served = str(flags["model"].value) if "model" in flags else ""
+    return (
+        all(names[key] in allowed for key, allowed in rule.given().items())
+        and chosen.hardware.name not in rule.except_hardware
+        and (not rule.draft_head or chosen.draft_head in rule.draft_head)
+        and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
+        and all(
+            _holds(nested({n: s.value for n, s in flags.items()}), name, value) for name, value in rule.flags.items()
+        )
+        and all(name in env and env[name].value == str(value) for name, value in rule.env.items())
+    )
+
+
+def _holds(tree: Mapping[str, Any], name: str, wanted: Any) -> bool:
+    """Tell whether a setting has the wanted value, or one of a list of them; tables are compared key by key."""
+    value = tree.get(name)
+    if isinstance(wanted, dict):
+        return isinstance(value, dict) and all(_holds(value, key, inner) for key, inner in wanted.items())
+    return value in wanted if isinstance(wanted, list) else value == wanted
+
+
+def _memory(chosen: Chosen, flags: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
+    memory, total = chosen.hardware.get("memory_gib"), chosen.weights_gib
+    if not memory or not total or "gpu-memory-utilization" not in flags:
+        return
+    size, utilization = chosen.tensor_parallel_size, flags["gpu-memory-utilization"].value
+    weights = fit.weights_gib(total, min(chosen.model.get("replicated_gib"), total), size)
+    left = fit.cache_gib(memory, utilization, weights)
+    at = f"{chosen.model.name} at tensor-parallel-size {size} takes {weights:.1f} GiB a GPU"
+    if left <= 0:
+        sentence = (
+            f"{at}, and {chosen.hardware.name} gives {memory * utilization - fit.OVERHEAD_GIB:.1f}"
+            f" ({memory} x gpu-memory-utilization {utilization}, less {fit.OVERHEAD_GIB});"
+            f" raise --tp, or choose a smaller --model."
+        )
+        yield "weights", sentence
+        return
+    block, context, tokens = (
+        chosen.model.get("kv_block_bytes"), flags.get("max-model-len"), flags.get("max-num-batched-tokens")
+    )  # fmt: skip
+    if not (block and context and tokens and isinstance(context.value, int)):
+        return
+    asynchronous = "async-scheduling" not in flags or flags["async-scheduling"].value is not False
+    need = fit.request_gib(context.value, tokens.value, block, asynchronous=asynchronous)
+    if need > left:
+        sentence = (
+            f"{at}, which leaves {left:.1f} GiB for the KV cache, and one request of {context.value} tokens needs"
+            f" {need:.1f} at max-num-batched-tokens {tokens.value}; lower max-num-batched-tokens first, then"
+            f" max-model-len, or choose a smaller --model."
+        )
+        yield "kv-cache", sentence

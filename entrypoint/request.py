@@ -1,0 +1,32 @@
+"""What was asked for, before any profile is read: choices, and the two layers that users write at launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dsv4_serve.entrypoint.plan import Setting
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings of one source, by name; later layers win."""
+
+    flags: Mapping[str, Setting] = field(default_factory=dict)
+    env: Mapping[str, Setting] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    The command line over the environment.
+
+    `choices` (profile, model, hardware, nccl) carry their origins. `operator` is the process environment, from which
+    variables that the plan sets, and every VLLM_* and NCCL_* variable, are taken.
+    """
+
+    choices: Mapping[str, Setting] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+    environment: Layer = field(default_factory=Layer)
+    command_line: Layer = field(default_factory=Layer)
+    operator: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,104 @@
+"""
+Turn the chosen sheets and the request into one plan. Pure: reads no file, prints nothing.
+
+Precedence, lowest first, stands in `layers`; later layers win key by key, tables of JSON flags too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from dsv4_serve.entrypoint import flatten, known
+from dsv4_serve.entrypoint.choose import Chosen
+from dsv4_serve.entrypoint.environment import operator_layer
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.refuse import refusals, skippable
+from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.sheets import Base, Sheet
+
+
+def resolve(chosen: Chosen, request: Request) -> Plan:
+    """Return the plan; raise ConfigError for a combination that is known to fail, unless it is skipped by name."""
+    flags: dict[str, Setting] = {}
+    env: dict[str, Setting] = {}
+    for layer in layers(chosen, request):
+        merge(flags, layer.flags)
+        merge(env, layer.env)
+    merge(env, operator_layer(request.operator, frozenset(env)).env)
+    if "api-key" in flags and "VLLM_API_KEY" in env:
+        raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")
+    choices = dict(chosen.reasons)
+    if unknown := set(request.skip) - skippable(chosen):
+        raise ConfigError(
+            f"Nothing is called {min(unknown)!r} that could be skipped here;"
+            f" names are {', '.join(sorted(skippable(chosen)))}."
+        )
+    for name, sentence in refusals(chosen, flags, env):
+        if name not in request.skip:
+            raise ConfigError(f"{sentence} (refused as {name}; --skip {name} overrides)")
+        choices[f"skip {name}"] = Setting(True, f"asked for, although: {sentence}")
+    if "model" not in flags:
+        raise ConfigError(
+            f"Model {chosen.model.name} has no repository; give its folder: --model {chosen.model.name}=FOLDER."
+        )
+    return Plan(choices, flags, env, known.switches())
+
+
+def layers(chosen: Chosen, request: Request) -> Iterator[Layer]:
+    """Yield every layer, lowest first: this order is the precedence."""
+    yield from _sheet_layers(chosen, chosen.root)
+    yield from _sheet_layers(chosen, chosen.model)
+    yield from _sheet_layers(chosen, chosen.hardware)
+    if chosen.nccl:
+        yield from _sheet_layers(chosen, chosen.nccl)
+    yield from _sheet_layers(chosen, chosen.profile)
+    if chosen.where:
+        yield Layer({"model": chosen.where})
+    yield request.environment
+    yield request.command_line
+
+
+def _sheet_layers(chosen: Chosen, sheet: Sheet[Any]) -> Iterator[Layer]:
+    """Yield the sheet that this one extends first; in each, its own tables, then the `when` blocks that apply."""
+    names: Mapping[str, Any] = {
+        "profile": chosen.profile.name,
+        "model": chosen.model.name,
+        "hardware": chosen.hardware.name,
+        "tensor-parallel-size": chosen.tensor_parallel_size,
+    }
+    link: Sheet[Base]
+    for link in sheet.chain():
+        yield _layer(link.own.flags, link.own.env, link.file)
+        for when in link.own.when:
+            given = when.given()
+            label = ", ".join(f"{key} = {'|'.join(map(str, allowed))}" for key, allowed in given.items())
+            layer = _layer(when.flags, when.env, f"{link.file} [[when]] {label}")  # checked, whether it applies or not
+            if all(names[key] in allowed for key, allowed in given.items()):
+                yield layer
+
+
+def _layer(flags: Mapping[str, Any], env: Mapping[str, Any], label: str) -> Layer:
+    return Layer(
+        {name: Setting(value, f"{label} [flags]") for name, value in flatten.flags(flags, f"{label} [flags]").items()},
+        {name: Setting(value, f"{label} [env]") for name, value in flatten.variables(env, f"{label} [env]").items()},
+    )
+
+
+def merge(into: dict[str, Setting], above: Mapping[str, Setting]) -> None:
+    """Lay `above` over `into`; what it replaces is kept beneath, nearest first."""
+    for name, setting in above.items():
+        replaced = [into.pop(other) for other in list(into) if _same(other, name)]
+        into[name] = Setting(setting.value, setting.origin, tuple(_history(replaced)))
+
+
+def _same(one: str, other: str) -> bool:
+    """Tell whether two settings cannot stand side by side: equal names, or one is the table that holds the other."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def _history(replaced: Iterable[Setting]) -> Iterator[Setting]:
+    for setting in replaced:
+        yield Setting(setting.value, setting.origin)
+        yield from setting.overridden

@@ -1,0 +1,100 @@
+"""Read vLLM's own arguments from a command line, as vLLM would, into settings with an origin each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from dsv4_serve.entrypoint import flatten, known
+from dsv4_serve.entrypoint.errors import ConfigError, UsageError
+from dsv4_serve.entrypoint.plan import Setting, Value, nested
+
+_REFUSED = {
+    "config": "put its settings into a profile, whose origin `dsv4 explain` can show",
+}
+
+
+def read(words: Sequence[str]) -> dict[str, Setting]:
+    """
+    Return settings by name.
+
+    Raise UsageError for words that are no flags or lack their value, ConfigError for a flag or a value that vLLM
+    does not take and for a flag that is given twice with different values.
+    """
+    settings: dict[str, Setting] = {}
+    rest = list(words)
+    while rest:
+        spelled, flag, key, values = _take(rest)
+        origin = f"command line {spelled}"
+        for name, value in _settings(flag, key, values, origin).items():
+            before = settings.get(name)
+            if before and before.value != value:
+                raise ConfigError(
+                    f"{before.origin} {before.value} and {origin} {value} contradict each other; keep one of the two."
+                )
+            settings[name] = Setting(value, origin)
+    return settings
+
+
+def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
+    """Remove one flag and its values from `rest`; return it as spelled, its name, its JSON key, its values."""
+    word = rest.pop(0)
+    spelled, glued, value = word.partition("=")
+    if not spelled.startswith("-") or spelled.strip("-") == "":
+        raise UsageError(f"{word!r} is not a flag of vLLM; flags begin with -- (values with spaces need quotes).")
+    name, dotted, key = spelled.lstrip("-").partition(".")
+    name = name.replace("_", "-") if spelled.startswith("--") else name
+    origin = f"command line {spelled}"
+    if not glued and not dotted and name.startswith("no-") and known.switches().get(_positive(name, origin)):
+        return spelled, _positive(name, origin), "", [False]
+    flag = known.canonical_flag(name, origin)
+    if flag in _REFUSED:
+        raise ConfigError(f"{origin}: not taken here; {_REFUSED[flag]}.")
+    kind = known.flag_kind(flag)
+    if glued:
+        return spelled, flag, key, [value]
+    if kind["type"] == "bool" and kind.get("nargs") != "?":
+        return spelled, flag, key, [True]
+    count = len(rest) if kind.get("nargs") in ("+", "*") else 1
+    values: list[Value] = []
+    while rest and len(values) < count and not _is_flag(rest[0]):
+        values.append(rest.pop(0))
+    if not values and kind.get("nargs") not in ("?", "*"):
+        raise UsageError(f"{spelled} needs a value.")
+    return spelled, flag, key, values
+
+
+def _positive(name: str, origin: str) -> str:
+    switch = name.removeprefix("no-")
+    return switch if switch in known.switches() else known.canonical_flag(name, origin)
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and not word[1:].replace(".", "", 1).isdigit() and word != "-"
+
+
+def _settings(flag: str, key: str, values: list[Value], origin: str) -> dict[str, Value]:
+    kind = known.flag_kind(flag)
+    many = kind.get("nargs") in ("+", "*")
+    value: Value = values if many else (values[0] if values else True)
+    if key:
+        return flatten.flag_settings(flag, nested({key: _json_or_text(str(value))}), origin)
+    if "json" in kind["type"] and isinstance(value, str) and value.lstrip().startswith("{"):
+        value = _json(flag, value, origin)
+    elif kind["type"] == "json" and isinstance(value, str):
+        raise ConfigError(f"{origin}: {value!r} is not a JSON object; quote it, as in '{{\"key\": 1}}'.")
+    return flatten.flag_settings(flag, value, origin)
+
+
+def _json(flag: str, text: str, origin: str) -> Value:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError(f"{origin}: the value of --{flag} is broken JSON ({error}).") from None
+
+
+def _json_or_text(text: str) -> Value:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return text

@@ -1,0 +1,160 @@
+"""
+The command `dsv4 patch`, also `python -m dsv4_serve.patcher`.
+
+Exit status: 0 done, or yes · 1 no: drifted, not applicable, not verified, lint findings; nothing was written ·
+64 wrong command line · 65 malformed series or patch · 78 unusable tree: wrong version, symbolic link, not writable,
+interrupted · 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from .apply import exchange, locked, plan, recover
+from .errors import PatcherError, TreeError, UsageError
+from .export import export
+from .lint import lint
+from .report import report, verify
+from .series import Series, directory_of, locate, newest, read_series
+from .tree import Tree, open_tree, require_match, require_whole, states
+
+
+def main(argv: list[str]) -> int:
+    """Run one command and return its exit status; errors go to stderr as one sentence or two."""
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.series = arguments.series or newest()
+        status: int = arguments.run(arguments)
+        return status
+    except PatcherError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        print(f"error: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)
+        return TreeError.exit_status
+    except KeyboardInterrupt:
+        return 130
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    tree, series = _open(arguments)
+    print(f"{tree.distribution} {tree.version} at {tree.root}; series {series.name}: {_size(series)}")
+    return int(_list_states(tree, series) > 0)
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    if arguments.check:
+        return _check(*_open(arguments))
+    tree, series = _open(arguments, interrupted=True)
+    with locked(tree):
+        recovered = recover(tree)
+        if recovered:
+            print(f"an interrupted apply was {recovered}")
+        pending = [s.patch for s in states(tree, series) if s.verdict == "pending"]
+        exchange(tree, plan(tree, series))
+    for patch in pending:
+        edits = ", ".join(f"{d.path} {d.pre[:7]} -> {d.post[:7]}" for d in patch.diffs)
+        print(f"applied {patch.name:{_width(series)}} {edits}")
+    print(f"applied now: {len(pending)}, already there: {len(series.patches) - len(pending)}")
+    return 0
+
+
+def _check(tree: Tree, series: Series) -> int:
+    drifted = _list_states(tree, series)
+    if drifted:
+        print(f"{drifted} of {len(series.patches)} would not apply; nothing was written")
+        return 1
+    print(f"files that would be written: {len(plan(tree, series))}")
+    return 0
+
+
+def _list_states(tree: Tree, series: Series) -> int:
+    found = states(tree, series)
+    width = _width(series)
+    for s in found:
+        upstream, drop = (s.patch.trailers[key].value for key in ("Upstream-Status", "Drop-When"))
+        print(f"{s.verdict:8} {s.patch.name:{width}} {upstream.split()[0]:13} {s.detail or f'drop: {drop}'}")
+    return sum(s.verdict == "drifted" for s in found)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    tree, series = _open(arguments)
+    problems = verify(tree, series)
+    for problem in problems:
+        print(problem)
+    done = f"verified {_size(series)}: bytes match the series, modules compile, nothing is left over"
+    print("not verified" if problems else done)
+    return int(bool(problems))
+
+
+def _lint(arguments: argparse.Namespace) -> int:
+    findings, notes = lint(locate(arguments.series))
+    for line in [*findings, *notes]:
+        print(line)
+    print(f"findings: {len(findings)}")
+    return int(bool(findings))
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    text = json.dumps(report(*_open(arguments)), indent=2) + "\n"
+    if arguments.out:
+        arguments.out.write_text(text, "utf-8")
+    else:
+        print(text, end="")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    directory = directory_of(arguments.series)
+    for action, name in export(arguments.repository, arguments.base, directory):
+        print(f"{action:9} {name}")
+    return _lint(arguments)
+
+
+def _open(arguments: argparse.Namespace, interrupted: bool = False) -> tuple[Tree, Series]:
+    series = read_series(locate(arguments.series))
+    tree = open_tree(arguments.tree)
+    require_match(tree, series)
+    if not interrupted:
+        require_whole(tree)
+    return tree, series
+
+
+def _width(series: Series) -> int:
+    return max((len(p.name) for p in series.patches), default=0)
+
+
+def _size(series: Series) -> str:
+    return f"patches {len(series.patches)}, files {len(series.chains)}"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. {' '.join(self.format_usage().split())}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="dsv4 patch", description="Apply the patch series to exactly the vLLM it was made for.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    series = _Parser(add_help=False)
+    series.add_argument("--series", metavar="NAME", help="name or path of a series (default: that of the newest vLLM)")
+    tree = _Parser(add_help=False, parents=[series])
+    tree.add_argument("--tree", type=Path, metavar="DIR", help="folder that contains vllm/ (default: the installed)")
+    for name, run, parent, text in (
+        ("status", _status, tree, "say for each patch: pending, applied or drifted"),
+        ("apply", _apply, tree, "apply all pending patches, or none"),
+        ("verify", _verify, tree, "prove that the tree holds the whole series and compiles"),
+        ("report", _report, tree, "print version, patches, hashes and states as JSON"),
+        ("lint", _lint, series, "check trailers, order and completeness of the series"),
+        ("export", _export, series, "write the series from the commits of a git clone of the unpacked tree"),
+    ):
+        commands.add_parser(name, parents=[parent], help=text, description=text).set_defaults(run=run)
+    commands.choices["apply"].add_argument("--check", action="store_true", help="only say what would be done")
+    commands.choices["report"].add_argument("--out", type=Path, metavar="FILE", help="write to FILE instead of stdout")
+    commands.choices["export"].add_argument("--from", dest="repository", type=Path, metavar="GITDIR", required=True)
+    commands.choices["export"].add_argument("--base", metavar="REV", required=True, help="the unpatched commit")
+    return parser

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Run the known-answer layouts on a GPU host without network. From the repository root, in this order:
+#
+#   on_host.sh stage               keep the pieces of the packed vLLM that lie in .gpu/ now (once per delivery)
+#   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from .gpu-cache/
+#   on_host.sh run TP JOB...       tests/gpu/run_layouts.py; receipts, logs and kernels go to $OUT
+#
+# DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another one,
+# `{model}` standing for the checkpoint. DEADLINE, TIMEOUT, PARALLEL and GPUS go to run_layouts.py.
+set -euo pipefail
+base=${DSV4_HOST:-$HOME/dsv4-host}
+root=$(cd "$(dirname "$0")/../.." && pwd)
+mkdir -p "$base/pieces" "$base/home"
+
+# Multicast over NVLink can put shared GPUs out of service: off in every library that would use it.
+export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1
+export VLLM_ALLREDUCE_USE_SYMM_MEM=0 VLLM_ALLREDUCE_USE_FLASHINFER=0
+export VLLM_DEEP_GEMM_WARMUP=skip HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
+export HOME=$base/home XDG_CACHE_HOME=$base/home/.cache VLLM_CACHE_ROOT=$base/home/.cache/vllm
+
+package() {  # the repository's folders as the package dsv4_serve
+    mkdir -p "$base/ns/dsv4_serve"
+    local folder
+    for folder in demo entrypoint healthcheck patcher profiles; do
+        [ ! -d "$root/$folder" ] || ln -sfn "$root/$folder" "$base/ns/dsv4_serve/$folder"
+    done
+}
+
+site() {  # PYTHONPATH for the stock tree, or with `patched` before it
+    local stock=$base/site
+    echo "${1:+$base/$1:}$stock:$stock/nvidia_cutlass_dsl/dsl_packages:$base/ns"
+}
+
+case ${1:-} in
+stage)
+    cp "$root"/.gpu/d*/* "$base/pieces/"
+    ls "$base/pieces" | wc -l
+    ;;
+unpack)
+    package
+    bash "$base/pieces/unpack.sh" "$base/site"
+    mkdir -p "$base/patched"
+    cp -a "$base/site/vllm" "$base"/site/vllm-*.dist-info "$base/patched/"
+    for step in apply verify "report --out $base/patches.json"; do
+        PYTHONPATH=$base/ns python3 -m dsv4_serve.patcher ${step%% *} --tree "$base/patched" --series 0.32.0 \
+            $(case $step in report*) echo "${step#report }" ;; esac)
+    done
+    if compgen -G "$root/.gpu-cache/kernels.*" >/dev/null; then
+        cat "$root"/.gpu-cache/kernels.* | tar -C "$base/home" -xJf - || echo "the kernel archive is cut short; the rest compiles again"
+    fi
+    PYTHONPATH=$(site patched) python3 -c 'import vllm, torch; print(vllm.__version__, vllm.__file__, torch.cuda.device_count())'
+    ;;
+run)
+    shift
+    package
+    tp=$1
+    shift
+    out=$base/out-tp$tp
+    rm -rf "$out"
+    mkdir -p "$out"
+    gpus=${GPUS:-$(nvidia-smi -L | wc -l)}
+    product="python3 -m dsv4_serve.entrypoint serve --model {model}"
+    status=0
+    PYTHONPATH=$(site patched) python3 "$root/tests/gpu/run_layouts.py" --out "$out" --work "$base/checkpoints" \
+        --tp "$tp" --gpus "$gpus" --patches "$base/patches.json" \
+        --deadline "${DEADLINE:-520}" --timeout "${TIMEOUT:-420}" --parallel "${PARALLEL:-6}" \
+        --serve-cmd "${SERVE_CMD:-$product}" \
+        --stock-cmd "env PYTHONPATH=$(site) python3 -m vllm.entrypoints.cli.main serve {model}" \
+        --jobs "$@" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        tar -C "$out" -cJf "$OUT/receipts-tp$tp.tar.xz" --exclude='*.log' .
+        (cd "$out" && for log in *.log; do [ ! -f "$log" ] || tail -c 200000 "$log" > "$log.tail"; done)
+        tar -C "$out" -cJf "$OUT/logs-tp$tp.tar.xz" $(cd "$out" && ls | grep 'log.tail$' || true)
+        XZ_OPT='-3 -T0' tar -C "$base/home" -cJf - . | split -b 15000000 - "$OUT/kernels." || true
+        ls -1 "$OUT"/kernels.* | tail -n +5 | xargs -r rm -f
+    fi
+    exit $status
+    ;;
+*)
+    sed -n '2,10p' "$0"
+    exit 64
+    ;;
+esac

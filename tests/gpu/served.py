@@ -1,0 +1,122 @@
+"""One server under test: started, asked, measured, ended. Standard library only."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TOKENS = 48
+PROMPT_LENGTHS = (5, 130, 600, 2300)
+FLAGS = (
+    "--enforce-eager --max-model-len 4096 --max-num-seqs 4 --max-num-batched-tokens 1024 --block-size 256 "
+    "--kv-cache-dtype fp8 --kv-cache-memory-bytes 2147483648 --gpu-memory-utilization 0.1"
+).split()
+SPECULATIVE = '{"method": "mtp", "num_speculative_tokens": 1}'
+
+
+@dataclass
+class Answered:
+    """Counts of one server: tokens as expected, tokens asked for, draft tokens made and accepted."""
+
+    right: int
+    asked: int
+    drafted: int
+    accepted: int
+
+    @property
+    def acceptance(self) -> float:
+        return self.accepted / self.drafted if self.drafted else 0.0
+
+
+class Ended(Exception):
+    """The server went away or ran out of time before it answered."""
+
+
+@contextmanager
+def server(command: str, model: Path, tp: int, port: int, devices: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """
+    Start `command` with `{model}` filled in, as the leader of a process group that is ended with the block.
+
+    Its output goes to `log`.
+    """
+    flags = [*FLAGS, "--tensor-parallel-size", str(tp), "--port", str(port), "--speculative-config", SPECULATIVE]
+    argv = [word.format(model=model) for word in shlex.split(command)] + flags
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": devices}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            argv, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(15)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, until: float) -> None:
+    """Wait for /health. Raises Ended when the process ends or the monotonic clock passes `until`."""
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise Ended(f"exited with {process.returncode}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(1)
+    raise Ended("not ready in time")
+
+
+def ask(port: int, prompts: list[list[int]], expected: list[list[int]], until: float) -> Answered:
+    """Complete every prompt greedily and compare token by token. Raises OSError when the server fails to answer."""
+    before = _counters(port, until)
+    right = 0
+    for prompt, want in zip(prompts, expected, strict=True):
+        body = {"model": _model(port, until), "prompt": prompt, "max_tokens": len(want), "temperature": 0}
+        got = _post(port, "/v1/completions", body | {"ignore_eos": True, "return_token_ids": True}, until)
+        ids = got["choices"][0]["token_ids"]
+        right += sum(a == b for a, b in zip(ids, want, strict=False))
+    drafted, accepted = (after - was for after, was in zip(_counters(port, until), before, strict=True))
+    return Answered(right, sum(map(len, expected)), drafted, accepted)
+
+
+def _left(until: float) -> float:
+    return max(1.0, until - time.monotonic())
+
+
+def _model(port: int, until: float) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=_left(until)) as answer:
+        return str(json.load(answer)["data"][0]["id"])
+
+
+def _post(port: int, path: str, body: dict[str, Any], until: float) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=_left(until)) as answer:
+        return json.load(answer)
+
+
+def _counters(port: int, until: float) -> tuple[int, int]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_left(until)) as answer:
+        lines = answer.read().decode().splitlines()
+    drafted, accepted = (
+        sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"vllm:spec_decode_num_{kind}_tokens_total"))
+        for kind in ("draft", "accepted")
+    )
+    return int(drafted), int(accepted)

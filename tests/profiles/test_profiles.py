@@ -1,0 +1,138 @@
+"""The shipped profiles: what they promise, and that the defaults fit."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from dsv4_serve.entrypoint import products
+from dsv4_serve.entrypoint.choose import Found, choose
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve import resolve
+from dsv4_serve.entrypoint.sheets import SHIPPED, Library
+
+LIBRARY = Library([])
+GPUS = [name for name in LIBRARY.names("hardware") if name != "cpu"]
+PCIE = [name for name in GPUS if LIBRARY.hardware(name, "").get("interconnect") == "pcie"]
+FLASH = ["64k", "128k", "256k", "524k", "524k-3", "640k", "1m"]
+
+
+def plan(**asked: str | int) -> Plan:
+    size = asked.pop("size", None)
+    flags = {"tensor-parallel-size": Setting(size, "test")} if size else {}
+    flags |= {k.replace("_", "-"): Setting(asked.pop(k), "test") for k in list(asked) if k == "moe_backend"}
+    request = Request({k: Setting(v, "test") for k, v in asked.items()}, command_line=Layer(flags))
+    return resolve(choose(LIBRARY, request, lambda: Found("h200", "test")), request)
+
+
+def value(resolved: Plan, name: str) -> object:
+    return resolved.settings()[name].value
+
+
+@pytest.mark.parametrize(
+    ("profile", "context", "requests", "sizes"),
+    [
+        ("64k", 65536, 4, [2, 4]),
+        ("128k", 131072, 8, [2, 4]),
+        ("256k", 262144, 4, [2, 4]),
+        ("524k", 524288, 2, [2, 4]),
+        ("524k-3", 524288, 3, [2, 4]),
+        ("640k", 655360, 2, [2, 4]),
+        ("1m", 1048576, 1, [2, 4]),
+        ("throughput", 65536, 16, [4]),
+        ("pro", 65536, 128, [8]),
+    ],
+)
+def test_a_profile_is_what_its_name_says(profile: str, context: int, requests: int, sizes: list[int]) -> None:
+    entry = next(e for e in products.listing(LIBRARY) if e["name"] == profile)
+    assert (entry["context"], entry["requests"], entry["tensor-parallel-sizes"]) == (context, requests, sizes)
+
+
+@pytest.mark.parametrize(("profile", "hardware", "size"), itertools.product(FLASH, GPUS, [2, 4]))
+def test_every_default_fits(profile: str, hardware: str, size: int) -> None:
+    """Weights and one full-length request fit by the arithmetic of fit.py, or resolve would refuse."""
+    assert value(plan(profile=profile, hardware=hardware, size=size), "max-model-len") in range(65536, 2**20 + 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "model"),
+    [
+        ({"profile": "524k", "hardware": "rtx-pro-6000"}, "acti"),
+        ({"profile": "128k", "hardware": "rtx-pro-6000-max-q"}, "nvfp4"),
+        ({"profile": "524k", "hardware": "h200"}, "w4a16"),
+        ({"profile": "524k", "hardware": "b300"}, "nvfp4"),
+        ({"profile": "pro", "hardware": "b300"}, "pro-nvfp4"),
+    ],
+)
+def test_the_default_model_comes_with_its_reason(asked: dict[str, str | int], model: str) -> None:
+    chosen = plan(**asked).choices["model-name"]
+    assert chosen.value == model
+    assert re.search(r"\w+ \w+ \w+", chosen.origin), "a reason, not only a place"
+
+
+def test_nvfp4_drafts_two_tokens_on_b300_and_one_elsewhere() -> None:
+    drafts = {h: value(plan(hardware=h, model="nvfp4"), "speculative-config.num_speculative_tokens") for h in GPUS}
+    assert drafts == {h: 2 if h == "b300" else 1 for h in GPUS}
+
+
+def test_pcie_boxes_get_our_all_reduce_settings_and_nvlink_boxes_none() -> None:
+    assert len(PCIE) == 3
+    for hardware in GPUS:
+        resolved = plan(hardware=hardware)
+        assert ("disable-custom-all-reduce" in resolved.flags) == (hardware in PCIE)
+        assert any(name.startswith("NCCL_") for name in resolved.env) == (hardware in PCIE)
+
+
+def test_another_nccl_set_replaces_the_first_one_whole() -> None:
+    resolved = plan(hardware="rtx-pro-6000", nccl="p2p-on")
+    assert "NCCL_P2P_DISABLE" not in resolved.env
+    assert not any(n.startswith("NCCL_") for n in plan(hardware="rtx-pro-6000", nccl="none").env)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"hardware": "rtx-pro-6000", "model": "w4a16", "size": 1}, "158.2 GiB a GPU"),
+        ({"hardware": "b300", "model": "nvfp4", "moe_backend": "deep_gemm_mega_moe"}, "w13_input_scale"),
+        ({"hardware": "h200", "model": "pro-nvfp4", "profile": "pro", "size": 8}, "8 x B300"),
+        ({"hardware": "b300", "model": "pro-nvfp4", "size": 4}, "pro-nvfp4"),
+        ({"hardware": "h200", "model": "deepseek-ai/DeepSeek-V4-Flash-0731"}, "DSpark"),
+        ({"hardware": "h200", "model": "flash=deepseek-ai/DeepSeek-V4-Flash-DSpark"}, "DSpark"),
+        ({"hardware": "rtx-pro-6000", "model": "acti", "moe_backend": "marlin"}, "garble"),
+        ({"hardware": "h200", "model": "w4a16", "moe_backend": "deep_gemm"}, "triton"),
+        ({"hardware": "cpu", "profile": "524k", "model": "acti"}, "not for cpu"),
+        ({"hardware": "h200", "profile": "pro"}, "8 x B300"),
+    ],
+)
+def test_a_combination_known_to_fail_is_refused_with_the_reason_and_the_way_out(
+    asked: dict[str, str | int], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+        plan(**asked)
+    assert "--skip" in str(caught.value)
+
+
+def test_every_model_is_served_under_a_common_name_and_its_repository() -> None:
+    for sheet in LIBRARY.every_model():
+        if repository := sheet.own.flags.get("model"):
+            names = sheet.own.flags["served-model-name"]
+            assert repository in names or sheet.name == "acti"
+            assert names[0] in ("deepseek-v4-flash", "deepseek-v4-pro")
+
+
+def test_every_sheet_says_where_its_figures_come_from() -> None:
+    """A comment opens each file; a measured figure carries hardware, model, vLLM, date and source (a schema field each)."""
+    for path in SHIPPED.rglob("*.toml"):
+        assert path.read_text(encoding="utf-8").startswith("# "), path
+    for path in Path(SHIPPED).glob("*.toml"):
+        text = path.read_text(encoding="utf-8")
+        assert "[[measured]]" in text or "unmeasured" in text or path.name in ("base.toml",), path
+
+
+def test_sizes_are_written_out() -> None:
+    for path in SHIPPED.rglob("*.toml"):
+        assert not re.search(r'=\s*"\d+[kKmM]"', path.read_text(encoding="utf-8")), path
