@@ -36,7 +36,7 @@ format: $(VENV)/installed ## mend style and format
 	$(VENV)/bin/ruff format .
 
 bench: $(VENV)/installed ## time and memory of `dsv4 explain`
-	$(VENV)/bin/python -m pytest tests/bench --benchmark-only $(ARGS)
+	$(VENV)/bin/python -m pytest tests/bench/bench_*.py --benchmark-only $(ARGS)
 
 lock: $(VENV)/installed ## pin the newest versions that resolve
 	$(COMPILE) pyproject.toml -o requirements/dsv4.txt
@@ -48,21 +48,25 @@ venv: $(VENV)/installed ## make .venv with vLLM for CPU, the command and the too
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info packaging/*/build packaging/*/*.egg-info
 
-# Starts over when a lock changes, so that nothing stays behind. pip asks every index once or twice, so that a machine with a wheel of its own
-# and no way to PyTorch's index goes on.
-$(VENV)/installed: requirements/cpu.txt requirements/dev.txt requirements/dsv4.txt requirements/torch.txt pyproject.toml packaging/vllm/pyproject.toml
+# Starts over when a lock changes, so that nothing stays behind. pip asks an index twice at most, so that a machine with
+# wheels of its own and no way to PyTorch's index goes on.
+$(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 	@{ "$(PYTHON)" -c '$(NEW_ENOUGH)'; } 2>/dev/null || { \
-		echo "error: Python 3.11 or newer is needed, found $(or $(PYTHON),none among python3 and python3.11 to python3.14); name one: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
+		echo >&2 "error: Python 3.11 or newer is needed, found $(or $(PYTHON),none among python3 and python3.11 to python3.14); name one: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
 	@echo "== 1 of 4: virtual environment $(VENV) with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo "== 2 of 4: torch for CPU"
 	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
-		echo "error: no torch 2.13.0+cpu for $$($(PYTHON) --version) on $$(uname -sm); pip's words above say where it looked. Another index: make TORCH_CPU_INDEX=URL"; exit 1; }
+		echo >&2 "error: no torch 2.13.0+cpu for $$($(PYTHON) --version) on $$(uname -sm); pip's words above say where it looked. Another index: make TORCH_CPU_INDEX=URL"; exit 1; }
 	@echo "== 3 of 4: vLLM for CPU, the command's needs and the tools"
 	@$(PIP) --only-binary :all: --require-hashes -r requirements/cpu.txt -r requirements/dsv4.txt -r requirements/dev.txt || { \
-		echo "error: the pinned wheels could not be installed; pip's words above say which one. Nothing is half done: run make again."; exit 1; }
+		echo >&2 "error: the pinned wheels could not be installed; pip's words above say which one. Nothing is half done: run make again."; exit 1; }
+	@touch $@
+
+# `names` shows mypy the rooms under the names they have when installed; it does not read editable installs.
+$(VENV)/installed: $(VENV)/pinned pyproject.toml packaging/vllm/pyproject.toml
 	@echo "== 4 of 4: dsv4-serve"
-	@$(PIP) --quiet --no-build-isolation ./packaging/vllm --editable .
+	@$(PIP) --quiet --no-build-isolation --no-index ./packaging/vllm --editable .
 	@mkdir -p $(VENV)/names/dsv4_serve
 	@for room in $(ROOMS); do ln -sfn "$(CURDIR)/$$room" $(VENV)/names/dsv4_serve/$$room; done
 	@touch $@

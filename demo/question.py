@@ -4,9 +4,10 @@ import re
 import time
 from dataclasses import dataclass
 
+from openai import DefaultHttpxClient, OpenAI, OpenAIError
+
 from dsv4_serve.demo.errors import DemoError
 from dsv4_serve.demo.server import Server
-from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
 DRAFTED = "vllm:spec_decode_num_draft_tokens_total"
 ACCEPTED = "vllm:spec_decode_num_accepted_tokens_total"

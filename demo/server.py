@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
 from dsv4_serve.demo.errors import DemoError
 from dsv4_serve.entrypoint import environment
 
@@ -24,8 +25,8 @@ CAUSE = re.compile(r"^(?:dsv4: |[\w.]*(?:Error|Exception): ).+")
 
 # What vLLM 0.32.0 logs when a phase begins, in order; before the first one it is importing.
 PHASES = (
-    ("non-default args", "reading the configuration"),
-    ("Initializing a V1 LLM engine", "starting the engine"),
+    ("non-default args", "starting the engine"),
+    ("Initializing a V1 LLM engine", "starting the worker"),
     ("Starting to load model", "loading the weights"),
     ("KV cache size", "making the KV cache"),
     ("Starting vLLM server", "opening the API"),
@@ -98,6 +99,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         _, alive = psutil.wait_procs(children, timeout=5)
         for child in alive:
             child.kill()
+        psutil.wait_procs(alive, timeout=5)
 
 
 def descendants(pid: int) -> list[psutil.Process]:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
 from dsv4_serve.entrypoint import flatten, known
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _FLAGS = {
     "TP": "tensor-parallel-size",

@@ -31,9 +31,9 @@ def refusals(chosen: Chosen, flags: Mapping[str, Setting], env: Mapping[str, Set
 def _fences(chosen: Chosen) -> Iterator[tuple[str, str]]:
     profile, model, hardware = chosen.profile, chosen.model, chosen.hardware
     size, origin = chosen.tensor_parallel_size, "tensor-parallel-size"
-    if (models := profile.get("models")) and model.name not in models:
+    if (models := profile.get("models")) and not model.is_one_of(models):
         yield "profile-model", f"Profile {profile.name} is not for model {model.name}; it takes {', '.join(models)}."
-    if (kinds := profile.get("hardware")) and hardware.name not in kinds:
+    if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
         yield "profile-hardware", f"Profile {profile.name} is not for {hardware.name}; it takes {', '.join(kinds)}."
     for what, sheet in (("Profile", profile), ("Model", model)):
         sizes = sheet.get("tensor_parallel_sizes")

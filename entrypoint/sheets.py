@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
 from dsv4_serve.entrypoint import tomlfile
 from dsv4_serve.entrypoint.errors import ConfigError, listed, nearest
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 SHIPPED = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -25,7 +26,7 @@ def _as_list(value: Any) -> Any:
 
 Names = Annotated[list[str], BeforeValidator(_as_list)]
 Sizes = Annotated[list[Annotated[int, Field(ge=1, strict=True)]], BeforeValidator(_as_list)]
-Variables = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str | int | float | bool]
+Variables = dict[Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")], str | int | float | bool]
 
 
 class _Table(BaseModel):
@@ -152,6 +153,11 @@ class Sheet(Generic[S]):
     def chain(self) -> list[Sheet[S]]:
         """Return the sheets that this one stands on, lowest first, itself last."""
         return [*(self.parent.chain() if self.parent else []), self]
+
+    def is_one_of(self, names: list[str]) -> bool:
+        """Tell whether this sheet, or one that it extends within the same architecture, is named."""
+        own = self.get("architecture") if isinstance(self.own, Model) else ""
+        return any(link.name in names and (not own or link.get("architecture") == own) for link in self.chain())
 
     def get(self, key: str) -> Any:
         """Return a key of this sheet, or of the nearest one below that sets it."""

@@ -1,3 +1,5 @@
+"""`python -m dsv4_serve.patcher` is `dsv4 patch`."""
+
 import sys
 
 from .cli import main

@@ -115,7 +115,7 @@ def _roll_forward(tree: Tree, files: Files) -> None:
         if post == ABSENT:
             _remove(target)
         elif _staged(target).exists():
-            os.replace(_staged(target), target)
+            _staged(target).replace(target)
     _sync(tree, files)
     (tree.root / JOURNAL).unlink()
 
@@ -140,14 +140,14 @@ def _put_back(tree: Tree, changes: Sequence[Change], files: Files) -> None:
             target.unlink()
         else:
             _write(_staged(target), change.old, change.mode)
-            os.replace(_staged(target), target)
+            _staged(target).replace(target)
     _unstage(tree, files)
 
 
 def _record(tree: Tree, phase: str, files: Files) -> None:
     file = tree.root / JOURNAL
     _write(_staged(file), json.dumps({"phase": phase, "files": files}).encode(), 0o644)
-    os.replace(_staged(file), file)
+    _staged(file).replace(file)
     _sync(tree, [(JOURNAL, "", "")])
 
 
@@ -172,7 +172,7 @@ def _require_untouched(tree: Tree, files: Files) -> None:
 
 
 def _write(file: Path, data: bytes, mode: int) -> None:
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as out:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as out:
         os.fchmod(out.fileno(), mode)
         out.write(data)
         out.flush()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -29,10 +30,14 @@ def main(argv: list[str]) -> int:
         arguments = _parser().parse_args(argv)
         arguments.series = arguments.series or newest()
         status: int = arguments.run(arguments)
+        sys.stdout.flush()
         return status
     except PatcherError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as in `... | head`
+        return 0
     except OSError as error:
         print(f"error: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)
         return TreeError.exit_status

@@ -46,7 +46,7 @@ class FileDiff:
 
 def blob_id(data: bytes | None) -> str:
     """Return the id that git gives to this content, `ABSENT` for None."""
-    return ABSENT if data is None else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    return ABSENT if data is None else hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def checked_path(raw: bytes) -> str:
@@ -88,53 +88,49 @@ def parse_diff(lines: list[bytes], where: str, start: int = 0) -> tuple[FileDiff
 
 
 class _Reader:
-    """A cursor over the lines of a patch."""
+    """A cursor over the lines of a patch; errors name the line read last."""
 
     def __init__(self, lines: list[bytes], where: str, start: int) -> None:
         self.lines, self.where, self.at = lines, where, start
 
-    def error(self, problem: str, line: int | None = None) -> DataError:
-        return DataError(f"{self.where}:{(self.at if line is None else line) + 1}: {problem}")
+    def error(self, problem: str) -> DataError:
+        return DataError(f"{self.where}:{self.at}: {problem}")
 
     def peek(self) -> bytes:
         return self.lines[self.at] if self.at < len(self.lines) else b""
 
     def next(self) -> bytes:
+        line = self.peek()
         self.at += 1
-        return self.lines[self.at - 1] if self.at <= len(self.lines) else b""
+        return line
 
     def at_end(self) -> bool:
         return not any(self.lines[self.at :])
 
     def file_diff(self) -> FileDiff:
-        line = self.at
         header = _HEADER.fullmatch(self.next())
         if not header:
-            raise self.error("expected `diff --git a/PATH b/PATH`", line)
+            raise self.error("expected `diff --git a/PATH b/PATH`")
         try:
             path = checked_path(header[1])
         except ValueError as error:
-            raise self.error(str(error), line) from None
+            raise self.error(str(error)) from None
         if header[1] != header[2]:
-            raise self.error("renames are not applied; export with --no-renames", line)
+            raise self.error("renames are not applied; export the patch again")
+        line = self.at
         pre, post = self.extended_header()
-        hunks = self.hunks(path.encode(), pre, post)
-        return FileDiff(path, pre, post, hunks, line + 1)
+        return FileDiff(path, pre, post, self.hunks(path.encode(), pre, post), line)
 
     def extended_header(self) -> tuple[str, str]:
         mode = self.next() if _MODE.fullmatch(self.peek()) else b""
         index = _INDEX.fullmatch(self.next())
         if not index:
             raise self.error(
-                "expected an edit of a regular text file with a full `index PRE..POST`; renames, mode changes, links "
-                "and binary hunks are not applied",
-                self.at - 1,
+                "expected `index PRE..POST` with full ids; renames, modes, links, binaries are not applied"
             )
         pre, post = index[1].decode(), index[2].decode()
         if (pre == ABSENT, post == ABSENT) != (mode.startswith(b"new"), mode.startswith(b"deleted")):
-            raise self.error(
-                "the file mode line and the blob ids disagree about a created or deleted file", self.at - 1
-            )
+            raise self.error("mode line and blob ids disagree about whether the file is created or deleted")
         return pre, post
 
     def hunks(self, path: bytes, pre: str, post: str) -> tuple[Hunk, ...]:
@@ -144,35 +140,31 @@ class _Reader:
         after = b"+++ " + (b"/dev/null" if post == ABSENT else b"b/" + path)
         for expected in (before, after):
             if self.next() != expected:
-                raise self.error(f"expected `{expected.decode()}`", self.at - 1)
+                raise self.error(f"expected `{expected.decode()}`; only text edits are applied")
         hunks = [self.hunk()]
         while self.peek().startswith(b"@@"):
             hunks.append(self.hunk())
         return tuple(hunks)
 
     def hunk(self) -> Hunk:
-        line = self.at
         header = _HUNK.fullmatch(self.next())
         if not header:
-            raise self.error("expected a hunk, `@@ -LINE,COUNT +LINE,COUNT @@`", line)
+            raise self.error("expected a hunk, `@@ -LINE,COUNT +LINE,COUNT @@`")
         old_line, old_count, new_line, new_count = (1 if n is None else int(n) for n in header.groups())
         old: list[bytes] = []
         new: list[bytes] = []
         while len(old) < old_count or len(new) < new_count:
             self.hunk_line(old, new)
         if (len(old), len(new)) != (old_count, new_count):
-            raise self.error("the hunk has more lines than its header says", line)
+            raise self.error("the hunk has more lines than its header says")
         # An empty side names the line before it (0 at the top of the file).
         return Hunk(old_line - (old_count > 0), new_line - (new_count > 0), tuple(old), tuple(new))
 
     def hunk_line(self, old: list[bytes], new: list[bytes]) -> None:
         text = self.next()
-        tag = text[:1]
-        sides = [side for side, tags in ((old, b" -"), (new, b" +")) if tag and tag in tags]
-        if not sides:
-            raise self.error(
-                "a hunk line starts with a space, + or -; this one does not, or the hunk is cut short", self.at - 1
-            )
+        sides = {b" ": (old, new), b"-": (old,), b"+": (new,)}.get(text[:1])
+        if sides is None:
+            raise self.error("a hunk line starts with a space, + or -; this one does not, or the hunk is cut short")
         newline = b"" if self.peek().startswith(b"\\ ") else b"\n"
         if not newline:
             self.next()

@@ -58,6 +58,7 @@ class Patch:
 
     @property
     def name(self) -> str:
+        """Return the slug, which is the file name without `.patch`."""
         return self.path.stem
 
     @property

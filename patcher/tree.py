@@ -39,19 +39,16 @@ class Tree:
         """Return a file's bytes, None when absent. Raises TreeError for anything but regular files in real folders."""
         here = self.root
         parts = path.split("/")
-        for depth, part in enumerate(parts, 1):
-            here /= part
-            try:
-                mode = here.lstat().st_mode
-            except FileNotFoundError:
-                return None
-            except OSError as error:
-                raise TreeError(f"{here} cannot be read: {error.strerror}") from None
-            if not (stat.S_ISREG(mode) if depth == len(parts) else stat.S_ISDIR(mode)):
-                kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a plain file in plain folders"
-                raise TreeError(f"{here} is {kind}; only regular files below vllm/ are patched")
         try:
+            for depth, part in enumerate(parts, 1):
+                here /= part
+                mode = here.lstat().st_mode
+                if not (stat.S_ISREG(mode) if depth == len(parts) else stat.S_ISDIR(mode)):
+                    kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a plain file in plain folders"
+                    raise TreeError(f"{here} is {kind}; only regular files below vllm/ are patched")
             return here.read_bytes()
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise TreeError(f"{here} cannot be read: {error.strerror}") from None
 

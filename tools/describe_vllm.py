@@ -96,7 +96,7 @@ def flag_facts(action: Any, origins: dict[str, tuple[Any, str]]) -> Facts:
         "human": any(name.startswith("human_readable_int") for name in names),
         "auto": "human_readable_int_or_auto" in names,
         "none": "_optional_type" in names,
-        "ignorecase": "<lambda>" in names and bool(action.choices) or facts.get("ignorecase"),
+        "ignorecase": ("<lambda>" in names and bool(action.choices)) or facts.get("ignorecase"),
         "ignoredash": "<lambda>" in names and bool(action.choices),
         "deprecated": "deprecated" in (action.help or ""),
     }
@@ -156,8 +156,9 @@ def read_as(name: str, reader: Callable[[], Any], value: str) -> Any:
 
 
 def variable_facts(declaration: ast.expr | None, read: Callable[[str], Any]) -> Facts:
+    """Type of one variable, and its allowed spellings where it is a switch or an enumeration."""
     source = ast.unparse(declaration) if declaration else "None"
-    hints = list(members(eval(source, {"Literal": Literal, "Any": Any})))
+    hints = list(members(eval(source, {"Literal": Literal, "Any": Any})))  # noqa: S307 - vLLM's own annotation
     if bool in hints or (not declaration and read("1") is True):
         return {"type": "bool", "choices": [word for word, meant in SWITCH_WORDS.items() if read(word) is meant]}
     if choices := literal_values(hints):
@@ -174,7 +175,9 @@ def metrics() -> list[str]:
     prometheus, loggers = import_module("prometheus_client"), import_module("vllm.v1.metrics.loggers")
     configured = SimpleNamespace(
         model_config=SimpleNamespace(served_model_name="m", max_model_len=1024, is_diffusion=False),
-        observability_config=SimpleNamespace(show_hidden_metrics=False, kv_cache_metrics=True, custom_histogram_buckets=None),
+        observability_config=SimpleNamespace(
+            show_hidden_metrics=False, kv_cache_metrics=True, custom_histogram_buckets=None
+        ),
         speculative_config=SimpleNamespace(num_speculative_tokens=1),
         kv_transfer_config=None, ec_transfer_config=None, watermark_config=None, lora_config=None,
     )  # fmt: skip
@@ -186,6 +189,7 @@ def metrics() -> list[str]:
 
 
 def describe() -> Facts:
+    """Everything that is written down."""
     flags, keys = flags_and_json()
     version = import_module("vllm").__version__
     sections = {"env": environment(), "flags": flags, "json": keys, "metrics": metrics()}
@@ -203,11 +207,13 @@ def render(value: Any, depth: int) -> str:
 
 
 def document(facts: Facts) -> str:
+    """The data file's text."""
     sections = (f"{json.dumps(name)}: {render(facts[name], DEPTH.get(name, 0))}" for name in sorted(facts))
     return "{\n" + ",\n".join(sections) + "\n}\n"
 
 
 def main(argv: list[str]) -> int:
+    """Print the facts, or compare them with a file; return the exit status."""
     options = argparse.ArgumentParser(description="Describe the installed vLLM as JSON on standard output.")
     options.add_argument("--check", metavar="FILE", type=Path, help="compare with FILE instead of printing")
     recorded = options.parse_args(argv).check

@@ -17,6 +17,7 @@ ENGINE_ONLY = {"target_model_config", "target_parallel_config", "draft_model_con
 
 
 def annotation(cls: Any, field: str) -> Any:
+    """Return a field's type as pydantic resolved it."""
     return cls.__pydantic_fields__[field].annotation
 
 
@@ -37,6 +38,7 @@ def config_class(hint: Any) -> Any:
 
 
 def literal_values(hints: list[Any]) -> list[str]:
+    """Return the values of the Literal alternatives, as strings."""
     return sorted({str(value) for hint in hints if get_origin(hint) is Literal for value in get_args(hint)})
 
 

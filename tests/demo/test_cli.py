@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from dsv4_serve.demo import llama, server
 from openai import OpenAI
+
+from dsv4_serve.demo import llama, server
 
 COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
 

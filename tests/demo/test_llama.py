@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from dsv4_serve.demo import llama
 
 WRITE = "import sys, pathlib; from dsv4_serve.demo import llama; llama.write_checkpoint(pathlib.Path(sys.argv[1]))"

@@ -1,4 +1,5 @@
 import pytest
+
 from dsv4_serve.demo.question import ACCEPTED, DRAFTED, Answer, counter
 
 METRICS = f"""\

@@ -4,6 +4,7 @@ import sys
 
 import psutil
 import pytest
+
 from dsv4_serve.demo import server
 
 WORKER_ERROR = "(VllmWorker-0 pid=9466) ERROR 11-22 03:11:38 [multiproc_executor.py:953] "
@@ -17,7 +18,7 @@ LOADING = """\
     ("log", "phase"),
     [
         ("", "importing vLLM"),
-        (LOADING, "starting the engine"),
+        (LOADING, "starting the worker"),
         (LOADING + "[cpu_model_runner.py:68] Starting to load model m...", "loading the weights"),
     ],
 )

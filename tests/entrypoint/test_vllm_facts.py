@@ -1,4 +1,4 @@
-"""What the pinned vLLM knows is what the installed vLLM says; what we call retired is gone, what we send people to is there."""
+"""The facts are what the installed vLLM says; what we call retired is gone, and what we send people to is there."""
 
 import json
 import re

@@ -144,10 +144,9 @@ def finish(receipts: list[Receipt], options: argparse.Namespace) -> None:
     """Write `<job>-<hardware>-tp<N>-vllm<version>.json` each and print the table."""
     short, full = hardware()
     found = versions()
-    patches = json.loads(Path(options.patches).read_text()) if options.patches else None
     for receipt in receipts:
         facts = {"date": datetime.date.today().isoformat(), "hardware": full, "versions": found}
-        facts["patches"] = None if receipt["stock"] else patches
+        facts["patches"] = None if receipt["stock"] else options.patches
         name = f"{receipt['job']}-{short}-tp{receipt['tp']}-vllm{found['vllm']}.json"
         (Path(options.out) / name).write_text(json.dumps(receipt | facts, indent=2) + "\n")
     print(f"{'job':28} tp {'result':9} ok    tokens   accepted  boot s  message")
@@ -156,6 +155,10 @@ def finish(receipts: list[Receipt], options: argparse.Namespace) -> None:
         mark = {True: "yes", False: "NO"}.get(r.get("ok", False), "NO")
         row = f"{r['job']:28} {r['tp']:2} {r['result']:9} {mark:4} {tokens:>8} {drafts:>9}  {r.get('boot_seconds', '-')!s:>6}"
         print(row, r.get("message", "")[:160])
+
+
+def read_json(path: str) -> Any:
+    return json.loads(Path(path).read_text())
 
 
 def main() -> int:
@@ -170,7 +173,7 @@ def main() -> int:
     parser.add_argument("--deadline", type=float, default=540, help="seconds for everything")
     parser.add_argument("--serve-cmd", default=f"{sys.executable} -m dsv4_serve.entrypoint serve --model {{model}}")
     parser.add_argument("--stock-cmd", default=f"{sys.executable} -m vllm.entrypoints.cli.main serve {{model}}")
-    parser.add_argument("--patches", help="JSON file by `dsv4 patch report`")
+    parser.add_argument("--patches", type=read_json, help="JSON file by `dsv4 patch report`")
     parser.add_argument("--tiny", action="store_true", help="tiny checkpoints, to try this script")
     options = parser.parse_args()
     for path in (options.out, options.work):

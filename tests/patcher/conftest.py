@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.patcher.cli import main
 from dsv4_serve.patcher.export import export
 

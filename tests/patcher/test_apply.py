@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.patcher import apply
 from dsv4_serve.patcher.apply import exchange, locked, plan, recover
 from dsv4_serve.patcher.errors import NotApplicable, PatcherError, TreeError
@@ -88,7 +89,9 @@ def test_apply_twice_writes_nothing_the_second_time(tree: Path, series: Path):
     assert {p: p.stat().st_mtime_ns for p in tree.rglob("*")} == before
 
 
-def test_apply_takes_a_tree_with_the_first_patch_to_the_end(tree: Path, patched: Path, series: Path, snapshot: Snapshot):
+def test_apply_takes_a_tree_with_the_first_patch_to_the_end(
+    tree: Path, patched: Path, series: Path, snapshot: Snapshot
+):
     whole = (series / "series").read_text()
     (series / "series").write_text("count-one-more.patch\n")
     run(tree, series)
@@ -154,7 +157,7 @@ def test_a_diff_that_lies_about_its_result_is_refused(tree: Path, series: Path, 
 def shared_tree(tree: Path) -> Iterator[Path]:
     """A copy of `tree` that other users may enter (pytest's own folders are private)."""
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
+        Path(folder).chmod(0o755)
         yield Path(shutil.copytree(tree, Path(folder) / "tree"))
 
 
@@ -183,7 +186,7 @@ def test_a_read_only_folder_is_one_error_and_nothing_is_written(
 
 
 @pytest.mark.usefixtures("unsynced")
-def test_killed_at_any_line_the_tree_is_the_old_one_or_the_next_run_makes_it_the_new_one(  # noqa: PLR0913, PLR0917
+def test_killed_at_any_line_the_tree_is_the_old_one_or_the_next_run_makes_it_the_new_one(
     tree: Path, patched: Path, series: Path, tmp_path: Path, snapshot: Snapshot
 ):
     old, new = snapshot(tree), snapshot(patched)
@@ -219,7 +222,7 @@ def interrupted(tree: Path, series: Path, phase: str) -> None:
 
 @pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("phase", ["stage", "commit"])
-def test_a_recovery_that_is_killed_itself_ends_in_the_same_tree(  # noqa: PLR0913, PLR0917
+def test_a_recovery_that_is_killed_itself_ends_in_the_same_tree(  # noqa: PLR0917
     tree: Path, patched: Path, series: Path, tmp_path: Path, snapshot: Snapshot, phase: str
 ):
     end = snapshot(patched) if phase == "commit" else snapshot(tree)
@@ -264,7 +267,7 @@ def test_a_foreign_journal_is_refused(tree: Path, series: Path, snapshot: Snapsh
 
 
 @pytest.mark.parametrize(("event", "at_least"), [("open", 5), ("os.rename", 4), ("os.mkdir", 2)])
-def test_a_write_that_the_file_system_refuses_leaves_the_tree_as_it_was(  # noqa: PLR0913, PLR0917
+def test_a_write_that_the_file_system_refuses_leaves_the_tree_as_it_was(  # noqa: PLR0917
     tree: Path, series: Path, tmp_path: Path, snapshot: Snapshot, event: str, at_least: int
 ):
     before = snapshot(tree)
@@ -306,6 +309,28 @@ def refuse(event: str, nth: int, tree: Path, series: Path) -> str:
     return "done" if seen >= nth else "never asked"
 
 
+def test_new_files_are_on_disk_before_they_count_and_the_folders_before_the_journal_goes(
+    tree: Path, series: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events = []
+    sync, replace, unlink = os.fsync, Path.replace, Path.unlink
+
+    def record(kind: str, path: Path) -> None:
+        events.append((kind, str(path.relative_to(tree))))
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (record("sync", Path(f"/proc/self/fd/{fd}").readlink()), sync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda self, target: (record("replace", target), replace(self, target)))
+    monkeypatch.setattr(Path, "unlink", lambda self: (record("unlink", self), unlink(self)))
+    run(tree, series)
+    recorded = [n for n, event in enumerate(events) if event == ("replace", JOURNAL)]
+    staged, committed = events[recorded[0] : recorded[1]], events[recorded[1] :]
+    for path in ("models/.long.py", "models/.short.py", "new/folder/.moved.py"):
+        assert ("sync", f"vllm/{path}{STAGED}") in staged
+    for folder in ("vllm/models", "vllm/new/folder"):
+        assert ("sync", folder) in staged
+        assert ("sync", folder) in committed[: committed.index(("unlink", JOURNAL))]
+
+
 def test_two_applies_at_once_are_refused(tree: Path, series: Path):
     def second() -> None:
         with pytest.raises(TreeError, match="another `dsv4 patch apply`"):
@@ -317,11 +342,15 @@ def test_two_applies_at_once_are_refused(tree: Path, series: Path):
 
 
 def test_ctrl_c_waits_for_the_exchange_to_end(tree: Path, patched: Path, series: Path, snapshot: Snapshot):
-    def interrupted_by_the_user() -> None:
+    def exchange_under_ctrl_c() -> None:
         opened = open_tree(tree)
-        with pytest.raises(KeyboardInterrupt), locked(opened):
+        with locked(opened):
             os.kill(os.getpid(), signal.SIGINT)
             exchange(opened, plan(opened, read_series(series)))
+
+    def interrupted_by_the_user() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            exchange_under_ctrl_c()
 
     assert in_child(interrupted_by_the_user) == 0
     assert snapshot(tree) == snapshot(patched)

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dsv4_serve.patcher
 import pytest
+
+import dsv4_serve.patcher
 from dsv4_serve.patcher.tree import JOURNAL
 
 ROOM = Path(dsv4_serve.patcher.__file__).resolve().parent
@@ -113,10 +114,19 @@ def test_export_ends_with_the_findings_of_lint(patch, example, tmp_path: Path):
 
 
 def test_it_runs_from_a_plain_checkout_without_any_package(series: Path, tree: Path):
-    command = [sys.executable, "-I", "-S", "-c", "import sys; sys.path.insert(0, '.'); from patcher.cli import main; "
-               "sys.exit(main(sys.argv[1:]))", "apply", "--series", str(series), "--tree", str(tree)]  # fmt: skip
+    program = "import sys; sys.path.insert(0, '.'); from patcher.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["apply", "--series", str(series), "--tree", str(tree)]
+    command = [sys.executable, "-I", "-S", "-c", program, *arguments]
     answer = subprocess.run(command, cwd=ROOM.parent, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(series: Path, tree: Path):
+    command = [sys.executable, "-m", "patcher", "report", "--series", str(series), "--tree", str(tree)]
+    with subprocess.Popen(command, cwd=ROOM.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_python_m_patcher_works_in_the_checkout(series: Path, tree: Path):

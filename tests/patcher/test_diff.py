@@ -4,10 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from dsv4_serve.patcher.diff import ABSENT, blob_id, parse_diff, patched
-from dsv4_serve.patcher.errors import DataError, PatcherError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from dsv4_serve.patcher.diff import ABSENT, blob_id, parse_diff, patched
+from dsv4_serve.patcher.errors import DataError, PatcherError
 
 OLD = b"one\ntwo\nthree\n"
 NEW = b"one\n2\nthree\n"
@@ -62,7 +63,7 @@ def test_a_diff_whose_lines_disagree_with_its_blob_ids_is_refused(find: bytes, p
 )  # fmt: skip
 def test_a_path_that_is_not_a_plain_one_below_vllm_is_refused_with_its_line(path: str):
     hostile = EDIT.replace(b"vllm/x.py", path.encode())
-    with pytest.raises(DataError, match="x.patch:1: .* not a plain path below vllm/"):
+    with pytest.raises(DataError, match=r"x\.patch:1: .* not a plain path below vllm/"):
         parse(hostile)
 
 
@@ -91,7 +92,7 @@ def test_links_modes_renames_and_binary_hunks_are_refused_with_their_line(header
 
 
 def test_a_rename_is_refused():
-    with pytest.raises(DataError, match="x.patch:1: renames"):
+    with pytest.raises(DataError, match=r"x\.patch:1: renames"):
         parse(EDIT.replace(b"b/vllm/x.py", b"b/vllm/y.py", 1))
 
 
@@ -138,7 +139,9 @@ LINES = st.lists(st.sampled_from([b"a\n", b"b\n", b" c\n", b"-d\n", b"+e\n", b"\
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LINES, LINES, st.sampled_from([b"", b"end"]), st.sampled_from([b"", b"end"]))
-def test_what_git_diffs_is_applied_to_the_byte(tmp_path: Path, old: list[bytes], new: list[bytes], end: bytes, to: bytes):
+def test_what_git_diffs_is_applied_to_the_byte(
+    tmp_path: Path, old: list[bytes], new: list[bytes], end: bytes, to: bytes
+):
     before, after = b"".join(old) + end, b"".join(new) + to
     if before == after:
         return

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.patcher.errors import DataError, UsageError
 from dsv4_serve.patcher.export import export
 from dsv4_serve.patcher.series import read_series
@@ -49,7 +49,7 @@ def test_a_dropped_commit_removes_its_patch_and_leaves_the_others_alone(workshop
     workshop.git("reset", "--quiet", "--hard", "HEAD~1")
     done = export(workshop.root, "base", tmp_path / "s")
     assert done == [("unchanged", "first.patch"), ("wrote", "series"), ("removed", "second.patch")]
-    assert sorted(os.listdir(tmp_path / "s")) == ["first.patch", "series"]
+    assert sorted(file.name for file in (tmp_path / "s").iterdir()) == ["first.patch", "series"]
 
 
 def test_lines_that_stand_for_another_series_are_kept(workshop, tmp_path: Path):

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.patcher.lint import lint
 
 

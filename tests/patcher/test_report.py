@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.patcher.export import export
 from dsv4_serve.patcher.report import report, verify
 from dsv4_serve.patcher.series import read_series

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.patcher.cli import main
 from dsv4_serve.patcher.export import export
 from dsv4_serve.patcher.lint import lint

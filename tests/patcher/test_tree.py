@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.patcher.errors import TreeError
 from dsv4_serve.patcher.series import Series, read_series
 from dsv4_serve.patcher.tree import leftovers, open_tree, require_match, states
@@ -110,7 +111,7 @@ def test_a_folder_that_is_no_vllm_is_refused(tree: Path, text: str | None):
         ("vllm", "0.32.0rc1", "vllm ==0.32.0", False),
     ],
 )
-def test_a_series_fits_only_the_wheel_that_it_names(  # noqa: PLR0913, PLR0917
+def test_a_series_fits_only_the_wheel_that_it_names(  # noqa: PLR0917
     tree: Path, series: Path, wheel: str, version: str, trailer: str, fits: bool
 ):
     (tree / f"{wheel}-{version}.dist-info").mkdir()

@@ -52,7 +52,7 @@ def test_a_profile_is_what_its_name_says(profile: str, context: int, requests: i
     assert (entry["context"], entry["requests"], entry["tensor-parallel-sizes"]) == (context, requests, sizes)
 
 
-@pytest.mark.parametrize(("profile", "hardware", "size"), itertools.product(FLASH, GPUS, [2, 4]))
+@pytest.mark.parametrize(("profile", "hardware", "size"), list(itertools.product(FLASH, GPUS, [2, 4])))
 def test_every_default_fits(profile: str, hardware: str, size: int) -> None:
     """Weights and one full-length request fit by the arithmetic of fit.py, or resolve would refuse."""
     assert value(plan(profile=profile, hardware=hardware, size=size), "max-model-len") in range(65536, 2**20 + 1)
@@ -131,8 +131,3 @@ def test_every_sheet_says_where_its_figures_come_from() -> None:
     for path in Path(SHIPPED).glob("*.toml"):
         text = path.read_text(encoding="utf-8")
         assert "[[measured]]" in text or "unmeasured" in text or path.name in ("base.toml",), path
-
-
-def test_sizes_are_written_out() -> None:
-    for path in SHIPPED.rglob("*.toml"):
-        assert not re.search(r'=\s*"\d+[kKmM]"', path.read_text(encoding="utf-8")), path

@@ -1,0 +1,88 @@
+"""Each patch is tried on vLLM's own code twice: a patched copy of the installed package, and the package as it is."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+VERSION = "0.32.0"
+
+
+def pytest_collection_modifyitems(items):
+    here = [item for item in items if item.path.parent == HERE]
+    for item in here:
+        item.add_marker(pytest.mark.slow)
+        if find_spec("vllm") is None:
+            item.add_marker(pytest.mark.skip(reason="vLLM is not installed beside this interpreter"))
+
+
+@pytest.fixture(scope="session")
+def outcomes(request, tmp_path_factory):
+    """{"patched" or "stock": {check: error or None}} of all collected files."""
+    files = sorted({item.path for item in request.session.items if item.path.parent == HERE})
+    folder = tmp_path_factory.mktemp("patches")
+    patched = patched_tree(folder / "patched")
+    return {
+        "patched": run_checks(files, folder / "patched.json", [patched]),
+        "stock": run_checks(files, folder / "stock.json", [cpu_wheel(folder / "stock")]),
+    }
+
+
+@pytest.fixture
+def holds(request, outcomes):
+    """Assert that a check of the calling file passes with the series applied."""
+
+    def ask(check):
+        assert outcomes["patched"][f"{request.path.stem}::{check}"] is None
+
+    return ask
+
+
+@pytest.fixture
+def needs_patch(request, outcomes, holds):
+    """Assert that a check passes with the series and fails without it, for the reason given."""
+
+    def ask(check, without):
+        holds(check)
+        assert without in str(outcomes["stock"][f"{request.path.stem}::{check}"])
+
+    return ask
+
+
+def patched_tree(folder):
+    installed = Path(find_spec("vllm").origin).parent
+    shutil.copytree(installed, cpu_wheel(folder) / "vllm", copy_function=copy)
+    patch = [sys.executable, "-m", "dsv4_serve.patcher"]
+    subprocess.run([*patch, "apply", "--tree", folder, "--series", VERSION], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def copy(source, target):
+    """Libraries are hundreds of megabytes and no patch touches them."""
+    if source.endswith(".so"):
+        Path(target).symlink_to(source)
+    else:
+        shutil.copy2(source, target)
+
+
+def cpu_wheel(folder):
+    """A folder whose metadata lets vLLM find out that it is the CPU build, whatever the wheel is called."""
+    metadata = folder / f"vllm-{VERSION}+cpu.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
+    return folder
+
+
+def run_checks(files, result, first):
+    path = os.pathsep.join([*map(str, first), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, HERE / "run_checks.py", result, *files]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert result.exists(), done.stderr[-4000:]
+    return json.loads(result.read_text())

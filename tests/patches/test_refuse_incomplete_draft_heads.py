@@ -1,0 +1,113 @@
+import pytest
+
+LAYOUTS = ("bf16", "native", "w4a16", "nvfp4", "acti", "pro")
+
+
+def refusal(model, config):
+    import cuda_model
+
+    try:
+        cuda_model.load(model, config)
+    except ValueError as error:
+        assert "draft head weights were not initialized" in str(error)
+        return str(error)
+    raise AssertionError("an incomplete draft head was loaded in silence")
+
+
+def check_complete_draft_heads_of_every_layout_load():
+    import cuda_model
+
+    for layout in LAYOUTS:
+        _, draft, config = cuda_model.built(layout)
+        cuda_model.load(draft, config)
+
+
+def holed(layout):
+    import cuda_model
+
+    _, draft, config = cuda_model.built(layout, "holed")
+    assert f"model.layers.{cuda_model.DRAFT}.mtp_block.attn.wo_b.weight" in refusal(draft, config)
+
+
+def check_a_missing_weight_is_named_in_bf16():
+    holed("bf16")
+
+
+def check_a_missing_weight_is_named_in_native():
+    holed("native")
+
+
+def check_a_missing_weight_is_named_in_w4a16():
+    holed("w4a16")
+
+
+def check_a_missing_weight_is_named_in_nvfp4():
+    holed("nvfp4")
+
+
+def check_a_missing_weight_is_named_in_acti():
+    holed("acti")
+
+
+def check_a_missing_weight_is_named_in_pro():
+    holed("pro")
+
+
+def without(skipped):
+    """The refusal of a draft whose stream lacks one tensor."""
+    import cuda_model
+    from vllm.config import set_current_vllm_config
+    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    _, draft, config = cuda_model.built("native")
+    original = DefaultModelLoader.get_all_weights
+    DefaultModelLoader.get_all_weights = lambda *a: (item for item in original(*a) if item[0] != skipped)
+    try:
+        with set_current_vllm_config(config):
+            return refusal(draft, config)
+    finally:
+        DefaultModelLoader.get_all_weights = original
+
+
+def check_one_missing_expert_is_named():
+    assert "w2_weight_scale (7 of 8 expert shards)" in without("mtp.0.ffn.experts.3.w2.scale")
+
+
+def check_one_missing_half_of_a_fused_weight_is_named():
+    assert "gate_up_proj.weight (1 of 2 shards)" in without("mtp.0.ffn.shared_experts.w3.weight")
+
+
+def check_a_partial_update_may_be_partial():
+    """Reloading some weights of a running engine goes through the same loader."""
+    import cuda_model
+    from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
+
+    _, draft, config = cuda_model.built("native", "holed")
+    with disable_mtp_completeness_check():
+        assert cuda_model.load(draft, config)
+
+
+def test_complete_draft_heads_of_every_layout_load(holds):
+    holds("check_complete_draft_heads_of_every_layout_load")
+
+
+@pytest.mark.parametrize("layout", ["bf16", "native"])
+def test_a_missing_weight_is_named(needs_patch, layout):
+    needs_patch(f"check_a_missing_weight_is_named_in_{layout}", "loaded in silence")
+
+
+@pytest.mark.parametrize("layout", ["w4a16", "nvfp4", "acti", "pro"])
+def test_a_missing_weight_is_named_beside_other_patches(holds, layout):
+    holds(f"check_a_missing_weight_is_named_in_{layout}")
+
+
+def test_one_missing_expert_is_named(needs_patch):
+    needs_patch("check_one_missing_expert_is_named", "loaded in silence")
+
+
+def test_one_missing_half_of_a_fused_weight_is_named(needs_patch):
+    needs_patch("check_one_missing_half_of_a_fused_weight_is_named", "loaded in silence")
+
+
+def test_a_partial_update_may_be_partial(holds):
+    holds("check_a_partial_update_may_be_partial")

@@ -1,0 +1,84 @@
+"""vLLM's real parser and config classes take every plan that the product allows."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.products import every_plan
+from dsv4_serve.entrypoint.sheets import Library
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = Library([])
+GOOD = ["vllm", "serve", "some/model", "--speculative-config", '{"method":"mtp","num_speculative_tokens":1}']
+BROKEN: dict[str, tuple[list[str], dict[str, str], str]] = {
+    "unknown flag": (["--max-model-length", "4096"], {}, "unrecognized arguments"),
+    "wrong choice": (["--moe-backend", "marlinn"], {}, "invalid choice"),
+    "wrong type": (["--max-num-seqs", "four"], {}, "invalid int value"),
+    "out of range": (["--gpu-memory-utilization", "1.5"], {}, "CacheConfig refuses gpu_memory_utilization"),
+    "unknown attention backend": (["--attention-backend", "FLASH"], {}, "AttentionConfig refuses backend"),
+    "unknown key": (["--attention-config", '{"use_fp4_indexer_cache":true}'], {}, "use_fp4_indexer_cache"),
+    "unknown nested key": (["--compilation-config", '{"pass_config":{"fuse":true}}'], {}, "fuse"),
+    "unknown draft key": (
+        ["--speculative-config", '{"method":"mtp","num_speculative_token":1}'],
+        {},
+        "num_speculative_token",
+    ),
+    "wrong draft method": (["--speculative-config", '{"method":"mpt","num_speculative_tokens":1}'], {}, "method"),
+    "unknown tool parser": (["--enable-auto-tool-choice", "--tool-call-parser", "deepseek"], {}, "deepseek"),
+    "unknown reasoning parser": (["--reasoning-parser", "deepseek"], {}, "deepseek"),
+    "unknown load format": (["--load-format", "fast"], {}, "fast"),
+    "tool choice without parser": (["--enable-auto-tool-choice"], {}, "requires --tool-call-parser"),
+    "deprecated flag": (["--log-config-file", "log.json"], {}, "deprecated"),
+    "model as a flag": (["--model", "other/model"], {}, "positional"),
+    "unknown variable": ([], {"VLLM_TEST_FORCE_FP8_MARLIN": "1"}, "VLLM_TEST_FORCE_FP8_MARLIN"),
+    "variable that vLLM cannot read": ([], {"VLLM_USE_DEEP_GEMM": "true"}, "invalid literal"),
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed beside this interpreter"),
+]
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, list[str]]:
+    """Complaints by label: `/`-joined names for plans, a description for the broken ones; vLLM is imported once."""
+    plans: dict[str, Any] = {
+        "/".join(map(str, names)): {"argv": plan.argv(), "env": plan.environment()}
+        for names, plan in every_plan(LIBRARY)
+    }
+    plans |= {label: {"argv": GOOD + words, "env": env} for label, (words, env, _) in BROKEN.items()}
+    plans["good"] = {"argv": GOOD, "env": {}}
+    run = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("ask_vllm.py"))],
+        input=json.dumps(plans),
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT / "tools")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    answered: dict[str, list[str]] = json.loads(run.stdout)
+    return answered
+
+
+@pytest.mark.parametrize("profile", LIBRARY.names("profile"))
+def test_vllm_takes_every_plan_of_a_profile(answers: dict[str, list[str]], profile: str) -> None:
+    of_this = {label: said for label, said in answers.items() if label.startswith(f"{profile}/")}
+    assert of_this, f"no model, hardware and tensor parallel size is allowed for {profile}"
+    assert {label: said for label, said in of_this.items() if said} == {}
+
+
+@pytest.mark.parametrize("label", BROKEN)
+def test_a_broken_plan_is_complained_about(answers: dict[str, list[str]], label: str) -> None:
+    assert BROKEN[label][2] in "\n".join(answers[label])
+
+
+def test_a_good_plan_is_not(answers: dict[str, list[str]]) -> None:
+    assert answers["good"] == []
