@@ -114,8 +114,12 @@ class _Builder:
             for name, linear in (("w1", self.w.expert_in), ("w3", self.w.expert_in), ("w2", self.w.expert_out)):
                 out |= self.encode(f"{prefix}.experts.{expert}.{name}", linear, storage.experts)
         for name in ("w1", "w3"):
-            out |= self.encode(f"{prefix}.shared_experts.{name}", self.noise(self.d.inter, self.d.hidden, -7), storage.shared)
-        return out | self.encode(f"{prefix}.shared_experts.w2", self.noise(self.d.hidden, self.d.inter, -12), storage.shared)
+            out |= self.encode(
+                f"{prefix}.shared_experts.{name}", self.noise(self.d.inter, self.d.hidden, -7), storage.shared
+            )
+        return out | self.encode(
+            f"{prefix}.shared_experts.w2", self.noise(self.d.hidden, self.d.inter, -12), storage.shared
+        )
 
     def router(self, prefix: str, *, hashed: bool) -> Tensors:
         rng = np.random.default_rng((self.w.seed, len(prefix)))
@@ -145,7 +149,9 @@ def _scrambled(tensors: Tensors, seed: int) -> Tensors:
     rng, done = np.random.default_rng(seed), dict[int, Tensor]()
     out = dict(tensors)
     for name, tensor in tensors.items():
-        if len(tensor.shape) == 2 and (name.endswith("weight_packed") or ".experts." in name or "_proj." in name or ".w" in name):
+        if len(tensor.shape) == 2 and (
+            name.endswith("weight_packed") or ".experts." in name or "_proj." in name or ".w" in name
+        ):
             if "scale" in name.rsplit(".", 1)[1]:
                 continue
             if id(tensor) not in done:
@@ -171,7 +177,9 @@ def write(path: Path | str, layout: str = "bf16", dims: Dims = TINY, mtp: str = 
     if mtp == "scrambled":
         draft = _scrambled(draft, seed)
     directory.mkdir(parents=True, exist_ok=True)
-    _save_shards(directory, {"model-00001-of-00002.safetensors": builder.trunk(), "model-00002-of-00002.safetensors": draft})
+    _save_shards(
+        directory, {"model-00001-of-00002.safetensors": builder.trunk(), "model-00002-of-00002.safetensors": draft}
+    )
     (directory / "config.json").write_text(json.dumps(config(layout, dims), indent=2))
     write_tokenizer(directory, dims.vocab)
     return answer

@@ -148,7 +148,14 @@ def _ignore(layout: str, dims: Dims) -> list[str]:
 
 def _fp8(targets: list[str]) -> JSON:
     weights = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128], "symmetric": True}
-    inputs = {"num_bits": 8, "type": "float", "strategy": "group", "group_size": 128, "symmetric": True, "dynamic": True}
+    inputs = {
+        "num_bits": 8,
+        "type": "float",
+        "strategy": "group",
+        "group_size": 128,
+        "symmetric": True,
+        "dynamic": True,
+    }
     return {"targets": targets, "format": "float-quantized", "weights": weights, "input_activations": inputs}
 
 

@@ -99,8 +99,10 @@ def block_exps(linear: Linear, rows: int, cols: int) -> NDArray[np.int16]:
         ValueError: a block would need two scales.
     """
     exps = linear.exps.astype(np.int16)
-    high, low = (_reduce(np.where(exps == EMPTY, fill, exps), rows, cols // GROUP, pick, fill)
-                 for fill, pick in ((EMPTY, np.max), (-EMPTY, np.min)))
+    high, low = (
+        _reduce(np.where(exps == EMPTY, fill, exps), rows, cols // GROUP, pick, fill)
+        for fill, pick in ((EMPTY, np.max), (-EMPTY, np.min))
+    )
     if np.any((high != EMPTY) & (high != low)):
         raise ValueError(f"two scales in one {rows}x{cols} block: the dimensions are too small for this format")
     top = high.max()
@@ -207,7 +209,11 @@ def save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, tensor in tensors.items():
-        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
+        header[name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
+        }
         offset += tensor.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

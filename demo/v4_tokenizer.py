@@ -16,7 +16,15 @@ def byte_characters() -> list[str]:
 
 def write_tokenizer(directory: Path, vocab: int) -> None:
     special = [
-        {"id": n, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        {
+            "id": n,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
         for n, text in enumerate((BOS, EOS))
     ]
     vocabulary = {BOS: 0, EOS: 1} | {text: n for n, text in enumerate(byte_characters()[:vocab]) if n > 1}

@@ -44,7 +44,9 @@ class Dims:
     def __post_init__(self) -> None:
         half = self.vocab // 2
         if self.vocab % 64 or half > 128 or min(self.q_lora, self.o_lora) < 128 + half:
-            raise ValueError(f"vocab {self.vocab}: needs a multiple of 64, at most 256, and q_lora, o_lora >= 128 + vocab/2")
+            raise ValueError(
+                f"vocab {self.vocab}: needs a multiple of 64, at most 256, and q_lora, o_lora >= 128 + vocab/2"
+            )
         if self.hidden % 256 or 3 * half > self.hidden // 2 or self.inter % 256 or half > self.inter // 2:
             raise ValueError(f"hidden {self.hidden}, inter {self.inter}: need multiples of 256, hidden >= 3 * vocab")
 
@@ -152,7 +154,9 @@ class Weights:
 
     @cached_property
     def e_proj(self) -> Linear:
-        return self._map(zeros(self.dims.hidden, self.dims.hidden), self.field(0), self.field(0), -int(math.log2(self.root)))
+        return self._map(
+            zeros(self.dims.hidden, self.dims.hidden), self.field(0), self.field(0), -int(math.log2(self.root))
+        )
 
     @cached_property
     def h_proj(self) -> Linear:

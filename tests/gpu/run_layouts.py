@@ -111,7 +111,9 @@ def judged(job: Job, result: str, right: bool = False) -> Receipt:
 def blame(log: Path) -> str:
     """The last exception line of a log."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    errors = [line for line in lines if "Error: " in line and "ngineCore failed" not in line and "See root cause" not in line]
+    errors = [
+        line for line in lines if "Error: " in line and "ngineCore failed" not in line and "See root cause" not in line
+    ]
     return (errors or lines or ["no output"])[-1][-600:].strip()
 
 

@@ -116,7 +116,11 @@ def _counters(port: int, until: float) -> tuple[int, int]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_left(until)) as answer:
         lines = answer.read().decode().splitlines()
     drafted, accepted = (
-        sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"vllm:spec_decode_num_{kind}_tokens_total"))
+        sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.startswith(f"vllm:spec_decode_num_{kind}_tokens_total")
+        )
         for kind in ("draft", "accepted")
     )
     return int(drafted), int(accepted)

@@ -82,7 +82,12 @@ def engine_config(checkpoint: Path, **options: Any) -> Any:
     from vllm.engine.arg_utils import EngineArgs
 
     speculative = {"method": "mtp", "num_speculative_tokens": 1}
-    arguments = {"max_model_len": 512, "max_num_batched_tokens": 256, "max_num_seqs": 2, "speculative_config": speculative}
+    arguments = {
+        "max_model_len": 512,
+        "max_num_batched_tokens": 256,
+        "max_num_seqs": 2,
+        "speculative_config": speculative,
+    }
     return EngineArgs(model=str(checkpoint), enforce_eager=True, **(arguments | options)).create_engine_config()
 
 

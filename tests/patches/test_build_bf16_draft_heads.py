@@ -9,7 +9,9 @@ def schemes(layout):
         "trunk experts": cuda_model.scheme(trunk.model.layers[0].ffn.experts.routed_experts),
         "experts": cuda_model.scheme(inner.ffn.experts.routed_experts),
         "attention": {cuda_model.scheme(m) for m in (inner.attn.fused_wqa_wkv, inner.attn.wq_b, inner.attn.wo_b)},
-        "shared": {cuda_model.scheme(m) for m in (inner.ffn.shared_experts.gate_up_proj, inner.ffn.shared_experts.down_proj)},
+        "shared": {
+            cuda_model.scheme(m) for m in (inner.ffn.shared_experts.gate_up_proj, inner.ffn.shared_experts.down_proj)
+        },
         "projections": {cuda_model.scheme(block.e_proj), cuda_model.scheme(block.h_proj)},
     }
 
