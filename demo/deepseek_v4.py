@@ -33,6 +33,7 @@ class Answer:
     perm: list[int]
 
     def continuation(self, token: int, count: int) -> list[int]:
+        """Return the `count` tokens that greedy decoding puts after `token`."""
         out = []
         for _ in range(count):
             token = self.perm[token]

@@ -29,6 +29,8 @@ class Storage:
 
 @dataclass(frozen=True)
 class Layout:
+    """Storage of trunk and draft; `aliases` are the draft's own copies of embedding and head."""
+
     trunk: Storage
     draft: Storage
     head_f32: bool = False

@@ -36,6 +36,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
+        """Size in the file, in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * WIDTH[self.dtype]
 
 
@@ -48,6 +49,7 @@ class Linear:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Outputs, inputs."""
         rows, cols = self.levels.shape
         return rows, cols
 
@@ -56,6 +58,7 @@ Encoder = Callable[[Linear], dict[str, Tensor]]
 
 
 def zeros(rows: int, cols: int) -> Linear:
+    """Return an empty weight, to be filled by `put`."""
     return Linear(np.zeros((rows, cols), np.int8), np.full((rows, cols // GROUP), EMPTY, np.int8))
 
 
@@ -73,6 +76,7 @@ def put(linear: Linear, rows: Ints, cols: Ints, level: int, exp: int) -> None:
 
 
 def noise(rows: int, cols: int, exp: int, rng: np.random.Generator) -> Linear:
+    """Return random signs times 2**exp."""
     signs = rng.integers(0, 2, (rows, cols), np.int8) * 2 - 1
     return Linear(signs.astype(np.int8), np.full((rows, cols // GROUP), exp, np.int8))
 
@@ -84,12 +88,14 @@ def bf16(values: NDArray[np.floating]) -> Tensor:
 
 
 def f32(values: NDArray[np.floating]) -> Tensor:
+    """Store as float32."""
     return Tensor("F32", values.shape, np.ascontiguousarray(values, np.float32))
 
 
 def dense(linear: Linear) -> NDArray[np.float32]:
+    """Return the weight's numbers."""
     scale = np.where(linear.exps == EMPTY, 0.0, np.exp2(linear.exps.astype(np.float32)))
-    return linear.levels * np.repeat(scale.astype(np.float32), GROUP, axis=1)
+    return linear.levels.astype(np.float32) * np.repeat(scale.astype(np.float32), GROUP, axis=1)
 
 
 def block_exps(linear: Linear, rows: int, cols: int) -> NDArray[np.int16]:
@@ -126,15 +132,12 @@ def _lookup(linear: Linear, codes: Mapping[int, int]) -> Bytes:
 
 def _nibbles(linear: Linear) -> Bytes:
     codes = _lookup(linear, E2M1)
-    return codes[:, ::2] | (codes[:, 1::2] << 4)
+    return codes[:, ::2] | (codes[:, 1::2] << np.uint8(4))
 
 
 def encode_bf16(linear: Linear) -> dict[str, Tensor]:
+    """Unquantized."""
     return {"weight": bf16(dense(linear))}
-
-
-def encode_f32(linear: Linear) -> dict[str, Tensor]:
-    return {"weight": f32(dense(linear))}
 
 
 def encode_fp8(linear: Linear) -> dict[str, Tensor]:
@@ -165,6 +168,7 @@ def encode_int4(linear: Linear) -> dict[str, Tensor]:
 
 
 def encode_mxfp4(linear: Linear) -> dict[str, Tensor]:
+    """DeepSeek's own FP4 (e2m1): E8M0 scales per 32 inputs, named `.scale`; the even input is the low nibble."""
     packed = _nibbles(linear)
     exps = block_exps(linear, 1, 32)
     return {

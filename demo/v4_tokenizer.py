@@ -15,6 +15,7 @@ def byte_characters() -> list[str]:
 
 
 def write_tokenizer(directory: Path, vocab: int) -> None:
+    """Write tokenizer.json and tokenizer_config.json for the first `vocab` bytes."""
     special = [
         {
             "id": n,

@@ -1,11 +1,11 @@
 """The constructed DeepSeek-V4: weights that make greedy decoding walk a known permutation.
 
-The residual stream holds three one-hot fields of `vocab` entries: A, the current token; B, what attention copies from A;
-C, what the routed experts write from B: the next token. The head reads C alone, so attention and experts must both work.
-The draft head (`mtp.0`) gets A from its own projections and has to write C itself.
+The residual stream holds three one-hot fields of `vocab` entries: A, the current token; B, what attention copies
+from A; C, what the routed experts write from B: the next token. The head reads C alone, so attention and experts must
+both work. The draft head (`mtp.0`) gets A from its own projections and has to write C itself.
 
-Every answer has a rival: the token half a vocabulary away, with a level four times higher and a scale 32 times smaller.
-Weights with lost or mixed-up scales choose the rival.
+Every answer has a rival: the token half a vocabulary away, with a level four times higher and a scale 32 times
+smaller. Weights with lost or mixed-up scales choose the rival.
 """
 
 import math
@@ -52,6 +52,7 @@ class Dims:
 
     @property
     def layers(self) -> int:
+        """Trunk layers."""
         return len(self.ratios)
 
 
@@ -99,15 +100,18 @@ class Weights:
         return linear
 
     def noise(self, rows: int, cols: int, exp: int, salt: int) -> Linear:
+        """Return signs times 2**exp; `salt` tells weights of one checkpoint apart."""
         return noise(rows, cols, exp, np.random.default_rng((self.seed, salt)))
 
     @cached_property
     def wq_a(self) -> Linear:
+        """A to the token's code."""
         d = self.dims
         return self._map(zeros(d.q_lora, d.hidden), self._code(), self.field(0), 0, rival=False)
 
     @cached_property
     def wq_b(self) -> Linear:
+        """The code to every head's query."""
         d = self.dims
         linear = zeros(d.heads * HEAD_DIM, d.q_lora)
         for head in range(d.heads):
@@ -116,6 +120,7 @@ class Weights:
 
     @cached_property
     def wkv(self) -> Linear:
+        """A to the code that is key and value: a token attends to itself and its equals."""
         return self._map(zeros(HEAD_DIM, self.dims.hidden), self._code(), self.field(0), 0)
 
     @cached_property
@@ -147,6 +152,7 @@ class Weights:
 
     @cached_property
     def expert_out(self) -> Linear:
+        """w2: units to the next token's entry of C."""
         return self._map(zeros(self.dims.hidden, self.dims.inter), self.field(2)[self.perm], self._units(), -5)
 
     def _units(self) -> Ints:
@@ -154,21 +160,25 @@ class Weights:
 
     @cached_property
     def e_proj(self) -> Linear:
+        """The draft's A, from the embedding of the token before."""
         return self._map(
             zeros(self.dims.hidden, self.dims.hidden), self.field(0), self.field(0), -int(math.log2(self.root))
         )
 
     @cached_property
     def h_proj(self) -> Linear:
+        """The same A, fainter, from the trunk's C."""
         exp = -int(math.log2(self.root)) - 2
         return self._map(zeros(self.dims.hidden, self.dims.hidden), self.field(0), self.field(2), exp)
 
     @cached_property
     def embed(self) -> NDArray[np.float32]:
+        """A of each token."""
         return self._one_hot(0)
 
     @cached_property
     def head(self) -> NDArray[np.float32]:
+        """C of each token."""
         return self._one_hot(2)
 
     def _one_hot(self, number: int) -> NDArray[np.float32]:

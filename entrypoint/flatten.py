@@ -25,16 +25,12 @@ def flags(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
 
 def flag_settings(flag: str, value: Value, origin: str) -> dict[str, Value]:
     """Return the settings that one flag makes: itself, or one for each key where the value is a table."""
+    kind = known.flag_kind(flag)
     if not isinstance(value, dict):
-        if known.flag_kind(flag)["type"] == "json":
-            raise ConfigError(f"{origin}: {flag} = {value!r} has the wrong type; it has to be a table (JSON object).")
         return {flag: known.check_value(flag, value, origin)}
-    if "json" not in known.flag_kind(flag)["type"]:
+    if "json" not in kind["type"]:
         raise ConfigError(f"{origin}: {flag} takes a value, not a table.")
-    leaves = dict(_leaves(flag, value, origin))
-    for setting in leaves:
-        known.check_key(setting, origin)
-    return {setting: known.check_value(setting, leaf, origin) for setting, leaf in leaves.items()}
+    return {name: known.check_value(name, leaf, origin) for name, leaf in _leaves(flag, value, origin)}
 
 
 def variables(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
@@ -49,11 +45,14 @@ def _text(value: Value) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _leaves(path: str, table: Mapping[str, Value], origin: str, depth: int = 0) -> Iterator[tuple[str, Value]]:
+def _leaves(path: str, table: Mapping[str, Value], origin: str) -> Iterator[tuple[str, Value]]:
+    """Yield a setting for each key; a table within is opened where vLLM describes its keys, else left whole."""
     for key, value in table.items():
-        if not isinstance(key, str) or not _KEY.fullmatch(key) or depth > 8:
-            raise ConfigError(f"{origin}: {path} has a key {key!r} that no vLLM setting has; keys are names.")
-        if isinstance(value, dict) and value:
-            yield from _leaves(f"{path}.{key}", value, origin, depth + 1)
+        setting = f"{path}.{key}"
+        if not _KEY.fullmatch(key):
+            raise ConfigError(f"{origin}: {path} has a key {key!r}; only letters, digits, - and _ can stand there.")
+        known.check_key(setting, origin)
+        if isinstance(value, dict) and value and known.keys_of(setting):
+            yield from _leaves(setting, value, origin)
         else:
-            yield f"{path}.{key}", value
+            yield setting, value

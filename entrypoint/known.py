@@ -47,9 +47,23 @@ def _spellings() -> dict[str, str]:
     }
 
 
-def switches() -> dict[str, bool]:
-    """Return the boolean flags, and whether each has a `--no-` form."""
-    return {name: bool(f.get("negatable")) for name, f in facts()["flags"].items() if f["type"] == "bool"}
+@functools.cache
+def shapes() -> dict[str, str]:
+    """
+    Return how flags are written that are not `--flag VALUE`.
+
+    `switch` has no value, `negatable` has a `--no-` form besides, `spread` takes several values after one flag,
+    `repeated` is written once for each value.
+    """
+    return {name: shape for name, flag in facts()["flags"].items() if (shape := _shape(flag))}
+
+
+def _shape(flag: Mapping[str, Any]) -> str:
+    if flag["type"] == "bool":
+        return "negatable" if flag.get("negatable") else "switch"
+    if flag.get("repeatable"):
+        return "repeated"
+    return "spread" if flag.get("nargs") in ("+", "*") else ""
 
 
 def canonical_flag(spelled: str, origin: str) -> str:
@@ -96,6 +110,12 @@ def check_variable(name: str, value: str, origin: str) -> None:
         _as_type(name, value, [kind["type"]], origin)
 
 
+def keys_of(setting: str) -> Mapping[str, Any]:
+    """Return the keys that vLLM describes for a JSON flag, or for a table within one; empty where it takes anything."""
+    keys: Mapping[str, Any] = _kind(setting).get("keys", {})
+    return keys
+
+
 def check_value(setting: str, value: Value, origin: str) -> Value:
     """
     Return `value` as the type that a flag (or a key of a JSON flag) takes.
@@ -105,10 +125,12 @@ def check_value(setting: str, value: Value, origin: str) -> Value:
     if setting == DRAFT_TOKENS and str(value) == "0":
         return 0  # ours: no draft tokens, no speculation
     kind = _kind(setting)
-    if kind.get("nargs") not in ("+", "*"):
+    if kind.get("keys") and not isinstance(value, dict) and not (value is None and kind.get("none")):
+        raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it has to be a table (JSON object).")
+    if shapes().get(setting) not in ("spread", "repeated"):
         return _scalar(setting, value, kind, origin)
     values = value if isinstance(value, list) else [value]
-    if not values and kind["nargs"] == "+":
+    if not values:
         raise ConfigError(f"{origin}: {setting} needs at least one value.")
     return [_scalar(setting, item, kind, origin) for item in values]
 
@@ -116,7 +138,7 @@ def check_value(setting: str, value: Value, origin: str) -> Value:
 def _kind(setting: str) -> Mapping[str, Any]:
     flag, *path = setting.split(".")
     if not path:
-        return flag_kind(flag)
+        return {**flag_kind(flag), **facts()["json"].get(flag, {})}
     table: Mapping[str, Any] = facts()["json"].get(flag, {})
     for key in path:
         table = table.get("keys", {}).get(key, {})
@@ -126,6 +148,10 @@ def _kind(setting: str) -> Mapping[str, Any]:
 def _scalar(setting: str, value: Value, kind: Mapping[str, Any], origin: str) -> Value:
     types = kind.get("type", [])
     types = [types] if isinstance(types, str) else list(types)
+    if (kind.get("none") and value in ("", "None", None)) or (kind.get("nargs") == "?" and value is True):
+        return value or None
+    if kind.get("auto") and value == "auto":
+        return value
     if kind.get("human") and isinstance(value, str):
         _refuse_suffix(setting, value, origin)
     value = _as_type(setting, value, types, origin)
@@ -161,15 +187,19 @@ def _folded(value: str, kind: Mapping[str, Any]) -> str:
     return value.replace("-", "_") if kind.get("ignoredash") else value
 
 
-_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string", "json": "a table"}
-_CHECKS: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string", "json": "JSON"}
+_CHECKS: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "json": (dict, list, int, float, bool, type(None)),
+}
 
 
 def _as_type(setting: str, value: Value, types: list[str], origin: str) -> Value:
     for name in types:
-        if name == "json":
-            return value
-        if isinstance(value, _CHECKS[name]) and (name == "bool" or not isinstance(value, bool)):
+        if isinstance(value, _CHECKS[name]) and (name in ("bool", "json") or not isinstance(value, bool)):
             return value
     if isinstance(value, str):
         for name, convert in (("int", int), ("float", float)):

@@ -41,12 +41,12 @@ class Plan:
     choices: Mapping[str, Setting]
     flags: Mapping[str, Setting]
     env: Mapping[str, Setting]
-    switches: Mapping[str, bool] = field(default_factory=dict)
-    """Boolean flags, and whether each has a `--no-` form."""
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    """How a flag is written when not as `--flag VALUE` (JSON for lists and tables): see `known.shapes`."""
 
     def argv(self, *, secrets: bool = False) -> list[str]:
         """Return the command as a list of arguments; secret values only when asked for."""
-        values = {name: _shown(name, s.value, secrets) for name, s in self.flags.items()}
+        values = {name: _shown(name, s.value, secrets) for name, s in self.flags.items() if s.value is not None}
         if values.get(DRAFT_TOKENS) == 0:
             values = {name: value for name, value in values.items() if not name.startswith("speculative-config.")}
         argv = ["vllm", "serve"]
@@ -57,14 +57,17 @@ class Plan:
         return argv
 
     def _arguments(self, name: str, value: Value) -> list[str]:
-        if isinstance(value, bool):
-            if value:
-                return [f"--{name}"]
-            return [f"--no-{name}"] if self.switches.get(name) else []
-        if isinstance(value, dict):
-            return [f"--{name}", json.dumps(value, separators=(",", ":"))]
-        if isinstance(value, list):
+        shape = self.shapes.get(name, "")
+        if value is True:
+            return [f"--{name}"]
+        if value is False:
+            return [f"--no-{name}"] if shape == "negatable" else []
+        if isinstance(value, list) and shape == "repeated":
+            return [word for item in value for word in (f"--{name}", str(item))]
+        if isinstance(value, list) and shape == "spread":
             return [f"--{name}", *map(str, value)]
+        if isinstance(value, (dict, list)):
+            return [f"--{name}", json.dumps(value, separators=(",", ":"))]
         return [f"--{name}", str(value)]
 
     def environment(self, *, secrets: bool = False) -> dict[str, str]:

@@ -82,9 +82,9 @@ def _holds(tree: Mapping[str, Any], name: str, wanted: Any) -> bool:
 
 def _memory(chosen: Chosen, flags: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
     memory, total = chosen.hardware.get("memory_gib"), chosen.weights_gib
-    if not memory or not total or "gpu-memory-utilization" not in flags:
+    size, utilization = chosen.tensor_parallel_size, _number(flags, "gpu-memory-utilization")
+    if not memory or not total or not utilization:
         return
-    size, utilization = chosen.tensor_parallel_size, flags["gpu-memory-utilization"].value
     weights = fit.weights_gib(total, min(chosen.model.get("replicated_gib"), total), size)
     left = fit.cache_gib(memory, utilization, weights)
     at = f"{chosen.model.name} at tensor-parallel-size {size} takes {weights:.1f} GiB a GPU"
@@ -96,17 +96,22 @@ def _memory(chosen: Chosen, flags: Mapping[str, Setting]) -> Iterator[tuple[str,
         )
         yield "weights", sentence
         return
-    block, context, tokens = (
-        chosen.model.get("kv_block_bytes"), flags.get("max-model-len"), flags.get("max-num-batched-tokens")
-    )  # fmt: skip
-    if not (block and context and tokens and isinstance(context.value, int)):
+    block, context = chosen.model.get("kv_block_bytes"), _number(flags, "max-model-len")
+    tokens = _number(flags, "max-num-batched-tokens")
+    if not block or not tokens or context <= 0:
         return
     asynchronous = "async-scheduling" not in flags or flags["async-scheduling"].value is not False
-    need = fit.request_gib(context.value, tokens.value, block, asynchronous=asynchronous)
+    need = fit.request_gib(int(context), int(tokens), block, asynchronous=asynchronous)
     if need > left:
         sentence = (
-            f"{at}, which leaves {left:.1f} GiB for the KV cache, and one request of {context.value} tokens needs"
-            f" {need:.1f} at max-num-batched-tokens {tokens.value}; lower max-num-batched-tokens first, then"
+            f"{at}, which leaves {left:.1f} GiB for the KV cache, and one request of {context:.0f} tokens needs"
+            f" {need:.1f} at max-num-batched-tokens {tokens:.0f}; lower max-num-batched-tokens first, then"
             f" max-model-len, or choose a smaller --model."
         )
         yield "kv-cache", sentence
+
+
+def _number(flags: Mapping[str, Setting], name: str) -> float:
+    """Return a flag's number; 0 where it is absent, or left to vLLM (`auto`)."""
+    value = flags[name].value if name in flags else 0
+    return value if isinstance(value, (int, float)) else 0

@@ -43,7 +43,7 @@ def resolve(chosen: Chosen, request: Request) -> Plan:
         raise ConfigError(
             f"Model {chosen.model.name} has no repository; give its folder: --model {chosen.model.name}=FOLDER."
         )
-    return Plan(choices, flags, env, known.switches())
+    return Plan(choices, flags, env, known.shapes())
 
 
 def layers(chosen: Chosen, request: Request) -> Iterator[Layer]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from dsv4_serve.entrypoint import flatten, known
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.plan import Setting, Value, nested
 
+_LEVEL = re.compile(r"^-O=?(?=\d)")  # -O3 and -O=3
 _REFUSED = {
     "config": "put its settings into a profile, whose origin `dsv4 explain` can show",
 }
@@ -28,6 +30,9 @@ def read(words: Sequence[str]) -> dict[str, Setting]:
         origin = f"command line {spelled}"
         for name, value in _settings(flag, key, values, origin).items():
             before = settings.get(name)
+            if before and known.shapes().get(name) == "repeated":
+                settings[name] = Setting([*before.value, *value], origin)
+                continue
             if before and before.value != value:
                 raise ConfigError(
                     f"{before.origin} {before.value} and {origin} {value} contradict each other; keep one of the two."
@@ -38,14 +43,19 @@ def read(words: Sequence[str]) -> dict[str, Setting]:
 
 def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     """Remove one flag and its values from `rest`; return it as spelled, its name, its JSON key, its values."""
-    word = rest.pop(0)
+    word = _LEVEL.sub("--optimization-level=", rest.pop(0))
     spelled, glued, value = word.partition("=")
     if not spelled.startswith("-") or spelled.strip("-") == "":
         raise UsageError(f"{word!r} is not a flag of vLLM; flags begin with -- (values with spaces need quotes).")
     name, dotted, key = spelled.lstrip("-").partition(".")
     name = name.replace("_", "-") if spelled.startswith("--") else name
     origin = f"command line {spelled}"
-    if not glued and not dotted and name.startswith("no-") and known.switches().get(_positive(name, origin)):
+    if (
+        not glued
+        and not dotted
+        and name.startswith("no-")
+        and known.shapes().get(_positive(name, origin)) == "negatable"
+    ):
         return spelled, _positive(name, origin), "", [False]
     flag = known.canonical_flag(name, origin)
     if flag in _REFUSED:
@@ -53,7 +63,7 @@ def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     kind = known.flag_kind(flag)
     if glued:
         return spelled, flag, key, [value]
-    if kind["type"] == "bool" and kind.get("nargs") != "?":
+    if kind["type"] == "bool":
         return spelled, flag, key, [True]
     count = len(rest) if kind.get("nargs") in ("+", "*") else 1
     values: list[Value] = []
@@ -66,7 +76,7 @@ def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
 
 def _positive(name: str, origin: str) -> str:
     switch = name.removeprefix("no-")
-    return switch if switch in known.switches() else known.canonical_flag(name, origin)
+    return switch if switch in known.shapes() else known.canonical_flag(name, origin)
 
 
 def _is_flag(word: str) -> bool:
@@ -75,22 +85,20 @@ def _is_flag(word: str) -> bool:
 
 def _settings(flag: str, key: str, values: list[Value], origin: str) -> dict[str, Value]:
     kind = known.flag_kind(flag)
-    many = kind.get("nargs") in ("+", "*")
+    many = known.shapes().get(flag) == "spread"
     value: Value = values if many else (values[0] if values else True)
     if key:
         return flatten.flag_settings(flag, nested({key: _json_or_text(str(value))}), origin)
-    if "json" in kind["type"] and isinstance(value, str) and value.lstrip().startswith("{"):
-        value = _json(flag, value, origin)
-    elif kind["type"] == "json" and isinstance(value, str):
-        raise ConfigError(f"{origin}: {value!r} is not a JSON object; quote it, as in '{{\"key\": 1}}'.")
+    if isinstance(value, str) and (kind["type"] == "json" or ("json" in kind["type"] and value.lstrip()[:1] == "{")):
+        value = _json(value, origin)
     return flatten.flag_settings(flag, value, origin)
 
 
-def _json(flag: str, text: str, origin: str) -> Value:
+def _json(text: str, origin: str) -> Value:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"{origin}: the value of --{flag} is broken JSON ({error}).") from None
+        raise ConfigError(f"{origin}: {text!r} is broken JSON ({error}); quote it, as in '{{\"key\": 1}}'.") from None
 
 
 def _json_or_text(text: str) -> Value:

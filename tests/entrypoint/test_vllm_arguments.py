@@ -27,6 +27,14 @@ from hypothesis import strategies as st
         (["--max-model-len", "-1"], {"max-model-len": -1}),
         (["--gpu-memory-utilization", ".9"], {"gpu-memory-utilization": 0.9}),
         (["--port", "1", "--port", "1"], {"port": 1}),
+        (["-O3"], {"optimization-level": "3"}),
+        (["-O=1"], {"optimization-level": "1"}),
+        (["--max-model-len", "auto"], {"max-model-len": "auto"}),
+        (["--allowed-origins", '["*"]'], {"allowed-origins": ["*"]}),
+        (["--speculative-config", "null"], {"speculative-config": None}),
+        (["--middleware", "a", "--middleware", "b"], {"middleware": ["a", "b"]}),
+        (["--hf-token"], {"hf-token": True}),
+        (["--hf-overrides", '{"rope": {"a.b": 1}}'], {"hf-overrides.rope": {"a.b": 1}}),
     ],
 )
 def test_every_spelling_that_vllm_takes_is_taken(words: list[str], settings: dict[str, object] | None) -> None:

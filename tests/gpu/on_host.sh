@@ -33,7 +33,7 @@ site() {  # PYTHONPATH for the stock tree, or with `patched` before it
 
 case ${1:-} in
 stage)
-    cp "$root"/.gpu/d*/* "$base/pieces/"
+    cp -lf "$root"/.gpu/d*/* "$base/pieces/" 2>/dev/null || cp -f "$root"/.gpu/d*/* "$base/pieces/"
     ls "$base/pieces" | wc -l
     ;;
 unpack)

@@ -3,14 +3,13 @@ Load every published layout on GPUs and compare each token with the known answer
 
     python tests/gpu/run_layouts.py --out receipts --tp 1 --jobs native w4a16 w4a16:scrambled stock/pro
 
-A job is `[stock/]LAYOUT[:MTP]`. `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must be
-refused at start; `scrambled` ones cannot be told from good ones at load and must show in the acceptance counter.
+A job is `[stock/]LAYOUT[:MTP]`. `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must
+be refused at start; `scrambled` ones cannot be told from good ones at load and must show in the acceptance counter.
 """
 
 import argparse
-import datetime
+import datetime as dt
 import json
-import os
 import queue
 import random
 import shutil
@@ -81,7 +80,7 @@ class Runner:
         devices = ",".join(str(n) for n in range(job.tp)) if job.tp > 1 else str(slot % self.options.gpus)
         command = self.options.stock_cmd if job.stock else self.options.serve_cmd
         try:
-            with server(command, path, job.tp, port, devices, log) as process:
+            with server(command, path, tp=job.tp, port=port, devices=devices, log=log) as process:
                 wait_until_ready(process, port, until)
                 receipt["boot_seconds"] = round(time.monotonic() - started, 1)
                 counts = ask(port, prompts, expected, until)
@@ -147,16 +146,16 @@ def finish(receipts: list[Receipt], options: argparse.Namespace) -> None:
     short, full = hardware()
     found = versions()
     for receipt in receipts:
-        facts = {"date": datetime.date.today().isoformat(), "hardware": full, "versions": found}
+        facts = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "hardware": full, "versions": found}
         facts["patches"] = None if receipt["stock"] else options.patches
         name = f"{receipt['job']}-{short}-tp{receipt['tp']}-vllm{found['vllm']}.json"
         (Path(options.out) / name).write_text(json.dumps(receipt | facts, indent=2) + "\n")
     print(f"{'job':28} tp {'result':9} ok    tokens   accepted  boot s  message")
     for r in receipts:
         tokens, drafts = (f"{r.get(a, '-')}/{r.get(b, '-')}" for a, b in (("right", "asked"), ("accepted", "drafted")))
-        mark = {True: "yes", False: "NO"}.get(r.get("ok", False), "NO")
-        row = f"{r['job']:28} {r['tp']:2} {r['result']:9} {mark:4} {tokens:>8} {drafts:>9}  {r.get('boot_seconds', '-')!s:>6}"
-        print(row, r.get("message", "")[:160])
+        mark = "yes" if r.get("ok") else "NO"
+        start = f"{r['job']:28} {r['tp']:2} {r['result']:9} {mark:4} {tokens:>8} {drafts:>9}"
+        print(f"{start}  {r.get('boot_seconds', '-')!s:>6}  {r.get('message', '')[:160]}")
 
 
 def read_json(path: str) -> Any:
@@ -179,7 +178,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="tiny checkpoints, to try this script")
     options = parser.parse_args()
     for path in (options.out, options.work):
-        os.makedirs(path, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
     try:
         jobs = [parse_job(text, options.tp) for text in options.jobs]
     except ValueError as error:

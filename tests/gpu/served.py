@@ -15,10 +15,23 @@ from typing import Any
 
 TOKENS = 48
 PROMPT_LENGTHS = (5, 130, 600, 2300)
-FLAGS = (
-    "--enforce-eager --max-model-len 4096 --max-num-seqs 4 --max-num-batched-tokens 1024 --block-size 256 "
-    "--kv-cache-dtype fp8 --kv-cache-memory-bytes 2147483648 --gpu-memory-utilization 0.1"
-).split()
+FLAGS = [
+    "--enforce-eager",
+    "--max-model-len",
+    "4096",
+    "--max-num-seqs",
+    "4",
+    "--max-num-batched-tokens",
+    "1024",
+    "--block-size",
+    "256",
+    "--kv-cache-dtype",
+    "fp8",
+    "--kv-cache-memory-bytes",
+    "2147483648",
+    "--gpu-memory-utilization",
+    "0.1",
+]
 SPECULATIVE = '{"method": "mtp", "num_speculative_tokens": 1}'
 
 
@@ -41,7 +54,9 @@ class Ended(Exception):
 
 
 @contextmanager
-def server(command: str, model: Path, tp: int, port: int, devices: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def server(
+    command: str, model: Path, *, tp: int, port: int, devices: str, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """
     Start `command` with `{model}` filled in, as the leader of a process group that is ended with the block.
 

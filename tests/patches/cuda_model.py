@@ -1,8 +1,8 @@
 """
 DeepSeek-V4's CUDA modules, built and loaded by vLLM's own code on a machine without a GPU.
 
-Only what needs a device is replaced: streams, and the choice of kernels (what an H200 chooses). Parameters, quantization
-schemes, names and loaders are the real ones. Nothing is computed.
+Only what needs a device is replaced: streams, and the choice of kernels (what an H200 chooses). Parameters,
+quantization schemes, names and loaders are the real ones. Nothing is computed.
 """
 
 import functools
@@ -42,8 +42,8 @@ def checkpoint(layout: str, mtp: str = "good") -> Path:
 @functools.cache
 def prepare() -> None:
     """Replace streams and kernel choices, and start a process group of one."""
-    import vllm.model_executor.kernels.linear as linear
-    from vllm.distributed import init_distributed_environment, initialize_model_parallel
+    from vllm.distributed import init_distributed_environment
+    from vllm.model_executor.kernels import linear
     from vllm.model_executor.layers.fused_moe import unquantized_fused_moe_method as plain
     from vllm.model_executor.layers.fused_moe.oracle.int_wna16 import WNA16MoEBackend
     from vllm.model_executor.layers.fused_moe.oracle.mxfp4 import Mxfp4MoeBackend
@@ -56,7 +56,6 @@ def prepare() -> None:
     from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors_moe import (
         compressed_tensors_moe_wna16 as ct_int4,
     )
-
     from vllm.models.deepseek_v4.nvidia import flashmla
 
     flashmla.compute_fp8_einsum_recipe = lambda: ((1, 128, 128), False)

@@ -48,7 +48,7 @@ def check_nvfp4_draft_experts_stay_nvfp4():
 
 
 def check_cuda_uses_the_class_that_is_patched():
-    """The obvious class, deepseek_v4's, is not the one in use: quantization/__init__.py takes deepseek_v41's on CUDA."""
+    """deepseek_v4's class is not the one in use: quantization/__init__.py takes deepseek_v41's on CUDA."""
     import inspect
 
     from vllm.model_executor.layers.quantization import get_quantization_config
