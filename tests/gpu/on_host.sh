@@ -5,8 +5,9 @@
 #   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from .gpu-cache/
 #   on_host.sh run TP JOB...       tests/gpu/run_layouts.py; receipts, logs and kernels go to $OUT
 #
-# DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another one,
-# `{model}` standing for the checkpoint. DEADLINE, TIMEOUT, PARALLEL and GPUS go to run_layouts.py.
+# DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
+# one, `{model}` standing for the checkpoint and `{name}` for the name of its layout in profiles/models. DEADLINE,
+# TIMEOUT, PARALLEL and GPUS go to run_layouts.py.
 set -euo pipefail
 base=${DSV4_HOST:-$HOME/dsv4-host}
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -24,6 +25,13 @@ package() {  # the repository's folders as the package dsv4_serve
     for folder in demo entrypoint healthcheck patcher profiles; do
         [ ! -d "$root/$folder" ] || ln -sfn "$root/$folder" "$base/ns/dsv4_serve/$folder"
     done
+}
+
+engine() {  # what a pip installation has as bin/vllm
+    mkdir -p "$base/bin"
+    printf '#!/bin/sh\nexec python3 -m vllm.entrypoints.cli.main "$@"\n' > "$base/bin/vllm"
+    chmod +x "$base/bin/vllm"
+    export DSV4_VLLM=$base/bin/vllm
 }
 
 site() {  # PYTHONPATH for the stock tree, or with `patched` before it
@@ -53,18 +61,18 @@ unpack)
 run)
     shift
     package
+    engine
     tp=$1
     shift
     out=$base/out-tp$tp
     rm -rf "$out"
     mkdir -p "$out"
     gpus=${GPUS:-$(nvidia-smi -L | wc -l)}
-    product="python3 -m dsv4_serve.entrypoint serve --model {model}"
     status=0
     PYTHONPATH=$(site patched) python3 "$root/tests/gpu/run_layouts.py" --out "$out" --work "$base/checkpoints" \
         --tp "$tp" --gpus "$gpus" --patches "$base/patches.json" \
         --deadline "${DEADLINE:-520}" --timeout "${TIMEOUT:-420}" --parallel "${PARALLEL:-6}" \
-        --serve-cmd "${SERVE_CMD:-$product}" \
+        ${SERVE_CMD:+--serve-cmd "$SERVE_CMD"} \
         --stock-cmd "env PYTHONPATH=$(site) python3 -m vllm.entrypoints.cli.main serve {model}" \
         --jobs "$@" || status=$?
     if [ -n "${OUT:-}" ]; then
@@ -77,7 +85,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n '2,10p' "$0"
+    sed -n "2,11p" "$0"
     exit 64
     ;;
 esac

@@ -10,8 +10,10 @@ be refused at start; `scrambled` ones cannot be told from good ones at load and 
 import argparse
 import datetime as dt
 import json
+import os
 import queue
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,7 +30,12 @@ from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
 
 Receipt = dict[str, Any]
 FIRST_PORT = 8100
+PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
 REFUSAL = "MTP speculative decoding"
+MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
+"""The product's name for a layout, where it is another one."""
+SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size"]}
+"""Refusals that hold for the full-size model only."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,9 @@ class Runner:
         prompts, expected = questions(answer)
         until, port = min(time.monotonic() + self.options.timeout, self.until), FIRST_PORT + slot
         devices = ",".join(str(n) for n in range(job.tp)) if job.tp > 1 else str(slot % self.options.gpus)
-        command = self.options.stock_cmd if job.stock else self.options.serve_cmd
+        argv = command(self.options.stock_cmd if job.stock else self.options.serve_cmd, job, path)
         try:
-            with server(command, path, tp=job.tp, port=port, devices=devices, log=log) as process:
+            with server(argv, tp=job.tp, port=port, devices=devices, log=log) as process:
                 wait_until_ready(process, port, until)
                 receipt["boot_seconds"] = round(time.monotonic() - started, 1)
                 counts = ask(port, prompts, expected, until)
@@ -92,6 +99,14 @@ class Runner:
         result = "served" if counts.acceptance >= 0.5 else "reported"
         right = counts.right == counts.asked and counts.acceptance >= 0.99
         return receipt | {"result": result} | judged(job, result, right)
+
+
+def command(template: str, job: Job, model: Path) -> list[str]:
+    """The argv of a template; the product is also told which refusals do not hold for a small checkpoint."""
+    name = MODELS.get(job.layout, job.layout)
+    argv = [word.replace("{model}", str(model)).replace("{name}", name) for word in shlex.split(template)]
+    skipped = SKIPPED.get(job.layout, []) if template == PRODUCT else []
+    return argv + [word for refusal in skipped for word in ("--skip", refusal)]
 
 
 def questions(answer: Answer) -> tuple[list[list[int]], list[list[int]]]:
@@ -172,7 +187,7 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=5, help="servers at a time")
     parser.add_argument("--timeout", type=float, default=400, help="seconds for one server")
     parser.add_argument("--deadline", type=float, default=540, help="seconds for everything")
-    parser.add_argument("--serve-cmd", default=f"{sys.executable} -m dsv4_serve.entrypoint serve --model {{model}}")
+    parser.add_argument("--serve-cmd", default=PRODUCT, help="{model} and {name} are filled in (default: %(default)s)")
     parser.add_argument("--stock-cmd", default=f"{sys.executable} -m vllm.entrypoints.cli.main serve {{model}}")
     parser.add_argument("--patches", type=read_json, help="JSON file by `dsv4 patch report`")
     parser.add_argument("--tiny", action="store_true", help="tiny checkpoints, to try this script")
@@ -183,6 +198,7 @@ def main() -> int:
         jobs = [parse_job(text, options.tp) for text in options.jobs]
     except ValueError as error:
         parser.error(str(error))
+    os.environ["DSV4_PROFILES"] = str(Path(__file__).parent / "profiles")
     receipts = run_all(Runner(options), jobs, options.parallel)
     finish(receipts, options)
     return 0 if all(r.get("ok") or r["stock"] for r in receipts) else 1

@@ -2,13 +2,12 @@
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,20 +53,17 @@ class Ended(Exception):
 
 
 @contextmanager
-def server(
-    command: str, model: Path, *, tp: int, port: int, devices: str, log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
+def server(argv: list[str], *, tp: int, port: int, devices: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """
-    Start `command` with `{model}` filled in, as the leader of a process group that is ended with the block.
+    Start `argv` as the leader of a session whose processes are ended with the block.
 
     Its output goes to `log`.
     """
     flags = [*FLAGS, "--tensor-parallel-size", str(tp), "--port", str(port), "--speculative-config", SPECULATIVE]
-    argv = [word.format(model=model) for word in shlex.split(command)] + flags
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": devices}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            argv, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            [*argv, *flags], stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         try:
             yield process
@@ -76,12 +72,15 @@ def server(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sign)
-            process.wait(15)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+    """Ask the leader to end, then kill what is left of its session: the engine has process groups of its own."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(15)
+    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == process.pid:
+                os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], port: int, until: float) -> None:

@@ -1,0 +1,65 @@
+"""
+Serve constructed checkpoints on CPU, one after the other in this process, and count right and accepted tokens.
+
+    python cpu_drafts.py RESULT.json LAYOUT:MTP:DRAFTED...
+
+DRAFTED is the number of draft tokens per step. The result is {case: counts, or {"error": ...}}. The vLLM that serves is
+the first on the path.
+"""
+
+import gc
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+TOKENS = 24
+PROMPT_LENGTHS = (5, 130)  # 130 is longer than the window, and than the larger compression ratio
+OPTIONS = {
+    "enforce_eager": True,
+    "max_model_len": 512,
+    "max_num_seqs": 2,
+    "kv_cache_memory_bytes": 1 << 28,
+    "disable_log_stats": False,
+}
+
+
+def measure(case, folder):
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    try:
+        return served(*case.split(":"), folder)
+    except Exception as error:  # a refusal is a result
+        return {"error": f"{type(error).__name__}: {error}"}
+    finally:
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+
+def served(layout, mtp, drafted, folder):
+    from vllm import LLM, SamplingParams
+
+    from dsv4_serve.demo.deepseek_v4 import Dims, write
+
+    answer = write(folder, layout, Dims(experts=64), mtp)  # the fewest experts that vLLM's CPU router takes
+    speculative = {"method": "mtp", "num_speculative_tokens": int(drafted)}
+    engine = LLM(str(folder), speculative_config=speculative, **OPTIONS)
+    prompts = [[2 + (7 * n + length) % 126 for n in range(length)] for length in PROMPT_LENGTHS]
+    sampling = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True)
+    outputs = engine.generate([{"prompt_token_ids": p} for p in prompts], sampling, use_tqdm=False)
+    counters = {metric.name: getattr(metric, "value", None) for metric in engine.get_metrics()}
+    engine.llm_engine.engine_core.shutdown()
+    expected = [answer.continuation(prompt[-1], TOKENS) for prompt in prompts]
+    return {
+        "wrong": sum(list(out.outputs[0].token_ids) != want for out, want in zip(outputs, expected, strict=True)),
+        "drafted": counters["vllm:spec_decode_num_draft_tokens"],
+        "accepted": counters["vllm:spec_decode_num_accepted_tokens"],
+    }
+
+
+if __name__ == "__main__":
+    os.environ |= {"TRITON_INTERPRET": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    with tempfile.TemporaryDirectory() as scratch:
+        found = {case: measure(case, Path(scratch, case)) for case in sys.argv[2:]}
+    Path(sys.argv[1]).write_text(json.dumps(found))

