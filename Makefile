@@ -2,6 +2,7 @@
 
 PORT ?= 8000
 CHECK ?=
+PROFILE ?= demo
 ARGS ?=
 VENV ?= .venv
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -20,8 +21,8 @@ COMPILE = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generat
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
 
-demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question; CHECK=1 stops after the answer, PORT=8000
-	@$(VENV)/bin/python -m dsv4_serve.demo --port $(PORT) $(if $(CHECK),--check)
+demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question; CHECK=1 stops after the answer, PROFILE=demo-v4 shows DeepSeek-V4
+	@$(VENV)/bin/python -m dsv4_serve.demo --profile $(PROFILE) --port $(PORT) $(if $(CHECK),--check)
 
 test: $(VENV)/installed ## run every test; ARGS='-m "not slow"' leaves out those that start vLLM
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from dsv4_serve.demo import llama
 from dsv4_serve.demo.errors import DemoError
-from dsv4_serve.demo.question import Answer, ask
+from dsv4_serve.demo.exhibits import EXHIBITS, Exhibit
+from dsv4_serve.demo.question import Answer
 from dsv4_serve.demo.server import Server, ended, open_port, serving, startup
-
-LEAST_ACCEPTANCE = 0.5  # of the drafted tokens; the shipped profile reaches 98 of 105 (vLLM 0.32.0 on CPU, 2026-11-22)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="make demo", description="Serve a tiny model on this CPU and ask it a question."
     )
+    options.add_argument("--profile", choices=EXHIBITS, default="demo", help="demo (a Llama) or demo-v4 (DeepSeek-V4)")
     options.add_argument("--check", action="store_true", help="stop after the answer")
     options.add_argument("--port", type=port_number, default=8000, help="port to listen on (8000)")
     options.add_argument("--folder", type=Path, default=cache, help="where the checkpoint and the log go (%(default)s)")
@@ -70,19 +69,22 @@ def interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write, serve, ask, check; then stay until Ctrl-C, or stop when told to `--check`."""
-    checkpoint = llama.write_checkpoint(options.folder / "llama")
-    print(f"checkpoint  {checkpoint}")
+    exhibit = EXHIBITS[options.profile](options.folder)
+    print(f"checkpoint  {exhibit.checkpoint}")
     port = open_port(options.port)
     if port != options.port:
         print(f"port        {options.port} is taken; using {port}")
     log = options.folder / f"server-{port}.log"
-    print(f"server      PROFILE=demo MODEL={checkpoint} PORT={port} dsv4 serve\nlog         {log}", flush=True)
-    with serving("demo", checkpoint, port, log) as server:
+    settings = f"PROFILE={options.profile} MODEL={exhibit.checkpoint} PORT={port}"
+    if exhibit.vllm:
+        settings = f"PYTHONPATH={exhibit.vllm} {settings}"
+    print(f"server      {settings} dsv4 serve\nlog         {log}", flush=True)
+    with serving(options.profile, exhibit.checkpoint, port, log, exhibit.vllm) as server:
         load(server, options.limit)
-        ask(server, llama.QUESTION, max_tokens=llama.ANSWER_TOKENS)  # the first request also warms the engine up
-        show(ask(server, llama.QUESTION, max_tokens=llama.ANSWER_TOKENS))
+        exhibit.ask(server)  # the first request also warms the engine up
+        show(exhibit, exhibit.ask(server))
         if not options.check:
-            stay(server)
+            stay(server, options.profile)
     print("stopped")
 
 
@@ -94,24 +96,24 @@ def load(server: Server, limit: float) -> None:
     print(f"ready       {time.monotonic() - began:.0f} s after start\n", flush=True)
 
 
-def show(answer: Answer) -> None:
+def show(exhibit: Exhibit, answer: Answer) -> None:
     """Print question, answer and figures. Raise DemoError when the answer is another, or few drafts were accepted."""
-    print(f"> {llama.QUESTION}\n{answer.text}\n")
+    print(f"> {exhibit.question}\n{answer.text}\n")
     print(f"{answer.tokens} output tokens in {answer.seconds:.2f} s: {answer.tokens_per_second:.0f} tokens/s")
     print(f"{answer.accepted} of {answer.drafted} draft tokens accepted: {answer.acceptance:.0%}\n", flush=True)
-    if answer.text != llama.ANSWER:
-        raise DemoError(f"this is not the known answer, which is:\n{llama.ANSWER}")
-    if answer.acceptance < LEAST_ACCEPTANCE:
+    if answer.text != exhibit.known:
+        raise DemoError(f"this is not the known answer, which is:\n{exhibit.known}")
+    if answer.acceptance < exhibit.acceptance:
         raise DemoError(
-            f"{answer.acceptance:.0%} of the draft tokens were accepted, at least {LEAST_ACCEPTANCE:.0%} are known"
+            f"{answer.acceptance:.0%} of the draft tokens were accepted, at least {exhibit.acceptance:.0%} are known"
         )
     print("The answer is the known one.", flush=True)
 
 
-def stay(server: Server) -> None:
+def stay(server: Server, model: str) -> None:
     """Wait for Ctrl-C. Raise DemoError when the server ends by itself."""
     print(f"Serving the OpenAI API at {server.url}/v1 until Ctrl-C. Try:\n")
-    body = '{"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}'
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     print(f"  curl {server.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n", flush=True)
     try:
         server.process.wait()

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from dsv4_serve.demo.byte_level import byte_alphabet
+
 SPECIALS = ("<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>")
 NUMBERS = ("One:", "\nTwo:", "\nThree:", "\nFour:", "\nFive:", "\nSix:", "\nSeven:", "\nEight:")
 VERSE = tuple(
@@ -51,13 +53,6 @@ CHAT_TEMPLATE = (
 )
 
 Tensor = NDArray[np.float32]
-
-
-def byte_alphabet() -> list[str]:
-    """The characters that stand for bytes 0..255 in byte-level tokenizers (`bytes_to_unicode` of GPT-2)."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    shifted = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(shifted)) for byte in range(256)]
 
 
 def vocabulary() -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""Ask the demo's question through the OpenAI client, and measure the answer."""
+"""Ask through the OpenAI client, and measure the answer."""
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from openai import DefaultHttpxClient, OpenAI, OpenAIError
@@ -35,24 +36,49 @@ class Answer:
 
 
 def ask(server: Server, question: str, max_tokens: int) -> Answer:
-    """Ask greedily and return the answer. Raise DemoError when the server fails it."""
+    """Ask in a chat, greedily, and return the answer. Raise DemoError when the server fails it."""
+
+    def chat(client: OpenAI, model: str) -> tuple[str, int]:
+        reply = client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=max_tokens
+        )
+        return reply.choices[0].message.content or "", reply.usage.completion_tokens if reply.usage else 0
+
+    return _measured(server, chat)
+
+
+def complete(server: Server, prompt: list[int], max_tokens: int) -> Answer:
+    """Let token ids be continued greedily; the answer's text is the new ids. Raise DemoError on failure."""
+
+    def continuation(client: OpenAI, model: str) -> tuple[str, int]:
+        reply = client.completions.create(
+            model=model,
+            prompt=prompt,
+            temperature=0,
+            max_tokens=max_tokens,
+            extra_body={"ignore_eos": True, "return_token_ids": True},
+        )
+        ids = (reply.choices[0].model_extra or {}).get("token_ids") or []
+        return " ".join(map(str, ids)), len(ids)
+
+    return _measured(server, continuation)
+
+
+def _measured(server: Server, request: Callable[[OpenAI, str], tuple[str, int]]) -> Answer:
+    """Send one request for the first served model, and read time and draft counters around it."""
     before = server.get("/metrics")
     began = time.monotonic()
     try:
         with OpenAI(
             base_url=f"{server.url}/v1", api_key="none", http_client=DefaultHttpxClient(trust_env=False)
         ) as client:
-            model = client.models.list().data[0].id
-            reply = client.chat.completions.create(
-                model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=max_tokens
-            )
+            text, tokens = request(client, client.models.list().data[0].id)
     except OpenAIError as error:
         raise DemoError(f"the server failed the question: {error}; its log is {server.log}") from error
     seconds = time.monotonic() - began
     after = server.get("/metrics")
     drafted, accepted = (counter(after, name) - counter(before, name) for name in (DRAFTED, ACCEPTED))
-    tokens = reply.usage.completion_tokens if reply.usage else 0
-    return Answer(reply.choices[0].message.content or "", tokens, seconds, drafted, accepted)
+    return Answer(text, tokens, seconds, drafted, accepted)
 
 
 def counter(metrics: str, name: str) -> int:

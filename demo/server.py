@@ -67,14 +67,18 @@ def open_port(wanted: int) -> int:
 
 
 @contextmanager
-def serving(profile: str, model: Path, port: int, log: Path) -> Iterator[Server]:
-    """Run `dsv4 serve` with this profile, checkpoint and port, and with no other setting of the environment."""
+def serving(profile: str, model: Path, port: int, log: Path, vllm: Path | None = None) -> Iterator[Server]:
+    """
+    Run `dsv4 serve` with this profile, checkpoint and port, and with no other setting of the environment.
+
+    `vllm` is a folder that holds another vLLM than the installed one.
+    """
     others = {*environment.Variables.model_fields, "VLLM_API_KEY"}
     inherited = {name: value for name, value in os.environ.items() if name not in others}
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "dsv4_serve.entrypoint", "serve"],
-            env={**inherited, "PROFILE": profile, "MODEL": str(model), "PORT": str(port)},
+            env={**inherited, **_first_on_path(vllm), "PROFILE": profile, "MODEL": str(model), "PORT": str(port)},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -84,6 +88,12 @@ def serving(profile: str, model: Path, port: int, log: Path) -> Iterator[Server]
         yield Server(process, port, log)
     finally:
         stop(process)
+
+
+def _first_on_path(vllm: Path | None) -> dict[str, str]:
+    if vllm is None:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([str(vllm), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -3,15 +3,9 @@
 import json
 from pathlib import Path
 
+from dsv4_serve.demo.byte_level import byte_alphabet
+
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
-
-
-def byte_characters() -> list[str]:
-    """The character that byte-level tokenizers use for each byte (GPT-2's table)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    rest = [byte for byte in range(256) if byte not in printable]
-    table = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(rest)}
-    return [table[byte] for byte in range(256)]
 
 
 def write_tokenizer(directory: Path, vocab: int) -> None:
@@ -28,7 +22,7 @@ def write_tokenizer(directory: Path, vocab: int) -> None:
         }
         for n, text in enumerate((BOS, EOS))
     ]
-    vocabulary = {BOS: 0, EOS: 1} | {text: n for n, text in enumerate(byte_characters()[:vocab]) if n > 1}
+    vocabulary = {BOS: 0, EOS: 1} | {text: n for n, text in enumerate(byte_alphabet()[:vocab]) if n > 1}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     tokenizer = {
         "version": "1.0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dsv4_serve.entrypoint import environment
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Setting

@@ -9,9 +9,10 @@ import os
 from pathlib import Path
 from unittest import mock
 
-from dsv4_serve.entrypoint.cli import main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from dsv4_serve.entrypoint.cli import main
 
 NAMES = st.sampled_from(
     ["64k", "524k", "demo", "pro", "acti", "flash", "h200", "cpu", "rtx-pro-6000", "b300", "none", "p2p-on", "mine", ""]
@@ -19,14 +20,40 @@ NAMES = st.sampled_from(
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
 SCALAR = st.one_of(TEXT, st.integers(-5, 2**40), st.floats(), st.booleans())
 FLAG = st.sampled_from(
-    ["max-model-len", "max-num-seqs", "gpu-memory-utilization", "speculative-config", "compilation-config", "port", "model"]
+    [
+        "max-model-len",
+        "max-num-seqs",
+        "gpu-memory-utilization",
+        "speculative-config",
+        "compilation-config",
+        "port",
+        "model",
+    ]
 )
 KEY = st.sampled_from(["method", "num_speculative_tokens", "pass_config", "cudagraph_capture_sizes", "a.b", ""])
 TREE = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEY, inner, max_size=3))
 ENVIRONMENT = st.dictionaries(
     st.sampled_from(
-        "PROFILE MODEL HARDWARE TP MAX_MODEL_LEN MAX_NUM_SEQS GPU_MEM_UTIL GPU_MEMORY_UTILIZATION PORT DSV4_NCCL DSV4_SKIP"
-        " SERVED_MODEL_NAME NUM_SPECULATIVE_TOKENS VLLM_USE_DEEP_GEMM VLLM_X NCCL_PROTO API_KEY_FILE DSV4_PROFILES".split()
+        [
+            "PROFILE",
+            "MODEL",
+            "HARDWARE",
+            "TP",
+            "MAX_MODEL_LEN",
+            "MAX_NUM_SEQS",
+            "GPU_MEM_UTIL",
+            "GPU_MEMORY_UTILIZATION",
+            "PORT",
+            "DSV4_NCCL",
+            "DSV4_SKIP",
+            "SERVED_MODEL_NAME",
+            "NUM_SPECULATIVE_TOKENS",
+            "VLLM_USE_DEEP_GEMM",
+            "VLLM_X",
+            "NCCL_PROTO",
+            "API_KEY_FILE",
+            "DSV4_PROFILES",
+        ]
     ),
     TEXT | NAMES | st.integers(-3, 9).map(str),
     max_size=5,
@@ -35,14 +62,18 @@ WORDS = st.lists(
     st.sampled_from(["--profile", "--model", "--hardware", "--tp", "--nccl", "--skip", "--", "--max-num-seqs", "-sc"])
     | NAMES
     | TEXT
-    | TREE.map(lambda tree: json.dumps(tree)),
+    | TREE.map(json.dumps),
     max_size=6,
 )
 
 
 def _run(words: list[str], environ: dict[str, str]) -> None:
     out, err = io.StringIO(), io.StringIO()
-    with mock.patch.dict(os.environ, environ, clear=True), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        mock.patch.dict(os.environ, environ, clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         try:
             status = main(["explain", *words])
         except SystemExit as done:  # --help

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dsv4_serve.entrypoint import identify
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.sheets import Library

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.entrypoint import launch
 from dsv4_serve.entrypoint.errors import NotExecutable, NotFound
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.entrypoint import nvml
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.sheets import Library

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from dsv4_serve.entrypoint import vllm_arguments
-from dsv4_serve.entrypoint.errors import ConfigError, UsageError, UserError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dsv4_serve.entrypoint import vllm_arguments
+from dsv4_serve.entrypoint.errors import ConfigError, UsageError, UserError
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,24 @@ def test_values_that_vllm_would_refuse_are_a_config_error(words: list[str]) -> N
 WORDS = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
-        ["--", "-tp", "--port", "-O3", "--speculative-config", "-sc", "{}", '{"method":', "--no-", "--a=b", "--x.y=1", "1"]
+        [
+            "--",
+            "-tp",
+            "--port",
+            "-O3",
+            "--speculative-config",
+            "-sc",
+            "{}",
+            '{"method":',
+            "--no-",
+            "--a=b",
+            "--x.y=1",
+            "1",
+        ]
     ),
-    st.sampled_from(["--compilation-config.", "--compilation-config", "--hf-overrides", '{"a":{"b":[1]}}', "nan", "inf"]),
+    st.sampled_from(
+        ["--compilation-config.", "--compilation-config", "--hf-overrides", '{"a":{"b":[1]}}', "nan", "inf"]
+    ),
 )
 
 

@@ -93,7 +93,11 @@ class Runner:
                 counts = ask(port, prompts, expected, until)
         except (Ended, OSError) as error:
             result = "refused" if REFUSAL in log.read_text(errors="replace") else "failed"
-            return receipt | {"result": result, "message": f"{error}; {blame(log)}"} | judged(job, result)
+            return (
+                receipt
+                | {"result": result, "message": f"{error}; {blame(log)}".replace(f"{path.parent}/", "")}
+                | judged(job, result)
+            )
         receipt |= vars(counts) | {"acceptance": round(counts.acceptance, 4), "backends": backends(log)}
         receipt["seconds"] = round(time.monotonic() - started, 1)
         result = "served" if counts.acceptance >= 0.5 else "reported"
@@ -105,7 +109,7 @@ def command(template: str, job: Job, model: Path) -> list[str]:
     """The argv of a template; the product is also told which refusals do not hold for a small checkpoint."""
     name = MODELS.get(job.layout, job.layout)
     argv = [word.replace("{model}", str(model)).replace("{name}", name) for word in shlex.split(template)]
-    skipped = SKIPPED.get(job.layout, []) if template == PRODUCT else []
+    skipped = SKIPPED.get(job.layout, []) if "{name}" in template else []
     return argv + [word for refusal in skipped for word in ("--skip", refusal)]
 
 

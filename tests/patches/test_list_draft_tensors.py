@@ -63,6 +63,22 @@ def check_every_draft_layer_is_listed_under_its_own_index():
     assert layers == {cuda_model.DRAFT: {"a.weight"}, cuda_model.DRAFT + 1: {"b.scale"}}
 
 
+def check_a_checkpoint_without_a_draft_head_is_refused_by_name():
+    import cuda_model
+
+    for layout in ("nvfp4", "w4a16", "native"):
+        try:
+            names(cuda_model.checkpoint(layout, "removed"))
+        except ValueError as error:
+            assert "has no draft head" in str(error)
+        else:
+            raise AssertionError(layout)
+
+
+def test_a_checkpoint_without_a_draft_head_is_refused_by_name(needs_patch):
+    needs_patch("check_a_checkpoint_without_a_draft_head_is_refused_by_name", "cannot import name 'draft_checkpoint'")
+
+
 def test_names_come_from_the_index_of_a_directory(needs_patch):
     needs_patch("check_names_come_from_the_index", "cannot import name 'draft_checkpoint'")
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from dsv4_serve.entrypoint import products
 from dsv4_serve.entrypoint.choose import Found, choose
 from dsv4_serve.entrypoint.errors import ConfigError
@@ -130,4 +131,4 @@ def test_every_sheet_says_where_its_figures_come_from() -> None:
         assert path.read_text(encoding="utf-8").startswith("# "), path
     for path in Path(SHIPPED).glob("*.toml"):
         text = path.read_text(encoding="utf-8")
-        assert "[[measured]]" in text or "unmeasured" in text or path.name in ("base.toml",), path
+        assert "[[measured]]" in text or "unmeasured" in text or path.name == "base.toml", path

@@ -1,0 +1,59 @@
+"""What the demo shows: a checkpoint with a known answer, how it is asked, and what has to come back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsv4_serve.demo import deepseek_v4, llama
+from dsv4_serve.demo.patched import patched_vllm
+from dsv4_serve.demo.question import Answer, ask, complete
+from dsv4_serve.demo.server import Server
+
+V4_PROMPT_TOKENS = 200
+V4_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """
+    One checkpoint, its question and its known answer.
+
+    `acceptance` is the least share of draft tokens that has to be accepted; `vllm` goes first on PYTHONPATH.
+    """
+
+    checkpoint: Path
+    question: str
+    known: str
+    ask: Callable[[Server], Answer]
+    acceptance: float
+    vllm: Path | None = None
+
+
+def tiny_llama(folder: Path) -> Exhibit:
+    """A Llama that says one sentence, drafted by n-grams: 98 of 105 accepted (vLLM 0.32.0 on CPU, 2026-11-22)."""
+    return Exhibit(
+        checkpoint=llama.write_checkpoint(folder / "llama"),
+        question=llama.QUESTION,
+        known=llama.ANSWER,
+        ask=lambda server: ask(server, llama.QUESTION, max_tokens=llama.ANSWER_TOKENS),
+        acceptance=0.5,
+    )
+
+
+def tiny_deepseek_v4(folder: Path) -> Exhibit:
+    """A DeepSeek-V4 that walks a permutation of its tokens, drafted by its MTP head."""
+    checkpoint = folder / "deepseek-v4"
+    dims = deepseek_v4.Dims(experts=64)  # the fewest that vLLM's CPU router takes
+    answer = deepseek_v4.write(checkpoint, "bf16", dims)
+    prompt = [2 + 7 * n % (dims.vocab - 2) for n in range(V4_PROMPT_TOKENS)]
+    return Exhibit(
+        checkpoint=checkpoint,
+        question=f"{V4_PROMPT_TOKENS} token ids, the last one {prompt[-1]}: which {V4_TOKENS} come next?",
+        known=" ".join(map(str, answer.continuation(prompt[-1], V4_TOKENS))),
+        ask=lambda server: complete(server, prompt, max_tokens=V4_TOKENS),
+        acceptance=0.99,
+        vllm=patched_vllm(folder),
+    )
+
+
+EXHIBITS: dict[str, Callable[[Path], Exhibit]] = {"demo": tiny_llama, "demo-v4": tiny_deepseek_v4}

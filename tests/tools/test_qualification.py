@@ -1,0 +1,54 @@
+"""The page of results is what the receipts say, and the receipts are of the series that is shipped."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("qualification", ROOT / "tools" / "qualification.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+qualification = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(qualification)
+RECEIPTS = qualification.read(ROOT / "qualification")
+LAYOUTS = ("native", "w4a16", "nvfp4", "acti", "pro")
+
+
+def test_the_page_is_made_from_the_receipts() -> None:
+    assert (ROOT / "docs" / "qualification.md").read_text(encoding="utf-8") == qualification.page(RECEIPTS)
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_every_token_and_drafts(layout: str, tp: int) -> None:
+    (receipt,) = [r for r in RECEIPTS if (r["layout"], r["tp"], r["mtp"], r["stock"]) == (layout, tp, "good", False)]
+    assert receipt["right"] == receipt["asked"] > 0
+    assert receipt["acceptance"] >= 0.99
+
+
+@pytest.mark.parametrize("mtp", ["removed", "scrambled"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_bad_draft_head_was_refused_or_reported(layout: str, mtp: str) -> None:
+    (receipt,) = [r for r in RECEIPTS if (r["layout"], r["mtp"], r["stock"]) == (layout, mtp, False)]
+    assert receipt["result"] == ("refused" if mtp == "removed" else "reported")
+    assert receipt["ok"]
+
+
+def test_receipts_are_of_the_shipped_series() -> None:
+    """A patch that changes has to be measured again."""
+    folder = ROOT / "patcher" / "patches" / "0.32.0"
+    shipped = {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.patch")}
+    for receipt in RECEIPTS:
+        if not receipt["stock"]:
+            measured = {p["name"]: p["sha256"] for p in receipt["patches"]["patches"]}
+            assert measured == shipped, receipt["job"]
+            assert {p["state"] for p in receipt["patches"]["patches"]} == {"applied"}
+
+
+def test_receipts_name_no_path_of_the_machine_that_made_them() -> None:
+    for path in (ROOT / "qualification").glob("*.json"):
+        assert "/root" not in path.read_text(encoding="utf-8"), path

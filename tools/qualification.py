@@ -1,0 +1,78 @@
+"""
+Make docs/qualification.md from the receipts in qualification/.
+
+    python tools/qualification.py > docs/qualification.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = """# What was loaded, and how it drafted
+
+Checkpoints with a known answer (real Flash dimensions, five layers, 16 experts; `demo/deepseek_v4.py`) in each
+published layout, served through `dsv4 serve` with the patch series, or by stock vLLM. `tests/gpu/run_layouts.py` asks
+four prompts of 5 to 2300 tokens for 48 tokens each and compares every token. *Accepted* is draft tokens accepted of
+those made, one a step. A head is `removed` (no draft tensor), `holed` (one weight missing) or `scrambled` (weights
+shuffled in place): the first two have to be refused; the third cannot be told from a good head while loading, and has
+to show in the counters.
+This table is made from the receipts in `qualification/` by `tools/qualification.py`. Speeds are not measured here.
+"""
+RESULTS = {
+    "served": "serves",
+    "refused": "refused, by name",
+    "reported": "serves; the counters show it",
+    "failed": "does not start",
+}
+
+
+def main() -> int:
+    """Print the page."""
+    sys.stdout.write(page(read(ROOT / "qualification")))
+    return 0
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the receipts of a folder in the order of the table."""
+    receipts = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    return sorted(receipts, key=lambda r: (r["stock"], r["mtp"] != "good", r["mtp"], r["tp"], r["layout"]))
+
+
+def page(receipts: Iterable[dict[str, Any]]) -> str:
+    """Return the page for receipts."""
+    receipts = list(receipts)
+    groups = {
+        "With the series": [r for r in receipts if not r["stock"] and r["mtp"] == "good"],
+        "With the series, draft heads that are not good": [
+            r for r in receipts if not r["stock"] and r["mtp"] != "good"
+        ],
+        "Stock vLLM, the same checkpoints": [r for r in receipts if r["stock"]],
+    }
+    return HEAD + "".join(f"\n## {title}\n\n{table(group)}" for title, group in groups.items() if group)
+
+
+def table(receipts: list[dict[str, Any]]) -> str:
+    """Return a Markdown table, hardware and versions above it."""
+    seen = sorted({f"{r['hardware']}, vLLM {r['versions']['vllm']}, {r['date']}" for r in receipts})
+    lines = [
+        f"{'; '.join(seen)}.",
+        "",
+        "| layout | draft head | TP | result | tokens | accepted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in receipts:
+        result = RESULTS[r["result"]]
+        if r["result"] == "failed":
+            result += f": `{r['message'].partition('; ')[2][:90]}`"
+        tokens, drafts = (f"{r[a]}/{r[b]}" if a in r else "" for a, b in (("right", "asked"), ("accepted", "drafted")))
+        lines.append(f"| {r['layout']} | {r['mtp']} | {r['tp']} | {result} | {tokens} | {drafts} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
