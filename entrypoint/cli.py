@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -116,15 +117,24 @@ def _agreed(one: Setting | None, other: Setting | None) -> Setting:
 
 
 def _serve(options: argparse.Namespace, plan: Plan) -> int:
-    from dsv4_serve.entrypoint import launch
+    from dsv4_serve.entrypoint import draft_report, launch
 
     for name, setting in plan.choices.items():
         print(f"# {render.setting_line(name, setting)}")
     print(plan.command(), flush=True)
     if options.dry_run:
         return 0
+    if draft_report.has_draft_head(plan):
+        threading.Thread(target=_report_draft_head, args=(plan,), daemon=True).start()
     argv = [launch.vllm_program(os.environ), *plan.argv(secrets=True)[1:]]
     return launch.run(argv, {**os.environ, **plan.environment(secrets=True)})
+
+
+def _report_draft_head(plan: Plan) -> None:
+    """Runs beside the engine, and ends with it."""
+    from dsv4_serve.entrypoint import draft_report
+
+    print(f"dsv4: {draft_report.report(plan)}", file=sys.stderr, flush=True)
 
 
 def _explain(options: argparse.Namespace, plan: Plan) -> int:

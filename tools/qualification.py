@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,23 @@ def page(receipts: Iterable[dict[str, Any]]) -> str:
         ],
         "Stock vLLM, the same checkpoints": [r for r in receipts if r["stock"]],
     }
-    return HEAD + "".join(f"\n## {title}\n\n{table(group)}" for title, group in groups.items() if group)
+    tables = "".join(f"\n## {title}\n\n{table(group)}" for title, group in groups.items() if group)
+    return HEAD + tables + notes(receipts)
+
+
+def superseded() -> dict[str, dict[str, str]]:
+    """Return what changed since in patches that receipts were made with, by the SHA-256 of the patch."""
+    return tomllib.loads((ROOT / "qualification" / "superseded.toml").read_text(encoding="utf-8"))
+
+
+def notes(receipts: Iterable[dict[str, Any]]) -> str:
+    """Return one line for each superseded patch, with the number of receipts that it stands in."""
+    used = [p["sha256"] for r in receipts if not r["stock"] for p in r["patches"]["patches"]]
+    return "".join(
+        f"\n{used.count(sha)} receipts were made before `{entry['patch']}` changed: {entry['since']}.\n"
+        for sha, entry in superseded().items()
+        if sha in used
+    )
 
 
 def table(receipts: list[dict[str, Any]]) -> str:

@@ -39,13 +39,15 @@ def test_a_bad_draft_head_was_refused_or_reported(layout: str, mtp: str) -> None
 
 
 def test_receipts_are_of_the_shipped_series() -> None:
-    """A patch that changes has to be measured again."""
+    """A patch that changes has to be measured again, or be told of in superseded.toml, which the page prints."""
     folder = ROOT / "patcher" / "patches" / "0.32.0"
     shipped = {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.patch")}
     for receipt in RECEIPTS:
         if not receipt["stock"]:
             measured = {p["name"]: p["sha256"] for p in receipt["patches"]["patches"]}
-            assert measured == shipped, receipt["job"]
+            assert measured.keys() == shipped.keys(), receipt["job"]
+            changed = {sha for name, sha in measured.items() if sha != shipped[name]}
+            assert changed <= qualification.superseded().keys(), receipt["job"]
             assert {p["state"] for p in receipt["patches"]["patches"]} == {"applied"}
 
 
