@@ -21,6 +21,7 @@ HOST = "127.0.0.1"
 STOP_SECONDS = 30.0
 LOG_TAIL = 1 << 20  # bytes
 LOG_PREFIX = re.compile(r"^\(\w[\w-]* pid=\d+\) (?:[A-Z]+ [\d-]+ [\d:]+ \[[^]]+\] )?")
+DRAFT_REPORT = re.compile(r"^dsv4: (draft head: .+)$", re.MULTILINE)
 CAUSE = re.compile(r"^(?:dsv4: |[\w.]*(?:Error|Exception): ).+")
 
 # What vLLM 0.32.0 logs when a phase begins, in order; before the first one it is importing.
@@ -138,6 +139,16 @@ def startup(server: Server, limit: float, pause: float = 5.0) -> Iterator[tuple[
             shown = now
             yield now - began, phase(tail(server.log))
         time.sleep(0.2)
+
+
+def draft_report(server: Server, limit: float, pause: float = 0.2) -> str:
+    """Wait for what `dsv4 serve` says of the draft head; raise DemoError when it says nothing for `limit` seconds."""
+    until = time.monotonic() + limit
+    while time.monotonic() < until:
+        if found := DRAFT_REPORT.search(tail(server.log)):
+            return found[1]
+        time.sleep(pause)
+    raise DemoError(f"`dsv4 serve` said nothing of the draft head in {limit:.0f} s; its log is {server.log}")
 
 
 def is_healthy(server: Server) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -88,3 +89,16 @@ def test_a_port_that_is_none_is_refused(port):
     assert demo.returncode == 2
     assert "--port" in demo.stderr
     assert "Traceback" not in demo.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "avx512_bf16" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"),
+    reason="vLLM's CPU wheel has DeepSeek-V4's kernels for x86 with AVX512_BF16 only",
+)
+def test_the_demo_of_deepseek_v4_gives_every_token_and_its_draft_head_is_reported(tmp_path):
+    command = [*COMMAND, "--profile", "demo-v4", "--check", "--folder", str(tmp_path), "--port", "8300"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "draft head: 64 of 64 draft tokens accepted (100%)." in done.stdout
+    assert "The answer is the known one." in done.stdout
