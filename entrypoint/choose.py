@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dsv4_serve.entrypoint import identify, known
 from dsv4_serve.entrypoint.errors import ConfigError, nearest
@@ -47,6 +48,15 @@ class Chosen:
     weights_gib: float | None = None
     gpus: int | None = None
 
+    def names(self) -> dict[str, Any]:
+        """Return what the conditions of `[[when]]` and `[[refuse]]` are compared with, by their keys."""
+        return {
+            "profile": self.profile.name,
+            "model": self.model.name,
+            "hardware": self.hardware.name,
+            _TP: self.tensor_parallel_size,
+        }
+
 
 def choose(library: Library, request: Request, find: Callable[[], Found]) -> Chosen:
     """Return the sheets for a request; `find` looks at this host's GPUs and is called only when none are named."""
@@ -57,6 +67,9 @@ def choose(library: Library, request: Request, find: Callable[[], Found]) -> Cho
     hardware = library.hardware(found.hardware, found.origin)
     size = _tensor_parallel_size(root, hardware, profile, request)
     model, why, where = _model(library, request, profile, hardware, size)
+    for link in model.chain():
+        if _TP in link.own.flags or any(_TP in when.flags for when in link.own.when):
+            raise ConfigError(f"{link.file}: {_TP} is chosen before the model; set it in a profile.")
     reasons = {
         "profile": Setting(profile.name, asked.origin),
         "hardware": Setting(hardware.name, found.origin),
@@ -86,13 +99,13 @@ def _tensor_parallel_size(
     root: Sheet[Root], hardware: Sheet[Hardware], profile: Sheet[Profile], request: Request
 ) -> int:
     """Settle the size before the model: a default model may depend on it, so no `when` block may set it."""
-    sheets: Iterable[Sheet[Base]] = [*root.chain(), *hardware.chain(), *profile.chain()]  # type: ignore[list-item]
+    links: list[Sheet[Any]] = [*root.chain(), *hardware.chain(), *profile.chain()]
     size = 1
-    for sheet in sheets:
-        if _TP in sheet.own.flags:
-            size = known.check_value(_TP, sheet.own.flags[_TP], f"{sheet.file} [flags]")
-        if any(_TP in when.flags for when in sheet.own.when):
-            raise ConfigError(f"{sheet.file}: {_TP} decides which [[when]] blocks apply; set it under [flags].")
+    for link in links:
+        if _TP in link.own.flags:
+            size = known.check_value(_TP, link.own.flags[_TP], f"{link.file} [flags]")
+        if any(_TP in when.flags for when in link.own.when):
+            raise ConfigError(f"{link.file}: {_TP} decides which [[when]] blocks apply; set it under [flags].")
     for layer in (request.environment, request.command_line):
         size = layer.flags[_TP].value if _TP in layer.flags else size
     return size

@@ -6,8 +6,9 @@ import fnmatch
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dsv4_serve.entrypoint import fit
+from dsv4_serve.entrypoint import fit, known
 from dsv4_serve.entrypoint.choose import Chosen
+from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Setting, nested
 from dsv4_serve.entrypoint.sheets import Base, Refuse, Sheet
 
@@ -49,25 +50,33 @@ def _rules(chosen: Chosen) -> Iterator[tuple[Sheet[Any], Refuse]]:
     for sheet in sheets:
         link: Sheet[Base]
         for link in sheet.chain():
-            yield from ((link, rule) for rule in link.own.refuse)
+            for rule in link.own.refuse:
+                _check_names(rule, f"{link.file} [[refuse]] {rule.name}")
+                yield link, rule
+
+
+def _check_names(rule: Refuse, origin: str) -> None:
+    """Raise ConfigError for a condition on a name that vLLM does not have: it could never match."""
+    for name, value in rule.flags.items():
+        flag = known.canonical_flag(name, origin)
+        if flag != name:
+            raise ConfigError(f"{origin}: write {flag} instead of {name}; keys are vLLM's long flags.")
+        for key in value if isinstance(value, dict) else ():
+            known.check_key(f"{flag}.{key}", origin)
+    for name, value in rule.env.items():
+        known.check_variable(name, str(value), origin)
 
 
 def _matches(rule: Refuse, chosen: Chosen, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> bool:
-    names = {
-        "profile": chosen.profile.name,
-        "model": chosen.model.name,
-        "hardware": chosen.hardware.name,
-        "tensor-parallel-size": chosen.tensor_parallel_size,
-    }
+    names = chosen.names()
+    tree = nested({name: setting.value for name, setting in flags.items()})
     served = str(flags["model"].value) if "model" in flags else ""
     return (
         all(names[key] in allowed for key, allowed in rule.given().items())
         and chosen.hardware.name not in rule.except_hardware
         and (not rule.draft_head or chosen.draft_head in rule.draft_head)
         and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
-        and all(
-            _holds(nested({n: s.value for n, s in flags.items()}), name, value) for name, value in rule.flags.items()
-        )
+        and all(_holds(tree, name, value) for name, value in rule.flags.items())
         and all(name in env and env[name].value == str(value) for name, value in rule.env.items())
     )
 

@@ -62,12 +62,7 @@ def layers(chosen: Chosen, request: Request) -> Iterator[Layer]:
 
 def _sheet_layers(chosen: Chosen, sheet: Sheet[Any]) -> Iterator[Layer]:
     """Yield the sheet that this one extends first; in each, its own tables, then the `when` blocks that apply."""
-    names: Mapping[str, Any] = {
-        "profile": chosen.profile.name,
-        "model": chosen.model.name,
-        "hardware": chosen.hardware.name,
-        "tensor-parallel-size": chosen.tensor_parallel_size,
-    }
+    names = chosen.names()
     link: Sheet[Base]
     for link in sheet.chain():
         yield _layer(link.own.flags, link.own.env, link.file)

@@ -57,6 +57,7 @@ def test_a_when_block_applies_only_where_all_its_conditions_match(folder: Write)
     assert ports == {"w4a16": 7, "nvfp4": 8000}
 
 
+REFUSE = "[[refuse]]\nname = 'x'\nbecause = 'y'\ninstead = 'z'\n"
 BROKEN = [
     ("max-model-len 5", "mine.toml:1:15: broken TOML"),
     ("[flags]\nport = 1\nport = 2\n", "mine.toml:3:"),
@@ -80,6 +81,9 @@ BROKEN = [
     ("[[when]]\nhardware = 'b300'\n[when.flags]\nnope = 1\n", "no flag --nope"),
     ("[[when]]\n[when.flags]\ntensor-parallel-size = 4\n", "under [flags]"),
     ("[[refuse]]\nname = 'x'\n", "because"),
+    (REFUSE + "[refuse.flags]\nmoe_backend = 'marlin'\n", "did you mean moe-backend?"),
+    (REFUSE + "[refuse.flags.speculative-config]\nmethd = 'mtp'\n", "did you mean method?"),
+    (REFUSE + "[refuse.env]\nVLLM_USE_DEEPGEMM = '0'\n", "did you mean VLLM_USE_DEEP_GEMM?"),
 ]
 
 
@@ -97,3 +101,9 @@ def test_a_file_that_is_not_utf8_is_said(folder: Write) -> None:
     (mounted / "mine.toml").write_bytes(b"about = '\xff'")
     with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):
         plan(Library([mounted]), profile="mine")
+
+
+def test_a_model_cannot_set_the_size_that_it_is_chosen_by(folder: Write) -> None:
+    mounted = folder({"models/mine.toml": 'extends = "acti"\n[flags]\ntensor-parallel-size = 4\n'})
+    with pytest.raises(ConfigError, match="set it in a profile"):
+        plan(Library([mounted]), model="mine")
