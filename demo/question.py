@@ -1,6 +1,5 @@
 """Ask through the OpenAI client, and measure the answer."""
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +8,7 @@ from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
 from dsv4_serve.demo.errors import DemoError
 from dsv4_serve.demo.server import Server
-
-DRAFTED = "vllm:spec_decode_num_draft_tokens_total"
-ACCEPTED = "vllm:spec_decode_num_accepted_tokens_total"
+from dsv4_serve.entrypoint.draft_report import draft_counters
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,5 @@ def _measured(server: Server, request: Callable[[OpenAI, str], tuple[str, int]])
         raise DemoError(f"the server failed the question: {error}; its log is {server.log}") from error
     seconds = time.monotonic() - began
     after = server.get("/metrics")
-    drafted, accepted = (counter(after, name) - counter(before, name) for name in (DRAFTED, ACCEPTED))
+    drafted, accepted = (now - was for now, was in zip(draft_counters(after), draft_counters(before), strict=True))
     return Answer(text, tokens, seconds, drafted, accepted)
-
-
-def counter(metrics: str, name: str) -> int:
-    """Return the sum of a counter over its labels, from Prometheus text; 0 when it is absent."""
-    return sum(int(float(value)) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", metrics, re.MULTILINE))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dsv4_serve.entrypoint import render
-from dsv4_serve.entrypoint.errors import ConfigError, NotFound, UsageError, UserError, nearest
+from dsv4_serve.entrypoint.errors import NotFound, UsageError, UserError, nearest
 from dsv4_serve.entrypoint.plan import Plan, Setting
 
 COMMANDS = ("serve", "explain", "profiles", "patch")
@@ -72,9 +72,9 @@ def _run_other(words: list[str]) -> int:
 
 def _plan(options: argparse.Namespace, words: list[str]) -> Plan:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
-    from dsv4_serve.entrypoint import environment, host, vllm_arguments
+    from dsv4_serve.entrypoint import environment, known, nvml, vllm_arguments
     from dsv4_serve.entrypoint.choose import choose
-    from dsv4_serve.entrypoint.request import Layer
+    from dsv4_serve.entrypoint.request import Layer, agreed
     from dsv4_serve.entrypoint.resolve import resolve
     from dsv4_serve.entrypoint.sheets import Library
 
@@ -86,9 +86,10 @@ def _plan(options: argparse.Namespace, words: list[str]) -> Plan:
         if getattr(options, name) is not None
     }
     if "model" in flags:
-        choices["model"] = _agreed(choices.get("model"), flags.pop("model"))
+        choices["model"] = agreed("model", choices.get("model"), flags.pop("model"))
     if options.tp is not None:
-        flags[_TP] = _agreed(Setting(_size(options.tp), "command line --tp"), flags.get(_TP))
+        origin = "command line --tp"
+        flags[_TP] = agreed(_TP, flags.get(_TP), Setting(known.check_value(_TP, options.tp, origin), origin))
     request = dataclasses.replace(
         request,
         choices={**request.choices, **choices},
@@ -96,45 +97,22 @@ def _plan(options: argparse.Namespace, words: list[str]) -> Plan:
         command_line=Layer(flags),
     )
     library = Library(environment.folders())
-    return resolve(choose(library, request, lambda: host.find(library, os.environ)), request)
-
-
-def _size(text: str) -> int:
-    from dsv4_serve.entrypoint import known
-
-    size: int = known.check_value(_TP, text, "command line --tp")
-    return size
-
-
-def _agreed(one: Setting | None, other: Setting | None) -> Setting:
-    if one and other and one.value != other.value:
-        raise ConfigError(
-            f"{one.origin} {one.value} and {other.origin} {other.value} contradict each other; keep one of the two."
-        )
-    found = one or other
-    assert found is not None
-    return found
+    return resolve(choose(library, request, lambda: nvml.find(library, os.environ)), request)
 
 
 def _serve(options: argparse.Namespace, plan: Plan) -> int:
-    from dsv4_serve.entrypoint import draft_report, launch
-
     for name, setting in plan.choices.items():
         print(f"# {render.setting_line(name, setting)}")
     print(plan.command(), flush=True)
     if options.dry_run:
         return 0
+    from dsv4_serve.entrypoint import draft_report, launch
+
     if draft_report.has_draft_head(plan):
-        threading.Thread(target=_report_draft_head, args=(plan,), daemon=True).start()
+        say = lambda: print(f"dsv4: {draft_report.report(plan)}", file=sys.stderr, flush=True)  # noqa: E731
+        threading.Thread(target=say, daemon=True).start()  # beside the engine, and ends with it
     argv = [launch.vllm_program(os.environ), *plan.argv(secrets=True)[1:]]
     return launch.run(argv, {**os.environ, **plan.environment(secrets=True)})
-
-
-def _report_draft_head(plan: Plan) -> None:
-    """Runs beside the engine, and ends with it."""
-    from dsv4_serve.entrypoint import draft_report
-
-    print(f"dsv4: {draft_report.report(plan)}", file=sys.stderr, flush=True)
 
 
 def _explain(options: argparse.Namespace, plan: Plan) -> int:

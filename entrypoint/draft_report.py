@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
 
-from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan
 
 TOKENS = 32
 FLOOR = 0.10
@@ -27,6 +27,7 @@ PROMPTS = (
     "When water is heated to one hundred degrees at sea level, it",
 )
 
+_COUNTER = r"^vllm:spec_decode_num_{}_tokens_total(?:\{{.*\}})? (\S+)$"
 _UNANSWERED = (OSError, HTTPException)
 _http = urllib.request.build_opener(
     urllib.request.ProxyHandler({}),
@@ -36,22 +37,35 @@ _http = urllib.request.build_opener(
 
 def has_draft_head(plan: Plan) -> bool:
     """Tell whether a plan speculates with the model's own MTP head."""
-    return any(word.startswith("{") and '"method":"mtp"' in word for word in plan.argv())
+    said = {name: setting.value for name, setting in plan.flags.items()}
+    return said.get("speculative-config.method") in ("mtp", "deepseek_mtp") and said.get(DRAFT_TOKENS) != 0
 
 
 def report(plan: Plan) -> str:
     """Wait until the planned server answers, ask, and return one sentence; blocks for as long as loading takes."""
-    url = _url({name: setting.value for name, setting in plan.flags.items()})
-    key = plan.environment(secrets=True).get("VLLM_API_KEY", "")
+    flags = {name: setting.value for name, setting in plan.flags.items()}
+    url = _url(flags)
+    key = plan.environment(secrets=True).get("VLLM_API_KEY") or (flags.get("api-key") or [""])[0]
     try:
         _wait(url)
-        before = _counters(url, key)
+        model = json.loads(_request(f"{url}/v1/models", key))["data"][0]["id"]
+        before = draft_counters(_request(f"{url}/metrics", key))
         for prompt in PROMPTS:
-            _complete(url, key, prompt)
-        drafted, accepted = (after - was for after, was in zip(_counters(url, key), before, strict=True))
+            _complete(url, key, model, prompt)
+        now = draft_counters(_request(f"{url}/metrics", key))
+        drafted, accepted = (after - was for after, was in zip(now, before, strict=True))
     except (*_UNANSWERED, ValueError, LookupError) as error:
         return f"draft head: not measured ({error})."
     return sentence(drafted, accepted)
+
+
+def draft_counters(metrics: str) -> tuple[int, int]:
+    """Return draft tokens made and accepted since start, summed over labels, from Prometheus text; 0 when absent."""
+    drafted, accepted = (
+        sum(int(float(value)) for value in re.findall(_COUNTER.format(kind), metrics, re.MULTILINE))
+        for kind in ("draft", "accepted")
+    )
+    return drafted, accepted
 
 
 def sentence(drafted: int, accepted: int) -> str:
@@ -90,19 +104,6 @@ def _request(url: str, key: str, body: Mapping[str, object] | None = None) -> st
         return str(answer.read().decode())
 
 
-def _complete(url: str, key: str, prompt: str) -> None:
-    model = json.loads(_request(f"{url}/v1/models", key))["data"][0]["id"]
+def _complete(url: str, key: str, model: str, prompt: str) -> None:
     body = {"model": model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
     _request(f"{url}/v1/completions", key, body)
-
-
-def _counters(url: str, key: str) -> tuple[int, int]:
-    text = _request(f"{url}/metrics", key)
-    drafted, accepted = (
-        sum(
-            int(float(value))
-            for value in re.findall(rf"^vllm:spec_decode_num_{kind}_tokens_total(?:{{.*}})? (\S+)$", text, re.MULTILINE)
-        )
-        for kind in ("draft", "accepted")
-    )
-    return drafted, accepted

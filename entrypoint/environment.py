@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from dsv4_serve.entrypoint import flatten, known
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Setting
-from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.request import Layer, Request, agreed
 
 _FLAGS = {
     "TP": "tensor-parallel-size",
@@ -74,12 +74,7 @@ def _flags(given: Mapping[str, object]) -> dict[str, Setting]:
             continue
         origin, text = f"environment {name}", str(given[name]).strip()
         value = known.check_value(flag, text.replace(",", " ").split() if name == "SERVED_MODEL_NAME" else text, origin)
-        before = settings.get(flag)
-        if before and before.value != value:
-            raise ConfigError(
-                f"{before.origin} = {before.value} and {origin} = {value} contradict each other; keep one of the two."
-            )
-        settings[flag] = before or Setting(value, origin)
+        settings[flag] = agreed(flag, settings.get(flag), Setting(value, origin))
     return settings
 
 
@@ -104,7 +99,5 @@ def _key(given: Mapping[str, object]) -> dict[str, Setting]:
 def operator_layer(environ: Mapping[str, str], set_below: frozenset[str]) -> Layer:
     """Return the variables of the process environment that belong to the plan: VLLM_*, NCCL_*, and overridden ones."""
     named = {n: v for n, v in environ.items() if n.startswith(("VLLM_", "NCCL_")) or n in set_below}
-    checked = {
-        n: v for name, value in named.items() for n, v in flatten.variables({name: value}, "environment").items()
-    }
+    checked = flatten.variables(named, "environment")
     return Layer(env={name: Setting(value, f"environment {name}") for name, value in checked.items()})

@@ -16,10 +16,8 @@ def flags(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
     """Return checked settings for a table of vLLM's long flags; raise ConfigError for what vLLM would refuse."""
     settings: dict[str, Value] = {}
     for name, value in table.items():
-        flag = known.canonical_flag(name, origin)
-        if flag != name:
-            raise ConfigError(f"{origin}: write {flag} instead of {name}; keys are vLLM's long flags.")
-        settings.update(flag_settings(flag, value, origin))
+        known.check_long_flag(name, origin)
+        settings.update(flag_settings(name, value, origin))
     return settings
 
 

@@ -75,6 +75,13 @@ def canonical_flag(spelled: str, origin: str) -> str:
     raise ConfigError(f"{origin}: vLLM {VERSION} has no flag --{spelled}{nearest(spelled, facts()['flags'])}.")
 
 
+def check_long_flag(name: str, origin: str) -> None:
+    """Raise ConfigError for anything but a long flag of vLLM's, as sheets write them."""
+    flag = canonical_flag(name, origin)
+    if flag != name:
+        raise ConfigError(f"{origin}: write {flag} instead of {name}; keys are vLLM's long flags.")
+
+
 def flag_kind(name: str) -> Mapping[str, Any]:
     """Return what is known of a flag: type, nargs, choices, min, max."""
     kind: Mapping[str, Any] = facts()["flags"][name]

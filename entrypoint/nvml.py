@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dsv4_serve.entrypoint.choose import Found
 from dsv4_serve.entrypoint.errors import ConfigError, listed
-from dsv4_serve.entrypoint.sheets import Hardware, Sheet
+from dsv4_serve.entrypoint.sheets import Hardware, Library, Sheet
 
 _BY_HAND = "choose by hand: --hardware NAME (HARDWARE=NAME)"
 
@@ -34,6 +35,12 @@ def gpu_names(environ: Mapping[str, str], nvml: Any = None) -> list[str]:
     if not names:
         raise ConfigError(f"The driver shows no GPU to this process; pass GPUs to the container, or {_BY_HAND}.")
     return names
+
+
+def find(library: Library, environ: Mapping[str, str]) -> Found:
+    """Return the hardware that NVML shows, and how many GPUs; raise ConfigError when there is none that is known."""
+    names = gpu_names(environ)
+    return Found(match(names, library.every_hardware()).name, f"NVML: {len(names)} x {names[0]}", len(names))
 
 
 def match(names: list[str], library: Iterable[Sheet[Hardware]]) -> Sheet[Hardware]:

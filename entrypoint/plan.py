@@ -46,7 +46,7 @@ class Plan:
 
     def argv(self, *, secrets: bool = False) -> list[str]:
         """Return the command as a list of arguments; secret values only when asked for."""
-        values = {name: _shown(name, s.value, secrets) for name, s in self.flags.items() if s.value is not None}
+        values = {name: shown(name, s.value, secrets=secrets) for name, s in self.flags.items() if s.value is not None}
         if values.get(DRAFT_TOKENS) == 0:
             values = {name: value for name, value in values.items() if not name.startswith("speculative-config.")}
         argv = ["vllm", "serve"]
@@ -72,7 +72,7 @@ class Plan:
 
     def environment(self, *, secrets: bool = False) -> dict[str, str]:
         """Return the environment variables that the plan sets."""
-        return {name: str(_shown(name, s.value, secrets)) for name, s in sorted(self.env.items())}
+        return {name: str(shown(name, s.value, secrets=secrets)) for name, s in sorted(self.env.items())}
 
     def settings(self) -> dict[str, Setting]:
         """Return everything under one roof: choices first, then flags, then variables."""
@@ -82,9 +82,9 @@ class Plan:
         """Return one shell command, with its environment, that starts this server when pasted."""
         words = [f"{name}={_quoted_secret(name, value)}" for name, value in self.environment().items()]
         argv = self.argv()
-        head = shlex.join(argv[:3] if len(argv) > 2 and not argv[2].startswith("--") else argv[:2])
-        lines, rest = [*words, head], argv[len(shlex.split(head)) :]
-        for word in rest:
+        cut = next((number for number, word in enumerate(argv) if word.startswith("--")), len(argv))
+        lines = [*words, shlex.join(argv[:cut])]
+        for word in argv[cut:]:
             if word.startswith("--"):
                 lines.append(f"  {word}")
             else:
@@ -112,7 +112,8 @@ def nested(flat: Mapping[str, Value]) -> dict[str, Value]:
     return tree
 
 
-def _shown(name: str, value: Value, secrets: bool) -> Value:
+def shown(name: str, value: Value, *, secrets: bool = False) -> Value:
+    """Return a value as it may be printed: secrets are masked unless asked for."""
     return MASK if name in SECRETS and not secrets else value
 
 
@@ -122,7 +123,7 @@ def _quoted_secret(name: str, value: str) -> str:
 
 def _setting_json(name: str, setting: Setting) -> dict[str, Any]:
     return {
-        "value": _shown(name, setting.value, secrets=False),
+        "value": shown(name, setting.value),
         "origin": setting.origin,
-        "overridden": [{"value": _shown(name, s.value, secrets=False), "origin": s.origin} for s in setting.overridden],
+        "overridden": [{"value": shown(name, s.value), "origin": s.origin} for s in setting.overridden],
     }

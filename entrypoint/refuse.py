@@ -8,7 +8,6 @@ from typing import Any
 
 from dsv4_serve.entrypoint import fit, known
 from dsv4_serve.entrypoint.choose import Chosen
-from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Setting, nested
 from dsv4_serve.entrypoint.sheets import Base, Refuse, Sheet
 
@@ -58,11 +57,9 @@ def _rules(chosen: Chosen) -> Iterator[tuple[Sheet[Any], Refuse]]:
 def _check_names(rule: Refuse, origin: str) -> None:
     """Raise ConfigError for a condition on a name that vLLM does not have: it could never match."""
     for name, value in rule.flags.items():
-        flag = known.canonical_flag(name, origin)
-        if flag != name:
-            raise ConfigError(f"{origin}: write {flag} instead of {name}; keys are vLLM's long flags.")
+        known.check_long_flag(name, origin)
         for key in value if isinstance(value, dict) else ():
-            known.check_key(f"{flag}.{key}", origin)
+            known.check_key(f"{name}.{key}", origin)
     for name, value in rule.env.items():
         known.check_variable(name, str(value), origin)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dsv4_serve.entrypoint.plan import MASK, SECRETS, Plan, Setting, Value
+from dsv4_serve.entrypoint.plan import Plan, Setting, Value, shown
 
 
 def plan(resolved: Plan) -> str:
@@ -54,8 +54,7 @@ def _figure(measured: Mapping[str, str]) -> str:
 
 
 def _text(name: str, value: Value) -> str:
-    if name in SECRETS:
-        return MASK
+    value = shown(name, value)
     return value if isinstance(value, str) else json.dumps(value)
 
 

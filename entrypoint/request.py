@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Setting, shown
+
+
+def agreed(name: str, one: Setting | None, other: Setting) -> Setting:
+    """Return what two sources of one layer say of a setting; raise ConfigError, naming both, when they differ."""
+    if one is not None and one.value != other.value:
+        said = " and ".join(f"{setting.origin} = {shown(name, setting.value)}" for setting in (one, other))
+        raise ConfigError(f"{said} contradict each other; keep one of the two.")
+    return one or other
 
 
 @dataclass(frozen=True)

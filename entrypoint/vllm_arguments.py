@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dsv4_serve.entrypoint import flatten, known
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.plan import Setting, Value, nested
+from dsv4_serve.entrypoint.request import agreed
 
 _LEVEL = re.compile(r"^-O=?(?=\d)")  # -O3 and -O=3
 _REFUSED = {
@@ -33,11 +34,7 @@ def read(words: Sequence[str]) -> dict[str, Setting]:
             if before and known.shapes().get(name) == "repeated":
                 settings[name] = Setting([*before.value, *value], origin)
                 continue
-            if before and before.value != value:
-                raise ConfigError(
-                    f"{before.origin} {before.value} and {origin} {value} contradict each other; keep one of the two."
-                )
-            settings[name] = Setting(value, origin)
+            settings[name] = agreed(name, before, Setting(value, origin))
     return settings
 
 
@@ -50,13 +47,9 @@ def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     name, dotted, key = spelled.lstrip("-").partition(".")
     name = name.replace("_", "-") if spelled.startswith("--") else name
     origin = f"command line {spelled}"
-    if (
-        not glued
-        and not dotted
-        and name.startswith("no-")
-        and known.shapes().get(_positive(name, origin)) == "negatable"
-    ):
-        return spelled, _positive(name, origin), "", [False]
+    switch = name.removeprefix("no-")
+    if switch != name and not glued and not dotted and known.shapes().get(switch) == "negatable":
+        return spelled, switch, "", [False]
     flag = known.canonical_flag(name, origin)
     if flag in _REFUSED:
         raise ConfigError(f"{origin}: not taken here; {_REFUSED[flag]}.")
@@ -72,11 +65,6 @@ def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     if not values and kind.get("nargs") not in ("?", "*"):
         raise UsageError(f"{spelled} needs a value.")
     return spelled, flag, key, values
-
-
-def _positive(name: str, origin: str) -> str:
-    switch = name.removeprefix("no-")
-    return switch if switch in known.shapes() else known.canonical_flag(name, origin)
 
 
 def _is_flag(word: str) -> bool:

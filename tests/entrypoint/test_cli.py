@@ -160,6 +160,13 @@ def test_an_api_key_on_the_command_line_is_masked(dsv4: Run) -> None:
         assert "s3cret" not in dsv4(*words, "--hardware", "h200", "--api-key", "s3cret").stdout
 
 
+def test_two_keys_that_contradict_each_other_are_not_shown(dsv4: Run) -> None:
+    answer = dsv4("explain", "--hardware", "h200", "--api-key", "s3cret-a", "--api-key", "s3cret-b")
+    assert answer.returncode == 78
+    assert "contradict" in answer.stderr
+    assert "s3cret" not in answer.stderr
+
+
 def test_a_refusal_can_be_skipped_by_name_and_the_plan_records_it(dsv4: Run) -> None:
     words = ["--hardware", "rtx-pro-6000", "--model", "w4a16", "--moe-backend", "marlin"]
     refused = dsv4("explain", *words)

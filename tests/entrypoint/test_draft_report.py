@@ -45,17 +45,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def said(tmp_path: Path, accepted: int, *words: str) -> str:
-    """Run `dsv4 serve` over the stand-in until it has spoken of the draft head, or for a second."""
+def said(tmp_path: Path, accepted: int, *words: str, seconds: float = 30, key: str = "k") -> str:
+    """Run `dsv4 serve` over the stand-in until it has spoken of the draft head, or for some seconds."""
     engine = tmp_path / "vllm"
     engine.write_text(f"#!{sys.executable}\n{ENGINE}")
     engine.chmod(0o755)
-    env = {**os.environ, "DSV4_VLLM": str(engine), "HARDWARE": "h200", "VLLM_API_KEY": "k", "ACCEPTED": str(accepted)}
+    env = {
+        **os.environ,
+        "DSV4_VLLM": str(engine),
+        "HARDWARE": "h200",
+        "ACCEPTED": str(accepted),
+    } | ({"VLLM_API_KEY": key} if key else {})
     argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", "--port", str(free_port()), *words]
     log = tmp_path / "stderr"
     with log.open("wb") as out:
         ours = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=out)
-        deadline = time.monotonic() + (4 if words else 30)
+        deadline = time.monotonic() + seconds
         while "draft head" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.1)
         ours.send_signal(signal.SIGTERM)
@@ -72,7 +77,7 @@ def test_a_draft_head_that_drafts_noise_is_not_served_in_silence(tmp_path: Path)
 
 
 def test_without_a_draft_head_nothing_is_asked(tmp_path: Path) -> None:
-    assert "draft head" not in said(tmp_path, 18, "--speculative-config.num_speculative_tokens", "0")
+    assert "draft head" not in said(tmp_path, 18, "--speculative-config.num_speculative_tokens", "0", seconds=4)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +86,21 @@ def test_without_a_draft_head_nothing_is_asked(tmp_path: Path) -> None:
 )
 def test_counts_become_a_sentence(drafted: int, accepted: int, says: str) -> None:
     assert says in draft_report.sentence(drafted, accepted)
+
+
+DRAFTED = "vllm:spec_decode_num_draft_tokens_total"
+METRICS = f"""\
+# HELP {DRAFTED} Number of draft tokens.
+# TYPE {DRAFTED} counter
+{DRAFTED}{{engine="0",model_name="demo"}} 105.0
+{DRAFTED}{{engine="1",model_name="demo"}} 1.05e+02
+{DRAFTED.replace("_total", "_created")}{{engine="0",model_name="demo"}} 1.7e+09
+"""
+
+
+def test_a_counter_is_summed_over_its_labels_and_an_absent_one_is_zero() -> None:
+    assert draft_report.draft_counters(METRICS) == (210, 0)
+
+
+def test_a_key_of_the_command_line_is_used_too(tmp_path: Path) -> None:
+    assert "72 of 80" in said(tmp_path, 18, "--api-key", "k", key="")

@@ -1,4 +1,4 @@
-"""One server under test: started, asked, measured, ended. Standard library only."""
+"""One server under test: started, asked, measured, ended."""
 
 import json
 import os
@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dsv4_serve.entrypoint.draft_report import draft_counters
 
 TOKENS = 48
 PROMPT_LENGTHS = (5, 130, 600, 2300)
@@ -128,13 +130,5 @@ def _post(port: int, path: str, body: dict[str, Any], until: float) -> Any:
 
 def _counters(port: int, until: float) -> tuple[int, int]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_left(until)) as answer:
-        lines = answer.read().decode().splitlines()
-    drafted, accepted = (
-        sum(
-            float(line.rsplit(" ", 1)[1])
-            for line in lines
-            if line.startswith(f"vllm:spec_decode_num_{kind}_tokens_total")
-        )
-        for kind in ("draft", "accepted")
-    )
-    return int(drafted), int(accepted)
+        text = answer.read().decode()
+    return draft_counters(text)
