@@ -22,7 +22,7 @@ from dsv4_serve.demo.server import Server, draft_report, ended, open_port, servi
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return its status: 0 for the known answer, 1 for anything else, 130 for Ctrl-C before it."""
     options = parser().parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also where a background shell had SIGINT ignored
         signal.signal(number, interrupt)
     try:
         run(options)
