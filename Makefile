@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-ROOMS = entrypoint patcher demo
+ROOMS = entrypoint healthcheck patcher demo
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --no-deps
 COMPILE = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' --quiet --upgrade

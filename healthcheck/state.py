@@ -1,0 +1,125 @@
+"""
+What is known of one replica. The supervisor writes it and the health server reads it, in one event loop: no locks.
+
+Times are seconds of `time.monotonic()`; rates are bytes a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+PHASES = (
+    "held back",  # by the crash-loop breaker
+    "resolving",  # names into a plan
+    "checking",  # the doctor
+    "starting",  # Python and vLLM's imports
+    "connecting ranks",  # the first collective
+    "loading weights",
+    "compiling kernels",
+    "profiling",  # memory, to size the KV cache
+    "capturing graphs",
+    "warming up",  # vLLM's own warm-up, and the API server
+    "proving",  # a first generation, the MTP gate, the corruption canary
+    "ready",
+    "draining",
+    "ended",
+)
+
+Caches = Literal["cold", "warm", "unknown"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a proof found: `problem` is empty when it passed, `detail` is one line with the figures."""
+
+    detail: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Draft tokens of one measurement, and the share of them that was accepted."""
+
+    drafted: int
+    accepted: int
+
+    @property
+    def ratio(self) -> float | None:
+        """Accepted / drafted; None when nothing was drafted."""
+        return self.accepted / self.drafted if self.drafted else None
+
+
+@dataclass
+class Health:
+    """One replica, from the first second of its supervisor to the last."""
+
+    started: float = field(default_factory=time.monotonic)
+
+    phase: str = "resolving"
+    phase_began: float = field(default_factory=time.monotonic)
+    phase_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds spent in each phase that is over."""
+    percent: float | None = None
+    """How much of the weights is loaded, 0 to 100."""
+    rate: float | None = None
+    detail: str = ""
+    """What the phase is at, in a few words: `shard 3 of 35`, `shapes 120 of 790`."""
+    stalled: str = ""
+    """Why the start counts as stalled."""
+    caches: Caches = "unknown"
+
+    engine: int | None = None
+    """Process id of vLLM; None when there is none."""
+    generated_after: float | None = None
+    """Seconds from start to the first real generation; None before it."""
+    ready_after: float | None = None
+    """Seconds from start to ready; None before it."""
+
+    gate: Finding | None = None
+    gate_acceptance: Acceptance | None = None
+    floor: float | None = None
+    degraded: bool = False
+    """Whether the engine was restarted without its draft head because the gate failed."""
+    corruption: Finding | None = None
+    live_acceptance: Acceptance | None = None
+    """Draft tokens of live traffic in the sliding window."""
+    below_floor: bool = False
+    """Whether live traffic has been below the floor for a whole window."""
+
+    progressed: float = field(default_factory=time.monotonic)
+    """When the engine last showed a sign of progress, or had nothing to do."""
+    busy: bool = False
+    """Whether the engine has work: requests of users, or a canary."""
+    ready_grace: float = 10.0
+    live_grace: float = 120.0
+    """Seconds without progress, while busy, after which the replica is not ready, and not live."""
+
+    draining: bool = False
+    ended: str = ""
+    """Why the replica ended, or is about to."""
+
+    starts: int = 1
+    """Starts of this plan in the run directory's record, this one included."""
+    held_until: float | None = None
+    """When the crash-loop breaker lets the next start go on."""
+
+    key: str = ""
+    """The bearer key; empty when none is set."""
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """What `/plan` answers: the plan with masked secrets, the patch report, versions."""
+
+    def enter(self, phase: str, now: float | None = None) -> None:
+        """Go to another phase; the time spent in the last one is kept, and its progress forgotten."""
+        if phase == self.phase:
+            return
+        now = time.monotonic() if now is None else now
+        self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self.phase_began
+        self.phase, self.phase_began = phase, now
+        self.percent, self.rate, self.detail = None, None, ""
+
+    def idle_for(self, now: float) -> float:
+        """Seconds without progress while there is work; 0 when there is none."""
+        return max(0.0, now - self.progressed) if self.busy else 0.0
