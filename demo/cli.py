@@ -16,7 +16,7 @@ from types import FrameType
 from dsv4_serve.demo.errors import DemoError
 from dsv4_serve.demo.exhibits import EXHIBITS, Exhibit
 from dsv4_serve.demo.question import Answer
-from dsv4_serve.demo.server import Server, draft_report, ended, open_port, serving, startup
+from dsv4_serve.demo.server import Server, ended, open_port, said, serving, startup
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,8 +81,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"server      {settings} dsv4 serve\nlog         {log}", flush=True)
     with serving(options.profile, exhibit.checkpoint, port, log, exhibit.vllm) as server:
         load(server, options.limit)
-        if exhibit.has_draft_head:
-            print(f"{draft_report(server, options.limit)}\n", flush=True)
+        print("\n".join(said(server)), end="\n\n", flush=True)
         exhibit.ask(server)  # the first request also warms the engine up
         show(exhibit, exhibit.ask(server))
         if not options.check:

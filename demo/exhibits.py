@@ -18,8 +18,7 @@ class Exhibit:
     """
     One checkpoint, its question and its known answer.
 
-    `acceptance` is the least share of draft tokens that has to be accepted; `vllm` goes first on PYTHONPATH;
-    `has_draft_head` says that `dsv4 serve` will report on it before the server is left alone.
+    `acceptance` is the least share of draft tokens that has to be accepted; `vllm` goes first on PYTHONPATH.
     """
 
     checkpoint: Path
@@ -28,7 +27,6 @@ class Exhibit:
     ask: Callable[[Server], Answer]
     acceptance: float
     vllm: Path | None = None
-    has_draft_head: bool = False
 
 
 def tiny_llama(folder: Path) -> Exhibit:
@@ -55,7 +53,6 @@ def tiny_deepseek_v4(folder: Path) -> Exhibit:
         ask=lambda server: complete(server, prompt, max_tokens=V4_TOKENS),
         acceptance=0.99,
         vllm=patched_vllm(folder),
-        has_draft_head=True,
     )
 
 

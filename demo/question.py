@@ -8,7 +8,7 @@ from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
 from dsv4_serve.demo.errors import DemoError
 from dsv4_serve.demo.server import Server
-from dsv4_serve.entrypoint.draft_report import draft_counters
+from dsv4_serve.healthcheck import counters
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def complete(server: Server, prompt: list[int], max_tokens: int) -> Answer:
 
 def _measured(server: Server, request: Callable[[OpenAI, str], tuple[str, int]]) -> Answer:
     """Send one request for the first served model, and read time and draft counters around it."""
-    before = server.get("/metrics")
+    before = counters.read(server.get("/metrics"))
     began = time.monotonic()
     try:
         with OpenAI(
@@ -73,6 +73,5 @@ def _measured(server: Server, request: Callable[[OpenAI, str], tuple[str, int]])
     except OpenAIError as error:
         raise DemoError(f"the server failed the question: {error}; its log is {server.log}") from error
     seconds = time.monotonic() - began
-    after = server.get("/metrics")
-    drafted, accepted = (now - was for now, was in zip(draft_counters(after), draft_counters(before), strict=True))
-    return Answer(text, tokens, seconds, drafted, accepted)
+    after = counters.read(server.get("/metrics"))
+    return Answer(text, tokens, seconds, after.drafted - before.drafted, after.accepted - before.accepted)

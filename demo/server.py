@@ -1,5 +1,6 @@
 """Start `dsv4 serve` as anyone would, watch it load, and leave no process behind."""
 
+import json
 import os
 import re
 import socket
@@ -20,18 +21,7 @@ from dsv4_serve.entrypoint import environment
 HOST = "127.0.0.1"
 STOP_SECONDS = 30.0
 LOG_TAIL = 1 << 20  # bytes
-LOG_PREFIX = re.compile(r"^\(\w[\w-]* pid=\d+\) (?:[A-Z]+ [\d-]+ [\d:]+ \[[^]]+\] )?")
-DRAFT_REPORT = re.compile(r"^dsv4: (draft head: .+)$", re.MULTILINE)
-CAUSE = re.compile(r"^(?:dsv4: |[\w.]*(?:Error|Exception): ).+")
-
-# What vLLM 0.32.0 logs when a phase begins, in order; before the first one it is importing.
-PHASES = (
-    ("non-default args", "starting the engine"),
-    ("Initializing a V1 LLM engine", "starting the worker"),
-    ("Starting to load model", "loading the weights"),
-    ("KV cache size", "making the KV cache"),
-    ("Starting vLLM server", "opening the API"),
-)
+SAID = re.compile(r"^dsv4: (?!health on port)(.+)$", re.MULTILINE)
 
 # A proxy in the environment is not asked for an address on this machine.
 _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -43,6 +33,7 @@ class Server:
 
     process: subprocess.Popen[bytes]
     port: int
+    health_port: int
     log: Path
 
     @property
@@ -52,8 +43,16 @@ class Server:
 
     def get(self, path: str) -> str:
         """Return the body of a GET; raise OSError when there is no answer in 10 seconds."""
-        with _http.open(self.url + path, timeout=10) as response:
-            return str(response.read().decode())
+        return _get(self.url + path)
+
+    def health(self, path: str) -> str:
+        """Return the body of a GET to its health server; raise OSError for no answer, or another status than 200."""
+        return _get(f"http://{HOST}:{self.health_port}{path}")
+
+
+def _get(url: str) -> str:
+    with _http.open(url, timeout=10) as response:
+        return str(response.read().decode())
 
 
 def open_port(wanted: int) -> int:
@@ -76,17 +75,20 @@ def serving(profile: str, model: Path, port: int, log: Path, vllm: Path | None =
     """
     others = {*environment.Variables.model_fields, "VLLM_API_KEY"}
     inherited = {name: value for name, value in os.environ.items() if name not in others}
+    health_port = open_port(port + 1 if port < 65535 else 0)
+    settings = {"PROFILE": profile, "MODEL": str(model), "PORT": str(port)}
+    settings |= {"DSV4_HEALTH_HOST": HOST, "DSV4_HEALTH_PORT": str(health_port)}
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "dsv4_serve.entrypoint", "serve"],
-            env={**inherited, **_first_on_path(vllm), "PROFILE": profile, "MODEL": str(model), "PORT": str(port)},
+            env={**inherited, **_first_on_path(vllm), **settings},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
         )
     try:
-        yield Server(process, port, log)
+        yield Server(process, port, health_port, log)
     finally:
         stop(process)
 
@@ -123,46 +125,48 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def startup(server: Server, limit: float, pause: float = 5.0) -> Iterator[tuple[float, str]]:
     """
-    Yield seconds so far and the phase, every `pause` seconds, until the server is healthy.
+    Yield seconds so far and the phase, every `pause` seconds, until the server may get traffic.
 
-    Raise DemoError when it ends instead, or is not healthy after `limit` seconds.
+    Raise DemoError when it ends instead, or is not ready after `limit` seconds.
     """
     began = shown = time.monotonic()
-    while not is_healthy(server):
+    while not is_ready(server):
         now = time.monotonic()
         if server.process.poll() is not None:
             raise DemoError(ended(server))
         if now - began > limit:
-            reached = phase(tail(server.log))
-            raise DemoError(f"the server is not ready after {limit:.0f} s (it is {reached}); its log is {server.log}")
+            raise DemoError(f"the server is not ready after {limit:.0f} s (it is {phase(server)}); its log is {server.log}")
         if now - shown >= pause:
             shown = now
-            yield now - began, phase(tail(server.log))
+            yield now - began, phase(server)
         time.sleep(0.2)
 
 
-def draft_report(server: Server, limit: float, pause: float = 0.2) -> str:
-    """Wait for what `dsv4 serve` says of the draft head; raise DemoError when it says nothing for `limit` seconds."""
-    until = time.monotonic() + limit
-    while time.monotonic() < until:
-        if found := DRAFT_REPORT.search(tail(server.log)):
-            return found[1]
-        time.sleep(pause)
-    raise DemoError(f"`dsv4 serve` said nothing of the draft head in {limit:.0f} s; its log is {server.log}")
-
-
-def is_healthy(server: Server) -> bool:
-    """Tell whether GET /health answers 200."""
+def is_ready(server: Server) -> bool:
+    """Tell whether GET /readyz of its health server answers 200."""
     try:
-        server.get("/health")
+        server.health("/readyz")
     except OSError:
         return False
     return True
 
 
+def phase(server: Server) -> str:
+    """Name the phase of its start."""
+    try:
+        return str(json.loads(server.health("/startupz/progress?format=json"))["phase"])
+    except (OSError, ValueError, LookupError):
+        return "resolving"
+
+
+def said(server: Server) -> list[str]:
+    """Return what `dsv4 serve` itself has said so far."""
+    return SAID.findall(tail(server.log))
+
+
 def ended(server: Server) -> str:
-    """Say how a server ended that should still be there, and the first cause that its log gives."""
-    reason = cause(tail(server.log))
+    """Say how a server ended that should still be there."""
+    reason = (said(server) or ["it said nothing"])[-1]
     return f"the server ended with status {server.process.returncode}: {reason}; its log is {server.log}"
 
 
@@ -171,14 +175,3 @@ def tail(log: Path) -> str:
     with log.open("rb") as opened:
         opened.seek(max(0, log.stat().st_size - LOG_TAIL))
         return opened.read().decode(errors="replace")
-
-
-def phase(log: str) -> str:
-    """Name the last of PHASES that a log has reached."""
-    return next((name for mark, name in reversed(PHASES) if mark in log), "importing vLLM")
-
-
-def cause(log: str) -> str:
-    """Return the first error that a log names, else its last line."""
-    lines = [LOG_PREFIX.sub("", line) for line in log.splitlines() if line.strip()]
-    return next((line for line in lines if CAUSE.match(line)), lines[-1].strip() if lines else "it said nothing")

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -15,7 +14,7 @@ from dsv4_serve.entrypoint import render
 from dsv4_serve.entrypoint.errors import NotFound, UsageError, UserError, nearest
 from dsv4_serve.entrypoint.plan import Plan, Setting
 
-COMMANDS = ("serve", "explain", "profiles", "patch")
+COMMANDS = ("serve", "explain", "profiles", "patch", "probe")
 _TP = "tensor-parallel-size"
 
 
@@ -46,6 +45,12 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0].startswith("-"):
         words.insert(0, "serve")
+    if words[0] == "probe":
+        from dsv4_serve.healthcheck.probe import probe
+
+        status, text = probe(words[1:])
+        print(text, file=sys.stderr if status else sys.stdout)
+        return status
     if words[0] == "patch":
         from dsv4_serve.patcher.cli import main as patch
 
@@ -57,8 +62,7 @@ def _dispatch(words: list[str]) -> int:
     flags += words[cut + 1 :]
     if words[0] == "profiles":
         return _profiles(options, flags)
-    plan = _plan(options, flags)
-    return _explain(options, plan) if words[0] == "explain" else _serve(options, plan)
+    return _explain(options, _plan(options, flags)) if words[0] == "explain" else _serve(options, flags)
 
 
 def _run_other(words: list[str]) -> int:
@@ -72,13 +76,14 @@ def _run_other(words: list[str]) -> int:
 
 def _plan(options: argparse.Namespace, words: list[str]) -> Plan:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
-    from dsv4_serve.entrypoint import environment, known, nvml, vllm_arguments
+    from dsv4_serve.entrypoint import environment, known, nvml, supervision, vllm_arguments
     from dsv4_serve.entrypoint.choose import choose
     from dsv4_serve.entrypoint.request import Layer, agreed
     from dsv4_serve.entrypoint.resolve import resolve
     from dsv4_serve.entrypoint.sheets import Library
 
     request = environment.read()
+    watched, words = supervision.from_command_line(words)
     flags = vllm_arguments.read(words)
     choices = {
         name: Setting(getattr(options, name), f"command line --{name}")
@@ -94,25 +99,40 @@ def _plan(options: argparse.Namespace, words: list[str]) -> Plan:
         request,
         choices={**request.choices, **choices},
         skip=(*request.skip, *options.skip),
-        command_line=Layer(flags),
+        command_line=Layer(flags, supervision=watched),
     )
     library = Library(environment.folders())
     return resolve(choose(library, request, lambda: nvml.find(library, os.environ)), request)
 
 
-def _serve(options: argparse.Namespace, plan: Plan) -> int:
+def _serve(options: argparse.Namespace, words: list[str]) -> int:
+    """Show the plan, and unless this is a dry run own vLLM until it ends."""
+    if options.dry_run:
+        _show(_plan(options, words))
+        return 0
+    from dsv4_serve.entrypoint import about, environment, launch, record, supervise
+
+    variables = environment.variables()
+    return supervise.run(
+        supervise.Surroundings(
+            environ={**os.environ, "DSV4_VLLM": launch.vllm_program(os.environ)},
+            health_host=variables.DSV4_HEALTH_HOST,
+            health_port=variables.DSV4_HEALTH_PORT,
+            run_folder=variables.DSV4_RUN_DIR or record.default_folder(variables.DSV4_HEALTH_PORT),
+            termination_log=variables.DSV4_TERMINATION_LOG,
+            prepare=lambda: _plan(options, words),
+            describe=about.replica,
+            show=_show,
+            say=lambda text: print(f"dsv4: {text}", file=sys.stderr, flush=True),
+            interactive=sys.stderr.isatty(),
+        )
+    )
+
+
+def _show(plan: Plan) -> None:
     for name, setting in plan.choices.items():
         print(f"# {render.setting_line(name, setting)}")
     print(plan.command(), flush=True)
-    if options.dry_run:
-        return 0
-    from dsv4_serve.entrypoint import draft_report, launch
-
-    if draft_report.has_draft_head(plan):
-        say = lambda: print(f"dsv4: {draft_report.report(plan)}", file=sys.stderr, flush=True)  # noqa: E731
-        threading.Thread(target=say, daemon=True).start()  # beside the engine, and ends with it
-    argv = [launch.vllm_program(os.environ), *plan.argv(secrets=True)[1:]]
-    return launch.run(argv, {**os.environ, **plan.environment(secrets=True)})
 
 
 def _explain(options: argparse.Namespace, plan: Plan) -> int:
@@ -150,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="every setting, and where it came from", allow_abbrev=False)
     listing = commands.add_parser("profiles", help="the profiles, and what was measured", allow_abbrev=False)
     commands.add_parser("patch", help="the patch series: status, apply, verify", add_help=False)
+    commands.add_parser("probe", help="ask a running replica: startup, live or ready", add_help=False)
     for command in (serve, explain):
         command.epilog = "Every other flag is vLLM's own, before or after `--`."
         command.add_argument("--profile", metavar="P", help="a way to serve, from `dsv4 profiles` (PROFILE)")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from dsv4_serve.entrypoint import flatten, known
+from dsv4_serve.entrypoint import flatten, known, supervision
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Setting
 from dsv4_serve.entrypoint.request import Layer, Request, agreed
@@ -47,24 +49,40 @@ class Variables(BaseSettings):
     DSV4_PROFILES: str | None = None  # folders of profiles, separated by colons
     DSV4_NCCL: str | None = None  # a named set of nccl/
     DSV4_SKIP: str | None = None  # names of refusals to skip, separated by commas
+    DSV4_VLLM: str | None = None  # the vLLM to start, else the one beside this command, else the one on PATH
+    DSV4_HEALTH_HOST: str = "0.0.0.0"  # noqa: S104 - balancers ask from outside; no prompt or key is ever answered
+    DSV4_HEALTH_PORT: Annotated[int, Field(ge=0, le=65535)] = 8001  # 0 takes a free one
+    DSV4_RUN_DIR: Path | None = None  # what has to outlive a restart: the record of failures, the plan, stacks
+    DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")
 
 
 def read() -> Request:
     """Return the request that the environment makes."""
-    given = {name: value for name, value in Variables().model_dump().items() if value is not None}
+    given = {name: value for name, value in variables().model_dump().items() if value is not None}
     choices = {
         key: Setting(str(given[name]), f"environment {name}")
         for key, name in (("profile", "PROFILE"), ("model", "MODEL"), ("hardware", "HARDWARE"), ("nccl", "DSV4_NCCL"))
         if name in given
     }
-    layer = Layer(_flags(given), _key(given))
+    layer = Layer(_flags(given), _key(given), supervision.from_environment(os.environ))
     skip = tuple(part.strip() for part in given.get("DSV4_SKIP", "").split(",") if part.strip())
     return Request(choices, skip=skip, environment=layer, operator=dict(os.environ))
 
 
+def variables() -> Variables:
+    """Return our variables; raise ConfigError for one that is not of its kind."""
+    try:
+        return Variables()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(
+            f"environment {first['loc'][0]} = {first['input']!r} is not valid: {first['msg'].lower()}."
+        ) from None
+
+
 def folders() -> list[Path]:
     """Return the folders that DSV4_PROFILES names."""
-    return [Path(part) for part in (Variables().DSV4_PROFILES or "").split(":") if part]
+    return [Path(part) for part in (variables().DSV4_PROFILES or "").split(":") if part]
 
 
 def _flags(given: Mapping[str, object]) -> dict[str, Setting]:

@@ -24,6 +24,12 @@ class ConfigError(UserError):
     exit_status = 78
 
 
+class HostError(UserError):
+    """This host cannot do it as it is: a port is held, a disk is full, a folder cannot be written (EX_UNAVAILABLE)."""
+
+    exit_status = 69
+
+
 class NotExecutable(UserError):
     """The command was found and cannot be executed."""
 

@@ -17,6 +17,7 @@ Value = Any  # what TOML and JSON can say: str, int, float, bool, list, and tabl
 
 DRAFT_TOKENS = "speculative-config.num_speculative_tokens"
 MASK = "***"
+DEFAULT = "default of dsv4"
 SECRETS = frozenset({"api-key", "VLLM_API_KEY", "HF_TOKEN"})
 
 
@@ -35,7 +36,7 @@ class Plan:
     One server, resolved.
 
     `choices` are names that were chosen (profile, model, hardware), `flags` become arguments,
-    `env` becomes environment variables.
+    `env` becomes environment variables, `supervision` is what our supervisor goes by (gate.*, supervise.*).
     """
 
     choices: Mapping[str, Setting]
@@ -43,6 +44,7 @@ class Plan:
     env: Mapping[str, Setting]
     shapes: Mapping[str, str] = field(default_factory=dict)
     """How a flag is written when not as `--flag VALUE` (JSON for lists and tables): see `known.shapes`."""
+    supervision: Mapping[str, Setting] = field(default_factory=dict)
 
     def argv(self, *, secrets: bool = False) -> list[str]:
         """Return the command as a list of arguments; secret values only when asked for."""
@@ -75,8 +77,9 @@ class Plan:
         return {name: str(shown(name, s.value, secrets=secrets)) for name, s in sorted(self.env.items())}
 
     def settings(self) -> dict[str, Setting]:
-        """Return everything under one roof: choices first, then flags, then variables."""
-        return {**self.choices, **dict(sorted(self.flags.items())), **dict(sorted(self.env.items()))}
+        """Return everything under one roof: choices first, then flags, variables, and what the supervisor goes by."""
+        rest = (self.flags, self.env, self.supervision)
+        return {**self.choices, **{name: part[name] for part in rest for name in sorted(part)}}
 
     def command(self) -> str:
         """Return one shell command, with its environment, that starts this server when pasted."""

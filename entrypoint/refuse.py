@@ -8,6 +8,7 @@ from typing import Any
 
 from dsv4_serve.entrypoint import fit, known
 from dsv4_serve.entrypoint.choose import Chosen
+from dsv4_serve.entrypoint.doctor import memory
 from dsv4_serve.entrypoint.plan import Setting, nested
 from dsv4_serve.entrypoint.sheets import Base, Refuse, Sheet
 
@@ -87,37 +88,8 @@ def _holds(tree: Mapping[str, Any], name: str, wanted: Any) -> bool:
 
 
 def _memory(chosen: Chosen, flags: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
-    memory, total = chosen.hardware.get("memory_gib"), chosen.weights_gib
-    size, utilization = chosen.tensor_parallel_size, _number(flags, "gpu-memory-utilization")
-    if not memory or not total or not utilization:
-        return
-    weights = fit.weights_gib(total, min(chosen.model.get("replicated_gib"), total), size)
-    left = fit.cache_gib(memory, utilization, weights)
-    at = f"{chosen.model.name} at tensor-parallel-size {size} takes {weights:.1f} GiB a GPU"
-    if left <= 0:
-        sentence = (
-            f"{at}, and {chosen.hardware.name} gives {memory * utilization - fit.OVERHEAD_GIB:.1f}"
-            f" ({memory} x gpu-memory-utilization {utilization}, less {fit.OVERHEAD_GIB});"
-            f" raise --tp, or choose a smaller --model."
-        )
-        yield "weights", sentence
-        return
-    block, context = chosen.model.get("kv_block_bytes"), _number(flags, "max-model-len")
-    tokens = _number(flags, "max-num-batched-tokens")
-    if not block or not tokens or context <= 0:
-        return
-    asynchronous = "async-scheduling" not in flags or flags["async-scheduling"].value is not False
-    need = fit.request_gib(int(context), int(tokens), block, asynchronous=asynchronous)
-    if need > left:
-        sentence = (
-            f"{at}, which leaves {left:.1f} GiB for the KV cache, and one request of {context:.0f} tokens needs"
-            f" {need:.1f} at max-num-batched-tokens {tokens:.0f}; lower max-num-batched-tokens first, then"
-            f" max-model-len, or choose a smaller --model."
-        )
-        yield "kv-cache", sentence
-
-
-def _number(flags: Mapping[str, Setting], name: str) -> float:
-    """Return a flag's number; 0 where it is absent, or left to vLLM (`auto`)."""
-    value = flags[name].value if name in flags else 0
-    return value if isinstance(value, (int, float)) else 0
+    facts = fit.memory(chosen, flags)
+    for name, problem in memory.problems(facts) if facts else ():
+        if problem.fatal:
+            at = f"{chosen.model.name} on {chosen.hardware.name}"
+            yield name, f"{at}: {problem.seen}; needed: {problem.needed}; {problem.fix}."

@@ -6,19 +6,26 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dsv4_serve.entrypoint.plan import Plan, Setting, Value, shown
+from dsv4_serve.entrypoint.plan import DEFAULT, Plan, Setting, Value, shown
 
 
 def plan(resolved: Plan) -> str:
     """Return every setting with its value and origin, what it replaced beneath, and the command last."""
     rows: list[tuple[str, str, str]] = []
-    for title, settings in (("", resolved.choices), ("flags", resolved.flags), ("environment", resolved.env)):
+    for title, settings in _parts(resolved):
         if title and settings:
             rows += [("", "", ""), (title, "", "")]
         for name, setting in settings.items() if not title else sorted(settings.items()):
             rows.append((name, _text(name, setting.value), setting.origin))
             rows += [("", _text(name, s.value), f"overridden: {s.origin}") for s in setting.overridden]
     return f"{table(rows)}\n\n{resolved.command()}"
+
+
+def _parts(resolved: Plan) -> list[tuple[str, Mapping[str, Setting]]]:
+    """Return the parts of a plan by title; of what the supervisor goes by, only what differs from the defaults."""
+    changed = {name: s for name, s in resolved.supervision.items() if s.origin != DEFAULT}
+    parts = {"": resolved.choices, "flags": resolved.flags, "environment": resolved.env, "supervision": changed}
+    return list(parts.items())
 
 
 def profiles(entries: Iterable[Mapping[str, Any]]) -> str:

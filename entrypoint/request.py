@@ -23,6 +23,7 @@ class Layer:
 
     flags: Mapping[str, Setting] = field(default_factory=dict)
     env: Mapping[str, Setting] = field(default_factory=dict)
+    supervision: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dsv4_serve.entrypoint import flatten, known
+from dsv4_serve.entrypoint import flatten, known, supervision
 from dsv4_serve.entrypoint.choose import Chosen
 from dsv4_serve.entrypoint.environment import operator_layer
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.plan import Plan, Setting, Value
 from dsv4_serve.entrypoint.refuse import refusals, skippable
 from dsv4_serve.entrypoint.request import Layer, Request
-from dsv4_serve.entrypoint.sheets import Base, Sheet
+from dsv4_serve.entrypoint.sheets import Base, Sheet, When
 
 
 def resolve(chosen: Chosen, request: Request) -> Plan:
     """Return the plan; raise ConfigError for a combination that is known to fail, unless it is skipped by name."""
     flags: dict[str, Setting] = {}
     env: dict[str, Setting] = {}
+    watched = supervision.defaults()
     for layer in layers(chosen, request):
         merge(flags, layer.flags)
         merge(env, layer.env)
+        merge(watched, layer.supervision)
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     if "api-key" in flags and "VLLM_API_KEY" in env:
         raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")
@@ -43,7 +45,7 @@ def resolve(chosen: Chosen, request: Request) -> Plan:
         raise ConfigError(
             f"Model {chosen.model.name} has no repository; give its folder: --model {chosen.model.name}=FOLDER."
         )
-    return Plan(choices, flags, env, known.shapes())
+    return Plan(choices, flags, env, known.shapes(), watched)
 
 
 def layers(chosen: Chosen, request: Request) -> Iterator[Layer]:
@@ -65,20 +67,26 @@ def _sheet_layers(chosen: Chosen, sheet: Sheet[Any]) -> Iterator[Layer]:
     names = chosen.names()
     link: Sheet[Base]
     for link in sheet.chain():
-        yield _layer(link.own.flags, link.own.env, link.file)
+        yield _layer(link.own, link.file)
         for when in link.own.when:
             given = when.given()
             label = ", ".join(f"{key} = {'|'.join(map(str, allowed))}" for key, allowed in given.items())
-            layer = _layer(when.flags, when.env, f"{link.file} [[when]] {label}")  # checked, whether it applies or not
+            layer = _layer(when, f"{link.file} [[when]] {label}")  # checked, whether it applies or not
             if all(names[key] in allowed for key, allowed in given.items()):
                 yield layer
 
 
-def _layer(flags: Mapping[str, Any], env: Mapping[str, Any], label: str) -> Layer:
+def _layer(own: Base | When, label: str) -> Layer:
+    watched = supervision.settings({"gate": own.gate, "supervise": own.supervise}, label)
     return Layer(
-        {name: Setting(value, f"{label} [flags]") for name, value in flatten.flags(flags, f"{label} [flags]").items()},
-        {name: Setting(value, f"{label} [env]") for name, value in flatten.variables(env, f"{label} [env]").items()},
+        _named(flatten.flags(own.flags, f"{label} [flags]"), f"{label} [flags]"),
+        _named(flatten.variables(own.env, f"{label} [env]"), f"{label} [env]"),
+        {name: Setting(value, f"{label} [{name.partition('.')[0]}]") for name, value in watched.items()},
     )
+
+
+def _named(values: Mapping[str, Value], origin: str) -> dict[str, Setting]:
+    return {name: Setting(value, origin) for name, value in values.items()}
 
 
 def merge(into: dict[str, Setting], above: Mapping[str, Setting]) -> None:

@@ -54,6 +54,8 @@ class When(Conditions):
 
     flags: dict[str, Any] = {}
     env: Variables = {}
+    gate: dict[str, Any] = {}
+    supervise: dict[str, Any] = {}
 
 
 class Refuse(Conditions):
@@ -96,6 +98,8 @@ class Base(_Table):
     extends: str = ""
     flags: dict[str, Any] = {}
     env: Variables = {}
+    gate: dict[str, Any] = {}
+    supervise: dict[str, Any] = {}
     when: list[When] = []
     refuse: list[Refuse] = []
 

@@ -1,7 +1,8 @@
 """
 What is known of one replica. The supervisor writes it and the health server reads it, in one event loop: no locks.
 
-Times are seconds of `time.monotonic()`; rates are bytes a second.
+Times are seconds of `time.monotonic()`; rates are bytes a second. The probes are open, so every text in here but
+`key` and `plan` is read by anyone: it never quotes a prompt, a key, the path of a secret, or a line of vLLM's log.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Finding:
 
     detail: str
     problem: str = ""
+    warning: str = ""
+    """What is wrong although it passed: shown by every probe, keeps no traffic away."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Health:
     """What the phase is at, in a few words: `shard 3 of 35`, `shapes 120 of 790`."""
     stalled: str = ""
     """Why the start counts as stalled."""
+    stall_limit: float | None = None
+    """Seconds that this phase may go on without progress; None where nothing limits it."""
     caches: Caches = "unknown"
 
     engine: int | None = None
@@ -118,7 +123,12 @@ class Health:
         now = time.monotonic() if now is None else now
         self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self.phase_began
         self.phase, self.phase_began = phase, now
-        self.percent, self.rate, self.detail = None, None, ""
+        self.percent, self.rate, self.detail, self.stall_limit = None, None, "", None
+
+    def seconds(self, now: float) -> dict[str, float]:
+        """Return the seconds spent in each phase so far, the present one included."""
+        spent = self.phase_seconds.get(self.phase, 0.0) + now - self.phase_began
+        return {**self.phase_seconds, self.phase: spent}
 
     def idle_for(self, now: float) -> float:
         """Seconds without progress while there is work; 0 when there is none."""

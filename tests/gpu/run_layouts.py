@@ -24,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from served import PROMPT_LENGTHS, TOKENS, Ended, ask, server, wait_until_ready
+from served import HEALTH, PROMPT_LENGTHS, TOKENS, Ended, ask, server, wait_until_ready
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
 
@@ -75,6 +75,10 @@ class Runner:
                 self.answers[name] = write(path, job.layout, TINY if self.options.tiny else FLASH, job.mtp)
         return path, self.answers[name]
 
+    def ready_url(self, job: Job, port: int) -> str:
+        ours = not job.stock and "{name}" in self.options.serve_cmd
+        return f"http://127.0.0.1:{port + HEALTH}/readyz" if ours else f"http://127.0.0.1:{port}/health"
+
     def run(self, job: Job, slot: int) -> Receipt:
         log = Path(self.options.out) / f"{job.name}-tp{job.tp}.log"
         started = time.monotonic()
@@ -88,7 +92,7 @@ class Runner:
         argv = command(self.options.stock_cmd if job.stock else self.options.serve_cmd, job, path)
         try:
             with server(argv, tp=job.tp, port=port, devices=devices, log=log) as process:
-                wait_until_ready(process, port, until)
+                wait_until_ready(process, self.ready_url(job, port), until)
                 receipt["boot_seconds"] = round(time.monotonic() - started, 1)
                 counts = ask(port, prompts, expected, until)
         except (Ended, OSError) as error:

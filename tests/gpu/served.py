@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint.draft_report import draft_counters
+from dsv4_serve.healthcheck import counters
 
 TOKENS = 48
+HEALTH = 500
+"""The health port of the product is so much higher than the server's."""
 PROMPT_LENGTHS = (5, 130, 600, 2300)
 FLAGS = [
     "--enforce-eager",
@@ -62,7 +64,9 @@ def server(argv: list[str], *, tp: int, port: int, devices: str, log: Path) -> I
     Its output goes to `log`.
     """
     flags = [*FLAGS, "--tensor-parallel-size", str(tp), "--port", str(port), "--speculative-config", SPECULATIVE]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": devices}
+    ours = {"DSV4_HEALTH_PORT": str(port + HEALTH), "DSV4_RUN_DIR": str(log.with_suffix(".run"))}
+    warned = {"DSV4_GATE_BELOW_FLOOR": "warn"}  # a scrambled draft head is to be served here, and counted
+    environment = os.environ | ours | warned | {"CUDA_VISIBLE_DEVICES": devices}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*argv, *flags], stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -85,13 +89,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], port: int, until: float) -> None:
-    """Wait for /health. Raises Ended when the process ends or the monotonic clock passes `until`."""
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, until: float) -> None:
+    """Wait for `url` to answer. Raises Ended when the process ends or the monotonic clock passes `until`."""
     while time.monotonic() < until:
         if process.poll() is not None:
             raise Ended(f"exited with {process.returncode}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            with urllib.request.urlopen(url, timeout=5):
                 return
         except OSError:
             time.sleep(1)
@@ -130,5 +134,5 @@ def _post(port: int, path: str, body: dict[str, Any], until: float) -> Any:
 
 def _counters(port: int, until: float) -> tuple[int, int]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_left(until)) as answer:
-        text = answer.read().decode()
-    return draft_counters(text)
+        read = counters.read(answer.read().decode())
+    return read.drafted, read.accepted

@@ -1,0 +1,34 @@
+#!/bin/sh
+# program.sh gpu|cpu: add our programs to /opt/dsv4, patch vLLM, prove it, and describe the result in /usr/share/dsv4.
+set -eu
+target=$1
+facts=/usr/share/dsv4
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir $facts
+
+cp -r /src "$work/src" # setuptools writes beside what it builds
+install() {
+    /tools/bin/pip --python /opt/dsv4/bin/python --disable-pip-version-check install --quiet --no-deps --no-compile \
+        --no-build-isolation --no-index "$@"
+}
+install "$work/src"
+if [ "$target" = cpu ]; then
+    series=0.32.0-cpu
+    install "$work/src/packaging/vllm"
+    /opt/dsv4/bin/python -c "import pathlib; from dsv4_serve.demo.llama import write_checkpoint as w; w(pathlib.Path('$facts/demo'))"
+else
+    series=0.32.0
+fi
+
+# Drift ends the build here.
+for step in lint apply verify; do
+    /opt/dsv4/bin/dsv4 patch $step --series $series
+done
+/opt/dsv4/bin/dsv4 patch report --series $series --out "$work/patches.json"
+
+site=$(/opt/dsv4/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+sh /src/deploy/image/bytecode.sh "$site/vllm" "$site/dsv4_serve"
+
+/tools/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file "$work/sbom.json" /opt/dsv4/bin/python
+/opt/dsv4/bin/python /src/deploy/image/describe.py "$target" "$work/patches.json" "$work/sbom.json" $facts

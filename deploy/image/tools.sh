@@ -1,0 +1,8 @@
+#!/bin/sh
+# In a stage of its own: pip and the writer of the bill of materials, in /tools. The image has neither.
+set -eu
+
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+python3 -m venv /tools
+/tools/bin/pip --disable-pip-version-check install --quiet --require-hashes --find-links /wheels -r /requirements/sbom.txt

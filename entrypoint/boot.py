@@ -1,0 +1,36 @@
+"""From a started engine to one that answers: what it is at, how fast the weights come, and whether it still gets on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from dsv4_serve.entrypoint import causes, phases, served
+from dsv4_serve.entrypoint.causes import Ending
+from dsv4_serve.entrypoint.engine import Engine
+from dsv4_serve.entrypoint.replica import Replica
+
+PAUSE = 0.5  # seconds between two looks
+MOVING = 1 << 20  # bytes a second above which weights count as coming
+
+
+async def boot(replica: Replica, engine: Engine, log: phases.Watch) -> Ending | None:
+    """Return None when the engine's own health route answers, or why the start is given up."""
+    health = replica.health
+    limits = {phase.replace("-", " "): seconds for phase, seconds in replica.care.supervise.stall.items()}
+    rate, total = phases.Rate(), served.weights_bytes(replica.plan)
+    while not await replica.client.healthy():
+        now = time.monotonic()
+        if health.phase == "loading weights":
+            rate.add(now, await asyncio.to_thread(phases.loaded_bytes, engine.family()))
+            health.rate = rate.per_second
+            if log.percent is None:
+                health.percent = rate.percent(total)
+            if (health.rate or 0) > MOVING:
+                log.progress(now)
+        health.stall_limit = limits.get(health.phase)
+        if stalled := log.stalled(now, limits):
+            health.stalled = stalled.partition("; last line")[0]  # what is open to all quotes no log
+            return Ending(causes.STALLED, stalled)
+        await asyncio.sleep(PAUSE)
+    return None

@@ -1,0 +1,203 @@
+"""
+What the NVIDIA driver says of this host's GPUs, through NVML (nvidia-ml-py). Facts only; bytes, and PCI bus order.
+
+A field is None where the driver does not answer: older drivers, virtual machines and consumer boards leave many out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+ANCESTORS = {0: "same board", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
+"""NVML's levels, as `nvidia-smi topo -m` writes them, nearest first."""
+P2P = ("ok", "chipset", "gpu", "topology", "disabled by registry", "not supported", "unknown")
+FABRIC = ("not supported", "not started", "in progress", "completed")
+COMPUTE_MODES = ("default", "exclusive thread", "prohibited", "exclusive process")
+RECOVERY = ("none", "reset", "reboot", "drain", "drain and reset", "recover IMEX", "bus reset", "reboot")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that holds GPU memory; `used` is None where a container may not know."""
+
+    pid: int
+    used: int | None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU. Memory in bytes; PCIe width in lanes (the link's speed is left out: it drops when a GPU idles)."""
+
+    index: int
+    uuid: str = ""
+    name: str = ""
+    bus: str = ""
+    capability: str = ""
+    total: int = 0
+    reserved: int = 0
+    """What the driver keeps for itself, of `total`; CUDA sees the rest."""
+    free: int = 0
+    processes: tuple[Process, ...] = ()
+    mig: bool | None = None
+    persistence: bool | None = None
+    compute_mode: str | None = None
+    fabric: str | None = None
+    remap_failed: bool | None = None
+    recovery: str | None = None
+    uncorrected: int | None = None
+    """Uncorrectable memory errors since the driver was loaded."""
+    nvlinks: int | None = None
+    """Active NVLinks; None where the GPU has none."""
+    nvlinks_down: int | None = None
+    width: int | None = None
+    width_max: int | None = None
+    error: str = ""
+    """Why NVML could not read this GPU, when it could not."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two GPUs by index, `a` < `b`: their common ancestor, and what the driver says of access between them."""
+
+    a: int
+    b: int
+    ancestor: str = "SYS"
+    nvlink: bool = False
+    read: str = "unknown"
+    write: str = "unknown"
+
+    @property
+    def peer_access(self) -> bool:
+        """Whether the driver allows each GPU to read and write the other's memory."""
+        return self.read == self.write == "ok"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The driver's versions (CUDA as 13000 for 13.0), its GPUs and every pair of them; or why it does not answer."""
+
+    version: str = ""
+    cuda: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    error: str = ""
+
+    def gpu(self, index: int) -> Gpu:
+        """Return the GPU of an index."""
+        return next(gpu for gpu in self.gpus if gpu.index == index)
+
+    def pair(self, a: int, b: int) -> Pair:
+        """Return the pair of two indexes, in any order."""
+        return next(pair for pair in self.pairs if {pair.a, pair.b} == {a, b})
+
+
+def read_driver(nvml: Any = None) -> Driver:
+    """Ask NVML for everything once; `nvml` stands in for the module pynvml. Never raises: see `Driver.error`."""
+    nvml = nvml or importlib.import_module("pynvml")
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        return Driver(error=str(error))
+    try:
+        return _read(nvml)
+    except nvml.NVMLError as error:
+        return Driver(error=str(error))
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _read(nvml: Any) -> Driver:
+    def ask(function: Callable[..., Any], *words: Any) -> Any:
+        try:
+            return function(*words)
+        except nvml.NVMLError:
+            return None
+
+    handles: dict[int, Any] = {}
+    gpus = []
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            handles[index] = nvml.nvmlDeviceGetHandleByIndex(index)
+            gpus.append(_gpu(nvml, ask, index, handles[index]))
+        except nvml.NVMLError as error:  # lost, or to be reset
+            handles.pop(index, None)
+            gpus.append(Gpu(index, error=str(error)))
+    pairs = tuple(_pair(nvml, ask, one, other) for one, other in combinations(handles.items(), 2))
+    version = nvml.nvmlSystemGetDriverVersion()
+    return Driver(version, ask(nvml.nvmlSystemGetCudaDriverVersion) or 0, tuple(gpus), pairs)
+
+
+def _gpu(nvml: Any, ask: Callable[..., Any], index: int, handle: Any) -> Gpu:
+    memory = ask(nvml.nvmlDeviceGetMemoryInfo, handle, nvml.nvmlMemory_v2) or nvml.nvmlDeviceGetMemoryInfo(handle)
+    capability = ask(nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    running = ask(nvml.nvmlDeviceGetComputeRunningProcesses_v3, handle) or ()
+    mig = ask(nvml.nvmlDeviceGetMigMode, handle)
+    persistence = ask(nvml.nvmlDeviceGetPersistenceMode, handle)
+    remapped = ask(nvml.nvmlDeviceGetRemappedRows, handle)
+    links = list(_links(nvml, ask, handle))
+    return Gpu(
+        index,
+        uuid=nvml.nvmlDeviceGetUUID(handle),
+        name=nvml.nvmlDeviceGetName(handle),
+        bus=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+        capability=".".join(map(str, capability)) if capability else "",
+        total=memory.total,
+        reserved=getattr(memory, "reserved", 0),
+        free=memory.free,
+        processes=tuple(Process(p.pid, p.usedGpuMemory) for p in running),
+        mig=None if mig is None else mig[0] == 1,
+        persistence=None if persistence is None else persistence == 1,
+        compute_mode=_named(COMPUTE_MODES, ask(nvml.nvmlDeviceGetComputeMode, handle)),
+        fabric=_fabric(nvml, ask, handle),
+        remap_failed=None if remapped is None else bool(remapped[3]),
+        recovery=_recovery(nvml, ask, handle),
+        uncorrected=ask(nvml.nvmlDeviceGetTotalEccErrors, handle, 1, 0),  # uncorrected, since the driver was loaded
+        nvlinks=sum(links) if links else None,
+        nvlinks_down=len(links) - sum(links) if links else None,
+        width=ask(nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
+        width_max=ask(nvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
+    )
+
+
+def _links(nvml: Any, ask: Callable[..., Any], handle: Any) -> Iterator[bool]:
+    for link in range(nvml.NVML_NVLINK_MAX_LINKS):
+        state = ask(nvml.nvmlDeviceGetNvLinkState, handle, link)
+        if state is None:
+            return
+        yield state == 1
+
+
+def _fabric(nvml: Any, ask: Callable[..., Any], handle: Any) -> str | None:
+    from ctypes import byref
+
+    info = nvml.c_nvmlGpuFabricInfoV_t()
+    if ask(nvml.nvmlDeviceGetGpuFabricInfoV, handle, byref(info)) is None:
+        return None
+    return _named(FABRIC, info.state)
+
+
+def _recovery(nvml: Any, ask: Callable[..., Any], handle: Any) -> str | None:
+    values = ask(nvml.nvmlDeviceGetFieldValues, handle, [nvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
+    if values is None or values[0].nvmlReturn:
+        return None
+    return _named(RECOVERY, values[0].value.uiVal)
+
+
+def _pair(nvml: Any, ask: Callable[..., Any], one: tuple[int, Any], other: tuple[int, Any]) -> Pair:
+    (a, near), (b, far) = one, other
+    level = ask(nvml.nvmlDeviceGetTopologyCommonAncestor, near, far)
+    # Numbers, because nvidia-ml-py 13.615.71 has a tuple in NVML_P2P_CAPS_INDEX_READ: read 0, write 1, NVLink 2.
+    read, write, link = (_named(P2P, ask(nvml.nvmlDeviceGetP2PStatus, near, far, kind)) for kind in (0, 1, 2))
+    return Pair(a, b, ANCESTORS.get(level, "SYS"), link == "ok", read or "unknown", write or "unknown")
+
+
+def _named(names: tuple[str, ...], number: int | None) -> str | None:
+    return None if number is None else names[number] if number < len(names) else f"{number}"
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

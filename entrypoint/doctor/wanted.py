@@ -1,0 +1,58 @@
+"""What a plan asks of its checkpoint, and of the vLLM that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dsv4_serve.entrypoint.doctor.checkpoint import Checkpoint
+from dsv4_serve.entrypoint.doctor.problem import Problem
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Value
+from dsv4_serve.entrypoint.sheets import Model, Sheet
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The model sheet's layout, and the settings of the plan that a checkpoint has to bear."""
+
+    model: str = ""
+    architecture: str = ""
+    scheme: str = ""
+    draft_head: str = ""
+    hardware: str = ""
+    tensor_parallel_size: int = 1
+    expert_parallel: bool = False
+    method: str = ""
+    """How tokens are drafted (`mtp`, `dspark`, ...); empty without speculation."""
+    draft_tokens: int = 0
+    patches: frozenset[str] | None = None
+    """Names of the patches that the installed vLLM has; None where that is not known."""
+
+    @property
+    def drafts_with_mtp(self) -> bool:
+        """Whether the checkpoint's MTP layers are drafted with."""
+        return self.method in ("mtp", "deepseek_mtp")
+
+
+CheckpointCheck = Callable[[Checkpoint, Wanted], Problem | None]
+
+
+def wanted(plan: Plan, model: Sheet[Model], patches: frozenset[str] | None = None) -> Wanted:
+    """Return what this plan, made with this model's sheet, asks of a checkpoint."""
+    tokens = _value(plan, DRAFT_TOKENS, 0)
+    return Wanted(
+        model=model.name,
+        architecture=model.get("architecture"),
+        scheme=model.get("scheme"),
+        draft_head=model.get("draft_head"),
+        hardware=str(plan.choices["hardware"].value) if "hardware" in plan.choices else "",
+        tensor_parallel_size=_value(plan, "tensor-parallel-size", 1),
+        expert_parallel=_value(plan, "enable-expert-parallel", False),
+        method=_value(plan, "speculative-config.method", "mtp") if tokens else "",
+        draft_tokens=tokens,
+        patches=patches,
+    )
+
+
+def _value(plan: Plan, flag: str, otherwise: Value) -> Value:
+    return plan.flags[flag].value if flag in plan.flags else otherwise

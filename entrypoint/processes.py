@@ -1,0 +1,82 @@
+"""The processes below this one, from /proc: who they are, what they keep in shared memory, and ending them all."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+PROC = Path("/proc")
+SHARED = "/dev/shm/"  # noqa: S108
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of descendants whose own parent ends, so that none is lost."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Ask for SIGTERM when the parent ends; to be called in a child before it executes its program."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the ids of all living processes below `pid`, parents first; zombies are left out."""
+    children: dict[int, list[int]] = {}
+    for entry in PROC.iterdir():
+        if entry.name.isdigit() and (found := _state_and_parent(int(entry.name))) and found[0] != "Z":
+            children.setdefault(found[1], []).append(int(entry.name))
+    below, todo = [], [pid]
+    while todo:
+        todo += (found_below := children.get(todo.pop(0), []))
+        below += found_below
+    return below
+
+
+def _state_and_parent(pid: int) -> tuple[str, int] | None:
+    try:
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], int(fields[1])
+
+
+def shared_files(pids: Iterable[int]) -> set[Path]:
+    """Return the files of /dev/shm that these processes have mapped: those that vanish are not waited for."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError), (PROC / str(pid) / "maps").open(errors="replace") as maps:
+            found |= {Path(line[line.index(SHARED) :].strip()) for line in maps if SHARED in line}
+    return {path for path in found if not path.name.endswith(" (deleted)")}
+
+
+def end_all(pid: int, patience: float = 5.0) -> list[int]:
+    """Kill everything below `pid`, also what is started meanwhile; return who is still there after `patience` seconds."""
+    until = time.monotonic() + patience
+    while (left := descendants(pid)) and time.monotonic() < until:
+        for one in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        time.sleep(0.02)
+    reap()
+    return left
+
+
+def reap() -> None:
+    """Take the status of every adopted child that has ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def remove(files: Iterable[Path]) -> None:
+    """Remove shared memory that its owners did not live to remove."""
+    for path in files:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,51 @@
+"""What a replica proves before it gets traffic: it answers, its draft head drafts, its answers are not garbled."""
+
+from __future__ import annotations
+
+import time
+
+from dsv4_serve.entrypoint import causes, served
+from dsv4_serve.entrypoint.causes import Ending
+from dsv4_serve.entrypoint.replica import Replica
+from dsv4_serve.healthcheck import canary, gate
+from dsv4_serve.healthcheck.state import Finding
+
+
+async def prove(replica: Replica) -> Ending | None:
+    """Fill in the proofs of the replica's health; return why it is refused, or None."""
+    await canary.one_token(replica.client)
+    replica.health.generated_after = time.monotonic() - replica.health.started
+    return await _draft_head(replica) or await corruption(replica)
+
+
+async def _draft_head(replica: Replica) -> Ending | None:
+    health, care = replica.health, replica.care
+    drafts = served.draft_tokens(replica.plan)
+    if not drafts:
+        health.gate = health.gate if health.degraded else Finding("the plan has no draft tokens")
+        return None
+    health.detail = "MTP gate"
+    health.floor = care.floor(drafts)
+    health.gate, health.gate_acceptance = await gate.run(replica.client, health.floor, care.gate.tokens)
+    if not health.gate.problem:
+        replica.say(f"MTP gate: {health.gate.detail}")
+        return None
+    if care.gate.below_floor == "warn":
+        replica.say(f"WARNING: MTP gate: {health.gate.problem}")
+        health.gate = Finding(health.gate.detail, warning=f"{health.gate.problem} (gate.below-floor = warn)")
+        return None
+    return Ending(causes.GATE_REFUSED, f"MTP gate: {health.gate.problem}")
+
+
+async def corruption(replica: Replica) -> Ending | None:
+    """Run the corruption canary and fill in its proof; return why the replica is refused, or None."""
+    health, gates = replica.health, replica.care.gate
+    health.detail = "corruption canary"
+    company = min(gates.concurrency, int(served.value(replica.plan, "max-num-seqs", gates.concurrency)))
+    found = await canary.run(replica.client, company, gates.tokens, gates.signs, gates.agreement_floor)
+    if found.problem and gates.corrupted == "warn":
+        replica.say(f"WARNING: corruption canary: {found.problem}")
+        health.corruption = Finding(found.detail, warning=f"{found.problem} (gate.corrupted = warn)")
+        return None
+    health.corruption = found
+    return Ending(causes.CORRUPTED, f"corruption canary: {found.problem}") if found.problem else None

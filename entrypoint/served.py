@@ -1,0 +1,45 @@
+"""What a plan says of the server that it makes: where it listens, its key, its draft tokens, its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Setting, Value
+
+
+def value(plan: Plan, name: str, otherwise: Value = None) -> Value:
+    """Return a flag's value, or `otherwise` where the plan does not set it."""
+    return plan.flags[name].value if name in plan.flags else otherwise
+
+
+def url(plan: Plan) -> str:
+    """Return where the server is asked from this host, without a trailing slash."""
+    scheme = "https" if value(plan, "ssl-certfile") else "http"
+    host = str(value(plan, "host") or "127.0.0.1")
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{value(plan, 'port', 8000)}"
+
+
+def key(plan: Plan) -> str:
+    """Return the bearer key; empty when none is set."""
+    return plan.environment(secrets=True).get("VLLM_API_KEY") or (value(plan, "api-key") or [""])[0]
+
+
+def draft_tokens(plan: Plan) -> int:
+    """Return the draft tokens a step; 0 without speculation."""
+    speculates = any(name.startswith("speculative-config.") for name in plan.flags)
+    return int(value(plan, DRAFT_TOKENS, 1)) if speculates else 0
+
+
+def without_draft(plan: Plan, reason: str) -> Plan:
+    """Return the plan with speculation switched off, and the reason as its origin."""
+    before = plan.flags[DRAFT_TOKENS]
+    after = Setting(0, reason, (Setting(before.value, before.origin), *before.overridden))
+    return dataclasses.replace(plan, flags={**plan.flags, DRAFT_TOKENS: after})
+
+
+def weights_bytes(plan: Plan) -> int:
+    """Return the size of the weights where the model is a folder; 0 where it is not."""
+    folder = Path(str(value(plan, "model", "")))
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0

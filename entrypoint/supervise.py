@@ -1,0 +1,292 @@
+"""
+Own one vLLM from its start to its end: hold back, resolve, start, prove, watch, drain, and say how it ended.
+
+No token passes through here: vLLM listens itself. Everything runs in one event loop, beside the health server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dsv4_serve.entrypoint import causes, phases, processes, record, served, stacks, supervision
+from dsv4_serve.entrypoint.boot import boot
+from dsv4_serve.entrypoint.causes import Ending
+from dsv4_serve.entrypoint.engine import Engine
+from dsv4_serve.entrypoint.errors import ConfigError, UserError
+from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.prove import prove
+from dsv4_serve.entrypoint.replica import Replica
+from dsv4_serve.entrypoint.supervision import Supervision
+from dsv4_serve.entrypoint.watch import watch
+from dsv4_serve.healthcheck import engine as asking
+from dsv4_serve.healthcheck.app import health_app
+from dsv4_serve.healthcheck.server import PortTaken, serving
+from dsv4_serve.healthcheck.state import PHASES, Health
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+STARTING = PHASES[PHASES.index("starting") : PHASES.index("proving")]
+TERM = 5.0  # seconds that an engine gets to release its GPUs before SIGKILL
+LAST_WORDS = 1.0  # seconds for the log of an engine that has ended to arrive
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where one supervisor runs: how it is asked, where it keeps its record, and how it speaks."""
+
+    environ: Mapping[str, str]
+    health_host: str
+    health_port: int
+    run_folder: Path
+    termination_log: Path
+    prepare: Callable[[], Plan]
+    """Resolve the plan; UserError when that is impossible."""
+    describe: Callable[[Plan], Mapping[str, object]]
+    """What `/plan` answers."""
+    show: Callable[[Plan], None]
+    say: Callable[[str], None]
+    interactive: bool = False
+    """Someone is watching: the same mistake twice is answered at once."""
+
+
+def run(around: Surroundings) -> int:
+    """Serve until the end and return the exit status."""
+    return asyncio.run(_Supervisor(around).run())
+
+
+class _Supervisor:
+    def __init__(self, around: Surroundings) -> None:
+        self.around = around
+        self.health = Health()
+        self.record = record.Record()
+        self.stop, self.hurry = asyncio.Event(), asyncio.Event()
+        self.patient = True
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in STOPS:
+            loop.add_signal_handler(number, self._asked_to_stop, number)
+        processes.adopt_orphans()
+        around = self.around
+        try:
+            with record.owned(around.run_folder):
+                async with serving(health_app(self.health), around.health_host, around.health_port) as port:
+                    around.say(f"health on port {port}: /startupz /livez /readyz")
+                    ending = await self._life()
+                    self.health.enter("ended")
+                    return self._finish(ending)
+        except PortTaken as error:
+            raise ConfigError(str(error)) from None
+
+    def _asked_to_stop(self, number: int) -> None:
+        """The first signal drains, the second hurries. Ctrl-C means a person, and nobody's balancer has to look."""
+        if self.stop.is_set():
+            self.hurry.set()
+        self.patient = self.patient and number != signal.SIGINT
+        self.stop.set()
+
+    async def _life(self) -> Ending:
+        around = self.around
+        self.record = record.load(around.run_folder)
+        try:
+            plan = await asyncio.to_thread(around.prepare)
+        except UserError as error:
+            return await self._refused(error)
+        around.show(plan)
+        care = supervision.read(plan.supervision)
+        self.health.ready_grace, self.health.live_grace = care.supervise.ready_grace, care.supervise.live_grace
+        self._describe(plan)
+        self._begin(record.fingerprint(plan.argv(), plan.environment()))
+        wait = record.hold(self.record.failures, care.supervise.backoff_first, care.supervise.backoff_most)
+        await self._hold_back(wait)
+        if self.stop.is_set():
+            return Ending(causes.DRAINED, "asked to stop before the engine was started")
+        ending = await self._serve(plan, care)
+        if ending.cause is causes.GATE_REFUSED and care.gate.below_floor == "degrade":
+            around.say(f"WARNING: {ending.sentence} Starting once more, without its draft head.")
+            self.health.degraded = True
+            plan = served.without_draft(plan, f"degraded: {ending.sentence}")
+            self._describe(plan)
+            ending = await self._serve(plan, care)
+        return ending
+
+    async def _refused(self, error: UserError) -> Ending:
+        """Say at once what is wrong; where the same is wrong again and again, come back later each time."""
+        self.around.say(str(error))
+        self._begin(record.fingerprint("refused", str(error)))
+        if not self.around.interactive:
+            defaults = Supervision().supervise
+            await self._hold_back(record.hold(self.record.failures, defaults.backoff_first, defaults.backoff_most))
+        return Ending(causes.by_status(error.exit_status), str(error), said=True)
+
+    def _begin(self, plan: str) -> None:
+        self.record = self.record.begin(plan)
+        self.health.starts = self.record.starts
+        record.save(self.around.run_folder, self.record)
+
+    def _describe(self, plan: Plan) -> None:
+        self.health.plan = self.around.describe(plan)
+        self.health.key = served.key(plan)
+        record.write(self.around.run_folder / "plan.json", json.dumps(self.health.plan, indent=2))
+
+    async def _hold_back(self, seconds: float) -> None:
+        if not seconds:
+            return
+        self.health.enter("held back")
+        self.health.held_until = time.monotonic() + seconds
+        self.around.say(
+            f"crash-loop breaker: {self.record.failures} starts in a row have failed (the last: {self.record.cause});"
+            f" going on in {seconds:.0f} s. A changed setting starts at once."
+        )
+        await _either(self.stop.wait(), asyncio.sleep(seconds))
+        self.health.held_until = None
+
+    async def _serve(self, plan: Plan, care: Supervision) -> Ending:
+        """Start the engine once and return how it ended; nothing of it is left then."""
+        health, around = self.health, self.around
+        health.enter("starting")
+        health.generated_after = None
+        log = phases.Watch(time.monotonic())
+        memory = causes.Memory()
+
+        def on_line(line: str) -> None:
+            memory.feed(line)
+            log.feed(line, time.monotonic())
+            _show_phase(health, log)
+
+        argv = [*plan.argv(secrets=True)]
+        argv[0] = around.environ["DSV4_VLLM"]
+        engine = await Engine.start(argv, {**around.environ, **plan.environment(secrets=True)}, on_line)
+        health.engine = engine.pid
+        client = asking.Engine(served.url(plan), served.key(plan))
+        replica = Replica(plan, care, health, client, around.say)
+        work = asyncio.create_task(self._work(replica, engine, log))
+        gone, stop = asyncio.create_task(engine.wait()), asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait({work, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done():
+                work.cancel()
+                return await self._drain(replica, engine, gone)
+            if not gone.done() and (ending := work.result()) is not None:
+                return await self._explained(memory.explain(ending), engine)
+            status = await gone  # the work ends without a word when the engine is going
+            await asyncio.sleep(LAST_WORDS)
+            return memory.classify(status, phase=health.phase, was_ready=health.ready_after is not None)
+        finally:
+            for task in (work, gone, stop):
+                task.cancel()
+            await asyncio.gather(work, gone, stop, return_exceptions=True)
+            await client.close()
+            if left := await engine.end(0.0 if self.hurry.is_set() else TERM):
+                around.say(
+                    f"processes {left} do not end after SIGKILL: they wait in a driver, and may hold GPU memory."
+                )
+            health.engine, health.busy = None, False
+
+    async def _work(self, replica: Replica, engine: Engine, log: phases.Watch) -> Ending | None:
+        """Bring the engine to ready and watch it; return why it has to end, None when it is ending by itself."""
+        health, supervise = replica.health, replica.care.supervise
+        try:
+            if ending := await boot(replica, engine, log):
+                return ending
+            health.enter("proving")
+            async with asyncio.timeout(supervise.stall["proving"]):
+                if ending := await prove(replica):
+                    return ending
+            health.enter("ready")
+            health.ready_after = time.monotonic() - health.started
+            engine.note_shared_memory()
+            self.around.say(f"ready {health.ready_after:.0f} s after start; caches {health.caches}")
+            lasting = asyncio.get_running_loop().call_later(supervise.healthy_after, self._healthy)
+            try:
+                return await watch(replica)
+            finally:
+                lasting.cancel()
+        except TimeoutError:
+            limit = supervise.stall["proving"]
+            return Ending(causes.STALLED, f"proving: no answer within {limit:.0f} s (supervise.stall.proving)")
+        except (asking.Unreachable, asking.Refused):
+            return None
+
+    def _healthy(self) -> None:
+        """Close the record of failures."""
+        self.record = self.record.healthy()
+        record.save(self.around.run_folder, self.record)
+
+    async def _explained(self, ending: Ending, engine: Engine) -> Ending:
+        """Keep the stacks of an engine that stands still, before it is ended."""
+        if ending.cause not in (causes.HUNG, causes.STALLED):
+            return ending
+        self.health.ended = ending.sentence
+        text = await stacks.dump(engine.family())
+        file = self.around.run_folder / "stacks.txt"
+        kept = f"Stacks are in {file}." if record.write(file, text) else ""
+        self.around.say(f"stacks of the engine:\n{text}")
+        return replace(ending, sentence=f"{ending.sentence} {kept}".strip())
+
+    async def _drain(self, replica: Replica, engine: Engine, gone: asyncio.Task[int]) -> Ending:
+        """Let the balancer see it, let vLLM finish what runs, and say whether anything was cut."""
+        health, supervise = replica.health, replica.care.supervise
+        was_ready = health.ready_after is not None
+        health.draining = True
+        health.enter("draining")
+        if was_ready and self.patient:
+            await _either(self.hurry.wait(), gone, asyncio.sleep(supervise.drain_wait))
+        engine.signal(signal.SIGTERM)
+        allowed = float(served.value(replica.plan, "shutdown-timeout", 0))
+        until = time.monotonic() + allowed + supervise.stop_grace
+        running, drained_by = 0, time.monotonic() + allowed
+        while not gone.done() and not self.hurry.is_set() and time.monotonic() < until:
+            with contextlib.suppress(asking.Unreachable, asking.Refused):
+                running = (await replica.client.counters()).running
+                health.detail = f"{running} requests running"
+            await _either(gone, self.hurry.wait(), asyncio.sleep(0.5))
+        if not was_ready:
+            return Ending(causes.DRAINED, "asked to stop during the start")
+        if running and (not gone.done() or time.monotonic() > drained_by):
+            why = "a second signal hurried" if self.hurry.is_set() else f"shutdown-timeout of {allowed:.0f} s was over"
+            return Ending(causes.CUT, f"{running} requests were still running when {why}")
+        return Ending(causes.DRAINED, "asked to stop; every running request was finished")
+
+    def _finish(self, ending: Ending) -> int:
+        """Say how it ended, where users and Kubernetes look, and remember it for the next start."""
+        around, status = self.around, ending.cause.exit_status
+        failed = ending.cause not in (causes.DRAINED, causes.CUT)
+        self.health.ended = ending.sentence
+        self.record = self.record.end(ending.cause.name, time.time(), failed=failed)
+        record.save(around.run_folder, self.record)
+        text = f"{ending.cause.name} (exit status {status}): {ending.sentence}"
+        if ending.root:
+            text += f"\nroot cause: {ending.root}"
+        if not ending.said:
+            around.say(text)
+        if failed and around.termination_log.exists():  # Kubernetes makes the file, and reads 4096 bytes of it
+            with contextlib.suppress(OSError):
+                around.termination_log.write_text(text[:4096], encoding="utf-8")
+        summary = {"cause": ending.cause.name, "status": status, "sentence": ending.sentence, "root": ending.root}
+        record.write(around.run_folder / "last-exit.json", json.dumps(summary, indent=2))
+        return status
+
+
+async def _either(*things: Awaitable[object]) -> None:
+    """Wait for the first of several; tasks that were given stay, what was started here is cancelled."""
+    tasks = [asyncio.ensure_future(thing) for thing in things]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for thing, task in zip(things, tasks, strict=True):
+            if thing is not task:
+                task.cancel()
+
+
+def _show_phase(health: Health, log: phases.Watch) -> None:
+    """Copy what the log says into the state, while the engine is starting."""
+    if health.phase in STARTING:
+        health.enter(log.phase)
+        health.percent, health.detail, health.caches = log.percent, log.detail, log.caches

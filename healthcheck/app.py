@@ -1,0 +1,111 @@
+"""
+What the health server answers: a bare ASGI application over one `Health`.
+
+The three probes are open, because kubelets and balancers have no key. `/plan` and `/metrics` ask for the bearer key
+when one is set.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+from dsv4_serve.healthcheck import checks, metrics
+from dsv4_serve.healthcheck.state import Health
+
+Scope = Mapping[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Any, Send], Awaitable[None]]
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+INDEX = """\
+/startupz  how far the start is, until the replica was ready once
+/livez     whether the engine makes progress
+/readyz    whether the replica may get traffic
+/plan      what is served, and where each setting came from (bearer key)
+/metrics   the same for Prometheus (bearer key)
+The first three take ?format=json, and the name of one check: /readyz/mtp-gate
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP response."""
+
+    status: int
+    body: str | bytes
+    kind: str = TEXT
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def health_app(health: Health, clock: Callable[[], float] = time.monotonic) -> App:
+    """Return the ASGI application; `clock` is the one that `health` was written with."""
+
+    async def app(scope: Scope, _receive: object, send: Send) -> None:
+        given = answer(health, clock(), scope)
+        body = given.body.encode() if isinstance(given.body, str) else given.body
+        headers = {
+            "content-type": given.kind,
+            "content-length": str(len(body)),
+            "cache-control": "no-store",
+            "x-content-type-options": "nosniff",
+            **given.headers,
+        }
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": given.status, "headers": pairs})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    return app
+
+
+def answer(health: Health, now: float, scope: Scope) -> Answer:
+    """Answer one request, given as its ASGI scope."""
+    if scope["method"] not in ("GET", "HEAD"):
+        return Answer(405, "Only GET and HEAD are answered here.\n", headers={"allow": "GET, HEAD"})
+    head, *rest = scope["path"].removeprefix("/").split("/")
+    group = head.removesuffix("z")
+    if head.endswith("z") and group in checks.GROUPS:
+        return _probe(group, rest, health, now, scope)
+    if rest or head not in ("", "plan", "metrics"):
+        return Answer(404, "There is nothing at this path; / lists what there is.\n")
+    return _guarded(head, health, now, scope) if head else Answer(200, INDEX)
+
+
+def _guarded(head: str, health: Health, now: float, scope: Scope) -> Answer:
+    if health.key and not _authorized(health.key, scope):
+        why = f"/{head} wants the header `Authorization: Bearer KEY` with the API key of this replica.\n"
+        return Answer(401, why, headers={"www-authenticate": 'Bearer realm="dsv4"'})
+    if head == "metrics":
+        return Answer(200, metrics.as_text(health, now), metrics.CONTENT_TYPE)
+    if not health.plan:
+        return Answer(503, f"There is no plan yet ({health.phase}).\n")
+    return Answer(200, json.dumps(health.plan, indent=2) + "\n", JSON)
+
+
+def _probe(group: str, rest: list[str], health: Health, now: float, scope: Scope) -> Answer:
+    found = checks.run(group, health, now)
+    if rest:
+        name = "/".join(rest)
+        if name not in found:
+            return Answer(404, f"/{group}z has no such check; it has {', '.join(found)}.\n")
+        found = {name: found[name]}
+    form = parse_qs(scope["query_string"].decode("latin-1")).get("format", ["text"])[-1]
+    status = 200 if checks.passed(found) else 503
+    if form == "text":
+        return Answer(status, checks.as_text(group, found))
+    if form == "json":
+        return Answer(status, json.dumps(checks.as_json(group, found, health, now)) + "\n", JSON)
+    return Answer(400, "format can be text or json.\n")
+
+
+def _authorized(key: str, scope: Scope) -> bool:
+    given = dict(scope["headers"]).get(b"authorization", b"")
+    scheme, _, credentials = given.partition(b" ")
+    wanted = key.encode(errors="surrogateescape")  # as os.environ holds bytes that are no UTF-8
+    return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), wanted)

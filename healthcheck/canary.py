@@ -1,0 +1,101 @@
+"""
+Canaries: a token to see that the engine answers at all, and the corruption canary.
+
+The corruption canary decodes the same prompts greedily, one after the other and then several at once. Batches of
+another size round otherwise, so sound answers may part at some token; corrupted ones part early, or are garbled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice, takewhile
+
+from dsv4_serve.healthcheck.engine import Completion, Engine, Refused
+from dsv4_serve.healthcheck.garble import SIGNS
+from dsv4_serve.healthcheck.prompts import Prompt, prompts
+from dsv4_serve.healthcheck.state import Finding
+
+AGREEMENT_FLOOR = 0.5  # unmeasured on real weights
+Answer = tuple[Prompt, Completion]
+
+
+async def one_token(engine: Engine) -> None:
+    """Have one token generated. Raise Unreachable without an answer, Refused for an error."""
+    await engine.complete(prompts()[0].text, 1)
+
+
+async def run(
+    engine: Engine,
+    concurrency: int,
+    tokens: int,
+    signs: Iterable[str] = tuple(SIGNS),
+    agreement_floor: float = AGREEMENT_FLOOR,
+) -> Finding:
+    """
+    Decode every prompt alone and then `concurrency` at once, up to `tokens` tokens each, and judge the answers.
+
+    `signs` are names of garble.SIGNS. Raise Unreachable when the server does not answer.
+    """
+    asked = prompts()
+    together = list(islice(cycle(asked), max(concurrency, len(asked))))
+    room = asyncio.Semaphore(concurrency)
+
+    async def ask(prompt: Prompt) -> Completion:
+        async with room:
+            return await engine.complete(prompt.text, tokens, logprobs=True, to_the_end=True, salt=secrets.token_hex(8))
+
+    tasks: list[asyncio.Task[Completion]] = []
+    try:
+        alone = {prompt: await ask(prompt) for prompt in asked}
+        tasks = [asyncio.create_task(ask(prompt)) for prompt in together]
+        company = list(zip(together, await asyncio.gather(*tasks), strict=True))
+    except Refused as error:
+        return Finding("not measured", f"a test prompt was refused ({error}); vLLM's log says why")
+    finally:
+        for task in tasks:
+            task.cancel()
+    return judge(alone, company, concurrency, tuple(signs), agreement_floor)
+
+
+def judge(
+    alone: Mapping[Prompt, Completion],
+    company: Sequence[Answer],
+    concurrency: int,
+    signs: Sequence[str],
+    agreement_floor: float,
+) -> Finding:
+    """Return what the answers mean: those that were decoded alone, and those decoded `concurrency` at once."""
+    agreed = sum(agreement(alone[prompt], answer) for prompt, answer in company) / len(company)
+    detail = (
+        f"{agreed:.0%} of the answers is the same alone and {concurrency} at once, the floor is {agreement_floor:.0%}"
+    )
+    problems = [found for name in signs if (found := _garbled(name, list(alone.items()), company))]
+    if agreed < agreement_floor:
+        problems.append("other requests change the answer: suspect the kernels for batches on this GPU")
+    if problems:
+        return Finding(detail, f"{detail}; {'; '.join(problems)}")
+    return Finding(f"{detail}; no sign of garbling ({', '.join(signs) or 'none looked for'})")
+
+
+def agreement(one: Completion, other: Completion) -> float:
+    """Return how much of two answers is the same from their start: tokens in common / tokens of the longer, 0 to 1."""
+    longer = max(len(one.tokens), len(other.tokens))
+    if not longer:
+        return 1.0
+    pairs = zip(one.tokens, other.tokens, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) / longer
+
+
+def _garbled(name: str, alone: Sequence[Answer], company: Sequence[Answer]) -> str:
+    """Say what a sign finds and where, or nothing."""
+    sign = SIGNS[name]
+    reasons = [
+        [(prompt, why) for prompt, answer in part if (why := sign.find(prompt, answer))] for part in (alone, company)
+    ]
+    found = [*reasons[0], *reasons[1]]
+    if len({prompt for prompt, _ in found}) < sign.prompts:
+        return ""
+    where = "" if reasons[0] else ", and in none that was decoded alone"
+    return f"{name} in {len(found)} of {len(alone) + len(company)} answers{where} ({found[0][0].kind}: {found[0][1]})"

@@ -1,0 +1,191 @@
+"""
+What startup, live and ready mean: named checks, pure functions of what is known of the replica and of the time.
+
+Their text is that of etcd and Kubernetes: `[+]name ok`, `[-]name failed: why`, a last line with the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dsv4_serve.healthcheck.state import Finding, Health
+
+Check = Callable[[Health, float], Finding]
+
+BEFORE_ENGINE = ("held back", "resolving", "checking", "starting")
+"""The phases in which there may be no engine yet."""
+ENDED = "the replica has ended, or is about to; its last words on stderr say why"
+
+
+def process(health: Health, _now: float) -> Finding:
+    """Tell whether the engine exists, or is not needed yet."""
+    if health.ended:
+        return Finding("", ENDED)
+    if health.engine is None and health.phase in BEFORE_ENGINE:
+        return Finding(f"{health.phase}: there is no engine yet")
+    if health.engine is None:
+        return Finding("", f"no engine runs ({health.phase})")
+    return Finding(f"engine is process {health.engine}")
+
+
+def start_progress(health: Health, _now: float) -> Finding:
+    """Tell whether the start gets on."""
+    return Finding(health.phase, health.stalled.partition("; last line:")[0])  # a log's line is not for whoever asks
+
+
+def started(health: Health, now: float) -> Finding:
+    """Tell whether the replica was ready once; the problem says how far the start is."""
+    if health.ready_after is None:
+        return Finding("", _whereabouts(health, now))
+    return Finding(f"ready {health.ready_after:.0f} s after start")
+
+
+def live_progress(health: Health, now: float) -> Finding:
+    """Tell whether the engine makes progress; before it is ready once, whether its start does."""
+    if health.ready_after is None:
+        return start_progress(health, now)
+    return _progress(health, now, health.live_grace)
+
+
+def ready_progress(health: Health, now: float) -> Finding:
+    """Tell whether the engine makes progress; more impatient than `live_progress`."""
+    return _progress(health, now, health.ready_grace)
+
+
+def accepting(health: Health, _now: float) -> Finding:
+    """Tell whether the replica takes new requests at all."""
+    if health.ended:
+        return Finding("", ENDED)
+    if health.draining:
+        return Finding("", "draining: running requests are finished, new ones belong elsewhere")
+    return Finding("takes requests")
+
+
+def generation(health: Health, _now: float) -> Finding:
+    """Tell whether a real generation came back since the start."""
+    if health.generated_after is None:
+        return Finding("", "no generation came back since the start")
+    return Finding(f"first generation {health.generated_after:.0f} s after start")
+
+
+def mtp_gate(health: Health, _now: float) -> Finding:
+    """Tell whether the draft head drafts. Degraded, and below the floor in live traffic, are warnings."""
+    found = health.gate or Finding("", "draft acceptance is not measured yet")
+    if health.degraded:
+        why = f" ({health.gate.problem or health.gate.detail})" if health.gate else ""
+        found = Finding(found.detail, warning=f"degraded: serves without its draft head{why}")
+    live = health.live_acceptance
+    if not health.below_floor or live is None or live.ratio is None:
+        return found
+    floor = "" if health.floor is None else f", floor {health.floor:.0%}"
+    low = f"live traffic: {live.accepted} of {live.drafted} draft tokens accepted ({live.ratio:.0%}{floor})"
+    return replace(found, warning="; ".join(filter(None, [found.warning, low])))
+
+
+def corruption(health: Health, _now: float) -> Finding:
+    """Tell whether the corruption canary passed."""
+    return health.corruption or Finding("", "the corruption canary has not run yet")
+
+
+GROUPS: Mapping[str, Mapping[str, Check]] = {
+    "startup": {"process": process, "progress": start_progress, "started": started},
+    "live": {"process": process, "progress": live_progress},
+    "ready": {
+        "accepting": accepting,
+        "started": started,
+        "generation": generation,
+        "mtp-gate": mtp_gate,
+        "corruption": corruption,
+        "progress": ready_progress,
+    },
+}
+"""`dsv4 probe GROUP` asks `/GROUPz`."""
+
+
+def run(group: str, health: Health, now: float) -> dict[str, Finding]:
+    """Run the checks of a group (`startup`, `live`, `ready`), in their order."""
+    return {name: check(health, now) for name, check in GROUPS[group].items()}
+
+
+def passed(found: Mapping[str, Finding]) -> bool:
+    """Tell whether nothing has a problem."""
+    return not any(finding.problem for finding in found.values())
+
+
+def as_text(group: str, found: Mapping[str, Finding]) -> str:
+    """Return one line for each check, then the warnings, then the verdict."""
+    lines = [f"[-]{name} failed: {_line(f.problem)}" if f.problem else f"[+]{name} ok" for name, f in found.items()]
+    lines += [f"warn: {name}: {_line(f.warning)}" for name, f in found.items() if f.warning]
+    return "\n".join([*lines, f"{group}z check {_verdict(found)}", ""])
+
+
+def as_json(group: str, found: Mapping[str, Finding], health: Health, now: float) -> dict[str, Any]:
+    """Return status, checks and phase; for `startup` also how far it is (seconds, percent, bytes a second)."""
+    answer = {
+        "status": _verdict(found),
+        "checks": [_check_json(name, finding) for name, finding in found.items()],
+        "phase": health.phase,
+    }
+    if group != "startup":
+        return answer
+    return {
+        **answer,
+        "detail": health.detail,
+        "seconds_in_phase": round(now - health.phase_began, 3),
+        "seconds_since_start": round(now - health.started, 3),
+        "percent": health.percent,
+        "rate": health.rate,
+        "caches": health.caches,
+        "phases": {phase: round(seconds, 3) for phase, seconds in health.seconds(now).items()},
+        **({"limit": health.stall_limit} if health.stalled else {}),
+    }
+
+
+def _progress(health: Health, now: float, grace: float) -> Finding:
+    idle = health.idle_for(now)
+    if idle > grace:
+        return Finding("", f"requests run and the engine has shown no progress for {idle:.0f} s (limit {grace:.0f} s)")
+    return Finding(f"last progress {idle:.0f} s ago" if health.busy else "nothing to do")
+
+
+def _whereabouts(health: Health, now: float) -> str:
+    done = "" if health.percent is None else f"{health.percent:.0f} %"
+    if health.rate is not None:
+        done = f"{done} at {_rate(health.rate)}".strip()
+    wait = ""
+    if health.phase == "held back" and health.held_until is not None:
+        wait = f"{max(0.0, health.held_until - now):.0f} s until the next start"
+    parts = [
+        done,
+        health.detail,
+        wait,
+        f"{now - health.phase_began:.0f} s in this phase",
+        f"{now - health.started:.0f} s since start",
+        "" if health.caches == "unknown" else f"caches {health.caches}",
+    ]
+    return f"{health.phase}: {', '.join(filter(None, parts))}"
+
+
+def _rate(bytes_a_second: float) -> str:
+    gib = bytes_a_second / 2**30
+    return f"{gib:.1f} GiB/s" if gib >= 0.1 else f"{gib * 1024:.0f} MiB/s"
+
+
+def _verdict(found: Mapping[str, Finding]) -> str:
+    return "passed" if passed(found) else "failed"
+
+
+def _check_json(name: str, finding: Finding) -> dict[str, Any]:
+    said = {"why": finding.problem} if finding.problem else {"detail": finding.detail}
+    return {
+        "name": name,
+        "ok": not finding.problem,
+        **said,
+        **({"warning": finding.warning} if finding.warning else {}),
+    }
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,104 @@
+"""The replica in Prometheus text, in base units. What is not known is absent; vLLM's own metrics stay vLLM's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from prometheus_client import generate_latest
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dsv4_serve.healthcheck import checks
+from dsv4_serve.healthcheck.state import PHASES, Finding, Health
+
+__all__ = ["CONTENT_TYPE", "as_text"]
+
+
+def as_text(health: Health, now: float) -> bytes:
+    """Return what `/metrics` answers, in the format that CONTENT_TYPE names."""
+    return generate_latest(_Replica(health, now))
+
+
+class _Replica(Collector):
+    def __init__(self, health: Health, now: float) -> None:
+        self.health, self.now = health, now
+
+    def collect(self) -> Iterator[Metric]:
+        health, now = self.health, self.now
+        found = {group: checks.run(group, health, now) for group in checks.GROUPS}
+        yield from _phases(health, now)
+        yield _gauge("dsv4_live", "1 when every check of /livez passes.", checks.passed(found["live"]))
+        yield _gauge("dsv4_ready", "1 when every check of /readyz passes.", checks.passed(found["ready"]))
+        yield _checks(found)
+        yield _gauge("dsv4_starts", "Starts of this plan on record, this one included.", health.starts)
+        held = max(0.0, health.held_until - now) if health.held_until is not None else 0.0
+        yield _gauge("dsv4_held_seconds", "Seconds for which the crash-loop breaker still holds the start back.", held)
+        yield from _known("dsv4_warmup_seconds", "Seconds from start to ready.", health.ready_after)
+        age = None if health.engine is None else health.idle_for(now)
+        about = "Seconds since the engine last showed progress; 0 when it has nothing to do."
+        yield from _known("dsv4_progress_age_seconds", about, age)
+        yield from _draft_head(health)
+        yield from _build(health)
+
+
+def _phases(health: Health, now: float) -> Iterator[Metric]:
+    present = GaugeMetricFamily("dsv4_phase", "1 for the phase that the replica is in.", labels=["phase"])
+    for phase in PHASES:
+        present.add_metric([phase], phase == health.phase)
+    spent = GaugeMetricFamily("dsv4_phase_seconds", "Seconds spent in each phase so far.", labels=["phase"])
+    for phase, seconds in health.seconds(now).items():
+        spent.add_metric([phase], seconds)
+    yield from (present, spent)
+
+
+def _checks(found: Mapping[str, Mapping[str, Finding]]) -> Metric:
+    family = GaugeMetricFamily("dsv4_check_ok", "1 for each check that passes.", labels=["group", "check"])
+    for group, findings in found.items():
+        for name, finding in findings.items():
+            family.add_metric([group, name], not finding.problem)
+    return family
+
+
+def _draft_head(health: Health) -> Iterator[Metric]:
+    yield _gauge(
+        "dsv4_degraded", "1 when the engine runs without its draft head because the gate failed.", health.degraded
+    )
+    about = "1 when live traffic has been below the acceptance floor for a whole window."
+    yield _gauge("dsv4_acceptance_below_floor", about, health.below_floor)
+    yield from _known("dsv4_draft_acceptance_floor", "The least share of draft tokens to be accepted.", health.floor)
+    about = "Accepted / drafted tokens: at the gate, and of live traffic in the sliding window."
+    ratio = GaugeMetricFamily("dsv4_draft_acceptance_ratio", about, labels=["source"])
+    about = "Draft tokens that the acceptance ratio is made of."
+    tokens = GaugeMetricFamily("dsv4_draft_tokens", about, labels=["source", "kind"])
+    for source, acceptance in (("gate", health.gate_acceptance), ("live", health.live_acceptance)):
+        if acceptance is None:
+            continue
+        tokens.add_metric([source, "drafted"], acceptance.drafted)
+        tokens.add_metric([source, "accepted"], acceptance.accepted)
+        if acceptance.ratio is not None:
+            ratio.add_metric([source], acceptance.ratio)
+    yield from (family for family in (ratio, tokens) if family.samples)
+
+
+def _build(health: Health) -> Iterator[Metric]:
+    versions = health.plan.get("versions")
+    if not isinstance(versions, Mapping) or not versions:
+        return
+    labels = {_label(str(name)): str(version) for name, version in versions.items()}
+    yield InfoMetricFamily("dsv4_build", "Versions of what is installed.", labels)
+
+
+def _label(name: str) -> str:
+    plain = re.sub(r"[^a-zA-Z0-9_]", "_", name)
+    return f"v{plain}" if not plain[:1].isalpha() else plain
+
+
+def _gauge(name: str, about: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, about, value=float(value))
+
+
+def _known(name: str, about: str, value: float | None) -> Iterator[Metric]:
+    if value is not None:
+        yield _gauge(name, about, value)

@@ -1,0 +1,60 @@
+"""
+Does the engine get on? Read from one poll of its counters after the other; nothing here asks or waits.
+
+Signs of progress (`counters.py` says which of them move during the prefill of a long prompt: the KV cache usage, and
+with it every change of the requests that run or wait, which the scheduler alone reports). A gauge of a hung engine
+stands still, so `running` stays above 0 and nothing moves; one that hung while idle is found by the canary.
+"""
+
+from __future__ import annotations
+
+from dsv4_serve.healthcheck.counters import Counters
+
+
+class Progress:
+    """
+    The last sign of progress, and whether there is work to be done.
+
+    `at` is the time of that sign on the caller's clock, in seconds. Idle and answering counts as one: nothing is owed.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.at = now
+        self.canary_out = False
+        """A canary was sent and has not come back."""
+        self._last = Counters()
+        self._lost = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is owed: to requests that run or wait, to a canary, or to a poll without an answer."""
+        return self._lost or self.canary_out or self._has_requests()
+
+    @property
+    def work(self) -> str:
+        """What is owed, in a few words: `2 requests running, 1 waiting; a canary out`; `none` when nothing is."""
+        last = self._last
+        owed = [f"{last.running} requests running, {last.waiting} waiting"] if self._has_requests() else []
+        owed += ["a canary out"] if self.canary_out else []
+        owed += ["the API server does not answer"] if self._lost else []
+        return "; ".join(owed) or "none"
+
+    def feed(self, now: float, counters: Counters) -> None:
+        """Take one reading; counters that start again at 0 are progress too."""
+        moved = counters != self._last
+        self._last, self._lost = counters, False
+        if moved or not self.busy:
+            self.at = now
+
+    def lost(self, now: float) -> None:
+        """
+        Note a poll without an answer, which is never progress: the API server may hang as well as the engine.
+
+        Where nothing was owed before, the wait begins with it.
+        """
+        if not self.busy:
+            self.at = now
+        self._lost = True
+
+    def _has_requests(self) -> bool:
+        return self._last.running > 0 or self._last.waiting > 0

@@ -1,0 +1,143 @@
+"""
+A stand-in for vLLM: a real process with a child, a log like vLLM's, and the HTTP routes that the supervisor asks.
+
+It has one fault, named by STAND_IN, that real vLLM does not make at will. What real vLLM does is in tests/faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import shared_memory
+
+import uvicorn
+
+FAULT = os.environ.get("STAND_IN", "")
+SLOW = float(os.environ.get("STAND_IN_SECONDS", "0.01"))  # a token of a stream
+PORT = int(sys.argv[sys.argv.index("--port") + 1])
+SPECULATES = "--speculative-config" in sys.argv
+state = {"running": 0, "steps": 0, "single": 0, "drafted": 0, "accepted": 0, "frozen": False}
+
+
+def log(line: str) -> None:
+    print(f"(APIServer pid={os.getpid()}) INFO 11-22 06:00:00 [stand_in.py:1] {line}", flush=True)
+
+
+async def app(scope: dict, receive, send) -> None:
+    path = scope["path"]
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    if path == "/health":
+        return await answer(send, b"")
+    if path == "/metrics":
+        return await answer(send, metrics().encode(), "text/plain")
+    if path == "/v1/models":
+        return await answer(send, json.dumps({"object": "list", "data": [{"id": "stand-in"}]}).encode())
+    return await complete(json.loads(body), send)
+
+
+async def complete(request: dict, send) -> None:
+    tokens = int(request.get("max_tokens", 1))
+    stream = request.get("stream")
+    state["single"] += tokens == 1
+    if FAULT == "freeze" and state["single"] > 3:  # while idle: the first canaries after the start came back
+        state["frozen"] = True
+    state["running"] += 1
+    if stream:
+        await start(send, "text/event-stream")
+    words = []
+    try:
+        for number in range(tokens):
+            words.append(await token(number, SLOW if stream else 0.002))
+            if stream:
+                chunk = json.dumps({"usage": {"completion_tokens": number + 1}, "choices": [{"text": words[-1]}]})
+                await send({"type": "http.response.body", "body": f"data: {chunk}\n\n".encode(), "more_body": True})
+        if FAULT == "garbled" and state["running"] > 1:
+            words = [" Привет 你好 مرحبا 안녕"] * tokens
+    finally:
+        state["running"] -= 1
+    if stream:
+        return await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+    if FAULT == "nan" and request.get("logprobs") is not None:
+        text = json.dumps({"error": {"message": "Out of range float values are not JSON compliant: nan", "code": 500}})
+        return await answer(send, text.encode(), status=500)
+    numbers = {"token_logprobs": [-0.1] * tokens}
+    choice = {"text": "".join(words), "token_ids": [hash(word) % 1000 for word in words], "logprobs": numbers}
+    return await answer(send, json.dumps({"id": "1", "model": "stand-in", "choices": [choice]}).encode())
+
+
+async def token(number: int, seconds: float) -> str:
+    while state["frozen"]:
+        await asyncio.sleep(3600)
+    await asyncio.sleep(seconds)
+    state["steps"] += 1
+    if SPECULATES:
+        state["drafted"] += 1
+        state["accepted"] += FAULT != "scrambled"
+    return f" w{number}"
+
+
+def metrics() -> str:
+    label = '{engine="0",model_name="stand-in"}'
+    lines = [
+        f"vllm:num_requests_running{label} {state['running']}",
+        f"vllm:num_requests_waiting{label} 0",
+        f"vllm:kv_cache_usage_perc{label} {state['running'] / 100}",
+        f"vllm:iteration_tokens_total_count{label} {state['steps']}",
+        f"vllm:generation_tokens_total{label} {state['steps']}",
+        f"vllm:prompt_tokens_total{label} {state['steps']}",
+    ]
+    if SPECULATES:
+        lines += [
+            f"vllm:spec_decode_num_drafts_total{label} {state['drafted']}",
+            f"vllm:spec_decode_num_draft_tokens_total{label} {state['drafted']}",
+            f"vllm:spec_decode_num_accepted_tokens_total{label} {state['accepted']}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+async def start(send, kind: str, status: int = 200) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode())]})
+
+
+async def answer(send, body: bytes, kind: str = "application/json", status: int = 200) -> None:
+    await start(send, kind, status)
+    await send({"type": "http.response.body", "body": body})
+
+
+class Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: object) -> None:
+        if FAULT == "ignores-sigterm":
+            return
+        self.should_exit = True  # finishes what runs, as vLLM with a shutdown timeout does
+
+
+if __name__ == "__main__":
+    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+    engine = subprocess.Popen([sys.executable, "-c", child])
+    memory = shared_memory.SharedMemory(create=True, size=1 << 16)
+    print(f"stand-in {os.getpid()} {engine.pid} {memory.name}", flush=True)
+    log("non-default args: {}")
+    if FAULT == "key-error":
+        print(
+            "Traceback (most recent call last):\nKeyError: 'layers.1.ffn.experts.w13_weight'",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(1)
+    if FAULT == "stalls":
+        print("(EngineCore pid=1) INFO 11-22 06:00:00 [pynccl.py:113] vLLM is using nccl==2.28.9", flush=True)
+        time.sleep(3600)
+    log("Starting vLLM server on http://127.0.0.1")
+    Server(uvicorn.Config(app, port=PORT, log_level="error", lifespan="off")).run()
+    engine.send_signal(signal.SIGKILL)
+    memory.unlink()

@@ -1,0 +1,134 @@
+"""`PROFILE=auto`: the largest profile that fits, and the reason why the next larger one does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from dsv4_serve.entrypoint import auto, fit
+from dsv4_serve.entrypoint.choose import Found, choose
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve import resolve
+from dsv4_serve.entrypoint.sheets import Library
+
+LIBRARY = Library([])
+
+
+def asked(profile: str = "auto", *, hardware: str = "", model: str = "", **flags) -> Request:
+    choices = {"profile": Setting(profile, "environment PROFILE")}
+    choices |= {"hardware": Setting(hardware, "test")} if hardware else {}
+    choices |= {"model": Setting(model, "test")} if model else {}
+    settings = {name.replace("_", "-"): Setting(value, "test") for name, value in flags.items()}
+    return Request(choices, command_line=Layer(settings))
+
+
+def nowhere() -> Found:
+    return pytest.fail("the hardware was named")
+
+
+def settled(request: Request, find=nowhere) -> Setting:
+    return auto.settle(LIBRARY, request, find).choices["profile"]
+
+
+@pytest.fixture
+def small(folder) -> Library:
+    """RTX PRO 6000 with less memory, so that something does not fit."""
+    sheet = '{about}\nextends = "rtx-pro-6000"\nmemory-gib = {memory}\n'
+    files = {
+        f"hardware/card-{memory}.toml": sheet.format(about='about = "a smaller card"', memory=memory)
+        for memory in (40, 78, 84, 90)
+    }
+    return Library([folder(files)])
+
+
+def test_a_profile_by_name_comes_back_as_it_is() -> None:
+    request = asked("524k", hardware="h200")
+    assert auto.settle(LIBRARY, request, nowhere) is request
+
+
+def test_no_profile_comes_back_as_it_is() -> None:
+    assert auto.settle(LIBRARY, Request(), nowhere) == Request()
+
+
+def test_the_largest_profile_is_taken_where_all_fit() -> None:
+    chosen = settled(asked(hardware="h200", model="w4a16"))
+    assert chosen == Setting("1m", "environment PROFILE auto: 1m fits 2 x h200 with w4a16")
+
+
+@pytest.mark.parametrize("model", ["acti", "w4a16", "nvfp4", "flash", ""])
+@pytest.mark.parametrize("hardware", ["rtx-pro-6000", "h200", "b300", "card-78", "card-84", "card-90"])
+def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, model) -> None:
+    request = asked(hardware=hardware, model=model)
+    try:
+        request = auto.settle(small, request, nowhere)
+    except ConfigError as error:
+        assert "no profile fits" in str(error)
+        return
+    chosen = choose(small, request, nowhere)
+    memory = fit.memory(chosen, resolve(chosen, request).flags)
+    assert memory is not None
+    assert memory.steady_state_requests >= memory.requests
+
+
+def test_the_reason_of_the_next_larger_profile_is_in_the_origin(small) -> None:
+    chosen = auto.settle(small, asked(hardware="card-90", model="w4a16"), nowhere).choices["profile"]
+    taken, reason = chosen.origin.split("; ")
+    assert taken == f"environment PROFILE auto: {chosen.value} fits 2 x card-90 with w4a16"
+    larger, because = reason.split(": ")
+    order = auto.largest_first(small)
+    assert order.index(larger) < order.index(chosen.value)
+    assert "of KV cache" in because
+    assert because.endswith("are left")
+
+
+def test_less_memory_never_gets_a_larger_profile(small) -> None:
+    order = auto.largest_first(small)
+    taken = [
+        order.index(auto.settle(small, asked(hardware=name, model="acti"), nowhere).choices["profile"].value)
+        for name in ("rtx-pro-6000", "card-90", "card-84")
+    ]
+    assert taken == sorted(taken)
+
+
+def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
+    looks = []
+
+    def find() -> Found:
+        looks.append(1)
+        return Found("h200", "NVML: 2 x NVIDIA H200", 2)
+
+    assert settled(asked(), find).value == "1m"
+    assert looks == [1]
+
+
+def test_too_few_gpus_are_the_reason() -> None:
+    with pytest.raises(ConfigError, match="no profile fits h200; .*needs 2 GPUs and this process sees 1"):
+        settled(asked(model="w4a16"), lambda: Found("h200", "NVML: 1 x NVIDIA H200", 1))
+
+
+def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
+    with pytest.raises(ConfigError, match=r"no profile fits card-40; .*the weights take \d+\.\d GiB a GPU"):
+        auto.settle(small, asked(hardware="card-40", model="w4a16"), nowhere)
+
+
+def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> None:
+    assert auto.largest_first(LIBRARY).index("throughput") > auto.largest_first(LIBRARY).index("64k")
+    counted = auto.largest_first(LIBRARY, gpus=4)
+    assert counted.index("throughput") < counted.index("64k")
+
+
+def test_the_model_decides_too() -> None:
+    assert settled(asked(hardware="b300", model="pro-nvfp4", tensor_parallel_size=8)).value == "pro"
+
+
+def test_settings_of_the_user_are_counted() -> None:
+    wide = settled(asked(hardware="rtx-pro-6000", model="w4a16", max_num_batched_tokens=2048))
+    narrow = settled(asked(hardware="rtx-pro-6000", model="w4a16", max_num_batched_tokens=8192))
+    order = auto.largest_first(LIBRARY)
+    assert order.index(narrow.value) > order.index(wide.value)
+
+
+def test_profiles_for_other_hardware_are_no_reason() -> None:
+    assert "pro:" not in settled(asked(hardware="rtx-pro-6000", model="nvfp4")).origin
+    assert "demo" not in settled(asked(hardware="rtx-pro-6000", model="nvfp4")).origin

@@ -1,0 +1,102 @@
+"""Real vLLM on this CPU, once for all tests: a sound demo server, and one that is broken in every way that can be built."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from dsv4_serve.demo import llama, server
+
+START_SECONDS = 300.0
+
+
+@contextmanager
+def started(model: Path, log: Path, *flags: str) -> Iterator[server.Server]:
+    """Start what `dsv4 explain` plans for the profile demo, without a supervisor whose own requests would be counted."""
+    port = server.open_port(0)
+    explain = ["-m", "dsv4_serve.entrypoint", "explain", "--format", "json", "--profile", "demo"]
+    told = subprocess.run(
+        [sys.executable, *explain, "--model", str(model), "--port", str(port), *flags],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    plan = json.loads(told.stdout)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("vllm")), *plan["argv"][1:]],
+            env={**os.environ, **plan["env"]},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        running = server.Server(process, port, log)
+        for _ in server.startup(running, START_SECONDS):
+            pass
+        yield running
+    finally:
+        server.stop(process)
+
+
+@pytest.fixture(scope="session")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
+    """A demo server that is sound and drafts by n-grams."""
+    folder = tmp_path_factory.mktemp("sound")
+    with started(llama.write_checkpoint(folder / "model"), folder / "log") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
+    """A demo server with NaN logits, n-grams too long to be found again, and prefills in chunks of 64 tokens."""
+    folder = tmp_path_factory.mktemp("broken")
+    model = llama.write_checkpoint(folder / "model")
+    tensors = load_file(model / "model.safetensors")
+    tensors["lm_head.weight"] = np.full_like(tensors["lm_head.weight"], np.nan)
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    never = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1000, "prompt_lookup_max": 1000}
+    flags = ["--speculative-config", json.dumps(never), "--max-num-batched-tokens", "64"]
+    with started(model, folder / "log", *flags) as running:
+        yield running
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[int, str], str]]:
+    """Start a real HTTP server that gives one status and one body to everything, and return its URL."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(status: int, body: str) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                told = body.replace("AUTHORIZATION", self.headers.get("Authorization", ""))
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(told.encode())
+
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        servers.append(ThreadingHTTPServer((server.HOST, 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://{server.HOST}:{servers[-1].server_port}"
+
+    yield start
+    for running in servers:
+        running.shutdown()
+        running.server_close()

@@ -1,0 +1,127 @@
+"""The corruption canary: what the answers mean, and real vLLM, a sound one and one with NaN logits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsv4_serve.demo.server import Server
+from dsv4_serve.healthcheck import canary
+from dsv4_serve.healthcheck.engine import Completion, Engine, Refused, Unreachable
+from dsv4_serve.healthcheck.garble import SIGNS
+from dsv4_serve.healthcheck.prompts import prompts
+from dsv4_serve.healthcheck.state import Finding
+
+T = TypeVar("T")
+TOKENS = st.lists(st.integers(0, 3), max_size=20).map(tuple)
+SOUND = {prompt: Completion("and so it went on", tuple(range(48))) for prompt in prompts()}
+ENGLISH = [prompt for prompt in prompts() if prompt.script == "LATIN"]
+
+
+def asked(url: str, question: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
+    async def ask() -> T:
+        engine = Engine(url)
+        try:
+            return await question(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(ask())
+
+
+def judged(company: dict | None = None, alone: dict | None = None, signs=tuple(SIGNS), floor: float = 0.5) -> Finding:
+    return canary.judge(SOUND | (alone or {}), list((SOUND | (company or {})).items()), 4, signs, floor)
+
+
+@given(TOKENS, TOKENS)
+def test_agreement_is_the_common_start_by_the_longer_answer(one, other):
+    share = canary.agreement(Completion("", one), Completion("", other))
+    assert share == canary.agreement(Completion("", other), Completion("", one))
+    assert 0 <= share <= 1
+    assert (share == 1) == (one == other)
+    if share < 1:
+        common = round(share * max(len(one), len(other)))
+        assert one[:common] == other[:common]
+        assert one[: common + 1] != other[: common + 1]
+
+
+def test_sound_answers_pass_with_the_figures_and_what_was_looked_for():
+    assert judged() == Finding(
+        "100% of the answers is the same alone and 4 at once, the floor is 50%;"
+        " no sign of garbling (script-mix, repetition, logprobs, replacement)"
+    )
+
+
+def test_answers_that_part_at_once_in_company_are_a_problem():
+    other = {prompt: replace(answer, tokens=answer.tokens[::-1]) for prompt, answer in SOUND.items()}
+    assert "other requests change the answer" in judged(company=other).problem
+    few = {prompt: other[prompt] for prompt in ENGLISH[:4]}
+    assert judged(company=few).problem == ""
+    assert judged(company=few, floor=0.7).problem
+
+
+def test_one_answer_garbled_in_company_is_named_with_its_sign_and_kind_but_not_quoted():
+    garbled = {ENGLISH[0]: replace(SOUND[ENGLISH[0]], text="которого не было")}
+    problem = judged(company=garbled).problem
+    assert "script-mix in 1 of 20 answers, and in none that was decoded alone (prose: 100% of its letters" in problem
+    assert "которого" not in problem
+    assert "decoded alone" not in judged(alone=garbled).problem
+
+
+def test_a_sign_that_is_left_out_is_not_looked_for():
+    garbled = {ENGLISH[0]: replace(SOUND[ENGLISH[0]], text="которого не было")}
+    assert judged(company=garbled, signs=("repetition", "logprobs")).problem == ""
+
+
+def test_one_looping_prompt_is_none_and_two_are_a_problem():
+    loops = {prompt: replace(SOUND[prompt], tokens=(7,) * 48) for prompt in ENGLISH[:2]}
+    assert judged(alone=dict(list(loops.items())[:1]), company=dict(list(loops.items())[:1])).problem == ""
+    assert "repetition in 4 of 20 answers" in judged(alone=loops, company=loops).problem
+
+
+def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(answering):
+    url = answering(503, "no")
+    assert "HTTP 503" in asked(url, lambda engine: canary.run(engine, 4, 8)).problem
+    with pytest.raises(Refused):
+        asked(url, canary.one_token)
+    with pytest.raises(Unreachable):
+        asked("http://127.0.0.1:1", lambda engine: canary.run(engine, 4, 8))
+
+
+@pytest.mark.slow
+def test_a_sound_real_engine_passes_at_four_requests_at_once(vllm: Server):
+    found = asked(vllm.url, lambda engine: canary.run(engine, 4, 48))
+    assert found.problem == ""
+    assert found.detail.startswith("100% of the answers is the same alone and 4 at once")
+
+
+@pytest.mark.slow
+def test_more_requests_at_once_than_there_are_prompts_are_sent(vllm: Server):
+    async def counted(engine: Engine) -> int:
+        before = (await engine.settled_counters()).finished
+        assert (await canary.run(engine, 25, 4)).problem == ""
+        return (await engine.settled_counters()).finished - before
+
+    assert asked(vllm.url, counted) == len(prompts()) + 25
+
+
+@pytest.mark.slow
+def test_one_token_is_generated_by_the_idle_canary(vllm: Server):
+    async def counted(engine: Engine) -> int:
+        before = (await engine.settled_counters()).generated
+        await canary.one_token(engine)
+        return (await engine.settled_counters()).generated - before
+
+    assert asked(vllm.url, counted) == 1
+
+
+@pytest.mark.slow
+def test_a_real_engine_with_nan_logits_is_garbled(broken: Server):
+    problem = asked(broken.url, lambda engine: canary.run(engine, 4, 8)).problem
+    assert "logprobs in 20 of 20 answers (prose: its log-probabilities are no numbers (NaN logits))" in problem

@@ -1,0 +1,92 @@
+"""The MTP gate: what the counts mean, and real vLLM with drafts that fit and drafts that never come."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsv4_serve.demo.server import Server
+from dsv4_serve.healthcheck import gate
+from dsv4_serve.healthcheck.engine import Engine, Unreachable
+from dsv4_serve.healthcheck.state import Acceptance, Finding
+
+
+def run(url: str, floor: float, tokens: int) -> tuple[Finding, Acceptance]:
+    async def ask() -> tuple[Finding, Acceptance]:
+        engine = Engine(url)
+        try:
+            return await gate.run(engine, floor, tokens)
+        finally:
+            await engine.close()
+
+    return asyncio.run(ask())
+
+
+@given(st.integers(1, 10**6), st.floats(0, 1), st.floats(0, 1))
+def test_it_refuses_exactly_what_is_below_the_floor(drafted, share, floor):
+    total = Acceptance(drafted, int(drafted * share))
+    assert bool(gate.judge(total, {}, floor).problem) == (total.ratio < floor)
+
+
+def test_a_pass_names_the_figures_of_each_kind():
+    found = gate.judge(Acceptance(200, 150), {"prose": Acceptance(100, 60), "code": Acceptance(100, 90)}, 0.4)
+    assert found == Finding("75% of 200 draft tokens accepted, the floor is 40% (prose 60%, code 90%)")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "verdict"), [(0, "drafts noise"), (9, "drafts noise"), (10, "suspicious"), (39, "suspicious")]
+)
+def test_a_failure_says_how_bad_where_to_look_and_the_way_out(accepted, verdict):
+    problem = gate.judge(Acceptance(100, accepted), {}, 0.4).problem
+    for words in (
+        f"{accepted}% of 100",
+        "the floor is 40%",
+        verdict,
+        "mtp.*",
+        "dsv4 patch verify",
+        "NUM_SPECULATIVE_TOKENS=0",
+    ):
+        assert words in problem
+
+
+def test_no_drafts_and_no_counters_are_told_apart():
+    assert "drafted nothing" in gate.judge(Acceptance(0, 0), {}, 0.4).problem
+    assert "no vllm:spec_decode_* counters" in gate.judge(Acceptance(0, 0), {}, 0.4, counted=False).problem
+
+
+def test_a_floor_of_nothing_still_wants_drafts():
+    assert gate.judge(Acceptance(0, 0), {}, 0.0).problem
+
+
+def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(answering):
+    finding, acceptance = run(answering(500, "no"), 0.4, 8)
+    assert "/metrics: HTTP 500" in finding.problem
+    assert acceptance == Acceptance(0, 0)
+    with pytest.raises(Unreachable):
+        run("http://127.0.0.1:1", 0.4, 8)
+
+
+@pytest.mark.slow
+def test_real_drafts_that_fit_pass_with_every_kind_told(vllm: Server):
+    finding, acceptance = run(vllm.url, 0.5, 48)
+    assert finding.problem == ""
+    assert acceptance.drafted > 100
+    assert acceptance.ratio > 0.9
+    for kind in ("prose", "code", "arithmetic", "lists", "other languages"):
+        assert f"{kind} 9" in finding.detail
+
+
+@pytest.mark.slow
+def test_real_drafts_below_the_floor_are_refused_with_their_figures(vllm: Server):
+    finding, acceptance = run(vllm.url, 0.99, 24)
+    assert f"of {acceptance.drafted} draft tokens accepted, the floor is 99%" in finding.problem
+
+
+@pytest.mark.slow
+def test_a_real_engine_whose_drafts_never_come_is_refused(broken: Server):
+    finding, acceptance = run(broken.url, 0.1, 8)
+    assert acceptance == Acceptance(0, 0)
+    assert finding.problem.startswith("it drafted nothing")

@@ -1,0 +1,156 @@
+"""Progress of an engine: the state machine, and real vLLM with its engine stopped and in a long prefill."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import replace
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsv4_serve.demo.server import Server, descendants
+from dsv4_serve.healthcheck.counters import Counters
+from dsv4_serve.healthcheck.engine import Engine
+from dsv4_serve.healthcheck.progress import Progress
+
+IDLE = Counters(steps=7, generated=9)
+RUNNING = replace(IDLE, running=2, waiting=1, kv_usage=0.1)
+
+
+def test_idle_and_answering_is_progress():
+    progress = Progress(0.0)
+    for now in (1.0, 2.0, 50.0):
+        progress.feed(now, IDLE)
+        assert (progress.at, progress.busy, progress.work) == (now, False, "none")
+
+
+def test_requests_that_run_while_nothing_moves_are_none():
+    progress = Progress(0.0)
+    progress.feed(1.0, RUNNING)
+    progress.feed(60.0, RUNNING)
+    assert (progress.at, progress.busy, progress.work) == (1.0, True, "2 requests running, 1 waiting")
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"steps": 8},
+        {"generated": 10},
+        {"kv_usage": 0.2},
+        {"kv_usage": 0.05},
+        {"running": 1},
+        {"waiting": 2},
+        {"accepted": 1},
+    ],
+)
+def test_each_counter_that_moves_is(moved):
+    progress = Progress(0.0)
+    progress.feed(1.0, RUNNING)
+    progress.feed(60.0, replace(RUNNING, **moved))
+    assert progress.at == 60.0
+
+
+def test_counters_that_start_again_are():
+    progress = Progress(0.0)
+    progress.feed(1.0, RUNNING)
+    progress.feed(2.0, Counters(running=1))
+    assert progress.at == 2.0
+
+
+def test_polls_without_an_answer_are_none_and_the_wait_begins_with_the_first():
+    progress = Progress(0.0)
+    progress.feed(1.0, IDLE)
+    progress.lost(12.0)
+    progress.lost(24.0)
+    assert (progress.at, progress.busy, progress.work) == (12.0, True, "the API server does not answer")
+    progress.feed(25.0, IDLE)
+    assert (progress.at, progress.busy) == (25.0, False)
+
+
+def test_polls_without_an_answer_while_requests_run_change_nothing():
+    progress = Progress(0.0)
+    progress.feed(1.0, RUNNING)
+    progress.lost(12.0)
+    assert progress.at == 1.0
+
+
+def test_a_canary_that_does_not_come_back_is_work():
+    progress = Progress(0.0)
+    progress.feed(1.0, IDLE)
+    progress.canary_out = True
+    progress.feed(60.0, IDLE)
+    assert (progress.at, progress.busy, progress.work) == (1.0, True, "a canary out")
+
+
+POLLS = st.lists(
+    st.tuples(st.floats(0, 100), st.none() | st.builds(Counters, steps=st.integers(0, 2), running=st.integers(0, 1)))
+)
+
+
+@given(POLLS)
+def test_the_sign_is_never_in_the_future_and_never_goes_back(polls):
+    progress, now, at = Progress(0.0), 0.0, 0.0
+    for pause, counters in polls:
+        now += pause
+        progress.lost(now) if counters is None else progress.feed(now, counters)
+        assert at <= progress.at <= now
+        assert progress.busy or progress.at == now
+        at = progress.at
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_stopped_makes_none_until_it_goes_on(vllm: Server):
+    (core,) = [process for process in descendants(vllm.process.pid) if "EngineCore" in " ".join(_words(process))]
+
+    async def scenario() -> None:
+        engine = Engine(vllm.url)
+        progress = Progress(0.0)
+        try:
+            long = asyncio.create_task(engine.complete("Go on", 1500))
+            while not (await engine.counters()).running:
+                await asyncio.sleep(0.01)
+            core.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0.5)  # what was on its way arrives
+            for now in range(1, 6):
+                progress.feed(float(now), await engine.counters())
+                await asyncio.sleep(0.1)
+            assert (progress.at, progress.busy) == (1.0, True)
+            core.send_signal(signal.SIGCONT)
+            await long
+            progress.feed(6.0, await engine.settled_counters())
+            assert (progress.at, progress.busy) == (6.0, False)
+        finally:
+            core.send_signal(signal.SIGCONT)
+            await engine.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_every_chunk_of_a_long_prefill_is_a_sign_though_no_step_is_counted(broken: Server):
+    async def scenario() -> list[Counters]:
+        engine = Engine(broken.url)
+        try:
+            before = await engine.settled_counters()
+            request = asyncio.create_task(engine.complete("long " * 400, 1))
+            readings = []
+            while not request.done():
+                readings.append(await engine.counters())
+            await request
+            return [reading for reading in readings if reading.steps == before.steps and reading.running]
+        finally:
+            await engine.close()
+
+    in_prefill = asyncio.run(scenario())
+    assert len({reading.prompt for reading in in_prefill}) == 1
+    assert len({reading.kv_usage for reading in in_prefill}) > 2
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
