@@ -26,7 +26,7 @@ def settle(library: Library, request: Request, find: Callable[[], Found]) -> Req
     """
     Return the request with the profile that `auto` stands for, and the reasons in its origin; others as they are.
 
-    Raise ConfigError when no profile fits, with what keeps the smallest one out.
+    Raise ConfigError when no profile fits. What memory keeps out is the reason rather than what a rule keeps out.
     """
     asked = request.choices.get("profile")
     if asked is None or asked.value != AUTO:
@@ -40,14 +40,14 @@ def settle(library: Library, request: Request, find: Callable[[], Found]) -> Req
             chosen = choose(library, candidate, lambda: found)
             plan = resolve(chosen, dataclasses.replace(candidate, skip=(*candidate.skip, *_MEMORY)))
         except ConfigError as error:
-            because = str(error)
+            if not refused and not _is_fenced(library, name, found.hardware):
+                refused = f"; {name}: {str(error).rstrip('.')}"
         else:
             facts = memory(chosen, plan.flags)
-            because = _short_of(facts) if facts else ""
-            if not because:
+            short = _short_of(facts) if facts else ""
+            if not short:
                 return _with_profile(request, Setting(name, f"{asked.origin} {AUTO}: {_fits(name, chosen)}{refused}"))
-        if not _is_fenced(library, name, found.hardware):
-            refused = f"; {name}: {because}"
+            refused = f"; {name}: {short}"
     raise ConfigError(f"{asked.origin}: no profile fits {found.hardware}{refused or '; none is made for it'}.")
 
 

@@ -93,17 +93,17 @@ class Memory:
         `phase` is the one it was in, `was_ready` whether it had been ready. A known failure counts only in lines that
         vLLM logged as the end of a process, never in what it logs at level INFO.
         """
+        if self._notes.stopped and status == 0:  # the status is 0, too, when the engine died
+            return Ending(DRAINED, f"{DRAINED.says}.")
         number = -status if status < 0 else status - 128
         by_signal = signal.Signals(number).name if number in set(signal.Signals) else ""
         notes = self._notes.roots()
-        if by_signal:
-            notes.append(Note(f"vLLM was ended by {by_signal}", number=0, fatal=True))
+        if by_signal and not any(note.fatal and not note.echo for note in notes):
+            notes = [Note(f"vLLM was ended by {by_signal}", number=0, fatal=True)]
         found = ((note, failure) for note in notes if (failure := failures.find(note.text)))
         note, failure = next(found, (notes[0] if notes else None, None))
         cause = _cause(failure, was_ready=was_ready)
-        if failure is None and self._notes.stopped and status == 0:  # 0 is its status, too, when the engine died
-            cause = DRAINED
-        elif failure is None and was_ready and by_signal == "SIGTERM":
+        if failure is None and was_ready and by_signal == "SIGTERM":
             cause = CUT
         said = cause.says.format(phase=phase)
         if failure is None and cause in (START_FAILED, ENGINE_DIED):

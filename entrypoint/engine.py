@@ -109,10 +109,15 @@ def _pump(read_end: int, out: int, loop: asyncio.AbstractEventLoop, on_line: Cal
     splitter, writable = Splitter(), True
     while chunk := os.read(read_end, 1 << 16):
         writable = writable and _write(out, chunk)
-        for line in splitter.feed(chunk):
-            with contextlib.suppress(RuntimeError):  # the loop is closed: we are on our way out
-                loop.call_soon_threadsafe(on_line, line)
+        _tell(splitter.feed(chunk), loop, on_line)
+    _tell(splitter.close(), loop, on_line)
     os.close(read_end)
+
+
+def _tell(lines: list[str], loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]) -> None:
+    for line in lines:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: we are on our way out
+            loop.call_soon_threadsafe(on_line, line)
 
 
 def _write(out: int, chunk: bytes) -> bool:

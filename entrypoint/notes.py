@@ -39,6 +39,7 @@ _ECHO = re.compile(
     r"|engine core exited unexpectedly|KeyboardInterrupt|SystemExit|(BrokenPipe|ConnectionReset|EOF)Error"
     r"|Process \S+ \(PID: \d+\) died"
 )
+_PYDANTIC = 2  # lines after its exception in which it says what is wrong: the field, then why; or only why
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: |$)")
 _RANK = re.compile(r"\[rank\d+\]: ")  # PyTorch's excepthook puts it before each line
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
@@ -106,8 +107,8 @@ class Notes:
             stream.chained = True
         elif stream.tracing:
             self._traced(stream, text)
-        elif stream.ended and stream.ended == self._number - 1 and text.startswith("  "):
-            self._continue(text)  # pydantic says what is wrong in the line after its name
+        elif stream.ended and self._number - stream.ended <= _PYDANTIC and " validation error" in self._notes[-1].text:
+            self._continue(text)
         else:
             self._said(stream, record.level, text)
 
@@ -116,7 +117,7 @@ class Notes:
         fatal = [note for note in self._notes if note.fatal]
         while any(later.number - earlier.number > BURST for earlier, later in itertools.pairwise(fatal)):
             fatal.pop(0)
-        notes = fatal or list(self._notes)
+        notes = fatal or [note for note in self._notes if note.number > self._number - BURST]
         return sorted([note for note in notes if not note.echo] or notes, key=lambda note: note.overtaken)
 
     def _read_info(self, record: Record) -> None:

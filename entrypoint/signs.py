@@ -58,6 +58,7 @@ _SIGNS: tuple[tuple[str, str, str, bool | None], ...] = (
     (r"(\[\S+\] )?Dynamo bytecode transform time", "compiling kernels", "torch.compile, after Dynamo", None),
     (r"(\[\S+\] )?Cache the graph of compile range (?P<i>.+) for", "compiling kernels", "torch.compile {i}", True),
     (r"(\[\S+\] )?Compiling a graph for compile range (?P<i>.+) takes", "compiling kernels", "graph {i}", True),
+    (r"(\[\S+\] )?saved AOT compiled function", "compiling kernels", "torch.compile saved", True),
     (r"(\[\S+\] )?Directly load AOT compilation", "compiling kernels", "torch.compile, from its cache", False),
     (r"(\[\S+\] )?Directly load the compiled graph", "compiling kernels", "torch.compile, from its cache", False),
     (r"(\[\S+\] )?torch\.compile (took|and initial)", "compiling kernels", "torch.compile done", None),
@@ -72,7 +73,7 @@ _SIGNS: tuple[tuple[str, str, str, bool | None], ...] = (
     (r"Compiling CuTeDSL kernels:" + _BAR, "compiling kernels", "CuTeDSL kernel {i} of {n}", None),
     (r"JIT kernel warmup (?P<i>starting|finished)", "compiling kernels", "JIT kernel warm-up {i}", None),
     (r"Running FlashInfer autotune with (?P<i>\d+)", "compiling kernels", "FlashInfer autotuning, {i} tokens", None),
-    (r"Warming up done", "warming up", "warmed up", None),
+    (r"Warming up done", "compiling kernels", "warmed up", None),
     (r"(Compile and w|W)arm(ing|ed) (up )?(?P<i>[^.:(]+)", "compiling kernels", "warming up {i}", None),
     # v1/worker/gpu/cudagraph_utils.py, spec_decode/target_dependent_ar/speculator.py, model_runner.py
     (r"Capturing (?P<what>[\w -]*)CUDA graphs.*?:" + _BAR, "capturing graphs", "{what}graph {i} of {n}", None),

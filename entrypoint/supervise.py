@@ -157,8 +157,9 @@ class _Supervisor:
 
         def on_line(line: str) -> None:
             memory.feed(line)
-            log.feed(line, time.monotonic())
-            _show_phase(health, log)
+            if health.phase in STARTING:
+                log.feed(line, time.monotonic())
+                _show_phase(health, log)
 
         argv = [*plan.argv(secrets=True)]
         argv[0] = around.environ["DSV4_VLLM"]
@@ -286,7 +287,7 @@ async def _either(*things: Awaitable[object]) -> None:
 
 
 def _show_phase(health: Health, log: phases.Watch) -> None:
-    """Copy what the log says into the state, while the engine is starting."""
-    if health.phase in STARTING:
-        health.enter(log.phase)
-        health.percent, health.detail, health.caches = log.percent, log.detail, log.caches
+    """Copy what the log says into the state; percent and rate of the weights may be known from elsewhere."""
+    health.enter(log.phase)
+    health.detail, health.caches = log.detail, log.caches
+    health.percent = health.percent if log.percent is None else log.percent

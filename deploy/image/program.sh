@@ -31,4 +31,4 @@ site=$(/opt/dsv4/bin/python -c 'import sysconfig; print(sysconfig.get_path("pure
 sh /src/deploy/image/bytecode.sh "$site/vllm" "$site/dsv4_serve"
 
 /tools/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file "$work/sbom.json" /opt/dsv4/bin/python
-/opt/dsv4/bin/python /src/deploy/image/describe.py "$target" "$work/patches.json" "$work/sbom.json" $facts
+/opt/dsv4/bin/python /src/tools/image/describe.py "$target" "$work/patches.json" "$work/sbom.json" $facts

@@ -44,12 +44,14 @@ class Checkpoint:
     def weight_map(self) -> Mapping[str, str]:
         """The index: file by tensor name; empty without an index."""
         weight_map = self.index.value.get("weight_map")
-        return weight_map if isinstance(weight_map, dict) else {}
+        if isinstance(weight_map, dict) and set(map(type, weight_map.values())) == {str}:
+            return weight_map
+        return {}
 
     @cached_property
     def listed(self) -> frozenset[str]:
         """The files that vLLM loads: those that the index names, or every one when there is no index."""
-        return frozenset(map(str, self.weight_map.values())) if self.weight_map else frozenset(self.shards)
+        return frozenset(self.weight_map.values()) if self.weight_map else frozenset(self.shards)
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -58,6 +60,11 @@ class Checkpoint:
         for name in sorted(self.listed & self.shards.keys()):
             found.update(self.shards[name].tensors)
         return found
+
+    @cached_property
+    def draft_tensors(self) -> tuple[str, ...]:
+        """The names under `mtp.`: an MTP layer, or a DSpark drafter."""
+        return tuple(name for name in self.tensors if name.startswith("mtp."))
 
     @property
     def is_deepseek_v4(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import cast
 
 from dsv4_serve.entrypoint.doctor import config_checks, draft_checks, scheme_checks, shard_checks
 from dsv4_serve.entrypoint.doctor.checkpoint import Checkpoint
@@ -12,7 +11,7 @@ from dsv4_serve.entrypoint.doctor.wanted import Wanted
 
 _ANY = (*shard_checks.CHECKS, *config_checks.CHECKS, *scheme_checks.CHECKS)
 _V4 = (*config_checks.V4_CHECKS, *scheme_checks.V4_CHECKS, *draft_checks.V4_CHECKS)
-CHECKS: tuple[Check, ...] = cast("tuple[Check, ...]", (*_ANY, *_V4))
+CHECKS: tuple[Check, ...] = (*_ANY, *_V4)
 
 
 def examine(checkpoint: Checkpoint, wanted: Wanted, skip: Container[str] = ()) -> Iterator[tuple[str, Problem]]:

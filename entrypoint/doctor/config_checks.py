@@ -5,9 +5,9 @@ from __future__ import annotations
 from dsv4_serve.entrypoint.doctor import layout
 from dsv4_serve.entrypoint.doctor.checkpoint import Checkpoint
 from dsv4_serve.entrypoint.doctor.layout import number
-from dsv4_serve.entrypoint.doctor.problem import Problem, Wild, check
+from dsv4_serve.entrypoint.doctor.problem import Check, Problem, Wild, check
 from dsv4_serve.entrypoint.doctor.shard_checks import FETCH, some
-from dsv4_serve.entrypoint.doctor.wanted import CheckpointCheck, Wanted
+from dsv4_serve.entrypoint.doctor.wanted import Wanted
 
 FIELDS = (
     "compress_ratios", "compress_rope_theta", "hc_eps", "hc_mult", "hc_sinkhorn_iters", "head_dim", "hidden_act",
@@ -161,8 +161,8 @@ def config_describes_weights(checkpoint: Checkpoint, _wanted: Wanted) -> Problem
     return None
 
 
-CHECKS: tuple[CheckpointCheck, ...] = (config_readable, tokenizer_present)
-V4_CHECKS: tuple[CheckpointCheck, ...] = (
+CHECKS: tuple[Check, ...] = (config_readable, tokenizer_present)
+V4_CHECKS: tuple[Check, ...] = (
     config_fields,
     compress_ratios,
     layer_types,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from dsv4_serve.entrypoint.doctor import layout
 from dsv4_serve.entrypoint.doctor.checkpoint import Checkpoint
 from dsv4_serve.entrypoint.doctor.layout import number
-from dsv4_serve.entrypoint.doctor.problem import Problem, Wild, check
+from dsv4_serve.entrypoint.doctor.problem import Check, Problem, Wild, check
 from dsv4_serve.entrypoint.doctor.scheme_checks import PATCH
 from dsv4_serve.entrypoint.doctor.shard_checks import FETCH, some
-from dsv4_serve.entrypoint.doctor.wanted import CheckpointCheck, Wanted
+from dsv4_serve.entrypoint.doctor.wanted import Wanted
 
 WITHOUT = "serve without it: NUM_SPECULATIVE_TOKENS=0"
 _ISSUES = "https://github.com/vllm-project/vllm/issues"
+_PRO = "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
+_TRANSFORMERS = "https://github.com/huggingface/transformers/blob/main/src/transformers/models/deepseek_v4"
 _PULLS = "https://github.com/vllm-project/vllm/pull"
 _SPECULATIVE = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/config/speculative.py"
 
@@ -24,7 +24,7 @@ def draft_layers_declared(checkpoint: Checkpoint, wanted: Wanted) -> Problem | N
     said = checkpoint.config.value.get("num_nextn_predict_layers")
     if not wanted.drafts_with_mtp or number(checkpoint.config.value, "num_nextn_predict_layers"):
         return None
-    has = any(name.startswith("mtp.0.") for name in checkpoint.tensors)
+    has = _has(checkpoint, "mtp.0")
     return Problem(
         f"num_nextn_predict_layers {'absent from' if said is None else f'{said} in'} config.json",
         "1 or more, to draft with MTP",
@@ -32,12 +32,12 @@ def draft_layers_declared(checkpoint: Checkpoint, wanted: Wanted) -> Problem | N
     )
 
 
-@check(Wild("0 % of draft tokens accepted: from_pretrained drops mtp.* silently", f"{_PULLS}/43319", (18,), "for real"))
+@check(Wild("0 % of draft tokens accepted: from_pretrained drops mtp.* silently", _TRANSFORMERS, (18,), "for real"))
 def draft_head_present(checkpoint: Checkpoint, wanted: Wanted) -> Problem | None:
     """The checkpoint kept its MTP layers."""
     if not wanted.drafts_with_mtp or not checkpoint.is_legible:
         return None
-    gone = [p for p in layout.drafts(checkpoint.config.value) if not any(_under(checkpoint, p))]
+    gone = [p for p in layout.drafts(checkpoint.config.value) if not _has(checkpoint, p)]
     if not gone:
         return None
     return Problem(
@@ -52,7 +52,7 @@ def draft_head_complete(checkpoint: Checkpoint, wanted: Wanted) -> Problem | Non
     """Every tensor of every MTP layer is there: three projections of each expert, and the rest of the block."""
     if not wanted.drafts_with_mtp or not checkpoint.is_legible or _is_dspark(checkpoint):
         return None
-    present = [p for p in layout.drafts(checkpoint.config.value) if any(_under(checkpoint, p))]
+    present = [p for p in layout.drafts(checkpoint.config.value) if _has(checkpoint, p)]
     lost = [name for prefix in present for name in layout.missing(checkpoint, prefix)]
     if not lost:
         return None
@@ -106,7 +106,7 @@ def bf16_draft_needs_a_patch(checkpoint: Checkpoint, wanted: Wanted) -> Problem 
     return _unpatched(wanted, "build-bf16-draft-heads", "a BF16 draft head", mixed=bool(mixed))
 
 
-@check(Wild("V4-Pro: right answers, and 0 of 141 draft tokens accepted", f"{_ISSUES}/43459", (19,), "for real"))
+@check(Wild("V4-Pro: right answers, and 0 of 141 draft tokens accepted", _PRO, (19,), "for real"))
 def mxfp4_draft_needs_a_patch(checkpoint: Checkpoint, wanted: Wanted) -> Problem | None:
     """DeepSeek's own draft experts under NVFP4 ones are told apart by a patch only."""
     trunk, draft = (layout.scheme(checkpoint, prefix) for prefix in ("layers.0", "mtp.0"))
@@ -120,8 +120,8 @@ def _unpatched(wanted: Wanted, patch: str, seen: str, *, mixed: bool) -> Problem
     return Problem(seen, f"a vLLM with the patch {patch}", f"{PATCH}, or {WITHOUT}")
 
 
-def _under(checkpoint: Checkpoint, prefix: str) -> Iterator[bool]:
-    yield from (name.startswith(f"{prefix}.") for name in checkpoint.tensors)
+def _has(checkpoint: Checkpoint, prefix: str) -> bool:
+    return any(name.startswith(f"{prefix}.") for name in checkpoint.draft_tensors)
 
 
 def _is_dspark(checkpoint: Checkpoint) -> bool:
@@ -129,7 +129,7 @@ def _is_dspark(checkpoint: Checkpoint) -> bool:
     return any(f"mtp.0.main_proj.{kind}" in checkpoint.tensors for kind in ("weight", "scale", "weight_packed"))
 
 
-V4_CHECKS: tuple[CheckpointCheck, ...] = (
+V4_CHECKS: tuple[Check, ...] = (
     draft_layers_declared,
     draft_head_present,
     draft_head_complete,

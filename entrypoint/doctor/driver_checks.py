@@ -10,7 +10,6 @@ from dsv4_serve.entrypoint.doctor.problem import Problem, Wild, check
 
 DRIVER = 580
 """Least driver branch: vLLM 0.32.0's wheels hold CUDA 13.0, which came with 580 (NVIDIA, CUDA 13.0 release notes)."""
-CUDA = 13000
 
 _NVML = "https://docs.nvidia.com/deploy/nvml-api/index.html"
 _CUDA_NOTES = "https://docs.nvidia.com/cuda/archive/13.0.0/cuda-toolkit-release-notes/index.html"
@@ -46,9 +45,9 @@ def driver_answers(host: Host, asked: Asked) -> Problem | None:
     )
 )
 def driver_version(host: Host, _asked: Asked) -> Problem | None:
-    """The driver knows the CUDA that vLLM was built with."""
+    """The driver knows the CUDA that vLLM was built with, by itself or through a compatibility package."""
     driver = host.driver
-    if not driver or not driver.version or (_version(driver.version)[0] >= DRIVER and driver.cuda >= CUDA):
+    if not driver or not driver.version or max(_version(driver.version), _version(host.compat))[0] >= DRIVER:
         return None
     return Problem(
         f"driver {driver.version}, made for CUDA {driver.cuda // 1000}.{driver.cuda % 1000 // 10}",

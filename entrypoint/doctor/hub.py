@@ -14,7 +14,8 @@ from typing import Any
 from dsv4_serve.entrypoint.doctor import checkpoint, manifest, transfer
 from dsv4_serve.entrypoint.doctor.manifest import Entry, Manifest, Progress, Say
 from dsv4_serve.entrypoint.doctor.transfer import Unreachable
-from dsv4_serve.entrypoint.errors import ConfigError, UserError
+from dsv4_serve.entrypoint.errors import ConfigError, UserError, listed, nearest
+from dsv4_serve.entrypoint.sheets import Library
 
 NOT_SERVED = ("*.bin", "*.pt", "*.pth", "*.gguf", "original/*")
 """Weights in forms that are not served: they are neither fetched nor missed."""
@@ -58,6 +59,20 @@ class Status:
         return {**asdict(self), "folder": folder, "complete": self.complete}
 
 
+def repository_of(library: Library, text: str, origin: str) -> str:
+    """Return the repository that a model's name stands for, or the OWNER/NAME that was given."""
+    names = library.names("model")
+    if text in names:
+        named = [link.own.flags["model"] for link in library.model(text, origin).chain() if "model" in link.own.flags]
+        if named:
+            return str(named[-1])
+    elif "/" in text:
+        return text
+    raise ConfigError(
+        f"{origin}: {text!r} has no repository{nearest(text, names)}; write OWNER/NAME or one of {listed(names)}."
+    )
+
+
 def cached(repository: str, place: Place = Place()) -> Path | None:
     """Return the snapshot of a repository in the Hub's cache, whole or not; None where there is none."""
     from huggingface_hub import try_to_load_from_cache
@@ -73,16 +88,22 @@ def listing(repository: str, place: Place = Place()) -> Manifest:
 
     with _one_sentence(repository, place):
         info = HfApi(endpoint=place.endpoint).model_info(repository, revision=place.revision, files_metadata=True)
-    found = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    files = []
-    for path in sorted(found):
-        if any(fnmatch.fnmatch(path, glob) for glob in NOT_SERVED):
-            continue
-        size, lfs = found[path].size or 0, found[path].lfs
-        files.append(
-            Entry(path, size, "sha256", lfs.sha256) if lfs else Entry(path, size, "git-sha1", found[path].blob_id or "")
-        )
-    return Manifest(repository, info.sha or "", tuple(files))
+    served = [
+        file
+        for file in sorted(info.siblings or (), key=lambda file: file.rfilename)
+        if not any(fnmatch.fnmatch(file.rfilename, glob) for glob in NOT_SERVED)
+    ]
+    try:
+        return Manifest(repository, info.sha or "", tuple(map(_entry, served)))
+    except ValueError as error:
+        raise UserError(f"{repository}: the Hub lists {error}; is HF_ENDPOINT a Hub?") from None
+
+
+def _entry(file: Any) -> Entry:
+    size = file.size or 0
+    if file.lfs:
+        return Entry(file.rfilename, size, "sha256", file.lfs.sha256)
+    return Entry(file.rfilename, size, "git-sha1", file.blob_id or "")
 
 
 def status(repository: str, place: Place = Place(), folder: Path | None = None) -> Status:
@@ -120,7 +141,7 @@ def fetch(repository: str, say: Say, place: Place = Place(), folder: Path | None
     where = folder or cached(repository, place)
     absent = known.absent(where) if where else known.files
     files = [
-        transfer.Wanted(_url(known, entry, place), _target(known, entry, place, folder), entry)
+        transfer.File(_url(known, entry, place), _target(known, entry, place, folder), entry)
         for entry in absent
         if folder or entry.algorithm == "sha256"  # a cache names large files by their sha256
     ]
@@ -130,14 +151,17 @@ def fetch(repository: str, say: Say, place: Place = Place(), folder: Path | None
     say(f"fetching {repository}@{known.revision[:12]}: {left / 1e9:.2f} of {known.size / 1e9:.2f} GB are missing")
     transfer.fetch(files, _headers(), Progress("fetched", left, say))
     path = folder or _complete_cache(known, place)
-    manifest.write(known, path)
+    try:
+        manifest.write(known, path)
+    except OSError as error:
+        raise UserError(f"{path / manifest.NAME} cannot be written ({error.strerror}).") from None
     return path
 
 
 def _complete_cache(known: Manifest, place: Place) -> Path:
     """Leave the small files, the links and the branch's name to huggingface_hub, and return the snapshot."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     with _one_sentence(known.repository, place):
@@ -166,9 +190,10 @@ def _target(known: Manifest, entry: Entry, place: Place, folder: Path | None) ->
 
 
 def _headers() -> dict[str, str]:
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub import get_token
 
-    return build_hf_headers(library_name="dsv4-serve")
+    token = get_token()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _cache(place: Place) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from dsv4_serve.entrypoint.doctor.checkpoint import Checkpoint
@@ -38,9 +39,9 @@ SCHEMES = (
 
 
 def number(config: Mapping[str, Any], key: str) -> int:
-    """Return a field that holds a count; 0 where it holds none."""
+    """Return a field that holds a count of layers, heads, experts or inputs; 0 where it holds none that can be."""
     value = config.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 100_000 else 0
 
 
 def trunk(config: Mapping[str, Any]) -> list[str]:
@@ -70,12 +71,18 @@ def missing(checkpoint: Checkpoint, prefix: str) -> Iterator[str]:
     for module in _modules(config, prefix):
         yield from _missing_of(checkpoint, module)
     stored = scheme(checkpoint, prefix) or SCHEMES[-1]
-    for expert in range(number(config, "n_routed_experts")):
-        for projection in PROJECTIONS:
-            for tensor in stored.tensors:
-                name = f"{prefix}.ffn.experts.{expert}.{projection}.{tensor}"
-                if name not in tensors:
-                    yield name
+    suffixes = _expert_tensors(number(config, "n_routed_experts"), stored.tensors)
+    yield from (name for suffix in suffixes if (name := prefix + suffix) not in tensors)
+
+
+@cache
+def _expert_tensors(experts: int, tensors: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        f".ffn.experts.{expert}.{projection}.{tensor}"
+        for expert in range(experts)
+        for projection in PROJECTIONS
+        for tensor in tensors
+    )
 
 
 def missing_outside(checkpoint: Checkpoint) -> Iterator[str]:

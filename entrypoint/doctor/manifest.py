@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -20,18 +21,26 @@ from typing import Any, Literal
 from dsv4_serve.entrypoint.errors import ConfigError
 
 NAME = "dsv4-weights.json"
+_DIGITS = {"sha256": 64, "git-sha1": 40}
 Say = Callable[[str], None]
 CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: path in the repository, size in bytes, hash in hexadecimal digits."""
+    """One file: path in the repository, size in bytes, hash in hexadecimal digits; ValueError for anything else."""
 
     path: str
     size: int
     algorithm: Literal["sha256", "git-sha1"]
     digest: str
+
+    def __post_init__(self) -> None:
+        parts, digits = PurePosixPath(self.path).parts, _DIGITS.get(self.algorithm)
+        if not parts or ".." in parts or parts[0] == "/" or self.size < 0:
+            raise ValueError(f"{self.path!r} of {self.size} bytes is no file of a repository")
+        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", self.digest):
+            raise ValueError(f"{self.path}: {self.digest!r} is no {self.algorithm}")
 
 
 @dataclass(frozen=True)
@@ -87,18 +96,13 @@ def read(folder: Path) -> Manifest | None:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         files = tuple(Entry(**entry) for entry in told["files"])
-        manifest = Manifest(str(told["repository"]), str(told["revision"]), files)
+        return Manifest(str(told["repository"]), str(told["revision"]), files)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is not a list of files ({error}); fetch it again.") from None
-    for entry in files:
-        parts = PurePosixPath(str(entry.path)).parts
-        if not parts or ".." in parts or parts[0] == "/" or entry.algorithm not in ("sha256", "git-sha1"):
-            raise ConfigError(f"{path}: {entry.path!r} is no path inside a repository; fetch the list again.")
-    return manifest
 
 
 def verify(folder: Path, manifest: Manifest, say: Say, threads: int = 4) -> Verified:
@@ -107,7 +111,7 @@ def verify(folder: Path, manifest: Manifest, say: Say, threads: int = 4) -> Veri
     progress = Progress("verified", sum(entry.size for entry in here), say)
     with ThreadPoolExecutor(threads) as pool:
         digests = pool.map(lambda entry: _digest(folder / entry.path, entry, progress), here)
-        wrong = tuple(entry.path for entry, digest in zip(here, digests, strict=True) if digest != entry.digest.lower())
+        wrong = tuple(entry.path for entry, digest in zip(here, digests, strict=True) if digest != entry.digest)
     known = {entry.path for entry in manifest.files}
     return Verified(
         folder,

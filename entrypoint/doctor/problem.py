@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, cast
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,12 @@ class Check(Protocol):
         ...
 
 
-F = TypeVar("F", bound=Callable[..., Problem | None])
-
-
-def check(wild: Wild) -> Callable[[F], F]:
+def check(wild: Wild) -> Callable[[Callable[..., Problem | None]], Check]:
     """Attach what is known about a check to its function; its name is the function's, with hyphens."""
 
-    def attach(function: F) -> F:
+    def attach(function: Callable[..., Problem | None]) -> Check:
         function.wild = wild  # type: ignore[attr-defined]
-        return function
+        return cast("Check", function)
 
     return attach
 

@@ -9,20 +9,21 @@ from dsv4_serve.entrypoint.doctor import layout
 from dsv4_serve.entrypoint.doctor.checkpoint import Checkpoint
 from dsv4_serve.entrypoint.doctor.config_checks import config_fields
 from dsv4_serve.entrypoint.doctor.layout import number
-from dsv4_serve.entrypoint.doctor.problem import Problem, Wild, check
+from dsv4_serve.entrypoint.doctor.problem import Check, Problem, Wild, check
 from dsv4_serve.entrypoint.doctor.shard_checks import FETCH, some
-from dsv4_serve.entrypoint.doctor.wanted import CheckpointCheck, Wanted
+from dsv4_serve.entrypoint.doctor.wanted import Wanted
 from dsv4_serve.entrypoint.identify import _architecture as architecture_of
 from dsv4_serve.entrypoint.identify import _scheme as scheme_of
 
 PATCH = "run `dsv4 patch apply`"
-_PULLS = "https://github.com/vllm-project/vllm/pull"
+_MOE = (
+    "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/layers/quantization/compressed_tensors"
+    "/compressed_tensors_moe/compressed_tensors_moe.py"
+)
 _V4 = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/models/deepseek_v4"
 
 
-@check(
-    Wild("Weights stay as they were allocated: no message, and nonsense", f"{_V4}/nvidia/model.py", (57,), "for real")
-)
+@check(Wild("Weights stay as they were allocated: no message, and nonsense", f"{_V4}/nvidia/model.py", (), "for real"))
 def trunk_complete(checkpoint: Checkpoint, wanted: Wanted) -> Problem | None:
     """Every tensor of every layer is there. vLLM counts them only in unquantized checkpoints."""
     if not checkpoint.is_legible or config_fields(checkpoint, wanted):
@@ -46,7 +47,7 @@ def architecture_matches(checkpoint: Checkpoint, wanted: Wanted) -> Problem | No
     )
 
 
-@check(Wild("KeyError: ...experts.w13_weight_packed, or out of memory", f"{_PULLS}/43248", (15,), "for real"))
+@check(Wild("KeyError: ...experts.w13_weight_packed, or out of memory", f"{_V4}/quant_config.py", (), "for real"))
 def quantization_config_matches(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
     """The experts are stored as quantization_config says, or vLLM builds others than it loads."""
     config, said = checkpoint.config.value, scheme_of(dict(checkpoint.config.value))
@@ -80,7 +81,7 @@ def scheme_matches_model(checkpoint: Checkpoint, wanted: Wanted) -> Problem | No
     )
 
 
-@check(Wild("Tried to allocate 4.00 GiB in make_layers: experts built unquantized", _V4, (11,), "for real"))
+@check(Wild("Tried to allocate 4.00 GiB in make_layers: experts built unquantized", _MOE, (11,), "for real"))
 def experts_targeted(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
     """A target of compressed-tensors names the routed experts, or they are built unquantized."""
     targets = list(_targets(checkpoint))
@@ -95,9 +96,7 @@ def experts_targeted(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
     )
 
 
-@check(
-    Wild("KeyError: ...routed_experts.w13_weight_packed, or out of memory", f"{_V4}/quant_config.py", (11,), "for real")
-)
+@check(Wild("KeyError: ...routed_experts.w13_weight_packed, or out of memory", _MOE, (11,), "for real"))
 def expert_targets_need_a_patch(checkpoint: Checkpoint, wanted: Wanted) -> Problem | None:
     """Targets by the names that vLLM used until 0.31 are matched by a patch only."""
     targets = list(_targets(checkpoint))
@@ -182,8 +181,8 @@ def _unpatched(wanted: Wanted, patch: str, seen: str) -> Problem | None:
     return Problem(seen, f"a vLLM with the patch {patch}", PATCH)
 
 
-CHECKS: tuple[CheckpointCheck, ...] = (architecture_matches,)
-V4_CHECKS: tuple[CheckpointCheck, ...] = (
+CHECKS: tuple[Check, ...] = (architecture_matches,)
+V4_CHECKS: tuple[Check, ...] = (
     trunk_complete,
     quantization_config_matches,
     scheme_matches_model,

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from itertools import chain
 
 from dsv4_serve.entrypoint.doctor.checkpoint import INDEX, Checkpoint
-from dsv4_serve.entrypoint.doctor.problem import Problem, Wild, check
-from dsv4_serve.entrypoint.doctor.wanted import CheckpointCheck, Wanted
+from dsv4_serve.entrypoint.doctor.problem import Check, Problem, Wild, check
+from dsv4_serve.entrypoint.doctor.wanted import Wanted
 
 FETCH = "fetch it again with `dsv4 weights fetch`, which goes on where a download stopped"
 _LOADER = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/model_loader"
@@ -128,8 +128,9 @@ def index_matches_headers(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | 
     """The index and the headers name the same tensors in the same files."""
     if not checkpoint.weight_map or not checkpoint.is_legible:
         return None
-    lost = [n for n, file in checkpoint.weight_map.items() if n not in checkpoint.shards[str(file)].tensors]
-    unnamed = [name for name in checkpoint.tensors if name not in checkpoint.weight_map]
+    within = {file: shard.tensors for file, shard in checkpoint.shards.items()}
+    lost = [name for name, file in checkpoint.weight_map.items() if name not in within[file]]
+    unnamed = sorted(checkpoint.tensors.keys() - checkpoint.weight_map.keys())
     if not lost and not unnamed:
         return None
     parts = [f"{some(lost)} not in the shard that {INDEX} names"] if lost else []
@@ -177,7 +178,7 @@ def shards_listed(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
     )
 
 
-CHECKS: tuple[CheckpointCheck, ...] = (
+CHECKS: tuple[Check, ...] = (
     weights_present,
     weights_are_not_pointers,
     shards_present,

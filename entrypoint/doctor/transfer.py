@@ -11,11 +11,11 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from dsv4_serve.entrypoint.doctor.manifest import CHUNK, Entry, Progress, hasher
 from dsv4_serve.entrypoint.errors import UserError
@@ -30,7 +30,7 @@ class Unreachable(UserError):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class File:
     """One file: where from, where to, and what it has to be."""
 
     url: str
@@ -44,7 +44,7 @@ def begun(target: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def fetch(files: Iterable[Wanted], headers: Mapping[str, str], progress: Progress, threads: int = 4) -> None:
+def fetch(files: Iterable[File], headers: Mapping[str, str], progress: Progress, threads: int = 4) -> None:
     """Bring files, several at a time; raise UserError for the first that cannot be had. What has come stays."""
     stop = threading.Event()
     with ThreadPoolExecutor(threads) as pool:
@@ -57,72 +57,94 @@ def fetch(files: Iterable[Wanted], headers: Mapping[str, str], progress: Progres
             raise
 
 
-def _one(file: Wanted, headers: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:
+def _one(file: File, headers: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:
+    try:
+        _bring(file, headers, progress, stop)
+    except OSError as error:
+        raise UserError(f"{file.target} cannot be written ({error.strerror}); what has come stays there.") from None
+
+
+def _bring(file: File, headers: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:
     file.target.parent.mkdir(parents=True, exist_ok=True)
-    with _part(file.target).open("a+b") as part:
-        _lock(part, file)
-        hashed = _hash_of_begun(part, file.entry)
-        _bring(file, part, hashed, headers, progress, stop)
-        part.flush()
-        os.fsync(part.fileno())
-        if hashed.hexdigest() != file.entry.digest:
-            part.truncate(0)
-            raise UserError(
-                f"{file.entry.path} came with {file.entry.algorithm} {hashed.hexdigest()[:12]}… and {file.entry.digest[:12]}…"
-                " is expected; fetch it again, and look for a proxy that changes it when it comes so again."
-            )
+    with _part(file.target).open("a+b") as opened:
+        _lock(opened, file)
+        part = _Part(opened, file.entry)
+        for chunk in _chunks(file, part, headers):
+            part.add(chunk)
+            progress.add(len(chunk))
+            if stop.is_set():
+                return
+        part.finish()
         _part(file.target).replace(file.target)
 
 
-def _bring(
-    file: Wanted, part: IO[bytes], hashed: Any, headers: Mapping[str, str], progress: Progress, stop: threading.Event
-) -> None:
-    """Append what is missing; a connection that breaks is opened again, a few times without a new byte at most."""
+def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[bytes]:
+    """Yield what is missing; a connection that breaks is opened again, a few times without a new byte at most."""
     import httpx
 
-    tries = 0
-    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=dict(headers)) as client:
-        while (have := part.tell()) < file.entry.size and not stop.is_set():
+    tries, asked = 0, {"Accept-Encoding": "identity", **headers}
+    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=asked) as client:
+        while (have := part.size) < file.entry.size:
             try:
                 with client.stream("GET", file.url, headers={"Range": f"bytes={have}-"} if have else {}) as answer:
-                    _require_part(answer.status_code, have, file)
-                    for chunk in answer.iter_raw(CHUNK):
-                        part.write(chunk)
-                        hashed.update(chunk)
-                        progress.add(len(chunk))
-                        if stop.is_set():
-                            return
+                    _require_success(answer.status_code, file)
+                    if answer.status_code != 206:
+                        part.restart()
+                    yield from answer.iter_raw(CHUNK)
             except httpx.TransportError as error:
-                tries = tries + 1 if part.tell() == have else 1
+                tries = tries + 1 if part.size == have else 1
                 if tries > _TRIES:
                     raise Unreachable(
-                        f"{file.entry.path} stopped coming after {part.tell():,} of {file.entry.size:,} bytes"
+                        f"{file.entry.path} stopped coming after {part.size:,} of {file.entry.size:,} bytes"
                         f" ({error or type(error).__name__}); fetch again, it goes on there."
                     ) from None
                 time.sleep(1)
 
 
-def _require_part(status: int, have: int, file: Wanted) -> None:
-    if status == (206 if have else 200):
-        return
+def _require_success(status: int, file: File) -> None:
     if status in (401, 403):
         raise UserError(f"{file.url} refuses (HTTP {status}); set HF_TOKEN to a token that may read it.")
-    raise Unreachable(f"{file.url} answers HTTP {status}; try again later.")
+    if status not in (200, 206):
+        raise Unreachable(f"{file.url} answers HTTP {status}; try again later.")
 
 
-def _hash_of_begun(part: IO[bytes], entry: Entry) -> Any:
-    if part.seek(0, os.SEEK_END) > entry.size:
-        part.truncate(0)
-    part.seek(0)
-    hashed = hasher(entry)
-    while chunk := part.read(CHUNK):
-        hashed.update(chunk)
-    return hashed
+class _Part:
+    """A file that is still coming: its bytes so far, and their hash."""
+
+    def __init__(self, opened: IO[bytes], entry: Entry) -> None:
+        self._file, self._entry, self._hash, self.size = opened, entry, hasher(entry), 0
+        if opened.seek(0, os.SEEK_END) > entry.size:
+            opened.truncate(0)
+        opened.seek(0)
+        while chunk := opened.read(CHUNK):
+            self._hash.update(chunk)
+            self.size += len(chunk)
+
+    def add(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def restart(self) -> None:
+        self._file.truncate(0)
+        self._hash, self.size = hasher(self._entry), 0
+
+    def finish(self) -> None:
+        """Bring it to the disk; raise UserError, and forget what came, when it is not what was to come."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        seen, expected = self._hash.hexdigest(), self._entry.digest
+        if seen != expected:
+            self._file.truncate(0)
+            raise UserError(
+                f"{self._entry.path} came with {self._entry.algorithm} {seen[:12]}… in place of {expected[:12]}…;"
+                " fetch it again, and look for a proxy that changes it when it comes so again."
+            )
 
 
-def _lock(part: IO[bytes], file: Wanted) -> None:
+def _lock(opened: IO[bytes], file: File) -> None:
     try:
-        fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f"Another process is fetching {file.target}; wait for it, or stop it.") from None
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from dsv4_serve.entrypoint.doctor.checkpoint import Checkpoint
-from dsv4_serve.entrypoint.doctor.problem import Problem
 from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Value
 from dsv4_serve.entrypoint.sheets import Model, Sheet
 
@@ -32,9 +29,6 @@ class Wanted:
     def drafts_with_mtp(self) -> bool:
         """Whether the checkpoint's MTP layers are drafted with."""
         return self.method in ("mtp", "deepseek_mtp")
-
-
-CheckpointCheck = Callable[[Checkpoint, Wanted], Problem | None]
 
 
 def wanted(plan: Plan, model: Sheet[Model], patches: frozenset[str] | None = None) -> Wanted:

@@ -1,10 +1,11 @@
 """
 What vLLM's own modules hold in weights for each published artifact, at full size, on a machine without a GPU.
 
-    python weights.py
+    python weights.py [ARTIFACT …]
 
-Prints GiB over all GPUs, and the part that every GPU holds. Embedding and output head are counted once, as the draft head
-shares them. Parameters and rotary tables are counted; what a kernel repacks or pads is not.
+Prints JSON: {artifact: {"gib": over all GPUs, "everywhere_gib": the part that every GPU holds}}. Embedding and output
+head are counted once, as the draft head shares them. Parameters and rotary tables are counted; what a kernel repacks or
+pads is not. `nvfp4` needs the patch series: without it vLLM 0.32.0 builds its experts unquantized.
 """
 
 import json
@@ -57,12 +58,15 @@ def held(artifact: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print a row for each artifact."""
+    """Answer for the named artifacts, or for all."""
     planner.cuda_model.prepare()
     torch.set_default_dtype(torch.bfloat16)
-    for artifact in sys.argv[1:] or ARTIFACTS:
-        total, everywhere = held(artifact)
-        print(f"{artifact:<10} {total:8.2f} GiB, {everywhere:5.2f} of them on every GPU")
+    sizes = {artifact: held(artifact) for artifact in sys.argv[1:] or ARTIFACTS}
+    json.dump(
+        {name: {"gib": total, "everywhere_gib": everywhere} for name, (total, everywhere) in sizes.items()},
+        sys.stdout,
+        indent=1,
+    )
 
 
 if __name__ == "__main__":

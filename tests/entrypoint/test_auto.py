@@ -33,12 +33,13 @@ def settled(request: Request, find=nowhere) -> Setting:
 
 @pytest.fixture
 def small(folder) -> Library:
-    """RTX PRO 6000 with less memory, so that something does not fit."""
+    """RTX PRO 6000 with less memory, so that something does not fit, and a model of 71 GiB a GPU at TP=2."""
     sheet = '{about}\nextends = "rtx-pro-6000"\nmemory-gib = {memory}\n'
     files = {
         f"hardware/card-{memory}.toml": sheet.format(about='about = "a smaller card"', memory=memory)
-        for memory in (40, 78, 84, 90)
+        for memory in (60, 82, 90)
     }
+    files["models/own.toml"] = 'extends = "w4a16"\nweights-gib = 140\nreplicated-gib = 2.0\n'
     return Library([folder(files)])
 
 
@@ -56,8 +57,8 @@ def test_the_largest_profile_is_taken_where_all_fit() -> None:
     assert chosen == Setting("1m", "environment PROFILE auto: 1m fits 2 x h200 with w4a16")
 
 
-@pytest.mark.parametrize("model", ["acti", "w4a16", "nvfp4", "flash", ""])
-@pytest.mark.parametrize("hardware", ["rtx-pro-6000", "h200", "b300", "card-78", "card-84", "card-90"])
+@pytest.mark.parametrize("model", ["own", "acti", "w4a16", "nvfp4", "flash", ""])
+@pytest.mark.parametrize("hardware", ["rtx-pro-6000", "h200", "b300", "card-60", "card-82", "card-90"])
 def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, model) -> None:
     request = asked(hardware=hardware, model=model)
     try:
@@ -72,9 +73,9 @@ def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, mo
 
 
 def test_the_reason_of_the_next_larger_profile_is_in_the_origin(small) -> None:
-    chosen = auto.settle(small, asked(hardware="card-90", model="w4a16"), nowhere).choices["profile"]
+    chosen = auto.settle(small, asked(hardware="card-82", model="own"), nowhere).choices["profile"]
     taken, reason = chosen.origin.split("; ")
-    assert taken == f"environment PROFILE auto: {chosen.value} fits 2 x card-90 with w4a16"
+    assert taken == f"environment PROFILE auto: {chosen.value} fits 2 x card-82 with own"
     larger, because = reason.split(": ")
     order = auto.largest_first(small)
     assert order.index(larger) < order.index(chosen.value)
@@ -85,10 +86,11 @@ def test_the_reason_of_the_next_larger_profile_is_in_the_origin(small) -> None:
 def test_less_memory_never_gets_a_larger_profile(small) -> None:
     order = auto.largest_first(small)
     taken = [
-        order.index(auto.settle(small, asked(hardware=name, model="acti"), nowhere).choices["profile"].value)
-        for name in ("rtx-pro-6000", "card-90", "card-84")
+        order.index(auto.settle(small, asked(hardware=name, model="own"), nowhere).choices["profile"].value)
+        for name in ("rtx-pro-6000", "card-90", "card-82")
     ]
     assert taken == sorted(taken)
+    assert taken[0] < taken[-1]
 
 
 def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
@@ -107,9 +109,15 @@ def test_too_few_gpus_are_the_reason() -> None:
         settled(asked(model="w4a16"), lambda: Found("h200", "NVML: 1 x NVIDIA H200", 1))
 
 
+def test_a_profile_for_more_gpus_is_no_reason_beside_one_that_memory_keeps_out(small) -> None:
+    chosen = auto.settle(small, asked(model="own"), lambda: Found("card-82", "NVML: 2 cards", 2)).choices["profile"]
+    assert chosen.value == "64k"
+    assert "; 128k: 8 requests need " in chosen.origin
+
+
 def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
-    with pytest.raises(ConfigError, match=r"no profile fits card-40; .*the weights take \d+\.\d GiB a GPU"):
-        auto.settle(small, asked(hardware="card-40", model="w4a16"), nowhere)
+    with pytest.raises(ConfigError, match=r"no profile fits card-60; .*the weights take \d+\.\d GiB a GPU"):
+        auto.settle(small, asked(model="own"), lambda: Found("card-60", "NVML: 2 cards", 2))
 
 
 def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> None:
@@ -122,11 +130,12 @@ def test_the_model_decides_too() -> None:
     assert settled(asked(hardware="b300", model="pro-nvfp4", tensor_parallel_size=8)).value == "pro"
 
 
-def test_settings_of_the_user_are_counted() -> None:
-    wide = settled(asked(hardware="rtx-pro-6000", model="w4a16", max_num_batched_tokens=2048))
-    narrow = settled(asked(hardware="rtx-pro-6000", model="w4a16", max_num_batched_tokens=8192))
-    order = auto.largest_first(LIBRARY)
-    assert order.index(narrow.value) > order.index(wide.value)
+def test_settings_of_the_user_are_counted(small) -> None:
+    def taken(**flags) -> int:
+        request = auto.settle(small, asked(hardware="card-90", model="own", **flags), nowhere)
+        return auto.largest_first(small).index(request.choices["profile"].value)
+
+    assert taken(max_num_batched_tokens=16_384) > taken(max_num_batched_tokens=2048)
 
 
 def test_profiles_for_other_hardware_are_no_reason() -> None:

@@ -50,6 +50,13 @@ def ending(lines: list[str], status: int = 1, phase: str = "loading weights", wa
         ("cpu-port-held", 1, "port-held", 69, "OSError: [Errno 98] Address already in use"),
         ("cpu-truncated-shard", 1, "shard-broken", 87, "safetensors._safetensors_rust.SafetensorError: Error"),
         ("cpu-max-model-len", 1, "wrong-value", 78, "pydantic_core._pydantic_core.ValidationError: 1 validation"),
+        ("cpu-disk-full", 1, "disk-full", 69, "OSError: [Errno 28] No space left on device"),
+        ("cpu-small-kv", 1, "kv-cache-too-small", 78, "ValueError: To serve at least one request with the model"),
+        ("cpu-free-memory", 1, "memory-in-use", 80, "ValueError: Available memory on node 0"),
+        ("cpu-unrecognized", 2, "wrong-argument", 78, "vllm: error: unrecognized arguments: --no-such-flag"),
+        ("cpu-unknown-tensor", 1, "tensor-unknown", 87, "ValueError: There is no module or parameter named"),
+        ("cpu-worker-killed-at-load", 1, "process-gone", 87, "RuntimeError: Engine core initialization failed."),
+        ("cpu-engine-killed-at-load", 1, "process-gone", 87, "RuntimeError: Engine core initialization failed."),
     ],
 )
 def test_a_start_that_really_failed_has_its_cause_and_its_root(
@@ -60,6 +67,13 @@ def test_a_start_that_really_failed_has_its_cause_and_its_root(
     assert found.root.startswith(root)
 
 
+@pytest.mark.parametrize("name", ["cpu-engine-killed", "cpu-worker-killed"])
+def test_a_process_that_is_killed_while_serving_is_named_although_vllm_ends_with_status_0(name: str) -> None:
+    found = ending(lines_of(name), 0, phase="ready", was_ready=True)
+    assert (found.failure, found.cause) == ("process-gone", causes.ENGINE_DIED)
+    assert "OOMKilled" in found.sentence
+
+
 @pytest.mark.parametrize("name", ["cpu-serve", "h200-tp2-stopped"])
 def test_a_server_that_was_stopped_in_order_has_no_root(name: str) -> None:
     """Although a stopped API server may log that its engine is dead."""
@@ -67,8 +81,15 @@ def test_a_server_that_was_stopped_in_order_has_no_root(name: str) -> None:
     assert (found.cause, found.root) == (causes.DRAINED, "")
 
 
-def test_what_pydantic_found_wrong_is_in_the_root() -> None:
-    assert "User-specified max_model_len (99999999)" in ending(lines_of("cpu-max-model-len")).root
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cpu-max-model-len", "User-specified max_model_len (99999999)"),
+        ("cpu-bad-utilization", "CacheConfig gpu_memory_utilization Input should be less than or equal to 1"),
+    ],
+)
+def test_what_pydantic_found_wrong_is_in_the_root(name: str, words: str) -> None:
+    assert words in ending(lines_of(name)).root
 
 
 def test_a_held_port_is_named() -> None:
@@ -262,6 +283,13 @@ def test_an_error_that_a_request_met_is_not_why_the_engine_died_later() -> None:
     assert (found.cause, found.root) == (causes.ENGINE_DIED, "RuntimeError: the root")
 
 
+def test_an_error_that_a_request_met_is_not_why_vllm_was_killed() -> None:
+    request = ["ERROR:    Exception in ASGI application", *TRACEBACK, "OSError: [Errno 28] No space left on device"]
+    assert ending(request, -9, was_ready=True).failure == "killed"
+    idle = ['INFO:     127.0.0.1:1 - "GET /health HTTP/1.1" 200 OK'] * BURST
+    assert ending([*request, *idle], 1, was_ready=True).root == ""
+
+
 def test_what_went_wrong_long_before_is_not_why_it_died_now() -> None:
     old = logged("EngineCore", "WorkerProc hit an exception.", "torch.OutOfMemoryError: CUDA out of memory")
     idle = ['INFO:     127.0.0.1:1 - "GET /health HTTP/1.1" 200 OK'] * (BURST + 1)
@@ -349,6 +377,7 @@ def source(file: str) -> str:
         ("compilation/backends.py", "Dynamo bytecode transform time"),
         ("compilation/backends.py", "Directly load the compiled graph(s)"),
         ("compilation/decorators.py", "Directly load AOT compilation"),
+        ("compilation/decorators.py", "saved AOT compiled function to"),
         ("entrypoints/launchers/launcher.py", "[shutdown] API server: shutdown triggered"),
         ("entrypoints/launchers/api_server/entry.py", "Starting vLLM server on"),
         ("models/deepseek_v4/nvidia/mtp.py", "MTP speculative decoding layer {layer_idx} weights "),

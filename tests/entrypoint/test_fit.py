@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_more_of_anything_never_leaves_more_room() -> None:
 
 
 def test_steady_state_counts_one_prefill_and_the_rest_decoding() -> None:
-    one, settled = W4A16.blocks_per_request, 2048 + 2 + 1 + 18 + 2 * 4 + 2  # 524,288 / 256, and windows of 4 tokens
+    one, settled = W4A16.blocks_per_request, 2048 + 4 + 18 + 2 * 4  # 524,288 / 256, and windows with 4 tokens in flight
     exact = dataclasses.replace(W4A16, cache_gib=(1 + one + settled) * W4A16.trunk.block_bytes / fit.GIB + 1e-9)
     assert exact.steady_state_requests == 2
     assert dataclasses.replace(exact, cache_gib=exact.cache_gib - 0.001).steady_state_requests == 1
@@ -146,6 +147,15 @@ def test_the_text_tells_both_ways_to_count() -> None:
 
 def test_the_text_names_flags_as_they_are_typed() -> None:
     assert "  --max-num-batched-tokens 4096 " in fit_answer.text(FULL, fit_answer.fit(FULL))
+
+
+def test_the_documented_answer_is_what_is_answered() -> None:
+    skip = ("weights", "kv-cache")
+    chosen, resolved = plan("1m", "w4a16", "rtx-pro-6000", skip=skip, max_num_batched_tokens=8192)
+    memory = fit.memory(chosen, resolved.flags)
+    assert memory is not None
+    documented = (Path(__file__).parents[2] / "docs/memory.md").read_text(encoding="utf-8")
+    assert fit_answer.text(memory, fit_answer.fit(memory)) in documented
 
 
 def test_a_named_hardware_is_answered_without_a_gpu() -> None:

@@ -61,11 +61,23 @@ def test_a_cpu_that_compiles_nothing_has_neither_cold_nor_warm_caches() -> None:
     assert (watch.detail, watch.caches) == ("API open", "unknown")
 
 
-@pytest.mark.parametrize(("name", "caches"), [("cpu-compile-cold", "cold"), ("cpu-compile-warm", "warm")])
-def test_torch_compile_says_whether_its_cache_was_filled(name: str, caches: str) -> None:
+@pytest.mark.parametrize("name", ["cpu-compile-cold", "cpu-compile-cache-unusable"])
+def test_what_torch_compile_has_to_compile_again_makes_a_cold_start(name: str) -> None:
     watch, phases = watched(lines_of(name))
-    assert watch.caches == caches
-    assert "compiling kernels" in phases
+    assert watch.caches == "cold"
+    assert phases == ["starting", "loading weights", "compiling kernels", "profiling", "warming up"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[backbone] Directly load AOT compilation from path /var/cache/vllm/x",
+        "Directly load the compiled graph(s) for compile range (1, 2048) from the cache, took 0.911 s",
+    ],
+)
+def test_what_torch_compile_finds_in_its_cache_makes_a_warm_start(line: str) -> None:
+    watch, _ = watched([WORKER + "Model loading took 1.64 GiB", WORKER + line])
+    assert watch.caches == "warm"
 
 
 def test_a_log_of_requests_changes_nothing_after_the_start() -> None:

@@ -3,6 +3,7 @@
 #
 #   on_host.sh stage               keep the pieces of the packed vLLM that lie in .gpu/ now (once per delivery)
 #   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from .gpu-cache/
+#   on_host.sh faults TP JOB...    tests/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
 #   on_host.sh run TP JOB...       tests/gpu/run_layouts.py; receipts, logs and kernels go to $OUT
 #
 # DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
@@ -34,6 +35,11 @@ engine() {  # what a pip installation has as bin/vllm
     export DSV4_VLLM=$base/bin/vllm
 }
 
+save_kernels() {  # compiled kernels, in pieces that a later delivery can carry
+    XZ_OPT='-3 -T0' tar -C "$base/home" -cJf - . | split -b 15000000 - "$OUT/kernels." || true
+    ls -1 "$OUT"/kernels.* | tail -n +5 | xargs -r rm -f
+}
+
 site() {  # PYTHONPATH for the stock tree, or with `patched` before it
     local stock=$base/site
     echo "${1:+$base/$1:}$stock:$stock/nvidia_cutlass_dsl/dsl_packages:$base/ns"
@@ -58,6 +64,27 @@ unpack)
     fi
     PYTHONPATH=$(site patched) python3 -c 'import vllm, torch; print(vllm.__version__, vllm.__file__, torch.cuda.device_count())'
     ;;
+faults)
+    shift
+    package
+    engine
+    tp=$1
+    shift
+    out=$base/faults-tp$tp
+    rm -rf "$out"
+    mkdir -p "$out"
+    status=0
+    if [ -x "$root/.gpu-cache/py-spy" ]; then export PATH="$root/.gpu-cache:$PATH"; fi
+    PYTHONPATH=$(site patched) python3 "$root/tests/gpu/run_faults.py" --out "$out" --work "$base/checkpoints" \
+        --tp "$tp" --jobs "$@" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        cp "$out/faults.json" "$OUT/faults-tp$tp.json" || true
+        (cd "$out" && for log in */log; do tail -c 200000 "$log" > "${log%/log}.log.tail"; done)
+        tar -C "$out" -cJf "$OUT/fault-logs-tp$tp.tar.xz" $(cd "$out" && ls | grep 'log.tail$' || true)
+        save_kernels
+    fi
+    exit $status
+    ;;
 run)
     shift
     package
@@ -79,13 +106,12 @@ run)
         tar -C "$out" -cJf "$OUT/receipts-tp$tp.tar.xz" --exclude='*.log' .
         (cd "$out" && for log in *.log; do [ ! -f "$log" ] || tail -c 200000 "$log" > "$log.tail"; done)
         tar -C "$out" -cJf "$OUT/logs-tp$tp.tar.xz" $(cd "$out" && ls | grep 'log.tail$' || true)
-        XZ_OPT='-3 -T0' tar -C "$base/home" -cJf - . | split -b 15000000 - "$OUT/kernels." || true
-        ls -1 "$OUT"/kernels.* | tail -n +5 | xargs -r rm -f
+        save_kernels
     fi
     exit $status
     ;;
 *)
-    sed -n "2,11p" "$0"
+    sed -n "2,12p" "$0"
     exit 64
     ;;
 esac

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,12 +43,25 @@ def started(model: Path, log: Path, *flags: str) -> Iterator[server.Server]:
             start_new_session=True,
         )
     try:
-        running = server.Server(process, port, log)
-        for _ in server.startup(running, START_SECONDS):
-            pass
+        running = server.Server(process, port, port, log)  # without a supervisor there is no other port
+        wait(running)
         yield running
     finally:
         server.stop(process)
+
+
+def wait(running: server.Server) -> None:
+    """Return when vLLM answers; fail with the cause that its log gives when it ends instead, or takes too long."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        assert running.process.poll() is None, server.ended(running)
+        assert time.monotonic() < until, server.cause(server.tail(running.log))
+        try:
+            running.get("/health")
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
 
 
 @pytest.fixture(scope="session")

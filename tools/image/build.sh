@@ -14,19 +14,19 @@ name=${IMAGE:-$name}
 
 # The commit names the source; what is not committed is said.
 commit=$(git rev-parse HEAD)
-[ -z "$(git status --porcelain)" ] || commit=$commit-dirty
+[ -z "$(git --no-optional-locks status --porcelain)" ] || commit=$commit-dirty
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 set -- --target "$target" --build-arg COMMIT="$commit" --build-arg SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" --tag "$name" "$@"
 
 id=$(mktemp)
 trap 'rm -f "$id"' EXIT
-if command -v docker >/dev/null; then
+if docker buildx version >/dev/null 2>&1; then
     docker buildx build --output type=docker,rewrite-timestamp=true --iidfile "$id" "$@" .
 elif command -v buildah >/dev/null; then # --format docker: the OCI format has no HEALTHCHECK
     buildah build --format docker --layers --timestamp "$SOURCE_DATE_EPOCH" --iidfile "$id" "$@" .
 else
-    echo >&2 "error: neither docker nor buildah is on PATH; install one of the two."
+    echo >&2 "error: neither \`docker buildx\` nor \`buildah\` runs here; install one of the two."
     exit 1
 fi
 echo "$name $(cat "$id")"

@@ -52,6 +52,12 @@ def test_a_broken_document_is_a_fault(tmp_path: Path, content: bytes) -> None:
     assert not seen.weight_map
 
 
+@pytest.mark.parametrize("weight_map", [None, [], {}, {"x": 1}, {"x": []}, {"x": "a", "y": None}])
+def test_an_index_without_a_map_of_files_is_as_none(tmp_path: Path, weight_map: object) -> None:
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    assert checkpoint.read(tmp_path).weight_map == {}
+
+
 def test_what_cannot_be_opened_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").symlink_to("blobs/gone")  # a Hub cache whose blobs were removed
     (tmp_path / "config.json").mkdir()

@@ -286,6 +286,12 @@ def test_an_expert_count_is_of_the_gpu_kernel_only(copy: Callable[[str], Path]) 
     assert "expert-count" not in found(folder, asks("native", hardware="cpu"))
 
 
+def test_a_dspark_checkpoint_passes_when_drafting_is_by_dspark(copy: Callable[[str], Path]) -> None:
+    folder = copy("native")
+    both(rewrite(DRAFT, dspark), edit(dspark_target_layer_ids=[1, 2], dspark_block_size=5))(folder)
+    assert found(folder, asks("native", method="dspark", draft_tokens=5)) == {}
+
+
 def test_expert_parallelism_splits_no_expert(copy: Callable[[str], Path]) -> None:
     folder = copy("w4a16")
     edit(o_groups=4)(folder)

@@ -123,8 +123,13 @@ def test_a_share_that_leaves_cuda_no_room_is_refused_on_an_idle_gpu() -> None:
 
 
 def test_a_busy_gpu_outside_the_replica_does_not_matter() -> None:
-    seen = dataclasses.replace(replay("busy-gpu"), visible=Visible((0,)))
-    assert "busy-gpu" not in found(seen, dataclasses.replace(RTX, gpus=1, group=1))
+    one = dataclasses.replace(RTX, gpus=1, group=1)
+    assert "busy-gpu" not in found(replay("busy-gpu"), one)
+    assert "busy-gpu" in found(dataclasses.replace(replay("busy-gpu"), visible=Visible((1, 0))), one)
+
+
+def test_an_old_driver_with_a_compatibility_package_may_try() -> None:
+    assert "driver-version" not in found(dataclasses.replace(replay("driver-570"), compat="580.65.06"))
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this host has an NVIDIA driver")
@@ -298,6 +303,12 @@ def test_a_held_port_is_found_with_the_process_that_holds_it() -> None:
     assert ports.look("127.0.0.1", number, "").refused == ""
 
 
+def test_a_connection_from_a_port_does_not_hold_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        assert list(ports._listening(server.getsockname()[1]))
+        assert not list(ports._listening(client.getsockname()[1]))
+
+
 def test_an_address_of_another_host_is_no_address_to_listen_on() -> None:
     assert ports.look("192.0.2.1", 8000, "--host").refused == "Cannot assign requested address"
 
@@ -320,10 +331,10 @@ def test_missing_compilers_are_fatal_where_vllm_refuses_to_go_on_without(tmp_pat
 
 
 def test_compilers_are_found_on_path_and_in_cuda_home(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    for name in ("nvcc", "ninja", "cc"):
-        (tmp_path / "bin" / name).touch(mode=0o755)
-    env = {"PATH": str(tmp_path / "bin"), "CUDA_HOME": str(tmp_path)}
+    for name in ("cuda/bin/nvcc", "bin/ninja", "bin/cc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch(mode=0o755)
+    env = {"PATH": str(tmp_path / "bin"), "CUDA_HOME": str(tmp_path / "cuda")}
     assert not {"nvcc", "ninja", "cc"} & set(build_tools.missing(env))
 
 
@@ -336,9 +347,12 @@ def test_deepseek_on_a_cpu_needs_its_instructions() -> None:
 # What a plan asks, and what it costs to look
 
 
-def plan_asks(hardware: str, profile: str = "128k", **env: str) -> Asked:
-    choices = {"profile": Setting(profile, "test"), "hardware": Setting(hardware, "test")}
-    request = Request(choices, environment=Layer(), command_line=Layer(), operator=env)
+def plan_asks(
+    hardware: str, profile: str = "128k", *, model: str = "", flags: dict[str, Setting] | None = None, **env: str
+) -> Asked:
+    named = {"profile": profile, "hardware": hardware} | ({"model": model} if model else {})
+    choices = {name: Setting(value, "test") for name, value in named.items()}
+    request = Request(choices, environment=Layer(), command_line=Layer(flags or {}), operator=env)
     chosen = choose(Library([]), request, lambda: Found(hardware, "test"))
     return asked(resolve.resolve(chosen, request), chosen.hardware, chosen.model.get("architecture"), env)
 
@@ -350,6 +364,11 @@ def test_what_a_plan_asks_is_read_from_it() -> None:
     assert not rtx.peer_access
     assert not rtx.custom_all_reduce
     assert [port[1] for port in rtx.ports] == [8000, 9001]
+    cpu = plan_asks("cpu", "demo", model="demo=/models/demo")
+    assert (cpu.gpus, cpu.group, cpu.deepseek_on_cpu) == (0, 0, False)
+    assert plan_asks("cpu", "demo-v4", model="demo-v4=/models/demo").deepseek_on_cpu
+    twice = plan_asks("h200", flags={"data-parallel-size": Setting(2, "test")})
+    assert (twice.gpus, twice.group) == (4, 2)
     h200 = plan_asks("h200")
     assert h200.peer_access
     assert h200.custom_all_reduce

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ import pytest
 from dsv4_serve.entrypoint.doctor import hub, manifest
 from dsv4_serve.entrypoint.doctor.hub import Place
 from dsv4_serve.entrypoint.errors import ConfigError, UserError
+from dsv4_serve.entrypoint.sheets import Library
 
 REPOSITORY, COMMIT = "owner/model", "1" * 40
 LARGE = os.urandom(24_000_000)
@@ -34,6 +37,10 @@ class Hub:
     url: str = ""
     slow: float = 0.0
     error: tuple[int, str] | None = None
+    cut: int = 0
+    """After how many MiB a connection is broken, once."""
+    ignores_ranges: bool = False
+    tokens: set[str | None] = field(default_factory=set)
     ranges: list[str] = field(default_factory=list)
     sent: int = 0
 
@@ -87,8 +94,10 @@ class Handler(BaseHTTPRequestHandler):
         etag = hashlib.sha256(data).hexdigest() if is_large(path) else git_id(data)
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         asked, status = self.headers.get("Range"), 200
+        self.server.hub.tokens.add(self.headers.get("Authorization"))
         if asked and self.command == "GET":
             self.server.hub.ranges.append(asked)
+        if asked and self.command == "GET" and not self.server.hub.ignores_ranges:
             begin = int(asked.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
             data, status = data[begin:], 206
@@ -102,6 +111,11 @@ class Handler(BaseHTTPRequestHandler):
         for begin in range(0, len(data) if self.command == "GET" else 0, 1 << 20):
             self.wfile.write(data[begin : begin + (1 << 20)])
             self.server.hub.sent += 1 << 20
+            if self.server.hub.cut and begin >= self.server.hub.cut << 20:
+                self.server.hub.cut = 0
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             time.sleep(self.server.hub.slow)
 
 
@@ -198,6 +212,72 @@ fetch({REPOSITORY!r}, print, Place({served.url!r}, Path({str(place.cache)!r})), 
     assert (whole / "model.safetensors").read_bytes() == LARGE
     assert int(served.ranges[0].removeprefix("bytes=").removesuffix("-")) >= 9_000_000
     assert hub.status(REPOSITORY, place, folder).complete
+
+
+@pytest.mark.parametrize("ignores_ranges", [True, False])
+def test_a_broken_connection_is_opened_again(served: Hub, place: Place, tmp_path: Path, ignores_ranges: bool) -> None:
+    served.cut, served.ignores_ranges = 5, ignores_ranges
+    folder = hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    assert (folder / "model.safetensors").read_bytes() == LARGE
+    assert len(served.ranges) == 1
+
+
+def test_what_comes_with_another_hash_is_not_kept(
+    served: Hub, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = hub.listing(REPOSITORY, place)
+    served.files["model.safetensors"] = bytes(len(LARGE))
+    monkeypatch.setattr(hub, "listing", lambda *_: known)  # as if a proxy had changed the file on its way
+    with pytest.raises(UserError, match=r"model\.safetensors came with sha256"):
+        hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    assert not (tmp_path / "weights/model.safetensors").exists()
+    assert not (tmp_path / "weights/model.safetensors.part").stat().st_size
+
+
+def test_two_fetches_into_one_place_do_not_mix(served: Hub, place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    with (folder / "model.safetensors.part").open("wb") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="Another process is fetching"):
+            hub.fetch(REPOSITORY, silent, place, folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "repository"),
+    [
+        ("nvfp4", "canada-quant/DeepSeek-V4-Flash-NVFP4-FP8-MTP"),
+        ("flash", "deepseek-ai/DeepSeek-V4-Flash"),
+        ("a/b", "a/b"),
+    ],
+)
+def test_a_model_is_named_as_for_serving(text: str, repository: str) -> None:
+    assert hub.repository_of(Library([]), text, "MODEL") == repository
+
+
+@pytest.mark.parametrize("text", ["nvpf4", "demo", ""])
+def test_a_model_without_a_repository_is_said(text: str) -> None:
+    with pytest.raises(ConfigError, match="OWNER/NAME"):
+        hub.repository_of(Library([]), text, "MODEL")
+
+
+def test_a_place_that_cannot_be_written_is_said(served: Hub, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        hub.fetch(REPOSITORY, silent, place, tmp_path / "file/weights")
+
+
+def test_a_hub_that_names_files_outside_is_not_followed(served: Hub, place: Place, tmp_path: Path) -> None:
+    served.files["../outside"] = b""
+    with pytest.raises(UserError, match="no file of a repository"):
+        hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_the_token_is_sent(served: Hub, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    assert served.tokens == {"Bearer hf_secret"}
 
 
 def test_the_state_of_a_repository_is_said_in_bytes(served: Hub, place: Place, tmp_path: Path) -> None:

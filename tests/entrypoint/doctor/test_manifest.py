@@ -85,6 +85,7 @@ def test_a_folder_without_a_list_has_none(tmp_path: Path) -> None:
         "{}",
         '{"repository": "a/b", "revision": "c", "files": [{"path": "x"}]}',
         '{"repository": "a/b", "revision": "c", "files": [{"path": "../x", "size": 1, "algorithm": "sha256", "digest": ""}]}',
+        '{"repository": "a/b", "revision": "c", "files": [{"path": "x", "size": 1, "algorithm": "sha256", "digest": ""}]}',
         '{"repository": "a/b", "revision": "c", "files": [{"path": "/etc/x", "size": 1, "algorithm": "sha256", "digest": ""}]}',
         '{"repository": "a/b", "revision": "c", "files": [{"path": "x", "size": 1, "algorithm": "md5", "digest": ""}]}',
     ],

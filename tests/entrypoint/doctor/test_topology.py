@@ -52,6 +52,15 @@ def test_the_order_of_the_slots_does_not_matter() -> None:
     assert groups(Topology((0, 1, 2, 3), pairs), 2) == [(0, 3), (1, 2)]
 
 
+def test_nvlink_is_closer_than_any_switch_and_the_worst_step_decides() -> None:
+    bridged = {(0, 2): "NODE", (0, 1): "PIX", (1, 2): "NODE"}
+    pairs = tuple(Pair(a, b, level, nvlink=(a, b) == (0, 2)) for (a, b), level in bridged.items())
+    assert closest(Topology((0, 1, 2), pairs), 2) == (0, 2)
+    level = {(0, 1): "PIX", (0, 2): "PIX", (1, 2): "SYS"}
+    four = Topology((0, 1, 2, 3), tuple(Pair(a, b, level.get((a, b), "NODE")) for a, b in combinations(range(4), 2)))
+    assert closest(four, 3) == (0, 1, 3)
+
+
 def test_too_few_gpus_make_no_group() -> None:
     assert closest(replay("rtx-pro-6000-x2"), 4) == ()
     assert groups(replay("rtx-pro-6000-x2"), 4) == []

@@ -3,8 +3,8 @@ Write what is known of an image: build.json, and its bill of materials with the 
 
     describe.py gpu|cpu PATCHES SBOM FOLDER
 
-PATCHES is what `dsv4 patch report` wrote, SBOM is CycloneDX JSON of the Python packages. COMMIT and SOURCE_DATE_EPOCH (seconds) come
-from the environment. Runs in the build, with the image's own Python; needs nothing but the standard library.
+PATCHES is what `dsv4 patch report` wrote, SBOM is CycloneDX JSON of the Python packages. COMMIT and SOURCE_DATE_EPOCH
+(seconds) come from the environment. Runs in the build, with the image's own Python and its standard library.
 """
 
 from __future__ import annotations
@@ -22,8 +22,21 @@ from typing import Any
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
 LOCKS = {"gpu": ("gpu", "dsv4"), "cpu": ("torch", "cpu", "dsv4")}
-NAMED = ("dsv4-serve", "vllm", "torch", "transformers", "compressed-tensors", "flashinfer-python", "flashinfer-cubin",
-         "tilelang", "triton", "humming-kernels", "nvidia-cuda-nvcc", "nvidia-nccl-cu13", "fastsafetensors")  # fmt: skip
+NAMED = [
+    "dsv4-serve",
+    "vllm",
+    "torch",
+    "transformers",
+    "compressed-tensors",
+    "fastsafetensors",
+    "triton",
+    "tilelang",
+    "humming-kernels",
+    "flashinfer-python",
+    "flashinfer-cubin",
+    "nvidia-cuda-nvcc",
+    "nvidia-nccl-cu13",
+]
 
 
 def main(target: str, patches: Path, sbom: Path, folder: Path) -> None:
@@ -37,7 +50,7 @@ def main(target: str, patches: Path, sbom: Path, folder: Path) -> None:
 
 
 def facts(target: str, patches: dict[str, Any]) -> dict[str, Any]:
-    """Return what build.json holds; None for the version of a package that is absent, and for a date that was not given."""
+    """Return what build.json holds; None for a package that is absent, and for a date that was not given."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     versions = {name: installed(name) for name in NAMED}
     return {

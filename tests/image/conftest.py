@@ -1,0 +1,119 @@
+"""
+The CPU image, built by tools/image/build.sh and run by podman, as people run it.
+
+DSV4_IMAGE names an image to test instead of a new one. DSV4_BUILD_ARGUMENTS go to the builder: base images and secrets of this host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ANY_UID = "12345:0"
+HARDENED = (
+    "--read-only",
+    "--read-only-tmpfs=false",
+    "--tmpfs=/tmp",
+    "--cap-drop=all",
+    "--security-opt=no-new-privileges",
+    "--tmpfs=/dev/shm:size=1g",  # the default is 64 MB, and vLLM's processes talk through 160 MiB of it
+)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image by name or id."""
+
+    name: str
+
+    def run(self, *words: str, user: str = ANY_UID, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run one command in a hardened container of its own, and return what it said."""
+        return podman("run", "--rm", *HARDENED, f"--user={user}", self.name, *words, check=check)
+
+    def read_json(self, path: str) -> Any:
+        """Return the JSON of a file in the image."""
+        return json.loads(self.run("cat", path).stdout)
+
+    def config(self) -> dict[str, Any]:
+        """Return the image's configuration."""
+        (found,) = json.loads(podman("image", "inspect", self.name).stdout)
+        return {**found["Config"], "Healthcheck": found.get("Healthcheck") or found["Config"].get("Healthcheck")}
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container that runs, and the port of its API on this host."""
+
+    name: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a trailing slash."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run one command in it, and return what it said."""
+        return podman("exec", self.name, *words, check=check)
+
+    def state(self) -> dict[str, Any]:
+        """Return podman's account of it."""
+        (found,) = json.loads(podman("container", "inspect", self.name).stdout)
+        return dict(found["State"])
+
+
+def podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run podman; fail the test with what it said when it fails and `check` is asked for."""
+    done = subprocess.run(["podman", *words], capture_output=True, text=True, check=False, timeout=600)
+    if check and done.returncode:
+        pytest.fail(f"podman {shlex.join(words)}: status {done.returncode}\n{done.stderr[-4000:]}")
+    return done
+
+
+def build(*arguments: str) -> str:
+    """Build the CPU image and return its id."""
+    given = shlex.split(os.environ.get("DSV4_BUILD_ARGUMENTS", ""))
+    command = [str(ROOT / "tools/image/build.sh"), "cpu", *given, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600)
+    if done.returncode:
+        pytest.fail(f"{shlex.join(command)}: status {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    return done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    for program in ("podman", "buildah"):
+        if not shutil.which(program):
+            pytest.skip(f"there is no {program} on PATH to build and run the image with")
+    return Image(os.environ.get("DSV4_IMAGE") or build())
+
+
+@pytest.fixture(scope="session")
+def container(image: Image) -> Iterator[Container]:
+    """The demo of the image, hardened, under a uid that its passwd does not know."""
+    port, health = free_port(), free_port()
+    ports = [f"--publish=127.0.0.1:{number}:{number}" for number in (port, health)]
+    settings = [f"--env=PORT={port}", f"--env=DSV4_HEALTH_PORT={health}"]
+    name = podman("run", "--detach", *HARDENED, f"--user={ANY_UID}", *ports, *settings, image.name).stdout.strip()
+    try:
+        yield Container(name, port)
+    finally:
+        podman("rm", "--force", "--time=0", "--volumes", name)
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
