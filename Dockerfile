@@ -9,6 +9,9 @@
 ARG BASE_GPU=docker.io/library/ubuntu:24.04@sha256:4fbb8e6a8395de5a7550b33509421a2bafbc0aab6c06ba2cef9ebffbc7092d90
 ARG BASE_CPU=docker.io/library/debian:bookworm-slim@sha256:7b140f374b289a7c2befc338f42ebe6441b7ea838a042bbd5acbfca6ec875818
 
+# Not compiled with the other packages: vLLM, which is patched first, and a file of torch in the syntax of Python 3.12.
+ARG NOT_YET="/site-packages/vllm/|/py312_"
+
 # A folder of wheels to take before the index: --build-context wheels=DIR.
 FROM scratch AS wheels
 
@@ -36,8 +39,9 @@ RUN --mount=type=bind,source=deploy/image,target=/image \
     --mount=type=secret,id=ca \
     sh /image/tools.sh
 
-# ---- The images. vLLM is one layer and ours the next, so that an update of ours is a small one.
+# ---- The images. torch with CUDA, vLLM, and ours are layers, so that an update of ours is a small one.
 FROM system-cpu AS cpu
+ARG NOT_YET
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=bind,source=deploy/image,target=/image \
     --mount=type=bind,source=requirements,target=/requirements \
@@ -45,7 +49,7 @@ RUN --mount=type=bind,source=deploy/image,target=/image \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca \
-    sh /image/packages.sh cpu
+    sh /image/packages.sh torch.txt cpu.txt dsv4.txt && sh /image/bytecode.sh -x "${NOT_YET}" /opt/dsv4/lib
 ARG COMMIT=unknown
 ARG SOURCE_DATE_EPOCH
 RUN --mount=type=bind,target=/src \
@@ -73,6 +77,14 @@ ENTRYPOINT ["tini", "--", "dsv4"]
 CMD ["serve", "--host", "0.0.0.0"]
 
 FROM system-gpu AS gpu
+RUN --mount=type=bind,source=deploy/image,target=/image \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=bind,from=tools-gpu,source=/tools,target=/tools \
+    --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca \
+    sh /image/packages.sh cuda.txt && sh /image/toolkit.sh
+ARG NOT_YET
 ARG FLASHINFER_INDEX=
 RUN --mount=type=bind,source=deploy/image,target=/image \
     --mount=type=bind,source=requirements,target=/requirements \
@@ -80,7 +92,7 @@ RUN --mount=type=bind,source=deploy/image,target=/image \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca \
-    sh /image/packages.sh gpu
+    sh /image/packages.sh gpu.txt dsv4.txt && sh /image/bytecode.sh -x "${NOT_YET}" /opt/dsv4/lib
 ARG COMMIT=unknown
 ARG SOURCE_DATE_EPOCH
 RUN --mount=type=bind,target=/src \

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsv4_serve.entrypoint import identify, known
 from dsv4_serve.entrypoint.errors import ConfigError, nearest
@@ -15,16 +15,22 @@ from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.sheets import Base, Hardware, Library, Model, Profile, Root, Sheet
 
+if TYPE_CHECKING:
+    from dsv4_serve.entrypoint.doctor.topology import Topology
+
 _TP = "tensor-parallel-size"
 
 
 @dataclass(frozen=True)
 class Found:
-    """The GPUs of this host: which hardware they are, and how many (None when chosen by name)."""
+    """The GPUs of this host: which hardware they are, how many, how connected (None when chosen by name)."""
 
     hardware: str
     origin: str
     gpus: int | None = None
+    topology: Topology | None = None
+    sheet: Sheet[Hardware] | None = None
+    """Stands in for the hardware of that name."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class Chosen:
     """
     The sheets of one plan, and the reason for each.
 
-    `where` is what vLLM is given to load when it is not the model's repository; `draft_head` and `weights_gib` are
-    the checkpoint's, read from the folder where there is one.
+    `gpu_order` are the variables that put the closest GPUs first. `where` is what vLLM is given to load when it is not
+    the model's repository; `draft_head` and `weights_gib` are the checkpoint's, read from its folder where there is one.
     """
 
     root: Sheet[Root]
@@ -47,6 +53,7 @@ class Chosen:
     where: Setting | None = None
     weights_gib: float | None = None
     gpus: int | None = None
+    gpu_order: Mapping[str, Setting] = field(default_factory=dict)
 
     def names(self) -> dict[str, Any]:
         """Return what the conditions of `[[when]]` and `[[refuse]]` are compared with, by their keys."""
@@ -64,7 +71,7 @@ def choose(library: Library, request: Request, find: Callable[[], Found]) -> Cho
     asked = request.choices.get("profile") or Setting(root.own.default_profile, f"{root.file}: default-profile")
     profile = library.profile(asked.value, asked.origin)
     found = _hardware(profile, request, find)
-    hardware = library.hardware(found.hardware, found.origin)
+    hardware = found.sheet or library.hardware(found.hardware, found.origin)
     size = _tensor_parallel_size(root, hardware, profile, request)
     model, why, where = _model(library, request, profile, hardware, size)
     for link in model.chain():
@@ -75,15 +82,44 @@ def choose(library: Library, request: Request, find: Callable[[], Found]) -> Cho
         "hardware": Setting(hardware.name, found.origin),
         "model-name": Setting(model.name, why),
     }
-    nccl = None
-    named = request.choices.get("nccl") or Setting(hardware.get("nccl") or "none", f"{hardware.file}: nccl")
-    if named.value != "none":
-        nccl = library.nccl(named.value, named.origin)
+    connected, order = _by_topology(found.topology, size, request.operator)
+    named = request.choices.get("nccl") or connected
+    if named is None and hardware.get("nccl"):
+        named = Setting(hardware.get("nccl"), f"{hardware.file}: nccl")
+    if named:
         reasons["nccl"] = named
+    nccl = library.nccl(named.value, named.origin) if named and named.value != "none" else None
     folder = Path(where.value) if where and Path(where.value).is_dir() else None
     weights = identify.weights_gib(folder) if folder else model.get("weights_gib")
     draft = identify.draft_head(folder) if folder else model.get("draft_head")
-    return Chosen(root, profile, hardware, model, nccl, size, reasons, draft, where, weights, found.gpus)
+    return Chosen(root, profile, hardware, model, nccl, size, reasons, draft, where, weights, found.gpus, order)
+
+
+def _by_topology(
+    topology: Topology | None, size: int, operator: Mapping[str, str]
+) -> tuple[Setting | None, dict[str, Setting]]:
+    """
+    Return the NCCL set that suits how this host's GPUs are connected, and the variables that put close ones together.
+
+    Every visible GPU stays visible; an order that the operator gave (CUDA_VISIBLE_DEVICES) stays as it is.
+    """
+    if topology is None or not topology.gpus:
+        return None, {}
+    from dsv4_serve.entrypoint.doctor.topology import choose_set, groups
+
+    order = topology.gpus
+    if "CUDA_VISIBLE_DEVICES" not in operator:
+        grouped = [gpu for group in groups(topology, size) for gpu in group]
+        order = (*grouped, *(gpu for gpu in topology.gpus if gpu not in grouped))
+    name, reason = choose_set(topology, order[:size])
+    settings = {}
+    if order != topology.gpus:
+        why = f"topology: GPUs {' and '.join(map(str, order[:size]))} are the closest"
+        settings = {
+            "CUDA_DEVICE_ORDER": Setting("PCI_BUS_ID", why),
+            "CUDA_VISIBLE_DEVICES": Setting(",".join(map(str, order)), why),
+        }
+    return Setting(name, f"topology: {reason}"), settings
 
 
 def _hardware(profile: Sheet[Profile], request: Request, find: Callable[[], Found]) -> Found:
@@ -122,7 +158,11 @@ def _model(
         return library.model(name, why), why, None
     for entry in hardware.get("default_model"):
         fits = not entry.tensor_parallel_size or size in entry.tensor_parallel_size
-        if fits and (not entry.profiles or profile.name in entry.profiles) and (not allowed or entry.model in allowed):
+        if (
+            fits
+            and (not entry.profiles or profile.is_one_of(entry.profiles))
+            and (not allowed or entry.model in allowed)
+        ):
             why = f"{hardware.file}: default-model: {entry.because}"
             return library.model(entry.model, f"{hardware.file}: default-model"), why, None
     raise ConfigError(

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from dsv4_serve.entrypoint import options as line
 from dsv4_serve.entrypoint import render
-from dsv4_serve.entrypoint.errors import NotFound, UsageError, UserError, nearest
-from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.errors import ConfigError, NotFound, UsageError, UserError, nearest
+from dsv4_serve.entrypoint.plan import Plan
 
-COMMANDS = ("serve", "explain", "profiles", "patch", "probe")
-_TP = "tensor-parallel-size"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `{self.prog} --help`.")
+if TYPE_CHECKING:
+    from dsv4_serve.entrypoint.choose import Chosen
+    from dsv4_serve.entrypoint.doctor.report import Found
+    from dsv4_serve.entrypoint.doctor.run import Around
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"dsv4: {error}", file=sys.stderr)
+        _say(str(error))
         return error.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     """A leading flag means `serve`; a first word that is none of our commands is run as it stands."""
     if not words or words[0] in ("-h", "--help"):
-        _parser().print_help()
+        line.parser().print_help()
         return 0
     if words[0] == "--version":
         print(f"dsv4-serve {_version()}")
@@ -55,14 +53,14 @@ def _dispatch(words: list[str]) -> int:
         from dsv4_serve.patcher.cli import main as patch
 
         return patch(words[1:])
-    if words[0] not in COMMANDS:
+    if words[0] not in line.COMMANDS:
         return _run_other(words)
     cut = words.index("--") if "--" in words else len(words)
-    options, flags = _parser().parse_known_args(words[:cut])
+    options, flags = line.parser().parse_known_args(words[:cut])
     flags += words[cut + 1 :]
-    if words[0] == "profiles":
-        return _profiles(options, flags)
-    return _explain(options, _plan(options, flags)) if words[0] == "explain" else _serve(options, flags)
+    if words[0] in ("profiles", "weights") and flags:
+        raise UsageError(f"`dsv4 {words[0]}` takes no {flags[0]!r}; see `dsv4 {words[0]} --help`.")
+    return _COMMANDS[words[0]](options, flags)
 
 
 def _run_other(words: list[str]) -> int:
@@ -71,48 +69,47 @@ def _run_other(words: list[str]) -> int:
     try:
         return launch.run(words, os.environ)
     except NotFound as error:
-        raise NotFound(f"{error} Commands of dsv4: {', '.join(COMMANDS)}{nearest(words[0], COMMANDS)}") from None
+        known = f"Commands of dsv4: {', '.join(line.COMMANDS)}{nearest(words[0], line.COMMANDS)}"
+        raise NotFound(f"{error} {known}") from None
 
 
-def _plan(options: argparse.Namespace, words: list[str]) -> Plan:
+def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Chosen, Plan]:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
-    from dsv4_serve.entrypoint import environment, known, nvml, supervision, vllm_arguments
+    import dataclasses
+
+    from dsv4_serve.entrypoint import auto, environment, nvml
     from dsv4_serve.entrypoint.choose import choose
-    from dsv4_serve.entrypoint.request import Layer, agreed
     from dsv4_serve.entrypoint.resolve import resolve
     from dsv4_serve.entrypoint.sheets import Library
 
-    request = environment.read()
-    watched, words = supervision.from_command_line(words)
-    flags = vllm_arguments.read(words)
-    choices = {
-        name: Setting(getattr(options, name), f"command line --{name}")
-        for name in ("profile", "model", "hardware", "nccl")
-        if getattr(options, name) is not None
-    }
-    if "model" in flags:
-        choices["model"] = agreed("model", choices.get("model"), flags.pop("model"))
-    if options.tp is not None:
-        origin = "command line --tp"
-        flags[_TP] = agreed(_TP, flags.get(_TP), Setting(known.check_value(_TP, options.tp, origin), origin))
-    request = dataclasses.replace(
-        request,
-        choices={**request.choices, **choices},
-        skip=(*request.skip, *options.skip),
-        command_line=Layer(flags, supervision=watched),
-    )
-    library = Library(environment.folders())
-    return resolve(choose(library, request, lambda: nvml.find(library, os.environ)), request)
+    request, library = line.request(options, words), Library(environment.folders())
+    request = dataclasses.replace(request, skip=(*request.skip, *skip))
+
+    request = auto.settle(library, request, lambda: nvml.find(library, os.environ))
+    chosen = choose(library, request, lambda: nvml.find(library, os.environ))
+    return chosen, resolve(chosen, request)
 
 
 def _serve(options: argparse.Namespace, words: list[str]) -> int:
     """Show the plan, and unless this is a dry run own vLLM until it ends."""
     if options.dry_run:
-        _show(_plan(options, words))
+        _show(_resolved(options, words)[1])
         return 0
     from dsv4_serve.entrypoint import about, environment, launch, record, supervise
 
     variables = environment.variables()
+    chosen: list[Chosen] = []
+
+    def prepare() -> Plan:
+        sheets, plan = _resolved(options, words)
+        chosen[:] = [sheets]
+        return plan
+
+    def check(plan: Plan) -> Sequence[Found]:
+        from dsv4_serve.entrypoint.doctor import run
+
+        return run.before_start(chosen[0], plan, _around(options, serving=True)).found
+
     return supervise.run(
         supervise.Surroundings(
             environ={**os.environ, "DSV4_VLLM": launch.vllm_program(os.environ)},
@@ -120,13 +117,99 @@ def _serve(options: argparse.Namespace, words: list[str]) -> int:
             health_port=variables.DSV4_HEALTH_PORT,
             run_folder=variables.DSV4_RUN_DIR or record.default_folder(variables.DSV4_HEALTH_PORT),
             termination_log=variables.DSV4_TERMINATION_LOG,
-            prepare=lambda: _plan(options, words),
+            prepare=prepare,
+            check=check,
             describe=about.replica,
             show=_show,
-            say=lambda text: print(f"dsv4: {text}", file=sys.stderr, flush=True),
+            say=_say,
             interactive=sys.stderr.isatty(),
         )
     )
+
+
+def _explain(options: argparse.Namespace, words: list[str]) -> int:
+    _, plan = _resolved(options, words)
+    return _answer(options, plan.to_json, lambda: render.plan(plan))
+
+
+def _doctor(options: argparse.Namespace, words: list[str]) -> int:
+    from dsv4_serve.entrypoint import environment
+    from dsv4_serve.entrypoint.doctor import run
+    from dsv4_serve.entrypoint.sheets import Library
+
+    report = run.doctor(Library(environment.folders()), line.request(options, words), _around(options, serving=False))
+    _answer(options, report.to_json, lambda: render.report(report))
+    return report.exit_status
+
+
+def _fit(options: argparse.Namespace, words: list[str]) -> int:
+    from dsv4_serve.entrypoint import fit, fit_answer
+
+    chosen, plan = _resolved(options, words, skip=("weights", "kv-cache"))
+    memory = fit.memory(chosen, plan.flags)
+    if memory is None or not memory.sized:
+        raise ConfigError(
+            f"The memory of {chosen.model.name} on {chosen.hardware.name} is not counted: it takes weights-gib and"
+            " memory-gib in their sheets, a context, and neither pipeline nor data parallelism."
+        )
+    answer = fit_answer.fit(memory)
+    _answer(options, answer.to_json, lambda: fit_answer.text(memory, answer))
+    return 0 if answer.fits else 1
+
+
+def _profiles(options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint import environment, products
+    from dsv4_serve.entrypoint.sheets import Library
+
+    entries = products.listing(Library(environment.folders()))
+    return _answer(options, lambda: entries, lambda: render.profiles(entries))
+
+
+def _weights(options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint import environment
+    from dsv4_serve.entrypoint.doctor import hub, manifest
+    from dsv4_serve.entrypoint.sheets import Library
+
+    repository = hub.repository_of(Library(environment.folders()), options.model, "command line")
+    place, folder = hub.Place(revision=options.revision), Path(options.to) if options.to else None
+    if options.action == "fetch":
+        fetched = hub.fetch(repository, _say, place, folder)
+        return _answer(options, lambda: {"folder": str(fetched)}, lambda: str(fetched))
+    if options.action == "status":
+        status = hub.status(repository, place, folder)
+        _answer(options, status.to_json, lambda: render.status(status))
+        return 0 if status.complete else 1
+    where = folder or hub.cached(repository, place)
+    if where is None or not where.is_dir():
+        raise ConfigError(f"{repository} is not here; fetch it, or name its folder with --to.")
+    verified = manifest.verify(where, manifest.read(where) or hub.listing(repository, place), _say)
+    _answer(options, verified.to_json, lambda: render.verified(verified))
+    return 0 if verified.whole else 1
+
+
+_COMMANDS = {
+    "serve": _serve,
+    "explain": _explain,
+    "doctor": _doctor,
+    "fit": _fit,
+    "profiles": _profiles,
+    "weights": _weights,
+}
+
+
+def _around(options: argparse.Namespace, *, serving: bool) -> Around:
+    from dsv4_serve.entrypoint.doctor.run import Around
+
+    tried = options.collective if serving or options.collective is not None else True
+    return Around(os.environ, _say, tried, compare=not serving, serving=serving, patches=_patches)
+
+
+def _patches() -> frozenset[str] | None:
+    """Return the names of the patches in the installed vLLM, None where there is none to be read."""
+    from dsv4_serve.entrypoint import about
+
+    states = about.patches().get("patches")
+    return None if states is None else frozenset(p["name"] for p in states if p["state"] == "applied")
 
 
 def _show(plan: Plan) -> None:
@@ -135,50 +218,16 @@ def _show(plan: Plan) -> None:
     print(plan.command(), flush=True)
 
 
-def _explain(options: argparse.Namespace, plan: Plan) -> int:
-    print(json.dumps(plan.to_json(), indent=2) if options.format == "json" else render.plan(plan))
+def _answer(options: argparse.Namespace, data: Any, text: Any) -> int:
+    print(json.dumps(data(), indent=2) if options.format == "json" else text())
     return 0
 
 
-def _profiles(options: argparse.Namespace, words: list[str]) -> int:
-    from dsv4_serve.entrypoint import environment, products
-    from dsv4_serve.entrypoint.sheets import Library
-
-    if words:
-        raise UsageError(f"`dsv4 profiles` takes no {words[0]!r}; see `dsv4 profiles --help`.")
-    entries = products.listing(Library(environment.folders()))
-    print(json.dumps(entries, indent=2) if options.format == "json" else render.profiles(entries))
-    return 0
+def _say(text: str) -> None:
+    print(f"dsv4: {text}", file=sys.stderr, flush=True)
 
 
 def _version() -> str:
     from importlib.metadata import version
 
     return version("dsv4-serve")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="dsv4",
-        description="Serve DeepSeek-V4 with its MTP draft head, by the name of a profile.",
-        epilog="A leading flag means `serve`. Any other first word is run as a command.",
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    serve = commands.add_parser("serve", help="resolve a plan, print it, and start vLLM", allow_abbrev=False)
-    serve.add_argument("--dry-run", action="store_true", help="print the command and stop")
-    explain = commands.add_parser("explain", help="every setting, and where it came from", allow_abbrev=False)
-    listing = commands.add_parser("profiles", help="the profiles, and what was measured", allow_abbrev=False)
-    commands.add_parser("patch", help="the patch series: status, apply, verify", add_help=False)
-    commands.add_parser("probe", help="ask a running replica: startup, live or ready", add_help=False)
-    for command in (serve, explain):
-        command.epilog = "Every other flag is vLLM's own, before or after `--`."
-        command.add_argument("--profile", metavar="P", help="a way to serve, from `dsv4 profiles` (PROFILE)")
-        command.add_argument("--model", metavar="M", help="a model, its repository, a folder, or NAME=FOLDER (MODEL)")
-        command.add_argument("--hardware", metavar="H", help="the kind of GPU; read through NVML if absent (HARDWARE)")
-        command.add_argument("--tp", metavar="N", help="tensor parallel size, in GPUs (TP)")
-        command.add_argument("--nccl", metavar="SET", help="a set of NCCL variables, or `none` (DSV4_NCCL)")
-        command.add_argument("--skip", metavar="NAME", action="append", default=[], help="override one refusal by name")
-    for command in (explain, listing):
-        command.add_argument("--format", choices=("text", "json"), default="text")
-    return parser

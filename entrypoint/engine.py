@@ -16,16 +16,18 @@ from dsv4_serve.entrypoint import processes
 from dsv4_serve.entrypoint.errors import NotExecutable, NotFound
 from dsv4_serve.entrypoint.log_lines import Splitter
 
+LAST_WORDS = 1.0  # seconds for what was written before the end to get through a slow terminal
+
 
 class Engine:
     """
-    A running vLLM: leader of a process group, writing to our stdout and stderr, its sockets in a folder of its own.
+    A running vLLM: leader of a process group, writing to our stdout and stderr, temporary files in a folder of its own.
 
     `on_line` is called in the event loop with each line of its log.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self._process, self._folder = process, folder
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path, pumps: Sequence[threading.Thread]) -> None:
+        self._process, self._folder, self._pumps = process, folder, pumps
         self._shared: set[Path] = set()
 
     @classmethod
@@ -40,7 +42,7 @@ class Engine:
             process = await asyncio.create_subprocess_exec(
                 program or argv[0],
                 *argv[1:],
-                env={**environ, "VLLM_RPC_BASE_PATH": str(folder)},  # sockets; vLLM leaves them behind when killed
+                env=_environment(environ, folder),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=pipes[0][1],
                 stderr=pipes[1][1],
@@ -58,9 +60,13 @@ class Engine:
             for _, write_end in pipes:
                 os.close(write_end)
         loop = asyncio.get_running_loop()
-        for (read_end, _), out in zip(pipes, (1, 2), strict=True):
-            threading.Thread(target=_pump, args=(read_end, out, loop, on_line), daemon=True).start()
-        return cls(process, folder)
+        pumps = [
+            threading.Thread(target=_pump, args=(read_end, out, loop, on_line), daemon=True)
+            for (read_end, _), out in zip(pipes, (1, 2), strict=True)
+        ]
+        for pump in pumps:
+            pump.start()
+        return cls(process, folder, pumps)
 
     @property
     def pid(self) -> int:
@@ -86,7 +92,7 @@ class Engine:
 
     async def end(self, patience: float = 0.0) -> list[int]:
         """
-        End the engine for good: SIGTERM, `patience` seconds, SIGKILL for the group and every descendant.
+        End the engine for good: SIGTERM, `patience` seconds, SIGKILL for every descendant; its last words are out then.
 
         Return the ids of processes that even so are still there (in a driver call that does not return).
         """
@@ -95,22 +101,37 @@ class Engine:
             self.signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), patience)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        await self._process.wait()
         left = await asyncio.to_thread(processes.end_all, os.getpid())
+        if self.pid not in left:
+            await self._process.wait()
+        await asyncio.to_thread(processes.reap)
+        for pump in self._pumps:
+            await asyncio.to_thread(pump.join, LAST_WORDS)
         processes.remove(self._shared)
         shutil.rmtree(self._folder, ignore_errors=True)
         return left
 
 
+def _environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """
+    Return the engine's variables: its temporary files go to `folder`, but for what torch keeps there for later starts.
+
+    Ours come last: setproctitle fails where the first variable is set anew, as torch does with that of its cache.
+    """
+    kept = environ.get("TORCHINDUCTOR_CACHE_DIR") or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
+    ours = {"VLLM_RPC_BASE_PATH": str(folder), "TMPDIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": kept}
+    return {**environ, **ours}
+
+
 def _pump(read_end: int, out: int, loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]) -> None:
     """Pass the engine's words on and read them; in a thread, as a terminal that is held up must not stop us."""
-    splitter, writable = Splitter(), True
+    splitter, writable, last = Splitter(), True, b"\n"
     while chunk := os.read(read_end, 1 << 16):
-        writable = writable and _write(out, chunk)
+        writable, last = writable and _write(out, chunk), chunk[-1:]
         _tell(splitter.feed(chunk), loop, on_line)
     _tell(splitter.close(), loop, on_line)
+    if writable and last != b"\n":  # what we say next begins a line
+        _write(out, b"\n")
     os.close(read_end)
 
 

@@ -30,7 +30,7 @@ def draft_head(folder: Path) -> str:
 def model_in(folder: Path, models: Iterable[Sheet[Model]], origin: str) -> Sheet[Model]:
     """Return the model whose architecture, scheme and draft head are those of the checkpoint in `folder`."""
     config = _config(folder, origin)
-    seen = (_architecture(config), _scheme(config), _draft_head(config, folder))
+    seen = (architecture(config), scheme(config), _draft_head(config, folder))
     known = list(models)
     for sheet in known:
         drafts = (sheet.get("draft_head"), "dspark")  # a DSpark drafter is refused by a rule, with its reason
@@ -57,7 +57,8 @@ def _config(folder: Path, origin: str) -> dict[str, Any]:
     return config
 
 
-def _architecture(config: dict[str, Any]) -> str:
+def architecture(config: dict[str, Any]) -> str:
+    """Return the architecture that config.json names, DeepSeek-V4's by its size; `unknown` where it names none."""
     names = config.get("architectures")
     name = str(names[0]) if isinstance(names, list) and names else "unknown"
     if name != "DeepseekV4ForCausalLM":
@@ -67,7 +68,8 @@ def _architecture(config: dict[str, Any]) -> str:
     return sizes.get(hidden, "deepseek-v4-tiny") if isinstance(hidden, int) else "unknown"
 
 
-def _scheme(config: dict[str, Any]) -> str:
+def scheme(config: dict[str, Any]) -> str:
+    """Return how config.json says that the experts are quantized, in the words of the model sheets."""
     quantization = config.get("quantization_config")
     if not isinstance(quantization, dict):
         return "unquantized"
@@ -84,9 +86,9 @@ def _draft_head(config: dict[str, Any], folder: Path) -> str:
         return "dspark"
     if not config.get("num_nextn_predict_layers"):
         return "none"
-    scheme = _scheme(config)
-    if scheme in ("unquantized", "fp8-mxfp4", "modelopt-nvfp4"):
-        return "bf16" if scheme == "unquantized" else "native"
+    stored = scheme(config)
+    if stored in ("unquantized", "fp8-mxfp4", "modelopt-nvfp4"):
+        return "bf16" if stored == "unquantized" else "native"
     return "w4a16" if any(_QUANTIZED_DRAFT in names for names in _tensor_names(folder)) else "bf16"
 
 

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dsv4_serve.entrypoint.choose import Found
+from dsv4_serve.entrypoint.doctor.driver import Driver, read_driver
+from dsv4_serve.entrypoint.doctor.host import visible_gpus
+from dsv4_serve.entrypoint.doctor.topology import read_topology
 from dsv4_serve.entrypoint.errors import ConfigError, listed
 from dsv4_serve.entrypoint.sheets import Hardware, Library, Sheet
 
 _BY_HAND = "choose by hand: --hardware NAME (HARDWARE=NAME)"
 
 
-def gpu_names(environ: Mapping[str, str], nvml: Any = None) -> list[str]:
+class NoGpu(ConfigError):
+    """There is no driver, or it shows this process no GPU."""
+
+
+def find(library: Library, environ: Mapping[str, str], nvml: Any = None) -> Found:
     """
-    Return NVML's name of each GPU that CUDA_VISIBLE_DEVICES leaves visible, in PCI bus order.
+    Return the hardware that NVML shows, how many GPUs CUDA_VISIBLE_DEVICES leaves of it, and how they are connected.
 
-    Raise ConfigError when there is no driver, or no GPU.
+    Raise ConfigError when there is none that is known. `nvml` stands in for the module pynvml.
     """
-    nvml = nvml or importlib.import_module("pynvml")
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        raise ConfigError(f"No NVIDIA driver answers on this host (NVML: {error}); {_BY_HAND}.") from None
-    try:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        found = [(nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)) for handle in handles]
-    except nvml.NVMLError as error:
-        raise ConfigError(f"NVML could not read the GPUs ({error}); {_BY_HAND}.") from None
-    finally:
-        nvml.nvmlShutdown()
-    names = _visible(found, environ.get("CUDA_VISIBLE_DEVICES"))
-    if not names:
-        raise ConfigError(f"The driver shows no GPU to this process; pass GPUs to the container, or {_BY_HAND}.")
-    return names
+    driver = read_driver(nvml)
+    visible = visible_gpus(driver, environ.get("CUDA_VISIBLE_DEVICES")).indexes
+    names = gpu_names(driver, visible)
+    topology = read_topology(driver, visible)
+    origin = f"NVML: {len(names)} x {names[0]}"
+    return Found(match(names, library.every_hardware()).name, origin, len(names), topology)
 
 
-def find(library: Library, environ: Mapping[str, str]) -> Found:
-    """Return the hardware that NVML shows, and how many GPUs; raise ConfigError when there is none that is known."""
-    names = gpu_names(environ)
-    return Found(match(names, library.every_hardware()).name, f"NVML: {len(names)} x {names[0]}", len(names))
+def gpu_names(driver: Driver, visible: Iterable[int]) -> list[str]:
+    """Return NVML's name of each visible GPU, in the order that CUDA counts them; raise NoGpu when there is none."""
+    if driver.error:
+        raise NoGpu(f"No NVIDIA driver answers on this host (NVML: {driver.error}); {_BY_HAND}.")
+    gpus = [driver.gpu(index) for index in visible]
+    names = [gpu.name for gpu in gpus if not gpu.error]
+    if names:
+        return names
+    if errors := [gpu.error for gpu in gpus]:
+        raise NoGpu(f"NVML could not read the GPUs ({errors[0]}); {_BY_HAND}.")
+    raise NoGpu(f"The driver shows no GPU to this process; pass GPUs to the container, or {_BY_HAND}.")
 
 
 def match(names: list[str], library: Iterable[Sheet[Hardware]]) -> Sheet[Hardware]:
@@ -57,15 +60,3 @@ def match(names: list[str], library: Iterable[Sheet[Hardware]]) -> Sheet[Hardwar
     raise ConfigError(
         f"No profile knows the GPU {names[0]!r}; {_BY_HAND}, one of {', '.join(sheet.name for sheet in known)}."
     )
-
-
-def _visible(found: list[tuple[str, str]], wanted: str | None) -> list[str]:
-    if wanted is None:
-        return [name for _, name in found]
-    names = []
-    for part in map(str.strip, wanted.split(",")):
-        hits = [n for i, (uuid, n) in enumerate(found) if part == str(i) or (len(part) > 4 and uuid.startswith(part))]
-        if not hits:
-            break  # CUDA ignores what follows the first name that it does not know
-        names += hits[:1]
-    return names

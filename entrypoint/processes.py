@@ -56,23 +56,42 @@ def shared_files(pids: Iterable[int]) -> set[Path]:
     return {path for path in found if not path.name.endswith(" (deleted)")}
 
 
-def end_all(pid: int, patience: float = 5.0) -> list[int]:
-    """Kill everything below `pid`, also what is started meanwhile; return who is still there after `patience` seconds."""
-    until = time.monotonic() + patience
-    while (left := descendants(pid)) and time.monotonic() < until:
+def end_all(pid: int, patience: float = 5.0, tidying: float = 2.0) -> list[int]:
+    """
+    Kill everything below `pid`, also what is started meanwhile; return who is still there after `patience` seconds.
+
+    Python's resource trackers get `tidying` seconds more: they remove the semaphores and the shared memory of processes
+    that were killed, and end by themselves.
+    """
+    began = time.monotonic()
+    while (left := descendants(pid)) and time.monotonic() - began < patience:
         for one in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+            if time.monotonic() - began > tidying or not _is_tracker(one):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
         time.sleep(0.02)
-    reap()
     return left
 
 
-def reap() -> None:
-    """Take the status of every adopted child that has ended."""
+def _is_tracker(pid: int) -> bool:
+    try:
+        return b"multiprocessing.resource_tracker" in (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def reap(patience: float = 15.0) -> None:
+    """
+    Take the status of every child that has ended, until none is left; wait for those that are on their way.
+
+    A process shows as a zombie while its other threads are still ending, and holds its memory until they have: seconds
+    for a worker with a GPU.
+    """
+    until = time.monotonic() + patience
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while time.monotonic() < until:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(0.02)
 
 
 def remove(files: Iterable[Path]) -> None:

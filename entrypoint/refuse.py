@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from dsv4_serve.entrypoint import fit, known
 from dsv4_serve.entrypoint.choose import Chosen
 from dsv4_serve.entrypoint.doctor import memory
+from dsv4_serve.entrypoint.doctor.problem import Problem
+from dsv4_serve.entrypoint.errors import ConfigError, nearest
 from dsv4_serve.entrypoint.plan import Setting, nested
 from dsv4_serve.entrypoint.sheets import Base, Refuse, Sheet
 
@@ -16,33 +18,64 @@ _BUILT_IN = frozenset({"profile-model", "profile-hardware", "tensor-parallel-siz
 
 
 def skippable(chosen: Chosen) -> frozenset[str]:
-    """Return the names that `--skip` takes for these sheets."""
+    """Return the names of the refusals that these sheets can meet."""
     return _BUILT_IN | {rule.name for _, rule in _rules(chosen)}
+
+
+def require_known(chosen: Chosen, skip: Collection[str]) -> None:
+    """Raise ConfigError for a name that is neither a refusal nor a check: `--skip` takes both, by one list of names."""
+    if not set(skip) - skippable(chosen):
+        return
+    from dsv4_serve.entrypoint.doctor.catalogue import NAMES
+
+    names = skippable(chosen) | NAMES
+    if unknown := sorted(set(skip) - names):
+        raise ConfigError(
+            f"Nothing is called {unknown[0]!r} that could be skipped here{nearest(unknown[0], names)};"
+            " docs/doctor.md lists the checks."
+        )
 
 
 def refusals(chosen: Chosen, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
     """Yield the name and the sentence of every refusal that a plan meets."""
+    for name, where, problem in problems(chosen, flags, env):
+        needed = f"needed: {problem.needed}; " if problem.needed else ""
+        yield name, f"{where}: {problem.seen}; {needed}{problem.fix}."
+
+
+def problems(
+    chosen: Chosen, flags: Mapping[str, Setting], env: Mapping[str, Setting]
+) -> Iterator[tuple[str, str, Problem]]:
+    """Yield every refusal that a plan meets: its name, where it stands, and the problem."""
     for sheet, rule in _rules(chosen):
         if _matches(rule, chosen, flags, env):
-            yield rule.name, f"{sheet.file}: {rule.because}; {rule.instead}."
-    yield from _memory(chosen, flags)
-    yield from _fences(chosen)
+            yield rule.name, sheet.file, Problem(rule.because, "", rule.instead)
+    at = f"{chosen.model.name} on {chosen.hardware.name}"
+    facts = fit.memory(chosen, flags)
+    for name, problem in memory.problems(facts) if facts else ():
+        if problem.fatal:
+            yield name, at, problem
+    for name, problem in _fences(chosen):
+        yield name, f"{chosen.profile.name}, {at}", problem
 
 
-def _fences(chosen: Chosen) -> Iterator[tuple[str, str]]:
+def _fences(chosen: Chosen) -> Iterator[tuple[str, Problem]]:
     profile, model, hardware = chosen.profile, chosen.model, chosen.hardware
-    size, origin = chosen.tensor_parallel_size, "tensor-parallel-size"
+    size, flag = chosen.tensor_parallel_size, "tensor-parallel-size"
     if (models := profile.get("models")) and not model.is_one_of(models):
-        yield "profile-model", f"Profile {profile.name} is not for model {model.name}; it takes {', '.join(models)}."
+        seen = f"profile {profile.name} is not for model {model.name}"
+        yield "profile-model", Problem(seen, f"one of {', '.join(models)}", "choose one with --model")
     if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
-        yield "profile-hardware", f"Profile {profile.name} is not for {hardware.name}; it takes {', '.join(kinds)}."
-    for what, sheet in (("Profile", profile), ("Model", model)):
+        seen = f"profile {profile.name} is not for {hardware.name}"
+        yield "profile-hardware", Problem(seen, f"one of {', '.join(kinds)}", "choose another --profile")
+    for what, sheet in (("profile", profile), ("model", model)):
         sizes = sheet.get("tensor_parallel_sizes")
         if sizes and size not in sizes:
-            allowed = ", ".join(map(str, sizes))
-            yield "tensor-parallel-size", f"{what} {sheet.name} does not take {origin} {size}; it takes {allowed}."
+            seen = f"{what} {sheet.name} does not take {flag} {size}"
+            yield flag, Problem(seen, f"one of {', '.join(map(str, sizes))}", "choose one with --tp")
     if chosen.gpus is not None and size > chosen.gpus:
-        yield "gpu-count", f"{origin} {size} needs {size} GPUs and this process sees {chosen.gpus}; lower --tp."
+        seen = f"{flag} {size} needs {size} GPUs and this process sees {chosen.gpus}"
+        yield "gpu-count", Problem(seen, "as many GPUs", "lower --tp")
 
 
 def _rules(chosen: Chosen) -> Iterator[tuple[Sheet[Any], Refuse]]:
@@ -85,11 +118,3 @@ def _holds(tree: Mapping[str, Any], name: str, wanted: Any) -> bool:
     if isinstance(wanted, dict):
         return isinstance(value, dict) and all(_holds(value, key, inner) for key, inner in wanted.items())
     return value in wanted if isinstance(wanted, list) else value == wanted
-
-
-def _memory(chosen: Chosen, flags: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
-    facts = fit.memory(chosen, flags)
-    for name, problem in memory.problems(facts) if facts else ():
-        if problem.fatal:
-            at = f"{chosen.model.name} on {chosen.hardware.name}"
-            yield name, f"{at}: {problem.seen}; needed: {problem.needed}; {problem.fix}."

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsv4_serve.entrypoint.plan import DEFAULT, Plan, Setting, Value, shown
+
+if TYPE_CHECKING:
+    from dsv4_serve.entrypoint.doctor.hub import Status
+    from dsv4_serve.entrypoint.doctor.manifest import Verified
+    from dsv4_serve.entrypoint.doctor.report import Report
 
 
 def plan(resolved: Plan) -> str:
@@ -47,6 +52,43 @@ def profiles(entries: Iterable[Mapping[str, Any]]) -> str:
     for number, line in enumerate(table(lines).splitlines()):
         out += [line, *(f"    {note}" for note in notes.get(number, []))]
     return "\n".join(out)
+
+
+def report(seen: Report) -> str:
+    """Return every problem with what was seen, what is needed and the fix, and what was not looked at."""
+    lines: list[str] = []
+    for one in seen.found:
+        problem = one.problem
+        lines.append(f"{'problem' if problem.fatal else 'note'} {one.name}: {problem.seen}")
+        lines += [f"    needed: {problem.needed}"] if problem.needed else []
+        lines += [f"    fix:    {problem.fix}", ""]
+    lines += [f"not looked at: {part}" for part in seen.unseen]
+    count = len(seen.fatal)
+    if not count:
+        return "\n".join([*lines, "Nothing seen stands in the way of a start."])
+    what = f"{count} problem{'s' * (count > 1)} would stop a start" + "; --skip NAME overrides one."
+    return "\n".join([*lines, what])
+
+
+def status(seen: Status) -> str:
+    """Return what of a repository is here."""
+    named = f"{seen.repository}@{seen.revision[:12]}" if seen.revision else seen.repository
+    if seen.folder is None:
+        left = "" if seen.missing_size is None else f"; {seen.missing_size / 1e9:.2f} GB to fetch"
+        return f"{named}: nothing is here{left}."
+    here = f"{named}: {seen.files} files, {seen.size / 1e9:.2f} GB in {seen.folder} (by {seen.source})"
+    if not seen.missing:
+        return f"{here}; complete." if seen.complete else f"{here}; no list says what belongs to it."
+    left = "" if seen.missing_size is None else f", {seen.missing_size / 1e9:.2f} GB"
+    return "\n".join([f"{here}; missing {len(seen.missing)}{left}:", *(f"  {path}" for path in seen.missing)])
+
+
+def verified(seen: Verified) -> str:
+    """Return what became of a verification."""
+    head = f"{seen.repository}@{seen.revision[:12]}: {seen.checked} files, {seen.size / 1e9:.2f} GB in {seen.folder}"
+    named = {"missing": seen.missing, "wrong": seen.wrong, "from elsewhere": seen.foreign}
+    lines = [f"  {what}: {path}" for what, paths in named.items() for path in paths]
+    return "\n".join([f"{head}: {'every byte is right' if seen.whole else 'not right'}.", *lines])
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -14,7 +14,7 @@ from dsv4_serve.entrypoint.choose import Chosen
 from dsv4_serve.entrypoint.environment import operator_layer
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Plan, Setting, Value
-from dsv4_serve.entrypoint.refuse import refusals, skippable
+from dsv4_serve.entrypoint.refuse import refusals, require_known
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.sheets import Base, Sheet, When
 
@@ -32,15 +32,13 @@ def resolve(chosen: Chosen, request: Request) -> Plan:
     if "api-key" in flags and "VLLM_API_KEY" in env:
         raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")
     choices = dict(chosen.reasons)
-    if unknown := set(request.skip) - skippable(chosen):
-        raise ConfigError(
-            f"Nothing is called {min(unknown)!r} that could be skipped here;"
-            f" names are {', '.join(sorted(skippable(chosen)))}."
-        )
+    require_known(chosen, request.skip)
     for name, sentence in refusals(chosen, flags, env):
         if name not in request.skip:
             raise ConfigError(f"{sentence} (refused as {name}; --skip {name} overrides)")
         choices[f"skip {name}"] = Setting(True, f"asked for, although: {sentence}")
+    for name in request.skip:
+        choices.setdefault(f"skip {name}", Setting(True, "asked for"))
     if "model" not in flags:
         raise ConfigError(
             f"Model {chosen.model.name} has no repository; give its folder: --model {chosen.model.name}=FOLDER."
@@ -55,6 +53,7 @@ def layers(chosen: Chosen, request: Request) -> Iterator[Layer]:
     yield from _sheet_layers(chosen, chosen.hardware)
     if chosen.nccl:
         yield from _sheet_layers(chosen, chosen.nccl)
+    yield Layer(env=chosen.gpu_order)
     yield from _sheet_layers(chosen, chosen.profile)
     if chosen.where:
         yield Layer({"model": chosen.where})

@@ -72,7 +72,7 @@ class Refuse(Conditions):
 
 
 class DefaultModel(_Table):
-    """The model served on this hardware when none is named, and the reason."""
+    """The model served on this hardware when none is named, and the reason; `profiles` counts what extends them too."""
 
     model: str
     because: str
@@ -128,7 +128,6 @@ class Model(Base):
     draft_head: str = ""
     weights_gib: Annotated[float, Field(gt=0)] | None = None
     replicated_gib: Annotated[float, Field(ge=0)] = 0.0
-    kv_block_bytes: Annotated[int, Field(gt=0)] | None = None
     tensor_parallel_sizes: Sizes = []
     repositories: list[str] = []
     """Globs of other repositories that are served as this model."""

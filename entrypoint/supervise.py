@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsv4_serve.entrypoint import causes, phases, processes, record, served, stacks, supervision
+from dsv4_serve.entrypoint.background import in_background
 from dsv4_serve.entrypoint.boot import boot
 from dsv4_serve.entrypoint.causes import Ending
+from dsv4_serve.entrypoint.doctor.report import Found
 from dsv4_serve.entrypoint.engine import Engine
 from dsv4_serve.entrypoint.errors import ConfigError, UserError
-from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.plan import MASK, Plan
 from dsv4_serve.entrypoint.prove import prove
 from dsv4_serve.entrypoint.replica import Replica
 from dsv4_serve.entrypoint.supervision import Supervision
@@ -47,6 +50,8 @@ class Surroundings:
     termination_log: Path
     prepare: Callable[[], Plan]
     """Resolve the plan; UserError when that is impossible."""
+    check: Callable[[Plan], Sequence[Found]]
+    """Look at host and checkpoint before the start; every problem, and whether it is fatal."""
     describe: Callable[[Plan], Mapping[str, object]]
     """What `/plan` answers."""
     show: Callable[[Plan], None]
@@ -107,6 +112,8 @@ class _Supervisor:
         await self._hold_back(wait)
         if self.stop.is_set():
             return Ending(causes.DRAINED, "asked to stop before the engine was started")
+        if refused := await self._checked(plan):
+            return refused
         ending = await self._serve(plan, care)
         if ending.cause is causes.GATE_REFUSED and care.gate.below_floor == "degrade":
             around.say(f"WARNING: {ending.sentence} Starting once more, without its draft head.")
@@ -115,6 +122,25 @@ class _Supervisor:
             self._describe(plan)
             ending = await self._serve(plan, care)
         return ending
+
+    async def _checked(self, plan: Plan) -> Ending | None:
+        """Look before the start and say every problem; return how it ends when one is fatal. A stop ends it at once."""
+        self.health.enter("checking")
+        looking = in_background(self.around.check, plan)
+        await _either(looking, self.stop.wait())
+        if self.stop.is_set():
+            processes.end_all(os.getpid())  # the ranks of an all-reduce
+            return Ending(causes.DRAINED, "asked to stop before the engine was started")
+        found = await looking
+        fatal = [one for one in found if one.problem.fatal]
+        for one in found:
+            if not one.problem.fatal:
+                self.around.say(f"note: {one.sentence()}")
+        if not fatal:
+            return None
+        cause = causes.HOST if all(one.of_host for one in fatal) else causes.CONFIG
+        said = "\n".join(f"  {one.sentence()} (--skip {one.name} overrides)" for one in fatal)
+        return Ending(cause, f"seen before the start:\n{said}")
 
     async def _refused(self, error: UserError) -> Ending:
         """Say at once what is wrong; where the same is wrong again and again, come back later each time."""
@@ -226,6 +252,7 @@ class _Supervisor:
             return ending
         self.health.ended = ending.sentence
         text = await stacks.dump(engine.family())
+        text = text.replace(self.health.key, MASK) if self.health.key else text  # argv may hold it
         file = self.around.run_folder / "stacks.txt"
         kept = f"Stacks are in {file}." if record.write(file, text) else ""
         self.around.say(f"stacks of the engine:\n{text}")
@@ -237,7 +264,9 @@ class _Supervisor:
         was_ready = health.ready_after is not None
         health.draining = True
         health.enter("draining")
-        if was_ready and self.patient:
+        if not was_ready:  # nothing to finish, and vLLM may miss the signal while it loads
+            return Ending(causes.DRAINED, "asked to stop during the start")
+        if self.patient:
             await _either(self.hurry.wait(), gone, asyncio.sleep(supervise.drain_wait))
         engine.signal(signal.SIGTERM)
         allowed = float(served.value(replica.plan, "shutdown-timeout", 0))
@@ -248,8 +277,6 @@ class _Supervisor:
                 running = (await replica.client.counters()).running
                 health.detail = f"{running} requests running"
             await _either(gone, self.hurry.wait(), asyncio.sleep(0.5))
-        if not was_ready:
-            return Ending(causes.DRAINED, "asked to stop during the start")
         if running and (not gone.done() or time.monotonic() > drained_by):
             why = "a second signal hurried" if self.hurry.is_set() else f"shutdown-timeout of {allowed:.0f} s was over"
             return Ending(causes.CUT, f"{running} requests were still running when {why}")

@@ -12,8 +12,8 @@ from dsv4_serve.entrypoint.doctor.layout import number
 from dsv4_serve.entrypoint.doctor.problem import Check, Problem, Wild, check
 from dsv4_serve.entrypoint.doctor.shard_checks import FETCH, some
 from dsv4_serve.entrypoint.doctor.wanted import Wanted
-from dsv4_serve.entrypoint.identify import _architecture as architecture_of
-from dsv4_serve.entrypoint.identify import _scheme as scheme_of
+from dsv4_serve.entrypoint.identify import architecture as architecture_of
+from dsv4_serve.entrypoint.identify import scheme as scheme_of
 
 PATCH = "run `dsv4 patch apply`"
 _MOE = (

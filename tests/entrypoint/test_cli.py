@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from dsv4_serve.entrypoint.doctor import manifest
+from dsv4_serve.entrypoint.doctor.manifest import Entry, Manifest
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -21,6 +25,9 @@ def explained(run: Run, *words: str, **env: str) -> dict[str, dict[str, object]]
     settings: dict[str, dict[str, object]] = json.loads(answer.stdout)["settings"]
     return settings
 
+
+NO_GPU = "driver-answers,container-gpus,shared-memory"
+"""What a machine without a GPU has against a plan for one."""
 
 MISTAKES = [
     # words, environment, exit status, what the sentence has to say
@@ -43,6 +50,15 @@ MISTAKES = [
     (["explain", "--hardware", "h200", "--speculative-config", "{"], {}, 78, "broken JSON"),
     (["explain", "--hardware", "h200", "--speculative-config", '{"method_": 1}'], {}, 78, "did you mean method?"),
     (["explain", "--hardware", "h200", "--skip", "nothing"], {}, 78, "'nothing'"),
+    (["explain", "--hardware", "h200", "--skip", "shared-memroy"], {}, 78, "did you mean shared-memory?"),
+    (["fit", "--profile", "demo", "--model", "demo=/models/demo"], {}, 78, "is not counted"),
+    (["fit", "--hardware", "h200", "--profile", "525k"], {}, 78, "did you mean 524k?"),
+    (["doctor", "--hardware", "h20"], {}, 78, "did you mean h200?"),
+    (["doctor", "--hardware", "h200", "--skip", "memlok"], {}, 78, "did you mean memlock?"),
+    (["weights", "status", "nvfp"], {}, 78, "did you mean nvfp4?"),
+    (["weights", "verify", "nvfp4", "--to", "/no/such/folder"], {}, 78, "fetch it"),
+    (["weights", "status"], {}, 64, "MODEL"),
+    (["weights", "status", "nvfp4", "stray"], {}, 64, "stray"),
     (["explain", "--hardware", "h200"], {"MAX_MODEL_LEN": "128k"}, 78, "environment MAX_MODEL_LEN"),
     (["explain", "--hardware", "h200"], {"GPU_MEM_UTIL": "0.9", "GPU_MEMORY_UTILIZATION": "0.8"}, 78, "contradict"),
     (["explain", "--hardware", "h200"], {"VLLM_USE_DEEPGEMM": "1"}, 78, "did you mean VLLM_USE_DEEP_GEMM?"),
@@ -90,7 +106,7 @@ def test_each_layer_beats_the_one_below_and_the_loser_stands_beneath(dsv4: Run, 
         (8, "128k.toml [flags]"),
     ]
     assert settings["port"]["value"] == 1
-    assert settings["disable-custom-all-reduce"]["origin"] == "hardware/rtx-pro-6000.toml [flags]"
+    assert settings["disable-custom-all-reduce"]["origin"] == "nccl/p2p-off.toml [flags]"
 
 
 def test_keys_of_a_json_flag_merge_and_keep_their_own_origins(dsv4: Run) -> None:
@@ -110,7 +126,7 @@ def test_zero_draft_tokens_switch_speculation_off(dsv4: Run) -> None:
 def test_explain_says_why_it_chose_the_model(dsv4: Run) -> None:
     why = explained(dsv4, "--hardware", "rtx-pro-6000-max-q")["model-name"]
     assert why["value"] == "acti"
-    assert "70 GiB" in str(why["origin"])
+    assert "74 GiB" in str(why["origin"])
 
 
 def test_a_leading_flag_means_serve(dsv4: Run) -> None:
@@ -144,10 +160,10 @@ def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
     fake = tmp_path / "vllm"
     fake.write_text('#!/bin/sh\n[ "$VLLM_API_KEY" = s3cret-key ] && echo "child has it"\n')
     fake.chmod(0o755)
-    env = {"HARDWARE": "h200", "API_KEY_FILE": str(secret), "DSV4_VLLM": str(fake)}
-    for words in (["explain"], ["explain", "--format", "json"], ["serve"]):
+    env = {"HARDWARE": "h200", "API_KEY_FILE": str(secret), "DSV4_VLLM": str(fake), "DSV4_SKIP": NO_GPU}
+    for words, status in ((["explain"], 0), (["explain", "--format", "json"], 0), (["serve"], 87)):
         answer = dsv4(*words, **env)
-        assert answer.returncode == 0, answer.stderr
+        assert answer.returncode == status, answer.stderr
         assert "s3cret" not in answer.stdout + answer.stderr
     assert "child has it" in answer.stdout
     both = dsv4("explain", "--api-key", "other", **env)
@@ -217,3 +233,45 @@ def test_a_closed_pipe_is_no_traceback(dsv4: Run) -> None:
     line = f"{shlex.quote(sys.executable)} -m dsv4_serve.entrypoint explain --hardware h200 | true"
     answer = dsv4("sh", "-c", line, PYTHONPATH=os.environ.get("PYTHONPATH", ""))
     assert "Traceback" not in answer.stderr
+
+
+def test_fit_answers_in_words_and_in_json_and_by_its_exit_status(dsv4: Run) -> None:
+    words = ["fit", "--profile", "1m", "--hardware", "rtx-pro-6000", "--model", "w4a16"]
+    fits = dsv4(*words)
+    assert fits.returncode == 0, fits.stderr
+    assert "maximum concurrency" in fits.stdout
+    too_much = dsv4(*words, "--max-num-batched-tokens", "8192", "--format", "json")
+    assert too_much.returncode == 1
+    answer = json.loads(too_much.stdout)
+    assert (answer["fits"], answer["advice"][0]["flag"]) == (False, "max-num-batched-tokens")
+
+
+def test_auto_takes_the_largest_profile_that_fits_and_says_why_in_the_plan(dsv4: Run) -> None:
+    by_flag = explained(dsv4, "--profile", "auto", "--hardware", "rtx-pro-6000", "--model", "nvfp4")["profile"]
+    by_variable = explained(dsv4, "--hardware", "rtx-pro-6000", "--model", "nvfp4", PROFILE="auto")["profile"]
+    assert by_flag["value"] == by_variable["value"] == "64k"
+    assert "; 128k: 8 requests need " in str(by_flag["origin"])
+
+
+def test_a_skipped_check_stands_in_the_plan(dsv4: Run) -> None:
+    settings = explained(dsv4, "--hardware", "h200", "--skip", "memlock", DSV4_SKIP="shared-memory")
+    assert settings["skip memlock"]["value"] is settings["skip shared-memory"]["value"] is True
+
+
+def test_weights_are_told_and_verified_without_a_network(dsv4: Run, tmp_path: Path) -> None:
+    env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    nothing = dsv4("weights", "status", "nvfp4", **env)
+    assert (nothing.returncode, "nothing is here" in nothing.stdout) == (1, True)
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "a.safetensors").write_bytes(b"12345")
+    entry = Entry("a.safetensors", 5, "sha256", hashlib.sha256(b"12345").hexdigest())
+    manifest.write(Manifest("me/mine", "0" * 40, (entry,)), folder)
+    words = ["weights", "verify", "me/mine", "--to", str(folder)]
+    whole = dsv4(*words, **env)
+    assert (whole.returncode, "every byte is right" in whole.stdout) == (0, True)
+    assert dsv4("weights", "status", "me/mine", "--to", str(folder), **env).returncode == 0
+    (folder / "a.safetensors").write_bytes(b"12346")
+    changed = dsv4(*words, "--format", "json", **env)
+    assert changed.returncode == 1
+    assert json.loads(changed.stdout)["wrong"] == ["a.safetensors"]

@@ -58,6 +58,7 @@ while len(processes.descendants(os.getpid())) < 2: time.sleep(0.02)
 both = processes.descendants(os.getpid())
 child.kill(); child.wait()                      # the grandchild is an orphan now
 left = processes.end_all(os.getpid())
+processes.reap()
 print(left, [os.path.exists(f"/proc/{pid}") for pid in both])
 """)
     assert done.stdout.strip().splitlines()[-1] == "[] [False, False]"
@@ -95,3 +96,20 @@ time.sleep(600)
     assert found == {path}
     processes.remove(found)
     assert not path.exists()
+
+
+def test_resource_trackers_live_long_enough_to_remove_what_the_killed_leave_in_shared_memory() -> None:
+    done = run_in_child("""
+code = '''
+from multiprocessing import shared_memory
+import time
+print(shared_memory.SharedMemory(create=True, size=4096).name, flush=True)
+time.sleep(600)
+'''
+processes.adopt_orphans()
+child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+path = "/dev/shm/" + child.stdout.readline().strip()
+before = os.path.exists(path)
+print(processes.end_all(os.getpid()), before, os.path.exists(path))
+""")
+    assert done.stdout.strip().splitlines()[-1] == "[] True False"

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dsv4_serve.demo.llama import write_checkpoint
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 from replica import Replica, free_port, leaked_memory, replica
 
@@ -35,8 +37,7 @@ def start(tmp_path: Path) -> Start:
     program = tmp_path / "vllm"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("stand_in.py")} "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    model = tmp_path / "model"
-    model.mkdir()
+    model = write_checkpoint(tmp_path / "model")
 
     @contextmanager
     def run(fault: str = "", *words: str, **env: str) -> Iterator[Replica]:

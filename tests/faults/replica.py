@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,16 +104,20 @@ class Replica:
     def family(self) -> list[psutil.Process]:
         """All processes below, vLLM's own first."""
         try:
-            return psutil.Process(self.process.pid).children(recursive=True)
+            below = psutil.Process(self.process.pid).children(recursive=True)
+            return [process for process in below if process.status() != psutil.STATUS_ZOMBIE]
         except psutil.NoSuchProcess:
             return []
 
     def member(self, title: str) -> psutil.Process:
         """The process that vLLM titles so: `VLLM::EngineCore`, `VLLM::Worker_TP1`; the API server is the child."""
+        names = []
         for process in self.family():
-            if title in " ".join(process.cmdline()[:1]) or title in process.name():
-                return process
-        raise Late(f"no process {title!r} among {[p.name() for p in self.family()]}")
+            with suppress(psutil.Error):  # it ended meanwhile
+                names.append(process.name())
+                if title in names[-1] or title in " ".join(process.cmdline()[:1]):
+                    return process
+        raise Late(f"no process {title!r} among {names}")
 
     def api_server(self) -> psutil.Process:
         return psutil.Process(self.process.pid).children()[0]
@@ -147,6 +151,10 @@ class Replica:
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
+
+
+Start = Callable[..., AbstractContextManager[Replica]]
+"""`dsv4 serve WORDS` with what a test has in common; keywords are environment variables."""
 
 
 @contextmanager
@@ -195,6 +203,17 @@ def replica(folder: Path, *words: str, model_name: str, seconds_to_stop: float =
                 process.wait()
         for left in psutil.wait_procs(family, timeout=1)[1]:
             left.kill()
+
+
+def fill(disk: Path) -> None:
+    """Write until nothing more fits."""
+    size = 1 << 20
+    with (disk / "filler").open("wb", buffering=0) as file:
+        while size:
+            try:
+                file.write(bytes(size))
+            except OSError:
+                size //= 2
 
 
 def leaked_memory() -> set[str]:

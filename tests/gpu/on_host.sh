@@ -4,6 +4,7 @@
 #   on_host.sh stage               keep the pieces of the packed vLLM that lie in .gpu/ now (once per delivery)
 #   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from .gpu-cache/
 #   on_host.sh faults TP JOB...    tests/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
+#   on_host.sh caches TP           tests/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh run TP JOB...       tests/gpu/run_layouts.py; receipts, logs and kernels go to $OUT
 #
 # DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
@@ -85,6 +86,21 @@ faults)
     fi
     exit $status
     ;;
+caches)
+    package
+    engine
+    out=$base/caches
+    rm -rf "$out"
+    mkdir -p "$out"
+    status=0
+    if [ -x "$root/.gpu-cache/py-spy" ]; then export PATH="$root/.gpu-cache:$PATH"; fi
+    PYTHONPATH=$(site patched) python3 "$root/tests/gpu/run_caches.py" --out "$out" --work "$base/checkpoints" --tp "${2:-2}" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        cp "$out/caches.json" "$OUT/" || true
+        for name in cold warm; do tail -c 200000 "$out/$name/log" > "$OUT/$name.log" || true; done
+    fi
+    exit $status
+    ;;
 run)
     shift
     package
@@ -111,7 +127,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,12p" "$0"
+    sed -n "2,13p" "$0"
     exit 64
     ;;
 esac

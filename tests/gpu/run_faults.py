@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pynvml
 from run_layouts import hardware, versions
 from served import FLAGS, SPECULATIVE
@@ -148,7 +149,7 @@ def run(name: str, options: argparse.Namespace, results: dict[str, Result]) -> N
     try:
         with replica(folder, *words, model_name="deepseek-v4-flash", **grace, **env) as running:
             results[name] = {"ok": True, **job(running)}
-    except (Late, OSError, KeyError, ValueError) as error:
+    except (Late, psutil.Error, OSError, LookupError, ValueError) as error:
         results[name] = {"ok": False, "error": str(error)[-3000:]}
 
 

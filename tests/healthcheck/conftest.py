@@ -74,14 +74,15 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
 
 @pytest.fixture(scope="session")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
-    """A demo server with NaN logits, n-grams too long to be found again, and prefills in chunks of 64 tokens."""
+    """A demo server with NaN logits, n-grams too long to be found again, and room for long prefills in chunks of 16."""
     folder = tmp_path_factory.mktemp("broken")
     model = llama.write_checkpoint(folder / "model")
     tensors = load_file(model / "model.safetensors")
     tensors["lm_head.weight"] = np.full_like(tensors["lm_head.weight"], np.nan)
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
     never = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1000, "prompt_lookup_max": 1000}
-    flags = ["--speculative-config", json.dumps(never), "--max-num-batched-tokens", "64"]
+    long = ["--hf-overrides", '{"max_position_embeddings": 16384}', "--max-model-len", "16384"]
+    flags = ["--speculative-config", json.dumps(never), "--max-num-batched-tokens", "16", *long]
     with started(model, folder / "log", *flags) as running:
         yield running
 

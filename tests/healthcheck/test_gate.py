@@ -81,7 +81,7 @@ def test_real_drafts_that_fit_pass_with_every_kind_told(vllm: Server):
 
 @pytest.mark.slow
 def test_real_drafts_below_the_floor_are_refused_with_their_figures(vllm: Server):
-    finding, acceptance = run(vllm.url, 0.99, 24)
+    finding, acceptance = run(vllm.url, 0.99, 48)
     assert f"of {acceptance.drafted} draft tokens accepted, the floor is 99%" in finding.problem
 
 

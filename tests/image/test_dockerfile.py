@@ -62,13 +62,15 @@ def test_the_gpu_lock_has_one_cuda_from_compiler_to_runtime():
     assert parts == {name: ["13.0"] for name in parts}
 
 
-def test_the_gpu_lock_agrees_with_the_lock_of_the_command():
-    pins = [dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "requirements" / name).read_text("utf-8"), re.MULTILINE))
-            for name in ("dsv4.txt", "gpu.txt")]  # fmt: skip
-    assert not {name: pins[1][name] for name in pins[0].keys() & pins[1].keys() if pins[0][name] != pins[1][name]}
+@pytest.mark.parametrize("lock", ["dsv4.txt", "cuda.txt"])
+def test_the_gpu_lock_agrees_with_the_other_locks_of_the_image(lock):
+    pins, theirs = (set(re.findall(r"^([\w-]+)==([^ ;]+)", (ROOT / "requirements" / name).read_text("utf-8"), re.MULTILINE))
+                    for name in ("gpu.txt", lock))  # fmt: skip
+    named = {name for name, _ in pins}
+    assert not {pin for pin in theirs - pins if pin[0] in named}
 
 
-@pytest.mark.parametrize("lock", ["gpu.txt", "sbom.txt"])
+@pytest.mark.parametrize("lock", ["cuda.txt", "gpu.txt", "sbom.txt"])
 def test_every_pin_of_an_image_lock_has_a_hash_and_no_index_is_named(lock):
     text = (ROOT / "requirements" / lock).read_text("utf-8")
     pins = re.findall(r"^[a-z0-9-]+(?:\[[a-z0-9,]+\])?==.+(?:\n    .*)*", text, re.MULTILINE)

@@ -48,7 +48,7 @@ def test_it_answers_under_any_uid_on_a_read_only_root_without_capabilities(serve
 
 
 def test_the_probe_of_the_image_finds_it_alive(served):
-    served.run("dsv4", "probe", "live")
+    podman("healthcheck", "run", served.name)
 
 
 def test_stop_ends_it_in_time_and_with_status_0(served):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint import products
+from dsv4_serve.entrypoint import fit, products
 from dsv4_serve.entrypoint.choose import Found, choose
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Plan, Setting
@@ -54,16 +54,24 @@ def test_a_profile_is_what_its_name_says(profile: str, context: int, requests: i
 
 
 @pytest.mark.parametrize(("profile", "hardware", "size"), list(itertools.product(FLASH, GPUS, [2, 4])))
-def test_every_default_fits(profile: str, hardware: str, size: int) -> None:
-    """Weights and one full-length request fit by the arithmetic of fit.py, or resolve would refuse."""
-    assert value(plan(profile=profile, hardware=hardware, size=size), "max-model-len") in range(65536, 2**20 + 1)
+def test_every_default_holds_what_its_profile_promises(profile: str, hardware: str, size: int) -> None:
+    """As many requests of full length as the profile says run at once, by the arithmetic of fit.py."""
+    choices = {"profile": Setting(profile, "test"), "hardware": Setting(hardware, "test")}
+    request = Request(choices, command_line=Layer({"tensor-parallel-size": Setting(size, "test")}))
+    chosen = choose(LIBRARY, request, lambda: Found("h200", "test"))
+    memory = fit.memory(chosen, resolve(chosen, request).flags)
+    assert memory is not None
+    assert memory.steady_state_requests >= memory.requests
 
 
 @pytest.mark.parametrize(
     ("asked", "model"),
     [
         ({"profile": "524k", "hardware": "rtx-pro-6000"}, "acti"),
-        ({"profile": "128k", "hardware": "rtx-pro-6000-max-q"}, "nvfp4"),
+        ({"profile": "128k", "hardware": "rtx-pro-6000-max-q"}, "acti"),
+        ({"profile": "524k-3", "hardware": "rtx-pro-6000"}, "acti"),
+        ({"profile": "64k", "hardware": "rtx-pro-6000"}, "nvfp4"),
+        ({"profile": "524k", "hardware": "rtx-pro-6000", "size": 4}, "nvfp4"),
         ({"profile": "524k", "hardware": "h200"}, "w4a16"),
         ({"profile": "524k", "hardware": "b300"}, "nvfp4"),
         ({"profile": "pro", "hardware": "b300"}, "pro-nvfp4"),
@@ -76,7 +84,7 @@ def test_the_default_model_comes_with_its_reason(asked: dict[str, str | int], mo
 
 
 def test_nvfp4_drafts_two_tokens_on_b300_and_one_elsewhere() -> None:
-    drafts = {h: value(plan(hardware=h, model="nvfp4"), "speculative-config.num_speculative_tokens") for h in GPUS}
+    drafts = {h: value(plan(profile="64k", hardware=h, model="nvfp4"), "speculative-config.num_speculative_tokens") for h in GPUS}
     assert drafts == {h: 2 if h == "b300" else 1 for h in GPUS}
 
 
@@ -97,7 +105,7 @@ def test_another_nccl_set_replaces_the_first_one_whole() -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"hardware": "rtx-pro-6000", "model": "w4a16", "size": 1}, "158.2 GiB a GPU"),
+        ({"hardware": "rtx-pro-6000", "model": "w4a16", "size": 1}, "155.3 GiB a GPU"),
         ({"hardware": "b300", "model": "nvfp4", "moe_backend": "deep_gemm_mega_moe"}, "w13_input_scale"),
         ({"hardware": "h200", "model": "pro-nvfp4", "profile": "pro", "size": 8}, "8 x B300"),
         ({"hardware": "b300", "model": "pro-nvfp4", "size": 4}, "pro-nvfp4"),

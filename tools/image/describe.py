@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
-LOCKS = {"gpu": ("gpu", "dsv4"), "cpu": ("torch", "cpu", "dsv4")}
+LOCKS = {"gpu": ("cuda", "gpu", "dsv4"), "cpu": ("torch", "cpu", "dsv4")}
 NAMED = [
     "dsv4-serve",
     "vllm",

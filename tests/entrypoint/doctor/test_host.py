@@ -360,7 +360,7 @@ def plan_asks(
 def test_what_a_plan_asks_is_read_from_it() -> None:
     rtx = plan_asks("rtx-pro-6000", DSV4_HEALTH_PORT="9001")
     assert (rtx.gpus, rtx.group, rtx.capability, rtx.interconnect) == (2, 2, "12.0", "pcie")
-    assert rtx.utilization == 0.95
+    assert rtx.utilization == 0.9
     assert not rtx.peer_access
     assert not rtx.custom_all_reduce
     assert [port[1] for port in rtx.ports] == [8000, 9001]

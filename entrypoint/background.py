@@ -1,0 +1,41 @@
+"""One blocking call beside the event loop, in a thread that does not keep the process from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def in_background(function: Callable[..., T], *words: Any) -> asyncio.Future[T]:
+    """
+    Return the future of `function(*words)`.
+
+    asyncio.to_thread would do, were its threads not waited for at the end of the program, whatever they do.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function(*words)
+        except Exception as raised:  # raised again where the future is awaited
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future

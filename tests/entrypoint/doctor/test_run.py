@@ -1,0 +1,266 @@
+"""The doctor as a whole: every problem at once, what was not looked at, which all-reduce is tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.demo.deepseek_v4 import Dims, write
+from dsv4_serve.demo.llama import write_checkpoint
+from dsv4_serve.entrypoint.choose import Found, choose
+from dsv4_serve.entrypoint.doctor import checkpoint, record, report, run
+from dsv4_serve.entrypoint.doctor.collective import Result
+from dsv4_serve.entrypoint.doctor.problem import Problem
+from dsv4_serve.entrypoint.doctor.prove import prove
+from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve import resolve
+from dsv4_serve.entrypoint.sheets import Library
+
+RECORDED = Path(__file__).parent / "recorded"
+TINY = """
+extends = "flash"
+architecture = "deepseek-v4-tiny"
+scheme = "unquantized"
+draft-head = "bf16"
+[flags]
+load-format = "auto"
+"""
+PROFILE = "[flags]\nmax-model-len = 4096\nmax-num-seqs = 2\n"
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    write(folder, "bf16", Dims(experts=8))
+    return folder
+
+
+@pytest.fixture
+def tiny(original: Path, tmp_path: Path) -> Path:
+    """A DeepSeek-V4 that may be broken: its files are links."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for file in original.iterdir():
+        (folder / file.name).hardlink_to(file)
+    return folder
+
+
+@pytest.fixture
+def doctor(dsv4, folder):
+    """`dsv4 doctor --format json` of a tiny checkpoint as a model of our own; returns exit status and answer."""
+    mounted = folder({"models/tiny.toml": TINY, "mine.toml": PROFILE})
+
+    def ask(*words: str, **env: str):
+        answer = dsv4("doctor", "--format", "json", *words, **{"DSV4_PROFILES": str(mounted), "PROFILE": "mine", **env})
+        return answer.returncode, json.loads(answer.stdout) if answer.stdout else answer.stderr
+
+    return ask
+
+
+def names(answer) -> list[str]:
+    return [problem["name"] for problem in answer["problems"]]
+
+
+def truncate(file: Path, by: int) -> None:
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data[:-by])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_good_checkpoint_passes_without_a_gpu_and_the_host_is_said_not_to_be_looked_at(doctor, tiny) -> None:
+    status, answer = doctor("--model", f"tiny={tiny}")
+    assert (status, answer["ok"], names(answer)) == (0, True, [])
+    assert answer["not_looked_at"] == ["this host: no NVIDIA driver here", "memory: the sheets do not say enough"]
+
+
+def test_every_fault_of_a_checkpoint_is_told_at_once(doctor, tiny) -> None:
+    truncate(tiny / "model-00001-of-00002.safetensors", 7)
+    (tiny / "tokenizer.json").unlink()
+    status, answer = doctor("--model", f"tiny={tiny}")
+    assert status == 78
+    assert {"shards-whole", "tokenizer-present"} <= set(names(answer))
+
+
+def test_a_checkpoint_of_another_quantizer_is_refused(doctor, tiny) -> None:
+    """GPTQ and AutoRound call an expert's tensor `qweight`; vLLM 0.32.0's DeepSeek-V4 looks for none of them."""
+    for name, shard in checkpoint.read(tiny).shards.items():
+        data = (tiny / name).read_bytes()
+        (tiny / name).unlink()
+        (tiny / name).write_bytes(
+            rename(data, {tensor: tensor.replace(".w1.weight", ".w1.qweight") for tensor in shard.tensors})
+        )
+    (tiny / checkpoint.INDEX).unlink(missing_ok=True)
+    status, answer = doctor("--model", f"tiny={tiny}")
+    assert status == 78
+    assert "trunk-complete" in names(answer)
+
+
+def rename(data: bytes, names: dict[str, str]) -> bytes:
+    """A safetensors file with other names in its header."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header = {names.get(name, name): about for name, about in header.items()}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def test_a_folder_that_is_not_there_is_a_problem_and_no_traceback(doctor) -> None:
+    status, answer = doctor("--model", "tiny=/no/such/folder")
+    assert status == 78
+    assert "weights-present" in names(answer)
+
+
+def test_without_driver_and_model_the_host_is_looked_at(doctor) -> None:
+    status, answer = doctor()
+    assert status == 69
+    assert answer["problems"][0]["name"] == "driver-answers"
+    assert "the checkpoint" in answer["not_looked_at"][0]
+
+
+def test_a_held_port_is_a_problem_of_the_host_and_can_be_skipped(dsv4, tmp_path) -> None:
+    model = write_checkpoint(tmp_path / "demo")
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        env = {"PORT": str(held.getsockname()[1]), "DSV4_HEALTH_PORT": str(free_port())}
+        words = ["doctor", "--profile", "demo", "--model", f"demo={model}"]
+        refused = dsv4(*words, **env)
+        assert refused.returncode == 69
+        assert "problem port-free: port" in refused.stdout
+        assert "(PORT)" in refused.stdout
+        assert dsv4(*words, "--skip", "port-free", **env).returncode == 0
+
+
+def test_refusals_and_problems_come_together_under_one_list_of_names(doctor, tiny) -> None:
+    (tiny / "tokenizer.json").unlink()
+    words = ["--model", f"tiny={tiny}", "--linear-backend", "marlin", "--moe-backend", "auto"]
+    status, answer = doctor(*words)
+    assert status == 78
+    assert {"marlin-linear", "tokenizer-present"} <= set(names(answer))
+    assert doctor(*words, "--skip", "marlin-linear", "--skip", "tokenizer-present")[0] == 0
+
+
+def test_what_is_fatal_comes_first_and_a_name_once() -> None:
+    note = report.Found("b", Problem("", "", "", fatal=False), of_host=True)
+    fatal = report.Found("a", Problem("", "", ""), of_host=True)
+    made = report.report([note, fatal, dataclasses.replace(fatal, of_host=False)], [])
+    assert made.found == (fatal, note)
+
+
+@pytest.mark.parametrize(("hosts", "status"), [([], 0), ([True], 69), ([False], 78), ([True, False], 78)])
+def test_the_exit_status_tells_the_host_from_the_request(hosts, status) -> None:
+    problems = [report.Found(f"p{n}", Problem("", "", ""), of_host=host) for n, host in enumerate(hosts)]
+    assert report.report(problems, []).exit_status == status
+
+
+# Which all-reduce is tried
+
+
+@pytest.fixture
+def looked(monkeypatch, tmp_path):
+    """Look at a recorded host; every all-reduce that is tried, by name, and what came of it is made up."""
+
+    def look(recording: str, fails: tuple[str, ...] = (), *, hardware="rtx-pro-6000", nvlink=False, **how):
+        seen = record.load((RECORDED / f"{recording}.json").read_text())
+        topology = seen.topology
+        if nvlink:
+            pairs = tuple(dataclasses.replace(pair, nvlink=True) for pair in topology.pairs)
+            topology = dataclasses.replace(topology, pairs=pairs)
+        tried = []
+
+        def one(ranks, backend, env, limit) -> Result:
+            tried.append(dict(env))
+            name = "p2p-off" if "NCCL_P2P_DISABLE" in env else "p2p-on"
+            return Result(name not in fails, ranks, backend, 1.0, hung_at="init" if name in fails else "")
+
+        monkeypatch.setattr(run, "read_host", lambda needs: seen.host)
+        monkeypatch.setattr(run, "read_topology", lambda driver, visible: topology)
+        monkeypatch.setattr(run, "prove", lambda sets, ranks: prove(sets, ranks, run_one=one))
+        request = Request({"profile": Setting("64k", "test"), "model": Setting("acti", "test")}, operator={})
+        chosen = choose(Library([]), request, lambda: Found(hardware, "NVML", 2, topology))
+        said: list[str] = []
+        around = run.Around({"HF_HOME": str(tmp_path)}, said.append, **how)
+        return run.look(chosen, resolve(chosen, request), around), tried, said
+
+    return look
+
+
+def test_serve_tries_an_all_reduce_where_there_is_no_nvlink_and_says_why(looked) -> None:
+    answer, tried, said = looked("rtx-pro-6000-x2")
+    assert (len(tried), answer.fatal) == (1, ())
+    assert tried[0]["NCCL_P2P_DISABLE"] == "1"
+    assert "no NVLink between them" in said[0]
+
+
+def test_serve_tries_none_where_nvlink_connects_unless_asked(looked) -> None:
+    answer, tried, _ = looked("rtx-pro-6000-x2", nvlink=True)
+    assert tried == []
+    assert "an all-reduce: NVLink connects the GPUs" in answer.unseen
+    assert len(looked("rtx-pro-6000-x2", nvlink=True, collective=True)[1]) == 1
+    assert looked("rtx-pro-6000-x2", collective=False)[1] == []
+
+
+def test_the_doctor_tries_peer_access_where_nothing_stands_against_it(looked) -> None:
+    answer, tried, said = looked("rtx-pro-6000-x2", collective=True, compare=True)
+    assert ["NCCL_P2P_LEVEL" in env for env in tried] == [True]
+    assert any("--nccl p2p-on" in line for line in said)
+    assert answer.fatal == ()
+    _, tried, said = looked("rtx-pro-6000-x2", ("p2p-on",), collective=True, compare=True)
+    assert ["NCCL_P2P_LEVEL" in env for env in tried] == [True, False]
+    assert not any("--nccl p2p-on" in line for line in said)
+
+
+def test_peer_access_is_not_tried_where_the_iommu_translates(looked) -> None:
+    _, tried, _ = looked("rtx-pro-6000-x2-translated", collective=True, compare=True)
+    assert ["NCCL_P2P_LEVEL" in env for env in tried] == [False]
+
+
+def test_an_all_reduce_that_hangs_is_fatal_and_of_the_host(looked) -> None:
+    answer, _, _ = looked("rtx-pro-6000-x2", ("p2p-off",))
+    assert [one.name for one in answer.fatal] == ["collective-hang"]
+    assert answer.exit_status == 69
+
+
+def test_no_all_reduce_is_tried_when_it_is_skipped_by_every_name(looked) -> None:
+    assert looked("rtx-pro-6000-x2", ("p2p-off",), skip=frozenset({"collective-hang"}))[0].fatal == ()
+
+
+# Weights in the Hub's cache
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        (None, "is not in the Hub's cache, and vLLM fetches it"),
+        ({"weight_map": {"embed.weight": "model-00001-of-00002.safetensors"}}, "is not whole in the Hub's cache"),
+    ],
+)
+def test_weights_that_are_not_all_in_the_cache_are_left_to_vllm(tmp_path, monkeypatch, index, says) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    if index:
+        kept = tmp_path / "hub/models--LordNeel--DeepSeek-V4-Flash-Acti-MTP-W4A16-FP8"
+        snapshot = kept / "snapshots" / ("a" * 40)
+        snapshot.mkdir(parents=True)
+        (kept / "refs").mkdir()
+        (kept / "refs/main").write_text("a" * 40)
+        (snapshot / "config.json").write_text("{}")
+        (snapshot / checkpoint.INDEX).write_text(json.dumps(index))
+    request = Request(
+        {"profile": Setting("64k", "test"), "model": Setting("acti", "test"), "hardware": Setting("h200", "test")},
+        command_line=Layer(),
+    )
+    chosen = choose(Library([]), request, lambda: pytest.fail("the hardware was named"))
+    plan = resolve(chosen, request)
+    around = run.Around({"HF_HOME": str(tmp_path)}, print, skip=frozenset({"driver-answers"}))
+    assert says in run.look(chosen, plan, around).unseen[0]

@@ -1,0 +1,86 @@
+"""Real vLLM on a CPU under `dsv4 serve`, with the demo's checkpoint: about 35 s to ready on two idle cores."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from noted import SETTINGS
+from replica import Replica, Start, replica
+
+from dsv4_serve.demo.llama import write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Start:
+    """`dsv4 serve WORDS`; keywords are environment variables, `folder` is where its files go."""
+
+    def run(*words: str, folder: Path | None = None, **env: str) -> AbstractContextManager[Replica]:
+        settings = {
+            **{f"DSV4_{name.upper().replace('.', '_').replace('-', '_')}": str(v) for name, v in SETTINGS.items()},
+            "PROFILE": "demo",
+            "MODEL": f"demo={model}",
+            "TORCHINDUCTOR_CACHE_DIR": str(model.parent / "inductor"),
+            **env,
+        }
+        return replica(folder or tmp_path_factory.mktemp("replica"), *words, model_name="demo", **settings)
+
+    return run
+
+
+class Stock:
+    """Replicas to be hurt, one a test: the next one starts while a test has its own."""
+
+    def __init__(self, start: Start, wanted: int) -> None:
+        self.start, self.wanted = start, wanted
+        self.ahead: list[tuple[ExitStack, Replica]] = []
+
+    def order(self) -> None:
+        if self.wanted > 0:
+            self.wanted -= 1
+            around = ExitStack()
+            self.ahead.append((around, around.enter_context(self.start(MAX_NUM_SEQS="64"))))
+
+
+@pytest.fixture(scope="session")
+def stock(request: pytest.FixtureRequest, start: Start) -> Iterator[Stock]:
+    stock = Stock(start, sum("ready" in getattr(item, "fixturenames", ()) for item in request.session.items))
+    stock.order()
+    yield stock
+    for around, _ in stock.ahead:
+        around.close()
+
+
+@pytest.fixture
+def ready(stock: Stock) -> Iterator[Replica]:
+    """A replica that is ready, and this test's alone."""
+    around, running = stock.ahead.pop()
+    stock.order()
+    with around:
+        running.until_ready(300)
+        yield running
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB; skipped where none may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    sudo = ["sudo", "-n"] if shutil.which("sudo") else []
+    mount = [*sudo, "mount", "-t", "tmpfs", "-o", "size=8m,mode=1777", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run([*sudo, "umount", "--lazy", str(folder)], check=True)

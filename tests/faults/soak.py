@@ -1,0 +1,154 @@
+"""
+Start and stop real vLLM again and again, the stop in another phase each time, and look for what is left behind.
+
+    python tests/faults/soak.py --cycles 100 --at-once 2 --out soak.jsonl
+
+A line of JSON for each cycle; the exit status is 1 when anything was left, or a stop did not end with 0 (143 for one
+that was hurried). After each: no process of its session, no file in TMPDIR, no shared memory without an owner, and no
+more open files in the supervisor than in the cycles before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent))
+from replica import Late, Replica, leaked_memory, replica
+
+from dsv4_serve.demo.llama import write_checkpoint
+
+PHASES = ("resolving", "starting", "connecting ranks", "loading weights", "profiling", "warming up", "proving", "ready")
+WAYS = ((signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM))
+OFFSETS = (0.0, 0.05, 0.4, 1.1, 2.3, 0.7, 1.7)  # seconds into the phase; 8, 3 and 7 have no common factor
+LIMIT = 300.0  # seconds for a start
+
+
+@dataclass
+class Cycle:
+    """One start and one stop. `open_files` is the supervisor's, at the stop; `left` names what should not be there."""
+
+    number: int
+    phase: str
+    signals: list[str]
+    seconds_to_phase: float = 0.0
+    seconds_to_end: float = 0.0
+    status: int | None = None
+    open_files: int = 0
+    left: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def good(self) -> bool:
+        return not self.left and not self.problem and self.status in (0, *([143] if len(self.signals) > 1 else []))
+
+
+def phase(running: Replica) -> str:
+    """The phase that it is in; empty before it answers."""
+    status, body = running.ask("/startupz?format=json")
+    return str(json.loads(body)["phase"]) if status else ""
+
+
+def reached(running: Replica, target: str) -> str:
+    """Wait until the phase is there, or a later one where it was too short to be seen, and return what was seen."""
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until and running.process.poll() is None:
+        now = phase(running)
+        if now in PHASES and PHASES.index(now) >= PHASES.index(target):
+            return now
+        time.sleep(0.02)
+    raise Late(f"{target}: not reached\n{running.words()[-2000:]}")
+
+
+def cycle(number: int, model: Path, folder: Path) -> Cycle:
+    """Start, stop in this cycle's phase, and look; the folder is kept only when something was wrong."""
+    signals = WAYS[number % len(WAYS)]
+    result = Cycle(number, PHASES[number % len(PHASES)], [s.name for s in signals])
+    before = leaked_memory()
+    env = {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_SUPERVISE_DRAIN_WAIT": "0.5"}
+    env["TORCHINDUCTOR_CACHE_DIR"] = str(model / "inductor")  # what is meant to stay is no leak
+    began = time.monotonic()
+    with replica(folder, model_name="demo", **env) as running:
+        try:
+            result.phase = reached(running, result.phase)
+            time.sleep(OFFSETS[number % len(OFFSETS)])
+            result.seconds_to_phase = round(time.monotonic() - began, 1)
+            result.open_files = psutil.Process(running.process.pid).num_fds()
+            family = running.family()
+            for number_of_signal in signals:
+                running.stop(number_of_signal)
+                time.sleep(0.3)
+            result.status, took = running.until_ended(60)
+            result.seconds_to_end = round(took, 1)
+            result.left = tuple(left(running, family))
+        except (Late, psutil.Error) as error:
+            result.problem = str(error)[-2000:]
+    result.left += tuple(sorted(without_owner(before)))
+    if result.good:
+        shutil.rmtree(folder)
+    return result
+
+
+def left(running: Replica, family: list[psutil.Process]) -> Iterator[str]:
+    """Name the processes and files of a replica that has ended."""
+    session = running.process.pid
+    for process in psutil.process_iter():
+        try:
+            if process in family or os.getsid(process.pid) == session:
+                yield f"process {process.pid} {process.name()} ({process.status()})"
+        except (ProcessLookupError, psutil.Error):
+            continue
+    yield from (f"file {name}" for name in running.files())
+
+
+def without_owner(before: set[str]) -> set[str]:
+    """Shared memory that nobody has mapped and nobody had before; looked at twice, as neighbours end too."""
+    if found := leaked_memory() - before:
+        time.sleep(3)
+        found &= leaked_memory()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Start and stop cycles of real vLLM.")
+    parser.add_argument("--cycles", type=int, default=100)
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first cycle, to go on where another left off"
+    )
+    parser.add_argument("--at-once", type=int, default=1, help="replicas side by side")
+    parser.add_argument("--out", type=Path, required=True, help="a file of JSON lines, appended to")
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="soak-"))
+    model = write_checkpoint(work / "model")
+    bad, most = 0, 0
+    with ThreadPoolExecutor(options.at_once) as pool, options.out.open("a", encoding="utf-8") as out:
+        jobs = [
+            pool.submit(cycle, number, model, work / str(number))
+            for number in range(options.first, options.first + options.cycles)
+        ]
+        for job in as_completed(jobs):
+            result = job.result()
+            bad += not result.good
+            most = max(most, result.open_files)
+            out.write(json.dumps(asdict(result)) + "\n")
+            out.flush()
+    print(f"{options.cycles} cycles, {bad} of them not clean; at most {most} open files in a supervisor")
+    if not bad:
+        shutil.rmtree(work)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""A replica under load: its disk fills up, which loses words only, and it is drained, which loses nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from noted import cause, last_words, noted
+from replica import Start, fill
+
+pytestmark = pytest.mark.slow
+STREAMS, TOKENS = 200, 200
+
+
+def test_a_full_disk_ends_nothing_and_200_streams_are_drained(start: Start, small_disk: Path) -> None:
+    with start(folder=small_disk, MAX_NUM_SEQS="64") as running:
+        running.until_ready(300)
+        fill(small_disk)
+        last = running.stream(50)
+        running.until(lambda: last.done, 60, "a stream on a full disk")
+        time.sleep(5)
+        assert running.ready(), running.ask("/readyz")[1]
+        (small_disk / "filler").unlink()
+        noted("disk-full", 0, "nothing: it serves on, and lines of the log are lost")
+
+        streams = [running.stream(TOKENS, f"Story {number}:") for number in range(STREAMS)]
+        running.until(lambda: any(stream.done for stream in streams), 120, "the first stream")
+        running.stop()
+        began = time.monotonic()
+        running.until(lambda: running.ask("/readyz/accepting")[0] == 503, 1, "not ready at once")
+        unready = time.monotonic() - began
+        status, _ = running.until_ended(200)
+        ended = time.monotonic() - began
+        running.until(lambda: all(stream.done or stream.error for stream in streams), 10, "every stream ended")
+        lost = [s for s in streams if s.error or not s.done or s.got != TOKENS]
+        assert lost == []
+        assert (status, cause(running)) == (0, "drained")
+        noted("drained", status, last_words(running), unready=unready, ended=ended)

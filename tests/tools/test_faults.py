@@ -1,0 +1,71 @@
+"""The tables of docs/health.md are what the code and the receipts say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint import causes, supervision
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("faults", ROOT / "tools" / "faults.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+faults = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(faults)
+RECEIPTS = faults.read(faults.RECEIPTS)
+RESULTS = {
+    "hardware": "2 x NVIDIA H200, 143771 MiB, 580.159.04",
+    "versions": {"vllm": "0.32.0"},
+    "tp": 2,
+    "live_grace": 30,
+    "jobs": {
+        "good": {
+            "ok": True,
+            "unready_after": 11.04,
+            "ended_after": 40.0,
+            "status": 83,
+            "exit": {"cause": "hung", "sentence": "no progress", "root": ""},
+        },
+        "removed": {"ok": False, "error": "Late"},
+        "degraded": {"ok": True, "ready_after": 90.0, "said": ["dsv4: WARNING: it drafts noise"]},
+    },
+}
+
+
+def test_the_page_is_made_from_the_code_and_the_receipts() -> None:
+    text = faults.PAGE.read_text(encoding="utf-8")
+    assert faults.page(text, RECEIPTS) == text
+
+
+def test_every_setting_and_every_cause_is_in_a_table() -> None:
+    names = {name if name.count(".") == 1 else name.rpartition(".")[0] for name in supervision.defaults()}
+    assert set(faults.SETTINGS) == names
+    assert set(faults.CAUSES) == {cause.name for cause in causes.CAUSES}
+
+
+@pytest.mark.parametrize("receipt", RECEIPTS, ids=lambda receipt: receipt["hardware"])
+def test_every_fault_ended_within_its_bound(receipt: dict) -> None:
+    """Those that stand still; with shorter graces than the defaults, so well within."""
+    for found in receipt["faults"]:
+        bound = faults.FAULTS[found["fault"]][1]
+        if bound:
+            assert found["unready"] <= bound[0]
+            assert found["ended"] <= bound[1]
+            assert found["status"] == causes.HUNG.exit_status
+
+
+def test_results_from_gpus_become_a_receipt_without_the_jobs_that_failed() -> None:
+    receipt = faults.from_gpu(RESULTS, "2026-11-22")
+    assert [found["fault"] for found in receipt["faults"]] == ["worker-stopped-busy", "draft-scrambled-degrade"]
+    table = faults.faults(receipt)
+    assert "| 11.0 s | 40.0 s |" in table
+    assert "| serves | WARNING: it drafts noise |" in table
+    assert "2 x NVIDIA H200" in table
+
+
+def test_a_page_without_a_place_for_a_table_is_an_error() -> None:
+    with pytest.raises(ValueError, match="0 tables 'settings'"):
+        faults.page("# Health\n", [])

