@@ -39,7 +39,7 @@ class Chosen:
     The sheets of one plan, and the reason for each.
 
     `gpu_order` are the variables that put the closest GPUs first. `where` is what vLLM is given to load when it is not
-    the model's repository; `draft_head` and `weights_gib` are the checkpoint's, read from its folder where there is one.
+    the model's repository; `draft_head` and `weights_gib` are the checkpoint's, read where it is a folder.
     """
 
     root: Sheet[Root]

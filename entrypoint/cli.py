@@ -95,7 +95,7 @@ def _serve(options: argparse.Namespace, words: list[str]) -> int:
     if options.dry_run:
         _show(_resolved(options, words)[1])
         return 0
-    from dsv4_serve.entrypoint import about, environment, launch, record, supervise
+    from dsv4_serve.entrypoint import about, caches, environment, launch, record, supervise
 
     variables = environment.variables()
     chosen: list[Chosen] = []
@@ -103,7 +103,10 @@ def _serve(options: argparse.Namespace, words: list[str]) -> int:
     def prepare() -> Plan:
         sheets, plan = _resolved(options, words)
         chosen[:] = [sheets]
-        return plan
+        return caches.placed(plan, os.environ, kernels(plan))
+
+    def kernels(plan: Plan) -> Path:
+        return caches.folder_of(plan, caches.build(about.versions(), about.patches()), os.environ)
 
     def check(plan: Plan) -> Sequence[Found]:
         from dsv4_serve.entrypoint.doctor import run
@@ -122,6 +125,7 @@ def _serve(options: argparse.Namespace, words: list[str]) -> int:
             describe=about.replica,
             show=_show,
             say=_say,
+            cache=lambda plan: caches.find(plan, kernels(plan)),
             interactive=sys.stderr.isatty(),
         )
     )

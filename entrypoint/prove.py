@@ -8,6 +8,7 @@ from dsv4_serve.entrypoint import causes, served
 from dsv4_serve.entrypoint.causes import Ending
 from dsv4_serve.entrypoint.replica import Replica
 from dsv4_serve.healthcheck import canary, gate
+from dsv4_serve.healthcheck.engine import Unreachable
 from dsv4_serve.healthcheck.state import Finding
 
 
@@ -30,6 +31,7 @@ async def _draft_head(replica: Replica) -> Ending | None:
     if not health.gate.problem:
         replica.say(f"MTP gate: {health.gate.detail}")
         return None
+    await _alive(replica)
     if care.gate.below_floor == "warn":
         replica.say(f"WARNING: MTP gate: {health.gate.problem}")
         health.gate = Finding(health.gate.detail, warning=f"{health.gate.problem} (gate.below-floor = warn)")
@@ -43,9 +45,17 @@ async def corruption(replica: Replica) -> Ending | None:
     health.detail = "corruption canary"
     company = min(gates.concurrency, int(served.value(replica.plan, "max-num-seqs", gates.concurrency)))
     found = await canary.run(replica.client, company, gates.tokens, gates.signs, gates.agreement_floor)
+    if found.problem:
+        await _alive(replica)
     if found.problem and gates.corrupted == "warn":
         replica.say(f"WARNING: corruption canary: {found.problem}")
         health.corruption = Finding(found.detail, warning=f"{found.problem} (gate.corrupted = warn)")
         return None
     health.corruption = found
     return Ending(causes.CORRUPTED, f"corruption canary: {found.problem}") if found.problem else None
+
+
+async def _alive(replica: Replica) -> None:
+    """Raise Unreachable where the engine has died: it answers every prompt with an error then, and its end says why."""
+    if not await replica.client.healthy():
+        raise Unreachable("the engine has died")

@@ -19,6 +19,7 @@ from pathlib import Path
 from dsv4_serve.entrypoint import causes, phases, processes, record, served, stacks, supervision
 from dsv4_serve.entrypoint.background import in_background
 from dsv4_serve.entrypoint.boot import boot
+from dsv4_serve.entrypoint.caches import Cache
 from dsv4_serve.entrypoint.causes import Ending
 from dsv4_serve.entrypoint.doctor.report import Found
 from dsv4_serve.entrypoint.engine import Engine
@@ -35,6 +36,7 @@ from dsv4_serve.healthcheck.state import PHASES, Health
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 STARTING = PHASES[PHASES.index("starting") : PHASES.index("proving")]
+GOING = 15.0  # seconds for an engine that failed a test request to end by itself, with its own words
 TERM = 5.0  # seconds that an engine gets to release its GPUs before SIGKILL
 LAST_WORDS = 1.0  # seconds for the log of an engine that has ended to arrive
 
@@ -56,6 +58,8 @@ class Surroundings:
     """What `/plan` answers."""
     show: Callable[[Plan], None]
     say: Callable[[str], None]
+    cache: Callable[[Plan], Cache]
+    """Look for the kernels of an earlier start of the plan."""
     interactive: bool = False
     """Someone is watching: the same mistake twice is answered at once."""
 
@@ -131,7 +135,10 @@ class _Supervisor:
         if self.stop.is_set():
             processes.end_all(os.getpid())  # the ranks of an all-reduce
             return Ending(causes.DRAINED, "asked to stop before the engine was started")
-        found = await looking
+        try:
+            found = await looking
+        except UserError as error:
+            return Ending(causes.by_status(error.exit_status), str(error))
         fatal = [one for one in found if one.problem.fatal]
         for one in found:
             if not one.problem.fatal:
@@ -178,7 +185,9 @@ class _Supervisor:
         health, around = self.health, self.around
         health.enter("starting")
         health.generated_after = None
-        log = phases.Watch(time.monotonic())
+        began, cache = time.monotonic(), around.cache(plan)
+        around.say(cache.sentence())
+        log = phases.Watch(began)
         memory = causes.Memory()
 
         def on_line(line: str) -> None:
@@ -193,7 +202,7 @@ class _Supervisor:
         health.engine = engine.pid
         client = asking.Engine(served.url(plan), served.key(plan))
         replica = Replica(plan, care, health, client, around.say)
-        work = asyncio.create_task(self._work(replica, engine, log))
+        work = asyncio.create_task(self._work(replica, engine, log, lambda: self._ready(began, cache)))
         gone, stop = asyncio.create_task(engine.wait()), asyncio.create_task(self.stop.wait())
         try:
             await asyncio.wait({work, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -216,7 +225,9 @@ class _Supervisor:
                 )
             health.engine, health.busy = None, False
 
-    async def _work(self, replica: Replica, engine: Engine, log: phases.Watch) -> Ending | None:
+    async def _work(
+        self, replica: Replica, engine: Engine, log: phases.Watch, ready: Callable[[], None]
+    ) -> Ending | None:
         """Bring the engine to ready and watch it; return why it has to end, None when it is ending by itself."""
         health, supervise = replica.health, replica.care.supervise
         try:
@@ -226,10 +237,8 @@ class _Supervisor:
             async with asyncio.timeout(supervise.stall["proving"]):
                 if ending := await prove(replica):
                     return ending
-            health.enter("ready")
-            health.ready_after = time.monotonic() - health.started
             engine.note_shared_memory()
-            self.around.say(f"ready {health.ready_after:.0f} s after start; caches {health.caches}")
+            ready()
             lasting = asyncio.get_running_loop().call_later(supervise.healthy_after, self._healthy)
             try:
                 return await watch(replica)
@@ -238,8 +247,21 @@ class _Supervisor:
         except TimeoutError:
             limit = supervise.stall["proving"]
             return Ending(causes.STALLED, f"proving: no answer within {limit:.0f} s (supervise.stall.proving)")
-        except (asking.Unreachable, asking.Refused):
-            return None
+        except (asking.Unreachable, asking.Refused) as error:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(engine.wait(), GOING)
+                return None
+            return Ending(causes.START_FAILED, f"{health.phase}: a test request failed ({error}); vLLM's log says why")
+
+    def _ready(self, began: float, cache: Cache) -> None:
+        """Open the replica, and keep or compare what its start took; `began` is when this engine was started."""
+        health, now = self.health, time.monotonic()
+        health.enter("ready")
+        health.ready_after = now - health.started
+        cache.keep(now - began, health.phase_seconds)
+        health.cache_hit, health.cache_saved = bool(cache.filled), cache.saved(now - began)
+        saved = "" if health.cache_saved is None else f"; {health.cache_saved:.0f} s saved by the kernel cache"
+        self.around.say(f"ready {health.ready_after:.0f} s after start; caches {health.caches}{saved}")
 
     def _healthy(self) -> None:
         """Close the record of failures."""

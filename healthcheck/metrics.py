@@ -39,6 +39,10 @@ class _Replica(Collector):
         age = None if health.engine is None else health.idle_for(now)
         about = "Seconds since the engine last showed progress; 0 when it has nothing to do."
         yield from _known("dsv4_progress_age_seconds", about, age)
+        about = "1 when an earlier start of this plan filled the kernel cache, 0 when this one does."
+        yield from _known("dsv4_kernel_cache_hit", about, health.cache_hit)
+        about = "Seconds that this start took less than the one that filled the kernel cache."
+        yield from _known("dsv4_kernel_cache_saved_seconds", about, health.cache_saved)
         yield from _draft_head(health)
         yield from _build(health)
 

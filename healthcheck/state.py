@@ -76,6 +76,10 @@ class Health:
     """Seconds that this phase may go on without progress; None where nothing limits it."""
     caches: Caches = "unknown"
 
+    cache_hit: bool | None = None
+    cache_saved: float | None = None
+    """Whether an earlier start of this plan filled the kernel cache, and the seconds that this one saved by it."""
+
     engine: int | None = None
     """Process id of vLLM; None when there is none."""
     generated_after: float | None = None

@@ -64,7 +64,8 @@ def connect(environ: Mapping[str, str]) -> Daemon:
     named = environ.get("DOCKER_HOST", "")
     if named and not named.startswith("unix://"):
         raise ConfigError(
-            f"DOCKER_HOST is {named}: folders and health ports are this host's, so only unix:// will do; run dsv4 there."
+            f"DOCKER_HOST is {named}: folders and health ports are this host's, so it has to be unix://PATH; run dsv4"
+            " on that host."
         )
     url = named or _first(environ)
     try:
@@ -72,8 +73,8 @@ def connect(environ: Mapping[str, str]) -> Daemon:
         parts = client.version().get("Components") or []
     except (docker.errors.DockerException, OSError) as error:
         raise HostError(
-            f"No container engine answers on {url} ({_reason(error)}); start it, allow this user to write to its socket,"
-            " or name another with DOCKER_HOST."
+            f"No container engine answers on {url} ({_reason(error)}); start it, let this user write to its socket, or"
+            " name another with DOCKER_HOST."
         ) from None
     return Daemon(client, url, any("podman" in part.get("Name", "").lower() for part in parts))
 

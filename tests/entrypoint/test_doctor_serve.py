@@ -20,7 +20,7 @@ from dsv4_serve.demo.llama import write_checkpoint
 SLOW = """
 import subprocess, sys
 from pathlib import Path
-from dsv4_serve.entrypoint import supervise
+from dsv4_serve.entrypoint import caches, supervise
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervision import defaults
 
@@ -34,7 +34,7 @@ def say(text):
 
 here = Path(sys.argv[1])
 plan = Plan({}, {"model": Setting("m", "test"), "port": Setting(1, "test")}, {}, supervision=defaults())
-around = supervise.Surroundings({}, "127.0.0.1", 0, here / "run", here / "none", lambda: plan, check, lambda plan: {}, print, say)
+around = supervise.Surroundings({}, "127.0.0.1", 0, here / "run", here / "none", lambda: plan, check, lambda plan: {}, print, say, lambda plan: caches.find(plan, here))
 sys.exit(supervise.run(around))
 """
 

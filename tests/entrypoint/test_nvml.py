@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint import nvml
+from dsv4_serve.entrypoint.doctor import record
 from dsv4_serve.entrypoint.doctor.driver import Driver, Gpu
 from dsv4_serve.entrypoint.doctor.host import visible_gpus
 from dsv4_serve.entrypoint.errors import ConfigError
@@ -66,3 +67,14 @@ def test_hardware_of_ones_own_is_found_too(tmp_path: Path) -> None:
     (tmp_path / "hardware").mkdir()
     (tmp_path / "hardware" / "mine.toml").write_text('nvml-names = ["NVIDIA Mine"]\n')
     assert nvml.match(["NVIDIA Mine"], Library([tmp_path]).every_hardware()).name == "mine"
+
+
+@pytest.mark.parametrize(("visible", "gpus"), [(None, (0, 1, 2, 3)), ("2,3", (2, 3)), ("3,2", (3, 2))])
+def test_what_is_found_tells_how_many_gpus_and_how_they_are_connected(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, gpus: tuple[int, ...]
+) -> None:
+    recorded = record.load((Path(__file__).parent / "doctor/recorded/rtx-pro-6000-x4.json").read_text())
+    monkeypatch.setattr(nvml, "read_driver", lambda _: recorded.host.driver)
+    found = nvml.find(Library([]), {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert found.hardware.startswith("rtx-pro-6000")
+    assert (found.gpus, found.topology and found.topology.gpus) == (len(gpus), gpus)

@@ -82,7 +82,9 @@ def podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 
 
 def build(*arguments: str) -> str:
-    """Build the CPU image and return its id."""
+    """Build the CPU image and return its id; skip the test where nothing can build it."""
+    if not shutil.which("buildah"):
+        pytest.skip("there is no buildah on PATH to build the image with")
     given = shlex.split(os.environ.get("DSV4_BUILD_ARGUMENTS", ""))
     command = [str(ROOT / "tools/image/build.sh"), "cpu", *given, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600)
@@ -93,9 +95,8 @@ def build(*arguments: str) -> str:
 
 @pytest.fixture(scope="session")
 def image() -> Image:
-    for program in ("podman", "buildah"):
-        if not shutil.which(program):
-            pytest.skip(f"there is no {program} on PATH to build and run the image with")
+    if not shutil.which("podman"):
+        pytest.skip("there is no podman on PATH to run the image with")
     return Image(os.environ.get("DSV4_IMAGE") or build())
 
 

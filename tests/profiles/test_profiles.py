@@ -84,7 +84,10 @@ def test_the_default_model_comes_with_its_reason(asked: dict[str, str | int], mo
 
 
 def test_nvfp4_drafts_two_tokens_on_b300_and_one_elsewhere() -> None:
-    drafts = {h: value(plan(profile="64k", hardware=h, model="nvfp4"), "speculative-config.num_speculative_tokens") for h in GPUS}
+    drafts = {
+        h: value(plan(profile="64k", hardware=h, model="nvfp4"), "speculative-config.num_speculative_tokens")
+        for h in GPUS
+    }
     assert drafts == {h: 2 if h == "b300" else 1 for h in GPUS}
 
 

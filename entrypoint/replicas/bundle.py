@@ -1,0 +1,117 @@
+"""`dsv4 bundle`: a folder with all that a host without network needs, checked by sha256sum there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dsv4_serve.entrypoint.errors import ConfigError, HostError
+from dsv4_serve.entrypoint.replicas.daemon import Daemon, saying
+from dsv4_serve.entrypoint.replicas.deployment import SHIPPED
+
+Say = Callable[[str], None]
+
+COMPOSE = SHIPPED / "deploy/docker-compose.yml"
+PLAIN = ("deploy/haproxy", "deploy/prometheus", "deploy/grafana", "profiles")
+"""Folders that the compose file mounts, and the profiles to read and to copy from."""
+CHECKSUMS = "SHA256SUMS"
+SPARE = 64 * 2**20
+"""Bytes that have to stay free on the disk."""
+README = """\
+check: sha256sum --check --quiet SHA256SUMS
+load:  for archive in images/*.tar; do docker load --input "$archive"; done
+run:   (umask 337; openssl rand -hex 32 >api-key) && docker compose up --detach --wait
+ask:   curl -H "Authorization: Bearer $(cat api-key)" http://localhost:8000/v1/models
+"""
+
+
+def bundle(daemon: Daemon, images: tuple[str, ...], out: Path, say: Say) -> None:
+    """
+    Write images/*.tar, compose, HAProxy's configuration, profiles, a README of four lines and SHA256SUMS into `out`.
+
+    All or nothing: it is written beside and renamed. Raise ConfigError when `out` exists, HostError when an image is
+    not here, the disk is too small, or an archive did not arrive whole.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists; a bundle is never written over: remove it, or give another --out.")
+    beside = out.parent / f".{out.name}.partial"
+    if beside.exists():
+        raise ConfigError(f"{beside} is left from a bundle that was interrupted; remove it first.")
+    _room(daemon, images, out.parent)
+    try:
+        (beside / "images").mkdir(parents=True)
+        for image in images:
+            _save(daemon, image, beside / "images" / f"{file_name(image)}.tar", say)
+        _plain(beside)
+        (beside / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(beside)))
+        beside.rename(out)
+    except OSError as error:
+        raise HostError(f"{out}: cannot be written ({error.strerror}).") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    say(f"{out} is written; README has the four lines for the other host")
+
+
+def file_name(image: str) -> str:
+    """Return the archive's name for an image: `docker.io/library/haproxy:3.0` → `haproxy-3.0`."""
+    return image.rsplit("/", 1)[-1].replace(":", "-").replace("@", "-")
+
+
+def check_archive(path: Path) -> None:
+    """Raise HostError unless an archive is whole: all that its manifest names is in it, and so is its end."""
+    try:
+        with tarfile.open(path) as archive:
+            names = set(archive.getnames())
+            manifest = archive.extractfile("manifest.json")
+            entries = json.load(manifest) if manifest else []
+            wanted = {name for entry in entries for name in (entry["Config"], *entry["Layers"])}
+        with path.open("rb") as file:
+            file.seek(-1024, 2)
+            ended = not any(file.read())  # two blocks of zeros
+    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
+        raise HostError(f"{path.name}: is not a whole image archive ({error}).") from None
+    if missing := sorted(wanted - names):
+        raise HostError(f"{path.name}: is not a whole image archive ({missing[0]} is not in it).")
+    if not ended or not wanted:
+        raise HostError(f"{path.name}: is not a whole image archive (it is cut off).")
+
+
+def _room(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
+    needed = SPARE
+    for image in images:
+        if daemon.image(image) is None:
+            raise HostError(f"Image {image} is not on this host; build or pull it, or name another.")
+        needed += int(daemon.client.images.get(image).attrs["Size"])
+    if not folder.is_dir():
+        raise ConfigError(f"--out: there is no folder {folder}.")
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise HostError(
+            f"{folder}: the bundle takes up to {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; give"
+            " another --out."
+        )
+
+
+def _save(daemon: Daemon, image: str, path: Path, say: Say) -> None:
+    say(f"writing {image} to {path.name}")
+    with saying(f"Image {image} cannot be written"), path.open("wb") as file:
+        for part in daemon.client.images.get(image).save(named=image):
+            file.write(part)
+    check_archive(path)
+
+
+def _plain(folder: Path) -> None:
+    shutil.copyfile(COMPOSE, folder / "docker-compose.yml")
+    for name in PLAIN:
+        shutil.copytree(SHIPPED / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.py*"))
+    (folder / "README").write_text(README)
+
+
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            yield str(path.relative_to(folder)), hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,82 @@
+"""Two replicas with a real supervisor each, on 127.0.0.2 and 127.0.0.3, behind a real HAProxy."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.demo.llama import write_checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
+from balancer import KEY, Names, balancer, free_port, haproxy
+from pair import Pair
+from replica import Replica, replica
+
+
+MakePair = Callable[..., AbstractContextManager[Pair]]
+
+
+@pytest.fixture(scope="session")
+def binary() -> str:
+    found = haproxy()
+    if found is None:
+        pytest.skip("no haproxy is installed (HAPROXY names one)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def make_pair(binary: str, tmp_path_factory: pytest.TempPathFactory) -> MakePair:
+    """Two replicas behind a balancer; keywords are variables of replicas and balancer."""
+    model = write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+    @contextmanager
+    def make(**env: str) -> Iterator[Pair]:
+        folder = tmp_path_factory.mktemp("pair")
+        program = folder / "vllm"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("engine.py")} "$@"\n')
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        (folder / "key").write_text(KEY)
+        port, health_port = free_port(), free_port()
+        with ExitStack() as stack:
+
+            def start(address: str) -> Replica:
+                settings = {
+                    "PROFILE": "demo",
+                    "MODEL": f"demo={model}",
+                    "PORT": str(port),
+                    "DSV4_HEALTH_HOST": address,
+                    "DSV4_HEALTH_PORT": str(health_port),
+                    "DSV4_VLLM": str(program),
+                    "DSV4_GATE_TOKENS": "8",
+                    "API_KEY_FILE": str(folder / "key"),
+                    **env,
+                }
+                words = ("--host", address)
+                started = replica(folder / address, *words, model_name="stand-in", seconds_to_stop=5, **settings)
+                return stack.enter_context(started)
+
+            names = Names()
+            ports = {"REPLICA_PORT": str(port), "REPLICA_HEALTH_PORT": str(health_port)}
+            front = stack.enter_context(balancer(folder / "balancer", names, binary=binary, **ports, **env))
+            pair = Pair(front, names, start, port, health_port)
+            for address in ("127.0.0.2", "127.0.0.3"):
+                pair.add(address)
+            pair.until_up("127.0.0.2", "127.0.0.3")
+            yield pair
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pair(make_pair: MakePair) -> Iterator[Pair]:
+    """A pair that stays whole."""
+    with make_pair() as made:
+        yield made
+
+
