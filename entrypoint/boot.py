@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from dsv4_serve.entrypoint import causes, phases, served
+from dsv4_serve.entrypoint import causes, phases, processes, served
 from dsv4_serve.entrypoint.causes import Ending
 from dsv4_serve.entrypoint.engine import Engine
 from dsv4_serve.entrypoint.replica import Replica
@@ -15,11 +15,16 @@ MOVING = 1 << 20  # bytes a second above which weights count as coming
 
 
 async def boot(replica: Replica, engine: Engine, log: phases.Watch) -> Ending | None:
-    """Return None when the engine's own health route answers, or why the start is given up."""
+    """
+    Return None when the engine's own health route answers, or why the start is given up.
+
+    Another server may answer on the port until vLLM comes to take it: it is not asked.
+    """
     health = replica.health
     limits = {phase.replace("-", " "): seconds for phase, seconds in replica.care.supervise.stall.items()}
     rate, total = phases.Rate(), served.weights_bytes(replica.plan)
-    while not await replica.client.healthy():
+    port = int(served.value(replica.plan, "port", 8000))
+    while not (processes.listen(engine.family(), port) and await replica.client.healthy()):
         now = time.monotonic()
         if health.phase == "loading weights":
             rate.add(now, await asyncio.to_thread(phases.loaded_bytes, engine.family()))

@@ -48,7 +48,7 @@ class Variables(BaseSettings):
     API_KEY_FILE: Path | None = None  # a file that holds the bearer key
     DSV4_PROFILES: str | None = None  # folders of profiles, separated by colons
     DSV4_NCCL: str | None = None  # a named set of nccl/
-    DSV4_SKIP: str | None = None  # names of refusals to skip, separated by commas
+    DSV4_SKIP: str | None = None  # names of refusals and checks to skip, separated by commas
     DSV4_VLLM: str | None = None  # the vLLM to start, else the one beside this command, else the one on PATH
     DSV4_HEALTH_HOST: str = "0.0.0.0"  # noqa: S104 - balancers ask from outside; no prompt or key is ever answered
     DSV4_HEALTH_PORT: Annotated[int, Field(ge=0, le=65535)] = 8001  # 0 takes a free one

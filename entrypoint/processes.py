@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 PROC = Path("/proc")
 SHARED = "/dev/shm/"  # noqa: S108
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_LISTEN = "0A"  # include/net/tcp_states.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -24,6 +26,13 @@ def adopt_orphans() -> None:
 def end_with_parent() -> None:
     """Ask for SIGTERM when the parent ends; to be called in a child before it executes its program."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def trim() -> None:
+    """Give freed memory back: of the headers of 35 shards 20 MiB would stay (CPython 3.11, 2026-11-22)."""
+    gc.collect()
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
 
 
 def descendants(pid: int) -> list[int]:
@@ -54,6 +63,25 @@ def shared_files(pids: Iterable[int]) -> set[Path]:
         with contextlib.suppress(OSError), (PROC / str(pid) / "maps").open(errors="replace") as maps:
             found |= {Path(line[line.index(SHARED) :].strip()) for line in maps if SHARED in line}
     return {path for path in found if not path.name.endswith(" (deleted)")}
+
+
+def listen(pids: Iterable[int], port: int) -> bool:
+    """Tell whether one of these processes listens on a TCP port."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            rows = [line.split() for line in (PROC / "self" / "net" / table).read_text().splitlines()[1:]]
+            inodes |= {row[9] for row in rows if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port}
+    return any(f"socket:[{inode}]" in _open_files(pid) for pid in pids for inode in inodes)
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for descriptor in (PROC / str(pid) / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(descriptor.readlink()))
+    return found
 
 
 def end_all(pid: int, patience: float = 5.0, tidying: float = 2.0) -> list[int]:

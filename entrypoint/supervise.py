@@ -139,6 +139,7 @@ class _Supervisor:
             found = await looking
         except UserError as error:
             return Ending(causes.by_status(error.exit_status), str(error))
+        processes.trim()
         fatal = [one for one in found if one.problem.fatal]
         for one in found:
             if not one.problem.fatal:

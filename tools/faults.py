@@ -46,7 +46,7 @@ FAULTS: Mapping[str, tuple[str, tuple[float, float] | None]] = {
         _BUSY,
     ),
     "worker-stopped-idle": ("one of two workers stands still, nothing running", _IDLE),
-    "api-server-stopped": ("vLLM's API server stands still, 8 streams running", _BUSY),
+    "api-server-stopped": ("vLLM's API server stands still, 8 streams running", _hung(lambda _: ANSWER)),
     "engine-killed": ("EngineCore is killed (SIGKILL)", None),
     "worker-killed": ("a worker is killed", None),
     "api-server-killed": ("vLLM's API server is killed", None),

@@ -93,8 +93,8 @@ class _Work:
         for name, one in self.daemon.containers().items():
             if name in names and not is_ours(one):
                 raise HostError(
-                    f"There is a container {name} that `dsv4 up` did not make; `docker compose down` if compose did, else"
-                    f" `docker rm --force {name}`."
+                    f"There is a container {name} that `dsv4 up` did not make; `docker compose down` if compose did,"
+                    f" else `docker rm --force {name}`."
                 )
 
     def _network(self) -> str:

@@ -76,7 +76,7 @@ def make_pair(binary: str, tmp_path_factory: pytest.TempPathFactory) -> MakePair
 @pytest.fixture(scope="module")
 def pair(make_pair: MakePair) -> Iterator[Pair]:
     """A pair that stays whole."""
-    with make_pair() as made:
+    with make_pair(DSV4_SUPERVISE_DRAIN_WAIT="0") as made:
         yield made
 
 

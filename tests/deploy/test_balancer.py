@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import signal
 import socket
@@ -33,10 +34,10 @@ def ask(client: httpx.Client, *, headers: dict[str, str] | None = None, **body: 
 
 
 def raw(pair: Pair, path: str) -> bytes:
-    """The first line of an answer to a path that no client library would send."""
+    """The answer to a path that no client library would send."""
     with socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=10) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
-        return connection.recv(65536).partition(b"\r\n")[0]
+        return connection.recv(65536)
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
@@ -58,9 +59,9 @@ def test_without_the_key_every_route_is_401_and_says_what_is_wanted(pair: Pair, 
 
 @pytest.mark.parametrize("path", CLOSED)
 def test_a_closed_route_is_404_with_the_key_and_reaches_no_replica(pair: Pair, path: str) -> None:
-    before = [pair.seen(address)["requests"] for address in pair.names.running]
-    assert raw(pair, path).startswith(b"HTTP/1.1 404 ")
-    assert before == [pair.seen(address)["requests"] for address in pair.names.running]
+    answer = raw(pair, path)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"This route is closed" in answer
 
 
 def test_open_routes_reach_a_replica(pair: Pair) -> None:
@@ -71,8 +72,10 @@ def test_open_routes_reach_a_replica(pair: Pair) -> None:
 
 
 def test_every_route_that_is_open_is_one_of_vllm() -> None:
-    vllm = Path(pytest.importorskip("vllm").__file__).parent / "entrypoints"
-    source = "".join(file.read_text() for file in vllm.rglob("api_router.py"))
+    vllm = importlib.util.find_spec("vllm")
+    if vllm is None or vllm.origin is None:
+        pytest.skip("vLLM is not installed")
+    source = "".join(file.read_text() for file in Path(vllm.origin).parent.rglob("api_router.py"))
     line = next(line for line in CONFIGURATION.read_text().splitlines() if "acl open path" in line)
     assert [path for path in line.split()[3:] if f'"{path}"' not in source] == []
 
@@ -228,7 +231,7 @@ def test_prometheus_reads_what_the_balancer_counts(pair: Pair) -> None:
 
 def test_an_empty_key_file_lets_nobody_in(binary: str, tmp_path: Path) -> None:
     with balancer(tmp_path, Names(), binary=binary, key="") as closed:
-        for given in ("Bearer ", "Bearer", ""):
+        for given in ("Bearer", "Bearer #", ""):
             assert httpx.get(f"{closed.url}/v1/models", headers={"Authorization": given}).status_code == 401
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -113,3 +114,15 @@ before = os.path.exists(path)
 print(processes.end_all(os.getpid()), before, os.path.exists(path))
 """)
     assert done.stdout.strip().splitlines()[-1] == "[] True False"
+
+
+def test_who_listens_on_a_port_is_known() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
+    ):
+        port = server.getsockname()[1]
+        assert processes.listen([os.getpid()], port)
+        assert processes.listen([os.getpid()], six.getsockname()[1])
+        assert not processes.listen([os.getppid()], port)
+    assert not processes.listen([os.getpid()], port)

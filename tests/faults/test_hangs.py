@@ -11,6 +11,7 @@ from replica import Replica
 
 pytestmark = pytest.mark.slow
 POLLS = 2 * SETTINGS["supervise.poll"]
+ANSWER = 10.0  # seconds that a poll waits for vLLM to answer
 SLACK = 2.0  # seconds on a machine whose cores are taken
 
 
@@ -43,4 +44,5 @@ def test_an_engine_that_stops_while_idle(ready: Replica) -> None:
 def test_an_api_server_that_stops(ready: Replica) -> None:
     streams = [ready.stream(1500, f"Story {number}:") for number in range(8)]
     assert all(stream.began.wait(30) for stream in streams)
-    stop(ready, ready.api_server(), "api-server-stopped", SETTINGS["supervise.ready-grace"] + POLLS)
+    wait = ANSWER + SETTINGS["supervise.ready-grace"] + POLLS  # where the poll before the stop saw no stream yet
+    stop(ready, ready.api_server(), "api-server-stopped", wait)

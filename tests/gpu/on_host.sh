@@ -75,7 +75,7 @@ faults)
     rm -rf "$out"
     mkdir -p "$out"
     status=0
-    if [ -x "$root/.gpu-cache/py-spy" ]; then export PATH="$root/.gpu-cache:$PATH"; fi
+    if [ -x "$root/.gpu-tools/py-spy" ]; then export PATH="$root/.gpu-tools:$PATH"; fi
     PYTHONPATH=$(site patched) python3 "$root/tests/gpu/run_faults.py" --out "$out" --work "$base/checkpoints" \
         --tp "$tp" --jobs "$@" || status=$?
     if [ -n "${OUT:-}" ]; then
@@ -93,8 +93,10 @@ caches)
     rm -rf "$out"
     mkdir -p "$out"
     status=0
-    if [ -x "$root/.gpu-cache/py-spy" ]; then export PATH="$root/.gpu-cache:$PATH"; fi
-    PYTHONPATH=$(site patched) python3 "$root/tests/gpu/run_caches.py" --out "$out" --work "$base/checkpoints" --tp "${2:-2}" || status=$?
+    if [ -x "$root/.gpu-tools/py-spy" ]; then export PATH="$root/.gpu-tools:$PATH"; fi
+    PYTHONPATH=$(site patched) env -u VLLM_CACHE_ROOT python3 "$root/tests/gpu/run_caches.py" \
+        --out "$out" --work "$base/checkpoints" --tp "${2:-2}" || status=$?
+    echo "kept outside of the cache:" && find "$base/home" -newer "$out" -type f | sed "s|$base/home||" | cut -d/ -f1-4 | sort | uniq -c
     if [ -n "${OUT:-}" ]; then
         cp "$out/caches.json" "$OUT/" || true
         for name in cold warm; do tail -c 200000 "$out/$name/log" > "$OUT/$name.log" || true; done

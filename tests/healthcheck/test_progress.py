@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytest
@@ -16,6 +18,7 @@ from dsv4_serve.healthcheck.counters import Counters
 from dsv4_serve.healthcheck.engine import Engine
 from dsv4_serve.healthcheck.progress import Progress
 
+LONG = "long " * 3200  # 16,000 tokens, which are 1000 chunks of the server `broken`
 IDLE = Counters(steps=7, generated=9)
 RUNNING = replace(IDLE, running=2, waiting=1, kv_usage=0.1)
 
@@ -102,54 +105,69 @@ def test_the_sign_is_never_in_the_future_and_never_goes_back(polls):
 
 
 @pytest.mark.slow
-def test_an_engine_that_is_stopped_makes_none_until_it_goes_on(vllm: Server):
-    core = engine_core(vllm)
+def test_an_engine_that_is_stopped_makes_none_until_it_goes_on(broken: Server):
+    core = engine_core(broken)
 
-    async def scenario() -> None:
-        engine = Engine(vllm.url)
+    async def scenario(engine: Engine) -> None:
         progress = Progress(0.0)
-        try:
-            long = asyncio.create_task(engine.complete("Go on", 1500))
-            while not (await engine.counters()).running:
-                await asyncio.sleep(0.01)
-            core.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(0.5)  # what was on its way arrives
-            for now in range(1, 6):
-                progress.feed(float(now), await engine.counters())
-                await asyncio.sleep(0.1)
-            assert (progress.at, progress.busy) == (1.0, True)
+        long = asyncio.create_task(engine.complete(LONG, 1, salt="stopped"))
+        while not (counters := await stopped(core, engine)).running:
             core.send_signal(signal.SIGCONT)
-            await long
-            progress.feed(6.0, await engine.settled_counters())
-            assert (progress.at, progress.busy) == (6.0, False)
-        finally:
-            core.send_signal(signal.SIGCONT)
-            await engine.close()
+            await asyncio.sleep(0.02)
+        for now in range(1, 6):
+            progress.feed(float(now), counters)
+            counters = await engine.counters()
+        assert (progress.at, progress.busy) == (1.0, True)
+        core.send_signal(signal.SIGCONT)
+        await long
+        progress.feed(6.0, await engine.settled_counters())
+        assert (progress.at, progress.busy) == (6.0, False)
 
-    asyncio.run(scenario())
+    watched(broken, core, scenario)
 
 
 @pytest.mark.slow
 def test_the_chunks_of_a_long_prefill_are_signs_though_no_step_is_counted(broken: Server):
-    """16,000 tokens in chunks of 16: 1000 steps, so that readings fall among them on a busy machine too."""
+    core = engine_core(broken)
 
-    async def scenario() -> tuple[Counters, list[Counters]]:
-        engine = Engine(broken.url)
+    async def scenario(engine: Engine) -> None:
+        before = await engine.settled_counters()
+        request = asyncio.create_task(engine.complete(LONG, 1, salt="chunks"))
+        readings = []
+        while not request.done():
+            readings.append(await stopped(core, engine))
+            core.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.05)
+        await request
+        in_prefill = [reading for reading in readings if reading.running]
+        outputs = {(reading.steps, reading.prompt, reading.generated) for reading in in_prefill}
+        assert outputs == {(before.steps, before.prompt, before.generated)}
+        assert len({reading.kv_usage for reading in in_prefill}) > 2
+
+    watched(broken, core, scenario)
+
+
+def watched(server: Server, core: psutil.Process, scenario: Callable[[Engine], Coroutine[Any, Any, None]]) -> None:
+    async def watch() -> None:
+        engine = Engine(server.url)
         try:
-            before = await engine.settled_counters()
-            request = asyncio.create_task(engine.complete("long " * 3200, 1, salt="uncached"))
-            readings = []
-            while not request.done():
-                readings.append(await engine.counters())
-            await request
-            return before, [reading for reading in readings if reading.running]
+            await scenario(engine)
         finally:
+            core.send_signal(signal.SIGCONT)
             await engine.close()
 
-    before, in_prefill = asyncio.run(scenario())
-    outputs = {(reading.steps, reading.prompt, reading.generated) for reading in in_prefill}
-    assert outputs == {(before.steps, before.prompt, before.generated)}
-    assert len({reading.kv_usage for reading in in_prefill}) > 2
+    asyncio.run(watch())
+
+
+async def stopped(core: psutil.Process, engine: Engine) -> Counters:
+    """Stop the engine and return its counters when all that was on its way to the API server has arrived."""
+    core.send_signal(signal.SIGSTOP)
+    last = await engine.counters()
+    while True:
+        await asyncio.sleep(0.1)
+        if (now := await engine.counters()) == last:
+            return now
+        last = now
 
 
 def engine_core(server: Server) -> psutil.Process:

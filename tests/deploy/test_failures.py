@@ -1,0 +1,96 @@
+"""What clients notice of a replica that is killed, hangs, drains or comes back: under load, with the times as shipped."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import psutil
+import pytest
+from conftest import MakePair
+from load import load
+from pair import Pair
+
+pytestmark = pytest.mark.slow
+ONE, OTHER = "127.0.0.2", "127.0.0.3"
+OUT, BACK = 30.0, 10.0  # seconds within which a replica that hangs is out, and one that is ready is in
+
+
+def send(pair: Pair, address: str, number: int) -> None:
+    """A signal to a replica as a whole: supervisor and engine."""
+    running = pair.replicas[address]
+    for process in [psutil.Process(running.process.pid), *running.family()]:
+        process.send_signal(number)
+
+
+def report(capsys: pytest.CaptureFixture[str], what: str, **seconds: float) -> None:
+    with capsys.disabled():
+        print(f"\n{what}: " + ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items()))
+
+
+def test_a_drain_fails_no_request(make_pair: MakePair, capsys: pytest.CaptureFixture[str]) -> None:
+    with make_pair() as pair:
+        with load(pair.balancer.url) as running:
+            time.sleep(2)
+            began = time.monotonic()
+            pair.replicas[ONE].stop()
+            out = pair.until_up(OTHER, seconds=5)
+            status, ended = pair.replicas[ONE].until_ended(30)
+            pair.names.running.remove(ONE)  # as Docker's DNS does
+            time.sleep(2)
+        report(capsys, f"drain, {len(running.outcomes)} requests, 0 failed", out_of_rotation=out, ended=ended + out)
+        assert status == 0
+        assert running.failed() == []
+        late = [one for one in running.outcomes if one.replica == ONE and one.began > began + out + 0.5]
+        assert late == []
+        assert len(running.outcomes) > 20
+
+
+def test_a_kill_fails_only_what_was_in_flight_there(make_pair: MakePair, capsys: pytest.CaptureFixture[str]) -> None:
+    with make_pair() as pair:
+        with load(pair.balancer.url) as running:
+            time.sleep(2)
+            send(pair, ONE, signal.SIGKILL)
+            killed = time.monotonic()
+            out = pair.until_up(OTHER, seconds=10)
+            time.sleep(1)
+        failed = running.failed()
+        report(capsys, f"kill, {len(running.outcomes)} requests, {len(failed)} failed", out_of_rotation=out)
+        assert [one for one in failed if one.began > killed] == []
+        assert {one.replica for one in failed} <= {ONE, ""}
+        assert len(failed) <= 8  # the clients
+
+        again = pair.add(ONE)
+        again.until(lambda: "ready" in again.words().rpartition("health on port")[2], 60, "ready again")
+        back = pair.until_up(ONE, OTHER, seconds=BACK)
+        report(capsys, "started again", in_rotation_after_ready=back)
+
+
+@pytest.mark.parametrize("part", ["engine", "replica"])
+def test_a_replica_that_hangs_is_out_and_comes_back(
+    make_pair: MakePair, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    with make_pair() as pair:
+        engine = pair.replicas[ONE].api_server()
+        with load(pair.balancer.url, clients=4) as running:
+            time.sleep(2)
+            engine.suspend() if part == "engine" else send(pair, ONE, signal.SIGSTOP)
+            stopped = time.monotonic()
+            out = pair.until_up(OTHER, seconds=OUT)
+            new = time.monotonic()
+            time.sleep(2)
+            engine.resume() if part == "engine" else send(pair, ONE, signal.SIGCONT)
+            back = pair.until_up(ONE, OTHER, seconds=BACK)
+            time.sleep(1)
+        report(capsys, f"{part} hangs, {len(running.failed())} failed", out_of_rotation=out, back_after_going_on=back)
+        assert {one.replica for one in running.outcomes if new < one.began < new + 1.5} <= {OTHER}
+        assert [one for one in running.failed() if one.began < stopped] == []
+
+
+def test_requests_go_on_while_the_balancer_cannot_ask_for_names(make_pair: MakePair) -> None:
+    with make_pair(DSV4_SUPERVISE_DRAIN_WAIT="0") as pair:
+        pair.names.socket.close()
+        with load(pair.balancer.url, clients=2) as running:
+            time.sleep(35)  # longer than HAProxy's defaults hold on
+            assert pair.balancer.up() == {ONE, OTHER}
+        assert running.failed() == []
