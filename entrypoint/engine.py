@@ -16,6 +16,7 @@ from dsv4_serve.entrypoint import processes
 from dsv4_serve.entrypoint.errors import NotExecutable, NotFound
 from dsv4_serve.entrypoint.log_lines import Splitter
 
+SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names that vLLM gives
 LAST_WORDS = 1.0  # seconds for what was written before the end to get through a slow terminal
 
 
@@ -36,7 +37,7 @@ class Engine:
         program = shutil.which(argv[0], path=environ.get("PATH", os.defpath))
         if program is None and not Path(argv[0]).exists():
             raise NotFound(f"{argv[0]}: not found, neither as a path nor on PATH; install it, or correct the name.")
-        folder = Path(tempfile.mkdtemp(prefix="dsv4-"))
+        folder = own_folder(tempfile.gettempdir())
         pipes = [os.pipe() for _ in range(2)]
         try:
             process = await asyncio.create_subprocess_exec(
@@ -121,6 +122,12 @@ def _environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     kept = environ.get("TORCHINDUCTOR_CACHE_DIR") or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
     ours = {"VLLM_RPC_BASE_PATH": str(folder), "TMPDIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": kept}
     return {**environ, **ours}
+
+
+def own_folder(base: str) -> Path:
+    """Make a folder below `base`, or below /tmp where the path of a socket in it would be too long for the kernel."""
+    short = len(base) + len("/dsv4-12345678/") + SOCKET_NAME <= SOCKET_PATH
+    return Path(tempfile.mkdtemp(prefix="dsv4-", dir=base if short else "/tmp"))  # noqa: S108
 
 
 def _pump(read_end: int, out: int, loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]) -> None:

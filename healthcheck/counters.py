@@ -8,8 +8,8 @@ together (`AsyncLLM.output_handler`, `Scheduler.update_from_output`):
   outputs of a step. A chunk of a prefill has none, so none of these moves until the whole prompt is in.
 * `kv_cache_usage_perc`, `num_requests_*` and `spec_decode_*` come from the scheduler, with every step. It gives out KV
   blocks chunk by chunk (that a whole prompt fits is only counted), so the usage grows all through a long prefill.
-  Seen so: 2000 tokens in chunks of 16, 125 steps, one block of 128 tokens after the other (vLLM 0.32.0 for CPU,
-  2026-11-22).
+  Seen so: 2000 tokens in 125 steps of 16, the usage up by one block of 128 tokens at a time and every count of outputs
+  still (a Llama on vLLM 0.32.0 for CPU, with its own log of iterations beside it, 2026-11-22; unmeasured on a GPU).
 """
 
 from __future__ import annotations

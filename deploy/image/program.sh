@@ -3,9 +3,8 @@
 set -eu
 target=$1
 facts=/usr/share/dsv4
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-mkdir $facts
+work=/tmp/dsv4-serve # no random name: pip writes it into direct_url.json
+mkdir $work $facts
 
 cp -r /src "$work/src" # setuptools writes beside what it builds
 install() {
@@ -32,3 +31,4 @@ sh /src/deploy/image/bytecode.sh "$site/vllm" "$site/dsv4_serve"
 
 /tools/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file "$work/sbom.json" /opt/dsv4/bin/python
 /opt/dsv4/bin/python /src/tools/image/describe.py "$target" "$work/patches.json" "$work/sbom.json" $facts
+rm -rf $work

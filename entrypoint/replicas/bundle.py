@@ -24,12 +24,17 @@ SPARE = 64 * 2**20
 README = """\
 check: sha256sum --check --quiet SHA256SUMS
 load:  for archive in images/*.tar; do docker load --input "$archive"; done
-run:   (umask 337; openssl rand -hex 32 >api-key) && docker compose up --detach --wait
-ask:   curl -H "Authorization: Bearer $(cat api-key)" http://localhost:8000/v1/models
+run:   mkdir -m 700 secrets && openssl rand -hex 32 >secrets/api-key && chmod 644 secrets/api-key && MODELS=/FOLDER MODEL=NAME=/models/FOLDER docker compose up --detach --wait
+ask:   curl -H "Authorization: Bearer $(cat secrets/api-key)" http://localhost:8000/v1/models
+"""  # noqa: E501  a line each
+ENV = """\
+COMPOSE_PROFILES=tp2
+DSV4_IMAGE={image}
+BALANCER_IMAGE={balancer}
 """
 
 
-def bundle(daemon: Daemon, images: tuple[str, ...], out: Path, say: Say) -> None:
+def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, say: Say) -> None:
     """
     Write images/*.tar, compose, HAProxy's configuration, profiles, a README of four lines and SHA256SUMS into `out`.
 
@@ -41,24 +46,30 @@ def bundle(daemon: Daemon, images: tuple[str, ...], out: Path, say: Say) -> None
     beside = out.parent / f".{out.name}.partial"
     if beside.exists():
         raise ConfigError(f"{beside} is left from a bundle that was interrupted; remove it first.")
-    _room(daemon, images, out.parent)
+    _room(daemon, (image, balancer_image), out.parent)
     try:
         (beside / "images").mkdir(parents=True)
-        for image in images:
-            _save(daemon, image, beside / "images" / f"{file_name(image)}.tar", say)
+        for one in (image, balancer_image):
+            _save(daemon, one, beside / "images", say)
         _plain(beside)
+        (beside / ".env").write_text(ENV.format(image=tag(image), balancer=tag(balancer_image)))
         (beside / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(beside)))
         beside.rename(out)
     except OSError as error:
         raise HostError(f"{out}: cannot be written ({error.strerror}).") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    say(f"{out} is written; README has the four lines for the other host")
+    say(f"{out} is written; its README has the four lines for the other host")
+
+
+def tag(image: str) -> str:
+    """Return an image's name without its digest, which no archive keeps."""
+    return image.partition("@")[0]
 
 
 def file_name(image: str) -> str:
-    """Return the archive's name for an image: `docker.io/library/haproxy:3.0` → `haproxy-3.0`."""
-    return image.rsplit("/", 1)[-1].replace(":", "-").replace("@", "-")
+    """Return the archive's name for an image: `docker.io/library/haproxy:3.0@sha256:…` → `haproxy-3.0.tar`."""
+    return tag(image).rsplit("/", 1)[-1].replace(":", "-") + ".tar"
 
 
 def check_archive(path: Path) -> None:
@@ -96,10 +107,13 @@ def _room(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
         )
 
 
-def _save(daemon: Daemon, image: str, path: Path, say: Say) -> None:
-    say(f"writing {image} to {path.name}")
+def _save(daemon: Daemon, image: str, folder: Path, say: Say) -> None:
+    path = folder / file_name(image)
+    say(f"writing {tag(image)} to {path.name}")
     with saying(f"Image {image} cannot be written"), path.open("wb") as file:
-        for part in daemon.client.images.get(image).save(named=image):
+        if image != tag(image):
+            daemon.client.images.get(image).tag(*tag(image).rsplit(":", 1))
+        for part in daemon.client.api.get_image(tag(image)):
             file.write(part)
     check_archive(path)
 

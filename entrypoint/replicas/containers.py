@@ -79,6 +79,7 @@ def balancer_settings(deployment: Deployment, image: str, dns: str) -> dict[str,
         "API_KEY_FILE": KEY,
         "REPLICA_DNS": dns,
         **({"REPLICA_MAXCONN": str(WAITING * deployment.requests)} if deployment.requests else {}),
+        **deployment.balancer_env,
     }
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
     body = {
@@ -87,6 +88,7 @@ def balancer_settings(deployment: Deployment, image: str, dns: str) -> dict[str,
         "Env": [f"{name}={value}" for name, value in sorted(env.items())],
         "ExposedPorts": {f"{port}/tcp": {} for port in ports},
         "Labels": {ROLE: "balancer", STOP_SECONDS: str(deployment.stop_seconds)},
+        "StopSignal": "SIGUSR1",  # finish what runs
         "StopTimeout": deployment.stop_seconds,
         "HostConfig": {
             **_common([_read_only(deployment.haproxy, HAPROXY_CFG), _read_only(deployment.key_file, KEY)]),

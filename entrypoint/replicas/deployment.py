@@ -13,7 +13,9 @@ from dsv4_serve.entrypoint.plan import SECRETS, Plan, Setting
 from dsv4_serve.entrypoint.replicas.placement import Group
 
 IMAGE = "dsv4-serve"
-BALANCER_IMAGE = "docker.io/library/haproxy:3.0"
+CPU_IMAGE = "dsv4-serve:cpu"
+BALANCER_IMAGE = "docker.io/library/haproxy:3.0@sha256:66eb31bc04389738bb6595597feab18733194b14238e4f4e0986013ed6e31dae"
+"""HAProxy 3.0.28, the official image; a tag alone moves. The same as in docker-compose.yml."""
 SHIPPED = Path(__file__).resolve().parents[2]
 """Where deploy/ and profiles/ lie, in a checkout and in an installed package."""
 HAPROXY = SHIPPED / "deploy/haproxy/haproxy.cfg"
@@ -23,6 +25,9 @@ USER = (2000, 0)
 OURS = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_")
 OF_ITS_OWN = {"PORT", "API_KEY_FILE", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
 """Variables that are not passed on: each container has its own."""
+OF_THE_BALANCER = ("REPLICA_MAXCONN", "REPLICA_TIMEOUT", "QUEUE_TIMEOUT")
+LAST = 5
+"""Seconds of a stop for ending what is left after the drain."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,14 @@ class Deployment:
     words: tuple[str, ...] = ()
     """Flags after `serve`."""
     env: Mapping[str, str] = field(default_factory=dict)
+    balancer_env: Mapping[str, str] = field(default_factory=dict)
     weights: Path | None = None
     """The folder that the model lies in; None where the image has it, or vLLM fetches it."""
     profiles: tuple[Path, ...] = ()
     haproxy: Path = HAPROXY
     port: int = 8000
-    stop_seconds: int = 145
-    """What a drain takes at most: until balancers have seen it, for running requests, and to release the GPUs."""
+    stop_seconds: int = 150
+    """What a drain takes at most: until balancers have seen it, for running requests, to release the GPUs, 5 s more."""
     requests: int = 0
     """Sequences in one step of a replica (max-num-seqs); 0 where the plan does not say."""
 
@@ -59,7 +65,7 @@ def stop_seconds(plan: Plan) -> int:
     """Return how long a replica of this plan may take to stop; SIGKILL before that would cut requests off."""
     care = supervision.read(plan.supervision).supervise
     draining = plan.flags.get("shutdown-timeout", Setting(0, "")).value
-    return round(care.drain_wait + float(draining) + care.stop_grace)
+    return round(care.drain_wait + float(draining) + care.stop_grace) + LAST
 
 
 def requests(plan: Plan) -> int:
@@ -84,14 +90,15 @@ def key_file(path: str, option: str) -> Path:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "holds bytes that are not UTF-8"
         raise ConfigError(f"{option} {path}: cannot be read ({why}); it has to hold one key as text.") from None
-    if len(key) != 1:
-        raise ConfigError(f"{option} {path}: has to hold one key on one line, without spaces.")
+    if len(key) != 1 or key[0].startswith("#"):
+        raise ConfigError(f"{option} {path}: has to hold one key on one line, without spaces, not beginning with #.")
     user, group = USER
     bits = 0o004 | 0o040 * (seen.st_gid == group) | 0o400 * (seen.st_uid == user)
     if not seen.st_mode & bits:
         raise ConfigError(
             f"{option} {path}: the containers, which run as {user}:{group}, may not read it (mode"
-            f" {seen.st_mode & 0o777:03o}, owner {seen.st_uid}:{seen.st_gid}); `chgrp {group}` and mode 440 let them."
+            f" {seen.st_mode & 0o777:03o}, owner {seen.st_uid}:{seen.st_gid}); mode 644 lets them, and"
+            " its folder's mode 700 keeps others out."
         )
     return found
 

@@ -16,6 +16,8 @@ from dsv4_serve.entrypoint.request import Request
 
 DEMO_MODEL = "demo=/usr/share/dsv4/demo"
 """What the image `dsv4-serve:cpu` has in it."""
+KEY_FILE = "secrets/api-key"
+"""Where the key is looked for when no file is named, as docker-compose.yml does."""
 SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 
 UP = "start replicas and a balancer as containers, and wait until they are ready; what runs as asked is left alone"
@@ -36,7 +38,9 @@ def add_up(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="GPUs of one replica, by topology if absent; repeatable",
     )
-    parser.add_argument("--api-key-file", metavar="FILE", help="a file with the bearer key (API_KEY_FILE)")
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", help="the bearer key (API_KEY_FILE); secrets/api-key if absent"
+    )
     parser.add_argument(
         "--port", type=_port, default=8000, metavar="N", help="where the API listens on this host (8000)"
     )
@@ -63,15 +67,20 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def with_demo(options: argparse.Namespace, environ: Mapping[str, str]) -> argparse.Namespace:
-    """Fill in what profile `demo` means with `up`: the model that is in the image for CPUs, and that image."""
+    """Fill in what profile `demo` means with `up`: the image for CPUs, and the model that is in it."""
     if (options.profile or environ.get("PROFILE")) != "demo":
         return options
-    named = options.model or environ.get("MODEL")
-    given = {
-        "model": None if named else DEMO_MODEL,
-        "image": f"{make.IMAGE}:cpu" if options.image == make.IMAGE else None,
-    }
-    return argparse.Namespace(**{**vars(options), **{key: value for key, value in given.items() if value}})
+    model = options.model or (None if environ.get("MODEL") else DEMO_MODEL)
+    image = options.image or environ.get("DSV4_CPU_IMAGE") or make.CPU_IMAGE
+    return argparse.Namespace(**{**vars(options), "model": model, "image": image})
+
+
+def images(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the names of both images: of the replicas and of the balancer."""
+    return (
+        options.image or environ.get("DSV4_IMAGE") or make.IMAGE,
+        options.balancer_image or environ.get("BALANCER_IMAGE") or make.BALANCER_IMAGE,
+    )
 
 
 def deployment(
@@ -96,6 +105,7 @@ def deployment(
         groups = placement.place(topology, size, options.replicas)
     weights = _weights(str(plan.flags["model"].value))
     env = make.passed_on(request.operator, request.choices)
+    image, balancer_image = images(options, request.operator)
     if tp := getattr(options, "tp", None):
         env["TP"] = str(tp)
     if request.skip:
@@ -103,10 +113,11 @@ def deployment(
     return make.Deployment(
         groups=groups,
         key_file=_key_file(options, request.operator),
-        image=options.image,
-        balancer_image=options.balancer_image,
+        image=image,
+        balancer_image=balancer_image,
         words=tuple(words),
         env=env,
+        balancer_env={name: request.operator[name] for name in make.OF_THE_BALANCER if request.operator.get(name)},
         weights=weights,
         profiles=tuple(make.folder(str(one), "DSV4_PROFILES") for one in environment.folders()),
         port=options.port,
@@ -135,17 +146,19 @@ def _key_file(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
         return make.key_file(options.api_key_file, "--api-key-file")
     if named := environ.get("API_KEY_FILE"):
         return make.key_file(named, "environment API_KEY_FILE")
+    if Path(KEY_FILE).exists():
+        return make.key_file(KEY_FILE, "the default")
     raise ConfigError(
-        "The balancer wants a bearer key on every route: `(umask 337; openssl rand -hex 32 >dsv4.key)`, then"
-        " --api-key-file dsv4.key."
+        f"There is no {KEY_FILE}, and the balancer asks for a bearer key on every route: `mkdir -m 700 secrets && openssl"
+        f" rand -hex 32 >{KEY_FILE} && chmod 644 {KEY_FILE}`, or name a file with --api-key-file (API_KEY_FILE)."
     )
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image", default=make.IMAGE, metavar="NAME", help=f"the image of the replicas ({make.IMAGE})")
     parser.add_argument(
-        "--balancer-image", default=make.BALANCER_IMAGE, metavar="NAME", help=f"HAProxy ({make.BALANCER_IMAGE})"
+        "--image", metavar="NAME", help=f"the image of the replicas, {make.IMAGE} if absent (DSV4_IMAGE)"
     )
+    parser.add_argument("--balancer-image", metavar="NAME", help="HAProxy, 3.0 by digest if absent (BALANCER_IMAGE)")
 
 
 def _count(text: str) -> int:

@@ -9,17 +9,24 @@ from dsv4_serve.entrypoint.errors import ConfigError, HostError
 
 Group = tuple[int, ...]
 """NVML's indexes of the GPUs of one replica; empty on CPUs."""
+MOST = 8
+"""Replicas that the balancer has places for (server-template in haproxy.cfg)."""
 
 
 def place(topology: Topology, size: int, replicas: int | None = None) -> tuple[Group, ...]:
     """
     Return one group of `size` GPUs for each replica, by the lowest index first; as many as fit when no number is given.
 
-    A size of 0 is a replica on CPUs: one, when no number is given. Raise HostError when the GPUs are too few.
+    A size of 0 is a replica on CPUs: one, when no number is given. Raise HostError when the GPUs are too few, ConfigError
+    when the balancer has no place for so many.
     """
+    if replicas is not None and replicas > MOST:
+        raise ConfigError(
+            f"--replicas {replicas}: the balancer has places for {MOST}; start the others on another host."
+        )
     if size == 0:
         return ((),) * (replicas or 1)
-    wanted = replicas or max(1, len(topology.gpus) // size)
+    wanted = replicas or min(MOST, max(1, len(topology.gpus) // size))
     if wanted * size > len(topology.gpus):
         raise HostError(
             f"{_replicas(wanted)} of {_gpus(size)} each take {wanted * size}, and this host shows"
@@ -34,6 +41,8 @@ def read(texts: Sequence[str], size: int, known: Sequence[int] | None = None) ->
 
     Raise ConfigError for one that is no list of numbers, has not `size` GPUs, or names a GPU twice.
     """
+    if len(texts) > MOST:
+        raise ConfigError(f"--gpus is given {len(texts)} times, and the balancer has places for {MOST} replicas.")
     found: list[Group] = []
     for text in texts:
         words = [word.strip() for word in text.split(",")]

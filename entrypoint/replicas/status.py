@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 
 from dsv4_serve.entrypoint.render import table
 from dsv4_serve.entrypoint.replicas.daemon import Daemon, saying
@@ -36,8 +36,8 @@ def text(found: Sequence[Seen], now: datetime) -> str:
 
 
 def _since(began: str, now: datetime) -> str:
-    """Return how long ago an engine's time was: Docker's and podman's have nanoseconds, and year 1 for never."""
-    then = datetime.fromisoformat(began[:19]).replace(tzinfo=UTC)
+    """Return how long ago an engine's time was; year 1 stands for never."""
+    then = datetime.fromisoformat(began)
     seconds = (now - then).total_seconds()
     if then.year == 1:
         return "never"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from dsv4_serve.entrypoint.errors import HostError
 from dsv4_serve.entrypoint.replicas.daemon import Daemon, saying
@@ -34,7 +35,7 @@ def until_ready(daemon: Daemon, names: Sequence[str], say: Callable[[str], None]
                 raise HostError(f"{name} ended before it was ready{_last_words(daemon, name)}")
             if not seen.answers and now - start > SILENT:
                 raise HostError(
-                    f"{name} runs for {SILENT:.0f} s and its health server does not answer; dsv4 logs {name}."
+                    f"{name} runs for {SILENT:.0f} s and its health server does not answer; see `dsv4 logs {name}`."
                 )
         phases = " ".join(seen.phase for seen in found.values())
         if phases != said or now - spoke > QUIET:
@@ -54,11 +55,12 @@ def line(seen: Seen) -> str:
 
 
 def _last_words(daemon: Daemon, name: str) -> str:
+    """Return the end status where the container has not started over, and the last that it said before it ended."""
     with saying(f"The log of {name} cannot be read"):
         container = daemon.client.containers.get(name)
-        lines = container.logs(tail=50).decode(errors="replace").splitlines()
-    own = [text.strip() for text in lines if text.startswith("dsv4: ")] or [
-        text.strip() for text in lines if text.strip()
-    ]
-    status = container.attrs["State"]["ExitCode"]
-    return f" (status {status}): {own[-1]}" if own else f" (status {status}), without a word; dsv4 logs {name}."
+        state = container.attrs["State"]
+        until = datetime.fromisoformat(state["StartedAt"]).timestamp() if state["Running"] else None
+        lines = container.logs(tail=50, until=until).decode(errors="replace").splitlines()
+    status = "" if state["Running"] else f" (status {state['ExitCode']})"
+    own = [text for text in lines if text.startswith("dsv4: ")] or [text for text in lines if text.strip()]
+    return f"{status}: {own[-1].strip()}" if own else f"{status}, without a word; see `dsv4 logs {name}`."

@@ -45,9 +45,9 @@ class Names:
         while True:
             try:
                 query, client = self.socket.recvfrom(4096)
-            except OSError:
+                self.socket.sendto(self._answer(query), client)
+            except OSError:  # closed
                 return
-            self.socket.sendto(self._answer(query), client)
 
     def _answer(self, query: bytes) -> bytes:
         end = query.index(b"\0", 12) + 5
@@ -109,7 +109,7 @@ def balancer(folder: Path, names: Names, *, binary: str, key: str = KEY, **env: 
     """Run HAProxy in front of what `names` has; `env` are variables of the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     port, status_port = free_port(), free_port()
-    (folder / "api-key").write_text(key)
+    (folder / "api-key").write_text(f"{key}\n")
     settings = {
         "PATH": os.environ["PATH"],
         "BALANCER_PORT": str(port),
@@ -128,7 +128,9 @@ def balancer(folder: Path, names: Names, *, binary: str, key: str = KEY, **env: 
         running.until_answers()
         yield running
     finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children()] if process.poll() is None else []
+        family = (
+            [psutil.Process(process.pid), *psutil.Process(process.pid).children()] if process.poll() is None else []
+        )
         for member in family:
             member.kill()
         process.wait()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,8 @@ from dsv4_serve.demo.llama import write_checkpoint
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 from balancer import KEY, Names, balancer, free_port, haproxy
-from pair import Pair
+from pair import MakePair, Pair
 from replica import Replica, replica
-
-
-MakePair = Callable[..., AbstractContextManager[Pair]]
 
 
 @pytest.fixture(scope="session")
@@ -78,5 +75,3 @@ def pair(make_pair: MakePair) -> Iterator[Pair]:
     """A pair that stays whole."""
     with make_pair(DSV4_SUPERVISE_DRAIN_WAIT="0") as made:
         yield made
-
-

@@ -22,9 +22,14 @@ seen = {"requests": 0, "bytes": 0, "most_bytes": 0, "hung_up": 0}
 
 async def app(scope: dict, receive, send) -> None:
     if scope["path"] == "/seen":
-        return await stand_in.answer(send, json.dumps(seen).encode())
-    if scope["path"] in ("/health", "/metrics"):
-        return await stand_in.app(scope, receive, send)
+        await stand_in.answer(send, json.dumps(seen).encode())
+    elif scope["path"] in ("/health", "/metrics"):
+        await stand_in.app(scope, receive, send)
+    else:
+        await generate(scope, receive, send)
+
+
+async def generate(scope: dict, receive, send) -> None:
     body = await read(receive)
     seen["requests"] += 1
     seen["bytes"] += len(body)
@@ -34,9 +39,10 @@ async def app(scope: dict, receive, send) -> None:
     await asyncio.wait({work, hangs_up}, return_when=asyncio.FIRST_COMPLETED)
     hangs_up.cancel()
     if work.done():
-        return await work
-    seen["hung_up"] += 1
-    work.cancel()
+        await work
+    else:
+        seen["hung_up"] += 1
+        work.cancel()
 
 
 async def read(receive) -> bytes:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
-
 from balancer import KEY
 
 
@@ -86,5 +85,3 @@ def load(url: str, clients: int = 8, tokens: int = 20) -> Iterator[Load]:
     finally:
         made.stopping = True
         thread.join(130)
-
-

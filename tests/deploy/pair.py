@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import httpx
@@ -32,6 +33,13 @@ class Pair:
         """What reached the engine of a replica."""
         return httpx.get(f"http://{address}:{self.port}/seen", trust_env=False).json()
 
+    def ready(self, address: str) -> bool:
+        """What the replica says itself."""
+        try:
+            return httpx.get(f"http://{address}:{self.health_port}/readyz", trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
     def until_up(self, *addresses: str, seconds: float = 60.0) -> float:
         """Return the seconds until exactly these get requests, with and without a session."""
         began = time.monotonic()
@@ -42,3 +50,6 @@ class Pair:
                 raise Late(f"ended instead\n{self.replicas[ended[0]].words()[-3000:]}")
             time.sleep(0.05)
         raise Late(f"in rotation: {self.balancer.up()}, not {addresses}\n{self.balancer.log.read_text()[-3000:]}")
+
+
+MakePair = Callable[..., AbstractContextManager[Pair]]

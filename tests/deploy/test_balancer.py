@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import signal
@@ -81,9 +82,10 @@ def test_every_route_that_is_open_is_one_of_vllm() -> None:
 
 
 def test_new_requests_go_to_the_replica_with_the_fewest(pair: Pair) -> None:
-    with pair.balancer.client() as client, client.stream(
-        "POST", "/v1/completions", json={"max_tokens": 600, "stream": True}
-    ) as long:
+    with (
+        pair.balancer.client() as client,
+        client.stream("POST", "/v1/completions", json={"max_tokens": 600, "stream": True}) as long,
+    ):
         used = [ask(client).headers["x-replica"] for _ in range(12)]
         assert long.headers["x-replica"] not in used
 
@@ -113,7 +115,7 @@ def test_a_session_with_many_requests_at_once_uses_both_replicas(pair: Pair) -> 
     outcomes = asyncio.run(load.at_once(pair.balancer.url, 10, 100, session="one for all"))
     used = Counter(outcome.replica for outcome in outcomes)
     assert [outcome.error for outcome in outcomes] == [""] * 10
-    assert 2 <= min(used["127.0.0.2"], used["127.0.0.3"])
+    assert min(used["127.0.0.2"], used["127.0.0.3"]) >= 2
     assert max(used.values()) <= 8  # 1.5 times the mean of 5, rounded up
 
 
@@ -142,7 +144,9 @@ def test_a_prompt_of_10_mb_arrives_whole(pair: Pair, session: dict[str, str]) ->
 
 def test_a_slow_client_is_served(pair: Pair) -> None:
     body = json.dumps({"prompt": "x" * 400, "max_tokens": 20, "stream": True, "user": "slow"}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+    )
     with socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=20) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode())
         for start in range(0, len(body), 100):
@@ -159,11 +163,13 @@ def test_a_slow_client_is_served(pair: Pair) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_hangs_up_stops_its_generation(pair: Pair, stream: bool) -> None:
     before = sum(pair.seen(address)["hung_up"] for address in pair.names.running)
-    with pair.balancer.client(timeout=1.0) as client, pytest.raises(httpx.ReadTimeout):
-        body = {"max_tokens": 5000, "stream": stream}
-        with client.stream("POST", "/v1/completions", json=body) as answer:
-            answer.iter_lines().__next__()
-            raise httpx.ReadTimeout("as a user does")
+    body = {"max_tokens": 5000, "stream": stream}
+    with (
+        contextlib.suppress(httpx.ReadTimeout),
+        pair.balancer.client(timeout=1.0) as client,
+        client.stream("POST", "/v1/completions", json=body) as answer,
+    ):
+        next(answer.iter_lines())
     assert until(lambda: sum(pair.seen(address)["hung_up"] for address in pair.names.running) == before + 1, EVERY)
 
 
@@ -189,9 +195,10 @@ def test_without_any_replica_the_answer_is_503_with_when_to_come_back(tmp_path: 
 def test_sigusr1_finishes_running_streams_and_takes_no_new_ones(pair: Pair, tmp_path: Path, binary: str) -> None:
     with balancer(tmp_path, pair.names, binary=binary, **ports(pair)) as leaving:
         assert until(lambda: leaving.up() == {"127.0.0.2", "127.0.0.3"}, 10)
-        with leaving.client() as client, client.stream(
-            "POST", "/v1/completions", json={"max_tokens": 150, "stream": True}
-        ) as answer:
+        with (
+            leaving.client() as client,
+            client.stream("POST", "/v1/completions", json={"max_tokens": 150, "stream": True}) as answer,
+        ):
             lines = answer.iter_lines()
             next(lines)
             leaving.process.send_signal(signal.SIGUSR1)
@@ -236,7 +243,11 @@ def test_an_empty_key_file_lets_nobody_in(binary: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_key_file_is_named_and_nothing_listens(binary: str, tmp_path: Path) -> None:
-    env = {"API_KEY_FILE": str(tmp_path / "none"), "BALANCER_SOCKET": str(tmp_path / "s"), "BALANCER_PORT": str(free_port())}
+    env = {
+        "API_KEY_FILE": str(tmp_path / "none"),
+        "BALANCER_SOCKET": str(tmp_path / "s"),
+        "BALANCER_PORT": str(free_port()),
+    }
     done = subprocess.run([binary, "-c", "-f", CONFIGURATION], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert str(tmp_path / "none") in done.stderr

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 import time
 
 import psutil
 import pytest
-from conftest import MakePair
 from load import load
-from pair import Pair
+from pair import MakePair, Pair
 
 pytestmark = pytest.mark.slow
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
 OUT, BACK = 30.0, 10.0  # seconds within which a replica that hangs is out, and one that is ready is in
 
 
-def send(pair: Pair, address: str, number: int) -> None:
-    """A signal to a replica as a whole: supervisor and engine."""
+def members(pair: Pair, address: str) -> list[psutil.Process]:
+    """A replica as a whole: supervisor and engine."""
     running = pair.replicas[address]
-    for process in [psutil.Process(running.process.pid), *running.family()]:
-        process.send_signal(number)
+    return [psutil.Process(running.process.pid), *running.family()]
 
 
 def report(capsys: pytest.CaptureFixture[str], what: str, **seconds: float) -> None:
@@ -50,7 +47,10 @@ def test_a_kill_fails_only_what_was_in_flight_there(make_pair: MakePair, capsys:
     with make_pair() as pair:
         with load(pair.balancer.url) as running:
             time.sleep(2)
-            send(pair, ONE, signal.SIGKILL)
+            family = members(pair, ONE)
+            for process in family:
+                process.kill()
+            psutil.wait_procs(family, timeout=5)
             killed = time.monotonic()
             out = pair.until_up(OTHER, seconds=10)
             time.sleep(1)
@@ -60,8 +60,7 @@ def test_a_kill_fails_only_what_was_in_flight_there(make_pair: MakePair, capsys:
         assert {one.replica for one in failed} <= {ONE, ""}
         assert len(failed) <= 8  # the clients
 
-        again = pair.add(ONE)
-        again.until(lambda: "ready" in again.words().rpartition("health on port")[2], 60, "ready again")
+        pair.add(ONE).until(lambda: pair.ready(ONE), 60, "ready again")
         back = pair.until_up(ONE, OTHER, seconds=BACK)
         report(capsys, "started again", in_rotation_after_ready=back)
 
@@ -71,15 +70,17 @@ def test_a_replica_that_hangs_is_out_and_comes_back(
     make_pair: MakePair, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
     with make_pair() as pair:
-        engine = pair.replicas[ONE].api_server()
+        stopping = [pair.replicas[ONE].api_server()] if part == "engine" else members(pair, ONE)
         with load(pair.balancer.url, clients=4) as running:
             time.sleep(2)
-            engine.suspend() if part == "engine" else send(pair, ONE, signal.SIGSTOP)
+            for process in stopping:
+                process.suspend()
             stopped = time.monotonic()
             out = pair.until_up(OTHER, seconds=OUT)
             new = time.monotonic()
             time.sleep(2)
-            engine.resume() if part == "engine" else send(pair, ONE, signal.SIGCONT)
+            for process in stopping:
+                process.resume()
             back = pair.until_up(ONE, OTHER, seconds=BACK)
             time.sleep(1)
         report(capsys, f"{part} hangs, {len(running.failed())} failed", out_of_rotation=out, back_after_going_on=back)

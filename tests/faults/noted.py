@@ -11,7 +11,7 @@ from replica import Replica
 SETTINGS = {
     "supervise.poll": 1,
     "supervise.ready-grace": 3,
-    "supervise.live-grace": 8,
+    "supervise.live-grace": 15,
     "supervise.idle-canary-every": 3,
     "supervise.drain-wait": 1,
     "supervise.stop-grace": 20,

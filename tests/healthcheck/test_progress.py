@@ -1,9 +1,10 @@
-"""Progress of an engine: the state machine, and real vLLM with its engine stopped and in a long prefill."""
+"""Progress of an engine: the state machine, and real vLLM with its engine stopped in a long prefill."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -110,10 +111,12 @@ def test_an_engine_that_is_stopped_makes_none_until_it_goes_on(broken: Server):
 
     async def scenario(engine: Engine) -> None:
         progress = Progress(0.0)
-        long = asyncio.create_task(engine.complete(LONG, 1, salt="stopped"))
+        long = asyncio.create_task(engine.complete(LONG, 1, salt="0"))
         while not (counters := await stopped(core, engine)).running:
             core.send_signal(signal.SIGCONT)
             await asyncio.sleep(0.02)
+            if long.done():  # it went by between two looks, on a busy machine
+                long = asyncio.create_task(engine.complete(LONG, 1, salt=str(time.monotonic())))
         for now in range(1, 6):
             progress.feed(float(now), counters)
             counters = await engine.counters()
@@ -122,27 +125,6 @@ def test_an_engine_that_is_stopped_makes_none_until_it_goes_on(broken: Server):
         await long
         progress.feed(6.0, await engine.settled_counters())
         assert (progress.at, progress.busy) == (6.0, False)
-
-    watched(broken, core, scenario)
-
-
-@pytest.mark.slow
-def test_the_chunks_of_a_long_prefill_are_signs_though_no_step_is_counted(broken: Server):
-    core = engine_core(broken)
-
-    async def scenario(engine: Engine) -> None:
-        before = await engine.settled_counters()
-        request = asyncio.create_task(engine.complete(LONG, 1, salt="chunks"))
-        readings = []
-        while not request.done():
-            readings.append(await stopped(core, engine))
-            core.send_signal(signal.SIGCONT)
-            await asyncio.sleep(0.05)
-        await request
-        in_prefill = [reading for reading in readings if reading.running]
-        outputs = {(reading.steps, reading.prompt, reading.generated) for reading in in_prefill}
-        assert outputs == {(before.steps, before.prompt, before.generated)}
-        assert len({reading.kv_usage for reading in in_prefill}) > 2
 
     watched(broken, core, scenario)
 

@@ -45,9 +45,14 @@ class Image:
         """Return the JSON of a file in the image."""
         return json.loads(self.run("cat", path).stdout)
 
-    def config(self) -> dict[str, Any]:
-        """Return the image's configuration."""
+    def inspect(self) -> dict[str, Any]:
+        """Return podman's account of it."""
         (found,) = json.loads(podman("image", "inspect", self.name).stdout)
+        return dict(found)
+
+    def config(self) -> dict[str, Any]:
+        """Return what a container of it starts with."""
+        found = self.inspect()
         return {**found["Config"], "Healthcheck": found.get("Healthcheck") or found["Config"].get("Healthcheck")}
 
 

@@ -13,7 +13,7 @@ from dsv4_serve.entrypoint.doctor.driver import Pair
 from dsv4_serve.entrypoint.doctor.topology import Topology
 from dsv4_serve.entrypoint.errors import ConfigError, HostError
 from dsv4_serve.entrypoint.replicas import options as ours
-from dsv4_serve.entrypoint.replicas.deployment import key_file
+from dsv4_serve.entrypoint.replicas.deployment import BALANCER_IMAGE, CPU_IMAGE, IMAGE, SHIPPED, key_file
 from dsv4_serve.entrypoint.resolve import resolve
 from dsv4_serve.entrypoint.sheets import Library
 
@@ -25,7 +25,18 @@ FOUR = Topology(
 
 @pytest.fixture(autouse=True)
 def environ(monkeypatch, tmp_path):
-    for name in ("PROFILE", "MODEL", "TP", "PORT", "VLLM_API_KEY", "DSV4_PROFILES", "DSV4_SKIP"):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "PROFILE",
+        "MODEL",
+        "TP",
+        "PORT",
+        "VLLM_API_KEY",
+        "DSV4_SKIP",
+        "DSV4_IMAGE",
+        "DSV4_CPU_IMAGE",
+        "BALANCER_IMAGE",
+    ):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "key").write_text("sesame\n")
     (tmp_path / "key").chmod(0o444)
@@ -106,8 +117,8 @@ def test_the_environment_goes_on_but_for_secrets_and_what_each_container_has_of_
 
 
 def test_a_stop_gets_the_time_that_a_drain_takes(asked):
-    assert asked(*H200).stop_seconds == 5 + 120 + 20
-    assert asked(*H200, "--shutdown-timeout", "600", "--supervise.drain-wait", "10").stop_seconds == 10 + 600 + 20
+    assert asked(*H200).stop_seconds == 5 + 120 + 20 + 5
+    assert asked(*H200, "--shutdown-timeout", "600", "--supervise.drain-wait", "10").stop_seconds == 10 + 600 + 20 + 5
 
 
 def test_the_folder_of_a_model_is_mounted(asked, tmp_path):
@@ -127,25 +138,43 @@ def test_a_snapshot_of_the_hub_is_mounted_with_the_files_that_it_links_to(asked,
 
 def test_a_key_on_the_command_line_is_refused(asked):
     with pytest.raises(ConfigError, match="--api-key-file FILE"):
-        asked(*H200, "--api-key", "sesame")
+        asked(*H200, "--api-key", "sesame", API_KEY_FILE="")
 
 
 def test_a_deployment_without_a_key_is_refused_with_the_way_to_make_one(asked):
-    with pytest.raises(ConfigError, match="openssl rand -hex 32"):
+    with pytest.raises(ConfigError, match="There is no secrets/api-key.*openssl rand -hex 32"):
         asked(*H200, API_KEY_FILE="")
+
+
+def test_the_key_is_looked_for_where_compose_looks(asked, tmp_path):
+    (tmp_path / "secrets").mkdir(mode=0o700)
+    (tmp_path / "key").rename(tmp_path / "secrets/api-key")
+    assert asked(*H200, API_KEY_FILE="").key_file == tmp_path / "secrets/api-key"
+
+
+def test_images_can_be_named_as_compose_names_them(asked):
+    found = asked(*H200, DSV4_IMAGE="here/dsv4:1", BALANCER_IMAGE="here/haproxy:3", REPLICA_TIMEOUT="2h")
+    assert (found.image, found.balancer_image) == ("here/dsv4:1", "here/haproxy:3")
+    assert found.balancer_env == {"REPLICA_TIMEOUT": "2h"}
+
+
+def test_the_images_are_those_of_the_compose_file():
+    compose = (SHIPPED / "docker-compose.yml").read_text()
+    for name in (IMAGE, CPU_IMAGE, BALANCER_IMAGE):
+        assert f":-{name}}}" in compose
 
 
 def test_a_key_that_the_containers_could_not_read_is_refused_before_they_start(tmp_path):
     key = tmp_path / "key"
     key.chmod(0o600)
-    with pytest.raises(ConfigError, match=r"may not read it \(mode 600, owner \d+:\d+\); `chgrp 0` and mode 440"):
+    with pytest.raises(ConfigError, match=r"may not read it \(mode 600, owner \d+:\d+\); mode 644 lets them"):
         key_file(str(key), "--api-key-file")
     key.chmod(0o440)
     if key.stat().st_gid == 0:
         assert key_file(str(key), "--api-key-file") == key
 
 
-@pytest.mark.parametrize("content", [b"", b"two words\n", b"a\nb\n", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"two words\n", b"a\nb\n", b"#a", b"\xff\xfe"])
 def test_a_key_file_has_to_hold_one_key(tmp_path, content):
     key = tmp_path / "key"
     key.chmod(0o644)

@@ -43,6 +43,14 @@ def test_a_host_without_gpus_is_refused_although_no_number_is_given():
         place(Topology(), 4)
 
 
+def test_more_replicas_than_the_balancer_has_places_for_are_refused():
+    with pytest.raises(ConfigError, match="--replicas 9: the balancer has places for 8"):
+        place(Topology(), 0, replicas=9)
+    with pytest.raises(ConfigError, match="--gpus is given 9 times"):
+        read([str(gpu) for gpu in range(9)], 1)
+    assert len(place(box(9), 1)) == 8
+
+
 def test_replicas_on_cpus_have_no_gpus():
     assert place(Topology(), 0, replicas=3) == ((), (), ())
     assert place(Topology(), 0) == ((),)
