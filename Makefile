@@ -4,6 +4,7 @@ PORT ?= 8000
 CHECK ?=
 PROFILE ?= demo
 ARGS ?=
+TARGET ?= cpu
 VENV ?= .venv
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -16,7 +17,7 @@ COMPILE = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generat
 	--custom-compile-command 'make lock' --quiet --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock venv clean
+.PHONY: help demo test faults lint format bench image lock venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -27,6 +28,12 @@ demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question;
 test: $(VENV)/installed ## run every test; ARGS='-m "not slow"' leaves out those that start vLLM
 	$(VENV)/bin/python -m pytest $(ARGS)
 
+faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and renew the table in docs/health.md
+	rm -f build/faults.jsonl && mkdir -p build
+	RECORD_FAULTS=$(CURDIR)/build/faults.jsonl $(VENV)/bin/python -m pytest tests/faults
+	$(VENV)/bin/python tools/faults.py cpu build/faults.jsonl "$(shell nproc) CPU cores" $(shell date -u +%F) > qualification/faults/cpu.json
+	$(VENV)/bin/python tools/faults.py page
+
 lint: $(VENV)/installed ## check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -36,11 +43,17 @@ format: $(VENV)/installed ## mend style and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(VENV)/installed ## time and memory of `dsv4 explain`
+bench: $(VENV)/installed ## time and memory of what is ours: explain, doctor, supervisor, health server, balancer
 	$(VENV)/bin/python -m pytest tests/bench/bench_*.py --benchmark-only $(ARGS)
+
+image: ## build the demo image for CPUs with Docker or buildah; TARGET=gpu for the other one
+	tools/image/build.sh $(TARGET) $(ARGS)
 
 lock: $(VENV)/installed ## pin the newest versions that resolve
 	$(COMPILE) pyproject.toml -o requirements/dsv4.txt
+	$(COMPILE) requirements/gpu.in requirements/cuda.in -c requirements/dsv4.txt -o requirements/gpu.txt
+	$(COMPILE) requirements/cuda.in -c requirements/gpu.txt -o requirements/cuda.txt
+	$(COMPILE) requirements/sbom.in -o requirements/sbom.txt
 	$(COMPILE) requirements/cpu.in -c requirements/dsv4.txt --excludes requirements/excluded.txt -o requirements/cpu.txt
 	$(COMPILE) requirements/dev.in -c requirements/cpu.txt --excludes requirements/excluded.txt -o requirements/dev.txt
 

@@ -135,7 +135,8 @@ def startup(server: Server, limit: float, pause: float = 5.0) -> Iterator[tuple[
         if server.process.poll() is not None:
             raise DemoError(ended(server))
         if now - began > limit:
-            raise DemoError(f"the server is not ready after {limit:.0f} s (it is {phase(server)}); its log is {server.log}")
+            where = f"it is {phase(server)}; its log is {server.log}"
+            raise DemoError(f"the server is not ready after {limit:.0f} s: {where}")
         if now - shown >= pause:
             shown = now
             yield now - began, phase(server)

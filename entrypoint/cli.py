@@ -58,7 +58,7 @@ def _dispatch(words: list[str]) -> int:
     cut = words.index("--") if "--" in words else len(words)
     options, flags = line.parser().parse_known_args(words[:cut])
     flags += words[cut + 1 :]
-    if words[0] in ("profiles", "weights") and flags:
+    if words[0] in ("profiles", "weights", "down", "status", "logs", "bundle") and flags:
         raise UsageError(f"`dsv4 {words[0]}` takes no {flags[0]!r}; see `dsv4 {words[0]} --help`.")
     return _COMMANDS[words[0]](options, flags)
 
@@ -191,6 +191,59 @@ def _weights(options: argparse.Namespace, _words: list[str]) -> int:
     return 0 if verified.whole else 1
 
 
+def _up(options: argparse.Namespace, words: list[str]) -> int:
+    from dsv4_serve.entrypoint.doctor.driver import read_driver
+    from dsv4_serve.entrypoint.doctor.host import visible_gpus
+    from dsv4_serve.entrypoint.doctor.topology import read_topology
+    from dsv4_serve.entrypoint.replicas import daemon, up
+    from dsv4_serve.entrypoint.replicas import options as replicas
+
+    options = replicas.with_demo(options, os.environ)
+    _, plan = _resolved(options, words)
+    driver = read_driver()
+    topology = read_topology(driver, visible_gpus(driver, os.environ.get("CUDA_VISIBLE_DEVICES")).indexes)
+    asked = replicas.deployment(options, words, line.request(options, words), plan, topology)
+    up.up(daemon.connect(os.environ), asked, _say, wait=not options.no_wait)
+    return 0
+
+
+def _down(_options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint.replicas import daemon, down
+
+    down.down(daemon.connect(os.environ), _say)
+    return 0
+
+
+def _status(options: argparse.Namespace, _words: list[str]) -> int:
+    from datetime import UTC, datetime
+
+    from dsv4_serve.entrypoint.replicas import daemon, status
+
+    found = status.status(daemon.connect(os.environ))
+    _answer(options, lambda: [one.to_json() for one in found], lambda: status.text(found, datetime.now(UTC)))
+    return 0 if found and all(one.ready for one in found) else 1
+
+
+def _logs(options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint.replicas import daemon, logs
+
+    try:
+        for text in logs.lines(daemon.connect(os.environ), options.name, follow=options.follow, tail=options.tail):
+            print(text, flush=True)
+    except KeyboardInterrupt:
+        return 128 + 2  # as a shell reports SIGINT
+    return 0
+
+
+def _bundle(options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint.replicas import bundle, daemon
+    from dsv4_serve.entrypoint.replicas import options as replicas
+
+    images = replicas.images(options, os.environ)
+    bundle.bundle(daemon.connect(os.environ), *images, Path(options.out), _say)
+    return 0
+
+
 _COMMANDS = {
     "serve": _serve,
     "explain": _explain,
@@ -198,6 +251,11 @@ _COMMANDS = {
     "fit": _fit,
     "profiles": _profiles,
     "weights": _weights,
+    "up": _up,
+    "down": _down,
+    "status": _status,
+    "logs": _logs,
+    "bundle": _bundle,
 }
 
 

@@ -10,7 +10,10 @@ from dsv4_serve.entrypoint.errors import UsageError
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Request
 
-COMMANDS = ("serve", "explain", "doctor", "fit", "profiles", "weights", "patch", "probe")
+COMMANDS = (
+    *("serve", "explain", "doctor", "fit", "profiles", "weights", "patch", "probe"),
+    *("up", "down", "status", "logs", "bundle"),
+)
 _TP = "tensor-parallel-size"
 
 
@@ -47,6 +50,8 @@ def request(options: argparse.Namespace, words: list[str]) -> Request:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every command but `patch` and `probe`, which have their own."""
+    from dsv4_serve.entrypoint.replicas import options as replicas
+
     top = _Parser(
         prog="dsv4",
         description="Serve DeepSeek-V4 with its MTP draft head, by the name of a profile.",
@@ -74,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
     listing = command("profiles", "the profiles, and what was measured")
     weights = command("weights", "weights from the Hub: what is here, fetching with resume, verifying")
     _add_weights(weights)
+    up = command("up", replicas.UP)
+    _add_choices(up)
+    replicas.add_up(up)
+    command("down", replicas.DOWN)
+    replicas.add_status(command("status", replicas.STATUS))
+    replicas.add_logs(command("logs", replicas.LOGS))
+    replicas.add_bundle(command("bundle", replicas.BUNDLE))
     commands.add_parser("patch", help="the patch series: status, apply, verify", add_help=False)
     commands.add_parser("probe", help="ask a running replica: startup, live or ready", add_help=False)
     for one in (explain, doctor, fit, listing, weights):

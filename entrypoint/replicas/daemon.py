@@ -110,5 +110,14 @@ def saying(what: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    told = getattr(error, "explanation", None) or error
+    """Return the engine's own explanation, else what the operating system said, else the error as it is."""
+    told: object = getattr(error, "explanation", None) or _of_the_system(error) or error
     return " ".join(str(told).split()).rstrip(".")
+
+
+def _of_the_system(error: BaseException | None) -> str:
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror.lower()
+        error = error.__context__
+    return ""

@@ -149,8 +149,8 @@ def _key_file(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
     if Path(KEY_FILE).exists():
         return make.key_file(KEY_FILE, "the default")
     raise ConfigError(
-        f"There is no {KEY_FILE}, and the balancer asks for a bearer key on every route: `mkdir -m 700 secrets && openssl"
-        f" rand -hex 32 >{KEY_FILE} && chmod 644 {KEY_FILE}`, or name a file with --api-key-file (API_KEY_FILE)."
+        f"There is no {KEY_FILE}, and the balancer asks for a bearer key; `mkdir -m 700 secrets && openssl"
+        f" rand -hex 32 >{KEY_FILE} && chmod 644 {KEY_FILE}`, or name a file: --api-key-file (API_KEY_FILE)."
     )
 
 

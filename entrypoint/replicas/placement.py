@@ -17,8 +17,8 @@ def place(topology: Topology, size: int, replicas: int | None = None) -> tuple[G
     """
     Return one group of `size` GPUs for each replica, by the lowest index first; as many as fit when no number is given.
 
-    A size of 0 is a replica on CPUs: one, when no number is given. Raise HostError when the GPUs are too few, ConfigError
-    when the balancer has no place for so many.
+    A size of 0 is a replica on CPUs: one, when no number is given. Raise HostError when the GPUs are too few,
+    ConfigError when the balancer has no place for so many.
     """
     if replicas is not None and replicas > MOST:
         raise ConfigError(

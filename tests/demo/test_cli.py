@@ -71,7 +71,7 @@ def test_a_server_that_is_not_ready_in_time_is_stopped(tmp_path):
     command = [*COMMAND, "--check", "--folder", str(tmp_path), "--limit", "0", "--port", str(port)]
     demo = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert demo.returncode == 1
-    assert re.fullmatch(r"error: the server is not ready after 0 s .* its log is \S+\n", demo.stderr)
+    assert re.fullmatch(r"error: the server is not ready after 0 s: .* its log is \S+\n", demo.stderr)
     serving = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("PORT") == str(port)]
     assert not serving
 

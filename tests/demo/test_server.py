@@ -3,47 +3,18 @@ import subprocess
 import sys
 
 import psutil
-import pytest
 
 from dsv4_serve.demo import server
 
-WORKER_ERROR = "(VllmWorker-0 pid=9466) ERROR 11-22 03:11:38 [multiproc_executor.py:953] "
-LOADING = """\
-(APIServer pid=12271) INFO 11-22 03:16:38 [api_utils.py:286] non-default args: {'model_tag': 'm', 'port': 8123}
-(EngineCore pid=12430) INFO 11-22 03:16:48 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: model='m'
-"""
 
-
-@pytest.mark.parametrize(
-    ("log", "phase"),
-    [
-        ("", "importing vLLM"),
-        (LOADING, "starting the worker"),
-        (LOADING + "[cpu_model_runner.py:68] Starting to load model m...", "loading the weights"),
-    ],
-)
-def test_the_phase_is_the_last_one_in_the_log(log, phase):
-    assert server.phase(log) == phase
-
-
-def test_the_first_error_is_the_cause_whichever_process_met_it():
-    log = (
-        LOADING
-        + WORKER_ERROR
-        + "Traceback (most recent call last):\n"
-        + WORKER_ERROR
-        + "    raise ValueError(\n"
-        + WORKER_ERROR
-        + "ValueError: Available memory on node 0 is less than desired\n"
-        + "(APIServer pid=12271) RuntimeError: Engine core initialization failed. See root cause above.\n"
+def test_what_dsv4_said_is_told_and_what_vllm_said_is_not(tmp_path):
+    log = tmp_path / "log"
+    log.write_text(
+        "dsv4: health on port 8001: /startupz\n(EngineCore pid=1) INFO x\ndsv4: MTP gate: 95% of 210\ndsv4: ready\n"
     )
-    assert server.cause(log) == "ValueError: Available memory on node 0 is less than desired"
-
-
-def test_a_word_of_dsv4_is_the_cause():
-    assert server.cause("# profile demo\ndsv4: profiles/demo.toml: no key modle\n").startswith(
-        "dsv4: profiles/demo.toml"
-    )
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert server.said(server.Server(process, 1, 2, log)) == ["MTP gate: 95% of 210", "ready"]
 
 
 def test_a_held_port_gives_another():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -84,3 +85,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small file system cannot be mounted here")
     yield folder
     subprocess.run([*sudo, "umount", "--lazy", str(folder)], check=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave all but a few out of a plain run: each fault takes a start of vLLM."""
+    if os.environ.get("RECORD_FAULTS"):
+        return
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("everyday") is None:
+            item.add_marker(pytest.mark.skip(reason="takes a start of vLLM of its own: `make faults` runs it"))

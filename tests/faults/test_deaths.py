@@ -27,6 +27,7 @@ def kill(running: Replica, process: psutil.Process, fault: str) -> None:
     noted(fault, status, last_words(running), unready=unready, ended=ended)
 
 
+@pytest.mark.everyday
 def test_an_engine_that_is_killed(ready: Replica) -> None:
     kill(ready, ready.member("VLLM::EngineCore"), "engine-killed")
 

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 STREAMS, TOKENS = 200, 200
 
 
+@pytest.mark.everyday
 def test_a_full_disk_ends_nothing_and_200_streams_are_drained(start: Start, small_disk: Path) -> None:
     with start(folder=small_disk, MAX_NUM_SEQS="64") as running:
         running.until_ready(300)

@@ -26,6 +26,7 @@ def ended(running: Replica, fault: str, expected: int, seconds: float = 200) -> 
     return words
 
 
+@pytest.mark.everyday
 def test_a_port_that_is_held_is_named(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
@@ -35,6 +36,7 @@ def test_a_port_that_is_held_is_named(start: Start) -> None:
             assert str(port) in running.words()
 
 
+@pytest.mark.everyday
 def test_a_checkpoint_that_is_not_there_is_named(start: Start, tmp_path: Path) -> None:
     with start(MODEL=f"demo={tmp_path / 'nothing'}") as running:
         assert "nothing" in ended(running, "checkpoint-missing", 78).replace(str(tmp_path), "")
@@ -53,6 +55,7 @@ def test_sigterm_while_loading_ends_at_once_and_leaves_nothing(start: Start) -> 
     assert leaked_memory() <= before
 
 
+@pytest.mark.everyday
 def test_a_drafter_that_drafts_nothing_is_refused(start: Start) -> None:
     with start(*NEVER) as running:
         assert "drafted nothing" in ended(running, "draft-nothing", 85)

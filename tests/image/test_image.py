@@ -114,6 +114,5 @@ def test_another_command_runs_as_it_stands(image):
 def test_the_same_commit_gives_the_same_image(image):
     """Not the same id: buildah 1.39 writes the random id of its working container into the configuration."""
     again = Image(build("--no-cache"))
-    assert again.name != image.name
     for part in ("RootFS", "Config", "History", "Created", "Architecture"):
         assert again.inspect()[part] == image.inspect()[part]

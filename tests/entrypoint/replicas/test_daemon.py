@@ -74,7 +74,9 @@ def test_docker_and_podman_are_told_apart(engine, name, podman):
 
 
 def test_a_socket_at_which_nothing_answers_is_named(tmp_path):
-    with pytest.raises(HostError, match=rf"No container engine answers on unix://{tmp_path}/none"):
+    with pytest.raises(
+        HostError, match=rf"No container engine answers on unix://{tmp_path}/none \(no such file or directory\);"
+    ):
         engines.connect({"DOCKER_HOST": f"unix://{tmp_path}/none"})
 
 
