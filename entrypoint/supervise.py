@@ -92,6 +92,10 @@ class _Supervisor:
                     return self._finish(ending)
         except PortTaken as error:
             raise ConfigError(str(error)) from None
+        finally:  # a signal that comes now changes nothing any more
+            for number in STOPS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
     def _asked_to_stop(self, number: int) -> None:
         """The first signal drains, the second hurries. Ctrl-C means a person, and nobody's balancer has to look."""

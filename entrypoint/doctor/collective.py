@@ -22,6 +22,7 @@ LIMIT = 20.0
 PATIENCE = {"init": 10.0}
 """Seconds without a sign from any rank that count as a hang; NCCL and CUDA start slowly, an all-reduce does not."""
 _PATIENCE = 5.0
+LAST_WORDS = 2.0  # seconds for the other ranks when one has ended: the one that ended last may be the cause
 RANK = (sys.executable, "-m", "dsv4_serve.entrypoint.doctor.collective_rank")
 _START, _DONE = "importing torch", "done"
 # Gloo looks its interface up by the host's name, which containers often cannot resolve. NCCL is left as vLLM has it.
@@ -165,16 +166,17 @@ def _listen(ranks: list[_Rank], deadline: float) -> bool:
     with selectors.DefaultSelector() as selector:
         for rank in ranks:
             selector.register(_pipe(rank), selectors.EVENT_READ, rank)
+        one_ended = False
         while selector.get_map() and time.monotonic() < deadline:
-            if _silent(ranks):
+            if not one_ended and _silent(ranks):
                 return True
             for key, _ in selector.select(0.1):
                 chunk = os.read(key.fd, 65536)
                 key.data.hear(chunk)
                 if not chunk:
                     selector.unregister(key.fileobj)
-                    if key.data.at != _DONE:
-                        return False  # it ended before it was done; the others would wait for it
+                    if key.data.at != _DONE and not one_ended:  # before it was done: the others would wait for it
+                        one_ended, deadline = True, min(deadline, time.monotonic() + LAST_WORDS)
     return False
 
 
@@ -197,7 +199,7 @@ def _result(ranks: list[_Rank], backend: str, began: float, *, silent: bool) -> 
         return Result(True, count, backend, wall, tuple(_timings(ranks)))
     ended = [(status, rank) for rank in ranks if rank.at != _DONE and (status := _status(rank.process)) is not None]
     if ended:
-        status, first = min(ended, key=lambda one: (one[0] >= 0, one[1].heard))  # killed ones first: others complain
+        status, first = min(ended, key=_blame)
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         message = f"rank {first.number}: {first.last_error() or 'no word'} ({how}, at: {first.at})"
         return Result(False, count, backend, wall, message=message)
@@ -209,6 +211,12 @@ def _result(ranks: list[_Rank], backend: str, began: float, *, silent: bool) -> 
     return Result(
         False, count, backend, wall, hung_at=at if silent else "", ran_out_at="" if silent else at, behind=numbers
     )
+
+
+def _blame(ended: tuple[int, _Rank]) -> tuple[bool, bool, float]:
+    """Order ranks that ended: one that was killed or found a wrong sum is the cause, its peers complain of its end."""
+    status, rank = ended
+    return status >= 0, "wrong sum" not in rank.last_error(), rank.heard
 
 
 def _status(process: subprocess.Popen[bytes]) -> int | None:

@@ -8,9 +8,11 @@ each size. It is started by collective.py, imports torch, and ends itself when n
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
+import traceback
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +22,17 @@ REPEATS = 3
 
 
 def main(words: list[str]) -> None:
-    """Join, reduce each size, and say so. Errors go to standard error as Python prints them."""
+    """Join, reduce each size, and say so. Errors go to standard error as Python prints them, and end with status 1."""
+    try:
+        measure(words)
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # threads of an open group abort a process that ends in order, and their words would hide ours
+
+
+def measure(words: list[str]) -> None:
+    """Do the work of `main`, and raise what went wrong."""
     rank, ranks, backend, store, limit = int(words[0]), int(words[1]), words[2], words[3], int(words[4])
     signal.alarm(limit)  # ends this process even where it hangs inside a driver, and its parent is gone
     import torch

@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,10 +71,10 @@ def reached(running: Replica, target: str) -> str:
     raise Late(f"{target}: not reached\n{running.words()[-2000:]}")
 
 
-def cycle(number: int, model: Path, folder: Path) -> Cycle:
-    """Start, stop in this cycle's phase, and look; the folder is kept only when something was wrong."""
+def cycle(number: int, phases: Sequence[str], model: Path, folder: Path) -> Cycle:
+    """Start, stop in the phase whose turn it is, and look; the folder is kept only when something was wrong."""
     signals = WAYS[number % len(WAYS)]
-    result = Cycle(number, PHASES[number % len(PHASES)], [s.name for s in signals])
+    result = Cycle(number, phases[number % len(phases)], [s.name for s in signals])
     env = {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_SUPERVISE_DRAIN_WAIT": "0.5"}
     env["TORCHINDUCTOR_CACHE_DIR"] = str(model / "inductor")  # what is meant to stay is no leak
     began = time.monotonic()
@@ -117,6 +117,7 @@ def main() -> int:
     parser.add_argument(
         "--first", type=int, default=0, help="number of the first cycle, to go on where another left off"
     )
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="where the stops come, by turns")
     parser.add_argument("--out", type=Path, required=True, help="a file of JSON lines, appended to")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="soak-"))
@@ -124,7 +125,7 @@ def main() -> int:
     bad, most = 0, 0
     with options.out.open("a", encoding="utf-8") as out:
         for number in range(options.first, options.first + options.cycles):
-            result = cycle(number, model, work / str(number))
+            result = cycle(number, options.phases, model, work / str(number))
             bad += not result.good
             most = max(most, result.open_files)
             out.write(json.dumps(asdict(result)) + "\n")
