@@ -7,6 +7,7 @@ both cores of a small machine, so the latency there is that of its scheduler as 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import statistics
 import sys
@@ -19,11 +20,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 from bench_readyz import BUDGET, ask
-from replica import Replica, replica
+from replica import replica
 
 from dsv4_serve.demo.llama import write_checkpoint
 
-IDLE_SECONDS, STREAMS, TOKENS, REQUESTS = 60.0, 200, 400, 1000
+IDLE_SECONDS, STREAMS, TOKENS, REQUESTS = 60.0, 200, 1500, 1000
 MEMORY, SHARE = 60 * 2**20, 0.01
 
 
@@ -34,12 +35,12 @@ def share(process: psutil.Process, seconds: float) -> float:
     return (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
 
 
-def latency(running: Replica) -> list[float]:
+def latency(port: int) -> list[float]:
     """Seconds of REQUESTS requests, 10 ms apart, each with a connection of its own."""
     took = []
     for _ in range(REQUESTS):
         began = time.perf_counter()
-        assert ask("127.0.0.1", running.health_port, "/readyz").startswith(b"HTTP/1.1 200 ")
+        assert ask("127.0.0.1", port, "/readyz").startswith(b"HTTP/1.1 200 ")
         took.append(time.perf_counter() - began)
         time.sleep(0.01)
     return took
@@ -55,7 +56,8 @@ def test_the_supervisor_beside_200_streams(tmp_path: Path, capsys: pytest.Captur
         streams = [running.stream(TOKENS, f"Story {number}:") for number in range(STREAMS)]
         running.until(lambda: any(stream.began.is_set() for stream in streams), 60, "streams")
         before, began = sum(process.cpu_times()[:2]), time.monotonic()
-        took = latency(running)
+        with multiprocessing.get_context("spawn").Pool(1) as asker:  # not among the 200 threads that read streams
+            took = asker.apply(latency, (running.health_port,))
         loaded = (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
         busy = sum(not stream.done for stream in streams)
         memory = process.memory_info().rss
