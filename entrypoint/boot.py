@@ -23,8 +23,8 @@ async def boot(replica: Replica, engine: Engine, log: phases.Watch) -> Ending | 
     health = replica.health
     limits = {phase.replace("-", " "): seconds for phase, seconds in replica.care.supervise.stall.items()}
     rate, total = phases.Rate(), served.weights_bytes(replica.plan)
-    port = int(served.value(replica.plan, "port", 8000))
-    while not (processes.listen(engine.family(), port) and await replica.client.healthy()):
+    port = int(replica.plan.value("port", 8000))
+    while not (processes.listening(engine.family(), port) and await replica.client.healthy()):
         now = time.monotonic()
         if health.phase == "loading weights":
             rate.add(now, await asyncio.to_thread(phases.loaded_bytes, engine.family()))
@@ -35,7 +35,7 @@ async def boot(replica: Replica, engine: Engine, log: phases.Watch) -> Ending | 
                 log.progress(now)
         health.stall_limit = limits.get(health.phase)
         if stalled := log.stalled(now, limits):
-            health.stalled = stalled.partition("; last line")[0]  # what is open to all quotes no log
+            health.stalled = stalled
             return Ending(causes.STALLED, stalled)
         await asyncio.sleep(PAUSE)
     return None

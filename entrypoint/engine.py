@@ -9,11 +9,11 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dsv4_serve.entrypoint import processes
-from dsv4_serve.entrypoint.errors import NotExecutable, NotFound
+from dsv4_serve.entrypoint import launch, processes
 from dsv4_serve.entrypoint.log_lines import Splitter
 
 SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names that vLLM gives
@@ -34,14 +34,12 @@ class Engine:
     @classmethod
     async def start(cls, argv: Sequence[str], environ: Mapping[str, str], on_line: Callable[[str], None]) -> Engine:
         """Start it; raise NotFound (127) or NotExecutable (126) when that is impossible."""
-        program = shutil.which(argv[0], path=environ.get("PATH", os.defpath))
-        if program is None and not Path(argv[0]).exists():
-            raise NotFound(f"{argv[0]}: not found, neither as a path nor on PATH; install it, or correct the name.")
+        program = launch.found(argv[0], environ)
         folder = own_folder(tempfile.gettempdir())
         pipes = [os.pipe() for _ in range(2)]
         try:
             process = await asyncio.create_subprocess_exec(
-                program or argv[0],
+                program,
                 *argv[1:],
                 env=_environment(environ, folder),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -54,9 +52,7 @@ class Engine:
             shutil.rmtree(folder, ignore_errors=True)
             for read_end, _ in pipes:
                 os.close(read_end)
-            raise NotExecutable(
-                f"{argv[0]}: cannot be executed ({error.strerror}); check its mode and format."
-            ) from None
+            raise launch.not_executable(argv[0], error) from None
         finally:
             for _, write_end in pipes:
                 os.close(write_end)
@@ -91,6 +87,12 @@ class Engine:
         """Remember what the engine keeps in /dev/shm, to remove it when its owners are killed."""
         self._shared |= processes.shared_files(self.family())
 
+    async def last_words(self) -> None:
+        """Wait until what was written before the end was read, LAST_WORDS at most."""
+        until = time.monotonic() + LAST_WORDS
+        for pump in self._pumps:
+            await asyncio.to_thread(pump.join, max(0.0, until - time.monotonic()))
+
     async def end(self, patience: float = 0.0) -> list[int]:
         """
         End the engine for good: SIGTERM, `patience` seconds, SIGKILL for every descendant; its last words are out then.
@@ -106,8 +108,7 @@ class Engine:
         if self.pid not in left:
             await self._process.wait()
         await asyncio.to_thread(processes.reap)
-        for pump in self._pumps:
-            await asyncio.to_thread(pump.join, LAST_WORDS)
+        await self.last_words()
         processes.remove(self._shared)
         shutil.rmtree(self._folder, ignore_errors=True)
         return left

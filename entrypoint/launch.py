@@ -24,6 +24,19 @@ def vllm_program(environ: Mapping[str, str]) -> str:
     return str(beside) if beside.exists() else "vllm"
 
 
+def found(name: str, environ: Mapping[str, str]) -> str:
+    """Return the program that a command's first word means; raise NotFound (127) when there is none."""
+    program = shutil.which(name, path=environ.get("PATH", os.defpath))
+    if program is None and not Path(name).exists():
+        raise NotFound(f"{name}: not found, neither as a path nor on PATH; install it, or correct the name.")
+    return program or name
+
+
+def not_executable(name: str, error: OSError) -> NotExecutable:
+    """Return what to raise when a program that is there cannot be started."""
+    return NotExecutable(f"{name}: cannot be executed ({error.strerror}); check its mode and format.")
+
+
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     Run a command to its end and return its status; 128 + N when signal N ended it.
@@ -31,9 +44,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     The child leads a process group of its own, so that a Ctrl-C in a terminal reaches it once, through us.
     Raise NotFound (127) or NotExecutable (126) when it cannot be started.
     """
-    program = shutil.which(argv[0], path=environ.get("PATH", os.defpath))
-    if program is None and not Path(argv[0]).exists():
-        raise NotFound(f"{argv[0]}: not found, neither as a path nor on PATH; install it, or correct the name.")
+    program = found(argv[0], environ)
     arrived: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -44,12 +55,12 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     child: subprocess.Popen[bytes] | None = None
     before = {number: signal.signal(number, note) for number in FORWARDED}
     try:
-        child = subprocess.Popen(list(argv), executable=program or argv[0], env=dict(environ), process_group=0)
+        child = subprocess.Popen(list(argv), executable=program, env=dict(environ), process_group=0)
         for number in arrived:  # what came between the handlers and the child
             child.send_signal(number)
         status = child.wait()
     except OSError as error:
-        raise NotExecutable(f"{argv[0]}: cannot be executed ({error.strerror}); check its mode and format.") from None
+        raise not_executable(argv[0], error) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -46,6 +46,10 @@ class Plan:
     """How a flag is written when not as `--flag VALUE` (JSON for lists and tables): see `known.shapes`."""
     supervision: Mapping[str, Setting] = field(default_factory=dict)
 
+    def value(self, flag: str, otherwise: Value = None) -> Value:
+        """Return a flag's value, or `otherwise` where the plan does not set it."""
+        return self.flags[flag].value if flag in self.flags else otherwise
+
     def argv(self, *, secrets: bool = False) -> list[str]:
         """Return the command as a list of arguments; secret values only when asked for."""
         values = {name: shown(name, s.value, secrets=secrets) for name, s in self.flags.items() if s.value is not None}

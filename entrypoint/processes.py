@@ -38,9 +38,9 @@ def trim() -> None:
 def descendants(pid: int) -> list[int]:
     """Return the ids of all living processes below `pid`, parents first; zombies are left out."""
     children: dict[int, list[int]] = {}
-    for entry in PROC.iterdir():
-        if entry.name.isdigit() and (found := _state_and_parent(int(entry.name))) and found[0] != "Z":
-            children.setdefault(found[1], []).append(int(entry.name))
+    for one in everyone():
+        if (found := _state_and_parent(one)) and found[0] != "Z":
+            children.setdefault(found[1], []).append(one)
     below, todo = [], [pid]
     while todo:
         todo += (found_below := children.get(todo.pop(0), []))
@@ -65,14 +65,20 @@ def shared_files(pids: Iterable[int]) -> set[Path]:
     return {path for path in found if not path.name.endswith(" (deleted)")}
 
 
-def listen(pids: Iterable[int], port: int) -> bool:
-    """Tell whether one of these processes listens on a TCP port."""
-    inodes = set()
+def listening(pids: Iterable[int], port: int) -> int | None:
+    """Return the first of these processes that listens on a TCP port."""
+    sockets = set()
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             rows = [line.split() for line in (PROC / "self" / "net" / table).read_text().splitlines()[1:]]
-            inodes |= {row[9] for row in rows if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port}
-    return any(f"socket:[{inode}]" in _open_files(pid) for pid in pids for inode in inodes)
+            inodes = (row[9] for row in rows if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port)
+            sockets |= {f"socket:[{inode}]" for inode in inodes}
+    return next((pid for pid in pids if sockets & _open_files(pid)), None) if sockets else None
+
+
+def everyone() -> list[int]:
+    """Return the ids of all processes that can be seen."""
+    return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
 
 
 def _open_files(pid: int) -> set[str]:

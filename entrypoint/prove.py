@@ -43,7 +43,7 @@ async def corruption(replica: Replica) -> Ending | None:
     """Run the corruption canary and fill in its proof; return why the replica is refused, or None."""
     health, gates = replica.health, replica.care.gate
     health.detail = "corruption canary"
-    company = min(gates.concurrency, int(served.value(replica.plan, "max-num-seqs", gates.concurrency)))
+    company = min(gates.concurrency, int(replica.plan.value("max-num-seqs", gates.concurrency)))
     found = await canary.run(replica.client, company, gates.tokens, gates.signs, gates.agreement_floor)
     if found.problem:
         await _alive(replica)

@@ -5,31 +5,26 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Setting, Value
-
-
-def value(plan: Plan, name: str, otherwise: Value = None) -> Value:
-    """Return a flag's value, or `otherwise` where the plan does not set it."""
-    return plan.flags[name].value if name in plan.flags else otherwise
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Setting
 
 
 def url(plan: Plan) -> str:
     """Return where the server is asked from this host, without a trailing slash."""
-    scheme = "https" if value(plan, "ssl-certfile") else "http"
-    host = str(value(plan, "host") or "127.0.0.1")
+    scheme = "https" if plan.value("ssl-certfile") else "http"
+    host = str(plan.value("host") or "127.0.0.1")
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{value(plan, 'port', 8000)}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{plan.value('port', 8000)}"
 
 
 def key(plan: Plan) -> str:
     """Return the bearer key; empty when none is set."""
-    return plan.environment(secrets=True).get("VLLM_API_KEY") or (value(plan, "api-key") or [""])[0]
+    return plan.environment(secrets=True).get("VLLM_API_KEY") or (plan.value("api-key") or [""])[0]
 
 
 def draft_tokens(plan: Plan) -> int:
     """Return the draft tokens a step; 0 without speculation."""
     speculates = any(name.startswith("speculative-config.") for name in plan.flags)
-    return int(value(plan, DRAFT_TOKENS, 1)) if speculates else 0
+    return int(plan.value(DRAFT_TOKENS, 1)) if speculates else 0
 
 
 def without_draft(plan: Plan, reason: str) -> Plan:
@@ -41,5 +36,5 @@ def without_draft(plan: Plan, reason: str) -> Plan:
 
 def weights_bytes(plan: Plan) -> int:
     """Return the size of the weights where the model is a folder; 0 where it is not."""
-    folder = Path(str(value(plan, "model", "")))
+    folder = Path(str(plan.value("model", "")))
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0

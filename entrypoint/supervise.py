@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from dsv4_serve.entrypoint.background import in_background
 from dsv4_serve.entrypoint.boot import boot
 from dsv4_serve.entrypoint.caches import Cache
 from dsv4_serve.entrypoint.causes import Ending
-from dsv4_serve.entrypoint.doctor.report import Found
+from dsv4_serve.entrypoint.doctor.report import Report
 from dsv4_serve.entrypoint.engine import Engine
 from dsv4_serve.entrypoint.errors import ConfigError, UserError
 from dsv4_serve.entrypoint.plan import MASK, Plan
@@ -38,7 +38,6 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 STARTING = PHASES[PHASES.index("starting") : PHASES.index("proving")]
 GOING = 15.0  # seconds for an engine that failed a test request to end by itself, with its own words
 TERM = 5.0  # seconds that an engine gets to release its GPUs before SIGKILL
-LAST_WORDS = 1.0  # seconds for the log of an engine that has ended to arrive
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Surroundings:
     termination_log: Path
     prepare: Callable[[], Plan]
     """Resolve the plan; UserError when that is impossible."""
-    check: Callable[[Plan], Sequence[Found]]
+    check: Callable[[Plan], Report]
     """Look at host and checkpoint before the start; every problem, and whether it is fatal."""
     describe: Callable[[Plan], Mapping[str, object]]
     """What `/plan` answers."""
@@ -140,19 +139,17 @@ class _Supervisor:
             processes.end_all(os.getpid())  # the ranks of an all-reduce
             return Ending(causes.DRAINED, "asked to stop before the engine was started")
         try:
-            found = await looking
+            report = await looking
         except UserError as error:
             return Ending(causes.by_status(error.exit_status), str(error))
         processes.trim()
-        fatal = [one for one in found if one.problem.fatal]
-        for one in found:
+        for one in report.found:
             if not one.problem.fatal:
                 self.around.say(f"note: {one.sentence()}")
-        if not fatal:
+        if not report.fatal:
             return None
-        cause = causes.HOST if all(one.of_host for one in fatal) else causes.CONFIG
-        said = "\n".join(f"  {one.sentence()} (--skip {one.name} overrides)" for one in fatal)
-        return Ending(cause, f"seen before the start:\n{said}")
+        said = "\n".join(f"  {one.sentence()} (--skip {one.name} overrides)" for one in report.fatal)
+        return Ending(causes.by_status(report.exit_status), f"seen before the start:\n{said}")
 
     async def _refused(self, error: UserError) -> Ending:
         """Say at once what is wrong; where the same is wrong again and again, come back later each time."""
@@ -217,7 +214,7 @@ class _Supervisor:
             if not gone.done() and (ending := work.result()) is not None:
                 return await self._explained(memory.explain(ending), engine)
             status = await gone  # the work ends without a word when the engine is going
-            await asyncio.sleep(LAST_WORDS)
+            await engine.last_words()
             return memory.classify(status, phase=health.phase, was_ready=health.ready_after is not None)
         finally:
             for task in (work, gone, stop):
@@ -296,7 +293,7 @@ class _Supervisor:
         if self.patient:
             await _either(self.hurry.wait(), gone, asyncio.sleep(supervise.drain_wait))
         engine.signal(signal.SIGTERM)
-        allowed = float(served.value(replica.plan, "shutdown-timeout", 0))
+        allowed = float(replica.plan.value("shutdown-timeout", 0))
         until = time.monotonic() + allowed + supervise.stop_grace
         running, drained_by = 0, time.monotonic() + allowed
         while not gone.done() and not self.hurry.is_set() and time.monotonic() < until:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.plan import Plan
 
 if TYPE_CHECKING:  # the host can be read where there is no pydantic
     from dsv4_serve.entrypoint.sheets import Hardware, Sheet
@@ -41,16 +41,16 @@ def asked(plan: Plan, hardware: Sheet[Hardware], architecture: str, environ: Map
     """Read a plan; `architecture` is the model sheet's, `environ` the variables that vLLM will start with."""
 
     def number(name: str) -> int:
-        value = plan.flags.get(name, Setting(1, "")).value
+        value = plan.value(name, 1)
         return value if isinstance(value, int) else 1
 
     interconnect = hardware.get("interconnect")
     group = number("tensor-parallel-size") * number("pipeline-parallel-size")
     local = "data-parallel-size-local" if "data-parallel-size-local" in plan.flags else "data-parallel-size"
     on_cpu = interconnect == "none"
-    utilization = plan.flags.get("gpu-memory-utilization", Setting(0.92, "")).value  # vLLM 0.32.0's default
-    host = str(plan.flags.get("host", Setting("0.0.0.0", "")).value)  # noqa: S104  vLLM's own default: every address
-    port = plan.flags.get("port", Setting(8000, "")).value
+    utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default
+    host = str(plan.value("host", "0.0.0.0"))  # noqa: S104  vLLM's own default: every address
+    port = plan.value("port", 8000)
     health = environ.get("DSV4_HEALTH_PORT", "")
     return Asked(
         gpus=0 if on_cpu else group * number(local),
@@ -59,8 +59,8 @@ def asked(plan: Plan, hardware: Sheet[Hardware], architecture: str, environ: Map
         hardware=hardware.name,
         capability=hardware.get("compute_capability"),
         interconnect=interconnect,
-        custom_all_reduce=not getattr(plan.flags.get("disable-custom-all-reduce"), "value", False),
-        load_format=str(plan.flags.get("load-format", Setting("auto", "")).value),
+        custom_all_reduce=not plan.value("disable-custom-all-reduce", otherwise=False),
+        load_format=str(plan.value("load-format", "auto")),
         ports=(
             (host, port, "--port (PORT)"),
             ("0.0.0.0", int(health) if health.isdigit() else HEALTH_PORT, "DSV4_HEALTH_PORT"),  # noqa: S104

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_LISTEN = "0A"  # a socket's state in /proc/net/tcp (Linux, include/net/tcp_states.h)
+from dsv4_serve.entrypoint import processes
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,8 @@ def look(host: str, number: int, setting: str) -> Port:
 
 def _holder(number: int) -> str:
     """Name the listening process, `pid 42 (python3)`; empty when it is another user's or another container's."""
-    inodes = {f"socket:[{inode}]" for inode in _listening(number)}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(str(handle.readlink()) in inodes for handle in (process / "fd").iterdir()):
-                return f"pid {process.name} ({(process / 'comm').read_text().strip()})"
-        except OSError:
-            continue
-    return ""
-
-
-def _listening(number: int) -> Iterator[str]:
-    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
-        for line in table.read_text().splitlines()[1:] if table.exists() else ():
-            words = line.split()
-            if words[3] == _LISTEN and int(words[1].rpartition(":")[2], 16) == number:
-                yield words[9]
+    pid = processes.listening(processes.everyone(), number)
+    try:
+        return f"pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})" if pid else ""
+    except OSError:
+        return ""

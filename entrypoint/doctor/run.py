@@ -176,7 +176,7 @@ def _checkpoint(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | No
         return None, f"{named} is not in the Hub's cache, and vLLM fetches it"
     from dsv4_serve.entrypoint.doctor.hub import Place, cached
 
-    folder = cached(named, Place(cache=_download_folder(plan), revision=_text(plan, "revision")))
+    folder = cached(named, Place(cache=_download_folder(plan), revision=plan.value("revision") or None))
     if folder is None:
         return None, f"{named} is not in the Hub's cache, and vLLM fetches it"
     seen = _read(folder)
@@ -203,10 +203,5 @@ def _in_cache(repository: str, plan: Plan, environ: Mapping[str, str]) -> bool:
 
 
 def _download_folder(plan: Plan) -> Path | None:
-    named = _text(plan, "download-dir")
+    named = plan.value("download-dir")
     return Path(named) if named else None
-
-
-def _text(plan: Plan, flag: str) -> str | None:
-    setting = plan.flags.get(flag)
-    return str(setting.value) if setting and setting.value else None

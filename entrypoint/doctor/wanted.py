@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Value
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan
 from dsv4_serve.entrypoint.sheets import Model, Sheet
 
 
@@ -33,20 +33,16 @@ class Wanted:
 
 def wanted(plan: Plan, model: Sheet[Model], patches: frozenset[str] | None = None) -> Wanted:
     """Return what this plan, made with this model's sheet, asks of a checkpoint."""
-    tokens = _value(plan, DRAFT_TOKENS, 0)
+    tokens = plan.value(DRAFT_TOKENS, 0)
     return Wanted(
         model=model.name,
         architecture=model.get("architecture"),
         scheme=model.get("scheme"),
         draft_head=model.get("draft_head"),
         hardware=str(plan.choices["hardware"].value) if "hardware" in plan.choices else "",
-        tensor_parallel_size=_value(plan, "tensor-parallel-size", 1),
-        expert_parallel=_value(plan, "enable-expert-parallel", False),
-        method=_value(plan, "speculative-config.method", "mtp") if tokens else "",
+        tensor_parallel_size=plan.value("tensor-parallel-size", 1),
+        expert_parallel=plan.value("enable-expert-parallel", False),
+        method=plan.value("speculative-config.method", "mtp") if tokens else "",
         draft_tokens=tokens,
         patches=patches,
     )
-
-
-def _value(plan: Plan, flag: str, otherwise: Value) -> Value:
-    return plan.flags[flag].value if flag in plan.flags else otherwise

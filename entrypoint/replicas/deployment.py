@@ -64,13 +64,12 @@ def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dic
 def stop_seconds(plan: Plan) -> int:
     """Return how long a replica of this plan may take to stop; SIGKILL before that would cut requests off."""
     care = supervision.read(plan.supervision).supervise
-    draining = plan.flags.get("shutdown-timeout", Setting(0, "")).value
-    return round(care.drain_wait + float(draining) + care.stop_grace) + LAST
+    return round(care.drain_wait + float(plan.value("shutdown-timeout", 0)) + care.stop_grace) + LAST
 
 
 def requests(plan: Plan) -> int:
     """Return how many sequences a replica of this plan takes into one step; 0 when the plan leaves it to vLLM."""
-    return int(plan.flags.get("max-num-seqs", Setting(0, "")).value or 0)
+    return int(plan.value("max-num-seqs") or 0)
 
 
 def folder(path: str, option: str) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dsv4_serve.entrypoint import environment
 from dsv4_serve.entrypoint.doctor.topology import Topology
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.plan import Plan
 from dsv4_serve.entrypoint.replicas import deployment as make
 from dsv4_serve.entrypoint.replicas import placement
 from dsv4_serve.entrypoint.request import Request
@@ -127,10 +128,7 @@ def deployment(
 
 
 def _gpus_of_one(plan: Plan) -> int:
-    size = 1
-    for name in SIZES:
-        size *= int(plan.flags.get(name, Setting(1, "")).value)
-    return size
+    return math.prod(int(plan.value(name, 1)) for name in SIZES)
 
 
 def _weights(model: str) -> Path | None:

@@ -122,7 +122,7 @@ def test_who_listens_on_a_port_is_known() -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
     ):
         port = server.getsockname()[1]
-        assert processes.listen([os.getpid()], port)
-        assert processes.listen([os.getpid()], six.getsockname()[1])
-        assert not processes.listen([os.getppid()], port)
-    assert not processes.listen([os.getpid()], port)
+        assert processes.listening([os.getpid()], port)
+        assert processes.listening([os.getpid()], six.getsockname()[1])
+        assert not processes.listening([os.getppid()], port)
+    assert not processes.listening([os.getpid()], port)

@@ -305,8 +305,8 @@ def test_a_held_port_is_found_with_the_process_that_holds_it() -> None:
 
 def test_a_connection_from_a_port_does_not_hold_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
-        assert list(ports._listening(server.getsockname()[1]))
-        assert not list(ports._listening(client.getsockname()[1]))
+        assert ports._holder(server.getsockname()[1]).startswith(f"pid {os.getpid()} (")
+        assert not ports._holder(client.getsockname()[1])
 
 
 def test_an_address_of_another_host_is_no_address_to_listen_on() -> None:
