@@ -17,7 +17,7 @@ from dsv4_serve.entrypoint.plan import Plan
 
 if TYPE_CHECKING:
     from dsv4_serve.entrypoint.choose import Chosen
-    from dsv4_serve.entrypoint.doctor.report import Found
+    from dsv4_serve.entrypoint.doctor.report import Report
     from dsv4_serve.entrypoint.doctor.run import Around
 
 
@@ -108,10 +108,10 @@ def _serve(options: argparse.Namespace, words: list[str]) -> int:
     def kernels(plan: Plan) -> Path:
         return caches.folder_of(plan, caches.build(about.versions(), about.patches()), os.environ)
 
-    def check(plan: Plan) -> Sequence[Found]:
+    def check(plan: Plan) -> Report:
         from dsv4_serve.entrypoint.doctor import run
 
-        return run.before_start(chosen[0], plan, _around(options, serving=True)).found
+        return run.before_start(chosen[0], plan, _around(options, serving=True))
 
     return supervise.run(
         supervise.Surroundings(
