@@ -54,6 +54,7 @@ lock: $(VENV)/installed ## pin the newest versions that resolve
 	$(COMPILE) requirements/gpu.in requirements/cuda.in -c requirements/dsv4.txt -o requirements/gpu.txt
 	$(COMPILE) requirements/cuda.in -c requirements/gpu.txt -o requirements/cuda.txt
 	$(COMPILE) requirements/sbom.in -o requirements/sbom.txt
+	$(COMPILE) requirements/eval.in -o requirements/eval.txt
 	$(COMPILE) requirements/cpu.in -c requirements/dsv4.txt --excludes requirements/excluded.txt -o requirements/cpu.txt
 	$(COMPILE) requirements/dev.in -c requirements/cpu.txt --excludes requirements/excluded.txt -o requirements/dev.txt
 

@@ -53,12 +53,14 @@ def _dispatch(words: list[str]) -> int:
         from dsv4_serve.patcher.cli import main as patch
 
         return patch(words[1:])
+    if words[:2] == ["bench", "compare"]:
+        words[:2] = ["bench compare"]
     if words[0] not in line.COMMANDS:
         return _run_other(words)
     cut = words.index("--") if "--" in words else len(words)
     options, flags = line.parser().parse_known_args(words[:cut])
     flags += words[cut + 1 :]
-    if words[0] in ("profiles", "weights", "down", "status", "logs", "bundle") and flags:
+    if flags and words[0] not in line.TAKE_FLAGS:
         raise UsageError(f"`dsv4 {words[0]}` takes no {flags[0]!r}; see `dsv4 {words[0]} --help`.")
     return _COMMANDS[words[0]](options, flags)
 
@@ -244,6 +246,78 @@ def _bundle(options: argparse.Namespace, _words: list[str]) -> int:
     return 0
 
 
+def _manifests(options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint.kubernetes import options as kubernetes
+    from dsv4_serve.entrypoint.kubernetes import write
+
+    asked = kubernetes.overlay(options, line.request(options, []))
+    for note in asked.notes:
+        _say(f"before it is applied: {note}")
+    if options.out is None:
+        print(write.stream(asked), end="")
+        return 0
+    write.folder(asked, Path(options.out))
+    _say(f"{options.out} is written: `kubectl apply -k {options.out}`")
+    return 0
+
+
+def _smoke(options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint.smoke import command
+
+    found = command.smoke(options, os.environ, _say)
+    _answer(options, found.to_json, found.text)
+    _say(f"receipt {command.keep(found, options, os.environ)}")
+    return 0 if found.ok else 1
+
+
+def _eval(options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint import endpoint, environment
+    from dsv4_serve.entrypoint.quality import evaluate, served, text
+    from dsv4_serve.entrypoint.quality import options as quality
+    from dsv4_serve.entrypoint.sheets import Library
+
+    asked = quality.asked(options, os.environ)
+    place = endpoint.from_options(options, os.environ)
+    found = served.look(place, Library(environment.folders()), options.model)
+    try:
+        receipt = evaluate.evaluate(place, found, asked, _say)
+    except KeyboardInterrupt:
+        _say("stopped; what was answered is kept, and --resume goes on")
+        return 128 + 2  # as a shell reports SIGINT
+    if not receipt:
+        return 0
+    _answer(options, lambda: receipt, lambda: text.text(receipt))
+    return 1 if evaluate.verdict(receipt) == "worse" else 0
+
+
+def _report(options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint.quality import page
+
+    print(page.write(options.folder, options.out))
+    return 0
+
+
+def _bench(options: argparse.Namespace, words: list[str]) -> int:
+    from dsv4_serve.entrypoint.bench import command, measure
+
+    receipt = command.bench(options, words, os.environ, _resolved, _say)
+    return _answer(options, lambda: receipt, lambda: measure.text(receipt))
+
+
+def _bench_compare(options: argparse.Namespace, _words: list[str]) -> int:
+    from dsv4_serve.entrypoint.bench import compare
+
+    found = compare.compare(*map(Path, options.receipts))
+    return _answer(options, lambda: found, lambda: compare.text(found))
+
+
+def _warm(options: argparse.Namespace, words: list[str]) -> int:
+    from dsv4_serve.entrypoint.bench import warm
+
+    found = warm.warm(options, words, os.environ, _resolved, _say)
+    return _answer(options, lambda: found, lambda: warm.text(found))
+
+
 _COMMANDS = {
     "serve": _serve,
     "explain": _explain,
@@ -256,6 +330,13 @@ _COMMANDS = {
     "status": _status,
     "logs": _logs,
     "bundle": _bundle,
+    "manifests": _manifests,
+    "bench": _bench,
+    "bench compare": _bench_compare,
+    "warm": _warm,
+    "smoke": _smoke,
+    "eval": _eval,
+    "report": _report,
 }
 
 

@@ -13,7 +13,12 @@ from dsv4_serve.entrypoint.request import Request
 COMMANDS = (
     *("serve", "explain", "doctor", "fit", "profiles", "weights", "patch", "probe"),
     *("up", "down", "status", "logs", "bundle"),
+    "manifests",
+    *("bench", "bench compare", "warm"),
+    *("smoke", "eval", "report"),
 )
+TAKE_FLAGS = ("serve", "explain", "doctor", "fit", "up", "bench", "warm")
+"""Commands that take vLLM's own flags."""
 _TP = "tensor-parallel-size"
 
 
@@ -50,7 +55,11 @@ def request(options: argparse.Namespace, words: list[str]) -> Request:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every command but `patch` and `probe`, which have their own."""
+    from dsv4_serve.entrypoint.bench import asked as benches
+    from dsv4_serve.entrypoint.kubernetes import options as kubernetes
+    from dsv4_serve.entrypoint.quality import options as quality
     from dsv4_serve.entrypoint.replicas import options as replicas
+    from dsv4_serve.entrypoint.smoke import options as smoke
 
     top = _Parser(
         prog="dsv4",
@@ -74,7 +83,12 @@ def parser() -> argparse.ArgumentParser:
             action=argparse.BooleanOptionalAction,
             help="try an all-reduce between the GPUs, 20 s at most (serve tries it where they have no NVLink)",
         )
-    for one in (serve, explain, doctor, fit):
+    bench, compare = command("bench", benches.BENCH), command("bench compare", benches.COMPARE)
+    warm = command("warm", benches.WARM)
+    benches.add_options(bench)
+    benches.add_compare(compare)
+    benches.add_warm(warm)
+    for one in (serve, explain, doctor, fit, bench, warm):
         _add_choices(one)
     listing = command("profiles", "the profiles, and what was measured")
     weights = command("weights", "weights from the Hub: what is here, fetching with resume, verifying")
@@ -86,9 +100,15 @@ def parser() -> argparse.ArgumentParser:
     replicas.add_status(command("status", replicas.STATUS))
     replicas.add_logs(command("logs", replicas.LOGS))
     replicas.add_bundle(command("bundle", replicas.BUNDLE))
+    manifests = command("manifests", kubernetes.MANIFESTS)
+    _add_choices(manifests)
+    kubernetes.add_manifests(manifests)
+    smoke.add(command("smoke", smoke.ABOUT))
+    quality.add_eval(command("eval", quality.EVAL))
+    quality.add_report(command("report", quality.REPORT))
     commands.add_parser("patch", help="the patch series: status, apply, verify", add_help=False)
     commands.add_parser("probe", help="ask a running replica: startup, live or ready", add_help=False)
-    for one in (explain, doctor, fit, listing, weights):
+    for one in (explain, doctor, fit, listing, weights, bench, compare, warm):
         one.add_argument("--format", choices=("text", "json"), default="text")
     return top
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -48,6 +50,26 @@ async def stream(client: httpx.AsyncClient, tokens: int, session: str = "") -> O
     except httpx.HTTPError as problem:
         error = f"{type(problem).__name__} {problem}"
     return Outcome(began, time.monotonic(), replica, error or ("" if done else "not whole"))
+
+
+def slow(port: int, tokens: int, pause: float = 0.7) -> bytes:
+    """Ask for a stream with a body that comes in pieces of 100 bytes, read the answer 64 bytes at a time; return it all."""
+    prompt = "Once upon a time " * 24
+    body = json.dumps({"prompt": prompt, "max_tokens": tokens, "stream": True, "user": "slow"}).encode()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(head.encode())
+        for start in range(0, len(body), 100):
+            connection.sendall(body[start : start + 100])
+            time.sleep(pause)
+        answer = b""
+        while part := connection.recv(64):
+            answer += part
+            time.sleep(0.005)
+    return answer
 
 
 def client(url: str) -> httpx.AsyncClient:

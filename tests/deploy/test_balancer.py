@@ -143,19 +143,7 @@ def test_a_prompt_of_10_mb_arrives_whole(pair: Pair, session: dict[str, str]) ->
 
 
 def test_a_slow_client_is_served(pair: Pair) -> None:
-    body = json.dumps({"prompt": "x" * 400, "max_tokens": 20, "stream": True, "user": "slow"}).encode()
-    head = (
-        f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
-    )
-    with socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=20) as connection:
-        connection.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode())
-        for start in range(0, len(body), 100):
-            connection.sendall(body[start : start + 100])
-            time.sleep(0.7)
-        answer = b""
-        while part := connection.recv(64):
-            answer += part
-            time.sleep(0.005)
+    answer = load.slow(pair.balancer.port, tokens=20)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"[DONE]" in answer
 

@@ -51,6 +51,7 @@ def ending(lines: list[str], status: int = 1, phase: str = "loading weights", wa
         ("cpu-truncated-shard", 1, "shard-broken", 87, "safetensors._safetensors_rust.SafetensorError: Error"),
         ("cpu-max-model-len", 1, "wrong-value", 78, "pydantic_core._pydantic_core.ValidationError: 1 validation"),
         ("cpu-disk-full", 1, "disk-full", 69, "OSError: [Errno 28] No space left on device"),
+        ("cpu-shm-read-only", 1, "shared-memory-not-writable", 69, "OSError: [Errno 30] Read-only file system: '/psm_"),
         ("cpu-small-kv", 1, "kv-cache-too-small", 78, "ValueError: To serve at least one request with the model"),
         ("cpu-free-memory", 1, "memory-in-use", 80, "ValueError: Available memory on node 0"),
         ("cpu-unrecognized", 2, "wrong-argument", 78, "vllm: error: unrecognized arguments: --no-such-flag"),
@@ -130,6 +131,7 @@ EXAMPLES = {
     "cuda-out-of-memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.00 GiB. GPU 0 has a total",
     "memory-of-the-host": "OSError: [Errno 12] Cannot allocate memory",
     "port-held": "OSError: [Errno 98] Address already in use",
+    "shared-memory-not-writable": "OSError: [Errno 30] Read-only file system: '/psm_c2066d30'",
     "shared-memory-full": "OSError: [Errno 28] No space left on device: '/psm_1b6c8a9e'",
     "disk-full": "OSError: [Errno 28] No space left on device: '/var/cache/vllm/torch_compile_cache/x'",
     "not-permitted": "PermissionError: [Errno 13] Permission denied: '/var/cache/vllm'",
@@ -163,6 +165,30 @@ def test_a_known_failure_is_recognized_by_its_words(name: str) -> None:
     found = failures.find(EXAMPLES[name])
     assert found
     assert found.name == name
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        ("PermissionError: [Errno 13] Permission denied: '/psm_c2066d30'", "shared-memory-not-writable"),
+        (
+            "ncclSystemError: /dev/shm/nccl-x1Yz (size 33030528), error: Read-only file system (30)",
+            "shared-memory-not-writable",
+        ),
+        (
+            "ncclSystemError: /dev/shm/nccl-x1Yz (size 33030528), error: No space left on device (28)",
+            "shared-memory-full",
+        ),
+        ("OSError: [Errno 30] Read-only file system: '/var/cache/vllm'", "not-permitted"),
+    ],
+)
+def test_shared_memory_that_cannot_be_written_is_told_from_a_full_one_and_from_other_folders(
+    error: str, name: str
+) -> None:
+    found = failures.find(error)
+    assert found
+    assert found.name == name
+    assert ("/dev/shm" in found.remedy) == name.startswith("shared-memory")
 
 
 def test_every_known_failure_is_complete() -> None:

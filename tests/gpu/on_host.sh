@@ -5,6 +5,7 @@
 #   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from .gpu-cache/
 #   on_host.sh faults TP JOB...    tests/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
 #   on_host.sh caches TP           tests/gpu/run_caches.py; caches.json and logs go to $OUT
+#   on_host.sh speed FILE@GPUS...  tests/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
 #   on_host.sh run TP JOB...       tests/gpu/run_layouts.py; receipts, logs and kernels go to $OUT
 #
 # DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
@@ -103,6 +104,32 @@ caches)
     fi
     exit $status
     ;;
+speed)
+    shift
+    package
+    engine
+    out=$base/speed
+    rm -rf "$out"
+    mkdir -p "$out"
+    export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes it along
+    unset VLLM_CACHE_ROOT
+    running=()
+    for one in "$@"; do
+        name=$(basename "${one%@*}" .toml)
+        python3 "$root/tests/gpu/speed.py" --variants "${one%@*}" --gpus "${one#*@}" --out "$out/$name" \
+            --deadline "${DEADLINE:-500}" > "$out/$name.txt" 2>&1 &
+        running+=($!)
+    done
+    status=0
+    for one in "${running[@]}"; do wait "$one" || status=$?; done
+    if [ -n "${OUT:-}" ]; then
+        (cd "$out" && cp -r --parents ./*.txt ./*/*.json "$OUT/") || true
+        (cd "$out" && for log in */*/log; do tail -c 100000 "$log" > "$log.tail"; done; tar -cJf "$OUT/speed-logs.tar.xz" */*/log.tail) || true
+        save_kernels
+    fi
+    for text in "$out"/*.txt; do echo "== $text"; tail -n 60 "$text" | cut -c1-700; done
+    exit $status
+    ;;
 run)
     shift
     package
@@ -129,7 +156,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,13p" "$0"
+    sed -n "2,14p" "$0"
     exit 64
     ;;
 esac

@@ -1,0 +1,94 @@
+"""The body of `dsv4 bench`: of a replica that runs, or of one of our own without weights."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.entrypoint import caches, endpoint, receipts, served
+from dsv4_serve.entrypoint.bench import asked, load, measure, plot, started
+from dsv4_serve.entrypoint.bench.load import Tokenizer
+from dsv4_serve.entrypoint.bench.measure import Bench
+from dsv4_serve.entrypoint.choose import Chosen
+from dsv4_serve.entrypoint.errors import HostError, UsageError
+from dsv4_serve.entrypoint.plan import Plan
+
+Say = Callable[[str], None]
+Resolve = Callable[[argparse.Namespace, list[str]], tuple[Chosen, Plan]]
+_CHOICES = ("profile", "model", "hardware", "tp", "nccl")
+
+
+def bench(
+    options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
+) -> dict[str, Any]:
+    """Measure as the options say, and return the receipt as it was written; raise UserError."""
+    wanted, environ = asked.load(options), load.program_in(environ)
+    tokenizer = Tokenizer(options.tokenizer) if options.tokenizer else None
+    with started.stops_raise():
+        if options.without_weights:
+            with without_weights(options, words, environ, resolve, say) as replica:
+                target = Bench(replica.endpoint, wanted, environ, say, tokenizer)
+                path = measure.receipt(target, Path(options.out))
+        else:
+            _refuse_choices(options, words)
+            where = endpoint.from_options(options, environ)
+            path = measure.receipt(Bench(where, wanted, environ, say, tokenizer), Path(options.out))
+    receipt = receipts.read_one(path)
+    if options.plot:
+        _draw(Path(options.plot), receipt)
+    return receipt
+
+
+@contextlib.contextmanager
+def without_weights(
+    options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
+) -> Iterator[started.Started]:
+    """Serve the chosen plan in its real size without weights, and yield the replica."""
+    serve, weights = plan_without_weights(options, words, environ, resolve)
+    say(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
+    with started.replica(serve, environ, started.scratch(), say, options.start_timeout) as replica:
+        yield replica
+
+
+def plan_without_weights(
+    options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve
+) -> tuple[list[str], str]:
+    """Write the folder that takes the place of the weights; return the words of `dsv4 serve`, and what they are."""
+    from dsv4_serve.entrypoint.bench import without_weights as dummy
+
+    chosen, plan = resolve(options, words)
+    model = chosen.model
+    layout = dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
+    folder = caches.root(environ) / "without-weights" / model.name
+    rates = dummy.acceptance_rates(options.acceptance, served.draft_tokens(plan))
+    try:
+        dummy.write(folder, str(model.get("architecture")), layout)
+    except OSError as error:
+        raise HostError(f"{folder}: cannot be written ({error.strerror}); set DSV4_CACHE.") from None
+    ours = argparse.Namespace(**{**vars(options), "model": f"{model.name}={folder}"})
+    return [*serve_words(ours, words), *dummy.flags(rates)], measure.described(rates)
+
+
+def serve_words(options: argparse.Namespace, words: Sequence[str]) -> list[str]:
+    """Return the words of `dsv4 serve` that make the same plan as these options and vLLM's flags."""
+    given = [(name, getattr(options, name)) for name in _CHOICES]
+    chosen = [word for name, value in given if value is not None for word in (f"--{name}", str(value))]
+    return [*chosen, *(word for name in options.skip for word in ("--skip", name)), *words]
+
+
+def _refuse_choices(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Raise UsageError for what changes a plan: a replica that runs has one already."""
+    if given := serve_words(options, words):
+        raise UsageError(
+            f"`dsv4 bench` measures a replica that runs and takes no {given[0]}; start it so, or add --without-weights."
+        )
+
+
+def _draw(path: Path, receipt: dict[str, Any]) -> None:
+    try:
+        path.write_text(plot.svg([receipt]), encoding="utf-8")
+    except OSError as error:
+        raise HostError(f"{path}: cannot be written ({error.strerror}); name another file with --plot.") from None

@@ -1,0 +1,83 @@
+"""Two receipts of `dsv4 bench` side by side: the second as a multiple of the first, and what differs around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.entrypoint import receipts
+from dsv4_serve.entrypoint.bench.measure import aligned, flags_of
+from dsv4_serve.entrypoint.errors import ConfigError
+
+_HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
+_FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
+Receipt = Mapping[str, Any]
+
+
+def compare(one: Path, other: Path) -> dict[str, Any]:
+    """
+    Return `{"rows", "differs"}` of two receipt files; raise UserError for a file that is none of `dsv4 bench`.
+
+    A row has `batch`, `input`, `output`, and for each figure `[first, second, second / first]`.
+    """
+    a, b = _read(one), _read(other)
+    rows = [_row(first, second) for first in a["rows"] for second in b["rows"] if _shape(first) == _shape(second)]
+    if not rows:
+        raise ConfigError(f"{one} and {other} have no batch size, input and output in common.")
+    return {"rows": rows, "differs": dict(differences(a, b))}
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """Return the comparison as a table, and one line for each thing that differs."""
+    lines = [_HEADINGS, *(tuple(_cells(row)) for row in found["rows"])]
+    differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in found["differs"].items()]
+    return "\n".join([aligned(lines), "", *(differs or ["nothing else differs"])])
+
+
+def differences(a: Receipt, b: Receipt) -> Iterator[tuple[str, list[str]]]:
+    """Yield what differs between two receipts' weights, machines, versions, patches, choices, flags and variables."""
+    first, second = _facts(a), _facts(b)
+    for name in [*first, *(name for name in second if name not in first)]:
+        if first.get(name) != second.get(name):
+            yield name, [first.get(name, "-"), second.get(name, "-")]
+
+
+def _facts(receipt: Receipt) -> dict[str, str]:
+    replica = receipt.get("replica") or {}
+    machine = replica.get("machine") or {}
+    gpus = [gpu["name"] for gpu in machine.get("gpus", ())]
+    facts = {
+        "weights": receipt.get("weights", ""),
+        "GPUs": " + ".join(f"{gpus.count(g)} x {g}" for g in dict.fromkeys(gpus)),
+    }
+    facts |= {name: machine.get(name, "") for name in ("driver", "cpu")}
+    facts |= {f"version of {name}": version for name, version in (replica.get("versions") or {}).items()}
+    facts |= {f"patch {one['name']}": one["sha256"][:12] for one in (replica.get("patches") or {}).get("patches", ())}
+    facts |= {name: str(value) for name, value in (replica.get("choices") or {}).items()}
+    facts |= flags_of(replica.get("argv") or ())
+    return facts | {name: str(value) for name, value in (replica.get("env") or {}).items()}
+
+
+def _read(path: Path) -> Receipt:
+    receipt = receipts.read_one(path)
+    if receipt["kind"] != "bench" or not receipt.get("rows"):
+        raise ConfigError(f"{path}: a receipt of `{receipt['kind']}` without rows of `dsv4 bench`.")
+    return receipt
+
+
+def _shape(row: Receipt) -> tuple[int, int, int]:
+    return row["batch"], row["input"], row["output"]
+
+
+def _row(first: Receipt, second: Receipt) -> dict[str, Any]:
+    figures = {name: [first[name], second[name], round(second[name] / first[name], 3)] for name in _FIGURES}
+    return {"batch": first["batch"], "input": first["input"], "output": first["output"], **figures}
+
+
+def _cells(row: Mapping[str, Any]) -> Iterator[str]:
+    yield from (str(row[name]) for name in ("batch", "input", "output"))
+    for name in _FIGURES:
+        first, second, ratio = row[name]
+        yield f"{first:.2f} -> {second:.2f}"
+        yield f"{ratio:.2f}"

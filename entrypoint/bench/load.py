@@ -1,0 +1,149 @@
+"""One measurement: `vllm bench serve` against a running replica, and the figures that it saved."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.entrypoint.bench.asked import Shape
+from dsv4_serve.entrypoint.endpoint import Endpoint
+from dsv4_serve.entrypoint.errors import NotFound, UserError
+from dsv4_serve.entrypoint.launch import vllm_program
+
+RESULT = "result.json"
+_CAUSE_LINES = 400  # of the output, from its end, in which the reason of a failure is looked for
+
+
+class Failed(UserError):
+    """`vllm bench serve` ended without figures."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of it. Times in ms; `acceptance` is accepted / drafted tokens, None where nothing was drafted."""
+
+    batch: int
+    input: int
+    output: int
+    requests: int
+    output_tokens_per_second: float
+    tpot_p50: float
+    tpot_p99: float
+    ttft_p50: float
+    ttft_p99: float
+    acceptance: float | None
+    drafted: int
+    accepted: int
+    seconds: float
+    """From the first request to the last token."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row by the names of its fields."""
+        return asdict(self)
+
+
+def run(shape: Shape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, environ: Mapping[str, str]) -> Row:
+    """
+    Ask `endpoint` for `model` as `shape` says and return what was measured.
+
+    The program is `environ["DSV4_VLLM"]`. Raise Failed with the cause that it names, NotFound where there is none.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        argv = command(shape, endpoint, model, tokenizer, scratch)
+        key = {"OPENAI_API_KEY": endpoint.key} if endpoint.key else {}
+        log = Path(scratch, "log")
+        with log.open("wb") as out:
+            try:
+                ended = subprocess.run(
+                    [environ["DSV4_VLLM"], *argv],
+                    env={**environ, **key},
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                )
+            except OSError as error:
+                raise NotFound(
+                    f"{environ['DSV4_VLLM']}: cannot be started ({error.strerror}); `dsv4 bench` measures with vLLM's"
+                    " own load generator, so install vLLM here too, or name it with DSV4_VLLM."
+                ) from None
+        said = log.read_text(encoding="utf-8", errors="replace")
+        saved = Path(scratch, RESULT)
+        if ended.returncode or not saved.exists():
+            raise Failed(f"`vllm bench serve` ended with status {ended.returncode}: {cause(said)}")
+        return row(shape, json.loads(saved.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """The tokenizer that random prompts are made with: a folder or a repository, and vLLM's mode for it."""
+
+    name: str
+    mode: str = "auto"
+
+
+def command(shape: Shape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, folder: str) -> list[str]:
+    """Return the arguments after `vllm`."""
+    settings = {
+        "backend": "openai",
+        "base-url": endpoint.url,
+        "model": model,
+        "tokenizer": tokenizer.name,
+        "tokenizer-mode": tokenizer.mode,
+        "dataset-name": "random",
+        "random-input-len": shape.input,
+        "random-output-len": shape.output,
+        "random-range-ratio": 0,
+        "num-prompts": shape.requests,
+        "num-warmups": shape.warm_up,
+        "max-concurrency": shape.batch,
+        "seed": shape.seed,
+        "temperature": 0,
+        "percentile-metrics": "ttft,tpot",
+        "metric-percentiles": "50,99",
+        "result-dir": folder,
+        "result-filename": RESULT,
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    return ["bench", "serve", *words, "--ignore-eos", "--save-result", "--disable-tqdm"]
+
+
+def row(shape: Shape, saved: Mapping[str, Any]) -> Row:
+    """Return the figures that are reported; raise Failed where a request failed, as the others say little then."""
+    failed = shape.requests - int(saved.get("completed", 0))
+    if failed:
+        raise Failed(f"{failed} of {shape.requests} requests failed at batch {shape.batch}; vLLM's log says why.")
+    drafted = int(saved.get("spec_decode_draft_tokens", 0))
+    accepted = int(saved.get("spec_decode_accepted_tokens", 0))
+    return Row(
+        batch=shape.batch,
+        input=shape.input,
+        output=shape.output,
+        requests=shape.requests,
+        output_tokens_per_second=round(saved["output_throughput"], 2),
+        tpot_p50=round(saved["p50_tpot_ms"], 3),
+        tpot_p99=round(saved["p99_tpot_ms"], 3),
+        ttft_p50=round(saved["p50_ttft_ms"], 1),
+        ttft_p99=round(saved["p99_ttft_ms"], 1),
+        acceptance=round(accepted / drafted, 4) if drafted else None,
+        drafted=drafted,
+        accepted=accepted,
+        seconds=round(saved["duration"], 2),
+    )
+
+
+def cause(said: str) -> str:
+    """Return the line of the output that names the reason: the last one of a traceback, else the last one."""
+    lines = [line.strip() for line in said.splitlines()[-_CAUSE_LINES:] if line.strip()]
+    named = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception", "error"))]
+    return (named or lines or ["it said nothing"])[-1][:400]
+
+
+def program_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with DSV4_VLLM set to the vLLM that `serve` would start."""
+    return {**environ, "DSV4_VLLM": vllm_program(environ)}

@@ -1,0 +1,77 @@
+"""`dsv4 warm`: start a plan once so that every kernel it needs is compiled into the cache, and stop it again."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.entrypoint import about, caches
+from dsv4_serve.entrypoint.bench import command, load, started
+from dsv4_serve.entrypoint.bench.command import Resolve, Say
+from dsv4_serve.entrypoint.bench.measure import aligned
+
+
+def warm(
+    options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
+) -> dict[str, Any]:
+    """
+    Return `{"folder", "starts": [{"seconds", "phases", "caches"}], "filled": {FOLDER: {"files", "mib"}}}`.
+
+    `filled` is what the first start added below the folder, by compiler. Raise UserError where it is not ready.
+    """
+    environ = load.program_in(environ)
+    _, plan = resolve(options, words)
+    folder = caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
+    before, filled = contents(folder), {}
+    starts: list[dict[str, Any]] = []
+    with started.stops_raise():
+        if options.without_weights:
+            serve, said = command.plan_without_weights(options, words, environ, resolve)
+            say(said)
+        else:
+            serve = command.serve_words(options, words)
+        for number in range(2 if options.again else 1):
+            began = time.monotonic()
+            with started.replica(serve, environ, started.scratch(), say, options.start_timeout) as replica:
+                seconds = round(time.monotonic() - began, 1)
+                starts.append({"seconds": seconds, **replica.start})
+            say(f"ready after {seconds:.0f} s, stopped; its caches were {starts[-1].get('caches', 'unknown')}")
+            if not number:
+                filled = added(before, contents(folder))
+    return {"folder": str(folder), "starts": starts, "filled": filled}
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return files and bytes in each compiler's folder of a cache."""
+    found = {}
+    for inside in caches.VARIABLES.values():
+        sizes = [file.stat().st_size for file in (folder / inside).rglob("*") if file.is_file()]
+        found[inside] = (len(sizes), sum(sizes))
+    return found
+
+
+def added(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, float]]:
+    """Return what came to each folder; those that got nothing are left out."""
+    return {
+        name: {"files": files - before[name][0], "mib": round((size - before[name][1]) / (1 << 20), 1)}
+        for name, (files, size) in after.items()
+        if files > before[name][0]
+    }
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """Return what was filled and how long it took, for people."""
+    lines = [["filled", "files", "MiB"]]
+    lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in found["filled"].items()]
+    parts = [
+        f"kernels are kept in {found['folder']}",
+        aligned(lines) if len(lines) > 1 else "nothing was left to compile",
+    ]
+    names = dict.fromkeys(name for one in found["starts"] for name in one.get("phases", {}))
+    phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in found["starts"])] for name in names]
+    head = [["phase", "first, s", "second, s"][: 1 + len(found["starts"])]]
+    total = ["until ready", *(f"{one['seconds']:.1f}" for one in found["starts"])]
+    return "\n".join([*parts, aligned([*head, *phases, total])])

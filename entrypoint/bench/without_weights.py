@@ -1,0 +1,161 @@
+"""
+A checkpoint folder without weights: the configuration of a published model in its real size, and a tokenizer.
+
+vLLM fills the weights in with random numbers (`--load-format dummy`), so what is computed means nothing and what it
+costs is real: every shape, format and kernel is the published model's. Draft tokens are accepted by lot, at a stated
+rate (`rejection_sample_method: synthetic`). Expert routing follows random numbers too, spread evenly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.demo import deepseek_v4, v4_layouts
+from dsv4_serve.demo.v4_weights import Dims
+from dsv4_serve.entrypoint.errors import ConfigError, UsageError
+
+INDEX = "model.safetensors.index.json"
+_NO_FILE = "not-here.safetensors"
+_BOS, _EOS, _UNKNOWN = "<bos>", "<eos>", "<unk>"
+
+LAYOUTS = {
+    ("w4a16", "bf16"): "w4a16",
+    ("w4a16", "w4a16"): "acti",
+    ("nvfp4", "bf16"): "nvfp4",
+    ("fp8-mxfp4", "native"): "native",
+    ("modelopt-nvfp4", "native"): "pro",
+}
+"""The layout on disk, by the scheme and the draft head of a model sheet."""
+
+
+@dataclass(frozen=True)
+class Published(Dims):
+    """Sizes of a published model; no weights are constructed from them, so they need not suit that."""
+
+    def __post_init__(self) -> None:
+        """Allow any size."""
+
+
+SIZES = {
+    "deepseek-v4-flash": Published(
+        hidden=4096, heads=64, q_lora=1024, o_groups=8, o_lora=1024, inter=2048, experts=256, hash_layers=3,
+        ratios=(0, 0, *(4, 128) * 20, 4), vocab=129280,
+    ),
+    "deepseek-v4-pro": Published(
+        hidden=7168, heads=128, q_lora=1536, o_groups=16, o_lora=1024, inter=3072, experts=384, hash_layers=3,
+        ratios=(128, 128, *(4, 128) * 29, 4), vocab=129280, index_topk=1024,
+    ),
+}  # fmt: skip
+"""By architecture, from the publishers' config.json (Flash: 43 layers, Pro: 61)."""
+
+SKIPPED = ("weights-present",)
+"""Checks of the doctor that cannot hold without weights."""
+
+
+def layout_of(scheme: str | None, draft_head: str | None, model: str) -> str:
+    """Return the layout on disk of a model sheet; raise ConfigError where none is known."""
+    if layout := LAYOUTS.get((scheme or "", draft_head or "")):
+        return layout
+    raise ConfigError(f"--without-weights knows no layout for the model {model} ({scheme}, {draft_head} draft head).")
+
+
+def write(folder: Path, architecture: str, layout: str, sizes: Dims | None = None) -> None:
+    """
+    Write config.json, a tokenizer of the whole vocabulary, and an index that lists the draft head.
+
+    `sizes` are those of `architecture` where not given. Raise ConfigError for an architecture of unknown size.
+    """
+    found = sizes or SIZES.get(architecture)
+    if found is None:
+        raise ConfigError(f"--without-weights knows the sizes of {', '.join(SIZES)}, not of {architecture}.")
+    files: dict[str, Any] = {
+        "config.json": v4_layouts.config(layout, found),
+        INDEX: {"weight_map": dict.fromkeys(draft_tensors(layout, found.experts), _NO_FILE)},
+        "tokenizer.json": _tokenizer(found.vocab),
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": _BOS,
+            "eos_token": _EOS,
+            "unk_token": _UNKNOWN,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": found.max_positions,
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, body in files.items():
+        fresh = folder / f".{name}.{os.getpid()}"
+        fresh.write_text(json.dumps(body), encoding="utf-8")
+        fresh.replace(folder / name)  # another replica may be reading it
+
+
+def draft_tensors(layout: str, experts: int) -> list[str]:
+    """Return the names of the draft head's tensors: the patched vLLM decides by them how the draft is stored."""
+    few = Dims(experts=8, vocab=64, ratios=(0,))
+    with tempfile.TemporaryDirectory() as scratch:
+        deepseek_v4.write(scratch, layout, few)
+        names = json.loads(Path(scratch, INDEX).read_text(encoding="utf-8"))["weight_map"]
+    return [name for one in names if one.startswith("mtp.") for name in _every_expert(one, few.experts, experts)]
+
+
+def _every_expert(name: str, few: int, experts: int) -> Iterator[str]:
+    head, found, rest = name.partition(".ffn.experts.")
+    number, _, weight = rest.partition(".")
+    if not found:
+        yield name
+    elif int(number) == few - 1:
+        yield from (f"{head}.ffn.experts.{index}.{weight}" for index in range(experts))
+
+
+def _tokenizer(vocab: int) -> dict[str, Any]:
+    """Return a tokenizer that writes token N as the word `tN`, so that any text of its own has as many tokens again."""
+    special = [_BOS, _EOS, _UNKNOWN]
+    words = [*special, *(f"t{number}" for number in range(len(special), vocab))]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": number, "content": word, **flags} for number, word in enumerate(special)],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "WordLevel",
+            "vocab": {word: number for number, word in enumerate(words)},
+            "unk_token": _UNKNOWN,
+        },
+    }
+
+
+def acceptance_rates(chances: Sequence[float], draft_tokens: int) -> list[float]:
+    """
+    Return the share of drafts that are accepted up to each position, for `synthetic_acceptance_rates`.
+
+    One chance is that of every draft token whose predecessors were accepted; several are the shares themselves.
+    Raise UsageError for shares that are none, rise, or are not as many as the draft tokens.
+    """
+    if any(not 0 <= chance <= 1 for chance in chances):
+        raise UsageError("--acceptance: a share is from 0 to 1.")
+    if len(chances) == 1:
+        return [round(chances[0] ** (position + 1), 6) for position in range(draft_tokens)]
+    if len(chances) != draft_tokens or list(chances) != sorted(chances, reverse=True):
+        raise UsageError(f"--acceptance: give one share, or {draft_tokens} that do not rise, one for a draft token.")
+    return list(chances)
+
+
+def flags(rates: Sequence[float]) -> list[str]:
+    """Return the flags of `serve` for such a folder: dummy weights, acceptance by lot, and proofs that only warn."""
+    speculative = [
+        *("--speculative-config.rejection_sample_method", "synthetic"),
+        *("--speculative-config.synthetic_acceptance_rates", json.dumps(list(rates))),
+    ]
+    proofs = ["--gate.below-floor", "warn", "--gate.corrupted", "warn", "--gate.tokens", "4", "--gate.concurrency", "2"]
+    skips = [word for name in SKIPPED for word in ("--skip", name)]
+    return ["--load-format", "dummy", *(speculative if rates else []), *proofs, *skips]

@@ -1,0 +1,164 @@
+"""The options of `dsv4 manifests`, and the overlay that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import shlex
+from typing import TYPE_CHECKING
+
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.kubernetes import weights as places
+from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
+from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.request import Layer, Request
+
+if TYPE_CHECKING:
+    from dsv4_serve.entrypoint.choose import Chosen, Found
+
+MANIFESTS = "write manifests for Kubernetes: an overlay over the shipped base, or the rendered stream"
+_TP = "tensor-parallel-size"
+
+
+def add_manifests(parser: argparse.ArgumentParser) -> None:
+    """Add what `manifests` takes beside the choices of `serve`."""
+    parser.epilog = (
+        "What `dsv4 explain` refuses with the same choices is refused here. vLLM's flags belong into a profile."
+        " PROFILE, MODEL, HARDWARE, TP, DSV4_NCCL and DSV4_SKIP of this shell count; no other variable does. A pod has"
+        " the profiles of its image."
+    )
+    parser.add_argument("--replicas", required=True, type=_count, metavar="N", help="how many replicas")
+    parser.add_argument(
+        "--weights",
+        default=f"pvc:{places.CLAIM}",
+        metavar="W",
+        help="pvc:CLAIM, hostpath:/FOLDER, image:REF@sha256:… or fetch; each holds a folder for the model"
+        f" (pvc:{places.CLAIM})",
+    )
+    parser.add_argument("--image", metavar="REF", help="the image of the replicas, by its digest")
+    parser.add_argument("--namespace", default="dsv4", metavar="NS", help="where it goes (dsv4)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="a folder for `kubectl apply -k`; if absent it is rendered to stdout"
+    )
+
+
+def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
+    """
+    Return the overlay that the options ask for, with what has to be there before it is applied.
+
+    Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a place that Kubernetes would.
+    """
+    from dsv4_serve.entrypoint.replicas.deployment import stop_seconds
+
+    chosen, plan = _resolved(asked)
+    stored = places.read(options.weights)
+    folder, fetched = _folder(chosen, fetch=stored.component == "fetch")
+    products = tuple(name.replace(" ", "-") for name in chosen.hardware.get("nvml_names"))
+    if not products:
+        raise ConfigError(
+            f"Manifests are for GPUs, and {chosen.hardware.name} has no nvml-names in its sheet;"
+            " for CPUs there is the shipped overlay deploy/kubernetes/overlays/demo."
+        )
+    if not places.NAME.fullmatch(options.namespace):
+        raise ConfigError(
+            f"--namespace {options.namespace}: has to be lower case letters, digits and hyphens, 63 at most."
+        )
+    image = places.digest(options.image, f"--image {options.image}") if options.image else None
+    return Overlay(
+        replicas=options.replicas,
+        gpus=_gpus(plan),
+        products=products,
+        env=_env(chosen, asked, folder),
+        weights=stored,
+        stop_seconds=stop_seconds(plan),
+        namespace=options.namespace,
+        image=image,
+        fetched=fetched,
+        command=_command(options),
+        notes=tuple(_notes(options, stored, folder, fetched)),
+    )
+
+
+def _resolved(asked: Request) -> tuple[Chosen, Plan]:
+    """Resolve what a pod will: by the choices, without this shell's other variables, profiles of its own, and GPUs."""
+    from dsv4_serve.entrypoint import auto
+    from dsv4_serve.entrypoint.choose import choose
+    from dsv4_serve.entrypoint.resolve import resolve
+    from dsv4_serve.entrypoint.sheets import Library
+
+    library = Library([])
+
+    def find() -> Found:
+        raise ConfigError(
+            "Name the nodes' GPUs: --hardware (HARDWARE), one of " + ", ".join(library.names("hardware")) + "."
+        )
+
+    size = asked.command_line.flags.get(_TP) or asked.environment.flags.get(_TP)
+    request = dataclasses.replace(
+        asked, environment=Layer(), command_line=Layer({_TP: size} if size else {}), operator={}
+    )
+    request = auto.settle(library, request, find)
+    chosen = choose(library, request, find)
+    return chosen, resolve(chosen, request)
+
+
+def _folder(chosen: Chosen, *, fetch: bool) -> tuple[str, str]:
+    """Return the folder of the weights in a pod and, where they are fetched, what is."""
+    name, where = chosen.model.name, str(chosen.where.value) if chosen.where else ""
+    if not where:
+        return f"{places.MOUNTED}/{name}", name if fetch else ""
+    if fetch and not where.startswith("/"):
+        return f"{places.MOUNTED}/{where}", where
+    if fetch or not where.startswith(f"{places.MOUNTED}/"):
+        origin = chosen.where.origin if chosen.where else ""
+        wanted = "a model or a repository" if fetch else f"a model, or NAME={places.MOUNTED}/FOLDER"
+        raise ConfigError(f"{origin}: in a pod {where!r} is not there; give {wanted}.")
+    return where, ""
+
+
+def _gpus(plan: Plan) -> int:
+    from dsv4_serve.entrypoint.replicas.options import SIZES
+
+    return math.prod(int(plan.flags[name].value) for name in SIZES if name in plan.flags)
+
+
+def _env(chosen: Chosen, asked: Request, folder: str) -> dict[str, str]:
+    named = {
+        "PROFILE": chosen.profile.name,
+        "MODEL": f"{chosen.model.name}={folder}",
+        "TP": str(chosen.tensor_parallel_size),
+    }
+    if nccl := asked.choices.get("nccl"):
+        named["DSV4_NCCL"] = str(nccl.value)
+    if asked.skip:
+        named["DSV4_SKIP"] = ",".join(asked.skip)
+    return named
+
+
+def _notes(options: argparse.Namespace, stored: places.Weights, folder: str, fetched: str) -> list[str]:
+    space = options.namespace
+    notes = [f"`kubectl create namespace {space}`"] if space != "default" else []
+    notes.append(
+        f"`kubectl -n {space} create secret generic dsv4-api-key --from-file=api-key=FILE`, FILE with the bearer key"
+    )
+    notes.append(stored.note)
+    if not fetched:
+        notes.append(f"the volume has the weights in {folder.removeprefix(places.MOUNTED)}")
+    if not options.image:
+        notes.append("the image has no digest yet; give --image REF@sha256:…")
+    return notes
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = ["dsv4", "manifests"]
+    for name in ("profile", "model", "hardware", "tp", "nccl", "replicas", "weights", "image", "namespace"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join([*words, *(word for name in options.skip for word in ("--skip", name))])
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Quality against published figures, and one page of everything that was measured."""

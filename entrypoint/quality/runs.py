@@ -1,0 +1,57 @@
+"""The folder of one evaluation: FOLDER/eval/SUBJECT-<date>/, with its answers, samples and lm-eval's words."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.entrypoint.errors import HostError, UsageError
+
+ANSWERS = "answers.jsonl"
+"""What was answered, as it came; the first line holds the sampling."""
+SAMPLES = "samples.jsonl"
+"""One line for each question: messages, target, answer, scores; written when all is scored."""
+LOG = "lm-eval.log"
+
+
+@contextmanager
+def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool, keep: bool) -> Iterator[Path]:
+    """
+    Yield the folder of a run: a new one, or with `resume` the newest of this subject; a dry run's is removed.
+
+    Raise UsageError when there is none to resume or its answers were sampled otherwise, HostError when it cannot be
+    written.
+    """
+    parent = out / "eval"
+    if not keep:
+        with tempfile.TemporaryDirectory(prefix="dsv4-eval-") as name:
+            yield _begun(Path(name), sampling)
+        return
+    if not resume:
+        yield _begun(parent / f"{subject}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}".replace("/", "-"), sampling)
+        return
+    kept = parent.glob(f"{subject.replace('/', '-')}-*Z/{ANSWERS}")
+    found = sorted(one.parent for one in kept if one.stat().st_size)  # empty: killed before it began
+    if not found:
+        raise UsageError(f"{parent} has no run of {subject} to resume; start one without --resume.")
+    with (found[-1] / ANSWERS).open(encoding="utf-8") as file:
+        before = json.loads(file.readline())["sampling"]
+    if before != sampling:
+        changed = [name for name in sampling if sampling[name] != before.get(name)]
+        was = ", ".join(f"{name} {before.get(name)}" for name in changed)
+        raise UsageError(f"{found[-1]} was begun with {was}; resume it with the same, or start anew without --resume.")
+    yield found[-1]
+
+
+def _begun(made: Path, sampling: Mapping[str, Any]) -> Path:
+    try:
+        made.mkdir(parents=True, exist_ok=True)
+        (made / ANSWERS).write_text(json.dumps({"sampling": dict(sampling)}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise HostError(f"{made}: cannot be written ({error.strerror}); name another folder with --out.") from None
+    return made

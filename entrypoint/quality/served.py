@@ -1,0 +1,51 @@
+"""What the replica under test is: the name to ask it by, its context, and which of our models it serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dsv4_serve.entrypoint import endpoint, receipts
+from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
+from dsv4_serve.entrypoint.sheets import Library
+
+
+@dataclass(frozen=True)
+class Served:
+    """
+    `name` to ask by, `context` in tokens, `model` of `dsv4 profiles` or None where it is not known.
+
+    `replica` is what /plan said (`receipts.of_replica`), and `skipped` why it is empty.
+    """
+
+    name: str
+    context: int
+    model: str | None
+    replica: dict[str, Any] = field(default_factory=dict)
+    skipped: str | None = None
+
+
+def look(place: Endpoint, library: Library, model: str | None = None) -> Served:
+    """Ask a replica what it serves; `model` is what the user says it is. Raise NoAnswer."""
+    url = f"{place.url}/v1/models"
+    try:
+        first = endpoint.get(url, place.key).json()["data"][0]
+        name, context = str(first["id"]), int(first["max_model_len"])
+    except (ValueError, LookupError, TypeError):
+        raise NoAnswer(f"{url}: no model with a max_model_len, as vLLM lists it; name its server with --url.") from None
+    replica: dict[str, Any] = {}
+    skipped = None if place.health else "no health server is named (--health)"
+    if place.health:
+        try:
+            replica = receipts.of_replica(place.health, place.key)
+        except NoAnswer as error:
+            skipped = str(error)
+    named = replica.get("choices", {}).get("model-name", {})
+    known = model or (named.get("value") if isinstance(named, dict) else named)
+    return Served(name, context, known or _by_repository(library, str(first.get("root"))), replica, skipped)
+
+
+def _by_repository(library: Library, root: str) -> str | None:
+    """Return the one model of ours whose repository is served, None for a folder or a stranger."""
+    sheets = {name: library.model(name, "").get("flags") for name in library.names("model")}
+    return next((name for name, flags in sheets.items() if flags and flags.get("model") == root), None)

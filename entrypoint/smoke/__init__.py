@@ -1,0 +1,1 @@
+"""What a user would try by hand after a start, as checks with a verdict."""

@@ -1,0 +1,112 @@
+"""Checks of the plain API: names, a chat, a stream, a stop string, log-probabilities."""
+
+from __future__ import annotations
+
+from dsv4_serve.entrypoint.smoke.context import Context
+from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, passed, quoted, skipped
+from dsv4_serve.entrypoint.smoke.server import Refusal, Server
+
+FINISHED = ("stop", "length")
+STOP_TOKENS = 48
+LOGPROB_TOKENS = 16
+
+
+async def models(server: Server, context: Context) -> Outcome:
+    """Every served name is listed, and every listed name answers."""
+    planned = (context.settings or {}).get("served-model-name") or []
+    planned = [planned] if isinstance(planned, str) else planned
+    if missing := [name for name in planned if name not in context.names]:
+        return failed(
+            f"/v1/models lists {', '.join(context.names)}, not {', '.join(missing)}",
+            "--url and --health name two different replicas, or one was restarted: name both of one",
+        )
+    for name in context.names:
+        try:
+            await server.completion("Hello", 1, model=name)
+        except Refusal as error:
+            return failed(f"the listed name {name} is refused: {error.message}", "a balancer mixes replicas: see docs")
+    count = len(context.names)
+    return passed(f"{count} name{'s' * (count > 1)} listed and answered: {', '.join(context.names)}", names=count)
+
+
+async def chat(server: Server, context: Context) -> Outcome:
+    """A question in a chat, without thinking, is answered."""
+    asked = context.prompts["chat"]
+    reply = await server.chat(asked["question"], asked["max-tokens"], **context.prompts["thinking"]["modes"]["chat"])
+    figures = {"prompt_tokens": reply.prompt_tokens, "output_tokens": reply.tokens}
+    if not reply.content:
+        return failed(
+            f"the answer is empty (finish_reason {reply.finish}, {reply.tokens} tokens)",
+            "where reasoning is not empty the mode chat was not taken: serve with --tokenizer-mode deepseek_v4",
+            **figures,
+        )
+    if reply.finish not in FINISHED or reply.total_tokens != reply.prompt_tokens + reply.tokens:
+        return failed(
+            f"finish_reason {reply.finish}; {reply.prompt_tokens} + {reply.tokens} tokens, total {reply.total_tokens}",
+            "usage does not add up: something between you and vLLM rewrites answers",
+            **figures,
+        )
+    if not context.record.constructed and asked["answer"] not in reply.content:
+        return failed(
+            f"asked {asked['question']!r}, it said {quoted(reply.content)}",
+            "the weights or the kernels are wrong: `dsv4 weights verify`, `dsv4 patch verify`",
+            **figures,
+        )
+    return passed(f"{quoted(reply.content)}, {reply.tokens} tokens", **figures)
+
+
+async def streaming(server: Server, context: Context) -> Outcome:
+    """A stream comes in pieces, says once why it ended, then what was used, then [DONE]."""
+    asked = context.prompts["acceptance"]["kinds"]["prose"][0]
+    heard = await server.stream(asked, STOP_TOKENS, **context.prompts["thinking"]["modes"]["chat"])
+    figures = {"pieces": len(heard.pieces), "output_tokens": heard.tokens, "first_piece_s": round(heard.seconds, 3)}
+    wrong = [
+        *(["everything came in one piece"] if len(heard.pieces) == 1 else []),
+        *(["no text came"] if not heard.pieces else []),
+        *([f"{len(heard.finish)} times a finish_reason"] if len(heard.finish) != 1 else []),
+        *(["no usage after the last piece"] if not heard.tokens else []),
+        *([] if heard.done else ["no [DONE] at the end"]),
+    ]
+    if wrong:
+        return failed(
+            "; ".join(wrong), "ask vLLM's own port: a proxy that buffers or cuts event streams does this", **figures
+        )
+    return passed(
+        f"{len(heard.pieces)} pieces, the first after {heard.seconds:.2f} s; usage and [DONE] at the end", **figures
+    )
+
+
+async def stop(server: Server, context: Context) -> Outcome:
+    """A stop string that occurs in an answer ends it, and is not part of it."""
+    prompt = context.prompts["acceptance"]["kinds"]["prose"][0]
+    whole = await server.completion(prompt, STOP_TOKENS, ignore_eos=True)
+    mark = _middle(whole.content)
+    if not mark:
+        return failed(f"{STOP_TOKENS} tokens are {quoted(whole.content)}", "the answer is no text: see garbling, docs")
+    cut = await server.completion(prompt, STOP_TOKENS, ignore_eos=True, stop=[mark])
+    if cut.finish != "stop" or cut.stop != mark or mark in cut.content:
+        return failed(
+            f"told to stop at {quoted(mark)}, it ended with {quoted(cut.content[-40:])}, finish_reason {cut.finish}",
+            "where the text is another one each time, see the check parallel; else vLLM's log",
+        )
+    return passed(f"ended before {quoted(mark)}, {len(cut.content)} of {len(whole.content)} characters")
+
+
+def _middle(text: str) -> str:
+    """Return a word from the middle of a text, or three characters where it has few words."""
+    words = [word for word in text.split() if len(word) > 1]
+    return words[len(words) // 2] if len(words) > 3 else text[len(text) // 2 :][:3].strip()
+
+
+async def logprobs(server: Server, context: Context) -> Outcome:
+    """Log-probabilities are finite numbers, one for each token."""
+    prompt = context.prompts["acceptance"]["kinds"]["prose"][0]
+    answer = await server.complete(prompt, LOGPROB_TOKENS, logprobs=True)
+    if answer.broken:
+        return failed(answer.broken, "the kernels compute NaN: `dsv4 patch verify`, then another --moe-backend")
+    if not answer.logprobs:
+        return skipped("the server gives no log-probabilities")
+    if len(answer.logprobs) != len(answer.tokens):
+        return failed(f"{len(answer.logprobs)} numbers for {len(answer.tokens)} tokens", "see vLLM's log")
+    worst = min(answer.logprobs)
+    return passed(f"{len(answer.logprobs)} numbers, all finite, the lowest {worst:.2f}", lowest_logprob=worst)

@@ -1,0 +1,84 @@
+"""`dsv4 smoke`: look at the replica, run every check, keep a receipt."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dsv4_serve.entrypoint import endpoint as endpoints
+from dsv4_serve.entrypoint import receipts
+from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
+from dsv4_serve.entrypoint.errors import HostError, UsageError, nearest
+from dsv4_serve.entrypoint.smoke import context as contexts
+from dsv4_serve.entrypoint.smoke.outcome import Outcome
+from dsv4_serve.entrypoint.smoke.report import Report
+from dsv4_serve.entrypoint.smoke.run import CHECKS, run
+from dsv4_serve.entrypoint.smoke.server import Server
+from dsv4_serve.healthcheck.engine import Refused, Unreachable
+
+Say = Callable[[str], None]
+
+
+def smoke(options: argparse.Namespace, environ: Mapping[str, str], say: Say) -> Report:
+    """Run every check and return what was found; raise NoAnswer without a replica, UsageError for an unknown check."""
+    if unknown := [name for name in options.skip if name not in CHECKS]:
+        hint = nearest(unknown[0], CHECKS)
+        raise UsageError(f"--skip {unknown[0]}: no such check{hint}. Checks: {', '.join(CHECKS)}.")
+    at = endpoints.from_options(options, environ)
+    names = tuple(at.models())
+    if not names:
+        raise NoAnswer(f"{at.url}/v1/models: it lists no model; is this vLLM?")
+    known, why = contexts.settings(at)
+    if why:
+        say(f"{why} What the replica was told is not known.")
+    outcomes = asyncio.run(_asked(at, names, known, options, say))
+    return Report(_address(at.url), names[0], outcomes, why)
+
+
+async def _asked(
+    at: Endpoint, names: tuple[str, ...], known: Mapping[str, Any] | None, options: argparse.Namespace, say: Say
+) -> list[Outcome]:
+    server = Server(at.url, at.key, names[0])
+    try:
+        first = next(iter(await server.listing()), {})
+        context = contexts.context(
+            names, int(first.get("max_model_len") or 0), known, options.context_share, options.streams
+        )
+        return await run(server, context, options.timeout, options.skip, say)
+    except (Unreachable, Refused) as error:
+        raise NoAnswer(f"{error}.") from None
+    finally:
+        await server.close()
+
+
+def keep(report: Report, options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
+    """Write the receipt, and JUnit XML where it is asked for; return the receipt's path. Raise HostError."""
+    at = endpoints.from_options(options, environ)
+    if options.junit:
+        try:
+            Path(options.junit).write_text(report.junit(), encoding="utf-8")
+        except OSError as error:
+            raise HostError(f"--junit {options.junit}: cannot be written ({error.strerror}).") from None
+    replica: dict[str, Any] = {}
+    if not report.unknown and at.health:
+        replica = receipts.of_replica(at.health, at.key)
+    body = {"subject": _subject(report, replica), "replica": replica, **report.to_json()}
+    return receipts.write(Path(options.out), "smoke", body)
+
+
+def _subject(report: Report, replica: Mapping[str, Any]) -> str:
+    """Name model, profile and hardware where the plan does, else the served name."""
+    chosen = replica.get("choices", {})
+    parts = (chosen.get(name) for name in ("model-name", "profile", "hardware"))
+    named = [str(part.get("value") if isinstance(part, dict) else part) for part in parts if part]
+    return "-".join(named) or report.model
+
+
+def _address(url: str) -> str:
+    """Return the URL without a user's name and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

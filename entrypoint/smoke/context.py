@@ -1,0 +1,77 @@
+"""What is known of a replica before the first check: names, context, plan, and what is on record of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dsv4_serve.entrypoint import supervision
+from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Setting
+from dsv4_serve.entrypoint.smoke.data import OnRecord, on_record, prompts
+from dsv4_serve.entrypoint.supervision import Supervision
+
+STREAMS = 4
+"""Requests at once where neither the command line nor a plan says how many."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """
+    One replica. `settings` is its plan's, flags and all, by name; None where no health server told.
+
+    `context_length` is max-model-len in tokens, 0 where the server does not say. `share` of it is filled by the long
+    prompt; `streams` run at once.
+    """
+
+    names: tuple[str, ...]
+    context_length: int
+    settings: Mapping[str, Any] | None
+    share: float
+    streams: int
+    prompts: Mapping[str, Any]
+    record: OnRecord
+    care: Supervision
+
+    def lacks(self, flag: str) -> bool:
+        """Tell whether the replica is known to be served without a flag."""
+        return self.settings is not None and not self.settings.get(flag)
+
+    @property
+    def drafts(self) -> int | None:
+        """Draft tokens a step; 0 without speculation, None where there is no plan."""
+        return None if self.settings is None else _draft_tokens(self.settings)
+
+
+def settings(endpoint: Endpoint) -> tuple[dict[str, Any] | None, str]:
+    """Return the settings of a replica's plan, or None and why there are none."""
+    try:
+        return {name: one.get("value") for name, one in endpoint.plan().get("settings", {}).items()}, ""
+    except NoAnswer as error:
+        return None, str(error)
+
+
+def context(
+    names: tuple[str, ...], context_length: int, known: Mapping[str, Any] | None, share: float, streams: int | None
+) -> Context:
+    """Return what the checks go by; raise ConfigError for a plan that holds what this version does not know."""
+    have = known or {}
+    care = {name: Setting(value, "") for name, value in have.items() if name.startswith("gate.")}
+    gates = supervision.read(care)
+    planned = min(gates.gate.concurrency, int(have.get("max-num-seqs") or STREAMS)) if known is not None else STREAMS
+    return Context(
+        names=names,
+        context_length=context_length,
+        settings=known,
+        share=share,
+        streams=streams or planned,
+        prompts=prompts(),
+        record=on_record(str(have.get("model-name", "")), _draft_tokens(have)),
+        care=gates,
+    )
+
+
+def _draft_tokens(have: Mapping[str, Any]) -> int:
+    speculates = any(name.startswith("speculative-config.") for name in have)
+    return int(have.get(DRAFT_TOKENS, 1) if speculates else 0)

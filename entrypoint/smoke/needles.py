@@ -1,0 +1,77 @@
+"""The check of a long prompt: three facts far apart in it are found again."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dsv4_serve.entrypoint.smoke.context import Context
+from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, passed, quoted, skipped
+from dsv4_serve.entrypoint.smoke.server import Server
+
+POSITIONS = ("start", "middle", "end")
+
+
+async def needles(server: Server, context: Context) -> Outcome:
+    """Needles at the start, in the middle and at the end of a prompt of `share` of the context are found."""
+    if context.record.constructed:
+        return skipped(context.record.constructed)
+    if not context.context_length:
+        return skipped("the server does not say how long its context is")
+    asked = context.prompts["needles"]
+    wanted = int(context.context_length * context.share) - asked["max-tokens"]
+    lines = await _fitting(server, asked, wanted)
+    if lines < 1:
+        return skipped(f"{wanted} tokens are too few for three needles; give a larger --context-share")
+    began = time.monotonic()
+    mode = context.prompts["thinking"]["modes"]["chat"]
+    salt = secrets.token_hex(8)  # its prompt is read, not found in the prefix cache
+    reply = await server.chat(haystack(asked, lines), asked["max-tokens"], cache_salt=salt, **mode)
+    seconds = time.monotonic() - began
+    found = [where for where, code in zip(POSITIONS, asked["codes"], strict=True) if code in reply.content]
+    figures = {
+        "prompt_tokens": reply.prompt_tokens,
+        "share_of_context": round(reply.prompt_tokens / context.context_length, 4),
+        "found": found,
+        "answer_s": round(seconds, 2),
+    }
+    size = f"{reply.prompt_tokens:,} tokens, {reply.prompt_tokens / context.context_length:.0%} of the context"
+    if len(found) < len(POSITIONS):
+        lost = ", ".join(where for where in POSITIONS if where not in found)
+        return failed(
+            f"not found at the {lost} of {size}; it said {quoted(reply.content)}",
+            "try a smaller --context-share: what is lost only in long prompts points to the sparse attention's kernels",
+            **figures,
+        )
+    return passed(f"three found in {size}, {seconds:.1f} s", **figures)
+
+
+async def _fitting(server: Server, asked: Mapping[str, Any], tokens: int) -> int:
+    """Return how many lines of filler make the whole prompt `tokens` long, as the server's tokenizer counts."""
+    sample = "".join(_lines(asked, asked["sample-lines"]))
+    counted = (await server.completion(sample, 1)).prompt_tokens
+    characters = tokens * len(sample) / max(1, counted) - len(haystack(asked, 0))
+    return int(characters * asked["sample-lines"] / len(sample))
+
+
+def haystack(asked: Mapping[str, Any], lines: int) -> str:
+    """Return the whole prompt with `lines` lines of filler."""
+    hay = _lines(asked, lines)
+    hidden = [
+        asked["needle"].format(where=where, code=code) + "\n"
+        for where, code in zip(asked["where"], asked["codes"], strict=True)
+    ]
+    middle = lines // 2
+    log = [hidden[0], *hay[:middle], hidden[1], *hay[middle:], hidden[2]]
+    return "".join([asked["before"], *log, asked["question"]])
+
+
+def _lines(asked: Mapping[str, Any], count: int) -> list[str]:
+    """Return filler, no two lines alike."""
+    words = {name: asked[name] for name in ("place", "state", "wind")}
+    return [
+        asked["line"].format(n=n, boats=3 + n * 7 % 41, **{key: of[n % len(of)] for key, of in words.items()}) + "\n"
+        for n in range(1, count + 1)
+    ]

@@ -1,0 +1,53 @@
+"""The options of `dsv4 smoke`."""
+
+from __future__ import annotations
+
+import argparse
+
+from dsv4_serve.entrypoint import endpoint
+
+ABOUT = (
+    "ask a running replica what its users will, with a verdict; exit status 1 when a check fails, 69 without a replica"
+)
+SECONDS = 120.0
+SHARE = 0.1
+
+
+def add(command: argparse.ArgumentParser) -> None:
+    """Add the options of `dsv4 smoke`."""
+    endpoint.add_options(command)
+    command.add_argument(
+        "--context-share",
+        type=_share,
+        default=SHARE,
+        metavar="S",
+        help=f"how much of the context the long prompt fills, 0 to 0.95 ({SHARE})",
+    )
+    command.add_argument(
+        "--streams", type=_count, metavar="N", help="requests at once (gate.concurrency and max-num-seqs of the plan)"
+    )
+    command.add_argument(
+        "--timeout", type=_seconds, default=SECONDS, metavar="SECONDS", help=f"for all checks together ({SECONDS:.0f})"
+    )
+    command.add_argument("--skip", metavar="NAME", action="append", default=[], help="leave one check out")
+    command.add_argument("--format", choices=("text", "json"), default="text")
+    command.add_argument("--junit", metavar="FILE", help="write JUnit XML there too")
+    command.add_argument("--out", metavar="FOLDER", default="qualification", help="for the receipt (qualification)")
+
+
+def _share(text: str) -> float:
+    if not 0 < (share := float(text)) <= 0.95:
+        raise argparse.ArgumentTypeError(f"{text} is no share of the context; give more than 0, at most 0.95")
+    return share
+
+
+def _count(text: str) -> int:
+    if not 0 < (count := int(text)) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text} is no number of requests; give 1 to 1024")
+    return count
+
+
+def _seconds(text: str) -> float:
+    if not 0 < (seconds := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time; give seconds")
+    return seconds

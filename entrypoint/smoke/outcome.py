@@ -1,0 +1,46 @@
+"""What one check found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["passed", "failed", "skipped"]
+VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "skipped")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    One check's verdict: what was seen (or why it was skipped), and what to change where it failed.
+
+    `seconds` is wall time. `figures` are what was measured, by name with its unit.
+    """
+
+    verdict: Verdict
+    seen: str
+    fix: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    seconds: float = 0.0
+
+
+def passed(seen: str, **figures: Any) -> Outcome:
+    """It is as it should be."""
+    return Outcome("passed", seen, figures=figures)
+
+
+def failed(seen: str, fix: str, **figures: Any) -> Outcome:
+    """It is not."""
+    return Outcome("failed", seen, fix, figures)
+
+
+def skipped(reason: str) -> Outcome:
+    """It cannot be told here."""
+    return Outcome("skipped", reason)
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """Return the beginning of an answer as it can stand in one line of a report."""
+    return ascii(text if len(text) <= most else text[:most] + "...")

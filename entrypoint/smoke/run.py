@@ -1,0 +1,74 @@
+"""Every check, one after the other: none hides another, and all end by a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+
+from dsv4_serve.entrypoint.smoke import basics, company, needles, structure, thinking
+from dsv4_serve.entrypoint.smoke.context import Context
+from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, skipped
+from dsv4_serve.entrypoint.smoke.server import Refusal, Server
+from dsv4_serve.healthcheck.engine import Refused, Unreachable
+
+Check = Callable[[Server, Context], Awaitable[Outcome]]
+Say = Callable[[str], None]
+
+CHECKS: Mapping[str, Check] = {
+    "models": basics.models,
+    "chat": basics.chat,
+    "streaming": basics.streaming,
+    "stop": basics.stop,
+    "logprobs": basics.logprobs,
+    "thinking-chat": thinking.mode("chat"),
+    "thinking-high": thinking.mode("high"),
+    "thinking-max": thinking.mode("max"),
+    "thinking-stream": thinking.streamed,
+    "empty-content": thinking.empty_content,
+    "tool-call": structure.tool_call,
+    "json-schema": structure.json_schema,
+    "needles": needles.needles,
+    "parallel": company.parallel,
+    "acceptance": company.acceptance,
+}
+_NO_TEMPLATE = "chat template"
+
+
+async def run(server: Server, context: Context, seconds: float, skip: Collection[str], say: Say) -> list[Outcome]:
+    """Return what every check found, in their order, within `seconds` for all of them."""
+    until = time.monotonic() + seconds
+    outcomes = []
+    for name, check in CHECKS.items():
+        began = time.monotonic()
+        left = until - began
+        if name in skip:
+            found = skipped("--skip")
+        elif left <= 0:
+            found = failed(
+                f"not begun: the {seconds:.0f} s of --timeout were over", "give more, or --skip what is slow"
+            )
+        else:
+            found = await _one(server, context, check, left)
+        outcomes.append(dataclasses.replace(found, name=name, seconds=time.monotonic() - began))
+        say(f"{found.verdict:7} {name}")
+    return outcomes
+
+
+async def _one(server: Server, context: Context, check: Check, left: float) -> Outcome:
+    """Run one check; it fails where it has no end in `left` seconds, no answer, or an error for one."""
+    try:
+        async with asyncio.timeout(left):
+            return await check(server, context)
+    except TimeoutError:
+        return failed(
+            f"no end in the {left:.0f} s that --timeout had left",
+            "look at `dsv4 probe live`, or give more with --timeout",
+        )
+    except Unreachable as error:
+        return failed(f"no answer: {error}", "look at `dsv4 probe live` and at vLLM's log")
+    except Refused as error:
+        if context.record.constructed and isinstance(error, Refusal) and _NO_TEMPLATE in error.message:
+            return skipped("its tokenizer has no chat template")
+        return failed(f"refused: {error}", "vLLM's log says why")

@@ -1,0 +1,93 @@
+"""Checks of answers with a shape: a tool call there and back, and JSON by a schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dsv4_serve.entrypoint.smoke.context import Context
+from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, passed, quoted, skipped
+from dsv4_serve.entrypoint.smoke.server import Refusal, Server
+
+PARSER = "serve with --enable-auto-tool-choice --tool-call-parser deepseek_v4"
+_NO_PARSER = "--tool-call-parser to be set"
+"""How vLLM 0.32.0 ends its refusal of tools (`renderers/online_renderer.py`)."""
+
+
+async def tool_call(server: Server, context: Context) -> Outcome:
+    """A question makes the model call a tool; the tool's result makes it answer."""
+    if context.lacks("tool-call-parser"):
+        return skipped("served without --tool-call-parser")
+    if context.record.constructed:
+        return skipped(context.record.constructed)
+    asked, mode = context.prompts["tool"], context.prompts["thinking"]["modes"]["chat"]
+    tools = [{"type": "function", "function": asked["function"]}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": asked["question"]}]
+    try:
+        reply = await server.chat(messages, asked["max-tokens"], tools=tools, tool_choice="auto", **mode)
+    except Refusal as error:
+        if _NO_PARSER in error.message:
+            return skipped("served without --tool-call-parser")
+        raise
+    if problem := _misses(reply.tool_calls, asked):
+        return failed(f"{problem}; content is {quoted(reply.content)}, finish_reason {reply.finish}", PARSER)
+    call = reply.tool_calls[0]
+    messages += [
+        {"role": "assistant", "content": reply.content, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": asked["result"]},
+    ]
+    back = await server.chat(messages, asked["max-tokens"], tools=tools, tool_choice="auto", **mode)
+    if asked["answer"] not in back.content:
+        return failed(f"given {asked['result']}, it said {quoted(back.content)}", PARSER)
+    return passed(f"{call['function']['name']}({call['function']['arguments']}), then {quoted(back.content)}")
+
+
+def _misses(calls: Any, asked: dict[str, Any]) -> str:
+    """Say what is wrong with tool calls, or nothing."""
+    if not calls:
+        return "no tool was called"
+    try:
+        function = calls[0]["function"]
+        arguments = json.loads(function["arguments"])
+        value = str(arguments[asked["argument"]])
+        name, number = str(function["name"]), str(calls[0]["id"])
+    except (LookupError, TypeError, ValueError):
+        return f"a tool call without id, name or readable arguments: {quoted(str(calls[0]))}"
+    if name != asked["function"]["name"] or not number or asked["value"].lower() not in value.lower():
+        return f"another call was made: {quoted(str(function))}"
+    return ""
+
+
+async def json_schema(server: Server, context: Context) -> Outcome:
+    """An answer by a JSON schema is JSON by that schema, and says what was asked."""
+    if context.record.constructed:
+        return skipped(context.record.constructed)
+    from pydantic import BaseModel, ConfigDict, ValidationError
+
+    class Ship(BaseModel):
+        model_config = ConfigDict(extra="forbid", strict=True)
+
+        name: str
+        launched: int
+        sails: bool
+
+    asked = context.prompts["schema"]
+    form = {"name": "ship", "schema": Ship.model_json_schema(), "strict": True}
+    reply = await server.chat(
+        asked["question"],
+        asked["max-tokens"],
+        response_format={"type": "json_schema", "json_schema": form},
+        **context.prompts["thinking"]["modes"]["chat"],
+    )
+    try:
+        ship = Ship.model_validate_json(reply.content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]["msg"]
+        return failed(
+            f"{quoted(reply.content)} is not by the schema: {first} (finish_reason {reply.finish})",
+            "vLLM's log says whether structured outputs are on; a stray token is a garbled answer",
+        )
+    wanted = Ship(name=asked["name"], launched=asked["launched"], sails=asked["sails"])
+    if ship != wanted:
+        return failed(f"by the schema, but {ship!r} for {wanted!r}", "`dsv4 weights verify`, `dsv4 patch verify`")
+    return passed(quoted(reply.content))

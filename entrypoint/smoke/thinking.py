@@ -1,0 +1,127 @@
+"""Checks of the thinking modes: what is thought and what is said come apart, in one answer and in a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from dsv4_serve.entrypoint.smoke.context import Context
+from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, passed, quoted, skipped
+from dsv4_serve.entrypoint.smoke.server import Reply, Server
+
+TAGS = ("<think>", "</think>")
+PARSER = "serve with --reasoning-parser deepseek_v4"
+TOKENIZER = "serve with --tokenizer-mode deepseek_v4"
+UNPLANNED = "and there is no plan that says it should"
+TRAP = (
+    "a client that reads only content shows nothing: read reasoning, allow more tokens,"
+    ' or send chat_template_kwargs {"thinking": false}'
+)
+
+
+def mode(name: str) -> Callable[[Server, Context], Awaitable[Outcome]]:
+    """Return the check of one mode of `prompts.toml`."""
+
+    async def check(server: Server, context: Context) -> Outcome:
+        if reason := _not_here(context):
+            return skipped(reason)
+        asked, modes = context.prompts["thinking"], context.prompts["thinking"]["modes"]
+        reply = await server.chat(asked["question"], _room(context), **modes[name])
+        if name == "chat":
+            return _silent(reply) or _answered(context, reply) or _well(reply, f"no reasoning, {quoted(reply.content)}")
+        plain = await server.chat(asked["question"], 1, **modes["chat"])
+        wrong = _unheard(context, reply, plain.prompt_tokens) or _split(reply.content, reply.reasoning)
+        told = f"{_told(reply.content, reply.reasoning)}, {reply.tokens} tokens"
+        return wrong or _answered(context, reply) or _well(reply, told)
+
+    return check
+
+
+async def streamed(server: Server, context: Context) -> Outcome:
+    """Mode high in a stream: reasoning first, then content, and nothing of one in the other."""
+    if reason := _not_here(context):
+        return skipped(reason)
+    asked = context.prompts["thinking"]
+    heard = await server.stream(asked["question"], _room(context), **asked["modes"]["high"])
+    kinds = [kind for kind, _ in heard.pieces]
+    thought, said = heard.text("reasoning"), heard.text("content")
+    if not thought and context.settings is None and not any(tag in said for tag in TAGS):
+        return skipped(f"its stream has no reasoning, {UNPLANNED}")
+    if kinds != sorted(kinds, reverse=True):
+        return failed("reasoning came after content", PARSER)
+    wrong = _split(said, thought) or _answered(context, heard.whole())
+    return wrong or passed(f"{_told(said, thought)}, in {len(kinds)} pieces", pieces=len(kinds))
+
+
+async def empty_content(server: Server, context: Context) -> Outcome:
+    """With few tokens allowed, thinking takes them all: content is empty, reasoning is not, and `length` says why."""
+    if reason := _not_here(context):
+        return skipped(reason)
+    asked = context.prompts["thinking"]
+    reply = await server.chat(asked["question"], asked["trap-tokens"], **asked["modes"]["high"])
+    if not reply.reasoning and context.settings is None:
+        return skipped(f"it answers without reasoning, {UNPLANNED}")
+    if reply.content or not reply.reasoning or reply.finish != "length":
+        return failed(
+            f"{reply.tokens} tokens gave reasoning {quoted(reply.reasoning, 24)} and content"
+            f" {quoted(reply.content, 24)} (finish_reason {reply.finish})",
+            PARSER,
+        )
+    return passed(f"{reply.tokens} tokens, all reasoning, content empty, finish_reason length: {TRAP}")
+
+
+def _not_here(context: Context) -> str:
+    return "served without --reasoning-parser" if context.lacks("reasoning-parser") else ""
+
+
+def _room(context: Context) -> int:
+    """Return the output tokens that thinking may take: half the context at most."""
+    most = int(context.prompts["thinking"]["endless-tokens" if context.record.constructed else "max-tokens"])
+    return min(most, context.context_length // 2) if context.context_length else most
+
+
+def _silent(reply: Reply) -> Outcome | None:
+    if not reply.reasoning:
+        return None
+    return failed(f"it thought although thinking is off: {quoted(reply.reasoning)}", TOKENIZER)
+
+
+def _unheard(context: Context, reply: Reply, plain_tokens: int) -> Outcome | None:
+    """Judge by the prompt's length: every mode that thinks writes a paragraph before the conversation."""
+    if reply.prompt_tokens > plain_tokens:
+        return None
+    if context.settings is None and not reply.reasoning:
+        return skipped(f"its chat template knows no thinking, {UNPLANNED}")
+    lengths = f"the prompt has {reply.prompt_tokens} tokens, and {plain_tokens} without thinking"
+    return failed(f"{lengths}: the mode did not reach the model", TOKENIZER)
+
+
+def _split(content: str, reasoning: str) -> Outcome | None:
+    leaked = [tag for tag in TAGS if tag in content or tag in reasoning]
+    if leaked:
+        return failed(f"{leaked[0]} came back as text", PARSER)
+    if not reasoning:
+        return failed(f"no reasoning came back, and content is {quoted(content)}", PARSER)
+    return None
+
+
+def _answered(context: Context, reply: Reply) -> Outcome | None:
+    """Judge the answer; none is right where reasoning took every token, any where the weights follow no question."""
+    asked = context.prompts["thinking"]
+    endless = not reply.content and reply.reasoning and reply.finish == "length"
+    if asked["answer"] in reply.content or endless or context.record.constructed:
+        return None
+    if not reply.content:
+        return failed(f"no content, and finish_reason {reply.finish}", PARSER)
+    return failed(
+        f"asked {asked['question']!r}, it said {quoted(reply.content)}",
+        "the weights or the kernels are wrong: `dsv4 weights verify`, `dsv4 patch verify`",
+    )
+
+
+def _well(reply: Reply, seen: str) -> Outcome:
+    return passed(seen, prompt_tokens=reply.prompt_tokens, output_tokens=reply.tokens)
+
+
+def _told(content: str, reasoning: str) -> str:
+    said = quoted(content, 24) if content else "no content yet (all tokens went into reasoning)"
+    return f"{len(reasoning)} characters of reasoning, then {said}"

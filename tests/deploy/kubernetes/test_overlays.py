@@ -1,0 +1,339 @@
+"""What each overlay promises once Kustomize has put it together."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rendered import (
+    KUBERNETES,
+    OVERLAYS,
+    ROOT,
+    container,
+    containers,
+    env,
+    gib,
+    kustomize,
+    one,
+    ours,
+    overlay,
+    program,
+    replicas,
+    templates,
+)
+
+from dsv4_serve.entrypoint.environment import Variables
+from dsv4_serve.entrypoint.replicas.deployment import BALANCER_IMAGE
+
+VLLM_FLAGS = {f"--{name}" for name in json.loads((ROOT / "entrypoint/vllm-0.32.0.json").read_text())["flags"]}
+WHO_IS_WHO = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
+"""What tells the pods of one group apart; nothing about how vLLM is started."""
+SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode")]
+WITH_TOKEN = {"dsv4-router", "dsv4-picker"}
+"""They watch pods."""
+
+
+@pytest.fixture(params=OVERLAYS)
+def name(request: pytest.FixtureRequest) -> str:
+    program("KUBECTL", "kubectl")
+    return request.param
+
+
+def test_every_overlay_of_the_issue_is_there() -> None:
+    assert set(OVERLAYS) == {
+        *("rtx-pro-6000-tp2", "rtx-pro-6000-tp4", "h200", "b300", "pro-multinode", "demo"),
+        *("haproxy", "router", "gateway-inference", "autoscale", "monitoring", "dra"),
+        *("host-path", "image-volume", "fetch"),
+    }
+
+
+def test_pods_are_restricted_as_pod_security_wants_it(name: str) -> None:
+    for _, template in templates(overlay(name)):
+        pod = template["spec"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["enableServiceLinks"] is False
+        assert all(volume_is_restricted(volume, name) for volume in pod.get("volumes", []))
+        for one_container in containers(pod):
+            assert one_container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert {"memory", "cpu"} <= set(one_container["resources"]["requests"])
+            assert "memory" in one_container["resources"]["limits"]
+
+
+def volume_is_restricted(volume: dict[str, Any], name: str) -> bool:
+    (kind,) = set(volume) - {"name"}
+    allowed = {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "image"}
+    return kind in allowed or (kind == "hostPath" and name == "host-path")
+
+
+def test_nobody_has_a_token_but_who_watches_pods(name: str) -> None:
+    manifests = overlay(name)
+    assert not [m for m in manifests if m["kind"] in ("Secret", "ClusterRole", "ClusterRoleBinding")]
+    for owner, template in templates(manifests):
+        assert template["spec"]["automountServiceAccountToken"] is (owner in WITH_TOKEN)
+
+
+def test_every_image_is_a_digest(name: str) -> None:
+    images = [c["image"] for _, template in templates(overlay(name)) for c in containers(template["spec"])]
+    assert images
+    if name == "demo":
+        assert images == ["localhost/dsv4-serve:cpu"]
+    else:
+        assert all(re.search("@sha256:[0-9a-f]{64}$", image) for image in images)
+
+
+def test_one_line_replaces_every_placeholder_of_our_image(name: str, tmp_path: Path) -> None:
+    if name == "demo":
+        pytest.skip("the demo's image is built on the spot")
+    digest = "sha256:" + "1" * 64
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "resources": [os.path.relpath(KUBERNETES / "overlays" / name, tmp_path)],
+                "images": [{"name": "dsv4-serve", "newName": "registry.example.com/dsv4-serve", "digest": digest}],
+            }
+        )
+    )
+    pods = [template["spec"] for _, template in templates(kustomize(tmp_path))]
+    images = [c["image"] for pod in pods for c in containers(pod) if "dsv4-serve" in c["image"]]
+    assert images
+    assert set(images) == {f"registry.example.com/dsv4-serve@{digest}"}
+
+
+def test_no_flag_of_vllm_stands_in_any_manifest(name: str) -> None:
+    for _, template in templates(overlay(name)):
+        if not ours(template["spec"]):
+            continue
+        for one_container in containers(template["spec"]):
+            words = " ".join([*one_container.get("command", []), *one_container.get("args", [])])
+            flags = set(re.findall(r"--[a-z][a-z-]+", words))
+            assert flags & VLLM_FLAGS <= (WHO_IS_WHO if name == "pro-multinode" else set())
+        told = set(env(container(template["spec"]))) - {"HF_HUB_OFFLINE"}
+        assert told <= set(Variables.model_fields) - {"MAX_MODEL_LEN", "MAX_NUM_SEQS", "GPU_MEMORY_UTILIZATION"}
+
+
+def test_memory_counts_every_volume_in_memory_and_drains_have_their_time(name: str) -> None:
+    for pod in replicas(overlay(name)):
+        resources = container(pod)["resources"]
+        shared = sum(gib(v["emptyDir"]["sizeLimit"]) for v in pod["volumes"] if v.get("emptyDir", {}).get("medium"))
+        assert resources["limits"]["memory"] == resources["requests"]["memory"]
+        assert gib(resources["limits"]["memory"]) >= shared + 4
+        assert pod["terminationGracePeriodSeconds"] == 160
+
+
+def test_services_budgets_and_policies_find_their_pods(name: str) -> None:
+    manifests = overlay(name)
+    pods = [template for _, template in templates(manifests)]
+    labels = [pod["metadata"]["labels"] for pod in pods]
+
+    def found(selector: dict[str, str]) -> list[dict[str, Any]]:
+        return [pods[i] for i, have in enumerate(labels) if selector.items() <= have.items()]
+
+    for manifest in manifests:
+        spec = manifest.get("spec", {})
+        match manifest["kind"]:
+            case "Service":
+                (pod,) = found(spec["selector"])
+                ports = {port["name"] for port in container(pod["spec"])["ports"]}
+                assert {port["targetPort"] for port in spec["ports"]} <= ports
+            case "PodDisruptionBudget" | "InferencePool":
+                assert found(spec["selector"]["matchLabels"])
+            case "NetworkPolicy":
+                assert found(spec["podSelector"]["matchLabels"])
+                named = {p["port"] for r in spec.get("ingress", []) for p in r.get("ports", [])} - {8000, 8001}
+                ports = {
+                    port
+                    for pod in found(spec["podSelector"]["matchLabels"])
+                    for p in container(pod["spec"]).get("ports", [])
+                    for port in (p["name"], p["containerPort"])
+                }
+                if manifest["metadata"]["name"] != "dsv4-monitoring":  # also for parts that other components bring
+                    assert named <= ports
+
+
+def test_all_objects_lie_in_one_namespace_and_a_user_can_move_them(name: str, tmp_path: Path) -> None:
+    assert {m["metadata"]["namespace"] for m in overlay(name)} == {"dsv4"}
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump({"namespace": "mine", "resources": [os.path.relpath(KUBERNETES / "overlays" / name, tmp_path)]})
+    )
+    moved = kustomize(tmp_path)
+    assert {m["metadata"]["namespace"] for m in moved} == {"mine"}
+    subjects = [subject for m in moved if m["kind"] == "RoleBinding" for subject in m["subjects"]]
+    assert {subject["namespace"] for subject in subjects} <= {"mine"}
+
+
+@pytest.mark.parametrize("name", SERVES_GPUS)
+def test_a_replica_is_one_that_dsv4_serves_on_the_gpus_it_gets(name: str) -> None:
+    manifests = overlay(name)
+    (pod,) = replicas(manifests)
+    told = env(container(pod))
+    product = pod.get("nodeSelector", {}).get("nvidia.com/gpu.product")
+    if product is None:  # a ResourceClaim names it
+        device = one(manifests, "ResourceClaimTemplate", "dsv4-gpus")["spec"]["spec"]["devices"]["requests"][0][
+            "exactly"
+        ]
+        assert device["count"] == int(told["TP"])
+        product = re.search('== "([^"]+)"', device["selectors"][0]["cel"]["expression"])[1].replace(" ", "-")
+        assert "nvidia.com/gpu" not in container(pod)["resources"]["limits"]
+    else:
+        assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == int(told["TP"])
+    argv = [
+        sys.executable,
+        "-m",
+        "dsv4_serve.entrypoint",
+        "fit",
+        "--hardware",
+        hardware_of(product),
+        "--format",
+        "json",
+    ]
+    settings = {key: told[key] for key in ("PROFILE", "MODEL", "TP")}
+    settings["MODEL"] = settings["MODEL"].partition("=")[0]
+    done = subprocess.run(
+        argv, env={"PATH": os.environ["PATH"]} | settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["fits"] is True
+
+
+def hardware_of(product: str) -> str:
+    """The hardware of profiles/ whose name in NVML makes this label."""
+    sheets = {file.stem: file.read_text() for file in (ROOT / "profiles/hardware").glob("*.toml")}
+    (found,) = [
+        name
+        for name, text in sheets.items()
+        for seen in re.findall('"(NVIDIA [^"]+)"', text)
+        if seen.replace(" ", "-") == product
+    ]
+    return found
+
+
+def test_haproxy_reads_the_very_file_that_compose_mounts() -> None:
+    manifests = overlay("haproxy")
+    (generated,) = [m for m in manifests if m["kind"] == "ConfigMap"]
+    configuration = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
+    assert generated["data"] == {"haproxy.cfg": configuration}
+    pod = one(manifests, "Deployment", "dsv4-haproxy")["spec"]["template"]["spec"]
+    mounted = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
+    assert mounted == [generated["metadata"]["name"]]
+    assert container(pod)["image"] == BALANCER_IMAGE
+    known = set(re.findall(r"\$\{([A-Z_]+)-", configuration))
+    assert set(env(container(pod))) - {"NAMESPACE"} <= known
+    stop = int(re.search(r"hard-stop-after (\d+)s", configuration)[1])
+    assert container(pod)["lifecycle"]["preStop"]["sleep"]["seconds"] + stop < pod["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("name", ["haproxy", "router"])
+def test_with_a_balancer_the_name_that_clients_know_leads_to_it(name: str) -> None:
+    assert one(overlay(name), "Service")["spec"]["selector"]["app.kubernetes.io/component"] == "balancer"
+    assert (
+        one(overlay(name), "Service", "dsv4-replicas")["spec"]["selector"]["app.kubernetes.io/component"] == "replica"
+    )
+
+
+def test_the_autoscaler_alone_says_how_many() -> None:
+    manifests = overlay("autoscale")
+    assert "replicas" not in one(manifests, "Deployment")["spec"]
+    scaled = one(manifests, "ScaledObject")["spec"]
+    assert scaled["scaleTargetRef"]["name"] == "dsv4"
+    loggers = Path(sys.prefix).glob("lib/python*/site-packages/vllm/v1/metrics/loggers.py")
+    source = "".join(file.read_text() for file in loggers)
+    asked = [re.search("vllm:[a-z_]+", trigger["metadata"]["query"])[0] for trigger in scaled["triggers"]]
+    assert asked == ["vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"]
+    assert not source or all(f'"{metric}"' in source for metric in asked)
+
+
+def test_prometheus_scrapes_both_ports_of_a_replica_and_shows_the_key_to_ours_only() -> None:
+    manifests = overlay("monitoring")
+    monitor = one(manifests, "ServiceMonitor")["spec"]
+    service = one(manifests, "Service", "dsv4-replicas")
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert {e["port"] for e in monitor["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
+    assert [e["port"] for e in monitor["endpoints"] if "authorization" in e] == ["health"]
+    clients = one(manifests, "Service")
+    assert not monitor["selector"]["matchLabels"].items() <= clients["metadata"]["labels"].items()
+
+
+def test_the_dashboard_is_the_one_that_compose_has() -> None:
+    dashboard = one(overlay("monitoring"), "ConfigMap", "dsv4-dashboard")
+    assert dashboard["data"] == {"dsv4.json": (ROOT / "deploy/grafana/dsv4.json").read_text()}
+    assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
+
+
+def test_what_is_fetched_is_what_is_served_and_only_the_fetch_may_write() -> None:
+    (pod,) = replicas(overlay("fetch"))
+    served, _, folder = env(container(pod))["MODEL"].partition("=")
+    words = [one_container["args"][:2] for one_container in pod["initContainers"]]
+    assert words == [["weights", "fetch"], ["weights", "verify"]]
+    for one_container in pod["initContainers"]:
+        weights = env(one_container)["WEIGHTS"]
+        assert weights == served
+        assert one_container["args"][-1].replace("$(WEIGHTS)", weights) == folder
+    mounts = {
+        c["name"]: m.get("readOnly", False) for c in containers(pod) for m in c["volumeMounts"] if m["name"] == "models"
+    }
+    assert mounts == {"fetch": False, "verify": False, "replica": True}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("host-path", "hostPath"), ("image-volume", "image")])
+def test_a_kind_of_storage_replaces_the_claim(name: str, kind: str) -> None:
+    (pod,) = replicas(overlay(name))
+    (models,) = [volume for volume in pod["volumes"] if volume["name"] == "models"]
+    assert set(models) == {"name", kind}
+
+
+def test_a_group_of_two_nodes_has_the_gpus_of_its_tensor_parallel_size() -> None:
+    group = one(overlay("pro-multinode"), "LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]
+    pods = [group[role]["spec"] for role in ("leaderTemplate", "workerTemplate")]
+    gpus = {container(pod)["resources"]["limits"]["nvidia.com/gpu"] for pod in pods}
+    assert [env(container(pod)) for pod in pods] == [env(container(pods[0]))] * 2
+    assert gpus.pop() * group["size"] == int(env(container(pods[0]))["TP"])
+    assert not gpus
+    leader, follower = (container(pod) for pod in pods)
+    assert not {key for key in follower if key.endswith("Probe")}
+    wait = follower["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert (
+        wait == leader["lifecycle"]["preStop"]["sleep"]["seconds"] + 5 + 120 < pods[1]["terminationGracePeriodSeconds"]
+    )
+
+
+def test_a_follower_runs_vllm_as_the_plan_of_its_profile_says(tmp_path: Path) -> None:
+    group = one(overlay("pro-multinode"), "LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]
+    follower = container(group["workerTemplate"]["spec"])
+    vllm, key = tmp_path / "vllm", tmp_path / "key"
+    vllm.write_text('#!/bin/sh\necho "$$"; printf "%s\\n" "$@"\n')
+    vllm.chmod(0o755)
+    key.write_text("a-key")
+    settings = env(follower) | {
+        "LWS_GROUP_SIZE": "2",
+        "LWS_WORKER_INDEX": "1",
+        "LWS_LEADER_ADDRESS": "dsv4-0.dsv4.mine",
+    }
+    settings |= {"PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}", "API_KEY_FILE": str(key)}
+    settings["MODEL"] = settings["MODEL"].partition("=")[0]
+    assert follower["command"] == ["tini", "-g", "--", "sh", "-c"]
+    script = follower["args"][0].replace("/tmp/", f"{tmp_path}/")
+    process = subprocess.Popen(["sh", "-c", script], env=settings, stdout=subprocess.PIPE, text=True)
+    said = process.communicate()[0].splitlines()
+    assert process.returncode == 0
+    assert said[0] == str(process.pid)  # signals reach vLLM, as no shell stays before it
+    words = dict(itertools.pairwise(said))
+    assert words["--nnodes"] == "2"
+    assert words["--node-rank"] == "1"
+    assert words["--master-addr"] == "dsv4-0.dsv4.mine"
+    assert words["--tensor-parallel-size"] == "8"
+    assert "--headless" in said

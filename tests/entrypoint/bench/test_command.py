@@ -1,0 +1,211 @@
+"""`dsv4 bench` and `dsv4 warm` as real processes over a stand-in for vLLM; one test over real vLLM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dsv4_serve.entrypoint.bench import load, started, warm
+from dsv4_serve.entrypoint.bench.started import Ended, Started
+
+DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
+SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
+Bench = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def dsv4(environ: dict[str, str], tmp_path: Path) -> Bench:
+    """`dsv4 WORDS…` in a folder of its own; keywords are environment variables."""
+
+    def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
+        return subprocess.run(
+            argv, env={**environ, **env}, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def running(environ: dict[str, str], demo_words: list[str], tmp_path: Path) -> Iterator[Started]:
+    """A replica of the demo profile over the stand-in."""
+    with started.replica(demo_words, environ, tmp_path / "replica", lambda _: None, 60) as replica:
+        yield replica
+
+
+def at(replica: Started) -> tuple[str, ...]:
+    return "--url", replica.endpoint.url, "--health", replica.endpoint.health or "none"
+
+
+def receipt(folder: Path) -> dict:
+    [path] = (folder / "qualification" / "bench").glob("*.json")
+    return json.loads(path.read_text())
+
+
+def test_a_running_replica_is_measured_with_its_plan_and_machine(dsv4: Bench, running: Started, tmp_path: Path) -> None:
+    done = dsv4("bench", *at(running), *SMALL, "--plot", "plot.svg")
+    assert done.returncode == 0, done.stderr
+    found = receipt(tmp_path)
+    assert [(row["batch"], row["output_tokens_per_second"], row["acceptance"]) for row in found["rows"]] == [
+        (1, 100.0, 0.89), (2, 200.0, 0.89),
+    ]  # fmt: skip
+    assert found["subject"] == "demo-cpu-tp1-demo"
+    assert found["weights"] == "as served"
+    assert found["replica"]["machine"]["cores"] >= 1
+    assert found["replica"]["choices"]["profile"] == "demo"
+    assert found["start"]["phases"]["proving"] > 0
+    assert "200.00" in done.stdout
+    assert (tmp_path / "plot.svg").read_text().startswith("<svg")
+
+
+def test_a_failure_keeps_the_rows_before_it(dsv4: Bench, running: Started, tmp_path: Path) -> None:
+    done = dsv4("bench", *at(running), *SMALL, GENERATOR="breaks at 2")
+    assert done.returncode == 1
+    assert "ValueError: too many" in done.stderr
+    found = receipt(tmp_path)
+    assert [row["batch"] for row in found["rows"]] == [1]
+    assert "too many" in found["failed"]
+
+
+def test_a_hidden_health_server_is_skipped_by_name(dsv4: Bench, running: Started, tmp_path: Path) -> None:
+    without = dsv4("bench", "--url", running.endpoint.url, "--health", "none", *SMALL)
+    assert without.returncode == 78
+    assert "name it with --tokenizer" in without.stderr
+    named = dsv4("bench", "--url", running.endpoint.url, "--health", "none", *SMALL, "--tokenizer", "/models/x")
+    assert named.returncode == 0
+    assert "plan, versions and machine are skipped" in named.stderr
+    assert receipt(tmp_path)["replica"] == {}
+
+
+def test_a_key_reaches_the_generator_and_no_receipt(
+    dsv4: Bench, environ: dict[str, str], demo_words: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("sesame-9")
+    with started.replica(
+        [*demo_words, "--api-key", "sesame-9"], environ, tmp_path / "r", lambda _: None, 60
+    ) as replica:
+        refused = dsv4("bench", *at(replica), *SMALL)
+        done = dsv4("bench", *at(replica), *SMALL, "--api-key-file", "key")
+    assert "--api-key-file" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert "sesame-9" not in json.dumps(receipt(tmp_path))
+
+
+def test_nobody_there_is_one_sentence(dsv4: Bench) -> None:
+    done = dsv4("bench", "--url", "http://127.0.0.1:9")
+    assert done.returncode == 69
+    assert done.stderr.count("\n") == 1
+    assert "is a replica there" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--profile", "64k"), "takes no --profile; start it so, or add --without-weights"),
+        (("--max-num-seqs", "4"), "takes no --max-num-seqs"),
+        (("--batch", "0"), "--batch 0: has to be 1 or more"),
+        (("--context", "100"), "--context 100: has to hold more than the 256 of --output"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(dsv4: Bench, words: tuple[str, ...], said: str) -> None:
+    done = dsv4("bench", *words)
+    assert done.returncode == 64
+    assert said in done.stderr
+
+
+def test_a_replica_without_weights_is_started_measured_and_stopped(dsv4: Bench, tmp_path: Path) -> None:
+    done = dsv4("bench", *DUMMY, *SMALL, "--max-num-seqs", "8", "--acceptance", "0.5")
+    assert done.returncode == 0, done.stderr
+    found = receipt(tmp_path)
+    assert found["weights"] == "dummy weights, synthetic acceptance 0.5"
+    assert found["subject"] == "w4a16-cpu-tp2-64k-dummy"
+    flags = " ".join(found["replica"]["argv"])
+    assert "--load-format dummy" in flags
+    assert "--max-num-seqs 8" in flags
+    assert '"synthetic_acceptance_rates":[0.5]' in flags
+    assert '"method":"mtp"' in flags
+    assert len(found["rows"]) == 2
+    assert "only warn" in done.stderr
+    assert not [one for one in psutil.process_iter() if str(tmp_path) in " ".join(_words(one))]
+
+
+def test_a_signal_stops_what_was_started(environ: dict[str, str], tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bench", *DUMMY, *SMALL]
+    process = subprocess.Popen(argv, env={**environ, "STAND_IN": "stalls"}, cwd=tmp_path, stderr=subprocess.PIPE)
+    until = time.monotonic() + 60
+    while len(psutil.Process(process.pid).children(recursive=True)) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert len(below) >= 2
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"stopped by SIGTERM" in said
+    assert psutil.wait_procs(below, timeout=5)[1] == []
+
+
+def test_a_replica_that_does_not_start_says_its_root_cause(dsv4: Bench, tmp_path: Path) -> None:
+    done = dsv4("bench", *DUMMY, *SMALL, STAND_IN="key-error")
+    assert done.returncode == 1
+    assert "root cause: KeyError: 'layers.1.ffn.experts.w13_weight'" in done.stderr
+    assert not (tmp_path / "qualification").exists()
+
+
+def test_a_replica_that_is_not_ready_in_time_is_given_up(
+    environ: dict[str, str], demo_words: list[str], tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(Ended, match="not ready after 3 s: "),
+        started.replica(demo_words, {**environ, "STAND_IN": "stalls"}, tmp_path / "r", lambda _: None, 3),
+    ):
+        pass
+
+
+def test_a_plan_is_warmed_once_and_again(dsv4: Bench) -> None:
+    done = dsv4("warm", *DUMMY, "--again", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["starts"]) == 2
+    assert all(one["phases"]["proving"] > 0 for one in found["starts"])
+    assert found["filled"] == {}
+    assert "second, s" in warm.text(found)
+    assert "nothing was left to compile" in warm.text(found)
+
+
+def test_what_a_start_adds_to_each_cache_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "old").write_bytes(bytes(1 << 20))
+    before = warm.contents(tmp_path)
+    (tmp_path / "triton" / "new").write_bytes(bytes(3 << 20))
+    assert warm.added(before, warm.contents(tmp_path)) == {"triton": {"files": 1, "mib": 3.0}}
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.slow
+def test_the_demo_on_real_vllm_is_measured(demo_words: list[str], tmp_path: Path) -> None:
+    environ = load.program_in({name: value for name, value in os.environ.items() if not name.startswith("DSV4_")})
+    environ["DSV4_CACHE"] = str(tmp_path / "cache")
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bench", "--batch", "1", "4", *SMALL[3:]]
+    with started.replica(demo_words, environ, tmp_path / "replica", lambda _: None, 400) as replica:
+        done = subprocess.run(
+            [*argv, *at(replica)], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    rows = receipt(tmp_path)["rows"]
+    assert [row["batch"] for row in rows] == [1, 4]
+    assert all(row["output_tokens_per_second"] > 0 for row in rows)

@@ -1,0 +1,102 @@
+"""Two receipts side by side, and the plot of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from dsv4_serve.entrypoint.bench import compare, plot
+from dsv4_serve.entrypoint.errors import ConfigError
+
+
+def row(batch: int, speed: float, length: int = 256) -> dict[str, Any]:
+    return {
+        "batch": batch, "input": length, "output": 256, "requests": 4, "output_tokens_per_second": speed,
+        "tpot_p50": 1000 * batch / speed, "tpot_p99": 12.0, "ttft_p50": 30.0, "ttft_p99": 50.0, "acceptance": 0.89,
+    }  # fmt: skip
+
+
+def receipt(rows: list[dict[str, Any]], **replica: Any) -> dict[str, Any]:
+    whole = {
+        "choices": {"profile": "64k"}, "argv": ["vllm", "serve", "m", "--max-num-seqs", "4", "--enforce-eager"], "env": {},
+        "patches": {"patches": [{"name": "p", "sha256": "ab" * 32, "state": "applied"}]}, "versions": {"vllm": "0.32.0"},
+        "machine": {"gpus": [{"name": "NVIDIA H200"}] * 2, "driver": "580"}, **replica,
+    }  # fmt: skip
+    head = {"kind": "bench", "date": "2026-11-22T10:00:00+00:00", "subject": "w4a16-h200-tp2-64k", "weights": "dummy"}
+    return {**head, "replica": whole, "rows": rows, "start": {}}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Any:
+    def write(*receipts: dict[str, Any]) -> list[Path]:
+        paths = [tmp_path / f"{number}.json" for number in range(len(receipts))]
+        for path, one in zip(paths, receipts, strict=True):
+            path.write_text(json.dumps(one))
+        return paths
+
+    return write
+
+
+def test_rows_of_the_same_shape_are_divided(files: Any) -> None:
+    paths = files(receipt([row(1, 88.0), row(4, 140.0)]), receipt([row(1, 132.0), row(16, 500.0)]))
+    found = compare.compare(*paths)
+    assert [one["batch"] for one in found["rows"]] == [1]
+    assert found["rows"][0]["output_tokens_per_second"] == [88.0, 132.0, 1.5]
+    assert "88.00 -> 132.00" in compare.text(found)
+    assert "nothing else differs" in compare.text(found)
+
+
+def test_what_differs_around_the_figures_is_named(files: Any) -> None:
+    other = receipt(
+        [row(1, 90.0)],
+        argv=["vllm", "serve", "m", "--max-num-seqs", "16"],
+        versions={"vllm": "0.33.0"},
+        machine={"gpus": [{"name": "NVIDIA B300"}], "driver": "590"},
+        env={"NCCL_PROTO": "LL"},
+    )
+    differs = compare.compare(*files(receipt([row(1, 88.0)]), other))["differs"]
+    assert differs["--max-num-seqs"] == ["4", "16"]
+    assert differs["--enforce-eager"] == ["set", "-"]
+    assert differs["version of vllm"] == ["0.32.0", "0.33.0"]
+    assert differs["GPUs"] == ["2 x NVIDIA H200", "1 x NVIDIA B300"]
+    assert differs["driver"] == ["580", "590"]
+    assert differs["NCCL_PROTO"] == ["-", "LL"]
+
+
+def test_receipts_without_a_common_row_are_refused(files: Any) -> None:
+    with pytest.raises(ConfigError, match="no batch size, input and output in common"):
+        compare.compare(*files(receipt([row(1, 88.0)]), receipt([row(2, 88.0)])))
+
+
+def test_another_kind_of_receipt_is_refused(files: Any) -> None:
+    with pytest.raises(ConfigError, match="a receipt of `smoke`"):
+        compare.compare(*files({**receipt([row(1, 1.0)]), "kind": "smoke"}, receipt([row(1, 1.0)])))
+
+
+def test_a_replica_without_a_plan_compares_too(files: Any) -> None:
+    one = {**receipt([row(1, 88.0)]), "replica": {}}
+    assert compare.compare(*files(one, one))["differs"] == {}
+
+
+def test_the_plot_has_a_line_for_each_receipt_and_length_in_both_charts() -> None:
+    text = plot.svg([receipt([row(1, 88.0), row(16, 360.0), row(1, 80.0, 8192)]), receipt([row(4, 140.0)])])
+    root = ET.fromstring(text)
+    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 6
+    assert "w4a16-h200-tp2-64k, 8192 in (2026-11-22)" in text
+
+
+def test_more_is_higher_and_nothing_leaves_the_chart() -> None:
+    text = plot.svg([receipt([row(1, 88.0), row(4, 800.0)])])
+    root = ET.fromstring(text)
+    circles = root.findall("{http://www.w3.org/2000/svg}circle")[:2]
+    low, high = (float(circle.get("cy", "")) for circle in circles)
+    assert 40 <= high < low <= 280
+
+
+def test_a_subject_cannot_break_the_plot() -> None:
+    ET.fromstring(plot.svg([{**receipt([row(1, 88.0)]), "subject": "<a & b>"}]))

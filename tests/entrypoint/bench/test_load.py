@@ -1,0 +1,94 @@
+"""One run of the load generator: what it is told, what is taken from it, and how it fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.bench import load
+from dsv4_serve.entrypoint.bench.asked import Asked, Shape
+from dsv4_serve.entrypoint.bench.load import Failed, Tokenizer
+from dsv4_serve.entrypoint.endpoint import Endpoint
+from dsv4_serve.entrypoint.errors import NotFound
+
+WHERE = Endpoint("http://127.0.0.1:9", None, "secret")
+SAVED = {
+    "completed": 4, "output_throughput": 88.354, "duration": 11.5912, "p50_tpot_ms": 6.0204, "p99_tpot_ms": 7.0,
+    "p50_ttft_ms": 40.04, "p99_ttft_ms": 90.0, "spec_decode_draft_tokens": 200, "spec_decode_accepted_tokens": 178,
+}  # fmt: skip
+
+
+def test_the_command_names_everything_that_shapes_the_load() -> None:
+    words = load.command(Shape(4, 512, 128, 16, 4, 7), WHERE, "flash", Tokenizer("/models/x", "deepseek_v4"), "/tmp/x")
+    given = dict(itertools.pairwise(words))
+    assert words[:2] == ["bench", "serve"]
+    assert given["--base-url"] == WHERE.url
+    assert (given["--max-concurrency"], given["--num-prompts"], given["--num-warmups"]) == ("4", "16", "4")
+    assert (given["--random-input-len"], given["--random-output-len"], given["--random-range-ratio"]) == (
+        "512", "128", "0",
+    )  # fmt: skip
+    assert (given["--tokenizer"], given["--tokenizer-mode"], given["--model"]) == ("/models/x", "deepseek_v4", "flash")
+    assert (given["--seed"], given["--temperature"]) == ("7", "0")
+    assert "--ignore-eos" in words
+    assert "secret" not in " ".join(words)
+
+
+def test_every_flag_is_one_of_the_installed_generator() -> None:
+    found = importlib.util.find_spec("vllm")
+    if found is None or found.origin is None:
+        pytest.skip("no vLLM here")
+    folder = Path(found.origin).parent / "benchmarks"
+    known = (folder / "serve.py").read_text() + (folder / "datasets" / "datasets.py").read_text()
+    words = load.command(Shape(1), WHERE, "m", Tokenizer("t"), "/tmp/x")
+    assert [word for word in words if word.startswith("--") and f'"{word}"' not in known] == []
+
+
+def test_figures_are_taken_and_rounded() -> None:
+    row = load.row(Shape(1, requests=4), SAVED)
+    assert (row.output_tokens_per_second, row.tpot_p50, row.ttft_p50, row.seconds) == (88.35, 6.02, 40.0, 11.59)
+    assert row.acceptance == 0.89
+
+
+def test_without_drafts_there_is_no_acceptance() -> None:
+    row = load.row(Shape(1, requests=4), {name: SAVED[name] for name in SAVED if not name.startswith("spec")})
+    assert row.acceptance is None
+    assert row.drafted == 0
+
+
+def test_a_lost_request_makes_no_figure() -> None:
+    with pytest.raises(Failed, match="1 of 4 requests failed at batch 1"):
+        load.row(Shape(1, requests=4), {**SAVED, "completed": 3})
+
+
+def test_a_generator_that_breaks_names_its_cause(environ: dict[str, str]) -> None:
+    with pytest.raises(Failed, match="status 1: ValueError: no tokenizer here"):
+        load.run(Shape(1), WHERE, "m", Tokenizer("t"), {**environ, "GENERATOR": "breaks"})
+
+
+def test_a_missing_vllm_is_said_with_the_way_out(environ: dict[str, str]) -> None:
+    with pytest.raises(NotFound, match="install vLLM here too, or name it with DSV4_VLLM"):
+        load.run(Shape(1), WHERE, "m", Tokenizer("t"), {**environ, "DSV4_VLLM": "/nowhere/vllm"})
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("", "it said nothing"),
+        ("one\ntwo\n", "two"),
+        ("Traceback:\n  x\nKeyError: 'a'\nbye\n", "KeyError: 'a'"),
+        ("vllm: error: argument --x: bad", "vllm: error: argument --x: bad"),
+    ],
+)
+def test_the_cause_is_the_line_that_names_an_error(said: str, cause: str) -> None:
+    assert load.cause(said) == cause
+
+
+def test_every_pair_of_length_and_batch_is_one_row_with_prompts_of_its_own() -> None:
+    shapes = list(Asked((1, 4), (256, 8192), 256, 3).shapes())
+    assert [(shape.input, shape.batch, shape.requests, shape.warm_up) for shape in shapes] == [
+        (256, 1, 3, 1), (256, 4, 12, 4), (8192, 1, 3, 1), (8192, 4, 12, 4),
+    ]  # fmt: skip
+    assert len({shape.seed for shape in shapes}) == 4

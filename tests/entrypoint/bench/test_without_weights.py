@@ -1,0 +1,115 @@
+"""The folder in place of weights: real sizes, a tokenizer of the whole vocabulary, the draft head by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from dsv4_serve.demo.deepseek_v4 import Dims
+from dsv4_serve.demo.deepseek_v4 import write as write_whole
+from dsv4_serve.entrypoint.bench import measure
+from dsv4_serve.entrypoint.bench import without_weights as dummy
+from dsv4_serve.entrypoint.doctor import checkpoint, checkpoint_checks
+from dsv4_serve.entrypoint.doctor.wanted import Wanted
+from dsv4_serve.entrypoint.errors import ConfigError, UsageError
+from dsv4_serve.entrypoint.sheets import Library
+
+TINY = Dims()
+
+
+@pytest.fixture(scope="module")
+def flash(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flash")
+    dummy.write(folder, "deepseek-v4-flash", "w4a16")
+    return folder
+
+
+def test_the_configuration_has_the_published_sizes(flash: Path) -> None:
+    config = json.loads((flash / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["n_routed_experts"], config["vocab_size"]) == (43, 256, 129280)
+    ratios = config["compress_ratios"]
+    assert (len(ratios), ratios.count(4), ratios.count(128)) == (44, 21, 20)
+    assert config["rope_scaling"]["original_max_position_embeddings"] == 65536
+
+
+def test_every_token_is_a_word_that_comes_back(flash: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(flash / "tokenizer.json"))
+    ids = [3, 77, 129279, 4, 128000]
+    assert tokenizer.encode(tokenizer.decode(ids)).ids == ids
+    assert tokenizer.get_vocab_size() == 129280
+    assert tokenizer.encode("Hello there").ids == [2, 2]
+
+
+@pytest.mark.parametrize("layout", sorted(set(dummy.LAYOUTS.values())))
+def test_the_draft_head_has_the_names_that_a_whole_checkpoint_has(tmp_path: Path, layout: str) -> None:
+    write_whole(tmp_path, layout, Dims(experts=16))
+    names = json.loads((tmp_path / dummy.INDEX).read_text())["weight_map"]
+    assert set(dummy.draft_tensors(layout, 16)) == {name for name in names if name.startswith("mtp.")}
+
+
+def test_the_doctor_misses_nothing_but_the_weights(flash: Path) -> None:
+    found = checkpoint_checks.examine(checkpoint.read(flash), Wanted())
+    assert {name for name, _ in found} == set(dummy.SKIPPED)
+
+
+def test_every_model_that_the_product_knows_has_a_layout_and_sizes() -> None:
+    models = [Library([]).model(name, "") for name in Library([]).names("model")]
+    published = [model for model in models if str(model.get("architecture")) in dummy.SIZES]
+    assert len(published) >= 5
+    for model in published:
+        assert dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
+
+
+def test_a_model_of_unknown_layout_or_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no layout for the model demo"):
+        dummy.layout_of("unquantized", "none", "demo")
+    with pytest.raises(ConfigError, match="knows the sizes of deepseek-v4-flash, deepseek-v4-pro"):
+        dummy.write(tmp_path, "deepseek-v5", "w4a16")
+
+
+@pytest.mark.parametrize(
+    ("chances", "tokens", "rates"),
+    [([0.89], 1, [0.89]), ([0.5], 3, [0.5, 0.25, 0.125]), ([0.9, 0.7], 2, [0.9, 0.7]), ([0.89], 0, [])],
+)
+def test_one_share_counts_for_each_draft_token_after_the_ones_before_it(
+    chances: list[float], tokens: int, rates: list[float]
+) -> None:
+    assert dummy.acceptance_rates(chances, tokens) == rates
+
+
+@pytest.mark.parametrize(("chances", "tokens"), [([1.1], 1), ([-0.1], 1), ([0.5, 0.6], 2), ([0.5, 0.4], 3)])
+def test_shares_that_cannot_be_are_refused(chances: list[float], tokens: int) -> None:
+    with pytest.raises(UsageError, match="--acceptance"):
+        dummy.acceptance_rates(chances, tokens)
+
+
+def test_without_draft_tokens_nothing_is_accepted_by_lot() -> None:
+    assert "--speculative-config.rejection_sample_method" not in dummy.flags([])
+
+
+@pytest.mark.parametrize(
+    ("argv", "weights"),
+    [
+        (["vllm", "serve", "m", "--tensor-parallel-size", "2"], "as served"),
+        (["vllm", "serve", "m", "--load-format", "auto"], "as served"),
+        (["vllm", "serve", "m", "--load-format", "dummy"], "dummy weights"),
+        (
+            [
+                "vllm",
+                "serve",
+                "m",
+                "--load-format",
+                "dummy",
+                "--speculative-config",
+                '{"synthetic_acceptance_rates":[0.9,0.8]}',
+            ],
+            "dummy weights, synthetic acceptance 0.9, 0.8",
+        ),
+        ([], "unknown"),
+    ],
+)
+def test_a_receipt_says_by_the_plan_what_the_weights_were(argv: list[str], weights: str) -> None:
+    assert measure.weights_of({"argv": argv}) == weights

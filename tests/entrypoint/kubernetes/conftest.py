@@ -1,0 +1,55 @@
+"""What an overlay says, from a command line."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dsv4_serve.entrypoint import options as line
+from dsv4_serve.entrypoint.kubernetes import options as ours
+from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
+
+DIGEST = f"sha256:{'a' * 64}"
+
+
+@pytest.fixture(autouse=True)
+def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PROFILE", "MODEL", "HARDWARE", "TP", "DSV4_SKIP", "DSV4_NCCL", "DSV4_PROFILES", "API_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def asked() -> Callable[..., Overlay]:
+    """The overlay that words ask for; two replicas if they do not say."""
+
+    def overlay(*words: str) -> Overlay:
+        parser = argparse.ArgumentParser(allow_abbrev=False)
+        line._add_choices(parser)
+        ours.add_manifests(parser)
+        options = parser.parse_args(["--replicas", "2", *words])
+        return ours.overlay(options, line.request(options, []))
+
+    return overlay
+
+
+@pytest.fixture
+def rendered() -> Callable[[Path], dict[str, Any]]:
+    """What `kubectl apply -k` would send of a folder: the objects, by kind and name."""
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("no kubectl is installed")
+
+    def render(folder: Path) -> dict[str, Any]:
+        done = subprocess.run([program, "kustomize", folder], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.safe_load_all(done.stdout)}
+
+    return render

@@ -1,0 +1,239 @@
+"""Every check of `dsv4 smoke` against a replica over real HTTP: sound, and with each fault that the check is there for."""
+
+import argparse
+import json
+
+import pytest
+import scripted
+
+from dsv4_serve.entrypoint.endpoint import NoAnswer
+from dsv4_serve.entrypoint.errors import UsageError
+from dsv4_serve.entrypoint.smoke.command import smoke
+from dsv4_serve.entrypoint.smoke.run import CHECKS
+
+FAULTS = [
+    ("unlisted-name", "models", "not second/name"),
+    ("refused-name", "models", "second/name is refused"),
+    ("empty-chat", "chat", "the answer is empty"),
+    ("wrong-answer", "chat", "it said '41'"),
+    ("usage", "chat", "total"),
+    ("one-piece", "streaming", "everything came in one piece"),
+    ("silent", "streaming", "no text came"),
+    ("unfinished", "streaming", "0 times a finish_reason"),
+    ("no-usage", "streaming", "no usage"),
+    ("no-done", "streaming", "no [DONE]"),
+    ("error-event", "streaming", "EngineCore died"),
+    ("stop-ignored", "stop", "told to stop at"),
+    ("stop-included", "stop", "told to stop at"),
+    ("nan", "logprobs", "NaN"),
+    ("infinite", "logprobs", "infinite"),
+    ("thinks-anyway", "thinking-chat", "it thought although thinking is off"),
+    ("mode-lost", "thinking-high thinking-max", "the mode did not reach the model"),
+    ("tags", "thinking-high thinking-max thinking-stream empty-content", ""),
+    ("no-content", "thinking-high thinking-max", "no content, and finish_reason stop"),
+    ("mixed", "thinking-stream", "reasoning came after content"),
+    ("trap", "empty-content", "content 'Nine'"),
+    ("no-call", "tool-call", "no tool was called"),
+    ("other-tool", "tool-call", "another call was made"),
+    ("bad-arguments", "tool-call", "readable arguments"),
+    ("ignores-result", "tool-call", "it said 'I do not know.'"),
+    ("not-json", "json-schema", "is not by the schema"),
+    ("extra-field", "json-schema", "is not by the schema"),
+    ("wrong-value", "json-schema", "launched=1896"),
+    ("lost-middle", "needles", "not found at the middle"),
+    ("changes", "parallel", "0% of the answers is the same"),
+    ("garbled", "parallel", "script-mix"),
+    ("noise", "acceptance", "it drafts noise"),
+    ("no-drafts", "acceptance", "it drafted nothing"),
+    ("no-counters", "acceptance", "no vllm:spec_decode_* counters"),
+]
+
+
+def options(url, **changes):
+    """Return the command line as `dsv4 smoke` reads it."""
+    usual = {"health": url, "api_key_file": None, "context_share": 0.5, "streams": None, "timeout": 60.0, "skip": []}
+    return argparse.Namespace(url=url, **{**usual, **changes})
+
+
+def asked(*faults, plan=scripted.PLAN, seconds=60.0, skip=(), said=None):
+    """Run the command against a replica with these faults; return its outcomes by name, and the replica."""
+    with scripted.serving(*faults, plan=plan) as replica:
+        report = smoke(options(replica.url, timeout=seconds, skip=skip), {}, (said if said is not None else []).append)
+        assert [one.name for one in report.outcomes] == list(CHECKS)
+        return {one.name: one for one in report.outcomes}, report, replica
+
+
+def verdicts(outcomes, verdict):
+    return {name for name, one in outcomes.items() if one.verdict == verdict}
+
+
+def test_a_sound_replica_passes_every_check():
+    outcomes, report, _ = asked()
+    assert verdicts(outcomes, "passed") == set(CHECKS), [one for one in outcomes.values() if one.verdict != "passed"]
+    assert report.ok
+
+
+def rounds():
+    """Pack the faults into as few replicas as there can be: one fault a check."""
+    packed = []
+    for fault in FAULTS:
+        checks = set(fault[1].split())
+        free = [held for held in packed if not any(checks & set(other[1].split()) for other in held)]
+        if free:
+            free[0].append(fault)
+        else:
+            packed.append([fault])
+    return packed
+
+
+@pytest.mark.parametrize("faults", rounds(), ids=lambda faults: "+".join(fault for fault, *_ in faults))
+def test_each_fault_fails_its_check_and_hides_no_other(faults):
+    outcomes, report, _ = asked(*(fault for fault, *_ in faults))
+    expected = {name: seen for _, checks, seen in faults for name in checks.split()}
+    assert verdicts(outcomes, "failed") == set(expected), outcomes
+    assert not verdicts(outcomes, "skipped")
+    for name, seen in expected.items():
+        assert seen in outcomes[name].seen
+        assert outcomes[name].fix
+    assert not report.ok
+
+
+def test_reasoning_that_takes_every_token_is_no_fault_and_is_told():
+    outcomes, _, _ = asked("long-thought")
+    assert outcomes["thinking-max"].verdict == "passed"
+    assert "no content yet" in outcomes["thinking-max"].seen
+
+
+def test_the_trap_of_empty_content_is_explained():
+    outcomes, _, _ = asked()
+    assert (
+        'reads only content shows nothing: read reasoning, allow more tokens, or send chat_template_kwargs {"thinking": false}'
+        in (outcomes["empty-content"].seen)
+    )
+
+
+def test_the_long_prompt_is_as_long_as_was_asked_and_is_not_read_from_the_prefix_cache():
+    outcomes, _, replica = asked()
+    assert outcomes["needles"].figures["share_of_context"] == pytest.approx(0.5, abs=0.02)
+    (body,) = [one for one in replica.bodies if "lighthouse" in str(one.get("messages"))]
+    assert body["cache_salt"]
+
+
+def test_acceptance_stands_beside_the_record_of_the_same_model_and_draft_tokens():
+    outcomes, _, _ = asked()
+    assert "prose 80% of 64 (84% on record)" in outcomes["acceptance"].seen
+    assert "its card" in outcomes["acceptance"].seen
+    more = {**scripted.PLAN, "speculative-config.num_speculative_tokens": 2}
+    outcomes, _, _ = asked(plan=more)
+    assert "prose 80% of 64 (no figure on record)" in outcomes["acceptance"].seen
+
+
+@pytest.mark.parametrize(
+    ("faults", "changes", "names", "reason"),
+    [
+        (["no-tool-parser"], {"tool-call-parser": None}, "tool-call", "served without --tool-call-parser"),
+        (["no-tool-parser"], {}, "tool-call", "served without --tool-call-parser"),
+        (
+            [],
+            {"reasoning-parser": None},
+            "thinking-chat thinking-high thinking-max thinking-stream empty-content",
+            "served without --reasoning-parser",
+        ),
+        (
+            ["no-counters"],
+            {"speculative-config.num_speculative_tokens": 0},
+            "acceptance",
+            "served without draft tokens",
+        ),
+        (["hidden-metrics"], {}, "acceptance", "counters are not to be had"),
+    ],
+)
+def test_what_a_replica_was_not_told_to_do_is_skipped_by_name(faults, changes, names, reason):
+    outcomes, report, _ = asked(*faults, plan={**scripted.PLAN, **changes})
+    assert verdicts(outcomes, "skipped") == set(names.split())
+    assert all(reason in outcomes[name].seen for name in names.split())
+    assert report.ok
+
+
+def test_constructed_weights_are_asked_nothing_that_takes_understanding():
+    outcomes, report, _ = asked("wrong-answer", plan={**scripted.PLAN, "model-name": "demo"})
+    assert outcomes["chat"].verdict == "passed"
+    assert {"json-schema", "needles", "tool-call"} == verdicts(outcomes, "skipped")
+    assert "constructed weights" in outcomes["needles"].seen
+    assert report.ok
+
+
+def test_a_chat_template_may_be_missing_from_constructed_weights_only():
+    outcomes, _, _ = asked("no-template", plan={**scripted.PLAN, "model-name": "demo-v4"})
+    assert outcomes["chat"].seen == "its tokenizer has no chat template"
+    outcomes, _, _ = asked("no-template")
+    assert outcomes["chat"].verdict == "failed"
+
+
+def test_a_hidden_health_server_is_said_and_hides_no_check():
+    said = []
+    outcomes, report, _ = asked(plan=None, said=said)
+    assert verdicts(outcomes, "failed") == set()
+    assert verdicts(outcomes, "passed") == set(CHECKS)
+    assert "/plan" in report.unknown
+    assert "not known: " in report.text()
+    assert any("What the replica was told is not known" in one for one in said)
+
+
+def test_a_model_that_never_thinks_is_no_fault_where_no_plan_says_that_it_should():
+    outcomes, report, _ = asked("never-thinks", plan=None)
+    assert verdicts(outcomes, "skipped") == {"thinking-high", "thinking-max", "thinking-stream", "empty-content"}
+    assert report.ok
+    outcomes, _, _ = asked("never-thinks")
+    assert verdicts(outcomes, "failed") == {"thinking-high", "thinking-max", "thinking-stream", "empty-content"}
+
+
+def test_a_check_without_end_fails_at_the_deadline_and_what_was_not_begun_fails_too():
+    outcomes, report, _ = asked("hangs", seconds=1.0)
+    assert outcomes["models"].verdict == "passed"
+    assert "no end in the" in outcomes["chat"].seen
+    assert outcomes["acceptance"].seen == "not begun: the 1 s of --timeout were over"
+    assert sum(one.seconds for one in report.outcomes) < 3
+
+
+def test_a_connection_that_breaks_fails_one_check():
+    outcomes, _, _ = asked("dies")
+    assert verdicts(outcomes, "failed") == {"chat"}
+    assert outcomes["chat"].seen.startswith("no answer: ")
+
+
+def test_checks_can_be_left_out_by_name_and_an_unknown_name_is_refused():
+    outcomes, report, _ = asked("lost-middle", skip=["needles"])
+    assert outcomes["needles"].seen == "--skip"
+    assert report.ok
+    with pytest.raises(UsageError, match=r"--skip needle: no such check \(did you mean needles\?\)"):
+        asked(skip=["needle"])
+
+
+def test_without_a_replica_there_is_one_sentence():
+    with pytest.raises(NoAnswer, match="no answer"):
+        smoke(options("http://127.0.0.1:9", health="none"), {}, print)
+
+
+def test_the_key_is_sent_with_every_request_and_stands_in_no_report(tmp_path):
+    (tmp_path / "key").write_text("s3cret")
+    seen = set()
+
+    class Keyed(scripted.Handler):
+        def parse_request(self):
+            parsed = super().parse_request()
+            seen.add(self.headers["Authorization"])
+            return parsed
+
+    with scripted.serving() as replica:
+        replica.RequestHandlerClass = Keyed
+        report = smoke(options(replica.url, api_key_file=str(tmp_path / "key")), {}, lambda _: None)
+    assert seen == {"Bearer s3cret"}
+    assert "s3cret" not in report.text() + report.junit() + json.dumps(report.to_json())
+
+
+def test_a_name_and_password_in_the_address_stand_in_no_report():
+    with scripted.serving() as replica:
+        report = smoke(options(replica.url.replace("//", "//me:hidden@")), {}, lambda _: None)
+    assert report.url == replica.url
+    assert "hidden" not in report.text() + report.junit() + json.dumps(report.to_json())

@@ -1,0 +1,37 @@
+"""`dsv4 smoke` on real vLLM: the demo's replica on this CPU, with its health server."""
+
+import json
+
+import pytest
+
+from dsv4_serve.demo import llama, server
+
+UNFIT = {
+    "thinking-chat",
+    "thinking-high",
+    "thinking-max",
+    "thinking-stream",
+    "empty-content",
+    "tool-call",
+    "json-schema",
+}
+
+
+@pytest.mark.slow
+def test_the_demo_passes_what_it_can_do_and_the_rest_is_skipped_by_name(dsv4, tmp_path):
+    model = llama.write_checkpoint(tmp_path / "model")
+    with server.serving("demo", model, server.open_port(0), tmp_path / "log") as running:
+        for _ in server.startup(running, 300):
+            pass
+        health = f"http://{server.HOST}:{running.health_port}"
+        done = dsv4("smoke", "--url", running.url, "--health", health, "--out", str(tmp_path), "--format", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+    assert {name for name, one in found.items() if one["verdict"] == "skipped"} == UNFIT | {"needles"}
+    assert "100% of the answers is the same alone and 4 at once" in found["parallel"]["seen"]
+    assert (
+        found["acceptance"]["figures"]["prose"]["accepted"] > 0.9 * found["acceptance"]["figures"]["prose"]["drafted"]
+    )
+    assert sum(one["seconds"] for one in found.values()) < 30
+    (receipt,) = (tmp_path / "smoke").iterdir()
+    assert json.loads(receipt.read_text())["replica"]["versions"]["vllm"]

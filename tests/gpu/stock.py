@@ -1,0 +1,86 @@
+"""Plain `vllm serve`, watched from outside: the phases of its start as the supervisor reads them from the log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+
+from dsv4_serve.entrypoint import causes, phases
+from dsv4_serve.entrypoint.bench.started import Ended, Started, free_port
+from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer, ask
+
+
+@contextlib.contextmanager
+def stock(
+    argv: list[str], environ: dict[str, str], out: Path, say: Callable[[str], None], patience: float
+) -> Iterator[Started]:
+    """Run it, yield after its first completion, and leave nothing of its session behind."""
+    out.mkdir(parents=True, exist_ok=True)
+    port, log, spent = free_port(), out / "log", {}
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [*argv, "--host", "127.0.0.1", "--port", str(port)],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    reader = threading.Thread(target=_read, args=(process, log, spent, began), daemon=True)
+    reader.start()
+    where = Endpoint(f"http://127.0.0.1:{port}")
+    say(f"{' '.join(argv)} on port {port}; log: {log}")
+    try:
+        _until_up(process, where, log, began + patience)
+        body = {"model": where.models()[0], "prompt": "t5 t6 t7", "max_tokens": 2, "temperature": 0, "ignore_eos": True}
+        httpx.post(f"{where.url}/v1/completions", json=body, timeout=patience, trust_env=False).raise_for_status()
+        yield Started(where, log, {"phases": {name: round(s, 1) for name, s in spent.items()}, "caches": "unknown"})
+    finally:
+        _end(process)
+        reader.join(5)
+
+
+def _until_up(process: subprocess.Popen[bytes], where: Endpoint, log: Path, until: float) -> None:
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            time.sleep(1)
+            lines = log.read_text(errors="replace").splitlines()
+            ending = causes.classify(lines, process.returncode, phase="starting", was_ready=False)
+            raise Ended(f"vLLM ended with {process.returncode}: {ending.sentence} Root cause: {ending.root}")
+        with contextlib.suppress(NoAnswer):
+            if ask(f"{where.url}/health", None).is_success:
+                return
+        time.sleep(0.5)
+    raise Ended(f"not ready in time: {(log.read_text(errors='replace').splitlines() or ['nothing said'])[-1][-300:]}")
+
+
+def _read(process: subprocess.Popen[bytes], log: Path, spent: dict[str, float], began: float) -> None:
+    watch, last = phases.Watch(began), began
+    with log.open("wb") as out:
+        for line in process.stdout or ():
+            out.write(line)
+            out.flush()
+            before, now = watch.phase, time.monotonic()
+            watch.feed(line.decode(errors="replace"), now)
+            if watch.phase != before:
+                spent[before] = spent.get(before, 0.0) + now - last
+                last = now
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == process.pid:
+                os.kill(pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,87 @@
+"""What `dsv4 up` started with the CPU image: whom the balancer gives requests, who is ready, and an engine to stop."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import httpx
+import pytest
+
+from dsv4_serve.entrypoint.replicas.containers import BALANCER, HEALTH_PORT, STATUS_PORT, name_of
+from dsv4_serve.entrypoint.replicas.daemon import Daemon
+from dsv4_serve.entrypoint.replicas.observe import published
+
+STEP = 0.05  # seconds between two looks
+OF_A_SERVER = re.compile(r'haproxy_server_(status|check_status)\{proxy="(\w+)",server="(\w+)",state="(\w+)"\} 1')
+SIGNAL = """
+import os, pathlib, sys
+found = [int(f.parent.name) for f in pathlib.Path("/proc").glob("[0-9]*/comm") if f.read_text().startswith("VLLM::Engine")]
+[os.kill(pid, int(sys.argv[1])) for pid in found]
+print(len(found))
+"""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Two replicas behind the balancer, whose API is on `port`."""
+
+    daemon: Daemon
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The balancer's API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def container(self, name: str) -> Any:
+        """One container, as it is now."""
+        return self.daemon.client.containers.get(name)
+
+    def in_rotation(self) -> tuple[int, int]:
+        """How many get new requests, without and with a session; one that was never checked is left out."""
+        port = published(self.container(BALANCER), STATUS_PORT)
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5, trust_env=False).text
+        states = {(kind, proxy, server): state for kind, proxy, server, state in OF_A_SERVER.findall(text)}
+        up = [key[1:] for key, state in states.items() if key[0] == "status" and state == "UP"]
+        checked = [proxy for proxy, server in up if states["check_status", proxy, server] != "INI"]
+        return checked.count("replicas"), checked.count("sessions")
+
+    def until_in_rotation(self, count: int, seconds: float) -> float:
+        """Return the seconds until so many get requests."""
+        return self.until(lambda: self.in_rotation() == (count, count), seconds, f"{count} in rotation")
+
+    def ready(self, index: int) -> bool:
+        """What a replica says itself."""
+        try:
+            port = published(self.container(name_of(index)), HEALTH_PORT)
+            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    def signal_engine(self, index: int, number: signal.Signals) -> None:
+        """Send a signal to vLLM's engine process in a replica; its supervisor and its API server go on."""
+        told = self.container(name_of(index)).exec_run(["python", "-c", SIGNAL, str(int(number))])
+        assert told.output.decode().strip() == "1", told.output.decode()
+
+    def kill(self, index: int) -> None:
+        """End every process of a replica at once, and wait until they are gone."""
+        with suppress(docker.errors.APIError):  # podman waits 5 s for that, which two busy cores may not do
+            self.container(name_of(index)).kill()
+        self.until(lambda: self.container(name_of(index)).status == "exited", 30, "ended by SIGKILL")
+
+    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> float:
+        """Return the seconds until it holds; fail with the end of every log."""
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            if condition():
+                return time.monotonic() - began
+            time.sleep(STEP)
+        logs = "\n".join(one.logs(tail=30).decode(errors="replace") for one in self.daemon.ours().values())
+        pytest.fail(f"{what}: not in {seconds:.0f} s\n{logs}")
