@@ -31,7 +31,7 @@ class _Replica(Collector):
         yield from _phases(health, now)
         yield _gauge("dsv4_live", "1 when every check of /livez passes.", checks.passed(found["live"]))
         yield _gauge("dsv4_ready", "1 when every check of /readyz passes.", checks.passed(found["ready"]))
-        yield _checks(found)
+        yield from _checks(found)
         yield _gauge("dsv4_starts", "Starts of this plan on record, this one included.", health.starts)
         held = max(0.0, health.held_until - now) if health.held_until is not None else 0.0
         yield _gauge("dsv4_held_seconds", "Seconds for which the crash-loop breaker still holds the start back.", held)
@@ -57,12 +57,15 @@ def _phases(health: Health, now: float) -> Iterator[Metric]:
     yield from (present, spent)
 
 
-def _checks(found: Mapping[str, Mapping[str, Finding]]) -> Metric:
-    family = GaugeMetricFamily("dsv4_check_ok", "1 for each check that passes.", labels=["group", "check"])
+def _checks(found: Mapping[str, Mapping[str, Finding]]) -> Iterator[Metric]:
+    labels = ["group", "check"]
+    passed = GaugeMetricFamily("dsv4_check_ok", "1 for each check that passes.", labels=labels)
+    warned = GaugeMetricFamily("dsv4_check_warning", "1 for each check that passes with a warning.", labels=labels)
     for group, findings in found.items():
         for name, finding in findings.items():
-            family.add_metric([group, name], not finding.problem)
-    return family
+            passed.add_metric([group, name], not finding.problem)
+            warned.add_metric([group, name], bool(finding.warning))
+    yield from (passed, warned)
 
 
 def _draft_head(health: Health) -> Iterator[Metric]:

@@ -78,6 +78,13 @@ def test_every_check_of_every_group_has_its_sample() -> None:
     assert told[("check", "process"), ("group", "live")] == 1
 
 
+def test_a_check_that_passes_with_a_warning_has_a_sample_that_says_so() -> None:
+    told = read(Health(corruption=Finding("", warning="1 of 10 answers differ")))
+    assert told["dsv4_check_warning"][("check", "corruption"), ("group", "ready")] == 1
+    assert told["dsv4_check_ok"][("check", "corruption"), ("group", "ready")] == 1
+    assert read(Health(corruption=Finding("")))["dsv4_check_warning"][("check", "corruption"), ("group", "ready")] == 0
+
+
 def test_what_is_not_known_is_absent() -> None:
     told = read(Health())
     unknown = {
