@@ -1,8 +1,8 @@
 """
 Receipts: what was measured, of what, on what, and when; one JSON file each, written once.
 
-FOLDER/bench, FOLDER/smoke and FOLDER/eval hold those of `dsv4`. The qualification folder of this repository has two
-more kinds: `layout` (constructed checkpoints, flat in the folder) and `faults`.
+FOLDER/bench, FOLDER/smoke and FOLDER/eval hold those of `dsv4`. The qualification folder of this repository has more
+kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and `fleet-limits` (simulated).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dsv4_serve.entrypoint.errors import HostError, UserError, listed
 KINDS = ("bench", "smoke", "eval")
 FOLDER = "qualification"
 """The folder for receipts where none is named."""
+_OF_FLEETS = ("fleet", "fleet-limits")
 _OF_A_REPLICA = ("choices", "argv", "env", "patches", "versions", "machine")
 _OF_A_PATCH = ("name", "sha256", "state")
 
@@ -91,6 +92,6 @@ def read_one(path: Path) -> dict[str, Any]:
 def _kind(body: Any) -> str | None:
     if not isinstance(body, dict):
         return None
-    if body.get("kind") in KINDS:
+    if body.get("kind") in (*KINDS, *_OF_FLEETS):
         return str(body["kind"])
     return next((kind for kind in ("layout", "faults") if kind in body), None)

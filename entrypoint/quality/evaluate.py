@@ -20,7 +20,7 @@ from dsv4_serve.entrypoint.quality.progress import Progress, Say
 from dsv4_serve.entrypoint.quality.served import Served
 from dsv4_serve.entrypoint.quality.task import THINKING, Task, published
 
-INSTALL = "pip install 'dsv4-serve[eval]', or name a Python that has it with --python (DSV4_EVAL_PYTHON)"
+INSTALL = "pip install '.[eval]' in a checkout, or name a Python that has it with --python (DSV4_EVAL_PYTHON)"
 _FIND = "from importlib.util import find_spec as find; assert find('lm_eval') and find('requests')"
 _HARNESS = Path(__file__).resolve().parent / "harness.py"
 

@@ -36,7 +36,7 @@ def test_without_lm_eval_it_says_how_to_get_it(run: Run, tmp_path: Path) -> None
     status, _, err = run("gsm8k", "--python", str(bare))
     assert status == 69
     assert "has no lm-eval" in err
-    assert "pip install 'dsv4-serve[eval]'" in err
+    assert "pip install '.[eval]'" in err
     assert not (tmp_path / "out").exists()
 
 

@@ -156,3 +156,10 @@ def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> 
     done = subprocess.run([*argv, out.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr, "a resource was refused, or markup is broken"
     assert picture.stat().st_size > 50_000
+
+
+def test_every_receipt_of_this_repository_is_on_the_page(tmp_path: Path) -> None:
+    said = page.write(ROOT / "qualification", tmp_path / "report.html")
+    assert said.endswith(f"{len(receipts.read(ROOT / 'qualification'))} receipts of {ROOT / 'qualification'}")
+    shown = (tmp_path / "report.html").read_text()
+    assert all(kind in shown for kind in ("layout", "faults", "bench", "fleet"))
