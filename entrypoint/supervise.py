@@ -263,7 +263,8 @@ class _Supervisor:
         cache.keep(now - began, health.phase_seconds)
         health.cache_hit, health.cache_saved = bool(cache.filled), cache.saved(now - began)
         saved = "" if health.cache_saved is None else f"; {health.cache_saved:.0f} s saved by the kernel cache"
-        self.around.say(f"ready {health.ready_after:.0f} s after start; caches {health.caches}{saved}")
+        found = "" if health.caches == "unknown" else f"; caches {health.caches}"
+        self.around.say(f"ready {health.ready_after:.0f} s after start{found}{saved}")
 
     def _healthy(self) -> None:
         """Close the record of failures."""

@@ -20,13 +20,6 @@ from timings import RTX_PRO_6000_TP2
 NO_DELAY = "    option http-no-delay\n"
 
 
-def undelayed(text: str) -> str:
-    """Return the shipped configuration with the option that passes on each chunk of a stream at once."""
-    return (
-        text if NO_DELAY in text else text.replace("    option abortonclose\n", f"    option abortonclose\n{NO_DELAY}")
-    )
-
-
 @contextmanager
 def haproxy_before(
     addresses: list[str], port: int, health_port: int, folder: Path, variant: str = ""
@@ -38,7 +31,7 @@ def haproxy_before(
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "haproxy.cfg"
     as_shipped = shipped.CONFIGURATION.read_text()
-    text = as_shipped.replace(NO_DELAY, "") if variant == "delay" else undelayed(as_shipped)
+    text = as_shipped.replace(NO_DELAY, "") if variant == "delay" else as_shipped
     configuration.write_text(text)
     changes = tuple(line.strip() for line in text.splitlines() if line not in as_shipped.splitlines())
     names = Names()
