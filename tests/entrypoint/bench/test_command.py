@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dsv4_serve.demo import server
 from dsv4_serve.entrypoint.bench import load, started, warm
 from dsv4_serve.entrypoint.bench.started import Ended, Started
 
@@ -197,14 +198,11 @@ def _words(process: psutil.Process) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_demo_on_real_vllm_is_measured(demo_words: list[str], tmp_path: Path) -> None:
+def test_the_demo_on_real_vllm_is_measured(demo_replica: server.Server, tmp_path: Path) -> None:
     environ = load.program_in({name: value for name, value in os.environ.items() if not name.startswith("DSV4_")})
-    environ["DSV4_CACHE"] = str(tmp_path / "cache")
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bench", "--batch", "1", "4", *SMALL[3:]]
-    with started.replica(demo_words, environ, tmp_path / "replica", lambda _: None, 400) as replica:
-        done = subprocess.run(
-            [*argv, *at(replica)], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+    where = ["--url", demo_replica.url, "--health", f"http://{server.HOST}:{demo_replica.health_port}"]
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bench", "--batch", "1", "4", *SMALL[3:], *where]
+    done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = receipt(tmp_path)["rows"]
     assert [row["batch"] for row in rows] == [1, 4]

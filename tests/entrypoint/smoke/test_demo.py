@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dsv4_serve.demo import llama, server
+from dsv4_serve.demo import server
 
 UNFIT = {
     "thinking-chat",
@@ -18,13 +18,9 @@ UNFIT = {
 
 
 @pytest.mark.slow
-def test_the_demo_passes_what_it_can_do_and_the_rest_is_skipped_by_name(dsv4, tmp_path):
-    model = llama.write_checkpoint(tmp_path / "model")
-    with server.serving("demo", model, server.open_port(0), tmp_path / "log") as running:
-        for _ in server.startup(running, 300):
-            pass
-        health = f"http://{server.HOST}:{running.health_port}"
-        done = dsv4("smoke", "--url", running.url, "--health", health, "--out", str(tmp_path), "--format", "json")
+def test_the_demo_passes_what_it_can_do_and_the_rest_is_skipped_by_name(dsv4, demo_replica, tmp_path):
+    health = f"http://{server.HOST}:{demo_replica.health_port}"
+    done = dsv4("smoke", "--url", demo_replica.url, "--health", health, "--out", str(tmp_path), "--format", "json")
     assert done.returncode == 0, done.stdout + done.stderr
     found = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
     assert {name for name, one in found.items() if one["verdict"] == "skipped"} == UNFIT | {"needles"}
