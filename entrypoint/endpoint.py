@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dsv4_serve.entrypoint.errors import ConfigError, UsageError, UserError
+from dsv4_serve.entrypoint.errors import UsageError, UserError
+from dsv4_serve.entrypoint.keyfile import key_in
 
 if TYPE_CHECKING:
     import httpx
@@ -137,13 +137,4 @@ def _key(file: str | None, environ: Mapping[str, str]) -> str | None:
     named = file or environ.get("API_KEY_FILE")
     if not named:
         return environ.get("VLLM_API_KEY") or None
-    origin = "--api-key-file" if file else "environment API_KEY_FILE ="
-    try:
-        key = Path(named).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"{origin} {named}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        key = ""
-    if len(key.split()) != 1 or not key.isascii():
-        raise ConfigError(f"{origin} {named}: has to hold one key on one line, without spaces.")
-    return key
+    return key_in(named, f"{'--api-key-file' if file else 'environment API_KEY_FILE ='} {named}")

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dsv4_serve.entrypoint import flatten, known, supervision
 from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.keyfile import key_in
 from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Setting
 from dsv4_serve.entrypoint.request import Layer, Request, agreed
 
@@ -104,15 +105,7 @@ def _key(given: Mapping[str, object]) -> dict[str, Setting]:
     origin = f"environment API_KEY_FILE = {path}"
     if os.environ.get("VLLM_API_KEY"):
         raise ConfigError(f"{origin} and environment VLLM_API_KEY contradict each other; keep one of the two.")
-    try:
-        key = Path(str(path)).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"{origin}: cannot be read ({error.strerror}); mount a readable file there.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{origin}: holds bytes that are not UTF-8; it has to hold one key as text.") from None
-    if not key or len(key.split()) != 1:
-        raise ConfigError(f"{origin}: has to hold one key on one line, without spaces.")
-    return {"VLLM_API_KEY": Setting(key, origin)}
+    return {"VLLM_API_KEY": Setting(key_in(str(path), origin), origin)}
 
 
 def operator_layer(environ: Mapping[str, str], set_below: frozenset[str]) -> Layer:
