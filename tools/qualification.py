@@ -59,18 +59,21 @@ def page(receipts: Iterable[dict[str, Any]]) -> str:
 
 
 def superseded() -> dict[str, dict[str, str]]:
-    """Return what changed since in patches that receipts were made with, by the SHA-256 of the patch."""
+    """Return what changed in patches since receipts were made: by the SHA-256 that they have, by name where it is new."""
     return tomllib.loads((ROOT / "qualification" / "superseded.toml").read_text(encoding="utf-8"))
 
 
 def notes(receipts: Iterable[dict[str, Any]]) -> str:
-    """Return one line for each superseded patch, with the number of receipts that it stands in."""
-    used = [p["sha256"] for r in receipts if not r["stock"] for p in r["patches"]["patches"]]
-    return "".join(
-        f"\n{used.count(sha)} receipts were made before `{entry['patch']}` changed: {entry['since']}.\n"
-        for sha, entry in superseded().items()
-        if sha in used
-    )
+    """Return one line for each superseded or added patch, with the number of receipts that are older."""
+    used = [r["patches"]["patches"] for r in receipts if not r["stock"]]
+    lines = ""
+    for key, entry in superseded().items():
+        old = sum(key in {p["sha256"] for p in patches} for patches in used)
+        without = sum(key not in {p["name"] for p in patches} for patches in used) if key == entry["patch"] else 0
+        if old or without:
+            verb = "changed" if old else "was added"
+            lines += f"\n{old or without} receipts were made before `{entry['patch']}` {verb}: {entry['since']}.\n"
+    return lines
 
 
 def table(receipts: list[dict[str, Any]]) -> str:
