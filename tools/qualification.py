@@ -59,7 +59,7 @@ def page(receipts: Iterable[dict[str, Any]]) -> str:
 
 
 def superseded() -> dict[str, dict[str, str]]:
-    """Return what changed in patches since receipts were made: by the SHA-256 that they have, by name where it is new."""
+    """Return what changed in patches since: by the SHA-256 that receipts have, by name where the patch is new."""
     return tomllib.loads((ROOT / "qualification" / "superseded.toml").read_text(encoding="utf-8"))
 
 
