@@ -59,6 +59,7 @@ FAULTS: Mapping[str, tuple[str, tuple[float, float] | None]] = {
     "draft-scrambled-degrade": ("the same, `gate.below-floor = degrade`", None),
     "draft-removed": ("the checkpoint has no draft head", None),
     "cache-full": ("the disk of vLLM's caches is full before the start", None),
+    "cache-full-skipped": ("the same, `--skip cache-space`", None),
     "disk-full": ("the disk of log, run directory and TMPDIR fills up", None),
     "stopped-while-loading": ("SIGTERM while the weights load", None),
     "drained": ("SIGTERM, 200 streams running or waiting", None),
@@ -233,7 +234,7 @@ def _status(found: Receipt) -> str:
     return "serves" if found["fault"] in SERVES else str(found["status"])
 
 
-SERVES = {"cache-full", "disk-full", "draft-nothing-degrade", "draft-scrambled-degrade"}
+SERVES = {"cache-full-skipped", "disk-full", "draft-nothing-degrade", "draft-scrambled-degrade"}
 """Faults after which the replica serves."""
 
 

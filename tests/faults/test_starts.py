@@ -73,8 +73,12 @@ def test_a_drafter_that_drafts_nothing_is_left_out_where_the_profile_says_so(sta
         noted("draft-nothing-degrade", 0, warning.removeprefix("dsv4: "), ended=time.monotonic() - began)
 
 
-def test_caches_on_a_full_disk_do_not_keep_it_from_serving(start: Start, small_disk: Path) -> None:
+def test_caches_on_a_full_disk_are_seen_before_the_start_and_can_be_overridden(start: Start, small_disk: Path) -> None:
     fill(small_disk)
-    with start(VLLM_CACHE_ROOT=str(small_disk / "cache"), XDG_CACHE_HOME=str(small_disk)) as running:
+    full = {"VLLM_CACHE_ROOT": str(small_disk / "cache"), "XDG_CACHE_HOME": str(small_disk)}
+    with start(**full) as running:
+        assert "cache-space" in ended(running, "cache-full", 69)
+    with start(DSV4_SKIP="cache-space", **full) as running:
         running.until_ready(300)
-        noted("cache-full", 0, next(line for line in running.said() if "ready " in line).removeprefix("dsv4: "))
+        line = next(line for line in running.said() if "ready " in line)
+        noted("cache-full-skipped", 0, line.removeprefix("dsv4: "))
