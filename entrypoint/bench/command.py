@@ -13,7 +13,7 @@ from dsv4_serve.entrypoint.bench import asked, load, measure, plot, started
 from dsv4_serve.entrypoint.bench.load import Tokenizer
 from dsv4_serve.entrypoint.bench.measure import Bench
 from dsv4_serve.entrypoint.choose import Chosen
-from dsv4_serve.entrypoint.errors import HostError, UsageError
+from dsv4_serve.entrypoint.errors import HostError, NotFound, UsageError
 from dsv4_serve.entrypoint.plan import Plan
 
 Say = Callable[[str], None]
@@ -57,7 +57,10 @@ def plan_without_weights(
     options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve
 ) -> tuple[list[str], str]:
     """Write the folder that takes the place of the weights; return the words of `dsv4 serve`, and what they are."""
-    from dsv4_serve.entrypoint.bench import without_weights as dummy
+    try:
+        from dsv4_serve.entrypoint.bench import without_weights as dummy
+    except ModuleNotFoundError as error:
+        raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
     chosen, plan = resolve(options, words)
     model = chosen.model

@@ -197,6 +197,18 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
+@pytest.mark.parametrize("command", ["bench", "warm"])
+def test_a_host_without_vllm_and_numpy_is_told_what_is_missing(command: str, tmp_path: Path) -> None:
+    words = [command, "--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "h200"]
+    code = (
+        f"import sys; sys.modules['numpy'] = None; from dsv4_serve.entrypoint.cli import main; sys.exit(main({words}))"
+    )
+    env = {**os.environ, "DSV4_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 127
+    assert done.stderr == "dsv4: --without-weights needs numpy, which comes with vLLM; install vLLM here.\n"
+
+
 @pytest.mark.slow
 def test_the_demo_on_real_vllm_is_measured(demo_replica: server.Server, tmp_path: Path) -> None:
     environ = load.program_in({name: value for name, value in os.environ.items() if not name.startswith("DSV4_")})
