@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from dsv4_serve.demo import llama, server
 
 CLEAN = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
 
@@ -41,14 +39,3 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "mounted"
 
     return write
-
-
-@pytest.fixture(scope="session")
-def demo_replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
-    """The demo on real vLLM, ready, for tests that only ask it; it takes half a minute to start."""
-    folder = tmp_path_factory.mktemp("demo")
-    model = llama.write_checkpoint(folder / "model")
-    with server.serving("demo", model, server.open_port(0), folder / "log") as running:
-        for _ in server.startup(running, 300):
-            pass
-        yield running

@@ -14,8 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dsv4_serve.demo import server
-from dsv4_serve.entrypoint.bench import load, started, warm
+from dsv4_serve.entrypoint.bench import started, warm
 from dsv4_serve.entrypoint.bench.started import Ended, Started
 
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
@@ -207,15 +206,3 @@ def test_a_host_without_vllm_and_numpy_is_told_what_is_missing(command: str, tmp
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 127
     assert done.stderr == "dsv4: --without-weights needs numpy, which comes with vLLM; install vLLM here.\n"
-
-
-@pytest.mark.slow
-def test_the_demo_on_real_vllm_is_measured(demo_replica: server.Server, tmp_path: Path) -> None:
-    environ = load.program_in({name: value for name, value in os.environ.items() if not name.startswith("DSV4_")})
-    where = ["--url", demo_replica.url, "--health", f"http://{server.HOST}:{demo_replica.health_port}"]
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bench", "--batch", "1", "4", *SMALL[3:], *where]
-    done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = receipt(tmp_path)["rows"]
-    assert [row["batch"] for row in rows] == [1, 4]
-    assert all(row["output_tokens_per_second"] > 0 for row in rows)

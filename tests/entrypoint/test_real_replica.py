@@ -1,0 +1,69 @@
+"""Commands that ask a replica, on real vLLM: the demo on this CPU, with its health server, started once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.demo import llama, server
+from dsv4_serve.entrypoint.bench import load
+
+pytestmark = pytest.mark.slow
+UNFIT = {
+    "thinking-chat",
+    "thinking-high",
+    "thinking-max",
+    "thinking-stream",
+    "empty-content",
+    "tool-call",
+    "json-schema",
+    "needles",
+}
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
+    folder = tmp_path_factory.mktemp("demo")
+    model = llama.write_checkpoint(folder / "model")
+    with server.serving("demo", model, server.open_port(0), folder / "log") as running:
+        for _ in server.startup(running, 300):
+            pass
+        yield running
+
+
+@pytest.fixture
+def where(replica: server.Server) -> list[str]:
+    return ["--url", replica.url, "--health", f"http://{server.HOST}:{replica.health_port}"]
+
+
+def test_smoke_passes_what_the_demo_can_do_and_skips_the_rest_by_name(
+    dsv4: Callable[..., subprocess.CompletedProcess[str]], where: list[str], tmp_path: Path
+) -> None:
+    done = dsv4("smoke", *where, "--out", str(tmp_path), "--format", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+    assert {name for name, one in found.items() if one["verdict"] == "skipped"} == UNFIT
+    assert "100% of the answers is the same alone and 4 at once" in found["parallel"]["seen"]
+    prose = found["acceptance"]["figures"]["prose"]
+    assert prose["accepted"] > 0.9 * prose["drafted"]
+    assert sum(one["seconds"] for one in found.values()) < 30
+    (receipt,) = (tmp_path / "smoke").iterdir()
+    assert json.loads(receipt.read_text())["replica"]["versions"]["vllm"]
+
+
+def test_bench_measures_each_batch_and_keeps_a_receipt(where: list[str], tmp_path: Path) -> None:
+    environ = load.program_in({name: value for name, value in os.environ.items() if not name.startswith("DSV4_")})
+    small = ["--batch", "1", "4", "--input", "16", "--output", "8", "--requests-per-batch", "2"]
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bench", *small, *where]
+    done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (receipt,) = (tmp_path / "qualification" / "bench").iterdir()
+    rows = json.loads(receipt.read_text())["rows"]
+    assert [row["batch"] for row in rows] == [1, 4]
+    assert all(row["output_tokens_per_second"] > 0 for row in rows)
