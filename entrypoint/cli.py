@@ -78,6 +78,7 @@ def _run_other(words: list[str]) -> int:
 def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Chosen, Plan]:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
     import dataclasses
+    import functools
 
     from dsv4_serve.entrypoint import auto, environment, nvml
     from dsv4_serve.entrypoint.choose import choose
@@ -87,8 +88,9 @@ def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ..
     request, library = line.request(options, words), Library(environment.folders())
     request = dataclasses.replace(request, skip=(*request.skip, *skip))
 
-    request = auto.settle(library, request, lambda: nvml.find(library, os.environ))
-    chosen = choose(library, request, lambda: nvml.find(library, os.environ))
+    find = functools.cache(lambda: nvml.find(library, os.environ))
+    request = auto.settle(library, request, find)
+    chosen = choose(library, request, find)
     return chosen, resolve(chosen, request)
 
 

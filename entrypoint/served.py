@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Setting
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Setting, Value
 
 
 def url(plan: Plan) -> str:
@@ -23,8 +24,13 @@ def key(plan: Plan) -> str:
 
 def draft_tokens(plan: Plan) -> int:
     """Return the draft tokens a step; 0 without speculation."""
-    speculates = any(name.startswith("speculative-config.") for name in plan.flags)
-    return int(plan.value(DRAFT_TOKENS, 1)) if speculates else 0
+    return draft_tokens_in({name: setting.value for name, setting in plan.flags.items()})
+
+
+def draft_tokens_in(values: Mapping[str, Value]) -> int:
+    """Return the draft tokens a step that settings by name ask for; 0 without speculation."""
+    speculates = any(name.startswith("speculative-config.") for name in values)
+    return int(values.get(DRAFT_TOKENS, 1)) if speculates else 0
 
 
 def without_draft(plan: Plan, reason: str) -> Plan:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tables import renewed
 
 from dsv4_serve.entrypoint import causes, supervision
 from dsv4_serve.entrypoint.supervision import Supervise
@@ -176,12 +178,7 @@ def _rounded(seconds: float | None) -> float | None:
 def page(text: str, receipts: Iterable[Receipt]) -> str:
     """Return the page with its tables made anew; they stand between `<!-- table: NAME -->` and `<!-- end -->`."""
     tables = {"settings": settings(), "exit statuses": statuses(), "faults": "\n".join(map(faults, receipts))}
-    for name, table in tables.items():
-        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda found, body=table: f"{found[1]}{body}{found[2]}", text, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"{PAGE}: {count} tables {name!r}, there has to be one")
-    return text
+    return renewed(text, tables, PAGE)
 
 
 def settings() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def doctor(library: Library, request: Request, around: Around) -> Report:
     Without a driver a named model is looked at alone; without a model, the host is.
     """
 
+    @functools.cache
     def find() -> Found:
         return nvml.find(library, around.environ)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import shlex
 from typing import TYPE_CHECKING
 
@@ -50,6 +49,7 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
     Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a place that Kubernetes would.
     """
     from dsv4_serve.entrypoint.replicas.deployment import stop_seconds
+    from dsv4_serve.entrypoint.replicas.options import gpus_of_one
 
     chosen, plan = _resolved(asked)
     stored = places.read(options.weights)
@@ -67,7 +67,7 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
     image = places.digest(options.image, f"--image {options.image}") if options.image else None
     return Overlay(
         replicas=options.replicas,
-        gpus=_gpus(plan),
+        gpus=gpus_of_one(plan),
         products=products,
         env=_env(chosen, asked, folder),
         weights=stored,
@@ -115,12 +115,6 @@ def _folder(chosen: Chosen, *, fetch: bool) -> tuple[str, str]:
         wanted = "a model or a repository" if fetch else f"a model, or NAME={places.MOUNTED}/FOLDER"
         raise ConfigError(f"{origin}: in a pod {where!r} is not there; give {wanted}.")
     return where, ""
-
-
-def _gpus(plan: Plan) -> int:
-    from dsv4_serve.entrypoint.replicas.options import SIZES
-
-    return math.prod(int(plan.flags[name].value) for name in SIZES if name in plan.flags)
 
 
 def _env(chosen: Chosen, asked: Request, folder: str) -> dict[str, str]:

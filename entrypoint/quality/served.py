@@ -40,8 +40,7 @@ def look(place: Endpoint, library: Library, model: str | None = None) -> Served:
             replica = receipts.of_replica(place.health, place.key)
         except NoAnswer as error:
             skipped = str(error)
-    named = replica.get("choices", {}).get("model-name", {})
-    known = model or (named.get("value") if isinstance(named, dict) else named)
+    known = model or replica.get("choices", {}).get("model-name")
     return Served(name, context, known or _by_repository(library, str(first.get("root"))), replica, skipped)
 
 

@@ -97,7 +97,7 @@ def deployment(
             "--api-key would be read by whoever lists containers; write it to a file: --api-key-file FILE."
         )
     on_cpu = plan.choices["hardware"].value == "cpu"
-    size = 0 if on_cpu else _gpus_of_one(plan)
+    size = 0 if on_cpu else gpus_of_one(plan)
     if options.gpus:
         groups = placement.read(options.gpus, size, topology.gpus)
         if options.replicas not in (None, len(groups)):
@@ -127,7 +127,8 @@ def deployment(
     )
 
 
-def _gpus_of_one(plan: Plan) -> int:
+def gpus_of_one(plan: Plan) -> int:
+    """Return the GPUs that one replica takes."""
     return math.prod(int(plan.value(name, 1)) for name in SIZES)
 
 

@@ -74,8 +74,7 @@ def _subject(report: Report, replica: Mapping[str, Any]) -> str:
     """Name model, profile and hardware where the plan does, else the served name."""
     chosen = replica.get("choices", {})
     parts = (chosen.get(name) for name in ("model-name", "profile", "hardware"))
-    named = [str(part.get("value") if isinstance(part, dict) else part) for part in parts if part]
-    return "-".join(named) or report.model
+    return "-".join(str(part) for part in parts if part) or report.model
 
 
 def _address(url: str) -> str:

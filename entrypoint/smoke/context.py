@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dsv4_serve.entrypoint import supervision
+from dsv4_serve.entrypoint import served, supervision
 from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
-from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Setting
+from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.smoke.data import OnRecord, on_record, prompts
 from dsv4_serve.entrypoint.supervision import Supervision
 
@@ -41,7 +41,7 @@ class Context:
     @property
     def drafts(self) -> int | None:
         """Draft tokens a step; 0 without speculation, None where there is no plan."""
-        return None if self.settings is None else _draft_tokens(self.settings)
+        return None if self.settings is None else served.draft_tokens_in(self.settings)
 
 
 def settings(endpoint: Endpoint) -> tuple[dict[str, Any] | None, str]:
@@ -67,11 +67,6 @@ def context(
         share=share,
         streams=streams or planned,
         prompts=prompts(),
-        record=on_record(str(have.get("model-name", "")), _draft_tokens(have)),
+        record=on_record(str(have.get("model-name", "")), served.draft_tokens_in(have)),
         care=gates,
     )
-
-
-def _draft_tokens(have: Mapping[str, Any]) -> int:
-    speculates = any(name.startswith("speculative-config.") for name in have)
-    return int(have.get(DRAFT_TOKENS, 1) if speculates else 0)

@@ -7,11 +7,13 @@ Make the tables of docs/fleet.md from qualification/fleet/*.json.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+from tables import renewed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "fleet.md"
@@ -57,12 +59,7 @@ def page(text: str, rows: list[Row]) -> str:
         "back": pivot(whole, FAULTS, back),
         "slow": pivot(whole, {"slow": "four times as slow"}, lambda fault: f"{fault['share_of_mean']:.2f}"),
     }
-    for title, table in tables.items():
-        pattern = rf"(<!-- table: {title} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda found, body=table: f"{found[1]}{body}{found[2]}", text, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"{PAGE}: {count} tables {title!r}, there has to be one")
-    return text
+    return renewed(text, tables, PAGE)
 
 
 def name(row: Row) -> str:
