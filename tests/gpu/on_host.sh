@@ -10,7 +10,7 @@
 #
 # DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
 # one, `{model}` standing for the checkpoint and `{name}` for the name of its layout in profiles/models. DEADLINE,
-# TIMEOUT, PARALLEL and GPUS go to run_layouts.py.
+# TIMEOUT, PARALLEL, PORT and GPUS go to run_layouts.py.
 set -euo pipefail
 base=${DSV4_HOST:-$HOME/dsv4-host}
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -109,13 +109,13 @@ speed)
     package
     engine
     out=$base/speed
-    rm -rf "$out"
     mkdir -p "$out"
     export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes it along
     unset VLLM_CACHE_ROOT
     running=()
     for one in "$@"; do
         name=$(basename "${one%@*}" .toml)
+        rm -rf "${out:?}/$name" "$out/$name.txt"
         python3 "$root/tests/gpu/speed.py" --variants "${one%@*}" --gpus "${one#*@}" --out "$out/$name" \
             --deadline "${DEADLINE:-500}" > "$out/$name.txt" 2>&1 &
         running+=($!)
@@ -144,7 +144,7 @@ run)
     PYTHONPATH=$(site patched) python3 "$root/tests/gpu/run_layouts.py" --out "$out" --work "$base/checkpoints" \
         --tp "$tp" --gpus "$gpus" --patches "$base/patches.json" \
         --deadline "${DEADLINE:-520}" --timeout "${TIMEOUT:-420}" --parallel "${PARALLEL:-6}" \
-        ${SERVE_CMD:+--serve-cmd "$SERVE_CMD"} \
+        ${PORT:+--port "$PORT"} ${SERVE_CMD:+--serve-cmd "$SERVE_CMD"} \
         --stock-cmd "env PYTHONPATH=$(site) python3 -m vllm.entrypoints.cli.main serve {model}" \
         --jobs "$@" || status=$?
     if [ -n "${OUT:-}" ]; then

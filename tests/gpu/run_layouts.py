@@ -29,7 +29,6 @@ from served import HEALTH, PROMPT_LENGTHS, TOKENS, Ended, ask, server, wait_unti
 from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
 
 Receipt = dict[str, Any]
-FIRST_PORT = 8100
 PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
 REFUSAL = "MTP speculative decoding"
 MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
@@ -87,7 +86,7 @@ class Runner:
             return receipt | {"result": "skipped", "message": "no time left"}
         path, answer = self.checkpoint(job)
         prompts, expected = questions(answer)
-        until, port = min(time.monotonic() + self.options.timeout, self.until), FIRST_PORT + slot
+        until, port = min(time.monotonic() + self.options.timeout, self.until), self.options.port + slot
         devices = ",".join(str(n) for n in range(job.tp)) if job.tp > 1 else str(slot % self.options.gpus)
         argv = command(self.options.stock_cmd if job.stock else self.options.serve_cmd, job, path)
         try:
@@ -198,6 +197,7 @@ def main() -> int:
     parser.add_argument("--serve-cmd", default=PRODUCT, help="{model} and {name} are filled in (default: %(default)s)")
     parser.add_argument("--stock-cmd", default=f"{sys.executable} -m vllm.entrypoints.cli.main serve {{model}}")
     parser.add_argument("--patches", type=read_json, help="JSON file by `dsv4 patch report`")
+    parser.add_argument("--port", type=int, default=8100, help="of the first server (default: %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="tiny checkpoints, to try this script")
     options = parser.parse_args()
     for path in (options.out, options.work):

@@ -6,7 +6,8 @@ How fast several ways to serve are, at full size without weights: each is starte
 FILE.toml: what all have in common on top (names and defaults: DEFAULTS below), then one `[[variant]]` each with a
 `name` and settings of its own; flags and variables add up. `stock = true` is plain `vllm serve` with the same folder
 and only the variant's own flags; `trace = [1, 16]` adds a profile of a few steps at these batch sizes; `cache = "cold"`
-compiles everything anew; `readyz = true` measures the health server beside 200 streams. DIR/NAME.json is written after every row; the last lines are a short table.
+compiles everything anew; `readyz = true` measures the health server beside 200 streams; after `limit` seconds the next
+variant's turn has come. DIR/NAME.json is written after every row; the last lines are a short table.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ LEAST = 75  # seconds without which a variant is not begun
 DEFAULTS: dict[str, Any] = {
     "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
     "inputs": [256], "output": 256, "requests": 4, "stock": False, "trace": [], "cache": "shared", "readyz": False,
+    "limit": 3600,
 }  # fmt: skip
 
 
@@ -208,6 +210,7 @@ def main() -> int:
         if (left := until - time.monotonic()) < LEAST:
             results.append(Result(variant, failed=f"not begun, {left:.0f} s were left"))
             continue
+        left = min(left, variant["limit"])
         print(f"{variant['name']}: {left:.0f} s left", flush=True)
         os.environ.update({name: str(value) for name, value in variant["env"].items()})
         signal.alarm(int(left))
