@@ -37,7 +37,7 @@ _ECHO = re.compile(
     r"(Engine core|WorkerProc|Frontend process) (initialization )?failed|Executor failed|RuntimeError: cancelled"
     r"|EngineCore encountered an issue|Worker failed with error|Engine core process \S+ died|EngineGenerateError"
     r"|engine core exited unexpectedly|KeyboardInterrupt|SystemExit|(BrokenPipe|ConnectionReset|EOF)Error"
-    r"|Process \S+ \(PID: \d+\) died"
+    r"|Process \S+ \(PID: \d+\) died|Worker proc \S+ died unexpectedly"
 )
 _PYDANTIC = 2  # lines after its exception in which it says what is wrong: the field, then why; or only why
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: |$)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dsv4_serve.entrypoint import flatten, known, supervision
+from dsv4_serve.entrypoint import flatten, graphs, known, supervision
 from dsv4_serve.entrypoint.choose import Chosen
 from dsv4_serve.entrypoint.environment import operator_layer
 from dsv4_serve.entrypoint.errors import ConfigError
@@ -28,6 +28,7 @@ def resolve(chosen: Chosen, request: Request) -> Plan:
         merge(flags, layer.flags)
         merge(env, layer.env)
         merge(watched, layer.supervision)
+    merge(flags, graphs.layer(chosen, flags).flags)
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     if "api-key" in flags and "VLLM_API_KEY" in env:
         raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")

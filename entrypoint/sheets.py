@@ -141,6 +141,7 @@ class Hardware(Base):
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     interconnect: str = ""
     nccl: str = ""
+    prompt_graphs: list[Annotated[int, Field(gt=0)]] = []
     default_model: list[DefaultModel] = []
 
 

@@ -40,6 +40,9 @@ RULES = {
         f"{_VLLM}/pull/43722",
         (7, 23),
     ),
+    "cutlass-linear": Refusal(
+        "Assertion error (csrc/utils/layout.hpp:46): t.dim() == N, and: Worker proc died unexpectedly", "docs/speed.md"
+    ),
     "no-deep-gemm": Refusal(
         "fp8 einsum weight rows must be divisible by out_rank=1024, got 256", f"{_VLLM}/pull/43722", (23,)
     ),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dsv4_serve.entrypoint import about, caches
-from dsv4_serve.entrypoint.bench import command, load, started
+from dsv4_serve.entrypoint.bench import command, load, started, sweep
 from dsv4_serve.entrypoint.bench.command import Resolve, Say
 from dsv4_serve.entrypoint.bench.measure import aligned
 
@@ -18,14 +19,15 @@ def warm(
     options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
 ) -> dict[str, Any]:
     """
-    Return `{"folder", "starts": [{"seconds", "phases", "caches"}], "filled": {FOLDER: {"files", "mib"}}}`.
+    Return `{"folder", "starts": [{"seconds", "phases", "caches", "swept"}], "filled": {FOLDER: {"files", "mib"}}}`.
 
-    `filled` is what the first start added below the folder, by compiler. Raise UserError where it is not ready.
+    `filled` is what the first start added below the folder, by compiler; `swept` is what prompts of every length took
+    then (`sweep.Swept`). Raise UserError where it is not ready.
     """
     environ = load.program_in(environ)
     _, plan = resolve(options, words)
     folder = caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
-    before, filled = contents(folder), {}
+    before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
     with started.stops_raise():
         if options.without_weights:
@@ -38,7 +40,11 @@ def warm(
             with started.replica(serve, environ, started.scratch(), say, options.start_timeout) as replica:
                 seconds = round(time.monotonic() - began, 1)
                 starts.append({"seconds": seconds, **replica.start})
-            say(f"ready after {seconds:.0f} s, stopped; its caches were {starts[-1].get('caches', 'unknown')}")
+                say(f"ready after {seconds:.0f} s; its caches were {starts[-1].get('caches', 'unknown')}")
+                swept = sweep.run(replica.endpoint, lengths)
+            starts[-1]["swept"] = asdict(swept)
+            slowest = f"the slowest, of {swept.at} tokens, {swept.slowest:.1f} s"
+            say(f"{swept.prompts} prompts took {swept.seconds:.0f} s, {slowest}; stopped")
             if not number:
                 filled = added(before, contents(folder))
     return {"folder": str(folder), "starts": starts, "filled": filled}
@@ -74,4 +80,8 @@ def text(found: Mapping[str, Any]) -> str:
     phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in found["starts"])] for name in names]
     head = [["phase", "first, s", "second, s"][: 1 + len(found["starts"])]]
     total = ["until ready", *(f"{one['seconds']:.1f}" for one in found["starts"])]
-    return "\n".join([*parts, aligned([*head, *phases, total])])
+    swept = [
+        [name, *(f"{one['swept'][key]:.1f}" for one in found["starts"])]
+        for name, key in (("prompts of every length", "seconds"), ("the slowest of them", "slowest"))
+    ]
+    return "\n".join([*parts, aligned([*head, *phases, total, *swept])])

@@ -46,6 +46,7 @@ def ending(lines: list[str], status: int = 1, phase: str = "loading weights", wa
         ("h200-draft-head-holed", 1, "draft-head-incomplete", 78, "ValueError: MTP speculative decoding: draft head"),
         ("h200-draft-head-removed", 1, "draft-head-lost", 78, "ValueError: MTP speculative decoding layer 5"),
         ("h200-moe-backend", 1, "no-moe-backend", 78, "ValueError: NvFp4 MoE backend 'FLASHINFER_TRTLLM'"),
+        ("h200-linear-backend", 1, "linear-backend-without-output-projection", 78, "RuntimeError: Assertion error"),
         ("cpu-no-folder", 1, "no-such-model", 78, "huggingface_hub.errors.HFValidationError: Repo id"),
         ("cpu-port-held", 1, "port-held", 69, "OSError: [Errno 98] Address already in use"),
         ("cpu-truncated-shard", 1, "shard-broken", 87, "safetensors._safetensors_rust.SafetensorError: Error"),
@@ -146,6 +147,9 @@ EXAMPLES = {
     "ranks-wait-for-each-other": "TimeoutError: RPC call to sample_tokens timed out.",
     "nccl": "RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)",
     "cuda-graph-sizes": "ValueError: No valid cudagraph sizes after rounding to multiple of 2 (num_speculative_tokens + 1)",
+    "linear-backend-without-output-projection": (
+        "RuntimeError: Assertion error (csrc/apis/../jit_kernels/impls/../heuristics/../../utils/layout.hpp:46): t.dim() == N"
+    ),
     "no-moe-backend": "NotImplementedError: No NvFp4 MoE backend supports the deployment configuration.",
     "no-sparse-decode-kernel": "ValueError: SM120 sparse-MLA has no decode kernel for this shape: heads=4 topk=512",
     "flashinfer-sampler": "RuntimeError: FlashInfer requires GPUs with sm75 or higher",

@@ -23,6 +23,7 @@ LAST = 62
 REFUSED = {
     "dspark-only": ["--model", "deepseek-ai/DeepSeek-V4-Flash-0731"],
     "marlin-linear": ["--linear-backend", "marlin"],
+    "cutlass-linear": ["--linear-backend", "cutlass"],
     "no-deep-gemm": ["VLLM_USE_DEEP_GEMM=0"],
     "graph-memory": ["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0"],
     "graph-sizes": ["--max-cudagraph-capture-size", "1"],

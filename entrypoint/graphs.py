@@ -1,0 +1,45 @@
+"""
+Which sizes of a step vLLM captures as CUDA graphs: those of decoding, and those of short prompts.
+
+vLLM 0.32.0 captures up to twice the tokens that decode together (config/vllm.py, `_set_cudagraph_sizes`): 8 for two
+requests with one draft token each. A longer prompt then runs kernel by kernel, which the host cannot launch as fast
+as an H200 runs them. Where a hardware sheet names `prompt-graphs`, these sizes are captured too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dsv4_serve.entrypoint.choose import Chosen
+from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.request import Layer
+from dsv4_serve.entrypoint.served import draft_tokens_in
+
+SIZES = "cudagraph-capture-sizes"
+MOST = 512
+"""Tokens; vLLM's own ceiling for decode steps on all but SM 10.x."""
+
+
+def layer(chosen: Chosen, flags: Mapping[str, Setting]) -> Layer:
+    """Return the sizes to capture; empty where the sheet names none, or where graphs are set by anybody else."""
+    prompts, requests = chosen.hardware.get("prompt_graphs"), flags.get("max-num-seqs")
+    if not prompts or requests is None or any("cudagraph" in name or name == "enforce-eager" for name in flags):
+        return Layer()
+    step = draft_tokens_in({name: setting.value for name, setting in flags.items()}) + 1
+    origin = f"{chosen.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens a step"
+    return Layer({SIZES: Setting(sizes(int(requests.value), step, prompts), origin)})
+
+
+def sizes(requests: int, step: int, prompts: list[int]) -> list[int]:
+    """
+    Return tokens, rising: what so many `requests` of `step` tokens take when they decode, and what prompts take.
+
+    Decode steps are those that vLLM would capture itself: 1, 2, 4 requests and multiples of 8, each a multiple of
+    `step`, which a graph of a whole decode step has to be.
+    """
+    counts = [count for count in (1, 2, 4, *range(8, requests, 8)) if count < requests]
+    decode = {count * step for count in (*counts, requests)}
+    mixed = {1, 2, 4, *range(8, 2 * step * requests + 1, 8)}
+    return sorted(
+        {size for size in decode | mixed if size < prompts[0]} | {n for n in decode if n <= MOST} | {*prompts}
+    )
