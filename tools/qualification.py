@@ -7,6 +7,7 @@ Make docs/qualification.md from the receipts in qualification/.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ published layout, served through `dsv4 serve` with the patch series, or by stock
 four prompts of 5 to 2300 tokens for 48 tokens each and compares every token. *Accepted* is draft tokens accepted of
 those made, one a step. A head is `removed` (no draft tensor), `holed` (one weight missing) or `scrambled` (weights
 shuffled in place): the first two have to be refused; the third cannot be told from a good head while loading, and has
-to show in the counters.
+to show in the counters. *Experts* is the backend of the trunk's.
 This table is made from the receipts in `qualification/` by `tools/qualification.py`. Speeds are not measured here.
 """
 RESULTS = {
@@ -41,7 +42,7 @@ def main() -> int:
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the receipts of a folder in the order of the table."""
     receipts = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    return sorted(receipts, key=lambda r: (r["stock"], r["mtp"] != "good", r["mtp"], r["tp"], r["layout"]))
+    return sorted(receipts, key=lambda r: (r["stock"], r["mtp"] != "good", r["mtp"], r["tp"], r["layout"], experts(r)))
 
 
 def page(receipts: Iterable[dict[str, Any]]) -> str:
@@ -82,16 +83,22 @@ def table(receipts: list[dict[str, Any]]) -> str:
     lines = [
         f"{'; '.join(seen)}.",
         "",
-        "| layout | draft head | TP | result | tokens | accepted |",
-        "|---|---|---|---|---|---|",
+        "| layout | draft head | TP | experts | result | tokens | accepted |",
+        "|---|---|---|---|---|---|---|",
     ]
     for r in receipts:
         result = RESULTS[r["result"]]
         if r["result"] == "failed":
             result += f": `{r['message'].partition('; ')[2][:90]}`"
         tokens, drafts = (f"{r[a]}/{r[b]}" if a in r else "" for a, b in (("right", "asked"), ("accepted", "drafted")))
-        lines.append(f"| {r['layout']} | {r['mtp']} | {r['tp']} | {result} | {tokens} | {drafts} |")
+        lines.append(f"| {r['layout']} | {r['mtp']} | {r['tp']} | {experts(r)} | {result} | {tokens} | {drafts} |")
     return "\n".join(lines) + "\n"
+
+
+def experts(receipt: dict[str, Any]) -> str:
+    """Return the backend of the trunk's experts, as vLLM logged it; empty where it came to no experts."""
+    found = (re.match(r"Using '(\w+)' \w+ MoE backend", line) for line in receipt.get("backends", []))
+    return next((match[1].lower() for match in found if match), "")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,11 @@ def test_the_page_is_made_from_the_receipts() -> None:
 @pytest.mark.parametrize("tp", [1, 2])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_every_token_and_drafts(layout: str, tp: int) -> None:
-    (receipt,) = [r for r in RECEIPTS if (r["layout"], r["tp"], r["mtp"], r["stock"]) == (layout, tp, "good", False)]
-    assert receipt["right"] == receipt["asked"] > 0
-    assert receipt["acceptance"] >= 0.99
+    found = [r for r in RECEIPTS if (r["layout"], r["tp"], r["mtp"], r["stock"]) == (layout, tp, "good", False)]
+    assert found
+    for receipt in found:
+        assert receipt["right"] == receipt["asked"] > 0
+        assert receipt["acceptance"] >= 0.99
 
 
 @pytest.mark.parametrize("mtp", ["removed", "scrambled"])
@@ -53,5 +55,5 @@ def test_receipts_are_of_the_shipped_series() -> None:
 
 
 def test_receipts_name_no_path_of_the_machine_that_made_them() -> None:
-    for path in (ROOT / "qualification").glob("*.json"):
+    for path in (ROOT / "qualification").rglob("*.json"):
         assert "/root" not in path.read_text(encoding="utf-8"), path

@@ -1,0 +1,62 @@
+"""
+Make receipts of what speed.py measured, for `dsv4 bench compare` and docs/speed.md.
+
+    python tests/gpu/keep.py speed/b4/ours-warm.json speed/a4/stock-cold.json --out qualification
+
+One receipt for each variant that has rows, with the date of its file; names of the host's folders are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.entrypoint import receipts
+
+FOLDERS = re.compile(r"/root/dsv4-host/(home/|speed/)?")
+STARTED = ("stock", "cache", "flags", "env")
+"""Settings of a variant by which it was started; the others are in the rows."""
+
+
+def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
+    """Return the receipt of one variant, as `dsv4 bench` writes it, with the phases, kernels and reason to end of it."""
+    variant = found["variant"]
+    what = "stock" if variant["stock"] else variant["profile"]
+    extra = {key: found[key] for key in ("kernels", "readyz", "failed") if found[key]}
+    text = json.dumps(
+        {
+            "date": date.isoformat(timespec="seconds"),
+            "subject": f"{variant['model']}-h200-tp{variant['tp']}-{what}-dummy-{variant['name']}",
+            "weights": found["weights"],
+            "load": "vllm bench serve: random prompts, greedy, ignore-eos",
+            "variant": {key: variant[key] for key in STARTED},
+            "replica": found["replica"],
+            "start": found["start"],
+            "ready_after": found["ready"],
+            "rows": found["rows"],
+            **extra,
+        }
+    )
+    cleaned: dict[str, Any] = json.loads(FOLDERS.sub("", text))
+    return cleaned
+
+
+def main() -> None:
+    """Write them and say where."""
+    parser = argparse.ArgumentParser(description="Receipts of what speed.py measured.")
+    parser.add_argument("results", type=Path, nargs="+", metavar="VARIANT.json")
+    parser.add_argument("--out", type=Path, default=Path("qualification"))
+    asked = parser.parse_args()
+    for path in asked.results:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["rows"]:
+            date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            print(receipts.write(asked.out, "bench", body(found, date)))
+
+
+if __name__ == "__main__":
+    main()
