@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dsv4_serve.entrypoint import causes, phases, processes, record, served, stacks, supervision
+from dsv4_serve.entrypoint import ahead, causes, phases, processes, record, served, stacks, supervision
 from dsv4_serve.entrypoint.background import in_background
 from dsv4_serve.entrypoint.boot import boot
 from dsv4_serve.entrypoint.caches import Cache
@@ -200,11 +200,14 @@ class _Supervisor:
 
         argv = [*plan.argv(secrets=True)]
         argv[0] = around.environ["DSV4_VLLM"]
-        engine = await Engine.start(argv, {**around.environ, **plan.environment(secrets=True)}, on_line)
+        environ = {**around.environ, **plan.environment(secrets=True)}
+        engine = await Engine.start(argv, environ, on_line)
         health.engine = engine.pid
         client = asking.Engine(served.url(plan), served.key(plan))
         replica = Replica(plan, care, health, client, around.say)
         work = asyncio.create_task(self._work(replica, engine, log, lambda: self._ready(began, cache)))
+        modules = [] if cache.filled else care.supervise.compile_ahead
+        beside = asyncio.create_task(ahead.compile_all(modules, environ, around.say)) if modules else None
         gone, stop = asyncio.create_task(engine.wait()), asyncio.create_task(self.stop.wait())
         try:
             await asyncio.wait({work, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -217,9 +220,10 @@ class _Supervisor:
             await engine.last_words()
             return memory.classify(status, phase=health.phase, was_ready=health.ready_after is not None)
         finally:
-            for task in (work, gone, stop):
+            tasks = [task for task in (work, gone, stop, beside) if task]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(work, gone, stop, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await client.close()
             if left := await engine.end(0.0 if self.hurry.is_set() else TERM):
                 around.say(

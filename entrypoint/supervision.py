@@ -65,6 +65,8 @@ class Supervise(_Group):
     """What the crash-loop breaker waits after the second failure in a row of the same plan; doubled after each."""
     healthy_after: Seconds = 600.0
     """Ready for so long, the record of failures is closed."""
+    compile_ahead: list[str] = []
+    """Modules of FlashInfer to compile beside a first start, as `MODULE:FUNCTION`; empty for none."""
     stall: dict[str, Seconds] = {
         "starting": 180.0,
         "connecting-ranks": 60.0,
@@ -94,6 +96,7 @@ class Supervision(_Group):
 
 GROUPS: Mapping[str, type[_Group]] = {"gate": Gate, "supervise": Supervise}
 _TABLES = {"gate.acceptance-floor", "supervise.stall"}
+_LISTS = {"gate.signs", "supervise.compile-ahead"}
 ENVIRONMENT = ("DSV4_GATE_", "DSV4_SUPERVISE_")
 
 
@@ -179,7 +182,7 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _words(name: str, text: str) -> Value:
-    return text.replace(",", " ").split() if name == "gate.signs" else text
+    return text.replace(",", " ").split() if name in _LISTS else text
 
 
 def _variable(name: str) -> str:

@@ -97,6 +97,10 @@ SETTINGS = {
     "supervise.backoff-first": ("s", "that the breaker waits after the second failure in a row; doubled after each"),
     "supervise.backoff-most": ("s", "that it waits at most"),
     "supervise.healthy-after": ("s", "of being ready, after which earlier failures are forgotten"),
+    "supervise.compile-ahead": (
+        "",
+        "FlashInfer's modules compiled beside a first start, `MODULE:FUNCTION`; none with `--supervise.compile-ahead=`",
+    ),
     "supervise.stall": ("s", "without progress in a phase of the start until it is given up, by phase"),
 }
 

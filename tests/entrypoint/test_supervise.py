@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 import sys
@@ -239,3 +240,21 @@ def test_the_supervisor_is_small(start: Start) -> None:
     with start() as running:
         running.until_ready(20)
         assert psutil.Process(running.process.pid).memory_info().rss < 60 << 20
+
+
+def test_a_first_start_compiles_what_was_named_beside_it_and_the_next_one_does_not(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "modules.py").write_text(
+        "import os\nclass Spec:\n"
+        "    def build(self, need_lock): open(os.environ['OUT'], 'a').write(os.environ['VLLM_CACHE_ROOT'] + '\\n')\n"
+        "def spec(): return Spec()\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    env = {"PYTHONPATH": path, "OUT": str(tmp_path / "out"), "DSV4_CACHE": str(tmp_path / "cache")}
+    for _ in range(2):
+        with start(DSV4_SUPERVISE_COMPILE_AHEAD="modules:spec", STAND_IN_SECONDS="0.05", **env) as running:
+            running.until_ready(30)
+            running.until((tmp_path / "out").exists, 10, "compiled ahead")
+    (once,) = (tmp_path / "out").read_text().splitlines()
+    assert once.startswith(str(tmp_path / "cache"))
