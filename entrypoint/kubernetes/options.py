@@ -7,6 +7,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING
 
+from dsv4_serve.entrypoint.argument_types import count
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.kubernetes import weights as places
 from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
@@ -27,7 +28,7 @@ def add_manifests(parser: argparse.ArgumentParser) -> None:
         " PROFILE, MODEL, HARDWARE, TP, DSV4_NCCL and DSV4_SKIP of this shell count; no other variable does. A pod has"
         " the profiles of its image."
     )
-    parser.add_argument("--replicas", required=True, type=_count, metavar="N", help="how many replicas")
+    parser.add_argument("--replicas", required=True, type=count, metavar="N", help="how many replicas")
     parser.add_argument(
         "--weights",
         default=f"pvc:{places.CLAIM}",
@@ -150,9 +151,3 @@ def _command(options: argparse.Namespace) -> str:
         if (value := getattr(options, name)) is not None:
             words += [f"--{name}", str(value)]
     return shlex.join([*words, *(word for name in options.skip for word in ("--skip", name))])
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
-    return int(text)

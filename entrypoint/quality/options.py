@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dsv4_serve.entrypoint import endpoint, receipts
+from dsv4_serve.entrypoint.argument_types import count
 from dsv4_serve.entrypoint.quality.asked import Asked, default_python
 from dsv4_serve.entrypoint.quality.task import THINKING, find
 
@@ -18,13 +19,11 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     """Add what `eval` takes."""
     parser.epilog = "Exit status 1: worse than published. Without the extra `eval` it says how to install it."
     parser.add_argument("task", metavar="TASK", help="gsm8k, aime, aime25, humaneval, ifeval, mmlu-pro, or your own")
-    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N questions")
+    parser.add_argument("--limit", type=count, metavar="N", help="only the first N questions")
     parser.add_argument("--thinking", choices=THINKING, help="the mode; the task's if absent")
-    parser.add_argument(
-        "--max-tokens", type=_count, metavar="N", help="tokens of an answer; near the context if absent"
-    )
+    parser.add_argument("--max-tokens", type=count, metavar="N", help="tokens of an answer; near the context if absent")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0, as the published figures")
-    parser.add_argument("--concurrency", type=_count, default=4, metavar="N", help="requests at a time (4)")
+    parser.add_argument("--concurrency", type=count, default=4, metavar="N", help="requests at a time (4)")
     parser.add_argument("--model", metavar="M", help="which model's figures; read from the replica if absent")
     parser.add_argument("--tasks", type=Path, metavar="FILE", help="tasks of your own, in the form of our tasks.toml")
     parser.add_argument("--python", metavar="PROGRAM", help="a Python that has lm-eval (DSV4_EVAL_PYTHON; this one)")
@@ -62,9 +61,3 @@ def asked(options: argparse.Namespace, environ: Mapping[str, str]) -> Asked:
         run_code=options.confirm_run_unsafe_code,
         python=options.python or default_python(environ),
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no count; write 1 or more")
-    return int(text)

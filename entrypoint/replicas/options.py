@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dsv4_serve.entrypoint import environment
+from dsv4_serve.entrypoint.argument_types import count
 from dsv4_serve.entrypoint.doctor.topology import Topology
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Plan
@@ -31,7 +32,7 @@ BUNDLE = "everything that a host without network needs, in one folder: images, c
 def add_up(parser: argparse.ArgumentParser) -> None:
     """Add what `up` takes beside the choices of `serve`; other flags go to every replica."""
     parser.epilog = "Every other flag is vLLM's own and goes to each replica. A model's folder is mounted read-only."
-    parser.add_argument("--replicas", type=_count, metavar="N", help="as many as the GPUs allow if absent")
+    parser.add_argument("--replicas", type=count, metavar="N", help="as many as the GPUs allow if absent")
     parser.add_argument(
         "--gpus",
         action="append",
@@ -58,7 +59,7 @@ def add_logs(parser: argparse.ArgumentParser) -> None:
     """Add what `logs` takes."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a replica's number, `balancer`, or a container's name")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the containers end")
-    parser.add_argument("--tail", type=_count, metavar="N", help="the last N lines of each; all if absent")
+    parser.add_argument("--tail", type=count, metavar="N", help="the last N lines of each; all if absent")
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -160,13 +161,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--balancer-image", metavar="NAME", help="HAProxy, 3.0 by digest if absent (BALANCER_IMAGE)")
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
-    return int(text)
-
-
 def _port(text: str) -> int:
-    if (number := _count(text)) > 65535:
+    if (number := count(text)) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
     return number

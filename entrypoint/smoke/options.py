@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 
 from dsv4_serve.entrypoint import endpoint
+from dsv4_serve.entrypoint.argument_types import count
 
 ABOUT = (
     "ask a running replica what its users will, with a verdict; exit status 1 when a check fails, 69 without a replica"
 )
 SECONDS = 120.0
 SHARE = 0.1
+MOST = 1024
+"""Requests at once."""
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -24,7 +27,7 @@ def add(command: argparse.ArgumentParser) -> None:
         help=f"how much of the context the long prompt fills, 0 to 0.95 ({SHARE})",
     )
     command.add_argument(
-        "--streams", type=_count, metavar="N", help="requests at once (gate.concurrency and max-num-seqs of the plan)"
+        "--streams", type=_streams, metavar="N", help="requests at once (gate.concurrency and max-num-seqs of the plan)"
     )
     command.add_argument(
         "--timeout", type=_seconds, default=SECONDS, metavar="SECONDS", help=f"for all checks together ({SECONDS:.0f})"
@@ -41,10 +44,10 @@ def _share(text: str) -> float:
     return share
 
 
-def _count(text: str) -> int:
-    if not 0 < (count := int(text)) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text} is no number of requests; give 1 to 1024")
-    return count
+def _streams(text: str) -> int:
+    if (streams := count(text)) > MOST:
+        raise argparse.ArgumentTypeError(f"{text} requests at once are too many; {MOST} at most")
+    return streams
 
 
 def _seconds(text: str) -> float:

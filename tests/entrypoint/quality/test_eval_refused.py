@@ -50,7 +50,7 @@ def test_a_python_that_is_none_is_named(run: Run) -> None:
     ("words", "seen"),
     [
         (("gsm9k",), "did you mean gsm8k"),
-        (("gsm8k", "--limit", "0"), "write 1 or more"),
+        (("gsm8k", "--limit", "0"), "no number from 1 up"),
         (("gsm8k", "--thinking", "deep"), "invalid choice"),
         (("gsm8k", "--surplus"), "takes no '--surplus'"),
     ],
