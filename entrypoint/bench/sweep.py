@@ -61,7 +61,7 @@ def summary(prompts: Sequence[int], took: Iterable[float]) -> Swept:
     """Return what so many prompts took, each in seconds."""
     each = list(took)
     slowest = max(each)
-    return Swept(len(each), round(sum(each), 1), round(slowest, 1), prompts[each.index(slowest)])
+    return Swept(len(each), round(sum(each), 1), round(slowest, 2), prompts[each.index(slowest)])
 
 
 def _prompt(tokens: int) -> list[int]:

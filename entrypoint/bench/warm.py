@@ -43,7 +43,7 @@ def warm(
                 say(f"ready after {seconds:.0f} s; its caches were {starts[-1].get('caches', 'unknown')}")
                 swept = sweep.run(replica.endpoint, lengths)
             starts[-1]["swept"] = asdict(swept)
-            slowest = f"the slowest, of {swept.at} tokens, {swept.slowest:.1f} s"
+            slowest = f"the slowest, of {swept.at} tokens, {swept.slowest:.2f} s"
             say(f"{swept.prompts} prompts took {swept.seconds:.0f} s, {slowest}; stopped")
             if not number:
                 filled = added(before, contents(folder))
@@ -81,7 +81,7 @@ def text(found: Mapping[str, Any]) -> str:
     head = [["phase", "first, s", "second, s"][: 1 + len(found["starts"])]]
     total = ["until ready", *(f"{one['seconds']:.1f}" for one in found["starts"])]
     swept = [
-        [name, *(f"{one['swept'][key]:.1f}" for one in found["starts"])]
+        [name, *(f"{one['swept'][key]:.2f}" for one in found["starts"])]
         for name, key in (("prompts of every length", "seconds"), ("the slowest of them", "slowest"))
     ]
     return "\n".join([*parts, aligned([*head, *phases, total, *swept])])
