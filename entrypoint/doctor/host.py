@@ -72,6 +72,7 @@ class Host:
     compat: str = ""
     """Version of the libcuda of a CUDA compatibility package that comes first in LD_LIBRARY_PATH."""
     shm_free: int | None = None
+    shm_writable: bool = True
     limits: Limits = Limits()
     home: str = "/root"
     caches: tuple[Cache, ...] = ()
@@ -97,6 +98,7 @@ def read_host(asked: Asked, nvml: Any = None) -> Host:
         device_nodes=Path("/dev/nvidiactl").exists(),
         compat=compat_version(asked.env.get("LD_LIBRARY_PATH", "")),
         shm_free=shutil.disk_usage(SHM).free if SHM.is_dir() else None,
+        shm_writable=os.access(SHM, os.W_OK | os.X_OK) if SHM.is_dir() else True,
         limits=read_limits(),
         home=home_folder(asked.env),
         caches=tuple(read_caches(asked.env)),

@@ -44,6 +44,12 @@ def shm_needed(asked: Asked) -> int:
 )
 def shared_memory(host: Host, asked: Asked) -> Problem | None:
     """Shared memory holds vLLM's queues and, without peer access, NCCL's buffers."""
+    if not host.shm_writable:
+        return Problem(
+            f"{SHM} cannot be written",
+            "writable",
+            "take away what is mounted there read-only; docker run --shm-size=16g",
+        )
     needed = shm_needed(asked)
     if host.shm_free is None or host.shm_free >= needed:
         return None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from collections import Counter
 
 import psutil
 import pytest
-from load import load
+from load import client, load, stream
 from pair import MakePair, Pair
 
 pytestmark = pytest.mark.slow
@@ -63,6 +66,29 @@ def test_a_kill_fails_only_what_was_in_flight_there(make_pair: MakePair, capsys:
         pair.add(ONE).until(lambda: pair.ready(ONE), 60, "ready again")
         back = pair.until_up(ONE, OTHER, seconds=BACK)
         report(capsys, "started again", in_rotation_after_ready=back)
+
+
+def test_sessions_of_a_killed_replica_go_to_the_other_at_once_although_it_has_its_share(make_pair: MakePair) -> None:
+    """Bounded load alone would send them to the dead one, which holds nothing, until a health check fails."""
+
+    async def streams(url: str) -> None:
+        async with client(url) as asking:
+            await asyncio.gather(*(stream(asking, 300, f"session {number}") for number in range(20)))
+
+    with make_pair() as pair, pair.balancer.client() as asking:
+        running = threading.Thread(target=asyncio.run, args=[streams(pair.balancer.url)])
+        running.start()
+        time.sleep(1)
+        for process in members(pair, ONE):
+            process.kill()
+        time.sleep(0.05)  # long before the next check
+        body = {"prompt": "Once", "max_tokens": 1}
+        answers = [
+            asking.post("/v1/completions", json=body, headers={"X-Session-ID": f"another {number}"})
+            for number in range(40)
+        ]
+        assert Counter(answer.headers.get("x-replica", answer.text) for answer in answers) == {OTHER: 40}
+        running.join()
 
 
 @pytest.mark.parametrize("part", ["engine", "replica"])

@@ -1,9 +1,10 @@
-"""What `dsv4 up` started with the CPU image: whom the balancer gives requests, who is ready, and an engine to stop."""
+"""What `dsv4 up` or compose started with the CPU image: whom the balancer gives requests, who is ready, and an engine to stop."""
 
 from __future__ import annotations
 
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -50,7 +51,7 @@ class Fleet:
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5, trust_env=False).text
         states = {(kind, proxy, server): state for kind, proxy, server, state in OF_A_SERVER.findall(text)}
         up = [key[1:] for key, state in states.items() if key[0] == "status" and state == "UP"]
-        checked = [proxy for proxy, server in up if states["check_status", proxy, server] != "INI"]
+        checked = [proxy for proxy, server in up if states.get(("check_status", proxy, server), "INI") != "INI"]
         return checked.count("replicas"), checked.count("sessions")
 
     def until_in_rotation(self, count: int, seconds: float) -> float:
@@ -59,11 +60,7 @@ class Fleet:
 
     def ready(self, index: int) -> bool:
         """What a replica says itself."""
-        try:
-            port = published(self.container(name_of(index)), HEALTH_PORT)
-            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5, trust_env=False).is_success
-        except httpx.HTTPError:
-            return False
+        return asked(published(self.container(name_of(index)), HEALTH_PORT)) == httpx.codes.OK
 
     def signal_engine(self, index: int, number: signal.Signals) -> None:
         """Send a signal to vLLM's engine process in a replica; its supervisor and its API server go on."""
@@ -71,10 +68,24 @@ class Fleet:
         assert told.output.decode().strip() == "1", told.output.decode()
 
     def kill(self, index: int) -> None:
-        """End every process of a replica at once, and wait until they are gone."""
-        with suppress(docker.errors.APIError):  # podman waits 5 s for that, which two busy cores may not do
-            self.container(name_of(index)).kill()
-        self.until(lambda: self.container(name_of(index)).status == "exited", 30, "ended by SIGKILL")
+        """
+        Send SIGKILL to a replica's container, and return when nothing in it answers any more.
+
+        The kernel ends its processes at once, but gives their memory back when it finds the time, and only then the engine
+        says `exited`; podman's answer waits 5 s for that.
+        """
+        port = published(self.container(name_of(index)), HEALTH_PORT)
+
+        def send() -> None:
+            with suppress(docker.errors.APIError):
+                self.container(name_of(index)).kill()
+
+        threading.Thread(target=send).start()
+        self.until(lambda: asked(port) is None, 10, "silent after SIGKILL")
+
+    def until_exited(self, index: int) -> float:
+        """Return the seconds until its container is at its end."""
+        return self.until(lambda: self.container(name_of(index)).status == "exited", 30, "exited")
 
     def until(self, condition: Callable[[], bool], seconds: float, what: str) -> float:
         """Return the seconds until it holds; fail with the end of every log."""
@@ -83,5 +94,14 @@ class Fleet:
             if condition():
                 return time.monotonic() - began
             time.sleep(STEP)
-        logs = "\n".join(one.logs(tail=30).decode(errors="replace") for one in self.daemon.ours().values())
+        found = [one for name, one in self.daemon.containers().items() if name.startswith("dsv4-")]
+        logs = "\n".join(one.logs(tail=30).decode(errors="replace") for one in found)
         pytest.fail(f"{what}: not in {seconds:.0f} s\n{logs}")
+
+
+def asked(port: int | None) -> int | None:
+    """Return the status with which a health server on this host answers /readyz; None when it does not answer."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5, trust_env=False).status_code
+    except httpx.HTTPError:
+        return None

@@ -232,6 +232,13 @@ def test_dockers_64_mib_of_shared_memory_are_refused_at_two_gpus_and_not_at_one(
         assert "shared-memory" not in found(seen, dataclasses.replace(RTX, gpus=1, group=1))
 
 
+def test_shared_memory_that_is_mounted_read_only_is_refused(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "shm", "1g") as shm:
+        assert "shared_memory" not in in_child(f"host.SHM = host.Path({str(shm)!r})")
+        subprocess.run(["mount", "-o", "remount,ro", shm], check=True)
+        assert in_child(f"host.SHM = host.Path({str(shm)!r})")["shared_memory"] == "/dev/shm cannot be written"
+
+
 def test_nccl_without_peer_access_needs_more_shared_memory_and_more_for_more_channels() -> None:
     queues = limit_checks.shm_needed(Asked())
     off = limit_checks.shm_needed(RTX)
