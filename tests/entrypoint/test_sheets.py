@@ -47,7 +47,8 @@ def test_models_and_hardware_can_be_added_too(folder: Write) -> None:
         }
     )
     resolved = plan(Library([mounted]), model="me/mine", hardware="big", nccl="quiet", profile="64k")
-    assert (resolved.argv()[2], resolved.environment()) == ("me/mine", {"NCCL_DEBUG": "WARN"})
+    of_h200 = Library([]).hardware("h200", "").own.env
+    assert (resolved.argv()[2], resolved.environment()) == ("me/mine", {**of_h200, "NCCL_DEBUG": "WARN"})
 
 
 def test_a_when_block_applies_only_where_all_its_conditions_match(folder: Write) -> None:
