@@ -2,7 +2,8 @@
 Which sizes of a step vLLM captures as CUDA graphs: those of decoding, and those of short prompts.
 
 vLLM 0.32.0 captures up to twice the tokens that decode together (config/vllm.py, `_set_cudagraph_sizes`): 8 for two
-requests with one draft token each. A longer prompt then runs kernel by kernel, each launched by the host. Where a hardware sheet names `prompt-graphs`, these sizes are captured too.
+requests with one draft token each. A longer prompt then runs kernel by kernel, each launched by the host. Where a
+hardware sheet names `prompt-graphs`, these sizes are captured too.
 """
 
 from __future__ import annotations
