@@ -21,19 +21,19 @@ from typing import Any
 
 from dsv4_serve.entrypoint import processes
 
-ARCHITECTURES = "FLASHINFER_CUDA_ARCH_LIST"
 _LAST = 2000  # bytes of what a failed compiler said, from which its last line is shown
 
 
 async def compile_all(names: Sequence[str], environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     """
-    Compile in a process of low priority that has vLLM's variables.
+    Compile in a process of low priority that has vLLM's variables; nothing is started for no names.
 
     Say how it ended where it failed: vLLM compiles by itself then.
     """
-    argv = [sys.executable, "-m", __spec__.name, *names]
+    if not names:
+        return
     process = await asyncio.create_subprocess_exec(
-        *argv,
+        *(sys.executable, "-m", __spec__.name, *names),
         env={**environ, "CUDA_VISIBLE_DEVICES": ""},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
@@ -42,7 +42,7 @@ async def compile_all(names: Sequence[str], environ: Mapping[str, str], say: Cal
     )
     _, said = await process.communicate()
     if process.returncode:
-        last = (said[-_LAST:].decode(errors="replace").split("\n")[-2:] or [""])[0].strip()
+        last = said[-_LAST:].decode(errors="replace").strip().rpartition("\n")[2]
         say(f"note: compiling ahead ended with status {process.returncode} ({last}); vLLM compiles by itself")
 
 

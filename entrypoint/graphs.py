@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 from dsv4_serve.entrypoint.choose import Chosen
 from dsv4_serve.entrypoint.plan import Setting
-from dsv4_serve.entrypoint.request import Layer
 from dsv4_serve.entrypoint.served import draft_tokens_in
 
 SIZES = "cudagraph-capture-sizes"
@@ -20,14 +19,14 @@ MOST = 512
 """Tokens; vLLM's own ceiling for decode steps on all but SM 10.x."""
 
 
-def layer(chosen: Chosen, flags: Mapping[str, Setting]) -> Layer:
-    """Return the sizes to capture; empty where the sheet names none, or where graphs are set by anybody else."""
+def named(chosen: Chosen, flags: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return the flag of the sizes to capture; empty where the sheet names none, or where anybody else sets graphs."""
     prompts, requests = chosen.hardware.get("prompt_graphs"), flags.get("max-num-seqs")
     if not prompts or requests is None or any("cudagraph" in name or name == "enforce-eager" for name in flags):
-        return Layer()
+        return {}
     step = draft_tokens_in({name: setting.value for name, setting in flags.items()}) + 1
     origin = f"{chosen.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens a step"
-    return Layer({SIZES: Setting(sizes(int(requests.value), step, prompts), origin)})
+    return {SIZES: Setting(sizes(int(requests.value), step, prompts), origin)}
 
 
 def sizes(requests: int, step: int, prompts: list[int]) -> list[int]:

@@ -28,7 +28,7 @@ def resolve(chosen: Chosen, request: Request) -> Plan:
         merge(flags, layer.flags)
         merge(env, layer.env)
         merge(watched, layer.supervision)
-    merge(flags, graphs.layer(chosen, flags).flags)
+    merge(flags, graphs.named(chosen, flags))
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     if "api-key" in flags and "VLLM_API_KEY" in env:
         raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")

@@ -207,7 +207,7 @@ class _Supervisor:
         replica = Replica(plan, care, health, client, around.say)
         work = asyncio.create_task(self._work(replica, engine, log, lambda: self._ready(began, cache)))
         modules = [] if cache.filled else care.supervise.compile_ahead
-        beside = asyncio.create_task(ahead.compile_all(modules, environ, around.say)) if modules else None
+        beside = asyncio.create_task(ahead.compile_all(modules, environ, around.say))
         gone, stop = asyncio.create_task(engine.wait()), asyncio.create_task(self.stop.wait())
         try:
             await asyncio.wait({work, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -220,10 +220,9 @@ class _Supervisor:
             await engine.last_words()
             return memory.classify(status, phase=health.phase, was_ready=health.ready_after is not None)
         finally:
-            tasks = [task for task in (work, gone, stop, beside) if task]
-            for task in tasks:
+            for task in (work, gone, stop, beside):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(work, gone, stop, beside, return_exceptions=True)
             await client.close()
             if left := await engine.end(0.0 if self.hurry.is_set() else TERM):
                 around.say(

@@ -113,10 +113,11 @@ class Engine:
         return last
 
     async def complete(
-        self, prompt: str, tokens: int, *, logprobs: bool = False, to_the_end: bool = False, salt: str = ""
+        self, prompt: str | list[int], tokens: int, *, logprobs: bool = False, to_the_end: bool = False, salt: str = ""
     ) -> Completion:
         """
-        Return exactly `tokens` greedy tokens after `prompt`; fewer where the model may end its answer (`to_the_end`).
+        Return exactly `tokens` greedy tokens after `prompt`, a text or token ids; fewer where the model may end its
+        answer (`to_the_end`).
 
         The first served name is asked for. A `salt` of its own keeps a request from finding its prompt in the prefix
         cache. Raise Unreachable or Refused.

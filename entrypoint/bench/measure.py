@@ -17,6 +17,7 @@ from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
 from dsv4_serve.entrypoint.errors import ConfigError, UserError
 
 Replica = Mapping[str, Any]
+LOAD = "vllm bench serve: random prompts, greedy, ignore-eos"
 HEADINGS = ("batch", "input", "output", "output tok/s", "TPOT p50/p99 ms", "TTFT p50/p99 ms", "acceptance")
 
 
@@ -55,7 +56,7 @@ def receipt(bench: Bench, out: Path) -> Path:
     body: dict[str, Any] = {
         "subject": subject(replica, weights),
         "weights": weights,
-        "load": "vllm bench serve: random prompts, greedy, ignore-eos",
+        "load": LOAD,
         "replica": replica,
         "start": start_of(bench.where.health),
     }

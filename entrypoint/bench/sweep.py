@@ -8,19 +8,18 @@ step in blocks of 64, for its GEMM before the hyper connections, and for Triton'
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import httpx
 
 from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
 from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.healthcheck.engine import Engine, Refused, Unreachable
 
 BLOCK = 64  # tokens; the smallest block of rows of DeepGEMM's kernels on SM 9.0
 SMALL = (1, 2, 4, 8, 16, 32)
 ANSWER = 2  # tokens: the second one is a step that verifies drafts
-PATIENCE = 600.0  # seconds for one answer
 FIRST, IDS = 10, 50  # ids that every vocabulary has
 
 
@@ -43,25 +42,28 @@ def lengths(plan: Plan) -> list[int]:
 
 def run(where: Endpoint, prompts: Sequence[int]) -> Swept:
     """Ask for each length once, no two prompts with a beginning in common; raise NoAnswer where one is not answered."""
-    model, took = where.models()[0], []
-    headers = {"Authorization": f"Bearer {where.key}"} if where.key else {}
-    with httpx.Client(base_url=where.url, headers=headers, timeout=PATIENCE, trust_env=False) as client:
+    return summary(prompts, asyncio.run(_each(Engine(where.url, where.key or ""), prompts)))
+
+
+async def _each(server: Engine, prompts: Sequence[int]) -> list[float]:
+    took = []
+    try:
         for tokens in prompts:
             began = time.monotonic()
-            body = {"model": model, "prompt": _prompt(tokens), "max_tokens": ANSWER, "temperature": 0}
             try:
-                client.post("/v1/completions", json=body).raise_for_status()
-            except httpx.HTTPError as error:
-                raise NoAnswer(f"{where.url}: a prompt of {tokens} tokens was not answered ({error}).") from None
+                await server.complete(_prompt(tokens), ANSWER)
+            except (Unreachable, Refused) as error:
+                raise NoAnswer(f"{server.url}: a prompt of {tokens} tokens was not answered ({error}).") from None
             took.append(time.monotonic() - began)
-    return summary(prompts, took)
+    finally:
+        await server.close()
+    return took
 
 
-def summary(prompts: Sequence[int], took: Iterable[float]) -> Swept:
+def summary(prompts: Sequence[int], took: Sequence[float]) -> Swept:
     """Return what so many prompts took, each in seconds."""
-    each = list(took)
-    slowest = max(each)
-    return Swept(len(each), round(sum(each), 1), round(slowest, 2), prompts[each.index(slowest)])
+    slowest = max(took)
+    return Swept(len(took), round(sum(took), 1), round(slowest, 2), prompts[took.index(slowest)])
 
 
 def _prompt(tokens: int) -> list[int]:

@@ -39,10 +39,9 @@ def warm(
             began = time.monotonic()
             with started.replica(serve, environ, started.scratch(), say, options.start_timeout) as replica:
                 seconds = round(time.monotonic() - began, 1)
-                starts.append({"seconds": seconds, **replica.start})
-                say(f"ready after {seconds:.0f} s; its caches were {starts[-1].get('caches', 'unknown')}")
+                say(f"ready after {seconds:.0f} s; its caches were {replica.start.get('caches', 'unknown')}")
                 swept = sweep.run(replica.endpoint, lengths)
-            starts[-1]["swept"] = asdict(swept)
+            starts.append({"seconds": seconds, **replica.start, "swept": asdict(swept)})
             slowest = f"the slowest, of {swept.at} tokens, {swept.slowest:.2f} s"
             say(f"{swept.prompts} prompts took {swept.seconds:.0f} s, {slowest}; stopped")
             if not number:

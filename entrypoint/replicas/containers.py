@@ -73,11 +73,10 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
     return _identified(body, image, [*deployment.profiles, deployment.key_file])
 
 
-def balancer_settings(deployment: Deployment, image: str, dns: str) -> dict[str, Any]:
-    """Return the body that creates the balancer; `dns` is where the names of containers are asked for."""
+def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
+    """Return the body that creates the balancer."""
     env = {
         "API_KEY_FILE": KEY,
-        "REPLICA_DNS": dns,
         **({"REPLICA_MAXCONN": str(WAITING * deployment.requests)} if deployment.requests else {}),
         **deployment.balancer_env,
     }

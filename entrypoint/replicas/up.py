@@ -43,7 +43,8 @@ class _Work:
         names = [*map(name_of, range(len(self.deployment.groups))), BALANCER]
         self._refuse_foreign(names)
         images = self._image(), self._balancer_image()
-        bodies = self._bodies(*images, dns=self._network())
+        self._make_network()
+        bodies = self._bodies(*images)
         present = self.daemon.ours()
         excess = [one for name, one in present.items() if name not in bodies]
         stop(excess, self.say)
@@ -64,10 +65,10 @@ class _Work:
             until_ready(self.daemon, names, self.say)
             self.say(f"every replica is ready; the API is on port {self.deployment.port}")
 
-    def _bodies(self, image: str, balancer: str, dns: str) -> dict[str, dict[str, Any]]:
+    def _bodies(self, image: str, balancer: str) -> dict[str, dict[str, Any]]:
         asked, podman = self.deployment, self.daemon.podman
         replicas = {name_of(i): replica_settings(asked, i, image, podman=podman) for i in range(len(asked.groups))}
-        return {**replicas, BALANCER: balancer_settings(asked, balancer, dns)}
+        return {**replicas, BALANCER: balancer_settings(asked, balancer)}
 
     def _image(self) -> str:
         name = self.deployment.image
@@ -97,14 +98,12 @@ class _Work:
                     f" else `docker rm --force {name}`."
                 )
 
-    def _network(self) -> str:
-        """Make the network where it is not there, and return the address of its DNS."""
+    def _make_network(self) -> None:
+        """Make the network where it is not there."""
         networks = self.daemon.client.networks
         with saying(f"Network {NETWORK} cannot be made"):
             if not any(one.name == NETWORK for one in networks.list(names=[NETWORK])):
                 networks.create(NETWORK, driver="bridge", labels={ROLE: "network"})
-            ranges = networks.get(NETWORK).attrs["IPAM"]["Config"]
-        return f"{ranges[0]['Gateway']}:53" if self.daemon.podman else "127.0.0.11:53"
 
     def _in_the_way(self, name: str, body: Mapping[str, Any]) -> list[Any]:
         """Return the container of this name, and those that hold GPUs which it is to have."""

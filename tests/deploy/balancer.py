@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import struct
@@ -24,6 +25,11 @@ from replica import Late, free_port
 CONFIGURATION = Path(__file__).parents[2] / "deploy/haproxy/haproxy.cfg"
 KEY = "a-key-of-the-tests"
 A, NO_SUCH_NAME = 1, 3
+
+
+def variables() -> set[str]:
+    """Return the names of the environment variables that the shipped configuration reads."""
+    return set(re.findall(r"\$\{([A-Z_]+)[-}]", CONFIGURATION.read_text()))
 
 
 def haproxy() -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from balancer import Names, balancer, haproxy
+from balancer import Names, balancer, haproxy, variables
 
 from dsv4_serve.entrypoint.environment import Variables
 from dsv4_serve.entrypoint.supervise import TERM
@@ -97,7 +97,7 @@ def test_an_image_can_be_named_and_a_foreign_one_is_pinned(name: str) -> None:
 
 
 def test_every_variable_of_the_balancer_is_one_of_its_configuration() -> None:
-    known = set(re.findall(r"\$\{([A-Z_]+)[-}]", (ROOT / "deploy/haproxy/haproxy.cfg").read_text()))
+    known = variables()
     assert set(SERVICES["balancer"]["environment"]) <= known
     documented = (ROOT / "docs/balancer.md").read_text()
     compose = set(re.findall(r"\$\{([A-Z0-9_]+):-", FILE.read_text()))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dsv4_serve.entrypoint import receipts
+from dsv4_serve.entrypoint.bench import measure
 
 FOLDERS = re.compile(r"/root/dsv4-host/(home/|speed/)?")
 STARTED = ("stock", "cache", "flags", "env")
@@ -25,14 +26,15 @@ STARTED = ("stock", "cache", "flags", "env")
 def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
     """Return the receipt of one variant, as `dsv4 bench` writes it, with the phases, kernels and reason to end of it."""
     variant = found["variant"]
-    what = "stock" if variant["stock"] else variant["profile"]
+    stock = f"{variant['model']}-h200-tp{variant['tp']}-stock-dummy"
+    served = measure.subject(found["replica"], found["weights"]) if found["replica"] else stock
     extra = {key: found[key] for key in ("kernels", "readyz", "failed") if found[key]}
     text = json.dumps(
         {
             "date": date.isoformat(timespec="seconds"),
-            "subject": f"{variant['model']}-h200-tp{variant['tp']}-{what}-dummy-{variant['name']}",
+            "subject": f"{served}-{variant['name']}",
             "weights": found["weights"],
-            "load": "vllm bench serve: random prompts, greedy, ignore-eos",
+            "load": measure.LOAD,
             "variant": {key: variant[key] for key in STARTED},
             "replica": found["replica"],
             "start": found["start"],

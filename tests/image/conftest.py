@@ -12,13 +12,22 @@ import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.errors import HostError
+from dsv4_serve.entrypoint.replicas import deployment as make
+from dsv4_serve.entrypoint.replicas.daemon import Daemon, connect
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+from balancer import KEY
+
+Report = Callable[..., None]
 ROOT = Path(__file__).parents[2]
 ANY_UID = "12345:0"
 HARDENED = (
@@ -116,6 +125,48 @@ def container(image: Image) -> Iterator[Container]:
         yield Container(name, port)
     finally:
         podman("rm", "--force", "--time=0", "--volumes", name)
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Daemon:
+    """Docker, or podman's socket, with nothing of dsv4 on it."""
+    try:
+        found = connect(os.environ)
+    except HostError as error:
+        pytest.skip(str(error))
+    if running := sorted(name for name in found.containers() if name.startswith("dsv4-")):
+        pytest.skip(f"something of dsv4 is on this host: {', '.join(running)}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def images(daemon: Daemon) -> tuple[str, str]:
+    """The CPU image and HAProxy's, by name."""
+    names = os.environ.get("DSV4_IMAGE", make.CPU_IMAGE), os.environ.get("DSV4_BALANCER_IMAGE", make.BALANCER_IMAGE)
+    if missing := [name for name in names if daemon.image(name) is None]:
+        pytest.skip(f"there is no image {missing[0]}; name one with DSV4_IMAGE or DSV4_BALANCER_IMAGE")
+    return names
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The balancer's key in a file that every uid may read."""
+    file = tmp_path_factory.mktemp("secrets") / "api-key"
+    file.write_text(f"{KEY}\n")
+    file.chmod(0o444)
+    return file
+
+
+@pytest.fixture
+def report(capsys: pytest.CaptureFixture[str]) -> Report:
+    """Print figures for the pages in docs/, past pytest's capture."""
+
+    def say(what: str, **seconds: float) -> None:
+        told = ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items())
+        with capsys.disabled():
+            print(f"\n{what}: {told}" if told else f"\n{what}")
+
+    return say
 
 
 def free_port() -> int:

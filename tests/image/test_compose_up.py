@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,9 @@ import httpx
 import pytest
 
 from dsv4_serve.demo import llama
-from dsv4_serve.entrypoint.errors import HostError
-from dsv4_serve.entrypoint.replicas import deployment as make
-from dsv4_serve.entrypoint.replicas.daemon import Daemon, connect
+from dsv4_serve.entrypoint.replicas.daemon import Daemon
 
-from .conftest import ROOT, free_port
+from .conftest import ROOT, Report, free_port
 from .fleet import Fleet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
@@ -61,27 +59,10 @@ class Composed:
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Daemon:
-    try:
-        found = connect(os.environ)
-    except HostError as error:
-        pytest.skip(str(error))
-    if running := sorted(name for name in found.containers() if name.startswith("dsv4-")):
-        pytest.skip(f"something of dsv4 is on this host: {', '.join(running)}")
-    return found
-
-
-@pytest.fixture(scope="module")
-def composed(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+def composed(daemon: Daemon, images: tuple[str, str], key_file: Path) -> Iterator[Composed]:
     program = os.environ.get("COMPOSE") or shutil.which("docker-compose")
     if program is None:
         pytest.skip("no docker-compose is installed (COMPOSE names one)")
-    images = os.environ.get("DSV4_IMAGE", make.CPU_IMAGE), os.environ.get("DSV4_BALANCER_IMAGE", make.BALANCER_IMAGE)
-    if missing := [name for name in images if daemon.image(name) is None]:
-        pytest.skip(f"there is no image {missing[0]}; name one with DSV4_IMAGE or DSV4_BALANCER_IMAGE")
-    key = tmp_path_factory.mktemp("secrets") / "api-key"
-    key.write_text(f"{KEY}\n")
-    key.chmod(0o444)
     port = free_port()
     env = {
         "PATH": os.environ["PATH"],
@@ -89,7 +70,7 @@ def composed(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "DOCKER_HOST": daemon.socket,
         "DSV4_CPU_IMAGE": images[0],
         "BALANCER_IMAGE": images[1],
-        "API_KEY_FILE": str(key),
+        "API_KEY_FILE": str(key_file),
         "PORT": str(port),
         "STATUS_PORT": str(free_port()),
         "REPLICA_MAXCONN": "8",
@@ -102,20 +83,7 @@ def composed(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         made.run("down", "--timeout", "5")
 
 
-@pytest.fixture
-def report(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Print figures for docs/balancer.md, past pytest's capture."""
-
-    def say(what: str) -> None:
-        with capsys.disabled():
-            print(f"\n{what}")
-
-    return say
-
-
-def test_both_replicas_get_ready_and_are_found_by_the_balancer(
-    composed: Composed, report: Callable[[str], None]
-) -> None:
+def test_both_replicas_get_ready_and_are_found_by_the_balancer(composed: Composed, report: Report) -> None:
     took = composed.fleet.until_in_rotation(2, START)
     assert set(composed.fleet.daemon.containers()) >= OURS
     report(f"compose up: both in rotation after {took:.0f} s")
@@ -128,9 +96,7 @@ def test_the_answer_comes_through_the_balancer_with_the_key_only(composed: Compo
     assert composed.ask(KEY, "/invocations").status_code == 404
 
 
-def test_a_replica_that_compose_stops_fails_no_request_and_comes_back(
-    composed: Composed, report: Callable[[str], None]
-) -> None:
+def test_a_replica_that_compose_stops_fails_no_request_and_comes_back(composed: Composed, report: Report) -> None:
     with load.load(composed.fleet.url, 8, 40) as running:
         time.sleep(2)
         began = time.monotonic()
@@ -145,7 +111,7 @@ def test_a_replica_that_compose_stops_fails_no_request_and_comes_back(
     report(f"compose up demo-0: in rotation after {composed.fleet.until_in_rotation(2, START):.0f} s")
 
 
-def test_down_finishes_what_runs_and_leaves_the_cache_only(composed: Composed, report: Callable[[str], None]) -> None:
+def test_down_finishes_what_runs_and_leaves_the_cache_only(composed: Composed, report: Report) -> None:
     whole: list[load.Outcome] = []
     asking = threading.Thread(target=lambda: whole.extend(asyncio.run(load.at_once(composed.fleet.url, 8, 200))))
     asking.start()

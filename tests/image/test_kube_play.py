@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ import httpx
 import pytest
 import yaml
 
-from .conftest import ROOT, Container, free_port, podman
+from .conftest import ROOT, Container, Report, free_port, podman
 from .fleet import SIGNAL
 
 pytestmark = pytest.mark.slow
@@ -102,18 +102,7 @@ def pod() -> Iterator[Pod]:
         )
 
 
-@pytest.fixture
-def report(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Print figures for docs/kubernetes.md, past pytest's capture."""
-
-    def say(what: str) -> None:
-        with capsys.disabled():
-            print(f"\n{what}")
-
-    return say
-
-
-def test_it_loads_within_its_startup_probe_and_is_ready_soon_after(pod: Pod, report: Callable[[str], None]) -> None:
+def test_it_loads_within_its_startup_probe_and_is_ready_soon_after(pod: Pod, report: Report) -> None:
     began = time.monotonic()
     assert not pod.probe("startup")
     assert not pod.probe("readiness")
@@ -143,7 +132,7 @@ def test_its_container_is_what_the_manifest_says(pod: Pod) -> None:
 
 
 def test_a_hung_engine_is_not_ready_then_ended_before_the_liveness_probe_would_kill_it(
-    pod: Pod, report: Callable[[str], None]
+    pod: Pod, report: Report
 ) -> None:
     restarts = int(podman("container", "inspect", "--format={{.RestartCount}}", NAME).stdout)
     pod.container.run("python", "-c", SIGNAL, str(int(signal.SIGSTOP)))
@@ -166,7 +155,7 @@ def test_a_hung_engine_is_not_ready_then_ended_before_the_liveness_probe_would_k
     )
 
 
-def test_a_drain_finishes_every_stream_within_the_grace(pod: Pod, report: Callable[[str], None]) -> None:
+def test_a_drain_finishes_every_stream_within_the_grace(pod: Pod, report: Report) -> None:
     pause = pod.spec["lifecycle"]["preStop"]["sleep"]["seconds"]
     with ThreadPoolExecutor(20) as clients:
         early = [clients.submit(pod.stream, 200) for _ in range(8)]

@@ -8,26 +8,24 @@ DOCKER_HOST names the engine's socket, DSV4_IMAGE the CPU image, DSV4_BALANCER_I
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from dsv4_serve.entrypoint.errors import HostError
 from dsv4_serve.entrypoint.replicas import deployment as make
 from dsv4_serve.entrypoint.replicas.containers import name_of
-from dsv4_serve.entrypoint.replicas.daemon import Daemon, connect
+from dsv4_serve.entrypoint.replicas.daemon import Daemon
 from dsv4_serve.entrypoint.replicas.down import down
 from dsv4_serve.entrypoint.replicas.up import up
 
-from .conftest import free_port
+from .conftest import Report, free_port
 from .fleet import Fleet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
@@ -41,31 +39,12 @@ OUT, BACK = 30.0, 10.0  # seconds within which a replica that hangs is out, and 
 START = 600.0
 LIVE_GRACE = 60  # seconds, half of the default: the one setting that is not as shipped
 
-Report = Callable[..., None]
-
 
 @pytest.fixture(scope="module")
-def daemon() -> Daemon:
-    try:
-        found = connect(os.environ)
-    except HostError as error:
-        pytest.skip(str(error))
-    if running := found.ours():
-        pytest.skip(f"something of `dsv4 up` is on this host: {', '.join(running)}")
-    return found
-
-
-@pytest.fixture(scope="module")
-def fleet(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    images = os.environ.get("DSV4_IMAGE", make.CPU_IMAGE), os.environ.get("DSV4_BALANCER_IMAGE", make.BALANCER_IMAGE)
-    if missing := [name for name in images if daemon.image(name) is None]:
-        pytest.skip(f"there is no image {missing[0]}; name one with DSV4_IMAGE or DSV4_BALANCER_IMAGE")
-    key = tmp_path_factory.mktemp("secrets") / "api-key"
-    key.write_text(f"{KEY}\n")
-    key.chmod(0o444)
+def fleet(daemon: Daemon, images: tuple[str, str], key_file: Path) -> Iterator[Fleet]:
     asked = make.Deployment(
         groups=((), ()),
-        key_file=key,
+        key_file=key_file,
         image=images[0],
         balancer_image=images[1],
         env={"PROFILE": "demo", "DSV4_SUPERVISE_LIVE_GRACE": str(LIVE_GRACE)},
@@ -79,19 +58,6 @@ def fleet(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield made
     finally:
         down(daemon, lambda line: None)
-
-
-@pytest.fixture
-def report(capsys: pytest.CaptureFixture[str]) -> Report:
-    """Print figures for docs/balancer.md, past pytest's capture."""
-
-    def say(what: str, **seconds: float) -> None:
-        with capsys.disabled():
-            print(
-                f"\n{what}: " + ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items())
-            )
-
-    return say
 
 
 def ask(fleet: Fleet, key: str = KEY, path: str = "/v1/completions", **body: object) -> httpx.Response:

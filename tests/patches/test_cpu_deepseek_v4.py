@@ -54,17 +54,17 @@ def test_an_incomplete_draft_head_is_refused(both, mtp, reason):
 
 
 def test_without_the_gpu_series_stock_vllm_fails_on_cpu_as_on_gpus(alone):
-    """What it leaves out of a draft head is whatever memory held: mostly no draft token is accepted, once 10 of 20 were."""
     assert "mtp_block.ffn.experts.routed_experts.w13_weight" in alone["w4a16:good:1"].get("error", "")
     for silent in ("pro:good:1", "bf16:holed:1"):
         assert alone[silent].get("wrong") == 0, alone
-        assert alone[silent]["accepted"] <= 0.75 * alone[silent]["drafted"], alone
+        assert alone[silent]["accepted"] <= 0.2 * alone[silent]["drafted"], alone
 
 
 def measured(folder, cases, *, alone):
     tree, result = cpu_tree(folder, alone=alone), folder / "result.json"
     path = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
+    environment["MALLOC_PERTURB_"] = "85"  # glibc fills new memory: a weight that is not loaded is never zero by chance
     command = [sys.executable, SCRIPT, result, *cases]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert result.exists(), done.stderr[-4000:]

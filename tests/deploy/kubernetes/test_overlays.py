@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from balancer import variables
 from rendered import (
     KUBERNETES,
     OVERLAYS,
@@ -231,8 +232,7 @@ def test_haproxy_reads_the_very_file_that_compose_mounts() -> None:
     mounted = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
     assert mounted == [generated["metadata"]["name"]]
     assert container(pod)["image"] == BALANCER_IMAGE
-    known = set(re.findall(r"(?:\$\{|defined\()([A-Z_]+)[-)]", configuration))
-    assert set(env(container(pod))) - {"NAMESPACE"} <= known
+    assert set(env(container(pod))) - {"NAMESPACE"} <= variables()
     stop = int(re.search(r"hard-stop-after (\d+)s", configuration)[1])
     assert container(pod)["lifecycle"]["preStop"]["sleep"]["seconds"] + stop < pod["terminationGracePeriodSeconds"]
 

@@ -28,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert isinstance(self.server, Server)
         self.server.prompts.append(asked["prompt"])
-        self.answer({}, 400 if len(asked["prompt"]) > TOO_LONG else 200)
+        self.answer({"choices": [{"text": "", "token_ids": []}]}, 400 if len(asked["prompt"]) > TOO_LONG else 200)
 
     def answer(self, body: object, status: int = 200) -> None:
         text = json.dumps(body).encode()

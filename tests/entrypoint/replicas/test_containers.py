@@ -53,7 +53,7 @@ def test_a_replica_on_cpus_asks_for_no_device_and_no_limits(deployment):
 
 
 def test_containers_can_do_nothing_that_they_need_not(deployment):
-    for body in (replica(deployment), balancer_settings(deployment, "sha256:2", "127.0.0.11:53")):
+    for body in (replica(deployment), balancer_settings(deployment, "sha256:2")):
         host = body["HostConfig"]
         assert body["User"] == "2000:0"
         assert host["ReadonlyRootfs"] is True
@@ -65,7 +65,7 @@ def test_containers_can_do_nothing_that_they_need_not(deployment):
 
 
 def test_only_the_api_is_reached_from_other_hosts(deployment):
-    bodies = [replica(deployment), balancer_settings(deployment, "sha256:2", "127.0.0.11:53")]
+    bodies = [replica(deployment), balancer_settings(deployment, "sha256:2")]
     outside = {
         (port, bound["HostPort"])
         for body in bodies
@@ -77,7 +77,7 @@ def test_only_the_api_is_reached_from_other_hosts(deployment):
 
 
 def test_no_secret_is_among_the_settings(deployment):
-    assert "sesame" not in str([replica(deployment), balancer_settings(deployment, "sha256:2", "127.0.0.11:53")])
+    assert "sesame" not in str([replica(deployment), balancer_settings(deployment, "sha256:2")])
 
 
 def test_folders_keep_their_paths_so_that_a_model_is_named_alike_inside_and_outside(deployment):
@@ -118,6 +118,6 @@ def test_a_file_that_was_written_anew_is_another_configuration(deployment, tmp_p
 
 
 def test_the_balancer_lets_as_many_requests_wait_at_a_replica_as_run(deployment):
-    assert "REPLICA_MAXCONN=16" in balancer_settings(deployment, "sha256:2", "127.0.0.11:53")["Env"]
-    unknown = balancer_settings(replace(deployment, requests=0), "sha256:2", "127.0.0.11:53")["Env"]
+    assert "REPLICA_MAXCONN=16" in balancer_settings(deployment, "sha256:2")["Env"]
+    unknown = balancer_settings(replace(deployment, requests=0), "sha256:2")["Env"]
     assert not [word for word in unknown if word.startswith("REPLICA_MAXCONN")]
