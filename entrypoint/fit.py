@@ -24,8 +24,11 @@ FIXED_GIB = 2.04
 - 30.17 of KV cache at 4,096 batched tokens, less the two terms below (vLLM 0.32.0, 2026-11-22)."""
 ACTIVATIONS_GIB = 0.2
 """For each 1,024 batched tokens: 30.8 GiB of KV cache at 8,192, 29.1 at 16,384 (2 x H200, an earlier vLLM, 2026-05)."""
-GRAPH_GIB, GRAPHS = 0.042, 11
-"""For each size of a CUDA graph above 11: 2.30 GiB put by for 51, 0.61 for 11 (2 x H200, vLLM 0.32.0, 2026-11-22)."""
+GRAPH_GIB, GRAPH_TOKENS_GIB = 0.018, 0.093
+"""For each CUDA graph, and for each 1,024 tokens of all of them, beyond those of FIXED_GIB: fitted to what vLLM put by,
+0.61, 1.14, 2.30, 3.43 GiB for 11, 23, 51, 35 sizes to 64, 512, 512, 4,096 tokens (H200, vLLM 0.32.0, 2026-11-22)."""
+_GRAPHS, _GRAPHS_TOKENS = 11, 295
+"""Those of FIXED_GIB: 1, 2, 4, and every 8 tokens to 64."""
 
 _PAGE = 37_440
 """64 entries of 584 bytes (448 FP8, 64 BF16, 8 of scales), to a multiple of 576: compressed by 4, or sliding window."""
@@ -80,8 +83,8 @@ class Memory:
     cache_gib: float | None = None
     """The KV cache where `kv-cache-memory-bytes` says it."""
     tensor_parallel_sizes: tuple[int, ...] = ()
-    graph_sizes: int = 0
-    """How many sizes of CUDA graphs the plan names; 0 where vLLM is left to find them."""
+    graphs: tuple[int, ...] = ()
+    """The sizes of CUDA graphs that the plan names, in tokens; empty where vLLM is left to find them."""
 
     @property
     def weights_gib(self) -> float:
@@ -99,7 +102,8 @@ class Memory:
     @property
     def beside_gib(self) -> float:
         """What a GPU needs beside weights and KV cache."""
-        graphs = GRAPH_GIB * max(0, self.graph_sizes - GRAPHS)
+        sizes, tokens = len(self.graphs) - _GRAPHS, sum(self.graphs) - _GRAPHS_TOKENS
+        graphs = max(0.0, GRAPH_GIB * sizes + GRAPH_TOKENS_GIB * tokens / 1024)
         return FIXED_GIB + graphs + ACTIVATIONS_GIB * self.batched_tokens / 1024 + self.workspace_gib
 
     @property
@@ -201,7 +205,7 @@ def memory(chosen: Chosen, flags: Mapping[str, Setting]) -> Memory | None:
         asynchronous=scheduling is not False and (scheduling is True or method not in _SYNCHRONOUS),
         gathers=not chosen.hardware.get("compute_capability").startswith("12."),
         cache_gib=cache / GIB if cache else None,
-        graph_sizes=len(flags[SIZES].value) if SIZES in flags else 0,
+        graphs=tuple(flags[SIZES].value) if SIZES in flags else (),
         tensor_parallel_sizes=tuple(chosen.model.get("tensor_parallel_sizes")),
     )
 

@@ -1,9 +1,9 @@
 """
-Which sizes of a step vLLM captures as CUDA graphs: those of decoding, and those of short prompts.
+Which sizes of a step vLLM captures as CUDA graphs: those of decoding, and those of prompts.
 
-vLLM 0.32.0 captures up to twice the tokens that decode together (config/vllm.py, `_set_cudagraph_sizes`): 8 for two
-requests with one draft token each. A longer prompt then runs kernel by kernel, each launched by the host. Where a
-hardware sheet names `prompt-graphs`, these sizes are captured too.
+vLLM 0.32.0 captures up to twice the tokens that decode together, 512 at most (config/vllm.py, `_set_cudagraph_sizes`):
+8 for two requests with one draft token each. A longer step runs kernel by kernel, each launched by the host, and who
+decodes in it waits. Where a hardware sheet names `prompt-graphs`, these sizes are captured too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ def named(chosen: Chosen, flags: Mapping[str, Setting]) -> dict[str, Setting]:
         return {}
     step = draft_tokens_in({name: setting.value for name, setting in flags.items()}) + 1
     origin = f"{chosen.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens a step"
-    return {SIZES: Setting(sizes(int(requests.value), step, prompts), origin)}
+    batched = flags.get("max-num-batched-tokens")
+    longest = batched.value if batched and isinstance(batched.value, int) else prompts[-1]
+    found = [size for size in sizes(int(requests.value), step, prompts) if size <= longest]
+    return {SIZES: Setting(found, origin)}
 
 
 def sizes(requests: int, step: int, prompts: list[int]) -> list[int]:

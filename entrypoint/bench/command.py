@@ -47,6 +47,7 @@ def without_weights(
     options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
 ) -> Iterator[started.Started]:
     """Serve the chosen plan in its real size without weights, and yield the replica."""
+    environ = {**measure.BY_LOT, **environ}
     serve, weights = plan_without_weights(options, words, environ, resolve)
     say(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
     with started.replica(serve, environ, started.scratch(), say, options.start_timeout) as replica:
@@ -72,7 +73,7 @@ def plan_without_weights(
     except OSError as error:
         raise HostError(f"{folder}: cannot be written ({error.strerror}); set DSV4_CACHE.") from None
     ours = argparse.Namespace(**{**vars(options), "model": f"{model.name}={folder}"})
-    return [*serve_words(ours, words), *dummy.flags(rates)], measure.described(rates)
+    return [*serve_words(ours, words), *dummy.flags(rates)], measure.described(rates, environ)
 
 
 def serve_words(options: argparse.Namespace, words: Sequence[str]) -> list[str]:

@@ -18,6 +18,12 @@ from dsv4_serve.entrypoint.errors import ConfigError, UserError
 
 Replica = Mapping[str, Any]
 LOAD = "vllm bench serve: random prompts, greedy, ignore-eos"
+_ROUTING = "VLLM_MOE_ROUTING_SIMULATION_STRATEGY"
+BY_LOT = {_ROUTING: "uniform_random"}
+"""
+Variables with which each token gets experts by lot, all equally likely. Left to dummy weights, 16 requests read at most
+49 of 136 experts, and a token takes 5.8 ms, not 11.2 (half of W4A16 on one H200, vLLM 0.32.0, 2026-11-22).
+"""
 HEADINGS = ("batch", "input", "output", "output tok/s", "TPOT p50/p99 ms", "TTFT p50/p99 ms", "acceptance")
 
 
@@ -101,13 +107,17 @@ def weights_of(replica: Replica) -> str:
     if flags.get("--load-format") != "dummy":
         return "as served"
     rates = json.loads(flags.get("--speculative-config", "{}")).get("synthetic_acceptance_rates") or []
-    return described(rates)
+    return described(rates, replica.get("env", {}))
 
 
-def described(rates: Sequence[float]) -> str:
-    """Return the words for dummy weights whose draft tokens are accepted by lot at these rates."""
-    shares = ", ".join(f"{rate:g}" for rate in rates)
-    return f"dummy weights, synthetic acceptance {shares}" if rates else "dummy weights"
+def described(rates: Sequence[float], env: Mapping[str, str]) -> str:
+    """Return the words for dummy weights whose draft tokens are accepted at these rates, under these variables."""
+    parts = ["dummy weights"]
+    if rates:
+        parts.append(f"synthetic acceptance {', '.join(f'{rate:g}' for rate in rates)}")
+    if routing := env.get(_ROUTING):
+        parts.append(f"experts {routing}")
+    return ", ".join(parts)
 
 
 def flags_of(argv: Sequence[str]) -> dict[str, str]:

@@ -32,6 +32,8 @@ W4A16 = fit.Memory(
     tensor_parallel_sizes=(1, 2, 4, 8),
 )
 FULL = dataclasses.replace(W4A16, context=1_048_576, batched_tokens=8192)
+SHORT_PROMPTS = (80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+LONG_PROMPTS = (640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096)
 
 
 def plan(profile, model, hardware, *, skip=(), **flags):
@@ -66,6 +68,17 @@ def test_what_is_left_on_h200_is_what_vllm_found() -> None:
     )
     assert h200.weights_gib == pytest.approx(78.78, rel=0.005)
     assert h200.left_gib == pytest.approx(30.17, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "left"), [((), 29.11), (SHORT_PROMPTS, 28.45), ((*SHORT_PROMPTS, *LONG_PROMPTS), 26.16)]
+)
+def test_what_cuda_graphs_leave_on_h200_is_what_vllm_found(prompts: tuple[int, ...], left: float) -> None:
+    """W4A16 on 2 x H200 without such graphs, half of it on one H200 with them (vLLM 0.32.0, 2026-11-22)."""
+    sizes = (1, 2, 4, *range(8, 65, 8), *prompts)
+    one = {"checkpoint_gib": 78.91, "replicated_gib": 0.0, "tensor_parallel_size": 1}
+    h200 = {"memory_gib": 139.80, "utilization": 0.80, "context": 4096, "batched_tokens": 8192, "gathers": True}
+    assert dataclasses.replace(W4A16, graphs=sizes, **h200, **one).left_gib == pytest.approx(left, abs=0.35)
 
 
 def test_what_is_left_at_one_million_tokens_is_near_what_a_start_logged() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -29,10 +30,18 @@ def test_no_decode_step_above_the_ceiling_of_vllm_becomes_a_graph() -> None:
     assert max(sizes(1024, 2, [64, 512])) == 512
 
 
-def test_short_prompts_become_graphs_where_the_hardware_names_sizes(dsv4: Run) -> None:
+def test_prompts_become_graphs_where_the_hardware_names_sizes(dsv4: Run) -> None:
     flags = json.loads(dsv4(*H200).stdout)["settings"]
-    assert flags[SIZES]["value"] == [1, 2, 4, 8, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512]
+    found = flags[SIZES]["value"]
+    assert found[:8] == [1, 2, 4, 8, 64, 80, 96, 112]
+    assert found[-1] == 4096
+    assert all(large <= 1.25 * small for small, large in pairwise(found[4:]))  # at most a quarter is padding
     assert flags[SIZES]["origin"] == "hardware/h200.toml prompt-graphs, and 2 requests of 2 tokens a step"
+
+
+def test_no_size_is_above_the_tokens_of_a_step(dsv4: Run) -> None:
+    flags = json.loads(dsv4(*H200, "--max-num-batched-tokens", "2000").stdout)["settings"]
+    assert flags[SIZES]["value"][-1] == 1792
 
 
 @pytest.mark.parametrize(

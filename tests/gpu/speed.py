@@ -7,7 +7,9 @@ FILE.toml: what all have in common on top (names and defaults: DEFAULTS below), 
 `name` and settings of its own; flags and variables add up. `stock = true` is plain `vllm serve` with the same folder
 and only the variant's own flags; `trace = [1, 16]` adds a profile of a few steps at these batch sizes; `cache = "cold"`
 compiles everything anew; `readyz = true` measures the health server beside 200 streams; after `limit` seconds the next
-variant's turn has come. DIR/NAME.json is written after every row; the last lines are a short table.
+variant's turn has come; `also = [{batches = [1], inputs = [2048]}]` adds rows. `share = 2` with `tp = 1` serves on one
+GPU what one of two would compute: the same matrices and kernels, and no all-reduce. Experts are chosen by lot unless
+`env` says else (`measure.BY_LOT`). DIR/NAME.json is written after every row; the last lines are a short table.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import time
 import tomllib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,11 +37,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import kernel_time
 
 from dsv4_serve.entrypoint import about, caches, cli, options, processes, receipts
-from dsv4_serve.entrypoint.bench import command, load, measure, started
+from dsv4_serve.entrypoint.bench import command, load, measure, started, without_weights
 from dsv4_serve.entrypoint.bench.asked import Asked, Shape
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
 from dsv4_serve.entrypoint.bench.measure import Bench
 from dsv4_serve.entrypoint.bench.started import Started
+from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
 from dsv4_serve.entrypoint.errors import UserError
 
 RESERVE = 25  # seconds before the deadline for the replica to end and for files to be written
@@ -48,7 +51,7 @@ LEAST = 75  # seconds without which a variant is not begun
 DEFAULTS: dict[str, Any] = {
     "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
     "inputs": [256], "output": 256, "requests": 4, "stock": False, "trace": [], "cache": "shared", "readyz": False,
-    "limit": 3600,
+    "limit": 3600, "share": 1, "also": [],
 }  # fmt: skip
 
 
@@ -74,7 +77,7 @@ class Result:
         cells = [
             f"b{row['batch']} {row['output_tokens_per_second']:.1f} tok/s TPOT {row['tpot_p50']:.2f} TTFT"
             f" {row['ttft_p50']:.0f} acc {row['acceptance'] or 0:.2f}"
-            + (f" in {row['input']}" if len(self.variant["inputs"]) > 1 else "")
+            + (f" in {row['input']}" if row["input"] != self.variant["inputs"][0] else "")
             for row in self.rows
         ]
         return " | ".join([f"{name} ready {self.ready:.0f} s ({spent})", *cells, *end])
@@ -98,11 +101,25 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[lis
     """Write the folder without weights; return the words of `dsv4 serve`, what the weights are, and the cache."""
     words = ["bench", "--without-weights", "--model", variant["model"], "--profile", variant["profile"]]
     words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
+    if variant["share"] > 1:
+        words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the sheet's are those of the whole model
     given, flags = options.parser().parse_known_args(words)
     flags += [] if variant["stock"] else variant["flags"]
     serve, weights = command.plan_without_weights(given, flags, environ, cli._resolved)
-    _, plan = cli._resolved(given, flags)
+    chosen, plan = cli._resolved(given, flags)
+    if variant["share"] > 1:
+        model, folder = chosen.model, Path(serve[serve.index("--model") + 1].partition("=")[2])
+        layout = without_weights.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
+        architecture = str(model.get("architecture"))
+        without_weights.write(folder, architecture, layout, share(SIZES[architecture], variant["share"]))
+        weights += f", one GPU's share of {variant['share']}"
     return serve, weights, caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
+
+
+def share(sizes: Published, ways: int) -> Published:
+    """Return what one of so many GPUs holds, but for what each holds whole: heads, experts and vocabulary are split."""
+    parts = {name: getattr(sizes, name) // ways for name in ("heads", "o_groups", "inter", "vocab")}
+    return replace(sizes, **parts)
 
 
 def starting(
@@ -148,8 +165,9 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
             if where.health:
                 result.replica = receipts.of_replica(where.health, None)
             write(out, result)
-            asked = Asked(tuple(variant["batches"]), tuple(variant["inputs"]), variant["output"], variant["requests"])
-            measure.rows(Bench(where, asked, environ, say), where.models()[0], tokenizer, keep)
+            for rows in [variant, *variant["also"]]:
+                asked = Asked(tuple(rows["batches"]), tuple(rows["inputs"]), variant["output"], variant["requests"])
+                measure.rows(Bench(where, asked, environ, say), where.models()[0], tokenizer, keep)
             if variant["readyz"] and where.health:
                 pid = processes.listening(processes.everyone(), urlsplit(where.health).port or 0)
                 result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
@@ -212,7 +230,7 @@ def main() -> int:
             continue
         left = min(left, variant["limit"])
         print(f"{variant['name']}: {left:.0f} s left", flush=True)
-        os.environ.update({name: str(value) for name, value in variant["env"].items()})
+        os.environ.update({name: str(value) for name, value in {**measure.BY_LOT, **variant["env"]}.items()})
         signal.alarm(int(left))
         results.append(measured(variant, load.program_in(os.environ), asked.out / variant["name"], left))
         signal.alarm(0)

@@ -126,7 +126,7 @@ def test_a_replica_without_weights_is_started_measured_and_stopped(dsv4: Bench, 
     done = dsv4("bench", *DUMMY, *SMALL, "--max-num-seqs", "8", "--acceptance", "0.5")
     assert done.returncode == 0, done.stderr
     found = receipt(tmp_path)
-    assert found["weights"] == "dummy weights, synthetic acceptance 0.5"
+    assert found["weights"] == "dummy weights, synthetic acceptance 0.5, experts uniform_random"
     assert found["subject"] == "w4a16-cpu-tp2-64k-dummy"
     flags = " ".join(found["replica"]["argv"])
     assert "--load-format dummy" in flags

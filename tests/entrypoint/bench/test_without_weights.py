@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer
+from vllm.model_executor.layers.fused_moe.router.routing_simulator_router import RoutingSimulator
 
 from dsv4_serve.demo.deepseek_v4 import Dims
 from dsv4_serve.demo.deepseek_v4 import write as write_whole
@@ -113,3 +115,19 @@ def test_without_draft_tokens_nothing_is_accepted_by_lot() -> None:
 )
 def test_a_receipt_says_by_the_plan_what_the_weights_were(argv: list[str], weights: str) -> None:
     assert measure.weights_of({"argv": argv}) == weights
+
+
+def test_a_receipt_says_by_the_plan_how_experts_were_chosen() -> None:
+    argv = ["vllm", "serve", "m", "--load-format", "dummy"]
+    found = measure.weights_of({"argv": argv, "env": measure.BY_LOT})
+    assert found == "dummy weights, experts uniform_random"
+
+
+def test_by_lot_sixteen_requests_read_as_many_experts_as_even_routing_has() -> None:
+    tokens, top_k, experts = 32, 6, 256
+    [strategy] = measure.BY_LOT.values()
+    logits = torch.zeros(tokens, experts)
+    _, chosen = RoutingSimulator.simulate_routing(torch.zeros(tokens, 8), logits, strategy, top_k)
+    assert all(len(set(one)) == top_k for one in chosen.tolist())
+    expected = experts * (1 - (1 - top_k / experts) ** tokens)
+    assert abs(len(set(chosen.flatten().tolist())) - expected) < 5 * 6  # about five standard deviations
