@@ -20,7 +20,11 @@ MOST = 512
 
 
 def named(chosen: Chosen, flags: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Return the flag of the sizes to capture; empty where the sheet names none, or where anybody else sets graphs."""
+    """
+    Return the flag of the sizes to capture, none above the tokens of a step.
+
+    Empty where the sheet names none, or where anybody else sets graphs.
+    """
     prompts, requests = chosen.hardware.get("prompt_graphs"), flags.get("max-num-seqs")
     if not prompts or requests is None or any("cudagraph" in name or name == "enforce-eager" for name in flags):
         return {}

@@ -47,7 +47,8 @@ def without_weights(
     options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
 ) -> Iterator[started.Started]:
     """Serve the chosen plan in its real size without weights, and yield the replica."""
-    environ = {**measure.BY_LOT, **environ}
+    chosen, _ = resolve(options, words)
+    environ = {**measure.by_lot(chosen.hardware.get("compute_capability")), **environ}
     serve, weights = plan_without_weights(options, words, environ, resolve)
     say(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
     with started.replica(serve, environ, started.scratch(), say, options.start_timeout) as replica:

@@ -3,7 +3,7 @@ A checkpoint folder without weights: the configuration of a published model in i
 
 vLLM fills the weights in with random numbers (`--load-format dummy`), so what is computed means nothing and what it
 costs is real: every shape, format and kernel is the published model's. Draft tokens are accepted by lot, at a stated
-rate (`rejection_sample_method: synthetic`). What chooses experts: `measure.BY_LOT`.
+rate (`rejection_sample_method: synthetic`). `dsv4 bench` has experts chosen by lot.
 """
 
 from __future__ import annotations

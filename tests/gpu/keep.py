@@ -19,8 +19,9 @@ from dsv4_serve.entrypoint import receipts
 from dsv4_serve.entrypoint.bench import measure
 
 FOLDERS = re.compile(r"/root/dsv4-host/(home/|speed/)?")
-STARTED = ("stock", "cache", "flags", "env")
-"""Settings of a variant by which it was started; the others are in the rows."""
+STARTED = ("stock", "cache", "flags", "share")
+"""Settings of a variant by which it was started, beside variables; the others are in the rows."""
+VARIABLES = ("VLLM_", "NCCL_", "DSV4_", "PYTHONPATH", "HOME", "XDG_CACHE_HOME")
 
 
 def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
@@ -28,6 +29,9 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
     variant = found["variant"]
     stock = f"{variant['model']}-h200-tp{variant['tp']}-stock-dummy"
     served = measure.subject(found["replica"], found["weights"]) if found["replica"] else stock
+    if (share := variant.get("share", 1)) > 1:
+        served = served.replace(f"-tp{variant['tp']}-", f"-share-of-{share}-")
+    env = {name: value for name, value in variant["env"].items() if name.startswith(VARIABLES)}
     extra = {key: found[key] for key in ("kernels", "readyz", "failed") if found[key]}
     text = json.dumps(
         {
@@ -35,7 +39,7 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
             "subject": f"{served}-{variant['name']}",
             "weights": found["weights"],
             "load": measure.LOAD,
-            "variant": {key: variant[key] for key in STARTED},
+            "variant": {key: variant[key] for key in STARTED if key in variant} | {"env": env},
             "replica": found["replica"],
             "start": found["start"],
             "ready_after": found["ready"],

@@ -108,7 +108,10 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[lis
     serve, weights = command.plan_without_weights(given, flags, environ, cli._resolved)
     chosen, plan = cli._resolved(given, flags)
     if variant["share"] > 1:
-        model, folder = chosen.model, Path(serve[serve.index("--model") + 1].partition("=")[2])
+        model, at = chosen.model, serve.index("--model") + 1
+        name, _, whole = serve[at].partition("=")
+        folder = Path(f"{whole}-share-{variant['share']}")  # a whole one may be read meanwhile
+        serve[at] = f"{name}={folder}"
         layout = without_weights.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
         architecture = str(model.get("architecture"))
         without_weights.write(folder, architecture, layout, share(SIZES[architecture], variant["share"]))
