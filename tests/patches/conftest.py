@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,11 +28,10 @@ def outcomes(request, tmp_path_factory):
     """{"patched" or "stock": {check: error or None}} of all collected files."""
     files = sorted({item.path for item in request.session.items if item.path.parent == HERE})
     folder = tmp_path_factory.mktemp("patches")
-    patched = patched_tree(folder / "patched", VERSION)
-    return {
-        "patched": run_checks(files, folder / "patched.json", [patched]),
-        "stock": run_checks(files, folder / "stock.json", [cpu_wheel(folder / "stock")]),
-    }
+    trees = {"patched": patched_tree(folder / "patched", VERSION), "stock": cpu_wheel(folder / "stock")}
+    with ThreadPoolExecutor() as both:
+        found = {name: both.submit(run_checks, files, folder / f"{name}.json", [tree]) for name, tree in trees.items()}
+        return {name: one.result() for name, one in found.items()}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,22 @@ ALONE = ["w4a16:good:1", "pro:good:1", "bf16:holed:1"]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return measured(tmp_path_factory.mktemp("both"), [*GOOD, *BAD], alone=False)
+def series(tmp_path_factory):
+    """{case: what was measured} with both series, and with the CPU series alone."""
+    with ThreadPoolExecutor() as at_once:
+        both = at_once.submit(measured, tmp_path_factory.mktemp("both"), [*GOOD, *BAD], alone=False)
+        alone = at_once.submit(measured, tmp_path_factory.mktemp("alone"), ALONE, alone=True)
+        return both.result(), alone.result()
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    return measured(tmp_path_factory.mktemp("alone"), ALONE, alone=True)
+def both(series):
+    return series[0]
+
+
+@pytest.fixture(scope="module")
+def alone(series):
+    return series[1]
 
 
 @pytest.mark.parametrize("case", GOOD)
