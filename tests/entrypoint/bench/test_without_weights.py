@@ -124,7 +124,9 @@ def test_a_receipt_says_by_the_plan_how_experts_were_chosen() -> None:
 
 
 def test_experts_are_not_chosen_by_lot_where_that_would_change_their_kernels() -> None:
-    found = {name: Library([]).hardware(name).get("compute_capability") for name in ("h200", "rtx-pro-6000", "b300")}
+    found = {
+        name: Library([]).hardware(name, "").get("compute_capability") for name in ("h200", "rtx-pro-6000", "b300")
+    }
     assert {name: bool(measure.by_lot(capability)) for name, capability in found.items()} == {
         "h200": True, "rtx-pro-6000": True, "b300": False,
     }  # fmt: skip
