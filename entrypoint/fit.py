@@ -27,8 +27,8 @@ ACTIVATIONS_GIB = 0.2
 GRAPH_GIB, GRAPH_TOKENS_GIB = 0.018, 0.093
 """For each CUDA graph, and for each 1,024 tokens of all of them, beyond those of FIXED_GIB: fitted to what vLLM put by,
 0.61, 1.14, 2.30, 3.43 GiB for 11, 23, 51, 35 sizes to 64, 512, 512, 4,096 tokens (H200, vLLM 0.32.0, 2026-11-22)."""
-_GRAPHS, _GRAPHS_TOKENS = 11, 295
-"""Those of FIXED_GIB: 1, 2, 4, and every 8 tokens to 64."""
+_FIXED_GRAPHS: tuple[int, ...] = (1, 2, 4, *range(8, 65, 8))
+"""Tokens of those of FIXED_GIB."""
 
 _PAGE = 37_440
 """64 entries of 584 bytes (448 FP8, 64 BF16, 8 of scales), to a multiple of 576: compressed by 4, or sliding window."""
@@ -102,7 +102,7 @@ class Memory:
     @property
     def beside_gib(self) -> float:
         """What a GPU needs beside weights and KV cache."""
-        sizes, tokens = len(self.graphs) - _GRAPHS, sum(self.graphs) - _GRAPHS_TOKENS
+        sizes, tokens = len(self.graphs) - len(_FIXED_GRAPHS), sum(self.graphs) - sum(_FIXED_GRAPHS)
         graphs = max(0.0, GRAPH_GIB * sizes + GRAPH_TOKENS_GIB * tokens / 1024)
         return FIXED_GIB + graphs + ACTIVATIONS_GIB * self.batched_tokens / 1024 + self.workspace_gib
 

@@ -31,7 +31,7 @@ def named(chosen: Chosen, flags: Mapping[str, Setting]) -> dict[str, Setting]:
     step = draft_tokens_in({name: setting.value for name, setting in flags.items()}) + 1
     origin = f"{chosen.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens a step"
     batched = flags.get("max-num-batched-tokens")
-    longest = batched.value if batched and isinstance(batched.value, int) else prompts[-1]
+    longest = batched.value if batched else prompts[-1]
     found = [size for size in sizes(int(requests.value), step, prompts) if size <= longest]
     return {SIZES: Setting(found, origin)}
 

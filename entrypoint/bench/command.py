@@ -6,9 +6,9 @@ import argparse
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dsv4_serve.entrypoint import caches, endpoint, receipts, served
+from dsv4_serve.entrypoint import caches, endpoint, receipts, record, served
 from dsv4_serve.entrypoint.bench import asked, load, measure, plot, started
 from dsv4_serve.entrypoint.bench.load import Tokenizer
 from dsv4_serve.entrypoint.bench.measure import Bench
@@ -16,8 +16,12 @@ from dsv4_serve.entrypoint.choose import Chosen
 from dsv4_serve.entrypoint.errors import HostError, NotFound, UsageError
 from dsv4_serve.entrypoint.plan import Plan
 
+if TYPE_CHECKING:
+    from dsv4_serve.demo.v4_weights import Dims  # with numpy, which comes with vLLM
+
 Say = Callable[[str], None]
-Resolve = Callable[[argparse.Namespace, list[str]], tuple[Chosen, Plan]]
+Resolved = tuple[Chosen, Plan]
+Resolve = Callable[[argparse.Namespace, list[str]], Resolved]
 _CHOICES = ("profile", "model", "hardware", "tp", "nccl")
 
 
@@ -47,30 +51,40 @@ def without_weights(
     options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
 ) -> Iterator[started.Started]:
     """Serve the chosen plan in its real size without weights, and yield the replica."""
-    chosen, _ = resolve(options, words)
+    resolved = chosen, _ = resolve(options, words)
     environ = {**measure.by_lot(chosen.hardware.get("compute_capability")), **environ}
-    serve, weights = plan_without_weights(options, words, environ, resolve)
+    serve, weights = plan_without_weights(options, words, environ, resolved)
     say(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
     with started.replica(serve, environ, started.scratch(), say, options.start_timeout) as replica:
         yield replica
 
 
 def plan_without_weights(
-    options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve
+    options: argparse.Namespace,
+    words: list[str],
+    environ: Mapping[str, str],
+    resolved: Resolved,
+    sizes: Dims | None = None,
 ) -> tuple[list[str], str]:
-    """Write the folder that takes the place of the weights; return the words of `dsv4 serve`, and what they are."""
+    """
+    Write the folder that takes the place of the weights; return the words of `dsv4 serve`, and what the weights are.
+
+    `resolved` is what options and words resolve to. `sizes`, where given, are not the published ones, and have a folder
+    of their own: another replica may be reading the other.
+    """
     try:
         from dsv4_serve.entrypoint.bench import without_weights as dummy
     except ModuleNotFoundError as error:
         raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
-    chosen, plan = resolve(options, words)
+    chosen, plan = resolved
     model = chosen.model
     layout = dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
-    folder = caches.root(environ) / "without-weights" / model.name
+    name = f"{model.name}-{record.fingerprint(sizes)}" if sizes else model.name
+    folder = caches.root(environ) / "without-weights" / name
     rates = dummy.acceptance_rates(options.acceptance, served.draft_tokens(plan))
     try:
-        dummy.write(folder, str(model.get("architecture")), layout)
+        dummy.write(folder, str(model.get("architecture")), layout, sizes)
     except OSError as error:
         raise HostError(f"{folder}: cannot be written ({error.strerror}); set DSV4_CACHE.") from None
     ours = argparse.Namespace(**{**vars(options), "model": f"{model.name}={folder}"})

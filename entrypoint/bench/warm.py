@@ -25,13 +25,13 @@ def warm(
     then (`sweep.Swept`). Raise UserError where it is not ready.
     """
     environ = load.program_in(environ)
-    _, plan = resolve(options, words)
+    resolved = _, plan = resolve(options, words)
     folder = caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
     with started.stops_raise():
         if options.without_weights:
-            serve, said = command.plan_without_weights(options, words, environ, resolve)
+            serve, said = command.plan_without_weights(options, words, environ, resolved)
             say(said)
         else:
             serve = command.serve_words(options, words)

@@ -29,8 +29,8 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
     variant = found["variant"]
     stock = f"{variant['model']}-h200-tp{variant['tp']}-stock-dummy"
     served = measure.subject(found["replica"], found["weights"]) if found["replica"] else stock
-    if (share := variant.get("share", 1)) > 1:
-        served = served.replace(f"-tp{variant['tp']}-", f"-share-of-{share}-")
+    if variant["share"] > 1:
+        served = served.replace(f"-tp{variant['tp']}-", f"-share-of-{variant['share']}-")
     env = {name: value for name, value in variant["env"].items() if name.startswith(VARIABLES)}
     extra = {key: found[key] for key in ("kernels", "readyz", "failed") if found[key]}
     text = json.dumps(
@@ -39,7 +39,7 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
             "subject": f"{served}-{variant['name']}",
             "weights": found["weights"],
             "load": measure.LOAD,
-            "variant": {key: variant[key] for key in STARTED if key in variant} | {"env": env},
+            "variant": {key: variant[key] for key in STARTED} | {"env": env},
             "replica": found["replica"],
             "start": found["start"],
             "ready_after": found["ready"],

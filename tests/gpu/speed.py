@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import kernel_time
 
 from dsv4_serve.entrypoint import about, caches, cli, options, processes, receipts
-from dsv4_serve.entrypoint.bench import command, load, measure, started, without_weights
+from dsv4_serve.entrypoint.bench import command, load, measure, started
 from dsv4_serve.entrypoint.bench.asked import Asked, Shape
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
 from dsv4_serve.entrypoint.bench.measure import Bench
@@ -105,16 +105,10 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[lis
         words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the sheet's are those of the whole model
     given, flags = options.parser().parse_known_args(words)
     flags += [] if variant["stock"] else variant["flags"]
-    serve, weights = command.plan_without_weights(given, flags, environ, cli._resolved)
-    chosen, plan = cli._resolved(given, flags)
-    if variant["share"] > 1:
-        model, at = chosen.model, serve.index("--model") + 1
-        name, _, whole = serve[at].partition("=")
-        folder = Path(f"{whole}-share-{variant['share']}")  # a whole one may be read meanwhile
-        serve[at] = f"{name}={folder}"
-        layout = without_weights.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
-        architecture = str(model.get("architecture"))
-        without_weights.write(folder, architecture, layout, share(SIZES[architecture], variant["share"]))
+    resolved = chosen, plan = cli._resolved(given, flags)
+    sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
+    serve, weights = command.plan_without_weights(given, flags, environ, resolved, sizes)
+    if sizes:
         weights += f", one GPU's share of {variant['share']}"
     return serve, weights, caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
 
