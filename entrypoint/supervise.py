@@ -265,7 +265,8 @@ class _Supervisor:
         health.ready_after = now - health.started
         cache.keep(now - began, health.phase_seconds)
         health.cache_hit, health.cache_saved = bool(cache.filled), cache.saved(now - began)
-        saved = "" if health.cache_saved is None else f"; {health.cache_saved:.0f} s saved by the kernel cache"
+        seconds = health.cache_saved or 0.0
+        saved = f"; {seconds:.0f} s saved by the kernel cache" if seconds >= 1 else ""
         found = "" if health.caches == "unknown" else f"; caches {health.caches}"
         self.around.say(f"ready {health.ready_after:.0f} s after start{found}{saved}")
 

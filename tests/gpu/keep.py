@@ -27,12 +27,11 @@ VARIABLES = ("VLLM_", "NCCL_", "DSV4_", "PYTHONPATH", "HOME", "XDG_CACHE_HOME")
 def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
     """Return the receipt of one variant, as `dsv4 bench` writes it, with the phases, kernels and reason to end of it."""
     variant = found["variant"]
-    stock = f"{variant['model']}-h200-tp{variant['tp']}-stock-dummy"
-    served = measure.subject(found["replica"], found["weights"]) if found["replica"] else stock
+    served = measure.subject(found["replica"] or plain(variant), found["weights"])
     if variant["share"] > 1:
         served = served.replace(f"-tp{variant['tp']}-", f"-share-of-{variant['share']}-")
     env = {name: value for name, value in variant["env"].items() if name.startswith(VARIABLES)}
-    extra = {key: found[key] for key in ("kernels", "readyz", "failed") if found[key]}
+    extra = {key: found[key] for key in ("swept", "kernels", "readyz", "failed") if found[key]}
     text = json.dumps(
         {
             "date": date.isoformat(timespec="seconds"),
@@ -49,6 +48,12 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
     )
     cleaned: dict[str, Any] = json.loads(FOLDERS.sub("", text))
     return cleaned
+
+
+def plain(variant: dict[str, Any]) -> dict[str, Any]:
+    """Return of plain vLLM, which tells no plan, what its receipt is named by."""
+    choices = {"model-name": variant["model"], "hardware": "h200", "profile": "stock"}
+    return {"choices": choices, "argv": ["--tensor-parallel-size", str(variant["tp"])]}
 
 
 def main() -> None:

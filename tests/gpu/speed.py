@@ -6,10 +6,11 @@ How fast several ways to serve are, at full size without weights: each is starte
 FILE.toml: what all have in common on top (names and defaults: DEFAULTS below), then one `[[variant]]` each with a
 `name` and settings of its own; flags and variables add up. `stock = true` is plain `vllm serve` with the same folder
 and only the variant's own flags; `trace = [1, 16]` adds a profile of a few steps at these batch sizes; `cache = "cold"`
-compiles everything anew; `readyz = true` measures the health server beside 200 streams; after `limit` seconds the next
-variant's turn has come; `also = [{batches = [1], inputs = [2048]}]` adds rows. `share = 2` with `tp = 1` serves on one
-GPU what one of two would compute: the same matrices and kernels, and no all-reduce. Experts are chosen by lot unless
-`env` says else (`measure.BY_LOT`). DIR/NAME.json is written after every row; the last lines are a short table.
+compiles everything anew; `sweep = true` asks for the prompts of `dsv4 warm` first; `readyz = true` measures the health
+server beside 200 streams; after `limit` seconds the next variant's turn has come; `also = [{batches = [1], inputs =
+[2048]}]` adds rows. `share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same matrices and
+kernels, and no all-reduce. Experts are chosen by lot, as by `dsv4 bench`, unless `env` says else. DIR/NAME.json is
+written after every row; the last lines are a short table.
 """
 
 from __future__ import annotations
@@ -37,21 +38,22 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import kernel_time
 
 from dsv4_serve.entrypoint import about, caches, cli, options, processes, receipts
-from dsv4_serve.entrypoint.bench import command, load, measure, started
+from dsv4_serve.entrypoint.bench import command, load, measure, started, sweep
 from dsv4_serve.entrypoint.bench.asked import Asked, Shape
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
 from dsv4_serve.entrypoint.bench.measure import Bench
 from dsv4_serve.entrypoint.bench.started import Started
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
 from dsv4_serve.entrypoint.errors import UserError
+from dsv4_serve.entrypoint.plan import Plan
 
 RESERVE = 25  # seconds before the deadline for the replica to end and for files to be written
 STEPS = 20
 LEAST = 75  # seconds without which a variant is not begun
 DEFAULTS: dict[str, Any] = {
     "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
-    "inputs": [256], "output": 256, "requests": 4, "stock": False, "trace": [], "cache": "shared", "readyz": False,
-    "limit": 3600, "share": 1, "also": [],
+    "inputs": [256], "output": 256, "requests": 4, "stock": False, "trace": [], "cache": "shared", "sweep": False,
+    "readyz": False, "limit": 3600, "share": 1, "also": [],
 }  # fmt: skip
 
 
@@ -64,6 +66,7 @@ class Result:
     start: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     kernels: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    swept: dict[str, Any] = field(default_factory=dict)
     readyz: dict[str, Any] = field(default_factory=dict)
     failed: str = ""
     weights: str = ""
@@ -80,7 +83,8 @@ class Result:
             + (f" in {row['input']}" if row["input"] != self.variant["inputs"][0] else "")
             for row in self.rows
         ]
-        return " | ".join([f"{name} ready {self.ready:.0f} s ({spent})", *cells, *end])
+        swept = [f"swept {self.swept['seconds']:.0f} s"] if self.swept else []
+        return " | ".join([f"{name} ready {self.ready:.0f} s ({spent})", *swept, *cells, *end])
 
 
 def variants(path: Path) -> list[dict[str, Any]]:
@@ -97,8 +101,19 @@ def variants(path: Path) -> list[dict[str, Any]]:
     return merged
 
 
-def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[list[str], str, Path]:
-    """Write the folder without weights; return the words of `dsv4 serve`, what the weights are, and the cache."""
+@dataclass(frozen=True)
+class Planned:
+    """The words of `dsv4 serve`, its variables, what the weights are, the plan, and the folder of its kernels."""
+
+    serve: list[str]
+    environ: dict[str, str]
+    weights: str
+    plan: Plan
+    kernels: Path
+
+
+def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
+    """Write the folder without weights, and return how it is served."""
     words = ["bench", "--without-weights", "--model", variant["model"], "--profile", variant["profile"]]
     words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
     if variant["share"] > 1:
@@ -107,10 +122,12 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[lis
     flags += [] if variant["stock"] else variant["flags"]
     resolved = chosen, plan = cli._resolved(given, flags)
     sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
+    environ = {**measure.by_lot(chosen.hardware.get("compute_capability")), **environ}
     serve, weights = command.plan_without_weights(given, flags, environ, resolved, sizes)
     if sizes:
         weights += f", one GPU's share of {variant['share']}"
-    return serve, weights, caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
+    kernels = caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
+    return Planned(serve, environ, weights, plan, kernels)
 
 
 def share(sizes: Published, ways: int) -> Published:
@@ -120,12 +137,10 @@ def share(sizes: Published, ways: int) -> Published:
 
 
 def starting(
-    variant: dict[str, Any], environ: dict[str, str], out: Path, patience: float, result: Result
+    variant: dict[str, Any], how: Planned, out: Path, patience: float
 ) -> tuple[AbstractContextManager[Started], Tokenizer]:
     """What starts the variant, and the tokenizer to measure it with."""
-    if variant["cache"] == "cold":
-        environ = {**environ, "DSV4_CACHE": str(out / "cache")}
-    serve, result.weights, kernels = planned(variant, environ)
+    serve, environ = how.serve, how.environ
     folder = serve[serve.index("--model") + 1].partition("=")[2]
     profiler = {"profiler": "torch", "torch_profiler_dir": str(out / "trace"), "torch_profiler_activities": ["CUDA"]}
     profiler |= {"torch_profiler_with_stack": False, "ignore_frontend": True}
@@ -134,7 +149,7 @@ def starting(
     if not variant["stock"]:
         return started.replica([*serve, *extra], environ, out, say, patience), Tokenizer(folder, "deepseek_v4")
     if variant["cache"] == "shared":
-        environ |= {name: str(kernels / inside) for name, inside in caches.VARIABLES.items()}
+        environ = {**environ, **{name: str(how.kernels / inside) for name, inside in caches.VARIABLES.items()}}
     flags = [*variant["flags"], *extra, "--tensor-parallel-size", str(variant["tp"]), "--load-format", "dummy"]
     rates = json.loads(serve[serve.index("--speculative-config.synthetic_acceptance_rates") + 1])
     lot = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
@@ -154,13 +169,19 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
         write(out, result)
 
     try:
-        context, tokenizer = starting(variant, environ, out, patience, result)
+        if variant["cache"] == "cold":
+            environ = {**environ, "DSV4_CACHE": str(out / "cache")}
+        how = planned(variant, environ)
+        result.weights = how.weights
+        context, tokenizer = starting(variant, how, out, patience)
         with context as running:
             result.ready = round(time.monotonic() - began, 1)
             where = running.endpoint
             result.start = dict(running.start)
             if where.health:
                 result.replica = receipts.of_replica(where.health, None)
+            if variant["sweep"]:
+                result.swept = asdict(sweep.run(where, sweep.lengths(how.plan)))
             write(out, result)
             for rows in [variant, *variant["also"]]:
                 asked = Asked(tuple(rows["batches"]), tuple(rows["inputs"]), variant["output"], variant["requests"])
@@ -227,7 +248,7 @@ def main() -> int:
             continue
         left = min(left, variant["limit"])
         print(f"{variant['name']}: {left:.0f} s left", flush=True)
-        os.environ.update({name: str(value) for name, value in {**measure.BY_LOT, **variant["env"]}.items()})
+        os.environ.update({name: str(value) for name, value in variant["env"].items()})
         signal.alarm(int(left))
         results.append(measured(variant, load.program_in(os.environ), asked.out / variant["name"], left))
         signal.alarm(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.bench import without_weights
+from dsv4_serve.entrypoint.bench import sweep, without_weights
 
 sys.path.insert(0, str(Path(__file__).parent))
 import speed
@@ -30,11 +30,13 @@ def test_a_share_is_served_on_one_gpu_as_the_plan_of_the_whole_model(
     file = tmp_path / "variants.toml"
     file.write_text('flags = ["--max-num-seqs", 16]\ntp = 1\nshare = 2\n[[variant]]\nname = "half"\n')
     [variant] = speed.variants(file)
-    serve, weights, _ = speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)})
-    assert weights == "dummy weights, synthetic acceptance 0.89, one GPU's share of 2"
-    folder = Path(serve[serve.index("--model") + 1].partition("=")[2])
+    how = speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)})
+    assert how.weights == "dummy weights, synthetic acceptance 0.89, experts uniform_random, one GPU's share of 2"
+    assert how.environ["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_random"
+    folder = Path(how.serve[how.serve.index("--model") + 1].partition("=")[2])
     assert json.loads((folder / "config.json").read_text())["num_attention_heads"] == 32
-    assert serve[serve.index("--tp") + 1] == "1"
+    assert how.serve[how.serve.index("--tp") + 1] == "1"
+    assert sweep.lengths(how.plan)[-1] == 8192
 
 
 def test_variants_add_to_what_they_share_and_an_unknown_setting_is_refused(tmp_path: Path) -> None:
