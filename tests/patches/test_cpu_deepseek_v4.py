@@ -29,10 +29,13 @@ ALONE = ["w4a16:good:1", "pro:good:1", "bf16:holed:1"]
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
     """{case: what was measured} with both series, and with the CPU series alone."""
-    with ThreadPoolExecutor() as at_once:
-        both = at_once.submit(measured, tmp_path_factory.mktemp("both"), [*GOOD, *BAD], alone=False)
-        alone = at_once.submit(measured, tmp_path_factory.mktemp("alone"), ALONE, alone=True)
-        return both.result(), alone.result()
+    trees = [
+        cpu_tree(tmp_path_factory.mktemp("both"), alone=False),
+        cpu_tree(tmp_path_factory.mktemp("alone"), alone=True),
+    ]
+    with ThreadPoolExecutor(2) as at_once:  # the longest first
+        first, second, alone = at_once.map(measured, [trees[0], trees[0], trees[1]], [GOOD, BAD, ALONE])
+    return first | second, alone
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +73,8 @@ def test_without_the_gpu_series_stock_vllm_fails_on_cpu_as_on_gpus(alone):
         assert alone[silent]["accepted"] <= 0.2 * alone[silent]["drafted"], alone
 
 
-def measured(folder, cases, *, alone):
-    tree, result = cpu_tree(folder, alone=alone), folder / "result.json"
+def measured(tree, cases):
+    result = tree.with_name(f"{cases[0].replace(':', '-')}.json")
     path = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
     environment["MALLOC_PERTURB_"] = "85"  # glibc fills new memory: a weight that is not loaded is never zero by chance
