@@ -32,6 +32,8 @@ STALLED = Cause("stalled", 84, "the start stopped getting on")
 GATE_REFUSED = Cause("gate-refused", 85, "the draft head did not pass its gate")
 CORRUPTED = Cause("corrupted", 86, "answers are corrupted")
 START_FAILED = Cause("start-failed", 87, "vLLM ended while {phase}")
+NOT_EXECUTABLE = Cause("not-executable", 126, "vLLM cannot be executed")
+NOT_FOUND = Cause("not-found", 127, "vLLM is not there")
 CUT = Cause("cut", 143, "vLLM was stopped with requests still running")
 
 CAUSES = (
@@ -47,6 +49,8 @@ CAUSES = (
     GATE_REFUSED,
     CORRUPTED,
     START_FAILED,
+    NOT_EXECUTABLE,
+    NOT_FOUND,
     CUT,
 )
 

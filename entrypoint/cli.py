@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsv4_serve.entrypoint import options as line
 from dsv4_serve.entrypoint import render
-from dsv4_serve.entrypoint.errors import ConfigError, NotFound, UsageError, UserError, nearest
+from dsv4_serve.entrypoint.errors import ConfigError, HostError, NotFound, UsageError, UserError, nearest
 from dsv4_serve.entrypoint.plan import Plan
 
 if TYPE_CHECKING:
@@ -24,13 +25,23 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        try:
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         _say(str(error))
         return error.exit_status
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13  # as a shell reports SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + 2  # as a shell reports SIGINT
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would be written at the end
+        if error.errno == errno.EPIPE:
+            return 128 + 13  # as a shell reports SIGPIPE
+        _say(f"standard output cannot be written ({error.strerror}).")
+        return HostError.exit_status
 
 
 def _dispatch(words: list[str]) -> int:
@@ -231,11 +242,8 @@ def _status(options: argparse.Namespace, _words: list[str]) -> int:
 def _logs(options: argparse.Namespace, _words: list[str]) -> int:
     from dsv4_serve.entrypoint.replicas import daemon, logs
 
-    try:
-        for text in logs.lines(daemon.connect(os.environ), options.name, follow=options.follow, tail=options.tail):
-            print(text, flush=True)
-    except KeyboardInterrupt:
-        return 128 + 2  # as a shell reports SIGINT
+    for text in logs.lines(daemon.connect(os.environ), options.name, follow=options.follow, tail=options.tail):
+        print(text, flush=True)
     return 0
 
 
@@ -285,7 +293,7 @@ def _eval(options: argparse.Namespace, _words: list[str]) -> int:
         receipt = evaluate.evaluate(place, found, asked, _say)
     except KeyboardInterrupt:
         _say("stopped; what was answered is kept, and --resume goes on")
-        return 128 + 2  # as a shell reports SIGINT
+        raise
     if not receipt:
         return 0
     _answer(options, lambda: receipt, lambda: text.text(receipt))

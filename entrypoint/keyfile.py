@@ -1,4 +1,4 @@
-"""The file that holds a bearer key."""
+"""A bearer key, and the file that holds one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def key_in(path: str, origin: str) -> str:
         raise ConfigError(f"{origin}: cannot be read ({error.strerror}); mount a readable file there.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{origin}: holds bytes that are not UTF-8; it has to hold one key on one line.") from None
-    if len(key.split()) != 1 or not key.isascii():
-        raise ConfigError(f"{origin}: has to hold one key on one line, without spaces.")
+    return checked(key, origin)
+
+
+def checked(key: str, origin: str) -> str:
+    """Return a key that an HTTP header can carry; raise ConfigError, which begins with `origin`, for another."""
+    if len(key.split()) != 1 or not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{origin}: has to hold one key on one line, of ASCII characters without spaces.")
     return key

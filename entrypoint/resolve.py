@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dsv4_serve.entrypoint import flatten, graphs, known, supervision
+from dsv4_serve.entrypoint import flatten, graphs, keyfile, known, supervision
 from dsv4_serve.entrypoint.choose import Chosen
 from dsv4_serve.entrypoint.environment import operator_layer
 from dsv4_serve.entrypoint.errors import ConfigError
@@ -32,6 +32,7 @@ def resolve(chosen: Chosen, request: Request) -> Plan:
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     if "api-key" in flags and "VLLM_API_KEY" in env:
         raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")
+    _check_keys(flags, env)
     choices = dict(chosen.reasons)
     require_known(chosen, request.skip)
     for name, sentence in refusals(chosen, flags, env):
@@ -45,6 +46,15 @@ def resolve(chosen: Chosen, request: Request) -> Plan:
             f"Model {chosen.model.name} has no repository; give its folder: --model {chosen.model.name}=FOLDER."
         )
     return Plan(choices, flags, env, known.shapes(), watched)
+
+
+def _check_keys(flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> None:
+    """Raise ConfigError for a bearer key that no request could carry."""
+    for name, setting in {**flags, **env}.items():
+        if name in ("api-key", "VLLM_API_KEY"):
+            keys = setting.value if isinstance(setting.value, list) else [setting.value]
+            for key in filter(None, map(str, keys)):  # an empty one is none to vLLM
+                keyfile.checked(key, setting.origin)
 
 
 def layers(chosen: Chosen, request: Request) -> Iterator[Layer]:

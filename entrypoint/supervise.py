@@ -121,13 +121,16 @@ class _Supervisor:
             return Ending(causes.DRAINED, "asked to stop before the engine was started")
         if refused := await self._checked(plan):
             return refused
-        ending = await self._serve(plan, care)
-        if ending.cause is causes.GATE_REFUSED and care.gate.below_floor == "degrade":
-            around.say(f"WARNING: {ending.sentence} Starting once more, without its draft head.")
-            self.health.degraded = True
-            plan = served.without_draft(plan, f"degraded: {ending.sentence}")
-            self._describe(plan)
+        try:
             ending = await self._serve(plan, care)
+            if ending.cause is causes.GATE_REFUSED and care.gate.below_floor == "degrade":
+                around.say(f"WARNING: {ending.sentence} Starting once more, without its draft head.")
+                self.health.degraded = True
+                plan = served.without_draft(plan, f"degraded: {ending.sentence}")
+                self._describe(plan)
+                ending = await self._serve(plan, care)
+        except UserError as error:  # its program is not there, or cannot be executed
+            return Ending(causes.by_status(error.exit_status), str(error))
         return ending
 
     async def _checked(self, plan: Plan) -> Ending | None:

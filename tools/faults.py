@@ -20,23 +20,22 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from tables import renewed
 
-from dsv4_serve.entrypoint import causes, supervision
+from dsv4_serve.entrypoint import causes, stacks, supervision
+from dsv4_serve.entrypoint.supervise import TERM
 from dsv4_serve.entrypoint.supervision import Supervise
+from dsv4_serve.healthcheck.engine import POLL_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "health.md"
 RECEIPTS = ROOT / "qualification" / "faults"
 Receipt = Mapping[str, Any]
 
-ANSWER, STACKS, TERM = 10.0, 10.0, 5.0
-"""Seconds that a poll waits for an answer, that py-spy may take, and from SIGTERM to SIGKILL."""
-
 
 def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
     """Most seconds to not ready and to the end, where something stands still that is noticed `wait` seconds later."""
     care = Supervise()
     noticed = wait(care) + care.poll
-    return noticed + care.ready_grace, noticed + care.live_grace + ANSWER + STACKS + TERM
+    return noticed + care.ready_grace, noticed + care.live_grace + POLL_SECONDS + stacks.SECONDS + TERM
 
 
 _BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda care: care.idle_canary_every)
@@ -48,7 +47,7 @@ FAULTS: Mapping[str, tuple[str, tuple[float, float] | None]] = {
         _BUSY,
     ),
     "worker-stopped-idle": ("one of two workers stands still, nothing running", _IDLE),
-    "api-server-stopped": ("vLLM's API server stands still, 8 streams running", _hung(lambda _: ANSWER)),
+    "api-server-stopped": ("vLLM's API server stands still, 8 streams running", _hung(lambda _: POLL_SECONDS)),
     "engine-killed": ("EngineCore is killed (SIGKILL)", None),
     "worker-killed": ("a worker is killed", None),
     "api-server-killed": ("vLLM's API server is killed", None),
@@ -117,6 +116,8 @@ CAUSES = {
     "gate-refused": "The draft head drafts noise, or nothing.",
     "corrupted": "Answers are garbled, or other requests change them.",
     "start-failed": "vLLM ended during the start for a reason that is none of the others.",
+    "not-executable": "vLLM is there and cannot be executed, as a shell answers.",
+    "not-found": "vLLM is not there, as a shell answers.",
     "cut": "It was asked to stop, and requests were cut: `shutdown-timeout` was over, or a second signal hurried.",
 }
 

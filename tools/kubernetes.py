@@ -7,12 +7,14 @@ Make what Kubernetes is given from what other files say.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tables import renewed
 
 from dsv4_serve.entrypoint.choose import Found, choose
 from dsv4_serve.entrypoint.errors import ConfigError
@@ -27,7 +29,6 @@ ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 RULES = ROOT / "deploy/kubernetes/components/monitoring/rules.yaml"
 PAGE = ROOT / "docs/kubernetes.md"
 MADE = "# Made from deploy/prometheus/alerts.yml by `python tools/kubernetes.py rules`; see docs/monitoring.md.\n"
-START, END = "<!-- table: capacity -->\n", "<!-- end -->"
 PROFILES = ("64k", "128k", "256k", "524k", "640k", "1m")
 ROWS = (("rtx-pro-6000", 2), ("rtx-pro-6000", 4), ("h200", 2), ("b300", 2))
 """Kinds of GPU and how many a replica has: those of the overlays."""
@@ -71,11 +72,7 @@ def _cell(profile: str, hardware: str, size: int) -> str:
 
 def page(text: str) -> str:
     """Return the page with its table made anew."""
-    table = START + "\n".join(capacity()) + "\n" + END
-    made, count = re.subn(re.escape(START) + ".*?" + re.escape(END), lambda _: table, text, flags=re.DOTALL)
-    if count != 1:
-        sys.exit(f"{PAGE}: has {count} places for the table, between {START.strip()} and {END}")
-    return made
+    return renewed(text, {"capacity": "\n".join(capacity()) + "\n"}, PAGE)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ as the Hub gives them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -109,8 +110,8 @@ def verify(folder: Path, manifest: Manifest, say: Say, threads: int = 4) -> Veri
     """Hash every file of the manifest that is in the folder; `say` hears of the progress every five seconds."""
     here = [entry for entry in manifest.files if (folder / entry.path).is_file()]
     progress = Progress("verified", sum(entry.size for entry in here), say)
-    with ThreadPoolExecutor(threads) as pool:
-        digests = pool.map(lambda entry: _digest(folder / entry.path, entry, progress), here)
+    with workers(threads) as (pool, stop):
+        digests = pool.map(lambda entry: _digest(folder / entry.path, entry, progress, stop), here)
         wrong = tuple(entry.path for entry, digest in zip(here, digests, strict=True) if digest != entry.digest)
     known = {entry.path for entry in manifest.files}
     return Verified(
@@ -123,6 +124,19 @@ def verify(folder: Path, manifest: Manifest, say: Say, threads: int = 4) -> Veri
         wrong,
         tuple(sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)),
     )
+
+
+@contextlib.contextmanager
+def workers(threads: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
+    """Threads, and the event by which they hear that they are to stop: at the first exception, Ctrl-C among them."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            yield pool, stop
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 class Progress:
@@ -156,14 +170,14 @@ def hasher(entry: Entry) -> Any:
     return hashlib.sha1(b"blob %d\0" % entry.size, usedforsecurity=False)
 
 
-def _digest(path: Path, entry: Entry, progress: Progress) -> str:
+def _digest(path: Path, entry: Entry, progress: Progress, stop: threading.Event) -> str:
     size = _size(path)
     if size != entry.size:
         progress.add(entry.size)
         return f"{size} bytes"
     hashed = hasher(entry)
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while not stop.is_set() and (chunk := file.read(CHUNK)):
             hashed.update(chunk)
             progress.add(len(chunk))
     return str(hashed.hexdigest())

@@ -12,20 +12,20 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dsv4_serve.entrypoint.doctor.manifest import CHUNK, Entry, Progress, hasher
-from dsv4_serve.entrypoint.errors import UserError
+from dsv4_serve.entrypoint.doctor.manifest import CHUNK, Entry, Progress, hasher, workers
+from dsv4_serve.entrypoint.errors import HostError, UserError
 
 PART = ".part"
 _TRIES = 5  # without a new byte
 _TIMEOUT = 30.0  # seconds without a byte
 
 
-class Unreachable(UserError):
+class Unreachable(HostError):
     """The Hub cannot be reached, or may not be asked."""
 
 
@@ -46,15 +46,9 @@ def begun(target: Path) -> int:
 
 def fetch(files: Iterable[File], headers: Mapping[str, str], progress: Progress, threads: int = 4) -> None:
     """Bring files, several at a time; raise UserError for the first that cannot be had. What has come stays."""
-    stop = threading.Event()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for done in as_completed([pool.submit(_one, file, headers, progress, stop) for file in files]):
-                done.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with workers(threads) as (pool, stop):
+        for done in as_completed([pool.submit(_one, file, headers, progress, stop) for file in files]):
+            done.result()
 
 
 def _one(file: File, headers: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:

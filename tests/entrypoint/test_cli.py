@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import shlex
+import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,6 +171,44 @@ def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
     both = dsv4("explain", "--api-key", "other", **env)
     assert both.returncode == 78
     assert "s3cret" not in both.stderr
+
+
+def test_a_key_that_no_request_can_carry_is_refused_before_the_start_and_not_shown(dsv4: Run) -> None:
+    for words, env in ((["--api-key", "schlüssel"], {}), ([], {"VLLM_API_KEY": "two words"})):
+        answer = dsv4("explain", "--hardware", "h200", *words, **env)
+        assert (answer.returncode, answer.stdout) == (78, "")
+        assert "one key on one line" in answer.stderr
+        assert "schlüssel" not in answer.stderr
+        assert "two words" not in answer.stderr
+    assert dsv4("explain", "--hardware", "h200", VLLM_API_KEY="").returncode == 0
+
+
+@pytest.mark.parametrize("words", ["profiles", "explain --hardware h200", "--help", "--version", "probe -h"])
+def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(words: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m dsv4_serve.entrypoint {words}"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for after, status, said in (
+        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
+        ("> /dev/full", 69, "dsv4: standard output cannot be written (No space left on device).\n"),
+    ):
+        shell = ["bash", "-c", f"{command} {after}"]
+        found = subprocess.run(shell, env=environ, capture_output=True, text=True, check=False)
+        assert (found.returncode, found.stderr) == (status, said)
+
+
+def test_ctrl_c_ends_a_verification_at_once_and_without_a_traceback(tmp_path: Path) -> None:
+    size = 1 << 36  # a hole in the disk that takes a minute to hash
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(size)
+    manifest.write(Manifest("o/n", "0" * 40, (Entry("model.safetensors", size, "sha256", "0" * 64),)), tmp_path)
+    words = ["weights", "verify", "o/n", "--to", str(tmp_path)]
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert "verified" in child.stderr.readline()  # five seconds after it began
+        child.send_signal(signal.SIGINT)
+        assert child.wait(5) == 130
+        assert "Traceback" not in child.stderr.read()
 
 
 def test_an_api_key_on_the_command_line_is_masked(dsv4: Run) -> None:

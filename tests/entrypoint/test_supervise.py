@@ -217,6 +217,8 @@ def test_a_vllm_that_is_not_there_is_127(start: Start) -> None:
     with start(DSV4_VLLM="/no/such/vllm") as running:
         assert running.until_ended(10)[0] == 127
         assert "Traceback" not in running.words()
+        assert last_exit(running)["cause"] == "not-found"
+        assert "/no/such/vllm: not found" in (running.run_folder.parent / "termination-log").read_text()
 
 
 def test_start_and_stop_leave_no_process_and_no_file(start: Start) -> None:
