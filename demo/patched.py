@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dsv4_serve.demo.errors import DemoError
+from dsv4_serve.entrypoint.known import VERSION
 from dsv4_serve.patcher.series import PATCHES
 
-VERSION = "0.32.0"
 CPU_SERIES = f"{VERSION}-cpu"
 
 

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,17 +17,13 @@ from pathlib import Path
 
 import psutil
 
+from dsv4_serve.entrypoint.bench.started import free_port
+
 STEP = 0.1  # seconds between two looks
 
 
 class Late(AssertionError):
     """Something did not happen in its time."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.bench.started import free_port
 from dsv4_serve.entrypoint.errors import HostError
 from dsv4_serve.entrypoint.replicas import deployment as make
 from dsv4_serve.entrypoint.replicas.daemon import Daemon, connect
@@ -167,10 +167,3 @@ def report(capsys: pytest.CaptureFixture[str]) -> Report:
             print(f"\n{what}: {told}" if told else f"\n{what}")
 
     return say
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

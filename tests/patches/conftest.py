@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.demo.patched import VERSION, cpu_wheel, patched_tree
+from dsv4_serve.demo.patched import cpu_wheel, patched_tree
+from dsv4_serve.entrypoint.known import VERSION
 
 HERE = Path(__file__).parent
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import socket
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dsv4_serve.entrypoint.bench.started import free_port
 from dsv4_serve.entrypoint.errors import HostError
 from dsv4_serve.entrypoint.replicas import deployment as make
 from dsv4_serve.entrypoint.replicas.daemon import Daemon, connect
@@ -88,9 +88,3 @@ def packed(files: tuple[Path, ...]) -> io.BytesIO:
             archive.add(file, file.name)
     whole.seek(0)
     return whole
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
