@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dsv4_serve.entrypoint import keyfile, known
 from dsv4_serve.entrypoint.errors import UsageError, UserError
-from dsv4_serve.entrypoint.keyfile import key_in
 
 if TYPE_CHECKING:
     import httpx
-
-    from dsv4_serve.healthcheck.counters import Counters
 
 PATIENCE = 10.0
 """Seconds for an answer to a GET."""
@@ -24,6 +24,67 @@ class NoAnswer(UserError):
     """Nobody answers there, or something else than a replica does (EX_UNAVAILABLE)."""
 
     exit_status = 69
+
+
+class Model(BaseModel):
+    """One served name as /v1/models lists it, with its context in tokens, None where that is not said."""
+
+    id: str
+    max_model_len: int | None = None
+
+
+class _Models(BaseModel):
+    data: list[Model] = Field(min_length=1)
+
+
+class _Open(BaseModel):
+    """What is read of an object that may hold more."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Patch(BaseModel):
+    name: str
+    sha256: str
+    state: str
+
+
+class _Patches(_Open):
+    patches: list[_Patch] = []
+
+
+class _Gpu(_Open):
+    name: str
+
+
+class _Machine(_Open):
+    gpus: list[_Gpu] = []
+
+
+class Replica(BaseModel):
+    """What a replica is, as `/plan` and receipts tell it; without patches and a machine where they are not known."""
+
+    choices: dict[str, Any] = {}
+    argv: list[str] = []
+    env: dict[str, Any] = {}
+    patches: _Patches = _Patches()
+    versions: dict[str, Any] = {}
+    machine: _Machine = _Machine()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `{"choices", "argv", "env", "patches", "versions", "machine"}`, as far as they were told."""
+        return self.model_dump(include=set(Replica.model_fields), exclude_unset=True)
+
+
+class _Setting(BaseModel):
+    value: Any = None
+
+
+class Plan(Replica):
+    """What `/plan` answers: a replica that is started by `argv`, and its settings by name."""
+
+    argv: list[str]
+    settings: dict[str, _Setting] = {}
 
 
 @dataclass(frozen=True)
@@ -39,41 +100,37 @@ class Endpoint:
     key: str | None = field(default=None, repr=False)
 
     def models(self) -> list[str]:
-        """Return the served names, the model's own first; raise NoAnswer."""
+        """Return the served names, as `listing` does."""
+        return [model.id for model in self.listing()]
+
+    def listing(self) -> list[Model]:
+        """Return what is served, one name at least, the model's own first; raise NoAnswer."""
+        url = f"{self.url}/v1/models"
         try:
-            return [str(model["id"]) for model in get(f"{self.url}/v1/models", self.key).json()["data"]]
-        except (ValueError, LookupError, TypeError):
-            raise NoAnswer(f"{self.url}/v1/models: not an answer of vLLM's; name its server with --url.") from None
+            return _Models.model_validate_json(get(url, self.key).content).data
+        except ValidationError as error:
+            raise NoAnswer(f"{url}: not an answer of vLLM's ({wrong(error)}); name its server with --url.") from None
 
-    def metrics(self) -> Counters:
-        """Return one reading of vLLM's counters; raise NoAnswer, as behind a balancer that hides /metrics."""
-        from dsv4_serve.healthcheck import counters
-
-        text = get(f"{self.url}/metrics", self.key).text
-        if "vllm:" not in text:
-            raise NoAnswer(f"{self.url}/metrics: no counters of vLLM's there; name its server with --url.")
-        try:
-            return counters.read(text)
-        except ValueError as error:
-            raise NoAnswer(f"{self.url}/metrics: cannot be read ({error}).") from None
-
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """Return what `/plan` of the health server answers; raise NoAnswer."""
         if self.health is None:
             raise NoAnswer("No health server is named (--health), so the plan of this replica is not known.")
         return plan(self.health, self.key)
 
 
-def plan(health_url: str, key: str | None) -> dict[str, Any]:
+def plan(health_url: str, key: str | None) -> Plan:
     """Return what `/plan` of a health server answers; raise NoAnswer."""
-    answer = get(f"{health_url}/plan", key)
+    url = f"{health_url}/plan"
     try:
-        found = answer.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or "argv" not in found:
-        raise NoAnswer(f"{health_url}/plan: not a plan; name the health server of dsv4 with --health.")
-    return found
+        return Plan.model_validate_json(get(url, key).content)
+    except ValidationError as error:
+        raise NoAnswer(f"{url}: not a plan ({wrong(error)}); name the health server of dsv4 with --health.") from None
+
+
+def wrong(error: ValidationError) -> str:
+    """Return where the first thing that is wrong stands, and what it is."""
+    first = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].lower())))
 
 
 def get(url: str, key: str | None) -> httpx.Response:
@@ -108,15 +165,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def from_options(options: argparse.Namespace, environ: Mapping[str, str]) -> Endpoint:
     """Return the endpoint that options and environment name; raise UsageError or ConfigError for what is none."""
-    url = _url("--url", options.url) if options.url else f"http://localhost:{environ.get('PORT') or 8000}"
+    url = _url("--url", options.url) if options.url else f"http://localhost:{_port(environ, 'PORT', 8000)}"
     if options.health == "none":
         health = None
     elif options.health:
         health = _url("--health", options.health)
     else:
         host = urlsplit(url).hostname or "localhost"
-        health = f"http://{f'[{host}]' if ':' in host else host}:{environ.get('DSV4_HEALTH_PORT') or 8001}"
+        health = f"http://{f'[{host}]' if ':' in host else host}:{_port(environ, 'DSV4_HEALTH_PORT', 8001)}"
     return Endpoint(url, health, _key(options.api_key_file, environ))
+
+
+def _port(environ: Mapping[str, str], variable: str, default: int) -> int:
+    return int(known.check_value("port", environ.get(variable) or default, f"environment {variable}"))
 
 
 def _url(option: str, text: str) -> str:
@@ -136,5 +197,6 @@ def _key(file: str | None, environ: Mapping[str, str]) -> str | None:
     """Return the key of --api-key-file, of API_KEY_FILE, or VLLM_API_KEY; None where none is set."""
     named = file or environ.get("API_KEY_FILE")
     if not named:
-        return environ.get("VLLM_API_KEY") or None
-    return key_in(named, f"{'--api-key-file' if file else 'environment API_KEY_FILE ='} {named}")
+        key = environ.get("VLLM_API_KEY")
+        return keyfile.checked(key, "environment VLLM_API_KEY") if key else None
+    return keyfile.key_in(named, f"{'--api-key-file' if file else 'environment API_KEY_FILE ='} {named}")

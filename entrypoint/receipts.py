@@ -9,20 +9,48 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dsv4_serve.entrypoint import endpoint
-from dsv4_serve.entrypoint.errors import HostError, UserError, listed
+from dsv4_serve.entrypoint.endpoint import Replica, wrong
+from dsv4_serve.entrypoint.errors import ConfigError, HostError, listed
 
 KINDS = ("bench", "smoke", "eval")
 FOLDER = "qualification"
 """The folder for receipts where none is named."""
 _OF_FLEETS = ("fleet", "fleet-limits")
-_OF_A_REPLICA = ("choices", "argv", "env", "patches", "versions", "machine")
-_OF_A_PATCH = ("name", "sha256", "state")
+_Count = Annotated[int, Field(ge=1)]
+_Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Receipt(BaseModel):
+    date: str
+    replica: Replica = Replica()
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    batch: _Count
+    input: _Count
+    output: _Count
+    output_tokens_per_second: _Figure
+    tpot_p50: _Figure
+    tpot_p99: _Figure
+    ttft_p50: _Figure
+    ttft_p99: _Figure
+    acceptance: _Figure | None
+
+
+class _Bench(_Receipt):
+    subject: str
+    rows: list[_Row]
 
 
 def of_replica(health_url: str, key: str | None) -> dict[str, Any]:
@@ -31,11 +59,7 @@ def of_replica(health_url: str, key: str | None) -> dict[str, Any]:
 
     It is asked at `/plan` of its health server. Raise NoAnswer, a UserError, when that does not answer.
     """
-    plan = endpoint.plan(health_url, key)
-    patches = dict(plan.get("patches") or {})
-    if "patches" in patches:
-        patches["patches"] = [{part: one.get(part) for part in _OF_A_PATCH} for one in patches["patches"]]
-    return {part: plan.get(part, {}) for part in _OF_A_REPLICA} | {"patches": patches}
+    return endpoint.plan(health_url, key).to_json()
 
 
 def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
@@ -62,30 +86,45 @@ def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
                 continue
         raise HostError(f"{path}: a thousand receipts of one second are there; name another folder with --out.")
     except OSError as error:
-        raise HostError(f"{folder / kind}: cannot be written ({error.strerror}); name another with --out.") from None
+        raise _unwritable(folder / kind, error) from None
 
 
-def read(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """
-    Return the receipts in FOLDER, oldest first, each with its path as `file`; those of one kind where it is named.
+def check_writable(folder: Path, kind: str) -> None:
+    """Raise HostError where a receipt could not be written, as `write` does; leave nothing there."""
+    place = folder / kind
+    try:
+        there = next(one for one in (place, *place.parents) if one.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _unwritable(place, error) from None
 
-    Raise UserError for a file that is no receipt.
-    """
-    found = [one for path in sorted(folder.rglob("*.json")) if kind in (None, (one := read_one(path))["kind"])]
-    return sorted(found, key=lambda one: (one["date"], one["file"]))
+
+def _unwritable(place: Path, error: OSError) -> HostError:
+    return HostError(f"{place}: cannot be written ({error.strerror}); name another with --out.")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the receipts in FOLDER, oldest first, as `read_one` does each."""
+    return sorted(map(read_one, sorted(folder.rglob("*.json"))), key=lambda one: (one["date"], one["file"]))
 
 
 def read_one(path: Path) -> dict[str, Any]:
-    """Return the receipt in one file, with its path as `file`; raise UserError when it is none."""
+    """Return the receipt in one file, with its path as `file`; raise ConfigError when it is none."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        body = json.loads(text)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except ValueError as error:
-        raise UserError(f"{path}: no receipt, it is not JSON ({error}); move it away.") from None
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: no receipt, it is not JSON ({error}); move it away.") from None
     kind = _kind(body)
-    if not kind or not isinstance(body.get("date"), str):
-        raise UserError(f"{path}: no receipt, it has no kind and date of one; move it away.")
+    if kind is None:
+        raise ConfigError(f"{path}: no receipt, it has no kind of one; move it away.")
+    try:
+        (_Bench if kind == "bench" else _Receipt).model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: no receipt of this version ({wrong(error)}); move it away.") from None
     return {**body, "kind": kind, "file": str(path)}
 
 

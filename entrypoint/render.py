@@ -91,7 +91,7 @@ def verified(seen: Verified) -> str:
     return "\n".join([f"{head}: {'every byte is right' if seen.whole else 'not right'}.", *lines])
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
     """Return left-aligned columns, two spaces apart; a column wider than 44 characters does not push the next."""
     widths = [min(max(len(row[i]) for row in rows), 44) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dsv4_serve.entrypoint import endpoint, receipts
+from dsv4_serve.entrypoint.argument_types import seconds
 from dsv4_serve.entrypoint.errors import UsageError
 
 BENCH = "output tokens per second and latencies of a running replica, by `vllm bench serve`, with a receipt"
 COMPARE = "two receipts of `dsv4 bench`: ratios, and what differs between the replicas"
 WARM = "start a plan until it is ready and stop it: compiled kernels stay in the cache (DSV4_CACHE)"
 START_SECONDS = 3600.0
+ACCEPTANCE = (0.89,)
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,14 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
         "--acceptance",
         type=float,
         nargs="+",
-        default=[0.89],
         metavar="R",
         help="without weights: the share of draft tokens that is accepted, by lot (0.89); or one for each of them",
     )
     parser.add_argument(
         "--start-timeout",
-        type=float,
-        default=START_SECONDS,
+        type=seconds,
         metavar="S",
-        help="seconds until it is ready (%(default)g)",
+        help=f"seconds until it is ready ({START_SECONDS:g})",
     )
 
 

@@ -23,6 +23,9 @@ Say = Callable[[str], None]
 Resolved = tuple[Chosen, Plan]
 Resolve = Callable[[argparse.Namespace, list[str]], Resolved]
 _CHOICES = ("profile", "model", "hardware", "tp", "nccl")
+_ADDRESS = ("url", "health", "api_key_file")
+_OF_OUR_OWN = ("acceptance", "start_timeout")
+"""Options that say where a replica is, and those of one without weights."""
 
 
 def bench(
@@ -30,6 +33,10 @@ def bench(
 ) -> dict[str, Any]:
     """Measure as the options say, and return the receipt as it was written; raise UserError."""
     wanted, environ = asked.load(options), load.program_in(environ)
+    _refuse_idle(options, words)
+    receipts.check_writable(Path(options.out), "bench")
+    if options.plot:
+        _write(Path(options.plot), "a", "")  # fails now rather than when all is measured
     tokenizer = Tokenizer(options.tokenizer) if options.tokenizer else None
     with started.stops_raise():
         if options.without_weights:
@@ -37,12 +44,11 @@ def bench(
                 target = Bench(replica.endpoint, wanted, environ, say, tokenizer)
                 path = measure.receipt(target, Path(options.out))
         else:
-            _refuse_choices(options, words)
             where = endpoint.from_options(options, environ)
             path = measure.receipt(Bench(where, wanted, environ, say, tokenizer), Path(options.out))
     receipt = receipts.read_one(path)
     if options.plot:
-        _draw(Path(options.plot), receipt)
+        _write(Path(options.plot), "w", plot.svg([receipt]))
     return receipt
 
 
@@ -55,7 +61,8 @@ def without_weights(
     environ = {**measure.by_lot(chosen.hardware.get("compute_capability")), **environ}
     serve, weights = plan_without_weights(options, words, environ, resolved)
     say(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
-    with started.replica(serve, environ, started.scratch(), say, options.start_timeout) as replica:
+    patience = options.start_timeout or asked.START_SECONDS
+    with started.replica(serve, environ, started.scratch(), say, patience) as replica:
         yield replica
 
 
@@ -82,7 +89,7 @@ def plan_without_weights(
     layout = dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
     name = f"{model.name}-{record.fingerprint(sizes)}" if sizes else model.name
     folder = caches.root(environ) / "without-weights" / name
-    rates = dummy.acceptance_rates(options.acceptance, served.draft_tokens(plan))
+    rates = dummy.acceptance_rates(options.acceptance or asked.ACCEPTANCE, served.draft_tokens(plan))
     try:
         dummy.write(folder, str(model.get("architecture")), layout, sizes)
     except OSError as error:
@@ -98,16 +105,24 @@ def serve_words(options: argparse.Namespace, words: Sequence[str]) -> list[str]:
     return [*chosen, *(word for name in options.skip for word in ("--skip", name)), *words]
 
 
-def _refuse_choices(options: argparse.Namespace, words: Sequence[str]) -> None:
-    """Raise UsageError for what changes a plan: a replica that runs has one already."""
-    if given := serve_words(options, words):
+def _refuse_idle(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Raise UsageError for what has no effect: a replica that runs has a plan, one of our own an address already."""
+    if options.without_weights:
+        if given := _given(options, _ADDRESS):
+            raise UsageError(f"--without-weights starts a replica of its own and takes no {given[0]}; leave it out.")
+    elif given := [*serve_words(options, words), *_given(options, _OF_OUR_OWN)]:
         raise UsageError(
             f"`dsv4 bench` measures a replica that runs and takes no {given[0]}; start it so, or add --without-weights."
         )
 
 
-def _draw(path: Path, receipt: dict[str, Any]) -> None:
+def _given(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+
+
+def _write(path: Path, mode: str, text: str) -> None:
     try:
-        path.write_text(plot.svg([receipt]), encoding="utf-8")
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise HostError(f"{path}: cannot be written ({error.strerror}); name another file with --plot.") from None

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import receipts
-from dsv4_serve.entrypoint.bench.measure import aligned, flags_of
+from dsv4_serve.entrypoint import receipts, render
+from dsv4_serve.entrypoint.bench.measure import flags_of
 from dsv4_serve.entrypoint.errors import ConfigError
 
 _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
@@ -19,7 +19,8 @@ def compare(one: Path, other: Path) -> dict[str, Any]:
     """
     Return `{"rows", "differs"}` of two receipt files; raise UserError for a file that is none of `dsv4 bench`.
 
-    A row has `batch`, `input`, `output`, and for each figure `[first, second, second / first]`.
+    A row has `batch`, `input`, `output`, and for each figure `[first, second, second / first]`, the ratio None
+    where the first is 0.
     """
     a, b = _read(one), _read(other)
     rows = [_row(first, second) for first in a["rows"] for second in b["rows"] if _shape(first) == _shape(second)]
@@ -32,7 +33,7 @@ def text(found: Mapping[str, Any]) -> str:
     """Return the comparison as a table, and one line for each thing that differs."""
     lines = [_HEADINGS, *(tuple(_cells(row)) for row in found["rows"])]
     differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in found["differs"].items()]
-    return "\n".join([aligned(lines), "", *(differs or ["nothing else differs"])])
+    return "\n".join([render.table(lines), "", *(differs or ["nothing else differs"])])
 
 
 def differences(a: Receipt, b: Receipt) -> Iterator[tuple[str, list[str]]]:
@@ -61,7 +62,7 @@ def _facts(receipt: Receipt) -> dict[str, str]:
 
 def _read(path: Path) -> Receipt:
     receipt = receipts.read_one(path)
-    if receipt["kind"] != "bench" or not receipt.get("rows"):
+    if receipt["kind"] != "bench" or not receipt["rows"]:
         raise ConfigError(f"{path}: a receipt of `{receipt['kind']}` without rows of `dsv4 bench`.")
     return receipt
 
@@ -71,8 +72,12 @@ def _shape(row: Receipt) -> tuple[int, int, int]:
 
 
 def _row(first: Receipt, second: Receipt) -> dict[str, Any]:
-    figures = {name: [first[name], second[name], round(second[name] / first[name], 3)] for name in _FIGURES}
+    figures = {name: [first[name], second[name], _ratio(first[name], second[name])] for name in _FIGURES}
     return {"batch": first["batch"], "input": first["input"], "output": first["output"], **figures}
+
+
+def _ratio(first: float, second: float) -> float | None:
+    return round(second / first, 3) if first else None
 
 
 def _cells(row: Mapping[str, Any]) -> Iterator[str]:
@@ -80,4 +85,4 @@ def _cells(row: Mapping[str, Any]) -> Iterator[str]:
     for name in _FIGURES:
         first, second, ratio = row[name]
         yield f"{first:.2f} -> {second:.2f}"
-        yield f"{ratio:.2f}"
+        yield "-" if ratio is None else f"{ratio:.2f}"

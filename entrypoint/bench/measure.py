@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import receipts
+from dsv4_serve.entrypoint import receipts, render
 from dsv4_serve.entrypoint.bench import load
 from dsv4_serve.entrypoint.bench.asked import Asked
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
@@ -167,11 +167,11 @@ def text(receipt: Mapping[str, Any]) -> str:
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a table."""
-    lines = [HEADINGS, *(_cells(one) for one in found)]
-    return aligned(lines)
+    return render.table([HEADINGS, *map(cells, found)])
 
 
-def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+def cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one row's figures as text, in the order of HEADINGS."""
     accepted = one["acceptance"]
     return (
         str(one["batch"]),
@@ -182,10 +182,3 @@ def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
         f"{one['ttft_p50']:.0f} / {one['ttft_p99']:.0f}",
         "nothing drafted" if accepted is None else f"{accepted:.1%}",
     )
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells in columns."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-    return "\n".join(padded)

@@ -84,7 +84,9 @@ def _colour(number: int) -> str:
 
 
 def _round_up(figure: float) -> float:
-    """Return the next 1, 2, 4 or 8 times a power of ten, so that quarters of it are short numbers."""
+    """Return the next 1, 2, 4 or 8 times a power of ten, so that quarters of it are short numbers; 1 for 0."""
+    if not figure:
+        return 1.0
     power = 1.0
     while figure > 8 * power:
         power *= 10

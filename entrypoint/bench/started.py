@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from dsv4_serve.entrypoint import endpoint, processes
 from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
 from dsv4_serve.entrypoint.errors import UserError
@@ -48,6 +50,11 @@ class Started:
     endpoint: Endpoint
     log: Path
     start: Mapping[str, Any]
+
+
+class _Start(BaseModel):
+    phases: dict[str, float]
+    caches: str
 
 
 def scratch() -> Path:
@@ -126,10 +133,10 @@ def start_of(health: str | None) -> dict[str, Any]:
     """Return what a replica tells of its start: `{"phases": {NAME: seconds}, "caches"}`; empty where it tells none."""
     if health is None:
         return {}
-    with contextlib.suppress(NoAnswer, ValueError, LookupError):
-        told = endpoint.get(f"{health}/startupz?format=json", None).json()
-        phases = {name: seconds for name, seconds in told["phases"].items() if name != "ready"}
-        return {"phases": phases, "caches": told["caches"]}
+    with contextlib.suppress(NoAnswer, ValidationError):
+        told = _Start.model_validate_json(endpoint.get(f"{health}/startupz?format=json", None).content)
+        told.phases.pop("ready", None)
+        return told.model_dump()
     return {}
 
 

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import about, caches
-from dsv4_serve.entrypoint.bench import command, load, started, sweep
+from dsv4_serve.entrypoint import about, caches, render
+from dsv4_serve.entrypoint.bench import asked, command, load, started, sweep
 from dsv4_serve.entrypoint.bench.command import Resolve, Say
-from dsv4_serve.entrypoint.bench.measure import aligned
+from dsv4_serve.entrypoint.errors import UsageError
 
 
 def warm(
@@ -24,11 +24,14 @@ def warm(
     `filled` is what the first start added below the folder, by compiler; `swept` is what prompts of every length took
     then (`sweep.Swept`). Raise UserError where it is not ready.
     """
+    if options.acceptance and not options.without_weights:
+        raise UsageError("--acceptance is a rate by lot, for a replica without weights; add --without-weights.")
     environ = load.program_in(environ)
     resolved = _, plan = resolve(options, words)
     folder = caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
+    patience = options.start_timeout or asked.START_SECONDS
     with started.stops_raise():
         if options.without_weights:
             serve, said = command.plan_without_weights(options, words, environ, resolved)
@@ -37,7 +40,7 @@ def warm(
             serve = command.serve_words(options, words)
         for number in range(2 if options.again else 1):
             began = time.monotonic()
-            with started.replica(serve, environ, started.scratch(), say, options.start_timeout) as replica:
+            with started.replica(serve, environ, started.scratch(), say, patience) as replica:
                 seconds = round(time.monotonic() - began, 1)
                 say(f"ready after {seconds:.0f} s; its caches were {replica.start.get('caches', 'unknown')}")
                 swept = sweep.run(replica.endpoint, lengths)
@@ -73,7 +76,7 @@ def text(found: Mapping[str, Any]) -> str:
     lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in found["filled"].items()]
     parts = [
         f"kernels are kept in {found['folder']}",
-        aligned(lines) if len(lines) > 1 else "nothing was left to compile",
+        render.table(lines) if len(lines) > 1 else "nothing was left to compile",
     ]
     names = dict.fromkeys(name for one in found["starts"] for name in one.get("phases", {}))
     phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in found["starts"])] for name in names]
@@ -83,4 +86,4 @@ def text(found: Mapping[str, Any]) -> str:
         [name, *(f"{one['swept'][key]:.2f}" for one in found["starts"])]
         for name, key in (("prompts of every length", "seconds"), ("the slowest of them", "slowest"))
     ]
-    return "\n".join([*parts, aligned([*head, *phases, total, *swept])])
+    return "\n".join([*parts, render.table([*head, *phases, total, *swept])])

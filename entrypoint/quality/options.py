@@ -22,7 +22,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=count, metavar="N", help="only the first N questions")
     parser.add_argument("--thinking", choices=THINKING, help="the mode; the task's if absent")
     parser.add_argument("--max-tokens", type=count, metavar="N", help="tokens of an answer; near the context if absent")
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0, as the published figures")
+    parser.add_argument("--temperature", type=temperature, default=0.0, metavar="T", help="0, as the published figures")
     parser.add_argument("--concurrency", type=count, default=4, metavar="N", help="requests at a time (4)")
     parser.add_argument("--model", metavar="M", help="which model's figures; read from the replica if absent")
     parser.add_argument("--tasks", type=Path, metavar="FILE", help="tasks of your own, in the form of our tasks.toml")
@@ -43,6 +43,13 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         "--from", dest="folder", type=Path, default=Path(receipts.FOLDER), metavar="FOLDER", help="where receipts are"
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (report.html)")
+
+
+def temperature(text: str) -> float:
+    """Return a temperature, as a type of argparse's; raise ArgumentTypeError for none."""
+    if not 0 <= (found := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no temperature; give 0 or more")
+    return found
 
 
 def asked(options: argparse.Namespace, environ: Mapping[str, str]) -> Asked:

@@ -18,7 +18,7 @@ def measured(folder: Path, concurrency: int, replica: Mapping[str, Any]) -> tupl
     """
     for receipt in reversed(receipts.read(folder / "bench")):
         if receipt["kind"] == "bench" and _same(receipt.get("replica", {}), replica):
-            rows = sorted(receipt.get("rows", []), key=lambda row: row["batch"])
+            rows = sorted(receipt["rows"], key=lambda row: row["batch"])
             fitting = [row for row in rows if row["batch"] <= concurrency] or rows[:1]
             if fitting:
                 where = f"batch {fitting[-1]['batch']} in {Path(receipt['file']).name}"

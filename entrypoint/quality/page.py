@@ -7,17 +7,17 @@ from pathlib import Path
 from string import Template
 
 from dsv4_serve.entrypoint import receipts
-from dsv4_serve.entrypoint.errors import HostError, UserError
+from dsv4_serve.entrypoint.errors import ConfigError, HostError
 from dsv4_serve.entrypoint.quality import markup, sections
 
 _PAGE = Path(__file__).resolve().parent / "page.html"
 
 
 def write(folder: Path, out: Path) -> str:
-    """Write the page of the receipts in `folder` and return a line about it; raise UserError, HostError."""
+    """Write the page of the receipts in `folder` and return a line about it; raise ConfigError, HostError."""
     found = receipts.read(folder)
     if not found:
-        raise UserError(f"{folder}: no receipts; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` leave theirs there.")
+        raise ConfigError(f"{folder}: no receipts; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` leave theirs there.")
     try:
         out.write_text(page(found, folder, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:
@@ -29,7 +29,7 @@ def page(found: list[dict[str, object]], folder: Path, now: datetime) -> str:
     """Return the page as HTML."""
     try:
         body = "\n".join([sections.summary(found), *sections.all_of(found)])
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{folder}: a receipt there is not of this version ({error!r}); move it away.") from None
+    except (LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"{folder}: a receipt there is not of this version ({error!r}); move it away.") from None
     about = markup.text(f"{len(found)} receipts of {folder}, {now:%Y-%m-%d %H:%M} UTC")
     return Template(_PAGE.read_text(encoding="utf-8")).substitute(about=about, body=body)

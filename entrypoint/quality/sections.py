@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dsv4_serve.entrypoint.bench import plot
+from dsv4_serve.entrypoint.bench import measure, plot
 from dsv4_serve.entrypoint.quality import evaluate, shares_plot
 from dsv4_serve.entrypoint.quality.markup import Markup, element, section, table, text, verdict
+from dsv4_serve.entrypoint.quality.text import share
 
 Receipt = Mapping[str, Any]
 _LAYOUTS = {"served": True, "refused": True, "reported": True, "failed": False}
@@ -99,24 +100,12 @@ def smoke(found: Sequence[Receipt]) -> Markup:
 
 def bench(found: Sequence[Receipt]) -> Markup:
     """Return the speed by batch size: the plot, and the figures of each receipt."""
-    measured = [one for one in found if one.get("rows")]
+    measured = [one for one in found if one["rows"]]
     drawn = [element("figure", Markup(plot.svg(measured)), kind="paper")] if measured else []
-    head = ("batch", "input", "output", "output tok/s", "TPOT p50 / p99 ms", "TTFT p50 / p99 ms", "acceptance")
     tables = []
     for receipt in reversed(measured):
-        rows = [
-            (
-                row["batch"],
-                row["input"],
-                row["output"],
-                f"{row['output_tokens_per_second']:.1f}",
-                f"{row['tpot_p50']:.2f} / {row['tpot_p99']:.2f}",
-                f"{row['ttft_p50']:.0f} / {row['ttft_p99']:.0f}",
-                "" if row["acceptance"] is None else f"{row['acceptance']:.1%}",
-            )
-            for row in receipt["rows"]
-        ]
-        tables += [_where(receipt, f"weights: {receipt.get('weights', 'not said')}"), table(head, rows)]
+        rows = list(map(measure.cells, receipt["rows"]))
+        tables += [_where(receipt, f"weights: {receipt.get('weights', 'not said')}"), table(measure.HEADINGS, rows)]
     return section("Speed", *drawn, *tables)
 
 
@@ -127,7 +116,7 @@ def evaluations(found: Sequence[Receipt]) -> Markup:
         for number, score in enumerate(receipt["scores"]):
             name = (receipt["subject"], receipt["date"][:10], receipt["cut"]) if not number else ("", "", "")
             figures = score["published"] or [None]
-            rows += [(*name, score["metric"], _share(score), *_published(one)) for one in figures[:1]]
+            rows += [(*name, score["metric"], share(score), *_published(one)) for one in figures[:1]]
             rows += [("", "", "", "", "", *_published(one)) for one in figures[1:]]
     head = ("task, mode, model", "date", "cut", "metric", "right (95% interval)", "published", "settings", "verdict")
     return section("Quality", element("figure", Markup(shares_plot.svg(found))), table(head, rows))
@@ -154,7 +143,7 @@ def summary(found: Sequence[Receipt]) -> Markup:
 
 def _in_short(receipt: Receipt) -> Markup:
     if receipt["kind"] == "eval":
-        return Markup(text(_share(receipt["scores"][0])) + text(" ") + _word(evaluate.verdict(receipt)))
+        return Markup(text(share(receipt["scores"][0])) + text(" ") + _word(evaluate.verdict(receipt)))
     if receipt["kind"] == "smoke":
         failed = [one["name"] for one in receipt["checks"] if one["verdict"] == "failed"]
         return verdict(f"failed: {', '.join(failed)}" if failed else "passed", not failed)
@@ -165,16 +154,11 @@ def _in_short(receipt: Receipt) -> Markup:
 def _published(figure: Mapping[str, Any] | None) -> tuple[object, ...]:
     if figure is None:
         return "", "", _word(None)
-    return _share(figure), f"{figure['settings']} ({figure['source']})", _word(figure["verdict"])
+    return share(figure), f"{figure['settings']} ({figure['source']})", _word(figure["verdict"])
 
 
 def _word(found: str | None) -> Markup:
     return verdict(found or "nothing published to compare with", _VERDICTS.get(found or ""))
-
-
-def _share(one: Mapping[str, Any]) -> str:
-    low, high = one["interval"]
-    return f"{one['correct']} of {one['total']} = {one['correct'] / one['total']:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _where(receipt: Receipt, more: str = "") -> Markup:

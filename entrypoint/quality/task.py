@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from dsv4_serve.entrypoint import tomlfile
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError, listed, nearest
@@ -22,21 +24,26 @@ LONGEST_ANSWER = 65536
 """Tokens of a thinking answer: what the publishers gave AIME."""
 
 
-@dataclass(frozen=True)
-class Task:
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Task(BaseModel):
     """One task; fields as the head of tasks.toml explains them."""
 
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"), validate_by_name=False
+    )
+
     name: str
-    about: str
-    ask: tuple[str, ...]
-    metrics: tuple[str, ...]
-    thinking: str
-    samples: int
-    prompt_tokens: int
-    chat_tokens: int
+    ask: Names
+    metrics: Names
+    thinking: Literal["chat", "high", "max"]
+    prompt_tokens: Count
+    chat_tokens: Count
     folder: str | None = None
     runs_code: bool = False
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: dict[str, JsonValue] = {}
 
     def answer_tokens(self, thinking: str, context: int) -> int:
         """Return the most tokens of an answer in a context of so many tokens; raise UsageError when none are left."""
@@ -65,14 +72,13 @@ def read(path: Path) -> dict[str, Task]:
 
 def _task(path: Path, name: str, table: Any) -> Task:
     try:
-        fields = {key.replace("-", "_"): value for key, value in table.items()}
-        fields |= {key: tuple(fields[key]) for key in ("ask", "metrics")}
-        task = Task(name=name, **fields)
-    except (TypeError, AttributeError, KeyError) as error:
-        raise ConfigError(f"{path}: [{name}] is no task ({error}); see the head of {HERE / 'tasks.toml'}.") from None
-    if task.thinking not in THINKING or not task.ask or not task.metrics:
-        raise ConfigError(f"{path}: [{name}]: ask and metrics name one at least, thinking is {listed(THINKING)}.")
-    return task
+        return Task.model_validate({**table, "name": name} if isinstance(table, dict) else table)
+    except ValidationError as error:
+        every = error.errors(include_url=False)
+        first = min(every, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+        where = ".".join(map(str, first["loc"]))
+        said = f"[{name}] is no task ({where!r}): {first['msg'].lower()}"
+        raise ConfigError(f"{path}: {said}; see the head of {HERE / 'tasks.toml'}.") from None
 
 
 def find(name: str, more: Path | None = None) -> Task:

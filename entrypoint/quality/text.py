@@ -15,10 +15,10 @@ def text(receipt: Mapping[str, Any]) -> str:
         f"{receipt['task']}, {receipt['thinking']}, {receipt['model'] or 'a model that is not known'}: {total} answers"
     ]
     for score in receipt["scores"]:
-        lines.append(f"  {score['metric']:34}{_share(score)}")
+        lines.append(f"  {score['metric']:34}{share(score)}")
         for figure in score["published"]:
             lines += [
-                f"    published {_share(figure)}: {figure['verdict']}",
+                f"    published {share(figure)}: {figure['verdict']}",
                 f"      {figure['settings']}",
                 f"      {figure['source']}",
             ]
@@ -33,6 +33,7 @@ def text(receipt: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _share(one: Mapping[str, Any]) -> str:
+def share(one: Mapping[str, Any]) -> str:
+    """Return a share of right answers with its interval."""
     low, high = one["interval"]
     return f"{one['correct']} of {one['total']} = {one['correct'] / one['total']:.1%} ({low:.1%} to {high:.1%})"

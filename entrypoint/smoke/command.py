@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 from dsv4_serve.entrypoint import endpoint as endpoints
 from dsv4_serve.entrypoint import receipts
-from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
+from dsv4_serve.entrypoint.endpoint import Endpoint
 from dsv4_serve.entrypoint.errors import HostError, UsageError, nearest
 from dsv4_serve.entrypoint.smoke import context as contexts
+from dsv4_serve.entrypoint.smoke.context import Context
 from dsv4_serve.entrypoint.smoke.outcome import Outcome
 from dsv4_serve.entrypoint.smoke.report import Report
 from dsv4_serve.entrypoint.smoke.run import CHECKS, run
 from dsv4_serve.entrypoint.smoke.server import Server
-from dsv4_serve.healthcheck.engine import Refused, Unreachable
 
 Say = Callable[[str], None]
 
@@ -29,28 +29,21 @@ def smoke(options: argparse.Namespace, environ: Mapping[str, str], say: Say) -> 
         hint = nearest(unknown[0], CHECKS)
         raise UsageError(f"--skip {unknown[0]}: no such check{hint}. Checks: {', '.join(CHECKS)}.")
     at = endpoints.from_options(options, environ)
-    names = tuple(at.models())
-    if not names:
-        raise NoAnswer(f"{at.url}/v1/models: it lists no model; is this vLLM?")
+    listed = at.listing()
     known, why = contexts.settings(at)
     if why:
         say(f"{why} What the replica was told is not known.")
-    outcomes = asyncio.run(_asked(at, names, known, options, say))
-    return Report(_address(at.url), names[0], outcomes, why)
+    context = contexts.context(
+        tuple(one.id for one in listed), listed[0].max_model_len or 0, known, options.context_share, options.streams
+    )
+    outcomes = asyncio.run(_asked(at, context, options, say))
+    return Report(_address(at.url), context.names[0], outcomes, why)
 
 
-async def _asked(
-    at: Endpoint, names: tuple[str, ...], known: Mapping[str, Any] | None, options: argparse.Namespace, say: Say
-) -> list[Outcome]:
-    server = Server(at.url, at.key, names[0])
+async def _asked(at: Endpoint, context: Context, options: argparse.Namespace, say: Say) -> list[Outcome]:
+    server = Server(at.url, at.key, context.names[0])
     try:
-        first = next(iter(await server.listing()), {})
-        context = contexts.context(
-            names, int(first.get("max_model_len") or 0), known, options.context_share, options.streams
-        )
         return await run(server, context, options.timeout, options.skip, say)
-    except (Unreachable, Refused) as error:
-        raise NoAnswer(f"{error}.") from None
     finally:
         await server.close()
 

@@ -47,7 +47,7 @@ class Context:
 def settings(endpoint: Endpoint) -> tuple[dict[str, Any] | None, str]:
     """Return the settings of a replica's plan, or None and why there are none."""
     try:
-        return {name: one.get("value") for name, one in endpoint.plan().get("settings", {}).items()}, ""
+        return {name: one.value for name, one in endpoint.plan().settings.items()}, ""
     except NoAnswer as error:
         return None, str(error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dsv4_serve.entrypoint import endpoint
-from dsv4_serve.entrypoint.argument_types import count
+from dsv4_serve.entrypoint.argument_types import count, seconds
 
 ABOUT = (
     "ask a running replica what its users will, with a verdict; exit status 1 when a check fails, 69 without a replica"
@@ -21,16 +21,16 @@ def add(command: argparse.ArgumentParser) -> None:
     endpoint.add_options(command)
     command.add_argument(
         "--context-share",
-        type=_share,
+        type=share,
         default=SHARE,
         metavar="S",
         help=f"how much of the context the long prompt fills, 0 to 0.95 ({SHARE})",
     )
     command.add_argument(
-        "--streams", type=_streams, metavar="N", help="requests at once (gate.concurrency and max-num-seqs of the plan)"
+        "--streams", type=streams, metavar="N", help="requests at once (gate.concurrency and max-num-seqs of the plan)"
     )
     command.add_argument(
-        "--timeout", type=_seconds, default=SECONDS, metavar="SECONDS", help=f"for all checks together ({SECONDS:.0f})"
+        "--timeout", type=seconds, default=SECONDS, metavar="SECONDS", help=f"for all checks together ({SECONDS:.0f})"
     )
     command.add_argument("--skip", metavar="NAME", action="append", default=[], help="leave one check out")
     command.add_argument("--format", choices=("text", "json"), default="text")
@@ -38,19 +38,15 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", metavar="FOLDER", default="qualification", help="for the receipt (qualification)")
 
 
-def _share(text: str) -> float:
-    if not 0 < (share := float(text)) <= 0.95:
+def share(text: str) -> float:
+    """Return a share of the context, as a type of argparse's; raise ArgumentTypeError for none."""
+    if not 0 < (found := float(text)) <= 0.95:
         raise argparse.ArgumentTypeError(f"{text} is no share of the context; give more than 0, at most 0.95")
-    return share
+    return found
 
 
-def _streams(text: str) -> int:
-    if (streams := count(text)) > MOST:
+def streams(text: str) -> int:
+    """Return how many requests run at once, as a type of argparse's; raise ArgumentTypeError for too many."""
+    if (found := count(text)) > MOST:
         raise argparse.ArgumentTypeError(f"{text} requests at once are too many; {MOST} at most")
-    return streams
-
-
-def _seconds(text: str) -> float:
-    if not 0 < (seconds := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no time; give seconds")
-    return seconds
+    return found

@@ -81,11 +81,6 @@ class Server(Engine):
             limits=httpx.Limits(max_connections=None),
         )
 
-    async def listing(self) -> list[dict[str, Any]]:
-        """Return what /v1/models says of each served name. Raise Unreachable or Refused."""
-        answer = await self._ask("GET", "/v1/models")
-        return list(_body(answer, "/v1/models").get("data", ()))
-
     async def chat(self, question: str | Sequence[Mapping[str, Any]], tokens: int, **more: Any) -> Reply:
         """Return the greedy answer to a question, or to messages. Raise Unreachable or Refused."""
         body = _body(await self._ask("POST", CHAT, self._chat(question, tokens, more)), CHAT)

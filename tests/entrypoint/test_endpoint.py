@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,11 +51,11 @@ def options(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_models_and_counters_come_with_the_key(serve: Serve) -> None:
-    answers = {"/v1/models": '{"data": [{"id": "a"}, {"id": "b"}]}', "/metrics": 'vllm:num_requests_running{x="1"} 3\n'}
+def test_models_come_with_the_key(serve: Serve) -> None:
+    answers = {"/v1/models": '{"data": [{"id": "a", "max_model_len": 64}, {"id": "b"}]}'}
     where = Endpoint(serve(answers, "secret"), None, "secret")
     assert where.models() == ["a", "b"]
-    assert where.metrics().running == 3
+    assert [one.max_model_len for one in where.listing()] == [64, None]
 
 
 def test_a_missing_key_is_asked_for(serve: Serve) -> None:
@@ -62,23 +63,38 @@ def test_a_missing_key_is_asked_for(serve: Serve) -> None:
         Endpoint(serve({}, "secret")).models()
 
 
-@pytest.mark.parametrize("answer", ["{}", "[]", "hello", '{"data": [{}]}', '{"data": 3}'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{}",
+        "[]",
+        "hello",
+        '{"data": [{}]}',
+        '{"data": 3}',
+        '{"data": []}',
+        '{"data": [{"id": "a", "max_model_len": "x"}]}',
+    ],
+)
 def test_another_server_is_no_vllm(serve: Serve, answer: str) -> None:
     with pytest.raises(NoAnswer, match="not an answer of vLLM's"):
         Endpoint(serve({"/v1/models": answer})).models()
 
 
-@pytest.mark.parametrize("answer", ["[]", "hello", '{"settings": {}}'])
+MALFORMED = [
+    json.dumps({"argv": ["vllm", "serve"], **part})
+    for part in ({"argv": None}, {"settings": []}, {"settings": {"a": 1}}, {"patches": "x"}, {"machine": []})
+]
+
+
+@pytest.mark.parametrize("answer", ["[]", "[" * 10**5, "hello", '{"settings": {}}', *MALFORMED])
 def test_another_server_has_no_plan(serve: Serve, answer: str) -> None:
     with pytest.raises(NoAnswer, match="not a plan"):
         Endpoint("http://nowhere", serve({"/plan": answer})).plan()
 
 
-def test_hidden_counters_are_said_to_be_missing(serve: Serve) -> None:
-    with pytest.raises(NoAnswer, match="HTTP 404"):
-        Endpoint(serve({})).metrics()
-    with pytest.raises(NoAnswer, match="no counters of vLLM's"):
-        Endpoint(serve({"/metrics": "haproxy_up 1\n"})).metrics()
+def test_an_error_is_told_with_its_status(serve: Serve) -> None:
+    with pytest.raises(NoAnswer, match="/v1/models: HTTP 404"):
+        Endpoint(serve({})).models()
 
 
 def test_nobody_there_is_one_sentence() -> None:
@@ -92,6 +108,13 @@ def test_the_defaults_are_this_host_and_the_ports_of_the_environment() -> None:
     assert endpoint.from_options(options(), {}) == Endpoint("http://localhost:8000", "http://localhost:8001")
     moved = endpoint.from_options(options(), {"PORT": "9000", "DSV4_HEALTH_PORT": "9500"})
     assert moved == Endpoint("http://localhost:9000", "http://localhost:9500")
+
+
+@pytest.mark.parametrize("variable", ["PORT", "DSV4_HEALTH_PORT"])
+@pytest.mark.parametrize("port", ["abc", "70000"])
+def test_a_port_that_is_none_is_refused(variable: str, port: str) -> None:
+    with pytest.raises(ConfigError, match=f"environment {variable}: port = '?{port}'? "):
+        endpoint.from_options(options(), {variable: port})
 
 
 def test_the_health_server_is_looked_for_on_the_host_of_the_url() -> None:

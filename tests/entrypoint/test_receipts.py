@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint import receipts
-from dsv4_serve.entrypoint.errors import HostError, UserError
+from dsv4_serve.entrypoint.errors import ConfigError, HostError
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,18 +31,48 @@ def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
 def test_the_oldest_comes_first_whatever_its_kind(tmp_path: Path) -> None:
     for kind, date in (("bench", "2026-11-22T10:00:00+00:00"), ("eval", "2026-11-21T10:00:00+00:00")):
         (tmp_path / kind).mkdir()
-        (tmp_path / kind / "a.json").write_text(json.dumps({"kind": kind, "date": date}))
+        (tmp_path / kind / "a.json").write_text(json.dumps({"kind": kind, "date": date, "subject": "x", "rows": []}))
     assert [one["kind"] for one in receipts.read(tmp_path)] == ["eval", "bench"]
-    assert [one["kind"] for one in receipts.read(tmp_path, "bench")] == ["bench"]
 
 
 @pytest.mark.parametrize(
-    "text", ["no json", "[]", "{}", '{"kind": "bench"}', '{"kind": "other", "date": "2026-11-22"}']
+    "text",
+    ["no json", "[" * 10**5, "[]", "{}", '{"kind": "bench"}', '{"kind": "other", "date": "2026-11-22"}'],
 )
 def test_a_file_that_is_no_receipt_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "other.json").write_text(text)
-    with pytest.raises(UserError, match=r"other\.json: no receipt"):
+    with pytest.raises(ConfigError, match=r"other\.json: no receipt"):
         receipts.read(tmp_path)
+
+
+ROW = {
+    "batch": 1, "input": 8, "output": 8, "output_tokens_per_second": 1.0, "tpot_p50": 0.0, "tpot_p99": 0.0,
+    "ttft_p50": 0.0, "ttft_p99": 0.0, "acceptance": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        ({"rows": 5}, "rows: "),
+        ({"rows": [3]}, "rows.0: "),
+        ({"rows": [ROW, {"a": 1}]}, "rows.1.batch: "),
+        ({"rows": [{**ROW, "tpot_p50": -1.0}]}, "rows.0.tpot_p50: "),
+        ({"rows": [{**ROW, "ttft_p50": float("nan")}]}, "rows.0.ttft_p50: "),
+        ({"rows": [ROW], "replica": None}, "replica: "),
+        ({"rows": [ROW], "replica": {"machine": {"gpus": [{}]}}}, "replica.machine.gpus.0.name: "),
+    ],
+)
+def test_a_receipt_of_bench_that_cannot_be_one_says_where(tmp_path: Path, changed: dict, where: str) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps({"kind": "bench", "date": "2026-11-22", "subject": "x", **changed}))
+    with pytest.raises(ConfigError, match=rf"one\.json: no receipt of this version \({where}"):
+        receipts.read_one(path)
+
+
+def test_a_receipt_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.json: cannot be read"):
+        receipts.read_one(tmp_path / "none.json")
 
 
 def test_an_unknown_kind_is_not_written(tmp_path: Path) -> None:
@@ -54,6 +84,13 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot be written"):
         receipts.write(tmp_path / "file", "bench", {"subject": "x"})
+    with pytest.raises(HostError, match="cannot be written"):
+        receipts.check_writable(tmp_path / "file", "bench")
+
+
+def test_trying_a_folder_leaves_nothing_there(tmp_path: Path) -> None:
+    receipts.check_writable(tmp_path / "new", "bench")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_receipts_of_this_repository_are_all_read() -> None:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+from dsv4_serve.entrypoint import endpoint
 from dsv4_serve.entrypoint.bench import started, warm
 from dsv4_serve.entrypoint.bench.started import Ended, Started
 
@@ -100,6 +102,12 @@ def test_a_key_reaches_the_generator_and_no_receipt(
     assert "sesame-9" not in json.dumps(receipt(tmp_path))
 
 
+@pytest.mark.parametrize("answer", ["no json", "[]", "{}", '{"phases": [], "caches": "warm"}'])
+def test_a_start_that_another_server_tells_is_left_out(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr(endpoint, "get", lambda *_: httpx.Response(200, text=answer))
+    assert started.start_of("http://127.0.0.1:9") == {}
+
+
 def test_nobody_there_is_one_sentence(dsv4: Bench) -> None:
     done = dsv4("bench", "--url", "http://127.0.0.1:9")
     assert done.returncode == 69
@@ -114,12 +122,35 @@ def test_nobody_there_is_one_sentence(dsv4: Bench) -> None:
         (("--max-num-seqs", "4"), "takes no --max-num-seqs"),
         (("--batch", "0"), "--batch 0: has to be 1 or more"),
         (("--context", "100"), "--context 100: has to hold more than the 256 of --output"),
+        (("--acceptance", "nan"), "takes no --acceptance"),
+        (("--start-timeout", "60"), "takes no --start-timeout"),
+        ((*DUMMY, "--start-timeout", "nan"), "nan is no time"),
+        ((*DUMMY, "--acceptance", "nan"), "--acceptance: a share is from 0 to 1"),
+        ((*DUMMY, "--url", "http://127.0.0.1:9"), "a replica of its own and takes no --url"),
+        ((*DUMMY, "--health", "foo"), "a replica of its own and takes no --health"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(dsv4: Bench, words: tuple[str, ...], said: str) -> None:
     done = dsv4("bench", *words)
     assert done.returncode == 64
     assert said in done.stderr
+
+
+def test_warm_takes_a_rate_by_lot_only_without_weights(dsv4: Bench) -> None:
+    done = dsv4("warm", "--acceptance", "0.5")
+    assert done.returncode == 64
+    assert "add --without-weights" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_what_cannot_be_written_is_said_before_anything_is_measured(
+    dsv4: Bench, running: Started, tmp_path: Path, option: str
+) -> None:
+    done = dsv4("bench", *at(running), *SMALL, option, "/dev/null/x")
+    assert done.returncode == 69
+    assert done.stderr.startswith("dsv4: /dev/null/x")
+    assert "cannot be written" in done.stderr
+    assert not (tmp_path / "qualification").exists()
 
 
 def test_a_replica_without_weights_is_started_measured_and_stopped(dsv4: Bench, tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_a_replica_without_a_plan_compares_too(files: Any) -> None:
     assert compare.compare(*files(one, one))["differs"] == {}
 
 
+def test_a_figure_of_0_has_no_ratio_and_is_drawn(files: Any) -> None:
+    none = receipt([{**row(1, 88.0), "tpot_p50": 0.0}])
+    found = compare.compare(*files(none, receipt([row(1, 44.0)])))
+    assert found["rows"][0]["tpot_p50"][2] is None
+    assert found["rows"][0]["output_tokens_per_second"][2] == 0.5
+    assert "0.00 -> 22.73  - " in compare.text(found)
+    ET.fromstring(plot.svg([none]))
+
+
 def test_the_plot_has_a_line_for_each_receipt_and_length_in_both_charts() -> None:
     text = plot.svg([receipt([row(1, 88.0), row(16, 360.0), row(1, 80.0, 8192)]), receipt([row(4, 140.0)])])
     root = ET.fromstring(text)

@@ -105,12 +105,10 @@ def questions(tmp_path: Path) -> Callable[[int], Path]:
         data.write_text("".join(json.dumps(row) + "\n" for row in rows))
         tasks.write_text(
             f"""[gsm8k]
-about = "sums"
 ask = ["gsm8k"]
 folder = "gsm8k"
 thinking = "chat"
 metrics = ["exact_match,strict-match", "exact_match,flexible-extract"]
-samples = {number}
 prompt-tokens = 1024
 chat-tokens = 2048
 [gsm8k.config]

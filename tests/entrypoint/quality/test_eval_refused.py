@@ -11,7 +11,7 @@ import pytest
 
 from dsv4_serve.entrypoint import environment, receipts
 from dsv4_serve.entrypoint.endpoint import Endpoint
-from dsv4_serve.entrypoint.errors import UsageError
+from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.quality import pace, runs, served
 from dsv4_serve.entrypoint.quality.progress import Progress
 from dsv4_serve.entrypoint.sheets import Library
@@ -53,6 +53,8 @@ def test_a_python_that_is_none_is_named(run: Run) -> None:
         (("gsm8k", "--limit", "0"), "no number from 1 up"),
         (("gsm8k", "--thinking", "deep"), "invalid choice"),
         (("gsm8k", "--surplus"), "takes no '--surplus'"),
+        (("gsm8k", "--temperature", "nan"), "nan is no temperature"),
+        (("gsm8k", "--temperature", "-3"), "-3 is no temperature"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_sentence(run: Run, words: tuple[str, ...], seen: str) -> None:
@@ -104,9 +106,33 @@ def test_resuming_takes_the_newest_run_and_the_same_sampling(tmp_path: Path) -> 
     assert receipts.read(tmp_path) == []
 
 
+def test_a_run_of_a_subject_that_only_begins_so_is_not_resumed(tmp_path: Path) -> None:
+    with runs.folder(tmp_path, "gsm8k-chat-demo-v4", {}, resume=False, keep=True):
+        pass
+    with (
+        pytest.raises(UsageError, match="no run of gsm8k-chat-demo to resume"),
+        runs.folder(tmp_path, "gsm8k-chat-demo", {}, resume=True, keep=True),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("head", ["garbage", "{}", "[]", '{"sampling": 3}'])
+def test_a_run_whose_answers_do_not_tell_their_sampling_is_not_resumed(tmp_path: Path, head: str) -> None:
+    with runs.folder(tmp_path, "gsm8k-chat-a", {}, resume=False, keep=True) as begun:
+        (begun / runs.ANSWERS).write_text(f"{head}\n")
+    with (
+        pytest.raises(ConfigError, match=r"answers\.jsonl: its first line holds no sampling"),
+        runs.folder(tmp_path, "gsm8k-chat-a", {}, resume=True, keep=True),
+    ):
+        pass
+
+
 def bench(out: Path, model: str, rows: dict[int, float]) -> None:
     replica = {"choices": {"model-name": model}, "machine": {"gpus": [{"name": "H200"}]}}
-    listed = [{"batch": batch, "output_tokens_per_second": rate} for batch, rate in rows.items()]
+    same = {"input": 256, "output": 256, "tpot_p50": 9.0, "tpot_p99": 9.5, "ttft_p50": 90.0, "ttft_p99": 99.0}
+    listed = [
+        {**same, "batch": batch, "output_tokens_per_second": rate, "acceptance": None} for batch, rate in rows.items()
+    ]
     receipts.write(out, "bench", {"subject": model, "replica": replica, "rows": listed})
 
 

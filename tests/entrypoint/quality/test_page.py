@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from dsv4_serve.entrypoint import receipts
-from dsv4_serve.entrypoint.errors import UserError
+from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.quality import page, task
 from dsv4_serve.entrypoint.quality.evaluate import scores
 
@@ -128,13 +128,20 @@ def test_it_knows_light_and_dark(folder: Path) -> None:
 
 
 def test_without_receipts_it_says_what_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no receipts; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval`"):
+    with pytest.raises(ConfigError, match="no receipts; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval`"):
         page.write(tmp_path, tmp_path / "report.html")
 
 
 def test_a_receipt_of_another_form_is_said_in_one_sentence(folder: Path) -> None:
     (folder / "eval" / "old.json").write_text(json.dumps({"kind": "eval", "date": "2026-01-01", "subject": "x"}))
-    with pytest.raises(UserError, match="a receipt there is not of this version"):
+    with pytest.raises(ConfigError, match="a receipt there is not of this version"):
+        page.write(folder, folder / "report.html")
+
+
+def test_a_share_of_nothing_is_said_in_one_sentence(folder: Path) -> None:
+    score = {"metric": "m", "correct": 0, "total": 0, "interval": [0, 1], "published": []}
+    receipts.write(folder, "eval", {"subject": "x", "cut": 0, "scores": [score]})
+    with pytest.raises(ConfigError, match="a receipt there is not of this version"):
         page.write(folder, folder / "report.html")
 
 

@@ -16,13 +16,17 @@ TASKS = task.read(task.HERE / "tasks.toml")
 FIGURES = tomllib.loads((task.HERE / "published.toml").read_text())["figure"]
 
 
+SIZES = {"gsm8k": 1319, "aime": 30, "aime25": 30, "humaneval": 164, "ifeval": 541, "mmlu-pro": 12032}
+"""Questions in the whole data set."""
+
+
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda one: f"{one['model']}-{one['task']}-{one['correct']}")
 def test_a_published_figure_is_one_that_a_run_can_be_compared_with(figure: dict) -> None:
     asked = TASKS[figure["task"]]
     assert figure["metric"] in asked.metrics
     assert figure["thinking"] in task.THINKING
     assert figure["model"] in Library(environment.folders()).names("model")
-    assert 0 < figure["correct"] <= figure["total"] <= asked.samples
+    assert 0 < figure["correct"] <= figure["total"] <= SIZES[figure["task"]]
     assert "model card of " in figure["source"]
 
 
@@ -56,15 +60,31 @@ def test_an_unknown_task_is_answered_with_the_nearest() -> None:
         task.find("gsm8")
 
 
+OWN = "[own]\nask=['x']\nmetrics=['m']\nthinking='chat'\nprompt-tokens=1\nchat-tokens=1"
+
+
+def test_a_task_of_the_user_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(OWN)
+    found = task.find("own", path)
+    assert (found.name, found.ask, found.metrics, found.runs_code) == ("own", ("x",), ("m",), False)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[own]\nask = ['x']", r"\[own\] is no task \('metrics'\)"),
         ("own = 3", r"\[own\] is no task"),
         (
-            "[own]\nask=['x']\nmetrics=['m']\nabout=''\nthinking='deep'\nsamples=1\nprompt-tokens=1\nchat-tokens=1",
-            "chat, high, max",
+            "[own]\nask=['x']\nmetrics=['m']\nthinking='deep'\nprompt-tokens=1\nchat-tokens=1",
+            "'thinking'.*'chat', 'high' or 'max'",
         ),
+        (OWN.replace("['x']", "'x'"), "'ask'"),
+        (OWN.replace("['x']", "[3]"), "'ask.0'"),
+        (OWN.replace("['x']", "[]"), "'ask'"),
+        (OWN.replace("'chat'", "['chat']"), "'thinking'"),
+        (OWN.replace("prompt-tokens=1", "prompt-tokens='x'"), "'prompt-tokens'"),
+        (f"{OWN}\nconfig.day=2026-01-01", "'config.day"),
         ("[own]\nask=['x']\nmetrics=['m']\nsurplus=1", "surplus"),
         ("[own", "broken TOML"),
     ],

@@ -7,7 +7,7 @@ import pytest
 import scripted
 
 from dsv4_serve.entrypoint.endpoint import NoAnswer
-from dsv4_serve.entrypoint.errors import UsageError
+from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.smoke.command import smoke
 from dsv4_serve.entrypoint.smoke.run import CHECKS
 
@@ -208,6 +208,11 @@ def test_checks_can_be_left_out_by_name_and_an_unknown_name_is_refused():
     assert report.ok
     with pytest.raises(UsageError, match=r"--skip needle: no such check \(did you mean needles\?\)"):
         asked(skip=["needle"])
+
+
+def test_a_plan_of_another_version_is_one_sentence():
+    with pytest.raises(ConfigError, match=r"no setting 'gate\.tomorrow'"):
+        asked(plan={**scripted.PLAN, "gate.tomorrow": 1})
 
 
 def test_without_a_replica_there_is_one_sentence():

@@ -81,7 +81,14 @@ def test_no_replica_is_one_sentence_and_exit_status_69(dsv4, tmp_path):
 
 
 def test_a_wrong_word_is_one_sentence_and_exit_status_64(dsv4):
-    for words in (["--context-share", "2"], ["--streams", "many"], ["--timeout", "-1"], ["--skip", "tea"], ["--tea"]):
+    for words in (
+        ["--context-share", "2"],
+        ["--streams", "many"],
+        ["--timeout", "-1"],
+        ["--timeout", "abc"],
+        ["--skip", "tea"],
+        ["--tea"],
+    ):
         done = dsv4("smoke", *words)
         assert done.returncode == 64, words
         assert done.stderr.count("\n") == 1
