@@ -40,7 +40,7 @@ def settle(library: Library, request: Request, find: Callable[[], Found]) -> Req
             chosen = choose(library, candidate, lambda: found)
             plan = resolve(chosen, dataclasses.replace(candidate, skip=(*candidate.skip, *_MEMORY)))
         except ConfigError as error:
-            if not refused and not _is_fenced(library, name, found.hardware):
+            if not refused and not _is_fenced(library, name, found):
                 refused = f"; {name}: {str(error).rstrip('.')}"
         else:
             facts = memory(chosen, plan.flags)
@@ -56,17 +56,19 @@ def largest_first(library: Library, gpus: int | None = None) -> list[str]:
 
     def size(name: str) -> tuple[bool, int, int]:
         sheet = library.profile(name, "")
-        flags = {key: value for link in sheet.chain() for key, value in link.own.flags.items()}
+        flags = sheet.flags()
         any_number = gpus is not None or "tensor-parallel-size" not in flags
-        return any_number, flags.get("max-model-len", 0), sheet.get("requests") or flags.get("max-num-seqs", 0)
+        context = flags.get("max-model-len", 0)
+        requests = sheet.get("requests") or flags.get("max-num-seqs", 0)
+        return any_number, context if isinstance(context, int) else 0, requests  # `auto` leaves the context to vLLM
 
     return sorted(library.names("profile"), key=size, reverse=True)
 
 
-def _is_fenced(library: Library, name: str, hardware: str) -> bool:
+def _is_fenced(library: Library, name: str, found: Found) -> bool:
     """Tell whether a profile is for other hardware, so that its absence needs no reason."""
     kinds = library.profile(name, "").get("hardware")
-    return bool(kinds) and not library.hardware(hardware, "").is_one_of(kinds)
+    return bool(kinds) and not library.hardware(found.hardware, found.origin).is_one_of(kinds)
 
 
 def _with_profile(request: Request, profile: Setting) -> Request:

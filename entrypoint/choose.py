@@ -89,8 +89,8 @@ def choose(library: Library, request: Request, find: Callable[[], Found]) -> Cho
     if named:
         reasons["nccl"] = named
     nccl = library.nccl(named.value, named.origin) if named and named.value != "none" else None
-    folder = Path(where.value) if where and Path(where.value).is_dir() else None
-    weights = identify.weights_gib(folder) if folder else model.get("weights_gib")
+    folder = Path(where.value) if where and _is_folder(where.value, where.origin) else None
+    weights = identify.weights_bytes(folder) / (1 << 30) if folder else model.get("weights_gib")
     draft = identify.draft_head(folder) if folder else model.get("draft_head")
     return Chosen(root, profile, hardware, model, nccl, size, reasons, draft, where, weights, found.gpus, order)
 
@@ -181,19 +181,24 @@ def _asked_model(library: Library, asked: Setting) -> tuple[Sheet[Model], str, S
         return library.model(name, asked.origin), asked.origin, dataclasses.replace(asked, value=where)
     if text in names:
         return library.model(text, asked.origin), asked.origin, None
-    if Path(text).is_dir():
+    if _is_folder(text, asked.origin):
         sheet = identify.model_in(Path(text), library.every_model(), asked.origin)
         return sheet, f"{asked.origin}: config.json in {text}", asked
+    if named := library.model_of(text):
+        return named, asked.origin, None
     models = list(library.every_model())
-    repositories = [str(sheet.own.flags.get("model", "")) for sheet in models]
-    for sheet, repository in zip(models, repositories, strict=True):
-        if repository.lower() == text.lower():
-            return sheet, asked.origin, None
     for sheet in models:
         if any(fnmatch.fnmatchcase(text.lower(), glob.lower()) for glob in sheet.own.repositories):
             return sheet, asked.origin, asked
-    hint = nearest(text, [*names, *repositories])
+    hint = nearest(text, [*names, *(str(sheet.flags().get("model", "")) for sheet in models)])
     raise ConfigError(
         f"{asked.origin}: {text!r} is no model, no repository of one and no folder{hint}."
         f" Known: {', '.join(names)}; NAME=WHERE serves other weights as one of them."
     )
+
+
+def _is_folder(text: str, origin: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError as error:  # a name too long, a folder around it that may not be entered
+        raise ConfigError(f"{origin}: {text!r} cannot be looked at ({error.strerror}).") from None

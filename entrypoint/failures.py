@@ -20,7 +20,6 @@ class Failure:
     pattern: re.Pattern[str]
     cause: str
     remedy: str
-    string: str
     link: str = ""
 
     def advice(self, port: int) -> str:

@@ -43,9 +43,10 @@ def sizes(requests: int, step: int, prompts: list[int]) -> list[int]:
     Decode steps are those that vLLM would capture itself: 1, 2, 4 requests and multiples of 8, each a multiple of
     `step`, which a graph of a whole decode step has to be.
     """
-    counts = [count for count in (1, 2, 4, *range(8, requests, 8)) if count < requests]
+    longest = max(MOST, prompts[0])
+    counts = [count for count in (1, 2, 4, *range(8, longest // step + 1, 8)) if count < requests]
     decode = {count * step for count in (*counts, requests)}
-    mixed = {1, 2, 4, *range(8, 2 * step * requests + 1, 8)}
+    mixed = {1, 2, 4, *range(8, min(2 * step * requests, longest) + 1, 8)}
     return sorted(
         {size for size in decode | mixed if size < prompts[0]} | {n for n in decode if n <= MOST} | {*prompts}
     )

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dsv4_serve.entrypoint.doctor import headers
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.sheets import Model, Sheet
 
-_LONGEST_HEADER = 100_000_000
 _QUANTIZED_DRAFT = b'"mtp.0.ffn.experts.0.w1.weight_packed"'
 
 
-def weights_gib(folder: Path) -> float:
-    """Return the size of the folder's safetensors files in GiB."""
-    return float(sum(file.stat().st_size for file in folder.glob("*.safetensors"))) / (1 << 30)
+def weights_bytes(folder: Path) -> int:
+    """Return the size of the folder's safetensors files; a link to nowhere has none, and the doctor's checks say so."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.exists())
 
 
 def draft_head(folder: Path) -> str:
@@ -28,9 +28,18 @@ def draft_head(folder: Path) -> str:
 
 
 def model_in(folder: Path, models: Iterable[Sheet[Model]], origin: str) -> Sheet[Model]:
-    """Return the model whose architecture, scheme and draft head are those of the checkpoint in `folder`."""
+    """
+    Return the model whose architecture, scheme and draft head are those of the checkpoint in `folder`.
+
+    Raise ConfigError for a checkpoint that cannot be read or is none of the models.
+    """
     config = _config(folder, origin)
-    seen = (architecture(config), scheme(config), _draft_head(config, folder))
+    try:
+        seen = (architecture(config), scheme(config), _draft_head(config, folder))
+    except OSError as error:
+        raise ConfigError(
+            f"{origin}: {error.filename} cannot be read ({error.strerror}); fetch the checkpoint again."
+        ) from None
     known = list(models)
     for sheet in known:
         drafts = (sheet.get("draft_head"), "dspark")  # a DSpark drafter is refused by a rule, with its reason
@@ -93,10 +102,8 @@ def _draft_head(config: dict[str, Any], folder: Path) -> str:
 
 
 def _tensor_names(folder: Path) -> Iterator[bytes]:
-    """Yield the index, or without one each file's header (8 bytes of length, then JSON; safetensors format)."""
+    """Yield the index, or without one each file's header."""
     indexes = [*folder.glob("*.safetensors.index.json")]
     yield from (index.read_bytes() for index in indexes)
     for file in [] if indexes else sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            yield opened.read(min(length, _LONGEST_HEADER))
+        yield headers.raw(file)[1]

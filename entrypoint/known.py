@@ -23,6 +23,10 @@ from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Value
 VERSION = "0.32.0"
 
 _HERE = Path(__file__).parent
+_OURS: Mapping[str, Mapping[str, int]] = {
+    DRAFT_TOKENS: {"min": 0},  # no draft tokens, no speculation
+    "port": {"min": 0, "max": 65535},  # vLLM leaves this to bind()
+}
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG])")
 
 
@@ -129,8 +133,6 @@ def check_value(setting: str, value: Value, origin: str) -> Value:
 
     Raise ConfigError for a wrong type, a value out of range or outside the choices, and a size with a suffix.
     """
-    if setting == DRAFT_TOKENS and str(value) == "0":
-        return 0  # ours: no draft tokens, no speculation
     kind = _kind(setting)
     if kind.get("keys") and not isinstance(value, dict) and not (value is None and kind.get("none")):
         raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it has to be a table (JSON object).")
@@ -145,11 +147,11 @@ def check_value(setting: str, value: Value, origin: str) -> Value:
 def _kind(setting: str) -> Mapping[str, Any]:
     flag, *path = setting.split(".")
     if not path:
-        return {**flag_kind(flag), **facts()["json"].get(flag, {})}
+        return {**flag_kind(flag), **facts()["json"].get(flag, {}), **_OURS.get(setting, {})}
     table: Mapping[str, Any] = facts()["json"].get(flag, {})
     for key in path:
         table = table.get("keys", {}).get(key, {})
-    return table
+    return {**table, **_OURS.get(setting, {})}
 
 
 def _scalar(setting: str, value: Value, kind: Mapping[str, Any], origin: str) -> Value:

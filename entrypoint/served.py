@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from dsv4_serve.entrypoint import identify
 from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Setting, Value
 
 
@@ -43,4 +44,4 @@ def without_draft(plan: Plan, reason: str) -> Plan:
 def weights_bytes(plan: Plan) -> int:
     """Return the size of the weights where the model is a folder; 0 where it is not."""
     folder = Path(str(plan.value("model", "")))
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    return identify.weights_bytes(folder) if folder.is_dir() else 0

@@ -8,14 +8,16 @@ the shipped file of the same name.
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from dsv4_serve.entrypoint import tomlfile
+from dsv4_serve.entrypoint import flatten, tomlfile
 from dsv4_serve.entrypoint.errors import ConfigError, listed, nearest
+from dsv4_serve.entrypoint.plan import Value
 
 SHIPPED = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -26,6 +28,7 @@ def _as_list(value: Any) -> Any:
 
 Names = Annotated[list[str], BeforeValidator(_as_list)]
 Sizes = Annotated[list[Annotated[int, Field(ge=1, strict=True)]], BeforeValidator(_as_list)]
+Settings = dict[str, JsonValue]
 Variables = dict[Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")], str | int | float | bool]
 
 
@@ -38,6 +41,7 @@ class _Table(BaseModel):
 class Conditions(_Table):
     """When a block applies: every key that is given has to match; a list matches any of its values."""
 
+    TABLE: ClassVar[str]
     profile: Names = []
     model: Names = []
     hardware: Names = []
@@ -48,18 +52,26 @@ class Conditions(_Table):
         keys = ("profile", "model", "hardware", "tensor_parallel_size")
         return {k.replace("_", "-"): getattr(self, k) for k in keys if getattr(self, k)}
 
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Yield the kind and the name of every sheet that a condition names."""
+        for kind in ("profile", "model", "hardware"):
+            yield from ((kind, name) for name in getattr(self, kind))
+
 
 class When(Conditions):
     """Settings that hold for some combinations only."""
 
-    flags: dict[str, Any] = {}
+    TABLE: ClassVar[str] = "[[when]]"
+    flags: Settings = {}
     env: Variables = {}
-    gate: dict[str, Any] = {}
-    supervise: dict[str, Any] = {}
+    gate: Settings = {}
+    supervise: Settings = {}
 
 
 class Refuse(Conditions):
     """A combination known to fail: why, and the way out. `flags` and `env` match final values, `model-id` is a glob."""
+
+    TABLE: ClassVar[str] = "[[refuse]]"
 
     name: str
     because: str
@@ -67,8 +79,13 @@ class Refuse(Conditions):
     except_hardware: Names = []
     model_id: Names = []
     draft_head: Names = []
-    flags: dict[str, Any] = {}
+    flags: Settings = {}
     env: Variables = {}
+
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Yield what the conditions name, and what they leave out."""
+        yield from super().named()
+        yield from (("hardware", name) for name in self.except_hardware)
 
 
 class DefaultModel(_Table):
@@ -96,10 +113,10 @@ class Base(_Table):
 
     about: str = ""
     extends: str = ""
-    flags: dict[str, Any] = {}
+    flags: Settings = {}
     env: Variables = {}
-    gate: dict[str, Any] = {}
-    supervise: dict[str, Any] = {}
+    gate: Settings = {}
+    supervise: Settings = {}
     when: list[When] = []
     refuse: list[Refuse] = []
 
@@ -169,6 +186,11 @@ class Sheet(Generic[S]):
             return self.parent.get(key)
         return getattr(self.own, key)
 
+    def flags(self) -> dict[str, Value]:
+        """Return the flags of `[flags]`, those of what it extends below them; raise ConfigError as a plan would."""
+        each = (flatten.flags(link.own.flags, f"{link.file} [flags]") for link in self.chain())
+        return {name: value for flags in each for name, value in flags.items()}
+
 
 class Library:
     """Every sheet that can be named, read when asked for."""
@@ -221,10 +243,13 @@ class Library:
         """Yield every model."""
         return (self.model(name, "") for name in self.names("model"))
 
+    def model_of(self, repository: str) -> Sheet[Model] | None:
+        """Return the model whose sheet names this repository itself, in any case; None where there is none."""
+        named = ((sheet, str(sheet.own.flags.get("model", ""))) for sheet in self.every_model())
+        return next((sheet for sheet, own in named if own and own.lower() == repository.lower()), None)
+
     def _sheet(self, kind: str, model: type[S], name: str, origin: str, above: tuple[str, ...] = ()) -> Sheet[S]:
-        known = self.names(kind)
-        if name not in known:
-            raise ConfigError(f"{origin}: no {kind} named {name!r}{nearest(name, known)}. Known: {', '.join(known)}.")
+        self._check_name(kind, name, origin)
         inside = self.KINDS[kind][0]
         file, own = self._read(f"{inside}/{name}.toml".lstrip("/"), model)
         if own.extends in (*above, name):
@@ -234,13 +259,22 @@ class Library:
         return Sheet(name, file, own, self._sheet(kind, model, own.extends, f"{file}: extends", (*above, name)))
 
     def _read(self, relative: str, model: type[S]) -> tuple[str, S]:
-        folder = next(f for f in self.folders if (f / relative).is_file())
+        folder = next(f for f in self.folders if os.path.lexists(f / relative))
         file = relative if folder == SHIPPED else str(folder / relative)
         tables = tomlfile.read(folder / relative)
         try:
-            return file, model.model_validate(tables)
+            own = model.model_validate(tables)
         except ValidationError as error:
             raise ConfigError(_sentence(file, model, error)) from None
+        for block in (*own.when, *own.refuse):
+            for kind, name in block.named():
+                self._check_name(kind, name, f"{file} {block.TABLE} {kind}")
+        return file, own
+
+    def _check_name(self, kind: str, name: str, origin: str) -> None:
+        known = self.names(kind)
+        if name not in known:
+            raise ConfigError(f"{origin}: no {kind} named {name!r}{nearest(name, known)}. Known: {', '.join(known)}.")
 
 
 def _sentence(file: str, model: type[BaseModel], error: ValidationError) -> str:

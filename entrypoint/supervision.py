@@ -16,7 +16,7 @@ from dsv4_serve.entrypoint.errors import ConfigError, UsageError, nearest
 from dsv4_serve.entrypoint.plan import DEFAULT, Setting, Value, nested
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Sign = Literal["script-mix", "repetition", "logprobs", "replacement"]
 
@@ -56,7 +56,7 @@ class Supervise(_Group):
     window: Seconds = 300.0
     window_drafts: Count = 500
     """The sliding window of live acceptance, and the draft tokens in it below which nothing is concluded."""
-    drain_wait: Annotated[float, Field(ge=0)] = 5.0
+    drain_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
     """Between `not ready` and the end of admission, for the balancer to see it. Ctrl-C does not wait."""
     stop_grace: Seconds = 20.0
     """For vLLM to release the GPUs after its shutdown-timeout, before SIGKILL."""
@@ -167,9 +167,10 @@ def from_command_line(words: Sequence[str]) -> tuple[dict[str, Setting], list[st
 
 
 def read(settings: Mapping[str, Setting]) -> Supervision:
-    """Return what the settings of a plan say, over the defaults."""
-    tree = nested({name: setting.value for name, setting in {**defaults(), **settings}.items()})
-    return Supervision.model_validate(tree)
+    """Return what the settings of a plan say, over the defaults; raise ConfigError for one that this version lacks."""
+    plan = "the replica's plan (of another version of dsv4?)"
+    known = {name: check(name, setting.value, plan) for name, setting in settings.items()}
+    return Supervision.model_validate(nested({name: s.value for name, s in defaults().items()} | known))
 
 
 def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,10 +11,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dsv4_serve.healthcheck.app import App
+from dsv4_serve.healthcheck.listen import BACKLOG, CannotListen, listener
 
 CONNECTION_SECONDS = 60.0
 """How long a connection lasts at most: one with half a request on it would hold a file descriptor for ever."""
-BACKLOG = 1024
 
 
 class PortTaken(OSError):
@@ -30,7 +29,7 @@ async def serving(app: App, host: str = "0.0.0.0", port: int = 8001) -> AsyncIte
     The port is held before anything else happens: what connects from then on is answered as soon as the loop runs.
     Raise PortTaken. Children do not inherit the socket.
     """
-    listener = _listen(host, port)
+    held = _listen(host, port)
     config = uvicorn.Config(
         app,
         http=_Connection,
@@ -45,9 +44,9 @@ async def serving(app: App, host: str = "0.0.0.0", port: int = 8001) -> AsyncIte
         timeout_graceful_shutdown=1,
     )
     server = _Server(config)
-    task = asyncio.create_task(server.serve([listener]), name="health server")
+    task = asyncio.create_task(server.serve([held]), name="health server")
     try:
-        yield listener.getsockname()[1]
+        yield held.getsockname()[1]
     finally:
         server.should_exit = True
         await task
@@ -73,19 +72,11 @@ class _Connection(H11Protocol):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
-    except (OSError, OverflowError) as error:
-        where = f"{host} port {port}"
-        raise PortTaken(
-            f"the health server cannot listen on {where}: {_why(error)}; set DSV4_HEALTH_PORT to a free port."
-        ) from None
-    listener.setblocking(False)
-    return listener
-
-
-def _why(error: OSError | OverflowError) -> str:
-    number = getattr(error, "errno", None) or 0
-    return os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
+        held = listener(host, port)
+    except CannotListen as error:
+        where, other = f"{host} port {port}", "DSV4_HEALTH_PORT to a free port"
+        other = "DSV4_HEALTH_HOST to an address of this host" if error.elsewhere else other
+        raise PortTaken(f"the health server cannot listen on {where}: {error}; set {other}.") from None
+    held.setblocking(False)
+    return held

@@ -26,8 +26,8 @@ class Asked:
     interconnect: str = ""
     custom_all_reduce: bool = True
     load_format: str = "auto"
-    ports: tuple[tuple[str, int, str], ...] = ()
-    """Host, port and the setting that changes it."""
+    ports: tuple[tuple[str, int, str, str], ...] = ()
+    """Host, port, and the settings that change them."""
     env: Mapping[str, str] = field(default_factory=dict)
     deepseek_on_cpu: bool = False
 
@@ -51,7 +51,7 @@ def asked(plan: Plan, hardware: Sheet[Hardware], architecture: str, environ: Map
     utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default
     host = str(plan.value("host", "0.0.0.0"))  # noqa: S104  vLLM's own default: every address
     port = plan.value("port", 8000)
-    health = environ.get("DSV4_HEALTH_PORT", "")
+    health_host, health = environ.get("DSV4_HEALTH_HOST") or "0.0.0.0", environ.get("DSV4_HEALTH_PORT", "")  # noqa: S104
     return Asked(
         gpus=0 if on_cpu else group * number(local),
         group=0 if on_cpu else group,
@@ -62,8 +62,8 @@ def asked(plan: Plan, hardware: Sheet[Hardware], architecture: str, environ: Map
         custom_all_reduce=not plan.value("disable-custom-all-reduce", otherwise=False),
         load_format=str(plan.value("load-format", "auto")),
         ports=(
-            (host, port, "--port (PORT)"),
-            ("0.0.0.0", int(health) if health.isdigit() else HEALTH_PORT, "DSV4_HEALTH_PORT"),  # noqa: S104
+            (host, port, "--host", "--port (PORT)"),
+            (health_host, int(health) if health.isdecimal() else HEALTH_PORT, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
         ),
         env={**environ, **plan.environment()},
         deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),

@@ -101,23 +101,25 @@ def draft_tokens_divide(checkpoint: Checkpoint, wanted: Wanted) -> Problem | Non
 @check(Wild("KeyError: ...mtp_block.ffn.experts.routed_experts.w13_weight", f"{_PULLS}/43319", (16,), "for real"))
 def bf16_draft_needs_a_patch(checkpoint: Checkpoint, wanted: Wanted) -> Problem | None:
     """A BF16 draft head under a trunk of compressed-tensors is built by a patch only."""
-    trunk, draft = (layout.scheme(checkpoint, prefix) for prefix in ("layers.0", "mtp.0"))
-    mixed = trunk and trunk.name in ("w4a16", "nvfp4") and draft and draft.name == "unquantized"
-    return _unpatched(wanted, "build-bf16-draft-heads", "a BF16 draft head", mixed=bool(mixed))
+    patch = "build-bf16-draft-heads"
+    if not wanted.lacks(patch) or not _drafts(checkpoint, wanted, "unquantized", "w4a16", "nvfp4"):
+        return None
+    return Problem("a BF16 draft head", f"a vLLM with the patch {patch}", f"{PATCH}, or {WITHOUT}")
 
 
 @check(Wild("V4-Pro: right answers, and 0 of 141 draft tokens accepted", _PRO, (19,), "for real"))
 def mxfp4_draft_needs_a_patch(checkpoint: Checkpoint, wanted: Wanted) -> Problem | None:
     """DeepSeek's own draft experts under NVFP4 ones are told apart by a patch only."""
-    trunk, draft = (layout.scheme(checkpoint, prefix) for prefix in ("layers.0", "mtp.0"))
-    mixed = trunk and trunk.name == "modelopt-nvfp4" and draft and draft.name == "fp8-mxfp4"
-    return _unpatched(wanted, "load-mxfp4-draft-experts", "MXFP4 draft experts under NVFP4 ones", mixed=bool(mixed))
-
-
-def _unpatched(wanted: Wanted, patch: str, seen: str, *, mixed: bool) -> Problem | None:
-    if not mixed or not wanted.drafts_with_mtp or wanted.patches is None or patch in wanted.patches:
+    patch = "load-mxfp4-draft-experts"
+    if not wanted.lacks(patch) or not _drafts(checkpoint, wanted, "fp8-mxfp4", "modelopt-nvfp4"):
         return None
-    return Problem(seen, f"a vLLM with the patch {patch}", f"{PATCH}, or {WITHOUT}")
+    return Problem("MXFP4 draft experts under NVFP4 ones", f"a vLLM with the patch {patch}", f"{PATCH}, or {WITHOUT}")
+
+
+def _drafts(checkpoint: Checkpoint, wanted: Wanted, stored: str, *trunks: str) -> bool:
+    """Tell whether drafting is by an MTP head that is `stored` so under a trunk of one of these schemes."""
+    trunk, draft = (layout.scheme(checkpoint, prefix) for prefix in ("layers.0", "mtp.0"))
+    return bool(wanted.drafts_with_mtp and draft and draft.name == stored and trunk and trunk.name in trunks)
 
 
 def _has(checkpoint: Checkpoint, prefix: str) -> bool:

@@ -90,10 +90,6 @@ class Driver:
         """Return the GPU of an index."""
         return next(gpu for gpu in self.gpus if gpu.index == index)
 
-    def pair(self, a: int, b: int) -> Pair:
-        """Return the pair of two indexes, in any order."""
-        return next(pair for pair in self.pairs if {pair.a, pair.b} == {a, b})
-
 
 def read_driver(nvml: Any = None) -> Driver:
     """Ask NVML for everything once; `nvml` stands in for the module pynvml. Never raises: see `Driver.error`."""

@@ -72,11 +72,11 @@ def port_free(host: Host, _asked: Asked) -> Problem | None:
     held = [port for port in host.ports if port.refused]
     if not held:
         return None
-    return Problem(
-        "; ".join(f"port {p.number} on {p.host}: {p.refused}" + (f", {p.holder}" if p.holder else "") for p in held),
-        "free ports",
-        f"end what holds it, or choose another with {' and '.join(port.setting for port in held)}",
-    )
+    seen = "; ".join(f"port {p.number} on {p.host}: {p.refused}" + (f", {p.holder}" if p.holder else "") for p in held)
+    settings = " and ".join(port.setting for port in held)
+    if all(port.elsewhere for port in held):
+        return Problem(seen, "an address to listen on", f"choose an address of this host with {settings}")
+    return Problem(seen, "free ports", f"end what holds it, or choose another with {settings}")
 
 
 @check(Wild("DeepSeek-V4 on CPU needs an x86 CPU with AVX512_BF16", "docs/patches.md"))

@@ -63,13 +63,13 @@ def repository_of(library: Library, text: str, origin: str) -> str:
     """Return the repository that a model's name stands for, or the OWNER/NAME that was given."""
     names = library.names("model")
     if text in names:
-        named = [link.own.flags["model"] for link in library.model(text, origin).chain() if "model" in link.own.flags]
-        if named:
-            return str(named[-1])
+        if repository := library.model(text, origin).flags().get("model"):
+            return str(repository)
     elif "/" in text:
         return text
+    have = [sheet.name for sheet in library.every_model() if sheet.flags().get("model")]
     raise ConfigError(
-        f"{origin}: {text!r} has no repository{nearest(text, names)}; write OWNER/NAME or one of {listed(names)}."
+        f"{origin}: {text!r} has no repository{nearest(text, have)}; write OWNER/NAME or one of {listed(have)}."
     )
 
 

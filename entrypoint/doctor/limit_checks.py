@@ -102,7 +102,7 @@ def open_files(host: Host, _asked: Asked) -> Problem | None:
 
 def _number(asked: Asked, name: str, otherwise: int) -> int:
     text = asked.env.get(name, "")
-    return int(text) if text.isdigit() else otherwise
+    return int(text) if text.isdecimal() else otherwise
 
 
 CHECKS: tuple[Callable[[Host, Asked], Problem | None], ...] = (shared_memory, memlock, stack, open_files)

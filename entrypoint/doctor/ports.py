@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from dsv4_serve.entrypoint import processes
+from dsv4_serve.healthcheck.listen import CannotListen, listener
 
 
 @dataclass(frozen=True)
@@ -18,22 +16,21 @@ class Port:
     host: str
     number: int
     setting: str
+    """What to change when it is refused: the port, or the host when that is `elsewhere`."""
     refused: str = ""
     holder: str = ""
+    elsewhere: bool = False
 
 
-def look(host: str, number: int, setting: str) -> Port:
-    """Bind as vLLM does (SO_REUSEADDR), and let go. Port 0 means any, and is always free."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind((host, number))
-            attempt.listen()
-        except OSError as error:
-            holder = _holder(number) if error.errno == errno.EADDRINUSE else ""
-            return Port(host, number, setting, os.strerror(error.errno) if error.errno else str(error), holder)
-    return Port(host, number, setting)
+def look(host: str, number: int, by_host: str, by_port: str) -> Port:
+    """Listen there, and let go; `by_host` and `by_port` are the settings that change them. Port 0 is always free."""
+    try:
+        listener(host, number).close()
+    except CannotListen as error:
+        if error.elsewhere:
+            return Port(host, number, by_host, str(error), elsewhere=True)
+        return Port(host, number, by_port, str(error), _holder(number) if error.taken else "")
+    return Port(host, number, by_port)
 
 
 def _holder(number: int) -> str:

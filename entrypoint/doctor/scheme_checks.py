@@ -101,7 +101,10 @@ def expert_targets_need_a_patch(checkpoint: Checkpoint, wanted: Wanted) -> Probl
     """Targets by the names that vLLM used until 0.31 are matched by a patch only."""
     targets = list(_targets(checkpoint))
     old = _names(targets, _OLD) and not _names(targets, ("w1", "w2", "w3"))
-    return _unpatched(wanted, "match-published-expert-targets", "expert targets named gate_proj") if old else None
+    patch = "match-published-expert-targets"
+    if not old or not wanted.lacks(patch):
+        return None
+    return Problem("expert targets named gate_proj", f"a vLLM with the patch {patch}", PATCH)
 
 
 @check(
@@ -116,9 +119,10 @@ def fp8_compressors_need_a_patch(checkpoint: Checkpoint, wanted: Wanted) -> Prob
     """Compressors in FP8 (Acti; W4A16 before 2026-05-24) are loaded by a patch only."""
     config = checkpoint.config.value
     weights = (f"{c}.wkv.weight" for prefix in layout.trunk(config) for c in layout.compressors(config, prefix))
-    if not any(checkpoint.dtype(weight) == "F8_E4M3" for weight in weights):
+    patch = "load-fp8-compressors-as-bf16"
+    if not wanted.lacks(patch) or not any(checkpoint.dtype(weight) == "F8_E4M3" for weight in weights):
         return None
-    return _unpatched(wanted, "load-fp8-compressors-as-bf16", "compressors stored in FP8")
+    return Problem("compressors stored in FP8", f"a vLLM with the patch {patch}", PATCH)
 
 
 @check(Wild("AssertionError in DeepseekV4Attention", f"{_V4}/attention.py", (), "for real"))
@@ -173,12 +177,6 @@ def _matches(target: str, module: str) -> bool:
         return re.match(target[3:], module) is not None
     except re.error:
         return False
-
-
-def _unpatched(wanted: Wanted, patch: str, seen: str) -> Problem | None:
-    if wanted.patches is None or patch in wanted.patches:
-        return None
-    return Problem(seen, f"a vLLM with the patch {patch}", PATCH)
 
 
 CHECKS: tuple[Check, ...] = (architecture_matches,)

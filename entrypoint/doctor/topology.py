@@ -78,12 +78,8 @@ def groups(topology: Topology, size: int) -> list[tuple[int, ...]]:
     return found
 
 
-def choose_set(topology: Topology, group: tuple[int, ...], proven: bool | None = None) -> tuple[str, str]:
-    """
-    Return the name of the NCCL set for a group and the reason.
-
-    `proven` is what an all-reduce with peer access over PCIe has shown: it works, it does not, or nobody tried.
-    """
+def choose_set(topology: Topology, group: tuple[int, ...]) -> tuple[str, str]:
+    """Return the name of the NCCL set for a group and the reason."""
     if len(group) < 2:
         return "none", "one GPU needs no NCCL"
     names = " and ".join(map(str, group)) if len(group) == 2 else f"{group[0]} to {group[-1]}"
@@ -91,10 +87,6 @@ def choose_set(topology: Topology, group: tuple[int, ...], proven: bool | None =
         return "none", f"NVLink connects GPUs {names}, and NCCL chooses well there"
     farthest = max(topology.within(group), key=lambda pair: _NEAR.index(pair.ancestor)).ancestor
     at = f"GPUs {names} have no NVLink ({farthest})"
-    if proven:
-        return "p2p-on", f"{at}; an all-reduce with peer access went through"
-    if proven is False:
-        return "p2p-off", f"{at}; an all-reduce with peer access failed"
     if obstacle := obstacle_to_peers(topology, group):
         return "p2p-off", f"{at}, and {obstacle}"
     return "p2p-off", f"{at}, and peer access is not proven"

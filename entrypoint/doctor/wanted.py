@@ -30,6 +30,10 @@ class Wanted:
         """Whether the checkpoint's MTP layers are drafted with."""
         return self.method in ("mtp", "deepseek_mtp")
 
+    def lacks(self, patch: str) -> bool:
+        """Tell whether the installed vLLM is known to lack a patch."""
+        return self.patches is not None and patch not in self.patches
+
 
 def wanted(plan: Plan, model: Sheet[Model], patches: frozenset[str] | None = None) -> Wanted:
     """Return what this plan, made with this model's sheet, asks of a checkpoint."""

@@ -52,15 +52,9 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
     from dsv4_serve.entrypoint.replicas.deployment import stop_seconds
     from dsv4_serve.entrypoint.replicas.options import gpus_of_one
 
-    chosen, plan = _resolved(asked)
+    chosen, plan, products = _resolved(asked)
     stored = places.read(options.weights)
     folder, fetched = _folder(chosen, fetch=stored.component == "fetch")
-    products = tuple(name.replace(" ", "-") for name in chosen.hardware.get("nvml_names"))
-    if not products:
-        raise ConfigError(
-            f"Manifests are for GPUs, and {chosen.hardware.name} has no nvml-names in its sheet;"
-            " for CPUs there is the shipped overlay deploy/kubernetes/overlays/demo."
-        )
     if not places.NAME.fullmatch(options.namespace):
         raise ConfigError(
             f"--namespace {options.namespace}: has to be lower case letters, digits and hyphens, 63 at most."
@@ -81,8 +75,12 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
     )
 
 
-def _resolved(asked: Request) -> tuple[Chosen, Plan]:
-    """Resolve what a pod will: by the choices, without this shell's other variables, profiles of its own, and GPUs."""
+def _resolved(asked: Request) -> tuple[Chosen, Plan, tuple[str, ...]]:
+    """
+    Resolve what a pod will: by the choices, without this shell's other variables, profiles of its own, and GPUs.
+
+    Return the labels of the nodes' GPUs too.
+    """
     from dsv4_serve.entrypoint import auto
     from dsv4_serve.entrypoint.choose import choose
     from dsv4_serve.entrypoint.resolve import resolve
@@ -101,7 +99,13 @@ def _resolved(asked: Request) -> tuple[Chosen, Plan]:
     )
     request = auto.settle(library, request, find)
     chosen = choose(library, request, find)
-    return chosen, resolve(chosen, request)
+    products = tuple(name.replace(" ", "-") for name in chosen.hardware.get("nvml_names"))
+    if not products:
+        raise ConfigError(
+            f"Manifests are for GPUs, and {chosen.hardware.name} has no nvml-names in its sheet;"
+            " for CPUs there is the shipped overlay deploy/kubernetes/overlays/demo."
+        )
+    return chosen, resolve(chosen, request), products
 
 
 def _folder(chosen: Chosen, *, fetch: bool) -> tuple[str, str]:

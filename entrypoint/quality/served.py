@@ -41,10 +41,5 @@ def look(place: Endpoint, library: Library, model: str | None = None) -> Served:
         except NoAnswer as error:
             skipped = str(error)
     known = model or replica.get("choices", {}).get("model-name")
-    return Served(name, context, known or _by_repository(library, str(first.get("root"))), replica, skipped)
-
-
-def _by_repository(library: Library, root: str) -> str | None:
-    """Return the one model of ours whose repository is served, None for a folder or a stranger."""
-    sheets = {name: library.model(name, "").get("flags") for name in library.names("model")}
-    return next((name for name, flags in sheets.items() if flags and flags.get("model") == root), None)
+    ours = None if known else library.model_of(str(first.get("root")))
+    return Served(name, context, ours.name if ours else known, replica, skipped)

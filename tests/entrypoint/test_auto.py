@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dsv4_serve.entrypoint import auto, fit
+from dsv4_serve.entrypoint import auto, fit, products
 from dsv4_serve.entrypoint.choose import Found, choose
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Setting
@@ -124,6 +124,26 @@ def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> No
     assert auto.largest_first(LIBRARY).index("throughput") > auto.largest_first(LIBRARY).index("64k")
     counted = auto.largest_first(LIBRARY, gpus=4)
     assert counted.index("throughput") < counted.index("64k")
+
+
+@pytest.mark.parametrize("context", ["auto", -1])
+def test_a_profile_that_leaves_its_context_to_vllm_comes_last(folder, context) -> None:
+    library = Library([folder({"mine.toml": f"[flags]\nmax-model-len = {context!r}\n"})])
+    assert auto.largest_first(library, gpus=2)[-1] == "mine"
+
+
+@pytest.mark.parametrize(
+    "look", [lambda library: auto.settle(library, asked(hardware="h200"), nowhere), products.listing]
+)
+def test_a_flag_that_vllm_would_refuse_is_refused_before_profiles_are_compared_or_listed(folder, look) -> None:
+    library = Library([folder({"mine.toml": "[flags]\nmax-model-len = 'abc'\n"})])
+    with pytest.raises(ConfigError, match="max-model-len = 'abc' has the wrong type"):
+        look(library)
+
+
+def test_a_hardware_that_nobody_knows_is_said_with_who_named_it() -> None:
+    with pytest.raises(ConfigError, match="^test: no hardware named 'nope'"):
+        settled(asked(hardware="nope"))
 
 
 def test_the_model_decides_too() -> None:

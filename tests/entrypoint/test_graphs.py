@@ -30,6 +30,11 @@ def test_no_decode_step_above_the_ceiling_of_vllm_becomes_a_graph() -> None:
     assert max(sizes(1024, 2, [64, 512])) == 512
 
 
+@pytest.mark.parametrize(("requests", "step"), [(10**12, 2), (1, 10**12), (10**12, 10**12)])
+def test_numbers_without_measure_make_no_more_sizes_than_the_ceiling_allows(requests: int, step: int) -> None:
+    assert len(sizes(requests, step, [64, 512])) <= 512
+
+
 def test_prompts_become_graphs_where_the_hardware_names_sizes(dsv4: Run) -> None:
     flags = json.loads(dsv4(*H200).stdout)["settings"]
     found = flags[SIZES]["value"]

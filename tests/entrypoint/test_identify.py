@@ -54,6 +54,19 @@ def test_without_an_index_the_header_of_the_file_is_read(tmp_path: Path) -> None
     assert identify.model_in(tmp_path, Library([]).every_model(), "MODEL").name == "acti"
 
 
+def test_a_shard_that_is_a_link_to_nowhere_counts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model-00001.safetensors").symlink_to("/no/such/blob")
+    (tmp_path / "model-00002.safetensors").write_bytes(b"12345678")
+    assert identify.weights_bytes(tmp_path) == 8
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "model.safetensors"])
+def test_names_of_tensors_that_cannot_be_read_are_said_in_one_sentence(tmp_path: Path, name: str) -> None:
+    (checkpoint(tmp_path, V4 | {"quantization_config": INT4}) / name).mkdir()
+    with pytest.raises(ConfigError, match=f"^MODEL: {tmp_path / name} cannot be read .Is a directory."):
+        identify.model_in(tmp_path, Library([]).every_model(), "MODEL")
+
+
 def test_a_dspark_drafter_is_seen(tmp_path: Path) -> None:
     config = V4 | {"quantization_config": {"quant_method": "fp8"}, "dspark_block_size": 5}
     assert identify.draft_head(checkpoint(tmp_path, config)) == "dspark"

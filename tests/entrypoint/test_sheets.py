@@ -73,15 +73,21 @@ BROKEN = [
     ("[flags]\nspeculative-config = 3\n", "a table"),
     ("[flags.speculative-config]\nmethd = 'mtp'\n", "did you mean method?"),
     ("[flags.attention-config]\nuse_fp4_indexer_cache = true\n", "indexer_kv_dtype"),
+    ("[flags]\nmax-model-len = 2020-01-01\n", "not a valid json value"),
+    ("[flags.hf-overrides]\nday = 2020-01-01\n", "not a valid json value"),
     ("[env]\nVLLM_TRITON_MLA_SPARSE = 1\n", "not in vLLM 0.32.0"),
     ("[env]\nnccl_proto = 'LL'\n", "env"),
     ("requests = 0\n", "requests = 0"),
     ("extends = 'mine'\n", "leads back to itself"),
     ("extends = 'other'\n", "no profile named 'other'"),
     ("[[when]]\nhardwar = 'h200'\n", "hardwar"),
+    ("[[when]]\nhardware = 'h2000'\n", "[[when]] hardware: no hardware named 'h2000' (did you mean h200?)"),
+    ("[[when]]\nprofile = ['64k', 'nope']\n", "[[when]] profile: no profile named 'nope'"),
     ("[[when]]\nhardware = 'b300'\n[when.flags]\nnope = 1\n", "no flag --nope"),
     ("[[when]]\n[when.flags]\ntensor-parallel-size = 4\n", "under [flags]"),
     ("[[refuse]]\nname = 'x'\n", "because"),
+    (REFUSE + "model = 'w4a17'\n", "[[refuse]] model: no model named 'w4a17' (did you mean w4a16?)"),
+    (REFUSE + "except-hardware = 'h2000'\n", "[[refuse]] hardware: no hardware named 'h2000'"),
     (REFUSE + "[refuse.flags]\nmoe_backend = 'marlin'\n", "did you mean moe-backend?"),
     (REFUSE + "[refuse.flags.speculative-config]\nmethd = 'mtp'\n", "did you mean method?"),
     (REFUSE + "[refuse.env]\nVLLM_USE_DEEPGEMM = '0'\n", "did you mean VLLM_USE_DEEP_GEMM?"),
@@ -102,6 +108,38 @@ def test_a_file_that_is_not_utf8_is_said(folder: Write) -> None:
     (mounted / "mine.toml").write_bytes(b"about = '\xff'")
     with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):
         plan(Library([mounted]), profile="mine")
+
+
+def test_a_sheet_that_is_no_file_is_said_and_nothing_else_stands_in_for_it(folder: Write) -> None:
+    mounted = folder({"64k.toml/inside": ""})
+    (mounted / "524k.toml").symlink_to("/no/such/file")
+    for name, why in (("64k", "Is a directory"), ("524k", "No such file or directory")):
+        with pytest.raises(ConfigError, match=f"{name}.toml: cannot be read .{why}"):
+            Library([mounted]).profile(name, "test")
+
+
+def test_the_flags_of_a_sheet_stand_over_those_of_the_one_it_extends_key_by_key(folder: Write) -> None:
+    text = 'extends = "flash"\n[flags]\nport = "7"\n[flags.speculative-config]\nnum_speculative_tokens = 2\n'
+    library = Library([folder({"models/mine.toml": text})])
+    flags, below = library.model("mine", "").flags(), library.model("flash", "").flags()
+    assert flags == {**below, "port": 7, "speculative-config.num_speculative_tokens": 2}
+    assert flags["speculative-config.method"] == "mtp"
+
+
+def test_a_repository_is_that_of_the_model_whose_sheet_names_it(folder: Write) -> None:
+    library = Library([folder({"models/a.toml": 'extends = "acti"\n'})])
+    repository = library.model("a", "").flags()["model"]
+    assert [sheet and sheet.name for sheet in map(library.model_of, (repository.lower(), "me/other", ""))] == [
+        "acti",
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("model", ["x" * 300, "acti=" + "x" * 300])
+def test_a_model_that_the_file_system_cannot_look_for_is_said(model: str) -> None:
+    with pytest.raises(ConfigError, match=r"^test: 'x+' cannot be looked at .File name too long.\.$"):
+        plan(Library([]), model=model)
 
 
 def test_a_model_cannot_set_the_size_that_it_is_chosen_by(folder: Write) -> None:

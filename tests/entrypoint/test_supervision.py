@@ -65,6 +65,9 @@ def test_the_floor_is_that_of_the_next_number_of_draft_tokens_listed() -> None:
         ("gate.acceptance-floor.one", 0.5, "not valid"),
         ("gate.signs", ["smell"], "not valid"),
         ("supervise.poll", -1, "greater than 0"),
+        ("supervise.poll", "inf", "finite number"),
+        ("supervise.drain-wait", "inf", "finite number"),
+        ("supervise.stall.proving", float("nan"), "not valid"),
         ("supervise.stall.loading", 1, "did you mean loading-weights?"),
     ],
 )
@@ -73,6 +76,12 @@ def test_a_setting_that_cannot_be_is_refused_where_it_was_written(name: str, val
         supervision.check(name, value, "mine.toml")
     assert str(caught.value).startswith("mine.toml: ")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("gate.new", 1), ("supervise.new.one", 1), ("gate.tokens", "x")])
+def test_a_plan_of_another_version_is_answered_in_one_sentence(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^the replica's plan .*{name}.*\.$"):
+        supervision.read({name: Setting(value, "")})
 
 
 def test_a_misspelt_variable_is_refused() -> None:

@@ -81,13 +81,21 @@ def test_a_taken_port_is_named_with_the_setting_that_changes_it() -> None:
     assert str(caught.value) == said
 
 
-@pytest.mark.parametrize(("host", "port"), [(HOST, 65536), (HOST, -1), ("192.0.2.1", 0), ("no such host", 0)])
-def test_where_nobody_can_listen_is_the_same_error(host: str, port: int) -> None:
+@pytest.mark.parametrize(
+    ("host", "port", "other"),
+    [
+        (HOST, 65536, "DSV4_HEALTH_PORT"),
+        (HOST, -1, "DSV4_HEALTH_PORT"),
+        ("192.0.2.1", 0, "DSV4_HEALTH_HOST"),
+        ("no such host", 0, "DSV4_HEALTH_HOST"),
+    ],
+)
+def test_where_nobody_can_listen_is_the_same_error_with_the_setting_to_change(host: str, port: int, other: str) -> None:
     async def whole() -> None:
         async with serving(health_app(Health()), host, port):
             pass
 
-    with pytest.raises(PortTaken, match="the health server cannot listen on"):
+    with pytest.raises(PortTaken, match=f"the health server cannot listen on .*; set {other} to"):
         asyncio.run(whole())
 
 

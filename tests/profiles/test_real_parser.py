@@ -1,16 +1,22 @@
 """vLLM's real parser and config classes take every plan that the product allows."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.products import every_plan
+from dsv4_serve.entrypoint.choose import choose
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve import resolve
 from dsv4_serve.entrypoint.sheets import Library
 
 ROOT = Path(__file__).parents[2]
@@ -46,13 +52,26 @@ pytestmark = [
 ]
 
 
+def every_plan() -> Iterator[tuple[str, Plan]]:
+    """Each allowed profile/model/hardware/tensor parallel size, with its plan."""
+    kinds = ("profile", "model", "hardware")
+    for *names, size in itertools.product(*map(LIBRARY.names, kinds), (1, 2, 4, 8)):
+        named = dict(zip(kinds, names, strict=True))
+        named["model"] += "" if "model" in LIBRARY.model(named["model"], "").flags() else "=/models/weights"
+        choices = {kind: Setting(name, "command line") for kind, name in named.items()}
+        size_flag = Layer({"tensor-parallel-size": Setting(size, "command line")})
+        request = Request(choices, command_line=size_flag)
+        try:
+            plan = resolve(choose(LIBRARY, request, lambda: pytest.fail("the hardware was named")), request)
+        except ConfigError:
+            continue
+        yield "/".join(map(str, (*names, size))), plan
+
+
 @pytest.fixture(scope="module")
 def answers() -> dict[str, list[str]]:
     """Complaints by label: `/`-joined names for plans, a description for the broken ones; vLLM is imported once."""
-    plans: dict[str, Any] = {
-        "/".join(map(str, names)): {"argv": plan.argv(), "env": plan.environment()}
-        for names, plan in every_plan(LIBRARY)
-    }
+    plans: dict[str, Any] = {label: {"argv": plan.argv(), "env": plan.environment()} for label, plan in every_plan()}
     plans |= {label: {"argv": GOOD + words, "env": env} for label, (words, env, _) in BROKEN.items()}
     plans["good"] = {"argv": GOOD, "env": {}}
     run = subprocess.run(

@@ -17,12 +17,15 @@ import pytest
 
 from dsv4_serve.demo.deepseek_v4 import Dims, write
 from dsv4_serve.demo.v4_tensors import WIDTH, Tensor, bf16, save
+from dsv4_serve.entrypoint.choose import Found, choose
 from dsv4_serve.entrypoint.doctor import checkpoint, config_checks
 from dsv4_serve.entrypoint.doctor.checkpoint import INDEX
 from dsv4_serve.entrypoint.doctor.checkpoint_checks import CHECKS, examine
 from dsv4_serve.entrypoint.doctor.problem import Problem, name_of
 from dsv4_serve.entrypoint.doctor.wanted import Wanted, wanted
-from dsv4_serve.entrypoint.products import plan_by_name
+from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.request import Request
+from dsv4_serve.entrypoint.resolve import resolve
 from dsv4_serve.entrypoint.sheets import Library
 
 DIMS = Dims(experts=8)
@@ -317,7 +320,9 @@ def test_what_is_not_deepseek_v4_is_looked_at_as_files_only(tmp_path: Path) -> N
 
 def test_a_plan_says_what_is_wanted() -> None:
     library = Library([])
-    plan = plan_by_name(library, "524k", "w4a16", "rtx-pro-6000", 2)
+    named = {"profile": "524k", "model": "w4a16", "hardware": "rtx-pro-6000"}
+    request = Request({kind: Setting(name, "test") for kind, name in named.items()})
+    plan = resolve(choose(library, request, lambda: Found("rtx-pro-6000", "test")), request)
     seen = wanted(plan, library.model("w4a16", ""), PATCHES)
     assert seen == Wanted("w4a16", "deepseek-v4-flash", "w4a16", "bf16", "rtx-pro-6000", 2, False, "mtp", 1, PATCHES)
 

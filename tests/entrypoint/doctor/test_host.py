@@ -247,6 +247,8 @@ def test_nccl_without_peer_access_needs_more_shared_memory_and_more_for_more_cha
     assert queues == 240 << 20
     assert off == queues + 2 * 2 * 2 * 9637888
     assert 2 * GIB < concurrent < 4 * GIB
+    unread = {"NCCL_P2P_DISABLE": "1", "NCCL_MIN_NCHANNELS": "many", "NCCL_BUFFSIZE": "²"}
+    assert limit_checks.shm_needed(dataclasses.replace(RTX, env=unread)) == off
 
 
 def test_vllms_own_largest_queue_is_the_floor() -> None:
@@ -298,16 +300,20 @@ def test_a_user_without_account_and_home_is_told_to_set_home() -> None:
     assert "home_known" not in in_child("os.setuid(4242424)", HOME="/tmp")
 
 
+def at(number: int, host: str = "127.0.0.1") -> tuple[str, int, str, str]:
+    return (host, number, "--host", "--port (PORT)")
+
+
 def test_a_held_port_is_found_with_the_process_that_holds_it() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
         number = held.getsockname()[1]
-        wanted = Asked(gpus=0, group=0, ports=(("127.0.0.1", number, "--port (PORT)"), ("127.0.0.1", 0, "X")))
+        wanted = Asked(gpus=0, group=0, ports=(at(number), at(0)))
         problem = found(read_host(wanted), wanted)["port-free"]
     assert f"port {number} on 127.0.0.1: Address already in use, pid {os.getpid()} (" in problem.seen
-    assert problem.fix.endswith("--port (PORT)")
-    assert ports.look("127.0.0.1", number, "").refused == ""
+    assert problem.fix == "end what holds it, or choose another with --port (PORT)"
+    assert ports.look(*at(number)).refused == ""
 
 
 def test_a_connection_from_a_port_does_not_hold_it() -> None:
@@ -316,8 +322,19 @@ def test_a_connection_from_a_port_does_not_hold_it() -> None:
         assert not ports._holder(client.getsockname()[1])
 
 
-def test_an_address_of_another_host_is_no_address_to_listen_on() -> None:
-    assert ports.look("192.0.2.1", 8000, "--host").refused == "Cannot assign requested address"
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("no.such.host.invalid", "Name or service not known"),
+        ("a..b", "Name or service not known"),
+    ],
+)
+def test_a_host_that_is_not_this_one_is_to_be_changed_rather_than_the_port(host: str, why: str) -> None:
+    wanted = Asked(gpus=0, group=0, ports=(at(8000, host),))
+    problem = found(read_host(wanted), wanted)["port-free"]
+    assert problem.seen == f"port 8000 on {host}: {why}"
+    assert problem.fix == "choose an address of this host with --host"
 
 
 def test_a_file_that_nccl_is_told_of_has_to_exist(tmp_path: Path) -> None:
@@ -382,7 +399,7 @@ def test_what_a_plan_asks_is_read_from_it() -> None:
 
 
 def test_the_host_is_read_with_less_than_100_milliseconds_of_cpu(tmp_path: Path) -> None:
-    wanted = Asked(gpus=2, env={"HOME": str(tmp_path)}, ports=(("127.0.0.1", 0, "X"),))
+    wanted = Asked(gpus=2, env={"HOME": str(tmp_path)}, ports=(at(0),))
     times = []
     for _ in range(5):
         began = time.process_time()

@@ -124,9 +124,10 @@ def test_the_gpus_have_to_be_named_because_those_of_this_host_are_others(asked):
         asked("--profile", "524k")
 
 
-def test_a_cpu_has_an_overlay_already(asked):
+@pytest.mark.parametrize("model", [(), ("--model", "demo=/models/demo")])
+def test_a_cpu_has_an_overlay_already(asked, model):
     with pytest.raises(ConfigError, match="overlays/demo"):
-        asked("--profile", "demo", "--model", "demo=/models/demo")
+        asked("--profile", "demo", "--hardware", "cpu", *model)
 
 
 @pytest.mark.parametrize("image", ["dsv4-serve", "registry.example.com/dsv4-serve:1.0", f"dsv4@{DIGEST[:-1]}", "dsv4@"])
