@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dsv4_serve.entrypoint import keyfile, known
 from dsv4_serve.entrypoint.errors import UsageError, UserError
+from dsv4_serve.healthcheck.listen import PORT
 
 if TYPE_CHECKING:
     import httpx
@@ -172,7 +173,7 @@ def from_options(options: argparse.Namespace, environ: Mapping[str, str]) -> End
         health = _url("--health", options.health)
     else:
         host = urlsplit(url).hostname or "localhost"
-        health = f"http://{f'[{host}]' if ':' in host else host}:{_port(environ, 'DSV4_HEALTH_PORT', 8001)}"
+        health = f"http://{f'[{host}]' if ':' in host else host}:{_port(environ, 'DSV4_HEALTH_PORT', PORT)}"
     return Endpoint(url, health, _key(options.api_key_file, environ))
 
 

@@ -15,6 +15,7 @@ from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.keyfile import key_in
 from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Setting
 from dsv4_serve.entrypoint.request import Layer, Request, agreed
+from dsv4_serve.healthcheck import listen
 
 _FLAGS = {
     "TP": "tensor-parallel-size",
@@ -52,7 +53,7 @@ class Variables(BaseSettings):
     DSV4_SKIP: str | None = None  # names of refusals and checks to skip, separated by commas
     DSV4_VLLM: str | None = None  # the vLLM to start, else the one beside this command, else the one on PATH
     DSV4_HEALTH_HOST: str = "0.0.0.0"  # noqa: S104 - balancers ask from outside; no prompt or key is ever answered
-    DSV4_HEALTH_PORT: Annotated[int, Field(ge=0, le=65535)] = 8001  # 0 takes a free one
+    DSV4_HEALTH_PORT: Annotated[int, Field(ge=0, le=65535)] = listen.PORT  # 0 takes a free one
     DSV4_CACHE: Path | None = None  # compiled kernels, else dsv4 in the user's cache
     DSV4_RUN_DIR: Path | None = None  # what has to outlive a restart: the record of failures, the plan, stacks
     DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")

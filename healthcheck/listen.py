@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 
+PORT = 8001
+"""The health server's, where none is named."""
 BACKLOG = 1024
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)  # EINVAL: a link-local address without its link
 

@@ -6,9 +6,11 @@ import os
 import socket
 import time
 
+from dsv4_serve.healthcheck.listen import PORT
+
 USAGE = "dsv4 probe startup|live|ready [--host HOST] [--port PORT] [--timeout SECONDS]"
 GROUPS = ("startup", "live", "ready")
-DEFAULTS = {"--host": "127.0.0.1", "--port": "8001", "--timeout": "5"}
+DEFAULTS = {"--host": "127.0.0.1", "--port": str(PORT), "--timeout": "5"}
 MOST = 1 << 20
 """Bytes of an answer that are read at most."""
 

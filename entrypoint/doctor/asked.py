@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.healthcheck.listen import PORT
 
 if TYPE_CHECKING:  # the host can be read where there is no pydantic
     from dsv4_serve.entrypoint.sheets import Hardware, Sheet
-
-HEALTH_PORT = 8001
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def asked(plan: Plan, hardware: Sheet[Hardware], architecture: str, environ: Map
         load_format=str(plan.value("load-format", "auto")),
         ports=(
             (host, port, "--host", "--port (PORT)"),
-            (health_host, int(health) if health.isdecimal() else HEALTH_PORT, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
+            (health_host, int(health) if health.isdecimal() else PORT, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
         ),
         env={**environ, **plan.environment()},
         deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),

@@ -13,6 +13,7 @@ from dsv4_serve.entrypoint.record import fingerprint
 from dsv4_serve.entrypoint.replicas.daemon import CONFIGURATION, ROLE
 from dsv4_serve.entrypoint.replicas.deployment import USER, Deployment, stamps
 from dsv4_serve.entrypoint.replicas.placement import Group
+from dsv4_serve.healthcheck.listen import PORT
 
 NETWORK = "dsv4"
 CACHE = "dsv4-cache"
@@ -23,7 +24,7 @@ BALANCER = "dsv4-balancer"
 PREFIX = "dsv4-replica-"
 ALIAS = "replica"
 """The name in the network that stands for every replica: what the balancer asks DNS for."""
-API_PORT, HEALTH_PORT, STATUS_PORT = 8000, 8001, 8404
+API_PORT, HEALTH_PORT, STATUS_PORT = 8000, PORT, 8404
 WAITING = 2
 """Requests that a replica gets at once, for each that it computes at once: the next one is there when one is done."""
 GPUS = "dsv4.gpus"
