@@ -43,8 +43,8 @@ format: $(VENV)/installed ## mend style and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(VENV)/installed ## time and memory of what is ours: explain, doctor, supervisor, health server, balancer
-	$(VENV)/bin/python -m pytest tests/bench/bench_*.py --benchmark-only $(ARGS)
+bench: $(VENV)/installed ## time and memory of what is ours: explain, doctor, start, supervisor, health server, balancer
+	$(VENV)/bin/python -m pytest tests/bench/bench_*.py $(ARGS)
 
 image: ## build the demo image for CPUs with Docker or buildah; TARGET=gpu for the other one
 	tools/image/build.sh $(TARGET) $(ARGS)
