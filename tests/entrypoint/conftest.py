@@ -16,13 +16,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def dsv4() -> Run:
-    """`dsv4 WORDS…` as a real process; keywords are environment variables."""
+def dsv4(tmp_path: Path) -> Run:
+    """`dsv4 WORDS…` as a real process, with a record of failures of its own; keywords are environment variables."""
 
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
         keep = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", "COVERAGE_PROCESS_START")}
-        return subprocess.run(argv, env=CLEAN | keep | env, capture_output=True, text=True, timeout=60, check=False)
+        given = CLEAN | keep | {"DSV4_RUN_DIR": str(tmp_path / "run")} | env
+        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60, check=False)
 
     return run
 
