@@ -276,7 +276,7 @@ def _smoke(options: argparse.Namespace, _words: list[str]) -> int:
 
     found = command.smoke(options, os.environ, _say)
     _answer(options, found.to_json, found.text)
-    _say(f"receipt {command.keep(found, options, os.environ)}")
+    _say(f"receipt {command.keep(found, options)}")
     return 0 if found.ok else 1
 
 

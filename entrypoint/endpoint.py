@@ -28,10 +28,11 @@ class NoAnswer(UserError):
 
 
 class Model(BaseModel):
-    """One served name as /v1/models lists it, with its context in tokens, None where that is not said."""
+    """One served name as /v1/models lists it: its context in tokens and its weights, None where they are not said."""
 
     id: str
     max_model_len: int | None = None
+    root: str | None = None
 
 
 class _Models(BaseModel):

@@ -112,8 +112,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def read_one(path: Path) -> dict[str, Any]:
     """Return the receipt in one file, with its path as `file`; raise ConfigError when it is none."""
     try:
-        text = path.read_text(encoding="utf-8")
-        body = json.loads(text)
+        body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
@@ -122,7 +121,7 @@ def read_one(path: Path) -> dict[str, Any]:
     if kind is None:
         raise ConfigError(f"{path}: no receipt, it has no kind of one; move it away.")
     try:
-        (_Bench if kind == "bench" else _Receipt).model_validate_json(text)
+        (_Bench if kind == "bench" else _Receipt).model_validate(body)
     except ValidationError as error:
         raise ConfigError(f"{path}: no receipt of this version ({wrong(error)}); move it away.") from None
     return {**body, "kind": kind, "file": str(path)}

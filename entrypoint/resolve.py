@@ -50,11 +50,10 @@ def resolve(chosen: Chosen, request: Request) -> Plan:
 
 def _check_keys(flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> None:
     """Raise ConfigError for a bearer key that no request could carry."""
-    for name, setting in {**flags, **env}.items():
-        if name in ("api-key", "VLLM_API_KEY"):
-            keys = setting.value if isinstance(setting.value, list) else [setting.value]
-            for key in filter(None, map(str, keys)):  # an empty one is none to vLLM
-                keyfile.checked(key, setting.origin)
+    for setting in filter(None, (flags.get("api-key"), env.get("VLLM_API_KEY"))):
+        keys = setting.value if isinstance(setting.value, list) else [setting.value]
+        for key in filter(None, map(str, keys)):  # an empty one is none to vLLM
+            keyfile.checked(key, setting.origin)
 
 
 def layers(chosen: Chosen, request: Request) -> Iterator[Layer]:

@@ -119,9 +119,9 @@ class _Supervisor:
         await self._hold_back(wait)
         if self.stop.is_set():
             return Ending(causes.DRAINED, "asked to stop before the engine was started")
-        if refused := await self._checked(plan):
-            return refused
         try:
+            if refused := await self._checked(plan):
+                return refused
             ending = await self._serve(plan, care)
             if ending.cause is causes.GATE_REFUSED and care.gate.below_floor == "degrade":
                 around.say(f"WARNING: {ending.sentence} Starting once more, without its draft head.")
@@ -129,7 +129,7 @@ class _Supervisor:
                 plan = served.without_draft(plan, f"degraded: {ending.sentence}")
                 self._describe(plan)
                 ending = await self._serve(plan, care)
-        except UserError as error:  # its program is not there, or cannot be executed
+        except UserError as error:  # the host or the checkpoint cannot be looked at, or vLLM cannot be started
             return Ending(causes.by_status(error.exit_status), str(error))
         return ending
 
@@ -141,10 +141,7 @@ class _Supervisor:
         if self.stop.is_set():
             processes.end_all(os.getpid())  # the ranks of an all-reduce
             return Ending(causes.DRAINED, "asked to stop before the engine was started")
-        try:
-            report = await looking
-        except UserError as error:
-            return Ending(causes.by_status(error.exit_status), str(error))
+        report = await looking
         processes.trim()
         for one in report.found:
             if not one.problem.fatal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsv4_serve.entrypoint import endpoint, receipts
+from dsv4_serve.entrypoint import receipts
 from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
 from dsv4_serve.entrypoint.sheets import Library
 
@@ -27,12 +27,11 @@ class Served:
 
 def look(place: Endpoint, library: Library, model: str | None = None) -> Served:
     """Ask a replica what it serves; `model` is what the user says it is. Raise NoAnswer."""
-    url = f"{place.url}/v1/models"
-    try:
-        first = endpoint.get(url, place.key).json()["data"][0]
-        name, context = str(first["id"]), int(first["max_model_len"])
-    except (ValueError, LookupError, TypeError):
-        raise NoAnswer(f"{url}: no model with a max_model_len, as vLLM lists it; name its server with --url.") from None
+    first = place.listing()[0]
+    if first.max_model_len is None:
+        raise NoAnswer(
+            f"{place.url}/v1/models: no model with a max_model_len, as vLLM lists it; name its server with --url."
+        )
     replica: dict[str, Any] = {}
     skipped = None if place.health else "no health server is named (--health)"
     if place.health:
@@ -41,5 +40,5 @@ def look(place: Endpoint, library: Library, model: str | None = None) -> Served:
         except NoAnswer as error:
             skipped = str(error)
     known = model or replica.get("choices", {}).get("model-name")
-    ours = None if known else library.model_of(str(first.get("root")))
-    return Served(name, context, ours.name if ours else known, replica, skipped)
+    ours = None if known else library.model_of(first.root or "")
+    return Served(first.id, first.max_model_len, ours.name if ours else known, replica, skipped)

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from dsv4_serve.entrypoint import endpoint as endpoints
@@ -30,14 +29,15 @@ def smoke(options: argparse.Namespace, environ: Mapping[str, str], say: Say) -> 
         raise UsageError(f"--skip {unknown[0]}: no such check{hint}. Checks: {', '.join(CHECKS)}.")
     at = endpoints.from_options(options, environ)
     listed = at.listing()
-    known, why = contexts.settings(at)
+    plan, why = contexts.plan(at)
     if why:
         say(f"{why} What the replica was told is not known.")
+    known = {name: one.value for name, one in plan.settings.items()} if plan else None
     context = contexts.context(
         tuple(one.id for one in listed), listed[0].max_model_len or 0, known, options.context_share, options.streams
     )
     outcomes = asyncio.run(_asked(at, context, options, say))
-    return Report(_address(at.url), context.names[0], outcomes, why)
+    return Report(_address(at.url), context.names[0], outcomes, why, plan.to_json() if plan else {})
 
 
 async def _asked(at: Endpoint, context: Context, options: argparse.Namespace, say: Say) -> list[Outcome]:
@@ -48,24 +48,20 @@ async def _asked(at: Endpoint, context: Context, options: argparse.Namespace, sa
         await server.close()
 
 
-def keep(report: Report, options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
+def keep(report: Report, options: argparse.Namespace) -> Path:
     """Write the receipt, and JUnit XML where it is asked for; return the receipt's path. Raise HostError."""
-    at = endpoints.from_options(options, environ)
     if options.junit:
         try:
             Path(options.junit).write_text(report.junit(), encoding="utf-8")
         except OSError as error:
             raise HostError(f"--junit {options.junit}: cannot be written ({error.strerror}).") from None
-    replica: dict[str, Any] = {}
-    if not report.unknown and at.health:
-        replica = receipts.of_replica(at.health, at.key)
-    body = {"subject": _subject(report, replica), "replica": replica, **report.to_json()}
+    body = {"subject": _subject(report), "replica": report.replica, **report.to_json()}
     return receipts.write(Path(options.out), "smoke", body)
 
 
-def _subject(report: Report, replica: Mapping[str, Any]) -> str:
+def _subject(report: Report) -> str:
     """Name model, profile and hardware where the plan does, else the served name."""
-    chosen = replica.get("choices", {})
+    chosen = report.replica.get("choices", {})
     parts = (chosen.get(name) for name in ("model-name", "profile", "hardware"))
     return "-".join(str(part) for part in parts if part) or report.model
 

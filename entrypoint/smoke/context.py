@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsv4_serve.entrypoint import served, supervision
-from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
+from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer, Plan
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.smoke.data import OnRecord, on_record, prompts
 from dsv4_serve.entrypoint.supervision import Supervision
@@ -44,10 +44,10 @@ class Context:
         return None if self.settings is None else served.draft_tokens_in(self.settings)
 
 
-def settings(endpoint: Endpoint) -> tuple[dict[str, Any] | None, str]:
-    """Return the settings of a replica's plan, or None and why there are none."""
+def plan(endpoint: Endpoint) -> tuple[Plan | None, str]:
+    """Return a replica's plan, or None and why there is none."""
     try:
-        return {name: one.value for name, one in endpoint.plan().settings.items()}, ""
+        return endpoint.plan(), ""
     except NoAnswer as error:
         return None, str(error)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -14,12 +14,13 @@ from dsv4_serve.entrypoint.smoke.outcome import VERDICTS, Outcome, Verdict
 
 @dataclass(frozen=True)
 class Report:
-    """Every outcome, what was asked, and what could not be known of it (`unknown`, empty where all was)."""
+    """Every outcome, what was asked, what could not be known of it (`unknown`, empty where all was), and its plan."""
 
     url: str
     model: str
     outcomes: Sequence[Outcome]
     unknown: str = ""
+    replica: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

@@ -6,7 +6,6 @@ A script stands in for vLLM and notes when it was begun. Run with `make bench`.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_doctor_checkpoint import large
+from bench_explain import ENV
 
 from dsv4_serve.demo.llama import write_checkpoint
 
@@ -41,9 +41,8 @@ def seconds(folder: Path, settings: Mapping[str, str]) -> list[float]:
     for number in range(ROUNDS):
         ours = {"DSV4_VLLM": str(program), "DSV4_RUN_DIR": str(folder / f"run-{number}")}
         ours |= {"DSV4_HEALTH_PORT": "0", "PORT": "0", "DSV4_CACHE": str(folder / "cache")}
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "HOME")}
         at = time.time()
-        done = subprocess.run(SERVE, env={**kept, **ours, **settings}, capture_output=True, text=True, check=False)
+        done = subprocess.run(SERVE, env={**ENV, **ours, **settings}, capture_output=True, text=True, check=False)
         assert began.exists(), done.stderr
         took.append(float(began.read_text()) - at)
         began.unlink()
