@@ -3,7 +3,8 @@ Make receipts of what speed.py measured, for `dsv4 bench compare` and docs/speed
 
     python tests/gpu/keep.py speed/b4/ours-warm.json speed/a4/stock-cold.json --out qualification
 
-One receipt for each variant that has rows, with the date of its file; names of the host's folders are left out.
+One receipt for each variant that has rows, with the date of its file; names of the host's folders are left out, and so are
+the seconds in which a variant waited for another one's GPU (`--queued NAME`).
 """
 
 from __future__ import annotations
@@ -61,9 +62,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Receipts of what speed.py measured.")
     parser.add_argument("results", type=Path, nargs="+", metavar="VARIANT.json")
     parser.add_argument("--out", type=Path, default=Path("qualification"))
+    parser.add_argument("--queued", nargs="+", default=[], metavar="NAME", help="variants that waited for their GPU")
     asked = parser.parse_args()
     for path in asked.results:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if found["variant"]["name"] in asked.queued:
+            found["ready"] = None
+            found["start"]["phases"].pop("starting")
         if found["rows"]:
             date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
             print(receipts.write(asked.out, "bench", body(found, date)))
