@@ -77,7 +77,7 @@ def _row(first: Receipt, second: Receipt) -> dict[str, Any]:
 
 
 def _ratio(first: float, second: float) -> float | None:
-    return round(second / first, 3) if first else None
+    return second / first if first else None
 
 
 def _cells(row: Mapping[str, Any]) -> Iterator[str]:
