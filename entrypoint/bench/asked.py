@@ -105,6 +105,11 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def patience(options: argparse.Namespace) -> float:
+    """Return the seconds that a start may take."""
+    return options.start_timeout or START_SECONDS
+
+
 def add_warm(parser: argparse.ArgumentParser) -> None:
     """Add the options of `warm` beside those that choose a plan."""
     add_without_weights(parser)

@@ -61,8 +61,7 @@ def without_weights(
     environ = {**measure.by_lot(chosen.hardware.get("compute_capability")), **environ}
     serve, weights = plan_without_weights(options, words, environ, resolved)
     say(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
-    patience = options.start_timeout or asked.START_SECONDS
-    with started.replica(serve, environ, started.scratch(), say, patience) as replica:
+    with started.replica(serve, environ, started.scratch(), say, asked.patience(options)) as replica:
         yield replica
 
 

@@ -31,7 +31,6 @@ def warm(
     folder = caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
-    patience = options.start_timeout or asked.START_SECONDS
     with started.stops_raise():
         if options.without_weights:
             serve, said = command.plan_without_weights(options, words, environ, resolved)
@@ -40,7 +39,7 @@ def warm(
             serve = command.serve_words(options, words)
         for number in range(2 if options.again else 1):
             began = time.monotonic()
-            with started.replica(serve, environ, started.scratch(), say, patience) as replica:
+            with started.replica(serve, environ, started.scratch(), say, asked.patience(options)) as replica:
                 seconds = round(time.monotonic() - began, 1)
                 say(f"ready after {seconds:.0f} s; its caches were {replica.start.get('caches', 'unknown')}")
                 swept = sweep.run(replica.endpoint, lengths)

@@ -7,7 +7,6 @@ CPU time is printed beside the wall clock, which a busy machine stretches.
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -27,11 +26,9 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def timed(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], *words: str) -> None:
-    env = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "HOME")}
-
+def timed(benchmark: BenchmarkFixture, clean: dict[str, str], capsys: pytest.CaptureFixture[str], *words: str) -> None:
     def look() -> None:
-        done = subprocess.run([*DOCTOR, *words], env=env, stdout=subprocess.DEVNULL, check=False)
+        done = subprocess.run([*DOCTOR, *words], env=clean, stdout=subprocess.DEVNULL, check=False)
         assert done.returncode in (0, 69)  # 69: what this machine lacks
 
     rounds, before = 10, cpu_seconds()
@@ -42,9 +39,13 @@ def timed(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], *word
         print(f"\n{spent:.2f} s of CPU a process")
 
 
-def test_doctor_without_a_checkpoint(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    timed(benchmark, capsys, "--hardware", "h200")
+def test_doctor_without_a_checkpoint(
+    benchmark: BenchmarkFixture, clean: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed(benchmark, clean, capsys, "--hardware", "h200")
 
 
-def test_doctor_of_the_demo(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    timed(benchmark, capsys, "--profile", "demo", "--model", f"demo={write_checkpoint(tmp_path / 'demo')}")
+def test_doctor_of_the_demo(
+    benchmark: BenchmarkFixture, clean: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    timed(benchmark, clean, capsys, "--profile", "demo", "--model", f"demo={write_checkpoint(tmp_path / 'demo')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -12,8 +11,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 SECONDS, MEMORY = 0.3, 60.0  # MiB
 ARGV = [sys.executable, "-m", "dsv4_serve.entrypoint", "explain", "--hardware", "rtx-pro-6000"]
 
-
-ENV = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "HOME")}
 # A process counts what its parent held when it was started, and this one holds much.
 PEAK = """
 import resource, subprocess, sys
@@ -23,14 +20,14 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def test_explain_keeps_its_budget_as_a_whole_process(
-    benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]
+    benchmark: BenchmarkFixture, clean: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    peak = int(subprocess.check_output([sys.executable, "-c", PEAK, *ARGV], env=ENV)) / 1024
+    peak = int(subprocess.check_output([sys.executable, "-c", PEAK, *ARGV], env=clean)) / 1024
     benchmark.extra_info["peak MiB"] = peak
     with capsys.disabled():
         print(f"\npeak memory {peak:.1f} MiB")
     benchmark.pedantic(
-        lambda: subprocess.run(ARGV, env=ENV, stdout=subprocess.DEVNULL, check=True), rounds=20, warmup_rounds=2
+        lambda: subprocess.run(ARGV, env=clean, stdout=subprocess.DEVNULL, check=True), rounds=20, warmup_rounds=2
     )
     assert peak < MEMORY
     assert benchmark.stats.stats.median < SECONDS

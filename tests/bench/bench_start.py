@@ -15,10 +15,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from bench_doctor_checkpoint import large
-from bench_explain import ENV
-
 from dsv4_serve.demo.llama import write_checkpoint
 
 BUDGET, ROUNDS = 1.0, 10
@@ -29,10 +25,8 @@ LACKING = (
 )
 """What a plan for GPUs lacks here: they, and a vLLM with the patches; the large checkpoint has narrow layers."""
 
-__all__ = ["large"]
 
-
-def seconds(folder: Path, settings: Mapping[str, str]) -> list[float]:
+def seconds(folder: Path, clean: Mapping[str, str], settings: Mapping[str, str]) -> list[float]:
     """Seconds until vLLM began, in each of ROUNDS starts that know nothing of each other."""
     program, began = folder / "vllm", folder / "began"
     program.write_text(f"#!/bin/sh\ndate +%s.%N > {began}\nexit 1\n")
@@ -42,7 +36,7 @@ def seconds(folder: Path, settings: Mapping[str, str]) -> list[float]:
         ours = {"DSV4_VLLM": str(program), "DSV4_RUN_DIR": str(folder / f"run-{number}")}
         ours |= {"DSV4_HEALTH_PORT": "0", "PORT": "0", "DSV4_CACHE": str(folder / "cache")}
         at = time.time()
-        done = subprocess.run(SERVE, env={**ENV, **ours, **settings}, capture_output=True, text=True, check=False)
+        done = subprocess.run(SERVE, env={**clean, **ours, **settings}, capture_output=True, text=True, check=False)
         assert began.exists(), done.stderr
         took.append(float(began.read_text()) - at)
         began.unlink()
@@ -54,17 +48,19 @@ def say(capsys: pytest.CaptureFixture[str], what: str, took: list[float]) -> Non
         print(f"\n{what}: vLLM began after {statistics.median(took):.2f} s, at most {max(took):.2f} s")
 
 
-def test_vllm_begins_within_the_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_vllm_begins_within_the_budget(
+    clean: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = write_checkpoint(tmp_path / "model")
-    took = seconds(tmp_path, {"PROFILE": "demo", "MODEL": f"demo={model}"})
+    took = seconds(tmp_path, clean, {"PROFILE": "demo", "MODEL": f"demo={model}"})
     say(capsys, "demo", took)
     assert statistics.median(took) < BUDGET
 
 
 def test_vllm_begins_within_the_budget_with_35_shards(
-    large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clean: dict[str, str], large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"PROFILE": "64k", "MODEL": f"nvfp4={large}", "HARDWARE": "h200", "TP": "2", "DSV4_SKIP": LACKING}
-    took = seconds(tmp_path, settings)
+    took = seconds(tmp_path, clean, settings)
     say(capsys, "35 shards", took)
     assert statistics.median(took) < BUDGET
