@@ -37,7 +37,7 @@ faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and rene
 lint: $(VENV)/installed ## check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	MYPYPATH=$(VENV)/names $(VENV)/bin/mypy $(addprefix -p dsv4_serve.,$(ROOMS))
+	$(VENV)/bin/mypy $(addprefix -p dsv4_serve.,$(ROOMS))
 
 format: $(VENV)/installed ## mend style and format
 	$(VENV)/bin/ruff check --fix .
@@ -82,6 +82,5 @@ $(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 $(VENV)/installed: $(VENV)/pinned pyproject.toml packaging/vllm/pyproject.toml
 	@echo "== 4 of 4: dsv4-serve"
 	@$(PIP) --quiet --no-build-isolation --no-index ./packaging/vllm --editable .
-	@mkdir -p $(VENV)/names/dsv4_serve
-	@for room in $(ROOMS); do ln -sfn "$(CURDIR)/$$room" $(VENV)/names/dsv4_serve/$$room; done
+	@rm -rf $(VENV)/names && mkdir -p $(VENV)/names && ln -sfn "$(CURDIR)" $(VENV)/names/dsv4_serve
 	@touch $@

@@ -2,6 +2,6 @@
 
 import sys
 
-from dsv4_serve.demo.cli import main
+from .cli import main
 
 sys.exit(main())

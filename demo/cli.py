@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from dsv4_serve.demo.errors import DemoError
-from dsv4_serve.demo.exhibits import EXHIBITS, Exhibit
-from dsv4_serve.demo.question import Answer
-from dsv4_serve.demo.server import Server, ended, open_port, said, serving, startup
+from .errors import DemoError
+from .exhibits import EXHIBITS, Exhibit
+from .question import Answer
+from .server import Server, ended, open_port, said, serving, startup
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dsv4_serve.demo.v4_layouts import LAYOUTS, Layout, Storage, config
-from dsv4_serve.demo.v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
-from dsv4_serve.demo.v4_tokenizer import write_tokenizer
-from dsv4_serve.demo.v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights, permutation
+from .v4_layouts import LAYOUTS, Layout, Storage, config
+from .v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
+from .v4_tokenizer import write_tokenizer
+from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights, permutation
 
 __all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "write"]
 

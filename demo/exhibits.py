@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsv4_serve.demo import deepseek_v4, llama
-from dsv4_serve.demo.patched import patched_vllm
-from dsv4_serve.demo.question import Answer, ask, complete
-from dsv4_serve.demo.server import Server
+from . import deepseek_v4, llama
+from .patched import patched_vllm
+from .question import Answer, ask, complete
+from .server import Server
 
 V4_PROMPT_TOKENS = 200
 V4_TOKENS = 64

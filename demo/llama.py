@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from dsv4_serve.demo.byte_level import byte_alphabet
+from .byte_level import byte_alphabet
 
 SPECIALS = ("<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>")
 NUMBERS = ("One:", "\nTwo:", "\nThree:", "\nFour:", "\nFive:", "\nSix:", "\nSeven:", "\nEight:")

@@ -7,9 +7,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from dsv4_serve.demo.errors import DemoError
-from dsv4_serve.entrypoint.known import VERSION
-from dsv4_serve.patcher.series import PATCHES
+from ..entrypoint.vllm_schema.schema import VERSION
+from ..patcher.series import PATCHES
+from .errors import DemoError
 
 CPU_SERIES = f"{VERSION}-cpu"
 

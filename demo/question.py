@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
-from dsv4_serve.demo.errors import DemoError
-from dsv4_serve.demo.server import Server
-from dsv4_serve.healthcheck import counters
+from ..healthcheck import counters
+from .errors import DemoError
+from .server import Server
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from dsv4_serve.demo.errors import DemoError
-from dsv4_serve.entrypoint import environment
+from ..entrypoint.resolve import environment
+from .errors import DemoError
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 30.0

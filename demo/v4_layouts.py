@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dsv4_serve.demo import v4_tensors as v4
-from dsv4_serve.demo.v4_tensors import Encoder
-from dsv4_serve.demo.v4_weights import HC, HEAD_DIM, ROPE_DIM, Dims
+from . import v4_tensors as v4
+from .v4_tensors import Encoder
+from .v4_weights import HC, HEAD_DIM, ROPE_DIM, Dims
 
 JSON = dict[str, Any]
 ATTENTION = r"re:.*attn\.(wq_a|wq_b|wkv|wo_a|wo_b|fused_wqa_wkv|q_a_proj|q_b_proj|kv_proj|o_a_proj|o_b_proj)$"

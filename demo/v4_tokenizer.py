@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from dsv4_serve.demo.byte_level import byte_alphabet
+from .byte_level import byte_alphabet
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dsv4_serve.demo.v4_tensors import Ints, Linear, noise, put, zeros
+from .v4_tensors import Ints, Linear, noise, put, zeros
 
 HEAD_DIM, ROPE_DIM, HC = 512, 64, 4
 RIVAL_LEVEL, RIVAL_EXP = 4, -5

@@ -2,6 +2,6 @@
 
 import sys
 
-from dsv4_serve.entrypoint.cli import main
+from .cli.main import main
 
 sys.exit(main())

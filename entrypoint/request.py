@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.plan import Setting, shown
+from .errors import ConfigError
+from .plan import Setting, shown
 
 
 def agreed(name: str, one: Setting | None, other: Setting) -> Setting:

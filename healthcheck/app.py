@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from dsv4_serve.healthcheck import checks, metrics
-from dsv4_serve.healthcheck.state import Health
+from . import checks, metrics
+from .state import Health
 
 Scope = Mapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

@@ -12,10 +12,10 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice, takewhile
 
-from dsv4_serve.healthcheck.engine import Completion, Engine, Refused
-from dsv4_serve.healthcheck.garble import SIGNS
-from dsv4_serve.healthcheck.prompts import Prompt, prompts
-from dsv4_serve.healthcheck.state import Finding
+from .engine import Completion, Engine, Refused
+from .garble import SIGNS
+from .prompts import Prompt, prompts
+from .state import Finding
 
 AGREEMENT_FLOOR = 0.5  # unmeasured on real weights
 Answer = tuple[Prompt, Completion]

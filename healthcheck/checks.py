@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dsv4_serve.healthcheck.state import Finding, Health
+from .state import Finding, Health
 
 Check = Callable[[Health, float], Finding]
 

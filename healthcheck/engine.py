@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dsv4_serve.healthcheck import counters
-from dsv4_serve.healthcheck.counters import Counters
+from . import counters
+from .counters import Counters
 
 if TYPE_CHECKING:
     import httpx

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dsv4_serve.healthcheck.engine import Completion
-from dsv4_serve.healthcheck.prompts import Prompt
+from .engine import Completion
+from .prompts import Prompt
 
 FOREIGN_SHARE = 0.2
 REPLACEMENT_SHARE = 0.1

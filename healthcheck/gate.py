@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dsv4_serve.healthcheck.counters import Counters
-from dsv4_serve.healthcheck.engine import Engine, Refused
-from dsv4_serve.healthcheck.prompts import prompts
-from dsv4_serve.healthcheck.state import Acceptance, Finding
+from .counters import Counters
+from .engine import Engine, Refused
+from .prompts import prompts
+from .state import Acceptance, Finding
 
 NOISE = 0.10
 

@@ -10,8 +10,8 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dsv4_serve.healthcheck import checks
-from dsv4_serve.healthcheck.state import PHASES, Finding, Health
+from . import checks
+from .state import PHASES, Finding, Health
 
 __all__ = ["CONTENT_TYPE", "as_text"]
 

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 
-from dsv4_serve.healthcheck.listen import PORT
+from .listen import PORT
 
 USAGE = "dsv4 probe startup|live|ready [--host HOST] [--port PORT] [--timeout SECONDS]"
 GROUPS = ("startup", "live", "ready")

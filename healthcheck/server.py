@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from dsv4_serve.healthcheck.app import App
-from dsv4_serve.healthcheck.listen import BACKLOG, PORT, CannotListen, listener
+from .app import App
+from .listen import BACKLOG, PORT, CannotListen, listener
 
 CONNECTION_SECONDS = 60.0
 """How long a connection lasts at most: one with half a request on it would hold a file descriptor for ever."""

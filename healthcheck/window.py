@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from dsv4_serve.healthcheck.state import Acceptance
+from .state import Acceptance
 
 
 class Window:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsv4_serve.entrypoint.doctor.catalogue import GROUPS
-from dsv4_serve.entrypoint.doctor.problem import Check, name_of
-from dsv4_serve.entrypoint.sheets import Library
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.doctor.registry import GROUPS
+from dsv4_serve.entrypoint.problem import Check, name_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "doctor.md"
 BEGIN, END = "<!-- made by tools/doctor_table.py -->\n", "<!-- end of what was made -->\n"

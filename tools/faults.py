@@ -20,9 +20,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from tables import renewed
 
-from dsv4_serve.entrypoint import causes, stacks, supervision
-from dsv4_serve.entrypoint.supervise import TERM
-from dsv4_serve.entrypoint.supervision import Supervise
+from dsv4_serve.entrypoint import supervision_settings
+from dsv4_serve.entrypoint.supervision_settings import Supervise
+from dsv4_serve.entrypoint.supervisor import stack_dump
+from dsv4_serve.entrypoint.supervisor.supervisor import TERM
+from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.healthcheck.engine import POLL_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +37,7 @@ def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
     """Most seconds to not ready and to the end, where something stands still that is noticed `wait` seconds later."""
     care = Supervise()
     noticed = wait(care) + care.poll
-    return noticed + care.ready_grace, noticed + care.live_grace + POLL_SECONDS + stacks.SECONDS + TERM
+    return noticed + care.ready_grace, noticed + care.live_grace + POLL_SECONDS + stack_dump.SECONDS + TERM
 
 
 _BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda care: care.idle_canary_every)
@@ -188,7 +190,7 @@ def page(text: str, receipts: Iterable[Receipt]) -> str:
 
 def settings() -> str:
     """Return the table of settings with their defaults."""
-    defaults = supervision.defaults()
+    defaults = supervision_settings.defaults()
     lines = ["| setting | default | unit | what it is |", "|---|---|---|---|"]
     for name, (unit, about) in SETTINGS.items():
         inner = {key.removeprefix(f"{name}."): s.value for key, s in defaults.items() if key.startswith(f"{name}.")}
@@ -207,7 +209,7 @@ def _shown(value: Any) -> str:
 
 def statuses() -> str:
     """Return the table of exit statuses."""
-    rows = [f"| {cause.exit_status} | `{cause.name}` | {CAUSES[cause.name]} |" for cause in causes.CAUSES]
+    rows = [f"| {cause.exit_status} | `{cause.name}` | {CAUSES[cause.name]} |" for cause in exit_cause.CAUSES]
     return "\n".join(["| status | cause | what happened |", "|---|---|---|", *rows]) + "\n"
 
 

@@ -14,13 +14,13 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from dsv4_serve.entrypoint.choose import Found, choose
+from dsv4_serve.entrypoint.catalog.catalog import Library
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.fit import GIB, TRUNKS, Memory, memory
+from dsv4_serve.entrypoint.memory.estimate import GIB, TRUNKS, Memory, memory
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
-from dsv4_serve.entrypoint.resolve import resolve
-from dsv4_serve.entrypoint.sheets import Library
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from dsv4_serve.entrypoint.resolve.select import Found, choose
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -16,13 +16,13 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from tables import renewed
 
-from dsv4_serve.entrypoint.choose import Found, choose
+from dsv4_serve.entrypoint.catalog.catalog import Library
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.fit import Memory, memory
+from dsv4_serve.entrypoint.memory.estimate import Memory, memory
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
-from dsv4_serve.entrypoint.resolve import resolve
-from dsv4_serve.entrypoint.sheets import Library
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from dsv4_serve.entrypoint.resolve.select import Found, choose
 
 ROOT = Path(__file__).resolve().parents[1]
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsv4_serve.entrypoint import caches, endpoint, receipts, record, served
-from dsv4_serve.entrypoint.bench import asked, load, measure, plot, started
-from dsv4_serve.entrypoint.bench.load import Tokenizer
-from dsv4_serve.entrypoint.bench.measure import Bench
-from dsv4_serve.entrypoint.choose import Chosen
-from dsv4_serve.entrypoint.errors import HostError, NotFound, UsageError
-from dsv4_serve.entrypoint.plan import Plan
+from .. import results, served_plan
+from ..client import endpoint
+from ..errors import HostError, NotFound, UsageError
+from ..plan import Plan
+from ..resolve.select import Chosen
+from ..supervisor import crash_loop, kernel_cache
+from . import load, measure, plot, started
+from . import options as asked
+from .load import Tokenizer
+from .measure import Bench
 
 if TYPE_CHECKING:
-    from dsv4_serve.demo.v4_weights import Dims  # with numpy, which comes with vLLM
+    from ...demo.v4_weights import Dims  # with numpy, which comes with vLLM
 
 Say = Callable[[str], None]
 Resolved = tuple[Chosen, Plan]
@@ -34,7 +37,7 @@ def bench(
     """Measure as the options say, and return the receipt as it was written; raise UserError."""
     wanted, environ = asked.load(options), load.program_in(environ)
     _refuse_idle(options, words)
-    receipts.check_writable(Path(options.out), "bench")
+    results.check_writable(Path(options.out), "bench")
     if options.plot:
         _write(Path(options.plot), "a", "")  # fails now rather than when all is measured
     tokenizer = Tokenizer(options.tokenizer) if options.tokenizer else None
@@ -46,7 +49,7 @@ def bench(
         else:
             where = endpoint.from_options(options, environ)
             path = measure.receipt(Bench(where, wanted, environ, say, tokenizer), Path(options.out))
-    receipt = receipts.read_one(path)
+    receipt = results.read_one(path)
     if options.plot:
         _write(Path(options.plot), "w", plot.svg([receipt]))
     return receipt
@@ -79,16 +82,16 @@ def plan_without_weights(
     of their own: another replica may be reading the other.
     """
     try:
-        from dsv4_serve.entrypoint.bench import without_weights as dummy
+        from . import without_weights as dummy
     except ModuleNotFoundError as error:
         raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
     chosen, plan = resolved
     model = chosen.model
     layout = dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
-    name = f"{model.name}-{record.fingerprint(sizes)}" if sizes else model.name
-    folder = caches.root(environ) / "without-weights" / name
-    rates = dummy.acceptance_rates(options.acceptance or asked.ACCEPTANCE, served.draft_tokens(plan))
+    name = f"{model.name}-{crash_loop.fingerprint(sizes)}" if sizes else model.name
+    folder = kernel_cache.root(environ) / "without-weights" / name
+    rates = dummy.acceptance_rates(options.acceptance or asked.ACCEPTANCE, served_plan.draft_tokens(plan))
     try:
         dummy.write(folder, str(model.get("architecture")), layout, sizes)
     except OSError as error:

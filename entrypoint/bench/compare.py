@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import receipts, render
-from dsv4_serve.entrypoint.bench.measure import flags_of
-from dsv4_serve.entrypoint.errors import ConfigError
+from .. import results
+from ..cli import render
+from ..errors import ConfigError
+from .measure import flags_of
 
 _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
 _FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
@@ -61,7 +62,7 @@ def _facts(receipt: Receipt) -> dict[str, str]:
 
 
 def _read(path: Path) -> Receipt:
-    receipt = receipts.read_one(path)
+    receipt = results.read_one(path)
     if receipt["kind"] != "bench" or not receipt["rows"]:
         raise ConfigError(f"{path}: a receipt of `{receipt['kind']}` without rows of `dsv4 bench`.")
     return receipt

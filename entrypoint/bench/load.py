@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint.bench.asked import Shape
-from dsv4_serve.entrypoint.endpoint import Endpoint
-from dsv4_serve.entrypoint.errors import NotFound, UserError
-from dsv4_serve.entrypoint.launch import vllm_program
+from ..client.endpoint import Endpoint
+from ..errors import NotFound, UserError
+from ..supervisor.passthrough import vllm_program
+from .options import Shape
 
 RESULT = "result.json"
 _CAUSE_LINES = 400  # of the output, from its end, in which the reason of a failure is looked for

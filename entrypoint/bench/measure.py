@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import receipts, render
-from dsv4_serve.entrypoint.bench import load
-from dsv4_serve.entrypoint.bench.asked import Asked
-from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
-from dsv4_serve.entrypoint.bench.started import start_of
-from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
-from dsv4_serve.entrypoint.errors import ConfigError, UserError
+from .. import results
+from ..cli import render
+from ..client.endpoint import Endpoint, NoAnswer
+from ..errors import ConfigError, UserError
+from . import load
+from .load import Row, Tokenizer
+from .options import Asked
+from .started import start_of
 
 Replica = Mapping[str, Any]
 LOAD = "vllm bench serve: random prompts, greedy, ignore-eos"
@@ -72,10 +73,10 @@ def receipt(bench: Bench, out: Path) -> Path:
     except UserError as error:
         if found:
             failed = {**body, "rows": [one.to_json() for one in found], "failed": str(error)}
-            bench.say(f"kept: {receipts.write(out, 'bench', failed)}")
+            bench.say(f"kept: {results.write(out, 'bench', failed)}")
         raise
     body["rows"] = [one.to_json() for one in found]
-    return receipts.write(out, "bench", body)
+    return results.write(out, "bench", body)
 
 
 def _replica(bench: Bench) -> Replica:
@@ -83,7 +84,7 @@ def _replica(bench: Bench) -> Replica:
         bench.say("plan, versions and machine are skipped: no health server is named (--health)")
         return {}
     try:
-        return receipts.of_replica(bench.where.health, bench.where.key)
+        return results.of_replica(bench.where.health, bench.where.key)
     except NoAnswer as error:
         bench.say(f"plan, versions and machine are skipped: {error}")
         return {}

@@ -17,9 +17,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dsv4_serve.entrypoint import endpoint, processes
-from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
-from dsv4_serve.entrypoint.errors import UserError
+from .. import procfs
+from ..client import endpoint
+from ..client.endpoint import Endpoint, NoAnswer
+from ..errors import UserError
 
 PAUSE = 0.5  # seconds between two looks
 TOLD = 30.0  # seconds between two sentences about the phase
@@ -124,7 +125,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOPPING)
     except subprocess.TimeoutExpired:
-        processes.end_all(process.pid)
+        procfs.end_all(process.pid)
         process.kill()
         process.wait()
 

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
-from dsv4_serve.entrypoint.plan import Plan
-from dsv4_serve.healthcheck.engine import Engine, Refused, Unreachable
+from ...healthcheck.engine import Engine, Refused, Unreachable
+from ..client.endpoint import Endpoint, NoAnswer
+from ..plan import Plan
 
 BLOCK = 64  # tokens; the smallest block of rows of DeepGEMM's kernels on SM 9.0
 SMALL = (1, 2, 4, 8, 16, 32)

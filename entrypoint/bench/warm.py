@@ -9,10 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import about, caches, render
-from dsv4_serve.entrypoint.bench import asked, command, load, started, sweep
-from dsv4_serve.entrypoint.bench.command import Resolve, Say
-from dsv4_serve.entrypoint.errors import UsageError
+from ..cli import render
+from ..errors import UsageError
+from ..supervisor import kernel_cache, provenance
+from . import command, load, started, sweep
+from . import options as asked
+from .command import Resolve, Say
 
 
 def warm(
@@ -28,7 +30,7 @@ def warm(
         raise UsageError("--acceptance is a rate by lot, for a replica without weights; add --without-weights.")
     environ = load.program_in(environ)
     resolved = _, plan = resolve(options, words)
-    folder = caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
+    folder = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
     with started.stops_raise():
@@ -54,7 +56,7 @@ def warm(
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """Return files and bytes in each compiler's folder of a cache."""
     found = {}
-    for inside in caches.VARIABLES.values():
+    for inside in kernel_cache.VARIABLES.values():
         sizes = [file.stat().st_size for file in (folder / inside).rglob("*") if file.is_file()]
         found[inside] = (len(sizes), sum(sizes))
     return found

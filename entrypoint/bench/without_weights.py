@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.demo import deepseek_v4, v4_layouts
-from dsv4_serve.demo.v4_weights import Dims
-from dsv4_serve.entrypoint.errors import ConfigError, UsageError
+from ...demo import deepseek_v4, v4_layouts
+from ...demo.v4_weights import Dims
+from ..errors import ConfigError, UsageError
 
 INDEX = "model.safetensors.index.json"
 _NO_FILE = "not-here.safetensors"

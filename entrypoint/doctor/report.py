@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dsv4_serve.entrypoint.doctor.problem import Check, Problem, name_of
-from dsv4_serve.entrypoint.errors import ConfigError, HostError
+from ..errors import ConfigError, HostError
+from ..problem import Check, Problem, name_of
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,26 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from dsv4_serve.entrypoint import auto, fit, nvml, refuse
-from dsv4_serve.entrypoint.choose import Chosen, Found, choose
-from dsv4_serve.entrypoint.doctor import catalogue, checkpoint, checkpoint_checks
-from dsv4_serve.entrypoint.doctor import report as reports
-from dsv4_serve.entrypoint.doctor.asked import Asked, asked
-from dsv4_serve.entrypoint.doctor.checkpoint import Checkpoint
-from dsv4_serve.entrypoint.doctor.host import Host, read_host
-from dsv4_serve.entrypoint.doctor.prove import prove
-from dsv4_serve.entrypoint.doctor.report import Report
-from dsv4_serve.entrypoint.doctor.topology import Topology, obstacle_to_peers, read_topology
-from dsv4_serve.entrypoint.doctor.wanted import wanted
-from dsv4_serve.entrypoint.errors import HostError
-from dsv4_serve.entrypoint.plan import Plan
-from dsv4_serve.entrypoint.request import Request
-from dsv4_serve.entrypoint.resolve import resolve
-from dsv4_serve.entrypoint.sheets import Hardware, Library, Sheet
+from ..catalog.catalog import Hardware, Library, Sheet
+from ..checkpoint import read
+from ..checkpoint.read import Checkpoint
+from ..errors import HostError
+from ..machine import detect
+from ..machine.host import Host, read_host
+from ..machine.requirements import Asked, asked
+from ..machine.topology import Topology, obstacle_to_peers, read_topology
+from ..memory import estimate
+from ..plan import Plan
+from ..request import Request
+from ..resolve import auto, constraints
+from ..resolve.layers import resolve
+from ..resolve.select import Chosen, Found, choose
+from . import registry
+from . import report as reports
+from .all_reduce.try_nccl_sets import prove
+from .checkpoint_requirements import wanted
+from .checks import checkpoint as checkpoint_checks
+from .report import Report
 
 UNKNOWN = Sheet("unknown", "hardware not known", Hardware())
 _OF_HOST = frozenset({"gpu-count"})
@@ -56,22 +60,22 @@ def doctor(library: Library, request: Request, around: Around) -> Report:
 
     @functools.cache
     def find() -> Found:
-        return nvml.find(library, around.environ)
+        return detect.find(library, around.environ)
 
     request = auto.settle(library, request, find)
     try:
         chosen = choose(library, request, find)
-    except nvml.NoGpu as error:
+    except detect.NoGpu as error:
         if "model" not in request.choices:
             return _host_alone(request, around, str(error))
         chosen = choose(library, request, lambda: Found(UNKNOWN.name, "not known", sheet=UNKNOWN))
-    refuse.require_known(chosen, request.skip)
+    constraints.require_known(chosen, request.skip)
     skip = frozenset((*request.skip, *(["profile-hardware"] if chosen.hardware is UNKNOWN else [])))
-    plan = resolve(chosen, dataclasses.replace(request, skip=tuple(refuse.skippable(chosen))))
+    plan = resolve(chosen, dataclasses.replace(request, skip=tuple(constraints.skippable(chosen))))
     seen = look(chosen, plan, dataclasses.replace(around, skip=skip))
     refused = [
         reports.Found(name, dataclasses.replace(problem, seen=f"{where}: {problem.seen}"), name in _OF_HOST)
-        for name, where, problem in refuse.problems(chosen, plan.flags, plan.env)
+        for name, where, problem in constraints.problems(chosen, plan.flags, plan.env)
         if name not in skip
     ]
     return reports.report([*seen.found, *refused], seen.unseen)
@@ -99,11 +103,11 @@ def look(chosen: Chosen, plan: Plan, around: Around) -> Report:
     if seen is not None and host.driver and host.driver.error and not host.module and not around.serving:
         unseen.append(_NO_GPU)
     else:
-        found += reports.ask(catalogue.HOST, around.skip, host, needs)
+        found += reports.ask(registry.HOST, around.skip, host, needs)
         found += _of_gpus(plan, host, needs, around, unseen)
-    facts = fit.memory(chosen, plan.flags)
+    facts = estimate.memory(chosen, plan.flags)
     if facts:
-        found += reports.ask(catalogue.GROUPS["Memory"], around.skip, facts, of_host=False)
+        found += reports.ask(registry.GROUPS["Memory"], around.skip, facts, of_host=False)
     elif needs.gpus:
         unseen.append("memory: the sheets do not say enough")
     return reports.report(found, unseen)
@@ -115,7 +119,7 @@ def _host_alone(request: Request, around: Around, why: str) -> Report:
     )
     count = size.value if size else Asked.gpus
     needs = Asked(gpus=count, group=count, env=around.environ)
-    found = list(reports.ask(catalogue.HOST, request.skip, read_host(needs), needs))
+    found = list(reports.ask(registry.HOST, request.skip, read_host(needs), needs))
     if not any(one.problem.fatal for one in found):
         raise HostError(why)
     return reports.report(found, ("the checkpoint and memory: the hardware is not known, so no model was chosen",))
@@ -132,7 +136,7 @@ def _of_gpus(plan: Plan, host: Host, needs: Asked, around: Around, unseen: list[
     if host.driver is None or host.driver.error or needs.group < 2 or len(host.visible.indexes) < needs.group:
         return
     topology = read_topology(host.driver, host.visible.indexes)
-    yield from reports.ask(catalogue.TOPOLOGY, around.skip, topology, needs)
+    yield from reports.ask(registry.TOPOLOGY, around.skip, topology, needs)
     group = topology.gpus[: needs.group]
     linked = topology.nvlinked(group)
     if around.collective is False or (around.collective is None and linked):
@@ -147,7 +151,7 @@ def _of_gpus(plan: Plan, host: Host, needs: Asked, around: Around, unseen: list[
         around.say(f"all-reduce with {name}: {result}")
     if proof.chosen == _PEERS:
         around.say("peer access is proven: --nccl p2p-on (DSV4_NCCL=p2p-on) serves with it")
-    yield from reports.ask(catalogue.COLLECTIVE, around.skip, proof.tried[-1][1])
+    yield from reports.ask(registry.COLLECTIVE, around.skip, proof.tried[-1][1])
 
 
 _PEERS = "p2p-on"
@@ -176,7 +180,7 @@ def _checkpoint(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | No
         return _read(Path(named)), ""
     if not _in_cache(named, plan, environ):
         return None, f"{named} is not in the Hub's cache, and vLLM fetches it"
-    from dsv4_serve.entrypoint.doctor.hub import Place, cached
+    from ..weights.hub import Place, cached
 
     folder = cached(named, Place(cache=_download_folder(plan), revision=plan.value("revision") or None))
     if folder is None:
@@ -190,9 +194,9 @@ def _checkpoint(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | No
 def _read(folder: Path) -> Checkpoint:
     """Read a folder of weights; one that cannot be listed holds nothing."""
     try:
-        return checkpoint.read(folder)
+        return read.read(folder)
     except OSError:
-        nothing = checkpoint.Document({}, absent=True)
+        nothing = read.Document({}, absent=True)
         return Checkpoint(folder, frozenset(), nothing, nothing, {})
 
 

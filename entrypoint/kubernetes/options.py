@@ -7,15 +7,15 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING
 
-from dsv4_serve.entrypoint.argument_types import count
-from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.kubernetes import weights as places
-from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
-from dsv4_serve.entrypoint.plan import Plan
-from dsv4_serve.entrypoint.request import Layer, Request
+from ..argument_types import count
+from ..errors import ConfigError
+from ..plan import Plan
+from ..request import Layer, Request
+from . import weights as places
+from .overlay import Overlay
 
 if TYPE_CHECKING:
-    from dsv4_serve.entrypoint.choose import Chosen, Found
+    from ..resolve.select import Chosen, Found
 
 MANIFESTS = "write manifests for Kubernetes: an overlay over the shipped base, or the rendered stream"
 _TP = "tensor-parallel-size"
@@ -49,8 +49,8 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
 
     Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a place that Kubernetes would.
     """
-    from dsv4_serve.entrypoint.replicas.deployment import stop_seconds
-    from dsv4_serve.entrypoint.replicas.options import gpus_of_one
+    from ..containers.deployment import stop_seconds
+    from ..containers.options import gpus_of_one
 
     chosen, plan, products = _resolved(asked)
     stored = places.read(options.weights)
@@ -81,10 +81,10 @@ def _resolved(asked: Request) -> tuple[Chosen, Plan, tuple[str, ...]]:
 
     Return the labels of the nodes' GPUs too.
     """
-    from dsv4_serve.entrypoint import auto
-    from dsv4_serve.entrypoint.choose import choose
-    from dsv4_serve.entrypoint.resolve import resolve
-    from dsv4_serve.entrypoint.sheets import Library
+    from ..catalog.catalog import Library
+    from ..resolve import auto
+    from ..resolve.layers import resolve
+    from ..resolve.select import choose
 
     library = Library([])
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dsv4_serve.entrypoint.kubernetes.weights import Weights
+from .weights import Weights
 
 PRODUCT = "nvidia.com/gpu.product"
 """The label that NVIDIA's GPU feature discovery puts on nodes: NVML's name with hyphens for spaces."""

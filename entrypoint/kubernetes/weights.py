@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dsv4_serve.entrypoint.errors import ConfigError
+from ..errors import ConfigError
 
 MOUNTED = "/models"
 """Where the volume is in a pod: it has one folder for each model."""

@@ -7,8 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from dsv4_serve.entrypoint.errors import ConfigError, HostError, NotFound
-from dsv4_serve.entrypoint.kubernetes.overlay import Overlay, files
+from ..errors import ConfigError, HostError, NotFound
+from .overlay import Overlay, files
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
 """Where the manifests lie, in a checkout and in an installed package."""

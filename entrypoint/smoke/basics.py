@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dsv4_serve.entrypoint.smoke.context import Context
-from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, passed, quoted, skipped
-from dsv4_serve.entrypoint.smoke.server import Refusal, Server
+from ..client.openai import Refusal, Server
+from .context import Context
+from .outcome import Outcome, failed, passed, quoted, skipped
 
 FINISHED = ("stop", "length")
 STOP_TOKENS = 48

@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dsv4_serve.entrypoint import endpoint as endpoints
-from dsv4_serve.entrypoint import receipts
-from dsv4_serve.entrypoint.endpoint import Endpoint
-from dsv4_serve.entrypoint.errors import HostError, UsageError, nearest
-from dsv4_serve.entrypoint.smoke import context as contexts
-from dsv4_serve.entrypoint.smoke.context import Context
-from dsv4_serve.entrypoint.smoke.outcome import Outcome
-from dsv4_serve.entrypoint.smoke.report import Report
-from dsv4_serve.entrypoint.smoke.run import CHECKS, run
-from dsv4_serve.entrypoint.smoke.server import Server
+from .. import results
+from ..client import endpoint as endpoints
+from ..client.endpoint import Endpoint
+from ..client.openai import Server
+from ..errors import HostError, UsageError, nearest
+from . import context as contexts
+from .context import Context
+from .outcome import Outcome
+from .report import Report
+from .run import CHECKS, run
 
 Say = Callable[[str], None]
 
@@ -56,7 +56,7 @@ def keep(report: Report, options: argparse.Namespace) -> Path:
         except OSError as error:
             raise HostError(f"--junit {options.junit}: cannot be written ({error.strerror}).") from None
     body = {"subject": _subject(report), "replica": report.replica, **report.to_json()}
-    return receipts.write(Path(options.out), "smoke", body)
+    return results.write(Path(options.out), "smoke", body)
 
 
 def _subject(report: Report) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dsv4_serve.entrypoint import served, supervision
-from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer, Plan
-from dsv4_serve.entrypoint.plan import Setting
-from dsv4_serve.entrypoint.smoke.data import OnRecord, on_record, prompts
-from dsv4_serve.entrypoint.supervision import Supervision
+from .. import served_plan, supervision_settings
+from ..client.endpoint import Endpoint, NoAnswer, Plan
+from ..plan import Setting
+from ..supervision_settings import Supervision
+from .data import OnRecord, on_record, prompts
 
 STREAMS = 4
 """Requests at once where neither the command line nor a plan says how many."""
@@ -41,7 +41,7 @@ class Context:
     @property
     def drafts(self) -> int | None:
         """Draft tokens a step; 0 without speculation, None where there is no plan."""
-        return None if self.settings is None else served.draft_tokens_in(self.settings)
+        return None if self.settings is None else served_plan.draft_tokens_in(self.settings)
 
 
 def plan(endpoint: Endpoint) -> tuple[Plan | None, str]:
@@ -58,7 +58,7 @@ def context(
     """Return what the checks go by; raise ConfigError for a plan that holds what this version does not know."""
     have = known or {}
     care = {name: Setting(value, "") for name, value in have.items() if name.startswith("gate.")}
-    gates = supervision.read(care)
+    gates = supervision_settings.read(care)
     planned = min(gates.gate.concurrency, int(have.get("max-num-seqs") or STREAMS)) if known is not None else STREAMS
     return Context(
         names=names,
@@ -67,6 +67,6 @@ def context(
         share=share,
         streams=streams or planned,
         prompts=prompts(),
-        record=on_record(str(have.get("model-name", "")), served.draft_tokens_in(have)),
+        record=on_record(str(have.get("model-name", "")), served_plan.draft_tokens_in(have)),
         care=gates,
     )

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from dsv4_serve.entrypoint.smoke.context import Context
-from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, passed, quoted, skipped
-from dsv4_serve.entrypoint.smoke.server import Server
+from ..client.openai import Server
+from .context import Context
+from .outcome import Outcome, failed, passed, quoted, skipped
 
 POSITIONS = ("start", "middle", "end")
 

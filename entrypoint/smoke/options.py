@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from dsv4_serve.entrypoint import endpoint
-from dsv4_serve.entrypoint.argument_types import count, seconds
+from ..argument_types import count, seconds
+from ..client import endpoint
 
 ABOUT = (
     "ask a running replica what its users will, with a verdict; exit status 1 when a check fails, 69 without a replica"

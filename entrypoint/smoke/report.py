@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from dsv4_serve.entrypoint.render import table
-from dsv4_serve.entrypoint.smoke.outcome import VERDICTS, Outcome, Verdict
+from ..cli.render import table
+from .outcome import VERDICTS, Outcome, Verdict
 
 
 @dataclass(frozen=True)

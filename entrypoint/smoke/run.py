@@ -7,11 +7,11 @@ import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from dsv4_serve.entrypoint.smoke import basics, company, needles, structure, thinking
-from dsv4_serve.entrypoint.smoke.context import Context
-from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, skipped
-from dsv4_serve.entrypoint.smoke.server import Refusal, Server
-from dsv4_serve.healthcheck.engine import Refused, Unreachable
+from ...healthcheck.engine import Refused, Unreachable
+from ..client.openai import Refusal, Server
+from . import basics, concurrency, needles, structure, thinking
+from .context import Context
+from .outcome import Outcome, failed, skipped
 
 Check = Callable[[Server, Context], Awaitable[Outcome]]
 Say = Callable[[str], None]
@@ -30,8 +30,8 @@ CHECKS: Mapping[str, Check] = {
     "tool-call": structure.tool_call,
     "json-schema": structure.json_schema,
     "needles": needles.needles,
-    "parallel": company.parallel,
-    "acceptance": company.acceptance,
+    "parallel": concurrency.parallel,
+    "acceptance": concurrency.acceptance,
 }
 _NO_TEMPLATE = "chat template"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dsv4_serve.entrypoint.smoke.context import Context
-from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, passed, quoted, skipped
-from dsv4_serve.entrypoint.smoke.server import Refusal, Server
+from ..client.openai import Refusal, Server
+from .context import Context
+from .outcome import Outcome, failed, passed, quoted, skipped
 
 PARSER = "serve with --enable-auto-tool-choice --tool-call-parser deepseek_v4"
 _NO_PARSER = "--tool-call-parser to be set"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from dsv4_serve.entrypoint.smoke.context import Context
-from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, passed, quoted, skipped
-from dsv4_serve.entrypoint.smoke.server import Reply, Server
+from ..client.openai import Reply, Server
+from .context import Context
+from .outcome import Outcome, failed, passed, quoted, skipped
 
 TAGS = ("<think>", "</think>")
 PARSER = "serve with --reasoning-parser deepseek_v4"

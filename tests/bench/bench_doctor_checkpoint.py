@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from dsv4_serve.entrypoint.doctor import checkpoint
-from dsv4_serve.entrypoint.doctor.checkpoint_checks import examine
-from dsv4_serve.entrypoint.doctor.wanted import Wanted
+from dsv4_serve.entrypoint.checkpoint import read
+from dsv4_serve.entrypoint.doctor.checkpoint_requirements import Wanted
+from dsv4_serve.entrypoint.doctor.checks.checkpoint import examine
 
 SERVED = Wanted("nvfp4", "deepseek-v4-tiny", "nvfp4", "bf16", "h200", 2, method="mtp", draft_tokens=1)
 
@@ -20,7 +20,7 @@ def test_reading_and_checking_a_large_checkpoint(
     benchmark: BenchmarkFixture, large: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def look() -> tuple[int, list[Any]]:
-        seen = checkpoint.read(large)
+        seen = read.read(large)
         return len(seen.tensors), list(examine(seen, SERVED))
 
     count, problems = benchmark.pedantic(look, rounds=10, warmup_rounds=1)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dsv4_serve.demo.deepseek_v4 import Dims, write
-from dsv4_serve.entrypoint.doctor import checkpoint
-from dsv4_serve.entrypoint.doctor.checkpoint import INDEX
+from dsv4_serve.entrypoint.checkpoint import read
+from dsv4_serve.entrypoint.checkpoint.read import INDEX
 
 LAYERS, EXPERTS, SHARDS = 43, 256, 35
 RATIOS = [0, 0, *([4, 128] * 20), 4, 0]  # 43 layers and the MTP layer
@@ -29,7 +29,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """43 layers of 256 experts in 35 shards: the headers are real, the data is a hole in a sparse file."""
     folder = tmp_path_factory.mktemp("large")
     write(folder / "tiny", "nvfp4", Dims(experts=8, ratios=(0, 4, 128, 0)))
-    tiny = checkpoint.read(folder / "tiny")
+    tiny = read.read(folder / "tiny")
     tensors: list[tuple[str, Any]] = []
     for name, tensor in tiny.tensors.items():
         like = re.fullmatch(r"layers\.([0-3])\.(.*)", name)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.fit import GIB, TRUNKS, Memory, Trunk, weights_gib
+from dsv4_serve.entrypoint.memory.estimate import GIB, TRUNKS, Memory, Trunk, weights_gib
 
 HERE = Path(__file__).parent
 RECORDED = json.loads((HERE / "planned.json").read_text())

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from balancer import Names, balancer, haproxy, variables
 
-from dsv4_serve.entrypoint.environment import Variables
-from dsv4_serve.entrypoint.supervise import TERM
-from dsv4_serve.entrypoint.supervision import Supervise
-from dsv4_serve.entrypoint.tomlfile import read
+from dsv4_serve.entrypoint.resolve.environment import Variables
+from dsv4_serve.entrypoint.supervision_settings import Supervise
+from dsv4_serve.entrypoint.supervisor.supervisor import TERM
+from dsv4_serve.entrypoint.toml_file import read
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from pair import Pair
 
-from dsv4_serve.entrypoint import known
+from dsv4_serve.entrypoint.vllm_schema import schema
 from dsv4_serve.healthcheck import metrics
 from dsv4_serve.healthcheck.state import Acceptance, Health
 
@@ -57,7 +57,7 @@ def test_our_metrics_are_those_that_a_replica_answers() -> None:
 
 def test_vllm_s_metrics_are_those_of_the_pinned_vllm() -> None:
     used = {name for name in NAMES if name.startswith("vllm:")}
-    assert used - set(known.facts()["metrics"]) == set()
+    assert used - set(schema.facts()["metrics"]) == set()
     assert len(used) > 5
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from door import Door, Request
 from timings import Recording
 
-from dsv4_serve.entrypoint.supervision import Supervise
+from dsv4_serve.entrypoint.supervision_settings import Supervise
 
 CARE = Supervise()
 """The supervisor's times as shipped: `ready-grace`, `poll`, `drain-wait`."""

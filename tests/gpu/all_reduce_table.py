@@ -10,13 +10,13 @@ import threading
 import tomllib
 from pathlib import Path
 
-from dsv4_serve.entrypoint.doctor import collective
-from dsv4_serve.entrypoint.doctor.collective import Result
+from dsv4_serve.entrypoint.doctor.all_reduce import probe
+from dsv4_serve.entrypoint.doctor.all_reduce.probe import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 STOPPED = """
 import os, signal, sys
-from dsv4_serve.entrypoint.doctor import collective_rank
+from dsv4_serve.entrypoint.doctor.all_reduce import rank as collective_rank
 if sys.argv[1] == "1":
     collective_rank.contribution = lambda pattern, rank: os.kill(os.getpid(), signal.SIGSTOP) or pattern
 collective_rank.main(sys.argv[1:])
@@ -41,7 +41,7 @@ def watched(ranks: int, env: dict[str, str], program: list[str]) -> tuple[Result
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        return collective.run(ranks, "nccl", {**os.environ, **env}, program=program), most
+        return probe.run(ranks, "nccl", {**os.environ, **env}, program=program), most
     finally:
         over.set()
         thread.join()
@@ -57,13 +57,13 @@ def main() -> None:
         stopped = Path(folder) / "stopped.py"
         stopped.write_text(STOPPED)
         rows: dict[str, tuple[dict[str, str], list[str]]] = {
-            "default": ({}, [*collective.RANK]),
-            "NCCL_P2P_DISABLE=1": ({"NCCL_P2P_DISABLE": "1"}, [*collective.RANK]),
+            "default": ({}, [*probe.RANK]),
+            "NCCL_P2P_DISABLE=1": ({"NCCL_P2P_DISABLE": "1"}, [*probe.RANK]),
             "NCCL_P2P_DISABLE=1 NCCL_SHM_DISABLE=1": (
                 {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1"},
-                [*collective.RANK],
+                [*probe.RANK],
             ),
-            **{name: (shipped(name), [*collective.RANK]) for name in ("p2p-on", "p2p-off", "p2p-off-concurrent")},
+            **{name: (shipped(name), [*probe.RANK]) for name in ("p2p-on", "p2p-off", "p2p-off-concurrent")},
             "rank 1 stopped": ({}, [sys.executable, str(stopped)]),
         }
         kept = []

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import receipts
+from dsv4_serve.entrypoint import results
 from dsv4_serve.entrypoint.bench import measure
 
 FOLDERS = re.compile(r"/root/dsv4-host/(home/|speed/)?")
@@ -71,7 +71,7 @@ def main() -> None:
             found["start"]["phases"].pop("starting")
         if found["rows"]:
             date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            print(receipts.write(asked.out, "bench", body(found, date)))
+            print(results.write(asked.out, "bench", body(found, date)))
 
 
 if __name__ == "__main__":

@@ -37,15 +37,19 @@ from stock import stock
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import kernel_time
 
-from dsv4_serve.entrypoint import about, caches, cli, options, processes, receipts
+from dsv4_serve.entrypoint import procfs
+from dsv4_serve.entrypoint import results as receipts
 from dsv4_serve.entrypoint.bench import command, load, measure, started, sweep
-from dsv4_serve.entrypoint.bench.asked import Asked, Shape
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
 from dsv4_serve.entrypoint.bench.measure import Bench
+from dsv4_serve.entrypoint.bench.options import Asked, Shape
 from dsv4_serve.entrypoint.bench.started import Started
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
+from dsv4_serve.entrypoint.cli import parser as options
+from dsv4_serve.entrypoint.cli.main import main as cli
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
 
 RESERVE = 25  # seconds before the deadline for the replica to end and for files to be written
 STEPS = 20
@@ -126,7 +130,7 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     serve, weights = command.plan_without_weights(given, flags, environ, resolved, sizes)
     if sizes:
         weights += f", one GPU's share of {variant['share']}"
-    kernels = caches.folder_of(plan, caches.build(about.versions(), about.patches()), environ)
+    kernels = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
     return Planned(serve, environ, weights, plan, kernels)
 
 
@@ -149,7 +153,7 @@ def starting(
     if not variant["stock"]:
         return started.replica([*serve, *extra], environ, out, say, patience), Tokenizer(folder, "deepseek_v4")
     if variant["cache"] == "shared":
-        environ = {**environ, **{name: str(how.kernels / inside) for name, inside in caches.VARIABLES.items()}}
+        environ = {**environ, **{name: str(how.kernels / inside) for name, inside in kernel_cache.VARIABLES.items()}}
     flags = [*variant["flags"], *extra, "--tensor-parallel-size", str(variant["tp"]), "--load-format", "dummy"]
     rates = json.loads(serve[serve.index("--speculative-config.synthetic_acceptance_rates") + 1])
     lot = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
@@ -187,7 +191,7 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
                 asked = Asked(tuple(rows["batches"]), tuple(rows["inputs"]), variant["output"], variant["requests"])
                 measure.rows(Bench(where, asked, environ, say), where.models()[0], tokenizer, keep)
             if variant["readyz"] and where.health:
-                pid = processes.listening(processes.everyone(), urlsplit(where.health).port or 0)
+                pid = procfs.listening(procfs.everyone(), urlsplit(where.health).port or 0)
                 result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
                 say(f"/readyz: {result.readyz}")
             for batch in variant["trace"]:

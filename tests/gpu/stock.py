@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
-from dsv4_serve.entrypoint import causes, phases
 from dsv4_serve.entrypoint.bench.started import Ended, Started, free_port
-from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer, ask
+from dsv4_serve.entrypoint.client.endpoint import Endpoint, NoAnswer, ask
+from dsv4_serve.entrypoint.vllm_log import exit_cause, startup_phase
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def _until_up(process: subprocess.Popen[bytes], where: Endpoint, log: Path, unti
         if process.poll() is not None:
             time.sleep(1)
             lines = log.read_text(errors="replace").splitlines()
-            ending = causes.classify(lines, process.returncode, phase="starting", was_ready=False)
+            ending = exit_cause.classify(lines, process.returncode, phase="starting", was_ready=False)
             raise Ended(f"vLLM ended with {process.returncode}: {ending.sentence} Root cause: {ending.root}")
         with contextlib.suppress(NoAnswer):
             if ask(f"{where.url}/health", None).is_success:
@@ -63,7 +63,7 @@ def _until_up(process: subprocess.Popen[bytes], where: Endpoint, log: Path, unti
 
 
 def _read(process: subprocess.Popen[bytes], log: Path, spent: dict[str, float], began: float) -> None:
-    watch, last = phases.Watch(began), began
+    watch, last = startup_phase.Watch(began), began
     with log.open("wb") as out:
         for line in process.stdout or ():
             out.write(line)

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from dsv4_serve.entrypoint.bench.started import free_port
+from dsv4_serve.entrypoint.containers import deployment as make
+from dsv4_serve.entrypoint.containers.daemon import Daemon, connect
 from dsv4_serve.entrypoint.errors import HostError
-from dsv4_serve.entrypoint.replicas import deployment as make
-from dsv4_serve.entrypoint.replicas.daemon import Daemon, connect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 from balancer import KEY

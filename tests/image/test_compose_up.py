@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from dsv4_serve.demo import llama
-from dsv4_serve.entrypoint.replicas.daemon import Daemon
+from dsv4_serve.entrypoint.containers.daemon import Daemon
 
 from .conftest import ROOT, Report, free_port
 from .fleet import Fleet

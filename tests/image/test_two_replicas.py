@@ -19,11 +19,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dsv4_serve.entrypoint.replicas import deployment as make
-from dsv4_serve.entrypoint.replicas.containers import name_of
-from dsv4_serve.entrypoint.replicas.daemon import Daemon
-from dsv4_serve.entrypoint.replicas.down import down
-from dsv4_serve.entrypoint.replicas.up import up
+from dsv4_serve.entrypoint.containers import deployment as make
+from dsv4_serve.entrypoint.containers.containers import name_of
+from dsv4_serve.entrypoint.containers.daemon import Daemon
+from dsv4_serve.entrypoint.containers.down import down
+from dsv4_serve.entrypoint.containers.up import up
 
 from .conftest import Report, free_port
 from .fleet import Fleet

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.demo.patched import cpu_wheel, patched_tree
-from dsv4_serve.entrypoint.known import VERSION
+from dsv4_serve.entrypoint.vllm_schema.schema import VERSION
 
 HERE = Path(__file__).parent
 

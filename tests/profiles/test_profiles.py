@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint import fit, products
-from dsv4_serve.entrypoint.choose import Found, choose
+from dsv4_serve.entrypoint.catalog import listing
+from dsv4_serve.entrypoint.catalog.catalog import SHIPPED, Library
 from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.memory import estimate
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
-from dsv4_serve.entrypoint.resolve import resolve
-from dsv4_serve.entrypoint.sheets import SHIPPED, Library
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from dsv4_serve.entrypoint.resolve.select import Found, choose
 
 LIBRARY = Library([])
 GPUS = [name for name in LIBRARY.names("hardware") if name != "cpu"]
@@ -49,7 +50,7 @@ def value(resolved: Plan, name: str) -> object:
     ],
 )
 def test_a_profile_is_what_its_name_says(profile: str, context: int, requests: int, sizes: list[int]) -> None:
-    entry = next(e for e in products.listing(LIBRARY) if e["name"] == profile)
+    entry = next(e for e in listing.listing(LIBRARY) if e["name"] == profile)
     assert (entry["context"], entry["requests"], entry["tensor-parallel-sizes"]) == (context, requests, sizes)
 
 
@@ -59,7 +60,7 @@ def test_every_default_holds_what_its_profile_promises(profile: str, hardware: s
     choices = {"profile": Setting(profile, "test"), "hardware": Setting(hardware, "test")}
     request = Request(choices, command_line=Layer({"tensor-parallel-size": Setting(size, "test")}))
     chosen = choose(LIBRARY, request, lambda: Found("h200", "test"))
-    memory = fit.memory(chosen, resolve(chosen, request).flags)
+    memory = estimate.memory(chosen, resolve(chosen, request).flags)
     assert memory is not None
     assert memory.steady_state_requests >= memory.requests
 

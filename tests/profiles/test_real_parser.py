@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.choose import choose
+from dsv4_serve.entrypoint.catalog.catalog import Library
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
-from dsv4_serve.entrypoint.resolve import resolve
-from dsv4_serve.entrypoint.sheets import Library
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from dsv4_serve.entrypoint.resolve.select import choose
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = Library([])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint import causes, supervision
+from dsv4_serve.entrypoint import supervision_settings
+from dsv4_serve.entrypoint.vllm_log import exit_cause
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location("faults", ROOT / "tools" / "faults.py")
@@ -41,9 +42,9 @@ def test_the_page_is_made_from_the_code_and_the_receipts() -> None:
 
 
 def test_every_setting_and_every_cause_is_in_a_table() -> None:
-    names = {name if name.count(".") == 1 else name.rpartition(".")[0] for name in supervision.defaults()}
+    names = {name if name.count(".") == 1 else name.rpartition(".")[0] for name in supervision_settings.defaults()}
     assert set(faults.SETTINGS) == names
-    assert set(faults.CAUSES) == {cause.name for cause in causes.CAUSES}
+    assert set(faults.CAUSES) == {cause.name for cause in exit_cause.CAUSES}
 
 
 @pytest.mark.parametrize("receipt", RECEIPTS, ids=lambda receipt: receipt["hardware"])
@@ -54,7 +55,7 @@ def test_every_fault_ended_within_its_bound(receipt: dict) -> None:
         if bound:
             assert found["unready"] <= bound[0]
             assert found["ended"] <= bound[1]
-            assert found["status"] == causes.HUNG.exit_status
+            assert found["status"] == exit_cause.HUNG.exit_status
 
 
 def test_results_from_gpus_become_a_receipt_without_the_jobs_that_failed() -> None:

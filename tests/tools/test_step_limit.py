@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.sheets import Library
+from dsv4_serve.entrypoint.catalog.catalog import Library
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import step_limit

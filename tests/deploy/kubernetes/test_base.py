@@ -8,10 +8,10 @@ import pytest
 import yaml
 from rendered import BASE, KUBERNETES, PLACEHOLDER, ROOT, SELECTED, container, env, gib, one
 
-from dsv4_serve.entrypoint.environment import Variables
-from dsv4_serve.entrypoint.supervise import TERM
-from dsv4_serve.entrypoint.supervision import Supervise
-from dsv4_serve.entrypoint.tomlfile import read
+from dsv4_serve.entrypoint.resolve.environment import Variables
+from dsv4_serve.entrypoint.supervision_settings import Supervise
+from dsv4_serve.entrypoint.supervisor.supervisor import TERM
+from dsv4_serve.entrypoint.toml_file import read
 
 DEPLOYMENT = one(BASE, "Deployment")["spec"]
 POD = DEPLOYMENT["template"]["spec"]

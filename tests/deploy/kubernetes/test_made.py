@@ -14,7 +14,7 @@ import yaml
 from balancer import Names, balancer, haproxy
 from rendered import BASE, KUBERNETES, OVERLAYS, ROOT, container, kustomize, one, replicas
 
-from dsv4_serve.entrypoint.causes import CAUSES
+from dsv4_serve.entrypoint.vllm_log.exit_cause import CAUSES
 
 SPEC = importlib.util.spec_from_file_location("kubernetes_tool", ROOT / "tools/kubernetes.py")
 assert SPEC is not None

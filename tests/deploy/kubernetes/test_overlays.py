@@ -31,10 +31,12 @@ from rendered import (
     templates,
 )
 
-from dsv4_serve.entrypoint.environment import Variables
-from dsv4_serve.entrypoint.replicas.deployment import BALANCER_IMAGE
+from dsv4_serve.entrypoint.containers.deployment import BALANCER_IMAGE
+from dsv4_serve.entrypoint.resolve.environment import Variables
 
-VLLM_FLAGS = {f"--{name}" for name in json.loads((ROOT / "entrypoint/vllm-0.32.0.json").read_text())["flags"]}
+VLLM_FLAGS = {
+    f"--{name}" for name in json.loads((ROOT / "entrypoint/vllm_schema/vllm-0.32.0.json").read_text())["flags"]
+}
 WHO_IS_WHO = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
 """What tells the pods of one group apart; nothing about how vLLM is started."""
 SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode")]

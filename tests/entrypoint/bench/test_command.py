@@ -15,9 +15,9 @@ import httpx
 import psutil
 import pytest
 
-from dsv4_serve.entrypoint import endpoint
 from dsv4_serve.entrypoint.bench import started, warm
 from dsv4_serve.entrypoint.bench.started import Ended, Started
+from dsv4_serve.entrypoint.client import endpoint
 
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
 SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
@@ -230,9 +230,7 @@ def _words(process: psutil.Process) -> list[str]:
 @pytest.mark.parametrize("command", ["bench", "warm"])
 def test_a_host_without_vllm_and_numpy_is_told_what_is_missing(command: str, tmp_path: Path) -> None:
     words = [command, "--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "h200"]
-    code = (
-        f"import sys; sys.modules['numpy'] = None; from dsv4_serve.entrypoint.cli import main; sys.exit(main({words}))"
-    )
+    code = f"import sys; sys.modules['numpy'] = None; from dsv4_serve.entrypoint.cli.main import main; sys.exit(main({words}))"
     env = {**os.environ, "DSV4_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 127

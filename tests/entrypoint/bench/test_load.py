@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.bench import load
-from dsv4_serve.entrypoint.bench.asked import Asked, Shape
 from dsv4_serve.entrypoint.bench.load import Failed, Tokenizer
-from dsv4_serve.entrypoint.endpoint import Endpoint
+from dsv4_serve.entrypoint.bench.options import Asked, Shape
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.errors import NotFound
 
 WHERE = Endpoint("http://127.0.0.1:9", None, "secret")

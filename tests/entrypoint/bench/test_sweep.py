@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from dsv4_serve.entrypoint.bench import sweep
-from dsv4_serve.entrypoint.endpoint import Endpoint, NoAnswer
+from dsv4_serve.entrypoint.client.endpoint import Endpoint, NoAnswer
 from dsv4_serve.entrypoint.plan import Plan, Setting
 
 TOO_LONG = 700

@@ -11,17 +11,19 @@ import pytest
 
 from dsv4_serve.demo.deepseek_v4 import Dims, write
 from dsv4_serve.demo.llama import write_checkpoint
-from dsv4_serve.entrypoint.choose import Found, choose
-from dsv4_serve.entrypoint.doctor import checkpoint, record, report, run
-from dsv4_serve.entrypoint.doctor.collective import Result
-from dsv4_serve.entrypoint.doctor.problem import Problem
-from dsv4_serve.entrypoint.doctor.prove import prove
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.checkpoint import read
+from dsv4_serve.entrypoint.doctor import report, run
+from dsv4_serve.entrypoint.doctor.all_reduce.probe import Result
+from dsv4_serve.entrypoint.doctor.all_reduce.try_nccl_sets import prove
+from dsv4_serve.entrypoint.machine import record_fixture
 from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.problem import Problem
 from dsv4_serve.entrypoint.request import Layer, Request
-from dsv4_serve.entrypoint.resolve import resolve
-from dsv4_serve.entrypoint.sheets import Library
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from dsv4_serve.entrypoint.resolve.select import Found, choose
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parents[1] / "machine/recorded"
 TINY = """
 extends = "flash"
 architecture = "deepseek-v4-tiny"
@@ -94,13 +96,13 @@ def test_every_fault_of_a_checkpoint_is_told_at_once(doctor, tiny) -> None:
 
 def test_a_checkpoint_of_another_quantizer_is_refused(doctor, tiny) -> None:
     """GPTQ and AutoRound call an expert's tensor `qweight`; vLLM 0.32.0's DeepSeek-V4 looks for none of them."""
-    for name, shard in checkpoint.read(tiny).shards.items():
+    for name, shard in read.read(tiny).shards.items():
         data = (tiny / name).read_bytes()
         (tiny / name).unlink()
         (tiny / name).write_bytes(
             rename(data, {tensor: tensor.replace(".w1.weight", ".w1.qweight") for tensor in shard.tensors})
         )
-    (tiny / checkpoint.INDEX).unlink(missing_ok=True)
+    (tiny / read.INDEX).unlink(missing_ok=True)
     status, answer = doctor("--model", f"tiny={tiny}")
     assert status == 78
     assert "trunk-complete" in names(answer)
@@ -172,7 +174,7 @@ def looked(monkeypatch, tmp_path):
     """Look at a recorded host; every all-reduce that is tried, by name, and what came of it is made up."""
 
     def look(recording: str, fails: tuple[str, ...] = (), *, hardware="rtx-pro-6000", nvlink=False, **how):
-        seen = record.load((RECORDED / f"{recording}.json").read_text())
+        seen = record_fixture.load((RECORDED / f"{recording}.json").read_text())
         topology = seen.topology
         if nvlink:
             pairs = tuple(dataclasses.replace(pair, nvlink=True) for pair in topology.pairs)
@@ -255,7 +257,7 @@ def test_weights_that_are_not_all_in_the_cache_are_left_to_vllm(tmp_path, monkey
         (kept / "refs").mkdir()
         (kept / "refs/main").write_text("a" * 40)
         (snapshot / "config.json").write_text("{}")
-        (snapshot / checkpoint.INDEX).write_text(json.dumps(index))
+        (snapshot / read.INDEX).write_text(json.dumps(index))
     request = Request(
         {"profile": Setting("64k", "test"), "model": Setting("acti", "test"), "hardware": Setting("h200", "test")},
         command_line=Layer(),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dsv4_serve.entrypoint import options as line
+from dsv4_serve.entrypoint.cli import parser as line
 from dsv4_serve.entrypoint.kubernetes import options as ours
 from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
 

@@ -6,7 +6,7 @@ import json
 import pytest
 import scripted
 
-from dsv4_serve.entrypoint.endpoint import NoAnswer
+from dsv4_serve.entrypoint.client.endpoint import NoAnswer
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.smoke.command import smoke
 from dsv4_serve.entrypoint.smoke.run import CHECKS

@@ -1,0 +1,1 @@
+"""Profile files: their schema, reading them, and what `dsv4 profiles` lists."""

@@ -1,0 +1,1 @@
+"""A checkpoint on disk: safetensors headers, its layout, and which model it is."""

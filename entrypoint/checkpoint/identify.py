@@ -1,0 +1,109 @@
+"""Which model lies in a folder: read from config.json, and from the index where two artifacts differ only there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..catalog.catalog import Model, Sheet
+from ..errors import ConfigError
+from . import safetensors
+
+_QUANTIZED_DRAFT = b'"mtp.0.ffn.experts.0.w1.weight_packed"'
+
+
+def weights_bytes(folder: Path) -> int:
+    """Return the size of the folder's safetensors files; a link to nowhere has none, and the doctor's checks say so."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.exists())
+
+
+def draft_head(folder: Path) -> str:
+    """Return how the draft head lies in the folder: native, bf16, w4a16, dspark or none; `unknown` if unreadable."""
+    try:
+        return _draft_head(_config(folder, ""), folder)
+    except (ConfigError, OSError):
+        return "unknown"
+
+
+def model_in(folder: Path, models: Iterable[Sheet[Model]], origin: str) -> Sheet[Model]:
+    """
+    Return the model whose architecture, scheme and draft head are those of the checkpoint in `folder`.
+
+    Raise ConfigError for a checkpoint that cannot be read or is none of the models.
+    """
+    config = _config(folder, origin)
+    try:
+        seen = (architecture(config), scheme(config), _draft_head(config, folder))
+    except OSError as error:
+        raise ConfigError(
+            f"{origin}: {error.filename} cannot be read ({error.strerror}); fetch the checkpoint again."
+        ) from None
+    known = list(models)
+    for sheet in known:
+        drafts = (sheet.get("draft_head"), "dspark")  # a DSpark drafter is refused by a rule, with its reason
+        if (sheet.get("architecture"), sheet.get("scheme")) == seen[:2] and seen[2] in drafts:
+            return sheet
+    raise ConfigError(
+        f"{origin}: {folder} holds {' / '.join(seen)} (architecture / scheme / draft head), which is none of the models"
+        f" {', '.join(sheet.name for sheet in known)}; to serve it as one of them, write NAME={folder}."
+    )
+
+
+def _config(folder: Path, origin: str) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{origin}: {folder} has no config.json; give the folder of a checkpoint.") from None
+    except OSError as error:
+        raise ConfigError(f"{origin}: {path} cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{origin}: {path} is not JSON ({error}); fetch the checkpoint again.") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{origin}: {path} does not hold an object; fetch the checkpoint again.")
+    return config
+
+
+def architecture(config: dict[str, Any]) -> str:
+    """Return the architecture that config.json names, DeepSeek-V4's by its size; `unknown` where it names none."""
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else "unknown"
+    if name != "DeepseekV4ForCausalLM":
+        return name
+    sizes = {4096: "deepseek-v4-flash", 7168: "deepseek-v4-pro"}
+    hidden = config.get("hidden_size")
+    return sizes.get(hidden, "deepseek-v4-tiny") if isinstance(hidden, int) else "unknown"
+
+
+def scheme(config: dict[str, Any]) -> str:
+    """Return how config.json says that the experts are quantized, in the words of the model sheets."""
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict):
+        return "unquantized"
+    if quantization.get("quant_method") != "compressed-tensors":
+        return "modelopt-nvfp4" if quantization.get("moe_quant_algo") == "NVFP4" else "fp8-mxfp4"
+    groups = quantization.get("config_groups")
+    weights = [g.get("weights") for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
+    four_bit = [w.get("type") for w in weights if isinstance(w, dict) and w.get("num_bits") == 4]
+    return {"int": "w4a16", "float": "nvfp4"}.get(str(four_bit[0]) if four_bit else "", "unknown compressed-tensors")
+
+
+def _draft_head(config: dict[str, Any], folder: Path) -> str:
+    if "dspark_block_size" in config:
+        return "dspark"
+    if not config.get("num_nextn_predict_layers"):
+        return "none"
+    stored = scheme(config)
+    if stored in ("unquantized", "fp8-mxfp4", "modelopt-nvfp4"):
+        return "bf16" if stored == "unquantized" else "native"
+    return "w4a16" if any(_QUANTIZED_DRAFT in names for names in _tensor_names(folder)) else "bf16"
+
+
+def _tensor_names(folder: Path) -> Iterator[bytes]:
+    """Yield the index, or without one each file's header."""
+    indexes = [*folder.glob("*.safetensors.index.json")]
+    yield from (index.read_bytes() for index in indexes)
+    for file in [] if indexes else sorted(folder.glob("*.safetensors")):
+        yield safetensors.raw(file)[1]

@@ -1,0 +1,131 @@
+"""`dsv4 bundle`: a folder with all that a host without network needs, checked by sha256sum there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..errors import ConfigError, HostError
+from .daemon import Daemon, saying
+from .deployment import SHIPPED
+
+Say = Callable[[str], None]
+
+COMPOSE = SHIPPED / "deploy/docker-compose.yml"
+PLAIN = ("deploy/haproxy", "deploy/prometheus", "deploy/grafana", "profiles")
+"""Folders that the compose file mounts, and the profiles to read and to copy from."""
+CHECKSUMS = "SHA256SUMS"
+SPARE = 64 * 2**20
+"""Bytes that have to stay free on the disk."""
+README = """\
+check: sha256sum --check --quiet SHA256SUMS
+load:  for archive in images/*.tar; do docker load --input "$archive"; done
+run:   mkdir -m 700 secrets && openssl rand -hex 32 >secrets/api-key && chmod 644 secrets/api-key && MODELS=/FOLDER MODEL=NAME=/models/FOLDER docker compose up --detach --wait
+ask:   curl -H "Authorization: Bearer $(cat secrets/api-key)" http://localhost:8000/v1/models
+"""  # noqa: E501  a line each
+ENV = """\
+COMPOSE_PROFILES=tp2
+DSV4_IMAGE={image}
+BALANCER_IMAGE={balancer}
+"""
+
+
+def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, say: Say) -> None:
+    """
+    Write images/*.tar, compose, HAProxy's configuration, profiles, a README of four lines and SHA256SUMS into `out`.
+
+    All or nothing: it is written beside and renamed. Raise ConfigError when `out` exists, HostError when an image is
+    not here, the disk is too small, or an archive did not arrive whole.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists; a bundle is never written over: remove it, or give another --out.")
+    beside = out.parent / f".{out.name}.partial"
+    if beside.exists():
+        raise ConfigError(f"{beside} is left from a bundle that was interrupted; remove it first.")
+    _room(daemon, (image, balancer_image), out.parent)
+    try:
+        (beside / "images").mkdir(parents=True)
+        for one in (image, balancer_image):
+            _save(daemon, one, beside / "images", say)
+        _plain(beside)
+        (beside / ".env").write_text(ENV.format(image=tag(image), balancer=tag(balancer_image)))
+        (beside / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(beside)))
+        beside.rename(out)
+    except OSError as error:
+        raise HostError(f"{out}: cannot be written ({error.strerror}).") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    say(f"{out} is written; its README has the four lines for the other host")
+
+
+def tag(image: str) -> str:
+    """Return an image's name without its digest, which no archive keeps."""
+    return image.partition("@")[0]
+
+
+def file_name(image: str) -> str:
+    """Return the archive's name for an image: `docker.io/library/haproxy:3.0@sha256:…` → `haproxy-3.0.tar`."""
+    return tag(image).rsplit("/", 1)[-1].replace(":", "-") + ".tar"
+
+
+def check_archive(path: Path) -> None:
+    """Raise HostError unless an archive is whole: all that its manifest names is in it, and so is its end."""
+    try:
+        with tarfile.open(path) as archive:
+            names = set(archive.getnames())
+            manifest = archive.extractfile("manifest.json")
+            entries = json.load(manifest) if manifest else []
+            wanted = {name for entry in entries for name in (entry["Config"], *entry["Layers"])}
+        with path.open("rb") as file:
+            file.seek(-1024, 2)
+            ended = not any(file.read())  # two blocks of zeros
+    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
+        raise HostError(f"{path.name}: is not a whole image archive ({error}).") from None
+    if missing := sorted(wanted - names):
+        raise HostError(f"{path.name}: is not a whole image archive ({missing[0]} is not in it).")
+    if not ended or not wanted:
+        raise HostError(f"{path.name}: is not a whole image archive (it is cut off).")
+
+
+def _room(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
+    needed = SPARE
+    for image in images:
+        if daemon.image(image) is None:
+            raise HostError(f"Image {image} is not on this host; build or pull it, or name another.")
+        needed += int(daemon.client.images.get(image).attrs["Size"])
+    if not folder.is_dir():
+        raise ConfigError(f"--out: there is no folder {folder}.")
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise HostError(
+            f"{folder}: the bundle takes up to {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; give"
+            " another --out."
+        )
+
+
+def _save(daemon: Daemon, image: str, folder: Path, say: Say) -> None:
+    path = folder / file_name(image)
+    say(f"writing {tag(image)} to {path.name}")
+    with saying(f"Image {image} cannot be written"), path.open("wb") as file:
+        if image != tag(image):
+            daemon.client.images.get(image).tag(*tag(image).rsplit(":", 1))
+        for part in daemon.client.api.get_image(tag(image)):
+            file.write(part)
+    check_archive(path)
+
+
+def _plain(folder: Path) -> None:
+    shutil.copyfile(COMPOSE, folder / "docker-compose.yml")
+    for name in PLAIN:
+        shutil.copytree(SHIPPED / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.py*"))
+    (folder / "README").write_text(README)
+
+
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            yield str(path.relative_to(folder)), hashlib.file_digest(file, "sha256").hexdigest()

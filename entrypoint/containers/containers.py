@@ -1,0 +1,142 @@
+"""
+The settings of each container, as the Docker Engine API takes them (POST /containers/create). Pure but for file times.
+
+What holds for all: a read-only root, no capabilities, no new privileges, no network or IPC of the host, bounded logs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...healthcheck.listen import PORT
+from ..supervisor.crash_loop import fingerprint
+from .daemon import CONFIGURATION, ROLE
+from .deployment import USER, Deployment, stamps
+from .placement import Group
+
+NETWORK = "dsv4"
+CACHE = "dsv4-cache"
+CACHE_FOLDER = "/var/cache/dsv4"
+HAPROXY_CFG = "/usr/local/etc/haproxy/haproxy.cfg"
+KEY = "/run/secrets/api-key"
+BALANCER = "dsv4-balancer"
+PREFIX = "dsv4-replica-"
+ALIAS = "replica"
+"""The name in the network that stands for every replica: what the balancer asks DNS for."""
+API_PORT, HEALTH_PORT, STATUS_PORT = 8000, PORT, 8404
+WAITING = 2
+"""Requests that a replica gets at once, for each that it computes at once: the next one is there when one is done."""
+GPUS = "dsv4.gpus"
+STOP_SECONDS = "dsv4.stop-seconds"
+GIB = 2**30
+LIMITS = {"memlock": -1, "stack": 64 * 2**20, "nofile": 65536}
+"""What NCCL and CUDA want of a GPU replica: pinned memory without limit, deep stacks, many descriptors."""
+
+
+def name_of(index: int) -> str:
+    """Return the name of a replica's container."""
+    return f"{PREFIX}{index}"
+
+
+def replica_settings(deployment: Deployment, index: int, image: str, *, podman: bool) -> dict[str, Any]:
+    """Return the body that creates replica `index`; `image` is the id that its name stands for now."""
+    gpus = deployment.groups[index]
+    env = {
+        **deployment.env,
+        "API_KEY_FILE": KEY,
+        "DSV4_RUN_DIR": f"{CACHE_FOLDER}/run/{name_of(index)}",
+        **({"DSV4_PROFILES": ":".join(map(str, deployment.profiles))} if deployment.profiles else {}),
+    }
+    shared = [*deployment.profiles, *([deployment.weights] if deployment.weights else [])]
+    mounts = [
+        {"Type": "volume", "Source": CACHE, "Target": CACHE_FOLDER},
+        *(_read_only(folder, str(folder)) for folder in shared),
+        _read_only(deployment.key_file, KEY),
+    ]
+    body = {
+        "Image": deployment.image,
+        "User": _user(),
+        "Cmd": ["serve", "--host", "0.0.0.0", *deployment.words],  # noqa: S104  of its own network, not of the host's
+        "Env": [f"{name}={value}" for name, value in sorted(env.items())],
+        "ExposedPorts": {f"{HEALTH_PORT}/tcp": {}},
+        "Labels": {ROLE: "replica", GPUS: ",".join(map(str, gpus)), STOP_SECONDS: str(deployment.stop_seconds)},
+        "StopTimeout": deployment.stop_seconds,
+        "HostConfig": {
+            **_common(mounts),
+            "Tmpfs": {"/tmp": "exec"},  # noqa: S108  compiled kernels are loaded from there
+            "ShmSize": (16 if gpus else 1) * GIB,
+            "PortBindings": {f"{HEALTH_PORT}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]},
+            **(_with_gpus(gpus, podman=podman) if gpus else {}),
+        },
+        **_network(name_of(index), ALIAS),
+    }
+    return _identified(body, image, [*deployment.profiles, deployment.key_file])
+
+
+def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
+    """Return the body that creates the balancer."""
+    env = {
+        "API_KEY_FILE": KEY,
+        **({"REPLICA_MAXCONN": str(WAITING * deployment.requests)} if deployment.requests else {}),
+        **deployment.balancer_env,
+    }
+    ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
+    body = {
+        "Image": deployment.balancer_image,
+        "User": _user(),
+        "Env": [f"{name}={value}" for name, value in sorted(env.items())],
+        "ExposedPorts": {f"{port}/tcp": {} for port in ports},
+        "Labels": {ROLE: "balancer", STOP_SECONDS: str(deployment.stop_seconds)},
+        "StopSignal": "SIGUSR1",  # finish what runs
+        "StopTimeout": deployment.stop_seconds,
+        "HostConfig": {
+            **_common([_read_only(deployment.haproxy, HAPROXY_CFG), _read_only(deployment.key_file, KEY)]),
+            "Tmpfs": {"/run/haproxy": "mode=1777"},  # its socket for `disable server` and the like
+            "PortBindings": {f"{port}/tcp": [bound] for port, bound in ports.items()},
+        },
+        **_network(BALANCER),
+    }
+    return _identified(body, image, [deployment.haproxy, deployment.key_file])
+
+
+def device_request(gpus: Group, *, podman: bool) -> dict[str, Any]:
+    """Return how an engine is asked for GPUs: Docker through NVIDIA's runtime, podman by their CDI names."""
+    if podman:
+        return {"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={gpu}" for gpu in gpus]}
+    return {"DeviceIDs": [str(gpu) for gpu in gpus], "Capabilities": [["gpu"]]}
+
+
+def _with_gpus(gpus: Group, *, podman: bool) -> dict[str, Any]:
+    return {
+        "DeviceRequests": [device_request(gpus, podman=podman)],
+        "Ulimits": [{"Name": name, "Soft": most, "Hard": most} for name, most in LIMITS.items()],
+    }
+
+
+def _common(mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "NetworkMode": NETWORK,
+        "Mounts": mounts,
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "RestartPolicy": {"Name": "unless-stopped"},
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "5"}},
+    }
+
+
+def _user() -> str:
+    return f"{USER[0]}:{USER[1]}"
+
+
+def _network(*names: str) -> dict[str, Any]:
+    return {"NetworkingConfig": {"EndpointsConfig": {NETWORK: {"Aliases": list(names)}}}}
+
+
+def _read_only(source: Path, target: str) -> dict[str, Any]:
+    return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True}
+
+
+def _identified(body: dict[str, Any], image: str, files: list[Path]) -> dict[str, Any]:
+    return {**body, "Labels": {**body["Labels"], CONFIGURATION: fingerprint(body, image, stamps(files))}}

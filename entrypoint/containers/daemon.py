@@ -1,0 +1,123 @@
+"""The container engine of this host: Docker, or podman through its compatible socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, HostError
+
+ROLE = "dsv4.role"
+"""Label of every container and network that `dsv4 up` made: `replica`, `balancer`, `network`."""
+CONFIGURATION = "dsv4.configuration"
+"""Label with the fingerprint of a container's settings."""
+SECONDS = 60
+"""How long one answer may take; stopping a container gets its own time on top."""
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A connection. `client` is docker-py's; `podman` tells which of the two answers."""
+
+    client: Any
+    socket: str
+    podman: bool
+
+    def containers(self) -> dict[str, Any]:
+        """Return every container by name, running or not."""
+        with saying("The containers cannot be listed"):
+            return {one.name: one for one in self.client.containers.list(all=True, ignore_removed=True)}
+
+    def ours(self) -> dict[str, Any]:
+        """Return the containers that `dsv4 up` made, by name."""
+        return {name: one for name, one in sorted(self.containers().items()) if is_ours(one)}
+
+    def image(self, name: str) -> str | None:
+        """Return the id of an image, None when it is not here."""
+        import docker
+
+        with saying(f"Image {name} cannot be read"):
+            try:
+                return str(self.client.images.get(name).id)
+            except docker.errors.ImageNotFound:
+                return None
+
+
+def is_ours(container: Any) -> bool:
+    """Tell whether `dsv4 up` made a container; compose's have other labels."""
+    return CONFIGURATION in container.labels
+
+
+def connect(environ: Mapping[str, str]) -> Daemon:
+    """
+    Connect to DOCKER_HOST, else to the first socket that is there.
+
+    Raise ConfigError for an engine on another host, HostError when none answers.
+    """
+    import docker
+
+    named = environ.get("DOCKER_HOST", "")
+    if named and not named.startswith("unix://"):
+        raise ConfigError(
+            f"DOCKER_HOST is {named}: folders and health ports are this host's, so it has to be unix://PATH; run dsv4"
+            " on that host."
+        )
+    url = named or _first(environ)
+    try:
+        client = docker.DockerClient(base_url=url, timeout=SECONDS)
+        parts = client.version().get("Components") or []
+    except (docker.errors.DockerException, OSError) as error:
+        raise HostError(
+            f"No container engine answers on {url} ({_reason(error)}); start it, let this user write to its socket, or"
+            " name another with DOCKER_HOST."
+        ) from None
+    return Daemon(client, url, any("podman" in part.get("Name", "").lower() for part in parts))
+
+
+def sockets(environ: Mapping[str, str]) -> list[Path]:
+    """Return where sockets are looked for: Docker's, then podman's of this user, then podman's of root."""
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return [Path("/var/run/docker.sock"), Path(runtime, "podman/podman.sock"), Path("/run/podman/podman.sock")]
+
+
+def _first(environ: Mapping[str, str]) -> str:
+    looked = sockets(environ)
+    for path in looked:
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(path.stat().st_mode):
+                return f"unix://{path}"
+    raise HostError(
+        f"There is no container engine's socket: {', '.join(map(str, looked))} are not there, DOCKER_HOST is not set."
+        " Start Docker, or `systemctl --user start podman.socket`, or set DOCKER_HOST=unix://PATH."
+    )
+
+
+@contextlib.contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Turn an answer of the engine that is a refusal into a HostError that begins with `what`."""
+    import docker
+    import requests
+
+    try:
+        yield
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        raise HostError(f"{what}: {_reason(error)}.") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the engine's own explanation, else what the operating system said, else the error as it is."""
+    told: object = getattr(error, "explanation", None) or _of_the_system(error) or error
+    return " ".join(str(told).split()).rstrip(".")
+
+
+def _of_the_system(error: BaseException | None) -> str:
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror.lower()
+        error = error.__context__
+    return ""

@@ -1,0 +1,66 @@
+"""`dsv4 logs`: the lines of every container, or of one."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import ConfigError
+from .containers import BALANCER, name_of
+from .daemon import Daemon, saying
+
+
+def lines(daemon: Daemon, name: str | None, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
+    """
+    Yield lines, with the container's name before each where there are several; while following, as they come.
+
+    Raise ConfigError for a name that is not there.
+    """
+    chosen = _chosen(daemon, name)
+    if not follow or len(chosen) == 1:
+        for container in chosen:
+            yield from _marked(container, _lines(container, follow, tail), len(chosen) > 1)
+        return
+    arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read(container: Any) -> None:
+        try:
+            for line in _marked(container, _lines(container, follow, tail), several=True):
+                arrived.put(line)
+        finally:
+            arrived.put(None)
+
+    for container in chosen:
+        threading.Thread(target=read, args=(container,), daemon=True).start()
+    ended = 0
+    while ended < len(chosen):
+        if (line := arrived.get()) is None:
+            ended += 1
+        else:
+            yield line
+
+
+def _chosen(daemon: Daemon, name: str | None) -> list[Any]:
+    ours = daemon.ours()
+    if name is None:
+        return list(ours.values())
+    full = BALANCER if name == "balancer" else name_of(int(name)) if name.isdecimal() else name
+    if full not in ours:
+        raise ConfigError(f"There is no {full} of `dsv4 up`; there is {', '.join(ours) or 'nothing'}.")
+    return [ours[full]]
+
+
+def _lines(container: Any, follow: bool, tail: int | None) -> Iterator[str]:
+    with saying(f"The log of {container.name} cannot be read"):
+        rest = b""
+        for part in container.logs(stream=True, follow=follow, tail=tail or "all"):
+            *whole, rest = (rest + part).split(b"\n")
+            yield from (line.decode(errors="replace") for line in whole)
+        if rest:
+            yield rest.decode(errors="replace")
+
+
+def _marked(container: Any, found: Iterator[str], several: bool) -> Iterator[str]:
+    return (f"{container.name} | {line}" for line in found) if several else found

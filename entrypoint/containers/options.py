@@ -1,0 +1,167 @@
+"""The options of `dsv4 up`, `down`, `status`, `logs` and `bundle`, and the deployment that the ones of `up` ask for."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..argument_types import count
+from ..errors import ConfigError
+from ..machine.topology import Topology
+from ..plan import Plan
+from ..request import Request
+from ..resolve import environment
+from . import deployment as make
+from . import placement
+
+DEMO_MODEL = "demo=/usr/share/dsv4/demo"
+"""What the image `dsv4-serve:cpu` has in it."""
+KEY_FILE = "secrets/api-key"
+"""Where the key is looked for when no file is named, as docker-compose.yml does."""
+SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+
+UP = "start replicas and a balancer as containers, and wait until they are ready; what runs as asked is left alone"
+DOWN = "drain, stop and remove what `dsv4 up` started; the caches stay"
+STATUS = "what `dsv4 up` started: GPUs, phase, draft acceptance; exit status 1 when not everything is ready"
+LOGS = "what the containers of `dsv4 up` said"
+BUNDLE = "everything that a host without network needs, in one folder: images, checksums, compose, profiles"
+
+
+def add_up(parser: argparse.ArgumentParser) -> None:
+    """Add what `up` takes beside the choices of `serve`; other flags go to every replica."""
+    parser.epilog = "Every other flag is vLLM's own and goes to each replica. A model's folder is mounted read-only."
+    parser.add_argument("--replicas", type=count, metavar="N", help="as many as the GPUs allow if absent")
+    parser.add_argument(
+        "--gpus",
+        action="append",
+        default=[],
+        metavar="A,B",
+        help="GPUs of one replica, by topology if absent; repeatable",
+    )
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", help="the bearer key (API_KEY_FILE); secrets/api-key if absent"
+    )
+    parser.add_argument(
+        "--port", type=_port, default=8000, metavar="N", help="where the API listens on this host (8000)"
+    )
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until the replicas are ready")
+    _add_images(parser)
+
+
+def add_status(parser: argparse.ArgumentParser) -> None:
+    """Add what `status` takes."""
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def add_logs(parser: argparse.ArgumentParser) -> None:
+    """Add what `logs` takes."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a replica's number, `balancer`, or a container's name")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the containers end")
+    parser.add_argument("--tail", type=count, metavar="N", help="the last N lines of each; all if absent")
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """Add what `bundle` takes."""
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder that does not exist yet")
+    _add_images(parser)
+
+
+def with_demo(options: argparse.Namespace, environ: Mapping[str, str]) -> argparse.Namespace:
+    """Fill in what profile `demo` means with `up`: the image for CPUs, and the model that is in it."""
+    if (options.profile or environ.get("PROFILE")) != "demo":
+        return options
+    model = options.model or (None if environ.get("MODEL") else DEMO_MODEL)
+    image = options.image or environ.get("DSV4_CPU_IMAGE") or make.CPU_IMAGE
+    return argparse.Namespace(**{**vars(options), "model": model, "image": image})
+
+
+def images(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the names of both images: of the replicas and of the balancer."""
+    return (
+        options.image or environ.get("DSV4_IMAGE") or make.IMAGE,
+        options.balancer_image or environ.get("BALANCER_IMAGE") or make.BALANCER_IMAGE,
+    )
+
+
+def deployment(
+    options: argparse.Namespace, words: Sequence[str], request: Request, plan: Plan, topology: Topology
+) -> make.Deployment:
+    """
+    Return what the options of `up` ask for, over the environment.
+
+    `plan` is that of one replica, resolved here from the same words. Raise ConfigError or HostError.
+    """
+    if "api-key" in request.command_line.flags:
+        raise ConfigError(
+            "--api-key would be read by whoever lists containers; write it to a file: --api-key-file FILE."
+        )
+    on_cpu = plan.choices["hardware"].value == "cpu"
+    size = 0 if on_cpu else gpus_of_one(plan)
+    if options.gpus:
+        groups = placement.read(options.gpus, size, topology.gpus)
+        if options.replicas not in (None, len(groups)):
+            raise ConfigError(f"--replicas {options.replicas} and {len(groups)} times --gpus contradict each other.")
+    else:
+        groups = placement.place(topology, size, options.replicas)
+    weights = _weights(str(plan.flags["model"].value))
+    env = make.passed_on(request.operator, request.choices)
+    image, balancer_image = images(options, request.operator)
+    if tp := getattr(options, "tp", None):
+        env["TP"] = str(tp)
+    if request.skip:
+        env["DSV4_SKIP"] = ",".join(request.skip)
+    return make.Deployment(
+        groups=groups,
+        key_file=_key_file(options, request.operator),
+        image=image,
+        balancer_image=balancer_image,
+        words=tuple(words),
+        env=env,
+        balancer_env={name: request.operator[name] for name in make.OF_THE_BALANCER if request.operator.get(name)},
+        weights=weights,
+        profiles=tuple(make.folder(str(one), "DSV4_PROFILES") for one in environment.folders()),
+        port=options.port,
+        stop_seconds=make.stop_seconds(plan),
+        requests=make.requests(plan),
+    )
+
+
+def gpus_of_one(plan: Plan) -> int:
+    """Return the GPUs that one replica takes."""
+    return math.prod(int(plan.value(name, 1)) for name in SIZES)
+
+
+def _weights(model: str) -> Path | None:
+    """Return the folder to mount for a model: its own, or of a Hub snapshot the whole repository that it links into."""
+    if not model.startswith(("/", ".", "~")) or model == DEMO_MODEL.partition("=")[2]:
+        return None
+    found = make.folder(model, "--model")
+    return found.parents[1] if found.parent.name == "snapshots" else found
+
+
+def _key_file(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
+    if options.api_key_file:
+        return make.key_file(options.api_key_file, "--api-key-file")
+    if named := environ.get("API_KEY_FILE"):
+        return make.key_file(named, "environment API_KEY_FILE")
+    if Path(KEY_FILE).exists():
+        return make.key_file(KEY_FILE, "the default")
+    raise ConfigError(
+        f"There is no {KEY_FILE}, and the balancer asks for a bearer key; `mkdir -m 700 secrets && openssl"
+        f" rand -hex 32 >{KEY_FILE} && chmod 644 {KEY_FILE}`, or name a file: --api-key-file (API_KEY_FILE)."
+    )
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image", metavar="NAME", help=f"the image of the replicas, {make.IMAGE} if absent (DSV4_IMAGE)"
+    )
+    parser.add_argument("--balancer-image", metavar="NAME", help="HAProxy, 3.0 by digest if absent (BALANCER_IMAGE)")
+
+
+def _port(text: str) -> int:
+    if (number := count(text)) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+    return number

@@ -1,0 +1,68 @@
+"""Which GPUs each replica gets: groups that are close to each other, never one GPU twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import ConfigError, HostError
+from ..machine.topology import Topology, groups
+
+Group = tuple[int, ...]
+"""NVML's indexes of the GPUs of one replica; empty on CPUs."""
+MOST = 8
+"""Replicas that the balancer has places for (server-template in haproxy.cfg)."""
+
+
+def place(topology: Topology, size: int, replicas: int | None = None) -> tuple[Group, ...]:
+    """
+    Return one group of `size` GPUs for each replica, by the lowest index first; as many as fit when no number is given.
+
+    A size of 0 is a replica on CPUs: one, when no number is given. Raise HostError when the GPUs are too few,
+    ConfigError when the balancer has no place for so many.
+    """
+    if replicas is not None and replicas > MOST:
+        raise ConfigError(
+            f"--replicas {replicas}: the balancer has places for {MOST}; start the others on another host."
+        )
+    if size == 0:
+        return ((),) * (replicas or 1)
+    wanted = replicas or min(MOST, max(1, len(topology.gpus) // size))
+    if wanted * size > len(topology.gpus):
+        raise HostError(
+            f"{_replicas(wanted)} of {_gpus(size)} each take {wanted * size}, and this host shows"
+            f" {len(topology.gpus) or 'none'}; lower --replicas or --tp."
+        )
+    return tuple(sorted(groups(topology, size)[:wanted]))
+
+
+def read(texts: Sequence[str], size: int, known: Sequence[int] | None = None) -> tuple[Group, ...]:
+    """
+    Return the groups that `--gpus 0,1 --gpus 2,3` names; `known` are the GPUs of this host, None when unknown.
+
+    Raise ConfigError for one that is no list of numbers, has not `size` GPUs, or names a GPU twice.
+    """
+    if len(texts) > MOST:
+        raise ConfigError(f"--gpus is given {len(texts)} times, and the balancer has places for {MOST} replicas.")
+    found: list[Group] = []
+    for text in texts:
+        words = [word.strip() for word in text.split(",")]
+        if not all(word.isascii() and word.isdigit() for word in words):
+            raise ConfigError(f"--gpus {text}: has to be GPU numbers separated by commas, as in --gpus 0,1.")
+        group = tuple(map(int, words))
+        if len(group) != size:
+            raise ConfigError(f"--gpus {text}: names {_gpus(len(group))}, and a replica takes {size} (--tp).")
+        found.append(group)
+    every = [gpu for group in found for gpu in group]
+    if twice := sorted({gpu for gpu in every if every.count(gpu) > 1}):
+        raise ConfigError(f"--gpus names GPU {twice[0]} twice; a GPU belongs to one replica.")
+    if known is not None and (strange := [gpu for gpu in every if gpu not in known]):
+        raise ConfigError(f"--gpus names GPU {strange[0]}; this host shows {', '.join(map(str, known)) or 'none'}.")
+    return tuple(found)
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU{'s' * (count != 1)}"
+
+
+def _replicas(count: int) -> str:
+    return f"{count} replica{'s' * (count != 1)}"

@@ -1,0 +1,52 @@
+"""What a plan asks of its checkpoint, and of the vLLM that reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..catalog.catalog import Model, Sheet
+from ..plan import DRAFT_TOKENS, Plan
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The model sheet's layout, and the settings of the plan that a checkpoint has to bear."""
+
+    model: str = ""
+    architecture: str = ""
+    scheme: str = ""
+    draft_head: str = ""
+    hardware: str = ""
+    tensor_parallel_size: int = 1
+    expert_parallel: bool = False
+    method: str = ""
+    """How tokens are drafted (`mtp`, `dspark`, ...); empty without speculation."""
+    draft_tokens: int = 0
+    patches: frozenset[str] | None = None
+    """Names of the patches that the installed vLLM has; None where that is not known."""
+
+    @property
+    def drafts_with_mtp(self) -> bool:
+        """Whether the checkpoint's MTP layers are drafted with."""
+        return self.method in ("mtp", "deepseek_mtp")
+
+    def lacks(self, patch: str) -> bool:
+        """Tell whether the installed vLLM is known to lack a patch."""
+        return self.patches is not None and patch not in self.patches
+
+
+def wanted(plan: Plan, model: Sheet[Model], patches: frozenset[str] | None = None) -> Wanted:
+    """Return what this plan, made with this model's sheet, asks of a checkpoint."""
+    tokens = plan.value(DRAFT_TOKENS, 0)
+    return Wanted(
+        model=model.name,
+        architecture=model.get("architecture"),
+        scheme=model.get("scheme"),
+        draft_head=model.get("draft_head"),
+        hardware=str(plan.choices["hardware"].value) if "hardware" in plan.choices else "",
+        tensor_parallel_size=plan.value("tensor-parallel-size", 1),
+        expert_parallel=plan.value("enable-expert-parallel", False),
+        method=plan.value("speculative-config.method", "mtp") if tokens else "",
+        draft_tokens=tokens,
+        patches=patches,
+    )

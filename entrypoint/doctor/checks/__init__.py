@@ -1,0 +1,1 @@
+"""Every check of the doctor, by what it looks at."""

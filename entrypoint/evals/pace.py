@@ -1,0 +1,33 @@
+"""How fast a machine answers, from the receipts of `dsv4 bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import results
+
+
+def measured(folder: Path, concurrency: int, replica: Mapping[str, Any]) -> tuple[float, str] | None:
+    """
+    Return output tokens per second at so many requests at a time, and where that was measured.
+
+    It is the newest receipt of the same model on the same GPUs, at the largest batch that is not above `concurrency`;
+    None where there is none.
+    """
+    for receipt in reversed(results.read(folder / "bench")):
+        if receipt["kind"] == "bench" and _same(receipt.get("replica", {}), replica):
+            rows = sorted(receipt["rows"], key=lambda row: row["batch"])
+            fitting = [row for row in rows if row["batch"] <= concurrency] or rows[:1]
+            if fitting:
+                where = f"batch {fitting[-1]['batch']} in {Path(receipt['file']).name}"
+                return float(fitting[-1]["output_tokens_per_second"]), where
+    return None
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(
+        one.get(part, {}).get(name) == other.get(part, {}).get(name)
+        for part, name in (("choices", "model-name"), ("machine", "gpus"))
+    )

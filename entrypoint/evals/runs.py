@@ -1,0 +1,69 @@
+"""The folder of one evaluation: FOLDER/eval/SUBJECT-<date>/, with its answers, samples and lm-eval's words."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, HostError, UsageError
+
+ANSWERS = "answers.jsonl"
+"""What was answered, as it came; the first line holds the sampling."""
+SAMPLES = "samples.jsonl"
+"""One line for each question: messages, target, answer, scores; written when all is scored."""
+LOG = "lm-eval.log"
+
+
+@contextmanager
+def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool, keep: bool) -> Iterator[Path]:
+    """
+    Yield the folder of a run: a new one, or with `resume` the newest of this subject; a dry run's is removed.
+
+    Raise UsageError when there is none to resume or its answers were sampled otherwise, ConfigError for answers
+    without their sampling, HostError when it cannot be written.
+    """
+    parent = out / "eval"
+    if not keep:
+        with tempfile.TemporaryDirectory(prefix="dsv4-eval-") as name:
+            yield _begun(Path(name), sampling)
+        return
+    if not resume:
+        yield _begun(parent / f"{subject}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}".replace("/", "-"), sampling)
+        return
+    named = re.compile(re.escape(subject.replace("/", "-")) + r"-\d{8}T\d{6}\.\d{6}Z")
+    kept = [one for one in parent.glob(f"*/{ANSWERS}") if named.fullmatch(one.parent.name)]
+    found = sorted(one.parent for one in kept if one.stat().st_size)  # empty: killed before it began
+    if not found:
+        raise UsageError(f"{parent} has no run of {subject} to resume; start one without --resume.")
+    before = _sampling(found[-1] / ANSWERS)
+    if before != sampling:
+        changed = [name for name in sampling if sampling[name] != before.get(name)]
+        was = ", ".join(f"{name} {before.get(name)}" for name in changed)
+        raise UsageError(f"{found[-1]} was begun with {was}; resume it with the same, or start anew without --resume.")
+    yield found[-1]
+
+
+def _sampling(answers: Path) -> dict[str, Any]:
+    with answers.open("rb") as file:
+        try:
+            return dict(json.loads(file.readline())["sampling"])
+        except (ValueError, LookupError, TypeError):
+            raise ConfigError(
+                f"{answers}: its first line holds no sampling; move the folder away to resume the run before it, or"
+                " start anew without --resume."
+            ) from None
+
+
+def _begun(made: Path, sampling: Mapping[str, Any]) -> Path:
+    try:
+        made.mkdir(parents=True, exist_ok=True)
+        (made / ANSWERS).write_text(json.dumps({"sampling": dict(sampling)}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise HostError(f"{made}: cannot be written ({error.strerror}); name another folder with --out.") from None
+    return made

@@ -1,0 +1,100 @@
+"""What can be asked (tasks.toml), and what publishers say they measured (published.toml)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from .. import toml_file
+from ..errors import ConfigError, UsageError, listed, nearest
+from .intervals import Share
+
+HERE = Path(__file__).resolve().parent
+THINKING: Mapping[str, Mapping[str, Any]] = {
+    "chat": {"thinking": False},
+    "high": {"thinking": True, "reasoning_effort": "high"},
+    "max": {"thinking": True, "reasoning_effort": "max"},
+}
+"""`chat_template_kwargs` by mode. vLLM 0.32.0 thinks (`high`) where none are sent: tokenizers/deepseek_v4.py."""
+LONGEST_ANSWER = 65536
+"""Tokens of a thinking answer: what the publishers gave AIME."""
+
+
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Task(BaseModel):
+    """One task; fields as the head of tasks.toml explains them."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"), validate_by_name=False
+    )
+
+    name: str
+    ask: Names
+    metrics: Names
+    thinking: Literal["chat", "high", "max"]
+    prompt_tokens: Count
+    chat_tokens: Count
+    folder: str | None = None
+    runs_code: bool = False
+    config: dict[str, JsonValue] = {}
+
+    def answer_tokens(self, thinking: str, context: int) -> int:
+        """Return the most tokens of an answer in a context of so many tokens; raise UsageError when none are left."""
+        left = context - self.prompt_tokens
+        if left < 1:
+            raise UsageError(
+                f"{self.name} keeps {self.prompt_tokens} tokens for the prompt, and this replica has a context of"
+                f" {context}; name the tokens of an answer with --max-tokens."
+            )
+        return min(left, self.chat_tokens if thinking == "chat" else LONGEST_ANSWER)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published figure of one model for one task, mode and metric."""
+
+    share: Share
+    settings: str
+    source: str
+
+
+def read(path: Path) -> dict[str, Task]:
+    """Return the tasks of a file by name; raise ConfigError that names what is wrong."""
+    return {name: _task(path, name, table) for name, table in toml_file.read(path).items()}
+
+
+def _task(path: Path, name: str, table: Any) -> Task:
+    try:
+        return Task.model_validate({**table, "name": name} if isinstance(table, dict) else table)
+    except ValidationError as error:
+        every = error.errors(include_url=False)
+        first = min(every, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+        where = ".".join(map(str, first["loc"]))
+        said = f"[{name}] is no task ({where!r}): {first['msg'].lower()}"
+        raise ConfigError(f"{path}: {said}; see the head of {HERE / 'tasks.toml'}.") from None
+
+
+def find(name: str, more: Path | None = None) -> Task:
+    """Return a task of ours, or of the user's own file; raise UsageError for a name that is none."""
+    tasks = read(HERE / "tasks.toml") | (read(more) if more else {})
+    if name not in tasks:
+        raise UsageError(f"{name!r} is no task{nearest(name, tasks)}; there are {listed(tasks)}.")
+    return tasks[name]
+
+
+def published(model: str | None, task: str, thinking: str, metric: str) -> list[Figure]:
+    """Return the figures of one model that can be compared, that of most samples first."""
+    asked = {"model": model, "task": task, "thinking": thinking, "metric": metric}
+    found = [
+        Figure(Share(one["correct"], one["total"]), one["settings"], one["source"])
+        for one in toml_file.read(HERE / "published.toml")["figure"]
+        if all(one[key] == value for key, value in asked.items())
+    ]
+    return sorted(found, key=lambda one: -one.share.total)

@@ -1,0 +1,39 @@
+"""The receipt of an evaluation as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .evaluate import verdict
+
+
+def text(receipt: Mapping[str, Any]) -> str:
+    """Return each metric with its interval, what was cut, each published figure, and the verdict last."""
+    total, cut = receipt["total"], receipt["cut"]
+    lines = [
+        f"{receipt['task']}, {receipt['thinking']}, {receipt['model'] or 'a model that is not known'}: {total} answers"
+    ]
+    for score in receipt["scores"]:
+        lines.append(f"  {score['metric']:34}{share(score)}")
+        for figure in score["published"]:
+            lines += [
+                f"    published {share(figure)}: {figure['verdict']}",
+                f"      {figure['settings']}",
+                f"      {figure['source']}",
+            ]
+    right, whole = receipt["scores"][0]["of-whole-answers"]
+    lines.append(
+        f"  cut at {receipt['sampling']['max_tokens']} tokens: {cut}"
+        + (f"; of the others {right} of {whole} are right" if cut else "")
+    )
+    lines += [f"  samples: {receipt['samples']}", f"  receipt: {receipt['file']}"]
+    found = verdict(receipt)
+    lines.append(found or "no published figure of this model for this task and mode")
+    return "\n".join(lines)
+
+
+def share(one: Mapping[str, Any]) -> str:
+    """Return a share of right answers with its interval."""
+    low, high = one["interval"]
+    return f"{one['correct']} of {one['total']} = {one['correct'] / one['total']:.1%} ({low:.1%} to {high:.1%})"

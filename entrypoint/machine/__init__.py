@@ -1,0 +1,1 @@
+"""What this host has: GPUs through NVML, how they are connected, memory, ports and compilers."""

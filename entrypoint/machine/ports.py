@@ -1,0 +1,42 @@
+"""Whether a TCP port can be had, and who holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...healthcheck.listen import CannotListen, listener
+from .. import procfs
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port that was asked for; `refused` is empty when it is free, `holder` when nobody could be named."""
+
+    host: str
+    number: int
+    setting: str
+    """What to change when it is refused: the port, or the host when that is `elsewhere`."""
+    refused: str = ""
+    holder: str = ""
+    elsewhere: bool = False
+
+
+def look(host: str, number: int, by_host: str, by_port: str) -> Port:
+    """Listen there, and let go; `by_host` and `by_port` are the settings that change them. Port 0 is always free."""
+    try:
+        listener(host, number).close()
+    except CannotListen as error:
+        if error.elsewhere:
+            return Port(host, number, by_host, str(error), elsewhere=True)
+        return Port(host, number, by_port, str(error), _holder(number) if error.taken else "")
+    return Port(host, number, by_port)
+
+
+def _holder(number: int) -> str:
+    """Name the listening process, `pid 42 (python3)`; empty when it is another user's or another container's."""
+    pid = procfs.listening(procfs.everyone(), number)
+    try:
+        return f"pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})" if pid else ""
+    except OSError:
+        return ""

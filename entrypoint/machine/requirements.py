@@ -1,0 +1,69 @@
+"""What a plan asks of the host: the few settings that the checks of host, GPUs and topology look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ...healthcheck.listen import PORT
+from ..plan import Plan
+
+if TYPE_CHECKING:  # the host can be read where there is no pydantic
+    from ..catalog.catalog import Hardware, Sheet
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Sizes are numbers of GPUs; `group` is one replica's (tensor times pipeline parallel), `gpus` all of them."""
+
+    gpus: int = 2
+    group: int = 2
+    utilization: float = 0.9
+    hardware: str = ""
+    capability: str = ""
+    interconnect: str = ""
+    custom_all_reduce: bool = True
+    load_format: str = "auto"
+    ports: tuple[tuple[str, int, str, str], ...] = ()
+    """Host, port, and the settings that change them."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    deepseek_on_cpu: bool = False
+
+    @property
+    def peer_access(self) -> bool:
+        """Whether NCCL may use peer access over PCIe."""
+        return self.env.get("NCCL_P2P_DISABLE", "0") == "0"
+
+
+def asked(plan: Plan, hardware: Sheet[Hardware], architecture: str, environ: Mapping[str, str]) -> Asked:
+    """Read a plan; `architecture` is the model sheet's, `environ` the variables that vLLM will start with."""
+
+    def number(name: str) -> int:
+        value = plan.value(name, 1)
+        return value if isinstance(value, int) else 1
+
+    interconnect = hardware.get("interconnect")
+    group = number("tensor-parallel-size") * number("pipeline-parallel-size")
+    local = "data-parallel-size-local" if "data-parallel-size-local" in plan.flags else "data-parallel-size"
+    on_cpu = interconnect == "none"
+    utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default
+    host = str(plan.value("host", "0.0.0.0"))  # noqa: S104  vLLM's own default: every address
+    port = plan.value("port", 8000)
+    health_host, health = environ.get("DSV4_HEALTH_HOST") or "0.0.0.0", environ.get("DSV4_HEALTH_PORT", "")  # noqa: S104
+    return Asked(
+        gpus=0 if on_cpu else group * number(local),
+        group=0 if on_cpu else group,
+        utilization=utilization if isinstance(utilization, float) else 1.0,
+        hardware=hardware.name,
+        capability=hardware.get("compute_capability"),
+        interconnect=interconnect,
+        custom_all_reduce=not plan.value("disable-custom-all-reduce", otherwise=False),
+        load_format=str(plan.value("load-format", "auto")),
+        ports=(
+            (host, port, "--host", "--port (PORT)"),
+            (health_host, int(health) if health.isdecimal() else PORT, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
+        ),
+        env={**environ, **plan.environment()},
+        deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),
+    )

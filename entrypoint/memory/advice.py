@@ -1,0 +1,135 @@
+"""What `dsv4 fit` answers: the numbers, whether vLLM starts, and which flag to change, to which value. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .estimate import BLOCK_TOKENS, Memory
+
+HIGHEST_UTILIZATION = 0.97
+"""Highest that was started on 95.01 GiB; 0.985 and more were not (RTX PRO 6000, third-party logs, 2026)."""
+_BATCHES = (16_384, 8_192, 4_096, 2_048, 1_024)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One change that is enough by itself: vLLM's flag, its value, and what it does."""
+
+    flag: str
+    value: int | float
+    because: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """GiB a GPU, blocks of 256 tokens; `concurrency` is vLLM's own figure, both counts are of full-length requests."""
+
+    weights_gib: float
+    kv_available_gib: float
+    blocks: int
+    blocks_per_request: int
+    concurrency: float
+    steady_state_requests: int
+    fits: bool
+    advice: tuple[Advice, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields under their own names; sizes to 0.01 GiB."""
+        plain = dataclasses.asdict(self)
+        rounded = {key: round(plain[key], 2) for key in ("weights_gib", "kv_available_gib", "concurrency")}
+        return plain | rounded | {"advice": [dataclasses.asdict(advice) for advice in self.advice]}
+
+
+def fit(memory: Memory) -> Fit:
+    """Return what a plan takes and holds; `memory.sized` has to be true."""
+    return Fit(
+        weights_gib=memory.weights_gib,
+        kv_available_gib=memory.left_gib,
+        blocks=memory.blocks,
+        blocks_per_request=memory.blocks_per_request,
+        concurrency=memory.concurrency,
+        steady_state_requests=memory.steady_state_requests,
+        fits=memory.admits,
+        advice=tuple(_advice(memory)),
+    )
+
+
+def _advice(memory: Memory) -> Iterator[Advice]:
+    """Yield each single change that lets one request in, or, where one is in, all that the profile promises."""
+    if memory.steady_state_requests >= memory.requests:
+        return
+    wanted = memory.requests if memory.admits else 1
+
+    def enough(**changes: Any) -> bool:
+        return dataclasses.replace(memory, **changes).steady_state_requests >= wanted
+
+    goal = f"{wanted} request{'s' * (wanted > 1)} of full length"
+    if batch := next((n for n in _BATCHES if n < memory.batched_tokens and enough(batched_tokens=n)), None):
+        yield Advice("max-num-batched-tokens", batch, f"{goal} at {memory.context:,} tokens")
+    if context := _largest(memory.context // BLOCK_TOKENS, lambda n: enough(context=n * BLOCK_TOKENS)):
+        yield Advice("max-model-len", context * BLOCK_TOKENS, goal)
+    if memory.admits:
+        held = memory.steady_state_requests
+        yield Advice("max-num-seqs", held, f"as many of full length as there is room for; {wanted} do not fit")
+    if memory.cache_gib is None:
+        hundredths = range(int(memory.utilization * 100) + 1, int(HIGHEST_UTILIZATION * 100) + 1)
+        if found := next((n for n in hundredths if enough(utilization=n / 100)), None):
+            yield Advice("gpu-memory-utilization", found / 100, f"{goal}, if nothing else uses the GPU")
+    for size in sorted(memory.tensor_parallel_sizes):
+        if size > memory.tensor_parallel_size and enough(tensor_parallel_size=size):
+            yield Advice("tensor-parallel-size", size, f"{goal}, on {size} GPUs")
+            return
+
+
+def _largest(most: int, good: Callable[[int], bool]) -> int:
+    """Return the largest number from 1 to `most` that is good, when every smaller one is good too; 0 for none."""
+    low = 0
+    while low < most:
+        middle = (low + most + 1) // 2
+        low, most = (middle, most) if good(middle) else (low, middle - 1)
+    return low
+
+
+def text(memory: Memory, answer: Fit) -> str:
+    """Return the answer in words: where the memory goes, both ways to count requests, and what to change."""
+    share = f"{memory.memory_gib:g} GiB x {memory.utilization:g}"
+    rows = [
+        ("GPU memory for vLLM", f"{memory.memory_gib * memory.utilization:6.2f} GiB", share),
+        ("weights", f"{answer.weights_gib:6.2f} GiB", f"tensor-parallel-size {memory.tensor_parallel_size}"),
+        ("beside them", f"{memory.beside_gib:6.2f} GiB", _beside(memory)),
+        ("KV cache", f"{answer.kv_available_gib:6.2f} GiB", f"{answer.blocks:,} blocks of {BLOCK_TOKENS} tokens"),
+        ("one request", f"{memory.request_gib:6.2f} GiB", _request(memory, answer)),
+    ]
+    lines = [f"{name:<20}  {size}  {note}" for name, size, note in rows]
+    lines += ["", *_verdict(memory, answer)]
+    if answer.advice:
+        lines += ["", "Any one of these is enough:"]
+        lines += [f"  --{a.flag} {a.value}".ljust(36) + a.because for a in answer.advice]
+    return "\n".join(lines)
+
+
+def _beside(memory: Memory) -> str:
+    return f"runtime and graphs, {memory.batched_tokens:,} batched tokens, buffers for the context"
+
+
+def _request(memory: Memory, answer: Fit) -> str:
+    settled = -(-memory.context // BLOCK_TOKENS)
+    return (
+        f"{answer.blocks_per_request:,} blocks: {settled:,} for {memory.context:,} tokens,"
+        f" {answer.blocks_per_request - settled:,} for {memory.in_flight:,} tokens in flight"
+    )
+
+
+def _verdict(memory: Memory, answer: Fit) -> list[str]:
+    if answer.kv_available_gib <= 0:
+        return ["Does not fit: the weights leave nothing for a KV cache. Choose a smaller --model."]
+    if not answer.fits:
+        return ["Does not fit: vLLM stops at start, because one request of full length has to fit."]
+    held = answer.steady_state_requests
+    return [
+        f"Fits. vLLM prints maximum concurrency {answer.concurrency:.2f}x: it counts a whole step for each request.",
+        f"A step is shared: {held} of full length run at once, one in prefill; the plan promises {memory.requests}.",
+    ]

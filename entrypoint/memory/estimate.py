@@ -1,0 +1,221 @@
+"""
+How much memory a plan takes on each GPU, as vLLM 0.32.0 counts it: weights, what runs beside them, KV cache blocks.
+
+Sizes are GiB a GPU unless a name says bytes. The latent KV cache has one head, so every GPU of a tensor parallel group
+holds all of it. Blocks are counted as vLLM's own planner does (v1/core/kv_cache_utils.py); tests/calibration runs it.
+What runs beside the weights is a model with fitted numbers, stated at each. docs/memory.md explains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from ..plan import DRAFT_TOKENS, Setting
+from ..resolve.cuda_graphs import SIZES
+from ..resolve.select import Chosen
+
+GIB = 1 << 30
+BLOCK_TOKENS = 256
+
+FIXED_GIB = 2.04
+"""CUDA context, NCCL, CUDA graphs, 0.5 GiB of indexer logits: what 2 x H200 left of 0.80 x 139.80 - 78.78 of weights
+- 30.17 of KV cache at 4,096 batched tokens, less the two terms below (vLLM 0.32.0, 2026-11-22)."""
+ACTIVATIONS_GIB = 0.2
+"""For each 1,024 batched tokens: 30.8 GiB of KV cache at 8,192, 29.1 at 16,384 (2 x H200, an earlier vLLM, 2026-05)."""
+GRAPH_GIB, GRAPH_TOKENS_GIB = 0.018, 0.093
+"""For each CUDA graph, and for each 1,024 tokens of all of them, beyond those of FIXED_GIB: fitted to what vLLM put by,
+0.61, 1.14, 2.30, 3.43 GiB for 11, 23, 51, 35 sizes to 64, 512, 512, 4,096 tokens (H200, vLLM 0.32.0, 2026-11-22)."""
+_FIXED_GRAPHS: tuple[int, ...] = (1, 2, 4, *range(8, 65, 8))
+"""Tokens of those of FIXED_GIB."""
+
+_PAGE = 37_440
+"""64 entries of 584 bytes (448 FP8, 64 BF16, 8 of scales), to a multiple of 576: compressed by 4, or sliding window."""
+_INDEX_PAGE, _SPARSE_PAGE = 8_640, 1_728
+"""64 keys of the indexer at 132 bytes, and 2 entries that are compressed by 128; both to a multiple of 576."""
+_SYNCHRONOUS = frozenset({"ngram", "medusa", "suffix", "mlp_speculator"})
+"""Ways to draft with which vLLM 0.32.0 schedules one step at a time (config/vllm.py)."""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Layers that compress by 4 and by 128, and in how many groups vLLM puts all layers' sliding windows."""
+
+    by_4: int
+    by_128: int
+    window_groups: int = 2
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block of 256 tokens: the widest group, which is the compressed cache; the draft's rides along."""
+        return self.by_4 * (_PAGE + _INDEX_PAGE) + self.by_128 * _SPARSE_PAGE
+
+    def recent_blocks(self, tokens: int, context: int) -> int:
+        """Return the blocks that hold windows and half-compressed groups while `tokens` of a request are in flight."""
+        return (
+            _windowed(8, 4, tokens, context)
+            + _windowed(128, 8, tokens, context)
+            + self.window_groups * _windowed(128, 64, tokens, context)
+        )
+
+
+TRUNKS = {"deepseek-v4-flash": Trunk(21, 20), "deepseek-v4-pro": Trunk(30, 31)}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a plan's memory follows from; `context` is 0 where vLLM is left to find it."""
+
+    memory_gib: float
+    utilization: float
+    checkpoint_gib: float
+    replicated_gib: float
+    tensor_parallel_size: int
+    trunk: Trunk | None
+    context: int
+    batched_tokens: int
+    requests: int
+    draft_tokens: int = 1
+    asynchronous: bool = True
+    gathers: bool = True
+    """Whether prefill gathers its keys in a buffer: FlashMLA does (SM 9.0 and 10.x), FlashInfer does not (SM 12.x)."""
+    cache_gib: float | None = None
+    """The KV cache where `kv-cache-memory-bytes` says it."""
+    tensor_parallel_sizes: tuple[int, ...] = ()
+    graphs: tuple[int, ...] = ()
+    """The sizes of CUDA graphs that the plan names, in tokens; empty where vLLM is left to find them."""
+
+    @property
+    def weights_gib(self) -> float:
+        """The weights on each GPU."""
+        return weights_gib(self.checkpoint_gib, self.replicated_gib, self.tensor_parallel_size)
+
+    @property
+    def workspace_gib(self) -> float:
+        """Buffers that vLLM reserves for the context: the indexer's keys, or the keys that prefill gathers."""
+        factor = 5 if self.context <= 256 * 1024 else 2  # sparse_mla_prefill_workspace_factor
+        keys = self.context * 8 * factor // 4 * 132
+        gathered = 4 * (ceil(self.context / 4) + 128 + self.batched_tokens) * 1024 if self.gathers else 0
+        return max(keys, gathered) / GIB
+
+    @property
+    def beside_gib(self) -> float:
+        """What a GPU needs beside weights and KV cache."""
+        sizes, tokens = len(self.graphs) - len(_FIXED_GRAPHS), sum(self.graphs) - sum(_FIXED_GRAPHS)
+        graphs = max(0.0, GRAPH_GIB * sizes + GRAPH_TOKENS_GIB * tokens / 1024)
+        return FIXED_GIB + graphs + ACTIVATIONS_GIB * self.batched_tokens / 1024 + self.workspace_gib
+
+    @property
+    def left_gib(self) -> float:
+        """What is left for the KV cache; negative where the weights alone do not fit."""
+        if self.cache_gib is not None:
+            return self.cache_gib
+        return self.memory_gib * self.utilization - self.weights_gib - self.beside_gib
+
+    @property
+    def sized(self) -> bool:
+        """Whether requests can be counted: the trunk, the context and the batch are known."""
+        return self.trunk is not None and self.context > 0 and self.batched_tokens > 0
+
+    @property
+    def in_flight(self) -> int:
+        """Tokens that are scheduled and not yet settled, at most: two steps when scheduling is asynchronous."""
+        return self.batched_tokens * (2 if self.asynchronous else 1)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the pool; vLLM keeps one of them back."""
+        return max(0, int(self.left_gib * GIB) // self._trunk.block_bytes)
+
+    @property
+    def blocks_per_request(self) -> int:
+        """Blocks that vLLM counts for a request of full length, as if a whole step in flight were its own."""
+        return ceil(self.context / BLOCK_TOKENS) + self._trunk.recent_blocks(self.in_flight, self.context)
+
+    @property
+    def concurrency(self) -> float:
+        """vLLM's `Maximum concurrency`: all blocks by the blocks of one request."""
+        return self.blocks / self.blocks_per_request
+
+    @property
+    def admits(self) -> bool:
+        """Whether vLLM starts: one request of full length has to fit."""
+        return self.blocks - 1 >= self.blocks_per_request
+
+    @property
+    def steady_state_requests(self) -> int:
+        """
+        Return how many requests of full length run at once when one of them is in prefill and the others decode.
+
+        A step's tokens are shared, so only the one in prefill holds what vLLM counts for each; the admission of
+        the last one needs as much (scheduler_reserve_full_isl).
+        """
+        return max(0, 1 + (self.blocks - 1 - self.blocks_per_request) // self._settled_blocks) if self.admits else 0
+
+    @property
+    def request_gib(self) -> float:
+        """KV cache that has to be left for one request of full length."""
+        return (self.blocks_per_request + 1) * self._trunk.block_bytes / GIB
+
+    @property
+    def requests_gib(self) -> float:
+        """KV cache that has to be left for all requests at full length, one of them in prefill."""
+        return self.request_gib + (self.requests - 1) * self._settled_blocks * self._trunk.block_bytes / GIB
+
+    @property
+    def _settled_blocks(self) -> int:
+        """Blocks of a request of full length that decodes."""
+        step = (1 + self.draft_tokens) * (2 if self.asynchronous else 1)
+        return ceil(self.context / BLOCK_TOKENS) + self._trunk.recent_blocks(step, self.context)
+
+    @property
+    def _trunk(self) -> Trunk:
+        assert self.trunk is not None
+        return self.trunk
+
+
+def weights_gib(total: float, replicated: float, tensor_parallel_size: int) -> float:
+    """Return the weights on each GPU: the replicated part, and a share of the rest."""
+    return (total - replicated) / tensor_parallel_size + replicated
+
+
+def memory(chosen: Chosen, flags: Mapping[str, Setting]) -> Memory | None:
+    """Return what a plan's memory follows from, or None where the sheets do not say or the layout is not modelled."""
+    size, total = chosen.hardware.get("memory_gib"), chosen.weights_gib
+    utilization = _number(flags, "gpu-memory-utilization")
+    if not size or not total or not utilization:
+        return None
+    if max(_number(flags, "pipeline-parallel-size"), _number(flags, "data-parallel-size")) > 1:
+        return None
+    method = flags["speculative-config.method"].value if "speculative-config.method" in flags else ""
+    scheduling = flags["async-scheduling"].value if "async-scheduling" in flags else None
+    cache = _number(flags, "kv-cache-memory-bytes")
+    return Memory(
+        memory_gib=size,
+        utilization=utilization,
+        checkpoint_gib=total,
+        replicated_gib=min(chosen.model.get("replicated_gib"), total),
+        tensor_parallel_size=chosen.tensor_parallel_size,
+        trunk=TRUNKS.get(chosen.model.get("architecture")),
+        context=max(0, int(_number(flags, "max-model-len"))),
+        batched_tokens=int(_number(flags, "max-num-batched-tokens")),
+        requests=chosen.profile.get("requests") or int(_number(flags, "max-num-seqs")) or 1,
+        draft_tokens=int(_number(flags, DRAFT_TOKENS)),
+        asynchronous=scheduling is not False and (scheduling is True or method not in _SYNCHRONOUS),
+        gathers=not chosen.hardware.get("compute_capability").startswith("12."),
+        cache_gib=cache / GIB if cache else None,
+        graphs=tuple(flags[SIZES].value) if SIZES in flags else (),
+        tensor_parallel_sizes=tuple(chosen.model.get("tensor_parallel_sizes")),
+    )
+
+
+def _windowed(window: int, block: int, tokens: int, context: int) -> int:
+    """Return the blocks of a sliding window with `tokens` in flight; one more, as a window may start within a block."""
+    return ceil(min(window - 1 + tokens, context) / block) + 1
+
+
+def _number(flags: Mapping[str, Setting], name: str) -> float:
+    """Return a flag's number; 0 where it is absent, or left to vLLM (`auto`)."""
+    value = flags[name].value if name in flags else 0
+    return value if isinstance(value, (int, float)) else 0

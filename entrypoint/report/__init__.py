@@ -1,0 +1,1 @@
+"""The page that `dsv4 report` writes."""

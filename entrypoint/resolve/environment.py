@@ -1,0 +1,120 @@
+"""The environment layer: the variables that `docker run -e` and a compose file set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ...healthcheck import listen
+from .. import supervision_settings
+from ..api_key import key_in
+from ..errors import ConfigError
+from ..plan import DRAFT_TOKENS, Setting
+from ..request import Layer, Request, agreed
+from ..vllm_schema import schema
+from ..vllm_schema import settings as flatten
+
+_FLAGS = {
+    "TP": "tensor-parallel-size",
+    "MAX_MODEL_LEN": "max-model-len",
+    "MAX_NUM_SEQS": "max-num-seqs",
+    "MAX_NUM_BATCHED_TOKENS": "max-num-batched-tokens",
+    "GPU_MEMORY_UTILIZATION": "gpu-memory-utilization",
+    "GPU_MEM_UTIL": "gpu-memory-utilization",
+    "NUM_SPECULATIVE_TOKENS": DRAFT_TOKENS,
+    "SERVED_MODEL_NAME": "served-model-name",
+    "PORT": "port",
+}
+
+
+class Variables(BaseSettings):
+    """Our variables; an empty one counts as not set, as compose files write `${PROFILE:-}`."""
+
+    model_config = SettingsConfigDict(case_sensitive=True, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    PROFILE: str | None = None
+    MODEL: str | None = None  # a model of models/, a Hub id, a folder, or NAME=FOLDER
+    HARDWARE: str | None = None
+    TP: str | None = None  # tensor parallel size, GPUs
+    MAX_MODEL_LEN: str | None = None  # context, tokens
+    MAX_NUM_SEQS: str | None = None  # sequences in one step
+    MAX_NUM_BATCHED_TOKENS: str | None = None  # tokens in one step
+    GPU_MEMORY_UTILIZATION: str | None = None  # share of a GPU's memory, above 0 up to 1
+    GPU_MEM_UTIL: str | None = None  # the same, in another spelling
+    NUM_SPECULATIVE_TOKENS: str | None = None  # draft tokens a step; 0 switches speculation off
+    SERVED_MODEL_NAME: str | None = None  # one name or several, separated by spaces or commas
+    PORT: str | None = None
+    API_KEY_FILE: Path | None = None  # a file that holds the bearer key
+    DSV4_PROFILES: str | None = None  # folders of profiles, separated by colons
+    DSV4_NCCL: str | None = None  # a named set of nccl/
+    DSV4_SKIP: str | None = None  # names of refusals and checks to skip, separated by commas
+    DSV4_VLLM: str | None = None  # the vLLM to start, else the one beside this command, else the one on PATH
+    DSV4_HEALTH_HOST: str = "0.0.0.0"  # noqa: S104 - balancers ask from outside; no prompt or key is ever answered
+    DSV4_HEALTH_PORT: Annotated[int, Field(ge=0, le=65535)] = listen.PORT  # 0 takes a free one
+    DSV4_CACHE: Path | None = None  # compiled kernels, else dsv4 in the user's cache
+    DSV4_RUN_DIR: Path | None = None  # what has to outlive a restart: the record of failures, the plan, stacks
+    DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")
+
+
+def read() -> Request:
+    """Return the request that the environment makes."""
+    given = {name: value for name, value in variables().model_dump().items() if value is not None}
+    choices = {
+        key: Setting(str(given[name]), f"environment {name}")
+        for key, name in (("profile", "PROFILE"), ("model", "MODEL"), ("hardware", "HARDWARE"), ("nccl", "DSV4_NCCL"))
+        if name in given
+    }
+    layer = Layer(_flags(given), _key(given), supervision_settings.from_environment(os.environ))
+    skip = tuple(part.strip() for part in given.get("DSV4_SKIP", "").split(",") if part.strip())
+    return Request(choices, skip=skip, environment=layer, operator=dict(os.environ))
+
+
+def variables() -> Variables:
+    """Return our variables; raise ConfigError for one that is not of its kind."""
+    try:
+        return Variables()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(
+            f"environment {first['loc'][0]} = {first['input']!r} is not valid: {first['msg'].lower()}."
+        ) from None
+
+
+def folders() -> list[Path]:
+    """Return the folders that DSV4_PROFILES names."""
+    return [Path(part) for part in (variables().DSV4_PROFILES or "").split(":") if part]
+
+
+def _flags(given: Mapping[str, object]) -> dict[str, Setting]:
+    settings: dict[str, Setting] = {}
+    for name, flag in _FLAGS.items():
+        if name not in given:
+            continue
+        origin, text = f"environment {name}", str(given[name]).strip()
+        value = schema.check_value(
+            flag, text.replace(",", " ").split() if name == "SERVED_MODEL_NAME" else text, origin
+        )
+        settings[flag] = agreed(flag, settings.get(flag), Setting(value, origin))
+    return settings
+
+
+def _key(given: Mapping[str, object]) -> dict[str, Setting]:
+    if "API_KEY_FILE" not in given:
+        return {}
+    path = given["API_KEY_FILE"]
+    origin = f"environment API_KEY_FILE = {path}"
+    if os.environ.get("VLLM_API_KEY"):
+        raise ConfigError(f"{origin} and environment VLLM_API_KEY contradict each other; keep one of the two.")
+    return {"VLLM_API_KEY": Setting(key_in(str(path), origin), origin)}
+
+
+def operator_layer(environ: Mapping[str, str], set_below: frozenset[str]) -> Layer:
+    """Return the variables of the process environment that belong to the plan: VLLM_*, NCCL_*, and overridden ones."""
+    named = {n: v for n, v in environ.items() if n.startswith(("VLLM_", "NCCL_")) or n in set_below}
+    checked = flatten.variables(named, "environment")
+    return Layer(env={name: Setting(value, f"environment {name}") for name, value in checked.items()})

@@ -1,0 +1,118 @@
+"""
+Turn the chosen sheets and the request into one plan. Pure: reads no file, prints nothing.
+
+Precedence, lowest first, stands in `layers`; later layers win key by key, tables of JSON flags too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from .. import api_key, supervision_settings
+from ..catalog.catalog import Base, Sheet, When
+from ..errors import ConfigError
+from ..plan import Plan, Setting, Value
+from ..request import Layer, Request
+from ..vllm_schema import schema, settings
+from . import cuda_graphs
+from .constraints import refusals, require_known
+from .environment import operator_layer
+from .select import Chosen
+
+
+def resolve(chosen: Chosen, request: Request) -> Plan:
+    """Return the plan; raise ConfigError for a combination that is known to fail, unless it is skipped by name."""
+    flags: dict[str, Setting] = {}
+    env: dict[str, Setting] = {}
+    watched = supervision_settings.defaults()
+    for layer in layers(chosen, request):
+        merge(flags, layer.flags)
+        merge(env, layer.env)
+        merge(watched, layer.supervision)
+    merge(flags, cuda_graphs.named(chosen, flags))
+    merge(env, operator_layer(request.operator, frozenset(env)).env)
+    if "api-key" in flags and "VLLM_API_KEY" in env:
+        raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")
+    _check_keys(flags, env)
+    choices = dict(chosen.reasons)
+    require_known(chosen, request.skip)
+    for name, sentence in refusals(chosen, flags, env):
+        if name not in request.skip:
+            raise ConfigError(f"{sentence} (refused as {name}; --skip {name} overrides)")
+        choices[f"skip {name}"] = Setting(True, f"asked for, although: {sentence}")
+    for name in request.skip:
+        choices.setdefault(f"skip {name}", Setting(True, "asked for"))
+    if "model" not in flags:
+        raise ConfigError(
+            f"Model {chosen.model.name} has no repository; give its folder: --model {chosen.model.name}=FOLDER."
+        )
+    return Plan(choices, flags, env, schema.shapes(), watched)
+
+
+def _check_keys(flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> None:
+    """Raise ConfigError for a bearer key that no request could carry."""
+    for setting in filter(None, (flags.get("api-key"), env.get("VLLM_API_KEY"))):
+        keys = setting.value if isinstance(setting.value, list) else [setting.value]
+        for key in filter(None, map(str, keys)):  # an empty one is none to vLLM
+            api_key.checked(key, setting.origin)
+
+
+def layers(chosen: Chosen, request: Request) -> Iterator[Layer]:
+    """Yield every layer, lowest first: this order is the precedence."""
+    yield from _sheet_layers(chosen, chosen.root)
+    yield from _sheet_layers(chosen, chosen.model)
+    yield from _sheet_layers(chosen, chosen.hardware)
+    if chosen.nccl:
+        yield from _sheet_layers(chosen, chosen.nccl)
+    yield Layer(env=chosen.gpu_order)
+    yield from _sheet_layers(chosen, chosen.profile)
+    if chosen.where:
+        yield Layer({"model": chosen.where})
+    yield request.environment
+    yield request.command_line
+
+
+def _sheet_layers(chosen: Chosen, sheet: Sheet[Any]) -> Iterator[Layer]:
+    """Yield the sheet that this one extends first; in each, its own tables, then the `when` blocks that apply."""
+    names = chosen.names()
+    link: Sheet[Base]
+    for link in sheet.chain():
+        yield _layer(link.own, link.file)
+        for when in link.own.when:
+            given = when.given()
+            label = ", ".join(f"{key} = {'|'.join(map(str, allowed))}" for key, allowed in given.items())
+            layer = _layer(when, f"{link.file} [[when]] {label}")  # checked, whether it applies or not
+            if all(names[key] in allowed for key, allowed in given.items()):
+                yield layer
+
+
+def _layer(own: Base | When, label: str) -> Layer:
+    watched = supervision_settings.settings({"gate": own.gate, "supervise": own.supervise}, label)
+    return Layer(
+        _named(settings.flags(own.flags, f"{label} [flags]"), f"{label} [flags]"),
+        _named(settings.variables(own.env, f"{label} [env]"), f"{label} [env]"),
+        {name: Setting(value, f"{label} [{name.partition('.')[0]}]") for name, value in watched.items()},
+    )
+
+
+def _named(values: Mapping[str, Value], origin: str) -> dict[str, Setting]:
+    return {name: Setting(value, origin) for name, value in values.items()}
+
+
+def merge(into: dict[str, Setting], above: Mapping[str, Setting]) -> None:
+    """Lay `above` over `into`; what it replaces is kept beneath, nearest first."""
+    for name, setting in above.items():
+        replaced = [into.pop(other) for other in list(into) if _same(other, name)]
+        into[name] = Setting(setting.value, setting.origin, tuple(_history(replaced)))
+
+
+def _same(one: str, other: str) -> bool:
+    """Tell whether two settings cannot stand side by side: equal names, or one is the table that holds the other."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def _history(replaced: Iterable[Setting]) -> Iterator[Setting]:
+    for setting in replaced:
+        yield Setting(setting.value, setting.origin)
+        yield from setting.overridden

@@ -1,0 +1,135 @@
+"""
+Receipts: what was measured, of what, on what, and when; one JSON file each, written once.
+
+FOLDER/bench, FOLDER/smoke and FOLDER/eval hold those of `dsv4`. The qualification folder of this repository has more
+kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and `fleet-limits` (simulated).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .client import endpoint
+from .client.endpoint import Replica, wrong
+from .errors import ConfigError, HostError, listed
+
+KINDS = ("bench", "smoke", "eval")
+FOLDER = "qualification"
+"""The folder for receipts where none is named."""
+_OF_FLEETS = ("fleet", "fleet-limits")
+_Count = Annotated[int, Field(ge=1)]
+_Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Receipt(BaseModel):
+    date: str
+    replica: Replica = Replica()
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    batch: _Count
+    input: _Count
+    output: _Count
+    output_tokens_per_second: _Figure
+    tpot_p50: _Figure
+    tpot_p99: _Figure
+    ttft_p50: _Figure
+    ttft_p99: _Figure
+    acceptance: _Figure | None
+
+
+class _Bench(_Receipt):
+    subject: str
+    rows: list[_Row]
+
+
+def of_replica(health_url: str, key: str | None) -> dict[str, Any]:
+    """
+    Return what a replica is: `{"choices", "argv", "env", "patches", "versions", "machine"}`, secrets masked.
+
+    It is asked at `/plan` of its health server. Raise NoAnswer, a UserError, when that does not answer.
+    """
+    return endpoint.plan(health_url, key).to_json()
+
+
+def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
+    """
+    Write `body`, with `kind` and `date` (UTC) added, to FOLDER/KIND/<subject>-<date>.json and return the path.
+
+    Nothing is ever overwritten. Raise HostError where the folder cannot be written.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"{kind!r} is no kind of receipt: {listed(KINDS)}")
+    now = datetime.now(UTC)
+    text = json.dumps({"kind": kind, "date": now.isoformat(timespec="seconds"), **body}, indent=2) + "\n"
+    subject = re.sub(r"[^a-z0-9.]+", "-", str(body["subject"]).lower()).strip("-.")
+    try:
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            again = f"-{number}" if number > 1 else ""
+            path = folder / kind / f"{subject}-{now:%Y%m%dT%H%M%SZ}{again}.json"
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(text)
+                return path
+            except FileExistsError:
+                continue
+        raise HostError(f"{path}: a thousand receipts of one second are there; name another folder with --out.")
+    except OSError as error:
+        raise _unwritable(folder / kind, error) from None
+
+
+def check_writable(folder: Path, kind: str) -> None:
+    """Raise HostError where a receipt could not be written, as `write` does; leave nothing there."""
+    place = folder / kind
+    try:
+        there = next(one for one in (place, *place.parents) if one.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _unwritable(place, error) from None
+
+
+def _unwritable(place: Path, error: OSError) -> HostError:
+    return HostError(f"{place}: cannot be written ({error.strerror}); name another with --out.")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the receipts in FOLDER, oldest first, as `read_one` does each."""
+    return sorted(map(read_one, sorted(folder.rglob("*.json"))), key=lambda one: (one["date"], one["file"]))
+
+
+def read_one(path: Path) -> dict[str, Any]:
+    """Return the receipt in one file, with its path as `file`; raise ConfigError when it is none."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: no receipt, it is not JSON ({error}); move it away.") from None
+    kind = _kind(body)
+    if kind is None:
+        raise ConfigError(f"{path}: no receipt, it has no kind of one; move it away.")
+    try:
+        (_Bench if kind == "bench" else _Receipt).model_validate(body)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: no receipt of this version ({wrong(error)}); move it away.") from None
+    return {**body, "kind": kind, "file": str(path)}
+
+
+def _kind(body: Any) -> str | None:
+    if not isinstance(body, dict):
+        return None
+    if body.get("kind") in (*KINDS, *_OF_FLEETS):
+        return str(body["kind"])
+    return next((kind for kind in ("layout", "faults") if kind in body), None)

@@ -1,0 +1,47 @@
+"""What a plan says of the server that it makes: where it listens, its key, its draft tokens, its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from .checkpoint import identify
+from .plan import DRAFT_TOKENS, Plan, Setting, Value
+
+
+def url(plan: Plan) -> str:
+    """Return where the server is asked from this host, without a trailing slash."""
+    scheme = "https" if plan.value("ssl-certfile") else "http"
+    host = str(plan.value("host") or "127.0.0.1")
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{plan.value('port', 8000)}"
+
+
+def key(plan: Plan) -> str:
+    """Return the bearer key; empty when none is set."""
+    return plan.environment(secrets=True).get("VLLM_API_KEY") or (plan.value("api-key") or [""])[0]
+
+
+def draft_tokens(plan: Plan) -> int:
+    """Return the draft tokens a step; 0 without speculation."""
+    return draft_tokens_in({name: setting.value for name, setting in plan.flags.items()})
+
+
+def draft_tokens_in(values: Mapping[str, Value]) -> int:
+    """Return the draft tokens a step that settings by name ask for; 0 without speculation."""
+    speculates = any(name.startswith("speculative-config.") for name in values)
+    return int(values.get(DRAFT_TOKENS, 1)) if speculates else 0
+
+
+def without_draft(plan: Plan, reason: str) -> Plan:
+    """Return the plan with speculation switched off, and the reason as its origin."""
+    before = plan.flags[DRAFT_TOKENS]
+    after = Setting(0, reason, (Setting(before.value, before.origin), *before.overridden))
+    return dataclasses.replace(plan, flags={**plan.flags, DRAFT_TOKENS: after})
+
+
+def weights_bytes(plan: Plan) -> int:
+    """Return the size of the weights where the model is a folder; 0 where it is not."""
+    folder = Path(str(plan.value("model", "")))
+    return identify.weights_bytes(folder) if folder.is_dir() else 0

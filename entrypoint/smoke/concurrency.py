@@ -1,0 +1,82 @@
+"""Checks under load and of speculation: answers in company, and draft tokens accepted by kind of prompt."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import string
+from collections.abc import Mapping
+
+from ...healthcheck import canary, gate
+from ...healthcheck.engine import Refused
+from ...healthcheck.state import Acceptance
+from ..client.openai import Server
+from .context import Context
+from .outcome import Outcome, failed, passed, skipped
+
+JUDGED = ("prose", "code")
+"""Random text is hard and repetition easy to draft for: only these are held against the floor."""
+SEED = 17
+
+
+async def parallel(server: Server, context: Context) -> Outcome:
+    """The corruption canary: the same prompts alone and several at once agree, and nothing is garbled."""
+    gates = context.care.gate
+    found = await canary.run(server, context.streams, gates.tokens, gates.signs, gates.agreement_floor)
+    if found.problem:
+        return failed(found.problem, "see what garbles answers in docs/health.md; try another --moe-backend")
+    return passed(found.detail, streams=context.streams)
+
+
+async def acceptance(server: Server, context: Context) -> Outcome:
+    """Draft tokens accepted for random text, prose, code and repetition, from vLLM's counters."""
+    if context.drafts == 0:
+        return skipped("served without draft tokens")
+    try:
+        speculates = (await server.counters()).speculates
+    except Refused as error:
+        return skipped(f"vLLM's counters are not to be had ({error})")
+    if not speculates and context.drafts is None:
+        return skipped("vLLM counts no draft tokens here")
+    kinds: dict[str, Acceptance] = {}
+    drafts = 0
+    for kind, texts in _prompts(context).items():
+        before = await server.settled_counters()
+        for text in texts:
+            await server.complete(text, context.prompts["acceptance"]["tokens"], salt=secrets.token_hex(8))
+        after = await server.settled_counters()
+        kinds[kind] = Acceptance(after.drafted - before.drafted, after.accepted - before.accepted)
+        drafts += after.drafts - before.drafts
+    drafted = sum(kind.drafted for kind in kinds.values())
+    floor = context.care.floor(context.drafts or round(drafted / max(1, drafts)) or 1)
+    judged = {kind: kinds[kind] for kind in JUDGED}
+    total = Acceptance(sum(k.drafted for k in judged.values()), sum(k.accepted for k in judged.values()))
+    figures = {kind: _figures(measured, context.record.acceptance.get(kind)) for kind, measured in kinds.items()}
+    found = gate.judge(total, judged, floor, counted=speculates)
+    if found.problem:
+        return failed(found.problem, f"measured beside the record: {_told(kinds, context)}", **figures)
+    return passed(f"{_told(kinds, context)}; floor of prose and code {floor:.0%}", **figures)
+
+
+def _prompts(context: Context) -> dict[str, list[str]]:
+    asked = context.prompts["acceptance"]
+    chance = random.Random(SEED)  # noqa: S311 - the same text each time
+    noise = ["".join(chance.choices(string.printable[:62] + " ", k=asked["random-characters"])) for _ in range(2)]
+    return {"random": noise, **asked["kinds"]}
+
+
+def _figures(measured: Acceptance, recorded: float | None) -> dict[str, int | float | None]:
+    return {"drafted": measured.drafted, "accepted": measured.accepted, "on_record": recorded}
+
+
+def _told(kinds: Mapping[str, Acceptance], context: Context) -> str:
+    """Say each kind's acceptance beside what is on record."""
+    record = context.record
+
+    def one(kind: str, measured: Acceptance) -> str:
+        beside = f"{record.acceptance[kind]:.0%} on record" if kind in record.acceptance else "no figure on record"
+        share = "nothing" if measured.ratio is None else f"{measured.ratio:.0%}"
+        return f"{kind} {share} of {measured.drafted} ({beside})"
+
+    source = f"; record: {record.source}" if record.source else ""
+    return ", ".join(one(kind, measured) for kind, measured in kinds.items()) + source

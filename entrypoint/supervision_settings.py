@@ -1,0 +1,190 @@
+"""
+What the supervisor goes by: the settings under `[gate]` and `[supervise]`, their defaults, and reading them.
+
+They are layered like vLLM's flags, and named `gate.tokens`, `supervise.stall.loading-weights`. In the environment a
+name is written DSV4_GATE_TOKENS; on the command line `--gate.tokens 32`. Times are seconds, shares run from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from .errors import ConfigError, UsageError, nearest
+from .plan import DEFAULT, Setting, Value, nested
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Sign = Literal["script-mix", "repetition", "logprobs", "replacement"]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"), validate_by_name=False
+    )
+
+
+class Gate(_Group):
+    """What a replica has to prove before it gets traffic."""
+
+    acceptance_floor: Share | dict[Count, Share] = {1: 0.4, 2: 0.3, 3: 0.25}
+    """Accepted / drafted tokens: one share, or one for each number of draft tokens. Below 0.1 a draft head is broken,
+    up to 0.4 suspicious on text that is not random (bands from the seeds' figures, unmeasured here)."""
+    below_floor: Literal["refuse", "warn", "degrade"] = "refuse"
+    corrupted: Literal["refuse", "warn"] = "refuse"
+    tokens: Count = 48
+    """Tokens generated for each prompt."""
+    concurrency: Count = 8
+    """Prompts at once in the corruption canary; at most max-num-seqs."""
+    agreement_floor: Share = 0.5
+    """How much of an answer, from its start, has to be the same alone and in company."""
+    signs: list[Sign] = ["script-mix", "repetition", "logprobs", "replacement"]
+
+
+class Supervise(_Group):
+    """How the engine is watched, and how it is stopped."""
+
+    poll: Seconds = 2.0
+    ready_grace: Seconds = 10.0
+    live_grace: Seconds = 120.0
+    """Without progress, while there is work, before the replica is not ready, and before it is ended as hung."""
+    idle_canary_every: Seconds = 10.0
+    corruption_every: Seconds = 1800.0
+    window: Seconds = 300.0
+    window_drafts: Count = 500
+    """The sliding window of live acceptance, and the draft tokens in it below which nothing is concluded."""
+    drain_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    """Between `not ready` and the end of admission, for the balancer to see it. Ctrl-C does not wait."""
+    stop_grace: Seconds = 20.0
+    """For vLLM to release the GPUs after its shutdown-timeout, before SIGKILL."""
+    backoff_first: Seconds = 10.0
+    backoff_most: Seconds = 900.0
+    """What the crash-loop breaker waits after the second failure in a row of the same plan; doubled after each."""
+    healthy_after: Seconds = 600.0
+    """Ready for so long, the record of failures is closed."""
+    compile_ahead: list[str] = []
+    """Modules of FlashInfer to compile beside a first start, as `MODULE:FUNCTION`; empty for none."""
+    stall: dict[str, Seconds] = {
+        "starting": 180.0,
+        "connecting-ranks": 60.0,
+        "loading-weights": 600.0,
+        "compiling-kernels": 1200.0,
+        "profiling": 300.0,
+        "capturing-graphs": 600.0,
+        "warming-up": 1200.0,
+        "proving": 600.0,
+    }
+    """Without any progress in a phase of the start."""
+
+
+class Supervision(_Group):
+    """Both groups, as the supervisor reads them."""
+
+    gate: Gate = Gate()
+    supervise: Supervise = Supervise()
+
+    def floor(self, draft_tokens: int) -> float:
+        """Return the floor listed for the next number of draft tokens that is not smaller, else for the largest."""
+        table = self.gate.acceptance_floor
+        if not isinstance(table, dict):
+            return table
+        return table[min((k for k in table if k >= draft_tokens), default=max(table))]
+
+
+GROUPS: Mapping[str, type[_Group]] = {"gate": Gate, "supervise": Supervise}
+_TABLES = {"gate.acceptance-floor", "supervise.stall"}
+_LISTS = {"gate.signs", "supervise.compile-ahead"}
+ENVIRONMENT = ("DSV4_GATE_", "DSV4_SUPERVISE_")
+
+
+def defaults() -> dict[str, Setting]:
+    """Return every setting with its default."""
+    whole = Supervision().model_dump(by_alias=True)
+    return {name: Setting(value, DEFAULT) for name, value in _leaves(whole)}
+
+
+def settings(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
+    """Return checked settings for `{"gate": {…}, "supervise": {…}}`; raise ConfigError for what cannot be."""
+    return {name: check(name, value, origin) for name, value in _leaves(table)}
+
+
+def check(name: str, value: Value, origin: str) -> Value:
+    """Return a value in its setting's type; raise ConfigError for an unknown name or a value out of range."""
+    group, key, *inner = name.split(".")
+    fields = {f.alias or n: f for n, f in GROUPS[group].model_fields.items()}
+    below = list(Supervise().stall) if name.startswith("supervise.stall.") else []
+    if key not in fields or (inner and f"{group}.{key}" not in _TABLES) or (below and ".".join(inner) not in below):
+        known = below or list(fields)
+        hint = nearest(".".join(inner) if below else key, known)
+        raise ConfigError(f"{origin}: no setting {name!r}{hint}. Known there: {', '.join(known)}.")
+    annotation: Any = fields[key].rebuild_annotation()
+    if inner:
+        annotation = dict[Count, Share] if group == "gate" else dict[str, Seconds]
+        value = {".".join(inner): value}
+    try:
+        read = TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        shown = value[".".join(inner)] if inner else value
+        raise ConfigError(f"{origin}: {name} = {shown!r} is not valid: {first['msg'].lower()}.") from None
+    return next(iter(read.values())) if inner else read
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
+    """Return the settings that DSV4_GATE_* and DSV4_SUPERVISE_* make; raise ConfigError for one that is unknown."""
+    names = {_variable(name): name for name in [*defaults(), *_TABLES]}
+    found = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENVIRONMENT) or not text:
+            continue
+        if variable not in names:
+            raise ConfigError(f"environment {variable}: not known{nearest(variable, names)}.")
+        origin = f"environment {variable}"
+        found[names[variable]] = Setting(check(names[variable], _words(names[variable], text), origin), origin)
+    return found
+
+
+def from_command_line(words: Sequence[str]) -> tuple[dict[str, Setting], list[str]]:
+    """Return the settings that `--gate.X VALUE` and `--supervise.X=VALUE` make, and the other words."""
+    found, others = {}, []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith(("--gate.", "--supervise.")):
+            others.append(word)
+            continue
+        name, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UsageError(f"--{name} needs a value.")
+            text = rest.pop(0)
+        origin = f"command line --{name}"
+        found[name] = Setting(check(name, _words(name, text), origin), origin)
+    return found, others
+
+
+def read(settings: Mapping[str, Setting]) -> Supervision:
+    """Return what the settings of a plan say, over the defaults; raise ConfigError for one that this version lacks."""
+    plan = "the replica's plan (of another version of dsv4?)"
+    known = {name: check(name, setting.value, plan) for name, setting in settings.items()}
+    return Supervision.model_validate(nested({name: s.value for name, s in defaults().items()} | known))
+
+
+def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for group, values in table.items():
+        for key, value in values.items():
+            if f"{group}.{key}" in _TABLES and isinstance(value, dict):
+                yield from ((f"{group}.{key}.{inner}", leaf) for inner, leaf in value.items())
+            else:
+                yield f"{group}.{key}", value
+
+
+def _words(name: str, text: str) -> Value:
+    return text.replace(",", " ").split() if name in _LISTS else text
+
+
+def _variable(name: str) -> str:
+    return "DSV4_" + name.upper().replace("-", "_").replace(".", "_")

@@ -1,0 +1,1 @@
+"""One vLLM from its start to its end."""

@@ -1,0 +1,117 @@
+"""
+Where compiled kernels are kept, so that the next start does not compile them again: one folder for all compilers.
+
+It is keyed by build (versions and patches), hardware and model, so that a changed key never finds a stale kernel:
+DSV4_CACHE/<vLLM version>-<build>/<hardware>/<model>. In it, each plan that has become ready leaves a note of how long
+its first start took; the next start of the same plan is a hit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..plan import Plan, Setting
+from .crash_loop import fingerprint, write
+
+VARIABLES = {
+    "VLLM_CACHE_ROOT": "vllm",  # torch.compile's graphs, DeepGEMM's kernels, FlashInfer's autotuning
+    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+    "TILELANG_CACHE_DIR": "tilelang",
+    "HUMMING_CACHE_DIR": "humming",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "CUTE_DSL_CACHE_DIR": "cute-dsl",
+    "CUDA_CACHE_PATH": "cuda",  # the driver's own, for PTX
+}
+"""Variables that name a compiler's cache, and the folders that they get."""
+
+_NO_KERNEL_DEPENDS_ON = ("--host", "--port", "--api-key", "--served-model-name", "--shutdown-timeout")
+_NOTES = "starts"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The cache of one plan; `filled` is the note of its first start, empty for a miss."""
+
+    folder: Path
+    note: Path
+    filled: Mapping[str, Any]
+
+    def sentence(self) -> str:
+        """Say whether this start finds its kernels."""
+        if not self.filled:
+            return f"kernel cache: miss, {self.folder} is filled now"
+        return f"kernel cache: hit, filled {self.filled['date']} by a start of {self.filled['seconds']:.0f} s"
+
+    def saved(self, seconds: float) -> float | None:
+        """Return what a start of `seconds` has saved against the one that filled the cache; None at a miss."""
+        return self.filled["seconds"] - seconds if self.filled else None
+
+    def keep(self, seconds: float, phases: Mapping[str, float]) -> None:
+        """Leave the note of a first start; where the folder cannot be written, the next start is a miss again."""
+        if self.filled:
+            return
+        note = {"seconds": round(seconds, 1), "date": datetime.now(UTC).date().isoformat(), "phases": dict(phases)}
+        try:
+            self.note.parent.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return
+        write(self.note, json.dumps(note))
+
+
+def root(environ: Mapping[str, str]) -> Path:
+    """Return DSV4_CACHE, else a folder in the user's cache."""
+    home = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or "/nonexistent", ".cache"))
+    return Path(environ.get("DSV4_CACHE") or Path(home, "dsv4"))
+
+
+def build(versions: Mapping[str, str], patches: Mapping[str, Any]) -> str:
+    """Return the part of the key that names the code: vLLM's version, and a hash of all versions and patches."""
+    code = [(patch["sha256"], patch["state"]) for patch in patches.get("patches", [])]
+    return f"{versions.get('vllm', 'unknown')}-{fingerprint(dict(versions), code)[:8]}"
+
+
+def placed(plan: Plan, environ: Mapping[str, str], folder: Path) -> Plan:
+    """Return the plan with each compiler's cache below `folder`, but for those that somebody has named."""
+    ours = {
+        name: Setting(str(folder / inside), "kernel cache (DSV4_CACHE)")
+        for name, inside in VARIABLES.items()
+        if name not in plan.env and not environ.get(name)
+    }
+    return dataclasses.replace(plan, env={**plan.env, **ours})
+
+
+def folder_of(plan: Plan, build_id: str, environ: Mapping[str, str]) -> Path:
+    """Return the folder of a plan's kernels."""
+    names = (str(plan.choices[name].value) for name in ("hardware", "model-name") if name in plan.choices)
+    return Path(root(environ), build_id, *(name.replace(os.sep, "_") for name in names))
+
+
+def find(plan: Plan, folder: Path) -> Cache:
+    """Look for the note of an earlier start of the same plan."""
+    note = folder / _NOTES / f"{fingerprint(_shaping(plan))}.json"
+    try:
+        filled = json.loads(note.read_text(encoding="utf-8"))
+        float(filled["seconds"]), str(filled["date"])
+    except (OSError, ValueError, LookupError, TypeError):
+        filled = {}
+    return Cache(folder, note, filled)
+
+
+def _shaping(plan: Plan) -> list[str]:
+    """Return the arguments and variables that a kernel may depend on."""
+    argv, kept = plan.argv(), []
+    skipping = False
+    for word in argv:
+        skipping = word in _NO_KERNEL_DEPENDS_ON or (skipping and not word.startswith("--"))
+        if not skipping:
+            kept.append(word)
+    variables = (f"{name}={value}" for name, value in plan.environment().items() if name not in VARIABLES)
+    return [*kept, *variables]

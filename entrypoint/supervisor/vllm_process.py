@@ -1,0 +1,162 @@
+"""The engine as a child process: started with its words read line by line, stopped so that nothing of it stays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from .. import procfs
+from ..vllm_log.parser import Splitter
+from . import passthrough
+
+SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names that vLLM gives
+LAST_WORDS = 1.0  # seconds for what was written before the end to get through a slow terminal
+
+
+class Engine:
+    """
+    A running vLLM: leader of a process group, writing to our stdout and stderr, temporary files in a folder of its own.
+
+    `on_line` is called in the event loop with each line of its log.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path, pumps: Sequence[threading.Thread]) -> None:
+        self._process, self._folder, self._pumps = process, folder, pumps
+        self._shared: set[Path] = set()
+
+    @classmethod
+    async def start(cls, argv: Sequence[str], environ: Mapping[str, str], on_line: Callable[[str], None]) -> Engine:
+        """Start it; raise NotFound (127) or NotExecutable (126) when that is impossible."""
+        program = passthrough.found(argv[0], environ)
+        folder = own_folder(tempfile.gettempdir())
+        pipes = [os.pipe() for _ in range(2)]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                *argv[1:],
+                env=_environment(environ, folder),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=pipes[0][1],
+                stderr=pipes[1][1],
+                process_group=0,
+                preexec_fn=procfs.end_with_parent,
+            )
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            for read_end, _ in pipes:
+                os.close(read_end)
+            raise passthrough.not_executable(argv[0], error) from None
+        finally:
+            for _, write_end in pipes:
+                os.close(write_end)
+        loop = asyncio.get_running_loop()
+        pumps = [
+            threading.Thread(target=_pump, args=(read_end, out, loop, on_line), daemon=True)
+            for (read_end, _), out in zip(pipes, (1, 2), strict=True)
+        ]
+        for pump in pumps:
+            pump.start()
+        return cls(process, folder, pumps)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the leader, which is the id of its group too."""
+        return self._process.pid
+
+    def family(self) -> list[int]:
+        """Return the ids of the leader and of all processes below it."""
+        return [self.pid, *procfs.descendants(self.pid)]
+
+    async def wait(self) -> int:
+        """Wait for the leader to end and return its status; minus N when signal N ended it."""
+        return await self._process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the leader, which passes it on as it sees fit."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def note_shared_memory(self) -> None:
+        """Remember what the engine keeps in /dev/shm, to remove it when its owners are killed."""
+        self._shared |= procfs.shared_files(self.family())
+
+    async def last_words(self) -> None:
+        """Wait until what was written before the end was read, LAST_WORDS at most."""
+        until = time.monotonic() + LAST_WORDS
+        for pump in self._pumps:
+            await asyncio.to_thread(pump.join, max(0.0, until - time.monotonic()))
+
+    async def end(self, patience: float = 0.0) -> list[int]:
+        """
+        End the engine for good: SIGTERM, `patience` seconds, SIGKILL for every descendant; its last words are out then.
+
+        Return the ids of processes that even so are still there (in a driver call that does not return).
+        """
+        self.note_shared_memory()
+        if self._process.returncode is None and patience > 0:
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), patience)
+        left = await asyncio.to_thread(procfs.end_all, os.getpid())
+        if self.pid not in left:
+            await self._process.wait()
+        await asyncio.to_thread(procfs.reap)
+        await self.last_words()
+        procfs.remove(self._shared)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return left
+
+
+def _environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """
+    Return the engine's variables: its temporary files go to `folder`, but for what torch keeps there for later starts.
+
+    Ours come last: setproctitle fails where the first variable is set anew, as torch does with that of its cache.
+    """
+    kept = environ.get("TORCHINDUCTOR_CACHE_DIR") or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
+    ours = {"VLLM_RPC_BASE_PATH": str(folder), "TMPDIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": kept}
+    return {**environ, **ours}
+
+
+def own_folder(base: str) -> Path:
+    """Make a folder below `base`, or below /tmp where the path of a socket in it would be too long for the kernel."""
+    short = len(base) + len("/dsv4-12345678/") + SOCKET_NAME <= SOCKET_PATH
+    return Path(tempfile.mkdtemp(prefix="dsv4-", dir=base if short else "/tmp"))  # noqa: S108
+
+
+def _pump(read_end: int, out: int, loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]) -> None:
+    """Pass the engine's words on and read them; in a thread, as a terminal that is held up must not stop us."""
+    splitter, writable, last = Splitter(), True, b"\n"
+    while chunk := os.read(read_end, 1 << 16):
+        writable, last = writable and _write(out, chunk), chunk[-1:]
+        _tell(splitter.feed(chunk), loop, on_line)
+    _tell(splitter.close(), loop, on_line)
+    if writable and last != b"\n":  # what we say next begins a line
+        _write(out, b"\n")
+    os.close(read_end)
+
+
+def _tell(lines: list[str], loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]) -> None:
+    for line in lines:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: we are on our way out
+            loop.call_soon_threadsafe(on_line, line)
+
+
+def _write(out: int, chunk: bytes) -> bool:
+    """Write all of it; tell whether there is still someone to write to. A full disk loses words, not the engine."""
+    try:
+        while chunk:
+            chunk = chunk[os.write(out, chunk) :]
+    except BrokenPipeError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,35 @@
+"""Read one TOML file; say file, line and column when it is broken."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+
+_AT = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file; raise ConfigError with `file:line:column` when it cannot be read."""
+    try:
+        text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; TOML files are UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = _AT.search(str(error))
+        reason = _AT.sub("", str(error))
+        if found and found[1]:
+            line, column = found[1], found[2]
+        else:
+            lines = text.split("\n")
+            line, column = str(len(lines)), str(len(lines[-1]) + 1)
+        raise ConfigError(f"{path}:{line}:{column}: broken TOML: {reason}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: tables are nested too deep to read.") from None

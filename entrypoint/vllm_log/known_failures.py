@@ -1,0 +1,41 @@
+"""Known failures: what they look like in vLLM's log, and what to do. The data is failures.toml."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import toml_file
+
+FILE = Path(__file__).with_name("failures.toml")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One known failure; the fields are described at the head of failures.toml."""
+
+    name: str
+    pattern: re.Pattern[str]
+    cause: str
+    remedy: str
+    link: str = ""
+
+    def advice(self, port: int) -> str:
+        """Return the remedy, and the link where there is one."""
+        said = self.remedy.format(port=port)
+        return f"{said} ({self.link})" if self.link else said
+
+
+@functools.cache
+def known() -> tuple[Failure, ...]:
+    """Return every known failure, in the order in which they are tried."""
+    return tuple(
+        Failure(name, re.compile(entry.pop("pattern")), **entry) for name, entry in toml_file.read(FILE).items()
+    )
+
+
+def find(line: str, *causes: str) -> Failure | None:
+    """Return the first known failure whose pattern is in this line; of these causes, where any are named."""
+    return next((f for f in known() if (not causes or f.cause in causes) and f.pattern.search(line)), None)

@@ -1,0 +1,163 @@
+"""
+What is worth remembering of a log while it streams by: how exceptions end, errors, signals. Bounded.
+
+vLLM words one failure many times: the worker logs the exception, the engine core one of its own that says that the
+worker failed, and the API server a third. The root is the first that is no such echo, of the last burst of fatal lines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from .parser import Record
+
+KEPT = 64  # notes
+BURST = 1000  # lines without a fatal one that part two failures; one failure's tracebacks have about 500
+LENGTH = 500  # characters of a note
+
+# Headlines of tracebacks that end a process of the engine: v1/engine/core.py, v1/engine/async_llm.py,
+# v1/executor/multiproc_executor.py, v1/utils.py; Python's multiprocessing.
+_FATAL = re.compile(
+    r"EngineCore (failed to start|encountered a fatal error)|WorkerProc (failed|hit an exception)"
+    r"|AsyncLLM output_handler failed|Worker proc \S+ died unexpectedly|Exception occurred while running API servers"
+    r"|Process \S+:$"
+)
+# Headlines of tracebacks that a process survives: uvicorn, threading, asyncio.
+_SURVIVED = re.compile(r"Exception in|Task exception was never|Exception ignored|Future exception|Error in ")
+# Lines that no logger wrote and that are no traceback: argparse, PyTorch's C++ and crash handlers, faulthandler.
+_ALONE = re.compile(
+    r"\S.*: error: |\[\w+\]:\[E\d{4} |\[E\d{4} |terminate called|what\(\):|!!!!!!! Segfault|Fatal Python error"
+    r"|Segmentation fault|Bus error|Killed$|Failed: Cuda error"
+)
+# What is only said because something else failed: v1/engine/{utils,exceptions,core_client}.py, v1/executor/.
+_ECHO = re.compile(
+    r"(Engine core|WorkerProc|Frontend process) (initialization )?failed|Executor failed|RuntimeError: cancelled"
+    r"|EngineCore encountered an issue|Worker failed with error|Engine core process \S+ died|EngineGenerateError"
+    r"|engine core exited unexpectedly|KeyboardInterrupt|SystemExit|(BrokenPipe|ConnectionReset|EOF)Error"
+    r"|Process \S+ \(PID: \d+\) died|Worker proc \S+ died unexpectedly"
+)
+_PYDANTIC = 2  # lines after its exception in which it says what is wrong: the field, then why; or only why
+_EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: |$)")
+_RANK = re.compile(r"\[rank\d+\]: ")  # PyTorch's excepthook puts it before each line
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+_PORT = re.compile(r"non-default args: .*?'port': (\d+)")
+_STOPPED = "[shutdown] API server: shutdown triggered"  # launcher.py, by SIGTERM or SIGINT; not when the engine died
+_WAITING = re.compile(r"No available shared memory broadcast block found")  # shm_broadcast.py, at level INFO
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing worth remembering: the line without its prefix, where in the log, and whether a process ended by it."""
+
+    text: str
+    number: int
+    fatal: bool
+    overtaken: bool = False
+    """Another exception was raised from this one."""
+
+    @property
+    def echo(self) -> bool:
+        """Whether it only says that something else failed."""
+        return bool(_ECHO.search(self.text))
+
+
+@dataclass
+class _Stream:
+    """Where one process is in a traceback. Raw lines of all processes are one stream."""
+
+    headline: str = ""
+    headed: int = 0  # number of the headline's line
+    tracing: bool = False
+    chained: bool = False
+    code: str = ""  # the traceback's last line of source, the only thing that a bare assert says
+    ended: int = 0  # number of the line that ended the last traceback
+
+
+@dataclass
+class Notes:
+    """Notes of a log, taken line by line."""
+
+    port: int = 8000
+    """vLLM's port, from the arguments that it logs; its default else."""
+    waiting: str = ""
+    """The last line by which a process said that it waits for another."""
+    stopped: bool = False
+    """Whether vLLM was asked to stop; what it logs from then on is the noise of its stopping."""
+    _notes: deque[Note] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _streams: dict[str, _Stream] = field(default_factory=dict)
+    _number: int = 0
+
+    def feed(self, line: str) -> None:
+        """Take one line of the log."""
+        self._number += 1
+        record = Record.of(line)
+        if self.stopped:
+            return
+        if record.level in ("INFO", "DEBUG"):  # a user's prompt can stand in these
+            self._read_info(record)
+            return
+        stream = self._streams.setdefault(record.process if record.source else "", _Stream())
+        text = _RANK.sub("", record.text)
+        if text.startswith("Traceback (most recent call last)"):
+            self._begin(stream, record.level)
+        elif text.startswith(_CHAINED):
+            stream.chained = True
+        elif stream.tracing:
+            self._traced(stream, text)
+        elif stream.ended and self._number - stream.ended <= _PYDANTIC and " validation error" in self._notes[-1].text:
+            self._continue(text)
+        else:
+            self._said(stream, record.level, text)
+
+    def roots(self) -> list[Note]:
+        """Return what may be the cause, the likeliest first: what ended a process last, and is no echo."""
+        fatal = [note for note in self._notes if note.fatal]
+        while any(later.number - earlier.number > BURST for earlier, later in itertools.pairwise(fatal)):
+            fatal.pop(0)
+        notes = fatal or [note for note in self._notes if note.number > self._number - BURST]
+        return sorted([note for note in notes if not note.echo] or notes, key=lambda note: note.overtaken)
+
+    def _read_info(self, record: Record) -> None:
+        if _WAITING.match(record.text):
+            self.waiting = record.text[:LENGTH]
+        elif found := _PORT.match(record.text):
+            self.port = int(found[1])
+        elif record.source and record.text.startswith(_STOPPED):
+            self.stopped = True
+
+    def _begin(self, stream: _Stream, level: str) -> None:
+        stream.tracing = level != "WARNING"  # what is only warned of went on
+        if stream.headed < stream.ended and not stream.chained:
+            stream.headline = ""  # it stood over the traceback before
+
+    def _said(self, stream: _Stream, level: str, text: str) -> None:
+        if level in ("ERROR", "CRITICAL") or (not level and (_FATAL.match(text) or _SURVIVED.match(text))):
+            stream.headline, stream.headed = text, self._number
+        if level in ("ERROR", "CRITICAL"):
+            self._add(text, fatal="died unexpectedly" in text)
+        elif "engine core exited unexpectedly" in text or (not level and _ALONE.match(text)):
+            self._add(text, fatal=True)
+
+    def _traced(self, stream: _Stream, text: str) -> None:
+        if text.startswith("    ") and not text.strip(" ^~"):
+            return
+        if text.startswith("    "):
+            stream.code = text.strip()
+        if not _EXCEPTION.match(text):
+            return
+        if stream.chained and self._notes:
+            self._notes[-1] = replace(self._notes[-1], overtaken=True)
+        said = text if ": " in text else f"{text}: {stream.code}"
+        fatal = not stream.headline or bool(_FATAL.match(stream.headline))
+        self._add(said, fatal=fatal)
+        stream.tracing, stream.chained, stream.ended = False, False, self._number
+
+    def _continue(self, text: str) -> None:
+        last = self._notes[-1]
+        self._notes[-1] = replace(last, text=f"{last.text} {text.strip()}"[:LENGTH])
+
+    def _add(self, text: str, *, fatal: bool) -> None:
+        self._notes.append(Note(text.strip()[:LENGTH], self._number, fatal))

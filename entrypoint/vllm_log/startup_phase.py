@@ -1,0 +1,145 @@
+"""Where a start is, from vLLM's log and /proc: the phase, how far it is, and whether it still gets on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ...healthcheck.state import PHASES
+from .parser import Record
+from .startup_patterns import CAPTURED, READY, Mark, read
+
+ORDER = PHASES[PHASES.index("starting") : PHASES.index("ready")]
+_SHOWN = 200  # characters of the last line that a sentence repeats
+
+
+@dataclass
+class Watch:
+    """
+    A start as it goes on. `now` is `time.monotonic()` throughout.
+
+    Lines of several ranks arrive mixed, so a line moves the start on and never back; the one way back that vLLM really
+    takes is from `profiling` to `compiling kernels`, once the KV cache is there.
+    """
+
+    progressed: float
+    """When there was last a new phase, a higher percent, another detail, a compiled kernel, or bytes."""
+    phase: str = "starting"
+    percent: float | None = None
+    detail: str = ""
+    caches: Literal["cold", "warm", "unknown"] = "unknown"
+    last_line: str = ""
+    _sized: bool = False  # whether the KV cache is there
+    _compiled: bool = False
+
+    def feed(self, line: str, now: float) -> bool:
+        """Take one line; tell whether the start went on."""
+        if text := Record.of(line).text.strip():
+            self.last_line = text[:_SHOWN]
+        mark = read(line) if self.phase in ORDER else None
+        if mark is None or not (phase := self._reached(mark)):
+            return False
+        if mark.cold is not None and self.caches != "cold":  # one cold cache makes a cold start
+            self.caches = "cold" if mark.cold else "warm"
+        self._compiled |= phase == "compiling kernels"
+        if mark.detail == READY and self._compiled and self.caches == "unknown":
+            self.caches = "warm"  # TileLang and FlashInfer say what they build, and nothing of what they find
+        higher = mark.percent is not None and (self.percent is None or mark.percent > self.percent)
+        went_on = phase != self.phase or mark.detail != self.detail or higher or phase == "compiling kernels"
+        if phase != self.phase:
+            self.phase, self.percent = phase, mark.percent
+        elif higher:
+            self.percent = mark.percent  # the draft head's shards are counted from 0 again
+        self.detail = mark.detail
+        if went_on:
+            self.progressed = now
+        return went_on
+
+    def enter(self, phase: str, now: float) -> None:
+        """Go to a phase that the log does not show, such as `proving`."""
+        self.phase, self.percent, self.detail, self.progressed = phase, None, "", now
+
+    def progress(self, now: float) -> None:
+        """Count what the log does not show, such as bytes of weights, as progress."""
+        self.progressed = now
+
+    def stalled(self, now: float, limits: Mapping[str, float]) -> str:
+        """Return why the start counts as stalled, or an empty string; a phase without a limit never does."""
+        limit, quiet = limits.get(self.phase), now - self.progressed
+        if limit is None or quiet < limit:
+            return ""
+        setting = f"supervise.stall.{self.phase.replace(' ', '-')}"
+        return (
+            f"{self.phase}: no progress for {quiet:.0f} s (limit {limit:.0f} s, {setting});"
+            f" last line: {self.last_line or 'none'}"
+        )
+
+    def _reached(self, mark: Mark) -> str:
+        """Return the phase that a mark stands for, or an empty string for a late line of a phase that is over."""
+        if mark.phase == "profiling" and "tokens" in mark.detail:
+            self._sized = True
+        phase = mark.phase
+        if not self._sized and (phase == "capturing graphs" or mark.detail == CAPTURED):
+            phase = "profiling"  # trial captures, v1/worker/gpu/cudagraph_utils.py profile_cudagraph_memory
+        if self._sized and self.phase == "profiling" and phase == "compiling kernels":
+            return phase
+        return phase if ORDER.index(phase) >= ORDER.index(self.phase) else ""
+
+
+def loaded_bytes(pids: Iterable[int], proc: Path = Path("/proc")) -> int:
+    """
+    Return the bytes that these processes have read (`rchar`) and have mapped from files now (`RssFile`), together.
+
+    A process that has ended or may not be read counts as 0. Python's own files are in it: only differences count.
+    """
+    return sum(
+        _value(proc / str(pid) / "io", "rchar:") + _value(proc / str(pid) / "status", "RssFile:") for pid in pids
+    )
+
+
+def _value(file: Path, name: str) -> int:
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return 0
+    value, *unit = next((line[len(name) :].split() for line in lines if line.startswith(name)), ["0"])
+    return int(value) * (1024 if unit == ["kB"] else 1)
+
+
+@dataclass
+class Rate:
+    """Bytes a second over the last `window` seconds; a sample below the one before (shards are unmapped) is no loss."""
+
+    window: float = 10.0
+    moved: int = 0
+    """Bytes since the first sample."""
+    _last: int | None = None
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def add(self, now: float, count: int) -> None:
+        """Take a sample of `loaded_bytes`."""
+        if self._last is not None:
+            self.moved += max(0, count - self._last)
+        self._last = count
+        self._samples.append((now, self.moved))
+        while len(self._samples) > 2 and self._samples[1][0] <= now - self.window:
+            self._samples.popleft()
+
+    @property
+    def per_second(self) -> float | None:
+        """Bytes a second; None before the second sample."""
+        if len(self._samples) < 2:
+            return None
+        (began, least), (ended, most) = self._samples[0], self._samples[-1]
+        return (most - least) / (ended - began) if ended > began else None
+
+    def percent(self, total: int) -> float | None:
+        """
+        Return how much of `total` bytes is loaded, at most 99: only vLLM knows when it is done.
+
+        An upper bound with several ranks: of a tensor split by columns each of them reads what another one keeps.
+        """
+        return min(99.0, 100.0 * self.moved / total) if total > 0 else None

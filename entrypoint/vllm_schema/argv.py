@@ -1,0 +1,97 @@
+"""Read vLLM's own arguments from a command line, as vLLM would, into settings with an origin each."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from ..errors import ConfigError, UsageError
+from ..plan import Setting, Value, nested
+from ..request import agreed
+from . import schema
+from . import settings as flatten
+
+_LEVEL = re.compile(r"^-O=?(?=\d)")  # -O3 and -O=3
+_REFUSED = {
+    "config": "put its settings into a profile, whose origin `dsv4 explain` can show",
+}
+
+
+def read(words: Sequence[str]) -> dict[str, Setting]:
+    """
+    Return settings by name.
+
+    Raise UsageError for words that are no flags or lack their value, ConfigError for a flag or a value that vLLM
+    does not take and for a flag that is given twice with different values.
+    """
+    settings: dict[str, Setting] = {}
+    rest = list(words)
+    while rest:
+        spelled, flag, key, values = _take(rest)
+        origin = f"command line {spelled}"
+        for name, value in _settings(flag, key, values, origin).items():
+            before = settings.get(name)
+            if before and schema.shapes().get(name) == "repeated":
+                settings[name] = Setting([*before.value, *value], origin)
+                continue
+            settings[name] = agreed(name, before, Setting(value, origin))
+    return settings
+
+
+def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
+    """Remove one flag and its values from `rest`; return it as spelled, its name, its JSON key, its values."""
+    word = _LEVEL.sub("--optimization-level=", rest.pop(0))
+    spelled, glued, value = word.partition("=")
+    if not spelled.startswith("-") or spelled.strip("-") == "":
+        raise UsageError(f"{word!r} is not a flag of vLLM; flags begin with -- (values with spaces need quotes).")
+    name, dotted, key = spelled.lstrip("-").partition(".")
+    name = name.replace("_", "-") if spelled.startswith("--") else name
+    origin = f"command line {spelled}"
+    switch = name.removeprefix("no-")
+    if switch != name and not glued and not dotted and schema.shapes().get(switch) == "negatable":
+        return spelled, switch, "", [False]
+    flag = schema.canonical_flag(name, origin)
+    if flag in _REFUSED:
+        raise ConfigError(f"{origin}: not taken here; {_REFUSED[flag]}.")
+    kind = schema.flag_kind(flag)
+    if glued:
+        return spelled, flag, key, [value]
+    if kind["type"] == "bool":
+        return spelled, flag, key, [True]
+    count = len(rest) if kind.get("nargs") in ("+", "*") else 1
+    values: list[Value] = []
+    while rest and len(values) < count and not _is_flag(rest[0]):
+        values.append(rest.pop(0))
+    if not values and kind.get("nargs") not in ("?", "*"):
+        raise UsageError(f"{spelled} needs a value.")
+    return spelled, flag, key, values
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and not word[1:].replace(".", "", 1).isdigit() and word != "-"
+
+
+def _settings(flag: str, key: str, values: list[Value], origin: str) -> dict[str, Value]:
+    kind = schema.flag_kind(flag)
+    many = schema.shapes().get(flag) == "spread"
+    value: Value = values if many else (values[0] if values else True)
+    if key:
+        return flatten.flag_settings(flag, nested({key: _json_or_text(str(value))}), origin)
+    if isinstance(value, str) and (kind["type"] == "json" or ("json" in kind["type"] and value.lstrip()[:1] == "{")):
+        value = _json(value, origin)
+    return flatten.flag_settings(flag, value, origin)
+
+
+def _json(text: str, origin: str) -> Value:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError(f"{origin}: {text!r} is broken JSON ({error}); quote it, as in '{{\"key\": 1}}'.") from None
+
+
+def _json_or_text(text: str) -> Value:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return text

@@ -1,0 +1,242 @@
+"""
+What the pinned vLLM knows (flags, choices, ranges, variables), and what became of the names it no longer does.
+
+`vllm-<version>.json` is generated from vLLM itself by tools/describe_vllm.py; `retired.toml` is written by hand.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import json
+import math
+import operator
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, listed, nearest
+from ..plan import DRAFT_TOKENS, Value
+
+VERSION = "0.32.0"
+
+_HERE = Path(__file__).parent
+_OURS: Mapping[str, Mapping[str, int]] = {
+    DRAFT_TOKENS: {"min": 0},  # no draft tokens, no speculation
+    "port": {"min": 0, "max": 65535},  # vLLM leaves this to bind()
+}
+_SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG])")
+
+
+@functools.cache
+def facts() -> dict[str, Any]:
+    """Return the description of the pinned vLLM: `flags`, `json`, `env`, `metrics`."""
+    described: dict[str, Any] = json.loads((_HERE / f"vllm-{VERSION}.json").read_text(encoding="utf-8"))
+    return described
+
+
+@functools.cache
+def retired() -> dict[str, Any]:
+    """Return the retired names by kind (`flag`, `env`, `json`), each with the sentence that answers it."""
+    return tomllib.loads((_HERE / "retired.toml").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _spellings() -> dict[str, str]:
+    flags = facts()["flags"]
+    return {alias.lstrip("-"): name for name, flag in flags.items() for alias in flag.get("aliases", ())} | {
+        name: name for name in flags
+    }
+
+
+@functools.cache
+def shapes() -> dict[str, str]:
+    """
+    Return how flags are written that are not `--flag VALUE`.
+
+    `switch` has no value, `negatable` has a `--no-` form besides, `spread` takes several values after one flag,
+    `repeated` is written once for each value.
+    """
+    return {name: shape for name, flag in facts()["flags"].items() if (shape := _shape(flag))}
+
+
+def _shape(flag: Mapping[str, Any]) -> str:
+    if flag["type"] == "bool":
+        return "negatable" if flag.get("negatable") else "switch"
+    if flag.get("repeatable"):
+        return "repeated"
+    return "spread" if flag.get("nargs") in ("+", "*") else ""
+
+
+def canonical_flag(spelled: str, origin: str) -> str:
+    """Return vLLM's long flag for a spelling of it; raise ConfigError for a flag that it does not know."""
+    known = _spellings()
+    if spelled in known:
+        return known[spelled]
+    _refuse_retired("flag", spelled, origin)
+    raise ConfigError(f"{origin}: vLLM {VERSION} has no flag --{spelled}{nearest(spelled, facts()['flags'])}.")
+
+
+def check_long_flag(name: str, origin: str) -> None:
+    """Raise ConfigError for anything but a long flag of vLLM's, as sheets write them."""
+    flag = canonical_flag(name, origin)
+    if flag != name:
+        raise ConfigError(f"{origin}: write {flag} instead of {name}; keys are vLLM's long flags.")
+
+
+def flag_kind(name: str) -> Mapping[str, Any]:
+    """Return what is known of a flag: type, nargs, choices, min, max."""
+    kind: Mapping[str, Any] = facts()["flags"][name]
+    return kind
+
+
+def check_key(setting: str, origin: str) -> None:
+    """Raise ConfigError when `flag.key` names a key that this JSON flag does not take."""
+    flag, *path = setting.split(".")
+    table = facts()["json"].get(flag, {})
+    for depth, key in enumerate(path):
+        keys = table.get("keys", {})
+        if not keys or table.get("extras"):
+            return
+        if key not in keys:
+            _refuse_retired("json", setting, origin)
+            where = ".".join([flag, *path[:depth]])
+            raise ConfigError(f"{origin}: {where} takes no key {key!r} in vLLM {VERSION}{nearest(key, keys)}.")
+        table = keys[key]
+
+
+def check_variable(name: str, value: str, origin: str) -> None:
+    """Raise ConfigError for a VLLM_* variable that the pinned vLLM does not read, or a value that it does not take."""
+    if not name.startswith("VLLM_"):
+        return
+    if name not in facts()["env"]:
+        _refuse_retired("env", name, origin)
+        raise ConfigError(f"{origin}: vLLM {VERSION} reads no variable {name}{nearest(name, facts()['env'])}.")
+    kind = facts()["env"][name]
+    if (choices := kind.get("choices")) and value not in choices:
+        raise ConfigError(f"{origin}: {name} = {value!r} is not a value it takes; allowed: {listed(choices)}.")
+    if kind.get("type") in ("int", "float"):
+        _as_type(name, value, [kind["type"]], origin)
+
+
+def keys_of(setting: str) -> Mapping[str, Any]:
+    """Return the keys that vLLM describes for a JSON flag, or for a table within one; empty where it takes anything."""
+    keys: Mapping[str, Any] = _kind(setting).get("keys", {})
+    return keys
+
+
+def check_value(setting: str, value: Value, origin: str) -> Value:
+    """
+    Return `value` as the type that a flag (or a key of a JSON flag) takes.
+
+    Raise ConfigError for a wrong type, a value out of range or outside the choices, and a size with a suffix.
+    """
+    kind = _kind(setting)
+    if kind.get("keys") and not isinstance(value, dict) and not (value is None and kind.get("none")):
+        raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it has to be a table (JSON object).")
+    if shapes().get(setting) not in ("spread", "repeated"):
+        return _scalar(setting, value, kind, origin)
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ConfigError(f"{origin}: {setting} needs at least one value.")
+    return [_scalar(setting, item, kind, origin) for item in values]
+
+
+def _kind(setting: str) -> Mapping[str, Any]:
+    flag, *path = setting.split(".")
+    if not path:
+        return {**flag_kind(flag), **facts()["json"].get(flag, {}), **_OURS.get(setting, {})}
+    table: Mapping[str, Any] = facts()["json"].get(flag, {})
+    for key in path:
+        table = table.get("keys", {}).get(key, {})
+    return {**table, **_OURS.get(setting, {})}
+
+
+def _scalar(setting: str, value: Value, kind: Mapping[str, Any], origin: str) -> Value:
+    types = kind.get("type", [])
+    types = [types] if isinstance(types, str) else list(types)
+    if (kind.get("none") and value in ("", "None", None)) or (kind.get("nargs") == "?" and value is True):
+        return value or None
+    if kind.get("auto") and value == "auto":
+        return value
+    if kind.get("human") and isinstance(value, str):
+        _refuse_suffix(setting, value, origin)
+    value = _as_type(setting, value, types, origin)
+    if (choices := kind.get("choices")) and isinstance(value, str):
+        if _folded(value, kind) in {_folded(str(choice), kind) for choice in choices}:
+            return value
+        raise ConfigError(
+            f"{origin}: {setting} = {value!r} is not a choice of vLLM {VERSION}{nearest(value, choices)}."
+            f" Allowed: {listed(choices)}."
+        )
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        _check_range(setting, value, kind, origin)
+    return value
+
+
+_BOUNDS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
+    "min": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "max": ("at most", operator.le),
+    "below": ("below", operator.lt),
+}
+
+
+def _check_range(setting: str, value: float, kind: Mapping[str, Any], origin: str) -> None:
+    bounds = [(words, holds, kind[key]) for key, (words, holds) in _BOUNDS.items() if key in kind]
+    if math.isnan(value) or not all(holds(value, bound) for _, holds, bound in bounds):
+        allowed = " and ".join(f"{words} {bound}" for words, _, bound in bounds) or "a number"
+        raise ConfigError(f"{origin}: {setting} = {value} is out of range; it has to be {allowed}.")
+
+
+def _folded(value: str, kind: Mapping[str, Any]) -> str:
+    value = value.lower() if kind.get("ignorecase") else value
+    return value.replace("-", "_") if kind.get("ignoredash") else value
+
+
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string", "json": "JSON"}
+_CHECKS: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "json": (dict, list, int, float, bool, type(None)),
+}
+
+
+def _as_type(setting: str, value: Value, types: list[str], origin: str) -> Value:
+    for name in types:
+        if isinstance(value, _CHECKS[name]) and (name in ("bool", "json") or not isinstance(value, bool)):
+            return value
+    if isinstance(value, str):
+        for name, convert in (("int", int), ("float", float)):
+            if name in types:
+                try:
+                    return convert(value)
+                except ValueError:
+                    continue
+        if "bool" in types and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+    if not types:
+        return value
+    allowed = " or ".join(_WORDS[name] for name in types)
+    raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it has to be {allowed}.")
+
+
+def _refuse_suffix(setting: str, value: str, origin: str) -> None:
+    found = _SUFFIXED.fullmatch(value.strip())
+    if not found:
+        return
+    power = "kmg".index(found[2].lower()) + 1
+    decimal, binary = (int(float(found[1]) * base**power) for base in (1000, 1024))
+    two = 1 << max(decimal - 1, 1).bit_length()  # the power of two that such a name usually stands for
+    meant = two if decimal <= two <= binary else binary
+    raise ConfigError(f"{origin}: {setting} = {value!r} is not written out (vLLM reads k as 1000); write {meant}.")
+
+
+def _refuse_retired(kind: str, name: str, origin: str) -> None:
+    for pattern, entry in retired().get(kind, {}).items():
+        if fnmatch.fnmatchcase(name, pattern):
+            raise ConfigError(f"{origin}: {name} is not in vLLM {VERSION}. {entry['answer']}")

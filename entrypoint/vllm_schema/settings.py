@@ -1,0 +1,56 @@
+"""Turn [flags] and [env] tables into checked settings: one entry a flag, a key of a JSON flag, or a variable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ..errors import ConfigError
+from ..plan import Value
+from . import schema
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def flags(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
+    """Return checked settings for a table of vLLM's long flags; raise ConfigError for what vLLM would refuse."""
+    settings: dict[str, Value] = {}
+    for name, value in table.items():
+        schema.check_long_flag(name, origin)
+        settings.update(flag_settings(name, value, origin))
+    return settings
+
+
+def flag_settings(flag: str, value: Value, origin: str) -> dict[str, Value]:
+    """Return the settings that one flag makes: itself, or one for each key where the value is a table."""
+    kind = schema.flag_kind(flag)
+    if not isinstance(value, dict):
+        return {flag: schema.check_value(flag, value, origin)}
+    if "json" not in kind["type"]:
+        raise ConfigError(f"{origin}: {flag} takes a value, not a table.")
+    return {name: schema.check_value(name, leaf, origin) for name, leaf in _leaves(flag, value, origin)}
+
+
+def variables(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
+    """Return checked environment variables, as strings; raise ConfigError for a VLLM_* one that vLLM does not read."""
+    texts = {name: _text(value) for name, value in table.items()}
+    for name, text in texts.items():
+        schema.check_variable(name, text, origin)
+    return texts
+
+
+def _text(value: Value) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _leaves(path: str, table: Mapping[str, Value], origin: str) -> Iterator[tuple[str, Value]]:
+    """Yield a setting for each key; a table within is opened where vLLM describes its keys, else left whole."""
+    for key, value in table.items():
+        setting = f"{path}.{key}"
+        if not _KEY.fullmatch(key):
+            raise ConfigError(f"{origin}: {path} has a key {key!r}; only letters, digits, - and _ can stand there.")
+        schema.check_key(setting, origin)
+        if isinstance(value, dict) and value and schema.keys_of(setting):
+            yield from _leaves(setting, value, origin)
+        else:
+            yield setting, value

@@ -1,0 +1,1 @@
+"""Weights from the Hub: the manifest, the download, and verifying it."""

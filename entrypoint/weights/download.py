@@ -1,0 +1,147 @@
+"""
+Large files over HTTP, gone on from where an earlier process stopped, and hashed on the way.
+
+huggingface_hub 2.4 starts a file anew after a process ended (its temporary names are unique to a process): with shards
+of 40 GB that is an hour lost, so the large files are brought here and the rest is left to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ..errors import HostError, UserError
+from .manifest import CHUNK, Entry, Progress, hasher, workers
+
+PART = ".part"
+_TRIES = 5  # without a new byte
+_TIMEOUT = 30.0  # seconds without a byte
+
+
+class Unreachable(HostError):
+    """The Hub cannot be reached, or may not be asked."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file: where from, where to, and what it has to be."""
+
+    url: str
+    target: Path
+    entry: Entry
+
+
+def begun(target: Path) -> int:
+    """Return how many bytes of a file an earlier process left."""
+    part = _part(target)
+    return part.stat().st_size if part.exists() else 0
+
+
+def fetch(files: Iterable[File], headers: Mapping[str, str], progress: Progress, threads: int = 4) -> None:
+    """Bring files, several at a time; raise UserError for the first that cannot be had. What has come stays."""
+    with workers(threads) as (pool, stop):
+        for done in as_completed([pool.submit(_one, file, headers, progress, stop) for file in files]):
+            done.result()
+
+
+def _one(file: File, headers: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:
+    try:
+        _bring(file, headers, progress, stop)
+    except OSError as error:
+        raise UserError(f"{file.target} cannot be written ({error.strerror}); what has come stays there.") from None
+
+
+def _bring(file: File, headers: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:
+    file.target.parent.mkdir(parents=True, exist_ok=True)
+    with _part(file.target).open("a+b") as opened:
+        _lock(opened, file)
+        part = _Part(opened, file.entry)
+        for chunk in _chunks(file, part, headers):
+            part.add(chunk)
+            progress.add(len(chunk))
+            if stop.is_set():
+                return
+        part.finish()
+        _part(file.target).replace(file.target)
+
+
+def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[bytes]:
+    """Yield what is missing; a connection that breaks is opened again, a few times without a new byte at most."""
+    import httpx
+
+    tries, asked = 0, {"Accept-Encoding": "identity", **headers}
+    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=asked) as client:
+        while (have := part.size) < file.entry.size:
+            try:
+                with client.stream("GET", file.url, headers={"Range": f"bytes={have}-"} if have else {}) as answer:
+                    _require_success(answer.status_code, file)
+                    if answer.status_code != 206:
+                        part.restart()
+                    yield from answer.iter_raw(CHUNK)
+            except httpx.TransportError as error:
+                tries = tries + 1 if part.size == have else 1
+                if tries > _TRIES:
+                    raise Unreachable(
+                        f"{file.entry.path} stopped coming after {part.size:,} of {file.entry.size:,} bytes"
+                        f" ({error or type(error).__name__}); fetch again, it goes on there."
+                    ) from None
+                time.sleep(1)
+
+
+def _require_success(status: int, file: File) -> None:
+    if status in (401, 403):
+        raise UserError(f"{file.url} refuses (HTTP {status}); set HF_TOKEN to a token that may read it.")
+    if status not in (200, 206):
+        raise Unreachable(f"{file.url} answers HTTP {status}; try again later.")
+
+
+class _Part:
+    """A file that is still coming: its bytes so far, and their hash."""
+
+    def __init__(self, opened: IO[bytes], entry: Entry) -> None:
+        self._file, self._entry, self._hash, self.size = opened, entry, hasher(entry), 0
+        if opened.seek(0, os.SEEK_END) > entry.size:
+            opened.truncate(0)
+        opened.seek(0)
+        while chunk := opened.read(CHUNK):
+            self._hash.update(chunk)
+            self.size += len(chunk)
+
+    def add(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def restart(self) -> None:
+        self._file.truncate(0)
+        self._hash, self.size = hasher(self._entry), 0
+
+    def finish(self) -> None:
+        """Bring it to the disk; raise UserError, and forget what came, when it is not what was to come."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        seen, expected = self._hash.hexdigest(), self._entry.digest
+        if seen != expected:
+            self._file.truncate(0)
+            raise UserError(
+                f"{self._entry.path} came with {self._entry.algorithm} {seen[:12]}… in place of {expected[:12]}…;"
+                " fetch it again, and look for a proxy that changes it when it comes so again."
+            )
+
+
+def _lock(opened: IO[bytes], file: File) -> None:
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"Another process is fetching {file.target}; wait for it, or stop it.") from None
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(target.name + PART)

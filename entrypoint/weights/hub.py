@@ -1,0 +1,268 @@
+"""Weights on the Hub: what of them is here, fetching them with resume, the list to verify them against."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..catalog.catalog import Library
+from ..checkpoint import read
+from ..errors import ConfigError, UserError, listed, nearest
+from . import download, manifest
+from .download import Unreachable
+from .manifest import Entry, Manifest, Progress, Say
+
+NOT_SERVED = ("*.bin", "*.pt", "*.pth", "*.gguf", "original/*")
+"""Weights in forms that are not served: they are neither fetched nor missed."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to look: the Hub's address and the cache's folder (None: HF_ENDPOINT, HF_HUB_CACHE), a branch or commit."""
+
+    endpoint: str | None = None
+    cache: Path | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """
+    What is here of a repository: `files` and `size` (bytes) of those that are, `missing` paths and their bytes.
+
+    `source` says what the answer stands on: `hub`, `manifest` (dsv4-weights.json), `index`, or `nothing`.
+    """
+
+    repository: str
+    revision: str
+    folder: Path | None
+    source: str
+    files: int = 0
+    size: int = 0
+    missing: tuple[str, ...] = ()
+    missing_size: int | None = None
+    """None where sizes are not known without the Hub."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that is served is here, at its full size."""
+        return self.folder is not None and self.source != "nothing" and not self.missing
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields and `complete`, for tools."""
+        folder = str(self.folder) if self.folder else None
+        return {**asdict(self), "folder": folder, "complete": self.complete}
+
+
+def repository_of(library: Library, text: str, origin: str) -> str:
+    """Return the repository that a model's name stands for, or the OWNER/NAME that was given."""
+    names = library.names("model")
+    if text in names:
+        if repository := library.model(text, origin).flags().get("model"):
+            return str(repository)
+    elif "/" in text:
+        return text
+    have = [sheet.name for sheet in library.every_model() if sheet.flags().get("model")]
+    raise ConfigError(
+        f"{origin}: {text!r} has no repository{nearest(text, have)}; write OWNER/NAME or one of {listed(have)}."
+    )
+
+
+def cached(repository: str, place: Place = Place()) -> Path | None:
+    """Return the snapshot of a repository in the Hub's cache, whole or not; None where there is none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with _one_sentence(repository, place):
+        found = try_to_load_from_cache(repository, "config.json", cache_dir=place.cache, revision=place.revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def listing(repository: str, place: Place = Place()) -> Manifest:
+    """Ask the Hub for the files of a revision; raise UserError, in one sentence, when it does not tell."""
+    from huggingface_hub import HfApi
+
+    with _one_sentence(repository, place):
+        info = HfApi(endpoint=place.endpoint).model_info(repository, revision=place.revision, files_metadata=True)
+    served = [
+        file
+        for file in sorted(info.siblings or (), key=lambda file: file.rfilename)
+        if not any(fnmatch.fnmatch(file.rfilename, glob) for glob in NOT_SERVED)
+    ]
+    try:
+        return Manifest(repository, info.sha or "", tuple(map(_entry, served)))
+    except ValueError as error:
+        raise UserError(f"{repository}: the Hub lists {error}; is HF_ENDPOINT a Hub?") from None
+
+
+def _entry(file: Any) -> Entry:
+    size = file.size or 0
+    if file.lfs:
+        return Entry(file.rfilename, size, "sha256", file.lfs.sha256)
+    return Entry(file.rfilename, size, "git-sha1", file.blob_id or "")
+
+
+def status(repository: str, place: Place = Place(), folder: Path | None = None) -> Status:
+    """Say what of a repository is in a folder or in the cache; without a network, by the list or the index there."""
+    where = folder or cached(repository, place)
+    try:
+        known: Manifest | None = listing(repository, place)
+        source = "hub"
+    except Unreachable:
+        known, source = manifest.read(where) if where else None, "manifest"
+    if known is None:
+        return _by_index(repository, where)
+    absent = known.absent(where) if where else known.files
+    size = sum(entry.size for entry in absent)
+    return Status(
+        repository,
+        known.revision,
+        where if where and where.is_dir() else None,
+        source,
+        len(known.files) - len(absent),
+        known.size - size,
+        tuple(entry.path for entry in absent),
+        size,
+    )
+
+
+def fetch(repository: str, say: Say, place: Place = Place(), folder: Path | None = None) -> Path:
+    """
+    Fetch what is not here yet into a folder, or into the Hub's cache, and return where it lies.
+
+    What an interrupted fetch left of a file is kept and gone on from. Raise UserError when the Hub does not answer or
+    the disk has too little room; the list for `verify` is written beside the weights.
+    """
+    known = listing(repository, place)
+    where = folder or cached(repository, place)
+    absent = known.absent(where) if where else known.files
+    files = [
+        download.File(_url(known, entry, place), _target(known, entry, place, folder), entry)
+        for entry in absent
+        if folder or entry.algorithm == "sha256"  # a cache names large files by their sha256
+    ]
+    files = [file for file in files if folder or not file.target.exists()]
+    left = sum(file.entry.size - download.begun(file.target) for file in files)
+    _require_room(repository, left, folder or _cache(place))
+    say(f"fetching {repository}@{known.revision[:12]}: {left / 1e9:.2f} of {known.size / 1e9:.2f} GB are missing")
+    download.fetch(files, _headers(), Progress("fetched", left, say))
+    path = folder or _complete_cache(known, place)
+    try:
+        manifest.write(known, path)
+    except OSError as error:
+        raise UserError(f"{path / manifest.NAME} cannot be written ({error.strerror}).") from None
+    return path
+
+
+def _complete_cache(known: Manifest, place: Place) -> Path:
+    """Leave the small files, the links and the branch's name to huggingface_hub, and return the snapshot."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    with _one_sentence(known.repository, place):
+        path = snapshot_download(
+            known.repository,
+            revision=place.revision,
+            cache_dir=place.cache,
+            endpoint=place.endpoint,
+            ignore_patterns=list(NOT_SERVED),
+        )
+    if Path(path).name != known.revision:
+        raise UserError(f"{known.repository} changed while it was fetched; fetch it again.")
+    return Path(path)
+
+
+def _url(known: Manifest, entry: Entry, place: Place) -> str:
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(known.repository, entry.path, revision=known.revision, endpoint=place.endpoint)
+
+
+def _target(known: Manifest, entry: Entry, place: Place, folder: Path | None) -> Path:
+    if folder:
+        return folder / entry.path
+    return _cache(place) / f"models--{known.repository.replace('/', '--')}" / "blobs" / entry.digest
+
+
+def _headers() -> dict[str, str]:
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _cache(place: Place) -> Path:
+    from huggingface_hub import constants
+
+    return Path(place.cache or constants.HF_HUB_CACHE)
+
+
+def _by_index(repository: str, where: Path | None) -> Status:
+    if where is None or not where.is_dir():
+        return Status(repository, "", None, "nothing")
+    seen = read.read(where)
+    missing = tuple(sorted(seen.listed - seen.shards.keys()))
+    source = "index" if seen.weight_map else "nothing"
+    return Status(repository, "", where, source, len(seen.shards), sum(s.size for s in seen.shards.values()), missing)
+
+
+def _require_room(repository: str, left: int, into: Path) -> None:
+    """Raise UserError when the disk cannot take what is left."""
+    existing = next(path for path in (into.absolute(), *into.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if left > free:
+        raise UserError(
+            f"{into} has {free / 1e9:.1f} GB free and {repository} needs {left / 1e9:.1f} GB more;"
+            " make room there, or name a folder on another disk."
+        )
+
+
+@contextmanager
+def _one_sentence(repository: str, place: Place) -> Iterator[None]:
+    """Turn what huggingface_hub raises into one sentence."""
+    from huggingface_hub import constants, errors
+
+    hub = place.endpoint or constants.ENDPOINT
+    try:
+        yield
+    except errors.HFValidationError:
+        raise ConfigError(f"{repository!r} is no repository of the Hub; write OWNER/NAME.") from None
+    except errors.GatedRepoError:
+        raise UserError(
+            f"{repository} is gated: accept its terms at {hub}/{repository}, and set HF_TOKEN to that account's token."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UserError(f"{repository} has no revision {place.revision!r} at {hub}; correct --revision.") from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(
+            f"{hub} has no repository {repository}, or shows it to others only; correct the name, or set HF_TOKEN."
+        ) from None
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
+        raise Unreachable(
+            f"{hub} was not asked for {repository}: HF_HUB_OFFLINE is set, or it cannot be reached;"
+            " fetch on a machine with a network, and carry the folder."
+        ) from None
+    except errors.HfHubHTTPError as error:
+        code = error.response.status_code
+        raise (UserError if code < 500 else Unreachable)(_refused(hub, repository, code)) from None
+    except errors.HTTPError as error:  # type: ignore[attr-defined]
+        raise Unreachable(
+            f"{hub} cannot be reached ({error}); check the network, HF_ENDPOINT and HTTPS_PROXY,"
+            " or fetch on another machine and carry the folder."
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(f"The disk is full while fetching {repository}; make room, and fetch again.") from None
+        raise UserError(f"{repository}: {str(error).splitlines()[0]}; fetch again, it goes on there.") from None
+
+
+def _refused(hub: str, repository: str, code: int) -> str:
+    if code in (401, 403):
+        return f"{hub} refuses {repository} (HTTP {code}); set HF_TOKEN to a token that may read it."
+    return f"{hub} answers HTTP {code} for {repository}; try again later."

@@ -1,0 +1,190 @@
+"""
+The files of one revision of a repository, with sizes and hashes; and a folder held against them, without a network.
+
+`dsv4-weights.json` beside the weights keeps the list: sha256 for large files, git's blob id (sha1) for the others,
+as the Hub gives them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from ..errors import ConfigError
+
+NAME = "dsv4-weights.json"
+_DIGITS = {"sha256": 64, "git-sha1": 40}
+Say = Callable[[str], None]
+CHUNK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file: path in the repository, size in bytes, hash in hexadecimal digits; ValueError for anything else."""
+
+    path: str
+    size: int
+    algorithm: Literal["sha256", "git-sha1"]
+    digest: str
+
+    def __post_init__(self) -> None:
+        parts, digits = PurePosixPath(self.path).parts, _DIGITS.get(self.algorithm)
+        if not parts or ".." in parts or parts[0] == "/" or self.size < 0:
+            raise ValueError(f"{self.path!r} of {self.size} bytes is no file of a repository")
+        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", self.digest):
+            raise ValueError(f"{self.path}: {self.digest!r} is no {self.algorithm}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files of a repository at a revision (a commit id)."""
+
+    repository: str
+    revision: str
+    files: tuple[Entry, ...]
+
+    @property
+    def size(self) -> int:
+        """All files together, in bytes."""
+        return sum(entry.size for entry in self.files)
+
+    def absent(self, folder: Path) -> tuple[Entry, ...]:
+        """Return the files that are not in a folder, or not at their full size."""
+        return tuple(entry for entry in self.files if _size(folder / entry.path) != entry.size)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What became of a verification: `checked` files and `size` in bytes; what is missing, wrong, or from elsewhere."""
+
+    folder: Path
+    repository: str
+    revision: str
+    checked: int
+    size: int
+    missing: tuple[str, ...]
+    wrong: tuple[str, ...]
+    foreign: tuple[str, ...]
+    """safetensors files that the revision does not have."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the folder holds this revision, byte for byte, and no other weights."""
+        return not (self.missing or self.wrong or self.foreign)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields and `whole`, for tools."""
+        return {**asdict(self), "folder": str(self.folder), "whole": self.whole}
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Keep the list beside the weights."""
+    (folder / NAME).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Manifest | None:
+    """Return the list that lies beside the weights, or None; raise ConfigError for one that cannot be used."""
+    path = folder / NAME
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        files = tuple(Entry(**entry) for entry in told["files"])
+        return Manifest(str(told["repository"]), str(told["revision"]), files)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is not a list of files ({error}); fetch it again.") from None
+
+
+def verify(folder: Path, manifest: Manifest, say: Say, threads: int = 4) -> Verified:
+    """Hash every file of the manifest that is in the folder; `say` hears of the progress every five seconds."""
+    here = [entry for entry in manifest.files if (folder / entry.path).is_file()]
+    progress = Progress("verified", sum(entry.size for entry in here), say)
+    with workers(threads) as (pool, stop):
+        digests = pool.map(lambda entry: _digest(folder / entry.path, entry, progress, stop), here)
+        wrong = tuple(entry.path for entry, digest in zip(here, digests, strict=True) if digest != entry.digest)
+    known = {entry.path for entry in manifest.files}
+    return Verified(
+        folder,
+        manifest.repository,
+        manifest.revision,
+        len(here),
+        progress.total,
+        tuple(entry.path for entry in manifest.files if entry not in here),
+        wrong,
+        tuple(sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)),
+    )
+
+
+@contextlib.contextmanager
+def workers(threads: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
+    """Threads, and the event by which they hear that they are to stop: at the first exception, Ctrl-C among them."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            yield pool, stop
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class Progress:
+    """Says how many bytes of how many are done, at which rate, and how long the rest takes."""
+
+    def __init__(self, what: str, total: int, say: Say, every: float = 5.0) -> None:
+        """`total` in bytes, `every` in seconds."""
+        self.total, self._what, self._say, self._every = total, what, say, every
+        self._done, self._lock = 0, threading.Lock()
+        self._begin = self._last = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Count bytes."""
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if now - self._last >= self._every:
+                self._last = now
+                self._say(self._sentence(now - self._begin))
+
+    def _sentence(self, seconds: float) -> str:
+        rate = self._done / seconds
+        rest = f", {max(self.total - self._done, 0) / rate / 60:.0f} min left" if rate else ""
+        return f"{self._what} {self._done / 1e9:.2f} of {self.total / 1e9:.2f} GB, {rate / 1e6:.0f} MB/s{rest}"
+
+
+def hasher(entry: Entry) -> Any:
+    """Return the hash of an entry's kind, before its first byte; git's blob id begins with the size."""
+    if entry.algorithm == "sha256":
+        return hashlib.sha256()
+    return hashlib.sha1(b"blob %d\0" % entry.size, usedforsecurity=False)
+
+
+def _digest(path: Path, entry: Entry, progress: Progress, stop: threading.Event) -> str:
+    size = _size(path)
+    if size != entry.size:
+        progress.add(entry.size)
+        return f"{size} bytes"
+    hashed = hasher(entry)
+    with path.open("rb") as file:
+        while not stop.is_set() and (chunk := file.read(CHUNK)):
+            hashed.update(chunk)
+            progress.add(len(chunk))
+    return str(hashed.hexdigest())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

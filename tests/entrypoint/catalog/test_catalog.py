@@ -1,0 +1,148 @@
+"""Reading TOML: mounting over, adding, extending, and the sentence for each way to get it wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.request import Request
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from dsv4_serve.entrypoint.resolve.select import Found, choose
+
+Write = Callable[..., Path]
+
+
+def plan(library: Library, **asked: str) -> Plan:
+    asked = {"hardware": "h200", **asked}
+    request = Request({k: Setting(v, "test") for k, v in asked.items()})
+    return resolve(choose(library, request, lambda: Found("h200", "test")), request)
+
+
+def test_a_file_in_a_mounted_folder_stands_in_for_the_shipped_one(folder: Write) -> None:
+    mounted = folder({"524k.toml": "[flags]\nmax-model-len = 1234\nmax-num-seqs = 1\n"})
+    flags = plan(Library([mounted])).flags
+    assert flags["max-model-len"].value == 1234
+    assert flags["max-model-len"].origin == f"{mounted}/524k.toml [flags]"
+
+
+def test_the_first_folder_wins(folder: Write, tmp_path: Path) -> None:
+    first = folder({"mine.toml": "[flags]\nport = 1\n"})
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "mine.toml").write_text("[flags]\nport = 2\n")
+    assert plan(Library([first, second]), profile="mine").flags["port"].value == 1
+
+
+def test_models_and_hardware_can_be_added_too(folder: Write) -> None:
+    mounted = folder(
+        {
+            "models/mine.toml": 'extends = "acti"\nweights-gib = 100\n[flags]\nmodel = "me/mine"\n',
+            "hardware/big.toml": 'extends = "h200"\nmemory-gib = 500\n',
+            "nccl/quiet.toml": '[env]\nNCCL_DEBUG = "WARN"\n',
+        }
+    )
+    resolved = plan(Library([mounted]), model="me/mine", hardware="big", nccl="quiet", profile="64k")
+    of_h200 = Library([]).hardware("h200", "").own.env
+    assert (resolved.argv()[2], resolved.environment()) == ("me/mine", {**of_h200, "NCCL_DEBUG": "WARN"})
+
+
+def test_a_when_block_applies_only_where_all_its_conditions_match(folder: Write) -> None:
+    block = '[[when]]\nhardware = ["h200", "b300"]\nmodel = "w4a16"\n[when.flags]\nport = 7\n'
+    library = Library([folder({"mine.toml": 'extends = "64k"\n' + block})])
+    ports = {m: plan(library, profile="mine", model=m).flags["port"].value for m in ("w4a16", "nvfp4")}
+    assert ports == {"w4a16": 7, "nvfp4": 8000}
+
+
+REFUSE = "[[refuse]]\nname = 'x'\nbecause = 'y'\ninstead = 'z'\n"
+BROKEN = [
+    ("max-model-len 5", "mine.toml:1:15: broken TOML"),
+    ("[flags]\nport = 1\nport = 2\n", "mine.toml:3:"),
+    ("a = [", "mine.toml:1:6"),
+    ("flag = {}", "'flag' can stand there (did you mean flags?)"),
+    ("max-model-len = 5", "vLLM's flags stand under [flags]"),
+    ("[flags]\nmax-model-length = 5\n", "did you mean max-model-len?"),
+    ("[flags]\nmax_model_len = 5\n", "did you mean max-model-len?"),
+    ("[flags]\ntp = 2\n", "write tensor-parallel-size instead of tp"),
+    ('[flags]\nmax-model-len = "524k"\n', "write 524288"),
+    ("[flags]\nmax-num-seqs = true\n", "a whole number"),
+    ("[flags]\nspeculative-config = 3\n", "a table"),
+    ("[flags.speculative-config]\nmethd = 'mtp'\n", "did you mean method?"),
+    ("[flags.attention-config]\nuse_fp4_indexer_cache = true\n", "indexer_kv_dtype"),
+    ("[flags]\nmax-model-len = 2020-01-01\n", "not a valid json value"),
+    ("[flags.hf-overrides]\nday = 2020-01-01\n", "not a valid json value"),
+    ("[env]\nVLLM_TRITON_MLA_SPARSE = 1\n", "not in vLLM 0.32.0"),
+    ("[env]\nnccl_proto = 'LL'\n", "env"),
+    ("requests = 0\n", "requests = 0"),
+    ("extends = 'mine'\n", "leads back to itself"),
+    ("extends = 'other'\n", "no profile named 'other'"),
+    ("[[when]]\nhardwar = 'h200'\n", "hardwar"),
+    ("[[when]]\nhardware = 'h2000'\n", "[[when]] hardware: no hardware named 'h2000' (did you mean h200?)"),
+    ("[[when]]\nprofile = ['64k', 'nope']\n", "[[when]] profile: no profile named 'nope'"),
+    ("[[when]]\nhardware = 'b300'\n[when.flags]\nnope = 1\n", "no flag --nope"),
+    ("[[when]]\n[when.flags]\ntensor-parallel-size = 4\n", "under [flags]"),
+    ("[[refuse]]\nname = 'x'\n", "because"),
+    (REFUSE + "model = 'w4a17'\n", "[[refuse]] model: no model named 'w4a17' (did you mean w4a16?)"),
+    (REFUSE + "except-hardware = 'h2000'\n", "[[refuse]] hardware: no hardware named 'h2000'"),
+    (REFUSE + "[refuse.flags]\nmoe_backend = 'marlin'\n", "did you mean moe-backend?"),
+    (REFUSE + "[refuse.flags.speculative-config]\nmethd = 'mtp'\n", "did you mean method?"),
+    (REFUSE + "[refuse.env]\nVLLM_USE_DEEPGEMM = '0'\n", "did you mean VLLM_USE_DEEP_GEMM?"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), BROKEN, ids=[says for _, says in BROKEN])
+def test_a_broken_profile_is_answered_with_file_place_and_remedy(folder: Write, text: str, says: str) -> None:
+    mounted = folder({"mine.toml": text})
+    with pytest.raises(ConfigError) as caught:
+        plan(Library([mounted]), profile="mine")
+    assert says in str(caught.value)
+    assert "mine.toml" in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_said(folder: Write) -> None:
+    mounted = folder({"mine.toml": ""})
+    (mounted / "mine.toml").write_bytes(b"about = '\xff'")
+    with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):
+        plan(Library([mounted]), profile="mine")
+
+
+def test_a_sheet_that_is_no_file_is_said_and_nothing_else_stands_in_for_it(folder: Write) -> None:
+    mounted = folder({"64k.toml/inside": ""})
+    (mounted / "524k.toml").symlink_to("/no/such/file")
+    for name, why in (("64k", "Is a directory"), ("524k", "No such file or directory")):
+        with pytest.raises(ConfigError, match=f"{name}.toml: cannot be read .{why}"):
+            Library([mounted]).profile(name, "test")
+
+
+def test_the_flags_of_a_sheet_stand_over_those_of_the_one_it_extends_key_by_key(folder: Write) -> None:
+    text = 'extends = "flash"\n[flags]\nport = "7"\n[flags.speculative-config]\nnum_speculative_tokens = 2\n'
+    library = Library([folder({"models/mine.toml": text})])
+    flags, below = library.model("mine", "").flags(), library.model("flash", "").flags()
+    assert flags == {**below, "port": 7, "speculative-config.num_speculative_tokens": 2}
+    assert flags["speculative-config.method"] == "mtp"
+
+
+def test_a_repository_is_that_of_the_model_whose_sheet_names_it(folder: Write) -> None:
+    library = Library([folder({"models/a.toml": 'extends = "acti"\n'})])
+    repository = library.model("a", "").flags()["model"]
+    assert [sheet and sheet.name for sheet in map(library.model_of, (repository.lower(), "me/other", ""))] == [
+        "acti",
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("model", ["x" * 300, "acti=" + "x" * 300])
+def test_a_model_that_the_file_system_cannot_look_for_is_said(model: str) -> None:
+    with pytest.raises(ConfigError, match=r"^test: 'x+' cannot be looked at .File name too long.\.$"):
+        plan(Library([]), model=model)
+
+
+def test_a_model_cannot_set_the_size_that_it_is_chosen_by(folder: Write) -> None:
+    mounted = folder({"models/mine.toml": 'extends = "acti"\n[flags]\ntensor-parallel-size = 4\n'})
+    with pytest.raises(ConfigError, match="set it in a profile"):
+        plan(Library([mounted]), model="mine")

@@ -1,0 +1,86 @@
+"""A folder of weights names its model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.checkpoint import identify
+from dsv4_serve.entrypoint.errors import ConfigError
+
+V4: dict[str, Any] = {"architectures": ["DeepseekV4ForCausalLM"], "hidden_size": 4096, "num_nextn_predict_layers": 1}
+INT4 = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4, "type": "int"}}}}
+FP4 = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4, "type": "float"}}}}
+QUANTIZED_DRAFT = {"weight_map": {"mtp.0.ffn.experts.0.w1.weight_packed": "a.safetensors"}}
+
+
+def checkpoint(folder: Path, config: dict[str, Any], index: dict[str, Any] | None = None) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    if index is not None:
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "index", "name"),
+    [
+        (V4 | {"quantization_config": {"quant_method": "fp8"}}, None, "flash"),
+        (V4 | {"quantization_config": INT4}, {"weight_map": {}}, "w4a16"),
+        (V4 | {"quantization_config": INT4}, QUANTIZED_DRAFT, "acti"),
+        (V4 | {"quantization_config": FP4}, None, "nvfp4"),
+        (
+            V4 | {"hidden_size": 7168, "quantization_config": {"quant_method": "fp8", "moe_quant_algo": "NVFP4"}},
+            None,
+            "pro-nvfp4",
+        ),
+        ({"architectures": ["LlamaForCausalLM"]}, None, "demo"),
+    ],
+)
+def test_a_layout_is_recognised_from_config_and_index(
+    tmp_path: Path, config: dict[str, Any], index: dict[str, Any] | None, name: str
+) -> None:
+    folder = checkpoint(tmp_path, config, index)
+    assert identify.model_in(folder, Library([]).every_model(), "MODEL").name == name
+
+
+def test_without_an_index_the_header_of_the_file_is_read(tmp_path: Path) -> None:
+    checkpoint(tmp_path, V4 | {"quantization_config": INT4})
+    header = json.dumps(QUANTIZED_DRAFT["weight_map"]).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert identify.model_in(tmp_path, Library([]).every_model(), "MODEL").name == "acti"
+
+
+def test_a_shard_that_is_a_link_to_nowhere_counts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model-00001.safetensors").symlink_to("/no/such/blob")
+    (tmp_path / "model-00002.safetensors").write_bytes(b"12345678")
+    assert identify.weights_bytes(tmp_path) == 8
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "model.safetensors"])
+def test_names_of_tensors_that_cannot_be_read_are_said_in_one_sentence(tmp_path: Path, name: str) -> None:
+    (checkpoint(tmp_path, V4 | {"quantization_config": INT4}) / name).mkdir()
+    with pytest.raises(ConfigError, match=f"^MODEL: {tmp_path / name} cannot be read .Is a directory."):
+        identify.model_in(tmp_path, Library([]).every_model(), "MODEL")
+
+
+def test_a_dspark_drafter_is_seen(tmp_path: Path) -> None:
+    config = V4 | {"quantization_config": {"quant_method": "fp8"}, "dspark_block_size": 5}
+    assert identify.draft_head(checkpoint(tmp_path, config)) == "dspark"
+
+
+@pytest.mark.parametrize(
+    "config", [b"", b"{", b"[]", b"\xff", b'{"architectures": 3}', b'{"architectures": ["Other"], "hidden_size": {}}']
+)
+def test_what_is_no_known_checkpoint_is_said_in_one_sentence(tmp_path: Path, config: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(config)
+    with pytest.raises(ConfigError):
+        identify.model_in(tmp_path, Library([]).every_model(), "MODEL")
+
+
+def test_a_folder_without_a_config_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        identify.model_in(tmp_path, Library([]).every_model(), "MODEL")

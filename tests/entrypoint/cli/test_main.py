@@ -1,0 +1,317 @@
+"""The command as a user meets it: real processes, exit statuses, one sentence for every mistake."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.weights import manifest
+from dsv4_serve.entrypoint.weights.manifest import Entry, Manifest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def explained(run: Run, *words: str, **env: str) -> dict[str, dict[str, object]]:
+    answer = run("explain", "--format", "json", *words, **env)
+    assert answer.returncode == 0, answer.stderr
+    settings: dict[str, dict[str, object]] = json.loads(answer.stdout)["settings"]
+    return settings
+
+
+NO_GPU = "driver-answers,container-gpus,shared-memory"
+"""What a machine without a GPU has against a plan for one."""
+
+MISTAKES = [
+    # words, environment, exit status, what the sentence has to say
+    (["explain", "--profile", "525k", "--hardware", "h200"], {}, 78, "did you mean 524k?"),
+    (["explain", "--hardware", "h20"], {}, 78, "did you mean h200?"),
+    (["explain", "--hardware", "h200", "--model", "nvfp"], {}, 78, "did you mean nvfp4?"),
+    (["explain", "--hardware", "h200", "--max-num-seq", "3"], {}, 78, "did you mean max-num-seqs?"),
+    (["explain", "--hardware", "h200", "--", "--max-num-seqs"], {}, 64, "--max-num-seqs needs a value"),
+    (["explain", "--hardware", "h200", "--format", "xml"], {}, 64, "invalid choice"),
+    (["explain", "--hardware", "h200", "stray"], {}, 64, "'stray' is not a flag"),
+    (["explain", "--hardware", "h200", "--max-num-seqs", "0"], {}, 78, "at least 1"),
+    (["explain", "--hardware", "h200", "--max-num-seqs", "few"], {}, 78, "a whole number"),
+    (["explain", "--hardware", "h200", "--gpu-memory-utilization", "1.5"], {}, 78, "above 0 and at most 1"),
+    (["explain", "--hardware", "h200", "--kv-cache-dtype", "fp9"], {}, 78, "did you mean fp8"),
+    (["explain", "--hardware", "h200", "--max-model-len", "524k"], {}, 78, "write 524288"),
+    (["explain", "--hardware", "h200", "--max-model-len", "1m"], {}, 78, "write 1048576"),
+    (["explain", "--hardware", "h200", "--tp", "2", "-tp", "4"], {}, 78, "contradict"),
+    (["explain", "--hardware", "h200", "--max-num-seqs", "4", "--max-num-seqs", "8"], {}, 78, "contradict"),
+    (["explain", "--hardware", "h200", "--config", "x.yaml"], {}, 78, "profile"),
+    (["explain", "--hardware", "h200", "--speculative-config", "{"], {}, 78, "broken JSON"),
+    (["explain", "--hardware", "h200", "--speculative-config", '{"method_": 1}'], {}, 78, "did you mean method?"),
+    (["explain", "--hardware", "h200", "--skip", "nothing"], {}, 78, "'nothing'"),
+    (["explain", "--hardware", "h200", "--skip", "shared-memroy"], {}, 78, "did you mean shared-memory?"),
+    (["fit", "--profile", "demo", "--model", "demo=/models/demo"], {}, 78, "is not counted"),
+    (["fit", "--hardware", "h200", "--profile", "525k"], {}, 78, "did you mean 524k?"),
+    (["doctor", "--hardware", "h20"], {}, 78, "did you mean h200?"),
+    (["doctor", "--hardware", "h200", "--skip", "memlok"], {}, 78, "did you mean memlock?"),
+    (["weights", "status", "nvfp"], {}, 78, "did you mean nvfp4?"),
+    (["weights", "verify", "nvfp4", "--to", "/no/such/folder"], {}, 78, "fetch it"),
+    (["weights", "status"], {}, 64, "MODEL"),
+    (["weights", "status", "nvfp4", "stray"], {}, 64, "stray"),
+    (["explain", "--hardware", "h200"], {"MAX_MODEL_LEN": "128k"}, 78, "environment MAX_MODEL_LEN"),
+    (["explain", "--hardware", "h200"], {"GPU_MEM_UTIL": "0.9", "GPU_MEMORY_UTILIZATION": "0.8"}, 78, "contradict"),
+    (["explain", "--hardware", "h200"], {"VLLM_USE_DEEPGEMM": "1"}, 78, "did you mean VLLM_USE_DEEP_GEMM?"),
+    (["explain", "--hardware", "h200"], {"VLLM_TRITON_MLA_SPARSE_HEAD_BLOCK_SIZE": "4"}, 78, "not in vLLM 0.32.0"),
+    (["explain", "--hardware", "h200"], {"VLLM_TEST_FORCE_FP8_MARLIN": "1"}, 78, "moe-backend"),
+    (["explain", "--hardware", "h200"], {"API_KEY_FILE": "/no/such/file"}, 78, "/no/such/file"),
+    (["explain", "--hardware", "h200"], {"DSV4_PROFILES": "/no/such/folder"}, 78, "/no/such/folder"),
+    (["explain", "--profile", "demo"], {}, 78, "--model demo=FOLDER"),
+    (["profiles", "--format", "yaml"], {}, 64, "invalid choice"),
+    (["profiles", "stray"], {}, 64, "stray"),
+    (["servee"], {}, 127, "did you mean serve?"),
+    (["/etc/passwd"], {}, 126, "cannot be executed"),
+]
+
+
+@pytest.mark.parametrize(("words", "env", "status", "says"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_is_answered_in_one_line_with_its_status(
+    dsv4: Run, words: list[str], env: dict[str, str], status: int, says: str
+) -> None:
+    answer = dsv4(*words, **env)
+    assert answer.returncode == status, answer
+    assert says in answer.stderr
+    assert answer.stdout == ""
+    assert len(answer.stderr.splitlines()) == 1, "one line, no traceback"
+
+
+def test_without_a_driver_the_answer_says_so_and_how_to_choose_by_hand(dsv4: Run) -> None:
+    answer = dsv4("explain")
+    assert answer.returncode == 78
+    assert "driver" in answer.stderr
+    assert "--hardware" in answer.stderr
+
+
+def test_each_layer_beats_the_one_below_and_the_loser_stands_beneath(dsv4: Run, folder: Callable[..., Path]) -> None:
+    mounted = folder({"mine.toml": 'extends = "128k"\n[flags]\nmax-num-seqs = 5\nport = 1\n'})
+    env = {"HARDWARE": "rtx-pro-6000", "DSV4_PROFILES": str(mounted), "MAX_NUM_SEQS": "6", "PROFILE": "mine"}
+    settings = explained(dsv4, "--max-num-seqs", "7", **env)
+    seqs = settings["max-num-seqs"]
+    assert seqs["value"] == 7
+    assert seqs["origin"] == "command line --max-num-seqs"
+    beneath = [(s["value"], s["origin"]) for s in seqs["overridden"]]  # type: ignore[attr-defined]
+    assert beneath == [
+        (6, "environment MAX_NUM_SEQS"),
+        (5, f"{mounted}/mine.toml [flags]"),
+        (8, "128k.toml [flags]"),
+    ]
+    assert settings["port"]["value"] == 1
+    assert settings["disable-custom-all-reduce"]["origin"] == "nccl/p2p-off.toml [flags]"
+
+
+def test_keys_of_a_json_flag_merge_and_keep_their_own_origins(dsv4: Run) -> None:
+    words = ["--hardware", "b300", "--model", "nvfp4", "--speculative-config", '{"num_speculative_tokens": 3}']
+    settings = explained(dsv4, *words)
+    tokens = settings["speculative-config.num_speculative_tokens"]
+    assert tokens["value"] == 3
+    assert [s["value"] for s in tokens["overridden"]] == [2, 1]  # type: ignore[attr-defined]
+    assert settings["speculative-config.method"]["origin"] == "models/flash.toml [flags]"
+
+
+def test_zero_draft_tokens_switch_speculation_off(dsv4: Run) -> None:
+    answer = dsv4("explain", "--format", "json", "--hardware", "h200", NUM_SPECULATIVE_TOKENS="0")
+    assert "--speculative-config" not in json.loads(answer.stdout)["argv"]
+
+
+def test_explain_says_why_it_chose_the_model(dsv4: Run) -> None:
+    why = explained(dsv4, "--hardware", "rtx-pro-6000-max-q")["model-name"]
+    assert why["value"] == "acti"
+    assert "74 GiB" in str(why["origin"])
+
+
+def test_a_leading_flag_means_serve(dsv4: Run) -> None:
+    answer = dsv4("--max-num-seqs", "4", "--dry-run", HARDWARE="h200")
+    assert answer.returncode == 0, answer.stderr
+    assert "--max-num-seqs 4" in answer.stdout
+
+
+def test_any_other_first_word_runs_as_a_command(dsv4: Run) -> None:
+    answer = dsv4("sh", "-c", "echo $0 $PROFILE; exit 3", PROFILE="524k")
+    assert (answer.returncode, answer.stdout) == (3, "sh 524k\n")
+
+
+def test_the_printed_command_can_be_pasted(dsv4: Run, tmp_path: Path) -> None:
+    """A shell that runs the printed command gives vLLM exactly the plan's arguments and environment."""
+    words = ["--hardware", "rtx-pro-6000", "--profile", "256k", "--", "--override-generation-config", '{"top_k": 1}']
+    plan = json.loads(dsv4("explain", "--format", "json", *words).stdout)
+    fake = tmp_path / "vllm"
+    fake.write_text('#!/bin/sh\nfor a in vllm "$@"; do printf "%s\\n" "$a"; done; env | grep ^NCCL_ | sort\n')
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    command = dsv4("serve", "--dry-run", *words).stdout
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    pasted = subprocess.run(["sh", "-c", command], env=env, capture_output=True, text=True, check=True)
+    nccl = [f"{k}={v}" for k, v in sorted(plan["env"].items()) if k.startswith("NCCL_")]
+    assert pasted.stdout.splitlines() == [*plan["argv"], *nccl]
+
+
+def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("s3cret-key\n")
+    fake = tmp_path / "vllm"
+    fake.write_text('#!/bin/sh\n[ "$VLLM_API_KEY" = s3cret-key ] && echo "child has it"\n')
+    fake.chmod(0o755)
+    env = {"HARDWARE": "h200", "API_KEY_FILE": str(secret), "DSV4_VLLM": str(fake), "DSV4_SKIP": NO_GPU}
+    for words, status in ((["explain"], 0), (["explain", "--format", "json"], 0), (["serve"], 87)):
+        answer = dsv4(*words, **env)
+        assert answer.returncode == status, answer.stderr
+        assert "s3cret" not in answer.stdout + answer.stderr
+    assert "child has it" in answer.stdout
+    both = dsv4("explain", "--api-key", "other", **env)
+    assert both.returncode == 78
+    assert "s3cret" not in both.stderr
+
+
+def test_a_key_that_no_request_can_carry_is_refused_before_the_start_and_not_shown(dsv4: Run) -> None:
+    for words, env in ((["--api-key", "schlüssel"], {}), ([], {"VLLM_API_KEY": "two words"})):
+        answer = dsv4("explain", "--hardware", "h200", *words, **env)
+        assert (answer.returncode, answer.stdout) == (78, "")
+        assert "one key on one line" in answer.stderr
+        assert "schlüssel" not in answer.stderr
+        assert "two words" not in answer.stderr
+    assert dsv4("explain", "--hardware", "h200", VLLM_API_KEY="").returncode == 0
+
+
+@pytest.mark.parametrize("words", ["profiles", "explain --hardware h200", "--help", "--version", "probe -h"])
+def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(words: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m dsv4_serve.entrypoint {words}"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for after, status, said in (
+        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
+        ("> /dev/full", 69, "dsv4: standard output cannot be written (No space left on device).\n"),
+    ):
+        shell = ["bash", "-c", f"{command} {after}"]
+        found = subprocess.run(shell, env=environ, capture_output=True, text=True, check=False)
+        assert (found.returncode, found.stderr) == (status, said)
+
+
+def test_ctrl_c_ends_a_verification_at_once_and_without_a_traceback(tmp_path: Path) -> None:
+    size = 1 << 36  # a hole in the disk that takes a minute to hash
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(size)
+    manifest.write(Manifest("o/n", "0" * 40, (Entry("model.safetensors", size, "sha256", "0" * 64),)), tmp_path)
+    words = ["weights", "verify", "o/n", "--to", str(tmp_path)]
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert "verified" in child.stderr.readline()  # five seconds after it began
+        child.send_signal(signal.SIGINT)
+        assert child.wait(5) == 130
+        assert "Traceback" not in child.stderr.read()
+
+
+def test_an_api_key_on_the_command_line_is_masked(dsv4: Run) -> None:
+    for words in (["explain"], ["explain", "--format", "json"], ["serve", "--dry-run"]):
+        assert "s3cret" not in dsv4(*words, "--hardware", "h200", "--api-key", "s3cret").stdout
+
+
+def test_two_keys_that_contradict_each_other_are_not_shown(dsv4: Run) -> None:
+    answer = dsv4("explain", "--hardware", "h200", "--api-key", "s3cret-a", "--api-key", "s3cret-b")
+    assert answer.returncode == 78
+    assert "contradict" in answer.stderr
+    assert "s3cret" not in answer.stderr
+
+
+def test_a_refusal_can_be_skipped_by_name_and_the_plan_records_it(dsv4: Run) -> None:
+    words = ["--hardware", "rtx-pro-6000", "--model", "w4a16", "--moe-backend", "marlin"]
+    refused = dsv4("explain", *words)
+    assert refused.returncode == 78
+    assert "--skip w4a16-marlin-sm120" in refused.stderr
+    settings = explained(dsv4, *words, "--skip", "w4a16-marlin-sm120")
+    assert "garble" in str(settings["skip w4a16-marlin-sm120"]["origin"])
+
+
+def test_json_output_has_the_documented_shape(dsv4: Run) -> None:
+    answer = json.loads(dsv4("explain", "--format", "json", "--hardware", "h200").stdout)
+    assert set(answer) == {"argv", "env", "settings"}
+    assert answer["argv"][:2] == ["vllm", "serve"]
+    for setting in answer["settings"].values():
+        assert set(setting) == {"value", "origin", "overridden"}
+
+
+def test_profiles_lists_context_requests_and_what_was_measured(dsv4: Run) -> None:
+    entries = {e["name"]: e for e in json.loads(dsv4("profiles", "--format", "json").stdout)}
+    assert (entries["524k"]["context"], entries["524k"]["requests"]) == (524288, 2)
+    assert (entries["1m"]["context"], entries["1m"]["requests"]) == (1048576, 1)
+    text = dsv4("profiles").stdout
+    for entry in entries.values():
+        assert f"{entry['context']} x {entry['requests']}" in text
+        assert all(m["what"] in text for m in entry["measured"])
+
+
+def test_unmeasured_profiles_say_so(dsv4: Run, folder: Callable[..., Path]) -> None:
+    mounted = folder({"mine.toml": 'extends = "128k"\n'})
+    lines = dsv4("profiles", DSV4_PROFILES=str(mounted)).stdout.splitlines()
+    assert lines[[line.split()[0] for line in lines].index("mine") + 1].strip() == "unmeasured"
+
+
+def test_the_command_never_imports_torch_or_vllm(dsv4: Run) -> None:
+    code = (
+        "import sys; from dsv4_serve.entrypoint.cli.main import main; main(['explain', '--hardware', 'h200']);"
+        "assert not {'torch', 'vllm'} & set(sys.modules)"
+    )
+    import sys
+
+    answer = dsv4(sys.executable, "-c", code, PYTHONPATH=os.environ.get("PYTHONPATH", ""))
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_a_closed_pipe_is_no_traceback(dsv4: Run) -> None:
+    import sys
+
+    line = f"{shlex.quote(sys.executable)} -m dsv4_serve.entrypoint explain --hardware h200 | true"
+    answer = dsv4("sh", "-c", line, PYTHONPATH=os.environ.get("PYTHONPATH", ""))
+    assert "Traceback" not in answer.stderr
+
+
+def test_fit_answers_in_words_and_in_json_and_by_its_exit_status(dsv4: Run) -> None:
+    words = ["fit", "--profile", "1m", "--hardware", "rtx-pro-6000", "--model", "w4a16"]
+    fits = dsv4(*words)
+    assert fits.returncode == 0, fits.stderr
+    assert "maximum concurrency" in fits.stdout
+    too_much = dsv4(*words, "--max-num-batched-tokens", "8192", "--format", "json")
+    assert too_much.returncode == 1
+    answer = json.loads(too_much.stdout)
+    assert (answer["fits"], answer["advice"][0]["flag"]) == (False, "max-num-batched-tokens")
+
+
+def test_auto_takes_the_largest_profile_that_fits_and_says_why_in_the_plan(dsv4: Run) -> None:
+    by_flag = explained(dsv4, "--profile", "auto", "--hardware", "rtx-pro-6000", "--model", "nvfp4")["profile"]
+    by_variable = explained(dsv4, "--hardware", "rtx-pro-6000", "--model", "nvfp4", PROFILE="auto")["profile"]
+    assert by_flag["value"] == by_variable["value"] == "64k"
+    assert "; 128k: 8 requests need " in str(by_flag["origin"])
+
+
+def test_a_skipped_check_stands_in_the_plan(dsv4: Run) -> None:
+    settings = explained(dsv4, "--hardware", "h200", "--skip", "memlock", DSV4_SKIP="shared-memory")
+    assert settings["skip memlock"]["value"] is settings["skip shared-memory"]["value"] is True
+
+
+def test_weights_are_told_and_verified_without_a_network(dsv4: Run, tmp_path: Path) -> None:
+    env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    nothing = dsv4("weights", "status", "nvfp4", **env)
+    assert (nothing.returncode, "nothing is here" in nothing.stdout) == (1, True)
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "a.safetensors").write_bytes(b"12345")
+    entry = Entry("a.safetensors", 5, "sha256", hashlib.sha256(b"12345").hexdigest())
+    manifest.write(Manifest("me/mine", "0" * 40, (entry,)), folder)
+    words = ["weights", "verify", "me/mine", "--to", str(folder)]
+    whole = dsv4(*words, **env)
+    assert (whole.returncode, "every byte is right" in whole.stdout) == (0, True)
+    assert dsv4("weights", "status", "me/mine", "--to", str(folder), **env).returncode == 0
+    (folder / "a.safetensors").write_bytes(b"12346")
+    changed = dsv4(*words, "--format", "json", **env)
+    assert changed.returncode == 1
+    assert json.loads(changed.stdout)["wrong"] == ["a.safetensors"]

@@ -1,0 +1,111 @@
+"""`dsv4 serve` looks before it starts vLLM: what is fatal ends it, what is not is said, and a stop ends the looking."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dsv4_serve.demo.llama import write_checkpoint
+
+SLOW = """
+import subprocess, sys
+from pathlib import Path
+from dsv4_serve.entrypoint.supervisor import kernel_cache, supervisor
+from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.supervision_settings import defaults
+
+def check(plan):
+    print("checking", flush=True)
+    subprocess.run(["sleep", "60"], check=False)
+    return ()
+
+def say(text):
+    print(text, flush=True)
+
+here = Path(sys.argv[1])
+plan = Plan({}, {"model": Setting("m", "test"), "port": Setting(1, "test")}, {}, supervision=defaults())
+around = supervisor.Surroundings({}, "127.0.0.1", 0, here / "run", here / "none", lambda: plan, check, lambda plan: {}, print, say, lambda plan: kernel_cache.find(plan, here))
+sys.exit(supervisor.run(around))
+"""
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`dsv4 serve` of the demo with a vLLM that leaves a file when it is started."""
+    program = tmp_path / "vllm"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
+    program.chmod(0o755)
+    model = write_checkpoint(tmp_path / "model")
+
+    def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", *words]
+        given = {
+            **os.environ,
+            "PROFILE": "demo",
+            "MODEL": f"demo={model}",
+            "DSV4_VLLM": str(program),
+            "DSV4_HEALTH_PORT": "0",
+            "DSV4_RUN_DIR": str(tmp_path / "run"),
+            "PORT": "0",
+            **env,
+        }
+        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+def test_a_held_port_ends_it_before_vllm_is_started(serve, tmp_path: Path) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        answer = serve(PORT=str(held.getsockname()[1]))
+    assert answer.returncode == 69
+    assert "port-free: port" in answer.stderr
+    assert "--skip port-free overrides" in answer.stderr
+    assert not (tmp_path / "started").exists()
+    assert json.loads((tmp_path / "run/last-exit.json").read_text())["cause"] == "host"
+
+
+def test_every_fault_of_the_checkpoint_is_said_at_once(serve, tmp_path: Path) -> None:
+    shard = tmp_path / "model/model.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-5])
+    (tmp_path / "model/tokenizer.json").unlink()
+    answer = serve()
+    assert answer.returncode == 78
+    assert "shards-whole: " in answer.stderr
+    assert "lacks its last 5 bytes" in answer.stderr
+    assert "tokenizer-present: " in answer.stderr
+    assert not (tmp_path / "started").exists()
+
+
+def test_what_is_skipped_is_started_and_stands_in_the_plan(serve, tmp_path: Path) -> None:
+    (tmp_path / "model/tokenizer.json").unlink()
+    answer = serve("--skip", "tokenizer-present")
+    assert (tmp_path / "started").exists(), answer.stderr
+    assert "skip tokenizer-present = true (asked for)" in answer.stdout
+
+
+def test_a_stop_while_looking_ends_it_at_once_with_what_it_started(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "checking":
+                break
+        time.sleep(0.3)
+        below = psutil.Process(process.pid).children(recursive=True)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - began < 2
+    assert below
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in below)

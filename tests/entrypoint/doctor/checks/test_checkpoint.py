@@ -1,0 +1,339 @@
+"""Good checkpoints of every published layout pass; each fault, made for real in the files, is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dsv4_serve.demo.deepseek_v4 import Dims, write
+from dsv4_serve.demo.v4_tensors import WIDTH, Tensor, bf16, save
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.checkpoint import read as checkpoint
+from dsv4_serve.entrypoint.checkpoint.read import INDEX
+from dsv4_serve.entrypoint.doctor.checkpoint_requirements import Wanted, wanted
+from dsv4_serve.entrypoint.doctor.checks import config as config_checks
+from dsv4_serve.entrypoint.doctor.checks.checkpoint import CHECKS, examine
+from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.problem import Problem, name_of
+from dsv4_serve.entrypoint.request import Request
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from dsv4_serve.entrypoint.resolve.select import Found, choose
+
+DIMS = Dims(experts=8)
+TRUNK, DRAFT = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
+PATCHES = frozenset(
+    {
+        "build-bf16-draft-heads",
+        "load-mxfp4-draft-experts",
+        "load-fp8-compressors-as-bf16",
+        "match-published-expert-targets",
+    }
+)
+LAYOUTS = {
+    "bf16": ("unquantized", "bf16"),
+    "native": ("fp8-mxfp4", "native"),
+    "w4a16": ("w4a16", "bf16"),
+    "nvfp4": ("nvfp4", "bf16"),
+    "acti": ("w4a16", "w4a16"),
+    "pro": ("modelopt-nvfp4", "native"),
+}
+Break = Callable[[Path], None]
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Each layout, written once."""
+    folder = tmp_path_factory.mktemp("layouts")
+
+    def original(layout: str) -> Path:
+        if not (folder / layout).exists():
+            write(folder / layout, layout, DIMS)
+        return folder / layout
+
+    return original
+
+
+@pytest.fixture
+def copy(originals: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A checkpoint of a layout, to break: its files are links, and `edit` and the like replace them."""
+
+    def linked(layout: str) -> Path:
+        shutil.copytree(originals(layout), tmp_path / layout, copy_function=os.link)
+        return tmp_path / layout
+
+    return linked
+
+
+def asks(layout: str, **changes: Any) -> Wanted:
+    scheme, draft = LAYOUTS[layout]
+    served = Wanted(layout, "deepseek-v4-tiny", scheme, draft, "h200", method="mtp", draft_tokens=1, patches=PATCHES)
+    return replace(served, **changes)
+
+
+def found(folder: Path, served: Wanted) -> dict[str, Problem]:
+    return dict(examine(checkpoint.read(folder), served))
+
+
+def edit(**changes: Any) -> Break:
+    """Change config.json; None deletes a field."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text()) | changes
+        put(folder / "config.json", json.dumps({k: v for k, v in config.items() if v is not None}).encode())
+
+    return change
+
+
+def quantization(**changes: Any) -> Break:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())["quantization_config"]
+        edit(quantization_config=config | changes)(folder)
+
+    return change
+
+
+def put(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
+def resize(file: str, change: int) -> Break:
+    def cut(folder: Path) -> None:
+        data = (folder / file).read_bytes()
+        put(folder / file, data[:change] if change < 0 else data + bytes(change))
+
+    return cut
+
+
+def rewrite(file: str, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Break:
+    """Write a shard and the index anew, with other tensors; their data is zeros."""
+
+    def again(folder: Path) -> None:
+        seen = checkpoint.read(folder)
+        old = {name: blank(t["dtype"], t["shape"]) for name, t in seen.shards[file].tensors.items()}
+        tensors = change(old)
+        (folder / file).unlink()
+        save(folder / file, tensors)
+        kept = {name: where for name, where in seen.weight_map.items() if where != file}
+        put(folder / INDEX, json.dumps({"weight_map": kept | dict.fromkeys(tensors, file)}).encode())
+
+    return again
+
+
+def blank(dtype: str, shape: list[int]) -> Tensor:
+    return Tensor(dtype, tuple(shape), np.zeros(int(np.prod(shape)) * WIDTH[dtype], np.uint8))
+
+
+def without(*patterns: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    return lambda tensors: {n: t for n, t in tensors.items() if not any(re.fullmatch(p, n) for p in patterns)}
+
+
+def renamed(pattern: str, to: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    return lambda tensors: {re.sub(pattern, to, name): tensor for name, tensor in tensors.items()}
+
+
+def index(change: Callable[[dict[str, str]], dict[str, str]]) -> Break:
+    def again(folder: Path) -> None:
+        weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
+        put(folder / INDEX, json.dumps({"weight_map": change(weight_map)}).encode())
+
+    return again
+
+
+def remove(*files: str) -> Break:
+    return lambda folder: [(folder / file).unlink() for file in files] and None
+
+
+def pointers(folder: Path) -> None:
+    for file in (TRUNK, DRAFT):
+        put(folder / file, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 143000000000\n")
+
+
+def both(*breaks: Break) -> Break:
+    return lambda folder: [each(folder) for each in breaks] and None
+
+
+def dspark(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What vLLM 0.32.0's DSpark drafter loads has a context projection and no e_proj and h_proj."""
+    kept = without(r"mtp\.0\.[eh]_proj\..*")(tensors)
+    return kept | {
+        "mtp.0.main_proj.weight": bf16(np.zeros((512, 512))),
+        "mtp.0.markov_head.w1.weight": bf16(np.zeros((8, 8))),
+    }
+
+
+SEEN = {
+    "weights-present": ("bf16", both(remove(TRUNK, DRAFT), lambda f: put(f / "pytorch_model.bin", b"")), {}, "but pytorch_model.bin"),
+    "weights-are-not-pointers": ("native", pointers, {}, f"in place of {TRUNK}, {DRAFT}"),
+    "shards-present": ("native", remove(DRAFT), {}, f"{DRAFT} not in"),
+    "headers-readable": ("native", lambda f: put(f / DRAFT, os.urandom(999)), {}, f"{DRAFT}: it does not begin"),
+    "shards-whole": ("acti", resize(DRAFT, -12_345), {}, f"{DRAFT} lacks its last 12,345 bytes"),
+    "shards-without-a-tail": ("acti", resize(TRUNK, 1), {}, "goes on 1 bytes after its last tensor"),
+    "index-readable": ("acti", lambda f: put(f / INDEX, b'{"weight_map":'), {}, "it is not JSON"),
+    "index-matches-headers": ("acti", index(lambda m: m | {"mtp.0.norm.weight": TRUNK}), {}, "mtp.0.norm.weight not in the shard"),
+    "tensors-once": (
+        "nvfp4", rewrite(DRAFT, lambda t: t | {"norm.weight": bf16(np.zeros(512))}), {}, "norm.weight in two shards",
+    ),
+    "shards-listed": ("acti", index(lambda m: {n: f for n, f in m.items() if f == TRUNK}), {}, f"{DRAFT} not named by"),
+    "config-readable": ("native", lambda f: put(f / "config.json", b"{"), {}, "it is not JSON"),
+    "tokenizer-present": ("native", remove("tokenizer.json"), {}, "no tokenizer.json in"),
+    "config-fields": ("w4a16", edit(compress_ratios=None, num_hash_layers=None), {}, "lacks compress_ratios, num_hash_layers"),
+    "compress-ratios": ("w4a16", edit(compress_ratios=[0, 4, 128]), {}, "3 entries, 0, 4, 128"),
+    "layer-types": ("w4a16", edit(layer_types=["sliding_attention"] * 5), {}, "5 layer_types in config.json for 4 layers"),
+    "long-context-rope": ("w4a16", edit(rope_scaling=None), {}, "no rope_scaling"),
+    "router-bias": ("w4a16", edit(topk_method=None), {}, "routers with a bias"),
+    "expert-count": ("w4a16", edit(n_routed_experts=144), {}, "144 routed experts"),
+    "head-sizes": ("w4a16", edit(head_dim=256), {}, "head_dim 256"),
+    "config-describes-weights": ("w4a16", edit(vocab_size=129280), {}, "embed.weight is [128, 512], and config.json says [129280, 512]"),
+    "architecture-matches": ("native", lambda _: None, {"architecture": "deepseek-v4-flash"}, "holds deepseek-v4-tiny"),
+    "trunk-complete": ("nvfp4", rewrite(TRUNK, without(r"layers\.3\.ffn\.experts\.7\.w2\.weight_scale")), {}, "no layers.3.ffn.experts.7.w2.weight_scale among"),
+    "quantization-config-matches": ("w4a16", edit(quantization_config={"quant_method": "fp8"}), {}, "stored as w4a16, and quantization_config of config.json says fp8-mxfp4"),
+    "scheme-matches-model": ("acti", lambda _: None, {"draft_head": "bf16"}, "holds a w4a16 draft head"),
+    "experts-targeted": ("w4a16", quantization(config_groups={"g": {"targets": [r"re:.*mlp\.experts.*"], "weights": {"num_bits": 4, "type": "int"}}}), {}, r"re:.*mlp\.experts.*"),
+    "expert-targets-need-a-patch": ("nvfp4", lambda _: None, {"patches": frozenset(), "method": ""}, "named gate_proj"),
+    "fp8-compressors-need-a-patch": ("acti", lambda _: None, {"patches": frozenset()}, "compressors stored in FP8"),
+    "heads-split": ("native", lambda _: None, {"tensor_parallel_size": 4, "expert_parallel": True}, "2 o_groups for 4 GPUs"),
+    "experts-split": ("w4a16", edit(o_groups=4), {"tensor_parallel_size": 4}, "experts of 256 inputs in groups of 128 for 4 GPUs"),
+    "draft-layers-declared": ("bf16", edit(num_nextn_predict_layers=None), {}, "absent from config.json"),
+    "draft-head-present": ("w4a16", both(remove(DRAFT), index(lambda m: {n: f for n, f in m.items() if f == TRUNK})), {}, "no tensor mtp.0.* among"),
+    "draft-head-complete": ("w4a16", rewrite(DRAFT, without(r"mtp\.0\.attn\.wo_b\..*", r"mtp\.0\.ffn\.experts\.5\..*")), {}, "mtp.0.attn.wo_b.weight, mtp.0.ffn.experts.5.w1.weight, mtp.0.ffn.experts.5.w2.weight and 1 more"),
+    "draft-is-mtp": ("native", rewrite(DRAFT, dspark), {}, "DSpark drafter under mtp"),
+    "draft-is-dspark": ("native", lambda _: None, {"method": "dspark", "draft_tokens": 5}, "no DSpark drafter"),
+    "draft-tokens-divide": ("native", edit(num_nextn_predict_layers=5), {"draft_tokens": 7}, "7 draft tokens for 5 MTP layers"),
+    "bf16-draft-needs-a-patch": ("w4a16", lambda _: None, {"patches": frozenset()}, "a BF16 draft head"),
+    "mxfp4-draft-needs-a-patch": ("pro", lambda _: None, {"patches": frozenset()}, "MXFP4 draft experts"),
+}  # fmt: skip
+ALSO = {
+    "tensors-once": {"index-matches-headers"},
+    "shards-listed": {"draft-head-present"},
+    "expert-count": {"config-describes-weights", "trunk-complete", "draft-head-complete"},
+    "compress-ratios": {"trunk-complete"},
+    "draft-tokens-divide": {"draft-head-present"},
+}
+"""What the same fault rightly means to other checks."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_good_checkpoint_of_every_layout_passes_on_a_patched_vllm(
+    originals: Callable[[str], Path], layout: str
+) -> None:
+    assert found(originals(layout), asks(layout)) == {}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_fault_in_the_files_is_named(copy: Callable[[str], Path], name: str) -> None:
+    layout, fault, changes, words = SEEN[name]
+    folder = copy(layout)
+    fault(folder)
+    problems = found(folder, asks(layout, **changes))
+    assert words in problems[name].seen
+    assert set(problems) - ALSO.get(name, set()) == {name}
+
+
+def test_every_check_has_a_fault_that_was_made() -> None:
+    assert set(SEEN) == {name_of(check) for check in CHECKS}
+
+
+def test_every_check_says_how_it_is_met_and_where() -> None:
+    for check in CHECKS:
+        assert check.wild.symptom
+        assert check.wild.link.startswith("https://")
+        assert check.wild.tried == "for real"
+
+
+def test_problems_are_clauses(copy: Callable[[str], Path]) -> None:
+    folder = copy("w4a16")
+    both(edit(compress_ratios=None), resize(DRAFT, -5), remove("tokenizer.json"))(folder)
+    for problem in found(folder, asks("w4a16")).values():
+        for clause in (problem.seen, problem.needed, problem.fix):
+            assert clause
+            assert not clause.endswith(".")
+
+
+def test_a_check_that_is_skipped_is_not_asked(copy: Callable[[str], Path]) -> None:
+    folder = copy("native")
+    remove(DRAFT)(folder)
+    assert dict(examine(checkpoint.read(folder), asks("native"), {"shards-present"})) == {}
+
+
+def test_without_speculation_the_draft_head_may_be_missing(copy: Callable[[str], Path]) -> None:
+    folder = copy("w4a16")
+    SEEN["draft-head-present"][1](folder)
+    assert found(folder, asks("w4a16", method="", draft_tokens=0)) == {}
+
+
+def test_a_missing_shard_is_told_without_an_index_too(copy: Callable[[str], Path]) -> None:
+    folder = copy("native")
+    remove(INDEX, DRAFT)(folder)
+    assert f"{DRAFT} not in" in found(folder, asks("native"))["shards-present"].seen
+
+
+def test_a_missing_shard_is_not_told_as_a_thousand_missing_tensors(copy: Callable[[str], Path]) -> None:
+    folder = copy("native")
+    remove(DRAFT)(folder)
+    assert set(found(folder, asks("native"))) == {"shards-present"}
+
+
+def test_an_expert_count_is_of_the_gpu_kernel_only(copy: Callable[[str], Path]) -> None:
+    folder = copy("native")
+    edit(n_routed_experts=144)(folder)
+    assert "expert-count" not in found(folder, asks("native", hardware="cpu"))
+
+
+def test_a_dspark_checkpoint_passes_when_drafting_is_by_dspark(copy: Callable[[str], Path]) -> None:
+    folder = copy("native")
+    both(rewrite(DRAFT, dspark), edit(dspark_target_layer_ids=[1, 2], dspark_block_size=5))(folder)
+    assert found(folder, asks("native", method="dspark", draft_tokens=5)) == {}
+
+
+def test_expert_parallelism_splits_no_expert(copy: Callable[[str], Path]) -> None:
+    folder = copy("w4a16")
+    edit(o_groups=4)(folder)
+    assert found(folder, asks("w4a16", tensor_parallel_size=4, expert_parallel=True)) == {}
+
+
+def test_fields_that_vllm_does_without_are_not_asked_for(copy: Callable[[str], Path]) -> None:
+    """scale_fmt, torch_dtype and mlp_layer_types stopped starts of older releases; 0.32.0 takes all of them."""
+    folder = copy("w4a16")
+    config = json.loads((folder / "config.json").read_text())["quantization_config"]
+    del config["scale_fmt"]
+    edit(quantization_config=config, torch_dtype=None, mlp_layer_types=["hash_moe", "moe", "moe", "moe"])(folder)
+    assert found(folder, asks("w4a16")) == {}
+
+
+def test_what_is_not_deepseek_v4_is_looked_at_as_files_only(tmp_path: Path) -> None:
+    save(tmp_path / "model.safetensors", {"x": bf16(np.zeros(4))})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    assert found(tmp_path, Wanted("demo", "LlamaForCausalLM", "unquantized", "none")) == {}
+
+
+def test_a_plan_says_what_is_wanted() -> None:
+    library = Library([])
+    named = {"profile": "524k", "model": "w4a16", "hardware": "rtx-pro-6000"}
+    request = Request({kind: Setting(name, "test") for kind, name in named.items()})
+    plan = resolve(choose(library, request, lambda: Found("rtx-pro-6000", "test")), request)
+    seen = wanted(plan, library.model("w4a16", ""), PATCHES)
+    assert seen == Wanted("w4a16", "deepseek-v4-flash", "w4a16", "bf16", "rtx-pro-6000", 2, False, "mtp", 1, PATCHES)
+
+
+def test_the_fields_are_those_that_the_pinned_vllm_reads_without_a_default() -> None:
+    spec = find_spec("vllm")
+    assert spec
+    assert spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "models/deepseek_v4"
+    files = ("nvidia/model.py", "attention.py", "compressor.py", "common/rope.py")
+    text = "\n".join((folder / file).read_text() for file in files)
+    read = set(re.findall(r"\bconfig\.(\w+)", text))
+    assert set(config_checks.FIELDS) <= read

@@ -1,0 +1,428 @@
+"""The host and its checks: faults are made for real where a test can, and replayed from recordings where it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.doctor.checks import driver as driver_checks
+from dsv4_serve.entrypoint.doctor.checks import gpu
+from dsv4_serve.entrypoint.doctor.checks import host as host_checks
+from dsv4_serve.entrypoint.doctor.checks import limit as limit_checks
+from dsv4_serve.entrypoint.machine import build_tools, host, ports, record_fixture
+from dsv4_serve.entrypoint.machine.host import Host, Visible, read_host
+from dsv4_serve.entrypoint.machine.nvml import Driver, Gpu
+from dsv4_serve.entrypoint.machine.requirements import Asked, asked
+from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.problem import Problem, name_of
+from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve.layers import layers
+from dsv4_serve.entrypoint.resolve.select import Found, choose
+
+RECORDED = Path(__file__).parents[2] / "machine/recorded"
+HOST = limit_checks.CHECKS + host_checks.CHECKS
+CHECKS = driver_checks.CHECKS + gpu.CHECKS + HOST
+GIB = 1 << 30
+RTX = Asked(capability="12.0", hardware="rtx-pro-6000", interconnect="pcie", env={"NCCL_P2P_DISABLE": "1"})
+
+AS_NOBODY = """
+import json, os, resource, sys
+from dsv4_serve.entrypoint.machine.requirements import Asked
+from dsv4_serve.entrypoint.doctor.checks import host as host_checks, limit as limit_checks
+from dsv4_serve.entrypoint.machine import host
+os.chdir("/")
+{setup}
+seen = host.read_host(Asked(gpus=0, group=0, load_format="instanttensor", env=dict(os.environ)))
+checks = limit_checks.CHECKS + host_checks.CHECKS
+problems = [f(seen, Asked(load_format="instanttensor", env=dict(os.environ))) for f in checks]
+print(json.dumps({{f.__name__: p.seen for f, p in zip(checks, problems) if p}}))
+"""
+
+
+def found(seen: Host, wanted: Asked = RTX) -> dict[str, Problem]:
+    """Every problem by its name."""
+    return {name_of(f): problem for f in CHECKS if (problem := f(seen, wanted))}
+
+
+def replay(name: str) -> Host:
+    return record_fixture.load((RECORDED / f"{name}.json").read_text()).host
+
+
+def in_child(setup: str, **env: str) -> dict[str, str]:
+    """What the checks of the host say in a process of its own, after `setup`."""
+    clean = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH")} | env
+    argv = [sys.executable, "-c", AS_NOBODY.format(setup=setup)]
+    done = subprocess.run(argv, env=clean, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a tmpfs takes root")
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=False).returncode:
+        pytest.skip("this container may not mount")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
+def test_every_recording_says_where_it_comes_from(path: Path) -> None:
+    assert record_fixture.load(path.read_text()).about.startswith(("recorded", "constructed: "))
+
+
+def test_a_sound_host_has_no_problem() -> None:
+    assert found(replay("rtx-pro-6000-x2")) == {}
+
+
+def test_a_host_without_gpus_has_none_either_when_the_plan_needs_none(tmp_path: Path) -> None:
+    seen = read_host(Asked(gpus=0, group=0, env={"HOME": str(tmp_path)}))
+    assert not {name_of(f) for f in driver_checks.CHECKS + gpu.CHECKS if f(seen, Asked(gpus=0, group=0))}
+
+
+# The driver and its GPUs
+
+
+def test_an_old_driver_is_named_with_the_one_that_cuda_13_needs() -> None:
+    problem = found(replay("driver-570"))["driver-version"]
+    assert "570.86.10" in problem.seen
+    assert "12.8" in problem.seen
+    assert "580" in problem.needed
+
+
+def test_a_busy_gpu_is_named_with_the_process_that_holds_it() -> None:
+    problem = found(replay("busy-gpu"))["busy-gpu"]
+    assert "GPU 1" in problem.seen
+    assert "pid 4242 39.4 GiB" in problem.seen
+    assert problem.fix.endswith("GPU_MEMORY_UTILIZATION=0.56")
+
+
+def test_a_share_that_leaves_cuda_no_room_is_refused_on_an_idle_gpu() -> None:
+    idle = replay("rtx-pro-6000-x2")
+    assert "busy-gpu" in found(idle, dataclasses.replace(RTX, utilization=0.99))
+    assert "busy-gpu" not in found(idle, dataclasses.replace(RTX, utilization=0.95))
+
+
+def test_a_busy_gpu_outside_the_replica_does_not_matter() -> None:
+    one = dataclasses.replace(RTX, gpus=1, group=1)
+    assert "busy-gpu" not in found(replay("busy-gpu"), one)
+    assert "busy-gpu" in found(dataclasses.replace(replay("busy-gpu"), visible=Visible((1, 0))), one)
+
+
+def test_an_old_driver_with_a_compatibility_package_may_try() -> None:
+    assert "driver-version" not in found(dataclasses.replace(replay("driver-570"), compat="580.65.06"))
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this host has an NVIDIA driver")
+def test_no_driver_is_said_with_nvmls_words() -> None:
+    problem = found(read_host(RTX))["driver-answers"]
+    assert "NVML" in problem.seen
+    assert "580" in problem.needed
+
+
+def test_a_driver_that_was_updated_under_a_running_kernel_module_asks_for_a_reboot() -> None:
+    seen = Host(Driver(error="Driver/library version mismatch"), module="580.126.09")
+    assert "reboot" in found(seen)["driver-answers"].fix
+
+
+def test_gpus_that_were_not_passed_to_the_container_are_told_from_a_missing_driver() -> None:
+    seen = Host(Driver(error="Driver Not Loaded"), module="580.126.09", device_nodes=False)
+    problems = found(seen)
+    assert "--gpus all" in problems["container-gpus"].fix
+    assert "driver-answers" not in problems
+
+
+@pytest.mark.parametrize(("library", "wrong"), [("580.65.06", True), ("595.84", False), ("", False)])
+def test_a_compatibility_libcuda_older_than_the_driver_is_found(tmp_path: Path, library: str, wrong: bool) -> None:
+    (tmp_path / "compat").mkdir()
+    if library:
+        (tmp_path / "compat" / f"libcuda.so.{library}").touch()
+    version = host.compat_version(f"/nonexistent:{tmp_path / 'compat'}")
+    assert version == library
+    assert ("compat-library" in found(dataclasses.replace(replay("rtx-pro-6000-x2"), compat=version))) is wrong
+
+
+def test_a_wrong_index_in_cuda_visible_devices_is_named() -> None:
+    driver = replay("rtx-pro-6000-x4").driver
+    assert driver
+    seen = dataclasses.replace(replay("rtx-pro-6000-x4"), visible=host.visible_gpus(driver, "0,9,1"))
+    problems = found(seen)
+    assert "'9'" in problems["visible-devices"].seen
+    assert problems["gpu-count"].seen == "1 GPU is visible"
+
+
+@pytest.mark.parametrize(
+    ("named", "indexes"), [(None, (0, 1, 2, 3)), ("2,3", (2, 3)), ("GPU-3", (3,)), ("", ()), (" 1 , 0 ", (1, 0))]
+)
+def test_visible_gpus_are_read_as_cuda_reads_them(named: str | None, indexes: tuple[int, ...]) -> None:
+    driver = replay("rtx-pro-6000-x4").driver
+    assert driver
+    assert host.visible_gpus(driver, named).indexes == indexes
+
+
+def changed(**fields: object) -> Host:
+    """The sound host with a fault on GPU 1."""
+    sound = replay("rtx-pro-6000-x2")
+    assert sound.driver
+    gpus = (sound.driver.gpus[0], dataclasses.replace(sound.driver.gpus[1], **fields))
+    return dataclasses.replace(sound, driver=dataclasses.replace(sound.driver, gpus=gpus))
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        ({"capability": "8.9", "name": "NVIDIA GeForce RTX 4090"}, "compute-capability"),
+        ({"mig": True}, "mig-mode"),
+        ({"compute_mode": "prohibited"}, "compute-mode"),
+        ({"fabric": "in progress"}, "fabric-manager"),
+        ({"remap_failed": True}, "gpu-memory-errors"),
+        ({"uncorrected": 3}, "gpu-memory-errors"),
+        ({"recovery": "reset"}, "gpu-recovery"),
+        ({"error": "GPU is lost"}, "gpu-recovery"),
+        ({"persistence": False}, "persistence"),
+        ({"width": 8}, "links-whole"),
+        ({"nvlinks": 16, "nvlinks_down": 2}, "links-whole"),
+    ],
+)
+def test_a_fault_of_one_gpu_is_found_and_the_gpu_named(fault: dict[str, object], name: str) -> None:
+    problem = found(changed(**fault))[name]
+    assert "GPU 1" in problem.seen
+    assert "INDEX" not in problem.fix
+
+
+def test_different_gpus_need_one_way_of_counting() -> None:
+    seen = changed(name="NVIDIA GeForce RTX 4090")
+    assert "device-order" in found(seen)
+    assert "device-order" not in found(seen, dataclasses.replace(RTX, env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}))
+
+
+def test_unnamed_hardware_may_have_any_architecture_that_has_kernels() -> None:
+    anything = dataclasses.replace(RTX, capability="")
+    assert "compute-capability" not in found(changed(capability="9.0"), anything)
+    assert "compute-capability" in found(changed(capability="8.0"), anything)
+
+
+# The container's limits, folders and ports
+
+
+def test_dockers_64_mib_of_shared_memory_are_refused_at_two_gpus_and_not_at_one(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "shm", "64m") as shm:
+        free = os.statvfs(shm).f_bavail * os.statvfs(shm).f_frsize
+        seen = dataclasses.replace(replay("rtx-pro-6000-x2"), shm_free=free)
+        assert "--shm-size=16g" in found(seen)["shared-memory"].fix
+        assert "shared-memory" not in found(seen, dataclasses.replace(RTX, gpus=1, group=1))
+
+
+def test_shared_memory_that_is_mounted_read_only_is_refused(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "shm", "1g") as shm:
+        assert "shared_memory" not in in_child(f"host.SHM = host.Path({str(shm)!r})")
+        subprocess.run(["mount", "-o", "remount,ro", shm], check=True)
+        assert in_child(f"host.SHM = host.Path({str(shm)!r})")["shared_memory"] == "/dev/shm cannot be written"
+
+
+def test_nccl_without_peer_access_needs_more_shared_memory_and_more_for_more_channels() -> None:
+    queues = limit_checks.shm_needed(Asked())
+    off = limit_checks.shm_needed(RTX)
+    many = {"NCCL_P2P_DISABLE": "1", "NCCL_MIN_NCHANNELS": "16", "NCCL_BUFFSIZE": "33554432"}
+    concurrent = limit_checks.shm_needed(dataclasses.replace(RTX, env=many))
+    assert queues == 240 << 20
+    assert off == queues + 2 * 2 * 2 * 9637888
+    assert 2 * GIB < concurrent < 4 * GIB
+    unread = {"NCCL_P2P_DISABLE": "1", "NCCL_MIN_NCHANNELS": "many", "NCCL_BUFFSIZE": "²"}
+    assert limit_checks.shm_needed(dataclasses.replace(RTX, env=unread)) == off
+
+
+def test_vllms_own_largest_queue_is_the_floor() -> None:
+    source = Path(sys.prefix, "lib").glob(
+        "python3.*/site-packages/vllm/distributed/device_communicators/shm_broadcast.py"
+    )
+    text = next(source).read_text()
+    assert "max_chunk_bytes: int = 1024 * 1024 * 24," in text
+    assert "max_chunks: int = 10," in text
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "name"),
+    [("MEMLOCK", 65536, "memlock"), ("STACK", 4194304, "stack"), ("NOFILE", 1024, "open_files")],
+)
+def test_a_low_limit_is_found_in_a_process_that_has_it(limit: str, value: int, name: str) -> None:
+    said = in_child(f"resource.setrlimit(resource.RLIMIT_{limit}, ({value}, {value}))", HOME="/tmp")
+    assert name in said
+    assert str(value if limit == "NOFILE" else value // 1024) in said[name]
+
+
+def test_limits_matter_only_where_they_are_needed() -> None:
+    seen = dataclasses.replace(Host(), limits=host.Limits(memlock=65536))
+    assert "memlock" not in found(seen, Asked(gpus=0))
+
+
+def test_a_full_disk_for_caches_is_found_and_the_variable_named(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "cache", "1m") as folder:
+        seen = Host(caches=tuple(host.read_caches({"HOME": str(tmp_path), "VLLM_CACHE_ROOT": f"{folder}/vllm"})))
+        problem = found(seen, Asked(gpus=0))["cache-space"]
+        assert str(folder) in problem.seen
+        assert "VLLM_CACHE_ROOT" in problem.seen
+        assert "1 MiB" in problem.seen
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing the user id takes root")
+def test_an_unwritable_cache_folder_is_found_as_another_user(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o755)
+    for folder in (tmp_path, *tmp_path.parents[:-1]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    said = in_child("os.setuid(65534)", HOME="/tmp", VLLM_CACHE_ROOT=str(closed / "vllm"))
+    assert f"{closed} cannot be written to (VLLM_CACHE_ROOT)" in said["cache_writable"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing the user id takes root")
+def test_a_user_without_account_and_home_is_told_to_set_home() -> None:
+    assert "no account" in in_child("os.setuid(4242424)")["home_known"]
+    assert "home_known" not in in_child("os.setuid(4242424)", HOME="/tmp")
+
+
+def at(number: int, host: str = "127.0.0.1") -> tuple[str, int, str, str]:
+    return (host, number, "--host", "--port (PORT)")
+
+
+def test_a_held_port_is_found_with_the_process_that_holds_it() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        number = held.getsockname()[1]
+        wanted = Asked(gpus=0, group=0, ports=(at(number), at(0)))
+        problem = found(read_host(wanted), wanted)["port-free"]
+    assert f"port {number} on 127.0.0.1: Address already in use, pid {os.getpid()} (" in problem.seen
+    assert problem.fix == "end what holds it, or choose another with --port (PORT)"
+    assert ports.look(*at(number)).refused == ""
+
+
+def test_a_connection_from_a_port_does_not_hold_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        assert ports._holder(server.getsockname()[1]).startswith(f"pid {os.getpid()} (")
+        assert not ports._holder(client.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("no.such.host.invalid", "Name or service not known"),
+        ("a..b", "Name or service not known"),
+    ],
+)
+def test_a_host_that_is_not_this_one_is_to_be_changed_rather_than_the_port(host: str, why: str) -> None:
+    wanted = Asked(gpus=0, group=0, ports=(at(8000, host),))
+    problem = found(read_host(wanted), wanted)["port-free"]
+    assert problem.seen == f"port 8000 on {host}: {why}"
+    assert problem.fix == "choose an address of this host with --host"
+
+
+def test_a_file_that_nccl_is_told_of_has_to_exist(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "NCCL_GRAPH_FILE": str(tmp_path / "graph.xml")}
+    wanted = Asked(gpus=0, group=0, env=env)
+    assert "graph.xml" in found(read_host(wanted), wanted)["nccl-files"].seen
+    (tmp_path / "graph.xml").touch()
+    assert "nccl-files" not in found(read_host(wanted), wanted)
+
+
+def test_missing_compilers_are_fatal_where_vllm_refuses_to_go_on_without(tmp_path: Path) -> None:
+    lacking = set(build_tools.missing({"PATH": str(tmp_path), "CUDA_HOME": str(tmp_path)}))
+    assert {"nvcc", "cc"} <= lacking
+    seen = dataclasses.replace(replay("rtx-pro-6000-x2"), missing_tools=tuple(sorted(lacking)))
+    assert found(seen)["build-tools"].fatal
+    assert not found(dataclasses.replace(seen, cubins=True))["build-tools"].fatal
+    assert not found(seen, dataclasses.replace(RTX, capability="9.0"))["build-tools"].fatal
+
+
+def test_compilers_are_found_on_path_and_in_cuda_home(tmp_path: Path) -> None:
+    for name in ("cuda/bin/nvcc", "bin/ninja", "bin/cc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch(mode=0o755)
+    env = {"PATH": str(tmp_path / "bin"), "CUDA_HOME": str(tmp_path / "cuda")}
+    assert not {"nvcc", "ninja", "cc"} & set(build_tools.missing(env))
+
+
+def test_deepseek_on_a_cpu_needs_its_instructions() -> None:
+    wanted = Asked(gpus=0, group=0, deepseek_on_cpu=True)
+    assert "AVX512_BF16" in found(Host(bf16=False), wanted)["cpu-bf16"].seen
+    assert "cpu-bf16" not in found(Host(bf16=True), wanted)
+
+
+# What a plan asks, and what it costs to look
+
+
+def plan_asks(
+    hardware: str, profile: str = "128k", *, model: str = "", flags: dict[str, Setting] | None = None, **env: str
+) -> Asked:
+    named = {"profile": profile, "hardware": hardware} | ({"model": model} if model else {})
+    choices = {name: Setting(value, "test") for name, value in named.items()}
+    request = Request(choices, environment=Layer(), command_line=Layer(flags or {}), operator=env)
+    chosen = choose(Library([]), request, lambda: Found(hardware, "test"))
+    return asked(layers.resolve(chosen, request), chosen.hardware, chosen.model.get("architecture"), env)
+
+
+def test_what_a_plan_asks_is_read_from_it() -> None:
+    rtx = plan_asks("rtx-pro-6000", DSV4_HEALTH_PORT="9001")
+    assert (rtx.gpus, rtx.group, rtx.capability, rtx.interconnect) == (2, 2, "12.0", "pcie")
+    assert rtx.utilization == 0.9
+    assert not rtx.peer_access
+    assert not rtx.custom_all_reduce
+    assert [port[1] for port in rtx.ports] == [8000, 9001]
+    cpu = plan_asks("cpu", "demo", model="demo=/models/demo")
+    assert (cpu.gpus, cpu.group, cpu.deepseek_on_cpu) == (0, 0, False)
+    assert plan_asks("cpu", "demo-v4", model="demo-v4=/models/demo").deepseek_on_cpu
+    twice = plan_asks("h200", flags={"data-parallel-size": Setting(2, "test")})
+    assert (twice.gpus, twice.group) == (4, 2)
+    h200 = plan_asks("h200")
+    assert h200.peer_access
+    assert h200.custom_all_reduce
+
+
+def test_the_host_is_read_with_less_than_100_milliseconds_of_cpu(tmp_path: Path) -> None:
+    wanted = Asked(gpus=2, env={"HOME": str(tmp_path)}, ports=(at(0),))
+    times = []
+    for _ in range(5):
+        began = time.process_time()
+        found(read_host(wanted), wanted)
+        times.append(time.process_time() - began)
+    assert min(times) < 0.1
+
+
+def test_reading_host_and_topology_imports_no_torch() -> None:
+    script = (
+        "import sys; from dsv4_serve.entrypoint.doctor.checks import driver, gpu, host, limit, topology;"
+        "from dsv4_serve.entrypoint.machine import host as read; from dsv4_serve.entrypoint.machine.requirements import Asked;"
+        "read.read_host(Asked()); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"
+
+
+def test_every_check_says_how_users_meet_it() -> None:
+    for function in CHECKS:
+        wild = function.wild  # type: ignore[attr-defined]
+        assert wild.symptom
+        assert wild.link.startswith(("https://", "docs/"))
+        assert wild.tried in ("for real", "recorded", "constructed")
+        assert function.__doc__
+
+
+def test_a_gpu_that_cannot_be_read_is_no_gpu_to_serve_on() -> None:
+    seen = Host(Driver("580.126.09", 13000, (Gpu(0, error="GPU is lost"),)), Visible((0,)))
+    assert gpu.served(seen, RTX) == []

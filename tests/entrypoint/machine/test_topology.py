@@ -1,0 +1,231 @@
+"""Topology: recordings replayed, and sysfs trees as the kernel writes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.doctor.checks import topology as topology_checks
+from dsv4_serve.entrypoint.machine import pci, record_fixture
+from dsv4_serve.entrypoint.machine.nvml import ANCESTORS, Driver, Gpu, Pair
+from dsv4_serve.entrypoint.machine.requirements import Asked
+from dsv4_serve.entrypoint.machine.topology import Topology, choose_set, closest, distance, groups, read_topology
+from dsv4_serve.entrypoint.problem import Problem, name_of
+
+RECORDED = Path(__file__).parent / "recorded"
+P2P_ON = Asked(interconnect="pcie", custom_all_reduce=False, env={"NCCL_P2P_LEVEL": "SYS"})
+P2P_OFF = Asked(interconnect="pcie", custom_all_reduce=False, env={"NCCL_P2P_DISABLE": "1"})
+
+
+def replay(name: str) -> Topology:
+    return record_fixture.load((RECORDED / f"{name}.json").read_text()).topology
+
+
+def found(topology: Topology, wanted: Asked) -> dict[str, Problem]:
+    return {name_of(f): problem for f in topology_checks.CHECKS if (problem := f(topology, wanted))}
+
+
+def nvlinked(count: int) -> Topology:
+    """A board where NVSwitch connects every pair."""
+    pairs = tuple(Pair(a, b, "NODE", True, "ok", "ok") for a, b in combinations(range(count), 2))
+    return Topology(tuple(range(count)), pairs, "unknown", None, (None,) * count)
+
+
+# Which GPUs make a replica
+
+
+def test_each_replica_of_two_gets_the_gpus_behind_one_switch() -> None:
+    four = replay("rtx-pro-6000-x4")
+    assert closest(four, 2) == (0, 1)
+    assert groups(four, 2) == [(0, 1), (2, 3)]
+    assert groups(four, 4) == [(0, 1, 2, 3)]
+
+
+def test_the_order_of_the_slots_does_not_matter() -> None:
+    near = {(0, 3), (1, 2)}
+    pairs = tuple(Pair(a, b, "PIX" if (a, b) in near else "SYS") for a, b in combinations(range(4), 2))
+    assert groups(Topology((0, 1, 2, 3), pairs), 2) == [(0, 3), (1, 2)]
+
+
+def test_nvlink_is_closer_than_any_switch_and_the_worst_step_decides() -> None:
+    bridged = {(0, 2): "NODE", (0, 1): "PIX", (1, 2): "NODE"}
+    pairs = tuple(Pair(a, b, level, nvlink=(a, b) == (0, 2)) for (a, b), level in bridged.items())
+    assert closest(Topology((0, 1, 2), pairs), 2) == (0, 2)
+    level = {(0, 1): "PIX", (0, 2): "PIX", (1, 2): "SYS"}
+    four = Topology((0, 1, 2, 3), tuple(Pair(a, b, level.get((a, b), "NODE")) for a, b in combinations(range(4), 2)))
+    assert closest(four, 3) == (0, 1, 3)
+
+
+def test_too_few_gpus_make_no_group() -> None:
+    assert closest(replay("rtx-pro-6000-x2"), 4) == ()
+    assert groups(replay("rtx-pro-6000-x2"), 4) == []
+
+
+@given(
+    st.integers(2, 6).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.sampled_from([*ANCESTORS.values()]), min_size=15, max_size=15))
+    )
+)
+def test_groups_are_disjoint_and_the_first_is_the_closest(drawn: tuple[int, list[str]]) -> None:
+    count, levels = drawn
+    pairs = tuple(Pair(a, b, level) for (a, b), level in zip(combinations(range(count), 2), levels, strict=False))
+    topology = Topology(tuple(range(count)), pairs)
+    made = groups(topology, 2)
+    assert len(made) == count // 2
+    assert len({gpu for group in made for gpu in group}) == 2 * len(made)
+    assert distance(topology, made[0]) == min(distance(topology, pair) for pair in combinations(range(count), 2))
+
+
+def test_far_gpus_are_said_with_the_close_ones_to_take() -> None:
+    four = replay("rtx-pro-6000-x4")
+    crossed = dataclasses.replace(four, gpus=(0, 2, 1, 3))
+    problem = found(crossed, P2P_OFF)["closest-gpus"]
+    assert not problem.fatal
+    assert problem.fix.endswith("CUDA_VISIBLE_DEVICES=0,1")
+    assert "closest-gpus" not in found(four, P2P_OFF)
+    assert "closest-gpus" not in found(crossed, dataclasses.replace(P2P_OFF, group=4, gpus=4))
+
+
+# Which NCCL settings they get
+
+
+@pytest.mark.parametrize(
+    ("name", "because"),
+    [("rtx-pro-6000-x2", "not proven"), ("rtx-pro-6000-x2-translated", "the IOMMU translates")],
+)
+def test_pcie_boxes_get_no_peer_access_by_themselves(name: str, because: str) -> None:
+    topology = replay(name)
+    nccl, reason = choose_set(topology, closest(topology, 2))
+    assert nccl == "p2p-off"
+    assert because in reason
+    assert nccl in Library([]).names("nccl")
+
+
+def test_nvlink_gets_no_settings_and_neither_does_one_gpu() -> None:
+    assert choose_set(nvlinked(8), tuple(range(8)))[0] == "none"
+    assert choose_set(replay("rtx-pro-6000-x2"), (0,))[0] == "none"
+
+
+def test_acs_and_a_refusing_driver_are_told_as_reasons() -> None:
+    two = replay("rtx-pro-6000-x2")
+    redirected = dataclasses.replace(two, redirecting=("0000:20:01.1",))
+    assert "ACS redirects peer traffic at 0000:20:01.1" in choose_set(redirected, (0, 1))[1]
+    refused = dataclasses.replace(two, pairs=(Pair(0, 1, "SYS", False, "chipset", "chipset"),))
+    assert "the driver allows no peer access between 0 and 1" in choose_set(refused, (0, 1))[1]
+
+
+def test_the_hang_of_vllm_51513_is_refused_before_it_happens() -> None:
+    translated = replay("rtx-pro-6000-x2-translated")
+    stock = Asked(interconnect="pcie")
+    assert set(found(translated, stock)) == {"custom-all-reduce", "peer-access"}
+    assert set(found(translated, dataclasses.replace(stock, env={"NCCL_P2P_DISABLE": "1"}))) == {"custom-all-reduce"}
+    assert set(found(translated, P2P_ON)) == {"peer-access"}
+    assert not found(translated, P2P_OFF)
+
+
+def test_a_box_without_obstacles_may_try_peer_access() -> None:
+    assert not found(replay("rtx-pro-6000-x2"), P2P_ON)
+
+
+def test_vllms_own_all_reduce_is_left_alone_where_it_works_or_switches_itself_off() -> None:
+    assert not found(nvlinked(2), Asked(interconnect="nvlink"))
+    four = dataclasses.replace(P2P_OFF, gpus=4, group=4, custom_all_reduce=True)
+    assert "custom-all-reduce" not in found(replay("rtx-pro-6000-x4"), four)
+
+
+def test_pcie_settings_on_nvlink_are_said() -> None:
+    assert "nvlink-unused" in found(nvlinked(2), dataclasses.replace(P2P_OFF, interconnect="nvlink"))
+
+
+def test_missing_nvlink_is_said_where_the_hardware_has_it() -> None:
+    half = nvlinked(2)
+    half = dataclasses.replace(half, pairs=(dataclasses.replace(half.pairs[0], nvlink=False),))
+    problems = found(half, Asked(interconnect="nvlink", hardware="h200"))
+    assert not problems["nvlink-up"].fatal
+    assert "GPUs 0 and 1" in problems["custom-all-reduce"].seen
+
+
+# Reading sysfs
+
+
+def acs(control: int) -> bytes:
+    """A bridge's configuration space: an AER capability (1) at 0x100, then ACS (0xD) at 0x148 with this control."""
+    space = bytearray(4096)
+    space[0x100:0x104] = (0x148 << 20 | 1 << 16 | 0x0001).to_bytes(4, "little")
+    space[0x148:0x14C] = (1 << 16 | 0x000D).to_bytes(4, "little")
+    space[0x14E:0x150] = control.to_bytes(2, "little")
+    return bytes(space)
+
+
+def sysfs(root: Path, *, bridge: bytes | None, group: str = "", node: str = "0") -> Path:
+    """Two GPUs below one root port each."""
+    links = root / "sys/bus/pci/devices"
+    links.mkdir(parents=True)
+    for number, (port, gpu) in enumerate([("0000:20:01.1", "0000:21:00.0"), ("0000:40:01.1", "0000:41:00.0")]):
+        device = root / f"sys/devices/pci0000:{port[5:7]}" / port / gpu
+        device.mkdir(parents=True)
+        if bridge is not None:
+            (device.parent / "config").write_bytes(bridge)
+        (device / "numa_node").write_text(f"{node}\n")
+        (links / gpu).symlink_to(device)
+        if group:
+            kept = root / "sys/kernel/iommu_groups" / str(number)
+            kept.mkdir(parents=True)
+            (kept / "type").write_text(f"{group}\n")
+            (device / "iommu_group").symlink_to(kept)
+    (root / "sys/class/iommu").mkdir(parents=True)
+    return root
+
+
+GPUS = Driver(
+    "580.126.09",
+    13000,
+    (Gpu(0, bus="00000000:21:00.0"), Gpu(1, bus="00000000:41:00.0"), Gpu(2, error="GPU is lost")),
+    (Pair(0, 1, "NODE", False, "ok", "ok"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("group", "state"), [("DMA", "translated"), ("DMA-FQ", "translated"), ("identity", "passthrough"), ("", "off")]
+)
+def test_the_iommu_is_read_from_the_groups_of_the_gpus(tmp_path: Path, group: str, state: str) -> None:
+    assert read_topology(GPUS, (0, 1, 2), sysfs(tmp_path, bridge=acs(0), group=group)).iommu == state
+
+
+def test_a_host_without_sysfs_leaves_the_iommu_unknown(tmp_path: Path) -> None:
+    assert pci.iommu(["00000000:21:00.0"], tmp_path) == "unknown"
+    assert pci.redirecting("00000000:21:00.0", tmp_path) is None
+    assert pci.numa_node("00000000:21:00.0", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("control", "redirecting"),
+    [(0b11101, ("0000:20:01.1", "0000:40:01.1")), (0b00001, ()), (0b00100, ("0000:20:01.1", "0000:40:01.1"))],
+)
+def test_bridges_that_redirect_peer_traffic_are_found(
+    tmp_path: Path, control: int, redirecting: tuple[str, ...]
+) -> None:
+    topology = read_topology(GPUS, (0, 1, 2), sysfs(tmp_path, bridge=acs(control)))
+    assert topology.redirecting == redirecting
+    assert topology.gpus == (0, 1)
+    assert topology.nodes == (0, 0)
+
+
+@pytest.mark.parametrize("space", [None, acs(0b11101)[:64], acs(0b11101)[:256]])
+def test_what_an_ordinary_user_cannot_read_is_left_open(tmp_path: Path, space: bytes | None) -> None:
+    assert read_topology(GPUS, (0, 1), sysfs(tmp_path, bridge=space)).redirecting is None
+
+
+@given(st.binary(min_size=256, max_size=600))
+def test_any_configuration_space_is_read_to_an_end(space: bytes) -> None:
+    assert pci._control(space) in range(1 << 16)
+
+
+def test_a_host_with_one_numa_node_says_none(tmp_path: Path) -> None:
+    assert read_topology(GPUS, (0, 1), sysfs(tmp_path, bridge=None, node="-1")).nodes == (None, None)

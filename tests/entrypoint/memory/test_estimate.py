@@ -1,0 +1,235 @@
+"""The memory arithmetic against figures from logs, and what is answered and advised."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.memory import advice as fit_answer
+from dsv4_serve.entrypoint.memory import checks, estimate
+from dsv4_serve.entrypoint.plan import Setting
+from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from dsv4_serve.entrypoint.resolve.select import choose
+
+W4A16 = estimate.Memory(
+    memory_gib=95.01,
+    utilization=0.95,
+    checkpoint_gib=155.2,
+    replicated_gib=2.4,
+    tensor_parallel_size=2,
+    trunk=estimate.TRUNKS["deepseek-v4-flash"],
+    context=524_288,
+    batched_tokens=2048,
+    requests=2,
+    gathers=False,
+    tensor_parallel_sizes=(1, 2, 4, 8),
+)
+FULL = dataclasses.replace(W4A16, context=1_048_576, batched_tokens=8192)
+SHORT_PROMPTS = (80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+LONG_PROMPTS = (640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096)
+
+
+def plan(profile, model, hardware, *, skip=(), **flags):
+    request = Request(
+        {
+            "profile": Setting(profile, "test"),
+            "model": Setting(model, "test"),
+            "hardware": Setting(hardware, "test"),
+        },
+        skip=skip,
+        command_line=Layer({name.replace("_", "-"): Setting(value, "test") for name, value in flags.items()}),
+    )
+    chosen = choose(Library([]), request, lambda: pytest.fail("the hardware was named"))
+    return chosen, resolve(chosen, request)
+
+
+@pytest.mark.parametrize(
+    ("total", "size", "logged"),
+    [
+        (142.00, 2, 72.93),  # W4A16 without its draft head, 2 x H200 (its card, 2026-05)
+        (160.2, 4, 42.9),  # NVFP4, 4 x RTX PRO 6000 (its card, 2026-05: 43)
+    ],
+)
+def test_weights_a_gpu_are_those_of_the_logs(total: float, size: int, logged: float) -> None:
+    assert estimate.weights_gib(total, 3.86, size) == pytest.approx(logged, rel=0.01)
+
+
+def test_what_is_left_on_h200_is_what_vllm_found() -> None:
+    """W4A16 at full size on 2 x H200: 78.78 GiB loaded, 30.17 left (vLLM 0.32.0, 2026-11-22)."""
+    h200 = dataclasses.replace(
+        W4A16, memory_gib=139.80, utilization=0.80, context=4096, batched_tokens=4096, gathers=True
+    )
+    assert h200.weights_gib == pytest.approx(78.78, rel=0.005)
+    assert h200.left_gib == pytest.approx(30.17, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "left"), [((), 29.11), (SHORT_PROMPTS, 28.45), ((*SHORT_PROMPTS, *LONG_PROMPTS), 26.16)]
+)
+def test_what_cuda_graphs_leave_on_h200_is_what_vllm_found(prompts: tuple[int, ...], left: float) -> None:
+    """W4A16 on 2 x H200 without such graphs, half of it on one H200 with them (vLLM 0.32.0, 2026-11-22)."""
+    sizes = (1, 2, 4, *range(8, 65, 8), *prompts)
+    one = {"checkpoint_gib": 78.91, "replicated_gib": 0.0, "tensor_parallel_size": 1}
+    h200 = {"memory_gib": 139.80, "utilization": 0.80, "context": 4096, "batched_tokens": 8192, "gathers": True}
+    assert dataclasses.replace(W4A16, graphs=sizes, **h200, **one).left_gib == pytest.approx(left, abs=0.35)
+
+
+def test_what_is_left_at_one_million_tokens_is_near_what_a_start_logged() -> None:
+    """W4A16 on 2 x RTX PRO 6000, utilization 0.95, 4,096 batched tokens: 8.04 GiB (its repository, a fork, 2026-05)."""
+    million = dataclasses.replace(FULL, batched_tokens=4096)
+    assert million.left_gib == pytest.approx(8.04, rel=0.05)
+
+
+def test_buffers_for_the_context_are_those_of_the_source() -> None:
+    """1,320 bytes a token up to 256k and 528 above; FlashMLA gathers four prompts of compressed keys at 1,024 bytes."""
+    on_sm120 = dataclasses.replace(W4A16, context=262_144)
+    assert on_sm120.workspace_gib == pytest.approx(262_144 * 1320 / estimate.GIB)
+    assert FULL.workspace_gib == pytest.approx(1_048_576 * 528 / estimate.GIB)
+    assert dataclasses.replace(FULL, gathers=True).workspace_gib == pytest.approx(1.0, rel=0.05)
+
+
+def test_more_of_anything_never_leaves_more_room() -> None:
+    for change in ({"context": 1_048_576}, {"batched_tokens": 4096}, {"checkpoint_gib": 160.0}, {"utilization": 0.9}):
+        more = dataclasses.replace(W4A16, **change)
+        assert more.concurrency < W4A16.concurrency
+        assert more.steady_state_requests <= W4A16.steady_state_requests
+
+
+def test_steady_state_counts_one_prefill_and_the_rest_decoding() -> None:
+    one, settled = W4A16.blocks_per_request, 2048 + 4 + 18 + 2 * 4  # 524,288 / 256, and windows with 4 tokens in flight
+    exact = dataclasses.replace(W4A16, cache_gib=(1 + one + settled) * W4A16.trunk.block_bytes / estimate.GIB + 1e-9)
+    assert exact.steady_state_requests == 2
+    assert dataclasses.replace(exact, cache_gib=exact.cache_gib - 0.001).steady_state_requests == 1
+    assert exact.concurrency < 2
+
+
+@pytest.mark.parametrize("change", [{}, {"batched_tokens": 16_384}, {"checkpoint_gib": 161.0}, {"requests": 8}])
+def test_each_advice_alone_is_enough_and_the_next_larger_value_is_not(change) -> None:
+    short = dataclasses.replace(FULL, **change)
+    answer = fit_answer.fit(short)
+    wanted = short.requests if short.admits else 1
+    names = {
+        "max-num-batched-tokens": "batched_tokens",
+        "max-model-len": "context",
+        "gpu-memory-utilization": "utilization",
+        "tensor-parallel-size": "tensor_parallel_size",
+    }
+    assert answer.advice
+    for advice in answer.advice:
+        if advice.flag == "max-num-seqs":
+            assert advice.value == short.steady_state_requests
+            continue
+        changed = dataclasses.replace(short, **{names[advice.flag]: advice.value})
+        assert changed.steady_state_requests >= wanted, advice
+        if advice.flag == "max-model-len":
+            longer = dataclasses.replace(changed, context=changed.context + 256)
+            assert longer.steady_state_requests < wanted
+
+
+def test_batched_tokens_are_advised_first_then_context() -> None:
+    flags = [advice.flag for advice in fit_answer.fit(FULL).advice]
+    assert flags[:2] == ["max-num-batched-tokens", "max-model-len"]
+
+
+def test_a_plan_with_room_gets_no_advice() -> None:
+    assert fit_answer.fit(W4A16).advice == ()
+
+
+def test_the_json_has_exactly_the_promised_keys() -> None:
+    answer = json.loads(json.dumps(fit_answer.fit(FULL).to_json()))
+    assert list(answer) == [
+        "weights_gib", "kv_available_gib", "blocks", "blocks_per_request", "concurrency", "steady_state_requests",
+        "fits", "advice",
+    ]  # fmt: skip
+    assert answer["fits"] is False
+    assert answer["advice"][0]["flag"] == "max-num-batched-tokens"
+
+
+def test_the_text_tells_both_ways_to_count() -> None:
+    said = fit_answer.text(W4A16, fit_answer.fit(W4A16))
+    assert re.search(r"maximum concurrency \d\.\d\dx", said)
+    assert "at once, one in prefill; the plan promises 2" in said
+
+
+def test_the_text_names_flags_as_they_are_typed() -> None:
+    assert "  --max-num-batched-tokens 4096 " in fit_answer.text(FULL, fit_answer.fit(FULL))
+
+
+def test_the_documented_answer_is_what_is_answered() -> None:
+    skip = ("weights", "kv-cache")
+    chosen, resolved = plan("1m", "w4a16", "rtx-pro-6000", skip=skip, max_num_batched_tokens=8192)
+    memory = estimate.memory(chosen, resolved.flags)
+    assert memory is not None
+    documented = (Path(__file__).parents[3] / "docs/memory.md").read_text(encoding="utf-8")
+    assert fit_answer.text(memory, fit_answer.fit(memory)) in documented
+
+
+def test_a_named_hardware_is_answered_without_a_gpu() -> None:
+    chosen, resolved = plan("524k", "w4a16", "rtx-pro-6000")
+    memory = estimate.memory(chosen, resolved.flags)
+    assert memory is not None
+    assert memory.sized
+    assert (memory.context, memory.batched_tokens, memory.requests) == (524_288, 2048, 2)
+    assert not memory.gathers
+    assert fit_answer.fit(memory).fits
+
+
+def test_synchronous_scheduling_halves_what_is_in_flight() -> None:
+    chosen, resolved = plan("524k", "w4a16", "h200", async_scheduling=False)
+    memory = estimate.memory(chosen, resolved.flags)
+    assert memory is not None
+    assert memory.in_flight == memory.batched_tokens == 8192
+
+
+def test_a_given_cache_size_is_taken_as_it_is() -> None:
+    chosen, resolved = plan("524k", "w4a16", "h200", kv_cache_memory_bytes=12 << 30)
+    memory = estimate.memory(chosen, resolved.flags)
+    assert memory is not None
+    assert memory.left_gib == 12.0
+
+
+@pytest.mark.parametrize("flag", ["pipeline_parallel_size", "data_parallel_size"])
+def test_layouts_that_are_not_modelled_are_not_judged(flag: str) -> None:
+    chosen, resolved = plan("524k", "w4a16", "h200", **{flag: 2})
+    assert estimate.memory(chosen, resolved.flags) is None
+
+
+def test_hardware_without_a_size_is_not_judged() -> None:
+    chosen, resolved = plan("demo-v4", "demo-v4=/models/demo", "cpu")
+    assert estimate.memory(chosen, resolved.flags) is None
+
+
+def test_a_request_that_cannot_fit_is_refused_with_the_value_that_can() -> None:
+    with pytest.raises(ConfigError, match=r"lower max-num-batched-tokens to \d+, or .*refused as kv-cache"):
+        plan("1m", "w4a16", "rtx-pro-6000", max_num_batched_tokens=16_384)
+
+
+def test_weights_that_cannot_fit_are_refused_once() -> None:
+    with pytest.raises(ConfigError, match=r"the weights take \d+\.\d GiB a GPU .*refused as weights"):
+        plan("524k", "w4a16", "rtx-pro-6000", gpu_memory_utilization=0.8)
+    heavy = dataclasses.replace(W4A16, utilization=0.8)
+    assert [name for name, _ in checks.problems(heavy)] == ["weights"]
+
+
+def test_a_promise_beyond_the_cache_is_said_and_does_not_stop_a_start() -> None:
+    many = dataclasses.replace(W4A16, requests=16)
+    ((name, problem),) = checks.problems(many)
+    assert (name, problem.fatal) == ("full-requests", False)
+    assert f"{many.steady_state_requests} requests of 524288 tokens" in problem.seen
+
+
+def test_a_skipped_check_is_silent() -> None:
+    assert not list(checks.problems(FULL, skip=["kv-cache"]))
+
+
+def test_every_advised_context_is_a_whole_number_of_blocks() -> None:
+    (context,) = [a.value for a in fit_answer.fit(FULL).advice if a.flag == "max-model-len"]
+    assert context % estimate.BLOCK_TOKENS == 0
+    assert context < FULL.context

@@ -1,0 +1,173 @@
+"""`dsv4 report`: one page of everything, which loads nothing, and shows names as text."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from dsv4_serve.entrypoint import results
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.evals import task
+from dsv4_serve.entrypoint.evals.evaluate import scores
+from dsv4_serve.entrypoint.report import page
+
+ROOT = Path(__file__).resolve().parents[3]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+EVIL = '<script src="https://example.org/x.js">alert("1")</script>&'
+REPLICA = {
+    "choices": {"model-name": "w4a16"},
+    "machine": {"gpus": [{"name": "NVIDIA H200"}, {"name": "NVIDIA H200"}]},
+    "versions": {"vllm": "0.32.0"},
+    "patches": {"patches": [{"name": EVIL, "sha256": "ab" * 32, "state": "missing"}]},
+}
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One receipt of each kind of `dsv4`'s, and the repository's own of layouts and faults."""
+    made = tmp_path / "qualification"
+    (made / "faults").mkdir(parents=True)
+    for path in (ROOT / "qualification").glob("*.json"):
+        shutil.copy(path, made)
+    shutil.copy(ROOT / "qualification" / "faults" / "h200.json", made / "faults")
+    row = {"input": 256, "output": 256, "tpot_p50": 9.0, "tpot_p99": 9.5, "ttft_p50": 90, "ttft_p99": 99}
+    speeds = [{**row, "batch": 1, "output_tokens_per_second": 90.5, "acceptance": None}]
+    speeds += [{**row, "batch": 4, "output_tokens_per_second": 210.25, "acceptance": 0.89}]
+    results.write(made, "bench", {"subject": "speed-of-w4a16", "rows": speeds, "replica": REPLICA})
+    checks = [
+        {"name": "chat", "verdict": "passed", "seen": EVIL, "fix": "", "seconds": 1.0},
+        {"name": "tool call", "verdict": "failed", "seen": "none", "fix": "name the parser", "seconds": 2.0},
+    ]
+    results.write(made, "smoke", {"subject": "smoke-of-w4a16", "checks": checks, "replica": REPLICA})
+    results.write(made, "eval", evaluation(1100))
+    return made
+
+
+def evaluation(correct: int) -> dict[str, Any]:
+    counts = dict.fromkeys(task.find("gsm8k").metrics, correct)
+    result = {"correct": counts, "correct-of-whole": counts, "total": 1319, "cut": 3}
+    found = scores(task.find("gsm8k"), "chat", "w4a16", result)
+    return {"subject": "gsm8k-chat-w4a16", "cut": 3, "scores": found, "replica": REPLICA}
+
+
+class Reader(HTMLParser):
+    """Collects tags, addresses and text, and minds that every element ends."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "data", "srcset")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def html(folder: Path) -> str:
+    return page.page(results.read(folder), folder, datetime(2026, 11, 22, tzinfo=UTC))
+
+
+def test_every_kind_has_its_section(folder: Path) -> None:
+    text = " ".join(Reader(html(folder)).words)
+    for title in ("Measured on", "Patches of vLLM", "Quality", "Speed", "Smoke tests", "MTP gate", "Faults"):
+        assert title in text
+    for seen in ("2 x NVIDIA H200", "210.2", "89.0%", "1100 of 1319 = 83.4%", "93.7%", "worse", "name the parser"):
+        assert seen in text
+    assert "failed: tool call" in text
+    assert re.search(r"(\d+) of \1 as they have to be", text)
+
+
+def test_it_loads_nothing_and_runs_nothing(folder: Path) -> None:
+    read = Reader(html(folder))
+    assert read.open == []
+    assert read.addresses == []
+    assert not {"script", "link", "img", "iframe", "object", "embed", "form"} & set(read.tags)
+    assert "url(" not in html(folder)
+    assert "@import" not in html(folder)
+    assert "default-src 'none'" in html(folder)
+
+
+def test_names_and_words_of_others_are_shown_as_text(folder: Path) -> None:
+    assert EVIL not in html(folder)
+    assert any(EVIL in word for word in Reader(html(folder)).words)
+
+
+def test_the_plots_are_svg_of_their_own(folder: Path) -> None:
+    plots = re.findall(r"<svg.*?</svg>", html(folder), re.DOTALL)
+    assert len(plots) == 2
+    quality = next(plot for plot in plots if "share of right answers" in plot)
+    drawn = ET.fromstring(quality)
+    circles = [one.get("class") for one in drawn.iter("{http://www.w3.org/2000/svg}circle")]
+    assert circles == ["ours", "theirs", "theirs"]
+
+
+def test_it_knows_light_and_dark(folder: Path) -> None:
+    assert "prefers-color-scheme: dark" in html(folder)
+    assert 'content="light dark"' in html(folder)
+
+
+def test_without_receipts_it_says_what_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no receipts; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval`"):
+        page.write(tmp_path, tmp_path / "report.html")
+
+
+def test_a_receipt_of_another_form_is_said_in_one_sentence(folder: Path) -> None:
+    (folder / "eval" / "old.json").write_text(json.dumps({"kind": "eval", "date": "2026-01-01", "subject": "x"}))
+    with pytest.raises(ConfigError, match="a receipt there is not of this version"):
+        page.write(folder, folder / "report.html")
+
+
+def test_a_share_of_nothing_is_said_in_one_sentence(folder: Path) -> None:
+    score = {"metric": "m", "correct": 0, "total": 0, "interval": [0, 1], "published": []}
+    results.write(folder, "eval", {"subject": "x", "cut": 0, "scores": [score]})
+    with pytest.raises(ConfigError, match="a receipt there is not of this version"):
+        page.write(folder, folder / "report.html")
+
+
+def test_the_command_writes_the_page(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "report", "--from", str(folder), "--out", str(out)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{out}: {len(results.read(folder))} receipts of {folder}\n"
+    assert out.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> None:
+    assert CHROMIUM
+    out, picture = tmp_path / "report.html", tmp_path / "report.png"
+    page.write(folder, out)
+    argv = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    argv += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1300,2600", f"--screenshot={picture}"]
+    done = subprocess.run([*argv, out.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, "a resource was refused, or markup is broken"
+    assert picture.stat().st_size > 50_000
+
+
+def test_every_receipt_of_this_repository_is_on_the_page(tmp_path: Path) -> None:
+    said = page.write(ROOT / "qualification", tmp_path / "report.html")
+    assert said.endswith(f"{len(results.read(ROOT / 'qualification'))} receipts of {ROOT / 'qualification'}")
+    shown = (tmp_path / "report.html").read_text()
+    assert all(kind in shown for kind in ("layout", "faults", "bench", "fleet"))

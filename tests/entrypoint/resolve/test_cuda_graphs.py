@@ -1,0 +1,70 @@
+"""Which sizes of a step become CUDA graphs, in plans as `dsv4 explain` resolves them."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from dsv4_serve.entrypoint.resolve.cuda_graphs import SIZES, sizes
+
+from ..conftest import Run
+
+H200 = ("explain", "--format", "json", "--hardware", "h200", "--tp", "2", "--model", "w4a16", "--profile", "524k")
+
+
+@pytest.mark.parametrize(("requests", "step"), [(1, 2), (2, 2), (16, 2), (16, 4), (5, 3), (128, 2)])
+def test_each_number_of_requests_that_decode_together_finds_a_size_which_is_whole_steps(
+    requests: int, step: int
+) -> None:
+    found = sizes(requests, step, [64, 128, 512])
+    assert requests * step in found
+    for running in range(1, requests + 1):
+        holds = [size for size in found if size % step == 0 and running * step <= size <= requests * step]
+        assert holds and holds[0] <= max(2 * running, running + 7) * step  # noqa: PT018  (vLLM's own steps)
+    assert found == sorted(set(found))
+
+
+def test_no_decode_step_above_the_ceiling_of_vllm_becomes_a_graph() -> None:
+    assert max(sizes(1024, 2, [64, 512])) == 512
+
+
+@pytest.mark.parametrize(("requests", "step"), [(10**12, 2), (1, 10**12), (10**12, 10**12)])
+def test_numbers_without_measure_make_no_more_sizes_than_the_ceiling_allows(requests: int, step: int) -> None:
+    assert len(sizes(requests, step, [64, 512])) <= 512
+
+
+def test_prompts_become_graphs_where_the_hardware_names_sizes(dsv4: Run) -> None:
+    flags = json.loads(dsv4(*H200).stdout)["settings"]
+    found = flags[SIZES]["value"]
+    assert found[:8] == [1, 2, 4, 8, 64, 80, 96, 112]
+    assert found[-1] == 4096
+    assert all(large <= 1.25 * small for small, large in pairwise(found[4:]))  # at most a quarter is padding
+    assert flags[SIZES]["origin"] == "hardware/h200.toml prompt-graphs, and 2 requests of 2 tokens a step"
+
+
+def test_no_size_is_above_the_tokens_of_a_step(dsv4: Run) -> None:
+    flags = json.loads(dsv4(*H200, "--max-num-batched-tokens", "2000").stdout)["settings"]
+    assert flags[SIZES]["value"][-1] == 1792
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--enforce-eager",),
+        ("--max-cudagraph-capture-size", "64"),
+        ("--cudagraph-capture-sizes", "2", "4"),
+        ("--compilation-config", '{"cudagraph_mode": "FULL_DECODE_ONLY"}'),
+    ],
+)
+def test_a_user_who_sets_graphs_gets_what_was_set_and_nothing_beside_it(dsv4: Run, words: tuple[str, ...]) -> None:
+    flags = json.loads(dsv4(*H200, *words).stdout)["settings"]
+    named = [name for name in flags if "cudagraph" in name or name == "enforce-eager"]
+    assert len(named) == 1
+    assert flags[named[0]]["origin"].startswith("command line")
+
+
+def test_other_hardware_is_left_to_vllm(dsv4: Run) -> None:
+    found = dsv4("explain", "--format", "json", "--hardware", "b300", "--tp", "2", "--profile", "524k")
+    assert SIZES not in json.loads(found.stdout)["settings"]

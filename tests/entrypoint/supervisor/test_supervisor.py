@@ -1,0 +1,262 @@
+"""The supervisor over a stand-in engine with one fault each; tests/faults does the same with real vLLM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dsv4_serve.demo.llama import write_checkpoint
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))
+from replica import Replica, free_port, leaked_memory, replica
+
+QUICK = {
+    "DSV4_SUPERVISE_POLL": "0.1",
+    "DSV4_SUPERVISE_READY_GRACE": "0.5",
+    "DSV4_SUPERVISE_LIVE_GRACE": "1.5",
+    "DSV4_SUPERVISE_IDLE_CANARY_EVERY": "0.3",
+    "DSV4_SUPERVISE_DRAIN_WAIT": "0.3",
+    "DSV4_SUPERVISE_STOP_GRACE": "3",
+    "DSV4_GATE_TOKENS": "8",
+}
+Start = Callable[..., AbstractContextManager[Replica]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """`dsv4 serve` with the stand-in for vLLM; keywords are environment variables."""
+    program = tmp_path / "vllm"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).parents[1] / "stand_in.py"} "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    model = write_checkpoint(tmp_path / "model")
+
+    @contextmanager
+    def run(fault: str = "", *words: str, **env: str) -> Iterator[Replica]:
+        settings = {
+            **QUICK,
+            "PROFILE": "demo",
+            "MODEL": f"demo={model}",
+            "DSV4_VLLM": str(program),
+            "STAND_IN": fault,
+            **env,
+        }
+        with replica(tmp_path / "replica", *words, model_name="stand-in", seconds_to_stop=15, **settings) as running:
+            yield running
+
+    return run
+
+
+def pids_of(running: Replica) -> list[int]:
+    line = [line for line in running.words().splitlines() if line.startswith("stand-in ")][-1]
+    return [int(word) for word in line.split()[1:3]]
+
+
+def last_exit(running: Replica) -> dict:
+    return json.loads((running.run_folder / "last-exit.json").read_text())
+
+
+def test_it_answers_before_the_engine_does_and_is_ready_when_the_proofs_are_in(start: Start) -> None:
+    with start() as running:
+        running.until(lambda: running.ask("/livez")[0] == 200, 5, "live")
+        assert running.ask("/readyz")[0] in (0, 503)
+        running.until_ready(20)
+        body = running.ask("/readyz")[1]
+        assert "[+]generation ok" in body
+        assert "[+]mtp-gate ok" in body
+        assert "[+]corruption ok" in body
+        assert any("ready" in line for line in running.said())
+
+
+def test_sigterm_finishes_running_streams_and_ends_with_0(start: Start) -> None:
+    with start(STAND_IN_SECONDS="0.05") as running:
+        running.until_ready(30)
+        streams = [running.stream(60) for _ in range(20)]
+        assert all(stream.began.wait(10) for stream in streams)
+        running.stop()
+        running.until(lambda: running.ask("/readyz/accepting")[0] == 503, 1, "not ready at once")
+        assert running.ask("/livez")[0] == 200
+        status, _ = running.until_ended(20)
+        assert status == 0
+        assert all(stream.done and not stream.error for stream in streams)
+        assert last_exit(running)["cause"] == "drained"
+
+
+def test_a_second_signal_hurries_and_says_what_was_cut(start: Start) -> None:
+    with start(STAND_IN_SECONDS="0.5") as running:
+        running.until_ready(60)
+        running.stream(600)
+        time.sleep(1)
+        running.stop()
+        time.sleep(1)
+        running.stop()
+        status, took = running.until_ended(10)
+        assert (status, last_exit(running)["cause"]) == (143, "cut")
+        assert took < 5
+        assert "1 requests were still running" in running.said()[-1]
+
+
+def test_sigterm_during_the_start_ends_with_0(start: Start) -> None:
+    with start("stalls") as running:
+        running.until(lambda: "stand-in" in running.words(), 10, "started")
+        running.stop()
+        assert running.until_ended(15)[0] == 0
+
+
+def test_an_engine_that_freezes_is_not_ready_then_ended_as_hung_with_its_stacks(start: Start) -> None:
+    with start("freeze") as running:
+        running.until_ready(20)
+        pids = pids_of(running)
+        running.until(lambda: not running.ready(), 10, "not ready")
+        assert "[-]progress failed" in running.ask("/readyz")[1]
+        status, _ = running.until_ended(20)
+        assert (status, last_exit(running)["cause"]) == (83, "hung")
+        assert "no progress" in last_exit(running)["sentence"]
+        assert "stand_in.py" in (running.run_folder / "stacks.txt").read_text()
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_stopped_engine_is_ended_although_it_takes_no_signal(start: Start) -> None:
+    with start() as running:
+        running.until_ready(20)
+        before = pids_of(running)
+        psutil.Process(before[0]).suspend()
+        status, _ = running.until_ended(30)
+        assert status == 83
+        assert not any(psutil.pid_exists(pid) for pid in before)
+
+
+def test_a_draft_head_that_drafts_noise_is_refused(start: Start) -> None:
+    with start("scrambled") as running:
+        status, _ = running.until_ended(30)
+        assert (status, last_exit(running)["cause"]) == (85, "gate-refused")
+        assert "MTP gate" in (running.run_folder.parent / "termination-log").read_text()
+
+
+def test_it_is_served_with_a_warning_where_the_profile_says_so(start: Start) -> None:
+    with start("scrambled", DSV4_GATE_BELOW_FLOOR="warn") as running:
+        running.until_ready(20)
+        assert any("WARNING: MTP gate" in line for line in running.said())
+
+
+def test_it_is_started_once_more_without_its_draft_head_where_the_profile_says_so(start: Start) -> None:
+    with start("scrambled", DSV4_GATE_BELOW_FLOOR="degrade") as running:
+        running.until_ready(40)
+        assert any("WARNING" in line and "without its draft head" in line for line in running.said())
+        plan = json.loads(running.ask("/plan")[1])
+        assert "--speculative-config" not in plan["argv"]
+        assert plan["settings"]["speculative-config.num_speculative_tokens"]["origin"].startswith("degraded: ")
+        assert "dsv4_degraded 1.0" in running.ask("/metrics")[1]
+
+
+@pytest.mark.parametrize("fault", ["garbled", "nan"])
+def test_a_garbled_engine_is_refused(start: Start, fault: str) -> None:
+    with start(fault) as running:
+        status, _ = running.until_ended(30)
+        assert (status, last_exit(running)["cause"]) == (86, "corrupted")
+
+
+def test_a_start_without_progress_is_given_up_with_its_phase(start: Start) -> None:
+    with start("stalls", DSV4_SUPERVISE_STALL_CONNECTING_RANKS="1") as running:
+        status, _ = running.until_ended(30)
+        assert (status, last_exit(running)["cause"]) == (84, "stalled")
+        assert "connecting ranks: no progress for" in last_exit(running)["sentence"]
+
+
+def test_the_root_cause_of_a_failed_start_is_told_not_the_tail(start: Start) -> None:
+    with start("key-error") as running:
+        status, _ = running.until_ended(30)
+        assert (status, last_exit(running)["cause"]) == (87, "start-failed")
+        assert "KeyError: 'layers.1.ffn.experts.w13_weight'" in last_exit(running)["root"]
+        assert "KeyError" in (running.run_folder.parent / "termination-log").read_text()
+
+
+def test_failures_in_a_row_hold_the_next_start_back_and_a_changed_setting_does_not_wait(start: Start) -> None:
+    port = str(free_port())
+    for _ in range(2):
+        with start("key-error", PORT=port) as running:
+            assert running.until_ended(30)[0] == 87
+    with start("key-error", PORT=port) as running:
+        running.until(lambda: "crash-loop breaker: 2 starts in a row" in running.words(), 10, "held back")
+        assert running.ask("/livez")[0] == 200
+        assert "held back" in running.ask("/startupz?format=json")[1]
+        running.stop()
+        assert running.until_ended(5)[0] == 0
+    with start(MAX_NUM_SEQS="3", PORT=port) as running:
+        running.until_ready(20)
+
+
+def test_the_same_mistake_again_and_again_is_held_back_too(start: Start) -> None:
+    for _ in range(2):
+        with start(MAX_MODEL_LEN="many") as running:
+            assert running.until_ended(10)[0] == 78
+    with start(MAX_MODEL_LEN="many") as running:
+        running.until(lambda: "crash-loop breaker" in running.words(), 10, "held back")
+        assert running.process.poll() is None
+
+
+def test_a_held_health_port_is_said_with_the_setting_to_change(start: Start) -> None:
+    with start() as running:
+        running.until_ready(20)
+        with start(DSV4_HEALTH_PORT=str(running.health_port), DSV4_RUN_DIR=str(running.run_folder) + "2") as other:
+            status, _ = other.until_ended(10)
+            assert status in (69, 78)
+            assert "DSV4_HEALTH_PORT" in other.words()
+
+
+def test_a_vllm_that_is_not_there_is_127(start: Start) -> None:
+    with start(DSV4_VLLM="/no/such/vllm") as running:
+        assert running.until_ended(10)[0] == 127
+        assert "Traceback" not in running.words()
+        assert last_exit(running)["cause"] == "not-found"
+        assert "/no/such/vllm: not found" in (running.run_folder.parent / "termination-log").read_text()
+
+
+def test_start_and_stop_leave_no_process_and_no_file(start: Start) -> None:
+    before = leaked_memory()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with start() as running:
+            running.until_ready(20)
+            pids = pids_of(running)
+            running.stop(number)
+            assert running.until_ended(15)[0] == 0
+            assert not any(psutil.pid_exists(pid) for pid in pids)
+    with start() as running:
+        running.until_ready(20)
+        psutil.Process(pids_of(running)[0]).kill()
+        assert running.until_ended(15)[0] == 82
+    assert leaked_memory() <= before
+    assert running.files() == []
+
+
+def test_the_supervisor_is_small(start: Start) -> None:
+    with start() as running:
+        running.until_ready(20)
+        assert psutil.Process(running.process.pid).memory_info().rss < 60 << 20
+
+
+def test_a_first_start_compiles_what_was_named_beside_it_and_the_next_one_does_not(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "modules.py").write_text(
+        "import os\nclass Spec:\n"
+        "    def build(self, need_lock): open(os.environ['OUT'], 'a').write(os.environ['VLLM_CACHE_ROOT'] + '\\n')\n"
+        "def spec(): return Spec()\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    env = {"PYTHONPATH": path, "OUT": str(tmp_path / "out"), "DSV4_CACHE": str(tmp_path / "cache")}
+    for _ in range(2):
+        with start(DSV4_SUPERVISE_COMPILE_AHEAD="modules:spec", STAND_IN_SECONDS="0.05", **env) as running:
+            running.until_ready(30)
+            running.until((tmp_path / "out").exists, 10, "compiled ahead")
+    (once,) = (tmp_path / "out").read_text().splitlines()
+    assert once.startswith(str(tmp_path / "cache"))

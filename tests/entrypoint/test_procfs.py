@@ -1,0 +1,128 @@
+"""Processes below ours: found, ended, and cleaned up after, with real ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dsv4_serve.entrypoint import procfs
+
+TREE = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if len(sys.argv) > 1:
+    subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def until(condition, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def run_in_child(body: str) -> subprocess.CompletedProcess[str]:
+    code = f"from dsv4_serve.entrypoint import procfs\nimport os, subprocess, sys, time\nTREE={TREE!r}\n{body}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_all_that_is_below_is_found_parents_first() -> None:
+    child = subprocess.Popen([sys.executable, "-c", TREE, TREE], stdout=subprocess.PIPE)
+    try:
+        assert until(lambda: len(procfs.descendants(child.pid)) == 1)
+        assert procfs.descendants(os.getpid())[0] == child.pid
+    finally:
+        for pid in [*procfs.descendants(child.pid), child.pid]:
+            os.kill(pid, signal.SIGKILL)
+        child.wait()
+
+
+def test_orphans_in_a_session_of_their_own_that_ignore_sigterm_are_ended_too() -> None:
+    done = run_in_child("""
+procfs.adopt_orphans()
+child = subprocess.Popen([sys.executable, "-c", TREE, TREE], stdout=subprocess.DEVNULL)
+while len(procfs.descendants(os.getpid())) < 2: time.sleep(0.02)
+both = procfs.descendants(os.getpid())
+child.kill(); child.wait()                      # the grandchild is an orphan now
+left = procfs.end_all(os.getpid())
+procfs.reap()
+print(left, [os.path.exists(f"/proc/{pid}") for pid in both])
+""")
+    assert done.stdout.strip().splitlines()[-1] == "[] [False, False]"
+
+
+def test_a_child_is_told_when_its_parent_is_killed() -> None:
+    code = """
+from dsv4_serve.entrypoint import procfs
+import subprocess, time
+print(subprocess.Popen(["sleep", "600"], preexec_fn=procfs.end_with_parent).pid, flush=True)
+time.sleep(600)
+"""
+    done = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert done.stdout is not None
+    child = int(done.stdout.readline())
+    done.kill()
+    done.wait()
+    assert until(lambda: gone(child) or "Z" in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0])
+
+
+def test_shared_memory_of_a_process_is_seen_and_removed() -> None:
+    code = """
+from multiprocessing import shared_memory
+import time
+memory = shared_memory.SharedMemory(create=True, size=4096)
+print(memory.name, flush=True)
+time.sleep(600)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert owner.stdout is not None
+    path = Path("/dev/shm") / owner.stdout.readline().strip()
+    found = procfs.shared_files([owner.pid])
+    os.killpg(owner.pid, signal.SIGKILL)  # with its resource tracker, so that nobody tidies up
+    owner.wait()
+    assert found == {path}
+    procfs.remove(found)
+    assert not path.exists()
+
+
+def test_resource_trackers_live_long_enough_to_remove_what_the_killed_leave_in_shared_memory() -> None:
+    done = run_in_child("""
+code = '''
+from multiprocessing import shared_memory
+import time
+print(shared_memory.SharedMemory(create=True, size=4096).name, flush=True)
+time.sleep(600)
+'''
+procfs.adopt_orphans()
+child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+path = "/dev/shm/" + child.stdout.readline().strip()
+before = os.path.exists(path)
+print(procfs.end_all(os.getpid()), before, os.path.exists(path))
+""")
+    assert done.stdout.strip().splitlines()[-1] == "[] True False"
+
+
+def test_who_listens_on_a_port_is_known() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
+    ):
+        port = server.getsockname()[1]
+        assert procfs.listening([os.getpid()], port)
+        assert procfs.listening([os.getpid()], six.getsockname()[1])
+        assert not procfs.listening([os.getppid()], port)
+    assert not procfs.listening([os.getpid()], port)

@@ -1,0 +1,102 @@
+"""The settings of the supervisor: layered like flags, checked where they are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint import supervision_settings
+from dsv4_serve.entrypoint.errors import ConfigError, UsageError
+from dsv4_serve.entrypoint.plan import Setting
+
+PLAN = {"PROFILE": "524k", "HARDWARE": "h200"}
+
+
+def settings_of(dsv4: Callable, *words: str, **env: str) -> dict:
+    done = dsv4("explain", "--format", "json", *words, **PLAN | env)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["settings"]
+
+
+def test_every_setting_has_a_default_and_says_so() -> None:
+    assert {s.origin for s in supervision_settings.defaults().values()} == {"default of dsv4"}
+    assert supervision_settings.read({}) == supervision_settings.Supervision()
+
+
+def test_profile_environment_and_command_line_win_in_that_order(dsv4: Callable, folder: Callable[..., Path]) -> None:
+    mounted = folder(
+        {"mine.toml": 'extends = "524k"\n[gate]\ntokens = 10\nbelow-floor = "warn"\n[supervise]\npoll = 1\n'}
+    )
+    found = settings_of(
+        dsv4, "--gate.tokens", "30", PROFILE="mine", DSV4_PROFILES=str(mounted), DSV4_GATE_TOKENS="20",
+        DSV4_SUPERVISE_STALL_LOADING_WEIGHTS="99",
+    )  # fmt: skip
+    assert found["gate.tokens"]["value"] == 30
+    assert [s["value"] for s in found["gate.tokens"]["overridden"]] == [20, 10, 48]
+    assert found["gate.below-floor"]["origin"].endswith("mine.toml [gate]")
+    assert found["supervise.poll"]["value"] == 1
+    assert found["supervise.stall.loading-weights"]["value"] == 99
+    assert found["supervise.stall.proving"]["origin"] == "default of dsv4"
+
+
+def test_one_floor_stands_in_for_the_table_of_floors(dsv4: Callable) -> None:
+    found = settings_of(dsv4, DSV4_GATE_ACCEPTANCE_FLOOR="0.7")
+    assert found["gate.acceptance-floor"]["value"] == 0.7
+    assert "gate.acceptance-floor.1" not in found
+
+
+def test_the_floor_is_that_of_the_next_number_of_draft_tokens_listed() -> None:
+    care = supervision_settings.read(
+        {f"gate.acceptance-floor.{k}": Setting(v, "") for k, v in ((1, 0.6), (2, 0.5), (3, 0.3))}
+    )
+    assert [care.floor(k) for k in (1, 2, 3, 4)] == [0.6, 0.5, 0.3, 0.3]
+    assert supervision_settings.read({"gate.acceptance-floor": Setting(0.9, "")}).floor(3) == 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("gate.tokns", 1, "did you mean tokens?"),
+        ("gate.tokens", 0, "greater than or equal to 1"),
+        ("gate.tokens.inner", 1, "no setting"),
+        ("gate.below-floor", "die", "'refuse', 'warn' or 'degrade'"),
+        ("gate.acceptance-floor", 1.5, "not valid"),
+        ("gate.acceptance-floor.one", 0.5, "not valid"),
+        ("gate.signs", ["smell"], "not valid"),
+        ("supervise.poll", -1, "greater than 0"),
+        ("supervise.poll", "inf", "finite number"),
+        ("supervise.drain-wait", "inf", "finite number"),
+        ("supervise.stall.proving", float("nan"), "not valid"),
+        ("supervise.stall.loading", 1, "did you mean loading-weights?"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_where_it_was_written(name: str, value: object, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        supervision_settings.check(name, value, "mine.toml")
+    assert str(caught.value).startswith("mine.toml: ")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("gate.new", 1), ("supervise.new.one", 1), ("gate.tokens", "x")])
+def test_a_plan_of_another_version_is_answered_in_one_sentence(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^the replica's plan .*{name}.*\.$"):
+        supervision_settings.read({name: Setting(value, "")})
+
+
+def test_a_misspelt_variable_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"DSV4_GATE_TOKNS: not known \(did you mean DSV4_GATE_TOKENS\?\)"):
+        supervision_settings.from_environment({"DSV4_GATE_TOKNS": "3"})
+
+
+def test_an_option_without_its_value_is_refused() -> None:
+    with pytest.raises(UsageError, match="--gate.tokens needs a value"):
+        supervision_settings.from_command_line(["--gate.tokens", "--x"])
+
+
+def test_explain_shows_only_what_differs_from_the_defaults(dsv4: Callable) -> None:
+    done = dsv4("explain", "--profile", "524k", "--hardware", "h200", DSV4_GATE_TOKENS="12")
+    assert "gate.tokens" in done.stdout
+    assert "gate.agreement-floor" not in done.stdout

@@ -1,0 +1,74 @@
+"""Bytes of a log into lines, and lines into records."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsv4_serve.entrypoint.vllm_log.parser import LINE_BYTES, Record, Splitter
+
+
+def lines_of(*chunks: bytes) -> list[str]:
+    splitter = Splitter()
+    return [line for chunk in chunks for line in splitter.feed(chunk)] + splitter.close()
+
+
+def test_a_progress_bar_is_one_line_for_each_of_its_states() -> None:
+    bar = b"\rLoading shards:   0%\rLoading shards:  50%\rLoading shards: 100%\n\ndone\n"
+    assert lines_of(bar) == ["Loading shards:   0%", "Loading shards:  50%", "Loading shards: 100%", "done"]
+
+
+def test_the_newest_state_of_a_progress_bar_can_be_looked_at() -> None:
+    splitter = Splitter()
+    assert splitter.feed(b"\rLoading shards:  50%") == []
+    assert splitter.rest == "Loading shards:  50%"
+    assert splitter.feed(b"\rLoading") == ["Loading shards:  50%"]
+
+
+@given(st.lists(st.sampled_from([b"abc", b"\n", b"\r", b"\xff", "ä".encode(), b" "]), max_size=20), st.data())
+def test_where_chunks_end_does_not_matter(pieces: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(pieces)
+    cut = data.draw(st.integers(0, len(whole)))
+    assert lines_of(whole[:cut], whole[cut:]) == lines_of(whole)
+
+
+def test_bytes_that_are_not_utf_8_are_replaced() -> None:
+    assert lines_of(b"a\xff\xfeb\n") == ["a\ufffd\ufffdb"]
+
+
+def test_of_a_line_of_a_megabyte_the_beginning_is_kept() -> None:
+    chunks = [b"x" * 65536] * 16
+    assert lines_of(b"begin ", *chunks, b"\nnext\n") == ["begin " + "x" * (LINE_BYTES - 6), "next"]
+
+
+def test_a_line_cut_within_a_character_survives() -> None:
+    (line,) = lines_of("€".encode() * LINE_BYTES)
+    assert line.startswith("€€€")
+    assert len(line.encode(errors="replace")) <= LINE_BYTES + 3
+
+
+@pytest.mark.parametrize(
+    ("line", "record"),
+    [
+        (
+            "(Worker_TP1 pid=17) ERROR 11-22 04:11:57 [core.py:15] CUDA error",
+            Record("CUDA error", "Worker_TP1", "ERROR", "core.py:15"),
+        ),
+        (
+            "(VllmWorker-0 pid=1) WARNING 11-22 06:21:06 [vllm.py:7] x",
+            Record("x", "VllmWorker-0", "WARNING", "vllm.py:7"),
+        ),
+        ('INFO:     127.0.0.1:1 - "GET /" 200 OK', Record('127.0.0.1:1 - "GET /" 200 OK', level="INFO")),
+        ("KeyError: 'x'", Record("KeyError: 'x'")),
+        ("    raise e", Record("    raise e")),
+    ],
+)
+def test_a_line_says_who_wrote_it_and_how_grave_it_is(line: str, record: Record) -> None:
+    assert Record.of(line) == record
+
+
+def test_colors_are_taken_off() -> None:
+    assert lines_of(b"\x1b[32m(EngineCore pid=1)\x1b[0;0m INFO 11-22 04:11:57 [a.py:1] x\n") == [
+        "(EngineCore pid=1) INFO 11-22 04:11:57 [a.py:1] x"
+    ]

@@ -1,0 +1,110 @@
+"""vLLM's own arguments, read as vLLM reads them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsv4_serve.entrypoint.errors import ConfigError, UsageError, UserError
+from dsv4_serve.entrypoint.vllm_schema import argv
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (["--max-num-seqs", "4"], {"max-num-seqs": 4}),
+        (["--max-num-seqs=4"], {"max-num-seqs": 4}),
+        (["--max_num_seqs", "4"], {"max-num-seqs": 4}),
+        (["-tp", "2"], {"tensor-parallel-size": 2}),
+        (["-tp=2"], {"tensor-parallel-size": 2}),
+        (["--enforce-eager", "--port", "1"], {"enforce-eager": True, "port": 1}),
+        (["--no-enable-prefix-caching"], {"enable-prefix-caching": False}),
+        (["--served-model-name", "a", "b"], {"served-model-name": ["a", "b"]}),
+        (["--speculative-config.num_speculative_tokens", "2"], {"speculative-config.num_speculative_tokens": 2}),
+        (["--speculative-config", '{"method":"mtp"}'], {"speculative-config.method": "mtp"}),
+        (["-sc", '{"method":"mtp"}'], {"speculative-config.method": "mtp"}),
+        (["--compilation-config.pass_config.fuse_norm_quant", "true"], None),
+        (["--max-model-len", "-1"], {"max-model-len": -1}),
+        (["--gpu-memory-utilization", ".9"], {"gpu-memory-utilization": 0.9}),
+        (["--port", "1", "--port", "1"], {"port": 1}),
+        (["-O3"], {"optimization-level": "3"}),
+        (["-O=1"], {"optimization-level": "1"}),
+        (["--max-model-len", "auto"], {"max-model-len": "auto"}),
+        (["--allowed-origins", '["*"]'], {"allowed-origins": ["*"]}),
+        (["--speculative-config", "null"], {"speculative-config": None}),
+        (["--middleware", "a", "--middleware", "b"], {"middleware": ["a", "b"]}),
+        (["--hf-token"], {"hf-token": True}),
+        (["--hf-overrides", '{"rope": {"a.b": 1}}'], {"hf-overrides.rope": {"a.b": 1}}),
+    ],
+)
+def test_every_spelling_that_vllm_takes_is_taken(words: list[str], settings: dict[str, object] | None) -> None:
+    read = {name: setting.value for name, setting in argv.read(words).items()}
+    assert settings is None or read == settings
+
+
+@pytest.mark.parametrize("words", [["4"], ["--max-num-seqs"], ["--served-model-name"], ["--"], ["-"], ["---"]])
+def test_words_that_are_no_flags_or_lack_a_value_are_a_usage_error(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        argv.read(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--speculative-config", "[1]"],
+        ["--speculative-config", "mtp"],
+        ["--speculative-config", '{"a.b": 1}'],
+        ["--max-num-seqs.x", "1"],
+        ["--no-max-num-seqs"],
+        ["--enforce-eager", "--no-enforce-eager"],
+    ],
+)
+def test_values_that_vllm_would_refuse_are_a_config_error(words: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        argv.read(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--port", "65536"], "at least 0 and at most 65535"),
+        (["--port", "-1"], "at least 0 and at most 65535"),
+        (["--speculative-config.num_speculative_tokens", "-1"], "it has to be at least 0"),
+    ],
+)
+def test_a_number_that_only_the_start_would_refuse_is_refused_with_its_range(words: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        argv.read(words)
+
+
+WORDS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        [
+            "--",
+            "-tp",
+            "--port",
+            "-O3",
+            "--speculative-config",
+            "-sc",
+            "{}",
+            '{"method":',
+            "--no-",
+            "--a=b",
+            "--x.y=1",
+            "1",
+        ]
+    ),
+    st.sampled_from(
+        ["--compilation-config.", "--compilation-config", "--hf-overrides", '{"a":{"b":[1]}}', "nan", "inf"]
+    ),
+)
+
+
+@given(st.lists(WORDS, max_size=6))
+def test_any_words_end_in_settings_or_in_one_of_our_errors(words: list[str]) -> None:
+    try:
+        argv.read(words)
+    except UserError as error:
+        assert str(error)

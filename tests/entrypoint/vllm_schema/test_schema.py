@@ -1,0 +1,156 @@
+"""The facts are what the installed vLLM says; what we call retired is gone, and what we send people to is there."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+FACTS_FILE = ROOT / "entrypoint" / "vllm_schema" / "vllm-0.32.0.json"
+FACTS: dict[str, Any] = json.loads(FACTS_FILE.read_text(encoding="utf-8"))
+RETIRED: dict[str, dict[str, dict[str, Any]]] = tomllib.loads(
+    (ROOT / "entrypoint/vllm_schema/retired.toml").read_text(encoding="utf-8")
+)
+ENTRIES = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, names in RETIRED.items() for name in names]
+
+needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed beside this interpreter")
+
+
+def describe(*words: str) -> subprocess.CompletedProcess[bytes]:
+    argv = [sys.executable, str(ROOT / "tools" / "describe_vllm.py"), *words]
+    return subprocess.run(argv, capture_output=True, check=False)
+
+
+@cache
+def names_in_vllms_source() -> dict[str, set[str]]:
+    """Every VLLM_ word, and every quoted word that begins with two dashes."""
+    spec = find_spec("vllm")
+    assert spec
+    assert spec.submodule_search_locations
+    sources = [file.read_text(encoding="utf-8") for file in Path(spec.submodule_search_locations[0]).rglob("*.py")]
+    return {
+        "env": {word for source in sources for word in re.findall(r"\bVLLM_\w+", source)},
+        "flag": {word for source in sources for word in re.findall(r"[\"']--([\w-]+)[\"']", source)},
+    }
+
+
+def settings(prefix: str, described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every JSON flag's keys, as flag.key.key."""
+    for key, facts in described.get("keys", {}).items():
+        yield f"{prefix}.{key}", facts
+        yield from settings(f"{prefix}.{key}", facts)
+
+
+JSON_KEYS = dict(pair for flag, described in FACTS["json"].items() for pair in settings(flag, described))
+KNOWN = {"env": FACTS["env"], "flag": FACTS["flags"], "json": JSON_KEYS}
+
+
+@pytest.mark.slow
+@needs_vllm
+def test_the_facts_are_byte_for_byte_what_the_installed_vllm_says() -> None:
+    described = describe()
+    assert described.returncode == 0, described.stderr.decode()
+    assert described.stdout == FACTS_FILE.read_bytes()
+
+
+@pytest.mark.slow
+@needs_vllm
+def test_check_shows_a_stale_fact_and_fails(tmp_path: Path) -> None:
+    stale = tmp_path / "vllm.json"
+    stale.write_text(
+        FACTS_FILE.read_text(encoding="utf-8").replace('"max-num-seqs"', '"max-sequences"'), encoding="utf-8"
+    )
+    checked = describe("--check", str(stale))
+    assert checked.returncode == 1
+    assert b'-"max-sequences"' in checked.stdout
+    assert b'+"max-num-seqs"' in checked.stdout
+
+
+def test_the_facts_stay_small_enough_to_load_in_the_commands_budget() -> None:
+    assert FACTS_FILE.stat().st_size < 150_000
+
+
+def test_the_facts_know_what_the_parser_is_known_for() -> None:
+    flags = FACTS["flags"]
+    assert flags["tensor-parallel-size"] == {"type": "int", "aliases": ["-tp"], "min": 1}
+    assert flags["max-model-len"] == {"type": "int", "human": True, "auto": True, "min": -1}
+    assert flags["enable-prefix-caching"] == {"type": "bool", "negatable": True}
+    assert flags["gpu-memory-utilization"]["above"] == 0
+    assert flags["gpu-memory-utilization"]["max"] == 1
+    assert flags["served-model-name"]["nargs"] == "+"
+    assert "deepseek_v4" in flags["tool-call-parser"]["known"]
+    assert JSON_KEYS["speculative-config.num_speculative_tokens"] == {"type": "int", "min": 1}
+    assert "mtp" in JSON_KEYS["speculative-config.method"]["choices"]
+    assert FACTS["env"]["VLLM_SKIP_P2P_CHECK"]["choices"] == ["0", "1", "False", "false"]  # "true" reads as false
+
+
+@pytest.mark.parametrize("what", ["drafts", "draft_tokens", "accepted_tokens", "accepted_tokens_per_pos"])
+def test_the_facts_name_the_counters_that_draft_acceptance_is_read_from(what: str) -> None:
+    assert f"vllm:spec_decode_num_{what}_total" in FACTS["metrics"]
+
+
+@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+def test_a_retired_name_is_unknown_to_vllm(kind: str, name: str) -> None:
+    assert [known for known in KNOWN[kind] if fnmatchcase(known, name)] == []
+
+
+@needs_vllm
+@pytest.mark.parametrize(("kind", "name"), [entry for entry in ENTRIES if entry.values[0] != "json"])
+def test_a_retired_name_stands_nowhere_in_vllms_source(kind: str, name: str) -> None:
+    names = names_in_vllms_source()[kind]
+    assert {"VLLM_USE_DEEP_GEMM", "max-model-len"} & names
+    assert [word for word in names if fnmatchcase(word, name)] == []
+
+
+@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+def test_what_replaced_a_retired_name_exists(kind: str, name: str) -> None:
+    for replacement in RETIRED[kind][name]["replaced-by"]:
+        setting, _, choice = replacement.partition("=")
+        known = FACTS["env"].get(setting) or FACTS["flags"].get(setting) or JSON_KEYS.get(setting)
+        assert known is not None, replacement
+        assert not choice or choice in known["choices"], replacement
+        said = {setting.rpartition(".")[2], choice or setting}
+        assert any(word in RETIRED[kind][name]["answer"] for word in said), f"the answer does not speak of {setting}"
+
+
+@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+def test_a_retired_name_is_answered_in_a_sentence_with_its_release_and_source(kind: str, name: str) -> None:
+    entry = RETIRED[kind][name]
+    assert set(entry) == {"answer", "replaced-by", "since", "source"}
+    assert entry["answer"].endswith(".")
+    assert " " in entry["answer"]
+    assert re.fullmatch(r"0\.\d+\.\d+|fork|never", entry["since"])
+    assert entry["source"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "VLLM_TEST_FORCE_FP8_MARLIN",
+        "VLLM_TRITON_MLA_SPARSE",
+        "VLLM_TRITON_MLA_SPARSE_HEAD_BLOCK_SIZE",
+        "VLLM_TRITON_MLA_SPARSE_QUERY_CHUNK_SIZE",
+        "VLLM_TRITON_MLA_SPARSE_TOPK_CHUNK_SIZE",
+        "VLLM_TRITON_MLA_SPARSE_MATMUL_DECODE",
+        "VLLM_ENABLE_DEEPSEEK_V4_SPARSE_MLA_WARMUP",
+        "VLLM_FLASH_V4_SERVICE_HOST",  # a Kubernetes Service called vllm-flash-v4
+        "VLLM_FLASH_V4_PORT_8000_TCP_ADDR",
+    ],
+)
+def test_a_name_from_the_model_cards_that_vllm_lacks_has_exactly_one_answer(name: str) -> None:
+    assert len([pattern for pattern in RETIRED["env"] if fnmatchcase(name, pattern)]) == 1
+
+
+@pytest.mark.parametrize("name", ["VLLM_USE_FLASHINFER_SAMPLER", "VLLM_USE_LAYERNAME", "VLLM_SKIP_P2P_CHECK"])
+def test_a_name_from_the_model_cards_that_vllm_still_has_is_not_retired(name: str) -> None:
+    assert name in FACTS["env"]
+    assert not [pattern for pattern in RETIRED["env"] if fnmatchcase(name, pattern)]

@@ -1,0 +1,361 @@
+"""Fetching from a Hub that speaks over real sockets: whole, interrupted, refused, out of reach."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.errors import ConfigError, UserError
+from dsv4_serve.entrypoint.weights import hub, manifest
+from dsv4_serve.entrypoint.weights.hub import Place
+
+REPOSITORY, COMMIT = "owner/model", "1" * 40
+LARGE = os.urandom(24_000_000)
+
+
+@dataclass
+class Hub:
+    """A Hub with one repository of one revision; `slow` seconds pass after each MiB."""
+
+    files: dict[str, bytes]
+    url: str = ""
+    slow: float = 0.0
+    error: tuple[int, str] | None = None
+    cut: int = 0
+    """After how many MiB a connection is broken, once."""
+    ignores_ranges: bool = False
+    tokens: set[str | None] = field(default_factory=set)
+    ranges: list[str] = field(default_factory=list)
+    sent: int = 0
+
+
+def git_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def is_large(path: str) -> bool:
+    return path.endswith((".safetensors", ".gguf"))
+
+
+class Server(ThreadingHTTPServer):
+    """Speaks the few endpoints of the Hub that fetching needs."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.hub = hub
+        hub.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, *words: object) -> None:
+        return
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path, api = urlsplit(self.path).path, f"/api/models/{REPOSITORY}"
+        if self.server.hub.error:
+            self.refuse(*self.server.hub.error)
+        elif path.startswith(f"{api}/tree/"):
+            self.send(200, json.dumps([node(p, d) for p, d in self.server.hub.files.items()]).encode())
+        elif path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"):
+            siblings = [sibling(p, d) for p, d in self.server.hub.files.items()]
+            self.send(200, json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": siblings}).encode())
+        elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/"):
+            self.file(path.split(f"/{COMMIT}/")[1])
+        else:
+            self.refuse(404, "RevisionNotFound" if path.startswith(api) else "RepoNotFound")
+
+    def refuse(self, status: int, code: str) -> None:
+        self.send(status, b"{}", {"X-Error-Code": code})
+
+    def file(self, path: str) -> None:
+        data = self.server.hub.files[path]
+        etag = hashlib.sha256(data).hexdigest() if is_large(path) else git_id(data)
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        asked, status = self.headers.get("Range"), 200
+        self.server.hub.tokens.add(self.headers.get("Authorization"))
+        if asked and self.command == "GET":
+            self.server.hub.ranges.append(asked)
+        if asked and self.command == "GET" and not self.server.hub.ignores_ranges:
+            begin = int(asked.removeprefix("bytes=").split("-")[0])
+            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+            data, status = data[begin:], 206
+        self.send(status, data, headers)
+
+    def send(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for begin in range(0, len(data) if self.command == "GET" else 0, 1 << 20):
+            self.wfile.write(data[begin : begin + (1 << 20)])
+            self.server.hub.sent += 1 << 20
+            if self.server.hub.cut and begin >= self.server.hub.cut << 20:
+                self.server.hub.cut = 0
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            time.sleep(self.server.hub.slow)
+
+
+def node(path: str, data: bytes) -> dict[str, object]:
+    lfs = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    file = {"type": "file", "oid": git_id(data), "size": len(data), "path": path}
+    return {**file, "lfs": lfs} if is_large(path) else file
+
+
+def sibling(path: str, data: bytes) -> dict[str, object]:
+    lfs = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    file = {"rfilename": path, "size": len(data), "blobId": git_id(data)}
+    return {**file, "lfs": lfs} if is_large(path) else file
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    files = {
+        "config.json": b'{"model_type": "deepseek_v4"}',
+        "model.safetensors": LARGE,
+        "inference/model.py": b"pass\n",
+        "old.gguf": b"not served",
+    }
+    state = Hub(files)
+    with Server(state) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield state
+        server.shutdown()
+
+
+@pytest.fixture
+def place(served: Hub, tmp_path: Path) -> Place:
+    return Place(served.url, tmp_path / "cache")
+
+
+def silent(_line: str) -> None:
+    return
+
+
+def test_a_repository_is_fetched_into_a_folder_with_its_list(served: Hub, place: Place, tmp_path: Path) -> None:
+    lines: list[str] = []
+    folder = hub.fetch(REPOSITORY, lines.append, place, tmp_path / "weights")
+    assert (folder / "model.safetensors").read_bytes() == LARGE
+    assert (folder / "inference/model.py").is_file()
+    assert not (folder / "old.gguf").exists()
+    assert lines[0] == f"fetching {REPOSITORY}@{COMMIT[:12]}: 0.02 of 0.02 GB are missing"
+    kept = manifest.read(folder)
+    assert kept
+    assert kept == hub.listing(REPOSITORY, place)
+    assert manifest.verify(folder, kept, silent).whole
+
+
+def test_a_repository_is_fetched_into_the_cache_that_vllm_reads(served: Hub, place: Place) -> None:
+    assert hub.cached(REPOSITORY, place) is None
+    folder = hub.fetch(REPOSITORY, silent, place)
+    assert folder == hub.cached(REPOSITORY, place)
+    assert folder.name == COMMIT
+    kept = manifest.read(folder)
+    assert kept
+    assert manifest.verify(folder, kept, silent).whole
+
+
+def test_progress_is_said_while_bytes_come(served: Hub, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest.Progress.__init__, "__defaults__", (0.05,))
+    served.slow = 0.01
+    lines: list[str] = []
+    hub.fetch(REPOSITORY, lines.append, place)
+    assert any(line.startswith("fetched 0.0") and line.endswith(" min left") for line in lines[1:])
+
+
+@pytest.mark.parametrize("into_folder", [True, False])
+def test_an_interrupted_download_goes_on_where_it_stopped(
+    served: Hub, place: Place, tmp_path: Path, into_folder: bool
+) -> None:
+    folder = tmp_path / "weights" if into_folder else None
+    script = f"""
+from pathlib import Path
+from dsv4_serve.entrypoint.weights.hub import Place, fetch
+fetch({REPOSITORY!r}, print, Place({served.url!r}, Path({str(place.cache)!r})), {f"Path({str(folder)!r})" if folder else None})
+"""
+    served.slow = 0.2
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 60
+        while not any(p.stat().st_size > 9_000_000 for p in tmp_path.rglob("*.part")):
+            assert time.monotonic() < deadline, "nothing arrived"
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+    before = hub.status(REPOSITORY, place, folder)
+    assert "model.safetensors" in before.missing
+    assert not before.complete
+    served.slow = 0.0
+    whole = hub.fetch(REPOSITORY, silent, place, folder)
+    assert (whole / "model.safetensors").read_bytes() == LARGE
+    assert int(served.ranges[0].removeprefix("bytes=").removesuffix("-")) >= 9_000_000
+    assert hub.status(REPOSITORY, place, folder).complete
+
+
+@pytest.mark.parametrize("ignores_ranges", [True, False])
+def test_a_broken_connection_is_opened_again(served: Hub, place: Place, tmp_path: Path, ignores_ranges: bool) -> None:
+    served.cut, served.ignores_ranges = 5, ignores_ranges
+    folder = hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    assert (folder / "model.safetensors").read_bytes() == LARGE
+    assert len(served.ranges) == 1
+
+
+def test_what_comes_with_another_hash_is_not_kept(
+    served: Hub, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = hub.listing(REPOSITORY, place)
+    served.files["model.safetensors"] = bytes(len(LARGE))
+    monkeypatch.setattr(hub, "listing", lambda *_: known)  # as if a proxy had changed the file on its way
+    with pytest.raises(UserError, match=r"model\.safetensors came with sha256"):
+        hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    assert not (tmp_path / "weights/model.safetensors").exists()
+    assert not (tmp_path / "weights/model.safetensors.part").stat().st_size
+
+
+def test_two_fetches_into_one_place_do_not_mix(served: Hub, place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    with (folder / "model.safetensors.part").open("wb") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="Another process is fetching"):
+            hub.fetch(REPOSITORY, silent, place, folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "repository"),
+    [
+        ("nvfp4", "canada-quant/DeepSeek-V4-Flash-NVFP4-FP8-MTP"),
+        ("flash", "deepseek-ai/DeepSeek-V4-Flash"),
+        ("a/b", "a/b"),
+    ],
+)
+def test_a_model_is_named_as_for_serving(text: str, repository: str) -> None:
+    assert hub.repository_of(Library([]), text, "MODEL") == repository
+
+
+@pytest.mark.parametrize("text", ["nvpf4", "demo", ""])
+def test_a_model_without_a_repository_is_said(text: str) -> None:
+    with pytest.raises(ConfigError, match="OWNER/NAME or one of acti, flash, nvfp4, pro-nvfp4, w4a16"):
+        hub.repository_of(Library([]), text, "MODEL")
+
+
+def test_a_place_that_cannot_be_written_is_said(served: Hub, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        hub.fetch(REPOSITORY, silent, place, tmp_path / "file/weights")
+
+
+def test_a_hub_that_names_files_outside_is_not_followed(served: Hub, place: Place, tmp_path: Path) -> None:
+    served.files["../outside"] = b""
+    with pytest.raises(UserError, match="no file of a repository"):
+        hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_the_token_is_sent(served: Hub, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    assert served.tokens == {"Bearer hf_secret"}
+
+
+def test_the_state_of_a_repository_is_said_in_bytes(served: Hub, place: Place, tmp_path: Path) -> None:
+    before = hub.status(REPOSITORY, place)
+    assert (before.source, before.folder, before.files, len(before.missing)) == ("hub", None, 0, 3)
+    assert before.missing_size == sum(map(len, served.files.values())) - len(b"not served")
+    folder = hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    (folder / "model.safetensors").write_bytes(LARGE[:-1])
+    after = hub.status(REPOSITORY, place, folder)
+    assert (after.missing, after.missing_size, after.files) == (("model.safetensors",), len(LARGE), 2)
+    assert json.loads(json.dumps(after.to_json()))["complete"] is False
+
+
+def test_without_a_network_the_list_beside_the_weights_answers(served: Hub, place: Place, tmp_path: Path) -> None:
+    folder = hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    away = Place("http://127.0.0.1:9", place.cache)
+    assert (hub.status(REPOSITORY, away, folder).source, hub.status(REPOSITORY, away, folder).complete) == (
+        "manifest",
+        True,
+    )
+    (folder / manifest.NAME).unlink()
+    assert hub.status(REPOSITORY, away, folder).source == "nothing"
+    assert hub.status(REPOSITORY, away).folder is None
+    with pytest.raises(UserError, match="cannot be reached"):
+        hub.fetch(REPOSITORY, silent, away, folder)
+
+
+def test_hf_hub_offline_is_named(served: Hub, place: Place) -> None:
+    script = f"from dsv4_serve.entrypoint.weights import hub; hub.listing({REPOSITORY!r}, hub.Place({served.url!r}))"
+    child = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "HF_HUB_OFFLINE is set, or it cannot be reached" in child.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ((401, "GatedRepo"), "is gated: accept its terms at http://127"),
+        ((403, "GatedRepo"), "HF_TOKEN"),
+        ((401, "RepoNotFound"), "or set HF_TOKEN"),
+        ((404, "RepoNotFound"), f"has no repository {REPOSITORY}"),
+        ((403, ""), r"refuses owner/model \(HTTP 403\); set HF_TOKEN"),
+        ((500, ""), "answers HTTP 500"),
+    ],
+)
+def test_a_refusal_is_one_sentence(served: Hub, place: Place, error: tuple[int, str], words: str) -> None:
+    served.error = error
+    with pytest.raises(UserError, match=words) as raised:
+        hub.fetch(REPOSITORY, silent, place)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_revision_that_is_not_there_is_named(served: Hub, place: Place) -> None:
+    with pytest.raises(UserError, match="no revision 'v9'"):
+        hub.listing(REPOSITORY, Place(served.url, revision="v9"))
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "", "owner/mod el", "-x"])
+def test_what_is_no_name_of_a_repository_is_said(place: Place, name: str) -> None:
+    with pytest.raises(ConfigError, match="is no repository of the Hub"):
+        hub.status(name, place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(served: Hub, place: Place, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=False).returncode:
+        pytest.skip("this machine does not let a tmpfs be mounted")
+    try:
+        sent = served.sent
+        with pytest.raises(UserError, match=r"GB free and owner/model needs 0\.0 GB more"):
+            hub.fetch(REPOSITORY, silent, place, small / "weights")
+        assert served.sent - sent <= 1 << 20  # the listing alone
+    finally:
+        subprocess.run(["umount", small], check=True)

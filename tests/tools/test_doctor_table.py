@@ -1,0 +1,89 @@
+"""The catalogue of the doctor: made from the checks, complete, and true to what is refused."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.cli.parser import parser, request
+from dsv4_serve.entrypoint.doctor.registry import GROUPS, NAMES
+from dsv4_serve.entrypoint.errors import UserError
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from dsv4_serve.entrypoint.resolve.select import Found, choose
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import doctor_table
+
+LAST = 62
+"""The last number of a known failure."""
+REFUSED = {
+    "dspark-only": ["--model", "deepseek-ai/DeepSeek-V4-Flash-0731"],
+    "marlin-linear": ["--linear-backend", "marlin"],
+    "cutlass-linear": ["--linear-backend", "cutlass"],
+    "no-deep-gemm": ["VLLM_USE_DEEP_GEMM=0"],
+    "graph-memory": ["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0"],
+    "graph-sizes": ["--max-cudagraph-capture-size", "1"],
+    "w4a16-moe-backend": ["--model", "w4a16", "--moe-backend", "cutlass"],
+    "w4a16-marlin-sm120": ["--model", "w4a16", "--moe-backend", "marlin", "--hardware", "rtx-pro-6000"],
+    "nvfp4-mega-moe": ["--model", "nvfp4", "--moe-backend", "deep_gemm_mega_moe"],
+    "swiglu-clamp": ["--model", "nvfp4", "--moe-backend", "flashinfer_b12x"],
+    "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro"],
+    "profile-model": ["--model", "acti", "--profile", "pro", "--hardware", "b300", "--tp", "8"],
+    "profile-hardware": ["--hardware", "cpu", "--model", "acti"],
+    "tensor-parallel-size": ["--tp", "16"],
+    "a flag given twice": ["--served-model-name", "one", "--served-model-name", "other"],
+    "a word that is no flag": ["serve"],
+}
+
+
+def plan(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in words:
+        if re.match(r"[A-Z_]+=", word):
+            monkeypatch.setenv(*word.split("=", 1))
+    words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
+    if "--hardware" not in words:
+        words = [*words, "--hardware", "h200"]
+    options, flags = parser().parse_known_args(["explain", *words])
+    asked = request(options, flags)
+    resolve(choose(Library([]), asked, lambda: Found("h200", "test")), asked)
+
+
+def test_the_page_is_what_the_checks_say() -> None:
+    text = doctor_table.PAGE.read_text(encoding="utf-8")
+    assert doctor_table.page(text) == text, "run `python tools/doctor_table.py`"
+
+
+def test_every_rule_of_the_shipped_sheets_is_listed() -> None:
+    assert doctor_table.rules().keys() == doctor_table.RULES.keys()
+
+
+def test_what_is_listed_as_refused_is_what_this_test_makes() -> None:
+    assert REFUSED.keys() == {*doctor_table.RULES, *doctor_table.FENCES, *doctor_table.READING}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_listed_refusal_refuses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError) as caught:
+        plan(REFUSED[name], monkeypatch)
+    if name not in doctor_table.READING:
+        assert f"--skip {name} " in str(caught.value)
+
+
+def test_every_remedy_says_something() -> None:
+    for checks in GROUPS.values():
+        for check in checks:
+            assert re.search(r"\w{2}", doctor_table.remedy(check)), check
+
+
+def test_names_are_told_apart() -> None:
+    assert len(NAMES) == sum(map(len, GROUPS.values()))
+
+
+def test_at_least_thirty_known_failures_are_caught_before_a_start() -> None:
+    covered = doctor_table.covered()
+    assert set(covered) <= set(range(1, LAST + 1))
+    assert len(covered) >= 30
