@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsv4_serve.entrypoint.cli import main
+from dsv4_serve.entrypoint.cli.main import main
 from tools.golden import ROOT
 
 FILES = ROOT / "tests/golden/files.toml"
