@@ -127,7 +127,7 @@ def test_what_has_to_be_there_stands_above_as_comments(asked):
 
 
 def test_a_line_break_in_an_option_stays_in_the_comment(asked):
-    overlay = asked(*H200, "--model", "acti=/models/a\nkind: Secret")
+    overlay = asked(*H200, "--model", "acti=/models/a\nkeys: more")
     assert yaml.safe_load(write.files(overlay)["kustomization.yaml"]) == documents(overlay)["kustomization.yaml"]
 
 
