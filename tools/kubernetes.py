@@ -13,9 +13,6 @@ from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tables import renewed
-
 from dsv4_serve.entrypoint.catalog.catalog import Library
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.memory.estimate import Memory, memory
@@ -23,6 +20,7 @@ from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import Found, choose
+from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parents[1]
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"

@@ -17,13 +17,10 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "patches"))
-
-import cuda_model
-
 from dsv4_serve.demo.v4_layouts import config
 from dsv4_serve.demo.v4_weights import FLASH as FIVE_LAYERS
 from dsv4_serve.demo.v4_weights import Dims
+from tests.support import cuda_model
 
 VOCABULARY = 129_280
 TRUNKS = {  # config.json of the published checkpoints; ratios of the trunk, the draft layer has none

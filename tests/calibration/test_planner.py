@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.memory.estimate import GIB, TRUNKS, Memory, Trunk, weights_gib
+from tests.support.program import environment
+from tools import fit_map
 
 HERE = Path(__file__).parent
 RECORDED = json.loads((HERE / "planned.json").read_text())
@@ -108,15 +108,15 @@ def test_the_least_memory_that_vllm_admits_is_the_least_that_we_admit():
 def test_the_shipped_drawings_are_those_of_the_shipped_sheets():
     """After a change of a sheet: `python tools/fit_map.py`."""
     root = HERE.parent.parent
-    found = runpy.run_path(str(root / "tools/fit_map.py"))["drawings"]()
+    found = fit_map.drawings()
     assert {name: (root / "docs" / name).read_text() for name in found} == found
 
 
 def of_vllm(program, *words, asked=""):
     """What a program of this folder answers, with the installed vLLM."""
-    environment = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
-    argv = [sys.executable, HERE / program, *words]
-    done = subprocess.run(argv, input=asked, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    settings = environment() | {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
+    argv = [sys.executable, "-m", f"tests.calibration.{program}", *words]
+    done = subprocess.run(argv, input=asked, env=settings, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
 
@@ -126,12 +126,12 @@ def of_vllm(program, *words, asked=""):
 def test_vllms_planner_still_answers_what_is_recorded():
     """The installed vLLM builds the CUDA modules at real size on the meta device, and plans their caches."""
     settings = [{key: answer[key] for key in SETTINGS} for answer in RECORDED]
-    assert of_vllm("planner.py", asked=json.dumps(settings)) == RECORDED
+    assert of_vllm("planner", asked=json.dumps(settings)) == RECORDED
 
 
 @pytest.mark.slow
 @needs_vllm
 def test_the_weights_of_vllms_modules_are_those_that_h200_loaded():
     """W4A16 with its BF16 draft head: 78.78 GiB a GPU at TP=2 (2 x H200, vLLM 0.32.0, 2026-11-22)."""
-    held = of_vllm("weights.py", "w4a16")["w4a16"]
+    held = of_vllm("weights", "w4a16")["w4a16"]
     assert weights_gib(held["gib"], held["everywhere_gib"], 2) == pytest.approx(78.78, rel=0.005)

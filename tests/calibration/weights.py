@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import planner
 import torch
 
 from dsv4_serve.demo.v4_layouts import config
+from tests.calibration import planner
 
 GIB = 1 << 30
 ARTIFACTS = {

@@ -24,10 +24,8 @@ from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parent))
-from replica import Late, Replica, replica
-
 from dsv4_serve.demo.llama import write_checkpoint
+from tests.support.replica import Late, Replica, replica
 
 PHASES = ("resolving", "starting", "connecting ranks", "loading weights", "profiling", "warming up", "proving", "ready")
 WAYS = ((signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from timings import MEAN_TOKENS, MOST_TOKENS
+from tests.fleet.timings import MEAN_TOKENS, MOST_TOKENS
 
 WORDS = 180  # about 256 tokens
 LOOK = 0.01  # seconds between two looks at the clock, to see how late this process itself is

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simulated import Replica
+    from tests.fleet.simulated import Replica
 
 REQUEST = re.compile(r"request=(\d+) sent=(\d+)")
 OK, UNAVAILABLE = b"200 OK", b"503 Service Unavailable"

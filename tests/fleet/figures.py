@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from clients import Asked
-from scenario import Fault, Seen
-from serve_fleet import SAMPLE, address
+from tests.fleet.clients import Asked
+from tests.fleet.scenario import Fault, Seen
+from tests.fleet.serve_fleet import SAMPLE, address
 
 
 def figures(seen: Seen) -> dict[str, Any]:

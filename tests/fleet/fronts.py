@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from haproxies import haproxy_before
-from routers import router_before
-from standing import Front, direct, taking_turns
+from tests.fleet.haproxies import haproxy_before
+from tests.fleet.routers import router_before
+from tests.fleet.standing import Front, direct, taking_turns
 
 
 @contextmanager

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-import balancer as shipped
-from balancer import Names, haproxy
-from standing import Front
-from timings import RTX_PRO_6000_TP2
+from tests.fleet.standing import Front
+from tests.fleet.timings import RTX_PRO_6000_TP2
+from tests.support import balancer as shipped
+from tests.support.balancer import Names, haproxy
 
 NO_DELAY = "    option http-no-delay\n"
 

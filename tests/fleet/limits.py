@@ -17,11 +17,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fronts import front
-from replicas import Fleet, fleet
-from scenario import KEY
-from standing import Front
+from tests.fleet.fronts import front
+from tests.fleet.replicas import Fleet, fleet
+from tests.fleet.scenario import KEY
+from tests.fleet.standing import Front
 
 IDLE, SESSIONS = 10.0, 100
 

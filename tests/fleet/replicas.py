@@ -7,13 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-from balancer import free_port
-from serve_fleet import address
+from tests.fleet.serve_fleet import address
+from tests.support.balancer import free_port
+from tests.support.program import environment
 
 
 class Fleet:
@@ -22,9 +20,11 @@ class Fleet:
     def __init__(self, count: int) -> None:
         self.addresses = [address(number) for number in range(count)]
         self.port, self.health_port = free_port(), free_port()
-        argv = [sys.executable, str(Path(__file__).with_name("serve_fleet.py"))]
+        argv = [sys.executable, "-m", "tests.fleet.serve_fleet"]
         words = map(str, (count, self.port, self.health_port))
-        self.process = subprocess.Popen([*argv, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [*argv, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+        )
         self._line()
 
     def _line(self) -> str:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -19,11 +18,9 @@ from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-from balancer import Late, answers, free_port
-from kubelet import kubelet
-from standing import Front
+from tests.fleet.kubelet import kubelet
+from tests.fleet.standing import Front
+from tests.support.balancer import Late, answers, free_port
 
 ROUTER = Path(__file__).parents[2] / "deploy/kubernetes/components/router/deployment.yaml"
 PLACES = {

@@ -18,11 +18,10 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import scenario
-from figures import figures
-from routers import router_flags
-from timings import RTX_PRO_6000_TP2
+from tests.fleet import scenario
+from tests.fleet.figures import figures
+from tests.fleet.routers import router_flags
+from tests.fleet.timings import RTX_PRO_6000_TP2
 
 MOST_LATE = 100.0
 """Milliseconds: a run whose clients were later than that in one look of a hundred is not written down."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,16 +11,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 import uvloop
-from clients import Asked, Load
-from fronts import front
-from replicas import Fleet, fleet
-from standing import Front
-from timings import MEAN_TOKENS, MOST_TOKENS, RTX_PRO_6000_TP2, Recording
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-from balancer import KEY
+from tests.fleet.clients import Asked, Load
+from tests.fleet.fronts import front
+from tests.fleet.replicas import Fleet, fleet
+from tests.fleet.standing import Front
+from tests.fleet.timings import MEAN_TOKENS, MOST_TOKENS, RTX_PRO_6000_TP2, Recording
+from tests.support.balancer import KEY
 
 FAULTS = ("kill", "hang", "freeze", "drain", "slow")
 FAULT_SECONDS = {"kill": 4.0, "hang": 15.0, "freeze": 14.0, "slow": 8.0}

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).parent))
-from simulated import Log, Replica
-from timings import RTX_PRO_6000_TP2
+from tests.fleet.simulated import Log, Replica
+from tests.fleet.timings import RTX_PRO_6000_TP2
 
 SAMPLE = 0.1
 

@@ -14,10 +14,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from door import Door, Request
-from timings import Recording
-
 from dsv4_serve.entrypoint.supervision_settings import Supervise
+from tests.fleet.door import Door, Request
+from tests.fleet.timings import Recording
 
 CARE = Supervise()
 """The supervisor's times as shipped: `ready-grace`, `poll`, `drain-wait`."""

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-import figures
-import scenario
-from balancer import haproxy
-from replicas import Fleet
-from routers import router_program
-from scenario import Fault, Seen
-from standing import Front
-from timings import MEAN_TOKENS, RTX_PRO_6000_TP2
+from tests.fleet import figures, scenario
+from tests.fleet.replicas import Fleet
+from tests.fleet.routers import router_program
+from tests.fleet.scenario import Fault, Seen
+from tests.fleet.standing import Front
+from tests.fleet.timings import MEAN_TOKENS, RTX_PRO_6000_TP2
+from tests.support.balancer import haproxy
 
 DRAINED, HUNG, KILLED = 0, 1, 2
 SHARE = 0.15  # of what four can bear: 60 % of what one can

@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pynvml
-from run_faults import idle, phases
-from run_layouts import hardware, versions
-from served import FLAGS, SPECULATIVE
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-from replica import replica
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, write
+from tests.gpu.run_faults import idle, phases
+from tests.gpu.run_layouts import hardware, versions
+from tests.gpu.served import FLAGS, SPECULATIVE
+from tests.support.replica import replica
 
 
 def main() -> int:

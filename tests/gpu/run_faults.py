@@ -20,13 +20,11 @@ from typing import Any
 
 import psutil
 import pynvml
-from run_layouts import hardware, versions
-from served import FLAGS, SPECULATIVE
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-from replica import Late, Replica, replica
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, write
+from tests.gpu.run_layouts import hardware, versions
+from tests.gpu.served import FLAGS, SPECULATIVE
+from tests.support.replica import Late, Replica, replica
 
 Result = dict[str, Any]
 LIVE_GRACE = 30

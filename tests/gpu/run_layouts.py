@@ -24,9 +24,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from served import HEALTH, PROMPT_LENGTHS, TOKENS, Ended, ask, server, wait_until_ready
-
 from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
+from tests.gpu.served import HEALTH, PROMPT_LENGTHS, TOKENS, Ended, ask, server, wait_until_ready
 
 Receipt = dict[str, Any]
 PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"

@@ -31,11 +31,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import readyz
-from stock import stock
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import kernel_time
 
 from dsv4_serve.entrypoint import procfs
 from dsv4_serve.entrypoint import results as receipts
@@ -50,6 +45,9 @@ from dsv4_serve.entrypoint.cli.main import main as cli
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan
 from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
+from tests.gpu import readyz
+from tests.gpu.stock import stock
+from tools import kernel_time
 
 RESERVE = 25  # seconds before the deadline for the replica to end and for files to be written
 STEPS = 20

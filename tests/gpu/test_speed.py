@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from dsv4_serve.entrypoint.bench import sweep, without_weights
-
-sys.path.insert(0, str(Path(__file__).parent))
-import speed
+from tests.gpu import speed
 
 FLASH = without_weights.SIZES["deepseek-v4-flash"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +12,7 @@ from dsv4_serve.entrypoint.doctor.registry import GROUPS, NAMES
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import Found, choose
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import doctor_table
+from tools import doctor_table
 
 LAST = 62
 """The last number of a known failure."""

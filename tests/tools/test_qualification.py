@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from pathlib import Path
 
 import pytest
 
+from tools import qualification
+
 ROOT = Path(__file__).resolve().parents[2]
-SPEC = importlib.util.spec_from_file_location("qualification", ROOT / "tools" / "qualification.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-qualification = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(qualification)
 RECEIPTS = qualification.read(ROOT / "qualification")
 LAYOUTS = ("native", "w4a16", "nvfp4", "acti", "pro")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -11,16 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from balancer import Names, balancer, haproxy
-from rendered import BASE, KUBERNETES, OVERLAYS, ROOT, container, kustomize, one, replicas
 
 from dsv4_serve.entrypoint.vllm_log.exit_cause import CAUSES
+from tests.deploy.kubernetes.rendered import BASE, KUBERNETES, OVERLAYS, ROOT, container, kustomize, one, replicas
+from tests.support.balancer import Names, balancer, haproxy
+from tools import kubernetes as tool
 
-SPEC = importlib.util.spec_from_file_location("kubernetes_tool", ROOT / "tools/kubernetes.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
 PAGE = tool.PAGE.read_text(encoding="utf-8")
 
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
-from balancer import KEY
+
+from tests.support.balancer import KEY
 
 
 @dataclass(frozen=True)

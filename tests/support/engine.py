@@ -1,5 +1,5 @@
 """
-A stand-in for vLLM behind a balancer: tests/entrypoint/stand_in.py on a loopback address of its own.
+A stand-in for vLLM behind a balancer: tests/support/stand_in.py on a loopback address of its own.
 
 It says who answered (header `x-replica`), and at /seen what reached it: requests, bytes of bodies, clients that hung up.
 """
@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from pathlib import Path
 
 import uvicorn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "entrypoint"))
-import stand_in
+from tests.support import stand_in
 
 HOST = sys.argv[sys.argv.index("--host") + 1]
 seen = {"requests": 0, "bytes": 0, "most_bytes": 0, "hung_up": 0}
