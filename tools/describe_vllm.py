@@ -5,8 +5,8 @@ Runs where vLLM is installed (the CPU build will do) and reads vLLM's own parser
 metric registry; nothing is copied from its documentation. The output is the data file beside `dsv4`,
 which never imports vLLM itself.
 
-    python tools/describe_vllm.py > entrypoint/vllm_schema/vllm-0.32.0.json
-    python tools/describe_vllm.py --check entrypoint/vllm_schema/vllm-0.32.0.json    # exit 1 and a diff when stale
+    python -m tools.describe_vllm > entrypoint/vllm_schema/vllm-0.32.0.json
+    python -m tools.describe_vllm --check entrypoint/vllm_schema/vllm-0.32.0.json    # exit 1 and a diff when stale
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """
 Make the tables of docs/health.md: the settings, the exit statuses, and what faults looked like.
 
-    python tools/faults.py page                           write the tables into docs/health.md
-    python tools/faults.py cpu noted.jsonl HARDWARE DATE  a receipt of what tests/faults noted (RECORD_FAULTS)
-    python tools/faults.py gpu faults.json DATE           a receipt of what tests/gpu/run_faults.py wrote
+    python -m tools.faults page                           write the tables into docs/health.md
+    python -m tools.faults cpu noted.jsonl HARDWARE DATE  a receipt of what tests/faults noted (RECORD_FAULTS)
+    python -m tools.faults gpu faults.json DATE           a receipt of what qualification/gpu/run_faults.py wrote
 
-Receipts are kept in qualification/faults/.
+Receipts are kept in qualification/results/faults/.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "health.md"
-RECEIPTS = ROOT / "qualification" / "faults"
+RECEIPTS = ROOT / "qualification" / "results" / "faults"
 Receipt = Mapping[str, Any]
 
 
@@ -153,7 +153,7 @@ def from_notes(text: str, hardware: str, date: str) -> Receipt:
 
 
 def from_gpu(results: Mapping[str, Any], date: str) -> Receipt:
-    """Return the receipt of what tests/gpu/run_faults.py wrote; jobs that failed are left out."""
+    """Return the receipt of what qualification/gpu/run_faults.py wrote; jobs that failed are left out."""
     faults = []
     for job, name in GPU_JOBS.items():
         found = results["jobs"].get(job, {})

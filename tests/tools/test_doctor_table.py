@@ -50,7 +50,7 @@ def plan(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_is_what_the_checks_say() -> None:
     text = doctor_table.PAGE.read_text(encoding="utf-8")
-    assert doctor_table.page(text) == text, "run `python tools/doctor_table.py`"
+    assert doctor_table.page(text) == text, "run `python -m tools.doctor_table`"
 
 
 def test_every_rule_of_the_shipped_sheets_is_listed() -> None:

@@ -31,12 +31,12 @@ class Cluster(Names):
 
 
 def test_the_operator_s_rules_are_prometheus_rules() -> None:
-    assert tool.RULES.read_text() == tool.rules(tool.ALERTS.read_text()), "python tools/kubernetes.py rules"
+    assert tool.RULES.read_text() == tool.rules(tool.ALERTS.read_text()), "python -m tools.kubernetes rules"
     assert yaml.safe_load(tool.RULES.read_text())["spec"] == yaml.safe_load(tool.ALERTS.read_text())
 
 
 def test_the_capacity_table_is_what_dsv4_fit_counts() -> None:
-    assert tool.page(PAGE) == PAGE, "python tools/kubernetes.py capacity"
+    assert tool.page(PAGE) == PAGE, "python -m tools.kubernetes capacity"
     assert "| 2 × h200 |" in PAGE
 
 
