@@ -20,9 +20,9 @@ HEAD = """# What was loaded, and how it drafted
 Checkpoints with a known answer (real Flash dimensions, five layers, 16 experts; `demo/deepseek_v4.py`) in each
 published layout, served through `dsv4 serve` with the patch series, or by stock vLLM.
 `qualification/gpu/run_layouts.py` asks four prompts of 5 to 2300 tokens for 48 tokens each and compares every token.
-*Accepted* is draft tokens accepted of those made, one a step. A head is `removed` (no draft tensor), `holed` (one weight
-missing) or `scrambled` (weights shuffled in place): the first two have to be refused; the third cannot be told from a
-good head while loading, and has to show in the counters. *Experts* is the backend of the trunk's.
+*Accepted* is draft tokens accepted of those made, one a step. A head is `removed` (no draft tensor), `holed` (one
+weight missing) or `scrambled` (weights shuffled in place): the first two have to be refused; the third cannot be told
+from a good head while loading, and has to show in the counters. *Experts* is the backend of the trunk's.
 This table is made from the receipts in `qualification/results/` by `tools/qualification.py`. Speeds are not
 measured here.
 """

@@ -37,8 +37,8 @@ def test_a_script_can_be_parsed_and_runs_modules_that_are_there(script: Path) ->
 
 
 @pytest.mark.parametrize(
-    "program", [path for path in PROGRAMS if re.search(r"^    python ", path.read_text(), re.M)], ids=module
+    "program", [path for path in PROGRAMS if re.search(r"^    python ", path.read_text(), re.MULTILINE)], ids=module
 )
 def test_a_program_names_itself_as_it_is_run(program: Path) -> None:
-    usage = re.findall(r"^    python (.*)$", program.read_text(encoding="utf-8"), re.M)
+    usage = re.findall(r"^    python (.*)$", program.read_text(encoding="utf-8"), re.MULTILINE)
     assert [line for line in usage if not re.match(rf"-m {module(program)}\b", line)] == []
