@@ -30,9 +30,9 @@ def env(container):
 @pytest.mark.parametrize("profile", [name for name in Library([]).names("profile") if not name.startswith("demo")])
 def test_what_explain_refuses_is_refused_in_the_same_words(profile, hardware, capsys, tmp_path):
     words = ["--profile", profile, "--hardware", hardware]
-    explained = main.main(["explain", *words]), capsys.readouterr().err
+    explained = main(["explain", *words]), capsys.readouterr().err
     written = (
-        main.main(["manifests", *words, "--replicas", "2", "--out", str(tmp_path / "out")]),
+        main(["manifests", *words, "--replicas", "2", "--out", str(tmp_path / "out")]),
         capsys.readouterr().err,
     )
     assert written[0] == explained[0]
@@ -166,11 +166,11 @@ def test_a_namespace_that_kubernetes_would_refuse_is_refused(asked, namespace):
 
 @pytest.mark.parametrize("replicas", ["0", "-1", "two", "1.5"])
 def test_fewer_replicas_than_one_are_a_usage_error(replicas, capsys):
-    assert main.main(["manifests", "--profile", "524k", "--hardware", "h200", "--replicas", replicas]) == 64
+    assert main(["manifests", "--profile", "524k", "--hardware", "h200", "--replicas", replicas]) == 64
     assert "no number from 1 up" in capsys.readouterr().err
 
 
 def test_a_flag_of_vllm_is_refused_because_a_profile_says_those(capsys):
     words = ["manifests", "--profile", "524k", "--hardware", "h200", "--replicas", "2", "--max-model-len", "1024"]
-    assert main.main(words) == 64
+    assert main(words) == 64
     assert "takes no '--max-model-len'" in capsys.readouterr().err

@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_made_is_said(asked, tmp_path):
 
 def test_without_a_folder_the_rendered_stream_goes_to_stdout_and_notes_to_stderr(rendered, capsys):
     del rendered  # it skips without kubectl
-    assert main.main(["manifests", *H200, "--replicas", "3"]) == 0
+    assert main(["manifests", *H200, "--replicas", "3"]) == 0
     said = capsys.readouterr()
     kinds = [one["kind"] for one in yaml.safe_load_all(said.out)]
     assert "Deployment" in kinds

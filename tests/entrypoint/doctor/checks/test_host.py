@@ -27,7 +27,7 @@ from dsv4_serve.entrypoint.machine.requirements import Asked, asked
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.problem import Problem, name_of
 from dsv4_serve.entrypoint.request import Layer, Request
-from dsv4_serve.entrypoint.resolve.layers import layers
+from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import Found, choose
 
 RECORDED = Path(__file__).parents[2] / "machine/recorded"
@@ -374,7 +374,7 @@ def plan_asks(
     choices = {name: Setting(value, "test") for name, value in named.items()}
     request = Request(choices, environment=Layer(), command_line=Layer(flags or {}), operator=env)
     chosen = choose(Library([]), request, lambda: Found(hardware, "test"))
-    return asked(layers.resolve(chosen, request), chosen.hardware, chosen.model.get("architecture"), env)
+    return asked(resolve(chosen, request), chosen.hardware, chosen.model.get("architecture"), env)
 
 
 def test_what_a_plan_asks_is_read_from_it() -> None:
