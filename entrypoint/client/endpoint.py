@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...healthcheck.listen import PORT
 from .. import api_key
 from ..errors import UsageError, UserError
+from ..exit_status import ExitStatus
 from ..vllm_schema import schema
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ PATIENCE = 10.0
 class NoAnswer(UserError):
     """Nobody answers there, or something else than a replica does (EX_UNAVAILABLE)."""
 
-    exit_status = 69
+    exit_status = ExitStatus.HOST
 
 
 class Model(BaseModel):
