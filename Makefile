@@ -31,8 +31,8 @@ test: $(VENV)/installed ## run every test; ARGS='-m "not slow"' leaves out those
 faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and renew the table in docs/health.md
 	rm -f build/faults.jsonl && mkdir -p build
 	RECORD_FAULTS=$(CURDIR)/build/faults.jsonl $(VENV)/bin/python -m pytest tests/faults
-	$(VENV)/bin/python tools/faults.py cpu build/faults.jsonl "$(shell nproc) CPU cores" $(shell date -u +%F) > qualification/faults/cpu.json
-	$(VENV)/bin/python tools/faults.py page
+	$(VENV)/bin/python -m tools.faults cpu build/faults.jsonl "$(shell nproc) CPU cores" $(shell date -u +%F) > qualification/results/faults/cpu.json
+	$(VENV)/bin/python -m tools.faults page
 
 lint: $(VENV)/installed ## check style, format and types
 	$(VENV)/bin/ruff check .

@@ -1,7 +1,7 @@
 """
 Write the tables of docs/doctor.md from the checks and the refusals themselves.
 
-    python tools/doctor_table.py
+    python -m tools.doctor_table
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 Draw docs/fit-*.svg: how many full-length requests fit at which context, per hardware, and how exact that is.
 
-    python tools/fit_map.py
+    python -m tools.fit_map
 
-Computed by entrypoint/memory from the profile files and tests/calibration/planned.json; nothing is measured here.
+Computed by entrypoint/memory from the shipped profiles and from PLANNED; nothing is measured here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import Found, select
 
 ROOT = Path(__file__).resolve().parent.parent
+PLANNED = ROOT / "tests/qualification/calibration/planned.json"
+"""What vLLM's own planner answered."""
 DOCS = ROOT / "docs"
 DATE = "2026-11-22"
 HARDWARE = ("rtx-pro-6000", "h200", "b300")
@@ -127,7 +129,7 @@ def hardware_map(hardware: str) -> str:
 def calibration() -> str:
     """Return the error of fit.py against vLLM's planner, over the planner's own answer."""
     width, top = 2 * WIDTH, 32
-    rows = [row for row in json.loads((ROOT / "tests/calibration/planned.json").read_text()) if "concurrency" in row]
+    rows = [row for row in json.loads(PLANNED.read_text()) if "concurrency" in row]
     rows = [row for row in rows if f"deepseek-v4-{row['trunk']}" in TRUNKS]
     parts = [text(LEFT, 22, "Maximum concurrency: fit.py against vLLM 0.32.0's planner", "title")]
 

@@ -1,7 +1,7 @@
 """
 What one decoding step has to read and to compute, and how long that takes at least.
 
-    python tools/step_limit.py w4a16 --tensor-parallel-size 2 --draft-tokens 1 --bandwidth 4.0 --batch 1 4 16
+    python -m tools.step_limit w4a16 --tensor-parallel-size 2 --draft-tokens 1 --bandwidth 4.0 --batch 1 4 16
 
 Counted from the published sizes: every weight that a step touches is read once, a routed expert when at least one of
 the step's tokens is sent to it (tokens are sent evenly). The KV cache is left out: at 512 tokens it is below 1 %.

@@ -2,7 +2,8 @@
 How much memory a plan takes on each GPU, as vLLM 0.32.0 counts it: weights, what runs beside them, KV cache blocks.
 
 Sizes are GiB a GPU unless a name says bytes. The latent KV cache has one head, so every GPU of a tensor parallel group
-holds all of it. Blocks are counted as vLLM's own planner does (v1/core/kv_cache_utils.py); tests/calibration runs it.
+holds all of it. Blocks are counted as vLLM's own planner does (v1/core/kv_cache_utils.py);
+qualification/calibration runs it.
 What runs beside the weights is a model with fitted numbers, stated at each. docs/memory.md explains it.
 """
 

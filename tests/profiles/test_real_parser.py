@@ -75,9 +75,9 @@ def answers() -> dict[str, list[str]]:
     plans |= {label: {"argv": GOOD + words, "env": env} for label, (words, env, _) in BROKEN.items()}
     plans["good"] = {"argv": GOOD, "env": {}}
     run = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("ask_vllm.py"))],
+        [sys.executable, "-m", "tests.profiles.ask_vllm"],
         input=json.dumps(plans),
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT / "tools")},
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

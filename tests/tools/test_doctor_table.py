@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +12,7 @@ from dsv4_serve.entrypoint.doctor.registry import GROUPS, NAMES
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import Found, select
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import doctor_table
+from tools import doctor_table
 
 LAST = 62
 """The last number of a known failure."""
@@ -54,7 +50,7 @@ def plan(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_is_what_the_checks_say() -> None:
     text = doctor_table.PAGE.read_text(encoding="utf-8")
-    assert doctor_table.page(text) == text, "run `python tools/doctor_table.py`"
+    assert doctor_table.page(text) == text, "run `python -m tools.doctor_table`"
 
 
 def test_every_rule_of_the_shipped_profile_files_is_listed() -> None:

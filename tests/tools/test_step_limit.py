@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import step_limit
+from tools import step_limit
 
 
 @pytest.mark.parametrize("model", step_limit.MODELS)

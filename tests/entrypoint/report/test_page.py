@@ -22,6 +22,7 @@ from dsv4_serve.entrypoint.evals.evaluate import scores
 from dsv4_serve.entrypoint.report import page
 
 ROOT = Path(__file__).resolve().parents[3]
+RESULTS = ROOT / "qualification" / "results"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = '<script src="https://example.org/x.js">alert("1")</script>&'
 REPLICA = {
@@ -38,9 +39,9 @@ def folder(tmp_path: Path) -> Path:
     """One receipt of each kind of `dsv4`'s, and the repository's own of layouts and faults."""
     made = tmp_path / "qualification"
     (made / "faults").mkdir(parents=True)
-    for path in (ROOT / "qualification").glob("*.json"):
+    for path in (RESULTS).glob("*.json"):
         shutil.copy(path, made)
-    shutil.copy(ROOT / "qualification" / "faults" / "h200.json", made / "faults")
+    shutil.copy(RESULTS / "faults" / "h200.json", made / "faults")
     row = {"input": 256, "output": 256, "tpot_p50": 9.0, "tpot_p99": 9.5, "ttft_p50": 90, "ttft_p99": 99}
     speeds = [{**row, "batch": 1, "output_tokens_per_second": 90.5, "acceptance": None}]
     speeds += [{**row, "batch": 4, "output_tokens_per_second": 210.25, "acceptance": 0.89}]
@@ -167,7 +168,7 @@ def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> 
 
 
 def test_every_receipt_of_this_repository_is_on_the_page(tmp_path: Path) -> None:
-    said = page.write(ROOT / "qualification", tmp_path / "report.html")
-    assert said.endswith(f"{len(results.read(ROOT / 'qualification'))} receipts of {ROOT / 'qualification'}")
+    said = page.write(RESULTS, tmp_path / "report.html")
+    assert said.endswith(f"{len(results.read(RESULTS))} receipts of {RESULTS}")
     shown = (tmp_path / "report.html").read_text()
     assert all(kind in shown for kind in ("layout", "faults", "bench", "fleet"))

@@ -4,12 +4,12 @@ import argparse
 import json
 
 import pytest
-import scripted
 
 from dsv4_serve.entrypoint.client.endpoint import NoAnswer
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.smoke.command import smoke
 from dsv4_serve.entrypoint.smoke.run import CHECKS
+from tests.entrypoint.smoke import scripted
 
 FAULTS = [
     ("unlisted-name", "models", "not second/name"),

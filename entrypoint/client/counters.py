@@ -1,0 +1,81 @@
+"""
+vLLM's counters, read from the Prometheus text of its `/metrics`.
+
+Names: `v1/metrics/loggers.py` and `v1/spec_decode/metrics.py` of vLLM 0.32.0. They have two sources, which do not move
+together (`AsyncLLM.output_handler`, `Scheduler.update_from_output`):
+
+* `iteration_tokens_total`, `generation_tokens_total`, `prompt_tokens_total` and `request_success_total` come from the
+  outputs of a step. A chunk of a prefill has none, so none of these moves until the whole prompt is in.
+* `kv_cache_usage_perc`, `num_requests_*` and `spec_decode_*` come from the scheduler, with every step. It gives out KV
+  blocks chunk by chunk (that a whole prompt fits is only counted), so the usage grows all through a long prefill.
+  Seen so: 2000 tokens in 125 steps of 16, the usage up by one block of 128 tokens at a time and every count of outputs
+  still (a Llama on vLLM 0.32.0 for CPU, with its own log of iterations beside it, 2026-11-22; unmeasured on a GPU).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# A regular expression takes 0.3 ms for the 62 kB of a real answer, prometheus_client's parser 106 ms: it is polled.
+_SAMPLE = re.compile(
+    r"^vllm:(iteration_tokens_total_count|generation_tokens_total|prompt_tokens_total|request_success_total"
+    r"|kv_cache_usage_perc|num_requests_running|num_requests_waiting|spec_decode_num_drafts_total"
+    r"|spec_decode_num_draft_tokens_total|spec_decode_num_accepted_tokens_total"
+    r'|spec_decode_num_accepted_tokens_per_pos_total(?=.*[{,]position="(\d+)"))(?:\{.*\})? (\S+)',
+    re.MULTILINE,
+)
+_PER_POSITION = "spec_decode_num_accepted_tokens_per_pos_total"
+
+
+@dataclass(frozen=True)
+class Counters:
+    """
+    One reading, summed over the engines and every other label. Counts run since the server's start.
+
+    `steps` are engine steps that had output; `kv_usage` is the used share of the KV cache, 0 to 1 for each engine.
+    """
+
+    steps: int = 0
+    generated: int = 0
+    prompt: int = 0
+    finished: int = 0
+    kv_usage: float = 0.0
+    running: int = 0
+    waiting: int = 0
+    drafts: int = 0
+    """Drafts made, each of up to `num_speculative_tokens` draft tokens."""
+    drafted: int = 0
+    accepted: int = 0
+    accepted_at: tuple[int, ...] = ()
+    """Draft tokens accepted at each position of a draft, the first one first."""
+    speculates: bool = False
+    """Whether vLLM counts draft tokens at all; it does from its start when it has a speculative config."""
+
+
+def read(metrics: str) -> Counters:
+    """Return what the text of `/metrics` says; 0 for what is not in it."""
+    sums: dict[str, float] = {}
+    positions: dict[int, float] = {}
+    for name, position, value in _SAMPLE.findall(metrics):
+        sums[name] = sums.get(name, 0.0) + float(value)
+        if name == _PER_POSITION:
+            positions[int(position)] = positions.get(int(position), 0.0) + float(value)
+
+    def count(name: str) -> int:
+        return int(sums.get(name, 0.0))
+
+    return Counters(
+        steps=count("iteration_tokens_total_count"),
+        generated=count("generation_tokens_total"),
+        prompt=count("prompt_tokens_total"),
+        finished=count("request_success_total"),
+        kv_usage=sums.get("kv_cache_usage_perc", 0.0),
+        running=count("num_requests_running"),
+        waiting=count("num_requests_waiting"),
+        drafts=count("spec_decode_num_drafts_total"),
+        drafted=count("spec_decode_num_draft_tokens_total"),
+        accepted=count("spec_decode_num_accepted_tokens_total"),
+        accepted_at=tuple(int(positions[index]) for index in sorted(positions)),
+        speculates="spec_decode_num_draft_tokens_total" in sums,
+    )
