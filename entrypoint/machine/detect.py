@@ -7,7 +7,7 @@ from typing import Any
 
 from ..catalog.catalog import Catalog, Hardware, ProfileFile
 from ..errors import ConfigError, listed
-from ..resolve.select import Found
+from ..machine.gpus import HostGpus
 from .host import visible_gpus
 from .nvml import Driver, read_driver
 from .topology import read_topology
@@ -19,7 +19,7 @@ class NoGpu(ConfigError):
     """There is no driver, or it shows this process no GPU."""
 
 
-def find(catalog: Catalog, environ: Mapping[str, str], nvml: Any = None) -> Found:
+def find(catalog: Catalog, environ: Mapping[str, str], nvml: Any = None) -> HostGpus:
     """
     Return the hardware that NVML shows, how many GPUs CUDA_VISIBLE_DEVICES leaves of it, and how they are connected.
 
@@ -30,7 +30,7 @@ def find(catalog: Catalog, environ: Mapping[str, str], nvml: Any = None) -> Foun
     names = gpu_names(driver, visible)
     topology = read_topology(driver, visible)
     origin = f"NVML: {len(names)} x {names[0]}"
-    return Found(match(names, catalog.every_hardware()).name, origin, len(names), topology)
+    return HostGpus(match(names, catalog.every_hardware()).name, origin, len(names), topology)
 
 
 def gpu_names(driver: Driver, visible: Iterable[int]) -> list[str]:
