@@ -16,11 +16,13 @@ from pathlib import Path
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.memory.estimate import GIB, TRUNKS, Memory, memory
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.memory.estimate import CACHE_LAYOUTS, GIB, MemoryEstimate
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve import memory_inputs
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANNED = ROOT / "tests/qualification/calibration/planned.json"
@@ -43,7 +45,7 @@ text{font:12px system-ui,sans-serif;fill:#1b1f24}.title{font-weight:600;font-siz
 </style>"""
 
 
-def facts(model: str, hardware: str, size: int) -> Memory | None:
+def facts(model: str, hardware: str, size: int) -> MemoryEstimate | None:
     """Return the memory of a model on a hardware with the profile files' own settings; None where it is not offered."""
     request = Request(
         {key: Setting(value, "map") for key, value in (("profile", "524k"), ("model", model), ("hardware", hardware))},
@@ -51,8 +53,8 @@ def facts(model: str, hardware: str, size: int) -> Memory | None:
         command_line=Layer({"tensor-parallel-size": Setting(size, "map")}),
     )
     try:
-        selection = select(Catalog([]), request, lambda: Found(hardware, "map"))
-        return memory(selection, resolve(selection, request).flags)
+        selection = select(Catalog([]), request, lambda: HostGpus(hardware, "map"))
+        return memory_inputs.estimate(selection, resolve(selection, request).flags)
     except ConfigError:
         return None
 
@@ -130,7 +132,7 @@ def calibration() -> str:
     """Return the error of fit.py against vLLM's planner, over the planner's own answer."""
     width, top = 2 * WIDTH, 32
     rows = [row for row in json.loads(PLANNED.read_text()) if "concurrency" in row]
-    rows = [row for row in rows if f"deepseek-v4-{row['trunk']}" in TRUNKS]
+    rows = [row for row in rows if f"deepseek-v4-{row['trunk']}" in CACHE_LAYOUTS]
     parts = [text(LEFT, 22, "Maximum concurrency: fit.py against vLLM 0.32.0's planner", "title")]
 
     def y(percent: float) -> float:
@@ -147,9 +149,11 @@ def calibration() -> str:
         parts.append(text(x, TOP + HEIGHT + 16, f"{requests}x", anchor="middle"))
     worst = 0.0
     for row in rows:
-        trunk = TRUNKS[f"deepseek-v4-{row['trunk']}"]
-        given = Memory(1, 1, 1, 0, row["tp"], trunk, row["context"], row["batched_tokens"], 1, int(row["mtp"]))
-        ours = dataclasses.replace(given, asynchronous=row["async"], cache_gib=row["available_bytes"] / GIB).concurrency
+        layout = CACHE_LAYOUTS[f"deepseek-v4-{row['trunk']}"]
+        given = MemoryEstimate(1, 1, 1, 0, row["tp"], layout, row["context"], row["batched_tokens"], 1, int(row["mtp"]))
+        ours = dataclasses.replace(
+            given, asynchronous=row["async"], kv_cache_memory_gib=row["available_bytes"] / GIB
+        ).concurrency
         off = 100 * (ours / row["concurrency"] - 1)
         worst = max(worst, abs(off))
         x = LEFT + width * math.log2(row["concurrency"]) / math.log2(top)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import results, served_plan
+from .. import results
 from ..client import endpoint
 from ..errors import HostError, NotFound, UsageError
 from ..plan import Plan
@@ -91,7 +91,7 @@ def plan_without_weights(
     layout = dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
     name = f"{model.name}-{crash_loop.fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
-    rates = dummy.acceptance_rates(options.acceptance or asked.ACCEPTANCE, served_plan.draft_tokens(plan))
+    rates = dummy.acceptance_rates(options.acceptance or asked.ACCEPTANCE, plan.draft_tokens)
     try:
         dummy.write(folder, str(model.get("architecture")), layout, sizes)
     except OSError as error:

@@ -93,17 +93,21 @@ def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ..
 
     from ..catalog.catalog import Catalog
     from ..machine import detect
-    from ..resolve import auto, environment
-    from ..resolve.layers import resolve
-    from ..resolve.select import select
+    from ..resolve import environment
+    from ..resolve.resolution import resolve_request
 
     request, catalog = line.request(options, words), Catalog(environment.folders())
     request = dataclasses.replace(request, skip=(*request.skip, *skip))
 
     find = functools.cache(lambda: detect.find(catalog, os.environ))
-    request = auto.settle(catalog, request, find)
-    selection = select(catalog, request, find)
-    return selection, resolve(selection, request)
+    resolved = resolve_request(catalog, request, find, _check_names)
+    return resolved.selection, resolved.plan
+
+
+def _check_names() -> frozenset[str]:
+    from ..doctor.registry import NAMES
+
+    return NAMES
 
 
 def _serve(options: argparse.Namespace, words: list[str]) -> int:
@@ -164,10 +168,11 @@ def _doctor(options: argparse.Namespace, words: list[str]) -> int:
 
 
 def _fit(options: argparse.Namespace, words: list[str]) -> int:
-    from ..memory import advice, estimate
+    from ..memory import advice
+    from ..resolve import constraints, memory_inputs
 
-    selection, plan = _resolved(options, words, skip=("weights", "kv-cache"))
-    memory = estimate.memory(selection, plan.flags)
+    selection, plan = _resolved(options, words, skip=tuple(constraints.MEMORY))
+    memory = memory_inputs.estimate(selection, plan.flags)
     if memory is None or not memory.sized:
         raise ConfigError(
             f"The memory of {selection.model.name} on {selection.hardware.name} is not counted: it takes"

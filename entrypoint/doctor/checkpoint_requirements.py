@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..catalog.catalog import Model, ProfileFile
-from ..plan import DRAFT_TOKENS, Plan
+from ..plan import Plan
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Wanted:
 
 def wanted(plan: Plan, model: ProfileFile[Model], patches: frozenset[str] | None = None) -> Wanted:
     """Return what this plan, made with this model, asks of a checkpoint."""
-    tokens = plan.value(DRAFT_TOKENS, 0)
+    tokens = plan.draft_tokens
     return Wanted(
         model=model.name,
         architecture=model.get("architecture"),
         scheme=model.get("scheme"),
         draft_head=model.get("draft_head"),
         hardware=str(plan.choices["hardware"].value) if "hardware" in plan.choices else "",
-        tensor_parallel_size=plan.value("tensor-parallel-size", 1),
+        tensor_parallel_size=plan.tensor_parallel_size,
         expert_parallel=plan.value("enable-expert-parallel", False),
         method=plan.value("speculative-config.method", "mtp") if tokens else "",
         draft_tokens=tokens,

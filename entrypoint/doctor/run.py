@@ -12,15 +12,15 @@ from ..checkpoint import read
 from ..checkpoint.read import Checkpoint
 from ..errors import HostError
 from ..machine import detect
+from ..machine.gpus import HostGpus
 from ..machine.host import Host, read_host
 from ..machine.requirements import Asked, asked
 from ..machine.topology import Topology, obstacle_to_peers, read_topology
-from ..memory import estimate
-from ..plan import Plan
+from ..plan import TENSOR_PARALLEL_SIZE, Plan
 from ..request import Request
-from ..resolve import auto, constraints
+from ..resolve import auto, constraints, memory_inputs
 from ..resolve.layers import resolve
-from ..resolve.select import Found, Selection, select
+from ..resolve.select import Selection, select
 from . import registry
 from . import report as reports
 from .all_reduce.try_nccl_sets import prove
@@ -59,7 +59,7 @@ def doctor(catalog: Catalog, request: Request, around: Around) -> Report:
     """
 
     @functools.cache
-    def find() -> Found:
+    def find() -> HostGpus:
         return detect.find(catalog, around.environ)
 
     request = auto.settle(catalog, request, find)
@@ -68,14 +68,14 @@ def doctor(catalog: Catalog, request: Request, around: Around) -> Report:
     except detect.NoGpu as error:
         if "model" not in request.choices:
             return _host_alone(request, around, str(error))
-        selection = select(catalog, request, lambda: Found(UNKNOWN.name, "not known", entry=UNKNOWN))
-    constraints.require_known(selection, request.skip)
+        selection = select(catalog, request, lambda: HostGpus(UNKNOWN.name, "not known", profile_file=UNKNOWN))
+    constraints.require_known(selection, request.skip, lambda: registry.NAMES)
     skip = frozenset((*request.skip, *(["profile-hardware"] if selection.hardware is UNKNOWN else [])))
-    plan = resolve(selection, dataclasses.replace(request, skip=tuple(constraints.skippable(selection))))
+    plan = resolve(selection, dataclasses.replace(request, skip=tuple(constraints.names(selection))))
     seen = look(selection, plan, dataclasses.replace(around, skip=skip))
     refused = [
         reports.Found(name, dataclasses.replace(problem, seen=f"{where}: {problem.seen}"), name in _OF_HOST)
-        for name, where, problem in constraints.problems(selection, plan.flags, plan.env)
+        for name, where, problem in constraints.violated(selection, plan.flags, plan.env)
         if name not in skip
     ]
     return reports.report([*seen.found, *refused], seen.unseen)
@@ -105,7 +105,7 @@ def look(selection: Selection, plan: Plan, around: Around) -> Report:
     else:
         found += reports.ask(registry.HOST, around.skip, host, needs)
         found += _of_gpus(plan, host, needs, around, unseen)
-    facts = estimate.memory(selection, plan.flags)
+    facts = memory_inputs.estimate(selection, plan.flags)
     if facts:
         found += reports.ask(registry.GROUPS["Memory"], around.skip, facts, of_host=False)
     elif needs.gpus:
@@ -114,9 +114,7 @@ def look(selection: Selection, plan: Plan, around: Around) -> Report:
 
 
 def _host_alone(request: Request, around: Around, why: str) -> Report:
-    size = request.command_line.flags.get("tensor-parallel-size") or request.environment.flags.get(
-        "tensor-parallel-size"
-    )
+    size = request.flag(TENSOR_PARALLEL_SIZE)
     count = size.value if size else Asked.gpus
     needs = Asked(gpus=count, group=count, env=around.environ)
     found = list(reports.ask(registry.HOST, request.skip, read_host(needs), needs))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..catalog.catalog import Catalog, Hardware, ProfileFile
 from ..errors import ConfigError, listed
-from ..resolve.select import Found
+from .gpus import HostGpus
 from .machine import Machine
 
 _BY_HAND = "choose by hand: --hardware NAME (HARDWARE=NAME)"
@@ -16,11 +16,11 @@ class NoGpu(ConfigError):
     """There is no driver, or it shows this process no GPU."""
 
 
-def hardware_of(machine: Machine, catalog: Catalog) -> Found:
+def hardware_of(machine: Machine, catalog: Catalog) -> HostGpus:
     """Return which hardware the visible GPUs are; raise ConfigError when there is none that the catalog knows."""
     names = gpu_names(machine)
     hardware = match(names, catalog.every_hardware())
-    return Found(hardware.name, f"NVML: {len(names)} x {names[0]}", len(names), machine.topology)
+    return HostGpus(hardware.name, f"NVML: {len(names)} x {names[0]}", len(names), machine.topology)
 
 
 def gpu_names(machine: Machine) -> list[str]:

@@ -46,7 +46,7 @@ def host_requirements(
         return value if isinstance(value, int) else 1
 
     interconnect = hardware.get("interconnect")
-    group = number("tensor-parallel-size") * number("pipeline-parallel-size")
+    group = plan.tensor_parallel_size * number("pipeline-parallel-size")
     local = "data-parallel-size-local" if "data-parallel-size-local" in plan.flags else "data-parallel-size"
     on_cpu = interconnect == "none"
     utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default

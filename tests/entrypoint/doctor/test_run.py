@@ -17,11 +17,12 @@ from dsv4_serve.entrypoint.doctor import report, run
 from dsv4_serve.entrypoint.doctor.all_reduce.probe import Result
 from dsv4_serve.entrypoint.doctor.all_reduce.try_nccl_sets import prove
 from dsv4_serve.entrypoint.machine import record_fixture
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.problem import Problem
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 
 RECORDED = Path(__file__).parents[1] / "machine/recorded"
 TINY = """
@@ -193,7 +194,7 @@ def looked(monkeypatch, tmp_path):
         monkeypatch.setattr(run, "read_topology", lambda driver, visible: topology)
         monkeypatch.setattr(run, "prove", lambda sets, ranks: prove(sets, ranks, run_one=one))
         request = Request({"profile": Setting("64k", "test"), "model": Setting("acti", "test")}, operator={})
-        selection = select(Catalog([]), request, lambda: Found(hardware, "NVML", 2, topology))
+        selection = select(Catalog([]), request, lambda: HostGpus(hardware, "NVML", 2, topology))
         said: list[str] = []
         around = run.Around({"HF_HOME": str(tmp_path)}, said.append, **how)
         return run.look(selection, resolve(selection, request), around), tried, said

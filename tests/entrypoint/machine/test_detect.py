@@ -76,4 +76,4 @@ def test_what_is_found_tells_how_many_gpus_and_how_they_are_connected(
     monkeypatch.setattr(detect, "read_driver", lambda _: recorded.host.driver)
     found = detect.find(Catalog([]), {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
     assert found.hardware.startswith("rtx-pro-6000")
-    assert (found.gpus, found.topology and found.topology.gpus) == (len(gpus), gpus)
+    assert (found.count, found.topology and found.topology.gpus) == (len(gpus), gpus)

@@ -23,11 +23,12 @@ from dsv4_serve.entrypoint.checkpoint.read import INDEX
 from dsv4_serve.entrypoint.doctor.checkpoint_requirements import Wanted, wanted
 from dsv4_serve.entrypoint.doctor.checks import config as config_checks
 from dsv4_serve.entrypoint.doctor.checks.checkpoint import CHECKS, examine
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.problem import Problem, name_of
 from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 
 DIMS = Dims(experts=8)
 TRUNK, DRAFT = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
@@ -323,7 +324,7 @@ def test_a_plan_says_what_is_wanted() -> None:
     catalog = Catalog([])
     named = {"profile": "524k", "model": "w4a16", "hardware": "rtx-pro-6000"}
     request = Request({kind: Setting(name, "test") for kind, name in named.items()})
-    plan = resolve(select(catalog, request, lambda: Found("rtx-pro-6000", "test")), request)
+    plan = resolve(select(catalog, request, lambda: HostGpus("rtx-pro-6000", "test")), request)
     seen = wanted(plan, catalog.model("w4a16", ""), PATCHES)
     assert seen == Wanted("w4a16", "deepseek-v4-flash", "w4a16", "bf16", "rtx-pro-6000", 2, False, "mtp", 1, PATCHES)
 

@@ -21,6 +21,7 @@ from dsv4_serve.entrypoint.doctor.checks import gpu
 from dsv4_serve.entrypoint.doctor.checks import host as host_checks
 from dsv4_serve.entrypoint.doctor.checks import limit as limit_checks
 from dsv4_serve.entrypoint.machine import build_tools, host, ports, record_fixture
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.machine.host import Host, Visible, read_host
 from dsv4_serve.entrypoint.machine.nvml import Driver, Gpu
 from dsv4_serve.entrypoint.machine.requirements import Asked, asked
@@ -28,7 +29,7 @@ from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.problem import Problem, name_of
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 
 RECORDED = Path(__file__).parents[2] / "machine/recorded"
 HOST = limit_checks.CHECKS + host_checks.CHECKS
@@ -373,7 +374,7 @@ def plan_asks(
     named = {"profile": profile, "hardware": hardware} | ({"model": model} if model else {})
     choices = {name: Setting(value, "test") for name, value in named.items()}
     request = Request(choices, environment=Layer(), command_line=Layer(flags or {}), operator=env)
-    selection = select(Catalog([]), request, lambda: Found(hardware, "test"))
+    selection = select(Catalog([]), request, lambda: HostGpus(hardware, "test"))
     return asked(resolve(selection, request), selection.hardware, selection.model.get("architecture"), env)
 
 
