@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Generic, Literal, ParamSpec
+from typing import Generic, Literal, ParamSpec, TypeAlias
 
 P = ParamSpec("P")
 Tried = Literal["for real", "recorded", "constructed"]
@@ -64,7 +64,10 @@ def check(
     return documented
 
 
-def checks_in(*modules: ModuleType) -> tuple[Check[Any], ...]:
+AnyCheck: TypeAlias = Check[...]
+
+
+def checks_in(*modules: ModuleType) -> tuple[AnyCheck, ...]:
     """Return the checks that are defined in these modules, in the order of their definitions."""
     return tuple(
         value

@@ -42,7 +42,7 @@ class CacheFolder:
 class Host:
     """Everything that the checks of host and GPUs look at, for one plan. Bytes."""
 
-    machine: Machine = Machine()
+    machine: Machine = field(default_factory=Machine)
     """As the plan's vLLM will see it."""
     compat: str = ""
     """Version of the libcuda of a CUDA compatibility package that comes first in LD_LIBRARY_PATH."""

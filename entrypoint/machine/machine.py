@@ -8,7 +8,7 @@ import platform
 import resource
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,9 @@ class ResourceLimits:
 class Machine:
     """The GPUs, how those that a process may use are connected, and the limits of this container. Bytes."""
 
-    driver: Driver = Driver()
-    visible: VisibleGpus = VisibleGpus()
-    topology: Topology = Topology()
+    driver: Driver = field(default_factory=Driver)
+    visible: VisibleGpus = field(default_factory=VisibleGpus)
+    topology: Topology = field(default_factory=Topology)
     """Of the visible GPUs that NVML can read."""
     kernel_module: str = ""
     """The version of the loaded kernel module; empty when none is loaded, or the container hides it."""
