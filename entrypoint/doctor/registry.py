@@ -20,3 +20,8 @@ GROUPS: Mapping[str, tuple[AnyCheck, ...]] = {
     "Memory": memory.CHECKS,
 }
 NAMES = frozenset(check.name for checks in GROUPS.values() for check in checks)
+
+
+def host_checks(*, gpus: bool) -> tuple[AnyCheck, ...]:
+    """Return the checks of a host, for a plan that needs GPUs or none."""
+    return GPUS + HOST if gpus else HOST

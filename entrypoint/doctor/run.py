@@ -87,7 +87,7 @@ def _of_host(facts: Facts, options: DoctorOptions) -> Iterator[Diagnosis]:
 
 
 def _host_checks(host: Host, required: HostRequirements, skip: frozenset[str]) -> Iterator[Diagnosis]:
-    return diagnose((*(registry.GPUS if required.gpus else ()), *registry.HOST), skip, host, required)
+    return diagnose(registry.host_checks(gpus=required.gpus > 0), skip, host, required)
 
 
 def _has_group(facts: Facts) -> bool:
