@@ -21,6 +21,7 @@ from ..request import Request
 from ..resolve import auto, constraints, memory_inputs
 from ..resolve.layers import resolve
 from ..resolve.select import Selection, select
+from ..weights import hub_cache
 from . import registry
 from . import report as reports
 from .all_reduce.try_nccl_sets import prove
@@ -176,11 +177,13 @@ def _checkpoint(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | No
     named = str(plan.flags["model"].value)
     if Path(named).is_dir() or named.startswith(("/", "./", "../")):
         return _read(Path(named)), ""
-    if not _in_cache(named, plan, environ):
-        return None, f"{named} is not in the Hub's cache, and vLLM fetches it"
-    from ..weights.hub import Place, cached
+    download = plan.value("download-dir")
+    cache = Path(download) if download else hub_cache.folder(environ)
+    folder = None
+    if hub_cache.repository_folder(cache, named).is_dir():
+        from ..weights.hub import Place, cached
 
-    folder = cached(named, Place(cache=_download_folder(plan), revision=plan.value("revision") or None))
+        folder = cached(named, Place(cache=cache, revision=plan.value("revision") or None))
     if folder is None:
         return None, f"{named} is not in the Hub's cache, and vLLM fetches it"
     seen = _read(folder)
@@ -196,16 +199,3 @@ def _read(folder: Path) -> Checkpoint:
     except OSError:
         nothing = read.Document({}, absent=True)
         return Checkpoint(folder, frozenset(), nothing, nothing, {})
-
-
-def _in_cache(repository: str, plan: Plan, environ: Mapping[str, str]) -> bool:
-    """Tell whether the Hub's cache has a folder for a repository, before huggingface_hub is imported (0.2 s)."""
-    base = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    home = Path(environ.get("HF_HOME") or base / "huggingface")
-    cache = _download_folder(plan) or Path(environ.get("HF_HUB_CACHE") or home / "hub")
-    return (cache / f"models--{repository.replace('/', '--')}").is_dir()
-
-
-def _download_folder(plan: Plan) -> Path | None:
-    named = plan.value("download-dir")
-    return Path(named) if named else None
