@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tables import renewed
 
 from dsv4_serve.entrypoint import supervision_settings
+from dsv4_serve.entrypoint.client.http import SECONDS as POLL_SECONDS
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor import stack_dump
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from dsv4_serve.entrypoint.vllm_log import exit_cause
-from dsv4_serve.healthcheck.engine import POLL_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "health.md"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,47 +10,51 @@ from pathlib import Path
 from typing import Any
 
 from ..cli import render
-from ..errors import UsageError
+from ..client import local_replica
+from ..plan import Plan
+from ..resolve.select import Chosen
 from ..supervisor import kernel_cache, provenance
-from . import command, load, started, sweep
-from . import options as asked
-from .command import Resolve, Say
+from . import command, load, sweep
+from .options import ServeOptions
+
+log = logging.getLogger(__name__)
 
 
 def warm(
-    options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
+    resolved: tuple[Chosen, Plan], serve: ServeOptions, environ: Mapping[str, str], *, dummy: bool, again: bool
 ) -> dict[str, Any]:
     """
     Return `{"folder", "starts": [{"seconds", "phases", "caches", "swept"}], "filled": {FOLDER: {"files", "mib"}}}`.
 
     `filled` is what the first start added below the folder, by compiler; `swept` is what prompts of every length took
-    then (`sweep.Swept`). Raise UserError where it is not ready.
+    then (`sweep.Swept`). `resolved` is what `serve` resolves to. `dummy` takes no weights, and `again` starts a second
+    time. Raise UserError where the replica does not get ready.
     """
-    if options.acceptance and not options.without_weights:
-        raise UsageError("--acceptance is a rate by lot, for a replica without weights; add --without-weights.")
-    environ = load.program_in(environ)
-    resolved = _, plan = resolve(options, words)
+    (selection, plan), environ = resolved, load.program_in(environ)
     folder = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
-    with started.stops_raise():
-        if options.without_weights:
-            serve, said = command.plan_without_weights(options, words, environ, resolved)
-            say(said)
-        else:
-            serve = command.serve_words(options, words)
-        for number in range(2 if options.again else 1):
-            began = time.monotonic()
-            with started.replica(serve, environ, started.scratch(), say, asked.patience(options)) as replica:
-                seconds = round(time.monotonic() - began, 1)
-                say(f"ready after {seconds:.0f} s; its caches were {replica.start.get('caches', 'unknown')}")
-                swept = sweep.run(replica.endpoint, lengths)
-            starts.append({"seconds": seconds, **replica.start, "swept": asdict(swept)})
-            slowest = f"the slowest, of {swept.at} tokens, {swept.slowest:.2f} s"
-            say(f"{swept.prompts} prompts took {swept.seconds:.0f} s, {slowest}; stopped")
+    with local_replica.stops_raise():
+        if dummy:
+            serve, weights = command.dummy(selection, plan, serve, environ)
+            log.info(weights)
+        for number in range(2 if again else 1):
+            starts.append(_start(serve, environ, lengths))
             if not number:
                 filled = added(before, contents(folder))
     return {"folder": str(folder), "starts": starts, "filled": filled}
+
+
+def _start(serve: ServeOptions, environ: Mapping[str, str], lengths: list[int]) -> dict[str, Any]:
+    """Start once, and have prompts of every length answered."""
+    began = time.monotonic()
+    with local_replica.replica(serve.argv(), environ, local_replica.scratch(), serve.start_seconds) as replica:
+        seconds = round(time.monotonic() - began, 1)
+        log.info(f"ready after {seconds:.0f} s; its caches were {replica.start.get('caches', 'unknown')}")
+        swept = sweep.run(replica.endpoint, lengths)
+    slowest = f"the slowest, of {swept.at} tokens, {swept.slowest:.2f} s"
+    log.info(f"{swept.prompts} prompts took {swept.seconds:.0f} s, {slowest}; stopped")
+    return {"seconds": seconds, **replica.start, "swept": asdict(swept)}
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:

@@ -2,8 +2,8 @@
 A checkpoint folder without weights: the configuration of a published model in its real size, and a tokenizer.
 
 vLLM fills the weights in with random numbers (`--load-format dummy`), so what is computed means nothing and what it
-costs is real: every shape, format and kernel is the published model's. Draft tokens are accepted by lot, at a stated
-rate (`rejection_sample_method: synthetic`). `dsv4 bench` has experts chosen by lot.
+costs is real: every shape, format and kernel is the published model's. Draft tokens are accepted at random, at a
+stated rate (`rejection_sample_method: synthetic`). `dsv4 bench` has experts chosen at random.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def acceptance_rates(chances: Sequence[float], draft_tokens: int) -> list[float]
 
 
 def flags(rates: Sequence[float]) -> list[str]:
-    """Return the flags of `serve` for such a folder: dummy weights, acceptance by lot, and proofs that only warn."""
+    """Return the flags of `serve` for such a folder: dummy weights, synthetic acceptance, and proofs that only warn."""
     speculative = [
         *("--speculative-config.rejection_sample_method", "synthetic"),
         *("--speculative-config.synthetic_acceptance_rates", json.dumps(list(rates))),

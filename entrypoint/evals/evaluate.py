@@ -37,8 +37,8 @@ def evaluate(endpoint: Endpoint, served: Served, request: EvalRequest) -> dict[s
     """
     if request.task.runs_code and not request.run_code:
         raise UsageError(
-            f"{request.task.name} runs Python that the model writes, on this machine, as this user; do it in a container,"
-            " and say so with --confirm-run-unsafe-code."
+            f"{request.task.name} runs Python that the model writes, on this machine, as this user; do it in a"
+            " container, and say so with --confirm-run-unsafe-code."
         )
     _check_harness(request.python)
     sampling = {
@@ -137,9 +137,7 @@ def _job(
     }
 
 
-def _run(
-    job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float, str] | None
-) -> dict[str, Any] | None:
+def _run(job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float, str] | None) -> dict[str, Any] | None:
     """Run the child and follow its events; return its result, None after a dry run."""
     progress: EvalProgress | None = None
     harness_log = Path(job["answers"]).with_name(runs.LOG)

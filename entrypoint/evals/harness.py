@@ -2,9 +2,9 @@
 The child of `dsv4 eval`: one task of lm-evaluation-harness against a chat endpoint.
 
 It is run as a file by a Python that has lm-eval (and need not have dsv4), so it imports nothing of ours. It reads a job
-(JSON, `evaluate._job`) from stdin, the key from DSV4_EVAL_KEY, writes one JSON line per event to stdout, and leaves all output
-of lm-eval to stderr. Answers go to the job's `answers` file as they come; those that are there already are not asked
-again.
+(JSON, `evaluate._job`) from stdin, the key from DSV4_EVAL_KEY, writes one JSON line per event to stdout, and leaves all
+output of lm-eval to stderr. Answers go to the job's `answers` file as they come; those that are there already are not
+asked again.
 
 lm-eval's own `local-chat-completions` keeps neither why an answer ended nor its reasoning, so answers are asked here;
 tasks, examples, filters and metrics are lm-eval's.
@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 from lm_eval.api.filter import Filter  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from lm_eval.api.model import LM  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from lm_eval.api.registry import register_filter  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 LONGEST = 4 * 3600.0
 """Seconds for one answer: 65,536 tokens at 4.6 a second."""
