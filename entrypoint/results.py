@@ -82,17 +82,17 @@ def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
 
 def check_writable(folder: Path, kind: str) -> None:
     """Raise HostError where a result could not be written, as `write` does; leave nothing there."""
-    place = folder / kind
+    target = folder / kind
     try:
-        there = next(one for one in (place, *place.parents) if one.exists())
+        there = next(one for one in (target, *target.parents) if one.exists())
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise _unwritable(place, error) from None
+        raise _unwritable(target, error) from None
 
 
-def _unwritable(place: Path, error: OSError) -> HostError:
-    return HostError(f"{place}: cannot be written ({error.strerror}); name another with --out.")
+def _unwritable(target: Path, error: OSError) -> HostError:
+    return HostError(f"{target}: cannot be written ({error.strerror}); name another with --out.")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -30,10 +30,10 @@ def compare(one: Path, other: Path) -> dict[str, Any]:
     return {"rows": rows, "differs": dict(differences(a, b))}
 
 
-def text(found: Mapping[str, Any]) -> str:
+def text(comparison: Mapping[str, Any]) -> str:
     """Return the comparison as a table, and one line for each thing that differs."""
-    lines = [_HEADINGS, *(tuple(_cells(row)) for row in found["rows"])]
-    differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in found["differs"].items()]
+    lines = [_HEADINGS, *(tuple(_cells(row)) for row in comparison["rows"])]
+    differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in comparison["differs"].items()]
     return "\n".join([render.table(lines), "", *(differs or ["nothing else differs"])])
 
 

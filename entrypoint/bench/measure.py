@@ -1,4 +1,4 @@
-"""Measure one replica: every row that is asked for, and the result of it."""
+"""Measure one replica: every row of a matrix, and the result."""
 
 from __future__ import annotations
 
@@ -133,15 +133,15 @@ def described(rates: Sequence[float], env: Mapping[str, str]) -> str:
 
 def flags_of(argv: Sequence[str]) -> dict[str, str]:
     """Return the flags of a command with their values as one text; `set` for a switch."""
-    found: dict[str, str] = {}
+    flags: dict[str, str] = {}
     name = ""
     for word in argv:
         if word.startswith("--"):
             name = word
-            found[name] = "set"
+            flags[name] = "set"
         elif name:
-            found[name] = word if found[name] == "set" else f"{found[name]} {word}"
-    return found
+            flags[name] = word if flags[name] == "set" else f"{flags[name]} {word}"
+    return flags
 
 
 def subject(replica: Replica, weights: str) -> str:
@@ -166,9 +166,9 @@ def text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a table."""
-    return render.table([HEADINGS, *map(cells, found)])
+    return render.table([HEADINGS, *map(cells, rows)])
 
 
 def cells(one: Mapping[str, Any]) -> tuple[str, ...]:

@@ -32,11 +32,11 @@ class _Axes:
         return round(x, 1), round(_TOP + _HEIGHT * (1 - figure / self.most), 1)
 
 
-def svg(found: Sequence[Result]) -> str:
+def svg(results: Sequence[Result]) -> str:
     """Return the plot of results that have rows; one line for each result and input length."""
     lines = [
         (f"{result['subject']}, {length} in ({result['date'][:10]})", rows)
-        for result in found
+        for result in results
         for length in dict.fromkeys(row["input"] for row in result["rows"])
         if (rows := [row for row in result["rows"] if row["input"] == length])
     ]

@@ -59,11 +59,11 @@ def _start(serve: ServeOptions, environ: Mapping[str, str], lengths: list[int]) 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """Return files and bytes in each compiler's folder of a cache."""
-    found = {}
+    sizes_in = {}
     for inside in kernel_cache.VARIABLES.values():
         sizes = [file.stat().st_size for file in (folder / inside).rglob("*") if file.is_file()]
-        found[inside] = (len(sizes), sum(sizes))
-    return found
+        sizes_in[inside] = (len(sizes), sum(sizes))
+    return sizes_in
 
 
 def added(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, float]]:
@@ -75,20 +75,20 @@ def added(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, 
     }
 
 
-def text(found: Mapping[str, Any]) -> str:
+def text(summary: Mapping[str, Any]) -> str:
     """Return what was filled and how long it took, for people."""
     lines = [["filled", "files", "MiB"]]
-    lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in found["filled"].items()]
+    lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in summary["filled"].items()]
     parts = [
-        f"kernels are kept in {found['folder']}",
+        f"kernels are kept in {summary['folder']}",
         render.table(lines) if len(lines) > 1 else "nothing was left to compile",
     ]
-    names = dict.fromkeys(name for one in found["starts"] for name in one.get("phases", {}))
-    phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in found["starts"])] for name in names]
-    head = [["phase", "first, s", "second, s"][: 1 + len(found["starts"])]]
-    total = ["until ready", *(f"{one['seconds']:.1f}" for one in found["starts"])]
+    names = dict.fromkeys(name for one in summary["starts"] for name in one.get("phases", {}))
+    phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in summary["starts"])] for name in names]
+    head = [["phase", "first, s", "second, s"][: 1 + len(summary["starts"])]]
+    total = ["until ready", *(f"{one['seconds']:.1f}" for one in summary["starts"])]
     swept = [
-        [name, *(f"{one['swept'][key]:.2f}" for one in found["starts"])]
+        [name, *(f"{one['swept'][key]:.2f}" for one in summary["starts"])]
         for name, key in (("prompts of every length", "seconds"), ("the slowest of them", "slowest"))
     ]
     return "\n".join([*parts, render.table([*head, *phases, total, *swept])])

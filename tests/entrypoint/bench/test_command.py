@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from dsv4_serve.entrypoint.bench import warm
-from dsv4_serve.entrypoint.client import http, local_replica
-from dsv4_serve.entrypoint.client.local_replica import Ended, Started
+from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client.local_replica import Started
 
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
 SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
@@ -98,12 +97,6 @@ def test_a_key_reaches_the_generator_and_no_result(
     assert "--api-key-file" in refused.stderr
     assert done.returncode == 0, done.stderr
     assert "sesame-9" not in json.dumps(result(tmp_path))
-
-
-@pytest.mark.parametrize("answer", ["no json", "[]", "{}", '{"phases": [], "caches": "warm"}'])
-def test_a_start_that_another_server_tells_is_left_out(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    monkeypatch.setattr(http, "get", lambda *_: httpx.Response(200, text=answer))
-    assert local_replica.start_of("http://127.0.0.1:9") == {}
 
 
 def test_nobody_there_is_one_sentence(dsv4: Bench) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TypeVar
 
 import pytest
 
 from dsv4_serve.demo import llama
+from dsv4_serve.entrypoint.client.answers import Stream
 from dsv4_serve.entrypoint.client.answers import broken as broken_numbers
 from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess, free_port
@@ -50,6 +53,100 @@ def test_an_error_is_refused_with_its_status_and_without_the_servers_words(answe
 def test_something_that_is_not_vllm_is_unreachable(answering, body):
     with pytest.raises(Unreachable, match="not an answer of vLLM's"):
         asked(answering(200, body), lambda engine: engine.models())
+
+
+def test_the_servers_own_sentence_is_kept_apart_from_the_text(answering):
+    url = answering(400, '{"error": {"message": "max_tokens is too large"}}')
+    with pytest.raises(Refused) as caught:
+        asked(url, lambda client: client.models())
+    assert str(caught.value) == "/v1/models: HTTP 400"
+    assert caught.value.with_reason() == "/v1/models: HTTP 400: max_tokens is too large"
+
+
+@pytest.fixture
+def streaming() -> Iterator[Callable[[bytes, str], str]]:
+    """Start a real HTTP server that answers every chat with one body, and return its URL."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(body: bytes, kind: str = "text/event-stream; charset=utf-8") -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for running in servers:
+        running.shutdown()
+        running.server_close()
+
+
+def streamed(url: str) -> Stream:
+    async def ask() -> Stream:
+        client = VllmClient(url, model="m")
+        try:
+            return await client.stream("Hello", 4)
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def test_a_stream_may_have_comments_and_events_of_several_lines(streaming):
+    body = (
+        b": ping\n\n"
+        b'data: {"choices": [{"delta": {"reasoning": "hm"}}]}\n\n'
+        b'data: {"choices":\ndata: [{"delta": {"content": "\xc3\xa9"}, "finish_reason": "stop"}]}\r\n\r\n'
+        b'data: {"choices": [], "usage": {"completion_tokens": 2}}\n\n'
+        b"data: [DONE]\n\n"
+    )
+    found = streamed(streaming(body))
+    assert (found.pieces, found.finish) == ([("reasoning", "hm"), ("content", "é")], ["stop"])
+    assert (found.tokens, found.done, found.seconds > 0) == (2, True, True)
+
+
+def test_usage_before_the_last_piece_does_not_count(streaming):
+    body = b'data: {"choices": [], "usage": {"completion_tokens": 2}}\n\ndata: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    assert streamed(streaming(body)).tokens is None
+
+
+def test_a_page_in_place_of_a_stream_is_unreachable(streaming):
+    with pytest.raises(Unreachable, match="the stream broke .*text/event-stream"):
+        streamed(streaming(b"<html>", "text/html"))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"data: hello\n\n", "no JSON object"),
+        (b"data: []\n\n", "no JSON object"),
+        (b'data: {"error": "died"}\n\n', "died"),
+    ],
+)
+def test_a_stream_of_something_else_is_refused(streaming, body, said):
+    with pytest.raises(Refused, match=said):
+        streamed(streaming(body))
+
+
+@pytest.mark.parametrize("body", ["{}", '{"choices": []}', '{"choices": [3]}', '{"choices": [{"text": "a"}]}'])
+def test_a_completion_without_a_choice_is_refused(answering, body):
+    async def ask() -> None:
+        client = VllmClient(answering(200, body), model="m")
+        try:
+            await client.complete("Hello", 1)
+        finally:
+            await client.close()
+
+    with pytest.raises(Refused, match="an answer without a choice"):
+        asyncio.run(ask())
 
 
 def test_counters_that_are_no_numbers_are_unreachable(answering):
