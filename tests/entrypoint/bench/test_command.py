@@ -16,7 +16,7 @@ import pytest
 
 from dsv4_serve.entrypoint.bench import warm
 from dsv4_serve.entrypoint.client import local_replica
-from dsv4_serve.entrypoint.client.local_replica import Started
+from dsv4_serve.entrypoint.client.local_replica import Ended, Started
 
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
 SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
