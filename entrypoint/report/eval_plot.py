@@ -11,7 +11,7 @@ Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Share:
+class Interval:
     """One line: its name and figure above, its interval and value along the scale."""
 
     name: str
@@ -25,10 +25,10 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Shares:
+class EvalPlot:
     """The plot of the first metric of each result; `ticks` are percentages with their places."""
 
-    lines: tuple[Share, ...]
+    lines: tuple[Interval, ...]
     ticks: tuple[tuple[float, str], ...]
     height: int
     width: int = _WIDTH + 2 * _LEFT
@@ -36,12 +36,12 @@ class Shares:
     top: int = _TOP
 
 
-def shares(results: Sequence[Result]) -> Shares:
+def shares(results: Sequence[Result]) -> EvalPlot:
     """Return the plot of results that have scores."""
     found = [one for result in results for one in _shares(result)]
     lines = tuple(_line(number, *one) for number, one in enumerate(found))
     ticks = tuple((_at(percent / 100), f"{percent}%") for percent in range(0, 101, 20))
-    return Shares(lines, ticks, _TOP + _LINE * len(lines) + _BOTTOM)
+    return EvalPlot(lines, ticks, _TOP + _LINE * len(lines) + _BOTTOM)
 
 
 def _shares(result: Result) -> Iterator[tuple[str, Mapping[str, Any], str]]:
@@ -51,11 +51,11 @@ def _shares(result: Result) -> Iterator[tuple[str, Mapping[str, Any], str]]:
         yield "published", figure, "theirs"
 
 
-def _line(number: int, name: str, share: Mapping[str, Any], kind: str) -> Share:
+def _line(number: int, name: str, share: Mapping[str, Any], kind: str) -> Interval:
     low, high = share["interval"]
     value = share["correct"] / share["total"]
     figure = f"{value:.1%} of {share['total']}"
-    return Share(name, figure, _at(low), _at(value), _at(high), _TOP + _LINE * number + 26, kind)
+    return Interval(name, figure, _at(low), _at(value), _at(high), _TOP + _LINE * number + 26, kind)
 
 
 def _at(share: float) -> float:

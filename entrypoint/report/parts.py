@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..bench.plot import Plot
-from .eval_plot import Shares
+from .eval_plot import EvalPlot
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Speed:
 class Quality:
     """The plot of evaluations."""
 
-    shares: Shares
+    shares: EvalPlot
     kind: ClassVar[str] = "quality"
 
 
