@@ -137,9 +137,7 @@ def _job(
     }
 
 
-def _run(
-    job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float, str] | None
-) -> dict[str, Any] | None:
+def _run(job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float, str] | None) -> dict[str, Any] | None:
     """Run the child and follow its events; return its result, None after a dry run."""
     progress: EvalProgress | None = None
     harness_log = Path(job["answers"]).with_name(runs.LOG)

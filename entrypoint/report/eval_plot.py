@@ -38,8 +38,8 @@ class EvalPlot:
 
 def shares(results: Sequence[Result]) -> EvalPlot:
     """Return the plot of results that have scores."""
-    found = [one for result in results for one in _shares(result)]
-    lines = tuple(_line(number, *one) for number, one in enumerate(found))
+    every = [one for result in results for one in _shares(result)]
+    lines = tuple(_line(number, *one) for number, one in enumerate(every))
     ticks = tuple((_at(percent / 100), f"{percent}%") for percent in range(0, 101, 20))
     return EvalPlot(lines, ticks, _TOP + _LINE * len(lines) + _BOTTOM)
 

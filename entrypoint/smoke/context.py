@@ -60,7 +60,9 @@ def context(
     have = known or {}
     given = {name: Setting(value, "") for name, value in have.items() if name.startswith("gate.")}
     supervision = supervision_settings.read(given)
-    planned = min(supervision.gate.concurrency, int(have.get("max-num-seqs") or STREAMS)) if known is not None else STREAMS
+    planned = (
+        min(supervision.gate.concurrency, int(have.get("max-num-seqs") or STREAMS)) if known is not None else STREAMS
+    )
     return Context(
         names=names,
         context_length=context_length,
