@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
-from ..healthcheck import counters
+from ..entrypoint.client import counters
 from .errors import DemoError
 from .server import Server
 

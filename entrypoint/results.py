@@ -17,9 +17,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .client import endpoint
-from .client.endpoint import Replica, wrong
 from .errors import ConfigError, HostError, listed
+from .replica_description import ReplicaDescription
+from .validation import sentence
 
 KINDS = ("bench", "smoke", "eval")
 FOLDER = "qualification"
@@ -31,7 +31,7 @@ _Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 class _Receipt(BaseModel):
     date: str
-    replica: Replica = Replica()
+    replica: ReplicaDescription = ReplicaDescription()
 
 
 class _Row(BaseModel):
@@ -51,15 +51,6 @@ class _Row(BaseModel):
 class _Bench(_Receipt):
     subject: str
     rows: list[_Row]
-
-
-def of_replica(health_url: str, key: str | None) -> dict[str, Any]:
-    """
-    Return what a replica is: `{"choices", "argv", "env", "patches", "versions", "machine"}`, secrets masked.
-
-    It is asked at `/plan` of its health server. Raise NoAnswer, a UserError, when that does not answer.
-    """
-    return endpoint.plan(health_url, key).to_json()
 
 
 def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
@@ -123,7 +114,7 @@ def read_one(path: Path) -> dict[str, Any]:
     try:
         (_Bench if kind == "bench" else _Receipt).model_validate(body)
     except ValidationError as error:
-        raise ConfigError(f"{path}: no receipt of this version ({wrong(error)}); move it away.") from None
+        raise ConfigError(f"{path}: no receipt of this version ({sentence(error)}); move it away.") from None
     return {**body, "kind": kind, "file": str(path)}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .checkpoint import identify
+from .listen import API_PORT
 from .plan import DRAFT_TOKENS, Plan, Setting, Value
 
 
@@ -15,7 +16,12 @@ def url(plan: Plan) -> str:
     scheme = "https" if plan.value("ssl-certfile") else "http"
     host = str(plan.value("host") or "127.0.0.1")
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{plan.value('port', 8000)}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port(plan)}"
+
+
+def port(plan: Plan) -> int:
+    """Return the port that the server listens on."""
+    return int(plan.value("port", API_PORT))
 
 
 def key(plan: Plan) -> str:

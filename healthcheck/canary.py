@@ -12,7 +12,9 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice, takewhile
 
-from .engine import Completion, Engine, Refused
+from ..entrypoint.client.answers import Completion
+from ..entrypoint.client.errors import Refused
+from ..entrypoint.client.vllm import VllmClient
 from .garble import SIGNS
 from .prompts import Prompt, prompts
 from .state import Finding
@@ -21,13 +23,13 @@ AGREEMENT_FLOOR = 0.5  # unmeasured on real weights
 Answer = tuple[Prompt, Completion]
 
 
-async def one_token(engine: Engine) -> None:
+async def one_token(client: VllmClient) -> None:
     """Have one token generated. Raise Unreachable without an answer, Refused for an error."""
-    await engine.complete(prompts()[0].text, 1)
+    await client.complete(prompts()[0].text, 1)
 
 
 async def run(
-    engine: Engine,
+    client: VllmClient,
     concurrency: int,
     tokens: int,
     signs: Iterable[str] = tuple(SIGNS),
@@ -44,7 +46,7 @@ async def run(
 
     async def ask(prompt: Prompt) -> Completion:
         async with room:
-            return await engine.complete(prompt.text, tokens, logprobs=True, to_the_end=True, salt=secrets.token_hex(8))
+            return await client.complete(prompt.text, tokens, logprobs=True, to_the_end=True, salt=secrets.token_hex(8))
 
     tasks: list[asyncio.Task[Completion]] = []
     try:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .engine import Completion
+from ..entrypoint.client.answers import Completion
 from .prompts import Prompt
 
 FOREIGN_SHARE = 0.2

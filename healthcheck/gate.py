@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .counters import Counters
-from .engine import Engine, Refused
+from ..entrypoint.client.counters import Counters
+from ..entrypoint.client.errors import Refused
+from ..entrypoint.client.vllm import VllmClient
 from .prompts import prompts
 from .state import Acceptance, Finding
 
@@ -21,7 +22,7 @@ NOISE = 0.10
 _REMEDY = "check the checkpoint's mtp.* tensors and `dsv4 patch verify`, or serve with NUM_SPECULATIVE_TOKENS=0"
 
 
-async def run(engine: Engine, floor: float, tokens: int) -> tuple[Finding, Acceptance]:
+async def run(client: VllmClient, floor: float, tokens: int) -> tuple[Finding, Acceptance]:
     """
     Ask every prompt for `tokens` tokens, one after the other, and judge what was accepted.
 
@@ -29,10 +30,10 @@ async def run(engine: Engine, floor: float, tokens: int) -> tuple[Finding, Accep
     """
     kinds: dict[str, Acceptance] = {}
     try:
-        first = before = await engine.settled_counters()
+        first = before = await client.settled_counters()
         for prompt in prompts():
-            await engine.complete(prompt.text, tokens)
-            after = await engine.settled_counters()
+            await client.complete(prompt.text, tokens)
+            after = await client.settled_counters()
             kinds[prompt.kind] = _sum(kinds.get(prompt.kind), _accepted(before, after))
             before = after
     except Refused as error:

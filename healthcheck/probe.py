@@ -6,11 +6,11 @@ import os
 import socket
 import time
 
-from .listen import PORT
+from ..entrypoint.listen import HEALTH_PORT
 
 USAGE = "dsv4 probe startup|live|ready [--host HOST] [--port PORT] [--timeout SECONDS]"
 GROUPS = ("startup", "live", "ready")
-DEFAULTS = {"--host": "127.0.0.1", "--port": str(PORT), "--timeout": "5"}
+DEFAULTS = {"--host": "127.0.0.1", "--port": str(HEALTH_PORT), "--timeout": "5"}
 MOST = 1 << 20
 """Bytes of an answer that are read at most."""
 
@@ -86,7 +86,11 @@ def _seconds(text: str) -> float:
 
 
 def _ask(host: str, port: int, path: str, timeout: float) -> bytes:
-    """Return the raw answer, whole; HTTP/1.0, so that its end is the connection's."""
+    """
+    Return the raw answer, whole; HTTP/1.0, so that its end is the connection's.
+
+    A raw socket, as HEALTHCHECK starts this every few seconds with a budget of 100 ms: an HTTP client imports for longer.
+    """
     deadline = time.monotonic() + timeout
     answer = b""
     with socket.create_connection((host, port), timeout=timeout) as connection:

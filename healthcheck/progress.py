@@ -8,7 +8,7 @@ stands still, so `running` stays above 0 and nothing moves; one that hung while 
 
 from __future__ import annotations
 
-from .counters import Counters
+from ..entrypoint.client.counters import Counters
 
 
 class Progress:

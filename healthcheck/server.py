@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..entrypoint.listen import BACKLOG, HEALTH_PORT, CannotListen, listener
 from .app import App
-from .listen import BACKLOG, PORT, CannotListen, listener
 
 CONNECTION_SECONDS = 60.0
 """How long a connection lasts at most: one with half a request on it would hold a file descriptor for ever."""
@@ -22,7 +22,7 @@ class PortTaken(OSError):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App, host: str = "0.0.0.0", port: int = PORT) -> AsyncIterator[int]:  # noqa: S104 - probes come from outside the container
+async def serving(app: App, host: str = "0.0.0.0", port: int = HEALTH_PORT) -> AsyncIterator[int]:  # noqa: S104 - probes come from outside the container
     """
     Serve `app` for the length of the block, and yield the port (0 asks for any that is free).
 

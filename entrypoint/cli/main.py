@@ -275,33 +275,41 @@ def _manifests(options: argparse.Namespace, _words: list[str]) -> int:
 
 
 def _smoke(options: argparse.Namespace, _words: list[str]) -> int:
+    from ..client import endpoint
     from ..smoke import command
+    from . import log
 
-    found = command.smoke(options, os.environ, _say)
-    _answer(options, found.to_json, found.text)
-    _say(f"receipt {command.keep(found, options)}")
-    return 0 if found.ok else 1
+    log.to_stderr()
+    where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
+    settings = command.SmokeSettings(options.context_share, options.timeout, options.streams, tuple(options.skip))
+    report = command.smoke(where, settings)
+    _answer(options, report.to_json, report.text)
+    path = command.keep(report, Path(options.out), Path(options.junit) if options.junit else None)
+    _say(f"result {path}")
+    return 0 if report.ok else 1
 
 
 def _eval(options: argparse.Namespace, _words: list[str]) -> int:
     from ..catalog.catalog import Library
     from ..client import endpoint
     from ..evals import evaluate, served, text
-    from ..evals import options as quality
+    from ..evals import options as evals
     from ..resolve import environment
+    from . import log
 
-    asked = quality.asked(options, os.environ)
-    place = endpoint.from_options(options, os.environ)
-    found = served.look(place, Library(environment.folders()), options.model)
+    log.to_stderr()
+    request = evals.request(options, os.environ)
+    where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
+    found = served.look(where, Library(environment.folders()), options.model)
     try:
-        receipt = evaluate.evaluate(place, found, asked, _say)
+        result = evaluate.evaluate(where, found, request)
     except KeyboardInterrupt:
         _say("stopped; what was answered is kept, and --resume goes on")
         raise
-    if not receipt:
+    if not result:
         return 0
-    _answer(options, lambda: receipt, lambda: text.text(receipt))
-    return 1 if evaluate.verdict(receipt) == "worse" else 0
+    _answer(options, lambda: result, lambda: text.text(result))
+    return 1 if evaluate.verdict(result) == "worse" else 0
 
 
 def _report(options: argparse.Namespace, _words: list[str]) -> int:

@@ -5,30 +5,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from ...healthcheck.listen import PORT
 from .. import api_key
-from ..errors import UsageError, UserError
+from ..errors import UsageError
+from ..listen import API_PORT, HEALTH_PORT
+from ..replica_description import ReplicaDescription
 from ..vllm_schema import schema
+from . import http
+from .errors import Unreachable
 
-if TYPE_CHECKING:
-    import httpx
-
-PATIENCE = 10.0
-"""Seconds for an answer to a GET."""
-
-
-class NoAnswer(UserError):
-    """Nobody answers there, or something else than a replica does (EX_UNAVAILABLE)."""
-
-    exit_status = 69
+MODELS = "/v1/models"
+NOT_VLLM = "not an answer of vLLM's"
+"""What is said of a body that vLLM would not have sent."""
 
 
-class Model(BaseModel):
+class ServedModel(BaseModel):
     """One served name as /v1/models lists it: its context in tokens and its weights, None where they are not said."""
 
     id: str
@@ -36,58 +31,25 @@ class Model(BaseModel):
     root: str | None = None
 
 
-class _Models(BaseModel):
-    data: list[Model] = Field(min_length=1)
+class ServedModels(BaseModel):
+    """The answer at /v1/models: one name at least, the model's own first."""
 
-
-class _Open(BaseModel):
-    """What is read of an object that may hold more."""
-
-    model_config = ConfigDict(extra="allow")
-
-
-class _Patch(BaseModel):
-    name: str
-    sha256: str
-    state: str
-
-
-class _Patches(_Open):
-    patches: list[_Patch] = []
-
-
-class _Gpu(_Open):
-    name: str
-
-
-class _Machine(_Open):
-    gpus: list[_Gpu] = []
-
-
-class Replica(BaseModel):
-    """What a replica is, as `/plan` and receipts tell it; without patches and a machine where they are not known."""
-
-    choices: dict[str, Any] = {}
-    argv: list[str] = []
-    env: dict[str, Any] = {}
-    patches: _Patches = _Patches()
-    versions: dict[str, Any] = {}
-    machine: _Machine = _Machine()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return `{"choices", "argv", "env", "patches", "versions", "machine"}`, as far as they were told."""
-        return self.model_dump(include=set(Replica.model_fields), exclude_unset=True)
+    data: list[ServedModel] = Field(min_length=1)
 
 
 class _Setting(BaseModel):
     value: Any = None
 
 
-class Plan(Replica):
+class ServedPlan(ReplicaDescription):
     """What `/plan` answers: a replica that is started by `argv`, and its settings by name."""
 
     argv: list[str]
     settings: dict[str, _Setting] = {}
+
+    def values(self) -> dict[str, Any]:
+        """Return the settings' values by name."""
+        return {name: setting.value for name, setting in self.settings.items()}
 
 
 @dataclass(frozen=True)
@@ -102,59 +64,17 @@ class Endpoint:
     health: str | None = None
     key: str | None = field(default=None, repr=False)
 
-    def models(self) -> list[str]:
-        """Return the served names, as `listing` does."""
-        return [model.id for model in self.listing()]
+    def models(self) -> list[ServedModel]:
+        """Return what is served, the model's own name first; raise RequestFailed."""
+        answer = http.get_accepted(f"{self.url}{MODELS}", self.key)
+        return http.parsed(ServedModels, answer, NOT_VLLM, "; name its server with --url.").data
 
-    def listing(self) -> list[Model]:
-        """Return what is served, one name at least, the model's own first; raise NoAnswer."""
-        url = f"{self.url}/v1/models"
-        try:
-            return _Models.model_validate_json(get(url, self.key).content).data
-        except ValidationError as error:
-            raise NoAnswer(f"{url}: not an answer of vLLM's ({wrong(error)}); name its server with --url.") from None
-
-    def plan(self) -> Plan:
-        """Return what `/plan` of the health server answers; raise NoAnswer."""
+    def plan(self) -> ServedPlan:
+        """Return what `/plan` of the health server answers; raise RequestFailed."""
         if self.health is None:
-            raise NoAnswer("No health server is named (--health), so the plan of this replica is not known.")
-        return plan(self.health, self.key)
-
-
-def plan(health_url: str, key: str | None) -> Plan:
-    """Return what `/plan` of a health server answers; raise NoAnswer."""
-    url = f"{health_url}/plan"
-    try:
-        return Plan.model_validate_json(get(url, key).content)
-    except ValidationError as error:
-        raise NoAnswer(f"{url}: not a plan ({wrong(error)}); name the health server of dsv4 with --health.") from None
-
-
-def wrong(error: ValidationError) -> str:
-    """Return where the first thing that is wrong stands, and what it is."""
-    first = error.errors(include_url=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].lower())))
-
-
-def get(url: str, key: str | None) -> httpx.Response:
-    """Return the answer to a GET; raise NoAnswer for none, and for an error."""
-    answer = ask(url, key)
-    if answer.status_code == 401:
-        raise NoAnswer(f"{url}: HTTP 401; name the file of the replica's key with --api-key-file (API_KEY_FILE).")
-    if not answer.is_success:
-        raise NoAnswer(f"{url}: HTTP {answer.status_code}.")
-    return answer
-
-
-def ask(url: str, key: str | None) -> httpx.Response:
-    """Return the answer to a GET, asked without a proxy, whatever its status; raise NoAnswer for none."""
-    import httpx
-
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        return httpx.get(url, headers=headers, timeout=PATIENCE, trust_env=False)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NoAnswer(f"{url}: no answer ({str(error) or type(error).__name__}); is a replica there?") from None
+            raise Unreachable("No health server is named (--health), so the plan of this replica is not known.")
+        answer = http.get_accepted(f"{self.health}/plan", self.key)
+        return http.parsed(ServedPlan, answer, "not a plan", "; name the health server of dsv4 with --health.")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -166,17 +86,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key-file", metavar="FILE", help="a file that holds the bearer key (API_KEY_FILE)")
 
 
-def from_options(options: argparse.Namespace, environ: Mapping[str, str]) -> Endpoint:
-    """Return the endpoint that options and environment name; raise UsageError or ConfigError for what is none."""
-    url = _url("--url", options.url) if options.url else f"http://localhost:{_port(environ, 'PORT', 8000)}"
-    if options.health == "none":
-        health = None
-    elif options.health:
-        health = _url("--health", options.health)
-    else:
-        host = urlsplit(url).hostname or "localhost"
-        health = f"http://{f'[{host}]' if ':' in host else host}:{_port(environ, 'DSV4_HEALTH_PORT', PORT)}"
-    return Endpoint(url, health, _key(options.api_key_file, environ))
+def resolve(url: str | None, health: str | None, key_file: str | None, environ: Mapping[str, str]) -> Endpoint:
+    """
+    Return the endpoint that --url, --health and --api-key-file name, or else the environment.
+
+    Raise UsageError for what is no address, ConfigError for a port or a key that cannot be.
+    """
+    url = _url("--url", url) if url else f"http://localhost:{_port(environ, 'PORT', API_PORT)}"
+    return Endpoint(url, _health(health, url, environ), _key(key_file, environ))
+
+
+def _health(named: str | None, url: str, environ: Mapping[str, str]) -> str | None:
+    if named == "none":
+        return None
+    if named:
+        return _url("--health", named)
+    host = urlsplit(url).hostname or "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{_port(environ, 'DSV4_HEALTH_PORT', HEALTH_PORT)}"
 
 
 def _port(environ: Mapping[str, str], variable: str, default: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...healthcheck.listen import PORT
+from ..listen import API_PORT, HEALTH_PORT
 from ..supervisor.crash_loop import fingerprint
 from .daemon import CONFIGURATION, ROLE
 from .deployment import USER, Deployment, stamps
@@ -24,7 +24,7 @@ BALANCER = "dsv4-balancer"
 PREFIX = "dsv4-replica-"
 ALIAS = "replica"
 """The name in the network that stands for every replica: what the balancer asks DNS for."""
-API_PORT, HEALTH_PORT, STATUS_PORT = 8000, PORT, 8404
+STATUS_PORT = 8404
 WAITING = 2
 """Requests that a replica gets at once, for each that it computes at once: the next one is there when one is done."""
 GPUS = "dsv4.gpus"

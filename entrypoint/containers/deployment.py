@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import supervision_settings
 from ..errors import ConfigError
-from ..plan import SECRETS, Plan, Setting
+from ..plan import SECRETS, Setting
 from ..resolve.environment import Variables
 from .placement import Group
 
@@ -26,8 +25,6 @@ OURS = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_")
 OF_ITS_OWN = {"PORT", "API_KEY_FILE", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
 """Variables that are not passed on: each container has its own."""
 OF_THE_BALANCER = ("REPLICA_MAXCONN", "REPLICA_TIMEOUT", "QUEUE_TIMEOUT")
-LAST = 5
-"""Seconds of a stop for ending what is left after the drain."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +56,6 @@ def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dic
     env = {k: v for k, v in environ.items() if v and (k in told or k.startswith(OURS)) and k not in SECRETS}
     names = {"profile": "PROFILE", "model": "MODEL", "hardware": "HARDWARE", "nccl": "DSV4_NCCL"}
     return env | {names[key]: str(choice.value) for key, choice in choices.items() if key in names}
-
-
-def stop_seconds(plan: Plan) -> int:
-    """Return how long a replica of this plan may take to stop; SIGKILL before that would cut requests off."""
-    care = supervision_settings.read(plan.supervision).supervise
-    return round(care.drain_wait + float(plan.value("shutdown-timeout", 0)) + care.stop_grace) + LAST
-
-
-def requests(plan: Plan) -> int:
-    """Return how many sequences a replica of this plan takes into one step; 0 when the plan leaves it to vLLM."""
-    return int(plan.value("max-num-seqs") or 0)
 
 
 def folder(path: str, option: str) -> Path:

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from .containers import GPUS, HEALTH_PORT, STATUS_PORT
+from ..listen import HEALTH_PORT
+from .containers import GPUS, STATUS_PORT
 from .daemon import ROLE
 
 TIMEOUT = 3.0

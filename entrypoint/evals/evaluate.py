@@ -1,8 +1,9 @@
-"""`dsv4 eval`: what a run will take, the run as a child process, its receipt and its verdict."""
+"""`dsv4 eval`: what a run will take, the run as a child process, its result and its verdict."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -15,57 +16,59 @@ from ..client.endpoint import Endpoint
 from ..errors import HostError, UsageError, UserError
 from . import intervals, pace, runs
 from .intervals import Share
-from .progress import Progress, Say
+from .progress import EvalProgress
 from .served import Served
 from .task import THINKING, Task, published
-from .task_request import Asked
+from .task_request import EvalRequest
+
+log = logging.getLogger(__name__)
 
 INSTALL = "pip install '.[eval]' in a checkout, or name a Python that has it with --python (DSV4_EVAL_PYTHON)"
 _FIND = "from importlib.util import find_spec as find; assert find('lm_eval') and find('requests')"
 _HARNESS = Path(__file__).resolve().parent / "harness.py"
 
 
-def evaluate(place: Endpoint, served: Served, asked: Asked, say: Say) -> dict[str, Any]:
+def evaluate(endpoint: Endpoint, served: Served, request: EvalRequest) -> dict[str, Any]:
     """
-    Run one evaluation, write its receipt, and return it with its path as `file`; empty after a dry run.
+    Run one evaluation, write its result, and return it with its path as `file`; empty after a dry run.
 
-    Raise UsageError for what may not be run, HostError where lm-eval is missing, UserError with lm-eval's words when
-    it fails; what was answered until then is kept, and `resume` goes on there.
+    Raise UsageError for what may not be run, HostError where lm-eval is missing, UserError with lm-eval's error
+    when it fails; what was answered until then is kept, and `resume` goes on there.
     """
-    if asked.task.runs_code and not asked.run_code:
+    if request.task.runs_code and not request.run_code:
         raise UsageError(
-            f"{asked.task.name} runs Python that the model writes, on this machine, as this user; do it in a container,"
+            f"{request.task.name} runs Python that the model writes, on this machine, as this user; do it in a container,"
             " and say so with --confirm-run-unsafe-code."
         )
-    _check_harness(asked.python)
+    _check_harness(request.python)
     sampling = {
-        "max_tokens": asked.max_tokens or asked.task.answer_tokens(asked.thinking, served.context),
-        "temperature": asked.temperature,
-        "chat_template_kwargs": dict(THINKING[asked.thinking]),
+        "max_tokens": request.max_tokens or request.task.answer_tokens(request.thinking, served.context),
+        "temperature": request.temperature,
+        "chat_template_kwargs": dict(THINKING[request.thinking]),
     }
-    subject = f"{asked.task.name}-{asked.thinking}-{served.model or served.name}"
-    folder = runs.folder(asked.out, subject, sampling, resume=asked.resume, keep=not asked.dry_run)
+    subject = f"{request.task.name}-{request.thinking}-{served.model or served.name}"
+    folder = runs.folder(request.out, subject, sampling, resume=request.resume, keep=not request.dry_run)
     if served.skipped:
-        say(f"what the replica is made of is left out of the receipt: {served.skipped}")
+        log.info(f"what the replica is made of is left out of the result: {served.skipped}")
     with folder as kept:
-        rate = pace.measured(asked.out, asked.concurrency, served.replica)
-        result = _run(_job(place, served, asked, sampling, kept), asked.python, place.key, rate, say)
+        rate = pace.measured(request.out, request.concurrency, served.replica)
+        result = _run(_job(endpoint, served, request, sampling, kept), request.python, endpoint.key, rate)
         if result is None:
             return {}
         body = {
             "subject": subject,
-            "task": asked.task.name,
-            "thinking": asked.thinking,
+            "task": request.task.name,
+            "thinking": request.thinking,
             "model": served.model,
             "sampling": sampling,
-            "limit": asked.limit,
-            "concurrency": asked.concurrency,
+            "limit": request.limit,
+            "concurrency": request.concurrency,
             **result,
-            "scores": scores(asked.task, asked.thinking, served.model, result),
-            "samples": str((kept / runs.SAMPLES).relative_to(asked.out)),
+            "scores": scores(request.task, request.thinking, served.model, result),
+            "samples": str((kept / runs.SAMPLES).relative_to(request.out)),
             "replica": served.replica,
         }
-        return {**body, "file": str(results.write(asked.out, "eval", body))}
+        return {**body, "file": str(results.write(request.out, "eval", body))}
 
 
 def scores(task: Task, thinking: str, model: str | None, result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -98,9 +101,9 @@ def scores(task: Task, thinking: str, model: str | None, result: Mapping[str, An
     return found
 
 
-def verdict(receipt: Mapping[str, Any]) -> str | None:
+def verdict(result: Mapping[str, Any]) -> str | None:
     """Return the verdict on the first metric against the published figure of most samples; None where none is known."""
-    figures = receipt["scores"][0]["published"]
+    figures = result["scores"][0]["published"]
     return str(figures[0]["verdict"]) if figures else None
 
 
@@ -113,40 +116,41 @@ def _check_harness(python: str) -> None:
         raise HostError(f"{python} has no lm-eval, which asks and scores the tasks: {INSTALL}.")
 
 
-def _job(place: Endpoint, served: Served, asked: Asked, sampling: Mapping[str, Any], kept: Path) -> dict[str, Any]:
-    task = asked.task
+def _job(
+    endpoint: Endpoint, served: Served, request: EvalRequest, sampling: Mapping[str, Any], kept: Path
+) -> dict[str, Any]:
+    task = request.task
     return {
-        "url": f"{place.url}/v1/chat/completions",
+        "url": f"{endpoint.url}/v1/chat/completions",
         "model": served.name,
         "sampling": sampling,
         "ask": task.ask,
         "folder": task.folder,
         "config": task.config,
         "metrics": task.metrics,
-        "limit": -(-asked.limit // len(task.ask)) if asked.limit else None,
-        "concurrency": asked.concurrency,
-        "run-code": asked.run_code and task.runs_code,
-        "dry-run": asked.dry_run,
-        "patience": 2.0,
+        "limit": -(-request.limit // len(task.ask)) if request.limit else None,
+        "concurrency": request.concurrency,
+        "run-code": request.run_code and task.runs_code,
+        "dry-run": request.dry_run,
         "answers": str(kept / runs.ANSWERS),
         "samples": str(kept / runs.SAMPLES),
     }
 
 
 def _run(
-    job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float, str] | None, say: Say
+    job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float, str] | None
 ) -> dict[str, Any] | None:
     """Run the child and follow its events; return its result, None after a dry run."""
-    progress: Progress | None = None
-    log = Path(job["answers"]).with_name(runs.LOG)
-    again = "" if job["dry-run"] else f" --resume goes on; lm-eval's words are in {log}."
-    with _child(python, job, key, log) as events:
+    progress: EvalProgress | None = None
+    harness_log = Path(job["answers"]).with_name(runs.LOG)
+    again = "" if job["dry-run"] else f" --resume goes on; lm-eval's log is {harness_log}."
+    with _child(python, job, key, harness_log) as events:
         for event in events:
             if "planned" in event:
-                progress = Progress(event["planned"], event["left"], job["sampling"]["max_tokens"])
-                say(progress.plan(rate))
+                progress = EvalProgress(event["planned"], event["left"], job["sampling"]["max_tokens"])
+                log.info(progress.plan(rate))
             elif "tokens" in event and progress:
-                progress.count(event["tokens"], cut=event["cut"], say=say)
+                progress.count(event["tokens"], cut=event["cut"])
             elif "result" in event:
                 return dict(event["result"])
             elif "error" in event:
@@ -157,20 +161,20 @@ def _run(
 
 
 @contextmanager
-def _child(python: str, job: Mapping[str, Any], key: str | None, log: Path) -> Iterator[Iterator[dict[str, Any]]]:
+def _child(python: str, job: Mapping[str, Any], key: str | None, output: Path) -> Iterator[Iterator[dict[str, Any]]]:
     """Start the harness; yield its events; end it when this ends, even by SIGKILL."""
     environ = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     environ.pop("DSV4_EVAL_KEY", None)
     if key:
         environ["DSV4_EVAL_KEY"] = key
     with (
-        log.open("ab") as words,
+        output.open("ab") as stderr,
         subprocess.Popen(
             [python, "-P", str(_HARNESS)],
             env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=words,
+            stderr=stderr,
             text=True,
             preexec_fn=procfs.end_with_parent,  # noqa: PLW1509
         ) as child,

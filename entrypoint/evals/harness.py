@@ -2,7 +2,7 @@
 The child of `dsv4 eval`: one task of lm-evaluation-harness against a chat endpoint.
 
 It is run as a file by a Python that has lm-eval (and need not have dsv4), so it imports nothing of ours. It reads a job
-(JSON, `run.job`) from stdin, the key from DSV4_EVAL_KEY, writes one JSON line per event to stdout, and leaves all words
+(JSON, `evaluate._job`) from stdin, the key from DSV4_EVAL_KEY, writes one JSON line per event to stdout, and leaves all output
 of lm-eval to stderr. Answers go to the job's `answers` file as they come; those that are there already are not asked
 again.
 
@@ -28,23 +28,31 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 from lm_eval.api.filter import Filter  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from lm_eval.api.model import LM  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from lm_eval.api.registry import register_filter  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 LONGEST = 4 * 3600.0
 """Seconds for one answer: 65,536 tokens at 4.6 a second."""
-TRIES = 3
+RETRY = Retry(
+    total=2,
+    backoff_factor=1,  # seconds: the second retry waits for 2
+    status_forcelist=(429, *range(500, 600)),
+    allowed_methods=None,  # POST too: an answer is kept once
+    raise_on_status=False,
+)
 EVENTS = os.fdopen(os.dup(1), "w", buffering=1)
 _IMPORT = re.compile(r"^(?:import|from) .+$", re.MULTILINE)
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
-class Refused(Exception):
+class RunFailed(Exception):
     """What ends the run: one sentence for the user."""
 
 
-def tell(**event: Any) -> None:
+def send_event(**event: Any) -> None:
     """Write one event for the parent."""
     EVENTS.write(json.dumps(event, default=str) + "\n")
 
@@ -61,7 +69,7 @@ class FencedCode(Filter):  # type: ignore[misc, unused-ignore]
         ]
 
 
-class Answers:
+class AnswerFile:
     """The answers of a run, by their request, in a file of JSON lines that survives being killed."""
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +78,7 @@ class Answers:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Refused(f"{path} is in use by another `dsv4 eval`; let it end, or end it.") from None
+            raise RunFailed(f"{path} is in use by another `dsv4 eval`; let it end, or end it.") from None
         text = self._file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self.known = {line["key"]: line for line in map(json.loads, whole.splitlines()) if "key" in line}
@@ -85,13 +93,13 @@ class Answers:
             self._file.flush()
 
 
-class Replica(LM):  # type: ignore[misc, unused-ignore]
+class ChatModel(LM):  # type: ignore[misc, unused-ignore]
     """The chat endpoint as a model of lm-eval's."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         super().__init__()
         self._job = job
-        self.answers = Answers(Path(job["answers"]))
+        self.answers = AnswerFile(Path(job["answers"]))
         key = os.environ.get("DSV4_EVAL_KEY")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -115,7 +123,7 @@ class Replica(LM):  # type: ignore[misc, unused-ignore]
         del disable_tqdm
         prompts = [one.args[0] for one in requests]
         left = [one for key, one in {self.key(p): p for p in prompts}.items() if key not in self.answers.known]
-        tell(planned=len(prompts), left=len(left))
+        send_event(planned=len(prompts), left=len(left))
         if self._job["dry-run"]:
             raise SystemExit(0)
         pool = ThreadPoolExecutor(self._job["concurrency"])
@@ -142,33 +150,27 @@ class Replica(LM):  # type: ignore[misc, unused-ignore]
                 "seconds": round(time.monotonic() - began, 3),
             }
         except (LookupError, TypeError, AttributeError):
-            raise Refused(f"{self._job['url']}: not an answer of a chat: {str(body)[:200]}") from None
+            raise RunFailed(f"{self._job['url']}: not an answer of a chat: {str(body)[:200]}") from None
         self.answers.keep(answer)
-        tell(cut=answer["finish_reason"] == "length", tokens=answer["completion_tokens"])
+        send_event(cut=answer["finish_reason"] == "length", tokens=answer["completion_tokens"])
 
     def _post(self, payload: Mapping[str, Any]) -> Any:
-        left = TRIES
-        while True:
-            left -= 1
-            try:
-                with requests.Session() as session:
-                    session.trust_env = False  # no proxy, as everywhere in dsv4
-                    answer = session.post(self._job["url"], json=payload, headers=self._headers, timeout=(10, LONGEST))
-                    if answer.ok:
-                        return answer.json()
-            except (requests.RequestException, ValueError) as error:
-                seen, again = str(error), True
-            else:
-                seen, again = f"HTTP {answer.status_code}: {answer.text[:300]}", answer.status_code >= 500
-                again = again or answer.status_code == 429
-            if not (again and left):
-                raise Refused(f"{self._job['url']}: {seen}")
-            time.sleep(self._job["patience"])
+        try:
+            with requests.Session() as session:
+                session.trust_env = False  # no proxy, as everywhere in dsv4
+                for scheme in ("http://", "https://"):
+                    session.mount(scheme, HTTPAdapter(max_retries=RETRY))
+                answer = session.post(self._job["url"], json=payload, headers=self._headers, timeout=(10, LONGEST))
+                if answer.ok:
+                    return answer.json()
+        except (requests.RequestException, ValueError) as error:
+            raise RunFailed(f"{self._job['url']}: {error}") from None
+        raise RunFailed(f"{self._job['url']}: HTTP {answer.status_code}: {answer.text[:300]}")
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Refuse: a chat endpoint tells no likelihood of a given text."""
         del requests
-        raise Refused("This task asks for likelihoods of given texts, which a chat endpoint does not tell.")
+        raise RunFailed("This task asks for likelihoods of given texts, which a chat endpoint does not tell.")
 
     loglikelihood_rolling = loglikelihood
 
@@ -179,20 +181,20 @@ def main() -> int:
     sys.stdout = sys.stderr
     job = json.load(sys.stdin)
     try:
-        replica = Replica(job)
+        replica = ChatModel(job)
         found = _evaluate(job, replica)
-        tell(result=_scored(job, replica, found))
-    except Refused as error:
-        tell(error=str(error))
+        send_event(result=_scored(job, replica, found))
+    except RunFailed as error:
+        send_event(error=str(error))
         return 1
     except Exception as error:
         traceback.print_exc()
-        tell(error=f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
+        send_event(error=f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
         return 1
     return 0
 
 
-def _evaluate(job: Mapping[str, Any], replica: Replica) -> Any:
+def _evaluate(job: Mapping[str, Any], replica: ChatModel) -> Any:
     import lm_eval.tasks  # type: ignore[import-not-found, import-untyped, unused-ignore]
     from lm_eval.evaluator import simple_evaluate  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
@@ -211,7 +213,7 @@ def _evaluate(job: Mapping[str, Any], replica: Replica) -> Any:
     )
 
 
-def _scored(job: Mapping[str, Any], replica: Replica, found: Any) -> dict[str, Any]:
+def _scored(job: Mapping[str, Any], replica: ChatModel, found: Any) -> dict[str, Any]:
     """Write the samples, one line for each, and return counts: of all metrics, and of cut answers."""
     samples: dict[tuple[str, int], dict[str, Any]] = {}
     for task, logged in found["samples"].items():
@@ -228,7 +230,7 @@ def _scored(job: Mapping[str, Any], replica: Replica, found: Any) -> dict[str, A
     every = list(samples.values())
     missing = [name for name in job["metrics"] if name not in every[0]["scores"]]
     if missing:
-        raise Refused(f"lm-eval gave no {', '.join(missing)}; it gave {', '.join(every[0]['scores'])}.")
+        raise RunFailed(f"lm-eval gave no {', '.join(missing)}; it gave {', '.join(every[0]['scores'])}.")
     return {
         "lm-eval": importlib.metadata.version("lm-eval"),
         "total": len(every),

@@ -10,10 +10,10 @@ from .. import results
 from ..argument_types import count
 from ..client import endpoint
 from .task import THINKING, find
-from .task_request import Asked, default_python
+from .task_request import EvalRequest, default_python
 
 EVAL = "a quality check by lm-evaluation-harness against a running replica, beside the published figure"
-REPORT = "every receipt of a machine on one HTML page that needs no network"
+REPORT = "every result of a machine on one HTML page that needs no network"
 
 
 def add_eval(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confirm-run-unsafe-code", action="store_true", help="run the code of answers on this machine (humaneval)"
     )
-    parser.add_argument("--out", type=Path, default=Path(results.FOLDER), metavar="FOLDER", help="for the receipt")
+    parser.add_argument("--out", type=Path, default=Path(results.FOLDER), metavar="FOLDER", help="for the result")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     endpoint.add_options(parser)
 
@@ -41,7 +41,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Add what `report` takes."""
     parser.add_argument(
-        "--from", dest="folder", type=Path, default=Path(results.FOLDER), metavar="FOLDER", help="where receipts are"
+        "--from", dest="folder", type=Path, default=Path(results.FOLDER), metavar="FOLDER", help="where results are"
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (report.html)")
 
@@ -53,10 +53,10 @@ def temperature(text: str) -> float:
     return found
 
 
-def asked(options: argparse.Namespace, environ: Mapping[str, str]) -> Asked:
-    """Return what the options of `eval` ask for; raise UserError for a task that is none."""
+def request(options: argparse.Namespace, environ: Mapping[str, str]) -> EvalRequest:
+    """Return the evaluation that the options of `eval` order; raise UserError for an unknown task."""
     task = find(options.task, options.tasks)
-    return Asked(
+    return EvalRequest(
         task=task,
         thinking=options.thinking or task.thinking,
         limit=options.limit,

@@ -1,4 +1,4 @@
-"""How fast a machine answers, from the receipts of `dsv4 bench`."""
+"""How fast a machine answers, from the results of `dsv4 bench`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def measured(folder: Path, concurrency: int, replica: Mapping[str, Any]) -> tupl
     """
     Return output tokens per second at so many requests at a time, and where that was measured.
 
-    It is the newest receipt of the same model on the same GPUs, at the largest batch that is not above `concurrency`;
+    It is the newest result of the same model on the same GPUs, at the largest batch that is not above `concurrency`;
     None where there is none.
     """
-    for receipt in reversed(results.read(folder / "bench")):
-        if receipt["kind"] == "bench" and _same(receipt.get("replica", {}), replica):
-            rows = sorted(receipt["rows"], key=lambda row: row["batch"])
+    for result in reversed(results.read(folder / "bench")):
+        if result["kind"] == "bench" and _same(result.get("replica", {}), replica):
+            rows = sorted(result["rows"], key=lambda row: row["batch"])
             fitting = [row for row in rows if row["batch"] <= concurrency] or rows[:1]
             if fitting:
-                where = f"batch {fitting[-1]['batch']} in {Path(receipt['file']).name}"
+                where = f"batch {fitting[-1]['batch']} in {Path(result['file']).name}"
                 return float(fitting[-1]["output_tokens_per_second"]), where
     return None
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import results
 from ..catalog.catalog import Library
-from ..client.endpoint import Endpoint, NoAnswer
+from ..client.endpoint import Endpoint
+from ..client.errors import RequestFailed, Unreachable
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Served:
     """
     `name` to ask by, `context` in tokens, `model` of `dsv4 profiles` or None where it is not known.
 
-    `replica` is what /plan said (`receipts.of_replica`), and `skipped` why it is empty.
+    `replica` is what /plan answers, and `skipped` why it is empty.
     """
 
     name: str
@@ -25,19 +25,19 @@ class Served:
     skipped: str | None = None
 
 
-def look(place: Endpoint, library: Library, model: str | None = None) -> Served:
-    """Ask a replica what it serves; `model` is what the user says it is. Raise NoAnswer."""
-    first = place.listing()[0]
+def look(endpoint: Endpoint, library: Library, model: str | None = None) -> Served:
+    """Ask a replica what it serves; `model` is what the user says it is. Raise RequestFailed."""
+    first = endpoint.models()[0]
     if first.max_model_len is None:
-        raise NoAnswer(
-            f"{place.url}/v1/models: no model with a max_model_len, as vLLM lists it; name its server with --url."
+        raise Unreachable(
+            f"{endpoint.url}/v1/models: no model with a max_model_len, as vLLM lists it; name its server with --url."
         )
     replica: dict[str, Any] = {}
-    skipped = None if place.health else "no health server is named (--health)"
-    if place.health:
+    skipped = None if endpoint.health else "no health server is named (--health)"
+    if endpoint.health:
         try:
-            replica = results.of_replica(place.health, place.key)
-        except NoAnswer as error:
+            replica = endpoint.plan().to_json()
+        except RequestFailed as error:
             skipped = str(error)
     known = model or replica.get("choices", {}).get("model-name")
     ours = None if known else library.model_of(first.root or "")

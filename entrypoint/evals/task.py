@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from .. import toml_file
 from ..errors import ConfigError, UsageError, listed, nearest
+from ..validation import first_error
 from .intervals import Share
 
 HERE = Path(__file__).resolve().parent
@@ -74,11 +75,10 @@ def _task(path: Path, name: str, table: Any) -> Task:
     try:
         return Task.model_validate({**table, "name": name} if isinstance(table, dict) else table)
     except ValidationError as error:
-        every = error.errors(include_url=False)
-        first = min(every, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key explains a missing one
-        where = ".".join(map(str, first["loc"]))
-        said = f"[{name}] is no task ({where!r}): {first['msg'].lower()}"
-        raise ConfigError(f"{path}: {said}; see the head of {HERE / 'tasks.toml'}.") from None
+        where, what = first_error(error)
+        raise ConfigError(
+            f"{path}: [{name}] is no task ({where!r}): {what}; see the head of {HERE / 'tasks.toml'}."
+        ) from None
 
 
 def find(name: str, more: Path | None = None) -> Task:

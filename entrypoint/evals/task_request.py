@@ -1,4 +1,4 @@
-"""What the command line of `dsv4 eval` asks for."""
+"""One evaluation, as the command line of `dsv4 eval` orders it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .task import Task
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One evaluation as the command line asks for it; `max_tokens` None takes the task's."""
+class EvalRequest:
+    """A task and how it is run; `limit` None runs every question, `max_tokens` None takes the task's."""
 
     task: Task
     thinking: str

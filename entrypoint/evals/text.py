@@ -1,4 +1,4 @@
-"""The receipt of an evaluation as text."""
+"""The result of an evaluation as text."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from .evaluate import verdict
 
 
-def text(receipt: Mapping[str, Any]) -> str:
+def text(result: Mapping[str, Any]) -> str:
     """Return each metric with its interval, what was cut, each published figure, and the verdict last."""
-    total, cut = receipt["total"], receipt["cut"]
+    total, cut = result["total"], result["cut"]
     lines = [
-        f"{receipt['task']}, {receipt['thinking']}, {receipt['model'] or 'a model that is not known'}: {total} answers"
+        f"{result['task']}, {result['thinking']}, {result['model'] or 'a model that is not known'}: {total} answers"
     ]
-    for score in receipt["scores"]:
+    for score in result["scores"]:
         lines.append(f"  {score['metric']:34}{share(score)}")
         for figure in score["published"]:
             lines += [
@@ -22,13 +22,13 @@ def text(receipt: Mapping[str, Any]) -> str:
                 f"      {figure['settings']}",
                 f"      {figure['source']}",
             ]
-    right, whole = receipt["scores"][0]["of-whole-answers"]
+    right, whole = result["scores"][0]["of-whole-answers"]
     lines.append(
-        f"  cut at {receipt['sampling']['max_tokens']} tokens: {cut}"
+        f"  cut at {result['sampling']['max_tokens']} tokens: {cut}"
         + (f"; of the others {right} of {whole} are right" if cut else "")
     )
-    lines += [f"  samples: {receipt['samples']}", f"  receipt: {receipt['file']}"]
-    found = verdict(receipt)
+    lines += [f"  samples: {result['samples']}", f"  result: {result['file']}"]
+    found = verdict(result)
     lines.append(found or "no published figure of this model for this task and mode")
     return "\n".join(lines)
 

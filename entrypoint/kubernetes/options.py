@@ -7,6 +7,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING
 
+from .. import replica
 from ..argument_types import count
 from ..errors import ConfigError
 from ..plan import Plan
@@ -49,9 +50,6 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
 
     Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a place that Kubernetes would.
     """
-    from ..containers.deployment import stop_seconds
-    from ..containers.options import gpus_of_one
-
     chosen, plan, products = _resolved(asked)
     stored = places.read(options.weights)
     folder, fetched = _folder(chosen, fetch=stored.component == "fetch")
@@ -62,11 +60,11 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
     image = places.digest(options.image, f"--image {options.image}") if options.image else None
     return Overlay(
         replicas=options.replicas,
-        gpus=gpus_of_one(plan),
+        gpus=replica.gpus(plan),
         products=products,
         env=_env(chosen, asked, folder),
         weights=stored,
-        stop_seconds=stop_seconds(plan),
+        stop_seconds=replica.stop_seconds(plan),
         namespace=options.namespace,
         image=image,
         fetched=fetched,
@@ -135,7 +133,7 @@ def _env(chosen: Chosen, asked: Request, folder: str) -> dict[str, str]:
     return named
 
 
-def _notes(options: argparse.Namespace, stored: places.Weights, folder: str, fetched: str) -> list[str]:
+def _notes(options: argparse.Namespace, stored: places.WeightSource, folder: str, fetched: str) -> list[str]:
     space = options.namespace
     notes = [f"`kubectl create namespace {space}`"] if space != "default" else []
     notes.append(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...healthcheck.listen import CannotListen, listener
 from .. import procfs
+from ..listen import CannotListen, listener
 
 
 @dataclass(frozen=True)

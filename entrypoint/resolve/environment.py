@@ -10,10 +10,10 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ...healthcheck import listen
 from .. import supervision_settings
 from ..api_key import key_in
 from ..errors import ConfigError
+from ..listen import HEALTH_PORT
 from ..plan import DRAFT_TOKENS, Setting
 from ..request import Layer, Request, agreed
 from ..vllm_schema import schema
@@ -55,7 +55,7 @@ class Variables(BaseSettings):
     DSV4_SKIP: str | None = None  # names of refusals and checks to skip, separated by commas
     DSV4_VLLM: str | None = None  # the vLLM to start, else the one beside this command, else the one on PATH
     DSV4_HEALTH_HOST: str = "0.0.0.0"  # noqa: S104 - balancers ask from outside; no prompt or key is ever answered
-    DSV4_HEALTH_PORT: Annotated[int, Field(ge=0, le=65535)] = listen.PORT  # 0 takes a free one
+    DSV4_HEALTH_PORT: Annotated[int, Field(ge=0, le=65535)] = HEALTH_PORT  # 0 takes a free one
     DSV4_CACHE: Path | None = None  # compiled kernels, else dsv4 in the user's cache
     DSV4_RUN_DIR: Path | None = None  # what has to outlive a restart: the record of failures, the plan, stacks
     DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..client.openai import Refusal, Server
+from ..client.errors import Refused
+from ..client.vllm import VllmClient
 from .context import Context
 from .outcome import Outcome, failed, passed, quoted, skipped
 
@@ -11,7 +12,7 @@ STOP_TOKENS = 48
 LOGPROB_TOKENS = 16
 
 
-async def models(server: Server, context: Context) -> Outcome:
+async def models(client: VllmClient, context: Context) -> Outcome:
     """Every served name is listed, and every listed name answers."""
     planned = (context.settings or {}).get("served-model-name") or []
     planned = [planned] if isinstance(planned, str) else planned
@@ -22,17 +23,17 @@ async def models(server: Server, context: Context) -> Outcome:
         )
     for name in context.names:
         try:
-            await server.completion("Hello", 1, model=name)
-        except Refusal as error:
-            return failed(f"the listed name {name} is refused: {error.message}", "a balancer mixes replicas: see docs")
+            await client.complete("Hello", 1, model=name)
+        except Refused as error:
+            return failed(f"the listed name {name} is refused: {error.reason}", "a balancer mixes replicas: see docs")
     count = len(context.names)
     return passed(f"{count} name{'s' * (count > 1)} listed and answered: {', '.join(context.names)}", names=count)
 
 
-async def chat(server: Server, context: Context) -> Outcome:
+async def chat(client: VllmClient, context: Context) -> Outcome:
     """A question in a chat, without thinking, is answered."""
     asked = context.prompts["chat"]
-    reply = await server.chat(asked["question"], asked["max-tokens"], **context.prompts["thinking"]["modes"]["chat"])
+    reply = await client.chat(asked["question"], asked["max-tokens"], **context.prompts["thinking"]["modes"]["chat"])
     figures = {"prompt_tokens": reply.prompt_tokens, "output_tokens": reply.tokens}
     if not reply.content:
         return failed(
@@ -55,41 +56,41 @@ async def chat(server: Server, context: Context) -> Outcome:
     return passed(f"{quoted(reply.content)}, {reply.tokens} tokens", **figures)
 
 
-async def streaming(server: Server, context: Context) -> Outcome:
+async def streaming(client: VllmClient, context: Context) -> Outcome:
     """A stream comes in pieces, says once why it ended, then what was used, then [DONE]."""
     asked = context.prompts["acceptance"]["kinds"]["prose"][0]
-    heard = await server.stream(asked, STOP_TOKENS, **context.prompts["thinking"]["modes"]["chat"])
-    figures = {"pieces": len(heard.pieces), "output_tokens": heard.tokens, "first_piece_s": round(heard.seconds, 3)}
+    stream = await client.stream(asked, STOP_TOKENS, **context.prompts["thinking"]["modes"]["chat"])
+    figures = {"pieces": len(stream.pieces), "output_tokens": stream.tokens, "first_piece_s": round(stream.seconds, 3)}
     wrong = [
-        *(["everything came in one piece"] if len(heard.pieces) == 1 else []),
-        *(["no text came"] if not heard.pieces else []),
-        *([f"{len(heard.finish)} times a finish_reason"] if len(heard.finish) != 1 else []),
-        *(["no usage after the last piece"] if not heard.tokens else []),
-        *([] if heard.done else ["no [DONE] at the end"]),
+        *(["everything came in one piece"] if len(stream.pieces) == 1 else []),
+        *(["no text came"] if not stream.pieces else []),
+        *([f"{len(stream.finish)} times a finish_reason"] if len(stream.finish) != 1 else []),
+        *(["no usage after the last piece"] if not stream.tokens else []),
+        *([] if stream.done else ["no [DONE] at the end"]),
     ]
     if wrong:
         return failed(
             "; ".join(wrong), "ask vLLM's own port: a proxy that buffers or cuts event streams does this", **figures
         )
     return passed(
-        f"{len(heard.pieces)} pieces, the first after {heard.seconds:.2f} s; usage and [DONE] at the end", **figures
+        f"{len(stream.pieces)} pieces, the first after {stream.seconds:.2f} s; usage and [DONE] at the end", **figures
     )
 
 
-async def stop(server: Server, context: Context) -> Outcome:
+async def stop(client: VllmClient, context: Context) -> Outcome:
     """A stop string that occurs in an answer ends it, and is not part of it."""
     prompt = context.prompts["acceptance"]["kinds"]["prose"][0]
-    whole = await server.completion(prompt, STOP_TOKENS, ignore_eos=True)
-    mark = _middle(whole.content)
+    whole = await client.complete(prompt, STOP_TOKENS, ignore_eos=True)
+    mark = _middle(whole.text)
     if not mark:
-        return failed(f"{STOP_TOKENS} tokens are {quoted(whole.content)}", "the answer is no text: see garbling, docs")
-    cut = await server.completion(prompt, STOP_TOKENS, ignore_eos=True, stop=[mark])
-    if cut.finish != "stop" or cut.stop != mark or mark in cut.content:
+        return failed(f"{STOP_TOKENS} tokens are {quoted(whole.text)}", "the answer is no text: see garbling, docs")
+    cut = await client.complete(prompt, STOP_TOKENS, ignore_eos=True, stop=[mark])
+    if cut.finish != "stop" or cut.stop != mark or mark in cut.text:
         return failed(
-            f"told to stop at {quoted(mark)}, it ended with {quoted(cut.content[-40:])}, finish_reason {cut.finish}",
+            f"told to stop at {quoted(mark)}, it ended with {quoted(cut.text[-40:])}, finish_reason {cut.finish}",
             "where the text is another one each time, see the check parallel; else vLLM's log",
         )
-    return passed(f"ended before {quoted(mark)}, {len(cut.content)} of {len(whole.content)} characters")
+    return passed(f"ended before {quoted(mark)}, {len(cut.text)} of {len(whole.text)} characters")
 
 
 def _middle(text: str) -> str:
@@ -98,10 +99,10 @@ def _middle(text: str) -> str:
     return words[len(words) // 2] if len(words) > 3 else text[len(text) // 2 :][:3].strip()
 
 
-async def logprobs(server: Server, context: Context) -> Outcome:
+async def logprobs(client: VllmClient, context: Context) -> Outcome:
     """Log-probabilities are finite numbers, one for each token."""
     prompt = context.prompts["acceptance"]["kinds"]["prose"][0]
-    answer = await server.complete(prompt, LOGPROB_TOKENS, logprobs=True)
+    answer = await client.complete(prompt, LOGPROB_TOKENS, logprobs=True)
     if answer.broken:
         return failed(answer.broken, "the kernels compute NaN: `dsv4 patch verify`, then another --moe-backend")
     if not answer.logprobs:

@@ -8,9 +8,9 @@ import string
 from collections.abc import Mapping
 
 from ...healthcheck import canary, gate
-from ...healthcheck.engine import Refused
 from ...healthcheck.state import Acceptance
-from ..client.openai import Server
+from ..client.errors import Refused
+from ..client.vllm import VllmClient
 from .context import Context
 from .outcome import Outcome, failed, passed, skipped
 
@@ -19,21 +19,21 @@ JUDGED = ("prose", "code")
 SEED = 17
 
 
-async def parallel(server: Server, context: Context) -> Outcome:
+async def parallel(client: VllmClient, context: Context) -> Outcome:
     """The corruption canary: the same prompts alone and several at once agree, and nothing is garbled."""
-    gates = context.care.gate
-    found = await canary.run(server, context.streams, gates.tokens, gates.signs, gates.agreement_floor)
+    gates = context.supervision.gate
+    found = await canary.run(client, context.streams, gates.tokens, gates.signs, gates.agreement_floor)
     if found.problem:
         return failed(found.problem, "see what garbles answers in docs/health.md; try another --moe-backend")
     return passed(found.detail, streams=context.streams)
 
 
-async def acceptance(server: Server, context: Context) -> Outcome:
+async def acceptance(client: VllmClient, context: Context) -> Outcome:
     """Draft tokens accepted for random text, prose, code and repetition, from vLLM's counters."""
     if context.drafts == 0:
         return skipped("served without draft tokens")
     try:
-        speculates = (await server.counters()).speculates
+        speculates = (await client.counters()).speculates
     except Refused as error:
         return skipped(f"vLLM's counters are not to be had ({error})")
     if not speculates and context.drafts is None:
@@ -41,14 +41,14 @@ async def acceptance(server: Server, context: Context) -> Outcome:
     kinds: dict[str, Acceptance] = {}
     drafts = 0
     for kind, texts in _prompts(context).items():
-        before = await server.settled_counters()
+        before = await client.settled_counters()
         for text in texts:
-            await server.complete(text, context.prompts["acceptance"]["tokens"], salt=secrets.token_hex(8))
-        after = await server.settled_counters()
+            await client.complete(text, context.prompts["acceptance"]["tokens"], salt=secrets.token_hex(8))
+        after = await client.settled_counters()
         kinds[kind] = Acceptance(after.drafted - before.drafted, after.accepted - before.accepted)
         drafts += after.drafts - before.drafts
     drafted = sum(kind.drafted for kind in kinds.values())
-    floor = context.care.floor(context.drafts or round(drafted / max(1, drafts)) or 1)
+    floor = context.supervision.floor(context.drafts or round(drafted / max(1, drafts)) or 1)
     judged = {kind: kinds[kind] for kind in JUDGED}
     total = Acceptance(sum(k.drafted for k in judged.values()), sum(k.accepted for k in judged.values()))
     figures = {kind: _figures(measured, context.record.acceptance.get(kind)) for kind, measured in kinds.items()}

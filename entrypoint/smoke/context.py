@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import served_plan, supervision_settings
-from ..client.endpoint import Endpoint, NoAnswer, Plan
+from ..client.endpoint import Endpoint, ServedPlan
+from ..client.errors import RequestFailed
 from ..plan import Setting
 from ..supervision_settings import Supervision
 from .data import OnRecord, on_record, prompts
@@ -32,7 +33,7 @@ class Context:
     streams: int
     prompts: Mapping[str, Any]
     record: OnRecord
-    care: Supervision
+    supervision: Supervision
 
     def lacks(self, flag: str) -> bool:
         """Tell whether the replica is known to be served without a flag."""
@@ -44,11 +45,11 @@ class Context:
         return None if self.settings is None else served_plan.draft_tokens_in(self.settings)
 
 
-def plan(endpoint: Endpoint) -> tuple[Plan | None, str]:
+def plan(endpoint: Endpoint) -> tuple[ServedPlan | None, str]:
     """Return a replica's plan, or None and why there is none."""
     try:
         return endpoint.plan(), ""
-    except NoAnswer as error:
+    except RequestFailed as error:
         return None, str(error)
 
 
@@ -57,9 +58,9 @@ def context(
 ) -> Context:
     """Return what the checks go by; raise ConfigError for a plan that holds what this version does not know."""
     have = known or {}
-    care = {name: Setting(value, "") for name, value in have.items() if name.startswith("gate.")}
-    gates = supervision_settings.read(care)
-    planned = min(gates.gate.concurrency, int(have.get("max-num-seqs") or STREAMS)) if known is not None else STREAMS
+    given = {name: Setting(value, "") for name, value in have.items() if name.startswith("gate.")}
+    supervision = supervision_settings.read(given)
+    planned = min(supervision.gate.concurrency, int(have.get("max-num-seqs") or STREAMS)) if known is not None else STREAMS
     return Context(
         names=names,
         context_length=context_length,
@@ -68,5 +69,5 @@ def context(
         streams=streams or planned,
         prompts=prompts(),
         record=on_record(str(have.get("model-name", "")), served_plan.draft_tokens_in(have)),
-        care=gates,
+        supervision=supervision,
     )

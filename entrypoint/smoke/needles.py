@@ -7,14 +7,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..client.openai import Server
+from ..client.errors import Refused
+from ..client.vllm import VllmClient
 from .context import Context
 from .outcome import Outcome, failed, passed, quoted, skipped
 
 POSITIONS = ("start", "middle", "end")
 
 
-async def needles(server: Server, context: Context) -> Outcome:
+async def needles(client: VllmClient, context: Context) -> Outcome:
     """Needles at the start, in the middle and at the end of a prompt of `share` of the context are found."""
     if context.record.constructed:
         return skipped(context.record.constructed)
@@ -22,13 +23,13 @@ async def needles(server: Server, context: Context) -> Outcome:
         return skipped("the server does not say how long its context is")
     asked = context.prompts["needles"]
     wanted = int(context.context_length * context.share) - asked["max-tokens"]
-    lines = await _fitting(server, asked, wanted)
+    lines = await _fitting(client, asked, wanted)
     if lines < 1:
         return skipped(f"{wanted} tokens are too few for three needles; give a larger --context-share")
     began = time.monotonic()
     mode = context.prompts["thinking"]["modes"]["chat"]
     salt = secrets.token_hex(8)  # its prompt is read, not found in the prefix cache
-    reply = await server.chat(haystack(asked, lines), asked["max-tokens"], cache_salt=salt, **mode)
+    reply = await client.chat(haystack(asked, lines), asked["max-tokens"], cache_salt=salt, **mode)
     seconds = time.monotonic() - began
     found = [where for where, code in zip(POSITIONS, asked["codes"], strict=True) if code in reply.content]
     figures = {
@@ -48,11 +49,13 @@ async def needles(server: Server, context: Context) -> Outcome:
     return passed(f"three found in {size}, {seconds:.1f} s", **figures)
 
 
-async def _fitting(server: Server, asked: Mapping[str, Any], tokens: int) -> int:
+async def _fitting(client: VllmClient, asked: Mapping[str, Any], tokens: int) -> int:
     """Return how many lines of filler make the whole prompt `tokens` long, as the server's tokenizer counts."""
     sample = "".join(_lines(asked, asked["sample-lines"]))
-    counted = (await server.completion(sample, 1)).prompt_tokens
-    characters = tokens * len(sample) / max(1, counted) - len(haystack(asked, 0))
+    counted = (await client.complete(sample, 1)).prompt_tokens
+    if not counted:
+        raise Refused("/v1/completions: an answer without usage")
+    characters = tokens * len(sample) / counted - len(haystack(asked, 0))
     return int(characters * asked["sample-lines"] / len(sample))
 
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from ..cli.render import table
+from ..text_table import table
 from .outcome import VERDICTS, Outcome, Verdict
 
 
 @dataclass(frozen=True)
-class Report:
+class SmokeReport:
     """Every outcome, what was asked, what could not be known of it (`unknown`, empty where all was), and its plan."""
 
     url: str
@@ -42,13 +42,13 @@ class Report:
         rows = [("check", "verdict", "s", "seen")]
         rows += [(one.name, one.verdict, f"{one.seconds:.1f}", one.seen) for one in self.outcomes]
         lines = table(rows).splitlines()
-        told = [lines[0]]
+        found = [lines[0]]
         for line, one in zip(lines[1:], self.outcomes, strict=True):
-            told += [line, *([f"    fix: {one.fix}"] if one.fix else [])]
-        told += ["", f"not known: {self.unknown}"] if self.unknown else [""]
+            found += [line, *([f"    fix: {one.fix}"] if one.fix else [])]
+        found += ["", f"not known: {self.unknown}"] if self.unknown else [""]
         counts = ", ".join(f"{len(self._named(of))} {of}" for of in VERDICTS if self._named(of))
         seconds = sum(one.seconds for one in self.outcomes)
-        return "\n".join([*told, f"{self.model} at {self.url}: {counts} in {seconds:.0f} s"])
+        return "\n".join([*found, f"{self.model} at {self.url}: {counts} in {seconds:.0f} s"])
 
     def junit(self) -> str:
         """Return a JUnit XML document with one suite."""

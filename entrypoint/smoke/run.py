@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from ...healthcheck.engine import Refused, Unreachable
-from ..client.openai import Refusal, Server
+from ..client.errors import Refused, Unreachable
+from ..client.vllm import VllmClient
 from . import basics, concurrency, needles, structure, thinking
 from .context import Context
 from .outcome import Outcome, failed, skipped
 
-Check = Callable[[Server, Context], Awaitable[Outcome]]
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
+
+Check = Callable[[VllmClient, Context], Awaitable[Outcome]]
 
 CHECKS: Mapping[str, Check] = {
     "models": basics.models,
@@ -36,7 +38,7 @@ CHECKS: Mapping[str, Check] = {
 _NO_TEMPLATE = "chat template"
 
 
-async def run(server: Server, context: Context, seconds: float, skip: Collection[str], say: Say) -> list[Outcome]:
+async def run(client: VllmClient, context: Context, seconds: float, skip: Collection[str]) -> list[Outcome]:
     """Return what every check found, in their order, within `seconds` for all of them."""
     until = time.monotonic() + seconds
     outcomes = []
@@ -50,17 +52,17 @@ async def run(server: Server, context: Context, seconds: float, skip: Collection
                 f"not begun: the {seconds:.0f} s of --timeout were over", "give more, or --skip what is slow"
             )
         else:
-            found = await _one(server, context, check, left)
+            found = await _one(client, context, check, left)
         outcomes.append(dataclasses.replace(found, name=name, seconds=time.monotonic() - began))
-        say(f"{found.verdict:7} {name}")
+        log.info(f"{found.verdict:7} {name}")
     return outcomes
 
 
-async def _one(server: Server, context: Context, check: Check, left: float) -> Outcome:
+async def _one(client: VllmClient, context: Context, check: Check, left: float) -> Outcome:
     """Run one check; it fails where it has no end in `left` seconds, no answer, or an error for one."""
     try:
         async with asyncio.timeout(left):
-            return await check(server, context)
+            return await check(client, context)
     except TimeoutError:
         return failed(
             f"no end in the {left:.0f} s that --timeout had left",
@@ -69,6 +71,6 @@ async def _one(server: Server, context: Context, check: Check, left: float) -> O
     except Unreachable as error:
         return failed(f"no answer: {error}", "look at `dsv4 probe live` and at vLLM's log")
     except Refused as error:
-        if context.record.constructed and isinstance(error, Refusal) and _NO_TEMPLATE in error.message:
+        if context.record.constructed and _NO_TEMPLATE in error.reason:
             return skipped("its tokenizer has no chat template")
-        return failed(f"refused: {error}", "vLLM's log says why")
+        return failed(f"refused: {error.with_reason()}", "vLLM's log says why")

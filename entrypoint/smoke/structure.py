@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..client.openai import Refusal, Server
+from ..client.errors import Refused
+from ..client.vllm import VllmClient
+from ..validation import sentence
 from .context import Context
 from .outcome import Outcome, failed, passed, quoted, skipped
 
@@ -14,7 +16,7 @@ _NO_PARSER = "--tool-call-parser to be set"
 """How vLLM 0.32.0 ends its refusal of tools (`renderers/online_renderer.py`)."""
 
 
-async def tool_call(server: Server, context: Context) -> Outcome:
+async def tool_call(client: VllmClient, context: Context) -> Outcome:
     """A question makes the model call a tool; the tool's result makes it answer."""
     if context.lacks("tool-call-parser"):
         return skipped("served without --tool-call-parser")
@@ -24,9 +26,9 @@ async def tool_call(server: Server, context: Context) -> Outcome:
     tools = [{"type": "function", "function": asked["function"]}]
     messages: list[dict[str, Any]] = [{"role": "user", "content": asked["question"]}]
     try:
-        reply = await server.chat(messages, asked["max-tokens"], tools=tools, tool_choice="auto", **mode)
-    except Refusal as error:
-        if _NO_PARSER in error.message:
+        reply = await client.chat(messages, asked["max-tokens"], tools=tools, tool_choice="auto", **mode)
+    except Refused as error:
+        if _NO_PARSER in error.reason:
             return skipped("served without --tool-call-parser")
         raise
     if problem := _misses(reply.tool_calls, asked):
@@ -36,7 +38,7 @@ async def tool_call(server: Server, context: Context) -> Outcome:
         {"role": "assistant", "content": reply.content, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": call["id"], "content": asked["result"]},
     ]
-    back = await server.chat(messages, asked["max-tokens"], tools=tools, tool_choice="auto", **mode)
+    back = await client.chat(messages, asked["max-tokens"], tools=tools, tool_choice="auto", **mode)
     if asked["answer"] not in back.content:
         return failed(f"given {asked['result']}, it said {quoted(back.content)}", PARSER)
     return passed(f"{call['function']['name']}({call['function']['arguments']}), then {quoted(back.content)}")
@@ -58,7 +60,7 @@ def _misses(calls: Any, asked: dict[str, Any]) -> str:
     return ""
 
 
-async def json_schema(server: Server, context: Context) -> Outcome:
+async def json_schema(client: VllmClient, context: Context) -> Outcome:
     """An answer by a JSON schema is JSON by that schema, and says what was asked."""
     if context.record.constructed:
         return skipped(context.record.constructed)
@@ -73,7 +75,7 @@ async def json_schema(server: Server, context: Context) -> Outcome:
 
     asked = context.prompts["schema"]
     form = {"name": "ship", "schema": Ship.model_json_schema(), "strict": True}
-    reply = await server.chat(
+    reply = await client.chat(
         asked["question"],
         asked["max-tokens"],
         response_format={"type": "json_schema", "json_schema": form},
@@ -82,9 +84,8 @@ async def json_schema(server: Server, context: Context) -> Outcome:
     try:
         ship = Ship.model_validate_json(reply.content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]["msg"]
         return failed(
-            f"{quoted(reply.content)} is not by the schema: {first} (finish_reason {reply.finish})",
+            f"{quoted(reply.content)} is not by the schema: {sentence(error)} (finish_reason {reply.finish})",
             "vLLM's log says whether structured outputs are on; a stray token is a garbled answer",
         )
     wanted = Ship(name=asked["name"], launched=asked["launched"], sails=asked["sails"])

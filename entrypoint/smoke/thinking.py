@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from ..client.openai import Reply, Server
+from ..client.answers import Reply
+from ..client.vllm import VllmClient
 from .context import Context
 from .outcome import Outcome, failed, passed, quoted, skipped
 
@@ -18,17 +19,17 @@ TRAP = (
 )
 
 
-def mode(name: str) -> Callable[[Server, Context], Awaitable[Outcome]]:
+def mode(name: str) -> Callable[[VllmClient, Context], Awaitable[Outcome]]:
     """Return the check of one mode of `prompts.toml`."""
 
-    async def check(server: Server, context: Context) -> Outcome:
+    async def check(client: VllmClient, context: Context) -> Outcome:
         if reason := _not_here(context):
             return skipped(reason)
         asked, modes = context.prompts["thinking"], context.prompts["thinking"]["modes"]
-        reply = await server.chat(asked["question"], _room(context), **modes[name])
+        reply = await client.chat(asked["question"], _room(context), **modes[name])
         if name == "chat":
             return _silent(reply) or _answered(context, reply) or _well(reply, f"no reasoning, {quoted(reply.content)}")
-        plain = await server.chat(asked["question"], 1, **modes["chat"])
+        plain = await client.chat(asked["question"], 1, **modes["chat"])
         wrong = _unheard(context, reply, plain.prompt_tokens) or _split(reply.content, reply.reasoning)
         told = f"{_told(reply.content, reply.reasoning)}, {reply.tokens} tokens"
         return wrong or _answered(context, reply) or _well(reply, told)
@@ -36,28 +37,28 @@ def mode(name: str) -> Callable[[Server, Context], Awaitable[Outcome]]:
     return check
 
 
-async def streamed(server: Server, context: Context) -> Outcome:
+async def streamed(client: VllmClient, context: Context) -> Outcome:
     """Mode high in a stream: reasoning first, then content, and nothing of one in the other."""
     if reason := _not_here(context):
         return skipped(reason)
     asked = context.prompts["thinking"]
-    heard = await server.stream(asked["question"], _room(context), **asked["modes"]["high"])
-    kinds = [kind for kind, _ in heard.pieces]
-    thought, said = heard.text("reasoning"), heard.text("content")
+    stream = await client.stream(asked["question"], _room(context), **asked["modes"]["high"])
+    kinds = [kind for kind, _ in stream.pieces]
+    thought, said = stream.text("reasoning"), stream.text("content")
     if not thought and context.settings is None and not any(tag in said for tag in TAGS):
         return skipped(f"its stream has no reasoning, {UNPLANNED}")
     if kinds != sorted(kinds, reverse=True):
         return failed("reasoning came after content", PARSER)
-    wrong = _split(said, thought) or _answered(context, heard.whole())
+    wrong = _split(said, thought) or _answered(context, stream.whole())
     return wrong or passed(f"{_told(said, thought)}, in {len(kinds)} pieces", pieces=len(kinds))
 
 
-async def empty_content(server: Server, context: Context) -> Outcome:
+async def empty_content(client: VllmClient, context: Context) -> Outcome:
     """With few tokens allowed, thinking takes them all: content is empty, reasoning is not, and `length` says why."""
     if reason := _not_here(context):
         return skipped(reason)
     asked = context.prompts["thinking"]
-    reply = await server.chat(asked["question"], asked["trap-tokens"], **asked["modes"]["high"])
+    reply = await client.chat(asked["question"], asked["trap-tokens"], **asked["modes"]["high"])
     if not reply.reasoning and context.settings is None:
         return skipped(f"it answers without reasoning, {UNPLANNED}")
     if reply.content or not reply.reasoning or reply.finish != "length":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...healthcheck.engine import Engine
 from ...healthcheck.state import Health
+from ..client.vllm import VllmClient
 from ..plan import Plan
 from ..supervision_settings import Supervision
 
@@ -18,5 +18,5 @@ class Replica:
     plan: Plan
     care: Supervision
     health: Health
-    client: Engine
+    client: VllmClient
     say: Callable[[str], None]

@@ -6,11 +6,11 @@ import asyncio
 import time
 
 from ...healthcheck import canary
-from ...healthcheck.counters import Counters
-from ...healthcheck.engine import Refused, Unreachable
 from ...healthcheck.progress import Progress
 from ...healthcheck.window import Window
 from .. import served_plan
+from ..client.counters import Counters
+from ..client.errors import Refused, Unreachable
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import Ending
 from .context import Replica

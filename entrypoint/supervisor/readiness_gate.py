@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from ...healthcheck import canary, gate
-from ...healthcheck.engine import Unreachable
 from ...healthcheck.state import Finding
 from .. import served_plan
+from ..client.errors import Unreachable
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import Ending
 from .context import Replica

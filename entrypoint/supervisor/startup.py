@@ -24,7 +24,7 @@ async def boot(replica: Replica, engine: Engine, log: startup_phase.Watch) -> En
     health = replica.health
     limits = {phase.replace("-", " "): seconds for phase, seconds in replica.care.supervise.stall.items()}
     rate, total = startup_phase.Rate(), served_plan.weights_bytes(replica.plan)
-    port = int(replica.plan.value("port", 8000))
+    port = served_plan.port(replica.plan)
     while not (procfs.listening(engine.family(), port) and await replica.client.healthy()):
         now = time.monotonic()
         if health.phase == "loading weights":

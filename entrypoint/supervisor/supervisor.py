@@ -16,11 +16,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...healthcheck import engine as asking
 from ...healthcheck.app import health_app
 from ...healthcheck.server import PortTaken, serving
 from ...healthcheck.state import PHASES, Health
 from .. import procfs, served_plan, supervision_settings
+from ..client.errors import Refused, Unreachable
+from ..client.vllm import VllmClient
 from ..doctor.report import Report
 from ..errors import ConfigError, UserError
 from ..plan import MASK, Plan
@@ -205,7 +206,7 @@ class _Supervisor:
         environ = {**around.environ, **plan.environment(secrets=True)}
         engine = await Engine.start(argv, environ, on_line)
         health.engine = engine.pid
-        client = asking.Engine(served_plan.url(plan), served_plan.key(plan))
+        client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)
         replica = Replica(plan, care, health, client, around.say)
         work = asyncio.create_task(self._work(replica, engine, log, lambda: self._ready(began, cache)))
         modules = [] if cache.filled else care.supervise.compile_ahead
@@ -254,7 +255,7 @@ class _Supervisor:
         except TimeoutError:
             limit = supervise.stall["proving"]
             return Ending(exit_cause.STALLED, f"proving: no answer within {limit:.0f} s (supervise.stall.proving)")
-        except (asking.Unreachable, asking.Refused) as error:
+        except (Unreachable, Refused) as error:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(engine.wait(), GOING)
                 return None
@@ -306,7 +307,7 @@ class _Supervisor:
         until = time.monotonic() + allowed + supervise.stop_grace
         running, drained_by = 0, time.monotonic() + allowed
         while not gone.done() and not self.hurry.is_set() and time.monotonic() < until:
-            with contextlib.suppress(asking.Unreachable, asking.Refused):
+            with contextlib.suppress(Unreachable, Refused):
                 running = (await replica.client.counters()).running
                 health.detail = f"{running} requests running"
             await _either(gone, self.hurry.wait(), asyncio.sleep(0.5))

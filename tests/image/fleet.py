@@ -15,7 +15,8 @@ import docker
 import httpx
 import pytest
 
-from dsv4_serve.entrypoint.containers.containers import BALANCER, HEALTH_PORT, STATUS_PORT, name_of
+from dsv4_serve.entrypoint.containers.containers import BALANCER, STATUS_PORT, name_of
+from dsv4_serve.entrypoint.listen import HEALTH_PORT
 from dsv4_serve.entrypoint.containers.daemon import Daemon
 from dsv4_serve.entrypoint.containers.observe import published
 

@@ -8,7 +8,7 @@ import yaml
 from dsv4_serve.entrypoint.catalog.catalog import Library
 from dsv4_serve.entrypoint.cli.main import main
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.kubernetes.overlay import files
+from dsv4_serve.entrypoint.kubernetes.overlay import documents
 from dsv4_serve.entrypoint.kubernetes.write import SHIPPED
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -17,7 +17,7 @@ ON_GPUS = [name for name in Library([]).names("hardware") if name != "cpu"]
 
 def pod(overlay):
     """The pod of an overlay's patch, and its only container."""
-    spec = yaml.safe_load(files(overlay)["replica.yaml"])["spec"]["template"]["spec"]
+    spec = documents(overlay)["replica.yaml"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     return spec, container
 

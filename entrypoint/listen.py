@@ -1,11 +1,13 @@
-"""Listen on a TCP port, or say in words why nobody can."""
+"""The default ports of a replica; listening on a TCP port, or saying why nobody can."""
 
 from __future__ import annotations
 
 import errno
 import socket
 
-PORT = 8001
+API_PORT = 8000
+"""vLLM's, where none is named."""
+HEALTH_PORT = 8001
 """The health server's, where none is named."""
 BACKLOG = 1024
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)  # EINVAL: a link-local address without its link

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+# A regular expression takes 0.3 ms for the 62 kB of a real answer, prometheus_client's parser 106 ms: it is polled.
 _SAMPLE = re.compile(
     r"^vllm:(iteration_tokens_total_count|generation_tokens_total|prompt_tokens_total|request_success_total"
     r"|kv_cache_usage_perc|num_requests_running|num_requests_waiting|spec_decode_num_drafts_total"

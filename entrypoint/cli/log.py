@@ -1,0 +1,18 @@
+"""Progress that the rooms log, printed as `dsv4: …`. A module of its own, as importing logging takes 10 ms."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+class _Stderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"dsv4: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def to_stderr() -> None:
+    """Print what the package logs at level INFO and above."""
+    logger = logging.getLogger(__name__.partition(".")[0])
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_Stderr()]

@@ -1,0 +1,77 @@
+"""What vLLM answers, as this client returns it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+NOT_A_NUMBER = "its log-probabilities are no numbers (NaN logits)"
+_MINUS_INFINITY = -9999.0
+"""What vLLM answers for a logprob of minus infinity (`entrypoints/openai/completion/serving.py` of 0.32.0)."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """
+    One greedy continuation: its text, its token ids, and the log-probability of each of them where it was asked for.
+
+    `broken` says what is wrong with the numbers; a completion without numbers may have neither text nor tokens then.
+    `stop` is the stop string that ended it. `prompt_tokens` is the server's own count, 0 where it gives none.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
+    broken: str = ""
+    finish: str = ""
+    stop: str = ""
+    prompt_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer in a chat. Token counts are the server's own; `reasoning` is what vLLM's parser took out of it."""
+
+    content: str
+    reasoning: str
+    finish: str
+    prompt_tokens: int
+    tokens: int
+    total_tokens: int
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """
+    One answer in a chat as it came in: its pieces in order, how often a reason to finish was given, and what came last.
+
+    `pieces` are pairs of "reasoning" or "content" and a text. `seconds` run to the first piece.
+    """
+
+    pieces: Sequence[tuple[str, str]]
+    finish: Sequence[str]
+    tokens: int | None
+    """Of the usage chunk after the last piece; None without one."""
+    done: bool
+    seconds: float
+
+    def text(self, kind: str) -> str:
+        """Return everything of one kind."""
+        return "".join(text for of, text in self.pieces if of == kind)
+
+    def whole(self) -> Reply:
+        """Return it as one answer; a stream does not tell the prompt's tokens."""
+        finish = self.finish[-1] if self.finish else "none"
+        return Reply(self.text("content"), self.text("reasoning"), finish, 0, self.tokens or 0, 0)
+
+
+def broken(logprobs: Sequence[float]) -> str:
+    """Say what is wrong with log-probabilities of greedy tokens, which are finite, and not below that of even odds."""
+    if any(math.isnan(number) for number in logprobs):
+        return NOT_A_NUMBER
+    if any(math.isinf(number) or number <= _MINUS_INFINITY for number in logprobs):
+        return "its log-probabilities are infinite"
+    return ""

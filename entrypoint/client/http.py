@@ -1,0 +1,71 @@
+"""HTTP as this client speaks it, with httpx: no proxy, one bearer key, Unreachable and Refused for what goes wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..validation import sentence
+from .errors import Refused, Unreachable
+
+if TYPE_CHECKING:
+    import httpx
+
+SECONDS = 10.0
+"""For an answer to a GET: vLLM's event loop gives it between two requests."""
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def settings(key: str | None) -> dict[str, Any]:
+    """Return the settings of every request: a server that we name is never reached through a proxy."""
+    return {"headers": {"Authorization": f"Bearer {key}"} if key else {}, "trust_env": False, "timeout": SECONDS}
+
+
+def get(url: str, key: str | None) -> httpx.Response:
+    """Return the answer to one GET, whatever its status; raise Unreachable for none."""
+    import httpx
+
+    try:
+        return httpx.get(url, **settings(key))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Unreachable(f"{url}: no answer ({cause(error)}); is a replica there?") from None
+
+
+def get_accepted(url: str, key: str | None) -> httpx.Response:
+    """Return the answer to one GET; raise Unreachable for none, and Refused for an error."""
+    answer = get(url, key)
+    if answer.status_code == 401:
+        raise Refused(f"{url}: HTTP 401; name the file of the replica's key with --api-key-file (API_KEY_FILE).")
+    if not answer.is_success:
+        raise Refused(f"{url}: HTTP {answer.status_code}.", _reason(answer))
+    return answer
+
+
+def accepted(answer: httpx.Response, path: str) -> httpx.Response:
+    """Return an answer that is no error; raise Refused for one that is."""
+    if not answer.is_success:
+        raise Refused(f"{path}: HTTP {answer.status_code}", _reason(answer))
+    return answer
+
+
+def parsed(model: type[Parsed], answer: httpx.Response, otherwise: str, remedy: str = "") -> Parsed:
+    """Return the body as a model; raise Unreachable, whose text says what it is `otherwise`, and a remedy."""
+    try:
+        return model.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise Unreachable(f"{answer.url}: {otherwise} ({sentence(error)}){remedy}") from None
+
+
+def cause(error: Exception) -> str:
+    """Return what an exception of httpx's says, or its name where it says nothing."""
+    return str(error) or type(error).__name__
+
+
+def _reason(answer: httpx.Response) -> str:
+    """Return the sentence of an error: vLLM gives `{"error": {"message": …}}`."""
+    try:
+        body = answer.json()
+        return str(body.get("error", body)["message"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "no reason given"

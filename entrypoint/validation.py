@@ -1,0 +1,20 @@
+"""What pydantic finds wrong, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+def first_error(error: ValidationError) -> tuple[str, str]:
+    """Return where the first error is (`rows.0.batch`; empty for the whole) and what it is; an unknown key goes first."""
+    every = error.errors(include_url=False)
+    first = min(every, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    return ".".join(map(str, first["loc"])), first["msg"].lower()
+
+
+def sentence(error: ValidationError) -> str:
+    """Return the first error as `rows.0.batch: field required`."""
+    return ": ".join(filter(None, first_error(error)))
