@@ -108,7 +108,7 @@ def test_more_is_higher_and_nothing_leaves_the_chart() -> None:
 
 
 def test_the_plot_follows_light_and_dark_and_names_its_axis() -> None:
-    text = plot.svg([receipt([row(1, 88.0)])])
+    text = plot.svg([result([row(1, 88.0)])])
     assert text.count("batch size (concurrent requests)") == 2
     assert "prefers-color-scheme: dark" in text
     used = {one.get("class", "").split()[0] for one in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}circle")}
