@@ -28,6 +28,11 @@ def key(plan: Plan) -> str:
     return plan.environment(secrets=True).get("VLLM_API_KEY") or (plan.value("api-key") or [""])[0]
 
 
+def draft_tokens(plan: Plan) -> int:
+    """Return the draft tokens a step; 0 without speculation."""
+    return plan.draft_tokens
+
+
 def without_draft(plan: Plan, reason: str) -> Plan:
     """Return the plan with speculation switched off, and the reason as its origin."""
     before = plan.flags[DRAFT_TOKENS]

@@ -19,6 +19,9 @@ from . import render
 from .this_machine import this_machine
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ..client.endpoint import Endpoint
     from ..doctor.options import DoctorOptions
     from ..doctor.report import DoctorReport
     from ..resolve.select import Selection
@@ -328,23 +331,43 @@ def _report(options: argparse.Namespace, _words: list[str]) -> int:
 
 
 def _bench(options: argparse.Namespace, words: list[str]) -> int:
-    from ..bench import command, measure
+    from contextlib import nullcontext
 
-    receipt = command.bench(options, words, os.environ, _resolved, _say)
-    return _answer(options, lambda: receipt, lambda: measure.text(receipt))
+    from ..bench import command, measure
+    from ..bench import options as benches
+    from ..client import endpoint
+    from . import log
+
+    log.to_stderr()
+    request = benches.bench_request(options)
+    benches.check_bench(options, words)
+    replica: AbstractContextManager[Endpoint]
+    if options.without_weights:
+        selection, plan = _resolved(options, words)
+        replica = command.without_weights(selection, plan, benches.serve_options(options, words), os.environ)
+    else:
+        replica = nullcontext(endpoint.resolve(options.url, options.health, options.api_key_file, os.environ))
+    result = command.bench(replica, request, os.environ)
+    return _answer(options, lambda: result, lambda: measure.text(result))
 
 
 def _bench_compare(options: argparse.Namespace, _words: list[str]) -> int:
     from ..bench import compare
 
-    found = compare.compare(*map(Path, options.receipts))
+    found = compare.compare(*map(Path, options.results))
     return _answer(options, lambda: found, lambda: compare.text(found))
 
 
 def _warm(options: argparse.Namespace, words: list[str]) -> int:
+    from ..bench import options as benches
     from ..bench import warm
+    from . import log
 
-    found = warm.warm(options, words, os.environ, _resolved, _say)
+    log.to_stderr()
+    benches.check_warm(options)
+    resolved = _resolved(options, words)
+    serve = benches.serve_options(options, words)
+    found = warm.warm(resolved, serve, os.environ, dummy=options.without_weights, again=options.again)
     return _answer(options, lambda: found, lambda: warm.text(found))
 
 

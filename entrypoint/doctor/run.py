@@ -46,7 +46,9 @@ def doctor(catalog: Catalog, request: Request, machine: Machine, options: Doctor
             return _check_host_alone(request, machine, options, str(error))
         selection = select(catalog, request, lambda: HostGpus(UNKNOWN.name, "not known", profile_file=UNKNOWN))
     constraints.require_known(selection, request.skip, lambda: registry.NAMES)
-    skip = frozenset((*request.skip, *(["profile-hardware"] if selection.hardware is UNKNOWN else [])))
+    skip = frozenset(request.skip)
+    if selection.hardware is UNKNOWN:
+        skip |= {"profile-hardware"}
     plan = resolve(selection, dataclasses.replace(request, skip=tuple(constraints.names(selection))))
     checked = check_plan(selection, plan, machine, dataclasses.replace(options, skip=skip))
     return report([*checked.diagnoses, *_violated(selection, plan, skip)], checked.not_checked)

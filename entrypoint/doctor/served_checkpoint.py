@@ -8,6 +8,7 @@ from pathlib import Path
 from ..checkpoint import read
 from ..checkpoint.read import Checkpoint
 from ..plan import Plan
+from ..weights import hub_cache
 
 
 def read_served(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | None, str]:
@@ -19,14 +20,15 @@ def read_served(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | No
     named = str(plan.flags["model"].value)
     if Path(named).is_dir() or named.startswith(("/", "./", "../")):
         return _read(Path(named)), ""
-    absent = f"{named} is not in the Hub's cache, and vLLM fetches it"
-    if not _is_cached(named, plan, environ):
-        return None, absent
-    from ..weights.hub import Place, cached
+    download = plan.value("download-dir")
+    cache = Path(download) if download else hub_cache.folder(environ)
+    folder = None
+    if hub_cache.repository_folder(cache, named).is_dir():
+        from ..weights.hub import Place, cached
 
-    folder = cached(named, Place(cache=_download_folder(plan), revision=plan.value("revision") or None))
+        folder = cached(named, Place(cache=cache, revision=plan.value("revision") or None))
     if folder is None:
-        return None, absent
+        return None, f"{named} is not in the Hub's cache, and vLLM fetches it"
     checkpoint = _read(folder)
     if not checkpoint.shards or checkpoint.listed - checkpoint.shards.keys():
         return None, f"{named} is not complete in the Hub's cache, and vLLM fetches the rest"
@@ -40,16 +42,3 @@ def _read(folder: Path) -> Checkpoint:
     except OSError:
         nothing = read.Document({}, absent=True)
         return Checkpoint(folder, frozenset(), nothing, nothing, {})
-
-
-def _is_cached(repository: str, plan: Plan, environ: Mapping[str, str]) -> bool:
-    """Tell whether the Hub's cache has a folder for a repository, before huggingface_hub is imported (0.2 s)."""
-    base = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    home = Path(environ.get("HF_HOME") or base / "huggingface")
-    cache = _download_folder(plan) or Path(environ.get("HF_HUB_CACHE") or home / "hub")
-    return (cache / f"models--{repository.replace('/', '--')}").is_dir()
-
-
-def _download_folder(plan: Plan) -> Path | None:
-    named = plan.value("download-dir")
-    return Path(named) if named else None

@@ -39,7 +39,8 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
     known = names(selection) | set(check_names())
     if unknown := sorted(set(skip) - known):
         raise ConfigError(
-            f"No constraint or check is named {unknown[0]!r}{nearest(unknown[0], known)}; docs/doctor.md lists them."
+            f"No check, and no constraint of this profile, model or hardware, is named"
+            f" {unknown[0]!r}{nearest(unknown[0], known)}; docs/doctor.md lists them."
         )
 
 

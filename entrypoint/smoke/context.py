@@ -20,7 +20,7 @@ STREAMS = 4
 @dataclass(frozen=True)
 class Context:
     """
-    One replica. `settings` is its plan's, flags and all, by name; None where no health server told.
+    One replica. `settings` is its plan's, flags and all, by name; None where no health server answers.
 
     `context_length` is max-model-len in tokens, 0 where the server does not say. `share` of it is filled by the long
     prompt; `streams` run at once.

@@ -8,6 +8,7 @@ import time
 from ...healthcheck import canary
 from ...healthcheck.progress import Progress
 from ...healthcheck.window import Window
+from .. import served_plan
 from ..client.counters import Counters
 from ..client.errors import Refused, Unreachable
 from ..vllm_log import exit_cause
@@ -63,7 +64,7 @@ class _Watched:
         self.progress.feed(now, counters)
         if counters.running or counters.waiting:
             self.used_at = now
-        if self.replica.plan.draft_tokens:
+        if served_plan.draft_tokens(self.replica.plan):
             self.window.add(now, counters.drafted, counters.accepted)
             self._judge_drafts()
 

@@ -6,6 +6,7 @@ import time
 
 from ...healthcheck import canary, gate
 from ...healthcheck.state import Finding
+from .. import served_plan
 from ..client.errors import Unreachable
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import Ending
@@ -21,7 +22,7 @@ async def prove(replica: Replica) -> Ending | None:
 
 async def _draft_head(replica: Replica) -> Ending | None:
     health, care = replica.health, replica.care
-    drafts = replica.plan.draft_tokens
+    drafts = served_plan.draft_tokens(replica.plan)
     if not drafts:
         health.gate = health.gate if health.degraded else Finding("the plan has no draft tokens")
         return None

@@ -256,8 +256,7 @@ def test_no_all_reduce_is_tried_when_it_is_skipped_by_every_name(looked) -> None
         ({"weight_map": {"embed.weight": "model-00001-of-00002.safetensors"}}, "is not complete in the Hub's cache"),
     ],
 )
-def test_weights_that_are_not_all_in_the_cache_are_left_to_vllm(tmp_path, monkeypatch, index, says) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+def test_weights_that_are_not_all_in_the_cache_are_left_to_vllm(tmp_path, index, says) -> None:
     if index:
         kept = tmp_path / "hub/models--LordNeel--DeepSeek-V4-Flash-Acti-MTP-W4A16-FP8"
         snapshot = kept / "snapshots" / ("a" * 40)

@@ -157,7 +157,11 @@ def index(change: Callable[[dict[str, str]], dict[str, str]]) -> Break:
 
 
 def remove(*files: str) -> Break:
-    return lambda folder: [(folder / file).unlink() for file in files] and None
+    def change(folder: Path) -> None:
+        for file in files:
+            (folder / file).unlink()
+
+    return change
 
 
 def pointers(folder: Path) -> None:
@@ -166,7 +170,11 @@ def pointers(folder: Path) -> None:
 
 
 def both(*breaks: Break) -> Break:
-    return lambda folder: [each(folder) for each in breaks] and None
+    def change(folder: Path) -> None:
+        for each in breaks:
+            each(folder)
+
+    return change
 
 
 def dspark(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
