@@ -1,7 +1,7 @@
 """
 Results: what was measured, of what, on what, and when; one JSON file each, written once.
 
-FOLDER/bench, FOLDER/smoke and FOLDER/eval hold those of `dsv4`. The qualification folder of this repository has more
+FOLDER/bench, FOLDER/smoke and FOLDER/eval hold those of `dsv4`. `qualification/results` of this repository has more
 kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and `fleet-limits` (simulated).
 """
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import zipfile
 from importlib.metadata import requires, version
@@ -46,7 +45,7 @@ def installed(wheel, tmp_path_factory) -> Path:
     )
     python = ("--python", environment / "bin/python")
     run(sys.executable, "-m", "pip", *python, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=environment)
-    (purelib / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    (purelib / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
     return environment
 
 

@@ -5,8 +5,8 @@ Runs where vLLM is installed (the CPU build will do) and reads vLLM's own parser
 metric registry; nothing is copied from its documentation. The output is the data file beside `dsv4`,
 which never imports vLLM itself.
 
-    python tools/describe_vllm.py > entrypoint/vllm_schema/vllm-0.32.0.json
-    python tools/describe_vllm.py --check entrypoint/vllm_schema/vllm-0.32.0.json    # exit 1 and a diff when stale
+    python -m tools.describe_vllm > entrypoint/vllm_schema/vllm-0.32.0.json
+    python -m tools.describe_vllm --check entrypoint/vllm_schema/vllm-0.32.0.json    # exit 1 and a diff when stale
 """
 
 import argparse
@@ -24,7 +24,16 @@ from types import SimpleNamespace
 from typing import Any, Literal, get_origin
 from unittest import mock
 
-from vllm_fields import Facts, annotation, config_class, field_facts, literal_values, members, object_facts, type_name
+from tools.vllm_fields import (
+    Facts,
+    annotation,
+    config_class,
+    field_facts,
+    literal_values,
+    members,
+    object_facts,
+    type_name,
+)
 
 DEPTH = {"env": 1, "flags": 1, "json": 3, "metrics": 1}  # levels of the file that get a line per item
 LINES_SHOWN = 40  # of a --check diff

@@ -1,7 +1,7 @@
 """
 Where a GPU's time goes: the kernels of a Chrome trace, as torch's profiler writes it, by family.
 
-    python tools/kernel_time.py TRACE.json.gz
+    python -m tools.kernel_time TRACE.json.gz
 
 `share` is of the span from the first kernel to the end of the last one; `idle` is the part of it in which none ran.
 Kernels of several streams can run at once, so shares can add up to more than 100 %.

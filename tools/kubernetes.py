@@ -1,8 +1,8 @@
 """
 Make what Kubernetes is given from what other files say.
 
-    python tools/kubernetes.py rules       the operator's rules, from deploy/prometheus/alerts.yml
-    python tools/kubernetes.py capacity    the table in docs/kubernetes.md, as `dsv4 fit` counts
+    python -m tools.kubernetes rules       the operator's rules, from deploy/prometheus/alerts.yml
+    python -m tools.kubernetes capacity    the table in docs/kubernetes.md, as `dsv4 fit` counts
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tables import renewed
-
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.memory.estimate import Memory, memory
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
+from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parents[1]
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 RULES = ROOT / "deploy/kubernetes/components/monitoring/rules.yaml"
 PAGE = ROOT / "docs/kubernetes.md"
-MADE = "# Made from deploy/prometheus/alerts.yml by `python tools/kubernetes.py rules`; see docs/monitoring.md.\n"
+MADE = "# Made from deploy/prometheus/alerts.yml by `python -m tools.kubernetes rules`; see docs/monitoring.md.\n"
 PROFILES = ("64k", "128k", "256k", "524k", "640k", "1m")
 ROWS = (("rtx-pro-6000", 2), ("rtx-pro-6000", 4), ("h200", 2), ("b300", 2))
 """Kinds of GPU and how many a replica has: those of the overlays."""
@@ -51,8 +49,8 @@ def counted(profile: str, hardware: str, size: int) -> tuple[str, Memory | None]
     given = Layer({"tensor-parallel-size": Setting(size, "table")})
     request = Request({name: Setting(value, "table") for name, value in names.items()}, command_line=given)
     try:
-        chosen = choose(Library(()), request, Found)
-        return chosen.model.name, memory(chosen, resolve(chosen, request).flags)
+        selection = select(Catalog(()), request, Found)
+        return selection.model.name, memory(selection, resolve(selection, request).flags)
     except ConfigError:
         return "", None
 

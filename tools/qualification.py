@@ -1,7 +1,7 @@
 """
-Make docs/qualification.md from the receipts in qualification/.
+Make docs/qualification.md from the receipts in qualification/results/.
 
-    python tools/qualification.py > docs/qualification.md
+    python -m tools.qualification > docs/qualification.md
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# What was loaded, and how it drafted
 
 Checkpoints with a known answer (real Flash dimensions, five layers, 16 experts; `demo/deepseek_v4.py`) in each
-published layout, served through `dsv4 serve` with the patch series, or by stock vLLM. `tests/gpu/run_layouts.py` asks
-four prompts of 5 to 2300 tokens for 48 tokens each and compares every token. *Accepted* is draft tokens accepted of
-those made, one a step. A head is `removed` (no draft tensor), `holed` (one weight missing) or `scrambled` (weights
-shuffled in place): the first two have to be refused; the third cannot be told from a good head while loading, and has
-to show in the counters. *Experts* is the backend of the trunk's.
-This table is made from the receipts in `qualification/` by `tools/qualification.py`. Speeds are not measured here.
+published layout, served through `dsv4 serve` with the patch series, or by stock vLLM.
+`qualification/gpu/run_layouts.py` asks four prompts of 5 to 2300 tokens for 48 tokens each and compares every token.
+*Accepted* is draft tokens accepted of those made, one a step. A head is `removed` (no draft tensor), `holed` (one
+weight missing) or `scrambled` (weights shuffled in place): the first two have to be refused; the third cannot be told
+from a good head while loading, and has to show in the counters. *Experts* is the backend of the trunk's.
+This table is made from the receipts in `qualification/results/` by `tools/qualification.py`. Speeds are not
+measured here.
 """
 RESULTS = {
     "served": "serves",
@@ -35,7 +36,7 @@ RESULTS = {
 
 def main() -> int:
     """Print the page."""
-    sys.stdout.write(page(read(ROOT / "qualification")))
+    sys.stdout.write(page(read(ROOT / "qualification" / "results")))
     return 0
 
 
@@ -61,7 +62,7 @@ def page(receipts: Iterable[dict[str, Any]]) -> str:
 
 def superseded() -> dict[str, dict[str, str]]:
     """Return what changed in patches since: by the SHA-256 that receipts have, by name where the patch is new."""
-    return tomllib.loads((ROOT / "qualification" / "superseded.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((ROOT / "qualification" / "results" / "superseded.toml").read_text(encoding="utf-8"))
 
 
 def notes(receipts: Iterable[dict[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 """
 What one decoding step has to read and to compute, and how long that takes at least.
 
-    python tools/step_limit.py w4a16 --tensor-parallel-size 2 --draft-tokens 1 --bandwidth 4.0 --batch 1 4 16
+    python -m tools.step_limit w4a16 --tensor-parallel-size 2 --draft-tokens 1 --bandwidth 4.0 --batch 1 4 16
 
 Counted from the published sizes: every weight that a step touches is read once, a routed expert when at least one of
 the step's tokens is sent to it (tokens are sent evenly). The KV cache is left out: at 512 tokens it is below 1 %.
@@ -90,7 +90,7 @@ def step(d: Dims, storage: Storage, *, batch: int, draft_tokens: int, tp: int) -
 
 
 def total_gib(d: Dims, storage: Storage) -> float:
-    """Return the size of all weights, to hold against the model's sheet."""
+    """Return the size of all weights, to hold against the model's profile file."""
     expert = 3 * d.inter * d.hidden
     size = 2 * d.vocab * d.hidden * BF16 + d.layers * d.experts * expert * storage.experts
     size += sum(dense(d, ratio, 1, storage.attention, storage.compressor)[0] for ratio in d.ratios)

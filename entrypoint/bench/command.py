@@ -15,7 +15,7 @@ from ..client import local_replica
 from ..client.endpoint import Endpoint
 from ..errors import HostError, NotFound
 from ..plan import Plan
-from ..resolve.select import Chosen
+from ..resolve.select import Selection
 from ..supervisor import crash_loop, kernel_cache
 from . import load, measure, plot
 from .load import Tokenizer
@@ -46,7 +46,7 @@ def bench(
 
 @contextlib.contextmanager
 def without_weights(
-    selection: Chosen, plan: Plan, serve: ServeOptions, environ: Mapping[str, str]
+    selection: Selection, plan: Plan, serve: ServeOptions, environ: Mapping[str, str]
 ) -> Iterator[Endpoint]:
     """Serve a plan in its real size without weights, and yield the replica's endpoint."""
     environ = {**measure.random_routing(selection.hardware.get("compute_capability")), **load.program_in(environ)}
@@ -57,7 +57,7 @@ def without_weights(
 
 
 def dummy(
-    selection: Chosen, plan: Plan, serve: ServeOptions, environ: Mapping[str, str], sizes: Dims | None = None
+    selection: Selection, plan: Plan, serve: ServeOptions, environ: Mapping[str, str], sizes: Dims | None = None
 ) -> tuple[ServeOptions, str]:
     """
     Write the folder that takes the place of the weights; return how it is served, and what the weights are.

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import results
-from ..cli import render
+from .. import results, text_table
 from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed
 from ..client.local_replica import start_of
@@ -168,7 +167,7 @@ def text(result: Mapping[str, Any]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a table."""
-    return render.table([HEADINGS, *map(cells, rows)])
+    return text_table.table([HEADINGS, *map(cells, rows)])
 
 
 def cells(one: Mapping[str, Any]) -> tuple[str, ...]:

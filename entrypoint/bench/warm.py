@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..cli import render
+from .. import text_table
 from ..client import local_replica
 from ..plan import Plan
-from ..resolve.select import Chosen
+from ..resolve.select import Selection
 from ..supervisor import kernel_cache, provenance
 from . import command, load, sweep
 from .options import ServeOptions
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def warm(
-    resolved: tuple[Chosen, Plan], serve: ServeOptions, environ: Mapping[str, str], *, dummy: bool, again: bool
+    resolved: tuple[Selection, Plan], serve: ServeOptions, environ: Mapping[str, str], *, dummy: bool, again: bool
 ) -> dict[str, Any]:
     """
     Return `{"folder", "starts": [{"seconds", "phases", "caches", "swept"}], "filled": {FOLDER: {"files", "mib"}}}`.
@@ -81,7 +81,7 @@ def text(summary: Mapping[str, Any]) -> str:
     lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in summary["filled"].items()]
     parts = [
         f"kernels are kept in {summary['folder']}",
-        render.table(lines) if len(lines) > 1 else "nothing was left to compile",
+        text_table.table(lines) if len(lines) > 1 else "nothing was left to compile",
     ]
     names = dict.fromkeys(name for one in summary["starts"] for name in one.get("phases", {}))
     phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in summary["starts"])] for name in names]
@@ -91,4 +91,4 @@ def text(summary: Mapping[str, Any]) -> str:
         [name, *(f"{one['swept'][key]:.2f}" for one in summary["starts"])]
         for name, key in (("prompts of every length", "seconds"), ("the slowest of them", "slowest"))
     ]
-    return "\n".join([*parts, render.table([*head, *phases, total, *swept])])
+    return "\n".join([*parts, text_table.table([*head, *phases, total, *swept])])

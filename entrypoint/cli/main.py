@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..client.endpoint import Endpoint
     from ..doctor.report import Report
     from ..doctor.run import Around
-    from ..resolve.select import Chosen
+    from ..resolve.select import Selection
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,24 +89,24 @@ def _run_other(words: list[str]) -> int:
         raise NotFound(f"{error} {known}") from None
 
 
-def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Chosen, Plan]:
+def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Selection, Plan]:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
     import dataclasses
     import functools
 
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..machine import detect
     from ..resolve import auto, environment
     from ..resolve.layers import resolve
-    from ..resolve.select import choose
+    from ..resolve.select import select
 
-    request, library = line.request(options, words), Library(environment.folders())
+    request, catalog = line.request(options, words), Catalog(environment.folders())
     request = dataclasses.replace(request, skip=(*request.skip, *skip))
 
-    find = functools.cache(lambda: detect.find(library, os.environ))
-    request = auto.settle(library, request, find)
-    chosen = choose(library, request, find)
-    return chosen, resolve(chosen, request)
+    find = functools.cache(lambda: detect.find(catalog, os.environ))
+    request = auto.settle(catalog, request, find)
+    selection = select(catalog, request, find)
+    return selection, resolve(selection, request)
 
 
 def _serve(options: argparse.Namespace, words: list[str]) -> int:
@@ -118,11 +118,11 @@ def _serve(options: argparse.Namespace, words: list[str]) -> int:
     from ..supervisor import crash_loop, kernel_cache, passthrough, provenance, supervisor
 
     variables = environment.variables()
-    chosen: list[Chosen] = []
+    selection: list[Selection] = []
 
     def prepare() -> Plan:
-        sheets, plan = _resolved(options, words)
-        chosen[:] = [sheets]
+        selected, plan = _resolved(options, words)
+        selection[:] = [selected]
         return kernel_cache.placed(plan, os.environ, kernels(plan))
 
     def kernels(plan: Plan) -> Path:
@@ -131,7 +131,7 @@ def _serve(options: argparse.Namespace, words: list[str]) -> int:
     def check(plan: Plan) -> Report:
         from ..doctor import run
 
-        return run.before_start(chosen[0], plan, _around(options, serving=True))
+        return run.before_start(selection[0], plan, _around(options, serving=True))
 
     return supervisor.run(
         supervisor.Surroundings(
@@ -157,11 +157,11 @@ def _explain(options: argparse.Namespace, words: list[str]) -> int:
 
 
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..doctor import run
     from ..resolve import environment
 
-    report = run.doctor(Library(environment.folders()), line.request(options, words), _around(options, serving=False))
+    report = run.doctor(Catalog(environment.folders()), line.request(options, words), _around(options, serving=False))
     _answer(options, report.to_json, lambda: render.report(report))
     return report.exit_status
 
@@ -169,12 +169,12 @@ def _doctor(options: argparse.Namespace, words: list[str]) -> int:
 def _fit(options: argparse.Namespace, words: list[str]) -> int:
     from ..memory import advice, estimate
 
-    chosen, plan = _resolved(options, words, skip=("weights", "kv-cache"))
-    memory = estimate.memory(chosen, plan.flags)
+    selection, plan = _resolved(options, words, skip=("weights", "kv-cache"))
+    memory = estimate.memory(selection, plan.flags)
     if memory is None or not memory.sized:
         raise ConfigError(
-            f"The memory of {chosen.model.name} on {chosen.hardware.name} is not counted: it takes weights-gib and"
-            " memory-gib in their sheets, a context, and neither pipeline nor data parallelism."
+            f"The memory of {selection.model.name} on {selection.hardware.name} is not counted: it takes"
+            " weights-gib and memory-gib in their profile files, a context, and neither pipeline nor data parallelism."
         )
     answer = advice.fit(memory)
     _answer(options, answer.to_json, lambda: advice.text(memory, answer))
@@ -183,19 +183,19 @@ def _fit(options: argparse.Namespace, words: list[str]) -> int:
 
 def _profiles(options: argparse.Namespace, _words: list[str]) -> int:
     from ..catalog import listing
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..resolve import environment
 
-    entries = listing.listing(Library(environment.folders()))
+    entries = listing.listing(Catalog(environment.folders()))
     return _answer(options, lambda: entries, lambda: render.profiles(entries))
 
 
 def _weights(options: argparse.Namespace, _words: list[str]) -> int:
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..resolve import environment
     from ..weights import hub, manifest
 
-    repository = hub.repository_of(Library(environment.folders()), options.model, "command line")
+    repository = hub.repository_of(Catalog(environment.folders()), options.model, "command line")
     place, folder = hub.Place(revision=options.revision), Path(options.to) if options.to else None
     if options.action == "fetch":
         fetched = hub.fetch(repository, _say, place, folder)
@@ -293,7 +293,7 @@ def _smoke(options: argparse.Namespace, _words: list[str]) -> int:
 
 
 def _eval(options: argparse.Namespace, _words: list[str]) -> int:
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..client import endpoint
     from ..evals import evaluate, served, text
     from ..evals import options as evals
@@ -303,7 +303,7 @@ def _eval(options: argparse.Namespace, _words: list[str]) -> int:
     log.to_stderr()
     request = evals.request(options, os.environ)
     where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
-    found = served.look(where, Library(environment.folders()), options.model)
+    found = served.look(where, Catalog(environment.folders()), options.model)
     try:
         result = evaluate.evaluate(where, found, request)
     except KeyboardInterrupt:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .. import replica
 from ..argument_types import count
 from ..errors import ConfigError
 from ..machine.topology import Topology
@@ -20,7 +20,6 @@ DEMO_MODEL = "demo=/usr/share/dsv4/demo"
 """What the image `dsv4-serve:cpu` has in it."""
 KEY_FILE = "secrets/api-key"
 """Where the key is looked for when no file is named, as docker-compose.yml does."""
-SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 
 UP = "start replicas and a balancer as containers, and wait until they are ready; what runs as asked is left alone"
 DOWN = "drain, stop and remove what `dsv4 up` started; the caches stay"
@@ -98,7 +97,7 @@ def deployment(
             "--api-key would be read by whoever lists containers; write it to a file: --api-key-file FILE."
         )
     on_cpu = plan.choices["hardware"].value == "cpu"
-    size = 0 if on_cpu else gpus_of_one(plan)
+    size = 0 if on_cpu else replica.gpus(plan)
     if options.gpus:
         groups = placement.read(options.gpus, size, topology.gpus)
         if options.replicas not in (None, len(groups)):
@@ -117,35 +116,30 @@ def deployment(
         key_file=_key_file(options, request.operator),
         image=image,
         balancer_image=balancer_image,
-        words=tuple(words),
+        flags=tuple(words),
         env=env,
-        balancer_env={name: request.operator[name] for name in make.OF_THE_BALANCER if request.operator.get(name)},
+        balancer_env={name: request.operator[name] for name in make.OF_BALANCER if request.operator.get(name)},
         weights=weights,
         profiles=tuple(make.folder(str(one), "DSV4_PROFILES") for one in environment.folders()),
         port=options.port,
-        stop_seconds=make.stop_seconds(plan),
-        requests=make.requests(plan),
+        stop_seconds=replica.stop_seconds(plan),
+        requests=replica.sequences(plan),
     )
-
-
-def gpus_of_one(plan: Plan) -> int:
-    """Return the GPUs that one replica takes."""
-    return math.prod(int(plan.value(name, 1)) for name in SIZES)
 
 
 def _weights(model: str) -> Path | None:
     """Return the folder to mount for a model: its own, or of a Hub snapshot the whole repository that it links into."""
     if not model.startswith(("/", ".", "~")) or model == DEMO_MODEL.partition("=")[2]:
         return None
-    found = make.folder(model, "--model")
-    return found.parents[1] if found.parent.name == "snapshots" else found
+    folder = make.folder(model, "--model")
+    return folder.parents[1] if folder.parent.name == "snapshots" else folder
 
 
 def _key_file(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
     if options.api_key_file:
         return make.key_file(options.api_key_file, "--api-key-file")
-    if named := environ.get("API_KEY_FILE"):
-        return make.key_file(named, "environment API_KEY_FILE")
+    if file := environ.get("API_KEY_FILE"):
+        return make.key_file(file, "environment API_KEY_FILE")
     if Path(KEY_FILE).exists():
         return make.key_file(KEY_FILE, "the default")
     raise ConfigError(

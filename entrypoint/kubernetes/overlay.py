@@ -1,30 +1,32 @@
-"""A Kustomize overlay over the shipped base: what its files say. Pure; the values are checked before."""
+"""A Kustomize overlay over the shipped base, as plain data. Pure; the values are checked before."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from .weights import Weights
+from .weights import WeightSource
 
 PRODUCT = "nvidia.com/gpu.product"
 """The label that NVIDIA's GPU feature discovery puts on nodes: NVML's name with hyphens for spaces."""
 PRE_STOP, SPARE = 5, 5
 """Seconds of the base's preStop, and to spare, in terminationGracePeriodSeconds."""
+_BASE_VOLUME: Mapping[str, Any] = {"persistentVolumeClaim": None}
+"""Removes the base's claim, which a strategic merge would keep beside another source of the volume."""
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """One fleet. `env` is what a replica is told beside its profile; `gpus` are those of one replica."""
+    """One fleet. `env` has the variables of a replica; `gpus` are those of one replica."""
 
     replicas: int
     gpus: int
     products: tuple[str, ...]
     env: Mapping[str, str]
-    weights: Weights
+    weights: WeightSource
     stop_seconds: int
-    """What a drain takes at most, as `docker stop --time` would be told."""
+    """The longest drain, as for `docker stop --time`."""
     namespace: str = "dsv4"
     image: tuple[str, str] | None = None
     """Name and digest; None leaves the base's placeholder."""
@@ -36,7 +38,7 @@ class Overlay:
 
     @property
     def cpus(self) -> int:
-        """CPU cores that a replica asks for: four a GPU, as the shipped overlays. Unmeasured."""
+        """CPU cores that a replica requests: four a GPU, as in the shipped overlays. Unmeasured."""
         return 4 * self.gpus
 
     @property
@@ -45,67 +47,66 @@ class Overlay:
         return 32 + 32 * self.gpus
 
 
-def files(one: Overlay) -> dict[str, str]:
-    """Return the overlay's own files by name; `base` and `components` are copied beside them."""
-    return {"kustomization.yaml": _kustomization(one), "replica.yaml": _replica(one)}
+def documents(overlay: Overlay) -> dict[str, dict[str, Any]]:
+    """Return the overlay's own documents by file name; `base` and `components` are copied beside them."""
+    return {"kustomization.yaml": _kustomization(overlay), "replica.yaml": _replica(overlay)}
 
 
-def _kustomization(one: Overlay) -> str:
-    lines = [
-        f"# {one.command}",
-        *(f"# Before it is applied: {note}." for note in one.notes),
-        "apiVersion: kustomize.config.k8s.io/v1beta1",
-        "kind: Kustomization",
-        f'namespace: "{one.namespace}"',
-        "resources: [base]",
+def comments(overlay: Overlay) -> dict[str, tuple[str, ...]]:
+    """Return the comment lines above each document, by file name."""
+    prerequisites = (f"Before it is applied: {note}." for note in overlay.notes)
+    return {
+        "kustomization.yaml": (overlay.command, *prerequisites),
+        "replica.yaml": ("The namespace is the base's own; kustomization.yaml names the one that it goes into.",),
+    }
+
+
+def _kustomization(overlay: Overlay) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": overlay.namespace,
+        "resources": ["base"],
+    }
+    if overlay.weights.component:
+        document["components"] = [f"components/{overlay.weights.component}"]
+    document["replicas"] = [{"name": "dsv4", "count": overlay.replicas}]
+    if overlay.image:
+        name, digest = overlay.image
+        document["images"] = [{"name": "dsv4-serve", "newName": name, "digest": digest}]
+    return {**document, "patches": [{"path": "replica.yaml"}]}
+
+
+def _replica(overlay: Overlay) -> dict[str, Any]:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "dsv4", "namespace": "dsv4"},
+        "spec": {"template": {"spec": _pod(overlay)}},
+    }
+
+
+def _pod(overlay: Overlay) -> dict[str, Any]:
+    label = {"key": PRODUCT, "operator": "In", "values": list(overlay.products)}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [label]}]}
+    limits = {"memory": f"{overlay.memory_gib}Gi", "nvidia.com/gpu": overlay.gpus}
+    pod: dict[str, Any] = {
+        "terminationGracePeriodSeconds": PRE_STOP + overlay.stop_seconds + SPARE,
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}},
+    }
+    if overlay.fetched:
+        fetched = {"WEIGHTS": overlay.fetched}
+        pod["initContainers"] = [{"name": name, "env": _variables(fetched)} for name in ("fetch", "verify")]
+    pod["containers"] = [
+        {
+            "name": "replica",
+            "env": _variables(overlay.env),
+            "resources": {"requests": {"cpu": str(overlay.cpus), **limits}, "limits": dict(limits)},
+        }
     ]
-    if one.weights.component:
-        lines.append(f"components: [components/{one.weights.component}]")
-    lines += ["replicas:", f"  - {{name: dsv4, count: {one.replicas}}}"]
-    if one.image:
-        name, digest = one.image
-        lines += ["images:", f"  - {{name: dsv4-serve, newName: {json.dumps(name)}, digest: {json.dumps(digest)}}}"]
-    return "\n".join([*lines, "patches:", "  - path: replica.yaml", ""])
+    pod["volumes"] = [{"name": "models", **_BASE_VOLUME, **overlay.weights.volume}]
+    return pod
 
 
-def _replica(one: Overlay) -> str:
-    gpus = f'cpu: "{one.cpus}", memory: {one.memory_gib}Gi, nvidia.com/gpu: {one.gpus}'
-    lines = [
-        "apiVersion: apps/v1",
-        "kind: Deployment",
-        "metadata:",
-        "  name: dsv4",
-        "  namespace: dsv4 # the base's own; kustomization.yaml says where it goes",
-        "spec:",
-        "  template:",
-        "    spec:",
-        f"      terminationGracePeriodSeconds: {PRE_STOP + one.stop_seconds + SPARE}",
-        "      affinity:",
-        "        nodeAffinity:",
-        "          requiredDuringSchedulingIgnoredDuringExecution:",
-        "            nodeSelectorTerms:",
-        "              - matchExpressions:",
-        f"                  - {{key: {PRODUCT}, operator: In, values: [{', '.join(one.products)}]}}",
-    ]
-    if one.fetched:
-        lines.append("      initContainers:")
-        for name in ("fetch", "verify"):
-            lines += [f"        - name: {name}", f"          env: [{_variable('WEIGHTS', one.fetched)}]"]
-    lines += [
-        "      containers:",
-        "        - name: replica",
-        "          env:",
-        *(f"            - {_variable(name, value)}" for name, value in one.env.items()),
-        "          resources:",
-        f"            requests: {{{gpus}}}",
-        f"            limits: {{{gpus.partition(', ')[2]}}}",
-        "      volumes:",
-        "        - name: models",
-    ]
-    if not one.weights.volume.startswith("persistentVolumeClaim"):
-        lines.append("          persistentVolumeClaim: null")
-    return "\n".join([*lines, f"          {one.weights.volume}", ""])
-
-
-def _variable(name: str, value: str) -> str:
-    return f"{{name: {name}, value: {json.dumps(value)}}}"
+def _variables(env: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in env.items()]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ConfigError
 
@@ -17,48 +19,48 @@ _KINDS = "pvc:CLAIM, hostpath:/FOLDER, image:REF@sha256:… or fetch"
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightSource:
     """`volume` is the source of the volume `models`, `component` the folder of components/ below it, if any."""
 
-    volume: str
+    volume: Mapping[str, Any]
     component: str = ""
     note: str = ""
     """What has to be there, or be known, before it is applied."""
 
 
-def read(text: str) -> Weights:
+def read(text: str) -> WeightSource:
     """Return what `--weights` asks for; raise ConfigError for anything else."""
     kind, _, what = text.partition(":")
     if text == "fetch":
         note = f"claim {CLAIM} has to take writes from every node that a replica runs on (ReadWriteMany)"
-        return Weights(f"persistentVolumeClaim: {{claimName: {CLAIM}, readOnly: false}}", "fetch", note)
+        return WeightSource({"persistentVolumeClaim": {"claimName": CLAIM, "readOnly": False}}, "fetch", note)
     if kind == "pvc":
         if not NAME.fullmatch(what):
             raise ConfigError(
                 f"--weights {text}: {what!r} is no name of a claim; lower case letters, digits and hyphens."
             )
         note = f"claim {what} has to hold the weights"
-        return Weights(f'persistentVolumeClaim: {{claimName: "{what}", readOnly: true}}', "", note)
+        return WeightSource({"persistentVolumeClaim": {"claimName": what, "readOnly": True}}, "", note)
     if kind == "hostpath":
         if not re.fullmatch(r"/[\w.-][\w./-]*", what) or ".." in what.split("/"):
             raise ConfigError(
                 f"--weights {text}: has to name a folder of the nodes from the root, as in hostpath:/models."
             )
         note = f"each node has to have {what} and /var/lib/dsv4/cache (for 2000:0), and the namespace to allow hostPath"
-        return Weights(f'hostPath: {{path: "{what}", type: Directory}}', "host-path", note)
+        return WeightSource({"hostPath": {"path": what, "type": "Directory"}}, "host-path", note)
     if kind == "image":
         digest(what, f"--weights {text}")
         note = "Kubernetes has to be 1.35 or newer; older ones start the pod without weights"
-        return Weights(f'image: {{reference: "{what}", pullPolicy: IfNotPresent}}', "image-volume", note)
+        return WeightSource({"image": {"reference": what, "pullPolicy": "IfNotPresent"}}, "image-volume", note)
     raise ConfigError(f"--weights {text}: has to be {_KINDS}.")
 
 
 def digest(reference: str, origin: str) -> tuple[str, str]:
     """Return name and digest of an image; raise ConfigError for one that is named by its tag."""
-    found = DIGEST.fullmatch(reference)
-    if not found:
+    match = DIGEST.fullmatch(reference)
+    if not match:
         raise ConfigError(
             f"{origin}: has to end in @sha256: and 64 hexadecimal digits. A tag can be moved, and two replicas of one"
             " fleet would serve different builds; the registry, or `docker image inspect`, says the digest."
         )
-    return found["name"], found["digest"]
+    return match["name"], match["digest"]

@@ -11,7 +11,6 @@ import asyncio
 import http.client
 import json
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,8 +20,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-from balancer import KEY, Balancer, Names, balancer, free_port, haproxy
+from tests.support.balancer import KEY, Balancer, Names, balancer, free_port, haproxy
 
 REQUESTS = 1000
 BUDGET = 0.001

@@ -11,19 +11,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-from bench_readyz import BUDGET, ask
-from replica import replica
-
 from dsv4_serve.demo.llama import write_checkpoint
+from tests.bench.bench_readyz import BUDGET, ask
+from tests.support.replica import replica
 
 IDLE_SECONDS, STREAMS, TOKENS, REQUESTS = 60.0, 200, 1500, 500
 MEMORY, SHARE = 60 * 2**20, 0.01

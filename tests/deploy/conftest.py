@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import stat
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-from balancer import KEY, Names, balancer, free_port, haproxy
-from pair import MakePair, Pair
-from replica import Replica, replica
+from tests.deploy.pair import MakePair, Pair
+from tests.support.balancer import KEY, Names, balancer, free_port, haproxy
+from tests.support.program import executable
+from tests.support.replica import Replica, replica
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +30,7 @@ def make_pair(binary: str, tmp_path_factory: pytest.TempPathFactory) -> MakePair
     @contextmanager
     def make(**env: str) -> Iterator[Pair]:
         folder = tmp_path_factory.mktemp("pair")
-        program = folder / "vllm"
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("engine.py")} "$@"\n')
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        program = executable(folder / "vllm", "tests.support.engine")
         (folder / "key").write_text(KEY)
         port, health_port = free_port(), free_port()
         with ExitStack() as stack:

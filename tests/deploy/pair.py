@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import httpx
-from balancer import Balancer, Late, Names
-from replica import Replica
+
+from tests.support.balancer import Balancer, Late, Names
+from tests.support.replica import Replica
 
 
 @dataclass

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import load
 import pytest
-from balancer import CONFIGURATION, KEY, Names, balancer, free_port
-from pair import Pair
+
+from tests.deploy.pair import Pair
+from tests.support import load
+from tests.support.balancer import CONFIGURATION, KEY, Names, balancer, free_port
 
 OPEN = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"]
 CLOSED = [

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from balancer import Names, balancer, haproxy, variables
 
 from dsv4_serve.entrypoint.resolve.environment import Variables
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from dsv4_serve.entrypoint.toml_file import read
+from tests.support.balancer import Names, balancer, haproxy, variables
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"

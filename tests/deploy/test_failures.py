@@ -9,8 +9,9 @@ from collections import Counter
 
 import psutil
 import pytest
-from load import client, load, stream
-from pair import MakePair, Pair
+
+from tests.deploy.pair import MakePair, Pair
+from tests.support.load import client, load, stream
 
 pytestmark = pytest.mark.slow
 ONE, OTHER = "127.0.0.2", "127.0.0.3"

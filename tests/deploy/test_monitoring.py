@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
-from pair import Pair
 
 from dsv4_serve.entrypoint.vllm_schema import schema
 from dsv4_serve.healthcheck import metrics
 from dsv4_serve.healthcheck.state import Acceptance, Health
+from tests.deploy.pair import Pair
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus/prometheus.yml"

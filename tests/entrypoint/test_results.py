@@ -94,5 +94,5 @@ def test_trying_a_folder_leaves_nothing_there(tmp_path: Path) -> None:
 
 
 def test_the_results_of_this_repository_are_all_read() -> None:
-    kinds = {one["kind"] for one in results.read(ROOT / "qualification")}
+    kinds = {one["kind"] for one in results.read(ROOT / "qualification" / "results")}
     assert {"layout", "faults"} <= kinds

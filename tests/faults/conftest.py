@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from noted import SETTINGS
-from replica import Replica, Start, replica
-
 from dsv4_serve.demo.llama import write_checkpoint
+from tests.faults.noted import SETTINGS
+from tests.support.replica import Replica, Start, replica
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from replica import Replica
+from tests.support.replica import Replica
 
 SETTINGS = {
     "supervise.poll": 1,

@@ -1,7 +1,7 @@
 """
 Start and stop real vLLM again and again, the stop in another phase each time, and look for what is left behind.
 
-    unshare --mount sh -c 'mount -t tmpfs tmpfs /dev/shm && python tests/faults/soak.py --cycles 100 --out soak.jsonl'
+    unshare --mount sh -c 'mount -t tmpfs tmpfs /dev/shm && python -m tests.faults.soak --cycles 100 --out soak.jsonl'
 
 A line of JSON for each cycle; the exit status is 1 when anything was left, or a stop did not end with 0 (143 for one
 that was hurried). After each: no process of its session, no file in TMPDIR, nothing in /dev/shm, which therefore has to
@@ -24,10 +24,8 @@ from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parent))
-from replica import Late, Replica, replica
-
 from dsv4_serve.demo.llama import write_checkpoint
+from tests.support.replica import Late, Replica, replica
 
 PHASES = ("resolving", "starting", "connecting ranks", "loading weights", "profiling", "warming up", "proving", "ready")
 WAYS = ((signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM))

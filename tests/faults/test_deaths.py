@@ -6,8 +6,9 @@ import time
 
 import psutil
 import pytest
-from noted import cause, last_words, noted
-from replica import Late, Replica, leaked_memory
+
+from tests.faults.noted import cause, last_words, noted
+from tests.support.replica import Late, Replica, leaked_memory
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from noted import cause, last_words, noted
-from replica import Start, fill
+
+from tests.faults.noted import cause, last_words, noted
+from tests.support.replica import Start, fill
 
 pytestmark = pytest.mark.slow
 STREAMS, TOKENS = 200, 200

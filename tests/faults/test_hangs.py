@@ -6,8 +6,9 @@ import time
 
 import psutil
 import pytest
-from noted import SETTINGS, cause, last_words, noted
-from replica import Replica
+
+from tests.faults.noted import SETTINGS, cause, last_words, noted
+from tests.support.replica import Replica
 
 pytestmark = pytest.mark.slow
 POLLS = 2 * SETTINGS["supervise.poll"]

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from noted import cause, last_words, noted
-from replica import Replica, Start, fill, leaked_memory
+
+from tests.faults.noted import cause, last_words, noted
+from tests.support.replica import Replica, Start, fill, leaked_memory
 
 pytestmark = pytest.mark.slow
 NEVER = ("--speculative-config.prompt_lookup_min", "30", "--speculative-config.prompt_lookup_max", "30")

@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,7 @@ from dsv4_serve.entrypoint.client.local_replica import free_port
 from dsv4_serve.entrypoint.containers import deployment as make
 from dsv4_serve.entrypoint.containers.daemon import Daemon, connect
 from dsv4_serve.entrypoint.errors import HostError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-from balancer import KEY
+from tests.support.balancer import KEY
 
 Report = Callable[..., None]
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,14 +22,11 @@ import pytest
 
 from dsv4_serve.demo import llama
 from dsv4_serve.entrypoint.containers.daemon import Daemon
+from tests.support import load
+from tests.support.balancer import KEY
 
 from .conftest import ROOT, Report, free_port
 from .fleet import Fleet
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-import load
-from balancer import KEY
 
 pytestmark = pytest.mark.slow
 OURS = {"dsv4-demo-0", "dsv4-demo-1", "dsv4-balancer"}

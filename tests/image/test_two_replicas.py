@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,14 +23,11 @@ from dsv4_serve.entrypoint.containers.containers import name_of
 from dsv4_serve.entrypoint.containers.daemon import Daemon
 from dsv4_serve.entrypoint.containers.down import down
 from dsv4_serve.entrypoint.containers.up import up
+from tests.support import load
+from tests.support.balancer import KEY
 
 from .conftest import Report, free_port
 from .fleet import Fleet
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-import load
-from balancer import KEY
 
 pytestmark = pytest.mark.slow
 CLIENTS, TOKENS = 8, 40

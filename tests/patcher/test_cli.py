@@ -114,9 +114,8 @@ def test_export_ends_with_the_findings_of_lint(patch, example, tmp_path: Path):
 
 
 def test_it_runs_from_a_plain_checkout_without_any_package(series: Path, tree: Path):
-    program = "import sys; sys.path.insert(0, '.'); from patcher.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["apply", "--series", str(series), "--tree", str(tree)]
-    command = [sys.executable, "-I", "-S", "-c", program, *arguments]
+    command = [sys.executable, "-E", "-s", "-S", "-m", "patcher", *arguments]
     answer = subprocess.run(command, cwd=ROOM.parent, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
 

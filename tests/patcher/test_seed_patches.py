@@ -1,7 +1,7 @@
 """
 What the model cards patched and vLLM now does must stay so: each check of seed-patches.toml, in the installed vLLM.
 
-`python tests/patcher/test_seed_patches.py > docs/seed-patches.md` writes the page.
+`python -m tests.patcher.test_seed_patches > docs/seed-patches.md` writes the page.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def page() -> str:
         "",
         "The cards of the four artifacts ask for a patched vLLM, a fork, or forced settings. Most of it is upstream by",
         "now or has lost its cause. A test looks for each behaviour in the installed vLLM, in the file and symbol that",
-        "stand here. Made from `patcher/seed-patches.toml` by `python tests/patcher/test_seed_patches.py`.",
+        "stand here. Made from `patcher/seed-patches.toml` by `python -m tests.patcher.test_seed_patches`.",
         "",
         *(f"* **{state}**: {meaning}" for state, meaning in STATES.items()),
         "",

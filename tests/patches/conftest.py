@@ -1,7 +1,6 @@
 """Each patch is tried on vLLM's own code twice: a patched copy of the installed package, and the package as it is."""
 
 import json
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import pytest
 
 from dsv4_serve.demo.patched import cpu_wheel, patched_tree
 from dsv4_serve.entrypoint.vllm_schema.schema import VERSION
+from tests.support.program import environment
 
 HERE = Path(__file__).parent
 
@@ -31,7 +31,7 @@ def outcomes(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("patches")
     trees = {"patched": patched_tree(folder / "patched", VERSION), "stock": cpu_wheel(folder / "stock")}
     with ThreadPoolExecutor() as both:
-        found = {name: both.submit(run_checks, files, folder / f"{name}.json", [tree]) for name, tree in trees.items()}
+        found = {name: both.submit(run_checks, files, folder / f"{name}.json", tree) for name, tree in trees.items()}
         return {name: one.result() for name, one in found.items()}
 
 
@@ -57,9 +57,8 @@ def needs_patch(request, outcomes, holds):
 
 
 def run_checks(files, result, first):
-    path = os.pathsep.join([*map(str, first), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, HERE / "run_checks.py", result, *files]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    settings = environment(first) | {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "tests.patches.run_checks", result, *files]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=900, check=False)
     assert result.exists(), done.stderr[-4000:]
     return json.loads(result.read_text())

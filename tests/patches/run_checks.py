@@ -24,7 +24,6 @@ def outcome(check):
 
 
 def main(result, files):
-    sys.path.insert(0, str(Path(__file__).parent))
     found = {}
     for file in map(Path, files):
         spec = importlib.util.spec_from_file_location(file.stem, file)

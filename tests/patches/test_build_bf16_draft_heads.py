@@ -1,5 +1,5 @@
 def schemes(layout):
-    import cuda_model
+    from tests.support import cuda_model
 
     trunk, draft, _ = cuda_model.built(layout)
     block = draft.model.layers[str(cuda_model.DRAFT)]
@@ -44,7 +44,7 @@ def check_a_quantized_draft_is_built_as_stored():
 
 
 def check_bf16_draft_weights_load():
-    import cuda_model
+    from tests.support import cuda_model
 
     _, draft, config = cuda_model.built("w4a16")
     names = cuda_model.load(draft, config)

@@ -4,15 +4,16 @@ from pathlib import Path
 
 
 def names(model, **options):
-    import cuda_model
     from vllm.models.deepseek_v4.common import draft_checkpoint
+
+    from tests.support import cuda_model
 
     draft_checkpoint._tensor_names.cache_clear()
     return draft_checkpoint.draft_tensors(cuda_model.engine_config(model, **options))
 
 
 def check_names_come_from_the_index():
-    import cuda_model
+    from tests.support import cuda_model
 
     layers = names(cuda_model.checkpoint("acti"))
     assert set(layers) == {cuda_model.DRAFT}
@@ -23,7 +24,7 @@ def check_names_come_from_the_index():
 def check_names_come_from_single_files_without_an_index():
     import tempfile
 
-    import cuda_model
+    from tests.support import cuda_model
 
     copy = Path(tempfile.mkdtemp()) / "single"
     shutil.copytree(cuda_model.checkpoint("pro"), copy)
@@ -35,7 +36,7 @@ def check_a_cached_hub_id_gives_the_names_of_its_directory():
     """The layout of the HF cache: refs/main names a snapshot, which holds the files."""
     import tempfile
 
-    import cuda_model
+    from tests.support import cuda_model
 
     cache = Path(tempfile.mkdtemp())
     commit = "0" * 40
@@ -50,8 +51,9 @@ def check_a_cached_hub_id_gives_the_names_of_its_directory():
 
 
 def check_every_draft_layer_is_listed_under_its_own_index():
-    import cuda_model
     from vllm.models.deepseek_v4.common import draft_checkpoint
+
+    from tests.support import cuda_model
 
     config = cuda_model.engine_config(cuda_model.checkpoint("bf16"))
     original = draft_checkpoint._tensor_names
@@ -64,7 +66,7 @@ def check_every_draft_layer_is_listed_under_its_own_index():
 
 
 def check_a_checkpoint_without_a_draft_head_is_refused_by_name():
-    import cuda_model
+    from tests.support import cuda_model
 
     for layout in ("nvfp4", "w4a16", "native"):
         try:

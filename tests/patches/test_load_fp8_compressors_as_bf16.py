@@ -1,5 +1,5 @@
 def compressors(layout):
-    import cuda_model
+    from tests.support import cuda_model
 
     trunk, _, config = cuda_model.built(layout)
     names = cuda_model.load(trunk, config)

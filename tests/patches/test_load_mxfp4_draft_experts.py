@@ -1,5 +1,5 @@
 def experts(layout):
-    import cuda_model
+    from tests.support import cuda_model
 
     trunk, draft, config = cuda_model.built(layout)
     inner = draft.model.layers[str(cuda_model.DRAFT)].mtp_block.ffn.experts.routed_experts
@@ -7,7 +7,7 @@ def experts(layout):
 
 
 def check_an_nvfp4_trunk_keeps_mxfp4_draft_experts():
-    import cuda_model
+    from tests.support import cuda_model
 
     trunk, draft, _ = experts("pro")
     assert cuda_model.scheme(trunk) == "ModelOptNvFp4FusedMoE"
@@ -15,9 +15,10 @@ def check_an_nvfp4_trunk_keeps_mxfp4_draft_experts():
 
 
 def check_the_loaded_bytes_are_those_on_disk():
-    import cuda_model
     import torch
     from safetensors import safe_open
+
+    from tests.support import cuda_model
 
     _, draft, config = cuda_model.built("pro")
     cuda_model.load(draft, config)
@@ -31,9 +32,10 @@ def check_the_loaded_bytes_are_those_on_disk():
 
 
 def check_nvfp4_draft_experts_stay_nvfp4():
-    import cuda_model
     from vllm.config import set_current_vllm_config
     from vllm.models.deepseek_v4.common import draft_checkpoint
+
+    from tests.support import cuda_model
 
     _, _, config = experts("pro")
     original = draft_checkpoint._tensor_names

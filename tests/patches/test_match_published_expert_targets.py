@@ -1,5 +1,5 @@
 def check_the_published_nvfp4_trunk_is_quantized_and_loads():
-    import cuda_model
+    from tests.support import cuda_model
 
     trunk, _, config = cuda_model.built("nvfp4")
     found = cuda_model.scheme(trunk.model.layers[0].ffn.experts.routed_experts)
@@ -10,7 +10,7 @@ def check_the_published_nvfp4_trunk_is_quantized_and_loads():
 
 def check_an_ignored_expert_stays_unquantized():
     """An ignore entry by the checkpoint's names also ends the search by the old ones."""
-    import cuda_model
+    from tests.support import cuda_model
 
     cuda_model.prepare()
     config = cuda_model.engine_config(cuda_model.checkpoint("nvfp4"))

@@ -4,7 +4,7 @@ LAYOUTS = ("bf16", "native", "w4a16", "nvfp4", "acti", "pro")
 
 
 def refusal(model, config):
-    import cuda_model
+    from tests.support import cuda_model
 
     try:
         cuda_model.load(model, config)
@@ -16,7 +16,7 @@ def refusal(model, config):
 
 
 def check_complete_draft_heads_of_every_layout_load():
-    import cuda_model
+    from tests.support import cuda_model
 
     for layout in LAYOUTS:
         _, draft, config = cuda_model.built(layout)
@@ -24,7 +24,7 @@ def check_complete_draft_heads_of_every_layout_load():
 
 
 def holed(layout):
-    import cuda_model
+    from tests.support import cuda_model
 
     _, draft, config = cuda_model.built(layout, "holed")
     assert f"model.layers.{cuda_model.DRAFT}.mtp_block.attn.wo_b.weight" in refusal(draft, config)
@@ -56,9 +56,10 @@ def check_a_missing_weight_is_named_in_pro():
 
 def without(skipped):
     """The refusal of a draft whose stream lacks one tensor."""
-    import cuda_model
     from vllm.config import set_current_vllm_config
     from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    from tests.support import cuda_model
 
     _, draft, config = cuda_model.built("native")
     original = DefaultModelLoader.get_all_weights
@@ -80,8 +81,9 @@ def check_one_missing_half_of_a_fused_weight_is_named():
 
 def check_a_partial_update_may_be_partial():
     """Reloading some weights of a running engine goes through the same loader."""
-    import cuda_model
     from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
+
+    from tests.support import cuda_model
 
     _, draft, config = cuda_model.built("native", "holed")
     with disable_mtp_completeness_check():

@@ -1,5 +1,5 @@
 def refusal(layout):
-    import cuda_model
+    from tests.support import cuda_model
 
     try:
         cuda_model.engine_config(cuda_model.checkpoint(layout), moe_backend="deep_gemm_mega_moe")
@@ -17,7 +17,7 @@ def check_compressed_tensors_are_refused():
 
 
 def check_native_experts_are_not_refused():
-    import cuda_model
+    from tests.support import cuda_model
 
     config = cuda_model.engine_config(cuda_model.checkpoint("native"), moe_backend="deep_gemm_mega_moe")
     assert config.kernel_config.moe_backend == "deep_gemm_mega_moe"

@@ -1,5 +1,5 @@
 """
-Give plans to vLLM and collect its complaints. Runs where vLLM is installed; needs tools/ on PYTHONPATH.
+Give plans to vLLM and collect its complaints. Runs where vLLM is installed.
 
 Standard input: {label: {"argv": ["vllm", "serve", …], "env": {…}}}. Standard output: {label: [complaint, …]}.
 """
@@ -17,8 +17,8 @@ from importlib import import_module
 from typing import Any
 from unittest import mock
 
-from describe_vllm import isolate, serve_parser
-from vllm_fields import accepts
+from tools.describe_vllm import isolate, serve_parser
+from tools.vllm_fields import accepts
 
 Origins = dict[str, tuple[Any, str]]
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.vllm_log import exit_cause
+from tools import faults
 
 ROOT = Path(__file__).resolve().parents[2]
-SPEC = importlib.util.spec_from_file_location("faults", ROOT / "tools" / "faults.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-faults = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(faults)
 RECEIPTS = faults.read(faults.RECEIPTS)
 RESULTS = {
     "hardware": "2 x NVIDIA H200, 143771 MiB, 580.159.04",
@@ -41,10 +36,9 @@ def test_the_page_is_made_from_the_code_and_the_receipts() -> None:
     assert faults.page(text, RECEIPTS) == text
 
 
-def test_every_setting_and_every_cause_is_in_a_table() -> None:
+def test_every_setting_is_in_the_table() -> None:
     names = {name if name.count(".") == 1 else name.rpartition(".")[0] for name in supervision_settings.defaults()}
     assert set(faults.SETTINGS) == names
-    assert set(faults.CAUSES) == {cause.name for cause in exit_cause.CAUSES}
 
 
 @pytest.mark.parametrize("receipt", RECEIPTS, ids=lambda receipt: receipt["hardware"])

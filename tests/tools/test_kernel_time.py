@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import kernel_time
+from tools import kernel_time
 
 
 def event(name: str, start: float, length: float, cat: str = "kernel") -> dict:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from pathlib import Path
 
 import pytest
 
+from tools import qualification
+
 ROOT = Path(__file__).resolve().parents[2]
-SPEC = importlib.util.spec_from_file_location("qualification", ROOT / "tools" / "qualification.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-qualification = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(qualification)
-RECEIPTS = qualification.read(ROOT / "qualification")
+RECEIPTS = qualification.read(ROOT / "qualification" / "results")
 LAYOUTS = ("native", "w4a16", "nvfp4", "acti", "pro")
 
 
@@ -55,5 +51,5 @@ def test_receipts_are_of_the_shipped_series() -> None:
 
 
 def test_receipts_name_no_path_of_the_machine_that_made_them() -> None:
-    for path in (ROOT / "qualification").rglob("*.json"):
+    for path in (ROOT / "qualification" / "results").rglob("*.json"):
         assert "/root" not in path.read_text(encoding="utf-8"), path

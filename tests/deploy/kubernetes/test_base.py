@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rendered import BASE, KUBERNETES, PLACEHOLDER, ROOT, SELECTED, container, env, gib, one
 
 from dsv4_serve.entrypoint.resolve.environment import Variables
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from dsv4_serve.entrypoint.toml_file import read
+from tests.deploy.kubernetes.rendered import BASE, KUBERNETES, PLACEHOLDER, ROOT, SELECTED, container, env, gib, one
 
 DEPLOYMENT = one(BASE, "Deployment")["spec"]
 POD = DEPLOYMENT["template"]["spec"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -11,16 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from balancer import Names, balancer, haproxy
-from rendered import BASE, KUBERNETES, OVERLAYS, ROOT, container, kustomize, one, replicas
 
 from dsv4_serve.entrypoint.vllm_log.exit_cause import CAUSES
+from tests.deploy.kubernetes.rendered import BASE, KUBERNETES, OVERLAYS, ROOT, container, kustomize, one, replicas
+from tests.support.balancer import Names, balancer, haproxy
+from tools import kubernetes as tool
 
-SPEC = importlib.util.spec_from_file_location("kubernetes_tool", ROOT / "tools/kubernetes.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
 PAGE = tool.PAGE.read_text(encoding="utf-8")
 
 
@@ -36,12 +31,12 @@ class Cluster(Names):
 
 
 def test_the_operator_s_rules_are_prometheus_rules() -> None:
-    assert tool.RULES.read_text() == tool.rules(tool.ALERTS.read_text()), "python tools/kubernetes.py rules"
+    assert tool.RULES.read_text() == tool.rules(tool.ALERTS.read_text()), "python -m tools.kubernetes rules"
     assert yaml.safe_load(tool.RULES.read_text())["spec"] == yaml.safe_load(tool.ALERTS.read_text())
 
 
 def test_the_capacity_table_is_what_dsv4_fit_counts() -> None:
-    assert tool.page(PAGE) == PAGE, "python tools/kubernetes.py capacity"
+    assert tool.page(PAGE) == PAGE, "python -m tools.kubernetes capacity"
     assert "| 2 × h200 |" in PAGE
 
 

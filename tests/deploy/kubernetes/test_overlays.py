@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from balancer import variables
-from rendered import (
+
+from dsv4_serve.entrypoint.containers.deployment import BALANCER_IMAGE
+from dsv4_serve.entrypoint.resolve.environment import Variables
+from tests.deploy.kubernetes.rendered import (
     KUBERNETES,
     OVERLAYS,
     ROOT,
@@ -30,9 +32,7 @@ from rendered import (
     replicas,
     templates,
 )
-
-from dsv4_serve.entrypoint.containers.deployment import BALANCER_IMAGE
-from dsv4_serve.entrypoint.resolve.environment import Variables
+from tests.support.balancer import variables
 
 VLLM_FLAGS = {
     f"--{name}" for name in json.loads((ROOT / "entrypoint/vllm_schema/vllm-0.32.0.json").read_text())["flags"]

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from rendered import KUBERNETES, OVERLAYS, overlay, program, templates
+
+from tests.deploy.kubernetes.rendered import KUBERNETES, OVERLAYS, overlay, program, templates
 
 SCHEMAS = {file.stem: json.loads(file.read_text()) for file in (Path(__file__).parent / "schemas").glob("*.json")}
 NEWEST, OLDEST = "1.37", "1.34"

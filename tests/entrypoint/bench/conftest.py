@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
+from tests.support.program import ROOT
 
-STAND_IN = Path(__file__).parents[1] / "stand_in.py"
+STAND_IN = ROOT / "tests/support/stand_in.py"
 GENERATOR = """
 import json, os, sys, urllib.request
 words = sys.argv[1:]

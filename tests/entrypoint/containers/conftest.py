@@ -21,6 +21,7 @@ from dsv4_serve.entrypoint.containers.daemon import Daemon, connect
 from dsv4_serve.entrypoint.containers.deployment import Deployment
 from dsv4_serve.entrypoint.containers.down import down
 from dsv4_serve.entrypoint.errors import HostError
+from tests.support.program import ROOT
 
 HERE = Path(__file__).parent
 KEY = "sesame"
@@ -40,7 +41,7 @@ def image(daemon) -> str:
     base = os.environ.get("DSV4_IMAGE", "dsv4-serve:cpu")
     if daemon.image(base) is None:
         pytest.skip(f"there is no image {base}; name the CPU image with DSV4_IMAGE")
-    files = (HERE / "Dockerfile", HERE / "vllm", HERE.parent / "stand_in.py")
+    files = (HERE / "Dockerfile", HERE / "vllm", ROOT / "tests/support/stand_in.py")
     made, _ = daemon.client.images.build(
         fileobj=packed(files), custom_context=True, tag="dsv4-stand-in:test", buildargs={"IMAGE": base}
     )

@@ -163,14 +163,14 @@ def test_a_dry_run_asks_nothing_and_leaves_nothing(
 
 def test_code_is_the_last_fenced_block_below_the_imports_of_its_prompt(harness_python: str) -> None:
     program = """
-import sys, json
-sys.path.insert(0, sys.argv[1])
+import json
 import harness
 doc = {"prompt": "from typing import List\\n\\ndef add(a: int) -> int:\\n"}
 answers = ["Try `add`:\\n```python\\nwrong\\n```\\nBetter:\\n```python\\ndef add(a):\\n    return a\\n```", "pass", "```\\ncut"]
 print(json.dumps(harness.FencedCode().apply([answers], [doc])))
 """
-    argv = [harness_python, "-P", "-c", program, str(HERE)]
-    found = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    given = os.environ | {"PYTHONPATH": str(HERE)}
+    argv = [harness_python, "-P", "-c", program]
+    found = json.loads(subprocess.run(argv, env=given, capture_output=True, text=True, check=True).stdout)
     head = "from typing import List\n"
     assert found == [[f"{head}def add(a):\n    return a\n", f"{head}pass", f"{head}cut"]]

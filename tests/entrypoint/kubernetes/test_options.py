@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.cli.main import main
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.kubernetes.overlay import files
+from dsv4_serve.entrypoint.kubernetes.overlay import documents
 from dsv4_serve.entrypoint.kubernetes.write import SHIPPED
 
 DIGEST = f"sha256:{'a' * 64}"
-ON_GPUS = [name for name in Library([]).names("hardware") if name != "cpu"]
+ON_GPUS = [name for name in Catalog([]).names("hardware") if name != "cpu"]
 
 
 def pod(overlay):
     """The pod of an overlay's patch, and its only container."""
-    spec = yaml.safe_load(files(overlay)["replica.yaml"])["spec"]["template"]["spec"]
+    spec = documents(overlay)["replica.yaml"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     return spec, container
 
@@ -27,12 +27,12 @@ def env(container):
 
 
 @pytest.mark.parametrize("hardware", ON_GPUS)
-@pytest.mark.parametrize("profile", [name for name in Library([]).names("profile") if not name.startswith("demo")])
+@pytest.mark.parametrize("profile", [name for name in Catalog([]).names("profile") if not name.startswith("demo")])
 def test_what_explain_refuses_is_refused_in_the_same_words(profile, hardware, capsys, tmp_path):
     words = ["--profile", profile, "--hardware", hardware]
-    explained = main.main(["explain", *words]), capsys.readouterr().err
+    explained = main(["explain", *words]), capsys.readouterr().err
     written = (
-        main.main(["manifests", *words, "--replicas", "2", "--out", str(tmp_path / "out")]),
+        main(["manifests", *words, "--replicas", "2", "--out", str(tmp_path / "out")]),
         capsys.readouterr().err,
     )
     assert written[0] == explained[0]
@@ -166,11 +166,11 @@ def test_a_namespace_that_kubernetes_would_refuse_is_refused(asked, namespace):
 
 @pytest.mark.parametrize("replicas", ["0", "-1", "two", "1.5"])
 def test_fewer_replicas_than_one_are_a_usage_error(replicas, capsys):
-    assert main.main(["manifests", "--profile", "524k", "--hardware", "h200", "--replicas", replicas]) == 64
+    assert main(["manifests", "--profile", "524k", "--hardware", "h200", "--replicas", replicas]) == 64
     assert "no number from 1 up" in capsys.readouterr().err
 
 
 def test_a_flag_of_vllm_is_refused_because_a_profile_says_those(capsys):
     words = ["manifests", "--profile", "524k", "--hardware", "h200", "--replicas", "2", "--max-model-len", "1024"]
-    assert main.main(words) == 64
+    assert main(words) == 64
     assert "takes no '--max-model-len'" in capsys.readouterr().err

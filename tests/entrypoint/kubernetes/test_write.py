@@ -10,6 +10,7 @@ import yaml
 from dsv4_serve.entrypoint.cli.main import main
 from dsv4_serve.entrypoint.errors import ConfigError, HostError, NotFound
 from dsv4_serve.entrypoint.kubernetes import write
+from dsv4_serve.entrypoint.kubernetes.overlay import documents
 
 DIGEST = f"sha256:{'a' * 64}"
 H200 = ("--profile", "524k", "--hardware", "h200")
@@ -109,6 +110,27 @@ def test_fetching_fetches_and_verifies_the_model_that_is_served(made):
     assert {"name": "MODEL", "value": "acti=/models/acti"} in container["env"]
 
 
+@pytest.mark.parametrize("weights", ["pvc:123", "pvc:true", "hostpath:/srv/models", f"image:m@{DIGEST}", "fetch"])
+@pytest.mark.parametrize("namespace", ["456", "null", "llm"])
+def test_the_text_holds_the_document_and_every_value_keeps_its_type(asked, weights, namespace):
+    overlay = asked(*H200, "--weights", weights, "--namespace", namespace, "--image", f"dsv4@{DIGEST}")
+    read = {name: yaml.safe_load(text) for name, text in write.files(overlay).items()}
+    assert read == documents(overlay)
+    assert read["kustomization.yaml"]["namespace"] == namespace
+
+
+def test_what_has_to_be_there_stands_above_as_comments(asked):
+    text = write.files(asked(*H200))["kustomization.yaml"]
+    above = [line for line in text.splitlines() if line.startswith("#")]
+    assert text.startswith("# dsv4 manifests --profile 524k")
+    assert "# Before it is applied: claim dsv4-models has to hold the weights." in above
+
+
+def test_a_line_break_in_an_option_stays_in_the_comment(asked):
+    overlay = asked(*H200, "--model", "acti=/models/a\nkeys: more")
+    assert yaml.safe_load(write.files(overlay)["kustomization.yaml"]) == documents(overlay)["kustomization.yaml"]
+
+
 def test_a_folder_that_holds_something_is_left_alone(asked, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("mine")
@@ -133,7 +155,7 @@ def test_a_folder_that_cannot_be_made_is_said(asked, tmp_path):
 
 def test_without_a_folder_the_rendered_stream_goes_to_stdout_and_notes_to_stderr(rendered, capsys):
     del rendered  # it skips without kubectl
-    assert main.main(["manifests", *H200, "--replicas", "3"]) == 0
+    assert main(["manifests", *H200, "--replicas", "3"]) == 0
     said = capsys.readouterr()
     kinds = [one["kind"] for one in yaml.safe_load_all(said.out)]
     assert "Deployment" in kinds

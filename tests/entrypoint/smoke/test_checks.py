@@ -4,13 +4,13 @@ import json
 import logging
 
 import pytest
-import scripted
 
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.smoke.command import SmokeSettings, smoke
 from dsv4_serve.entrypoint.smoke.run import CHECKS
+from tests.entrypoint.smoke import scripted
 
 FAULTS = [
     ("unlisted-name", "models", "not second/name"),

@@ -3,10 +3,9 @@
 import json
 from xml.etree import ElementTree as ET
 
-import scripted
-
 from dsv4_serve.entrypoint.smoke.outcome import Outcome
 from dsv4_serve.entrypoint.smoke.report import SmokeReport
+from tests.entrypoint.smoke import scripted
 
 SOUND = Outcome("passed", "well", figures={"tokens": 3}, name="chat", seconds=1.25)
 BROKEN = Outcome("failed", "no \x00 tool <was> called", "serve with & parser", name="tool-call")

@@ -45,7 +45,7 @@ def test_every_module_is_built_without_a_gpu_for_the_named_architecture_and_give
     asyncio.run(jit_prebuild.compile_all(["modules:one", "modules:other"], environ, said.append))
     assert said == []
     for name in ("one", "other"):
-        assert (tmp_path / name).read_text().rsplit(" ", 1) == [" 9.0a", str(os.nice(0) + 10)]
+        assert (tmp_path / name).read_text().rsplit(" ", 1) == [" 9.0a", str(min(os.nice(0) + 10, 19))]
 
 
 def test_a_compiler_that_fails_is_told_of_with_its_last_word(environ: dict[str, str]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,9 +14,8 @@ import psutil
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))
-from replica import Replica, free_port, leaked_memory, replica
+from tests.support.program import executable
+from tests.support.replica import Replica, free_port, leaked_memory, replica
 
 QUICK = {
     "DSV4_SUPERVISE_POLL": "0.1",
@@ -35,9 +32,7 @@ Start = Callable[..., AbstractContextManager[Replica]]
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
     """`dsv4 serve` with the stand-in for vLLM; keywords are environment variables."""
-    program = tmp_path / "vllm"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).parents[1] / "stand_in.py"} "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    program = executable(tmp_path / "vllm", "tests.support.stand_in")
     model = write_checkpoint(tmp_path / "model")
 
     @contextmanager

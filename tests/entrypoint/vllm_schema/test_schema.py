@@ -26,8 +26,8 @@ needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not i
 
 
 def describe(*words: str) -> subprocess.CompletedProcess[bytes]:
-    argv = [sys.executable, str(ROOT / "tools" / "describe_vllm.py"), *words]
-    return subprocess.run(argv, capture_output=True, check=False)
+    argv = [sys.executable, "-m", "tools.describe_vllm", *words]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, check=False)
 
 
 @cache

@@ -1,0 +1,29 @@
+"""What one replica of a plan takes: GPUs, sequences in one step, seconds to stop."""
+
+from __future__ import annotations
+
+import math
+
+from . import supervision_settings
+from .plan import Plan
+
+_SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+_LAST = 5
+"""Seconds of a stop for ending what is left after the drain."""
+
+
+def gpus(plan: Plan) -> int:
+    """Return the GPUs that one replica takes."""
+    return math.prod(int(plan.value(name, 1)) for name in _SIZES)
+
+
+def sequences(plan: Plan) -> int:
+    """Return how many sequences one step of a replica computes; 0 when the plan leaves it to vLLM."""
+    return int(plan.value("max-num-seqs") or 0)
+
+
+def stop_seconds(plan: Plan) -> int:
+    """Return how long a replica may take to stop; SIGKILL before that would cut requests off."""
+    supervise = supervision_settings.read(plan.supervision).supervise
+    drain = supervise.drain_wait + float(plan.value("shutdown-timeout", 0))
+    return round(drain + supervise.stop_grace) + _LAST

@@ -1,0 +1,177 @@
+"""
+Make the tables of docs/fleet.md from qualification/results/fleet/*.json.
+
+    python -m qualification.fleet.page
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.tables import renewed
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "fleet.md"
+RECEIPTS = ROOT / "qualification" / "results" / "fleet"
+LATE = 20.0
+"""Milliseconds: where clients or replicas were later than that in one look of a hundred, the 99th percentiles are left out."""
+Row = Mapping[str, Any]
+
+FAULTS = {
+    "kill": "killed",
+    "hang": "engine hangs",
+    "freeze": "engine and supervisor hang",
+    "drain": "drained",
+}
+
+
+def main() -> int:
+    PAGE.write_text(page(PAGE.read_text(), read()))
+    return 0
+
+
+def receipts(kind: str, folder: Path = RECEIPTS) -> list[dict[str, Any]]:
+    """Return the receipts of one kind."""
+    found = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
+    return [one for one in found if one["kind"] == kind]
+
+
+def read(folder: Path = RECEIPTS) -> list[Row]:
+    """Return all rows in the order of the tables."""
+    rows = [row for one in receipts("fleet", folder) for row in one["rows"]]
+    return sorted(rows, key=lambda row: (row["replicas"], row["sessions"], name(row) != "none", name(row)))
+
+
+def page(text: str, rows: list[Row]) -> str:
+    """Return the page with its tables made anew; they stand between `<!-- table: NAME -->` and `<!-- end -->`."""
+    whole = [row for row in rows if row["faults"]]
+    tables = {
+        "steady": steady(row for row in rows if not row["sessions"] and " x " not in row["front"]),
+        "sharing": sharing(rows),
+        "idle": idle(),
+        "out": pivot(whole, FAULTS, out),
+        "lost": pivot(whole, FAULTS, lost),
+        "back": pivot(whole, FAULTS, back),
+        "slow": pivot(whole, {"slow": "four times as slow"}, lambda fault: f"{fault['share_of_mean']:.2f}"),
+    }
+    return renewed(text, tables, PAGE)
+
+
+def name(row: Row) -> str:
+    """Return what stood before the replicas, with what was not as shipped."""
+    variant = row["variant"]
+    if row["front"].startswith("vllm-router"):
+        return f"{row['front']}, `{variant.removeprefix('policy=') or 'cache_aware'}`"
+    return f"{row['front']}, without `http-no-delay`" if variant == "delay" else row["front"]
+
+
+def head(columns: Iterable[str]) -> list[str]:
+    columns = list(columns)
+    return [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+
+
+def steady(rows: Iterable[Row]) -> str:
+    """Return what was seen while every replica was well."""
+    lines = head(
+        (
+            *("replicas", "before them", "requests/s", "running on one: mean, most", "most / mean"),
+            *(
+                "request on its way, p50, p99",
+                "chunk on its way, p50, p99",
+                "balancer: cores",
+                "MiB",
+                "checks/s",
+                "lost",
+            ),
+            "clients late, p99",
+        )
+    )
+    for row in rows:
+        seen = row["steady"]
+        none = name(row) == "none"
+        cells = (
+            *(str(row["replicas"]), name(row), f"{row['requests_per_second']:.1f}"),
+            *(f"{seen['running_per_replica']:.1f}, {seen['most_on_one']}", f"{seen['imbalance']:.2f}"),
+            *(ms(seen, "request_ms"), ms(seen, "chunk_ms")),
+            *(
+                ("", "", "")
+                if none
+                else (f"{seen['balancer_cores']:.2f}", str(seen["balancer_mib"]), f"{seen['checks_per_second']:.0f}")
+            ),
+            *(f"{seen['lost']} of {seen['requests']}", f"{seen['lag_ms']['p99']:.0f} ms"),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def late(seen: Mapping[str, Any]) -> bool:
+    return max(seen["lag_ms"]["p99"], seen["replica_lag_ms"]["p99"]) > LATE
+
+
+def ms(seen: Mapping[str, Any], what: str) -> str:
+    often, rarely = f"{seen[what]['p50']:.1f}", f"{seen[what]['p99']:.1f}"
+    return f"{often}, {'–' if late(seen) else rarely} ms"
+
+
+def sharing(rows: list[Row]) -> str:
+    """Return how even it is by the share of requests with a session, and by the number of balancers."""
+    counts = {row["replicas"] for row in rows if row["sessions"]}
+    lines = head(("replicas", "before them", "requests with a session", "running on one: mean, most", "most / mean"))
+    for row in sorted(rows, key=lambda row: (row["sessions"], len(row["front"]), row["front"])):
+        if row["replicas"] in counts and "HAProxy" in row["front"] and not row["variant"].strip("0123456789"):
+            seen = row["steady"]
+            cells = (str(row["replicas"]), name(row), f"{row['sessions']:.0%}")
+            loads = (f"{seen['running_per_replica']:.1f}, {seen['most_on_one']}", f"{seen['imbalance']:.2f}")
+            lines.append(f"| {' | '.join((*cells, *loads))} |")
+    return "\n".join(lines) + "\n"
+
+
+def idle() -> str:
+    """Return what HAProxy costs while nobody asks."""
+    lines = head(("replicas", "found by name", "before them", "cores", "MiB", "checks/s", "its metrics: samples, MB"))
+    for one in (row for receipt in receipts("fleet-limits") for row in receipt["idle"]):
+        size = f"{one['samples']:,}, {one['metrics_bytes'] / 1e6:.2f}"
+        numbers = (f"{one['cores']:.3f}", str(one["mib"]), f"{one['checks_per_second']:.0f}", size)
+        lines.append(f"| {' | '.join((str(one['replicas']), str(one['found']), one['front'], *numbers))} |")
+    return "\n".join(lines) + "\n"
+
+
+def pivot(rows: list[Row], faults: Mapping[str, str], cell: Callable[[Row], str]) -> str:
+    """Return a table with a line for each fault and front, and a column for each number of replicas."""
+    counts = sorted({row["replicas"] for row in rows})
+    fronts = sorted({name(row) for row in rows if not row["sessions"]})
+    lines = head(("", "before them", *map(str, counts)))
+    for kind, title in faults.items():
+        for before in fronts:
+            found = {
+                row["replicas"]: cell(fault)
+                for row in rows
+                if name(row) == before and not row["sessions"]
+                for fault in row["faults"]
+                if fault["kind"] == kind
+            }
+            if found:
+                lines.append(f"| {title} | {before} | {' | '.join(found.get(count, '') for count in counts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def out(fault: Row) -> str:
+    return "stays in" if fault["out_after"] is None else f"{fault['out_after']:.1f} s"
+
+
+def lost(fault: Row) -> str:
+    ran, later, elsewhere = (fault[f"lost_{how}"] for how in ("that_ran_there", "sent_there_later", "elsewhere"))
+    return f"{ran} + {later} + {elsewhere} of {fault['requests']}"
+
+
+def back(fault: Row) -> str:
+    after = fault["first_request_after"]
+    return "> 4 s" if after is None else f"{after:.1f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

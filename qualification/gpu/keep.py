@@ -1,0 +1,78 @@
+"""
+Make receipts of what speed.py measured, for `dsv4 bench compare` and docs/speed.md.
+
+    python -m qualification.gpu.keep speed/b4/ours-warm.json speed/a4/stock-cold.json --out qualification/results
+
+One receipt for each variant that has rows, with the date of its file; names of the host's folders are left out, and so are
+the seconds in which a variant waited for another one's GPU (`--queued NAME`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.entrypoint import results
+from dsv4_serve.entrypoint.bench import measure
+
+FOLDERS = re.compile(r"/root/dsv4-host/(home/|speed/)?")
+STARTED = ("stock", "cache", "flags", "share")
+"""Settings of a variant by which it was started, beside variables; the others are in the rows."""
+VARIABLES = ("VLLM_", "NCCL_", "DSV4_", "PYTHONPATH", "HOME", "XDG_CACHE_HOME")
+
+
+def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
+    """Return the receipt of one variant, as `dsv4 bench` writes it, with the phases, kernels and reason to end of it."""
+    variant = found["variant"]
+    served = measure.subject(found["replica"] or plain(variant), found["weights"])
+    if variant["share"] > 1:
+        served = served.replace(f"-tp{variant['tp']}-", f"-share-of-{variant['share']}-")
+    env = {name: value for name, value in variant["env"].items() if name.startswith(VARIABLES)}
+    extra = {key: found[key] for key in ("swept", "kernels", "readyz", "failed") if found[key]}
+    text = json.dumps(
+        {
+            "date": date.isoformat(timespec="seconds"),
+            "subject": f"{served}-{variant['name']}",
+            "weights": found["weights"],
+            "load": measure.LOAD,
+            "variant": {key: variant[key] for key in STARTED} | {"env": env},
+            "replica": found["replica"],
+            "start": found["start"],
+            "ready_after": found["ready"],
+            "rows": found["rows"],
+            **extra,
+        }
+    )
+    cleaned: dict[str, Any] = json.loads(FOLDERS.sub("", text))
+    return cleaned
+
+
+def plain(variant: dict[str, Any]) -> dict[str, Any]:
+    """Return of plain vLLM, which tells no plan, what its receipt is named by."""
+    choices = {"model-name": variant["model"], "hardware": "h200", "profile": "stock"}
+    return {"choices": choices, "argv": ["--tensor-parallel-size", str(variant["tp"])]}
+
+
+def main() -> None:
+    """Write them and say where."""
+    parser = argparse.ArgumentParser(description="Receipts of what speed.py measured.")
+    parser.add_argument("results", type=Path, nargs="+", metavar="VARIANT.json")
+    parser.add_argument("--out", type=Path, default=Path("qualification/results"))
+    parser.add_argument("--queued", nargs="+", default=[], metavar="NAME", help="variants that waited for their GPU")
+    asked = parser.parse_args()
+    for path in asked.results:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["variant"]["name"] in asked.queued:
+            found["ready"] = None
+            found["start"]["phases"].pop("starting")
+        if found["rows"]:
+            date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            print(results.write(asked.out, "bench", body(found, date)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+#!/usr/bin/env bash
+# Run the known-answer layouts on a GPU host without network. From the repository root, in this order:
+#
+#   on_host.sh stage               keep the pieces of the packed vLLM that lie in .gpu/ now (once per delivery)
+#   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from .gpu-cache/
+#   on_host.sh faults TP JOB...    qualification/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
+#   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
+#   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
+#   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; receipts, logs and kernels go to $OUT
+#
+# DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
+# one, `{model}` standing for the checkpoint and `{name}` for the name of its layout in profiles/models. DEADLINE,
+# TIMEOUT, PARALLEL, PORT and GPUS go to run_layouts.py.
+set -euo pipefail
+base=${DSV4_HOST:-$HOME/dsv4-host}
+root=$(cd "$(dirname "$0")/../.." && pwd)
+mkdir -p "$base/pieces" "$base/home"
+
+# Multicast over NVLink can put shared GPUs out of service: off in every library that would use it.
+export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1
+export VLLM_ALLREDUCE_USE_SYMM_MEM=0 VLLM_ALLREDUCE_USE_FLASHINFER=0
+export VLLM_DEEP_GEMM_WARMUP=skip HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
+export HOME=$base/home XDG_CACHE_HOME=$base/home/.cache VLLM_CACHE_ROOT=$base/home/.cache/vllm
+
+package() {  # the repository's folders as the package dsv4_serve
+    mkdir -p "$base/ns/dsv4_serve"
+    local folder
+    for folder in demo entrypoint healthcheck patcher profiles; do
+        [ ! -d "$root/$folder" ] || ln -sfn "$root/$folder" "$base/ns/dsv4_serve/$folder"
+    done
+}
+
+engine() {  # what a pip installation has as bin/vllm
+    mkdir -p "$base/bin"
+    printf '#!/bin/sh\nexec python3 -m vllm.entrypoints.cli.main "$@"\n' > "$base/bin/vllm"
+    chmod +x "$base/bin/vllm"
+    export DSV4_VLLM=$base/bin/vllm
+}
+
+save_kernels() {  # compiled kernels, in pieces that a later delivery can carry
+    XZ_OPT='-3 -T0' tar -C "$base/home" -cJf - . | split -b 15000000 - "$OUT/kernels." || true
+    ls -1 "$OUT"/kernels.* | tail -n +5 | xargs -r rm -f
+}
+
+site() {  # PYTHONPATH: the stock tree, `patched` before it when named; then the repository
+    local stock=$base/site
+    echo "${1:+$base/$1:}$stock:$stock/nvidia_cutlass_dsl/dsl_packages:$base/ns:$root"
+}
+
+case ${1:-} in
+stage)
+    cp -lf "$root"/.gpu/d*/* "$base/pieces/" 2>/dev/null || cp -f "$root"/.gpu/d*/* "$base/pieces/"
+    ls "$base/pieces" | wc -l
+    ;;
+unpack)
+    package
+    bash "$base/pieces/unpack.sh" "$base/site"
+    mkdir -p "$base/patched"
+    cp -a "$base/site/vllm" "$base"/site/vllm-*.dist-info "$base/patched/"
+    for step in apply verify "report --out $base/patches.json"; do
+        PYTHONPATH=$base/ns python3 -m dsv4_serve.patcher ${step%% *} --tree "$base/patched" --series 0.32.0 \
+            $(case $step in report*) echo "${step#report }" ;; esac)
+    done
+    if compgen -G "$root/.gpu-cache/kernels.*" >/dev/null; then
+        cat "$root"/.gpu-cache/kernels.* | tar -C "$base/home" -xJf - || echo "the kernel archive is cut short; the rest compiles again"
+    fi
+    PYTHONPATH=$(site patched) python3 -c 'import vllm, torch; print(vllm.__version__, vllm.__file__, torch.cuda.device_count())'
+    ;;
+faults)
+    shift
+    package
+    engine
+    tp=$1
+    shift
+    out=$base/faults-tp$tp
+    rm -rf "$out"
+    mkdir -p "$out"
+    status=0
+    if [ -x "$root/.gpu-tools/py-spy" ]; then export PATH="$root/.gpu-tools:$PATH"; fi
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_faults --out "$out" --work "$base/checkpoints" \
+        --tp "$tp" --jobs "$@" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        cp "$out/faults.json" "$OUT/faults-tp$tp.json" || true
+        (cd "$out" && for log in */log; do tail -c 200000 "$log" > "${log%/log}.log.tail"; done)
+        tar -C "$out" -cJf "$OUT/fault-logs-tp$tp.tar.xz" $(cd "$out" && ls | grep 'log.tail$' || true)
+        save_kernels
+    fi
+    exit $status
+    ;;
+caches)
+    package
+    engine
+    out=$base/caches
+    rm -rf "$out"
+    mkdir -p "$out"
+    status=0
+    if [ -x "$root/.gpu-tools/py-spy" ]; then export PATH="$root/.gpu-tools:$PATH"; fi
+    PYTHONPATH=$(site patched) env -u VLLM_CACHE_ROOT python3 -m qualification.gpu.run_caches \
+        --out "$out" --work "$base/checkpoints" --tp "${2:-2}" || status=$?
+    echo "kept outside of the cache:" && find "$base/home" -newer "$out" -type f | sed "s|$base/home||" | cut -d/ -f1-4 | sort | uniq -c
+    if [ -n "${OUT:-}" ]; then
+        cp "$out/caches.json" "$OUT/" || true
+        for name in cold warm; do tail -c 200000 "$out/$name/log" > "$OUT/$name.log" || true; done
+    fi
+    exit $status
+    ;;
+speed)
+    shift
+    package
+    engine
+    out=$base/speed
+    mkdir -p "$out"
+    export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes it along
+    unset VLLM_CACHE_ROOT
+    running=()
+    for one in "$@"; do
+        name=$(basename "${one%@*}" .toml)
+        rm -rf "${out:?}/$name" "$out/$name.txt"
+        python3 -m qualification.gpu.speed --variants "${one%@*}" --gpus "${one#*@}" --out "$out/$name" \
+            --deadline "${DEADLINE:-500}" > "$out/$name.txt" 2>&1 &
+        running+=($!)
+    done
+    status=0
+    for one in "${running[@]}"; do wait "$one" || status=$?; done
+    if [ -n "${OUT:-}" ]; then
+        (cd "$out" && cp -r --parents ./*.txt ./*/*.json "$OUT/") || true
+        (cd "$out" && for log in */*/log; do tail -c 100000 "$log" > "$log.tail"; done; tar -cJf "$OUT/speed-logs.tar.xz" */*/log.tail) || true
+        save_kernels
+    fi
+    for text in "$out"/*.txt; do echo "== $text"; tail -n 60 "$text" | cut -c1-700; done
+    exit $status
+    ;;
+run)
+    shift
+    package
+    engine
+    tp=$1
+    shift
+    out=$base/out-tp$tp
+    rm -rf "$out"
+    mkdir -p "$out"
+    gpus=${GPUS:-$(nvidia-smi -L | wc -l)}
+    status=0
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_layouts --out "$out" --work "$base/checkpoints" \
+        --tp "$tp" --gpus "$gpus" --patches "$base/patches.json" \
+        --deadline "${DEADLINE:-520}" --timeout "${TIMEOUT:-420}" --parallel "${PARALLEL:-6}" \
+        ${PORT:+--port "$PORT"} ${SERVE_CMD:+--serve-cmd "$SERVE_CMD"} \
+        --stock-cmd "env PYTHONPATH=$(site) python3 -m vllm.entrypoints.cli.main serve {model}" \
+        --jobs "$@" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        tar -C "$out" -cJf "$OUT/receipts-tp$tp.tar.xz" --exclude='*.log' .
+        (cd "$out" && for log in *.log; do [ ! -f "$log" ] || tail -c 200000 "$log" > "$log.tail"; done)
+        tar -C "$out" -cJf "$OUT/logs-tp$tp.tar.xz" $(cd "$out" && ls | grep 'log.tail$' || true)
+        save_kernels
+    fi
+    exit $status
+    ;;
+*)
+    sed -n "2,14p" "$0"
+    exit 64
+    ;;
+esac

@@ -1,0 +1,238 @@
+"""
+Load every published layout on GPUs and compare each token with the known answer; write a receipt per run.
+
+    python -m qualification.gpu.run_layouts --out receipts --tp 1 --jobs native w4a16 w4a16:scrambled stock/pro
+
+A job is `[stock/]LAYOUT[:MTP]`. `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must
+be refused at start; `scrambled` ones cannot be told from good ones at load and must show in the acceptance counter.
+"""
+
+import argparse
+import datetime as dt
+import json
+import os
+import queue
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
+from qualification.gpu.served import HEALTH, PROMPT_LENGTHS, TOKENS, Ended, ask, server, wait_until_ready
+
+Receipt = dict[str, Any]
+PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
+REFUSAL = "MTP speculative decoding"
+MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
+"""The product's name for a layout, where it is another one."""
+SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size"]}
+"""Refusals that hold for the full-size model only."""
+
+
+@dataclass(frozen=True)
+class Job:
+    layout: str
+    mtp: str
+    stock: bool
+    tp: int
+
+    @property
+    def name(self) -> str:
+        parts = [self.layout, "stock" if self.stock else "", "" if self.mtp == "good" else f"mtp-{self.mtp}"]
+        return "-".join(part for part in parts if part)
+
+
+def parse_job(text: str, tp: int) -> Job:
+    """Raises ValueError for anything but `[stock/]LAYOUT[:MTP]`."""
+    kind, _, rest = text.rpartition("/")
+    layout, _, mtp = rest.partition(":")
+    if kind not in ("", "stock") or layout not in LAYOUTS or (mtp or "good") not in MTP:
+        raise ValueError(f"job {text!r}: expected [stock/]LAYOUT[:MTP], with {', '.join(LAYOUTS)} and {', '.join(MTP)}")
+    return Job(layout, mtp or "good", kind == "stock", tp)
+
+
+class Runner:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.until = time.monotonic() + options.deadline
+        self.locks = {f"{layout}-{mtp}": threading.Lock() for layout in LAYOUTS for mtp in MTP}
+        self.answers: dict[str, Answer] = {}
+
+    def checkpoint(self, job: Job) -> tuple[Path, Answer]:
+        name = f"{job.layout}-{job.mtp}"
+        path = Path(self.options.work) / name
+        with self.locks[name]:
+            if name not in self.answers:
+                self.answers[name] = write(path, job.layout, TINY if self.options.tiny else FLASH, job.mtp)
+        return path, self.answers[name]
+
+    def ready_url(self, job: Job, port: int) -> str:
+        ours = not job.stock and "{name}" in self.options.serve_cmd
+        return f"http://127.0.0.1:{port + HEALTH}/readyz" if ours else f"http://127.0.0.1:{port}/health"
+
+    def run(self, job: Job, slot: int) -> Receipt:
+        log = Path(self.options.out) / f"{job.name}-tp{job.tp}.log"
+        started = time.monotonic()
+        receipt: Receipt = {"job": job.name, "layout": job.layout, "mtp": job.mtp, "stock": job.stock, "tp": job.tp}
+        if started > self.until - 30:
+            return receipt | {"result": "skipped", "message": "no time left"}
+        path, answer = self.checkpoint(job)
+        prompts, expected = questions(answer)
+        until, port = min(time.monotonic() + self.options.timeout, self.until), self.options.port + slot
+        devices = ",".join(str(n) for n in range(job.tp)) if job.tp > 1 else str(slot % self.options.gpus)
+        argv = command(self.options.stock_cmd if job.stock else self.options.serve_cmd, job, path)
+        try:
+            with server(argv, tp=job.tp, port=port, devices=devices, log=log) as process:
+                wait_until_ready(process, self.ready_url(job, port), until)
+                receipt["boot_seconds"] = round(time.monotonic() - started, 1)
+                counts = ask(port, prompts, expected, until)
+        except (Ended, OSError) as error:
+            result = "refused" if REFUSAL in log.read_text(errors="replace") else "failed"
+            return (
+                receipt
+                | {"result": result, "message": f"{error}; {blame(log)}".replace(f"{path.parent}/", "")}
+                | judged(job, result)
+            )
+        receipt |= vars(counts) | {"acceptance": round(counts.acceptance, 4), "backends": backends(log)}
+        receipt["seconds"] = round(time.monotonic() - started, 1)
+        result = "served" if counts.acceptance >= 0.5 else "reported"
+        right = counts.right == counts.asked and counts.acceptance >= 0.99
+        return receipt | {"result": result} | judged(job, result, right)
+
+
+def command(template: str, job: Job, model: Path) -> list[str]:
+    """The argv of a template; the product is also told which refusals do not hold for a small checkpoint."""
+    name = MODELS.get(job.layout, job.layout)
+    argv = [word.replace("{model}", str(model)).replace("{name}", name) for word in shlex.split(template)]
+    skipped = SKIPPED.get(job.layout, []) if "{name}" in template else []
+    return argv + [word for refusal in skipped for word in ("--skip", refusal)]
+
+
+def questions(answer: Answer) -> tuple[list[list[int]], list[list[int]]]:
+    rng = random.Random(0)
+    prompts = [[rng.randrange(2, len(answer.perm)) for _ in range(length)] for length in PROMPT_LENGTHS]
+    return prompts, [answer.continuation(prompt[-1], TOKENS) for prompt in prompts]
+
+
+def judged(job: Job, result: str, right: bool = False) -> Receipt:
+    """Whether a job did what its kind of checkpoint promises; a stock job's answer is only compared."""
+    if job.mtp == "good":
+        return {"ok": result == "served" and right}
+    return {"ok": result == "refused" or (job.mtp == "scrambled" and result == "reported")}
+
+
+def blame(log: Path) -> str:
+    """The last exception line of a log."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    errors = [
+        line for line in lines if "Error: " in line and "ngineCore failed" not in line and "See root cause" not in line
+    ]
+    return (errors or lines or ["no output"])[-1][-600:].strip()
+
+
+def backends(log: Path) -> list[str]:
+    lines = log.read_text(errors="replace").splitlines()
+    return sorted({line.split("] ", 1)[-1][:120] for line in lines if " MoE backend" in line and "Using" in line})
+
+
+def hardware() -> tuple[str, str]:
+    """Name for file names and full description, by nvidia-smi; `cpu` without it."""
+    if not shutil.which("nvidia-smi"):
+        return "cpu", "no GPU"
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    lines = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
+    name = lines[0].split(",")[0] if lines else "unknown"
+    return name.removeprefix("NVIDIA ").lower().replace(" ", "-"), f"{len(lines)} x {lines[0] if lines else name}"
+
+
+def versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for package in ("vllm", "torch", "flashinfer-python", "tilelang", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def finish(receipts: list[Receipt], options: argparse.Namespace) -> None:
+    """Write `<job>-<hardware>-tp<N>-vllm<version>.json` each and print the table."""
+    short, full = hardware()
+    found = versions()
+    for receipt in receipts:
+        facts = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "hardware": full, "versions": found}
+        facts["patches"] = None if receipt["stock"] else options.patches
+        name = f"{receipt['job']}-{short}-tp{receipt['tp']}-vllm{found['vllm']}.json"
+        (Path(options.out) / name).write_text(json.dumps(receipt | facts, indent=2) + "\n")
+    print(f"{'job':28} tp {'result':9} ok    tokens   accepted  boot s  message")
+    for r in receipts:
+        tokens, drafts = (f"{r.get(a, '-')}/{r.get(b, '-')}" for a, b in (("right", "asked"), ("accepted", "drafted")))
+        mark = "yes" if r.get("ok") else "NO"
+        start = f"{r['job']:28} {r['tp']:2} {r['result']:9} {mark:4} {tokens:>8} {drafts:>9}"
+        print(f"{start}  {r.get('boot_seconds', '-')!s:>6}  {r.get('message', '')[:160]}")
+
+
+def read_json(path: str) -> Any:
+    return json.loads(Path(path).read_text())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Known-answer checkpoints on GPUs.")
+    parser.add_argument("--jobs", nargs="+", required=True, metavar="[stock/]LAYOUT[:MTP]")
+    parser.add_argument("--out", required=True, help="directory for receipts and logs")
+    parser.add_argument("--work", required=True, help="directory for checkpoints, 3 GB each")
+    parser.add_argument("--tp", type=int, default=1)
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs to spread TP=1 servers over")
+    parser.add_argument("--parallel", type=int, default=5, help="servers at a time")
+    parser.add_argument("--timeout", type=float, default=400, help="seconds for one server")
+    parser.add_argument("--deadline", type=float, default=540, help="seconds for everything")
+    parser.add_argument("--serve-cmd", default=PRODUCT, help="{model} and {name} are filled in (default: %(default)s)")
+    parser.add_argument("--stock-cmd", default=f"{sys.executable} -m vllm.entrypoints.cli.main serve {{model}}")
+    parser.add_argument("--patches", type=read_json, help="JSON file by `dsv4 patch report`")
+    parser.add_argument("--port", type=int, default=8100, help="of the first server (default: %(default)s)")
+    parser.add_argument("--tiny", action="store_true", help="tiny checkpoints, to try this script")
+    options = parser.parse_args()
+    for path in (options.out, options.work):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    try:
+        jobs = [parse_job(text, options.tp) for text in options.jobs]
+    except ValueError as error:
+        parser.error(str(error))
+    os.environ["DSV4_PROFILES"] = str(Path(__file__).parent / "profiles")
+    receipts = run_all(Runner(options), jobs, options.parallel)
+    finish(receipts, options)
+    return 0 if all(r.get("ok") or r["stock"] for r in receipts) else 1
+
+
+def run_all(runner: Runner, jobs: list[Job], parallel: int) -> list[Receipt]:
+    slots: queue.Queue[int] = queue.Queue()
+    for slot in range(parallel):
+        slots.put(slot)
+    receipts: dict[Job, Receipt] = {}
+
+    def one(job: Job) -> None:
+        slot = slots.get()
+        try:
+            receipts[job] = runner.run(job, slot)
+            print(f"{job.name} tp{job.tp}: {receipts[job]['result']}", flush=True)
+        finally:
+            slots.put(slot)
+
+    threads = [threading.Thread(target=one, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.2)
+    for thread in threads:
+        thread.join()
+    return [receipts[job] for job in jobs]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

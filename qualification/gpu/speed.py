@@ -1,0 +1,275 @@
+"""
+How fast several ways to serve are, at full size without weights: each is started, measured, stopped, and kept.
+
+    python -m qualification.gpu.speed --variants FILE.toml --gpus 0,1 --out DIR --deadline 540
+
+FILE.toml: what all have in common on top (names and defaults: DEFAULTS below), then one `[[variant]]` each with a
+`name` and settings of its own; flags and variables add up. `stock = true` is plain `vllm serve` with the same folder
+and only the variant's own flags; `trace = [1, 16]` adds a profile of a few steps at these batch sizes; `cache = "cold"`
+compiles everything anew; `sweep = true` asks for the prompts of `dsv4 warm` first; `readyz = true` measures the health
+server beside 200 streams; after `limit` seconds the next variant's turn has come; `also = [{batches = [1], inputs =
+[2048]}]` adds rows. `share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same matrices and
+kernels, and no all-reduce. Experts are chosen by lot, as by `dsv4 bench`, unless `env` says else. DIR/NAME.json is
+written after every row; the last lines are a short table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+import tomllib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from dsv4_serve.entrypoint import procfs
+from dsv4_serve.entrypoint.bench import command, load, measure, sweep
+from dsv4_serve.entrypoint.bench import options as benches
+from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
+from dsv4_serve.entrypoint.bench.options import LoadMatrix, LoadShape
+from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
+from dsv4_serve.entrypoint.cli import log
+from dsv4_serve.entrypoint.cli import main as cli
+from dsv4_serve.entrypoint.cli import parser as options
+from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client.local_replica import Started
+from dsv4_serve.entrypoint.errors import UserError
+from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
+from qualification.gpu import readyz
+from qualification.gpu.stock import stock
+from tools import kernel_time
+
+RESERVE = 25  # seconds before the deadline for the replica to end and for files to be written
+STEPS = 20
+LEAST = 75  # seconds without which a variant is not begun
+DEFAULTS: dict[str, Any] = {
+    "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
+    "inputs": [256], "output": 256, "requests": 4, "stock": False, "trace": [], "cache": "shared", "sweep": False,
+    "readyz": False, "limit": 3600, "share": 1, "also": [],
+}  # fmt: skip
+
+
+@dataclass
+class Result:
+    """One variant: what it was, how its start went, what was measured, and why it ended early."""
+
+    variant: dict[str, Any]
+    ready: float | None = None
+    start: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    kernels: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    swept: dict[str, Any] = field(default_factory=dict)
+    readyz: dict[str, Any] = field(default_factory=dict)
+    failed: str = ""
+    weights: str = ""
+    replica: Mapping[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        name, end = f"{self.variant['name']:20}", [f"FAILED: {self.failed}"] if self.failed else []
+        if self.ready is None:
+            return " | ".join([name, *end])
+        spent = ", ".join(f"{phase} {s:.0f}" for phase, s in self.start.get("phases", {}).items() if s >= 0.5)
+        cells = [
+            f"b{row['batch']} {row['output_tokens_per_second']:.1f} tok/s TPOT {row['tpot_p50']:.2f} TTFT"
+            f" {row['ttft_p50']:.0f} acc {row['acceptance'] or 0:.2f}"
+            + (f" in {row['input']}" if row["input"] != self.variant["inputs"][0] else "")
+            for row in self.rows
+        ]
+        swept = [f"swept {self.swept['seconds']:.0f} s"] if self.swept else []
+        return " | ".join([f"{name} ready {self.ready:.0f} s ({spent})", *swept, *cells, *end])
+
+
+def variants(path: Path) -> list[dict[str, Any]]:
+    """Every variant with what it does not say filled in."""
+    read = tomllib.loads(path.read_text())
+    each = read.pop("variant")
+    common = {**DEFAULTS, **read}
+    if unknown := {name for one in [common, *each] for name in one} - DEFAULTS.keys() - {"name"}:
+        raise SystemExit(f"{path}: unknown {sorted(unknown)}; known are {sorted(DEFAULTS)}")
+    merged = []
+    for one in each:
+        flags = one.get("flags", []) if one.get("stock") else [*common["flags"], *one.get("flags", [])]
+        merged.append({**common, **one, "flags": list(map(str, flags)), "env": {**common["env"], **one.get("env", {})}})
+    return merged
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The words of `dsv4 serve`, its variables, what the weights are, the plan, and the folder of its kernels."""
+
+    serve: list[str]
+    environ: dict[str, str]
+    weights: str
+    plan: Plan
+    kernels: Path
+
+
+def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
+    """Write the folder without weights, and return how it is served."""
+    words = ["bench", "--without-weights", "--model", variant["model"], "--profile", variant["profile"]]
+    words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
+    if variant["share"] > 1:
+        words += [
+            "--skip",
+            "weights",
+            "--skip",
+            "tensor-parallel-size",
+        ]  # the profile file's are those of the whole model
+    given, flags = options.parser().parse_known_args(words)
+    flags += [] if variant["stock"] else variant["flags"]
+    chosen, plan = cli._resolved(given, flags)
+    sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
+    environ = {**measure.random_routing(chosen.hardware.get("compute_capability")), **environ}
+    own, weights = command.dummy(chosen, plan, benches.serve_options(given, flags), environ, sizes)
+    serve = own.argv()
+    if sizes:
+        weights += f", one GPU's share of {variant['share']}"
+    kernels = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
+    return Planned(serve, environ, weights, plan, kernels)
+
+
+def share(sizes: Published, ways: int) -> Published:
+    """Return what one of so many GPUs holds, but for what each holds whole: heads, experts and vocabulary are split."""
+    parts = {name: getattr(sizes, name) // ways for name in ("heads", "o_groups", "inter", "vocab")}
+    return replace(sizes, **parts)
+
+
+def starting(
+    variant: dict[str, Any], how: Planned, out: Path, patience: float
+) -> tuple[AbstractContextManager[Started], Tokenizer]:
+    """What starts the variant, and the tokenizer to measure it with."""
+    serve, environ = how.serve, how.environ
+    folder = serve[serve.index("--model") + 1].partition("=")[2]
+    profiler = {"profiler": "torch", "torch_profiler_dir": str(out / "trace"), "torch_profiler_activities": ["CUDA"]}
+    profiler |= {"torch_profiler_with_stack": False, "ignore_frontend": True}
+    tracing = ["--profiler-config", json.dumps(profiler)]
+    extra = tracing if variant["trace"] else []
+    if not variant["stock"]:
+        return local_replica.replica([*serve, *extra], environ, out, patience), Tokenizer(folder, "deepseek_v4")
+    if variant["cache"] == "shared":
+        environ = {**environ, **{name: str(how.kernels / inside) for name, inside in kernel_cache.VARIABLES.items()}}
+    flags = [*variant["flags"], *extra, "--tensor-parallel-size", str(variant["tp"]), "--load-format", "dummy"]
+    rates = json.loads(serve[serve.index("--speculative-config.synthetic_acceptance_rates") + 1])
+    lot = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
+    draft = {"method": "mtp", "num_speculative_tokens": len(rates), **lot}
+    if "--speculative-config" not in flags:
+        flags += ["--speculative-config", json.dumps(draft)]
+    return stock([environ["DSV4_VLLM"], "serve", folder, *flags], environ, out, say, patience), Tokenizer(folder)
+
+
+def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patience: float) -> Result:
+    """Start, measure, stop; whatever happens, what was measured is in the result and in its file."""
+    result = Result(variant)
+    began = time.monotonic()
+
+    def keep(row: Row) -> None:
+        result.rows.append(row.to_json())
+        write(out, result)
+
+    try:
+        if variant["cache"] == "cold":
+            environ = {**environ, "DSV4_CACHE": str(out / "cache")}
+        how = planned(variant, environ)
+        result.weights = how.weights
+        context, tokenizer = starting(variant, how, out, patience)
+        with context as running:
+            result.ready = round(time.monotonic() - began, 1)
+            where = running.endpoint
+            result.start = dict(running.start)
+            if where.health:
+                result.replica = where.plan().to_json()
+            if variant["sweep"]:
+                result.swept = asdict(sweep.run(where, sweep.lengths(how.plan)))
+            write(out, result)
+            for rows in [variant, *variant["also"]]:
+                batches, inputs = tuple(rows["batches"]), tuple(rows["inputs"])
+                matrix = LoadMatrix(batches, inputs, variant["output"], variant["requests"])
+                for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, environ):
+                    keep(row)
+            if variant["readyz"] and where.health:
+                pid = procfs.listening(procfs.everyone(), urlsplit(where.health).port or 0)
+                result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
+                say(f"/readyz: {result.readyz}")
+            for batch in variant["trace"]:
+                result.kernels[str(batch)] = traced(running, batch, tokenizer, environ, out / "trace")
+    except (UserError, OSError, LookupError, ValueError, AssertionError, httpx.HTTPError) as error:
+        result.failed = " ".join(f"{type(error).__name__}: {error}".split())[:600]
+    write(out, result)
+    return result
+
+
+def traced(
+    running: Started, batch: int, tokenizer: Tokenizer, environ: dict[str, str], folder: Path
+) -> list[dict[str, Any]]:
+    """Profile STEPS decode steps at one batch size; return what the kernels of rank 0 took, by family."""
+    where, before = running.endpoint, set(folder.rglob("*.json.gz"))
+    shape = LoadShape(batch, input=64, output=4 * STEPS, requests=batch, warm_up=0, seed=99)
+    bounds = {"delay_iterations": STEPS, "max_iterations": STEPS}  # past the prefill
+    httpx.post(f"{where.url}/start_profile", json=bounds, timeout=60, trust_env=False).raise_for_status()
+    load.run(shape, where, where.models()[0].id, tokenizer, environ)
+    httpx.post(f"{where.url}/stop_profile", timeout=240, trust_env=False).raise_for_status()
+    fresh = sorted(set(folder.rglob("*.json.gz")) - before, key=lambda path: -path.stat().st_size)
+    say(f"traces at batch {batch}: {[f'{path.name} {path.stat().st_size >> 20} MiB' for path in fresh]}")
+    ranked = [path for path in fresh if "rank0" in path.name or "rank_0" in path.name or "rank-0" in path.name] or fresh
+    found = kernel_time.by_family(kernel_time.read(ranked[0]))
+    print(f"kernels at batch {batch}\n{kernel_time.table(found)}", flush=True)
+    return [asdict(one) for one in found]
+
+
+def write(out: Path, result: Result) -> None:
+    out.with_suffix(".json").write_text(json.dumps(asdict(result), indent=2) + "\n")
+
+
+def say(text: str) -> None:
+    print(f"  {text}", flush=True)
+
+
+def stop(number: int, _frame: Any) -> None:
+    raise local_replica.Stopped(number)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Several ways to serve, measured one after the other.")
+    parser.add_argument("--variants", type=Path, required=True)
+    parser.add_argument("--gpus", default="0,1", help="CUDA_VISIBLE_DEVICES")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--deadline", type=float, default=540, help="seconds, for everything")
+    asked = parser.parse_args()
+    until = time.monotonic() + asked.deadline - RESERVE
+    os.environ["CUDA_VISIBLE_DEVICES"] = asked.gpus
+    asked.out.mkdir(parents=True, exist_ok=True)
+    asked.out = asked.out.resolve()
+    results = []
+    before = dict(os.environ)
+    log.to_stderr()
+    signal.signal(signal.SIGALRM, stop)
+    for variant in variants(asked.variants):
+        if (left := until - time.monotonic()) < LEAST:
+            results.append(Result(variant, failed=f"not begun, {left:.0f} s were left"))
+            continue
+        left = min(left, variant["limit"])
+        print(f"{variant['name']}: {left:.0f} s left", flush=True)
+        os.environ.update({name: str(value) for name, value in variant["env"].items()})
+        signal.alarm(int(left))
+        results.append(measured(variant, load.program_in(os.environ), asked.out / variant["name"], left))
+        signal.alarm(0)
+        print(results[-1].line(), flush=True)
+        os.environ.clear()
+        os.environ.update(before)
+    print("\n" + "\n".join(result.line() for result in results), flush=True)
+    return 0 if all(result.rows for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

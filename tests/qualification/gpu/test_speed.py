@@ -1,0 +1,46 @@
+"""What speed.py makes of a file of variants, before any GPU is there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.bench import sweep, without_weights
+from qualification.gpu import speed
+
+FLASH = without_weights.SIZES["deepseek-v4-flash"]
+
+
+def test_a_share_has_a_part_of_what_gpus_split_and_all_of_what_each_holds() -> None:
+    half = speed.share(FLASH, 2)
+    assert (half.heads, half.o_groups, half.inter, half.vocab) == (32, 4, 1024, 64640)
+    assert (half.hidden, half.q_lora, half.experts, half.ratios) == (4096, 1024, 256, FLASH.ratios)
+
+
+def test_a_share_is_served_on_one_gpu_as_the_plan_of_the_whole_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    file = tmp_path / "variants.toml"
+    file.write_text('flags = ["--max-num-seqs", 16]\ntp = 1\nshare = 2\n[[variant]]\nname = "half"\n')
+    [variant] = speed.variants(file)
+    how = speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)})
+    assert how.weights == "dummy weights, synthetic acceptance 0.89, experts uniform_random, one GPU's share of 2"
+    assert how.environ["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_random"
+    folder = Path(how.serve[how.serve.index("--model") + 1].partition("=")[2])
+    assert json.loads((folder / "config.json").read_text())["num_attention_heads"] == 32
+    assert how.serve[how.serve.index("--tp") + 1] == "1"
+    assert sweep.lengths(how.plan)[-1] == 8192
+
+
+def test_variants_add_to_what_they_share_and_an_unknown_setting_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "variants.toml"
+    file.write_text('flags = ["--a"]\nenv = {A = "1"}\n[[variant]]\nname = "x"\nflags = ["--b"]\nenv = {B = "2"}\n')
+    [variant] = speed.variants(file)
+    assert (variant["flags"], variant["env"]) == (["--a", "--b"], {"A": "1", "B": "2"})
+    file.write_text('[[variant]]\nname = "x"\nbatch = 1\n')
+    with pytest.raises(SystemExit, match="unknown \\['batch'\\]"):
+        speed.variants(file)

@@ -1,0 +1,22 @@
+"""Print the record, or with --write keep it."""
+
+from __future__ import annotations
+
+import sys
+
+from tools.golden import RECORD, cases, grid
+from tools.golden.command import place
+
+
+def main() -> None:
+    """Run every command once."""
+    with place() as here:
+        text = "\n".join([*cases.lines(here), "", *grid.lines(here), ""]).lstrip("\n")
+    if sys.argv[1:] == ["--write"]:
+        RECORD.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

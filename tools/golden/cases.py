@@ -1,0 +1,196 @@
+"""Command lines one by one: those of tests/golden/commands.txt, and those that follow from the TOML files."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tools.golden import ROOT, facts
+from tools.golden.command import Answer, Place
+from tools.golden.grid import read, sheets
+
+COMMANDS = ROOT / "tests/golden/commands.txt"
+"""One a line, as a shell takes it, variables before it; a line that begins with # is a heading."""
+CHECKPOINTS = {"dspark": "checkpoints/drafter"}
+"""Folders of files.toml by the draft head in them, for the rules that ask for one."""
+PLAIN = "h200"
+"""The hardware whose plan others are compared with when they name none."""
+
+
+def lines(place: Place) -> Iterator[str]:
+    """Yield the part of the page: each command line, and what it answers."""
+    before: list[str] = []
+    for line in [*COMMANDS.read_text(encoding="utf-8").splitlines(), *_derived(place)]:
+        if line.startswith("#"):
+            yield f"\n{line}"
+        elif line:
+            env, words = parsed(line)
+            answer = place.ask(words, env)
+            said = list(_said(place, words, answer))
+            yield f"$ {line}"
+            yield from (f"    {one}".rstrip() for one in (_against(before, said) if answer.files else said))
+            before = said if answer.files else before
+
+
+def parsed(line: str) -> tuple[dict[str, str], list[str]]:
+    """Return the variables and the words after `dsv4` of a line."""
+    words = shlex.split(line)
+    at = words.index("dsv4")
+    return dict(word.split("=", 1) for word in words[:at]), words[at + 1 :]
+
+
+def _said(place: Place, words: Sequence[str], answer: Answer) -> Iterator[str]:
+    """Yield status and stderr, stdout, and files; of a plan, what differs from the plan of its choices alone."""
+    yield from (f"{answer.status}! {line}" for line in answer.err.splitlines())
+    out = answer.out.splitlines()
+    if words[:1] == ["explain"] and "json" in words and not answer.status:
+        out = list(_changes(_plan(place, tuple(choices(words))), list(facts.of_plan(json.loads(answer.out)))))
+    yield from (f"{answer.status}  {line}" for line in out)
+    if not answer.err and not out:
+        yield f"{answer.status}"
+    for name, text in answer.files.items():
+        yield f"out/{name}:"
+        yield from (f"  {line}" for line in text.splitlines())
+
+
+def choices(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words that choose shipped sheets and a size."""
+    known = {
+        "--profile": sheets("."),
+        "--model": sheets("models"),
+        "--hardware": sheets("hardware"),
+        "--tp": {"2", "4"},
+    }
+    for word, value in itertools.pairwise(words):
+        name = value.partition("=")[0]
+        if name in known.get(word, ()):
+            yield from (word, name)
+    if "--hardware" not in words:
+        yield from ("--hardware", PLAIN)
+
+
+@functools.cache
+def _plan(place: Place, words: tuple[str, ...]) -> list[str]:
+    """Return the facts of a plan, or of the plainest one where these words make none."""
+    answer = place.ask(["explain", "--format", "json", *words])
+    if answer.status:
+        return _plan(place, ("--hardware", PLAIN))
+    return list(facts.of_plan(json.loads(answer.out)))
+
+
+def _changes(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
+    """Yield the names of settings that went, and the settings that came or changed; not their order."""
+    come = [one for one in after if one not in before and "order of " not in one]
+    yield from (f"- {name}" for name in dict.fromkeys(map(_name, before)) if name not in set(map(_name, after)))
+    yield from (line for one in come for line in f"+ {one}".splitlines())
+
+
+def _name(fact: str) -> str:
+    """Return what a fact is about: a setting, a variable, a flag."""
+    words = re.split("[ =]", fact)
+    return " ".join(words[:2]) if words[0] in ("argv", "env", "skip") else words[0]
+
+
+def _against(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
+    """Yield what a command says and writes, or what differs from the last that wrote files, if that is shorter."""
+    changes = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
+    shorter = [line for line in changes if not line.startswith("@@")]
+    if not before or len(shorter) > len(after):
+        yield from after
+    else:
+        yield from ["as the last one that wrote files, but", *shorter]
+
+
+def _derived(place: Place) -> Iterator[str]:
+    """Yield command lines that follow from what the TOML files, and a plan, hold."""
+    yield "# Every refusal of the sheets: what triggers it, then the same with --skip"
+    for kind in (".", "models", "hardware", "nccl"):
+        for name, sheet in sheets(kind).items():
+            for rule in sheet.get("refuse", ()):
+                yield from triggers(kind, name, rule)
+    yield "# Every retired name"
+    yield from retired()
+    yield "# Everything that the supervisor goes by, said in the environment, and on the command line"
+    yield from supervision(json.loads(place.ask(["explain", "--format", "json", "--hardware", PLAIN]).out)["settings"])
+    yield "# Manifests of every profile: on each hardware of its own, and on the first with each model"
+    for profile, sheet in sheets(".").items():
+        kinds, models = sheet.get("hardware", ()), sheet.get("models", ())
+        named = [
+            *(f"--hardware {one}" for one in kinds),
+            *(f"--hardware {kinds[0]} --model {one}" for one in models if kinds),
+        ]
+        yield from (f"dsv4 manifests --replicas 2 --profile {profile} {one} --out out" for one in named)
+
+
+def triggers(kind: str, name: str, rule: Mapping[str, Any]) -> Iterator[str]:
+    """Yield command lines that meet a `[[refuse]]` rule of a sheet: one for each value that it lists."""
+    model = name if kind == "models" else _listed(rule.get("model", "w4a16"))[0]
+    hardware = name if kind == "hardware" else _listed(rule.get("hardware", _other(rule, model)))[0]
+    profile = name if kind == "." else _profile(model, hardware)
+    places = [f"{model}=some/{glob.replace('*', 'x')}" for glob in _listed(rule.get("model-id", ()))]
+    places += [f"{model}={CHECKPOINTS[head]}" for head in _listed(rule.get("draft-head", ()))]
+    flags = [[f" --{flag} {value}" for value in values] for flag, values in _flags(rule.get("flags", {}))]
+    env = "".join(f"{variable}={value} " for variable, value in rule.get("env", {}).items())
+    start = f"{env}dsv4 explain" + (f" --profile {profile}" if profile else "") + f" --hardware {hardware}"
+    for where, said in itertools.product(places or [model], itertools.product(*flags)):
+        line = f"{start} --model {where}{''.join(said)}"
+        yield from (line, f"{line} --skip {rule['name']} --format json")
+
+
+def _other(rule: Mapping[str, Any], model: str) -> str:
+    """Return a hardware that a rule is for, one that a profile serves the model on where there is such."""
+    left = [one for one in ("b300", "h200") if one not in _listed(rule.get("except-hardware", ()))]
+    return next((one for one in left if _profile(model, one)), left[0])
+
+
+def _profile(model: str, hardware: str) -> str:
+    """Return the first profile for a model on a hardware, an empty string where there is none."""
+    return next((name for name, own in sheets(".").items() if _takes(own, model, hardware)), "")
+
+
+def _takes(profile: Mapping[str, Any], model: str, hardware: str) -> bool:
+    return model in profile.get("models", ()) and hardware in profile.get("hardware", ())
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _flags(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[Any]]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flags(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", _listed(value)
+
+
+def retired() -> Iterator[str]:
+    """Yield a command line for every name in retired.toml."""
+    (file,) = (ROOT / "entrypoint").rglob("retired.toml")
+    for kind, names in read(file).items():
+        for pattern in names:
+            name = pattern.replace("*", "X")
+            said = {
+                "env": f"{name}=1 dsv4 explain",
+                "flag": f"dsv4 explain --{name} 1",
+                "json": f"dsv4 explain --{name} 1",
+            }
+            yield f"{said[kind]} --hardware {PLAIN}"
+
+
+def supervision(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield command lines that say every setting of the supervisor as it is, and one for each that is wrong."""
+    ours = {name: one["value"] for name, one in settings.items() if name.startswith(("gate.", "supervise."))}
+    texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in ours.items()}
+    variables = {name: "DSV4_" + name.upper().replace("-", "_").replace(".", "_") for name in ours}
+    plain = f"dsv4 explain --hardware {PLAIN} --format json"
+    yield " ".join([*(f"{variables[name]}={text}" for name, text in texts.items()), plain])
+    yield " ".join([plain, *(f"--{name} {text}" for name, text in texts.items())])
+    for name in ours:
+        yield f"{variables[name]}=-1 dsv4 explain --hardware {PLAIN}"
