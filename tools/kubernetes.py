@@ -49,7 +49,7 @@ def counted(profile: str, hardware: str, size: int) -> tuple[str, Memory | None]
     given = Layer({"tensor-parallel-size": Setting(size, "table")})
     request = Request({name: Setting(value, "table") for name, value in names.items()}, command_line=given)
     try:
-        selection = select(Catalog(()), request, Found)
+        selection = select(Catalog([]), request, lambda: Found(hardware, "table"))
         return selection.model.name, memory(selection, resolve(selection, request).flags)
     except ConfigError:
         return "", None
