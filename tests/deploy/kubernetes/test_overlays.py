@@ -28,11 +28,11 @@ from tests.deploy.kubernetes.rendered import (
     one,
     ours,
     overlay,
-    program,
     replicas,
     templates,
 )
 from tests.support.balancer import variables
+from tests.support.program import need
 
 VLLM_FLAGS = {
     f"--{name}" for name in json.loads((ROOT / "entrypoint/vllm_schema/vllm-0.32.0.json").read_text())["flags"]
@@ -46,7 +46,7 @@ WITH_TOKEN = {"dsv4-router", "dsv4-picker"}
 
 @pytest.fixture(params=OVERLAYS)
 def name(request: pytest.FixtureRequest) -> str:
-    program("KUBECTL", "kubectl")
+    need("kubectl", "KUBECTL")
     return request.param
 
 
