@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
-from .checkpoint import identify
 from .listen import API_PORT
 from .plan import DRAFT_TOKENS, Plan, Setting, Value
 
@@ -22,6 +20,11 @@ def url(plan: Plan) -> str:
 def port(plan: Plan) -> int:
     """Return the port that the server listens on."""
     return int(plan.value("port", API_PORT))
+
+
+def shutdown_timeout(plan: Plan) -> float:
+    """Return the seconds that vLLM gives running requests to finish when it is stopped."""
+    return float(plan.value("shutdown-timeout", 0))
 
 
 def key(plan: Plan) -> str:
@@ -45,9 +48,3 @@ def without_draft(plan: Plan, reason: str) -> Plan:
     before = plan.flags[DRAFT_TOKENS]
     after = Setting(0, reason, (Setting(before.value, before.origin), *before.overridden))
     return dataclasses.replace(plan, flags={**plan.flags, DRAFT_TOKENS: after})
-
-
-def weights_bytes(plan: Plan) -> int:
-    """Return the size of the weights where the model is a folder; 0 where it is not."""
-    folder = Path(str(plan.value("model", "")))
-    return identify.weights_bytes(folder) if folder.is_dir() else 0

@@ -83,12 +83,12 @@ def test_a_start_says_how_far_it_is() -> None:
             "capturing graphs: shapes 120 of 790, 12 s in this phase, 45 s since start",
         ),
         (
-            starting("held back", held_until=NOW + 34),
-            "held back: 34 s until the next start, 12 s in this phase, 45 s since start",
+            starting("backoff", backoff_until=NOW + 34),
+            "backoff: 34 s until the next start, 12 s in this phase, 45 s since start",
         ),
         (
-            starting("held back", held_until=NOW - 1),
-            "held back: 0 s until the next start, 12 s in this phase, 45 s since start",
+            starting("backoff", backoff_until=NOW - 1),
+            "backoff: 0 s until the next start, 12 s in this phase, 45 s since start",
         ),
     ],
 )
