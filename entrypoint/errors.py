@@ -1,52 +1,60 @@
-"""Every failure that a user can cause, with its exit status (sysexits.h; 126 and 127 as a shell answers)."""
+"""Every failure that a user can cause, with its exit status."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
+from .exit_status import ExitStatus
+
 
 class UserError(Exception):
     """Something outside this program has to change; the message says what, in one or two sentences."""
 
-    exit_status = 1
+    exit_status: int = ExitStatus.NO
 
 
 class UsageError(UserError):
-    """The command line is not one that `dsv4` understands (EX_USAGE)."""
+    """The command line is not one that `dsv4` understands."""
 
-    exit_status = 64
+    exit_status = ExitStatus.USAGE
 
 
 class ConfigError(UserError):
-    """A profile, a variable or a flag is unknown, malformed, out of range or contradicts another (EX_CONFIG)."""
+    """A profile, a variable or a flag is unknown, malformed, out of range or contradicts another."""
 
-    exit_status = 78
+    exit_status = ExitStatus.CONFIG
 
 
 class HostError(UserError):
-    """This host cannot do it as it is: a port is held, a disk is full, a folder cannot be written (EX_UNAVAILABLE)."""
+    """This host cannot do it as it is: a port is held, a disk is full, a folder cannot be written."""
 
-    exit_status = 69
+    exit_status = ExitStatus.HOST
 
 
 class NotExecutable(UserError):
     """The command was found and cannot be executed."""
 
-    exit_status = 126
+    exit_status = ExitStatus.NOT_EXECUTABLE
 
 
 class NotFound(UserError):
     """The command was not found."""
 
-    exit_status = 127
+    exit_status = ExitStatus.NOT_FOUND
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name nearest to `name`, None where none is near."""
+    folded = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(name.lower(), folded, n=1)
+    return folded[found[0]] if found else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)` for the known name nearest to `name`, or an empty string."""
-    folded = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(name.lower(), folded, n=1)
-    return f" (did you mean {folded[found[0]]}?)" if found else ""
+    found = closest(name, known)
+    return f" (did you mean {found}?)" if found else ""
 
 
 def listed(names: Iterable[str]) -> str:

@@ -1,5 +1,5 @@
 """
-Make the tables of docs/health.md: the settings, the exit statuses, and what faults looked like.
+Make the tables of docs/health.md: the settings, and what faults looked like.
 
     python -m tools.faults page                           write the tables into docs/health.md
     python -m tools.faults cpu noted.jsonl HARDWARE DATE  a receipt of what tests/faults noted (RECORD_FAULTS)
@@ -21,7 +21,6 @@ from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor import stack_dump
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
-from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.healthcheck.engine import POLL_SECONDS
 from tools.tables import renewed
 
@@ -103,24 +102,6 @@ SETTINGS = {
     "supervise.stall": ("s", "without progress in a phase of the start until it is given up, by phase"),
 }
 
-CAUSES = {
-    "drained": "It was asked to stop, and every running request was finished. Also a stop during the start.",
-    "usage": "The command line is not understood.",
-    "host": "The host does not allow it: a port is held, a driver is too old, a folder cannot be written.",
-    "config": "A setting or the checkpoint is wrong; the sentence says which.",
-    "out-of-memory-at-load": "Memory ran out during the start.",
-    "out-of-memory-later": "Memory ran out after it was ready.",
-    "engine-died": "A process of vLLM ended after it was ready.",
-    "hung": "No progress while there was work; stacks are in the run directory.",
-    "stalled": "A phase of the start made no progress; stacks are in the run directory.",
-    "gate-refused": "The draft head drafts noise, or nothing.",
-    "corrupted": "Answers are garbled, or other requests change them.",
-    "start-failed": "vLLM ended during the start for a reason that is none of the others.",
-    "not-executable": "vLLM is there and cannot be executed, as a shell answers.",
-    "not-found": "vLLM is not there, as a shell answers.",
-    "cut": "It was asked to stop, and requests were cut: `shutdown-timeout` was over, or a second signal hurried.",
-}
-
 
 def main(words: list[str]) -> int:
     """Do what the words say; print a receipt, or write the page."""
@@ -181,7 +162,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 def page(text: str, receipts: Iterable[Receipt]) -> str:
     """Return the page with its tables made anew; they stand between `<!-- table: NAME -->` and `<!-- end -->`."""
-    tables = {"settings": settings(), "exit statuses": statuses(), "faults": "\n".join(map(faults, receipts))}
+    tables = {"settings": settings(), "faults": "\n".join(map(faults, receipts))}
     return renewed(text, tables, PAGE)
 
 
@@ -202,12 +183,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def statuses() -> str:
-    """Return the table of exit statuses."""
-    rows = [f"| {cause.exit_status} | `{cause.name}` | {CAUSES[cause.name]} |" for cause in exit_cause.CAUSES]
-    return "\n".join(["| status | cause | what happened |", "|---|---|---|", *rows]) + "\n"
 
 
 def faults(receipt: Receipt) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import results
-from ..cli import render
 from ..errors import ConfigError
+from ..text_table import table
 from .measure import flags_of
 
 _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
@@ -34,7 +34,7 @@ def text(found: Mapping[str, Any]) -> str:
     """Return the comparison as a table, and one line for each thing that differs."""
     lines = [_HEADINGS, *(tuple(_cells(row)) for row in found["rows"])]
     differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in found["differs"].items()]
-    return "\n".join([render.table(lines), "", *(differs or ["nothing else differs"])])
+    return "\n".join([table(lines), "", *(differs or ["nothing else differs"])])
 
 
 def differences(a: Receipt, b: Receipt) -> Iterator[tuple[str, list[str]]]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import results
-from ..cli import render
+from .. import results, text_table
 from ..client.endpoint import Endpoint, NoAnswer
 from ..errors import ConfigError, UserError
 from . import load
@@ -168,7 +167,7 @@ def text(receipt: Mapping[str, Any]) -> str:
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a table."""
-    return render.table([HEADINGS, *map(cells, found)])
+    return text_table.table([HEADINGS, *map(cells, found)])
 
 
 def cells(one: Mapping[str, Any]) -> tuple[str, ...]:

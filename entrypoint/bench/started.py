@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from .. import procfs
+from .. import exit_status, procfs
 from ..client import endpoint
 from ..client.endpoint import Endpoint, NoAnswer
 from ..errors import UserError
@@ -41,7 +41,7 @@ class Stopped(UserError):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}.")
-        self.exit_status = 128 + number
+        self.exit_status = exit_status.of_signal(number)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..cli import render
 from ..errors import UsageError
 from ..supervisor import kernel_cache, provenance
+from ..text_table import table
 from . import command, load, started, sweep
 from . import options as asked
 from .command import Resolve, Say
@@ -77,7 +77,7 @@ def text(found: Mapping[str, Any]) -> str:
     lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in found["filled"].items()]
     parts = [
         f"kernels are kept in {found['folder']}",
-        render.table(lines) if len(lines) > 1 else "nothing was left to compile",
+        table(lines) if len(lines) > 1 else "nothing was left to compile",
     ]
     names = dict.fromkeys(name for one in found["starts"] for name in one.get("phases", {}))
     phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in found["starts"])] for name in names]
@@ -87,4 +87,4 @@ def text(found: Mapping[str, Any]) -> str:
         [name, *(f"{one['swept'][key]:.2f}" for one in found["starts"])]
         for name, key in (("prompts of every length", "seconds"), ("the slowest of them", "slowest"))
     ]
-    return "\n".join([*parts, render.table([*head, *phases, total, *swept])])
+    return "\n".join([*parts, table([*head, *phases, total, *swept])])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..plan import DEFAULT, Plan, Setting, Value, shown
+from ..text_table import table
 
 if TYPE_CHECKING:
     from ..doctor.report import Report
@@ -89,13 +90,6 @@ def verified(seen: Verified) -> str:
     named = {"missing": seen.missing, "wrong": seen.wrong, "from elsewhere": seen.foreign}
     lines = [f"  {what}: {path}" for what, paths in named.items() for path in paths]
     return "\n".join([f"{head}: {'every byte is right' if seen.whole else 'not right'}.", *lines])
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return left-aligned columns, two spaces apart; a column wider than 44 characters does not push the next."""
-    widths = [min(max(len(row[i]) for row in rows), 44) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
 
 
 def _figure(measured: Mapping[str, str]) -> str:

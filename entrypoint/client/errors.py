@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..errors import UserError
+from ..exit_status import ExitStatus
 
 
 class RequestFailed(UserError):
     """A server could not be asked (EX_UNAVAILABLE)."""
 
-    exit_status = 69
+    exit_status = ExitStatus.HOST
 
 
 class Unreachable(RequestFailed):

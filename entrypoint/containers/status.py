@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-from ..cli.render import table
+from ..text_table import table
 from .daemon import Daemon, saying
 from .observe import Seen, observe
 

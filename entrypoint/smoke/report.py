@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from ..cli.render import table
+from ..text_table import table
 from .outcome import VERDICTS, Outcome, Verdict
 
 

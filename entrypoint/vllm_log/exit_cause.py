@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, replace
 
+from ..exit_status import ExitStatus
 from . import known_failures
 from .known_failures import KnownFailure
 from .root_cause import LogNotes, Note
@@ -19,21 +20,21 @@ class Cause:
     says: str
 
 
-DRAINED = Cause("drained", 0, "vLLM was asked to stop, and ended in order")
-USAGE = Cause("usage", 64, "the command line is not understood")
-HOST = Cause("host", 69, "this host does not let vLLM run, seen while {phase}")
-CONFIG = Cause("config", 78, "vLLM does not take this configuration, seen while {phase}")
-OUT_OF_MEMORY_AT_LOAD = Cause("out-of-memory-at-load", 80, "memory ran out while {phase}")
-OUT_OF_MEMORY_LATER = Cause("out-of-memory-later", 81, "memory ran out while serving")
-ENGINE_DIED = Cause("engine-died", 82, "vLLM's engine died while serving")
-HUNG = Cause("hung", 83, "vLLM's engine stopped getting on")
-STALLED = Cause("stalled", 84, "the start stopped getting on")
-GATE_REFUSED = Cause("gate-refused", 85, "the draft head did not pass its gate")
-CORRUPTED = Cause("corrupted", 86, "answers are corrupted")
-START_FAILED = Cause("start-failed", 87, "vLLM ended while {phase}")
-NOT_EXECUTABLE = Cause("not-executable", 126, "vLLM cannot be executed")
-NOT_FOUND = Cause("not-found", 127, "vLLM is not there")
-CUT = Cause("cut", 143, "vLLM was stopped with requests still running")
+DRAINED = Cause("drained", ExitStatus.DONE, "vLLM was asked to stop, and ended in order")
+USAGE = Cause("usage", ExitStatus.USAGE, "the command line is not understood")
+HOST = Cause("host", ExitStatus.HOST, "this host does not let vLLM run, seen while {phase}")
+CONFIG = Cause("config", ExitStatus.CONFIG, "vLLM does not take this configuration, seen while {phase}")
+OUT_OF_MEMORY_AT_LOAD = Cause("out-of-memory-at-load", ExitStatus.OUT_OF_MEMORY_AT_LOAD, "memory ran out while {phase}")
+OUT_OF_MEMORY_LATER = Cause("out-of-memory-later", ExitStatus.OUT_OF_MEMORY_LATER, "memory ran out while serving")
+ENGINE_DIED = Cause("engine-died", ExitStatus.ENGINE_DIED, "vLLM's engine died while serving")
+HUNG = Cause("hung", ExitStatus.HUNG, "vLLM's engine stopped getting on")
+STALLED = Cause("stalled", ExitStatus.STALLED, "the start stopped getting on")
+GATE_REFUSED = Cause("gate-refused", ExitStatus.GATE_REFUSED, "the draft head did not pass its gate")
+CORRUPTED = Cause("corrupted", ExitStatus.CORRUPTED, "answers are corrupted")
+START_FAILED = Cause("start-failed", ExitStatus.START_FAILED, "vLLM ended while {phase}")
+NOT_EXECUTABLE = Cause("not-executable", ExitStatus.NOT_EXECUTABLE, "vLLM cannot be executed")
+NOT_FOUND = Cause("not-found", ExitStatus.NOT_FOUND, "vLLM is not there")
+CUT = Cause("cut", ExitStatus.CUT, "vLLM was stopped with requests still running")
 
 CAUSES = (
     DRAINED,

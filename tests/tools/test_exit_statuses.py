@@ -1,0 +1,60 @@
+"""One table of exit statuses: documents, causes and errors say what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint import errors
+from dsv4_serve.entrypoint.exit_status import ExitStatus
+from dsv4_serve.entrypoint.vllm_log import exit_cause
+from dsv4_serve.patcher import errors as patcher
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("exit_statuses", ROOT / "tools" / "exit_statuses.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+exit_statuses = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(exit_statuses)
+LISTS = ("docs/doctor.md", "docs/smoke.md", "docs/kubernetes.md")
+"""Pages with a table of their own: what to do, or what a status means for one command."""
+
+
+def test_the_page_is_made_from_the_table() -> None:
+    text = exit_statuses.PAGE.read_text(encoding="utf-8")
+    assert exit_statuses.page(text) == text, "run `python tools/exit_statuses.py`"
+
+
+@pytest.mark.parametrize("page", LISTS)
+def test_a_page_names_only_statuses_of_the_table(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    table = re.search(r"\| (?:exit )?status \|.*\n\|---.*\n((?:\|.*\n)+)", text)
+    assert table
+    named = {int(number) for row in table[1].splitlines() for number in re.findall(r"\d+", row.split("|")[1])}
+    assert named
+    assert named <= set(ExitStatus)
+
+
+def test_the_patchers_statuses_are_those_of_the_table() -> None:
+    """It runs without the other rooms, so its numbers are its own."""
+    text = (ROOT / "docs/patches.md").read_text(encoding="utf-8")
+    listed = text[text.index("Exit status: 0") :].partition("\n\n")[0]
+    named = {int(number) for number in re.findall(r"(?:^|[·:]|line\n?) ?(\d+) ", listed)}
+    own = {kind.exit_status for kind in vars(patcher).values() if isinstance(kind, type)}
+    assert own <= named <= set(ExitStatus)
+
+
+def test_every_cause_has_its_status_and_its_name() -> None:
+    for cause in exit_cause.CAUSES:
+        assert cause is exit_cause.DRAINED or ExitStatus(cause.exit_status).label == cause.name
+    assert len({cause.exit_status for cause in exit_cause.CAUSES}) == len(exit_cause.CAUSES)
+
+
+def test_every_error_has_a_status() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.UserError)]
+    assert {ExitStatus(kind.exit_status) for kind in kinds} == {
+        ExitStatus.NO, ExitStatus.USAGE, ExitStatus.HOST, ExitStatus.CONFIG, ExitStatus.NOT_EXECUTABLE, ExitStatus.NOT_FOUND,
+    }  # fmt: skip

@@ -1,0 +1,32 @@
+"""
+Write the table of exit statuses into docs/health.md.
+
+    python tools/exit_statuses.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tables import renewed
+
+from dsv4_serve.entrypoint.exit_status import ExitStatus
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "health.md"
+
+
+def table() -> str:
+    """Return every status with its name and its meaning."""
+    rows = [f"| {status} | `{status.label}` | {status.meaning} |" for status in ExitStatus]
+    return "\n".join(["| status | name | what happened |", "|---|---|---|", *rows]) + "\n"
+
+
+def page(text: str) -> str:
+    """Return the page with its table made anew."""
+    return renewed(text, {"exit statuses": table()}, PAGE)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
