@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .. import results, served_plan
 from ..client import endpoint
 from ..errors import HostError, NotFound, UsageError
+from ..fingerprint import fingerprint
 from ..plan import Plan
 from ..resolve.select import Chosen
-from ..supervisor import crash_loop, kernel_cache
+from ..supervisor import kernel_cache
 from . import load, measure, plot, started
 from . import options as asked
 from .load import Tokenizer
@@ -89,7 +90,7 @@ def plan_without_weights(
     chosen, plan = resolved
     model = chosen.model
     layout = dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
-    name = f"{model.name}-{crash_loop.fingerprint(sizes)}" if sizes else model.name
+    name = f"{model.name}-{fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
     rates = dummy.acceptance_rates(options.acceptance or asked.ACCEPTANCE, served_plan.draft_tokens(plan))
     try:

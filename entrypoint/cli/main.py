@@ -17,9 +17,9 @@ from . import parser as line
 from . import render
 
 if TYPE_CHECKING:
-    from ..doctor.report import Report
     from ..doctor.run import Around
     from ..resolve.select import Chosen
+    from ..supervisor.context import ServeContext
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,45 +107,55 @@ def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ..
 
 
 def _serve(options: argparse.Namespace, words: list[str]) -> int:
-    """Show the plan, and unless this is a dry run own vLLM until it ends."""
+    """Show the plan, and unless this is a dry run run vLLM until it ends."""
     if options.dry_run:
         _show(_resolved(options, words)[1])
         return 0
+    import asyncio
+
     from ..resolve import environment
-    from ..supervisor import crash_loop, kernel_cache, passthrough, provenance, supervisor
+    from ..supervisor import passthrough, run_folder
+    from ..supervisor.context import ServeContext
+    from . import log
 
+    log.to_stderr()
     variables = environment.variables()
-    chosen: list[Chosen] = []
-
-    def prepare() -> Plan:
-        sheets, plan = _resolved(options, words)
-        chosen[:] = [sheets]
-        return kernel_cache.placed(plan, os.environ, kernels(plan))
-
-    def kernels(plan: Plan) -> Path:
-        return kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), os.environ)
-
-    def check(plan: Plan) -> Report:
-        from ..doctor import run
-
-        return run.before_start(chosen[0], plan, _around(options, serving=True))
-
-    return supervisor.run(
-        supervisor.Surroundings(
-            environ={**os.environ, "DSV4_VLLM": passthrough.vllm_program(os.environ)},
-            health_host=variables.DSV4_HEALTH_HOST,
-            health_port=variables.DSV4_HEALTH_PORT,
-            run_folder=variables.DSV4_RUN_DIR or crash_loop.default_folder(variables.DSV4_HEALTH_PORT),
-            termination_log=variables.DSV4_TERMINATION_LOG,
-            prepare=prepare,
-            check=check,
-            describe=provenance.replica,
-            show=_show,
-            say=_say,
-            cache=lambda plan: kernel_cache.find(plan, kernels(plan)),
-            interactive=sys.stderr.isatty(),
-        )
+    context = ServeContext(
+        environ=os.environ,
+        vllm=passthrough.vllm_program(os.environ),
+        health_host=variables.DSV4_HEALTH_HOST,
+        health_port=variables.DSV4_HEALTH_PORT,
+        run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, variables.DSV4_HEALTH_PORT),
+        termination_log=variables.DSV4_TERMINATION_LOG,
+        interactive=sys.stderr.isatty(),
     )
+    return asyncio.run(_resolve_check_supervise(options, words, context))
+
+
+async def _resolve_check_supervise(options: argparse.Namespace, words: list[str], context: ServeContext) -> int:
+    """Bring a request to its end and return the exit status; whichever step ends it, the lifecycle reports why."""
+    import asyncio
+
+    from ..doctor import run as doctor
+    from ..supervisor.lifecycle import lifecycle
+    from ..supervisor.supervisor import supervise
+
+    async with lifecycle(context) as life:
+        chosen, plan = await asyncio.to_thread(_resolved_with_caches, options, words)
+        _show(plan)
+        await life.admit(plan)
+        life.health.enter("checking")
+        report = await life.unless_stopped(doctor.before_start, chosen, plan, _around(options, serving=True))
+        life.require(report)
+        life.exit_reason = await supervise(plan, life)
+    return life.exit_status
+
+
+def _resolved_with_caches(options: argparse.Namespace, words: list[str]) -> tuple[Chosen, Plan]:
+    from ..supervisor import kernel_cache
+
+    chosen, plan = _resolved(options, words)
+    return chosen, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
 
 
 def _explain(options: argparse.Namespace, words: list[str]) -> int:

@@ -33,7 +33,7 @@ VARIABLES = {
 }
 """Variables that name a compiler's cache, and the folders that they get."""
 
-_NO_KERNEL_DEPENDS_ON = ("--host", "--port", "--api-key", "--served-model-name", "--shutdown-timeout")
+_NO_KERNEL_DEPENDS_ON = frozenset({"host", "port", "api-key", "served-model-name", "shutdown-timeout"})
 _NOTES = "starts"
 
 
@@ -79,8 +79,8 @@ def build(versions: Mapping[str, str], patches: Mapping[str, Any]) -> str:
     return f"{versions.get('vllm', 'unknown')}-{fingerprint(dict(versions), code)[:8]}"
 
 
-def folder(plan: Plan, environ: Mapping[str, str]) -> Path:
-    """Return the folder of a plan's kernels, for the code that is installed here."""
+def installed_folder(plan: Plan, environ: Mapping[str, str]) -> Path:
+    """Return the folder of a plan's kernels, as compiled by the code that is installed here."""
     return folder_of(plan, build(provenance.versions(), provenance.patches()), environ)
 
 
@@ -113,11 +113,6 @@ def find(plan: Plan, folder: Path) -> KernelCache:
 
 def _shaping(plan: Plan) -> list[str]:
     """Return the arguments and variables that a kernel may depend on."""
-    argv, kept = plan.argv(), []
-    skipping = False
-    for argument in argv:
-        skipping = argument in _NO_KERNEL_DEPENDS_ON or (skipping and not argument.startswith("--"))
-        if not skipping:
-            kept.append(argument)
+    flags = {name: setting for name, setting in plan.flags.items() if name not in _NO_KERNEL_DEPENDS_ON}
     variables = (f"{name}={value}" for name, value in plan.environment().items() if name not in VARIABLES)
-    return [*kept, *variables]
+    return [*dataclasses.replace(plan, flags=flags).argv(), *variables]

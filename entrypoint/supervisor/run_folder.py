@@ -14,10 +14,10 @@ from ..errors import HostError
 PLAN, STACKS, LAST_EXIT = "plan.json", "stacks.txt", "last-exit.json"
 
 
-def choose(environ: Mapping[str, str], health_port: int) -> Path:
-    """Return DSV4_RUN_DIR, else a folder of the user's for this health port; raise HostError when there is none."""
-    if named := environ.get("DSV4_RUN_DIR"):
-        return Path(named)
+def choose(named: Path | None, environ: Mapping[str, str], health_port: int) -> Path:
+    """Return the folder that is named, else one of the user's for this health port; raise HostError for none."""
+    if named:
+        return named
     state = Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/nonexistent", ".local/state"))
     temporary = Path(tempfile.gettempdir())
     for folder in (state / "dsv4" / str(health_port), temporary / f"dsv4-{os.getuid()}" / str(health_port)):

@@ -57,7 +57,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     health.enter("starting")
     health.generated_after = None
     started = time.monotonic()
-    cache = kernel_cache.find(plan, kernel_cache.folder(plan, life.context.environ))
+    cache = kernel_cache.find(plan, kernel_cache.installed_folder(plan, life.context.environ))
     log.info(cache.sentence())
     progress, notes = StartupProgress(started), LogNotes()
 
