@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ..errors import UserError
-from ..exit_status import ExitStatus
 
 
 class RequestFailed(UserError):
     """A server could not be asked (EX_UNAVAILABLE)."""
 
-    exit_status = ExitStatus.HOST
+    exit_status = 69
 
 
 class Unreachable(RequestFailed):
@@ -20,7 +19,7 @@ class Refused(RequestFailed):
     """
     The server answered with an error, which the text names.
 
-    `reason` is the server's own sentence. It may quote a prompt, so it is kept out of the text, which health probes show.
+    `reason` is the server's own sentence. It may quote a prompt, so it is kept out of the text, which probes show.
     """
 
     def __init__(self, text: str, reason: str = "") -> None:
