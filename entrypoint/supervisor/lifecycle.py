@@ -34,7 +34,8 @@ from .stop_signals import StopSignals, first_of
 if TYPE_CHECKING:
     from ..doctor.report import Report
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 STOPPED_EARLY = ExitReason(exit_cause.DRAINED, "asked to stop before vLLM was started")
 

@@ -90,7 +90,7 @@ class VllmProcess:
         """Remember its files in /dev/shm, to remove them when their owners are killed."""
         self._shared |= procfs.shared_files(self.family())
 
-    async def log_read(self) -> None:
+    async def finish_log(self) -> None:
         """Wait until what was written before the end was read, LOG_SECONDS seconds at most."""
         until = time.monotonic() + LOG_SECONDS
         for pump in self._pumps:

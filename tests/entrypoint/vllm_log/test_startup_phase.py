@@ -253,7 +253,7 @@ def test_a_rate_is_of_the_last_seconds_only() -> None:
     assert rate.per_second is None
     for second in range(31):
         rate.add(float(second), 1000 * min(second, 20))
-    assert rate.moved == 20_000
+    assert rate.loaded == 20_000
     assert rate.per_second == 0.0
     assert rate.percent(40_000) == 50.0
     assert rate.percent(20_000) == 99.0
@@ -264,7 +264,7 @@ def test_a_shard_that_is_unmapped_is_no_loss() -> None:
     rate = LoadRate()
     for second, count in enumerate([500, 1500, 700, 1700]):
         rate.add(float(second), count)
-    assert rate.moved == 2000
+    assert rate.loaded == 2000
 
 
 def test_reading_a_line_takes_microseconds() -> None:
