@@ -1,26 +1,31 @@
-"""What `dsv4 bench` is asked for: its options, and the measurements that they make."""
+"""The options of `dsv4 bench` and `dsv4 warm`, and the requests that they make."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from .. import results
 from ..argument_types import seconds
 from ..client import endpoint
 from ..errors import UsageError
 
-BENCH = "output tokens per second and latencies of a running replica, by `vllm bench serve`, with a receipt"
-COMPARE = "two receipts of `dsv4 bench`: ratios, and what differs between the replicas"
+BENCH = "output tokens per second and latencies of a running replica, by `vllm bench serve`, with a result file"
+COMPARE = "two results of `dsv4 bench`: ratios, and what differs between the replicas"
 WARM = "start a plan until it is ready and stop it: compiled kernels stay in the cache (DSV4_CACHE)"
 START_SECONDS = 3600.0
 ACCEPTANCE = (0.89,)
+_CHOICES = ("profile", "model", "hardware", "tp", "nccl")
+_ADDRESS = ("url", "health", "api_key_file")
+_OF_OUR_OWN = ("acceptance", "start_timeout")
+"""Options that say where a replica is, and those of one without weights."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What is asked for: `batch` requests at once, of `input` random tokens, with `output` tokens each."""
+class LoadShape:
+    """One measurement: `batch` concurrent requests of `input` random tokens, with `output` tokens each."""
 
     batch: int
     input: int = 256
@@ -33,8 +38,8 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Batch sizes (requests at once) and prompt lengths to measure; each pair of them is one row."""
+class LoadMatrix:
+    """Batch sizes (concurrent requests) and prompt lengths to measure; each pair of them is one row."""
 
     batches: tuple[int, ...] = (1, 4, 16)
     inputs: tuple[int, ...] = (256,)
@@ -43,11 +48,39 @@ class Asked:
     """Requests for each place in a batch."""
     seed: int = 0
 
-    def shapes(self) -> Iterator[Shape]:
+    def shapes(self) -> Iterator[LoadShape]:
         """Yield every measurement; each has prompts of its own, which no prefix cache holds."""
         pairs = [(length, batch) for length in self.inputs for batch in self.batches]
         for number, (length, batch) in enumerate(pairs):
-            yield Shape(batch, length, self.output, self.requests * batch, warm_up=batch, seed=self.seed + number)
+            yield LoadShape(batch, length, self.output, self.requests * batch, warm_up=batch, seed=self.seed + number)
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What is measured, with which tokenizer (that of the replica's plan where None), and where it is written."""
+
+    matrix: LoadMatrix
+    out: Path
+    plot: Path | None = None
+    tokenizer: str | None = None
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a replica of our own is served: the choices of `dsv4 serve` by name, checks to skip, and vLLM's flags."""
+
+    choices: Mapping[str, str]
+    skip: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    start_seconds: float = START_SECONDS
+    """That its start may take."""
+    acceptance: tuple[float, ...] = ACCEPTANCE
+    """Shares of draft tokens that are accepted without weights: one, or one for each draft token of a step."""
+
+    def argv(self) -> list[str]:
+        """Return the arguments of `dsv4 serve`."""
+        choices = [word for name, value in self.choices.items() for word in (f"--{name}", value)]
+        return [*choices, *(word for name in self.skip for word in ("--skip", name)), *self.flags]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +88,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     endpoint.add_options(parser)
     add_load(parser)
     parser.add_argument("--tokenizer", metavar="T", help="a folder or repository (that of the replica's plan)")
-    parser.add_argument("--out", metavar="FOLDER", default=results.FOLDER, help="for the receipt (%(default)s)")
+    parser.add_argument("--out", metavar="FOLDER", default=results.FOLDER, help="for the result (%(default)s)")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency per batch size")
     add_without_weights(parser)
 
@@ -96,7 +129,7 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs="+",
         metavar="R",
-        help="without weights: the share of draft tokens that is accepted, by lot (0.89); or one for each of them",
+        help="without weights: the share of draft tokens that is accepted at random (0.89); or one for each of them",
     )
     parser.add_argument(
         "--start-timeout",
@@ -104,11 +137,6 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"seconds until it is ready ({START_SECONDS:g})",
     )
-
-
-def patience(options: argparse.Namespace) -> float:
-    """Return the seconds that a start may take."""
-    return options.start_timeout or START_SECONDS
 
 
 def add_warm(parser: argparse.ArgumentParser) -> None:
@@ -119,11 +147,16 @@ def add_warm(parser: argparse.ArgumentParser) -> None:
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the options of `bench compare`."""
-    parser.add_argument("receipts", nargs=2, metavar="RECEIPT.json")
+    parser.add_argument("results", nargs=2, metavar="RESULT.json")
 
 
-def load(options: argparse.Namespace) -> Asked:
-    """Return what the options ask for; raise UsageError for a number that cannot be."""
+def bench_request(options: argparse.Namespace) -> BenchRequest:
+    """Return what the options of `bench` order; raise UsageError for a number that cannot be."""
+    plot = Path(options.plot) if options.plot else None
+    return BenchRequest(_matrix(options), Path(options.out), plot, options.tokenizer)
+
+
+def _matrix(options: argparse.Namespace) -> LoadMatrix:
     inputs = [context - options.output for context in options.context] or [options.input]
     numbers = {
         "--batch": options.batch,
@@ -136,4 +169,37 @@ def load(options: argparse.Namespace) -> Asked:
             raise UsageError(f"{name} {min(values)}: has to be 1 or more.")
     if min(inputs) < 1:
         raise UsageError(f"--context {min(options.context)}: has to hold more than the {options.output} of --output.")
-    return Asked(tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch)
+    return LoadMatrix(tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch)
+
+
+def serve_options(options: argparse.Namespace, flags: Sequence[str]) -> ServeOptions:
+    """Return how the replica of our own is served that the options of `bench` or `warm` and vLLM's flags order."""
+    given = {name: getattr(options, name) for name in _CHOICES}
+    return ServeOptions(
+        {name: str(value) for name, value in given.items() if value is not None},
+        tuple(options.skip),
+        tuple(flags),
+        options.start_timeout or START_SECONDS,
+        tuple(options.acceptance or ACCEPTANCE),
+    )
+
+
+def check_bench(options: argparse.Namespace, flags: Sequence[str]) -> None:
+    """Raise UsageError for what has no effect: a running replica has a plan, one of our own an address already."""
+    if options.without_weights:
+        if given := _given(options, _ADDRESS):
+            raise UsageError(f"--without-weights starts a replica of its own and takes no {given[0]}; leave it out.")
+    elif given := [*serve_options(options, flags).argv(), *_given(options, _OF_OUR_OWN)]:
+        raise UsageError(
+            f"`dsv4 bench` measures a replica that runs and takes no {given[0]}; start it so, or add --without-weights."
+        )
+
+
+def check_warm(options: argparse.Namespace) -> None:
+    """Raise UsageError for a rate of acceptance where there are weights."""
+    if options.acceptance and not options.without_weights:
+        raise UsageError("--acceptance is a synthetic rate, for a replica without weights; add --without-weights.")
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]

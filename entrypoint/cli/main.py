@@ -17,8 +17,11 @@ from . import parser as line
 from . import render
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ..client.endpoint import Endpoint
     from ..doctor.run import Around
-    from ..resolve.select import Chosen
+    from ..resolve.select import Selection
     from ..supervisor.context import ServeContext
 
 
@@ -86,24 +89,24 @@ def _run_other(words: list[str]) -> int:
         raise NotFound(f"{error} {known}") from None
 
 
-def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Chosen, Plan]:
+def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Selection, Plan]:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
     import dataclasses
     import functools
 
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..machine import detect
     from ..resolve import auto, environment
     from ..resolve.layers import resolve
-    from ..resolve.select import choose
+    from ..resolve.select import select
 
-    request, library = line.request(options, words), Library(environment.folders())
+    request, catalog = line.request(options, words), Catalog(environment.folders())
     request = dataclasses.replace(request, skip=(*request.skip, *skip))
 
-    find = functools.cache(lambda: detect.find(library, os.environ))
-    request = auto.settle(library, request, find)
-    chosen = choose(library, request, find)
-    return chosen, resolve(chosen, request)
+    find = functools.cache(lambda: detect.find(catalog, os.environ))
+    request = auto.settle(catalog, request, find)
+    selection = select(catalog, request, find)
+    return selection, resolve(selection, request)
 
 
 def _serve(options: argparse.Namespace, words: list[str]) -> int:
@@ -141,21 +144,21 @@ async def _resolve_check_supervise(options: argparse.Namespace, words: list[str]
     from ..supervisor.supervisor import supervise
 
     async with lifecycle(context) as life:
-        chosen, plan = await asyncio.to_thread(_resolved_with_caches, options, words)
+        selection, plan = await asyncio.to_thread(_resolved_with_caches, options, words)
         _show(plan)
         await life.admit(plan)
         life.health.enter("checking")
-        report = await life.unless_stopped(doctor.before_start, chosen, plan, _around(options, serving=True))
+        report = await life.unless_stopped(doctor.before_start, selection, plan, _around(options, serving=True))
         life.require(report)
         life.exit_reason = await supervise(plan, life)
     return life.exit_status
 
 
-def _resolved_with_caches(options: argparse.Namespace, words: list[str]) -> tuple[Chosen, Plan]:
+def _resolved_with_caches(options: argparse.Namespace, words: list[str]) -> tuple[Selection, Plan]:
     from ..supervisor import kernel_cache
 
-    chosen, plan = _resolved(options, words)
-    return chosen, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
+    selection, plan = _resolved(options, words)
+    return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
 
 
 def _explain(options: argparse.Namespace, words: list[str]) -> int:
@@ -164,11 +167,11 @@ def _explain(options: argparse.Namespace, words: list[str]) -> int:
 
 
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..doctor import run
     from ..resolve import environment
 
-    report = run.doctor(Library(environment.folders()), line.request(options, words), _around(options, serving=False))
+    report = run.doctor(Catalog(environment.folders()), line.request(options, words), _around(options, serving=False))
     _answer(options, report.to_json, lambda: render.report(report))
     return report.exit_status
 
@@ -176,12 +179,12 @@ def _doctor(options: argparse.Namespace, words: list[str]) -> int:
 def _fit(options: argparse.Namespace, words: list[str]) -> int:
     from ..memory import advice, estimate
 
-    chosen, plan = _resolved(options, words, skip=("weights", "kv-cache"))
-    memory = estimate.memory(chosen, plan.flags)
+    selection, plan = _resolved(options, words, skip=("weights", "kv-cache"))
+    memory = estimate.memory(selection, plan.flags)
     if memory is None or not memory.sized:
         raise ConfigError(
-            f"The memory of {chosen.model.name} on {chosen.hardware.name} is not counted: it takes weights-gib and"
-            " memory-gib in their sheets, a context, and neither pipeline nor data parallelism."
+            f"The memory of {selection.model.name} on {selection.hardware.name} is not counted: it takes"
+            " weights-gib and memory-gib in their profile files, a context, and neither pipeline nor data parallelism."
         )
     answer = advice.fit(memory)
     _answer(options, answer.to_json, lambda: advice.text(memory, answer))
@@ -190,19 +193,19 @@ def _fit(options: argparse.Namespace, words: list[str]) -> int:
 
 def _profiles(options: argparse.Namespace, _words: list[str]) -> int:
     from ..catalog import listing
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..resolve import environment
 
-    entries = listing.listing(Library(environment.folders()))
+    entries = listing.listing(Catalog(environment.folders()))
     return _answer(options, lambda: entries, lambda: render.profiles(entries))
 
 
 def _weights(options: argparse.Namespace, _words: list[str]) -> int:
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..resolve import environment
     from ..weights import hub, manifest
 
-    repository = hub.repository_of(Library(environment.folders()), options.model, "command line")
+    repository = hub.repository_of(Catalog(environment.folders()), options.model, "command line")
     place, folder = hub.Place(revision=options.revision), Path(options.to) if options.to else None
     if options.action == "fetch":
         fetched = hub.fetch(repository, _say, place, folder)
@@ -300,7 +303,7 @@ def _smoke(options: argparse.Namespace, _words: list[str]) -> int:
 
 
 def _eval(options: argparse.Namespace, _words: list[str]) -> int:
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..client import endpoint
     from ..evals import evaluate, served, text
     from ..evals import options as evals
@@ -310,7 +313,7 @@ def _eval(options: argparse.Namespace, _words: list[str]) -> int:
     log.to_stderr()
     request = evals.request(options, os.environ)
     where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
-    found = served.look(where, Library(environment.folders()), options.model)
+    found = served.look(where, Catalog(environment.folders()), options.model)
     try:
         result = evaluate.evaluate(where, found, request)
     except KeyboardInterrupt:
@@ -330,23 +333,43 @@ def _report(options: argparse.Namespace, _words: list[str]) -> int:
 
 
 def _bench(options: argparse.Namespace, words: list[str]) -> int:
-    from ..bench import command, measure
+    from contextlib import nullcontext
 
-    receipt = command.bench(options, words, os.environ, _resolved, _say)
-    return _answer(options, lambda: receipt, lambda: measure.text(receipt))
+    from ..bench import command, measure
+    from ..bench import options as benches
+    from ..client import endpoint
+    from . import log
+
+    log.to_stderr()
+    request = benches.bench_request(options)
+    benches.check_bench(options, words)
+    replica: AbstractContextManager[Endpoint]
+    if options.without_weights:
+        selection, plan = _resolved(options, words)
+        replica = command.without_weights(selection, plan, benches.serve_options(options, words), os.environ)
+    else:
+        replica = nullcontext(endpoint.resolve(options.url, options.health, options.api_key_file, os.environ))
+    result = command.bench(replica, request, os.environ)
+    return _answer(options, lambda: result, lambda: measure.text(result))
 
 
 def _bench_compare(options: argparse.Namespace, _words: list[str]) -> int:
     from ..bench import compare
 
-    found = compare.compare(*map(Path, options.receipts))
+    found = compare.compare(*map(Path, options.results))
     return _answer(options, lambda: found, lambda: compare.text(found))
 
 
 def _warm(options: argparse.Namespace, words: list[str]) -> int:
+    from ..bench import options as benches
     from ..bench import warm
+    from . import log
 
-    found = warm.warm(options, words, os.environ, _resolved, _say)
+    log.to_stderr()
+    benches.check_warm(options)
+    resolved = _resolved(options, words)
+    serve = benches.serve_options(options, words)
+    found = warm.warm(resolved, serve, os.environ, dummy=options.without_weights, again=options.again)
     return _answer(options, lambda: found, lambda: warm.text(found))
 
 

@@ -1,4 +1,4 @@
-"""The options of `dsv4 manifests`, and the overlay that they ask for."""
+"""The options of `dsv4 manifests`, and the overlay that they describe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import weights as places
 from .overlay import Overlay
 
 if TYPE_CHECKING:
-    from ..resolve.select import Chosen, Found
+    from ..resolve.select import Found, Selection
 
 MANIFESTS = "write manifests for Kubernetes: an overlay over the shipped base, or the rendered stream"
 _TP = "tensor-parallel-size"
@@ -44,15 +44,15 @@ def add_manifests(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
+def overlay(options: argparse.Namespace, request: Request) -> Overlay:
     """
-    Return the overlay that the options ask for, with what has to be there before it is applied.
+    Return the overlay that the options describe, with what has to be there before it is applied.
 
     Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a place that Kubernetes would.
     """
-    chosen, plan, products = _resolved(asked)
+    selection, plan, products = _resolved(request)
     stored = places.read(options.weights)
-    folder, fetched = _folder(chosen, fetch=stored.component == "fetch")
+    folder, fetched = _folder(selection, fetch=stored.component == "fetch")
     if not places.NAME.fullmatch(options.namespace):
         raise ConfigError(
             f"--namespace {options.namespace}: has to be lower case letters, digits and hyphens, 63 at most."
@@ -62,7 +62,7 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
         replicas=options.replicas,
         gpus=replica.gpus(plan),
         products=products,
-        env=_env(chosen, asked, folder),
+        env=_env(selection, request, folder),
         weights=stored,
         stop_seconds=replica.stop_seconds(plan),
         namespace=options.namespace,
@@ -73,64 +73,64 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
     )
 
 
-def _resolved(asked: Request) -> tuple[Chosen, Plan, tuple[str, ...]]:
+def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
     """
     Resolve what a pod will: by the choices, without this shell's other variables, profiles of its own, and GPUs.
 
     Return the labels of the nodes' GPUs too.
     """
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..resolve import auto
     from ..resolve.layers import resolve
-    from ..resolve.select import choose
+    from ..resolve.select import select
 
-    library = Library([])
+    catalog = Catalog([])
 
     def find() -> Found:
         raise ConfigError(
-            "Name the nodes' GPUs: --hardware (HARDWARE), one of " + ", ".join(library.names("hardware")) + "."
+            "Name the nodes' GPUs: --hardware (HARDWARE), one of " + ", ".join(catalog.names("hardware")) + "."
         )
 
-    size = asked.command_line.flags.get(_TP) or asked.environment.flags.get(_TP)
+    size = request.command_line.flags.get(_TP) or request.environment.flags.get(_TP)
     request = dataclasses.replace(
-        asked, environment=Layer(), command_line=Layer({_TP: size} if size else {}), operator={}
+        request, environment=Layer(), command_line=Layer({_TP: size} if size else {}), operator={}
     )
-    request = auto.settle(library, request, find)
-    chosen = choose(library, request, find)
-    products = tuple(name.replace(" ", "-") for name in chosen.hardware.get("nvml_names"))
+    request = auto.settle(catalog, request, find)
+    selection = select(catalog, request, find)
+    products = tuple(name.replace(" ", "-") for name in selection.hardware.get("nvml_names"))
     if not products:
         raise ConfigError(
-            f"Manifests are for GPUs, and {chosen.hardware.name} has no nvml-names in its sheet;"
+            f"Manifests are for GPUs, and {selection.hardware.name} has no nvml-names in its profile file;"
             " for CPUs there is the shipped overlay deploy/kubernetes/overlays/demo."
         )
-    return chosen, resolve(chosen, request), products
+    return selection, resolve(selection, request), products
 
 
-def _folder(chosen: Chosen, *, fetch: bool) -> tuple[str, str]:
+def _folder(selection: Selection, *, fetch: bool) -> tuple[str, str]:
     """Return the folder of the weights in a pod and, where they are fetched, what is."""
-    name, where = chosen.model.name, str(chosen.where.value) if chosen.where else ""
+    name, where = selection.model.name, str(selection.where.value) if selection.where else ""
     if not where:
         return f"{places.MOUNTED}/{name}", name if fetch else ""
     if fetch and not where.startswith("/"):
         return f"{places.MOUNTED}/{where}", where
     if fetch or not where.startswith(f"{places.MOUNTED}/"):
-        origin = chosen.where.origin if chosen.where else ""
+        origin = selection.where.origin if selection.where else ""
         wanted = "a model or a repository" if fetch else f"a model, or NAME={places.MOUNTED}/FOLDER"
         raise ConfigError(f"{origin}: in a pod {where!r} is not there; give {wanted}.")
     return where, ""
 
 
-def _env(chosen: Chosen, asked: Request, folder: str) -> dict[str, str]:
-    named = {
-        "PROFILE": chosen.profile.name,
-        "MODEL": f"{chosen.model.name}={folder}",
-        "TP": str(chosen.tensor_parallel_size),
+def _env(selection: Selection, request: Request, folder: str) -> dict[str, str]:
+    env = {
+        "PROFILE": selection.profile.name,
+        "MODEL": f"{selection.model.name}={folder}",
+        "TP": str(selection.tensor_parallel_size),
     }
-    if nccl := asked.choices.get("nccl"):
-        named["DSV4_NCCL"] = str(nccl.value)
-    if asked.skip:
-        named["DSV4_SKIP"] = ",".join(asked.skip)
-    return named
+    if nccl := request.choices.get("nccl"):
+        env["DSV4_NCCL"] = str(nccl.value)
+    if request.skip:
+        env["DSV4_SKIP"] = ",".join(request.skip)
+    return env
 
 
 def _notes(options: argparse.Namespace, stored: places.WeightSource, folder: str, fetched: str) -> list[str]:
@@ -148,8 +148,8 @@ def _notes(options: argparse.Namespace, stored: places.WeightSource, folder: str
 
 
 def _command(options: argparse.Namespace) -> str:
-    words = ["dsv4", "manifests"]
+    argv = ["dsv4", "manifests"]
     for name in ("profile", "model", "hardware", "tp", "nccl", "replicas", "weights", "image", "namespace"):
         if (value := getattr(options, name)) is not None:
-            words += [f"--{name}", str(value)]
-    return shlex.join([*words, *(word for name in options.skip for word in ("--skip", name))])
+            argv += [f"--{name}", str(value)]
+    return shlex.join([*argv, *(argument for name in options.skip for argument in ("--skip", name))])

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.cli import parser as line
 from dsv4_serve.entrypoint.containers import options as ours
 from dsv4_serve.entrypoint.containers.deployment import BALANCER_IMAGE, CPU_IMAGE, IMAGE, SHIPPED, key_file
@@ -15,7 +15,7 @@ from dsv4_serve.entrypoint.errors import ConfigError, HostError
 from dsv4_serve.entrypoint.machine.nvml import Pair
 from dsv4_serve.entrypoint.machine.topology import Topology
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import choose
+from dsv4_serve.entrypoint.resolve.select import select
 
 FOUR = Topology(
     (0, 1, 2, 3),
@@ -56,8 +56,8 @@ def asked(monkeypatch):
         options, rest = parser.parse_known_args(words)
         options = ours.with_demo(options, env)
         request = line.request(options, rest)
-        chosen = choose(Library([]), request, lambda: None)
-        return ours.deployment(options, rest, request, resolve(chosen, request), topology)
+        selection = select(Catalog([]), request, lambda: None)
+        return ours.deployment(options, rest, request, resolve(selection, request), topology)
 
     return deployment
 
@@ -105,7 +105,7 @@ def test_choices_go_on_by_name_and_flags_as_words(asked):
         "HARDWARE": "h200",
         "DSV4_SKIP": "kv-cache",
     }
-    assert found.words == ("--max-num-seqs", "4")
+    assert found.flags == ("--max-num-seqs", "4")
     assert found.requests == 4
 
 
