@@ -45,13 +45,12 @@ SPEAKERS = {"patcher/cli.py", "demo/cli.py", "entrypoint/doctor/all_reduce/rank.
 LONGEST = 300
 
 KNOWN_BACK = {
-    "floor -> checkpoint",
     "machine -> resolve",
     "memory -> resolve",
     "resolve -> doctor",
 }
-KNOWN_LONG = {"entrypoint/cli/main.py", "entrypoint/supervisor/supervisor.py"}
-KNOWN_SHARED = {"Answer", "Asked", "Cache", "Found", "Memory", "Progress", "Record", "Unreachable", "UsageError"}
+KNOWN_LONG = {"entrypoint/cli/main.py"}
+KNOWN_SHARED = {"Found", "Unreachable", "UsageError"}
 
 
 def modules() -> list[Path]:

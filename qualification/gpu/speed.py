@@ -45,7 +45,7 @@ from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan
-from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
+from dsv4_serve.entrypoint.supervisor import kernel_cache
 from qualification.gpu import readyz
 from qualification.gpu.stock import stock
 from tools import kernel_time
@@ -135,7 +135,7 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     serve = own.argv()
     if sizes:
         weights += f", one GPU's share of {variant['share']}"
-    kernels = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
+    kernels = kernel_cache.installed_folder(plan, environ)
     return Planned(serve, environ, weights, plan, kernels)
 
 
