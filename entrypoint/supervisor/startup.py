@@ -29,7 +29,7 @@ async def until_up(session: VllmSession, process: VllmProcess, progress: Startup
     limits = {phase.replace("-", " "): seconds for phase, seconds in session.settings.supervise.stall.items()}
     rate, total = LoadRate(), _weights_bytes(session.plan)
     port = served_plan.port(session.plan)
-    while not (procfs.listening(process.family(), port) and await session.client.healthy()):
+    while not (any(procfs.listens(pid, port) for pid in process.family()) and await session.client.healthy()):
         now = time.monotonic()
         if health.phase == "loading weights":
             rate.add(now, await asyncio.to_thread(loaded_bytes, process.family()))

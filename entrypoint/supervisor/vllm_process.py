@@ -75,7 +75,7 @@ class VllmProcess:
 
     def family(self) -> list[int]:
         """Return the ids of the leader and of all processes below it."""
-        return [self.pid, *procfs.descendants(self.pid)]
+        return [self.pid, *(process.pid for process in procfs.descendants(self.pid))]
 
     async def wait(self) -> int:
         """Wait for the leader to end and return its status; minus N when signal N ended it."""

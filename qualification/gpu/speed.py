@@ -198,7 +198,7 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
                 for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, environ):
                     keep(row)
             if variant["readyz"] and where.health:
-                pid = procfs.listening(procfs.everyone(), urlsplit(where.health).port or 0)
+                pid = procfs.listener(urlsplit(where.health).port or 0)
                 result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
                 say(f"/readyz: {result.readyz}")
             for batch in variant["trace"]:

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.client.counters import Counters
-from dsv4_serve.entrypoint.client.local_replica import ServeProcess, descendants
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 from dsv4_serve.entrypoint.client.vllm import VllmClient
+from dsv4_serve.entrypoint.procfs import descendants
 from dsv4_serve.healthcheck.progress import EngineProgress
 
 LONG = "long " * 3200  # 16,000 tokens, which are 1000 chunks of the server `broken`
