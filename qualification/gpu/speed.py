@@ -40,8 +40,8 @@ from dsv4_serve.entrypoint.bench.measure import Bench
 from dsv4_serve.entrypoint.bench.options import Asked, Shape
 from dsv4_serve.entrypoint.bench.started import Started
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
-from dsv4_serve.entrypoint.cli import main as cli
 from dsv4_serve.entrypoint.cli import parser as options
+from dsv4_serve.entrypoint.cli.request import resolved as resolve
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan
 from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
@@ -120,9 +120,9 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
     if variant["share"] > 1:
         words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the sheet's are those of the whole model
-    given, flags = options.parser().parse_known_args(words)
+    given, flags = options.parse(words)
     flags += [] if variant["stock"] else variant["flags"]
-    resolved = chosen, plan = cli._resolved(given, flags)
+    resolved = chosen, plan = resolve(given, flags)
     sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
     environ = {**measure.by_lot(chosen.hardware.get("compute_capability")), **environ}
     serve, weights = command.plan_without_weights(given, flags, environ, resolved, sizes)

@@ -1,0 +1,79 @@
+"""`dsv4 bench`: speed of a replica, and the comparison of two results."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import arguments
+from .output import answer, say
+
+if TYPE_CHECKING:
+    from .parser import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "bench",
+        "Measure throughput and latencies of a running replica.",
+        run,
+        details="`vllm bench serve` sends the requests; a receipt is kept. `dsv4 bench compare` compares two receipts.",
+        takes_vllm_flags=True,
+        epilog=f"The options of `plan` are for --without-weights. {arguments.VLLM_FLAGS}",
+    )
+    parser.may_begin_with("compare", register_compare)
+    load = parser.add_argument_group("load")
+    load.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="requests at once (1 4 16)")
+    load.add_argument("--input", type=int, default=256, metavar="N", help="tokens of a prompt (%(default)s)")
+    load.add_argument("--output", type=int, default=256, metavar="N", help="tokens of an answer (%(default)s)")
+    load.add_argument(
+        "--context",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="prompt and answer together, in place of --input",
+    )
+    load.add_argument(
+        "--requests-per-batch",
+        type=int,
+        default=4,
+        metavar="R",
+        help="requests for each place in a batch (%(default)s)",
+    )
+    load.add_argument("--tokenizer", metavar="T", help="a folder or repository (that of the replica's plan)")
+    arguments.add_format(parser)
+    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="for the receipt (%(default)s)")
+    parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency per batch size")
+    arguments.add_replica(parser)
+    arguments.add_without_weights(parser)
+    arguments.add_plan(parser)
+
+
+def register_compare(commands: Commands) -> None:
+    """Add the subcommand."""
+    parser = commands.add(
+        "compare", "Compare two receipts: ratios, and what differs between the replicas.", run_compare
+    )
+    parser.add_argument("receipts", nargs=2, metavar="RECEIPT.json")
+    arguments.add_format(parser)
+
+
+def run(options: argparse.Namespace, words: list[str]) -> int:
+    """Measure, keep a receipt, and print it."""
+    from ..bench import command, measure
+    from .request import resolved
+
+    receipt = command.bench(options, words, os.environ, resolved, say)
+    return answer(options, lambda: receipt, lambda: measure.text(receipt))
+
+
+def run_compare(options: argparse.Namespace, _words: list[str]) -> int:
+    """Print the comparison."""
+    from ..bench import compare
+
+    found = compare.compare(*map(Path, options.receipts))
+    return answer(options, lambda: found, lambda: compare.text(found))

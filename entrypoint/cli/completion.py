@@ -1,0 +1,41 @@
+"""`dsv4 completion`: a script that completes commands, options and choices in a shell."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from . import parser as line
+
+if TYPE_CHECKING:
+    from .parser import Commands
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "completion",
+        "Print a completion script for bash, zsh or fish.",
+        run,
+        epilog='bash: eval "$(dsv4 completion bash)" in ~/.bashrc. zsh: dsv4 completion zsh >"${fpath[1]}/_dsv4".'
+        " fish: dsv4 completion fish >~/.config/fish/completions/dsv4.fish.",
+    )
+    parser.add_argument("shell", choices=SHELLS)
+
+
+def run(options: argparse.Namespace, _words: list[str]) -> int:
+    """Print the script."""
+    print(script(options.shell))
+    return 0
+
+
+def script(shell: str) -> str:
+    """Return the script for a shell."""
+    import shtab
+
+    top, commands = line.build(line.names())
+    for parser in commands.parsers.values():
+        parser.attach_subcommands()
+    return shtab.complete(top, shell=shell)
