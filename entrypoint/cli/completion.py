@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .parser import Commands
 
 SHELLS = ("bash", "zsh", "fish")
+FILES, FOLDERS = ("FILE", "FILE.svg", "RECEIPT.json"), ("FOLDER", "DIR", "GITDIR")
+"""Names of values that are paths."""
 
 
 def register(commands: Commands) -> None:
@@ -38,4 +40,9 @@ def script(shell: str) -> str:
     top, commands = line.build(line.names())
     for parser in commands.parsers.values():
         parser.attach_subcommands()
+    for argument in top.arguments():
+        if argument.metavar in FILES:
+            argument.complete = shtab.FILE  # type: ignore[attr-defined]
+        elif argument.metavar in FOLDERS:
+            argument.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     return shtab.complete(top, shell=shell)

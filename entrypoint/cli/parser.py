@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..errors import UsageError, closest, nearest
@@ -38,6 +38,14 @@ class Parser(argparse.ArgumentParser):
     def options(self) -> list[str]:
         """Return its long options."""
         return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def arguments(self) -> Iterator[argparse.Action]:
+        """Yield its arguments, and those of its subcommands."""
+        for action in self._actions:
+            yield action
+            if isinstance(action.choices, dict):
+                for parser in action.choices.values():
+                    yield from parser.arguments()
 
     def refuse(self, word: str) -> NoReturn:
         """Raise UsageError for a word that this command does not take."""
