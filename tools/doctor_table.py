@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.doctor.registry import GROUPS
 from dsv4_serve.entrypoint.problem import Check, name_of
 
@@ -103,11 +103,11 @@ def covered() -> dict[int, set[str]]:
 
 
 def rules() -> dict[str, tuple[str, str]]:
-    """Return the reason and the remedy of every rule in the shipped sheets, by its name."""
-    library = Library([])
-    sheets = [library.root(), *library.every_model(), *library.every_hardware()]
-    sheets += [library.profile(name, "") for name in library.names("profile")]
-    return {rule.name: (rule.because, rule.instead) for sheet in sheets for rule in sheet.own.refuse}
+    """Return the reason and the remedy of every rule in the shipped profile files, by its name."""
+    catalog = Catalog([])
+    files = [catalog.root(), *catalog.every_model(), *catalog.every_hardware()]
+    files += [catalog.profile(name, "") for name in catalog.names("profile")]
+    return {rule.name: (rule.because, rule.instead) for file in files for rule in file.own.refuse}
 
 
 def tables() -> str:
@@ -124,9 +124,9 @@ def tables() -> str:
         (f"`{name}`", told[name][1], _linked(refusal.symptom, refusal.link), told[name][0])
         for name, refusal in RULES.items()
     )
-    parts.append(_table("Refused by a sheet", ("name", "instead", "symptom without it", "why"), refused))
+    parts.append(_table("Refused by a profile file", ("name", "instead", "symptom without it", "why"), refused))
     fences = ((f"`{name}`", symptom) for name, symptom in FENCES.items())
-    parts.append(_table("Refused by what a sheet says it is for", ("name", "symptom without it"), fences))
+    parts.append(_table("Refused by what a profile file says it is for", ("name", "symptom without it"), fences))
     read = ((name, _linked(refusal.symptom, refusal.link)) for name, refusal in READING.items())
     parts.append(_table("Refused while the request is read", ("what", "symptom without it"), read))
     return "\n".join(parts)

@@ -14,13 +14,13 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.memory.estimate import GIB, TRUNKS, Memory, memory
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANNED = ROOT / "tests/qualification/calibration/planned.json"
@@ -44,15 +44,15 @@ text{font:12px system-ui,sans-serif;fill:#1b1f24}.title{font-weight:600;font-siz
 
 
 def facts(model: str, hardware: str, size: int) -> Memory | None:
-    """Return the memory of a model on a hardware with the sheets' own settings; None where it is not offered."""
+    """Return the memory of a model on a hardware with the profile files' own settings; None where it is not offered."""
     request = Request(
         {key: Setting(value, "map") for key, value in (("profile", "524k"), ("model", model), ("hardware", hardware))},
         skip=("weights", "kv-cache"),
         command_line=Layer({"tensor-parallel-size": Setting(size, "map")}),
     )
     try:
-        chosen = choose(Library([]), request, lambda: Found(hardware, "map"))
-        return memory(chosen, resolve(chosen, request).flags)
+        selection = select(Catalog([]), request, lambda: Found(hardware, "map"))
+        return memory(selection, resolve(selection, request).flags)
     except ConfigError:
         return None
 
@@ -120,7 +120,7 @@ def hardware_map(hardware: str) -> str:
         x += 90
     parts.append(text(x, 38, "solid: steady state; dashed: vLLM's maximum concurrency", "note"))
     note = (
-        f"context across, requests up (logarithmic, up to {MOST}); max-num-batched-tokens as the sheets of profile 524k"
+        f"context across, requests up (logarithmic, up to {MOST}); max-num-batched-tokens as the files of profile 524k"
         f" set it; computed for vLLM 0.32.0, {DATE}"
     )
     return page(LEFT + len(SIZES) * step, [*parts, text(LEFT, TOP + HEIGHT + 42, note, "note")])

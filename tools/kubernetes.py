@@ -13,13 +13,13 @@ from pathlib import Path
 
 import yaml
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.memory.estimate import Memory, memory
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,8 +49,8 @@ def counted(profile: str, hardware: str, size: int) -> tuple[str, Memory | None]
     given = Layer({"tensor-parallel-size": Setting(size, "table")})
     request = Request({name: Setting(value, "table") for name, value in names.items()}, command_line=given)
     try:
-        chosen = choose(Library(()), request, Found)
-        return chosen.model.name, memory(chosen, resolve(chosen, request).flags)
+        selection = select(Catalog(()), request, Found)
+        return selection.model.name, memory(selection, resolve(selection, request).flags)
     except ConfigError:
         return "", None
 

@@ -90,7 +90,7 @@ def step(d: Dims, storage: Storage, *, batch: int, draft_tokens: int, tp: int) -
 
 
 def total_gib(d: Dims, storage: Storage) -> float:
-    """Return the size of all weights, to hold against the model's sheet."""
+    """Return the size of all weights, to hold against the model's profile file."""
     expert = 3 * d.inter * d.hidden
     size = 2 * d.vocab * d.hidden * BF16 + d.layers * d.experts * expert * storage.experts
     size += sum(dense(d, ratio, 1, storage.attention, storage.compressor)[0] for ratio in d.ratios)

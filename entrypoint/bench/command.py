@@ -12,7 +12,7 @@ from .. import results, served_plan
 from ..client import endpoint
 from ..errors import HostError, NotFound, UsageError
 from ..plan import Plan
-from ..resolve.select import Chosen
+from ..resolve.select import Selection
 from ..supervisor import crash_loop, kernel_cache
 from . import load, measure, plot, started
 from . import options as asked
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...demo.v4_weights import Dims  # with numpy, which comes with vLLM
 
 Say = Callable[[str], None]
-Resolved = tuple[Chosen, Plan]
+Resolved = tuple[Selection, Plan]
 Resolve = Callable[[argparse.Namespace, list[str]], Resolved]
 _CHOICES = ("profile", "model", "hardware", "tp", "nccl")
 _ADDRESS = ("url", "health", "api_key_file")
@@ -60,8 +60,8 @@ def without_weights(
     options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
 ) -> Iterator[started.Started]:
     """Serve the chosen plan in its real size without weights, and yield the replica."""
-    resolved = chosen, _ = resolve(options, words)
-    environ = {**measure.by_lot(chosen.hardware.get("compute_capability")), **environ}
+    resolved = selection, _ = resolve(options, words)
+    environ = {**measure.by_lot(selection.hardware.get("compute_capability")), **environ}
     serve, weights = plan_without_weights(options, words, environ, resolved)
     say(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
     with started.replica(serve, environ, started.scratch(), say, asked.patience(options)) as replica:
@@ -86,8 +86,8 @@ def plan_without_weights(
     except ModuleNotFoundError as error:
         raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
-    chosen, plan = resolved
-    model = chosen.model
+    selection, plan = resolved
+    model = selection.model
     layout = dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
     name = f"{model.name}-{crash_loop.fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
@@ -103,8 +103,8 @@ def plan_without_weights(
 def serve_words(options: argparse.Namespace, words: Sequence[str]) -> list[str]:
     """Return the words of `dsv4 serve` that make the same plan as these options and vLLM's flags."""
     given = [(name, getattr(options, name)) for name in _CHOICES]
-    chosen = [word for name, value in given if value is not None for word in (f"--{name}", str(value))]
-    return [*chosen, *(word for name in options.skip for word in ("--skip", name)), *words]
+    words_given = [word for name, value in given if value is not None for word in (f"--{name}", str(value))]
+    return [*words_given, *(word for name in options.skip for word in ("--skip", name)), *words]
 
 
 def _refuse_idle(options: argparse.Namespace, words: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ LAYOUTS = {
     ("fp8-mxfp4", "native"): "native",
     ("modelopt-nvfp4", "native"): "pro",
 }
-"""The layout on disk, by the scheme and the draft head of a model sheet."""
+"""The layout on disk, by the scheme and the draft head of a model's profile file."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ SKIPPED = ("weights-present",)
 
 
 def layout_of(scheme: str | None, draft_head: str | None, model: str) -> str:
-    """Return the layout on disk of a model sheet; raise ConfigError where none is known."""
+    """Return the layout on disk of a model; raise ConfigError where none is known."""
     if layout := LAYOUTS.get((scheme or "", draft_head or "")):
         return layout
     raise ConfigError(f"--without-weights knows no layout for the model {model} ({scheme}, {draft_head} draft head).")

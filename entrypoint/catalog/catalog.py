@@ -1,9 +1,9 @@
 """
 The TOML files under profiles/: what may stand in them, and reading them.
 
-A sheet is one file. Five kinds: `base.toml`, `models/*.toml`, `hardware/*.toml`, `nccl/*.toml`, and the profiles
-themselves. Folders named by DSV4_PROFILES (colon-separated) come before the shipped one; a file there stands in for
-the shipped file of the same name.
+There are five kinds of profile file: `base.toml`, `models/*.toml`, `hardware/*.toml`, `nccl/*.toml`, and the profiles
+themselves. Folders named by DSV4_PROFILES (colon-separated) come before the shipped one; a file there replaces the
+shipped file of the same name.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Conditions(_Table):
         return {k.replace("_", "-"): getattr(self, k) for k in keys if getattr(self, k)}
 
     def named(self) -> Iterator[tuple[str, str]]:
-        """Yield the kind and the name of every sheet that a condition names."""
+        """Yield the kind and the name of every profile file that a condition names."""
         for kind in ("profile", "model", "hardware"):
             yield from ((kind, name) for name in getattr(self, kind))
 
@@ -110,7 +110,7 @@ class Measured(_Table):
 
 
 class Base(_Table):
-    """base.toml, and what every other sheet may hold too."""
+    """base.toml, and what every other profile file may hold too."""
 
     about: str = ""
     extends: str = ""
@@ -166,23 +166,23 @@ class Hardware(Base):
 S = TypeVar("S", bound=Base)
 
 
-class Sheet(Generic[S]):
+class ProfileFile(Generic[S]):
     """A validated file: `name` as users type it, `file` as messages show it, and the file that it extends."""
 
-    def __init__(self, name: str, file: str, own: S, parent: Sheet[S] | None = None) -> None:
+    def __init__(self, name: str, file: str, own: S, parent: ProfileFile[S] | None = None) -> None:
         self.name, self.file, self.own, self.parent = name, file, own, parent
 
-    def chain(self) -> list[Sheet[S]]:
-        """Return the sheets that this one stands on, lowest first, itself last."""
+    def chain(self) -> list[ProfileFile[S]]:
+        """Return the files that this one extends, lowest first, itself last."""
         return [*(self.parent.chain() if self.parent else []), self]
 
     def is_one_of(self, names: list[str]) -> bool:
-        """Tell whether this sheet, or one that it extends within the same architecture, is named."""
+        """Tell whether this file, or one that it extends within the same architecture, is named."""
         own = self.get("architecture") if isinstance(self.own, Model) else ""
         return any(link.name in names and (not own or link.get("architecture") == own) for link in self.chain())
 
     def get(self, key: str) -> Any:
-        """Return a key of this sheet, or of the nearest one below that sets it."""
+        """Return a key of this file, or of the nearest one that it extends and that sets it."""
         if self.parent and key not in self.own.model_fields_set:
             return self.parent.get(key)
         return getattr(self.own, key)
@@ -193,8 +193,8 @@ class Sheet(Generic[S]):
         return {name: value for flags in each for name, value in flags.items()}
 
 
-class Library:
-    """Every sheet that can be named, read when asked for."""
+class Catalog:
+    """Every profile file that can be named; each is read when it is asked for."""
 
     KINDS: Mapping[str, tuple[str, type[Base]]] = {
         "profile": ("", Profile),
@@ -216,48 +216,48 @@ class Library:
         found = {p.stem for f in self.folders for p in (f / inside).glob("*.toml")}
         return sorted(found - ({"base"} if kind == "profile" else set()), key=_natural)
 
-    def root(self) -> Sheet[Root]:
+    def root(self) -> ProfileFile[Root]:
         """Return base.toml."""
-        return Sheet("base", *self._read("base.toml", Root))
+        return ProfileFile("base", *self._read("base.toml", Root))
 
-    def profile(self, name: str, origin: str) -> Sheet[Profile]:
+    def profile(self, name: str, origin: str) -> ProfileFile[Profile]:
         """Return a profile; raise ConfigError when there is none of that name."""
-        return self._sheet("profile", Profile, name, origin)
+        return self._file("profile", Profile, name, origin)
 
-    def model(self, name: str, origin: str) -> Sheet[Model]:
+    def model(self, name: str, origin: str) -> ProfileFile[Model]:
         """Return a model; raise ConfigError when there is none of that name."""
-        return self._sheet("model", Model, name, origin)
+        return self._file("model", Model, name, origin)
 
-    def hardware(self, name: str, origin: str) -> Sheet[Hardware]:
+    def hardware(self, name: str, origin: str) -> ProfileFile[Hardware]:
         """Return a hardware; raise ConfigError when there is none of that name."""
-        return self._sheet("hardware", Hardware, name, origin)
+        return self._file("hardware", Hardware, name, origin)
 
-    def nccl(self, name: str, origin: str) -> Sheet[Base]:
+    def nccl(self, name: str, origin: str) -> ProfileFile[Base]:
         """Return a named set of NCCL variables; raise ConfigError when there is none of that name."""
-        return self._sheet("nccl", Base, name, origin)
+        return self._file("nccl", Base, name, origin)
 
-    def every_hardware(self) -> Iterator[Sheet[Hardware]]:
+    def every_hardware(self) -> Iterator[ProfileFile[Hardware]]:
         """Yield every hardware."""
         return (self.hardware(name, "") for name in self.names("hardware"))
 
-    def every_model(self) -> Iterator[Sheet[Model]]:
+    def every_model(self) -> Iterator[ProfileFile[Model]]:
         """Yield every model."""
         return (self.model(name, "") for name in self.names("model"))
 
-    def model_of(self, repository: str) -> Sheet[Model] | None:
-        """Return the model whose sheet names this repository itself, in any case; None where there is none."""
-        named = ((sheet, str(sheet.own.flags.get("model", ""))) for sheet in self.every_model())
-        return next((sheet for sheet, own in named if own and own.lower() == repository.lower()), None)
+    def model_of(self, repository: str) -> ProfileFile[Model] | None:
+        """Return the model whose own file names this repository, in any case; None where there is none."""
+        named = ((model, str(model.own.flags.get("model", ""))) for model in self.every_model())
+        return next((model for model, own in named if own and own.lower() == repository.lower()), None)
 
-    def _sheet(self, kind: str, model: type[S], name: str, origin: str, above: tuple[str, ...] = ()) -> Sheet[S]:
+    def _file(self, kind: str, model: type[S], name: str, origin: str, above: tuple[str, ...] = ()) -> ProfileFile[S]:
         self._check_name(kind, name, origin)
         inside = self.KINDS[kind][0]
         file, own = self._read(f"{inside}/{name}.toml".lstrip("/"), model)
         if own.extends in (*above, name):
             raise ConfigError(f"{file}: extends {own.extends!r}, which leads back to itself; extend another {kind}.")
         if not own.extends:
-            return Sheet(name, file, own)
-        return Sheet(name, file, own, self._sheet(kind, model, own.extends, f"{file}: extends", (*above, name)))
+            return ProfileFile(name, file, own)
+        return ProfileFile(name, file, own, self._file(kind, model, own.extends, f"{file}: extends", (*above, name)))
 
     def _read(self, relative: str, model: type[S]) -> tuple[str, S]:
         folder = next(f for f in self.folders if os.path.lexists(f / relative))

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from .catalog import Library
+from .catalog import Catalog
 
 
-def listing(library: Library) -> list[dict[str, Any]]:
+def listing(catalog: Catalog) -> list[dict[str, Any]]:
     """Return each profile: context in tokens, requests, tensor parallel sizes, models, hardware, measured figures."""
     entries = []
-    for name in library.names("profile"):
-        sheet = library.profile(name, "")
-        flags = sheet.flags()
+    for name in catalog.names("profile"):
+        profile = catalog.profile(name, "")
+        flags = profile.flags()
         entries.append(
             {
                 "name": name,
-                "about": sheet.get("about"),
+                "about": profile.get("about"),
                 "context": flags.get("max-model-len"),
-                "requests": sheet.get("requests") or flags.get("max-num-seqs"),
-                "tensor-parallel-sizes": sheet.get("tensor_parallel_sizes"),
-                "models": sheet.get("models"),
-                "hardware": sheet.get("hardware"),
-                "measured": [m.model_dump(by_alias=True) for m in sheet.own.measured],
+                "requests": profile.get("requests") or flags.get("max-num-seqs"),
+                "tensor-parallel-sizes": profile.get("tensor_parallel_sizes"),
+                "models": profile.get("models"),
+                "hardware": profile.get("hardware"),
+                "measured": [m.model_dump(by_alias=True) for m in profile.own.measured],
             }
         )
     return entries

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..catalog.catalog import Model, Sheet
+from ..catalog.catalog import Model, ProfileFile
 from ..errors import ConfigError
 from . import safetensors
 
@@ -27,7 +27,7 @@ def draft_head(folder: Path) -> str:
         return "unknown"
 
 
-def model_in(folder: Path, models: Iterable[Sheet[Model]], origin: str) -> Sheet[Model]:
+def model_in(folder: Path, models: Iterable[ProfileFile[Model]], origin: str) -> ProfileFile[Model]:
     """
     Return the model whose architecture, scheme and draft head are those of the checkpoint in `folder`.
 
@@ -41,13 +41,13 @@ def model_in(folder: Path, models: Iterable[Sheet[Model]], origin: str) -> Sheet
             f"{origin}: {error.filename} cannot be read ({error.strerror}); fetch the checkpoint again."
         ) from None
     known = list(models)
-    for sheet in known:
-        drafts = (sheet.get("draft_head"), "dspark")  # a DSpark drafter is refused by a rule, with its reason
-        if (sheet.get("architecture"), sheet.get("scheme")) == seen[:2] and seen[2] in drafts:
-            return sheet
+    for model in known:
+        drafts = (model.get("draft_head"), "dspark")  # a DSpark drafter is refused by a rule, with its reason
+        if (model.get("architecture"), model.get("scheme")) == seen[:2] and seen[2] in drafts:
+            return model
     raise ConfigError(
         f"{origin}: {folder} holds {' / '.join(seen)} (architecture / scheme / draft head), which is none of the models"
-        f" {', '.join(sheet.name for sheet in known)}; to serve it as one of them, write NAME={folder}."
+        f" {', '.join(model.name for model in known)}; to serve it as one of them, write NAME={folder}."
     )
 
 
@@ -78,7 +78,7 @@ def architecture(config: dict[str, Any]) -> str:
 
 
 def scheme(config: dict[str, Any]) -> str:
-    """Return how config.json says that the experts are quantized, in the words of the model sheets."""
+    """Return how config.json says that the experts are quantized, in the words of `scheme` in profiles/models."""
     quantization = config.get("quantization_config")
     if not isinstance(quantization, dict):
         return "unquantized"

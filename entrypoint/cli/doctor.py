@@ -32,12 +32,12 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
     """Print what was found; the exit status says whether a start would go through."""
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..doctor import run as doctor
     from ..resolve import environment
     from .request import request
 
-    report = doctor.doctor(Library(environment.folders()), request(options, words), around(options, serving=False))
+    report = doctor.doctor(Catalog(environment.folders()), request(options, words), around(options, serving=False))
     answer(options, report.to_json, lambda: text(report))
     return report.exit_status
 

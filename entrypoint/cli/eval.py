@@ -48,7 +48,7 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, _words: list[str]) -> int:
     """Run the task and keep the result; 1 where it is worse than published."""
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..client import endpoint
     from ..evals import evaluate, served, text
     from ..evals import options as evals
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, _words: list[str]) -> int:
     log.to_stderr()
     request = evals.request(options, os.environ)
     where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
-    found = served.look(where, Library(environment.folders()), options.model)
+    found = served.look(where, Catalog(environment.folders()), options.model)
     try:
         result = evaluate.evaluate(where, found, request)
     except KeyboardInterrupt:

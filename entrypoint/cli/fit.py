@@ -31,12 +31,12 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     from ..memory import advice, estimate
     from .request import resolved
 
-    chosen, plan = resolved(options, words, skip=("weights", "kv-cache"))
-    memory = estimate.memory(chosen, plan.flags)
+    selection, plan = resolved(options, words, skip=("weights", "kv-cache"))
+    memory = estimate.memory(selection, plan.flags)
     if memory is None or not memory.sized:
         raise ConfigError(
-            f"The memory of {chosen.model.name} on {chosen.hardware.name} is not counted: it takes weights-gib and"
-            " memory-gib in their sheets, a context, and neither pipeline nor data parallelism."
+            f"The memory of {selection.model.name} on {selection.hardware.name} is not counted: it takes"
+            " weights-gib and memory-gib in their profile files, a context, and neither pipeline nor data parallelism."
         )
     fit = advice.fit(memory)
     answer(options, fit.to_json, lambda: advice.text(memory, fit))

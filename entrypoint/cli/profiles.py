@@ -23,10 +23,10 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace, _words: list[str]) -> int:
     """Print the profiles."""
     from ..catalog import listing
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..resolve import environment
 
-    entries = listing.listing(Library(environment.folders()))
+    entries = listing.listing(Catalog(environment.folders()))
     return answer(options, lambda: entries, lambda: text(entries))
 
 

@@ -9,32 +9,32 @@ import os
 from typing import TYPE_CHECKING
 
 from .. import supervision_settings
-from ..catalog.catalog import Library
+from ..catalog.catalog import Catalog
 from ..plan import Plan, Setting
 from ..request import Layer, Request, agreed
 from ..resolve import environment
 from ..vllm_schema import argv, schema
 
 if TYPE_CHECKING:
-    from ..resolve.select import Chosen
+    from ..resolve.select import Selection
 
 _TP = "tensor-parallel-size"
 
 
-def resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Chosen, Plan]:
+def resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Selection, Plan]:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
     from ..machine import detect
     from ..resolve import auto
     from ..resolve.layers import resolve
-    from ..resolve.select import choose
+    from ..resolve.select import select
 
-    asked, library = request(options, words), Library(environment.folders())
+    asked, catalog = request(options, words), Catalog(environment.folders())
     asked = dataclasses.replace(asked, skip=(*asked.skip, *skip))
 
-    find = functools.cache(lambda: detect.find(library, os.environ))
-    asked = auto.settle(library, asked, find)
-    chosen = choose(library, asked, find)
-    return chosen, resolve(chosen, asked)
+    find = functools.cache(lambda: detect.find(catalog, os.environ))
+    asked = auto.settle(catalog, asked, find)
+    selection = select(catalog, asked, find)
+    return selection, resolve(selection, asked)
 
 
 def request(options: argparse.Namespace, words: list[str]) -> Request:

@@ -14,7 +14,7 @@ from .output import say, show
 if TYPE_CHECKING:
     from ..doctor.report import Report
     from ..plan import Plan
-    from ..resolve.select import Chosen
+    from ..resolve.select import Selection
     from .parser import Commands
 
 
@@ -44,11 +44,11 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     from .doctor import around
 
     variables = environment.variables()
-    chosen: list[Chosen] = []
+    selection: list[Selection] = []
 
     def prepare() -> Plan:
-        sheets, plan = resolved(options, words)
-        chosen[:] = [sheets]
+        selected, plan = resolved(options, words)
+        selection[:] = [selected]
         return kernel_cache.placed(plan, os.environ, kernels(plan))
 
     def kernels(plan: Plan) -> Path:
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     def check(plan: Plan) -> Report:
         from ..doctor import run
 
-        return run.before_start(chosen[0], plan, around(options, serving=True))
+        return run.before_start(selection[0], plan, around(options, serving=True))
 
     return supervisor.run(
         supervisor.Surroundings(

@@ -34,11 +34,11 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, _words: list[str]) -> int:
     """Fetch, look or verify; 1 where not everything is here and right."""
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..resolve import environment
     from ..weights import hub, manifest
 
-    repository = hub.repository_of(Library(environment.folders()), options.model, "command line")
+    repository = hub.repository_of(Catalog(environment.folders()), options.model, "command line")
     place, folder = hub.Place(revision=options.revision), Path(options.to) if options.to else None
     if options.action == "fetch":
         fetched = hub.fetch(repository, say, place, folder)

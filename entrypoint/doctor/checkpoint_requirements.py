@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..catalog.catalog import Model, Sheet
+from ..catalog.catalog import Model, ProfileFile
 from ..plan import DRAFT_TOKENS, Plan
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The model sheet's layout, and the settings of the plan that a checkpoint has to bear."""
+    """The model's layout, and the settings of the plan that a checkpoint has to bear."""
 
     model: str = ""
     architecture: str = ""
@@ -35,8 +35,8 @@ class Wanted:
         return self.patches is not None and patch not in self.patches
 
 
-def wanted(plan: Plan, model: Sheet[Model], patches: frozenset[str] | None = None) -> Wanted:
-    """Return what this plan, made with this model's sheet, asks of a checkpoint."""
+def wanted(plan: Plan, model: ProfileFile[Model], patches: frozenset[str] | None = None) -> Wanted:
+    """Return what this plan, made with this model, asks of a checkpoint."""
     tokens = plan.value(DRAFT_TOKENS, 0)
     return Wanted(
         model=model.name,

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ..catalog.catalog import Hardware, Library, Sheet
+from ..catalog.catalog import Catalog, Hardware, ProfileFile
 from ..checkpoint import read
 from ..checkpoint.read import Checkpoint
 from ..errors import HostError
@@ -20,7 +20,7 @@ from ..plan import Plan
 from ..request import Request
 from ..resolve import auto, constraints
 from ..resolve.layers import resolve
-from ..resolve.select import Chosen, Found, choose
+from ..resolve.select import Found, Selection, select
 from . import registry
 from . import report as reports
 from .all_reduce.try_nccl_sets import prove
@@ -28,7 +28,7 @@ from .checkpoint_requirements import wanted
 from .checks import checkpoint as checkpoint_checks
 from .report import Report
 
-UNKNOWN = Sheet("unknown", "hardware not known", Hardware())
+UNKNOWN = ProfileFile("unknown", "hardware not known", Hardware())
 _OF_HOST = frozenset({"gpu-count"})
 _NO_GPU = "this host: no NVIDIA driver here"
 
@@ -51,7 +51,7 @@ class Around:
     """Names of checks that are not asked."""
 
 
-def doctor(library: Library, request: Request, around: Around) -> Report:
+def doctor(catalog: Catalog, request: Request, around: Around) -> Report:
     """
     Look at everything for a request; raise UserError for one that cannot be understood.
 
@@ -60,34 +60,34 @@ def doctor(library: Library, request: Request, around: Around) -> Report:
 
     @functools.cache
     def find() -> Found:
-        return detect.find(library, around.environ)
+        return detect.find(catalog, around.environ)
 
-    request = auto.settle(library, request, find)
+    request = auto.settle(catalog, request, find)
     try:
-        chosen = choose(library, request, find)
+        selection = select(catalog, request, find)
     except detect.NoGpu as error:
         if "model" not in request.choices:
             return _host_alone(request, around, str(error))
-        chosen = choose(library, request, lambda: Found(UNKNOWN.name, "not known", sheet=UNKNOWN))
-    constraints.require_known(chosen, request.skip)
-    skip = frozenset((*request.skip, *(["profile-hardware"] if chosen.hardware is UNKNOWN else [])))
-    plan = resolve(chosen, dataclasses.replace(request, skip=tuple(constraints.skippable(chosen))))
-    seen = look(chosen, plan, dataclasses.replace(around, skip=skip))
+        selection = select(catalog, request, lambda: Found(UNKNOWN.name, "not known", entry=UNKNOWN))
+    constraints.require_known(selection, request.skip)
+    skip = frozenset((*request.skip, *(["profile-hardware"] if selection.hardware is UNKNOWN else [])))
+    plan = resolve(selection, dataclasses.replace(request, skip=tuple(constraints.skippable(selection))))
+    seen = look(selection, plan, dataclasses.replace(around, skip=skip))
     refused = [
         reports.Found(name, dataclasses.replace(problem, seen=f"{where}: {problem.seen}"), name in _OF_HOST)
-        for name, where, problem in constraints.problems(chosen, plan.flags, plan.env)
+        for name, where, problem in constraints.problems(selection, plan.flags, plan.env)
         if name not in skip
     ]
     return reports.report([*seen.found, *refused], seen.unseen)
 
 
-def before_start(chosen: Chosen, plan: Plan, around: Around) -> Report:
+def before_start(selection: Selection, plan: Plan, around: Around) -> Report:
     """Look at everything for a plan that nothing has refused; it records what is to be skipped."""
     skip = frozenset(name.removeprefix("skip ") for name in plan.choices if name.startswith("skip "))
-    return look(chosen, plan, dataclasses.replace(around, skip=skip))
+    return look(selection, plan, dataclasses.replace(around, skip=skip))
 
 
-def look(chosen: Chosen, plan: Plan, around: Around) -> Report:
+def look(selection: Selection, plan: Plan, around: Around) -> Report:
     """Look at checkpoint, host, GPUs, topology, all-reduce and memory for one plan."""
     found: list[reports.Found] = []
     unseen: list[str] = []
@@ -95,8 +95,8 @@ def look(chosen: Chosen, plan: Plan, around: Around) -> Report:
     if seen is None:
         unseen.append(f"the checkpoint: {why}")
     else:
-        found += _of_checkpoint(seen, chosen, plan, around)
-    needs = asked(plan, chosen.hardware, chosen.model.get("architecture"), around.environ)
+        found += _of_checkpoint(seen, selection, plan, around)
+    needs = asked(plan, selection.hardware, selection.model.get("architecture"), around.environ)
     if around.serving:
         needs = dataclasses.replace(needs, ports=needs.ports[:1])
     host = read_host(needs)
@@ -105,11 +105,11 @@ def look(chosen: Chosen, plan: Plan, around: Around) -> Report:
     else:
         found += reports.ask(registry.HOST, around.skip, host, needs)
         found += _of_gpus(plan, host, needs, around, unseen)
-    facts = estimate.memory(chosen, plan.flags)
+    facts = estimate.memory(selection, plan.flags)
     if facts:
         found += reports.ask(registry.GROUPS["Memory"], around.skip, facts, of_host=False)
     elif needs.gpus:
-        unseen.append("memory: the sheets do not say enough")
+        unseen.append("memory: the profile files do not say enough")
     return reports.report(found, unseen)
 
 
@@ -125,9 +125,9 @@ def _host_alone(request: Request, around: Around, why: str) -> Report:
     return reports.report(found, ("the checkpoint and memory: the hardware is not known, so no model was chosen",))
 
 
-def _of_checkpoint(seen: Checkpoint, chosen: Chosen, plan: Plan, around: Around) -> Iterator[reports.Found]:
+def _of_checkpoint(seen: Checkpoint, selection: Selection, plan: Plan, around: Around) -> Iterator[reports.Found]:
     patches = around.patches() if seen.is_deepseek_v4 else None
-    for name, problem in checkpoint_checks.examine(seen, wanted(plan, chosen.model, patches), around.skip):
+    for name, problem in checkpoint_checks.examine(seen, wanted(plan, selection.model, patches), around.skip):
         yield reports.Found(name, problem, of_host=False)
 
 
@@ -168,7 +168,7 @@ def _sets(
     unproven = own is not None and own.value == "p2p-off" and own.origin.startswith("topology")
     if around.compare and unproven and not obstacle_to_peers(topology, group):
         plain = {name: value for name, value in needs.env.items() if not name.startswith("NCCL_")}
-        peers = Library([]).nccl(_PEERS, "").own.env
+        peers = Catalog([]).nccl(_PEERS, "").own.env
         sets.insert(0, (_PEERS, {**plain, **{name: str(value) for name, value in peers.items()}}))
     return sets
 

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 from lm_eval.api.filter import Filter  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from lm_eval.api.model import LM  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from lm_eval.api.registry import register_filter  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 LONGEST = 4 * 3600.0
 """Seconds for one answer: 65,536 tokens at 4.6 a second."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..catalog.catalog import Library
+from ..catalog.catalog import Catalog
 from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed, Unreachable
 
@@ -25,7 +25,7 @@ class Served:
     skipped: str | None = None
 
 
-def look(endpoint: Endpoint, library: Library, model: str | None = None) -> Served:
+def look(endpoint: Endpoint, catalog: Catalog, model: str | None = None) -> Served:
     """Ask a replica what it serves; `model` is what the user says it is. Raise RequestFailed."""
     first = endpoint.models()[0]
     if first.max_model_len is None:
@@ -40,5 +40,5 @@ def look(endpoint: Endpoint, library: Library, model: str | None = None) -> Serv
         except RequestFailed as error:
             skipped = str(error)
     known = model or replica.get("choices", {}).get("model-name")
-    ours = None if known else library.model_of(first.root or "")
+    ours = None if known else catalog.model_of(first.root or "")
     return Served(first.id, first.max_model_len, ours.name if ours else known, replica, skipped)

@@ -15,7 +15,7 @@ from . import weights as places
 from .overlay import Overlay
 
 if TYPE_CHECKING:
-    from ..resolve.select import Chosen, Found
+    from ..resolve.select import Found, Selection
 
 _TP = "tensor-parallel-size"
 
@@ -26,9 +26,9 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
 
     Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a place that Kubernetes would.
     """
-    chosen, plan, products = _resolved(asked)
+    selection, plan, products = _resolved(asked)
     stored = places.read(options.weights)
-    folder, fetched = _folder(chosen, fetch=stored.component == "fetch")
+    folder, fetched = _folder(selection, fetch=stored.component == "fetch")
     if not places.NAME.fullmatch(options.namespace):
         raise ConfigError(
             f"--namespace {options.namespace}: has to be lower case letters, digits and hyphens, 63 at most."
@@ -38,7 +38,7 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
         replicas=options.replicas,
         gpus=replica.gpus(plan),
         products=products,
-        env=_env(chosen, asked, folder),
+        env=_env(selection, asked, folder),
         weights=stored,
         stop_seconds=replica.stop_seconds(plan),
         namespace=options.namespace,
@@ -49,58 +49,58 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
     )
 
 
-def _resolved(asked: Request) -> tuple[Chosen, Plan, tuple[str, ...]]:
+def _resolved(asked: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
     """
     Resolve what a pod will: by the choices, without this shell's other variables, profiles of its own, and GPUs.
 
     Return the labels of the nodes' GPUs too.
     """
-    from ..catalog.catalog import Library
+    from ..catalog.catalog import Catalog
     from ..resolve import auto
     from ..resolve.layers import resolve
-    from ..resolve.select import choose
+    from ..resolve.select import select
 
-    library = Library([])
+    catalog = Catalog([])
 
     def find() -> Found:
         raise ConfigError(
-            "Name the nodes' GPUs: --hardware (HARDWARE), one of " + ", ".join(library.names("hardware")) + "."
+            "Name the nodes' GPUs: --hardware (HARDWARE), one of " + ", ".join(catalog.names("hardware")) + "."
         )
 
     size = asked.command_line.flags.get(_TP) or asked.environment.flags.get(_TP)
     request = dataclasses.replace(
         asked, environment=Layer(), command_line=Layer({_TP: size} if size else {}), operator={}
     )
-    request = auto.settle(library, request, find)
-    chosen = choose(library, request, find)
-    products = tuple(name.replace(" ", "-") for name in chosen.hardware.get("nvml_names"))
+    request = auto.settle(catalog, request, find)
+    selection = select(catalog, request, find)
+    products = tuple(name.replace(" ", "-") for name in selection.hardware.get("nvml_names"))
     if not products:
         raise ConfigError(
-            f"Manifests are for GPUs, and {chosen.hardware.name} has no nvml-names in its sheet;"
+            f"Manifests are for GPUs, and {selection.hardware.name} has no nvml-names in its profile file;"
             " for CPUs there is the shipped overlay deploy/kubernetes/overlays/demo."
         )
-    return chosen, resolve(chosen, request), products
+    return selection, resolve(selection, request), products
 
 
-def _folder(chosen: Chosen, *, fetch: bool) -> tuple[str, str]:
+def _folder(selection: Selection, *, fetch: bool) -> tuple[str, str]:
     """Return the folder of the weights in a pod and, where they are fetched, what is."""
-    name, where = chosen.model.name, str(chosen.where.value) if chosen.where else ""
+    name, where = selection.model.name, str(selection.where.value) if selection.where else ""
     if not where:
         return f"{places.MOUNTED}/{name}", name if fetch else ""
     if fetch and not where.startswith("/"):
         return f"{places.MOUNTED}/{where}", where
     if fetch or not where.startswith(f"{places.MOUNTED}/"):
-        origin = chosen.where.origin if chosen.where else ""
+        origin = selection.where.origin if selection.where else ""
         wanted = "a model or a repository" if fetch else f"a model, or NAME={places.MOUNTED}/FOLDER"
         raise ConfigError(f"{origin}: in a pod {where!r} is not there; give {wanted}.")
     return where, ""
 
 
-def _env(chosen: Chosen, asked: Request, folder: str) -> dict[str, str]:
+def _env(selection: Selection, asked: Request, folder: str) -> dict[str, str]:
     named = {
-        "PROFILE": chosen.profile.name,
-        "MODEL": f"{chosen.model.name}={folder}",
-        "TP": str(chosen.tensor_parallel_size),
+        "PROFILE": selection.profile.name,
+        "MODEL": f"{selection.model.name}={folder}",
+        "TP": str(selection.tensor_parallel_size),
     }
     if nccl := asked.choices.get("nccl"):
         named["DSV4_NCCL"] = str(nccl.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..catalog.catalog import Hardware, Library, Sheet
+from ..catalog.catalog import Catalog, Hardware, ProfileFile
 from ..errors import ConfigError, listed
 from ..resolve.select import Found
 from .host import visible_gpus
@@ -19,7 +19,7 @@ class NoGpu(ConfigError):
     """There is no driver, or it shows this process no GPU."""
 
 
-def find(library: Library, environ: Mapping[str, str], nvml: Any = None) -> Found:
+def find(catalog: Catalog, environ: Mapping[str, str], nvml: Any = None) -> Found:
     """
     Return the hardware that NVML shows, how many GPUs CUDA_VISIBLE_DEVICES leaves of it, and how they are connected.
 
@@ -30,7 +30,7 @@ def find(library: Library, environ: Mapping[str, str], nvml: Any = None) -> Foun
     names = gpu_names(driver, visible)
     topology = read_topology(driver, visible)
     origin = f"NVML: {len(names)} x {names[0]}"
-    return Found(match(names, library.every_hardware()).name, origin, len(names), topology)
+    return Found(match(names, catalog.every_hardware()).name, origin, len(names), topology)
 
 
 def gpu_names(driver: Driver, visible: Iterable[int]) -> list[str]:
@@ -46,17 +46,17 @@ def gpu_names(driver: Driver, visible: Iterable[int]) -> list[str]:
     raise NoGpu(f"The driver shows no GPU to this process; pass GPUs to the container, or {_BY_HAND}.")
 
 
-def match(names: list[str], library: Iterable[Sheet[Hardware]]) -> Sheet[Hardware]:
+def match(names: list[str], every: Iterable[ProfileFile[Hardware]]) -> ProfileFile[Hardware]:
     """Return the hardware whose `nvml-names` holds the one GPU model in `names`; raise ConfigError otherwise."""
     models = set(names)
     if len(models) > 1:
         raise ConfigError(
             f"This host shows different GPUs ({listed(models)}); keep one kind (CUDA_VISIBLE_DEVICES), or {_BY_HAND}."
         )
-    known = list(library)
-    for sheet in known:
-        if names[0] in sheet.own.nvml_names:
-            return sheet
+    known = list(every)
+    for hardware in known:
+        if names[0] in hardware.own.nvml_names:
+            return hardware
     raise ConfigError(
-        f"No profile knows the GPU {names[0]!r}; {_BY_HAND}, one of {', '.join(sheet.name for sheet in known)}."
+        f"No profile knows the GPU {names[0]!r}; {_BY_HAND}, one of {', '.join(hardware.name for hardware in known)}."
     )

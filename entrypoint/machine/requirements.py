@@ -10,7 +10,7 @@ from ..listen import API_PORT, HEALTH_PORT
 from ..plan import Plan
 
 if TYPE_CHECKING:  # the host can be read where there is no pydantic
-    from ..catalog.catalog import Hardware, Sheet
+    from ..catalog.catalog import Hardware, ProfileFile
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Asked:
         return self.env.get("NCCL_P2P_DISABLE", "0") == "0"
 
 
-def asked(plan: Plan, hardware: Sheet[Hardware], architecture: str, environ: Mapping[str, str]) -> Asked:
-    """Read a plan; `architecture` is the model sheet's, `environ` the variables that vLLM will start with."""
+def asked(plan: Plan, hardware: ProfileFile[Hardware], architecture: str, environ: Mapping[str, str]) -> Asked:
+    """Read a plan; `architecture` is the model's, `environ` the variables that vLLM will start with."""
 
     def number(name: str) -> int:
         value = plan.value(name, 1)

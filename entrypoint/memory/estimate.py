@@ -15,7 +15,7 @@ from math import ceil
 
 from ..plan import DRAFT_TOKENS, Setting
 from ..resolve.cuda_graphs import SIZES
-from ..resolve.select import Chosen
+from ..resolve.select import Selection
 
 GIB = 1 << 30
 BLOCK_TOKENS = 256
@@ -181,9 +181,9 @@ def weights_gib(total: float, replicated: float, tensor_parallel_size: int) -> f
     return (total - replicated) / tensor_parallel_size + replicated
 
 
-def memory(chosen: Chosen, flags: Mapping[str, Setting]) -> Memory | None:
-    """Return what a plan's memory follows from, or None where the sheets do not say or the layout is not modelled."""
-    size, total = chosen.hardware.get("memory_gib"), chosen.weights_gib
+def memory(selection: Selection, flags: Mapping[str, Setting]) -> Memory | None:
+    """Return what a plan's memory follows from; None where a figure is missing or the layout is not modelled."""
+    size, total = selection.hardware.get("memory_gib"), selection.weights_gib
     utilization = _number(flags, "gpu-memory-utilization")
     if not size or not total or not utilization:
         return None
@@ -196,18 +196,18 @@ def memory(chosen: Chosen, flags: Mapping[str, Setting]) -> Memory | None:
         memory_gib=size,
         utilization=utilization,
         checkpoint_gib=total,
-        replicated_gib=min(chosen.model.get("replicated_gib"), total),
-        tensor_parallel_size=chosen.tensor_parallel_size,
-        trunk=TRUNKS.get(chosen.model.get("architecture")),
+        replicated_gib=min(selection.model.get("replicated_gib"), total),
+        tensor_parallel_size=selection.tensor_parallel_size,
+        trunk=TRUNKS.get(selection.model.get("architecture")),
         context=max(0, int(_number(flags, "max-model-len"))),
         batched_tokens=int(_number(flags, "max-num-batched-tokens")),
-        requests=chosen.profile.get("requests") or int(_number(flags, "max-num-seqs")) or 1,
+        requests=selection.profile.get("requests") or int(_number(flags, "max-num-seqs")) or 1,
         draft_tokens=int(_number(flags, DRAFT_TOKENS)),
         asynchronous=scheduling is not False and (scheduling is True or method not in _SYNCHRONOUS),
-        gathers=not chosen.hardware.get("compute_capability").startswith("12."),
+        gathers=not selection.hardware.get("compute_capability").startswith("12."),
         cache_gib=cache / GIB if cache else None,
         graphs=tuple(flags[SIZES].value) if SIZES in flags else (),
-        tensor_parallel_sizes=tuple(chosen.model.get("tensor_parallel_sizes")),
+        tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),
     )
 
 

@@ -3,7 +3,7 @@ Which sizes of a step vLLM captures as CUDA graphs: those of decoding, and those
 
 vLLM 0.32.0 captures up to twice the tokens that decode together, 512 at most (config/vllm.py, `_set_cudagraph_sizes`):
 8 for two requests with one draft token each. A longer step runs kernel by kernel, each launched by the host, and who
-decodes in it waits. Where a hardware sheet names `prompt-graphs`, these sizes are captured too.
+decodes in it waits. Where a hardware's file names `prompt-graphs`, these sizes are captured too.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections.abc import Mapping
 
 from ..plan import Setting
 from ..served_plan import draft_tokens_in
-from .select import Chosen
+from .select import Selection
 
 SIZES = "cudagraph-capture-sizes"
 MOST = 512
 """Tokens; vLLM's own ceiling for decode steps on all but SM 10.x."""
 
 
-def named(chosen: Chosen, flags: Mapping[str, Setting]) -> dict[str, Setting]:
+def named(selection: Selection, flags: Mapping[str, Setting]) -> dict[str, Setting]:
     """
     Return the flag of the sizes to capture, none above the tokens of a step.
 
-    Empty where the sheet names none, or where anybody else sets graphs.
+    Empty where the hardware names none, or where another layer sets graphs.
     """
-    prompts, requests = chosen.hardware.get("prompt_graphs"), flags.get("max-num-seqs")
+    prompts, requests = selection.hardware.get("prompt_graphs"), flags.get("max-num-seqs")
     if not prompts or requests is None or any("cudagraph" in name or name == "enforce-eager" for name in flags):
         return {}
     step = draft_tokens_in({name: setting.value for name, setting in flags.items()}) + 1
-    origin = f"{chosen.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens a step"
+    origin = f"{selection.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens a step"
     batched = flags.get("max-num-batched-tokens")
     longest = batched.value if batched else prompts[-1]
     found = [size for size in sizes(int(requests.value), step, prompts) if size <= longest]

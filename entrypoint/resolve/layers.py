@@ -1,5 +1,5 @@
 """
-Turn the chosen sheets and the request into one plan. Pure: reads no file, prints nothing.
+Turn the selected profile files and the request into one plan. Pure: reads no file, prints nothing.
 
 Precedence, lowest first, stands in `layers`; later layers win key by key, tables of JSON flags too.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .. import api_key, supervision_settings
-from ..catalog.catalog import Base, Sheet, When
+from ..catalog.catalog import Base, ProfileFile, When
 from ..errors import ConfigError
 from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
@@ -18,26 +18,26 @@ from ..vllm_schema import schema, settings
 from . import cuda_graphs
 from .constraints import refusals, require_known
 from .environment import operator_layer
-from .select import Chosen
+from .select import Selection
 
 
-def resolve(chosen: Chosen, request: Request) -> Plan:
+def resolve(selection: Selection, request: Request) -> Plan:
     """Return the plan; raise ConfigError for a combination that is known to fail, unless it is skipped by name."""
     flags: dict[str, Setting] = {}
     env: dict[str, Setting] = {}
     watched = supervision_settings.defaults()
-    for layer in layers(chosen, request):
+    for layer in layers(selection, request):
         merge(flags, layer.flags)
         merge(env, layer.env)
         merge(watched, layer.supervision)
-    merge(flags, cuda_graphs.named(chosen, flags))
+    merge(flags, cuda_graphs.named(selection, flags))
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     if "api-key" in flags and "VLLM_API_KEY" in env:
         raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")
     _check_keys(flags, env)
-    choices = dict(chosen.reasons)
-    require_known(chosen, request.skip)
-    for name, sentence in refusals(chosen, flags, env):
+    choices = dict(selection.reasons)
+    require_known(selection, request.skip)
+    for name, sentence in refusals(selection, flags, env):
         if name not in request.skip:
             raise ConfigError(f"{sentence} (refused as {name}; --skip {name} overrides)")
         choices[f"skip {name}"] = Setting(True, f"asked for, although: {sentence}")
@@ -45,7 +45,7 @@ def resolve(chosen: Chosen, request: Request) -> Plan:
         choices.setdefault(f"skip {name}", Setting(True, "asked for"))
     if "model" not in flags:
         raise ConfigError(
-            f"Model {chosen.model.name} has no repository; give its folder: --model {chosen.model.name}=FOLDER."
+            f"Model {selection.model.name} has no repository; give its folder: --model {selection.model.name}=FOLDER."
         )
     return Plan(choices, flags, env, schema.shapes(), watched)
 
@@ -58,26 +58,26 @@ def _check_keys(flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Non
             api_key.checked(key, setting.origin)
 
 
-def layers(chosen: Chosen, request: Request) -> Iterator[Layer]:
+def layers(selection: Selection, request: Request) -> Iterator[Layer]:
     """Yield every layer, lowest first: this order is the precedence."""
-    yield from _sheet_layers(chosen, chosen.root)
-    yield from _sheet_layers(chosen, chosen.model)
-    yield from _sheet_layers(chosen, chosen.hardware)
-    if chosen.nccl:
-        yield from _sheet_layers(chosen, chosen.nccl)
-    yield Layer(env=chosen.gpu_order)
-    yield from _sheet_layers(chosen, chosen.profile)
-    if chosen.where:
-        yield Layer({"model": chosen.where})
+    yield from _file_layers(selection, selection.root)
+    yield from _file_layers(selection, selection.model)
+    yield from _file_layers(selection, selection.hardware)
+    if selection.nccl:
+        yield from _file_layers(selection, selection.nccl)
+    yield Layer(env=selection.gpu_order)
+    yield from _file_layers(selection, selection.profile)
+    if selection.where:
+        yield Layer({"model": selection.where})
     yield request.environment
     yield request.command_line
 
 
-def _sheet_layers(chosen: Chosen, sheet: Sheet[Any]) -> Iterator[Layer]:
-    """Yield the sheet that this one extends first; in each, its own tables, then the `when` blocks that apply."""
-    names = chosen.names()
-    link: Sheet[Base]
-    for link in sheet.chain():
+def _file_layers(selection: Selection, file: ProfileFile[Any]) -> Iterator[Layer]:
+    """Yield the file that this one extends first; for each, its own tables, then the `when` blocks that apply."""
+    names = selection.names()
+    link: ProfileFile[Base]
+    for link in file.chain():
         yield _layer(link.own, link.file)
         for when in link.own.when:
             given = when.given()

@@ -1,4 +1,4 @@
-"""Choose the profile, the hardware, the tensor parallel size and the model: the sheets that a plan is made from."""
+"""Select the profile, the hardware, the tensor parallel size and the model: the profile files a plan is made from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog.catalog import Base, Hardware, Library, Model, Profile, Root, Sheet
+from ..catalog.catalog import Base, Catalog, Hardware, Model, Profile, ProfileFile, Root
 from ..checkpoint import identify
 from ..errors import ConfigError, nearest
 from ..plan import Setting
@@ -30,24 +30,24 @@ class Found:
     origin: str
     gpus: int | None = None
     topology: Topology | None = None
-    sheet: Sheet[Hardware] | None = None
+    entry: ProfileFile[Hardware] | None = None
     """Stands in for the hardware of that name."""
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Selection:
     """
-    The sheets of one plan, and the reason for each.
+    The profile files of one plan, and the reason for each.
 
     `gpu_order` are the variables that put the closest GPUs first. `where` is what vLLM is given to load when it is not
     the model's repository; `draft_head` and `weights_gib` are the checkpoint's, read where it is a folder.
     """
 
-    root: Sheet[Root]
-    profile: Sheet[Profile]
-    hardware: Sheet[Hardware]
-    model: Sheet[Model]
-    nccl: Sheet[Base] | None
+    root: ProfileFile[Root]
+    profile: ProfileFile[Profile]
+    hardware: ProfileFile[Hardware]
+    model: ProfileFile[Model]
+    nccl: ProfileFile[Base] | None
     tensor_parallel_size: int
     reasons: dict[str, Setting]
     draft_head: str
@@ -66,15 +66,15 @@ class Chosen:
         }
 
 
-def choose(library: Library, request: Request, find: Callable[[], Found]) -> Chosen:
-    """Return the sheets for a request; `find` looks at this host's GPUs and is called only when none are named."""
-    root = library.root()
+def select(catalog: Catalog, request: Request, find: Callable[[], Found]) -> Selection:
+    """Return the selection for a request; `find` looks at this host's GPUs, and is called only when none are named."""
+    root = catalog.root()
     asked = request.choices.get("profile") or Setting(root.own.default_profile, f"{root.file}: default-profile")
-    profile = library.profile(asked.value, asked.origin)
+    profile = catalog.profile(asked.value, asked.origin)
     found = _hardware(profile, request, find)
-    hardware = found.sheet or library.hardware(found.hardware, found.origin)
+    hardware = found.entry or catalog.hardware(found.hardware, found.origin)
     size = _tensor_parallel_size(root, hardware, profile, request)
-    model, why, where = _model(library, request, profile, hardware, size)
+    model, why, where = _model(catalog, request, profile, hardware, size)
     for link in model.chain():
         if _TP in link.own.flags or any(_TP in when.flags for when in link.own.when):
             raise ConfigError(f"{link.file}: {_TP} is chosen before the model; set it in a profile.")
@@ -89,11 +89,11 @@ def choose(library: Library, request: Request, find: Callable[[], Found]) -> Cho
         named = Setting(hardware.get("nccl"), f"{hardware.file}: nccl")
     if named:
         reasons["nccl"] = named
-    nccl = library.nccl(named.value, named.origin) if named and named.value != "none" else None
+    nccl = catalog.nccl(named.value, named.origin) if named and named.value != "none" else None
     folder = Path(where.value) if where and _is_folder(where.value, where.origin) else None
     weights = identify.weights_bytes(folder) / (1 << 30) if folder else model.get("weights_gib")
     draft = identify.draft_head(folder) if folder else model.get("draft_head")
-    return Chosen(root, profile, hardware, model, nccl, size, reasons, draft, where, weights, found.gpus, order)
+    return Selection(root, profile, hardware, model, nccl, size, reasons, draft, where, weights, found.gpus, order)
 
 
 def _by_topology(
@@ -123,7 +123,7 @@ def _by_topology(
     return Setting(name, f"topology: {reason}"), settings
 
 
-def _hardware(profile: Sheet[Profile], request: Request, find: Callable[[], Found]) -> Found:
+def _hardware(profile: ProfileFile[Profile], request: Request, find: Callable[[], Found]) -> Found:
     if asked := request.choices.get("hardware"):
         return Found(asked.value, asked.origin)
     only = profile.get("hardware")
@@ -133,10 +133,10 @@ def _hardware(profile: Sheet[Profile], request: Request, find: Callable[[], Foun
 
 
 def _tensor_parallel_size(
-    root: Sheet[Root], hardware: Sheet[Hardware], profile: Sheet[Profile], request: Request
+    root: ProfileFile[Root], hardware: ProfileFile[Hardware], profile: ProfileFile[Profile], request: Request
 ) -> int:
     """Settle the size before the model: a default model may depend on it, so no `when` block may set it."""
-    links: list[Sheet[Any]] = [*root.chain(), *hardware.chain(), *profile.chain()]
+    links: list[ProfileFile[Any]] = [*root.chain(), *hardware.chain(), *profile.chain()]
     size = 1
     for link in links:
         if _TP in link.own.flags:
@@ -149,14 +149,14 @@ def _tensor_parallel_size(
 
 
 def _model(
-    library: Library, request: Request, profile: Sheet[Profile], hardware: Sheet[Hardware], size: int
-) -> tuple[Sheet[Model], str, Setting | None]:
+    catalog: Catalog, request: Request, profile: ProfileFile[Profile], hardware: ProfileFile[Hardware], size: int
+) -> tuple[ProfileFile[Model], str, Setting | None]:
     if asked := request.choices.get("model"):
-        return _asked_model(library, asked)
+        return _asked_model(catalog, asked)
     allowed = profile.get("models")
     if len(allowed) == 1:
         name, why = allowed[0], f"{profile.file}: the only model of profile {profile.name}"
-        return library.model(name, why), why, None
+        return catalog.model(name, why), why, None
     for entry in hardware.get("default_model"):
         fits = not entry.tensor_parallel_size or size in entry.tensor_parallel_size
         if (
@@ -165,33 +165,33 @@ def _model(
             and (not allowed or entry.model in allowed)
         ):
             why = f"{hardware.file}: default-model: {entry.because}"
-            return library.model(entry.model, f"{hardware.file}: default-model"), why, None
+            return catalog.model(entry.model, f"{hardware.file}: default-model"), why, None
     raise ConfigError(
         f"No default model for profile {profile.name} on {hardware.name} at {_TP} {size};"
-        f" name one with --model (MODEL): {', '.join(allowed or library.names('model'))}."
+        f" name one with --model (MODEL): {', '.join(allowed or catalog.names('model'))}."
     )
 
 
-def _asked_model(library: Library, asked: Setting) -> tuple[Sheet[Model], str, Setting | None]:
+def _asked_model(catalog: Catalog, asked: Setting) -> tuple[ProfileFile[Model], str, Setting | None]:
     """Take a model's name, its repository, a folder, or NAME=WHERE."""
-    text, names = str(asked.value), library.names("model")
+    text, names = str(asked.value), catalog.names("model")
     name, given, where = text.partition("=")
     if given and name in names:
         if not where:
             raise ConfigError(f"{asked.origin}: {text!r} names no folder or repository after the equals sign.")
-        return library.model(name, asked.origin), asked.origin, dataclasses.replace(asked, value=where)
+        return catalog.model(name, asked.origin), asked.origin, dataclasses.replace(asked, value=where)
     if text in names:
-        return library.model(text, asked.origin), asked.origin, None
+        return catalog.model(text, asked.origin), asked.origin, None
     if _is_folder(text, asked.origin):
-        sheet = identify.model_in(Path(text), library.every_model(), asked.origin)
-        return sheet, f"{asked.origin}: config.json in {text}", asked
-    if named := library.model_of(text):
+        model = identify.model_in(Path(text), catalog.every_model(), asked.origin)
+        return model, f"{asked.origin}: config.json in {text}", asked
+    if named := catalog.model_of(text):
         return named, asked.origin, None
-    models = list(library.every_model())
-    for sheet in models:
-        if any(fnmatch.fnmatchcase(text.lower(), glob.lower()) for glob in sheet.own.repositories):
-            return sheet, asked.origin, asked
-    hint = nearest(text, [*names, *(str(sheet.flags().get("model", "")) for sheet in models)])
+    models = list(catalog.every_model())
+    for model in models:
+        if any(fnmatch.fnmatchcase(text.lower(), glob.lower()) for glob in model.own.repositories):
+            return model, asked.origin, asked
+    hint = nearest(text, [*names, *(str(model.flags().get("model", "")) for model in models)])
     raise ConfigError(
         f"{asked.origin}: {text!r} is no model, no repository of one and no folder{hint}."
         f" Known: {', '.join(names)}; NAME=WHERE serves other weights as one of them."

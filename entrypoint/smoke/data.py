@@ -31,7 +31,7 @@ def prompts() -> Mapping[str, Any]:
 
 
 def on_record(model: str, draft_tokens: int) -> OnRecord:
-    """Return what is on record of a model, by its sheet's name and the draft tokens of a step."""
+    """Return what is on record of a model, by its name and the draft tokens of a step."""
     entry = _read("models.toml").get(model, {})
     figures = (one for one in entry.get("acceptance", ()) if one["draft-tokens"] == draft_tokens)
     figure: dict[str, Any] = next(figures, {})

@@ -80,7 +80,7 @@ def canonical_flag(spelled: str, origin: str) -> str:
 
 
 def check_long_flag(name: str, origin: str) -> None:
-    """Raise ConfigError for anything but a long flag of vLLM's, as sheets write them."""
+    """Raise ConfigError for anything but a long flag of vLLM's, as profile files write them."""
     flag = canonical_flag(name, origin)
     if flag != name:
         raise ConfigError(f"{origin}: write {flag} instead of {name}; keys are vLLM's long flags.")

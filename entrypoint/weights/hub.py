@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..catalog.catalog import Library
+from ..catalog.catalog import Catalog
 from ..checkpoint import read
 from ..errors import ConfigError, UserError, listed, nearest
 from . import download, manifest
@@ -60,15 +60,15 @@ class Status:
         return {**asdict(self), "folder": folder, "complete": self.complete}
 
 
-def repository_of(library: Library, text: str, origin: str) -> str:
+def repository_of(catalog: Catalog, text: str, origin: str) -> str:
     """Return the repository that a model's name stands for, or the OWNER/NAME that was given."""
-    names = library.names("model")
+    names = catalog.names("model")
     if text in names:
-        if repository := library.model(text, origin).flags().get("model"):
+        if repository := catalog.model(text, origin).flags().get("model"):
             return str(repository)
     elif "/" in text:
         return text
-    have = [sheet.name for sheet in library.every_model() if sheet.flags().get("model")]
+    have = [entry.name for entry in catalog.every_model() if entry.flags().get("model")]
     raise ConfigError(
         f"{origin}: {text!r} has no repository{nearest(text, have)}; write OWNER/NAME or one of {listed(have)}."
     )

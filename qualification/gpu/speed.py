@@ -119,7 +119,7 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     words = ["bench", "--without-weights", "--model", variant["model"], "--profile", variant["profile"]]
     words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
     if variant["share"] > 1:
-        words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the sheet's are those of the whole model
+        words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the file's are those of the whole model
     given, flags = options.parse(words)
     flags += [] if variant["stock"] else variant["flags"]
     resolved = chosen, plan = resolve(given, flags)

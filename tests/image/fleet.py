@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from dsv4_serve.entrypoint.containers.containers import BALANCER, STATUS_PORT, name_of
-from dsv4_serve.entrypoint.listen import HEALTH_PORT
 from dsv4_serve.entrypoint.containers.daemon import Daemon
 from dsv4_serve.entrypoint.containers.observe import published
+from dsv4_serve.entrypoint.listen import HEALTH_PORT
 
 STEP = 0.05  # seconds between two looks
 OF_A_SERVER = re.compile(r'haproxy_server_(status|check_status)\{proxy="(\w+)",server="(\w+)",state="(\w+)"\} 1')

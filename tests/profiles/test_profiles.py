@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.catalog import listing
-from dsv4_serve.entrypoint.catalog.catalog import SHIPPED, Library
+from dsv4_serve.entrypoint.catalog.catalog import SHIPPED, Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.memory import estimate
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 
-LIBRARY = Library([])
-GPUS = [name for name in LIBRARY.names("hardware") if name != "cpu"]
-PCIE = [name for name in GPUS if LIBRARY.hardware(name, "").get("interconnect") == "pcie"]
+CATALOG = Catalog([])
+GPUS = [name for name in CATALOG.names("hardware") if name != "cpu"]
+PCIE = [name for name in GPUS if CATALOG.hardware(name, "").get("interconnect") == "pcie"]
 FLASH = ["64k", "128k", "256k", "524k", "524k-3", "640k", "1m"]
 
 
@@ -28,7 +28,7 @@ def plan(**asked: str | int) -> Plan:
     flags = {"tensor-parallel-size": Setting(size, "test")} if size else {}
     flags |= {k.replace("_", "-"): Setting(asked.pop(k), "test") for k in list(asked) if k == "moe_backend"}
     request = Request({k: Setting(v, "test") for k, v in asked.items()}, command_line=Layer(flags))
-    return resolve(choose(LIBRARY, request, lambda: Found("h200", "test")), request)
+    return resolve(select(CATALOG, request, lambda: Found("h200", "test")), request)
 
 
 def value(resolved: Plan, name: str) -> object:
@@ -50,7 +50,7 @@ def value(resolved: Plan, name: str) -> object:
     ],
 )
 def test_a_profile_is_what_its_name_says(profile: str, context: int, requests: int, sizes: list[int]) -> None:
-    entry = next(e for e in listing.listing(LIBRARY) if e["name"] == profile)
+    entry = next(e for e in listing.listing(CATALOG) if e["name"] == profile)
     assert (entry["context"], entry["requests"], entry["tensor-parallel-sizes"]) == (context, requests, sizes)
 
 
@@ -59,8 +59,8 @@ def test_every_default_holds_what_its_profile_promises(profile: str, hardware: s
     """As many requests of full length as the profile says run at once, by the arithmetic of fit.py."""
     choices = {"profile": Setting(profile, "test"), "hardware": Setting(hardware, "test")}
     request = Request(choices, command_line=Layer({"tensor-parallel-size": Setting(size, "test")}))
-    chosen = choose(LIBRARY, request, lambda: Found("h200", "test"))
-    memory = estimate.memory(chosen, resolve(chosen, request).flags)
+    selection = select(CATALOG, request, lambda: Found("h200", "test"))
+    memory = estimate.memory(selection, resolve(selection, request).flags)
     assert memory is not None
     assert memory.steady_state_requests >= memory.requests
 
@@ -79,9 +79,9 @@ def test_every_default_holds_what_its_profile_promises(profile: str, hardware: s
     ],
 )
 def test_the_default_model_comes_with_its_reason(asked: dict[str, str | int], model: str) -> None:
-    chosen = plan(**asked).choices["model-name"]
-    assert chosen.value == model
-    assert re.search(r"\w+ \w+ \w+", chosen.origin), "a reason, not only a place"
+    named = plan(**asked).choices["model-name"]
+    assert named.value == model
+    assert re.search(r"\w+ \w+ \w+", named.origin), "a reason, not only a place"
 
 
 def test_nvfp4_drafts_two_tokens_on_b300_and_one_elsewhere() -> None:
@@ -130,14 +130,14 @@ def test_a_combination_known_to_fail_is_refused_with_the_reason_and_the_way_out(
 
 
 def test_every_model_is_served_under_a_common_name_and_its_repository() -> None:
-    for sheet in LIBRARY.every_model():
-        if repository := sheet.own.flags.get("model"):
-            names = sheet.own.flags["served-model-name"]
-            assert repository in names or sheet.name == "acti"
+    for model in CATALOG.every_model():
+        if repository := model.own.flags.get("model"):
+            names = model.own.flags["served-model-name"]
+            assert repository in names or model.name == "acti"
             assert names[0] in ("deepseek-v4-flash", "deepseek-v4-pro")
 
 
-def test_every_sheet_says_where_its_figures_come_from() -> None:
+def test_every_profile_file_says_where_its_figures_come_from() -> None:
     """A comment opens each file; a measured figure carries hardware, model, vLLM, date and source (a schema field each)."""
     for path in SHIPPED.rglob("*.toml"):
         assert path.read_text(encoding="utf-8").startswith("# "), path

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import choose
+from dsv4_serve.entrypoint.resolve.select import select
 
 ROOT = Path(__file__).parents[2]
-LIBRARY = Library([])
+CATALOG = Catalog([])
 GOOD = ["vllm", "serve", "some/model", "--speculative-config", '{"method":"mtp","num_speculative_tokens":1}']
 BROKEN: dict[str, tuple[list[str], dict[str, str], str]] = {
     "unknown flag": (["--max-model-length", "4096"], {}, "unrecognized arguments"),
@@ -55,14 +55,14 @@ pytestmark = [
 def every_plan() -> Iterator[tuple[str, Plan]]:
     """Each allowed profile/model/hardware/tensor parallel size, with its plan."""
     kinds = ("profile", "model", "hardware")
-    for *names, size in itertools.product(*map(LIBRARY.names, kinds), (1, 2, 4, 8)):
+    for *names, size in itertools.product(*map(CATALOG.names, kinds), (1, 2, 4, 8)):
         named = dict(zip(kinds, names, strict=True))
-        named["model"] += "" if "model" in LIBRARY.model(named["model"], "").flags() else "=/models/weights"
+        named["model"] += "" if "model" in CATALOG.model(named["model"], "").flags() else "=/models/weights"
         choices = {kind: Setting(name, "command line") for kind, name in named.items()}
         size_flag = Layer({"tensor-parallel-size": Setting(size, "command line")})
         request = Request(choices, command_line=size_flag)
         try:
-            plan = resolve(choose(LIBRARY, request, lambda: pytest.fail("the hardware was named")), request)
+            plan = resolve(select(CATALOG, request, lambda: pytest.fail("the hardware was named")), request)
         except ConfigError:
             continue
         yield "/".join(map(str, (*names, size))), plan
@@ -87,7 +87,7 @@ def answers() -> dict[str, list[str]]:
     return answered
 
 
-@pytest.mark.parametrize("profile", LIBRARY.names("profile"))
+@pytest.mark.parametrize("profile", CATALOG.names("profile"))
 def test_vllm_takes_every_plan_of_a_profile(answers: dict[str, list[str]], profile: str) -> None:
     of_this = {label: said for label, said in answers.items() if label.startswith(f"{profile}/")}
     assert of_this, f"no model, hardware and tensor parallel size is allowed for {profile}"

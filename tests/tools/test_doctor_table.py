@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.cli.parser import parse
 from dsv4_serve.entrypoint.cli.request import request
 from dsv4_serve.entrypoint.doctor.registry import GROUPS, NAMES
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 from tools import doctor_table
 
 LAST = 62
@@ -46,7 +46,7 @@ def plan(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         words = [*words, "--hardware", "h200"]
     options, flags = parse(["explain", *words])
     asked = request(options, flags)
-    resolve(choose(Library([]), asked, lambda: Found("h200", "test")), asked)
+    resolve(select(Catalog([]), asked, lambda: Found("h200", "test")), asked)
 
 
 def test_the_page_is_what_the_checks_say() -> None:
@@ -54,7 +54,7 @@ def test_the_page_is_what_the_checks_say() -> None:
     assert doctor_table.page(text) == text, "run `python -m tools.doctor_table`"
 
 
-def test_every_rule_of_the_shipped_sheets_is_listed() -> None:
+def test_every_rule_of_the_shipped_profile_files_is_listed() -> None:
     assert doctor_table.rules().keys() == doctor_table.RULES.keys()
 
 

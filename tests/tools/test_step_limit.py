@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from tools import step_limit
 
 
 @pytest.mark.parametrize("model", step_limit.MODELS)
-def test_all_weights_together_are_as_large_as_the_sheet_says(model: str) -> None:
-    """The sheets come from vLLM's own modules; 1.5 % are norms, tables and padding."""
+def test_all_weights_together_are_as_large_as_the_profile_file_says(model: str) -> None:
+    """The tensors come from vLLM's own modules; 1.5 % are norms, tables and padding."""
     architecture, storage = step_limit.MODELS[model]
     counted = step_limit.total_gib(step_limit.SIZES[architecture], storage)
-    assert counted == pytest.approx(Library([]).model(model, "test").get("weights_gib"), rel=0.015)
+    assert counted == pytest.approx(Catalog([]).model(model, "test").get("weights_gib"), rel=0.015)
 
 
 def test_experts_that_are_read_grow_with_the_tokens_of_a_step_up_to_all_of_them() -> None:

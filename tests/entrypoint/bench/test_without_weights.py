@@ -14,7 +14,7 @@ from dsv4_serve.demo.deepseek_v4 import Dims
 from dsv4_serve.demo.deepseek_v4 import write as write_whole
 from dsv4_serve.entrypoint.bench import measure
 from dsv4_serve.entrypoint.bench import without_weights as dummy
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint import read
 from dsv4_serve.entrypoint.doctor.checkpoint_requirements import Wanted
 from dsv4_serve.entrypoint.doctor.checks import checkpoint as checkpoint_checks
@@ -59,7 +59,7 @@ def test_the_doctor_misses_nothing_but_the_weights(flash: Path) -> None:
 
 
 def test_every_model_that_the_product_knows_has_a_layout_and_sizes() -> None:
-    models = [Library([]).model(name, "") for name in Library([]).names("model")]
+    models = [Catalog([]).model(name, "") for name in Catalog([]).names("model")]
     published = [model for model in models if str(model.get("architecture")) in dummy.SIZES]
     assert len(published) >= 5
     for model in published:
@@ -126,7 +126,7 @@ def test_a_receipt_says_by_the_plan_how_experts_were_chosen() -> None:
 
 def test_experts_are_not_chosen_by_lot_where_that_would_change_their_kernels() -> None:
     found = {
-        name: Library([]).hardware(name, "").get("compute_capability") for name in ("h200", "rtx-pro-6000", "b300")
+        name: Catalog([]).hardware(name, "").get("compute_capability") for name in ("h200", "rtx-pro-6000", "b300")
     }
     assert {name: bool(measure.by_lot(capability)) for name, capability in found.items()} == {
         "h200": True, "rtx-pro-6000": True, "b300": False,

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 
 Write = Callable[..., Path]
 
 
-def plan(library: Library, **asked: str) -> Plan:
+def plan(catalog: Catalog, **asked: str) -> Plan:
     asked = {"hardware": "h200", **asked}
     request = Request({k: Setting(v, "test") for k, v in asked.items()})
-    return resolve(choose(library, request, lambda: Found("h200", "test")), request)
+    return resolve(select(catalog, request, lambda: Found("h200", "test")), request)
 
 
 def test_a_file_in_a_mounted_folder_stands_in_for_the_shipped_one(folder: Write) -> None:
     mounted = folder({"524k.toml": "[flags]\nmax-model-len = 1234\nmax-num-seqs = 1\n"})
-    flags = plan(Library([mounted])).flags
+    flags = plan(Catalog([mounted])).flags
     assert flags["max-model-len"].value == 1234
     assert flags["max-model-len"].origin == f"{mounted}/524k.toml [flags]"
 
@@ -35,7 +35,7 @@ def test_the_first_folder_wins(folder: Write, tmp_path: Path) -> None:
     second = tmp_path / "second"
     second.mkdir()
     (second / "mine.toml").write_text("[flags]\nport = 2\n")
-    assert plan(Library([first, second]), profile="mine").flags["port"].value == 1
+    assert plan(Catalog([first, second]), profile="mine").flags["port"].value == 1
 
 
 def test_models_and_hardware_can_be_added_too(folder: Write) -> None:
@@ -46,15 +46,15 @@ def test_models_and_hardware_can_be_added_too(folder: Write) -> None:
             "nccl/quiet.toml": '[env]\nNCCL_DEBUG = "WARN"\n',
         }
     )
-    resolved = plan(Library([mounted]), model="me/mine", hardware="big", nccl="quiet", profile="64k")
-    of_h200 = Library([]).hardware("h200", "").own.env
+    resolved = plan(Catalog([mounted]), model="me/mine", hardware="big", nccl="quiet", profile="64k")
+    of_h200 = Catalog([]).hardware("h200", "").own.env
     assert (resolved.argv()[2], resolved.environment()) == ("me/mine", {**of_h200, "NCCL_DEBUG": "WARN"})
 
 
 def test_a_when_block_applies_only_where_all_its_conditions_match(folder: Write) -> None:
     block = '[[when]]\nhardware = ["h200", "b300"]\nmodel = "w4a16"\n[when.flags]\nport = 7\n'
-    library = Library([folder({"mine.toml": 'extends = "64k"\n' + block})])
-    ports = {m: plan(library, profile="mine", model=m).flags["port"].value for m in ("w4a16", "nvfp4")}
+    catalog = Catalog([folder({"mine.toml": 'extends = "64k"\n' + block})])
+    ports = {m: plan(catalog, profile="mine", model=m).flags["port"].value for m in ("w4a16", "nvfp4")}
     assert ports == {"w4a16": 7, "nvfp4": 8000}
 
 
@@ -98,7 +98,7 @@ BROKEN = [
 def test_a_broken_profile_is_answered_with_file_place_and_remedy(folder: Write, text: str, says: str) -> None:
     mounted = folder({"mine.toml": text})
     with pytest.raises(ConfigError) as caught:
-        plan(Library([mounted]), profile="mine")
+        plan(Catalog([mounted]), profile="mine")
     assert says in str(caught.value)
     assert "mine.toml" in str(caught.value)
 
@@ -107,29 +107,29 @@ def test_a_file_that_is_not_utf8_is_said(folder: Write) -> None:
     mounted = folder({"mine.toml": ""})
     (mounted / "mine.toml").write_bytes(b"about = '\xff'")
     with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):
-        plan(Library([mounted]), profile="mine")
+        plan(Catalog([mounted]), profile="mine")
 
 
-def test_a_sheet_that_is_no_file_is_said_and_nothing_else_stands_in_for_it(folder: Write) -> None:
+def test_a_profile_file_that_is_no_file_is_said_and_nothing_else_stands_in_for_it(folder: Write) -> None:
     mounted = folder({"64k.toml/inside": ""})
     (mounted / "524k.toml").symlink_to("/no/such/file")
     for name, why in (("64k", "Is a directory"), ("524k", "No such file or directory")):
         with pytest.raises(ConfigError, match=f"{name}.toml: cannot be read .{why}"):
-            Library([mounted]).profile(name, "test")
+            Catalog([mounted]).profile(name, "test")
 
 
-def test_the_flags_of_a_sheet_stand_over_those_of_the_one_it_extends_key_by_key(folder: Write) -> None:
+def test_the_flags_of_a_file_win_over_those_of_the_one_it_extends_key_by_key(folder: Write) -> None:
     text = 'extends = "flash"\n[flags]\nport = "7"\n[flags.speculative-config]\nnum_speculative_tokens = 2\n'
-    library = Library([folder({"models/mine.toml": text})])
-    flags, below = library.model("mine", "").flags(), library.model("flash", "").flags()
+    catalog = Catalog([folder({"models/mine.toml": text})])
+    flags, below = catalog.model("mine", "").flags(), catalog.model("flash", "").flags()
     assert flags == {**below, "port": 7, "speculative-config.num_speculative_tokens": 2}
     assert flags["speculative-config.method"] == "mtp"
 
 
-def test_a_repository_is_that_of_the_model_whose_sheet_names_it(folder: Write) -> None:
-    library = Library([folder({"models/a.toml": 'extends = "acti"\n'})])
-    repository = library.model("a", "").flags()["model"]
-    assert [sheet and sheet.name for sheet in map(library.model_of, (repository.lower(), "me/other", ""))] == [
+def test_a_repository_is_that_of_the_model_whose_file_names_it(folder: Write) -> None:
+    catalog = Catalog([folder({"models/a.toml": 'extends = "acti"\n'})])
+    repository = catalog.model("a", "").flags()["model"]
+    assert [model and model.name for model in map(catalog.model_of, (repository.lower(), "me/other", ""))] == [
         "acti",
         None,
         None,
@@ -139,10 +139,10 @@ def test_a_repository_is_that_of_the_model_whose_sheet_names_it(folder: Write) -
 @pytest.mark.parametrize("model", ["x" * 300, "acti=" + "x" * 300])
 def test_a_model_that_the_file_system_cannot_look_for_is_said(model: str) -> None:
     with pytest.raises(ConfigError, match=r"^test: 'x+' cannot be looked at .File name too long.\.$"):
-        plan(Library([]), model=model)
+        plan(Catalog([]), model=model)
 
 
 def test_a_model_cannot_set_the_size_that_it_is_chosen_by(folder: Write) -> None:
     mounted = folder({"models/mine.toml": 'extends = "acti"\n[flags]\ntensor-parallel-size = 4\n'})
     with pytest.raises(ConfigError, match="set it in a profile"):
-        plan(Library([mounted]), model="mine")
+        plan(Catalog([mounted]), model="mine")

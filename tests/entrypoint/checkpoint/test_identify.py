@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint import identify
 from dsv4_serve.entrypoint.errors import ConfigError
 
@@ -44,14 +44,14 @@ def test_a_layout_is_recognised_from_config_and_index(
     tmp_path: Path, config: dict[str, Any], index: dict[str, Any] | None, name: str
 ) -> None:
     folder = checkpoint(tmp_path, config, index)
-    assert identify.model_in(folder, Library([]).every_model(), "MODEL").name == name
+    assert identify.model_in(folder, Catalog([]).every_model(), "MODEL").name == name
 
 
 def test_without_an_index_the_header_of_the_file_is_read(tmp_path: Path) -> None:
     checkpoint(tmp_path, V4 | {"quantization_config": INT4})
     header = json.dumps(QUANTIZED_DRAFT["weight_map"]).encode()
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    assert identify.model_in(tmp_path, Library([]).every_model(), "MODEL").name == "acti"
+    assert identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL").name == "acti"
 
 
 def test_a_shard_that_is_a_link_to_nowhere_counts_nothing(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_shard_that_is_a_link_to_nowhere_counts_nothing(tmp_path: Path) -> Non
 def test_names_of_tensors_that_cannot_be_read_are_said_in_one_sentence(tmp_path: Path, name: str) -> None:
     (checkpoint(tmp_path, V4 | {"quantization_config": INT4}) / name).mkdir()
     with pytest.raises(ConfigError, match=f"^MODEL: {tmp_path / name} cannot be read .Is a directory."):
-        identify.model_in(tmp_path, Library([]).every_model(), "MODEL")
+        identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL")
 
 
 def test_a_dspark_drafter_is_seen(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_dspark_drafter_is_seen(tmp_path: Path) -> None:
 def test_what_is_no_known_checkpoint_is_said_in_one_sentence(tmp_path: Path, config: bytes) -> None:
     (tmp_path / "config.json").write_bytes(config)
     with pytest.raises(ConfigError):
-        identify.model_in(tmp_path, Library([]).every_model(), "MODEL")
+        identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL")
 
 
 def test_a_folder_without_a_config_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no config\.json"):
-        identify.model_in(tmp_path, Library([]).every_model(), "MODEL")
+        identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL")

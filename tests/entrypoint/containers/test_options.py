@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.cli.parser import parse
 from dsv4_serve.entrypoint.cli.request import request as request_of
 from dsv4_serve.entrypoint.containers import options as ours
@@ -15,7 +15,7 @@ from dsv4_serve.entrypoint.errors import ConfigError, HostError, UsageError
 from dsv4_serve.entrypoint.machine.nvml import Pair
 from dsv4_serve.entrypoint.machine.topology import Topology
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import choose
+from dsv4_serve.entrypoint.resolve.select import select
 
 FOUR = Topology(
     (0, 1, 2, 3),
@@ -53,8 +53,8 @@ def asked(monkeypatch):
         options, rest = parse(["up", *words])
         options = ours.with_demo(options, env)
         request = request_of(options, rest)
-        chosen = choose(Library([]), request, lambda: None)
-        return ours.deployment(options, rest, request, resolve(chosen, request), topology)
+        selection = select(Catalog([]), request, lambda: None)
+        return ours.deployment(options, rest, request, resolve(selection, request), topology)
 
     return deployment
 

@@ -11,7 +11,7 @@ import pytest
 
 from dsv4_serve.demo.deepseek_v4 import Dims, write
 from dsv4_serve.demo.llama import write_checkpoint
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint import read
 from dsv4_serve.entrypoint.doctor import report, run
 from dsv4_serve.entrypoint.doctor.all_reduce.probe import Result
@@ -21,7 +21,7 @@ from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.problem import Problem
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 
 RECORDED = Path(__file__).parents[1] / "machine/recorded"
 TINY = """
@@ -83,7 +83,10 @@ def free_port() -> int:
 def test_a_good_checkpoint_passes_without_a_gpu_and_the_host_is_said_not_to_be_looked_at(doctor, tiny) -> None:
     status, answer = doctor("--model", f"tiny={tiny}")
     assert (status, answer["ok"], names(answer)) == (0, True, [])
-    assert answer["not_looked_at"] == ["this host: no NVIDIA driver here", "memory: the sheets do not say enough"]
+    assert answer["not_looked_at"] == [
+        "this host: no NVIDIA driver here",
+        "memory: the profile files do not say enough",
+    ]
 
 
 def test_every_fault_of_a_checkpoint_is_told_at_once(doctor, tiny) -> None:
@@ -190,10 +193,10 @@ def looked(monkeypatch, tmp_path):
         monkeypatch.setattr(run, "read_topology", lambda driver, visible: topology)
         monkeypatch.setattr(run, "prove", lambda sets, ranks: prove(sets, ranks, run_one=one))
         request = Request({"profile": Setting("64k", "test"), "model": Setting("acti", "test")}, operator={})
-        chosen = choose(Library([]), request, lambda: Found(hardware, "NVML", 2, topology))
+        selection = select(Catalog([]), request, lambda: Found(hardware, "NVML", 2, topology))
         said: list[str] = []
         around = run.Around({"HF_HOME": str(tmp_path)}, said.append, **how)
-        return run.look(chosen, resolve(chosen, request), around), tried, said
+        return run.look(selection, resolve(selection, request), around), tried, said
 
     return look
 
@@ -262,7 +265,7 @@ def test_weights_that_are_not_all_in_the_cache_are_left_to_vllm(tmp_path, monkey
         {"profile": Setting("64k", "test"), "model": Setting("acti", "test"), "hardware": Setting("h200", "test")},
         command_line=Layer(),
     )
-    chosen = choose(Library([]), request, lambda: pytest.fail("the hardware was named"))
-    plan = resolve(chosen, request)
+    selection = select(Catalog([]), request, lambda: pytest.fail("the hardware was named"))
+    plan = resolve(selection, request)
     around = run.Around({"HF_HOME": str(tmp_path)}, print, skip=frozenset({"driver-answers"}))
-    assert says in run.look(chosen, plan, around).unseen[0]
+    assert says in run.look(selection, plan, around).unseen[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.evals import task
 from dsv4_serve.entrypoint.resolve import environment
@@ -25,7 +25,7 @@ def test_a_published_figure_is_one_that_a_run_can_be_compared_with(figure: dict)
     asked = TASKS[figure["task"]]
     assert figure["metric"] in asked.metrics
     assert figure["thinking"] in task.THINKING
-    assert figure["model"] in Library(environment.folders()).names("model")
+    assert figure["model"] in Catalog(environment.folders()).names("model")
     assert 0 < figure["correct"] <= figure["total"] <= SIZES[figure["task"]]
     assert "model card of " in figure["source"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.cli.main import main
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.kubernetes.overlay import documents
 from dsv4_serve.entrypoint.kubernetes.write import SHIPPED
 
 DIGEST = f"sha256:{'a' * 64}"
-ON_GPUS = [name for name in Library([]).names("hardware") if name != "cpu"]
+ON_GPUS = [name for name in Catalog([]).names("hardware") if name != "cpu"]
 
 
 def pod(overlay):
@@ -27,7 +27,7 @@ def env(container):
 
 
 @pytest.mark.parametrize("hardware", ON_GPUS)
-@pytest.mark.parametrize("profile", [name for name in Library([]).names("profile") if not name.startswith("demo")])
+@pytest.mark.parametrize("profile", [name for name in Catalog([]).names("profile") if not name.startswith("demo")])
 def test_what_explain_refuses_is_refused_in_the_same_words(profile, hardware, capsys, tmp_path):
     words = ["--profile", profile, "--hardware", hardware]
     explained = main(["explain", *words]), capsys.readouterr().err

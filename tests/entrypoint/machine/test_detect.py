@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.machine import detect, record_fixture
 from dsv4_serve.entrypoint.machine.host import visible_gpus
@@ -49,23 +49,23 @@ def test_a_gpu_that_cannot_be_read_is_left_out_and_only_ill_ones_are_said() -> N
 
 
 def test_every_hardware_but_the_cpu_is_found_by_its_name() -> None:
-    library = Library([])
-    for sheet in library.every_hardware():
-        for name in sheet.own.nvml_names:
-            assert detect.match([name], library.every_hardware()).name == sheet.name
-        assert sheet.own.nvml_names or sheet.name == "cpu"
+    catalog = Catalog([])
+    for hardware in catalog.every_hardware():
+        for name in hardware.own.nvml_names:
+            assert detect.match([name], catalog.every_hardware()).name == hardware.name
+        assert hardware.own.nvml_names or hardware.name == "cpu"
 
 
 @pytest.mark.parametrize("gpus", [["NVIDIA GeForce RTX 4090"], ["NVIDIA H200", MAX_Q]])
 def test_unknown_or_mixed_gpus_are_refused(gpus: list[str]) -> None:
     with pytest.raises(ConfigError, match="--hardware"):
-        detect.match(gpus, Library([]).every_hardware())
+        detect.match(gpus, Catalog([]).every_hardware())
 
 
 def test_hardware_of_ones_own_is_found_too(tmp_path: Path) -> None:
     (tmp_path / "hardware").mkdir()
     (tmp_path / "hardware" / "mine.toml").write_text('nvml-names = ["NVIDIA Mine"]\n')
-    assert detect.match(["NVIDIA Mine"], Library([tmp_path]).every_hardware()).name == "mine"
+    assert detect.match(["NVIDIA Mine"], Catalog([tmp_path]).every_hardware()).name == "mine"
 
 
 @pytest.mark.parametrize(("visible", "gpus"), [(None, (0, 1, 2, 3)), ("2,3", (2, 3)), ("3,2", (3, 2))])
@@ -74,6 +74,6 @@ def test_what_is_found_tells_how_many_gpus_and_how_they_are_connected(
 ) -> None:
     recorded = record_fixture.load((Path(__file__).parent / "recorded/rtx-pro-6000-x4.json").read_text())
     monkeypatch.setattr(detect, "read_driver", lambda _: recorded.host.driver)
-    found = detect.find(Library([]), {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    found = detect.find(Catalog([]), {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
     assert found.hardware.startswith("rtx-pro-6000")
     assert (found.gpus, found.topology and found.topology.gpus) == (len(gpus), gpus)

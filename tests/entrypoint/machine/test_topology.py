@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.doctor.checks import topology as topology_checks
 from dsv4_serve.entrypoint.machine import pci, record_fixture
 from dsv4_serve.entrypoint.machine.nvml import ANCESTORS, Driver, Gpu, Pair
@@ -104,7 +104,7 @@ def test_pcie_boxes_get_no_peer_access_by_themselves(name: str, because: str) ->
     nccl, reason = choose_set(topology, closest(topology, 2))
     assert nccl == "p2p-off"
     assert because in reason
-    assert nccl in Library([]).names("nccl")
+    assert nccl in Catalog([]).names("nccl")
 
 
 def test_nvlink_gets_no_settings_and_neither_does_one_gpu() -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.memory import advice as fit_answer
 from dsv4_serve.entrypoint.memory import checks, estimate
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import choose
+from dsv4_serve.entrypoint.resolve.select import select
 
 W4A16 = estimate.Memory(
     memory_gib=95.01,
@@ -46,8 +46,8 @@ def plan(profile, model, hardware, *, skip=(), **flags):
         skip=skip,
         command_line=Layer({name.replace("_", "-"): Setting(value, "test") for name, value in flags.items()}),
     )
-    chosen = choose(Library([]), request, lambda: pytest.fail("the hardware was named"))
-    return chosen, resolve(chosen, request)
+    selection = select(Catalog([]), request, lambda: pytest.fail("the hardware was named"))
+    return selection, resolve(selection, request)
 
 
 @pytest.mark.parametrize(
@@ -164,16 +164,16 @@ def test_the_text_names_flags_as_they_are_typed() -> None:
 
 def test_the_documented_answer_is_what_is_answered() -> None:
     skip = ("weights", "kv-cache")
-    chosen, resolved = plan("1m", "w4a16", "rtx-pro-6000", skip=skip, max_num_batched_tokens=8192)
-    memory = estimate.memory(chosen, resolved.flags)
+    selection, resolved = plan("1m", "w4a16", "rtx-pro-6000", skip=skip, max_num_batched_tokens=8192)
+    memory = estimate.memory(selection, resolved.flags)
     assert memory is not None
     documented = (Path(__file__).parents[3] / "docs/memory.md").read_text(encoding="utf-8")
     assert fit_answer.text(memory, fit_answer.fit(memory)) in documented
 
 
 def test_a_named_hardware_is_answered_without_a_gpu() -> None:
-    chosen, resolved = plan("524k", "w4a16", "rtx-pro-6000")
-    memory = estimate.memory(chosen, resolved.flags)
+    selection, resolved = plan("524k", "w4a16", "rtx-pro-6000")
+    memory = estimate.memory(selection, resolved.flags)
     assert memory is not None
     assert memory.sized
     assert (memory.context, memory.batched_tokens, memory.requests) == (524_288, 2048, 2)
@@ -182,28 +182,28 @@ def test_a_named_hardware_is_answered_without_a_gpu() -> None:
 
 
 def test_synchronous_scheduling_halves_what_is_in_flight() -> None:
-    chosen, resolved = plan("524k", "w4a16", "h200", async_scheduling=False)
-    memory = estimate.memory(chosen, resolved.flags)
+    selection, resolved = plan("524k", "w4a16", "h200", async_scheduling=False)
+    memory = estimate.memory(selection, resolved.flags)
     assert memory is not None
     assert memory.in_flight == memory.batched_tokens == 8192
 
 
 def test_a_given_cache_size_is_taken_as_it_is() -> None:
-    chosen, resolved = plan("524k", "w4a16", "h200", kv_cache_memory_bytes=12 << 30)
-    memory = estimate.memory(chosen, resolved.flags)
+    selection, resolved = plan("524k", "w4a16", "h200", kv_cache_memory_bytes=12 << 30)
+    memory = estimate.memory(selection, resolved.flags)
     assert memory is not None
     assert memory.left_gib == 12.0
 
 
 @pytest.mark.parametrize("flag", ["pipeline_parallel_size", "data_parallel_size"])
 def test_layouts_that_are_not_modelled_are_not_judged(flag: str) -> None:
-    chosen, resolved = plan("524k", "w4a16", "h200", **{flag: 2})
-    assert estimate.memory(chosen, resolved.flags) is None
+    selection, resolved = plan("524k", "w4a16", "h200", **{flag: 2})
+    assert estimate.memory(selection, resolved.flags) is None
 
 
 def test_hardware_without_a_size_is_not_judged() -> None:
-    chosen, resolved = plan("demo-v4", "demo-v4=/models/demo", "cpu")
-    assert estimate.memory(chosen, resolved.flags) is None
+    selection, resolved = plan("demo-v4", "demo-v4=/models/demo", "cpu")
+    assert estimate.memory(selection, resolved.flags) is None
 
 
 def test_a_request_that_cannot_fit_is_refused_with_the_value_that_can() -> None:

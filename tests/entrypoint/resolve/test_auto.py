@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from dsv4_serve.entrypoint.catalog import listing
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.memory import estimate
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve import auto
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 
-LIBRARY = Library([])
+CATALOG = Catalog([])
 
 
 def asked(profile: str = "auto", *, hardware: str = "", model: str = "", **flags) -> Request:
@@ -30,33 +30,33 @@ def nowhere() -> Found:
 
 
 def settled(request: Request, find=nowhere) -> Setting:
-    return auto.settle(LIBRARY, request, find).choices["profile"]
+    return auto.settle(CATALOG, request, find).choices["profile"]
 
 
 @pytest.fixture
-def small(folder) -> Library:
+def small(folder) -> Catalog:
     """RTX PRO 6000 with less memory, so that something does not fit, and a model of 71 GiB a GPU at TP=2."""
-    sheet = '{about}\nextends = "rtx-pro-6000"\nmemory-gib = {memory}\n'
+    text = '{about}\nextends = "rtx-pro-6000"\nmemory-gib = {memory}\n'
     files = {
-        f"hardware/card-{memory}.toml": sheet.format(about='about = "a smaller card"', memory=memory)
+        f"hardware/card-{memory}.toml": text.format(about='about = "a smaller card"', memory=memory)
         for memory in (60, 82, 90)
     }
     files["models/own.toml"] = 'extends = "w4a16"\nweights-gib = 140\nreplicated-gib = 2.0\n'
-    return Library([folder(files)])
+    return Catalog([folder(files)])
 
 
 def test_a_profile_by_name_comes_back_as_it_is() -> None:
     request = asked("524k", hardware="h200")
-    assert auto.settle(LIBRARY, request, nowhere) is request
+    assert auto.settle(CATALOG, request, nowhere) is request
 
 
 def test_no_profile_comes_back_as_it_is() -> None:
-    assert auto.settle(LIBRARY, Request(), nowhere) == Request()
+    assert auto.settle(CATALOG, Request(), nowhere) == Request()
 
 
 def test_the_largest_profile_is_taken_where_all_fit() -> None:
-    chosen = settled(asked(hardware="h200", model="w4a16"))
-    assert chosen == Setting("1m", "environment PROFILE auto: 1m fits 2 x h200 with w4a16")
+    profile = settled(asked(hardware="h200", model="w4a16"))
+    assert profile == Setting("1m", "environment PROFILE auto: 1m fits 2 x h200 with w4a16")
 
 
 @pytest.mark.parametrize("model", ["own", "acti", "w4a16", "nvfp4", "flash", ""])
@@ -68,19 +68,19 @@ def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, mo
     except ConfigError as error:
         assert "no profile fits" in str(error)
         return
-    chosen = choose(small, request, nowhere)
-    memory = estimate.memory(chosen, resolve(chosen, request).flags)
+    selection = select(small, request, nowhere)
+    memory = estimate.memory(selection, resolve(selection, request).flags)
     assert memory is not None
     assert memory.steady_state_requests >= memory.requests
 
 
 def test_the_reason_of_the_next_larger_profile_is_in_the_origin(small) -> None:
-    chosen = auto.settle(small, asked(hardware="card-82", model="own"), nowhere).choices["profile"]
-    taken, reason = chosen.origin.split("; ")
-    assert taken == f"environment PROFILE auto: {chosen.value} fits 2 x card-82 with own"
+    profile = auto.settle(small, asked(hardware="card-82", model="own"), nowhere).choices["profile"]
+    taken, reason = profile.origin.split("; ")
+    assert taken == f"environment PROFILE auto: {profile.value} fits 2 x card-82 with own"
     larger, because = reason.split(": ")
     order = auto.largest_first(small)
-    assert order.index(larger) < order.index(chosen.value)
+    assert order.index(larger) < order.index(profile.value)
     assert "of KV cache" in because
     assert because.endswith("are left")
 
@@ -112,9 +112,9 @@ def test_too_few_gpus_are_the_reason() -> None:
 
 
 def test_a_profile_for_more_gpus_is_no_reason_beside_one_that_memory_keeps_out(small) -> None:
-    chosen = auto.settle(small, asked(model="own"), lambda: Found("card-82", "NVML: 2 cards", 2)).choices["profile"]
-    assert chosen.value == "64k"
-    assert "; 128k: 8 requests need " in chosen.origin
+    profile = auto.settle(small, asked(model="own"), lambda: Found("card-82", "NVML: 2 cards", 2)).choices["profile"]
+    assert profile.value == "64k"
+    assert "; 128k: 8 requests need " in profile.origin
 
 
 def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
@@ -123,24 +123,24 @@ def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
 
 
 def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> None:
-    assert auto.largest_first(LIBRARY).index("throughput") > auto.largest_first(LIBRARY).index("64k")
-    counted = auto.largest_first(LIBRARY, gpus=4)
+    assert auto.largest_first(CATALOG).index("throughput") > auto.largest_first(CATALOG).index("64k")
+    counted = auto.largest_first(CATALOG, gpus=4)
     assert counted.index("throughput") < counted.index("64k")
 
 
 @pytest.mark.parametrize("context", ["auto", -1])
 def test_a_profile_that_leaves_its_context_to_vllm_comes_last(folder, context) -> None:
-    library = Library([folder({"mine.toml": f"[flags]\nmax-model-len = {context!r}\n"})])
-    assert auto.largest_first(library, gpus=2)[-1] == "mine"
+    catalog = Catalog([folder({"mine.toml": f"[flags]\nmax-model-len = {context!r}\n"})])
+    assert auto.largest_first(catalog, gpus=2)[-1] == "mine"
 
 
 @pytest.mark.parametrize(
-    "look", [lambda library: auto.settle(library, asked(hardware="h200"), nowhere), listing.listing]
+    "look", [lambda catalog: auto.settle(catalog, asked(hardware="h200"), nowhere), listing.listing]
 )
 def test_a_flag_that_vllm_would_refuse_is_refused_before_profiles_are_compared_or_listed(folder, look) -> None:
-    library = Library([folder({"mine.toml": "[flags]\nmax-model-len = 'abc'\n"})])
+    catalog = Catalog([folder({"mine.toml": "[flags]\nmax-model-len = 'abc'\n"})])
     with pytest.raises(ConfigError, match="max-model-len = 'abc' has the wrong type"):
-        look(library)
+        look(catalog)
 
 
 def test_a_hardware_that_nobody_knows_is_said_with_who_named_it() -> None:

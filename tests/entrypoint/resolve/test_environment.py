@@ -51,7 +51,7 @@ def test_two_spellings_that_disagree_are_an_error_that_names_both(monkeypatch: p
         environment.read()
 
 
-def test_what_the_operator_sets_beats_a_sheet_and_other_variables_stay_out() -> None:
+def test_what_the_operator_sets_beats_a_profile_file_and_other_variables_stay_out() -> None:
     environ = {"NCCL_DEBUG": "INFO", "OMP_NUM_THREADS": "2", "HOME": "/root", "VLLM_LOGGING_LEVEL": "DEBUG"}
     layer = environment.operator_layer(environ, frozenset({"OMP_NUM_THREADS"}))
     assert set(layer.env) == {"NCCL_DEBUG", "OMP_NUM_THREADS", "VLLM_LOGGING_LEVEL"}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.machine.nvml import Pair
 from dsv4_serve.entrypoint.machine.topology import Topology
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 
-LIBRARY = Library([])
+CATALOG = Catalog([])
 
 
 def board(near: set[tuple[int, int]] = frozenset(), *, nvlink: bool = False, count: int = 4) -> Topology:
@@ -27,13 +27,13 @@ def plan(topology: Topology, hardware: str = "rtx-pro-6000", size: int = 2, oper
         command_line=Layer({"tensor-parallel-size": Setting(size, "test")}),
         operator=operator or {},
     )
-    return resolve(choose(LIBRARY, request, lambda: Found(hardware, "NVML", len(topology.gpus), topology)), request)
+    return resolve(select(CATALOG, request, lambda: Found(hardware, "NVML", len(topology.gpus), topology)), request)
 
 
 def test_without_nvlink_the_safe_set_is_chosen_with_its_reason() -> None:
-    chosen = plan(board()).choices["nccl"]
-    assert chosen.value == "p2p-off"
-    assert chosen.origin.startswith("topology: GPUs 0 and 1 have no NVLink (SYS)")
+    nccl = plan(board()).choices["nccl"]
+    assert nccl.value == "p2p-off"
+    assert nccl.origin.startswith("topology: GPUs 0 and 1 have no NVLink (SYS)")
 
 
 def test_with_nvlink_nothing_is_set_and_that_is_said() -> None:
@@ -69,12 +69,12 @@ def test_a_set_that_is_named_wins_over_the_topology() -> None:
     assert plan(board(), nccl="p2p-on").choices["nccl"] == Setting("p2p-on", "test")
 
 
-def test_hardware_that_is_named_keeps_the_set_of_its_sheet() -> None:
+def test_hardware_that_is_named_keeps_the_set_of_its_profile_file() -> None:
     request = Request({"hardware": Setting("rtx-pro-6000", "test")})
-    chosen = choose(LIBRARY, request, lambda: Found("h200", "NVML", 4, board(nvlink=True)))
-    assert chosen.reasons["nccl"] == Setting("p2p-off", "hardware/rtx-pro-6000.toml: nccl")
+    selection = select(CATALOG, request, lambda: Found("h200", "NVML", 4, board(nvlink=True)))
+    assert selection.reasons["nccl"] == Setting("p2p-off", "hardware/rtx-pro-6000.toml: nccl")
 
 
 def test_every_set_for_pcie_switches_vllms_own_all_reduce_off() -> None:
-    for name in LIBRARY.names("nccl"):
-        assert LIBRARY.nccl(name, "").own.flags == {"disable-custom-all-reduce": True}
+    for name in CATALOG.names("nccl"):
+        assert CATALOG.nccl(name, "").own.flags == {"disable-custom-all-reduce": True}

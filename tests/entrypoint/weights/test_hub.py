@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError, UserError
 from dsv4_serve.entrypoint.weights import hub, manifest
 from dsv4_serve.entrypoint.weights.hub import Place
@@ -252,13 +252,13 @@ def test_two_fetches_into_one_place_do_not_mix(served: Hub, place: Place, tmp_pa
     ],
 )
 def test_a_model_is_named_as_for_serving(text: str, repository: str) -> None:
-    assert hub.repository_of(Library([]), text, "MODEL") == repository
+    assert hub.repository_of(Catalog([]), text, "MODEL") == repository
 
 
 @pytest.mark.parametrize("text", ["nvpf4", "demo", ""])
 def test_a_model_without_a_repository_is_said(text: str) -> None:
     with pytest.raises(ConfigError, match="OWNER/NAME or one of acti, flash, nvfp4, pro-nvfp4, w4a16"):
-        hub.repository_of(Library([]), text, "MODEL")
+        hub.repository_of(Catalog([]), text, "MODEL")
 
 
 def test_a_place_that_cannot_be_written_is_said(served: Hub, place: Place, tmp_path: Path) -> None:

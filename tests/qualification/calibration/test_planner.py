@@ -105,8 +105,8 @@ def test_the_least_memory_that_vllm_admits_is_the_least_that_we_admit():
     assert dataclasses.replace(memory, cache_gib=enough + 0.001).admits
 
 
-def test_the_shipped_drawings_are_those_of_the_shipped_sheets():
-    """After a change of a sheet: `python -m tools.fit_map`."""
+def test_the_shipped_drawings_are_those_of_the_shipped_profile_files():
+    """After a profile file changes: `python -m tools.fit_map`."""
     root = HERE.parents[2]
     found = fit_map.drawings()
     assert {name: (root / "docs" / name).read_text() for name in found} == found

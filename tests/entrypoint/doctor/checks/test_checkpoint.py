@@ -17,7 +17,7 @@ import pytest
 
 from dsv4_serve.demo.deepseek_v4 import Dims, write
 from dsv4_serve.demo.v4_tensors import WIDTH, Tensor, bf16, save
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint import read as checkpoint
 from dsv4_serve.entrypoint.checkpoint.read import INDEX
 from dsv4_serve.entrypoint.doctor.checkpoint_requirements import Wanted, wanted
@@ -27,7 +27,7 @@ from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.problem import Problem, name_of
 from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 
 DIMS = Dims(experts=8)
 TRUNK, DRAFT = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
@@ -320,11 +320,11 @@ def test_what_is_not_deepseek_v4_is_looked_at_as_files_only(tmp_path: Path) -> N
 
 
 def test_a_plan_says_what_is_wanted() -> None:
-    library = Library([])
+    catalog = Catalog([])
     named = {"profile": "524k", "model": "w4a16", "hardware": "rtx-pro-6000"}
     request = Request({kind: Setting(name, "test") for kind, name in named.items()})
-    plan = resolve(choose(library, request, lambda: Found("rtx-pro-6000", "test")), request)
-    seen = wanted(plan, library.model("w4a16", ""), PATCHES)
+    plan = resolve(select(catalog, request, lambda: Found("rtx-pro-6000", "test")), request)
+    seen = wanted(plan, catalog.model("w4a16", ""), PATCHES)
     assert seen == Wanted("w4a16", "deepseek-v4-flash", "w4a16", "bf16", "rtx-pro-6000", 2, False, "mtp", 1, PATCHES)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.catalog.catalog import Library
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.doctor.checks import driver as driver_checks
 from dsv4_serve.entrypoint.doctor.checks import gpu
 from dsv4_serve.entrypoint.doctor.checks import host as host_checks
@@ -28,7 +28,7 @@ from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.problem import Problem, name_of
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, choose
+from dsv4_serve.entrypoint.resolve.select import Found, select
 
 RECORDED = Path(__file__).parents[2] / "machine/recorded"
 HOST = limit_checks.CHECKS + host_checks.CHECKS
@@ -373,8 +373,8 @@ def plan_asks(
     named = {"profile": profile, "hardware": hardware} | ({"model": model} if model else {})
     choices = {name: Setting(value, "test") for name, value in named.items()}
     request = Request(choices, environment=Layer(), command_line=Layer(flags or {}), operator=env)
-    chosen = choose(Library([]), request, lambda: Found(hardware, "test"))
-    return asked(resolve(chosen, request), chosen.hardware, chosen.model.get("architecture"), env)
+    selection = select(Catalog([]), request, lambda: Found(hardware, "test"))
+    return asked(resolve(selection, request), selection.hardware, selection.model.get("architecture"), env)
 
 
 def test_what_a_plan_asks_is_read_from_it() -> None:
