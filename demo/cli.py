@@ -13,10 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from ..entrypoint.client.local_replica import ServeProcess, free_port
+from ..entrypoint.errors import UserError
 from .errors import DemoError
 from .exhibits import EXHIBITS, Exhibit
-from .question import Answer
-from .server import Server, ended, open_port, said, serving, startup
+from .question import MeasuredAnswer
+from .server import messages, serving
+
+PAUSE = 5.0  # seconds between two lines of progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, interrupt)
     try:
         run(options)
-    except DemoError as error:
+    except (DemoError, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -71,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     """Write, serve, ask, check; then stay until Ctrl-C, or stop when told to `--check`."""
     exhibit = EXHIBITS[options.profile](options.folder)
     print(f"checkpoint  {exhibit.checkpoint}")
-    port = open_port(options.port)
+    port = free_port(options.port)
     if port != options.port:
         print(f"port        {options.port} is taken; using {port}")
     log = options.folder / f"server-{port}.log"
@@ -81,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"server      {settings} dsv4 serve\nlog         {log}", flush=True)
     with serving(options.profile, exhibit.checkpoint, port, log, exhibit.vllm) as server:
         load(server, options.limit)
-        print("\n".join(said(server)), end="\n\n", flush=True)
+        print("\n".join(messages(server)), end="\n\n", flush=True)
         exhibit.ask(server)  # the first request also warms the engine up
         show(exhibit, exhibit.ask(server))
         if not options.check:
@@ -89,15 +93,15 @@ def run(options: argparse.Namespace) -> None:
     print("stopped")
 
 
-def load(server: Server, limit: float) -> None:
+def load(server: ServeProcess, limit: float) -> None:
     """Show progress until the server is ready."""
     began = time.monotonic()
-    for seconds, phase in startup(server, limit):
+    for seconds, phase in server.until_ready(limit, PAUSE):
         print(f"loading     {seconds:3.0f} s  {phase}", flush=True)
     print(f"ready       {time.monotonic() - began:.0f} s after start\n", flush=True)
 
 
-def show(exhibit: Exhibit, answer: Answer) -> None:
+def show(exhibit: Exhibit, answer: MeasuredAnswer) -> None:
     """Print question, answer and figures. Raise DemoError when the answer is another, or few drafts were accepted."""
     print(f"> {exhibit.question}\n{answer.text}\n")
     print(f"{answer.tokens} output tokens in {answer.seconds:.2f} s: {answer.tokens_per_second:.0f} tokens/s")
@@ -111,14 +115,17 @@ def show(exhibit: Exhibit, answer: Answer) -> None:
     print("The answer is the known one.", flush=True)
 
 
-def stay(server: Server, model: str) -> None:
+def stay(server: ServeProcess, model: str) -> None:
     """Wait for Ctrl-C. Raise DemoError when the server ends by itself."""
-    print(f"Serving the OpenAI API at {server.url}/v1 until Ctrl-C. Try:\n")
+    print(f"Serving the OpenAI API at {server.endpoint.url}/v1 until Ctrl-C. Try:\n")
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
-    print(f"  curl {server.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n", flush=True)
+    print(
+        f"  curl {server.endpoint.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n",
+        flush=True,
+    )
     try:
         server.process.wait()
     except KeyboardInterrupt:
         print("\nstopping", flush=True)
         return
-    raise DemoError(ended(server))
+    raise DemoError(server.ended())

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..entrypoint.client.local_replica import ServeProcess
 from . import deepseek_v4, llama
 from .patched import patched_vllm
-from .question import Answer, ask, complete
-from .server import Server
+from .question import MeasuredAnswer, ask, complete
 
 V4_PROMPT_TOKENS = 200
 V4_TOKENS = 64
@@ -24,7 +24,7 @@ class Exhibit:
     checkpoint: Path
     question: str
     known: str
-    ask: Callable[[Server], Answer]
+    ask: Callable[[ServeProcess], MeasuredAnswer]
     acceptance: float
     vllm: Path | None = None
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
-from ..entrypoint.client import counters
+from ..entrypoint.client import counters, http
+from ..entrypoint.client.counters import Counters
+from ..entrypoint.client.local_replica import ServeProcess
 from .errors import DemoError
-from .server import Server
 
 
 @dataclass(frozen=True)
-class Answer:
+class MeasuredAnswer:
     """One answer: its text, output tokens, wall seconds, and draft tokens proposed and accepted meanwhile."""
 
     text: str
@@ -32,7 +33,7 @@ class Answer:
         return self.accepted / self.drafted if self.drafted else 0.0
 
 
-def ask(server: Server, question: str, max_tokens: int) -> Answer:
+def ask(server: ServeProcess, question: str, max_tokens: int) -> MeasuredAnswer:
     """Ask in a chat, greedily, and return the answer. Raise DemoError when the server fails it."""
 
     def chat(client: OpenAI, model: str) -> tuple[str, int]:
@@ -44,7 +45,7 @@ def ask(server: Server, question: str, max_tokens: int) -> Answer:
     return _measured(server, chat)
 
 
-def complete(server: Server, prompt: list[int], max_tokens: int) -> Answer:
+def complete(server: ServeProcess, prompt: list[int], max_tokens: int) -> MeasuredAnswer:
     """Let token ids be continued greedily; the answer's text is the new ids. Raise DemoError on failure."""
 
     def continuation(client: OpenAI, model: str) -> tuple[str, int]:
@@ -61,17 +62,21 @@ def complete(server: Server, prompt: list[int], max_tokens: int) -> Answer:
     return _measured(server, continuation)
 
 
-def _measured(server: Server, request: Callable[[OpenAI, str], tuple[str, int]]) -> Answer:
+def _counters(server: ServeProcess) -> Counters:
+    return counters.read(http.get_accepted(f"{server.endpoint.url}/metrics", None).text)
+
+
+def _measured(server: ServeProcess, request: Callable[[OpenAI, str], tuple[str, int]]) -> MeasuredAnswer:
     """Send one request for the first served model, and read time and draft counters around it."""
-    before = counters.read(server.get("/metrics"))
+    before = _counters(server)
     began = time.monotonic()
     try:
         with OpenAI(
-            base_url=f"{server.url}/v1", api_key="none", http_client=DefaultHttpxClient(trust_env=False)
+            base_url=f"{server.endpoint.url}/v1", api_key="none", http_client=DefaultHttpxClient(trust_env=False)
         ) as client:
             text, tokens = request(client, client.models.list().data[0].id)
     except OpenAIError as error:
         raise DemoError(f"the server failed the question: {error}; its log is {server.log}") from error
     seconds = time.monotonic() - began
-    after = counters.read(server.get("/metrics"))
-    return Answer(text, tokens, seconds, after.drafted - before.drafted, after.accepted - before.accepted)
+    after = _counters(server)
+    return MeasuredAnswer(text, tokens, seconds, after.drafted - before.drafted, after.accepted - before.accepted)

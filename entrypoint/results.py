@@ -1,5 +1,5 @@
 """
-Receipts: what was measured, of what, on what, and when; one JSON file each, written once.
+Results: what was measured, of what, on what, and when; one JSON file each, written once.
 
 FOLDER/bench, FOLDER/smoke and FOLDER/eval hold those of `dsv4`. `qualification/results` of this repository has more
 kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and `fleet-limits` (simulated).
@@ -23,13 +23,13 @@ from .validation import sentence
 
 KINDS = ("bench", "smoke", "eval")
 FOLDER = "qualification"
-"""The folder for receipts where none is named."""
+"""The folder for results where none is named."""
 _OF_FLEETS = ("fleet", "fleet-limits")
 _Count = Annotated[int, Field(ge=1)]
 _Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Receipt(BaseModel):
+class _Result(BaseModel):
     date: str
     replica: ReplicaDescription = ReplicaDescription()
 
@@ -48,7 +48,7 @@ class _Row(BaseModel):
     acceptance: _Figure | None
 
 
-class _Bench(_Receipt):
+class _Bench(_Result):
     subject: str
     rows: list[_Row]
 
@@ -60,7 +60,7 @@ def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
     Nothing is ever overwritten. Raise HostError where the folder cannot be written.
     """
     if kind not in KINDS:
-        raise ValueError(f"{kind!r} is no kind of receipt: {listed(KINDS)}")
+        raise ValueError(f"{kind!r} is no kind of result: {listed(KINDS)}")
     now = datetime.now(UTC)
     text = json.dumps({"kind": kind, "date": now.isoformat(timespec="seconds"), **body}, indent=2) + "\n"
     subject = re.sub(r"[^a-z0-9.]+", "-", str(body["subject"]).lower()).strip("-.")
@@ -75,46 +75,46 @@ def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
                 return path
             except FileExistsError:
                 continue
-        raise HostError(f"{path}: a thousand receipts of one second are there; name another folder with --out.")
+        raise HostError(f"{path}: a thousand results of one second are there; name another folder with --out.")
     except OSError as error:
         raise _unwritable(folder / kind, error) from None
 
 
 def check_writable(folder: Path, kind: str) -> None:
-    """Raise HostError where a receipt could not be written, as `write` does; leave nothing there."""
-    place = folder / kind
+    """Raise HostError where a result could not be written, as `write` does; leave nothing there."""
+    target = folder / kind
     try:
-        there = next(one for one in (place, *place.parents) if one.exists())
+        there = next(one for one in (target, *target.parents) if one.exists())
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise _unwritable(place, error) from None
+        raise _unwritable(target, error) from None
 
 
-def _unwritable(place: Path, error: OSError) -> HostError:
-    return HostError(f"{place}: cannot be written ({error.strerror}); name another with --out.")
+def _unwritable(target: Path, error: OSError) -> HostError:
+    return HostError(f"{target}: cannot be written ({error.strerror}); name another with --out.")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the receipts in FOLDER, oldest first, as `read_one` does each."""
+    """Return the results in FOLDER, oldest first, as `read_one` does each."""
     return sorted(map(read_one, sorted(folder.rglob("*.json"))), key=lambda one: (one["date"], one["file"]))
 
 
 def read_one(path: Path) -> dict[str, Any]:
-    """Return the receipt in one file, with its path as `file`; raise ConfigError when it is none."""
+    """Return the result in one file, with its path as `file`; raise ConfigError when it holds none."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: no receipt, it is not JSON ({error}); move it away.") from None
+        raise ConfigError(f"{path}: not a result, as it is not JSON ({error}); move it away.") from None
     kind = _kind(body)
     if kind is None:
-        raise ConfigError(f"{path}: no receipt, it has no kind of one; move it away.")
+        raise ConfigError(f"{path}: not a result, as it names no kind of one; move it away.")
     try:
-        (_Bench if kind == "bench" else _Receipt).model_validate(body)
+        (_Bench if kind == "bench" else _Result).model_validate(body)
     except ValidationError as error:
-        raise ConfigError(f"{path}: no receipt of this version ({sentence(error)}); move it away.") from None
+        raise ConfigError(f"{path}: not a result of this version ({sentence(error)}); move it away.") from None
     return {**body, "kind": kind, "file": str(path)}
 
 

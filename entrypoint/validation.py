@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def first_error(error: ValidationError) -> tuple[str, str]:
-    """Return where the first error is (`rows.0.batch`; empty for the whole) and what it is; an unknown key goes first."""
+    """Return where the first error is (`rows.0.batch`, empty for the whole) and what it is; unknown keys go first."""
     every = error.errors(include_url=False)
     first = min(every, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key explains a missing one
     return ".".join(map(str, first["loc"])), first["msg"].lower()

@@ -35,7 +35,7 @@ The first three take ?format=json, and the name of one check: /readyz/mtp-gate
 
 
 @dataclass(frozen=True)
-class Answer:
+class HealthResponse:
     """One HTTP response."""
 
     status: int
@@ -64,44 +64,44 @@ def health_app(health: Health, clock: Callable[[], float] = time.monotonic) -> A
     return app
 
 
-def answer(health: Health, now: float, scope: Scope) -> Answer:
+def answer(health: Health, now: float, scope: Scope) -> HealthResponse:
     """Answer one request, given as its ASGI scope."""
     if scope["method"] not in ("GET", "HEAD"):
-        return Answer(405, "Only GET and HEAD are answered here.\n", headers={"allow": "GET, HEAD"})
+        return HealthResponse(405, "Only GET and HEAD are answered here.\n", headers={"allow": "GET, HEAD"})
     head, *rest = scope["path"].removeprefix("/").split("/")
     group = head.removesuffix("z")
     if head.endswith("z") and group in checks.GROUPS:
         return _probe(group, rest, health, now, scope)
     if rest or head not in ("", "plan", "metrics"):
-        return Answer(404, "There is nothing at this path; / lists what there is.\n")
-    return _guarded(head, health, now, scope) if head else Answer(200, INDEX)
+        return HealthResponse(404, "There is nothing at this path; / lists what there is.\n")
+    return _guarded(head, health, now, scope) if head else HealthResponse(200, INDEX)
 
 
-def _guarded(head: str, health: Health, now: float, scope: Scope) -> Answer:
+def _guarded(head: str, health: Health, now: float, scope: Scope) -> HealthResponse:
     if health.key and not _authorized(health.key, scope):
         why = f"/{head} wants the header `Authorization: Bearer KEY` with the API key of this replica.\n"
-        return Answer(401, why, headers={"www-authenticate": 'Bearer realm="dsv4"'})
+        return HealthResponse(401, why, headers={"www-authenticate": 'Bearer realm="dsv4"'})
     if head == "metrics":
-        return Answer(200, metrics.as_text(health, now), metrics.CONTENT_TYPE)
+        return HealthResponse(200, metrics.as_text(health, now), metrics.CONTENT_TYPE)
     if not health.plan:
-        return Answer(503, f"There is no plan yet ({health.phase}).\n")
-    return Answer(200, json.dumps(health.plan, indent=2) + "\n", JSON)
+        return HealthResponse(503, f"There is no plan yet ({health.phase}).\n")
+    return HealthResponse(200, json.dumps(health.plan, indent=2) + "\n", JSON)
 
 
-def _probe(group: str, rest: list[str], health: Health, now: float, scope: Scope) -> Answer:
+def _probe(group: str, rest: list[str], health: Health, now: float, scope: Scope) -> HealthResponse:
     found = checks.run(group, health, now)
     if rest:
         name = "/".join(rest)
         if name not in found:
-            return Answer(404, f"/{group}z has no such check; it has {', '.join(found)}.\n")
+            return HealthResponse(404, f"/{group}z has no such check; it has {', '.join(found)}.\n")
         found = {name: found[name]}
     form = parse_qs(scope["query_string"].decode("latin-1")).get("format", ["text"])[-1]
     status = 200 if checks.passed(found) else 503
     if form == "text":
-        return Answer(status, checks.as_text(group, found))
+        return HealthResponse(status, checks.as_text(group, found))
     if form == "json":
-        return Answer(status, json.dumps(checks.as_json(group, found, health, now)) + "\n", JSON)
-    return Answer(400, "format can be text or json.\n")
+        return HealthResponse(status, json.dumps(checks.as_json(group, found, health, now)) + "\n", JSON)
+    return HealthResponse(400, "format can be text or json.\n")
 
 
 def _authorized(key: str, scope: Scope) -> bool:

@@ -20,7 +20,7 @@ from .prompts import Prompt, prompts
 from .state import Finding
 
 AGREEMENT_FLOOR = 0.5  # unmeasured on real weights
-Answer = tuple[Prompt, Completion]
+Answered = tuple[Prompt, Completion]
 
 
 async def one_token(client: VllmClient) -> None:
@@ -40,8 +40,8 @@ async def run(
 
     `signs` are names of garble.SIGNS. Raise Unreachable when the server does not answer.
     """
-    asked = prompts()
-    together = list(islice(cycle(asked), max(concurrency, len(asked))))
+    every = prompts()
+    together = list(islice(cycle(every), max(concurrency, len(every))))
     room = asyncio.Semaphore(concurrency)
 
     async def ask(prompt: Prompt) -> Completion:
@@ -50,7 +50,7 @@ async def run(
 
     tasks: list[asyncio.Task[Completion]] = []
     try:
-        alone = {prompt: await ask(prompt) for prompt in asked}
+        alone = {prompt: await ask(prompt) for prompt in every}
         tasks = [asyncio.create_task(ask(prompt)) for prompt in together]
         company = list(zip(together, await asyncio.gather(*tasks), strict=True))
     except Refused as error:
@@ -63,7 +63,7 @@ async def run(
 
 def judge(
     alone: Mapping[Prompt, Completion],
-    company: Sequence[Answer],
+    company: Sequence[Answered],
     concurrency: int,
     signs: Sequence[str],
     agreement_floor: float,
@@ -90,7 +90,7 @@ def agreement(one: Completion, other: Completion) -> float:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) / longer
 
 
-def _garbled(name: str, alone: Sequence[Answer], company: Sequence[Answer]) -> str:
+def _garbled(name: str, alone: Sequence[Answered], company: Sequence[Answered]) -> str:
     """Say what a sign finds and where, or nothing."""
     sign = SIGNS[name]
     reasons = [

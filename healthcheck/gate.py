@@ -56,8 +56,8 @@ def judge(total: Acceptance, kinds: Mapping[str, Acceptance], floor: float, *, c
             "no draft tokens", f"it drafted nothing for the test prompts: check speculative-config, {_REMEDY}"
         )
     detail = f"{_share(total)} of {total.drafted} draft tokens accepted, the floor is {floor:.0%}"
-    told = ", ".join(f"{kind} {_share(acceptance)}" for kind, acceptance in kinds.items())
-    detail += f" ({told})" if told else ""
+    by_kind = ", ".join(f"{kind} {_share(acceptance)}" for kind, acceptance in kinds.items())
+    detail += f" ({by_kind})" if by_kind else ""
     if total.ratio >= floor:
         return Finding(detail)
     verdict = "it drafts noise, and decoding is slower than without it" if total.ratio < NOISE else "this is suspicious"

@@ -35,7 +35,7 @@ def _ask(host: str, port: int, path: str, timeout: float) -> bytes:
     """
     Return the raw answer, whole; HTTP/1.0, so that its end is the connection's.
 
-    A raw socket, as HEALTHCHECK starts this every few seconds with a budget of 100 ms: an HTTP client imports for longer.
+    A raw socket, as HEALTHCHECK starts a process every few seconds with a budget of 100 ms: http.client alone takes 60.
     """
     deadline = time.monotonic() + timeout
     answer = b""

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from dsv4_serve.entrypoint import supervision_settings
+from dsv4_serve.entrypoint.client.http import SECONDS as POLL_SECONDS
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor import stack_dump
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
-from dsv4_serve.healthcheck.engine import POLL_SECONDS
 from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -2,124 +2,86 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import results, served_plan
-from ..client import endpoint
-from ..errors import HostError, NotFound, UsageError
+from ..client import local_replica
+from ..client.endpoint import Endpoint
+from ..errors import HostError, NotFound
 from ..plan import Plan
 from ..resolve.select import Selection
 from ..supervisor import crash_loop, kernel_cache
-from . import load, measure, plot, started
-from . import options as asked
+from . import load, measure, plot
 from .load import Tokenizer
-from .measure import Bench
+from .options import BenchRequest, ServeOptions
 
 if TYPE_CHECKING:
     from ...demo.v4_weights import Dims  # with numpy, which comes with vLLM
 
-Say = Callable[[str], None]
-Resolved = tuple[Selection, Plan]
-Resolve = Callable[[argparse.Namespace, list[str]], Resolved]
-_CHOICES = ("profile", "model", "hardware", "tp", "nccl")
-_ADDRESS = ("url", "health", "api_key_file")
-_OF_OUR_OWN = ("acceptance", "start_timeout")
-"""Options that say where a replica is, and those of one without weights."""
+log = logging.getLogger(__name__)
 
 
 def bench(
-    options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
+    replica: AbstractContextManager[Endpoint], request: BenchRequest, environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Measure as the options say, and return the receipt as it was written; raise UserError."""
-    wanted, environ = asked.load(options), load.program_in(environ)
-    _refuse_idle(options, words)
-    results.check_writable(Path(options.out), "bench")
-    if options.plot:
-        _write(Path(options.plot), "a", "")  # fails now rather than when all is measured
-    tokenizer = Tokenizer(options.tokenizer) if options.tokenizer else None
-    with started.stops_raise():
-        if options.without_weights:
-            with without_weights(options, words, environ, resolve, say) as replica:
-                target = Bench(replica.endpoint, wanted, environ, say, tokenizer)
-                path = measure.receipt(target, Path(options.out))
-        else:
-            where = endpoint.from_options(options, environ)
-            path = measure.receipt(Bench(where, wanted, environ, say, tokenizer), Path(options.out))
-    receipt = results.read_one(path)
-    if options.plot:
-        _write(Path(options.plot), "w", plot.svg([receipt]))
-    return receipt
+    """Measure a replica, and return the result as it was written; raise UserError."""
+    environ = load.program_in(environ)
+    results.check_writable(request.out, "bench")
+    if request.plot:
+        _write(request.plot, "a", "")  # fails now rather than when all is measured
+    tokenizer = Tokenizer(request.tokenizer) if request.tokenizer else None
+    with local_replica.stops_raise(), replica as endpoint:
+        path = measure.measure(endpoint, request.matrix, environ, tokenizer, request.out)
+    result = results.read_one(path)
+    if request.plot:
+        _write(request.plot, "w", plot.svg([result]))
+    return result
 
 
 @contextlib.contextmanager
 def without_weights(
-    options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
-) -> Iterator[started.Started]:
-    """Serve the chosen plan in its real size without weights, and yield the replica."""
-    resolved = selection, _ = resolve(options, words)
-    environ = {**measure.by_lot(selection.hardware.get("compute_capability")), **environ}
-    serve, weights = plan_without_weights(options, words, environ, resolved)
-    say(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
-    with started.replica(serve, environ, started.scratch(), say, asked.patience(options)) as replica:
-        yield replica
+    selection: Selection, plan: Plan, serve: ServeOptions, environ: Mapping[str, str]
+) -> Iterator[Endpoint]:
+    """Serve a plan in its real size without weights, and yield the replica's endpoint."""
+    environ = {**measure.random_routing(selection.hardware.get("compute_capability")), **load.program_in(environ)}
+    serve, weights = dummy(selection, plan, serve, environ)
+    log.info(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
+    with local_replica.replica(serve.argv(), environ, local_replica.scratch(), serve.start_seconds) as replica:
+        yield replica.endpoint
 
 
-def plan_without_weights(
-    options: argparse.Namespace,
-    words: list[str],
-    environ: Mapping[str, str],
-    resolved: Resolved,
-    sizes: Dims | None = None,
-) -> tuple[list[str], str]:
+def dummy(
+    selection: Selection, plan: Plan, serve: ServeOptions, environ: Mapping[str, str], sizes: Dims | None = None
+) -> tuple[ServeOptions, str]:
     """
-    Write the folder that takes the place of the weights; return the words of `dsv4 serve`, and what the weights are.
+    Write the folder that takes the place of the weights; return how it is served, and what the weights are.
 
-    `resolved` is what options and words resolve to. `sizes`, where given, are not the published ones, and have a folder
-    of their own: another replica may be reading the other.
+    `plan` is what `serve` resolves to. `sizes`, where given, are not the published ones, and have a folder of their
+    own: another replica may be reading the other.
     """
     try:
-        from . import without_weights as dummy
+        from . import without_weights as folders
     except ModuleNotFoundError as error:
         raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
-    selection, plan = resolved
     model = selection.model
-    layout = dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
+    layout = folders.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
     name = f"{model.name}-{crash_loop.fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
-    rates = dummy.acceptance_rates(options.acceptance or asked.ACCEPTANCE, served_plan.draft_tokens(plan))
+    rates = folders.acceptance_rates(serve.acceptance, served_plan.draft_tokens(plan))
     try:
-        dummy.write(folder, str(model.get("architecture")), layout, sizes)
+        folders.write(folder, str(model.get("architecture")), layout, sizes)
     except OSError as error:
         raise HostError(f"{folder}: cannot be written ({error.strerror}); set DSV4_CACHE.") from None
-    ours = argparse.Namespace(**{**vars(options), "model": f"{model.name}={folder}"})
-    return [*serve_words(ours, words), *dummy.flags(rates)], measure.described(rates, environ)
-
-
-def serve_words(options: argparse.Namespace, words: Sequence[str]) -> list[str]:
-    """Return the words of `dsv4 serve` that make the same plan as these options and vLLM's flags."""
-    given = [(name, getattr(options, name)) for name in _CHOICES]
-    words_given = [word for name, value in given if value is not None for word in (f"--{name}", str(value))]
-    return [*words_given, *(word for name in options.skip for word in ("--skip", name)), *words]
-
-
-def _refuse_idle(options: argparse.Namespace, words: Sequence[str]) -> None:
-    """Raise UsageError for what has no effect: a replica that runs has a plan, one of our own an address already."""
-    if options.without_weights:
-        if given := _given(options, _ADDRESS):
-            raise UsageError(f"--without-weights starts a replica of its own and takes no {given[0]}; leave it out.")
-    elif given := [*serve_words(options, words), *_given(options, _OF_OUR_OWN)]:
-        raise UsageError(
-            f"`dsv4 bench` measures a replica that runs and takes no {given[0]}; start it so, or add --without-weights."
-        )
-
-
-def _given(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    choices = {**serve.choices, "model": f"{model.name}={folder}"}
+    flags = (*serve.flags, *folders.flags(rates))
+    return replace(serve, choices=choices, flags=flags), measure.described(rates, environ)
 
 
 def _write(path: Path, mode: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Two receipts of `dsv4 bench` side by side: the second as a multiple of the first, and what differs around them."""
+"""Two results of `dsv4 bench` side by side: the second as a multiple of the first, and what differs around them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .measure import flags_of
 
 _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
 _FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
-Receipt = Mapping[str, Any]
+Result = Mapping[str, Any]
 
 
 def compare(one: Path, other: Path) -> dict[str, Any]:
     """
-    Return `{"rows", "differs"}` of two receipt files; raise UserError for a file that is none of `dsv4 bench`.
+    Return `{"rows", "differs"}` of two result files; raise UserError for a file that is none of `dsv4 bench`.
 
     A row has `batch`, `input`, `output`, and for each figure `[first, second, second / first]`, the ratio None
     where the first is 0.
@@ -30,27 +30,27 @@ def compare(one: Path, other: Path) -> dict[str, Any]:
     return {"rows": rows, "differs": dict(differences(a, b))}
 
 
-def text(found: Mapping[str, Any]) -> str:
+def text(comparison: Mapping[str, Any]) -> str:
     """Return the comparison as a table, and one line for each thing that differs."""
-    lines = [_HEADINGS, *(tuple(_cells(row)) for row in found["rows"])]
-    differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in found["differs"].items()]
+    lines = [_HEADINGS, *(tuple(_cells(row)) for row in comparison["rows"])]
+    differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in comparison["differs"].items()]
     return "\n".join([table(lines), "", *(differs or ["nothing else differs"])])
 
 
-def differences(a: Receipt, b: Receipt) -> Iterator[tuple[str, list[str]]]:
-    """Yield what differs between two receipts' weights, machines, versions, patches, choices, flags and variables."""
+def differences(a: Result, b: Result) -> Iterator[tuple[str, list[str]]]:
+    """Yield what differs between two results' weights, machines, versions, patches, choices, flags and variables."""
     first, second = _facts(a), _facts(b)
     for name in [*first, *(name for name in second if name not in first)]:
         if first.get(name) != second.get(name):
             yield name, [first.get(name, "-"), second.get(name, "-")]
 
 
-def _facts(receipt: Receipt) -> dict[str, str]:
-    replica = receipt.get("replica") or {}
+def _facts(result: Result) -> dict[str, str]:
+    replica = result.get("replica") or {}
     machine = replica.get("machine") or {}
     gpus = [gpu["name"] for gpu in machine.get("gpus", ())]
     facts = {
-        "weights": receipt.get("weights", ""),
+        "weights": result.get("weights", ""),
         "GPUs": " + ".join(f"{gpus.count(g)} x {g}" for g in dict.fromkeys(gpus)),
     }
     facts |= {name: machine.get(name, "") for name in ("driver", "cpu")}
@@ -61,18 +61,18 @@ def _facts(receipt: Receipt) -> dict[str, str]:
     return facts | {name: str(value) for name, value in (replica.get("env") or {}).items()}
 
 
-def _read(path: Path) -> Receipt:
-    receipt = results.read_one(path)
-    if receipt["kind"] != "bench" or not receipt["rows"]:
-        raise ConfigError(f"{path}: a receipt of `{receipt['kind']}` without rows of `dsv4 bench`.")
-    return receipt
+def _read(path: Path) -> Result:
+    result = results.read_one(path)
+    if result["kind"] != "bench" or not result["rows"]:
+        raise ConfigError(f"{path}: a result of `{result['kind']}` without rows of `dsv4 bench`.")
+    return result
 
 
-def _shape(row: Receipt) -> tuple[int, int, int]:
+def _shape(row: Result) -> tuple[int, int, int]:
     return row["batch"], row["input"], row["output"]
 
 
-def _row(first: Receipt, second: Receipt) -> dict[str, Any]:
+def _row(first: Result, second: Result) -> dict[str, Any]:
     figures = {name: [first[name], second[name], _ratio(first[name], second[name])] for name in _FIGURES}
     return {"batch": first["batch"], "input": first["input"], "output": first["output"], **figures}
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..client.endpoint import Endpoint
 from ..errors import NotFound, UserError
 from ..supervisor.passthrough import vllm_program
-from .options import Shape
+from .options import LoadShape
 
 RESULT = "result.json"
 _CAUSE_LINES = 400  # of the output, from its end, in which the reason of a failure is looked for
@@ -47,7 +47,7 @@ class Row:
         return asdict(self)
 
 
-def run(shape: Shape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, environ: Mapping[str, str]) -> Row:
+def run(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, environ: Mapping[str, str]) -> Row:
     """
     Ask `endpoint` for `model` as `shape` says and return what was measured.
 
@@ -72,10 +72,10 @@ def run(shape: Shape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, envi
                     f"{environ['DSV4_VLLM']}: cannot be started ({error.strerror}); `dsv4 bench` measures with vLLM's"
                     " own load generator, so install vLLM here too, or name it with DSV4_VLLM."
                 ) from None
-        said = log.read_text(encoding="utf-8", errors="replace")
+        output = log.read_text(encoding="utf-8", errors="replace")
         saved = Path(scratch, RESULT)
         if ended.returncode or not saved.exists():
-            raise Failed(f"`vllm bench serve` ended with status {ended.returncode}: {cause(said)}")
+            raise Failed(f"`vllm bench serve` ended with status {ended.returncode}: {cause(output)}")
         return row(shape, json.loads(saved.read_text(encoding="utf-8")))
 
 
@@ -87,7 +87,7 @@ class Tokenizer:
     mode: str = "auto"
 
 
-def command(shape: Shape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, folder: str) -> list[str]:
+def command(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, folder: str) -> list[str]:
     """Return the arguments after `vllm`."""
     settings = {
         "backend": "openai",
@@ -113,7 +113,7 @@ def command(shape: Shape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, 
     return ["bench", "serve", *words, "--ignore-eos", "--save-result", "--disable-tqdm"]
 
 
-def row(shape: Shape, saved: Mapping[str, Any]) -> Row:
+def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
     """Return the figures that are reported; raise Failed where a request failed, as the others say little then."""
     failed = shape.requests - int(saved.get("completed", 0))
     if failed:
@@ -137,9 +137,9 @@ def row(shape: Shape, saved: Mapping[str, Any]) -> Row:
     )
 
 
-def cause(said: str) -> str:
+def cause(output: str) -> str:
     """Return the line of the output that names the reason: the last one of a traceback, else the last one."""
-    lines = [line.strip() for line in said.splitlines()[-_CAUSE_LINES:] if line.strip()]
+    lines = [line.strip() for line in output.splitlines()[-_CAUSE_LINES:] if line.strip()]
     named = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception", "error"))]
     return (named or lines or ["it said nothing"])[-1][:400]
 

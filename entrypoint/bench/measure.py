@@ -1,91 +1,91 @@
-"""Measure one replica: every row that is asked for, and the receipt of it."""
+"""Measure one replica: every row of a matrix, and the result."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import results, text_table
-from ..client.endpoint import Endpoint, NoAnswer
+from ..client.endpoint import Endpoint
+from ..client.errors import RequestFailed
+from ..client.local_replica import start_of
 from ..errors import ConfigError, UserError
 from . import load
 from .load import Row, Tokenizer
-from .options import Asked
-from .started import start_of
+from .options import LoadMatrix
+
+log = logging.getLogger(__name__)
 
 Replica = Mapping[str, Any]
 LOAD = "vllm bench serve: random prompts, greedy, ignore-eos"
 _ROUTING = "VLLM_MOE_ROUTING_SIMULATION_STRATEGY"
-BY_LOT = {_ROUTING: "uniform_random"}
+RANDOM_ROUTING = {_ROUTING: "uniform_random"}
 """
-Variables with which each token gets experts by lot, all equally likely. Left to dummy weights, 16 requests read at most
-49 experts of a layer (2 x H200), by lot 136; a token takes 5.8 and 11.2 ms (half of W4A16 on one H200; vLLM 0.32.0,
-2026-11-22).
+Variables with which each token gets random experts, all equally likely. Left to dummy weights, 16 requests read at
+most 49 experts of a layer (2 x H200), with random routing 136; a token takes 5.8 and 11.2 ms (half of W4A16 on one
+H200; vLLM 0.32.0, 2026-11-22).
 """
 HEADINGS = ("batch", "input", "output", "output tok/s", "TPOT p50/p99 ms", "TTFT p50/p99 ms", "acceptance")
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Who is measured, with what, and where it is said; `environ` names the load generator by DSV4_VLLM."""
-
-    where: Endpoint
-    asked: Asked
-    environ: Mapping[str, str]
-    say: Callable[[str], None]
-    tokenizer: Tokenizer | None = None
-    """That of the plan where None."""
-
-
-def rows(bench: Bench, model: str, tokenizer: Tokenizer, keep: Callable[[Row], None]) -> None:
-    """Measure every row of a served model and hand it to `keep` at once; raise UserError at the first that fails."""
-    for shape in bench.asked.shapes():
-        said = f"batch {shape.batch}, {shape.input} tokens in, {shape.output} out"
-        bench.say(f"{said}: {shape.requests} requests after {shape.warm_up} that are not counted")
-        keep(load.run(shape, bench.where, model, tokenizer, bench.environ))
+def rows(
+    endpoint: Endpoint,
+    model: str,
+    matrix: LoadMatrix,
+    tokenizer: Tokenizer,
+    environ: Mapping[str, str],
+) -> Iterator[Row]:
+    """Measure a served model and yield each row at once; raise UserError at the first that fails."""
+    for shape in matrix.shapes():
+        tokens = f"batch {shape.batch}, {shape.input} tokens in, {shape.output} out"
+        log.info(f"{tokens}: {shape.requests} requests after {shape.warm_up} that are not counted")
+        yield load.run(shape, endpoint, model, tokenizer, environ)
 
 
-def receipt(bench: Bench, out: Path) -> Path:
+def measure(
+    endpoint: Endpoint, matrix: LoadMatrix, environ: Mapping[str, str], tokenizer: Tokenizer | None, out: Path
+) -> Path:
     """
-    Measure, write a receipt below `out`, and return its path.
+    Measure a replica, write a result below `out`, and return its path; `environ` names the load generator by DSV4_VLLM.
 
     A failure keeps the rows that were measured before it, and is raised again. Where no health server answers, the
-    receipt is without a plan, and a tokenizer has to be named.
+    result is without a plan, and a tokenizer has to be named.
     """
-    model = bench.where.models()[0]
-    replica = _replica(bench)
-    tokenizer = bench.tokenizer or tokenizer_of(replica)
-    found: list[Row] = []
+    model = endpoint.models()[0].id
+    replica = _replica(endpoint)
+    tokenizer = tokenizer or tokenizer_of(replica)
+    measured: list[Row] = []
     weights = weights_of(replica)
     body: dict[str, Any] = {
         "subject": subject(replica, weights),
         "weights": weights,
         "load": LOAD,
         "replica": replica,
-        "start": start_of(bench.where.health),
+        "start": start_of(endpoint.health),
     }
     try:
-        rows(bench, model, tokenizer, found.append)
+        for row in rows(endpoint, model, matrix, tokenizer, environ):
+            measured.append(row)  # noqa: PERF402 - at once: a failure keeps the rows before it
     except UserError as error:
-        if found:
-            failed = {**body, "rows": [one.to_json() for one in found], "failed": str(error)}
-            bench.say(f"kept: {results.write(out, 'bench', failed)}")
+        if measured:
+            failed = {**body, "rows": [one.to_json() for one in measured], "failed": str(error)}
+            log.info(f"kept: {results.write(out, 'bench', failed)}")
         raise
-    body["rows"] = [one.to_json() for one in found]
+    body["rows"] = [one.to_json() for one in measured]
     return results.write(out, "bench", body)
 
 
-def _replica(bench: Bench) -> Replica:
-    if bench.where.health is None:
-        bench.say("plan, versions and machine are skipped: no health server is named (--health)")
+def _replica(endpoint: Endpoint) -> Replica:
+    if endpoint.health is None:
+        log.info("plan, versions and machine are skipped: no health server is named (--health)")
         return {}
     try:
-        return results.of_replica(bench.where.health, bench.where.key)
-    except NoAnswer as error:
-        bench.say(f"plan, versions and machine are skipped: {error}")
+        return endpoint.plan().to_json()
+    except RequestFailed as error:
+        log.info(f"plan, versions and machine are skipped: {error}")
         return {}
 
 
@@ -97,11 +97,11 @@ def tokenizer_of(replica: Replica) -> Tokenizer:
             "The plan of this replica is not known, so neither is its tokenizer; name it with --tokenizer."
         )
     flags = flags_of(argv)
-    return Tokenizer(flags.get("--tokenizer", argv[2]), flags.get("--tokenizer-mode", "auto"))
+    return Tokenizer(flags.get("--tokenizer") or argv[2], flags.get("--tokenizer-mode") or "auto")
 
 
 def weights_of(replica: Replica) -> str:
-    """Return what a receipt says of the weights, by the plan: those of the checkpoint, or dummy ones; never a guess."""
+    """Return what a result says of the weights, by the plan: those of the checkpoint, or dummy ones; never a guess."""
     flags = flags_of(replica.get("argv", ()))
     if not flags:
         return "unknown"
@@ -111,13 +111,13 @@ def weights_of(replica: Replica) -> str:
     return described(rates, replica.get("env", {}))
 
 
-def by_lot(compute_capability: str) -> dict[str, str]:
+def random_routing(compute_capability: str) -> dict[str, str]:
     """
-    Return BY_LOT, and nothing on SM 10.x.
+    Return RANDOM_ROUTING, and nothing on SM 10.x.
 
     There vLLM 0.32.0 would choose experts' kernels for it that route by themselves (trtllm_nvfp4_moe.py).
     """
-    return {} if compute_capability.startswith("10.") else BY_LOT
+    return {} if compute_capability.startswith("10.") else RANDOM_ROUTING
 
 
 def described(rates: Sequence[float], env: Mapping[str, str]) -> str:
@@ -132,15 +132,15 @@ def described(rates: Sequence[float], env: Mapping[str, str]) -> str:
 
 def flags_of(argv: Sequence[str]) -> dict[str, str]:
     """Return the flags of a command with their values as one text; `set` for a switch."""
-    found: dict[str, str] = {}
+    flags: dict[str, str] = {}
     name = ""
     for word in argv:
         if word.startswith("--"):
             name = word
-            found[name] = "set"
+            flags[name] = "set"
         elif name:
-            found[name] = word if found[name] == "set" else f"{found[name]} {word}"
-    return found
+            flags[name] = word if flags[name] == "set" else f"{flags[name]} {word}"
+    return flags
 
 
 def subject(replica: Replica, weights: str) -> str:
@@ -152,22 +152,22 @@ def subject(replica: Replica, weights: str) -> str:
     return "-".join(filter(None, parts)) if choices else "unknown replica"
 
 
-def text(receipt: Mapping[str, Any]) -> str:
-    """Return a receipt for people: what was measured, the rows as a table, and where it is kept."""
-    phases = receipt["start"].get("phases", {})
+def text(result: Mapping[str, Any]) -> str:
+    """Return a result for people: what was measured, the rows as a table, and where it is kept."""
+    phases = result["start"].get("phases", {})
     start = ", ".join(f"{name} {seconds:.0f}" for name, seconds in phases.items() if seconds >= 0.5)
     lines = [
-        f"{receipt['subject']} ({receipt['weights']})",
-        *([f"start, s: {start}; caches {receipt['start']['caches']}"] if start else []),
-        table(receipt["rows"]),
-        f"receipt: {receipt['file']}",
+        f"{result['subject']} ({result['weights']})",
+        *([f"start, s: {start}; caches {result['start']['caches']}"] if start else []),
+        table(result["rows"]),
+        f"result: {result['file']}",
     ]
     return "\n".join(lines)
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a table."""
-    return text_table.table([HEADINGS, *map(cells, found)])
+    return text_table.table([HEADINGS, *map(cells, rows)])
 
 
 def cells(one: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,20 +1,25 @@
-"""What `dsv4 bench` is asked for: the measurements that its options make."""
+"""The requests that the options of `dsv4 bench` and `dsv4 warm` make."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import UsageError
 
 START_SECONDS = 3600.0
 ACCEPTANCE = (0.89,)
+_CHOICES = ("profile", "model", "hardware", "tp", "nccl")
+_ADDRESS = ("url", "health", "api_key_file")
+_OF_OUR_OWN = ("acceptance", "start_timeout")
+"""Options that say where a replica is, and those of one without weights."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What is asked for: `batch` requests at once, of `input` random tokens, with `output` tokens each."""
+class LoadShape:
+    """One measurement: `batch` concurrent requests of `input` random tokens, with `output` tokens each."""
 
     batch: int
     input: int = 256
@@ -27,8 +32,8 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Batch sizes (requests at once) and prompt lengths to measure; each pair of them is one row."""
+class LoadMatrix:
+    """Batch sizes (concurrent requests) and prompt lengths to measure; each pair of them is one row."""
 
     batches: tuple[int, ...] = (1, 4, 16)
     inputs: tuple[int, ...] = (256,)
@@ -37,20 +42,48 @@ class Asked:
     """Requests for each place in a batch."""
     seed: int = 0
 
-    def shapes(self) -> Iterator[Shape]:
+    def shapes(self) -> Iterator[LoadShape]:
         """Yield every measurement; each has prompts of its own, which no prefix cache holds."""
         pairs = [(length, batch) for length in self.inputs for batch in self.batches]
         for number, (length, batch) in enumerate(pairs):
-            yield Shape(batch, length, self.output, self.requests * batch, warm_up=batch, seed=self.seed + number)
+            yield LoadShape(batch, length, self.output, self.requests * batch, warm_up=batch, seed=self.seed + number)
 
 
-def patience(options: argparse.Namespace) -> float:
-    """Return the seconds that a start may take."""
-    return options.start_timeout or START_SECONDS
+@dataclass(frozen=True)
+class BenchRequest:
+    """What is measured, with which tokenizer (that of the replica's plan where None), and where it is written."""
+
+    matrix: LoadMatrix
+    out: Path
+    plot: Path | None = None
+    tokenizer: str | None = None
 
 
-def load(options: argparse.Namespace) -> Asked:
-    """Return what the options ask for; raise UsageError for a number that cannot be."""
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a replica of our own is served: the choices of `dsv4 serve` by name, checks to skip, and vLLM's flags."""
+
+    choices: Mapping[str, str]
+    skip: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    start_seconds: float = START_SECONDS
+    """That its start may take."""
+    acceptance: tuple[float, ...] = ACCEPTANCE
+    """Shares of draft tokens that are accepted without weights: one, or one for each draft token of a step."""
+
+    def argv(self) -> list[str]:
+        """Return the arguments of `dsv4 serve`."""
+        choices = [word for name, value in self.choices.items() for word in (f"--{name}", value)]
+        return [*choices, *(word for name in self.skip for word in ("--skip", name)), *self.flags]
+
+
+def bench_request(options: argparse.Namespace) -> BenchRequest:
+    """Return what the options of `bench` order; raise UsageError for a number that cannot be."""
+    plot = Path(options.plot) if options.plot else None
+    return BenchRequest(_matrix(options), Path(options.out), plot, options.tokenizer)
+
+
+def _matrix(options: argparse.Namespace) -> LoadMatrix:
     inputs = [context - options.output for context in options.context] or [options.input]
     numbers = {
         "--batch": options.batch,
@@ -63,4 +96,37 @@ def load(options: argparse.Namespace) -> Asked:
             raise UsageError(f"{name} {min(values)}: has to be 1 or more.")
     if min(inputs) < 1:
         raise UsageError(f"--context {min(options.context)}: has to hold more than the {options.output} of --output.")
-    return Asked(tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch)
+    return LoadMatrix(tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch)
+
+
+def serve_options(options: argparse.Namespace, flags: Sequence[str]) -> ServeOptions:
+    """Return how the replica of our own is served that the options of `bench` or `warm` and vLLM's flags order."""
+    given = {name: getattr(options, name) for name in _CHOICES}
+    return ServeOptions(
+        {name: str(value) for name, value in given.items() if value is not None},
+        tuple(options.skip),
+        tuple(flags),
+        options.start_timeout or START_SECONDS,
+        tuple(options.acceptance or ACCEPTANCE),
+    )
+
+
+def check_bench(options: argparse.Namespace, flags: Sequence[str]) -> None:
+    """Raise UsageError for what has no effect: a running replica has a plan, one of our own an address already."""
+    if options.without_weights:
+        if given := _given(options, _ADDRESS):
+            raise UsageError(f"--without-weights starts a replica of its own and takes no {given[0]}; leave it out.")
+    elif given := [*serve_options(options, flags).argv(), *_given(options, _OF_OUR_OWN)]:
+        raise UsageError(
+            f"`dsv4 bench` measures a replica that runs and takes no {given[0]}; start it so, or add --without-weights."
+        )
+
+
+def check_warm(options: argparse.Namespace) -> None:
+    """Raise UsageError for a rate of acceptance where there are weights."""
+    if options.acceptance and not options.without_weights:
+        raise UsageError("--acceptance is a synthetic rate, for a replica without weights; add --without-weights.")
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]

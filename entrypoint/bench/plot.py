@@ -1,4 +1,4 @@
-"""A plot of bench receipts: output tokens per second and time per token over the batch size, as SVG text."""
+"""A plot of bench results: output tokens per second and time per token over the batch size, as SVG text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHARTS = (
     ("output tokens per second", "output_tokens_per_second"),
     ("time per output token, p50, ms", "tpot_p50"),
 )
-Receipt = Mapping[str, Any]
+Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class _Axes:
         return round(x, 1), round(_TOP + _HEIGHT * (1 - figure / self.most), 1)
 
 
-def svg(found: Sequence[Receipt]) -> str:
-    """Return the plot of receipts that have rows; one line for each receipt and input length."""
+def svg(results: Sequence[Result]) -> str:
+    """Return the plot of results that have rows; one line for each result and input length."""
     lines = [
-        (f"{receipt['subject']}, {length} in ({receipt['date'][:10]})", rows)
-        for receipt in found
-        for length in dict.fromkeys(row["input"] for row in receipt["rows"])
-        if (rows := [row for row in receipt["rows"] if row["input"] == length])
+        (f"{result['subject']}, {length} in ({result['date'][:10]})", rows)
+        for result in results
+        for length in dict.fromkeys(row["input"] for row in result["rows"])
+        if (rows := [row for row in result["rows"] if row["input"] == length])
     ]
     batches = tuple(sorted({row["batch"] for _, rows in lines for row in rows}))
     width = 2 * (_LEFT + _WIDTH) + _GAP

@@ -13,8 +13,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...healthcheck.engine import Engine, Refused, Unreachable
-from ..client.endpoint import Endpoint, NoAnswer
+from ..client.endpoint import Endpoint
+from ..client.errors import RequestFailed, Unreachable
+from ..client.vllm import VllmClient
 from ..plan import Plan
 
 BLOCK = 64  # tokens; the smallest block of rows of DeepGEMM's kernels on SM 9.0
@@ -40,23 +41,23 @@ def lengths(plan: Plan) -> list[int]:
     return [*(small for small in SMALL if small < most), *range(BLOCK, most, BLOCK), most]
 
 
-def run(where: Endpoint, prompts: Sequence[int]) -> Swept:
-    """Ask for each length once, no two prompts with a beginning in common; raise NoAnswer where one is not answered."""
-    return summary(prompts, asyncio.run(_each(Engine(where.url, where.key or ""), prompts)))
+def run(endpoint: Endpoint, prompts: Sequence[int]) -> Swept:
+    """Ask for each length once, no two prompts with a beginning in common; raise Unreachable where one fails."""
+    return summary(prompts, asyncio.run(_each(VllmClient(endpoint.url, endpoint.key), prompts)))
 
 
-async def _each(server: Engine, prompts: Sequence[int]) -> list[float]:
+async def _each(client: VllmClient, prompts: Sequence[int]) -> list[float]:
     took = []
     try:
         for tokens in prompts:
             began = time.monotonic()
             try:
-                await server.complete(_prompt(tokens), ANSWER)
-            except (Unreachable, Refused) as error:
-                raise NoAnswer(f"{server.url}: a prompt of {tokens} tokens was not answered ({error}).") from None
+                await client.complete(_prompt(tokens), ANSWER)
+            except RequestFailed as error:
+                raise Unreachable(f"{client.url}: a prompt of {tokens} tokens was not answered ({error}).") from None
             took.append(time.monotonic() - began)
     finally:
-        await server.close()
+        await client.close()
     return took
 
 

@@ -2,64 +2,68 @@
 
 from __future__ import annotations
 
-import argparse
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..client import local_replica
+from ..plan import Plan
+from ..resolve.select import Selection
 from ..supervisor import kernel_cache, provenance
 from ..text_table import table
-from . import command, load, started, sweep
-from . import options as asked
-from .command import Resolve, Say
+from . import command, load, sweep
+from .options import ServeOptions
+
+log = logging.getLogger(__name__)
 
 
 def warm(
-    options: argparse.Namespace, words: list[str], environ: Mapping[str, str], resolve: Resolve, say: Say
+    resolved: tuple[Selection, Plan], serve: ServeOptions, environ: Mapping[str, str], *, dummy: bool, again: bool
 ) -> dict[str, Any]:
     """
     Return `{"folder", "starts": [{"seconds", "phases", "caches", "swept"}], "filled": {FOLDER: {"files", "mib"}}}`.
 
     `filled` is what the first start added below the folder, by compiler; `swept` is what prompts of every length took
-    then (`sweep.Swept`). Raise UserError where it is not ready.
+    then (`sweep.Swept`). `resolved` is what `serve` resolves to. `dummy` takes no weights, and `again` starts a second
+    time. Raise UserError where the replica does not get ready.
     """
-    if options.acceptance and not options.without_weights:
-        raise UsageError("--acceptance is a rate by lot, for a replica without weights; add --without-weights.")
-    environ = load.program_in(environ)
-    resolved = _, plan = resolve(options, words)
+    (selection, plan), environ = resolved, load.program_in(environ)
     folder = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
-    with started.stops_raise():
-        if options.without_weights:
-            serve, said = command.plan_without_weights(options, words, environ, resolved)
-            say(said)
-        else:
-            serve = command.serve_words(options, words)
-        for number in range(2 if options.again else 1):
-            began = time.monotonic()
-            with started.replica(serve, environ, started.scratch(), say, asked.patience(options)) as replica:
-                seconds = round(time.monotonic() - began, 1)
-                say(f"ready after {seconds:.0f} s; its caches were {replica.start.get('caches', 'unknown')}")
-                swept = sweep.run(replica.endpoint, lengths)
-            starts.append({"seconds": seconds, **replica.start, "swept": asdict(swept)})
-            slowest = f"the slowest, of {swept.at} tokens, {swept.slowest:.2f} s"
-            say(f"{swept.prompts} prompts took {swept.seconds:.0f} s, {slowest}; stopped")
+    with local_replica.stops_raise():
+        if dummy:
+            serve, weights = command.dummy(selection, plan, serve, environ)
+            log.info(weights)
+        for number in range(2 if again else 1):
+            starts.append(_start(serve, environ, lengths))
             if not number:
                 filled = added(before, contents(folder))
     return {"folder": str(folder), "starts": starts, "filled": filled}
 
 
+def _start(serve: ServeOptions, environ: Mapping[str, str], lengths: list[int]) -> dict[str, Any]:
+    """Start once, and have prompts of every length answered."""
+    began = time.monotonic()
+    with local_replica.replica(serve.argv(), environ, local_replica.scratch(), serve.start_seconds) as replica:
+        seconds = round(time.monotonic() - began, 1)
+        log.info(f"ready after {seconds:.0f} s; its caches were {replica.start.get('caches', 'unknown')}")
+        swept = sweep.run(replica.endpoint, lengths)
+    slowest = f"the slowest, of {swept.at} tokens, {swept.slowest:.2f} s"
+    log.info(f"{swept.prompts} prompts took {swept.seconds:.0f} s, {slowest}; stopped")
+    return {"seconds": seconds, **replica.start, "swept": asdict(swept)}
+
+
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """Return files and bytes in each compiler's folder of a cache."""
-    found = {}
+    sizes_in = {}
     for inside in kernel_cache.VARIABLES.values():
         sizes = [file.stat().st_size for file in (folder / inside).rglob("*") if file.is_file()]
-        found[inside] = (len(sizes), sum(sizes))
-    return found
+        sizes_in[inside] = (len(sizes), sum(sizes))
+    return sizes_in
 
 
 def added(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, float]]:
@@ -71,20 +75,20 @@ def added(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, 
     }
 
 
-def text(found: Mapping[str, Any]) -> str:
+def text(summary: Mapping[str, Any]) -> str:
     """Return what was filled and how long it took, for people."""
     lines = [["filled", "files", "MiB"]]
-    lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in found["filled"].items()]
+    lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in summary["filled"].items()]
     parts = [
-        f"kernels are kept in {found['folder']}",
+        f"kernels are kept in {summary['folder']}",
         table(lines) if len(lines) > 1 else "nothing was left to compile",
     ]
-    names = dict.fromkeys(name for one in found["starts"] for name in one.get("phases", {}))
-    phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in found["starts"])] for name in names]
-    head = [["phase", "first, s", "second, s"][: 1 + len(found["starts"])]]
-    total = ["until ready", *(f"{one['seconds']:.1f}" for one in found["starts"])]
+    names = dict.fromkeys(name for one in summary["starts"] for name in one.get("phases", {}))
+    phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in summary["starts"])] for name in names]
+    head = [["phase", "first, s", "second, s"][: 1 + len(summary["starts"])]]
+    total = ["until ready", *(f"{one['seconds']:.1f}" for one in summary["starts"])]
     swept = [
-        [name, *(f"{one['swept'][key]:.2f}" for one in found["starts"])]
+        [name, *(f"{one['swept'][key]:.2f}" for one in summary["starts"])]
         for name, key in (("prompts of every length", "seconds"), ("the slowest of them", "slowest"))
     ]
     return "\n".join([*parts, table([*head, *phases, total, *swept])])

@@ -2,8 +2,8 @@
 A checkpoint folder without weights: the configuration of a published model in its real size, and a tokenizer.
 
 vLLM fills the weights in with random numbers (`--load-format dummy`), so what is computed means nothing and what it
-costs is real: every shape, format and kernel is the published model's. Draft tokens are accepted by lot, at a stated
-rate (`rejection_sample_method: synthetic`). `dsv4 bench` has experts chosen by lot.
+costs is real: every shape, format and kernel is the published model's. Draft tokens are accepted at random, at a
+stated rate (`rejection_sample_method: synthetic`). `dsv4 bench` has experts chosen at random.
 """
 
 from __future__ import annotations
@@ -71,20 +71,20 @@ def write(folder: Path, architecture: str, layout: str, sizes: Dims | None = Non
 
     `sizes` are those of `architecture` where not given. Raise ConfigError for an architecture of unknown size.
     """
-    found = sizes or SIZES.get(architecture)
-    if found is None:
+    dims = sizes or SIZES.get(architecture)
+    if dims is None:
         raise ConfigError(f"--without-weights knows the sizes of {', '.join(SIZES)}, not of {architecture}.")
     files: dict[str, Any] = {
-        "config.json": v4_layouts.config(layout, found),
-        INDEX: {"weight_map": dict.fromkeys(draft_tensors(layout, found.experts), _NO_FILE)},
-        "tokenizer.json": _tokenizer(found.vocab),
+        "config.json": v4_layouts.config(layout, dims),
+        INDEX: {"weight_map": dict.fromkeys(draft_tensors(layout, dims.experts), _NO_FILE)},
+        "tokenizer.json": _tokenizer(dims.vocab),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": _BOS,
             "eos_token": _EOS,
             "unk_token": _UNKNOWN,
             "clean_up_tokenization_spaces": False,
-            "model_max_length": found.max_positions,
+            "model_max_length": dims.max_positions,
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,9 +104,9 @@ def draft_tensors(layout: str, experts: int) -> list[str]:
 
 
 def _every_expert(name: str, few: int, experts: int) -> Iterator[str]:
-    head, found, rest = name.partition(".ffn.experts.")
+    head, expert, rest = name.partition(".ffn.experts.")
     number, _, weight = rest.partition(".")
-    if not found:
+    if not expert:
         yield name
     elif int(number) == few - 1:
         yield from (f"{head}.ffn.experts.{index}.{weight}" for index in range(experts))
@@ -151,7 +151,7 @@ def acceptance_rates(chances: Sequence[float], draft_tokens: int) -> list[float]
 
 
 def flags(rates: Sequence[float]) -> list[str]:
-    """Return the flags of `serve` for such a folder: dummy weights, acceptance by lot, and proofs that only warn."""
+    """Return the flags of `serve` for such a folder: dummy weights, synthetic acceptance, and proofs that only warn."""
     speculative = [
         *("--speculative-config.rejection_sample_method", "synthetic"),
         *("--speculative-config.synthetic_acceptance_rates", json.dumps(list(rates))),

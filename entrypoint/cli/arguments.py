@@ -64,7 +64,7 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs="+",
         metavar="R",
-        help="without weights: the share of draft tokens that is accepted, by lot (0.89); or one for each of them",
+        help="without weights: the share of draft tokens that is accepted at random (0.89); or one for each of them",
     )
     group.add_argument("--start-timeout", type=seconds, metavar="S", help="seconds until it is ready (3600)")
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .output import answer, say
+from .output import answer
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ..client.endpoint import Endpoint
     from .parser import Commands
 
 
@@ -20,7 +23,7 @@ def register(commands: Commands) -> None:
         "bench",
         "Measure throughput and latencies of a running replica.",
         run,
-        details="`vllm bench serve` sends the requests; a receipt is kept. `dsv4 bench compare` compares two receipts.",
+        details="`vllm bench serve` sends the requests, and a file keeps the result; `dsv4 bench compare` compares two.",
         takes_vllm_flags=True,
         epilog=f"The options of `plan` are for --without-weights. {arguments.VLLM_FLAGS}",
     )
@@ -46,7 +49,7 @@ def register(commands: Commands) -> None:
     )
     load.add_argument("--tokenizer", metavar="T", help="a folder or repository (that of the replica's plan)")
     arguments.add_format(parser)
-    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="for the receipt (%(default)s)")
+    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="for the result (%(default)s)")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency per batch size")
     arguments.add_replica(parser)
     arguments.add_without_weights(parser)
@@ -55,25 +58,37 @@ def register(commands: Commands) -> None:
 
 def register_compare(commands: Commands) -> None:
     """Add the subcommand."""
-    parser = commands.add(
-        "compare", "Compare two receipts: ratios, and what differs between the replicas.", run_compare
-    )
-    parser.add_argument("receipts", nargs=2, metavar="RECEIPT.json")
+    parser = commands.add("compare", "Compare two results: ratios, and what differs between the replicas.", run_compare)
+    parser.add_argument("results", nargs=2, metavar="RESULT.json")
     arguments.add_format(parser)
 
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
-    """Measure, keep a receipt, and print it."""
+    """Measure, keep the result, and print it."""
+    from contextlib import nullcontext
+
     from ..bench import command, measure
+    from ..bench import options as benches
+    from ..client import endpoint
+    from . import log
     from .request import resolved
 
-    receipt = command.bench(options, words, os.environ, resolved, say)
-    return answer(options, lambda: receipt, lambda: measure.text(receipt))
+    log.to_stderr()
+    request = benches.bench_request(options)
+    benches.check_bench(options, words)
+    replica: AbstractContextManager[Endpoint]
+    if options.without_weights:
+        selection, plan = resolved(options, words)
+        replica = command.without_weights(selection, plan, benches.serve_options(options, words), os.environ)
+    else:
+        replica = nullcontext(endpoint.resolve(options.url, options.health, options.api_key_file, os.environ))
+    result = command.bench(replica, request, os.environ)
+    return answer(options, lambda: result, lambda: measure.text(result))
 
 
 def run_compare(options: argparse.Namespace, _words: list[str]) -> int:
     """Print the comparison."""
     from ..bench import compare
 
-    found = compare.compare(*map(Path, options.receipts))
+    found = compare.compare(*map(Path, options.results))
     return answer(options, lambda: found, lambda: compare.text(found))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .parser import Commands
 
 SHELLS = ("bash", "zsh", "fish")
-FILES, FOLDERS = ("FILE", "FILE.svg", "RECEIPT.json"), ("FOLDER", "DIR", "GITDIR")
+FILES, FOLDERS = ("FILE", "FILE.svg", "RESULT.json"), ("FOLDER", "DIR", "GITDIR")
 """Names of values that are paths."""
 
 

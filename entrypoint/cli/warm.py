@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .output import answer, say
+from .output import answer
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -31,8 +31,13 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
     """Start, stop, and print what was compiled."""
+    from ..bench import options as benches
     from ..bench import warm
+    from . import log
     from .request import resolved
 
-    found = warm.warm(options, words, os.environ, resolved, say)
+    log.to_stderr()
+    benches.check_warm(options)
+    serve = benches.serve_options(options, words)
+    found = warm.warm(resolved(options, words), serve, os.environ, dummy=options.without_weights, again=options.again)
     return answer(options, lambda: found, lambda: warm.text(found))

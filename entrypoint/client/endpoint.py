@@ -43,8 +43,8 @@ class _Setting(BaseModel):
 class ServedPlan(ReplicaDescription):
     """What `/plan` answers: a replica that is started by `argv`, and its settings by name."""
 
-    argv: list[str]
-    settings: dict[str, _Setting] = {}
+    argv: list[str] = Field(default=[], min_length=1, validate_default=True)
+    settings: dict[str, _Setting] = Field(default={})
 
     def values(self) -> dict[str, Any]:
         """Return the settings' values by name."""

@@ -20,7 +20,7 @@ class Refused(RequestFailed):
     """
     The server answered with an error, which the text names.
 
-    `reason` is the server's own sentence. It may quote a prompt, so it is kept out of the text, which health probes show.
+    `reason` is the server's own sentence. It may quote a prompt, so it is kept out of the text, which probes show.
     """
 
     def __init__(self, text: str, reason: str = "") -> None:

@@ -37,8 +37,8 @@ def evaluate(endpoint: Endpoint, served: Served, request: EvalRequest) -> dict[s
     """
     if request.task.runs_code and not request.run_code:
         raise UsageError(
-            f"{request.task.name} runs Python that the model writes, on this machine, as this user; do it in a container,"
-            " and say so with --confirm-run-unsafe-code."
+            f"{request.task.name} runs Python that the model writes, on this machine, as this user; do it in a"
+            " container, and say so with --confirm-run-unsafe-code."
         )
     _check_harness(request.python)
     sampling = {
@@ -73,11 +73,11 @@ def evaluate(endpoint: Endpoint, served: Served, request: EvalRequest) -> dict[s
 
 def scores(task: Task, thinking: str, model: str | None, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return each metric with its interval, and the published figures with the verdict on each."""
-    found = []
+    scored = []
     for metric in task.metrics:
         share = Share(result["correct"][metric], result["total"])
         whole = result["total"] - result["cut"]
-        found.append(
+        scored.append(
             {
                 "metric": metric,
                 "correct": share.correct,
@@ -98,7 +98,7 @@ def scores(task: Task, thinking: str, model: str | None, result: Mapping[str, An
                 ],
             }
         )
-    return found
+    return scored
 
 
 def verdict(result: Mapping[str, Any]) -> str | None:
@@ -109,10 +109,10 @@ def verdict(result: Mapping[str, Any]) -> str | None:
 
 def _check_harness(python: str) -> None:
     try:
-        found = subprocess.run([python, "-P", "-c", _FIND], capture_output=True, check=False)
+        probe = subprocess.run([python, "-P", "-c", _FIND], capture_output=True, check=False)
     except OSError as error:
         raise HostError(f"{python}: cannot be started ({error.strerror}); name a Python with --python.") from None
-    if found.returncode:
+    if probe.returncode:
         raise HostError(f"{python} has no lm-eval, which asks and scores the tasks: {INSTALL}.")
 
 
@@ -137,9 +137,7 @@ def _job(
     }
 
 
-def _run(
-    job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float, str] | None
-) -> dict[str, Any] | None:
+def _run(job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float, str] | None) -> dict[str, Any] | None:
     """Run the child and follow its events; return its result, None after a dry run."""
     progress: EvalProgress | None = None
     harness_log = Path(job["answers"]).with_name(runs.LOG)

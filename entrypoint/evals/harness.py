@@ -2,9 +2,9 @@
 The child of `dsv4 eval`: one task of lm-evaluation-harness against a chat endpoint.
 
 It is run as a file by a Python that has lm-eval (and need not have dsv4), so it imports nothing of ours. It reads a job
-(JSON, `evaluate._job`) from stdin, the key from DSV4_EVAL_KEY, writes one JSON line per event to stdout, and leaves all output
-of lm-eval to stderr. Answers go to the job's `answers` file as they come; those that are there already are not asked
-again.
+(JSON, `evaluate._job`) from stdin, the key from DSV4_EVAL_KEY, writes one JSON line per event to stdout, and leaves all
+output of lm-eval to stderr. Answers go to the job's `answers` file as they come; those that are there already are not
+asked again.
 
 lm-eval's own `local-chat-completions` keeps neither why an answer ended nor its reasoning, so answers are asked here;
 tasks, examples, filters and metrics are lm-eval's.
@@ -181,9 +181,9 @@ def main() -> int:
     sys.stdout = sys.stderr
     job = json.load(sys.stdin)
     try:
-        replica = ChatModel(job)
-        found = _evaluate(job, replica)
-        send_event(result=_scored(job, replica, found))
+        model = ChatModel(job)
+        evaluated = _evaluate(job, model)
+        send_event(result=_scored(job, model, evaluated))
     except RunFailed as error:
         send_event(error=str(error))
         return 1
@@ -194,7 +194,7 @@ def main() -> int:
     return 0
 
 
-def _evaluate(job: Mapping[str, Any], replica: ChatModel) -> Any:
+def _evaluate(job: Mapping[str, Any], model: ChatModel) -> Any:
     import lm_eval.tasks  # type: ignore[import-not-found, import-untyped, unused-ignore]
     from lm_eval.evaluator import simple_evaluate  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
@@ -202,7 +202,7 @@ def _evaluate(job: Mapping[str, Any], replica: ChatModel) -> Any:
         os.environ["HF_ALLOW_CODE_EVAL"] = "1"
     folder = job["folder"] and Path(lm_eval.tasks.__file__).parent / job["folder"]
     return simple_evaluate(
-        model=replica,
+        model=model,
         task_manager=lm_eval.tasks.TaskManager(include_path=folder, include_defaults=folder is None),
         tasks=[{"group": "dsv4", "task": [{"task": name, **job["config"]} for name in job["ask"]]}],  # lays config over
         limit=job["limit"],
@@ -213,13 +213,13 @@ def _evaluate(job: Mapping[str, Any], replica: ChatModel) -> Any:
     )
 
 
-def _scored(job: Mapping[str, Any], replica: ChatModel, found: Any) -> dict[str, Any]:
+def _scored(job: Mapping[str, Any], model: ChatModel, evaluated: Any) -> dict[str, Any]:
     """Write the samples, one line for each, and return counts: of all metrics, and of cut answers."""
     samples: dict[tuple[str, int], dict[str, Any]] = {}
-    for task, logged in found["samples"].items():
+    for task, logged in evaluated["samples"].items():
         for one in logged:
             prompt = one["arguments"][0][0]
-            kept = replica.answers.known[replica.key(prompt)]
+            kept = model.answers.known[model.key(prompt)]
             about = {"task": task, "document": one["doc_id"], "messages": json.loads(prompt), "target": one["target"]}
             entry = samples.setdefault((task, one["doc_id"]), {**about, **kept, "scores": {}})
             for name in one["metrics"]:

@@ -1,4 +1,4 @@
-"""The folder of one evaluation: FOLDER/eval/SUBJECT-<date>/, with its answers, samples and lm-eval's words."""
+"""The folder of one evaluation: FOLDER/eval/SUBJECT-<date>/, with its answers, samples and lm-eval's log."""
 
 from __future__ import annotations
 
@@ -38,15 +38,17 @@ def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool
         return
     named = re.compile(re.escape(subject.replace("/", "-")) + r"-\d{8}T\d{6}\.\d{6}Z")
     kept = [one for one in parent.glob(f"*/{ANSWERS}") if named.fullmatch(one.parent.name)]
-    found = sorted(one.parent for one in kept if one.stat().st_size)  # empty: killed before it began
-    if not found:
+    earlier = sorted(one.parent for one in kept if one.stat().st_size)  # empty: killed before it began
+    if not earlier:
         raise UsageError(f"{parent} has no run of {subject} to resume; start one without --resume.")
-    before = _sampling(found[-1] / ANSWERS)
+    before = _sampling(earlier[-1] / ANSWERS)
     if before != sampling:
         changed = [name for name in sampling if sampling[name] != before.get(name)]
         was = ", ".join(f"{name} {before.get(name)}" for name in changed)
-        raise UsageError(f"{found[-1]} was begun with {was}; resume it with the same, or start anew without --resume.")
-    yield found[-1]
+        raise UsageError(
+            f"{earlier[-1]} was begun with {was}; resume it with the same, or start anew without --resume."
+        )
+    yield earlier[-1]
 
 
 def _sampling(answers: Path) -> dict[str, Any]:

@@ -91,10 +91,10 @@ def find(name: str, more: Path | None = None) -> Task:
 
 def published(model: str | None, task: str, thinking: str, metric: str) -> list[Figure]:
     """Return the figures of one model that can be compared, that of most samples first."""
-    asked = {"model": model, "task": task, "thinking": thinking, "metric": metric}
-    found = [
+    key = {"model": model, "task": task, "thinking": thinking, "metric": metric}
+    figures = [
         Figure(Share(one["correct"], one["total"]), one["settings"], one["source"])
         for one in toml_file.read(HERE / "published.toml")["figure"]
-        if all(one[key] == value for key, value in asked.items())
+        if all(one[name] == value for name, value in key.items())
     ]
-    return sorted(found, key=lambda one: -one.share.total)
+    return sorted(figures, key=lambda one: -one.share.total)

@@ -28,8 +28,7 @@ def text(result: Mapping[str, Any]) -> str:
         + (f"; of the others {right} of {whole} are right" if cut else "")
     )
     lines += [f"  samples: {result['samples']}", f"  result: {result['file']}"]
-    found = verdict(result)
-    lines.append(found or "no published figure of this model for this task and mode")
+    lines.append(verdict(result) or "no published figure of this model for this task and mode")
     return "\n".join(lines)
 
 

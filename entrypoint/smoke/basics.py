@@ -32,8 +32,8 @@ async def models(client: VllmClient, context: Context) -> Outcome:
 
 async def chat(client: VllmClient, context: Context) -> Outcome:
     """A question in a chat, without thinking, is answered."""
-    asked = context.prompts["chat"]
-    reply = await client.chat(asked["question"], asked["max-tokens"], **context.prompts["thinking"]["modes"]["chat"])
+    prompt = context.prompts["chat"]
+    reply = await client.chat(prompt["question"], prompt["max-tokens"], **context.prompts["thinking"]["modes"]["chat"])
     figures = {"prompt_tokens": reply.prompt_tokens, "output_tokens": reply.tokens}
     if not reply.content:
         return failed(
@@ -47,9 +47,9 @@ async def chat(client: VllmClient, context: Context) -> Outcome:
             "usage does not add up: something between you and vLLM rewrites answers",
             **figures,
         )
-    if not context.record.constructed and asked["answer"] not in reply.content:
+    if not context.record.constructed and prompt["answer"] not in reply.content:
         return failed(
-            f"asked {asked['question']!r}, it said {quoted(reply.content)}",
+            f"asked {prompt['question']!r}, it said {quoted(reply.content)}",
             "the weights or the kernels are wrong: `dsv4 weights verify`, `dsv4 patch verify`",
             **figures,
         )
@@ -58,8 +58,8 @@ async def chat(client: VllmClient, context: Context) -> Outcome:
 
 async def streaming(client: VllmClient, context: Context) -> Outcome:
     """A stream comes in pieces, says once why it ended, then what was used, then [DONE]."""
-    asked = context.prompts["acceptance"]["kinds"]["prose"][0]
-    stream = await client.stream(asked, STOP_TOKENS, **context.prompts["thinking"]["modes"]["chat"])
+    question = context.prompts["acceptance"]["kinds"]["prose"][0]
+    stream = await client.stream(question, STOP_TOKENS, **context.prompts["thinking"]["modes"]["chat"])
     figures = {"pieces": len(stream.pieces), "output_tokens": stream.tokens, "first_piece_s": round(stream.seconds, 3)}
     wrong = [
         *(["everything came in one piece"] if len(stream.pieces) == 1 else []),

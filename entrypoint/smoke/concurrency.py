@@ -1,4 +1,4 @@
-"""Checks under load and of speculation: answers in company, and draft tokens accepted by kind of prompt."""
+"""Checks under load and of speculation: concurrent answers, and draft tokens accepted by kind of prompt."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SEED = 17
 async def parallel(client: VllmClient, context: Context) -> Outcome:
     """The corruption canary: the same prompts alone and several at once agree, and nothing is garbled."""
     gates = context.supervision.gate
-    found = await canary.run(client, context.streams, gates.tokens, gates.signs, gates.agreement_floor)
-    if found.problem:
-        return failed(found.problem, "see what garbles answers in docs/health.md; try another --moe-backend")
-    return passed(found.detail, streams=context.streams)
+    finding = await canary.run(client, context.streams, gates.tokens, gates.signs, gates.agreement_floor)
+    if finding.problem:
+        return failed(finding.problem, "see what garbles answers in docs/health.md; try another --moe-backend")
+    return passed(finding.detail, streams=context.streams)
 
 
 async def acceptance(client: VllmClient, context: Context) -> Outcome:
@@ -52,31 +52,31 @@ async def acceptance(client: VllmClient, context: Context) -> Outcome:
     judged = {kind: kinds[kind] for kind in JUDGED}
     total = Acceptance(sum(k.drafted for k in judged.values()), sum(k.accepted for k in judged.values()))
     figures = {kind: _figures(measured, context.record.acceptance.get(kind)) for kind, measured in kinds.items()}
-    found = gate.judge(total, judged, floor, counted=speculates)
-    if found.problem:
-        return failed(found.problem, f"measured beside the record: {_told(kinds, context)}", **figures)
-    return passed(f"{_told(kinds, context)}; floor of prose and code {floor:.0%}", **figures)
+    finding = gate.judge(total, judged, floor, counted=speculates)
+    if finding.problem:
+        return failed(finding.problem, f"measured beside the record: {_summary(kinds, context)}", **figures)
+    return passed(f"{_summary(kinds, context)}; floor of prose and code {floor:.0%}", **figures)
 
 
 def _prompts(context: Context) -> dict[str, list[str]]:
-    asked = context.prompts["acceptance"]
+    prompts = context.prompts["acceptance"]
     chance = random.Random(SEED)  # noqa: S311 - the same text each time
-    noise = ["".join(chance.choices(string.printable[:62] + " ", k=asked["random-characters"])) for _ in range(2)]
-    return {"random": noise, **asked["kinds"]}
+    noise = ["".join(chance.choices(string.printable[:62] + " ", k=prompts["random-characters"])) for _ in range(2)]
+    return {"random": noise, **prompts["kinds"]}
 
 
 def _figures(measured: Acceptance, recorded: float | None) -> dict[str, int | float | None]:
     return {"drafted": measured.drafted, "accepted": measured.accepted, "on_record": recorded}
 
 
-def _told(kinds: Mapping[str, Acceptance], context: Context) -> str:
+def _summary(kinds: Mapping[str, Acceptance], context: Context) -> str:
     """Say each kind's acceptance beside what is on record."""
     record = context.record
 
     def one(kind: str, measured: Acceptance) -> str:
-        beside = f"{record.acceptance[kind]:.0%} on record" if kind in record.acceptance else "no figure on record"
+        recorded = f"{record.acceptance[kind]:.0%} on record" if kind in record.acceptance else "no figure on record"
         share = "nothing" if measured.ratio is None else f"{measured.ratio:.0%}"
-        return f"{kind} {share} of {measured.drafted} ({beside})"
+        return f"{kind} {share} of {measured.drafted} ({recorded})"
 
     source = f"; record: {record.source}" if record.source else ""
     return ", ".join(one(kind, measured) for kind, measured in kinds.items()) + source

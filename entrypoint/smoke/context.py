@@ -20,7 +20,7 @@ STREAMS = 4
 @dataclass(frozen=True)
 class Context:
     """
-    One replica. `settings` is its plan's, flags and all, by name; None where no health server told.
+    One replica. `settings` is its plan's, flags and all, by name; None where no health server answers.
 
     `context_length` is max-model-len in tokens, 0 where the server does not say. `share` of it is filled by the long
     prompt; `streams` run at once.
@@ -60,7 +60,9 @@ def context(
     have = known or {}
     given = {name: Setting(value, "") for name, value in have.items() if name.startswith("gate.")}
     supervision = supervision_settings.read(given)
-    planned = min(supervision.gate.concurrency, int(have.get("max-num-seqs") or STREAMS)) if known is not None else STREAMS
+    planned = (
+        min(supervision.gate.concurrency, int(have.get("max-num-seqs") or STREAMS)) if known is not None else STREAMS
+    )
     return Context(
         names=names,
         context_length=context_length,

@@ -21,26 +21,26 @@ async def needles(client: VllmClient, context: Context) -> Outcome:
         return skipped(context.record.constructed)
     if not context.context_length:
         return skipped("the server does not say how long its context is")
-    asked = context.prompts["needles"]
-    wanted = int(context.context_length * context.share) - asked["max-tokens"]
-    lines = await _fitting(client, asked, wanted)
+    prompts = context.prompts["needles"]
+    budget = int(context.context_length * context.share) - prompts["max-tokens"]
+    lines = await _fitting(client, prompts, budget)
     if lines < 1:
-        return skipped(f"{wanted} tokens are too few for three needles; give a larger --context-share")
+        return skipped(f"{budget} tokens are too few for three needles; give a larger --context-share")
     began = time.monotonic()
     mode = context.prompts["thinking"]["modes"]["chat"]
     salt = secrets.token_hex(8)  # its prompt is read, not found in the prefix cache
-    reply = await client.chat(haystack(asked, lines), asked["max-tokens"], cache_salt=salt, **mode)
+    reply = await client.chat(haystack(prompts, lines), prompts["max-tokens"], cache_salt=salt, **mode)
     seconds = time.monotonic() - began
-    found = [where for where, code in zip(POSITIONS, asked["codes"], strict=True) if code in reply.content]
+    recalled = [where for where, code in zip(POSITIONS, prompts["codes"], strict=True) if code in reply.content]
     figures = {
         "prompt_tokens": reply.prompt_tokens,
         "share_of_context": round(reply.prompt_tokens / context.context_length, 4),
-        "found": found,
+        "found": recalled,
         "answer_s": round(seconds, 2),
     }
     size = f"{reply.prompt_tokens:,} tokens, {reply.prompt_tokens / context.context_length:.0%} of the context"
-    if len(found) < len(POSITIONS):
-        lost = ", ".join(where for where in POSITIONS if where not in found)
+    if len(recalled) < len(POSITIONS):
+        lost = ", ".join(where for where in POSITIONS if where not in recalled)
         return failed(
             f"not found at the {lost} of {size}; it said {quoted(reply.content)}",
             "try a smaller --context-share: what is lost only in long prompts points to the sparse attention's kernels",
@@ -49,32 +49,32 @@ async def needles(client: VllmClient, context: Context) -> Outcome:
     return passed(f"three found in {size}, {seconds:.1f} s", **figures)
 
 
-async def _fitting(client: VllmClient, asked: Mapping[str, Any], tokens: int) -> int:
+async def _fitting(client: VllmClient, prompts: Mapping[str, Any], tokens: int) -> int:
     """Return how many lines of filler make the whole prompt `tokens` long, as the server's tokenizer counts."""
-    sample = "".join(_lines(asked, asked["sample-lines"]))
+    sample = "".join(_lines(prompts, prompts["sample-lines"]))
     counted = (await client.complete(sample, 1)).prompt_tokens
     if not counted:
         raise Refused("/v1/completions: an answer without usage")
-    characters = tokens * len(sample) / counted - len(haystack(asked, 0))
-    return int(characters * asked["sample-lines"] / len(sample))
+    characters = tokens * len(sample) / counted - len(haystack(prompts, 0))
+    return int(characters * prompts["sample-lines"] / len(sample))
 
 
-def haystack(asked: Mapping[str, Any], lines: int) -> str:
+def haystack(prompts: Mapping[str, Any], lines: int) -> str:
     """Return the whole prompt with `lines` lines of filler."""
-    hay = _lines(asked, lines)
+    hay = _lines(prompts, lines)
     hidden = [
-        asked["needle"].format(where=where, code=code) + "\n"
-        for where, code in zip(asked["where"], asked["codes"], strict=True)
+        prompts["needle"].format(where=where, code=code) + "\n"
+        for where, code in zip(prompts["where"], prompts["codes"], strict=True)
     ]
     middle = lines // 2
     log = [hidden[0], *hay[:middle], hidden[1], *hay[middle:], hidden[2]]
-    return "".join([asked["before"], *log, asked["question"]])
+    return "".join([prompts["before"], *log, prompts["question"]])
 
 
-def _lines(asked: Mapping[str, Any], count: int) -> list[str]:
+def _lines(prompts: Mapping[str, Any], count: int) -> list[str]:
     """Return filler, no two lines alike."""
-    words = {name: asked[name] for name in ("place", "state", "wind")}
+    words = {name: prompts[name] for name in ("place", "state", "wind")}
     return [
-        asked["line"].format(n=n, boats=3 + n * 7 % 41, **{key: of[n % len(of)] for key, of in words.items()}) + "\n"
+        prompts["line"].format(n=n, boats=3 + n * 7 % 41, **{key: of[n % len(of)] for key, of in words.items()}) + "\n"
         for n in range(1, count + 1)
     ]

@@ -42,13 +42,13 @@ class SmokeReport:
         rows = [("check", "verdict", "s", "seen")]
         rows += [(one.name, one.verdict, f"{one.seconds:.1f}", one.seen) for one in self.outcomes]
         lines = table(rows).splitlines()
-        found = [lines[0]]
+        printed = [lines[0]]
         for line, one in zip(lines[1:], self.outcomes, strict=True):
-            found += [line, *([f"    fix: {one.fix}"] if one.fix else [])]
-        found += ["", f"not known: {self.unknown}"] if self.unknown else [""]
+            printed += [line, *([f"    fix: {one.fix}"] if one.fix else [])]
+        printed += ["", f"not known: {self.unknown}"] if self.unknown else [""]
         counts = ", ".join(f"{len(self._named(of))} {of}" for of in VERDICTS if self._named(of))
         seconds = sum(one.seconds for one in self.outcomes)
-        return "\n".join([*found, f"{self.model} at {self.url}: {counts} in {seconds:.0f} s"])
+        return "\n".join([*printed, f"{self.model} at {self.url}: {counts} in {seconds:.0f} s"])
 
     def junit(self) -> str:
         """Return a JUnit XML document with one suite."""

@@ -39,22 +39,22 @@ _NO_TEMPLATE = "chat template"
 
 
 async def run(client: VllmClient, context: Context, seconds: float, skip: Collection[str]) -> list[Outcome]:
-    """Return what every check found, in their order, within `seconds` for all of them."""
+    """Return every check's outcome, in their order, within `seconds` for all of them."""
     until = time.monotonic() + seconds
     outcomes = []
     for name, check in CHECKS.items():
         began = time.monotonic()
         left = until - began
         if name in skip:
-            found = skipped("--skip")
+            outcome = skipped("--skip")
         elif left <= 0:
-            found = failed(
+            outcome = failed(
                 f"not begun: the {seconds:.0f} s of --timeout were over", "give more, or --skip what is slow"
             )
         else:
-            found = await _one(client, context, check, left)
-        outcomes.append(dataclasses.replace(found, name=name, seconds=time.monotonic() - began))
-        log.info(f"{found.verdict:7} {name}")
+            outcome = await _one(client, context, check, left)
+        outcomes.append(dataclasses.replace(outcome, name=name, seconds=time.monotonic() - began))
+        log.info(f"{outcome.verdict:7} {name}")
     return outcomes
 
 

@@ -22,46 +22,46 @@ async def tool_call(client: VllmClient, context: Context) -> Outcome:
         return skipped("served without --tool-call-parser")
     if context.record.constructed:
         return skipped(context.record.constructed)
-    asked, mode = context.prompts["tool"], context.prompts["thinking"]["modes"]["chat"]
-    tools = [{"type": "function", "function": asked["function"]}]
-    messages: list[dict[str, Any]] = [{"role": "user", "content": asked["question"]}]
+    prompts, mode = context.prompts["tool"], context.prompts["thinking"]["modes"]["chat"]
+    tools = [{"type": "function", "function": prompts["function"]}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": prompts["question"]}]
     try:
-        reply = await client.chat(messages, asked["max-tokens"], tools=tools, tool_choice="auto", **mode)
+        reply = await client.chat(messages, prompts["max-tokens"], tools=tools, tool_choice="auto", **mode)
     except Refused as error:
         if _NO_PARSER in error.reason:
             return skipped("served without --tool-call-parser")
         raise
-    if problem := _misses(reply.tool_calls, asked):
+    if problem := _call_problem(reply.tool_calls, prompts):
         return failed(f"{problem}; content is {quoted(reply.content)}, finish_reason {reply.finish}", PARSER)
     call = reply.tool_calls[0]
     messages += [
         {"role": "assistant", "content": reply.content, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": call["id"], "content": asked["result"]},
+        {"role": "tool", "tool_call_id": call["id"], "content": prompts["result"]},
     ]
-    back = await client.chat(messages, asked["max-tokens"], tools=tools, tool_choice="auto", **mode)
-    if asked["answer"] not in back.content:
-        return failed(f"given {asked['result']}, it said {quoted(back.content)}", PARSER)
+    back = await client.chat(messages, prompts["max-tokens"], tools=tools, tool_choice="auto", **mode)
+    if prompts["answer"] not in back.content:
+        return failed(f"given {prompts['result']}, it said {quoted(back.content)}", PARSER)
     return passed(f"{call['function']['name']}({call['function']['arguments']}), then {quoted(back.content)}")
 
 
-def _misses(calls: Any, asked: dict[str, Any]) -> str:
+def _call_problem(calls: Any, prompts: dict[str, Any]) -> str:
     """Say what is wrong with tool calls, or nothing."""
     if not calls:
         return "no tool was called"
     try:
         function = calls[0]["function"]
         arguments = json.loads(function["arguments"])
-        value = str(arguments[asked["argument"]])
+        value = str(arguments[prompts["argument"]])
         name, number = str(function["name"]), str(calls[0]["id"])
     except (LookupError, TypeError, ValueError):
         return f"a tool call without id, name or readable arguments: {quoted(str(calls[0]))}"
-    if name != asked["function"]["name"] or not number or asked["value"].lower() not in value.lower():
+    if name != prompts["function"]["name"] or not number or prompts["value"].lower() not in value.lower():
         return f"another call was made: {quoted(str(function))}"
     return ""
 
 
 async def json_schema(client: VllmClient, context: Context) -> Outcome:
-    """An answer by a JSON schema is JSON by that schema, and says what was asked."""
+    """An answer by a JSON schema is JSON by that schema, and answers the question."""
     if context.record.constructed:
         return skipped(context.record.constructed)
     from pydantic import BaseModel, ConfigDict, ValidationError
@@ -73,11 +73,11 @@ async def json_schema(client: VllmClient, context: Context) -> Outcome:
         launched: int
         sails: bool
 
-    asked = context.prompts["schema"]
+    prompts = context.prompts["schema"]
     form = {"name": "ship", "schema": Ship.model_json_schema(), "strict": True}
     reply = await client.chat(
-        asked["question"],
-        asked["max-tokens"],
+        prompts["question"],
+        prompts["max-tokens"],
         response_format={"type": "json_schema", "json_schema": form},
         **context.prompts["thinking"]["modes"]["chat"],
     )
@@ -88,7 +88,7 @@ async def json_schema(client: VllmClient, context: Context) -> Outcome:
             f"{quoted(reply.content)} is not by the schema: {sentence(error)} (finish_reason {reply.finish})",
             "vLLM's log says whether structured outputs are on; a stray token is a garbled answer",
         )
-    wanted = Ship(name=asked["name"], launched=asked["launched"], sails=asked["sails"])
-    if ship != wanted:
-        return failed(f"by the schema, but {ship!r} for {wanted!r}", "`dsv4 weights verify`, `dsv4 patch verify`")
+    expected = Ship(name=prompts["name"], launched=prompts["launched"], sails=prompts["sails"])
+    if ship != expected:
+        return failed(f"by the schema, but {ship!r} for {expected!r}", "`dsv4 weights verify`, `dsv4 patch verify`")
     return passed(quoted(reply.content))

@@ -1,4 +1,4 @@
-"""Checks of the thinking modes: what is thought and what is said come apart, in one answer and in a stream."""
+"""Checks of the thinking modes: reasoning and content come apart, in one answer and in a stream."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ def mode(name: str) -> Callable[[VllmClient, Context], Awaitable[Outcome]]:
     async def check(client: VllmClient, context: Context) -> Outcome:
         if reason := _not_here(context):
             return skipped(reason)
-        asked, modes = context.prompts["thinking"], context.prompts["thinking"]["modes"]
-        reply = await client.chat(asked["question"], _room(context), **modes[name])
+        prompts, modes = context.prompts["thinking"], context.prompts["thinking"]["modes"]
+        reply = await client.chat(prompts["question"], _room(context), **modes[name])
         if name == "chat":
-            return _silent(reply) or _answered(context, reply) or _well(reply, f"no reasoning, {quoted(reply.content)}")
-        plain = await client.chat(asked["question"], 1, **modes["chat"])
-        wrong = _unheard(context, reply, plain.prompt_tokens) or _split(reply.content, reply.reasoning)
-        told = f"{_told(reply.content, reply.reasoning)}, {reply.tokens} tokens"
-        return wrong or _answered(context, reply) or _well(reply, told)
+            return (
+                _unwanted_reasoning(reply)
+                or _answered(context, reply)
+                or _passed(reply, f"no reasoning, {quoted(reply.content)}")
+            )
+        plain = await client.chat(prompts["question"], 1, **modes["chat"])
+        wrong = _mode_ignored(context, reply, plain.prompt_tokens) or _leaks(reply.content, reply.reasoning)
+        summary = f"{_summary(reply.content, reply.reasoning)}, {reply.tokens} tokens"
+        return wrong or _answered(context, reply) or _passed(reply, summary)
 
     return check
 
@@ -41,24 +45,24 @@ async def streamed(client: VllmClient, context: Context) -> Outcome:
     """Mode high in a stream: reasoning first, then content, and nothing of one in the other."""
     if reason := _not_here(context):
         return skipped(reason)
-    asked = context.prompts["thinking"]
-    stream = await client.stream(asked["question"], _room(context), **asked["modes"]["high"])
+    prompts = context.prompts["thinking"]
+    stream = await client.stream(prompts["question"], _room(context), **prompts["modes"]["high"])
     kinds = [kind for kind, _ in stream.pieces]
-    thought, said = stream.text("reasoning"), stream.text("content")
-    if not thought and context.settings is None and not any(tag in said for tag in TAGS):
+    reasoning, content = stream.text("reasoning"), stream.text("content")
+    if not reasoning and context.settings is None and not any(tag in content for tag in TAGS):
         return skipped(f"its stream has no reasoning, {UNPLANNED}")
     if kinds != sorted(kinds, reverse=True):
         return failed("reasoning came after content", PARSER)
-    wrong = _split(said, thought) or _answered(context, stream.whole())
-    return wrong or passed(f"{_told(said, thought)}, in {len(kinds)} pieces", pieces=len(kinds))
+    wrong = _leaks(content, reasoning) or _answered(context, stream.whole())
+    return wrong or passed(f"{_summary(content, reasoning)}, in {len(kinds)} pieces", pieces=len(kinds))
 
 
 async def empty_content(client: VllmClient, context: Context) -> Outcome:
     """With few tokens allowed, thinking takes them all: content is empty, reasoning is not, and `length` says why."""
     if reason := _not_here(context):
         return skipped(reason)
-    asked = context.prompts["thinking"]
-    reply = await client.chat(asked["question"], asked["trap-tokens"], **asked["modes"]["high"])
+    prompts = context.prompts["thinking"]
+    reply = await client.chat(prompts["question"], prompts["trap-tokens"], **prompts["modes"]["high"])
     if not reply.reasoning and context.settings is None:
         return skipped(f"it answers without reasoning, {UNPLANNED}")
     if reply.content or not reply.reasoning or reply.finish != "length":
@@ -80,13 +84,13 @@ def _room(context: Context) -> int:
     return min(most, context.context_length // 2) if context.context_length else most
 
 
-def _silent(reply: Reply) -> Outcome | None:
+def _unwanted_reasoning(reply: Reply) -> Outcome | None:
     if not reply.reasoning:
         return None
     return failed(f"it thought although thinking is off: {quoted(reply.reasoning)}", TOKENIZER)
 
 
-def _unheard(context: Context, reply: Reply, plain_tokens: int) -> Outcome | None:
+def _mode_ignored(context: Context, reply: Reply, plain_tokens: int) -> Outcome | None:
     """Judge by the prompt's length: every mode that thinks writes a paragraph before the conversation."""
     if reply.prompt_tokens > plain_tokens:
         return None
@@ -96,7 +100,7 @@ def _unheard(context: Context, reply: Reply, plain_tokens: int) -> Outcome | Non
     return failed(f"{lengths}: the mode did not reach the model", TOKENIZER)
 
 
-def _split(content: str, reasoning: str) -> Outcome | None:
+def _leaks(content: str, reasoning: str) -> Outcome | None:
     leaked = [tag for tag in TAGS if tag in content or tag in reasoning]
     if leaked:
         return failed(f"{leaked[0]} came back as text", PARSER)
@@ -107,22 +111,22 @@ def _split(content: str, reasoning: str) -> Outcome | None:
 
 def _answered(context: Context, reply: Reply) -> Outcome | None:
     """Judge the answer; none is right where reasoning took every token, any where the weights follow no question."""
-    asked = context.prompts["thinking"]
+    prompts = context.prompts["thinking"]
     endless = not reply.content and reply.reasoning and reply.finish == "length"
-    if asked["answer"] in reply.content or endless or context.record.constructed:
+    if prompts["answer"] in reply.content or endless or context.record.constructed:
         return None
     if not reply.content:
         return failed(f"no content, and finish_reason {reply.finish}", PARSER)
     return failed(
-        f"asked {asked['question']!r}, it said {quoted(reply.content)}",
+        f"asked {prompts['question']!r}, it said {quoted(reply.content)}",
         "the weights or the kernels are wrong: `dsv4 weights verify`, `dsv4 patch verify`",
     )
 
 
-def _well(reply: Reply, seen: str) -> Outcome:
-    return passed(seen, prompt_tokens=reply.prompt_tokens, output_tokens=reply.tokens)
+def _passed(reply: Reply, summary: str) -> Outcome:
+    return passed(summary, prompt_tokens=reply.prompt_tokens, output_tokens=reply.tokens)
 
 
-def _told(content: str, reasoning: str) -> str:
-    said = quoted(content, 24) if content else "no content yet (all tokens went into reasoning)"
-    return f"{len(reasoning)} characters of reasoning, then {said}"
+def _summary(content: str, reasoning: str) -> str:
+    answer = quoted(content, 24) if content else "no content yet (all tokens went into reasoning)"
+    return f"{len(reasoning)} characters of reasoning, then {answer}"

@@ -33,15 +33,16 @@ from urllib.parse import urlsplit
 import httpx
 
 from dsv4_serve.entrypoint import procfs
-from dsv4_serve.entrypoint import results as receipts
-from dsv4_serve.entrypoint.bench import command, load, measure, started, sweep
+from dsv4_serve.entrypoint.bench import command, load, measure, sweep
+from dsv4_serve.entrypoint.bench import options as benches
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
-from dsv4_serve.entrypoint.bench.measure import Bench
-from dsv4_serve.entrypoint.bench.options import Asked, Shape
-from dsv4_serve.entrypoint.bench.started import Started
+from dsv4_serve.entrypoint.bench.options import LoadMatrix, LoadShape
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
+from dsv4_serve.entrypoint.cli import log
 from dsv4_serve.entrypoint.cli import parser as options
 from dsv4_serve.entrypoint.cli.request import resolved as resolve
+from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan
 from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
@@ -122,10 +123,11 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
         words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the file's are those of the whole model
     given, flags = options.parse(words)
     flags += [] if variant["stock"] else variant["flags"]
-    resolved = chosen, plan = resolve(given, flags)
+    chosen, plan = resolve(given, flags)
     sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
-    environ = {**measure.by_lot(chosen.hardware.get("compute_capability")), **environ}
-    serve, weights = command.plan_without_weights(given, flags, environ, resolved, sizes)
+    environ = {**measure.random_routing(chosen.hardware.get("compute_capability")), **environ}
+    own, weights = command.dummy(chosen, plan, benches.serve_options(given, flags), environ, sizes)
+    serve = own.argv()
     if sizes:
         weights += f", one GPU's share of {variant['share']}"
     kernels = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
@@ -149,7 +151,7 @@ def starting(
     tracing = ["--profiler-config", json.dumps(profiler)]
     extra = tracing if variant["trace"] else []
     if not variant["stock"]:
-        return started.replica([*serve, *extra], environ, out, say, patience), Tokenizer(folder, "deepseek_v4")
+        return local_replica.replica([*serve, *extra], environ, out, patience), Tokenizer(folder, "deepseek_v4")
     if variant["cache"] == "shared":
         environ = {**environ, **{name: str(how.kernels / inside) for name, inside in kernel_cache.VARIABLES.items()}}
     flags = [*variant["flags"], *extra, "--tensor-parallel-size", str(variant["tp"]), "--load-format", "dummy"]
@@ -181,13 +183,15 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
             where = running.endpoint
             result.start = dict(running.start)
             if where.health:
-                result.replica = receipts.of_replica(where.health, None)
+                result.replica = where.plan().to_json()
             if variant["sweep"]:
                 result.swept = asdict(sweep.run(where, sweep.lengths(how.plan)))
             write(out, result)
             for rows in [variant, *variant["also"]]:
-                asked = Asked(tuple(rows["batches"]), tuple(rows["inputs"]), variant["output"], variant["requests"])
-                measure.rows(Bench(where, asked, environ, say), where.models()[0], tokenizer, keep)
+                batches, inputs = tuple(rows["batches"]), tuple(rows["inputs"])
+                matrix = LoadMatrix(batches, inputs, variant["output"], variant["requests"])
+                for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, environ):
+                    keep(row)
             if variant["readyz"] and where.health:
                 pid = procfs.listening(procfs.everyone(), urlsplit(where.health).port or 0)
                 result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
@@ -205,10 +209,10 @@ def traced(
 ) -> list[dict[str, Any]]:
     """Profile STEPS decode steps at one batch size; return what the kernels of rank 0 took, by family."""
     where, before = running.endpoint, set(folder.rglob("*.json.gz"))
-    shape = Shape(batch, input=64, output=4 * STEPS, requests=batch, warm_up=0, seed=99)
+    shape = LoadShape(batch, input=64, output=4 * STEPS, requests=batch, warm_up=0, seed=99)
     bounds = {"delay_iterations": STEPS, "max_iterations": STEPS}  # past the prefill
     httpx.post(f"{where.url}/start_profile", json=bounds, timeout=60, trust_env=False).raise_for_status()
-    load.run(shape, where, where.models()[0], tokenizer, environ)
+    load.run(shape, where, where.models()[0].id, tokenizer, environ)
     httpx.post(f"{where.url}/stop_profile", timeout=240, trust_env=False).raise_for_status()
     fresh = sorted(set(folder.rglob("*.json.gz")) - before, key=lambda path: -path.stat().st_size)
     say(f"traces at batch {batch}: {[f'{path.name} {path.stat().st_size >> 20} MiB' for path in fresh]}")
@@ -227,7 +231,7 @@ def say(text: str) -> None:
 
 
 def stop(number: int, _frame: Any) -> None:
-    raise started.Stopped(number)
+    raise local_replica.Stopped(number)
 
 
 def main() -> int:
@@ -243,6 +247,7 @@ def main() -> int:
     asked.out = asked.out.resolve()
     results = []
     before = dict(os.environ)
+    log.to_stderr()
     signal.signal(signal.SIGALRM, stop)
     for variant in variants(asked.variants):
         if (left := until - time.monotonic()) < LEAST:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import httpx
 
-from dsv4_serve.entrypoint.bench.started import Ended, Started, free_port
-from dsv4_serve.entrypoint.client.endpoint import Endpoint, NoAnswer, ask
+from dsv4_serve.entrypoint.client import http
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
+from dsv4_serve.entrypoint.client.errors import Unreachable
+from dsv4_serve.entrypoint.client.local_replica import Ended, Started, free_port
 from dsv4_serve.entrypoint.vllm_log import exit_cause, startup_phase
 
 
@@ -40,7 +42,13 @@ def stock(
     say(f"{' '.join(argv)} on port {port}; log: {log}")
     try:
         _until_up(process, where, log, began + patience)
-        body = {"model": where.models()[0], "prompt": "t5 t6 t7", "max_tokens": 2, "temperature": 0, "ignore_eos": True}
+        body = {
+            "model": where.models()[0].id,
+            "prompt": "t5 t6 t7",
+            "max_tokens": 2,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
         httpx.post(f"{where.url}/v1/completions", json=body, timeout=patience, trust_env=False).raise_for_status()
         yield Started(where, log, {"phases": {name: round(s, 1) for name, s in spent.items()}, "caches": "unknown"})
     finally:
@@ -55,8 +63,8 @@ def _until_up(process: subprocess.Popen[bytes], where: Endpoint, log: Path, unti
             lines = log.read_text(errors="replace").splitlines()
             ending = exit_cause.classify(lines, process.returncode, phase="starting", was_ready=False)
             raise Ended(f"vLLM ended with {process.returncode}: {ending.sentence} Root cause: {ending.root}")
-        with contextlib.suppress(NoAnswer):
-            if ask(f"{where.url}/health", None).is_success:
+        with contextlib.suppress(Unreachable):
+            if http.get(f"{where.url}/health", None).is_success:
                 return
         time.sleep(0.5)
     raise Ended(f"not ready in time: {(log.read_text(errors='replace').splitlines() or ['nothing said'])[-1][-300:]}")

@@ -13,7 +13,8 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from dsv4_serve.demo import llama, server
+from dsv4_serve.demo import llama
+from dsv4_serve.entrypoint.client import local_replica
 
 COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
 
@@ -21,7 +22,7 @@ COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
 @contextmanager
 def held_port() -> Iterator[int]:
     with socket.socket() as holder:
-        holder.bind((server.HOST, 0))
+        holder.bind((local_replica.LOCAL, 0))
         holder.listen()
         yield holder.getsockname()[1]
 
@@ -56,7 +57,7 @@ def test_the_demo_answers_drafts_and_leaves_nothing_behind(tmp_path, monkeypatch
             assert llama.ANSWER in said
             assert "98 of 105 draft tokens accepted" in said
             assert ask(url, "Und auf Deutsch? ß €") == llama.ANSWER
-            children = server.descendants(demo.pid)
+            children = local_replica.descendants(demo.pid)
             assert len(children) > 1
             demo.send_signal(signal.SIGINT)
             assert demo.wait(60) == 0
@@ -67,11 +68,11 @@ def test_the_demo_answers_drafts_and_leaves_nothing_behind(tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_a_server_that_is_not_ready_in_time_is_stopped(tmp_path):
-    port = server.open_port(0)
+    port = local_replica.free_port()
     command = [*COMMAND, "--check", "--folder", str(tmp_path), "--limit", "0", "--port", str(port)]
     demo = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert demo.returncode == 1
-    assert re.fullmatch(r"error: the server is not ready after 0 s: .* its log is \S+\n", demo.stderr)
+    assert re.fullmatch(r"error: the replica is not ready after 0 s: .* its log is \S+\n", demo.stderr)
     serving = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("PORT") == str(port)]
     assert not serving
 

@@ -1,8 +1,8 @@
 import pytest
 
-from dsv4_serve.demo.question import Answer
+from dsv4_serve.demo.question import MeasuredAnswer
 
 
 @pytest.mark.parametrize(("drafted", "accepted", "share"), [(105, 98, 98 / 105), (0, 0, 0.0)])
 def test_acceptance_is_accepted_by_drafted(drafted, accepted, share):
-    assert Answer("", 161, 0.5, drafted, accepted).acceptance == share
+    assert MeasuredAnswer("", 161, 0.5, drafted, accepted).acceptance == share

@@ -1,10 +1,7 @@
-import socket
 import subprocess
-import sys
-
-import psutil
 
 from dsv4_serve.demo import server
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 
 
 def test_what_dsv4_said_is_told_and_what_vllm_said_is_not(tmp_path):
@@ -14,25 +11,4 @@ def test_what_dsv4_said_is_told_and_what_vllm_said_is_not(tmp_path):
     )
     process = subprocess.Popen(["true"])
     process.wait()
-    assert server.said(server.Server(process, 1, 2, log)) == ["MTP gate: 95% of 210", "ready"]
-
-
-def test_a_held_port_gives_another():
-    with socket.socket() as holder:
-        holder.bind((server.HOST, 0))
-        holder.listen()
-        held = holder.getsockname()[1]
-        assert server.open_port(held) not in {held, 0}
-    assert server.open_port(held) == held
-
-
-def test_stop_ends_a_child_that_takes_no_notice_of_its_parents_end():
-    child = "import time; time.sleep(600)"
-    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}]); print(flush=True); {child}"
-    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
-    assert process.stdout
-    process.stdout.readline()
-    (orphan,) = server.descendants(process.pid)
-    server.stop(process)
-    assert process.returncode is not None
-    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+    assert server.messages(ServeProcess(process, 1, 2, log)) == ["MTP gate: 95% of 210", "ready"]

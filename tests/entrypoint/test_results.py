@@ -1,4 +1,4 @@
-"""Receipts: written once, read back in order, and what is no receipt is named."""
+"""Results: written once, read back in order, and what is no result is named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dsv4_serve.entrypoint.errors import ConfigError, HostError
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_receipt_is_read_back_with_its_kind_and_date(tmp_path: Path) -> None:
+def test_a_result_is_read_back_with_its_kind_and_date(tmp_path: Path) -> None:
     path = results.write(tmp_path, "bench", {"subject": "W4A16 h200/tp2", "rows": []})
     assert path.parent == tmp_path / "bench"
     assert path.name.startswith("w4a16-h200-tp2-2")
@@ -39,9 +39,9 @@ def test_the_oldest_comes_first_whatever_its_kind(tmp_path: Path) -> None:
     "text",
     ["no json", "[" * 10**5, "[]", "{}", '{"kind": "bench"}', '{"kind": "other", "date": "2026-11-22"}'],
 )
-def test_a_file_that_is_no_receipt_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "other.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"other\.json: no receipt"):
+    with pytest.raises(ConfigError, match=r"other\.json: not a result"):
         results.read(tmp_path)
 
 
@@ -63,20 +63,20 @@ ROW = {
         ({"rows": [ROW], "replica": {"machine": {"gpus": [{}]}}}, "replica.machine.gpus.0.name: "),
     ],
 )
-def test_a_receipt_of_bench_that_cannot_be_one_says_where(tmp_path: Path, changed: dict, where: str) -> None:
+def test_a_result_of_bench_that_cannot_be_one_says_where(tmp_path: Path, changed: dict, where: str) -> None:
     path = tmp_path / "one.json"
     path.write_text(json.dumps({"kind": "bench", "date": "2026-11-22", "subject": "x", **changed}))
-    with pytest.raises(ConfigError, match=rf"one\.json: no receipt of this version \({where}"):
+    with pytest.raises(ConfigError, match=rf"one\.json: not a result of this version \({where}"):
         results.read_one(path)
 
 
-def test_a_receipt_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
+def test_a_result_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.json: cannot be read"):
         results.read_one(tmp_path / "none.json")
 
 
 def test_an_unknown_kind_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no kind of receipt: bench, eval, smoke"):
+    with pytest.raises(ValueError, match="no kind of result: bench, eval, smoke"):
         results.write(tmp_path, "layout", {"subject": "x"})
 
 
@@ -93,6 +93,6 @@ def test_trying_a_folder_leaves_nothing_there(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_receipts_of_this_repository_are_all_read() -> None:
+def test_the_results_of_this_repository_are_all_read() -> None:
     kinds = {one["kind"] for one in results.read(ROOT / "qualification" / "results")}
     assert {"layout", "faults"} <= kinds

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4_serve.demo.server import Server
+from dsv4_serve.entrypoint.client.answers import Completion
+from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess
+from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.healthcheck import canary
-from dsv4_serve.healthcheck.engine import Completion, Engine, Refused, Unreachable
 from dsv4_serve.healthcheck.garble import SIGNS
 from dsv4_serve.healthcheck.prompts import prompts
 from dsv4_serve.healthcheck.state import Finding
@@ -24,9 +26,9 @@ SOUND = {prompt: Completion("and so it went on", tuple(range(48))) for prompt in
 ENGLISH = [prompt for prompt in prompts() if prompt.script == "LATIN"]
 
 
-def asked(url: str, question: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
+def asked(url: str, question: Callable[[VllmClient], Coroutine[Any, Any, T]]) -> T:
     async def ask() -> T:
-        engine = Engine(url)
+        engine = VllmClient(url)
         try:
             return await question(engine)
         finally:
@@ -95,33 +97,33 @@ def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(
 
 
 @pytest.mark.slow
-def test_a_sound_real_engine_passes_at_four_requests_at_once(vllm: Server):
-    found = asked(vllm.url, lambda engine: canary.run(engine, 4, 48))
+def test_a_sound_real_engine_passes_at_four_requests_at_once(vllm: ServeProcess):
+    found = asked(vllm.endpoint.url, lambda engine: canary.run(engine, 4, 48))
     assert found.problem == ""
     assert found.detail.startswith("100% of the answers is the same alone and 4 at once")
 
 
 @pytest.mark.slow
-def test_more_requests_at_once_than_there_are_prompts_are_sent(vllm: Server):
-    async def counted(engine: Engine) -> int:
+def test_more_requests_at_once_than_there_are_prompts_are_sent(vllm: ServeProcess):
+    async def counted(engine: VllmClient) -> int:
         before = (await engine.settled_counters()).finished
         assert (await canary.run(engine, 25, 4)).problem == ""
         return (await engine.settled_counters()).finished - before
 
-    assert asked(vllm.url, counted) == len(prompts()) + 25
+    assert asked(vllm.endpoint.url, counted) == len(prompts()) + 25
 
 
 @pytest.mark.slow
-def test_one_token_is_generated_by_the_idle_canary(vllm: Server):
-    async def counted(engine: Engine) -> int:
+def test_one_token_is_generated_by_the_idle_canary(vllm: ServeProcess):
+    async def counted(engine: VllmClient) -> int:
         before = (await engine.settled_counters()).generated
         await canary.one_token(engine)
         return (await engine.settled_counters()).generated - before
 
-    assert asked(vllm.url, counted) == 1
+    assert asked(vllm.endpoint.url, counted) == 1
 
 
 @pytest.mark.slow
-def test_a_real_engine_with_nan_logits_is_garbled(broken: Server):
-    problem = asked(broken.url, lambda engine: canary.run(engine, 4, 8)).problem
+def test_a_real_engine_with_nan_logits_is_garbled(broken: ServeProcess):
+    problem = asked(broken.endpoint.url, lambda engine: canary.run(engine, 4, 8)).problem
     assert "logprobs in 20 of 20 answers (prose: its log-probabilities are no numbers (NaN logits))" in problem

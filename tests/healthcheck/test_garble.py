@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsv4_serve.entrypoint.client.answers import Completion
 from dsv4_serve.healthcheck import garble
-from dsv4_serve.healthcheck.engine import Completion
 from dsv4_serve.healthcheck.garble import LOOP_TOKENS, SIGNS, script
 from dsv4_serve.healthcheck.prompts import Prompt, prompts
 

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4_serve.demo.server import Server
+from dsv4_serve.entrypoint.client.errors import Unreachable
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess
+from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.healthcheck import gate
-from dsv4_serve.healthcheck.engine import Engine, Unreachable
 from dsv4_serve.healthcheck.state import Acceptance, Finding
 
 
 def run(url: str, floor: float, tokens: int) -> tuple[Finding, Acceptance]:
     async def ask() -> tuple[Finding, Acceptance]:
-        engine = Engine(url)
+        engine = VllmClient(url)
         try:
             return await gate.run(engine, floor, tokens)
         finally:
@@ -70,8 +71,8 @@ def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(
 
 
 @pytest.mark.slow
-def test_real_drafts_that_fit_pass_with_every_kind_told(vllm: Server):
-    finding, acceptance = run(vllm.url, 0.5, 48)
+def test_real_drafts_that_fit_pass_with_every_kind_told(vllm: ServeProcess):
+    finding, acceptance = run(vllm.endpoint.url, 0.5, 48)
     assert finding.problem == ""
     assert acceptance.drafted > 100
     assert acceptance.ratio > 0.9
@@ -80,13 +81,13 @@ def test_real_drafts_that_fit_pass_with_every_kind_told(vllm: Server):
 
 
 @pytest.mark.slow
-def test_real_drafts_below_the_floor_are_refused_with_their_figures(vllm: Server):
-    finding, acceptance = run(vllm.url, 0.99, 48)
+def test_real_drafts_below_the_floor_are_refused_with_their_figures(vllm: ServeProcess):
+    finding, acceptance = run(vllm.endpoint.url, 0.99, 48)
     assert f"of {acceptance.drafted} draft tokens accepted, the floor is 99%" in finding.problem
 
 
 @pytest.mark.slow
-def test_a_real_engine_whose_drafts_never_come_is_refused(broken: Server):
-    finding, acceptance = run(broken.url, 0.1, 8)
+def test_a_real_engine_whose_drafts_never_come_is_refused(broken: ServeProcess):
+    finding, acceptance = run(broken.endpoint.url, 0.1, 8)
     assert acceptance == Acceptance(0, 0)
     assert finding.problem.startswith("it drafted nothing")

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4_serve.demo.server import Server, descendants
-from dsv4_serve.healthcheck.counters import Counters
-from dsv4_serve.healthcheck.engine import Engine
+from dsv4_serve.entrypoint.client.counters import Counters
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess, descendants
+from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.healthcheck.progress import Progress
 
 LONG = "long " * 3200  # 16,000 tokens, which are 1000 chunks of the server `broken`
@@ -106,10 +106,10 @@ def test_the_sign_is_never_in_the_future_and_never_goes_back(polls):
 
 
 @pytest.mark.slow
-def test_an_engine_that_is_stopped_makes_none_until_it_goes_on(broken: Server):
+def test_an_engine_that_is_stopped_makes_none_until_it_goes_on(broken: ServeProcess):
     core = engine_core(broken)
 
-    async def scenario(engine: Engine) -> None:
+    async def scenario(engine: VllmClient) -> None:
         progress = Progress(0.0)
         long = asyncio.create_task(engine.complete(LONG, 1, salt="0"))
         while not (counters := await stopped(core, engine)).running:
@@ -129,9 +129,11 @@ def test_an_engine_that_is_stopped_makes_none_until_it_goes_on(broken: Server):
     watched(broken, core, scenario)
 
 
-def watched(server: Server, core: psutil.Process, scenario: Callable[[Engine], Coroutine[Any, Any, None]]) -> None:
+def watched(
+    server: ServeProcess, core: psutil.Process, scenario: Callable[[VllmClient], Coroutine[Any, Any, None]]
+) -> None:
     async def watch() -> None:
-        engine = Engine(server.url)
+        engine = VllmClient(server.endpoint.url)
         try:
             await scenario(engine)
         finally:
@@ -141,7 +143,7 @@ def watched(server: Server, core: psutil.Process, scenario: Callable[[Engine], C
     asyncio.run(watch())
 
 
-async def stopped(core: psutil.Process, engine: Engine) -> Counters:
+async def stopped(core: psutil.Process, engine: VllmClient) -> Counters:
     """Stop the engine and return its counters when all that was on its way to the API server has arrived."""
     core.send_signal(signal.SIGSTOP)
     last = await engine.counters()
@@ -152,7 +154,7 @@ async def stopped(core: psutil.Process, engine: Engine) -> Counters:
         last = now
 
 
-def engine_core(server: Server) -> psutil.Process:
+def engine_core(server: ServeProcess) -> psutil.Process:
     (core,) = [process for process in descendants(server.process.pid) if "EngineCore" in " ".join(_words(process))]
     return core
 

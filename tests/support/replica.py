@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from dsv4_serve.entrypoint.bench.started import free_port
+from dsv4_serve.entrypoint.client.local_replica import free_port
 
 STEP = 0.1  # seconds between two looks
 

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
-from dsv4_serve.entrypoint.bench import started, warm
-from dsv4_serve.entrypoint.bench.started import Ended, Started
-from dsv4_serve.entrypoint.client import endpoint
+from dsv4_serve.entrypoint.bench import warm
+from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client.local_replica import Ended, Started
 
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
 SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
@@ -40,7 +39,7 @@ def dsv4(environ: dict[str, str], tmp_path: Path) -> Bench:
 @pytest.fixture
 def running(environ: dict[str, str], demo_words: list[str], tmp_path: Path) -> Iterator[Started]:
     """A replica of the demo profile over the stand-in."""
-    with started.replica(demo_words, environ, tmp_path / "replica", lambda _: None, 60) as replica:
+    with local_replica.replica(demo_words, environ, tmp_path / "replica", 60) as replica:
         yield replica
 
 
@@ -48,7 +47,7 @@ def at(replica: Started) -> tuple[str, ...]:
     return "--url", replica.endpoint.url, "--health", replica.endpoint.health or "none"
 
 
-def receipt(folder: Path) -> dict:
+def result(folder: Path) -> dict:
     [path] = (folder / "qualification" / "bench").glob("*.json")
     return json.loads(path.read_text())
 
@@ -56,7 +55,7 @@ def receipt(folder: Path) -> dict:
 def test_a_running_replica_is_measured_with_its_plan_and_machine(dsv4: Bench, running: Started, tmp_path: Path) -> None:
     done = dsv4("bench", *at(running), *SMALL, "--plot", "plot.svg")
     assert done.returncode == 0, done.stderr
-    found = receipt(tmp_path)
+    found = result(tmp_path)
     assert [(row["batch"], row["output_tokens_per_second"], row["acceptance"]) for row in found["rows"]] == [
         (1, 100.0, 0.89), (2, 200.0, 0.89),
     ]  # fmt: skip
@@ -73,7 +72,7 @@ def test_a_failure_keeps_the_rows_before_it(dsv4: Bench, running: Started, tmp_p
     done = dsv4("bench", *at(running), *SMALL, GENERATOR="breaks at 2")
     assert done.returncode == 1
     assert "ValueError: too many" in done.stderr
-    found = receipt(tmp_path)
+    found = result(tmp_path)
     assert [row["batch"] for row in found["rows"]] == [1]
     assert "too many" in found["failed"]
 
@@ -85,27 +84,19 @@ def test_a_hidden_health_server_is_skipped_by_name(dsv4: Bench, running: Started
     named = dsv4("bench", "--url", running.endpoint.url, "--health", "none", *SMALL, "--tokenizer", "/models/x")
     assert named.returncode == 0
     assert "plan, versions and machine are skipped" in named.stderr
-    assert receipt(tmp_path)["replica"] == {}
+    assert result(tmp_path)["replica"] == {}
 
 
-def test_a_key_reaches_the_generator_and_no_receipt(
+def test_a_key_reaches_the_generator_and_no_result(
     dsv4: Bench, environ: dict[str, str], demo_words: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "key").write_text("sesame-9")
-    with started.replica(
-        [*demo_words, "--api-key", "sesame-9"], environ, tmp_path / "r", lambda _: None, 60
-    ) as replica:
+    with local_replica.replica([*demo_words, "--api-key", "sesame-9"], environ, tmp_path / "r", 60) as replica:
         refused = dsv4("bench", *at(replica), *SMALL)
         done = dsv4("bench", *at(replica), *SMALL, "--api-key-file", "key")
     assert "--api-key-file" in refused.stderr
     assert done.returncode == 0, done.stderr
-    assert "sesame-9" not in json.dumps(receipt(tmp_path))
-
-
-@pytest.mark.parametrize("answer", ["no json", "[]", "{}", '{"phases": [], "caches": "warm"}'])
-def test_a_start_that_another_server_tells_is_left_out(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    monkeypatch.setattr(endpoint, "get", lambda *_: httpx.Response(200, text=answer))
-    assert started.start_of("http://127.0.0.1:9") == {}
+    assert "sesame-9" not in json.dumps(result(tmp_path))
 
 
 def test_nobody_there_is_one_sentence(dsv4: Bench) -> None:
@@ -136,7 +127,7 @@ def test_what_cannot_be_measured_is_refused(dsv4: Bench, words: tuple[str, ...],
     assert said in done.stderr
 
 
-def test_warm_takes_a_rate_by_lot_only_without_weights(dsv4: Bench) -> None:
+def test_warm_takes_a_synthetic_rate_only_without_weights(dsv4: Bench) -> None:
     done = dsv4("warm", "--acceptance", "0.5")
     assert done.returncode == 64
     assert "add --without-weights" in done.stderr
@@ -156,7 +147,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(
 def test_a_replica_without_weights_is_started_measured_and_stopped(dsv4: Bench, tmp_path: Path) -> None:
     done = dsv4("bench", *DUMMY, *SMALL, "--max-num-seqs", "8", "--acceptance", "0.5")
     assert done.returncode == 0, done.stderr
-    found = receipt(tmp_path)
+    found = result(tmp_path)
     assert found["weights"] == "dummy weights, synthetic acceptance 0.5, experts uniform_random"
     assert found["subject"] == "w4a16-cpu-tp2-64k-dummy"
     flags = " ".join(found["replica"]["argv"])
@@ -196,7 +187,7 @@ def test_a_replica_that_is_not_ready_in_time_is_given_up(
 ) -> None:
     with (
         pytest.raises(Ended, match="not ready after 3 s: "),
-        started.replica(demo_words, {**environ, "STAND_IN": "stalls"}, tmp_path / "r", lambda _: None, 3),
+        local_replica.replica(demo_words, {**environ, "STAND_IN": "stalls"}, tmp_path / "r", 3),
     ):
         pass
 

@@ -1,4 +1,4 @@
-"""Two receipts side by side, and the plot of them."""
+"""Two results side by side, and the plot of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def row(batch: int, speed: float, length: int = 256) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def receipt(rows: list[dict[str, Any]], **replica: Any) -> dict[str, Any]:
+def result(rows: list[dict[str, Any]], **replica: Any) -> dict[str, Any]:
     whole = {
         "choices": {"profile": "64k"}, "argv": ["vllm", "serve", "m", "--max-num-seqs", "4", "--enforce-eager"], "env": {},
         "patches": {"patches": [{"name": "p", "sha256": "ab" * 32, "state": "applied"}]}, "versions": {"vllm": "0.32.0"},
@@ -32,9 +32,9 @@ def receipt(rows: list[dict[str, Any]], **replica: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Any:
-    def write(*receipts: dict[str, Any]) -> list[Path]:
-        paths = [tmp_path / f"{number}.json" for number in range(len(receipts))]
-        for path, one in zip(paths, receipts, strict=True):
+    def write(*results: dict[str, Any]) -> list[Path]:
+        paths = [tmp_path / f"{number}.json" for number in range(len(results))]
+        for path, one in zip(paths, results, strict=True):
             path.write_text(json.dumps(one))
         return paths
 
@@ -42,7 +42,7 @@ def files(tmp_path: Path) -> Any:
 
 
 def test_rows_of_the_same_shape_are_divided(files: Any) -> None:
-    paths = files(receipt([row(1, 88.0), row(4, 140.0)]), receipt([row(1, 132.0), row(16, 500.0)]))
+    paths = files(result([row(1, 88.0), row(4, 140.0)]), result([row(1, 132.0), row(16, 500.0)]))
     found = compare.compare(*paths)
     assert [one["batch"] for one in found["rows"]] == [1]
     assert found["rows"][0]["output_tokens_per_second"] == [88.0, 132.0, 1.5]
@@ -51,14 +51,14 @@ def test_rows_of_the_same_shape_are_divided(files: Any) -> None:
 
 
 def test_what_differs_around_the_figures_is_named(files: Any) -> None:
-    other = receipt(
+    other = result(
         [row(1, 90.0)],
         argv=["vllm", "serve", "m", "--max-num-seqs", "16"],
         versions={"vllm": "0.33.0"},
         machine={"gpus": [{"name": "NVIDIA B300"}], "driver": "590"},
         env={"NCCL_PROTO": "LL"},
     )
-    differs = compare.compare(*files(receipt([row(1, 88.0)]), other))["differs"]
+    differs = compare.compare(*files(result([row(1, 88.0)]), other))["differs"]
     assert differs["--max-num-seqs"] == ["4", "16"]
     assert differs["--enforce-eager"] == ["set", "-"]
     assert differs["version of vllm"] == ["0.32.0", "0.33.0"]
@@ -67,32 +67,32 @@ def test_what_differs_around_the_figures_is_named(files: Any) -> None:
     assert differs["NCCL_PROTO"] == ["-", "LL"]
 
 
-def test_receipts_without_a_common_row_are_refused(files: Any) -> None:
+def test_results_without_a_common_row_are_refused(files: Any) -> None:
     with pytest.raises(ConfigError, match="no batch size, input and output in common"):
-        compare.compare(*files(receipt([row(1, 88.0)]), receipt([row(2, 88.0)])))
+        compare.compare(*files(result([row(1, 88.0)]), result([row(2, 88.0)])))
 
 
-def test_another_kind_of_receipt_is_refused(files: Any) -> None:
-    with pytest.raises(ConfigError, match="a receipt of `smoke`"):
-        compare.compare(*files({**receipt([row(1, 1.0)]), "kind": "smoke"}, receipt([row(1, 1.0)])))
+def test_another_kind_of_result_is_refused(files: Any) -> None:
+    with pytest.raises(ConfigError, match="a result of `smoke`"):
+        compare.compare(*files({**result([row(1, 1.0)]), "kind": "smoke"}, result([row(1, 1.0)])))
 
 
 def test_a_replica_without_a_plan_compares_too(files: Any) -> None:
-    one = {**receipt([row(1, 88.0)]), "replica": {}}
+    one = {**result([row(1, 88.0)]), "replica": {}}
     assert compare.compare(*files(one, one))["differs"] == {}
 
 
 def test_a_figure_of_0_has_no_ratio_and_is_drawn(files: Any) -> None:
-    none = receipt([{**row(1, 88.0), "tpot_p50": 0.0}])
-    found = compare.compare(*files(none, receipt([row(1, 44.0)])))
+    none = result([{**row(1, 88.0), "tpot_p50": 0.0}])
+    found = compare.compare(*files(none, result([row(1, 44.0)])))
     assert found["rows"][0]["tpot_p50"][2] is None
     assert found["rows"][0]["output_tokens_per_second"][2] == 0.5
     assert "0.00 -> 22.73  - " in compare.text(found)
     ET.fromstring(plot.svg([none]))
 
 
-def test_the_plot_has_a_line_for_each_receipt_and_length_in_both_charts() -> None:
-    text = plot.svg([receipt([row(1, 88.0), row(16, 360.0), row(1, 80.0, 8192)]), receipt([row(4, 140.0)])])
+def test_the_plot_has_a_line_for_each_result_and_length_in_both_charts() -> None:
+    text = plot.svg([result([row(1, 88.0), row(16, 360.0), row(1, 80.0, 8192)]), result([row(4, 140.0)])])
     root = ET.fromstring(text)
     lines = root.findall("{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 6
@@ -100,7 +100,7 @@ def test_the_plot_has_a_line_for_each_receipt_and_length_in_both_charts() -> Non
 
 
 def test_more_is_higher_and_nothing_leaves_the_chart() -> None:
-    text = plot.svg([receipt([row(1, 88.0), row(4, 800.0)])])
+    text = plot.svg([result([row(1, 88.0), row(4, 800.0)])])
     root = ET.fromstring(text)
     circles = root.findall("{http://www.w3.org/2000/svg}circle")[:2]
     low, high = (float(circle.get("cy", "")) for circle in circles)
@@ -108,4 +108,4 @@ def test_more_is_higher_and_nothing_leaves_the_chart() -> None:
 
 
 def test_a_subject_cannot_break_the_plot() -> None:
-    ET.fromstring(plot.svg([{**receipt([row(1, 88.0)]), "subject": "<a & b>"}]))
+    ET.fromstring(plot.svg([{**result([row(1, 88.0)]), "subject": "<a & b>"}]))

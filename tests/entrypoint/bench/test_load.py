@@ -10,7 +10,7 @@ import pytest
 
 from dsv4_serve.entrypoint.bench import load
 from dsv4_serve.entrypoint.bench.load import Failed, Tokenizer
-from dsv4_serve.entrypoint.bench.options import Asked, Shape
+from dsv4_serve.entrypoint.bench.options import LoadMatrix, LoadShape
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.errors import NotFound
 
@@ -22,7 +22,9 @@ SAVED = {
 
 
 def test_the_command_names_everything_that_shapes_the_load() -> None:
-    words = load.command(Shape(4, 512, 128, 16, 4, 7), WHERE, "flash", Tokenizer("/models/x", "deepseek_v4"), "/tmp/x")
+    words = load.command(
+        LoadShape(4, 512, 128, 16, 4, 7), WHERE, "flash", Tokenizer("/models/x", "deepseek_v4"), "/tmp/x"
+    )
     given = dict(itertools.pairwise(words))
     assert words[:2] == ["bench", "serve"]
     assert given["--base-url"] == WHERE.url
@@ -42,35 +44,35 @@ def test_every_flag_is_one_of_the_installed_generator() -> None:
         pytest.skip("no vLLM here")
     folder = Path(found.origin).parent / "benchmarks"
     known = (folder / "serve.py").read_text() + (folder / "datasets" / "datasets.py").read_text()
-    words = load.command(Shape(1), WHERE, "m", Tokenizer("t"), "/tmp/x")
+    words = load.command(LoadShape(1), WHERE, "m", Tokenizer("t"), "/tmp/x")
     assert [word for word in words if word.startswith("--") and f'"{word}"' not in known] == []
 
 
 def test_figures_are_taken_and_rounded() -> None:
-    row = load.row(Shape(1, requests=4), SAVED)
+    row = load.row(LoadShape(1, requests=4), SAVED)
     assert (row.output_tokens_per_second, row.tpot_p50, row.ttft_p50, row.seconds) == (88.35, 6.02, 40.0, 11.59)
     assert row.acceptance == 0.89
 
 
 def test_without_drafts_there_is_no_acceptance() -> None:
-    row = load.row(Shape(1, requests=4), {name: SAVED[name] for name in SAVED if not name.startswith("spec")})
+    row = load.row(LoadShape(1, requests=4), {name: SAVED[name] for name in SAVED if not name.startswith("spec")})
     assert row.acceptance is None
     assert row.drafted == 0
 
 
 def test_a_lost_request_makes_no_figure() -> None:
     with pytest.raises(Failed, match="1 of 4 requests failed at batch 1"):
-        load.row(Shape(1, requests=4), {**SAVED, "completed": 3})
+        load.row(LoadShape(1, requests=4), {**SAVED, "completed": 3})
 
 
 def test_a_generator_that_breaks_names_its_cause(environ: dict[str, str]) -> None:
     with pytest.raises(Failed, match="status 1: ValueError: no tokenizer here"):
-        load.run(Shape(1), WHERE, "m", Tokenizer("t"), {**environ, "GENERATOR": "breaks"})
+        load.run(LoadShape(1), WHERE, "m", Tokenizer("t"), {**environ, "GENERATOR": "breaks"})
 
 
 def test_a_missing_vllm_is_said_with_the_way_out(environ: dict[str, str]) -> None:
     with pytest.raises(NotFound, match="install vLLM here too, or name it with DSV4_VLLM"):
-        load.run(Shape(1), WHERE, "m", Tokenizer("t"), {**environ, "DSV4_VLLM": "/nowhere/vllm"})
+        load.run(LoadShape(1), WHERE, "m", Tokenizer("t"), {**environ, "DSV4_VLLM": "/nowhere/vllm"})
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_the_cause_is_the_line_that_names_an_error(said: str, cause: str) -> Non
 
 
 def test_every_pair_of_length_and_batch_is_one_row_with_prompts_of_its_own() -> None:
-    shapes = list(Asked((1, 4), (256, 8192), 256, 3).shapes())
+    shapes = list(LoadMatrix((1, 4), (256, 8192), 256, 3).shapes())
     assert [(shape.input, shape.batch, shape.requests, shape.warm_up) for shape in shapes] == [
         (256, 1, 3, 1), (256, 4, 12, 4), (8192, 1, 3, 1), (8192, 4, 12, 4),
     ]  # fmt: skip

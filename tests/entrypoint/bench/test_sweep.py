@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from dsv4_serve.entrypoint.bench import sweep
-from dsv4_serve.entrypoint.client.endpoint import Endpoint, NoAnswer
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
+from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.plan import Plan, Setting
 
 TOO_LONG = 700
@@ -80,5 +81,5 @@ def test_the_slowest_prompt_is_named() -> None:
 
 
 def test_a_prompt_that_is_refused_is_named(server: Server) -> None:
-    with pytest.raises(NoAnswer, match="a prompt of 701 tokens was not answered"):
+    with pytest.raises(Unreachable, match="a prompt of 701 tokens was not answered"):
         sweep.run(where(server), [1, 701])

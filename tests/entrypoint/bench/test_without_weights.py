@@ -89,7 +89,7 @@ def test_shares_that_cannot_be_are_refused(chances: list[float], tokens: int) ->
         dummy.acceptance_rates(chances, tokens)
 
 
-def test_without_draft_tokens_nothing_is_accepted_by_lot() -> None:
+def test_without_draft_tokens_nothing_is_accepted_at_random() -> None:
     assert "--speculative-config.rejection_sample_method" not in dummy.flags([])
 
 
@@ -114,28 +114,28 @@ def test_without_draft_tokens_nothing_is_accepted_by_lot() -> None:
         ([], "unknown"),
     ],
 )
-def test_a_receipt_says_by_the_plan_what_the_weights_were(argv: list[str], weights: str) -> None:
+def test_a_result_says_by_the_plan_what_the_weights_were(argv: list[str], weights: str) -> None:
     assert measure.weights_of({"argv": argv}) == weights
 
 
-def test_a_receipt_says_by_the_plan_how_experts_were_chosen() -> None:
+def test_a_result_says_by_the_plan_how_experts_were_chosen() -> None:
     argv = ["vllm", "serve", "m", "--load-format", "dummy"]
-    found = measure.weights_of({"argv": argv, "env": measure.BY_LOT})
+    found = measure.weights_of({"argv": argv, "env": measure.RANDOM_ROUTING})
     assert found == "dummy weights, experts uniform_random"
 
 
-def test_experts_are_not_chosen_by_lot_where_that_would_change_their_kernels() -> None:
+def test_experts_are_not_chosen_at_random_where_that_would_change_their_kernels() -> None:
     found = {
         name: Catalog([]).hardware(name, "").get("compute_capability") for name in ("h200", "rtx-pro-6000", "b300")
     }
-    assert {name: bool(measure.by_lot(capability)) for name, capability in found.items()} == {
+    assert {name: bool(measure.random_routing(capability)) for name, capability in found.items()} == {
         "h200": True, "rtx-pro-6000": True, "b300": False,
     }  # fmt: skip
 
 
-def test_by_lot_sixteen_requests_read_as_many_experts_as_even_routing_has() -> None:
+def test_with_random_routing_sixteen_requests_read_as_many_experts_as_even_routing_has() -> None:
     tokens, top_k, experts = 32, 6, 256
-    [strategy] = measure.BY_LOT.values()
+    [strategy] = measure.RANDOM_ROUTING.values()
     logits = torch.zeros(tokens, experts)
     _, chosen = RoutingSimulator.simulate_routing(torch.zeros(tokens, 8), logits, strategy, top_k)
     assert all(len(set(one)) == top_k for one in chosen.tolist())

@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from dsv4_serve.demo.server import Server
-from dsv4_serve.healthcheck.counters import Counters, read
+from dsv4_serve.entrypoint.client import http
+from dsv4_serve.entrypoint.client.counters import Counters, read
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess
+
+
+def metrics(server: ServeProcess) -> str:
+    return http.get(f"{server.endpoint.url}/metrics", None).text
+
 
 COUNTS = st.integers(0, 10**9)
 NAMES = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
@@ -65,20 +71,18 @@ def test_the_time_when_a_counter_was_made_is_no_count():
 
 
 @pytest.mark.slow
-def test_real_vllm_reports_every_one_of_them(vllm: Server):
-    counters = read(vllm.get("/metrics"))
+def test_real_vllm_reports_every_one_of_them(vllm: ServeProcess):
+    counters = read(metrics(vllm))
     assert counters.speculates
     assert len(counters.accepted_at) == 3
-    missing = [
-        name for name in ("iteration_tokens_total_count", "kv_cache_usage_perc") if name not in vllm.get("/metrics")
-    ]
+    missing = [name for name in ("iteration_tokens_total_count", "kv_cache_usage_perc") if name not in metrics(vllm)]
     assert not missing
 
 
 @pytest.mark.slow
-def test_a_hundred_kilobytes_are_read_in_two_milliseconds(vllm: Server):
+def test_a_hundred_kilobytes_are_read_in_two_milliseconds(vllm: ServeProcess):
     """0.8 ms on a core of a 2-core machine, CPython 3.11, 2026-11-22; the best of many, so that others do not disturb."""
-    text = vllm.get("/metrics")
+    text = metrics(vllm)
     text *= 100_000 // len(text) + 1
 
     def once() -> float:

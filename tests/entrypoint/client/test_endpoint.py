@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.client import endpoint
-from dsv4_serve.entrypoint.client.endpoint import Endpoint, NoAnswer
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
+from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 
 Serve = Callable[..., str]
@@ -45,6 +46,10 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
+def resolve(options: argparse.Namespace, environ: dict[str, str]) -> Endpoint:
+    return endpoint.resolve(options.url, options.health, options.api_key_file, environ)
+
+
 def options(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     endpoint.add_options(parser)
@@ -54,12 +59,11 @@ def options(*words: str) -> argparse.Namespace:
 def test_models_come_with_the_key(serve: Serve) -> None:
     answers = {"/v1/models": '{"data": [{"id": "a", "max_model_len": 64}, {"id": "b"}]}'}
     where = Endpoint(serve(answers, "secret"), None, "secret")
-    assert where.models() == ["a", "b"]
-    assert [one.max_model_len for one in where.listing()] == [64, None]
+    assert [(one.id, one.max_model_len) for one in where.models()] == [("a", 64), ("b", None)]
 
 
 def test_a_missing_key_is_asked_for(serve: Serve) -> None:
-    with pytest.raises(NoAnswer, match="HTTP 401; name the file of the replica's key with --api-key-file"):
+    with pytest.raises(Refused, match="HTTP 401; name the file of the replica's key with --api-key-file"):
         Endpoint(serve({}, "secret")).models()
 
 
@@ -76,7 +80,7 @@ def test_a_missing_key_is_asked_for(serve: Serve) -> None:
     ],
 )
 def test_another_server_is_no_vllm(serve: Serve, answer: str) -> None:
-    with pytest.raises(NoAnswer, match="not an answer of vLLM's"):
+    with pytest.raises(Unreachable, match="not an answer of vLLM's"):
         Endpoint(serve({"/v1/models": answer})).models()
 
 
@@ -88,25 +92,25 @@ MALFORMED = [
 
 @pytest.mark.parametrize("answer", ["[]", "[" * 10**5, "hello", '{"settings": {}}', *MALFORMED])
 def test_another_server_has_no_plan(serve: Serve, answer: str) -> None:
-    with pytest.raises(NoAnswer, match="not a plan"):
+    with pytest.raises(Unreachable, match="not a plan"):
         Endpoint("http://nowhere", serve({"/plan": answer})).plan()
 
 
 def test_an_error_is_told_with_its_status(serve: Serve) -> None:
-    with pytest.raises(NoAnswer, match="/v1/models: HTTP 404"):
+    with pytest.raises(Refused, match="/v1/models: HTTP 404"):
         Endpoint(serve({})).models()
 
 
 def test_nobody_there_is_one_sentence() -> None:
-    with pytest.raises(NoAnswer, match="no answer .*is a replica there"):
+    with pytest.raises(Unreachable, match="no answer .*is a replica there"):
         Endpoint("http://127.0.0.1:9").models()
-    with pytest.raises(NoAnswer, match="No health server is named"):
+    with pytest.raises(Unreachable, match="No health server is named"):
         Endpoint("http://127.0.0.1:9").plan()
 
 
 def test_the_defaults_are_this_host_and_the_ports_of_the_environment() -> None:
-    assert endpoint.from_options(options(), {}) == Endpoint("http://localhost:8000", "http://localhost:8001")
-    moved = endpoint.from_options(options(), {"PORT": "9000", "DSV4_HEALTH_PORT": "9500"})
+    assert resolve(options(), {}) == Endpoint("http://localhost:8000", "http://localhost:8001")
+    moved = resolve(options(), {"PORT": "9000", "DSV4_HEALTH_PORT": "9500"})
     assert moved == Endpoint("http://localhost:9000", "http://localhost:9500")
 
 
@@ -114,30 +118,30 @@ def test_the_defaults_are_this_host_and_the_ports_of_the_environment() -> None:
 @pytest.mark.parametrize("port", ["abc", "70000"])
 def test_a_port_that_is_none_is_refused(variable: str, port: str) -> None:
     with pytest.raises(ConfigError, match=f"environment {variable}: port = '?{port}'? "):
-        endpoint.from_options(options(), {variable: port})
+        resolve(options(), {variable: port})
 
 
 def test_the_health_server_is_looked_for_on_the_host_of_the_url() -> None:
-    assert endpoint.from_options(options("--url", "https://box:1/v1/"), {}).health == "http://box:8001"
-    assert endpoint.from_options(options("--url", "http://[::1]:1"), {}).health == "http://[::1]:8001"
-    assert endpoint.from_options(options("--health", "none"), {}).health is None
-    assert endpoint.from_options(options("--health", "http://other:7/"), {}).health == "http://other:7"
+    assert resolve(options("--url", "https://box:1/v1/"), {}).health == "http://box:8001"
+    assert resolve(options("--url", "http://[::1]:1"), {}).health == "http://[::1]:8001"
+    assert resolve(options("--health", "none"), {}).health is None
+    assert resolve(options("--health", "http://other:7/"), {}).health == "http://other:7"
 
 
 @pytest.mark.parametrize("url", ["box:8000", "ftp://box", "http://", "http://box:port", "http://[::1"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="is no address; write it as http://HOST:PORT"):
-        endpoint.from_options(options("--url", url), {})
+        resolve(options("--url", url), {})
 
 
 def test_the_key_comes_from_a_file_or_the_environment_and_is_never_shown(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("secret\n")
-    named = endpoint.from_options(options("--api-key-file", str(file)), {"VLLM_API_KEY": "other"})
+    named = resolve(options("--api-key-file", str(file)), {"VLLM_API_KEY": "other"})
     assert named.key == "secret"
     assert "secret" not in repr(named)
-    assert endpoint.from_options(options(), {"API_KEY_FILE": str(file)}).key == "secret"
-    assert endpoint.from_options(options(), {"VLLM_API_KEY": "other"}).key == "other"
+    assert resolve(options(), {"API_KEY_FILE": str(file)}).key == "secret"
+    assert resolve(options(), {"VLLM_API_KEY": "other"}).key == "other"
 
 
 @pytest.mark.parametrize("held", [b"", b"two words", b"\xff\xfe", "schlüssel".encode()])
@@ -145,6 +149,6 @@ def test_a_file_without_one_key_is_refused(tmp_path: Path, held: bytes) -> None:
     file = tmp_path / "key"
     file.write_bytes(held)
     with pytest.raises(ConfigError, match="has to hold one key on one line"):
-        endpoint.from_options(options("--api-key-file", str(file)), {})
+        resolve(options("--api-key-file", str(file)), {})
     with pytest.raises(ConfigError, match="cannot be read"):
-        endpoint.from_options(options("--api-key-file", str(tmp_path / "absent")), {})
+        resolve(options("--api-key-file", str(tmp_path / "absent")), {})

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TypeVar
 
 import pytest
 
 from dsv4_serve.demo import llama
-from dsv4_serve.demo.server import Server, open_port
-from dsv4_serve.healthcheck.engine import Engine, Refused, Unreachable, _broken
+from dsv4_serve.entrypoint.client.answers import Stream
+from dsv4_serve.entrypoint.client.answers import broken as broken_numbers
+from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess, free_port
+from dsv4_serve.entrypoint.client.vllm import VllmClient
 
 T = TypeVar("T")
 
 
-def asked(url: str, question: Callable[[Engine], Awaitable[T]], key: str = "") -> T:
+def asked(url: str, question: Callable[[VllmClient], Awaitable[T]], key: str = "") -> T:
     async def ask() -> T:
-        engine = Engine(url, key)
+        engine = VllmClient(url, key)
         try:
             return await question(engine)
         finally:
@@ -29,7 +34,7 @@ def asked(url: str, question: Callable[[Engine], Awaitable[T]], key: str = "") -
 
 
 def test_a_port_where_nobody_listens_is_unreachable_and_not_healthy():
-    url = f"http://127.0.0.1:{open_port(0)}"
+    url = f"http://127.0.0.1:{free_port()}"
     assert not asked(url, lambda engine: engine.healthy())
     with pytest.raises(Unreachable, match=f"{url}/metrics"):
         asked(url, lambda engine: engine.counters())
@@ -50,6 +55,100 @@ def test_something_that_is_not_vllm_is_unreachable(answering, body):
         asked(answering(200, body), lambda engine: engine.models())
 
 
+def test_the_servers_own_sentence_is_kept_apart_from_the_text(answering):
+    url = answering(400, '{"error": {"message": "max_tokens is too large"}}')
+    with pytest.raises(Refused) as caught:
+        asked(url, lambda client: client.models())
+    assert str(caught.value) == "/v1/models: HTTP 400"
+    assert caught.value.with_reason() == "/v1/models: HTTP 400: max_tokens is too large"
+
+
+@pytest.fixture
+def streaming() -> Iterator[Callable[[bytes, str], str]]:
+    """Start a real HTTP server that answers every chat with one body, and return its URL."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(body: bytes, kind: str = "text/event-stream; charset=utf-8") -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for running in servers:
+        running.shutdown()
+        running.server_close()
+
+
+def streamed(url: str) -> Stream:
+    async def ask() -> Stream:
+        client = VllmClient(url, model="m")
+        try:
+            return await client.stream("Hello", 4)
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def test_a_stream_may_have_comments_and_events_of_several_lines(streaming):
+    body = (
+        b": ping\n\n"
+        b'data: {"choices": [{"delta": {"reasoning": "hm"}}]}\n\n'
+        b'data: {"choices":\ndata: [{"delta": {"content": "\xc3\xa9"}, "finish_reason": "stop"}]}\r\n\r\n'
+        b'data: {"choices": [], "usage": {"completion_tokens": 2}}\n\n'
+        b"data: [DONE]\n\n"
+    )
+    found = streamed(streaming(body))
+    assert (found.pieces, found.finish) == ([("reasoning", "hm"), ("content", "é")], ["stop"])
+    assert (found.tokens, found.done, found.seconds > 0) == (2, True, True)
+
+
+def test_usage_before_the_last_piece_does_not_count(streaming):
+    body = b'data: {"choices": [], "usage": {"completion_tokens": 2}}\n\ndata: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    assert streamed(streaming(body)).tokens is None
+
+
+def test_a_page_in_place_of_a_stream_is_unreachable(streaming):
+    with pytest.raises(Unreachable, match="the stream broke .*text/event-stream"):
+        streamed(streaming(b"<html>", "text/html"))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"data: hello\n\n", "no JSON object"),
+        (b"data: []\n\n", "no JSON object"),
+        (b'data: {"error": "died"}\n\n', "died"),
+    ],
+)
+def test_a_stream_of_something_else_is_refused(streaming, body, said):
+    with pytest.raises(Refused, match=said):
+        streamed(streaming(body))
+
+
+@pytest.mark.parametrize("body", ["{}", '{"choices": []}', '{"choices": [3]}', '{"choices": [{"text": "a"}]}'])
+def test_a_completion_without_a_choice_is_refused(answering, body):
+    async def ask() -> None:
+        client = VllmClient(answering(200, body), model="m")
+        try:
+            await client.complete("Hello", 1)
+        finally:
+            await client.close()
+
+    with pytest.raises(Refused, match="an answer without a choice"):
+        asyncio.run(ask())
+
+
 def test_counters_that_are_no_numbers_are_unreachable(answering):
     with pytest.raises(Unreachable, match="cannot be read"):
         asked(answering(200, "vllm:generation_tokens_total NaN\n"), lambda engine: engine.counters())
@@ -57,7 +156,7 @@ def test_counters_that_are_no_numbers_are_unreachable(answering):
 
 def test_the_key_is_sent_and_a_proxy_of_the_environment_is_not_asked(answering, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{open_port(0)}")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     assert asked(answering(200, "AUTHORIZATION"), lambda engine: engine.metrics(), key="k") == "Bearer k"
     assert asked(answering(200, "AUTHORIZATION"), lambda engine: engine.metrics()) == ""
 
@@ -71,41 +170,41 @@ def test_counters_that_never_rest_are_returned_in_the_end(answering):
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, -9999.0])
 def test_one_logprob_that_is_no_number_or_infinite_breaks_an_answer(number):
-    assert _broken((-0.1, number, -0.2))
-    assert not _broken((-0.1, -11.7, 0.0))
+    assert broken_numbers((-0.1, number, -0.2))
+    assert not broken_numbers((-0.1, -11.7, 0.0))
 
 
 @pytest.mark.slow
-def test_real_vllm_gives_text_tokens_and_their_logprobs(vllm: Server):
-    assert asked(vllm.url, lambda engine: engine.healthy())
-    assert asked(vllm.url, lambda engine: engine.models()) == ["demo"]
-    answer = asked(vllm.url, lambda engine: engine.complete("Hello", 21, logprobs=True, salt="s"))
+def test_real_vllm_gives_text_tokens_and_their_logprobs(vllm: ServeProcess):
+    assert asked(vllm.endpoint.url, lambda engine: engine.healthy())
+    assert asked(vllm.endpoint.url, lambda engine: engine.models()) == ["demo"]
+    answer = asked(vllm.endpoint.url, lambda engine: engine.complete("Hello", 21, logprobs=True, salt="s"))
     assert answer.text == llama.ANSWER[: len(answer.text)]
     assert len(answer.tokens) == len(answer.logprobs) == 21
     assert answer.broken == ""
 
 
 @pytest.mark.slow
-def test_an_answer_ends_where_the_model_ends_it_only_when_it_may(vllm: Server):
+def test_an_answer_ends_where_the_model_ends_it_only_when_it_may(vllm: ServeProcess):
     longer = llama.ANSWER_TOKENS + 20
-    assert len(asked(vllm.url, lambda engine: engine.complete("Hello", longer)).tokens) == longer
-    to_the_end = asked(vllm.url, lambda engine: engine.complete("Hello", longer, to_the_end=True))
+    assert len(asked(vllm.endpoint.url, lambda engine: engine.complete("Hello", longer)).tokens) == longer
+    to_the_end = asked(vllm.endpoint.url, lambda engine: engine.complete("Hello", longer, to_the_end=True))
     assert to_the_end.text == llama.ANSWER
 
 
 @pytest.mark.slow
-def test_real_counters_move_with_an_answer_and_are_settled_after_it(vllm: Server):
-    async def scenario(engine: Engine) -> list[int]:
+def test_real_counters_move_with_an_answer_and_are_settled_after_it(vllm: ServeProcess):
+    async def scenario(engine: VllmClient) -> list[int]:
         before = await engine.settled_counters()
         await engine.complete("Hello", 16)
         after = await engine.settled_counters()
         assert after == await engine.counters()
         return [after.generated - before.generated, after.finished - before.finished, after.prompt - before.prompt]
 
-    assert asked(vllm.url, scenario) == [16, 1, len("Hello")]
+    assert asked(vllm.endpoint.url, scenario) == [16, 1, len("Hello")]
 
 
 @pytest.mark.slow
-def test_nan_logits_of_real_vllm_are_a_sign_and_no_exception(broken: Server):
-    answer = asked(broken.url, lambda engine: engine.complete("Hello", 4, logprobs=True))
+def test_nan_logits_of_real_vllm_are_a_sign_and_no_exception(broken: ServeProcess):
+    answer = asked(broken.endpoint.url, lambda engine: engine.complete("Hello", 4, logprobs=True))
     assert answer.broken == "its log-probabilities are no numbers (NaN logits)"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.bench.started import free_port
+from dsv4_serve.entrypoint.client.local_replica import free_port
 from dsv4_serve.entrypoint.containers import deployment as make
 from dsv4_serve.entrypoint.containers.daemon import Daemon, connect
 from dsv4_serve.entrypoint.containers.deployment import Deployment

@@ -127,7 +127,7 @@ test = "{data}"
 
 @pytest.fixture
 def start(chat: Chat, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """`dsv4 eval WORDS…` against the chat endpoint, with receipts in tmp_path/out; keywords are variables."""
+    """`dsv4 eval WORDS…` against the chat endpoint, with results in tmp_path/out; keywords are variables."""
 
     def started(*words: str, **env: str) -> subprocess.Popen[str]:
         argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "eval", "--url", chat.url, "--health", "none"]

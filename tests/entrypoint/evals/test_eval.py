@@ -76,11 +76,11 @@ def test_wrong_and_cut_answers_are_counted_apart_and_the_verdict_follows(
     assert kept[3]["reasoning"] == "let me add"
     assert kept[7]["scores"]["exact_match,strict-match"] == 0
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(files) == 4  # answers, samples, lm-eval's words, the receipt
+    assert len(files) == 4  # answers, samples, lm-eval's words, the result
     assert not [path for path in files if KEY in path.read_text()]
-    (receipt,) = results.read(tmp_path / "out")
-    assert receipt["kind"] == "eval"
-    assert receipt["subject"] == "gsm8k-high-w4a16"
+    (result,) = results.read(tmp_path / "out")
+    assert result["kind"] == "eval"
+    assert result["subject"] == "gsm8k-high-w4a16"
 
 
 def test_killed_in_the_middle_it_goes_on_where_it_was(

@@ -14,7 +14,7 @@ from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.evals import pace, runs, served
-from dsv4_serve.entrypoint.evals.progress import Progress
+from dsv4_serve.entrypoint.evals.progress import EvalProgress
 from dsv4_serve.entrypoint.resolve import environment
 
 from .conftest import Chat
@@ -147,5 +147,5 @@ def test_minutes_come_from_the_bench_of_the_same_model_on_the_same_gpus(tmp_path
     assert rate is not None
     assert rate[0] == 200.0
     assert "batch 4 in w4a16-" in rate[1]
-    assert "at most 10 minutes at 200 tokens/s (batch 4" in Progress(60, 60, 2000).plan(rate)
+    assert "at most 10 minutes at 200 tokens/s (batch 4" in EvalProgress(60, 60, 2000).plan(rate)
     assert json.loads(next((tmp_path / "bench").glob("w4a16*")).read_text())["kind"] == "bench"

@@ -1,13 +1,14 @@
 """Every check of `dsv4 smoke` against a replica over real HTTP: sound, and with each fault that the check is there for."""
 
-import argparse
 import json
+import logging
 
 import pytest
 
-from dsv4_serve.entrypoint.client.endpoint import NoAnswer
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
+from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
-from dsv4_serve.entrypoint.smoke.command import smoke
+from dsv4_serve.entrypoint.smoke.command import SmokeSettings, smoke
 from dsv4_serve.entrypoint.smoke.run import CHECKS
 from tests.entrypoint.smoke import scripted
 
@@ -49,16 +50,13 @@ FAULTS = [
 ]
 
 
-def options(url, **changes):
-    """Return the command line as `dsv4 smoke` reads it."""
-    usual = {"health": url, "api_key_file": None, "context_share": 0.5, "streams": None, "timeout": 60.0, "skip": []}
-    return argparse.Namespace(url=url, **{**usual, **changes})
+SETTINGS = SmokeSettings(context_share=0.5, seconds=60.0)
 
 
-def asked(*faults, plan=scripted.PLAN, seconds=60.0, skip=(), said=None):
+def asked(*faults, plan=scripted.PLAN, seconds=60.0, skip=()):
     """Run the command against a replica with these faults; return its outcomes by name, and the replica."""
     with scripted.serving(*faults, plan=plan) as replica:
-        report = smoke(options(replica.url, timeout=seconds, skip=skip), {}, (said if said is not None else []).append)
+        report = smoke(Endpoint(replica.url, replica.url), SmokeSettings(0.5, seconds, skip=tuple(skip)))
         assert [one.name for one in report.outcomes] == list(CHECKS)
         return {one.name: one for one in report.outcomes}, report, replica
 
@@ -170,14 +168,14 @@ def test_a_chat_template_may_be_missing_from_constructed_weights_only():
     assert outcomes["chat"].verdict == "failed"
 
 
-def test_a_hidden_health_server_is_said_and_hides_no_check():
-    said = []
-    outcomes, report, _ = asked(plan=None, said=said)
+def test_a_hidden_health_server_is_logged_and_hides_no_check(caplog):
+    caplog.set_level(logging.INFO)
+    outcomes, report, _ = asked(plan=None)
     assert verdicts(outcomes, "failed") == set()
     assert verdicts(outcomes, "passed") == set(CHECKS)
     assert "/plan" in report.unknown
     assert "not known: " in report.text()
-    assert any("What the replica was told is not known" in one for one in said)
+    assert any("What the replica was told is not known" in one for one in caplog.messages)
 
 
 def test_a_model_that_never_thinks_is_no_fault_where_no_plan_says_that_it_should():
@@ -216,12 +214,11 @@ def test_a_plan_of_another_version_is_one_sentence():
 
 
 def test_without_a_replica_there_is_one_sentence():
-    with pytest.raises(NoAnswer, match="no answer"):
-        smoke(options("http://127.0.0.1:9", health="none"), {}, print)
+    with pytest.raises(Unreachable, match="no answer"):
+        smoke(Endpoint("http://127.0.0.1:9"), SETTINGS)
 
 
-def test_the_key_is_sent_with_every_request_and_stands_in_no_report(tmp_path):
-    (tmp_path / "key").write_text("s3cret")
+def test_the_key_is_sent_with_every_request_and_stands_in_no_report():
     seen = set()
 
     class Keyed(scripted.Handler):
@@ -232,13 +229,13 @@ def test_the_key_is_sent_with_every_request_and_stands_in_no_report(tmp_path):
 
     with scripted.serving() as replica:
         replica.RequestHandlerClass = Keyed
-        report = smoke(options(replica.url, api_key_file=str(tmp_path / "key")), {}, lambda _: None)
+        report = smoke(Endpoint(replica.url, replica.url, "s3cret"), SETTINGS)
     assert seen == {"Bearer s3cret"}
     assert "s3cret" not in report.text() + report.junit() + json.dumps(report.to_json())
 
 
 def test_a_name_and_password_in_the_address_stand_in_no_report():
     with scripted.serving() as replica:
-        report = smoke(options(replica.url.replace("//", "//me:hidden@")), {}, lambda _: None)
+        report = smoke(Endpoint(replica.url.replace("//", "//me:hidden@"), replica.url), SETTINGS)
     assert report.url == replica.url
     assert "hidden" not in report.text() + report.junit() + json.dumps(report.to_json())

@@ -4,7 +4,7 @@ import json
 from xml.etree import ElementTree as ET
 
 from dsv4_serve.entrypoint.smoke.outcome import Outcome
-from dsv4_serve.entrypoint.smoke.report import Report
+from dsv4_serve.entrypoint.smoke.report import SmokeReport
 from tests.entrypoint.smoke import scripted
 
 SOUND = Outcome("passed", "well", figures={"tokens": 3}, name="chat", seconds=1.25)
@@ -13,14 +13,14 @@ ABSENT = Outcome("skipped", "not here", name="needles")
 
 
 def test_a_failed_check_has_its_remedy_beneath_it():
-    text = Report("http://h:1", "m", (SOUND, BROKEN, ABSENT)).text().splitlines()
+    text = SmokeReport("http://h:1", "m", (SOUND, BROKEN, ABSENT)).text().splitlines()
     assert text[2].startswith("tool-call")
     assert text[3] == "    fix: serve with & parser"
     assert text[-1] == "m at http://h:1: 1 passed, 1 failed, 1 skipped in 1 s"
 
 
 def test_junit_counts_what_failed_and_was_skipped_and_is_xml_whatever_a_model_said():
-    root = ET.fromstring(Report("http://h:1", "m", (SOUND, BROKEN, ABSENT)).junit())
+    root = ET.fromstring(SmokeReport("http://h:1", "m", (SOUND, BROKEN, ABSENT)).junit())
     (suite,) = root
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped"), suite.get("errors")) == (
         "3",
@@ -33,11 +33,11 @@ def test_junit_counts_what_failed_and_was_skipped_and_is_xml_whatever_a_model_sa
 
 
 def test_nothing_but_skipped_checks_is_no_pass():
-    assert not Report("http://h:1", "m", (ABSENT,)).ok
-    assert Report("http://h:1", "m", (SOUND, ABSENT)).ok
+    assert not SmokeReport("http://h:1", "m", (ABSENT,)).ok
+    assert SmokeReport("http://h:1", "m", (SOUND, ABSENT)).ok
 
 
-def test_the_command_prints_a_table_keeps_a_receipt_and_writes_junit(dsv4, tmp_path):
+def test_the_command_prints_a_table_keeps_a_result_and_writes_junit(dsv4, tmp_path):
     with scripted.serving() as replica:
         words = [
             "--url",
@@ -52,10 +52,10 @@ def test_the_command_prints_a_table_keeps_a_receipt_and_writes_junit(dsv4, tmp_p
         done = dsv4("smoke", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"deepseek-v4-flash at {replica.url}: 15 passed in ")
-    (receipt,) = (tmp_path / "smoke").iterdir()
-    assert receipt.name.startswith("w4a16-128k-h200-")
-    assert str(receipt) in done.stderr
-    kept = json.loads(receipt.read_text())
+    (result,) = (tmp_path / "smoke").iterdir()
+    assert result.name.startswith("w4a16-128k-h200-")
+    assert str(result) in done.stderr
+    kept = json.loads(result.read_text())
     assert kept["kind"] == "smoke"
     assert kept["ok"] is True
     assert kept["replica"]["choices"]["model-name"] == "w4a16"

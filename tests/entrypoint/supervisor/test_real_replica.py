@@ -13,6 +13,8 @@ import pytest
 
 from dsv4_serve.demo import llama, server
 from dsv4_serve.entrypoint.bench import load
+from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 
 pytestmark = pytest.mark.slow
 UNFIT = {
@@ -28,18 +30,18 @@ UNFIT = {
 
 
 @pytest.fixture(scope="module")
-def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     folder = tmp_path_factory.mktemp("demo")
     model = llama.write_checkpoint(folder / "model")
-    with server.serving("demo", model, server.open_port(0), folder / "log") as running:
-        for _ in server.startup(running, 300):
+    with server.serving("demo", model, local_replica.free_port(), folder / "log") as running:
+        for _ in running.until_ready(300, 5):
             pass
         yield running
 
 
 @pytest.fixture
-def where(replica: server.Server) -> list[str]:
-    return ["--url", replica.url, "--health", f"http://{server.HOST}:{replica.health_port}"]
+def where(replica: ServeProcess) -> list[str]:
+    return ["--url", replica.endpoint.url, "--health", replica.endpoint.health]
 
 
 def test_smoke_passes_what_the_demo_can_do_and_skips_the_rest_by_name(

@@ -13,19 +13,19 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
-from dsv4_serve.demo import llama, server
+from dsv4_serve.entrypoint.client import http, local_replica
+from dsv4_serve.entrypoint.client.errors import Unreachable
+from dsv4_serve.entrypoint.client.local_replica import LOCAL, ServeProcess
 
 START_SECONDS = 300.0
 
 
 @contextmanager
-def started(model: Path, log: Path, *flags: str) -> Iterator[server.Server]:
+def started(model: Path, log: Path, *flags: str) -> Iterator[ServeProcess]:
     """Start what `dsv4 explain` plans for the profile demo, without a supervisor whose own requests would be counted."""
-    port = server.open_port(0)
+    port = local_replica.free_port()
     explain = ["-m", "dsv4_serve.entrypoint", "explain", "--format", "json", "--profile", "demo"]
     told = subprocess.run(
         [sys.executable, *explain, "--model", str(model), "--port", str(port), *flags],
@@ -43,38 +43,45 @@ def started(model: Path, log: Path, *flags: str) -> Iterator[server.Server]:
             start_new_session=True,
         )
     try:
-        running = server.Server(process, port, port, log)  # without a supervisor there is no other port
+        running = ServeProcess(process, port, port, log)  # without a supervisor there is no other port
         wait(running)
         yield running
     finally:
-        server.stop(process)
+        local_replica.stop(process)
 
 
-def wait(running: server.Server) -> None:
+def wait(running: ServeProcess) -> None:
     """Return when vLLM answers; fail with the cause that its log gives when it ends instead, or takes too long."""
     until = time.monotonic() + START_SECONDS
     while True:
-        assert running.process.poll() is None, server.ended(running)
-        assert time.monotonic() < until, server.cause(server.tail(running.log))
+        assert running.process.poll() is None, running.ended()
+        assert time.monotonic() < until, local_replica.tail(running.log)[-400:]
         try:
-            running.get("/health")
-        except OSError:
+            http.get(f"{running.endpoint.url}/health", None)
+        except Unreachable:
             time.sleep(0.5)
         else:
             return
 
 
 @pytest.fixture(scope="session")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     """A demo server that is sound and drafts by n-grams."""
+    from dsv4_serve.demo import llama
+
     folder = tmp_path_factory.mktemp("sound")
     with started(llama.write_checkpoint(folder / "model"), folder / "log") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     """A demo server with NaN logits, n-grams too long to be found again, and room for long prefills in chunks of 16."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    from dsv4_serve.demo import llama
+
     folder = tmp_path_factory.mktemp("broken")
     model = llama.write_checkpoint(folder / "model")
     tensors = load_file(model / "model.safetensors")
@@ -107,9 +114,9 @@ def answering() -> Iterator[Callable[[int, str], str]]:
             def log_message(self, *_: object) -> None:
                 return
 
-        servers.append(ThreadingHTTPServer((server.HOST, 0), Handler))
+        servers.append(ThreadingHTTPServer((LOCAL, 0), Handler))
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://{server.HOST}:{servers[-1].server_port}"
+        return f"http://{LOCAL}:{servers[-1].server_port}"
 
     yield start
     for running in servers:

@@ -1,0 +1,233 @@
+"""A replica of our own for the length of a block: `dsv4 serve` on this host, ready, then drained; nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+from pydantic import BaseModel, ValidationError
+
+from ..errors import UserError
+from ..exit_status import of_signal
+from . import http
+from .endpoint import Endpoint
+from .errors import RequestFailed
+
+log = logging.getLogger(__name__)
+
+PAUSE = 0.5  # seconds between two looks
+PROGRESS = 30.0  # seconds between two messages about the phase
+STOPPING = 60.0  # seconds to end after SIGTERM: 5 s for requests, the time for vLLM to release the GPUs, and slack
+KILLED = 5.0  # seconds to end after SIGKILL
+QUICK_END = ("--supervise.drain-wait", "0", "--shutdown-timeout", "5")
+"""Flags of `serve` for a replica that nobody else asks: no balancer has to see it go."""
+LOCAL = "127.0.0.1"
+KEYS = ("API_KEY_FILE", "VLLM_API_KEY")
+"""Variables that it does not inherit: nobody else can ask it."""
+LOG_TAIL = 1 << 20  # bytes
+
+
+class Ended(UserError):
+    """The replica ended, or was not ready in time; its log says why."""
+
+
+class Stopped(UserError):
+    """A signal asked us to stop; what was started has been stopped (128 + the signal, as a shell reports it)."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}.")
+        self.exit_status = of_signal(number)
+
+
+@dataclass(frozen=True)
+class ServeProcess:
+    """A `dsv4 serve` that was started; it writes to `log`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    health_port: int
+    log: Path
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it is asked."""
+        return Endpoint(f"http://{LOCAL}:{self.port}", f"http://{LOCAL}:{self.health_port}")
+
+    def until_ready(self, seconds: float, pause: float) -> Iterator[tuple[float, str]]:
+        """
+        Yield the seconds so far and the phase, every `pause` seconds, until the replica may get traffic.
+
+        Raise Ended when it ends instead, or is not ready in so many seconds.
+        """
+        began = yielded = time.monotonic()
+        while not self._ready():
+            if self.process.poll() is not None:
+                raise Ended(self.ended())
+            now = time.monotonic()
+            if now - began > seconds:
+                raise Ended(f"the replica is not ready after {seconds:.0f} s: {self.phase()}; its log is {self.log}")
+            if now - yielded > pause:
+                yielded = now
+                yield now - began, self.phase()
+            time.sleep(PAUSE)
+
+    def _ready(self) -> bool:
+        with contextlib.suppress(RequestFailed):
+            return http.get(f"{self.endpoint.health}/readyz", None).is_success
+        return False
+
+    def phase(self) -> str:
+        """Return the phase of its start."""
+        try:
+            return str(http.get(f"{self.endpoint.health}/startupz?format=json", None).json()["phase"])
+        except (RequestFailed, ValueError, LookupError, TypeError):
+            return "its health server does not answer"
+
+    def ended(self) -> str:
+        """Say how a replica ended that should still be there, with the root cause line of vLLM's log."""
+        _, found, message = tail(self.log).rpartition("dsv4: ")
+        reason = " ".join((message if found else tail(self.log)[-400:]).split()) or "it logged nothing"
+        return f"the replica ended with status {self.process.returncode}: {reason}; its log is {self.log}"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A replica that is ready, its log, and what its start was (`start_of`)."""
+
+    endpoint: Endpoint
+    log: Path
+    start: Mapping[str, Any]
+
+
+class _Start(BaseModel):
+    phases: dict[str, float]
+    caches: str
+
+
+def scratch() -> Path:
+    """Return a new folder for the log and the run directory of a replica; it stays, so that the log can be read."""
+    return Path(tempfile.mkdtemp(prefix="dsv4-"))
+
+
+@contextlib.contextmanager
+def replica(argv: Sequence[str], environ: Mapping[str, str], folder: Path, seconds: float) -> Iterator[Started]:
+    """
+    Run `dsv4 serve ARGV` with its log and run directory in `folder`, and yield when it may get traffic.
+
+    Raise Ended where it is not ready in so many seconds, or ends instead. A signal to stop stops it too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    variables = {
+        **{name: value for name, value in environ.items() if name not in KEYS},
+        "DSV4_RUN_DIR": str(folder / "run"),
+        "DSV4_TERMINATION_LOG": str(folder / "termination-log"),
+    }
+    with stops_raise(), serving([*argv, "--host", LOCAL, *QUICK_END], variables, folder / "log") as started:
+        log.info(f"a replica starts on port {started.port}, health on {started.health_port}; log: {started.log}")
+        for spent, phase in started.until_ready(seconds, PROGRESS):
+            log.info(f"{phase}, {spent:.0f} s since start")
+        yield Started(started.endpoint, started.log, start_of(started.endpoint.health))
+
+
+@contextlib.contextmanager
+def serving(
+    argv: Sequence[str], environ: Mapping[str, str], output: Path, port: int = 0, health_port: int = 0
+) -> Iterator[ServeProcess]:
+    """Run `dsv4 serve ARGV` on this host, on free ports where none are given; stop it and all its children."""
+    port = port or free_port()
+    health_port = health_port or free_port()
+    ports = {"PORT": str(port), "DSV4_HEALTH_HOST": LOCAL, "DSV4_HEALTH_PORT": str(health_port)}
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", *argv],
+            env={**environ, **ports},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
+        )
+    try:
+        yield ServeProcess(process, port, health_port, output)
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float = STOPPING) -> None:
+    """Have it drain; what of it and its children has not ended then is killed."""
+    children = descendants(process.pid)
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        children += descendants(process.pid)
+        process.kill()
+        process.wait()
+    finally:
+        _, alive = psutil.wait_procs(children, timeout=KILLED)
+        for child in alive:
+            child.kill()
+        psutil.wait_procs(alive, timeout=KILLED)
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """Return the processes below `pid`; none when it has ended."""
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def start_of(health: str | None) -> dict[str, Any]:
+    """Return how a replica started: `{"phases": {NAME: seconds}, "caches"}`; empty where it does not answer that."""
+    if health is None:
+        return {}
+    with contextlib.suppress(RequestFailed, ValidationError):
+        start = _Start.model_validate_json(http.get_accepted(f"{health}/startupz?format=json", None).content)
+        start.phases.pop("ready", None)
+        return start.model_dump()
+    return {}
+
+
+def tail(output: Path) -> str:
+    """Return the last LOG_TAIL bytes of a log as text."""
+    with output.open("rb") as opened:
+        opened.seek(max(0, output.stat().st_size - LOG_TAIL))
+        return opened.read().decode(errors="replace")
+
+
+def free_port(wanted: int = 0) -> int:
+    """Return `wanted` when nothing listens there, else a free port of the system's choice."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOCAL, wanted))
+        except OSError:
+            probe.bind((LOCAL, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def stops_raise() -> Iterator[None]:
+    """Turn signals to stop into Stopped for the length of the block, so that what was started is stopped."""
+
+    def stopped(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stopped) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,67 @@
+"""A replica of our own: its ports, how its start is told, and what is left when it is stopped."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import httpx
+import psutil
+import pytest
+
+from dsv4_serve.entrypoint.client import http, local_replica
+from dsv4_serve.entrypoint.client.local_replica import Ended, ServeProcess
+
+
+def test_a_held_port_gives_another():
+    with socket.socket() as holder:
+        holder.bind((local_replica.LOCAL, 0))
+        holder.listen()
+        held = holder.getsockname()[1]
+        assert local_replica.free_port(held) not in {held, 0}
+    assert local_replica.free_port(held) == held
+
+
+def test_the_last_message_of_dsv4_is_why_it_ended(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("dsv4: ready\nINFO x\ndsv4: start-failed (exit status 82): it died\nroot cause: KeyError: 'x'\n")
+    process = subprocess.Popen(["false"])
+    process.wait()
+    running = ServeProcess(process, local_replica.free_port(), local_replica.free_port(), log)
+    said = (
+        "the replica ended with status 1: start-failed (exit status 82): it died root cause: KeyError: 'x'; its log is "
+    )
+    with pytest.raises(Ended) as caught:
+        list(running.until_ready(5, 1))
+    assert str(caught.value) == f"{said}{log}"
+
+
+def test_the_phase_is_told_until_the_replica_is_given_up(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as process:
+        running = ServeProcess(process, local_replica.free_port(), local_replica.free_port(), tmp_path / "log")
+        phases = running.until_ready(1, 0.4)
+        try:
+            assert next(phases)[1] == "its health server does not answer"
+            with pytest.raises(Ended, match="not ready after 1 s: its health server does not answer; its log is "):
+                list(phases)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("answer", ["no json", "[]", "{}", '{"phases": [], "caches": "warm"}'])
+def test_a_start_that_another_server_tells_is_left_out(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr(http, "get", lambda *_: httpx.Response(200, text=answer))
+    assert local_replica.start_of("http://127.0.0.1:9") == {}
+
+
+def test_stop_ends_a_child_that_takes_no_notice_of_its_parents_end():
+    child = "import time; time.sleep(600)"
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}]); print(flush=True); {child}"
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    (orphan,) = local_replica.descendants(process.pid)
+    local_replica.stop(process)
+    assert process.returncode is not None
+    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
