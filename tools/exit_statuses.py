@@ -1,18 +1,15 @@
 """
 Write the table of exit statuses into docs/health.md.
 
-    python tools/exit_statuses.py
+    python -m tools.exit_statuses
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tables import renewed
-
 from dsv4_serve.entrypoint.exit_status import ExitStatus
+from tools.tables import renewed
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "health.md"
 

@@ -53,6 +53,9 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 
 def add_without_weights(parser: argparse.ArgumentParser) -> None:
     """Add the options for a replica of our own that has no weights."""
+    from ..bench.options import ACCEPTANCE, START_SECONDS
+
+    [rate] = ACCEPTANCE
     group = parser.add_argument_group("without weights")
     group.add_argument(
         "--without-weights",
@@ -64,9 +67,11 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs="+",
         metavar="R",
-        help="without weights: the share of draft tokens that is accepted at random (0.89); or one for each of them",
+        help=f"the share of draft tokens that is accepted at random ({rate}); or one for each of them",
     )
-    group.add_argument("--start-timeout", type=seconds, metavar="S", help="seconds until it is ready (3600)")
+    group.add_argument(
+        "--start-timeout", type=seconds, metavar="S", help=f"seconds until it is ready ({START_SECONDS:g})"
+    )
 
 
 def count(text: str) -> int:

@@ -23,13 +23,15 @@ def register(commands: Commands) -> None:
         "bench",
         "Measure throughput and latencies of a running replica.",
         run,
-        details="`vllm bench serve` sends the requests, and a file keeps the result; `dsv4 bench compare` compares two.",
+        details="`vllm bench serve` sends the requests; a file keeps the result. `dsv4 bench compare` compares two.",
         takes_vllm_flags=True,
         epilog=f"The options of `plan` are for --without-weights. {arguments.VLLM_FLAGS}",
     )
     parser.may_begin_with("compare", register_compare)
     load = parser.add_argument_group("load")
-    load.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="requests at once (1 4 16)")
+    load.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="concurrent requests (1 4 16)"
+    )
     load.add_argument("--input", type=int, default=256, metavar="N", help="tokens of a prompt (%(default)s)")
     load.add_argument("--output", type=int, default=256, metavar="N", help="tokens of an answer (%(default)s)")
     load.add_argument(

@@ -15,14 +15,21 @@ FILES, FOLDERS = ("FILE", "FILE.svg", "RESULT.json"), ("FOLDER", "DIR", "GITDIR"
 """Names of values that are paths."""
 
 
+INSTALL = """\
+bash, in ~/.bashrc:  eval "$(dsv4 completion bash)"
+zsh:                 dsv4 completion zsh >"${fpath[1]}/_dsv4"
+fish:                dsv4 completion fish >~/.config/fish/completions/dsv4.fish
+"""
+
+
 def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "completion",
         "Print a completion script for bash, zsh or fish.",
         run,
-        epilog='bash: eval "$(dsv4 completion bash)" in ~/.bashrc. zsh: dsv4 completion zsh >"${fpath[1]}/_dsv4".'
-        " fish: dsv4 completion fish >~/.config/fish/completions/dsv4.fish.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=INSTALL,
     )
     parser.add_argument("shell", choices=SHELLS)
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..kubernetes.weights import CLAIM
 from . import arguments
 from .arguments import count
 from .output import say
@@ -28,7 +29,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("--replicas", required=True, type=count, metavar="N", help="how many replicas")
     parser.add_argument(
         "--weights",
-        default="pvc:dsv4-models",
+        default=f"pvc:{CLAIM}",
         metavar="W",
         help="pvc:CLAIM, hostpath:/FOLDER, image:REF@sha256:… or fetch; each holds a folder for the model"
         " (%(default)s)",

@@ -22,7 +22,7 @@ def register(commands: Commands) -> None:
         run,
         epilog="Exit status 1: it is not, or nothing answers; the checks that failed are printed.",
     )
-    parser.add_argument("group", choices=GROUPS, help="which checks: of the start, of liveness, of readiness")
+    parser.add_argument("check", choices=GROUPS, help="what is asked: has it started, is it alive, may it get traffic")
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="of the health server (%(default)s)")
     parser.add_argument(
         "--port",
@@ -36,7 +36,7 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, _words: list[str]) -> int:
     """Ask; 1 where a check failed."""
-    status, text = probe(options.group, options.host, options.port, options.timeout)
+    status, text = probe(options.check, options.host, options.port, options.timeout)
     print(text, file=sys.stderr if status else sys.stdout)
     return status
 

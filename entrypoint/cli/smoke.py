@@ -34,7 +34,10 @@ def register(commands: Commands) -> None:
         help="how much of the context the long prompt fills, 0 to 0.95 (%(default)s)",
     )
     parser.add_argument(
-        "--streams", type=streams, metavar="N", help="requests at once (gate.concurrency and max-num-seqs of the plan)"
+        "--streams",
+        type=streams,
+        metavar="N",
+        help="concurrent requests (gate.concurrency and max-num-seqs of the plan)",
     )
     parser.add_argument(
         "--timeout", type=seconds, default=120.0, metavar="SECONDS", help="for all checks together (120)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -12,20 +11,16 @@ from dsv4_serve.entrypoint import errors
 from dsv4_serve.entrypoint.exit_status import ExitStatus
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.patcher import errors as patcher
+from tools import exit_statuses
 
 ROOT = Path(__file__).resolve().parents[2]
-SPEC = importlib.util.spec_from_file_location("exit_statuses", ROOT / "tools" / "exit_statuses.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-exit_statuses = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(exit_statuses)
 LISTS = ("docs/doctor.md", "docs/smoke.md", "docs/kubernetes.md")
 """Pages with a table of their own: what to do, or what a status means for one command."""
 
 
 def test_the_page_is_made_from_the_table() -> None:
     text = exit_statuses.PAGE.read_text(encoding="utf-8")
-    assert exit_statuses.page(text) == text, "run `python tools/exit_statuses.py`"
+    assert exit_statuses.page(text) == text, "run `python -m tools.exit_statuses`"
 
 
 @pytest.mark.parametrize("page", LISTS)
