@@ -16,6 +16,16 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --no-deps
 COMPILE = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' --quiet --upgrade
 
+# A folder that is not empty is cleared or removed only where `make` left this file in it; before there was such a file, it
+# left `pinned` in a virtual environment.
+MADE = $(VENV)/made-by-make
+REFUSE_FOREIGN = if [ -n "$$(ls -A "$(VENV)" 2>/dev/null)" ] && [ ! -e "$(MADE)" ] && \
+	! { [ -e "$(VENV)/pinned" ] && [ -e "$(VENV)/pyvenv.cfg" ]; }; then \
+	echo >&2 "error: $(VENV) is not empty and was not made by make, so it was left as it is; name another folder: make VENV=DIR $(MAKECMDGOALS)"; exit 1; fi
+ifneq ($(words $(VENV)),1)
+$(error VENV=$(VENV) has to name one folder, without spaces)
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults lint format bench image lock venv clean
 
@@ -61,6 +71,7 @@ lock: $(VENV)/installed ## pin the newest versions that resolve
 venv: $(VENV)/installed ## make .venv with vLLM for CPU, the command and the tools
 
 clean: ## remove what the other targets made
+	@$(REFUSE_FOREIGN)
 	rm -rf $(VENV) build dist *.egg-info packaging/*/build packaging/*/*.egg-info
 
 # Starts over when a lock changes, so that nothing stays behind. pip asks an index twice at most, so that a machine with
@@ -68,8 +79,10 @@ clean: ## remove what the other targets made
 $(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 	@{ "$(PYTHON)" -c '$(NEW_ENOUGH)'; } 2>/dev/null || { \
 		echo >&2 "error: Python 3.11 or newer is needed, found $(or $(PYTHON),none among python3 and python3.11 to python3.14); name one: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
+	@$(REFUSE_FOREIGN)
 	@echo "== 1 of 4: virtual environment $(VENV) with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv --clear $(VENV)
+	@touch $(MADE)
 	@echo "== 2 of 4: torch for CPU"
 	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
 		echo >&2 "error: no torch 2.13.0+cpu for $$($(PYTHON) --version) on $$(uname -sm); pip's words above say where it looked. Another index: make TORCH_CPU_INDEX=URL"; exit 1; }

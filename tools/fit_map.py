@@ -11,8 +11,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
@@ -21,6 +25,7 @@ from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import Found, select
+from tools.pictures import BAND, NOTE, PIXEL, SERIES, note, svg, title
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANNED = ROOT / "tests/qualification/calibration/planned.json"
@@ -32,15 +37,7 @@ MODELS = ("acti", "w4a16", "nvfp4", "flash")
 CONTEXTS = tuple(4096 << n for n in range(9))
 MOST = 256
 SIZES = (2, 4)
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 250, 52, 64, 58
-STYLE = """<style>
-text{font:12px system-ui,sans-serif;fill:#1b1f24}.title{font-weight:600;font-size:14px}
-.note{fill:#57606a;font-size:11px}.back{fill:#fff}.grid{stroke:#d8dee4;stroke-width:1}.band{fill:#eef1f4}polyline{fill:none;stroke-width:2}
-.vllm{stroke-dasharray:3 4;stroke-width:1.5}.s0{stroke:#1f6feb}.s1{stroke:#b35900}.s2{stroke:#1a7f37}.s3{stroke:#8250df}
-.dot{fill:#1f6feb}
-@media(prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9da7b3}.back{fill:#0d1117}.grid{stroke:#30363d}
-.band{fill:#161b22}.s0{stroke:#58a6ff}.s1{stroke:#f0883e}.s2{stroke:#3fb950}.s3{stroke:#bc8cff}.dot{fill:#58a6ff}}
-</style>"""
+DASHED: dict[str, Any] = {"linestyle": (0, (2, 3)), "linewidth": 1.5}
 
 
 def facts(model: str, hardware: str, size: int) -> Memory | None:
@@ -57,107 +54,74 @@ def facts(model: str, hardware: str, size: int) -> Memory | None:
         return None
 
 
-def across(context: float, left: float) -> float:
-    """X of a context: the logarithm, from the smallest to the largest."""
-    return left + WIDTH * math.log2(context / CONTEXTS[0]) / (len(CONTEXTS) - 1)
-
-
-def up(requests: float) -> float:
-    """Y of a number of requests: the logarithm, from 1 to MOST."""
-    return TOP + HEIGHT * (1 - math.log2(min(max(requests, 1), MOST)) / math.log2(MOST))
-
-
-def line(points: Iterable[tuple[float, float]], names: str, left: float) -> str:
-    """Draw requests over contexts; where less than one fits, the line ends."""
-    path = " ".join(f"{across(context, left):.1f},{up(n):.1f}" for context, n in points if n >= 1)
-    return f'<polyline class="{names}" points="{path}"/>'
-
-
-def text(x: float, y: float, words: str, names: str = "", anchor: str = "start") -> str:
-    """Draw a word."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{names}" text-anchor="{anchor}">{words}</text>'
-
-
-def rule(x1: float, y1: float, x2: float, y2: float) -> str:
-    """Draw a line of the grid."""
-    return f'<line class="grid" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def page(width: float, parts: Iterable[str]) -> str:
-    """Put the parts on a page of their own ground, readable in light and dark."""
-    height = TOP + HEIGHT + BOTTOM
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" role="img">'
-    return "\n".join([head, STYLE, f'<rect class="back" width="{width:.0f}" height="{height}"/>', *parts, "</svg>\n"])
-
-
-def panel(hardware: str, size: int, left: float) -> Iterable[str]:
-    """Draw one tensor parallel size."""
-    yield text(left, TOP - 10, f"{size} GPUs (tensor parallel {size})")
-    for context in CONTEXTS[::2]:
-        x = across(context, left)
-        yield rule(x, TOP, x, TOP + HEIGHT)
-        yield text(x, TOP + HEIGHT + 16, f"{context // 1024}k" if context < 1 << 20 else "1M", anchor="middle")
-    for requests in (1, 4, 16, 64, 256):
-        yield rule(left, up(requests), left + WIDTH, up(requests))
-        yield text(left - 8, up(requests) + 4, str(requests), anchor="end")
-    for number, model in enumerate(MODELS):
+def panel(axes: Axes, hardware: str, size: int) -> None:
+    """Draw one tensor parallel size: two lines for each model, which end where less than one request fits."""
+    axes.set_title(f"{size} GPUs (tensor parallel {size})")
+    for model, colour in zip(MODELS, SERIES, strict=False):
         if (found := facts(model, hardware, size)) is None:
             continue
         at = [dataclasses.replace(found, context=context) for context in CONTEXTS]
-        yield line(((m.context, m.concurrency if m.admits else 0) for m in at), f"vllm s{number}", left)
-        yield line(((m.context, m.steady_state_requests) for m in at), f"s{number}", left)
+        admitted = [min(m.concurrency, MOST) if m.admits and m.concurrency >= 1 else math.nan for m in at]
+        steady = [min(m.steady_state_requests, MOST) if m.steady_state_requests >= 1 else math.nan for m in at]
+        axes.plot(CONTEXTS, admitted, color=colour, **DASHED)
+        axes.plot(CONTEXTS, steady, color=colour)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xlim(CONTEXTS[0], CONTEXTS[-1])
+    axes.set_ylim(0.9, MOST)
+    axes.set_xticks(CONTEXTS[::2], [f"{context // 1024}k" if context < 1 << 20 else "1M" for context in CONTEXTS[::2]])
+    axes.set_yticks((1, 4, 16, 64, 256), ("1", "4", "16", "64", "256"))
+    axes.minorticks_off()
+    axes.set_xlabel("context, tokens")
+    axes.set_ylabel("full-length requests at once")
 
 
 def hardware_map(hardware: str) -> str:
-    """Return the map of one hardware: requests over context, a line for each model."""
-    step = WIDTH + LEFT + 14
-    parts = [text(LEFT, 22, f"Full-length requests that fit at once: {hardware}", "title")]
-    for number, size in enumerate(SIZES):
-        parts += panel(hardware, size, LEFT + number * step)
-    x = LEFT
-    for number, model in enumerate(MODELS):
-        parts += [f'<polyline class="s{number}" points="{x},{34} {x + 20},{34}"/>', text(x + 26, 38, model)]
-        x += 90
-    parts.append(text(x, 38, "solid: steady state; dashed: vLLM's maximum concurrency", "note"))
-    note = (
-        f"context across, requests up (logarithmic, up to {MOST}); max-num-batched-tokens as the files of profile 524k"
-        f" set it; computed for vLLM 0.32.0, {DATE}"
+    """Return the map of one hardware: requests over context, lines for each model."""
+    figure = Figure(figsize=(860 * PIXEL, 400 * PIXEL))
+    for size, axes in zip(SIZES, figure.subplots(1, len(SIZES)), strict=True):
+        panel(axes, hardware, size)
+    legend = [Line2D([], [], color=colour, label=model) for model, colour in zip(MODELS, SERIES, strict=False)]
+    legend.append(Line2D([], [], color=NOTE, label="steady state"))
+    legend.append(Line2D([], [], color=NOTE, label="vLLM's maximum concurrency", **DASHED))
+    title(figure, f"Full-length requests that fit at once: {hardware}", legend)
+    note(
+        figure,
+        f"up to {MOST} requests; max-num-batched-tokens as profile 524k sets it; computed for vLLM 0.32.0, {DATE}",
     )
-    return page(LEFT + len(SIZES) * step, [*parts, text(LEFT, TOP + HEIGHT + 42, note, "note")])
+    return svg(figure)
 
 
 def calibration() -> str:
-    """Return the error of fit.py against vLLM's planner, over the planner's own answer."""
-    width, top = 2 * WIDTH, 32
+    """Return the error of our count against vLLM's planner, over the planner's own answer."""
     rows = [row for row in json.loads(PLANNED.read_text()) if "concurrency" in row]
     rows = [row for row in rows if f"deepseek-v4-{row['trunk']}" in TRUNKS]
-    parts = [text(LEFT, 22, "Maximum concurrency: fit.py against vLLM 0.32.0's planner", "title")]
-
-    def y(percent: float) -> float:
-        return TOP + HEIGHT * (0.5 - percent / 6)
-
-    parts.append(f'<rect class="band" x="{LEFT}" y="{y(2):.1f}" width="{width}" height="{y(-2) - y(2):.1f}"/>')
-    for percent in (-2, 0, 2):
-        parts += [
-            rule(LEFT, y(percent), LEFT + width, y(percent)),
-            text(LEFT - 8, y(percent) + 4, f"{percent:+d} %", "", "end"),
-        ]
-    for requests in (1, 2, 4, 8, 16, 32):
-        x = LEFT + width * math.log2(requests) / math.log2(top)
-        parts.append(text(x, TOP + HEIGHT + 16, f"{requests}x", anchor="middle"))
-    worst = 0.0
-    for row in rows:
-        trunk = TRUNKS[f"deepseek-v4-{row['trunk']}"]
-        given = Memory(1, 1, 1, 0, row["tp"], trunk, row["context"], row["batched_tokens"], 1, int(row["mtp"]))
-        ours = dataclasses.replace(given, asynchronous=row["async"], cache_gib=row["available_bytes"] / GIB).concurrency
-        off = 100 * (ours / row["concurrency"] - 1)
-        worst = max(worst, abs(off))
-        x = LEFT + width * math.log2(row["concurrency"]) / math.log2(top)
-        parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y(off):.1f}" r="4"/>')
-    note = (
-        f"{len(rows)} settings of Flash and Pro; largest error {worst:.2f} %; band: the 2 % allowed; computed, {DATE}"
+    theirs = [row["concurrency"] for row in rows]
+    errors = [100 * (_ours(row) / row["concurrency"] - 1) for row in rows]
+    figure = Figure(figsize=(790 * PIXEL, 370 * PIXEL))
+    axes = figure.subplots()
+    title(figure, "Maximum concurrency: dsv4 fit against vLLM 0.32.0's planner")
+    axes.axhspan(-2, 2, color=BAND)
+    axes.plot(theirs, errors, "o", color=SERIES[0], markersize=8)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks((1, 2, 4, 8, 16, 32), [f"{requests}x" for requests in (1, 2, 4, 8, 16, 32)])
+    axes.minorticks_off()
+    axes.set_ylim(-3, 3)
+    axes.set_yticks((-2, 0, 2), ("-2 %", "0 %", "+2 %"))
+    axes.set_xlabel("concurrency that the planner answers")
+    axes.set_ylabel("error")
+    worst = max(map(abs, errors))
+    note(
+        figure,
+        f"{len(rows)} settings of Flash and Pro; largest error {worst:.2f} %; band: the 2 % allowed; computed, {DATE}",
     )
-    return page(LEFT + width + 20, [*parts, text(LEFT, TOP + HEIGHT + 42, note, "note")])
+    return svg(figure)
+
+
+def _ours(row: dict[str, Any]) -> float:
+    trunk = TRUNKS[f"deepseek-v4-{row['trunk']}"]
+    given = Memory(1, 1, 1, 0, row["tp"], trunk, row["context"], row["batched_tokens"], 1, int(row["mtp"]))
+    return dataclasses.replace(given, asynchronous=row["async"], cache_gib=row["available_bytes"] / GIB).concurrency
 
 
 def drawings() -> dict[str, str]:

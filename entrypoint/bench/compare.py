@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import results
+from .. import results, text_table
 from ..errors import ConfigError
-from ..text_table import table
 from .measure import flags_of
 
 _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
@@ -34,7 +33,7 @@ def text(comparison: Mapping[str, Any]) -> str:
     """Return the comparison as a table, and one line for each thing that differs."""
     lines = [_HEADINGS, *(tuple(_cells(row)) for row in comparison["rows"])]
     differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in comparison["differs"].items()]
-    return "\n".join([table(lines), "", *(differs or ["nothing else differs"])])
+    return "\n".join([text_table.table(lines), "", *(differs or ["nothing else differs"])])
 
 
 def differences(a: Result, b: Result) -> Iterator[tuple[str, list[str]]]:

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .. import text_table
 from ..client import local_replica
 from ..plan import Plan
 from ..resolve.select import Selection
 from ..supervisor import kernel_cache, provenance
-from ..text_table import table
 from . import command, load, sweep
 from .options import ServeOptions
 
@@ -81,7 +81,7 @@ def text(summary: Mapping[str, Any]) -> str:
     lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in summary["filled"].items()]
     parts = [
         f"kernels are kept in {summary['folder']}",
-        table(lines) if len(lines) > 1 else "nothing was left to compile",
+        text_table.table(lines) if len(lines) > 1 else "nothing was left to compile",
     ]
     names = dict.fromkeys(name for one in summary["starts"] for name in one.get("phases", {}))
     phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in summary["starts"])] for name in names]
@@ -91,4 +91,4 @@ def text(summary: Mapping[str, Any]) -> str:
         [name, *(f"{one['swept'][key]:.2f}" for one in summary["starts"])]
         for name, key in (("prompts of every length", "seconds"), ("the slowest of them", "slowest"))
     ]
-    return "\n".join([*parts, table([*head, *phases, total, *swept])])
+    return "\n".join([*parts, text_table.table([*head, *phases, total, *swept])])

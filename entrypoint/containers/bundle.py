@@ -6,14 +6,12 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, HostError
-from .daemon import Daemon, saying
+from .daemon import Daemon, Log, engine_errors
 from .deployment import SHIPPED
-
-Say = Callable[[str], None]
 
 COMPOSE = SHIPPED / "deploy/docker-compose.yml"
 PLAIN = ("deploy/haproxy", "deploy/prometheus", "deploy/grafana", "profiles")
@@ -34,32 +32,32 @@ BALANCER_IMAGE={balancer}
 """
 
 
-def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, say: Say) -> None:
+def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, log: Log) -> None:
     """
     Write images/*.tar, compose, HAProxy's configuration, profiles, a README of four lines and SHA256SUMS into `out`.
 
-    All or nothing: it is written beside and renamed. Raise ConfigError when `out` exists, HostError when an image is
-    not here, the disk is too small, or an archive did not arrive whole.
+    All or nothing: it is written under another name and renamed. Raise ConfigError when `out` exists, HostError when
+    an image is not here, the disk is too small, or an archive did not arrive whole.
     """
     if out.exists():
         raise ConfigError(f"{out} exists; a bundle is never written over: remove it, or give another --out.")
-    beside = out.parent / f".{out.name}.partial"
-    if beside.exists():
-        raise ConfigError(f"{beside} is left from a bundle that was interrupted; remove it first.")
-    _room(daemon, (image, balancer_image), out.parent)
+    partial = out.parent / f".{out.name}.partial"
+    if partial.exists():
+        raise ConfigError(f"{partial} is left from a bundle that was interrupted; remove it first.")
+    _check_space(daemon, (image, balancer_image), out.parent)
     try:
-        (beside / "images").mkdir(parents=True)
+        (partial / "images").mkdir(parents=True)
         for one in (image, balancer_image):
-            _save(daemon, one, beside / "images", say)
-        _plain(beside)
-        (beside / ".env").write_text(ENV.format(image=tag(image), balancer=tag(balancer_image)))
-        (beside / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(beside)))
-        beside.rename(out)
+            _save(daemon, one, partial / "images", log)
+        _copy_files(partial)
+        (partial / ".env").write_text(ENV.format(image=tag(image), balancer=tag(balancer_image)))
+        (partial / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(partial)))
+        partial.rename(out)
     except OSError as error:
         raise HostError(f"{out}: cannot be written ({error.strerror}).") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    say(f"{out} is written; its README has the four lines for the other host")
+        shutil.rmtree(partial, ignore_errors=True)
+    log(f"{out} is written; its README has the four lines for the other host")
 
 
 def tag(image: str) -> str:
@@ -79,19 +77,19 @@ def check_archive(path: Path) -> None:
             names = set(archive.getnames())
             manifest = archive.extractfile("manifest.json")
             entries = json.load(manifest) if manifest else []
-            wanted = {name for entry in entries for name in (entry["Config"], *entry["Layers"])}
+            expected = {name for entry in entries for name in (entry["Config"], *entry["Layers"])}
         with path.open("rb") as file:
             file.seek(-1024, 2)
             ended = not any(file.read())  # two blocks of zeros
     except (OSError, KeyError, ValueError, tarfile.TarError) as error:
         raise HostError(f"{path.name}: is not a whole image archive ({error}).") from None
-    if missing := sorted(wanted - names):
+    if missing := sorted(expected - names):
         raise HostError(f"{path.name}: is not a whole image archive ({missing[0]} is not in it).")
-    if not ended or not wanted:
+    if not ended or not expected:
         raise HostError(f"{path.name}: is not a whole image archive (it is cut off).")
 
 
-def _room(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
+def _check_space(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
     needed = SPARE
     for image in images:
         if daemon.image(image) is None:
@@ -107,10 +105,10 @@ def _room(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
         )
 
 
-def _save(daemon: Daemon, image: str, folder: Path, say: Say) -> None:
+def _save(daemon: Daemon, image: str, folder: Path, log: Log) -> None:
     path = folder / file_name(image)
-    say(f"writing {tag(image)} to {path.name}")
-    with saying(f"Image {image} cannot be written"), path.open("wb") as file:
+    log(f"writing {tag(image)} to {path.name}")
+    with engine_errors(f"Image {image} cannot be written"), path.open("wb") as file:
         if image != tag(image):
             daemon.client.images.get(image).tag(*tag(image).rsplit(":", 1))
         for part in daemon.client.api.get_image(tag(image)):
@@ -118,7 +116,7 @@ def _save(daemon: Daemon, image: str, folder: Path, say: Say) -> None:
     check_archive(path)
 
 
-def _plain(folder: Path) -> None:
+def _copy_files(folder: Path) -> None:
     shutil.copyfile(COMPOSE, folder / "docker-compose.yml")
     for name in PLAIN:
         shutil.copytree(SHIPPED / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.py*"))

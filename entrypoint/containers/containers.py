@@ -57,7 +57,7 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
     body = {
         "Image": deployment.image,
         "User": _user(),
-        "Cmd": ["serve", "--host", "0.0.0.0", *deployment.words],  # noqa: S104  of its own network, not of the host's
+        "Cmd": ["serve", "--host", "0.0.0.0", *deployment.flags],  # noqa: S104  of its own network, not of the host's
         "Env": [f"{name}={value}" for name, value in sorted(env.items())],
         "ExposedPorts": {f"{HEALTH_PORT}/tcp": {}},
         "Labels": {ROLE: "replica", GPUS: ",".join(map(str, gpus)), STOP_SECONDS: str(deployment.stop_seconds)},

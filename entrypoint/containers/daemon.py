@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, HostError
 
+Log = Callable[[str], None]
+"""Takes one line about what is done."""
 ROLE = "dsv4.role"
 """Label of every container and network that `dsv4 up` made: `replica`, `balancer`, `network`."""
 CONFIGURATION = "dsv4.configuration"
@@ -22,7 +24,7 @@ SECONDS = 60
 
 @dataclass(frozen=True)
 class Daemon:
-    """A connection. `client` is docker-py's; `podman` tells which of the two answers."""
+    """A connection. `client` is docker-py's; `podman` is true where podman answers."""
 
     client: Any
     socket: str
@@ -30,7 +32,7 @@ class Daemon:
 
     def containers(self) -> dict[str, Any]:
         """Return every container by name, running or not."""
-        with saying("The containers cannot be listed"):
+        with engine_errors("The containers cannot be listed"):
             return {one.name: one for one in self.client.containers.list(all=True, ignore_removed=True)}
 
     def ours(self) -> dict[str, Any]:
@@ -39,9 +41,9 @@ class Daemon:
 
     def image(self, name: str) -> str | None:
         """Return the id of an image, None when it is not here."""
-        import docker
+        import docker.errors
 
-        with saying(f"Image {name} cannot be read"):
+        with engine_errors(f"Image {name} cannot be read"):
             try:
                 return str(self.client.images.get(name).id)
             except docker.errors.ImageNotFound:
@@ -59,15 +61,15 @@ def connect(environ: Mapping[str, str]) -> Daemon:
 
     Raise ConfigError for an engine on another host, HostError when none answers.
     """
-    import docker
+    import docker.errors
 
-    named = environ.get("DOCKER_HOST", "")
-    if named and not named.startswith("unix://"):
+    host = environ.get("DOCKER_HOST", "")
+    if host and not host.startswith("unix://"):
         raise ConfigError(
-            f"DOCKER_HOST is {named}: folders and health ports are this host's, so it has to be unix://PATH; run dsv4"
+            f"DOCKER_HOST is {host}: folders and health ports are this host's, so it has to be unix://PATH; run dsv4"
             " on that host."
         )
-    url = named or _first(environ)
+    url = host or _first(environ)
     try:
         client = docker.DockerClient(base_url=url, timeout=SECONDS)
         parts = client.version().get("Components") or []
@@ -86,36 +88,36 @@ def sockets(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _first(environ: Mapping[str, str]) -> str:
-    looked = sockets(environ)
-    for path in looked:
+    paths = sockets(environ)
+    for path in paths:
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(path.stat().st_mode):
                 return f"unix://{path}"
     raise HostError(
-        f"There is no container engine's socket: {', '.join(map(str, looked))} are not there, DOCKER_HOST is not set."
+        f"There is no container engine's socket: {', '.join(map(str, paths))} are not there, DOCKER_HOST is not set."
         " Start Docker, or `systemctl --user start podman.socket`, or set DOCKER_HOST=unix://PATH."
     )
 
 
 @contextlib.contextmanager
-def saying(what: str) -> Iterator[None]:
-    """Turn an answer of the engine that is a refusal into a HostError that begins with `what`."""
-    import docker
+def engine_errors(failure: str) -> Iterator[None]:
+    """Turn an error of the engine into a HostError that begins with `failure`."""
+    import docker.errors
     import requests
 
     try:
         yield
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise HostError(f"{what}: {_reason(error)}.") from None
+        raise HostError(f"{failure}: {_reason(error)}.") from None
 
 
 def _reason(error: Exception) -> str:
-    """Return the engine's own explanation, else what the operating system said, else the error as it is."""
-    told: object = getattr(error, "explanation", None) or _of_the_system(error) or error
-    return " ".join(str(told).split()).rstrip(".")
+    """Return the engine's own explanation, else the operating system's, else the error as it is."""
+    text: object = getattr(error, "explanation", None) or _system_error(error) or error
+    return " ".join(str(text).split()).rstrip(".")
 
 
-def _of_the_system(error: BaseException | None) -> str:
+def _system_error(error: BaseException | None) -> str:
     while error is not None:
         if isinstance(error, OSError) and error.strerror:
             return error.strerror.lower()

@@ -1,4 +1,4 @@
-"""What `dsv4 up` is asked to start: the replicas, the balancer before them, and what both are told."""
+"""What `dsv4 up` starts: the replicas, the balancer before them, and the settings of both."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ HAPROXY = SHIPPED / "deploy/haproxy/haproxy.cfg"
 USER = (2000, 0)
 """Owner and group of every process, in both images: what the key file has to be readable for."""
 
-OURS = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_")
-OF_ITS_OWN = {"PORT", "API_KEY_FILE", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
+PASSED_ON = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_")
+"""Beginnings of the variables that are passed on."""
+OWN = {"PORT", "API_KEY_FILE", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
 """Variables that are not passed on: each container has its own."""
-OF_THE_BALANCER = ("REPLICA_MAXCONN", "REPLICA_TIMEOUT", "QUEUE_TIMEOUT")
+OF_BALANCER = ("REPLICA_MAXCONN", "REPLICA_TIMEOUT", "QUEUE_TIMEOUT")
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Deployment:
     key_file: Path
     image: str = IMAGE
     balancer_image: str = BALANCER_IMAGE
-    words: tuple[str, ...] = ()
-    """Flags after `serve`."""
+    flags: tuple[str, ...] = ()
+    """What follows `serve`."""
     env: Mapping[str, str] = field(default_factory=dict)
     balancer_env: Mapping[str, str] = field(default_factory=dict)
     weights: Path | None = None
@@ -47,49 +48,49 @@ class Deployment:
     stop_seconds: int = 150
     """What a drain takes at most: until balancers have seen it, for running requests, to release the GPUs, 5 s more."""
     requests: int = 0
-    """Sequences in one step of a replica (max-num-seqs); 0 where the plan does not say."""
+    """Sequences in one step of a replica (max-num-seqs); 0 where the plan has none."""
 
 
 def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dict[str, str]:
-    """Return the variables of the containers: what this environment says to `dsv4`, under the choices made by flags."""
-    told = set(Variables.model_fields) - OF_ITS_OWN
-    env = {k: v for k, v in environ.items() if v and (k in told or k.startswith(OURS)) and k not in SECRETS}
+    """Return the containers' variables: what `dsv4` reads of this environment, under the choices made by flags."""
+    known = set(Variables.model_fields) - OWN
+    env = {k: v for k, v in environ.items() if v and (k in known or k.startswith(PASSED_ON)) and k not in SECRETS}
     names = {"profile": "PROFILE", "model": "MODEL", "hardware": "HARDWARE", "nccl": "DSV4_NCCL"}
     return env | {names[key]: str(choice.value) for key, choice in choices.items() if key in names}
 
 
 def folder(path: str, option: str) -> Path:
     """Return a folder of this host as containers are given it; raise ConfigError when there is none."""
-    found = Path(path).absolute()
-    if not found.is_dir():
+    absolute = Path(path).absolute()
+    if not absolute.is_dir():
         raise ConfigError(f"{option} {path}: there is no such folder on this host.")
-    return found
+    return absolute
 
 
 def key_file(path: str, option: str) -> Path:
     """Return a file with the bearer key; raise ConfigError when the containers' user could not read it."""
-    found = Path(path).absolute()
+    file = Path(path).absolute()
     try:
-        seen = found.stat()
-        key = found.read_text(encoding="utf-8").split()
+        status = file.stat()
+        key = file.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "holds bytes that are not UTF-8"
         raise ConfigError(f"{option} {path}: cannot be read ({why}); it has to hold one key as text.") from None
     if len(key) != 1 or key[0].startswith("#"):
         raise ConfigError(f"{option} {path}: has to hold one key on one line, without spaces, not beginning with #.")
     user, group = USER
-    bits = 0o004 | 0o040 * (seen.st_gid == group) | 0o400 * (seen.st_uid == user)
-    if not seen.st_mode & bits:
+    bits = 0o004 | 0o040 * (status.st_gid == group) | 0o400 * (status.st_uid == user)
+    if not status.st_mode & bits:
         raise ConfigError(
             f"{option} {path}: the containers, which run as {user}:{group}, may not read it (mode"
-            f" {seen.st_mode & 0o777:03o}, owner {seen.st_uid}:{seen.st_gid}); mode 644 lets them, and"
+            f" {status.st_mode & 0o777:03o}, owner {status.st_uid}:{status.st_gid}); mode 644 lets them, and"
             " its folder's mode 700 keeps others out."
         )
-    return found
+    return file
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Return what changes with the content of files and folders, without showing any of it: name, size, time."""
     every = [file for path in paths for file in (sorted(path.rglob("*.toml")) if path.is_dir() else [path])]
-    found = [(file, file.stat()) for file in every]
-    return [(str(file), seen.st_size, seen.st_mtime_ns) for file, seen in found]
+    stats = [(file, file.stat()) for file in every]
+    return [(str(file), status.st_size, status.st_mtime_ns) for file, status in stats]

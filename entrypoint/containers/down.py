@@ -3,43 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .containers import CACHE, NETWORK, STOP_SECONDS
-from .daemon import ROLE, Daemon, saying
-
-Say = Callable[[str], None]
+from .daemon import ROLE, Daemon, Log, engine_errors
 
 
-def down(daemon: Daemon, say: Say) -> None:
+def down(daemon: Daemon, log: Log) -> None:
     """Stop and remove what `dsv4 up` made, and nothing else; running requests are finished first."""
     ours = list(daemon.ours().values())
     if not ours:
-        say("nothing of `dsv4 up` is here")
-    stop([one for one in ours if one.labels[ROLE] == "replica"], say)
-    stop([one for one in ours if one.labels[ROLE] != "replica"], say)
-    with saying(f"Network {NETWORK} cannot be removed"):
+        log("nothing of `dsv4 up` is here")
+    stop([one for one in ours if one.labels[ROLE] == "replica"], log)
+    stop([one for one in ours if one.labels[ROLE] != "replica"], log)
+    with engine_errors(f"Network {NETWORK} cannot be removed"):
         for network in daemon.client.networks.list(names=[NETWORK], filters={"label": f"{ROLE}=network"}):
             network.remove()
     if ours:
-        say(f"the caches stay in volume {CACHE}; `docker volume rm {CACHE}` removes them")
+        log(f"the caches stay in volume {CACHE}; `docker volume rm {CACHE}` removes them")
 
 
-def stop(containers: Sequence[Any], say: Say) -> None:
+def stop(containers: Sequence[Any], log: Log) -> None:
     """Stop containers at once, each within its own time, and remove them."""
     if containers:
         with ThreadPoolExecutor(len(containers)) as pool:
-            list(pool.map(lambda one: _stop(one, say), containers))
+            list(pool.map(lambda one: _stop(one, log), containers))
 
 
-def _stop(container: Any, say: Say) -> None:
+def _stop(container: Any, log: Log) -> None:
     began = time.monotonic()
     seconds = int(container.labels.get(STOP_SECONDS, "10"))
     if container.status == "running":
-        say(f"stopping {container.name}: running requests get up to {seconds} s")
-    with saying(f"{container.name} cannot be stopped"):
+        log(f"stopping {container.name}: running requests get up to {seconds} s")
+    with engine_errors(f"{container.name} cannot be stopped"):
         container.stop(timeout=seconds)
         container.remove(force=True)
-    say(f"{container.name} is gone after {time.monotonic() - began:.0f} s")
+    log(f"{container.name} is gone after {time.monotonic() - began:.0f} s")

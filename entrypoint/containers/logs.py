@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .containers import BALANCER, name_of
-from .daemon import Daemon, saying
+from .daemon import Daemon, engine_errors
 
 
 def lines(daemon: Daemon, name: str | None, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
@@ -53,7 +53,7 @@ def _chosen(daemon: Daemon, name: str | None) -> list[Any]:
 
 
 def _lines(container: Any, follow: bool, tail: int | None) -> Iterator[str]:
-    with saying(f"The log of {container.name} cannot be read"):
+    with engine_errors(f"The log of {container.name} cannot be read"):
         rest = b""
         for part in container.logs(stream=True, follow=follow, tail=tail or "all"):
             *whole, rest = (rest + part).split(b"\n")
@@ -62,5 +62,5 @@ def _lines(container: Any, follow: bool, tail: int | None) -> Iterator[str]:
             yield rest.decode(errors="replace")
 
 
-def _marked(container: Any, found: Iterator[str], several: bool) -> Iterator[str]:
-    return (f"{container.name} | {line}" for line in found) if several else found
+def _marked(container: Any, lines: Iterator[str], several: bool) -> Iterator[str]:
+    return (f"{container.name} | {line}" for line in lines) if several else lines

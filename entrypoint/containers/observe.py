@@ -1,4 +1,4 @@
-"""What a container, and the health server in it, say of a replica or of the balancer."""
+"""The state of a replica or of the balancer, from its container and from the health server in it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ TIMEOUT = 3.0
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One container now. `phase` is the replica's own word, else the container's state (`exited`)."""
+class ContainerState:
+    """One container now. `phase` is the replica's own, else the container's status (`exited`)."""
 
     name: str
     role: str
     gpus: str
-    state: str
+    status: str
+    """The container's, as its engine names it."""
     began: str
     """When the container was started (RFC 3339, UTC)."""
     phase: str
@@ -36,35 +37,36 @@ class Seen:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `dsv4 status --format json` prints of one container."""
-        told = ("name", "role", "gpus", "state", "phase", "detail", "percent", "ready", "acceptance")
-        return {**{key: getattr(self, key) for key in told}, "since": self.began}
+        names = {"status": "state", "began": "since"}
+        order = ("name", "role", "gpus", "status", "phase", "detail", "percent", "ready", "acceptance", "began")
+        return {names.get(field, field): getattr(self, field) for field in order}
 
 
-def observe(container: Any) -> Seen:
-    """Look at one container of ours, as its engine tells it, and ask its health server where it runs."""
-    state = container.attrs["State"]
-    seen = Seen(
+def observe(container: Any) -> ContainerState:
+    """Return the state of one of our containers; ask its health server where it runs."""
+    engine = container.attrs["State"]
+    state = ContainerState(
         container.name,
         container.labels.get(ROLE, ""),
         container.labels.get(GPUS, ""),
-        state["Status"],
-        state["StartedAt"],
-        state["Status"],
-        detail="" if state["Running"] else f"status {state['ExitCode']}",
+        engine["Status"],
+        engine["StartedAt"],
+        engine["Status"],
+        detail="" if engine["Running"] else f"status {engine['ExitCode']}",
     )
-    if not state["Running"]:
-        return seen
-    balancer = seen.role == "balancer"
+    if not engine["Running"]:
+        return state
+    balancer = state.role == "balancer"
     port = published(container, STATUS_PORT if balancer else HEALTH_PORT)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT, trust_env=False) as client:
             ready = client.get("/readyz", params={"format": "json"})
             if balancer:
                 none = "" if ready.is_success else "no replica is ready"
-                return replace(seen, answers=True, ready=ready.is_success, detail=none)
-            return judge(seen, client.get("/startupz", params={"format": "json"}).json(), ready.json())
+                return replace(state, answers=True, ready=ready.is_success, detail=none)
+            return with_health(state, client.get("/startupz", params={"format": "json"}).json(), ready.json())
     except (httpx.HTTPError, ValueError):
-        return replace(seen, detail="its health server does not answer")
+        return replace(state, detail="its health server does not answer")
 
 
 def published(container: Any, port: int) -> int | None:
@@ -73,14 +75,14 @@ def published(container: Any, port: int) -> int | None:
     return int(bound[0]["HostPort"]) if bound else None
 
 
-def judge(seen: Seen, startup: dict[str, Any], ready: dict[str, Any]) -> Seen:
-    """Join a container with the answers of /startupz and /readyz."""
+def with_health(state: ContainerState, startup: dict[str, Any], ready: dict[str, Any]) -> ContainerState:
+    """Return the state of a container with the answers of /startupz and /readyz."""
     checks = {check["name"]: check for check in ready["checks"]}
     why = next((c["why"] for c in checks.values() if not c["ok"] and c["name"] != "started"), "")
     warning = next((c["warning"] for c in checks.values() if "warning" in c), "")
     starting = next((c["why"] for c in startup["checks"] if not c["ok"]), "")
     return replace(
-        seen,
+        state,
         answers=True,
         phase=ready["phase"],
         detail=(starting or why or warning).removeprefix(f"{ready['phase']}: "),

@@ -70,9 +70,9 @@ def deployment(
         key_file=_key_file(options, request.operator),
         image=image,
         balancer_image=balancer_image,
-        words=tuple(words),
+        flags=tuple(words),
         env=env,
-        balancer_env={name: request.operator[name] for name in make.OF_THE_BALANCER if request.operator.get(name)},
+        balancer_env={name: request.operator[name] for name in make.OF_BALANCER if request.operator.get(name)},
         weights=weights,
         profiles=tuple(make.folder(str(one), "DSV4_PROFILES") for one in environment.folders()),
         port=options.port,
@@ -85,15 +85,15 @@ def _weights(model: str) -> Path | None:
     """Return the folder to mount for a model: its own, or of a Hub snapshot the whole repository that it links into."""
     if not model.startswith(("/", ".", "~")) or model == DEMO_MODEL.partition("=")[2]:
         return None
-    found = make.folder(model, "--model")
-    return found.parents[1] if found.parent.name == "snapshots" else found
+    folder = make.folder(model, "--model")
+    return folder.parents[1] if folder.parent.name == "snapshots" else folder
 
 
 def _key_file(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
     if options.api_key_file:
         return make.key_file(options.api_key_file, "--api-key-file")
-    if named := environ.get("API_KEY_FILE"):
-        return make.key_file(named, "environment API_KEY_FILE")
+    if file := environ.get("API_KEY_FILE"):
+        return make.key_file(file, "environment API_KEY_FILE")
     if Path(KEY_FILE).exists():
         return make.key_file(KEY_FILE, "the default")
     raise ConfigError(

@@ -26,13 +26,13 @@ def place(topology: Topology, size: int, replicas: int | None = None) -> tuple[G
         )
     if size == 0:
         return ((),) * (replicas or 1)
-    wanted = replicas or min(MOST, max(1, len(topology.gpus) // size))
-    if wanted * size > len(topology.gpus):
+    count = replicas or min(MOST, max(1, len(topology.gpus) // size))
+    if count * size > len(topology.gpus):
         raise HostError(
-            f"{_replicas(wanted)} of {_gpus(size)} each take {wanted * size}, and this host shows"
+            f"{_replicas(count)} of {_gpus(size)} each take {count * size}, and this host shows"
             f" {len(topology.gpus) or 'none'}; lower --replicas or --tp."
         )
-    return tuple(sorted(groups(topology, size)[:wanted]))
+    return tuple(sorted(groups(topology, size)[:count]))
 
 
 def read(texts: Sequence[str], size: int, known: Sequence[int] | None = None) -> tuple[Group, ...]:
@@ -43,21 +43,21 @@ def read(texts: Sequence[str], size: int, known: Sequence[int] | None = None) ->
     """
     if len(texts) > MOST:
         raise ConfigError(f"--gpus is given {len(texts)} times, and the balancer has places for {MOST} replicas.")
-    found: list[Group] = []
+    placed: list[Group] = []
     for text in texts:
-        words = [word.strip() for word in text.split(",")]
-        if not all(word.isascii() and word.isdigit() for word in words):
+        numbers = [number.strip() for number in text.split(",")]
+        if not all(number.isascii() and number.isdigit() for number in numbers):
             raise ConfigError(f"--gpus {text}: has to be GPU numbers separated by commas, as in --gpus 0,1.")
-        group = tuple(map(int, words))
+        group = tuple(map(int, numbers))
         if len(group) != size:
             raise ConfigError(f"--gpus {text}: names {_gpus(len(group))}, and a replica takes {size} (--tp).")
-        found.append(group)
-    every = [gpu for group in found for gpu in group]
+        placed.append(group)
+    every = [gpu for group in placed for gpu in group]
     if twice := sorted({gpu for gpu in every if every.count(gpu) > 1}):
         raise ConfigError(f"--gpus names GPU {twice[0]} twice; a GPU belongs to one replica.")
     if known is not None and (strange := [gpu for gpu in every if gpu not in known]):
         raise ConfigError(f"--gpus names GPU {strange[0]}; this host shows {', '.join(map(str, known)) or 'none'}.")
-    return tuple(found)
+    return tuple(placed)
 
 
 def _gpus(count: int) -> str:

@@ -7,31 +7,31 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from ..text_table import table
-from .daemon import Daemon, saying
-from .observe import Seen, observe
+from .daemon import Daemon, engine_errors
+from .observe import ContainerState, observe
 
 HEAD = ("name", "gpus", "phase", "ready", "acceptance", "since")
 
 
-def status(daemon: Daemon) -> list[Seen]:
-    """Look at everything that `dsv4 up` made, all at once; a replica that does not answer costs its timeout once."""
+def status(daemon: Daemon) -> list[ContainerState]:
+    """Return the state of everything that `dsv4 up` made; all are asked at once, so that timeouts do not add up."""
     ours = list(daemon.ours().values())
-    with saying("The containers cannot be read"), ThreadPoolExecutor(len(ours) or 1) as pool:
+    with engine_errors("The containers cannot be read"), ThreadPoolExecutor(len(ours) or 1) as pool:
         return list(pool.map(observe, ours))
 
 
-def text(found: Sequence[Seen], now: datetime) -> str:
-    """Return one row for each, and beneath it what it is at, or what is wrong with it."""
-    if not found:
+def text(states: Sequence[ContainerState], now: datetime) -> str:
+    """Return one row for each, and beneath it how far it is, or what is wrong with it."""
+    if not states:
         return "nothing runs; `dsv4 up` starts it"
     rows: list[tuple[str, ...]] = [HEAD]
-    for one in found:
+    for one in states:
         done = "" if one.percent is None or one.ready else f" {one.percent:.0f} %"
         accepted = one.acceptance.partition(",")[0] or "-"
         ready = "yes" if one.ready else "no"
         rows.append((one.name, one.gpus or "-", one.phase + done, ready, accepted, _since(one.began, now)))
     head, *lines = table(rows).splitlines()
-    beneath = [[line, *([f"    {one.detail}"] if one.detail else [])] for one, line in zip(found, lines, strict=True)]
+    beneath = [[line, *([f"    {one.detail}"] if one.detail else [])] for one, line in zip(states, lines, strict=True)]
     return "\n".join([head, *(line for lines in beneath for line in lines)])
 
 

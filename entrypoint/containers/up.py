@@ -1,36 +1,34 @@
-"""`dsv4 up`: bring what runs to what is asked for, and touch nothing that is as it should be."""
+"""`dsv4 up`: bring what runs to the target deployment, and leave alone what matches it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import HostError
 from .containers import BALANCER, GPUS, NETWORK, balancer_settings, name_of, replica_settings
-from .daemon import CONFIGURATION, ROLE, Daemon, is_ours, saying
+from .daemon import CONFIGURATION, ROLE, Daemon, Log, engine_errors, is_ours
 from .deployment import Deployment
 from .down import stop
 from .wait import until_ready
 
-Say = Callable[[str], None]
 
-
-def up(daemon: Daemon, deployment: Deployment, say: Say, *, wait: bool = True) -> None:
+def up(daemon: Daemon, deployment: Deployment, log: Log, *, wait: bool = True) -> None:
     """
     Start what is not there, replace what has other settings, remove replicas in excess.
 
     A running replica is replaced only when those replaced before it are ready, so that the others carry the traffic.
     Raise HostError when something is in the way, or when a replica does not get ready.
     """
-    _Work(daemon, deployment, say).run(wait=wait)
+    _Rollout(daemon, deployment, log).run(wait=wait)
 
 
 @dataclass
-class _Work:
+class _Rollout:
     daemon: Daemon
     deployment: Deployment
-    say: Say
+    log: Log
 
     def run(self, *, wait: bool) -> None:
         names = [*map(name_of, range(len(self.deployment.groups))), BALANCER]
@@ -40,33 +38,35 @@ class _Work:
         bodies = self._bodies(*images)
         present = self.daemon.ours()
         excess = [one for name, one in present.items() if name not in bodies]
-        stop(excess, self.say)
+        stop(excess, self.log)
         fresh: list[str] = []
         for name, body in bodies.items():
             one = self.daemon.ours().get(name)
             if one is not None and _same(one, body):
-                self.say(f"{name} is left alone: it runs with these settings")
+                self.log(f"{name} is left alone: it runs with these settings")
                 continue
             in_the_way = self._in_the_way(name, body)
             if fresh and any(other.status == "running" for other in in_the_way) and name != BALANCER:
-                until_ready(self.daemon, fresh, self.say)
-            stop(in_the_way, self.say)
+                until_ready(self.daemon, fresh, self.log)
+            stop(in_the_way, self.log)
             self._start(name, body)
             if name != BALANCER:
                 fresh.append(name)
         if wait:
-            until_ready(self.daemon, names, self.say)
-            self.say(f"every replica is ready; the API is on port {self.deployment.port}")
+            until_ready(self.daemon, names, self.log)
+            self.log(f"every replica is ready; the API is on port {self.deployment.port}")
 
     def _bodies(self, image: str, balancer: str) -> dict[str, dict[str, Any]]:
-        asked, podman = self.deployment, self.daemon.podman
-        replicas = {name_of(i): replica_settings(asked, i, image, podman=podman) for i in range(len(asked.groups))}
-        return {**replicas, BALANCER: balancer_settings(asked, balancer)}
+        deployment, podman = self.deployment, self.daemon.podman
+        replicas = {
+            name_of(i): replica_settings(deployment, i, image, podman=podman) for i in range(len(deployment.groups))
+        }
+        return {**replicas, BALANCER: balancer_settings(deployment, balancer)}
 
     def _image(self) -> str:
         name = self.deployment.image
-        if found := self.daemon.image(name):
-            return found
+        if identity := self.daemon.image(name):
+            return identity
         raise HostError(
             f"Image {name} is not on this host; build it (docker build -t {name} .), load it from a bundle"
             " (docker load --input images/dsv4-serve.tar), or name another with --image."
@@ -74,10 +74,10 @@ class _Work:
 
     def _balancer_image(self) -> str:
         name = self.deployment.balancer_image
-        if found := self.daemon.image(name):
-            return found
-        self.say(f"fetching {name}")
-        with saying(
+        if identity := self.daemon.image(name):
+            return identity
+        self.log(f"fetching {name}")
+        with engine_errors(
             f"Image {name} is not on this host and cannot be fetched; load it from a bundle, or name another with"
             " --balancer-image"
         ):
@@ -94,7 +94,7 @@ class _Work:
     def _make_network(self) -> None:
         """Make the network where it is not there."""
         networks = self.daemon.client.networks
-        with saying(f"Network {NETWORK} cannot be made"):
+        with engine_errors(f"Network {NETWORK} cannot be made"):
             if not any(one.name == NETWORK for one in networks.list(names=[NETWORK])):
                 networks.create(NETWORK, driver="bridge", labels={ROLE: "network"})
 
@@ -105,8 +105,8 @@ class _Work:
 
     def _start(self, name: str, body: dict[str, Any]) -> None:
         gpus = body["Labels"].get(GPUS)
-        self.say(f"starting {name}{f' on GPUs {gpus}' if gpus else ''}")
-        with saying(f"{name} cannot be started"):
+        self.log(f"starting {name}{f' on GPUs {gpus}' if gpus else ''}")
+        with engine_errors(f"{name} cannot be started"):
             made = self.daemon.client.api.create_container_from_config(body, name)
             try:
                 self.daemon.client.api.start(made["Id"])

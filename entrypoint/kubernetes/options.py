@@ -1,4 +1,4 @@
-"""The overlay that the options of `dsv4 manifests` ask for."""
+"""The overlay that the options of `dsv4 manifests` describe."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _TP = "tensor-parallel-size"
 
 
-def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
+def overlay(options: argparse.Namespace, request: Request) -> Overlay:
     """
-    Return the overlay that the options ask for, with what has to be there before it is applied.
+    Return the overlay that the options describe, with what has to be there before it is applied.
 
     Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a place that Kubernetes would.
     """
-    selection, plan, products = _resolved(asked)
+    selection, plan, products = _resolved(request)
     stored = places.read(options.weights)
     folder, fetched = _folder(selection, fetch=stored.component == "fetch")
     if not places.NAME.fullmatch(options.namespace):
@@ -38,7 +38,7 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
         replicas=options.replicas,
         gpus=replica.gpus(plan),
         products=products,
-        env=_env(selection, asked, folder),
+        env=_env(selection, request, folder),
         weights=stored,
         stop_seconds=replica.stop_seconds(plan),
         namespace=options.namespace,
@@ -49,7 +49,7 @@ def overlay(options: argparse.Namespace, asked: Request) -> Overlay:
     )
 
 
-def _resolved(asked: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
+def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
     """
     Resolve what a pod will: by the choices, without this shell's other variables, profiles of its own, and GPUs.
 
@@ -67,9 +67,9 @@ def _resolved(asked: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
             "Name the nodes' GPUs: --hardware (HARDWARE), one of " + ", ".join(catalog.names("hardware")) + "."
         )
 
-    size = asked.command_line.flags.get(_TP) or asked.environment.flags.get(_TP)
+    size = request.command_line.flags.get(_TP) or request.environment.flags.get(_TP)
     request = dataclasses.replace(
-        asked, environment=Layer(), command_line=Layer({_TP: size} if size else {}), operator={}
+        request, environment=Layer(), command_line=Layer({_TP: size} if size else {}), operator={}
     )
     request = auto.settle(catalog, request, find)
     selection = select(catalog, request, find)
@@ -96,17 +96,17 @@ def _folder(selection: Selection, *, fetch: bool) -> tuple[str, str]:
     return where, ""
 
 
-def _env(selection: Selection, asked: Request, folder: str) -> dict[str, str]:
-    named = {
+def _env(selection: Selection, request: Request, folder: str) -> dict[str, str]:
+    env = {
         "PROFILE": selection.profile.name,
         "MODEL": f"{selection.model.name}={folder}",
         "TP": str(selection.tensor_parallel_size),
     }
-    if nccl := asked.choices.get("nccl"):
-        named["DSV4_NCCL"] = str(nccl.value)
-    if asked.skip:
-        named["DSV4_SKIP"] = ",".join(asked.skip)
-    return named
+    if nccl := request.choices.get("nccl"):
+        env["DSV4_NCCL"] = str(nccl.value)
+    if request.skip:
+        env["DSV4_SKIP"] = ",".join(request.skip)
+    return env
 
 
 def _notes(options: argparse.Namespace, stored: places.WeightSource, folder: str, fetched: str) -> list[str]:
@@ -124,8 +124,8 @@ def _notes(options: argparse.Namespace, stored: places.WeightSource, folder: str
 
 
 def _command(options: argparse.Namespace) -> str:
-    words = ["dsv4", "manifests"]
+    argv = ["dsv4", "manifests"]
     for name in ("profile", "model", "hardware", "tp", "nccl", "replicas", "weights", "image", "namespace"):
         if (value := getattr(options, name)) is not None:
-            words += [f"--{name}", str(value)]
-    return shlex.join([*words, *(word for name in options.skip for word in ("--skip", name))])
+            argv += [f"--{name}", str(value)]
+    return shlex.join([*argv, *(argument for name in options.skip for argument in ("--skip", name))])

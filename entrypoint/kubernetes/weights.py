@@ -57,10 +57,10 @@ def read(text: str) -> WeightSource:
 
 def digest(reference: str, origin: str) -> tuple[str, str]:
     """Return name and digest of an image; raise ConfigError for one that is named by its tag."""
-    found = DIGEST.fullmatch(reference)
-    if not found:
+    match = DIGEST.fullmatch(reference)
+    if not match:
         raise ConfigError(
             f"{origin}: has to end in @sha256: and 64 hexadecimal digits. A tag can be moved, and two replicas of one"
             " fleet would serve different builds; the registry, or `docker image inspect`, says the digest."
         )
-    return found["name"], found["digest"]
+    return match["name"], match["digest"]

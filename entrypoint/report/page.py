@@ -1,35 +1,40 @@
-"""`dsv4 report`: every receipt of a folder on one HTML page, which loads nothing from anywhere."""
+"""`dsv4 report`: every result of a folder on one HTML page, which loads nothing from anywhere."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from string import Template
 
-from .. import results
+import jinja2
+
+from .. import results, templates
+from ..bench import plot
 from ..errors import ConfigError, HostError
-from . import html, sections
+from . import sections
 
-_PAGE = Path(__file__).resolve().parent / "page.html"
+_FOLDER = Path(__file__).resolve().parent
+_UNREADABLE = (
+    LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, jinja2.UndefinedError,
+)  # fmt: skip
 
 
 def write(folder: Path, out: Path) -> str:
-    """Write the page of the receipts in `folder` and return a line about it; raise ConfigError, HostError."""
-    found = results.read(folder)
-    if not found:
-        raise ConfigError(f"{folder}: no receipts; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` leave theirs there.")
+    """Write the page of the results in `folder` and return a line about it; raise ConfigError, HostError."""
+    measured = results.read(folder)
+    if not measured:
+        raise ConfigError(f"{folder}: no results; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` leave theirs there.")
     try:
-        out.write_text(page(found, folder, datetime.now(UTC)), encoding="utf-8")
+        out.write_text(page(measured, folder, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:
         raise HostError(f"{out}: cannot be written ({error.strerror}); name another file with --out.") from None
-    return f"{out}: {len(found)} receipts of {folder}"
+    return f"{out}: {len(measured)} results of {folder}"
 
 
-def page(found: list[dict[str, object]], folder: Path, now: datetime) -> str:
+def page(measured: list[dict[str, object]], folder: Path, now: datetime) -> str:
     """Return the page as HTML."""
+    template = templates.environment(_FOLDER, plot.FOLDER).get_template("page.html")
+    about = f"{len(measured)} results of {folder}, {now:%Y-%m-%d %H:%M} UTC"
     try:
-        body = "\n".join([sections.summary(found), *sections.all_of(found)])
-    except (LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"{folder}: a receipt there is not of this version ({error!r}); move it away.") from None
-    about = html.text(f"{len(found)} receipts of {folder}, {now:%Y-%m-%d %H:%M} UTC")
-    return Template(_PAGE.read_text(encoding="utf-8")).substitute(about=about, body=body)
+        return template.render(about=about, summary=sections.summary(measured), sections=sections.sections(measured))
+    except _UNREADABLE as error:
+        raise ConfigError(f"{folder}: a result there is not of this version ({error!r}); move it away.") from None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import io
 import os
 import re
 import shutil
 import sys
 import tempfile
+import threading
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +37,9 @@ class Answer:
 class Place:
     """A folder with the files of FILES, entered; nothing of this machine's environment is seen from it."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
-        self.folder, self.environ = folder, environ
+    def __init__(self, folder: Path, environ: Mapping[str, str], replicas: str) -> None:
+        """`replicas` is the address of a server that answers with the files below the folder `replicas`."""
+        self.folder, self.environ, self.replicas = folder, environ, replicas
 
     def ask(self, words: Sequence[str], env: Mapping[str, str] | None = None) -> Answer:
         """Return what `dsv4 WORDS…` answers; what it writes goes to the folder `out`, which is removed."""
@@ -43,7 +47,7 @@ class Place:
         os.environ.update({**self.environ, **(env or {})})
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             try:
-                status = main(list(words))
+                status = main([word.replace("REPLICAS", self.replicas) for word in words])
             except SystemExit as ended:  # argparse's --help
                 status = int(ended.code or 0)
         return Answer(status, self._plain(out.getvalue()), self._plain(err.getvalue()), self._written())
@@ -59,14 +63,31 @@ class Place:
         return {name: "as shipped" if text == _shipped(name) else text for name, text in texts.items()}
 
     def _plain(self, text: str) -> str:
-        for path, name in ((str(self.folder), "<here>"), (str(ROOT), "<tree>"), (sys.executable, "<python>")):
-            text = text.replace(path, name)
+        names = {str(self.folder): "<here>", str(ROOT): "<tree>", sys.executable: "<python>", self.replicas: "REPLICAS"}
+        for one, name in names.items():
+            text = text.replace(one, name)
+        text = re.sub(r"\d{8}T\d{6}\.\d+Z", "<now>", text)
         return re.sub(r"\(choose from .*?\)", lambda found: found[0].replace("'", ""), text)  # quoted until Python 3.11
 
 
 def _shipped(name: str) -> str | None:
     path = ROOT / "deploy/kubernetes" / name
     return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def _serving(folder: Path) -> Iterator[str]:
+    """Answer every GET with the file below a folder, and yield the address."""
+    handler = functools.partial(_Files, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @contextlib.contextmanager
@@ -91,7 +112,8 @@ def place() -> Iterator[Place]:
         }
         os.chdir(folder)
         try:
-            yield Place(folder, environ)
+            with _serving(folder / "replicas") as address:
+                yield Place(folder, environ, address)
         finally:
             os.chdir(at)
             os.umask(mask)

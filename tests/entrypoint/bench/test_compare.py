@@ -94,7 +94,7 @@ def test_a_figure_of_0_has_no_ratio_and_is_drawn(files: Any) -> None:
 def test_the_plot_has_a_line_for_each_result_and_length_in_both_charts() -> None:
     text = plot.svg([result([row(1, 88.0), row(16, 360.0), row(1, 80.0, 8192)]), result([row(4, 140.0)])])
     root = ET.fromstring(text)
-    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    lines = list(root.iter("{http://www.w3.org/2000/svg}polyline"))
     assert len(lines) == 6
     assert "w4a16-h200-tp2-64k, 8192 in (2026-11-22)" in text
 
@@ -102,9 +102,17 @@ def test_the_plot_has_a_line_for_each_result_and_length_in_both_charts() -> None
 def test_more_is_higher_and_nothing_leaves_the_chart() -> None:
     text = plot.svg([result([row(1, 88.0), row(4, 800.0)])])
     root = ET.fromstring(text)
-    circles = root.findall("{http://www.w3.org/2000/svg}circle")[:2]
+    circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))[:2]
     low, high = (float(circle.get("cy", "")) for circle in circles)
     assert 40 <= high < low <= 280
+
+
+def test_the_plot_follows_light_and_dark_and_names_its_axis() -> None:
+    text = plot.svg([result([row(1, 88.0)])])
+    assert text.count("batch size (concurrent requests)") == 2
+    assert "prefers-color-scheme: dark" in text
+    used = {one.get("class", "").split()[0] for one in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}circle")}
+    assert all(f".plot .{name} {{" in text for name in used)
 
 
 def test_a_subject_cannot_break_the_plot() -> None:

@@ -100,7 +100,7 @@ def test_the_same_settings_have_the_same_configuration(deployment):
 
 @pytest.mark.parametrize(
     "change",
-    [{"env": {"PROFILE": "128k"}}, {"words": ("--max-num-seqs", "4")}, {"groups": ((0, 1), (2, 3))}, {"weights": None}],
+    [{"env": {"PROFILE": "128k"}}, {"flags": ("--max-num-seqs", "4")}, {"groups": ((0, 1), (2, 3))}, {"weights": None}],
 )
 def test_other_settings_have_another_configuration(deployment, change):
     assert configuration(replica(replace(deployment, **change))) != configuration(replica(deployment))

@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dsv4_serve.entrypoint.containers.observe import Seen, judge
+from dsv4_serve.entrypoint.containers.observe import ContainerState, with_health
 from dsv4_serve.entrypoint.containers.status import text
 from dsv4_serve.entrypoint.containers.wait import line
 from dsv4_serve.healthcheck import checks
 from dsv4_serve.healthcheck.state import Finding, Health
 
-BARE = Seen("dsv4-replica-0", "replica", "0,1", "running", "2026-11-22T07:00:00.123456789Z", "running")
+BARE = ContainerState("dsv4-replica-0", "replica", "0,1", "running", "2026-11-22T07:00:00.123456789Z", "running")
 NOW = datetime(2026, 11, 22, 7, 30, tzinfo=UTC)
 
 
-def seen(health: Health, now: float = 100.0) -> Seen:
+def seen(health: Health, now: float = 100.0) -> ContainerState:
     startup, ready = (checks.as_json(name, checks.run(name, health, now), health, now) for name in ("startup", "ready"))
-    return judge(BARE, startup, ready)
+    return with_health(BARE, startup, ready)
 
 
 @pytest.fixture

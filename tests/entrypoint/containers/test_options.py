@@ -102,7 +102,7 @@ def test_choices_go_on_by_name_and_flags_as_words(asked):
         "HARDWARE": "h200",
         "DSV4_SKIP": "kv-cache",
     }
-    assert found.words == ("--max-num-seqs", "4")
+    assert found.flags == ("--max-num-seqs", "4")
     assert found.requests == 4
 
 

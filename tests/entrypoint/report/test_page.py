@@ -97,7 +97,7 @@ def test_every_kind_has_its_section(folder: Path) -> None:
     for seen in ("2 x NVIDIA H200", "210.2", "89.0%", "1100 of 1319 = 83.4%", "93.7%", "worse", "name the parser"):
         assert seen in text
     assert "failed: tool call" in text
-    assert re.search(r"(\d+) of \1 as they have to be", text)
+    assert re.search(r"(\d+) of \1 as expected", text)
 
 
 def test_it_loads_nothing_and_runs_nothing(folder: Path) -> None:
@@ -117,8 +117,9 @@ def test_names_and_words_of_others_are_shown_as_text(folder: Path) -> None:
 
 def test_the_plots_are_svg_of_their_own(folder: Path) -> None:
     plots = re.findall(r"<svg.*?</svg>", html(folder), re.DOTALL)
-    assert len(plots) == 2
-    quality = next(plot for plot in plots if "share of right answers" in plot)
+    assert len([plot for plot in plots if "output tokens per second" in plot]) == 1
+    assert len([plot for plot in plots if "time per output token" in plot]) == 1
+    quality = next(plot for plot in plots if "share of correct answers" in plot)
     drawn = ET.fromstring(quality)
     circles = [one.get("class") for one in drawn.iter("{http://www.w3.org/2000/svg}circle")]
     assert circles == ["ours", "theirs", "theirs"]
@@ -127,23 +128,44 @@ def test_the_plots_are_svg_of_their_own(folder: Path) -> None:
 def test_it_knows_light_and_dark(folder: Path) -> None:
     assert "prefers-color-scheme: dark" in html(folder)
     assert 'content="light dark"' in html(folder)
+    for plot in re.findall(r"<svg.*?</svg>", html(folder), re.DOTALL):
+        assert not re.search(r"""(fill|stroke)="|white|#[0-9a-f]{3}""", plot), "a colour of its own"
+
+
+def test_every_chart_names_its_axis(folder: Path) -> None:
+    words = Reader(html(folder)).words
+    assert words.count("batch size (concurrent requests)") == 2
+    assert words.count("share of correct answers, with its 95% interval") == 1
+
+
+@pytest.mark.parametrize("name", ["subject", "metric"])
+def test_a_name_in_a_plot_is_text(folder: Path, name: str) -> None:
+    made = {**evaluation(1100), "subject": EVIL} if name == "subject" else evaluation(1100)
+    if name == "metric":
+        made["scores"][0]["metric"] = EVIL
+    results.write(folder, "eval", made)
+    row = {"input": 256, "output": 256, "tpot_p50": 9.0, "tpot_p99": 9.5, "ttft_p50": 90, "ttft_p99": 99}
+    speeds = [{**row, "batch": 1, "output_tokens_per_second": 90.5, "acceptance": None}]
+    results.write(folder, "bench", {"subject": EVIL, "rows": speeds, "replica": REPLICA})
+    assert EVIL not in html(folder)
+    assert "script" not in Reader(html(folder)).tags
 
 
 def test_without_receipts_it_says_what_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no receipts; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval`"):
+    with pytest.raises(ConfigError, match="no results; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval`"):
         page.write(tmp_path, tmp_path / "report.html")
 
 
 def test_a_receipt_of_another_form_is_said_in_one_sentence(folder: Path) -> None:
     (folder / "eval" / "old.json").write_text(json.dumps({"kind": "eval", "date": "2026-01-01", "subject": "x"}))
-    with pytest.raises(ConfigError, match="a receipt there is not of this version"):
+    with pytest.raises(ConfigError, match="a result there is not of this version"):
         page.write(folder, folder / "report.html")
 
 
 def test_a_share_of_nothing_is_said_in_one_sentence(folder: Path) -> None:
     score = {"metric": "m", "correct": 0, "total": 0, "interval": [0, 1], "published": []}
     results.write(folder, "eval", {"subject": "x", "cut": 0, "scores": [score]})
-    with pytest.raises(ConfigError, match="a receipt there is not of this version"):
+    with pytest.raises(ConfigError, match="a result there is not of this version"):
         page.write(folder, folder / "report.html")
 
 
@@ -151,7 +173,7 @@ def test_the_command_writes_the_page(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "report", "--from", str(folder), "--out", str(out)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{out}: {len(results.read(folder))} receipts of {folder}\n"
+    assert done.stdout == f"{out}: {len(results.read(folder))} results of {folder}\n"
     assert out.read_text().startswith("<!doctype html>")
 
 
@@ -169,6 +191,6 @@ def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> 
 
 def test_every_receipt_of_this_repository_is_on_the_page(tmp_path: Path) -> None:
     said = page.write(RESULTS, tmp_path / "report.html")
-    assert said.endswith(f"{len(results.read(RESULTS))} receipts of {RESULTS}")
+    assert said.endswith(f"{len(results.read(RESULTS))} results of {RESULTS}")
     shown = (tmp_path / "report.html").read_text()
     assert all(kind in shown for kind in ("layout", "faults", "bench", "fleet"))
