@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .apply import exchange, locked, plan, recover
-from .errors import PatcherError, TreeError, UsageError
+from .errors import PatcherError, PatcherUsageError, TreeError
 from .export import export
 from .lint import lint
 from .report import report, verify
@@ -149,7 +149,7 @@ def _size(series: Series) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. {' '.join(self.format_usage().split())}")
+        raise PatcherUsageError(f"{message}. {' '.join(self.format_usage().split())}")
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:

@@ -50,8 +50,8 @@ KNOWN_BACK = {
     "memory -> resolve",
     "resolve -> doctor",
 }
-KNOWN_LONG = {"entrypoint/cli/main.py", "entrypoint/supervisor/supervisor.py"}
-KNOWN_SHARED = {"Answer", "Asked", "Cache", "Found", "Memory", "Progress", "Record", "Unreachable", "UsageError"}
+KNOWN_LONG = {"entrypoint/supervisor/supervisor.py"}
+KNOWN_SHARED = {"Cache", "Found", "Memory", "Progress", "Record", "Unreachable"}
 
 
 def modules() -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,15 +78,6 @@ def test_listing_the_commands_imports_no_room_of_theirs() -> None:
     code = "import sys; from dsv4_serve.entrypoint.cli.main import main; main([]); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pydantic", "httpx", "docker", "asyncio"} & set(done.stdout.splitlines()[-1].split())
-
-
-def test_nothing_else_imports_the_command_line() -> None:
-    for path in ROOM.parent.rglob("*.py"):
-        if path.parent == ROOM or path == ROOM.parent / "__main__.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [node.module or "", *(name.name for name in node.names)] if isinstance(node, ast.ImportFrom) else []
-            assert "cli" not in {part for name in names for part in name.split(".")}, path
 
 
 def test_results_go_where_they_are_looked_for() -> None:
