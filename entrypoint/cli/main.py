@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,19 @@ from ..errors import ConfigError, HostError, NotFound, UsageError, UserError, ne
 from ..plan import Plan
 from . import parser as line
 from . import render
+from .this_machine import this_machine
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ..client.endpoint import Endpoint
-    from ..doctor.report import Report
-    from ..doctor.run import Around
+    from ..doctor.options import DoctorOptions
+    from ..doctor.report import DoctorReport
     from ..resolve.select import Selection
+    from ..supervisor.context import ServeContext
+
+
+_FRESH = 5.0  # seconds; after a longer backoff other processes may hold the GPUs, or hold them no more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +98,6 @@ def _run_other(words: list[str]) -> int:
 def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Selection, Plan]:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
     import dataclasses
-    import functools
 
     from ..catalog.catalog import Catalog
     from ..machine import detect
@@ -102,8 +107,7 @@ def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ..
     request, catalog = line.request(options, words), Catalog(environment.folders())
     request = dataclasses.replace(request, skip=(*request.skip, *skip))
 
-    find = functools.cache(lambda: detect.find(catalog, os.environ))
-    resolved = resolve_request(catalog, request, find, _check_names)
+    resolved = resolve_request(catalog, request, lambda: detect.hardware_of(this_machine(), catalog), _check_names)
     return resolved.selection, resolved.plan
 
 
@@ -114,45 +118,55 @@ def _check_names() -> frozenset[str]:
 
 
 def _serve(options: argparse.Namespace, words: list[str]) -> int:
-    """Show the plan, and unless this is a dry run own vLLM until it ends."""
+    """Show the plan, and unless this is a dry run run vLLM until it ends."""
     if options.dry_run:
         _show(_resolved(options, words)[1])
         return 0
+    import asyncio
+
     from ..resolve import environment
-    from ..supervisor import crash_loop, kernel_cache, passthrough, provenance, supervisor
+    from ..supervisor import passthrough, run_folder
+    from ..supervisor.context import ServeContext
+    from . import log
 
+    log.to_stderr()
     variables = environment.variables()
-    selection: list[Selection] = []
-
-    def prepare() -> Plan:
-        selected, plan = _resolved(options, words)
-        selection[:] = [selected]
-        return kernel_cache.placed(plan, os.environ, kernels(plan))
-
-    def kernels(plan: Plan) -> Path:
-        return kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), os.environ)
-
-    def check(plan: Plan) -> Report:
-        from ..doctor import run
-
-        return run.before_start(selection[0], plan, _around(options, serving=True))
-
-    return supervisor.run(
-        supervisor.Surroundings(
-            environ={**os.environ, "DSV4_VLLM": passthrough.vllm_program(os.environ)},
-            health_host=variables.DSV4_HEALTH_HOST,
-            health_port=variables.DSV4_HEALTH_PORT,
-            run_folder=variables.DSV4_RUN_DIR or crash_loop.default_folder(variables.DSV4_HEALTH_PORT),
-            termination_log=variables.DSV4_TERMINATION_LOG,
-            prepare=prepare,
-            check=check,
-            describe=provenance.replica,
-            show=_show,
-            say=_say,
-            cache=lambda plan: kernel_cache.find(plan, kernels(plan)),
-            interactive=sys.stderr.isatty(),
-        )
+    context = ServeContext(
+        environ=os.environ,
+        vllm=passthrough.vllm_program(os.environ),
+        health_host=variables.DSV4_HEALTH_HOST,
+        health_port=variables.DSV4_HEALTH_PORT,
+        run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, variables.DSV4_HEALTH_PORT),
+        termination_log=variables.DSV4_TERMINATION_LOG,
+        interactive=sys.stderr.isatty(),
     )
+    return asyncio.run(_resolve_check_supervise(options, words, context))
+
+
+async def _resolve_check_supervise(options: argparse.Namespace, words: list[str], context: ServeContext) -> int:
+    """Bring a request to its end and return the exit status; whichever step ends it, the lifecycle reports why."""
+    import asyncio
+
+    from ..doctor import run as doctor
+    from ..supervisor.lifecycle import lifecycle
+    from ..supervisor.supervisor import supervise
+
+    async with lifecycle(context) as life:
+        selection, plan = await asyncio.to_thread(_resolved_with_caches, options, words)
+        _show(plan)
+        await life.admit(plan)
+        life.health.enter("checking")
+        report = await life.unless_stopped(doctor.before_start, selection, plan, _around(options, serving=True))
+        life.require(report)
+        life.exit_reason = await supervise(plan, life)
+    return life.exit_status
+
+
+def _resolved_with_caches(options: argparse.Namespace, words: list[str]) -> tuple[Selection, Plan]:
+    from ..supervisor import kernel_cache
+
+    selection, plan = _resolved(options, words)
+    return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
 
 
 def _explain(options: argparse.Namespace, words: list[str]) -> int:
@@ -165,7 +179,8 @@ def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     from ..doctor import run
     from ..resolve import environment
 
-    report = run.doctor(Catalog(environment.folders()), line.request(options, words), _around(options, serving=False))
+    request, settings = line.request(options, words), _doctor_options(options, serving=False)
+    report = run.doctor(Catalog(environment.folders()), request, this_machine(), settings)
     _answer(options, report.to_json, lambda: render.report(report))
     return report.exit_status
 
@@ -220,15 +235,10 @@ def _weights(options: argparse.Namespace, _words: list[str]) -> int:
 def _up(options: argparse.Namespace, words: list[str]) -> int:
     from ..containers import daemon, up
     from ..containers import options as replicas
-    from ..machine.host import visible_gpus
-    from ..machine.nvml import read_driver
-    from ..machine.topology import read_topology
 
     options = replicas.with_demo(options, os.environ)
     _, plan = _resolved(options, words)
-    driver = read_driver()
-    topology = read_topology(driver, visible_gpus(driver, os.environ.get("CUDA_VISIBLE_DEVICES")).indexes)
-    asked = replicas.deployment(options, words, line.request(options, words), plan, topology)
+    asked = replicas.deployment(options, words, line.request(options, words), plan, this_machine().topology)
     up.up(daemon.connect(os.environ), asked, _say, wait=not options.no_wait)
     return 0
 
@@ -390,19 +400,14 @@ _COMMANDS = {
 }
 
 
-def _around(options: argparse.Namespace, *, serving: bool) -> Around:
-    from ..doctor.run import Around
+def _doctor_options(options: argparse.Namespace, *, serving: bool) -> DoctorOptions:
+    """Return how much is checked; the doctor tries more than `serve`. Its progress is printed."""
+    from ..doctor.options import DoctorOptions
+    from . import log
 
-    tried = options.collective if serving or options.collective is not None else True
-    return Around(os.environ, _say, tried, compare=not serving, serving=serving, patches=_patches)
-
-
-def _patches() -> frozenset[str] | None:
-    """Return the names of the patches in the installed vLLM, None where there is none to be read."""
-    from ..supervisor import provenance
-
-    states = provenance.patches().get("patches")
-    return None if states is None else frozenset(p["name"] for p in states if p["state"] == "applied")
+    log.to_stderr()
+    collective = options.collective if serving or options.collective is not None else True
+    return DoctorOptions(os.environ, collective, compare=not serving, serving=serving)
 
 
 def _show(plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""What a plan asks of its checkpoint, and of the vLLM that reads it."""
+"""What a plan requires of its checkpoint, and of the vLLM that reads it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ..plan import Plan
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The model's layout, and the settings of the plan that a checkpoint has to bear."""
+class CheckpointRequirements:
+    """The model's layout, and the settings of the plan that a checkpoint has to support."""
 
     model: str = ""
     architecture: str = ""
@@ -35,10 +35,12 @@ class Wanted:
         return self.patches is not None and patch not in self.patches
 
 
-def wanted(plan: Plan, model: ProfileFile[Model], patches: frozenset[str] | None = None) -> Wanted:
-    """Return what this plan, made with this model, asks of a checkpoint."""
+def checkpoint_requirements(
+    plan: Plan, model: ProfileFile[Model], patches: frozenset[str] | None = None
+) -> CheckpointRequirements:
+    """Return what this plan, made with this model, requires of a checkpoint."""
     tokens = plan.draft_tokens
-    return Wanted(
+    return CheckpointRequirements(
         model=model.name,
         architecture=model.get("architecture"),
         scheme=model.get("scheme"),
