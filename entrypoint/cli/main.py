@@ -214,11 +214,13 @@ def _weights(options: argparse.Namespace, _words: list[str]) -> int:
     from ..catalog.catalog import Catalog
     from ..resolve import environment
     from ..weights import hub, manifest
+    from . import log
 
+    log.to_stderr()
     repository = hub.repository_of(Catalog(environment.folders()), options.model, "command line")
     place, folder = hub.Place(revision=options.revision), Path(options.to) if options.to else None
     if options.action == "fetch":
-        fetched = hub.fetch(repository, _say, place, folder)
+        fetched = hub.fetch(repository, place, folder)
         return _answer(options, lambda: {"folder": str(fetched)}, lambda: str(fetched))
     if options.action == "status":
         status = hub.status(repository, place, folder)
@@ -227,7 +229,7 @@ def _weights(options: argparse.Namespace, _words: list[str]) -> int:
     where = folder or hub.cached(repository, place)
     if where is None or not where.is_dir():
         raise ConfigError(f"{repository} is not here; fetch it, or name its folder with --to.")
-    verified = manifest.verify(where, manifest.read(where) or hub.listing(repository, place), _say)
+    verified = manifest.verify(where, manifest.read(where) or hub.listing(repository, place))
     _answer(options, verified.to_json, lambda: render.verified(verified))
     return 0 if verified.whole else 1
 
