@@ -10,9 +10,10 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.doctor.registry import GROUPS
@@ -136,17 +137,17 @@ def remedy(check: Check) -> str:
     """Return what the check's source says in `Problem.fix`, with … for what is filled in."""
     module = vars(sys.modules[check.__module__])
     found = _fixes(check, module)
-    called = [node.func.id for node in _calls(check) if node.func.id.startswith("_") and node.func.id in module]
+    called = [name for name, _ in _calls(check) if name.startswith("_") and name in module]
     found += [fix for name in called for fix in _fixes(module[name], module)]
     return " Or: ".join(dict.fromkeys(fix for fix in found if fix))
 
 
-def _calls(function: object) -> list[ast.Call]:
+def _calls(function: Callable[..., object]) -> list[tuple[str, ast.Call]]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    return [(n.func.id, n) for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
 
 
-def _fixes(function: object, module: dict[str, object]) -> list[str]:
+def _fixes(function: Callable[..., object], module: dict[str, Any]) -> list[str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     local = {
         target.id: node.value
@@ -155,7 +156,7 @@ def _fixes(function: object, module: dict[str, object]) -> list[str]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    fixes = [call.args[2] for call in _calls(function) if call.func.id == "Problem" and len(call.args) > 2]
+    fixes = [call.args[2] for name, call in _calls(function) if name == "Problem" and len(call.args) > 2]
     return [_said(fix, local, module) for fix in fixes]
 
 

@@ -63,7 +63,7 @@ def nibbles(packed, count):
 def numbers(tensors, module):
     """The dense weight of a module, by the rules of the format that its tensors show."""
     parts = {name[len(module) + 1 :]: t for name, t in tensors.items() if name.startswith(f"{module}.")}
-    packed = parts.get("weight_packed", parts.get("weight"))
+    packed = parts["weight_packed" if "weight_packed" in parts else "weight"]
     scale = parts.get("weight_scale", parts.get("scale"))
     if scale is None:
         return packed

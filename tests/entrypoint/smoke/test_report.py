@@ -28,8 +28,14 @@ def test_junit_counts_what_failed_and_was_skipped_and_is_xml_whatever_a_model_sa
         "1",
         "0",
     )
-    assert suite.find("testcase[@name='tool-call']/failure").get("message") == "no  tool <was> called"
-    assert suite.find("testcase[@name='needles']/skipped").get("message") == "not here"
+    failure, skipped = (
+        suite.find("testcase[@name='tool-call']/failure"),
+        suite.find("testcase[@name='needles']/skipped"),
+    )
+    assert failure is not None
+    assert failure.get("message") == "no  tool <was> called"
+    assert skipped is not None
+    assert skipped.get("message") == "not here"
 
 
 def test_nothing_but_skipped_checks_is_no_pass():

@@ -151,7 +151,11 @@ def index(change: Callable[[dict[str, str]], dict[str, str]]) -> Break:
 
 
 def remove(*files: str) -> Break:
-    return lambda folder: [(folder / file).unlink() for file in files] and None
+    def gone(folder: Path) -> None:
+        for file in files:
+            (folder / file).unlink()
+
+    return gone
 
 
 def pointers(folder: Path) -> None:
@@ -160,7 +164,11 @@ def pointers(folder: Path) -> None:
 
 
 def both(*breaks: Break) -> Break:
-    return lambda folder: [each(folder) for each in breaks] and None
+    def every(folder: Path) -> None:
+        for each in breaks:
+            each(folder)
+
+    return every
 
 
 def dspark(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
