@@ -46,12 +46,9 @@ LONGEST = 300
 
 KNOWN_BACK = {
     "floor -> checkpoint",
-    "machine -> resolve",
-    "memory -> resolve",
-    "resolve -> doctor",
 }
 KNOWN_LONG = {"entrypoint/cli/main.py", "entrypoint/supervisor/supervisor.py"}
-KNOWN_SHARED = {"Answer", "Asked", "Cache", "Found", "Memory", "Progress", "Record", "Unreachable", "UsageError"}
+KNOWN_SHARED = {"Cache", "Progress", "Record", "Unreachable", "UsageError"}
 
 
 def modules() -> list[Path]:

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,18 @@ from ..errors import ConfigError, HostError, NotFound, UsageError, UserError, ne
 from ..plan import Plan
 from . import parser as line
 from . import render
+from .this_machine import this_machine
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ..client.endpoint import Endpoint
-    from ..doctor.report import Report
-    from ..doctor.run import Around
+    from ..doctor.options import DoctorOptions
+    from ..doctor.report import DoctorReport
     from ..resolve.select import Selection
+
+
+_FRESH = 5.0  # seconds; after a longer backoff other processes may hold the GPUs, or hold them no more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,21 +97,23 @@ def _run_other(words: list[str]) -> int:
 def _resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Selection, Plan]:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
     import dataclasses
-    import functools
 
     from ..catalog.catalog import Catalog
     from ..machine import detect
-    from ..resolve import auto, environment
-    from ..resolve.layers import resolve
-    from ..resolve.select import select
+    from ..resolve import environment
+    from ..resolve.resolution import resolve_request
 
     request, catalog = line.request(options, words), Catalog(environment.folders())
     request = dataclasses.replace(request, skip=(*request.skip, *skip))
 
-    find = functools.cache(lambda: detect.find(catalog, os.environ))
-    request = auto.settle(catalog, request, find)
-    selection = select(catalog, request, find)
-    return selection, resolve(selection, request)
+    resolved = resolve_request(catalog, request, lambda: detect.hardware_of(this_machine(), catalog), _check_names)
+    return resolved.selection, resolved.plan
+
+
+def _check_names() -> frozenset[str]:
+    from ..doctor.registry import NAMES
+
+    return NAMES
 
 
 def _serve(options: argparse.Namespace, words: list[str]) -> int:
@@ -119,19 +126,23 @@ def _serve(options: argparse.Namespace, words: list[str]) -> int:
 
     variables = environment.variables()
     selection: list[Selection] = []
+    resolved_at = 0.0
 
     def prepare() -> Plan:
+        nonlocal resolved_at
         selected, plan = _resolved(options, words)
-        selection[:] = [selected]
+        selection[:], resolved_at = [selected], time.monotonic()
         return kernel_cache.placed(plan, os.environ, kernels(plan))
 
     def kernels(plan: Plan) -> Path:
         return kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), os.environ)
 
-    def check(plan: Plan) -> Report:
+    def check(plan: Plan) -> DoctorReport:
         from ..doctor import run
 
-        return run.before_start(selection[0], plan, _around(options, serving=True))
+        if time.monotonic() - resolved_at > _FRESH:
+            this_machine.cache_clear()
+        return run.before_start(selection[0], plan, this_machine(), _doctor_options(options, serving=True))
 
     return supervisor.run(
         supervisor.Surroundings(
@@ -142,7 +153,7 @@ def _serve(options: argparse.Namespace, words: list[str]) -> int:
             termination_log=variables.DSV4_TERMINATION_LOG,
             prepare=prepare,
             check=check,
-            describe=provenance.replica,
+            describe=lambda plan: provenance.replica(plan, this_machine()),
             show=_show,
             say=_say,
             cache=lambda plan: kernel_cache.find(plan, kernels(plan)),
@@ -161,16 +172,18 @@ def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     from ..doctor import run
     from ..resolve import environment
 
-    report = run.doctor(Catalog(environment.folders()), line.request(options, words), _around(options, serving=False))
+    request, settings = line.request(options, words), _doctor_options(options, serving=False)
+    report = run.doctor(Catalog(environment.folders()), request, this_machine(), settings)
     _answer(options, report.to_json, lambda: render.report(report))
     return report.exit_status
 
 
 def _fit(options: argparse.Namespace, words: list[str]) -> int:
-    from ..memory import advice, estimate
+    from ..memory import advice
+    from ..resolve import constraints, memory_inputs
 
-    selection, plan = _resolved(options, words, skip=("weights", "kv-cache"))
-    memory = estimate.memory(selection, plan.flags)
+    selection, plan = _resolved(options, words, skip=tuple(constraints.MEMORY))
+    memory = memory_inputs.estimate(selection, plan.flags)
     if memory is None or not memory.sized:
         raise ConfigError(
             f"The memory of {selection.model.name} on {selection.hardware.name} is not counted: it takes"
@@ -215,15 +228,10 @@ def _weights(options: argparse.Namespace, _words: list[str]) -> int:
 def _up(options: argparse.Namespace, words: list[str]) -> int:
     from ..containers import daemon, up
     from ..containers import options as replicas
-    from ..machine.host import visible_gpus
-    from ..machine.nvml import read_driver
-    from ..machine.topology import read_topology
 
     options = replicas.with_demo(options, os.environ)
     _, plan = _resolved(options, words)
-    driver = read_driver()
-    topology = read_topology(driver, visible_gpus(driver, os.environ.get("CUDA_VISIBLE_DEVICES")).indexes)
-    asked = replicas.deployment(options, words, line.request(options, words), plan, topology)
+    asked = replicas.deployment(options, words, line.request(options, words), plan, this_machine().topology)
     up.up(daemon.connect(os.environ), asked, _say, wait=not options.no_wait)
     return 0
 
@@ -385,19 +393,14 @@ _COMMANDS = {
 }
 
 
-def _around(options: argparse.Namespace, *, serving: bool) -> Around:
-    from ..doctor.run import Around
+def _doctor_options(options: argparse.Namespace, *, serving: bool) -> DoctorOptions:
+    """Return how much is checked; the doctor tries more than `serve`. Its progress is printed."""
+    from ..doctor.options import DoctorOptions
+    from . import log
 
-    tried = options.collective if serving or options.collective is not None else True
-    return Around(os.environ, _say, tried, compare=not serving, serving=serving, patches=_patches)
-
-
-def _patches() -> frozenset[str] | None:
-    """Return the names of the patches in the installed vLLM, None where there is none to be read."""
-    from ..supervisor import provenance
-
-    states = provenance.patches().get("patches")
-    return None if states is None else frozenset(p["name"] for p in states if p["state"] == "applied")
+    log.to_stderr()
+    collective = options.collective if serving or options.collective is not None else True
+    return DoctorOptions(os.environ, collective, compare=not serving, serving=serving)
 
 
 def _show(plan: Plan) -> None:

@@ -10,7 +10,7 @@ from ..plan import DEFAULT, Plan, Setting, Value, shown
 from ..text_table import table
 
 if TYPE_CHECKING:
-    from ..doctor.report import Report
+    from ..doctor.report import DoctorReport
     from ..weights.hub import Status
     from ..weights.manifest import Verified
 
@@ -55,15 +55,15 @@ def profiles(entries: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(out)
 
 
-def report(seen: Report) -> str:
+def report(seen: DoctorReport) -> str:
     """Return every problem with what was seen, what is needed and the fix, and what was not looked at."""
     lines: list[str] = []
-    for one in seen.found:
+    for one in seen.diagnoses:
         problem = one.problem
         lines.append(f"{'problem' if problem.fatal else 'note'} {one.name}: {problem.seen}")
         lines += [f"    needed: {problem.needed}"] if problem.needed else []
         lines += [f"    fix:    {problem.fix}", ""]
-    lines += [f"not looked at: {part}" for part in seen.unseen]
+    lines += [f"not looked at: {part}" for part in seen.not_checked]
     count = len(seen.fatal)
     if not count:
         return "\n".join([*lines, "Nothing seen stands in the way of a start."])

@@ -22,7 +22,7 @@ from ...healthcheck.state import PHASES, Health
 from .. import procfs, served_plan, supervision_settings
 from ..client.errors import Refused, Unreachable
 from ..client.vllm import VllmClient
-from ..doctor.report import Report
+from ..doctor.report import DoctorReport
 from ..errors import ConfigError, UserError
 from ..plan import MASK, Plan
 from ..supervision_settings import Supervision
@@ -54,7 +54,7 @@ class Surroundings:
     termination_log: Path
     prepare: Callable[[], Plan]
     """Resolve the plan; UserError when that is impossible."""
-    check: Callable[[Plan], Report]
+    check: Callable[[Plan], DoctorReport]
     """Look at host and checkpoint before the start; every problem, and whether it is fatal."""
     describe: Callable[[Plan], Mapping[str, object]]
     """What `/plan` answers."""
@@ -146,7 +146,7 @@ class _Supervisor:
             return Ending(exit_cause.DRAINED, "asked to stop before the engine was started")
         report = await looking
         procfs.trim()
-        for one in report.found:
+        for one in report.diagnoses:
             if not one.problem.fatal:
                 self.around.say(f"note: {one.sentence()}")
         if not report.fatal:
