@@ -44,11 +44,9 @@ SPEAKERS = {"patcher/cli.py", "demo/cli.py", "entrypoint/doctor/all_reduce/rank.
 """Beside entrypoint/cli: the commands of other packages, and programs that are processes of their own."""
 LONGEST = 300
 
-KNOWN_BACK = {
-    "floor -> checkpoint",
-}
-KNOWN_LONG = {"entrypoint/cli/main.py", "entrypoint/supervisor/supervisor.py"}
-KNOWN_SHARED = {"Progress", "Record", "Unreachable", "UsageError"}
+KNOWN_BACK: set[str] = set()
+KNOWN_LONG: set[str] = set()
+KNOWN_SHARED: set[str] = set()
 
 
 def modules() -> list[Path]:
@@ -94,16 +92,8 @@ def absolute(path: Path) -> Iterator[str]:
 def speech(path: Path) -> Iterator[str]:
     """Where a module prints, or ends the process."""
     for node in ast.walk(tree(path)):
-        if isinstance(node, (ast.Name, ast.Attribute)) and (what := ast.unparse(node)) in (
-            "print",
-            "exit",
-            "quit",
-            "SystemExit",
-            "sys.exit",
-            "os._exit",
-            "sys.stdout",
-            "sys.stderr",
-        ):
+        what = ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
+        if what in ("print", "exit", "quit", "SystemExit", "sys.exit", "os._exit", "sys.stdout", "sys.stderr"):
             yield f"{name(path)}:{node.lineno}: {what}"
 
 

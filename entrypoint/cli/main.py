@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
     from ..client.endpoint import Endpoint
     from ..doctor.options import DoctorOptions
-    from ..doctor.report import DoctorReport
     from ..resolve.select import Selection
+    from ..supervisor.context import ServeContext
 
 
 _FRESH = 5.0  # seconds; after a longer backoff other processes may hold the GPUs, or hold them no more
@@ -117,49 +116,55 @@ def _check_names() -> frozenset[str]:
 
 
 def _serve(options: argparse.Namespace, words: list[str]) -> int:
-    """Show the plan, and unless this is a dry run own vLLM until it ends."""
+    """Show the plan, and unless this is a dry run run vLLM until it ends."""
     if options.dry_run:
         _show(_resolved(options, words)[1])
         return 0
+    import asyncio
+
     from ..resolve import environment
-    from ..supervisor import crash_loop, kernel_cache, passthrough, provenance, supervisor
+    from ..supervisor import passthrough, run_folder
+    from ..supervisor.context import ServeContext
+    from . import log
 
+    log.to_stderr()
     variables = environment.variables()
-    selection: list[Selection] = []
-    resolved_at = 0.0
-
-    def prepare() -> Plan:
-        nonlocal resolved_at
-        selected, plan = _resolved(options, words)
-        selection[:], resolved_at = [selected], time.monotonic()
-        return kernel_cache.placed(plan, os.environ, kernels(plan))
-
-    def kernels(plan: Plan) -> Path:
-        return kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), os.environ)
-
-    def check(plan: Plan) -> DoctorReport:
-        from ..doctor import run
-
-        if time.monotonic() - resolved_at > _FRESH:
-            this_machine.cache_clear()
-        return run.before_start(selection[0], plan, this_machine(), _doctor_options(options, serving=True))
-
-    return supervisor.run(
-        supervisor.Surroundings(
-            environ={**os.environ, "DSV4_VLLM": passthrough.vllm_program(os.environ)},
-            health_host=variables.DSV4_HEALTH_HOST,
-            health_port=variables.DSV4_HEALTH_PORT,
-            run_folder=variables.DSV4_RUN_DIR or crash_loop.default_folder(variables.DSV4_HEALTH_PORT),
-            termination_log=variables.DSV4_TERMINATION_LOG,
-            prepare=prepare,
-            check=check,
-            describe=lambda plan: provenance.replica(plan, this_machine()),
-            show=_show,
-            say=_say,
-            cache=lambda plan: kernel_cache.find(plan, kernels(plan)),
-            interactive=sys.stderr.isatty(),
-        )
+    context = ServeContext(
+        environ=os.environ,
+        vllm=passthrough.vllm_program(os.environ),
+        health_host=variables.DSV4_HEALTH_HOST,
+        health_port=variables.DSV4_HEALTH_PORT,
+        run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, variables.DSV4_HEALTH_PORT),
+        termination_log=variables.DSV4_TERMINATION_LOG,
+        interactive=sys.stderr.isatty(),
     )
+    return asyncio.run(_resolve_check_supervise(options, words, context))
+
+
+async def _resolve_check_supervise(options: argparse.Namespace, words: list[str], context: ServeContext) -> int:
+    """Bring a request to its end and return the exit status; whichever step ends it, the lifecycle reports why."""
+    import asyncio
+
+    from ..doctor import run as doctor
+    from ..supervisor.lifecycle import lifecycle
+    from ..supervisor.supervisor import supervise
+
+    async with lifecycle(context) as life:
+        selection, plan = await asyncio.to_thread(_resolved_with_caches, options, words)
+        _show(plan)
+        await life.admit(plan)
+        life.health.enter("checking")
+        report = await life.unless_stopped(doctor.before_start, selection, plan, _around(options, serving=True))
+        life.require(report)
+        life.exit_reason = await supervise(plan, life)
+    return life.exit_status
+
+
+def _resolved_with_caches(options: argparse.Namespace, words: list[str]) -> tuple[Selection, Plan]:
+    from ..supervisor import kernel_cache
+
+    selection, plan = _resolved(options, words)
+    return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
 
 
 def _explain(options: argparse.Namespace, words: list[str]) -> int:

@@ -20,6 +20,7 @@ import psutil
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
+from ..procfs import descendants
 from . import http
 from .endpoint import Endpoint
 from .errors import RequestFailed
@@ -178,14 +179,6 @@ def stop(process: subprocess.Popen[bytes], seconds: float = STOPPING) -> None:
         for child in alive:
             child.kill()
         psutil.wait_procs(alive, timeout=KILLED)
-
-
-def descendants(pid: int) -> list[psutil.Process]:
-    """Return the processes below `pid`; none when it has ended."""
-    try:
-        return list(psutil.Process(pid).children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
 
 
 def start_of(health: str | None) -> dict[str, Any]:

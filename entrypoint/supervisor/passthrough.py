@@ -24,7 +24,7 @@ def vllm_program(environ: Mapping[str, str]) -> str:
     return str(beside) if beside.exists() else "vllm"
 
 
-def found(name: str, environ: Mapping[str, str]) -> str:
+def locate(name: str, environ: Mapping[str, str]) -> str:
     """Return the program that a command's first word means; raise NotFound (127) when there is none."""
     program = shutil.which(name, path=environ.get("PATH", os.defpath))
     if program is None and not Path(name).exists():
@@ -44,7 +44,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     The child leads a process group of its own, so that a Ctrl-C in a terminal reaches it once, through us.
     Raise NotFound (127) or NotExecutable (126) when it cannot be started.
     """
-    program = found(argv[0], environ)
+    program = locate(argv[0], environ)
     arrived: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:

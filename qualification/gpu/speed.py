@@ -45,7 +45,7 @@ from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan
-from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
+from dsv4_serve.entrypoint.supervisor import kernel_cache
 from qualification.gpu import readyz
 from qualification.gpu.stock import stock
 from tools import kernel_time
@@ -135,7 +135,7 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     serve = own.argv()
     if sizes:
         weights += f", one GPU's share of {variant['share']}"
-    kernels = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
+    kernels = kernel_cache.installed_folder(plan, environ)
     return Planned(serve, environ, weights, plan, kernels)
 
 
@@ -198,7 +198,7 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
                 for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, environ):
                     keep(row)
             if variant["readyz"] and where.health:
-                pid = procfs.listening(procfs.everyone(), urlsplit(where.health).port or 0)
+                pid = procfs.listener(urlsplit(where.health).port or 0)
                 result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
                 say(f"/readyz: {result.readyz}")
             for batch in variant["trace"]:

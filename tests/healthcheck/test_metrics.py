@@ -48,7 +48,7 @@ def test_every_figure_that_is_known_is_told() -> None:
         "dsv4_live": 1,
         "dsv4_ready": 1,
         "dsv4_starts": 2,
-        "dsv4_held_seconds": 0,
+        "dsv4_backoff_seconds": 0,
         "dsv4_warmup_seconds": 60,
         "dsv4_progress_age_seconds": 3,
         "dsv4_degraded": 0,
@@ -99,8 +99,8 @@ def test_what_is_not_known_is_absent() -> None:
 
 
 def test_time_that_the_breaker_holds_back_runs_down() -> None:
-    assert read(Health(phase="held back", held_until=NOW + 12))["dsv4_held_seconds"] == {(): 12}
-    assert read(Health(held_until=NOW - 12))["dsv4_held_seconds"] == {(): 0}
+    assert read(Health(phase="backoff", backoff_until=NOW + 12))["dsv4_backoff_seconds"] == {(): 12}
+    assert read(Health(backoff_until=NOW - 12))["dsv4_backoff_seconds"] == {(): 0}
 
 
 def test_versions_are_labels_whatever_their_names_and_values_hold() -> None:

@@ -18,24 +18,25 @@ import pytest
 from dsv4_serve.demo.llama import write_checkpoint
 
 SLOW = """
-import subprocess, sys
+import asyncio, subprocess, sys
 from pathlib import Path
-from dsv4_serve.entrypoint.supervisor import kernel_cache, supervisor
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervision_settings import defaults
+from dsv4_serve.entrypoint.supervisor.context import ServeContext
+from dsv4_serve.entrypoint.supervisor.lifecycle import lifecycle
 
-def check(plan):
+def check():
     print("checking", flush=True)
     subprocess.run(["sleep", "60"], check=False)
-    return ()
 
-def say(text):
-    print(text, flush=True)
+async def serve(here):
+    plan = Plan({}, {"model": Setting("m", "test"), "port": Setting(1, "test")}, {}, supervision=defaults())
+    async with lifecycle(ServeContext({}, "vllm", "127.0.0.1", 0, here / "run", here / "none")) as life:
+        await life.admit(plan)
+        await life.unless_stopped(check)
+    return life.exit_status
 
-here = Path(sys.argv[1])
-plan = Plan({}, {"model": Setting("m", "test"), "port": Setting(1, "test")}, {}, supervision=defaults())
-around = supervisor.Surroundings({}, "127.0.0.1", 0, here / "run", here / "none", lambda: plan, check, lambda plan: {}, print, say, lambda plan: kernel_cache.find(plan, here))
-sys.exit(supervisor.run(around))
+sys.exit(asyncio.run(serve(Path(sys.argv[1]))))
 """
 
 
