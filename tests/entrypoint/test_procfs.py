@@ -24,7 +24,7 @@ time.sleep(600)
 """
 
 
-def until(condition, seconds: float = 10.0) -> bool:
+def until(condition, seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
