@@ -51,7 +51,7 @@ KNOWN_BACK = {
     "resolve -> doctor",
 }
 KNOWN_LONG = {"entrypoint/cli/main.py", "entrypoint/supervisor/supervisor.py"}
-KNOWN_SHARED = {"Answer", "Asked", "Cache", "Found", "Memory", "Progress", "Record", "Unreachable", "UsageError"}
+KNOWN_SHARED = {"Cache", "Found", "Memory", "Progress", "Record", "UsageError"}
 
 
 def modules() -> list[Path]:

@@ -25,7 +25,7 @@ _TRIES = 5  # without a new byte
 _TIMEOUT = 30.0  # seconds without a byte
 
 
-class Unreachable(HostError):
+class HubUnreachable(HostError):
     """The Hub cannot be reached, or may not be asked."""
 
 
@@ -88,7 +88,7 @@ def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[byt
             except httpx.TransportError as error:
                 tries = tries + 1 if part.size == have else 1
                 if tries > _TRIES:
-                    raise Unreachable(
+                    raise HubUnreachable(
                         f"{file.entry.path} stopped coming after {part.size:,} of {file.entry.size:,} bytes"
                         f" ({error or type(error).__name__}); fetch again, it goes on there."
                     ) from None
@@ -99,7 +99,7 @@ def _require_success(status: int, file: File) -> None:
     if status in (401, 403):
         raise UserError(f"{file.url} refuses (HTTP {status}); set HF_TOKEN to a token that may read it.")
     if status not in (200, 206):
-        raise Unreachable(f"{file.url} answers HTTP {status}; try again later.")
+        raise HubUnreachable(f"{file.url} answers HTTP {status}; try again later.")
 
 
 class _Part:

@@ -15,7 +15,7 @@ from ..catalog.catalog import Catalog
 from ..checkpoint import read
 from ..errors import ConfigError, UserError, listed, nearest
 from . import download, manifest
-from .download import Unreachable
+from .download import HubUnreachable
 from .manifest import Entry, Manifest, Progress, Say
 
 NOT_SERVED = ("*.bin", "*.pt", "*.pth", "*.gguf", "original/*")
@@ -113,7 +113,7 @@ def status(repository: str, place: Place = Place(), folder: Path | None = None) 
     try:
         known: Manifest | None = listing(repository, place)
         source = "hub"
-    except Unreachable:
+    except HubUnreachable:
         known, source = manifest.read(where) if where else None, "manifest"
     if known is None:
         return _by_index(repository, where)
@@ -244,15 +244,15 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
             f"{hub} has no repository {repository}, or shows it to others only; correct the name, or set HF_TOKEN."
         ) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
-        raise Unreachable(
+        raise HubUnreachable(
             f"{hub} was not asked for {repository}: HF_HUB_OFFLINE is set, or it cannot be reached;"
             " fetch on a machine with a network, and carry the folder."
         ) from None
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
-        raise (UserError if code < 500 else Unreachable)(_refused(hub, repository, code)) from None
+        raise (UserError if code < 500 else HubUnreachable)(_refused(hub, repository, code)) from None
     except errors.HTTPError as error:  # type: ignore[attr-defined]
-        raise Unreachable(
+        raise HubUnreachable(
             f"{hub} cannot be reached ({error}); check the network, HF_ENDPOINT and HTTPS_PROXY,"
             " or fetch on another machine and carry the folder."
         ) from None
