@@ -44,7 +44,7 @@ class _Setting(BaseModel):
 class ServedPlan(ReplicaDescription):
     """What `/plan` answers: a replica that is started by `argv`, and its settings by name."""
 
-    argv: list[str] = Field(default=[], min_length=1, validate_default=True)
+    argv: list[str]  # pyright: ignore[reportGeneralTypeIssues] - required here, which pydantic allows
     settings: dict[str, _Setting] = Field(default={})
 
     def values(self) -> dict[str, Any]:
