@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from .. import api_key
 from ..errors import UsageError
@@ -39,7 +39,7 @@ class ServedModels(BaseModel):
 class ServedPlan(ReplicaDescription):
     """What `/plan` answers: a replica that is started by `argv`, and its settings by name."""
 
-    argv: list[str] = Field(default=[], min_length=1, validate_default=True)
+    argv: list[str]  # pyright: ignore[reportGeneralTypeIssues] - required here, which pydantic allows
 
     def values(self) -> dict[str, Any]:
         """Return the settings' values by name."""
