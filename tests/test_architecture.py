@@ -49,8 +49,8 @@ KNOWN_BACK = {
     "memory -> resolve",
     "resolve -> doctor",
 }
-KNOWN_LONG = {"entrypoint/cli/main.py"}
-KNOWN_SHARED = {"Found", "Unreachable", "UsageError"}
+KNOWN_LONG: set[str] = set()
+KNOWN_SHARED = {"Found", "Unreachable"}
 
 
 def modules() -> list[Path]:

@@ -1,0 +1,92 @@
+"""`dsv4 serve`: start what the plan says, and own it until it ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from . import arguments
+from .output import show
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..resolve.select import Selection
+    from ..supervisor.context import ServeContext
+    from .parser import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "serve",
+        "Resolve a plan, check the host, and run vLLM until it ends.",
+        run,
+        takes_vllm_flags=True,
+        epilog=arguments.VLLM_FLAGS,
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the command and stop")
+    arguments.add_collective(parser)
+    arguments.add_plan(parser)
+
+
+def run(options: argparse.Namespace, words: list[str]) -> int:
+    """Show the plan, and unless this is a dry run, run vLLM until it ends."""
+    if options.dry_run:
+        from .request import resolved
+
+        show(resolved(options, words)[1])
+        return 0
+    import asyncio
+
+    from . import log
+
+    log.to_stderr()
+    return asyncio.run(_serve(options, words, _context()))
+
+
+async def _serve(options: argparse.Namespace, words: list[str], context: ServeContext) -> int:
+    """Resolve, check and supervise; the lifecycle reports why it ended, whichever step that was."""
+    import asyncio
+
+    from ..doctor.run import before_start
+    from ..supervisor.lifecycle import lifecycle
+    from ..supervisor.supervisor import supervise
+    from .doctor import around
+
+    async with lifecycle(context) as life:
+        selection, plan = await asyncio.to_thread(_resolve, options, words)
+        show(plan)
+        await life.admit(plan)
+        life.health.enter("checking")
+        report = await life.unless_stopped(before_start, selection, plan, around(options, serving=True))
+        life.require(report)
+        life.exit_reason = await supervise(plan, life)
+    return life.exit_status
+
+
+def _resolve(options: argparse.Namespace, words: list[str]) -> tuple[Selection, Plan]:
+    """Return what was selected, and the plan with its kernel caches."""
+    from ..supervisor import kernel_cache
+    from .request import resolved
+
+    selection, plan = resolved(options, words)
+    return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
+
+
+def _context() -> ServeContext:
+    from ..resolve import environment
+    from ..supervisor import executable, run_folder
+    from ..supervisor.context import ServeContext
+
+    variables = environment.variables()
+    return ServeContext(
+        environ=os.environ,
+        vllm=executable.vllm_program(os.environ),
+        health_host=variables.DSV4_HEALTH_HOST,
+        health_port=variables.DSV4_HEALTH_PORT,
+        run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, variables.DSV4_HEALTH_PORT),
+        termination_log=variables.DSV4_TERMINATION_LOG,
+        interactive=sys.stderr.isatty(),
+    )
