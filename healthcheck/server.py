@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..entrypoint.errors import ConfigError
-from ..entrypoint.listen import BACKLOG, HEALTH_PORT, CannotListen, listener
+from ..entrypoint.listen import BACKLOG, HEALTH_HOST, HEALTH_PORT, CannotListen, listener
 from .app import App
 
 CONNECTION_SECONDS = 60.0
@@ -23,7 +23,7 @@ class PortTaken(ConfigError):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App, host: str = "0.0.0.0", port: int = HEALTH_PORT) -> AsyncIterator[int]:  # noqa: S104 - probes come from outside the container
+async def serving(app: App, host: str = HEALTH_HOST, port: int = HEALTH_PORT) -> AsyncIterator[int]:
     """
     Serve `app` for the length of the block, and yield the port (0 asks for any that is free).
 

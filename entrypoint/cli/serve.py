@@ -76,17 +76,19 @@ def _resolve(options: argparse.Namespace, words: list[str]) -> tuple[Selection, 
 
 
 def _context() -> ServeContext:
+    from .. import listen
     from ..resolve import environment
     from ..supervisor import executable, run_folder
     from ..supervisor.context import ServeContext
 
     variables = environment.variables()
+    health_host, health_port = listen.health_address(os.environ)
     return ServeContext(
         environ=os.environ,
         vllm=executable.vllm_program(os.environ),
-        health_host=variables.DSV4_HEALTH_HOST,
-        health_port=variables.DSV4_HEALTH_PORT,
-        run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, variables.DSV4_HEALTH_PORT),
+        health_host=health_host,
+        health_port=health_port,
+        run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, health_port),
         termination_log=variables.DSV4_TERMINATION_LOG,
         interactive=sys.stderr.isatty(),
     )
