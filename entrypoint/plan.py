@@ -16,6 +16,7 @@ from typing import Any
 Value = Any  # what TOML and JSON can say: str, int, float, bool, list, and tables of these
 
 DRAFT_TOKENS = "speculative-config.num_speculative_tokens"
+TENSOR_PARALLEL_SIZE = "tensor-parallel-size"
 MASK = "***"
 DEFAULT = "default of dsv4"
 SECRETS = frozenset({"api-key", "VLLM_API_KEY", "HF_TOKEN"})
@@ -43,12 +44,22 @@ class Plan:
     flags: Mapping[str, Setting]
     env: Mapping[str, Setting]
     shapes: Mapping[str, str] = field(default_factory=dict)
-    """How a flag is written when not as `--flag VALUE` (JSON for lists and tables): see `known.shapes`."""
+    """How a flag is written when not as `--flag VALUE` (JSON for lists and tables): see `vllm_schema.schema.shapes`."""
     supervision: Mapping[str, Setting] = field(default_factory=dict)
 
     def value(self, flag: str, otherwise: Value = None) -> Value:
         """Return a flag's value, or `otherwise` where the plan does not set it."""
         return self.flags[flag].value if flag in self.flags else otherwise
+
+    @property
+    def tensor_parallel_size(self) -> int:
+        """GPUs of one tensor parallel group; vLLM's default is 1."""
+        return int(self.value(TENSOR_PARALLEL_SIZE, 1))
+
+    @property
+    def draft_tokens(self) -> int:
+        """Draft tokens a step; 0 without speculation."""
+        return draft_tokens(plain(self.flags))
 
     def argv(self, *, secrets: bool = False) -> list[str]:
         """Return the command as a list of arguments; secret values only when asked for."""
@@ -105,6 +116,17 @@ class Plan:
             "env": self.environment(),
             "settings": {name: _setting_json(name, s) for name, s in self.settings().items()},
         }
+
+
+def plain(settings: Mapping[str, Setting]) -> dict[str, Value]:
+    """Return the values of settings, by name."""
+    return {name: setting.value for name, setting in settings.items()}
+
+
+def draft_tokens(values: Mapping[str, Value]) -> int:
+    """Return the draft tokens a step that these values of flags ask for; 0 without speculation."""
+    speculates = any(name.startswith("speculative-config.") for name in values)
+    return int(values.get(DRAFT_TOKENS, 1)) if speculates else 0
 
 
 def nested(flat: Mapping[str, Value]) -> dict[str, Value]:

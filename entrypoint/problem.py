@@ -1,10 +1,16 @@
-"""A problem that a check found, and what is told about each check."""
+"""A problem that a check found, and what the documentation says of each check."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from types import ModuleType
+from typing import Generic, Literal, ParamSpec, TypeAlias
+
+P = ParamSpec("P")
+Tried = Literal["for real", "recorded", "constructed"]
 
 
 @dataclass(frozen=True)
@@ -13,43 +19,59 @@ class Problem:
 
     seen: str
     needed: str
-    fix: str
+    fix: str = ""
+    """A check may leave it out: then it is the first of the check's remedies."""
     fatal: bool = True
-    """False where a start may still work: it is said, and the start goes on."""
+    """False where a start may still work: the problem is logged, and the start goes on."""
 
 
 @dataclass(frozen=True)
-class Wild:
-    """How users meet this: the symptom, a link, numbers in the list of known failures, and how the check was tried."""
+class Check(Generic[P]):
+    """A small function of facts that returns a problem or None, and its documentation."""
 
+    name: str
+    """As `--skip` takes it."""
+    looks_for: str
     symptom: str
+    """How users meet the problem without this check."""
     link: str
-    failures: tuple[int, ...] = ()
-    tried: str = "constructed"
-    """`for real` (the fault was made), `recorded` (from a recording of a real host) or `constructed`."""
+    remedies: tuple[str, ...]
+    """Every fix that the check gives, with `{…}` for what is filled in."""
+    failures: tuple[int, ...]
+    """Numbers in the list of known failures."""
+    tried: Tried
+    """How the check was tried: a fault made for real, a recording of a real host, or constructed facts."""
+    find: Callable[P, Problem | None]
+
+    def __call__(self, *facts: P.args, **named: P.kwargs) -> Problem | None:
+        """Return the problem with its fix, or None."""
+        problem = self.find(*facts, **named)
+        if problem is None or problem.fix:
+            return problem
+        return dataclasses.replace(problem, fix=self.remedies[0])
 
 
-class Check(Protocol):
-    """A small function of facts that answers with nothing or a Problem."""
+def check(
+    *, symptom: str, link: str, remedy: str | tuple[str, ...], failures: tuple[int, ...] = (), tried: Tried
+) -> Callable[[Callable[P, Problem | None]], Check[P]]:
+    """Make a check of a function: it is named after the function, and its docstring says what it looks for."""
+    remedies = (remedy,) if isinstance(remedy, str) else remedy
 
-    __name__: str
-    wild: Wild
+    def documented(find: Callable[P, Problem | None]) -> Check[P]:
+        name = find.__name__.replace("_", "-")
+        return Check(name, inspect.getdoc(find) or "", symptom, link, remedies, failures, tried, find)
 
-    def __call__(self, *facts: Any) -> Problem | None:
-        """Return the problem, or None."""
-        ...
-
-
-def check(wild: Wild) -> Callable[[Callable[..., Problem | None]], Check]:
-    """Attach what is known about a check to its function; its name is the function's, with hyphens."""
-
-    def attach(function: Callable[..., Problem | None]) -> Check:
-        function.wild = wild  # type: ignore[attr-defined]
-        return cast("Check", function)
-
-    return attach
+    return documented
 
 
-def name_of(function: Check) -> str:
-    """Return the name of a check, as `--skip` takes it."""
-    return function.__name__.replace("_", "-")
+AnyCheck: TypeAlias = Check[...]
+
+
+def checks_in(*modules: ModuleType) -> tuple[AnyCheck, ...]:
+    """Return the checks that are defined in these modules, in the order of their definitions."""
+    return tuple(
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, Check) and value.find.__module__ == module.__name__
+    )

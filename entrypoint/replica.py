@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from . import served_plan, supervision_settings
-from .plan import Plan
+from .plan import TENSOR_PARALLEL_SIZE, Plan
 
-_SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+_SIZES = (TENSOR_PARALLEL_SIZE, "pipeline-parallel-size", "data-parallel-size")
 _LAST = 5
 """Seconds of a stop for ending what is left after the drain."""
 

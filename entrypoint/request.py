@@ -1,4 +1,4 @@
-"""What was asked for, before any profile is read: choices, and the two layers that users write at launch."""
+"""What was requested, before any profile is read: choices, and the two layers that users write at launch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .plan import Setting, shown
 
 
 def agreed(name: str, one: Setting | None, other: Setting) -> Setting:
-    """Return what two sources of one layer say of a setting; raise ConfigError, naming both, when they differ."""
+    """Return the setting that two sources of one layer agree on; raise ConfigError, naming both, when they differ."""
     if one is not None and one.value != other.value:
-        said = " and ".join(f"{setting.origin} = {shown(name, setting.value)}" for setting in (one, other))
-        raise ConfigError(f"{said} contradict each other; keep one of the two.")
+        both = " and ".join(f"{setting.origin} = {shown(name, setting.value)}" for setting in (one, other))
+        raise ConfigError(f"{both} contradict each other; keep one of the two.")
     return one or other
 
 
@@ -40,3 +40,7 @@ class Request:
     environment: Layer = field(default_factory=Layer)
     command_line: Layer = field(default_factory=Layer)
     operator: Mapping[str, str] = field(default_factory=dict)
+
+    def flag(self, name: str) -> Setting | None:
+        """Return what the request sets a flag to: the command line wins over the environment."""
+        return self.command_line.flags.get(name) or self.environment.flags.get(name)

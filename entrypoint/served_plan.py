@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 from .listen import API_PORT
-from .plan import DRAFT_TOKENS, Plan, Setting, Value
+from .plan import DRAFT_TOKENS, Plan, Setting
 
 
 def url(plan: Plan) -> str:
@@ -34,13 +33,7 @@ def key(plan: Plan) -> str:
 
 def draft_tokens(plan: Plan) -> int:
     """Return the draft tokens a step; 0 without speculation."""
-    return draft_tokens_in({name: setting.value for name, setting in plan.flags.items()})
-
-
-def draft_tokens_in(values: Mapping[str, Value]) -> int:
-    """Return the draft tokens a step that settings by name ask for; 0 without speculation."""
-    speculates = any(name.startswith("speculative-config.") for name in values)
-    return int(values.get(DRAFT_TOKENS, 1)) if speculates else 0
+    return plan.draft_tokens
 
 
 def without_draft(plan: Plan, reason: str) -> Plan:

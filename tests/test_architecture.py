@@ -44,13 +44,9 @@ SPEAKERS = {"patcher/cli.py", "demo/cli.py", "entrypoint/doctor/all_reduce/rank.
 """Beside entrypoint/cli: the commands of other packages, and programs that are processes of their own."""
 LONGEST = 300
 
-KNOWN_BACK = {
-    "machine -> resolve",
-    "memory -> resolve",
-    "resolve -> doctor",
-}
+KNOWN_BACK: set[str] = set()
 KNOWN_LONG: set[str] = set()
-KNOWN_SHARED = {"Found", "Unreachable"}
+KNOWN_SHARED: set[str] = set()
 
 
 def modules() -> list[Path]:

@@ -6,17 +6,14 @@ Write the tables of docs/doctor.md from the checks and the refusals themselves.
 
 from __future__ import annotations
 
-import ast
-import inspect
-import sys
-import textwrap
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.doctor.registry import GROUPS
-from dsv4_serve.entrypoint.problem import Check, name_of
+from dsv4_serve.entrypoint.problem import AnyCheck
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "doctor.md"
 BEGIN, END = "<!-- made by tools/doctor_table.py -->\n", "<!-- end of what was made -->\n"
@@ -94,7 +91,7 @@ ALSO = {"tensor-parallel-size": (58,), "trunk-complete": (6,)}
 def covered() -> dict[int, set[str]]:
     """Return what is caught before start: the names of checks and refusals by the number of a known failure."""
     found: dict[int, set[str]] = {}
-    checks = [(name_of(check), check.wild.failures) for checks in GROUPS.values() for check in checks]
+    checks = [(check.name, check.failures) for checks in GROUPS.values() for check in checks]
     refused = [(name, refusal.failures) for name, refusal in (RULES | READING).items()]
     for name, numbers in [*checks, *refused, *ALSO.items()]:
         for number in numbers:
@@ -115,8 +112,8 @@ def tables() -> str:
     parts = []
     for title, checks in GROUPS.items():
         rows = (
-            (f"`{name_of(c)}`", c.__doc__ or "", _linked(c.wild.symptom, c.wild.link), remedy(c), c.wild.tried)
-            for c in checks
+            (f"`{check.name}`", check.looks_for, _linked(check.symptom, check.link), remedy(check), check.tried)
+            for check in checks
         )
         parts.append(_table(title, ("name", "what it looks for", "symptom without it", "remedy", "tried"), rows))
     told = rules()
@@ -132,46 +129,9 @@ def tables() -> str:
     return "\n".join(parts)
 
 
-def remedy(check: Check) -> str:
-    """Return what the check's source says in `Problem.fix`, with … for what is filled in."""
-    module = vars(sys.modules[check.__module__])
-    found = _fixes(check, module)
-    called = [node.func.id for node in _calls(check) if node.func.id.startswith("_") and node.func.id in module]
-    found += [fix for name in called for fix in _fixes(module[name], module)]
-    return " Or: ".join(dict.fromkeys(fix for fix in found if fix))
-
-
-def _calls(function: object) -> list[ast.Call]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-
-
-def _fixes(function: object, module: dict[str, object]) -> list[str]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    local = {
-        target.id: node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    fixes = [call.args[2] for call in _calls(function) if call.func.id == "Problem" and len(call.args) > 2]
-    return [_said(fix, local, module) for fix in fixes]
-
-
-def _said(node: ast.expr, local: dict[str, ast.expr], module: dict[str, object]) -> str:
-    """Return an expression as text: constants as they are, everything else as …."""
-    match node:
-        case ast.Name(id=name) if name in local:
-            return _said(local[name], local, module)
-        case ast.FormattedValue(value=inner) | ast.BoolOp(values=[*_, inner]):
-            return _said(inner, local, module)
-        case ast.JoinedStr(values=parts):
-            return "".join(_said(part, local, module) for part in parts)
-        case ast.IfExp(body=one, orelse=other):
-            return f"{_said(one, local, module)} or {_said(other, local, module)}"
-    text = module.get(node.id) if isinstance(node, ast.Name) else getattr(node, "value", None)
-    return str(text) if isinstance(text, (str, int)) else "…"
+def remedy(check: AnyCheck) -> str:
+    """Return every fix that a check gives, with … for what is filled in."""
+    return "; or ".join(re.sub(r"\{.*?\}", "…", fix) for fix in check.remedies)
 
 
 def page(text: str) -> str:

@@ -20,11 +20,13 @@ from matplotlib.lines import Line2D
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.memory.estimate import GIB, TRUNKS, Memory, memory
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.memory.estimate import CACHE_LAYOUTS, GIB, MemoryEstimate
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve import memory_inputs
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 from tools.pictures import BAND, NOTE, PIXEL, SERIES, note, svg, title
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +42,7 @@ SIZES = (2, 4)
 DASHED: dict[str, Any] = {"linestyle": (0, (2, 3)), "linewidth": 1.5}
 
 
-def facts(model: str, hardware: str, size: int) -> Memory | None:
+def facts(model: str, hardware: str, size: int) -> MemoryEstimate | None:
     """Return the memory of a model on a hardware with the profile files' own settings; None where it is not offered."""
     request = Request(
         {key: Setting(value, "map") for key, value in (("profile", "524k"), ("model", model), ("hardware", hardware))},
@@ -48,8 +50,8 @@ def facts(model: str, hardware: str, size: int) -> Memory | None:
         command_line=Layer({"tensor-parallel-size": Setting(size, "map")}),
     )
     try:
-        selection = select(Catalog([]), request, lambda: Found(hardware, "map"))
-        return memory(selection, resolve(selection, request).flags)
+        selection = select(Catalog([]), request, lambda: HostGpus(hardware, "map"))
+        return memory_inputs.estimate(selection, resolve(selection, request).flags)
     except ConfigError:
         return None
 
@@ -95,7 +97,7 @@ def hardware_map(hardware: str) -> str:
 def calibration() -> str:
     """Return the error of our count against vLLM's planner, over the planner's own answer."""
     rows = [row for row in json.loads(PLANNED.read_text()) if "concurrency" in row]
-    rows = [row for row in rows if f"deepseek-v4-{row['trunk']}" in TRUNKS]
+    rows = [row for row in rows if f"deepseek-v4-{row['trunk']}" in CACHE_LAYOUTS]
     theirs = [row["concurrency"] for row in rows]
     errors = [100 * (_ours(row) / row["concurrency"] - 1) for row in rows]
     figure = Figure(figsize=(790 * PIXEL, 370 * PIXEL))
@@ -119,9 +121,11 @@ def calibration() -> str:
 
 
 def _ours(row: dict[str, Any]) -> float:
-    trunk = TRUNKS[f"deepseek-v4-{row['trunk']}"]
-    given = Memory(1, 1, 1, 0, row["tp"], trunk, row["context"], row["batched_tokens"], 1, int(row["mtp"]))
-    return dataclasses.replace(given, asynchronous=row["async"], cache_gib=row["available_bytes"] / GIB).concurrency
+    layout = CACHE_LAYOUTS[f"deepseek-v4-{row['trunk']}"]
+    given = MemoryEstimate(1, 1, 1, 0, row["tp"], layout, row["context"], row["batched_tokens"], 1, int(row["mtp"]))
+    return dataclasses.replace(
+        given, asynchronous=row["async"], kv_cache_memory_gib=row["available_bytes"] / GIB
+    ).concurrency
 
 
 def drawings() -> dict[str, str]:

@@ -15,11 +15,13 @@ import yaml
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.memory.estimate import Memory, memory
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.memory.estimate import MemoryEstimate
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve import memory_inputs
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,14 +45,14 @@ def rules(alerts: str) -> str:
     return MADE + yaml.safe_dump(rule, sort_keys=False, width=120, allow_unicode=True)
 
 
-def counted(profile: str, hardware: str, size: int) -> tuple[str, Memory | None]:
+def counted(profile: str, hardware: str, size: int) -> tuple[str, MemoryEstimate | None]:
     """Return the model that a profile serves there when none is named, and its memory; None where it does not start."""
     names = {"profile": profile, "hardware": hardware}
     given = Layer({"tensor-parallel-size": Setting(size, "table")})
     request = Request({name: Setting(value, "table") for name, value in names.items()}, command_line=given)
     try:
-        selection = select(Catalog(()), request, Found)
-        return selection.model.name, memory(selection, resolve(selection, request).flags)
+        selection = select(Catalog(()), request, HostGpus)
+        return selection.model.name, memory_inputs.estimate(selection, resolve(selection, request).flags)
     except ConfigError:
         return "", None
 

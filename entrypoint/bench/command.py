@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import results, served_plan
+from .. import results
 from ..client import local_replica
 from ..client.endpoint import Endpoint
 from ..errors import HostError, NotFound
@@ -75,7 +75,7 @@ def dummy(
     layout = folders.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
     name = f"{model.name}-{fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
-    rates = folders.acceptance_rates(serve.acceptance, served_plan.draft_tokens(plan))
+    rates = folders.acceptance_rates(serve.acceptance, plan.draft_tokens)
     try:
         folders.write(folder, str(model.get("architecture")), layout, sizes)
     except OSError as error:

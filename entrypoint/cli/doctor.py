@@ -7,11 +7,12 @@ import os
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .output import answer, say
+from .output import answer
+from .this_machine import this_machine
 
 if TYPE_CHECKING:
-    from ..doctor.report import Report
-    from ..doctor.run import Around
+    from ..doctor.options import DoctorOptions
+    from ..doctor.report import DoctorReport
     from .parser import Commands
 
 
@@ -37,36 +38,31 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     from ..resolve import environment
     from .request import request
 
-    report = doctor.doctor(Catalog(environment.folders()), request(options, words), around(options, serving=False))
+    settings = doctor_options(options, serving=False)
+    report = doctor.doctor(Catalog(environment.folders()), request(options, words), this_machine(), settings)
     answer(options, report.to_json, lambda: text(report))
     return report.exit_status
 
 
-def around(options: argparse.Namespace, *, serving: bool) -> Around:
-    """Return what the doctor looks with."""
-    from ..doctor.run import Around
+def doctor_options(options: argparse.Namespace, *, serving: bool) -> DoctorOptions:
+    """Return how much is checked; the doctor tries more than `serve`. Its progress is printed."""
+    from ..doctor.options import DoctorOptions
+    from . import log
 
-    tried = options.collective if serving or options.collective is not None else True
-    return Around(os.environ, say, tried, compare=not serving, serving=serving, patches=_patches)
-
-
-def _patches() -> frozenset[str] | None:
-    """Return the names of the patches in the installed vLLM, None where there is none to be read."""
-    from ..supervisor import provenance
-
-    states = provenance.patches().get("patches")
-    return None if states is None else frozenset(p["name"] for p in states if p["state"] == "applied")
+    log.to_stderr()
+    collective = options.collective if serving or options.collective is not None else True
+    return DoctorOptions(os.environ, collective, compare=not serving, serving=serving)
 
 
-def text(seen: Report) -> str:
+def text(seen: DoctorReport) -> str:
     """Return every problem with what was seen, what is needed and the fix, and what was not looked at."""
     lines: list[str] = []
-    for one in seen.found:
+    for one in seen.diagnoses:
         problem = one.problem
         lines.append(f"{'problem' if problem.fatal else 'note'} {one.name}: {problem.seen}")
         lines += [f"    needed: {problem.needed}"] if problem.needed else []
         lines += [f"    fix:    {problem.fix}", ""]
-    lines += [f"not looked at: {part}" for part in seen.unseen]
+    lines += [f"not looked at: {part}" for part in seen.not_checked]
     count = len(seen.fatal)
     if not count:
         return "\n".join([*lines, "Nothing seen stands in the way of a start."])

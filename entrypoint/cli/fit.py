@@ -28,11 +28,12 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
     """Print the answer; 1 where it does not start."""
-    from ..memory import advice, estimate
+    from ..memory import advice
+    from ..resolve import constraints, memory_inputs
     from .request import resolved
 
-    selection, plan = resolved(options, words, skip=("weights", "kv-cache"))
-    memory = estimate.memory(selection, plan.flags)
+    selection, plan = resolved(options, words, skip=tuple(constraints.MEMORY))
+    memory = memory_inputs.estimate(selection, plan.flags)
     if memory is None or not memory.sized:
         raise ConfigError(
             f"The memory of {selection.model.name} on {selection.hardware.name} is not counted: it takes"

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
-import os
 from typing import TYPE_CHECKING
 
 from .. import supervision_settings
 from ..catalog.catalog import Catalog
-from ..plan import Plan, Setting
+from ..plan import TENSOR_PARALLEL_SIZE, Plan, Setting
 from ..request import Layer, Request, agreed
 from ..resolve import environment
 from ..vllm_schema import argv, schema
+from .this_machine import this_machine
 
 if TYPE_CHECKING:
     from ..resolve.select import Selection
-
-_TP = "tensor-parallel-size"
 
 
 def resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Selection, Plan]:
     """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
     from ..machine import detect
-    from ..resolve import auto
-    from ..resolve.layers import resolve
-    from ..resolve.select import select
+    from ..resolve.resolution import resolve_request
 
-    asked, catalog = request(options, words), Catalog(environment.folders())
-    asked = dataclasses.replace(asked, skip=(*asked.skip, *skip))
+    wanted, catalog = request(options, words), Catalog(environment.folders())
+    wanted = dataclasses.replace(wanted, skip=(*wanted.skip, *skip))
+    resolved = resolve_request(catalog, wanted, lambda: detect.hardware_of(this_machine(), catalog), _check_names)
+    return resolved.selection, resolved.plan
 
-    find = functools.cache(lambda: detect.find(catalog, os.environ))
-    asked = auto.settle(catalog, asked, find)
-    selection = select(catalog, asked, find)
-    return selection, resolve(selection, asked)
+
+def _check_names() -> frozenset[str]:
+    from ..doctor.registry import NAMES
+
+    return NAMES
 
 
 def request(options: argparse.Namespace, words: list[str]) -> Request:
@@ -51,7 +49,8 @@ def request(options: argparse.Namespace, words: list[str]) -> Request:
         choices["model"] = agreed("model", choices.get("model"), flags.pop("model"))
     if options.tp is not None:
         origin = "command line --tp"
-        flags[_TP] = agreed(_TP, flags.get(_TP), Setting(schema.check_value(_TP, options.tp, origin), origin))
+        size = Setting(schema.check_value(TENSOR_PARALLEL_SIZE, options.tp, origin), origin)
+        flags[TENSOR_PARALLEL_SIZE] = agreed(TENSOR_PARALLEL_SIZE, flags.get(TENSOR_PARALLEL_SIZE), size)
     return dataclasses.replace(
         asked,
         choices={**asked.choices, **choices},

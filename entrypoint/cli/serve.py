@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import arguments
 from .output import show
+from .this_machine import this_machine
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -53,14 +54,16 @@ async def _serve(options: argparse.Namespace, words: list[str], context: ServeCo
     from ..doctor.run import before_start
     from ..supervisor.lifecycle import lifecycle
     from ..supervisor.supervisor import supervise
-    from .doctor import around
+    from .doctor import doctor_options
 
     async with lifecycle(context) as life:
         selection, plan = await asyncio.to_thread(_resolve, options, words)
         show(plan)
-        await life.admit(plan)
+        if await life.admit(plan, await asyncio.to_thread(this_machine)):
+            this_machine.cache_clear()  # while it waited, other processes may have taken GPUs, or released them
         life.health.enter("checking")
-        report = await life.unless_stopped(before_start, selection, plan, around(options, serving=True))
+        settings = doctor_options(options, serving=True)
+        report = await life.unless_stopped(lambda: before_start(selection, plan, this_machine(), settings))
         life.require(report)
         life.exit_reason = await supervise(plan, life)
     return life.exit_status

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from . import arguments
 from .arguments import count, port
 from .output import say
+from .this_machine import this_machine
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -47,15 +48,10 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     """Start them, and wait unless told not to."""
     from ..containers import daemon, up
     from ..containers import options as replicas
-    from ..machine.host import visible_gpus
-    from ..machine.nvml import read_driver
-    from ..machine.topology import read_topology
     from .request import request, resolved
 
     options = replicas.with_demo(options, os.environ)
     _, plan = resolved(options, words)
-    driver = read_driver()
-    topology = read_topology(driver, visible_gpus(driver, os.environ.get("CUDA_VISIBLE_DEVICES")).indexes)
-    asked = replicas.deployment(options, words, request(options, words), plan, topology)
+    asked = replicas.deployment(options, words, request(options, words), plan, this_machine().topology)
     up.up(daemon.connect(os.environ), asked, say, wait=not options.no_wait)
     return 0

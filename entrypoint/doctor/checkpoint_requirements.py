@@ -1,16 +1,16 @@
-"""What a plan asks of its checkpoint, and of the vLLM that reads it."""
+"""What a plan requires of its checkpoint, and of the vLLM that reads it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ..catalog.catalog import Model, ProfileFile
-from ..plan import DRAFT_TOKENS, Plan
+from ..plan import Plan
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The model's layout, and the settings of the plan that a checkpoint has to bear."""
+class CheckpointRequirements:
+    """The model's layout, and the settings of the plan that a checkpoint has to support."""
 
     model: str = ""
     architecture: str = ""
@@ -35,16 +35,18 @@ class Wanted:
         return self.patches is not None and patch not in self.patches
 
 
-def wanted(plan: Plan, model: ProfileFile[Model], patches: frozenset[str] | None = None) -> Wanted:
-    """Return what this plan, made with this model, asks of a checkpoint."""
-    tokens = plan.value(DRAFT_TOKENS, 0)
-    return Wanted(
+def checkpoint_requirements(
+    plan: Plan, model: ProfileFile[Model], patches: frozenset[str] | None = None
+) -> CheckpointRequirements:
+    """Return what this plan, made with this model, requires of a checkpoint."""
+    tokens = plan.draft_tokens
+    return CheckpointRequirements(
         model=model.name,
         architecture=model.get("architecture"),
         scheme=model.get("scheme"),
         draft_head=model.get("draft_head"),
         hardware=str(plan.choices["hardware"].value) if "hardware" in plan.choices else "",
-        tensor_parallel_size=plan.value("tensor-parallel-size", 1),
+        tensor_parallel_size=plan.tensor_parallel_size,
         expert_parallel=plan.value("enable-expert-parallel", False),
         method=plan.value("speculative-config.method", "mtp") if tokens else "",
         draft_tokens=tokens,

@@ -1,22 +1,27 @@
-"""Every check of the doctor, by what it looks at."""
+"""Every check of the doctor, collected from the modules that define them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from ..memory import checks as memory
-from ..problem import Check, name_of
+from ..problem import AnyCheck, checks_in
 from .checks import checkpoint, collective, driver, gpu, host, limit, topology
 
-HOST = cast("tuple[Check, ...]", driver.CHECKS + gpu.CHECKS + limit.CHECKS + host.CHECKS)
-TOPOLOGY = cast("tuple[Check, ...]", topology.CHECKS)
-COLLECTIVE = cast("tuple[Check, ...]", collective.CHECKS)
-GROUPS: Mapping[str, tuple[Check, ...]] = {
-    "Host": HOST,
+GPUS = checks_in(driver, gpu)
+HOST = checks_in(limit, host)
+TOPOLOGY = checks_in(topology)
+COLLECTIVE = checks_in(collective)
+GROUPS: Mapping[str, tuple[AnyCheck, ...]] = {
+    "Host": GPUS + HOST,
     "Topology": TOPOLOGY,
     "All-reduce": COLLECTIVE,
     "Checkpoint": checkpoint.CHECKS,
     "Memory": memory.CHECKS,
 }
-NAMES = frozenset(name_of(check) for checks in GROUPS.values() for check in checks)
+NAMES = frozenset(check.name for checks in GROUPS.values() for check in checks)
+
+
+def host_checks(*, gpus: bool) -> tuple[AnyCheck, ...]:
+    """Return the checks of a host, for a plan that needs GPUs or none."""
+    return GPUS + HOST if gpus else HOST

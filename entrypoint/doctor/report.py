@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import ConfigError, HostError
-from ..problem import Check, Problem, name_of
+from ..problem import AnyCheck, Problem
 
 
 @dataclass(frozen=True)
-class Found:
+class Diagnosis:
     """A problem under the name that `--skip` takes; `of_host` tells this host's problems from those of the request."""
 
     name: str
@@ -19,22 +19,22 @@ class Found:
     of_host: bool
 
     def sentence(self) -> str:
-        """Say it in one line."""
+        """Return it in one line."""
         needed = f"; needed: {self.problem.needed}" if self.problem.needed else ""
         return f"{self.name}: {self.problem.seen}{needed}; {self.problem.fix}"
 
 
 @dataclass(frozen=True)
-class Report:
-    """Every problem, the fatal ones first, and what was not looked at, with the reason."""
+class DoctorReport:
+    """Every problem, the fatal ones first, and what was not checked, with the reason."""
 
-    found: tuple[Found, ...]
-    unseen: tuple[str, ...] = ()
+    diagnoses: tuple[Diagnosis, ...]
+    not_checked: tuple[str, ...] = ()
 
     @property
-    def fatal(self) -> tuple[Found, ...]:
+    def fatal(self) -> tuple[Diagnosis, ...]:
         """What a start would fail of."""
-        return tuple(one for one in self.found if one.problem.fatal)
+        return tuple(one for one in self.diagnoses if one.problem.fatal)
 
     @property
     def exit_status(self) -> int:
@@ -45,20 +45,22 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"ok", "problems": [{"name", "of_host", "seen", "needed", "fix", "fatal"}], "not_looked_at"}`."""
-        problems = [{"name": one.name, "of_host": one.of_host, **asdict(one.problem)} for one in self.found]
-        return {"ok": not self.fatal, "problems": problems, "not_looked_at": list(self.unseen)}
+        problems = [{"name": one.name, "of_host": one.of_host, **asdict(one.problem)} for one in self.diagnoses]
+        return {"ok": not self.fatal, "problems": problems, "not_looked_at": list(self.not_checked)}
 
 
-def report(found: Collection[Found], unseen: Collection[str]) -> Report:
+def report(diagnoses: Iterable[Diagnosis], not_checked: Iterable[str] = ()) -> DoctorReport:
     """Order problems, the fatal ones first, and keep the first of those that have the same name."""
-    first: dict[str, Found] = {}
-    for one in found:
-        first.setdefault(one.name, one)
-    return Report(tuple(sorted(first.values(), key=lambda one: not one.problem.fatal)), tuple(unseen))
+    by_name: dict[str, Diagnosis] = {}
+    for one in diagnoses:
+        by_name.setdefault(one.name, one)
+    return DoctorReport(tuple(sorted(by_name.values(), key=lambda one: not one.problem.fatal)), tuple(not_checked))
 
 
-def ask(checks: tuple[Check, ...], skip: Collection[str], *facts: Any, of_host: bool = True) -> Iterator[Found]:
+def diagnose(
+    checks: Iterable[AnyCheck], skip: Collection[str], *facts: Any, of_host: bool = True
+) -> Iterator[Diagnosis]:
     """Yield what these checks find in the facts."""
     for check in checks:
-        if name_of(check) not in skip and (problem := check(*facts)):
-            yield Found(name_of(check), problem, of_host)
+        if check.name not in skip and (problem := check(*facts)):
+            yield Diagnosis(check.name, problem, of_host)

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 from .. import replica
 from ..errors import ConfigError
-from ..plan import Plan
+from ..plan import TENSOR_PARALLEL_SIZE, Plan
 from ..request import Layer, Request
 from . import weights as places
 from .overlay import Overlay
 
 if TYPE_CHECKING:
-    from ..resolve.select import Found, Selection
-
-_TP = "tensor-parallel-size"
+    from ..machine.gpus import HostGpus
+    from ..resolve.select import Selection
 
 
 def overlay(options: argparse.Namespace, request: Request) -> Overlay:
@@ -56,20 +55,21 @@ def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
     Return the labels of the nodes' GPUs too.
     """
     from ..catalog.catalog import Catalog
-    from ..resolve import auto
+    from ..doctor import registry
+    from ..resolve import auto, constraints
     from ..resolve.layers import resolve
     from ..resolve.select import select
 
     catalog = Catalog([])
 
-    def find() -> Found:
+    def find() -> HostGpus:
         raise ConfigError(
             "Name the nodes' GPUs: --hardware (HARDWARE), one of " + ", ".join(catalog.names("hardware")) + "."
         )
 
-    size = request.command_line.flags.get(_TP) or request.environment.flags.get(_TP)
+    size = request.flag(TENSOR_PARALLEL_SIZE)
     request = dataclasses.replace(
-        request, environment=Layer(), command_line=Layer({_TP: size} if size else {}), operator={}
+        request, environment=Layer(), command_line=Layer({TENSOR_PARALLEL_SIZE: size} if size else {}), operator={}
     )
     request = auto.settle(catalog, request, find)
     selection = select(catalog, request, find)
@@ -79,6 +79,7 @@ def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
             f"Manifests are for GPUs, and {selection.hardware.name} has no nvml-names in its profile file;"
             " for CPUs there is the shipped overlay deploy/kubernetes/overlays/demo."
         )
+    constraints.require_known(selection, request.skip, lambda: registry.NAMES)
     return selection, resolve(selection, request), products
 
 

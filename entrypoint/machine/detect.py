@@ -1,16 +1,13 @@
-"""Which GPUs this host shows, through NVML (nvidia-ml-py); nothing is parsed from nvidia-smi."""
+"""Which hardware of the catalog the visible GPUs are, by NVML's names; nothing is parsed from nvidia-smi."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ..catalog.catalog import Catalog, Hardware, ProfileFile
 from ..errors import ConfigError, listed
-from ..resolve.select import Found
-from .host import visible_gpus
-from .nvml import Driver, read_driver
-from .topology import read_topology
+from .gpus import HostGpus
+from .machine import Machine
 
 _BY_HAND = "choose by hand: --hardware NAME (HARDWARE=NAME)"
 
@@ -19,29 +16,21 @@ class NoGpu(ConfigError):
     """There is no driver, or it shows this process no GPU."""
 
 
-def find(catalog: Catalog, environ: Mapping[str, str], nvml: Any = None) -> Found:
-    """
-    Return the hardware that NVML shows, how many GPUs CUDA_VISIBLE_DEVICES leaves of it, and how they are connected.
-
-    Raise ConfigError when there is none that is known. `nvml` stands in for the module pynvml.
-    """
-    driver = read_driver(nvml)
-    visible = visible_gpus(driver, environ.get("CUDA_VISIBLE_DEVICES")).indexes
-    names = gpu_names(driver, visible)
-    topology = read_topology(driver, visible)
-    origin = f"NVML: {len(names)} x {names[0]}"
-    return Found(match(names, catalog.every_hardware()).name, origin, len(names), topology)
+def hardware_of(machine: Machine, catalog: Catalog) -> HostGpus:
+    """Return which hardware the visible GPUs are; raise ConfigError when there is none that the catalog knows."""
+    names = gpu_names(machine)
+    hardware = match(names, catalog.every_hardware())
+    return HostGpus(hardware.name, f"NVML: {len(names)} x {names[0]}", len(names), machine.topology)
 
 
-def gpu_names(driver: Driver, visible: Iterable[int]) -> list[str]:
+def gpu_names(machine: Machine) -> list[str]:
     """Return NVML's name of each visible GPU, in the order that CUDA counts them; raise NoGpu when there is none."""
-    if driver.error:
-        raise NoGpu(f"No NVIDIA driver answers on this host (NVML: {driver.error}); {_BY_HAND}.")
-    gpus = [driver.gpu(index) for index in visible]
-    names = [gpu.name for gpu in gpus if not gpu.error]
+    if machine.driver.error:
+        raise NoGpu(f"No NVIDIA driver answers on this host (NVML: {machine.driver.error}); {_BY_HAND}.")
+    names = [gpu.name for gpu in machine.gpus if not gpu.error]
     if names:
         return names
-    if errors := [gpu.error for gpu in gpus]:
+    if errors := [gpu.error for gpu in machine.gpus]:
         raise NoGpu(f"NVML could not read the GPUs ({errors[0]}); {_BY_HAND}.")
     raise NoGpu(f"The driver shows no GPU to this process; pass GPUs to the container, or {_BY_HAND}.")
 

@@ -21,7 +21,7 @@ RECOVERY = ("none", "reset", "reboot", "drain", "drain and reset", "recover IMEX
 
 
 @dataclass(frozen=True)
-class Process:
+class GpuProcess:
     """A process that holds GPU memory; `used` is None where a container may not know."""
 
     pid: int
@@ -41,7 +41,7 @@ class Gpu:
     reserved: int = 0
     """What the driver keeps for itself, of `total`; CUDA sees the rest."""
     free: int = 0
-    processes: tuple[Process, ...] = ()
+    processes: tuple[GpuProcess, ...] = ()
     mig: bool | None = None
     persistence: bool | None = None
     compute_mode: str | None = None
@@ -144,7 +144,7 @@ def _gpu(nvml: Any, ask: Callable[..., Any], index: int, handle: Any) -> Gpu:
         total=memory.total,
         reserved=getattr(memory, "reserved", 0),
         free=memory.free,
-        processes=tuple(Process(p.pid, p.usedGpuMemory) for p in running),
+        processes=tuple(GpuProcess(p.pid, p.usedGpuMemory) for p in running),
         mig=None if mig is None else mig[0] == 1,
         persistence=None if persistence is None else persistence == 1,
         compute_mode=_named(COMPUTE_MODES, ask(nvml.nvmlDeviceGetComputeMode, handle)),

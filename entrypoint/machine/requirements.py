@@ -1,4 +1,4 @@
-"""What a plan asks of the host: the few settings that the checks of host, GPUs and topology look at."""
+"""What a plan requires of the host: the few settings that the checks of host, GPUs and topology look at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the host can be read where there is no pydantic
 
 
 @dataclass(frozen=True)
-class Asked:
+class HostRequirements:
     """Sizes are numbers of GPUs; `group` is one replica's (tensor times pipeline parallel), `gpus` all of them."""
 
     gpus: int = 2
@@ -37,7 +37,9 @@ class Asked:
         return self.env.get("NCCL_P2P_DISABLE", "0") == "0"
 
 
-def asked(plan: Plan, hardware: ProfileFile[Hardware], architecture: str, environ: Mapping[str, str]) -> Asked:
+def host_requirements(
+    plan: Plan, hardware: ProfileFile[Hardware], architecture: str, environ: Mapping[str, str]
+) -> HostRequirements:
     """Read a plan; `architecture` is the model's, `environ` the variables that vLLM will start with."""
 
     def number(name: str) -> int:
@@ -45,13 +47,13 @@ def asked(plan: Plan, hardware: ProfileFile[Hardware], architecture: str, enviro
         return value if isinstance(value, int) else 1
 
     interconnect = hardware.get("interconnect")
-    group = number("tensor-parallel-size") * number("pipeline-parallel-size")
+    group = plan.tensor_parallel_size * number("pipeline-parallel-size")
     local = "data-parallel-size-local" if "data-parallel-size-local" in plan.flags else "data-parallel-size"
     on_cpu = interconnect == "none"
     utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default
     host = str(plan.value("host", "0.0.0.0"))  # noqa: S104  vLLM's own default: every address
     health_host, health_port = health_address(environ)
-    return Asked(
+    return HostRequirements(
         gpus=0 if on_cpu else group * number(local),
         group=0 if on_cpu else group,
         utilization=utilization if isinstance(utilization, float) else 1.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -27,6 +27,13 @@ class Topology:
     def pair(self, a: int, b: int) -> Pair:
         """Return the pair of two indexes, in any order."""
         return next(pair for pair in self.pairs if {pair.a, pair.b} == {a, b})
+
+    def only(self, gpus: tuple[int, ...]) -> Topology:
+        """Return the topology of some of these GPUs, in their order; IOMMU and bridges stay those of all."""
+        gpus = tuple(gpu for gpu in gpus if gpu in self.gpus)
+        nodes = dict(zip(self.gpus, self.nodes, strict=False))
+        pairs = tuple(pair for pair in self.pairs if pair.a in gpus and pair.b in gpus)
+        return replace(self, gpus=gpus, pairs=pairs, nodes=tuple(nodes.get(gpu) for gpu in gpus))
 
     def within(self, group: tuple[int, ...]) -> list[Pair]:
         """Return every pair of a group."""
@@ -66,16 +73,15 @@ def closest(topology: Topology, size: int) -> tuple[int, ...]:
 
 def groups(topology: Topology, size: int) -> list[tuple[int, ...]]:
     """
-    Return disjoint groups of `size` GPUs, closest first; GPUs that make no whole group are left out.
+    Return disjoint groups of `size` GPUs, closest first; GPUs that fill no group are not used.
 
     Taking the closest each time is best here: common ancestors form a tree.
     """
-    found, left = [], topology
-    while group := closest(left, size):
-        found.append(group)
-        rest = tuple(gpu for gpu in left.gpus if gpu not in group)
-        left = Topology(rest, left.pairs, left.iommu, left.redirecting)
-    return found
+    closest_first, remaining = [], topology
+    while group := closest(remaining, size):
+        closest_first.append(group)
+        remaining = remaining.only(tuple(gpu for gpu in remaining.gpus if gpu not in group))
+    return closest_first
 
 
 def choose_set(topology: Topology, group: tuple[int, ...]) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .estimate import BLOCK_TOKENS, Memory
+from .estimate import BLOCK_TOKENS, MemoryEstimate
 
 HIGHEST_UTILIZATION = 0.97
 """Highest that was started on 95.01 GiB; 0.985 and more were not (RTX PRO 6000, third-party logs, 2026)."""
@@ -43,11 +43,11 @@ class Fit:
         return plain | rounded | {"advice": [dataclasses.asdict(advice) for advice in self.advice]}
 
 
-def fit(memory: Memory) -> Fit:
+def fit(memory: MemoryEstimate) -> Fit:
     """Return what a plan takes and holds; `memory.sized` has to be true."""
     return Fit(
         weights_gib=memory.weights_gib,
-        kv_available_gib=memory.left_gib,
+        kv_available_gib=memory.kv_available_gib,
         blocks=memory.blocks,
         blocks_per_request=memory.blocks_per_request,
         concurrency=memory.concurrency,
@@ -57,27 +57,27 @@ def fit(memory: Memory) -> Fit:
     )
 
 
-def _advice(memory: Memory) -> Iterator[Advice]:
+def _advice(memory: MemoryEstimate) -> Iterator[Advice]:
     """Yield each single change that lets one request in, or, where one is in, all that the profile promises."""
     if memory.steady_state_requests >= memory.requests:
         return
-    wanted = memory.requests if memory.admits else 1
+    goal_requests = memory.requests if memory.admits else 1
 
     def enough(**changes: Any) -> bool:
-        return dataclasses.replace(memory, **changes).steady_state_requests >= wanted
+        return dataclasses.replace(memory, **changes).steady_state_requests >= goal_requests
 
-    goal = f"{wanted} request{'s' * (wanted > 1)} of full length"
+    goal = f"{goal_requests} request{'s' * (goal_requests > 1)} of full length"
     if batch := next((n for n in _BATCHES if n < memory.batched_tokens and enough(batched_tokens=n)), None):
         yield Advice("max-num-batched-tokens", batch, f"{goal} at {memory.context:,} tokens")
     if context := _largest(memory.context // BLOCK_TOKENS, lambda n: enough(context=n * BLOCK_TOKENS)):
         yield Advice("max-model-len", context * BLOCK_TOKENS, goal)
     if memory.admits:
-        held = memory.steady_state_requests
-        yield Advice("max-num-seqs", held, f"as many of full length as there is room for; {wanted} do not fit")
-    if memory.cache_gib is None:
+        most = memory.steady_state_requests
+        yield Advice("max-num-seqs", most, f"as many of full length as there is room for; {goal_requests} do not fit")
+    if memory.kv_cache_memory_gib is None:
         hundredths = range(int(memory.utilization * 100) + 1, int(HIGHEST_UTILIZATION * 100) + 1)
-        if found := next((n for n in hundredths if enough(utilization=n / 100)), None):
-            yield Advice("gpu-memory-utilization", found / 100, f"{goal}, if nothing else uses the GPU")
+        if percent := next((n for n in hundredths if enough(utilization=n / 100)), None):
+            yield Advice("gpu-memory-utilization", percent / 100, f"{goal}, if nothing else uses the GPU")
     for size in sorted(memory.tensor_parallel_sizes):
         if size > memory.tensor_parallel_size and enough(tensor_parallel_size=size):
             yield Advice("tensor-parallel-size", size, f"{goal}, on {size} GPUs")
@@ -93,13 +93,13 @@ def _largest(most: int, good: Callable[[int], bool]) -> int:
     return low
 
 
-def text(memory: Memory, answer: Fit) -> str:
-    """Return the answer in words: where the memory goes, both ways to count requests, and what to change."""
+def text(memory: MemoryEstimate, answer: Fit) -> str:
+    """Return the answer as text: where the memory goes, both ways to count requests, and what to change."""
     share = f"{memory.memory_gib:g} GiB x {memory.utilization:g}"
     rows = [
         ("GPU memory for vLLM", f"{memory.memory_gib * memory.utilization:6.2f} GiB", share),
         ("weights", f"{answer.weights_gib:6.2f} GiB", f"tensor-parallel-size {memory.tensor_parallel_size}"),
-        ("beside them", f"{memory.beside_gib:6.2f} GiB", _beside(memory)),
+        ("overhead", f"{memory.overhead_gib:6.2f} GiB", _overhead(memory)),
         ("KV cache", f"{answer.kv_available_gib:6.2f} GiB", f"{answer.blocks:,} blocks of {BLOCK_TOKENS} tokens"),
         ("one request", f"{memory.request_gib:6.2f} GiB", _request(memory, answer)),
     ]
@@ -111,11 +111,11 @@ def text(memory: Memory, answer: Fit) -> str:
     return "\n".join(lines)
 
 
-def _beside(memory: Memory) -> str:
+def _overhead(memory: MemoryEstimate) -> str:
     return f"runtime and graphs, {memory.batched_tokens:,} batched tokens, buffers for the context"
 
 
-def _request(memory: Memory, answer: Fit) -> str:
+def _request(memory: MemoryEstimate, answer: Fit) -> str:
     settled = -(-memory.context // BLOCK_TOKENS)
     return (
         f"{answer.blocks_per_request:,} blocks: {settled:,} for {memory.context:,} tokens,"
@@ -123,7 +123,7 @@ def _request(memory: Memory, answer: Fit) -> str:
     )
 
 
-def _verdict(memory: Memory, answer: Fit) -> list[str]:
+def _verdict(memory: MemoryEstimate, answer: Fit) -> list[str]:
     if answer.kv_available_gib <= 0:
         return ["Does not fit: the weights leave nothing for a KV cache. Choose a smaller --model."]
     if not answer.fits:

@@ -1,21 +1,17 @@
 """
-How much memory a plan takes on each GPU, as vLLM 0.32.0 counts it: weights, what runs beside them, KV cache blocks.
+How much memory a plan takes on each GPU, as vLLM 0.32.0 counts it: weights, overhead, KV cache blocks.
 
 Sizes are GiB a GPU unless a name says bytes. The latent KV cache has one head, so every GPU of a tensor parallel group
 holds all of it. Blocks are counted as vLLM's own planner does (v1/core/kv_cache_utils.py);
 qualification/calibration runs it.
-What runs beside the weights is a model with fitted numbers, stated at each. docs/memory.md explains it.
+The overhead (runtime, CUDA graphs, activations, buffers) is a model with fitted numbers, stated at each; docs/memory.md
+explains it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-
-from ..plan import DRAFT_TOKENS, Setting
-from ..resolve.cuda_graphs import SIZES
-from ..resolve.select import Selection
 
 GIB = 1 << 30
 BLOCK_TOKENS = 256
@@ -35,12 +31,10 @@ _PAGE = 37_440
 """64 entries of 584 bytes (448 FP8, 64 BF16, 8 of scales), to a multiple of 576: compressed by 4, or sliding window."""
 _INDEX_PAGE, _SPARSE_PAGE = 8_640, 1_728
 """64 keys of the indexer at 132 bytes, and 2 entries that are compressed by 128; both to a multiple of 576."""
-_SYNCHRONOUS = frozenset({"ngram", "medusa", "suffix", "mlp_speculator"})
-"""Ways to draft with which vLLM 0.32.0 schedules one step at a time (config/vllm.py)."""
 
 
 @dataclass(frozen=True)
-class Trunk:
+class CacheLayout:
     """Layers that compress by 4 and by 128, and in how many groups vLLM puts all layers' sliding windows."""
 
     by_4: int
@@ -61,11 +55,11 @@ class Trunk:
         )
 
 
-TRUNKS = {"deepseek-v4-flash": Trunk(21, 20), "deepseek-v4-pro": Trunk(30, 31)}
+CACHE_LAYOUTS = {"deepseek-v4-flash": CacheLayout(21, 20), "deepseek-v4-pro": CacheLayout(30, 31)}
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """What a plan's memory follows from; `context` is 0 where vLLM is left to find it."""
 
     memory_gib: float
@@ -73,7 +67,7 @@ class Memory:
     checkpoint_gib: float
     replicated_gib: float
     tensor_parallel_size: int
-    trunk: Trunk | None
+    layout: CacheLayout | None
     context: int
     batched_tokens: int
     requests: int
@@ -81,7 +75,7 @@ class Memory:
     asynchronous: bool = True
     gathers: bool = True
     """Whether prefill gathers its keys in a buffer: FlashMLA does (SM 9.0 and 10.x), FlashInfer does not (SM 12.x)."""
-    cache_gib: float | None = None
+    kv_cache_memory_gib: float | None = None
     """The KV cache where `kv-cache-memory-bytes` says it."""
     tensor_parallel_sizes: tuple[int, ...] = ()
     graphs: tuple[int, ...] = ()
@@ -101,23 +95,23 @@ class Memory:
         return max(keys, gathered) / GIB
 
     @property
-    def beside_gib(self) -> float:
-        """What a GPU needs beside weights and KV cache."""
+    def overhead_gib(self) -> float:
+        """What a GPU needs besides weights and KV cache."""
         sizes, tokens = len(self.graphs) - len(_FIXED_GRAPHS), sum(self.graphs) - sum(_FIXED_GRAPHS)
         graphs = max(0.0, GRAPH_GIB * sizes + GRAPH_TOKENS_GIB * tokens / 1024)
         return FIXED_GIB + graphs + ACTIVATIONS_GIB * self.batched_tokens / 1024 + self.workspace_gib
 
     @property
-    def left_gib(self) -> float:
-        """What is left for the KV cache; negative where the weights alone do not fit."""
-        if self.cache_gib is not None:
-            return self.cache_gib
-        return self.memory_gib * self.utilization - self.weights_gib - self.beside_gib
+    def kv_available_gib(self) -> float:
+        """What remains for the KV cache; negative where the weights alone do not fit."""
+        if self.kv_cache_memory_gib is not None:
+            return self.kv_cache_memory_gib
+        return self.memory_gib * self.utilization - self.weights_gib - self.overhead_gib
 
     @property
     def sized(self) -> bool:
-        """Whether requests can be counted: the trunk, the context and the batch are known."""
-        return self.trunk is not None and self.context > 0 and self.batched_tokens > 0
+        """Whether requests can be counted: the layout, the context and the batch are known."""
+        return self.layout is not None and self.context > 0 and self.batched_tokens > 0
 
     @property
     def in_flight(self) -> int:
@@ -127,12 +121,12 @@ class Memory:
     @property
     def blocks(self) -> int:
         """Blocks of the pool; vLLM keeps one of them back."""
-        return max(0, int(self.left_gib * GIB) // self._trunk.block_bytes)
+        return max(0, int(self.kv_available_gib * GIB) // self._layout.block_bytes)
 
     @property
     def blocks_per_request(self) -> int:
         """Blocks that vLLM counts for a request of full length, as if a whole step in flight were its own."""
-        return ceil(self.context / BLOCK_TOKENS) + self._trunk.recent_blocks(self.in_flight, self.context)
+        return ceil(self.context / BLOCK_TOKENS) + self._layout.recent_blocks(self.in_flight, self.context)
 
     @property
     def concurrency(self) -> float:
@@ -157,23 +151,23 @@ class Memory:
     @property
     def request_gib(self) -> float:
         """KV cache that has to be left for one request of full length."""
-        return (self.blocks_per_request + 1) * self._trunk.block_bytes / GIB
+        return (self.blocks_per_request + 1) * self._layout.block_bytes / GIB
 
     @property
     def requests_gib(self) -> float:
         """KV cache that has to be left for all requests at full length, one of them in prefill."""
-        return self.request_gib + (self.requests - 1) * self._settled_blocks * self._trunk.block_bytes / GIB
+        return self.request_gib + (self.requests - 1) * self._settled_blocks * self._layout.block_bytes / GIB
 
     @property
     def _settled_blocks(self) -> int:
         """Blocks of a request of full length that decodes."""
         step = (1 + self.draft_tokens) * (2 if self.asynchronous else 1)
-        return ceil(self.context / BLOCK_TOKENS) + self._trunk.recent_blocks(step, self.context)
+        return ceil(self.context / BLOCK_TOKENS) + self._layout.recent_blocks(step, self.context)
 
     @property
-    def _trunk(self) -> Trunk:
-        assert self.trunk is not None
-        return self.trunk
+    def _layout(self) -> CacheLayout:
+        assert self.layout is not None
+        return self.layout
 
 
 def weights_gib(total: float, replicated: float, tensor_parallel_size: int) -> float:
@@ -181,42 +175,6 @@ def weights_gib(total: float, replicated: float, tensor_parallel_size: int) -> f
     return (total - replicated) / tensor_parallel_size + replicated
 
 
-def memory(selection: Selection, flags: Mapping[str, Setting]) -> Memory | None:
-    """Return what a plan's memory follows from; None where a figure is missing or the layout is not modelled."""
-    size, total = selection.hardware.get("memory_gib"), selection.weights_gib
-    utilization = _number(flags, "gpu-memory-utilization")
-    if not size or not total or not utilization:
-        return None
-    if max(_number(flags, "pipeline-parallel-size"), _number(flags, "data-parallel-size")) > 1:
-        return None
-    method = flags["speculative-config.method"].value if "speculative-config.method" in flags else ""
-    scheduling = flags["async-scheduling"].value if "async-scheduling" in flags else None
-    cache = _number(flags, "kv-cache-memory-bytes")
-    return Memory(
-        memory_gib=size,
-        utilization=utilization,
-        checkpoint_gib=total,
-        replicated_gib=min(selection.model.get("replicated_gib"), total),
-        tensor_parallel_size=selection.tensor_parallel_size,
-        trunk=TRUNKS.get(selection.model.get("architecture")),
-        context=max(0, int(_number(flags, "max-model-len"))),
-        batched_tokens=int(_number(flags, "max-num-batched-tokens")),
-        requests=selection.profile.get("requests") or int(_number(flags, "max-num-seqs")) or 1,
-        draft_tokens=int(_number(flags, DRAFT_TOKENS)),
-        asynchronous=scheduling is not False and (scheduling is True or method not in _SYNCHRONOUS),
-        gathers=not selection.hardware.get("compute_capability").startswith("12."),
-        cache_gib=cache / GIB if cache else None,
-        graphs=tuple(flags[SIZES].value) if SIZES in flags else (),
-        tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),
-    )
-
-
 def _windowed(window: int, block: int, tokens: int, context: int) -> int:
     """Return the blocks of a sliding window with `tokens` in flight; one more, as a window may start within a block."""
     return ceil(min(window - 1 + tokens, context) / block) + 1
-
-
-def _number(flags: Mapping[str, Setting], name: str) -> float:
-    """Return a flag's number; 0 where it is absent, or left to vLLM (`auto`)."""
-    value = flags[name].value if name in flags else 0
-    return value if isinstance(value, (int, float)) else 0

@@ -2,7 +2,7 @@
 `PROFILE=auto`: the largest profile that fits these GPUs and this model, and why the next larger one does not. Pure.
 
 Larger is a longer context, then more requests. A profile fits when its plan resolves and every request that it promises
-runs at full length at once (`fit.Memory.steady_state_requests`).
+runs at full length at once (`MemoryEstimate.steady_state_requests`).
 """
 
 from __future__ import annotations
@@ -12,65 +12,66 @@ from collections.abc import Callable
 
 from ..catalog.catalog import Catalog
 from ..errors import ConfigError
-from ..memory.estimate import Memory, memory
+from ..machine.gpus import HostGpus
+from ..memory.estimate import MemoryEstimate
 from ..plan import Setting
 from ..request import Request
+from . import memory_inputs
+from .constraints import MEMORY
 from .layers import resolve
-from .select import Found, Selection, select
+from .select import Selection, select
 
 AUTO = "auto"
-_MEMORY = ("weights", "kv-cache")  # judged here, by the same figures and in fewer words
 
 
-def settle(catalog: Catalog, request: Request, find: Callable[[], Found]) -> Request:
+def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> Request:
     """
     Return the request with the profile that `auto` stands for, and the reasons in its origin; others as they are.
 
-    Raise ConfigError when no profile fits. What memory keeps out is the reason rather than what a rule keeps out.
+    Raise ConfigError when no profile fits. The reason is a profile that memory keeps out, where there is one, rather
+    than one that a constraint does.
     """
-    asked = request.choices.get("profile")
-    if asked is None or asked.value != AUTO:
+    requested = request.choices.get("profile")
+    if requested is None or requested.value != AUTO:
         return request
-    named = request.choices.get("hardware")
-    found = Found(named.value, named.origin) if named else find()
-    refused = ""
-    for name in largest_first(catalog, gpus=found.gpus):
-        candidate = _with_profile(request, Setting(name, asked.origin))
+    hardware, origin = request.choices.get("hardware"), requested.origin
+    gpus = HostGpus(hardware.value, hardware.origin) if hardware else find()
+    reason = ""
+    for name in largest_first(catalog, gpus=gpus.count):
+        candidate = _with_profile(request, Setting(name, origin))
         try:
-            selection = select(catalog, candidate, lambda: found)
-            plan = resolve(selection, dataclasses.replace(candidate, skip=(*candidate.skip, *_MEMORY)))
+            selection = select(catalog, candidate, lambda: gpus)
+            plan = resolve(selection, dataclasses.replace(candidate, skip=(*candidate.skip, *MEMORY)))
         except ConfigError as error:
-            if not refused and not _is_fenced(catalog, name, found):
-                refused = f"; {name}: {str(error).rstrip('.')}"
+            if not reason and not _is_for_other_hardware(catalog, name, gpus):
+                reason = f"; {name}: {str(error).rstrip('.')}"
         else:
-            facts = memory(selection, plan.flags)
-            short = _short_of(facts) if facts else ""
-            if not short:
-                return _with_profile(
-                    request, Setting(name, f"{asked.origin} {AUTO}: {_fits(name, selection)}{refused}")
-                )
-            refused = f"; {name}: {short}"
-    raise ConfigError(f"{asked.origin}: no profile fits {found.hardware}{refused or '; none is made for it'}.")
+            memory = memory_inputs.estimate(selection, plan.flags)
+            shortage = _shortage(memory) if memory else ""
+            if not shortage:
+                return _with_profile(request, Setting(name, f"{origin} {AUTO}: {_fits(name, selection)}{reason}"))
+            reason = f"; {name}: {shortage}"
+    raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is made for it'}.")
 
 
 def largest_first(catalog: Catalog, gpus: int | None = None) -> list[str]:
     """Return the profiles in the order of trial; where GPUs are not counted, those that ask for a number come last."""
 
     def size(name: str) -> tuple[bool, int, int]:
-        entry = catalog.profile(name, "")
-        flags = entry.flags()
+        profile = catalog.profile(name, "")
+        flags = profile.flags()
         any_number = gpus is not None or "tensor-parallel-size" not in flags
         context = flags.get("max-model-len", 0)
-        requests = entry.get("requests") or flags.get("max-num-seqs", 0)
+        requests = profile.get("requests") or flags.get("max-num-seqs", 0)
         return any_number, context if isinstance(context, int) else 0, requests  # `auto` leaves the context to vLLM
 
     return sorted(catalog.names("profile"), key=size, reverse=True)
 
 
-def _is_fenced(catalog: Catalog, name: str, found: Found) -> bool:
+def _is_for_other_hardware(catalog: Catalog, name: str, gpus: HostGpus) -> bool:
     """Tell whether a profile is for other hardware, so that its absence needs no reason."""
     kinds = catalog.profile(name, "").get("hardware")
-    return bool(kinds) and not catalog.hardware(found.hardware, found.origin).is_one_of(kinds)
+    return bool(kinds) and not catalog.hardware(gpus.hardware, gpus.origin).is_one_of(kinds)
 
 
 def _with_profile(request: Request, profile: Setting) -> Request:
@@ -81,13 +82,13 @@ def _fits(name: str, selection: Selection) -> str:
     return f"{name} fits {selection.tensor_parallel_size} x {selection.hardware.name} with {selection.model.name}"
 
 
-def _short_of(facts: Memory) -> str:
+def _shortage(memory: MemoryEstimate) -> str:
     """Return what is missing for all requests that a plan promises, or nothing."""
-    if facts.left_gib <= 0:
-        return f"the weights take {facts.weights_gib:.1f} GiB a GPU and leave nothing for a KV cache"
-    if not facts.sized or facts.steady_state_requests >= facts.requests:
+    if memory.kv_available_gib <= 0:
+        return f"the weights take {memory.weights_gib:.1f} GiB a GPU and leave nothing for a KV cache"
+    if not memory.sized or memory.steady_state_requests >= memory.requests:
         return ""
-    left = f"{facts.left_gib:.1f} are left"
-    if not facts.admits:
-        return f"one request needs {facts.request_gib:.1f} GiB of KV cache, {left}"
-    return f"{facts.requests} requests need {facts.requests_gib:.1f} GiB of KV cache, {left}"
+    left = f"{memory.kv_available_gib:.1f} are left"
+    if not memory.admits:
+        return f"one request needs {memory.request_gib:.1f} GiB of KV cache, {left}"
+    return f"{memory.requests} requests need {memory.requests_gib:.1f} GiB of KV cache, {left}"

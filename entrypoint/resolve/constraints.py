@@ -1,90 +1,114 @@
-"""Combinations known to fail: each answer says why, and the way out. Pure."""
+"""Unsupported combinations: each says why it fails, and what to use instead. Pure."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from ..catalog.catalog import Base, ProfileFile, Refuse
 from ..errors import ConfigError, nearest
-from ..memory import checks, estimate
-from ..plan import Setting, nested
+from ..memory import checks as memory_checks
+from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
+from . import memory_inputs
 from .select import Selection
 
-_BUILT_IN = frozenset({"profile-model", "profile-hardware", "tensor-parallel-size", "gpu-count", "weights", "kv-cache"})
+MEMORY = frozenset({"weights", "kv-cache"})
+"""Names of the memory checks that no start gets past."""
+_BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+
+Constraint = tuple[str, str, Problem]
+"""The name that `--skip` takes, where the constraint stands, and the problem."""
 
 
-def skippable(selection: Selection) -> frozenset[str]:
-    """Return the names of the refusals that this selection can meet."""
+def names(selection: Selection) -> frozenset[str]:
+    """Return the names of the constraints that this selection can violate."""
     return _BUILT_IN | {rule.name for _, rule in _rules(selection)}
 
 
-def require_known(selection: Selection, skip: Collection[str]) -> None:
-    """Raise ConfigError for a name that is neither a refusal nor a check: `--skip` takes both, by one list of names."""
-    if not set(skip) - skippable(selection):
-        return
-    from ..doctor.registry import NAMES
+def require_known(selection: Selection, skip: Collection[str], check_names: Callable[[], Collection[str]]) -> None:
+    """
+    Raise ConfigError for a name to skip that is neither a constraint nor a check.
 
-    names = skippable(selection) | NAMES
-    if unknown := sorted(set(skip) - names):
+    `check_names` returns the names of the doctor's checks; it is called only for a name that is no constraint.
+    """
+    if not set(skip) - names(selection):
+        return
+    known = names(selection) | set(check_names())
+    if unknown := sorted(set(skip) - known):
         raise ConfigError(
-            f"Nothing is called {unknown[0]!r} that could be skipped here{nearest(unknown[0], names)};"
-            " docs/doctor.md lists the checks."
+            f"No check, and no constraint of this profile, model or hardware, is named"
+            f" {unknown[0]!r}{nearest(unknown[0], known)}; docs/doctor.md lists them."
         )
 
 
 def refusals(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name and the sentence of every refusal that a plan meets."""
-    for name, where, problem in problems(selection, flags, env):
+    """Yield the name and the sentence of everything for which a plan is refused."""
+    for name, where, problem in (
+        *_violated_rules(selection, flags, env),
+        *_memory(selection, flags),
+        *_outside_scope(selection),
+    ):
         needed = f"needed: {problem.needed}; " if problem.needed else ""
         yield name, f"{where}: {problem.seen}; {needed}{problem.fix}."
 
 
-def problems(
+def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Constraint]:
+    """Yield every constraint that a plan violates; memory is the doctor's own question."""
+    yield from _violated_rules(selection, flags, env)
+    yield from _outside_scope(selection)
+
+
+def _violated_rules(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
-) -> Iterator[tuple[str, str, Problem]]:
-    """Yield every refusal that a plan meets: its name, where it stands, and the problem."""
-    for entry, rule in _rules(selection):
+) -> Iterator[Constraint]:
+    """Yield the `[[refuse]]` blocks that match."""
+    for file, rule in _rules(selection):
         if _matches(rule, selection, flags, env):
-            yield rule.name, entry.file, Problem(rule.because, "", rule.instead)
-    at = f"{selection.model.name} on {selection.hardware.name}"
-    facts = estimate.memory(selection, flags)
-    for name, problem in checks.problems(facts) if facts else ():
+            yield rule.name, file.file, Problem(rule.because, "", rule.instead)
+
+
+def _memory(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Constraint]:
+    memory = memory_inputs.estimate(selection, flags)
+    for name, problem in memory_checks.problems(memory) if memory else ():
         if problem.fatal:
-            yield name, at, problem
-    for name, problem in _fences(selection):
-        yield name, f"{selection.profile.name}, {at}", problem
+            yield name, _model_on_hardware(selection), problem
 
 
-def _fences(selection: Selection) -> Iterator[tuple[str, Problem]]:
+def _model_on_hardware(selection: Selection) -> str:
+    return f"{selection.model.name} on {selection.hardware.name}"
+
+
+def _outside_scope(selection: Selection) -> Iterator[Constraint]:
+    """Yield what profile and model say that they are not for, and a group that is larger than this host."""
     profile, model, hardware = selection.profile, selection.model, selection.hardware
-    size, flag = selection.tensor_parallel_size, "tensor-parallel-size"
+    size, where = selection.tensor_parallel_size, f"{profile.name}, {_model_on_hardware(selection)}"
     if (models := profile.get("models")) and not model.is_one_of(models):
         seen = f"profile {profile.name} is not for model {model.name}"
-        yield "profile-model", Problem(seen, f"one of {', '.join(models)}", "choose one with --model")
+        yield "profile-model", where, Problem(seen, f"one of {', '.join(models)}", "choose one with --model")
     if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
         seen = f"profile {profile.name} is not for {hardware.name}"
-        yield "profile-hardware", Problem(seen, f"one of {', '.join(kinds)}", "choose another --profile")
-    for what, entry in (("profile", profile), ("model", model)):
-        sizes = entry.get("tensor_parallel_sizes")
+        yield "profile-hardware", where, Problem(seen, f"one of {', '.join(kinds)}", "choose another --profile")
+    for kind, file in (("profile", profile), ("model", model)):
+        sizes = file.get("tensor_parallel_sizes")
         if sizes and size not in sizes:
-            seen = f"{what} {entry.name} does not take {flag} {size}"
-            yield flag, Problem(seen, f"one of {', '.join(map(str, sizes))}", "choose one with --tp")
+            seen = f"{kind} {file.name} does not take {TENSOR_PARALLEL_SIZE} {size}"
+            needed = f"one of {', '.join(map(str, sizes))}"
+            yield TENSOR_PARALLEL_SIZE, where, Problem(seen, needed, "choose one with --tp")
     if selection.gpus is not None and size > selection.gpus:
-        seen = f"{flag} {size} needs {size} GPUs and this process sees {selection.gpus}"
-        yield "gpu-count", Problem(seen, "as many GPUs", "lower --tp")
+        seen = f"{TENSOR_PARALLEL_SIZE} {size} needs {size} GPUs and this process sees {selection.gpus}"
+        yield "gpu-count", where, Problem(seen, "as many GPUs", "lower --tp")
 
 
 def _rules(selection: Selection) -> Iterator[tuple[ProfileFile[Any], Refuse]]:
     files: list[ProfileFile[Any]] = [selection.root, selection.model, selection.hardware, selection.profile]
-    for entry in files:
+    for file in files:
         link: ProfileFile[Base]
-        for link in entry.chain():
+        for link in file.chain():
             for rule in link.own.refuse:
                 _check_names(rule, f"{link.file} [[refuse]] {rule.name}")
                 yield link, rule
@@ -101,11 +125,11 @@ def _check_names(rule: Refuse, origin: str) -> None:
 
 
 def _matches(rule: Refuse, selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> bool:
-    names = selection.names()
-    tree = nested({name: setting.value for name, setting in flags.items()})
+    selected = selection.names()
+    tree = nested(plain(flags))
     served = str(flags["model"].value) if "model" in flags else ""
     return (
-        all(names[key] in allowed for key, allowed in rule.given().items())
+        all(selected[key] in allowed for key, allowed in rule.given().items())
         and selection.hardware.name not in rule.except_hardware
         and (not rule.draft_head or selection.draft_head in rule.draft_head)
         and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
@@ -114,9 +138,9 @@ def _matches(rule: Refuse, selection: Selection, flags: Mapping[str, Setting], e
     )
 
 
-def _holds(tree: Mapping[str, Any], name: str, wanted: Any) -> bool:
-    """Tell whether a setting has the wanted value, or one of a list of them; tables are compared key by key."""
+def _holds(tree: Mapping[str, Any], name: str, condition: Any) -> bool:
+    """Tell whether a setting has the value of a condition, or one of a list of them; tables are compared key by key."""
     value = tree.get(name)
-    if isinstance(wanted, dict):
-        return isinstance(value, dict) and all(_holds(value, key, inner) for key, inner in wanted.items())
-    return value in wanted if isinstance(wanted, list) else value == wanted
+    if isinstance(condition, dict):
+        return isinstance(value, dict) and all(_holds(value, key, inner) for key, inner in condition.items())
+    return value in condition if isinstance(condition, list) else value == condition

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..plan import Setting
-from ..served_plan import draft_tokens_in
+from ..plan import Setting, draft_tokens, plain
 from .select import Selection
 
 SIZES = "cudagraph-capture-sizes"
@@ -28,7 +27,7 @@ def named(selection: Selection, flags: Mapping[str, Setting]) -> dict[str, Setti
     prompts, requests = selection.hardware.get("prompt_graphs"), flags.get("max-num-seqs")
     if not prompts or requests is None or any("cudagraph" in name or name == "enforce-eager" for name in flags):
         return {}
-    step = draft_tokens_in({name: setting.value for name, setting in flags.items()}) + 1
+    step = draft_tokens(plain(flags)) + 1
     origin = f"{selection.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens a step"
     batched = flags.get("max-num-batched-tokens")
     longest = batched.value if batched else prompts[-1]

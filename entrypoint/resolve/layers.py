@@ -16,7 +16,7 @@ from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
 from . import cuda_graphs
-from .constraints import refusals, require_known
+from .constraints import refusals
 from .environment import operator_layer
 from .select import Selection
 
@@ -36,13 +36,12 @@ def resolve(selection: Selection, request: Request) -> Plan:
         raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")
     _check_keys(flags, env)
     choices = dict(selection.reasons)
-    require_known(selection, request.skip)
     for name, sentence in refusals(selection, flags, env):
         if name not in request.skip:
             raise ConfigError(f"{sentence} (refused as {name}; --skip {name} overrides)")
-        choices[f"skip {name}"] = Setting(True, f"asked for, although: {sentence}")
+        choices[f"skip {name}"] = Setting(True, f"requested, although: {sentence}")
     for name in request.skip:
-        choices.setdefault(f"skip {name}", Setting(True, "asked for"))
+        choices.setdefault(f"skip {name}", Setting(True, "requested"))
     if "model" not in flags:
         raise ConfigError(
             f"Model {selection.model.name} has no repository; give its folder: --model {selection.model.name}=FOLDER."

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import served_plan, supervision_settings
+from .. import supervision_settings
 from ..client.endpoint import Endpoint, ServedPlan
 from ..client.errors import RequestFailed
-from ..plan import Setting
+from ..plan import Setting, draft_tokens
 from ..supervision_settings import Supervision
 from .data import OnRecord, on_record, prompts
 
@@ -42,7 +42,7 @@ class Context:
     @property
     def drafts(self) -> int | None:
         """Draft tokens a step; 0 without speculation, None where there is no plan."""
-        return None if self.settings is None else served_plan.draft_tokens_in(self.settings)
+        return None if self.settings is None else draft_tokens(self.settings)
 
 
 def plan(endpoint: Endpoint) -> tuple[ServedPlan | None, str]:
@@ -70,6 +70,6 @@ def context(
         share=share,
         streams=streams or planned,
         prompts=prompts(),
-        record=on_record(str(have.get("model-name", "")), served_plan.draft_tokens_in(have)),
+        record=on_record(str(have.get("model-name", "")), draft_tokens(have)),
         supervision=supervision,
     )

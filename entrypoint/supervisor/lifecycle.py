@@ -32,7 +32,8 @@ from .daemon_thread import in_background
 from .stop_signals import StopSignals, first_of
 
 if TYPE_CHECKING:
-    from ..doctor.report import Report
+    from ..doctor.report import DoctorReport
+    from ..machine.machine import Machine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,18 +55,25 @@ class Lifecycle:
     def __init__(self, context: ServeContext, signals: StopSignals) -> None:
         self.context, self.signals, self.health = context, signals, Health()
         self.record = crash_loop.load(context.run_folder)
+        self.machine: Machine | None = None
         self.exit_reason: ExitReason | None = None
         self.exit_status = 0
 
-    async def admit(self, plan: Plan) -> None:
-        """Put the start of a plan on record, and wait where its last starts failed; raise StartEnded for a stop."""
+    async def admit(self, plan: Plan, machine: Machine) -> bool:
+        """
+        Put the start of a plan on record, and wait where its last starts failed.
+
+        Return whether it waited, since the machine may have changed meanwhile; raise StartEnded for a stop.
+        """
         supervise = supervision_settings.read(plan.supervision).supervise
         self.health.ready_grace, self.health.live_grace = supervise.ready_grace, supervise.live_grace
+        self.machine = machine
         self.describe(plan)
         self._begin(fingerprint(plan.argv(), plan.environment()))
-        await self._back_off(supervise)
+        waited = await self._back_off(supervise)
         if self.signals.stop.is_set():
             raise StartEnded(STOPPED_EARLY)
+        return waited
 
     async def unless_stopped(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """
@@ -82,9 +90,9 @@ class Lifecycle:
         procfs.trim()
         return result
 
-    def require(self, report: Report) -> None:
+    def require(self, report: DoctorReport) -> None:
         """Log every problem that the checks found; raise StartEnded when one of them is fatal."""
-        for found in report.found:
+        for found in report.diagnoses:
             if not found.problem.fatal:
                 log.info(f"note: {found.sentence()}")
         if report.fatal:
@@ -94,7 +102,8 @@ class Lifecycle:
 
     def describe(self, plan: Plan) -> None:
         """Publish a plan: at `/plan`, and in the run directory."""
-        self.health.plan = provenance.replica(plan)
+        assert self.machine is not None
+        self.health.plan = provenance.replica(plan, self.machine)
         self.health.key = served_plan.key(plan)
         atomic_file.write(self.context.run_folder / run_folder.PLAN, json.dumps(self.health.plan, indent=2))
 
@@ -125,11 +134,11 @@ class Lifecycle:
         self.health.starts = self.record.starts
         crash_loop.save(self.context.run_folder, self.record)
 
-    async def _back_off(self, supervise: Supervise) -> None:
-        """Wait as long as the crash-loop breaker says, or until a signal to stop."""
+    async def _back_off(self, supervise: Supervise) -> bool:
+        """Wait as long as the crash-loop breaker says, or until a signal to stop; return whether it said so."""
         seconds = crash_loop.backoff(self.record.failures, supervise.backoff_first, supervise.backoff_most)
         if not seconds:
-            return
+            return False
         self.health.enter("backoff")
         self.health.backoff_until = time.monotonic() + seconds
         log.info(
@@ -138,6 +147,7 @@ class Lifecycle:
         )
         await first_of(self.signals.stop.wait(), asyncio.sleep(seconds))
         self.health.backoff_until = None
+        return True
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 from ..catalog.catalog import Catalog
 from ..checkpoint import read
 from ..errors import ConfigError, UserError, listed, nearest
-from . import download, manifest
+from . import download, hub_cache, manifest
 from .download import Unreachable
 from .manifest import Entry, Manifest, Progress, Say
 
@@ -29,6 +30,11 @@ class Place:
     endpoint: str | None = None
     cache: Path | None = None
     revision: str | None = None
+
+    @property
+    def cache_folder(self) -> Path:
+        """The cache's folder; that of this process's environment where none is named."""
+        return self.cache or hub_cache.folder(os.environ)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def cached(repository: str, place: Place = Place()) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     with _one_sentence(repository, place):
-        found = try_to_load_from_cache(repository, "config.json", cache_dir=place.cache, revision=place.revision)
+        found = try_to_load_from_cache(repository, "config.json", cache_dir=place.cache_folder, revision=place.revision)
     return Path(found).parent if isinstance(found, str) else None
 
 
@@ -148,7 +154,7 @@ def fetch(repository: str, say: Say, place: Place = Place(), folder: Path | None
     ]
     files = [file for file in files if folder or not file.target.exists()]
     left = sum(file.entry.size - download.begun(file.target) for file in files)
-    _require_room(repository, left, folder or _cache(place))
+    _require_room(repository, left, folder or place.cache_folder)
     say(f"fetching {repository}@{known.revision[:12]}: {left / 1e9:.2f} of {known.size / 1e9:.2f} GB are missing")
     download.fetch(files, _headers(), Progress("fetched", left, say))
     path = folder or _complete_cache(known, place)
@@ -169,7 +175,7 @@ def _complete_cache(known: Manifest, place: Place) -> Path:
         path = snapshot_download(
             known.repository,
             revision=place.revision,
-            cache_dir=place.cache,
+            cache_dir=place.cache_folder,
             endpoint=place.endpoint,
             ignore_patterns=list(NOT_SERVED),
         )
@@ -187,7 +193,7 @@ def _url(known: Manifest, entry: Entry, place: Place) -> str:
 def _target(known: Manifest, entry: Entry, place: Place, folder: Path | None) -> Path:
     if folder:
         return folder / entry.path
-    return _cache(place) / f"models--{known.repository.replace('/', '--')}" / "blobs" / entry.digest
+    return hub_cache.repository_folder(place.cache_folder, known.repository) / "blobs" / entry.digest
 
 
 def _headers() -> dict[str, str]:
@@ -195,12 +201,6 @@ def _headers() -> dict[str, str]:
 
     token = get_token()
     return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def _cache(place: Place) -> Path:
-    from huggingface_hub import constants
-
-    return Path(place.cache or constants.HF_HUB_CACHE)
 
 
 def _by_index(repository: str, where: Path | None) -> Status:

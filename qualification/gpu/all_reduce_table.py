@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 from dsv4_serve.entrypoint.doctor.all_reduce import probe
-from dsv4_serve.entrypoint.doctor.all_reduce.probe import Result
+from dsv4_serve.entrypoint.doctor.all_reduce.probe import AllReduceResult
 
 ROOT = Path(__file__).resolve().parents[2]
 STOPPED = """
@@ -29,7 +29,7 @@ def shipped(name: str) -> dict[str, str]:
     return {key: str(value) for key, value in tables["env"].items()}
 
 
-def watched(ranks: int, env: dict[str, str], program: list[str]) -> tuple[Result, int]:
+def watched(ranks: int, env: dict[str, str], program: list[str]) -> tuple[AllReduceResult, int]:
     """Run once; also the most bytes of /dev/shm that were in use meanwhile, beyond what was before."""
     before, most, over = shutil.disk_usage("/dev/shm").used, 0, threading.Event()
 

@@ -19,7 +19,7 @@ export PYTHONPATH=$work/ns:$root${PYTHONPATH:+:$PYTHONPATH} PYTHONDONTWRITEBYTEC
 
 names=$(python3 -c 'from dsv4_serve.entrypoint.machine.nvml import read_driver
 d = read_driver(); print(f"{len(d.gpus)} x {d.gpus[0].name}, driver {d.version}")')
-time python3 -m dsv4_serve.entrypoint.machine.record_fixture "$out/recording.json" "recorded: $names, $(date -u +%F)"
+time python3 -m tools.record_host "$out/recording.json" "recorded: $names, $(date -u +%F)"
 cat "$out/recording.json"
 
 python3 -m qualification.gpu.host_checks "$ranks"

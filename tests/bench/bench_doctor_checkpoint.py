@@ -10,10 +10,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from dsv4_serve.entrypoint.checkpoint import read
-from dsv4_serve.entrypoint.doctor.checkpoint_requirements import Wanted
+from dsv4_serve.entrypoint.doctor.checkpoint_requirements import CheckpointRequirements
 from dsv4_serve.entrypoint.doctor.checks.checkpoint import examine
 
-SERVED = Wanted("nvfp4", "deepseek-v4-tiny", "nvfp4", "bf16", "h200", 2, method="mtp", draft_tokens=1)
+SERVED = CheckpointRequirements("nvfp4", "deepseek-v4-tiny", "nvfp4", "bf16", "h200", 2, method="mtp", draft_tokens=1)
 
 
 def test_reading_and_checking_a_large_checkpoint(

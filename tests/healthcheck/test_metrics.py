@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
@@ -10,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dsv4_serve.healthcheck import checks, metrics
 from dsv4_serve.healthcheck.state import PHASES, Acceptance, Finding, Health
+from tests.support.program import need
 
 NOW = 1000.0
 FULL = Health(
@@ -117,10 +117,12 @@ def test_nothing_is_named_like_vllms_own_metrics() -> None:
     assert all(name.startswith("dsv4_") for name in read(FULL))
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize("health", [FULL, Health()])
 def test_promtool_finds_nothing_to_complain_about(health: Health) -> None:
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=metrics.as_text(health, NOW), capture_output=True, check=False
+        [need("promtool", "PROMTOOL"), "check", "metrics"],
+        input=metrics.as_text(health, NOW),
+        capture_output=True,
+        check=False,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")

@@ -11,11 +11,12 @@ import pytest
 from dsv4_serve.entrypoint.catalog import listing
 from dsv4_serve.entrypoint.catalog.catalog import SHIPPED, Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.memory import estimate
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve import memory_inputs
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 
 CATALOG = Catalog([])
 GPUS = [name for name in CATALOG.names("hardware") if name != "cpu"]
@@ -28,7 +29,7 @@ def plan(**asked: str | int) -> Plan:
     flags = {"tensor-parallel-size": Setting(size, "test")} if size else {}
     flags |= {k.replace("_", "-"): Setting(asked.pop(k), "test") for k in list(asked) if k == "moe_backend"}
     request = Request({k: Setting(v, "test") for k, v in asked.items()}, command_line=Layer(flags))
-    return resolve(select(CATALOG, request, lambda: Found("h200", "test")), request)
+    return resolve(select(CATALOG, request, lambda: HostGpus("h200", "test")), request)
 
 
 def value(resolved: Plan, name: str) -> object:
@@ -59,8 +60,8 @@ def test_every_default_holds_what_its_profile_promises(profile: str, hardware: s
     """As many requests of full length as the profile says run at once, by the arithmetic of fit.py."""
     choices = {"profile": Setting(profile, "test"), "hardware": Setting(hardware, "test")}
     request = Request(choices, command_line=Layer({"tensor-parallel-size": Setting(size, "test")}))
-    selection = select(CATALOG, request, lambda: Found("h200", "test"))
-    memory = estimate.memory(selection, resolve(selection, request).flags)
+    selection = select(CATALOG, request, lambda: HostGpus("h200", "test"))
+    memory = memory_inputs.estimate(selection, resolve(selection, request).flags)
     assert memory is not None
     assert memory.steady_state_requests >= memory.requests
 

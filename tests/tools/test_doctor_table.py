@@ -11,8 +11,9 @@ from dsv4_serve.entrypoint.cli.parser import parse
 from dsv4_serve.entrypoint.cli.request import request
 from dsv4_serve.entrypoint.doctor.registry import GROUPS, NAMES
 from dsv4_serve.entrypoint.errors import UserError
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 from tools import doctor_table
 
 LAST = 62
@@ -46,7 +47,7 @@ def plan(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         words = [*words, "--hardware", "h200"]
     options, flags = parse(["explain", *words])
     asked = request(options, flags)
-    resolve(select(Catalog([]), asked, lambda: Found("h200", "test")), asked)
+    resolve(select(Catalog([]), asked, lambda: HostGpus("h200", "test")), asked)
 
 
 def test_the_page_is_what_the_checks_say() -> None:

@@ -30,7 +30,7 @@ _ENV = {"GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}
 
 
 @dataclass(frozen=True)
-class Timing:
+class AllReduceTiming:
     """One size: bytes, the slowest rank's median seconds, and bus bandwidth in bytes/s (2 (n-1)/n of size / time)."""
 
     bytes: int
@@ -39,7 +39,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Result:
+class AllReduceResult:
     """
     What an all-reduce showed.
 
@@ -52,7 +52,7 @@ class Result:
     backend: str
     wall: float
     """Seconds from the start of the first rank to the end of the last."""
-    timings: tuple[Timing, ...] = ()
+    timings: tuple[AllReduceTiming, ...] = ()
     hung_at: str = ""
     ran_out_at: str = ""
     behind: tuple[int, ...] = ()
@@ -108,7 +108,7 @@ def run(
     env: Mapping[str, str],
     limit: float = LIMIT,
     program: Sequence[str] = RANK,
-) -> Result:
+) -> AllReduceResult:
     """
     All-reduce 1 KiB to 64 MiB between `ranks` processes and return what came of it, after `limit` seconds at most.
 
@@ -193,22 +193,22 @@ def _silent(ranks: list[_Rank]) -> bool:
     return quiet > max(PATIENCE.get(rank.at, _PATIENCE) for rank in waiting)
 
 
-def _result(ranks: list[_Rank], backend: str, began: float, *, silent: bool) -> Result:
+def _result(ranks: list[_Rank], backend: str, began: float, *, silent: bool) -> AllReduceResult:
     count, wall = len(ranks), round(time.monotonic() - began, 2)
     if all(rank.at == _DONE for rank in ranks):
-        return Result(True, count, backend, wall, tuple(_timings(ranks)))
+        return AllReduceResult(True, count, backend, wall, tuple(_timings(ranks)))
     ended = [(status, rank) for rank in ranks if rank.at != _DONE and (status := _status(rank.process)) is not None]
     if ended:
         status, first = min(ended, key=_blame)
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         message = f"rank {first.number}: {first.last_error() or 'no word'} ({how}, at: {first.at})"
-        return Result(False, count, backend, wall, message=message)
+        return AllReduceResult(False, count, backend, wall, message=message)
     order = [_START, "init", "first all-reduce"]
     steps = [order.index(rank.at) if rank.at in order else len(order) + len(rank.seconds) for rank in ranks]
     behind = [rank for rank, step in zip(ranks, steps, strict=True) if step == min(steps)]
     numbers = tuple(rank.number for rank in behind)
     at = behind[0].at
-    return Result(
+    return AllReduceResult(
         False, count, backend, wall, hung_at=at if silent else "", ran_out_at="" if silent else at, behind=numbers
     )
 
@@ -226,8 +226,8 @@ def _status(process: subprocess.Popen[bytes]) -> int | None:
     return None
 
 
-def _timings(ranks: list[_Rank]) -> Iterator[Timing]:
+def _timings(ranks: list[_Rank]) -> Iterator[AllReduceTiming]:
     share = 2 * (len(ranks) - 1) / len(ranks)
     for size in ranks[0].seconds:
         seconds = max(rank.seconds[size] for rank in ranks)
-        yield Timing(size, seconds, share * size / seconds)
+        yield AllReduceTiming(size, seconds, share * size / seconds)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .probe import LIMIT, Result, run
+from .probe import LIMIT, AllReduceResult, run
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Proof:
     """Which NCCL set was proven, and what each set that was tried showed."""
 
     chosen: str
-    tried: tuple[tuple[str, Result], ...]
+    tried: tuple[tuple[str, AllReduceResult], ...]
 
 
 def prove(
@@ -22,7 +22,7 @@ def prove(
     ranks: int,
     backend: str = "nccl",
     limit: float = LIMIT,
-    run_one: Callable[..., Result] = run,
+    run_one: Callable[..., AllReduceResult] = run,
 ) -> Proof:
     """
     Try named environments in turn, best first, and choose the first whose all-reduce goes through.

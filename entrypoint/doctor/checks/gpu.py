@@ -1,15 +1,14 @@
-"""Each GPU that a plan gets: its architecture, memory, modes and health. Each check takes (Host, Asked)."""
+"""Each GPU that a plan gets: architecture, memory, modes, health."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 from ...machine.host import Host
-from ...machine.nvml import Driver, Gpu
-from ...machine.requirements import Asked
-from ...problem import Problem, Wild, check
+from ...machine.nvml import Gpu
+from ...machine.requirements import HostRequirements
+from ...problem import Problem, check
 
 ARCHITECTURES = ("9.0", "10.0", "10.3", "12.0", "12.1")
 """Compute capabilities that DeepSeek-V4's attention kernels of vLLM 0.32.0 are built for (SM 9.0, 10.x, 12.x)."""
@@ -18,162 +17,169 @@ CONTEXT = round(1.07 * 2**30)
 """What CUDA and vLLM take before vLLM looks: 95.01 GiB, 93.94 free (RTX PRO 6000, third-party log, 2026)."""
 
 _NVML = "https://docs.nvidia.com/deploy/nvml-api/index.html"
+_LOWER = "end the other processes, or set GPU_MEMORY_UTILIZATION={share:.2f}"
+_MIG_OFF = "nvidia-smi -i {gpus} -mig 0"
+_DEFAULT_MODE = "nvidia-smi -i {gpus} -c DEFAULT"
+_RESET_OR_REPLACE = "reset it (nvidia-smi -r -i {gpus}); replace it when a row remapping failed"
+_RESET = "reset it (nvidia-smi -r -i {gpus}) or reboot the host, or exclude it from CUDA_VISIBLE_DEVICES"
 
 
-@check(Wild("Unsupported architecture for sparse decode fwd", "https://github.com/vllm-project/vllm/pull/41834", (38,)))
-def compute_capability(host: Host, asked: Asked) -> Problem | None:
+@check(
+    symptom="Unsupported architecture for sparse decode fwd",
+    link="https://github.com/vllm-project/vllm/pull/41834",
+    remedy="name the hardware: --hardware NAME",
+    failures=(38,),
+    tried="constructed",
+)
+def compute_capability(host: Host, required: HostRequirements) -> Problem | None:
     """The GPUs' architecture is the hardware profile's, else one that vLLM has DeepSeek-V4 kernels for."""
-    wanted = {asked.capability} if asked.capability else set(ARCHITECTURES)
-    wrong = [gpu for gpu in served(host, asked) if gpu.capability and gpu.capability not in wanted]
-    if not wrong:
+    supported = (required.capability,) if required.capability else ARCHITECTURES
+    others = [gpu for gpu in served(host, required) if gpu.capability and gpu.capability not in supported]
+    if not others:
         return None
-    needed = f"SM {asked.capability} ({asked.hardware})" if asked.capability else f"SM {', '.join(ARCHITECTURES)}"
+    hardware = f" ({required.hardware})" if required.capability else ""
     return Problem(
-        f"{_which(wrong)}: {wrong[0].name}, SM {wrong[0].capability}", needed, "choose by hand: --hardware NAME"
+        f"{_named(others)}: {others[0].name}, SM {others[0].capability}", f"SM {', '.join(supported)}{hardware}"
     )
 
 
-@check(Wild("Free memory on device ... is less than desired GPU memory utilization", _NVML, (42,), "constructed"))
-def busy_gpu(host: Host, asked: Asked) -> Problem | None:
+@check(
+    symptom="Free memory on device ... is less than desired GPU memory utilization",
+    link=_NVML,
+    remedy=_LOWER,
+    failures=(42,),
+    tried="constructed",
+)
+def busy_gpu(host: Host, required: HostRequirements) -> Problem | None:
     """As much memory is free as vLLM will ask for once CUDA has started, and if not: who holds it."""
-    short = [gpu for gpu in served(host, asked) if gpu.free - CONTEXT < _wanted(gpu, asked)]
+
+    def needed(gpu: Gpu) -> int:
+        return int(required.utilization * (gpu.total - gpu.reserved)) + CONTEXT
+
+    short = [gpu for gpu in served(host, required) if gpu.free < needed(gpu)]
     if not short:
         return None
     worst = min(short, key=lambda gpu: gpu.free)
     holders = ", ".join(f"pid {p.pid}" + (f" {_gib(p.used)}" if p.used else "") for p in worst.processes)
     share = max(math.floor(100 * (worst.free - CONTEXT) / (worst.total - worst.reserved)) / 100, 0.0)
     return Problem(
-        f"{_which(short)}: {_gib(worst.free)} of {_gib(worst.total)} free"
+        f"{_named(short)}: {_gib(worst.free)} of {_gib(worst.total)} free"
         + (f", held by {holders}" if holders else ""),
-        f"{_gib(int(_wanted(worst, asked)) + CONTEXT)}: gpu-memory-utilization {asked.utilization} and"
-        f" {_gib(CONTEXT)} for CUDA itself",
-        f"end what else runs there, or set GPU_MEMORY_UTILIZATION={share:.2f}",
+        f"{_gib(needed(worst))}: gpu-memory-utilization {required.utilization}, and {_gib(CONTEXT)} for CUDA itself",
+        _LOWER.format(share=share),
     )
-
-
-def _wanted(gpu: Gpu, asked: Asked) -> float:
-    return asked.utilization * (gpu.total - gpu.reserved)
 
 
 @check(
-    Wild(
-        "ValueError: invalid literal for int() with base 10: 'MIG-...'",
-        "https://github.com/vllm-project/vllm/issues/41848",
-    )
+    symptom="ValueError: invalid literal for int() with base 10: 'MIG-...'",
+    link="https://github.com/vllm-project/vllm/issues/41848",
+    remedy=_MIG_OFF,
+    tried="constructed",
 )
-def mig_mode(host: Host, asked: Asked) -> Problem | None:
+def mig_mode(host: Host, required: HostRequirements) -> Problem | None:
     """No GPU is split: a slice holds no DeepSeek-V4, and slices have no peer access."""
-    problem = Problem("is split (MIG mode)", "a whole GPU", "nvidia-smi -i INDEX -mig 0")
-    return _about([gpu for gpu in served(host, asked) if gpu.mig], problem)
+    split = [gpu for gpu in served(host, required) if gpu.mig]
+    return _of_gpus(split, Problem("is split (MIG mode)", "a whole GPU", _MIG_OFF))
 
 
-@check(Wild("CUDA error: all CUDA-capable devices are busy or unavailable", _NVML))
-def compute_mode(host: Host, asked: Asked) -> Problem | None:
+@check(
+    symptom="CUDA error: all CUDA-capable devices are busy or unavailable",
+    link=_NVML,
+    remedy=_DEFAULT_MODE,
+    tried="constructed",
+)
+def compute_mode(host: Host, required: HostRequirements) -> Problem | None:
     """Programs may use the GPU."""
-    problem = Problem("is in compute mode prohibited", "compute mode default", "nvidia-smi -i INDEX -c DEFAULT")
-    return _about([gpu for gpu in served(host, asked) if gpu.compute_mode == "prohibited"], problem)
+    prohibited = [gpu for gpu in served(host, required) if gpu.compute_mode == "prohibited"]
+    return _of_gpus(prohibited, Problem("is in compute mode prohibited", "compute mode default", _DEFAULT_MODE))
 
 
-@check(Wild("Error 802: system not yet initialized", "https://github.com/huggingface/huggingface_hub/issues/4134"))
-def fabric_manager(host: Host, asked: Asked) -> Problem | None:
+@check(
+    symptom="Error 802: system not yet initialized",
+    link="https://github.com/huggingface/huggingface_hub/issues/4134",
+    remedy="start nvidia-fabricmanager on the host, in the driver's version",
+    tried="constructed",
+)
+def fabric_manager(host: Host, required: HostRequirements) -> Problem | None:
     """On NVSwitch boards the fabric is up: CUDA does not start without it."""
-    problem = Problem(
-        "waits for the NVLink fabric",
-        "fabric state completed",
-        "start nvidia-fabricmanager on the host, in the version of the driver",
-    )
-    return _about([gpu for gpu in served(host, asked) if gpu.fabric in ("not started", "in progress")], problem)
+    waiting = [gpu for gpu in served(host, required) if gpu.fabric in ("not started", "in progress")]
+    return _of_gpus(waiting, Problem("waits for the NVLink fabric", "fabric state completed"))
 
 
 @check(
-    Wild(
-        "Xid 63 and 64: row remapping failed; CUDA error: uncorrectable ECC error encountered",
-        "https://docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt/error-recovery-and-response-flags.html",
-    )
+    symptom="Xid 63 and 64: row remapping failed; CUDA error: uncorrectable ECC error encountered",
+    link="https://docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt/error-recovery-and-response-flags.html",
+    remedy=_RESET_OR_REPLACE,
+    tried="constructed",
 )
-def gpu_memory_errors(host: Host, asked: Asked) -> Problem | None:
+def gpu_memory_errors(host: Host, required: HostRequirements) -> Problem | None:
     """The GPU's memory is sound: no failed row remapping, no uncorrectable error since the driver was loaded."""
-    problem = Problem(
-        "has memory errors (uncorrectable, or a failed row remapping)",
-        "none",
-        "reset it (nvidia-smi -r -i INDEX); have it replaced when a remapping failed",
-    )
-    return _about([gpu for gpu in served(host, asked) if gpu.remap_failed or gpu.uncorrected], problem)
+    faulty = [gpu for gpu in served(host, required) if gpu.remap_failed or gpu.uncorrected]
+    seen = "has memory errors (uncorrectable, or a failed row remapping)"
+    return _of_gpus(faulty, Problem(seen, "a GPU without memory errors", _RESET_OR_REPLACE))
 
 
 @check(
-    Wild(
-        "Xid 79: GPU has fallen off the bus; GPU is lost; GPU requires reset",
-        "https://docs.nvidia.com/deploy/xid-errors/index.html",
-    )
+    symptom="Xid 79: GPU has fallen off the bus; GPU is lost; GPU requires reset",
+    link="https://docs.nvidia.com/deploy/xid-errors/index.html",
+    remedy=_RESET,
+    tried="constructed",
 )
-def gpu_recovery(host: Host, _asked: Asked) -> Problem | None:
+def gpu_recovery(host: Host, _required: HostRequirements) -> Problem | None:
     """The driver can read every visible GPU, and asks for no reset."""
-    gpus = [host.driver.gpu(index) for index in host.visible.indexes] if host.driver else []
-    ill = [gpu for gpu in gpus if gpu.error or gpu.recovery not in (None, "none")]
-    seen = f"is ill: {ill[0].error or 'the driver asks for ' + str(ill[0].recovery)}" if ill else ""
-    fix = "reset it (nvidia-smi -r -i INDEX) or reboot the host, or leave it out with CUDA_VISIBLE_DEVICES"
-    return _about(ill, Problem(seen, "GPUs without a pending recovery", fix))
+    faulty = [gpu for gpu in host.machine.gpus if gpu.error or gpu.recovery not in (None, "none")]
+    if not faulty:
+        return None
+    reason = faulty[0].error or f"the driver asks for {faulty[0].recovery}"
+    return _of_gpus(faulty, Problem(f"is out of order: {reason}", "GPUs without a pending recovery", _RESET))
 
 
 @check(
-    Wild(
-        "the first CUDA call takes seconds for each GPU, at every start",
-        "https://docs.nvidia.com/deploy/driver-persistence/persistence-daemon.html",
-    )
+    symptom="the first CUDA call takes seconds for each GPU, at every start",
+    link="https://docs.nvidia.com/deploy/driver-persistence/persistence-daemon.html",
+    remedy="systemctl enable --now nvidia-persistenced on the host",
+    tried="constructed",
 )
-def persistence(host: Host, asked: Asked) -> Problem | None:
+def persistence(host: Host, required: HostRequirements) -> Problem | None:
     """The driver keeps idle GPUs initialized."""
-    problem = Problem(
-        "is not kept initialized (persistence mode is off): starts are slower",
-        "nvidia-persistenced on the host",
-        "systemctl enable --now nvidia-persistenced on the host",
-        fatal=False,
-    )
-    return _about([gpu for gpu in served(host, asked) if gpu.persistence is False], problem)
+    idle = [gpu for gpu in served(host, required) if gpu.persistence is False]
+    seen = "is not kept initialized (persistence mode is off): starts are slower"
+    return _of_gpus(idle, Problem(seen, "nvidia-persistenced on the host", fatal=False))
 
 
-@check(Wild("half the expected bandwidth between GPUs", "https://github.com/vllm-project/vllm/issues/41063"))
-def links_whole(host: Host, asked: Asked) -> Problem | None:
+@check(
+    symptom="half the expected bandwidth between GPUs",
+    link="https://github.com/vllm-project/vllm/issues/41063",
+    remedy="reseat the GPU or its riser; see dmesg",
+    tried="constructed",
+)
+def links_whole(host: Host, required: HostRequirements) -> Problem | None:
     """Every NVLink is active, and on PCIe boards every lane is used."""
-    pcie = asked.interconnect == "pcie"
-    narrow = [g for g in served(host, asked) if g.nvlinks_down or (pcie and (g.width or 0) < (g.width_max or 0))]
+    pcie = required.interconnect == "pcie"
+    narrow = [g for g in served(host, required) if g.nvlinks_down or (pcie and (g.width or 0) < (g.width_max or 0))]
     if not narrow:
         return None
     gpu = narrow[0]
     seen = f"has {gpu.nvlinks_down} NVLinks down" if gpu.nvlinks_down else f"uses {gpu.width} of {gpu.width_max} lanes"
-    return _about(narrow, Problem(seen, "all of them", "reseat the GPU or its riser; see dmesg", fatal=False))
+    return _of_gpus(narrow, Problem(seen, "all of them", fatal=False))
 
 
-def served(host: Host, asked: Asked) -> list[Gpu]:
+def served(host: Host, required: HostRequirements) -> list[Gpu]:
     """Return the GPUs that vLLM will take: the first of those that are visible."""
-    driver = host.driver or Driver()
-    return [driver.gpu(index) for index in host.visible.indexes[: asked.gpus] if not driver.gpu(index).error]
+    return [gpu for gpu in host.machine.gpus[: required.gpus] if not gpu.error]
 
 
-def _about(gpus: list[Gpu], problem: Problem) -> Problem | None:
-    """Say which GPUs have the problem, and put their indexes where its fix says INDEX."""
-    indexes = ",".join(str(gpu.index) for gpu in gpus)
-    seen, fix = f"{_which(gpus)} {problem.seen}", problem.fix.replace("INDEX", indexes)
-    return dataclasses.replace(problem, seen=seen, fix=fix) if gpus else None
+def _of_gpus(gpus: list[Gpu], problem: Problem) -> Problem | None:
+    """Put the GPUs that have the problem into its words; return None when there are none."""
+    if not gpus:
+        return None
+    fix = problem.fix.format(gpus=",".join(str(gpu.index) for gpu in gpus))
+    return dataclasses.replace(problem, seen=f"{_named(gpus)} {problem.seen}", fix=fix)
 
 
-def _which(gpus: list[Gpu]) -> str:
+def _named(gpus: list[Gpu]) -> str:
     return f"GPU {', '.join(str(gpu.index) for gpu in gpus)}"
 
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
-
-
-CHECKS: tuple[Callable[[Host, Asked], Problem | None], ...] = (
-    compute_capability,
-    busy_gpu,
-    mig_mode,
-    compute_mode,
-    fabric_manager,
-    gpu_memory_errors,
-    gpu_recovery,
-    persistence,
-    links_whole,
-)

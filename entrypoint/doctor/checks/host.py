@@ -1,42 +1,42 @@
-"""Folders, ports, files and tools of this host or container, for a plan. Each check takes (Host, Asked)."""
+"""Folders, ports, files and tools of this host or container, for a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ...machine.host import Cache, Host
-from ...machine.requirements import Asked
-from ...problem import Problem, Wild, check
+from ...machine.host import CacheFolder, Host
+from ...machine.requirements import HostRequirements
+from ...problem import Problem, check
 
 MIB = 1 << 20
 CACHE_SPACE = 1 << 30
 """Our floor. The kernels that six layouts of DeepSeek-V4 compiled on 2 x H200 are 34 MB packed (2026-11-22)."""
 
+_VOLUME = "mount a volume there, or set {names} to a folder on one"
+_PORT = "end the process that holds it, or choose another port with {settings}"
+_ADDRESS = "choose an address of this host with {settings}"
+_UNSET = "unset {name}"
 _NCCL_SHM = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory"
 
 
 @check(
-    Wild(
-        "PermissionError: [Errno 13] Permission denied: '/.cache'",
-        "https://github.com/vllm-project/vllm/issues/10185",
-        tried="for real",
-    )
+    symptom="PermissionError: [Errno 13] Permission denied: '/.cache'",
+    link="https://github.com/vllm-project/vllm/issues/10185",
+    remedy=_VOLUME,
+    tried="for real",
 )
-def cache_writable(host: Host, _asked: Asked) -> Problem | None:
+def cache_writable(host: Host, _required: HostRequirements) -> Problem | None:
     """Compiled kernels and weights can be kept."""
     wrong = [cache for cache in host.caches if not cache.writable]
     return _caches(wrong, "cannot be written to", "a writable folder") if wrong else None
 
 
 @check(
-    Wild(
-        "OSError: [Errno 28] No space left on device, while kernels compile",
-        "https://github.com/gpustack/gpustack/issues/5014",
-        failures=(47,),
-        tried="for real",
-    )
+    symptom="OSError: [Errno 28] No space left on device, while kernels compile",
+    link="https://github.com/gpustack/gpustack/issues/5014",
+    remedy=_VOLUME,
+    failures=(47,),
+    tried="for real",
 )
-def cache_space(host: Host, _asked: Asked) -> Problem | None:
+def cache_space(host: Host, _required: HostRequirements) -> Problem | None:
     """Compiled kernels have room."""
     full = [cache for cache in host.caches if cache.writable and cache.free < CACHE_SPACE]
     if not full:
@@ -45,29 +45,25 @@ def cache_space(host: Host, _asked: Asked) -> Problem | None:
 
 
 @check(
-    Wild(
-        "KeyError: getpwuid(): uid not found: 1000910000",
-        "https://github.com/vllm-project/vllm/issues/44548",
-        tried="for real",
-    )
+    symptom="KeyError: getpwuid(): uid not found: 1000910000",
+    link="https://github.com/vllm-project/vllm/issues/44548",
+    remedy="set HOME to a writable folder (-e HOME=…)",
+    tried="for real",
 )
-def home_known(host: Host, _asked: Asked) -> Problem | None:
+def home_known(host: Host, _required: HostRequirements) -> Problem | None:
     """This user has a home folder: caches go there."""
     if host.home.startswith("/"):
         return None
-    return Problem(
-        "this user id has no account and HOME is not set", "a home folder", "set HOME to a writable folder (-e HOME=…)"
-    )
+    return Problem("this user id has no account and HOME is not set", "a home folder")
 
 
 @check(
-    Wild(
-        "[Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use",
-        "https://github.com/vllm-project/vllm/issues/7514",
-        tried="for real",
-    )
+    symptom="[Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use",
+    link="https://github.com/vllm-project/vllm/issues/7514",
+    remedy=(_PORT, _ADDRESS),
+    tried="for real",
 )
-def port_free(host: Host, _asked: Asked) -> Problem | None:
+def port_free(host: Host, _required: HostRequirements) -> Problem | None:
     """The ports of vLLM and of the health server can be had."""
     held = [port for port in host.ports if port.refused]
     if not held:
@@ -75,40 +71,48 @@ def port_free(host: Host, _asked: Asked) -> Problem | None:
     seen = "; ".join(f"port {p.number} on {p.host}: {p.refused}" + (f", {p.holder}" if p.holder else "") for p in held)
     settings = " and ".join(port.setting for port in held)
     if all(port.elsewhere for port in held):
-        return Problem(seen, "an address to listen on", f"choose an address of this host with {settings}")
-    return Problem(seen, "free ports", f"end what holds it, or choose another with {settings}")
+        return Problem(seen, "an address to listen on", _ADDRESS.format(settings=settings))
+    return Problem(seen, "free ports", _PORT.format(settings=settings))
 
 
-@check(Wild("DeepSeek-V4 on CPU needs an x86 CPU with AVX512_BF16", "docs/patches.md"))
-def cpu_bf16(host: Host, asked: Asked) -> Problem | None:
+@check(
+    symptom="DeepSeek-V4 on CPU needs an x86 CPU with AVX512_BF16",
+    link="docs/patches.md",
+    remedy="choose PROFILE=demo",
+    tried="constructed",
+)
+def cpu_bf16(host: Host, required: HostRequirements) -> Problem | None:
     """DeepSeek-V4's CPU kernels have their instructions."""
-    if not asked.deepseek_on_cpu or host.bf16:
+    if not required.deepseek_on_cpu or host.machine.avx512_bf16:
         return None
     return Problem(
         "this CPU has no AVX512_BF16",
         "a CPU with it (AMD Zen 4, Intel Cooper Lake or Sapphire Rapids, and newer)",
-        "choose PROFILE=demo",
     )
 
 
-@check(Wild("NCCL fails at start: could not open the graph or topology file", _NCCL_SHM, tried="for real"))
-def nccl_files(host: Host, _asked: Asked) -> Problem | None:
+@check(
+    symptom="NCCL fails at start: could not open the graph or topology file",
+    link=_NCCL_SHM,
+    remedy=_UNSET,
+    tried="for real",
+)
+def nccl_files(host: Host, _required: HostRequirements) -> Problem | None:
     """Files that NCCL's variables name exist."""
     if not host.missing_files:
         return None
     name, path = next(iter(sorted(host.missing_files.items())))
-    return Problem(f"{name}={path} is no file", "a file, or the variable not set", f"unset {name}")
+    return Problem(f"{name}={path} is not a file", "a file, or the variable not set", _UNSET.format(name=name))
 
 
 @check(
-    Wild(
-        "has_flashinfer() is false on SM 12.0; fatal error: Python.h: No such file or directory; ninja not found",
-        "https://github.com/vllm-project/vllm/pull/47669",
-        failures=(37,),
-        tried="for real",
-    )
+    symptom="has_flashinfer() is false on SM 12.0; fatal error: Python.h: No such file or directory; ninja not found",
+    link="https://github.com/vllm-project/vllm/pull/47669",
+    remedy="use the image, or install them (apt-get install cuda-nvcc-13-0 ninja-build gcc python3-dev)",
+    failures=(37,),
+    tried="for real",
 )
-def build_tools(host: Host, asked: Asked) -> Problem | None:
+def build_tools(host: Host, required: HostRequirements) -> Problem | None:
     """Kernels can be compiled; on SM 12.x vLLM refuses DeepSeek-V4 without FlashInfer's or the means to build them."""
     if not host.missing_tools:
         return None
@@ -116,23 +120,11 @@ def build_tools(host: Host, asked: Asked) -> Problem | None:
     return Problem(
         f"{', '.join(host.missing_tools)} not found, which kernels compiled at start need",
         "a CUDA 13 toolkit with nvcc, ninja, a C compiler and Python's headers",
-        "use the image, or install them (apt-get install cuda-nvcc-13-0 ninja-build gcc python3-dev)",
-        fatal=bool(needed) and not host.cubins and asked.capability.startswith("12."),
+        fatal=bool(needed) and not host.cubins and required.capability.startswith("12."),
     )
 
 
-def _caches(wrong: list[Cache], seen: str, needed: str) -> Problem:
+def _caches(wrong: list[CacheFolder], seen: str, needed: str) -> Problem:
     names = ", ".join(cache.variable for cache in wrong)
     places = ", ".join(sorted({cache.exists for cache in wrong}))
-    return Problem(f"{places} {seen} ({names})", needed, f"mount a volume there, or set {names} to a folder on one")
-
-
-CHECKS: tuple[Callable[[Host, Asked], Problem | None], ...] = (
-    cache_writable,
-    cache_space,
-    home_known,
-    port_free,
-    cpu_bf16,
-    nccl_files,
-    build_tools,
-)
+    return Problem(f"{places} {seen} ({names})", needed, _VOLUME.format(names=names))

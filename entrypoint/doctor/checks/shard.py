@@ -1,31 +1,29 @@
-"""The files of a checkpoint: all there, whole, and agreeing with the index. Each check takes (Checkpoint, Wanted)."""
+"""The files of a checkpoint: all there, whole, and agreeing with the index."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from itertools import chain
 
 from ...checkpoint.read import INDEX, Checkpoint
-from ...problem import Check, Problem, Wild, check
-from ..checkpoint_requirements import Wanted
+from ...problem import Problem, check
+from ..checkpoint_requirements import CheckpointRequirements
+from .wording import FETCH, some
 
-FETCH = "fetch it again with `dsv4 weights fetch`, which goes on where a download stopped"
 _LOADER = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/model_loader"
 _FORMAT = "https://huggingface.co/docs/safetensors/index#format"
 _NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 
 
-def some(names: Iterable[str], limit: int = 3) -> str:
-    """Return the first names of a list, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - limit:,} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
-
-
-@check(Wild("RuntimeError: Cannot find any model weights with ...", f"{_LOADER}/default_loader.py", (51,), "for real"))
-def weights_present(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+@check(
+    symptom="RuntimeError: Cannot find any model weights with ...",
+    link=f"{_LOADER}/default_loader.py",
+    remedy=FETCH,
+    failures=(51,),
+    tried="for real",
+)
+def weights_present(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """The folder holds safetensors files."""
     if checkpoint.shards:
         return None
@@ -33,17 +31,16 @@ def weights_present(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
     seen = f"no *.safetensors in {checkpoint.folder}" + (f", but {some(others)}" if others else "")
     if checkpoint.unfinished:
         seen += f", and {checkpoint.unfinished} unfinished downloads"
-    return Problem(seen, "the weights as safetensors", FETCH)
+    return Problem(seen, "the weights as safetensors")
 
 
 @check(
-    Wild(
-        "Error while deserializing header: HeaderTooLarge, of a file of 130 bytes",
-        "https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md",
-        tried="for real",
-    )
+    symptom="Error while deserializing header: HeaderTooLarge, of a file of 130 bytes",
+    link="https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md",
+    remedy="run `git lfs pull` there, or `dsv4 weights fetch`",
+    tried="for real",
 )
-def weights_are_not_pointers(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+def weights_are_not_pointers(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """The files are the large files themselves, not what a git clone without git-lfs leaves in their place."""
     pointers = [name for name, shard in checkpoint.shards.items() if shard.pointer]
     if not pointers:
@@ -51,16 +48,16 @@ def weights_are_not_pointers(checkpoint: Checkpoint, _wanted: Wanted) -> Problem
     return Problem(
         f"git-lfs pointers in place of {some(pointers)} in {checkpoint.folder}",
         "the files that the pointers name",
-        "run `git lfs pull` there, or `dsv4 weights fetch`",
     )
 
 
 @check(
-    Wild(
-        "FileNotFoundError: Weight files referenced in index but missing", f"{_LOADER}/weight_utils.py", (), "for real"
-    )
+    symptom="FileNotFoundError: Weight files referenced in index but missing",
+    link=f"{_LOADER}/weight_utils.py",
+    remedy=FETCH,
+    tried="for real",
 )
-def shards_present(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+def shards_present(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """Every shard that the index names, or that the numbering of the others promises, is there."""
     if not checkpoint.shards:
         return None  # weights-present says it
@@ -72,20 +69,31 @@ def shards_present(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
         return None
     by = INDEX if checkpoint.weight_map else "the numbering of the others"
     total = len(checkpoint.listed if checkpoint.weight_map else promised)
-    return Problem(f"{some(absent)} not in {checkpoint.folder}", f"all {total} shards, by {by}", FETCH)
+    return Problem(f"{some(absent)} not in {checkpoint.folder}", f"all {total} shards, by {by}")
 
 
-@check(Wild("SafetensorError: Error while deserializing header: InvalidHeaderDeserialization", _FORMAT, (), "for real"))
-def headers_readable(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+@check(
+    symptom="SafetensorError: Error while deserializing header: InvalidHeaderDeserialization",
+    link=_FORMAT,
+    remedy=FETCH,
+    tried="for real",
+)
+def headers_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """Every shard begins with a header that describes its tensors."""
     faulty = [shard for shard in checkpoint.shards.values() if shard.fault and not shard.pointer]
     if not faulty:
         return None
-    return Problem(some(f"{shard.file}: {shard.fault}" for shard in faulty), "a header as safetensors writes it", FETCH)
+    return Problem(some(f"{shard.file}: {shard.fault}" for shard in faulty), "a header as safetensors writes it")
 
 
-@check(Wild("A truncated shard loads, and the model talks nonsense", _FORMAT, (57,), "for real"))
-def shards_whole(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+@check(
+    symptom="A truncated shard loads, and the model talks nonsense",
+    link=_FORMAT,
+    remedy=FETCH,
+    failures=(57,),
+    tried="for real",
+)
+def shards_whole(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """No shard ends before its last tensor. safetensors refuses such a file; loaders that map it themselves may not."""
     short = [shard for shard in checkpoint.shards.values() if shard.size < shard.declared]
     if not short:
@@ -93,12 +101,16 @@ def shards_whole(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
     return Problem(
         some(f"{shard.file} lacks its last {shard.declared - shard.size:,} bytes" for shard in short),
         some(f"{shard.declared:,} bytes, by its header" for shard in short[:1]),
-        FETCH,
     )
 
 
-@check(Wild("SafetensorError: ... MetadataIncompleteBuffer", _FORMAT, (), "for real"))
-def shards_without_a_tail(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+@check(
+    symptom="SafetensorError: ... MetadataIncompleteBuffer",
+    link=_FORMAT,
+    remedy=FETCH,
+    tried="for real",
+)
+def shards_without_a_tail(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """No shard goes on after its last tensor, as after an overwritten or doubled download."""
     long = [shard for shard in checkpoint.shards.values() if not shard.fault and shard.size > shard.declared]
     if not long:
@@ -106,25 +118,30 @@ def shards_without_a_tail(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | 
     return Problem(
         some(f"{shard.file} goes on {shard.size - shard.declared:,} bytes after its last tensor" for shard in long),
         some(f"{shard.declared:,} bytes, by its header" for shard in long[:1]),
-        FETCH,
     )
 
 
-@check(Wild("json.decoder.JSONDecodeError, or KeyError: 'weight_map'", f"{_LOADER}/weight_utils.py", (), "for real"))
-def index_readable(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+@check(
+    symptom="json.decoder.JSONDecodeError, or KeyError: 'weight_map'",
+    link=f"{_LOADER}/weight_utils.py",
+    remedy=FETCH,
+    tried="for real",
+)
+def index_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """The index, where there is one, names the file of every tensor."""
     fault = checkpoint.index.fault
     if not fault and (checkpoint.index.absent or checkpoint.weight_map):
         return None
-    return Problem(f"{INDEX}: {fault or 'it has no weight_map'}", "the index that belongs to these shards", FETCH)
+    return Problem(f"{INDEX}: {fault or 'it has no weight_map'}", "the index that belongs to these shards")
 
 
 @check(
-    Wild(
-        "Weights stay as they were allocated: no message, and nonsense", f"{_LOADER}/default_loader.py", (), "for real"
-    )
+    symptom="Weights stay as they were allocated: no message, and nonsense",
+    link=f"{_LOADER}/default_loader.py",
+    remedy=FETCH,
+    tried="for real",
 )
-def index_matches_headers(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+def index_matches_headers(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """The index and the headers name the same tensors in the same files."""
     if not checkpoint.weight_map or not checkpoint.is_legible:
         return None
@@ -135,15 +152,16 @@ def index_matches_headers(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | 
         return None
     parts = [f"{some(lost)} not in the shard that {INDEX} names"] if lost else []
     parts += [f"{some(unnamed)} in a shard and not in {INDEX}"] if unnamed else []
-    return Problem(" and ".join(parts), "an index and shards of one revision", FETCH)
+    return Problem(" and ".join(parts), "an index and shards of one revision")
 
 
 @check(
-    Wild(
-        "Which of two weights of one name is loaded depends on file names", f"{_LOADER}/weight_utils.py", (), "for real"
-    )
+    symptom="Which of two weights of one name is loaded depends on file names",
+    link=f"{_LOADER}/weight_utils.py",
+    remedy="remove the shards of the other revision, or fetch into an empty folder",
+    tried="for real",
 )
-def tensors_once(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+def tensors_once(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """No tensor lies in two of the shards that are loaded."""
     loaded = [checkpoint.shards[name].tensors for name in checkpoint.listed & checkpoint.shards.keys()]
     if sum(map(len, loaded)) == len(checkpoint.tensors):
@@ -152,19 +170,17 @@ def tensors_once(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
     return Problem(
         f"{some(twice)} in two shards",
         "each tensor once",
-        "remove the shards of the other revision, or fetch into an empty folder",
     )
 
 
 @check(
-    Wild(
-        "A draft head in a file of its own is not loaded, without a word",
-        f"{_LOADER}/weight_utils.py",
-        (18,),
-        "for real",
-    )
+    symptom="A draft head in a file of its own is not loaded, without a word",
+    link=f"{_LOADER}/weight_utils.py",
+    remedy=f"fetch the {INDEX} that belongs to it",
+    failures=(18,),
+    tried="for real",
 )
-def shards_listed(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
+def shards_listed(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """vLLM loads no file that the index leaves out."""
     left = sorted(checkpoint.shards.keys() - checkpoint.listed)
     new = [name for name in left if not checkpoint.shards[name].tensors.keys() <= checkpoint.tensors.keys()]
@@ -173,20 +189,5 @@ def shards_listed(checkpoint: Checkpoint, _wanted: Wanted) -> Problem | None:
     return Problem(
         f"{some(new)} not named by {INDEX}, with tensors that no other file has",
         "every file in the index, since others are not loaded",
-        f"fetch the {INDEX} that belongs to it",
         fatal=False,
     )
-
-
-CHECKS: tuple[Check, ...] = (
-    weights_present,
-    weights_are_not_pointers,
-    shards_present,
-    headers_readable,
-    shards_whole,
-    shards_without_a_tail,
-    index_readable,
-    index_matches_headers,
-    tensors_once,
-    shards_listed,
-)

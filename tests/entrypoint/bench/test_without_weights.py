@@ -16,7 +16,7 @@ from dsv4_serve.entrypoint.bench import measure
 from dsv4_serve.entrypoint.bench import without_weights as dummy
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint import read
-from dsv4_serve.entrypoint.doctor.checkpoint_requirements import Wanted
+from dsv4_serve.entrypoint.doctor.checkpoint_requirements import CheckpointRequirements
 from dsv4_serve.entrypoint.doctor.checks import checkpoint as checkpoint_checks
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 
@@ -54,7 +54,7 @@ def test_the_draft_head_has_the_names_that_a_whole_checkpoint_has(tmp_path: Path
 
 
 def test_the_doctor_misses_nothing_but_the_weights(flash: Path) -> None:
-    found = checkpoint_checks.examine(read.read(flash), Wanted())
+    found = checkpoint_checks.examine(read.read(flash), CheckpointRequirements())
     assert {name for name, _ in found} == set(dummy.SKIPPED)
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 
 Write = Callable[..., Path]
 
@@ -20,7 +21,7 @@ Write = Callable[..., Path]
 def plan(catalog: Catalog, **asked: str) -> Plan:
     asked = {"hardware": "h200", **asked}
     request = Request({k: Setting(v, "test") for k, v in asked.items()})
-    return resolve(select(catalog, request, lambda: Found("h200", "test")), request)
+    return resolve(select(catalog, request, lambda: HostGpus("h200", "test")), request)
 
 
 def test_a_file_in_a_mounted_folder_stands_in_for_the_shipped_one(folder: Write) -> None:
@@ -138,7 +139,7 @@ def test_a_repository_is_that_of_the_model_whose_file_names_it(folder: Write) ->
 
 @pytest.mark.parametrize("model", ["x" * 300, "acti=" + "x" * 300])
 def test_a_model_that_the_file_system_cannot_look_for_is_said(model: str) -> None:
-    with pytest.raises(ConfigError, match=r"^test: 'x+' cannot be looked at .File name too long.\.$"):
+    with pytest.raises(ConfigError, match=r"^test: 'x+' cannot be read .File name too long.\.$"):
         plan(Catalog([]), model=model)
 
 

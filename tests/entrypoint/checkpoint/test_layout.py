@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dsv4_serve.entrypoint.checkpoint import layout
 from dsv4_serve.entrypoint.checkpoint.read import Checkpoint, Document
 from dsv4_serve.entrypoint.checkpoint.safetensors import Shard
-from dsv4_serve.entrypoint.doctor.checkpoint_requirements import Wanted
+from dsv4_serve.entrypoint.doctor.checkpoint_requirements import CheckpointRequirements
 from dsv4_serve.entrypoint.doctor.checks import config as config_checks
 from dsv4_serve.entrypoint.doctor.checks.checkpoint import examine
 
@@ -77,7 +77,7 @@ SMALL = st.integers(0, 20)
 )
 def test_no_config_makes_a_check_fail(config: dict[str, Any]) -> None:
     some = holding({**config, "model_type": "deepseek_v4"}, {"embed.weight": "BF16", "mtp.0.norm.weight": "BF16"})
-    served = Wanted(
+    served = CheckpointRequirements(
         "flash",
         "deepseek-v4-flash",
         "fp8-mxfp4",

@@ -53,7 +53,7 @@ def asked(monkeypatch):
         options, rest = parse(["up", *words])
         options = ours.with_demo(options, env)
         request = request_of(options, rest)
-        selection = select(Catalog([]), request, lambda: None)
+        selection = select(Catalog([]), request, lambda: pytest.fail("the hardware is named"))
         return ours.deployment(options, rest, request, resolve(selection, request), topology)
 
     return deployment

@@ -13,15 +13,20 @@ from dsv4_serve.demo.deepseek_v4 import Dims, write
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint import read
-from dsv4_serve.entrypoint.doctor import report, run
-from dsv4_serve.entrypoint.doctor.all_reduce.probe import Result
+from dsv4_serve.entrypoint.doctor import facts, report, run
+from dsv4_serve.entrypoint.doctor.all_reduce import trial
+from dsv4_serve.entrypoint.doctor.all_reduce.probe import AllReduceResult
 from dsv4_serve.entrypoint.doctor.all_reduce.try_nccl_sets import prove
-from dsv4_serve.entrypoint.machine import record_fixture
+from dsv4_serve.entrypoint.doctor.options import DoctorOptions
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.machine.host import Host
+from dsv4_serve.entrypoint.machine.machine import read_machine
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.problem import Problem
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
+from tools import record_host
 
 RECORDED = Path(__file__).parents[1] / "machine/recorded"
 TINY = """
@@ -157,15 +162,15 @@ def test_refusals_and_problems_come_together_under_one_list_of_names(doctor, tin
 
 
 def test_what_is_fatal_comes_first_and_a_name_once() -> None:
-    note = report.Found("b", Problem("", "", "", fatal=False), of_host=True)
-    fatal = report.Found("a", Problem("", "", ""), of_host=True)
+    note = report.Diagnosis("b", Problem("", "", "", fatal=False), of_host=True)
+    fatal = report.Diagnosis("a", Problem("", "", ""), of_host=True)
     made = report.report([note, fatal, dataclasses.replace(fatal, of_host=False)], [])
-    assert made.found == (fatal, note)
+    assert made.diagnoses == (fatal, note)
 
 
 @pytest.mark.parametrize(("hosts", "status"), [([], 0), ([True], 69), ([False], 78), ([True, False], 78)])
 def test_the_exit_status_tells_the_host_from_the_request(hosts, status) -> None:
-    problems = [report.Found(f"p{n}", Problem("", "", ""), of_host=host) for n, host in enumerate(hosts)]
+    problems = [report.Diagnosis(f"p{n}", Problem("", "", ""), of_host=host) for n, host in enumerate(hosts)]
     assert report.report(problems, []).exit_status == status
 
 
@@ -173,30 +178,30 @@ def test_the_exit_status_tells_the_host_from_the_request(hosts, status) -> None:
 
 
 @pytest.fixture
-def looked(monkeypatch, tmp_path):
+def looked(monkeypatch, tmp_path, caplog):
     """Look at a recorded host; every all-reduce that is tried, by name, and what came of it is made up."""
 
     def look(recording: str, fails: tuple[str, ...] = (), *, hardware="rtx-pro-6000", nvlink=False, **how):
-        seen = record_fixture.load((RECORDED / f"{recording}.json").read_text())
-        topology = seen.topology
+        machine = record_host.load((RECORDED / f"{recording}.json").read_text()).machine
         if nvlink:
-            pairs = tuple(dataclasses.replace(pair, nvlink=True) for pair in topology.pairs)
-            topology = dataclasses.replace(topology, pairs=pairs)
+            pairs = tuple(dataclasses.replace(pair, nvlink=True) for pair in machine.topology.pairs)
+            machine = dataclasses.replace(machine, topology=dataclasses.replace(machine.topology, pairs=pairs))
         tried = []
 
-        def one(ranks, backend, env, limit) -> Result:
+        def one(ranks, backend, env, limit) -> AllReduceResult:
             tried.append(dict(env))
             name = "p2p-off" if "NCCL_P2P_DISABLE" in env else "p2p-on"
-            return Result(name not in fails, ranks, backend, 1.0, hung_at="init" if name in fails else "")
+            return AllReduceResult(name not in fails, ranks, backend, 1.0, hung_at="init" if name in fails else "")
 
-        monkeypatch.setattr(run, "read_host", lambda needs: seen.host)
-        monkeypatch.setattr(run, "read_topology", lambda driver, visible: topology)
-        monkeypatch.setattr(run, "prove", lambda sets, ranks: prove(sets, ranks, run_one=one))
+        monkeypatch.setattr(facts, "read_host", lambda machine, required: Host(machine.seen_with(required.env)))
+        monkeypatch.setattr(trial, "prove", lambda sets, ranks: prove(sets, ranks, run_one=one))
         request = Request({"profile": Setting("64k", "test"), "model": Setting("acti", "test")}, operator={})
-        selection = select(Catalog([]), request, lambda: Found(hardware, "NVML", 2, topology))
-        said: list[str] = []
-        around = run.Around({"HF_HOME": str(tmp_path)}, said.append, **how)
-        return run.look(selection, resolve(selection, request), around), tried, said
+        selection = select(Catalog([]), request, lambda: HostGpus(hardware, "NVML", 2, machine.topology))
+        caplog.clear()
+        caplog.set_level("INFO")
+        options = DoctorOptions({"HF_HOME": str(tmp_path)}, **how)
+        answer = run.check_plan(selection, resolve(selection, request), machine, options)
+        return answer, tried, [record.getMessage() for record in caplog.records]
 
     return look
 
@@ -211,7 +216,7 @@ def test_serve_tries_an_all_reduce_where_there_is_no_nvlink_and_says_why(looked)
 def test_serve_tries_none_where_nvlink_connects_unless_asked(looked) -> None:
     answer, tried, _ = looked("rtx-pro-6000-x2", nvlink=True)
     assert tried == []
-    assert "an all-reduce: NVLink connects the GPUs" in answer.unseen
+    assert "an all-reduce: NVLink connects the GPUs" in answer.not_checked
     assert len(looked("rtx-pro-6000-x2", nvlink=True, collective=True)[1]) == 1
     assert looked("rtx-pro-6000-x2", collective=False)[1] == []
 
@@ -248,11 +253,10 @@ def test_no_all_reduce_is_tried_when_it_is_skipped_by_every_name(looked) -> None
     ("index", "says"),
     [
         (None, "is not in the Hub's cache, and vLLM fetches it"),
-        ({"weight_map": {"embed.weight": "model-00001-of-00002.safetensors"}}, "is not whole in the Hub's cache"),
+        ({"weight_map": {"embed.weight": "model-00001-of-00002.safetensors"}}, "is not complete in the Hub's cache"),
     ],
 )
-def test_weights_that_are_not_all_in_the_cache_are_left_to_vllm(tmp_path, monkeypatch, index, says) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+def test_weights_that_are_not_all_in_the_cache_are_left_to_vllm(tmp_path, index, says) -> None:
     if index:
         kept = tmp_path / "hub/models--LordNeel--DeepSeek-V4-Flash-Acti-MTP-W4A16-FP8"
         snapshot = kept / "snapshots" / ("a" * 40)
@@ -267,5 +271,5 @@ def test_weights_that_are_not_all_in_the_cache_are_left_to_vllm(tmp_path, monkey
     )
     selection = select(Catalog([]), request, lambda: pytest.fail("the hardware was named"))
     plan = resolve(selection, request)
-    around = run.Around({"HF_HOME": str(tmp_path)}, print, skip=frozenset({"driver-answers"}))
-    assert says in run.look(selection, plan, around).unseen[0]
+    options = DoctorOptions({"HF_HOME": str(tmp_path)}, skip=frozenset({"driver-answers"}))
+    assert says in run.check_plan(selection, plan, read_machine({}), options).not_checked[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from dsv4_serve.entrypoint.cli.parser import parse
 from dsv4_serve.entrypoint.cli.request import request
 from dsv4_serve.entrypoint.kubernetes import options as ours
 from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
+from tests.support.program import need
 
 DIGEST = f"sha256:{'a' * 64}"
 
@@ -40,9 +40,7 @@ def asked() -> Callable[..., Overlay]:
 @pytest.fixture
 def rendered() -> Callable[[Path], dict[str, Any]]:
     """What `kubectl apply -k` would send of a folder: the objects, by kind and name."""
-    program = shutil.which("kubectl")
-    if program is None:
-        pytest.skip("no kubectl is installed")
+    program = need("kubectl", "KUBECTL")
 
     def render(folder: Path) -> dict[str, Any]:
         done = subprocess.run([program, "kustomize", folder], capture_output=True, text=True, check=False)

@@ -8,9 +8,11 @@ import pytest
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.machine import detect, record_fixture
-from dsv4_serve.entrypoint.machine.host import visible_gpus
+from dsv4_serve.entrypoint.machine import detect
+from dsv4_serve.entrypoint.machine.machine import Machine
 from dsv4_serve.entrypoint.machine.nvml import Driver, Gpu
+from dsv4_serve.entrypoint.machine.visible import visible_gpus
+from tools import record_host
 
 MAX_Q = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition"
 
@@ -19,7 +21,7 @@ FOUR = Driver("580.126.09", gpus=tuple(Gpu(i, f"GPU-{i}aaa-bbbb", MAX_Q) for i i
 
 
 def names(driver: Driver, visible: str | None = None) -> list[str]:
-    return detect.gpu_names(driver, visible_gpus(driver, visible).indexes)
+    return detect.gpu_names(Machine(driver, visible_gpus(driver, visible)))
 
 
 @pytest.mark.parametrize(
@@ -70,10 +72,10 @@ def test_hardware_of_ones_own_is_found_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("visible", "gpus"), [(None, (0, 1, 2, 3)), ("2,3", (2, 3)), ("3,2", (3, 2))])
 def test_what_is_found_tells_how_many_gpus_and_how_they_are_connected(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, gpus: tuple[int, ...]
+    visible: str | None, gpus: tuple[int, ...]
 ) -> None:
-    recorded = record_fixture.load((Path(__file__).parent / "recorded/rtx-pro-6000-x4.json").read_text())
-    monkeypatch.setattr(detect, "read_driver", lambda _: recorded.host.driver)
-    found = detect.find(Catalog([]), {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
-    assert found.hardware.startswith("rtx-pro-6000")
-    assert (found.gpus, found.topology and found.topology.gpus) == (len(gpus), gpus)
+    recorded = record_host.load((Path(__file__).parent / "recorded/rtx-pro-6000-x4.json").read_text()).machine
+    machine = recorded.seen_with({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    hardware = detect.hardware_of(machine, Catalog([]))
+    assert hardware.hardware.startswith("rtx-pro-6000")
+    assert (hardware.count, hardware.topology and hardware.topology.gpus) == (len(gpus), gpus)

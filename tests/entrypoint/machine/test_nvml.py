@@ -8,7 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from dsv4_serve.entrypoint.machine.nvml import Pair, Process, read_driver
+from dsv4_serve.entrypoint.machine.nvml import GpuProcess, Pair, read_driver
 
 
 class Refused(Exception):
@@ -79,7 +79,7 @@ def test_what_the_driver_answers_is_kept() -> None:
     assert (driver.version, driver.cuda, driver.error) == ("580.159.04", 13000, "")
     gpu = driver.gpu(1)
     assert (gpu.name, gpu.uuid, gpu.bus, gpu.capability) == ("NVIDIA H200", "GPU-1", "00000000:01:00.0", "9.0")
-    assert (gpu.total, gpu.reserved, gpu.free, gpu.processes) == (100, 5, 60, (Process(7, 40),))
+    assert (gpu.total, gpu.reserved, gpu.free, gpu.processes) == (100, 5, 60, (GpuProcess(7, 40),))
     assert (gpu.mig, gpu.persistence, gpu.compute_mode, gpu.fabric) == (True, False, "prohibited", "in progress")
     assert (gpu.remap_failed, gpu.uncorrected, gpu.recovery) == (True, 4, "reset")
     assert (gpu.nvlinks, gpu.nvlinks_down) == (17, 1)

@@ -11,24 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
-from dsv4_serve.entrypoint.doctor.checks import topology as topology_checks
-from dsv4_serve.entrypoint.machine import pci, record_fixture
+from dsv4_serve.entrypoint.doctor import registry
+from dsv4_serve.entrypoint.machine import pci
 from dsv4_serve.entrypoint.machine.nvml import ANCESTORS, Driver, Gpu, Pair
-from dsv4_serve.entrypoint.machine.requirements import Asked
+from dsv4_serve.entrypoint.machine.requirements import HostRequirements
 from dsv4_serve.entrypoint.machine.topology import Topology, choose_set, closest, distance, groups, read_topology
-from dsv4_serve.entrypoint.problem import Problem, name_of
+from dsv4_serve.entrypoint.problem import Problem
+from tests.support.checks import problems
+from tools import record_host
 
 RECORDED = Path(__file__).parent / "recorded"
-P2P_ON = Asked(interconnect="pcie", custom_all_reduce=False, env={"NCCL_P2P_LEVEL": "SYS"})
-P2P_OFF = Asked(interconnect="pcie", custom_all_reduce=False, env={"NCCL_P2P_DISABLE": "1"})
+P2P_ON = HostRequirements(interconnect="pcie", custom_all_reduce=False, env={"NCCL_P2P_LEVEL": "SYS"})
+P2P_OFF = HostRequirements(interconnect="pcie", custom_all_reduce=False, env={"NCCL_P2P_DISABLE": "1"})
 
 
 def replay(name: str) -> Topology:
-    return record_fixture.load((RECORDED / f"{name}.json").read_text()).topology
+    return record_host.load((RECORDED / f"{name}.json").read_text()).machine.topology
 
 
-def found(topology: Topology, wanted: Asked) -> dict[str, Problem]:
-    return {name_of(f): problem for f in topology_checks.CHECKS if (problem := f(topology, wanted))}
+def found(topology: Topology, wanted: HostRequirements) -> dict[str, Problem]:
+    return problems(registry.TOPOLOGY, topology, wanted)
 
 
 def nvlinked(count: int) -> Topology:
@@ -122,7 +124,7 @@ def test_acs_and_a_refusing_driver_are_told_as_reasons() -> None:
 
 def test_the_hang_of_vllm_51513_is_refused_before_it_happens() -> None:
     translated = replay("rtx-pro-6000-x2-translated")
-    stock = Asked(interconnect="pcie")
+    stock = HostRequirements(interconnect="pcie")
     assert set(found(translated, stock)) == {"custom-all-reduce", "peer-access"}
     assert set(found(translated, dataclasses.replace(stock, env={"NCCL_P2P_DISABLE": "1"}))) == {"custom-all-reduce"}
     assert set(found(translated, P2P_ON)) == {"peer-access"}
@@ -134,7 +136,7 @@ def test_a_box_without_obstacles_may_try_peer_access() -> None:
 
 
 def test_vllms_own_all_reduce_is_left_alone_where_it_works_or_switches_itself_off() -> None:
-    assert not found(nvlinked(2), Asked(interconnect="nvlink"))
+    assert not found(nvlinked(2), HostRequirements(interconnect="nvlink"))
     four = dataclasses.replace(P2P_OFF, gpus=4, group=4, custom_all_reduce=True)
     assert "custom-all-reduce" not in found(replay("rtx-pro-6000-x4"), four)
 
@@ -146,7 +148,7 @@ def test_pcie_settings_on_nvlink_are_said() -> None:
 def test_missing_nvlink_is_said_where_the_hardware_has_it() -> None:
     half = nvlinked(2)
     half = dataclasses.replace(half, pairs=(dataclasses.replace(half.pairs[0], nvlink=False),))
-    problems = found(half, Asked(interconnect="nvlink", hardware="h200"))
+    problems = found(half, HostRequirements(interconnect="nvlink", hardware="h200"))
     assert not problems["nvlink-up"].fatal
     assert "GPUs 0 and 1" in problems["custom-all-reduce"].seen
 

@@ -15,16 +15,17 @@ from dsv4_serve.entrypoint.memory import advice as fit_answer
 from dsv4_serve.entrypoint.memory import checks, estimate
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
+from dsv4_serve.entrypoint.resolve import memory_inputs
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
 
-W4A16 = estimate.Memory(
+W4A16 = estimate.MemoryEstimate(
     memory_gib=95.01,
     utilization=0.95,
     checkpoint_gib=155.2,
     replicated_gib=2.4,
     tensor_parallel_size=2,
-    trunk=estimate.TRUNKS["deepseek-v4-flash"],
+    layout=estimate.CACHE_LAYOUTS["deepseek-v4-flash"],
     context=524_288,
     batched_tokens=2048,
     requests=2,
@@ -67,7 +68,7 @@ def test_what_is_left_on_h200_is_what_vllm_found() -> None:
         W4A16, memory_gib=139.80, utilization=0.80, context=4096, batched_tokens=4096, gathers=True
     )
     assert h200.weights_gib == pytest.approx(78.78, rel=0.005)
-    assert h200.left_gib == pytest.approx(30.17, abs=0.05)
+    assert h200.kv_available_gib == pytest.approx(30.17, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -78,13 +79,13 @@ def test_what_cuda_graphs_leave_on_h200_is_what_vllm_found(prompts: tuple[int, .
     sizes = (1, 2, 4, *range(8, 65, 8), *prompts)
     one = {"checkpoint_gib": 78.91, "replicated_gib": 0.0, "tensor_parallel_size": 1}
     h200 = {"memory_gib": 139.80, "utilization": 0.80, "context": 4096, "batched_tokens": 8192, "gathers": True}
-    assert dataclasses.replace(W4A16, graphs=sizes, **h200, **one).left_gib == pytest.approx(left, abs=0.35)
+    assert dataclasses.replace(W4A16, graphs=sizes, **h200, **one).kv_available_gib == pytest.approx(left, abs=0.35)
 
 
 def test_what_is_left_at_one_million_tokens_is_near_what_a_start_logged() -> None:
     """W4A16 on 2 x RTX PRO 6000, utilization 0.95, 4,096 batched tokens: 8.04 GiB (its repository, a fork, 2026-05)."""
     million = dataclasses.replace(FULL, batched_tokens=4096)
-    assert million.left_gib == pytest.approx(8.04, rel=0.05)
+    assert million.kv_available_gib == pytest.approx(8.04, rel=0.05)
 
 
 def test_buffers_for_the_context_are_those_of_the_source() -> None:
@@ -104,9 +105,11 @@ def test_more_of_anything_never_leaves_more_room() -> None:
 
 def test_steady_state_counts_one_prefill_and_the_rest_decoding() -> None:
     one, settled = W4A16.blocks_per_request, 2048 + 4 + 18 + 2 * 4  # 524,288 / 256, and windows with 4 tokens in flight
-    exact = dataclasses.replace(W4A16, cache_gib=(1 + one + settled) * W4A16.trunk.block_bytes / estimate.GIB + 1e-9)
+    exact = dataclasses.replace(
+        W4A16, kv_cache_memory_gib=(1 + one + settled) * W4A16.layout.block_bytes / estimate.GIB + 1e-9
+    )
     assert exact.steady_state_requests == 2
-    assert dataclasses.replace(exact, cache_gib=exact.cache_gib - 0.001).steady_state_requests == 1
+    assert dataclasses.replace(exact, kv_cache_memory_gib=exact.kv_cache_memory_gib - 0.001).steady_state_requests == 1
     assert exact.concurrency < 2
 
 
@@ -165,7 +168,7 @@ def test_the_text_names_flags_as_they_are_typed() -> None:
 def test_the_documented_answer_is_what_is_answered() -> None:
     skip = ("weights", "kv-cache")
     selection, resolved = plan("1m", "w4a16", "rtx-pro-6000", skip=skip, max_num_batched_tokens=8192)
-    memory = estimate.memory(selection, resolved.flags)
+    memory = memory_inputs.estimate(selection, resolved.flags)
     assert memory is not None
     documented = (Path(__file__).parents[3] / "docs/memory.md").read_text(encoding="utf-8")
     assert fit_answer.text(memory, fit_answer.fit(memory)) in documented
@@ -173,7 +176,7 @@ def test_the_documented_answer_is_what_is_answered() -> None:
 
 def test_a_named_hardware_is_answered_without_a_gpu() -> None:
     selection, resolved = plan("524k", "w4a16", "rtx-pro-6000")
-    memory = estimate.memory(selection, resolved.flags)
+    memory = memory_inputs.estimate(selection, resolved.flags)
     assert memory is not None
     assert memory.sized
     assert (memory.context, memory.batched_tokens, memory.requests) == (524_288, 2048, 2)
@@ -183,27 +186,27 @@ def test_a_named_hardware_is_answered_without_a_gpu() -> None:
 
 def test_synchronous_scheduling_halves_what_is_in_flight() -> None:
     selection, resolved = plan("524k", "w4a16", "h200", async_scheduling=False)
-    memory = estimate.memory(selection, resolved.flags)
+    memory = memory_inputs.estimate(selection, resolved.flags)
     assert memory is not None
     assert memory.in_flight == memory.batched_tokens == 8192
 
 
 def test_a_given_cache_size_is_taken_as_it_is() -> None:
     selection, resolved = plan("524k", "w4a16", "h200", kv_cache_memory_bytes=12 << 30)
-    memory = estimate.memory(selection, resolved.flags)
+    memory = memory_inputs.estimate(selection, resolved.flags)
     assert memory is not None
-    assert memory.left_gib == 12.0
+    assert memory.kv_available_gib == 12.0
 
 
 @pytest.mark.parametrize("flag", ["pipeline_parallel_size", "data_parallel_size"])
 def test_layouts_that_are_not_modelled_are_not_judged(flag: str) -> None:
     selection, resolved = plan("524k", "w4a16", "h200", **{flag: 2})
-    assert estimate.memory(selection, resolved.flags) is None
+    assert memory_inputs.estimate(selection, resolved.flags) is None
 
 
 def test_hardware_without_a_size_is_not_judged() -> None:
     selection, resolved = plan("demo-v4", "demo-v4=/models/demo", "cpu")
-    assert estimate.memory(selection, resolved.flags) is None
+    assert memory_inputs.estimate(selection, resolved.flags) is None
 
 
 def test_a_request_that_cannot_fit_is_refused_with_the_value_that_can() -> None:

@@ -7,12 +7,12 @@ import pytest
 from dsv4_serve.entrypoint.catalog import listing
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.memory import estimate
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Layer, Request
-from dsv4_serve.entrypoint.resolve import auto
+from dsv4_serve.entrypoint.resolve import auto, memory_inputs
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 
 CATALOG = Catalog([])
 
@@ -25,7 +25,7 @@ def asked(profile: str = "auto", *, hardware: str = "", model: str = "", **flags
     return Request(choices, command_line=Layer(settings))
 
 
-def nowhere() -> Found:
+def nowhere() -> HostGpus:
     return pytest.fail("the hardware was named")
 
 
@@ -69,7 +69,7 @@ def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, mo
         assert "no profile fits" in str(error)
         return
     selection = select(small, request, nowhere)
-    memory = estimate.memory(selection, resolve(selection, request).flags)
+    memory = memory_inputs.estimate(selection, resolve(selection, request).flags)
     assert memory is not None
     assert memory.steady_state_requests >= memory.requests
 
@@ -98,9 +98,9 @@ def test_less_memory_never_gets_a_larger_profile(small) -> None:
 def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
     looks = []
 
-    def find() -> Found:
+    def find() -> HostGpus:
         looks.append(1)
-        return Found("h200", "NVML: 2 x NVIDIA H200", 2)
+        return HostGpus("h200", "NVML: 2 x NVIDIA H200", 2)
 
     assert settled(asked(), find).value == "1m"
     assert looks == [1]
@@ -108,18 +108,18 @@ def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
 
 def test_too_few_gpus_are_the_reason() -> None:
     with pytest.raises(ConfigError, match="no profile fits h200; .*needs 2 GPUs and this process sees 1"):
-        settled(asked(model="w4a16"), lambda: Found("h200", "NVML: 1 x NVIDIA H200", 1))
+        settled(asked(model="w4a16"), lambda: HostGpus("h200", "NVML: 1 x NVIDIA H200", 1))
 
 
 def test_a_profile_for_more_gpus_is_no_reason_beside_one_that_memory_keeps_out(small) -> None:
-    profile = auto.settle(small, asked(model="own"), lambda: Found("card-82", "NVML: 2 cards", 2)).choices["profile"]
+    profile = auto.settle(small, asked(model="own"), lambda: HostGpus("card-82", "NVML: 2 cards", 2)).choices["profile"]
     assert profile.value == "64k"
     assert "; 128k: 8 requests need " in profile.origin
 
 
 def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
     with pytest.raises(ConfigError, match=r"no profile fits card-60; .*the weights take \d+\.\d GiB a GPU"):
-        auto.settle(small, asked(model="own"), lambda: Found("card-60", "NVML: 2 cards", 2))
+        auto.settle(small, asked(model="own"), lambda: HostGpus("card-60", "NVML: 2 cards", 2))
 
 
 def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import combinations
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.machine.nvml import Pair
 from dsv4_serve.entrypoint.machine.topology import Topology
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
 
 CATALOG = Catalog([])
 
@@ -27,7 +28,7 @@ def plan(topology: Topology, hardware: str = "rtx-pro-6000", size: int = 2, oper
         command_line=Layer({"tensor-parallel-size": Setting(size, "test")}),
         operator=operator or {},
     )
-    return resolve(select(CATALOG, request, lambda: Found(hardware, "NVML", len(topology.gpus), topology)), request)
+    return resolve(select(CATALOG, request, lambda: HostGpus(hardware, "NVML", len(topology.gpus), topology)), request)
 
 
 def test_without_nvlink_the_safe_set_is_chosen_with_its_reason() -> None:
@@ -71,7 +72,7 @@ def test_a_set_that_is_named_wins_over_the_topology() -> None:
 
 def test_hardware_that_is_named_keeps_the_set_of_its_profile_file() -> None:
     request = Request({"hardware": Setting("rtx-pro-6000", "test")})
-    selection = select(CATALOG, request, lambda: Found("h200", "NVML", 4, board(nvlink=True)))
+    selection = select(CATALOG, request, lambda: HostGpus("h200", "NVML", 4, board(nvlink=True)))
     assert selection.reasons["nccl"] == Setting("p2p-off", "hardware/rtx-pro-6000.toml: nccl")
 
 

@@ -5,35 +5,28 @@ from __future__ import annotations
 import json
 import os
 
-import pytest
-
+from dsv4_serve.entrypoint.machine.machine import Machine, read_machine
 from dsv4_serve.entrypoint.machine.nvml import Driver, Gpu
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervisor import provenance
 
 
-@pytest.fixture(autouse=True)
-def asked_anew() -> None:
-    provenance.machine.cache_clear()
-
-
 def test_a_machine_without_a_gpu_has_its_cpu_and_cores() -> None:
-    machine = provenance.machine()
-    assert machine["cpu"]
-    assert machine["cores"] == len(os.sched_getaffinity(0))
+    hardware = provenance.hardware(read_machine({}))
+    assert hardware["cpu"]
+    assert hardware["cores"] == len(os.sched_getaffinity(0))
 
 
-def test_only_the_gpus_that_this_process_may_use_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_gpus_that_this_process_may_use_are_named() -> None:
     gpus = tuple(Gpu(index, uuid=f"GPU-{index}", name="NVIDIA H200", total=143771 << 20) for index in range(4))
-    monkeypatch.setattr(provenance, "read_driver", lambda: Driver("580.159.04", 13000, gpus))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    machine = provenance.machine()
-    assert machine["gpus"] == [{"name": "NVIDIA H200", "memory_mib": 143771}] * 2
-    assert machine["driver"] == "580.159.04"
+    machine = Machine(Driver("580.159.04", 13000, gpus)).seen_with({"CUDA_VISIBLE_DEVICES": "2,3"})
+    hardware = provenance.hardware(machine)
+    assert hardware["gpus"] == [{"name": "NVIDIA H200", "memory_mib": 143771}] * 2
+    assert hardware["driver"] == "580.159.04"
 
 
 def test_what_is_answered_is_json_with_the_names_that_were_chosen() -> None:
     plan = Plan({"profile": Setting("64k", "x")}, {"model": Setting("m", "x")}, {})
-    answered = json.loads(json.dumps(provenance.replica(plan)))
+    answered = json.loads(json.dumps(provenance.replica(plan, Machine())))
     assert answered["choices"] == {"profile": "64k"}
     assert {"argv", "env", "settings", "patches", "versions", "machine"} <= answered.keys()

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.memory.estimate import GIB, TRUNKS, Memory, Trunk, weights_gib
+from dsv4_serve.entrypoint.memory.estimate import CACHE_LAYOUTS, GIB, CacheLayout, MemoryEstimate, weights_gib
 from tests.support.program import environment
 from tools import fit_map
 
 HERE = Path(__file__).parent
 RECORDED = json.loads((HERE / "planned.json").read_text())
 SETTINGS = ("trunk", "mtp", "async", "context", "batched_tokens", "tp", "available_bytes")
-FIVE_LAYERS = Trunk(2, 1, window_groups=3)
+FIVE_LAYERS = CacheLayout(2, 1, window_groups=3)
 ALLOWED = 0.02
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed beside this interpreter")
@@ -29,22 +29,22 @@ def label(answer):
     return f"{answer['trunk']}-{mtp}-{scheduling}-{answer['context']}-{answer['batched_tokens']}-tp{answer['tp']}"
 
 
-def ours(answer) -> Memory:
+def ours(answer) -> MemoryEstimate:
     """The same setting for fit.py; the free memory is given, so the weights do not matter."""
-    trunks = TRUNKS | {"five-layers": FIVE_LAYERS}
-    return Memory(
+    trunks = CACHE_LAYOUTS | {"five-layers": FIVE_LAYERS}
+    return MemoryEstimate(
         memory_gib=1.0,
         utilization=1.0,
         checkpoint_gib=1.0,
         replicated_gib=0.0,
         tensor_parallel_size=answer["tp"],
-        trunk=trunks.get(answer["trunk"]) or trunks[f"deepseek-v4-{answer['trunk']}"],
+        layout=trunks.get(answer["trunk"]) or trunks[f"deepseek-v4-{answer['trunk']}"],
         context=answer["context"],
         batched_tokens=answer["batched_tokens"],
         requests=1,
         draft_tokens=int(answer["mtp"]),
         asynchronous=answer["async"],
-        cache_gib=answer["available_bytes"] / GIB,
+        kv_cache_memory_gib=answer["available_bytes"] / GIB,
     )
 
 
@@ -57,7 +57,7 @@ def test_fit_answers_as_vllms_planner_did(answer):
     memory = ours(answer)
     assert memory.admits == ("refused" not in answer)
     assert memory.blocks_per_request == answer["blocks_per_request"]
-    assert (memory.trunk or FIVE_LAYERS).block_bytes == answer["block_bytes"]
+    assert (memory.layout or FIVE_LAYERS).block_bytes == answer["block_bytes"]
     if "refused" not in answer:
         assert memory.blocks == answer["blocks"]
         assert int(memory.concurrency * memory.context) == answer["tokens"]
@@ -101,8 +101,8 @@ def test_the_least_memory_that_vllm_admits_is_the_least_that_we_admit():
     (refused, *_) = [a for a in RECORDED if "refused" in a]
     memory = ours(refused)
     enough = memory.request_gib
-    assert not dataclasses.replace(memory, cache_gib=enough - 0.001).admits
-    assert dataclasses.replace(memory, cache_gib=enough + 0.001).admits
+    assert not dataclasses.replace(memory, kv_cache_memory_gib=enough - 0.001).admits
+    assert dataclasses.replace(memory, kv_cache_memory_gib=enough + 0.001).admits
 
 
 def test_the_shipped_drawings_are_those_of_the_shipped_profile_files():

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dsv4_serve.entrypoint.doctor import registry
 from dsv4_serve.entrypoint.doctor.all_reduce import probe, try_nccl_sets
-from dsv4_serve.entrypoint.doctor.all_reduce.probe import Result
-from dsv4_serve.entrypoint.doctor.checks import collective as collective_checks
-from dsv4_serve.entrypoint.problem import name_of
+from dsv4_serve.entrypoint.doctor.all_reduce.probe import AllReduceResult
+from tests.support.checks import problems
 
 LONG = 90.0  # these tests share a small machine; the promise of 20 s is tested with ranks that stop at once
 ENV = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "HOME")}
@@ -39,8 +39,8 @@ def faulty(folder: Path, *, before: str = "", after: str = "") -> list[str]:
     return [sys.executable, str(script)]
 
 
-def found(result: Result) -> dict[str, str]:
-    return {name_of(f): problem.seen for f in collective_checks.CHECKS if (problem := f(result))}
+def found(result: AllReduceResult) -> dict[str, str]:
+    return {name: problem.seen for name, problem in problems(registry.COLLECTIVE, result).items()}
 
 
 @pytest.fixture(autouse=True)
@@ -168,16 +168,16 @@ def test_a_child_of_a_rank_is_killed_too(tmp_path: Path) -> None:
 # Choosing between NCCL sets
 
 
-GOOD = Result(True, 2, "nccl", 6.0)
-HUNG = Result(False, 2, "nccl", 11.0, hung_at="first all-reduce", behind=(0, 1))
+GOOD = AllReduceResult(True, 2, "nccl", 6.0)
+HUNG = AllReduceResult(False, 2, "nccl", 11.0, hung_at="first all-reduce", behind=(0, 1))
 SETS = [("p2p-on", {"NCCL_P2P_LEVEL": "SYS"}), ("p2p-off", {"NCCL_P2P_DISABLE": "1"})]
 
 
-def playing(*results: Result):
+def playing(*results: AllReduceResult):
     """A run that answers with recorded results and keeps what it was given."""
     given: list[tuple[int, str, object, float]] = []
 
-    def run(ranks: int, backend: str, env: object, limit: float) -> Result:
+    def run(ranks: int, backend: str, env: object, limit: float) -> AllReduceResult:
         given.append((ranks, backend, env, limit))
         return results[len(given) - 1]
 
@@ -213,7 +213,7 @@ def test_all_sets_together_keep_within_the_limit(tmp_path: Path) -> None:
     stopped = faulty(tmp_path, before="os.kill(os.getpid(), signal.SIGSTOP)")
     began = time.monotonic()
 
-    def run(ranks: int, backend: str, env: object, limit: float) -> Result:
+    def run(ranks: int, backend: str, env: object, limit: float) -> AllReduceResult:
         return probe.run(ranks, backend, ENV, limit, stopped)
 
     proof = try_nccl_sets.prove(SETS, 2, "gloo", 4.0, run)

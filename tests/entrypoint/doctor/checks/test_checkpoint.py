@@ -20,14 +20,16 @@ from dsv4_serve.demo.v4_tensors import WIDTH, Tensor, bf16, save
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint import read as checkpoint
 from dsv4_serve.entrypoint.checkpoint.read import INDEX
-from dsv4_serve.entrypoint.doctor.checkpoint_requirements import Wanted, wanted
+from dsv4_serve.entrypoint.doctor.checkpoint_requirements import CheckpointRequirements, checkpoint_requirements
 from dsv4_serve.entrypoint.doctor.checks import config as config_checks
 from dsv4_serve.entrypoint.doctor.checks.checkpoint import CHECKS, examine
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.plan import Setting
-from dsv4_serve.entrypoint.problem import Problem, name_of
+from dsv4_serve.entrypoint.problem import Problem
 from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
+from tests.support.checks import problems
 
 DIMS = Dims(experts=8)
 TRUNK, DRAFT = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
@@ -74,14 +76,18 @@ def copy(originals: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Pa
     return linked
 
 
-def asks(layout: str, **changes: Any) -> Wanted:
+def asks(layout: str, **changes: Any) -> CheckpointRequirements:
     scheme, draft = LAYOUTS[layout]
-    served = Wanted(layout, "deepseek-v4-tiny", scheme, draft, "h200", method="mtp", draft_tokens=1, patches=PATCHES)
+    served = CheckpointRequirements(
+        layout, "deepseek-v4-tiny", scheme, draft, "h200", method="mtp", draft_tokens=1, patches=PATCHES
+    )
     return replace(served, **changes)
 
 
-def found(folder: Path, served: Wanted) -> dict[str, Problem]:
-    return dict(examine(checkpoint.read(folder), served))
+def found(folder: Path, served: CheckpointRequirements) -> dict[str, Problem]:
+    found = dict(examine(checkpoint.read(folder), served))
+    assert found.keys() <= problems(CHECKS, checkpoint.read(folder), served).keys()
+    return found
 
 
 def edit(**changes: Any) -> Break:
@@ -151,7 +157,11 @@ def index(change: Callable[[dict[str, str]], dict[str, str]]) -> Break:
 
 
 def remove(*files: str) -> Break:
-    return lambda folder: [(folder / file).unlink() for file in files] and None
+    def change(folder: Path) -> None:
+        for file in files:
+            (folder / file).unlink()
+
+    return change
 
 
 def pointers(folder: Path) -> None:
@@ -160,7 +170,11 @@ def pointers(folder: Path) -> None:
 
 
 def both(*breaks: Break) -> Break:
-    return lambda folder: [each(folder) for each in breaks] and None
+    def change(folder: Path) -> None:
+        for each in breaks:
+            each(folder)
+
+    return change
 
 
 def dspark(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -241,14 +255,14 @@ def test_a_fault_in_the_files_is_named(copy: Callable[[str], Path], name: str) -
 
 
 def test_every_check_has_a_fault_that_was_made() -> None:
-    assert set(SEEN) == {name_of(check) for check in CHECKS}
+    assert set(SEEN) == {check.name for check in CHECKS}
 
 
 def test_every_check_says_how_it_is_met_and_where() -> None:
     for check in CHECKS:
-        assert check.wild.symptom
-        assert check.wild.link.startswith("https://")
-        assert check.wild.tried == "for real"
+        assert check.symptom
+        assert check.link.startswith("https://")
+        assert check.tried == "for real"
 
 
 def test_problems_are_clauses(copy: Callable[[str], Path]) -> None:
@@ -316,16 +330,18 @@ def test_what_is_not_deepseek_v4_is_looked_at_as_files_only(tmp_path: Path) -> N
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
-    assert found(tmp_path, Wanted("demo", "LlamaForCausalLM", "unquantized", "none")) == {}
+    assert found(tmp_path, CheckpointRequirements("demo", "LlamaForCausalLM", "unquantized", "none")) == {}
 
 
 def test_a_plan_says_what_is_wanted() -> None:
     catalog = Catalog([])
     named = {"profile": "524k", "model": "w4a16", "hardware": "rtx-pro-6000"}
     request = Request({kind: Setting(name, "test") for kind, name in named.items()})
-    plan = resolve(select(catalog, request, lambda: Found("rtx-pro-6000", "test")), request)
-    seen = wanted(plan, catalog.model("w4a16", ""), PATCHES)
-    assert seen == Wanted("w4a16", "deepseek-v4-flash", "w4a16", "bf16", "rtx-pro-6000", 2, False, "mtp", 1, PATCHES)
+    plan = resolve(select(catalog, request, lambda: HostGpus("rtx-pro-6000", "test")), request)
+    seen = checkpoint_requirements(plan, catalog.model("w4a16", ""), PATCHES)
+    assert seen == CheckpointRequirements(
+        "w4a16", "deepseek-v4-flash", "w4a16", "bf16", "rtx-pro-6000", 2, False, "mtp", 1, PATCHES
+    )
 
 
 def test_the_fields_are_those_that_the_pinned_vllm_reads_without_a_default() -> None:

@@ -16,47 +16,60 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
-from dsv4_serve.entrypoint.doctor.checks import driver as driver_checks
+from dsv4_serve.entrypoint.doctor import registry
 from dsv4_serve.entrypoint.doctor.checks import gpu
-from dsv4_serve.entrypoint.doctor.checks import host as host_checks
 from dsv4_serve.entrypoint.doctor.checks import limit as limit_checks
-from dsv4_serve.entrypoint.machine import build_tools, host, ports, record_fixture
-from dsv4_serve.entrypoint.machine.host import Host, Visible, read_host
+from dsv4_serve.entrypoint.machine import build_tools, host, ports
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.machine.host import Host, read_host
+from dsv4_serve.entrypoint.machine.machine import Machine, ResourceLimits, read_machine
 from dsv4_serve.entrypoint.machine.nvml import Driver, Gpu
-from dsv4_serve.entrypoint.machine.requirements import Asked, asked
+from dsv4_serve.entrypoint.machine.requirements import HostRequirements, host_requirements
+from dsv4_serve.entrypoint.machine.visible import VisibleGpus, visible_gpus
 from dsv4_serve.entrypoint.plan import Setting
-from dsv4_serve.entrypoint.problem import Problem, name_of
+from dsv4_serve.entrypoint.problem import Problem
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from dsv4_serve.entrypoint.resolve.select import Found, select
+from dsv4_serve.entrypoint.resolve.select import select
+from tests.support.checks import problems
+from tools import record_host
 
 RECORDED = Path(__file__).parents[2] / "machine/recorded"
-HOST = limit_checks.CHECKS + host_checks.CHECKS
-CHECKS = driver_checks.CHECKS + gpu.CHECKS + HOST
+CHECKS = registry.GPUS + registry.HOST
 GIB = 1 << 30
-RTX = Asked(capability="12.0", hardware="rtx-pro-6000", interconnect="pcie", env={"NCCL_P2P_DISABLE": "1"})
+RTX = HostRequirements(capability="12.0", hardware="rtx-pro-6000", interconnect="pcie", env={"NCCL_P2P_DISABLE": "1"})
 
 AS_NOBODY = """
-import json, os, resource, sys
-from dsv4_serve.entrypoint.machine.requirements import Asked
-from dsv4_serve.entrypoint.doctor.checks import host as host_checks, limit as limit_checks
-from dsv4_serve.entrypoint.machine import host
+import json, os, pynvml, resource, sys
+from dsv4_serve.entrypoint.machine.visible import VisibleGpus, visible_gpus
+from dsv4_serve.entrypoint.machine.requirements import HostRequirements
+from dsv4_serve.entrypoint.doctor import registry
+from dsv4_serve.entrypoint.machine import host, machine
 os.chdir("/")
 {setup}
-seen = host.read_host(Asked(gpus=0, group=0, load_format="instanttensor", env=dict(os.environ)))
-checks = limit_checks.CHECKS + host_checks.CHECKS
-problems = [f(seen, Asked(load_format="instanttensor", env=dict(os.environ))) for f in checks]
-print(json.dumps({{f.__name__: p.seen for f, p in zip(checks, problems) if p}}))
+seen = host.read_host(machine.read_machine(os.environ), HostRequirements(gpus=0, group=0, load_format="instanttensor", env=dict(os.environ)))
+problems = [check(seen, HostRequirements(load_format="instanttensor", env=dict(os.environ))) for check in registry.HOST]
+print(json.dumps({{check.name: p.seen for check, p in zip(registry.HOST, problems) if p}}))
 """
 
 
-def found(seen: Host, wanted: Asked = RTX) -> dict[str, Problem]:
+def found(seen: Host, wanted: HostRequirements = RTX) -> dict[str, Problem]:
     """Every problem by its name."""
-    return {name_of(f): problem for f in CHECKS if (problem := f(seen, wanted))}
+    return problems(CHECKS, seen, wanted)
 
 
 def replay(name: str) -> Host:
-    return record_fixture.load((RECORDED / f"{name}.json").read_text()).host
+    return Host(record_host.load((RECORDED / f"{name}.json").read_text()).machine)
+
+
+def on_machine(seen: Host, **changes: object) -> Host:
+    """The host with a changed machine."""
+    return dataclasses.replace(seen, machine=dataclasses.replace(seen.machine, **changes))
+
+
+def seen_as(name: str, visible: str) -> Host:
+    """A recorded host as it is with CUDA_VISIBLE_DEVICES."""
+    return Host(replay(name).machine.seen_with({"CUDA_VISIBLE_DEVICES": visible}))
 
 
 def in_child(setup: str, **env: str) -> dict[str, str]:
@@ -83,7 +96,7 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
 
 @pytest.mark.parametrize("path", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
 def test_every_recording_says_where_it_comes_from(path: Path) -> None:
-    assert record_fixture.load(path.read_text()).about.startswith(("recorded", "constructed: "))
+    assert record_host.load(path.read_text()).about.startswith(("recorded", "constructed: "))
 
 
 def test_a_sound_host_has_no_problem() -> None:
@@ -91,8 +104,10 @@ def test_a_sound_host_has_no_problem() -> None:
 
 
 def test_a_host_without_gpus_has_none_either_when_the_plan_needs_none(tmp_path: Path) -> None:
-    seen = read_host(Asked(gpus=0, group=0, env={"HOME": str(tmp_path)}))
-    assert not {name_of(f) for f in driver_checks.CHECKS + gpu.CHECKS if f(seen, Asked(gpus=0, group=0))}
+    required = HostRequirements(gpus=0, group=0, env={"HOME": str(tmp_path)})
+    seen = read_host(read_machine({}), required)
+    assert not {check.name for check in registry.host_checks(gpus=False) if check(seen, required)} - {"open-files"}
+    assert set(registry.host_checks(gpus=True)) - set(registry.host_checks(gpus=False)) == set(registry.GPUS)
 
 
 # The driver and its GPUs
@@ -121,7 +136,7 @@ def test_a_share_that_leaves_cuda_no_room_is_refused_on_an_idle_gpu() -> None:
 def test_a_busy_gpu_outside_the_replica_does_not_matter() -> None:
     one = dataclasses.replace(RTX, gpus=1, group=1)
     assert "busy-gpu" not in found(replay("busy-gpu"), one)
-    assert "busy-gpu" in found(dataclasses.replace(replay("busy-gpu"), visible=Visible((1, 0))), one)
+    assert "busy-gpu" in found(seen_as("busy-gpu", "1,0"), one)
 
 
 def test_an_old_driver_with_a_compatibility_package_may_try() -> None:
@@ -130,18 +145,18 @@ def test_an_old_driver_with_a_compatibility_package_may_try() -> None:
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this host has an NVIDIA driver")
 def test_no_driver_is_said_with_nvmls_words() -> None:
-    problem = found(read_host(RTX))["driver-answers"]
+    problem = found(read_host(read_machine({}), RTX))["driver-answers"]
     assert "NVML" in problem.seen
     assert "580" in problem.needed
 
 
 def test_a_driver_that_was_updated_under_a_running_kernel_module_asks_for_a_reboot() -> None:
-    seen = Host(Driver(error="Driver/library version mismatch"), module="580.126.09")
+    seen = Host(Machine(Driver(error="Driver/library version mismatch"), kernel_module="580.126.09"))
     assert "reboot" in found(seen)["driver-answers"].fix
 
 
 def test_gpus_that_were_not_passed_to_the_container_are_told_from_a_missing_driver() -> None:
-    seen = Host(Driver(error="Driver Not Loaded"), module="580.126.09", device_nodes=False)
+    seen = Host(Machine(Driver(error="Driver Not Loaded"), kernel_module="580.126.09", device_nodes=False))
     problems = found(seen)
     assert "--gpus all" in problems["container-gpus"].fix
     assert "driver-answers" not in problems
@@ -158,9 +173,7 @@ def test_a_compatibility_libcuda_older_than_the_driver_is_found(tmp_path: Path, 
 
 
 def test_a_wrong_index_in_cuda_visible_devices_is_named() -> None:
-    driver = replay("rtx-pro-6000-x4").driver
-    assert driver
-    seen = dataclasses.replace(replay("rtx-pro-6000-x4"), visible=host.visible_gpus(driver, "0,9,1"))
+    seen = seen_as("rtx-pro-6000-x4", "0,9,1")
     problems = found(seen)
     assert "'9'" in problems["visible-devices"].seen
     assert problems["gpu-count"].seen == "1 GPU is visible"
@@ -170,17 +183,14 @@ def test_a_wrong_index_in_cuda_visible_devices_is_named() -> None:
     ("named", "indexes"), [(None, (0, 1, 2, 3)), ("2,3", (2, 3)), ("GPU-3", (3,)), ("", ()), (" 1 , 0 ", (1, 0))]
 )
 def test_visible_gpus_are_read_as_cuda_reads_them(named: str | None, indexes: tuple[int, ...]) -> None:
-    driver = replay("rtx-pro-6000-x4").driver
-    assert driver
-    assert host.visible_gpus(driver, named).indexes == indexes
+    assert visible_gpus(replay("rtx-pro-6000-x4").machine.driver, named).indexes == indexes
 
 
 def changed(**fields: object) -> Host:
     """The sound host with a fault on GPU 1."""
-    sound = replay("rtx-pro-6000-x2")
-    assert sound.driver
-    gpus = (sound.driver.gpus[0], dataclasses.replace(sound.driver.gpus[1], **fields))
-    return dataclasses.replace(sound, driver=dataclasses.replace(sound.driver, gpus=gpus))
+    driver = replay("rtx-pro-6000-x2").machine.driver
+    gpus = (driver.gpus[0], dataclasses.replace(driver.gpus[1], **fields))
+    return on_machine(replay("rtx-pro-6000-x2"), driver=dataclasses.replace(driver, gpus=gpus))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +212,7 @@ def changed(**fields: object) -> Host:
 def test_a_fault_of_one_gpu_is_found_and_the_gpu_named(fault: dict[str, object], name: str) -> None:
     problem = found(changed(**fault))[name]
     assert "GPU 1" in problem.seen
-    assert "INDEX" not in problem.fix
+    assert "{" not in problem.fix
 
 
 def test_different_gpus_need_one_way_of_counting() -> None:
@@ -223,20 +233,20 @@ def test_unnamed_hardware_may_have_any_architecture_that_has_kernels() -> None:
 def test_dockers_64_mib_of_shared_memory_are_refused_at_two_gpus_and_not_at_one(tmp_path: Path) -> None:
     with small_disk(tmp_path / "shm", "64m") as shm:
         free = os.statvfs(shm).f_bavail * os.statvfs(shm).f_frsize
-        seen = dataclasses.replace(replay("rtx-pro-6000-x2"), shm_free=free)
+        seen = on_machine(replay("rtx-pro-6000-x2"), shm_free=free)
         assert "--shm-size=16g" in found(seen)["shared-memory"].fix
         assert "shared-memory" not in found(seen, dataclasses.replace(RTX, gpus=1, group=1))
 
 
 def test_shared_memory_that_is_mounted_read_only_is_refused(tmp_path: Path) -> None:
     with small_disk(tmp_path / "shm", "1g") as shm:
-        assert "shared_memory" not in in_child(f"host.SHM = host.Path({str(shm)!r})")
+        assert "shared-memory" not in in_child(f"machine.SHM = machine.Path({str(shm)!r})")
         subprocess.run(["mount", "-o", "remount,ro", shm], check=True)
-        assert in_child(f"host.SHM = host.Path({str(shm)!r})")["shared_memory"] == "/dev/shm cannot be written"
+        assert in_child(f"machine.SHM = machine.Path({str(shm)!r})")["shared-memory"] == "/dev/shm cannot be written"
 
 
 def test_nccl_without_peer_access_needs_more_shared_memory_and_more_for_more_channels() -> None:
-    queues = limit_checks.shm_needed(Asked())
+    queues = limit_checks.shm_needed(HostRequirements())
     off = limit_checks.shm_needed(RTX)
     many = {"NCCL_P2P_DISABLE": "1", "NCCL_MIN_NCHANNELS": "16", "NCCL_BUFFSIZE": "33554432"}
     concurrent = limit_checks.shm_needed(dataclasses.replace(RTX, env=many))
@@ -258,7 +268,7 @@ def test_vllms_own_largest_queue_is_the_floor() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "value", "name"),
-    [("MEMLOCK", 65536, "memlock"), ("STACK", 4194304, "stack"), ("NOFILE", 1024, "open_files")],
+    [("MEMLOCK", 65536, "memlock"), ("STACK", 4194304, "stack"), ("NOFILE", 1024, "open-files")],
 )
 def test_a_low_limit_is_found_in_a_process_that_has_it(limit: str, value: int, name: str) -> None:
     said = in_child(f"resource.setrlimit(resource.RLIMIT_{limit}, ({value}, {value}))", HOME="/tmp")
@@ -267,14 +277,14 @@ def test_a_low_limit_is_found_in_a_process_that_has_it(limit: str, value: int, n
 
 
 def test_limits_matter_only_where_they_are_needed() -> None:
-    seen = dataclasses.replace(Host(), limits=host.Limits(memlock=65536))
-    assert "memlock" not in found(seen, Asked(gpus=0))
+    seen = Host(Machine(limits=ResourceLimits(memlock=65536)))
+    assert "memlock" not in found(seen, HostRequirements(gpus=0))
 
 
 def test_a_full_disk_for_caches_is_found_and_the_variable_named(tmp_path: Path) -> None:
     with small_disk(tmp_path / "cache", "1m") as folder:
         seen = Host(caches=tuple(host.read_caches({"HOME": str(tmp_path), "VLLM_CACHE_ROOT": f"{folder}/vllm"})))
-        problem = found(seen, Asked(gpus=0))["cache-space"]
+        problem = found(seen, HostRequirements(gpus=0))["cache-space"]
         assert str(folder) in problem.seen
         assert "VLLM_CACHE_ROOT" in problem.seen
         assert "1 MiB" in problem.seen
@@ -287,13 +297,13 @@ def test_an_unwritable_cache_folder_is_found_as_another_user(tmp_path: Path) -> 
     for folder in (tmp_path, *tmp_path.parents[:-1]):
         folder.chmod(folder.stat().st_mode | 0o011)
     said = in_child("os.setuid(65534)", HOME="/tmp", VLLM_CACHE_ROOT=str(closed / "vllm"))
-    assert f"{closed} cannot be written to (VLLM_CACHE_ROOT)" in said["cache_writable"]
+    assert f"{closed} cannot be written to (VLLM_CACHE_ROOT)" in said["cache-writable"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changing the user id takes root")
 def test_a_user_without_account_and_home_is_told_to_set_home() -> None:
-    assert "no account" in in_child("os.setuid(4242424)")["home_known"]
-    assert "home_known" not in in_child("os.setuid(4242424)", HOME="/tmp")
+    assert "no account" in in_child("os.setuid(4242424)")["home-known"]
+    assert "home-known" not in in_child("os.setuid(4242424)", HOME="/tmp")
 
 
 def at(number: int, host: str = "127.0.0.1") -> tuple[str, int, str, str]:
@@ -305,10 +315,10 @@ def test_a_held_port_is_found_with_the_process_that_holds_it() -> None:
         held.bind(("127.0.0.1", 0))
         held.listen()
         number = held.getsockname()[1]
-        wanted = Asked(gpus=0, group=0, ports=(at(number), at(0)))
-        problem = found(read_host(wanted), wanted)["port-free"]
+        wanted = HostRequirements(gpus=0, group=0, ports=(at(number), at(0)))
+        problem = found(read_host(read_machine({}), wanted), wanted)["port-free"]
     assert f"port {number} on 127.0.0.1: Address already in use, pid {os.getpid()} (" in problem.seen
-    assert problem.fix == "end what holds it, or choose another with --port (PORT)"
+    assert problem.fix == "end the process that holds it, or choose another port with --port (PORT)"
     assert ports.look(*at(number)).refused == ""
 
 
@@ -327,18 +337,18 @@ def test_a_connection_from_a_port_does_not_hold_it() -> None:
     ],
 )
 def test_a_host_that_is_not_this_one_is_to_be_changed_rather_than_the_port(host: str, why: str) -> None:
-    wanted = Asked(gpus=0, group=0, ports=(at(8000, host),))
-    problem = found(read_host(wanted), wanted)["port-free"]
+    wanted = HostRequirements(gpus=0, group=0, ports=(at(8000, host),))
+    problem = found(read_host(read_machine({}), wanted), wanted)["port-free"]
     assert problem.seen == f"port 8000 on {host}: {why}"
     assert problem.fix == "choose an address of this host with --host"
 
 
 def test_a_file_that_nccl_is_told_of_has_to_exist(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "NCCL_GRAPH_FILE": str(tmp_path / "graph.xml")}
-    wanted = Asked(gpus=0, group=0, env=env)
-    assert "graph.xml" in found(read_host(wanted), wanted)["nccl-files"].seen
+    wanted = HostRequirements(gpus=0, group=0, env=env)
+    assert "graph.xml" in found(read_host(read_machine({}), wanted), wanted)["nccl-files"].seen
     (tmp_path / "graph.xml").touch()
-    assert "nccl-files" not in found(read_host(wanted), wanted)
+    assert "nccl-files" not in found(read_host(read_machine({}), wanted), wanted)
 
 
 def test_missing_compilers_are_fatal_where_vllm_refuses_to_go_on_without(tmp_path: Path) -> None:
@@ -359,9 +369,9 @@ def test_compilers_are_found_on_path_and_in_cuda_home(tmp_path: Path) -> None:
 
 
 def test_deepseek_on_a_cpu_needs_its_instructions() -> None:
-    wanted = Asked(gpus=0, group=0, deepseek_on_cpu=True)
-    assert "AVX512_BF16" in found(Host(bf16=False), wanted)["cpu-bf16"].seen
-    assert "cpu-bf16" not in found(Host(bf16=True), wanted)
+    wanted = HostRequirements(gpus=0, group=0, deepseek_on_cpu=True)
+    assert "AVX512_BF16" in found(Host(Machine(avx512_bf16=False)), wanted)["cpu-bf16"].seen
+    assert "cpu-bf16" not in found(Host(Machine(avx512_bf16=True)), wanted)
 
 
 # What a plan asks, and what it costs to look
@@ -369,12 +379,12 @@ def test_deepseek_on_a_cpu_needs_its_instructions() -> None:
 
 def plan_asks(
     hardware: str, profile: str = "128k", *, model: str = "", flags: dict[str, Setting] | None = None, **env: str
-) -> Asked:
+) -> HostRequirements:
     named = {"profile": profile, "hardware": hardware} | ({"model": model} if model else {})
     choices = {name: Setting(value, "test") for name, value in named.items()}
     request = Request(choices, environment=Layer(), command_line=Layer(flags or {}), operator=env)
-    selection = select(Catalog([]), request, lambda: Found(hardware, "test"))
-    return asked(resolve(selection, request), selection.hardware, selection.model.get("architecture"), env)
+    selection = select(Catalog([]), request, lambda: HostGpus(hardware, "test"))
+    return host_requirements(resolve(selection, request), selection.hardware, selection.model.get("architecture"), env)
 
 
 def test_what_a_plan_asks_is_read_from_it() -> None:
@@ -395,11 +405,11 @@ def test_what_a_plan_asks_is_read_from_it() -> None:
 
 
 def test_the_host_is_read_with_less_than_100_milliseconds_of_cpu(tmp_path: Path) -> None:
-    wanted = Asked(gpus=2, env={"HOME": str(tmp_path)}, ports=(at(0),))
+    wanted = HostRequirements(gpus=2, env={"HOME": str(tmp_path)}, ports=(at(0),))
     times = []
     for _ in range(5):
         began = time.process_time()
-        found(read_host(wanted), wanted)
+        found(read_host(read_machine({}), wanted), wanted)
         times.append(time.process_time() - began)
     assert min(times) < 0.1
 
@@ -407,22 +417,23 @@ def test_the_host_is_read_with_less_than_100_milliseconds_of_cpu(tmp_path: Path)
 def test_reading_host_and_topology_imports_no_torch() -> None:
     script = (
         "import sys; from dsv4_serve.entrypoint.doctor.checks import driver, gpu, host, limit, topology;"
-        "from dsv4_serve.entrypoint.machine import host as read; from dsv4_serve.entrypoint.machine.requirements import Asked;"
-        "read.read_host(Asked()); print('torch' in sys.modules)"
+        "from dsv4_serve.entrypoint.machine.host import read_host;"
+        "from dsv4_serve.entrypoint.machine.machine import read_machine;"
+        "from dsv4_serve.entrypoint.machine.requirements import HostRequirements;"
+        "read_host(read_machine({}), HostRequirements()); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "False\n"
 
 
 def test_every_check_says_how_users_meet_it() -> None:
-    for function in CHECKS:
-        wild = function.wild  # type: ignore[attr-defined]
-        assert wild.symptom
-        assert wild.link.startswith(("https://", "docs/"))
-        assert wild.tried in ("for real", "recorded", "constructed")
-        assert function.__doc__
+    for check in CHECKS:
+        assert check.symptom
+        assert check.link.startswith(("https://", "docs/"))
+        assert check.tried in ("for real", "recorded", "constructed")
+        assert check.looks_for
 
 
 def test_a_gpu_that_cannot_be_read_is_no_gpu_to_serve_on() -> None:
-    seen = Host(Driver("580.126.09", 13000, (Gpu(0, error="GPU is lost"),)), Visible((0,)))
+    seen = Host(Machine(Driver("580.126.09", 13000, (Gpu(0, error="GPU is lost"),)), VisibleGpus((0,))))
     assert gpu.served(seen, RTX) == []

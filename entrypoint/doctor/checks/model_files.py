@@ -1,0 +1,59 @@
+"""What a folder of any model holds beside its weights."""
+
+from __future__ import annotations
+
+from ...checkpoint.identify import architecture as architecture_of
+from ...checkpoint.read import Checkpoint
+from ...problem import Problem, check
+from ..checkpoint_requirements import CheckpointRequirements
+from .wording import AS_ITSELF, FETCH, ORIGINAL
+
+_VLLM = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm"
+
+
+@check(
+    symptom="OSError or JSONDecodeError before anything is loaded",
+    link=f"{_VLLM}/transformers_utils/config.py",
+    remedy=(ORIGINAL, FETCH),
+    tried="for real",
+)
+def config_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
+    """config.json is there, is JSON, and names its architecture."""
+    config = checkpoint.config
+    if config.absent:
+        return Problem(f"no config.json in {checkpoint.folder}", "config.json beside the weights", FETCH)
+    fields = [name for name in ("model_type", "architectures") if not config.value.get(name)]
+    if not config.fault and not fields:
+        return None
+    return Problem(f"config.json: {config.fault or 'no ' + ' and no '.join(fields)}", "the model's own", ORIGINAL)
+
+
+@check(
+    symptom="OSError: Can't load tokenizer, after minutes",
+    link=f"{_VLLM}/tokenizers/deepseek_v4.py",
+    remedy=FETCH,
+    tried="for real",
+)
+def tokenizer_present(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
+    """The tokenizer's files lie beside the weights."""
+    absent = [name for name in ("tokenizer.json", "tokenizer_config.json") if name not in checkpoint.files]
+    if not absent:
+        return None
+    return Problem(f"no {' and no '.join(absent)} in {checkpoint.folder}", "the model's tokenizer")
+
+
+@check(
+    symptom="Served with flags that were chosen for another model",
+    link=f"{_VLLM}/models/deepseek_v4/__init__.py",
+    remedy=AS_ITSELF,
+    tried="for real",
+)
+def architecture_matches(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
+    """The folder holds the architecture of the model that it is served as."""
+    seen = architecture_of(dict(checkpoint.config.value))
+    if not required.architecture or not checkpoint.config.value or seen == required.architecture:
+        return None
+    return Problem(
+        f"{checkpoint.folder} holds {seen}",
+        f"{required.architecture}, which model {required.model} is",
+    )

@@ -1,0 +1,18 @@
+"""Remedies that several checks of checkpoints give, and how they list names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+FETCH = "fetch it again with `dsv4 weights fetch`, which resumes an unfinished download"
+ORIGINAL = "restore config.json from the original repository: `save_pretrained` of transformers rewrites it"
+AS_ITSELF = "give --model the folder without NAME=, and the model is read from it"
+PATCH = "run `dsv4 patch apply`"
+NO_DRAFT = "serve without it: NUM_SPECULATIVE_TOKENS=0"
+
+
+def some(names: Iterable[str], limit: int = 3) -> str:
+    """Return the first of several names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - limit:,} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

@@ -1,0 +1,44 @@
+"""The checkpoint that a plan serves, where it is on this disk and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..checkpoint import read
+from ..checkpoint.read import Checkpoint
+from ..plan import Plan
+from ..weights import hub_cache
+
+
+def read_served(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | None, str]:
+    """
+    Return the checkpoint that the plan loads, or None and the reason why it cannot be checked.
+
+    It is the folder that was named, else the snapshot in the Hub's cache, if whole.
+    """
+    named = str(plan.flags["model"].value)
+    if Path(named).is_dir() or named.startswith(("/", "./", "../")):
+        return _read(Path(named)), ""
+    download = plan.value("download-dir")
+    cache = Path(download) if download else hub_cache.folder(environ)
+    folder = None
+    if hub_cache.repository_folder(cache, named).is_dir():
+        from ..weights.hub import Place, cached
+
+        folder = cached(named, Place(cache=cache, revision=plan.value("revision") or None))
+    if folder is None:
+        return None, f"{named} is not in the Hub's cache, and vLLM fetches it"
+    checkpoint = _read(folder)
+    if not checkpoint.shards or checkpoint.listed - checkpoint.shards.keys():
+        return None, f"{named} is not complete in the Hub's cache, and vLLM fetches the rest"
+    return checkpoint, ""
+
+
+def _read(folder: Path) -> Checkpoint:
+    """Read a folder of weights; one that cannot be listed holds nothing."""
+    try:
+        return read.read(folder)
+    except OSError:
+        nothing = read.Document({}, absent=True)
+        return Checkpoint(folder, frozenset(), nothing, nothing, {})

@@ -1,0 +1,30 @@
+"""Which GPUs CUDA_VISIBLE_DEVICES leaves to a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .nvml import Driver
+
+
+@dataclass(frozen=True)
+class VisibleGpus:
+    """The visible GPUs by NVML's index, and the first name in CUDA_VISIBLE_DEVICES that belongs to no GPU."""
+
+    indexes: tuple[int, ...] = ()
+    unknown: str = ""
+    variable: str | None = None
+    """The value of CUDA_VISIBLE_DEVICES; None where it is not set."""
+
+
+def visible_gpus(driver: Driver, variable: str | None) -> VisibleGpus:
+    """Read CUDA_VISIBLE_DEVICES as CUDA does: indexes or UUID prefixes, up to the first that belongs to no GPU."""
+    if variable is None:
+        return VisibleGpus(tuple(gpu.index for gpu in driver.gpus))
+    indexes: list[int] = []
+    for part in map(str.strip, variable.split(",")):
+        matching = [g.index for g in driver.gpus if part == str(g.index) or (len(part) > 4 and g.uuid.startswith(part))]
+        if not matching:
+            return VisibleGpus(tuple(indexes), part, variable)
+        indexes += matching[:1]
+    return VisibleGpus(tuple(indexes), variable=variable)

@@ -1,0 +1,59 @@
+"""What the memory of a plan follows from: figures of the selected profile files, and the plan's flags. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..memory.estimate import CACHE_LAYOUTS, GIB, MemoryEstimate
+from ..plan import Setting, Value, draft_tokens, plain
+from . import cuda_graphs
+from .select import Selection
+
+_SYNCHRONOUS = frozenset({"ngram", "medusa", "suffix", "mlp_speculator"})
+"""Methods of speculation with which vLLM 0.32.0 schedules one step at a time (config/vllm.py)."""
+
+
+def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstimate | None:
+    """Return the memory that a plan takes; None where a figure is missing or the layout is not modelled."""
+    size, total = selection.hardware.get("memory_gib"), selection.weights_gib
+    utilization = _number(flags, "gpu-memory-utilization")
+    if not size or not total or not utilization:
+        return None
+    if max(_number(flags, "pipeline-parallel-size"), _number(flags, "data-parallel-size")) > 1:
+        return None
+    cache = _number(flags, "kv-cache-memory-bytes")
+    return MemoryEstimate(
+        memory_gib=size,
+        utilization=utilization,
+        checkpoint_gib=total,
+        replicated_gib=min(selection.model.get("replicated_gib"), total),
+        tensor_parallel_size=selection.tensor_parallel_size,
+        layout=CACHE_LAYOUTS.get(selection.model.get("architecture")),
+        context=max(0, int(_number(flags, "max-model-len"))),
+        batched_tokens=int(_number(flags, "max-num-batched-tokens")),
+        requests=selection.profile.get("requests") or int(_number(flags, "max-num-seqs")) or 1,
+        draft_tokens=draft_tokens(plain(flags)),
+        asynchronous=_schedules_asynchronously(flags),
+        gathers=not selection.hardware.get("compute_capability").startswith("12."),
+        kv_cache_memory_gib=cache / GIB if cache else None,
+        graphs=tuple(_value(flags, cuda_graphs.SIZES) or ()),
+        tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),
+    )
+
+
+def _schedules_asynchronously(flags: Mapping[str, Setting]) -> bool:
+    """Tell whether vLLM schedules a step while another runs: the flag decides, else the method of speculation."""
+    scheduling = _value(flags, "async-scheduling")
+    if isinstance(scheduling, bool):
+        return scheduling
+    return _value(flags, "speculative-config.method") not in _SYNCHRONOUS
+
+
+def _value(flags: Mapping[str, Setting], name: str) -> Value:
+    return flags[name].value if name in flags else None
+
+
+def _number(flags: Mapping[str, Setting], name: str) -> float:
+    """Return a flag's number; 0 where it is absent, or left to vLLM (`auto`)."""
+    value = _value(flags, name)
+    return value if isinstance(value, (int, float)) else 0
