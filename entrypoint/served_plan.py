@@ -1,4 +1,4 @@
-"""What a plan says of the server that it makes: where it listens, its key, its draft tokens, its weights."""
+"""What a plan says of the server that it makes: where it listens, its key, and speculation switched off."""
 
 from __future__ import annotations
 
@@ -29,11 +29,6 @@ def shutdown_timeout(plan: Plan) -> float:
 def key(plan: Plan) -> str:
     """Return the bearer key; empty when none is set."""
     return plan.environment(secrets=True).get("VLLM_API_KEY") or (plan.value("api-key") or [""])[0]
-
-
-def draft_tokens(plan: Plan) -> int:
-    """Return the draft tokens a step; 0 without speculation."""
-    return plan.draft_tokens
 
 
 def without_draft(plan: Plan, reason: str) -> Plan:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from . import arguments
-from .output import answer, say
+from .output import answer
 
 if TYPE_CHECKING:
     from ..weights.hub import Status
@@ -37,11 +37,13 @@ def run(options: argparse.Namespace, _words: list[str]) -> int:
     from ..catalog.catalog import Catalog
     from ..resolve import environment
     from ..weights import hub, manifest
+    from . import log
 
+    log.to_stderr()
     repository = hub.repository_of(Catalog(environment.folders()), options.model, "command line")
     place, folder = hub.Place(revision=options.revision), Path(options.to) if options.to else None
     if options.action == "fetch":
-        fetched = hub.fetch(repository, say, place, folder)
+        fetched = hub.fetch(repository, place, folder)
         return answer(options, lambda: {"folder": str(fetched)}, lambda: str(fetched))
     if options.action == "status":
         status = hub.status(repository, place, folder)
@@ -50,7 +52,7 @@ def run(options: argparse.Namespace, _words: list[str]) -> int:
     where = folder or hub.cached(repository, place)
     if where is None or not where.is_dir():
         raise ConfigError(f"{repository} is not here; fetch it, or name its folder with --to.")
-    verified = manifest.verify(where, manifest.read(where) or hub.listing(repository, place), say)
+    verified = manifest.verify(where, manifest.read(where) or hub.listing(repository, place))
     answer(options, verified.to_json, lambda: verified_text(verified))
     return 0 if verified.whole else 1
 

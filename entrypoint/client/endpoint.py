@@ -36,15 +36,10 @@ class ServedModels(BaseModel):
     data: list[ServedModel] = Field(min_length=1)
 
 
-class _Setting(BaseModel):
-    value: Any = None
-
-
 class ServedPlan(ReplicaDescription):
     """What `/plan` answers: a replica that is started by `argv`, and its settings by name."""
 
     argv: list[str] = Field(default=[], min_length=1, validate_default=True)
-    settings: dict[str, _Setting] = Field(default={})
 
     def values(self) -> dict[str, Any]:
         """Return the settings' values by name."""

@@ -9,7 +9,6 @@ import time
 from ...healthcheck import canary
 from ...healthcheck.progress import EngineProgress
 from ...healthcheck.window import Window
-from .. import served_plan
 from ..client.counters import Counters
 from ..client.errors import Refused, Unreachable
 from ..vllm_log import exit_cause
@@ -68,7 +67,7 @@ class _Monitor:
         self.progress.feed(now, counters)
         if counters.running or counters.waiting:
             self.used_at = now
-        if served_plan.draft_tokens(self.session.plan):
+        if self.session.plan.draft_tokens:
             self.window.add(now, counters.drafted, counters.accepted)
             self._judge_drafts()
 

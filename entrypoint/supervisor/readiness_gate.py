@@ -7,7 +7,6 @@ import time
 
 from ...healthcheck import canary, gate
 from ...healthcheck.state import Finding
-from .. import served_plan
 from ..client.errors import Unreachable
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
@@ -25,7 +24,7 @@ async def prove(session: VllmSession) -> ExitReason | None:
 
 async def _draft_head(session: VllmSession) -> ExitReason | None:
     health, settings = session.health, session.settings
-    drafts = served_plan.draft_tokens(session.plan)
+    drafts = session.plan.draft_tokens
     if not drafts:
         health.gate = health.gate if health.degraded else Finding("the plan has no draft tokens")
         return None
