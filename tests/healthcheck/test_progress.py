@@ -87,7 +87,7 @@ def test_a_canary_that_does_not_come_back_is_work():
     progress.feed(1.0, IDLE)
     progress.canary_out = True
     progress.feed(60.0, IDLE)
-    assert (progress.at, progress.busy, progress.work) == (1.0, True, "a canary out")
+    assert (progress.at, progress.busy, progress.work) == (1.0, True, "a canary outstanding")
 
 
 POLLS = st.lists(
