@@ -48,7 +48,7 @@ KNOWN_BACK = {
     "floor -> checkpoint",
 }
 KNOWN_LONG = {"entrypoint/cli/main.py", "entrypoint/supervisor/supervisor.py"}
-KNOWN_SHARED = {"Cache", "Progress", "Record", "Unreachable", "UsageError"}
+KNOWN_SHARED = {"Progress", "Record", "Unreachable", "UsageError"}
 
 
 def modules() -> list[Path]:
