@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +27,7 @@ class c_nvmlGpuFabricInfoV_t(ctypes.Structure):  # noqa: N801
 
 
 def nvmlInit() -> None:  # noqa: N802
-    with open(os.environ["NVML_CALLS"], "a") as file:
+    with Path(os.environ["NVML_CALLS"]).open("a") as file:
         file.write("nvmlInit\n")
 
 
