@@ -4,6 +4,8 @@ PORT ?= 8000
 CHECK ?=
 PROFILE ?= demo
 ARGS ?=
+JOBS ?= 2
+FAST_JOBS ?= 3
 TARGET ?= cpu
 VENV ?= .venv
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -27,16 +29,19 @@ $(error VENV=$(VENV) has to name one folder, without spaces)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint format bench image lock venv clean
+.PHONY: help demo test test-fast faults lint format bench image lock venv clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-9s %s\n", $$1, $$2}'
 
 demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question; CHECK=1 stops after the answer, PROFILE=demo-v4 shows DeepSeek-V4
 	@$(VENV)/bin/python -m dsv4_serve.demo --profile $(PROFILE) --port $(PORT) $(if $(CHECK),--check)
 
-test: $(VENV)/installed ## run every test; ARGS='-m "not slow"' leaves out those that start vLLM
-	$(VENV)/bin/python -m pytest $(ARGS)
+test: $(VENV)/installed ## run every test, two at once (JOBS=2); ARGS='tests/patcher -x' runs some (tests/README.md)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+test-fast: $(VENV)/installed ## run the tests that start no vLLM and take no image: two minutes on two cores
+	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup -m "(unit or process) and not slow" $(ARGS)
 
 faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and renew the table in docs/health.md
 	rm -f build/faults.jsonl && mkdir -p build
@@ -47,6 +52,7 @@ faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and rene
 lint: $(VENV)/installed ## check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/mypy $(addprefix -p dsv4_serve.,$(ROOMS))
 
 format: $(VENV)/installed ## mend style and format

@@ -63,29 +63,32 @@ class Plan:
 
     def argv(self, *, secrets: bool = False) -> list[str]:
         """Return the command as a list of arguments; secret values only when asked for."""
+        return [word for words in self._grouped(secrets=secrets) for word in words]
+
+    def _grouped(self, *, secrets: bool = False) -> list[list[str]]:
+        """Return the command, and each flag with its values."""
         values = {name: shown(name, s.value, secrets=secrets) for name, s in self.flags.items() if s.value is not None}
         if values.get(DRAFT_TOKENS) == 0:
             values = {name: value for name, value in values.items() if not name.startswith("speculative-config.")}
-        argv = ["vllm", "serve"]
-        if "model" in values:
-            argv.append(str(values.pop("model")))
-        for name, value in sorted(nested(values).items()):
-            argv += self._arguments(name, value)
-        return argv
+        model = [str(values.pop("model"))] if "model" in values else []
+        return [
+            ["vllm", "serve", *model],
+            *(words for name, value in sorted(nested(values).items()) for words in self._arguments(name, value)),
+        ]
 
-    def _arguments(self, name: str, value: Value) -> list[str]:
+    def _arguments(self, name: str, value: Value) -> list[list[str]]:
         shape = self.shapes.get(name, "")
         if value is True:
-            return [f"--{name}"]
+            return [[f"--{name}"]]
         if value is False:
-            return [f"--no-{name}"] if shape == "negatable" else []
+            return [[f"--no-{name}"]] if shape == "negatable" else []
         if isinstance(value, list) and shape == "repeated":
-            return [word for item in value for word in (f"--{name}", str(item))]
+            return [[f"--{name}", str(item)] for item in value]
         if isinstance(value, list) and shape == "spread":
-            return [f"--{name}", *map(str, value)]
+            return [[f"--{name}", *map(str, value)]]
         if isinstance(value, (dict, list)):
-            return [f"--{name}", json.dumps(value, separators=(",", ":"))]
-        return [f"--{name}", str(value)]
+            return [[f"--{name}", json.dumps(value, separators=(",", ":"))]]
+        return [[f"--{name}", str(value)]]
 
     def environment(self, *, secrets: bool = False) -> dict[str, str]:
         """Return the environment variables that the plan sets."""
@@ -98,16 +101,9 @@ class Plan:
 
     def command(self) -> str:
         """Return one shell command, with its environment, that starts this server when pasted."""
-        words = [f"{name}={_quoted_secret(name, value)}" for name, value in self.environment().items()]
-        argv = self.argv()
-        cut = next((number for number, word in enumerate(argv) if word.startswith("--")), len(argv))
-        lines = [*words, shlex.join(argv[:cut])]
-        for word in argv[cut:]:
-            if word.startswith("--"):
-                lines.append(f"  {word}")
-            else:
-                lines[-1] += f" {shlex.quote(word)}"
-        return " \\\n".join(lines)
+        variables = [f"{name}={_quoted_secret(name, value)}" for name, value in self.environment().items()]
+        command, *flags = map(shlex.join, self._grouped())
+        return " \\\n".join([*variables, command, *(f"  {flag}" for flag in flags)])
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"argv", "env", "settings"}`; secret values are masked."""

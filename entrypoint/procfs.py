@@ -1,4 +1,10 @@
-"""The processes below this one, from /proc: who they are, what they keep in shared memory, and ending them all."""
+"""
+The processes below this one: who they are, what they keep in shared memory, and ending them all.
+
+psutil finds and kills them; it is imported where it is needed, as that takes 20 ms and 1.2 MiB. Kept by hand is what it
+lacks: prctl, giving freed memory back, and reaping adopted orphans; and the names of mapped files, which it reads from
+smaps, in 71 ms for a process of 1 GiB against 0.9 ms from maps (psutil 7.2.2, 2026-11-28).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +16,13 @@ import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-PROC = Path("/proc")
+if TYPE_CHECKING:
+    import psutil
+
 SHARED = "/dev/shm/"  # noqa: S108
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-_LISTEN = "0A"  # include/net/tcp_states.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -35,59 +43,47 @@ def trim() -> None:
         _libc.malloc_trim(0)
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the ids of all living processes below `pid`, parents first; zombies are left out."""
-    children: dict[int, list[int]] = {}
-    for one in everyone():
-        if (found := _state_and_parent(one)) and found[0] != "Z":
-            children.setdefault(found[1], []).append(one)
-    below, todo = [], [pid]
-    while todo:
-        todo += (found_below := children.get(todo.pop(0), []))
-        below += found_below
-    return below
+def descendants(pid: int) -> list[psutil.Process]:
+    """Return all living processes below `pid`, parents first, without zombies; none when it has ended."""
+    import psutil
 
-
-def _state_and_parent(pid: int) -> tuple[str, int] | None:
-    try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return fields[0], int(fields[1])
+    living = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    living.append(process)
+    return living
 
 
 def shared_files(pids: Iterable[int]) -> set[Path]:
-    """Return the files of /dev/shm that these processes have mapped: those that vanish are not waited for."""
-    found = set()
+    """Return the files of /dev/shm that these processes have mapped; one that has ended has none."""
+    files = set()
     for pid in pids:
-        with contextlib.suppress(OSError), (PROC / str(pid) / "maps").open(errors="replace") as maps:
-            found |= {Path(line[line.index(SHARED) :].strip()) for line in maps if SHARED in line}
-    return {path for path in found if not path.name.endswith(" (deleted)")}
+        with contextlib.suppress(OSError), Path(f"/proc/{pid}/maps").open(errors="replace") as maps:
+            files |= {Path(line[line.index(SHARED) :].strip()) for line in maps if SHARED in line}
+    return {path for path in files if not path.name.endswith(" (deleted)")}
 
 
-def listening(pids: Iterable[int], port: int) -> int | None:
-    """Return the first of these processes that listens on a TCP port."""
-    sockets = set()
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            rows = [line.split() for line in (PROC / "self" / "net" / table).read_text().splitlines()[1:]]
-            inodes = (row[9] for row in rows if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port)
-            sockets |= {f"socket:[{inode}]" for inode in inodes}
-    return next((pid for pid in pids if sockets & _open_files(pid)), None) if sockets else None
+def listens(pid: int, port: int) -> bool:
+    """Tell whether a process listens on a TCP port; not when it has ended, or is another user's."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return any(_is_listener(connection, port) for connection in psutil.Process(pid).net_connections("tcp"))
+    return False
 
 
-def everyone() -> list[int]:
-    """Return the ids of all processes that can be seen."""
-    return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
+def listener(port: int) -> int | None:
+    """Return the process that listens on a TCP port; None also when it is another user's or another container's."""
+    import psutil
+
+    connections = psutil.net_connections("tcp")
+    return next((found.pid for found in connections if found.pid and _is_listener(found, port)), None)
 
 
-def _open_files(pid: int) -> set[str]:
-    found = set()
-    with contextlib.suppress(OSError):
-        for descriptor in (PROC / str(pid) / "fd").iterdir():
-            with contextlib.suppress(OSError):
-                found.add(str(descriptor.readlink()))
-    return found
+def _is_listener(connection: Any, port: int) -> bool:
+    return bool(connection.status == "LISTEN" and connection.laddr.port == port)
 
 
 def end_all(pid: int, patience: float = 5.0, tidying: float = 2.0) -> list[int]:
@@ -97,21 +93,20 @@ def end_all(pid: int, patience: float = 5.0, tidying: float = 2.0) -> list[int]:
     Python's resource trackers get `tidying` seconds more: they remove the semaphores and the shared memory of processes
     that were killed, and end by themselves.
     """
+    import psutil
+
     began = time.monotonic()
-    while (left := descendants(pid)) and time.monotonic() - began < patience:
-        for one in left:
-            if time.monotonic() - began > tidying or not _is_tracker(one):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(one, signal.SIGKILL)
+    while (remaining := descendants(pid)) and time.monotonic() - began < patience:
+        for process in remaining:
+            with contextlib.suppress(psutil.Error):
+                if time.monotonic() - began > tidying or not _is_resource_tracker(process):
+                    process.kill()
         time.sleep(0.02)
-    return left
+    return [process.pid for process in remaining]
 
 
-def _is_tracker(pid: int) -> bool:
-    try:
-        return b"multiprocessing.resource_tracker" in (PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return False
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    return any("multiprocessing.resource_tracker" in argument for argument in process.cmdline())
 
 
 def reap(patience: float = 15.0) -> None:

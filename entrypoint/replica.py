@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from . import supervision_settings
+from . import served_plan, supervision_settings
 from .plan import TENSOR_PARALLEL_SIZE, Plan
 
 _SIZES = (TENSOR_PARALLEL_SIZE, "pipeline-parallel-size", "data-parallel-size")
@@ -25,5 +25,5 @@ def sequences(plan: Plan) -> int:
 def stop_seconds(plan: Plan) -> int:
     """Return how long a replica may take to stop; SIGKILL before that would cut requests off."""
     supervise = supervision_settings.read(plan.supervision).supervise
-    drain = supervise.drain_wait + float(plan.value("shutdown-timeout", 0))
+    drain = supervise.drain_wait + served_plan.shutdown_timeout(plan)
     return round(drain + supervise.stop_grace) + _LAST

@@ -1,11 +1,9 @@
-"""What a plan says of the server that it makes: where it listens, its key, its draft tokens, its weights."""
+"""What a plan says of the server that it makes: where it listens, its key, and speculation switched off."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
-from .checkpoint import identify
 from .listen import API_PORT
 from .plan import DRAFT_TOKENS, Plan, Setting
 
@@ -23,14 +21,14 @@ def port(plan: Plan) -> int:
     return int(plan.value("port", API_PORT))
 
 
+def shutdown_timeout(plan: Plan) -> float:
+    """Return the seconds that vLLM gives running requests to finish when it is stopped."""
+    return float(plan.value("shutdown-timeout", 0))
+
+
 def key(plan: Plan) -> str:
     """Return the bearer key; empty when none is set."""
     return plan.environment(secrets=True).get("VLLM_API_KEY") or (plan.value("api-key") or [""])[0]
-
-
-def draft_tokens(plan: Plan) -> int:
-    """Return the draft tokens a step; 0 without speculation."""
-    return plan.draft_tokens
 
 
 def without_draft(plan: Plan, reason: str) -> Plan:
@@ -38,9 +36,3 @@ def without_draft(plan: Plan, reason: str) -> Plan:
     before = plan.flags[DRAFT_TOKENS]
     after = Setting(0, reason, (Setting(before.value, before.origin), *before.overridden))
     return dataclasses.replace(plan, flags={**plan.flags, DRAFT_TOKENS: after})
-
-
-def weights_bytes(plan: Plan) -> int:
-    """Return the size of the weights where the model is a folder; 0 where it is not."""
-    folder = Path(str(plan.value("model", "")))
-    return identify.weights_bytes(folder) if folder.is_dir() else 0

@@ -40,7 +40,7 @@ class Gate(_Group):
     concurrency: Count = 8
     """Prompts at once in the corruption canary; at most max-num-seqs."""
     agreement_floor: Share = 0.5
-    """How much of an answer, from its start, has to be the same alone and in company."""
+    """How much of an answer, from its start, has to be the same alone and concurrently."""
     signs: list[Sign] = ["script-mix", "repetition", "logprobs", "replacement"]
 
 

@@ -14,7 +14,7 @@ from .state import Finding, Health
 
 Check = Callable[[Health, float], Finding]
 
-BEFORE_ENGINE = ("held back", "resolving", "checking", "starting")
+BEFORE_ENGINE = ("backoff", "resolving", "checking", "starting")
 """The phases in which there may be no engine yet."""
 ENDED = "the replica has ended, or is about to; its last words on stderr say why"
 
@@ -155,8 +155,8 @@ def _whereabouts(health: Health, now: float) -> str:
     if health.rate is not None:
         done = f"{done} at {_rate(health.rate)}".strip()
     wait = ""
-    if health.phase == "held back" and health.held_until is not None:
-        wait = f"{max(0.0, health.held_until - now):.0f} s until the next start"
+    if health.phase == "backoff" and health.backoff_until is not None:
+        wait = f"{max(0.0, health.backoff_until - now):.0f} s until the next start"
     parts = [
         done,
         health.detail,

@@ -33,8 +33,8 @@ class _Replica(Collector):
         yield _gauge("dsv4_ready", "1 when every check of /readyz passes.", checks.passed(found["ready"]))
         yield from _checks(found)
         yield _gauge("dsv4_starts", "Starts of this plan on record, this one included.", health.starts)
-        held = max(0.0, health.held_until - now) if health.held_until is not None else 0.0
-        yield _gauge("dsv4_held_seconds", "Seconds for which the crash-loop breaker still holds the start back.", held)
+        wait = 0.0 if health.backoff_until is None else max(0.0, health.backoff_until - now)
+        yield _gauge("dsv4_backoff_seconds", "Seconds until the crash-loop breaker lets the next start begin.", wait)
         yield from _known("dsv4_warmup_seconds", "Seconds from start to ready.", health.ready_after)
         age = None if health.engine is None else health.idle_for(now)
         about = "Seconds since the engine last showed progress; 0 when it has nothing to do."

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ..entrypoint.client.counters import Counters
 
 
-class Progress:
+class EngineProgress:
     """
     The last sign of progress, and whether there is work to be done.
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..entrypoint.errors import ConfigError
 from ..entrypoint.listen import BACKLOG, HEALTH_PORT, CannotListen, listener
 from .app import App
 
@@ -17,7 +18,7 @@ CONNECTION_SECONDS = 60.0
 """How long a connection lasts at most: one with half a request on it would hold a file descriptor for ever."""
 
 
-class PortTaken(OSError):
+class PortTaken(ConfigError):
     """The health server cannot listen where it should; the message says where, why, and what to change."""
 
 

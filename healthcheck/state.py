@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 PHASES = (
-    "held back",  # by the crash-loop breaker
+    "backoff",  # of the crash-loop breaker
     "resolving",  # names into a plan
     "checking",  # the doctor
     "starting",  # Python and vLLM's imports
@@ -112,7 +112,7 @@ class Health:
 
     starts: int = 1
     """Starts of this plan in the run directory's record, this one included."""
-    held_until: float | None = None
+    backoff_until: float | None = None
     """When the crash-loop breaker lets the next start go on."""
 
     key: str = ""

@@ -44,11 +44,9 @@ SPEAKERS = {"patcher/cli.py", "demo/cli.py", "entrypoint/doctor/all_reduce/rank.
 """Beside entrypoint/cli: the commands of other packages, and programs that are processes of their own."""
 LONGEST = 300
 
-KNOWN_BACK = {
-    "floor -> checkpoint",
-}
-KNOWN_LONG = {"entrypoint/cli/main.py", "entrypoint/supervisor/supervisor.py"}
-KNOWN_SHARED = {"Progress", "Record", "Unreachable", "UsageError"}
+KNOWN_BACK: set[str] = set()
+KNOWN_LONG: set[str] = set()
+KNOWN_SHARED: set[str] = set()
 
 
 def modules() -> list[Path]:

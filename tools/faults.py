@@ -81,7 +81,7 @@ SETTINGS = {
     "gate.corrupted": ("", "what a failed corruption canary does: `refuse` ends with 86, `warn` serves"),
     "gate.tokens": ("tokens", "generated for each test prompt"),
     "gate.concurrency": ("requests", "at once in the corruption canary; at most `max-num-seqs`"),
-    "gate.agreement-floor": ("share", "of an answer, from its start, that is the same alone and in company"),
+    "gate.agreement-floor": ("share", "of an answer, from its start, that is the same alone and concurrently"),
     "gate.signs": ("", "signs of garbling that are looked for"),
     "supervise.poll": ("s", "between two looks at vLLM's counters"),
     "supervise.ready-grace": ("s", "without progress, while there is work, until `/readyz` fails"),

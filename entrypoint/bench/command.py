@@ -14,9 +14,10 @@ from .. import results
 from ..client import local_replica
 from ..client.endpoint import Endpoint
 from ..errors import HostError, NotFound
+from ..fingerprint import fingerprint
 from ..plan import Plan
 from ..resolve.select import Selection
-from ..supervisor import crash_loop, kernel_cache
+from ..supervisor import kernel_cache
 from . import load, measure, plot
 from .load import Tokenizer
 from .options import BenchRequest, ServeOptions
@@ -72,7 +73,7 @@ def dummy(
 
     model = selection.model
     layout = folders.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
-    name = f"{model.name}-{crash_loop.fingerprint(sizes)}" if sizes else model.name
+    name = f"{model.name}-{fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
     rates = folders.acceptance_rates(serve.acceptance, plan.draft_tokens)
     try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
 from .. import results, text_table
 from ..errors import ConfigError
-from .measure import flags_of
+from ..plan import plain
+from ..replica_description import flag_values
+from ..vllm_schema import argv
 
 _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
 _FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
@@ -56,8 +60,22 @@ def _facts(result: Result) -> dict[str, str]:
     facts |= {f"version of {name}": version for name, version in (replica.get("versions") or {}).items()}
     facts |= {f"patch {one['name']}": one["sha256"][:12] for one in (replica.get("patches") or {}).get("patches", ())}
     facts |= {name: str(value) for name, value in (replica.get("choices") or {}).items()}
-    facts |= flags_of(replica.get("argv") or ())
+    facts |= {f"--{name}": _shown(value) for name, value in _flags(replica).items()}
     return facts | {name: str(value) for name, value in (replica.get("env") or {}).items()}
+
+
+def _flags(replica: Mapping[str, Any]) -> dict[str, Any]:
+    """Return vLLM's flags by name, but for the model's place, which differs from host to host."""
+    if "settings" in replica:
+        return {name: value for name, value in flag_values(replica).items() if name != "model" and value is not None}
+    # Results from before 2026-12 have the command alone.
+    return plain(argv.read(list(dropwhile(lambda word: not word.startswith("--"), replica.get("argv") or ()))))
+
+
+def _shown(value: Any) -> str:
+    if value is True:
+        return "set"
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, (dict, list)) else str(value)
 
 
 def _read(path: Path) -> Result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed
 from ..client.local_replica import start_of
 from ..errors import ConfigError, UserError
+from ..plan import TENSOR_PARALLEL_SIZE, draft_tokens
+from ..replica_description import flag_values
 from . import load
 from .load import Row, Tokenizer
 from .options import LoadMatrix
@@ -91,24 +92,23 @@ def _replica(endpoint: Endpoint) -> Replica:
 
 def tokenizer_of(replica: Replica) -> Tokenizer:
     """Return the tokenizer that the plan names; raise ConfigError without a plan."""
-    argv = list(replica.get("argv", ()))
-    if len(argv) < 3 or argv[2].startswith("-"):
+    flags = flag_values(replica)
+    if "model" not in flags:
         raise ConfigError(
             "The plan of this replica is not known, so neither is its tokenizer; name it with --tokenizer."
         )
-    flags = flags_of(argv)
-    return Tokenizer(flags.get("--tokenizer") or argv[2], flags.get("--tokenizer-mode") or "auto")
+    return Tokenizer(flags.get("tokenizer") or flags["model"], flags.get("tokenizer-mode") or "auto")
 
 
 def weights_of(replica: Replica) -> str:
     """Return what a result says of the weights, by the plan: those of the checkpoint, or dummy ones; never a guess."""
-    flags = flags_of(replica.get("argv", ()))
+    flags = flag_values(replica)
     if not flags:
         return "unknown"
-    if flags.get("--load-format") != "dummy":
+    if flags.get("load-format") != "dummy":
         return "as served"
-    rates = json.loads(flags.get("--speculative-config", "{}")).get("synthetic_acceptance_rates") or []
-    return described(rates, replica.get("env", {}))
+    rates = flags.get("speculative-config.synthetic_acceptance_rates") if draft_tokens(flags) else None
+    return described(rates or (), replica.get("env", {}))
 
 
 def random_routing(compute_capability: str) -> dict[str, str]:
@@ -130,23 +130,10 @@ def described(rates: Sequence[float], env: Mapping[str, str]) -> str:
     return ", ".join(parts)
 
 
-def flags_of(argv: Sequence[str]) -> dict[str, str]:
-    """Return the flags of a command with their values as one text; `set` for a switch."""
-    flags: dict[str, str] = {}
-    name = ""
-    for word in argv:
-        if word.startswith("--"):
-            name = word
-            flags[name] = "set"
-        elif name:
-            flags[name] = word if flags[name] == "set" else f"{flags[name]} {word}"
-    return flags
-
-
 def subject(replica: Replica, weights: str) -> str:
     """Return the name of what was measured: model, hardware, tensor parallel size, profile."""
     choices = replica.get("choices", {})
-    size = flags_of(replica.get("argv", ())).get("--tensor-parallel-size", "1")
+    size = flag_values(replica).get(TENSOR_PARALLEL_SIZE, 1)
     names = [str(choices.get(name, "")) for name in ("model-name", "hardware", "profile")]
     parts = [*names[:2], f"tp{size}", *names[2:], "dummy" if weights.startswith("dummy") else ""]
     return "-".join(filter(None, parts)) if choices else "unknown replica"

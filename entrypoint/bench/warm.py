@@ -13,7 +13,7 @@ from .. import text_table
 from ..client import local_replica
 from ..plan import Plan
 from ..resolve.select import Selection
-from ..supervisor import kernel_cache, provenance
+from ..supervisor import kernel_cache
 from . import command, load, sweep
 from .options import ServeOptions
 
@@ -31,7 +31,7 @@ def warm(
     time. Raise UserError where the replica does not get ready.
     """
     (selection, plan), environ = resolved, load.program_in(environ)
-    folder = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
+    folder = kernel_cache.installed_folder(plan, environ)
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
     with local_replica.stops_raise():

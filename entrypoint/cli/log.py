@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 
 
 class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"dsv4: {record.getMessage()}", file=sys.stderr, flush=True)
+        level = "WARNING: " if record.levelno == logging.WARNING else ""
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe loses lines, and ends nothing
+            print(f"dsv4: {level}{record.getMessage()}", file=sys.stderr, flush=True)
 
 
 def to_stderr() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ..errors import UserError
-from ..exit_status import ExitStatus
 
 
 class RequestFailed(UserError):
     """A server could not be asked (EX_UNAVAILABLE)."""
 
-    exit_status = ExitStatus.HOST
+    exit_status = 69
 
 
 class Unreachable(RequestFailed):

@@ -20,6 +20,8 @@ import psutil
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
+from ..exit_status import of_signal
+from ..procfs import descendants
 from . import http
 from .endpoint import Endpoint
 from .errors import RequestFailed
@@ -47,7 +49,7 @@ class Stopped(UserError):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}.")
-        self.exit_status = 128 + number
+        self.exit_status = of_signal(number)
 
 
 @dataclass(frozen=True)
@@ -178,14 +180,6 @@ def stop(process: subprocess.Popen[bytes], seconds: float = STOPPING) -> None:
         for child in alive:
             child.kill()
         psutil.wait_procs(alive, timeout=KILLED)
-
-
-def descendants(pid: int) -> list[psutil.Process]:
-    """Return the processes below `pid`; none when it has ended."""
-    try:
-        return list(psutil.Process(pid).children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
 
 
 def start_of(health: str | None) -> dict[str, Any]:

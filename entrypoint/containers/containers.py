@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..fingerprint import fingerprint
 from ..listen import API_PORT, HEALTH_PORT
-from ..supervisor.crash_loop import fingerprint
 from .daemon import CONFIGURATION, ROLE
 from .deployment import USER, Deployment, stamps
 from .placement import Group

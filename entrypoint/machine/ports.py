@@ -35,7 +35,7 @@ def look(host: str, number: int, by_host: str, by_port: str) -> Port:
 
 def _holder(number: int) -> str:
     """Name the listening process, `pid 42 (python3)`; empty when it is another user's or another container's."""
-    pid = procfs.listening(procfs.everyone(), number)
+    pid = procfs.listener(number)
     try:
         return f"pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})" if pid else ""
     except OSError:

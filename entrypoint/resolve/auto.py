@@ -14,7 +14,7 @@ from ..catalog.catalog import Catalog
 from ..errors import ConfigError
 from ..machine.gpus import HostGpus
 from ..memory.estimate import MemoryEstimate
-from ..plan import Setting
+from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from . import memory_inputs
 from .constraints import MEMORY
@@ -60,7 +60,7 @@ def largest_first(catalog: Catalog, gpus: int | None = None) -> list[str]:
     def size(name: str) -> tuple[bool, int, int]:
         profile = catalog.profile(name, "")
         flags = profile.flags()
-        any_number = gpus is not None or "tensor-parallel-size" not in flags
+        any_number = gpus is not None or TENSOR_PARALLEL_SIZE not in flags
         context = flags.get("max-model-len", 0)
         requests = profile.get("requests") or flags.get("max-num-seqs", 0)
         return any_number, context if isinstance(context, int) else 0, requests  # `auto` leaves the context to vLLM

@@ -14,13 +14,13 @@ from .. import supervision_settings
 from ..api_key import key_in
 from ..errors import ConfigError
 from ..listen import HEALTH_PORT
-from ..plan import DRAFT_TOKENS, Setting
+from ..plan import DRAFT_TOKENS, TENSOR_PARALLEL_SIZE, Setting
 from ..request import Layer, Request, agreed
 from ..vllm_schema import schema
 from ..vllm_schema import settings as flatten
 
 _FLAGS = {
-    "TP": "tensor-parallel-size",
+    "TP": TENSOR_PARALLEL_SIZE,
     "MAX_MODEL_LEN": "max-model-len",
     "MAX_NUM_SEQS": "max-num-seqs",
     "MAX_NUM_BATCHED_TOKENS": "max-num-batched-tokens",

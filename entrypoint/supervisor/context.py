@@ -1,22 +1,41 @@
-"""One start of the engine, as those who look after it share it."""
+"""What a supervisor is given, and what those who look after one vLLM share: plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...healthcheck.state import Health
 from ..client.vllm import VllmClient
 from ..plan import Plan
 from ..supervision_settings import Supervision
+from .kernel_cache import KernelCache
 
 
 @dataclass(frozen=True)
-class Replica:
-    """What was planned, what is watched for, what is known, who is asked, and where to say something."""
+class ServeContext:
+    """Where `serve` runs: how its health server is reached, where it keeps its files, and which vLLM it starts."""
+
+    environ: Mapping[str, str]
+    vllm: str
+    """The program to start as vLLM."""
+    health_host: str
+    health_port: int
+    run_folder: Path
+    termination_log: Path
+    interactive: bool = False
+    """Whether a person is watching: a mistake made twice is answered at once."""
+
+
+@dataclass(frozen=True)
+class VllmSession:
+    """One vLLM from its start to its end: its plan, the settings to watch it by, its health, and how to ask it."""
 
     plan: Plan
-    care: Supervision
+    settings: Supervision
     health: Health
     client: VllmClient
-    say: Callable[[str], None]
+    cache: KernelCache
+    started: float
+    """When it was started, on the clock of `time.monotonic()`."""

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def in_background(function: Callable[..., T], *words: Any) -> asyncio.Future[T]:
+def in_background(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> asyncio.Future[T]:
     """
-    Return the future of `function(*words)`.
+    Return the future of `function(*arguments, **keywords)`.
 
     asyncio.to_thread would do, were its threads not waited for at the end of the program, whatever they do.
     """
@@ -31,7 +32,7 @@ def in_background(function: Callable[..., T], *words: Any) -> asyncio.Future[T]:
     def work() -> None:
         result, error = None, None
         try:
-            result = function(*words)
+            result = function(*arguments, **keywords)
         except Exception as raised:  # raised again where the future is awaited
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more

@@ -1,5 +1,5 @@
 """
-Compile modules of FlashInfer beside a first start, before vLLM asks for them.
+Compile modules of FlashInfer during a first start, before vLLM needs them.
 
 vLLM compiles each when it comes to it and waits; one C++ file then keeps one core busy for a minute and a half, twice
 in a first start on 2 x H200 (vLLM 0.32.0, 2026-11-22, docs/speed.md). Begun with the start, both are there by then.
@@ -13,22 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .. import procfs
 
-_LAST = 2000  # bytes of what a failed compiler said, from which its last line is shown
+_LAST = 2000  # bytes of a failed compiler's output, of which the last line is logged
+log = logging.getLogger(__name__)
 
 
-async def compile_all(names: Sequence[str], environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+async def compile_all(names: Sequence[str], environ: Mapping[str, str]) -> None:
     """
-    Compile in a process of low priority that has vLLM's variables; nothing is started for no names.
+    Compile in a process of low priority with vLLM's variables; start nothing for no names.
 
-    Say how it ended where it failed: vLLM compiles by itself then.
+    A failure is logged: vLLM compiles by itself then.
     """
     if not names:
         return
@@ -38,30 +40,30 @@ async def compile_all(names: Sequence[str], environ: Mapping[str, str], say: Cal
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=_humble,
+        preexec_fn=_in_child,
     )
-    _, said = await process.communicate()
+    _, output = await process.communicate()
     if process.returncode:
-        last = said[-_LAST:].decode(errors="replace").strip().rpartition("\n")[2]
-        say(f"note: compiling ahead ended with status {process.returncode} ({last}); vLLM compiles by itself")
+        last = output[-_LAST:].decode(errors="replace").strip().rpartition("\n")[2]
+        log.info(f"note: compiling ahead failed with status {process.returncode} ({last}); vLLM compiles by itself")
 
 
-def _humble() -> None:
+def _in_child() -> None:
     procfs.end_with_parent()
     os.nice(10)
 
 
 def specification(name: str) -> Any:
-    """Return what FlashInfer builds a module from; raise ImportError or AttributeError for a name that it has not."""
+    """Return what FlashInfer builds a module from; raise ImportError or AttributeError for an unknown name."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)()
 
 
 def main(names: Sequence[str]) -> None:
-    """Compile all of them side by side, each under FlashInfer's lock; raise what FlashInfer raises."""
-    found = [specification(name) for name in names]  # one by one: its modules import each other
-    with ThreadPoolExecutor(len(found)) as side_by_side:
-        list(side_by_side.map(lambda one: one.build(need_lock=True), found))
+    """Compile all of them in parallel, each under FlashInfer's lock; raise what FlashInfer raises."""
+    specifications = [specification(name) for name in names]  # one by one: its modules import each other
+    with ThreadPoolExecutor(len(specifications)) as pool:
+        list(pool.map(lambda one: one.build(need_lock=True), specifications))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..fingerprint import fingerprint
 from ..plan import Plan, Setting
-from .crash_loop import fingerprint, write
+from . import atomic_file, provenance
 
 VARIABLES = {
     "VLLM_CACHE_ROOT": "vllm",  # torch.compile's graphs, DeepGEMM's kernels, FlashInfer's autotuning
@@ -32,23 +33,23 @@ VARIABLES = {
 }
 """Variables that name a compiler's cache, and the folders that they get."""
 
-_NO_KERNEL_DEPENDS_ON = ("--host", "--port", "--api-key", "--served-model-name", "--shutdown-timeout")
+_NO_KERNEL_DEPENDS_ON = frozenset({"host", "port", "api-key", "served-model-name", "shutdown-timeout"})
 _NOTES = "starts"
 
 
 @dataclass(frozen=True)
-class Cache:
-    """The cache of one plan; `filled` is the note of its first start, empty for a miss."""
+class KernelCache:
+    """The cache of one plan; `filled` is the note of the start that filled it, empty for a miss."""
 
     folder: Path
     note: Path
     filled: Mapping[str, Any]
 
     def sentence(self) -> str:
-        """Say whether this start finds its kernels."""
+        """Return a sentence: whether this start finds its kernels."""
         if not self.filled:
-            return f"kernel cache: miss, {self.folder} is filled now"
-        return f"kernel cache: hit, filled {self.filled['date']} by a start of {self.filled['seconds']:.0f} s"
+            return f"kernel cache: miss; this start fills {self.folder}"
+        return f"kernel cache: hit; filled on {self.filled['date']} by a start of {self.filled['seconds']:.0f} s"
 
     def saved(self, seconds: float) -> float | None:
         """Return what a start of `seconds` has saved against the one that filled the cache; None at a miss."""
@@ -63,7 +64,7 @@ class Cache:
             self.note.parent.mkdir(parents=True, exist_ok=True)
         except OSError:
             return
-        write(self.note, json.dumps(note))
+        atomic_file.write(self.note, json.dumps(note))
 
 
 def root(environ: Mapping[str, str]) -> Path:
@@ -78,8 +79,13 @@ def build(versions: Mapping[str, str], patches: Mapping[str, Any]) -> str:
     return f"{versions.get('vllm', 'unknown')}-{fingerprint(dict(versions), code)[:8]}"
 
 
+def installed_folder(plan: Plan, environ: Mapping[str, str]) -> Path:
+    """Return the folder of a plan's kernels, as compiled by the code that is installed here."""
+    return folder_of(plan, build(provenance.versions(), provenance.patches()), environ)
+
+
 def placed(plan: Plan, environ: Mapping[str, str], folder: Path) -> Plan:
-    """Return the plan with each compiler's cache below `folder`, but for those that somebody has named."""
+    """Return the plan with each compiler's cache below `folder`, except for caches that are named already."""
     ours = {
         name: Setting(str(folder / inside), "kernel cache (DSV4_CACHE)")
         for name, inside in VARIABLES.items()
@@ -89,12 +95,12 @@ def placed(plan: Plan, environ: Mapping[str, str], folder: Path) -> Plan:
 
 
 def folder_of(plan: Plan, build_id: str, environ: Mapping[str, str]) -> Path:
-    """Return the folder of a plan's kernels."""
+    """Return the folder of a plan's kernels, as compiled by one build."""
     names = (str(plan.choices[name].value) for name in ("hardware", "model-name") if name in plan.choices)
     return Path(root(environ), build_id, *(name.replace(os.sep, "_") for name in names))
 
 
-def find(plan: Plan, folder: Path) -> Cache:
+def find(plan: Plan, folder: Path) -> KernelCache:
     """Look for the note of an earlier start of the same plan."""
     note = folder / _NOTES / f"{fingerprint(_shaping(plan))}.json"
     try:
@@ -102,16 +108,11 @@ def find(plan: Plan, folder: Path) -> Cache:
         float(filled["seconds"]), str(filled["date"])
     except (OSError, ValueError, LookupError, TypeError):
         filled = {}
-    return Cache(folder, note, filled)
+    return KernelCache(folder, note, filled)
 
 
 def _shaping(plan: Plan) -> list[str]:
     """Return the arguments and variables that a kernel may depend on."""
-    argv, kept = plan.argv(), []
-    skipping = False
-    for word in argv:
-        skipping = word in _NO_KERNEL_DEPENDS_ON or (skipping and not word.startswith("--"))
-        if not skipping:
-            kept.append(word)
+    flags = {name: setting for name, setting in plan.flags.items() if name not in _NO_KERNEL_DEPENDS_ON}
     variables = (f"{name}={value}" for name, value in plan.environment().items() if name not in VARIABLES)
-    return [*kept, *variables]
+    return [*dataclasses.replace(plan, flags=flags).argv(), *variables]

@@ -2,61 +2,63 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from ...healthcheck import canary, gate
 from ...healthcheck.state import Finding
-from .. import served_plan
 from ..client.errors import Unreachable
 from ..vllm_log import exit_cause
-from ..vllm_log.exit_cause import Ending
-from .context import Replica
+from ..vllm_log.exit_cause import ExitReason
+from .context import VllmSession
+
+log = logging.getLogger(__name__)
 
 
-async def prove(replica: Replica) -> Ending | None:
+async def prove(session: VllmSession) -> ExitReason | None:
     """Fill in the proofs of the replica's health; return why it is refused, or None."""
-    await canary.one_token(replica.client)
-    replica.health.generated_after = time.monotonic() - replica.health.started
-    return await _draft_head(replica) or await corruption(replica)
+    await canary.one_token(session.client)
+    session.health.generated_after = time.monotonic() - session.health.started
+    return await _draft_head(session) or await corruption(session)
 
 
-async def _draft_head(replica: Replica) -> Ending | None:
-    health, care = replica.health, replica.care
-    drafts = served_plan.draft_tokens(replica.plan)
+async def _draft_head(session: VllmSession) -> ExitReason | None:
+    health, settings = session.health, session.settings
+    drafts = session.plan.draft_tokens
     if not drafts:
         health.gate = health.gate if health.degraded else Finding("the plan has no draft tokens")
         return None
     health.detail = "MTP gate"
-    health.floor = care.floor(drafts)
-    health.gate, health.gate_acceptance = await gate.run(replica.client, health.floor, care.gate.tokens)
+    health.floor = settings.floor(drafts)
+    health.gate, health.gate_acceptance = await gate.run(session.client, health.floor, settings.gate.tokens)
     if not health.gate.problem:
-        replica.say(f"MTP gate: {health.gate.detail}")
+        log.info(f"MTP gate: {health.gate.detail}")
         return None
-    await _alive(replica)
-    if care.gate.below_floor == "warn":
-        replica.say(f"WARNING: MTP gate: {health.gate.problem}")
+    await _require_alive(session)
+    if settings.gate.below_floor == "warn":
+        log.warning(f"MTP gate: {health.gate.problem}")
         health.gate = Finding(health.gate.detail, warning=f"{health.gate.problem} (gate.below-floor = warn)")
         return None
-    return Ending(exit_cause.GATE_REFUSED, f"MTP gate: {health.gate.problem}")
+    return ExitReason(exit_cause.GATE_REFUSED, f"MTP gate: {health.gate.problem}")
 
 
-async def corruption(replica: Replica) -> Ending | None:
+async def corruption(session: VllmSession) -> ExitReason | None:
     """Run the corruption canary and fill in its proof; return why the replica is refused, or None."""
-    health, gates = replica.health, replica.care.gate
+    health, settings = session.health, session.settings.gate
     health.detail = "corruption canary"
-    company = min(gates.concurrency, int(replica.plan.value("max-num-seqs", gates.concurrency)))
-    found = await canary.run(replica.client, company, gates.tokens, gates.signs, gates.agreement_floor)
-    if found.problem:
-        await _alive(replica)
-    if found.problem and gates.corrupted == "warn":
-        replica.say(f"WARNING: corruption canary: {found.problem}")
-        health.corruption = Finding(found.detail, warning=f"{found.problem} (gate.corrupted = warn)")
+    concurrency = min(settings.concurrency, int(session.plan.value("max-num-seqs", settings.concurrency)))
+    finding = await canary.run(session.client, concurrency, settings.tokens, settings.signs, settings.agreement_floor)
+    if finding.problem:
+        await _require_alive(session)
+    if finding.problem and settings.corrupted == "warn":
+        log.warning(f"corruption canary: {finding.problem}")
+        health.corruption = Finding(finding.detail, warning=f"{finding.problem} (gate.corrupted = warn)")
         return None
-    health.corruption = found
-    return Ending(exit_cause.CORRUPTED, f"corruption canary: {found.problem}") if found.problem else None
+    health.corruption = finding
+    return ExitReason(exit_cause.CORRUPTED, f"corruption canary: {finding.problem}") if finding.problem else None
 
 
-async def _alive(replica: Replica) -> None:
-    """Raise Unreachable where the engine has died: it answers every prompt with an error then, and its end says why."""
-    if not await replica.client.healthy():
+async def _require_alive(session: VllmSession) -> None:
+    """Raise Unreachable when the engine has died: vLLM answers every prompt with an error then; its exit says why."""
+    if not await session.client.healthy():
         raise Unreachable("the engine has died")

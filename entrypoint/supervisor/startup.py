@@ -1,42 +1,52 @@
-"""From a started engine to one that answers: what it is at, how fast the weights come, and whether it still gets on."""
+"""From a started vLLM to one that answers: its phase, how fast its weights load, and whether it makes progress."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 from .. import procfs, served_plan
-from ..vllm_log import exit_cause, startup_phase
-from ..vllm_log.exit_cause import Ending
-from .context import Replica
-from .vllm_process import Engine
+from ..checkpoint import identify
+from ..plan import Plan
+from ..vllm_log import exit_cause
+from ..vllm_log.exit_cause import ExitReason
+from ..vllm_log.startup_phase import LoadRate, StartupProgress, loaded_bytes
+from .context import VllmSession
+from .vllm_process import VllmProcess
 
 PAUSE = 0.5  # seconds between two looks
-MOVING = 1 << 20  # bytes a second above which weights count as coming
+LOADING = 1 << 20  # bytes a second above which weights count as loading
 
 
-async def boot(replica: Replica, engine: Engine, log: startup_phase.Watch) -> Ending | None:
+async def until_up(session: VllmSession, process: VllmProcess, progress: StartupProgress) -> ExitReason | None:
     """
-    Return None when the engine's own health route answers, or why the start is given up.
+    Return None when vLLM's own health route answers, or why the start is given up.
 
-    Another server may answer on the port until vLLM comes to take it: it is not asked.
+    It is asked once a process of ours listens: until then, another server may answer on the port.
     """
-    health = replica.health
-    limits = {phase.replace("-", " "): seconds for phase, seconds in replica.care.supervise.stall.items()}
-    rate, total = startup_phase.Rate(), served_plan.weights_bytes(replica.plan)
-    port = served_plan.port(replica.plan)
-    while not (procfs.listening(engine.family(), port) and await replica.client.healthy()):
+    health = session.health
+    limits = {phase.replace("-", " "): seconds for phase, seconds in session.settings.supervise.stall.items()}
+    rate, total = LoadRate(), _weights_bytes(session.plan)
+    port = served_plan.port(session.plan)
+    while not (any(procfs.listens(pid, port) for pid in process.family()) and await session.client.healthy()):
         now = time.monotonic()
         if health.phase == "loading weights":
-            rate.add(now, await asyncio.to_thread(startup_phase.loaded_bytes, engine.family()))
+            rate.add(now, await asyncio.to_thread(loaded_bytes, process.family()))
             health.rate = rate.per_second
-            if log.percent is None:
+            if progress.percent is None:
                 health.percent = rate.percent(total)
-            if (health.rate or 0) > MOVING:
-                log.progress(now)
+            if (health.rate or 0) > LOADING:
+                progress.moved(now)
         health.stall_limit = limits.get(health.phase)
-        if stalled := log.stalled(now, limits):
+        if stalled := progress.stalled(now, limits):
             health.stalled = stalled
-            return Ending(exit_cause.STALLED, stalled)
+            return ExitReason(exit_cause.STALLED, stalled)
         await asyncio.sleep(PAUSE)
     return None
+
+
+def _weights_bytes(plan: Plan) -> int:
+    """Return the size of the weights where the model is a folder; 0 where it is not."""
+    folder = Path(str(plan.value("model", "")))
+    return identify.weights_bytes(folder) if folder.is_dir() else 0

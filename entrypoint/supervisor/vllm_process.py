@@ -1,4 +1,4 @@
-"""The engine as a child process: started with its words read line by line, stopped so that nothing of it stays."""
+"""vLLM as a child process: its log is passed on and read line by line, and nothing of it is left when it is ended."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .. import procfs
-from ..vllm_log.parser import Splitter
-from . import passthrough
+from ..vllm_log.parser import LogLine, Splitter
+from . import executable
 
 SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names that vLLM gives
-LAST_WORDS = 1.0  # seconds for what was written before the end to get through a slow terminal
+LOG_SECONDS = 1.0  # seconds for what was written before the end to get through a slow terminal
 
 
-class Engine:
+class VllmProcess:
     """
     A running vLLM: leader of a process group, writing to our stdout and stderr, temporary files in a folder of its own.
 
@@ -33,9 +33,11 @@ class Engine:
         self._shared: set[Path] = set()
 
     @classmethod
-    async def start(cls, argv: Sequence[str], environ: Mapping[str, str], on_line: Callable[[str], None]) -> Engine:
+    async def start(
+        cls, argv: Sequence[str], environ: Mapping[str, str], on_line: Callable[[LogLine], None]
+    ) -> VllmProcess:
         """Start it; raise NotFound (127) or NotExecutable (126) when that is impossible."""
-        program = passthrough.found(argv[0], environ)
+        program = executable.locate(argv[0], environ)
         folder = own_folder(tempfile.gettempdir())
         pipes = [os.pipe() for _ in range(2)]
         try:
@@ -53,7 +55,7 @@ class Engine:
             shutil.rmtree(folder, ignore_errors=True)
             for read_end, _ in pipes:
                 os.close(read_end)
-            raise passthrough.not_executable(argv[0], error) from None
+            raise executable.not_executable(argv[0], error) from None
         finally:
             for _, write_end in pipes:
                 os.close(write_end)
@@ -73,7 +75,7 @@ class Engine:
 
     def family(self) -> list[int]:
         """Return the ids of the leader and of all processes below it."""
-        return [self.pid, *procfs.descendants(self.pid)]
+        return [self.pid, *(process.pid for process in procfs.descendants(self.pid))]
 
     async def wait(self) -> int:
         """Wait for the leader to end and return its status; minus N when signal N ended it."""
@@ -85,39 +87,39 @@ class Engine:
             self._process.send_signal(number)
 
     def note_shared_memory(self) -> None:
-        """Remember what the engine keeps in /dev/shm, to remove it when its owners are killed."""
+        """Remember its files in /dev/shm, to remove them when their owners are killed."""
         self._shared |= procfs.shared_files(self.family())
 
-    async def last_words(self) -> None:
-        """Wait until what was written before the end was read, LAST_WORDS at most."""
-        until = time.monotonic() + LAST_WORDS
+    async def finish_log(self) -> None:
+        """Wait until what was written before the end was read, LOG_SECONDS seconds at most."""
+        until = time.monotonic() + LOG_SECONDS
         for pump in self._pumps:
             await asyncio.to_thread(pump.join, max(0.0, until - time.monotonic()))
 
     async def end(self, patience: float = 0.0) -> list[int]:
         """
-        End the engine for good: SIGTERM, `patience` seconds, SIGKILL for every descendant; its last words are out then.
+        End it for good: SIGTERM, `patience` seconds, SIGKILL for every descendant; its log is read to the end then.
 
-        Return the ids of processes that even so are still there (in a driver call that does not return).
+        Return the ids of processes that survive (in a driver call that does not return).
         """
         self.note_shared_memory()
         if self._process.returncode is None and patience > 0:
             self.signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), patience)
-        left = await asyncio.to_thread(procfs.end_all, os.getpid())
-        if self.pid not in left:
+        remaining = await asyncio.to_thread(procfs.end_all, os.getpid())
+        if self.pid not in remaining:
             await self._process.wait()
         await asyncio.to_thread(procfs.reap)
-        await self.last_words()
+        await self.finish_log()
         procfs.remove(self._shared)
         shutil.rmtree(self._folder, ignore_errors=True)
-        return left
+        return remaining
 
 
 def _environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     """
-    Return the engine's variables: its temporary files go to `folder`, but for what torch keeps there for later starts.
+    Return vLLM's variables: its temporary files go to `folder`, except for what torch keeps there for later starts.
 
     Ours come last: setproctitle fails where the first variable is set anew, as torch does with that of its cache.
     """
@@ -132,26 +134,26 @@ def own_folder(base: str) -> Path:
     return Path(tempfile.mkdtemp(prefix="dsv4-", dir=base if short else "/tmp"))  # noqa: S108
 
 
-def _pump(read_end: int, out: int, loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]) -> None:
-    """Pass the engine's words on and read them; in a thread, as a terminal that is held up must not stop us."""
+def _pump(read_end: int, out: int, loop: asyncio.AbstractEventLoop, on_line: Callable[[LogLine], None]) -> None:
+    """Pass the log on and read it; in a thread, as a stopped terminal must not stop us."""
     splitter, writable, last = Splitter(), True, b"\n"
     while chunk := os.read(read_end, 1 << 16):
         writable, last = writable and _write(out, chunk), chunk[-1:]
-        _tell(splitter.feed(chunk), loop, on_line)
-    _tell(splitter.close(), loop, on_line)
-    if writable and last != b"\n":  # what we say next begins a line
+        _hand_over(splitter.feed(chunk), loop, on_line)
+    _hand_over(splitter.close(), loop, on_line)
+    if writable and last != b"\n":  # our own next line begins a new one
         _write(out, b"\n")
     os.close(read_end)
 
 
-def _tell(lines: list[str], loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]) -> None:
+def _hand_over(lines: list[str], loop: asyncio.AbstractEventLoop, on_line: Callable[[LogLine], None]) -> None:
     for line in lines:
         with contextlib.suppress(RuntimeError):  # the loop is closed: we are on our way out
-            loop.call_soon_threadsafe(on_line, line)
+            loop.call_soon_threadsafe(on_line, LogLine.parse(line))
 
 
 def _write(out: int, chunk: bytes) -> bool:
-    """Write all of it; tell whether there is still someone to write to. A full disk loses words, not the engine."""
+    """Write all of it; tell whether anyone still reads. A full disk loses lines of the log, and ends nothing."""
     try:
         while chunk:
             chunk = chunk[os.write(out, chunk) :]

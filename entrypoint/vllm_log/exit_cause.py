@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..exit_status import ExitStatus
 from . import known_failures
-from .known_failures import Failure
-from .root_cause import Note, Notes
+from .known_failures import KnownFailure
+from .root_cause import LogNotes, Note
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,20 @@ CAUSES = (
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a replica ended. `said` means that the sentence was printed already."""
+class ExitReason:
+    """Why a replica ended. `logged` means that the sentence is in our log already."""
 
     cause: Cause
     sentence: str
     root: str = ""
-    said: bool = False
+    logged: bool = False
     failure: str = ""
     """The name in failures.toml; empty when it is none of the known ones."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it counts as a failed start, as anything but a stop that was asked for does."""
+        return self.cause not in (DRAINED, CUT)
 
 
 def by_status(status: int) -> Cause:
@@ -73,64 +77,47 @@ def by_status(status: int) -> Cause:
     return next((cause for cause in CAUSES if cause.exit_status == status), START_FAILED)
 
 
-def classify(lines: Iterable[str], status: int, *, phase: str, was_ready: bool) -> Ending:
-    """Say why a vLLM with this whole log ended; see `Memory.classify`."""
-    memory = Memory()
-    for line in lines:
-        memory.feed(line)
-    return memory.classify(status, phase=phase, was_ready=was_ready)
+def classify(notes: LogNotes, status: int, *, phase: str, was_ready: bool) -> ExitReason:
+    """
+    Return why vLLM ended by itself. `status` is its exit status; minus N, or 128 + N, when signal N ended it.
+
+    `phase` is the one it was in, `was_ready` whether it had been ready. A known failure counts only in lines that
+    vLLM logged as the end of a process, never in what it logs at level INFO.
+    """
+    if notes.stopped and status == 0:  # the status is 0, too, when the engine died
+        return ExitReason(DRAINED, f"{DRAINED.says}.")
+    number = -status if status < 0 else status - 128
+    by_signal = signal.Signals(number).name if number in set(signal.Signals) else ""
+    roots = notes.roots()
+    if by_signal and not any(note.fatal and not note.echo for note in roots):
+        roots = [Note(f"vLLM was ended by {by_signal}", number=0, fatal=True)]
+    known = ((note, failure) for note in roots if (failure := known_failures.find(note.text)))
+    note, failure = next(known, (roots[0] if roots else None, None))
+    cause = _cause(failure, was_ready=was_ready)
+    if failure is None and was_ready and by_signal == "SIGTERM":
+        cause = CUT
+    sentence = cause.says.format(phase=phase)
+    if failure is None and cause in (START_FAILED, ENGINE_DIED):
+        sentence += f" ({by_signal or f'exit status {status}'})"
+    sentence = f"{sentence}. {failure.advice(notes.port) if failure else ''}".strip()
+    return ExitReason(cause, sentence, note.text if note else "", failure=failure.name if failure else "")
 
 
-class Memory:
-    """What is remembered of one vLLM's log while it streams by."""
-
-    def __init__(self) -> None:
-        self._notes = Notes()
-
-    def feed(self, line: str) -> None:
-        """Take one line of the log, from either of its streams."""
-        self._notes.feed(line)
-
-    def classify(self, status: int, *, phase: str, was_ready: bool) -> Ending:
-        """
-        Say why vLLM ended by itself. `status` is its exit status; minus N, or 128 + N, when signal N ended it.
-
-        `phase` is the one it was in, `was_ready` whether it had been ready. A known failure counts only in lines that
-        vLLM logged as the end of a process, never in what it logs at level INFO.
-        """
-        if self._notes.stopped and status == 0:  # the status is 0, too, when the engine died
-            return Ending(DRAINED, f"{DRAINED.says}.")
-        number = -status if status < 0 else status - 128
-        by_signal = signal.Signals(number).name if number in set(signal.Signals) else ""
-        notes = self._notes.roots()
-        if by_signal and not any(note.fatal and not note.echo for note in notes):
-            notes = [Note(f"vLLM was ended by {by_signal}", number=0, fatal=True)]
-        found = ((note, failure) for note in notes if (failure := known_failures.find(note.text)))
-        note, failure = next(found, (notes[0] if notes else None, None))
-        cause = _cause(failure, was_ready=was_ready)
-        if failure is None and was_ready and by_signal == "SIGTERM":
-            cause = CUT
-        said = cause.says.format(phase=phase)
-        if failure is None and cause in (START_FAILED, ENGINE_DIED):
-            said += f" ({by_signal or f'exit status {status}'})"
-        sentence = f"{said}. {failure.advice(self._notes.port) if failure else ''}".strip()
-        return Ending(cause, sentence, note.text if note else "", failure=failure.name if failure else "")
-
-    def explain(self, ending: Ending) -> Ending:
-        """Add what is known of a stall or a hang that was found from outside, by the last line or by waiting ranks."""
-        for seen in (ending.sentence, self._notes.waiting):
-            if failure := known_failures.find(seen, STALLED.name, HUNG.name):
-                sentence = f"{ending.sentence} {failure.advice(self._notes.port)}"
-                return replace(ending, sentence=sentence, failure=failure.name)
-        return ending
+def explain(reason: ExitReason, notes: LogNotes) -> ExitReason:
+    """Add what is known of a stall or a hang that was found from outside, by the last line or by waiting ranks."""
+    for text in (reason.sentence, notes.waiting):
+        if failure := known_failures.find(text, STALLED.name, HUNG.name):
+            sentence = f"{reason.sentence} {failure.advice(notes.port)}"
+            return replace(reason, sentence=sentence, failure=failure.name)
+    return reason
 
 
-def _cause(failure: Failure | None, *, was_ready: bool) -> Cause:
+def _cause(failure: KnownFailure | None, *, was_ready: bool) -> Cause:
     """Return the cause that a known failure stands for, before and after the engine was ready."""
     otherwise = ENGINE_DIED if was_ready else START_FAILED
     if failure is None:
         return otherwise
     if failure.cause == "out-of-memory":
         return OUT_OF_MEMORY_LATER if was_ready else OUT_OF_MEMORY_AT_LOAD
-    found = next((cause for cause in CAUSES if cause.name == failure.cause), otherwise)
-    return otherwise if found is CONFIG and was_ready else found  # it took the configuration, and ran with it
+    cause = next((cause for cause in CAUSES if cause.name == failure.cause), otherwise)
+    return otherwise if cause is CONFIG and was_ready else cause  # it took the configuration, and ran with it

@@ -13,7 +13,7 @@ FILE = Path(__file__).with_name("failures.toml")
 
 
 @dataclass(frozen=True)
-class Failure:
+class KnownFailure:
     """One known failure; the fields are described at the head of failures.toml."""
 
     name: str
@@ -24,18 +24,18 @@ class Failure:
 
     def advice(self, port: int) -> str:
         """Return the remedy, and the link where there is one."""
-        said = self.remedy.format(port=port)
-        return f"{said} ({self.link})" if self.link else said
+        remedy = self.remedy.format(port=port)
+        return f"{remedy} ({self.link})" if self.link else remedy
 
 
 @functools.cache
-def known() -> tuple[Failure, ...]:
+def known() -> tuple[KnownFailure, ...]:
     """Return every known failure, in the order in which they are tried."""
     return tuple(
-        Failure(name, re.compile(entry.pop("pattern")), **entry) for name, entry in toml_file.read(FILE).items()
+        KnownFailure(name, re.compile(entry.pop("pattern")), **entry) for name, entry in toml_file.read(FILE).items()
     )
 
 
-def find(line: str, *causes: str) -> Failure | None:
-    """Return the first known failure whose pattern is in this line; of these causes, where any are named."""
+def find(line: str, *causes: str) -> KnownFailure | None:
+    """Return the first known failure whose pattern is in this line, among those with these causes if any are named."""
     return next((f for f in known() if (not causes or f.cause in causes) and f.pattern.search(line)), None)

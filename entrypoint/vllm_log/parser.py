@@ -10,7 +10,7 @@ LINE_BYTES = 8192
 
 _END = re.compile(rb"[\r\n]")  # a progress bar of tqdm begins each of its states with \r
 _COLOR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_RECORD = re.compile(
+_LINE = re.compile(
     # vllm/logger.py _FORMAT, or uvicorn's `INFO:     text`; PyTorch's C++ logs `[E1122 04:49:58.3 file:1] text`
     r"(?:\((?P<process>[\w-]+) pid=\d+\) )?"
     r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[(?P<source>[^\]]*)\] "
@@ -20,7 +20,7 @@ _RECORD = re.compile(
 
 
 @dataclass(frozen=True)
-class Record:
+class LogLine:
     """
     One line. `process` is `APIServer`, `EngineCore`, `Worker_TP1`, or empty where the line does not say.
 
@@ -33,43 +33,42 @@ class Record:
     source: str = ""
 
     @classmethod
-    def of(cls, line: str) -> Record:
+    def parse(cls, line: str) -> LogLine:
         """Read a line without its end."""
-        found = _RECORD.fullmatch(line)
-        if found is None:
+        match = _LINE.fullmatch(line)
+        if match is None:
             return cls(line)
-        return cls(
-            found["text"], found["process"] or "", found["level"] or found["uvicorn"] or "", found["source"] or ""
-        )
+        level = match["level"] or match["uvicorn"] or ""
+        return cls(match["text"], match["process"] or "", level, match["source"] or "")
 
 
 @dataclass
 class Splitter:
     """Turns chunks of bytes into lines at \\n or \\r; empty lines are dropped, invalid UTF-8 is replaced."""
 
-    _held: bytearray = field(default_factory=bytearray)
+    _partial: bytearray = field(default_factory=bytearray)
 
     def feed(self, chunk: bytes) -> list[str]:
         """Return the lines that this chunk ends."""
         *ended, rest = _END.split(chunk)
         lines = []
         for piece in ended:
-            self._hold(piece)
+            self._append(piece)
             lines.append(self.rest)
-            self._held.clear()
-        self._hold(rest)
+            self._partial.clear()
+        self._append(rest)
         return [line for line in lines if line.strip()]
 
     @property
     def rest(self) -> str:
         """What came after the last line's end: the newest state of a progress bar, or half a line."""
-        return _COLOR.sub("", self._held.decode(errors="replace"))
+        return _COLOR.sub("", self._partial.decode(errors="replace"))
 
     def close(self) -> list[str]:
         """Return the last line when nothing ended it."""
         rest = self.rest
-        self._held.clear()
+        self._partial.clear()
         return [rest] if rest.strip() else []
 
-    def _hold(self, piece: bytes) -> None:
-        self._held += piece[: max(0, LINE_BYTES - len(self._held))]
+    def _append(self, piece: bytes) -> None:
+        self._partial += piece[: max(0, LINE_BYTES - len(self._partial))]

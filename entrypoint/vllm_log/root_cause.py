@@ -1,7 +1,7 @@
 """
-What is worth remembering of a log while it streams by: how exceptions end, errors, signals. Bounded.
+Notes on a log while it streams by, bounded: the ends of exceptions, errors, signals.
 
-vLLM words one failure many times: the worker logs the exception, the engine core one of its own that says that the
+vLLM reports one failure many times: the worker logs the exception, the engine core one of its own that says that the
 worker failed, and the API server a third. The root is the first that is no such echo, of the last burst of fatal lines.
 """
 
@@ -12,7 +12,8 @@ import re
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from .parser import Record
+from ..listen import API_PORT
+from .parser import LogLine
 
 KEPT = 64  # notes
 BURST = 1000  # lines without a fatal one that part two failures; one failure's tracebacks have about 500
@@ -32,7 +33,7 @@ _ALONE = re.compile(
     r"\S.*: error: |\[\w+\]:\[E\d{4} |\[E\d{4} |terminate called|what\(\):|!!!!!!! Segfault|Fatal Python error"
     r"|Segmentation fault|Bus error|Killed$|Failed: Cuda error"
 )
-# What is only said because something else failed: v1/engine/{utils,exceptions,core_client}.py, v1/executor/.
+# What is logged only because something else failed: v1/engine/{utils,exceptions,core_client}.py, v1/executor/.
 _ECHO = re.compile(
     r"(Engine core|WorkerProc|Frontend process) (initialization )?failed|Executor failed|RuntimeError: cancelled"
     r"|EngineCore encountered an issue|Worker failed with error|Engine core process \S+ died|EngineGenerateError"
@@ -50,7 +51,7 @@ _WAITING = re.compile(r"No available shared memory broadcast block found")  # sh
 
 @dataclass(frozen=True)
 class Note:
-    """One thing worth remembering: the line without its prefix, where in the log, and whether a process ended by it."""
+    """One line without its prefix, its number in the log, and whether a process ended by it."""
 
     text: str
     number: int
@@ -77,32 +78,31 @@ class _Stream:
 
 
 @dataclass
-class Notes:
-    """Notes of a log, taken line by line."""
+class LogNotes:
+    """Notes on one log, taken line by line."""
 
-    port: int = 8000
-    """vLLM's port, from the arguments that it logs; its default else."""
+    port: int = API_PORT
+    """vLLM's port, from the arguments that it logs, or else its default."""
     waiting: str = ""
-    """The last line by which a process said that it waits for another."""
+    """The last line in which a process says that it waits for another."""
     stopped: bool = False
     """Whether vLLM was asked to stop; what it logs from then on is the noise of its stopping."""
     _notes: deque[Note] = field(default_factory=lambda: deque(maxlen=KEPT))
     _streams: dict[str, _Stream] = field(default_factory=dict)
     _number: int = 0
 
-    def feed(self, line: str) -> None:
+    def feed(self, line: LogLine) -> None:
         """Take one line of the log."""
         self._number += 1
-        record = Record.of(line)
         if self.stopped:
             return
-        if record.level in ("INFO", "DEBUG"):  # a user's prompt can stand in these
-            self._read_info(record)
+        if line.level in ("INFO", "DEBUG"):  # a user's prompt can stand in these
+            self._read_info(line)
             return
-        stream = self._streams.setdefault(record.process if record.source else "", _Stream())
-        text = _RANK.sub("", record.text)
+        stream = self._streams.setdefault(line.process if line.source else "", _Stream())
+        text = _RANK.sub("", line.text)
         if text.startswith("Traceback (most recent call last)"):
-            self._begin(stream, record.level)
+            self._begin(stream, line.level)
         elif text.startswith(_CHAINED):
             stream.chained = True
         elif stream.tracing:
@@ -110,7 +110,7 @@ class Notes:
         elif stream.ended and self._number - stream.ended <= _PYDANTIC and " validation error" in self._notes[-1].text:
             self._continue(text)
         else:
-            self._said(stream, record.level, text)
+            self._note(stream, line.level, text)
 
     def roots(self) -> list[Note]:
         """Return what may be the cause, the likeliest first: what ended a process last, and is no echo."""
@@ -120,12 +120,12 @@ class Notes:
         notes = fatal or [note for note in self._notes if note.number > self._number - BURST]
         return sorted([note for note in notes if not note.echo] or notes, key=lambda note: note.overtaken)
 
-    def _read_info(self, record: Record) -> None:
-        if _WAITING.match(record.text):
-            self.waiting = record.text[:LENGTH]
-        elif found := _PORT.match(record.text):
-            self.port = int(found[1])
-        elif record.source and record.text.startswith(_STOPPED):
+    def _read_info(self, line: LogLine) -> None:
+        if _WAITING.match(line.text):
+            self.waiting = line.text[:LENGTH]
+        elif match := _PORT.match(line.text):
+            self.port = int(match[1])
+        elif line.source and line.text.startswith(_STOPPED):
             self.stopped = True
 
     def _begin(self, stream: _Stream, level: str) -> None:
@@ -133,7 +133,7 @@ class Notes:
         if stream.headed < stream.ended and not stream.chained:
             stream.headline = ""  # it stood over the traceback before
 
-    def _said(self, stream: _Stream, level: str, text: str) -> None:
+    def _note(self, stream: _Stream, level: str, text: str) -> None:
         if level in ("ERROR", "CRITICAL") or (not level and (_FATAL.match(text) or _SURVIVED.match(text))):
             stream.headline, stream.headed = text, self._number
         if level in ("ERROR", "CRITICAL"):
@@ -150,9 +150,9 @@ class Notes:
             return
         if stream.chained and self._notes:
             self._notes[-1] = replace(self._notes[-1], overtaken=True)
-        said = text if ": " in text else f"{text}: {stream.code}"
+        message = text if ": " in text else f"{text}: {stream.code}"
         fatal = not stream.headline or bool(_FATAL.match(stream.headline))
-        self._add(said, fatal=fatal)
+        self._add(message, fatal=fatal)
         stream.tracing, stream.chained, stream.ended = False, False, self._number
 
     def _continue(self, text: str) -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .parser import Record
+from .parser import LogLine
 
 CAPTURED, READY = "graphs captured", "engine ready"
 
 
 @dataclass(frozen=True)
-class Mark:
-    """What a line says: the phase, how far it is (0 to 100), a few words, and whether a cache was cold."""
+class StartupMark:
+    """What a line says: the phase, its progress in percent, a short detail, and whether a cache was cold."""
 
     phase: str
     percent: float | None = None
@@ -28,7 +28,7 @@ class Mark:
 
 _BAR = r".*? (?P<i>\d+)/(?P<n>\d+) \["  # tqdm: `desc:  45%|████▌     | 355/790 [01:02<01:16,  5.72it/s`
 _SHARDS = r"(?P<percent>\d+)% Completed \| (?P<i>[\w.]+)/(?P<n>[\w.]+) \["  # weight_utils.py _BAR_FORMAT
-_SIGNS: tuple[tuple[str, str, str, bool | None], ...] = (
+_PATTERNS: tuple[tuple[str, str, str, bool | None], ...] = (
     # entrypoints/serve/utils/api_utils.py, config/model.py, v1/engine/core.py, distributed/parallel_state.py
     (r"non-default args", "starting", "arguments read", None),
     (r"Resolved architecture: (?P<i>\w+)", "starting", "architecture {i}", None),
@@ -84,15 +84,14 @@ _SIGNS: tuple[tuple[str, str, str, bool | None], ...] = (
     (r"Starting vLLM server on", "warming up", "API server", None),
     (r"Application startup complete", "warming up", "API open", None),
 )
-_COMPILED = tuple((re.compile(pattern), phase, detail, cold) for pattern, phase, detail, cold in _SIGNS)
+_COMPILED = tuple((re.compile(pattern), phase, detail, cold) for pattern, phase, detail, cold in _PATTERNS)
 
 
-def read(line: str) -> Mark | None:
+def read(line: LogLine) -> StartupMark | None:
     """Return what a line of vLLM's log says about the start; None for most lines."""
-    text = Record.of(line).text
     for pattern, phase, detail, cold in _COMPILED:
-        if found := pattern.match(text):
-            groups = found.groupdict(default="")
+        if match := pattern.match(line.text):
+            groups = match.groupdict(default="")
             percent = groups.get("percent")
-            return Mark(phase, float(percent) if percent else None, detail.format(**groups).strip(), cold)
+            return StartupMark(phase, float(percent) if percent else None, detail.format(**groups).strip(), cold)
     return None

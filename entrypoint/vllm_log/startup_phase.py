@@ -1,4 +1,4 @@
-"""Where a start is, from vLLM's log and /proc: the phase, how far it is, and whether it still gets on."""
+"""The progress of a start, from vLLM's log and /proc: its phase, its percentage, and whether it has stalled."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 from ...healthcheck.state import PHASES
-from .parser import Record
-from .startup_patterns import CAPTURED, READY, Mark, read
+from .parser import LogLine
+from .startup_patterns import CAPTURED, READY, StartupMark, read
 
 ORDER = PHASES[PHASES.index("starting") : PHASES.index("ready")]
-_SHOWN = 200  # characters of the last line that a sentence repeats
+_SHOWN = 200  # characters of the last line that are shown
 
 
 @dataclass
-class Watch:
+class StartupProgress:
     """
-    A start as it goes on. `now` is `time.monotonic()` throughout.
+    The progress so far. `now` is `time.monotonic()` throughout.
 
     Lines of several ranks arrive mixed, so a line moves the start on and never back; the one way back that vLLM really
     takes is from `profiling` to `compiling kernels`, once the KV cache is there.
@@ -35,9 +35,9 @@ class Watch:
     _sized: bool = False  # whether the KV cache is there
     _compiled: bool = False
 
-    def feed(self, line: str, now: float) -> bool:
-        """Take one line; tell whether the start went on."""
-        if text := Record.of(line).text.strip():
+    def feed(self, line: LogLine, now: float) -> bool:
+        """Take one line; tell whether the start made progress."""
+        if text := line.text.strip():
             self.last_line = text[:_SHOWN]
         mark = read(line) if self.phase in ORDER else None
         if mark is None or not (phase := self._reached(mark)):
@@ -46,23 +46,23 @@ class Watch:
             self.caches = "cold" if mark.cold else "warm"
         self._compiled |= phase == "compiling kernels"
         if mark.detail == READY and self._compiled and self.caches == "unknown":
-            self.caches = "warm"  # TileLang and FlashInfer say what they build, and nothing of what they find
+            self.caches = "warm"  # TileLang and FlashInfer log what they build, and nothing about what they find
         higher = mark.percent is not None and (self.percent is None or mark.percent > self.percent)
-        went_on = phase != self.phase or mark.detail != self.detail or higher or phase == "compiling kernels"
+        progressed = phase != self.phase or mark.detail != self.detail or higher or phase == "compiling kernels"
         if phase != self.phase:
             self.phase, self.percent = phase, mark.percent
         elif higher:
             self.percent = mark.percent  # the draft head's shards are counted from 0 again
         self.detail = mark.detail
-        if went_on:
+        if progressed:
             self.progressed = now
-        return went_on
+        return progressed
 
     def enter(self, phase: str, now: float) -> None:
         """Go to a phase that the log does not show, such as `proving`."""
         self.phase, self.percent, self.detail, self.progressed = phase, None, "", now
 
-    def progress(self, now: float) -> None:
+    def moved(self, now: float) -> None:
         """Count what the log does not show, such as bytes of weights, as progress."""
         self.progressed = now
 
@@ -77,7 +77,7 @@ class Watch:
             f" last line: {self.last_line or 'none'}"
         )
 
-    def _reached(self, mark: Mark) -> str:
+    def _reached(self, mark: StartupMark) -> str:
         """Return the phase that a mark stands for, or an empty string for a late line of a phase that is over."""
         if mark.phase == "profiling" and "tokens" in mark.detail:
             self._sized = True
@@ -110,11 +110,11 @@ def _value(file: Path, name: str) -> int:
 
 
 @dataclass
-class Rate:
+class LoadRate:
     """Bytes a second over the last `window` seconds; a sample below the one before (shards are unmapped) is no loss."""
 
     window: float = 10.0
-    moved: int = 0
+    loaded: int = 0
     """Bytes since the first sample."""
     _last: int | None = None
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
@@ -122,9 +122,9 @@ class Rate:
     def add(self, now: float, count: int) -> None:
         """Take a sample of `loaded_bytes`."""
         if self._last is not None:
-            self.moved += max(0, count - self._last)
+            self.loaded += max(0, count - self._last)
         self._last = count
-        self._samples.append((now, self.moved))
+        self._samples.append((now, self.loaded))
         while len(self._samples) > 2 and self._samples[1][0] <= now - self.window:
             self._samples.popleft()
 
@@ -142,4 +142,4 @@ class Rate:
 
         An upper bound with several ranks: of a tensor split by columns each of them reads what another one keeps.
         """
-        return min(99.0, 100.0 * self.moved / total) if total > 0 else None
+        return min(99.0, 100.0 * self.loaded / total) if total > 0 else None

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import HostError, UserError
-from .manifest import CHUNK, Entry, Progress, hasher, workers
+from .manifest import CHUNK, Entry, TransferProgress, hasher, workers
 
 PART = ".part"
 _TRIES = 5  # without a new byte
 _TIMEOUT = 30.0  # seconds without a byte
 
 
-class Unreachable(HostError):
-    """The Hub cannot be reached, or may not be asked."""
+class HubUnreachable(HostError):
+    """The Hub cannot be reached, or must not be (HF_HUB_OFFLINE)."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,21 @@ def begun(target: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def fetch(files: Iterable[File], headers: Mapping[str, str], progress: Progress, threads: int = 4) -> None:
+def fetch(files: Iterable[File], headers: Mapping[str, str], progress: TransferProgress, threads: int = 4) -> None:
     """Bring files, several at a time; raise UserError for the first that cannot be had. What has come stays."""
     with workers(threads) as (pool, stop):
         for done in as_completed([pool.submit(_one, file, headers, progress, stop) for file in files]):
             done.result()
 
 
-def _one(file: File, headers: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:
+def _one(file: File, headers: Mapping[str, str], progress: TransferProgress, stop: threading.Event) -> None:
     try:
         _bring(file, headers, progress, stop)
     except OSError as error:
         raise UserError(f"{file.target} cannot be written ({error.strerror}); what has come stays there.") from None
 
 
-def _bring(file: File, headers: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:
+def _bring(file: File, headers: Mapping[str, str], progress: TransferProgress, stop: threading.Event) -> None:
     file.target.parent.mkdir(parents=True, exist_ok=True)
     with _part(file.target).open("a+b") as opened:
         _lock(opened, file)
@@ -76,8 +76,8 @@ def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[byt
     """Yield what is missing; a connection that breaks is opened again, a few times without a new byte at most."""
     import httpx
 
-    tries, asked = 0, {"Accept-Encoding": "identity", **headers}
-    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=asked) as client:
+    tries, common = 0, {"Accept-Encoding": "identity", **headers}
+    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=common) as client:
         while (have := part.size) < file.entry.size:
             try:
                 with client.stream("GET", file.url, headers={"Range": f"bytes={have}-"} if have else {}) as answer:
@@ -88,7 +88,7 @@ def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[byt
             except httpx.TransportError as error:
                 tries = tries + 1 if part.size == have else 1
                 if tries > _TRIES:
-                    raise Unreachable(
+                    raise HubUnreachable(
                         f"{file.entry.path} stopped coming after {part.size:,} of {file.entry.size:,} bytes"
                         f" ({error or type(error).__name__}); fetch again, it goes on there."
                     ) from None
@@ -99,7 +99,7 @@ def _require_success(status: int, file: File) -> None:
     if status in (401, 403):
         raise UserError(f"{file.url} refuses (HTTP {status}); set HF_TOKEN to a token that may read it.")
     if status not in (200, 206):
-        raise Unreachable(f"{file.url} answers HTTP {status}; try again later.")
+        raise HubUnreachable(f"{file.url} answers HTTP {status}; try again later.")
 
 
 class _Part:

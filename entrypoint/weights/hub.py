@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from ..catalog.catalog import Catalog
 from ..checkpoint import read
 from ..errors import ConfigError, UserError, listed, nearest
 from . import download, hub_cache, manifest
-from .download import Unreachable
-from .manifest import Entry, Manifest, Progress, Say
+from .download import HubUnreachable
+from .manifest import Entry, Manifest, TransferProgress
+
+log = logging.getLogger(__name__)
 
 NOT_SERVED = ("*.bin", "*.pt", "*.pth", "*.gguf", "original/*")
 """Weights in forms that are not served: they are neither fetched nor missed."""
@@ -74,9 +77,9 @@ def repository_of(catalog: Catalog, text: str, origin: str) -> str:
             return str(repository)
     elif "/" in text:
         return text
-    have = [entry.name for entry in catalog.every_model() if entry.flags().get("model")]
+    named = [model.name for model in catalog.every_model() if model.flags().get("model")]
     raise ConfigError(
-        f"{origin}: {text!r} has no repository{nearest(text, have)}; write OWNER/NAME or one of {listed(have)}."
+        f"{origin}: {text!r} has no repository{nearest(text, named)}; write OWNER/NAME or one of {listed(named)}."
     )
 
 
@@ -85,8 +88,10 @@ def cached(repository: str, place: Place = Place()) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     with _one_sentence(repository, place):
-        found = try_to_load_from_cache(repository, "config.json", cache_dir=place.cache_folder, revision=place.revision)
-    return Path(found).parent if isinstance(found, str) else None
+        config = try_to_load_from_cache(
+            repository, "config.json", cache_dir=place.cache_folder, revision=place.revision
+        )
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def listing(repository: str, place: Place = Place()) -> Manifest:
@@ -119,7 +124,7 @@ def status(repository: str, place: Place = Place(), folder: Path | None = None) 
     try:
         known: Manifest | None = listing(repository, place)
         source = "hub"
-    except Unreachable:
+    except HubUnreachable:
         known, source = manifest.read(where) if where else None, "manifest"
     if known is None:
         return _by_index(repository, where)
@@ -137,12 +142,12 @@ def status(repository: str, place: Place = Place(), folder: Path | None = None) 
     )
 
 
-def fetch(repository: str, say: Say, place: Place = Place(), folder: Path | None = None) -> Path:
+def fetch(repository: str, place: Place = Place(), folder: Path | None = None) -> Path:
     """
     Fetch what is not here yet into a folder, or into the Hub's cache, and return where it lies.
 
-    What an interrupted fetch left of a file is kept and gone on from. Raise UserError when the Hub does not answer or
-    the disk has too little room; the list for `verify` is written beside the weights.
+    A file that an interrupted fetch left is continued. Raise UserError when the Hub does not answer or
+    the disk has too little room; the list for `verify` is written into their folder.
     """
     known = listing(repository, place)
     where = folder or cached(repository, place)
@@ -155,8 +160,8 @@ def fetch(repository: str, say: Say, place: Place = Place(), folder: Path | None
     files = [file for file in files if folder or not file.target.exists()]
     left = sum(file.entry.size - download.begun(file.target) for file in files)
     _require_room(repository, left, folder or place.cache_folder)
-    say(f"fetching {repository}@{known.revision[:12]}: {left / 1e9:.2f} of {known.size / 1e9:.2f} GB are missing")
-    download.fetch(files, _headers(), Progress("fetched", left, say))
+    log.info(f"fetching {repository}@{known.revision[:12]}: {left / 1e9:.2f} of {known.size / 1e9:.2f} GB are missing")
+    download.fetch(files, _headers(), TransferProgress("fetched", left))
     path = folder or _complete_cache(known, place)
     try:
         manifest.write(known, path)
@@ -244,15 +249,15 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
             f"{hub} has no repository {repository}, or shows it to others only; correct the name, or set HF_TOKEN."
         ) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
-        raise Unreachable(
+        raise HubUnreachable(
             f"{hub} was not asked for {repository}: HF_HUB_OFFLINE is set, or it cannot be reached;"
             " fetch on a machine with a network, and carry the folder."
         ) from None
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
-        raise (UserError if code < 500 else Unreachable)(_refused(hub, repository, code)) from None
+        raise (UserError if code < 500 else HubUnreachable)(_refused(hub, repository, code)) from None
     except errors.HTTPError as error:  # type: ignore[attr-defined]
-        raise Unreachable(
+        raise HubUnreachable(
             f"{hub} cannot be reached ({error}); check the network, HF_ENDPOINT and HTTPS_PROXY,"
             " or fetch on another machine and carry the folder."
         ) from None

@@ -1,8 +1,8 @@
 """
-The files of one revision of a repository, with sizes and hashes; and a folder held against them, without a network.
+The files of one revision of a repository, with sizes and hashes; and the verification of a folder, without a network.
 
-`dsv4-weights.json` beside the weights keeps the list: sha256 for large files, git's blob id (sha1) for the others,
-as the Hub gives them.
+`dsv4-weights.json` in the folder of the weights keeps the list: sha256 for large files, git's blob id (sha1) for the
+others, as the Hub gives them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -21,9 +22,10 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 NAME = "dsv4-weights.json"
 _DIGITS = {"sha256": 64, "git-sha1": 40}
-Say = Callable[[str], None]
 CHUNK = 1 << 20  # bytes
 
 
@@ -87,17 +89,17 @@ class Verified:
 
 
 def write(manifest: Manifest, folder: Path) -> None:
-    """Keep the list beside the weights."""
+    """Write the list into the folder of the weights."""
     (folder / NAME).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Manifest | None:
-    """Return the list that lies beside the weights, or None; raise ConfigError for one that cannot be used."""
+    """Return the list in the folder of the weights, or None; raise ConfigError for one that cannot be used."""
     path = folder / NAME
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        files = tuple(Entry(**entry) for entry in told["files"])
-        return Manifest(str(told["repository"]), str(told["revision"]), files)
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        files = tuple(Entry(**entry) for entry in kept["files"])
+        return Manifest(str(kept["repository"]), str(kept["revision"]), files)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -106,10 +108,10 @@ def read(folder: Path) -> Manifest | None:
         raise ConfigError(f"{path} is not a list of files ({error}); fetch it again.") from None
 
 
-def verify(folder: Path, manifest: Manifest, say: Say, threads: int = 4) -> Verified:
-    """Hash every file of the manifest that is in the folder; `say` hears of the progress every five seconds."""
+def verify(folder: Path, manifest: Manifest, threads: int = 4) -> Verified:
+    """Hash every file of the manifest that is in the folder; the progress is logged every five seconds."""
     here = [entry for entry in manifest.files if (folder / entry.path).is_file()]
-    progress = Progress("verified", sum(entry.size for entry in here), say)
+    progress = TransferProgress("verified", sum(entry.size for entry in here))
     with workers(threads) as (pool, stop):
         digests = pool.map(lambda entry: _digest(folder / entry.path, entry, progress, stop), here)
         wrong = tuple(entry.path for entry, digest in zip(here, digests, strict=True) if digest != entry.digest)
@@ -128,7 +130,7 @@ def verify(folder: Path, manifest: Manifest, say: Say, threads: int = 4) -> Veri
 
 @contextlib.contextmanager
 def workers(threads: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
-    """Threads, and the event by which they hear that they are to stop: at the first exception, Ctrl-C among them."""
+    """Threads, and the event that tells them to stop: at the first exception, Ctrl-C among them."""
     stop = threading.Event()
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -139,12 +141,12 @@ def workers(threads: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]
             raise
 
 
-class Progress:
-    """Says how many bytes of how many are done, at which rate, and how long the rest takes."""
+class TransferProgress:
+    """Logs how many bytes of how many are done, at which rate, and how long the rest takes."""
 
-    def __init__(self, what: str, total: int, say: Say, every: float = 5.0) -> None:
+    def __init__(self, what: str, total: int, every: float = 5.0) -> None:
         """`total` in bytes, `every` in seconds."""
-        self.total, self._what, self._say, self._every = total, what, say, every
+        self.total, self._what, self._every = total, what, every
         self._done, self._lock = 0, threading.Lock()
         self._begin = self._last = time.monotonic()
 
@@ -155,7 +157,7 @@ class Progress:
             now = time.monotonic()
             if now - self._last >= self._every:
                 self._last = now
-                self._say(self._sentence(now - self._begin))
+                log.info(self._sentence(now - self._begin))
 
     def _sentence(self, seconds: float) -> str:
         rate = self._done / seconds
@@ -170,7 +172,7 @@ def hasher(entry: Entry) -> Any:
     return hashlib.sha1(b"blob %d\0" % entry.size, usedforsecurity=False)
 
 
-def _digest(path: Path, entry: Entry, progress: Progress, stop: threading.Event) -> str:
+def _digest(path: Path, entry: Entry, progress: TransferProgress, stop: threading.Event) -> str:
     size = _size(path)
     if size != entry.size:
         progress.add(entry.size)

@@ -54,7 +54,7 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
 def plain(variant: dict[str, Any]) -> dict[str, Any]:
     """Return of plain vLLM, which tells no plan, what its receipt is named by."""
     choices = {"model-name": variant["model"], "hardware": "h200", "profile": "stock"}
-    return {"choices": choices, "argv": ["--tensor-parallel-size", str(variant["tp"])]}
+    return {"choices": choices, "settings": {"tensor-parallel-size": {"value": variant["tp"]}}}
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ import psutil
 import pynvml
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, write
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS
 from qualification.gpu.run_layouts import hardware, versions
 from qualification.gpu.served import FLAGS, SPECULATIVE
 from tests.support.replica import Late, Replica, replica
@@ -103,8 +104,8 @@ def refused(running: Replica) -> Result:
 
 def degraded(running: Replica) -> Result:
     ready = running.until_ready(560)
-    argv = json.loads(running.ask("/plan")[1])["argv"]
-    return {"ready_after": ready, "speculates": "--speculative-config" in argv, "said": running.said()}
+    drafts = json.loads(running.ask("/plan")[1])["settings"][DRAFT_TOKENS]["value"]
+    return {"ready_after": ready, "speculates": drafts > 0, "said": running.said()}
 
 
 def drained(running: Replica) -> Result:
@@ -143,7 +144,7 @@ def run(name: str, options: argparse.Namespace, results: dict[str, Result]) -> N
         at = flags.index("--max-num-seqs")
         del flags[at : at + 2]
     words = ["--profile", "known-answer", "--model", f"w4a16={Path(options.work) / mtp}", *flags]
-    grace = {"DSV4_SUPERVISE_LIVE_GRACE": str(LIVE_GRACE), "DSV4_GATE_TOKENS": "32"}
+    grace: dict[str, Any] = {"DSV4_SUPERVISE_LIVE_GRACE": str(LIVE_GRACE), "DSV4_GATE_TOKENS": "32"}
     try:
         with replica(folder, *words, model_name="deepseek-v4-flash", **grace, **env) as running:
             results[name] = {"ok": True, **job(running)}

@@ -39,13 +39,13 @@ from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadMatrix, LoadShape
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
 from dsv4_serve.entrypoint.cli import log
-from dsv4_serve.entrypoint.cli import main as cli
 from dsv4_serve.entrypoint.cli import parser as options
+from dsv4_serve.entrypoint.cli.request import resolved as resolve
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan
-from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
+from dsv4_serve.entrypoint.supervisor import kernel_cache
 from qualification.gpu import readyz
 from qualification.gpu.stock import stock
 from tools import kernel_time
@@ -120,22 +120,17 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     words = ["bench", "--without-weights", "--model", variant["model"], "--profile", variant["profile"]]
     words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
     if variant["share"] > 1:
-        words += [
-            "--skip",
-            "weights",
-            "--skip",
-            "tensor-parallel-size",
-        ]  # the profile file's are those of the whole model
-    given, flags = options.parser().parse_known_args(words)
+        words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the file's are those of the whole model
+    given, flags = options.parse(words)
     flags += [] if variant["stock"] else variant["flags"]
-    chosen, plan = cli._resolved(given, flags)
+    chosen, plan = resolve(given, flags)
     sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
     environ = {**measure.random_routing(chosen.hardware.get("compute_capability")), **environ}
     own, weights = command.dummy(chosen, plan, benches.serve_options(given, flags), environ, sizes)
     serve = own.argv()
     if sizes:
         weights += f", one GPU's share of {variant['share']}"
-    kernels = kernel_cache.folder_of(plan, kernel_cache.build(provenance.versions(), provenance.patches()), environ)
+    kernels = kernel_cache.installed_folder(plan, environ)
     return Planned(serve, environ, weights, plan, kernels)
 
 
@@ -198,7 +193,7 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
                 for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, environ):
                     keep(row)
             if variant["readyz"] and where.health:
-                pid = procfs.listening(procfs.everyone(), urlsplit(where.health).port or 0)
+                pid = procfs.listener(urlsplit(where.health).port or 0)
                 result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
                 say(f"/readyz: {result.readyz}")
             for batch in variant["trace"]:

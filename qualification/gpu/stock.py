@@ -17,7 +17,10 @@ from dsv4_serve.entrypoint.client import http
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.client.local_replica import Ended, Started, free_port
-from dsv4_serve.entrypoint.vllm_log import exit_cause, startup_phase
+from dsv4_serve.entrypoint.vllm_log import exit_cause
+from dsv4_serve.entrypoint.vllm_log.parser import LogLine
+from dsv4_serve.entrypoint.vllm_log.root_cause import LogNotes
+from dsv4_serve.entrypoint.vllm_log.startup_phase import StartupProgress
 
 
 @contextlib.contextmanager
@@ -61,8 +64,11 @@ def _until_up(process: subprocess.Popen[bytes], where: Endpoint, log: Path, unti
         if process.poll() is not None:
             time.sleep(1)
             lines = log.read_text(errors="replace").splitlines()
-            ending = exit_cause.classify(lines, process.returncode, phase="starting", was_ready=False)
-            raise Ended(f"vLLM ended with {process.returncode}: {ending.sentence} Root cause: {ending.root}")
+            notes = LogNotes()
+            for line in lines:
+                notes.feed(LogLine.parse(line))
+            reason = exit_cause.classify(notes, process.returncode, phase="starting", was_ready=False)
+            raise Ended(f"vLLM ended with {process.returncode}: {reason.sentence} Root cause: {reason.root}")
         with contextlib.suppress(Unreachable):
             if http.get(f"{where.url}/health", None).is_success:
                 return
@@ -71,14 +77,14 @@ def _until_up(process: subprocess.Popen[bytes], where: Endpoint, log: Path, unti
 
 
 def _read(process: subprocess.Popen[bytes], log: Path, spent: dict[str, float], began: float) -> None:
-    watch, last = startup_phase.Watch(began), began
+    progress, last = StartupProgress(began), began
     with log.open("wb") as out:
         for line in process.stdout or ():
             out.write(line)
             out.flush()
-            before, now = watch.phase, time.monotonic()
-            watch.feed(line.decode(errors="replace"), now)
-            if watch.phase != before:
+            before, now = progress.phase, time.monotonic()
+            progress.feed(LogLine.parse(line.decode(errors="replace").rstrip("\r\n")), now)
+            if progress.phase != before:
                 spent[before] = spent.get(before, 0.0) + now - last
                 last = now
 

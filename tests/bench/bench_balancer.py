@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tests.support.balancer import KEY, Balancer, Names, balancer, free_port, haproxy
+from tests.support.balancer import KEY, Balancer, Names, balancer, free_port
+from tests.support.program import need
 
 REQUESTS = 1000
 BUDGET = 0.001
@@ -76,9 +77,7 @@ def until_up(front: Balancer) -> None:
 def test_the_balancer_adds_less_than_its_budget(
     benchmark: BenchmarkFixture, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    binary = haproxy()
-    if binary is None:
-        pytest.skip("no haproxy is installed (HAPROXY names one)")
+    binary = need("haproxy", "HAPROXY")
     body, headers = CASES[case]
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **headers}
     names = Names()

@@ -9,17 +9,14 @@ import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from tests.deploy.pair import MakePair, Pair
-from tests.support.balancer import KEY, Names, balancer, free_port, haproxy
-from tests.support.program import executable
+from tests.support.balancer import KEY, Names, balancer, free_port
+from tests.support.program import executable, need
 from tests.support.replica import Replica, replica
 
 
 @pytest.fixture(scope="session")
 def binary() -> str:
-    found = haproxy()
-    if found is None:
-        pytest.skip("no haproxy is installed (HAPROXY names one)")
-    return found
+    return need("haproxy", "HAPROXY")
 
 
 @pytest.fixture(scope="session")

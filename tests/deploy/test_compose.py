@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from dsv4_serve.entrypoint.resolve.environment import Variables
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from dsv4_serve.entrypoint.toml_file import read
-from tests.support.balancer import Names, balancer, haproxy, variables
+from tests.support.balancer import Names, balancer, variables
+from tests.support.program import need
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
@@ -106,9 +106,7 @@ def test_every_variable_of_the_balancer_is_one_of_its_configuration() -> None:
 
 def compose(*words: str) -> str:
     """What Docker Compose says; skip where there is none (COMPOSE names one)."""
-    program = os.environ.get("COMPOSE") or shutil.which("docker-compose")
-    if program is None:
-        pytest.skip("no docker-compose is installed (COMPOSE names one)")
+    program = need("docker-compose", "COMPOSE")
     env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     argv = [program, "--project-directory", ROOT, *words]
     return subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout
@@ -131,8 +129,7 @@ def test_each_profile_starts_its_replicas_and_the_same_balancer(profiles: list[s
 
 def test_the_balancer_s_health_check_hears_its_answer(tmp_path: Path) -> None:
 
-    if (binary := haproxy()) is None:
-        pytest.skip("no haproxy is installed (HAPROXY names one)")
+    binary = need("haproxy", "HAPROXY")
     words = SERVICES["balancer"]["healthcheck"]["test"][1:]
     with balancer(tmp_path, Names(), binary=binary) as running:
         here = [word.replace("8404", str(running.status_port)) for word in words]

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 from dsv4_serve.entrypoint import procfs
 
 TREE = """
@@ -22,7 +24,7 @@ time.sleep(600)
 """
 
 
-def until(condition, seconds: float = 10.0) -> bool:
+def until(condition, seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -44,10 +46,12 @@ def test_all_that_is_below_is_found_parents_first() -> None:
     child = subprocess.Popen([sys.executable, "-c", TREE, TREE], stdout=subprocess.PIPE)
     try:
         assert until(lambda: len(procfs.descendants(child.pid)) == 1)
-        assert procfs.descendants(os.getpid())[0] == child.pid
+        below = [process.pid for process in procfs.descendants(os.getpid())]  # with what else this process has started
+        (grandchild,) = procfs.descendants(child.pid)
+        assert below.index(child.pid) < below.index(grandchild.pid)
     finally:
-        for pid in [*procfs.descendants(child.pid), child.pid]:
-            os.kill(pid, signal.SIGKILL)
+        for process in [*procfs.descendants(child.pid), child]:
+            process.kill()
         child.wait()
 
 
@@ -56,7 +60,7 @@ def test_orphans_in_a_session_of_their_own_that_ignore_sigterm_are_ended_too() -
 procfs.adopt_orphans()
 child = subprocess.Popen([sys.executable, "-c", TREE, TREE], stdout=subprocess.DEVNULL)
 while len(procfs.descendants(os.getpid())) < 2: time.sleep(0.02)
-both = procfs.descendants(os.getpid())
+both = [process.pid for process in procfs.descendants(os.getpid())]
 child.kill(); child.wait()                      # the grandchild is an orphan now
 left = procfs.end_all(os.getpid())
 procfs.reap()
@@ -122,7 +126,31 @@ def test_who_listens_on_a_port_is_known() -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
     ):
         port = server.getsockname()[1]
-        assert procfs.listening([os.getpid()], port)
-        assert procfs.listening([os.getpid()], six.getsockname()[1])
-        assert not procfs.listening([os.getppid()], port)
-    assert not procfs.listening([os.getpid()], port)
+        for number in (port, six.getsockname()[1]):
+            assert procfs.listens(os.getpid(), number)
+            assert procfs.listener(number) == os.getpid()
+        assert not procfs.listens(os.getppid(), port)
+    assert not procfs.listens(os.getpid(), port)
+    assert procfs.listener(port) is None
+
+
+def test_a_connection_is_no_listener(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        assert not procfs.listens(os.getpid(), client.getsockname()[1])
+
+
+def test_a_process_that_has_ended_has_nothing_below_and_listens_nowhere() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert procfs.descendants(child.pid) == []
+    assert not procfs.listens(child.pid, 1)
+    assert procfs.shared_files([child.pid]) == set()
+
+
+def test_a_zombie_is_not_below() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        assert until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+        assert child.pid not in [process.pid for process in procfs.descendants(os.getpid())]
+    finally:
+        child.wait()

@@ -83,12 +83,12 @@ def test_a_start_says_how_far_it_is() -> None:
             "capturing graphs: shapes 120 of 790, 12 s in this phase, 45 s since start",
         ),
         (
-            starting("held back", held_until=NOW + 34),
-            "held back: 34 s until the next start, 12 s in this phase, 45 s since start",
+            starting("backoff", backoff_until=NOW + 34),
+            "backoff: 34 s until the next start, 12 s in this phase, 45 s since start",
         ),
         (
-            starting("held back", held_until=NOW - 1),
-            "held back: 0 s until the next start, 12 s in this phase, 45 s since start",
+            starting("backoff", backoff_until=NOW - 1),
+            "backoff: 0 s until the next start, 12 s in this phase, 45 s since start",
         ),
     ],
 )
@@ -221,7 +221,7 @@ def test_the_json_of_a_start_holds_its_figures() -> None:
 
 
 def test_a_line_of_the_log_is_not_shown_to_whoever_asks() -> None:
-    log = startup_phase.Watch(NOW - 200, phase="connecting ranks", last_line="api_key=sk-very-secret")
+    log = startup_phase.StartupProgress(NOW - 200, phase="connecting ranks", last_line="api_key=sk-very-secret")
     health = starting("connecting ranks", stalled=log.stalled(NOW, {"connecting ranks": 60.0}))
     assert "sk-very-secret" in health.stalled
     said = "connecting ranks: no progress for 200 s (limit 60 s, supervise.stall.connecting-ranks)"

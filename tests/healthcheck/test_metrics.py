@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
@@ -10,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dsv4_serve.healthcheck import checks, metrics
 from dsv4_serve.healthcheck.state import PHASES, Acceptance, Finding, Health
+from tests.support.program import need
 
 NOW = 1000.0
 FULL = Health(
@@ -48,7 +48,7 @@ def test_every_figure_that_is_known_is_told() -> None:
         "dsv4_live": 1,
         "dsv4_ready": 1,
         "dsv4_starts": 2,
-        "dsv4_held_seconds": 0,
+        "dsv4_backoff_seconds": 0,
         "dsv4_warmup_seconds": 60,
         "dsv4_progress_age_seconds": 3,
         "dsv4_degraded": 0,
@@ -99,8 +99,8 @@ def test_what_is_not_known_is_absent() -> None:
 
 
 def test_time_that_the_breaker_holds_back_runs_down() -> None:
-    assert read(Health(phase="held back", held_until=NOW + 12))["dsv4_held_seconds"] == {(): 12}
-    assert read(Health(held_until=NOW - 12))["dsv4_held_seconds"] == {(): 0}
+    assert read(Health(phase="backoff", backoff_until=NOW + 12))["dsv4_backoff_seconds"] == {(): 12}
+    assert read(Health(backoff_until=NOW - 12))["dsv4_backoff_seconds"] == {(): 0}
 
 
 def test_versions_are_labels_whatever_their_names_and_values_hold() -> None:
@@ -117,10 +117,12 @@ def test_nothing_is_named_like_vllms_own_metrics() -> None:
     assert all(name.startswith("dsv4_") for name in read(FULL))
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize("health", [FULL, Health()])
 def test_promtool_finds_nothing_to_complain_about(health: Health) -> None:
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=metrics.as_text(health, NOW), capture_output=True, check=False
+        [need("promtool", "PROMTOOL"), "check", "metrics"],
+        input=metrics.as_text(health, NOW),
+        capture_output=True,
+        check=False,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.client.counters import Counters
-from dsv4_serve.entrypoint.client.local_replica import ServeProcess, descendants
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 from dsv4_serve.entrypoint.client.vllm import VllmClient
-from dsv4_serve.healthcheck.progress import Progress
+from dsv4_serve.entrypoint.procfs import descendants
+from dsv4_serve.healthcheck.progress import EngineProgress
 
 LONG = "long " * 3200  # 16,000 tokens, which are 1000 chunks of the server `broken`
 IDLE = Counters(steps=7, generated=9)
@@ -25,14 +26,14 @@ RUNNING = replace(IDLE, running=2, waiting=1, kv_usage=0.1)
 
 
 def test_idle_and_answering_is_progress():
-    progress = Progress(0.0)
+    progress = EngineProgress(0.0)
     for now in (1.0, 2.0, 50.0):
         progress.feed(now, IDLE)
         assert (progress.at, progress.busy, progress.work) == (now, False, "none")
 
 
 def test_requests_that_run_while_nothing_moves_are_none():
-    progress = Progress(0.0)
+    progress = EngineProgress(0.0)
     progress.feed(1.0, RUNNING)
     progress.feed(60.0, RUNNING)
     assert (progress.at, progress.busy, progress.work) == (1.0, True, "2 requests running, 1 waiting")
@@ -51,21 +52,21 @@ def test_requests_that_run_while_nothing_moves_are_none():
     ],
 )
 def test_each_counter_that_moves_is(moved):
-    progress = Progress(0.0)
+    progress = EngineProgress(0.0)
     progress.feed(1.0, RUNNING)
     progress.feed(60.0, replace(RUNNING, **moved))
     assert progress.at == 60.0
 
 
 def test_counters_that_start_again_are():
-    progress = Progress(0.0)
+    progress = EngineProgress(0.0)
     progress.feed(1.0, RUNNING)
     progress.feed(2.0, Counters(running=1))
     assert progress.at == 2.0
 
 
 def test_polls_without_an_answer_are_none_and_the_wait_begins_with_the_first():
-    progress = Progress(0.0)
+    progress = EngineProgress(0.0)
     progress.feed(1.0, IDLE)
     progress.lost(12.0)
     progress.lost(24.0)
@@ -75,14 +76,14 @@ def test_polls_without_an_answer_are_none_and_the_wait_begins_with_the_first():
 
 
 def test_polls_without_an_answer_while_requests_run_change_nothing():
-    progress = Progress(0.0)
+    progress = EngineProgress(0.0)
     progress.feed(1.0, RUNNING)
     progress.lost(12.0)
     assert progress.at == 1.0
 
 
 def test_a_canary_that_does_not_come_back_is_work():
-    progress = Progress(0.0)
+    progress = EngineProgress(0.0)
     progress.feed(1.0, IDLE)
     progress.canary_out = True
     progress.feed(60.0, IDLE)
@@ -96,7 +97,7 @@ POLLS = st.lists(
 
 @given(POLLS)
 def test_the_sign_is_never_in_the_future_and_never_goes_back(polls):
-    progress, now, at = Progress(0.0), 0.0, 0.0
+    progress, now, at = EngineProgress(0.0), 0.0, 0.0
     for pause, counters in polls:
         now += pause
         progress.lost(now) if counters is None else progress.feed(now, counters)
@@ -110,7 +111,7 @@ def test_an_engine_that_is_stopped_makes_none_until_it_goes_on(broken: ServeProc
     core = engine_core(broken)
 
     async def scenario(engine: VllmClient) -> None:
-        progress = Progress(0.0)
+        progress = EngineProgress(0.0)
         long = asyncio.create_task(engine.complete(LONG, 1, salt="0"))
         while not (counters := await stopped(core, engine)).running:
             core.send_signal(signal.SIGCONT)

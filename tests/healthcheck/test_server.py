@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.healthcheck import server
 from dsv4_serve.healthcheck.app import health_app
 from dsv4_serve.healthcheck.server import PortTaken, serving
@@ -76,7 +77,7 @@ def test_a_taken_port_is_named_with_the_setting_that_changes_it() -> None:
 
         with pytest.raises(PortTaken) as caught:
             asyncio.run(whole())
-    assert isinstance(caught.value, OSError)
+    assert isinstance(caught.value, ConfigError)
     said = f"the health server cannot listen on {HOST} port {port}: Address already in use; set DSV4_HEALTH_PORT to a free port."
     assert str(caught.value) == said
 

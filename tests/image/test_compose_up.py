@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -24,6 +23,7 @@ from dsv4_serve.demo import llama
 from dsv4_serve.entrypoint.containers.daemon import Daemon
 from tests.support import load
 from tests.support.balancer import KEY
+from tests.support.program import need
 
 from .conftest import ROOT, Report, free_port
 from .fleet import Fleet
@@ -56,9 +56,7 @@ class Composed:
 
 @pytest.fixture(scope="module")
 def composed(daemon: Daemon, images: tuple[str, str], key_file: Path) -> Iterator[Composed]:
-    program = os.environ.get("COMPOSE") or shutil.which("docker-compose")
-    if program is None:
-        pytest.skip("no docker-compose is installed (COMPOSE names one)")
+    program = need("docker-compose", "COMPOSE")
     port = free_port()
     env = {
         "PATH": os.environ["PATH"],

@@ -8,7 +8,6 @@ numbers: asking the probes on time, the pause of preStop, and SIGTERM with what 
 from __future__ import annotations
 
 import base64
-import shutil
 import signal
 import subprocess
 import time
@@ -20,6 +19,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+
+from tests.support.program import need
 
 from .conftest import ROOT, Container, Report, free_port, podman
 from .fleet import SIGNAL
@@ -76,10 +77,9 @@ class Pod:
 
 @pytest.fixture(scope="module")
 def pod() -> Iterator[Pod]:
-    for program in ("kubectl", "podman"):
-        if not shutil.which(program):
-            pytest.skip(f"there is no {program} on PATH")
-    rendered = subprocess.run(["kubectl", "kustomize", OVERLAY], capture_output=True, text=True, check=True).stdout
+    need("podman", "PODMAN")
+    kubectl = need("kubectl", "KUBECTL")
+    rendered = subprocess.run([kubectl, "kustomize", OVERLAY], capture_output=True, text=True, check=True).stdout
     kinds = {document["kind"]: document for document in yaml.safe_load_all(rendered)}
     template = kinds["Deployment"]["spec"]["template"]
     (spec,) = template["spec"]["containers"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.support.program import find
 from tests.support.replica import Late, free_port
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy/haproxy/haproxy.cfg"
@@ -32,7 +32,7 @@ def variables() -> set[str]:
 
 def haproxy() -> str | None:
     """HAProxy as HAPROXY names it, else as it is installed."""
-    return os.environ.get("HAPROXY") or shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    return find("haproxy", "HAPROXY")
 
 
 class Names:

@@ -1,11 +1,14 @@
-"""Programs of this folder as files that can be executed, for whatever starts vLLM by a path."""
+"""Programs that tests start: those of this folder as files that can be executed, and those of the machine by name."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,3 +25,17 @@ def executable(path: Path, module: str) -> Path:
     path.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))}:$PYTHONPATH exec {words} "$@"\n', encoding="utf-8")
     path.chmod(0o755)
     return path
+
+
+def find(name: str, variable: str) -> str | None:
+    """Where a program is: as the variable names it, else beside this Python, on PATH, or where servers are installed."""
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"]
+    return os.environ.get(variable) or shutil.which(name, path=os.pathsep.join(places))
+
+
+def need(name: str, variable: str) -> str:
+    """As `find`; skip the test where there is none."""
+    found = find(name, variable)
+    if found is None:
+        pytest.skip(f"no {name} is installed ({variable} names one)")
+    return found

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+
+from tests.support.program import need
 
 ROOT = Path(__file__).parents[3]
 KUBERNETES = ROOT / "deploy/kubernetes"
@@ -19,14 +18,6 @@ OVERLAYS = sorted(file.parent.name for file in KUBERNETES.glob("overlays/*/kusto
 PLACEHOLDER = "@sha256:" + "0" * 64
 SELECTED = {"app.kubernetes.io/name": "dsv4", "app.kubernetes.io/component": "replica"}
 Manifest = dict[str, Any]
-
-
-def program(variable: str, name: str) -> str:
-    """Where a tool is: as the variable names it, else on PATH; skip where it is not."""
-    found = os.environ.get(variable) or shutil.which(name)
-    if found is None:
-        pytest.skip(f"no {name} is installed ({variable} names one)")
-    return found
 
 
 def written(folder: Path) -> list[Manifest]:
@@ -40,7 +31,7 @@ BASE = written(KUBERNETES / "base")
 
 @functools.cache
 def _kustomize(folder: Path) -> str:
-    argv = [program("KUBECTL", "kubectl"), "kustomize", folder]
+    argv = [need("kubectl", "KUBECTL"), "kustomize", folder]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -8,12 +8,12 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
 import yaml
 
 from dsv4_serve.entrypoint.vllm_log.exit_cause import CAUSES
 from tests.deploy.kubernetes.rendered import BASE, KUBERNETES, OVERLAYS, ROOT, container, kustomize, one, replicas
-from tests.support.balancer import Names, balancer, haproxy
+from tests.support.balancer import Names, balancer
+from tests.support.program import need
 from tools import kubernetes as tool
 
 PAGE = tool.PAGE.read_text(encoding="utf-8")
@@ -67,8 +67,7 @@ def test_the_page_adds_up_the_time_of_a_stop_as_the_manifest_does() -> None:
 
 
 def test_haproxy_finds_replicas_by_the_name_that_kubernetes_gives_them(tmp_path: Path) -> None:
-    if (binary := haproxy()) is None:
-        pytest.skip("no haproxy is installed (HAPROXY names one)")
+    binary = need("haproxy", "HAPROXY")
 
     names = Cluster()
     names.running = ["127.0.0.7"]
@@ -81,8 +80,7 @@ def test_haproxy_finds_replicas_by_the_name_that_kubernetes_gives_them(tmp_path:
 
 
 def test_haproxy_takes_a_name_for_its_nameserver(tmp_path: Path) -> None:
-    if (binary := haproxy()) is None:
-        pytest.skip("no haproxy is installed (HAPROXY names one)")
+    binary = need("haproxy", "HAPROXY")
     (tmp_path / "key").write_text("a-key\n")
     env = {"API_KEY_FILE": str(tmp_path / "key"), "REPLICA_DNS": "localhost:53", "BALANCER_SOCKET": str(tmp_path / "s")}
     argv = [binary, "-c", "-f", ROOT / "deploy/haproxy/haproxy.cfg"]

@@ -28,11 +28,11 @@ from tests.deploy.kubernetes.rendered import (
     one,
     ours,
     overlay,
-    program,
     replicas,
     templates,
 )
 from tests.support.balancer import variables
+from tests.support.program import need
 
 VLLM_FLAGS = {
     f"--{name}" for name in json.loads((ROOT / "entrypoint/vllm_schema/vllm-0.32.0.json").read_text())["flags"]
@@ -46,7 +46,7 @@ WITH_TOKEN = {"dsv4-router", "dsv4-picker"}
 
 @pytest.fixture(params=OVERLAYS)
 def name(request: pytest.FixtureRequest) -> str:
-    program("KUBECTL", "kubectl")
+    need("kubectl", "KUBECTL")
     return request.param
 
 
@@ -190,7 +190,7 @@ def test_a_replica_is_one_that_dsv4_serves_on_the_gpus_it_gets(name: str) -> Non
             "exactly"
         ]
         assert device["count"] == int(told["TP"])
-        product = re.search('== "([^"]+)"', device["selectors"][0]["cel"]["expression"])[1].replace(" ", "-")
+        product = re.findall('== "([^"]+)"', device["selectors"][0]["cel"]["expression"])[0].replace(" ", "-")
         assert "nvidia.com/gpu" not in container(pod)["resources"]["limits"]
     else:
         assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == int(told["TP"])
@@ -235,7 +235,7 @@ def test_haproxy_reads_the_very_file_that_compose_mounts() -> None:
     assert mounted == [generated["metadata"]["name"]]
     assert container(pod)["image"] == BALANCER_IMAGE
     assert set(env(container(pod))) - {"NAMESPACE"} <= variables()
-    stop = int(re.search(r"hard-stop-after (\d+)s", configuration)[1])
+    stop = int(re.findall(r"hard-stop-after (\d+)s", configuration)[0])
     assert container(pod)["lifecycle"]["preStop"]["sleep"]["seconds"] + stop < pod["terminationGracePeriodSeconds"]
 
 
@@ -254,7 +254,7 @@ def test_the_autoscaler_alone_says_how_many() -> None:
     assert scaled["scaleTargetRef"]["name"] == "dsv4"
     loggers = Path(sys.prefix).glob("lib/python*/site-packages/vllm/v1/metrics/loggers.py")
     source = "".join(file.read_text() for file in loggers)
-    asked = [re.search("vllm:[a-z_]+", trigger["metadata"]["query"])[0] for trigger in scaled["triggers"]]
+    asked = [re.findall("vllm:[a-z_]+", trigger["metadata"]["query"])[0] for trigger in scaled["triggers"]]
     assert asked == ["vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"]
     assert not source or all(f'"{metric}"' in source for metric in asked)
 

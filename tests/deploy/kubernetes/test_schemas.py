@@ -17,7 +17,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from tests.deploy.kubernetes.rendered import KUBERNETES, OVERLAYS, overlay, program, templates
+from tests.deploy.kubernetes.rendered import KUBERNETES, OVERLAYS, overlay, templates
+from tests.support.program import need
 
 SCHEMAS = {file.stem: json.loads(file.read_text()) for file in (Path(__file__).parent / "schemas").glob("*.json")}
 NEWEST, OLDEST = "1.37", "1.34"
@@ -27,7 +28,7 @@ NEWEST, OLDEST = "1.37", "1.34"
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with each overlay in one file; of kinds that are not Kubernetes' own, the pods that they hold."""
-    program("KUBECTL", "kubectl")
+    need("kubectl", "KUBECTL")
     folder = tmp_path_factory.mktemp("rendered")
     for name in OVERLAYS:
         manifests = overlay(name)
@@ -42,7 +43,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("release", [OLDEST, NEWEST])
 def test_kubernetes_knows_every_field(rendered: Path, release: str) -> None:
-    argv = [program("KUBERNETES_VALIDATE", "kubernetes-validate"), "--strict", "--kubernetes-version", release]
+    argv = [need("kubernetes-validate", "KUBERNETES_VALIDATE"), "--strict", "--kubernetes-version", release]
     files = sorted(rendered.glob("*.yaml"))
     assert len(files) == len(OVERLAYS)
     done = subprocess.run([*argv, *files], capture_output=True, text=True, check=False)
@@ -53,7 +54,7 @@ def test_kubernetes_knows_every_field(rendered: Path, release: str) -> None:
 
 
 def test_kubernetes_refuses_a_field_that_is_misspelt(rendered: Path, tmp_path: Path) -> None:
-    argv = [program("KUBERNETES_VALIDATE", "kubernetes-validate"), "--strict"]
+    argv = [need("kubernetes-validate", "KUBERNETES_VALIDATE"), "--strict"]
     text = (rendered / "h200.yaml").read_text()
     (tmp_path / "wrong.yaml").write_text(text.replace("terminationGracePeriodSeconds", "terminationGraceSeconds"))
     assert subprocess.run([*argv, tmp_path / "wrong.yaml"], capture_output=True, check=False).returncode != 0
@@ -84,7 +85,7 @@ def test_every_schema_is_one_is_used_and_refuses_what_it_does_not_know() -> None
 
 
 def test_checkov_finds_nothing_that_is_not_skipped_with_a_reason(rendered: Path) -> None:
-    argv = [program("CHECKOV", "checkov"), "--config-file", KUBERNETES / ".checkov.yaml", "-d", rendered, "-o", "json"]
+    argv = [need("checkov", "CHECKOV"), "--config-file", KUBERNETES / ".checkov.yaml", "-d", rendered, "-o", "json"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     failed = report["results"]["failed_checks"]

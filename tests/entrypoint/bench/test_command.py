@@ -155,6 +155,7 @@ def test_a_replica_without_weights_is_started_measured_and_stopped(dsv4: Bench, 
     assert "--max-num-seqs 8" in flags
     assert '"synthetic_acceptance_rates":[0.5]' in flags
     assert '"method":"mtp"' in flags
+    assert found["replica"]["settings"]["max-num-seqs"] == {"value": 8}
     assert len(found["rows"]) == 2
     assert "only warn" in done.stderr
     assert not [one for one in psutil.process_iter() if str(tmp_path) in " ".join(_words(one))]

@@ -67,6 +67,25 @@ def test_what_differs_around_the_figures_is_named(files: Any) -> None:
     assert differs["NCCL_PROTO"] == ["-", "LL"]
 
 
+def test_flags_are_those_of_the_settings_and_of_the_command_where_none_were_kept(files: Any) -> None:
+    values = {
+        "model": "elsewhere",
+        "max-num-seqs": 16,
+        "cudagraph-capture-sizes": [1, 2],
+        "NCCL_PROTO": "LL",
+        "gate.tokens": 8,
+    }
+    settings = {name: {"value": value} for name, value in values.items()}
+    other = result([row(1, 90.0)], settings=settings, env={"NCCL_PROTO": "LL"})
+    differs = compare.compare(*files(result([row(1, 88.0)]), other))["differs"]
+    assert differs == {
+        "--max-num-seqs": ["4", "16"],
+        "--enforce-eager": ["set", "-"],
+        "--cudagraph-capture-sizes": ["-", "[1,2]"],
+        "NCCL_PROTO": ["-", "LL"],
+    }
+
+
 def test_results_without_a_common_row_are_refused(files: Any) -> None:
     with pytest.raises(ConfigError, match="no batch size, input and output in common"):
         compare.compare(*files(result([row(1, 88.0)]), result([row(2, 88.0)])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,34 +94,37 @@ def test_without_draft_tokens_nothing_is_accepted_at_random() -> None:
     assert "--speculative-config.rejection_sample_method" not in dummy.flags([])
 
 
+def described(**flags: object) -> dict[str, Any]:
+    """A replica as `/plan` describes it."""
+    settings = {"model": "m", **{name.replace("_", "-"): value for name, value in flags.items()}}
+    return {"settings": {name: {"value": value} for name, value in settings.items()}}
+
+
+SYNTHETIC = {
+    "speculative-config.num_speculative_tokens": 2,
+    "speculative-config.synthetic_acceptance_rates": [0.9, 0.8],
+}
+
+
 @pytest.mark.parametrize(
-    ("argv", "weights"),
+    ("replica", "weights"),
     [
-        (["vllm", "serve", "m", "--tensor-parallel-size", "2"], "as served"),
-        (["vllm", "serve", "m", "--load-format", "auto"], "as served"),
-        (["vllm", "serve", "m", "--load-format", "dummy"], "dummy weights"),
+        (described(tensor_parallel_size=2), "as served"),
+        (described(load_format="auto"), "as served"),
+        (described(load_format="dummy"), "dummy weights"),
         (
-            [
-                "vllm",
-                "serve",
-                "m",
-                "--load-format",
-                "dummy",
-                "--speculative-config",
-                '{"synthetic_acceptance_rates":[0.9,0.8]}',
-            ],
+            {"settings": described(load_format="dummy")["settings"] | {k: {"value": v} for k, v in SYNTHETIC.items()}},
             "dummy weights, synthetic acceptance 0.9, 0.8",
         ),
-        ([], "unknown"),
+        ({}, "unknown"),
     ],
 )
-def test_a_result_says_by_the_plan_what_the_weights_were(argv: list[str], weights: str) -> None:
-    assert measure.weights_of({"argv": argv}) == weights
+def test_a_result_says_by_the_plan_what_the_weights_were(replica: dict[str, Any], weights: str) -> None:
+    assert measure.weights_of(replica) == weights
 
 
 def test_a_result_says_by_the_plan_how_experts_were_chosen() -> None:
-    argv = ["vllm", "serve", "m", "--load-format", "dummy"]
-    found = measure.weights_of({"argv": argv, "env": measure.RANDOM_ROUTING})
+    found = measure.weights_of({**described(load_format="dummy"), "env": measure.RANDOM_ROUTING})
     assert found == "dummy weights, experts uniform_random"
 
 

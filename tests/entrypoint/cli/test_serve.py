@@ -18,24 +18,25 @@ import pytest
 from dsv4_serve.demo.llama import write_checkpoint
 
 SLOW = """
-import subprocess, sys
+import asyncio, subprocess, sys
 from pathlib import Path
-from dsv4_serve.entrypoint.supervisor import kernel_cache, supervisor
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervision_settings import defaults
+from dsv4_serve.entrypoint.supervisor.context import ServeContext
+from dsv4_serve.entrypoint.supervisor.lifecycle import lifecycle
 
-def check(plan):
+def check():
     print("checking", flush=True)
     subprocess.run(["sleep", "60"], check=False)
-    return ()
 
-def say(text):
-    print(text, flush=True)
+async def serve(here):
+    plan = Plan({}, {"model": Setting("m", "test"), "port": Setting(1, "test")}, {}, supervision=defaults())
+    async with lifecycle(ServeContext({}, "vllm", "127.0.0.1", 0, here / "run", here / "none")) as life:
+        await life.admit(plan)
+        await life.unless_stopped(check)
+    return life.exit_status
 
-here = Path(sys.argv[1])
-plan = Plan({}, {"model": Setting("m", "test"), "port": Setting(1, "test")}, {}, supervision=defaults())
-around = supervisor.Surroundings({}, "127.0.0.1", 0, here / "run", here / "none", lambda: plan, check, lambda plan: {}, print, say, lambda plan: kernel_cache.find(plan, here))
-sys.exit(supervisor.run(around))
+sys.exit(asyncio.run(serve(Path(sys.argv[1]))))
 """
 
 
@@ -109,3 +110,14 @@ def test_a_stop_while_looking_ends_it_at_once_with_what_it_started(tmp_path: Pat
         assert time.monotonic() - began < 2
     assert below
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in below)
+
+
+def test_serve_starts_the_planned_command_and_ends_with_it(tmp_path: Path) -> None:
+    fake = tmp_path / "vllm"
+    fake.write_text('#!/bin/sh\necho "$NCCL_PROTO $*" > "$0.seen"\nexit 9\n')
+    fake.chmod(0o755)
+    env = {**os.environ, "DSV4_VLLM": str(fake), "HARDWARE": "rtx-pro-6000"}
+    env["DSV4_SKIP"] = "driver-answers,container-gpus,shared-memory"  # a machine without a GPU
+    done = subprocess.run([sys.executable, "-m", "dsv4_serve.entrypoint", "serve"], env=env, timeout=60, check=False)
+    assert done.returncode == 87
+    assert (tmp_path / "vllm.seen").read_text().startswith("LL serve LordNeel/")

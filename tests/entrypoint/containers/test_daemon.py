@@ -18,6 +18,8 @@ def engine(tmp_path):
     """A socket at which something answers /version with the name of its engine, and refuses all else."""
 
     class Answers(BaseHTTPRequestHandler):
+        server: Server
+
         def do_GET(self):
             known = self.path.endswith("/version")
             body = (

@@ -18,7 +18,7 @@ from dsv4_serve.entrypoint.evals.task import HERE
 
 from .conftest import KEY, SECONDS, Chat, said, total
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -94,7 +94,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
         while len(chat.asked) < 6:
             assert time.monotonic() < until
             time.sleep(0.02)
-        below = procfs.descendants(child.pid)
+        below = [process.pid for process in procfs.descendants(child.pid)]
         assert below
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()

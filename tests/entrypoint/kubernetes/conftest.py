@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from dsv4_serve.entrypoint.cli import parser as line
+from dsv4_serve.entrypoint.cli.parser import parse
+from dsv4_serve.entrypoint.cli.request import request
 from dsv4_serve.entrypoint.kubernetes import options as ours
 from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
+from tests.support.program import need
 
 DIGEST = f"sha256:{'a' * 64}"
 
@@ -31,11 +31,8 @@ def asked() -> Callable[..., Overlay]:
     """The overlay that words ask for; two replicas if they do not say."""
 
     def overlay(*words: str) -> Overlay:
-        parser = argparse.ArgumentParser(allow_abbrev=False)
-        line._add_choices(parser)
-        ours.add_manifests(parser)
-        options = parser.parse_args(["--replicas", "2", *words])
-        return ours.overlay(options, line.request(options, []))
+        options, _ = parse(["manifests", "--replicas", "2", *words])
+        return ours.overlay(options, request(options, []))
 
     return overlay
 
@@ -43,9 +40,7 @@ def asked() -> Callable[..., Overlay]:
 @pytest.fixture
 def rendered() -> Callable[[Path], dict[str, Any]]:
     """What `kubectl apply -k` would send of a folder: the objects, by kind and name."""
-    program = shutil.which("kubectl")
-    if program is None:
-        pytest.skip("no kubectl is installed")
+    program = need("kubectl", "KUBECTL")
 
     def render(folder: Path) -> dict[str, Any]:
         done = subprocess.run([program, "kustomize", folder], capture_output=True, text=True, check=False)

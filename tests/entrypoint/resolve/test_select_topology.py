@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import combinations
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
@@ -16,7 +17,7 @@ from dsv4_serve.entrypoint.resolve.select import select
 CATALOG = Catalog([])
 
 
-def board(near: set[tuple[int, int]] = frozenset(), *, nvlink: bool = False, count: int = 4) -> Topology:
+def board(near: Collection[tuple[int, int]] = (), *, nvlink: bool = False, count: int = 4) -> Topology:
     """Pairs in `near` share a switch, or NVLink connects all; everything else crosses the CPU."""
     pairs = (Pair(a, b, "PIX" if (a, b) in near else "SYS", nvlink) for a, b in combinations(range(count), 2))
     return Topology(tuple(range(count)), tuple(pairs))

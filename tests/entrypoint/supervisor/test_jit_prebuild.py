@@ -1,8 +1,9 @@
-"""Modules compiled beside a first start: by real processes, over a package that stands in for FlashInfer."""
+"""Modules compiled during a first start: by real processes, over a package that stands in for FlashInfer."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 
@@ -32,44 +33,44 @@ def slow(): return Spec("slow")
 
 
 @pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
+def environ(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> dict[str, str]:
+    caplog.set_level(logging.INFO)
     (tmp_path / "modules.py").write_text(PACKAGE)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, "OUT": str(tmp_path), "FLASHINFER_CUDA_ARCH_LIST": "9.0a"}
 
 
 def test_every_module_is_built_without_a_gpu_for_the_named_architecture_and_gives_way(
-    environ: dict[str, str], tmp_path: Path
+    environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said: list[str] = []
-    asyncio.run(jit_prebuild.compile_all(["modules:one", "modules:other"], environ, said.append))
-    assert said == []
+    asyncio.run(jit_prebuild.compile_all(["modules:one", "modules:other"], environ))
+    assert caplog.messages == []
     for name in ("one", "other"):
         assert (tmp_path / name).read_text().rsplit(" ", 1) == [" 9.0a", str(min(os.nice(0) + 10, 19))]
 
 
-def test_a_compiler_that_fails_is_told_of_with_its_last_word(environ: dict[str, str]) -> None:
-    said: list[str] = []
-    asyncio.run(jit_prebuild.compile_all(["modules:broken"], environ, said.append))
-    assert said == [
-        "note: compiling ahead ended with status 1 (RuntimeError: nvcc: not found); vLLM compiles by itself"
+def test_a_compiler_that_fails_is_logged_with_its_last_line(
+    environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    asyncio.run(jit_prebuild.compile_all(["modules:broken"], environ))
+    assert caplog.messages == [
+        "note: compiling ahead failed with status 1 (RuntimeError: nvcc: not found); vLLM compiles by itself"
     ]
 
 
-def test_a_module_that_is_not_installed_is_told_of(environ: dict[str, str]) -> None:
-    said: list[str] = []
-    asyncio.run(jit_prebuild.compile_all(["flashinfer_of_tomorrow:gen"], environ, said.append))
-    assert "No module named 'flashinfer_of_tomorrow'" in said[0]
+def test_a_module_that_is_not_installed_is_logged(environ: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    asyncio.run(jit_prebuild.compile_all(["flashinfer_of_tomorrow:gen"], environ))
+    assert "No module named 'flashinfer_of_tomorrow'" in caplog.messages[0]
 
 
 def test_what_is_still_compiling_when_the_engine_ends_is_ended_with_it(environ: dict[str, str], tmp_path: Path) -> None:
     async def begin_and_stop() -> None:
-        task = asyncio.create_task(jit_prebuild.compile_all(["modules:slow"], environ, print))
+        task = asyncio.create_task(jit_prebuild.compile_all(["modules:slow"], environ))
         while not (tmp_path / "slow").exists() or not (tmp_path / "slow").read_text():
             await asyncio.sleep(0.05)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        procfs.end_all(os.getpid())  # as Engine.end does
+        procfs.end_all(os.getpid())  # as VllmProcess.end does
 
     asyncio.run(begin_and_stop())
     pid = int((tmp_path / "slow").read_text())

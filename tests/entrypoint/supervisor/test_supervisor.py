@@ -175,27 +175,27 @@ def test_the_root_cause_of_a_failed_start_is_told_not_the_tail(start: Start) -> 
         assert "KeyError" in (running.run_folder.parent / "termination-log").read_text()
 
 
-def test_failures_in_a_row_hold_the_next_start_back_and_a_changed_setting_does_not_wait(start: Start) -> None:
+def test_failures_in_a_row_delay_the_next_start_and_a_changed_setting_does_not_wait(start: Start) -> None:
     port = str(free_port())
     for _ in range(2):
         with start("key-error", PORT=port) as running:
             assert running.until_ended(30)[0] == 87
     with start("key-error", PORT=port) as running:
-        running.until(lambda: "crash-loop breaker: 2 starts in a row" in running.words(), 10, "held back")
+        running.until(lambda: "crash-loop breaker: 2 starts in a row" in running.words(), 10, "backoff")
         assert running.ask("/livez")[0] == 200
-        assert "held back" in running.ask("/startupz?format=json")[1]
+        assert "backoff" in running.ask("/startupz?format=json")[1]
         running.stop()
         assert running.until_ended(5)[0] == 0
     with start(MAX_NUM_SEQS="3", PORT=port) as running:
         running.until_ready(20)
 
 
-def test_the_same_mistake_again_and_again_is_held_back_too(start: Start) -> None:
+def test_the_same_mistake_again_and_again_is_delayed_too(start: Start) -> None:
     for _ in range(2):
         with start(MAX_MODEL_LEN="many") as running:
             assert running.until_ended(10)[0] == 78
     with start(MAX_MODEL_LEN="many") as running:
-        running.until(lambda: "crash-loop breaker" in running.words(), 10, "held back")
+        running.until(lambda: "crash-loop breaker" in running.words(), 10, "backoff")
         assert running.process.poll() is None
 
 

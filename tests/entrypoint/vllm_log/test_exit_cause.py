@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.vllm_log import exit_cause, known_failures
-from dsv4_serve.entrypoint.vllm_log.exit_cause import Ending, Memory, classify
-from dsv4_serve.entrypoint.vllm_log.parser import Splitter
-from dsv4_serve.entrypoint.vllm_log.root_cause import BURST, KEPT
+from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason, classify, explain
+from dsv4_serve.entrypoint.vllm_log.parser import LogLine, Splitter
+from dsv4_serve.entrypoint.vllm_log.root_cause import BURST, KEPT, LogNotes
 
 LOGS = Path(__file__).with_name("logs")
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in f', "    f()"]
@@ -33,8 +33,15 @@ def died(error: str, headline: str = "EngineCore encountered a fatal error.") ->
     return logged("EngineCore", headline, error) + logged("APIServer", "AsyncLLM output_handler failed.", echo)
 
 
-def ending(lines: list[str], status: int = 1, phase: str = "loading weights", was_ready: bool = False) -> Ending:
-    return classify(lines, status, phase=phase, was_ready=was_ready)
+def notes_on(lines: list[str]) -> LogNotes:
+    notes = LogNotes()
+    for line in lines:
+        notes.feed(LogLine.parse(line))
+    return notes
+
+
+def reason(lines: list[str], status: int = 1, phase: str = "loading weights", was_ready: bool = False) -> ExitReason:
+    return classify(notes_on(lines), status, phase=phase, was_ready=was_ready)
 
 
 @pytest.mark.parametrize(
@@ -64,14 +71,14 @@ def ending(lines: list[str], status: int = 1, phase: str = "loading weights", wa
 def test_a_start_that_really_failed_has_its_cause_and_its_root(
     name: str, status: int, failure: str, expected: int, root: str
 ) -> None:
-    found = ending(lines_of(name), status)
+    found = reason(lines_of(name), status)
     assert (found.failure, found.cause.exit_status) == (failure, expected)
     assert found.root.startswith(root)
 
 
 @pytest.mark.parametrize("name", ["cpu-engine-killed", "cpu-worker-killed"])
 def test_a_process_that_is_killed_while_serving_is_named_although_vllm_ends_with_status_0(name: str) -> None:
-    found = ending(lines_of(name), 0, phase="ready", was_ready=True)
+    found = reason(lines_of(name), 0, phase="ready", was_ready=True)
     assert (found.failure, found.cause) == ("process-gone", exit_cause.ENGINE_DIED)
     assert "OOMKilled" in found.sentence
 
@@ -79,7 +86,7 @@ def test_a_process_that_is_killed_while_serving_is_named_although_vllm_ends_with
 @pytest.mark.parametrize("name", ["cpu-serve", "h200-tp2-stopped"])
 def test_a_server_that_was_stopped_in_order_has_no_root(name: str) -> None:
     """Although a stopped API server may log that its engine is dead."""
-    found = ending(lines_of(name), 0, phase="ready", was_ready=True)
+    found = reason(lines_of(name), 0, phase="ready", was_ready=True)
     assert (found.cause, found.root) == (exit_cause.DRAINED, "")
 
 
@@ -91,11 +98,11 @@ def test_a_server_that_was_stopped_in_order_has_no_root(name: str) -> None:
     ],
 )
 def test_what_pydantic_found_wrong_is_in_the_root(name: str, words: str) -> None:
-    assert words in ending(lines_of(name)).root
+    assert words in reason(lines_of(name)).root
 
 
 def test_a_held_port_is_named() -> None:
-    assert "Port 18640 is held by another process" in ending(lines_of("cpu-port-held")).sentence
+    assert "Port 18640 is held by another process" in reason(lines_of("cpu-port-held")).sentence
 
 
 EXAMPLES = {
@@ -219,8 +226,8 @@ def test_every_known_failure_is_complete() -> None:
     ],
 )
 def test_the_same_error_means_another_thing_once_the_engine_was_ready(error: str, at_load: int, later: int) -> None:
-    assert ending(died(error, "EngineCore failed to start.")).cause.exit_status == at_load
-    found = ending(died(error), was_ready=True)
+    assert reason(died(error, "EngineCore failed to start.")).cause.exit_status == at_load
+    found = reason(died(error), was_ready=True)
     assert (found.cause.exit_status, found.root) == (later, error)
 
 
@@ -234,7 +241,7 @@ def test_the_root_is_the_workers_error_and_not_its_echoes() -> None:
         *TRACEBACK,
         "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}",
     ]
-    found = ending(lines)
+    found = reason(lines)
     assert found.root == "RuntimeError: the root"
     assert found.sentence == "vLLM ended while loading weights (exit status 1)."
 
@@ -249,9 +256,9 @@ def test_of_a_chain_of_exceptions_the_last_one_is_the_root_unless_an_earlier_one
         *TRACEBACK,
         "RuntimeError: last",
     ]
-    assert ending(chain).root == "RuntimeError: last"
+    assert reason(chain).root == "RuntimeError: last"
     known = [line.replace("ValueError: first", "OSError: [Errno 28] No space left on device") for line in chain]
-    assert ending(known).cause is exit_cause.HOST
+    assert reason(known).cause is exit_cause.HOST
 
 
 def test_a_bare_assertion_says_what_it_asserted() -> None:
@@ -261,26 +268,26 @@ def test_a_bare_assertion_says_what_it_asserted() -> None:
         "           ^^^^^^^^",
         "AssertionError",
     ]
-    assert ending(lines).failure == "static-scheme-asserted"
+    assert reason(lines).failure == "static-scheme-asserted"
 
 
 @pytest.mark.parametrize("status", [-9, 137])
 def test_a_vllm_that_was_killed_says_so(status: int) -> None:
-    found = ending([], status)
+    found = reason([], status)
     assert found.root == "vLLM was ended by SIGKILL"
     assert "OOMKilled" in found.sentence
-    assert ending([], status, was_ready=True).cause is exit_cause.ENGINE_DIED
+    assert reason([], status, was_ready=True).cause is exit_cause.ENGINE_DIED
 
 
 def test_sigterm_from_elsewhere_cuts_what_runs() -> None:
-    assert ending([], -15, was_ready=True).cause is exit_cause.CUT
-    assert ending([], 143).cause is exit_cause.START_FAILED
+    assert reason([], -15, was_ready=True).cause is exit_cause.CUT
+    assert reason([], 143).cause is exit_cause.START_FAILED
 
 
 def test_an_engine_that_died_is_no_orderly_end_although_the_status_is_0() -> None:
     """vLLM's API server ends with status 0 when its watchdog finds the engine dead."""
-    assert ending(died("RuntimeError: x"), 0, was_ready=True).cause is exit_cause.ENGINE_DIED
-    assert ending([], 0, was_ready=True).cause is exit_cause.ENGINE_DIED
+    assert reason(died("RuntimeError: x"), 0, was_ready=True).cause is exit_cause.ENGINE_DIED
+    assert reason([], 0, was_ready=True).cause is exit_cause.ENGINE_DIED
 
 
 @pytest.mark.parametrize(
@@ -294,7 +301,7 @@ def test_an_engine_that_died_is_no_orderly_end_although_the_status_is_0() -> Non
     ],
 )
 def test_a_users_words_in_the_log_are_no_cause(line: str) -> None:
-    found = ending([line, "OSError: [Errno 98] Address already in use"], was_ready=True)
+    found = reason([line, "OSError: [Errno 98] Address already in use"], was_ready=True)
     assert (found.cause, found.root) == (exit_cause.ENGINE_DIED, "")
 
 
@@ -309,52 +316,52 @@ def test_an_error_that_a_request_met_is_not_why_the_engine_died_later() -> None:
         *TRACEBACK,
         "OSError: [Errno 28] No space left on device",
     ]
-    found = ending([*request, *died("RuntimeError: the root")], was_ready=True)
+    found = reason([*request, *died("RuntimeError: the root")], was_ready=True)
     assert (found.cause, found.root) == (exit_cause.ENGINE_DIED, "RuntimeError: the root")
 
 
 def test_an_error_that_a_request_met_is_not_why_vllm_was_killed() -> None:
     request = ["ERROR:    Exception in ASGI application", *TRACEBACK, "OSError: [Errno 28] No space left on device"]
-    assert ending(request, -9, was_ready=True).failure == "killed"
+    assert reason(request, -9, was_ready=True).failure == "killed"
     idle = ['INFO:     127.0.0.1:1 - "GET /health HTTP/1.1" 200 OK'] * BURST
-    assert ending([*request, *idle], 1, was_ready=True).root == ""
+    assert reason([*request, *idle], 1, was_ready=True).root == ""
 
 
 def test_what_went_wrong_long_before_is_not_why_it_died_now() -> None:
     old = logged("EngineCore", "WorkerProc hit an exception.", "torch.OutOfMemoryError: CUDA out of memory")
     idle = ['INFO:     127.0.0.1:1 - "GET /health HTTP/1.1" 200 OK'] * (BURST + 1)
-    assert ending([*old, *idle, *died("RuntimeError: the root")], was_ready=True).root == "RuntimeError: the root"
+    assert reason([*old, *idle, *died("RuntimeError: the root")], was_ready=True).root == "RuntimeError: the root"
 
 
 def test_a_warning_with_a_traceback_is_no_cause() -> None:
     warned = logged("EngineCore", "Skipping watermark sampler warmup.", "RuntimeError: CUDA out of memory", "WARNING")
     assert (
-        ending([*warned, *died("ValueError: the root", "EngineCore failed to start.")]).root == "ValueError: the root"
+        reason([*warned, *died("ValueError: the root", "EngineCore failed to start.")]).root == "ValueError: the root"
     )
 
 
 def test_a_stall_or_a_hang_is_explained_by_the_last_line_or_by_ranks_that_wait() -> None:
-    memory = Memory()
-    stalled = Ending(
+    stalled = ExitReason(
         exit_cause.STALLED, "connecting ranks: no progress for 60 s; last line: vLLM is using nccl==2.29.7"
     )
-    assert "--nccl p2p-off" in memory.explain(stalled).sentence
-    hung = Ending(exit_cause.HUNG, "no progress for 120 s while there was work")
-    assert memory.explain(hung) == hung
-    memory.feed(
-        "(EngineCore pid=7) INFO 11-22 04:11:57 [shm_broadcast.py:750] No available shared memory broadcast block found"
-        " in 60 seconds. This typically happens when some processes are hanging"
+    assert "--nccl p2p-off" in explain(stalled, LogNotes()).sentence
+    hung = ExitReason(exit_cause.HUNG, "no progress for 120 s while there was work")
+    assert explain(hung, LogNotes()) == hung
+    waiting = notes_on(
+        [
+            "(EngineCore pid=7) INFO 11-22 04:11:57 [shm_broadcast.py:750] No available shared memory broadcast block found in 60 seconds."
+        ]
     )
-    assert "disable-custom-all-reduce" in memory.explain(hung).sentence
+    assert "disable-custom-all-reduce" in explain(hung, waiting).sentence
 
 
-def test_memory_does_not_grow_with_the_log() -> None:
-    memory = Memory()
+def test_notes_do_not_grow_with_the_log() -> None:
+    notes = LogNotes()
     for number in range(20 * KEPT):
         for line in logged("EngineCore", "WorkerProc hit an exception.", f"ValueError: {number} " + "x" * 9000):
-            memory.feed(line)
-    assert len(memory._notes._notes) == KEPT
-    assert max(len(note.text) for note in memory._notes._notes) <= 500
+            notes.feed(LogLine.parse(line))
+    assert len(notes._notes) == KEPT
+    assert max(len(note.text) for note in notes._notes) <= 500
 
 
 def test_every_exit_status_stands_for_one_cause() -> None:

@@ -1,4 +1,4 @@
-"""Bytes of a log into lines, and lines into records."""
+"""Bytes of a log into lines, and lines into their parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4_serve.entrypoint.vllm_log.parser import LINE_BYTES, Record, Splitter
+from dsv4_serve.entrypoint.vllm_log.parser import LINE_BYTES, LogLine, Splitter
 
 
 def lines_of(*chunks: bytes) -> list[str]:
@@ -49,23 +49,23 @@ def test_a_line_cut_within_a_character_survives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "record"),
+    ("line", "parsed"),
     [
         (
             "(Worker_TP1 pid=17) ERROR 11-22 04:11:57 [core.py:15] CUDA error",
-            Record("CUDA error", "Worker_TP1", "ERROR", "core.py:15"),
+            LogLine("CUDA error", "Worker_TP1", "ERROR", "core.py:15"),
         ),
         (
             "(VllmWorker-0 pid=1) WARNING 11-22 06:21:06 [vllm.py:7] x",
-            Record("x", "VllmWorker-0", "WARNING", "vllm.py:7"),
+            LogLine("x", "VllmWorker-0", "WARNING", "vllm.py:7"),
         ),
-        ('INFO:     127.0.0.1:1 - "GET /" 200 OK', Record('127.0.0.1:1 - "GET /" 200 OK', level="INFO")),
-        ("KeyError: 'x'", Record("KeyError: 'x'")),
-        ("    raise e", Record("    raise e")),
+        ('INFO:     127.0.0.1:1 - "GET /" 200 OK', LogLine('127.0.0.1:1 - "GET /" 200 OK', level="INFO")),
+        ("KeyError: 'x'", LogLine("KeyError: 'x'")),
+        ("    raise e", LogLine("    raise e")),
     ],
 )
-def test_a_line_says_who_wrote_it_and_how_grave_it_is(line: str, record: Record) -> None:
-    assert Record.of(line) == record
+def test_a_line_says_who_wrote_it_and_how_grave_it_is(line: str, parsed: LogLine) -> None:
+    assert LogLine.parse(line) == parsed
 
 
 def test_colors_are_taken_off() -> None:

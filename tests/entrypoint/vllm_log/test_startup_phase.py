@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.supervision_settings import Supervise
-from dsv4_serve.entrypoint.vllm_log.parser import Splitter
-from dsv4_serve.entrypoint.vllm_log.startup_patterns import Mark, read
-from dsv4_serve.entrypoint.vllm_log.startup_phase import ORDER, Rate, Watch, loaded_bytes
+from dsv4_serve.entrypoint.vllm_log.parser import LogLine, Splitter
+from dsv4_serve.entrypoint.vllm_log.startup_patterns import StartupMark, read
+from dsv4_serve.entrypoint.vllm_log.startup_phase import ORDER, LoadRate, StartupProgress, loaded_bytes
 
 LOGS = Path(__file__).with_name("logs")
 LIMITS = {phase.replace("-", " "): seconds for phase, seconds in Supervise().stall.items()}
@@ -25,18 +25,22 @@ def lines_of(name: str) -> list[str]:
     return splitter.feed((LOGS / f"{name}.log").read_bytes()) + splitter.close()
 
 
-def watched(lines: list[str]) -> tuple[Watch, list[str]]:
-    """Return the watch after these lines, and the phases it went through."""
-    watch, phases = Watch(0.0), ["starting"]
+def feed(progress: StartupProgress, line: str, now: float) -> bool:
+    return progress.feed(LogLine.parse(line), now)
+
+
+def followed(lines: list[str]) -> tuple[StartupProgress, list[str]]:
+    """Return the progress after these lines, and the phases it went through."""
+    progress, phases = StartupProgress(0.0), ["starting"]
     for number, line in enumerate(lines):
-        watch.feed(line, float(number))
-        if watch.phase != phases[-1]:
-            phases.append(watch.phase)
-    return watch, phases
+        feed(progress, line, float(number))
+        if progress.phase != phases[-1]:
+            phases.append(progress.phase)
+    return progress, phases
 
 
 def test_a_start_on_two_gpus_goes_through_its_phases() -> None:
-    watch, phases = watched(lines_of("h200-tp2-warm"))
+    progress, phases = followed(lines_of("h200-tp2-warm"))
     assert phases == [
         "starting",
         "connecting ranks",
@@ -46,25 +50,25 @@ def test_a_start_on_two_gpus_goes_through_its_phases() -> None:
         "compiling kernels",
         "warming up",
     ]
-    assert (watch.detail, watch.caches) == ("API open", "warm")
+    assert (progress.detail, progress.caches) == ("API open", "warm")
 
 
 def test_kernels_that_are_compiled_make_a_cold_start() -> None:
-    watch, phases = watched(lines_of("h200-tp1-cold"))
-    assert watch.caches == "cold"
+    progress, phases = followed(lines_of("h200-tp1-cold"))
+    assert progress.caches == "cold"
     assert "connecting ranks" not in phases  # one rank has nobody to meet
 
 
 def test_a_cpu_that_compiles_nothing_has_neither_cold_nor_warm_caches() -> None:
-    watch, phases = watched(lines_of("cpu-serve"))
+    progress, phases = followed(lines_of("cpu-serve"))
     assert phases == ["starting", "loading weights", "profiling", "warming up"]
-    assert (watch.detail, watch.caches) == ("API open", "unknown")
+    assert (progress.detail, progress.caches) == ("API open", "unknown")
 
 
 @pytest.mark.parametrize("name", ["cpu-compile-cold", "cpu-compile-cache-unusable"])
 def test_what_torch_compile_has_to_compile_again_makes_a_cold_start(name: str) -> None:
-    watch, phases = watched(lines_of(name))
-    assert watch.caches == "cold"
+    progress, phases = followed(lines_of(name))
+    assert progress.caches == "cold"
     assert phases == ["starting", "loading weights", "compiling kernels", "profiling", "warming up"]
 
 
@@ -76,18 +80,18 @@ def test_what_torch_compile_has_to_compile_again_makes_a_cold_start(name: str) -
     ],
 )
 def test_what_torch_compile_finds_in_its_cache_makes_a_warm_start(line: str) -> None:
-    watch, _ = watched([WORKER + "Model loading took 1.64 GiB", WORKER + line])
-    assert watch.caches == "warm"
+    progress, _ = followed([WORKER + "Model loading took 1.64 GiB", WORKER + line])
+    assert progress.caches == "warm"
 
 
 def test_a_log_of_requests_changes_nothing_after_the_start() -> None:
-    watch, _ = watched(lines_of("h200-tp2-warm"))
-    assert not watch.feed(
-        "(APIServer pid=1) INFO 11-22 04:12:25 [x.py:1] Received request: 'Loading model from scratch'", 9
+    progress, _ = followed(lines_of("h200-tp2-warm"))
+    assert not feed(
+        progress, "(APIServer pid=1) INFO 11-22 04:12:25 [x.py:1] Received request: 'Loading model from scratch'", 9
     )
-    watch.enter("ready", 10.0)
-    assert not watch.feed(WORKER + "Loading model from scratch...", 11.0)
-    assert watch.phase == "ready"
+    progress.enter("ready", 10.0)
+    assert not feed(progress, WORKER + "Loading model from scratch...", 11.0)
+    assert progress.phase == "ready"
 
 
 @pytest.mark.parametrize(
@@ -95,56 +99,56 @@ def test_a_log_of_requests_changes_nothing_after_the_start() -> None:
     [
         (
             "Loading safetensors checkpoint shards:  37% Completed | 13/35 [00:31<00:52,  2.38s/it]",
-            Mark("loading weights", 37.0, "shard 13 of 35"),
+            StartupMark("loading weights", 37.0, "shard 13 of 35"),
         ),
         (
             "Loading safetensors checkpoint shards (eager):  37% Completed | 13/35 [00:31<00:52]",
-            Mark("loading weights", 37.0, "shard 13 of 35"),
+            StartupMark("loading weights", 37.0, "shard 13 of 35"),
         ),
         (
             "Multi-thread loading shards: 100% Completed | 4/4 [00:31<00:00]",
-            Mark("loading weights", 100.0, "shard 4 of 4"),
+            StartupMark("loading weights", 100.0, "shard 4 of 4"),
         ),
         (
             "Loading safetensors using InstantTensor loader:   8% Completed | 6.1G/72.9G [00:03<00:33]",
-            Mark("loading weights", 8.0, "shard 6.1G of 72.9G"),
+            StartupMark("loading weights", 8.0, "shard 6.1G of 72.9G"),
         ),
         (
             "DeepGEMM warmup:  45%|████▍     | 355/790 [01:02<01:16,  5.72it/s]",
-            Mark("compiling kernels", None, "DeepGEMM shape 355 of 790"),
+            StartupMark("compiling kernels", None, "DeepGEMM shape 355 of 790"),
         ),
         (
             "JIT kernel warmup (212 compile keys):  10%|█         | 2/20 [00:02<00:20, K (3 keys)]",
-            Mark("compiling kernels", None, "JIT kernel 2 of 20"),
+            StartupMark("compiling kernels", None, "JIT kernel 2 of 20"),
         ),
         (
             "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  40%|████      | 2/5 [00:01<00:01]",
-            Mark("capturing graphs", None, "graph 2 of 5"),
+            StartupMark("capturing graphs", None, "graph 2 of 5"),
         ),
         (
             "Capturing decode CUDA graphs (FULL):  40%|████      | 2/5 [00:01<00:01]",
-            Mark("capturing graphs", None, "decode graph 2 of 5"),
+            StartupMark("capturing graphs", None, "decode graph 2 of 5"),
         ),
         (
             "2026-11-22 04:04:21 - INFO - core.py:564 - flashinfer.jit: Building JIT module fused_moe_90; this can",
-            Mark("compiling kernels", None, "FlashInfer fused_moe_90", cold=True),
+            StartupMark("compiling kernels", None, "FlashInfer fused_moe_90", cold=True),
         ),
-        (WORKER + "Available KV cache memory: 30.17 GiB", Mark("profiling", None, "30.17 GiB for the KV cache")),
+        (WORKER + "Available KV cache memory: 30.17 GiB", StartupMark("profiling", None, "30.17 GiB for the KV cache")),
         (
             WORKER + "[backbone] Dynamo bytecode transform time: 3.20 s",
-            Mark("compiling kernels", None, "torch.compile, after Dynamo"),
+            StartupMark("compiling kernels", None, "torch.compile, after Dynamo"),
         ),
         (WORKER + "No available shared memory broadcast block found in 60 seconds.", None),
         ('INFO:     127.0.0.1:1 - "GET /health HTTP/1.1" 200 OK', None),
     ],
 )
-def test_a_line_says_where_the_start_is(line: str, mark: Mark | None) -> None:
-    assert read(line) == mark
+def test_a_line_says_where_the_start_is(line: str, mark: StartupMark | None) -> None:
+    assert read(LogLine.parse(line)) == mark
 
 
 def test_graphs_captured_on_trial_are_part_of_profiling() -> None:
     """vLLM captures some before the KV cache is there, to size them, and all of them after it."""
-    _, phases = watched(
+    _, phases = followed(
         [
             WORKER + "Model loading took 78.78 GiB memory and 25.0 seconds",
             "Capturing CUDA graphs (FULL):  50%|█████     | 1/2 [00:01<00:01]",
@@ -161,55 +165,55 @@ def test_graphs_captured_on_trial_are_part_of_profiling() -> None:
 
 
 def test_a_late_rank_moves_nothing_back() -> None:
-    watch, _ = watched([WORKER + "Model loading took 1.64 GiB", WORKER + "GPU KV cache size: 1,024 tokens"])
-    assert not watch.feed(WORKER.replace("TP0", "TP1") + "Loading weights took 1.43 seconds", 9.0)
-    assert watch.phase == "profiling"
+    progress, _ = followed([WORKER + "Model loading took 1.64 GiB", WORKER + "GPU KV cache size: 1,024 tokens"])
+    assert not feed(progress, WORKER.replace("TP0", "TP1") + "Loading weights took 1.43 seconds", 9.0)
+    assert progress.phase == "profiling"
 
 
 def test_the_draft_heads_shards_do_not_take_the_percentage_back() -> None:
-    watch, _ = watched(
+    progress, _ = followed(
         [
             "Loading safetensors checkpoint shards: 100% Completed | 35/35 [01:00<00:00]",
             "Loading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?]",
         ]
     )
-    assert (watch.percent, watch.detail) == (100.0, "shard 0 of 1")
+    assert (progress.percent, progress.detail) == (100.0, "shard 0 of 1")
 
 
 def test_a_rank_that_is_never_met_stalls_the_start_after_its_limit() -> None:
-    watch = Watch(0.0)
-    watch.feed(WORKER + "vLLM is using nccl==2.29.7", 10.0)
-    watch.feed(WORKER + "No available shared memory broadcast block found in 60 seconds.", 65.0)
-    assert watch.stalled(69.9, LIMITS) == ""
-    said = watch.stalled(70.0, LIMITS)
-    assert said.startswith(
+    progress = StartupProgress(0.0)
+    feed(progress, WORKER + "vLLM is using nccl==2.29.7", 10.0)
+    feed(progress, WORKER + "No available shared memory broadcast block found in 60 seconds.", 65.0)
+    assert progress.stalled(69.9, LIMITS) == ""
+    sentence = progress.stalled(70.0, LIMITS)
+    assert sentence.startswith(
         "connecting ranks: no progress for 60 s (limit 60 s, supervise.stall.connecting-ranks); last line: No available"
     )
 
 
 def test_the_same_line_again_is_no_progress_but_a_kernel_is() -> None:
-    watch = Watch(0.0)
-    watch.feed(WORKER + "Loading model from scratch...", 1.0)
-    assert not watch.feed(WORKER + "Loading model from scratch...", 2.0)
-    watch.feed(WORKER + "Model loading took 1.64 GiB", 3.0)
+    progress = StartupProgress(0.0)
+    feed(progress, WORKER + "Loading model from scratch...", 1.0)
+    assert not feed(progress, WORKER + "Loading model from scratch...", 2.0)
+    feed(progress, WORKER + "Model loading took 1.64 GiB", 3.0)
     line = "2026-11-22 04:04:21  [TileLang:tilelang.jit.kernel:INFO] (kernel.py:129): TileLang begins to compile kernel `a`"
-    assert watch.feed(line, 4.0)
-    assert watch.feed(line, 5.0)
-    assert watch.progressed == 5.0
+    assert feed(progress, line, 4.0)
+    assert feed(progress, line, 5.0)
+    assert progress.progressed == 5.0
 
 
 def test_bytes_that_arrive_keep_a_silent_load_alive() -> None:
-    watch = Watch(0.0)
-    watch.feed(WORKER + "Loading model from scratch...", 0.0)
-    watch.progress(599.0)
-    assert watch.stalled(1198.0, LIMITS) == ""
-    assert "loading weights: no progress for 600 s" in watch.stalled(1199.0, LIMITS)
+    progress = StartupProgress(0.0)
+    feed(progress, WORKER + "Loading model from scratch...", 0.0)
+    progress.moved(599.0)
+    assert progress.stalled(1198.0, LIMITS) == ""
+    assert "loading weights: no progress for 600 s" in progress.stalled(1199.0, LIMITS)
 
 
 def test_a_phase_without_a_limit_never_stalls() -> None:
-    watch = Watch(0.0)
-    watch.enter("ready", 0.0)
-    assert watch.stalled(1e9, LIMITS) == ""
+    progress = StartupProgress(0.0)
+    progress.enter("ready", 0.0)
+    assert progress.stalled(1e9, LIMITS) == ""
 
 
 def test_every_phase_of_a_start_has_a_limit() -> None:
@@ -245,11 +249,11 @@ def test_bytes_read_and_bytes_mapped_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_rate_is_of_the_last_seconds_only() -> None:
-    rate = Rate(window=10.0)
+    rate = LoadRate(window=10.0)
     assert rate.per_second is None
     for second in range(31):
         rate.add(float(second), 1000 * min(second, 20))
-    assert rate.moved == 20_000
+    assert rate.loaded == 20_000
     assert rate.per_second == 0.0
     assert rate.percent(40_000) == 50.0
     assert rate.percent(20_000) == 99.0
@@ -257,10 +261,10 @@ def test_a_rate_is_of_the_last_seconds_only() -> None:
 
 
 def test_a_shard_that_is_unmapped_is_no_loss() -> None:
-    rate = Rate()
+    rate = LoadRate()
     for second, count in enumerate([500, 1500, 700, 1700]):
         rate.add(float(second), count)
-    assert rate.moved == 2000
+    assert rate.loaded == 2000
 
 
 def test_reading_a_line_takes_microseconds() -> None:
@@ -268,5 +272,5 @@ def test_reading_a_line_takes_microseconds() -> None:
     began = time.perf_counter()
     for _ in range(10):
         for line in lines:
-            read(line)
+            read(LogLine.parse(line))
     assert (time.perf_counter() - began) / (10 * len(lines)) < 2e-4

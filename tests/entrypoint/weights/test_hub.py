@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -152,39 +153,39 @@ def place(served: Hub, tmp_path: Path) -> Place:
     return Place(served.url, tmp_path / "cache")
 
 
-def silent(_line: str) -> None:
-    return
-
-
-def test_a_repository_is_fetched_into_a_folder_with_its_list(served: Hub, place: Place, tmp_path: Path) -> None:
-    lines: list[str] = []
-    folder = hub.fetch(REPOSITORY, lines.append, place, tmp_path / "weights")
+def test_a_repository_is_fetched_into_a_folder_with_its_list(
+    served: Hub, place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dsv4_serve")
+    folder = hub.fetch(REPOSITORY, place, tmp_path / "weights")
     assert (folder / "model.safetensors").read_bytes() == LARGE
     assert (folder / "inference/model.py").is_file()
     assert not (folder / "old.gguf").exists()
-    assert lines[0] == f"fetching {REPOSITORY}@{COMMIT[:12]}: 0.02 of 0.02 GB are missing"
+    assert caplog.messages[0] == f"fetching {REPOSITORY}@{COMMIT[:12]}: 0.02 of 0.02 GB are missing"
     kept = manifest.read(folder)
     assert kept
     assert kept == hub.listing(REPOSITORY, place)
-    assert manifest.verify(folder, kept, silent).whole
+    assert manifest.verify(folder, kept).whole
 
 
 def test_a_repository_is_fetched_into_the_cache_that_vllm_reads(served: Hub, place: Place) -> None:
     assert hub.cached(REPOSITORY, place) is None
-    folder = hub.fetch(REPOSITORY, silent, place)
+    folder = hub.fetch(REPOSITORY, place)
     assert folder == hub.cached(REPOSITORY, place)
     assert folder.name == COMMIT
     kept = manifest.read(folder)
     assert kept
-    assert manifest.verify(folder, kept, silent).whole
+    assert manifest.verify(folder, kept).whole
 
 
-def test_progress_is_said_while_bytes_come(served: Hub, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest.Progress.__init__, "__defaults__", (0.05,))
+def test_progress_is_logged_while_bytes_come(
+    served: Hub, place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dsv4_serve")
+    monkeypatch.setattr(manifest.TransferProgress.__init__, "__defaults__", (0.05,))
     served.slow = 0.01
-    lines: list[str] = []
-    hub.fetch(REPOSITORY, lines.append, place)
-    assert any(line.startswith("fetched 0.0") and line.endswith(" min left") for line in lines[1:])
+    hub.fetch(REPOSITORY, place)
+    assert any(line.startswith("fetched 0.0") and line.endswith(" min left") for line in caplog.messages)
 
 
 @pytest.mark.parametrize("into_folder", [True, False])
@@ -195,7 +196,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     script = f"""
 from pathlib import Path
 from dsv4_serve.entrypoint.weights.hub import Place, fetch
-fetch({REPOSITORY!r}, print, Place({served.url!r}, Path({str(place.cache)!r})), {f"Path({str(folder)!r})" if folder else None})
+fetch({REPOSITORY!r}, Place({served.url!r}, Path({str(place.cache)!r})), {f"Path({str(folder)!r})" if folder else None})
 """
     served.slow = 0.2
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL) as child:
@@ -208,7 +209,7 @@ fetch({REPOSITORY!r}, print, Place({served.url!r}, Path({str(place.cache)!r})), 
     assert "model.safetensors" in before.missing
     assert not before.complete
     served.slow = 0.0
-    whole = hub.fetch(REPOSITORY, silent, place, folder)
+    whole = hub.fetch(REPOSITORY, place, folder)
     assert (whole / "model.safetensors").read_bytes() == LARGE
     assert int(served.ranges[0].removeprefix("bytes=").removesuffix("-")) >= 9_000_000
     assert hub.status(REPOSITORY, place, folder).complete
@@ -217,7 +218,7 @@ fetch({REPOSITORY!r}, print, Place({served.url!r}, Path({str(place.cache)!r})), 
 @pytest.mark.parametrize("ignores_ranges", [True, False])
 def test_a_broken_connection_is_opened_again(served: Hub, place: Place, tmp_path: Path, ignores_ranges: bool) -> None:
     served.cut, served.ignores_ranges = 5, ignores_ranges
-    folder = hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    folder = hub.fetch(REPOSITORY, place, tmp_path / "weights")
     assert (folder / "model.safetensors").read_bytes() == LARGE
     assert len(served.ranges) == 1
 
@@ -229,7 +230,7 @@ def test_what_comes_with_another_hash_is_not_kept(
     served.files["model.safetensors"] = bytes(len(LARGE))
     monkeypatch.setattr(hub, "listing", lambda *_: known)  # as if a proxy had changed the file on its way
     with pytest.raises(UserError, match=r"model\.safetensors came with sha256"):
-        hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+        hub.fetch(REPOSITORY, place, tmp_path / "weights")
     assert not (tmp_path / "weights/model.safetensors").exists()
     assert not (tmp_path / "weights/model.safetensors.part").stat().st_size
 
@@ -240,7 +241,7 @@ def test_two_fetches_into_one_place_do_not_mix(served: Hub, place: Place, tmp_pa
     with (folder / "model.safetensors.part").open("wb") as part:
         fcntl.flock(part, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="Another process is fetching"):
-            hub.fetch(REPOSITORY, silent, place, folder)
+            hub.fetch(REPOSITORY, place, folder)
 
 
 @pytest.mark.parametrize(
@@ -264,19 +265,19 @@ def test_a_model_without_a_repository_is_said(text: str) -> None:
 def test_a_place_that_cannot_be_written_is_said(served: Hub, place: Place, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        hub.fetch(REPOSITORY, silent, place, tmp_path / "file/weights")
+        hub.fetch(REPOSITORY, place, tmp_path / "file/weights")
 
 
 def test_a_hub_that_names_files_outside_is_not_followed(served: Hub, place: Place, tmp_path: Path) -> None:
     served.files["../outside"] = b""
     with pytest.raises(UserError, match="no file of a repository"):
-        hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+        hub.fetch(REPOSITORY, place, tmp_path / "weights")
     assert not (tmp_path / "outside").exists()
 
 
 def test_the_token_is_sent(served: Hub, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    hub.fetch(REPOSITORY, place, tmp_path / "weights")
     assert served.tokens == {"Bearer hf_secret"}
 
 
@@ -284,7 +285,7 @@ def test_the_state_of_a_repository_is_said_in_bytes(served: Hub, place: Place, t
     before = hub.status(REPOSITORY, place)
     assert (before.source, before.folder, before.files, len(before.missing)) == ("hub", None, 0, 3)
     assert before.missing_size == sum(map(len, served.files.values())) - len(b"not served")
-    folder = hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    folder = hub.fetch(REPOSITORY, place, tmp_path / "weights")
     (folder / "model.safetensors").write_bytes(LARGE[:-1])
     after = hub.status(REPOSITORY, place, folder)
     assert (after.missing, after.missing_size, after.files) == (("model.safetensors",), len(LARGE), 2)
@@ -292,7 +293,7 @@ def test_the_state_of_a_repository_is_said_in_bytes(served: Hub, place: Place, t
 
 
 def test_without_a_network_the_list_beside_the_weights_answers(served: Hub, place: Place, tmp_path: Path) -> None:
-    folder = hub.fetch(REPOSITORY, silent, place, tmp_path / "weights")
+    folder = hub.fetch(REPOSITORY, place, tmp_path / "weights")
     away = Place("http://127.0.0.1:9", place.cache)
     assert (hub.status(REPOSITORY, away, folder).source, hub.status(REPOSITORY, away, folder).complete) == (
         "manifest",
@@ -302,7 +303,7 @@ def test_without_a_network_the_list_beside_the_weights_answers(served: Hub, plac
     assert hub.status(REPOSITORY, away, folder).source == "nothing"
     assert hub.status(REPOSITORY, away).folder is None
     with pytest.raises(UserError, match="cannot be reached"):
-        hub.fetch(REPOSITORY, silent, away, folder)
+        hub.fetch(REPOSITORY, away, folder)
 
 
 def test_hf_hub_offline_is_named(served: Hub, place: Place) -> None:
@@ -331,7 +332,7 @@ def test_hf_hub_offline_is_named(served: Hub, place: Place) -> None:
 def test_a_refusal_is_one_sentence(served: Hub, place: Place, error: tuple[int, str], words: str) -> None:
     served.error = error
     with pytest.raises(UserError, match=words) as raised:
-        hub.fetch(REPOSITORY, silent, place)
+        hub.fetch(REPOSITORY, place)
     assert "\n" not in str(raised.value)
 
 
@@ -355,7 +356,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(served: Hub
     try:
         sent = served.sent
         with pytest.raises(UserError, match=r"GB free and owner/model needs 0\.0 GB more"):
-            hub.fetch(REPOSITORY, silent, place, small / "weights")
+            hub.fetch(REPOSITORY, place, small / "weights")
         assert served.sent - sent <= 1 << 20  # the listing alone
     finally:
         subprocess.run(["umount", small], check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.weights import manifest
-from dsv4_serve.entrypoint.weights.manifest import Entry, Manifest, Progress
+from dsv4_serve.entrypoint.weights.manifest import Entry, Manifest, TransferProgress
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 def verify(folder: Path) -> manifest.Verified:
     kept = manifest.read(folder)
     assert kept
-    return manifest.verify(folder, kept, lambda _: None)
+    return manifest.verify(folder, kept)
 
 
 def test_a_folder_that_is_whole_is_verified(folder: Path) -> None:
@@ -96,9 +97,9 @@ def test_a_list_that_cannot_be_used_is_said_in_one_sentence(tmp_path: Path, text
         manifest.read(tmp_path)
 
 
-def test_progress_says_bytes_rate_and_rest() -> None:
-    lines: list[str] = []
-    progress = Progress("verified", 4_000_000_000, lines.append, every=0.0)
+def test_progress_gives_bytes_rate_and_rest(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dsv4_serve")
+    progress = TransferProgress("verified", 4_000_000_000, every=0.0)
     progress.add(1_000_000_000)
-    assert lines[0].startswith("verified 1.00 of 4.00 GB, ")
-    assert lines[0].endswith(" min left")
+    assert caplog.messages[0].startswith("verified 1.00 of 4.00 GB, ")
+    assert caplog.messages[0].endswith(" min left")

@@ -14,7 +14,7 @@ from qualification.fleet.routers import router_program
 from qualification.fleet.scenario import Fault, Seen
 from qualification.fleet.standing import Front
 from qualification.fleet.timings import MEAN_TOKENS, RTX_PRO_6000_TP2
-from tests.support.balancer import haproxy
+from tests.support.program import need
 
 DRAINED, HUNG, KILLED = 0, 1, 2
 SHARE = 0.15  # of what four can bear: 60 % of what one can
@@ -29,8 +29,7 @@ def until_all_have_work(made: Fleet, *replicas: int) -> None:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    if haproxy() is None:
-        pytest.skip("no haproxy is installed (HAPROXY names one)")
+    need("haproxy", "HAPROXY")
 
     def hurt(made: Fleet, running: Front, seen: Seen) -> None:
         until_all_have_work(made, DRAINED, HUNG, KILLED)

@@ -1,0 +1,33 @@
+"""How a start ended, told where people and Kubernetes look: the log, the termination message, last-exit.json."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+
+from ..vllm_log.exit_cause import ExitReason
+from . import atomic_file, run_folder
+from .context import ServeContext
+
+log = logging.getLogger(__name__)
+TERMINATION_MESSAGE = 4096  # characters that Kubernetes reads
+
+
+def publish(reason: ExitReason, context: ServeContext) -> None:
+    """Log the reason unless it is logged already, and write it to both files."""
+    text = f"{reason.cause.name} (exit status {reason.cause.exit_status:d}): {reason.sentence}"
+    if reason.root:
+        text += f"\nroot cause: {reason.root}"
+    if not reason.logged:
+        log.error(text)
+    if reason.failed and context.termination_log.exists():  # Kubernetes makes the file
+        with contextlib.suppress(OSError):
+            context.termination_log.write_text(text[:TERMINATION_MESSAGE], encoding="utf-8")
+    summary = {
+        "cause": reason.cause.name,
+        "status": reason.cause.exit_status,
+        "sentence": reason.sentence,
+        "root": reason.root,
+    }
+    atomic_file.write(context.run_folder / run_folder.LAST_EXIT, json.dumps(summary, indent=2))

@@ -1,0 +1,176 @@
+"""
+What surrounds every start: signals, the run directory, the health server, the record of failures, the exit report.
+
+Health probes are answered from before the first step to after the last one, also while a plan is resolved, and while
+the crash-loop breaker makes one wait that is refused every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from ...healthcheck.app import health_app
+from ...healthcheck.server import serving
+from ...healthcheck.state import Health
+from .. import procfs, served_plan, supervision_settings
+from ..errors import UserError
+from ..fingerprint import fingerprint
+from ..plan import Plan
+from ..supervision_settings import Supervise
+from ..vllm_log import exit_cause
+from ..vllm_log.exit_cause import ExitReason
+from . import atomic_file, crash_loop, exit_report, provenance, run_folder, stop_signals
+from .context import ServeContext
+from .daemon_thread import in_background
+from .stop_signals import StopSignals, first_of
+
+if TYPE_CHECKING:
+    from ..doctor.report import DoctorReport
+    from ..machine.machine import Machine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+STOPPED_EARLY = ExitReason(exit_cause.DRAINED, "asked to stop before vLLM was started")
+
+
+class StartEnded(Exception):
+    """A step before vLLM ends the start; the reason says why."""
+
+    def __init__(self, reason: ExitReason) -> None:
+        super().__init__(reason.sentence)
+        self.reason = reason
+
+
+class Lifecycle:
+    """One start, from the first second to the exit status: what is known of it, and the steps that lead to vLLM."""
+
+    def __init__(self, context: ServeContext, signals: StopSignals) -> None:
+        self.context, self.signals, self.health = context, signals, Health()
+        self.record = crash_loop.load(context.run_folder)
+        self.machine: Machine | None = None
+        self.exit_reason: ExitReason | None = None
+        self.exit_status = 0
+
+    async def admit(self, plan: Plan, machine: Machine) -> bool:
+        """
+        Put the start of a plan on record, and wait where its last starts failed.
+
+        Return whether it waited, since the machine may have changed meanwhile; raise StartEnded for a stop.
+        """
+        supervise = supervision_settings.read(plan.supervision).supervise
+        self.health.ready_grace, self.health.live_grace = supervise.ready_grace, supervise.live_grace
+        self.machine = machine
+        self.describe(plan)
+        self._begin(fingerprint(plan.argv(), plan.environment()))
+        waited = await self._back_off(supervise)
+        if self.signals.stop.is_set():
+            raise StartEnded(STOPPED_EARLY)
+        return waited
+
+    async def unless_stopped(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+        """
+        Run one step in a thread and return its result.
+
+        A signal to stop ends it at once, with every process that it started, and raises StartEnded.
+        """
+        step = in_background(function, *arguments, **keywords)
+        await first_of(step, self.signals.stop.wait())
+        if self.signals.stop.is_set():
+            procfs.end_all(os.getpid())  # the ranks of an all-reduce
+            raise StartEnded(STOPPED_EARLY)
+        result = await step
+        procfs.trim()
+        return result
+
+    def require(self, report: DoctorReport) -> None:
+        """Log every problem that the checks found; raise StartEnded when one of them is fatal."""
+        for found in report.diagnoses:
+            if not found.problem.fatal:
+                log.info(f"note: {found.sentence()}")
+        if report.fatal:
+            problems = "\n".join(f"  {found.sentence()} (--skip {found.name} overrides)" for found in report.fatal)
+            cause = exit_cause.by_status(report.exit_status)
+            raise StartEnded(ExitReason(cause, f"the checks before the start failed:\n{problems}"))
+
+    def describe(self, plan: Plan) -> None:
+        """Publish a plan: at `/plan`, and in the run directory."""
+        assert self.machine is not None
+        self.health.plan = provenance.replica(plan, self.machine)
+        self.health.key = served_plan.key(plan)
+        atomic_file.write(self.context.run_folder / run_folder.PLAN, json.dumps(self.health.plan, indent=2))
+
+    def forget_failures(self) -> None:
+        """Close the row of failures: this start has been healthy for long."""
+        self.record = self.record.healthy()
+        crash_loop.save(self.context.run_folder, self.record)
+
+    async def refuse(self, error: UserError) -> ExitReason:
+        """Say at once what is wrong; where the same is wrong again and again, wait longer each time."""
+        log.error(str(error))
+        self._begin(fingerprint("refused", str(error)))
+        if not self.context.interactive:
+            await self._back_off(Supervise())
+        return ExitReason(exit_cause.by_status(error.exit_status), str(error), logged=True)
+
+    def finish(self, reason: ExitReason) -> None:
+        """Report how it ended, and remember it for the next start."""
+        self.health.enter("ended")
+        self.health.ended = reason.sentence
+        self.record = self.record.end(reason.cause.name, time.time(), failed=reason.failed)
+        crash_loop.save(self.context.run_folder, self.record)
+        exit_report.publish(reason, self.context)
+        self.exit_status = reason.cause.exit_status
+
+    def _begin(self, plan: str) -> None:
+        self.record = self.record.begin(plan)
+        self.health.starts = self.record.starts
+        crash_loop.save(self.context.run_folder, self.record)
+
+    async def _back_off(self, supervise: Supervise) -> bool:
+        """Wait as long as the crash-loop breaker says, or until a signal to stop; return whether it said so."""
+        seconds = crash_loop.backoff(self.record.failures, supervise.backoff_first, supervise.backoff_most)
+        if not seconds:
+            return False
+        self.health.enter("backoff")
+        self.health.backoff_until = time.monotonic() + seconds
+        log.info(
+            f"crash-loop breaker: {self.record.failures} starts in a row failed (the last one: {self.record.cause});"
+            f" the next one begins in {seconds:.0f} s, or at once after a change of settings."
+        )
+        await first_of(self.signals.stop.wait(), asyncio.sleep(seconds))
+        self.health.backoff_until = None
+        return True
+
+
+@contextlib.asynccontextmanager
+async def lifecycle(context: ServeContext) -> AsyncIterator[Lifecycle]:
+    """
+    Answer health probes for the length of the block, then report why it ended and set `exit_status`.
+
+    The block sets `exit_reason`, or raises UserError or StartEnded. Raise ConfigError or HostError where the health
+    port or the run directory cannot be had.
+    """
+    procfs.adopt_orphans()
+    with stop_signals.handled() as signals, run_folder.owned(context.run_folder):
+        life = Lifecycle(context, signals)
+        async with serving(health_app(life.health), context.health_host, context.health_port) as port:
+            log.info(f"health on port {port}: /startupz /livez /readyz")
+            try:
+                yield life
+            except StartEnded as ended:
+                life.exit_reason = ended.reason
+            except UserError as error:
+                if life.health.phase == "resolving":
+                    life.exit_reason = await life.refuse(error)
+                else:  # the host or the checkpoint cannot be read, or vLLM cannot be started
+                    life.exit_reason = ExitReason(exit_cause.by_status(error.exit_status), str(error))
+            assert life.exit_reason is not None
+            life.finish(life.exit_reason)

@@ -1,0 +1,44 @@
+"""The run directory of one server: what has to outlive a restart. Two servers cannot share one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..errors import HostError
+
+PLAN, STACKS, LAST_EXIT = "plan.json", "stacks.txt", "last-exit.json"
+
+
+def choose(named: Path | None, environ: Mapping[str, str], health_port: int) -> Path:
+    """Return the folder that is named, else one of the user's for this health port; raise HostError for none."""
+    if named:
+        return named
+    state = Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/nonexistent", ".local/state"))
+    temporary = Path(tempfile.gettempdir())
+    for folder in (state / "dsv4" / str(health_port), temporary / f"dsv4-{os.getuid()}" / str(health_port)):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    raise HostError(f"No folder for the run directory can be made under {state} or {temporary}; set DSV4_RUN_DIR.")
+
+
+@contextlib.contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Hold the run directory; raise HostError when it cannot be written, or another server holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise HostError(f"Run directory {folder}: cannot be written ({error.strerror}); set DSV4_RUN_DIR.") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise HostError(f"Run directory {folder} is in use by another `dsv4 serve`; set DSV4_RUN_DIR.") from None
+        yield

@@ -1,0 +1,86 @@
+"""
+Every test has one kind: unit, process, vllm, image or gpu (tests/README.md).
+
+A mark names it; where none does, the folder, the fixtures or the module decide. With pytest-xdist it also has a group,
+whose tests run one after the other in one process, where they would only wait for each other or make a thing twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parents[1]
+KINDS = ("unit", "process", "vllm", "image", "gpu")
+FOLDERS = {"image": "image", "faults": "vllm", "patches": "vllm"}
+FIXTURES = {"daemon": "image", "vllm": "vllm", "answering": "vllm", "broken": "vllm"}
+SERIAL = {"vllm", "image", "gpu"}
+STARTERS = {"subprocess", "multiprocessing"}
+"""A module that imports one of these starts processes, and so does one that imports a helper of the tests that does."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give the test its kind."""
+    given = [kind for kind in KINDS if item.get_closest_marker(kind)]
+    if len(given) > 1:
+        raise pytest.UsageError(f"{item.nodeid} has more than one kind: {', '.join(given)}")
+    kind = given[0] if given else _kind(item)
+    if not given:
+        item.add_marker(kind)
+    if group := kind if kind in SERIAL else _group(item):
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _kind(item: pytest.Item) -> str:
+    folder = item.path.relative_to(HERE).parts[0] if HERE in item.path.parents else ""
+    if folder in FOLDERS:
+        return FOLDERS[folder]
+    for fixture, kind in FIXTURES.items():
+        if fixture in getattr(item, "fixturenames", ()):
+            return kind
+    if item.get_closest_marker("slow"):
+        return "vllm"
+    return "process" if any(map(_starts_processes, _modules(item))) else "unit"
+
+
+def _group(item: pytest.Item) -> str:
+    """The file, where its tests share a fixture of ours: what makes it runs once, not once in every process."""
+    shared = (d for d in _definitions(item) if d.scope != "function" and d.func.__module__.startswith("tests."))
+    return str(item.path) if next(shared, None) else ""
+
+
+def _definitions(item: pytest.Item) -> Iterator[Any]:
+    if isinstance(item, pytest.Function):
+        found: dict[str, Any] = item._fixtureinfo.name2fixturedefs
+        yield from (one for definitions in found.values() for one in definitions)
+
+
+def _modules(item: pytest.Item) -> Iterator[ModuleType]:
+    """The modules of the test and of its fixtures."""
+    if isinstance(item, pytest.Function):
+        yield sys.modules[item.function.__module__]
+        yield from (module for one in _definitions(item) if (module := _module_of(one.func)))
+
+
+def _module_of(thing: Any) -> ModuleType | None:
+    return sys.modules.get(getattr(thing, "__module__", ""))
+
+
+@functools.cache
+def _starts_processes(module: ModuleType) -> bool:
+    seen, rest = set(), [module]
+    while rest:
+        one = rest.pop()
+        if one.__name__ in STARTERS:
+            return True
+        if one not in seen and one.__name__.startswith(("tests.", "qualification.")):
+            seen.add(one)
+            values = vars(one).values()
+            rest += [x for value in values if (x := value if isinstance(value, ModuleType) else _module_of(value))]
+    return False
