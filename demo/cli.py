@@ -15,6 +15,7 @@ from types import FrameType
 
 from ..entrypoint.client.local_replica import ServeProcess, free_port
 from ..entrypoint.errors import UserError
+from ..entrypoint.exit_status import ExitStatus
 from .errors import DemoError
 from .exhibits import EXHIBITS, Exhibit
 from .question import MeasuredAnswer
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("\nstopped before the answer", file=sys.stderr)
-        return 130
+        return ExitStatus.INTERRUPTED
     return 0
 
 

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 
-from ..entrypoint.listen import HEALTH_PORT
-
-USAGE = "dsv4 probe startup|live|ready [--host HOST] [--port PORT] [--timeout SECONDS]"
 GROUPS = ("startup", "live", "ready")
-DEFAULTS = {"--host": "127.0.0.1", "--port": str(HEALTH_PORT), "--timeout": "5"}
 MOST = 1 << 20
 """Bytes of an answer that are read at most."""
 
 
-class _Unusable(Exception):
-    pass
-
-
-def probe(words: list[str]) -> tuple[int, str]:
+def probe(group: str, host: str, port: int, timeout: float) -> tuple[int, str]:
     """
-    Ask as `words` say; return the exit status and the text: for stdout when the status is 0, else for stderr.
+    Ask one of GROUPS; return the exit status and the text: for stdout when the status is 0, else for stderr.
 
-    0 and `ok`; 1 and the lines of the checks that failed, or what came instead of an answer; 64 and the usage for words
-    that are not understood. The port is DSV4_HEALTH_PORT's where none is given.
+    0 and `ok`; 1 and the lines of the checks that failed, or what came instead of an answer.
     """
-    if words[:1] in (["-h"], ["--help"]):
-        return 0, USAGE
-    try:
-        group, host, port, timeout = _read(words)
-    except _Unusable as error:
-        return 64, f"dsv4 probe: {error}; usage: {USAGE}"
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         answer = _ask(host, port, f"/{group}z", timeout)
@@ -45,44 +29,6 @@ def probe(words: list[str]) -> tuple[int, str]:
     except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
         return 1, f"{where} cannot be asked: {getattr(error, 'strerror', None) or error}."
     return _judge(answer, group, where)
-
-
-def _read(words: list[str]) -> tuple[str, str, int, float]:
-    given = dict(DEFAULTS)
-    if port := os.environ.get("DSV4_HEALTH_PORT"):
-        given["--port"] = port
-    groups = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("-"):
-            groups.append(word)
-            continue
-        name, equals, value = word.partition("=")
-        if name not in DEFAULTS:
-            raise _Unusable(f"{name!r} is not known")
-        if not equals and not rest:
-            raise _Unusable(f"{name} needs a value")
-        given[name] = value if equals else rest.pop(0)
-    if len(groups) != 1 or groups[0] not in GROUPS:
-        raise _Unusable(f"one of {', '.join(GROUPS)} is asked for, not {' '.join(groups) or 'nothing'}")
-    return groups[0], given["--host"], _port(given["--port"]), _seconds(given["--timeout"])
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
-        raise _Unusable(f"the port is {text!r}, which is none from 1 to 65535 (--port, DSV4_HEALTH_PORT)")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise _Unusable(f"--timeout is {text!r}, which is no number of seconds from 0 to 3600")
-    return seconds
 
 
 def _ask(host: str, port: int, path: str, timeout: float) -> bytes:

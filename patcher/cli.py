@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .apply import exchange, locked, plan, recover
-from .errors import PatcherError, TreeError, UsageError
+from .errors import PatcherError, PatcherUsageError, TreeError
 from .export import export
 from .lint import lint
 from .report import report, verify
@@ -25,11 +25,21 @@ from .tree import Tree, open_tree, require_match, require_whole, states
 
 
 def main(argv: list[str]) -> int:
-    """Run one command and return its exit status; errors go to stderr as one sentence or two."""
+    """Run one command line and return its exit status."""
+    parser = _Parser(prog="dsv4 patch", description="Apply the patch series to exactly the vLLM it was made for.")
+    add_commands(parser)
     try:
-        arguments = _parser().parse_args(argv)
+        return run(parser.parse_args(argv))
+    except PatcherError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run what was parsed and return its exit status; errors go to stderr as one sentence or two."""
+    try:
         arguments.series = arguments.series or newest()
-        status: int = arguments.run(arguments)
+        status: int = arguments.perform(arguments)
         sys.stdout.flush()
         return status
     except PatcherError as error:
@@ -139,17 +149,17 @@ def _size(series: Series) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. {' '.join(self.format_usage().split())}")
+        raise PatcherUsageError(f"{message}. {' '.join(self.format_usage().split())}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="dsv4 patch", description="Apply the patch series to exactly the vLLM it was made for.")
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Add the commands to a parser, whose options `run` takes."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    series = _Parser(add_help=False)
+    series = argparse.ArgumentParser(add_help=False)
     series.add_argument("--series", metavar="NAME", help="name or path of a series (default: that of the newest vLLM)")
-    tree = _Parser(add_help=False, parents=[series])
+    tree = argparse.ArgumentParser(add_help=False, parents=[series])
     tree.add_argument("--tree", type=Path, metavar="DIR", help="folder that contains vllm/ (default: the installed)")
-    for name, run, parent, text in (
+    for name, perform, parent, text in (
         ("status", _status, tree, "say for each patch: pending, applied or drifted"),
         ("apply", _apply, tree, "apply all pending patches, or none"),
         ("verify", _verify, tree, "prove that the tree holds the whole series and compiles"),
@@ -157,9 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         ("lint", _lint, series, "check trailers, order and completeness of the series"),
         ("export", _export, series, "write the series from the commits of a git clone of the unpacked tree"),
     ):
-        commands.add_parser(name, parents=[parent], help=text, description=text).set_defaults(run=run)
+        commands.add_parser(name, parents=[parent], help=text, description=text).set_defaults(perform=perform)
     commands.choices["apply"].add_argument("--check", action="store_true", help="only say what would be done")
     commands.choices["report"].add_argument("--out", type=Path, metavar="FILE", help="write to FILE instead of stdout")
-    commands.choices["export"].add_argument("--from", dest="repository", type=Path, metavar="GITDIR", required=True)
-    commands.choices["export"].add_argument("--base", metavar="REV", required=True, help="the unpatched commit")
-    return parser
+    export = commands.choices["export"]
+    export.add_argument("--from", dest="repository", type=Path, metavar="GITDIR", required=True, help="the clone")
+    export.add_argument("--base", metavar="REV", required=True, help="the unpatched commit")

@@ -15,7 +15,7 @@ class NotApplicable(PatcherError):
     exit_status = 1
 
 
-class UsageError(PatcherError):
+class PatcherUsageError(PatcherError):
     """The command line is not one that the patcher understands (EX_USAGE)."""
 
     exit_status = 64

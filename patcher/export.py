@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .errors import DataError, UsageError
+from .errors import DataError, PatcherUsageError
 from .series import Patch, included_lines, parse_patch
 
 FORMAT_PATCH = [
@@ -24,8 +24,8 @@ def export(repository: Path, base: str, directory: Path) -> list[tuple[str, str]
     """
     Make the series in `directory` equal to the commits after `base`; return (what was done, file name) pairs.
 
-    Lines of `series` that stand for another series are kept. Raises UsageError when git refuses, DataError for a commit
-    that is not a plain text edit below vllm/ or has no slug of its own; nothing is written then.
+    Lines of `series` that stand for another series are kept. Raises PatcherUsageError when git refuses, DataError for
+    a commit that is not a plain text edit below vllm/ or has no slug of its own; nothing is written then.
     """
     files = {_slug(patch): data for patch, data in _commits(repository, base)}
     series = "".join(f"{line}\n" for line in [*included_lines(directory), *files])
@@ -52,7 +52,7 @@ def _commits(repository: Path, base: str) -> list[tuple[Patch, bytes]]:
         _git(repository, *FORMAT_PATCH, "--output-directory", folder, f"{base}..HEAD")
         mails = [file.read_bytes() for file in sorted(Path(folder).iterdir(), key=lambda file: int(file.name))]
     if not mails:
-        raise UsageError(f"{repository} has no commit after {base}; commit the edit first, one commit per patch")
+        raise PatcherUsageError(f"{repository} has no commit after {base}; commit the edit first, one commit per patch")
     patches = [parse_patch(Path(f"commit {n} after {base}"), data) for n, data in enumerate(mails, 1)]
     names = [_slug(patch) for patch in patches]
     if len(set(names)) != len(names):
@@ -72,7 +72,7 @@ def _git(repository: Path, *arguments: str) -> None:
     try:
         run = subprocess.run(command, env=os.environ | _PLAIN_GIT, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise UsageError("export needs git, which is not on PATH") from None
+        raise PatcherUsageError("export needs git, which is not on PATH") from None
     if run.returncode:
         reason = run.stderr.strip().splitlines() or [f"no such revision {arguments[-1]}"]
-        raise UsageError(f"git {arguments[0]} in {repository}: {reason[-1]}")
+        raise PatcherUsageError(f"git {arguments[0]} in {repository}: {reason[-1]}")

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .diff import FileDiff, parse_diff
-from .errors import DataError, UsageError
+from .errors import DataError, PatcherUsageError
 
 PATCHES = Path(__file__).resolve().parent / "patches"
 TRAILERS = {
@@ -100,11 +100,11 @@ def directory_of(name: str) -> Path:
 
 
 def locate(name: str) -> Path:
-    """Return the directory of an existing series. Raises UsageError when there is none."""
+    """Return the directory of an existing series. Raises PatcherUsageError when there is none."""
     directory = directory_of(name)
     if not (directory / "series").is_file():
         known = ", ".join(sorted(p.parent.name for p in PATCHES.glob("*/series"))) or "none"
-        raise UsageError(f"there is no series {name!r}: {directory}/series is missing. Series here: {known}.")
+        raise PatcherUsageError(f"there is no series {name!r}: {directory}/series is missing. Series here: {known}.")
     return directory
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..client.endpoint import Endpoint
 from ..errors import NotFound, UserError
-from ..supervisor.passthrough import vllm_program
+from ..supervisor.executable import vllm_program
 from .options import LoadShape
 
 RESULT = "result.json"

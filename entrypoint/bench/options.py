@@ -1,4 +1,4 @@
-"""The options of `dsv4 bench` and `dsv4 warm`, and the requests that they make."""
+"""The requests that the options of `dsv4 bench` and `dsv4 warm` make."""
 
 from __future__ import annotations
 
@@ -7,14 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import results
-from ..argument_types import seconds
-from ..client import endpoint
 from ..errors import UsageError
 
-BENCH = "output tokens per second and latencies of a running replica, by `vllm bench serve`, with a result file"
-COMPARE = "two results of `dsv4 bench`: ratios, and what differs between the replicas"
-WARM = "start a plan until it is ready and stop it: compiled kernels stay in the cache (DSV4_CACHE)"
 START_SECONDS = 3600.0
 ACCEPTANCE = (0.89,)
 _CHOICES = ("profile", "model", "hardware", "tp", "nccl")
@@ -81,73 +75,6 @@ class ServeOptions:
         """Return the arguments of `dsv4 serve`."""
         choices = [word for name, value in self.choices.items() for word in (f"--{name}", value)]
         return [*choices, *(word for name in self.skip for word in ("--skip", name)), *self.flags]
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `bench` beside those that choose a plan."""
-    endpoint.add_options(parser)
-    add_load(parser)
-    parser.add_argument("--tokenizer", metavar="T", help="a folder or repository (that of the replica's plan)")
-    parser.add_argument("--out", metavar="FOLDER", default=results.FOLDER, help="for the result (%(default)s)")
-    parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency per batch size")
-    add_without_weights(parser)
-
-
-def add_load(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is measured."""
-    parser.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="requests at once (1 4 16)"
-    )
-    parser.add_argument("--input", type=int, default=256, metavar="N", help="tokens of a prompt (%(default)s)")
-    parser.add_argument("--output", type=int, default=256, metavar="N", help="tokens of an answer (%(default)s)")
-    parser.add_argument(
-        "--context",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="prompt and answer together, in place of --input",
-    )
-    parser.add_argument(
-        "--requests-per-batch",
-        type=int,
-        default=4,
-        metavar="R",
-        help="requests for each place in a batch (%(default)s)",
-    )
-
-
-def add_without_weights(parser: argparse.ArgumentParser) -> None:
-    """Add the options for a replica of our own that has no weights."""
-    parser.add_argument(
-        "--without-weights",
-        action="store_true",
-        help="start a replica of the real size with dummy weights, and stop it",
-    )
-    parser.add_argument(
-        "--acceptance",
-        type=float,
-        nargs="+",
-        metavar="R",
-        help="without weights: the share of draft tokens that is accepted at random (0.89); or one for each of them",
-    )
-    parser.add_argument(
-        "--start-timeout",
-        type=seconds,
-        metavar="S",
-        help=f"seconds until it is ready ({START_SECONDS:g})",
-    )
-
-
-def add_warm(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `warm` beside those that choose a plan."""
-    add_without_weights(parser)
-    parser.add_argument("--again", action="store_true", help="start a second time, to see what a warm start saves")
-
-
-def add_compare(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `bench compare`."""
-    parser.add_argument("results", nargs=2, metavar="RESULT.json")
 
 
 def bench_request(options: argparse.Namespace) -> BenchRequest:

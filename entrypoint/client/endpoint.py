@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,15 +69,6 @@ class Endpoint:
             raise Unreachable("No health server is named (--health), so the plan of this replica is not known.")
         answer = http.get_accepted(f"{self.health}/plan", self.key)
         return http.parsed(ServedPlan, answer, "not a plan", "; name the health server of dsv4 with --health.")
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add --url, --health and --api-key-file."""
-    parser.add_argument("--url", metavar="URL", help="vLLM's OpenAI server (http://localhost:PORT, 8000 without PORT)")
-    parser.add_argument(
-        "--health", metavar="URL", help="the replica's health server, or `none` (same host, DSV4_HEALTH_PORT or 8001)"
-    )
-    parser.add_argument("--api-key-file", metavar="FILE", help="a file that holds the bearer key (API_KEY_FILE)")
 
 
 def resolve(url: str | None, health: str | None, key_file: str | None, environ: Mapping[str, str]) -> Endpoint:

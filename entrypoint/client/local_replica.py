@@ -20,6 +20,7 @@ import psutil
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
+from ..exit_status import of_signal
 from ..procfs import descendants
 from . import http
 from .endpoint import Endpoint
@@ -48,7 +49,7 @@ class Stopped(UserError):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}.")
-        self.exit_status = 128 + number
+        self.exit_status = of_signal(number)
 
 
 @dataclass(frozen=True)

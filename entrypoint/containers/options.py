@@ -1,4 +1,4 @@
-"""The options of `dsv4 up`, `down`, `status`, `logs` and `bundle`, and the deployment that the ones of `up` ask for."""
+"""The deployment that the options of `dsv4 up` ask for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import replica
-from ..argument_types import count
 from ..errors import ConfigError
 from ..machine.topology import Topology
 from ..plan import Plan
@@ -20,51 +19,6 @@ DEMO_MODEL = "demo=/usr/share/dsv4/demo"
 """What the image `dsv4-serve:cpu` has in it."""
 KEY_FILE = "secrets/api-key"
 """Where the key is looked for when no file is named, as docker-compose.yml does."""
-
-UP = "start replicas and a balancer as containers, and wait until they are ready; what runs as asked is left alone"
-DOWN = "drain, stop and remove what `dsv4 up` started; the caches stay"
-STATUS = "what `dsv4 up` started: GPUs, phase, draft acceptance; exit status 1 when not everything is ready"
-LOGS = "what the containers of `dsv4 up` said"
-BUNDLE = "everything that a host without network needs, in one folder: images, checksums, compose, profiles"
-
-
-def add_up(parser: argparse.ArgumentParser) -> None:
-    """Add what `up` takes beside the choices of `serve`; other flags go to every replica."""
-    parser.epilog = "Every other flag is vLLM's own and goes to each replica. A model's folder is mounted read-only."
-    parser.add_argument("--replicas", type=count, metavar="N", help="as many as the GPUs allow if absent")
-    parser.add_argument(
-        "--gpus",
-        action="append",
-        default=[],
-        metavar="A,B",
-        help="GPUs of one replica, by topology if absent; repeatable",
-    )
-    parser.add_argument(
-        "--api-key-file", metavar="FILE", help="the bearer key (API_KEY_FILE); secrets/api-key if absent"
-    )
-    parser.add_argument(
-        "--port", type=_port, default=8000, metavar="N", help="where the API listens on this host (8000)"
-    )
-    parser.add_argument("--no-wait", action="store_true", help="do not wait until the replicas are ready")
-    _add_images(parser)
-
-
-def add_status(parser: argparse.ArgumentParser) -> None:
-    """Add what `status` takes."""
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-
-
-def add_logs(parser: argparse.ArgumentParser) -> None:
-    """Add what `logs` takes."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a replica's number, `balancer`, or a container's name")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the containers end")
-    parser.add_argument("--tail", type=count, metavar="N", help="the last N lines of each; all if absent")
-
-
-def add_bundle(parser: argparse.ArgumentParser) -> None:
-    """Add what `bundle` takes."""
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder that does not exist yet")
-    _add_images(parser)
 
 
 def with_demo(options: argparse.Namespace, environ: Mapping[str, str]) -> argparse.Namespace:
@@ -146,16 +100,3 @@ def _key_file(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
         f"There is no {KEY_FILE}, and the balancer asks for a bearer key; `mkdir -m 700 secrets && openssl"
         f" rand -hex 32 >{KEY_FILE} && chmod 644 {KEY_FILE}`, or name a file: --api-key-file (API_KEY_FILE)."
     )
-
-
-def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--image", metavar="NAME", help=f"the image of the replicas, {make.IMAGE} if absent (DSV4_IMAGE)"
-    )
-    parser.add_argument("--balancer-image", metavar="NAME", help="HAProxy, 3.0 by digest if absent (BALANCER_IMAGE)")
-
-
-def _port(text: str) -> int:
-    if (number := count(text)) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
-    return number

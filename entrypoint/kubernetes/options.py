@@ -1,4 +1,4 @@
-"""The options of `dsv4 manifests`, and the overlay that they describe."""
+"""The overlay that the options of `dsv4 manifests` describe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shlex
 from typing import TYPE_CHECKING
 
 from .. import replica
-from ..argument_types import count
 from ..errors import ConfigError
 from ..plan import TENSOR_PARALLEL_SIZE, Plan
 from ..request import Layer, Request
@@ -18,30 +17,6 @@ from .overlay import Overlay
 if TYPE_CHECKING:
     from ..machine.gpus import HostGpus
     from ..resolve.select import Selection
-
-MANIFESTS = "write manifests for Kubernetes: an overlay over the shipped base, or the rendered stream"
-
-
-def add_manifests(parser: argparse.ArgumentParser) -> None:
-    """Add what `manifests` takes beside the choices of `serve`."""
-    parser.epilog = (
-        "What `dsv4 explain` refuses with the same choices is refused here. vLLM's flags belong into a profile."
-        " PROFILE, MODEL, HARDWARE, TP, DSV4_NCCL and DSV4_SKIP of this shell count; no other variable does. A pod has"
-        " the profiles of its image."
-    )
-    parser.add_argument("--replicas", required=True, type=count, metavar="N", help="how many replicas")
-    parser.add_argument(
-        "--weights",
-        default=f"pvc:{places.CLAIM}",
-        metavar="W",
-        help="pvc:CLAIM, hostpath:/FOLDER, image:REF@sha256:… or fetch; each holds a folder for the model"
-        f" (pvc:{places.CLAIM})",
-    )
-    parser.add_argument("--image", metavar="REF", help="the image of the replicas, by its digest")
-    parser.add_argument("--namespace", default="dsv4", metavar="NS", help="where it goes (dsv4)")
-    parser.add_argument(
-        "--out", metavar="DIR", help="a folder for `kubectl apply -k`; if absent it is rendered to stdout"
-    )
 
 
 def overlay(options: argparse.Namespace, request: Request) -> Overlay:

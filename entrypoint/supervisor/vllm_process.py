@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .. import procfs
 from ..vllm_log.parser import LogLine, Splitter
-from . import passthrough
+from . import executable
 
 SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names that vLLM gives
 LOG_SECONDS = 1.0  # seconds for what was written before the end to get through a slow terminal
@@ -37,7 +37,7 @@ class VllmProcess:
         cls, argv: Sequence[str], environ: Mapping[str, str], on_line: Callable[[LogLine], None]
     ) -> VllmProcess:
         """Start it; raise NotFound (127) or NotExecutable (126) when that is impossible."""
-        program = passthrough.locate(argv[0], environ)
+        program = executable.locate(argv[0], environ)
         folder = own_folder(tempfile.gettempdir())
         pipes = [os.pipe() for _ in range(2)]
         try:
@@ -55,7 +55,7 @@ class VllmProcess:
             shutil.rmtree(folder, ignore_errors=True)
             for read_end, _ in pipes:
                 os.close(read_end)
-            raise passthrough.not_executable(argv[0], error) from None
+            raise executable.not_executable(argv[0], error) from None
         finally:
             for _, write_end in pipes:
                 os.close(write_end)

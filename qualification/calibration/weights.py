@@ -40,7 +40,7 @@ def own(module: Any) -> int:
 def held(artifact: str) -> tuple[float, float]:
     """GiB over all GPUs, and GiB that every GPU holds."""
     layout, trunk, bf16_draft = ARTIFACTS[artifact]
-    published = config(layout, planner.TRUNKS[trunk]) | {"vocab_size": planner.VOCABULARY}
+    published: dict[str, Any] = config(layout, planner.TRUNKS[trunk]) | {"vocab_size": planner.VOCABULARY}
     if bf16_draft:
         draft_layer = len(planner.TRUNKS[trunk].ratios)
         published["quantization_config"]["ignore"].append(rf"re:(model\.)?layers\.{draft_layer}\..*")

@@ -38,7 +38,7 @@ def main() -> int:
     write(model, options.layout, FLASH, "good")
     words = ["--profile", "known-answer", "--model", f"{options.layout}={model}", *FLAGS]
     words += ["--tensor-parallel-size", str(options.tp), "--speculative-config", SPECULATIVE]
-    env = {"DSV4_CACHE": str(out / "cache"), "DSV4_SUPERVISE_LIVE_GRACE": "30"}
+    env: dict[str, Any] = {"DSV4_CACHE": str(out / "cache"), "DSV4_SUPERVISE_LIVE_GRACE": "30"}
     found: dict[str, Any] = {
         "hardware": hardware()[1],
         "versions": versions(),

@@ -144,7 +144,7 @@ def run(name: str, options: argparse.Namespace, results: dict[str, Result]) -> N
         at = flags.index("--max-num-seqs")
         del flags[at : at + 2]
     words = ["--profile", "known-answer", "--model", f"w4a16={Path(options.work) / mtp}", *flags]
-    grace = {"DSV4_SUPERVISE_LIVE_GRACE": str(LIVE_GRACE), "DSV4_GATE_TOKENS": "32"}
+    grace: dict[str, Any] = {"DSV4_SUPERVISE_LIVE_GRACE": str(LIVE_GRACE), "DSV4_GATE_TOKENS": "32"}
     try:
         with replica(folder, *words, model_name="deepseek-v4-flash", **grace, **env) as running:
             results[name] = {"ok": True, **job(running)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.healthcheck import counters
+from dsv4_serve.entrypoint.client import counters
 
 TOKENS = 48
 HEALTH = 500

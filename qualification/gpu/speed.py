@@ -39,8 +39,8 @@ from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadMatrix, LoadShape
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
 from dsv4_serve.entrypoint.cli import log
-from dsv4_serve.entrypoint.cli import main as cli
 from dsv4_serve.entrypoint.cli import parser as options
+from dsv4_serve.entrypoint.cli.request import resolved as resolve
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
@@ -120,15 +120,10 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     words = ["bench", "--without-weights", "--model", variant["model"], "--profile", variant["profile"]]
     words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
     if variant["share"] > 1:
-        words += [
-            "--skip",
-            "weights",
-            "--skip",
-            "tensor-parallel-size",
-        ]  # the profile file's are those of the whole model
-    given, flags = options.parser().parse_known_args(words)
+        words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the file's are those of the whole model
+    given, flags = options.parse(words)
     flags += [] if variant["stock"] else variant["flags"]
-    chosen, plan = cli._resolved(given, flags)
+    chosen, plan = resolve(given, flags)
     sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
     environ = {**measure.random_routing(chosen.hardware.get("compute_capability")), **environ}
     own, weights = command.dummy(chosen, plan, benches.serve_options(given, flags), environ, sizes)

@@ -13,6 +13,7 @@ import os
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -56,7 +57,7 @@ def at(took: list[float]) -> str:
 
 def test_the_supervisor_beside_200_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_checkpoint(tmp_path / "model")
-    env = {"PROFILE": "demo", "MODEL": f"demo={model}", "MAX_NUM_SEQS": "64"}
+    env: dict[str, Any] = {"PROFILE": "demo", "MODEL": f"demo={model}", "MAX_NUM_SEQS": "64"}
     with replica(tmp_path / "replica", model_name="demo", **env) as running:
         running.until_ready(300)
         process = psutil.Process(running.process.pid)

@@ -39,8 +39,9 @@ def read_until(process: subprocess.Popen[str], mark: str) -> str:
 
 def ask(url: str, question: str) -> str:
     with OpenAI(base_url=url, api_key="none") as client:
-        messages = [{"role": "user", "content": question}]
-        reply = client.chat.completions.create(model="demo", messages=messages, temperature=0)
+        reply = client.chat.completions.create(
+            model="demo", messages=[{"role": "user", "content": question}], temperature=0
+        )
     return reply.choices[0].message.content or ""
 
 

@@ -63,7 +63,7 @@ def nibbles(packed, count):
 def numbers(tensors, module):
     """The dense weight of a module, by the rules of the format that its tensors show."""
     parts = {name[len(module) + 1 :]: t for name, t in tensors.items() if name.startswith(f"{module}.")}
-    packed = parts.get("weight_packed", parts.get("weight"))
+    packed = parts["weight_packed" if "weight_packed" in parts else "weight"]
     scale = parts.get("weight_scale", parts.get("scale"))
     if scale is None:
         return packed
@@ -117,7 +117,11 @@ def test_acti_stores_its_compressors_in_fp8_and_w4a16_does_not(written):
     assert (len(scales["acti"]), len(scales["w4a16"])) == (6 + 2, 0)
 
 
-@pytest.mark.parametrize("dims", [SMALL, Dims(), FLASH], ids=["small", "tiny", "flash"])
+@pytest.mark.parametrize(
+    "dims",
+    [SMALL, Dims(), pytest.param(FLASH, marks=[pytest.mark.unit, pytest.mark.slow])],
+    ids=["small", "tiny", "flash"],
+)
 def test_trunk_and_draft_prefer_the_next_token_twice_over(dims):
     """In exact arithmetic the answer's logit is at least twice any other: room for every format's activations."""
     perm = np.array(permutation(dims.vocab, 0))

@@ -13,7 +13,7 @@ import pytest
 from tests.deploy.pair import MakePair, Pair
 from tests.support.load import client, load, stream
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
 OUT, BACK = 30.0, 10.0  # seconds within which a replica that hangs is out, and one that is ready is in
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Start:
     """`dsv4 serve WORDS`; keywords are environment variables, `folder` is where its files go."""
 
     def run(*words: str, folder: Path | None = None, **env: str) -> AbstractContextManager[Replica]:
-        settings = {
+        settings: dict[str, Any] = {
             **{f"DSV4_{name.upper().replace('.', '_').replace('-', '_')}": str(v) for name, v in SETTINGS.items()},
             "PROFILE": "demo",
             "MODEL": f"demo={model}",

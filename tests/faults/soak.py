@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -73,7 +74,7 @@ def cycle(number: int, phases: Sequence[str], model: Path, folder: Path) -> Cycl
     """Start, stop in the phase whose turn it is, and look; the folder is kept only when something was wrong."""
     signals = WAYS[number % len(WAYS)]
     result = Cycle(number, phases[number % len(phases)], [s.name for s in signals])
-    env = {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_SUPERVISE_DRAIN_WAIT": "0.5"}
+    env: dict[str, Any] = {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_SUPERVISE_DRAIN_WAIT": "0.5"}
     env["TORCHINDUCTOR_CACHE_DIR"] = str(model / "inductor")  # what is meant to stay is no leak
     began = time.monotonic()
     with replica(folder, model_name="demo", **env) as running:

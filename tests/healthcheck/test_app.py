@@ -197,7 +197,11 @@ def test_no_path_and_no_query_makes_it_fail(path: str, query: bytes, method: str
         return {}
 
     scope = {"method": method, "path": f"/{path}", "query_string": query, "headers": []}
-    asyncio.run(health_app(Health(key=KEY))(scope, receive, send))
+
+    async def answer() -> None:
+        await health_app(Health(key=KEY))(scope, receive, send)
+
+    asyncio.run(answer())
 
 
 def test_the_clock_is_the_one_that_is_given() -> None:

@@ -23,9 +23,8 @@ READY = Health(
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_port_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DSV4_HEALTH_PORT", raising=False)
+def ask(group: str, port: str | int, host: str = "127.0.0.1", timeout: float = 5) -> tuple[int, str]:
+    return probe(group, host, int(port), timeout)
 
 
 @contextlib.contextmanager
@@ -77,47 +76,38 @@ def saying(answer: bytes, *, close: bool = True) -> Iterator[str]:
 @pytest.mark.parametrize("group", ["startup", "live", "ready"])
 def test_a_replica_that_serves_is_ok(group: str) -> None:
     with replica(READY) as port:
-        assert probe([group, "--port", port]) == (0, "ok")
+        assert ask(group, port) == (0, "ok")
 
 
 def test_the_checks_that_fail_are_told_line_by_line() -> None:
     with replica(Health(phase="resolving")) as port:
-        status, said = probe(["ready", f"--port={port}"])
-        assert probe(["live", "--port", port]) == (0, "ok")
+        status, said = ask("ready", port)
+        assert ask("live", port) == (0, "ok")
     assert status == 1
     lines = said.splitlines()
     assert [line.split()[0] for line in lines] == ["[-]started", "[-]generation", "[-]mtp-gate", "[-]corruption"]
     assert lines[0].startswith("[-]started failed: resolving: ")
 
 
-def test_the_port_comes_from_the_environment_unless_one_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    with replica(READY) as port:
-        monkeypatch.setenv("DSV4_HEALTH_PORT", port)
-        assert probe(["live"]) == (0, "ok")
-        monkeypatch.setenv("DSV4_HEALTH_PORT", "1")
-        assert probe(["live"])[0] == 1
-        assert probe(["live", "--port", port]) == (0, "ok")
-
-
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
 def test_an_ipv6_host_is_asked_and_named() -> None:
     with replica(READY, "::1") as port:
-        assert probe(["live", "--host", "::1", "--port", port]) == (0, "ok")
-    assert probe(["live", "--host", "::1", "--port", port])[1].startswith(f"nothing answers on [::1]:{port}; ")
+        assert ask("live", port, "::1") == (0, "ok")
+    assert ask("live", port, "::1")[1].startswith(f"nothing answers on [::1]:{port}; ")
 
 
 def test_without_a_server_it_says_where_it_asked() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        status, said = probe(["ready", "--port", str(port)])
+        status, said = ask("ready", port)
     assert status == 1
     assert said.startswith(f"nothing answers on 127.0.0.1:{port}; ")
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 64, ""])
 def test_a_host_that_is_none_is_one_sentence(host: str) -> None:
-    status, said = probe(["ready", "--host", host, "--timeout", "5", "--port", "1"])
+    status, said = ask("ready", 1, host)
     assert status == 1
     assert "\n" not in said
 
@@ -126,7 +116,7 @@ def test_a_host_that_is_none_is_one_sentence(host: str) -> None:
 def test_a_server_that_hangs_is_given_up_in_time(begun: bytes) -> None:
     with saying(begun, close=False) as port:
         began = time.monotonic()
-        status, said = probe(["ready", "--port", port, "--timeout", "0.3"])
+        status, said = ask("ready", port, timeout=0.3)
         took = time.monotonic() - began
     assert (status, took < 2) == (1, True)
     assert said.startswith(f"127.0.0.1:{port} did not answer within 0.3 s; ")
@@ -150,42 +140,9 @@ def test_a_server_that_hangs_is_given_up_in_time(begun: bytes) -> None:
 )
 def test_another_server_on_the_port_is_never_ok(answer: bytes) -> None:
     with saying(answer) as port:
-        status, said = probe(["ready", "--port", port])
+        status, said = ask("ready", port)
     assert status == 1
     assert f"127.0.0.1:{port}" in said
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], "one of startup, live, ready is asked for, not nothing"),
-        (["health"], "one of startup, live, ready is asked for, not health"),
-        (["live", "ready"], "one of startup, live, ready is asked for, not live ready"),
-        (["live", "--prot", "1"], "'--prot' is not known"),
-        (["live", "--port"], "--port needs a value"),
-        (["live", "--port", "70000"], "the port is '70000', which is none from 1 to 65535"),
-        (["live", "--port", "²"], "the port is '²', which is none from 1 to 65535"),
-        (["live", "--timeout", "soon"], "--timeout is 'soon', which is no number of seconds"),
-        (["live", "--timeout=nan"], "--timeout is 'nan', which is no number of seconds"),
-        (["live", "--timeout=-1"], "--timeout is '-1', which is no number of seconds"),
-    ],
-)
-def test_words_that_are_not_understood_are_64_with_the_usage(words: list[str], said: str) -> None:
-    status, text = probe(words)
-    assert status == 64
-    assert text.startswith(f"dsv4 probe: {said}")
-    assert text.endswith("usage: dsv4 probe startup|live|ready [--host HOST] [--port PORT] [--timeout SECONDS]")
-
-
-def test_a_port_in_the_environment_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DSV4_HEALTH_PORT", "http")
-    assert probe(["live"])[1].startswith(
-        "dsv4 probe: the port is 'http', which is none from 1 to 65535 (--port, DSV4_HEALTH_PORT)"
-    )
-
-
-def test_help_is_the_usage() -> None:
-    assert probe(["--help"]) == (0, "dsv4 probe startup|live|ready [--host HOST] [--port PORT] [--timeout SECONDS]")
 
 
 def test_it_imports_next_to_nothing() -> None:

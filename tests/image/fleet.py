@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import docker
 import httpx
 import pytest
+from docker.errors import APIError
 
 from dsv4_serve.entrypoint.containers.containers import BALANCER, STATUS_PORT, name_of
 from dsv4_serve.entrypoint.containers.daemon import Daemon
@@ -78,7 +78,7 @@ class Fleet:
         port = published(self.container(name_of(index)), HEALTH_PORT)
 
         def send() -> None:
-            with suppress(docker.errors.APIError):
+            with suppress(APIError):
                 self.container(name_of(index)).kill()
 
         threading.Thread(target=send).start()

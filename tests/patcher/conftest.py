@@ -134,6 +134,7 @@ def patch(series: Path, tree: Path, capsys: pytest.CaptureFixture[str]) -> Calla
         if "--tree" not in options and command not in ("lint", "export"):
             argv += ["--tree", str(tree)]
         status = main(argv)
-        return Outcome(status, *capsys.readouterr())
+        out, error = capsys.readouterr()
+        return Outcome(status, out, error)
 
     return run

@@ -30,7 +30,7 @@ def run(tree: Path, series: Path) -> None:
         exchange(opened, plan(opened, read_series(series)))
 
 
-def in_child(work: Callable[[], None]) -> int:
+def in_child(work: Callable[[], object]) -> int:
     """Run `work` in a forked process and return its wait status; 0 means it returned."""
     pid = os.fork()
     if pid == 0:
@@ -49,7 +49,7 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-def killed(condition: Callable[[], bool], work: Callable[[], None]) -> bool:
+def killed(condition: Callable[[], bool], work: Callable[[], object]) -> bool:
     """Run `work` in a child that gets SIGKILL before the first line of apply.py at which `condition` holds."""
 
     def trace(frame, event, _):

@@ -123,6 +123,8 @@ def test_it_runs_from_a_plain_checkout_without_any_package(series: Path, tree: P
 def test_a_reader_that_goes_away_is_no_error(series: Path, tree: Path):
     command = [sys.executable, "-m", "patcher", "report", "--series", str(series), "--tree", str(tree)]
     with subprocess.Popen(command, cwd=ROOM.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.patcher.errors import DataError, UsageError
+from dsv4_serve.patcher.errors import DataError, PatcherUsageError
 from dsv4_serve.patcher.export import export
 from dsv4_serve.patcher.series import read_series
 
@@ -99,16 +99,16 @@ def test_a_subject_that_makes_no_file_name_is_refused(workshop, tmp_path: Path):
 
 @pytest.mark.parametrize("base", ["absent", "--output=/x", "HEAD"])
 def test_a_base_without_commits_after_it_is_refused(workshop, tmp_path: Path, base: str):
-    with pytest.raises(UsageError):
+    with pytest.raises(PatcherUsageError):
         export(workshop.root, base, tmp_path / "s")
 
 
 def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path):
-    with pytest.raises(UsageError, match="not a git repository"):
+    with pytest.raises(PatcherUsageError, match="not a git repository"):
         export(tmp_path, "base", tmp_path / "s")
 
 
 def test_without_git_the_error_says_so(workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UsageError, match="needs git"):
+    with pytest.raises(PatcherUsageError, match="needs git"):
         export(workshop.root, "base", tmp_path / "s")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4_serve.patcher.errors import DataError, UsageError
+from dsv4_serve.patcher.errors import DataError, PatcherUsageError
 from dsv4_serve.patcher.series import listed, locate, parse_patch, read_series
 
 MAIL = """From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
@@ -151,7 +151,7 @@ def test_a_patch_that_undoes_an_earlier_one_is_refused(series: Path):
 
 
 def test_an_unknown_series_is_answered_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"no series '9\.9\.9'.*Series here: "):
+    with pytest.raises(PatcherUsageError, match=r"no series '9\.9\.9'.*Series here: "):
         locate("9.9.9")
 
 
@@ -159,5 +159,5 @@ def test_a_series_is_found_by_its_path(series: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(series.parent)
     assert locate("./0.32.0") == series
     shutil.rmtree(series)
-    with pytest.raises(UsageError):
+    with pytest.raises(PatcherUsageError):
         locate("./0.32.0")

@@ -29,7 +29,7 @@ def measure(case, folder):
     from vllm.distributed import cleanup_dist_env_and_memory
 
     try:
-        return served(*case.split(":"), folder)
+        return served(*case.split(":"), folder=folder)
     except Exception as error:  # a refusal is a result
         return {"error": f"{type(error).__name__}: {error}"}
     finally:

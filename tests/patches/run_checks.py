@@ -27,6 +27,8 @@ def main(result, files):
     found = {}
     for file in map(Path, files):
         spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec
+        assert spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         for name, check in vars(module).items():

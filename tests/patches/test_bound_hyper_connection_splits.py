@@ -14,7 +14,10 @@ def chosen(sms, inputs):
     from importlib.util import find_spec
     from pathlib import Path
 
-    module = ast.parse((Path(find_spec("vllm").origin).parent / FILE).read_text())
+    spec = find_spec("vllm")
+    assert spec
+    assert spec.origin
+    module = ast.parse((Path(spec.origin).parent / FILE).read_text())
     found = next(node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "compute_num_split")
     found.decorator_list = []
     properties = types.SimpleNamespace(multi_processor_count=sms)

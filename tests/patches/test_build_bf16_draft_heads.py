@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# vLLM has these names when the series is applied.
 def schemes(layout):
     from tests.support import cuda_model
 

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+# vLLM has these names when the series is applied.
 import json
 import shutil
 from pathlib import Path

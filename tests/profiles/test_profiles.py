@@ -84,6 +84,7 @@ def test_every_model_is_served_under_a_common_name_and_its_repository() -> None:
     for model in CATALOG.every_model():
         if repository := model.own.flags.get("model"):
             names = model.own.flags["served-model-name"]
+            assert isinstance(names, list)
             assert repository in names or model.name == "acti"
             assert names[0] in ("deepseek-v4-flash", "deepseek-v4-pro")
 

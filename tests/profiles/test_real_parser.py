@@ -55,7 +55,7 @@ pytestmark = [
 def every_plan() -> Iterator[tuple[str, Plan]]:
     """Each allowed profile/model/hardware/tensor parallel size, with its plan."""
     kinds = ("profile", "model", "hardware")
-    for *names, size in itertools.product(*map(CATALOG.names, kinds), (1, 2, 4, 8)):
+    for names, size in itertools.product(itertools.product(*map(CATALOG.names, kinds)), (1, 2, 4, 8)):
         named = dict(zip(kinds, names, strict=True))
         named["model"] += "" if "model" in CATALOG.model(named["model"], "").flags() else "=/models/weights"
         choices = {kind: Setting(name, "command line") for kind, name in named.items()}

@@ -64,7 +64,7 @@ def _definitions(item: pytest.Item) -> Iterator[Any]:
 def _modules(item: pytest.Item) -> Iterator[ModuleType]:
     """The modules of the test and of its fixtures."""
     if isinstance(item, pytest.Function):
-        yield item.module
+        yield sys.modules[item.function.__module__]
         yield from (module for one in _definitions(item) if (module := _module_of(one.func)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
@@ -17,11 +16,12 @@ CATALOG = Catalog([])
 CHOICES = ("profile", "model", "hardware", "nccl")
 
 
-def request(*, skip: tuple[str, ...] = (), operator: Mapping[str, str] | None = None, **requested: Any) -> Request:
-    """A request of choices, and of flags on the command line; keywords are their names."""
+def request(**requested: Any) -> Request:
+    """A request of choices, of flags on the command line, and of `skip` and `operator`; keywords are their names."""
+    skip, operator = requested.pop("skip", ()), requested.pop("operator", {})
     choices = {name: Setting(requested.pop(name), "test") for name in CHOICES if name in requested}
     flags = {name if "." in name else name.replace("_", "-"): Setting(v, "test") for name, v in requested.items()}
-    return Request(choices, skip=skip, command_line=Layer(flags), operator=operator or {})
+    return Request(choices, skip=skip, command_line=Layer(flags), operator=operator)
 
 
 def selected(request: Request, catalog: Catalog = CATALOG, gpus: HostGpus | None = None) -> Selection:

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
-from dsv4_serve.entrypoint.cli.parser import parser, request
+from dsv4_serve.entrypoint.cli.parser import parse
+from dsv4_serve.entrypoint.cli.request import request
 from dsv4_serve.entrypoint.doctor.registry import GROUPS, NAMES
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
@@ -44,7 +45,7 @@ def plan(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
     if "--hardware" not in words:
         words = [*words, "--hardware", "h200"]
-    options, flags = parser().parse_known_args(["explain", *words])
+    options, flags = parse(["explain", *words])
     asked = request(options, flags)
     resolve(select(Catalog([]), asked, lambda: HostGpus("h200", "test")), asked)
 

@@ -110,3 +110,14 @@ def test_a_stop_while_looking_ends_it_at_once_with_what_it_started(tmp_path: Pat
         assert time.monotonic() - began < 2
     assert below
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in below)
+
+
+def test_serve_starts_the_planned_command_and_ends_with_it(tmp_path: Path) -> None:
+    fake = tmp_path / "vllm"
+    fake.write_text('#!/bin/sh\necho "$NCCL_PROTO $*" > "$0.seen"\nexit 9\n')
+    fake.chmod(0o755)
+    env = {**os.environ, "DSV4_VLLM": str(fake), "HARDWARE": "rtx-pro-6000"}
+    env["DSV4_SKIP"] = "driver-answers,container-gpus,shared-memory"  # a machine without a GPU
+    done = subprocess.run([sys.executable, "-m", "dsv4_serve.entrypoint", "serve"], env=env, timeout=60, check=False)
+    assert done.returncode == 87
+    assert (tmp_path / "vllm.seen").read_text().startswith("LL serve LordNeel/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -46,14 +45,10 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
-def resolve(options: argparse.Namespace, environ: dict[str, str]) -> Endpoint:
-    return endpoint.resolve(options.url, options.health, options.api_key_file, environ)
-
-
-def options(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    endpoint.add_options(parser)
-    return parser.parse_args(words)
+def resolve(
+    environ: dict[str, str], *, url: str | None = None, health: str | None = None, key_file: str | None = None
+) -> Endpoint:
+    return endpoint.resolve(url, health, key_file, environ)
 
 
 def test_models_come_with_the_key(serve: Serve) -> None:
@@ -109,8 +104,8 @@ def test_nobody_there_is_one_sentence() -> None:
 
 
 def test_the_defaults_are_this_host_and_the_ports_of_the_environment() -> None:
-    assert resolve(options(), {}) == Endpoint("http://localhost:8000", "http://localhost:8001")
-    moved = resolve(options(), {"PORT": "9000", "DSV4_HEALTH_PORT": "9500"})
+    assert resolve({}) == Endpoint("http://localhost:8000", "http://localhost:8001")
+    moved = resolve({"PORT": "9000", "DSV4_HEALTH_PORT": "9500"})
     assert moved == Endpoint("http://localhost:9000", "http://localhost:9500")
 
 
@@ -118,30 +113,30 @@ def test_the_defaults_are_this_host_and_the_ports_of_the_environment() -> None:
 @pytest.mark.parametrize("port", ["abc", "70000"])
 def test_a_port_that_is_none_is_refused(variable: str, port: str) -> None:
     with pytest.raises(ConfigError, match=f"environment {variable}: port = '?{port}'? "):
-        resolve(options(), {variable: port})
+        resolve({variable: port})
 
 
 def test_the_health_server_is_looked_for_on_the_host_of_the_url() -> None:
-    assert resolve(options("--url", "https://box:1/v1/"), {}).health == "http://box:8001"
-    assert resolve(options("--url", "http://[::1]:1"), {}).health == "http://[::1]:8001"
-    assert resolve(options("--health", "none"), {}).health is None
-    assert resolve(options("--health", "http://other:7/"), {}).health == "http://other:7"
+    assert resolve({}, url="https://box:1/v1/").health == "http://box:8001"
+    assert resolve({}, url="http://[::1]:1").health == "http://[::1]:8001"
+    assert resolve({}, health="none").health is None
+    assert resolve({}, health="http://other:7/").health == "http://other:7"
 
 
 @pytest.mark.parametrize("url", ["box:8000", "ftp://box", "http://", "http://box:port", "http://[::1"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="is no address; write it as http://HOST:PORT"):
-        resolve(options("--url", url), {})
+        resolve({}, url=url)
 
 
 def test_the_key_comes_from_a_file_or_the_environment_and_is_never_shown(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("secret\n")
-    named = resolve(options("--api-key-file", str(file)), {"VLLM_API_KEY": "other"})
+    named = resolve({"VLLM_API_KEY": "other"}, key_file=str(file))
     assert named.key == "secret"
     assert "secret" not in repr(named)
-    assert resolve(options(), {"API_KEY_FILE": str(file)}).key == "secret"
-    assert resolve(options(), {"VLLM_API_KEY": "other"}).key == "other"
+    assert resolve({"API_KEY_FILE": str(file)}).key == "secret"
+    assert resolve({"VLLM_API_KEY": "other"}).key == "other"
 
 
 @pytest.mark.parametrize("held", [b"", b"two words", b"\xff\xfe", "schlüssel".encode()])
@@ -149,6 +144,6 @@ def test_a_file_without_one_key_is_refused(tmp_path: Path, held: bytes) -> None:
     file = tmp_path / "key"
     file.write_bytes(held)
     with pytest.raises(ConfigError, match="has to hold one key on one line"):
-        resolve(options("--api-key-file", str(file)), {})
+        resolve({}, key_file=str(file))
     with pytest.raises(ConfigError, match="cannot be read"):
-        resolve(options("--api-key-file", str(tmp_path / "absent")), {})
+        resolve({}, key_file=str(tmp_path / "absent"))

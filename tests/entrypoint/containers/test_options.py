@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from itertools import combinations
 
 import pytest
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
-from dsv4_serve.entrypoint.cli import parser as line
+from dsv4_serve.entrypoint.cli.parser import parse
+from dsv4_serve.entrypoint.cli.request import request as request_of
 from dsv4_serve.entrypoint.containers import options as ours
 from dsv4_serve.entrypoint.containers.deployment import BALANCER_IMAGE, CPU_IMAGE, IMAGE, SHIPPED, key_file
-from dsv4_serve.entrypoint.errors import ConfigError, HostError
+from dsv4_serve.entrypoint.errors import ConfigError, HostError, UsageError
 from dsv4_serve.entrypoint.machine.nvml import Pair
 from dsv4_serve.entrypoint.machine.topology import Topology
 from dsv4_serve.entrypoint.resolve.layers import resolve
@@ -50,12 +50,9 @@ def asked(monkeypatch):
     def deployment(*words, topology=FOUR, **env):
         for name, value in env.items():
             monkeypatch.setenv(name, value)
-        parser = argparse.ArgumentParser(allow_abbrev=False)
-        line._add_choices(parser)
-        ours.add_up(parser)
-        options, rest = parser.parse_known_args(words)
+        options, rest = parse(["up", *words])
         options = ours.with_demo(options, env)
-        request = line.request(options, rest)
+        request = request_of(options, rest)
         selection = select(Catalog([]), request, lambda: pytest.fail("the hardware is named"))
         return ours.deployment(options, rest, request, resolve(selection, request), topology)
 
@@ -185,7 +182,5 @@ def test_a_key_file_has_to_hold_one_key(tmp_path, content):
 
 @pytest.mark.parametrize("words", [("--replicas", "0"), ("--replicas", "many"), ("--port", "65536")])
 def test_numbers_that_cannot_be_are_refused(words):
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    ours.add_up(parser)
-    with pytest.raises(argparse.ArgumentError, match="is no (number|port) from 1"):
-        parser.parse_args(words)
+    with pytest.raises(UsageError, match="is no (number|port) from 1"):
+        parse(["up", *words])

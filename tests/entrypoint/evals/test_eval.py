@@ -18,7 +18,7 @@ from dsv4_serve.entrypoint.evals.task import HERE
 
 from .conftest import KEY, SECONDS, Chat, said, total
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 Run = Callable[..., tuple[int, str, str]]
 
 

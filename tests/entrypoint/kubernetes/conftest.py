@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dsv4_serve.entrypoint.cli import parser as line
+from dsv4_serve.entrypoint.cli.parser import parse
+from dsv4_serve.entrypoint.cli.request import request
 from dsv4_serve.entrypoint.kubernetes import options as ours
 from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
 from tests.support.program import need
@@ -31,11 +31,8 @@ def asked() -> Callable[..., Overlay]:
     """The overlay that words ask for; two replicas if they do not say."""
 
     def overlay(*words: str) -> Overlay:
-        parser = argparse.ArgumentParser(allow_abbrev=False)
-        line._add_choices(parser)
-        ours.add_manifests(parser)
-        options = parser.parse_args(["--replicas", "2", *words])
-        return ours.overlay(options, line.request(options, []))
+        options, _ = parse(["manifests", "--replicas", "2", *words])
+        return ours.overlay(options, request(options, []))
 
     return overlay
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -89,15 +89,15 @@ def test_the_size_of_the_selection_is_that_of_the_plan(folder: Write) -> None:
 # NCCL and the order of GPUs
 
 
-def board(near: set[tuple[int, int]] = frozenset(), *, nvlink: bool = False, count: int = 4) -> Topology:
+def board(near: Collection[tuple[int, int]] = (), *, nvlink: bool = False, count: int = 4) -> Topology:
     """Pairs in `near` share a switch, or NVLink connects all; everything else crosses the CPU."""
     pairs = (Pair(a, b, "PIX" if (a, b) in near else "SYS", nvlink) for a, b in combinations(range(count), 2))
     return Topology(tuple(range(count)), tuple(pairs))
 
 
-def plan(topology: Topology, hardware: str = "rtx-pro-6000", operator=None, **choices: str) -> Plan:
+def plan(topology: Topology, hardware: str = "rtx-pro-6000", **requested: Any) -> Plan:
     gpus = HostGpus(hardware, "NVML", len(topology.gpus), topology)
-    return resolved(request(tensor_parallel_size=2, operator=operator, **choices), gpus=gpus)
+    return resolved(request(tensor_parallel_size=2, **requested), gpus=gpus)
 
 
 def test_without_nvlink_the_safe_set_is_chosen_with_its_reason() -> None:

@@ -41,6 +41,7 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
 
 @pytest.fixture
 def where(replica: ServeProcess) -> list[str]:
+    assert replica.endpoint.health
     return ["--url", replica.endpoint.url, "--health", replica.endpoint.health]
 
 

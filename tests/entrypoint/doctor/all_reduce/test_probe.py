@@ -19,6 +19,7 @@ from dsv4_serve.entrypoint.doctor.all_reduce import probe, try_nccl_sets
 from dsv4_serve.entrypoint.doctor.all_reduce.probe import AllReduceResult
 from tests.support.checks import problems
 
+pytestmark = pytest.mark.process
 LONG = 90.0  # these tests share a small machine; the promise of 20 s is tested with ranks that stop at once
 ENV = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "HOME")}
 
@@ -45,9 +46,10 @@ def found(result: AllReduceResult) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def nothing_stays_behind() -> Iterator[None]:
+    before = set(psutil.Process().children(recursive=True))
     yield
-    left = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
-    assert not left
+    after = set(psutil.Process().children(recursive=True)) - before
+    assert [process for process in after if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -258,10 +259,10 @@ def test_nccl_without_peer_access_needs_more_shared_memory_and_more_for_more_cha
 
 
 def test_vllms_own_largest_queue_is_the_floor() -> None:
-    source = Path(sys.prefix, "lib").glob(
-        "python3.*/site-packages/vllm/distributed/device_communicators/shm_broadcast.py"
-    )
-    text = next(source).read_text()
+    spec = find_spec("vllm")
+    assert spec
+    assert spec.submodule_search_locations
+    text = Path(spec.submodule_search_locations[0], "distributed/device_communicators/shm_broadcast.py").read_text()
     assert "max_chunk_bytes: int = 1024 * 1024 * 24," in text
     assert "max_chunks: int = 10," in text
 

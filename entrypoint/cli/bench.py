@@ -1,0 +1,96 @@
+"""`dsv4 bench`: speed of a replica, and the comparison of two results."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import arguments
+from .output import answer
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ..client.endpoint import Endpoint
+    from .parser import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "bench",
+        "Measure throughput and latencies of a running replica.",
+        run,
+        details="`vllm bench serve` sends the requests; a file keeps the result. `dsv4 bench compare` compares two.",
+        takes_vllm_flags=True,
+        epilog=f"The options of `plan` are for --without-weights. {arguments.VLLM_FLAGS}",
+    )
+    parser.may_begin_with("compare", register_compare)
+    load = parser.add_argument_group("load")
+    load.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="concurrent requests (1 4 16)"
+    )
+    load.add_argument("--input", type=int, default=256, metavar="N", help="tokens of a prompt (%(default)s)")
+    load.add_argument("--output", type=int, default=256, metavar="N", help="tokens of an answer (%(default)s)")
+    load.add_argument(
+        "--context",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="prompt and answer together, in place of --input",
+    )
+    load.add_argument(
+        "--requests-per-batch",
+        type=int,
+        default=4,
+        metavar="R",
+        help="requests for each place in a batch (%(default)s)",
+    )
+    load.add_argument("--tokenizer", metavar="T", help="a folder or repository (that of the replica's plan)")
+    arguments.add_format(parser)
+    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="for the result (%(default)s)")
+    parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency per batch size")
+    arguments.add_replica(parser)
+    arguments.add_without_weights(parser)
+    arguments.add_plan(parser)
+
+
+def register_compare(commands: Commands) -> None:
+    """Add the subcommand."""
+    parser = commands.add("compare", "Compare two results: ratios, and what differs between the replicas.", run_compare)
+    parser.add_argument("results", nargs=2, metavar="RESULT.json")
+    arguments.add_format(parser)
+
+
+def run(options: argparse.Namespace, words: list[str]) -> int:
+    """Measure, keep the result, and print it."""
+    from contextlib import nullcontext
+
+    from ..bench import command, measure
+    from ..bench import options as benches
+    from ..client import endpoint
+    from . import log
+    from .request import resolved
+
+    log.to_stderr()
+    request = benches.bench_request(options)
+    benches.check_bench(options, words)
+    replica: AbstractContextManager[Endpoint]
+    if options.without_weights:
+        selection, plan = resolved(options, words)
+        replica = command.without_weights(selection, plan, benches.serve_options(options, words), os.environ)
+    else:
+        replica = nullcontext(endpoint.resolve(options.url, options.health, options.api_key_file, os.environ))
+    result = command.bench(replica, request, os.environ)
+    return answer(options, lambda: result, lambda: measure.text(result))
+
+
+def run_compare(options: argparse.Namespace, _words: list[str]) -> int:
+    """Print the comparison."""
+    from ..bench import compare
+
+    found = compare.compare(*map(Path, options.results))
+    return answer(options, lambda: found, lambda: compare.text(found))

@@ -1,0 +1,70 @@
+"""`dsv4 doctor`: every problem of this host and this checkpoint, before anything is started."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from . import arguments
+from .output import answer
+from .this_machine import this_machine
+
+if TYPE_CHECKING:
+    from ..doctor.options import DoctorOptions
+    from ..doctor.report import DoctorReport
+    from .parser import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "doctor",
+        "Report every problem of this host and this checkpoint at once.",
+        run,
+        details="Nothing is started.",
+        takes_vllm_flags=True,
+        epilog=f"Exit status 69: this host lets no start through; 78: the request does not. {arguments.VLLM_FLAGS}",
+    )
+    arguments.add_collective(parser)
+    arguments.add_format(parser)
+    arguments.add_plan(parser)
+
+
+def run(options: argparse.Namespace, words: list[str]) -> int:
+    """Print what was found; the exit status says whether a start would go through."""
+    from ..catalog.catalog import Catalog
+    from ..doctor import run as doctor
+    from ..resolve import environment
+    from .request import request
+
+    settings = doctor_options(options, serving=False)
+    report = doctor.doctor(Catalog(environment.folders()), request(options, words), this_machine(), settings)
+    answer(options, report.to_json, lambda: text(report))
+    return report.exit_status
+
+
+def doctor_options(options: argparse.Namespace, *, serving: bool) -> DoctorOptions:
+    """Return how much is checked; the doctor tries more than `serve`. Its progress is printed."""
+    from ..doctor.options import DoctorOptions
+    from . import log
+
+    log.to_stderr()
+    collective = options.collective if serving or options.collective is not None else True
+    return DoctorOptions(os.environ, collective, compare=not serving, serving=serving)
+
+
+def text(seen: DoctorReport) -> str:
+    """Return every problem with what was seen, what is needed and the fix, and what was not looked at."""
+    lines: list[str] = []
+    for one in seen.diagnoses:
+        problem = one.problem
+        lines.append(f"{'problem' if problem.fatal else 'note'} {one.name}: {problem.seen}")
+        lines += [f"    needed: {problem.needed}"] if problem.needed else []
+        lines += [f"    fix:    {problem.fix}", ""]
+    lines += [f"not looked at: {part}" for part in seen.not_checked]
+    count = len(seen.fatal)
+    if not count:
+        return "\n".join([*lines, "Nothing seen stands in the way of a start."])
+    what = f"{count} problem{'s' * (count > 1)} would stop a start" + "; --skip NAME overrides one."
+    return "\n".join([*lines, what])

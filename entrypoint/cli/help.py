@@ -1,0 +1,54 @@
+"""`dsv4 help`: the list of commands, or the help of one."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError, nearest
+from . import parser as line
+
+if TYPE_CHECKING:
+    from .parser import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add("help", "Print this page, or the help of one command.", run)
+    parser.add_argument("words", nargs="*", metavar="COMMAND", help="the command, and its subcommand")
+
+
+def run(options: argparse.Namespace, _words: list[str]) -> int:
+    """Print the help that is asked for."""
+    if not options.words:
+        print(overview())
+        return 0
+    if options.words[0] not in line.names():
+        hint = nearest(options.words[0], line.names())
+        raise UsageError(f"{options.words[0]!r} is no command{hint}; see `dsv4 help`.")
+    line.parse([*options.words, "--help"])
+    return 0
+
+
+def overview() -> str:
+    """Return the list of all commands, in groups."""
+    top, commands = line.build(line.names())
+    width = max(map(len, line.names())) + 4
+    lines = ["usage: dsv4 COMMAND [OPTION ...]", "", top.description or ""]
+    for group, names in line.GROUPS.items():
+        lines += ["", f"{group}:", *(_entry(name, commands.sentences[name], width) for name in names)]
+    closing = (
+        "`dsv4 help COMMAND` lists the options of a command. A leading option means `serve`: `dsv4 --profile 128k`."
+        " In the image, a first word that is no command runs as a program."
+    )
+    return "\n".join([*lines, "", textwrap.fill(closing, _columns())])
+
+
+def _entry(name: str, sentence: str, width: int) -> str:
+    return textwrap.fill(sentence, _columns(), initial_indent=f"  {name}".ljust(width), subsequent_indent=" " * width)
+
+
+def _columns() -> int:
+    return max(shutil.get_terminal_size().columns - 2, 40)

@@ -1,0 +1,27 @@
+"""Options of `dsv4` that are misspelt between flags of vLLM."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import closest
+from ..vllm_schema import schema
+
+if TYPE_CHECKING:
+    from .parser import Parser
+
+
+def refuse(command: Parser, words: Sequence[str]) -> None:
+    """Raise UsageError for a flag that vLLM does not have and that is nearer to an option of this command."""
+    flags = schema.facts()["flags"]
+    known = {*flags, *(alias.lstrip("-") for flag in flags.values() for alias in flag.get("aliases", ()))}
+    options = [option[2:] for option in command.options()]
+    for word in words:
+        name = word.partition("=")[0][2:]
+        if not word.startswith("--") or "." in name or name.replace("_", "-").removeprefix("no-") in known:
+            continue
+        retired = any(fnmatch.fnmatchcase(name, pattern) for pattern in schema.retired().get("flag", {}))
+        if not retired and closest(name, [*options, *flags]) in options:
+            command.refuse(word)

@@ -1,0 +1,44 @@
+"""What every command prints with: answers on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..plan import shown
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ..plan import Plan, Setting, Value
+
+
+def say(text: str) -> None:
+    """Print progress, or an error, on stderr."""
+    print(f"dsv4: {text}", file=sys.stderr, flush=True)
+
+
+def answer(options: argparse.Namespace, data: Callable[[], Any], text: Callable[[], str]) -> int:
+    """Print an answer as --format asks for it; return 0."""
+    print(json.dumps(data(), indent=2) if options.format == "json" else text())
+    return 0
+
+
+def show(plan: Plan) -> None:
+    """Print what was chosen, and the command that starts vLLM."""
+    for name, setting in plan.choices.items():
+        print(f"# {setting_line(name, setting)}")
+    print(plan.command(), flush=True)
+
+
+def setting_line(name: str, setting: Setting) -> str:
+    """Return `name = value (origin)`."""
+    return f"{name} = {value_text(name, setting.value)} ({setting.origin})"
+
+
+def value_text(name: str, value: Value) -> str:
+    """Return a value for people; one that is secret is masked."""
+    value = shown(name, value)
+    return value if isinstance(value, str) else json.dumps(value)

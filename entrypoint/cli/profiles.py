@@ -1,0 +1,55 @@
+"""`dsv4 profiles`: what can be served by name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..text_table import table
+from . import arguments
+from .output import answer
+
+if TYPE_CHECKING:
+    from .parser import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add("profiles", "List the profiles and what was measured with each.", run)
+    arguments.add_format(parser)
+
+
+def run(options: argparse.Namespace, _words: list[str]) -> int:
+    """Print the profiles."""
+    from ..catalog import listing
+    from ..catalog.catalog import Catalog
+    from ..resolve import environment
+
+    entries = listing.listing(Catalog(environment.folders()))
+    return answer(options, lambda: entries, lambda: text(entries))
+
+
+def text(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Return one row a profile, and what was measured beneath it."""
+    lines: list[tuple[str, ...]] = [("profile", "context x requests", "TP", "models", "hardware")]
+    notes: dict[int, list[str]] = {}
+    for entry in entries:
+        lines.append(
+            (
+                entry["name"],
+                f"{entry['context']} x {entry['requests']}",
+                ",".join(map(str, entry["tensor-parallel-sizes"])) or "any",
+                " ".join(entry["models"]) or "any",
+                " ".join(entry["hardware"]) or "any",
+            )
+        )
+        notes[len(lines) - 1] = [_figure(m) for m in entry["measured"]] or ["unmeasured"]
+    out = []
+    for number, line in enumerate(table(lines).splitlines()):
+        out += [line, *(f"    {note}" for note in notes.get(number, []))]
+    return "\n".join(out)
+
+
+def _figure(measured: Mapping[str, str]) -> str:
+    return "{what} ({hardware}, {model}, vLLM {vllm}, {date}; {source})".format(**measured)

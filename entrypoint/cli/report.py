@@ -1,0 +1,32 @@
+"""`dsv4 report`: what was measured, on one page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .parser import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add("report", "Put every result of a machine on one HTML page for offline use.", run)
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        type=Path,
+        default=Path("qualification"),
+        metavar="FOLDER",
+        help="where results are (%(default)s)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (report.html)")
+
+
+def run(options: argparse.Namespace, _words: list[str]) -> int:
+    """Write the page."""
+    from ..report import page
+
+    print(page.write(options.folder, options.out))
+    return 0

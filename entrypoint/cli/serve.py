@@ -1,0 +1,90 @@
+"""`dsv4 serve`: start what the plan says, and own it until it ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from . import arguments
+from .output import show
+from .this_machine import this_machine
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..resolve.select import Selection
+    from ..supervisor.context import ServeContext
+    from .parser import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "serve",
+        "Resolve a plan, check the host, and run vLLM until it ends.",
+        run,
+        takes_vllm_flags=True,
+        epilog=arguments.VLLM_FLAGS,
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the command and stop")
+    arguments.add_collective(parser)
+    arguments.add_plan(parser)
+
+
+def run(options: argparse.Namespace, words: list[str]) -> int:
+    """Show the plan, and unless this is a dry run, run vLLM until it ends."""
+    from .request import resolved
+
+    if options.dry_run:
+        show(resolved(options, words)[1])
+        return 0
+    import asyncio
+
+    from ..resolve import environment
+    from ..supervisor import executable, run_folder
+    from ..supervisor.context import ServeContext
+    from . import log
+
+    log.to_stderr()
+    variables = environment.variables()
+    context = ServeContext(
+        environ=os.environ,
+        vllm=executable.vllm_program(os.environ),
+        health_host=variables.DSV4_HEALTH_HOST,
+        health_port=variables.DSV4_HEALTH_PORT,
+        run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, variables.DSV4_HEALTH_PORT),
+        termination_log=variables.DSV4_TERMINATION_LOG,
+        interactive=sys.stderr.isatty(),
+    )
+    return asyncio.run(_resolve_check_supervise(options, words, context))
+
+
+async def _resolve_check_supervise(options: argparse.Namespace, words: list[str], context: ServeContext) -> int:
+    """Bring a request to its end and return the exit status; whichever step ends it, the lifecycle reports why."""
+    import asyncio
+
+    from ..doctor import run as doctor
+    from ..supervisor.lifecycle import lifecycle
+    from ..supervisor.supervisor import supervise
+    from .doctor import doctor_options
+
+    async with lifecycle(context) as life:
+        selection, plan = await asyncio.to_thread(_resolved_with_caches, options, words)
+        show(plan)
+        if await life.admit(plan, await asyncio.to_thread(this_machine)):
+            this_machine.cache_clear()  # while it waited, other processes may have taken GPUs, or released them
+        life.health.enter("checking")
+        settings = doctor_options(options, serving=True)
+        report = await life.unless_stopped(lambda: doctor.before_start(selection, plan, this_machine(), settings))
+        life.require(report)
+        life.exit_reason = await supervise(plan, life)
+    return life.exit_status
+
+
+def _resolved_with_caches(options: argparse.Namespace, words: list[str]) -> tuple[Selection, Plan]:
+    from ..supervisor import kernel_cache
+    from .request import resolved
+
+    selection, plan = resolved(options, words)
+    return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))

@@ -1,0 +1,79 @@
+"""`dsv4 smoke`: a running replica is sent what users send."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import arguments
+from .arguments import count, seconds
+from .output import answer, say
+
+if TYPE_CHECKING:
+    from .parser import Commands
+
+MOST = 1024
+"""Requests at once."""
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "smoke",
+        "Send a running replica what users send, and give a verdict.",
+        run,
+        epilog="Exit status 1: a check failed; 69: no replica answers.",
+    )
+    parser.add_argument(
+        "--context-share",
+        type=share,
+        default=0.1,
+        metavar="S",
+        help="how much of the context the long prompt fills, 0 to 0.95 (%(default)s)",
+    )
+    parser.add_argument(
+        "--streams",
+        type=streams,
+        metavar="N",
+        help="concurrent requests (gate.concurrency and max-num-seqs of the plan)",
+    )
+    parser.add_argument(
+        "--timeout", type=seconds, default=120.0, metavar="SECONDS", help="for all checks together (120)"
+    )
+    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="leave one check out")
+    arguments.add_format(parser)
+    parser.add_argument("--junit", metavar="FILE", help="write JUnit XML there too")
+    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="for the result (%(default)s)")
+    arguments.add_replica(parser)
+
+
+def run(options: argparse.Namespace, _words: list[str]) -> int:
+    """Run the checks and keep the result; 1 where one failed."""
+    from ..client import endpoint
+    from ..smoke import command
+    from . import log
+
+    log.to_stderr()
+    where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
+    settings = command.SmokeSettings(options.context_share, options.timeout, options.streams, tuple(options.skip))
+    report = command.smoke(where, settings)
+    answer(options, report.to_json, report.text)
+    path = command.keep(report, Path(options.out), Path(options.junit) if options.junit else None)
+    say(f"result {path}")
+    return 0 if report.ok else 1
+
+
+def share(text: str) -> float:
+    """Return a share of the context; raise ArgumentTypeError for none."""
+    if not 0 < (found := float(text)) <= 0.95:
+        raise argparse.ArgumentTypeError(f"{text} is no share of the context; give more than 0, at most 0.95")
+    return found
+
+
+def streams(text: str) -> int:
+    """Return how many requests run at once; raise ArgumentTypeError for too many."""
+    if (found := count(text)) > MOST:
+        raise argparse.ArgumentTypeError(f"{text} requests at once are too many; {MOST} at most")
+    return found

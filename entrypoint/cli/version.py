@@ -1,0 +1,22 @@
+"""`dsv4 version`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .parser import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    commands.add("version", "Print the version.", run)
+
+
+def run(_options: argparse.Namespace, _words: list[str]) -> int:
+    """Print the version."""
+    from importlib.metadata import version
+
+    print(f"dsv4-serve {version('dsv4-serve')}")
+    return 0
