@@ -93,7 +93,7 @@ def test_what_is_skipped_is_started_and_stands_in_the_plan(serve, tmp_path: Path
     (tmp_path / "model/tokenizer.json").unlink()
     answer = serve("--skip", "tokenizer-present")
     assert (tmp_path / "started").exists(), answer.stderr
-    assert "skip tokenizer-present = true (asked for)" in answer.stdout
+    assert "skip tokenizer-present = true (requested)" in answer.stdout
 
 
 def test_a_stop_while_looking_ends_it_at_once_with_what_it_started(tmp_path: Path) -> None:
