@@ -20,6 +20,7 @@ from dsv4_serve.demo.llama import write_checkpoint
 SLOW = """
 import asyncio, subprocess, sys
 from pathlib import Path
+from dsv4_serve.entrypoint.machine.machine import read_machine
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervision_settings import defaults
 from dsv4_serve.entrypoint.supervisor.context import ServeContext
@@ -32,7 +33,7 @@ def check():
 async def serve(here):
     plan = Plan({}, {"model": Setting("m", "test"), "port": Setting(1, "test")}, {}, supervision=defaults())
     async with lifecycle(ServeContext({}, "vllm", "127.0.0.1", 0, here / "run", here / "none")) as life:
-        await life.admit(plan)
+        await life.admit(plan, read_machine({}))
         await life.unless_stopped(check)
     return life.exit_status
 
