@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
+from tests.support.patience import slowness
 
 SLOW = """
 import asyncio, subprocess, sys

@@ -105,11 +105,11 @@ def test_more_of_anything_never_leaves_more_room() -> None:
 
 def test_steady_state_counts_one_prefill_and_the_rest_decoding() -> None:
     one, settled = W4A16.blocks_per_request, 2048 + 4 + 18 + 2 * 4  # 524,288 / 256, and windows with 4 tokens in flight
-    exact = dataclasses.replace(
-        W4A16, kv_cache_memory_gib=(1 + one + settled) * W4A16.layout.block_bytes / estimate.GIB + 1e-9
-    )
+    assert W4A16.layout
+    cache = (1 + one + settled) * W4A16.layout.block_bytes / estimate.GIB + 1e-9
+    exact = dataclasses.replace(W4A16, kv_cache_memory_gib=cache)
     assert exact.steady_state_requests == 2
-    assert dataclasses.replace(exact, kv_cache_memory_gib=exact.kv_cache_memory_gib - 0.001).steady_state_requests == 1
+    assert dataclasses.replace(exact, kv_cache_memory_gib=cache - 0.001).steady_state_requests == 1
     assert exact.concurrency < 2
 
 
