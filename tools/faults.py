@@ -97,7 +97,7 @@ SETTINGS = {
     "supervise.healthy-after": ("s", "of being ready, after which earlier failures are forgotten"),
     "supervise.compile-ahead": (
         "",
-        "FlashInfer's modules compiled beside a first start, `MODULE:FUNCTION`; none with `--supervise.compile-ahead=`",
+        "FlashInfer's modules compiled during a first start, `MODULE:FUNCTION`; none with `--supervise.compile-ahead=`",
     ),
     "supervise.stall": ("s", "without progress in a phase of the start until it is given up, by phase"),
 }
