@@ -16,7 +16,7 @@ import pytest
 
 from dsv4_serve.entrypoint.doctor import registry
 from dsv4_serve.entrypoint.doctor.all_reduce import probe, try_nccl_sets
-from dsv4_serve.entrypoint.doctor.all_reduce.probe import AllReduceResult
+from dsv4_serve.entrypoint.doctor.all_reduce.result import AllReduceResult
 from tests.support.checks import problems
 
 pytestmark = pytest.mark.process
