@@ -92,8 +92,16 @@ def absolute(path: Path) -> Iterator[str]:
 def speech(path: Path) -> Iterator[str]:
     """Where a module prints, or ends the process."""
     for node in ast.walk(tree(path)):
-        what = ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
-        if what in ("print", "exit", "quit", "SystemExit", "sys.exit", "os._exit", "sys.stdout", "sys.stderr"):
+        if isinstance(node, ast.Name | ast.Attribute) and (what := ast.unparse(node)) in (
+            "print",
+            "exit",
+            "quit",
+            "SystemExit",
+            "sys.exit",
+            "os._exit",
+            "sys.stdout",
+            "sys.stderr",
+        ):
             yield f"{name(path)}:{node.lineno}: {what}"
 
 

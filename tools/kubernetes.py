@@ -51,7 +51,7 @@ def counted(profile: str, hardware: str, size: int) -> tuple[str, MemoryEstimate
     given = Layer({"tensor-parallel-size": Setting(size, "table")})
     request = Request({name: Setting(value, "table") for name, value in names.items()}, command_line=given)
     try:
-        selection = select(Catalog(()), request, HostGpus)
+        selection = select(Catalog([]), request, lambda: HostGpus(hardware, "table"))
         return selection.model.name, memory_inputs.estimate(selection, resolve(selection, request).flags)
     except ConfigError:
         return "", None

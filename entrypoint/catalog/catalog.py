@@ -1,5 +1,5 @@
 """
-The TOML files under profiles/: what may stand in them, and reading them.
+The TOML files under profiles/: their schema, and reading them.
 
 There are five kinds of profile file: `base.toml`, `models/*.toml`, `hardware/*.toml`, `nccl/*.toml`, and the profiles
 themselves. Folders named by DSV4_PROFILES (colon-separated) come before the shipped one; a file there replaces the
@@ -69,8 +69,12 @@ class When(Conditions):
     supervise: Settings = {}
 
 
-class Refuse(Conditions):
-    """A combination known to fail: why, and the way out. `flags` and `env` match final values, `model-id` is a glob."""
+class Constraint(Conditions):
+    """
+    A combination known to fail: why, and what to do instead.
+
+    `flags` and `env` match final values, `model-id` is a glob.
+    """
 
     TABLE: ClassVar[str] = "[[refuse]]"
 
@@ -119,7 +123,7 @@ class Base(_Table):
     gate: Settings = {}
     supervise: Settings = {}
     when: list[When] = []
-    refuse: list[Refuse] = []
+    refuse: list[Constraint] = []
 
 
 class Root(Base):
@@ -284,8 +288,8 @@ def _sentence(file: str, model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         keys = [f.alias or n for n, f in model.model_fields.items()]
         hint = nearest(where, keys) if len(first["loc"]) == 1 else ""
-        flags = " vLLM's flags stand under [flags]." if not hint else ""
-        return f"{file}: no key {where!r} can stand there{hint}. Known: {listed(keys)}.{flags}"
+        flags = " vLLM's flags go under [flags]." if not hint else ""
+        return f"{file}: unknown key {where!r}{hint}. Known: {listed(keys)}.{flags}"
     return f"{file}: {where} = {first['input']!r} is not valid: {first['msg'].lower()}."
 
 

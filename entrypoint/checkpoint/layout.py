@@ -44,12 +44,12 @@ def number(config: Mapping[str, Any], key: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 100_000 else 0
 
 
-def trunk(config: Mapping[str, Any]) -> list[str]:
-    """Return the prefixes of the layers."""
+def target_layers(config: Mapping[str, Any]) -> list[str]:
+    """Return the prefixes of the target model's layers."""
     return [f"layers.{layer}" for layer in range(number(config, "num_hidden_layers"))]
 
 
-def drafts(config: Mapping[str, Any]) -> list[str]:
+def draft_layers(config: Mapping[str, Any]) -> list[str]:
     """Return the prefixes of the MTP layers."""
     return [f"mtp.{layer}" for layer in range(number(config, "num_nextn_predict_layers"))]
 

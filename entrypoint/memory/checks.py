@@ -54,7 +54,7 @@ def kv_cache(memory: MemoryEstimate) -> Problem | None:
 @check(
     symptom="Maximum concurrency is under max-num-seqs, and long requests wait for one another",
     link=_ADMISSION,
-    remedy="where they are not, lower {flag} to {value}",
+    remedy="if all requests are that long, lower {flag} to {value}",
     tried="constructed",
 )
 def full_requests(memory: MemoryEstimate) -> Problem | None:
@@ -63,9 +63,9 @@ def full_requests(memory: MemoryEstimate) -> Problem | None:
         return None
     return Problem(
         f"{memory.steady_state_requests} requests of {memory.context} tokens fit the KV cache at once,"
-        f" and {memory.requests} are promised",
-        "none, where requests are shorter: the others wait their turn",
-        f"where they are not, {_change(fit(memory).advice)}",
+        f" and the plan promises {memory.requests}",
+        "nothing if requests are shorter; the others wait their turn",
+        f"if all requests are that long, {_change(fit(memory).advice)}",
         fatal=False,
     )
 

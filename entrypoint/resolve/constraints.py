@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from ..catalog.catalog import Base, ProfileFile, Refuse
+from ..catalog.catalog import Base, Constraint, ProfileFile
 from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
@@ -19,8 +19,8 @@ MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that no start gets past."""
 _BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
 
-Constraint = tuple[str, str, Problem]
-"""The name that `--skip` takes, where the constraint stands, and the problem."""
+Violation = tuple[str, str, Problem]
+"""A constraint's name, as `--skip` takes it, where it comes from, and the problem."""
 
 
 def names(selection: Selection) -> frozenset[str]:
@@ -57,7 +57,7 @@ def refusals(
         yield name, f"{where}: {problem.seen}; {needed}{problem.fix}."
 
 
-def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Constraint]:
+def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
     """Yield every constraint that a plan violates; memory is the doctor's own question."""
     yield from _violated_rules(selection, flags, env)
     yield from _outside_scope(selection)
@@ -65,14 +65,14 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
 
 def _violated_rules(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
-) -> Iterator[Constraint]:
+) -> Iterator[Violation]:
     """Yield the `[[refuse]]` blocks that match."""
     for file, rule in _rules(selection):
         if _matches(rule, selection, flags, env):
             yield rule.name, file.file, Problem(rule.because, "", rule.instead)
 
 
-def _memory(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Constraint]:
+def _memory(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Violation]:
     memory = memory_inputs.estimate(selection, flags)
     for name, problem in memory_checks.problems(memory) if memory else ():
         if problem.fatal:
@@ -83,7 +83,7 @@ def _model_on_hardware(selection: Selection) -> str:
     return f"{selection.model.name} on {selection.hardware.name}"
 
 
-def _outside_scope(selection: Selection) -> Iterator[Constraint]:
+def _outside_scope(selection: Selection) -> Iterator[Violation]:
     """Yield what profile and model say that they are not for, and a group that is larger than this host."""
     profile, model, hardware = selection.profile, selection.model, selection.hardware
     size, where = selection.tensor_parallel_size, f"{profile.name}, {_model_on_hardware(selection)}"
@@ -104,7 +104,7 @@ def _outside_scope(selection: Selection) -> Iterator[Constraint]:
         yield "gpu-count", where, Problem(seen, "as many GPUs", "lower --tp")
 
 
-def _rules(selection: Selection) -> Iterator[tuple[ProfileFile[Any], Refuse]]:
+def _rules(selection: Selection) -> Iterator[tuple[ProfileFile[Any], Constraint]]:
     files: list[ProfileFile[Any]] = [selection.root, selection.model, selection.hardware, selection.profile]
     for file in files:
         link: ProfileFile[Base]
@@ -114,7 +114,7 @@ def _rules(selection: Selection) -> Iterator[tuple[ProfileFile[Any], Refuse]]:
                 yield link, rule
 
 
-def _check_names(rule: Refuse, origin: str) -> None:
+def _check_names(rule: Constraint, origin: str) -> None:
     """Raise ConfigError for a condition on a name that vLLM does not have: it could never match."""
     for name, value in rule.flags.items():
         schema.check_long_flag(name, origin)
@@ -124,7 +124,7 @@ def _check_names(rule: Refuse, origin: str) -> None:
         schema.check_variable(name, str(value), origin)
 
 
-def _matches(rule: Refuse, selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> bool:
+def _matches(rule: Constraint, selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> bool:
     selected = selection.names()
     tree = nested(plain(flags))
     served = str(flags["model"].value) if "model" in flags else ""

@@ -48,7 +48,7 @@ def _leaves(path: str, table: Mapping[str, Value], origin: str) -> Iterator[tupl
     for key, value in table.items():
         setting = f"{path}.{key}"
         if not _KEY.fullmatch(key):
-            raise ConfigError(f"{origin}: {path} has a key {key!r}; only letters, digits, - and _ can stand there.")
+            raise ConfigError(f"{origin}: {path} has a key {key!r}; only letters, digits, - and _ are allowed.")
         schema.check_key(setting, origin)
         if isinstance(value, dict) and value and schema.keys_of(setting):
             yield from _leaves(setting, value, origin)

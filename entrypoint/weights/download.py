@@ -55,7 +55,7 @@ def _one(file: File, headers: Mapping[str, str], progress: TransferProgress, sto
     try:
         _bring(file, headers, progress, stop)
     except OSError as error:
-        raise UserError(f"{file.target} cannot be written ({error.strerror}); what has come stays there.") from None
+        raise UserError(f"{file.target} cannot be written ({error.strerror}); what was downloaded is kept.") from None
 
 
 def _bring(file: File, headers: Mapping[str, str], progress: TransferProgress, stop: threading.Event) -> None:
@@ -89,8 +89,8 @@ def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[byt
                 tries = tries + 1 if part.size == have else 1
                 if tries > _TRIES:
                     raise HubUnreachable(
-                        f"{file.entry.path} stopped coming after {part.size:,} of {file.entry.size:,} bytes"
-                        f" ({error or type(error).__name__}); fetch again, it goes on there."
+                        f"the download of {file.entry.path} stopped after {part.size:,} of {file.entry.size:,} bytes"
+                        f" ({error or type(error).__name__}); fetch again to continue from there."
                     ) from None
                 time.sleep(1)
 
@@ -131,8 +131,8 @@ class _Part:
         if seen != expected:
             self._file.truncate(0)
             raise UserError(
-                f"{self._entry.path} came with {self._entry.algorithm} {seen[:12]}… in place of {expected[:12]}…;"
-                " fetch it again, and look for a proxy that changes it when it comes so again."
+                f"{self._entry.path} has {self._entry.algorithm} {seen[:12]}… instead of {expected[:12]}…;"
+                " fetch it again; if that does not help, look for a proxy that changes it."
             )
 
 

@@ -237,7 +237,7 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError:
-        raise ConfigError(f"{repository!r} is no repository of the Hub; write OWNER/NAME.") from None
+        raise ConfigError(f"{repository!r} is not the name of a repository; write OWNER/NAME.") from None
     except errors.GatedRepoError:
         raise UserError(
             f"{repository} is gated: accept its terms at {hub}/{repository}, and set HF_TOKEN to that account's token."
@@ -246,7 +246,7 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
         raise UserError(f"{repository} has no revision {place.revision!r} at {hub}; correct --revision.") from None
     except errors.RepositoryNotFoundError:
         raise UserError(
-            f"{hub} has no repository {repository}, or shows it to others only; correct the name, or set HF_TOKEN."
+            f"{hub} has no repository {repository}, or it is private; correct the name, or set HF_TOKEN."
         ) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
         raise HubUnreachable(
@@ -264,7 +264,7 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise UserError(f"The disk is full while fetching {repository}; make room, and fetch again.") from None
-        raise UserError(f"{repository}: {str(error).splitlines()[0]}; fetch again, it goes on there.") from None
+        raise UserError(f"{repository}: {str(error).splitlines()[0]}; fetch again to continue from there.") from None
 
 
 def _refused(hub: str, repository: str, code: int) -> str:

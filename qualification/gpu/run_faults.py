@@ -146,7 +146,7 @@ def run(name: str, options: argparse.Namespace, results: dict[str, Result]) -> N
     words = ["--profile", "known-answer", "--model", f"w4a16={Path(options.work) / mtp}", *flags]
     grace: dict[str, Any] = {"DSV4_SUPERVISE_LIVE_GRACE": str(LIVE_GRACE), "DSV4_GATE_TOKENS": "32"}
     try:
-        with replica(folder, *words, model_name="deepseek-v4-flash", **grace, **env) as running:
+        with replica(folder, *words, model_name="deepseek-v4-flash", **{**grace, **env}) as running:
             results[name] = {"ok": True, **job(running)}
     except (Late, psutil.Error, OSError, LookupError, ValueError) as error:
         results[name] = {"ok": False, "error": str(error)[-3000:]}

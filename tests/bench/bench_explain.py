@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 
@@ -31,4 +32,4 @@ def test_explain_keeps_its_budget_as_a_whole_process(
     )
     assert peak < MEMORY
     assert benchmark.stats
-    assert float(benchmark.stats.stats.median) < SECONDS
+    assert statistics.median(benchmark.stats.stats.data) < SECONDS

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from tests.support.balancer import Balancer, Late, Names
+from tests.support.patience import slowness
 from tests.support.replica import Replica
 
 
@@ -44,7 +45,7 @@ class Pair:
     def until_up(self, *addresses: str, seconds: float = 60.0) -> float:
         """Return the seconds until exactly these get requests, with and without a session."""
         began = time.monotonic()
-        while time.monotonic() - began < seconds:
+        while time.monotonic() - began < seconds * slowness():
             if self.balancer.up() == self.balancer.up("sessions") == set(addresses):
                 return time.monotonic() - began
             if ended := [a for a in addresses if self.replicas[a].process.poll() is not None]:

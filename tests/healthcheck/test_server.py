@@ -17,6 +17,7 @@ from dsv4_serve.healthcheck import server
 from dsv4_serve.healthcheck.app import health_app
 from dsv4_serve.healthcheck.server import PortTaken, serving
 from dsv4_serve.healthcheck.state import Health
+from tests.support.patience import slowness
 
 GET = b"GET /livez HTTP/1.1\r\nHost: replica\r\n\r\n"
 HOST = "127.0.0.1"
@@ -204,7 +205,7 @@ def test_clients_that_send_half_a_request_hold_nobody_up() -> None:
             writer.close()
         return took
 
-    assert served(slow) < 2
+    assert served(slow) < 2 * slowness()
 
 
 def test_half_a_request_does_not_hold_a_connection_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +221,7 @@ def test_half_a_request_does_not_hold_a_connection_for_ever(monkeypatch: pytest.
 
     rest, took = served(waiting)
     assert rest == b""
-    assert 0.2 < took < 3
+    assert 0.2 < took < 3 * slowness()
 
 
 def test_open_connections_do_not_delay_the_end() -> None:
@@ -238,7 +239,7 @@ def test_open_connections_do_not_delay_the_end() -> None:
             writer.close()
         return took
 
-    assert asyncio.run(whole()) < 2
+    assert asyncio.run(whole()) < 2 * slowness()
 
 
 @pytest.mark.parametrize(

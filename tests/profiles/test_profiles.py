@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 
 import pytest
 
 from dsv4_serve.entrypoint.catalog import listing
 from dsv4_serve.entrypoint.catalog.catalog import SHIPPED, Catalog
-from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
@@ -66,25 +64,6 @@ def test_every_default_holds_what_its_profile_promises(profile: str, hardware: s
     assert memory.steady_state_requests >= memory.requests
 
 
-@pytest.mark.parametrize(
-    ("asked", "model"),
-    [
-        ({"profile": "524k", "hardware": "rtx-pro-6000"}, "acti"),
-        ({"profile": "128k", "hardware": "rtx-pro-6000-max-q"}, "acti"),
-        ({"profile": "524k-3", "hardware": "rtx-pro-6000"}, "acti"),
-        ({"profile": "64k", "hardware": "rtx-pro-6000"}, "nvfp4"),
-        ({"profile": "524k", "hardware": "rtx-pro-6000", "size": 4}, "nvfp4"),
-        ({"profile": "524k", "hardware": "h200"}, "w4a16"),
-        ({"profile": "524k", "hardware": "b300"}, "nvfp4"),
-        ({"profile": "pro", "hardware": "b300"}, "pro-nvfp4"),
-    ],
-)
-def test_the_default_model_comes_with_its_reason(asked: dict[str, str | int], model: str) -> None:
-    named = plan(**asked).choices["model-name"]
-    assert named.value == model
-    assert re.search(r"\w+ \w+ \w+", named.origin), "a reason, not only a place"
-
-
 def test_nvfp4_drafts_two_tokens_on_b300_and_one_elsewhere() -> None:
     drafts = {
         h: value(plan(profile="64k", hardware=h, model="nvfp4"), "speculative-config.num_speculative_tokens")
@@ -99,35 +78,6 @@ def test_pcie_boxes_get_our_all_reduce_settings_and_nvlink_boxes_none() -> None:
         resolved = plan(hardware=hardware)
         assert ("disable-custom-all-reduce" in resolved.flags) == (hardware in PCIE)
         assert any(name.startswith("NCCL_") for name in resolved.env) == (hardware in PCIE)
-
-
-def test_another_nccl_set_replaces_the_first_one_whole() -> None:
-    resolved = plan(hardware="rtx-pro-6000", nccl="p2p-on")
-    assert "NCCL_P2P_DISABLE" not in resolved.env
-    assert not any(n.startswith("NCCL_") for n in plan(hardware="rtx-pro-6000", nccl="none").env)
-
-
-@pytest.mark.parametrize(
-    ("asked", "says"),
-    [
-        ({"hardware": "rtx-pro-6000", "model": "w4a16", "size": 1}, "155.3 GiB a GPU"),
-        ({"hardware": "b300", "model": "nvfp4", "moe_backend": "deep_gemm_mega_moe"}, "w13_input_scale"),
-        ({"hardware": "h200", "model": "pro-nvfp4", "profile": "pro", "size": 8}, "8 x B300"),
-        ({"hardware": "b300", "model": "pro-nvfp4", "size": 4}, "pro-nvfp4"),
-        ({"hardware": "h200", "model": "deepseek-ai/DeepSeek-V4-Flash-0731"}, "DSpark"),
-        ({"hardware": "h200", "model": "flash=deepseek-ai/DeepSeek-V4-Flash-DSpark"}, "DSpark"),
-        ({"hardware": "rtx-pro-6000", "model": "acti", "moe_backend": "marlin"}, "garble"),
-        ({"hardware": "h200", "model": "w4a16", "moe_backend": "deep_gemm"}, "triton"),
-        ({"hardware": "cpu", "profile": "524k", "model": "acti"}, "not for cpu"),
-        ({"hardware": "h200", "profile": "pro"}, "8 x B300"),
-    ],
-)
-def test_a_combination_known_to_fail_is_refused_with_the_reason_and_the_way_out(
-    asked: dict[str, str | int], says: str
-) -> None:
-    with pytest.raises(ConfigError, match=re.escape(says)) as caught:
-        plan(**asked)
-    assert "--skip" in str(caught.value)
 
 
 def test_every_model_is_served_under_a_common_name_and_its_repository() -> None:

@@ -58,7 +58,7 @@ def prepare() -> None:
     )
     from vllm.models.deepseek_v4.nvidia import flashmla
 
-    vars(flashmla)["compute_fp8_einsum_recipe"] = lambda: ((1, 128, 128), False)
+    setattr(flashmla, "compute_fp8_einsum_recipe", lambda: ((1, 128, 128), False))  # noqa: B010  pyright: not exported
     torch.cuda.Stream = torch.cuda.Event = _Nothing
     torch.set_default_dtype(torch.bfloat16)
     linear.choose_scaled_mm_linear_kernel = lambda *_, **__: _Nothing

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from dsv4_serve.entrypoint.client.local_replica import free_port
+from tests.support.patience import slowness
 
 STEP = 0.1  # seconds between two looks
 
@@ -71,13 +72,13 @@ class Replica:
         return self.ask("/readyz")[0] == 200
 
     def until(self, condition: Callable[[], bool], seconds: float, what: str) -> float:
-        """Return the seconds until it holds; raise Late, with the end of the log."""
-        began = time.monotonic()
-        while time.monotonic() - began < seconds:
+        """Return the seconds until it holds; raise Late, with the end of the log. A busy machine gets longer."""
+        began, limit = time.monotonic(), seconds * slowness()
+        while time.monotonic() - began < limit:
             if condition():
                 return time.monotonic() - began
             time.sleep(STEP)
-        raise Late(f"{what}: not in {seconds:.0f} s\n{self.words()[-3000:]}")
+        raise Late(f"{what}: not in {limit:.0f} s\n{self.words()[-3000:]}")
 
     def until_ready(self, seconds: float = 300) -> float:
         return self.until(lambda: self.ready() or self._ended(), seconds, "ready") if not self._ended() else 0.0

@@ -99,7 +99,7 @@ def long_context_rope(checkpoint: Checkpoint, _required: CheckpointRequirements)
 )
 def router_bias(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """A router that is stored with a bias is built with one."""
-    biased = [f"{p}.ffn.gate.bias" for p in layout.trunk(checkpoint.config.value)]
+    biased = [f"{p}.ffn.gate.bias" for p in layout.target_layers(checkpoint.config.value)]
     if checkpoint.config.value.get("topk_method") == "noaux_tc" or not any(n in checkpoint.tensors for n in biased):
         return None
     return Problem("routers with a bias, and no topk_method noaux_tc in config.json", "topk_method noaux_tc")

@@ -46,7 +46,7 @@ def draft_head_present(checkpoint: Checkpoint, required: CheckpointRequirements)
     """The checkpoint kept its MTP layers."""
     if not required.drafts_with_mtp or not checkpoint.is_legible:
         return None
-    gone = [p for p in layout.drafts(checkpoint.config.value) if not _has(checkpoint, p)]
+    gone = [p for p in layout.draft_layers(checkpoint.config.value) if not _has(checkpoint, p)]
     if not gone:
         return None
     return Problem(
@@ -66,7 +66,7 @@ def draft_head_complete(checkpoint: Checkpoint, required: CheckpointRequirements
     """Every tensor of every MTP layer is there: three projections of each expert, and the rest of the block."""
     if not required.drafts_with_mtp or not checkpoint.is_legible or _is_dspark(checkpoint):
         return None
-    present = [p for p in layout.drafts(checkpoint.config.value) if _has(checkpoint, p)]
+    present = [p for p in layout.draft_layers(checkpoint.config.value) if _has(checkpoint, p)]
     lost = [name for prefix in present for name in layout.missing(checkpoint, prefix)]
     if not lost:
         return None

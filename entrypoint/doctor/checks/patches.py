@@ -38,7 +38,7 @@ def expert_targets_need_a_patch(checkpoint: Checkpoint, required: CheckpointRequ
 def fp8_compressors_need_a_patch(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
     """Compressors in FP8 (Acti; W4A16 before 2026-05-24) are loaded by a patch only."""
     config = checkpoint.config.value
-    compressors = (c for prefix in layout.trunk(config) for c in layout.compressors(config, prefix))
+    compressors = (c for prefix in layout.target_layers(config) for c in layout.compressors(config, prefix))
     fp8 = any(checkpoint.dtype(f"{compressor}.wkv.weight") == "F8_E4M3" for compressor in compressors)
     return _needs("load-fp8-compressors-as-bf16", "compressors stored in FP8", required) if fp8 else None
 

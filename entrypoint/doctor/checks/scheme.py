@@ -30,7 +30,7 @@ def trunk_complete(checkpoint: Checkpoint, required: CheckpointRequirements) -> 
     if not checkpoint.is_legible or config_fields(checkpoint, required):
         return None  # without its fields, config.json does not tell which tensors there are
     lost = list(layout.missing_outside(checkpoint))
-    for prefix in layout.trunk(checkpoint.config.value):
+    for prefix in layout.target_layers(checkpoint.config.value):
         lost += layout.missing(checkpoint, prefix)
     return Problem(f"no {some(lost)} among the tensors", "every tensor of every layer") if lost else None
 

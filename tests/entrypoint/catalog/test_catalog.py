@@ -52,20 +52,13 @@ def test_models_and_hardware_can_be_added_too(folder: Write) -> None:
     assert (resolved.argv()[2], resolved.environment()) == ("me/mine", {**of_h200, "NCCL_DEBUG": "WARN"})
 
 
-def test_a_when_block_applies_only_where_all_its_conditions_match(folder: Write) -> None:
-    block = '[[when]]\nhardware = ["h200", "b300"]\nmodel = "w4a16"\n[when.flags]\nport = 7\n'
-    catalog = Catalog([folder({"mine.toml": 'extends = "64k"\n' + block})])
-    ports = {m: plan(catalog, profile="mine", model=m).flags["port"].value for m in ("w4a16", "nvfp4")}
-    assert ports == {"w4a16": 7, "nvfp4": 8000}
-
-
 REFUSE = "[[refuse]]\nname = 'x'\nbecause = 'y'\ninstead = 'z'\n"
 BROKEN = [
     ("max-model-len 5", "mine.toml:1:15: broken TOML"),
     ("[flags]\nport = 1\nport = 2\n", "mine.toml:3:"),
     ("a = [", "mine.toml:1:6"),
-    ("flag = {}", "'flag' can stand there (did you mean flags?)"),
-    ("max-model-len = 5", "vLLM's flags stand under [flags]"),
+    ("flag = {}", "unknown key 'flag' (did you mean flags?)"),
+    ("max-model-len = 5", "vLLM's flags go under [flags]"),
     ("[flags]\nmax-model-length = 5\n", "did you mean max-model-len?"),
     ("[flags]\nmax_model_len = 5\n", "did you mean max-model-len?"),
     ("[flags]\ntp = 2\n", "write tensor-parallel-size instead of tp"),
@@ -135,15 +128,3 @@ def test_a_repository_is_that_of_the_model_whose_file_names_it(folder: Write) ->
         None,
         None,
     ]
-
-
-@pytest.mark.parametrize("model", ["x" * 300, "acti=" + "x" * 300])
-def test_a_model_that_the_file_system_cannot_look_for_is_said(model: str) -> None:
-    with pytest.raises(ConfigError, match=r"^test: 'x+' cannot be read .File name too long.\.$"):
-        plan(Catalog([]), model=model)
-
-
-def test_a_model_cannot_set_the_size_that_it_is_chosen_by(folder: Write) -> None:
-    mounted = folder({"models/mine.toml": 'extends = "acti"\n[flags]\ntensor-parallel-size = 4\n'})
-    with pytest.raises(ConfigError, match="set it in a profile"):
-        plan(Catalog([mounted]), model="mine")

@@ -49,9 +49,9 @@ def test_a_native_draft_head_of_pro_has_2343_tensors() -> None:
 
 def test_the_trunk_of_flash_has_33024_quantized_projections_and_62_compressors() -> None:
     empty = holding(FLASH)
-    names = [name for prefix in layout.trunk(FLASH) for name in layout.missing(empty, prefix)]
+    names = [name for prefix in layout.target_layers(FLASH) for name in layout.missing(empty, prefix)]
     assert sum(".ffn.experts." in name for name in names) == 33_024
-    assert sum(len(layout.compressors(FLASH, prefix)) for prefix in layout.trunk(FLASH)) == 21 * 2 + 20
+    assert sum(len(layout.compressors(FLASH, prefix)) for prefix in layout.target_layers(FLASH)) == 21 * 2 + 20
     assert sum(name.endswith(".tid2eid") for name in names) == 3
     assert len(names) == len(set(names))
 
@@ -59,7 +59,7 @@ def test_the_trunk_of_flash_has_33024_quantized_projections_and_62_compressors()
 def test_a_config_of_nonsense_promises_nothing() -> None:
     for value in (None, "x", -1, True, 10**12, [], {}):
         config = dict.fromkeys(FLASH, value)
-        assert layout.trunk(config) == layout.drafts(config) == []
+        assert layout.target_layers(config) == layout.draft_layers(config) == []
         assert layout.compressors(config, "layers.0") == []
 
 

@@ -115,43 +115,6 @@ def test_without_a_driver_the_answer_says_so_and_how_to_choose_by_hand(dsv4: Run
     assert "--hardware" in answer.stderr
 
 
-def test_each_layer_beats_the_one_below_and_the_loser_stands_beneath(dsv4: Run, folder: Callable[..., Path]) -> None:
-    mounted = folder({"mine.toml": 'extends = "128k"\n[flags]\nmax-num-seqs = 5\nport = 1\n'})
-    env = {"HARDWARE": "rtx-pro-6000", "DSV4_PROFILES": str(mounted), "MAX_NUM_SEQS": "6", "PROFILE": "mine"}
-    settings = explained(dsv4, "--max-num-seqs", "7", **env)
-    seqs = settings["max-num-seqs"]
-    assert seqs["value"] == 7
-    assert seqs["origin"] == "command line --max-num-seqs"
-    beneath = [(s["value"], s["origin"]) for s in seqs["overridden"]]  # type: ignore[attr-defined]
-    assert beneath == [
-        (6, "environment MAX_NUM_SEQS"),
-        (5, f"{mounted}/mine.toml [flags]"),
-        (8, "128k.toml [flags]"),
-    ]
-    assert settings["port"]["value"] == 1
-    assert settings["disable-custom-all-reduce"]["origin"] == "nccl/p2p-off.toml [flags]"
-
-
-def test_keys_of_a_json_flag_merge_and_keep_their_own_origins(dsv4: Run) -> None:
-    words = ["--hardware", "b300", "--model", "nvfp4", "--speculative-config", '{"num_speculative_tokens": 3}']
-    settings = explained(dsv4, *words)
-    tokens = settings["speculative-config.num_speculative_tokens"]
-    assert tokens["value"] == 3
-    assert [s["value"] for s in tokens["overridden"]] == [2, 1]  # type: ignore[attr-defined]
-    assert settings["speculative-config.method"]["origin"] == "models/flash.toml [flags]"
-
-
-def test_zero_draft_tokens_switch_speculation_off(dsv4: Run) -> None:
-    answer = dsv4("explain", "--format", "json", "--hardware", "h200", NUM_SPECULATIVE_TOKENS="0")
-    assert "--speculative-config" not in json.loads(answer.stdout)["argv"]
-
-
-def test_explain_says_why_it_chose_the_model(dsv4: Run) -> None:
-    why = explained(dsv4, "--hardware", "rtx-pro-6000-max-q")["model-name"]
-    assert why["value"] == "acti"
-    assert "74 GiB" in str(why["origin"])
-
-
 def test_a_leading_flag_means_serve(dsv4: Run) -> None:
     answer = dsv4("--max-num-seqs", "4", "--dry-run", HARDWARE="h200")
     assert answer.returncode == 0, answer.stderr
@@ -262,15 +225,6 @@ def test_two_keys_that_contradict_each_other_are_not_shown(dsv4: Run) -> None:
     assert "s3cret" not in answer.stderr
 
 
-def test_a_refusal_can_be_skipped_by_name_and_the_plan_records_it(dsv4: Run) -> None:
-    words = ["--hardware", "rtx-pro-6000", "--model", "w4a16", "--moe-backend", "marlin"]
-    refused = dsv4("explain", *words)
-    assert refused.returncode == 78
-    assert "--skip w4a16-marlin-sm120" in refused.stderr
-    settings = explained(dsv4, *words, "--skip", "w4a16-marlin-sm120")
-    assert "garble" in str(settings["skip w4a16-marlin-sm120"]["origin"])
-
-
 def test_json_output_has_the_documented_shape(dsv4: Run) -> None:
     answer = json.loads(dsv4("explain", "--format", "json", "--hardware", "h200").stdout)
     assert set(answer) == {"argv", "env", "settings"}
@@ -326,11 +280,6 @@ def test_auto_takes_the_largest_profile_that_fits_and_says_why_in_the_plan(dsv4:
     by_variable = explained(dsv4, "--hardware", "rtx-pro-6000", "--model", "nvfp4", PROFILE="auto")["profile"]
     assert by_flag["value"] == by_variable["value"] == "64k"
     assert "; 128k: 8 requests need " in str(by_flag["origin"])
-
-
-def test_a_skipped_check_stands_in_the_plan(dsv4: Run) -> None:
-    settings = explained(dsv4, "--hardware", "h200", "--skip", "memlock", DSV4_SKIP="shared-memory")
-    assert settings["skip memlock"]["value"] is settings["skip shared-memory"]["value"] is True
 
 
 def test_weights_are_told_and_verified_without_a_network(dsv4: Run, tmp_path: Path) -> None:

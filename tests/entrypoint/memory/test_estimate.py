@@ -19,13 +19,14 @@ from dsv4_serve.entrypoint.resolve import memory_inputs
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
 
+FLASH = estimate.CACHE_LAYOUTS["deepseek-v4-flash"]
 W4A16 = estimate.MemoryEstimate(
     memory_gib=95.01,
     utilization=0.95,
     checkpoint_gib=155.2,
     replicated_gib=2.4,
     tensor_parallel_size=2,
-    layout=estimate.CACHE_LAYOUTS["deepseek-v4-flash"],
+    layout=FLASH,
     context=524_288,
     batched_tokens=2048,
     requests=2,
@@ -105,11 +106,10 @@ def test_more_of_anything_never_leaves_more_room() -> None:
 
 def test_steady_state_counts_one_prefill_and_the_rest_decoding() -> None:
     one, settled = W4A16.blocks_per_request, 2048 + 4 + 18 + 2 * 4  # 524,288 / 256, and windows with 4 tokens in flight
-    exact = dataclasses.replace(
-        W4A16, kv_cache_memory_gib=(1 + one + settled) * W4A16.layout.block_bytes / estimate.GIB + 1e-9
-    )
+    enough = (1 + one + settled) * FLASH.block_bytes / estimate.GIB + 1e-9
+    exact = dataclasses.replace(W4A16, kv_cache_memory_gib=enough)
     assert exact.steady_state_requests == 2
-    assert dataclasses.replace(exact, kv_cache_memory_gib=exact.kv_cache_memory_gib - 0.001).steady_state_requests == 1
+    assert dataclasses.replace(exact, kv_cache_memory_gib=enough - 0.001).steady_state_requests == 1
     assert exact.concurrency < 2
 
 

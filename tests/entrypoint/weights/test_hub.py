@@ -229,7 +229,7 @@ def test_what_comes_with_another_hash_is_not_kept(
     known = hub.listing(REPOSITORY, place)
     served.files["model.safetensors"] = bytes(len(LARGE))
     monkeypatch.setattr(hub, "listing", lambda *_: known)  # as if a proxy had changed the file on its way
-    with pytest.raises(UserError, match=r"model\.safetensors came with sha256"):
+    with pytest.raises(UserError, match=r"model\.safetensors has sha256"):
         hub.fetch(REPOSITORY, place, tmp_path / "weights")
     assert not (tmp_path / "weights/model.safetensors").exists()
     assert not (tmp_path / "weights/model.safetensors.part").stat().st_size
@@ -343,7 +343,7 @@ def test_a_revision_that_is_not_there_is_named(served: Hub, place: Place) -> Non
 
 @pytest.mark.parametrize("name", ["a/b/c", "", "owner/mod el", "-x"])
 def test_what_is_no_name_of_a_repository_is_said(place: Place, name: str) -> None:
-    with pytest.raises(ConfigError, match="is no repository of the Hub"):
+    with pytest.raises(ConfigError, match="is not the name of a repository"):
         hub.status(name, place)
 
 

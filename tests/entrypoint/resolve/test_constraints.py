@@ -1,0 +1,91 @@
+"""Unsupported combinations: refused with a reason and a way out, and skipped by name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.resolve import constraints
+from dsv4_serve.entrypoint.resolve.resolution import resolve_request
+from tests.support.plans import CATALOG, request, resolved, selected
+
+MARLIN: dict[str, Any] = {"hardware": "rtx-pro-6000", "model": "w4a16", "moe_backend": "marlin"}
+HEAVY: dict[str, Any] = {"hardware": "rtx-pro-6000", "model": "w4a16", "tensor_parallel_size": 1}
+
+
+@pytest.mark.parametrize(
+    ("requested", "says"),
+    [
+        (HEAVY, "155.3 GiB a GPU"),
+        ({"hardware": "b300", "model": "nvfp4", "moe_backend": "deep_gemm_mega_moe"}, "w13_input_scale"),
+        ({"hardware": "h200", "model": "pro-nvfp4", "profile": "pro", "tensor_parallel_size": 8}, "8 x B300"),
+        ({"hardware": "b300", "model": "pro-nvfp4", "tensor_parallel_size": 4}, "pro-nvfp4"),
+        ({"hardware": "h200", "model": "deepseek-ai/DeepSeek-V4-Flash-0731"}, "DSpark"),
+        ({"hardware": "h200", "model": "flash=deepseek-ai/DeepSeek-V4-Flash-DSpark"}, "DSpark"),
+        ({"hardware": "rtx-pro-6000", "model": "acti", "moe_backend": "marlin"}, "garble"),
+        ({"hardware": "h200", "model": "w4a16", "moe_backend": "deep_gemm"}, "triton"),
+        ({"hardware": "cpu", "profile": "524k", "model": "acti"}, "not for cpu"),
+        ({"hardware": "h200", "profile": "pro"}, "8 x B300"),
+    ],
+)
+def test_a_combination_known_to_fail_is_refused_with_the_reason_and_the_way_out(
+    requested: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+        resolved(request(**requested))
+    assert "--skip" in str(caught.value)
+
+
+def test_a_refusal_can_be_skipped_by_name_and_the_plan_records_it() -> None:
+    with pytest.raises(ConfigError, match="--skip w4a16-marlin-sm120 overrides"):
+        resolved(request(**MARLIN))
+    plan = resolved(request(**MARLIN, skip=("w4a16-marlin-sm120",)))
+    assert "garble" in plan.choices["skip w4a16-marlin-sm120"].origin
+
+
+def test_a_skipped_check_stands_in_the_plan() -> None:
+    choices = resolved(request(hardware="h200", skip=("memlock", "shared-memory"))).choices
+    assert choices["skip memlock"].value is choices["skip shared-memory"].value is True
+
+
+def test_more_gpus_than_the_process_sees_are_refused() -> None:
+    one = HostGpus("h200", "NVML", 1)
+    with pytest.raises(ConfigError, match="needs 2 GPUs and this process sees 1") as caught:
+        resolved(request(model="w4a16"), gpus=one)
+    assert "--skip gpu-count" in str(caught.value)
+
+
+def test_what_the_doctor_asks_itself_is_not_among_the_violated_constraints() -> None:
+    """Memory: one question, with one answer."""
+    selection = selected(request(**HEAVY))
+    plan = resolved(request(**HEAVY, skip=tuple(constraints.names(selection))))
+    refused = [name for name, _ in constraints.refusals(selection, plan.flags, plan.env)]
+    violated = [name for name, _, _ in constraints.violated(selection, plan.flags, plan.env)]
+    assert refused[0] == "weights"
+    assert "weights" not in violated
+    assert {*violated, *constraints.MEMORY} >= {*refused}
+
+
+def test_a_name_to_skip_has_to_be_that_of_a_constraint_or_a_check() -> None:
+    def checks() -> list[str]:
+        return ["memlock"]
+
+    def skipping(*names: str) -> object:
+        return resolve_request(CATALOG, request(**MARLIN, skip=names), pytest.fail, checks)
+
+    assert skipping("memlock", "w4a16-marlin-sm120")
+    with pytest.raises(ConfigError, match=r"is named 'memlok' \(did you mean memlock\?\)"):
+        skipping("memlok", "w4a16-marlin-sm120")
+    with pytest.raises(ConfigError, match=r"is named 'w4a16-marlin' \(did you mean w4a16-marlin-sm120\?\)"):
+        skipping("w4a16-marlin")
+
+
+def test_the_names_of_checks_are_asked_for_only_where_a_name_is_no_constraint() -> None:
+    skip = ("w4a16-marlin-sm120",)
+    assert resolve_request(
+        CATALOG, request(**MARLIN, skip=skip), pytest.fail, lambda: pytest.fail("every name is a constraint's")
+    )
