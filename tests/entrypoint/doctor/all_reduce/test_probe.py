@@ -29,7 +29,6 @@ import os, signal, sys, time
 rank = int(sys.argv[1])
 {before}
 from dsv4_serve.entrypoint.doctor.all_reduce import rank as collective_rank
-from tests.support.patience import slowness
 {after}
 collective_rank.main(sys.argv[1:])
 """
