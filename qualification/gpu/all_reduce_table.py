@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 from dsv4_serve.entrypoint.doctor.all_reduce import probe
-from dsv4_serve.entrypoint.doctor.all_reduce.probe import AllReduceResult
+from dsv4_serve.entrypoint.doctor.all_reduce.result import AllReduceResult
 
 ROOT = Path(__file__).resolve().parents[2]
 STOPPED = """

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from .result import START, AllReduceResult, AllReduceTiming
+
 LIMIT = 20.0
 """Seconds that everything together may take."""
 PATIENCE = {"init": 10.0}
@@ -24,52 +26,9 @@ PATIENCE = {"init": 10.0}
 _PATIENCE = 5.0
 LAST_WORDS = 2.0  # seconds for the other ranks when one has ended: the one that ended last may be the cause
 RANK = (sys.executable, "-m", "dsv4_serve.entrypoint.doctor.all_reduce.rank")
-_START, _DONE = "importing torch", "done"
+_DONE = "done"
 # Gloo finds its interface by the host's name, which containers often cannot resolve. NCCL's variables stay as they are.
 _ENV = {"GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}
-
-
-@dataclass(frozen=True)
-class AllReduceTiming:
-    """One size: bytes, the slowest rank's median seconds, and bus bandwidth in bytes/s (2 (n-1)/n of size / time)."""
-
-    bytes: int
-    seconds: float
-    bandwidth: float
-
-
-@dataclass(frozen=True)
-class AllReduceResult:
-    """
-    What an all-reduce showed.
-
-    `hung_at` names the step at which every rank fell silent, `ran_out_at` the step at which the limit came while they
-    still moved, and `behind` the ranks that had come least far; `message` tells of a rank that ended by itself.
-    """
-
-    ok: bool
-    ranks: int
-    backend: str
-    wall: float
-    """Seconds from the start of the first rank to the end of the last."""
-    timings: tuple[AllReduceTiming, ...] = ()
-    hung_at: str = ""
-    ran_out_at: str = ""
-    behind: tuple[int, ...] = ()
-    message: str = ""
-
-    def __str__(self) -> str:
-        """Return it in a few words."""
-        if self.ok:
-            return "went through"
-        what = f"hung at: {self.hung_at}" if self.hung_at else f"time ran out at: {self.ran_out_at}"
-        names = ", ".join(map(str, self.behind))
-        return self.message or f"{what} (rank {names}) after {self.wall:.0f} s"
-
-    @property
-    def inconclusive(self) -> bool:
-        """Whether time ran out, or a rank did not get past the import of torch: nothing is known about the GPUs."""
-        return bool(self.ran_out_at) or f"at: {_START}" in self.message
 
 
 @dataclass
@@ -77,7 +36,7 @@ class _Rank:
     number: int
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
-    at: str = _START
+    at: str = START
     heard: float = field(default_factory=time.monotonic)
     seconds: dict[int, float] = field(default_factory=dict)
     rest: bytes = b""
@@ -187,7 +146,7 @@ def _pipe(rank: _Rank) -> IO[bytes]:
 
 def _silent(ranks: list[_Rank]) -> bool:
     waiting = [rank for rank in ranks if rank.at != _DONE]
-    if any(rank.at == _START for rank in ranks) or not waiting:
+    if any(rank.at == START for rank in ranks) or not waiting:
         return False  # importing torch takes what the disk takes
     quiet = time.monotonic() - max(rank.heard for rank in waiting)
     return quiet > max(PATIENCE.get(rank.at, _PATIENCE) for rank in waiting)
@@ -203,7 +162,7 @@ def _result(ranks: list[_Rank], backend: str, began: float, *, silent: bool) -> 
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         message = f"rank {first.number}: {first.last_error() or 'no error message'} ({how}, at: {first.at})"
         return AllReduceResult(False, count, backend, wall, message=message)
-    order = [_START, "init", "first all-reduce"]
+    order = [START, "init", "first all-reduce"]
     steps = [order.index(rank.at) if rank.at in order else len(order) + len(rank.seconds) for rank in ranks]
     behind = [rank for rank, step in zip(ranks, steps, strict=True) if step == min(steps)]
     numbers = tuple(rank.number for rank in behind)

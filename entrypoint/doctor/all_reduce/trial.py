@@ -10,7 +10,7 @@ from ...machine.requirements import HostRequirements
 from ...machine.topology import Topology, obstacle_to_peers
 from ...plan import Plan
 from ..options import DoctorOptions
-from .probe import AllReduceResult
+from .result import AllReduceResult
 from .try_nccl_sets import prove
 
 log = logging.getLogger(__name__)

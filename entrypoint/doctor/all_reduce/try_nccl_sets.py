@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .probe import LIMIT, AllReduceResult, run
+from .probe import LIMIT, run
+from .result import AllReduceResult
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...problem import Problem, check
-from ..all_reduce.probe import AllReduceResult
+from ..all_reduce.result import AllReduceResult
 
 _COMPLETES = "an all-reduce that completes"
 

@@ -15,7 +15,7 @@ from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint import read
 from dsv4_serve.entrypoint.doctor import facts, report, run
 from dsv4_serve.entrypoint.doctor.all_reduce import trial
-from dsv4_serve.entrypoint.doctor.all_reduce.probe import AllReduceResult
+from dsv4_serve.entrypoint.doctor.all_reduce.result import AllReduceResult
 from dsv4_serve.entrypoint.doctor.all_reduce.try_nccl_sets import prove
 from dsv4_serve.entrypoint.doctor.options import DoctorOptions
 from dsv4_serve.entrypoint.machine.gpus import HostGpus

@@ -16,7 +16,7 @@ import pytest
 
 from dsv4_serve.entrypoint.doctor import registry
 from dsv4_serve.entrypoint.doctor.all_reduce import probe, try_nccl_sets
-from dsv4_serve.entrypoint.doctor.all_reduce.probe import AllReduceResult
+from dsv4_serve.entrypoint.doctor.all_reduce.result import AllReduceResult
 from tests.support.checks import problems
 from tests.support.patience import slowness
 
@@ -29,7 +29,6 @@ import os, signal, sys, time
 rank = int(sys.argv[1])
 {before}
 from dsv4_serve.entrypoint.doctor.all_reduce import rank as collective_rank
-from tests.support.patience import slowness
 {after}
 collective_rank.main(sys.argv[1:])
 """
