@@ -10,7 +10,8 @@ from ..listen import API_PORT, HEALTH_PORT
 from ..plan import Plan
 
 if TYPE_CHECKING:  # the host can be read where there is no pydantic
-    from ..catalog.catalog import Hardware, ProfileFile
+    from ..catalog.catalog import ProfileFile
+    from ..catalog.schema import Hardware
 
 
 @dataclass(frozen=True)
