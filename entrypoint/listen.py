@@ -1,15 +1,18 @@
-"""The default ports of a replica; listening on a TCP port, or saying why nobody can."""
+"""Where a replica listens: the default ports, the address of its health server; listening on a TCP port, or why not."""
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 
 API_PORT = 8000
 """vLLM's, where none is named."""
 HEALTH_PORT = 8001
 """The health server's, where none is named."""
+HEALTH_HOST = "0.0.0.0"  # noqa: S104 - balancers ask from outside; no prompt or key is ever answered
 BACKLOG = 1024
+MAX_PORT = 65535
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)  # EINVAL: a link-local address without its link
 
 
@@ -21,6 +24,23 @@ class CannotListen(OSError):
         self.taken, self.elsewhere = taken, elsewhere
 
 
+def health_address(environ: Mapping[str, str]) -> tuple[str, int]:
+    """Return where the health server listens; port 0 takes a free one. Raise ConfigError for a port that is none."""
+    text = health_port_text(environ)
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_PORT):
+        from .errors import ConfigError
+
+        raise ConfigError(
+            f"environment DSV4_HEALTH_PORT = {text!r} is not valid: it has to be a port from 0 to {MAX_PORT}."
+        )
+    return environ.get("DSV4_HEALTH_HOST") or HEALTH_HOST, int(text)
+
+
+def health_port_text(environ: Mapping[str, str]) -> str:
+    """Return the port of the health server as it is written, for commands that check it themselves."""
+    return environ.get("DSV4_HEALTH_PORT") or str(HEALTH_PORT)
+
+
 def listener(host: str, port: int) -> socket.socket:
     """Return a socket that listens, bound as vLLM binds (SO_REUSEADDR); `::` takes IPv4 too. Raise CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -28,7 +48,7 @@ def listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OverflowError:
-        raise CannotListen("ports are 0 to 65535") from None
+        raise CannotListen(f"ports are 0 to {MAX_PORT}") from None
     except OSError as error:
         why = str(error.strerror or error).partition(" (while attempting")[0]
         number = error.errno or 0

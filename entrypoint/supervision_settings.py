@@ -18,7 +18,7 @@ from .plan import DEFAULT, Setting, Value, nested
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-Sign = Literal["script-mix", "repetition", "logprobs", "replacement"]
+SignName = Literal["script-mix", "repetition", "logprobs", "replacement"]
 
 
 class _Group(BaseModel):
@@ -41,7 +41,7 @@ class Gate(_Group):
     """Prompts at once in the corruption canary; at most max-num-seqs."""
     agreement_floor: Share = 0.5
     """How much of an answer, from its start, has to be the same alone and concurrently."""
-    signs: list[Sign] = ["script-mix", "repetition", "logprobs", "replacement"]
+    signs: list[SignName] = ["script-mix", "repetition", "logprobs", "replacement"]
 
 
 class Supervise(_Group):
@@ -66,7 +66,7 @@ class Supervise(_Group):
     healthy_after: Seconds = 600.0
     """Ready for so long, the record of failures is closed."""
     compile_ahead: list[str] = []
-    """Modules of FlashInfer to compile beside a first start, as `MODULE:FUNCTION`; empty for none."""
+    """Modules of FlashInfer to compile during a first start, as `MODULE:FUNCTION`; empty for none."""
     stall: dict[str, Seconds] = {
         "starting": 180.0,
         "connecting-ranks": 60.0,
@@ -136,34 +136,34 @@ def check(name: str, value: Value, origin: str) -> Value:
 def from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
     """Return the settings that DSV4_GATE_* and DSV4_SUPERVISE_* make; raise ConfigError for one that is unknown."""
     names = {_variable(name): name for name in [*defaults(), *_TABLES]}
-    found = {}
+    settings = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT) or not text:
             continue
         if variable not in names:
             raise ConfigError(f"environment {variable}: not known{nearest(variable, names)}.")
         origin = f"environment {variable}"
-        found[names[variable]] = Setting(check(names[variable], _words(names[variable], text), origin), origin)
-    return found
+        settings[names[variable]] = Setting(check(names[variable], _parts(names[variable], text), origin), origin)
+    return settings
 
 
-def from_command_line(words: Sequence[str]) -> tuple[dict[str, Setting], list[str]]:
-    """Return the settings that `--gate.X VALUE` and `--supervise.X=VALUE` make, and the other words."""
-    found, others = {}, []
-    rest = list(words)
+def from_command_line(arguments: Sequence[str]) -> tuple[dict[str, Setting], list[str]]:
+    """Return the settings that `--gate.X VALUE` and `--supervise.X=VALUE` make, and the other arguments."""
+    settings, others = {}, []
+    rest = list(arguments)
     while rest:
-        word = rest.pop(0)
-        if not word.startswith(("--gate.", "--supervise.")):
-            others.append(word)
+        argument = rest.pop(0)
+        if not argument.startswith(("--gate.", "--supervise.")):
+            others.append(argument)
             continue
-        name, equals, text = word[2:].partition("=")
+        name, equals, text = argument[2:].partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
                 raise UsageError(f"--{name} needs a value.")
             text = rest.pop(0)
         origin = f"command line --{name}"
-        found[name] = Setting(check(name, _words(name, text), origin), origin)
-    return found, others
+        settings[name] = Setting(check(name, _parts(name, text), origin), origin)
+    return settings, others
 
 
 def read(settings: Mapping[str, Setting]) -> Supervision:
@@ -182,7 +182,7 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{group}.{key}", value
 
 
-def _words(name: str, text: str) -> Value:
+def _parts(name: str, text: str) -> Value:
     return text.replace(",", " ").split() if name in _LISTS else text
 
 

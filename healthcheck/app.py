@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -20,7 +20,7 @@ from .state import Health
 
 Scope = Mapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Any, Send], Awaitable[None]]
+App = Callable[[Scope, Any, Send], Coroutine[Any, Any, None]]
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -89,23 +89,23 @@ def _guarded(head: str, health: Health, now: float, scope: Scope) -> HealthRespo
 
 
 def _probe(group: str, rest: list[str], health: Health, now: float, scope: Scope) -> HealthResponse:
-    found = checks.run(group, health, now)
+    findings = checks.run(group, health, now)
     if rest:
         name = "/".join(rest)
-        if name not in found:
-            return HealthResponse(404, f"/{group}z has no such check; it has {', '.join(found)}.\n")
-        found = {name: found[name]}
+        if name not in findings:
+            return HealthResponse(404, f"/{group}z has no such check; it has {', '.join(findings)}.\n")
+        findings = {name: findings[name]}
     form = parse_qs(scope["query_string"].decode("latin-1")).get("format", ["text"])[-1]
-    status = 200 if checks.passed(found) else 503
+    status = 200 if checks.passed(findings) else 503
     if form == "text":
-        return HealthResponse(status, checks.as_text(group, found))
+        return HealthResponse(status, checks.as_text(group, findings))
     if form == "json":
-        return HealthResponse(status, json.dumps(checks.as_json(group, found, health, now)) + "\n", JSON)
+        return HealthResponse(status, json.dumps(checks.as_json(group, findings, health, now)) + "\n", JSON)
     return HealthResponse(400, "format can be text or json.\n")
 
 
 def _authorized(key: str, scope: Scope) -> bool:
     given = dict(scope["headers"]).get(b"authorization", b"")
     scheme, _, credentials = given.partition(b" ")
-    wanted = key.encode(errors="surrogateescape")  # as os.environ holds bytes that are no UTF-8
-    return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), wanted)
+    expected = key.encode(errors="surrogateescape")  # as os.environ holds bytes that are no UTF-8
+    return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), expected)

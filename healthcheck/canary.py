@@ -52,28 +52,28 @@ async def run(
     try:
         alone = {prompt: await ask(prompt) for prompt in every}
         tasks = [asyncio.create_task(ask(prompt)) for prompt in together]
-        company = list(zip(together, await asyncio.gather(*tasks), strict=True))
+        concurrent = list(zip(together, await asyncio.gather(*tasks), strict=True))
     except Refused as error:
         return Finding("not measured", f"a test prompt was refused ({error}); vLLM's log says why")
     finally:
         for task in tasks:
             task.cancel()
-    return judge(alone, company, concurrency, tuple(signs), agreement_floor)
+    return judge(alone, concurrent, concurrency, tuple(signs), agreement_floor)
 
 
 def judge(
     alone: Mapping[Prompt, Completion],
-    company: Sequence[Answered],
+    concurrent: Sequence[Answered],
     concurrency: int,
     signs: Sequence[str],
     agreement_floor: float,
 ) -> Finding:
     """Return what the answers mean: those that were decoded alone, and those decoded `concurrency` at once."""
-    agreed = sum(agreement(alone[prompt], answer) for prompt, answer in company) / len(company)
+    agreed = sum(agreement(alone[prompt], answer) for prompt, answer in concurrent) / len(concurrent)
     detail = (
-        f"{agreed:.0%} of the answers is the same alone and {concurrency} at once, the floor is {agreement_floor:.0%}"
+        f"{agreed:.0%} of tokens agree between answers alone and {concurrency} at once (floor {agreement_floor:.0%})"
     )
-    problems = [found for name in signs if (found := _garbled(name, list(alone.items()), company))]
+    problems = [problem for name in signs if (problem := _garbled(name, list(alone.items()), concurrent))]
     if agreed < agreement_floor:
         problems.append("other requests change the answer: suspect the kernels for batches on this GPU")
     if problems:
@@ -90,14 +90,15 @@ def agreement(one: Completion, other: Completion) -> float:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) / longer
 
 
-def _garbled(name: str, alone: Sequence[Answered], company: Sequence[Answered]) -> str:
-    """Say what a sign finds and where, or nothing."""
+def _garbled(name: str, alone: Sequence[Answered], concurrent: Sequence[Answered]) -> str:
+    """Return what a sign finds and where, or nothing."""
     sign = SIGNS[name]
     reasons = [
-        [(prompt, why) for prompt, answer in part if (why := sign.find(prompt, answer))] for part in (alone, company)
+        [(prompt, why) for prompt, answer in part if (why := sign.find(prompt, answer))] for part in (alone, concurrent)
     ]
-    found = [*reasons[0], *reasons[1]]
-    if len({prompt for prompt, _ in found}) < sign.prompts:
+    garbled = [*reasons[0], *reasons[1]]
+    if len({prompt for prompt, _ in garbled}) < sign.prompts:
         return ""
     where = "" if reasons[0] else ", and in none that was decoded alone"
-    return f"{name} in {len(found)} of {len(alone) + len(company)} answers{where} ({found[0][0].kind}: {found[0][1]})"
+    prompt, why = garbled[0]
+    return f"{name} in {len(garbled)} of {len(alone) + len(concurrent)} answers{where} ({prompt.kind}: {why})"

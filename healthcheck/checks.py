@@ -12,11 +12,11 @@ from typing import Any
 
 from .state import Finding, Health
 
-Check = Callable[[Health, float], Finding]
+HealthCheck = Callable[[Health, float], Finding]
 
 BEFORE_ENGINE = ("backoff", "resolving", "checking", "starting")
 """The phases in which there may be no engine yet."""
-ENDED = "the replica has ended, or is about to; its last words on stderr say why"
+ENDED = "the replica has ended or is ending; the end of its log says why"
 
 
 def process(health: Health, _now: float) -> Finding:
@@ -72,16 +72,16 @@ def generation(health: Health, _now: float) -> Finding:
 
 def mtp_gate(health: Health, _now: float) -> Finding:
     """Tell whether the draft head drafts. Degraded, and below the floor in live traffic, are warnings."""
-    found = health.gate or Finding("", "draft acceptance is not measured yet")
+    finding = health.gate or Finding("", "draft acceptance is not measured yet")
     if health.degraded:
         why = f" ({health.gate.problem or health.gate.detail})" if health.gate else ""
-        found = Finding(found.detail, warning=f"degraded: serves without its draft head{why}")
+        finding = Finding(finding.detail, warning=f"degraded: serves without its draft head{why}")
     live = health.live_acceptance
     if not health.below_floor or live is None or live.ratio is None:
-        return found
+        return finding
     floor = "" if health.floor is None else f", floor {health.floor:.0%}"
     low = f"live traffic: {live.accepted} of {live.drafted} draft tokens accepted ({live.ratio:.0%}{floor})"
-    return replace(found, warning="; ".join(filter(None, [found.warning, low])))
+    return replace(finding, warning="; ".join(filter(None, [finding.warning, low])))
 
 
 def corruption(health: Health, _now: float) -> Finding:
@@ -89,7 +89,7 @@ def corruption(health: Health, _now: float) -> Finding:
     return health.corruption or Finding("", "the corruption canary has not run yet")
 
 
-GROUPS: Mapping[str, Mapping[str, Check]] = {
+GROUPS: Mapping[str, Mapping[str, HealthCheck]] = {
     "startup": {"process": process, "progress": start_progress, "started": started},
     "live": {"process": process, "progress": live_progress},
     "ready": {
@@ -109,23 +109,23 @@ def run(group: str, health: Health, now: float) -> dict[str, Finding]:
     return {name: check(health, now) for name, check in GROUPS[group].items()}
 
 
-def passed(found: Mapping[str, Finding]) -> bool:
+def passed(findings: Mapping[str, Finding]) -> bool:
     """Tell whether nothing has a problem."""
-    return not any(finding.problem for finding in found.values())
+    return not any(finding.problem for finding in findings.values())
 
 
-def as_text(group: str, found: Mapping[str, Finding]) -> str:
+def as_text(group: str, findings: Mapping[str, Finding]) -> str:
     """Return one line for each check, then the warnings, then the verdict."""
-    lines = [f"[-]{name} failed: {_line(f.problem)}" if f.problem else f"[+]{name} ok" for name, f in found.items()]
-    lines += [f"warn: {name}: {_line(f.warning)}" for name, f in found.items() if f.warning]
-    return "\n".join([*lines, f"{group}z check {_verdict(found)}", ""])
+    lines = [f"[-]{name} failed: {_line(f.problem)}" if f.problem else f"[+]{name} ok" for name, f in findings.items()]
+    lines += [f"warn: {name}: {_line(f.warning)}" for name, f in findings.items() if f.warning]
+    return "\n".join([*lines, f"{group}z check {_verdict(findings)}", ""])
 
 
-def as_json(group: str, found: Mapping[str, Finding], health: Health, now: float) -> dict[str, Any]:
+def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: float) -> dict[str, Any]:
     """Return status, checks and phase; for `startup` also how far it is (seconds, percent, bytes a second)."""
     answer = {
-        "status": _verdict(found),
-        "checks": [_check_json(name, finding) for name, finding in found.items()],
+        "status": _verdict(findings),
+        "checks": [_check_json(name, finding) for name, finding in findings.items()],
         "phase": health.phase,
     }
     if group != "startup":
@@ -173,16 +173,16 @@ def _rate(bytes_a_second: float) -> str:
     return f"{gib:.1f} GiB/s" if gib >= 0.1 else f"{gib * 1024:.0f} MiB/s"
 
 
-def _verdict(found: Mapping[str, Finding]) -> str:
-    return "passed" if passed(found) else "failed"
+def _verdict(findings: Mapping[str, Finding]) -> str:
+    return "passed" if passed(findings) else "failed"
 
 
 def _check_json(name: str, finding: Finding) -> dict[str, Any]:
-    said = {"why": finding.problem} if finding.problem else {"detail": finding.detail}
+    explanation = {"why": finding.problem} if finding.problem else {"detail": finding.detail}
     return {
         "name": name,
         "ok": not finding.problem,
-        **said,
+        **explanation,
         **({"warning": finding.warning} if finding.warning else {}),
     }
 

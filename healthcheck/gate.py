@@ -1,5 +1,5 @@
 """
-The MTP gate: how much of what the draft head drafts for a few fixed prompts is accepted.
+The MTP gate: the share of draft tokens for a few fixed prompts that is accepted.
 
 A draft head whose weights were shuffled loads like a good one and changes no answer: only vLLM's counters show it.
 Acceptance = accepted / drafted tokens. Bands: the artifacts' publishers saw 82 to 96 % with one draft token on prose,
@@ -37,7 +37,7 @@ async def run(client: VllmClient, floor: float, tokens: int) -> tuple[Finding, A
             kinds[prompt.kind] = _sum(kinds.get(prompt.kind), _accepted(before, after))
             before = after
     except Refused as error:
-        problem = f"a test prompt was refused ({error}), so what the draft head does is not known; vLLM's log says why"
+        problem = f"a test prompt was refused ({error}), so the draft head could not be measured; vLLM's log says why"
         return Finding("not measured", problem), Acceptance(0, 0)
     total = _accepted(first, before)
     return judge(total, kinds, floor, counted=before.speculates), total
@@ -48,7 +48,7 @@ def judge(total: Acceptance, kinds: Mapping[str, Acceptance], floor: float, *, c
     if not counted:
         return Finding(
             "no counters of draft tokens",
-            "vLLM's /metrics has no vllm:spec_decode_* counters, so what the draft head does is not known: leave out"
+            "vLLM's /metrics has no vllm:spec_decode_* counters, so the draft head cannot be measured: leave out"
             " disable-log-stats, and check speculative-config in `dsv4 explain`",
         )
     if total.ratio is None:

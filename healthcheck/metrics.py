@@ -27,11 +27,11 @@ class _Replica(Collector):
 
     def collect(self) -> Iterator[Metric]:
         health, now = self.health, self.now
-        found = {group: checks.run(group, health, now) for group in checks.GROUPS}
+        findings = {group: checks.run(group, health, now) for group in checks.GROUPS}
         yield from _phases(health, now)
-        yield _gauge("dsv4_live", "1 when every check of /livez passes.", checks.passed(found["live"]))
-        yield _gauge("dsv4_ready", "1 when every check of /readyz passes.", checks.passed(found["ready"]))
-        yield from _checks(found)
+        yield _gauge("dsv4_live", "1 when every check of /livez passes.", checks.passed(findings["live"]))
+        yield _gauge("dsv4_ready", "1 when every check of /readyz passes.", checks.passed(findings["ready"]))
+        yield from _checks(findings)
         yield _gauge("dsv4_starts", "Starts of this plan on record, this one included.", health.starts)
         wait = 0.0 if health.backoff_until is None else max(0.0, health.backoff_until - now)
         yield _gauge("dsv4_backoff_seconds", "Seconds until the crash-loop breaker lets the next start begin.", wait)
@@ -57,12 +57,12 @@ def _phases(health: Health, now: float) -> Iterator[Metric]:
     yield from (present, spent)
 
 
-def _checks(found: Mapping[str, Mapping[str, Finding]]) -> Iterator[Metric]:
+def _checks(findings: Mapping[str, Mapping[str, Finding]]) -> Iterator[Metric]:
     labels = ["group", "check"]
     passed = GaugeMetricFamily("dsv4_check_ok", "1 for each check that passes.", labels=labels)
     warned = GaugeMetricFamily("dsv4_check_warning", "1 for each check that passes with a warning.", labels=labels)
-    for group, findings in found.items():
-        for name, finding in findings.items():
+    for group, by_name in findings.items():
+        for name, finding in by_name.items():
             passed.add_metric([group, name], not finding.problem)
             warned.add_metric([group, name], bool(finding.warning))
     yield from (passed, warned)

@@ -42,10 +42,10 @@ def _ask(host: str, port: int, path: str, timeout: float) -> bytes:
     with socket.create_connection((host, port), timeout=timeout) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: dsv4\r\n\r\n".encode())
         while len(answer) < MOST:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 raise TimeoutError
-            connection.settimeout(left)
+            connection.settimeout(remaining)
             part = connection.recv(65536)
             if not part:
                 break

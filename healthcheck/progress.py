@@ -1,5 +1,5 @@
 """
-Does the engine get on? Read from one poll of its counters after the other; nothing here asks or waits.
+Whether the engine makes progress, from one poll of its counters after the other; nothing here asks or waits.
 
 Signs of progress (`counters.py` says which of them move during the prefill of a long prompt: the KV cache usage, and
 with it every change of the requests that run or wait, which the scheduler alone reports). A gauge of a hung engine
@@ -15,7 +15,7 @@ class EngineProgress:
     """
     The last sign of progress, and whether there is work to be done.
 
-    `at` is the time of that sign on the caller's clock, in seconds. Idle and answering counts as one: nothing is owed.
+    `at` is the time of that sign on the caller's clock, in seconds. An idle engine that answers counts as progress.
     """
 
     def __init__(self, now: float) -> None:
@@ -27,17 +27,17 @@ class EngineProgress:
 
     @property
     def busy(self) -> bool:
-        """Whether anything is owed: to requests that run or wait, to a canary, or to a poll without an answer."""
+        """Whether anything is outstanding: requests that run or wait, a canary, or the answer to a poll."""
         return self._lost or self.canary_out or self._has_requests()
 
     @property
     def work(self) -> str:
-        """What is owed, in a few words: `2 requests running, 1 waiting; a canary out`; `none` when nothing is."""
+        """What is outstanding: `2 requests running, 1 waiting; a canary outstanding`; `none` when nothing is."""
         last = self._last
-        owed = [f"{last.running} requests running, {last.waiting} waiting"] if self._has_requests() else []
-        owed += ["a canary out"] if self.canary_out else []
-        owed += ["the API server does not answer"] if self._lost else []
-        return "; ".join(owed) or "none"
+        outstanding = [f"{last.running} requests running, {last.waiting} waiting"] if self._has_requests() else []
+        outstanding += ["a canary outstanding"] if self.canary_out else []
+        outstanding += ["the API server does not answer"] if self._lost else []
+        return "; ".join(outstanding) or "none"
 
     def feed(self, now: float, counters: Counters) -> None:
         """Take one reading; counters that start again at 0 are progress too."""
@@ -50,7 +50,7 @@ class EngineProgress:
         """
         Note a poll without an answer, which is never progress: the API server may hang as well as the engine.
 
-        Where nothing was owed before, the wait begins with it.
+        Where nothing was outstanding before, the wait begins with it.
         """
         if not self.busy:
             self.at = now

@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..entrypoint.errors import ConfigError
-from ..entrypoint.listen import BACKLOG, HEALTH_PORT, CannotListen, listener
+from ..entrypoint.listen import BACKLOG, HEALTH_HOST, HEALTH_PORT, CannotListen, listener
 from .app import App
 
 CONNECTION_SECONDS = 60.0
@@ -23,14 +23,14 @@ class PortTaken(ConfigError):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App, host: str = "0.0.0.0", port: int = HEALTH_PORT) -> AsyncIterator[int]:  # noqa: S104 - probes come from outside the container
+async def serving(app: App, host: str = HEALTH_HOST, port: int = HEALTH_PORT) -> AsyncIterator[int]:
     """
     Serve `app` for the length of the block, and yield the port (0 asks for any that is free).
 
-    The port is held before anything else happens: what connects from then on is answered as soon as the loop runs.
+    The port is bound before anything else happens: what connects from then on is answered as soon as the loop runs.
     Raise PortTaken. Children do not inherit the socket.
     """
-    held = _listen(host, port)
+    listening = _listen(host, port)
     config = uvicorn.Config(
         app,
         http=_Connection,
@@ -45,9 +45,9 @@ async def serving(app: App, host: str = "0.0.0.0", port: int = HEALTH_PORT) -> A
         timeout_graceful_shutdown=1,
     )
     server = _Server(config)
-    task = asyncio.create_task(server.serve([held]), name="health server")
+    task = asyncio.create_task(server.serve([listening]), name="health server")
     try:
-        yield held.getsockname()[1]
+        yield listening.getsockname()[1]
     finally:
         server.should_exit = True
         await task
@@ -74,10 +74,10 @@ class _Connection(H11Protocol):
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        held = listener(host, port)
+        listening = listener(host, port)
     except CannotListen as error:
         where, other = f"{host} port {port}", "DSV4_HEALTH_PORT to a free port"
         other = "DSV4_HEALTH_HOST to an address of this host" if error.elsewhere else other
         raise PortTaken(f"the health server cannot listen on {where}: {error}; set {other}.") from None
-    held.setblocking(False)
-    return held
+    listening.setblocking(False)
+    return listening

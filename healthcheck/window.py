@@ -41,5 +41,5 @@ class Window:
 
     def below(self, floor: float, least: int) -> bool:
         """Tell whether the share is below `floor`; never with fewer than `least` draft tokens in the window."""
-        found = self.acceptance()
-        return found.ratio is not None and found.drafted >= least and found.ratio < floor
+        acceptance = self.acceptance()
+        return acceptance.ratio is not None and acceptance.drafted >= least and acceptance.ratio < floor

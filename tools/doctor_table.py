@@ -90,13 +90,13 @@ ALSO = {"tensor-parallel-size": (58,), "trunk-complete": (6,)}
 
 def covered() -> dict[int, set[str]]:
     """Return what is caught before start: the names of checks and refusals by the number of a known failure."""
-    found: dict[int, set[str]] = {}
+    names: dict[int, set[str]] = {}
     checks = [(check.name, check.failures) for checks in GROUPS.values() for check in checks]
     refused = [(name, refusal.failures) for name, refusal in (RULES | READING).items()]
     for name, numbers in [*checks, *refused, *ALSO.items()]:
         for number in numbers:
-            found.setdefault(number, set()).add(name)
-    return found
+            names.setdefault(number, set()).add(name)
+    return names
 
 
 def rules() -> dict[str, tuple[str, str]]:
@@ -116,9 +116,9 @@ def tables() -> str:
             for check in checks
         )
         parts.append(_table(title, ("name", "what it looks for", "symptom without it", "remedy", "tried"), rows))
-    told = rules()
+    named = rules()
     refused = (
-        (f"`{name}`", told[name][1], _linked(refusal.symptom, refusal.link), told[name][0])
+        (f"`{name}`", named[name][1], _linked(refusal.symptom, refusal.link), named[name][0])
         for name, refusal in RULES.items()
     )
     parts.append(_table("Refused by a profile file", ("name", "instead", "symptom without it", "why"), refused))

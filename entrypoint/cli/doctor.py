@@ -55,16 +55,16 @@ def doctor_options(options: argparse.Namespace, *, serving: bool) -> DoctorOptio
 
 
 def text(seen: DoctorReport) -> str:
-    """Return every problem with what was seen, what is needed and the fix, and what was not looked at."""
+    """Return every problem with what was seen, what is needed and the fix, and what was not checked."""
     lines: list[str] = []
     for one in seen.diagnoses:
         problem = one.problem
         lines.append(f"{'problem' if problem.fatal else 'note'} {one.name}: {problem.seen}")
         lines += [f"    needed: {problem.needed}"] if problem.needed else []
         lines += [f"    fix:    {problem.fix}", ""]
-    lines += [f"not looked at: {part}" for part in seen.not_checked]
+    lines += [f"not checked: {part}" for part in seen.not_checked]
     count = len(seen.fatal)
     if not count:
-        return "\n".join([*lines, "Nothing seen stands in the way of a start."])
+        return "\n".join([*lines, "No problem would stop a start."])
     what = f"{count} problem{'s' * (count > 1)} would stop a start" + "; --skip NAME overrides one."
     return "\n".join([*lines, what])

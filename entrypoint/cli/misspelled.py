@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,5 @@ def refuse(command: Parser, words: Sequence[str]) -> None:
         name = word.partition("=")[0][2:]
         if not word.startswith("--") or "." in name or name.replace("_", "-").removeprefix("no-") in known:
             continue
-        retired = any(fnmatch.fnmatchcase(name, pattern) for pattern in schema.retired().get("flag", {}))
-        if not retired and closest(name, [*options, *flags]) in options:
+        if closest(name, [*options, *flags]) in options:
             command.refuse(word)

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ...healthcheck.probe import GROUPS, probe
-from ..listen import HEALTH_PORT
+from ..listen import HEALTH_PORT, health_port_text
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--port",
         type=port,
-        default=os.environ.get("DSV4_HEALTH_PORT") or str(HEALTH_PORT),
+        default=health_port_text(os.environ),
         metavar="PORT",
         help=f"of the health server (DSV4_HEALTH_PORT; {HEALTH_PORT})",
     )

@@ -34,57 +34,64 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
     """Show the plan, and unless this is a dry run, run vLLM until it ends."""
-    from .request import resolved
-
     if options.dry_run:
+        from .request import resolved
+
         show(resolved(options, words)[1])
         return 0
     import asyncio
 
-    from ..resolve import environment
-    from ..supervisor import executable, run_folder
-    from ..supervisor.context import ServeContext
     from . import log
 
     log.to_stderr()
-    variables = environment.variables()
-    context = ServeContext(
-        environ=os.environ,
-        vllm=executable.vllm_program(os.environ),
-        health_host=variables.DSV4_HEALTH_HOST,
-        health_port=variables.DSV4_HEALTH_PORT,
-        run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, variables.DSV4_HEALTH_PORT),
-        termination_log=variables.DSV4_TERMINATION_LOG,
-        interactive=sys.stderr.isatty(),
-    )
-    return asyncio.run(_resolve_check_supervise(options, words, context))
+    return asyncio.run(_serve(options, words, _context()))
 
 
-async def _resolve_check_supervise(options: argparse.Namespace, words: list[str], context: ServeContext) -> int:
-    """Bring a request to its end and return the exit status; whichever step ends it, the lifecycle reports why."""
+async def _serve(options: argparse.Namespace, words: list[str], context: ServeContext) -> int:
+    """Resolve, check and supervise; the lifecycle reports why it ended, whichever step that was."""
     import asyncio
 
-    from ..doctor import run as doctor
+    from ..doctor.run import before_start
     from ..supervisor.lifecycle import lifecycle
     from ..supervisor.supervisor import supervise
     from .doctor import doctor_options
 
     async with lifecycle(context) as life:
-        selection, plan = await asyncio.to_thread(_resolved_with_caches, options, words)
+        selection, plan = await asyncio.to_thread(_resolve, options, words)
         show(plan)
         if await life.admit(plan, await asyncio.to_thread(this_machine)):
             this_machine.cache_clear()  # while it waited, other processes may have taken GPUs, or released them
         life.health.enter("checking")
         settings = doctor_options(options, serving=True)
-        report = await life.unless_stopped(lambda: doctor.before_start(selection, plan, this_machine(), settings))
+        report = await life.unless_stopped(lambda: before_start(selection, plan, this_machine(), settings))
         life.require(report)
         life.exit_reason = await supervise(plan, life)
     return life.exit_status
 
 
-def _resolved_with_caches(options: argparse.Namespace, words: list[str]) -> tuple[Selection, Plan]:
+def _resolve(options: argparse.Namespace, words: list[str]) -> tuple[Selection, Plan]:
+    """Return what was selected, and the plan with its kernel caches."""
     from ..supervisor import kernel_cache
     from .request import resolved
 
     selection, plan = resolved(options, words)
     return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
+
+
+def _context() -> ServeContext:
+    from .. import listen
+    from ..resolve import environment
+    from ..supervisor import executable, run_folder
+    from ..supervisor.context import ServeContext
+
+    variables = environment.variables()
+    health_host, health_port = listen.health_address(os.environ)
+    return ServeContext(
+        environ=os.environ,
+        vllm=executable.vllm_program(os.environ),
+        health_host=health_host,
+        health_port=health_port,
+        run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, health_port),
+        termination_log=variables.DSV4_TERMINATION_LOG,
+        interactive=sys.stderr.isatty(),
+    )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from .. import api_key
 from ..errors import UsageError
-from ..listen import API_PORT, HEALTH_PORT
+from ..listen import API_PORT, health_address
 from ..replica_description import ReplicaDescription
 from ..vllm_schema import schema
 from . import http
@@ -39,7 +39,7 @@ class ServedModels(BaseModel):
 class ServedPlan(ReplicaDescription):
     """What `/plan` answers: a replica that is started by `argv`, and its settings by name."""
 
-    argv: list[str] = Field(default=[], min_length=1, validate_default=True)
+    argv: list[str]  # pyright: ignore[reportGeneralTypeIssues] - required here, which pydantic allows
 
     def values(self) -> dict[str, Any]:
         """Return the settings' values by name."""
@@ -87,7 +87,7 @@ def _health(named: str | None, url: str, environ: Mapping[str, str]) -> str | No
     if named:
         return _url("--health", named)
     host = urlsplit(url).hostname or "localhost"
-    return f"http://{f'[{host}]' if ':' in host else host}:{_port(environ, 'DSV4_HEALTH_PORT', HEALTH_PORT)}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{health_address(environ)[1]}"
 
 
 def _port(environ: Mapping[str, str], variable: str, default: int) -> int:

@@ -18,7 +18,7 @@ from .installed_patches import applied_patches
 from .options import DoctorOptions
 from .served_checkpoint import read_served
 
-_NO_DRIVER = "this host: no NVIDIA driver here"
+_NO_DRIVER = "this host: it has no NVIDIA driver"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_facts(selection: Selection, plan: Plan, machine: Machine, options: Doct
     not_checked = {
         f"the checkpoint: {absent}": checkpoint is None,
         _NO_DRIVER: not judged,
-        "memory: the profile files do not say enough": memory is None and required.gpus,
+        "memory: the profile files lack the figures for it": memory is None and required.gpus,
     }
     return Facts(
         checkpoint=checkpoint,

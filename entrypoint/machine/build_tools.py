@@ -14,13 +14,13 @@ _CUDA = "/usr/local/cuda"
 
 
 def missing(env: Mapping[str, str]) -> Iterator[str]:
-    """Yield the names of what is not there; ninja may be a wheel of this Python's."""
+    """Yield the names of the tools that are missing; ninja may come with a wheel, next to this Python."""
     path = env.get("PATH", os.defpath)
-    beside = str(Path(sys.executable).parent)
+    wheels = str(Path(sys.executable).parent)
     cuda = f"{env.get('CUDA_HOME', _CUDA)}/bin"
     if not shutil.which("nvcc", path=f"{path}:{cuda}"):
         yield "nvcc"
-    if not shutil.which("ninja", path=f"{path}:{beside}"):
+    if not shutil.which("ninja", path=f"{path}:{wheels}"):
         yield "ninja"
     if not any(shutil.which(name, path=path) for name in (env.get("CC") or "cc", "gcc", "clang")):
         yield "cc"

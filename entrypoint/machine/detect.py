@@ -10,7 +10,7 @@ from ..errors import ConfigError, listed
 from .gpus import HostGpus
 from .machine import Machine
 
-_BY_HAND = "choose by hand: --hardware NAME (HARDWARE=NAME)"
+_BY_NAME = "name the hardware: --hardware NAME (HARDWARE=NAME)"
 
 
 class NoGpu(ConfigError):
@@ -27,13 +27,13 @@ def hardware_of(machine: Machine, catalog: Catalog) -> HostGpus:
 def gpu_names(machine: Machine) -> list[str]:
     """Return NVML's name of each visible GPU, in the order that CUDA counts them; raise NoGpu when there is none."""
     if machine.driver.error:
-        raise NoGpu(f"No NVIDIA driver answers on this host (NVML: {machine.driver.error}); {_BY_HAND}.")
+        raise NoGpu(f"No NVIDIA driver responds on this host (NVML: {machine.driver.error}); {_BY_NAME}.")
     names = [gpu.name for gpu in machine.gpus if not gpu.error]
     if names:
         return names
     if errors := [gpu.error for gpu in machine.gpus]:
-        raise NoGpu(f"NVML could not read the GPUs ({errors[0]}); {_BY_HAND}.")
-    raise NoGpu(f"The driver shows no GPU to this process; pass GPUs to the container, or {_BY_HAND}.")
+        raise NoGpu(f"NVML could not read the GPUs ({errors[0]}); {_BY_NAME}.")
+    raise NoGpu(f"The driver shows no GPU to this process; pass GPUs to the container, or {_BY_NAME}.")
 
 
 def match(names: list[str], every: Iterable[ProfileFile[Hardware]]) -> ProfileFile[Hardware]:
@@ -41,12 +41,12 @@ def match(names: list[str], every: Iterable[ProfileFile[Hardware]]) -> ProfileFi
     models = set(names)
     if len(models) > 1:
         raise ConfigError(
-            f"This host shows different GPUs ({listed(models)}); keep one kind (CUDA_VISIBLE_DEVICES), or {_BY_HAND}."
+            f"This host has different GPUs ({listed(models)}); keep one kind (CUDA_VISIBLE_DEVICES), or {_BY_NAME}."
         )
     known = list(every)
     for hardware in known:
         if names[0] in hardware.own.nvml_names:
             return hardware
     raise ConfigError(
-        f"No profile knows the GPU {names[0]!r}; {_BY_HAND}, one of {', '.join(hardware.name for hardware in known)}."
+        f"No profile knows the GPU {names[0]!r}; {_BY_NAME}, one of {', '.join(hardware.name for hardware in known)}."
     )

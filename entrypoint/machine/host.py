@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import build_tools
 from .machine import Machine
-from .ports import Port, look
+from .ports import Port, probe_port
 from .requirements import HostRequirements
 
 # Where what vLLM starts keeps compiled kernels and weights; the default stands under the home folder.
@@ -58,14 +58,14 @@ class Host:
 
 
 def read_host(machine: Machine, required: HostRequirements) -> Host:
-    """Read what a plan needs of this host, beside the machine itself."""
+    """Read what a plan needs of this host, in addition to the machine itself."""
     env = required.env
     return Host(
         machine.seen_with(env),
         compat=compat_version(env.get("LD_LIBRARY_PATH", "")),
         home=home_folder(env),
         caches=tuple(read_caches(env)),
-        ports=tuple(look(*port) for port in required.ports),
+        ports=tuple(probe_port(*port) for port in required.ports),
         missing_files={
             name: env[name]
             for name in ("NCCL_GRAPH_FILE", "NCCL_TOPO_FILE")

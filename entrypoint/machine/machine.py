@@ -98,8 +98,8 @@ def _text(path: Path) -> str:
 
 def _module_version(text: str) -> str:
     """Return 580.159.04 from `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build`."""
-    words = text.split("\n", 1)[0].split()
-    return next((word for word in words if word[:1].isdigit() and word.count(".") >= 1), "")
+    first, *_ = text.splitlines() or [""]
+    return next((part for part in first.split() if part[:1].isdigit() and "." in part), "")
 
 
 def _cpu_model(cpuinfo: str) -> str:

@@ -1,5 +1,5 @@
 """
-What the NVIDIA driver says of this host's GPUs, through NVML (nvidia-ml-py). Facts only; bytes, and PCI bus order.
+What the NVIDIA driver reports of this host's GPUs, through NVML (nvidia-ml-py). Facts only; bytes, and PCI bus order.
 
 A field is None where the driver does not answer: older drivers, virtual machines and consumer boards leave many out.
 """
@@ -30,7 +30,7 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. Memory in bytes; PCIe width in lanes (the link's speed is left out: it drops when a GPU idles)."""
+    """One GPU. Memory in bytes; PCIe width in lanes (not the link's speed, which drops when a GPU idles)."""
 
     index: int
     uuid: str = ""
@@ -61,7 +61,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two GPUs by index, `a` < `b`: their common ancestor, and what the driver says of access between them."""
+    """Two GPUs by index, `a` < `b`: their common ancestor, and what the driver reports of access between them."""
 
     a: int
     b: int
@@ -107,9 +107,9 @@ def read_driver(nvml: Any = None) -> Driver:
 
 
 def _read(nvml: Any) -> Driver:
-    def ask(function: Callable[..., Any], *words: Any) -> Any:
+    def ask(function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return function(*words)
+            return function(*arguments)
         except nvml.NVMLError:
             return None
 

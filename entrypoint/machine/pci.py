@@ -18,11 +18,11 @@ _REDIRECT = 0b1100  # P2P request redirect and P2P completion redirect
 def iommu(buses: Iterable[str], root: Path = Path("/")) -> Iommu:
     """Tell what the IOMMU does to these devices: their group's type, else that of any group, else none is there."""
     types = [root / "sys/bus/pci/devices" / _sysfs(bus) / "iommu_group/type" for bus in buses]
-    found = {path.read_text().strip() for path in types if path.is_file()}
-    if not found:
-        found = {path.read_text().strip() for path in (root / "sys/kernel/iommu_groups").glob("*/type")}
-    if found:
-        return "passthrough" if found == {"identity"} else "translated"  # DMA, DMA-FQ
+    kinds = {path.read_text().strip() for path in types if path.is_file()}
+    if not kinds:
+        kinds = {path.read_text().strip() for path in (root / "sys/kernel/iommu_groups").glob("*/type")}
+    if kinds:
+        return "passthrough" if kinds == {"identity"} else "translated"  # DMA, DMA-FQ
     units = root / "sys/class/iommu"
     if not units.is_dir():
         return "unknown"
@@ -32,7 +32,7 @@ def iommu(buses: Iterable[str], root: Path = Path("/")) -> Iommu:
 def redirecting(bus: str, root: Path = Path("/")) -> tuple[str, ...] | None:
     """Return the bridges above a device that send peer traffic up to the root; None when that cannot be read."""
     device = (root / "sys/bus/pci/devices" / _sysfs(bus)).resolve()
-    found, readable = [], False
+    bridges, readable = [], False
     for bridge in device.parents:
         if not _ADDRESS.fullmatch(bridge.name):
             break
@@ -42,12 +42,12 @@ def redirecting(bus: str, root: Path = Path("/")) -> tuple[str, ...] | None:
             continue
         readable = readable or len(space) > _EXTENDED
         if _control(space) & _REDIRECT:
-            found.append(bridge.name)
-    return tuple(found) if readable else None
+            bridges.append(bridge.name)
+    return tuple(bridges) if readable else None
 
 
 def numa_node(bus: str, root: Path = Path("/")) -> int | None:
-    """Return a device's NUMA node; None when the host has one only, or does not say."""
+    """Return a device's NUMA node; None when the host has only one, or does not tell."""
     try:
         node = int((root / "sys/bus/pci/devices" / _sysfs(bus) / "numa_node").read_text())
     except (OSError, ValueError):
@@ -61,9 +61,9 @@ def _control(space: bytes) -> int:
 
 def _capabilities(space: bytes) -> Iterator[tuple[int, int]]:
     """Yield the id and offset of each extended capability: 16 bits of id, 4 of version, 12 of the next offset."""
-    at, seen = _EXTENDED, set()
-    while _EXTENDED <= at <= len(space) - 8 and at not in seen:
-        seen.add(at)
+    at, visited = _EXTENDED, set()
+    while _EXTENDED <= at <= len(space) - 8 and at not in visited:
+        visited.add(at)
         header = int.from_bytes(space[at : at + 4], "little")
         yield header & 0xFFFF, at
         at = header >> 20

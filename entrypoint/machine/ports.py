@@ -1,4 +1,4 @@
-"""Whether a TCP port can be had, and who holds it."""
+"""Whether a TCP port is free, and who holds it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..listen import CannotListen, listener
 
 @dataclass(frozen=True)
 class Port:
-    """A port that was asked for; `refused` is empty when it is free, `holder` when nobody could be named."""
+    """A port to listen on; `refused` is empty when it is free, `holder` where the process is not known."""
 
     host: str
     number: int
@@ -22,8 +22,8 @@ class Port:
     elsewhere: bool = False
 
 
-def look(host: str, number: int, by_host: str, by_port: str) -> Port:
-    """Listen there, and let go; `by_host` and `by_port` are the settings that change them. Port 0 is always free."""
+def probe_port(host: str, number: int, by_host: str, by_port: str) -> Port:
+    """Listen there for a moment; `by_host` and `by_port` are the settings that change them. Port 0 is always free."""
     try:
         listener(host, number).close()
     except CannotListen as error:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..listen import API_PORT, HEALTH_PORT
+from .. import served_plan
+from ..listen import health_address
 from ..plan import Plan
 
 if TYPE_CHECKING:  # the host can be read where there is no pydantic
@@ -52,8 +53,7 @@ def host_requirements(
     on_cpu = interconnect == "none"
     utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default
     host = str(plan.value("host", "0.0.0.0"))  # noqa: S104  vLLM's own default: every address
-    port = plan.value("port", API_PORT)
-    health_host, health = environ.get("DSV4_HEALTH_HOST") or "0.0.0.0", environ.get("DSV4_HEALTH_PORT", "")  # noqa: S104
+    health_host, health_port = health_address(environ)
     return HostRequirements(
         gpus=0 if on_cpu else group * number(local),
         group=0 if on_cpu else group,
@@ -64,8 +64,8 @@ def host_requirements(
         custom_all_reduce=not plan.value("disable-custom-all-reduce", otherwise=False),
         load_format=str(plan.value("load-format", "auto")),
         ports=(
-            (host, port, "--host", "--port (PORT)"),
-            (health_host, int(health) if health.isdecimal() else HEALTH_PORT, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
+            (host, served_plan.port(plan), "--host", "--port (PORT)"),
+            (health_host, health_port, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
         ),
         env={**environ, **plan.environment()},
         deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),

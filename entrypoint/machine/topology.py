@@ -45,7 +45,7 @@ class Topology:
 
 
 def read_topology(driver: Driver, visible: tuple[int, ...], root: Path = Path("/")) -> Topology:
-    """Join what NVML and sysfs (under `root`) say of the visible GPUs; no process is started."""
+    """Join what NVML and sysfs (under `root`) report of the visible GPUs; no process is started."""
     gpus = tuple(index for index in visible if not driver.gpu(index).error)
     buses = [driver.gpu(index).bus for index in gpus]
     above = [pci.redirecting(bus, root) for bus in buses]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .. import supervision_settings
+from .. import listen, supervision_settings
 from ..api_key import key_in
 from ..errors import ConfigError
-from ..listen import HEALTH_PORT
 from ..plan import DRAFT_TOKENS, TENSOR_PARALLEL_SIZE, Setting
 from ..request import Layer, Request, agreed
 from ..vllm_schema import schema
@@ -54,8 +52,6 @@ class Variables(BaseSettings):
     DSV4_NCCL: str | None = None  # a named set of nccl/
     DSV4_SKIP: str | None = None  # names of refusals and checks to skip, separated by commas
     DSV4_VLLM: str | None = None  # the vLLM to start, else the one beside this command, else the one on PATH
-    DSV4_HEALTH_HOST: str = "0.0.0.0"  # noqa: S104 - balancers ask from outside; no prompt or key is ever answered
-    DSV4_HEALTH_PORT: Annotated[int, Field(ge=0, le=65535)] = HEALTH_PORT  # 0 takes a free one
     DSV4_CACHE: Path | None = None  # compiled kernels, else dsv4 in the user's cache
     DSV4_RUN_DIR: Path | None = None  # what has to outlive a restart: the record of failures, the plan, stacks
     DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")
@@ -76,6 +72,7 @@ def read() -> Request:
 
 def variables() -> Variables:
     """Return our variables; raise ConfigError for one that is not of its kind."""
+    listen.health_address(os.environ)  # refused at once by every command
     try:
         return Variables()
     except ValidationError as error:

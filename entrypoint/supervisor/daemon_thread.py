@@ -1,4 +1,4 @@
-"""One blocking call beside the event loop, in a thread that does not keep the process from ending."""
+"""One blocking call in a thread that neither blocks the event loop nor keeps the process from ending."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def in_background(function: Callable[P, T], *arguments: P.args, **keywords: P.kw
     """
     Return the future of `function(*arguments, **keywords)`.
 
-    asyncio.to_thread would do, were its threads not waited for at the end of the program, whatever they do.
+    asyncio.to_thread would do, if the program did not wait for its threads at the end.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -35,7 +35,7 @@ def in_background(function: Callable[P, T], *arguments: P.args, **keywords: P.kw
             result = function(*arguments, **keywords)
         except Exception as raised:  # raised again where the future is awaited
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody is waiting
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=work, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A stop that was asked for: the balancer sees it, vLLM finishes what runs, and nothing is cut in silence."""
+"""A requested stop: the balancer notices it, vLLM finishes its requests, and cut ones are reported."""
 
 from __future__ import annotations
 

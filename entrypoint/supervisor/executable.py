@@ -1,4 +1,4 @@
-"""Which program a word means, and what to say of one that cannot be started."""
+"""Which program a name means, and the errors for one that cannot be started."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def vllm_program(environ: Mapping[str, str]) -> str:
     """Return the vLLM to start: DSV4_VLLM, else the one installed beside this command, else the one on PATH."""
     if named := environ.get("DSV4_VLLM"):
         return named
-    beside = Path(sys.executable).parent / "vllm"
-    return str(beside) if beside.exists() else "vllm"
+    sibling = Path(sys.executable).parent / "vllm"
+    return str(sibling) if sibling.exists() else "vllm"
 
 
 def locate(name: str, environ: Mapping[str, str]) -> str:
-    """Return the program that a command's first word means; raise NotFound (127) when there is none."""
+    """Return the path of a program; raise NotFound (127) when there is none."""
     program = shutil.which(name, path=environ.get("PATH", os.defpath))
     if program is None and not Path(name).exists():
         raise NotFound(f"{name}: not found, neither as a path nor on PATH; install it, or correct the name.")
@@ -28,5 +28,5 @@ def locate(name: str, environ: Mapping[str, str]) -> str:
 
 
 def not_executable(name: str, error: OSError) -> NotExecutable:
-    """Return what to raise when a program that is there cannot be started."""
+    """Return the error for a program that exists and cannot be started."""
     return NotExecutable(f"{name}: cannot be executed ({error.strerror}); check its mode and format.")

@@ -1,4 +1,4 @@
-"""How a start ended, told where people and Kubernetes look: the log, the termination message, last-exit.json."""
+"""Why a replica ended, where people and Kubernetes look: the log, the termination message, last-exit.json."""
 
 from __future__ import annotations
 

@@ -45,7 +45,10 @@ async def compile_all(names: Sequence[str], environ: Mapping[str, str]) -> None:
     _, output = await process.communicate()
     if process.returncode:
         last = output[-_LAST:].decode(errors="replace").strip().rpartition("\n")[2]
-        log.info(f"note: compiling ahead failed with status {process.returncode} ({last}); vLLM compiles by itself")
+        log.info(
+            f"note: the JIT prebuild failed with status {process.returncode} ({last});"
+            " vLLM compiles these modules itself"
+        )
 
 
 def _in_child() -> None:

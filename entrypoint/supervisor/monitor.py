@@ -58,7 +58,7 @@ class _Monitor:
         health.progressed, health.busy = self.progress.at, self.progress.busy
         if (still := health.idle_for(time.monotonic())) > grace:
             sentence = (
-                f"no progress for {still:.0f} s while there was work ({self.progress.work}), {grace:.0f} s are allowed"
+                f"no progress for {still:.0f} s while there was work ({self.progress.work}); the limit is {grace:.0f} s"
             )
             return ExitReason(exit_cause.HUNG, f"{sentence} (supervise.live-grace).")
         return reason

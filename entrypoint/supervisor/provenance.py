@@ -1,4 +1,4 @@
-"""What `/plan` answers: what this replica was told to do, and what it is made of."""
+"""What `/plan` answers: the plan of this replica, the code that it runs, and its machine."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ PARTS = ("dsv4-serve", "vllm", "torch", "flashinfer-python", "flashinfer-cubin",
 
 def replica(plan: Plan, machine: Machine) -> dict[str, Any]:
     """Return the plan with secrets masked, the patch report of the installed vLLM, versions, and the machine."""
-    chosen = {name: setting.value for name, setting in plan.choices.items()}
-    made_of = {"patches": patches(), "versions": versions(), "machine": hardware(machine)}
-    return {**plan.to_json(), "choices": chosen, **made_of}
+    choices = {name: setting.value for name, setting in plan.choices.items()}
+    parts = {"patches": patches(), "versions": versions(), "machine": hardware(machine)}
+    return {**plan.to_json(), "choices": choices, **parts}
 
 
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of what is installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for part in PARTS:
         try:
-            found[part] = version(part)
+            installed[part] = version(part)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def patches() -> dict[str, Any]:

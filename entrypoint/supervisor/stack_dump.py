@@ -1,4 +1,4 @@
-"""Where the processes of a hung engine stand: their Python stacks through py-spy where it is installed, and /proc."""
+"""What the processes of a hung engine are doing: their Python stacks (py-spy, where it is installed), and /proc."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MOST = 16  # processes
 
 async def dump(pids: Sequence[int]) -> str:
     """Return a page of text, a section a process."""
-    beside = Path(sys.executable).parent / "py-spy"
-    spy = str(beside) if beside.exists() else shutil.which("py-spy")
+    sibling = Path(sys.executable).parent / "py-spy"
+    spy = str(sibling) if sibling.exists() else shutil.which("py-spy")
     sections = await asyncio.gather(*(_section(pid, spy) for pid in pids[:MOST]))
     return "\n".join(sections)
 

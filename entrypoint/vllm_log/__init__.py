@@ -1,1 +1,1 @@
-"""What vLLM's log says: the phase of a start, the root cause of an end."""
+"""Reading vLLM's log: the phase of a start, the root cause of an exit."""

@@ -1,4 +1,4 @@
-"""Why a replica ended: a cause with its exit status, a sentence for a person, and the root cause line of vLLM's log."""
+"""Why a replica ended: a cause with its exit status, a sentence for people, and the root cause line of vLLM's log."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from .root_cause import LogNotes, Note
 
 @dataclass(frozen=True)
 class Cause:
-    """A kind of ending; `says` opens its sentence, with the phase in which it came."""
+    """A kind of exit; `sentence` is what is logged for it, with the phase in which it came."""
 
     name: str
     exit_status: int
-    says: str
+    sentence: str
 
 
-DRAINED = Cause("drained", ExitStatus.DONE, "vLLM was asked to stop, and ended in order")
+DRAINED = Cause("drained", ExitStatus.DONE, "vLLM was asked to stop, and shut down in order")
 USAGE = Cause("usage", ExitStatus.USAGE, "the command line is not understood")
-HOST = Cause("host", ExitStatus.HOST, "this host does not let vLLM run, seen while {phase}")
-CONFIG = Cause("config", ExitStatus.CONFIG, "vLLM does not take this configuration, seen while {phase}")
+HOST = Cause("host", ExitStatus.HOST, "this host does not let vLLM run (noticed while {phase})")
+CONFIG = Cause("config", ExitStatus.CONFIG, "vLLM rejects this configuration (noticed while {phase})")
 OUT_OF_MEMORY_AT_LOAD = Cause("out-of-memory-at-load", ExitStatus.OUT_OF_MEMORY_AT_LOAD, "memory ran out while {phase}")
 OUT_OF_MEMORY_LATER = Cause("out-of-memory-later", ExitStatus.OUT_OF_MEMORY_LATER, "memory ran out while serving")
 ENGINE_DIED = Cause("engine-died", ExitStatus.ENGINE_DIED, "vLLM's engine died while serving")
-HUNG = Cause("hung", ExitStatus.HUNG, "vLLM's engine stopped getting on")
-STALLED = Cause("stalled", ExitStatus.STALLED, "the start stopped getting on")
-GATE_REFUSED = Cause("gate-refused", ExitStatus.GATE_REFUSED, "the draft head did not pass its gate")
+HUNG = Cause("hung", ExitStatus.HUNG, "vLLM's engine stopped making progress")
+STALLED = Cause("stalled", ExitStatus.STALLED, "the start stopped making progress")
+GATE_REFUSED = Cause("gate-refused", ExitStatus.GATE_REFUSED, "the draft head failed its gate")
 CORRUPTED = Cause("corrupted", ExitStatus.CORRUPTED, "answers are corrupted")
 START_FAILED = Cause("start-failed", ExitStatus.START_FAILED, "vLLM ended while {phase}")
 NOT_EXECUTABLE = Cause("not-executable", ExitStatus.NOT_EXECUTABLE, "vLLM cannot be executed")
-NOT_FOUND = Cause("not-found", ExitStatus.NOT_FOUND, "vLLM is not there")
+NOT_FOUND = Cause("not-found", ExitStatus.NOT_FOUND, "vLLM was not found")
 CUT = Cause("cut", ExitStatus.CUT, "vLLM was stopped with requests still running")
 
 CAUSES = (
@@ -85,7 +85,7 @@ def classify(notes: LogNotes, status: int, *, phase: str, was_ready: bool) -> Ex
     vLLM logged as the end of a process, never in what it logs at level INFO.
     """
     if notes.stopped and status == 0:  # the status is 0, too, when the engine died
-        return ExitReason(DRAINED, f"{DRAINED.says}.")
+        return ExitReason(DRAINED, f"{DRAINED.sentence}.")
     number = -status if status < 0 else status - 128
     by_signal = signal.Signals(number).name if number in set(signal.Signals) else ""
     roots = notes.roots()
@@ -96,7 +96,7 @@ def classify(notes: LogNotes, status: int, *, phase: str, was_ready: bool) -> Ex
     cause = _cause(failure, was_ready=was_ready)
     if failure is None and was_ready and by_signal == "SIGTERM":
         cause = CUT
-    sentence = cause.says.format(phase=phase)
+    sentence = cause.sentence.format(phase=phase)
     if failure is None and cause in (START_FAILED, ENGINE_DIED):
         sentence += f" ({by_signal or f'exit status {status}'})"
     sentence = f"{sentence}. {failure.advice(notes.port) if failure else ''}".strip()

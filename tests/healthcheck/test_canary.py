@@ -55,7 +55,7 @@ def test_agreement_is_the_common_start_by_the_longer_answer(one, other):
 
 def test_sound_answers_pass_with_the_figures_and_what_was_looked_for():
     assert judged() == Finding(
-        "100% of the answers is the same alone and 4 at once, the floor is 50%;"
+        "100% of tokens agree between answers alone and 4 at once (floor 50%);"
         " no sign of garbling (script-mix, repetition, logprobs, replacement)"
     )
 
@@ -100,7 +100,7 @@ def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(
 def test_a_sound_real_engine_passes_at_four_requests_at_once(vllm: ServeProcess):
     found = asked(vllm.endpoint.url, lambda engine: canary.run(engine, 4, 48))
     assert found.problem == ""
-    assert found.detail.startswith("100% of the answers is the same alone and 4 at once")
+    assert found.detail.startswith("100% of tokens agree between answers alone and 4 at once")
 
 
 @pytest.mark.slow

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsv4_serve.entrypoint.client import vllm as vllm_client
 from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.healthcheck import gate
+from dsv4_serve.healthcheck.prompts import prompts
 from dsv4_serve.healthcheck.state import Acceptance, Finding
 
 
@@ -24,6 +31,68 @@ def run(url: str, floor: float, tokens: int) -> tuple[Finding, Acceptance]:
             await engine.close()
 
     return asyncio.run(ask())
+
+
+class Drafting:
+    """What a server of vLLM's API answers: of 20 draft tokens for the n-th prompt, it accepts n."""
+
+    def __init__(self, drafted: int, accepted: int) -> None:
+        self.drafted, self.accepted = drafted, accepted
+        self.asked: list[tuple[str, int]] = []
+
+    def answer(self, path: str, body: bytes) -> str:
+        if path == "/metrics":
+            return (
+                f'vllm:spec_decode_num_draft_tokens_total{{engine="0"}} {self.drafted}\n'
+                f'vllm:spec_decode_num_accepted_tokens_total{{engine="0"}} {self.accepted}\n'
+            )
+        if path == "/v1/models":
+            return '{"data": [{"id": "m"}]}'
+        request = json.loads(body)
+        self.asked.append((request["prompt"], request["max_tokens"]))
+        self.drafted += 20
+        self.accepted += len(self.asked)
+        return '{"choices": [{"text": "t", "token_ids": [1]}]}'
+
+
+@contextmanager
+def serving(drafting: Drafting) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            answer = drafting.answer(self.path, body).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_only_what_its_own_prompts_drafted_counts_and_each_kind_for_itself(monkeypatch):
+    monkeypatch.setattr(vllm_client, "SETTLE_SECONDS", 0.001)
+    drafting = Drafting(drafted=1000, accepted=990)
+    with serving(drafting) as url:
+        finding, total = run(url, 0.2, 7)
+    assert drafting.asked == [(prompt.text, 7) for prompt in prompts()]
+    count = len(prompts())
+    assert total == Acceptance(20 * count, count * (count + 1) // 2)
+    by_kind: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts(), 1):
+        by_kind.setdefault(prompt.kind, []).append(number)
+    assert all(len(set(accepted)) > 1 for accepted in by_kind.values())  # so that a sum differs from its parts
+    for kind, accepted in by_kind.items():
+        assert f"{kind} {sum(accepted) / (20 * len(accepted)):.0%}" in finding.detail
+    assert not finding.problem
 
 
 @given(st.integers(1, 10**6), st.floats(0, 1), st.floats(0, 1))

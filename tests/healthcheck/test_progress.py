@@ -39,6 +39,15 @@ def test_requests_that_run_while_nothing_moves_are_none():
     assert (progress.at, progress.busy, progress.work) == (1.0, True, "2 requests running, 1 waiting")
 
 
+@pytest.mark.parametrize("counters", [replace(IDLE, running=1), replace(IDLE, waiting=1)])
+def test_a_request_is_work_whether_it_runs_or_waits(counters):
+    progress = EngineProgress(0.0)
+    progress.feed(1.0, counters)
+    progress.feed(60.0, counters)
+    assert (progress.at, progress.busy) == (1.0, True)
+    assert progress.work == f"{counters.running} requests running, {counters.waiting} waiting"
+
+
 @pytest.mark.parametrize(
     "moved",
     [
@@ -87,7 +96,7 @@ def test_a_canary_that_does_not_come_back_is_work():
     progress.feed(1.0, IDLE)
     progress.canary_out = True
     progress.feed(60.0, IDLE)
-    assert (progress.at, progress.busy, progress.work) == (1.0, True, "a canary out")
+    assert (progress.at, progress.busy, progress.work) == (1.0, True, "a canary outstanding")
 
 
 POLLS = st.lists(

@@ -25,7 +25,7 @@ _PATIENCE = 5.0
 LAST_WORDS = 2.0  # seconds for the other ranks when one has ended: the one that ended last may be the cause
 RANK = (sys.executable, "-m", "dsv4_serve.entrypoint.doctor.all_reduce.rank")
 _START, _DONE = "importing torch", "done"
-# Gloo looks its interface up by the host's name, which containers often cannot resolve. NCCL is left as vLLM has it.
+# Gloo finds its interface by the host's name, which containers often cannot resolve. NCCL's variables stay as they are.
 _ENV = {"GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}
 
 
@@ -59,7 +59,7 @@ class AllReduceResult:
     message: str = ""
 
     def __str__(self) -> str:
-        """Say it in a few words."""
+        """Return it in a few words."""
         if self.ok:
             return "went through"
         what = f"hung at: {self.hung_at}" if self.hung_at else f"time ran out at: {self.ran_out_at}"
@@ -89,11 +89,11 @@ class _Rank:
                 self._note(json.loads(line))
         self.heard = time.monotonic()
 
-    def _note(self, said: Any) -> None:
-        if isinstance(said, dict) and "step" in said:
-            self.at = said["step"]
-        elif isinstance(said, dict) and "bytes" in said:
-            self.seconds[said["bytes"]] = said["seconds"]
+    def _note(self, message: Any) -> None:
+        if isinstance(message, dict) and "step" in message:
+            self.at = message["step"]
+        elif isinstance(message, dict) and "bytes" in message:
+            self.seconds[message["bytes"]] = message["seconds"]
 
     def last_error(self) -> str:
         self.errors.seek(0)
@@ -128,13 +128,13 @@ def run(
 
 @contextmanager
 def _started(
-    ranks: int, program: list[str], words: list[str], env: Mapping[str, str], folder: Path
+    ranks: int, program: list[str], arguments: list[str], env: Mapping[str, str], folder: Path
 ) -> Iterator[list[_Rank]]:
     started: list[_Rank] = []
     try:
         for number in range(ranks):
             errors = (folder / f"errors-{number}").open("w+b")
-            argv = [*program, str(number), str(ranks), *words]
+            argv = [*program, str(number), str(ranks), *arguments]
             process = subprocess.Popen(
                 argv,
                 env=dict(env),
@@ -201,7 +201,7 @@ def _result(ranks: list[_Rank], backend: str, began: float, *, silent: bool) -> 
     if ended:
         status, first = min(ended, key=_blame)
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        message = f"rank {first.number}: {first.last_error() or 'no word'} ({how}, at: {first.at})"
+        message = f"rank {first.number}: {first.last_error() or 'no error message'} ({how}, at: {first.at})"
         return AllReduceResult(False, count, backend, wall, message=message)
     order = [_START, "init", "first all-reduce"]
     steps = [order.index(rank.at) if rank.at in order else len(order) + len(rank.seconds) for rank in ranks]

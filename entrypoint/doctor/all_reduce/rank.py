@@ -1,8 +1,8 @@
 """
-One rank of the timed all-reduce: `python -m …collective_rank RANK RANKS BACKEND STORE LIMIT`.
+One rank of the timed all-reduce: `python -m …all_reduce.rank RANK RANKS BACKEND STORE LIMIT`.
 
-It says on its standard output how far it came, one JSON object a line: `{"step": …}`, and `{"bytes", "seconds"}` for
-each size. It is started by collective.py, imports torch, and ends itself when nobody else does.
+It reports its progress on standard output, one JSON object a line: `{"step": …}`, and `{"bytes", "seconds"}` for
+each size. It is started by probe.py, imports torch, and ends itself when nobody else does.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ SIZES = tuple(1 << exponent for exponent in range(10, 27, 4))
 REPEATS = 3
 
 
-def main(words: list[str]) -> None:
-    """Join, reduce each size, and say so. Errors go to standard error as Python prints them, and end with status 1."""
+def main(arguments: list[str]) -> None:
+    """Join, reduce each size, and report it. An error goes to standard error with its traceback; exit status 1."""
     try:
-        measure(words)
+        measure(arguments)
     except Exception:
         traceback.print_exc()
         sys.stderr.flush()
-        os._exit(1)  # threads of an open group abort a process that ends in order, and their words would hide ours
+        os._exit(1)  # threads of an open group abort a process that ends in order, and their messages would hide ours
 
 
-def measure(words: list[str]) -> None:
+def measure(arguments: list[str]) -> None:
     """Do the work of `main`, and raise what went wrong."""
-    rank, ranks, backend, store, limit = int(words[0]), int(words[1]), words[2], words[3], int(words[4])
+    rank, ranks, backend, store, limit = int(arguments[0]), int(arguments[1]), *arguments[2:4], int(arguments[4])
     signal.alarm(limit)  # ends this process even where it hangs inside a driver, and its parent is gone
     import torch
     import torch.distributed as dist
 
-    say(step="init")
+    report(step="init")
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     if backend == "nccl":
         torch.cuda.set_device(device)
@@ -50,13 +50,13 @@ def measure(words: list[str]) -> None:
         timeout=timedelta(seconds=limit),
         device_id=device if backend == "nccl" else None,  # connects now, so that a hang is told from the first reduce's
     )
-    say(step="first all-reduce")
+    report(step="first all-reduce")
     for size in SIZES:
         reduce(torch, dist, device, size, check=True)
-        say(step=f"all-reduce of {size} bytes")
+        report(step=f"all-reduce of {size} bytes")
         times = [reduce(torch, dist, device, size) for _ in range(REPEATS)]
-        say(bytes=size, seconds=sorted(times)[REPEATS // 2])
-    say(step="done")
+        report(bytes=size, seconds=sorted(times)[REPEATS // 2])
+    report(step="done")
     dist.destroy_process_group()
 
 
@@ -86,8 +86,8 @@ def synchronize(torch: Any, device: Any) -> None:
         torch.cuda.synchronize(device)
 
 
-def say(**what: Any) -> None:
-    """Tell the parent."""
+def report(**what: Any) -> None:
+    """Report to the parent."""
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 

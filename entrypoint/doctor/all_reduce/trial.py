@@ -32,7 +32,7 @@ def try_all_reduce(
     for name, result in proof.tried:
         log.info(f"all-reduce with {name}: {result}")
     if proof.chosen == _PEERS:
-        log.info("peer access is proven: --nccl p2p-on (DSV4_NCCL=p2p-on) serves with it")
+        log.info("peer access works; serve with it by --nccl p2p-on (DSV4_NCCL=p2p-on)")
     return proof.tried[-1][1]
 
 

@@ -31,10 +31,10 @@ def prove(
     """
     deadline, tried = time.monotonic() + limit, []
     for name, env in sets:
-        left = deadline - time.monotonic()
-        if left <= 1:
+        remaining = deadline - time.monotonic()
+        if remaining <= 1:
             break
-        result = run_one(ranks, backend, env, left)
+        result = run_one(ranks, backend, env, remaining)
         tried.append((name, result))
         if result.ok:
             return Proof(name, tuple(tried))

@@ -156,7 +156,7 @@ def config_describes_weights(checkpoint: Checkpoint, _required: CheckpointRequir
         declared = [config.get(field) for field in fields]
         if name in checkpoint.tensors and (shape := list(checkpoint.tensors[name]["shape"])) != declared:
             return Problem(
-                f"{name} is {shape}, and config.json says {declared} ({', '.join(fields)})",
+                f"{name} is {shape}, and config.json declares {declared} ({', '.join(fields)})",
                 "config.json and weights of one checkpoint",
             )
     return None

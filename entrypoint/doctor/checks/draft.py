@@ -24,7 +24,7 @@ _SPECULATIVE = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/config/sp
     tried="for real",
 )
 def draft_layers_declared(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """config.json says how many MTP layers there are."""
+    """config.json declares how many MTP layers there are."""
     declared = checkpoint.config.value.get("num_nextn_predict_layers")
     if not required.drafts_with_mtp or number(checkpoint.config.value, "num_nextn_predict_layers"):
         return None

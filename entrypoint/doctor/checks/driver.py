@@ -16,7 +16,7 @@ _RELOAD = "reboot, or reload the nvidia module"
 
 
 @check(
-    symptom="No NVIDIA driver answers in the container, though the host has one",
+    symptom="No NVIDIA driver responds in the container, though the host has one",
     link=_NVML,
     remedy="start it with --gpus all (docker), --device nvidia.com/gpu=all (podman) or nvidia.com/gpu limits"
     " (Kubernetes)",
@@ -45,7 +45,7 @@ def driver_answers(host: Host, required: HostRequirements) -> Problem | None:
     if not error or container_gpus(host, required):
         return None
     return Problem(
-        f"NVML answers: {error}",
+        f"NVML reports: {error}",
         f"an NVIDIA driver of branch {DRIVER} or newer",
         _RELOAD if "mismatch" in error.lower() else _INSTALL,
     )
@@ -97,7 +97,7 @@ def visible_devices(host: Host, _required: HostRequirements) -> Problem | None:
     if not gpus or not visible.unknown:
         return None
     return Problem(
-        f"CUDA_VISIBLE_DEVICES={visible.variable}: no GPU is called {visible.unknown!r}",
+        f"CUDA_VISIBLE_DEVICES={visible.variable}: no GPU is named {visible.unknown!r}",
         f"indexes among {', '.join(str(gpu.index) for gpu in gpus)}, or UUIDs; CUDA ignores what follows a wrong one",
     )
 
@@ -115,7 +115,7 @@ def device_order(host: Host, required: HostRequirements) -> Problem | None:
         return None
     return Problem(
         f"different GPUs ({', '.join(sorted(names))}): CUDA counts the fastest first, nvidia-smi counts by bus",
-        "one order",
+        "one order for both",
     )
 
 

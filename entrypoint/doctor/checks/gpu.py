@@ -170,7 +170,7 @@ def served(host: Host, required: HostRequirements) -> list[Gpu]:
 
 
 def _of_gpus(gpus: list[Gpu], problem: Problem) -> Problem | None:
-    """Put the GPUs that have the problem into its words; return None when there are none."""
+    """Name the GPUs in the problem and its fix; return None when there are none."""
     if not gpus:
         return None
     fix = problem.fix.format(gpus=",".join(str(gpu.index) for gpu in gpus))

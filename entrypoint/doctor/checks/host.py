@@ -64,7 +64,7 @@ def home_known(host: Host, _required: HostRequirements) -> Problem | None:
     tried="for real",
 )
 def port_free(host: Host, _required: HostRequirements) -> Problem | None:
-    """The ports of vLLM and of the health server can be had."""
+    """The ports of vLLM and of the health server are free."""
     held = [port for port in host.ports if port.refused]
     if not held:
         return None
@@ -118,7 +118,7 @@ def build_tools(host: Host, required: HostRequirements) -> Problem | None:
         return None
     needed = {"nvcc", "ninja"} & set(host.missing_tools)
     return Problem(
-        f"{', '.join(host.missing_tools)} not found, which kernels compiled at start need",
+        f"{', '.join(host.missing_tools)} not found; kernels that are compiled at start need them",
         "a CUDA 13 toolkit with nvcc, ninja, a C compiler and Python's headers",
         fatal=bool(needed) and not host.cubins and required.capability.startswith("12."),
     )

@@ -50,7 +50,7 @@ def shared_memory(host: Host, required: HostRequirements) -> Problem | None:
     if not host.machine.shm_writable:
         return Problem(
             f"{SHM} cannot be written",
-            "writable",
+            "write access",
             _REMOUNT,
         )
     needed = shm_needed(required)

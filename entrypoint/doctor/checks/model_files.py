@@ -1,4 +1,4 @@
-"""What a folder of any model holds beside its weights."""
+"""The files of any model that are not its weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def config_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -
     fields = [name for name in ("model_type", "architectures") if not config.value.get(name)]
     if not config.fault and not fields:
         return None
-    return Problem(f"config.json: {config.fault or 'no ' + ' and no '.join(fields)}", "the model's own", ORIGINAL)
+    return Problem(
+        f"config.json: {config.fault or 'no ' + ' and no '.join(fields)}", "the model's own config.json", ORIGINAL
+    )
 
 
 @check(
@@ -35,7 +37,7 @@ def config_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -
     tried="for real",
 )
 def tokenizer_present(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """The tokenizer's files lie beside the weights."""
+    """The tokenizer's files are there."""
     absent = [name for name in ("tokenizer.json", "tokenizer_config.json") if name not in checkpoint.files]
     if not absent:
         return None
@@ -50,10 +52,10 @@ def tokenizer_present(checkpoint: Checkpoint, _required: CheckpointRequirements)
 )
 def architecture_matches(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
     """The folder holds the architecture of the model that it is served as."""
-    seen = architecture_of(dict(checkpoint.config.value))
-    if not required.architecture or not checkpoint.config.value or seen == required.architecture:
+    actual = architecture_of(dict(checkpoint.config.value))
+    if not required.architecture or not checkpoint.config.value or actual == required.architecture:
         return None
     return Problem(
-        f"{checkpoint.folder} holds {seen}",
+        f"{checkpoint.folder} holds {actual}",
         f"{required.architecture}, which model {required.model} is",
     )

@@ -28,7 +28,7 @@ _V4 = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/models/deepseek_v4
 def trunk_complete(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
     """Every tensor of every layer is there. vLLM counts them only in unquantized checkpoints."""
     if not checkpoint.is_legible or config_fields(checkpoint, required):
-        return None  # without its fields, config.json does not say which tensors there are
+        return None  # without its fields, config.json does not tell which tensors there are
     lost = list(layout.missing_outside(checkpoint))
     for prefix in layout.target_layers(checkpoint.config.value):
         lost += layout.missing(checkpoint, prefix)
@@ -42,13 +42,13 @@ def trunk_complete(checkpoint: Checkpoint, required: CheckpointRequirements) -> 
     tried="for real",
 )
 def quantization_config_matches(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """The experts are stored as quantization_config says, or vLLM builds others than it loads."""
+    """The experts are stored as quantization_config declares, or vLLM builds others than it loads."""
     config, declared = checkpoint.config.value, scheme_of(dict(checkpoint.config.value))
     stored = layout.scheme(checkpoint, "layers.0")
     if stored is None or stored.name == declared:
         return None
     if (stored.name, declared, config.get("expert_dtype")) == ("fp8", "fp8-mxfp4", "fp8"):
-        return None  # DeepSeek-V4-Flash-Base: FP8 experts, and it says so
+        return None  # DeepSeek-V4-Flash-Base: FP8 experts, as it declares
     return Problem(
         f"experts stored as {stored.name}, and quantization_config of config.json says {declared}",
         "config.json and weights of one checkpoint",
@@ -62,14 +62,14 @@ def quantization_config_matches(checkpoint: Checkpoint, _required: CheckpointReq
     tried="for real",
 )
 def scheme_matches_model(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """Trunk and draft head are stored as those of the model that the folder is served as."""
-    trunk, draft = (layout.scheme(checkpoint, prefix) for prefix in ("layers.0", "mtp.0"))
-    seen = [trunk.name] if trunk and trunk.name != required.scheme else []
-    seen += [f"a {draft.draft_head} draft head"] if draft and draft.draft_head != required.draft_head else []
-    if not required.scheme or not seen:
+    """Target model and draft head are stored as those of the model that the folder is served as."""
+    target, draft = (layout.scheme(checkpoint, prefix) for prefix in ("layers.0", "mtp.0"))
+    stored = [target.name] if target and target.name != required.scheme else []
+    stored += [f"a {draft.draft_head} draft head"] if draft and draft.draft_head != required.draft_head else []
+    if not required.scheme or not stored:
         return None
     return Problem(
-        f"{checkpoint.folder} holds {' and '.join(seen)}",
+        f"{checkpoint.folder} holds {' and '.join(stored)}",
         f"{required.scheme} and a {required.draft_head} draft head, which model {required.model} has",
         fatal=False,
     )

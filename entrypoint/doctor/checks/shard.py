@@ -60,7 +60,7 @@ def weights_are_not_pointers(checkpoint: Checkpoint, _required: CheckpointRequir
 def shards_present(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """Every shard that the index names, or that the numbering of the others promises, is there."""
     if not checkpoint.shards:
-        return None  # weights-present says it
+        return None  # weights-present reports it
     numbered = [match for name in checkpoint.shards if (match := _NUMBERED.fullmatch(name))]
     series = {(match[1], match[3]) for match in numbered}
     promised = {f"{stem}-{n:05}-of-{last}.safetensors" for stem, last in series for n in range(1, int(last) + 1)}
@@ -111,12 +111,12 @@ def shards_whole(checkpoint: Checkpoint, _required: CheckpointRequirements) -> P
     tried="for real",
 )
 def shards_without_a_tail(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """No shard goes on after its last tensor, as after an overwritten or doubled download."""
+    """No shard has data after its last tensor, as after an overwritten or doubled download."""
     long = [shard for shard in checkpoint.shards.values() if not shard.fault and shard.size > shard.declared]
     if not long:
         return None
     return Problem(
-        some(f"{shard.file} goes on {shard.size - shard.declared:,} bytes after its last tensor" for shard in long),
+        some(f"{shard.file} has {shard.size - shard.declared:,} bytes after its last tensor" for shard in long),
         some(f"{shard.declared:,} bytes, by its header" for shard in long[:1]),
     )
 
@@ -182,8 +182,8 @@ def tensors_once(checkpoint: Checkpoint, _required: CheckpointRequirements) -> P
 )
 def shards_listed(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """vLLM loads no file that the index leaves out."""
-    left = sorted(checkpoint.shards.keys() - checkpoint.listed)
-    new = [name for name in left if not checkpoint.shards[name].tensors.keys() <= checkpoint.tensors.keys()]
+    unlisted = sorted(checkpoint.shards.keys() - checkpoint.listed)
+    new = [name for name in unlisted if not checkpoint.shards[name].tensors.keys() <= checkpoint.tensors.keys()]
     if not new:
         return None
     return Problem(

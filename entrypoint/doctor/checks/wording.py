@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 FETCH = "fetch it again with `dsv4 weights fetch`, which resumes an unfinished download"
 ORIGINAL = "restore config.json from the original repository: `save_pretrained` of transformers rewrites it"
-AS_ITSELF = "give --model the folder without NAME=, and the model is read from it"
+AS_ITSELF = "pass --model the folder without NAME=: the model is then read from it"
 PATCH = "run `dsv4 patch apply`"
 NO_DRAFT = "serve without it: NUM_SPECULATIVE_TOKENS=0"
 

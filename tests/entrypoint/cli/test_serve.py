@@ -20,6 +20,7 @@ from dsv4_serve.demo.llama import write_checkpoint
 SLOW = """
 import asyncio, subprocess, sys
 from pathlib import Path
+from dsv4_serve.entrypoint.machine.machine import Machine
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervision_settings import defaults
 from dsv4_serve.entrypoint.supervisor.context import ServeContext
@@ -32,7 +33,7 @@ def check():
 async def serve(here):
     plan = Plan({}, {"model": Setting("m", "test"), "port": Setting(1, "test")}, {}, supervision=defaults())
     async with lifecycle(ServeContext({}, "vllm", "127.0.0.1", 0, here / "run", here / "none")) as life:
-        await life.admit(plan)
+        await life.admit(plan, Machine())
         await life.unless_stopped(check)
     return life.exit_status
 
@@ -93,7 +94,7 @@ def test_what_is_skipped_is_started_and_stands_in_the_plan(serve, tmp_path: Path
     (tmp_path / "model/tokenizer.json").unlink()
     answer = serve("--skip", "tokenizer-present")
     assert (tmp_path / "started").exists(), answer.stderr
-    assert "skip tokenizer-present = true (asked for)" in answer.stdout
+    assert "skip tokenizer-present = true (requested)" in answer.stdout
 
 
 def test_a_stop_while_looking_ends_it_at_once_with_what_it_started(tmp_path: Path) -> None:
@@ -117,6 +118,7 @@ def test_serve_starts_the_planned_command_and_ends_with_it(tmp_path: Path) -> No
     fake.write_text('#!/bin/sh\necho "$NCCL_PROTO $*" > "$0.seen"\nexit 9\n')
     fake.chmod(0o755)
     env = {**os.environ, "DSV4_VLLM": str(fake), "HARDWARE": "rtx-pro-6000"}
+    env |= {"DSV4_RUN_DIR": str(tmp_path / "run"), "DSV4_HEALTH_PORT": "0", "PORT": "0"}
     env["DSV4_SKIP"] = "driver-answers,container-gpus,shared-memory"  # a machine without a GPU
     done = subprocess.run([sys.executable, "-m", "dsv4_serve.entrypoint", "serve"], env=env, timeout=60, check=False)
     assert done.returncode == 87

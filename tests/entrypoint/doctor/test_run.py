@@ -89,8 +89,8 @@ def test_a_good_checkpoint_passes_without_a_gpu_and_the_host_is_said_not_to_be_l
     status, answer = doctor("--model", f"tiny={tiny}")
     assert (status, answer["ok"], names(answer)) == (0, True, [])
     assert answer["not_looked_at"] == [
-        "this host: no NVIDIA driver here",
-        "memory: the profile files do not say enough",
+        "this host: it has no NVIDIA driver",
+        "memory: the profile files lack the figures for it",
     ]
 
 

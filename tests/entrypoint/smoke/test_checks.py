@@ -42,7 +42,7 @@ FAULTS = [
     ("extra-field", "json-schema", "is not by the schema"),
     ("wrong-value", "json-schema", "launched=1896"),
     ("lost-middle", "needles", "not found at the middle"),
-    ("changes", "parallel", "0% of the answers is the same"),
+    ("changes", "parallel", "0% of tokens agree"),
     ("garbled", "parallel", "script-mix"),
     ("noise", "acceptance", "it drafts noise"),
     ("no-drafts", "acceptance", "it drafted nothing"),

@@ -54,7 +54,7 @@ def test_a_compiler_that_fails_is_logged_with_its_last_line(
 ) -> None:
     asyncio.run(jit_prebuild.compile_all(["modules:broken"], environ))
     assert caplog.messages == [
-        "note: compiling ahead failed with status 1 (RuntimeError: nvcc: not found); vLLM compiles by itself"
+        "note: the JIT prebuild failed with status 1 (RuntimeError: nvcc: not found); vLLM compiles these modules itself"
     ]
 
 

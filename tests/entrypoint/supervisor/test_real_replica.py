@@ -52,7 +52,7 @@ def test_smoke_passes_what_the_demo_can_do_and_skips_the_rest_by_name(
     assert done.returncode == 0, done.stdout + done.stderr
     found = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
     assert {name for name, one in found.items() if one["verdict"] == "skipped"} == UNFIT
-    assert "100% of the answers is the same alone and 4 at once" in found["parallel"]["seen"]
+    assert "100% of tokens agree between answers alone and 4 at once" in found["parallel"]["seen"]
     prose = found["acceptance"]["figures"]["prose"]
     assert prose["accepted"] > 0.9 * prose["drafted"]
     assert sum(one["seconds"] for one in found.values()) < 30

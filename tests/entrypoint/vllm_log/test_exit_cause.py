@@ -279,6 +279,21 @@ def test_a_vllm_that_was_killed_says_so(status: int) -> None:
     assert reason([], status, was_ready=True).cause is exit_cause.ENGINE_DIED
 
 
+def test_a_signal_is_the_root_where_the_log_only_echoes_that_something_failed() -> None:
+    echo = "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)"
+    lines = logged("APIServer", "AsyncLLM output_handler failed.", echo)
+    assert reason(lines, 1, was_ready=True).root == echo
+    killed = reason(lines, -9, was_ready=True)
+    assert (killed.root, killed.failure) == ("vLLM was ended by SIGKILL", "killed")
+
+
+@pytest.mark.parametrize("status", [-6, 134])
+def test_an_error_that_ended_a_process_is_the_root_although_a_signal_came_too(status: int) -> None:
+    aborted = reason(died("RuntimeError: the root"), status, was_ready=True)
+    assert aborted.root == "RuntimeError: the root"
+    assert aborted.sentence.endswith("(SIGABRT).")
+
+
 def test_sigterm_from_elsewhere_cuts_what_runs() -> None:
     assert reason([], -15, was_ready=True).cause is exit_cause.CUT
     assert reason([], 143).cause is exit_cause.START_FAILED

@@ -77,7 +77,7 @@ def test_a_rank_that_is_stopped_in_the_first_all_reduce_is_named_as_hung(
 @pytest.mark.slow
 def test_a_rank_that_never_joins_leaves_the_others_at_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "PATIENCE", {"init": 2.0})
-    absent = "if rank == 1: collective_rank.say(step='init'); time.sleep(600)"
+    absent = "if rank == 1: collective_rank.report(step='init'); time.sleep(600)"
     result = probe.run(2, "gloo", ENV, LONG, faulty(tmp_path, after=absent))
     assert result.hung_at == "init"
     assert set(found(result)) == {"collective-hang"}
@@ -120,7 +120,7 @@ def test_a_rank_that_is_killed_is_named_with_its_signal(tmp_path: Path) -> None:
     result = probe.run(2, "gloo", ENV, LONG, faulty(tmp_path, after=die))
     assert not result.ok
     assert result.hung_at == ""
-    assert "rank 1: no word (signal 9, at: first all-reduce)" in found(result)["collective-error"]
+    assert "rank 1: no error message (signal 9, at: first all-reduce)" in found(result)["collective-error"]
 
 
 def test_a_rank_that_fails_is_told_with_its_last_error(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ SEEN = {
     "shards-present": ("native", remove(DRAFT), {}, f"{DRAFT} not in"),
     "headers-readable": ("native", lambda f: put(f / DRAFT, os.urandom(999)), {}, f"{DRAFT}: it does not begin"),
     "shards-whole": ("acti", resize(DRAFT, -12_345), {}, f"{DRAFT} lacks its last 12,345 bytes"),
-    "shards-without-a-tail": ("acti", resize(TRUNK, 1), {}, "goes on 1 bytes after its last tensor"),
+    "shards-without-a-tail": ("acti", resize(TRUNK, 1), {}, "has 1 bytes after its last tensor"),
     "index-readable": ("acti", lambda f: put(f / INDEX, b'{"weight_map":'), {}, "it is not JSON"),
     "index-matches-headers": ("acti", index(lambda m: m | {"mtp.0.norm.weight": TRUNK}), {}, "mtp.0.norm.weight not in the shard"),
     "tensors-once": (
@@ -208,7 +208,7 @@ SEEN = {
     "router-bias": ("w4a16", edit(topk_method=None), {}, "routers with a bias"),
     "expert-count": ("w4a16", edit(n_routed_experts=144), {}, "144 routed experts"),
     "head-sizes": ("w4a16", edit(head_dim=256), {}, "head_dim 256"),
-    "config-describes-weights": ("w4a16", edit(vocab_size=129280), {}, "embed.weight is [128, 512], and config.json says [129280, 512]"),
+    "config-describes-weights": ("w4a16", edit(vocab_size=129280), {}, "embed.weight is [128, 512], and config.json declares [129280, 512]"),
     "architecture-matches": ("native", lambda _: None, {"architecture": "deepseek-v4-flash"}, "holds deepseek-v4-tiny"),
     "trunk-complete": ("nvfp4", rewrite(TRUNK, without(r"layers\.3\.ffn\.experts\.7\.w2\.weight_scale")), {}, "no layers.3.ffn.experts.7.w2.weight_scale among"),
     "quantization-config-matches": ("w4a16", edit(quantization_config={"quant_method": "fp8"}), {}, "stored as w4a16, and quantization_config of config.json says fp8-mxfp4"),

@@ -320,7 +320,7 @@ def test_a_held_port_is_found_with_the_process_that_holds_it() -> None:
         problem = found(read_host(read_machine({}), wanted), wanted)["port-free"]
     assert f"port {number} on 127.0.0.1: Address already in use, pid {os.getpid()} (" in problem.seen
     assert problem.fix == "end the process that holds it, or choose another port with --port (PORT)"
-    assert ports.look(*at(number)).refused == ""
+    assert ports.probe_port(*at(number)).refused == ""
 
 
 def test_a_connection_from_a_port_does_not_hold_it() -> None:

@@ -1,0 +1,162 @@
+"""What surrounds a start: probes are answered during every step, and every way to end is reported once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint import procfs
+from dsv4_serve.entrypoint.doctor.report import Diagnosis, DoctorReport
+from dsv4_serve.entrypoint.errors import ConfigError, HostError
+from dsv4_serve.entrypoint.machine.machine import Machine
+from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.problem import Problem
+from dsv4_serve.entrypoint.supervisor import crash_loop, exit_report, stop_signals
+from dsv4_serve.entrypoint.supervisor.context import ServeContext
+from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle, StartEnded, lifecycle
+from dsv4_serve.entrypoint.vllm_log import exit_cause
+from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason
+
+PLAN = Plan({}, {"model": Setting("m", "test")}, {})
+FAST = {name: Setting(0.2, "test") for name in ("supervise.backoff-first", "supervise.backoff-most")}
+DRAINED = ExitReason(exit_cause.DRAINED, "asked to stop; every running request was finished")
+
+
+@pytest.fixture(autouse=True)
+def _unchanged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The process of these tests keeps its signal handlers, and adopts nobody."""
+    monkeypatch.setattr(procfs, "adopt_orphans", lambda: None)
+    caplog.set_level(logging.INFO)
+    before = {number: signal.getsignal(number) for number in stop_signals.NUMBERS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> ServeContext:
+    (tmp_path / "termination-log").touch()
+    return ServeContext({}, "vllm", "127.0.0.1", 0, tmp_path / "run", tmp_path / "termination-log")
+
+
+def last_exit(context: ServeContext) -> dict:
+    return json.loads((context.run_folder / "last-exit.json").read_text())
+
+
+def ended(context: ServeContext, *errors: Exception, phase: str = "resolving") -> int:
+    """Return the exit status of starts that end by these errors, one after the other; of the last one."""
+
+    async def start(error: Exception) -> int:
+        async with lifecycle(context) as life:
+            life.health.enter(phase)
+            raise error
+        return life.exit_status
+
+    return [asyncio.run(start(error)) for error in errors][-1]
+
+
+def test_a_plan_that_cannot_be_resolved_is_reported_once_and_everywhere(context, caplog) -> None:
+    assert ended(context, ConfigError("TP = 3 is no divisor.")) == 78
+    assert [message for message in caplog.messages if "TP = 3" in message] == ["TP = 3 is no divisor."]
+    assert last_exit(context) == {"cause": "config", "status": 78, "sentence": "TP = 3 is no divisor.", "root": ""}
+    assert context.termination_log.read_text() == "config (exit status 78): TP = 3 is no divisor."
+
+
+def test_an_error_after_resolving_is_no_refusal(context, caplog) -> None:
+    assert ended(context, HostError("vLLM is not executable."), phase="checking") == 69
+    assert caplog.messages[-1] == "host (exit status 69): vLLM is not executable."
+    assert crash_loop.load(context.run_folder).failures == 1
+
+
+def test_a_person_who_makes_the_same_mistake_again_is_answered_at_once(context) -> None:
+    watched = ServeContext(**{**vars(context), "interactive": True})
+    began = time.monotonic()
+    assert ended(watched, *[ConfigError("no")] * 4) == 78
+    assert time.monotonic() - began < 8
+    assert crash_loop.load(context.run_folder).failures == 4
+
+
+def test_an_unknown_exception_is_no_exit_reason(context) -> None:
+    with pytest.raises(ZeroDivisionError):
+        ended(context, ZeroDivisionError())
+    assert not (context.run_folder / "last-exit.json").exists()
+
+
+def test_probes_are_answered_while_a_step_blocks(context, caplog) -> None:
+    def ask(path: str) -> str:
+        port = next(message.split(":")[0].split()[-1] for message in caplog.messages if message.startswith("health on"))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.read().decode()
+
+    async def start() -> tuple[str, str]:
+        async with lifecycle(context) as life:
+            life.health.enter("checking")
+            step = asyncio.create_task(life.unless_stopped(lambda: time.sleep(1) or "result"))
+            live = await asyncio.to_thread(ask, "/livez")
+            assert not step.done()
+            life.exit_reason = DRAINED
+            return live, await step
+        raise AssertionError
+
+    assert asyncio.run(start()) == ("[+]process ok\n[+]progress ok\nlivez check passed\n", "result")
+
+
+def test_a_plan_whose_starts_failed_waits_and_a_healthy_start_closes_the_row(context) -> None:
+    plan = Plan(PLAN.choices, PLAN.flags, {}, supervision=FAST)
+
+    async def start(*, fails: bool) -> tuple[bool, int]:
+        async with lifecycle(context) as life:
+            waited = await life.admit(plan, Machine())
+            if not fails:
+                life.forget_failures()
+            life.exit_reason = ExitReason(exit_cause.HUNG, "no progress")
+        return waited, life.health.starts
+
+    assert [asyncio.run(start(fails=fails)) for fails in (True, True, True, False)] == [
+        (False, 1),
+        (False, 2),
+        (True, 3),
+        (True, 4),
+    ]
+    assert crash_loop.load(context.run_folder).failures == 1
+
+
+def test_a_fatal_problem_ends_the_start_and_another_one_is_a_note(context, caplog) -> None:
+    note = Diagnosis("shm", Problem("a", "b", "c", fatal=False), of_host=True)
+    fatal = Diagnosis("port-free", Problem("port 8000 is held", "", "stop it"), of_host=True)
+    life = Lifecycle.__new__(Lifecycle)
+    life.require(DoctorReport((note,)))
+    with pytest.raises(StartEnded) as caught:
+        life.require(DoctorReport((fatal, note)))
+    assert caplog.messages == ["note: shm: a; needed: b; c"] * 2
+    assert caught.value.reason == ExitReason(
+        exit_cause.HOST,
+        "the checks before the start failed:\n  port-free: port 8000 is held; stop it (--skip port-free overrides)",
+    )
+
+
+def test_a_stop_that_was_asked_for_leaves_no_termination_message(context, caplog) -> None:
+    context.run_folder.mkdir()
+    exit_report.publish(DRAINED, context)
+    assert context.termination_log.read_text() == ""
+    assert caplog.messages == ["drained (exit status 0): asked to stop; every running request was finished"]
+
+
+def test_a_termination_message_has_the_root_cause_and_the_size_that_kubernetes_reads(context) -> None:
+    context.run_folder.mkdir()
+    exit_report.publish(ExitReason(exit_cause.HUNG, "no progress", "TimeoutError: x"), context)
+    assert context.termination_log.read_text() == "hung (exit status 83): no progress\nroot cause: TimeoutError: x"
+    exit_report.publish(ExitReason(exit_cause.HUNG, "x" * 9000), context)
+    assert len(context.termination_log.read_text()) == 4096
+    context.termination_log.unlink()
+    exit_report.publish(ExitReason(exit_cause.HUNG, "again"), context)
+    assert not context.termination_log.exists()
+    assert last_exit(context)["sentence"] == "again"

@@ -1,0 +1,58 @@
+"""
+A stand-in for the module pynvml, put on PYTHONPATH under that name: two H200 that NVLink connects.
+
+Each nvmlInit appends a line to the file that NVML_CALLS names. What is not written here is not supported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+NVML_NVLINK_MAX_LINKS = 18
+NVML_FI_DEV_GET_GPU_RECOVERY_ACTION = 230
+nvmlMemory_v2 = 0x02000028  # noqa: N816
+GIB = 1 << 30
+
+
+class NVMLError(Exception):
+    """NVML's answer for what it does not support."""
+
+
+class c_nvmlGpuFabricInfoV_t(ctypes.Structure):  # noqa: N801
+    _fields_ = ()
+
+
+def nvmlInit() -> None:  # noqa: N802
+    with Path(os.environ["NVML_CALLS"]).open("a") as file:
+        file.write("nvmlInit\n")
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("nvml"):
+        raise AttributeError(name)
+    answers: dict[str, Any] = {
+        "nvmlShutdown": None,
+        "nvmlSystemGetDriverVersion": "580.159.04",
+        "nvmlSystemGetCudaDriverVersion": 13000,
+        "nvmlDeviceGetCount": 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetMemoryInfo": lambda *_: SimpleNamespace(total=141 * GIB, reserved=GIB, free=140 * GIB),
+        "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
+        "nvmlDeviceGetName": "NVIDIA H200",
+        "nvmlDeviceGetPciInfo": lambda handle: SimpleNamespace(busId=b"00000000:0%d:00.0" % handle),
+        "nvmlDeviceGetCudaComputeCapability": (9, 0),
+        "nvmlDeviceGetP2PStatus": 0,
+        "nvmlDeviceGetTopologyCommonAncestor": 40,
+    }
+
+    def answer(*arguments: Any) -> Any:
+        if name not in answers:
+            raise NVMLError("Not Supported")
+        given = answers[name]
+        return given(*arguments) if callable(given) else given
+
+    return answer
