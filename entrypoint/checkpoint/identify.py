@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..catalog.catalog import Model, ProfileFile
+from ..catalog.catalog import ProfileFile
+from ..catalog.schema import Model
 from ..errors import ConfigError
 from . import safetensors
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..catalog.catalog import Model, ProfileFile
+from ..catalog.catalog import ProfileFile
+from ..catalog.schema import Model
 from ..plan import Plan
 
 

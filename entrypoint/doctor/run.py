@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from ..catalog.catalog import Catalog, Hardware, ProfileFile
+from ..catalog.catalog import Catalog, ProfileFile
+from ..catalog.schema import Hardware
 from ..errors import HostError
 from ..machine import detect
 from ..machine.gpus import HostGpus

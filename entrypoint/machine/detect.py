@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..catalog.catalog import Catalog, Hardware, ProfileFile
+from ..catalog.catalog import Catalog, ProfileFile
+from ..catalog.schema import Hardware
 from ..errors import ConfigError, listed
 from .gpus import HostGpus
 from .machine import Machine

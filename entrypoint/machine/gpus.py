@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..catalog.catalog import Hardware, ProfileFile
+    from ..catalog.catalog import ProfileFile
+    from ..catalog.schema import Hardware
     from .topology import Topology
 
 

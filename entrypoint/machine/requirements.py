@@ -11,7 +11,8 @@ from ..listen import health_address
 from ..plan import Plan
 
 if TYPE_CHECKING:  # the host can be read where there is no pydantic
-    from ..catalog.catalog import Hardware, ProfileFile
+    from ..catalog.catalog import ProfileFile
+    from ..catalog.schema import Hardware
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from ..catalog.catalog import Base, Constraint, ProfileFile
+from ..catalog.catalog import ProfileFile
+from ..catalog.schema import Base, Constraint
 from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain

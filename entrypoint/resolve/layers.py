@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .. import api_key, supervision_settings
-from ..catalog.catalog import Base, ProfileFile, When
+from ..catalog.catalog import ProfileFile
+from ..catalog.schema import Base, When
 from ..errors import ConfigError
 from ..plan import Plan, Setting, Value
 from ..request import Layer, Request

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog.catalog import Base, Catalog, Hardware, Model, Profile, ProfileFile, Root
+from ..catalog.catalog import Catalog, ProfileFile
+from ..catalog.schema import Base, Hardware, Model, Profile, Root
 from ..checkpoint import identify
 from ..errors import ConfigError
 from ..machine.gpus import HostGpus

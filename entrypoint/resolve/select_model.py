@@ -6,7 +6,8 @@ import dataclasses
 import fnmatch
 from pathlib import Path
 
-from ..catalog.catalog import Catalog, Hardware, Model, Profile, ProfileFile
+from ..catalog.catalog import Catalog, ProfileFile
+from ..catalog.schema import Hardware, Model, Profile
 from ..checkpoint import identify
 from ..errors import ConfigError, nearest
 from ..plan import TENSOR_PARALLEL_SIZE, Setting

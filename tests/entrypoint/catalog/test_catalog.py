@@ -74,7 +74,10 @@ BROKEN = [
     ("requests = 0\n", "requests = 0"),
     ("extends = 'mine'\n", "leads back to itself"),
     ("extends = 'other'\n", "no profile named 'other'"),
-    ("[[when]]\nhardwar = 'h200'\n", "hardwar"),
+    (
+        "[[when]]\nhardwar = 'h200'\n",
+        "unknown key 'when.0.hardwar' (did you mean hardware?). Known: env, flags, gate, hardware",
+    ),
     ("[[when]]\nhardware = 'h2000'\n", "[[when]] hardware: no hardware named 'h2000' (did you mean h200?)"),
     ("[[when]]\nprofile = ['64k', 'nope']\n", "[[when]] profile: no profile named 'nope'"),
     ("[[when]]\nhardware = 'b300'\n[when.flags]\nnope = 1\n", "no flag --nope"),
