@@ -1,0 +1,63 @@
+"""Every test has one kind, by the rules of tests/README.md, and a run ends with the reasons of its skips."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.kinds import KINDS
+from tests.support.program import environment
+
+ROOT = Path(__file__).parents[1]
+TESTS = """
+import pytest
+
+def test_plain(): pass
+
+@pytest.mark.gpu
+def test_named(): pass
+
+@pytest.mark.slow
+def test_slow(): pass
+
+@pytest.mark.parametrize("number", range(3))
+def test_skipped(number): pytest.skip("no gate is installed")
+
+@pytest.mark.skip(reason="not on Sundays")
+def test_marked(): pass
+"""
+
+
+def run(folder: Path, *words: str, text: str = TESTS) -> str:
+    file = folder / "test_some.py"
+    file.write_text(text)
+    plugins = ["-p", "tests.support.kinds", "-p", "tests.support.skips", "-p", "no:cacheprovider"]
+    argv = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), *plugins, *words, str(file)]
+    done = subprocess.run(argv, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def test_every_test_of_this_run_has_one_kind(request: pytest.FixtureRequest) -> None:
+    for item in request.session.items:
+        assert sum(item.get_closest_marker(kind) is not None for kind in KINDS) == 1, item.nodeid
+
+
+@pytest.mark.parametrize(("kind", "name"), [("gpu", "test_named"), ("vllm", "test_slow")])
+def test_a_mark_decides(tmp_path: Path, kind: str, name: str) -> None:
+    listed = run(tmp_path, "-q", "--collect-only", "-m", kind).splitlines()
+    assert [line.split("::")[1] for line in listed if "::" in line] == [name]
+
+
+def test_two_kinds_are_refused(tmp_path: Path) -> None:
+    both = TESTS.replace("@pytest.mark.gpu", "@pytest.mark.unit\n@pytest.mark.gpu")
+    assert "test_named has more than one kind: unit, gpu" in run(tmp_path, text=both)
+
+
+@pytest.mark.parametrize("jobs", ["0", "2"])
+def test_a_run_ends_with_the_reasons_of_its_skips_and_then_the_counts(tmp_path: Path, jobs: str) -> None:
+    *_, reasons, counts = run(tmp_path, "-n", jobs).splitlines()
+    assert reasons == "skipped 4: 3 × no gate is installed; 1 × not on Sundays"
+    assert "3 passed, 4 skipped" in counts
