@@ -105,7 +105,7 @@ def find(plan: Plan, folder: Path) -> KernelCache:
     note = folder / _NOTES / f"{fingerprint(_shaping(plan))}.json"
     try:
         filled = json.loads(note.read_text(encoding="utf-8"))
-        float(filled["seconds"]), str(filled["date"])
+        filled = {**filled, "seconds": float(filled["seconds"]), "date": str(filled["date"])}
     except (OSError, ValueError, LookupError, TypeError):
         filled = {}
     return KernelCache(folder, note, filled)
