@@ -16,6 +16,7 @@ from .stop_signals import StopSignals, first_of
 from .vllm_process import VllmProcess
 
 PAUSE = 0.5  # seconds between two looks at the running requests
+PATIENCE = 2.0  # seconds for an answer, which a stop does not wait for any longer
 
 
 async def drain(
@@ -29,16 +30,22 @@ async def drain(
         return ExitReason(exit_cause.DRAINED, "asked to stop during the start")
     if not signals.by_person:
         await first_of(signals.hurry.wait(), exited, asyncio.sleep(supervise.drain_wait))
+    running = await _count(session, 0)  # before the signal: vLLM closes its port soon after it
     process.signal(signal.SIGTERM)
     allowed = served_plan.shutdown_timeout(session.plan)
     allowed_until = time.monotonic() + allowed
-    running = 0
     while not exited.done() and not signals.hurry.is_set() and time.monotonic() < allowed_until + supervise.stop_grace:
-        with contextlib.suppress(Unreachable, Refused):
-            running = (await session.client.counters()).running
-            health.detail = f"{running} requests running"
+        running = await _count(session, running)
         await first_of(exited, signals.hurry.wait(), asyncio.sleep(PAUSE))
     if running and (not exited.done() or time.monotonic() > allowed_until):
         why = "a second signal came" if signals.hurry.is_set() else f"shutdown-timeout ({allowed:.0f} s) was over"
         return ExitReason(exit_cause.CUT, f"{running} requests were still running when {why}")
     return ExitReason(exit_cause.DRAINED, "asked to stop; every running request was finished")
+
+
+async def _count(session: VllmSession, known: int) -> int:
+    """Return how many requests run; `known` where vLLM does not answer."""
+    with contextlib.suppress(Unreachable, Refused, TimeoutError):
+        known = (await asyncio.wait_for(session.client.counters(), PATIENCE)).running
+        session.health.detail = f"{known} requests running"
+    return known
