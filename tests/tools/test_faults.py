@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from tools import faults
 
-ROOT = Path(__file__).resolve().parents[2]
 RECEIPTS = faults.read(faults.RECEIPTS)
 RESULTS = {
     "hardware": "2 x NVIDIA H200, 143771 MiB, 580.159.04",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from dsv4_serve.entrypoint.cli import help as listing
 from dsv4_serve.entrypoint.cli import parser
 from dsv4_serve.entrypoint.cli.main import main
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOM = Path(cli.__file__).parent
 HELPS = [[name] for name in parser.names()] + [["bench", "compare"], ["patch", "apply"], ["patch", "export"]]
 

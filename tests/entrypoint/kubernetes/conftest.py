@@ -16,8 +16,6 @@ from dsv4_serve.entrypoint.kubernetes import options as ours
 from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
 from tests.support.program import need
 
-DIGEST = f"sha256:{'a' * 64}"
-
 
 @pytest.fixture(autouse=True)
 def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

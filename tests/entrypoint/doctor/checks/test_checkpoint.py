@@ -144,10 +144,6 @@ def without(*patterns: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda tensors: {n: t for n, t in tensors.items() if not any(re.fullmatch(p, n) for p in patterns)}
 
 
-def renamed(pattern: str, to: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    return lambda tensors: {re.sub(pattern, to, name): tensor for name, tensor in tensors.items()}
-
-
 def index(change: Callable[[dict[str, str]], dict[str, str]]) -> Break:
     def again(folder: Path) -> None:
         weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
