@@ -9,7 +9,7 @@ and only the variant's own flags; `trace = [1, 16]` adds a profile of a few step
 compiles everything anew; `sweep = true` asks for the prompts of `dsv4 warm` first; `readyz = true` measures the health
 server beside 200 streams; after `limit` seconds the next variant's turn has come; `also = [{batches = [1], inputs =
 [2048]}]` adds rows. `share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same matrices and
-kernels, and no all-reduce. Experts are chosen by lot, as by `dsv4 bench`, unless `env` says else. DIR/NAME.json is
+kernels, and no all-reduce. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
 written after every row; the last lines are a short table.
 """
 
@@ -156,8 +156,8 @@ def starting(
         environ = {**environ, **{name: str(how.kernels / inside) for name, inside in kernel_cache.VARIABLES.items()}}
     flags = [*variant["flags"], *extra, "--tensor-parallel-size", str(variant["tp"]), "--load-format", "dummy"]
     rates = json.loads(serve[serve.index("--speculative-config.synthetic_acceptance_rates") + 1])
-    lot = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
-    draft = {"method": "mtp", "num_speculative_tokens": len(rates), **lot}
+    synthetic = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
+    draft = {"method": "mtp", "num_speculative_tokens": len(rates), **synthetic}
     if "--speculative-config" not in flags:
         flags += ["--speculative-config", json.dumps(draft)]
     return stock([environ["DSV4_VLLM"], "serve", folder, *flags], environ, out, say, patience), Tokenizer(folder)
