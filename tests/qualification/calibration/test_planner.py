@@ -31,14 +31,14 @@ def label(answer):
 
 def ours(answer) -> MemoryEstimate:
     """The same setting for fit.py; the free memory is given, so the weights do not matter."""
-    trunks = CACHE_LAYOUTS | {"five-layers": FIVE_LAYERS}
+    layouts = CACHE_LAYOUTS | {"five-layers": FIVE_LAYERS}
     return MemoryEstimate(
         memory_gib=1.0,
         utilization=1.0,
         checkpoint_gib=1.0,
         replicated_gib=0.0,
         tensor_parallel_size=answer["tp"],
-        layout=trunks.get(answer["trunk"]) or trunks[f"deepseek-v4-{answer['trunk']}"],
+        layout=layouts.get(answer["trunk"]) or layouts[f"deepseek-v4-{answer['trunk']}"],
         context=answer["context"],
         batched_tokens=answer["batched_tokens"],
         requests=1,
@@ -72,7 +72,7 @@ def test_the_table_of_errors():
     assert max(off(found, wanted) for _, found, wanted in rows) <= ALLOWED
 
 
-def test_both_trunks_mtp_and_scheduling_are_among_the_settings():
+def test_both_models_mtp_and_scheduling_are_among_the_settings():
     seen = {(a["trunk"], a["mtp"], a["async"]) for a in RECORDED}
     assert seen >= {(t, m, s) for t in ("flash", "pro") for m, s in ((True, True), (True, False), (False, False))}
 
