@@ -32,12 +32,12 @@ Result = Mapping[str, Any]
 
 def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
     """Most seconds to not ready and to the end, where something stands still that is noticed `wait` seconds later."""
-    care = Supervise()
-    noticed = wait(care) + care.poll
-    return noticed + care.ready_grace, noticed + care.live_grace + POLL_SECONDS + stack_dump.SECONDS + TERM
+    defaults = Supervise()
+    noticed = wait(defaults) + defaults.poll
+    return noticed + defaults.ready_grace, noticed + defaults.live_grace + POLL_SECONDS + stack_dump.SECONDS + TERM
 
 
-_BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda care: care.idle_canary_every)
+_BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda defaults: defaults.idle_canary_every)
 FAULTS: Mapping[str, tuple[str, tuple[float, float] | None]] = {
     "engine-stopped-busy": ("EngineCore stands still (SIGSTOP), 8 streams running", _BUSY),
     "engine-stopped-idle": ("EngineCore stands still, nothing running", _IDLE),

@@ -74,10 +74,10 @@ def idle(made: Fleet, binary: str, folder: Path) -> dict[str, Any]:
         }
 
 
-def settled(running: Front, wanted: int) -> int:
+def settled(running: Front, expected: int) -> int:
     """Return how many replicas are up when that number stands still."""
     found, since = 0, time.monotonic()
-    while found < wanted and time.monotonic() - since < 10:
+    while found < expected and time.monotonic() - since < 10:
         now = len(running.up())
         if now != found:
             found, since = now, time.monotonic()

@@ -52,26 +52,26 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
 
 
 def plain(variant: dict[str, Any]) -> dict[str, Any]:
-    """Return of plain vLLM, which tells no plan, what its result is named by."""
+    """Return what names the result of plain vLLM, which has no plan."""
     choices = {"model-name": variant["model"], "hardware": "h200", "profile": "stock"}
     return {"choices": choices, "settings": {"tensor-parallel-size": {"value": variant["tp"]}}}
 
 
 def main() -> None:
-    """Write them and say where."""
+    """Write the results, and print where."""
     parser = argparse.ArgumentParser(description="Results of what speed.py measured.")
     parser.add_argument("results", type=Path, nargs="+", metavar="VARIANT.json")
     parser.add_argument("--out", type=Path, default=Path("qualification/results"))
     parser.add_argument("--queued", nargs="+", default=[], metavar="NAME", help="variants that waited for their GPU")
-    asked = parser.parse_args()
-    for path in asked.results:
+    options = parser.parse_args()
+    for path in options.results:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["variant"]["name"] in asked.queued:
+        if found["variant"]["name"] in options.queued:
             found["ready"] = None
             found["start"]["phases"].pop("starting")
         if found["rows"]:
             date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            print(results.write(asked.out, "bench", body(found, date)))
+            print(results.write(options.out, "bench", body(found, date)))
 
 
 if __name__ == "__main__":

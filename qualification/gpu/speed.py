@@ -240,16 +240,16 @@ def main() -> int:
     parser.add_argument("--gpus", default="0,1", help="CUDA_VISIBLE_DEVICES")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--deadline", type=float, default=540, help="seconds, for everything")
-    asked = parser.parse_args()
-    until = time.monotonic() + asked.deadline - RESERVE
-    os.environ["CUDA_VISIBLE_DEVICES"] = asked.gpus
-    asked.out.mkdir(parents=True, exist_ok=True)
-    asked.out = asked.out.resolve()
+    options = parser.parse_args()
+    until = time.monotonic() + options.deadline - RESERVE
+    os.environ["CUDA_VISIBLE_DEVICES"] = options.gpus
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.out = options.out.resolve()
     results = []
     before = dict(os.environ)
     log.to_stderr()
     signal.signal(signal.SIGALRM, stop)
-    for variant in variants(asked.variants):
+    for variant in variants(options.variants):
         if (left := until - time.monotonic()) < LEAST:
             results.append(Result(variant, failed=f"not begun, {left:.0f} s were left"))
             continue
@@ -257,7 +257,7 @@ def main() -> int:
         print(f"{variant['name']}: {left:.0f} s left", flush=True)
         os.environ.update({name: str(value) for name, value in variant["env"].items()})
         signal.alarm(int(left))
-        results.append(measured(variant, load.program_in(os.environ), asked.out / variant["name"], left))
+        results.append(measured(variant, load.program_in(os.environ), options.out / variant["name"], left))
         signal.alarm(0)
         print(results[-1].line(), flush=True)
         os.environ.clear()

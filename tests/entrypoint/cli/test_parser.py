@@ -46,9 +46,9 @@ def test_the_help_of_a_command_fits_80_columns_and_is_that_of_help(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     texts = []
-    for asked in ([*words, "--help"], ["help", *words]):
+    for argv in ([*words, "--help"], ["help", *words]):
         with pytest.raises(SystemExit) as ended:
-            main(asked)
+            main(argv)
         assert ended.value.code == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
