@@ -20,7 +20,7 @@ def place(tmp_path: Path) -> Path:
     for name in ("sh", "grep"):
         (tmp_path / name).symlink_to(str(shutil.which(name)))
     write(tmp_path / "id", "echo 0")
-    write(tmp_path / "apt-get", f'echo "$RUNLEVEL $*" >> {tmp_path}/asked\n[ "$2" != "$FAILS" ]')
+    write(tmp_path / "apt-get", f'echo "$RUNLEVEL $*" >> {tmp_path}/calls\n[ "$2" != "$FAILS" ]')
     return tmp_path
 
 
@@ -42,7 +42,7 @@ def test_nothing_is_said_or_asked_when_all_are_there(place: Path) -> None:
     for name in PROGRAMS:
         write(place / name, "")
     done = programs(place)
-    assert (done.returncode, done.stdout, (place / "asked").exists()) == (0, "", False)
+    assert (done.returncode, done.stdout, (place / "calls").exists()) == (0, "", False)
 
 
 def test_what_is_missing_is_installed_and_starts_no_service(place: Path) -> None:
@@ -50,7 +50,7 @@ def test_what_is_missing_is_installed_and_starts_no_service(place: Path) -> None
         write(place / name, "")
     done = programs(place)
     assert (done.returncode, done.stdout) == (0, "installing haproxy prometheus\n")
-    *_, installed = (place / "asked").read_text().splitlines()
+    *_, installed = (place / "calls").read_text().splitlines()
     assert installed == "1 -qq install --yes --no-install-recommends haproxy prometheus"
 
 
@@ -68,4 +68,4 @@ def test_where_nothing_may_be_installed_the_packages_are_named(place: Path, lack
     done = programs(place)
     assert done.returncode == 0
     assert f"skipped: {' '.join(PROGRAMS.values())} (as root on Debian" in done.stdout
-    assert not (place / "asked").exists()
+    assert not (place / "calls").exists()

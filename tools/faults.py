@@ -2,10 +2,10 @@
 Make the tables of docs/health.md: the settings, and what faults looked like.
 
     python -m tools.faults page                           write the tables into docs/health.md
-    python -m tools.faults cpu noted.jsonl HARDWARE DATE  a receipt of what tests/faults noted (RECORD_FAULTS)
-    python -m tools.faults gpu faults.json DATE           a receipt of what qualification/gpu/run_faults.py wrote
+    python -m tools.faults cpu noted.jsonl HARDWARE DATE  the result file of what tests/faults noted (RECORD_FAULTS)
+    python -m tools.faults gpu faults.json DATE           the result file of what qualification/gpu/run_faults.py wrote
 
-Receipts are kept in qualification/results/faults/.
+Result files are kept in qualification/results/faults/.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "health.md"
-RECEIPTS = ROOT / "qualification" / "results" / "faults"
-Receipt = Mapping[str, Any]
+RESULTS = ROOT / "qualification" / "results" / "faults"
+Result = Mapping[str, Any]
 
 
 def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
     """Most seconds to not ready and to the end, where something stands still that is noticed `wait` seconds later."""
-    care = Supervise()
-    noticed = wait(care) + care.poll
-    return noticed + care.ready_grace, noticed + care.live_grace + POLL_SECONDS + stack_dump.SECONDS + TERM
+    defaults = Supervise()
+    noticed = wait(defaults) + defaults.poll
+    return noticed + defaults.ready_grace, noticed + defaults.live_grace + POLL_SECONDS + stack_dump.SECONDS + TERM
 
 
-_BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda care: care.idle_canary_every)
+_BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda defaults: defaults.idle_canary_every)
 FAULTS: Mapping[str, tuple[str, tuple[float, float] | None]] = {
     "engine-stopped-busy": ("EngineCore stands still (SIGSTOP), 8 streams running", _BUSY),
     "engine-stopped-idle": ("EngineCore stands still, nothing running", _IDLE),
@@ -104,10 +104,10 @@ SETTINGS = {
 
 
 def main(words: list[str]) -> int:
-    """Do what the words say; print a receipt, or write the page."""
+    """Do what the words say; print a result file, or write the page."""
     match words:
         case ["page"]:
-            PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read(RECEIPTS)), encoding="utf-8")
+            PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read(RESULTS)), encoding="utf-8")
         case ["cpu", noted, hardware, date]:
             print(json.dumps(from_notes(Path(noted).read_text(encoding="utf-8"), hardware, date), indent=2))
         case ["gpu", results, date]:
@@ -118,13 +118,13 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def read(folder: Path) -> list[Receipt]:
-    """Return the receipts, by file name."""
+def read(folder: Path) -> list[Result]:
+    """Return the results, by file name."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
-def from_notes(text: str, hardware: str, date: str) -> Receipt:
-    """Return the receipt of what tests/faults noted; the last note of a fault counts."""
+def from_notes(text: str, hardware: str, date: str) -> Result:
+    """Return the result of what tests/faults noted; the last note of a fault counts."""
     from tests.faults import noted
 
     found = {note["fault"]: note for note in map(json.loads, text.splitlines())}
@@ -133,8 +133,8 @@ def from_notes(text: str, hardware: str, date: str) -> Receipt:
     return {"hardware": hardware, "vllm": vllm, "date": date, "settings": noted.SETTINGS, "faults": faults}
 
 
-def from_gpu(results: Mapping[str, Any], date: str) -> Receipt:
-    """Return the receipt of what qualification/gpu/run_faults.py wrote; jobs that failed are left out."""
+def from_gpu(results: Mapping[str, Any], date: str) -> Result:
+    """Return the result of what qualification/gpu/run_faults.py wrote; jobs that failed are left out."""
     faults = []
     for job, name in GPU_JOBS.items():
         found = results["jobs"].get(job, {})
@@ -160,9 +160,9 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def page(text: str, receipts: Iterable[Receipt]) -> str:
+def page(text: str, results: Iterable[Result]) -> str:
     """Return the page with its tables made anew; they stand between `<!-- table: NAME -->` and `<!-- end -->`."""
-    tables = {"settings": settings(), "faults": "\n".join(map(faults, receipts))}
+    tables = {"settings": settings(), "faults": "\n".join(map(faults, results))}
     return renewed(text, tables, PAGE)
 
 
@@ -185,15 +185,15 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def faults(receipt: Receipt) -> str:
-    """Return one receipt as a table, with a line that says where it was measured."""
-    used = ", ".join(f"`{name}` {value}" for name, value in receipt["settings"].items())
-    head = f"{receipt['hardware']}, vLLM {receipt['vllm']}, {receipt['date']}. Set: {used}.\n"
+def faults(result: Result) -> str:
+    """Return one result as a table, with a line that says where it was measured."""
+    used = ", ".join(f"`{name}` {value}" for name, value in result["settings"].items())
+    head = f"{result['hardware']}, vLLM {result['vllm']}, {result['date']}. Set: {used}.\n"
     lines = [
         "| fault | not ready after | over after | by default within | status | last words |",
         "|---|---|---|---|---|---|",
     ]
-    for found in receipt["faults"]:
+    for found in result["faults"]:
         done, bound = FAULTS[found["fault"]]
         within = f"{bound[0]:.0f} s, {bound[1]:.0f} s" if bound else ""
         words = found["words"].replace("|", "\\|").replace("\n", " ")
@@ -206,7 +206,7 @@ def _seconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.1f} s"
 
 
-def _status(found: Receipt) -> str:
+def _status(found: Result) -> str:
     return "serves" if found["fault"] in SERVES else str(found["status"])
 
 

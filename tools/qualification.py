@@ -1,5 +1,5 @@
 """
-Make docs/qualification.md from the receipts in qualification/results/.
+Make docs/qualification.md from the results in qualification/results/.
 
     python -m tools.qualification > docs/qualification.md
 """
@@ -22,11 +22,11 @@ published layout, served through `dsv4 serve` with the patch series, or by stock
 `qualification/gpu/run_layouts.py` asks four prompts of 5 to 2300 tokens for 48 tokens each and compares every token.
 *Accepted* is draft tokens accepted of those made, one a step. A head is `removed` (no draft tensor), `holed` (one
 weight missing) or `scrambled` (weights shuffled in place): the first two have to be refused; the third cannot be told
-from a good head while loading, and has to show in the counters. *Experts* is the backend of the trunk's.
-This table is made from the receipts in `qualification/results/` by `tools/qualification.py`. Speeds are not
+from a good head while loading, and has to show in the counters. *Experts* is the backend of the target model's.
+This table is made from the results in `qualification/results/` by `tools/qualification.py`. Speeds are not
 measured here.
 """
-RESULTS = {
+OUTCOMES = {
     "served": "serves",
     "refused": "refused, by name",
     "reported": "serves; the counters show it",
@@ -41,64 +41,62 @@ def main() -> int:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the receipts of a folder in the order of the table."""
-    receipts = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    return sorted(receipts, key=lambda r: (r["stock"], r["mtp"] != "good", r["mtp"], r["tp"], r["layout"], experts(r)))
+    """Return the results of a folder in the order of the table."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    return sorted(results, key=lambda r: (r["stock"], r["mtp"] != "good", r["mtp"], r["tp"], r["layout"], experts(r)))
 
 
-def page(receipts: Iterable[dict[str, Any]]) -> str:
-    """Return the page for receipts."""
-    receipts = list(receipts)
+def page(results: Iterable[dict[str, Any]]) -> str:
+    """Return the page for results."""
+    results = list(results)
     groups = {
-        "With the series": [r for r in receipts if not r["stock"] and r["mtp"] == "good"],
-        "With the series, draft heads that are not good": [
-            r for r in receipts if not r["stock"] and r["mtp"] != "good"
-        ],
-        "Stock vLLM, the same checkpoints": [r for r in receipts if r["stock"]],
+        "With the series": [r for r in results if not r["stock"] and r["mtp"] == "good"],
+        "With the series, draft heads that are not good": [r for r in results if not r["stock"] and r["mtp"] != "good"],
+        "Stock vLLM, the same checkpoints": [r for r in results if r["stock"]],
     }
     tables = "".join(f"\n## {title}\n\n{table(group)}" for title, group in groups.items() if group)
-    return HEAD + tables + notes(receipts)
+    return HEAD + tables + notes(results)
 
 
 def superseded() -> dict[str, dict[str, str]]:
-    """Return what changed in patches since: by the SHA-256 that receipts have, by name where the patch is new."""
+    """Return what changed in patches since: by the SHA-256 that results have, by name where the patch is new."""
     return tomllib.loads((ROOT / "qualification" / "results" / "superseded.toml").read_text(encoding="utf-8"))
 
 
-def notes(receipts: Iterable[dict[str, Any]]) -> str:
-    """Return one line for each superseded or added patch, with the number of receipts that are older."""
-    used = [r["patches"]["patches"] for r in receipts if not r["stock"]]
+def notes(results: Iterable[dict[str, Any]]) -> str:
+    """Return one line for each superseded or added patch, with the number of results that are older."""
+    used = [r["patches"]["patches"] for r in results if not r["stock"]]
     lines = ""
     for key, entry in superseded().items():
         old = sum(key in {p["sha256"] for p in patches} for patches in used)
         without = sum(key not in {p["name"] for p in patches} for patches in used) if key == entry["patch"] else 0
         if old or without:
             verb = "changed" if old else "was added"
-            lines += f"\n{old or without} receipts were made before `{entry['patch']}` {verb}: {entry['since']}.\n"
+            lines += f"\n{old or without} results were made before `{entry['patch']}` {verb}: {entry['since']}.\n"
     return lines
 
 
-def table(receipts: list[dict[str, Any]]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """Return a Markdown table, hardware and versions above it."""
-    seen = sorted({f"{r['hardware']}, vLLM {r['versions']['vllm']}, {r['date']}" for r in receipts})
+    seen = sorted({f"{r['hardware']}, vLLM {r['versions']['vllm']}, {r['date']}" for r in results})
     lines = [
         f"{'; '.join(seen)}.",
         "",
         "| layout | draft head | TP | experts | result | tokens | accepted |",
         "|---|---|---|---|---|---|---|",
     ]
-    for r in receipts:
-        result = RESULTS[r["result"]]
+    for r in results:
+        outcome = OUTCOMES[r["result"]]
         if r["result"] == "failed":
-            result += f": `{r['message'].partition('; ')[2][:90]}`"
+            outcome += f": `{r['message'].partition('; ')[2][:90]}`"
         tokens, drafts = (f"{r[a]}/{r[b]}" if a in r else "" for a, b in (("right", "asked"), ("accepted", "drafted")))
-        lines.append(f"| {r['layout']} | {r['mtp']} | {r['tp']} | {experts(r)} | {result} | {tokens} | {drafts} |")
+        lines.append(f"| {r['layout']} | {r['mtp']} | {r['tp']} | {experts(r)} | {outcome} | {tokens} | {drafts} |")
     return "\n".join(lines) + "\n"
 
 
-def experts(receipt: dict[str, Any]) -> str:
-    """Return the backend of the trunk's experts, as vLLM logged it; empty where it came to no experts."""
-    found = (re.match(r"Using '(\w+)' \w+ MoE backend", line) for line in receipt.get("backends", []))
+def experts(result: dict[str, Any]) -> str:
+    """Return the backend of the target model's experts, as vLLM logged it; empty where it came to no experts."""
+    found = (re.match(r"Using '(\w+)' \w+ MoE backend", line) for line in result.get("backends", []))
     return next((match[1].lower() for match in found if match), "")
 
 

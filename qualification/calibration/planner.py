@@ -23,7 +23,7 @@ from dsv4_serve.demo.v4_weights import Dims
 from tests.support import cuda_model
 
 VOCABULARY = 129_280
-TRUNKS = {  # config.json of the published checkpoints; ratios of the trunk, the draft layer has none
+TARGETS = {  # config.json of the published checkpoints; ratios of the target model, the draft layer has none
     "flash": Dims(
         hidden=4096, heads=64, q_lora=1024, o_groups=8, o_lora=1024, inter=2048, hash_layers=3,
         ratios=(0, 0, *(4, 128) * 20, 4),
@@ -39,7 +39,7 @@ TRUNKS = {  # config.json of the published checkpoints; ratios of the trunk, the
 def engine_config(setting: dict[str, Any], folder: Path) -> Any:
     """The VllmConfig of a setting on CUDA; what vLLM settles otherwise for a CPU, or for one process, is written in."""
     folder.joinpath("config.json").write_text(
-        json.dumps(config("native", TRUNKS[setting["trunk"]]) | {"vocab_size": VOCABULARY})
+        json.dumps(config("native", TARGETS[setting["trunk"]]) | {"vocab_size": VOCABULARY})
     )
     draft = {"method": "mtp", "num_speculative_tokens": 1}
     made = cuda_model.on_cuda(
@@ -62,7 +62,7 @@ def engine_config(setting: dict[str, Any], folder: Path) -> Any:
 
 
 def build(made: Any, *, mtp: bool) -> list[Any]:
-    """Trunk and draft head, unloaded, on the meta device; each layer registers its caches in the config."""
+    """Target model and draft head, unloaded, on the meta device; each layer registers its caches in the config."""
     from vllm.config import set_current_vllm_config
     from vllm.distributed import initialize_model_parallel, model_parallel_is_initialized
     from vllm.model_executor.model_loader.utils import initialize_model

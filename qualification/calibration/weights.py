@@ -21,7 +21,7 @@ from qualification.calibration import planner
 
 GIB = 1 << 30
 ARTIFACTS = {
-    # artifact: layout, trunk, whether its draft head is BF16
+    # artifact: layout, target model, whether its draft head is BF16
     "flash": ("native", "flash", False),
     "acti": ("acti", "flash", False),
     "w4a16": ("w4a16", "flash", True),
@@ -39,10 +39,10 @@ def own(module: Any) -> int:
 
 def held(artifact: str) -> tuple[float, float]:
     """GiB over all GPUs, and GiB that every GPU holds."""
-    layout, trunk, bf16_draft = ARTIFACTS[artifact]
-    published: dict[str, Any] = config(layout, planner.TRUNKS[trunk]) | {"vocab_size": planner.VOCABULARY}
+    layout, target, bf16_draft = ARTIFACTS[artifact]
+    published: dict[str, Any] = config(layout, planner.TARGETS[target]) | {"vocab_size": planner.VOCABULARY}
     if bf16_draft:
-        draft_layer = len(planner.TRUNKS[trunk].ratios)
+        draft_layer = len(planner.TARGETS[target].ratios)
         published["quantization_config"]["ignore"].append(rf"re:(model\.)?layers\.{draft_layer}\..*")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(published))

@@ -16,7 +16,7 @@ LOOK = 0.01  # seconds between two looks at the clock, to see how late this proc
 
 
 @dataclass
-class Asked:
+class SentRequest:
     """One request, seconds by CLOCK_MONOTONIC; `error` is empty when its stream was whole."""
 
     number: int
@@ -37,7 +37,7 @@ class Load:
     rate: float
     key: str
     sessions: float = 0.0
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[SentRequest] = field(default_factory=list)
     lags: list[tuple[float, float]] = field(default_factory=list)
     """When, and how many seconds this process's event loop was late."""
     stopping: bool = False
@@ -51,8 +51,8 @@ class Load:
         while not self.stopping:
             due += self.random.expovariate(self.rate)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            one = Asked(len(self.asked), due)
-            self.asked.append(one)
+            one = SentRequest(len(self.requests), due)
+            self.requests.append(one)
             task = asyncio.create_task(self._ask(one))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -69,7 +69,7 @@ class Load:
             now = time.monotonic()
             self.lags.append((now, now - before - LOOK))
 
-    async def _ask(self, one: Asked) -> None:
+    async def _ask(self, one: SentRequest) -> None:
         host, port = self.where()
         loop = asyncio.get_running_loop()
         done = loop.create_future()
@@ -83,7 +83,7 @@ class Load:
             one.error = f"{type(problem).__name__} {problem}"
         one.ended = time.monotonic()
 
-    def _request(self, one: Asked) -> bytes:
+    def _request(self, one: SentRequest) -> bytes:
         one.sent = time.monotonic()
         words = " ".join(f"{self.random.getrandbits(20):x}" for _ in range(WORDS))
         tokens = min(MOST_TOKENS, 1 + int(self.random.expovariate(1 / MEAN_TOKENS)))
@@ -102,7 +102,7 @@ class Load:
 class Stream(asyncio.Protocol):
     """An answer as it comes in: how late its chunks are, and whether it is whole."""
 
-    def __init__(self, one: Asked, done: asyncio.Future[str]) -> None:
+    def __init__(self, one: SentRequest, done: asyncio.Future[str]) -> None:
         self.one, self.done = one, done
         self.tail = b""
         self.status = b""

@@ -85,12 +85,12 @@ class Door(asyncio.Protocol):
         self.say(OK, json.dumps(answer).encode())
 
     def complete(self, body: bytes) -> None:
-        asked = json.loads(body)
-        found = REQUEST.search(asked["messages"][0]["content"])
+        parsed = json.loads(body)
+        found = REQUEST.search(parsed["messages"][0]["content"])
         assert found
         now, sent = time.monotonic(), int(found[2]) / 1e9
         self.replica.log.arrivals.append((int(found[1]), now, self.replica.number, now - sent))
-        self.request = Request(self, asked["max_tokens"])
+        self.request = Request(self, parsed["max_tokens"])
         self.transport.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from qualification.fleet.clients import Asked
+from qualification.fleet.clients import SentRequest
 from qualification.fleet.scenario import Fault, Seen
 from qualification.fleet.serve_fleet import SAMPLE, address
 
@@ -22,7 +22,7 @@ def figures(seen: Seen) -> dict[str, Any]:
         "sessions": seen.sessions,
         "requests_per_second": round(seen.rate, 2),
         "share_of_capacity": round(seen.share, 2),
-        "requests": len(seen.asked),
+        "requests": len(seen.requests),
         "up_after": round(seen.up_after, 1),
         "steady": steady(seen),
         "faults": [fault(seen, one) for one in seen.faults],
@@ -32,18 +32,18 @@ def figures(seen: Seen) -> dict[str, Any]:
 def steady(seen: Seen) -> dict[str, Any]:
     """Return what was seen while every replica was well."""
     began, ended = seen.steady
-    asked = [one for one in seen.asked if began <= one.sent < ended]
-    numbers = {one.number for one in asked}
+    sent = [one for one in seen.requests if began <= one.sent < ended]
+    numbers = {one.number for one in sent}
     forward = [late for number, _, _, late in seen.log["arrivals"] if number in numbers]
-    back = [late for one in asked for late in one.late_chunks]
-    first = [one.first - one.sent for one in asked if one.first]
+    back = [late for one in sent for late in one.late_chunks]
+    first = [one.first - one.sent for one in sent if one.first]
     checks = sum(began <= at < ended for at, _ in seen.log["checks"])
     loads = [loads for at, loads in seen.log["loads"] if began <= at < ended]
     lags = [lag for at, lag in seen.lags if began <= at < ended]
     return {
         "seconds": round(ended - began, 1),
-        "requests": len(asked),
-        "lost": sum(bool(one.error) for one in seen.asked if began <= one.ended < ended),
+        "requests": len(sent),
+        "lost": sum(bool(one.error) for one in seen.requests if began <= one.ended < ended),
         "running_per_replica": round(statistics.mean(statistics.mean(one) for one in loads), 2),
         "imbalance": round(statistics.mean(max(one) / statistics.mean(one) for one in loads if sum(one)), 2),
         "most_on_one": max(map(max, loads)),
@@ -80,22 +80,22 @@ def fault(seen: Seen, one: Fault) -> dict[str, Any]:
     here = [at for _, at, replica in arrivals if replica == one.replica]
     new = [at for at in here if one.began < at <= one.ended]
     back = [at for at in here if at > one.ended]
-    lost = [asked for asked in seen.asked if asked.error and one.began < asked.ended <= one.settled]
+    lost = [request for request in seen.requests if request.error and one.began < request.ended <= one.settled]
     places: dict[int, list[tuple[float, int]]] = {}
     for number, at, replica in arrivals:
         places.setdefault(number, []).append((at, replica))
-    kinds = Counter(lost_how(asked, places.get(asked.number, []), one) for asked in lost)
+    kinds = Counter(lost_how(request, places.get(request.number, []), one) for request in lost)
     outs = [at for at, up in seen.ups if at > one.began and hurt not in up]
     again = [at for at, up in seen.ups if at > one.ended and hurt in up]
     everyone = sum(one.began < at <= one.ended for _, at, _ in arrivals)
     return {
         "kind": one.kind,
-        "requests": sum(one.began < asked.sent <= one.settled for asked in seen.asked),
+        "requests": sum(one.began < request.sent <= one.settled for request in seen.requests),
         "running_there": at_once(seen, one),
         "lost_that_ran_there": kinds["ran there"],
         "lost_sent_there_later": kinds["sent there later"],
         "lost_elsewhere": kinds["elsewhere"],
-        "errors": dict(Counter(asked.error[:60] for asked in lost).most_common(3)),
+        "errors": dict(Counter(request.error[:60] for request in lost).most_common(3)),
         "sent_twice": sum(len(found) > 1 for n, found in places.items() if one.began < found[-1][0] <= one.settled),
         "new_there": len(new),
         "share_of_mean": round(len(new) * seen.replicas / everyone, 2) if everyone else None,
@@ -106,7 +106,7 @@ def fault(seen: Seen, one: Fault) -> dict[str, Any]:
     }
 
 
-def lost_how(asked: Asked, places: list[tuple[float, int]], one: Fault) -> str:
+def lost_how(request: SentRequest, places: list[tuple[float, int]], one: Fault) -> str:
     """Tell whether a lost request ran on the replica when it was hurt, was sent there later, or neither."""
     there = [at for at, replica in places if replica == one.replica]
     if not there:

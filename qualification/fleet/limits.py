@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--binary", default="", metavar="PROGRAM")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     options = parser.parse_args()
-    receipt = (
+    result = (
         json.loads(options.out.read_text())
         if options.out.exists()
         else {
@@ -44,10 +44,10 @@ def main() -> int:
     )
     for count in options.replicas:
         with tempfile.TemporaryDirectory() as folder, fleet(count) as made:
-            receipt["idle"].append(idle(made, options.binary, Path(folder)))
+            result["idle"].append(idle(made, options.binary, Path(folder)))
     with tempfile.TemporaryDirectory() as folder, fleet(8) as made:
-        receipt["two"].append(two(made, options.binary, Path(folder)))
-    options.out.write_text(json.dumps(receipt, indent=1) + "\n")
+        result["two"].append(two(made, options.binary, Path(folder)))
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
@@ -74,10 +74,10 @@ def idle(made: Fleet, binary: str, folder: Path) -> dict[str, Any]:
         }
 
 
-def settled(running: Front, wanted: int) -> int:
+def settled(running: Front, expected: int) -> int:
     """Return how many replicas are up when that number stands still."""
     found, since = 0, time.monotonic()
-    while found < wanted and time.monotonic() - since < 10:
+    while found < expected and time.monotonic() - since < 10:
         now = len(running.up())
         if now != found:
             found, since = now, time.monotonic()

@@ -16,7 +16,7 @@ from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "fleet.md"
-RECEIPTS = ROOT / "qualification" / "results" / "fleet"
+RESULTS = ROOT / "qualification" / "results" / "fleet"
 LATE = 20.0
 """Milliseconds: where clients or replicas were later than that in one look of a hundred, the 99th percentiles are left out."""
 Row = Mapping[str, Any]
@@ -34,15 +34,15 @@ def main() -> int:
     return 0
 
 
-def receipts(kind: str, folder: Path = RECEIPTS) -> list[dict[str, Any]]:
-    """Return the receipts of one kind."""
+def results(kind: str, folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """Return the results of one kind."""
     found = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
     return [one for one in found if one["kind"] == kind]
 
 
-def read(folder: Path = RECEIPTS) -> list[Row]:
+def read(folder: Path = RESULTS) -> list[Row]:
     """Return all rows in the order of the tables."""
-    rows = [row for one in receipts("fleet", folder) for row in one["rows"]]
+    rows = [row for one in results("fleet", folder) for row in one["rows"]]
     return sorted(rows, key=lambda row: (row["replicas"], row["sessions"], name(row) != "none", name(row)))
 
 
@@ -133,7 +133,7 @@ def sharing(rows: list[Row]) -> str:
 def idle() -> str:
     """Return what HAProxy costs while nobody asks."""
     lines = head(("replicas", "found by name", "before them", "cores", "MiB", "checks/s", "its metrics: samples, MB"))
-    for one in (row for receipt in receipts("fleet-limits") for row in receipt["idle"]):
+    for one in (row for result in results("fleet-limits") for row in result["idle"]):
         size = f"{one['samples']:,}, {one['metrics_bytes'] / 1e6:.2f}"
         numbers = (f"{one['cores']:.3f}", str(one["mib"]), f"{one['checks_per_second']:.0f}", size)
         lines.append(f"| {' | '.join((str(one['replicas']), str(one['found']), one['front'], *numbers))} |")

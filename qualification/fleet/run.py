@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--steady", type=float, default=12.0, metavar="SECONDS", help="before the first fault")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     options = parser.parse_args()
-    receipt = read(options.out)
+    result = read(options.out)
     for count in options.replicas:
         for balancer in options.balancer:
             faults = () if balancer == "direct" else tuple(options.faults)
@@ -55,14 +55,14 @@ def main() -> int:
                 print(f"left out: the clients were {found['steady']['lag_ms']['p99']:.0f} ms late", file=sys.stderr)
                 continue
             name, _, variant = balancer.partition(":")
-            receipt["rows"].append({"variant": variant if name == "router" or variant == "delay" else "", **found})
+            result["rows"].append({"variant": variant if name == "router" or variant == "delay" else "", **found})
             options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(receipt, indent=1) + "\n")
+            options.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
 def read(path: Path) -> dict:
-    """Return the receipt in a file, or a new one."""
+    """Return the result in a file, or a new one."""
     if path.exists():
         return json.loads(path.read_text())
     return {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from qualification.fleet.clients import Asked, Load
+from qualification.fleet.clients import Load, SentRequest
 from qualification.fleet.fronts import front
 from qualification.fleet.replicas import Fleet, fleet
 from qualification.fleet.standing import Front
@@ -56,7 +56,7 @@ class Seen:
     cpu: float = 0.0
     memory: int = 0
     faults: list[Fault] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[SentRequest] = field(default_factory=list)
     lags: list[tuple[float, float]] = field(default_factory=list)
     ups: list[tuple[float, set[str]]] = field(default_factory=list)
     log: dict[str, list] = field(default_factory=dict)
@@ -124,7 +124,7 @@ def observed(
                 do(made, running, seen)
             load.stopping = True
             thread.join(120)
-            seen.asked, seen.lags = load.asked, load.lags
+            seen.requests, seen.lags = load.requests, load.lags
             made.tell("report", folder / "log.json")
     seen.log = json.loads((folder / "log.json").read_text())
     return seen
@@ -174,9 +174,9 @@ def watched(running: Front, seen: Seen) -> Iterator[None]:
         thread.join(10)
 
 
-def until_up(running: Front, wanted: set[str], seconds: float) -> None:
+def until_up(running: Front, expected: set[str], seconds: float) -> None:
     ends = time.monotonic() + seconds
-    while running.up() != wanted:
+    while running.up() != expected:
         if time.monotonic() > ends:
-            raise TimeoutError(f"{running.version}: {len(running.up())} of {len(wanted)} replicas are up")
+            raise TimeoutError(f"{running.version}: {len(running.up())} of {len(expected)} replicas are up")
         time.sleep(0.05)

@@ -18,7 +18,7 @@ from dsv4_serve.entrypoint.supervision_settings import Supervise
 from qualification.fleet.door import Door, Request
 from qualification.fleet.timings import Recording
 
-CARE = Supervise()
+SUPERVISE = Supervise()
 """The supervisor's times as shipped: `ready-grace`, `poll`, `drain-wait`."""
 
 
@@ -29,9 +29,9 @@ class Log:
     arrivals: list[tuple[int, float, int, float]] = field(default_factory=list)
     """Request, when, replica, seconds since its client sent it."""
     renders: list[tuple[float, int]] = field(default_factory=list)
-    """When and at which replica the token ids of a prompt were asked."""
+    """When and at which replica the token ids of a prompt were requested."""
     checks: list[tuple[float, int]] = field(default_factory=list)
-    """When and at which replica health was asked."""
+    """When and at which replica health was checked."""
     loads: list[tuple[float, list[int]]] = field(default_factory=list)
     """When, and how many requests each replica had, running and waiting."""
 
@@ -85,7 +85,7 @@ class Replica:
     def hang(self) -> None:
         """The engine stands still; /health goes on saying 200, the supervisor notices after its grace."""
         self.hung = True
-        self._then(CARE.ready_grace + random.random() * CARE.poll, self._not_ready)
+        self._then(SUPERVISE.ready_grace + random.random() * SUPERVISE.poll, self._not_ready)
 
     def freeze(self, *, frozen: bool) -> None:
         """Engine and supervisor stand still, as with SIGSTOP: connections are accepted, nothing is answered."""
@@ -98,7 +98,7 @@ class Replica:
     def drain(self) -> None:
         """SIGTERM: not ready at once, no new requests after `drain-wait`, the end when what ran is finished."""
         self._not_ready()
-        self._then(CARE.drain_wait, self._refuse)
+        self._then(SUPERVISE.drain_wait, self._refuse)
 
     def _not_ready(self) -> None:
         self.ready = False

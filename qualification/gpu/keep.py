@@ -1,9 +1,9 @@
 """
-Make receipts of what speed.py measured, for `dsv4 bench compare` and docs/speed.md.
+Make results of what speed.py measured, for `dsv4 bench compare` and docs/speed.md.
 
     python -m qualification.gpu.keep speed/b4/ours-warm.json speed/a4/stock-cold.json --out qualification/results
 
-One receipt for each variant that has rows, with the date of its file; names of the host's folders are left out, and so are
+One result for each variant that has rows, with the date of its file; names of the host's folders are left out, and so are
 the seconds in which a variant waited for another one's GPU (`--queued NAME`).
 """
 
@@ -26,7 +26,7 @@ VARIABLES = ("VLLM_", "NCCL_", "DSV4_", "PYTHONPATH", "HOME", "XDG_CACHE_HOME")
 
 
 def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
-    """Return the receipt of one variant, as `dsv4 bench` writes it, with the phases, kernels and reason to end of it."""
+    """Return the result of one variant, as `dsv4 bench` writes it, with the phases, kernels and reason to end of it."""
     variant = found["variant"]
     served = measure.subject(found["replica"] or plain(variant), found["weights"])
     if variant["share"] > 1:
@@ -52,26 +52,26 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
 
 
 def plain(variant: dict[str, Any]) -> dict[str, Any]:
-    """Return of plain vLLM, which tells no plan, what its receipt is named by."""
+    """Return what names the result of plain vLLM, which has no plan."""
     choices = {"model-name": variant["model"], "hardware": "h200", "profile": "stock"}
     return {"choices": choices, "settings": {"tensor-parallel-size": {"value": variant["tp"]}}}
 
 
 def main() -> None:
-    """Write them and say where."""
-    parser = argparse.ArgumentParser(description="Receipts of what speed.py measured.")
+    """Write the results, and print where."""
+    parser = argparse.ArgumentParser(description="Results of what speed.py measured.")
     parser.add_argument("results", type=Path, nargs="+", metavar="VARIANT.json")
     parser.add_argument("--out", type=Path, default=Path("qualification/results"))
     parser.add_argument("--queued", nargs="+", default=[], metavar="NAME", help="variants that waited for their GPU")
-    asked = parser.parse_args()
-    for path in asked.results:
+    options = parser.parse_args()
+    for path in options.results:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["variant"]["name"] in asked.queued:
+        if found["variant"]["name"] in options.queued:
             found["ready"] = None
             found["start"]["phases"].pop("starting")
         if found["rows"]:
             date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            print(results.write(asked.out, "bench", body(found, date)))
+            print(results.write(options.out, "bench", body(found, date)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 #   on_host.sh faults TP JOB...    qualification/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
-#   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; receipts, logs and kernels go to $OUT
+#   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT
 #
 # DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
 # one, `{model}` standing for the checkpoint and `{name}` for the name of its layout in profiles/models. DEADLINE,
@@ -148,7 +148,7 @@ run)
         --stock-cmd "env PYTHONPATH=$(site) python3 -m vllm.entrypoints.cli.main serve {model}" \
         --jobs "$@" || status=$?
     if [ -n "${OUT:-}" ]; then
-        tar -C "$out" -cJf "$OUT/receipts-tp$tp.tar.xz" --exclude='*.log' .
+        tar -C "$out" -cJf "$OUT/results-tp$tp.tar.xz" --exclude='*.log' .
         (cd "$out" && for log in *.log; do [ ! -f "$log" ] || tail -c 200000 "$log" > "$log.tail"; done)
         tar -C "$out" -cJf "$OUT/logs-tp$tp.tar.xz" $(cd "$out" && ls | grep 'log.tail$' || true)
         save_kernels

@@ -47,7 +47,11 @@ def main() -> int:
     }
     for name in ("cold", "warm"):
         with replica(out / name, *words, model_name="deepseek-v4-flash", **env) as running:
-            found[name] = {"ready_after": round(running.until_ready(450), 1), **phases(running), "said": running.said()}
+            found[name] = {
+                "ready_after": round(running.until_ready(450), 1),
+                **phases(running),
+                "said": running.messages(),
+            }
             if name == "warm":
                 found["stopped while idle"] = idle(running)
         (out / "caches.json").write_text(json.dumps(found, indent=2) + "\n")

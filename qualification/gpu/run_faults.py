@@ -37,7 +37,7 @@ def phases(running: Replica) -> Result:
 
 
 def gate(running: Replica) -> str:
-    return next((line for line in running.said() if "MTP gate" in line), "")
+    return next((line for line in running.messages() if "MTP gate" in line), "")
 
 
 def ended(running: Replica, seconds: float) -> Result:
@@ -105,7 +105,7 @@ def refused(running: Replica) -> Result:
 def degraded(running: Replica) -> Result:
     ready = running.until_ready(560)
     drafts = json.loads(running.ask("/plan")[1])["settings"][DRAFT_TOKENS]["value"]
-    return {"ready_after": ready, "speculates": drafts > 0, "said": running.said()}
+    return {"ready_after": ready, "speculates": drafts > 0, "said": running.messages()}
 
 
 def drained(running: Replica) -> Result:
@@ -116,7 +116,7 @@ def drained(running: Replica) -> Result:
     running.stop()
     began = time.monotonic()
     result = ended(running, 180)
-    whole = sum(stream.done and stream.got == stream.wanted and not stream.error for stream in streams)
+    whole = sum(stream.done and stream.got == stream.tokens and not stream.error for stream in streams)
     return {
         "ready_after": ready,
         "whole": whole,

@@ -1,7 +1,7 @@
 """
-Load every published layout on GPUs and compare each token with the known answer; write a receipt per run.
+Load every published layout on GPUs and compare each token with the known answer; write a result file for each.
 
-    python -m qualification.gpu.run_layouts --out receipts --tp 1 --jobs native w4a16 w4a16:scrambled stock/pro
+    python -m qualification.gpu.run_layouts --out results --tp 1 --jobs native w4a16 w4a16:scrambled stock/pro
 
 A job is `[stock/]LAYOUT[:MTP]`. `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must
 be refused at start; `scrambled` ones cannot be told from good ones at load and must show in the acceptance counter.
@@ -27,7 +27,7 @@ from typing import Any
 from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
 from qualification.gpu.served import HEALTH, PROMPT_LENGTHS, TOKENS, Ended, ask, server, wait_until_ready
 
-Receipt = dict[str, Any]
+Result = dict[str, Any]
 PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
 REFUSAL = "MTP speculative decoding"
 MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
@@ -77,12 +77,12 @@ class Runner:
         ours = not job.stock and "{name}" in self.options.serve_cmd
         return f"http://127.0.0.1:{port + HEALTH}/readyz" if ours else f"http://127.0.0.1:{port}/health"
 
-    def run(self, job: Job, slot: int) -> Receipt:
+    def run(self, job: Job, slot: int) -> Result:
         log = Path(self.options.out) / f"{job.name}-tp{job.tp}.log"
         started = time.monotonic()
-        receipt: Receipt = {"job": job.name, "layout": job.layout, "mtp": job.mtp, "stock": job.stock, "tp": job.tp}
+        result: Result = {"job": job.name, "layout": job.layout, "mtp": job.mtp, "stock": job.stock, "tp": job.tp}
         if started > self.until - 30:
-            return receipt | {"result": "skipped", "message": "no time left"}
+            return result | {"result": "skipped", "message": "no time left"}
         path, answer = self.checkpoint(job)
         prompts, expected = questions(answer)
         until, port = min(time.monotonic() + self.options.timeout, self.until), self.options.port + slot
@@ -91,20 +91,20 @@ class Runner:
         try:
             with server(argv, tp=job.tp, port=port, devices=devices, log=log) as process:
                 wait_until_ready(process, self.ready_url(job, port), until)
-                receipt["boot_seconds"] = round(time.monotonic() - started, 1)
+                result["boot_seconds"] = round(time.monotonic() - started, 1)
                 counts = ask(port, prompts, expected, until)
         except (Ended, OSError) as error:
-            result = "refused" if REFUSAL in log.read_text(errors="replace") else "failed"
+            outcome = "refused" if REFUSAL in log.read_text(errors="replace") else "failed"
             return (
-                receipt
-                | {"result": result, "message": f"{error}; {blame(log)}".replace(f"{path.parent}/", "")}
-                | judged(job, result)
+                result
+                | {"result": outcome, "message": f"{error}; {blame(log)}".replace(f"{path.parent}/", "")}
+                | judged(job, outcome)
             )
-        receipt |= vars(counts) | {"acceptance": round(counts.acceptance, 4), "backends": backends(log)}
-        receipt["seconds"] = round(time.monotonic() - started, 1)
-        result = "served" if counts.acceptance >= 0.5 else "reported"
+        result |= vars(counts) | {"acceptance": round(counts.acceptance, 4), "backends": backends(log)}
+        result["seconds"] = round(time.monotonic() - started, 1)
+        outcome = "served" if counts.acceptance >= 0.5 else "reported"
         right = counts.right == counts.asked and counts.acceptance >= 0.99
-        return receipt | {"result": result} | judged(job, result, right)
+        return result | {"result": outcome} | judged(job, outcome, right)
 
 
 def command(template: str, job: Job, model: Path) -> list[str]:
@@ -121,11 +121,11 @@ def questions(answer: Answer) -> tuple[list[list[int]], list[list[int]]]:
     return prompts, [answer.continuation(prompt[-1], TOKENS) for prompt in prompts]
 
 
-def judged(job: Job, result: str, right: bool = False) -> Receipt:
+def judged(job: Job, outcome: str, right: bool = False) -> Result:
     """Whether a job did what its kind of checkpoint promises; a stock job's answer is only compared."""
     if job.mtp == "good":
-        return {"ok": result == "served" and right}
-    return {"ok": result == "refused" or (job.mtp == "scrambled" and result == "reported")}
+        return {"ok": outcome == "served" and right}
+    return {"ok": outcome == "refused" or (job.mtp == "scrambled" and outcome == "reported")}
 
 
 def blame(log: Path) -> str:
@@ -162,17 +162,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def finish(receipts: list[Receipt], options: argparse.Namespace) -> None:
+def finish(results: list[Result], options: argparse.Namespace) -> None:
     """Write `<job>-<hardware>-tp<N>-vllm<version>.json` each and print the table."""
     short, full = hardware()
     found = versions()
-    for receipt in receipts:
+    for result in results:
         facts = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "hardware": full, "versions": found}
-        facts["patches"] = None if receipt["stock"] else options.patches
-        name = f"{receipt['job']}-{short}-tp{receipt['tp']}-vllm{found['vllm']}.json"
-        (Path(options.out) / name).write_text(json.dumps(receipt | facts, indent=2) + "\n")
+        facts["patches"] = None if result["stock"] else options.patches
+        name = f"{result['job']}-{short}-tp{result['tp']}-vllm{found['vllm']}.json"
+        (Path(options.out) / name).write_text(json.dumps(result | facts, indent=2) + "\n")
     print(f"{'job':28} tp {'result':9} ok    tokens   accepted  boot s  message")
-    for r in receipts:
+    for r in results:
         tokens, drafts = (f"{r.get(a, '-')}/{r.get(b, '-')}" for a, b in (("right", "asked"), ("accepted", "drafted")))
         mark = "yes" if r.get("ok") else "NO"
         start = f"{r['job']:28} {r['tp']:2} {r['result']:9} {mark:4} {tokens:>8} {drafts:>9}"
@@ -186,7 +186,7 @@ def read_json(path: str) -> Any:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Known-answer checkpoints on GPUs.")
     parser.add_argument("--jobs", nargs="+", required=True, metavar="[stock/]LAYOUT[:MTP]")
-    parser.add_argument("--out", required=True, help="directory for receipts and logs")
+    parser.add_argument("--out", required=True, help="directory for results and logs")
     parser.add_argument("--work", required=True, help="directory for checkpoints, 3 GB each")
     parser.add_argument("--tp", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=1, help="GPUs to spread TP=1 servers over")
@@ -206,22 +206,22 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     os.environ["DSV4_PROFILES"] = str(Path(__file__).parent / "profiles")
-    receipts = run_all(Runner(options), jobs, options.parallel)
-    finish(receipts, options)
-    return 0 if all(r.get("ok") or r["stock"] for r in receipts) else 1
+    results = run_all(Runner(options), jobs, options.parallel)
+    finish(results, options)
+    return 0 if all(r.get("ok") or r["stock"] for r in results) else 1
 
 
-def run_all(runner: Runner, jobs: list[Job], parallel: int) -> list[Receipt]:
+def run_all(runner: Runner, jobs: list[Job], parallel: int) -> list[Result]:
     slots: queue.Queue[int] = queue.Queue()
     for slot in range(parallel):
         slots.put(slot)
-    receipts: dict[Job, Receipt] = {}
+    results: dict[Job, Result] = {}
 
     def one(job: Job) -> None:
         slot = slots.get()
         try:
-            receipts[job] = runner.run(job, slot)
-            print(f"{job.name} tp{job.tp}: {receipts[job]['result']}", flush=True)
+            results[job] = runner.run(job, slot)
+            print(f"{job.name} tp{job.tp}: {results[job]['result']}", flush=True)
         finally:
             slots.put(slot)
 
@@ -231,7 +231,7 @@ def run_all(runner: Runner, jobs: list[Job], parallel: int) -> list[Receipt]:
         time.sleep(0.2)
     for thread in threads:
         thread.join()
-    return [receipts[job] for job in jobs]
+    return [results[job] for job in jobs]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One server under test: started, asked, measured, ended."""
+"""One server under test: started, queried, measured, ended."""
 
 import json
 import os

@@ -9,7 +9,7 @@ and only the variant's own flags; `trace = [1, 16]` adds a profile of a few step
 compiles everything anew; `sweep = true` asks for the prompts of `dsv4 warm` first; `readyz = true` measures the health
 server beside 200 streams; after `limit` seconds the next variant's turn has come; `also = [{batches = [1], inputs =
 [2048]}]` adds rows. `share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same matrices and
-kernels, and no all-reduce. Experts are chosen by lot, as by `dsv4 bench`, unless `env` says else. DIR/NAME.json is
+kernels, and no all-reduce. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
 written after every row; the last lines are a short table.
 """
 
@@ -156,8 +156,8 @@ def starting(
         environ = {**environ, **{name: str(how.kernels / inside) for name, inside in kernel_cache.VARIABLES.items()}}
     flags = [*variant["flags"], *extra, "--tensor-parallel-size", str(variant["tp"]), "--load-format", "dummy"]
     rates = json.loads(serve[serve.index("--speculative-config.synthetic_acceptance_rates") + 1])
-    lot = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
-    draft = {"method": "mtp", "num_speculative_tokens": len(rates), **lot}
+    synthetic = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
+    draft = {"method": "mtp", "num_speculative_tokens": len(rates), **synthetic}
     if "--speculative-config" not in flags:
         flags += ["--speculative-config", json.dumps(draft)]
     return stock([environ["DSV4_VLLM"], "serve", folder, *flags], environ, out, say, patience), Tokenizer(folder)
@@ -240,16 +240,16 @@ def main() -> int:
     parser.add_argument("--gpus", default="0,1", help="CUDA_VISIBLE_DEVICES")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--deadline", type=float, default=540, help="seconds, for everything")
-    asked = parser.parse_args()
-    until = time.monotonic() + asked.deadline - RESERVE
-    os.environ["CUDA_VISIBLE_DEVICES"] = asked.gpus
-    asked.out.mkdir(parents=True, exist_ok=True)
-    asked.out = asked.out.resolve()
+    options = parser.parse_args()
+    until = time.monotonic() + options.deadline - RESERVE
+    os.environ["CUDA_VISIBLE_DEVICES"] = options.gpus
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.out = options.out.resolve()
     results = []
     before = dict(os.environ)
     log.to_stderr()
     signal.signal(signal.SIGALRM, stop)
-    for variant in variants(asked.variants):
+    for variant in variants(options.variants):
         if (left := until - time.monotonic()) < LEAST:
             results.append(Result(variant, failed=f"not begun, {left:.0f} s were left"))
             continue
@@ -257,7 +257,7 @@ def main() -> int:
         print(f"{variant['name']}: {left:.0f} s left", flush=True)
         os.environ.update({name: str(value) for name, value in variant["env"].items()})
         signal.alarm(int(left))
-        results.append(measured(variant, load.program_in(os.environ), asked.out / variant["name"], left))
+        results.append(measured(variant, load.program_in(os.environ), options.out / variant["name"], left))
         signal.alarm(0)
         print(results[-1].line(), flush=True)
         os.environ.clear()

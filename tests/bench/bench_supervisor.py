@@ -44,7 +44,7 @@ def latency(port: int) -> list[float]:
     return took
 
 
-def asked(port: int, cores: set[int]) -> list[float]:
+def latency_from(port: int, cores: set[int]) -> list[float]:
     """`latency` from a process of its own on these cores, not among the 200 threads that read streams."""
     with multiprocessing.get_context("spawn").Pool(1, os.sched_setaffinity, (0, cores)) as asker:
         return asker.apply(latency, (port,))
@@ -66,7 +66,7 @@ def test_the_supervisor_beside_200_streams(tmp_path: Path, capsys: pytest.Captur
         running.until(lambda: any(stream.began.is_set() for stream in streams), 60, "streams")
         everything = os.sched_getaffinity(0)
         before, began = sum(process.cpu_times()[:2]), time.monotonic()
-        crowded = asked(running.health_port, everything)
+        crowded = latency_from(running.health_port, everything)
         loaded = (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
         spare = {max(everything)}
         for one in [psutil.Process(), *process.children(recursive=True)]:
@@ -75,7 +75,7 @@ def test_the_supervisor_beside_200_streams(tmp_path: Path, capsys: pytest.Captur
         process.cpu_affinity(list(spare))
         streams = [running.stream(TOKENS, f"Tale {number}:") for number in range(STREAMS)]
         running.until(lambda: any(stream.began.is_set() for stream in streams), 60, "streams")
-        alone = asked(running.health_port, spare)
+        alone = latency_from(running.health_port, spare)
         busy = sum(not stream.done for stream in streams)
         memory = process.memory_info().rss
         os.sched_setaffinity(0, everything)

@@ -122,15 +122,15 @@ def test_acti_stores_its_compressors_in_fp8_and_w4a16_does_not(written):
     [SMALL, Dims(), pytest.param(FLASH, marks=[pytest.mark.unit, pytest.mark.slow])],
     ids=["small", "tiny", "flash"],
 )
-def test_trunk_and_draft_prefer_the_next_token_twice_over(dims):
+def test_target_and_draft_prefer_the_next_token_by_a_factor_of_two(dims):
     """In exact arithmetic the answer's logit is at least twice any other: room for every format's activations."""
     perm = np.array(permutation(dims.vocab, 0))
     weights = Weights(dims, list(perm), 0)
-    trunk = weights.embed.astype(np.float64)
+    target = weights.embed.astype(np.float64)
     for _ in dims.ratios:
-        trunk = layer(trunk, weights)
-    draft = norm(trunk) @ dense(weights.h_proj).T + norm(weights.embed[perm]) @ dense(weights.e_proj).T
-    for stream, answers in ((trunk, perm), (layer(draft, weights), perm[perm])):
+        target = layer(target, weights)
+    draft = norm(target) @ dense(weights.h_proj).T + norm(weights.embed[perm]) @ dense(weights.e_proj).T
+    for stream, answers in ((target, perm), (layer(draft, weights), perm[perm])):
         logits = norm(stream) @ weights.head.T
         chosen = np.take_along_axis(logits, answers[:, None], 1)[:, 0]
         np.put_along_axis(logits, answers[:, None], -np.inf, 1)

@@ -49,7 +49,7 @@ class Pair:
             if self.balancer.up() == self.balancer.up("sessions") == set(addresses):
                 return time.monotonic() - began
             if ended := [a for a in addresses if self.replicas[a].process.poll() is not None]:
-                raise Late(f"ended instead\n{self.replicas[ended[0]].words()[-3000:]}")
+                raise Late(f"ended instead\n{self.replicas[ended[0]].log_text()[-3000:]}")
             time.sleep(0.05)
         raise Late(f"in rotation: {self.balancer.up()}, not {addresses}\n{self.balancer.log.read_text()[-3000:]}")
 

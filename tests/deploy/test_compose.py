@@ -56,9 +56,9 @@ def test_no_flag_of_vllm_stands_here(name: str) -> None:
 
 
 def test_docker_waits_as_long_as_a_drain_may_take() -> None:
-    care = Supervise()
+    settings = Supervise()
     running = read(ROOT / "profiles/base.toml")["flags"]["shutdown-timeout"]
-    most = care.drain_wait + running + care.stop_grace
+    most = settings.drain_wait + running + settings.stop_grace
     for service in [*REPLICAS.values(), SERVICES["balancer"]]:
         assert int(service["stop_grace_period"].removesuffix("s")) >= most + TERM
     assert f"hard-stop-after {most:.0f}s" in (ROOT / "deploy/haproxy/haproxy.cfg").read_text()

@@ -120,11 +120,11 @@ def test_a_panel_says_what_it_shows_and_filters_by_what_is_chosen(panel: dict[st
     assert panel["description"].endswith(".")
     letters = [target["refId"] for target in panel["targets"]]
     assert letters == sorted(set(letters))
-    wanted = ['namespace=~"$namespace"']
-    wanted += ['replica=~"$replica"'] if panel["gridPos"]["y"] > ROWS[1]["gridPos"]["y"] else []
+    filters = ['namespace=~"$namespace"']
+    filters += ['replica=~"$replica"'] if panel["gridPos"]["y"] > ROWS[1]["gridPos"]["y"] else []
     for target in panel["targets"]:
         assert target["legendFormat"]
-        assert all(one in target["expr"] for one in wanted)
+        assert all(one in target["expr"] for one in filters)
 
 
 def promtool(*words: str | Path) -> None:

@@ -49,10 +49,10 @@ def test_one_floor_stands_in_for_the_table_of_floors(dsv4: Callable) -> None:
 
 
 def test_the_floor_is_that_of_the_next_number_of_draft_tokens_listed() -> None:
-    care = supervision_settings.read(
+    settings = supervision_settings.read(
         {f"gate.acceptance-floor.{k}": Setting(v, "") for k, v in ((1, 0.6), (2, 0.5), (3, 0.3))}
     )
-    assert [care.floor(k) for k in (1, 2, 3, 4)] == [0.6, 0.5, 0.3, 0.3]
+    assert [settings.floor(k) for k in (1, 2, 3, 4)] == [0.6, 0.5, 0.3, 0.3]
     assert supervision_settings.read({"gate.acceptance-floor": Setting(0.9, "")}).floor(3) == 0.9
 
 

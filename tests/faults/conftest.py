@@ -42,15 +42,15 @@ def start(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Start:
 class Stock:
     """Replicas to be hurt, one a test: the next one starts while a test has its own."""
 
-    def __init__(self, start: Start, wanted: int) -> None:
-        self.start, self.wanted = start, wanted
-        self.ahead: list[tuple[ExitStack, Replica]] = []
+    def __init__(self, start: Start, count: int) -> None:
+        self.start, self.count = start, count
+        self.started: list[tuple[ExitStack, Replica]] = []
 
     def order(self) -> None:
-        if self.wanted > 0:
-            self.wanted -= 1
-            around = ExitStack()
-            self.ahead.append((around, around.enter_context(self.start(MAX_NUM_SEQS="64"))))
+        if self.count > 0:
+            self.count -= 1
+            stack = ExitStack()
+            self.started.append((stack, stack.enter_context(self.start(MAX_NUM_SEQS="64"))))
 
 
 @pytest.fixture(scope="session")
@@ -58,16 +58,16 @@ def stock(request: pytest.FixtureRequest, start: Start) -> Iterator[Stock]:
     stock = Stock(start, sum("ready" in getattr(item, "fixturenames", ()) for item in request.session.items))
     stock.order()
     yield stock
-    for around, _ in stock.ahead:
-        around.close()
+    for stack, _ in stock.started:
+        stack.close()
 
 
 @pytest.fixture
 def ready(stock: Stock) -> Iterator[Replica]:
     """A replica that is ready, and this test's alone."""
-    around, running = stock.ahead.pop()
+    stack, running = stock.started.pop()
     stock.order()
-    with around:
+    with stack:
         running.until_ready(300)
         yield running
 

@@ -67,7 +67,7 @@ def reached(running: Replica, target: str) -> str:
         if now in PHASES and PHASES.index(now) >= PHASES.index(target):
             return now
         time.sleep(0.02)
-    raise Late(f"{target}: not reached\n{running.words()[-2000:]}")
+    raise Late(f"{target}: not reached\n{running.log_text()[-2000:]}")
 
 
 def cycle(number: int, phases: Sequence[str], model: Path, folder: Path) -> Cycle:

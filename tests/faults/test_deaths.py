@@ -48,5 +48,5 @@ def test_a_supervisor_that_is_killed_takes_the_engine_along(ready: Replica) -> N
     began = time.monotonic()
     left = psutil.wait_procs(family, timeout=60)[1]
     if left:
-        raise Late(f"{left} outlive the supervisor\n{ready.words()[-2000:]}")
+        raise Late(f"{left} outlive the supervisor\n{ready.log_text()[-2000:]}")
     noted("supervisor-killed", 137, "nothing: it was killed", ended=time.monotonic() - began)

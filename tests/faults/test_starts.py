@@ -23,7 +23,7 @@ def ended(running: Replica, fault: str, expected: int, seconds: float = 200) -> 
     status, _ = running.until_ended(seconds)
     words = last_words(running)
     noted(fault, status, words, ended=time.monotonic() - began)
-    assert status == expected, running.words()[-3000:]
+    assert status == expected, running.log_text()[-3000:]
     return words
 
 
@@ -34,7 +34,7 @@ def test_a_port_that_is_held_is_named(start: Start) -> None:
         with start(PORT=str(port)) as running:
             words = ended(running, "port-held", 69)
             assert "PORT" in words  # the number, as last_words writes it
-            assert str(port) in running.words()
+            assert str(port) in running.log_text()
 
 
 @pytest.mark.everyday
@@ -70,7 +70,7 @@ def test_a_drafter_that_drafts_nothing_is_left_out_where_the_profile_says_so(sta
         assert "--speculative-config" not in plan["argv"]
         body = running.ask("/readyz")[1]
         assert "warn: mtp-gate: degraded" in body
-        warning = next(line for line in running.said() if "WARNING" in line)
+        warning = next(line for line in running.messages() if "WARNING" in line)
         noted("draft-nothing-degrade", 0, warning.removeprefix("dsv4: "), ended=time.monotonic() - began)
 
 
@@ -81,5 +81,5 @@ def test_caches_on_a_full_disk_are_seen_before_the_start_and_can_be_overridden(s
         assert "cache-space" in ended(running, "cache-full", 69)
     with start(DSV4_SKIP="cache-space", **full) as running:
         running.until_ready(300)
-        line = next(line for line in running.said() if "ready " in line)
+        line = next(line for line in running.messages() if "ready " in line)
         noted("cache-full-skipped", 0, line.removeprefix("dsv4: "))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from tools.golden import RECORD, ROOT
-from tools.golden.grid import sheets
+from tools.golden.grid import profile_files
 
 SHOWN = 60
 
@@ -33,10 +33,10 @@ def test_every_command_answers_as_recorded() -> None:
         )
 
 
-def test_every_refusal_of_the_sheets_is_met() -> None:
+def test_every_refusal_of_the_profile_files_is_triggered() -> None:
     kept = RECORD.read_text(encoding="utf-8")
     kinds = (".", "models", "hardware", "nccl")
-    rules = [rule for kind in kinds for sheet in sheets(kind).values() for rule in sheet.get("refuse", ())]
+    rules = [rule for kind in kinds for file in profile_files(kind).values() for rule in file.get("refuse", ())]
     assert rules
     for rule in rules:
         assert f"{rule['because']}; {rule['instead']}. (refused as {rule['name']};" in kept, rule["name"]

@@ -1,4 +1,4 @@
-"""What the health server answers, asked as a server asks an ASGI application."""
+"""What the health server answers, called as a server calls an ASGI application."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def ready(**changes: Any) -> Health:
 
 
 def ask(health: Health, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-    async def asked() -> httpx.Response:
+    async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app=health_app(health))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
             return await client.request(method, path, headers=headers)
 
-    return asyncio.run(asked())
+    return asyncio.run(send())
 
 
 @pytest.mark.parametrize("probe", PROBES)
@@ -205,9 +205,9 @@ def test_no_path_and_no_query_makes_it_fail(path: str, query: bytes, method: str
 
 
 def test_the_clock_is_the_one_that_is_given() -> None:
-    async def asked() -> Any:
+    async def send() -> Any:
         app = health_app(Health(started=0.0, phase_began=0.0), clock=lambda: 42.0)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://r") as client:  # type: ignore[arg-type]
             return json.loads((await client.get("/startupz?format=json")).text)
 
-    assert asyncio.run(asked())["seconds_since_start"] == 42.0
+    assert asyncio.run(send())["seconds_since_start"] == 42.0

@@ -26,11 +26,11 @@ SOUND = {prompt: Completion("and so it went on", tuple(range(48))) for prompt in
 ENGLISH = [prompt for prompt in prompts() if prompt.script == "LATIN"]
 
 
-def asked(url: str, question: Callable[[VllmClient], Coroutine[Any, Any, T]]) -> T:
+def with_client(url: str, use: Callable[[VllmClient], Coroutine[Any, Any, T]]) -> T:
     async def ask() -> T:
         engine = VllmClient(url)
         try:
-            return await question(engine)
+            return await use(engine)
         finally:
             await engine.close()
 
@@ -89,16 +89,16 @@ def test_one_looping_prompt_is_none_and_two_are_a_problem():
 
 def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(answering):
     url = answering(503, "no")
-    assert "HTTP 503" in asked(url, lambda engine: canary.run(engine, 4, 8)).problem
+    assert "HTTP 503" in with_client(url, lambda engine: canary.run(engine, 4, 8)).problem
     with pytest.raises(Refused):
-        asked(url, canary.one_token)
+        with_client(url, canary.one_token)
     with pytest.raises(Unreachable):
-        asked("http://127.0.0.1:1", lambda engine: canary.run(engine, 4, 8))
+        with_client("http://127.0.0.1:1", lambda engine: canary.run(engine, 4, 8))
 
 
 @pytest.mark.slow
 def test_a_sound_real_engine_passes_at_four_requests_at_once(vllm: ServeProcess):
-    found = asked(vllm.endpoint.url, lambda engine: canary.run(engine, 4, 48))
+    found = with_client(vllm.endpoint.url, lambda engine: canary.run(engine, 4, 48))
     assert found.problem == ""
     assert found.detail.startswith("100% of tokens agree between answers alone and 4 at once")
 
@@ -110,7 +110,7 @@ def test_more_requests_at_once_than_there_are_prompts_are_sent(vllm: ServeProces
         assert (await canary.run(engine, 25, 4)).problem == ""
         return (await engine.settled_counters()).finished - before
 
-    assert asked(vllm.endpoint.url, counted) == len(prompts()) + 25
+    assert with_client(vllm.endpoint.url, counted) == len(prompts()) + 25
 
 
 @pytest.mark.slow
@@ -120,10 +120,10 @@ def test_one_token_is_generated_by_the_idle_canary(vllm: ServeProcess):
         await canary.one_token(engine)
         return (await engine.settled_counters()).generated - before
 
-    assert asked(vllm.endpoint.url, counted) == 1
+    assert with_client(vllm.endpoint.url, counted) == 1
 
 
 @pytest.mark.slow
 def test_a_real_engine_with_nan_logits_is_garbled(broken: ServeProcess):
-    problem = asked(broken.endpoint.url, lambda engine: canary.run(engine, 4, 8)).problem
+    problem = with_client(broken.endpoint.url, lambda engine: canary.run(engine, 4, 8)).problem
     assert "logprobs in 20 of 20 answers (prose: its log-probabilities are no numbers (NaN logits))" in problem

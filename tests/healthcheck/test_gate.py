@@ -38,7 +38,7 @@ class Drafting:
 
     def __init__(self, drafted: int, accepted: int) -> None:
         self.drafted, self.accepted = drafted, accepted
-        self.asked: list[tuple[str, int]] = []
+        self.requests: list[tuple[str, int]] = []
 
     def answer(self, path: str, body: bytes) -> str:
         if path == "/metrics":
@@ -49,9 +49,9 @@ class Drafting:
         if path == "/v1/models":
             return '{"data": [{"id": "m"}]}'
         request = json.loads(body)
-        self.asked.append((request["prompt"], request["max_tokens"]))
+        self.requests.append((request["prompt"], request["max_tokens"]))
         self.drafted += 20
-        self.accepted += len(self.asked)
+        self.accepted += len(self.requests)
         return '{"choices": [{"text": "t", "token_ids": [1]}]}'
 
 
@@ -83,7 +83,7 @@ def test_only_what_its_own_prompts_drafted_counts_and_each_kind_for_itself(monke
     drafting = Drafting(drafted=1000, accepted=990)
     with serving(drafting) as url:
         finding, total = run(url, 0.2, 7)
-    assert drafting.asked == [(prompt.text, 7) for prompt in prompts()]
+    assert drafting.requests == [(prompt.text, 7) for prompt in prompts()]
     count = len(prompts())
     assert total == Acceptance(20 * count, count * (count + 1) // 2)
     by_kind: dict[str, list[int]] = {}

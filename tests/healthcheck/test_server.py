@@ -33,7 +33,7 @@ def served(use: Callable[[int], Coroutine[Any, Any, Any]], host: str = HOST) -> 
     return asyncio.run(asyncio.wait_for(whole(), 30))
 
 
-async def asked(port: int, request: bytes = GET, host: str = HOST) -> bytes:
+async def get(port: int, request: bytes = GET, host: str = HOST) -> bytes:
     """One request on a connection of its own; what came until a whole answer was there."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
@@ -54,7 +54,7 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
 def test_it_answers_inside_the_block_and_is_gone_after_it() -> None:
     async def whole() -> int:
         async with serving(health_app(Health()), HOST, 0) as port:
-            answer = await asked(port)
+            answer = await get(port)
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
             assert answer.endswith(b"livez check passed\n")
             assert b"\r\nserver:" not in answer.lower()
@@ -62,7 +62,7 @@ def test_it_answers_inside_the_block_and_is_gone_after_it() -> None:
             await asyncio.open_connection(HOST, port)
         async with serving(health_app(Health()), HOST, port) as again:
             assert again == port
-            assert (await asked(port)).startswith(b"HTTP/1.1 200")
+            assert (await get(port)).startswith(b"HTTP/1.1 200")
         return port
 
     assert asyncio.run(whole()) > 0
@@ -104,7 +104,7 @@ def test_where_nobody_can_listen_is_the_same_error_with_the_setting_to_change(ho
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
 def test_the_ipv6_wildcard_answers_both_families() -> None:
     async def both(port: int) -> list[bytes]:
-        return [(await asked(port, host=host))[:12] for host in ("::1", HOST)]
+        return [(await get(port, host=host))[:12] for host in ("::1", HOST)]
 
     assert served(both, "::") == [b"HTTP/1.1 200"] * 2
 
@@ -124,10 +124,10 @@ def test_the_supervisors_signal_handlers_stay_its_own() -> None:
 
     async def signalled(port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, arrived.append, signal.SIGTERM)
-        await asked(port)
+        await get(port)
         signal.raise_signal(signal.SIGTERM)
         await asyncio.sleep(0.3)
-        assert (await asked(port)).startswith(b"HTTP/1.1 200")
+        assert (await get(port)).startswith(b"HTTP/1.1 200")
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     served(signalled)
@@ -199,7 +199,7 @@ def test_clients_that_send_half_a_request_hold_nobody_up() -> None:
         writers = [writer async for writer in _half_requests(port)]
         began = time.monotonic()
         for _ in range(20):
-            assert (await asked(port)).startswith(b"HTTP/1.1 200")
+            assert (await get(port)).startswith(b"HTTP/1.1 200")
         took = time.monotonic() - began
         for writer in writers:
             writer.close()
@@ -268,7 +268,7 @@ def test_a_hostile_request_is_refused_without_trouble(request_bytes: bytes, capf
         except ConnectionError:  # closed on us while we were still sending
             pass
         writer.close()
-        assert (await asked(port)).startswith(b"HTTP/1.1 200")
+        assert (await get(port)).startswith(b"HTTP/1.1 200")
         return answer
 
     assert served(hostile) in (b"HTTP/1.1 400", b"HTTP/1.1 405", b"HTTP/1.1 200", b"")

@@ -85,7 +85,7 @@ class Container:
 
 
 def podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run podman; fail the test with what it said when it fails and `check` is asked for."""
+    """Run podman; fail the test with what it said when it fails, unless `check` is false."""
     done = subprocess.run(["podman", *words], capture_output=True, text=True, check=False, timeout=600)
     if check and done.returncode:
         pytest.fail(f"podman {shlex.join(words)}: status {done.returncode}\n{done.stderr[-4000:]}")

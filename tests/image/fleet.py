@@ -61,7 +61,7 @@ class Fleet:
 
     def ready(self, index: int) -> bool:
         """What a replica says itself."""
-        return asked(published(self.container(name_of(index)), HEALTH_PORT)) == httpx.codes.OK
+        return readyz_status(published(self.container(name_of(index)), HEALTH_PORT)) == httpx.codes.OK
 
     def signal_engine(self, index: int, number: signal.Signals) -> None:
         """Send a signal to vLLM's engine process in a replica; its supervisor and its API server go on."""
@@ -82,7 +82,7 @@ class Fleet:
                 self.container(name_of(index)).kill()
 
         threading.Thread(target=send).start()
-        self.until(lambda: asked(port) is None, 10, "silent after SIGKILL")
+        self.until(lambda: readyz_status(port) is None, 10, "silent after SIGKILL")
 
     def until_exited(self, index: int) -> float:
         """Return the seconds until its container is at its end."""
@@ -100,7 +100,7 @@ class Fleet:
         pytest.fail(f"{what}: not in {seconds:.0f} s\n{logs}")
 
 
-def asked(port: int | None) -> int | None:
+def readyz_status(port: int | None) -> int | None:
     """Return the status with which a health server on this host answers /readyz; None when it does not answer."""
     try:
         return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5, trust_env=False).status_code

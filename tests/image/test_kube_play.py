@@ -53,18 +53,18 @@ class Pod:
         except httpx.HTTPError:
             return False
 
-    def until(self, name: str, wanted: bool, seconds: float) -> tuple[float, int]:
-        """Ask on time until a probe says `wanted` often enough; return the seconds, and how often it said the other."""
+    def until(self, name: str, expected: bool, seconds: float) -> tuple[float, int]:
+        """Ask on time until a probe says `expected` often enough; return the seconds, and how often it said the other."""
         probe, began, others = self.spec[f"{name}Probe"], time.monotonic(), 0
-        in_a_row, enough = 0, 1 if wanted else probe["failureThreshold"]
+        in_a_row, enough = 0, 1 if expected else probe["failureThreshold"]
         while time.monotonic() - began < seconds:
             said = self.probe(name)
-            in_a_row, others = (in_a_row + 1, others) if said == wanted else (0, others + 1)
+            in_a_row, others = (in_a_row + 1, others) if said == expected else (0, others + 1)
             if in_a_row == enough:
                 return time.monotonic() - began, others
             time.sleep(probe["periodSeconds"])
         log = podman("logs", "--tail=30", NAME, check=False)
-        pytest.fail(f"{name} probe {wanted}: not in {seconds:.0f} s\n{log.stdout}{log.stderr}")
+        pytest.fail(f"{name} probe {expected}: not in {seconds:.0f} s\n{log.stdout}{log.stderr}")
 
     def stream(self, tokens: int) -> str:
         """Return the last line of one streamed completion."""
@@ -106,9 +106,9 @@ def test_it_loads_within_its_startup_probe_and_is_ready_soon_after(pod: Pod, rep
     began = time.monotonic()
     assert not pod.probe("startup")
     assert not pod.probe("readiness")
-    _, failures = pod.until("startup", wanted=True, seconds=START)
+    _, failures = pod.until("startup", expected=True, seconds=START)
     assert failures < pod.spec["startupProbe"]["failureThreshold"]
-    ready, _ = pod.until("readiness", wanted=True, seconds=10)
+    ready, _ = pod.until("readiness", expected=True, seconds=10)
     assert pod.probe("liveness")
     assert pod.stream(8) == "data: [DONE]"
     report(
@@ -137,7 +137,7 @@ def test_a_hung_engine_is_not_ready_then_ended_before_the_liveness_probe_would_k
     restarts = int(podman("container", "inspect", "--format={{.RestartCount}}", NAME).stdout)
     pod.container.run("python", "-c", SIGNAL, str(int(signal.SIGSTOP)))
     began = time.monotonic()
-    pod.until("readiness", wanted=False, seconds=30)
+    pod.until("readiness", expected=False, seconds=30)
     unready = time.monotonic() - began
     refused = 0
     while int(podman("container", "inspect", "--format={{.RestartCount}}", NAME).stdout) == restarts:
@@ -147,8 +147,8 @@ def test_a_hung_engine_is_not_ready_then_ended_before_the_liveness_probe_would_k
         time.sleep(pod.spec["livenessProbe"]["periodSeconds"])
     ended = time.monotonic() - began
     assert "dsv4: hung (exit status 83)" in podman("logs", NAME).stderr
-    pod.until("startup", wanted=True, seconds=START)
-    pod.until("readiness", wanted=True, seconds=10)
+    pod.until("startup", expected=True, seconds=START)
+    pod.until("readiness", expected=True, seconds=10)
     report(
         f"hang: not ready after {unready:.1f} s, ended and started over after {ended:.0f} s ({refused} liveness probes"
         f" failed), ready after {time.monotonic() - began:.0f} s"
@@ -165,7 +165,7 @@ def test_a_drain_finishes_every_stream_within_the_grace(pod: Pod, report: Report
         late = [clients.submit(pod.stream, 200) for _ in range(8)]
         time.sleep(0.5)
         stopping = clients.submit(podman, "stop", f"--time={pod.grace - pause:.0f}", NAME)
-        unready, _ = pod.until("readiness", wanted=False, seconds=10)
+        unready, _ = pod.until("readiness", expected=False, seconds=10)
         assert [one.result() for one in (*early, *late)] == ["data: [DONE]"] * 16
         stopping.result()
     ended = time.monotonic() - began

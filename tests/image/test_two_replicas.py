@@ -38,7 +38,7 @@ LIVE_GRACE = 60  # seconds, half of the default: the one setting that is not as 
 
 @pytest.fixture(scope="module")
 def fleet(daemon: Daemon, images: tuple[str, str], key_file: Path) -> Iterator[Fleet]:
-    asked = make.Deployment(
+    deployment = make.Deployment(
         groups=((), ()),
         key_file=key_file,
         image=images[0],
@@ -48,8 +48,8 @@ def fleet(daemon: Daemon, images: tuple[str, str], key_file: Path) -> Iterator[F
         requests=4,
     )
     try:
-        up(daemon, asked, lambda line: None)
-        made = Fleet(daemon, asked.port)
+        up(daemon, deployment, lambda line: None)
+        made = Fleet(daemon, deployment.port)
         made.until_in_rotation(2, BACK)
         yield made
     finally:

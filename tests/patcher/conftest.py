@@ -16,7 +16,6 @@ TRAILERS = """Upstream-Status: Pending
 Applies-To: vllm ==0.32.0
 Drop-When: vllm >=0.33 (when upstream has it)
 Self-Test: tests/patches/test_example.py"""
-LONG = b"".join(b"line %d\n" % n for n in range(1, 61))
 UNPACKED = {
     "vllm/__init__.py": b"",
     "vllm/_version.py": b"__version__ = version = '0.32.0'\n__commit_id__ = commit_id = 'g5df63a720'\n",

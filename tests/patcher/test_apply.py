@@ -276,7 +276,7 @@ def test_a_write_that_the_file_system_refuses_leaves_the_tree_as_it_was(  # noqa
         victim = Path(shutil.copytree(tree, tmp_path / "victim"))
         report = tmp_path / "report"
         assert in_child(lambda: report.write_text(refuse(event, nth, victim, series))) == 0  # noqa: B023
-        if report.read_text() == "never asked":
+        if report.read_text() == "never reached":
             break
         if report.read_text() != "done":
             assert snapshot(victim) == before
@@ -306,7 +306,7 @@ def refuse(event: str, nth: int, tree: Path, series: Path) -> str:
             exchange(opened, changes)
         except TreeError as error:
             return str(error)
-    return "done" if seen >= nth else "never asked"
+    return "done" if seen >= nth else "never reached"
 
 
 def test_new_files_are_on_disk_before_they_count_and_the_folders_before_the_journal_goes(

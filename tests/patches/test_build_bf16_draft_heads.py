@@ -3,12 +3,12 @@
 def schemes(layout):
     from tests.support import cuda_model
 
-    trunk, draft, _ = cuda_model.built(layout)
+    target, draft, _ = cuda_model.built(layout)
     block = draft.model.layers[str(cuda_model.DRAFT)]
     inner = block.mtp_block
     return {
-        "trunk attention": cuda_model.scheme(trunk.model.layers[0].attn.wo_b),
-        "trunk experts": cuda_model.scheme(trunk.model.layers[0].ffn.experts.routed_experts),
+        "target attention": cuda_model.scheme(target.model.layers[0].attn.wo_b),
+        "target experts": cuda_model.scheme(target.model.layers[0].ffn.experts.routed_experts),
         "experts": cuda_model.scheme(inner.ffn.experts.routed_experts),
         "attention": {cuda_model.scheme(m) for m in (inner.attn.fused_wqa_wkv, inner.attn.wq_b, inner.attn.wo_b)},
         "shared": {
@@ -22,19 +22,19 @@ PLAIN = {"UnquantizedLinearMethod"}
 FP8 = "CompressedTensorsW8A8Fp8"
 
 
-def check_w4a16_draft_is_plain_and_its_trunk_is_not():
+def check_w4a16_draft_is_plain_and_its_target_is_not():
     found = schemes("w4a16")
-    assert found.pop("trunk attention") == FP8
-    assert found.pop("trunk experts") == "CompressedTensorsWNA16MoEMethod"
+    assert found.pop("target attention") == FP8
+    assert found.pop("target experts") == "CompressedTensorsWNA16MoEMethod"
     assert found.pop("experts") == "UnquantizedFusedMoEMethod", "draft experts are quantized"
     assert list(found.values()) == [PLAIN] * 3
 
 
-def check_nvfp4_draft_is_plain_and_its_trunk_is_not():
+def check_nvfp4_draft_is_plain_and_its_target_is_not():
     found = schemes("nvfp4")
-    assert found.pop("trunk attention") == FP8
+    assert found.pop("target attention") == FP8
     assert found["attention"] == PLAIN, "draft attention is quantized"
-    assert found.pop("trunk experts") == "CompressedTensorsW4A4Nvfp4MoEMethod"
+    assert found.pop("target experts") == "CompressedTensorsW4A4Nvfp4MoEMethod"
     assert found["experts"] == "UnquantizedFusedMoEMethod"
 
 
@@ -78,12 +78,12 @@ def check_several_draft_layers_are_told_apart():
     }  # fmt: skip
 
 
-def test_w4a16_draft_is_plain_and_its_trunk_is_not(needs_patch):
-    needs_patch("check_w4a16_draft_is_plain_and_its_trunk_is_not", "draft experts are quantized")
+def test_w4a16_draft_is_plain_and_its_target_is_not(needs_patch):
+    needs_patch("check_w4a16_draft_is_plain_and_its_target_is_not", "draft experts are quantized")
 
 
-def test_nvfp4_draft_is_plain_and_its_trunk_is_not(needs_patch):
-    needs_patch("check_nvfp4_draft_is_plain_and_its_trunk_is_not", "draft attention is quantized")
+def test_nvfp4_draft_is_plain_and_its_target_is_not(needs_patch):
+    needs_patch("check_nvfp4_draft_is_plain_and_its_target_is_not", "draft attention is quantized")
 
 
 def test_a_quantized_draft_is_built_as_stored(holds):

@@ -3,10 +3,10 @@
 def compressors(layout):
     from tests.support import cuda_model
 
-    trunk, _, config = cuda_model.built(layout)
-    names = cuda_model.load(trunk, config)
-    assert {name for name, _ in trunk.named_parameters()} == names
-    return trunk.model.layers[1].attn
+    target, _, config = cuda_model.built(layout)
+    names = cuda_model.load(target, config)
+    assert {name for name, _ in target.named_parameters()} == names
+    return target.model.layers[1].attn
 
 
 def check_fp8_and_bf16_compressors_load_as_the_same_numbers():

@@ -3,16 +3,16 @@
 def experts(layout):
     from tests.support import cuda_model
 
-    trunk, draft, config = cuda_model.built(layout)
+    target, draft, config = cuda_model.built(layout)
     inner = draft.model.layers[str(cuda_model.DRAFT)].mtp_block.ffn.experts.routed_experts
-    return trunk.model.layers[0].ffn.experts.routed_experts, inner, config
+    return target.model.layers[0].ffn.experts.routed_experts, inner, config
 
 
-def check_an_nvfp4_trunk_keeps_mxfp4_draft_experts():
+def check_an_nvfp4_target_keeps_mxfp4_draft_experts():
     from tests.support import cuda_model
 
-    trunk, draft, _ = experts("pro")
-    assert cuda_model.scheme(trunk) == "ModelOptNvFp4FusedMoE"
+    target, draft, _ = experts("pro")
+    assert cuda_model.scheme(target) == "ModelOptNvFp4FusedMoE"
     assert cuda_model.scheme(draft) == "Mxfp4MoEMethod", f"draft experts are {cuda_model.scheme(draft)}"
 
 
@@ -62,8 +62,8 @@ def check_cuda_uses_the_class_that_is_patched():
     assert "from vllm.models.deepseek_v41 import" in cuda
 
 
-def test_an_nvfp4_trunk_keeps_mxfp4_draft_experts(needs_patch):
-    needs_patch("check_an_nvfp4_trunk_keeps_mxfp4_draft_experts", "draft experts are ModelOptNvFp4FusedMoE")
+def test_an_nvfp4_target_keeps_mxfp4_draft_experts(needs_patch):
+    needs_patch("check_an_nvfp4_target_keeps_mxfp4_draft_experts", "draft experts are ModelOptNvFp4FusedMoE")
 
 
 def test_the_loaded_bytes_are_those_on_disk(needs_patch):

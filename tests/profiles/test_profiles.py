@@ -22,11 +22,11 @@ PCIE = [name for name in GPUS if CATALOG.hardware(name, "").get("interconnect") 
 FLASH = ["64k", "128k", "256k", "524k", "524k-3", "640k", "1m"]
 
 
-def plan(**asked: str | int) -> Plan:
-    size = asked.pop("size", None)
+def plan(**requested: str | int) -> Plan:
+    size = requested.pop("size", None)
     flags = {"tensor-parallel-size": Setting(size, "test")} if size else {}
-    flags |= {k.replace("_", "-"): Setting(asked.pop(k), "test") for k in list(asked) if k == "moe_backend"}
-    request = Request({k: Setting(v, "test") for k, v in asked.items()}, command_line=Layer(flags))
+    flags |= {k.replace("_", "-"): Setting(requested.pop(k), "test") for k in list(requested) if k == "moe_backend"}
+    request = Request({k: Setting(v, "test") for k, v in requested.items()}, command_line=Layer(flags))
     return resolve(select(CATALOG, request, lambda: HostGpus("h200", "test")), request)
 
 

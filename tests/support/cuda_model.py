@@ -106,7 +106,7 @@ def on_cuda(config: Any) -> Any:
 
 
 def build(config: Any) -> tuple[Any, Any]:
-    """Trunk and draft head, unloaded, built in the engine's order from one config."""
+    """Target model and draft head, unloaded, built in the engine's order from one config."""
     from vllm.config import set_current_vllm_config
     from vllm.distributed import initialize_model_parallel, model_parallel_is_initialized
     from vllm.model_executor.model_loader.utils import initialize_model
@@ -123,7 +123,7 @@ def build(config: Any) -> tuple[Any, Any]:
 
 @functools.cache
 def built(layout: str, mtp: str = "good") -> tuple[Any, Any, Any]:
-    """Trunk, draft head and config of a constructed checkpoint."""
+    """Target model, draft head and config of a constructed checkpoint."""
     prepare()
     config = on_cuda(engine_config(checkpoint(layout, mtp)))
     return *build(config), config

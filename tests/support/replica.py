@@ -1,4 +1,4 @@
-"""A replica under test: `dsv4 serve` as users start it, asked, hurt and timed from outside."""
+"""A replica under test: `dsv4 serve` as users start it, queried, hurt and timed from outside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Late(AssertionError):
 class Stream:
     """One streamed completion: how many chunks of text came, and whether it was whole."""
 
-    wanted: int
+    tokens: int
     got: int = 0
     done: bool = False
     error: str = ""
@@ -40,7 +40,7 @@ class Stream:
 
 @dataclass
 class Replica:
-    """A running `dsv4 serve`. Ports are its own; its words go to `log`, its record to `run_folder`."""
+    """A running `dsv4 serve`. Ports are its own; its output goes to `log`, its record to `run_folder`."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -49,12 +49,12 @@ class Replica:
     run_folder: Path
     model: str
 
-    def words(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def said(self) -> list[str]:
-        """What the supervisor itself said."""
-        return [line for line in self.words().splitlines() if line.startswith("dsv4: ")]
+    def messages(self) -> list[str]:
+        """The messages of the supervisor itself."""
+        return [line for line in self.log_text().splitlines() if line.startswith("dsv4: ")]
 
     def ask(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
         """GET of the health server; (0, why) without an answer."""
@@ -78,7 +78,7 @@ class Replica:
             if condition():
                 return time.monotonic() - began
             time.sleep(STEP)
-        raise Late(f"{what}: not in {limit:.0f} s\n{self.words()[-3000:]}")
+        raise Late(f"{what}: not in {limit:.0f} s\n{self.log_text()[-3000:]}")
 
     def until_ready(self, seconds: float = 300) -> float:
         return self.until(lambda: self.ready() or self._ended(), seconds, "ready") if not self._ended() else 0.0
@@ -86,7 +86,7 @@ class Replica:
     def _ended(self) -> bool:
         if self.process.poll() is None:
             return False
-        raise Late(f"ended with {self.process.returncode} instead\n{self.words()[-3000:]}")
+        raise Late(f"ended with {self.process.returncode} instead\n{self.log_text()[-3000:]}")
 
     def until_ended(self, seconds: float = 120) -> tuple[int, float]:
         """Return the exit status and the seconds it took."""
@@ -125,7 +125,7 @@ class Replica:
         return stream
 
     def _read_stream(self, stream: Stream, prompt: str) -> None:
-        body = {"model": self.model, "prompt": prompt, "max_tokens": stream.wanted, "temperature": 0}
+        body = {"model": self.model, "prompt": prompt, "max_tokens": stream.tokens, "temperature": 0}
         body |= {"ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         try:

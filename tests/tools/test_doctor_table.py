@@ -46,8 +46,8 @@ def plan(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if "--hardware" not in words:
         words = [*words, "--hardware", "h200"]
     options, flags = parse(["explain", *words])
-    asked = request(options, flags)
-    resolve(select(Catalog([]), asked, lambda: HostGpus("h200", "test")), asked)
+    requested = request(options, flags)
+    resolve(select(Catalog([]), requested, lambda: HostGpus("h200", "test")), requested)
 
 
 def test_the_page_is_what_the_checks_say() -> None:

@@ -1,8 +1,6 @@
-"""The tables of docs/health.md are what the code and the receipts say."""
+"""The tables of docs/health.md are made from the code and the results."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
@@ -10,9 +8,8 @@ from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from tools import faults
 
-ROOT = Path(__file__).resolve().parents[2]
-RECEIPTS = faults.read(faults.RECEIPTS)
-RESULTS = {
+RESULTS = faults.read(faults.RESULTS)
+GPU_RUN = {
     "hardware": "2 x NVIDIA H200, 143771 MiB, 580.159.04",
     "versions": {"vllm": "0.32.0"},
     "tp": 2,
@@ -31,9 +28,9 @@ RESULTS = {
 }
 
 
-def test_the_page_is_made_from_the_code_and_the_receipts() -> None:
+def test_the_page_is_made_from_the_code_and_the_results() -> None:
     text = faults.PAGE.read_text(encoding="utf-8")
-    assert faults.page(text, RECEIPTS) == text
+    assert faults.page(text, RESULTS) == text
 
 
 def test_every_setting_is_in_the_table() -> None:
@@ -41,10 +38,10 @@ def test_every_setting_is_in_the_table() -> None:
     assert set(faults.SETTINGS) == names
 
 
-@pytest.mark.parametrize("receipt", RECEIPTS, ids=lambda receipt: receipt["hardware"])
-def test_every_fault_ended_within_its_bound(receipt: dict) -> None:
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: result["hardware"])
+def test_every_fault_ended_within_its_bound(result: dict) -> None:
     """Those that stand still; with shorter graces than the defaults, so well within."""
-    for found in receipt["faults"]:
+    for found in result["faults"]:
         bound = faults.FAULTS[found["fault"]][1]
         if bound:
             assert found["unready"] <= bound[0]
@@ -52,10 +49,10 @@ def test_every_fault_ended_within_its_bound(receipt: dict) -> None:
             assert found["status"] == exit_cause.HUNG.exit_status
 
 
-def test_results_from_gpus_become_a_receipt_without_the_jobs_that_failed() -> None:
-    receipt = faults.from_gpu(RESULTS, "2026-11-22")
-    assert [found["fault"] for found in receipt["faults"]] == ["worker-stopped-busy", "draft-scrambled-degrade"]
-    table = faults.faults(receipt)
+def test_a_run_on_gpus_becomes_a_result_without_the_jobs_that_failed() -> None:
+    result = faults.from_gpu(GPU_RUN, "2026-11-22")
+    assert [found["fault"] for found in result["faults"]] == ["worker-stopped-busy", "draft-scrambled-degrade"]
+    table = faults.faults(result)
     assert "| 11.0 s | 40.0 s |" in table
     assert "| serves | WARNING: it drafts noise |" in table
     assert "2 x NVIDIA H200" in table

@@ -1,4 +1,4 @@
-"""The page of results is what the receipts say, and the receipts are of the series that is shipped."""
+"""docs/qualification.md is made from the results, and they are of the series that is shipped."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ import pytest
 from tools import qualification
 
 ROOT = Path(__file__).resolve().parents[2]
-RECEIPTS = qualification.read(ROOT / "qualification" / "results")
+RESULTS = qualification.read(ROOT / "qualification" / "results")
 LAYOUTS = ("native", "w4a16", "nvfp4", "acti", "pro")
 
 
-def test_the_page_is_made_from_the_receipts() -> None:
-    assert (ROOT / "docs" / "qualification.md").read_text(encoding="utf-8") == qualification.page(RECEIPTS)
+def test_the_page_is_made_from_the_results() -> None:
+    assert (ROOT / "docs" / "qualification.md").read_text(encoding="utf-8") == qualification.page(RESULTS)
 
 
 @pytest.mark.parametrize("tp", [1, 2])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_every_token_and_drafts(layout: str, tp: int) -> None:
-    found = [r for r in RECEIPTS if (r["layout"], r["tp"], r["mtp"], r["stock"]) == (layout, tp, "good", False)]
+    found = [r for r in RESULTS if (r["layout"], r["tp"], r["mtp"], r["stock"]) == (layout, tp, "good", False)]
     assert found
-    for receipt in found:
-        assert receipt["right"] == receipt["asked"] > 0
-        assert receipt["acceptance"] >= 0.99
+    for result in found:
+        assert result["right"] == result["asked"] > 0
+        assert result["acceptance"] >= 0.99
 
 
 @pytest.mark.parametrize("mtp", ["removed", "scrambled"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_bad_draft_head_was_refused_or_reported(layout: str, mtp: str) -> None:
-    (receipt,) = [r for r in RECEIPTS if (r["layout"], r["mtp"], r["stock"]) == (layout, mtp, False)]
-    assert receipt["result"] == ("refused" if mtp == "removed" else "reported")
-    assert receipt["ok"]
+    (result,) = [r for r in RESULTS if (r["layout"], r["mtp"], r["stock"]) == (layout, mtp, False)]
+    assert result["result"] == ("refused" if mtp == "removed" else "reported")
+    assert result["ok"]
 
 
-def test_receipts_are_of_the_shipped_series() -> None:
+def test_results_are_of_the_shipped_series() -> None:
     """A patch that changes has to be measured again, or be told of in superseded.toml, which the page prints."""
     folder = ROOT / "patcher" / "patches" / "0.32.0"
     shipped = {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.patch")}
-    for receipt in RECEIPTS:
-        if not receipt["stock"]:
-            measured = {p["name"]: p["sha256"] for p in receipt["patches"]["patches"]}
-            assert measured.keys() <= shipped.keys(), receipt["job"]
-            assert shipped.keys() - measured.keys() <= qualification.superseded().keys(), receipt["job"]
+    for result in RESULTS:
+        if not result["stock"]:
+            measured = {p["name"]: p["sha256"] for p in result["patches"]["patches"]}
+            assert measured.keys() <= shipped.keys(), result["job"]
+            assert shipped.keys() - measured.keys() <= qualification.superseded().keys(), result["job"]
             changed = {sha for name, sha in measured.items() if sha != shipped[name]}
-            assert changed <= qualification.superseded().keys(), receipt["job"]
-            assert {p["state"] for p in receipt["patches"]["patches"]} == {"applied"}
+            assert changed <= qualification.superseded().keys(), result["job"]
+            assert {p["state"] for p in result["patches"]["patches"]} == {"applied"}
 
 
-def test_receipts_name_no_path_of_the_machine_that_made_them() -> None:
+def test_results_name_no_path_of_the_machine_that_made_them() -> None:
     for path in (ROOT / "qualification" / "results").rglob("*.json"):
         assert "/root" not in path.read_text(encoding="utf-8"), path

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 
 from tools.golden import RECORD, cases, grid
-from tools.golden.command import place
+from tools.golden.command import sandbox
 
 
 def main() -> None:
     """Run every command once."""
-    with place() as here:
-        text = "\n".join([*cases.lines(here), "", *grid.lines(here), ""]).lstrip("\n")
+    with sandbox() as commands:
+        text = "\n".join([*cases.lines(commands), "", *grid.lines(commands), ""]).lstrip("\n")
     if sys.argv[1:] == ["--write"]:
         RECORD.write_text(text, encoding="utf-8")
     else:

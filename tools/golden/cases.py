@@ -12,30 +12,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tools.golden import ROOT, facts
-from tools.golden.command import Answer, Place
-from tools.golden.grid import read, sheets
+from tools.golden.command import Answer, Sandbox
+from tools.golden.grid import profile_files, read
 
 COMMANDS = ROOT / "tests/golden/commands.txt"
 """One a line, as a shell takes it, variables before it; a line that begins with # is a heading."""
 CHECKPOINTS = {"dspark": "checkpoints/drafter"}
 """Folders of files.toml by the draft head in them, for the rules that ask for one."""
 PLAIN = "h200"
-"""The hardware whose plan others are compared with when they name none."""
+"""The hardware of the plan that others are compared with when they name none."""
 
 
-def lines(place: Place) -> Iterator[str]:
-    """Yield the part of the page: each command line, and what it answers."""
+def lines(sandbox: Sandbox) -> Iterator[str]:
+    """Yield this part of the page: each command line and its answer."""
     before: list[str] = []
-    for line in [*COMMANDS.read_text(encoding="utf-8").splitlines(), *_derived(place)]:
+    for line in [*COMMANDS.read_text(encoding="utf-8").splitlines(), *_derived(sandbox)]:
         if line.startswith("#"):
             yield f"\n{line}"
         elif line:
             env, words = parsed(line)
-            answer = place.ask(words, env)
-            said = list(_said(place, words, answer))
+            answer = sandbox.run(words, env)
+            answered = list(_lines(sandbox, words, answer))
             yield f"$ {line}"
-            yield from (f"    {one}".rstrip() for one in (_against(before, said) if answer.files else said))
-            before = said if answer.files else before
+            yield from (f"    {one}".rstrip() for one in (_against(before, answered) if answer.files else answered))
+            before = answered if answer.files else before
 
 
 def parsed(line: str) -> tuple[dict[str, str], list[str]]:
@@ -45,12 +45,12 @@ def parsed(line: str) -> tuple[dict[str, str], list[str]]:
     return dict(word.split("=", 1) for word in words[:at]), words[at + 1 :]
 
 
-def _said(place: Place, words: Sequence[str], answer: Answer) -> Iterator[str]:
+def _lines(sandbox: Sandbox, words: Sequence[str], answer: Answer) -> Iterator[str]:
     """Yield status and stderr, stdout, and files; of a plan, what differs from the plan of its choices alone."""
     yield from (f"{answer.status}! {line}" for line in answer.err.splitlines())
     out = answer.out.splitlines()
     if words[:1] == ["explain"] and "json" in words and not answer.status:
-        out = list(_changes(_plan(place, tuple(choices(words))), list(facts.of_plan(json.loads(answer.out)))))
+        out = list(_changes(_plan(sandbox, tuple(choices(words))), list(facts.of_plan(json.loads(answer.out)))))
     yield from (f"{answer.status}  {line}" for line in out)
     if not answer.err and not out:
         yield f"{answer.status}"
@@ -60,11 +60,11 @@ def _said(place: Place, words: Sequence[str], answer: Answer) -> Iterator[str]:
 
 
 def choices(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words that choose shipped sheets and a size."""
+    """Yield the arguments that name shipped profile files and a size."""
     known = {
-        "--profile": sheets("."),
-        "--model": sheets("models"),
-        "--hardware": sheets("hardware"),
+        "--profile": profile_files("."),
+        "--model": profile_files("models"),
+        "--hardware": profile_files("hardware"),
         "--tp": {"2", "4"},
     }
     for word, value in itertools.pairwise(words):
@@ -76,29 +76,29 @@ def choices(words: Sequence[str]) -> Iterator[str]:
 
 
 @functools.cache
-def _plan(place: Place, words: tuple[str, ...]) -> list[str]:
-    """Return the facts of a plan, or of the plainest one where these words make none."""
-    answer = place.ask(["explain", "--format", "json", *words])
+def _plan(sandbox: Sandbox, words: tuple[str, ...]) -> list[str]:
+    """Return the facts of a plan; of the plan of PLAIN where these arguments are refused."""
+    answer = sandbox.run(["explain", "--format", "json", *words])
     if answer.status:
-        return _plan(place, ("--hardware", PLAIN))
+        return _plan(sandbox, ("--hardware", PLAIN))
     return list(facts.of_plan(json.loads(answer.out)))
 
 
 def _changes(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
-    """Yield the names of settings that went, and the settings that came or changed; not their order."""
-    come = [one for one in after if one not in before and "order of " not in one]
+    """Yield the names of settings that were removed, and the settings that were added or changed; not their order."""
+    added = [one for one in after if one not in before and "order of " not in one]
     yield from (f"- {name}" for name in dict.fromkeys(map(_name, before)) if name not in set(map(_name, after)))
-    yield from (line for one in come for line in f"+ {one}".splitlines())
+    yield from (line for one in added for line in f"+ {one}".splitlines())
 
 
 def _name(fact: str) -> str:
-    """Return what a fact is about: a setting, a variable, a flag."""
+    """Return the subject of a fact: a setting, a variable, a flag."""
     words = re.split("[ =]", fact)
     return " ".join(words[:2]) if words[0] in ("argv", "env", "skip") else words[0]
 
 
 def _against(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
-    """Yield what a command says and writes, or what differs from the last that wrote files, if that is shorter."""
+    """Yield an answer, or its difference from the last one that wrote files if that is shorter."""
     changes = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
     shorter = [line for line in changes if not line.startswith("@@")]
     if not before or len(shorter) > len(after):
@@ -107,20 +107,22 @@ def _against(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
         yield from ["as the last one that wrote files, but", *shorter]
 
 
-def _derived(place: Place) -> Iterator[str]:
+def _derived(sandbox: Sandbox) -> Iterator[str]:
     """Yield command lines that follow from what the TOML files, and a plan, hold."""
-    yield "# Every refusal of the sheets: what triggers it, then the same with --skip"
+    yield "# Every refusal of the profile files: what triggers it, then the same with --skip"
     for kind in (".", "models", "hardware", "nccl"):
-        for name, sheet in sheets(kind).items():
-            for rule in sheet.get("refuse", ()):
+        for name, file in profile_files(kind).items():
+            for rule in file.get("refuse", ()):
                 yield from triggers(kind, name, rule)
     yield "# Every retired name"
     yield from retired()
-    yield "# Everything that the supervisor goes by, said in the environment, and on the command line"
-    yield from supervision(json.loads(place.ask(["explain", "--format", "json", "--hardware", PLAIN]).out)["settings"])
+    yield "# Every setting of the supervisor, in the environment and on the command line"
+    yield from supervision(
+        json.loads(sandbox.run(["explain", "--format", "json", "--hardware", PLAIN]).out)["settings"]
+    )
     yield "# Manifests of every profile: on each hardware of its own, and on the first with each model"
-    for profile, sheet in sheets(".").items():
-        kinds, models = sheet.get("hardware", ()), sheet.get("models", ())
+    for profile, file in profile_files(".").items():
+        kinds, models = file.get("hardware", ()), file.get("models", ())
         named = [
             *(f"--hardware {one}" for one in kinds),
             *(f"--hardware {kinds[0]} --model {one}" for one in models if kinds),
@@ -129,7 +131,7 @@ def _derived(place: Place) -> Iterator[str]:
 
 
 def triggers(kind: str, name: str, rule: Mapping[str, Any]) -> Iterator[str]:
-    """Yield command lines that meet a `[[refuse]]` rule of a sheet: one for each value that it lists."""
+    """Yield command lines that meet a `[[refuse]]` rule of a profile file: one for each value that it lists."""
     model = name if kind == "models" else _listed(rule.get("model", "w4a16"))[0]
     hardware = name if kind == "hardware" else _listed(rule.get("hardware", _other(rule, model)))[0]
     profile = name if kind == "." else _profile(model, hardware)
@@ -138,20 +140,20 @@ def triggers(kind: str, name: str, rule: Mapping[str, Any]) -> Iterator[str]:
     flags = [[f" --{flag} {value}" for value in values] for flag, values in _flags(rule.get("flags", {}))]
     env = "".join(f"{variable}={value} " for variable, value in rule.get("env", {}).items())
     start = f"{env}dsv4 explain" + (f" --profile {profile}" if profile else "") + f" --hardware {hardware}"
-    for where, said in itertools.product(places or [model], itertools.product(*flags)):
-        line = f"{start} --model {where}{''.join(said)}"
+    for place, chosen in itertools.product(places or [model], itertools.product(*flags)):
+        line = f"{start} --model {place}{''.join(chosen)}"
         yield from (line, f"{line} --skip {rule['name']} --format json")
 
 
 def _other(rule: Mapping[str, Any], model: str) -> str:
-    """Return a hardware that a rule is for, one that a profile serves the model on where there is such."""
-    left = [one for one in ("b300", "h200") if one not in _listed(rule.get("except-hardware", ()))]
-    return next((one for one in left if _profile(model, one)), left[0])
+    """Return a hardware that a rule is for, preferably one that a profile serves the model on."""
+    others = [one for one in ("b300", "h200") if one not in _listed(rule.get("except-hardware", ()))]
+    return next((one for one in others if _profile(model, one)), others[0])
 
 
 def _profile(model: str, hardware: str) -> str:
     """Return the first profile for a model on a hardware, an empty string where there is none."""
-    return next((name for name, own in sheets(".").items() if _takes(own, model, hardware)), "")
+    return next((name for name, own in profile_files(".").items() if _takes(own, model, hardware)), "")
 
 
 def _takes(profile: Mapping[str, Any], model: str, hardware: str) -> bool:
@@ -176,16 +178,16 @@ def retired() -> Iterator[str]:
     for kind, names in read(file).items():
         for pattern in names:
             name = pattern.replace("*", "X")
-            said = {
+            lines = {
                 "env": f"{name}=1 dsv4 explain",
                 "flag": f"dsv4 explain --{name} 1",
                 "json": f"dsv4 explain --{name} 1",
             }
-            yield f"{said[kind]} --hardware {PLAIN}"
+            yield f"{lines[kind]} --hardware {PLAIN}"
 
 
 def supervision(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield command lines that say every setting of the supervisor as it is, and one for each that is wrong."""
+    """Yield command lines that set everything of the supervisor to its default, and one wrong value for each."""
     ours = {name: one["value"] for name, one in settings.items() if name.startswith(("gate.", "supervise."))}
     texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in ours.items()}
     variables = {name: "DSV4_" + name.upper().replace("-", "_").replace(".", "_") for name in ours}

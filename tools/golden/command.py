@@ -34,26 +34,26 @@ class Answer:
     files: Mapping[str, str]
 
 
-class Place:
-    """A folder with the files of FILES, entered; nothing of this machine's environment is seen from it."""
+class Sandbox:
+    """The current folder, with the files of FILES; commands see nothing of this machine's environment."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str], replicas: str) -> None:
         """`replicas` is the address of a server that answers with the files below the folder `replicas`."""
         self.folder, self.environ, self.replicas = folder, environ, replicas
 
-    def ask(self, words: Sequence[str], env: Mapping[str, str] | None = None) -> Answer:
-        """Return what `dsv4 WORDS…` answers; what it writes goes to the folder `out`, which is removed."""
+    def run(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Answer:
+        """Return what `dsv4 ARGV…` answers; files that it writes below `out` are read and removed."""
         os.environ.clear()
         os.environ.update({**self.environ, **(env or {})})
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             try:
-                status = main([word.replace("REPLICAS", self.replicas) for word in words])
-            except SystemExit as ended:  # argparse's --help
-                status = int(ended.code or 0)
+                status = main([word.replace("REPLICAS", self.replicas) for word in argv])
+            except SystemExit as exit_:  # argparse's --help
+                status = int(exit_.code or 0)
         return Answer(status, self._plain(out.getvalue()), self._plain(err.getvalue()), self._written())
 
     def _written(self) -> dict[str, str]:
-        """Return the files below `out` by name, and remove them; one that is shipped is told by that."""
+        """Return the files below `out` by name, and remove them; a copy of a shipped one reads `as shipped`."""
         top = self.folder / "out"
         if not top.exists():
             return {}
@@ -64,10 +64,10 @@ class Place:
 
     def _plain(self, text: str) -> str:
         names = {str(self.folder): "<here>", str(ROOT): "<tree>", sys.executable: "<python>", self.replicas: "REPLICAS"}
-        for one, name in names.items():
-            text = text.replace(one, name)
+        for real, name in names.items():
+            text = text.replace(real, name)
         text = re.sub(r"\d{8}T\d{6}\.\d+Z", "<now>", text)
-        return re.sub(r"\(choose from .*?\)", lambda found: found[0].replace("'", ""), text)  # quoted until Python 3.11
+        return re.sub(r"\(choose from .*?\)", lambda match: match[0].replace("'", ""), text)  # quoted until Python 3.11
 
 
 def _shipped(name: str) -> str | None:
@@ -77,7 +77,7 @@ def _shipped(name: str) -> str | None:
 
 class _Files(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
@@ -91,11 +91,11 @@ def _serving(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def place() -> Iterator[Place]:
+def sandbox() -> Iterator[Sandbox]:
     """Make the folder, enter it, and put everything back."""
-    before, at, mask = dict(os.environ), Path.cwd(), os.umask(0o022)
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made).resolve()
+    environ_before, folder_before, mask = dict(os.environ), Path.cwd(), os.umask(0o022)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
         for name, text in tomllib.loads(FILES.read_text(encoding="utf-8")).items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,9 +113,9 @@ def place() -> Iterator[Place]:
         os.chdir(folder)
         try:
             with _serving(folder / "replicas") as address:
-                yield Place(folder, environ, address)
+                yield Sandbox(folder, environ, address)
         finally:
-            os.chdir(at)
+            os.chdir(folder_before)
             os.umask(mask)
             os.environ.clear()
-            os.environ.update(before)
+            os.environ.update(environ_before)

@@ -1,7 +1,7 @@
 """
-Facts, each said once: the lines that an answer of `explain` or `fit` comes to, and where they hold. Pure.
+Facts, each listed once: the lines of an answer of `explain` or `fit`, and for which combinations they hold. Pure.
 
-Where: combinations of profile, model, hardware and size, written as products such as `profile 524k 640k, tp 4`.
+Combinations of profile, model, hardware and size are written as products such as `profile 524k 640k, tp 4`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Product = tuple[tuple[str, ...], ...]
 
 
 def of_plan(answer: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the JSON of `explain` says, a line or a few for each fact; the order of its lists and keys too."""
-    rest = set(answer) - {"argv", "env", "settings"}
-    yield from (f"a key of its own: {key}" for key in sorted(rest))
+    """Yield the facts in the JSON of `explain`, each as one line or a few, with the order of its lists and keys."""
+    others = set(answer) - {"argv", "env", "settings"}
+    yield from (f"a key of its own: {key}" for key in sorted(others))
     for name, setting in answer["settings"].items():
         yield _setting(name, **setting)
     yield from _order("settings", list(answer["settings"]))
@@ -35,18 +35,18 @@ def of_plan(answer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _setting(name: str, *, value: Any, origin: str, overridden: Sequence[Mapping[str, Any]]) -> str:
-    beneath = "".join(f"\n    over {_one(**setting)}" for setting in overridden)
-    return f"{name} = {_one(value, origin)}{beneath}"
+    replaced = "".join(f"\n    over {_value(**setting)}" for setting in overridden)
+    return f"{name} = {_value(value, origin)}{replaced}"
 
 
-def _one(value: Any, origin: str) -> str:
+def _value(value: Any, origin: str) -> str:
     return f"{json.dumps(value, ensure_ascii=False)}  # {origin}"
 
 
 def _order(what: str, names: Sequence[str]) -> Iterator[str]:
-    """Yield what follows what: all neighbours together are the order."""
-    for one, other in itertools.pairwise(names):
-        yield f"order of {what}: {one or 'the model'}, {other}"
+    """Yield each pair of neighbours; together they are the order."""
+    for name, following in itertools.pairwise(names):
+        yield f"order of {what}: {name or 'the model'}, {following}"
 
 
 def _by_flag(argv: Sequence[str]) -> Iterator[list[str]]:
@@ -60,7 +60,7 @@ def _by_flag(argv: Sequence[str]) -> Iterator[list[str]]:
 
 
 def of_fit(answer: Mapping[str, Any]) -> str:
-    """Return what the JSON of `fit` says, the figures in one line and each advice in its own."""
+    """Return the facts in the JSON of `fit`: the figures in one line, each advice in a line of its own."""
     figures = ", ".join(f"{name} {json.dumps(value)}" for name, value in answer.items() if name != "advice")
     advice = [", ".join(f"{name} {json.dumps(value)}" for name, value in one.items()) for one in answer["advice"]]
     return "\n    ".join([figures, *(f"advice: {one}" for one in advice)])
@@ -72,41 +72,41 @@ def _product(values: Product) -> str:
 
 
 class Grid:
-    """Everything that was asked; sets of combinations are bits of a number."""
+    """All combinations that were tried; a set of them is the bits of a number."""
 
-    def __init__(self, asked: Sequence[Combination]) -> None:
-        self.asked = asked
-        self.values = [tuple(dict.fromkeys(one[axis] for one in asked)) for axis in range(len(AXES))]
-        self.number = {one: 1 << place for place, one in enumerate(asked)}
+    def __init__(self, combinations: Sequence[Combination]) -> None:
+        self.combinations = combinations
+        self.values = [tuple(dict.fromkeys(one[axis] for one in combinations)) for axis in range(len(AXES))]
+        self.number = {one: 1 << index for index, one in enumerate(combinations)}
         self.bits = [
-            {value: sum(self.number[one] for one in asked if one[axis] == value) for value in self.values[axis]}
+            {value: sum(self.number[one] for one in combinations if one[axis] == value) for value in self.values[axis]}
             for axis in range(len(AXES))
         ]
 
     def where(self, holds: Iterable[Combination]) -> list[str]:
-        """Return products that hold every combination of `holds` and no other that was asked."""
+        """Return products that cover every combination of `holds` and no other."""
         return [_product(product) for product in self._products(holds)]
 
     def _products(self, holds: Iterable[Combination]) -> list[Product]:
-        """Return products until every combination is in one, each the widest around the first that is left."""
+        """Cover every combination: again and again the widest product around the first that is not covered yet."""
         yes = sum(self.number[one] for one in holds)
-        no = ((1 << len(self.asked)) - 1) & ~yes
-        left, found = yes, []
-        while left:
-            first = self.asked[(left & -left).bit_length() - 1]
-            found.append(self._widest(first, yes, no))
-            left &= ~self._members(found[-1])
-        for product in [*found]:
-            others = [self._members(one) for one in found if one != product]
+        no = ((1 << len(self.combinations)) - 1) & ~yes
+        uncovered, products = yes, []
+        while uncovered:
+            first = self.combinations[(uncovered & -uncovered).bit_length() - 1]
+            products.append(self._widest(first, yes, no))
+            uncovered &= ~self._members(products[-1])
+        for product in [*products]:
+            others = [self._members(one) for one in products if one != product]
             if not yes & ~functools.reduce(operator.or_, others, 0):
-                found.remove(product)
-        return found
+                products.remove(product)
+        return products
 
-    def _widest(self, around: Combination, yes: int, no: int) -> Product:
-        """Leave as many axes open as can be, the last ones first, and take in what fits on the others."""
+    def _widest(self, combination: Combination, yes: int, no: int) -> Product:
+        """Open as many axes as possible, the last ones first, then add the values that fit on the others."""
         every = list(itertools.product((False, True), repeat=len(AXES)))
         for fixed in sorted(every, key=lambda one: (sum(one), one[::-1])):
-            product = tuple((value,) if keep else () for value, keep in zip(around, fixed, strict=True))
+            product = tuple((value,) if keep else () for value, keep in zip(combination, fixed, strict=True))
             if not self._members(product) & no:
                 break
         for axis, values in enumerate(self.values):
@@ -122,8 +122,8 @@ class Grid:
         return product
 
     def _members(self, product: Product) -> int:
-        found = (1 << len(self.asked)) - 1
+        members = (1 << len(self.combinations)) - 1
         for axis, values in enumerate(product):
             if values:
-                found &= sum(self.bits[axis][value] for value in values)
-        return found
+                members &= sum(self.bits[axis][value] for value in values)
+        return members

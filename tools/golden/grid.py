@@ -1,4 +1,4 @@
-"""`explain` and `fit` for every profile, model, hardware and tensor parallel size, said or left out."""
+"""`explain` and `fit` for every profile, model, hardware and tensor parallel size, named or not."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from tools.golden import ROOT, facts
-from tools.golden.command import Answer, Place
+from tools.golden.command import Answer, Sandbox
 from tools.golden.facts import Combination
 
 NONE = "-"
-"""The model, or the size, is not named."""
+"""Stands for a model, or a size, that is not named."""
 AUTO = "auto"
 _MEMORY = re.compile(r"\(refused as (weights|kv-cache);")
 
 
 @functools.cache
-def sheets(kind: str) -> dict[str, dict[str, Any]]:
+def profile_files(kind: str) -> dict[str, dict[str, Any]]:
     """Return the shipped files of `.` (profiles), `models`, `hardware` or `nccl` by name, as they are written."""
     found = sorted((ROOT / "profiles" / kind).glob("*.toml"))
     return {path.stem: read(path) for path in found if path.name != "base.toml"}
@@ -35,47 +35,49 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def combinations() -> list[Combination]:
-    """Return all that are asked: each profile for every model at every size, and where the model is not named."""
-    profiles, models, hardware = ([*sheets(kind)] for kind in (".", "models", "hardware"))
-    sizes = sorted({2, 4, *_sizes(sheets(".")), *_sizes(sheets("models"))})
+    """Return all that are tried: each profile with every model at every size, and with no model named."""
+    profiles, models, hardware = ([*profile_files(kind)] for kind in (".", "models", "hardware"))
+    sizes = sorted({2, 4, *_sizes(profile_files(".")), *_sizes(profile_files("models"))})
     every = itertools.product([*profiles, AUTO], [*models, NONE], hardware, [*map(str, sizes), NONE])
-    return [one for one in every if _is_asked(*one)]
+    return [one for one in every if _is_tried(*one)]
 
 
-def _is_asked(profile: str, model: str, _hardware: str, size: str) -> bool:
-    """Leave out what takes long and shows little: a size that is not named, and `auto` with everything named."""
+def _is_tried(profile: str, model: str, _hardware: str, size: str) -> bool:
+    """Leave out what takes long and shows little: a model without a size, and `auto` with everything named."""
     return NONE in (model, size) if profile == AUTO else model == NONE or size != NONE
 
 
-def _sizes(some: dict[str, dict[str, Any]]) -> Iterator[int]:
-    for sheet in some.values():
-        yield from sheet.get("tensor-parallel-sizes", ())
+def _sizes(files: dict[str, dict[str, Any]]) -> Iterator[int]:
+    for file in files.values():
+        yield from file.get("tensor-parallel-sizes", ())
 
 
-def lines(place: Place) -> Iterator[str]:
-    """Yield the part of the page."""
-    asked = combinations()
-    plans = {one: _ask(place, "explain", one) for one in asked}
-    fits = {one: _ask(place, "fit", one) for one, plan in plans.items() if not plan.status or _MEMORY.search(plan.err)}
+def lines(sandbox: Sandbox) -> Iterator[str]:
+    """Yield this part of the page."""
+    tried = combinations()
+    plans = {one: _run(sandbox, "explain", one) for one in tried}
+    fits = {
+        one: _run(sandbox, "fit", one) for one, plan in plans.items() if not plan.status or _MEMORY.search(plan.err)
+    }
     answered = [one for one, plan in plans.items() if plan.out]
     yield "# dsv4 explain --format json: which combinations are answered"
-    yield from _indented(facts.Grid(asked).where(answered))
+    yield from _indented(facts.Grid(tried).where(answered))
     yield "\n# dsv4 explain: refusals; {profile}, {model}, {hardware} stand for the combination's own"
     yield from _index({one: [_refusal(one, plan)] for one, plan in plans.items() if not plan.out})
-    yield "\n# dsv4 explain: what the answers say, and where among them"
+    yield "\n# dsv4 explain: the facts of the answers, and which of them hold each"
     yield from _index({one: _plan(plans[one]) for one in answered})
-    yield "\n# dsv4 fit --format json, asked where explain answers or refuses for memory"
+    yield "\n# dsv4 fit --format json, where explain answers or refuses for memory"
     yield from _index({one: [_fit(one, fit)] for one, fit in fits.items()})
 
 
-def _ask(place: Place, command: str, combination: Combination) -> Answer:
+def _run(sandbox: Sandbox, command: str, combination: Combination) -> Answer:
     named = [(f"--{axis}", value) for axis, value in zip(facts.AXES, combination, strict=True) if value != NONE]
-    return place.ask([command, "--format", "json", *itertools.chain(*named)])
+    return sandbox.run([command, "--format", "json", *itertools.chain(*named)])
 
 
 def _plan(answer: Answer) -> list[str]:
-    said = [f"status {answer.status}", *(f"stderr: {line}" for line in answer.err.splitlines())]
-    return [*said, *facts.of_plan(json.loads(answer.out))]
+    lines = [f"status {answer.status}", *(f"stderr: {line}" for line in answer.err.splitlines())]
+    return [*lines, *facts.of_plan(json.loads(answer.out))]
 
 
 def _fit(combination: Combination, answer: Answer) -> str:
@@ -93,13 +95,13 @@ def _refusal(combination: Combination, answer: Answer) -> str:
     return f"status {answer.status}: {text}"
 
 
-def _index(said: dict[Combination, list[str]]) -> Iterator[str]:
-    """Yield every fact once, and below it where it holds among those that say anything."""
+def _index(facts_of: dict[Combination, list[str]]) -> Iterator[str]:
+    """Yield every fact once, and below it the combinations that it holds for."""
     holds: dict[str, list[Combination]] = defaultdict(list)
-    for one, some in said.items():
+    for one, some in facts_of.items():
         for fact in some:
             holds[fact].append(one)
-    grid = facts.Grid([*said])
+    grid = facts.Grid([*facts_of])
     for fact in sorted(holds):
         yield fact
         yield from _indented(grid.where(holds[fact]))

@@ -16,7 +16,7 @@ from tests.deploy.kubernetes.rendered import BASE, KUBERNETES, PLACEHOLDER, ROOT
 DEPLOYMENT = one(BASE, "Deployment")["spec"]
 POD = DEPLOYMENT["template"]["spec"]
 REPLICA = container(POD)
-CARE = Supervise()
+SUPERVISE = Supervise()
 COLD_LOAD = 900
 """Seconds of the slowest start that has to survive."""
 PREFILL = 12 * 60
@@ -26,14 +26,14 @@ PREFILL = 12 * 60
 def test_every_step_of_a_stop_has_its_time_before_the_kubelet_kills() -> None:
     waits = REPLICA["lifecycle"]["preStop"]["sleep"]["seconds"]
     runs = read(ROOT / "profiles/base.toml")["flags"]["shutdown-timeout"]
-    most = waits + CARE.drain_wait + runs + CARE.stop_grace + TERM
+    most = waits + SUPERVISE.drain_wait + runs + SUPERVISE.stop_grace + TERM
     assert most < POD["terminationGracePeriodSeconds"] <= most + 10
 
 
 def test_a_cold_load_after_the_breaker_s_longest_wait_is_not_killed() -> None:
     probe = REPLICA["startupProbe"]
     assert probe["httpGet"] == {"path": "/startupz", "port": "health"}
-    assert probe["periodSeconds"] * probe["failureThreshold"] >= 2 * COLD_LOAD + CARE.backoff_most
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 2 * COLD_LOAD + SUPERVISE.backoff_most
     assert DEPLOYMENT["progressDeadlineSeconds"] > (
         probe["periodSeconds"] * probe["failureThreshold"] + POD["terminationGracePeriodSeconds"]
     )
@@ -43,7 +43,7 @@ def test_a_hung_engine_is_ended_by_its_supervisor_first_and_a_hung_supervisor_by
     probe = REPLICA["livenessProbe"]
     assert probe["httpGet"] == {"path": "/livez", "port": "health"}
     until_killed = probe["periodSeconds"] * probe["failureThreshold"]
-    assert CARE.stop_grace + TERM <= probe["terminationGracePeriodSeconds"] < until_killed <= 60
+    assert SUPERVISE.stop_grace + TERM <= probe["terminationGracePeriodSeconds"] < until_killed <= 60
 
 
 def test_the_longest_prefill_is_no_hang() -> None:
@@ -54,7 +54,7 @@ def test_what_hangs_gets_no_traffic_after_half_a_minute() -> None:
     probe = REPLICA["readinessProbe"]
     assert probe["httpGet"] == {"path": "/readyz", "port": "health"}
     at_most = (probe["periodSeconds"] + probe["timeoutSeconds"]) * probe["failureThreshold"]
-    assert CARE.ready_grace + CARE.poll + at_most <= 30
+    assert SUPERVISE.ready_grace + SUPERVISE.poll + at_most <= 30
 
 
 @pytest.mark.parametrize("name", ["startupProbe", "livenessProbe", "readinessProbe"])

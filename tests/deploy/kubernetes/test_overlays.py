@@ -254,9 +254,9 @@ def test_the_autoscaler_alone_says_how_many() -> None:
     assert scaled["scaleTargetRef"]["name"] == "dsv4"
     loggers = Path(sys.prefix).glob("lib/python*/site-packages/vllm/v1/metrics/loggers.py")
     source = "".join(file.read_text() for file in loggers)
-    asked = [re.findall("vllm:[a-z_]+", trigger["metadata"]["query"])[0] for trigger in scaled["triggers"]]
-    assert asked == ["vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"]
-    assert not source or all(f'"{metric}"' in source for metric in asked)
+    queried = [re.findall("vllm:[a-z_]+", trigger["metadata"]["query"])[0] for trigger in scaled["triggers"]]
+    assert queried == ["vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"]
+    assert not source or all(f'"{metric}"' in source for metric in queried)
 
 
 def test_prometheus_scrapes_both_ports_of_a_replica_and_shows_the_key_to_ours_only() -> None:

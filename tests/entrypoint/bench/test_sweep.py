@@ -26,10 +26,10 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"data": [{"id": "m"}]})
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert isinstance(self.server, Server)
-        self.server.prompts.append(asked["prompt"])
-        self.answer({"choices": [{"text": "", "token_ids": []}]}, 400 if len(asked["prompt"]) > TOO_LONG else 200)
+        self.server.prompts.append(body["prompt"])
+        self.answer({"choices": [{"text": "", "token_ids": []}]}, 400 if len(body["prompt"]) > TOO_LONG else 200)
 
     def answer(self, body: object, status: int = 200) -> None:
         text = json.dumps(body).encode()

@@ -21,8 +21,6 @@ from dsv4_serve.entrypoint.doctor.checkpoint_requirements import CheckpointRequi
 from dsv4_serve.entrypoint.doctor.checks import checkpoint as checkpoint_checks
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 
-TINY = Dims()
-
 
 @pytest.fixture(scope="module")
 def flash(tmp_path_factory: pytest.TempPathFactory) -> Path:

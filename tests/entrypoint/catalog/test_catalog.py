@@ -18,9 +18,9 @@ from dsv4_serve.entrypoint.resolve.select import select
 Write = Callable[..., Path]
 
 
-def plan(catalog: Catalog, **asked: str) -> Plan:
-    asked = {"hardware": "h200", **asked}
-    request = Request({k: Setting(v, "test") for k, v in asked.items()})
+def plan(catalog: Catalog, **requested: str) -> Plan:
+    requested = {"hardware": "h200", **requested}
+    request = Request({k: Setting(v, "test") for k, v in requested.items()})
     return resolve(select(catalog, request, lambda: HostGpus("h200", "test")), request)
 
 

@@ -47,7 +47,7 @@ def test_a_native_draft_head_of_pro_has_2343_tensors() -> None:
     assert len(absent) + len(weights) == 2343
 
 
-def test_the_trunk_of_flash_has_33024_quantized_projections_and_62_compressors() -> None:
+def test_the_target_model_of_flash_has_33024_quantized_projections_and_62_compressors() -> None:
     empty = holding(FLASH)
     names = [name for prefix in layout.target_layers(FLASH) for name in layout.missing(empty, prefix)]
     assert sum(".ffn.experts." in name for name in names) == 33_024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from dsv4_serve.entrypoint.cli import help as listing
 from dsv4_serve.entrypoint.cli import parser
 from dsv4_serve.entrypoint.cli.main import main
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOM = Path(cli.__file__).parent
 HELPS = [[name] for name in parser.names()] + [["bench", "compare"], ["patch", "apply"], ["patch", "export"]]
 
@@ -48,9 +46,9 @@ def test_the_help_of_a_command_fits_80_columns_and_is_that_of_help(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     texts = []
-    for asked in ([*words, "--help"], ["help", *words]):
+    for argv in ([*words, "--help"], ["help", *words]):
         with pytest.raises(SystemExit) as ended:
-            main(asked)
+            main(argv)
         assert ended.value.code == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]

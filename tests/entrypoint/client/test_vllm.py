@@ -23,11 +23,11 @@ from tests.support.patience import slowness
 T = TypeVar("T")
 
 
-def asked(url: str, question: Callable[[VllmClient], Awaitable[T]], key: str = "") -> T:
+def with_client(url: str, use: Callable[[VllmClient], Awaitable[T]], key: str = "") -> T:
     async def ask() -> T:
         engine = VllmClient(url, key)
         try:
-            return await question(engine)
+            return await use(engine)
         finally:
             await engine.close()
 
@@ -36,30 +36,30 @@ def asked(url: str, question: Callable[[VllmClient], Awaitable[T]], key: str = "
 
 def test_a_port_where_nobody_listens_is_unreachable_and_not_healthy():
     url = f"http://127.0.0.1:{free_port()}"
-    assert not asked(url, lambda engine: engine.healthy())
+    assert not with_client(url, lambda engine: engine.healthy())
     with pytest.raises(Unreachable, match=f"{url}/metrics"):
-        asked(url, lambda engine: engine.counters())
+        with_client(url, lambda engine: engine.counters())
 
 
 @pytest.mark.parametrize("status", [401, 404, 500, 503])
 def test_an_error_is_refused_with_its_status_and_without_the_servers_words(answering, status):
     url = answering(status, "the prompt was: secret")
-    assert not asked(url, lambda engine: engine.healthy())
+    assert not with_client(url, lambda engine: engine.healthy())
     with pytest.raises(Refused) as caught:
-        asked(url, lambda engine: engine.complete("Hello", 1))
+        with_client(url, lambda engine: engine.complete("Hello", 1))
     assert str(caught.value) == f"/v1/models: HTTP {status}"
 
 
 @pytest.mark.parametrize("body", ["<html>", "{}", "[]", "null", '{"data": 3}'])
 def test_something_that_is_not_vllm_is_unreachable(answering, body):
     with pytest.raises(Unreachable, match="not an answer of vLLM's"):
-        asked(answering(200, body), lambda engine: engine.models())
+        with_client(answering(200, body), lambda engine: engine.models())
 
 
 def test_the_servers_own_sentence_is_kept_apart_from_the_text(answering):
     url = answering(400, '{"error": {"message": "max_tokens is too large"}}')
     with pytest.raises(Refused) as caught:
-        asked(url, lambda client: client.models())
+        with_client(url, lambda client: client.models())
     assert str(caught.value) == "/v1/models: HTTP 400"
     assert caught.value.with_reason() == "/v1/models: HTTP 400: max_tokens is too large"
 
@@ -152,20 +152,20 @@ def test_a_completion_without_a_choice_is_refused(answering, body):
 
 def test_counters_that_are_no_numbers_are_unreachable(answering):
     with pytest.raises(Unreachable, match="cannot be read"):
-        asked(answering(200, "vllm:generation_tokens_total NaN\n"), lambda engine: engine.counters())
+        with_client(answering(200, "vllm:generation_tokens_total NaN\n"), lambda engine: engine.counters())
 
 
 def test_the_key_is_sent_and_a_proxy_of_the_environment_is_not_asked(answering, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    assert asked(answering(200, "AUTHORIZATION"), lambda engine: engine.metrics(), key="k") == "Bearer k"
-    assert asked(answering(200, "AUTHORIZATION"), lambda engine: engine.metrics()) == ""
+    assert with_client(answering(200, "AUTHORIZATION"), lambda engine: engine.metrics(), key="k") == "Bearer k"
+    assert with_client(answering(200, "AUTHORIZATION"), lambda engine: engine.metrics()) == ""
 
 
 def test_counters_that_never_rest_are_returned_in_the_end(answering):
     began = time.monotonic()
     url = answering(200, "vllm:num_requests_running 1.0\n")
-    assert asked(url, lambda engine: engine.settled_counters()).running == 1
+    assert with_client(url, lambda engine: engine.settled_counters()).running == 1
     assert time.monotonic() - began < 10 * slowness()
 
 
@@ -177,9 +177,9 @@ def test_one_logprob_that_is_no_number_or_infinite_breaks_an_answer(number):
 
 @pytest.mark.slow
 def test_real_vllm_gives_text_tokens_and_their_logprobs(vllm: ServeProcess):
-    assert asked(vllm.endpoint.url, lambda engine: engine.healthy())
-    assert asked(vllm.endpoint.url, lambda engine: engine.models()) == ["demo"]
-    answer = asked(vllm.endpoint.url, lambda engine: engine.complete("Hello", 21, logprobs=True, salt="s"))
+    assert with_client(vllm.endpoint.url, lambda engine: engine.healthy())
+    assert with_client(vllm.endpoint.url, lambda engine: engine.models()) == ["demo"]
+    answer = with_client(vllm.endpoint.url, lambda engine: engine.complete("Hello", 21, logprobs=True, salt="s"))
     assert answer.text == llama.ANSWER[: len(answer.text)]
     assert len(answer.tokens) == len(answer.logprobs) == 21
     assert answer.broken == ""
@@ -188,8 +188,8 @@ def test_real_vllm_gives_text_tokens_and_their_logprobs(vllm: ServeProcess):
 @pytest.mark.slow
 def test_an_answer_ends_where_the_model_ends_it_only_when_it_may(vllm: ServeProcess):
     longer = llama.ANSWER_TOKENS + 20
-    assert len(asked(vllm.endpoint.url, lambda engine: engine.complete("Hello", longer)).tokens) == longer
-    to_the_end = asked(vllm.endpoint.url, lambda engine: engine.complete("Hello", longer, to_the_end=True))
+    assert len(with_client(vllm.endpoint.url, lambda engine: engine.complete("Hello", longer)).tokens) == longer
+    to_the_end = with_client(vllm.endpoint.url, lambda engine: engine.complete("Hello", longer, to_the_end=True))
     assert to_the_end.text == llama.ANSWER
 
 
@@ -202,10 +202,10 @@ def test_real_counters_move_with_an_answer_and_are_settled_after_it(vllm: ServeP
         assert after == await engine.counters()
         return [after.generated - before.generated, after.finished - before.finished, after.prompt - before.prompt]
 
-    assert asked(vllm.endpoint.url, scenario) == [16, 1, len("Hello")]
+    assert with_client(vllm.endpoint.url, scenario) == [16, 1, len("Hello")]
 
 
 @pytest.mark.slow
 def test_nan_logits_of_real_vllm_are_a_sign_and_no_exception(broken: ServeProcess):
-    answer = asked(broken.endpoint.url, lambda engine: engine.complete("Hello", 4, logprobs=True))
+    answer = with_client(broken.endpoint.url, lambda engine: engine.complete("Hello", 4, logprobs=True))
     assert answer.broken == "its log-probabilities are no numbers (NaN logits)"

@@ -57,7 +57,7 @@ def balancer_image(daemon) -> str:
 
 
 @pytest.fixture
-def asked(daemon, image, balancer_image, tmp_path) -> Iterator[Callable[..., Deployment]]:
+def deployment_of(daemon, image, balancer_image, tmp_path) -> Iterator[Callable[..., Deployment]]:
     """Deployments of the stand-in; what they started is gone at the end."""
     if running := daemon.ours():
         pytest.skip(f"something of `dsv4 up` is on this host: {', '.join(running)}")

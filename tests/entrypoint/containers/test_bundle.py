@@ -52,7 +52,7 @@ def check(folder) -> subprocess.CompletedProcess[str]:
 
 def test_it_has_all_that_the_other_host_needs_and_the_check_passes(bundle):
     held = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
-    wanted = {
+    required = {
         "README",
         ".env",
         "images/dsv4-other-test.tar",
@@ -62,7 +62,7 @@ def test_it_has_all_that_the_other_host_needs_and_the_check_passes(bundle):
         "deploy/haproxy/haproxy.cfg",
         "profiles/524k.toml",
     }
-    assert wanted <= held
+    assert required <= held
     assert check(bundle).returncode == 0
 
 

@@ -37,13 +37,13 @@ def configuration(body):
 
 
 def test_docker_is_asked_for_gpus_by_index(deployment):
-    asked = replica(deployment, 1)["HostConfig"]["DeviceRequests"]
-    assert asked == [{"DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}]
+    requested = replica(deployment, 1)["HostConfig"]["DeviceRequests"]
+    assert requested == [{"DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}]
 
 
 def test_podman_is_asked_for_gpus_by_their_cdi_names(deployment):
-    asked = replica(deployment, 1, podman=True)["HostConfig"]["DeviceRequests"]
-    assert asked == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=1", "nvidia.com/gpu=3"]}]
+    requested = replica(deployment, 1, podman=True)["HostConfig"]["DeviceRequests"]
+    assert requested == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=1", "nvidia.com/gpu=3"]}]
 
 
 def test_a_replica_on_cpus_asks_for_no_device_and_no_limits(deployment):

@@ -44,8 +44,8 @@ def environ(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """The deployment that words ask for on a host with four GPUs."""
+def deployment_for(monkeypatch):
+    """The deployment for a command line on a host with four GPUs."""
 
     def deployment(*words, topology=FOUR, **env):
         for name, value in env.items():
@@ -62,40 +62,40 @@ def asked(monkeypatch):
 H200 = ("--hardware", "h200", "--profile", "128k", "--model", "acti")
 
 
-def test_a_box_of_four_gets_two_replicas_of_two(asked):
-    assert asked(*H200).groups == ((0, 1), (2, 3))
+def test_a_box_of_four_gets_two_replicas_of_two(deployment_for):
+    assert deployment_for(*H200).groups == ((0, 1), (2, 3))
 
 
-def test_a_replica_takes_as_many_gpus_as_its_tensor_parallel_size(asked):
-    found = asked(*H200, "--tp", "4")
+def test_a_replica_takes_as_many_gpus_as_its_tensor_parallel_size(deployment_for):
+    found = deployment_for(*H200, "--tp", "4")
     assert found.groups == ((0, 1, 2, 3),)
     assert found.env["TP"] == "4"
 
 
-def test_gpus_by_hand_go_before_topology(asked):
-    assert asked(*H200, "--gpus", "0,2", "--gpus", "1,3").groups == ((0, 2), (1, 3))
+def test_gpus_by_hand_go_before_topology(deployment_for):
+    assert deployment_for(*H200, "--gpus", "0,2", "--gpus", "1,3").groups == ((0, 2), (1, 3))
 
 
-def test_more_replicas_than_gpus_are_refused(asked):
+def test_more_replicas_than_gpus_are_refused(deployment_for):
     with pytest.raises(HostError, match="3 replicas of 2 GPUs each take 6, and this host shows 4"):
-        asked(*H200, "--replicas", "3")
+        deployment_for(*H200, "--replicas", "3")
 
 
-def test_replicas_and_gpus_that_contradict_each_other_are_refused(asked):
+def test_replicas_and_gpus_that_contradict_each_other_are_refused(deployment_for):
     with pytest.raises(ConfigError, match="--replicas 2 and 1 times --gpus contradict"):
-        asked(*H200, "--replicas", "2", "--gpus", "0,1")
+        deployment_for(*H200, "--replicas", "2", "--gpus", "0,1")
 
 
-def test_the_demo_needs_no_gpu_and_brings_its_model_and_image(asked):
-    found = asked("--profile", "demo", "--replicas", "2", topology=Topology())
+def test_the_demo_needs_no_gpu_and_brings_its_model_and_image(deployment_for):
+    found = deployment_for("--profile", "demo", "--replicas", "2", topology=Topology())
     assert found.groups == ((), ())
     assert found.image == "dsv4-serve:cpu"
     assert found.env["MODEL"] == "demo=/usr/share/dsv4/demo"
     assert found.weights is None
 
 
-def test_choices_go_on_by_name_and_flags_as_words(asked):
-    found = asked(*H200, "--max-num-seqs", "4", "--skip", "kv-cache")
+def test_choices_are_passed_on_by_name_and_flags_as_arguments(deployment_for):
+    found = deployment_for(*H200, "--max-num-seqs", "4", "--skip", "kv-cache")
     assert {k: found.env[k] for k in ("PROFILE", "MODEL", "HARDWARE", "DSV4_SKIP")} == {
         "PROFILE": "128k",
         "MODEL": "acti",
@@ -106,51 +106,54 @@ def test_choices_go_on_by_name_and_flags_as_words(asked):
     assert found.requests == 4
 
 
-def test_the_environment_goes_on_but_for_secrets_and_what_each_container_has_of_its_own(asked):
+def test_the_environment_goes_on_but_for_secrets_and_what_each_container_has_of_its_own(deployment_for):
     told = {"MAX_NUM_SEQS": "6", "NCCL_DEBUG": "INFO", "DSV4_GATE_TOKENS": "8"}
-    found = asked(*H200, **told, HF_TOKEN="hf_secret", PORT="9000", DSV4_RUN_DIR="/here", PATHEXT="x")
+    found = deployment_for(*H200, **told, HF_TOKEN="hf_secret", PORT="9000", DSV4_RUN_DIR="/here", PATHEXT="x")
     assert {key: found.env.get(key) for key in told} == told
     assert not {"HF_TOKEN", "PORT", "DSV4_RUN_DIR", "PATHEXT", "API_KEY_FILE"} & set(found.env)
 
 
-def test_a_stop_gets_the_time_that_a_drain_takes(asked):
-    assert asked(*H200).stop_seconds == 5 + 120 + 20 + 5
-    assert asked(*H200, "--shutdown-timeout", "600", "--supervise.drain-wait", "10").stop_seconds == 10 + 600 + 20 + 5
+def test_a_stop_gets_the_time_that_a_drain_takes(deployment_for):
+    assert deployment_for(*H200).stop_seconds == 5 + 120 + 20 + 5
+    assert (
+        deployment_for(*H200, "--shutdown-timeout", "600", "--supervise.drain-wait", "10").stop_seconds
+        == 10 + 600 + 20 + 5
+    )
 
 
-def test_the_folder_of_a_model_is_mounted(asked, tmp_path):
+def test_the_folder_of_a_model_is_mounted(deployment_for, tmp_path):
     (tmp_path / "acti").mkdir()
     words = ("--hardware", "h200", "--profile", "128k")
-    assert asked(*words, "--model", f"acti={tmp_path}/acti").weights == tmp_path / "acti"
+    assert deployment_for(*words, "--model", f"acti={tmp_path}/acti").weights == tmp_path / "acti"
     with pytest.raises(ConfigError, match="there is no such folder"):
-        asked(*words, "--model", f"acti={tmp_path}/none")
+        deployment_for(*words, "--model", f"acti={tmp_path}/none")
 
 
-def test_a_snapshot_of_the_hub_is_mounted_with_the_files_that_it_links_to(asked, tmp_path):
+def test_a_snapshot_of_the_hub_is_mounted_with_the_files_that_it_links_to(deployment_for, tmp_path):
     snapshot = tmp_path / "models--a--b/snapshots/0123"
     snapshot.mkdir(parents=True)
-    found = asked("--hardware", "h200", "--profile", "128k", "--model", f"acti={snapshot}")
+    found = deployment_for("--hardware", "h200", "--profile", "128k", "--model", f"acti={snapshot}")
     assert found.weights == tmp_path / "models--a--b"
 
 
-def test_a_key_on_the_command_line_is_refused(asked):
+def test_a_key_on_the_command_line_is_refused(deployment_for):
     with pytest.raises(ConfigError, match="--api-key-file FILE"):
-        asked(*H200, "--api-key", "sesame", API_KEY_FILE="")
+        deployment_for(*H200, "--api-key", "sesame", API_KEY_FILE="")
 
 
-def test_a_deployment_without_a_key_is_refused_with_the_way_to_make_one(asked):
+def test_a_deployment_without_a_key_is_refused_with_the_way_to_make_one(deployment_for):
     with pytest.raises(ConfigError, match="There is no secrets/api-key.*openssl rand -hex 32"):
-        asked(*H200, API_KEY_FILE="")
+        deployment_for(*H200, API_KEY_FILE="")
 
 
-def test_the_key_is_looked_for_where_compose_looks(asked, tmp_path):
+def test_the_key_is_looked_for_where_compose_looks(deployment_for, tmp_path):
     (tmp_path / "secrets").mkdir(mode=0o700)
     (tmp_path / "key").rename(tmp_path / "secrets/api-key")
-    assert asked(*H200, API_KEY_FILE="").key_file == tmp_path / "secrets/api-key"
+    assert deployment_for(*H200, API_KEY_FILE="").key_file == tmp_path / "secrets/api-key"
 
 
-def test_images_can_be_named_as_compose_names_them(asked):
-    found = asked(*H200, DSV4_IMAGE="here/dsv4:1", BALANCER_IMAGE="here/haproxy:3", REPLICA_TIMEOUT="2h")
+def test_images_can_be_named_as_compose_names_them(deployment_for):
+    found = deployment_for(*H200, DSV4_IMAGE="here/dsv4:1", BALANCER_IMAGE="here/haproxy:3", REPLICA_TIMEOUT="2h")
     assert (found.image, found.balancer_image) == ("here/dsv4:1", "here/haproxy:3")
     assert found.balancer_env == {"REPLICA_TIMEOUT": "2h"}
 

@@ -71,8 +71,8 @@ def identities(daemon) -> dict[str, str]:
     return {name: one.id for name, one in daemon.ours().items()}
 
 
-def test_two_replicas_get_ready_behind_the_balancer_and_are_gone_after_down(daemon, asked):
-    deployment, said = asked(), Said()
+def test_two_replicas_get_ready_behind_the_balancer_and_are_gone_after_down(daemon, deployment_of):
+    deployment, said = deployment_of(), Said()
     up(daemon, deployment, said)
     assert "dsv4-replica-0 ready, dsv4-replica-1 ready" in said
     assert ask(deployment).status_code == 200
@@ -86,18 +86,18 @@ def test_two_replicas_get_ready_behind_the_balancer_and_are_gone_after_down(daem
     assert [network.name for network in daemon.client.networks.list(names=["dsv4"]) if network.name == "dsv4"] == []
 
 
-def test_a_second_up_leaves_everything_alone(daemon, asked):
-    up(daemon, asked(), Said())
+def test_a_second_up_leaves_everything_alone(daemon, deployment_of):
+    up(daemon, deployment_of(), Said())
     before, said = identities(daemon), Said()
-    up(daemon, asked(), said)
+    up(daemon, deployment_of(), said)
     assert identities(daemon) == before
     assert [line for line in said if "left alone" in line][2].startswith(BALANCER)
 
 
-def test_changed_replicas_are_replaced_one_at_a_time_and_no_request_fails(daemon, asked):
-    up(daemon, asked(), Said())
+def test_changed_replicas_are_replaced_one_at_a_time_and_no_request_fails(daemon, deployment_of):
+    up(daemon, deployment_of(), Said())
     before, said = identities(daemon), Said()
-    changed = asked(env={"MAX_NUM_SEQS": "3"})
+    changed = deployment_of(env={"MAX_NUM_SEQS": "3"})
     with load(changed) as statuses:
         up(daemon, changed, said)
         time.sleep(1)
@@ -110,15 +110,15 @@ def test_changed_replicas_are_replaced_one_at_a_time_and_no_request_fails(daemon
     assert ready < next(number for number, line in enumerate(said) if line.startswith(f"stopping {name_of(1)}"))
 
 
-def test_fewer_replicas_leave_the_others_alone(daemon, asked):
-    up(daemon, asked(), Said())
+def test_fewer_replicas_leave_the_others_alone(daemon, deployment_of):
+    up(daemon, deployment_of(), Said())
     before = identities(daemon)
-    up(daemon, asked(replicas=1), Said())
+    up(daemon, deployment_of(replicas=1), Said())
     assert identities(daemon) == {name: before[name] for name in (name_of(0), BALANCER)}
 
 
-def test_down_lets_a_running_stream_end_whole(daemon, asked):
-    deployment = asked(replicas=1, env={"STAND_IN_SECONDS": "0.05"})
+def test_down_lets_a_running_stream_end_whole(daemon, deployment_of):
+    deployment = deployment_of(replicas=1, env={"STAND_IN_SECONDS": "0.05"})
     up(daemon, deployment, Said())
     answers: list[httpx.Response] = []
     client = threading.Thread(target=lambda: answers.append(ask(deployment, tokens=120, stream=True)))
@@ -130,8 +130,8 @@ def test_down_lets_a_running_stream_end_whole(daemon, asked):
     assert answers[0].text.rstrip().endswith("[DONE]")
 
 
-def test_containers_run_as_hardened_as_they_were_asked_to(daemon, asked):
-    up(daemon, asked(replicas=1), Said())
+def test_containers_run_as_hardened_as_they_were_asked_to(daemon, deployment_of):
+    up(daemon, deployment_of(replicas=1), Said())
     for name in (name_of(0), BALANCER):
         container = daemon.client.containers.get(name)
         told = container.exec_run(
@@ -144,52 +144,52 @@ def test_containers_run_as_hardened_as_they_were_asked_to(daemon, asked):
         assert "Read-only file system" in told.output.decode()
 
 
-def test_a_replica_keeps_its_record_on_the_cache_volume(daemon, asked):
-    up(daemon, asked(replicas=1), Said())
+def test_a_replica_keeps_its_record_on_the_cache_volume(daemon, deployment_of):
+    up(daemon, deployment_of(replicas=1), Said())
     told = daemon.client.containers.get(name_of(0)).exec_run(f"cat {CACHE_FOLDER}/run/{name_of(0)}/starts.json")
     assert b'"starts"' in told.output
 
 
-def test_a_replica_that_cannot_start_ends_the_wait_with_its_own_words(daemon, asked):
+def test_a_replica_that_cannot_start_ends_the_wait_with_its_own_words(daemon, deployment_of):
     with pytest.raises(HostError, match=r"dsv4-replica-0 ended before it was ready.*: dsv4: .*524kk"):
-        up(daemon, asked(replicas=1, env={"PROFILE": "524kk"}), Said())
+        up(daemon, deployment_of(replicas=1, env={"PROFILE": "524kk"}), Said())
 
 
-def test_a_broken_change_stops_at_the_first_replica_and_the_other_goes_on_serving(daemon, asked):
-    up(daemon, asked(), Said())
+def test_a_broken_change_stops_at_the_first_replica_and_the_other_goes_on_serving(daemon, deployment_of):
+    up(daemon, deployment_of(), Said())
     before = identities(daemon)
     with pytest.raises(HostError, match="dsv4-replica-0 ended before it was ready"):
-        up(daemon, asked(env={"PROFILE": "524kk"}), Said())
+        up(daemon, deployment_of(env={"PROFILE": "524kk"}), Said())
     assert identities(daemon)[name_of(1)] == before[name_of(1)]
-    assert ask(asked()).status_code == 200
+    assert ask(deployment_of()).status_code == 200
 
 
-def test_without_waiting_it_comes_back_at_once(daemon, asked):
+def test_without_waiting_it_comes_back_at_once(daemon, deployment_of):
     said = Said()
-    up(daemon, asked(replicas=1), said, wait=False)
+    up(daemon, deployment_of(replicas=1), said, wait=False)
     assert "ready" not in said
     assert daemon.client.containers.get(name_of(0)).status == "running"
 
 
-def test_a_replica_that_was_stopped_by_hand_is_started_again(daemon, asked):
-    up(daemon, asked(replicas=1), Said())
+def test_a_replica_that_was_stopped_by_hand_is_started_again(daemon, deployment_of):
+    up(daemon, deployment_of(replicas=1), Said())
     daemon.client.containers.get(name_of(0)).kill()
-    up(daemon, asked(replicas=1), Said())
+    up(daemon, deployment_of(replicas=1), Said())
     assert all(one.ready for one in status(daemon))
 
 
-def test_a_killed_replica_is_not_ready_in_the_status_and_the_others_are(daemon, asked):
-    up(daemon, asked(), Said())
+def test_a_killed_replica_is_not_ready_in_the_status_and_the_others_are(daemon, deployment_of):
+    up(daemon, deployment_of(), Said())
     daemon.client.containers.get(name_of(1)).kill()
     found = {one.name: one for one in status(daemon)}
     assert (found[name_of(0)].ready, found[name_of(1)].ready) == (True, False)
 
 
-def test_a_container_of_someone_else_is_not_touched(daemon, asked):
-    foreign = daemon.client.containers.create(asked().image, ["serve"], name=name_of(0))
+def test_a_container_of_someone_else_is_not_touched(daemon, deployment_of):
+    foreign = daemon.client.containers.create(deployment_of().image, ["serve"], name=name_of(0))
     try:
         with pytest.raises(HostError, match="a container dsv4-replica-0 that `dsv4 up` did not make"):
-            up(daemon, asked(), Said())
+            up(daemon, deployment_of(), Said())
         down(daemon, Said())
         assert daemon.client.containers.get(foreign.id)
         assert list(daemon.containers()) == [name_of(0)] or BALANCER not in daemon.containers()
@@ -197,14 +197,14 @@ def test_a_container_of_someone_else_is_not_touched(daemon, asked):
         foreign.remove(force=True)
 
 
-def test_an_image_that_is_not_here_is_refused_before_anything_is_made(daemon, asked):
+def test_an_image_that_is_not_here_is_refused_before_anything_is_made(daemon, deployment_of):
     with pytest.raises(HostError, match=r"Image no-such is not on this host; build it \(docker build -t no-such \.\)"):
-        up(daemon, asked(image="no-such"), Said())
+        up(daemon, deployment_of(image="no-such"), Said())
     assert daemon.ours() == {}
 
 
-def test_a_port_that_is_held_is_one_sentence(daemon, asked):
-    deployment = asked(replicas=1)
+def test_a_port_that_is_held_is_one_sentence(daemon, deployment_of):
+    deployment = deployment_of(replicas=1)
     with subprocess.Popen(["python3", "-m", "http.server", str(deployment.port)], stderr=subprocess.DEVNULL) as holder:
         try:
             time.sleep(1)
@@ -214,8 +214,8 @@ def test_a_port_that_is_held_is_one_sentence(daemon, asked):
             holder.terminate()
 
 
-def test_logs_name_the_container_where_there_are_several(daemon, asked):
-    up(daemon, asked(), Said())
+def test_logs_name_the_container_where_there_are_several(daemon, deployment_of):
+    up(daemon, deployment_of(), Said())
     several = list(logs.lines(daemon, None))
     assert {line.partition(" | ")[0] for line in several} == {name_of(0), name_of(1), BALANCER}
     one = list(logs.lines(daemon, "1", tail=2))
@@ -227,8 +227,8 @@ def test_logs_name_the_container_where_there_are_several(daemon, asked):
         list(logs.lines(daemon, "7"))
 
 
-def test_followed_logs_go_on_until_the_containers_end(daemon, asked):
-    up(daemon, asked(), Said())
+def test_followed_logs_go_on_until_the_containers_end(daemon, deployment_of):
+    up(daemon, deployment_of(), Said())
     found: list[str] = []
     follower = threading.Thread(target=lambda: found.extend(logs.lines(daemon, None, follow=True)))
     follower.start()

@@ -1,4 +1,4 @@
-"""Fixtures: a Python with lm-eval, a chat endpoint that gives the answers it is told, questions of GSM8K's shape."""
+"""Fixtures: a Python with lm-eval, a chat endpoint that gives the answers it is chat, questions of GSM8K's shape."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ def harness_python() -> str:
     if not made.exists() or made.read_bytes() != lock.read_bytes():
         uv = str(Path(sys.executable).parent / "uv")
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(venv)], check=True)
-        wanted = ["--quiet", "--python", str(python), "--require-hashes", "--requirements", str(lock)]
-        subprocess.run([uv, "pip", "install", *wanted], check=True)
+        options = ["--quiet", "--python", str(python), "--require-hashes", "--requirements", str(lock)]
+        subprocess.run([uv, "pip", "install", *options], check=True)
         made.write_bytes(lock.read_bytes())
     return str(python)
 
 
 @dataclass
 class Chat:
-    """The endpoint: `asked` are the bodies of all requests, `answer` makes an answer of one."""
+    """The endpoint: `requests` are the bodies of all requests, `answer` makes an answer of one."""
 
     answer: Callable[[dict[str, Any]], dict[str, Any]]
     seconds: float = 0.0
     key: str | None = None
     root: str = "canada-quant/DeepSeek-V4-Flash-W4A16-FP8-MTP"
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
 
 
 @pytest.fixture
 def chat() -> Iterator[Chat]:
     """A chat endpoint on a free port, which answers sums right."""
-    told = Chat(lambda body: said(f"#### {total(body)}"))
+    chat = Chat(lambda body: said(f"#### {total(body)}"))
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            listed = {"id": "deepseek-v4-flash", "root": told.root, "max_model_len": 8192}
+            listed = {"id": "deepseek-v4-flash", "root": chat.root, "max_model_len": 8192}
             self.send({"data": [listed]})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            told.asked.append(body)
-            time.sleep(told.seconds)
-            answer = told.answer(body)
+            chat.requests.append(body)
+            time.sleep(chat.seconds)
+            answer = chat.answer(body)
             self.send(answer, answer.pop("status", 200))
 
         def send(self, body: dict[str, Any], status: int = 200) -> None:
-            if told.key and self.headers["Authorization"] != f"Bearer {told.key}":
+            if chat.key and self.headers["Authorization"] != f"Bearer {chat.key}":
                 body, status = {"error": "Unauthorized"}, 401
             text = json.dumps(body).encode()
             self.send_response(status)
@@ -77,8 +77,8 @@ def chat() -> Iterator[Chat]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        told.url = f"http://127.0.0.1:{server.server_address[1]}"
-        yield told
+        chat.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield chat
         server.shutdown()
 
 

@@ -37,7 +37,7 @@ def test_wrong_and_cut_answers_are_counted_apart_and_the_verdict_follows(
         if number == 2:
             return said("<think>no parser</think>So #### 2")
         if number == 4:
-            return {"status": 503, "error": "busy"} if len(chat.asked) < 9 else said("#### 4")
+            return {"status": 503, "error": "busy"} if len(chat.requests) < 9 else said("#### 4")
         return said(f"#### {number if number < 14 else 7}", "let me add")
 
     chat.answer, chat.key = answer, KEY
@@ -64,7 +64,7 @@ def test_wrong_and_cut_answers_are_counted_apart_and_the_verdict_follows(
     assert f"12 requests, at most {12 * 7168:,} tokens of answers (7,168 each)" in err
     assert "12 of 12 answered, 1 cut" in err
 
-    body = chat.asked[0]
+    body = chat.requests[0]
     assert body["chat_template_kwargs"] == {"thinking": True, "reasoning_effort": "high"}
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("deepseek-v4-flash", 0.0, 7168)
     assert "stop" not in body, "lm-eval's `Question:` would end the reasoning"
@@ -91,7 +91,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     words = ("gsm8k", "--tasks", str(questions(16)), "--python", harness_python, "--concurrency", "2")
     with start(*words) as child:
         until = time.monotonic() + 120
-        while len(chat.asked) < 6:
+        while len(chat.requests) < 6:
             assert time.monotonic() < until
             time.sleep(0.02)
         below = [process.pid for process in procfs.descendants(child.pid)]
@@ -107,10 +107,10 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     with answers.open("a") as file:
         file.write('{"key": "half a li')  # as a kill in the middle of a write leaves it
 
-    before, chat.seconds = len(chat.asked), 0.0
+    before, chat.seconds = len(chat.requests), 0.0
     status, out, err = run(*words, "--resume")
     assert f"{16 - there} requests ({there} of 16 are answered)" in err
-    assert len(chat.asked) - before == 16 - there
+    assert len(chat.requests) - before == 16 - there
     assert "gsm8k, chat, w4a16: 16 answers" in out
     assert "0 of 16 = 0.0%" in out
     assert "published 1236 of 1319 = 93.7% (92.3% to 94.9%): worse" in out
@@ -157,7 +157,7 @@ def test_a_dry_run_asks_nothing_and_leaves_nothing(
     )
     assert (status, out) == (0, "")
     assert "4 requests, at most 8,192 tokens of answers (2,048 each); minutes are not known" in err
-    assert chat.asked == []
+    assert chat.requests == []
     assert not (tmp_path / "out").exists()
 
 

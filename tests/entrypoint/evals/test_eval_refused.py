@@ -1,4 +1,4 @@
-"""What `dsv4 eval` refuses before anything is asked, and what it reads off a replica."""
+"""What `dsv4 eval` refuses before it sends anything, and what it reads off a replica."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_code_of_a_model_is_not_run_unasked(run: Run, chat: Chat) -> None:
     assert status == 64
     assert "runs Python that the model writes" in err
     assert "--confirm-run-unsafe-code" in err
-    assert chat.asked == []
+    assert chat.requests == []
 
 
 def test_without_lm_eval_it_says_how_to_get_it(run: Run, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_replica_that_is_not_there_is_said(run: Run, chat: Chat) -> None:
     status, _, err = run("gsm8k", "--url", "http://127.0.0.1:9")
     assert status == 69
     assert "http://127.0.0.1:9/v1/models: no answer" in err
-    assert chat.asked == []
+    assert chat.requests == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The data files: every figure can be asked for, and what is broken in a user's file is named."""
+"""The data files: every figure names a task and a metric that exist, and what is broken in a user's file is named."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SIZES = {"gsm8k": 1319, "aime": 30, "aime25": 30, "humaneval": 164, "ifeval": 54
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda one: f"{one['model']}-{one['task']}-{one['correct']}")
 def test_a_published_figure_is_one_that_a_run_can_be_compared_with(figure: dict) -> None:
-    asked = TASKS[figure["task"]]
-    assert figure["metric"] in asked.metrics
+    named = TASKS[figure["task"]]
+    assert figure["metric"] in named.metrics
     assert figure["thinking"] in task.THINKING
     assert figure["model"] in Catalog(environment.folders()).names("model")
     assert 0 < figure["correct"] <= figure["total"] <= SIZES[figure["task"]]

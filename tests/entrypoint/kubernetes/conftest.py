@@ -16,8 +16,6 @@ from dsv4_serve.entrypoint.kubernetes import options as ours
 from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
 from tests.support.program import need
 
-DIGEST = f"sha256:{'a' * 64}"
-
 
 @pytest.fixture(autouse=True)
 def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -27,8 +25,8 @@ def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def asked() -> Callable[..., Overlay]:
-    """The overlay that words ask for; two replicas if they do not say."""
+def overlay_for() -> Callable[..., Overlay]:
+    """The overlay for a command line; of two replicas unless it says otherwise."""
 
     def overlay(*words: str) -> Overlay:
         options, _ = parse(["manifests", "--replicas", "2", *words])

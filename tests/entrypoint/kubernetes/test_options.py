@@ -50,10 +50,10 @@ def test_what_explain_refuses_is_refused_in_the_same_words(profile, hardware, ca
         ("rtx-pro-6000-tp4", ("--profile", "throughput", "--hardware", "rtx-pro-6000", "--tp", "4")),
     ],
 )
-def test_it_says_the_same_as_the_overlay_that_is_shipped_for_a_hardware(asked, shipped, words):
+def test_it_says_the_same_as_the_overlay_that_is_shipped_for_a_hardware(overlay_for, shipped, words):
     text = (SHIPPED / "overlays" / shipped / "replica.yaml").read_text()
     theirs = yaml.safe_load(text)["spec"]["template"]["spec"]
-    spec, ours = pod(asked(*words))
+    spec, ours = pod(overlay_for(*words))
     assert env(ours) == env(theirs["containers"][0])
     assert ours["resources"] == theirs["containers"][0]["resources"]
     terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
@@ -61,81 +61,81 @@ def test_it_says_the_same_as_the_overlay_that_is_shipped_for_a_hardware(asked, s
     assert theirs["nodeSelector"][label["key"]] in label["values"]
 
 
-def test_every_name_that_nvml_has_for_the_gpu_is_a_label_that_is_taken(asked):
-    assert asked("--profile", "524k", "--hardware", "b300").products == ("NVIDIA-B300-SXM6-AC", "NVIDIA-B300")
-    assert asked("--profile", "524k", "--hardware", "rtx-pro-6000-max-q").products == (
+def test_every_name_that_nvml_has_for_the_gpu_is_a_label_that_is_taken(overlay_for):
+    assert overlay_for("--profile", "524k", "--hardware", "b300").products == ("NVIDIA-B300-SXM6-AC", "NVIDIA-B300")
+    assert overlay_for("--profile", "524k", "--hardware", "rtx-pro-6000-max-q").products == (
         "NVIDIA-RTX-PRO-6000-Blackwell-Max-Q-Workstation-Edition",
     )
 
 
-def test_the_time_to_stop_is_that_of_the_base_where_the_profile_says_nothing_else(asked):
+def test_the_time_to_stop_is_that_of_the_base_where_the_profile_says_nothing_else(overlay_for):
     base = yaml.safe_load((SHIPPED / "base/deployment.yaml").read_text())["spec"]["template"]["spec"]
-    spec, _ = pod(asked("--profile", "524k", "--hardware", "h200"))
+    spec, _ = pod(overlay_for("--profile", "524k", "--hardware", "h200"))
     assert spec["terminationGracePeriodSeconds"] == base["terminationGracePeriodSeconds"]
 
 
-def test_the_model_lies_in_a_folder_of_its_name_unless_one_is_named(asked):
+def test_the_model_lies_in_a_folder_of_its_name_unless_one_is_named(overlay_for):
     words = ("--profile", "524k", "--hardware", "h200")
-    assert asked(*words).env["MODEL"] == "w4a16=/models/w4a16"
-    assert asked(*words, "--model", "acti").env["MODEL"] == "acti=/models/acti"
-    assert asked(*words, "--model", "acti=/models/a/b").env["MODEL"] == "acti=/models/a/b"
+    assert overlay_for(*words).env["MODEL"] == "w4a16=/models/w4a16"
+    assert overlay_for(*words, "--model", "acti").env["MODEL"] == "acti=/models/acti"
+    assert overlay_for(*words, "--model", "acti=/models/a/b").env["MODEL"] == "acti=/models/a/b"
 
 
-def test_what_is_fetched_lies_where_the_replica_looks_for_it(asked):
+def test_what_is_fetched_lies_where_the_replica_looks_for_it(overlay_for):
     words = ("--profile", "524k", "--hardware", "h200", "--weights", "fetch")
-    named = asked(*words)
+    named = overlay_for(*words)
     assert (named.fetched, named.env["MODEL"]) == ("w4a16", "w4a16=/models/w4a16")
-    other = asked(*words, "--model", "flash=someone/Flash-copy")
+    other = overlay_for(*words, "--model", "flash=someone/Flash-copy")
     assert (other.fetched, other.env["MODEL"]) == ("someone/Flash-copy", "flash=/models/someone/Flash-copy")
 
 
-def test_a_folder_of_this_host_is_refused_because_a_pod_has_none(asked):
+def test_a_folder_of_this_host_is_refused_because_a_pod_has_none(overlay_for):
     with pytest.raises(ConfigError, match="in a pod '/data/acti' is not there; give a model, or NAME=/models/FOLDER"):
-        asked("--profile", "524k", "--hardware", "h200", "--model", "acti=/data/acti")
+        overlay_for("--profile", "524k", "--hardware", "h200", "--model", "acti=/data/acti")
     with pytest.raises(ConfigError, match="give a model or a repository"):
-        asked("--profile", "524k", "--hardware", "h200", "--weights", "fetch", "--model", "acti=/models/acti")
+        overlay_for("--profile", "524k", "--hardware", "h200", "--weights", "fetch", "--model", "acti=/models/acti")
 
 
-def test_what_is_skipped_here_is_skipped_in_the_pod(asked):
+def test_what_is_skipped_here_is_skipped_in_the_pod(overlay_for):
     words = ("--profile", "524k", "--hardware", "rtx-pro-6000", "--model", "nvfp4", "--nccl", "p2p-on")
     with pytest.raises(ConfigError, match="refused as kv-cache"):
-        asked(*words)
-    assert asked(*words, "--skip", "kv-cache").env["DSV4_SKIP"] == "kv-cache"
-    assert asked(*words, "--skip", "kv-cache").env["DSV4_NCCL"] == "p2p-on"
+        overlay_for(*words)
+    assert overlay_for(*words, "--skip", "kv-cache").env["DSV4_SKIP"] == "kv-cache"
+    assert overlay_for(*words, "--skip", "kv-cache").env["DSV4_NCCL"] == "p2p-on"
 
 
-def test_variables_that_the_manifest_does_not_hold_do_not_count(asked, monkeypatch):
+def test_variables_that_the_manifest_does_not_hold_do_not_count(overlay_for, monkeypatch):
     monkeypatch.setenv("MAX_MODEL_LEN", "1024")
     monkeypatch.setenv("NCCL_DEBUG", "INFO")
     monkeypatch.setenv("TP", "4")
-    made = asked("--profile", "524k", "--hardware", "h200")
+    made = overlay_for("--profile", "524k", "--hardware", "h200")
     assert (made.env["TP"], made.gpus) == ("4", 4)
     assert set(made.env) == {"PROFILE", "MODEL", "TP"}
     with pytest.raises(ConfigError, match="refused as kv-cache"):  # with 1,024 tokens it would fit
-        asked("--profile", "524k", "--hardware", "rtx-pro-6000", "--model", "nvfp4", "--tp", "2")
+        overlay_for("--profile", "524k", "--hardware", "rtx-pro-6000", "--model", "nvfp4", "--tp", "2")
 
 
-def test_auto_becomes_the_profile_that_fits(asked):
-    assert asked("--profile", "auto", "--hardware", "h200").env["PROFILE"] == "1m"
+def test_auto_becomes_the_profile_that_fits(overlay_for):
+    assert overlay_for("--profile", "auto", "--hardware", "h200").env["PROFILE"] == "1m"
 
 
-def test_the_gpus_have_to_be_named_because_those_of_this_host_are_others(asked):
+def test_the_gpus_have_to_be_named_because_those_of_this_host_are_others(overlay_for):
     with pytest.raises(ConfigError, match=r"--hardware \(HARDWARE\), one of b300, cpu, h200"):
-        asked("--profile", "524k")
+        overlay_for("--profile", "524k")
 
 
 @pytest.mark.parametrize("model", [(), ("--model", "demo=/models/demo")])
-def test_a_cpu_has_an_overlay_already(asked, model):
+def test_a_cpu_has_an_overlay_already(overlay_for, model):
     with pytest.raises(ConfigError, match="overlays/demo"):
-        asked("--profile", "demo", "--hardware", "cpu", *model)
+        overlay_for("--profile", "demo", "--hardware", "cpu", *model)
 
 
 @pytest.mark.parametrize("image", ["dsv4-serve", "registry.example.com/dsv4-serve:1.0", f"dsv4@{DIGEST[:-1]}", "dsv4@"])
-def test_an_image_without_a_digest_is_refused_with_the_reason(asked, image):
+def test_an_image_without_a_digest_is_refused_with_the_reason(overlay_for, image):
     with pytest.raises(ConfigError, match="A tag can be moved"):
-        asked("--profile", "524k", "--hardware", "h200", "--image", image)
+        overlay_for("--profile", "524k", "--hardware", "h200", "--image", image)
     with pytest.raises(ConfigError, match="A tag can be moved"):
-        asked("--profile", "524k", "--hardware", "h200", "--weights", f"image:{image}")
+        overlay_for("--profile", "524k", "--hardware", "h200", "--weights", f"image:{image}")
 
 
 @pytest.mark.parametrize(
@@ -153,15 +153,15 @@ def test_an_image_without_a_digest_is_refused_with_the_reason(asked, image):
         "s3:x",
     ],
 )
-def test_weights_that_are_nowhere_are_refused(asked, weights):
+def test_weights_that_are_nowhere_are_refused(overlay_for, weights):
     with pytest.raises(ConfigError, match="--weights"):
-        asked("--profile", "524k", "--hardware", "h200", "--weights", weights)
+        overlay_for("--profile", "524k", "--hardware", "h200", "--weights", weights)
 
 
 @pytest.mark.parametrize("namespace", ["", "Upper", "a b", "a-", "a" * 64, "a\nb"])
-def test_a_namespace_that_kubernetes_would_refuse_is_refused(asked, namespace):
+def test_a_namespace_that_kubernetes_would_refuse_is_refused(overlay_for, namespace):
     with pytest.raises(ConfigError, match="--namespace"):
-        asked("--profile", "524k", "--hardware", "h200", "--namespace", namespace)
+        overlay_for("--profile", "524k", "--hardware", "h200", "--namespace", namespace)
 
 
 @pytest.mark.parametrize("replicas", ["0", "-1", "two", "1.5"])

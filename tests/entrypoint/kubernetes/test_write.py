@@ -26,24 +26,24 @@ def models(spec):
 
 
 @pytest.fixture
-def made(asked, rendered, tmp_path):
+def made(overlay_for, rendered, tmp_path):
     """The objects of an overlay, as they are applied."""
 
     def make(*words):
-        write.folder(asked(*H200, *words), tmp_path / "out")
+        write.folder(overlay_for(*H200, *words), tmp_path / "out")
         return rendered(tmp_path / "out")
 
     return make
 
 
-def test_the_folder_stands_alone(asked, rendered, tmp_path):
-    write.folder(asked(*H200), tmp_path / "out")
+def test_the_folder_stands_alone(overlay_for, rendered, tmp_path):
+    write.folder(overlay_for(*H200), tmp_path / "out")
     shutil.move(tmp_path / "out", tmp_path / "elsewhere")
     assert len(rendered(tmp_path / "elsewhere")) > 4
     assert {one.name for one in (tmp_path / "elsewhere").iterdir()} == {"base", "kustomization.yaml", "replica.yaml"}
 
 
-def test_every_object_goes_into_the_namespace_and_the_replicas_are_as_many_as_asked(made):
+def test_every_object_goes_into_the_namespace_and_has_as_many_replicas_as_requested(made):
     objects = made("--replicas", "7", "--namespace", "llm")
     assert {one["metadata"]["namespace"] for one in objects.values()} == {"llm"}
     assert objects["Deployment/dsv4"]["spec"]["replicas"] == 7
@@ -112,45 +112,45 @@ def test_fetching_fetches_and_verifies_the_model_that_is_served(made):
 
 @pytest.mark.parametrize("weights", ["pvc:123", "pvc:true", "hostpath:/srv/models", f"image:m@{DIGEST}", "fetch"])
 @pytest.mark.parametrize("namespace", ["456", "null", "llm"])
-def test_the_text_holds_the_document_and_every_value_keeps_its_type(asked, weights, namespace):
-    overlay = asked(*H200, "--weights", weights, "--namespace", namespace, "--image", f"dsv4@{DIGEST}")
+def test_the_text_holds_the_document_and_every_value_keeps_its_type(overlay_for, weights, namespace):
+    overlay = overlay_for(*H200, "--weights", weights, "--namespace", namespace, "--image", f"dsv4@{DIGEST}")
     read = {name: yaml.safe_load(text) for name, text in write.files(overlay).items()}
     assert read == documents(overlay)
     assert read["kustomization.yaml"]["namespace"] == namespace
 
 
-def test_what_has_to_be_there_stands_above_as_comments(asked):
-    text = write.files(asked(*H200))["kustomization.yaml"]
+def test_what_has_to_be_there_stands_above_as_comments(overlay_for):
+    text = write.files(overlay_for(*H200))["kustomization.yaml"]
     above = [line for line in text.splitlines() if line.startswith("#")]
     assert text.startswith("# dsv4 manifests --profile 524k")
     assert "# Before it is applied: claim dsv4-models has to hold the weights." in above
 
 
-def test_a_line_break_in_an_option_stays_in_the_comment(asked):
-    overlay = asked(*H200, "--model", "acti=/models/a\nkeys: more")
+def test_a_line_break_in_an_option_stays_in_the_comment(overlay_for):
+    overlay = overlay_for(*H200, "--model", "acti=/models/a\nkeys: more")
     assert yaml.safe_load(write.files(overlay)["kustomization.yaml"]) == documents(overlay)["kustomization.yaml"]
 
 
-def test_a_folder_that_holds_something_is_left_alone(asked, tmp_path):
+def test_a_folder_that_holds_something_is_left_alone(overlay_for, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("mine")
     with pytest.raises(ConfigError, match="not an empty folder"):
-        write.folder(asked(*H200), tmp_path / "out")
+        write.folder(overlay_for(*H200), tmp_path / "out")
     with pytest.raises(ConfigError, match="not an empty folder"):
-        write.folder(asked(*H200), tmp_path / "out/mine")
+        write.folder(overlay_for(*H200), tmp_path / "out/mine")
     assert [one.name for one in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_an_empty_folder_is_filled(asked, tmp_path):
+def test_an_empty_folder_is_filled(overlay_for, tmp_path):
     (tmp_path / "out").mkdir()
-    write.folder(asked(*H200), tmp_path / "out")
+    write.folder(overlay_for(*H200), tmp_path / "out")
     assert (tmp_path / "out/kustomization.yaml").is_file()
 
 
-def test_a_folder_that_cannot_be_made_is_said(asked, tmp_path):
+def test_a_folder_that_cannot_be_made_is_said(overlay_for, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot be written"):
-        write.folder(asked(*H200), tmp_path / "file/out")
+        write.folder(overlay_for(*H200), tmp_path / "file/out")
 
 
 def test_without_a_folder_the_rendered_stream_goes_to_stdout_and_notes_to_stderr(rendered, capsys):
@@ -163,16 +163,16 @@ def test_without_a_folder_the_rendered_stream_goes_to_stdout_and_notes_to_stderr
     assert "create secret generic dsv4-api-key" in said.err
 
 
-def test_without_kubectl_the_way_out_is_named(asked, monkeypatch, tmp_path):
+def test_without_kubectl_the_way_out_is_named(overlay_for, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotFound, match="--out DIR"):
-        write.stream(asked(*H200))
+        write.stream(overlay_for(*H200))
 
 
-def test_the_command_that_made_it_makes_it_again(asked, tmp_path):
+def test_the_command_that_made_it_makes_it_again(overlay_for, tmp_path):
     words = (*H200, "--replicas", "3", "--weights", "hostpath:/srv/m", "--image", f"dsv4@{DIGEST}", "--skip", "weights")
-    write.folder(asked(*words), tmp_path / "one")
+    write.folder(overlay_for(*words), tmp_path / "one")
     command = (tmp_path / "one/kustomization.yaml").read_text().splitlines()[0].removeprefix("# dsv4 manifests ")
-    write.folder(asked(*command.split()), tmp_path / "two")
+    write.folder(overlay_for(*command.split()), tmp_path / "two")
     for name in ("kustomization.yaml", "replica.yaml"):
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()

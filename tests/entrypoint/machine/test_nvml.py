@@ -121,13 +121,13 @@ def test_a_driver_that_does_not_answer_is_a_fact_and_no_error(call: str) -> None
 
 
 def test_the_real_library_has_every_name_that_is_used() -> None:
-    asked: set[str] = set()
+    names: set[str] = set()
 
     class Asking(Library):
         def __getattr__(self, name: str) -> Any:
-            asked.add(name)
+            names.add(name)
             return super().__getattr__(name)
 
     read_driver(Asking())
-    assert len(asked) > 15
-    assert not {name for name in asked if not hasattr(pynvml, name) and name != "answers"}
+    assert len(names) > 15
+    assert not {name for name in names if not hasattr(pynvml, name) and name != "answers"}

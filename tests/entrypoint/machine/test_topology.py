@@ -29,8 +29,8 @@ def replay(name: str) -> Topology:
     return record_host.load((RECORDED / f"{name}.json").read_text()).machine.topology
 
 
-def found(topology: Topology, wanted: HostRequirements) -> dict[str, Problem]:
-    return problems(registry.TOPOLOGY, topology, wanted)
+def found(topology: Topology, required: HostRequirements) -> dict[str, Problem]:
+    return problems(registry.TOPOLOGY, topology, required)
 
 
 def nvlinked(count: int) -> Topology:

@@ -117,7 +117,7 @@ def test_steady_state_counts_one_prefill_and_the_rest_decoding() -> None:
 def test_each_advice_alone_is_enough_and_the_next_larger_value_is_not(change) -> None:
     short = dataclasses.replace(FULL, **change)
     answer = fit_answer.fit(short)
-    wanted = short.requests if short.admits else 1
+    required = short.requests if short.admits else 1
     names = {
         "max-num-batched-tokens": "batched_tokens",
         "max-model-len": "context",
@@ -130,10 +130,10 @@ def test_each_advice_alone_is_enough_and_the_next_larger_value_is_not(change) ->
             assert advice.value == short.steady_state_requests
             continue
         changed = dataclasses.replace(short, **{names[advice.flag]: advice.value})
-        assert changed.steady_state_requests >= wanted, advice
+        assert changed.steady_state_requests >= required, advice
         if advice.flag == "max-model-len":
             longer = dataclasses.replace(changed, context=changed.context + 256)
-            assert longer.steady_state_requests < wanted
+            assert longer.steady_state_requests < required
 
 
 def test_batched_tokens_are_advised_first_then_context() -> None:

@@ -36,7 +36,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One receipt of each kind of `dsv4`'s, and the repository's own of layouts and faults."""
+    """One result of each kind of `dsv4`'s, and the repository's own of layouts and faults."""
     made = tmp_path / "qualification"
     (made / "faults").mkdir(parents=True)
     for path in (RESULTS).glob("*.json"):
@@ -151,12 +151,12 @@ def test_a_name_in_a_plot_is_text(folder: Path, name: str) -> None:
     assert "script" not in Reader(html(folder)).tags
 
 
-def test_without_receipts_it_says_what_makes_them(tmp_path: Path) -> None:
+def test_without_results_it_says_what_makes_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no results; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval`"):
         page.write(tmp_path, tmp_path / "report.html")
 
 
-def test_a_receipt_of_another_form_is_said_in_one_sentence(folder: Path) -> None:
+def test_a_result_of_another_form_is_said_in_one_sentence(folder: Path) -> None:
     (folder / "eval" / "old.json").write_text(json.dumps({"kind": "eval", "date": "2026-01-01", "subject": "x"}))
     with pytest.raises(ConfigError, match="a result there is not of this version"):
         page.write(folder, folder / "report.html")
@@ -189,7 +189,7 @@ def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> 
     assert picture.stat().st_size > 50_000
 
 
-def test_every_receipt_of_this_repository_is_on_the_page(tmp_path: Path) -> None:
+def test_every_result_of_this_repository_is_on_the_page(tmp_path: Path) -> None:
     said = page.write(RESULTS, tmp_path / "report.html")
     assert said.endswith(f"{len(results.read(RESULTS))} results of {RESULTS}")
     shown = (tmp_path / "report.html").read_text()

@@ -17,7 +17,7 @@ from dsv4_serve.entrypoint.resolve.select import select
 CATALOG = Catalog([])
 
 
-def asked(profile: str = "auto", *, hardware: str = "", model: str = "", **flags) -> Request:
+def request_for(profile: str = "auto", *, hardware: str = "", model: str = "", **flags) -> Request:
     choices = {"profile": Setting(profile, "environment PROFILE")}
     choices |= {"hardware": Setting(hardware, "test")} if hardware else {}
     choices |= {"model": Setting(model, "test")} if model else {}
@@ -46,7 +46,7 @@ def small(folder) -> Catalog:
 
 
 def test_a_profile_by_name_comes_back_as_it_is() -> None:
-    request = asked("524k", hardware="h200")
+    request = request_for("524k", hardware="h200")
     assert auto.settle(CATALOG, request, nowhere) is request
 
 
@@ -55,14 +55,14 @@ def test_no_profile_comes_back_as_it_is() -> None:
 
 
 def test_the_largest_profile_is_taken_where_all_fit() -> None:
-    profile = settled(asked(hardware="h200", model="w4a16"))
+    profile = settled(request_for(hardware="h200", model="w4a16"))
     assert profile == Setting("1m", "environment PROFILE auto: 1m fits 2 x h200 with w4a16")
 
 
 @pytest.mark.parametrize("model", ["own", "acti", "w4a16", "nvfp4", "flash", ""])
 @pytest.mark.parametrize("hardware", ["rtx-pro-6000", "h200", "b300", "card-60", "card-82", "card-90"])
 def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, model) -> None:
-    request = asked(hardware=hardware, model=model)
+    request = request_for(hardware=hardware, model=model)
     try:
         request = auto.settle(small, request, nowhere)
     except ConfigError as error:
@@ -75,7 +75,7 @@ def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, mo
 
 
 def test_the_reason_of_the_next_larger_profile_is_in_the_origin(small) -> None:
-    profile = auto.settle(small, asked(hardware="card-82", model="own"), nowhere).choices["profile"]
+    profile = auto.settle(small, request_for(hardware="card-82", model="own"), nowhere).choices["profile"]
     taken, reason = profile.origin.split("; ")
     assert taken == f"environment PROFILE auto: {profile.value} fits 2 x card-82 with own"
     larger, because = reason.split(": ")
@@ -88,7 +88,7 @@ def test_the_reason_of_the_next_larger_profile_is_in_the_origin(small) -> None:
 def test_less_memory_never_gets_a_larger_profile(small) -> None:
     order = auto.largest_first(small)
     taken = [
-        order.index(auto.settle(small, asked(hardware=name, model="own"), nowhere).choices["profile"].value)
+        order.index(auto.settle(small, request_for(hardware=name, model="own"), nowhere).choices["profile"].value)
         for name in ("rtx-pro-6000", "card-90", "card-82")
     ]
     assert taken == sorted(taken)
@@ -102,24 +102,26 @@ def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
         looks.append(1)
         return HostGpus("h200", "NVML: 2 x NVIDIA H200", 2)
 
-    assert settled(asked(), find).value == "1m"
+    assert settled(request_for(), find).value == "1m"
     assert looks == [1]
 
 
 def test_too_few_gpus_are_the_reason() -> None:
     with pytest.raises(ConfigError, match="no profile fits h200; .*needs 2 GPUs and this process sees 1"):
-        settled(asked(model="w4a16"), lambda: HostGpus("h200", "NVML: 1 x NVIDIA H200", 1))
+        settled(request_for(model="w4a16"), lambda: HostGpus("h200", "NVML: 1 x NVIDIA H200", 1))
 
 
 def test_a_profile_for_more_gpus_is_no_reason_beside_one_that_memory_keeps_out(small) -> None:
-    profile = auto.settle(small, asked(model="own"), lambda: HostGpus("card-82", "NVML: 2 cards", 2)).choices["profile"]
+    profile = auto.settle(small, request_for(model="own"), lambda: HostGpus("card-82", "NVML: 2 cards", 2)).choices[
+        "profile"
+    ]
     assert profile.value == "64k"
     assert "; 128k: 8 requests need " in profile.origin
 
 
 def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
     with pytest.raises(ConfigError, match=r"no profile fits card-60; .*the weights take \d+\.\d GiB a GPU"):
-        auto.settle(small, asked(model="own"), lambda: HostGpus("card-60", "NVML: 2 cards", 2))
+        auto.settle(small, request_for(model="own"), lambda: HostGpus("card-60", "NVML: 2 cards", 2))
 
 
 def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> None:
@@ -135,7 +137,7 @@ def test_a_profile_that_leaves_its_context_to_vllm_comes_last(folder, context) -
 
 
 @pytest.mark.parametrize(
-    "look", [lambda catalog: auto.settle(catalog, asked(hardware="h200"), nowhere), listing.listing]
+    "look", [lambda catalog: auto.settle(catalog, request_for(hardware="h200"), nowhere), listing.listing]
 )
 def test_a_flag_that_vllm_would_refuse_is_refused_before_profiles_are_compared_or_listed(folder, look) -> None:
     catalog = Catalog([folder({"mine.toml": "[flags]\nmax-model-len = 'abc'\n"})])
@@ -145,21 +147,21 @@ def test_a_flag_that_vllm_would_refuse_is_refused_before_profiles_are_compared_o
 
 def test_a_hardware_that_nobody_knows_is_said_with_who_named_it() -> None:
     with pytest.raises(ConfigError, match="^test: no hardware named 'nope'"):
-        settled(asked(hardware="nope"))
+        settled(request_for(hardware="nope"))
 
 
 def test_the_model_decides_too() -> None:
-    assert settled(asked(hardware="b300", model="pro-nvfp4", tensor_parallel_size=8)).value == "pro"
+    assert settled(request_for(hardware="b300", model="pro-nvfp4", tensor_parallel_size=8)).value == "pro"
 
 
 def test_settings_of_the_user_are_counted(small) -> None:
     def taken(**flags) -> int:
-        request = auto.settle(small, asked(hardware="card-90", model="own", **flags), nowhere)
+        request = auto.settle(small, request_for(hardware="card-90", model="own", **flags), nowhere)
         return auto.largest_first(small).index(request.choices["profile"].value)
 
     assert taken(max_num_batched_tokens=16_384) > taken(max_num_batched_tokens=2048)
 
 
 def test_profiles_for_other_hardware_are_no_reason() -> None:
-    assert "pro:" not in settled(asked(hardware="rtx-pro-6000", model="nvfp4")).origin
-    assert "demo" not in settled(asked(hardware="rtx-pro-6000", model="nvfp4")).origin
+    assert "pro:" not in settled(request_for(hardware="rtx-pro-6000", model="nvfp4")).origin
+    assert "demo" not in settled(request_for(hardware="rtx-pro-6000", model="nvfp4")).origin

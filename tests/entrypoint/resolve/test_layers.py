@@ -46,8 +46,8 @@ def test_each_layer_beats_every_one_below_it(folder: Write, highest: int) -> Non
     line = {"port": Setting(setting["command line"], "command line --port")} if "command line" in setting else {}
     mounted = folder(files)
     named = request(profile="mine", model="mine=/weights", hardware="mine", nccl="mine")
-    asked = dataclasses.replace(named, environment=Layer(environment), command_line=Layer(line))
-    port = resolved(asked, Catalog([mounted])).flags["port"]
+    requested = dataclasses.replace(named, environment=Layer(environment), command_line=Layer(line))
+    port = resolved(requested, Catalog([mounted])).flags["port"]
     values = [port.value, *(one.value for one in port.overridden)]
     assert values == [*range(highest, 0, -1), 8000]
     assert port.origin.endswith([*LAYERS.values()][highest])
@@ -55,11 +55,11 @@ def test_each_layer_beats_every_one_below_it(folder: Write, highest: int) -> Non
 
 def test_what_was_replaced_stands_beneath_with_its_origin_nearest_first(folder: Write) -> None:
     mounted = folder({"mine.toml": 'extends = "128k"\n[flags]\nmax-num-seqs = 5\nport = 1\n'})
-    asked = dataclasses.replace(
+    requested = dataclasses.replace(
         request(profile="mine", hardware="rtx-pro-6000", max_num_seqs=7),
         environment=Layer({"max-num-seqs": Setting(6, "environment MAX_NUM_SEQS")}),
     )
-    flags = resolved(asked, Catalog([mounted])).flags
+    flags = resolved(requested, Catalog([mounted])).flags
     assert flags["max-num-seqs"] == Setting(
         7,
         "test",
@@ -101,7 +101,7 @@ def test_a_when_block_applies_only_where_all_its_conditions_match(folder: Write)
 
 
 def test_two_places_that_set_the_key_are_refused() -> None:
-    asked = request(hardware="h200", api_key=["one"], operator={"VLLM_API_KEY": "two"})
+    requested = request(hardware="h200", api_key=["one"], operator={"VLLM_API_KEY": "two"})
     with pytest.raises(ConfigError, match="both set the key; keep one") as caught:
-        resolved(asked)
+        resolved(requested)
     assert "two" not in str(caught.value)

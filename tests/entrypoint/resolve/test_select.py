@@ -81,8 +81,10 @@ def test_a_model_is_named_by_its_name_its_repository_or_a_place(model: str, name
 
 def test_the_size_of_the_selection_is_that_of_the_plan(folder: Write) -> None:
     mounted = Catalog([folder({"mine.toml": 'extends = "524k"\n[flags]\ntensor-parallel-size = 4\n'})])
-    for asked in (request(profile="mine", hardware="h200"), request(hardware="h200", tensor_parallel_size=4)):
-        assert selected(asked, mounted).tensor_parallel_size == resolved(asked, mounted).tensor_parallel_size == 4
+    for requested in (request(profile="mine", hardware="h200"), request(hardware="h200", tensor_parallel_size=4)):
+        assert (
+            selected(requested, mounted).tensor_parallel_size == resolved(requested, mounted).tensor_parallel_size == 4
+        )
     assert selected(request(hardware="h200")).tensor_parallel_size == 2
 
 

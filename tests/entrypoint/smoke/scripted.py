@@ -64,7 +64,7 @@ class Replica(ThreadingHTTPServer):
     def __init__(self, faults: frozenset[str], plan: Mapping[str, Any] | None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults, self.plan = faults, plan
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.drafted = self.accepted = 0
         self.guard = threading.Lock()
@@ -145,8 +145,8 @@ class Handler(BaseHTTPRequestHandler):
         if "logprobs" in body and body["max_tokens"] == 16 and self.has("nan"):
             raise Refused(400, NAN)
         with self.server.guard:
-            self.server.asked[body["prompt"]] += 1
-            again = self.server.asked[body["prompt"]] > 1 and "logprobs" in body
+            self.server.requests[body["prompt"]] += 1
+            again = self.server.requests[body["prompt"]] > 1 and "logprobs" in body
             self.server.drafted += 0 if self.has("no-drafts") else body["max_tokens"] // 2
             self.server.accepted = int(self.server.drafted * (0.02 if self.has("noise") else 0.8))
         words = self.words(body, again=again)
@@ -196,15 +196,15 @@ class Handler(BaseHTTPRequestHandler):
         return chosen and not self.has("never-thinks")
 
     def message(self, body: dict[str, Any], question: str) -> tuple[dict[str, Any], str, int]:
-        asked = prompts()
-        if question == asked["chat"]["question"]:
+        known = prompts()
+        if question == known["chat"]["question"]:
             content = "" if self.has("empty-chat") else "41" if self.has("wrong-answer") else "42"
             return {"content": content}, "stop", 1
-        if question == asked["thinking"]["question"]:
+        if question == known["thinking"]["question"]:
             return self.thought(body)
-        if question == asked["tool"]["question"]:
+        if question == known["tool"]["question"]:
             return self.tool(body)
-        if question == asked["schema"]["question"]:
+        if question == known["schema"]["question"]:
             return {"content": self.ship()}, "stop", 20
         codes = re.findall(r"lighthouse is (\d+)", question)
         if self.has("lost-middle"):

@@ -53,7 +53,7 @@ FAULTS = [
 SETTINGS = SmokeSettings(context_share=0.5, seconds=60.0)
 
 
-def asked(*faults, plan=scripted.PLAN, seconds=60.0, skip=()):
+def run_smoke(*faults, plan=scripted.PLAN, seconds=60.0, skip=()):
     """Run the command against a replica with these faults; return its outcomes by name, and the replica."""
     with scripted.serving(*faults, plan=plan) as replica:
         report = smoke(Endpoint(replica.url, replica.url), SmokeSettings(0.5, seconds, skip=tuple(skip)))
@@ -66,7 +66,7 @@ def verdicts(outcomes, verdict):
 
 
 def test_a_sound_replica_passes_every_check():
-    outcomes, report, _ = asked()
+    outcomes, report, _ = run_smoke()
     assert verdicts(outcomes, "passed") == set(CHECKS), [one for one in outcomes.values() if one.verdict != "passed"]
     assert report.ok
 
@@ -86,7 +86,7 @@ def rounds():
 
 @pytest.mark.parametrize("faults", rounds(), ids=lambda faults: "+".join(fault for fault, *_ in faults))
 def test_each_fault_fails_its_check_and_hides_no_other(faults):
-    outcomes, report, _ = asked(*(fault for fault, *_ in faults))
+    outcomes, report, _ = run_smoke(*(fault for fault, *_ in faults))
     expected = {name: seen for _, checks, seen in faults for name in checks.split()}
     assert verdicts(outcomes, "failed") == set(expected), outcomes
     assert not verdicts(outcomes, "skipped")
@@ -97,13 +97,13 @@ def test_each_fault_fails_its_check_and_hides_no_other(faults):
 
 
 def test_reasoning_that_takes_every_token_is_no_fault_and_is_told():
-    outcomes, _, _ = asked("long-thought")
+    outcomes, _, _ = run_smoke("long-thought")
     assert outcomes["thinking-max"].verdict == "passed"
     assert "no content yet" in outcomes["thinking-max"].seen
 
 
 def test_the_trap_of_empty_content_is_explained():
-    outcomes, _, _ = asked()
+    outcomes, _, _ = run_smoke()
     assert (
         'reads only content shows nothing: read reasoning, allow more tokens, or send chat_template_kwargs {"thinking": false}'
         in (outcomes["empty-content"].seen)
@@ -111,18 +111,18 @@ def test_the_trap_of_empty_content_is_explained():
 
 
 def test_the_long_prompt_is_as_long_as_was_asked_and_is_not_read_from_the_prefix_cache():
-    outcomes, _, replica = asked()
+    outcomes, _, replica = run_smoke()
     assert outcomes["needles"].figures["share_of_context"] == pytest.approx(0.5, abs=0.02)
     (body,) = [one for one in replica.bodies if "lighthouse" in str(one.get("messages"))]
     assert body["cache_salt"]
 
 
 def test_acceptance_stands_beside_the_record_of_the_same_model_and_draft_tokens():
-    outcomes, _, _ = asked()
+    outcomes, _, _ = run_smoke()
     assert "prose 80% of 64 (84% on record)" in outcomes["acceptance"].seen
     assert "its card" in outcomes["acceptance"].seen
     more = {**scripted.PLAN, "speculative-config.num_speculative_tokens": 2}
-    outcomes, _, _ = asked(plan=more)
+    outcomes, _, _ = run_smoke(plan=more)
     assert "prose 80% of 64 (no figure on record)" in outcomes["acceptance"].seen
 
 
@@ -147,14 +147,14 @@ def test_acceptance_stands_beside_the_record_of_the_same_model_and_draft_tokens(
     ],
 )
 def test_what_a_replica_was_not_told_to_do_is_skipped_by_name(faults, changes, names, reason):
-    outcomes, report, _ = asked(*faults, plan={**scripted.PLAN, **changes})
+    outcomes, report, _ = run_smoke(*faults, plan={**scripted.PLAN, **changes})
     assert verdicts(outcomes, "skipped") == set(names.split())
     assert all(reason in outcomes[name].seen for name in names.split())
     assert report.ok
 
 
 def test_constructed_weights_are_asked_nothing_that_takes_understanding():
-    outcomes, report, _ = asked("wrong-answer", plan={**scripted.PLAN, "model-name": "demo"})
+    outcomes, report, _ = run_smoke("wrong-answer", plan={**scripted.PLAN, "model-name": "demo"})
     assert outcomes["chat"].verdict == "passed"
     assert {"json-schema", "needles", "tool-call"} == verdicts(outcomes, "skipped")
     assert "constructed weights" in outcomes["needles"].seen
@@ -162,15 +162,15 @@ def test_constructed_weights_are_asked_nothing_that_takes_understanding():
 
 
 def test_a_chat_template_may_be_missing_from_constructed_weights_only():
-    outcomes, _, _ = asked("no-template", plan={**scripted.PLAN, "model-name": "demo-v4"})
+    outcomes, _, _ = run_smoke("no-template", plan={**scripted.PLAN, "model-name": "demo-v4"})
     assert outcomes["chat"].seen == "its tokenizer has no chat template"
-    outcomes, _, _ = asked("no-template")
+    outcomes, _, _ = run_smoke("no-template")
     assert outcomes["chat"].verdict == "failed"
 
 
 def test_a_hidden_health_server_is_logged_and_hides_no_check(caplog):
     caplog.set_level(logging.INFO)
-    outcomes, report, _ = asked(plan=None)
+    outcomes, report, _ = run_smoke(plan=None)
     assert verdicts(outcomes, "failed") == set()
     assert verdicts(outcomes, "passed") == set(CHECKS)
     assert "/plan" in report.unknown
@@ -179,15 +179,15 @@ def test_a_hidden_health_server_is_logged_and_hides_no_check(caplog):
 
 
 def test_a_model_that_never_thinks_is_no_fault_where_no_plan_says_that_it_should():
-    outcomes, report, _ = asked("never-thinks", plan=None)
+    outcomes, report, _ = run_smoke("never-thinks", plan=None)
     assert verdicts(outcomes, "skipped") == {"thinking-high", "thinking-max", "thinking-stream", "empty-content"}
     assert report.ok
-    outcomes, _, _ = asked("never-thinks")
+    outcomes, _, _ = run_smoke("never-thinks")
     assert verdicts(outcomes, "failed") == {"thinking-high", "thinking-max", "thinking-stream", "empty-content"}
 
 
 def test_a_check_without_end_fails_at_the_deadline_and_what_was_not_begun_fails_too():
-    outcomes, report, _ = asked("hangs", seconds=1.0)
+    outcomes, report, _ = run_smoke("hangs", seconds=1.0)
     assert outcomes["models"].verdict == "passed"
     assert "no end in the" in outcomes["chat"].seen
     assert outcomes["acceptance"].seen == "not begun: the 1 s of --timeout were over"
@@ -195,22 +195,22 @@ def test_a_check_without_end_fails_at_the_deadline_and_what_was_not_begun_fails_
 
 
 def test_a_connection_that_breaks_fails_one_check():
-    outcomes, _, _ = asked("dies")
+    outcomes, _, _ = run_smoke("dies")
     assert verdicts(outcomes, "failed") == {"chat"}
     assert outcomes["chat"].seen.startswith("no answer: ")
 
 
 def test_checks_can_be_left_out_by_name_and_an_unknown_name_is_refused():
-    outcomes, report, _ = asked("lost-middle", skip=["needles"])
+    outcomes, report, _ = run_smoke("lost-middle", skip=["needles"])
     assert outcomes["needles"].seen == "--skip"
     assert report.ok
     with pytest.raises(UsageError, match=r"--skip needle: no such check \(did you mean needles\?\)"):
-        asked(skip=["needle"])
+        run_smoke(skip=["needle"])
 
 
 def test_a_plan_of_another_version_is_one_sentence():
     with pytest.raises(ConfigError, match=r"no setting 'gate\.tomorrow'"):
-        asked(plan={**scripted.PLAN, "gate.tomorrow": 1})
+        run_smoke(plan={**scripted.PLAN, "gate.tomorrow": 1})
 
 
 def test_without_a_replica_there_is_one_sentence():

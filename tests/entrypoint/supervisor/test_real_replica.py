@@ -56,17 +56,17 @@ def test_smoke_passes_what_the_demo_can_do_and_skips_the_rest_by_name(
     prose = found["acceptance"]["figures"]["prose"]
     assert prose["accepted"] > 0.9 * prose["drafted"]
     assert sum(one["seconds"] for one in found.values()) < 30
-    (receipt,) = (tmp_path / "smoke").iterdir()
-    assert json.loads(receipt.read_text())["replica"]["versions"]["vllm"]
+    (result,) = (tmp_path / "smoke").iterdir()
+    assert json.loads(result.read_text())["replica"]["versions"]["vllm"]
 
 
-def test_bench_measures_each_batch_and_keeps_a_receipt(where: list[str], tmp_path: Path) -> None:
+def test_bench_measures_each_batch_and_keeps_a_result(where: list[str], tmp_path: Path) -> None:
     environ = load.program_in({name: value for name, value in os.environ.items() if not name.startswith("DSV4_")})
     small = ["--batch", "1", "4", "--input", "16", "--output", "8", "--requests-per-batch", "2"]
     argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bench", *small, *where]
     done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (receipt,) = (tmp_path / "qualification" / "bench").iterdir()
-    rows = json.loads(receipt.read_text())["rows"]
+    (result,) = (tmp_path / "qualification" / "bench").iterdir()
+    rows = json.loads(result.read_text())["rows"]
     assert [row["batch"] for row in rows] == [1, 4]
     assert all(row["output_tokens_per_second"] > 0 for row in rows)

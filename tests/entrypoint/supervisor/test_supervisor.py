@@ -52,7 +52,7 @@ def start(tmp_path: Path) -> Start:
 
 
 def pids_of(running: Replica) -> list[int]:
-    line = [line for line in running.words().splitlines() if line.startswith("stand-in ")][-1]
+    line = [line for line in running.log_text().splitlines() if line.startswith("stand-in ")][-1]
     return [int(word) for word in line.split()[1:3]]
 
 
@@ -69,7 +69,7 @@ def test_it_answers_before_the_engine_does_and_is_ready_when_the_proofs_are_in(s
         assert "[+]generation ok" in body
         assert "[+]mtp-gate ok" in body
         assert "[+]corruption ok" in body
-        assert any("ready" in line for line in running.said())
+        assert any("ready" in line for line in running.messages())
 
 
 def test_sigterm_finishes_running_streams_and_ends_with_0(start: Start) -> None:
@@ -96,12 +96,12 @@ def test_a_second_signal_hurries_and_says_what_was_cut(start: Start) -> None:
         status, took = running.until_ended(10)
         assert (status, last_exit(running)["cause"]) == (143, "cut")
         assert took < 5 * slowness()
-        assert "1 requests were still running" in running.said()[-1]
+        assert "1 requests were still running" in running.messages()[-1]
 
 
 def test_sigterm_during_the_start_ends_with_0(start: Start) -> None:
     with start("stalls") as running:
-        running.until(lambda: "stand-in" in running.words(), 10, "started")
+        running.until(lambda: "stand-in" in running.log_text(), 10, "started")
         running.stop()
         assert running.until_ended(15)[0] == 0
 
@@ -139,13 +139,13 @@ def test_a_draft_head_that_drafts_noise_is_refused(start: Start) -> None:
 def test_it_is_served_with_a_warning_where_the_profile_says_so(start: Start) -> None:
     with start("scrambled", DSV4_GATE_BELOW_FLOOR="warn") as running:
         running.until_ready(20)
-        assert any("WARNING: MTP gate" in line for line in running.said())
+        assert any("WARNING: MTP gate" in line for line in running.messages())
 
 
 def test_it_is_started_once_more_without_its_draft_head_where_the_profile_says_so(start: Start) -> None:
     with start("scrambled", DSV4_GATE_BELOW_FLOOR="degrade") as running:
         running.until_ready(40)
-        assert any("WARNING" in line and "without its draft head" in line for line in running.said())
+        assert any("WARNING" in line and "without its draft head" in line for line in running.messages())
         plan = json.loads(running.ask("/plan")[1])
         assert "--speculative-config" not in plan["argv"]
         assert plan["settings"]["speculative-config.num_speculative_tokens"]["origin"].startswith("degraded: ")
@@ -180,7 +180,7 @@ def test_failures_in_a_row_delay_the_next_start_and_a_changed_setting_does_not_w
         with start("key-error", PORT=port) as running:
             assert running.until_ended(30)[0] == 87
     with start("key-error", PORT=port) as running:
-        running.until(lambda: "crash-loop breaker: 2 starts in a row" in running.words(), 10, "backoff")
+        running.until(lambda: "crash-loop breaker: 2 starts in a row" in running.log_text(), 10, "backoff")
         assert running.ask("/livez")[0] == 200
         assert "backoff" in running.ask("/startupz?format=json")[1]
         running.stop()
@@ -194,7 +194,7 @@ def test_the_same_mistake_again_and_again_is_delayed_too(start: Start) -> None:
         with start(MAX_MODEL_LEN="many") as running:
             assert running.until_ended(10)[0] == 78
     with start(MAX_MODEL_LEN="many") as running:
-        running.until(lambda: "crash-loop breaker" in running.words(), 10, "backoff")
+        running.until(lambda: "crash-loop breaker" in running.log_text(), 10, "backoff")
         assert running.process.poll() is None
 
 
@@ -204,13 +204,13 @@ def test_a_held_health_port_is_said_with_the_setting_to_change(start: Start) -> 
         with start(DSV4_HEALTH_PORT=str(running.health_port), DSV4_RUN_DIR=str(running.run_folder) + "2") as other:
             status, _ = other.until_ended(10)
             assert status in (69, 78)
-            assert "DSV4_HEALTH_PORT" in other.words()
+            assert "DSV4_HEALTH_PORT" in other.log_text()
 
 
 def test_a_vllm_that_is_not_there_is_127(start: Start) -> None:
     with start(DSV4_VLLM="/no/such/vllm") as running:
         assert running.until_ended(10)[0] == 127
-        assert "Traceback" not in running.words()
+        assert "Traceback" not in running.log_text()
         assert last_exit(running)["cause"] == "not-found"
         assert "/no/such/vllm: not found" in (running.run_folder.parent / "termination-log").read_text()
 

@@ -94,12 +94,12 @@ class Handler(BaseHTTPRequestHandler):
         data = self.server.hub.files[path]
         etag = hashlib.sha256(data).hexdigest() if is_large(path) else git_id(data)
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        asked, status = self.headers.get("Range"), 200
+        byte_range, status = self.headers.get("Range"), 200
         self.server.hub.tokens.add(self.headers.get("Authorization"))
-        if asked and self.command == "GET":
-            self.server.hub.ranges.append(asked)
-        if asked and self.command == "GET" and not self.server.hub.ignores_ranges:
-            begin = int(asked.removeprefix("bytes=").split("-")[0])
+        if byte_range and self.command == "GET":
+            self.server.hub.ranges.append(byte_range)
+        if byte_range and self.command == "GET" and not self.server.hub.ignores_ranges:
+            begin = int(byte_range.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
             data, status = data[begin:], 206
         self.send(status, data, headers)

@@ -31,14 +31,14 @@ def label(answer):
 
 def ours(answer) -> MemoryEstimate:
     """The same setting for fit.py; the free memory is given, so the weights do not matter."""
-    trunks = CACHE_LAYOUTS | {"five-layers": FIVE_LAYERS}
+    layouts = CACHE_LAYOUTS | {"five-layers": FIVE_LAYERS}
     return MemoryEstimate(
         memory_gib=1.0,
         utilization=1.0,
         checkpoint_gib=1.0,
         replicated_gib=0.0,
         tensor_parallel_size=answer["tp"],
-        layout=trunks.get(answer["trunk"]) or trunks[f"deepseek-v4-{answer['trunk']}"],
+        layout=layouts.get(answer["trunk"]) or layouts[f"deepseek-v4-{answer['trunk']}"],
         context=answer["context"],
         batched_tokens=answer["batched_tokens"],
         requests=1,
@@ -48,8 +48,8 @@ def ours(answer) -> MemoryEstimate:
     )
 
 
-def off(found: float, wanted: float) -> float:
-    return abs(found - wanted) / wanted
+def off(found: float, expected: float) -> float:
+    return abs(found - expected) / expected
 
 
 @pytest.mark.parametrize("answer", RECORDED, ids=label)
@@ -66,13 +66,13 @@ def test_fit_answers_as_vllms_planner_did(answer):
 def test_the_table_of_errors():
     """Printed with `pytest -s`: every setting, both answers, and how far they are apart."""
     rows = [(label(a), ours(a).concurrency, a["concurrency"]) for a in RECORDED if "refused" not in a]
-    for name, found, wanted in rows:
-        print(f"{name:<44} ours {found:8.3f}  planner {wanted:8.3f}  error {100 * off(found, wanted):.3f} %")
+    for name, found, expected in rows:
+        print(f"{name:<44} ours {found:8.3f}  planner {expected:8.3f}  error {100 * off(found, expected):.3f} %")
     assert len(rows) >= 12
-    assert max(off(found, wanted) for _, found, wanted in rows) <= ALLOWED
+    assert max(off(found, expected) for _, found, expected in rows) <= ALLOWED
 
 
-def test_both_trunks_mtp_and_scheduling_are_among_the_settings():
+def test_both_models_mtp_and_scheduling_are_among_the_settings():
     seen = {(a["trunk"], a["mtp"], a["async"]) for a in RECORDED}
     assert seen >= {(t, m, s) for t in ("flash", "pro") for m, s in ((True, True), (True, False), (False, False))}
 
@@ -112,11 +112,11 @@ def test_the_shipped_drawings_are_those_of_the_shipped_profile_files():
     assert {name: (root / "docs" / name).read_text() for name in found} == found
 
 
-def of_vllm(program, *words, asked=""):
+def of_vllm(program, *words, stdin=""):
     """What a program of this folder answers, with the installed vLLM."""
     settings = environment() | {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
     argv = [sys.executable, "-m", f"qualification.calibration.{program}", *words]
-    done = subprocess.run(argv, input=asked, env=settings, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(argv, input=stdin, env=settings, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
 
@@ -126,7 +126,7 @@ def of_vllm(program, *words, asked=""):
 def test_vllms_planner_still_answers_what_is_recorded():
     """The installed vLLM builds the CUDA modules at real size on the meta device, and plans their caches."""
     settings = [{key: answer[key] for key in SETTINGS} for answer in RECORDED]
-    assert of_vllm("planner", asked=json.dumps(settings)) == RECORDED
+    assert of_vllm("planner", stdin=json.dumps(settings)) == RECORDED
 
 
 @pytest.mark.slow

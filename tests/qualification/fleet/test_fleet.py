@@ -60,17 +60,17 @@ def test_a_hung_engine_is_out_within_30_seconds_and_only_what_it_got_until_then_
     hung = figures.fault(seen, seen.faults[HUNG])
     assert 10.0 <= hung["out_after"] <= 30.0
     assert hung["last_new_after"] <= hung["out_after"] + 0.5
-    lost = [one for one in seen.asked if one.error]
+    lost = [one for one in seen.requests if one.error]
     assert all(one.sent < seen.faults[HUNG].began + hung["out_after"] + 0.5 for one in lost)
 
 
 def test_each_chunk_of_a_stream_is_passed_on_at_once_and_not_with_the_next(seen: Seen) -> None:
-    late = statistics.median(late for one in seen.asked for late in one.late_chunks)
+    late = statistics.median(late for one in seen.requests for late in one.late_chunks)
     assert late <= RTX_PRO_6000_TP2.step(1) / 2
 
 
 def test_requests_after_all_that_are_whole(seen: Seen) -> None:
-    last = [one for one in seen.asked if one.sent > seen.faults[HUNG].began + 14]
+    last = [one for one in seen.requests if one.sent > seen.faults[HUNG].began + 14]
     assert last
     assert [one.error for one in last if one.error] == []
 
@@ -88,7 +88,7 @@ def test_the_router_that_is_told_of_a_drain_loses_no_request(tmp_path: Path) -> 
 
     seen = scenario.observed(4, "router:policy=power_of_two", tmp_path, drain, share=SHARE)
     drained = figures.fault(seen, seen.faults[0])
-    assert [one.error for one in seen.asked if one.error] == []
+    assert [one.error for one in seen.requests if one.error] == []
     assert drained["last_new_after"] <= 1.0
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/fleet.md are what the receipts say."""
+"""The tables of docs/fleet.md are made from the results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from qualification.fleet import page
 ROWS = page.read()
 
 
-def test_the_page_is_made_from_the_receipts() -> None:
+def test_the_page_is_made_from_the_results() -> None:
     text = page.PAGE.read_text()
     assert page.page(text, ROWS) == text
 

@@ -32,7 +32,7 @@ from dsv4_serve.entrypoint.resolve.select import select
 from tests.support.checks import problems
 
 DIMS = Dims(experts=8)
-TRUNK, DRAFT = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
+TARGET, DRAFT = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
 PATCHES = frozenset(
     {
         "build-bf16-draft-heads",
@@ -144,10 +144,6 @@ def without(*patterns: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda tensors: {n: t for n, t in tensors.items() if not any(re.fullmatch(p, n) for p in patterns)}
 
 
-def renamed(pattern: str, to: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    return lambda tensors: {re.sub(pattern, to, name): tensor for name, tensor in tensors.items()}
-
-
 def index(change: Callable[[dict[str, str]], dict[str, str]]) -> Break:
     def again(folder: Path) -> None:
         weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
@@ -165,7 +161,7 @@ def remove(*files: str) -> Break:
 
 
 def pointers(folder: Path) -> None:
-    for file in (TRUNK, DRAFT):
+    for file in (TARGET, DRAFT):
         put(folder / file, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 143000000000\n")
 
 
@@ -187,18 +183,18 @@ def dspark(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 SEEN = {
-    "weights-present": ("bf16", both(remove(TRUNK, DRAFT), lambda f: put(f / "pytorch_model.bin", b"")), {}, "but pytorch_model.bin"),
-    "weights-are-not-pointers": ("native", pointers, {}, f"in place of {TRUNK}, {DRAFT}"),
+    "weights-present": ("bf16", both(remove(TARGET, DRAFT), lambda f: put(f / "pytorch_model.bin", b"")), {}, "but pytorch_model.bin"),
+    "weights-are-not-pointers": ("native", pointers, {}, f"in place of {TARGET}, {DRAFT}"),
     "shards-present": ("native", remove(DRAFT), {}, f"{DRAFT} not in"),
     "headers-readable": ("native", lambda f: put(f / DRAFT, os.urandom(999)), {}, f"{DRAFT}: it does not begin"),
     "shards-whole": ("acti", resize(DRAFT, -12_345), {}, f"{DRAFT} lacks its last 12,345 bytes"),
-    "shards-without-a-tail": ("acti", resize(TRUNK, 1), {}, "has 1 bytes after its last tensor"),
+    "shards-without-a-tail": ("acti", resize(TARGET, 1), {}, "has 1 bytes after its last tensor"),
     "index-readable": ("acti", lambda f: put(f / INDEX, b'{"weight_map":'), {}, "it is not JSON"),
-    "index-matches-headers": ("acti", index(lambda m: m | {"mtp.0.norm.weight": TRUNK}), {}, "mtp.0.norm.weight not in the shard"),
+    "index-matches-headers": ("acti", index(lambda m: m | {"mtp.0.norm.weight": TARGET}), {}, "mtp.0.norm.weight not in the shard"),
     "tensors-once": (
         "nvfp4", rewrite(DRAFT, lambda t: t | {"norm.weight": bf16(np.zeros(512))}), {}, "norm.weight in two shards",
     ),
-    "shards-listed": ("acti", index(lambda m: {n: f for n, f in m.items() if f == TRUNK}), {}, f"{DRAFT} not named by"),
+    "shards-listed": ("acti", index(lambda m: {n: f for n, f in m.items() if f == TARGET}), {}, f"{DRAFT} not named by"),
     "config-readable": ("native", lambda f: put(f / "config.json", b"{"), {}, "it is not JSON"),
     "tokenizer-present": ("native", remove("tokenizer.json"), {}, "no tokenizer.json in"),
     "config-fields": ("w4a16", edit(compress_ratios=None, num_hash_layers=None), {}, "lacks compress_ratios, num_hash_layers"),
@@ -210,7 +206,7 @@ SEEN = {
     "head-sizes": ("w4a16", edit(head_dim=256), {}, "head_dim 256"),
     "config-describes-weights": ("w4a16", edit(vocab_size=129280), {}, "embed.weight is [128, 512], and config.json declares [129280, 512]"),
     "architecture-matches": ("native", lambda _: None, {"architecture": "deepseek-v4-flash"}, "holds deepseek-v4-tiny"),
-    "trunk-complete": ("nvfp4", rewrite(TRUNK, without(r"layers\.3\.ffn\.experts\.7\.w2\.weight_scale")), {}, "no layers.3.ffn.experts.7.w2.weight_scale among"),
+    "trunk-complete": ("nvfp4", rewrite(TARGET, without(r"layers\.3\.ffn\.experts\.7\.w2\.weight_scale")), {}, "no layers.3.ffn.experts.7.w2.weight_scale among"),
     "quantization-config-matches": ("w4a16", edit(quantization_config={"quant_method": "fp8"}), {}, "stored as w4a16, and quantization_config of config.json says fp8-mxfp4"),
     "scheme-matches-model": ("acti", lambda _: None, {"draft_head": "bf16"}, "holds a w4a16 draft head"),
     "experts-targeted": ("w4a16", quantization(config_groups={"g": {"targets": [r"re:.*mlp\.experts.*"], "weights": {"num_bits": 4, "type": "int"}}}), {}, r"re:.*mlp\.experts.*"),
@@ -219,7 +215,7 @@ SEEN = {
     "heads-split": ("native", lambda _: None, {"tensor_parallel_size": 4, "expert_parallel": True}, "2 o_groups for 4 GPUs"),
     "experts-split": ("w4a16", edit(o_groups=4), {"tensor_parallel_size": 4}, "experts of 256 inputs in groups of 128 for 4 GPUs"),
     "draft-layers-declared": ("bf16", edit(num_nextn_predict_layers=None), {}, "absent from config.json"),
-    "draft-head-present": ("w4a16", both(remove(DRAFT), index(lambda m: {n: f for n, f in m.items() if f == TRUNK})), {}, "no tensor mtp.0.* among"),
+    "draft-head-present": ("w4a16", both(remove(DRAFT), index(lambda m: {n: f for n, f in m.items() if f == TARGET})), {}, "no tensor mtp.0.* among"),
     "draft-head-complete": ("w4a16", rewrite(DRAFT, without(r"mtp\.0\.attn\.wo_b\..*", r"mtp\.0\.ffn\.experts\.5\..*")), {}, "mtp.0.attn.wo_b.weight, mtp.0.ffn.experts.5.w1.weight, mtp.0.ffn.experts.5.w2.weight and 1 more"),
     "draft-is-mtp": ("native", rewrite(DRAFT, dspark), {}, "DSpark drafter under mtp"),
     "draft-is-dspark": ("native", lambda _: None, {"method": "dspark", "draft_tokens": 5}, "no DSpark drafter"),

@@ -54,9 +54,9 @@ print(json.dumps({{check.name: p.seen for check, p in zip(registry.HOST, problem
 """
 
 
-def found(seen: Host, wanted: HostRequirements = RTX) -> dict[str, Problem]:
+def found(seen: Host, required: HostRequirements = RTX) -> dict[str, Problem]:
     """Every problem by its name."""
-    return problems(CHECKS, seen, wanted)
+    return problems(CHECKS, seen, required)
 
 
 def replay(name: str) -> Host:
@@ -316,8 +316,8 @@ def test_a_held_port_is_found_with_the_process_that_holds_it() -> None:
         held.bind(("127.0.0.1", 0))
         held.listen()
         number = held.getsockname()[1]
-        wanted = HostRequirements(gpus=0, group=0, ports=(at(number), at(0)))
-        problem = found(read_host(read_machine({}), wanted), wanted)["port-free"]
+        required = HostRequirements(gpus=0, group=0, ports=(at(number), at(0)))
+        problem = found(read_host(read_machine({}), required), required)["port-free"]
     assert f"port {number} on 127.0.0.1: Address already in use, pid {os.getpid()} (" in problem.seen
     assert problem.fix == "end the process that holds it, or choose another port with --port (PORT)"
     assert ports.probe_port(*at(number)).refused == ""
@@ -338,18 +338,18 @@ def test_a_connection_from_a_port_does_not_hold_it() -> None:
     ],
 )
 def test_a_host_that_is_not_this_one_is_to_be_changed_rather_than_the_port(host: str, why: str) -> None:
-    wanted = HostRequirements(gpus=0, group=0, ports=(at(8000, host),))
-    problem = found(read_host(read_machine({}), wanted), wanted)["port-free"]
+    required = HostRequirements(gpus=0, group=0, ports=(at(8000, host),))
+    problem = found(read_host(read_machine({}), required), required)["port-free"]
     assert problem.seen == f"port 8000 on {host}: {why}"
     assert problem.fix == "choose an address of this host with --host"
 
 
 def test_a_file_that_nccl_is_told_of_has_to_exist(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "NCCL_GRAPH_FILE": str(tmp_path / "graph.xml")}
-    wanted = HostRequirements(gpus=0, group=0, env=env)
-    assert "graph.xml" in found(read_host(read_machine({}), wanted), wanted)["nccl-files"].seen
+    required = HostRequirements(gpus=0, group=0, env=env)
+    assert "graph.xml" in found(read_host(read_machine({}), required), required)["nccl-files"].seen
     (tmp_path / "graph.xml").touch()
-    assert "nccl-files" not in found(read_host(read_machine({}), wanted), wanted)
+    assert "nccl-files" not in found(read_host(read_machine({}), required), required)
 
 
 def test_missing_compilers_are_fatal_where_vllm_refuses_to_go_on_without(tmp_path: Path) -> None:
@@ -370,9 +370,9 @@ def test_compilers_are_found_on_path_and_in_cuda_home(tmp_path: Path) -> None:
 
 
 def test_deepseek_on_a_cpu_needs_its_instructions() -> None:
-    wanted = HostRequirements(gpus=0, group=0, deepseek_on_cpu=True)
-    assert "AVX512_BF16" in found(Host(Machine(avx512_bf16=False)), wanted)["cpu-bf16"].seen
-    assert "cpu-bf16" not in found(Host(Machine(avx512_bf16=True)), wanted)
+    required = HostRequirements(gpus=0, group=0, deepseek_on_cpu=True)
+    assert "AVX512_BF16" in found(Host(Machine(avx512_bf16=False)), required)["cpu-bf16"].seen
+    assert "cpu-bf16" not in found(Host(Machine(avx512_bf16=True)), required)
 
 
 # What a plan asks, and what it costs to look
@@ -406,11 +406,11 @@ def test_what_a_plan_asks_is_read_from_it() -> None:
 
 
 def test_the_host_is_read_with_less_than_100_milliseconds_of_cpu(tmp_path: Path) -> None:
-    wanted = HostRequirements(gpus=2, env={"HOME": str(tmp_path)}, ports=(at(0),))
+    required = HostRequirements(gpus=2, env={"HOME": str(tmp_path)}, ports=(at(0),))
     times = []
     for _ in range(5):
         began = time.process_time()
-        found(read_host(read_machine({}), wanted), wanted)
+        found(read_host(read_machine({}), required), required)
         times.append(time.process_time() - began)
     assert min(times) < 0.1
 
