@@ -1,4 +1,4 @@
-"""Ways to store weights that only a patched vLLM loads."""
+"""Find storage formats that only a patched vLLM loads."""
 
 from __future__ import annotations
 

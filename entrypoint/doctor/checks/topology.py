@@ -1,4 +1,4 @@
-"""How a replica's GPUs are connected, against a plan's NCCL settings."""
+"""Check how a replica's GPUs are connected against a plan's NCCL settings."""
 
 from __future__ import annotations
 
