@@ -1,4 +1,4 @@
-"""A requested stop: the balancer notices it, vLLM finishes its requests, and cut ones are reported."""
+"""Drain after a request to stop: the balancer notices, vLLM finishes its requests, and cut ones are reported."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .context import VllmSession
 from .stop_signals import StopSignals, first_of
 from .vllm_process import VllmProcess
 
-PAUSE = 0.5  # seconds between two looks at the running requests
+PAUSE = 0.5  # seconds between two reads of the running requests
 
 
 async def drain(
     session: VllmSession, process: VllmProcess, signals: StopSignals, exited: asyncio.Task[int]
 ) -> ExitReason:
-    """Return when vLLM has finished its requests, a second signal came, or the time is over; the process may go on."""
+    """Return when vLLM has finished its requests, a second signal came, or time is up; the process may still run."""
     health, supervise = session.health, session.settings.supervise
     health.draining = True
     health.enter("draining")
     if health.ready_after is None:  # nothing to finish, and vLLM may miss the signal while it loads
-        return ExitReason(exit_cause.DRAINED, "asked to stop during the start")
+        return ExitReason(exit_cause.DRAINED, "stopped during the start")
     if not signals.by_person:
         await first_of(signals.hurry.wait(), exited, asyncio.sleep(supervise.drain_wait))
     process.signal(signal.SIGTERM)
@@ -39,6 +39,6 @@ async def drain(
             health.detail = f"{running} requests running"
         await first_of(exited, signals.hurry.wait(), asyncio.sleep(PAUSE))
     if running and (not exited.done() or time.monotonic() > allowed_until):
-        why = "a second signal came" if signals.hurry.is_set() else f"shutdown-timeout ({allowed:.0f} s) was over"
+        why = "a second signal came" if signals.hurry.is_set() else f"shutdown-timeout ({allowed:.0f} s) expired"
         return ExitReason(exit_cause.CUT, f"{running} requests were still running when {why}")
-    return ExitReason(exit_cause.DRAINED, "asked to stop; every running request was finished")
+    return ExitReason(exit_cause.DRAINED, "stopped after every running request had finished")
