@@ -16,7 +16,7 @@ import pytest
 
 from dsv4_serve.entrypoint.bench import warm
 from dsv4_serve.entrypoint.client import local_replica
-from dsv4_serve.entrypoint.client.local_replica import Ended, Started
+from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, Started
 
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
 SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
@@ -187,7 +187,7 @@ def test_a_replica_that_is_not_ready_in_time_is_given_up(
     environ: dict[str, str], demo_words: list[str], tmp_path: Path
 ) -> None:
     with (
-        pytest.raises(Ended, match="not ready after 3 s: "),
+        pytest.raises(ReplicaEnded, match="not ready after 3 s: "),
         local_replica.replica(demo_words, {**environ, "STAND_IN": "stalls"}, tmp_path / "r", 3),
     ):
         pass
