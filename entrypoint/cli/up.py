@@ -21,7 +21,7 @@ def register(commands: Commands) -> None:
         "up",
         "Start replicas and a balancer as containers until all are ready.",
         run,
-        details="Containers that already run as requested are left alone.",
+        details="Containers that already run as requested are kept.",
         takes_vllm_flags=True,
         epilog="Every other flag is vLLM's own and goes to each replica. A model's folder is mounted read-only.",
     )

@@ -126,11 +126,11 @@ def gpu_memory_errors(host: Host, required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def gpu_recovery(host: Host, _required: HostRequirements) -> Problem | None:
-    """The driver can read every visible GPU, and asks for no reset."""
+    """The driver can read every visible GPU, and requests no reset."""
     faulty = [gpu for gpu in host.machine.gpus if gpu.error or gpu.recovery not in (None, "none")]
     if not faulty:
         return None
-    reason = faulty[0].error or f"the driver asks for {faulty[0].recovery}"
+    reason = faulty[0].error or f"the driver requests {faulty[0].recovery}"
     return _of_gpus(faulty, Problem(f"is out of order: {reason}", "GPUs without a pending recovery", _RESET))
 
 

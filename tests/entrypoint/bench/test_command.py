@@ -80,7 +80,7 @@ def test_a_failure_keeps_the_rows_before_it(dsv4: Bench, running: Started, tmp_p
 def test_a_hidden_health_server_is_skipped_by_name(dsv4: Bench, running: Started, tmp_path: Path) -> None:
     without = dsv4("bench", "--url", running.endpoint.url, "--health", "none", *SMALL)
     assert without.returncode == 78
-    assert "name it with --tokenizer" in without.stderr
+    assert "name the tokenizer with --tokenizer" in without.stderr
     named = dsv4("bench", "--url", running.endpoint.url, "--health", "none", *SMALL, "--tokenizer", "/models/x")
     assert named.returncode == 0
     assert "plan, versions and machine are skipped" in named.stderr
@@ -109,14 +109,14 @@ def test_nobody_there_is_one_sentence(dsv4: Bench) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--profile", "64k"), "takes no --profile; start it so, or add --without-weights"),
+        (("--profile", "64k"), "does not take --profile; serve it that way, or add --without-weights"),
         (("--max-num-seqs", "4"), "takes no --max-num-seqs"),
-        (("--batch", "0"), "--batch 0: has to be 1 or more"),
-        (("--context", "100"), "--context 100: has to hold more than the 256 of --output"),
+        (("--batch", "0"), "--batch 0: must be 1 or more"),
+        (("--context", "100"), "--context 100: must be more than the 256 tokens of --output"),
         (("--acceptance", "nan"), "takes no --acceptance"),
         (("--start-timeout", "60"), "takes no --start-timeout"),
-        ((*DUMMY, "--start-timeout", "nan"), "nan is no time"),
-        ((*DUMMY, "--acceptance", "nan"), "--acceptance: a share is from 0 to 1"),
+        ((*DUMMY, "--start-timeout", "nan"), "nan is not a time"),
+        ((*DUMMY, "--acceptance", "nan"), "--acceptance: a share has to be from 0 to 1"),
         ((*DUMMY, "--url", "http://127.0.0.1:9"), "a replica of its own and takes no --url"),
         ((*DUMMY, "--health", "foo"), "a replica of its own and takes no --health"),
     ],
@@ -201,7 +201,7 @@ def test_a_plan_is_warmed_once_and_again(dsv4: Bench) -> None:
     assert all(one["phases"]["proving"] > 0 for one in found["starts"])
     assert found["filled"] == {}
     assert "second, s" in warm.text(found)
-    assert "nothing was left to compile" in warm.text(found)
+    assert "nothing remained to compile" in warm.text(found)
 
 
 def test_what_a_start_adds_to_each_cache_is_counted(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_missing_vllm_is_said_with_the_way_out(environ: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     ("said", "cause"),
     [
-        ("", "it said nothing"),
+        ("", "no output"),
         ("one\ntwo\n", "two"),
         ("Traceback:\n  x\nKeyError: 'a'\nbye\n", "KeyError: 'a'"),
         ("vllm: error: argument --x: bad", "vllm: error: argument --x: bad"),

@@ -53,9 +53,9 @@ def test_a_python_that_is_none_is_named(run: Run) -> None:
         (("gsm9k",), "did you mean gsm8k"),
         (("gsm8k", "--limit", "0"), "no number from 1 up"),
         (("gsm8k", "--thinking", "deep"), "invalid choice"),
-        (("gsm8k", "--surplus"), "takes no '--surplus'"),
-        (("gsm8k", "--temperature", "nan"), "nan is no temperature"),
-        (("gsm8k", "--temperature", "-3"), "-3 is no temperature"),
+        (("gsm8k", "--surplus"), "does not take '--surplus'"),
+        (("gsm8k", "--temperature", "nan"), "nan is not a temperature"),
+        (("gsm8k", "--temperature", "-3"), "-3 is not a temperature"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_sentence(run: Run, words: tuple[str, ...], seen: str) -> None:
