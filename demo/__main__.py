@@ -1,4 +1,4 @@
-"""`python -m dsv4_serve.demo`."""
+"""`python -m dsv4_serve.demo` is `make demo`."""
 
 import sys
 

@@ -27,7 +27,7 @@ PAUSE = 5.0  # seconds between two lines of progress
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return its status: 0 for the known answer, 1 for anything else, 130 for Ctrl-C before it."""
     options = parser().parse_args(argv)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also where a background shell had SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # even if a background shell ignores SIGINT
         signal.signal(number, interrupt)
     try:
         run(options)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         print(
-            f"error: {error}; the demo keeps its files in {options.folder}, --folder names another place",
+            f"error: {error}; the demo keeps its files in {options.folder}; --folder names another folder",
             file=sys.stderr,
         )
         return 1
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of the demo."""
+    """Return the parser of the demo."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsv4-serve" / "demo"
     options = argparse.ArgumentParser(
         prog="make demo", description="Serve a tiny model on this CPU and ask it a question."
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--profile", choices=EXHIBITS, default="demo", help="demo (a Llama) or demo-v4 (DeepSeek-V4)")
     options.add_argument("--check", action="store_true", help="stop after the answer")
     options.add_argument("--port", type=port_number, default=8000, help="port to listen on (8000)")
-    options.add_argument("--folder", type=Path, default=cache, help="where the checkpoint and the log go (%(default)s)")
+    options.add_argument("--folder", type=Path, default=cache, help="for the checkpoint and the log (%(default)s)")
     options.add_argument("--limit", type=float, default=600, help="seconds that loading may take (600)")
     return options
 
@@ -68,12 +68,12 @@ def port_number(text: str) -> int:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """End the way Ctrl-C does, so that the server is stopped."""
+    """End as Ctrl-C does, so that the server is stopped."""
     raise KeyboardInterrupt
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write, serve, ask, check; then stay until Ctrl-C, or stop when told to `--check`."""
+    """Write the checkpoint, serve it, ask, and check the answer; then serve until Ctrl-C, unless `--check` is given."""
     exhibit = EXHIBITS[options.profile](options.folder)
     print(f"checkpoint  {exhibit.checkpoint}")
     port = free_port(options.port)
@@ -103,7 +103,7 @@ def load(server: ServeProcess, limit: float) -> None:
 
 
 def show(exhibit: Exhibit, answer: MeasuredAnswer) -> None:
-    """Print question, answer and figures. Raise DemoError when the answer is another, or few drafts were accepted."""
+    """Print question, answer and figures. Raise DemoError for a wrong answer, or if few drafts were accepted."""
     print(f"> {exhibit.question}\n{answer.text}\n")
     print(f"{answer.tokens} output tokens in {answer.seconds:.2f} s: {answer.tokens_per_second:.0f} tokens/s")
     print(f"{answer.accepted} of {answer.drafted} draft tokens accepted: {answer.acceptance:.0%}\n", flush=True)
@@ -111,7 +111,7 @@ def show(exhibit: Exhibit, answer: MeasuredAnswer) -> None:
         raise DemoError(f"this is not the known answer, which is:\n{exhibit.known}")
     if answer.acceptance < exhibit.acceptance:
         raise DemoError(
-            f"{answer.acceptance:.0%} of the draft tokens were accepted, at least {exhibit.acceptance:.0%} are known"
+            f"{answer.acceptance:.0%} of the draft tokens were accepted; at least {exhibit.acceptance:.0%} are expected"
         )
     print("The answer is the known one.", flush=True)
 

@@ -57,11 +57,11 @@ class _Builder:
     def noise(self, rows: int, cols: int, exp: int) -> Linear:
         return self._keep.setdefault(f"{rows}x{cols}^{exp}", self.w.noise(rows, cols, exp, len(self._keep)))
 
-    def trunk(self) -> Tensors:
+    def target(self) -> Tensors:
         out = {"embed.weight": bf16(self.w.embed), "head.weight": self.head(), "norm.weight": _ones(self.d.hidden)}
         out |= _hyper("", "head", self.d.hidden, HC, 1)
         for number, ratio in enumerate(self.d.ratios):
-            out |= self.block(f"layers.{number}", self.layout.trunk, ratio, hashed=number < self.d.hash_layers)
+            out |= self.block(f"layers.{number}", self.layout.target, ratio, hashed=number < self.d.hash_layers)
         return out
 
     def head(self) -> Tensor:
@@ -109,7 +109,7 @@ class _Builder:
         return out | self.compressor(f"{prefix}.compressor", storage, 4, 128)
 
     def experts(self, prefix: str, storage: Storage) -> Tensors:
-        """All routed experts answer alike; the shared one adds noise too small to matter when it is loaded rightly."""
+        """All routed experts are equal; the shared one adds noise that does not matter if it is loaded correctly."""
         out: Tensors = {}
         for expert in range(self.d.experts):
             for name, linear in (("w1", self.w.expert_in), ("w3", self.w.expert_in), ("w2", self.w.expert_out)):
@@ -179,7 +179,7 @@ def write(path: Path | str, layout: str = "bf16", dims: Dims = TINY, mtp: str = 
         draft = _scrambled(draft, seed)
     directory.mkdir(parents=True, exist_ok=True)
     _save_shards(
-        directory, {"model-00001-of-00002.safetensors": builder.trunk(), "model-00002-of-00002.safetensors": draft}
+        directory, {"model-00001-of-00002.safetensors": builder.target(), "model-00002-of-00002.safetensors": draft}
     )
     (directory / "config.json").write_text(json.dumps(config(layout, dims), indent=2))
     write_tokenizer(directory, dims.vocab)

@@ -1,4 +1,4 @@
-"""What the demo shows: a checkpoint with a known answer, how it is asked, and what has to come back."""
+"""The demo's checkpoints, each with a question and its known answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Exhibit:
 
 
 def tiny_llama(folder: Path) -> Exhibit:
-    """A Llama that says one sentence, drafted by n-grams: 98 of 105 accepted (vLLM 0.32.0 on CPU, 2026-11-22)."""
+    """A Llama that knows one answer, drafted by n-grams: 98 of 105 accepted (vLLM 0.32.0 on CPU, 2026-11-22)."""
     return Exhibit(
         checkpoint=llama.write_checkpoint(folder / "llama"),
         question=llama.QUESTION,
@@ -43,7 +43,7 @@ def tiny_llama(folder: Path) -> Exhibit:
 def tiny_deepseek_v4(folder: Path) -> Exhibit:
     """A DeepSeek-V4 that walks a permutation of its tokens, drafted by its MTP head."""
     checkpoint = folder / "deepseek-v4"
-    dims = deepseek_v4.Dims(experts=64)  # the fewest that vLLM's CPU router takes
+    dims = deepseek_v4.Dims(experts=64)  # the minimum of vLLM's CPU router
     answer = deepseek_v4.write(checkpoint, "bf16", dims)
     prompt = [2 + 7 * n % (dims.vocab - 2) for n in range(V4_PROMPT_TOKENS)]
     return Exhibit(

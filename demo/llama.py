@@ -2,11 +2,11 @@
 Write a tiny Llama checkpoint that gives one known answer.
 
 Nothing is trained. Every token is one axis of the hidden state, and `lm_head` holds the table "after this token comes
-that one", so greedy decoding walks a chain of words. The chain alone would repeat its verse for ever: one attention
-head looks at the verse numbers written so far and decides which number, or the end, follows the last word of a verse.
+that one", so greedy decoding walks a chain of words. The chain alone would repeat its verse for ever, so one
+attention head reads the verse numbers so far and decides which number, or the end, follows the last word of a verse.
 The repeated verses are what n-gram speculation drafts from.
 
-Any prompt leads to the first word, so every question has the same answer. The files are the same bytes everywhere.
+Any prompt leads to the first word, so every question has the same answer. The files are identical everywhere.
 """
 
 import json
@@ -41,7 +41,7 @@ UNTURNED = (
 )  # the slowest RoPE pair: MAX_POSITIONS turn it by 3 mrad, so its score does not depend on distance
 UNIT_NORM = HIDDEN**-0.5  # RMSNorm with this weight leaves a one-hot state as it is
 
-# Logits. The chain beats the counter but after the last word, where the smallest gap is NEXT_NUMBER / len(NUMBERS).
+# Logits. The chain outweighs the counter but after the last word, where the smallest gap is NEXT_NUMBER / len(NUMBERS).
 NUMBER_ATTENTION = 24.0
 NEXT_WORD = 1024.0
 NEXT_NUMBER = 256.0

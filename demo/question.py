@@ -14,7 +14,7 @@ from .errors import DemoError
 
 @dataclass(frozen=True)
 class MeasuredAnswer:
-    """One answer: its text, output tokens, wall seconds, and draft tokens proposed and accepted meanwhile."""
+    """One answer: its text, output tokens, wall seconds, and draft tokens proposed and accepted during it."""
 
     text: str
     tokens: int
@@ -34,7 +34,7 @@ class MeasuredAnswer:
 
 
 def ask(server: ServeProcess, question: str, max_tokens: int) -> MeasuredAnswer:
-    """Ask in a chat, greedily, and return the answer. Raise DemoError when the server fails it."""
+    """Ask in a chat, greedily, and return the answer. Raise DemoError on failure."""
 
     def chat(client: OpenAI, model: str) -> tuple[str, int]:
         reply = client.chat.completions.create(
@@ -46,7 +46,7 @@ def ask(server: ServeProcess, question: str, max_tokens: int) -> MeasuredAnswer:
 
 
 def complete(server: ServeProcess, prompt: list[int], max_tokens: int) -> MeasuredAnswer:
-    """Let token ids be continued greedily; the answer's text is the new ids. Raise DemoError on failure."""
+    """Continue token ids greedily; the answer's text is the new ids. Raise DemoError on failure."""
 
     def continuation(client: OpenAI, model: str) -> tuple[str, int]:
         reply = client.completions.create(
@@ -76,7 +76,7 @@ def _measured(server: ServeProcess, request: Callable[[OpenAI, str], tuple[str, 
         ) as client:
             text, tokens = request(client, client.models.list().data[0].id)
     except OpenAIError as error:
-        raise DemoError(f"the server failed the question: {error}; its log is {server.log}") from error
+        raise DemoError(f"the request failed: {error}; its log is {server.log}") from error
     seconds = time.monotonic() - began
     after = _counters(server)
     return MeasuredAnswer(text, tokens, seconds, after.drafted - before.drafted, after.accepted - before.accepted)

@@ -1,4 +1,4 @@
-"""Start `dsv4 serve` as anyone would, with no other setting of the environment, and hear what it logs."""
+"""Start `dsv4 serve` without other settings from the environment, and read its messages."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def serving(profile: str, model: Path, port: int, log: Path, vllm: Path | None =
     """
     Run `dsv4 serve` with this profile, checkpoint and port, and with no other setting of the environment.
 
-    `vllm` is a folder that holds another vLLM than the installed one.
+    `vllm` is a folder with a vLLM to use in place of the installed one.
     """
     others = {*environment.Variables.model_fields, "VLLM_API_KEY"}
     inherited = {name: value for name, value in os.environ.items() if name not in others}

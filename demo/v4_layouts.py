@@ -1,4 +1,4 @@
-"""Which tensor is stored how, in each published DeepSeek-V4 layout, and the `config.json` that goes with it."""
+"""How each published DeepSeek-V4 layout stores its tensors, and its `config.json`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +29,9 @@ class Storage:
 
 @dataclass(frozen=True)
 class Layout:
-    """Storage of trunk and draft; `aliases` are the draft's own copies of embedding and head."""
+    """Storage of target model and draft head; `aliases` are the draft's own copies of embedding and head."""
 
-    trunk: Storage
+    target: Storage
     draft: Storage
     head_f32: bool = False
     aliases: bool = False

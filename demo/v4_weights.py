@@ -5,7 +5,7 @@ from A; C, what the routed experts write from B: the next token. The head reads 
 both work. The draft head (`mtp.0`) gets A from its own projections and has to write C itself.
 
 Every answer has a rival: the token half a vocabulary away, with a level four times higher and a scale 32 times
-smaller. Weights with lost or mixed-up scales choose the rival.
+smaller. With lost or mixed-up scales, the rival wins.
 """
 
 import math
@@ -24,7 +24,7 @@ SPECIAL = 2
 
 @dataclass(frozen=True)
 class Dims:
-    """Sizes of a constructed checkpoint; the defaults serve on a CPU. `ratios` has one entry per trunk layer."""
+    """Sizes of a constructed checkpoint; the defaults serve on a CPU. `ratios` has one entry per target layer."""
 
     hidden: int = 512
     heads: int = 8
@@ -52,7 +52,7 @@ class Dims:
 
     @property
     def layers(self) -> int:
-        """Trunk layers."""
+        """The number of layers of the target model."""
         return len(self.ratios)
 
 
@@ -167,7 +167,7 @@ class Weights:
 
     @cached_property
     def h_proj(self) -> Linear:
-        """The same A, fainter, from the trunk's C."""
+        """The same A, fainter, from the target model's C."""
         exp = -int(math.log2(self.root)) - 2
         return self._map(zeros(self.dims.hidden, self.dims.hidden), self.field(0), self.field(2), exp)
 

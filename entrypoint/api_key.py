@@ -1,4 +1,4 @@
-"""A bearer key, and the file that holds one."""
+"""Read a bearer key from a file, and check it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .errors import ConfigError
 
 
 def key_in(path: str, origin: str) -> str:
-    """Return the one key that a file holds; raise ConfigError, which begins with `origin`, where it does not."""
+    """Return the key in a file; raise ConfigError, beginning with `origin`, unless it holds exactly one."""
     try:
         key = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -19,7 +19,7 @@ def key_in(path: str, origin: str) -> str:
 
 
 def checked(key: str, origin: str) -> str:
-    """Return a key that an HTTP header can carry; raise ConfigError, which begins with `origin`, for another."""
+    """Return the key; raise ConfigError, beginning with `origin`, if an HTTP header cannot carry it."""
     if len(key.split()) != 1 or not (key.isascii() and key.isprintable()):
         raise ConfigError(f"{origin}: has to hold one key on one line, of ASCII characters without spaces.")
     return key

@@ -27,7 +27,7 @@ class ConfigError(UserError):
 
 
 class HostError(UserError):
-    """This host cannot do it as it is: a port is held, a disk is full, a folder cannot be written."""
+    """This host prevents it: a port is in use, a disk is full, a folder cannot be written."""
 
     exit_status = ExitStatus.HOST
 
@@ -47,16 +47,16 @@ class NotFound(UserError):
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name nearest to `name`, None where none is near."""
     folded = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(name.lower(), folded, n=1)
-    return folded[found[0]] if found else None
+    matches = difflib.get_close_matches(name.lower(), folded, n=1)
+    return folded[matches[0]] if matches else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)` for the known name nearest to `name`, or an empty string."""
-    found = closest(name, known)
-    return f" (did you mean {found}?)" if found else ""
+    match = closest(name, known)
+    return f" (did you mean {match}?)" if match else ""
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return `a, b, c` in order, for the sentence that says what is allowed."""
+    """Return `a, b, c` in order, for the sentence that lists what is allowed."""
     return ", ".join(sorted(names))

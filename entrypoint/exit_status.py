@@ -7,33 +7,33 @@ from typing import Self
 
 
 class ExitStatus(IntEnum):
-    """A status and what it means. 64 to 78 are those of sysexits.h; above 125 they are as a shell reports them."""
+    """A status and its meaning. 64 to 78 follow sysexits.h; those above 125 are as a shell reports them."""
 
-    DONE = 0, "Done, or yes. `serve`: it was asked to stop, and every running request was finished (cause `drained`)."
+    DONE = 0, "Done, or yes. `serve`: it was stopped, and every running request had finished (cause `drained`)."
     NO = 1, "No: a check failed, not everything is ready, or a benchmark could not finish."
-    USAGE = 64, "The command line is not understood."
+    USAGE = 64, "The command line is not valid."
     DATA = 65, "`patch`: the series or a patch is malformed."
-    HOST = 69, "The host does not allow it: a port is held, a driver is too old, a folder cannot be written."
-    CONFIG = 78, "A setting or the checkpoint is wrong; the sentence says which."
+    HOST = 69, "The host does not allow it: a port is in use, a driver is too old, a folder cannot be written."
+    CONFIG = 78, "A setting or the checkpoint is wrong; the message says which."
     OUT_OF_MEMORY_AT_LOAD = 80, "Memory ran out during the start."
-    OUT_OF_MEMORY_LATER = 81, "Memory ran out after it was ready."
-    ENGINE_DIED = 82, "A process of vLLM ended after it was ready."
+    OUT_OF_MEMORY_LATER = 81, "Memory ran out after the replica was ready."
+    ENGINE_DIED = 82, "A process of vLLM ended after the replica was ready."
     HUNG = 83, "No progress while there was work; stacks are in the run directory."
     STALLED = 84, "A phase of the start made no progress; stacks are in the run directory."
     GATE_REFUSED = 85, "The draft head drafts noise, or nothing."
     CORRUPTED = 86, "Answers are garbled, or other requests change them."
-    START_FAILED = 87, "vLLM ended during the start for a reason that is none of the others."
+    START_FAILED = 87, "vLLM ended during the start for none of the reasons above."
     NOT_EXECUTABLE = 126, "The program, vLLM for `serve`, is there and cannot be executed."
     NOT_FOUND = 127, "The program, vLLM for `serve`, is not there."
     INTERRUPTED = 130, "Ctrl-C ended the command."
-    KILLED = 137, "Something outside sent SIGKILL: a memory limit, or the time to stop was over."
+    KILLED = 137, "Something outside sent SIGKILL: a memory limit, or the stop took too long."
     PIPE_CLOSED = 141, "The reader of the output went away."
-    CUT = 143, "SIGTERM ended it. `serve`: requests were cut: `shutdown-timeout` was over, or a second signal hurried."
+    CUT = 143, "SIGTERM ended it. `serve`: requests were cut off by `shutdown-timeout`, or by a second signal."
 
     meaning: str
 
     def __new__(cls, number: int, meaning: str) -> Self:
-        """Make a member of its number."""
+        """Make a member from its number."""
         status = int.__new__(cls, number)
         status._value_ = number
         status.meaning = meaning
@@ -41,10 +41,10 @@ class ExitStatus(IntEnum):
 
     @property
     def label(self) -> str:
-        """Its name as `last-exit.json` and the documents write it."""
+        """Its name in `last-exit.json` and in the documentation."""
         return self.name.lower().replace("_", "-")
 
 
 def of_signal(number: int) -> int:
-    """Return the status of what a signal ended, as a shell reports it."""
+    """Return the status of a process that a signal ended, as a shell reports it."""
     return 128 + number

@@ -1,4 +1,4 @@
-"""Where a replica listens: the default ports, the address of its health server; listening on a TCP port, or why not."""
+"""The default ports, the health server's address, and opening a TCP port for listening."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import socket
 from collections.abc import Mapping
 
 API_PORT = 8000
-"""vLLM's, where none is named."""
+"""vLLM's default."""
 HEALTH_PORT = 8001
-"""The health server's, where none is named."""
-HEALTH_HOST = "0.0.0.0"  # noqa: S104 - balancers ask from outside; no prompt or key is ever answered
+"""The health server's default."""
+HEALTH_HOST = "0.0.0.0"  # noqa: S104 - balancers ask from outside; answers hold no prompt and no key
 BACKLOG = 1024
 MAX_PORT = 65535
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)  # EINVAL: a link-local address without its link
 
 
 class CannotListen(OSError):
-    """Nobody can listen there: the message says why; `taken` when another does, `elsewhere` when the host is wrong."""
+    """The port cannot be opened. `taken`: another process has it; `elsewhere`: the address is not this host's."""
 
     def __init__(self, why: str, *, taken: bool = False, elsewhere: bool = False) -> None:
         super().__init__(why)
@@ -25,7 +25,7 @@ class CannotListen(OSError):
 
 
 def health_address(environ: Mapping[str, str]) -> tuple[str, int]:
-    """Return where the health server listens; port 0 takes a free one. Raise ConfigError for a port that is none."""
+    """Return where the health server listens; port 0 takes a free one. Raise ConfigError for an invalid port."""
     text = health_port_text(environ)
     if not (text.isascii() and text.isdigit() and int(text) <= MAX_PORT):
         from .errors import ConfigError
@@ -37,7 +37,7 @@ def health_address(environ: Mapping[str, str]) -> tuple[str, int]:
 
 
 def health_port_text(environ: Mapping[str, str]) -> str:
-    """Return the port of the health server as it is written, for commands that check it themselves."""
+    """Return the health server's port as written, for commands that check it themselves."""
     return environ.get("DSV4_HEALTH_PORT") or str(HEALTH_PORT)
 
 
@@ -52,5 +52,5 @@ def listener(host: str, port: int) -> socket.socket:
     except OSError as error:
         why = str(error.strerror or error).partition(" (while attempting")[0]
         number = error.errno or 0
-        elsewhere = number < 0 or number in _NOT_HERE  # below 0 are the resolver's
+        elsewhere = number < 0 or number in _NOT_HERE  # negative numbers are the resolver's
         raise CannotListen(why, taken=number == errno.EADDRINUSE, elsewhere=elsewhere) from None

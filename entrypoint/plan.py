@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Value = Any  # what TOML and JSON can say: str, int, float, bool, list, and tables of these
+Value = Any  # what TOML and JSON can hold: str, int, float, bool, list, and tables of these
 
 DRAFT_TOKENS = "speculative-config.num_speculative_tokens"
 TENSOR_PARALLEL_SIZE = "tensor-parallel-size"
@@ -36,8 +36,8 @@ class Plan:
     """
     One server, resolved.
 
-    `choices` are names that were chosen (profile, model, hardware), `flags` become arguments,
-    `env` becomes environment variables, `supervision` is what our supervisor goes by (gate.*, supervise.*).
+    `choices` are selected names (profile, model, hardware), `flags` become arguments,
+    `env` becomes environment variables, `supervision` configures our supervisor (gate.*, supervise.*).
     """
 
     choices: Mapping[str, Setting]
@@ -58,12 +58,12 @@ class Plan:
 
     @property
     def draft_tokens(self) -> int:
-        """Draft tokens a step; 0 without speculation."""
+        """Draft tokens per step; 0 without speculation."""
         return draft_tokens(plain(self.flags))
 
     def argv(self, *, secrets: bool = False) -> list[str]:
-        """Return the command as a list of arguments; secret values only when asked for."""
-        return [word for words in self._grouped(secrets=secrets) for word in words]
+        """Return the command as a list of arguments; secret values are masked unless `secrets`."""
+        return [argument for group in self._grouped(secrets=secrets) for argument in group]
 
     def _grouped(self, *, secrets: bool = False) -> list[list[str]]:
         """Return the command, and each flag with its values."""
@@ -73,7 +73,7 @@ class Plan:
         model = [str(values.pop("model"))] if "model" in values else []
         return [
             ["vllm", "serve", *model],
-            *(words for name, value in sorted(nested(values).items()) for words in self._arguments(name, value)),
+            *(group for name, value in sorted(nested(values).items()) for group in self._arguments(name, value)),
         ]
 
     def _arguments(self, name: str, value: Value) -> list[list[str]]:
@@ -95,7 +95,7 @@ class Plan:
         return {name: str(shown(name, s.value, secrets=secrets)) for name, s in sorted(self.env.items())}
 
     def settings(self) -> dict[str, Setting]:
-        """Return everything under one roof: choices first, then flags, variables, and what the supervisor goes by."""
+        """Return every setting by name: choices first, then flags, variables and supervision."""
         rest = (self.flags, self.env, self.supervision)
         return {**self.choices, **{name: part[name] for part in rest for name in sorted(part)}}
 
@@ -120,7 +120,7 @@ def plain(settings: Mapping[str, Setting]) -> dict[str, Value]:
 
 
 def draft_tokens(values: Mapping[str, Value]) -> int:
-    """Return the draft tokens a step that these values of flags ask for; 0 without speculation."""
+    """Return the draft tokens per step that these values of flags set; 0 without speculation."""
     speculates = any(name.startswith("speculative-config.") for name in values)
     return int(values.get(DRAFT_TOKENS, 1)) if speculates else 0
 
@@ -138,7 +138,7 @@ def nested(flat: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def shown(name: str, value: Value, *, secrets: bool = False) -> Value:
-    """Return a value as it may be printed: secrets are masked unless asked for."""
+    """Return a value as it may be printed: secrets are masked unless `secrets`."""
     return MASK if name in SECRETS and not secrets else value
 
 

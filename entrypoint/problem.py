@@ -1,4 +1,4 @@
-"""A problem that a check found, and what the documentation says of each check."""
+"""Problems, and the checks that find them, with the documentation of each check."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Problem:
     seen: str
     needed: str
     fix: str = ""
-    """A check may leave it out: then it is the first of the check's remedies."""
+    """If empty, the first of the check's remedies."""
     fatal: bool = True
-    """False where a start may still work: the problem is logged, and the start goes on."""
+    """False where a start may still work: the problem is logged, and the start continues."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Check(Generic[P]):
     """A small function of facts that returns a problem or None, and its documentation."""
 
     name: str
-    """As `--skip` takes it."""
+    """The name that `--skip` takes."""
     looks_for: str
     symptom: str
     """How users meet the problem without this check."""
     link: str
     remedies: tuple[str, ...]
-    """Every fix that the check gives, with `{…}` for what is filled in."""
+    """Every fix that the check gives, with `{…}` as placeholders."""
     failures: tuple[int, ...]
     """Numbers in the list of known failures."""
     tried: Tried
@@ -54,7 +54,7 @@ class Check(Generic[P]):
 def check(
     *, symptom: str, link: str, remedy: str | tuple[str, ...], failures: tuple[int, ...] = (), tried: Tried
 ) -> Callable[[Callable[P, Problem | None]], Check[P]]:
-    """Make a check of a function: it is named after the function, and its docstring says what it looks for."""
+    """Turn a function into a check: the function's name becomes the check's, its docstring says what it looks for."""
     remedies = (remedy,) if isinstance(remedy, str) else remedy
 
     def documented(find: Callable[P, Problem | None]) -> Check[P]:

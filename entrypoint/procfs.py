@@ -1,9 +1,9 @@
 """
-The processes below this one: who they are, what they keep in shared memory, and ending them all.
+Descendant processes: find them, list their shared memory, and end them.
 
-psutil finds and kills them; it is imported where it is needed, as that takes 20 ms and 1.2 MiB. Kept by hand is what it
-lacks: prctl, giving freed memory back, and reaping adopted orphans; and the names of mapped files, which it reads from
-smaps, in 71 ms for a process of 1 GiB against 0.9 ms from maps (psutil 7.2.2, 2026-11-28).
+psutil finds and kills them; it is imported where it is needed, as that takes 20 ms and 1.2 MiB. Our own code does what
+psutil lacks: prctl, returning freed memory, and reaping adopted orphans. It also lists mapped files, which psutil reads
+from smaps: 71 ms for a process of 1 GiB, against 0.9 ms from maps (psutil 7.2.2, 2026-11-28).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def adopt_orphans() -> None:
 
 
 def end_with_parent() -> None:
-    """Ask for SIGTERM when the parent ends; to be called in a child before it executes its program."""
+    """Receive SIGTERM when the parent ends; called in a child before it executes its program."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def trim() -> None:
-    """Give freed memory back: of the headers of 35 shards 20 MiB would stay (CPython 3.11, 2026-11-22)."""
+    """Return freed memory to the system; reading 35 headers would otherwise keep 20 MiB (CPython 3.11, 2026-11-22)."""
     gc.collect()
     if hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)
@@ -79,7 +79,7 @@ def listener(port: int) -> int | None:
     import psutil
 
     connections = psutil.net_connections("tcp")
-    return next((found.pid for found in connections if found.pid and _is_listener(found, port)), None)
+    return next((each.pid for each in connections if each.pid and _is_listener(each, port)), None)
 
 
 def _is_listener(connection: Any, port: int) -> bool:
@@ -88,10 +88,10 @@ def _is_listener(connection: Any, port: int) -> bool:
 
 def end_all(pid: int, patience: float = 5.0, tidying: float = 2.0) -> list[int]:
     """
-    Kill everything below `pid`, also what is started meanwhile; return who is still there after `patience` seconds.
+    Kill all descendants of `pid`, new ones too; return the pids that are still alive after `patience` seconds.
 
-    Python's resource trackers get `tidying` seconds more: they remove the semaphores and the shared memory of processes
-    that were killed, and end by themselves.
+    Python's resource trackers are spared for `tidying` seconds: they remove the semaphores and the shared memory of
+    killed processes, and end by themselves.
     """
     import psutil
 
@@ -111,7 +111,7 @@ def _is_resource_tracker(process: psutil.Process) -> bool:
 
 def reap(patience: float = 15.0) -> None:
     """
-    Take the status of every child that has ended, until none is left; wait for those that are on their way.
+    Reap every child; wait up to `patience` seconds for those that are still ending.
 
     A process shows as a zombie while its other threads are still ending, and holds its memory until they have: seconds
     for a worker with a GPU.
@@ -124,7 +124,7 @@ def reap(patience: float = 15.0) -> None:
 
 
 def remove(files: Iterable[Path]) -> None:
-    """Remove shared memory that its owners did not live to remove."""
+    """Remove shared memory whose owners were killed before they could."""
     for path in files:
         with contextlib.suppress(OSError):
             path.unlink()

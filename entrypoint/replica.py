@@ -1,4 +1,4 @@
-"""What one replica of a plan takes: GPUs, sequences in one step, seconds to stop."""
+"""What one replica of a plan needs: GPUs, sequences per step, seconds to stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .plan import TENSOR_PARALLEL_SIZE, Plan
 
 _SIZES = (TENSOR_PARALLEL_SIZE, "pipeline-parallel-size", "data-parallel-size")
 _LAST = 5
-"""Seconds of a stop for ending what is left after the drain."""
+"""Seconds to end what remains after the drain."""
 
 
 def gpus(plan: Plan) -> int:

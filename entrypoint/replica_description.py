@@ -1,4 +1,4 @@
-"""What a replica is, as `/plan` answers it and result files keep it."""
+"""The description of a replica that `/plan` returns and result files keep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class _Open(BaseModel):
-    """What is read of an object that may hold more."""
+    """A model that accepts unknown keys."""
 
     model_config = ConfigDict(extra="allow")
 

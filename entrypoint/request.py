@@ -1,4 +1,4 @@
-"""What was requested, before any profile is read: choices, and the two layers that users write at launch."""
+"""What a user requests at launch: names, and settings from the environment and the command line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .errors import ConfigError
 from .plan import Setting, shown
 
 
-def agreed(name: str, one: Setting | None, other: Setting) -> Setting:
+def agreed(name: str, first: Setting | None, second: Setting) -> Setting:
     """Return the setting that two sources of one layer agree on; raise ConfigError, naming both, when they differ."""
-    if one is not None and one.value != other.value:
-        both = " and ".join(f"{setting.origin} = {shown(name, setting.value)}" for setting in (one, other))
+    if first is not None and first.value != second.value:
+        both = " and ".join(f"{setting.origin} = {shown(name, setting.value)}" for setting in (first, second))
         raise ConfigError(f"{both} contradict each other; keep one of the two.")
-    return one or other
+    return first or second
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Layer:
 @dataclass(frozen=True)
 class Request:
     """
-    The command line over the environment.
+    The command line laid over the environment.
 
     `choices` (profile, model, hardware, nccl) carry their origins. `operator` is the process environment, from which
     variables that the plan sets, and every VLLM_* and NCCL_* variable, are taken.

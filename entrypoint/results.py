@@ -1,5 +1,5 @@
 """
-Results: what was measured, of what, on what, and when; one JSON file each, written once.
+Result files: what was measured, on what and when, as one JSON file each that is never overwritten.
 
 FOLDER/bench, FOLDER/smoke and FOLDER/eval hold those of `dsv4`. `qualification/results` of this repository has more
 kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and `fleet-limits` (simulated).
@@ -23,7 +23,7 @@ from .validation import sentence
 
 KINDS = ("bench", "smoke", "eval")
 FOLDER = "qualification"
-"""The folder for results where none is named."""
+"""The default folder for results."""
 _OF_FLEETS = ("fleet", "fleet-limits")
 _Count = Annotated[int, Field(ge=1)]
 _Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -60,7 +60,7 @@ def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
     Nothing is ever overwritten. Raise HostError where the folder cannot be written.
     """
     if kind not in KINDS:
-        raise ValueError(f"{kind!r} is no kind of result: {listed(KINDS)}")
+        raise ValueError(f"{kind!r} is not a kind of result: {listed(KINDS)}")
     now = datetime.now(UTC)
     text = json.dumps({"kind": kind, "date": now.isoformat(timespec="seconds"), **body}, indent=2) + "\n"
     subject = re.sub(r"[^a-z0-9.]+", "-", str(body["subject"]).lower()).strip("-.")
@@ -75,7 +75,7 @@ def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
                 return path
             except FileExistsError:
                 continue
-        raise HostError(f"{path}: a thousand results of one second are there; name another folder with --out.")
+        raise HostError(f"{path}: this second already has a thousand results; name another folder with --out.")
     except OSError as error:
         raise _unwritable(folder / kind, error) from None
 
@@ -84,20 +84,20 @@ def check_writable(folder: Path, kind: str) -> None:
     """Raise HostError where a result could not be written, as `write` does; leave nothing there."""
     target = folder / kind
     try:
-        there = next(one for one in (target, *target.parents) if one.exists())
-        with tempfile.TemporaryFile(dir=there):
+        existing = next(path for path in (target, *target.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise _unwritable(target, error) from None
 
 
 def _unwritable(target: Path, error: OSError) -> HostError:
-    return HostError(f"{target}: cannot be written ({error.strerror}); name another with --out.")
+    return HostError(f"{target}: cannot be written ({error.strerror}); name another folder with --out.")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the results in FOLDER, oldest first, as `read_one` does each."""
-    return sorted(map(read_one, sorted(folder.rglob("*.json"))), key=lambda one: (one["date"], one["file"]))
+    return sorted(map(read_one, sorted(folder.rglob("*.json"))), key=lambda result: (result["date"], result["file"]))
 
 
 def read_one(path: Path) -> dict[str, Any]:
@@ -107,10 +107,10 @@ def read_one(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a result, as it is not JSON ({error}); move it away.") from None
+        raise ConfigError(f"{path}: not a result, because it is not JSON ({error}); move it away.") from None
     kind = _kind(body)
     if kind is None:
-        raise ConfigError(f"{path}: not a result, as it names no kind of one; move it away.")
+        raise ConfigError(f"{path}: not a result, because it names no known kind; move it away.")
     try:
         (_Bench if kind == "bench" else _Result).model_validate(body)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What a plan says of the server that it makes: where it listens, its key, and speculation switched off."""
+"""Read a plan's URL, port, key and shutdown timeout; and switch its speculation off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .plan import DRAFT_TOKENS, Plan, Setting
 
 
 def url(plan: Plan) -> str:
-    """Return where the server is asked from this host, without a trailing slash."""
+    """Return the server's URL as this host reaches it, without a trailing slash."""
     scheme = "https" if plan.value("ssl-certfile") else "http"
     host = str(plan.value("host") or "127.0.0.1")
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104

@@ -1,8 +1,8 @@
 """
-What the supervisor goes by: the settings under `[gate]` and `[supervise]`, their defaults, and reading them.
+The settings of the supervisor, under `[gate]` and `[supervise]`: their defaults, and how they are read and checked.
 
 They are layered like vLLM's flags, and named `gate.tokens`, `supervise.stall.loading-weights`. In the environment a
-name is written DSV4_GATE_TOKENS; on the command line `--gate.tokens 32`. Times are seconds, shares run from 0 to 1.
+name becomes DSV4_GATE_TOKENS; on the command line `--gate.tokens 32`. Times are seconds, shares run from 0 to 1.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class _Group(BaseModel):
 
 
 class Gate(_Group):
-    """What a replica has to prove before it gets traffic."""
+    """What a replica has to prove before it receives traffic."""
 
     acceptance_floor: Share | dict[Count, Share] = {1: 0.4, 2: 0.3, 3: 0.25}
     """Accepted / drafted tokens: one share, or one for each number of draft tokens. Below 0.1 a draft head is broken,
-    up to 0.4 suspicious on text that is not random (bands from the seeds' figures, unmeasured here)."""
+    up to 0.4 suspicious on text that is not random (bands from third-party figures, unmeasured here)."""
     below_floor: Literal["refuse", "warn", "degrade"] = "refuse"
     corrupted: Literal["refuse", "warn"] = "refuse"
     tokens: Count = 48
@@ -40,7 +40,7 @@ class Gate(_Group):
     concurrency: Count = 8
     """Prompts at once in the corruption canary; at most max-num-seqs."""
     agreement_floor: Share = 0.5
-    """How much of an answer, from its start, has to be the same alone and concurrently."""
+    """The share of an answer, from its start, that has to be the same alone and concurrently."""
     signs: list[SignName] = ["script-mix", "repetition", "logprobs", "replacement"]
 
 
@@ -50,22 +50,22 @@ class Supervise(_Group):
     poll: Seconds = 2.0
     ready_grace: Seconds = 10.0
     live_grace: Seconds = 120.0
-    """Without progress, while there is work, before the replica is not ready, and before it is ended as hung."""
+    """Time without progress, while there is work, after which the replica is not ready, and is ended as hung."""
     idle_canary_every: Seconds = 10.0
     corruption_every: Seconds = 1800.0
     window: Seconds = 300.0
     window_drafts: Count = 500
     """The sliding window of live acceptance, and the draft tokens in it below which nothing is concluded."""
     drain_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
-    """Between `not ready` and the end of admission, for the balancer to see it. Ctrl-C does not wait."""
+    """Between `not ready` and the end of admission, so that the balancer notices. Ctrl-C does not wait."""
     stop_grace: Seconds = 20.0
     """For vLLM to release the GPUs after its shutdown-timeout, before SIGKILL."""
     backoff_first: Seconds = 10.0
     backoff_most: Seconds = 900.0
-    """What the crash-loop breaker waits after the second failure in a row of the same plan; doubled after each."""
+    """The wait after the second failure in a row of the same plan, doubled after each further one, and its maximum."""
     healthy_after: Seconds = 600.0
-    """Ready for so long, the record of failures is closed."""
-    compile_ahead: list[str] = []
+    """After being ready for this long, the record of failures is cleared."""
+    prebuild: list[str] = []
     """Modules of FlashInfer to compile during a first start, as `MODULE:FUNCTION`; empty for none."""
     stall: dict[str, Seconds] = {
         "starting": 180.0,
@@ -77,7 +77,7 @@ class Supervise(_Group):
         "warming-up": 1200.0,
         "proving": 600.0,
     }
-    """Without any progress in a phase of the start."""
+    """The longest time without progress in each phase of the start."""
 
 
 class Supervision(_Group):
@@ -96,7 +96,8 @@ class Supervision(_Group):
 
 GROUPS: Mapping[str, type[_Group]] = {"gate": Gate, "supervise": Supervise}
 _TABLES = {"gate.acceptance-floor", "supervise.stall"}
-_LISTS = {"gate.signs", "supervise.compile-ahead"}
+_LISTS = {"gate.signs", "supervise.prebuild"}
+_RENAMED = {"supervise.compile-ahead": "supervise.prebuild"}
 ENVIRONMENT = ("DSV4_GATE_", "DSV4_SUPERVISE_")
 
 
@@ -107,12 +108,14 @@ def defaults() -> dict[str, Setting]:
 
 
 def settings(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
-    """Return checked settings for `{"gate": {…}, "supervise": {…}}`; raise ConfigError for what cannot be."""
+    """Return checked settings for `{"gate": {…}, "supervise": {…}}`; raise ConfigError for an invalid one."""
     return {name: check(name, value, origin) for name, value in _leaves(table)}
 
 
 def check(name: str, value: Value, origin: str) -> Value:
     """Return a value in its setting's type; raise ConfigError for an unknown name or a value out of range."""
+    if name in _RENAMED:
+        raise ConfigError(f"{origin}: {name} is now named {_RENAMED[name]}; write that.")
     group, key, *inner = name.split(".")
     fields = {f.alias or n: f for n, f in GROUPS[group].model_fields.items()}
     below = list(Supervise().stall) if name.startswith("supervise.stall.") else []
@@ -135,7 +138,7 @@ def check(name: str, value: Value, origin: str) -> Value:
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
     """Return the settings that DSV4_GATE_* and DSV4_SUPERVISE_* make; raise ConfigError for one that is unknown."""
-    names = {_variable(name): name for name in [*defaults(), *_TABLES]}
+    names = {_variable(name): name for name in [*defaults(), *_TABLES, *_RENAMED]}
     settings = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT) or not text:
@@ -167,7 +170,7 @@ def from_command_line(arguments: Sequence[str]) -> tuple[dict[str, Setting], lis
 
 
 def read(settings: Mapping[str, Setting]) -> Supervision:
-    """Return what the settings of a plan say, over the defaults; raise ConfigError for one that this version lacks."""
+    """Return a plan's settings laid over the defaults; raise ConfigError for one that this version lacks."""
     plan = "the replica's plan (of another version of dsv4?)"
     known = {name: check(name, setting.value, plan) for name, setting in settings.items()}
     return Supervision.model_validate(nested({name: s.value for name, s in defaults().items()} | known))

@@ -1,4 +1,4 @@
-"""Templates of pages and plots: what a value says is always escaped, and a name that is missing is an error."""
+"""Jinja templates of pages and plots: values are always escaped, and a missing name is an error."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Tables as text."""
+"""Format rows as a table of text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 WIDEST = 44
-"""Characters of a column; a longer cell does not push the next column."""
+"""Characters; a longer cell does not widen its column."""
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Read one TOML file; say file, line and column when it is broken."""
+"""Read one TOML file; errors give file, line and column."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        found = _AT.search(str(error))
+        position = _AT.search(str(error))
         reason = _AT.sub("", str(error))
-        if found and found[1]:
-            line, column = found[1], found[2]
+        if position and position[1]:
+            line, column = position[1], position[2]
         else:
             lines = text.split("\n")
             line, column = str(len(lines)), str(len(lines[-1]) + 1)

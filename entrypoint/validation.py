@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in words."""
+"""Describe a pydantic validation error in one sentence."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 def first_error(error: ValidationError) -> tuple[str, str]:
     """Return where the first error is (`rows.0.batch`, empty for the whole) and what it is; unknown keys go first."""
-    every = error.errors(include_url=False)
-    first = min(every, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    errors = error.errors(include_url=False)
+    first = min(errors, key=lambda item: item["type"] != "extra_forbidden")  # a misspelt key explains a missing one
     return ".".join(map(str, first["loc"])), first["msg"].lower()
 
 

@@ -1,1 +1,1 @@
-"""Health that means it: what is known of one replica, asked over HTTP on its own port."""
+"""The health of one replica, proven by real requests and served over HTTP on its own port."""

@@ -1,8 +1,8 @@
 """
-What the health server answers: a bare ASGI application over one `Health`.
+The health server: a bare ASGI application over one `Health`.
 
-The three probes are open, because kubelets and balancers have no key. `/plan` and `/metrics` ask for the bearer key
-when one is set.
+The three probes are open, because kubelets and balancers have no key. `/plan` and `/metrics` require the bearer key
+if one is set.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ App = Callable[[Scope, Any, Send], Coroutine[Any, Any, None]]
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 INDEX = """\
-/startupz  how far the start is, until the replica was ready once
+/startupz  the progress of the start, until the replica was ready once
 /livez     whether the engine makes progress
-/readyz    whether the replica may get traffic
+/readyz    whether the replica may receive traffic
 /plan      what is served, and where each setting came from (bearer key)
 /metrics   the same for Prometheus (bearer key)
 The first three take ?format=json, and the name of one check: /readyz/mtp-gate
@@ -45,7 +45,7 @@ class HealthResponse:
 
 
 def health_app(health: Health, clock: Callable[[], float] = time.monotonic) -> App:
-    """Return the ASGI application; `clock` is the one that `health` was written with."""
+    """Return the ASGI application; `clock` is the clock of the times in `health`."""
 
     async def app(scope: Scope, _receive: object, send: Send) -> None:
         given = answer(health, clock(), scope)
@@ -67,19 +67,19 @@ def health_app(health: Health, clock: Callable[[], float] = time.monotonic) -> A
 def answer(health: Health, now: float, scope: Scope) -> HealthResponse:
     """Answer one request, given as its ASGI scope."""
     if scope["method"] not in ("GET", "HEAD"):
-        return HealthResponse(405, "Only GET and HEAD are answered here.\n", headers={"allow": "GET, HEAD"})
+        return HealthResponse(405, "Only GET and HEAD are allowed here.\n", headers={"allow": "GET, HEAD"})
     head, *rest = scope["path"].removeprefix("/").split("/")
     group = head.removesuffix("z")
     if head.endswith("z") and group in checks.GROUPS:
         return _probe(group, rest, health, now, scope)
     if rest or head not in ("", "plan", "metrics"):
-        return HealthResponse(404, "There is nothing at this path; / lists what there is.\n")
+        return HealthResponse(404, "There is nothing at this path; / lists the paths.\n")
     return _guarded(head, health, now, scope) if head else HealthResponse(200, INDEX)
 
 
 def _guarded(head: str, health: Health, now: float, scope: Scope) -> HealthResponse:
     if health.key and not _authorized(health.key, scope):
-        why = f"/{head} wants the header `Authorization: Bearer KEY` with the API key of this replica.\n"
+        why = f"/{head} requires the header `Authorization: Bearer KEY` with the API key of this replica.\n"
         return HealthResponse(401, why, headers={"www-authenticate": 'Bearer realm="dsv4"'})
     if head == "metrics":
         return HealthResponse(200, metrics.as_text(health, now), metrics.CONTENT_TYPE)
@@ -107,5 +107,5 @@ def _probe(group: str, rest: list[str], health: Health, now: float, scope: Scope
 def _authorized(key: str, scope: Scope) -> bool:
     given = dict(scope["headers"]).get(b"authorization", b"")
     scheme, _, credentials = given.partition(b" ")
-    expected = key.encode(errors="surrogateescape")  # as os.environ holds bytes that are no UTF-8
+    expected = key.encode(errors="surrogateescape")  # as os.environ holds bytes that are not UTF-8
     return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), expected)

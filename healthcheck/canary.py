@@ -1,8 +1,9 @@
 """
-Canaries: a token to see that the engine answers at all, and the corruption canary.
+Canaries: one token to check that the engine answers at all, and the corruption canary.
 
 The corruption canary decodes the same prompts greedily, one after the other and then several at once. Batches of
-another size round otherwise, so sound answers may part at some token; corrupted ones part early, or are garbled.
+different sizes round differently, so sound answers may diverge at some token; corrupted ones diverge early, or are
+garbled.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Answered = tuple[Prompt, Completion]
 
 
 async def one_token(client: VllmClient) -> None:
-    """Have one token generated. Raise Unreachable without an answer, Refused for an error."""
+    """Generate one token. Raise Unreachable without an answer, Refused for an error."""
     await client.complete(prompts()[0].text, 1)
 
 
@@ -40,8 +41,8 @@ async def run(
 
     `signs` are names of garble.SIGNS. Raise Unreachable when the server does not answer.
     """
-    every = prompts()
-    together = list(islice(cycle(every), max(concurrency, len(every))))
+    fixed = prompts()
+    together = list(islice(cycle(fixed), max(concurrency, len(fixed))))
     room = asyncio.Semaphore(concurrency)
 
     async def ask(prompt: Prompt) -> Completion:
@@ -50,11 +51,11 @@ async def run(
 
     tasks: list[asyncio.Task[Completion]] = []
     try:
-        alone = {prompt: await ask(prompt) for prompt in every}
+        alone = {prompt: await ask(prompt) for prompt in fixed}
         tasks = [asyncio.create_task(ask(prompt)) for prompt in together]
         concurrent = list(zip(together, await asyncio.gather(*tasks), strict=True))
     except Refused as error:
-        return Finding("not measured", f"a test prompt was refused ({error}); vLLM's log says why")
+        return Finding("not measured", f"a test prompt was refused ({error}); see vLLM's log")
     finally:
         for task in tasks:
             task.cancel()
@@ -68,7 +69,7 @@ def judge(
     signs: Sequence[str],
     agreement_floor: float,
 ) -> Finding:
-    """Return what the answers mean: those that were decoded alone, and those decoded `concurrency` at once."""
+    """Judge the answers: those decoded alone, and those decoded `concurrency` at once."""
     agreed = sum(agreement(alone[prompt], answer) for prompt, answer in concurrent) / len(concurrent)
     detail = (
         f"{agreed:.0%} of tokens agree between answers alone and {concurrency} at once (floor {agreement_floor:.0%})"
@@ -78,15 +79,15 @@ def judge(
         problems.append("other requests change the answer: suspect the kernels for batches on this GPU")
     if problems:
         return Finding(detail, f"{detail}; {'; '.join(problems)}")
-    return Finding(f"{detail}; no sign of garbling ({', '.join(signs) or 'none looked for'})")
+    return Finding(f"{detail}; no sign of garbling ({', '.join(signs) or 'none checked'})")
 
 
-def agreement(one: Completion, other: Completion) -> float:
-    """Return how much of two answers is the same from their start: tokens in common / tokens of the longer, 0 to 1."""
-    longer = max(len(one.tokens), len(other.tokens))
+def agreement(first: Completion, second: Completion) -> float:
+    """Return the share of equal tokens from the start of two answers, of the longer one's tokens: 0 to 1."""
+    longer = max(len(first.tokens), len(second.tokens))
     if not longer:
         return 1.0
-    pairs = zip(one.tokens, other.tokens, strict=False)
+    pairs = zip(first.tokens, second.tokens, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) / longer
 
 
@@ -99,6 +100,6 @@ def _garbled(name: str, alone: Sequence[Answered], concurrent: Sequence[Answered
     garbled = [*reasons[0], *reasons[1]]
     if len({prompt for prompt, _ in garbled}) < sign.prompts:
         return ""
-    where = "" if reasons[0] else ", and in none that was decoded alone"
+    where = "" if reasons[0] else ", but none that was decoded alone"
     prompt, why = garbled[0]
     return f"{name} in {len(garbled)} of {len(alone) + len(concurrent)} answers{where} ({prompt.kind}: {why})"

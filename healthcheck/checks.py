@@ -1,5 +1,5 @@
 """
-What startup, live and ready mean: named checks, pure functions of what is known of the replica and of the time.
+The checks of startup, live and ready: named, pure functions of a replica's health and the time.
 
 Their text is that of etcd and Kubernetes: `[+]name ok`, `[-]name failed: why`, a last line with the verdict.
 """
@@ -16,7 +16,7 @@ HealthCheck = Callable[[Health, float], Finding]
 
 BEFORE_ENGINE = ("backoff", "resolving", "checking", "starting")
 """The phases in which there may be no engine yet."""
-ENDED = "the replica has ended or is ending; the end of its log says why"
+ENDED = "the replica has ended or is ending; the end of its log has the reason"
 
 
 def process(health: Health, _now: float) -> Finding:
@@ -31,14 +31,16 @@ def process(health: Health, _now: float) -> Finding:
 
 
 def start_progress(health: Health, _now: float) -> Finding:
-    """Tell whether the start gets on."""
-    return Finding(health.phase, health.stalled.partition("; last line:")[0])  # a log's line is not for whoever asks
+    """Tell whether the start makes progress."""
+    return Finding(
+        health.phase, health.stalled.partition("; last line:")[0]
+    )  # probes are open, so they do not show lines of the log
 
 
 def started(health: Health, now: float) -> Finding:
-    """Tell whether the replica was ready once; the problem says how far the start is."""
+    """Tell whether the replica was ready once; the problem shows the progress of the start."""
     if health.ready_after is None:
-        return Finding("", _whereabouts(health, now))
+        return Finding("", _start_state(health, now))
     return Finding(f"ready {health.ready_after:.0f} s after start")
 
 
@@ -50,7 +52,7 @@ def live_progress(health: Health, now: float) -> Finding:
 
 
 def ready_progress(health: Health, now: float) -> Finding:
-    """Tell whether the engine makes progress; more impatient than `live_progress`."""
+    """Tell whether the engine makes progress, with a shorter limit than `live_progress`."""
     return _progress(health, now, health.ready_grace)
 
 
@@ -59,8 +61,8 @@ def accepting(health: Health, _now: float) -> Finding:
     if health.ended:
         return Finding("", ENDED)
     if health.draining:
-        return Finding("", "draining: running requests are finished, new ones belong elsewhere")
-    return Finding("takes requests")
+        return Finding("", "draining: running requests are finished, no new ones are accepted")
+    return Finding("accepting requests")
 
 
 def generation(health: Health, _now: float) -> Finding:
@@ -110,7 +112,7 @@ def run(group: str, health: Health, now: float) -> dict[str, Finding]:
 
 
 def passed(findings: Mapping[str, Finding]) -> bool:
-    """Tell whether nothing has a problem."""
+    """Tell whether no finding has a problem."""
     return not any(finding.problem for finding in findings.values())
 
 
@@ -122,7 +124,7 @@ def as_text(group: str, findings: Mapping[str, Finding]) -> str:
 
 
 def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: float) -> dict[str, Any]:
-    """Return status, checks and phase; for `startup` also how far it is (seconds, percent, bytes a second)."""
+    """Return status, checks and phase; for `startup` also its progress (seconds, percent, bytes per second)."""
     answer = {
         "status": _verdict(findings),
         "checks": [_check_json(name, finding) for name, finding in findings.items()],
@@ -146,11 +148,13 @@ def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: fl
 def _progress(health: Health, now: float, grace: float) -> Finding:
     idle = health.idle_for(now)
     if idle > grace:
-        return Finding("", f"requests run and the engine has shown no progress for {idle:.0f} s (limit {grace:.0f} s)")
+        return Finding(
+            "", f"requests are running and the engine has made no progress for {idle:.0f} s (limit {grace:.0f} s)"
+        )
     return Finding(f"last progress {idle:.0f} s ago" if health.busy else "nothing to do")
 
 
-def _whereabouts(health: Health, now: float) -> str:
+def _start_state(health: Health, now: float) -> str:
     done = "" if health.percent is None else f"{health.percent:.0f} %"
     if health.rate is not None:
         done = f"{done} at {_rate(health.rate)}".strip()

@@ -1,9 +1,9 @@
 """
-Signs that an answer is garbled. Each is a pure function of a prompt and its answer: a reason, or "" when there is none.
+Signs that an answer is garbled. Each is a pure function of a prompt and its answer that returns a reason, or "".
 
-They are the ways in which DeepSeek-V4 was seen to break without an error: words of writing systems that nothing in the
-prompt explains (two and more requests at once on kernels without code for the GPU, vllm#40923), one phrase over and
-over (missing tuned kernels, vllm#41834), NaN logits, and bytes that are no text. A reason never quotes the answer.
+They are the ways in which DeepSeek-V4 is known to break without an error: words in writing systems that the prompt does
+not explain (concurrent requests on kernels without code for the GPU, vllm#40923), one phrase over and over (missing
+tuned kernels, vllm#41834), NaN logits, and bytes that are not text. A reason never quotes the answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOOP_UNIT = 16
 
 _EVERYWHERE = frozenset({"LATIN", "GREEK"})  # names, code and mathematics
 _NAMED = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "KATAKANA-HIRAGANA": "CJK", "IDEOGRAPHIC": "CJK", "MODIFIER": ""}
-"""First words of Unicode names that are not the name of the writing system as it is used here."""
+"""Writing systems by the first word of Unicode names, where the two differ."""
 
 
 def script_mix(prompt: Prompt, answer: Completion) -> str:
@@ -48,20 +48,20 @@ def repetition(prompt: Prompt, answer: Completion) -> str:
 
 
 def logprobs(_prompt: Prompt, answer: Completion) -> str:
-    """Log-probabilities that are no numbers, or infinite."""
+    """Log-probabilities that are NaN or infinite."""
     return answer.broken
 
 
 def replacement(_prompt: Prompt, answer: Completion) -> str:
-    """More than REPLACEMENT_SHARE of its characters stand for bytes that are no UTF-8; one at the end was cut."""
+    """More than REPLACEMENT_SHARE of its characters replace invalid UTF-8; one at the end is a cut character."""
     text = answer.text.removesuffix("\ufffd")
     share = text.count("\ufffd") / max(1, len(text))
-    return f"{share:.0%} of its characters are no text" if share > REPLACEMENT_SHARE else ""
+    return f"{share:.0%} of its characters are not text" if share > REPLACEMENT_SHARE else ""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """How a sign is found, and in the answers to how many prompts before it counts."""
+    """The function that finds a sign, and the number of prompts that have to show it."""
 
     find: Callable[[Prompt, Completion], str]
     prompts: int = 1
@@ -69,7 +69,7 @@ class Sign:
 
 SIGNS: Mapping[str, Sign] = {
     "script-mix": Sign(script_mix),
-    "repetition": Sign(repetition, prompts=2),  # a sound model too may loop once when it decodes greedily
+    "repetition": Sign(repetition, prompts=2),  # even a sound model may loop once in greedy decoding
     "logprobs": Sign(logprobs),
     "replacement": Sign(replacement),
 }

@@ -1,10 +1,10 @@
 """
-The MTP gate: the share of draft tokens for a few fixed prompts that is accepted.
+The MTP gate: it measures the share of draft tokens accepted for a few fixed prompts.
 
-A draft head whose weights were shuffled loads like a good one and changes no answer: only vLLM's counters show it.
-Acceptance = accepted / drafted tokens. Bands: the artifacts' publishers saw 82 to 96 % with one draft token on prose,
-code and reasoning (vLLM forks, 2026-05); a broken head stays under NOISE; one that was read with the wrong scales, or
-runs on a kernel without its tuning, lies between that and the floor (14 and 35 % were seen).
+A draft head with shuffled weights loads like a good one and changes no answer; only vLLM's counters reveal it.
+Acceptance = accepted / drafted tokens. Bands: the artifacts' publishers measured 82 to 96 % with one draft token on
+prose, code and reasoning (vLLM forks, 2026-05). A broken head stays below NOISE. One read with wrong scales, or run by
+an untuned kernel, lies between NOISE and the floor (14 and 35 % were measured).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _REMEDY = "check the checkpoint's mtp.* tensors and `dsv4 patch verify`, or serv
 
 async def run(client: VllmClient, floor: float, tokens: int) -> tuple[Finding, Acceptance]:
     """
-    Ask every prompt for `tokens` tokens, one after the other, and judge what was accepted.
+    Generate `tokens` tokens for each prompt, one after the other, and judge the share accepted.
 
-    Draft tokens of other requests that run meanwhile are counted too. Raise Unreachable without an answer.
+    Draft tokens of concurrent requests are counted too. Raise Unreachable without an answer.
     """
     kinds: dict[str, Acceptance] = {}
     try:
@@ -37,23 +37,23 @@ async def run(client: VllmClient, floor: float, tokens: int) -> tuple[Finding, A
             kinds[prompt.kind] = _sum(kinds.get(prompt.kind), _accepted(before, after))
             before = after
     except Refused as error:
-        problem = f"a test prompt was refused ({error}), so the draft head could not be measured; vLLM's log says why"
+        problem = f"a test prompt was refused ({error}), so the draft head could not be measured; see vLLM's log"
         return Finding("not measured", problem), Acceptance(0, 0)
     total = _accepted(first, before)
     return judge(total, kinds, floor, counted=before.speculates), total
 
 
 def judge(total: Acceptance, kinds: Mapping[str, Acceptance], floor: float, *, counted: bool = True) -> Finding:
-    """Return what the counts mean; `counted` is whether vLLM counts draft tokens at all."""
+    """Judge the counts; `counted` is whether vLLM counts draft tokens at all."""
     if not counted:
         return Finding(
             "no counters of draft tokens",
-            "vLLM's /metrics has no vllm:spec_decode_* counters, so the draft head cannot be measured: leave out"
+            "vLLM's /metrics has no vllm:spec_decode_* counters, so the draft head cannot be measured: remove"
             " disable-log-stats, and check speculative-config in `dsv4 explain`",
         )
     if total.ratio is None:
         return Finding(
-            "no draft tokens", f"it drafted nothing for the test prompts: check speculative-config, {_REMEDY}"
+            "no draft tokens", f"nothing was drafted for the test prompts: check speculative-config, {_REMEDY}"
         )
     detail = f"{_share(total)} of {total.drafted} draft tokens accepted, the floor is {floor:.0%}"
     by_kind = ", ".join(f"{kind} {_share(acceptance)}" for kind, acceptance in kinds.items())
@@ -72,5 +72,5 @@ def _accepted(before: Counters, after: Counters) -> Acceptance:
     return Acceptance(after.drafted - before.drafted, after.accepted - before.accepted)
 
 
-def _sum(one: Acceptance | None, other: Acceptance) -> Acceptance:
-    return Acceptance(one.drafted + other.drafted, one.accepted + other.accepted) if one else other
+def _sum(first: Acceptance | None, second: Acceptance) -> Acceptance:
+    return Acceptance(first.drafted + second.drafted, first.accepted + second.accepted) if first else second

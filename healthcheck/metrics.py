@@ -1,4 +1,4 @@
-"""The replica in Prometheus text, in base units. What is not known is absent; vLLM's own metrics stay vLLM's."""
+"""The metrics of a replica in Prometheus text, in base units. Unknown values are absent. vLLM serves its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CONTENT_TYPE", "as_text"]
 
 
 def as_text(health: Health, now: float) -> bytes:
-    """Return what `/metrics` answers, in the format that CONTENT_TYPE names."""
+    """Return the metrics in the format of CONTENT_TYPE."""
     return generate_latest(_Replica(health, now))
 
 
@@ -41,7 +41,7 @@ class _Replica(Collector):
         yield from _known("dsv4_progress_age_seconds", about, age)
         about = "1 when an earlier start of this plan filled the kernel cache, 0 when this one does."
         yield from _known("dsv4_kernel_cache_hit", about, health.cache_hit)
-        about = "Seconds that this start took less than the one that filled the kernel cache."
+        about = "Seconds saved by this start against the one that filled the kernel cache."
         yield from _known("dsv4_kernel_cache_saved_seconds", about, health.cache_saved)
         yield from _draft_head(health)
         yield from _build(health)
@@ -74,10 +74,10 @@ def _draft_head(health: Health) -> Iterator[Metric]:
     )
     about = "1 when live traffic has been below the acceptance floor for a whole window."
     yield _gauge("dsv4_acceptance_below_floor", about, health.below_floor)
-    yield from _known("dsv4_draft_acceptance_floor", "The least share of draft tokens to be accepted.", health.floor)
+    yield from _known("dsv4_draft_acceptance_floor", "The share of draft tokens that has to be accepted.", health.floor)
     about = "Accepted / drafted tokens: at the gate, and of live traffic in the sliding window."
     ratio = GaugeMetricFamily("dsv4_draft_acceptance_ratio", about, labels=["source"])
-    about = "Draft tokens that the acceptance ratio is made of."
+    about = "Draft tokens from which the acceptance ratio is computed."
     tokens = GaugeMetricFamily("dsv4_draft_tokens", about, labels=["source", "kind"])
     for source, acceptance in (("gate", health.gate_acceptance), ("live", health.live_acceptance)):
         if acceptance is None:
@@ -94,7 +94,7 @@ def _build(health: Health) -> Iterator[Metric]:
     if not isinstance(versions, Mapping) or not versions:
         return
     labels = {_label(str(name)): str(version) for name, version in versions.items()}
-    yield InfoMetricFamily("dsv4_build", "Versions of what is installed.", labels)
+    yield InfoMetricFamily("dsv4_build", "Versions of the installed packages.", labels)
 
 
 def _label(name: str) -> str:

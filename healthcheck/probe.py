@@ -1,4 +1,4 @@
-"""`dsv4 probe`: ask a health server one question. It imports next to nothing: HEALTHCHECK runs it every few seconds."""
+"""Probe a health server. This imports almost nothing, because HEALTHCHECK runs it every few seconds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 
 GROUPS = ("startup", "live", "ready")
 MOST = 1 << 20
-"""Bytes of an answer that are read at most."""
+"""The most bytes of an answer that are read."""
 
 
 def probe(group: str, host: str, port: int, timeout: float) -> tuple[int, str]:
     """
     Ask one of GROUPS; return the exit status and the text: for stdout when the status is 0, else for stderr.
 
-    0 and `ok`; 1 and the lines of the checks that failed, or what came instead of an answer.
+    0 and `ok`; 1 and the lines of the failed checks, or what went wrong.
     """
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
@@ -24,18 +24,18 @@ def probe(group: str, host: str, port: int, timeout: float) -> tuple[int, str]:
     except ConnectionRefusedError:
         return (
             1,
-            f"nothing answers on {where}; `dsv4 serve` does not run there, or its port differs (DSV4_HEALTH_PORT).",
+            f"nothing listens on {where}; `dsv4 serve` is not running there, or its port differs (DSV4_HEALTH_PORT).",
         )
-    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
-        return 1, f"{where} cannot be asked: {getattr(error, 'strerror', None) or error}."
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
+        return 1, f"{where} cannot be reached: {getattr(error, 'strerror', None) or error}."
     return _judge(answer, group, where)
 
 
 def _ask(host: str, port: int, path: str, timeout: float) -> bytes:
     """
-    Return the raw answer, whole; HTTP/1.0, so that its end is the connection's.
+    Return the whole raw answer; HTTP/1.0, so that it ends with the connection.
 
-    A raw socket, as HEALTHCHECK starts a process every few seconds with a budget of 100 ms: http.client alone takes 60.
+    A raw socket, because HEALTHCHECK starts a process every few seconds with a budget of 100 ms: http.client takes 60.
     """
     deadline = time.monotonic() + timeout
     answer = b""
@@ -61,4 +61,4 @@ def _judge(answer: bytes, group: str, where: str) -> tuple[int, str]:
         return 0, "ok"
     if status == "503" and verdict == f"{group}z check failed":
         return 1, "\n".join(line for line in lines if line.startswith("[-]"))
-    return 1, f"what answers on {where} is not dsv4's health server; name its port with --port or DSV4_HEALTH_PORT."
+    return 1, f"the server on {where} is not dsv4's health server; name its port with --port or DSV4_HEALTH_PORT."

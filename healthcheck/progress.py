@@ -1,9 +1,8 @@
 """
-Whether the engine makes progress, from one poll of its counters after the other; nothing here asks or waits.
+Judge whether the engine makes progress, by successive readings of its counters. Nothing here polls or waits.
 
-Signs of progress (`counters.py` says which of them move during the prefill of a long prompt: the KV cache usage, and
-with it every change of the requests that run or wait, which the scheduler alone reports). A gauge of a hung engine
-stands still, so `running` stays above 0 and nothing moves; one that hung while idle is found by the canary.
+Any change of a counter is progress; `counters.py` says which of them change during the prefill of a long prompt. In a
+hung engine `running` stays above 0 and nothing changes; the canary finds one that hung while idle.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from ..entrypoint.client.counters import Counters
 
 class EngineProgress:
     """
-    The last sign of progress, and whether there is work to be done.
+    The time of the last progress, and whether there is work.
 
     `at` is the time of that sign on the caller's clock, in seconds. An idle engine that answers counts as progress.
     """
@@ -21,7 +20,7 @@ class EngineProgress:
     def __init__(self, now: float) -> None:
         self.at = now
         self.canary_out = False
-        """A canary was sent and has not come back."""
+        """Whether a canary is still without an answer."""
         self._last = Counters()
         self._lost = False
 
@@ -48,9 +47,9 @@ class EngineProgress:
 
     def lost(self, now: float) -> None:
         """
-        Note a poll without an answer, which is never progress: the API server may hang as well as the engine.
+        Record a poll without an answer, which is never progress: the API server may hang as well as the engine.
 
-        Where nothing was outstanding before, the wait begins with it.
+        If nothing was outstanding before, the wait begins now.
         """
         if not self.busy:
             self.at = now

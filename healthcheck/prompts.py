@@ -1,4 +1,4 @@
-"""The fixed prompts of the proofs, read from `prompts.toml` beside this file, which says what its keys mean."""
+"""The fixed prompts of the proofs, read from `prompts.toml`, which explains its keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Prompt:
-    """The start of a text, its kind, and what a sound continuation of it may look like."""
+    """The start of a text, its kind, and the properties of a sound continuation."""
 
     kind: str
     script: str

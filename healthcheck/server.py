@@ -1,4 +1,4 @@
-"""Serve the health application in the event loop that runs already: uvicorn, without its signal handlers and logs."""
+"""Serve the health application in the running event loop: uvicorn, without its signal handlers and logs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..entrypoint.listen import BACKLOG, HEALTH_HOST, HEALTH_PORT, CannotListen,
 from .app import App
 
 CONNECTION_SECONDS = 60.0
-"""How long a connection lasts at most: one with half a request on it would hold a file descriptor for ever."""
+"""The longest connection; one with half a request would hold a file descriptor for ever."""
 
 
 class PortTaken(ConfigError):
-    """The health server cannot listen where it should; the message says where, why, and what to change."""
+    """The health server cannot listen where it should; the message has address, reason and remedy."""
 
 
 @contextlib.asynccontextmanager
 async def serving(app: App, host: str = HEALTH_HOST, port: int = HEALTH_PORT) -> AsyncIterator[int]:
     """
-    Serve `app` for the length of the block, and yield the port (0 asks for any that is free).
+    Serve `app` during the block, and yield the port (0 takes a free one).
 
-    The port is bound before anything else happens: what connects from then on is answered as soon as the loop runs.
+    The port is bound first, so that clients that connect early are answered as soon as the loop runs.
     Raise PortTaken. Children do not inherit the socket.
     """
     listening = _listen(host, port)
@@ -37,7 +37,7 @@ async def serving(app: App, host: str = HEALTH_HOST, port: int = HEALTH_PORT) ->
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="error",  # a broken request is the client's affair
+        log_level="error",  # broken requests are the client's fault
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -1,8 +1,8 @@
 """
-What is known of one replica. The supervisor writes it and the health server reads it, in one event loop: no locks.
+The state of one replica. The supervisor writes it and the health server reads it, in one event loop without locks.
 
-Times are seconds of `time.monotonic()`; rates are bytes a second. The probes are open, so every text in here but
-`key` and `plan` is read by anyone: it never quotes a prompt, a key, the path of a secret, or a line of vLLM's log.
+Times are seconds of `time.monotonic()`; rates are bytes per second. The probes are open, so anyone can read every
+text here except `key` and `plan`: it never quotes a prompt, a key, the path of a secret, or a line of vLLM's log.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Caches = Literal["cold", "warm", "unknown"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a proof found: `problem` is empty when it passed, `detail` is one line with the figures."""
+    """The finding of a proof: `problem` is empty when it passed, `detail` is one line with the figures."""
 
     detail: str
     problem: str = ""
     warning: str = ""
-    """What is wrong although it passed: shown by every probe, keeps no traffic away."""
+    """A defect in spite of which it passed: every probe shows it, and traffic still comes."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Health:
     """How much of the weights is loaded, 0 to 100."""
     rate: float | None = None
     detail: str = ""
-    """What the phase is at, in a few words: `shard 3 of 35`, `shapes 120 of 790`."""
+    """The progress within the phase: `shard 3 of 35`, `shapes 120 of 790`."""
     stalled: str = ""
     """Why the start counts as stalled."""
     stall_limit: float | None = None
-    """Seconds that this phase may go on without progress; None where nothing limits it."""
+    """Seconds that this phase may last without progress; None without a limit."""
     caches: Caches = "unknown"
 
     cache_hit: bool | None = None
@@ -113,12 +113,12 @@ class Health:
     starts: int = 1
     """Starts of this plan in the run directory's record, this one included."""
     backoff_until: float | None = None
-    """When the crash-loop breaker lets the next start go on."""
+    """When the crash-loop breaker lets the next start begin."""
 
     key: str = ""
     """The bearer key; empty when none is set."""
     plan: Mapping[str, Any] = field(default_factory=dict)
-    """What `/plan` answers: the plan with masked secrets, the patch report, versions."""
+    """The answer of `/plan`: the plan with masked secrets, the patch report, versions."""
 
     def enter(self, phase: str, now: float | None = None) -> None:
         """Go to another phase; the time spent in the last one is kept, and its progress forgotten."""

@@ -11,7 +11,7 @@ class Window:
     """
     A sliding window of readings of two counters that only grow, and start again at 0 with the server.
 
-    `seconds` is its length. The newest reading that is at least so old is kept as the one to compare with.
+    `seconds` is its length. The newest reading that is at least that old is kept for comparison.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -22,7 +22,7 @@ class Window:
         """
         Take a reading; `now` does not go back.
 
-        Counters below the last ones are those of another server, and what the last one drafted is dropped.
+        Lower counters than before belong to a restarted server, and earlier readings are dropped.
         """
         readings = self._readings
         if readings and (drafted < readings[-1][1] or accepted < readings[-1][2]):

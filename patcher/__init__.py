@@ -1,1 +1,1 @@
-"""Apply a reviewed series of diffs to exactly the vLLM it was made for, or to nothing. Standard library only."""
+"""Apply a reviewed series of diffs to exactly the vLLM that it was made for. Standard library only."""

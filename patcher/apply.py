@@ -1,11 +1,11 @@
 """
 Exchange the files of a tree, all or none.
 
-Every new file is computed in memory first. Then, under a lock, with Ctrl-C and SIGTERM held back:
+Every new file is computed in memory first. Then, under a lock, with Ctrl-C and SIGTERM blocked:
 
 1. A journal, `vllm/.dsv4-patch`, is written in the phase `stage`: each file with its blob ids before and after.
-2. Each new file is written and synced beside its target, hidden. Killed up to here, the tree is the old one.
-3. The journal is replaced by one in the phase `commit`. From here on the tree is meant to be the new one.
+2. Each new file is written and synced next to its target, hidden. If killed before step 3, the tree is unchanged.
+3. The journal is replaced by one in the phase `commit`. From here on the tree counts as new.
 4. Each staged file is renamed over its target; the journal is removed.
 
 The next `apply` begins with `recover`: it undoes the phase `stage` and finishes the phase `commit`; the other commands
@@ -64,17 +64,17 @@ def plan(tree: Tree, series: Series) -> list[Change]:
 
 @contextmanager
 def locked(tree: Tree) -> Iterator[None]:
-    """Keep out other `apply` runs and hold signals back; the kernel ends both with the process. Raises TreeError."""
+    """Lock out other `apply` runs and block signals; the kernel ends both with the process. Raises TreeError."""
     folder = os.open(tree.root / "vllm", os.O_RDONLY | os.O_DIRECTORY)
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise TreeError(f"another `dsv4 patch apply` is at work in {tree.root}; wait for it to end") from None
+        raise TreeError(f"another `dsv4 patch apply` is running in {tree.root}; wait for it to end") from None
     finally:
         os.close(folder)
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def exchange(tree: Tree, changes: Sequence[Change]) -> None:
@@ -94,7 +94,7 @@ def exchange(tree: Tree, changes: Sequence[Change]) -> None:
     except OSError as error:
         _put_back(tree, changes, files)
         where = error.filename or tree.root
-        raise TreeError(f"{where} cannot be written: {error.strerror}. The tree is as it was.") from None
+        raise TreeError(f"{where} cannot be written: {error.strerror}. The tree is unchanged.") from None
 
 
 def recover(tree: Tree) -> Literal["undone", "finished"] | None:

@@ -1,8 +1,8 @@
 """
 The command `dsv4 patch`, also `python -m dsv4_serve.patcher`.
 
-Exit status: 0 done, or yes · 1 no: drifted, not applicable, not verified, lint findings; nothing was written ·
-64 wrong command line · 65 malformed series or patch · 78 unusable tree: wrong version, symbolic link, not writable,
+Exit status: 0 success · 1 failure: drifted, not applicable, not verified, lint findings; nothing was written ·
+64 invalid command line · 65 malformed series or patch · 78 unusable tree: wrong version, symbolic link, not writable,
 interrupted · 130 Ctrl-C.
 """
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run what was parsed and return its exit status; errors go to stderr as one sentence or two."""
+    """Run the parsed command and return its exit status; errors go to stderr as one or two sentences."""
     try:
         arguments.series = arguments.series or newest()
         status: int = arguments.perform(arguments)
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone, as in `... | head`
         return 0
     except OSError as error:
         print(f"error: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)
@@ -74,7 +74,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     for patch in pending:
         edits = ", ".join(f"{d.path} {d.pre[:7]} -> {d.post[:7]}" for d in patch.diffs)
         print(f"applied {patch.name:{_width(series)}} {edits}")
-    print(f"applied now: {len(pending)}, already there: {len(series.patches) - len(pending)}")
+    print(f"applied now: {len(pending)}, applied before: {len(series.patches) - len(pending)}")
     return 0
 
 
@@ -88,12 +88,12 @@ def _check(tree: Tree, series: Series) -> int:
 
 
 def _list_states(tree: Tree, series: Series) -> int:
-    found = states(tree, series)
+    each = states(tree, series)
     width = _width(series)
-    for s in found:
+    for s in each:
         upstream, drop = (s.patch.trailers[key].value for key in ("Upstream-Status", "Drop-When"))
         print(f"{s.verdict:8} {s.patch.name:{width}} {upstream.split()[0]:13} {s.detail or f'drop: {drop}'}")
-    return sum(s.verdict == "drifted" for s in found)
+    return sum(s.verdict == "drifted" for s in each)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -101,7 +101,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     problems = verify(tree, series)
     for problem in problems:
         print(problem)
-    done = f"verified {_size(series)}: bytes match the series, modules compile, nothing is left over"
+    done = f"verified {_size(series)}: bytes match the series, modules compile, no leftovers"
     print("not verified" if problems else done)
     return int(bool(problems))
 
@@ -158,9 +158,11 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     series = argparse.ArgumentParser(add_help=False)
     series.add_argument("--series", metavar="NAME", help="name or path of a series (default: that of the newest vLLM)")
     tree = argparse.ArgumentParser(add_help=False, parents=[series])
-    tree.add_argument("--tree", type=Path, metavar="DIR", help="folder that contains vllm/ (default: the installed)")
+    tree.add_argument(
+        "--tree", type=Path, metavar="DIR", help="folder that contains vllm/ (default: the installed one)"
+    )
     for name, perform, parent, text in (
-        ("status", _status, tree, "say for each patch: pending, applied or drifted"),
+        ("status", _status, tree, "show the state of each patch: pending, applied or drifted"),
         ("apply", _apply, tree, "apply all pending patches, or none"),
         ("verify", _verify, tree, "prove that the tree holds the whole series and compiles"),
         ("report", _report, tree, "print version, patches, hashes and states as JSON"),
@@ -168,7 +170,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         ("export", _export, series, "write the series from the commits of a git clone of the unpacked tree"),
     ):
         commands.add_parser(name, parents=[parent], help=text, description=text).set_defaults(perform=perform)
-    commands.choices["apply"].add_argument("--check", action="store_true", help="only say what would be done")
+    commands.choices["apply"].add_argument("--check", action="store_true", help="only show what would be done")
     commands.choices["report"].add_argument("--out", type=Path, metavar="FILE", help="write to FILE instead of stdout")
     export = commands.choices["export"]
     export.add_argument("--from", dest="repository", type=Path, metavar="GITDIR", required=True, help="the clone")

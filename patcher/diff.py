@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from .errors import DataError, NotApplicable
 
-ABSENT = "0" * 40  # what git writes for a file that is not there
+ABSENT = "0" * 40  # git's id of an absent file
 _PATH = re.compile(rb"vllm(?:/[A-Za-z0-9_][\w.+=,()\[\]-]*)+", re.ASCII)
 _HEADER = re.compile(rb"diff --git a/(.+) b/(.+)")
 _MODE = re.compile(rb"new file mode 100644|deleted file mode 100(?:644|755)")
@@ -67,12 +67,12 @@ def patched(data: bytes | None, diff: FileDiff) -> bytes | None:
         end = hunk.old_at + len(hunk.old)
         out += lines[done : hunk.old_at]
         if hunk.old_at < done or len(out) != hunk.new_at or tuple(lines[hunk.old_at : end]) != hunk.old:
-            raise NotApplicable(f"{diff.path}:{hunk.old_at + 1} does not read as the diff says; export the patch again")
+            raise NotApplicable(f"{diff.path}:{hunk.old_at + 1} does not match the diff; export the patch again")
         out += hunk.new
         done = end
     result = None if diff.post == ABSENT else b"".join(out + lines[done:])
     if blob_id(result) != diff.post:
-        raise NotApplicable(f"{diff.path} would become {blob_id(result)[:7]}, the diff says {diff.post[:7]}")
+        raise NotApplicable(f"{diff.path} would become {blob_id(result)[:7]}, but the diff names {diff.post[:7]}")
     return result
 
 
@@ -88,7 +88,7 @@ def parse_diff(lines: list[bytes], where: str, start: int = 0) -> tuple[FileDiff
 
 
 class _Reader:
-    """A cursor over the lines of a patch; errors name the line read last."""
+    """A cursor over the lines of a patch; errors name the last line read."""
 
     def __init__(self, lines: list[bytes], where: str, start: int) -> None:
         self.lines, self.where, self.at = lines, where, start

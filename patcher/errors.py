@@ -10,13 +10,13 @@ class PatcherError(Exception):
 
 
 class NotApplicable(PatcherError):
-    """The tree holds other bytes than the series was made for."""
+    """The tree differs from what the series was made for."""
 
     exit_status = 1
 
 
 class PatcherUsageError(PatcherError):
-    """The command line is not one that the patcher understands (EX_USAGE)."""
+    """The command line is not valid (EX_USAGE)."""
 
     exit_status = 64
 

@@ -22,10 +22,10 @@ _PLAIN_GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, 
 
 def export(repository: Path, base: str, directory: Path) -> list[tuple[str, str]]:
     """
-    Make the series in `directory` equal to the commits after `base`; return (what was done, file name) pairs.
+    Make the series in `directory` equal to the commits after `base`; return pairs of action and file name.
 
-    Lines of `series` that stand for another series are kept. Raises PatcherUsageError when git refuses, DataError for
-    a commit that is not a plain text edit below vllm/ or has no slug of its own; nothing is written then.
+    Lines of `series` that stand for another series are kept. Raises PatcherUsageError when git fails, DataError for
+    a commit that is not a plain text edit below vllm/ or has no unique slug; then nothing is written.
     """
     files = {_slug(patch): data for patch, data in _commits(repository, base)}
     series = "".join(f"{line}\n" for line in [*included_lines(directory), *files])

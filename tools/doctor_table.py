@@ -85,7 +85,7 @@ READING = {
 }
 """Mistakes that are answered before there is a plan; they cannot be skipped."""
 # Heads a GPU that kernels do not have; tensors named by another quantizer (GPTQ, AutoRound) in place of the layout's.
-ALSO = {"tensor-parallel-size": (58,), "trunk-complete": (6,)}
+ALSO = {"tensor-parallel-size": (58,), "target-model-complete": (6,)}
 
 
 def covered() -> dict[int, set[str]]:

@@ -95,9 +95,9 @@ SETTINGS = {
     "supervise.backoff-first": ("s", "that the breaker waits after the second failure in a row; doubled after each"),
     "supervise.backoff-most": ("s", "that it waits at most"),
     "supervise.healthy-after": ("s", "of being ready, after which earlier failures are forgotten"),
-    "supervise.compile-ahead": (
+    "supervise.prebuild": (
         "",
-        "FlashInfer's modules compiled during a first start, `MODULE:FUNCTION`; none with `--supervise.compile-ahead=`",
+        "FlashInfer's modules compiled during a first start, `MODULE:FUNCTION`; none with `--supervise.prebuild=`",
     ),
     "supervise.stall": ("s", "without progress in a phase of the start until it is given up, by phase"),
 }

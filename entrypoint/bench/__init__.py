@@ -1,1 +1,1 @@
-"""The speed of a running replica, and of a model whose weights are not here."""
+"""Measure the speed of a running replica, or of a model without its weights."""

@@ -1,4 +1,4 @@
-"""The body of `dsv4 bench`: of a replica that runs, or of one of our own without weights."""
+"""Run `dsv4 bench`: measure a running replica, or start one of our own without weights."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 def bench(
     replica: AbstractContextManager[Endpoint], request: BenchRequest, environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Measure a replica, and return the result as it was written; raise UserError."""
+    """Measure a replica, write the result, and return it; raise UserError."""
     environ = load.program_in(environ)
     results.check_writable(request.out, "bench")
     if request.plot:
-        _write(request.plot, "a", "")  # fails now rather than when all is measured
+        _write(request.plot, "a", "")  # fails now rather than after the measurement
     tokenizer = Tokenizer(request.tokenizer) if request.tokenizer else None
     with local_replica.stops_raise(), replica as endpoint:
         path = measure.measure(endpoint, request.matrix, environ, tokenizer, request.out)
@@ -49,7 +49,7 @@ def bench(
 def without_weights(
     selection: Selection, plan: Plan, serve: ServeOptions, environ: Mapping[str, str]
 ) -> Iterator[Endpoint]:
-    """Serve a plan in its real size without weights, and yield the replica's endpoint."""
+    """Serve a plan at its real size without weights, and yield the replica's endpoint."""
     environ = {**measure.random_routing(selection.hardware.get("compute_capability")), **load.program_in(environ)}
     serve, weights = dummy(selection, plan, serve, environ)
     log.info(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
@@ -61,10 +61,10 @@ def dummy(
     selection: Selection, plan: Plan, serve: ServeOptions, environ: Mapping[str, str], sizes: Dims | None = None
 ) -> tuple[ServeOptions, str]:
     """
-    Write the folder that takes the place of the weights; return how it is served, and what the weights are.
+    Write the folder that replaces the weights; return how it is served, and a description of the weights.
 
-    `plan` is what `serve` resolves to. `sizes`, where given, are not the published ones, and have a folder of their
-    own: another replica may be reading the other.
+    `plan` is what `serve` resolves to. `sizes`, if given, replace the published ones and get a folder of their own,
+    since another replica may be reading the published one.
     """
     try:
         from . import without_weights as folders

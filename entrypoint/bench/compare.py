@@ -1,4 +1,4 @@
-"""Two results of `dsv4 bench` side by side: the second as a multiple of the first, and what differs around them."""
+"""Compare two results of `dsv4 bench`: ratios of their figures, and what differs between their replicas."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
 Result = Mapping[str, Any]
 
 
-def compare(one: Path, other: Path) -> dict[str, Any]:
+def compare(first: Path, second: Path) -> dict[str, Any]:
     """
-    Return `{"rows", "differs"}` of two result files; raise UserError for a file that is none of `dsv4 bench`.
+    Return `{"rows", "differs"}` of two result files; raise UserError for a file of another kind.
 
     A row has `batch`, `input`, `output`, and for each figure `[first, second, second / first]`, the ratio None
     where the first is 0.
     """
-    a, b = _read(one), _read(other)
-    rows = [_row(first, second) for first in a["rows"] for second in b["rows"] if _shape(first) == _shape(second)]
+    a, b = _read(first), _read(second)
+    rows = [_row(row, other) for row in a["rows"] for other in b["rows"] if _shape(row) == _shape(other)]
     if not rows:
-        raise ConfigError(f"{one} and {other} have no batch size, input and output in common.")
+        raise ConfigError(f"{first} and {second} have no batch size, input and output in common.")
     return {"rows": rows, "differs": dict(differences(a, b))}
 
 
@@ -58,18 +58,20 @@ def _facts(result: Result) -> dict[str, str]:
     }
     facts |= {name: machine.get(name, "") for name in ("driver", "cpu")}
     facts |= {f"version of {name}": version for name, version in (replica.get("versions") or {}).items()}
-    facts |= {f"patch {one['name']}": one["sha256"][:12] for one in (replica.get("patches") or {}).get("patches", ())}
+    facts |= {
+        f"patch {patch['name']}": patch["sha256"][:12] for patch in (replica.get("patches") or {}).get("patches", ())
+    }
     facts |= {name: str(value) for name, value in (replica.get("choices") or {}).items()}
     facts |= {f"--{name}": _shown(value) for name, value in _flags(replica).items()}
     return facts | {name: str(value) for name, value in (replica.get("env") or {}).items()}
 
 
 def _flags(replica: Mapping[str, Any]) -> dict[str, Any]:
-    """Return vLLM's flags by name, but for the model's place, which differs from host to host."""
+    """Return vLLM's flags by name, except for the model's path, which differs between hosts."""
     if "settings" in replica:
         return {name: value for name, value in flag_values(replica).items() if name != "model" and value is not None}
-    # Results from before 2026-12 have the command alone.
-    return plain(argv.read(list(dropwhile(lambda word: not word.startswith("--"), replica.get("argv") or ()))))
+    # Results from before 2026-12 hold only the command.
+    return plain(argv.read(list(dropwhile(lambda argument: not argument.startswith("--"), replica.get("argv") or ()))))
 
 
 def _shown(value: Any) -> str:

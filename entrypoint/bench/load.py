@@ -1,4 +1,4 @@
-"""One measurement: `vllm bench serve` against a running replica, and the figures that it saved."""
+"""Run one measurement with `vllm bench serve`, and read the figures that it saved."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..supervisor.executable import vllm_program
 from .options import LoadShape
 
 RESULT = "result.json"
-_CAUSE_LINES = 400  # of the output, from its end, in which the reason of a failure is looked for
+_CAUSE_LINES = 400  # the end of the output, which is searched for the reason of a failure
 
 
-class Failed(UserError):
+class LoadFailed(UserError):
     """`vllm bench serve` ended without figures."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came of it. Times in ms; `acceptance` is accepted / drafted tokens, None where nothing was drafted."""
+    """The figures of one measurement. Times in ms; `acceptance` is accepted / drafted tokens, None without drafts."""
 
     batch: int
     input: int
@@ -49,9 +49,9 @@ class Row:
 
 def run(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, environ: Mapping[str, str]) -> Row:
     """
-    Ask `endpoint` for `model` as `shape` says and return what was measured.
+    Send the requests of `shape` to `endpoint`, and return the figures.
 
-    The program is `environ["DSV4_VLLM"]`. Raise Failed with the cause that it names, NotFound where there is none.
+    The program is `environ["DSV4_VLLM"]`. Raise LoadFailed with the cause that it names, NotFound where there is none.
     """
     with tempfile.TemporaryDirectory() as scratch:
         argv = command(shape, endpoint, model, tokenizer, scratch)
@@ -75,7 +75,7 @@ def run(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, 
         output = log.read_text(encoding="utf-8", errors="replace")
         saved = Path(scratch, RESULT)
         if ended.returncode or not saved.exists():
-            raise Failed(f"`vllm bench serve` ended with status {ended.returncode}: {cause(output)}")
+            raise LoadFailed(f"`vllm bench serve` ended with status {ended.returncode}: {cause(output)}")
         return row(shape, json.loads(saved.read_text(encoding="utf-8")))
 
 
@@ -109,15 +109,15 @@ def command(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokeniz
         "result-dir": folder,
         "result-filename": RESULT,
     }
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return ["bench", "serve", *words, "--ignore-eos", "--save-result", "--disable-tqdm"]
+    options = [argument for name, value in settings.items() for argument in (f"--{name}", str(value))]
+    return ["bench", "serve", *options, "--ignore-eos", "--save-result", "--disable-tqdm"]
 
 
 def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
-    """Return the figures that are reported; raise Failed where a request failed, as the others say little then."""
+    """Return the reported figures; raise LoadFailed if a request failed, as the others then mean little."""
     failed = shape.requests - int(saved.get("completed", 0))
     if failed:
-        raise Failed(f"{failed} of {shape.requests} requests failed at batch {shape.batch}; vLLM's log says why.")
+        raise LoadFailed(f"{failed} of {shape.requests} requests failed at batch {shape.batch}; see vLLM's log.")
     drafted = int(saved.get("spec_decode_draft_tokens", 0))
     accepted = int(saved.get("spec_decode_accepted_tokens", 0))
     return Row(
@@ -141,7 +141,7 @@ def cause(output: str) -> str:
     """Return the line of the output that names the reason: the last one of a traceback, else the last one."""
     lines = [line.strip() for line in output.splitlines()[-_CAUSE_LINES:] if line.strip()]
     named = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception", "error"))]
-    return (named or lines or ["it said nothing"])[-1][:400]
+    return (named or lines or ["no output"])[-1][:400]
 
 
 def program_in(environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Measure one replica: every row of a matrix, and the result."""
+"""Measure every row of a matrix on one replica, and write the result."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ LOAD = "vllm bench serve: random prompts, greedy, ignore-eos"
 _ROUTING = "VLLM_MOE_ROUTING_SIMULATION_STRATEGY"
 RANDOM_ROUTING = {_ROUTING: "uniform_random"}
 """
-Variables with which each token gets random experts, all equally likely. Left to dummy weights, 16 requests read at
-most 49 experts of a layer (2 x H200), with random routing 136; a token takes 5.8 and 11.2 ms (half of W4A16 on one
-H200; vLLM 0.32.0, 2026-11-22).
+Variables that route each token to random experts, all equally likely. With the routing of dummy weights, 16 requests
+read at most 49 experts of a layer (2 x H200), with random routing 136; a token takes 5.8 and 11.2 ms (half of W4A16 on
+one H200; vLLM 0.32.0, 2026-11-22).
 """
 HEADINGS = ("batch", "input", "output", "output tok/s", "TPOT p50/p99 ms", "TTFT p50/p99 ms", "acceptance")
 
@@ -42,7 +42,7 @@ def rows(
     """Measure a served model and yield each row at once; raise UserError at the first that fails."""
     for shape in matrix.shapes():
         tokens = f"batch {shape.batch}, {shape.input} tokens in, {shape.output} out"
-        log.info(f"{tokens}: {shape.requests} requests after {shape.warm_up} that are not counted")
+        log.info(f"{tokens}: {shape.requests} requests after {shape.warm_up} for warm-up")
         yield load.run(shape, endpoint, model, tokenizer, environ)
 
 
@@ -52,8 +52,8 @@ def measure(
     """
     Measure a replica, write a result below `out`, and return its path; `environ` names the load generator by DSV4_VLLM.
 
-    A failure keeps the rows that were measured before it, and is raised again. Where no health server answers, the
-    result is without a plan, and a tokenizer has to be named.
+    After a failure the rows measured so far are kept, and it is raised again. Without a health server, the result has
+    no plan, and a tokenizer has to be named.
     """
     model = endpoint.models()[0].id
     replica = _replica(endpoint)
@@ -72,10 +72,10 @@ def measure(
             measured.append(row)  # noqa: PERF402 - at once: a failure keeps the rows before it
     except UserError as error:
         if measured:
-            failed = {**body, "rows": [one.to_json() for one in measured], "failed": str(error)}
+            failed = {**body, "rows": [row.to_json() for row in measured], "failed": str(error)}
             log.info(f"kept: {results.write(out, 'bench', failed)}")
         raise
-    body["rows"] = [one.to_json() for one in measured]
+    body["rows"] = [row.to_json() for row in measured]
     return results.write(out, "bench", body)
 
 
@@ -95,13 +95,13 @@ def tokenizer_of(replica: Replica) -> Tokenizer:
     flags = flag_values(replica)
     if "model" not in flags:
         raise ConfigError(
-            "The plan of this replica is not known, so neither is its tokenizer; name it with --tokenizer."
+            "The plan of this replica, and so its tokenizer, is unknown; name the tokenizer with --tokenizer."
         )
     return Tokenizer(flags.get("tokenizer") or flags["model"], flags.get("tokenizer-mode") or "auto")
 
 
 def weights_of(replica: Replica) -> str:
-    """Return what a result says of the weights, by the plan: those of the checkpoint, or dummy ones; never a guess."""
+    """Return the description of the weights in a result, by the plan: as served, dummy, or unknown."""
     flags = flag_values(replica)
     if not flags:
         return "unknown"
@@ -113,15 +113,15 @@ def weights_of(replica: Replica) -> str:
 
 def random_routing(compute_capability: str) -> dict[str, str]:
     """
-    Return RANDOM_ROUTING, and nothing on SM 10.x.
+    Return RANDOM_ROUTING, but nothing on SM 10.x.
 
-    There vLLM 0.32.0 would choose experts' kernels for it that route by themselves (trtllm_nvfp4_moe.py).
+    There vLLM 0.32.0 would choose kernels that route by themselves (trtllm_nvfp4_moe.py).
     """
     return {} if compute_capability.startswith("10.") else RANDOM_ROUTING
 
 
 def described(rates: Sequence[float], env: Mapping[str, str]) -> str:
-    """Return the words for dummy weights whose draft tokens are accepted at these rates, under these variables."""
+    """Describe dummy weights whose draft tokens are accepted at these rates, with these variables."""
     parts = ["dummy weights"]
     if rates:
         parts.append(f"synthetic acceptance {', '.join(f'{rate:g}' for rate in rates)}")
@@ -140,7 +140,7 @@ def subject(replica: Replica, weights: str) -> str:
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Return a result for people: what was measured, the rows as a table, and where it is kept."""
+    """Return a result for people: what was measured, the rows as a table, and its file."""
     phases = result["start"].get("phases", {})
     start = ", ".join(f"{name} {seconds:.0f}" for name, seconds in phases.items() if seconds >= 0.5)
     lines = [
@@ -157,15 +157,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return text_table.table([HEADINGS, *map(cells, rows)])
 
 
-def cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one row's figures as text, in the order of HEADINGS."""
-    accepted = one["acceptance"]
+    accepted = row["acceptance"]
     return (
-        str(one["batch"]),
-        str(one["input"]),
-        str(one["output"]),
-        f"{one['output_tokens_per_second']:.2f}",
-        f"{one['tpot_p50']:.2f} / {one['tpot_p99']:.2f}",
-        f"{one['ttft_p50']:.0f} / {one['ttft_p99']:.0f}",
+        str(row["batch"]),
+        str(row["input"]),
+        str(row["output"]),
+        f"{row['output_tokens_per_second']:.2f}",
+        f"{row['tpot_p50']:.2f} / {row['tpot_p99']:.2f}",
+        f"{row['ttft_p50']:.0f} / {row['ttft_p99']:.0f}",
         "nothing drafted" if accepted is None else f"{accepted:.1%}",
     )

@@ -1,4 +1,4 @@
-"""The requests that the options of `dsv4 bench` and `dsv4 warm` make."""
+"""Turn the options of `dsv4 bench` and `dsv4 warm` into requests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ START_SECONDS = 3600.0
 ACCEPTANCE = (0.89,)
 _CHOICES = ("profile", "model", "hardware", "tp", "nccl")
 _ADDRESS = ("url", "health", "api_key_file")
-_OF_OUR_OWN = ("acceptance", "start_timeout")
-"""Options that say where a replica is, and those of one without weights."""
+_WITHOUT_WEIGHTS = ("acceptance", "start_timeout")
+"""Options that locate a replica, and options for one without weights."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class LoadShape:
     input: int = 256
     output: int = 256
     requests: int = 4
-    """Requests that are counted, in all."""
+    """Requests that are measured."""
     warm_up: int = 1
-    """Requests before them that are not."""
+    """Requests before them that are not measured."""
     seed: int = 0
 
 
@@ -43,7 +43,7 @@ class LoadMatrix:
     seed: int = 0
 
     def shapes(self) -> Iterator[LoadShape]:
-        """Yield every measurement; each has prompts of its own, which no prefix cache holds."""
+        """Yield every measurement; each has new prompts, which no prefix cache holds."""
         pairs = [(length, batch) for length in self.inputs for batch in self.batches]
         for number, (length, batch) in enumerate(pairs):
             yield LoadShape(batch, length, self.output, self.requests * batch, warm_up=batch, seed=self.seed + number)
@@ -67,18 +67,18 @@ class ServeOptions:
     skip: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     start_seconds: float = START_SECONDS
-    """That its start may take."""
+    """The longest time that its start may take."""
     acceptance: tuple[float, ...] = ACCEPTANCE
     """Shares of draft tokens that are accepted without weights: one, or one for each draft token of a step."""
 
     def argv(self) -> list[str]:
         """Return the arguments of `dsv4 serve`."""
-        choices = [word for name, value in self.choices.items() for word in (f"--{name}", value)]
-        return [*choices, *(word for name in self.skip for word in ("--skip", name)), *self.flags]
+        choices = [argument for name, value in self.choices.items() for argument in (f"--{name}", value)]
+        return [*choices, *(argument for name in self.skip for argument in ("--skip", name)), *self.flags]
 
 
 def bench_request(options: argparse.Namespace) -> BenchRequest:
-    """Return what the options of `bench` order; raise UsageError for a number that cannot be."""
+    """Return the request that the options of `bench` make; raise UsageError for an impossible number."""
     plot = Path(options.plot) if options.plot else None
     return BenchRequest(_matrix(options), Path(options.out), plot, options.tokenizer)
 
@@ -93,14 +93,16 @@ def _matrix(options: argparse.Namespace) -> LoadMatrix:
     }
     for name, values in numbers.items():
         if min(values) < 1:
-            raise UsageError(f"{name} {min(values)}: has to be 1 or more.")
+            raise UsageError(f"{name} {min(values)}: must be 1 or more.")
     if min(inputs) < 1:
-        raise UsageError(f"--context {min(options.context)}: has to hold more than the {options.output} of --output.")
+        raise UsageError(
+            f"--context {min(options.context)}: must be more than the {options.output} tokens of --output."
+        )
     return LoadMatrix(tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch)
 
 
 def serve_options(options: argparse.Namespace, flags: Sequence[str]) -> ServeOptions:
-    """Return how the replica of our own is served that the options of `bench` or `warm` and vLLM's flags order."""
+    """Return how the options of `bench` or `warm` and vLLM's flags serve a replica of our own."""
     given = {name: getattr(options, name) for name in _CHOICES}
     return ServeOptions(
         {name: str(value) for name, value in given.items() if value is not None},
@@ -112,13 +114,14 @@ def serve_options(options: argparse.Namespace, flags: Sequence[str]) -> ServeOpt
 
 
 def check_bench(options: argparse.Namespace, flags: Sequence[str]) -> None:
-    """Raise UsageError for what has no effect: a running replica has a plan, one of our own an address already."""
+    """Raise UsageError for options without effect: a running replica has its plan, one of our own its address."""
     if options.without_weights:
         if given := _given(options, _ADDRESS):
-            raise UsageError(f"--without-weights starts a replica of its own and takes no {given[0]}; leave it out.")
-    elif given := [*serve_options(options, flags).argv(), *_given(options, _OF_OUR_OWN)]:
+            raise UsageError(f"--without-weights starts its own replica and does not take {given[0]}; leave it out.")
+    elif given := [*serve_options(options, flags).argv(), *_given(options, _WITHOUT_WEIGHTS)]:
         raise UsageError(
-            f"`dsv4 bench` measures a replica that runs and takes no {given[0]}; start it so, or add --without-weights."
+            f"`dsv4 bench` measures a running replica and does not take {given[0]}; serve it that way, or add"
+            " --without-weights."
         )
 
 

@@ -1,8 +1,8 @@
 """
-A plot of bench results: output tokens per second and time per token over the batch size.
+Plot bench results: output tokens per second and time per token over the batch size.
 
-Own geometry and a template rather than matplotlib, which costs 0.65 s and 55 MiB to import, brings 90 MB beside NumPy
-(3.11.2, 2 CPU cores, 2026-11-28), and draws in colours that do not follow a page from light to dark.
+Our own geometry and a template replace matplotlib, which takes 0.65 s and 55 MiB to import, needs 90 MB in addition to
+NumPy (3.11.2, 2 CPU cores, 2026-11-28), and draws in colours that do not follow a page from light to dark.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from .. import templates
 
 FOLDER = Path(__file__).resolve().parent
-"""Where plot.svg lies, whose macros other pages use."""
+"""The folder of plot.svg, whose macros other pages use."""
 COLOURS = 6
 _WIDTH, _HEIGHT, _LEFT, _TOP = 360, 240, 56, 40  # px: the plotting area of a chart, and what is left of and above it
 _CHARTS = (
@@ -36,7 +36,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure over the batch size. `levels` and `batches` are labels with the place that they stand at."""
+    """One figure over the batch size. `levels` and `batches` are labels with their positions."""
 
     title: str
     levels: tuple[tuple[float, str], ...]
@@ -95,7 +95,7 @@ def _in_order(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 
 
 def _across(number: int, count: int) -> float:
-    """Return the x of a batch size; they stand evenly, as they are doubled rather than added to."""
+    """Return the x of a batch size; they are evenly spaced, as each usually doubles the last."""
     return round(_LEFT + (number * _WIDTH / (count - 1) if count > 1 else _WIDTH / 2), 1)
 
 

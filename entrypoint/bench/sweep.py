@@ -1,5 +1,5 @@
 """
-Prompts of every length that a step of vLLM can have, one after the other: the first of a kind compiles its kernels.
+Send prompts of every length that a step of vLLM can have: the first of each kind compiles its kernels.
 
 vLLM's own warm-up leaves some out. On 2 x H200 (vLLM 0.32.0, W4A16, 2026-11-22) the first requests after a start waited
 up to 15 s for DeepGEMM's batched GEMM of the attention's output projection, whose kernel is chosen by the tokens of the
@@ -25,8 +25,8 @@ FIRST, IDS = 10, 50  # ids that every vocabulary has
 
 
 @dataclass(frozen=True)
-class Swept:
-    """How many prompts were answered in how many seconds, and the slowest of them with its tokens."""
+class SweepResult:
+    """The prompts answered, their seconds, and the slowest one's seconds and tokens."""
 
     prompts: int
     seconds: float
@@ -41,13 +41,13 @@ def lengths(plan: Plan) -> list[int]:
     return [*(small for small in SMALL if small < most), *range(BLOCK, most, BLOCK), most]
 
 
-def run(endpoint: Endpoint, prompts: Sequence[int]) -> Swept:
-    """Ask for each length once, no two prompts with a beginning in common; raise Unreachable where one fails."""
-    return summary(prompts, asyncio.run(_each(VllmClient(endpoint.url, endpoint.key), prompts)))
+def run(endpoint: Endpoint, prompts: Sequence[int]) -> SweepResult:
+    """Send one prompt of each length, all with different beginnings; raise Unreachable if one fails."""
+    return summary(prompts, asyncio.run(_time_each(VllmClient(endpoint.url, endpoint.key), prompts)))
 
 
-async def _each(client: VllmClient, prompts: Sequence[int]) -> list[float]:
-    took = []
+async def _time_each(client: VllmClient, prompts: Sequence[int]) -> list[float]:
+    durations = []
     try:
         for tokens in prompts:
             began = time.monotonic()
@@ -55,19 +55,19 @@ async def _each(client: VllmClient, prompts: Sequence[int]) -> list[float]:
                 await client.complete(_prompt(tokens), ANSWER)
             except RequestFailed as error:
                 raise Unreachable(f"{client.url}: a prompt of {tokens} tokens was not answered ({error}).") from None
-            took.append(time.monotonic() - began)
+            durations.append(time.monotonic() - began)
     finally:
         await client.close()
-    return took
+    return durations
 
 
-def summary(prompts: Sequence[int], took: Sequence[float]) -> Swept:
-    """Return what so many prompts took, each in seconds."""
-    slowest = max(took)
-    return Swept(len(took), round(sum(took), 1), round(slowest, 2), prompts[took.index(slowest)])
+def summary(prompts: Sequence[int], durations: Sequence[float]) -> SweepResult:
+    """Summarize how long each prompt took, in seconds."""
+    slowest = max(durations)
+    return SweepResult(len(durations), round(sum(durations), 1), round(slowest, 2), prompts[durations.index(slowest)])
 
 
 def _prompt(tokens: int) -> list[int]:
-    """Return so many ids; the first ones write the number, so that no cached prefix answers."""
+    """Return so many ids; the first ones encode the length, so that no cached prefix matches."""
     numbers = [tokens // IDS**2, tokens // IDS, *range(tokens, 2 * tokens)]
     return [FIRST + number % IDS for number in numbers[:tokens]]

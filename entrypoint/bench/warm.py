@@ -1,4 +1,4 @@
-"""`dsv4 warm`: start a plan once so that every kernel it needs is compiled into the cache, and stop it again."""
+"""Run `dsv4 warm`: start a plan once, so that every kernel it needs is compiled into the cache, and stop it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def warm(
     """
     Return `{"folder", "starts": [{"seconds", "phases", "caches", "swept"}], "filled": {FOLDER: {"files", "mib"}}}`.
 
-    `filled` is what the first start added below the folder, by compiler; `swept` is what prompts of every length took
-    then (`sweep.Swept`). `resolved` is what `serve` resolves to. `dummy` takes no weights, and `again` starts a second
-    time. Raise UserError where the replica does not get ready.
+    `filled` is what the first start added to the folder, by compiler; `swept` is how long prompts of every length took
+    (`sweep.SweepResult`). `resolved` is what `serve` resolves to. `dummy` starts without weights, `again` starts
+    twice. Raise UserError if the replica does not become ready.
     """
     (selection, plan), environ = resolved, load.program_in(environ)
     folder = kernel_cache.installed_folder(plan, environ)
@@ -46,7 +46,7 @@ def warm(
 
 
 def _start(serve: ServeOptions, environ: Mapping[str, str], lengths: list[int]) -> dict[str, Any]:
-    """Start once, and have prompts of every length answered."""
+    """Start once, and send prompts of every length."""
     began = time.monotonic()
     with local_replica.replica(serve.argv(), environ, local_replica.scratch(), serve.start_seconds) as replica:
         seconds = round(time.monotonic() - began, 1)
@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def added(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, float]]:
-    """Return what came to each folder; those that got nothing are left out."""
+    """Return what was added to each folder, without those that got nothing."""
     return {
         name: {"files": files - before[name][0], "mib": round((size - before[name][1]) / (1 << 20), 1)}
         for name, (files, size) in after.items()
@@ -78,17 +78,18 @@ def added(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, 
 def text(summary: Mapping[str, Any]) -> str:
     """Return what was filled and how long it took, for people."""
     lines = [["filled", "files", "MiB"]]
-    lines += [[name, str(one["files"]), f"{one['mib']:.1f}"] for name, one in summary["filled"].items()]
+    lines += [[name, str(part["files"]), f"{part['mib']:.1f}"] for name, part in summary["filled"].items()]
     parts = [
         f"kernels are kept in {summary['folder']}",
-        text_table.table(lines) if len(lines) > 1 else "nothing was left to compile",
+        text_table.table(lines) if len(lines) > 1 else "nothing remained to compile",
     ]
-    names = dict.fromkeys(name for one in summary["starts"] for name in one.get("phases", {}))
-    phases = [[name, *(f"{one.get('phases', {}).get(name, 0.0):.1f}" for one in summary["starts"])] for name in names]
+    names = dict.fromkeys(name for start in summary["starts"] for name in start.get("phases", {}))
+    spent = [start.get("phases", {}) for start in summary["starts"]]
+    phases = [[name, *(f"{seconds.get(name, 0.0):.1f}" for seconds in spent)] for name in names]
     head = [["phase", "first, s", "second, s"][: 1 + len(summary["starts"])]]
-    total = ["until ready", *(f"{one['seconds']:.1f}" for one in summary["starts"])]
+    total = ["until ready", *(f"{start['seconds']:.1f}" for start in summary["starts"])]
     swept = [
-        [name, *(f"{one['swept'][key]:.2f}" for one in summary["starts"])]
+        [name, *(f"{start['swept'][key]:.2f}" for start in summary["starts"])]
         for name, key in (("prompts of every length", "seconds"), ("the slowest of them", "slowest"))
     ]
     return "\n".join([*parts, text_table.table([*head, *phases, total, *swept])])

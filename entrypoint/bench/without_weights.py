@@ -1,9 +1,9 @@
 """
-A checkpoint folder without weights: the configuration of a published model in its real size, and a tokenizer.
+Write a checkpoint folder without weights: the configuration of a published model at its real size, and a tokenizer.
 
-vLLM fills the weights in with random numbers (`--load-format dummy`), so what is computed means nothing and what it
-costs is real: every shape, format and kernel is the published model's. Draft tokens are accepted at random, at a
-stated rate (`rejection_sample_method: synthetic`). `dsv4 bench` has experts chosen at random.
+vLLM fills the weights with random numbers (`--load-format dummy`), so the answers mean nothing but the cost is real:
+every shape, format and kernel is the published model's. Draft tokens are accepted at random at a stated rate
+(`rejection_sample_method: synthetic`), and `dsv4 bench` routes to random experts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Published(Dims):
-    """Sizes of a published model; no weights are constructed from them, so they need not suit that."""
+    """Sizes of a published model; unlike those of Dims they need not suit constructed weights."""
 
     def __post_init__(self) -> None:
         """Allow any size."""
@@ -69,7 +69,7 @@ def write(folder: Path, architecture: str, layout: str, sizes: Dims | None = Non
     """
     Write config.json, a tokenizer of the whole vocabulary, and an index that lists the draft head.
 
-    `sizes` are those of `architecture` where not given. Raise ConfigError for an architecture of unknown size.
+    `sizes` default to those of `architecture`. Raise ConfigError for an architecture of unknown size.
     """
     dims = sizes or SIZES.get(architecture)
     if dims is None:
@@ -95,12 +95,12 @@ def write(folder: Path, architecture: str, layout: str, sizes: Dims | None = Non
 
 
 def draft_tensors(layout: str, experts: int) -> list[str]:
-    """Return the names of the draft head's tensors: the patched vLLM decides by them how the draft is stored."""
+    """Return the names of the draft head's tensors: by them the patched vLLM decides how the draft is stored."""
     few = Dims(experts=8, vocab=64, ratios=(0,))
     with tempfile.TemporaryDirectory() as scratch:
         deepseek_v4.write(scratch, layout, few)
         names = json.loads(Path(scratch, INDEX).read_text(encoding="utf-8"))["weight_map"]
-    return [name for one in names if one.startswith("mtp.") for name in _every_expert(one, few.experts, experts)]
+    return [full for name in names if name.startswith("mtp.") for full in _every_expert(name, few.experts, experts)]
 
 
 def _every_expert(name: str, few: int, experts: int) -> Iterator[str]:
@@ -113,7 +113,7 @@ def _every_expert(name: str, few: int, experts: int) -> Iterator[str]:
 
 
 def _tokenizer(vocab: int) -> dict[str, Any]:
-    """Return a tokenizer that writes token N as the word `tN`, so that any text of its own has as many tokens again."""
+    """Return a tokenizer that writes token N as the word `tN`, so that its texts keep their number of tokens."""
     special = [_BOS, _EOS, _UNKNOWN]
     words = [*special, *(f"t{number}" for number in range(len(special), vocab))]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -136,17 +136,17 @@ def _tokenizer(vocab: int) -> dict[str, Any]:
 
 def acceptance_rates(chances: Sequence[float], draft_tokens: int) -> list[float]:
     """
-    Return the share of drafts that are accepted up to each position, for `synthetic_acceptance_rates`.
+    Return the share of drafts accepted up to each position, for `synthetic_acceptance_rates`.
 
-    One chance is that of every draft token whose predecessors were accepted; several are the shares themselves.
-    Raise UsageError for shares that are none, rise, or are not as many as the draft tokens.
+    One value is the chance of every draft token whose predecessors were accepted; several are the shares themselves.
+    Raise UsageError for invalid or rising shares, and unless there is one for each draft token.
     """
     if any(not 0 <= chance <= 1 for chance in chances):
-        raise UsageError("--acceptance: a share is from 0 to 1.")
+        raise UsageError("--acceptance: a share has to be from 0 to 1.")
     if len(chances) == 1:
         return [round(chances[0] ** (position + 1), 6) for position in range(draft_tokens)]
     if len(chances) != draft_tokens or list(chances) != sorted(chances, reverse=True):
-        raise UsageError(f"--acceptance: give one share, or {draft_tokens} that do not rise, one for a draft token.")
+        raise UsageError(f"--acceptance: give one share, or {draft_tokens} that do not rise, one for each draft token.")
     return list(chances)
 
 
@@ -157,5 +157,5 @@ def flags(rates: Sequence[float]) -> list[str]:
         *("--speculative-config.synthetic_acceptance_rates", json.dumps(list(rates))),
     ]
     proofs = ["--gate.below-floor", "warn", "--gate.corrupted", "warn", "--gate.tokens", "4", "--gate.concurrency", "2"]
-    skips = [word for name in SKIPPED for word in ("--skip", name)]
+    skips = [argument for name in SKIPPED for argument in ("--skip", name)]
     return ["--load-format", "dummy", *(speculative if rates else []), *proofs, *skips]

@@ -48,13 +48,13 @@ class ProfileFile(Generic[S]):
         return getattr(self.own, key)
 
     def flags(self) -> dict[str, Value]:
-        """Return the flags of `[flags]`, those of what it extends below them; raise ConfigError as a plan would."""
+        """Return the flags of `[flags]` over those of the files it extends; raise ConfigError as a plan would."""
         each = (settings.flags(link.own.flags, f"{link.file} [flags]") for link in self.chain())
         return {name: value for flags in each for name, value in flags.items()}
 
 
 class Catalog:
-    """Every profile file that can be named; each is read when it is asked for."""
+    """All profile files, by kind and name; each is read on demand."""
 
     KINDS: Mapping[str, tuple[str, type[Base]]] = {
         "profile": ("", Profile),
@@ -73,8 +73,8 @@ class Catalog:
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind, sorted."""
         inside = self.KINDS[kind][0]
-        found = {p.stem for f in self.folders for p in (f / inside).glob("*.toml")}
-        return sorted(found - ({"base"} if kind == "profile" else set()), key=_natural)
+        stems = {p.stem for f in self.folders for p in (f / inside).glob("*.toml")}
+        return sorted(stems - ({"base"} if kind == "profile" else set()), key=_natural)
 
     def root(self) -> ProfileFile[Root]:
         """Return base.toml."""

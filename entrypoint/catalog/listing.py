@@ -1,4 +1,4 @@
-"""What the product offers: the list of profiles."""
+"""The list of profiles that `dsv4 profiles` prints."""
 
 from __future__ import annotations
 

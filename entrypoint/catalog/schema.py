@@ -1,4 +1,4 @@
-"""What a profile file holds, by its kind."""
+"""The schema of profile files, one model for each kind."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Constraint(Conditions):
     env: Variables = {}
 
     def named(self) -> Iterator[tuple[str, str]]:
-        """Yield what the conditions name, and what they leave out."""
+        """Yield every profile file that is named, those of `except-hardware` too."""
         yield from super().named()
         yield from (("hardware", name) for name in self.except_hardware)
 
@@ -90,7 +90,7 @@ class DefaultModel(_Table):
 
 
 class Measured(_Table):
-    """One figure: what was measured, on which hardware and model, with which vLLM, when, and who says so."""
+    """One figure: what was measured, on which hardware and model, with which vLLM, when, and its source."""
 
     what: str
     hardware: str
@@ -101,7 +101,7 @@ class Measured(_Table):
 
 
 class Base(_Table):
-    """base.toml, and what every other profile file may hold too."""
+    """What every profile file may hold."""
 
     about: str = ""
     extends: str = ""
@@ -114,13 +114,13 @@ class Base(_Table):
 
 
 class Root(Base):
-    """base.toml itself."""
+    """base.toml."""
 
     default_profile: str = ""
 
 
 class Profile(Base):
-    """One named way to serve. Without `models`, `hardware` or `tensor-parallel-sizes` it is good for any."""
+    """One named way to serve. Without `models`, `hardware` or `tensor-parallel-sizes` it suits any."""
 
     requests: Annotated[int, Field(ge=1)] | None = None
     models: list[str] = []
@@ -143,7 +143,7 @@ class Model(Base):
 
 
 class Hardware(Base):
-    """One kind of GPU: how NVML calls it, its memory, how GPUs of this kind are connected."""
+    """One kind of GPU: its names in NVML, its memory, how GPUs of this kind are connected."""
 
     nvml_names: list[str] = []
     compute_capability: str = ""

@@ -1,1 +1,1 @@
-"""A checkpoint on disk: safetensors headers, its layout, and which model it is."""
+"""A checkpoint on disk: its safetensors headers, its layout, and the model that it holds."""

@@ -1,4 +1,4 @@
-"""Which model lies in a folder: read from config.json, and from the index where two artifacts differ only there."""
+"""Identify the model in a folder by config.json, and by the index where two artifacts differ only there."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _QUANTIZED_DRAFT = b'"mtp.0.ffn.experts.0.w1.weight_packed"'
 
 
 def weights_bytes(folder: Path) -> int:
-    """Return the size of the folder's safetensors files; a link to nowhere has none, and the doctor's checks say so."""
+    """Return the size of the folder's safetensors files; a broken link counts as 0, and the doctor reports it."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.exists())
 
 
 def draft_head(folder: Path) -> str:
-    """Return how the draft head lies in the folder: native, bf16, w4a16, dspark or none; `unknown` if unreadable."""
+    """Return how the draft head is stored: native, bf16, w4a16, dspark or none; `unknown` if unreadable."""
     try:
         return _draft_head(_config(folder, ""), folder)
     except (ConfigError, OSError):
@@ -36,7 +36,7 @@ def model_in(folder: Path, models: Iterable[ProfileFile[Model]], origin: str) ->
     """
     config = _config(folder, origin)
     try:
-        seen = (architecture(config), scheme(config), _draft_head(config, folder))
+        stored = (architecture(config), scheme(config), _draft_head(config, folder))
     except OSError as error:
         raise ConfigError(
             f"{origin}: {error.filename} cannot be read ({error.strerror}); fetch the checkpoint again."
@@ -44,11 +44,11 @@ def model_in(folder: Path, models: Iterable[ProfileFile[Model]], origin: str) ->
     known = list(models)
     for model in known:
         drafts = (model.get("draft_head"), "dspark")  # a DSpark drafter is refused by a rule, with its reason
-        if (model.get("architecture"), model.get("scheme")) == seen[:2] and seen[2] in drafts:
+        if (model.get("architecture"), model.get("scheme")) == stored[:2] and stored[2] in drafts:
             return model
     raise ConfigError(
-        f"{origin}: {folder} holds {' / '.join(seen)} (architecture / scheme / draft head), which is none of the models"
-        f" {', '.join(model.name for model in known)}; to serve it as one of them, write NAME={folder}."
+        f"{origin}: {folder} holds {' / '.join(stored)} (architecture / scheme / draft head), which is none of the"
+        f" models {', '.join(model.name for model in known)}; to serve it as one of them, write NAME={folder}."
     )
 
 
@@ -79,7 +79,7 @@ def architecture(config: dict[str, Any]) -> str:
 
 
 def scheme(config: dict[str, Any]) -> str:
-    """Return how config.json says that the experts are quantized, in the words of `scheme` in profiles/models."""
+    """Return how config.json says that the experts are quantized, by the names of `scheme` in profiles/models."""
     quantization = config.get("quantization_config")
     if not isinstance(quantization, dict):
         return "unquantized"

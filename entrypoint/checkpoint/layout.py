@@ -23,7 +23,7 @@ class Scheme:
     tensors: tuple[str, ...]
     dtype: str
     draft_head: str
-    """The name of a draft head stored so."""
+    """The name of a draft head in this scheme."""
     group: int = 1
     """Inputs that share a scale: a rank's share has to be a multiple."""
 
@@ -39,7 +39,7 @@ SCHEMES = (
 
 
 def number(config: Mapping[str, Any], key: str) -> int:
-    """Return a field that holds a count of layers, heads, experts or inputs; 0 where it holds none that can be."""
+    """Return a field that holds a count of layers, heads, experts or inputs; 0 where it is absent or impossible."""
     value = config.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 100_000 else 0
 

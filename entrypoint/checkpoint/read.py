@@ -1,4 +1,4 @@
-"""What a folder of weights says about itself: config.json, the index, every shard's header. No tensor data is read."""
+"""Read what describes a folder of weights: config.json, the index and every shard's header, but no tensor data."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Checkpoint:
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
         """Every tensor that vLLM would load, by name."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name in sorted(self.listed & self.shards.keys()):
-            found.update(self.shards[name].tensors)
-        return found
+            tensors.update(self.shards[name].tensors)
+        return tensors
 
     @cached_property
     def draft_tensors(self) -> tuple[str, ...]:
@@ -78,12 +78,12 @@ class Checkpoint:
         return bool(self.tensors) and readable and not self.index.fault and self.listed <= self.shards.keys()
 
     def dtype(self, name: str) -> str:
-        """Return a tensor's dtype in safetensors' words; empty for a tensor that is not there."""
+        """Return a tensor's dtype as safetensors names it; empty for a tensor that is not there."""
         return str(self.tensors[name]["dtype"]) if name in self.tensors else ""
 
 
 def read(folder: Path) -> Checkpoint:
-    """Read a folder of weights; whatever is wrong with it becomes facts. OSError for a folder that cannot be listed."""
+    """Read a folder of weights; its faults become data. OSError for a folder that cannot be listed."""
     files = frozenset(entry.name for entry in folder.iterdir())
     names = sorted(name for name in files if name.endswith(".safetensors"))
     with _without_collection(), ThreadPoolExecutor(8) as pool:  # threads for folders on a network

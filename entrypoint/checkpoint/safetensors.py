@@ -89,10 +89,10 @@ def _data_bytes(tensors: Mapping[str, Tensor]) -> int:
         try:
             first, last = tensor["data_offsets"]
             bits = math.prod(tensor["shape"]) * BITS.get(tensor["dtype"], 0)
-            right = first >= 0 and (bits == (last - first) * 8 or tensor["dtype"] not in BITS)
+            fits = first >= 0 and (bits == (last - first) * 8 or tensor["dtype"] not in BITS)
         except (KeyError, TypeError, ValueError):
             raise _Unreadable(f"its header does not describe {name!r}") from None
-        if not right:
+        if not fits:
             raise _Unreadable(f"its header gives {name!r} {last - first:,} bytes for {tensor['shape']}")
         end, filled = max(end, last), filled + last - first
     if filled != end:

@@ -8,7 +8,7 @@ VLLM_FLAGS = "Every other flag is vLLM's own, before or after `--`."
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses a plan, here or in a replica."""
+    """Add the options that select a plan."""
     group = parser.add_argument_group("plan")
     group.add_argument("--profile", metavar="P", help="a way to serve, from `dsv4 profiles`, or `auto` (PROFILE)")
     group.add_argument("--model", metavar="M", help="a model, its repository, a folder, or NAME=FOLDER (MODEL)")
@@ -21,12 +21,12 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
-    """Add how the answer is printed."""
+    """Add the format of the answer."""
     parser.add_argument("--format", choices=("text", "json"), default="text", help="text for people (default), or JSON")
 
 
 def add_collective(parser: argparse.ArgumentParser) -> None:
-    """Add whether an all-reduce is tried."""
+    """Add the switch for the all-reduce trial."""
     parser.add_argument(
         "--collective",
         action=argparse.BooleanOptionalAction,
@@ -35,7 +35,7 @@ def add_collective(parser: argparse.ArgumentParser) -> None:
 
 
 def add_replica(parser: argparse.ArgumentParser) -> None:
-    """Add where a running replica is."""
+    """Add the options that locate a running replica."""
     group = parser.add_argument_group("replica")
     group.add_argument("--url", metavar="URL", help="vLLM's OpenAI server (http://localhost:PORT, 8000 without PORT)")
     group.add_argument(
@@ -77,19 +77,19 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
 def count(text: str) -> int:
     """Return a whole number from 1 up, written in digits; raise ArgumentTypeError for anything else."""
     if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
 
 
 def port(text: str) -> int:
-    """Return a port; raise ArgumentTypeError for none."""
+    """Return a port; raise ArgumentTypeError for anything else."""
     if (number := count(text)) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return number
 
 
 def seconds(text: str) -> float:
     """Return a time in seconds, above 0; raise ArgumentTypeError for anything else."""
-    if not 0 < (found := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no time; give seconds")
-    return found
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a time; give seconds above 0")
+    return number

@@ -51,7 +51,7 @@ def register(commands: Commands) -> None:
     )
     load.add_argument("--tokenizer", metavar="T", help="a folder or repository (that of the replica's plan)")
     arguments.add_format(parser)
-    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="for the result (%(default)s)")
+    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="folder of the result (%(default)s)")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency per batch size")
     arguments.add_replica(parser)
     arguments.add_without_weights(parser)
@@ -65,7 +65,7 @@ def register_compare(commands: Commands) -> None:
     arguments.add_format(parser)
 
 
-def run(options: argparse.Namespace, words: list[str]) -> int:
+def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Measure, keep the result, and print it."""
     from contextlib import nullcontext
 
@@ -77,20 +77,20 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
 
     log.to_stderr()
     request = benches.bench_request(options)
-    benches.check_bench(options, words)
+    benches.check_bench(options, argv)
     replica: AbstractContextManager[Endpoint]
     if options.without_weights:
-        selection, plan = resolved(options, words)
-        replica = command.without_weights(selection, plan, benches.serve_options(options, words), os.environ)
+        selection, plan = resolved(options, argv)
+        replica = command.without_weights(selection, plan, benches.serve_options(options, argv), os.environ)
     else:
         replica = nullcontext(endpoint.resolve(options.url, options.health, options.api_key_file, os.environ))
     result = command.bench(replica, request, os.environ)
     return answer(options, lambda: result, lambda: measure.text(result))
 
 
-def run_compare(options: argparse.Namespace, _words: list[str]) -> int:
+def run_compare(options: argparse.Namespace, _argv: list[str]) -> int:
     """Print the comparison."""
     from ..bench import compare
 
-    found = compare.compare(*map(Path, options.results))
-    return answer(options, lambda: found, lambda: compare.text(found))
+    comparison = compare.compare(*map(Path, options.results))
+    return answer(options, lambda: comparison, lambda: compare.text(comparison))

@@ -1,4 +1,4 @@
-"""`dsv4 bundle`: what a host without a network needs."""
+"""`dsv4 bundle`: collect what a host without a network needs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def register(commands: Commands) -> None:
         "bundle",
         "Collect what a host without a network needs in one folder.",
         run,
-        details="Images, checksums, the compose file and profiles; weights travel apart.",
+        details="Images, checksums, the compose file and profiles; copy the weights separately.",
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder that does not exist yet")
     arguments.add_images(parser)
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Write the folder."""
     from ..containers import bundle, daemon
     from ..containers import options as replicas

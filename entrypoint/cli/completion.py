@@ -34,7 +34,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("shell", choices=SHELLS)
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Print the script."""
     print(script(options.shell))
     return 0

@@ -1,4 +1,4 @@
-"""`dsv4 doctor`: every problem of this host and this checkpoint, before anything is started."""
+"""`dsv4 doctor`: report every problem of this host and this checkpoint before a start."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def register(commands: Commands) -> None:
         run,
         details="Nothing is started.",
         takes_vllm_flags=True,
-        epilog=f"Exit status 69: this host lets no start through; 78: the request does not. {arguments.VLLM_FLAGS}",
+        epilog=f"Exit status 69: the host prevents a start; 78: the request or checkpoint does. {arguments.VLLM_FLAGS}",
     )
     arguments.add_collective(parser)
     arguments.add_format(parser)
     arguments.add_plan(parser)
 
 
-def run(options: argparse.Namespace, words: list[str]) -> int:
-    """Print what was found; the exit status says whether a start would go through."""
+def run(options: argparse.Namespace, argv: list[str]) -> int:
+    """Print the problems; the exit status says whether a start would succeed."""
     from ..catalog.catalog import Catalog
     from ..doctor import run as doctor
     from ..resolve import environment
     from .request import request
 
     settings = doctor_options(options, serving=False)
-    report = doctor.doctor(Catalog(environment.folders()), request(options, words), this_machine(), settings)
+    report = doctor.doctor(Catalog(environment.folders()), request(options, argv), this_machine(), settings)
     answer(options, report.to_json, lambda: text(report))
     return report.exit_status
 
 
 def doctor_options(options: argparse.Namespace, *, serving: bool) -> DoctorOptions:
-    """Return how much is checked; the doctor tries more than `serve`. Its progress is printed."""
+    """Return how much is checked: the doctor checks more than `serve`. Progress is printed."""
     from ..doctor.options import DoctorOptions
     from . import log
 
@@ -54,16 +54,16 @@ def doctor_options(options: argparse.Namespace, *, serving: bool) -> DoctorOptio
     return DoctorOptions(os.environ, collective, compare=not serving, serving=serving)
 
 
-def text(seen: DoctorReport) -> str:
+def text(report: DoctorReport) -> str:
     """Return every problem with what was seen, what is needed and the fix, and what was not checked."""
     lines: list[str] = []
-    for one in seen.diagnoses:
-        problem = one.problem
-        lines.append(f"{'problem' if problem.fatal else 'note'} {one.name}: {problem.seen}")
+    for diagnosis in report.diagnoses:
+        problem = diagnosis.problem
+        lines.append(f"{'problem' if problem.fatal else 'note'} {diagnosis.name}: {problem.seen}")
         lines += [f"    needed: {problem.needed}"] if problem.needed else []
         lines += [f"    fix:    {problem.fix}", ""]
-    lines += [f"not checked: {part}" for part in seen.not_checked]
-    count = len(seen.fatal)
+    lines += [f"not checked: {part}" for part in report.not_checked]
+    count = len(report.fatal)
     if not count:
         return "\n".join([*lines, "No problem would stop a start."])
     what = f"{count} problem{'s' * (count > 1)} would stop a start" + "; --skip NAME overrides one."

@@ -17,7 +17,7 @@ def register(commands: Commands) -> None:
     commands.add("down", "Drain, stop and remove what `dsv4 up` started.", run, details="The caches stay.")
 
 
-def run(_options: argparse.Namespace, _words: list[str]) -> int:
+def run(_options: argparse.Namespace, _argv: list[str]) -> int:
     """Drain, stop and remove the containers."""
     from ..containers import daemon, down
 

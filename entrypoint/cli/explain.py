@@ -1,4 +1,4 @@
-"""`dsv4 explain`: every setting of a plan, and where it comes from."""
+"""`dsv4 explain`: show every setting of a plan and where it comes from."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def register(commands: Commands) -> None:
     arguments.add_plan(parser)
 
 
-def run(options: argparse.Namespace, words: list[str]) -> int:
+def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Print the plan."""
     from .request import resolved
 
-    _, plan = resolved(options, words)
+    _, plan = resolved(options, argv)
     return answer(options, plan.to_json, lambda: text(plan))
 
 
 def text(resolved: Plan) -> str:
-    """Return every setting with its value and origin, what it replaced beneath, and the command last."""
+    """Return every setting with its value and origin, then what it replaced; the command comes last."""
     rows: list[tuple[str, str, str]] = []
     for title, settings in _parts(resolved):
         if title and settings:
@@ -50,7 +50,7 @@ def text(resolved: Plan) -> str:
 
 
 def _parts(resolved: Plan) -> list[tuple[str, Mapping[str, Setting]]]:
-    """Return the parts of a plan by title; of what the supervisor goes by, only what differs from the defaults."""
+    """Return the parts of a plan by title; of supervision, only what differs from the defaults."""
     changed = {name: s for name, s in resolved.supervision.items() if s.origin != DEFAULT}
     parts = {"": resolved.choices, "flags": resolved.flags, "environment": resolved.env, "supervision": changed}
     return list(parts.items())

@@ -1,4 +1,4 @@
-"""`dsv4 fit`: what fits the GPUs' memory, and which flag to change."""
+"""`dsv4 fit`: show what fits the GPUs' memory, and which flag to change."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "fit",
-        "Say what fits the GPUs' memory and which flag to change.",
+        "Show what fits the GPUs' memory and which flag to change.",
         run,
         takes_vllm_flags=True,
-        epilog=f"Exit status 1: it does not start. {arguments.VLLM_FLAGS}",
+        epilog=f"Exit status 1: it does not fit. {arguments.VLLM_FLAGS}",
     )
     arguments.add_format(parser)
     arguments.add_plan(parser)
 
 
-def run(options: argparse.Namespace, words: list[str]) -> int:
+def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Print the answer; 1 where it does not start."""
     from ..memory import advice
     from ..resolve import constraints, memory_inputs
     from .request import resolved
 
-    selection, plan = resolved(options, words, skip=tuple(constraints.MEMORY))
+    selection, plan = resolved(options, argv, skip=tuple(constraints.MEMORY))
     memory = memory_inputs.estimate(selection, plan.flags)
     if memory is None or not memory.sized:
         raise ConfigError(
-            f"The memory of {selection.model.name} on {selection.hardware.name} is not counted: it takes"
-            " weights-gib and memory-gib in their profile files, a context, and neither pipeline nor data parallelism."
+            f"The memory of {selection.model.name} on {selection.hardware.name} cannot be estimated: that needs"
+            " weights-gib and memory-gib in their profile files, a context, and no pipeline or data parallelism."
         )
     fit = advice.fit(memory)
     answer(options, fit.to_json, lambda: advice.text(memory, fit))

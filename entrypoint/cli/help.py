@@ -1,4 +1,4 @@
-"""`dsv4 help`: the list of commands, or the help of one."""
+"""`dsv4 help`: print the list of commands, or the help of one."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add("help", "Print this page, or the help of one command.", run)
-    parser.add_argument("words", nargs="*", metavar="COMMAND", help="the command, and its subcommand")
+    parser.add_argument("topic", nargs="*", metavar="COMMAND", help="the command, and its subcommand")
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
-    """Print the help that is asked for."""
-    if not options.words:
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
+    """Print the requested help."""
+    if not options.topic:
         print(overview())
         return 0
-    if options.words[0] not in line.names():
-        hint = nearest(options.words[0], line.names())
-        raise UsageError(f"{options.words[0]!r} is no command{hint}; see `dsv4 help`.")
-    line.parse([*options.words, "--help"])
+    if options.topic[0] not in line.names():
+        hint = nearest(options.topic[0], line.names())
+        raise UsageError(f"{options.topic[0]!r} is not a command{hint}; see `dsv4 help`.")
+    line.parse([*options.topic, "--help"])
     return 0
 
 
@@ -41,7 +41,7 @@ def overview() -> str:
         lines += ["", f"{group}:", *(_entry(name, commands.sentences[name], width) for name in names)]
     closing = (
         "`dsv4 help COMMAND` lists the options of a command. A leading option means `serve`: `dsv4 --profile 128k`."
-        " In the image, a first word that is no command runs as a program."
+        " In the image, a first word that is not a command runs as a program."
     )
     return "\n".join([*lines, "", textwrap.fill(closing, _columns())])
 

@@ -1,4 +1,4 @@
-"""Progress that the rooms log, printed as `dsv4: …`. A module of its own, as importing logging takes 10 ms."""
+"""Print what the package logs as `dsv4: …`. A module of its own, because importing logging takes 10 ms."""
 
 from __future__ import annotations
 

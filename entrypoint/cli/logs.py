@@ -1,4 +1,4 @@
-"""`dsv4 logs`: what the containers of `dsv4 up` log."""
+"""`dsv4 logs`: print the logs of the containers of `dsv4 up`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add("logs", "Print the logs of the containers of `dsv4 up`.", run)
     parser.add_argument("name", nargs="?", metavar="NAME", help="a replica's number, `balancer`, or a container's name")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the containers end")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing until the containers end")
     parser.add_argument("--tail", type=count, metavar="N", help="the last N lines of each; all if absent")
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Print the lines."""
     from ..containers import daemon, logs
 

@@ -1,4 +1,4 @@
-"""The command `dsv4`. Other imports stand in functions, so that Ctrl-C while they load is no traceback."""
+"""The command `dsv4`. Other imports are inside functions, so that Ctrl-C while they load prints no traceback."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitStatus.INTERRUPTED
 
 
-def _run(words: list[str]) -> int:
+def _run(argv: list[str]) -> int:
     from ..errors import UserError
     from ..exit_status import ExitStatus
     from .output import say
 
     try:
         try:
-            return _dispatch(words)
+            return _dispatch(argv)
         finally:
             sys.stdout.flush()
     except UserError as error:
@@ -34,27 +34,27 @@ def _run(words: list[str]) -> int:
     except OSError as error:
         if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would be written at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
         if error.errno == errno.EPIPE:
             return ExitStatus.PIPE_CLOSED
         say(f"standard output cannot be written ({error.strerror}).")
         return ExitStatus.HOST
 
 
-def _dispatch(words: list[str]) -> int:
-    """A leading flag means `serve`; a first word that is no command is a program, or a mistake."""
+def _dispatch(argv: list[str]) -> int:
+    """Run a command; a leading flag means `serve`, and another first word may be a program."""
     from . import parser
 
-    if not words or words[0] in ("-h", "--help"):
-        words = ["help"]
-    elif words[0] in ("-V", "--version"):
-        words = ["version"]
-    elif words[0].startswith("-"):
-        words = ["serve", *words]
-    if words[0] not in parser.names():
+    if not argv or argv[0] in ("-h", "--help"):
+        argv = ["help"]
+    elif argv[0] in ("-V", "--version"):
+        argv = ["version"]
+    elif argv[0].startswith("-"):
+        argv = ["serve", *argv]
+    if argv[0] not in parser.names():
         from . import program
 
-        return program.run_or_refuse(words)
-    options, flags = parser.parse(words)
+        return program.run_or_refuse(argv)
+    options, flags = parser.parse(argv)
     status: int = options.run(options, flags)
     return status

@@ -1,4 +1,4 @@
-"""`dsv4 manifests`: a fleet for Kubernetes."""
+"""`dsv4 manifests`: write Kubernetes manifests for a fleet."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def register(commands: Commands) -> None:
         "Write Kubernetes manifests for a fleet of replicas.",
         run,
         details="An overlay over the shipped base, or the rendered stream.",
-        epilog="What `dsv4 explain` refuses with the same choices is refused here. vLLM's flags belong into a profile."
-        " PROFILE, MODEL, HARDWARE, TP, DSV4_NCCL and DSV4_SKIP of this shell count; no other variable does. A pod has"
-        " the profiles of its image.",
+        epilog="Combinations that `dsv4 explain` refuses are refused here too. vLLM's flags belong in a profile."
+        " PROFILE, MODEL, HARDWARE, TP, DSV4_NCCL and DSV4_SKIP of this shell are read; no other variable is."
+        " A pod uses the profiles in its image.",
     )
     parser.add_argument("--replicas", required=True, type=count, metavar="N", help="how many replicas")
     parser.add_argument(
@@ -35,25 +35,25 @@ def register(commands: Commands) -> None:
         " (%(default)s)",
     )
     parser.add_argument("--image", metavar="REF", help="the image of the replicas, by its digest")
-    parser.add_argument("--namespace", default="dsv4", metavar="NS", help="where it goes (dsv4)")
+    parser.add_argument("--namespace", default="dsv4", metavar="NS", help="the namespace of every object (dsv4)")
     parser.add_argument(
         "--out", metavar="DIR", help="a folder for `kubectl apply -k`; if absent it is rendered to stdout"
     )
     arguments.add_plan(parser)
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Write the folder, or print the stream."""
     from ..kubernetes import options as kubernetes
     from ..kubernetes import write
     from .request import request
 
-    asked = kubernetes.overlay(options, request(options, []))
-    for note in asked.notes:
+    overlay = kubernetes.overlay(options, request(options, []))
+    for note in overlay.notes:
         say(f"before it is applied: {note}")
     if options.out is None:
-        print(write.stream(asked), end="")
+        print(write.stream(overlay), end="")
         return 0
-    write.folder(asked, Path(options.out))
+    write.folder(overlay, Path(options.out))
     say(f"{options.out} is written: `kubectl apply -k {options.out}`")
     return 0

@@ -1,4 +1,4 @@
-"""Options of `dsv4` that are misspelt between flags of vLLM."""
+"""Find misspelt options of `dsv4` among flags of vLLM."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 
-def refuse(command: Parser, words: Sequence[str]) -> None:
+def refuse(command: Parser, argv: Sequence[str]) -> None:
     """Raise UsageError for a flag that vLLM does not have and that is nearer to an option of this command."""
     flags = schema.facts()["flags"]
     known = {*flags, *(alias.lstrip("-") for flag in flags.values() for alias in flag.get("aliases", ()))}
     options = [option[2:] for option in command.options()]
-    for word in words:
-        name = word.partition("=")[0][2:]
-        if not word.startswith("--") or "." in name or name.replace("_", "-").removeprefix("no-") in known:
+    for argument in argv:
+        name = argument.partition("=")[0][2:]
+        if not argument.startswith("--") or "." in name or name.replace("_", "-").removeprefix("no-") in known:
             continue
         if closest(name, [*options, *flags]) in options:
-            command.refuse(word)
+            command.refuse(argument)

@@ -1,4 +1,4 @@
-"""What every command prints with: answers on stdout, progress on stderr."""
+"""Print answers on stdout, and progress and errors on stderr."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def say(text: str) -> None:
 
 
 def answer(options: argparse.Namespace, data: Callable[[], Any], text: Callable[[], str]) -> int:
-    """Print an answer as --format asks for it; return 0."""
+    """Print an answer in the format of --format; return 0."""
     print(json.dumps(data(), indent=2) if options.format == "json" else text())
     return 0
 
 
 def show(plan: Plan) -> None:
-    """Print what was chosen, and the command that starts vLLM."""
+    """Print the selected names, and the command that starts vLLM."""
     for name, setting in plan.choices.items():
         print(f"# {setting_line(name, setting)}")
     print(plan.command(), flush=True)
@@ -39,6 +39,6 @@ def setting_line(name: str, setting: Setting) -> str:
 
 
 def value_text(name: str, value: Value) -> str:
-    """Return a value for people; one that is secret is masked."""
+    """Return a value for people; a secret is masked."""
     value = shown(name, value)
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""The commands in groups, each in a module of its own name, and the parser that they register with."""
+"""The commands in groups, one module each, and the parser that they register with."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ class Parser(argparse.ArgumentParser):
                 for parser in action.choices.values():
                     yield from parser.arguments()
 
-    def refuse(self, word: str) -> NoReturn:
-        """Raise UsageError for a word that this command does not take."""
-        hint = nearest(word.partition("=")[0], self.options()) if word.startswith("-") else ""
-        raise UsageError(f"`{self.prog}` takes no {word!r}{hint}; see `{self.prog} --help`.")
+    def refuse(self, argument: str) -> NoReturn:
+        """Raise UsageError for an argument that this command does not take."""
+        hint = nearest(argument.partition("=")[0], self.options()) if argument.startswith("-") else ""
+        raise UsageError(f"`{self.prog}` does not take {argument!r}{hint}; see `{self.prog} --help`.")
 
     def may_begin_with(self, name: str, register: Callable[[Commands], None]) -> None:
         """
-        Let the first word of this command name a subcommand, where there is one.
+        Let the first argument of this command name a subcommand.
 
-        To argparse a subcommand is a positional argument, and the value of a vLLM flag would be taken for its name: so
-        argparse is told of it only where the first word is no option.
+        argparse would take the value of a vLLM flag for the name of a subcommand, so subcommands are attached only if
+        the first argument is not an option.
         """
         self._subcommands[name] = register
 
     def attach_subcommands(self) -> None:
-        """Make the subcommands of `may_begin_with` known."""
+        """Add the subcommands of `may_begin_with` to argparse."""
         if self._subcommands:
             commands = Commands(self)
             for register in self._subcommands.values():
@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
             self._subcommands = {}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse the words of one command."""
+        """Parse the arguments of one command."""
         if args and not args[0].startswith("-"):
             self.attach_subcommands()
         return super().parse_known_args(args, namespace)
@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Commands:
-    """What the modules of commands register with."""
+    """The registry of commands; each command's module adds its own."""
 
     def __init__(self, parser: Parser) -> None:
         self._add = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser
@@ -120,11 +120,11 @@ def build(commands: Iterable[str]) -> tuple[Parser, Commands]:
     return top, registry
 
 
-def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options of a command line that begins with a command, and the flags that are vLLM's."""
-    cut = words.index("--") if "--" in words else len(words)
-    options, flags = build(words[:1])[0].parse_known_args(words[:cut])
-    flags += words[cut + 1 :]
+    cut = argv.index("--") if "--" in argv else len(argv)
+    options, flags = build(argv[:1])[0].parse_known_args(argv[:cut])
+    flags += argv[cut + 1 :]
     if flags:
         if not options.command.takes_vllm_flags:
             options.command.refuse(flags[0])

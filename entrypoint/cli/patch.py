@@ -1,4 +1,4 @@
-"""`dsv4 patch`: the patches to vLLM."""
+"""`dsv4 patch`: apply and verify the patches to vLLM."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def register(commands: Commands) -> None:
         "patch",
         "Apply and verify the patches to the installed vLLM.",
         run,
-        details="A series is for exactly the vLLM that it was made for.",
-        epilog="Exit status 1: no, and nothing was written.",
+        details="A series applies only to the vLLM version that it was made for.",
+        epilog="Exit status 1: it failed, and nothing was written.",
     )
     patcher.add_commands(parser)
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Run the subcommand."""
     return patcher.run(options)

@@ -1,4 +1,4 @@
-"""`dsv4 profiles`: what can be served by name."""
+"""`dsv4 profiles`: list what can be served by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def register(commands: Commands) -> None:
     arguments.add_format(parser)
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Print the profiles."""
     from ..catalog import listing
     from ..catalog.catalog import Catalog
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, _words: list[str]) -> int:
 
 
 def text(entries: Iterable[Mapping[str, Any]]) -> str:
-    """Return one row a profile, and what was measured beneath it."""
+    """Return one row for each profile, followed by its measured figures."""
     lines: list[tuple[str, ...]] = [("profile", "context x requests", "TP", "models", "hardware")]
     notes: dict[int, list[str]] = {}
     for entry in entries:

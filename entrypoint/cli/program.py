@@ -1,4 +1,4 @@
-"""A first word that is no command: a program where `dsv4` is the entrypoint of its image, a mistake elsewhere."""
+"""Run a program in place of a command where `dsv4` is the image's entrypoint; refuse it elsewhere."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ INIT = "tini"
 """The program that the image starts `dsv4` with."""
 
 
-def run_or_refuse(words: Sequence[str]) -> int:
-    """Run the words as a program where this is the image's entrypoint; else raise UsageError, and run nothing."""
+def run_or_refuse(argv: Sequence[str]) -> int:
+    """Run a program where this is the image's entrypoint; else raise UsageError, and run nothing."""
     if not is_entrypoint():
-        _refuse(words[0])
+        _refuse(argv[0])
     try:
-        return run(words, os.environ)
+        return run(argv, os.environ)
     except NotFound as error:
         commands = line.names()
-        raise NotFound(f"{error} Commands of dsv4: {', '.join(commands)}{nearest(words[0], commands)}") from None
+        raise NotFound(f"{error} Commands of dsv4: {', '.join(commands)}{nearest(argv[0], commands)}") from None
 
 
 def is_entrypoint() -> bool:
@@ -46,8 +46,8 @@ def is_entrypoint() -> bool:
         return False
 
 
-def _refuse(word: str) -> NoReturn:
-    raise UsageError(f"{word!r} is no command{nearest(word, line.names())}; see `dsv4 --help`.")
+def _refuse(name: str) -> NoReturn:
+    raise UsageError(f"{name!r} is not a command{nearest(name, line.names())}; see `dsv4 --help`.")
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -69,7 +69,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     before = {number: signal.signal(number, note) for number in FORWARDED}
     try:
         child = subprocess.Popen(list(argv), executable=program, env=dict(environ), process_group=0)
-        for number in arrived:  # what came between the handlers and the child
+        for number in arrived:  # signals that came before the child was started
             child.send_signal(number)
         status = child.wait()
     except OSError as error:

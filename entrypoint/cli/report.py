@@ -1,4 +1,4 @@
-"""`dsv4 report`: what was measured, on one page."""
+"""`dsv4 report`: put what was measured on one page."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def register(commands: Commands) -> None:
         type=Path,
         default=Path("qualification"),
         metavar="FOLDER",
-        help="where results are (%(default)s)",
+        help="the folder of results (%(default)s)",
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (report.html)")
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Write the page."""
     from ..report import page
 

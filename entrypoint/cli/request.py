@@ -1,4 +1,4 @@
-"""What the command line asks for, over the environment; and the plan that comes of it."""
+"""Lay the command line over the environment to make a request, and resolve it to a plan."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from ..catalog.catalog import Catalog
 from ..plan import TENSOR_PARALLEL_SIZE, Plan, Setting
 from ..request import Layer, Request, agreed
 from ..resolve import environment
-from ..vllm_schema import argv, schema
+from ..vllm_schema import argv as vllm_argv
+from ..vllm_schema import schema
 from .this_machine import this_machine
 
 if TYPE_CHECKING:
     from ..resolve.select import Selection
 
 
-def resolved(options: argparse.Namespace, words: list[str], skip: tuple[str, ...] = ()) -> tuple[Selection, Plan]:
-    """Lay the command line over the environment, look at the host where nothing is named, and resolve."""
+def resolved(options: argparse.Namespace, argv: list[str], skip: tuple[str, ...] = ()) -> tuple[Selection, Plan]:
+    """Resolve the request of the command line and the environment; read the host where no hardware is named."""
     from ..machine import detect
     from ..resolve.resolution import resolve_request
 
-    wanted, catalog = request(options, words), Catalog(environment.folders())
-    wanted = dataclasses.replace(wanted, skip=(*wanted.skip, *skip))
-    resolved = resolve_request(catalog, wanted, lambda: detect.hardware_of(this_machine(), catalog), _check_names)
+    requested, catalog = request(options, argv), Catalog(environment.folders())
+    requested = dataclasses.replace(requested, skip=(*requested.skip, *skip))
+    resolved = resolve_request(catalog, requested, lambda: detect.hardware_of(this_machine(), catalog), _check_names)
     return resolved.selection, resolved.plan
 
 
@@ -35,11 +36,11 @@ def _check_names() -> frozenset[str]:
     return NAMES
 
 
-def request(options: argparse.Namespace, words: list[str]) -> Request:
-    """Lay the command line over the environment; raise UserError for what neither may say."""
-    asked = environment.read()
-    watched, words = supervision_settings.from_command_line(words)
-    flags = argv.read(words)
+def request(options: argparse.Namespace, argv: list[str]) -> Request:
+    """Lay the command line over the environment; raise UserError for what neither may hold."""
+    base = environment.read()
+    supervision, argv = supervision_settings.from_command_line(argv)
+    flags = vllm_argv.read(argv)
     choices = {
         name: Setting(getattr(options, name), f"command line --{name}")
         for name in ("profile", "model", "hardware", "nccl")
@@ -52,8 +53,8 @@ def request(options: argparse.Namespace, words: list[str]) -> Request:
         size = Setting(schema.check_value(TENSOR_PARALLEL_SIZE, options.tp, origin), origin)
         flags[TENSOR_PARALLEL_SIZE] = agreed(TENSOR_PARALLEL_SIZE, flags.get(TENSOR_PARALLEL_SIZE), size)
     return dataclasses.replace(
-        asked,
-        choices={**asked.choices, **choices},
-        skip=(*asked.skip, *options.skip),
-        command_line=Layer(flags, supervision=watched),
+        base,
+        choices={**base.choices, **choices},
+        skip=(*base.skip, *options.skip),
+        command_line=Layer(flags, supervision=supervision),
     )

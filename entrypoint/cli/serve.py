@@ -1,4 +1,4 @@
-"""`dsv4 serve`: start what the plan says, and own it until it ends."""
+"""`dsv4 serve`: resolve a plan, check the host, and supervise vLLM until it ends."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def register(commands: Commands) -> None:
     arguments.add_plan(parser)
 
 
-def run(options: argparse.Namespace, words: list[str]) -> int:
+def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Show the plan, and unless this is a dry run, run vLLM until it ends."""
     if options.dry_run:
         from .request import resolved
 
-        show(resolved(options, words)[1])
+        show(resolved(options, argv)[1])
         return 0
     import asyncio
 
     from . import log
 
     log.to_stderr()
-    return asyncio.run(_serve(options, words, _context()))
+    return asyncio.run(_serve(options, argv, _context()))
 
 
-async def _serve(options: argparse.Namespace, words: list[str], context: ServeContext) -> int:
-    """Resolve, check and supervise; the lifecycle reports why it ended, whichever step that was."""
+async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext) -> int:
+    """Resolve, check and supervise; the lifecycle reports why it ended, at whichever step."""
     import asyncio
 
     from ..doctor.run import before_start
@@ -57,7 +57,7 @@ async def _serve(options: argparse.Namespace, words: list[str], context: ServeCo
     from .doctor import doctor_options
 
     async with lifecycle(context) as life:
-        selection, plan = await asyncio.to_thread(_resolve, options, words)
+        selection, plan = await asyncio.to_thread(_resolve, options, argv)
         show(plan)
         if await life.admit(plan, await asyncio.to_thread(this_machine)):
             this_machine.cache_clear()  # while it waited, other processes may have taken GPUs, or released them
@@ -69,12 +69,12 @@ async def _serve(options: argparse.Namespace, words: list[str], context: ServeCo
     return life.exit_status
 
 
-def _resolve(options: argparse.Namespace, words: list[str]) -> tuple[Selection, Plan]:
+def _resolve(options: argparse.Namespace, argv: list[str]) -> tuple[Selection, Plan]:
     """Return what was selected, and the plan with its kernel caches."""
     from ..supervisor import kernel_cache
     from .request import resolved
 
-    selection, plan = resolved(options, words)
+    selection, plan = resolved(options, argv)
     return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
 
 

@@ -1,4 +1,4 @@
-"""`dsv4 smoke`: a running replica is sent what users send."""
+"""`dsv4 smoke`: send a running replica what users send, and check the answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .parser import Commands
 
 MOST = 1024
-"""Requests at once."""
+"""Concurrent requests."""
 
 
 def register(commands: Commands) -> None:
@@ -40,16 +40,16 @@ def register(commands: Commands) -> None:
         help="concurrent requests (gate.concurrency and max-num-seqs of the plan)",
     )
     parser.add_argument(
-        "--timeout", type=seconds, default=120.0, metavar="SECONDS", help="for all checks together (120)"
+        "--timeout", type=seconds, default=120.0, metavar="SECONDS", help="the limit for all checks together (120)"
     )
-    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="leave one check out")
+    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="skip one check by name")
     arguments.add_format(parser)
     parser.add_argument("--junit", metavar="FILE", help="write JUnit XML there too")
-    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="for the result (%(default)s)")
+    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="folder of the result (%(default)s)")
     arguments.add_replica(parser)
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Run the checks and keep the result; 1 where one failed."""
     from ..client import endpoint
     from ..smoke import command
@@ -66,14 +66,14 @@ def run(options: argparse.Namespace, _words: list[str]) -> int:
 
 
 def share(text: str) -> float:
-    """Return a share of the context; raise ArgumentTypeError for none."""
-    if not 0 < (found := float(text)) <= 0.95:
-        raise argparse.ArgumentTypeError(f"{text} is no share of the context; give more than 0, at most 0.95")
-    return found
+    """Return a share of the context; raise ArgumentTypeError for anything else."""
+    if not 0 < (number := float(text)) <= 0.95:
+        raise argparse.ArgumentTypeError(f"{text} is not a share of the context; give more than 0, at most 0.95")
+    return number
 
 
 def streams(text: str) -> int:
     """Return how many requests run at once; raise ArgumentTypeError for too many."""
-    if (found := count(text)) > MOST:
-        raise argparse.ArgumentTypeError(f"{text} requests at once are too many; {MOST} at most")
-    return found
+    if (number := count(text)) > MOST:
+        raise argparse.ArgumentTypeError(f"{text} concurrent requests are too many; {MOST} at most")
+    return number

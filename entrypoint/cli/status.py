@@ -1,4 +1,4 @@
-"""`dsv4 status`: how what `dsv4 up` started is."""
+"""`dsv4 status`: show the state of what `dsv4 up` started."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ def register(commands: Commands) -> None:
     arguments.add_format(parser)
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
-    """Print one line a container; 1 where not everything is ready."""
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
+    """Print one line for each container; return 1 where not everything is ready."""
     from datetime import UTC, datetime
 
     from ..containers import daemon, status
 
-    found = status.status(daemon.connect(os.environ))
-    answer(options, lambda: [one.to_json() for one in found], lambda: status.text(found, datetime.now(UTC)))
-    return 0 if found and all(one.ready for one in found) else 1
+    containers = status.status(daemon.connect(os.environ))
+    answer(
+        options,
+        lambda: [container.to_json() for container in containers],
+        lambda: status.text(containers, datetime.now(UTC)),
+    )
+    return 0 if containers and all(container.ready for container in containers) else 1

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def this_machine() -> Machine:
-    """Return it, read when it is first asked for: a command that names its hardware may never touch NVML."""
+    """Return this machine, read on first use: a command that names its hardware may never touch NVML."""
     from ..machine.machine import read_machine
 
     return read_machine(os.environ)

@@ -1,4 +1,4 @@
-"""`dsv4 up`: replicas and a balancer as containers."""
+"""`dsv4 up`: start replicas and a balancer as containers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def register(commands: Commands) -> None:
         "up",
         "Start replicas and a balancer as containers until all are ready.",
         run,
-        details="What runs as asked is left alone.",
+        details="Containers that already run as requested are kept.",
         takes_vllm_flags=True,
         epilog="Every other flag is vLLM's own and goes to each replica. A model's folder is mounted read-only.",
     )
@@ -44,14 +44,14 @@ def register(commands: Commands) -> None:
     arguments.add_plan(parser)
 
 
-def run(options: argparse.Namespace, words: list[str]) -> int:
-    """Start them, and wait unless told not to."""
+def run(options: argparse.Namespace, argv: list[str]) -> int:
+    """Start them, and wait until they are ready unless --no-wait is given."""
     from ..containers import daemon, up
     from ..containers import options as replicas
     from .request import request, resolved
 
     options = replicas.with_demo(options, os.environ)
-    _, plan = resolved(options, words)
-    asked = replicas.deployment(options, words, request(options, words), plan, this_machine().topology)
-    up.up(daemon.connect(os.environ), asked, say, wait=not options.no_wait)
+    _, plan = resolved(options, argv)
+    deployment = replicas.deployment(options, argv, request(options, argv), plan, this_machine().topology)
+    up.up(daemon.connect(os.environ), deployment, say, wait=not options.no_wait)
     return 0

@@ -1,4 +1,4 @@
-"""`dsv4 version`."""
+"""`dsv4 version`: print the version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def register(commands: Commands) -> None:
     commands.add("version", "Print the version.", run)
 
 
-def run(_options: argparse.Namespace, _words: list[str]) -> int:
+def run(_options: argparse.Namespace, _argv: list[str]) -> int:
     """Print the version."""
     from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""`dsv4 warm`: compile the kernels of a plan ahead of its first start."""
+"""`dsv4 warm`: compile the kernels of a plan before its first start."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register(commands: Commands) -> None:
     arguments.add_plan(parser)
 
 
-def run(options: argparse.Namespace, words: list[str]) -> int:
+def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Start, stop, and print what was compiled."""
     from ..bench import options as benches
     from ..bench import warm
@@ -38,6 +38,6 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
 
     log.to_stderr()
     benches.check_warm(options)
-    serve = benches.serve_options(options, words)
-    found = warm.warm(resolved(options, words), serve, os.environ, dummy=options.without_weights, again=options.again)
-    return answer(options, lambda: found, lambda: warm.text(found))
+    serve = benches.serve_options(options, argv)
+    result = warm.warm(resolved(options, argv), serve, os.environ, dummy=options.without_weights, again=options.again)
+    return answer(options, lambda: result, lambda: warm.text(result))

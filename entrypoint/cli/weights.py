@@ -1,4 +1,4 @@
-"""`dsv4 weights`: weights from the Hub, what is here of them, and whether every byte is right."""
+"""`dsv4 weights`: fetch weights from the Hub, show what is here, and verify it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def register(commands: Commands) -> None:
         "weights",
         "Fetch a model's weights from the Hub, or check those here.",
         run,
-        details="`fetch` goes on where it stopped; `status` says what is here; `verify` hashes every file.",
-        epilog="Exit status 1: not everything is here, or not as it has to be.",
+        details="`fetch` resumes where it stopped; `status` lists what is here; `verify` hashes every file.",
+        epilog="Exit status 1: files are missing, wrong or foreign.",
     )
     parser.add_argument("action", choices=("status", "fetch", "verify"))
     parser.add_argument("model", metavar="MODEL", help="a model of `dsv4 profiles`, or OWNER/NAME")
@@ -32,8 +32,8 @@ def register(commands: Commands) -> None:
     arguments.add_format(parser)
 
 
-def run(options: argparse.Namespace, _words: list[str]) -> int:
-    """Fetch, look or verify; 1 where not everything is here and right."""
+def run(options: argparse.Namespace, _argv: list[str]) -> int:
+    """Fetch, list or verify; return 1 where files are missing or wrong."""
     from ..catalog.catalog import Catalog
     from ..resolve import environment
     from ..weights import hub, manifest
@@ -57,22 +57,23 @@ def run(options: argparse.Namespace, _words: list[str]) -> int:
     return 0 if verified.whole else 1
 
 
-def status_text(seen: Status) -> str:
-    """Return what of a repository is here."""
-    named = f"{seen.repository}@{seen.revision[:12]}" if seen.revision else seen.repository
-    if seen.folder is None:
-        left = "" if seen.missing_size is None else f"; {seen.missing_size / 1e9:.2f} GB to fetch"
-        return f"{named}: nothing is here{left}."
-    here = f"{named}: {seen.files} files, {seen.size / 1e9:.2f} GB in {seen.folder} (by {seen.source})"
-    if not seen.missing:
-        return f"{here}; complete." if seen.complete else f"{here}; no list says what belongs to it."
-    left = "" if seen.missing_size is None else f", {seen.missing_size / 1e9:.2f} GB"
-    return "\n".join([f"{here}; missing {len(seen.missing)}{left}:", *(f"  {path}" for path in seen.missing)])
+def status_text(status: Status) -> str:
+    """Return which part of a repository is here."""
+    named = f"{status.repository}@{status.revision[:12]}" if status.revision else status.repository
+    if status.folder is None:
+        remaining = "" if status.missing_size is None else f"; {status.missing_size / 1e9:.2f} GB to fetch"
+        return f"{named}: nothing is here{remaining}."
+    here = f"{named}: {status.files} files, {status.size / 1e9:.2f} GB in {status.folder} (by {status.source})"
+    if not status.missing:
+        return f"{here}; complete." if status.complete else f"{here}; no list of its files to compare with."
+    remaining = "" if status.missing_size is None else f", {status.missing_size / 1e9:.2f} GB"
+    return "\n".join([f"{here}; missing {len(status.missing)}{remaining}:", *(f"  {path}" for path in status.missing)])
 
 
-def verified_text(seen: Verified) -> str:
-    """Return what became of a verification."""
-    head = f"{seen.repository}@{seen.revision[:12]}: {seen.checked} files, {seen.size / 1e9:.2f} GB in {seen.folder}"
-    named = {"missing": seen.missing, "wrong": seen.wrong, "from elsewhere": seen.foreign}
+def verified_text(verified: Verified) -> str:
+    """Return the result of a verification."""
+    amount = f"{verified.checked} files, {verified.size / 1e9:.2f} GB in {verified.folder}"
+    head = f"{verified.repository}@{verified.revision[:12]}: {amount}"
+    named = {"missing": verified.missing, "wrong": verified.wrong, "from elsewhere": verified.foreign}
     lines = [f"  {what}: {path}" for what, paths in named.items() for path in paths]
-    return "\n".join([f"{head}: {'every byte is right' if seen.whole else 'not right'}.", *lines])
+    return "\n".join([f"{head}: {'every byte is right' if verified.whole else 'not right'}.", *lines])

@@ -1,4 +1,4 @@
-"""What vLLM answers, as this client returns it."""
+"""The answers of vLLM, as this client returns them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NOT_A_NUMBER = "its log-probabilities are no numbers (NaN logits)"
+NOT_A_NUMBER = "its log-probabilities are not numbers (NaN logits)"
 _MINUS_INFINITY = -9999.0
 """What vLLM answers for a logprob of minus infinity (`entrypoints/openai/completion/serving.py` of 0.32.0)."""
 
@@ -15,10 +15,10 @@ _MINUS_INFINITY = -9999.0
 @dataclass(frozen=True)
 class Completion:
     """
-    One greedy continuation: its text, its token ids, and the log-probability of each of them where it was asked for.
+    One greedy continuation: its text, its token ids, and their log-probabilities if requested.
 
-    `broken` says what is wrong with the numbers; a completion without numbers may have neither text nor tokens then.
-    `stop` is the stop string that ended it. `prompt_tokens` is the server's own count, 0 where it gives none.
+    `broken` says what is wrong with the numbers; the text and tokens may then be missing.
+    `stop` is the stop string that ended it. `prompt_tokens` is the server's own count, 0 if it gives none.
     """
 
     text: str
@@ -32,7 +32,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer in a chat. Token counts are the server's own; `reasoning` is what vLLM's parser took out of it."""
+    """One answer in a chat. Token counts are the server's own; `reasoning` is what vLLM's parser extracted."""
 
     content: str
     reasoning: str
@@ -46,7 +46,7 @@ class Reply:
 @dataclass(frozen=True)
 class Stream:
     """
-    One answer in a chat as it came in: its pieces in order, how often a reason to finish was given, and what came last.
+    One streamed answer in a chat: its pieces in order, every finish reason, and the usage at the end.
 
     `pieces` are pairs of "reasoning" or "content" and a text. `seconds` run to the first piece.
     """
@@ -54,22 +54,22 @@ class Stream:
     pieces: Sequence[tuple[str, str]]
     finish: Sequence[str]
     tokens: int | None
-    """Of the usage chunk after the last piece; None without one."""
+    """From the usage chunk after the last piece; None without one."""
     done: bool
     seconds: float
 
     def text(self, kind: str) -> str:
-        """Return everything of one kind."""
+        """Return the whole text of one kind."""
         return "".join(text for of, text in self.pieces if of == kind)
 
     def whole(self) -> Reply:
-        """Return it as one answer; a stream does not tell the prompt's tokens."""
+        """Return it as one answer; a stream has no count of the prompt's tokens."""
         finish = self.finish[-1] if self.finish else "none"
         return Reply(self.text("content"), self.text("reasoning"), finish, 0, self.tokens or 0, 0)
 
 
 def broken(logprobs: Sequence[float]) -> str:
-    """Say what is wrong with log-probabilities of greedy tokens, which are finite, and not below that of even odds."""
+    """Return what is wrong with log-probabilities of greedy tokens, which have to be finite; else nothing."""
     if any(math.isnan(number) for number in logprobs):
         return NOT_A_NUMBER
     if any(math.isinf(number) or number <= _MINUS_INFINITY for number in logprobs):

@@ -1,15 +1,16 @@
 """
 vLLM's counters, read from the Prometheus text of its `/metrics`.
 
-Names: `v1/metrics/loggers.py` and `v1/spec_decode/metrics.py` of vLLM 0.32.0. They have two sources, which do not move
-together (`AsyncLLM.output_handler`, `Scheduler.update_from_output`):
+Names: `v1/metrics/loggers.py` and `v1/spec_decode/metrics.py` of vLLM 0.32.0. They have two sources, which change
+independently (`AsyncLLM.output_handler`, `Scheduler.update_from_output`):
 
 * `iteration_tokens_total`, `generation_tokens_total`, `prompt_tokens_total` and `request_success_total` come from the
-  outputs of a step. A chunk of a prefill has none, so none of these moves until the whole prompt is in.
-* `kv_cache_usage_perc`, `num_requests_*` and `spec_decode_*` come from the scheduler, with every step. It gives out KV
-  blocks chunk by chunk (that a whole prompt fits is only counted), so the usage grows all through a long prefill.
-  Seen so: 2000 tokens in 125 steps of 16, the usage up by one block of 128 tokens at a time and every count of outputs
-  still (a Llama on vLLM 0.32.0 for CPU, with its own log of iterations beside it, 2026-11-22; unmeasured on a GPU).
+  outputs of a step. A chunk of a prefill has no output, so these stand still until the whole prompt is processed.
+* `kv_cache_usage_perc`, `num_requests_*` and `spec_decode_*` come from the scheduler, with every step. It allocates KV
+  blocks chunk by chunk (that a whole prompt fits is only checked), so the usage grows throughout a long prefill.
+  Observed: with 2000 tokens in 125 steps of 16, the usage rose by one block of 128 tokens at a time while every count
+  of outputs stood still (a Llama on vLLM 0.32.0 for CPU, checked against its log of iterations, 2026-11-22; unmeasured
+  on a GPU).
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ class Counters:
     accepted_at: tuple[int, ...] = ()
     """Draft tokens accepted at each position of a draft, the first one first."""
     speculates: bool = False
-    """Whether vLLM counts draft tokens at all; it does from its start when it has a speculative config."""
+    """Whether vLLM counts draft tokens at all, which it does from its start if it has a speculative config."""
 
 
 def read(metrics: str) -> Counters:
-    """Return what the text of `/metrics` says; 0 for what is not in it."""
+    """Return the counters in the text of `/metrics`; 0 for an absent one."""
     sums: dict[str, float] = {}
     positions: dict[int, float] = {}
     for name, position, value in _SAMPLE.findall(metrics):

@@ -1,4 +1,4 @@
-"""Where a running replica is asked: vLLM's OpenAI server, the health server beside it, and the key of both."""
+"""The endpoint of a running replica: vLLM's OpenAI server, the health server, and the key of both."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .errors import Unreachable
 
 MODELS = "/v1/models"
 NOT_VLLM = "not an answer of vLLM's"
-"""What is said of a body that vLLM would not have sent."""
+"""The error for a body that vLLM would not have sent."""
 
 
 class ServedModel(BaseModel):
-    """One served name as /v1/models lists it: its context in tokens and its weights, None where they are not said."""
+    """One served name as /v1/models lists it: its context in tokens and its weights, None where absent."""
 
     id: str
     max_model_len: int | None = None
@@ -31,13 +31,13 @@ class ServedModel(BaseModel):
 
 
 class ServedModels(BaseModel):
-    """The answer at /v1/models: one name at least, the model's own first."""
+    """The answer at /v1/models: at least one name, the model's own first."""
 
     data: list[ServedModel] = Field(min_length=1)
 
 
 class ServedPlan(ReplicaDescription):
-    """What `/plan` answers: a replica that is started by `argv`, and its settings by name."""
+    """The answer at `/plan`: the replica's description, with its command and its settings."""
 
     argv: list[str]  # pyright: ignore[reportGeneralTypeIssues] - required here, which pydantic allows
 
@@ -51,7 +51,7 @@ class Endpoint:
     """
     One replica, or a balancer before several; URLs are without a trailing slash.
 
-    `health` is None where there is none to be asked: what needs it is skipped by name then.
+    `health` is None where there is no health server; what needs it is then skipped and reported.
     """
 
     url: str
@@ -64,9 +64,9 @@ class Endpoint:
         return http.parsed(ServedModels, answer, NOT_VLLM, "; name its server with --url.").data
 
     def plan(self) -> ServedPlan:
-        """Return what `/plan` of the health server answers; raise RequestFailed."""
+        """Return the plan that the health server has at `/plan`; raise RequestFailed."""
         if self.health is None:
-            raise Unreachable("No health server is named (--health), so the plan of this replica is not known.")
+            raise Unreachable("No health server is named (--health), so the plan of this replica is unknown.")
         answer = http.get_accepted(f"{self.health}/plan", self.key)
         return http.parsed(ServedPlan, answer, "not a plan", "; name the health server of dsv4 with --health.")
 
@@ -75,7 +75,7 @@ def resolve(url: str | None, health: str | None, key_file: str | None, environ: 
     """
     Return the endpoint that --url, --health and --api-key-file name, or else the environment.
 
-    Raise UsageError for what is no address, ConfigError for a port or a key that cannot be.
+    Raise UsageError for an invalid address, ConfigError for an invalid port or key.
     """
     url = _url("--url", url) if url else f"http://localhost:{_port(environ, 'PORT', API_PORT)}"
     return Endpoint(url, _health(health, url, environ), _key(key_file, environ))
@@ -95,7 +95,7 @@ def _port(environ: Mapping[str, str], variable: str, default: int) -> int:
 
 
 def _url(option: str, text: str) -> str:
-    """Return `scheme://host[:port]`, as `/v1` behind it is what people copy along."""
+    """Return `scheme://host[:port]`, without the `/v1` that people often copy with it."""
     bare = text.rstrip("/").removesuffix("/v1")
     try:
         parts = urlsplit(bare)
@@ -103,7 +103,7 @@ def _url(option: str, text: str) -> str:
     except ValueError:
         named = False
     if not named:
-        raise UsageError(f"{option} {text!r} is no address; write it as http://HOST:PORT.")
+        raise UsageError(f"{option} {text!r} is not an address; write it as http://HOST:PORT.")
     return bare
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong when a server is asked: nobody answers, or the answer is an error."""
+"""The errors of a request to a server: no answer, or an answer that is an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..errors import UserError
 
 
 class RequestFailed(UserError):
-    """A server could not be asked (EX_UNAVAILABLE)."""
+    """A request to a server failed (EX_UNAVAILABLE)."""
 
     exit_status = 69
 
@@ -17,9 +17,9 @@ class Unreachable(RequestFailed):
 
 class Refused(RequestFailed):
     """
-    The server answered with an error, which the text names.
+    The server answered with an error, which the message names.
 
-    `reason` is the server's own sentence. It may quote a prompt, so it is kept out of the text, which probes show.
+    `reason` is the server's own sentence. It may quote a prompt, so it is kept out of the message, which probes show.
     """
 
     def __init__(self, text: str, reason: str = "") -> None:
@@ -27,5 +27,5 @@ class Refused(RequestFailed):
         self.reason = reason
 
     def with_reason(self) -> str:
-        """Return the text and the server's own sentence, for whoever sent the request."""
+        """Return the message and the server's own sentence, for the sender of the request."""
         return f"{self}: {self.reason}" if self.reason else str(self)

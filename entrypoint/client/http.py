@@ -1,4 +1,4 @@
-"""HTTP as this client speaks it, with httpx: no proxy, one bearer key, Unreachable and Refused for what goes wrong."""
+"""HTTP requests with httpx: no proxy, one bearer key, and errors as Unreachable and Refused."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import httpx
 
 SECONDS = 10.0
-"""For an answer to a GET: vLLM's event loop gives it between two requests."""
+"""For an answer to a GET, which vLLM's event loop sends between two requests."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def settings(key: str | None) -> dict[str, Any]:
-    """Return the settings of every request: a server that we name is never reached through a proxy."""
+    """Return the settings of every request; a proxy is never used."""
     return {"headers": {"Authorization": f"Bearer {key}"} if key else {}, "trust_env": False, "timeout": SECONDS}
 
 
 def get(url: str, key: str | None) -> httpx.Response:
-    """Return the answer to one GET, whatever its status; raise Unreachable for none."""
+    """Return the answer to one GET, whatever its status; raise Unreachable without one."""
     import httpx
 
     try:
@@ -33,7 +33,7 @@ def get(url: str, key: str | None) -> httpx.Response:
 
 
 def get_accepted(url: str, key: str | None) -> httpx.Response:
-    """Return the answer to one GET; raise Unreachable for none, and Refused for an error."""
+    """Return the answer to one GET; raise Unreachable without one, and Refused for an error."""
     answer = get(url, key)
     if answer.status_code == 401:
         raise Refused(f"{url}: HTTP 401; name the file of the replica's key with --api-key-file (API_KEY_FILE).")
@@ -43,14 +43,14 @@ def get_accepted(url: str, key: str | None) -> httpx.Response:
 
 
 def accepted(answer: httpx.Response, path: str) -> httpx.Response:
-    """Return an answer that is no error; raise Refused for one that is."""
+    """Return the answer; raise Refused if it is an error."""
     if not answer.is_success:
         raise Refused(f"{path}: HTTP {answer.status_code}", _reason(answer))
     return answer
 
 
 def parsed(model: type[Parsed], answer: httpx.Response, otherwise: str, remedy: str = "") -> Parsed:
-    """Return the body as a model; raise Unreachable, whose text says what it is `otherwise`, and a remedy."""
+    """Return the body as a model; raise Unreachable with `otherwise` and the remedy if it is none."""
     try:
         return model.model_validate_json(answer.content)
     except ValidationError as error:
@@ -58,7 +58,7 @@ def parsed(model: type[Parsed], answer: httpx.Response, otherwise: str, remedy: 
 
 
 def cause(error: Exception) -> str:
-    """Return what an exception of httpx's says, or its name where it says nothing."""
+    """Return the message of an exception of httpx, or its name if it has none."""
     return str(error) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""A replica of our own for the length of a block: `dsv4 serve` on this host, ready, then drained; nothing is left."""
+"""Run a replica of our own during a block: start `dsv4 serve` on this host, and drain it at the end."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from .errors import RequestFailed
 
 log = logging.getLogger(__name__)
 
-PAUSE = 0.5  # seconds between two looks
+PAUSE = 0.5  # seconds between two checks
 PROGRESS = 30.0  # seconds between two messages about the phase
 STOPPING = 60.0  # seconds to end after SIGTERM: 5 s for requests, the time for vLLM to release the GPUs, and slack
 KILLED = 5.0  # seconds to end after SIGKILL
 QUICK_END = ("--supervise.drain-wait", "0", "--shutdown-timeout", "5")
-"""Flags of `serve` for a replica that nobody else asks: no balancer has to see it go."""
+"""Flags of `serve` for a replica without other clients: no balancer has to notice its end."""
 LOCAL = "127.0.0.1"
 KEYS = ("API_KEY_FILE", "VLLM_API_KEY")
-"""Variables that it does not inherit: nobody else can ask it."""
+"""Variables that it does not inherit, as it has no other clients."""
 LOG_TAIL = 1 << 20  # bytes
 
 
-class Ended(UserError):
+class ReplicaEnded(UserError):
     """The replica ended, or was not ready in time; its log says why."""
 
 
 class Stopped(UserError):
-    """A signal asked us to stop; what was started has been stopped (128 + the signal, as a shell reports it)."""
+    """A signal ended the command, and the replica was stopped (status 128 + the signal, as a shell reports it)."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}.")
@@ -63,22 +63,24 @@ class ServeProcess:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it is asked."""
+        """Its URLs."""
         return Endpoint(f"http://{LOCAL}:{self.port}", f"http://{LOCAL}:{self.health_port}")
 
     def until_ready(self, seconds: float, pause: float) -> Iterator[tuple[float, str]]:
         """
-        Yield the seconds so far and the phase, every `pause` seconds, until the replica may get traffic.
+        Yield the seconds so far and the phase, every `pause` seconds, until the replica is ready.
 
-        Raise Ended when it ends instead, or is not ready in so many seconds.
+        Raise ReplicaEnded when it ends instead, or is not ready in so many seconds.
         """
         began = yielded = time.monotonic()
         while not self._ready():
             if self.process.poll() is not None:
-                raise Ended(self.ended())
+                raise ReplicaEnded(self.ended())
             now = time.monotonic()
             if now - began > seconds:
-                raise Ended(f"the replica is not ready after {seconds:.0f} s: {self.phase()}; its log is {self.log}")
+                raise ReplicaEnded(
+                    f"the replica is not ready after {seconds:.0f} s: {self.phase()}; its log is {self.log}"
+                )
             if now - yielded > pause:
                 yielded = now
                 yield now - began, self.phase()
@@ -97,15 +99,15 @@ class ServeProcess:
             return "its health server does not answer"
 
     def ended(self) -> str:
-        """Say how a replica ended that should still be there, with the root cause line of vLLM's log."""
-        _, found, message = tail(self.log).rpartition("dsv4: ")
-        reason = " ".join((message if found else tail(self.log)[-400:]).split()) or "it logged nothing"
+        """Return how a replica ended that should still run, with the last message of its log."""
+        _, marker, message = tail(self.log).rpartition("dsv4: ")
+        reason = " ".join((message if marker else tail(self.log)[-400:]).split()) or "it logged nothing"
         return f"the replica ended with status {self.process.returncode}: {reason}; its log is {self.log}"
 
 
 @dataclass(frozen=True)
 class Started:
-    """A replica that is ready, its log, and what its start was (`start_of`)."""
+    """A ready replica, its log, and a description of its start (`start_of`)."""
 
     endpoint: Endpoint
     log: Path
@@ -118,16 +120,16 @@ class _Start(BaseModel):
 
 
 def scratch() -> Path:
-    """Return a new folder for the log and the run directory of a replica; it stays, so that the log can be read."""
+    """Return a new folder for the log and the run directory of a replica; it is kept, so that the log can be read."""
     return Path(tempfile.mkdtemp(prefix="dsv4-"))
 
 
 @contextlib.contextmanager
 def replica(argv: Sequence[str], environ: Mapping[str, str], folder: Path, seconds: float) -> Iterator[Started]:
     """
-    Run `dsv4 serve ARGV` with its log and run directory in `folder`, and yield when it may get traffic.
+    Run `dsv4 serve ARGV` with its log and run directory in `folder`, and yield when it is ready.
 
-    Raise Ended where it is not ready in so many seconds, or ends instead. A signal to stop stops it too.
+    Raise ReplicaEnded if it ends or is not ready within `seconds`. A signal to stop stops it too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     variables = {
@@ -157,7 +159,7 @@ def serving(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
+            start_new_session=True,  # so that we pass on a Ctrl-C in the terminal
         )
     try:
         yield ServeProcess(process, port, health_port, output)
@@ -166,7 +168,7 @@ def serving(
 
 
 def stop(process: subprocess.Popen[bytes], seconds: float = STOPPING) -> None:
-    """Have it drain; what of it and its children has not ended then is killed."""
+    """Let it drain, then kill what remains of it and its children."""
     children = descendants(process.pid)
     process.terminate()
     try:
@@ -183,7 +185,7 @@ def stop(process: subprocess.Popen[bytes], seconds: float = STOPPING) -> None:
 
 
 def start_of(health: str | None) -> dict[str, Any]:
-    """Return how a replica started: `{"phases": {NAME: seconds}, "caches"}`; empty where it does not answer that."""
+    """Return how a replica started: `{"phases": {NAME: seconds}, "caches"}`; empty if that is unavailable."""
     if health is None:
         return {}
     with contextlib.suppress(RequestFailed, ValidationError):
@@ -200,12 +202,12 @@ def tail(output: Path) -> str:
         return opened.read().decode(errors="replace")
 
 
-def free_port(wanted: int = 0) -> int:
-    """Return `wanted` when nothing listens there, else a free port of the system's choice."""
+def free_port(preferred: int = 0) -> int:
+    """Return `preferred` when nothing listens there, else a free port of the system's choice."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOCAL, wanted))
+            probe.bind((LOCAL, preferred))
         except OSError:
             probe.bind((LOCAL, 0))
         return int(probe.getsockname()[1])
@@ -213,7 +215,7 @@ def free_port(wanted: int = 0) -> int:
 
 @contextlib.contextmanager
 def stops_raise() -> Iterator[None]:
-    """Turn signals to stop into Stopped for the length of the block, so that what was started is stopped."""
+    """Turn signals to stop into Stopped during the block, so that what was started is stopped."""
 
     def stopped(number: int, _frame: FrameType | None) -> None:
         raise Stopped(number)

@@ -1,8 +1,8 @@
 """
-The one client of vLLM's API: health, models, counters, completions, chats and streams.
+The client of vLLM's API: health, models, counters, completions, chats and streams.
 
-What can go wrong has two exceptions, Unreachable and Refused. An engine that computed something that is no number is
-neither: it is an answer with a sign on it (`Completion.broken`).
+There are two exceptions, Unreachable and Refused. An engine that computes NaN raises neither: the answer is marked
+(`Completion.broken`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from httpx_sse import ServerSentEvent
 
 ANSWER_SECONDS = 1200.0
-"""For a completion: the first one may compile kernels. What is allowed for it is the caller's business."""
+"""For a completion, as the first one may compile kernels; callers set their own limits."""
 SETTLE_SECONDS = 0.05
 SETTLE_READS = 40
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 
 _NAN_ERROR = "Out of range float values"
-"""How Python's JSON writer, and so vLLM's error 400, begins the complaint about a NaN or infinite logprob."""
+"""The beginning of vLLM's error 400, from Python's JSON encoder, for a NaN or infinite logprob."""
 
 
 class VllmClient:
@@ -47,7 +47,7 @@ class VllmClient:
 
         self.url = url
         self._model = model
-        # without a limit to connections, as concurrent requests must not queue here
+        # no limit of connections, as concurrent requests must not queue here
         limits = httpx.Limits(max_connections=None)
         self._http = httpx.AsyncClient(base_url=url, verify=verify, limits=limits, **http.settings(key))
 
@@ -56,14 +56,14 @@ class VllmClient:
         await self._http.aclose()
 
     async def healthy(self) -> bool:
-        """Tell whether the server says that it is up."""
+        """Tell whether the server reports itself as healthy."""
         try:
             return (await self._send("GET", "/health")).is_success
         except Unreachable:
             return False
 
     async def models(self) -> list[str]:
-        """Return the names that the server answers to, the model's own first. Raise Unreachable or Refused."""
+        """Return the served names, the model's own first. Raise Unreachable or Refused."""
         answer = http.accepted(await self._send("GET", MODELS), MODELS)
         return [model.id for model in http.parsed(ServedModels, answer, NOT_VLLM).data]
 
@@ -80,9 +80,9 @@ class VllmClient:
 
     async def settled_counters(self) -> Counters:
         """
-        Return the counters once two readings in a row agree: a step may still be on its way after the last answer.
+        Return the counters once two readings in a row agree: after the last answer a step may still be running.
 
-        With traffic that never rests, the last of SETTLE_READS readings is returned. Raise Unreachable or Refused.
+        Under constant traffic, the last of SETTLE_READS readings is returned. Raise Unreachable or Refused.
         """
         last = await self.counters()
         for _ in range(SETTLE_READS - 1):
@@ -107,7 +107,7 @@ class VllmClient:
         Return exactly `tokens` greedy tokens after `prompt`, a text or token ids; fewer where the model may end its
         answer (`to_the_end`).
 
-        A `salt` of its own keeps a request from finding its prompt in the prefix cache; `more` is added to the request.
+        A unique `salt` keeps a request from finding its prompt in the prefix cache; `more` is added to the request.
         Raise Unreachable or Refused.
         """
         body = {
@@ -122,9 +122,9 @@ class VllmClient:
         answer = await self._send("POST", COMPLETIONS, body)
         if answer.is_error and _NAN_ERROR in answer.text:
             return Completion("", (), broken=NOT_A_NUMBER)
-        found = _object(http.accepted(answer, COMPLETIONS), COMPLETIONS)
+        body = _object(http.accepted(answer, COMPLETIONS), COMPLETIONS)
         try:
-            choice = found["choices"][0]
+            choice = body["choices"][0]
             given = (choice.get("logprobs") or {}).get("token_logprobs") or ()
             numbers = tuple(math.nan if number is None else float(number) for number in given)
             return Completion(
@@ -134,7 +134,7 @@ class VllmClient:
                 broken=broken(numbers),
                 finish=str(choice.get("finish_reason")),
                 stop=choice.get("stop_reason") or "",
-                prompt_tokens=int((found.get("usage") or {}).get("prompt_tokens", 0)),
+                prompt_tokens=int((body.get("usage") or {}).get("prompt_tokens", 0)),
             )
         except (LookupError, TypeError, ValueError, AttributeError):
             raise Refused(f"{COMPLETIONS}: an answer without a choice") from None
@@ -143,9 +143,9 @@ class VllmClient:
         """Return the greedy answer to a question, or to messages. Raise Unreachable or Refused."""
         messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
         answer = await self._send("POST", CHAT, {**await self._greedy(tokens), "messages": messages, **more})
-        found = _object(http.accepted(answer, CHAT), CHAT)
+        body = _object(http.accepted(answer, CHAT), CHAT)
         try:
-            choice, usage = found["choices"][0], found["usage"]
+            choice, usage = body["choices"][0], body["usage"]
             message = choice["message"]
             return Reply(
                 content=message.get("content") or "",
@@ -160,7 +160,7 @@ class VllmClient:
             raise Refused(f"{CHAT}: an answer without choice, message or usage") from None
 
     async def stream(self, question: str, tokens: int, **more: Any) -> Stream:
-        """Return the greedy answer to a question as its stream brought it. Raise Unreachable or Refused."""
+        """Return the greedy answer to a question as a stream. Raise Unreachable or Refused."""
         import httpx
         from httpx_sse import aconnect_sse
 
@@ -226,7 +226,7 @@ def _chunk(event: ServerSentEvent) -> dict[str, Any]:
     except ValueError:
         chunk = None
     if not isinstance(chunk, dict):
-        raise Refused(f"{CHAT}: a chunk of the stream is no JSON object")
+        raise Refused(f"{CHAT}: a chunk of the stream is not a JSON object")
     if "error" in chunk:
         raise Refused(f"{CHAT}: the stream ended with an error: {chunk['error']}")
     return chunk

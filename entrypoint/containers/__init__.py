@@ -1,1 +1,1 @@
-"""Replicas as containers, through Docker's API or podman's: what docker-compose.yml starts, without compose."""
+"""Run replicas as containers through the API of Docker or podman, as docker-compose.yml does with compose."""

@@ -1,4 +1,4 @@
-"""`dsv4 bundle`: a folder with all that a host without network needs, checked by sha256sum there."""
+"""Write a bundle: a folder with all that a host without a network needs, with checksums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .deployment import SHIPPED
 
 COMPOSE = SHIPPED / "deploy/docker-compose.yml"
 PLAIN = ("deploy/haproxy", "deploy/prometheus", "deploy/grafana", "profiles")
-"""Folders that the compose file mounts, and the profiles to read and to copy from."""
+"""Folders that the compose file mounts, and the profiles."""
 CHECKSUMS = "SHA256SUMS"
 SPARE = 64 * 2**20
 """Bytes that have to stay free on the disk."""
@@ -36,19 +36,19 @@ def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, log: Log)
     """
     Write images/*.tar, compose, HAProxy's configuration, profiles, a README of four lines and SHA256SUMS into `out`.
 
-    All or nothing: it is written under another name and renamed. Raise ConfigError when `out` exists, HostError when
-    an image is not here, the disk is too small, or an archive did not arrive whole.
+    It is written under another name and renamed. Raise ConfigError when `out` exists, HostError when an image is
+    missing, the disk is too small, or an archive is incomplete.
     """
     if out.exists():
-        raise ConfigError(f"{out} exists; a bundle is never written over: remove it, or give another --out.")
+        raise ConfigError(f"{out} exists, and a bundle is never overwritten; remove it, or give another --out.")
     partial = out.parent / f".{out.name}.partial"
     if partial.exists():
-        raise ConfigError(f"{partial} is left from a bundle that was interrupted; remove it first.")
+        raise ConfigError(f"{partial} remains from an interrupted bundle; remove it first.")
     _check_space(daemon, (image, balancer_image), out.parent)
     try:
         (partial / "images").mkdir(parents=True)
-        for one in (image, balancer_image):
-            _save(daemon, one, partial / "images", log)
+        for name in (image, balancer_image):
+            _save(daemon, name, partial / "images", log)
         _copy_files(partial)
         (partial / ".env").write_text(ENV.format(image=tag(image), balancer=tag(balancer_image)))
         (partial / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(partial)))
@@ -57,7 +57,7 @@ def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, log: Log)
         raise HostError(f"{out}: cannot be written ({error.strerror}).") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    log(f"{out} is written; its README has the four lines for the other host")
+    log(f"{out} is written; its README has the four commands for the other host")
 
 
 def tag(image: str) -> str:
@@ -71,7 +71,7 @@ def file_name(image: str) -> str:
 
 
 def check_archive(path: Path) -> None:
-    """Raise HostError unless an archive is whole: all that its manifest names is in it, and so is its end."""
+    """Raise HostError unless an archive is complete: it has all that its manifest names, and its end."""
     try:
         with tarfile.open(path) as archive:
             names = set(archive.getnames())
@@ -82,11 +82,11 @@ def check_archive(path: Path) -> None:
             file.seek(-1024, 2)
             ended = not any(file.read())  # two blocks of zeros
     except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise HostError(f"{path.name}: is not a whole image archive ({error}).") from None
+        raise HostError(f"{path.name}: is not a complete image archive ({error}).") from None
     if missing := sorted(expected - names):
-        raise HostError(f"{path.name}: is not a whole image archive ({missing[0]} is not in it).")
+        raise HostError(f"{path.name}: is not a complete image archive ({missing[0]} is missing).")
     if not ended or not expected:
-        raise HostError(f"{path.name}: is not a whole image archive (it is cut off).")
+        raise HostError(f"{path.name}: is not a complete image archive (it is cut off).")
 
 
 def _check_space(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
@@ -96,7 +96,7 @@ def _check_space(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
             raise HostError(f"Image {image} is not on this host; build or pull it, or name another.")
         needed += int(daemon.client.images.get(image).attrs["Size"])
     if not folder.is_dir():
-        raise ConfigError(f"--out: there is no folder {folder}.")
+        raise ConfigError(f"--out: the folder {folder} does not exist.")
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise HostError(

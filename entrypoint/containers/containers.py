@@ -1,7 +1,7 @@
 """
-The settings of each container, as the Docker Engine API takes them (POST /containers/create). Pure but for file times.
+The settings of each container for the Docker Engine API (POST /containers/create). Pure, except for file times.
 
-What holds for all: a read-only root, no capabilities, no new privileges, no network or IPC of the host, bounded logs.
+All containers have a read-only root, no capabilities, no new privileges, no network or IPC of the host, bounded logs.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ KEY = "/run/secrets/api-key"
 BALANCER = "dsv4-balancer"
 PREFIX = "dsv4-replica-"
 ALIAS = "replica"
-"""The name in the network that stands for every replica: what the balancer asks DNS for."""
+"""The name of all replicas in the network, which the balancer resolves by DNS."""
 STATUS_PORT = 8404
 WAITING = 2
-"""Requests that a replica gets at once, for each that it computes at once: the next one is there when one is done."""
+"""Requests sent to a replica for each that it computes at once, so that the next is there when one finishes."""
 GPUS = "dsv4.gpus"
 STOP_SECONDS = "dsv4.stop-seconds"
 GIB = 2**30
 LIMITS = {"memlock": -1, "stack": 64 * 2**20, "nofile": 65536}
-"""What NCCL and CUDA want of a GPU replica: pinned memory without limit, deep stacks, many descriptors."""
+"""The limits that NCCL and CUDA need in a GPU replica: unlimited pinned memory, deep stacks, many descriptors."""
 
 
 def name_of(index: int) -> str:
@@ -40,7 +40,7 @@ def name_of(index: int) -> str:
 
 
 def replica_settings(deployment: Deployment, index: int, image: str, *, podman: bool) -> dict[str, Any]:
-    """Return the body that creates replica `index`; `image` is the id that its name stands for now."""
+    """Return the body that creates replica `index`; `image` is the current id of the image."""
     gpus = deployment.groups[index]
     env = {
         **deployment.env,
@@ -101,7 +101,7 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
 
 
 def device_request(gpus: Group, *, podman: bool) -> dict[str, Any]:
-    """Return how an engine is asked for GPUs: Docker through NVIDIA's runtime, podman by their CDI names."""
+    """Return the request for GPUs: to Docker through NVIDIA's runtime, to podman by their CDI names."""
     if podman:
         return {"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={gpu}" for gpu in gpus]}
     return {"DeviceIDs": [str(gpu) for gpu in gpus], "Capabilities": [["gpu"]]}

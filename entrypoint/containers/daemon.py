@@ -1,4 +1,4 @@
-"""The container engine of this host: Docker, or podman through its compatible socket."""
+"""Connect to the container engine of this host: Docker, or podman through its compatible socket."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 from ..errors import ConfigError, HostError
 
 Log = Callable[[str], None]
-"""Takes one line about what is done."""
+"""Takes one line of progress."""
 ROLE = "dsv4.role"
 """Label of every container and network that `dsv4 up` made: `replica`, `balancer`, `network`."""
 CONFIGURATION = "dsv4.configuration"
 """Label with the fingerprint of a container's settings."""
 SECONDS = 60
-"""How long one answer may take; stopping a container gets its own time on top."""
+"""Seconds for one answer; stopping a container may take its own time in addition."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Daemon:
     def containers(self) -> dict[str, Any]:
         """Return every container by name, running or not."""
         with engine_errors("The containers cannot be listed"):
-            return {one.name: one for one in self.client.containers.list(all=True, ignore_removed=True)}
+            return {each.name: each for each in self.client.containers.list(all=True, ignore_removed=True)}
 
     def ours(self) -> dict[str, Any]:
         """Return the containers that `dsv4 up` made, by name."""
-        return {name: one for name, one in sorted(self.containers().items()) if is_ours(one)}
+        return {name: container for name, container in sorted(self.containers().items()) if is_ours(container)}
 
     def image(self, name: str) -> str | None:
         """Return the id of an image, None when it is not here."""
@@ -51,13 +51,13 @@ class Daemon:
 
 
 def is_ours(container: Any) -> bool:
-    """Tell whether `dsv4 up` made a container; compose's have other labels."""
+    """Tell whether `dsv4 up` made a container; those of compose have other labels."""
     return CONFIGURATION in container.labels
 
 
 def connect(environ: Mapping[str, str]) -> Daemon:
     """
-    Connect to DOCKER_HOST, else to the first socket that is there.
+    Connect to DOCKER_HOST, else to the first socket that exists.
 
     Raise ConfigError for an engine on another host, HostError when none answers.
     """
@@ -66,8 +66,8 @@ def connect(environ: Mapping[str, str]) -> Daemon:
     host = environ.get("DOCKER_HOST", "")
     if host and not host.startswith("unix://"):
         raise ConfigError(
-            f"DOCKER_HOST is {host}: folders and health ports are this host's, so it has to be unix://PATH; run dsv4"
-            " on that host."
+            f"DOCKER_HOST is {host}, but folders and health ports are this host's, so it has to be unix://PATH; run"
+            " dsv4 on that host."
         )
     url = host or _first(environ)
     try:
@@ -82,7 +82,7 @@ def connect(environ: Mapping[str, str]) -> Daemon:
 
 
 def sockets(environ: Mapping[str, str]) -> list[Path]:
-    """Return where sockets are looked for: Docker's, then podman's of this user, then podman's of root."""
+    """Return the possible sockets: Docker's, then podman's of this user, then podman's of root."""
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return [Path("/var/run/docker.sock"), Path(runtime, "podman/podman.sock"), Path("/run/podman/podman.sock")]
 
@@ -94,7 +94,7 @@ def _first(environ: Mapping[str, str]) -> str:
             if stat.S_ISSOCK(path.stat().st_mode):
                 return f"unix://{path}"
     raise HostError(
-        f"There is no container engine's socket: {', '.join(map(str, paths))} are not there, DOCKER_HOST is not set."
+        f"No socket of a container engine exists ({', '.join(map(str, paths))}), and DOCKER_HOST is not set."
         " Start Docker, or `systemctl --user start podman.socket`, or set DOCKER_HOST=unix://PATH."
     )
 
@@ -112,7 +112,7 @@ def engine_errors(failure: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the engine's own explanation, else the operating system's, else the error as it is."""
+    """Return the engine's own explanation, else the operating system's, else the error itself."""
     text: object = getattr(error, "explanation", None) or _system_error(error) or error
     return " ".join(str(text).split()).rstrip(".")
 

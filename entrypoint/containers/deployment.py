@@ -1,4 +1,4 @@
-"""What `dsv4 up` starts: the replicas, the balancer before them, and the settings of both."""
+"""The deployment that `dsv4 up` starts: replicas, their balancer, and the settings of both."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CPU_IMAGE = "dsv4-serve:cpu"
 BALANCER_IMAGE = "docker.io/library/haproxy:3.0@sha256:66eb31bc04389738bb6595597feab18733194b14238e4f4e0986013ed6e31dae"
 """HAProxy 3.0.28, the official image; a tag alone moves. The same as in docker-compose.yml."""
 SHIPPED = Path(__file__).resolve().parents[2]
-"""Where deploy/ and profiles/ lie, in a checkout and in an installed package."""
+"""The parent of deploy/ and profiles/, in a checkout and in an installed package."""
 HAPROXY = SHIPPED / "deploy/haproxy/haproxy.cfg"
 USER = (2000, 0)
-"""Owner and group of every process, in both images: what the key file has to be readable for."""
+"""User and group of every process in both images; they have to be able to read the key file."""
 
 PASSED_ON = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_")
-"""Beginnings of the variables that are passed on."""
+"""Prefixes of the variables that are passed on."""
 OWN = {"PORT", "API_KEY_FILE", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
 """Variables that are not passed on: each container has its own."""
 OF_BALANCER = ("REPLICA_MAXCONN", "REPLICA_TIMEOUT", "QUEUE_TIMEOUT")
@@ -37,22 +37,22 @@ class Deployment:
     image: str = IMAGE
     balancer_image: str = BALANCER_IMAGE
     flags: tuple[str, ...] = ()
-    """What follows `serve`."""
+    """The arguments after `serve`."""
     env: Mapping[str, str] = field(default_factory=dict)
     balancer_env: Mapping[str, str] = field(default_factory=dict)
     weights: Path | None = None
-    """The folder that the model lies in; None where the image has it, or vLLM fetches it."""
+    """The folder of the model; None where the image has it, or vLLM fetches it."""
     profiles: tuple[Path, ...] = ()
     haproxy: Path = HAPROXY
     port: int = 8000
     stop_seconds: int = 150
-    """What a drain takes at most: until balancers have seen it, for running requests, to release the GPUs, 5 s more."""
+    """The longest drain: for balancers to notice, to finish requests, to release the GPUs, and 5 s."""
     requests: int = 0
     """Sequences in one step of a replica (max-num-seqs); 0 where the plan has none."""
 
 
 def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dict[str, str]:
-    """Return the containers' variables: what `dsv4` reads of this environment, under the choices made by flags."""
+    """Return the containers' variables: what `dsv4` reads of this environment, overridden by the choices of flags."""
     known = set(Variables.model_fields) - OWN
     env = {k: v for k, v in environ.items() if v and (k in known or k.startswith(PASSED_ON)) and k not in SECRETS}
     names = {"profile": "PROFILE", "model": "MODEL", "hardware": "HARDWARE", "nccl": "DSV4_NCCL"}
@@ -60,10 +60,10 @@ def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dic
 
 
 def folder(path: str, option: str) -> Path:
-    """Return a folder of this host as containers are given it; raise ConfigError when there is none."""
+    """Return the absolute path of a folder of this host; raise ConfigError if it does not exist."""
     absolute = Path(path).absolute()
     if not absolute.is_dir():
-        raise ConfigError(f"{option} {path}: there is no such folder on this host.")
+        raise ConfigError(f"{option} {path}: this folder does not exist on this host.")
     return absolute
 
 
@@ -83,14 +83,14 @@ def key_file(path: str, option: str) -> Path:
     if not status.st_mode & bits:
         raise ConfigError(
             f"{option} {path}: the containers, which run as {user}:{group}, may not read it (mode"
-            f" {status.st_mode & 0o777:03o}, owner {status.st_uid}:{status.st_gid}); mode 644 lets them, and"
-            " its folder's mode 700 keeps others out."
+            f" {status.st_mode & 0o777:03o}, owner {status.st_uid}:{status.st_gid}); mode 644 allows it, and"
+            " mode 700 of its folder keeps other users out."
         )
     return file
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Return what changes with the content of files and folders, without showing any of it: name, size, time."""
+    """Return what changes with files and folders, without their content: name, size, time."""
     every = [file for path in paths for file in (sorted(path.rglob("*.toml")) if path.is_dir() else [path])]
     stats = [(file, file.stat()) for file in every]
     return [(str(file), status.st_size, status.st_mtime_ns) for file, status in stats]

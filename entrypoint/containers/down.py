@@ -1,4 +1,4 @@
-"""`dsv4 down`: drain every replica, then stop the balancer, and remove both; the caches stay."""
+"""Run `dsv4 down`: drain every replica, then stop the balancer, and remove both; the caches stay."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .daemon import ROLE, Daemon, Log, engine_errors
 
 
 def down(daemon: Daemon, log: Log) -> None:
-    """Stop and remove what `dsv4 up` made, and nothing else; running requests are finished first."""
+    """Stop and remove only what `dsv4 up` made; running requests are finished first."""
     ours = list(daemon.ours().values())
     if not ours:
-        log("nothing of `dsv4 up` is here")
-    stop([one for one in ours if one.labels[ROLE] == "replica"], log)
-    stop([one for one in ours if one.labels[ROLE] != "replica"], log)
+        log("nothing started by `dsv4 up` is here")
+    stop([container for container in ours if container.labels[ROLE] == "replica"], log)
+    stop([container for container in ours if container.labels[ROLE] != "replica"], log)
     with engine_errors(f"Network {NETWORK} cannot be removed"):
         for network in daemon.client.networks.list(names=[NETWORK], filters={"label": f"{ROLE}=network"}):
             network.remove()
@@ -29,7 +29,7 @@ def stop(containers: Sequence[Any], log: Log) -> None:
     """Stop containers at once, each within its own time, and remove them."""
     if containers:
         with ThreadPoolExecutor(len(containers)) as pool:
-            list(pool.map(lambda one: _stop(one, log), containers))
+            list(pool.map(lambda container: _stop(container, log), containers))
 
 
 def _stop(container: Any, log: Log) -> None:
@@ -40,4 +40,4 @@ def _stop(container: Any, log: Log) -> None:
     with engine_errors(f"{container.name} cannot be stopped"):
         container.stop(timeout=seconds)
         container.remove(force=True)
-    log(f"{container.name} is gone after {time.monotonic() - began:.0f} s")
+    log(f"{container.name} is removed after {time.monotonic() - began:.0f} s")

@@ -1,4 +1,4 @@
-"""`dsv4 logs`: the lines of every container, or of one."""
+"""Read the logs of every container, or of one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .daemon import Daemon, engine_errors
 
 def lines(daemon: Daemon, name: str | None, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
     """
-    Yield lines, with the container's name before each where there are several; while following, as they come.
+    Yield lines, with the container's name before each if there are several; while following, as they arrive.
 
-    Raise ConfigError for a name that is not there.
+    Raise ConfigError for an unknown name.
     """
     chosen = _chosen(daemon, name)
     if not follow or len(chosen) == 1:
@@ -48,7 +48,7 @@ def _chosen(daemon: Daemon, name: str | None) -> list[Any]:
         return list(ours.values())
     full = BALANCER if name == "balancer" else name_of(int(name)) if name.isdecimal() else name
     if full not in ours:
-        raise ConfigError(f"There is no {full} of `dsv4 up`; there is {', '.join(ours) or 'nothing'}.")
+        raise ConfigError(f"`dsv4 up` started no {full}; it started {', '.join(ours) or 'nothing'}.")
     return [ours[full]]
 
 

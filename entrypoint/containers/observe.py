@@ -1,4 +1,4 @@
-"""The state of a replica or of the balancer, from its container and from the health server in it."""
+"""Observe the state of a replica or of the balancer, by its container and its health server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT = 3.0
 
 @dataclass(frozen=True)
 class ContainerState:
-    """One container now. `phase` is the replica's own, else the container's status (`exited`)."""
+    """The state of one container. `phase` is the replica's own, else the container's status (`exited`)."""
 
     name: str
     role: str
@@ -27,7 +27,7 @@ class ContainerState:
     """When the container was started (RFC 3339, UTC)."""
     phase: str
     detail: str = ""
-    """How far the start is, or why it is not ready."""
+    """The progress of the start, or why it is not ready."""
     percent: float | None = None
     ready: bool = False
     answers: bool = False
@@ -70,7 +70,7 @@ def observe(container: Any) -> ContainerState:
 
 
 def published(container: Any, port: int) -> int | None:
-    """Return where on this host's loopback a container's port is found; it changes with each start."""
+    """Return the loopback port of this host for a container's port; it changes with each start."""
     bound = (container.attrs["NetworkSettings"].get("Ports") or {}).get(f"{port}/tcp") or []
     return int(bound[0]["HostPort"]) if bound else None
 

@@ -1,4 +1,4 @@
-"""The deployment that the options of `dsv4 up` ask for."""
+"""Turn the options of `dsv4 up` into a deployment."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from . import deployment as make
 from . import placement
 
 DEMO_MODEL = "demo=/usr/share/dsv4/demo"
-"""What the image `dsv4-serve:cpu` has in it."""
+"""The model in the image `dsv4-serve:cpu`."""
 KEY_FILE = "secrets/api-key"
-"""Where the key is looked for when no file is named, as docker-compose.yml does."""
+"""The default file of the key, as in docker-compose.yml."""
 
 
 def with_demo(options: argparse.Namespace, environ: Mapping[str, str]) -> argparse.Namespace:
-    """Fill in what profile `demo` means with `up`: the image for CPUs, and the model that is in it."""
+    """Add what profile `demo` means for `up`: the CPU image, and the model in it."""
     if (options.profile or environ.get("PROFILE")) != "demo":
         return options
     model = options.model or (None if environ.get("MODEL") else DEMO_MODEL)
@@ -39,16 +39,16 @@ def images(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str
 
 
 def deployment(
-    options: argparse.Namespace, words: Sequence[str], request: Request, plan: Plan, topology: Topology
+    options: argparse.Namespace, argv: Sequence[str], request: Request, plan: Plan, topology: Topology
 ) -> make.Deployment:
     """
-    Return what the options of `up` ask for, over the environment.
+    Return the deployment by the options of `up`, laid over the environment.
 
-    `plan` is that of one replica, resolved here from the same words. Raise ConfigError or HostError.
+    `plan` is that of one replica, resolved here from the same arguments. Raise ConfigError or HostError.
     """
     if "api-key" in request.command_line.flags:
         raise ConfigError(
-            "--api-key would be read by whoever lists containers; write it to a file: --api-key-file FILE."
+            "--api-key would be visible to everyone who can list containers; write it to a file: --api-key-file FILE."
         )
     on_cpu = plan.choices["hardware"].value == "cpu"
     size = 0 if on_cpu else replica.gpus(plan)
@@ -70,11 +70,11 @@ def deployment(
         key_file=_key_file(options, request.operator),
         image=image,
         balancer_image=balancer_image,
-        flags=tuple(words),
+        flags=tuple(argv),
         env=env,
         balancer_env={name: request.operator[name] for name in make.OF_BALANCER if request.operator.get(name)},
         weights=weights,
-        profiles=tuple(make.folder(str(one), "DSV4_PROFILES") for one in environment.folders()),
+        profiles=tuple(make.folder(str(folder), "DSV4_PROFILES") for folder in environment.folders()),
         port=options.port,
         stop_seconds=replica.stop_seconds(plan),
         requests=replica.sequences(plan),
@@ -82,7 +82,7 @@ def deployment(
 
 
 def _weights(model: str) -> Path | None:
-    """Return the folder to mount for a model: its own, or of a Hub snapshot the whole repository that it links into."""
+    """Return the folder to mount for a model: its own, or for a Hub snapshot the repository that it links into."""
     if not model.startswith(("/", ".", "~")) or model == DEMO_MODEL.partition("=")[2]:
         return None
     folder = make.folder(model, "--model")
@@ -97,6 +97,6 @@ def _key_file(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
     if Path(KEY_FILE).exists():
         return make.key_file(KEY_FILE, "the default")
     raise ConfigError(
-        f"There is no {KEY_FILE}, and the balancer asks for a bearer key; `mkdir -m 700 secrets && openssl"
+        f"There is no {KEY_FILE}, and the balancer requires a bearer key; `mkdir -m 700 secrets && openssl"
         f" rand -hex 32 >{KEY_FILE} && chmod 644 {KEY_FILE}`, or name a file: --api-key-file (API_KEY_FILE)."
     )

@@ -1,4 +1,4 @@
-"""`dsv4 status`: what runs, how far it is, and whether its draft head drafts."""
+"""Report what runs, its progress, and whether its draft head drafts."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ HEAD = ("name", "gpus", "phase", "ready", "acceptance", "since")
 
 
 def status(daemon: Daemon) -> list[ContainerState]:
-    """Return the state of everything that `dsv4 up` made; all are asked at once, so that timeouts do not add up."""
+    """Return the state of everything that `dsv4 up` made; all are queried at once, so that timeouts do not add up."""
     ours = list(daemon.ours().values())
     with engine_errors("The containers cannot be read"), ThreadPoolExecutor(len(ours) or 1) as pool:
         return list(pool.map(observe, ours))
 
 
 def text(states: Sequence[ContainerState], now: datetime) -> str:
-    """Return one row for each, and beneath it how far it is, or what is wrong with it."""
+    """Return one row for each, followed by its progress, or what is wrong with it."""
     if not states:
         return "nothing runs; `dsv4 up` starts it"
     rows: list[tuple[str, ...]] = [HEAD]
-    for one in states:
-        done = "" if one.percent is None or one.ready else f" {one.percent:.0f} %"
-        accepted = one.acceptance.partition(",")[0] or "-"
-        ready = "yes" if one.ready else "no"
-        rows.append((one.name, one.gpus or "-", one.phase + done, ready, accepted, _since(one.began, now)))
+    for state in states:
+        done = "" if state.percent is None or state.ready else f" {state.percent:.0f} %"
+        accepted = state.acceptance.partition(",")[0] or "-"
+        ready = "yes" if state.ready else "no"
+        rows.append((state.name, state.gpus or "-", state.phase + done, ready, accepted, _since(state.began, now)))
     head, *lines = table(rows).splitlines()
-    beneath = [[line, *([f"    {one.detail}"] if one.detail else [])] for one, line in zip(states, lines, strict=True)]
-    return "\n".join([head, *(line for lines in beneath for line in lines)])
+    pairs = zip(states, lines, strict=True)
+    blocks = [[line, *([f"    {state.detail}"] if state.detail else [])] for state, line in pairs]
+    return "\n".join([head, *(line for block in blocks for line in block)])
 
 
 def _since(began: str, now: datetime) -> str:
-    """Return how long ago an engine's time was; year 1 stands for never."""
+    """Return the time since a timestamp of the engine; year 1 means never."""
     then = datetime.fromisoformat(began)
     seconds = (now - then).total_seconds()
     if then.year == 1:

@@ -1,4 +1,4 @@
-"""`dsv4 up`: bring what runs to the target deployment, and leave alone what matches it."""
+"""Run `dsv4 up`: bring the containers to the target deployment, leaving those that match."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .wait import until_ready
 
 def up(daemon: Daemon, deployment: Deployment, log: Log, *, wait: bool = True) -> None:
     """
-    Start what is not there, replace what has other settings, remove replicas in excess.
+    Start what is missing, replace what has other settings, remove replicas in excess.
 
     A running replica is replaced only when those replaced before it are ready, so that the others carry the traffic.
-    Raise HostError when something is in the way, or when a replica does not get ready.
+    Raise HostError on a conflict with other containers, or when a replica does not become ready.
     """
     _Rollout(daemon, deployment, log).run(wait=wait)
 
@@ -37,18 +37,18 @@ class _Rollout:
         self._make_network()
         bodies = self._bodies(*images)
         present = self.daemon.ours()
-        excess = [one for name, one in present.items() if name not in bodies]
+        excess = [container for name, container in present.items() if name not in bodies]
         stop(excess, self.log)
         fresh: list[str] = []
         for name, body in bodies.items():
-            one = self.daemon.ours().get(name)
-            if one is not None and _same(one, body):
-                self.log(f"{name} is left alone: it runs with these settings")
+            container = self.daemon.ours().get(name)
+            if container is not None and _same(container, body):
+                self.log(f"{name} is unchanged: it runs with these settings")
                 continue
-            in_the_way = self._in_the_way(name, body)
-            if fresh and any(other.status == "running" for other in in_the_way) and name != BALANCER:
+            conflicting = self._conflicting(name, body)
+            if fresh and any(other.status == "running" for other in conflicting) and name != BALANCER:
                 until_ready(self.daemon, fresh, self.log)
-            stop(in_the_way, self.log)
+            stop(conflicting, self.log)
             self._start(name, body)
             if name != BALANCER:
                 fresh.append(name)
@@ -84,24 +84,24 @@ class _Rollout:
             return str(self.daemon.client.images.pull(name).id)
 
     def _refuse_foreign(self, names: Sequence[str]) -> None:
-        for name, one in self.daemon.containers().items():
-            if name in names and not is_ours(one):
+        for name, container in self.daemon.containers().items():
+            if name in names and not is_ours(container):
                 raise HostError(
-                    f"There is a container {name} that `dsv4 up` did not make; `docker compose down` if compose did,"
+                    f"A container {name} exists that `dsv4 up` did not make; `docker compose down` if compose did,"
                     f" else `docker rm --force {name}`."
                 )
 
     def _make_network(self) -> None:
-        """Make the network where it is not there."""
+        """Make the network unless it exists."""
         networks = self.daemon.client.networks
         with engine_errors(f"Network {NETWORK} cannot be made"):
-            if not any(one.name == NETWORK for one in networks.list(names=[NETWORK])):
+            if not any(network.name == NETWORK for network in networks.list(names=[NETWORK])):
                 networks.create(NETWORK, driver="bridge", labels={ROLE: "network"})
 
-    def _in_the_way(self, name: str, body: Mapping[str, Any]) -> list[Any]:
-        """Return the container of this name, and those that hold GPUs which it is to have."""
+    def _conflicting(self, name: str, body: Mapping[str, Any]) -> list[Any]:
+        """Return the container of this name, and those that hold GPUs that it needs."""
         gpus = _gpus(body["Labels"])
-        return [one for other, one in self.daemon.ours().items() if other == name or gpus & _gpus(one.labels)]
+        return [each for other, each in self.daemon.ours().items() if other == name or gpus & _gpus(each.labels)]
 
     def _start(self, name: str, body: dict[str, Any]) -> None:
         gpus = body["Labels"].get(GPUS)

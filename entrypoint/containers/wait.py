@@ -1,4 +1,4 @@
-"""Wait until replicas are ready, and log how far they are."""
+"""Wait until replicas are ready, and log their progress."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def until_ready(daemon: Daemon, names: Sequence[str], log: Log) -> None:
     """
     Return when every replica of `names` is ready; log a line when a phase changes, and every 15 s.
 
-    Raise HostError when one ends, starts over, or never answers. How long a phase may take is the replica's own affair:
-    one that stalls ends itself.
+    Raise HostError when one ends, restarts, or never answers. There is no limit for a phase here: a replica that stalls
+    ends by itself.
     """
     began: dict[str, str] = {}
     logged, logged_at, start = "", 0.0, time.monotonic()
@@ -35,7 +35,7 @@ def until_ready(daemon: Daemon, names: Sequence[str], log: Log) -> None:
                 raise HostError(f"{name} ended before it was ready{_last_message(daemon, name)}")
             if not state.answers and now - start > SILENT:
                 raise HostError(
-                    f"{name} runs for {SILENT:.0f} s and its health server does not answer; see `dsv4 logs {name}`."
+                    f"{name} has run for {SILENT:.0f} s and its health server does not answer; see `dsv4 logs {name}`."
                 )
         phases = " ".join(state.phase for state in states.values())
         if phases != logged or now - logged_at > QUIET:
@@ -47,7 +47,7 @@ def until_ready(daemon: Daemon, names: Sequence[str], log: Log) -> None:
 
 
 def line(state: ContainerState) -> str:
-    """Return a few words on how far one replica is: `dsv4-replica-0 loading weights 43 %`."""
+    """Return the progress of one replica: `dsv4-replica-0 loading weights 43 %`."""
     if not state.answers:
         return f"{state.name} starting"
     done = "" if state.percent is None or state.ready else f" {state.percent:.0f} %"
@@ -55,7 +55,7 @@ def line(state: ContainerState) -> str:
 
 
 def _last_message(daemon: Daemon, name: str) -> str:
-    """Return the end status where the container has not started over, and its last message before it ended."""
+    """Return the exit status, unless the container has restarted, and its last message before it ended."""
     with engine_errors(f"The log of {name} cannot be read"):
         container = daemon.client.containers.get(name)
         state = container.attrs["State"]

@@ -1,1 +1,1 @@
-"""What can be known before the weights are loaded: every problem at once, each with the change that fixes it."""
+"""Find every problem that can be known before weights load, each with the change that fixes it."""

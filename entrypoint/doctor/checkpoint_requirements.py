@@ -1,4 +1,4 @@
-"""What a plan requires of its checkpoint, and of the vLLM that reads it."""
+"""What a plan requires of its checkpoint, and of vLLM's patches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CheckpointRequirements:
 
     @property
     def drafts_with_mtp(self) -> bool:
-        """Whether the checkpoint's MTP layers are drafted with."""
+        """Whether drafting uses the checkpoint's MTP layers."""
         return self.method in ("mtp", "deepseek_mtp")
 
     def lacks(self, patch: str) -> bool:

@@ -1,4 +1,4 @@
-"""The facts that the checks look at, for one plan. Nothing is started; what cannot be read is named with the reason."""
+"""Read the facts that the checks need for one plan; what cannot be read is listed with the reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_DRIVER = "this host: it has no NVIDIA driver"
 
 @dataclass(frozen=True)
 class Facts:
-    """Checkpoint, host and memory, each None where it cannot be judged, and what the plan requires of them."""
+    """Checkpoint, host and memory, each None where it cannot be checked, and what the plan requires of them."""
 
     checkpoint: Checkpoint | None
     checkpoint_required: CheckpointRequirements
@@ -38,19 +38,19 @@ def read_facts(selection: Selection, plan: Plan, machine: Machine, options: Doct
     checkpoint, absent = read_served(plan, options.environ)
     patches = applied_patches() if checkpoint and checkpoint.is_deepseek_v4 else None
     required = host_requirements(plan, selection.hardware, selection.model.get("architecture"), options.environ)
-    if options.serving:  # the health server holds its port already
+    if options.serving:  # the health server already has its port
         required = dataclasses.replace(required, ports=required.ports[:1])
-    judged = options.serving or checkpoint is None or not required.gpus or _has_driver(machine)
+    checkable = options.serving or checkpoint is None or not required.gpus or _has_driver(machine)
     memory = memory_inputs.estimate(selection, plan.flags)
     not_checked = {
         f"the checkpoint: {absent}": checkpoint is None,
-        _NO_DRIVER: not judged,
+        _NO_DRIVER: not checkable,
         "memory: the profile files lack the figures for it": memory is None and required.gpus,
     }
     return Facts(
         checkpoint=checkpoint,
         checkpoint_required=checkpoint_requirements(plan, selection.model, patches),
-        host=read_host(machine, required) if judged else None,
+        host=read_host(machine, required) if checkable else None,
         host_required=required,
         memory=memory,
         not_checked=tuple(reason for reason, holds in not_checked.items() if holds),
@@ -58,5 +58,5 @@ def read_facts(selection: Selection, plan: Plan, machine: Machine, options: Doct
 
 
 def _has_driver(machine: Machine) -> bool:
-    """Tell whether this host has a driver, though it may be out of reach: a checkpoint may be checked without one."""
+    """Tell whether this host has a driver, even one that does not answer; a checkpoint can be checked without one."""
     return not machine.driver.error or bool(machine.kernel_module)

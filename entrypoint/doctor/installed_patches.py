@@ -1,4 +1,4 @@
-"""Which of our patches the installed vLLM has."""
+"""Find out which of our patches the installed vLLM has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor found, all at once."""
+"""The report of the doctor: all problems at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..problem import AnyCheck, Problem
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A problem under the name that `--skip` takes; `of_host` tells this host's problems from those of the request."""
+    """A problem under the name that `--skip` takes; `of_host` is False for problems of the request."""
 
     name: str
     problem: Problem
@@ -33,28 +33,29 @@ class DoctorReport:
 
     @property
     def fatal(self) -> tuple[Diagnosis, ...]:
-        """What a start would fail of."""
-        return tuple(one for one in self.diagnoses if one.problem.fatal)
+        """The problems that would prevent a start."""
+        return tuple(diagnosis for diagnosis in self.diagnoses if diagnosis.problem.fatal)
 
     @property
     def exit_status(self) -> int:
         """0 when nothing is fatal, 78 (EX_CONFIG) when the request or its checkpoint is, else 69 (EX_UNAVAILABLE)."""
         if not self.fatal:
             return 0
-        return HostError.exit_status if all(one.of_host for one in self.fatal) else ConfigError.exit_status
+        return HostError.exit_status if all(diagnosis.of_host for diagnosis in self.fatal) else ConfigError.exit_status
 
     def to_json(self) -> dict[str, Any]:
-        """Return `{"ok", "problems": [{"name", "of_host", "seen", "needed", "fix", "fatal"}], "not_looked_at"}`."""
-        problems = [{"name": one.name, "of_host": one.of_host, **asdict(one.problem)} for one in self.diagnoses]
-        return {"ok": not self.fatal, "problems": problems, "not_looked_at": list(self.not_checked)}
+        """Return `{"ok", "problems": [{"name", "of_host", "seen", "needed", "fix", "fatal"}], "not_checked"}`."""
+        problems = [{"name": d.name, "of_host": d.of_host, **asdict(d.problem)} for d in self.diagnoses]
+        return {"ok": not self.fatal, "problems": problems, "not_checked": list(self.not_checked)}
 
 
 def report(diagnoses: Iterable[Diagnosis], not_checked: Iterable[str] = ()) -> DoctorReport:
     """Order problems, the fatal ones first, and keep the first of those that have the same name."""
     by_name: dict[str, Diagnosis] = {}
-    for one in diagnoses:
-        by_name.setdefault(one.name, one)
-    return DoctorReport(tuple(sorted(by_name.values(), key=lambda one: not one.problem.fatal)), tuple(not_checked))
+    for diagnosis in diagnoses:
+        by_name.setdefault(diagnosis.name, diagnosis)
+    ordered = sorted(by_name.values(), key=lambda diagnosis: not diagnosis.problem.fatal)
+    return DoctorReport(tuple(ordered), tuple(not_checked))
 
 
 def diagnose(

@@ -31,9 +31,9 @@ _OF_HOST = frozenset({"gpu-count"})
 
 def doctor(catalog: Catalog, request: Request, machine: Machine, options: DoctorOptions) -> DoctorReport:
     """
-    Check everything for a request; raise UserError for one that cannot be understood.
+    Check everything for a request; raise UserError for an invalid one.
 
-    Without a driver a named model is checked alone; without a model, the host is.
+    Without a driver, only the named model is checked; without a model too, only the host.
     """
 
     def hardware() -> HostGpus:
@@ -56,7 +56,7 @@ def doctor(catalog: Catalog, request: Request, machine: Machine, options: Doctor
 
 
 def before_start(selection: Selection, plan: Plan, machine: Machine, options: DoctorOptions) -> DoctorReport:
-    """Check a plan that no constraint has refused; it records what is to be skipped."""
+    """Check a plan that no constraint has refused; its choices record which checks to skip."""
     skip = frozenset(name.removeprefix("skip ") for name in plan.choices if name.startswith("skip "))
     return check_plan(selection, plan, machine, dataclasses.replace(options, skip=skip))
 
@@ -70,7 +70,7 @@ def check_plan(selection: Selection, plan: Plan, machine: Machine, options: Doct
 
 
 def _violated(selection: Selection, plan: Plan, skip: frozenset[str]) -> Iterator[Diagnosis]:
-    """Yield the constraints that the plan violates, each with the place where it stands."""
+    """Yield the constraints that the plan violates, each with its origin."""
     for name, where, problem in constraints.violated(selection, plan.flags, plan.env):
         if name not in skip:
             yield Diagnosis(name, dataclasses.replace(problem, seen=f"{where}: {problem.seen}"), name in _OF_HOST)
@@ -121,6 +121,6 @@ def _check_host_alone(request: Request, machine: Machine, options: DoctorOptions
     count = size.value if size else HostRequirements.gpus
     required = HostRequirements(gpus=count, group=count, env=options.environ)
     diagnoses = list(_host_checks(read_host(machine, required), required, frozenset(request.skip)))
-    if not any(one.problem.fatal for one in diagnoses):
+    if not any(diagnosis.problem.fatal for diagnosis in diagnoses):
         raise HostError(why)
     return report(diagnoses, ("the checkpoint and memory: the hardware is not known, so no model was chosen",))

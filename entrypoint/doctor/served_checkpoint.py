@@ -1,4 +1,4 @@
-"""The checkpoint that a plan serves, where it is on this disk and whole."""
+"""Read the checkpoint that a plan serves, if it is on this disk and complete."""
 
 from __future__ import annotations
 

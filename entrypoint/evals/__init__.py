@@ -1,1 +1,1 @@
-"""Quality against published figures, and one page of everything that was measured."""
+"""Measure quality and compare it with published figures."""

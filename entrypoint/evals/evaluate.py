@@ -1,4 +1,4 @@
-"""`dsv4 eval`: what a run will take, the run as a child process, its result and its verdict."""
+"""Run `dsv4 eval`: the cost of a run, the run in a child process, its result and verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import HostError, UsageError, UserError
 from . import intervals, pace, runs
 from .intervals import Share
 from .progress import EvalProgress
-from .served import Served
+from .served import ServedReplica
 from .task import THINKING, Task, published
 from .task_request import EvalRequest
 
@@ -28,17 +28,17 @@ _FIND = "from importlib.util import find_spec as find; assert find('lm_eval') an
 _HARNESS = Path(__file__).resolve().parent / "harness.py"
 
 
-def evaluate(endpoint: Endpoint, served: Served, request: EvalRequest) -> dict[str, Any]:
+def evaluate(endpoint: Endpoint, served: ServedReplica, request: EvalRequest) -> dict[str, Any]:
     """
     Run one evaluation, write its result, and return it with its path as `file`; empty after a dry run.
 
     Raise UsageError for what may not be run, HostError where lm-eval is missing, UserError with lm-eval's error
-    when it fails; what was answered until then is kept, and `resume` goes on there.
+    when it fails; the answers so far are kept, and `resume` continues from them.
     """
     if request.task.runs_code and not request.run_code:
         raise UsageError(
-            f"{request.task.name} runs Python that the model writes, on this machine, as this user; do it in a"
-            " container, and say so with --confirm-run-unsafe-code."
+            f"{request.task.name} runs Python that the model writes, on this machine, as this user; do that in a"
+            " container, and confirm it with --confirm-run-unsafe-code."
         )
     _check_harness(request.python)
     sampling = {
@@ -49,7 +49,7 @@ def evaluate(endpoint: Endpoint, served: Served, request: EvalRequest) -> dict[s
     subject = f"{request.task.name}-{request.thinking}-{served.model or served.name}"
     folder = runs.folder(request.out, subject, sampling, resume=request.resume, keep=not request.dry_run)
     if served.skipped:
-        log.info(f"what the replica is made of is left out of the result: {served.skipped}")
+        log.info(f"the replica's plan is missing from the result: {served.skipped}")
     with folder as kept:
         rate = pace.measured(request.out, request.concurrency, served.replica)
         result = _run(_job(endpoint, served, request, sampling, kept), request.python, endpoint.key, rate)
@@ -82,16 +82,16 @@ def scores(task: Task, thinking: str, model: str | None, result: Mapping[str, An
                 "metric": metric,
                 "correct": share.correct,
                 "total": share.total,
-                "interval": [round(one, 4) for one in share.interval()],
+                "interval": [round(bound, 4) for bound in share.interval()],
                 "of-whole-answers": [result["correct-of-whole"][metric], whole],
                 "published": [
                     {
                         "correct": figure.share.correct,
                         "total": figure.share.total,
-                        "interval": [round(one, 4) for one in figure.share.interval()],
+                        "interval": [round(bound, 4) for bound in figure.share.interval()],
                         "settings": figure.settings,
                         "source": figure.source,
-                        "difference": [round(one, 4) for one in intervals.difference(share, figure.share)],
+                        "difference": [round(bound, 4) for bound in intervals.difference(share, figure.share)],
                         "verdict": intervals.verdict(share, figure.share),
                     }
                     for figure in published(model, task.name, thinking, metric)
@@ -102,7 +102,7 @@ def scores(task: Task, thinking: str, model: str | None, result: Mapping[str, An
 
 
 def verdict(result: Mapping[str, Any]) -> str | None:
-    """Return the verdict on the first metric against the published figure of most samples; None where none is known."""
+    """Return the verdict on the first metric against the published figure with most samples; None without one."""
     figures = result["scores"][0]["published"]
     return str(figures[0]["verdict"]) if figures else None
 
@@ -113,11 +113,11 @@ def _check_harness(python: str) -> None:
     except OSError as error:
         raise HostError(f"{python}: cannot be started ({error.strerror}); name a Python with --python.") from None
     if probe.returncode:
-        raise HostError(f"{python} has no lm-eval, which asks and scores the tasks: {INSTALL}.")
+        raise HostError(f"{python} has no lm-eval, which runs and scores the tasks: {INSTALL}.")
 
 
 def _job(
-    endpoint: Endpoint, served: Served, request: EvalRequest, sampling: Mapping[str, Any], kept: Path
+    endpoint: Endpoint, served: ServedReplica, request: EvalRequest, sampling: Mapping[str, Any], kept: Path
 ) -> dict[str, Any]:
     task = request.task
     return {
@@ -141,11 +141,11 @@ def _run(job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float
     """Run the child and follow its events; return its result, None after a dry run."""
     progress: EvalProgress | None = None
     harness_log = Path(job["answers"]).with_name(runs.LOG)
-    again = "" if job["dry-run"] else f" --resume goes on; lm-eval's log is {harness_log}."
+    again = "" if job["dry-run"] else f" --resume continues; lm-eval's log is {harness_log}."
     with _child(python, job, key, harness_log) as events:
         for event in events:
             if "planned" in event:
-                progress = EvalProgress(event["planned"], event["left"], job["sampling"]["max_tokens"])
+                progress = EvalProgress(event["planned"], event["remaining"], job["sampling"]["max_tokens"])
                 log.info(progress.plan(rate))
             elif "tokens" in event and progress:
                 progress.count(event["tokens"], cut=event["cut"])
@@ -160,7 +160,7 @@ def _run(job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float
 
 @contextmanager
 def _child(python: str, job: Mapping[str, Any], key: str | None, output: Path) -> Iterator[Iterator[dict[str, Any]]]:
-    """Start the harness; yield its events; end it when this ends, even by SIGKILL."""
+    """Start the harness and yield its events; it ends with this process, even after SIGKILL."""
     environ = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     environ.pop("DSV4_EVAL_KEY", None)
     if key:

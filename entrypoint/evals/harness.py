@@ -1,12 +1,12 @@
 """
 The child of `dsv4 eval`: one task of lm-evaluation-harness against a chat endpoint.
 
-It is run as a file by a Python that has lm-eval (and need not have dsv4), so it imports nothing of ours. It reads a job
-(JSON, `evaluate._job`) from stdin, the key from DSV4_EVAL_KEY, writes one JSON line per event to stdout, and leaves all
-output of lm-eval to stderr. Answers go to the job's `answers` file as they come; those that are there already are not
-asked again.
+It runs as a file under a Python that has lm-eval but need not have dsv4, so it imports nothing of ours. It reads a job
+(JSON, `evaluate._job`) from stdin and the key from DSV4_EVAL_KEY, writes one JSON line per event to stdout, and sends
+lm-eval's output to stderr. Answers are appended to the job's `answers` file; a question that has an answer there is not
+sent again.
 
-lm-eval's own `local-chat-completions` keeps neither why an answer ended nor its reasoning, so answers are asked here;
+lm-eval's own `local-chat-completions` keeps neither the finish reason nor the reasoning, so requests are sent here;
 tasks, examples, filters and metrics are lm-eval's.
 """
 
@@ -40,7 +40,7 @@ RETRY = Retry(
     total=2,
     backoff_factor=1,  # seconds: the second retry waits for 2
     status_forcelist=(429, *range(500, 600)),
-    allowed_methods=None,  # POST too: an answer is kept once
+    allowed_methods=None,  # POST too, as an answer is kept only once
     raise_on_status=False,
 )
 EVENTS = os.fdopen(os.dup(1), "w", buffering=1)
@@ -49,7 +49,7 @@ _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 class RunFailed(Exception):
-    """What ends the run: one sentence for the user."""
+    """The run failed; the message is one sentence for the user."""
 
 
 def send_event(**event: Any) -> None:
@@ -62,9 +62,12 @@ class FencedCode(Filter):  # type: ignore[misc, unused-ignore]
     """The last fenced block of an answer, below the imports that its prompt (`doc["prompt"]`) has."""
 
     def apply(self, resps: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-        """Return a program for each answer; an answer without a block is one as it stands."""
+        """Return a program for each answer; an answer without a block is taken whole."""
         return [
-            ["\n".join([*_IMPORT.findall(doc["prompt"]), (_FENCED.findall(one) or [one])[-1]]) for one in answers]
+            [
+                "\n".join([*_IMPORT.findall(doc["prompt"]), (_FENCED.findall(answer) or [answer])[-1]])
+                for answer in answers
+            ]
             for answers, doc in zip(resps, docs, strict=True)
         ]
 
@@ -78,15 +81,15 @@ class AnswerFile:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunFailed(f"{path} is in use by another `dsv4 eval`; let it end, or end it.") from None
+            raise RunFailed(f"{path} is in use by another `dsv4 eval`; wait for it, or stop it.") from None
         text = self._file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self.known = {line["key"]: line for line in map(json.loads, whole.splitlines()) if "key" in line}
-        self._file.truncate(len(whole))  # what a kill left half written
+        self._file.truncate(len(whole))  # a kill may leave half a line
         self._file.seek(0, os.SEEK_END)
 
     def keep(self, answer: dict[str, Any]) -> None:
-        """Write one answer, at once."""
+        """Write one answer immediately."""
         with self._lock:
             self.known[answer["key"]] = answer
             self._file.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
@@ -106,7 +109,7 @@ class ChatModel(LM):  # type: ignore[misc, unused-ignore]
     tokenizer_name = "chat"
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Return the messages as JSON: the replica's own chat template is what is applied."""
+        """Return the messages as JSON, as the replica applies its own chat template."""
         del add_generation_prompt
         return json.dumps([{"role": m["role"], "content": m["content"]} for m in chat_history], ensure_ascii=False)
 
@@ -115,23 +118,24 @@ class ChatModel(LM):  # type: ignore[misc, unused-ignore]
         return {"model": self._job["model"], "messages": json.loads(prompt), "seed": 1234, **self._job["sampling"]}
 
     def key(self, prompt: str) -> str:
-        """Return what an answer is kept by: the hash of its whole request."""
+        """Return the key of an answer: the hash of its whole request."""
         return hashlib.sha256(json.dumps(self.payload(prompt), sort_keys=True).encode()).hexdigest()
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Return the content of each answer: what comes after the reasoning, empty where it was cut before."""
+        """Return the content of each answer, without the reasoning; empty if it was cut before."""
         del disable_tqdm
-        prompts = [one.args[0] for one in requests]
-        left = [one for key, one in {self.key(p): p for p in prompts}.items() if key not in self.answers.known]
-        send_event(planned=len(prompts), left=len(left))
+        prompts = [request.args[0] for request in requests]
+        by_key = {self.key(prompt): prompt for prompt in prompts}
+        remaining = [prompt for key, prompt in by_key.items() if key not in self.answers.known]
+        send_event(planned=len(prompts), remaining=len(remaining))
         if self._job["dry-run"]:
             raise SystemExit(0)
         pool = ThreadPoolExecutor(self._job["concurrency"])
         try:
-            for done in as_completed([pool.submit(self._ask, one) for one in left]):
+            for done in as_completed([pool.submit(self._ask, prompt) for prompt in remaining]):
                 done.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after a failure nobody waits for the other answers
+            pool.shutdown(wait=False, cancel_futures=True)  # after a failure, other answers are not awaited
         return [self.answers.known[self.key(p)]["content"] for p in prompts]
 
     def _ask(self, prompt: str) -> None:
@@ -150,7 +154,7 @@ class ChatModel(LM):  # type: ignore[misc, unused-ignore]
                 "seconds": round(time.monotonic() - began, 3),
             }
         except (LookupError, TypeError, AttributeError):
-            raise RunFailed(f"{self._job['url']}: not an answer of a chat: {str(body)[:200]}") from None
+            raise RunFailed(f"{self._job['url']}: not a chat completion: {str(body)[:200]}") from None
         self.answers.keep(answer)
         send_event(cut=answer["finish_reason"] == "length", tokens=answer["completion_tokens"])
 
@@ -168,9 +172,9 @@ class ChatModel(LM):  # type: ignore[misc, unused-ignore]
         raise RunFailed(f"{self._job['url']}: HTTP {answer.status_code}: {answer.text[:300]}")
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """Refuse: a chat endpoint tells no likelihood of a given text."""
+        """Refuse: a chat endpoint does not return the likelihood of a given text."""
         del requests
-        raise RunFailed("This task asks for likelihoods of given texts, which a chat endpoint does not tell.")
+        raise RunFailed("This task needs likelihoods of given texts, which a chat endpoint does not return.")
 
     loglikelihood_rolling = loglikelihood
 
@@ -204,7 +208,9 @@ def _evaluate(job: Mapping[str, Any], model: ChatModel) -> Any:
     return simple_evaluate(
         model=model,
         task_manager=lm_eval.tasks.TaskManager(include_path=folder, include_defaults=folder is None),
-        tasks=[{"group": "dsv4", "task": [{"task": name, **job["config"]} for name in job["ask"]]}],  # lays config over
+        tasks=[
+            {"group": "dsv4", "task": [{"task": name, **job["config"]} for name in job["ask"]]}
+        ],  # merges our config
         limit=job["limit"],
         apply_chat_template=True,
         fewshot_as_multiturn=True,
@@ -214,35 +220,40 @@ def _evaluate(job: Mapping[str, Any], model: ChatModel) -> Any:
 
 
 def _scored(job: Mapping[str, Any], model: ChatModel, evaluated: Any) -> dict[str, Any]:
-    """Write the samples, one line for each, and return counts: of all metrics, and of cut answers."""
+    """Write the samples, one line for each, and return the counts of all metrics and of cut answers."""
     samples: dict[tuple[str, int], dict[str, Any]] = {}
     for task, logged in evaluated["samples"].items():
-        for one in logged:
-            prompt = one["arguments"][0][0]
+        for sample in logged:
+            prompt = sample["arguments"][0][0]
             kept = model.answers.known[model.key(prompt)]
-            about = {"task": task, "document": one["doc_id"], "messages": json.loads(prompt), "target": one["target"]}
-            entry = samples.setdefault((task, one["doc_id"]), {**about, **kept, "scores": {}})
-            for name in one["metrics"]:
-                if isinstance(one[name], (int, float)):
-                    entry["scores"][f"{name},{one['filter']}"] = float(one[name])
+            about = {
+                "task": task,
+                "document": sample["doc_id"],
+                "messages": json.loads(prompt),
+                "target": sample["target"],
+            }
+            entry = samples.setdefault((task, sample["doc_id"]), {**about, **kept, "scores": {}})
+            for name in sample["metrics"]:
+                if isinstance(sample[name], (int, float)):
+                    entry["scores"][f"{name},{sample['filter']}"] = float(sample[name])
     with Path(job["samples"]).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(one, ensure_ascii=False, default=str) + "\n" for one in samples.values())
-    every = list(samples.values())
-    missing = [name for name in job["metrics"] if name not in every[0]["scores"]]
+        file.writelines(json.dumps(entry, ensure_ascii=False, default=str) + "\n" for entry in samples.values())
+    entries = list(samples.values())
+    missing = [name for name in job["metrics"] if name not in entries[0]["scores"]]
     if missing:
-        raise RunFailed(f"lm-eval gave no {', '.join(missing)}; it gave {', '.join(every[0]['scores'])}.")
+        raise RunFailed(f"lm-eval gave no {', '.join(missing)}; it gave {', '.join(entries[0]['scores'])}.")
     return {
         "lm-eval": importlib.metadata.version("lm-eval"),
-        "total": len(every),
-        "cut": sum(one["finish_reason"] == "length" for one in every),
-        "correct": {name: round(sum(one["scores"][name] for one in every)) for name in job["metrics"]},
+        "total": len(entries),
+        "cut": sum(entry["finish_reason"] == "length" for entry in entries),
+        "correct": {name: round(sum(entry["scores"][name] for entry in entries)) for name in job["metrics"]},
         "correct-of-whole": {
-            name: round(sum(one["scores"][name] for one in every if one["finish_reason"] != "length"))
+            name: round(sum(entry["scores"][name] for entry in entries if entry["finish_reason"] != "length"))
             for name in job["metrics"]
         },
-        "prompt-tokens": sum(one["prompt_tokens"] for one in every),
-        "completion-tokens": sum(one["completion_tokens"] for one in every),
-        "answer-seconds": round(sum(one["seconds"] for one in every), 1),
+        "prompt-tokens": sum(entry["prompt_tokens"] for entry in entries),
+        "completion-tokens": sum(entry["completion_tokens"] for entry in entries),
+        "answer-seconds": round(sum(entry["seconds"] for entry in entries), 1),
     }
 
 
@@ -250,4 +261,4 @@ if __name__ == "__main__":
     status = main()
     EVENTS.flush()
     sys.stderr.flush()
-    os._exit(status)  # threads that still wait for an answer are not waited for
+    os._exit(status)  # does not wait for threads that still await an answer

@@ -1,4 +1,4 @@
-"""Shares of right answers: their confidence intervals, and what two of them allow to say about each other."""
+"""Shares of right answers: their confidence intervals, and how two of them compare."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from math import exp, lgamma, sqrt
 Z = 1.959964
 """Normal quantile of a two-sided interval of 95%."""
 LEVEL = 0.05
-"""Two shares are called different when chance alone would do it less often than this."""
+"""Two shares differ when chance alone would produce the difference less often than this."""
 MARGIN = 0.05
-"""Two shares that do not differ are called the same when the whole interval of their difference is below this."""
+"""Two shares that do not differ are the same when the whole interval of their difference is below this."""
 VERDICTS = ("same", "better", "worse", "too few samples to tell")
 
 
 @dataclass(frozen=True)
 class Share:
-    """`correct` of `total` answers; raise ValueError for what no share can be."""
+    """`correct` of `total` answers; raise ValueError for impossible numbers."""
 
     correct: int
     total: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.total or self.total < 1:
-            raise ValueError(f"{self.correct} of {self.total} is no share")
+            raise ValueError(f"{self.correct} of {self.total} is not a share")
 
     @property
     def value(self) -> float:
@@ -39,7 +39,7 @@ class Share:
 
 
 def difference(ours: Share, theirs: Share) -> tuple[float, float]:
-    """Return the 95% interval of `ours - theirs`, Newcombe's (1998, method 10): Wilson's intervals of both, joined."""
+    """Return the 95% interval of `ours - theirs`, Newcombe's (1998, method 10): both Wilson intervals combined."""
     (low, high), (their_low, their_high) = ours.interval(), theirs.interval()
     between = ours.value - theirs.value
     down = sqrt((ours.value - low) ** 2 + (their_high - theirs.value) ** 2)
@@ -55,9 +55,9 @@ def chance(ours: Share, theirs: Share) -> float:
         ways = _log_ways(ours.total, correct) + _log_ways(theirs.total, right - correct) - _log_ways(total, right)
         return exp(ways)
 
-    seen = likelihood(ours.correct) * (1 + 1e-9)
+    observed = likelihood(ours.correct) * (1 + 1e-9)
     possible = range(max(0, right - theirs.total), min(ours.total, right) + 1)
-    return min(1.0, sum(one for one in map(likelihood, possible) if one <= seen))
+    return min(1.0, sum(value for value in map(likelihood, possible) if value <= observed))
 
 
 def _log_ways(total: int, chosen: int) -> float:

@@ -1,4 +1,4 @@
-"""What the options of `dsv4 eval` ask for."""
+"""Turn the options of `dsv4 eval` into a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .task_request import EvalRequest, default_python
 
 
 def request(options: argparse.Namespace, environ: Mapping[str, str]) -> EvalRequest:
-    """Return the evaluation that the options of `eval` order; raise UserError for an unknown task."""
+    """Return the evaluation that the options request; raise UserError for an unknown task."""
     task = find(options.task, options.tasks)
     return EvalRequest(
         task=task,

@@ -1,4 +1,4 @@
-"""How fast a machine answers, from the results of `dsv4 bench`."""
+"""Estimate how fast a machine answers, from the results of `dsv4 bench`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .. import results
 
 def measured(folder: Path, concurrency: int, replica: Mapping[str, Any]) -> tuple[float, str] | None:
     """
-    Return output tokens per second at so many requests at a time, and where that was measured.
+    Return output tokens per second at this concurrency, and where that was measured.
 
     It is the newest result of the same model on the same GPUs, at the largest batch that is not above `concurrency`;
     None where there is none.

@@ -1,4 +1,4 @@
-"""What a run will take, and how far it is."""
+"""Log what a run will take, and its progress."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ EVERY = 10.0
 
 
 class EvalProgress:
-    """Counts answers and logs how far the run is, every EVERY seconds and at the end."""
+    """Count answers, and log the progress every EVERY seconds and at the end."""
 
-    def __init__(self, planned: int, left: int, answer_tokens: int) -> None:
-        self.planned, self.left, self.answer_tokens = planned, left, answer_tokens
+    def __init__(self, planned: int, remaining: int, answer_tokens: int) -> None:
+        self.planned, self.remaining, self.answer_tokens = planned, remaining, answer_tokens
         self.done = self.cut = self.tokens = 0
         self._began = self._logged = time.monotonic()
 
     def plan(self, rate: tuple[float, str] | None) -> str:
-        """Return what is to come; `rate` is output tokens per second, and the result that it is read from."""
-        there = self.planned - self.left
-        text = f"{self.left} requests" + (f" ({there} of {self.planned} are answered)" if there else "")
-        text += f", at most {self.left * self.answer_tokens:,} tokens of answers ({self.answer_tokens:,} each)"
+        """Return the size of the run; `rate` is output tokens per second, and the result that gives it."""
+        answered = self.planned - self.remaining
+        text = f"{self.remaining} requests" + (
+            f" ({answered} of {self.planned} are already answered)" if answered else ""
+        )
+        text += f", at most {self.remaining * self.answer_tokens:,} tokens of answers ({self.answer_tokens:,} each)"
         if rate is None:
-            return f"{text}; minutes are not known without a result of `dsv4 bench` in --out"
-        minutes = self.left * self.answer_tokens / rate[0] / 60
+            return f"{text}; the duration is unknown without a result of `dsv4 bench` in --out"
+        minutes = self.remaining * self.answer_tokens / rate[0] / 60
         return f"{text}; at most {minutes:,.0f} minutes at {rate[0]:.0f} tokens/s ({rate[1]})"
 
     def count(self, tokens: int, *, cut: bool) -> None:
@@ -34,11 +36,12 @@ class EvalProgress:
         self.cut += cut
         self.tokens += tokens
         now = time.monotonic()
-        if now - self._logged < EVERY and self.done < self.left:
+        if now - self._logged < EVERY and self.done < self.remaining:
             return
         self._logged = now
         spent = now - self._began
+        minutes = spent / self.done * (self.remaining - self.done) / 60
         log.info(
-            f"{self.planned - self.left + self.done} of {self.planned} answered, {self.cut} cut,"
-            f" {self.tokens / spent:.0f} tokens/s, {spent / self.done * (self.left - self.done) / 60:.0f} minutes to go"
+            f"{self.planned - self.remaining + self.done} of {self.planned} answered, {self.cut} cut,"
+            f" {self.tokens / spent:.0f} tokens/s, {minutes:.0f} minutes to go"
         )

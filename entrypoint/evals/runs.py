@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ConfigError, HostError, UsageError
 
 ANSWERS = "answers.jsonl"
-"""What was answered, as it came; the first line holds the sampling."""
+"""The answers in order of arrival; the first line holds the sampling."""
 SAMPLES = "samples.jsonl"
 """One line for each question: messages, target, answer, scores; written when all is scored."""
 LOG = "lm-eval.log"
@@ -25,20 +25,20 @@ def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool
     """
     Yield the folder of a run: a new one, or with `resume` the newest of this subject; a dry run's is removed.
 
-    Raise UsageError when there is none to resume or its answers were sampled otherwise, ConfigError for answers
+    Raise UsageError when there is none to resume or its answers were sampled differently, ConfigError for answers
     without their sampling, HostError when it cannot be written.
     """
     parent = out / "eval"
     if not keep:
         with tempfile.TemporaryDirectory(prefix="dsv4-eval-") as name:
-            yield _begun(Path(name), sampling)
+            yield _begin(Path(name), sampling)
         return
     if not resume:
-        yield _begun(parent / f"{subject}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}".replace("/", "-"), sampling)
+        yield _begin(parent / f"{subject}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}".replace("/", "-"), sampling)
         return
     named = re.compile(re.escape(subject.replace("/", "-")) + r"-\d{8}T\d{6}\.\d{6}Z")
-    kept = [one for one in parent.glob(f"*/{ANSWERS}") if named.fullmatch(one.parent.name)]
-    earlier = sorted(one.parent for one in kept if one.stat().st_size)  # empty: killed before it began
+    kept = [answers for answers in parent.glob(f"*/{ANSWERS}") if named.fullmatch(answers.parent.name)]
+    earlier = sorted(answers.parent for answers in kept if answers.stat().st_size)  # empty: killed before it began
     if not earlier:
         raise UsageError(f"{parent} has no run of {subject} to resume; start one without --resume.")
     before = _sampling(earlier[-1] / ANSWERS)
@@ -46,7 +46,7 @@ def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool
         changed = [name for name in sampling if sampling[name] != before.get(name)]
         was = ", ".join(f"{name} {before.get(name)}" for name in changed)
         raise UsageError(
-            f"{earlier[-1]} was begun with {was}; resume it with the same, or start anew without --resume."
+            f"{earlier[-1]} was begun with {was}; resume it with the same settings, or start again without --resume."
         )
     yield earlier[-1]
 
@@ -58,11 +58,11 @@ def _sampling(answers: Path) -> dict[str, Any]:
         except (ValueError, LookupError, TypeError):
             raise ConfigError(
                 f"{answers}: its first line holds no sampling; move the folder away to resume the run before it, or"
-                " start anew without --resume."
+                " start again without --resume."
             ) from None
 
 
-def _begun(made: Path, sampling: Mapping[str, Any]) -> Path:
+def _begin(made: Path, sampling: Mapping[str, Any]) -> Path:
     try:
         made.mkdir(parents=True, exist_ok=True)
         (made / ANSWERS).write_text(json.dumps({"sampling": dict(sampling)}) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the replica under test is: the name to ask it by, its context, and which of our models it serves."""
+"""Identify the replica under test: its served name, its context, and which of our models it serves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..client.errors import RequestFailed, Unreachable
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedReplica:
     """
-    `name` to ask by, `context` in tokens, `model` of `dsv4 profiles` or None where it is not known.
+    The served `name`, the `context` in tokens, and the `model` of `dsv4 profiles`, None where unknown.
 
-    `replica` is what /plan answers, and `skipped` why it is empty.
+    `replica` is the answer of /plan, and `skipped` the reason why it is empty.
     """
 
     name: str
@@ -25,8 +25,8 @@ class Served:
     skipped: str | None = None
 
 
-def look(endpoint: Endpoint, catalog: Catalog, model: str | None = None) -> Served:
-    """Ask a replica what it serves; `model` is what the user says it is. Raise RequestFailed."""
+def identify(endpoint: Endpoint, catalog: Catalog, model: str | None = None) -> ServedReplica:
+    """Ask a replica what it serves; `model` is the user's own answer. Raise RequestFailed."""
     first = endpoint.models()[0]
     if first.max_model_len is None:
         raise Unreachable(
@@ -41,4 +41,4 @@ def look(endpoint: Endpoint, catalog: Catalog, model: str | None = None) -> Serv
             skipped = str(error)
     known = model or replica.get("choices", {}).get("model-name")
     ours = None if known else catalog.model_of(first.root or "")
-    return Served(first.id, first.max_model_len, ours.name if ours else known, replica, skipped)
+    return ServedReplica(first.id, first.max_model_len, ours.name if ours else known, replica, skipped)

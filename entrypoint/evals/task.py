@@ -1,4 +1,4 @@
-"""What can be asked (tasks.toml), and what publishers say they measured (published.toml)."""
+"""Read the tasks (tasks.toml) and the publishers' own figures (published.toml)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ THINKING: Mapping[str, Mapping[str, Any]] = {
     "high": {"thinking": True, "reasoning_effort": "high"},
     "max": {"thinking": True, "reasoning_effort": "max"},
 }
-"""`chat_template_kwargs` by mode. vLLM 0.32.0 thinks (`high`) where none are sent: tokenizers/deepseek_v4.py."""
+"""`chat_template_kwargs` by mode. Without any, vLLM 0.32.0 thinks (`high`): tokenizers/deepseek_v4.py."""
 LONGEST_ANSWER = 65536
-"""Tokens of a thinking answer: what the publishers gave AIME."""
+"""Tokens of a thinking answer: the publishers' limit for AIME."""
 
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -30,7 +30,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Task(BaseModel):
-    """One task; fields as the head of tasks.toml explains them."""
+    """One task; the head of tasks.toml explains the fields."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"), validate_by_name=False
@@ -47,14 +47,14 @@ class Task(BaseModel):
     config: dict[str, JsonValue] = {}
 
     def answer_tokens(self, thinking: str, context: int) -> int:
-        """Return the most tokens of an answer in a context of so many tokens; raise UsageError when none are left."""
-        left = context - self.prompt_tokens
-        if left < 1:
+        """Return the most tokens of an answer in a context of so many tokens; raise UsageError when none remain."""
+        remaining = context - self.prompt_tokens
+        if remaining < 1:
             raise UsageError(
                 f"{self.name} keeps {self.prompt_tokens} tokens for the prompt, and this replica has a context of"
-                f" {context}; name the tokens of an answer with --max-tokens."
+                f" {context}; set the tokens of an answer with --max-tokens."
             )
-        return min(left, self.chat_tokens if thinking == "chat" else LONGEST_ANSWER)
+        return min(remaining, self.chat_tokens if thinking == "chat" else LONGEST_ANSWER)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Figure:
 
 
 def read(path: Path) -> dict[str, Task]:
-    """Return the tasks of a file by name; raise ConfigError that names what is wrong."""
+    """Return the tasks of a file by name; raise ConfigError for an invalid one."""
     return {name: _task(path, name, table) for name, table in toml_file.read(path).items()}
 
 
@@ -77,24 +77,24 @@ def _task(path: Path, name: str, table: Any) -> Task:
     except ValidationError as error:
         where, what = first_error(error)
         raise ConfigError(
-            f"{path}: [{name}] is no task ({where!r}): {what}; see the head of {HERE / 'tasks.toml'}."
+            f"{path}: [{name}] is not a task ({where!r}): {what}; see the head of {HERE / 'tasks.toml'}."
         ) from None
 
 
 def find(name: str, more: Path | None = None) -> Task:
-    """Return a task of ours, or of the user's own file; raise UsageError for a name that is none."""
+    """Return a task of ours, or of the user's own file; raise UsageError for an unknown name."""
     tasks = read(HERE / "tasks.toml") | (read(more) if more else {})
     if name not in tasks:
-        raise UsageError(f"{name!r} is no task{nearest(name, tasks)}; there are {listed(tasks)}.")
+        raise UsageError(f"{name!r} is not a task{nearest(name, tasks)}; known are {listed(tasks)}.")
     return tasks[name]
 
 
 def published(model: str | None, task: str, thinking: str, metric: str) -> list[Figure]:
-    """Return the figures of one model that can be compared, that of most samples first."""
+    """Return the comparable figures of one model, the one with most samples first."""
     key = {"model": model, "task": task, "thinking": thinking, "metric": metric}
     figures = [
-        Figure(Share(one["correct"], one["total"]), one["settings"], one["source"])
-        for one in toml_file.read(HERE / "published.toml")["figure"]
-        if all(one[name] == value for name, value in key.items())
+        Figure(Share(entry["correct"], entry["total"]), entry["settings"], entry["source"])
+        for entry in toml_file.read(HERE / "published.toml")["figure"]
+        if all(entry[name] == value for name, value in key.items())
     ]
-    return sorted(figures, key=lambda one: -one.share.total)
+    return sorted(figures, key=lambda figure: -figure.share.total)

@@ -1,4 +1,4 @@
-"""One evaluation, as the command line of `dsv4 eval` orders it."""
+"""One evaluation, as `dsv4 eval` requests it."""
 
 from __future__ import annotations
 

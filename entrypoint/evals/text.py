@@ -1,4 +1,4 @@
-"""The result of an evaluation as text."""
+"""Format the result of an evaluation as text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from .evaluate import verdict
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Return each metric with its interval, what was cut, each published figure, and the verdict last."""
+    """Return each metric with its interval and published figures, the cut answers, and the verdict last."""
     total, cut = result["total"], result["cut"]
-    lines = [
-        f"{result['task']}, {result['thinking']}, {result['model'] or 'a model that is not known'}: {total} answers"
-    ]
+    lines = [f"{result['task']}, {result['thinking']}, {result['model'] or 'an unknown model'}: {total} answers"]
     for score in result["scores"]:
         lines.append(f"  {score['metric']:34}{share(score)}")
         for figure in score["published"]:
@@ -32,7 +30,8 @@ def text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def share(one: Mapping[str, Any]) -> str:
+def share(figure: Mapping[str, Any]) -> str:
     """Return a share of right answers with its interval."""
-    low, high = one["interval"]
-    return f"{one['correct']} of {one['total']} = {one['correct'] / one['total']:.1%} ({low:.1%} to {high:.1%})"
+    low, high = figure["interval"]
+    correct, total = figure["correct"], figure["total"]
+    return f"{correct} of {total} = {correct / total:.1%} ({low:.1%} to {high:.1%})"

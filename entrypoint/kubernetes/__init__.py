@@ -1,1 +1,1 @@
-"""`dsv4 manifests`: an overlay over the shipped manifests for Kubernetes."""
+"""Make overlays over the shipped Kubernetes manifests."""

@@ -1,4 +1,4 @@
-"""The overlay that the options of `dsv4 manifests` describe."""
+"""Turn the options of `dsv4 manifests` into an overlay."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def overlay(options: argparse.Namespace, request: Request) -> Overlay:
     """
-    Return the overlay that the options describe, with what has to be there before it is applied.
+    Return the overlay that the options describe, with what has to exist before it is applied.
 
-    Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a place that Kubernetes would.
+    Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a path that Kubernetes would refuse.
     """
     selection, plan, products = _resolved(request)
     stored = places.read(options.weights)
@@ -50,9 +50,9 @@ def overlay(options: argparse.Namespace, request: Request) -> Overlay:
 
 def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
     """
-    Resolve what a pod will: by the choices, without this shell's other variables, profiles of its own, and GPUs.
+    Resolve as a pod will: by the choices, without this shell's other variables, user profiles and GPUs.
 
-    Return the labels of the nodes' GPUs too.
+    Also return the labels of the nodes' GPUs.
     """
     from ..catalog.catalog import Catalog
     from ..doctor import registry
@@ -77,14 +77,14 @@ def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
     if not products:
         raise ConfigError(
             f"Manifests are for GPUs, and {selection.hardware.name} has no nvml-names in its profile file;"
-            " for CPUs there is the shipped overlay deploy/kubernetes/overlays/demo."
+            " for CPUs use the shipped overlay deploy/kubernetes/overlays/demo."
         )
     constraints.require_known(selection, request.skip, lambda: registry.NAMES)
     return selection, resolve(selection, request), products
 
 
 def _folder(selection: Selection, *, fetch: bool) -> tuple[str, str]:
-    """Return the folder of the weights in a pod and, where they are fetched, what is."""
+    """Return the folder of the weights in a pod, and what is fetched into it, if anything."""
     name, where = selection.model.name, str(selection.where.value) if selection.where else ""
     if not where:
         return f"{places.MOUNTED}/{name}", name if fetch else ""
@@ -92,8 +92,8 @@ def _folder(selection: Selection, *, fetch: bool) -> tuple[str, str]:
         return f"{places.MOUNTED}/{where}", where
     if fetch or not where.startswith(f"{places.MOUNTED}/"):
         origin = selection.where.origin if selection.where else ""
-        wanted = "a model or a repository" if fetch else f"a model, or NAME={places.MOUNTED}/FOLDER"
-        raise ConfigError(f"{origin}: in a pod {where!r} is not there; give {wanted}.")
+        allowed = "a model or a repository" if fetch else f"a model, or NAME={places.MOUNTED}/FOLDER"
+        raise ConfigError(f"{origin}: {where!r} does not exist in a pod; give {allowed}.")
     return where, ""
 
 

@@ -1,4 +1,4 @@
-"""A Kustomize overlay over the shipped base, as plain data. Pure; the values are checked before."""
+"""Build a Kustomize overlay over the shipped base, as plain data, from checked values. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .weights import WeightSource
 PRODUCT = "nvidia.com/gpu.product"
 """The label that NVIDIA's GPU feature discovery puts on nodes: NVML's name with hyphens for spaces."""
 PRE_STOP, SPARE = 5, 5
-"""Seconds of the base's preStop, and to spare, in terminationGracePeriodSeconds."""
+"""Seconds in terminationGracePeriodSeconds for the base's preStop, and a margin."""
 _BASE_VOLUME: Mapping[str, Any] = {"persistentVolumeClaim": None}
-"""Removes the base's claim, which a strategic merge would keep beside another source of the volume."""
+"""Removes the base's claim, which a strategic merge would keep in addition to another source of the volume."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Overlay:
 
     @property
     def cpus(self) -> int:
-        """CPU cores that a replica requests: four a GPU, as in the shipped overlays. Unmeasured."""
+        """CPU cores that a replica requests: four for each GPU, as in the shipped overlays. Unmeasured."""
         return 4 * self.gpus
 
     @property
     def memory_gib(self) -> int:
-        """Memory of a replica in GiB, its 16 GiB of shared memory included: 32, and 32 a GPU. Unmeasured."""
+        """Memory of a replica in GiB, its 16 GiB of shared memory included: 32, and 32 for each GPU. Unmeasured."""
         return 32 + 32 * self.gpus
 
 
 def documents(overlay: Overlay) -> dict[str, dict[str, Any]]:
-    """Return the overlay's own documents by file name; `base` and `components` are copied beside them."""
+    """Return the overlay's own documents by file name; `base` and `components` are copied next to them."""
     return {"kustomization.yaml": _kustomization(overlay), "replica.yaml": _replica(overlay)}
 
 
@@ -57,7 +57,7 @@ def comments(overlay: Overlay) -> dict[str, tuple[str, ...]]:
     prerequisites = (f"Before it is applied: {note}." for note in overlay.notes)
     return {
         "kustomization.yaml": (overlay.command, *prerequisites),
-        "replica.yaml": ("The namespace is the base's own; kustomization.yaml names the one that it goes into.",),
+        "replica.yaml": ("The namespace is the base's own; kustomization.yaml sets the actual one.",),
     }
 
 

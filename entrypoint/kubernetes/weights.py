@@ -1,4 +1,4 @@
-"""Where the weights of a replica are: what `--weights` names, and the component and the volume that it takes."""
+"""Read `--weights`: the source of the weights, with the component and the volume that it needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 
 MOUNTED = "/models"
-"""Where the volume is in a pod: it has one folder for each model."""
+"""The mount of the volume in a pod; it has one folder for each model."""
 CLAIM = "dsv4-models"
 DIGEST = re.compile(r"(?P<name>[\w./:-]+)@(?P<digest>sha256:[0-9a-f]{64})")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -25,11 +25,11 @@ class WeightSource:
     volume: Mapping[str, Any]
     component: str = ""
     note: str = ""
-    """What has to be there, or be known, before it is applied."""
+    """What is needed before it is applied."""
 
 
 def read(text: str) -> WeightSource:
-    """Return what `--weights` asks for; raise ConfigError for anything else."""
+    """Return the source that `--weights` names; raise ConfigError for anything else."""
     kind, _, what = text.partition(":")
     if text == "fetch":
         note = f"claim {CLAIM} has to take writes from every node that a replica runs on (ReadWriteMany)"
@@ -37,14 +37,14 @@ def read(text: str) -> WeightSource:
     if kind == "pvc":
         if not NAME.fullmatch(what):
             raise ConfigError(
-                f"--weights {text}: {what!r} is no name of a claim; lower case letters, digits and hyphens."
+                f"--weights {text}: {what!r} is not the name of a claim; use lower case letters, digits and hyphens."
             )
         note = f"claim {what} has to hold the weights"
         return WeightSource({"persistentVolumeClaim": {"claimName": what, "readOnly": True}}, "", note)
     if kind == "hostpath":
         if not re.fullmatch(r"/[\w.-][\w./-]*", what) or ".." in what.split("/"):
             raise ConfigError(
-                f"--weights {text}: has to name a folder of the nodes from the root, as in hostpath:/models."
+                f"--weights {text}: has to be the absolute path of a folder on the nodes, as in hostpath:/models."
             )
         note = f"each node has to have {what} and /var/lib/dsv4/cache (for 2000:0), and the namespace to allow hostPath"
         return WeightSource({"hostPath": {"path": what, "type": "Directory"}}, "host-path", note)
@@ -56,11 +56,11 @@ def read(text: str) -> WeightSource:
 
 
 def digest(reference: str, origin: str) -> tuple[str, str]:
-    """Return name and digest of an image; raise ConfigError for one that is named by its tag."""
+    """Return name and digest of an image; raise ConfigError without a digest."""
     match = DIGEST.fullmatch(reference)
     if not match:
         raise ConfigError(
-            f"{origin}: has to end in @sha256: and 64 hexadecimal digits. A tag can be moved, and two replicas of one"
-            " fleet would serve different builds; the registry, or `docker image inspect`, says the digest."
+            f"{origin}: has to end in @sha256: and 64 hexadecimal digits. A tag can move, and then two replicas of one"
+            " fleet serve different builds; the registry, or `docker image inspect`, shows the digest."
         )
     return match["name"], match["digest"]

@@ -1,4 +1,4 @@
-"""Write an overlay with the base that it stands on into a folder, or render both as one stream."""
+"""Write an overlay and its base into a folder, or render both as one stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import ConfigError, HostError, NotFound
 from .overlay import Overlay, comments, documents
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
-"""Where the manifests lie, in a checkout and in an installed package."""
+"""The folder of the manifests, in a checkout and in an installed package."""
 
 
 def files(overlay: Overlay) -> dict[str, str]:
@@ -27,7 +27,7 @@ def files(overlay: Overlay) -> dict[str, str]:
 def folder(overlay: Overlay, out: Path) -> None:
     """Write what `kubectl apply -k OUT` needs, and nothing else; raise ConfigError when `out` is in use."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError(f"{out} is not an empty folder, and nothing is written over; give another --out.")
+        raise ConfigError(f"{out} is not an empty folder, and nothing is overwritten; give another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in ("base", *([f"components/{overlay.weights.component}"] if overlay.weights.component else [])):
@@ -39,7 +39,7 @@ def folder(overlay: Overlay, out: Path) -> None:
 
 
 def stream(overlay: Overlay) -> str:
-    """Return the rendered manifests; raise NotFound without kubectl, HostError with what it says when it fails."""
+    """Return the rendered manifests; raise NotFound without kubectl, HostError with its message when it fails."""
     program = shutil.which("kubectl")
     if program is None:
         raise NotFound("kubectl, which renders the stream, is not on PATH; write a folder instead: --out DIR.")

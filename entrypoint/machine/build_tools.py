@@ -1,4 +1,4 @@
-"""What kernels that are compiled at run time need: nvcc and ninja (FlashInfer, TileLang, DeepGEMM), cc and Python.h."""
+"""The tools that compile kernels at run time: nvcc and ninja (FlashInfer, TileLang, DeepGEMM), cc and Python.h."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which hardware of the catalog the visible GPUs are, by NVML's names; nothing is parsed from nvidia-smi."""
+"""Match the visible GPUs to hardware in the catalog, by their names in NVML."""
 
 from __future__ import annotations
 

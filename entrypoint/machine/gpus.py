@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HostGpus:
-    """Which hardware the GPUs are and how that is known; their number and topology are None where only a name is."""
+    """The GPUs' hardware and how it is known; `count` and `topology` are None where only a name was given."""
 
     hardware: str
     origin: str
     count: int | None = None
     topology: Topology | None = None
     profile_file: ProfileFile[Hardware] | None = None
-    """Used in place of the hardware of that name."""
+    """If set, used in place of the catalog's hardware of that name."""

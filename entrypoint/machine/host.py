@@ -1,4 +1,4 @@
-"""What this host gives to one plan: the machine, and the folders, ports and tools that the plan needs."""
+"""What this host offers one plan: the machine, and the folders, ports and tools that the plan needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .machine import Machine
 from .ports import Port, probe_port
 from .requirements import HostRequirements
 
-# Where what vLLM starts keeps compiled kernels and weights; the default stands under the home folder.
+# Where vLLM and its libraries keep compiled kernels and weights; defaults are relative to the home folder.
 # vLLM 0.32.0 envs.py and utils/deep_gemm.py, and each library's documentation, read 2026-11-22.
 CACHES = {
     "VLLM_CACHE_ROOT": ".cache/vllm",
@@ -40,7 +40,7 @@ class CacheFolder:
 
 @dataclass(frozen=True)
 class Host:
-    """Everything that the checks of host and GPUs look at, for one plan. Bytes."""
+    """Everything that the checks of host and GPUs need, for one plan. Sizes in bytes."""
 
     machine: Machine = field(default_factory=Machine)
     """As the plan's vLLM will see it."""

@@ -1,4 +1,4 @@
-"""What this machine has, whatever is served on it: read once per command, and handed on as data."""
+"""What this machine has, regardless of the plan: read once per command, and passed on as data."""
 
 from __future__ import annotations
 

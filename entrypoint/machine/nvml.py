@@ -22,7 +22,7 @@ RECOVERY = ("none", "reset", "reboot", "drain", "drain and reset", "recover IMEX
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A process that holds GPU memory; `used` is None where a container may not know."""
+    """A process that holds GPU memory; `used` is None where a container cannot know."""
 
     pid: int
     used: int | None
@@ -39,7 +39,7 @@ class Gpu:
     capability: str = ""
     total: int = 0
     reserved: int = 0
-    """What the driver keeps for itself, of `total`; CUDA sees the rest."""
+    """The part of `total` that the driver reserves; CUDA sees the rest."""
     free: int = 0
     processes: tuple[GpuProcess, ...] = ()
     mig: bool | None = None
@@ -122,7 +122,7 @@ def _read(nvml: Any) -> Driver:
         except nvml.NVMLError as error:  # lost, or to be reset
             handles.pop(index, None)
             gpus.append(Gpu(index, error=str(error)))
-    pairs = tuple(_pair(nvml, ask, one, other) for one, other in combinations(handles.items(), 2))
+    pairs = tuple(_pair(nvml, ask, first, second) for first, second in combinations(handles.items(), 2))
     version = nvml.nvmlSystemGetDriverVersion()
     return Driver(version, ask(nvml.nvmlSystemGetCudaDriverVersion) or 0, tuple(gpus), pairs)
 
@@ -183,8 +183,8 @@ def _recovery(nvml: Any, ask: Callable[..., Any], handle: Any) -> str | None:
     return _named(RECOVERY, values[0].value.uiVal)
 
 
-def _pair(nvml: Any, ask: Callable[..., Any], one: tuple[int, Any], other: tuple[int, Any]) -> Pair:
-    (a, near), (b, far) = one, other
+def _pair(nvml: Any, ask: Callable[..., Any], first: tuple[int, Any], second: tuple[int, Any]) -> Pair:
+    (a, near), (b, far) = first, second
     level = ask(nvml.nvmlDeviceGetTopologyCommonAncestor, near, far)
     # Numbers, because nvidia-ml-py 13.615.71 has a tuple in NVML_P2P_CAPS_INDEX_READ: read 0, write 1, NVLink 2.
     read, write, link = (_named(P2P, ask(nvml.nvmlDeviceGetP2PStatus, near, far, kind)) for kind in (0, 1, 2))

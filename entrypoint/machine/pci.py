@@ -1,4 +1,4 @@
-"""How PCI devices hang together on this host, from sysfs: IOMMU, access control (ACS) of the bridges above, NUMA."""
+"""How PCI devices are connected on this host, from sysfs: IOMMU, access control (ACS) of their bridges, NUMA."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 Iommu = Literal["off", "passthrough", "translated", "unknown"]
 
 _ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_EXTENDED = 0x100  # where extended capabilities begin; below it is all that an ordinary user may read
+_EXTENDED = 0x100  # where extended capabilities begin; an ordinary user can read only what is below
 _ACS = 0x000D  # PCI Express base specification, 7.7.11: capability id, control register at +6
 _REDIRECT = 0b1100  # P2P request redirect and P2P completion redirect
 
@@ -47,7 +47,7 @@ def redirecting(bus: str, root: Path = Path("/")) -> tuple[str, ...] | None:
 
 
 def numa_node(bus: str, root: Path = Path("/")) -> int | None:
-    """Return a device's NUMA node; None when the host has only one, or does not tell."""
+    """Return a device's NUMA node; None when the host has only one, or does not report it."""
     try:
         node = int((root / "sys/bus/pci/devices" / _sysfs(bus) / "numa_node").read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a plan requires of the host: the few settings that the checks of host, GPUs and topology look at."""
+"""What a plan requires of the host: the few settings that the checks of host, GPUs and topology read."""
 
 from __future__ import annotations
 

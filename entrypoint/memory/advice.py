@@ -1,4 +1,4 @@
-"""What `dsv4 fit` answers: the numbers, whether vLLM starts, and which flag to change, to which value. Pure."""
+"""What `dsv4 fit` answers: the numbers, whether vLLM starts, and which flag to change to what. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BATCHES = (16_384, 8_192, 4_096, 2_048, 1_024)
 
 @dataclass(frozen=True)
 class Advice:
-    """One change that is enough by itself: vLLM's flag, its value, and what it does."""
+    """One change that suffices by itself: vLLM's flag, its value, and what it does."""
 
     flag: str
     value: int | float
@@ -58,7 +58,7 @@ def fit(memory: MemoryEstimate) -> Fit:
 
 
 def _advice(memory: MemoryEstimate) -> Iterator[Advice]:
-    """Yield each single change that lets one request in, or, where one is in, all that the profile promises."""
+    """Yield each single change that lets one request fit, or, where one fits, all that the profile promises."""
     if memory.steady_state_requests >= memory.requests:
         return
     goal_requests = memory.requests if memory.admits else 1
@@ -128,8 +128,8 @@ def _verdict(memory: MemoryEstimate, answer: Fit) -> list[str]:
         return ["Does not fit: the weights leave nothing for a KV cache. Choose a smaller --model."]
     if not answer.fits:
         return ["Does not fit: vLLM stops at start, because one request of full length has to fit."]
-    held = answer.steady_state_requests
+    most = answer.steady_state_requests
     return [
         f"Fits. vLLM prints maximum concurrency {answer.concurrency:.2f}x: it counts a whole step for each request.",
-        f"A step is shared: {held} of full length run at once, one in prefill; the plan promises {memory.requests}.",
+        f"Requests share a step: {most} of full length run at once, one in prefill; the plan is for {memory.requests}.",
     ]

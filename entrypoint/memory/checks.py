@@ -1,4 +1,4 @@
-"""Weights and KV cache against the GPU's memory."""
+"""Check the weights and the KV cache against the GPU's memory."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def problems(memory: MemoryEstimate, skip: Collection[str] = ()) -> Iterator[tup
 
 def _change(advice: tuple[Advice, ...]) -> str:
     """Return the changes that are enough, the least costly first, as `lower … to …`."""
-    words = (f"{'raise' if a.flag in _RAISED else 'lower'} {a.flag} to {a.value}" for a in advice[:2])
-    return ", or ".join(words)
+    changes = (f"{'raise' if a.flag in _RAISED else 'lower'} {a.flag} to {a.value}" for a in advice[:2])
+    return ", or ".join(changes)
 
 
 _RAISED = frozenset({"gpu-memory-utilization", "tensor-parallel-size"})

@@ -22,10 +22,10 @@ FIXED_GIB = 2.04
 ACTIVATIONS_GIB = 0.2
 """For each 1,024 batched tokens: 30.8 GiB of KV cache at 8,192, 29.1 at 16,384 (2 x H200, an earlier vLLM, 2026-05)."""
 GRAPH_GIB, GRAPH_TOKENS_GIB = 0.018, 0.093
-"""For each CUDA graph, and for each 1,024 tokens of all of them, beyond those of FIXED_GIB: fitted to what vLLM put by,
+"""For each CUDA graph, and for each 1,024 tokens of all of them, beyond those of FIXED_GIB: fitted to vLLM's figures,
 0.61, 1.14, 2.30, 3.43 GiB for 11, 23, 51, 35 sizes to 64, 512, 512, 4,096 tokens (H200, vLLM 0.32.0, 2026-11-22)."""
 _FIXED_GRAPHS: tuple[int, ...] = (1, 2, 4, *range(8, 65, 8))
-"""Tokens of those of FIXED_GIB."""
+"""Tokens of the CUDA graphs that FIXED_GIB contains."""
 
 _PAGE = 37_440
 """64 entries of 584 bytes (448 FP8, 64 BF16, 8 of scales), to a multiple of 576: compressed by 4, or sliding window."""
@@ -43,7 +43,7 @@ class CacheLayout:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of a block of 256 tokens: the widest group, which is the compressed cache; the draft's rides along."""
+        """Bytes of a block of 256 tokens: the widest group, which is the compressed cache; the draft's fits in it."""
         return self.by_4 * (_PAGE + _INDEX_PAGE) + self.by_128 * _SPARSE_PAGE
 
     def recent_blocks(self, tokens: int, context: int) -> int:
@@ -60,7 +60,7 @@ CACHE_LAYOUTS = {"deepseek-v4-flash": CacheLayout(21, 20), "deepseek-v4-pro": Ca
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a plan's memory follows from; `context` is 0 where vLLM is left to find it."""
+    """What a plan's memory follows from; `context` is 0 where it is left to vLLM."""
 
     memory_gib: float
     utilization: float
@@ -76,10 +76,10 @@ class MemoryEstimate:
     gathers: bool = True
     """Whether prefill gathers its keys in a buffer: FlashMLA does (SM 9.0 and 10.x), FlashInfer does not (SM 12.x)."""
     kv_cache_memory_gib: float | None = None
-    """The KV cache where `kv-cache-memory-bytes` says it."""
+    """The KV cache's size, if `kv-cache-memory-bytes` sets it."""
     tensor_parallel_sizes: tuple[int, ...] = ()
     graphs: tuple[int, ...] = ()
-    """The sizes of CUDA graphs that the plan names, in tokens; empty where vLLM is left to find them."""
+    """The sizes of CUDA graphs that the plan names, in tokens; empty where they are left to vLLM."""
 
     @property
     def weights_gib(self) -> float:
@@ -120,7 +120,7 @@ class MemoryEstimate:
 
     @property
     def blocks(self) -> int:
-        """Blocks of the pool; vLLM keeps one of them back."""
+        """Blocks of the pool; vLLM reserves one of them."""
         return max(0, int(self.kv_available_gib * GIB) // self._layout.block_bytes)
 
     @property

@@ -1,1 +1,1 @@
-"""The page that `dsv4 report` writes."""
+"""Write the page of `dsv4 report`."""

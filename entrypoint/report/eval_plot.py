@@ -1,4 +1,4 @@
-"""The plot of evaluations: each share with its interval, the published ones beneath it. See bench/plot.py for why."""
+"""Plot evaluations: each share with its interval, then the published ones. bench/plot.py has the reason for SVG."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class EvalPlot:
-    """The plot of the first metric of each result; `ticks` are percentages with their places."""
+    """The plot of the first metric of each result; `ticks` are percentages with their positions."""
 
     lines: tuple[Interval, ...]
     ticks: tuple[tuple[float, str], ...]
@@ -38,8 +38,8 @@ class EvalPlot:
 
 def shares(results: Sequence[Result]) -> EvalPlot:
     """Return the plot of results that have scores."""
-    every = [one for result in results for one in _shares(result)]
-    lines = tuple(_line(number, *one) for number, one in enumerate(every))
+    entries = [entry for result in results for entry in _shares(result)]
+    lines = tuple(_line(number, *entry) for number, entry in enumerate(entries))
     ticks = tuple((_at(percent / 100), f"{percent}%") for percent in range(0, 101, 20))
     return EvalPlot(lines, ticks, _TOP + _LINE * len(lines) + _BOTTOM)
 

@@ -1,4 +1,4 @@
-"""`dsv4 report`: every result of a folder on one HTML page, which loads nothing from anywhere."""
+"""Write every result of a folder on one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(folder: Path, out: Path) -> str:
     """Write the page of the results in `folder` and return a line about it; raise ConfigError, HostError."""
     measured = results.read(folder)
     if not measured:
-        raise ConfigError(f"{folder}: no results; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` leave theirs there.")
+        raise ConfigError(f"{folder}: no results; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` write theirs there.")
     try:
         out.write_text(page(measured, folder, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:
@@ -37,4 +37,4 @@ def page(measured: list[dict[str, object]], folder: Path, now: datetime) -> str:
     try:
         return template.render(about=about, summary=sections.summary(measured), sections=sections.sections(measured))
     except _UNREADABLE as error:
-        raise ConfigError(f"{folder}: a result there is not of this version ({error!r}); move it away.") from None
+        raise ConfigError(f"{folder}: a result is not of this version ({error!r}); move it away.") from None

@@ -1,4 +1,4 @@
-"""What a page is made of: plain data, which page.html lays out."""
+"""The parts of a page: plain data, which page.html lays out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Code(Text):
-    """A cell in a fixed pitch."""
+    """A cell in a monospaced font."""
 
     kind: ClassVar[str] = "code"
 

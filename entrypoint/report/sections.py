@@ -19,18 +19,18 @@ _QUALITY = {"same": True, "better": True, "worse": False}
 
 
 def sections(results: Sequence[Result]) -> list[Section]:
-    """Return every section that has something to show."""
+    """Return every section that is not empty."""
     makers = {"eval": evaluations, "bench": bench, "smoke": smoke, "layout": layouts, "faults": faults}
     made = [machines(results), *patches(results)]
     for kind, make in makers.items():
-        if of_kind := [one for one in results if one["kind"] == kind]:
+        if of_kind := [result for result in results if result["kind"] == kind]:
             made.append(make(of_kind))
     return made
 
 
 def machines(results: Sequence[Result]) -> Section:
     """Return what the results were measured on, with the versions, and how many there are of each."""
-    counts = Counter((_hardware(one), _versions(one), one["kind"]) for one in results)
+    counts = Counter((_hardware(result), _versions(result), result["kind"]) for result in results)
     rows = tuple((hardware, versions, f"{number} {kind}") for (hardware, versions, kind), number in counts.items())
     return Section("Measured on", (Table(("machine", "versions", "results"), rows),))
 
@@ -39,8 +39,8 @@ def patches(results: Sequence[Result]) -> list[Section]:
     """Return each patch, by its content, with its states and the number of results that name it."""
     counts = Counter(
         (patch["name"], patch["sha256"], patch["state"])
-        for one in results
-        for patch in (one.get("patches") or one.get("replica", {}).get("patches") or {}).get("patches", [])
+        for result in results
+        for patch in (result.get("patches") or result.get("replica", {}).get("patches") or {}).get("patches", [])
     )
     rows = tuple(
         (name, Code(sha[:12]), Verdict(state, state == "applied"), number)
@@ -52,33 +52,33 @@ def patches(results: Sequence[Result]) -> list[Section]:
 def layouts(results: Sequence[Result]) -> Section:
     """Return how constructed checkpoints loaded and drafted."""
     ordered = sorted(
-        results, key=lambda one: (one["stock"], one["mtp"] != "good", one["layout"], one["mtp"], one["tp"])
+        results, key=lambda run: (run["stock"], run["mtp"] != "good", run["layout"], run["mtp"], run["tp"])
     )
     head = ("layout", "draft head", "TP", "vLLM", "result", "tokens right", "drafts accepted")
     return Section("MTP gate: constructed checkpoints", (Table(head, tuple(map(_layout, ordered))),))
 
 
-def _layout(one: Result) -> tuple[Cell, ...]:
-    good = None if one["stock"] else _LAYOUTS.get(one["result"])
+def _layout(run: Result) -> tuple[Cell, ...]:
+    good = None if run["stock"] else _LAYOUTS.get(run["result"])
     return (
-        one["layout"],
-        one["mtp"],
-        one["tp"],
-        "stock" if one["stock"] else "patched",
-        Verdict(one["result"], good),
-        f"{one['right']}/{one['asked']}" if "right" in one else "",
-        f"{one['accepted']}/{one['drafted']}" if "accepted" in one else "",
+        run["layout"],
+        run["mtp"],
+        run["tp"],
+        "stock" if run["stock"] else "patched",
+        Verdict(run["result"], good),
+        f"{run['right']}/{run['asked']}" if "right" in run else "",
+        f"{run['accepted']}/{run['drafted']}" if "accepted" in run else "",
     )
 
 
 def faults(results: Sequence[Result]) -> Section:
-    """Return what was broken, how soon it was noticed, and how it ended."""
+    """Return each injected fault, how soon it was noticed, and how it ended."""
     head = ("fault", "not ready after", "ended after", "status", "last message")
     parts: list[Text | Table] = []
     for result in results:
         rows = tuple(
-            (one["fault"], _seconds(one["unready"]), _seconds(one["ended"]), one["status"], one["words"])
-            for one in result["faults"]
+            (fault["fault"], _seconds(fault["unready"]), _seconds(fault["ended"]), fault["status"], fault["words"])
+            for fault in result["faults"]
         )
         parts += [_origin(result), Table(head, rows)]
     return Section("Faults", tuple(parts))
@@ -90,13 +90,13 @@ def smoke(results: Sequence[Result]) -> Section:
     for result in reversed(results):
         rows = tuple(
             (
-                one["name"],
-                Verdict(one["verdict"], _SMOKE.get(one["verdict"])),
-                one.get("seen"),
-                one.get("fix"),
-                _seconds(one.get("seconds")),
+                check["name"],
+                Verdict(check["verdict"], _SMOKE.get(check["verdict"])),
+                check.get("seen"),
+                check.get("fix"),
+                _seconds(check.get("seconds")),
             )
-            for one in result["checks"]
+            for check in result["checks"]
         )
         parts += [_origin(result), Table(("check", "verdict", "seen", "fix", "time"), rows)]
     return Section("Smoke tests", tuple(parts))
@@ -104,7 +104,7 @@ def smoke(results: Sequence[Result]) -> Section:
 
 def bench(results: Sequence[Result]) -> Section:
     """Return the speed by batch size: the plot, and the figures of each result."""
-    measured = [one for one in results if one["rows"]]
+    measured = [result for result in results if result["rows"]]
     parts: list[Text | Table | Speed] = [Speed(plot.plot(measured))] if measured else []
     for result in reversed(measured):
         weights = f"weights: {result.get('weights', 'not recorded')}"
@@ -113,7 +113,7 @@ def bench(results: Sequence[Result]) -> Section:
 
 
 def evaluations(results: Sequence[Result]) -> Section:
-    """Return the quality: the plot, and every metric beside the published figures."""
+    """Return the quality: the plot, and every metric with its published figures."""
     head = ("task, mode, model", "date", "cut", "metric", "right (95% interval)", "published", "settings", "verdict")
     rows = tuple(row for result in reversed(results) for row in _evaluation(result))
     return Section("Quality", (Quality(shares(results)), Table(head, rows)))
@@ -130,11 +130,14 @@ def _evaluation(result: Result) -> Iterator[tuple[Cell, ...]]:
 
 
 def summary(results: Sequence[Result]) -> list[Line]:
-    """Return one line for each kind: what the newest one says."""
-    newest = {(one["kind"], one["subject"]): one for one in results if "subject" in one}
-    lines = [Line(f"{one['kind']}, {one['subject']}, {one['date'][:10]}", _in_short(one)) for one in newest.values()]
-    if served := [one for one in results if one["kind"] == "layout" and not one["stock"]]:
-        right = sum(_LAYOUTS.get(one["result"], False) for one in served)
+    """Return one line for the newest result of each kind and subject."""
+    newest = {(result["kind"], result["subject"]): result for result in results if "subject" in result}
+    lines = [
+        Line(f"{result['kind']}, {result['subject']}, {result['date'][:10]}", _in_short(result))
+        for result in newest.values()
+    ]
+    if served := [result for result in results if result["kind"] == "layout" and not result["stock"]]:
+        right = sum(_LAYOUTS.get(run["result"], False) for run in served)
         lines.append(Line("MTP gate", (Verdict(f"{right} of {len(served)} as expected", right == len(served)),)))
     return lines
 
@@ -143,7 +146,7 @@ def _in_short(result: Result) -> tuple[Cell, ...]:
     if result["kind"] == "eval":
         return share(result["scores"][0]), _verdict(evaluate.verdict(result))
     if result["kind"] == "smoke":
-        failed = [one["name"] for one in result["checks"] if one["verdict"] == "failed"]
+        failed = [check["name"] for check in result["checks"] if check["verdict"] == "failed"]
         return (Verdict(f"failed: {', '.join(failed)}" if failed else "passed", not failed),)
     best = max((row["output_tokens_per_second"] for row in result.get("rows", [])), default=0)
     return (f"{best:.1f} output tokens/s at most",)
@@ -161,7 +164,7 @@ def _verdict(word: str | None) -> Verdict:
 
 def _origin(result: Result, more: str = "") -> Text:
     parts = (result.get("subject"), _hardware(result), _versions(result), result["date"], more)
-    return Text("; ".join(str(one) for one in parts if one))
+    return Text("; ".join(str(part) for part in parts if part))
 
 
 def _hardware(result: Result) -> str:
@@ -170,7 +173,7 @@ def _hardware(result: Result) -> str:
     machine = result.get("replica", {}).get("machine", {})
     counts = Counter(gpu["name"] for gpu in machine.get("gpus", []))
     gpus = ", ".join(f"{number} x {name}" for name, number in counts.items())
-    return gpus or (f"{machine['cpu']}, {machine['cores']} cores" if "cpu" in machine else "not known")
+    return gpus or (f"{machine['cpu']}, {machine['cores']} cores" if "cpu" in machine else "unknown")
 
 
 def _versions(result: Result) -> str:

@@ -28,8 +28,8 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     """
     Return the request with the profile that `auto` stands for, and the reasons in its origin; others as they are.
 
-    Raise ConfigError when no profile fits. The reason is a profile that memory keeps out, where there is one, rather
-    than one that a constraint does.
+    Raise ConfigError when no profile fits. As the reason, a profile that does not fit memory goes before one that
+    violates a constraint.
     """
     requested = request.choices.get("profile")
     if requested is None or requested.value != AUTO:
@@ -55,7 +55,7 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
 
 
 def largest_first(catalog: Catalog, gpus: int | None = None) -> list[str]:
-    """Return the profiles in the order of trial; where GPUs are not counted, those that ask for a number come last."""
+    """Return the profiles, largest first; without a GPU count, those that set a tensor parallel size come last."""
 
     def size(name: str) -> tuple[bool, int, int]:
         profile = catalog.profile(name, "")
@@ -88,7 +88,7 @@ def _shortage(memory: MemoryEstimate) -> str:
         return f"the weights take {memory.weights_gib:.1f} GiB a GPU and leave nothing for a KV cache"
     if not memory.sized or memory.steady_state_requests >= memory.requests:
         return ""
-    left = f"{memory.kv_available_gib:.1f} are left"
+    remaining = f"{memory.kv_available_gib:.1f} GiB remain"
     if not memory.admits:
-        return f"one request needs {memory.request_gib:.1f} GiB of KV cache, {left}"
-    return f"{memory.requests} requests need {memory.requests_gib:.1f} GiB of KV cache, {left}"
+        return f"one request needs {memory.request_gib:.1f} GiB of KV cache, {remaining}"
+    return f"{memory.requests} requests need {memory.requests_gib:.1f} GiB of KV cache, {remaining}"

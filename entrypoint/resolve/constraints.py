@@ -1,4 +1,4 @@
-"""Unsupported combinations: each says why it fails, and what to use instead. Pure."""
+"""Find unsupported combinations: why each fails, and what to use instead. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from . import memory_inputs
 from .select import Selection
 
 MEMORY = frozenset({"weights", "kv-cache"})
-"""Names of the memory checks that no start gets past."""
+"""Names of the memory checks that prevent a start."""
+RENAMED = {"trunk-complete": "target-model-complete"}
+"""Former names of checks, which `--skip` refuses with the present name."""
 _BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
 
 Violation = tuple[str, str, Problem]
-"""A constraint's name, as `--skip` takes it, where it comes from, and the problem."""
+"""A constraint's name (for `--skip`), where it comes from, and the problem."""
 
 
 def names(selection: Selection) -> frozenset[str]:
@@ -38,6 +40,8 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
     if not set(skip) - names(selection):
         return
     known = names(selection) | set(check_names())
+    if renamed := sorted(set(skip) & RENAMED.keys()):
+        raise ConfigError(f"The check {renamed[0]!r} is now named {RENAMED[renamed[0]]!r}; skip it by that name.")
     if unknown := sorted(set(skip) - known):
         raise ConfigError(
             f"No check, and no constraint of this profile, model or hardware, is named"
@@ -48,7 +52,7 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
 def refusals(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name and the sentence of everything for which a plan is refused."""
+    """Yield the name and the message of everything for which a plan is refused."""
     for name, where, problem in (
         *_violated_rules(selection, flags, env),
         *_memory(selection, flags),
@@ -59,7 +63,7 @@ def refusals(
 
 
 def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
-    """Yield every constraint that a plan violates; memory is the doctor's own question."""
+    """Yield every constraint that a plan violates, except for memory, which the doctor checks itself."""
     yield from _violated_rules(selection, flags, env)
     yield from _outside_scope(selection)
 
@@ -85,7 +89,7 @@ def _model_on_hardware(selection: Selection) -> str:
 
 
 def _outside_scope(selection: Selection) -> Iterator[Violation]:
-    """Yield what profile and model say that they are not for, and a group that is larger than this host."""
+    """Yield models, hardware and sizes that profile or model exclude, and a group larger than this host."""
     profile, model, hardware = selection.profile, selection.model, selection.hardware
     size, where = selection.tensor_parallel_size, f"{profile.name}, {_model_on_hardware(selection)}"
     if (models := profile.get("models")) and not model.is_one_of(models):

@@ -2,8 +2,8 @@
 Which sizes of a step vLLM captures as CUDA graphs: those of decoding, and those of prompts.
 
 vLLM 0.32.0 captures up to twice the tokens that decode together, 512 at most (config/vllm.py, `_set_cudagraph_sizes`):
-8 for two requests with one draft token each. A longer step runs kernel by kernel, each launched by the host, and who
-decodes in it waits. Where a hardware's file names `prompt-graphs`, these sizes are captured too.
+8 for two requests with one draft token each. A longer step runs kernel by kernel, each launched by the host, and
+requests that decode in it wait. If a hardware's file sets `prompt-graphs`, these sizes are captured too.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def named(selection: Selection, flags: Mapping[str, Setting]) -> dict[str, Setti
     origin = f"{selection.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens a step"
     batched = flags.get("max-num-batched-tokens")
     longest = batched.value if batched else prompts[-1]
-    found = [size for size in sizes(int(requests.value), step, prompts) if size <= longest]
-    return {SIZES: Setting(found, origin)}
+    captured = [size for size in sizes(int(requests.value), step, prompts) if size <= longest]
+    return {SIZES: Setting(captured, origin)}
 
 
 def sizes(requests: int, step: int, prompts: list[int]) -> list[int]:
     """
-    Return tokens, rising: what so many `requests` of `step` tokens take when they decode, and what prompts take.
+    Return the sizes in tokens, ascending: those of `requests` decoding `step` tokens each, and those of prompts.
 
     Decode steps are those that vLLM would capture itself: 1, 2, 4 requests and multiples of 8, each a multiple of
     `step`, which a graph of a whole decode step has to be.

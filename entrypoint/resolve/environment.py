@@ -51,9 +51,9 @@ class Variables(BaseSettings):
     DSV4_PROFILES: str | None = None  # folders of profiles, separated by colons
     DSV4_NCCL: str | None = None  # a named set of nccl/
     DSV4_SKIP: str | None = None  # names of refusals and checks to skip, separated by commas
-    DSV4_VLLM: str | None = None  # the vLLM to start, else the one beside this command, else the one on PATH
+    DSV4_VLLM: str | None = None  # the vLLM to start, else the one next to this command, else the one on PATH
     DSV4_CACHE: Path | None = None  # compiled kernels, else dsv4 in the user's cache
-    DSV4_RUN_DIR: Path | None = None  # what has to outlive a restart: the record of failures, the plan, stacks
+    DSV4_RUN_DIR: Path | None = None  # what outlives a restart: the record of failures, the plan, stacks
     DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")
 
 

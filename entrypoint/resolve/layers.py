@@ -1,7 +1,7 @@
 """
 Turn the selected profile files and the request into one plan. Pure: reads no file, prints nothing.
 
-Precedence, lowest first, stands in `layers`; later layers win key by key, tables of JSON flags too.
+`layers` holds the precedence, lowest first; later layers win key by key, tables of JSON flags too.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def resolve(selection: Selection, request: Request) -> Plan:
     """Return the plan; raise ConfigError for a combination that is known to fail, unless it is skipped by name."""
     flags: dict[str, Setting] = {}
     env: dict[str, Setting] = {}
-    watched = supervision_settings.defaults()
+    supervision = supervision_settings.defaults()
     for layer in layers(selection, request):
         merge(flags, layer.flags)
         merge(env, layer.env)
-        merge(watched, layer.supervision)
+        merge(supervision, layer.supervision)
     merge(flags, cuda_graphs.named(selection, flags))
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     if "api-key" in flags and "VLLM_API_KEY" in env:
@@ -47,7 +47,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
         raise ConfigError(
             f"Model {selection.model.name} has no repository; give its folder: --model {selection.model.name}=FOLDER."
         )
-    return Plan(choices, flags, env, schema.shapes(), watched)
+    return Plan(choices, flags, env, schema.shapes(), supervision)
 
 
 def _check_keys(flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> None:
@@ -88,11 +88,11 @@ def _file_layers(selection: Selection, file: ProfileFile[Any]) -> Iterator[Layer
 
 
 def _layer(own: Base | When, label: str) -> Layer:
-    watched = supervision_settings.settings({"gate": own.gate, "supervise": own.supervise}, label)
+    supervision = supervision_settings.settings({"gate": own.gate, "supervise": own.supervise}, label)
     return Layer(
         _named(settings.flags(own.flags, f"{label} [flags]"), f"{label} [flags]"),
         _named(settings.variables(own.env, f"{label} [env]"), f"{label} [env]"),
-        {name: Setting(value, f"{label} [{name.partition('.')[0]}]") for name, value in watched.items()},
+        {name: Setting(value, f"{label} [{name.partition('.')[0]}]") for name, value in supervision.items()},
     )
 
 
@@ -101,15 +101,15 @@ def _named(values: Mapping[str, Value], origin: str) -> dict[str, Setting]:
 
 
 def merge(into: dict[str, Setting], above: Mapping[str, Setting]) -> None:
-    """Lay `above` over `into`; what it replaces is kept beneath, nearest first."""
+    """Lay `above` over `into`; what it replaces is kept as history, nearest first."""
     for name, setting in above.items():
         replaced = [into.pop(other) for other in list(into) if _same(other, name)]
         into[name] = Setting(setting.value, setting.origin, tuple(_history(replaced)))
 
 
-def _same(one: str, other: str) -> bool:
-    """Tell whether two settings cannot stand side by side: equal names, or one is the table that holds the other."""
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+def _same(name: str, other: str) -> bool:
+    """Tell whether two settings exclude each other: equal names, or one is the table that holds the other."""
+    return name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.")
 
 
 def _history(replaced: Iterable[Setting]) -> Iterator[Setting]:

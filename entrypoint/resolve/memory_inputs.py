@@ -1,4 +1,4 @@
-"""What the memory of a plan follows from: figures of the selected profile files, and the plan's flags. Pure."""
+"""Collect the inputs of the memory estimate: figures of the selected profile files, and the plan's flags. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resolve a request: from what was requested and the profile files to the selection and the plan."""
+"""Resolve a request with the profile files to a selection and a plan."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def resolve_request(
     """
     Return the plan for a request; raise ConfigError where there is none.
 
-    `find` looks at this host's GPUs, and is called only when no hardware is named. `check_names` returns the names
+    `find` reads this host's GPUs, and is called only when no hardware is named. `check_names` returns the names
     of the doctor's checks, which may be skipped as constraints may.
     """
     request = auto.settle(catalog, request, find)

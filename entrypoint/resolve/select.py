@@ -27,7 +27,7 @@ class Selection:
     The profile files of one plan, and the reason for each.
 
     `where` is what vLLM loads when it is not the model's repository; `draft_head` and `weights_gib` are read from it
-    where it is a folder. `gpus` counts the GPUs that this process sees (None: not looked at), and `gpu_order` are the
+    where it is a folder. `gpus` counts the GPUs that this process sees (None: not read), and `gpu_order` are the
     variables that put the closest ones first.
     """
 
@@ -55,7 +55,7 @@ class Selection:
 
 
 def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> Selection:
-    """Return the selection for a request; `find` looks at this host's GPUs, and is called only when none are named."""
+    """Return the selection for a request; `find` reads this host's GPUs, and is called only when none are named."""
     root = catalog.root()
     requested = request.choices.get("profile") or Setting(root.own.default_profile, f"{root.file}: default-profile")
     profile = catalog.profile(requested.value, requested.origin)

@@ -69,8 +69,8 @@ def _requested_model(catalog: Catalog, requested: Setting) -> SelectedModel:
 
 
 def is_folder(text: str, origin: str) -> bool:
-    """Tell whether a text names a folder; raise ConfigError where that cannot be seen."""
+    """Tell whether a text names a folder; raise ConfigError where it cannot be read."""
     try:
         return Path(text).is_dir()
-    except OSError as error:  # a name too long, a folder around it that may not be entered
+    except OSError as error:  # a name too long, or a parent folder that may not be entered
         raise ConfigError(f"{origin}: {text!r} cannot be read ({error.strerror}).") from None

@@ -1,1 +1,1 @@
-"""What a user would try by hand after a start, as checks with a verdict."""
+"""Check a replica as a user would after a start, with a verdict."""

@@ -1,4 +1,4 @@
-"""Checks of the plain API: names, a chat, a stream, a stop string, log-probabilities."""
+"""Check the plain API: names, a chat, a stream, a stop string, log-probabilities."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ async def models(client: VllmClient, context: Context) -> Outcome:
     if missing := [name for name in planned if name not in context.names]:
         return failed(
             f"/v1/models lists {', '.join(context.names)}, not {', '.join(missing)}",
-            "--url and --health name two different replicas, or one was restarted: name both of one",
+            "--url and --health name different replicas, or one was restarted; name both URLs of one replica",
         )
     for name in context.names:
         try:
             await client.complete("Hello", 1, model=name)
         except Refused as error:
-            return failed(f"the listed name {name} is refused: {error.reason}", "a balancer mixes replicas: see docs")
+            return failed(
+                f"the listed name {name} is refused: {error.reason}",
+                "a balancer mixes different replicas: see docs/smoke.md",
+            )
     count = len(context.names)
     return passed(f"{count} name{'s' * (count > 1)} listed and answered: {', '.join(context.names)}", names=count)
 
@@ -38,18 +41,18 @@ async def chat(client: VllmClient, context: Context) -> Outcome:
     if not reply.content:
         return failed(
             f"the answer is empty (finish_reason {reply.finish}, {reply.tokens} tokens)",
-            "where reasoning is not empty the mode chat was not taken: serve with --tokenizer-mode deepseek_v4",
+            "if reasoning is not empty, the mode chat was ignored: serve with --tokenizer-mode deepseek_v4",
             **figures,
         )
     if reply.finish not in FINISHED or reply.total_tokens != reply.prompt_tokens + reply.tokens:
         return failed(
             f"finish_reason {reply.finish}; {reply.prompt_tokens} + {reply.tokens} tokens, total {reply.total_tokens}",
-            "usage does not add up: something between you and vLLM rewrites answers",
+            "usage does not add up: something between you and vLLM changes answers",
             **figures,
         )
     if not context.record.constructed and prompt["answer"] not in reply.content:
         return failed(
-            f"asked {prompt['question']!r}, it said {quoted(reply.content)}",
+            f"asked {prompt['question']!r}, it answered {quoted(reply.content)}",
             "the weights or the kernels are wrong: `dsv4 weights verify`, `dsv4 patch verify`",
             **figures,
         )
@@ -57,20 +60,20 @@ async def chat(client: VllmClient, context: Context) -> Outcome:
 
 
 async def streaming(client: VllmClient, context: Context) -> Outcome:
-    """A stream comes in pieces, says once why it ended, then what was used, then [DONE]."""
+    """A stream has several pieces, then one finish reason, then the usage, then [DONE]."""
     question = context.prompts["acceptance"]["kinds"]["prose"][0]
     stream = await client.stream(question, STOP_TOKENS, **context.prompts["thinking"]["modes"]["chat"])
     figures = {"pieces": len(stream.pieces), "output_tokens": stream.tokens, "first_piece_s": round(stream.seconds, 3)}
     wrong = [
         *(["everything came in one piece"] if len(stream.pieces) == 1 else []),
         *(["no text came"] if not stream.pieces else []),
-        *([f"{len(stream.finish)} times a finish_reason"] if len(stream.finish) != 1 else []),
+        *([f"finish_reason {len(stream.finish)} times"] if len(stream.finish) != 1 else []),
         *(["no usage after the last piece"] if not stream.tokens else []),
         *([] if stream.done else ["no [DONE] at the end"]),
     ]
     if wrong:
         return failed(
-            "; ".join(wrong), "ask vLLM's own port: a proxy that buffers or cuts event streams does this", **figures
+            "; ".join(wrong), "try vLLM's own port: a proxy that buffers or cuts event streams causes this", **figures
         )
     return passed(
         f"{len(stream.pieces)} pieces, the first after {stream.seconds:.2f} s; usage and [DONE] at the end", **figures
@@ -83,12 +86,14 @@ async def stop(client: VllmClient, context: Context) -> Outcome:
     whole = await client.complete(prompt, STOP_TOKENS, ignore_eos=True)
     mark = _middle(whole.text)
     if not mark:
-        return failed(f"{STOP_TOKENS} tokens are {quoted(whole.text)}", "the answer is no text: see garbling, docs")
+        return failed(
+            f"{STOP_TOKENS} tokens are {quoted(whole.text)}", "the answer is not text: see garbling in docs/health.md"
+        )
     cut = await client.complete(prompt, STOP_TOKENS, ignore_eos=True, stop=[mark])
     if cut.finish != "stop" or cut.stop != mark or mark in cut.text:
         return failed(
-            f"told to stop at {quoted(mark)}, it ended with {quoted(cut.text[-40:])}, finish_reason {cut.finish}",
-            "where the text is another one each time, see the check parallel; else vLLM's log",
+            f"with stop string {quoted(mark)}, it ended with {quoted(cut.text[-40:])}, finish_reason {cut.finish}",
+            "if the text differs each time, see the check parallel; else vLLM's log",
         )
     return passed(f"ended before {quoted(mark)}, {len(cut.text)} of {len(whole.text)} characters")
 

@@ -1,4 +1,4 @@
-"""`dsv4 smoke`: look at the replica, run every check, write a result."""
+"""Run `dsv4 smoke`: identify the replica, run every check, write a result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class SmokeSettings:
     """
-    How much of the context the long prompt fills, how many requests run at once, and which checks are left out.
+    How much of the context the long prompt fills, how many requests run at once, and which checks are skipped.
 
     `streams` None takes the plan's. `seconds` are for all checks together.
     """
@@ -43,7 +43,7 @@ def smoke(endpoint: Endpoint, settings: SmokeSettings) -> SmokeReport:
     models = endpoint.models()
     plan, why = contexts.plan(endpoint)
     if why:
-        log.info(f"{why} What the replica was told is not known.")
+        log.info(f"{why} So the replica's settings are unknown.")
     context = contexts.context(
         tuple(model.id for model in models),
         models[0].max_model_len or 0,
@@ -64,7 +64,7 @@ async def _run(endpoint: Endpoint, context: Context, settings: SmokeSettings) ->
 
 
 def keep(report: SmokeReport, out: Path, junit: Path | None = None) -> Path:
-    """Write the result below `out`, and JUnit XML where it is named; return the result's path. Raise HostError."""
+    """Write the result below `out`, and JUnit XML if requested; return the result's path. Raise HostError."""
     if junit:
         try:
             junit.write_text(report.junit(), encoding="utf-8")
@@ -74,7 +74,7 @@ def keep(report: SmokeReport, out: Path, junit: Path | None = None) -> Path:
 
 
 def _subject(report: SmokeReport) -> str:
-    """Name model, profile and hardware where the plan does, else the served name."""
+    """Return model, profile and hardware by the plan, else the served name."""
     choices = report.replica.get("choices", {})
     parts = (choices.get(name) for name in ("model-name", "profile", "hardware"))
     return "-".join(str(part) for part in parts if part) or report.model

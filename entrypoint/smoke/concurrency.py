@@ -1,4 +1,4 @@
-"""Checks under load and of speculation: concurrent answers, and draft tokens accepted by kind of prompt."""
+"""Check concurrent answers, and the draft tokens accepted by kind of prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .context import Context
 from .outcome import Outcome, failed, passed, skipped
 
 JUDGED = ("prose", "code")
-"""Random text is hard and repetition easy to draft for: only these are held against the floor."""
+"""Random text is hard and repetition easy to draft, so only these are compared with the floor."""
 SEED = 17
 
 
@@ -24,7 +24,7 @@ async def parallel(client: VllmClient, context: Context) -> Outcome:
     gates = context.supervision.gate
     finding = await canary.run(client, context.streams, gates.tokens, gates.signs, gates.agreement_floor)
     if finding.problem:
-        return failed(finding.problem, "see what garbles answers in docs/health.md; try another --moe-backend")
+        return failed(finding.problem, "docs/health.md lists what garbles answers; try another --moe-backend")
     return passed(finding.detail, streams=context.streams)
 
 
@@ -35,7 +35,7 @@ async def acceptance(client: VllmClient, context: Context) -> Outcome:
     try:
         speculates = (await client.counters()).speculates
     except Refused as error:
-        return skipped(f"vLLM's counters are not to be had ({error})")
+        return skipped(f"vLLM's counters are unavailable ({error})")
     if not speculates and context.drafts is None:
         return skipped("vLLM counts no draft tokens here")
     kinds: dict[str, Acceptance] = {}
@@ -54,7 +54,7 @@ async def acceptance(client: VllmClient, context: Context) -> Outcome:
     figures = {kind: _figures(measured, context.record.acceptance.get(kind)) for kind, measured in kinds.items()}
     finding = gate.judge(total, judged, floor, counted=speculates)
     if finding.problem:
-        return failed(finding.problem, f"measured beside the record: {_summary(kinds, context)}", **figures)
+        return failed(finding.problem, f"measured, with published figures: {_summary(kinds, context)}", **figures)
     return passed(f"{_summary(kinds, context)}; floor of prose and code {floor:.0%}", **figures)
 
 
@@ -70,13 +70,13 @@ def _figures(measured: Acceptance, recorded: float | None) -> dict[str, int | fl
 
 
 def _summary(kinds: Mapping[str, Acceptance], context: Context) -> str:
-    """Say each kind's acceptance beside what is on record."""
+    """Return each kind's acceptance with the figure on record."""
     record = context.record
 
-    def one(kind: str, measured: Acceptance) -> str:
+    def summary(kind: str, measured: Acceptance) -> str:
         recorded = f"{record.acceptance[kind]:.0%} on record" if kind in record.acceptance else "no figure on record"
         share = "nothing" if measured.ratio is None else f"{measured.ratio:.0%}"
         return f"{kind} {share} of {measured.drafted} ({recorded})"
 
     source = f"; record: {record.source}" if record.source else ""
-    return ", ".join(one(kind, measured) for kind, measured in kinds.items()) + source
+    return ", ".join(summary(kind, measured) for kind, measured in kinds.items()) + source

@@ -1,4 +1,4 @@
-"""What is known of a replica before the first check: names, context, plan, and what is on record of its model."""
+"""Collect what is known of a replica before the first check: names, context, plan, and its model's record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..supervision_settings import Supervision
 from .data import OnRecord, on_record, prompts
 
 STREAMS = 4
-"""Requests at once where neither the command line nor a plan says how many."""
+"""Concurrent requests where neither the command line nor a plan sets them."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Context:
     """
     One replica. `settings` is its plan's, flags and all, by name; None where no health server answers.
 
-    `context_length` is max-model-len in tokens, 0 where the server does not say. `share` of it is filled by the long
+    `context_length` is max-model-len in tokens, 0 where unknown. `share` of it is filled by the long
     prompt; `streams` run at once.
     """
 
@@ -41,7 +41,7 @@ class Context:
 
     @property
     def drafts(self) -> int | None:
-        """Draft tokens a step; 0 without speculation, None where there is no plan."""
+        """Draft tokens per step; 0 without speculation, None where there is no plan."""
         return None if self.settings is None else draft_tokens(self.settings)
 
 
@@ -56,7 +56,7 @@ def plan(endpoint: Endpoint) -> tuple[ServedPlan | None, str]:
 def context(
     names: tuple[str, ...], context_length: int, known: Mapping[str, Any] | None, share: float, streams: int | None
 ) -> Context:
-    """Return what the checks go by; raise ConfigError for a plan that holds what this version does not know."""
+    """Return what the checks depend on; raise ConfigError for a plan with settings that this version lacks."""
     have = known or {}
     given = {name: Setting(value, "") for name, value in have.items() if name.startswith("gate.")}
     supervision = supervision_settings.read(given)

@@ -1,4 +1,4 @@
-"""The two data files of the smoke test: what is asked, and what is on record of a model."""
+"""Read the data files of the smoke test: its prompts, and the record of each model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 @dataclass(frozen=True)
 class OnRecord:
     """
-    What is known of a model beforehand.
+    What is known of a model in advance.
 
-    `constructed` says why it follows no instruction, and is empty for a trained one. `acceptance` is a share of draft
-    tokens by kind of prompt, as `source` saw it; empty where there is no figure.
+    `constructed` says why it follows no instructions; it is empty for a trained model. `acceptance` is a share of draft
+    tokens by kind of prompt, measured by `source`; empty without a figure.
     """
 
     constructed: str = ""
@@ -26,14 +26,14 @@ class OnRecord:
 
 @cache
 def prompts() -> Mapping[str, Any]:
-    """Return `prompts.toml`, which says what its keys mean."""
+    """Return `prompts.toml`, which explains its keys."""
     return _read("prompts.toml")
 
 
 def on_record(model: str, draft_tokens: int) -> OnRecord:
-    """Return what is on record of a model, by its name and the draft tokens of a step."""
+    """Return the record of a model, by its name and the draft tokens per step."""
     entry = _read("models.toml").get(model, {})
-    figures = (one for one in entry.get("acceptance", ()) if one["draft-tokens"] == draft_tokens)
+    figures = (row for row in entry.get("acceptance", ()) if row["draft-tokens"] == draft_tokens)
     figure: dict[str, Any] = next(figures, {})
     return OnRecord(entry.get("constructed", ""), figure.get("kinds", {}), figure.get("source", ""))
 

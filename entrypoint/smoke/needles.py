@@ -1,4 +1,4 @@
-"""The check of a long prompt: three facts far apart in it are found again."""
+"""Check a long prompt: three facts, far apart in it, are recalled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def needles(client: VllmClient, context: Context) -> Outcome:
     if context.record.constructed:
         return skipped(context.record.constructed)
     if not context.context_length:
-        return skipped("the server does not say how long its context is")
+        return skipped("the server does not report its context length")
     prompts = context.prompts["needles"]
     budget = int(context.context_length * context.share) - prompts["max-tokens"]
     lines = await _fitting(client, prompts, budget)
@@ -28,7 +28,7 @@ async def needles(client: VllmClient, context: Context) -> Outcome:
         return skipped(f"{budget} tokens are too few for three needles; give a larger --context-share")
     began = time.monotonic()
     mode = context.prompts["thinking"]["modes"]["chat"]
-    salt = secrets.token_hex(8)  # its prompt is read, not found in the prefix cache
+    salt = secrets.token_hex(8)  # so that the prompt is processed, not found in the prefix cache
     reply = await client.chat(haystack(prompts, lines), prompts["max-tokens"], cache_salt=salt, **mode)
     seconds = time.monotonic() - began
     recalled = [where for where, code in zip(POSITIONS, prompts["codes"], strict=True) if code in reply.content]
@@ -42,8 +42,8 @@ async def needles(client: VllmClient, context: Context) -> Outcome:
     if len(recalled) < len(POSITIONS):
         lost = ", ".join(where for where in POSITIONS if where not in recalled)
         return failed(
-            f"not found at the {lost} of {size}; it said {quoted(reply.content)}",
-            "try a smaller --context-share: what is lost only in long prompts points to the sparse attention's kernels",
+            f"not found at the {lost} of {size}; it answered {quoted(reply.content)}",
+            "try a smaller --context-share: if only long prompts lose facts, suspect the kernels of sparse attention",
             **figures,
         )
     return passed(f"three found in {size}, {seconds:.1f} s", **figures)
@@ -72,9 +72,12 @@ def haystack(prompts: Mapping[str, Any], lines: int) -> str:
 
 
 def _lines(prompts: Mapping[str, Any], count: int) -> list[str]:
-    """Return filler, no two lines alike."""
+    """Return filler, in which no two lines are equal."""
     words = {name: prompts[name] for name in ("place", "state", "wind")}
     return [
-        prompts["line"].format(n=n, boats=3 + n * 7 % 41, **{key: of[n % len(of)] for key, of in words.items()}) + "\n"
+        prompts["line"].format(
+            n=n, boats=3 + n * 7 % 41, **{key: choices[n % len(choices)] for key, choices in words.items()}
+        )
+        + "\n"
         for n in range(1, count + 1)
     ]

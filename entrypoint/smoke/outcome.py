@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The outcome of one check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Outcome:
     """
     One check's verdict: what was seen (or why it was skipped), and what to change where it failed.
 
-    `seconds` is wall time. `figures` are what was measured, by name with its unit.
+    `seconds` is wall time. `figures` are the measured values, by name with unit.
     """
 
     verdict: Verdict
@@ -27,20 +27,20 @@ class Outcome:
 
 
 def passed(seen: str, **figures: Any) -> Outcome:
-    """It is as it should be."""
+    """Return the outcome of a check that passed."""
     return Outcome("passed", seen, figures=figures)
 
 
 def failed(seen: str, fix: str, **figures: Any) -> Outcome:
-    """It is not."""
+    """Return the outcome of a check that failed."""
     return Outcome("failed", seen, fix, figures)
 
 
 def skipped(reason: str) -> Outcome:
-    """It cannot be told here."""
+    """Return the outcome of a check that cannot be run here."""
     return Outcome("skipped", reason)
 
 
 def quoted(text: str, most: int = 60) -> str:
-    """Return the beginning of an answer as it can stand in one line of a report."""
+    """Return the beginning of an answer, fit for one line of a report."""
     return ascii(text if len(text) <= most else text[:most] + "...")

@@ -1,4 +1,4 @@
-"""What a smoke test found, as text, JSON and JUnit XML. Pure: returns strings."""
+"""Format the outcomes of a smoke test as text, JSON and JUnit XML. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .outcome import VERDICTS, Outcome, Verdict
 
 @dataclass(frozen=True)
 class SmokeReport:
-    """Every outcome, what was asked, what could not be known of it (`unknown`, empty where all was), and its plan."""
+    """Every outcome, the replica and its plan, and why parts of it are `unknown` (empty if none are)."""
 
     url: str
     model: str
@@ -34,48 +34,48 @@ class SmokeReport:
             "url": self.url,
             "model": self.model,
             "unknown": self.unknown,
-            "checks": [{**asdict(one), "seconds": round(one.seconds, 3)} for one in self.outcomes],
+            "checks": [{**asdict(outcome), "seconds": round(outcome.seconds, 3)} for outcome in self.outcomes],
         }
 
     def text(self) -> str:
-        """Return one row a check, the remedy beneath what failed, and the verdict last."""
+        """Return one row for each check, with the remedy below a failed one, and the verdict last."""
         rows = [("check", "verdict", "s", "seen")]
-        rows += [(one.name, one.verdict, f"{one.seconds:.1f}", one.seen) for one in self.outcomes]
+        rows += [(outcome.name, outcome.verdict, f"{outcome.seconds:.1f}", outcome.seen) for outcome in self.outcomes]
         lines = table(rows).splitlines()
         printed = [lines[0]]
-        for line, one in zip(lines[1:], self.outcomes, strict=True):
-            printed += [line, *([f"    fix: {one.fix}"] if one.fix else [])]
-        printed += ["", f"not known: {self.unknown}"] if self.unknown else [""]
+        for line, outcome in zip(lines[1:], self.outcomes, strict=True):
+            printed += [line, *([f"    fix: {outcome.fix}"] if outcome.fix else [])]
+        printed += ["", f"unknown: {self.unknown}"] if self.unknown else [""]
         counts = ", ".join(f"{len(self._named(of))} {of}" for of in VERDICTS if self._named(of))
-        seconds = sum(one.seconds for one in self.outcomes)
+        seconds = sum(outcome.seconds for outcome in self.outcomes)
         return "\n".join([*printed, f"{self.model} at {self.url}: {counts} in {seconds:.0f} s"])
 
     def junit(self) -> str:
         """Return a JUnit XML document with one suite."""
         counts = {"failures": str(len(self._named("failed"))), "skipped": str(len(self._named("skipped")))}
-        total = f"{sum(one.seconds for one in self.outcomes):.3f}"
+        total = f"{sum(outcome.seconds for outcome in self.outcomes):.3f}"
         names = {"name": "dsv4 smoke", "tests": str(len(self.outcomes)), "errors": "0", "time": total, **counts}
         root = ET.Element("testsuites", names)
         suite = ET.SubElement(root, "testsuite", {**names, "hostname": self.url})
-        for one in self.outcomes:
-            _case(suite, self.model, one)
+        for outcome in self.outcomes:
+            _case(suite, self.model, outcome)
         ET.indent(root)
         return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
     def _named(self, verdict: Verdict) -> list[Outcome]:
-        return [one for one in self.outcomes if one.verdict == verdict]
+        return [outcome for outcome in self.outcomes if outcome.verdict == verdict]
 
 
-def _case(suite: ET.Element, model: str, one: Outcome) -> None:
+def _case(suite: ET.Element, model: str, outcome: Outcome) -> None:
     case = ET.SubElement(
-        suite, "testcase", {"classname": f"smoke.{model}", "name": one.name, "time": f"{one.seconds:.3f}"}
+        suite, "testcase", {"classname": f"smoke.{model}", "name": outcome.name, "time": f"{outcome.seconds:.3f}"}
     )
-    if one.verdict == "failed":
-        ET.SubElement(case, "failure", {"message": _xml(one.seen)}).text = _xml(one.fix)
-    elif one.verdict == "skipped":
-        ET.SubElement(case, "skipped", {"message": _xml(one.seen)})
+    if outcome.verdict == "failed":
+        ET.SubElement(case, "failure", {"message": _xml(outcome.seen)}).text = _xml(outcome.fix)
+    elif outcome.verdict == "skipped":
+        ET.SubElement(case, "skipped", {"message": _xml(outcome.seen)})
     else:
-        ET.SubElement(case, "system-out").text = _xml(f"{one.seen}\n{json.dumps(one.figures)}")
+        ET.SubElement(case, "system-out").text = _xml(f"{outcome.seen}\n{json.dumps(outcome.figures)}")
 
 
 def _xml(text: str) -> str:

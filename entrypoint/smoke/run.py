@@ -1,4 +1,4 @@
-"""Every check, one after the other: none hides another, and all end by a deadline."""
+"""Run every check, one after the other, within one deadline; no failure hides another."""
 
 from __future__ import annotations
 
@@ -39,38 +39,38 @@ _NO_TEMPLATE = "chat template"
 
 
 async def run(client: VllmClient, context: Context, seconds: float, skip: Collection[str]) -> list[Outcome]:
-    """Return every check's outcome, in their order, within `seconds` for all of them."""
+    """Return every check's outcome, in order, within `seconds` for all of them."""
     until = time.monotonic() + seconds
     outcomes = []
     for name, check in CHECKS.items():
         began = time.monotonic()
-        left = until - began
+        remaining = until - began
         if name in skip:
             outcome = skipped("--skip")
-        elif left <= 0:
+        elif remaining <= 0:
             outcome = failed(
-                f"not begun: the {seconds:.0f} s of --timeout were over", "give more, or --skip what is slow"
+                f"not run: the {seconds:.0f} s of --timeout were used up", "raise --timeout, or --skip slow checks"
             )
         else:
-            outcome = await _one(client, context, check, left)
+            outcome = await _run_check(client, context, check, remaining)
         outcomes.append(dataclasses.replace(outcome, name=name, seconds=time.monotonic() - began))
         log.info(f"{outcome.verdict:7} {name}")
     return outcomes
 
 
-async def _one(client: VllmClient, context: Context, check: Check, left: float) -> Outcome:
-    """Run one check; it fails where it has no end in `left` seconds, no answer, or an error for one."""
+async def _run_check(client: VllmClient, context: Context, check: Check, seconds: float) -> Outcome:
+    """Run one check; it fails if it takes longer than `seconds`, or gets no answer or an error."""
     try:
-        async with asyncio.timeout(left):
+        async with asyncio.timeout(seconds):
             return await check(client, context)
     except TimeoutError:
         return failed(
-            f"no end in the {left:.0f} s that --timeout had left",
-            "look at `dsv4 probe live`, or give more with --timeout",
+            f"not finished within the {seconds:.0f} s that remained of --timeout",
+            "see `dsv4 probe live`, or raise --timeout",
         )
     except Unreachable as error:
-        return failed(f"no answer: {error}", "look at `dsv4 probe live` and at vLLM's log")
+        return failed(f"no answer: {error}", "see `dsv4 probe live` and vLLM's log")
     except Refused as error:
         if context.record.constructed and _NO_TEMPLATE in error.reason:
             return skipped("its tokenizer has no chat template")
-        return failed(f"refused: {error.with_reason()}", "vLLM's log says why")
+        return failed(f"refused: {error.with_reason()}", "see vLLM's log")

@@ -1,4 +1,4 @@
-"""Checks of answers with a shape: a tool call there and back, and JSON by a schema."""
+"""Check structured answers: a tool call with its result, and JSON by a schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .outcome import Outcome, failed, passed, quoted, skipped
 
 PARSER = "serve with --enable-auto-tool-choice --tool-call-parser deepseek_v4"
 _NO_PARSER = "--tool-call-parser to be set"
-"""How vLLM 0.32.0 ends its refusal of tools (`renderers/online_renderer.py`)."""
+"""The end of vLLM 0.32.0's refusal of tools (`renderers/online_renderer.py`)."""
 
 
 async def tool_call(client: VllmClient, context: Context) -> Outcome:
@@ -40,12 +40,12 @@ async def tool_call(client: VllmClient, context: Context) -> Outcome:
     ]
     back = await client.chat(messages, prompts["max-tokens"], tools=tools, tool_choice="auto", **mode)
     if prompts["answer"] not in back.content:
-        return failed(f"given {prompts['result']}, it said {quoted(back.content)}", PARSER)
+        return failed(f"given {prompts['result']}, it answered {quoted(back.content)}", PARSER)
     return passed(f"{call['function']['name']}({call['function']['arguments']}), then {quoted(back.content)}")
 
 
 def _call_problem(calls: Any, prompts: dict[str, Any]) -> str:
-    """Say what is wrong with tool calls, or nothing."""
+    """Return what is wrong with tool calls, or nothing."""
     if not calls:
         return "no tool was called"
     try:
@@ -61,7 +61,7 @@ def _call_problem(calls: Any, prompts: dict[str, Any]) -> str:
 
 
 async def json_schema(client: VllmClient, context: Context) -> Outcome:
-    """An answer by a JSON schema is JSON by that schema, and answers the question."""
+    """An answer under a JSON schema matches that schema, and answers the question."""
     if context.record.constructed:
         return skipped(context.record.constructed)
     from pydantic import BaseModel, ConfigDict, ValidationError
@@ -85,10 +85,13 @@ async def json_schema(client: VllmClient, context: Context) -> Outcome:
         ship = Ship.model_validate_json(reply.content)
     except ValidationError as error:
         return failed(
-            f"{quoted(reply.content)} is not by the schema: {sentence(error)} (finish_reason {reply.finish})",
-            "vLLM's log says whether structured outputs are on; a stray token is a garbled answer",
+            f"{quoted(reply.content)} does not match the schema: {sentence(error)} (finish_reason {reply.finish})",
+            "check in vLLM's log that structured outputs are on; a stray token means a garbled answer",
         )
     expected = Ship(name=prompts["name"], launched=prompts["launched"], sails=prompts["sails"])
     if ship != expected:
-        return failed(f"by the schema, but {ship!r} for {expected!r}", "`dsv4 weights verify`, `dsv4 patch verify`")
+        return failed(
+            f"it matches the schema, but is {ship!r} instead of {expected!r}",
+            "`dsv4 weights verify`, `dsv4 patch verify`",
+        )
     return passed(quoted(reply.content))

@@ -1,4 +1,4 @@
-"""Checks of the thinking modes: reasoning and content come apart, in one answer and in a stream."""
+"""Check the thinking modes: reasoning and content are separate, in one answer and in a stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .outcome import Outcome, failed, passed, quoted, skipped
 TAGS = ("<think>", "</think>")
 PARSER = "serve with --reasoning-parser deepseek_v4"
 TOKENIZER = "serve with --tokenizer-mode deepseek_v4"
-UNPLANNED = "and there is no plan that says it should"
+UNPLANNED = "and no plan is known that requires it"
 TRAP = (
     "a client that reads only content shows nothing: read reasoning, allow more tokens,"
     ' or send chat_template_kwargs {"thinking": false}'
@@ -42,7 +42,7 @@ def mode(name: str) -> Callable[[VllmClient, Context], Awaitable[Outcome]]:
 
 
 async def streamed(client: VllmClient, context: Context) -> Outcome:
-    """Mode high in a stream: reasoning first, then content, and nothing of one in the other."""
+    """In mode high, a stream has reasoning first, then content, and neither leaks into the other."""
     if reason := _not_here(context):
         return skipped(reason)
     prompts = context.prompts["thinking"]
@@ -58,7 +58,7 @@ async def streamed(client: VllmClient, context: Context) -> Outcome:
 
 
 async def empty_content(client: VllmClient, context: Context) -> Outcome:
-    """With few tokens allowed, thinking takes them all: content is empty, reasoning is not, and `length` says why."""
+    """With few tokens allowed, thinking takes them all: only reasoning comes back, with finish_reason `length`."""
     if reason := _not_here(context):
         return skipped(reason)
     prompts = context.prompts["thinking"]
@@ -87,15 +87,15 @@ def _room(context: Context) -> int:
 def _unwanted_reasoning(reply: Reply) -> Outcome | None:
     if not reply.reasoning:
         return None
-    return failed(f"it thought although thinking is off: {quoted(reply.reasoning)}", TOKENIZER)
+    return failed(f"it reasoned although thinking is off: {quoted(reply.reasoning)}", TOKENIZER)
 
 
 def _mode_ignored(context: Context, reply: Reply, plain_tokens: int) -> Outcome | None:
-    """Judge by the prompt's length: every mode that thinks writes a paragraph before the conversation."""
+    """Judge by the prompt's length: every thinking mode adds a paragraph before the conversation."""
     if reply.prompt_tokens > plain_tokens:
         return None
     if context.settings is None and not reply.reasoning:
-        return skipped(f"its chat template knows no thinking, {UNPLANNED}")
+        return skipped(f"its chat template has no thinking, {UNPLANNED}")
     lengths = f"the prompt has {reply.prompt_tokens} tokens, and {plain_tokens} without thinking"
     return failed(f"{lengths}: the mode did not reach the model", TOKENIZER)
 
@@ -110,7 +110,7 @@ def _leaks(content: str, reasoning: str) -> Outcome | None:
 
 
 def _answered(context: Context, reply: Reply) -> Outcome | None:
-    """Judge the answer; none is right where reasoning took every token, any where the weights follow no question."""
+    """Judge the answer; it may be missing if reasoning took every token, and wrong if the weights are constructed."""
     prompts = context.prompts["thinking"]
     endless = not reply.content and reply.reasoning and reply.finish == "length"
     if prompts["answer"] in reply.content or endless or context.record.constructed:
@@ -118,7 +118,7 @@ def _answered(context: Context, reply: Reply) -> Outcome | None:
     if not reply.content:
         return failed(f"no content, and finish_reason {reply.finish}", PARSER)
     return failed(
-        f"asked {prompts['question']!r}, it said {quoted(reply.content)}",
+        f"asked {prompts['question']!r}, it answered {quoted(reply.content)}",
         "the weights or the kernels are wrong: `dsv4 weights verify`, `dsv4 patch verify`",
     )
 

@@ -1,1 +1,1 @@
-"""One vLLM from its start to its end."""
+"""Supervise one vLLM from its start to its end."""

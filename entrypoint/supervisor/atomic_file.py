@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write(path: Path, text: str) -> bool:
-    """Replace a file and tell whether that worked; a full disk keeps the old one."""
+    """Replace a file and tell whether that worked; the old one is kept if the disk is full."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fresh.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a supervisor is given, and what those who look after one vLLM share: plain data."""
+"""The data that a supervisor is given, and the data that the parts of one supervision share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .kernel_cache import KernelCache
 
 @dataclass(frozen=True)
 class ServeContext:
-    """Where `serve` runs: how its health server is reached, where it keeps its files, and which vLLM it starts."""
+    """Where `serve` runs: the address of its health server, its files, and the vLLM that it starts."""
 
     environ: Mapping[str, str]
     vllm: str
@@ -25,12 +25,12 @@ class ServeContext:
     run_folder: Path
     termination_log: Path
     interactive: bool = False
-    """Whether a person is watching: a mistake made twice is answered at once."""
+    """Whether a person is watching: then a repeated mistake is reported without a wait."""
 
 
 @dataclass(frozen=True)
 class VllmSession:
-    """One vLLM from its start to its end: its plan, the settings to watch it by, its health, and how to ask it."""
+    """One vLLM from its start to its end: its plan, settings, health and client."""
 
     plan: Plan
     settings: Supervision

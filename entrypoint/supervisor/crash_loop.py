@@ -1,8 +1,8 @@
 """
-The crash-loop breaker: which starts the run directory remembers, and how long the next one has to wait.
+The crash-loop breaker: it records starts in the run directory, and decides how long the next one waits.
 
-One failure may be bad luck: the next start goes on at once. From the second in a row of the same plan on, each waits
-twice as long as the one before. A changed plan starts with a clean record, and so does one that was healthy for long.
+One failure may be bad luck, and the next start does not wait. From the second failure in a row of the same plan, each
+wait is twice as long as the one before. A changed plan and a plan that was healthy for long start with a clean record.
 A start that left no exit reason (it was killed, or the power failed) counts as a failure.
 """
 
@@ -30,7 +30,7 @@ class StartRecord:
     cause: str = ""
 
     def begin(self, plan: str) -> StartRecord:
-        """Return the record of the start that now begins."""
+        """Return the record of the next start."""
         if plan != self.plan:
             return StartRecord(plan, starts=1)
         unrecorded = self.starts > 0 and not self.ended
@@ -38,11 +38,11 @@ class StartRecord:
         return StartRecord(plan, self.starts + 1, self.failures + unrecorded, 0.0, cause)
 
     def end(self, cause: str, now: float, *, failed: bool) -> StartRecord:
-        """Return the record of a start that has ended; a good end closes the row of failures."""
+        """Return the record of a start that has ended; a good end clears the failures."""
         return dataclasses.replace(self, failures=self.failures + 1 if failed else 0, ended=now, cause=cause)
 
     def healthy(self) -> StartRecord:
-        """Return the record of a start that was ready for so long that earlier failures no longer count."""
+        """Return the record of a start that was ready long enough to clear earlier failures."""
         return dataclasses.replace(self, failures=0)
 
 
@@ -52,7 +52,7 @@ def backoff(failures: int, first: float, most: float) -> float:
 
 
 def load(folder: Path) -> StartRecord:
-    """Return the record of a run directory; an empty one where there is none that can be read."""
+    """Return the record of a run directory; an empty one if none can be read."""
     try:
         return StartRecord(**json.loads((folder / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -60,5 +60,5 @@ def load(folder: Path) -> StartRecord:
 
 
 def save(folder: Path, record: StartRecord) -> None:
-    """Write the record; a full disk keeps the old one."""
+    """Write the record; the old one is kept if the disk is full."""
     atomic_file.write(folder / FILE, json.dumps(dataclasses.asdict(record)))

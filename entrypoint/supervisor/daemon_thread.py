@@ -1,4 +1,4 @@
-"""One blocking call in a thread that neither blocks the event loop nor keeps the process from ending."""
+"""Run a blocking call in a daemon thread, so that it blocks neither the event loop nor the exit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def in_background(function: Callable[P, T], *arguments: P.args, **keywords: P.kw
     """
     Return the future of `function(*arguments, **keywords)`.
 
-    asyncio.to_thread would do, if the program did not wait for its threads at the end.
+    asyncio.to_thread would be enough, but the program waits for its threads at exit.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

@@ -1,4 +1,4 @@
-"""A requested stop: the balancer notices it, vLLM finishes its requests, and cut ones are reported."""
+"""Drain after a request to stop: the balancer notices, vLLM finishes its requests, and cut ones are reported."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .context import VllmSession
 from .stop_signals import StopSignals, first_of
 from .vllm_process import VllmProcess
 
-PAUSE = 0.5  # seconds between two looks at the running requests
+PAUSE = 0.5  # seconds between two reads of the running requests
 PATIENCE = 2.0  # seconds for an answer, which a stop does not wait for any longer
 
 
 async def drain(
     session: VllmSession, process: VllmProcess, signals: StopSignals, exited: asyncio.Task[int]
 ) -> ExitReason:
-    """Return when vLLM has finished its requests, a second signal came, or the time is over; the process may go on."""
+    """Return when vLLM has finished its requests, a second signal came, or time is up; the process may still run."""
     health, supervise = session.health, session.settings.supervise
     health.draining = True
     health.enter("draining")
     if health.ready_after is None:  # nothing to finish, and vLLM may miss the signal while it loads
-        return ExitReason(exit_cause.DRAINED, "asked to stop during the start")
+        return ExitReason(exit_cause.DRAINED, "stopped during the start")
     if not signals.by_person:
         await first_of(signals.hurry.wait(), exited, asyncio.sleep(supervise.drain_wait))
     running = await _count(session, 0)  # before the signal: vLLM closes its port soon after it
@@ -38,14 +38,7 @@ async def drain(
         running = await _count(session, running)
         await first_of(exited, signals.hurry.wait(), asyncio.sleep(PAUSE))
     if running and (not exited.done() or time.monotonic() > allowed_until):
-        why = "a second signal came" if signals.hurry.is_set() else f"shutdown-timeout ({allowed:.0f} s) was over"
+        why = "a second signal came" if signals.hurry.is_set() else f"shutdown-timeout ({allowed:.0f} s) expired"
         return ExitReason(exit_cause.CUT, f"{running} requests were still running when {why}")
-    return ExitReason(exit_cause.DRAINED, "asked to stop; every running request was finished")
-
-
-async def _count(session: VllmSession, known: int) -> int:
-    """Return how many requests run; `known` where vLLM does not answer."""
-    with contextlib.suppress(Unreachable, Refused, TimeoutError):
-        known = (await asyncio.wait_for(session.client.counters(), PATIENCE)).running
-        session.health.detail = f"{known} requests running"
-    return known
+PAUSE = 0.5  # seconds between two reads of the running requests
+PATIENCE = 2.0  # seconds for an answer, which a stop does not wait for any longer

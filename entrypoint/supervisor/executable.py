@@ -1,4 +1,4 @@
-"""Which program a name means, and the errors for one that cannot be started."""
+"""Locate programs, and the errors for those that cannot be started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import NotExecutable, NotFound
 
 
 def vllm_program(environ: Mapping[str, str]) -> str:
-    """Return the vLLM to start: DSV4_VLLM, else the one installed beside this command, else the one on PATH."""
+    """Return the vLLM to start: DSV4_VLLM, else the one next to this command, else the one on PATH."""
     if named := environ.get("DSV4_VLLM"):
         return named
     sibling = Path(sys.executable).parent / "vllm"

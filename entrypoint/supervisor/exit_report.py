@@ -1,4 +1,4 @@
-"""Why a replica ended, where people and Kubernetes look: the log, the termination message, last-exit.json."""
+"""Report why a replica ended: in the log, the termination message and last-exit.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TERMINATION_MESSAGE = 4096  # characters that Kubernetes reads
 
 
 def publish(reason: ExitReason, context: ServeContext) -> None:
-    """Log the reason unless it is logged already, and write it to both files."""
+    """Log the reason unless that is done, and write it to both files."""
     text = f"{reason.cause.name} (exit status {reason.cause.exit_status:d}): {reason.sentence}"
     if reason.root:
         text += f"\nroot cause: {reason.root}"

@@ -1,9 +1,9 @@
 """
 Compile modules of FlashInfer during a first start, before vLLM needs them.
 
-vLLM compiles each when it comes to it and waits; one C++ file then keeps one core busy for a minute and a half, twice
-in a first start on 2 x H200 (vLLM 0.32.0, 2026-11-22, docs/speed.md). Begun with the start, both are there by then.
-FlashInfer's own lock makes vLLM wait for one that is not, and ninja finds nothing to do for one that is.
+vLLM compiles each module on first use and waits for it. One C++ file then occupies one core for a minute and a half,
+twice in a first start on 2 x H200 (vLLM 0.32.0, 2026-11-22, docs/speed.md). Begun with the start, both are ready in
+time. FlashInfer's lock makes vLLM wait for an unfinished module, and ninja skips a finished one.
 
 A module is named as `MODULE:FUNCTION`, the function that returns its build specification. No GPU is touched: the
 architecture is that of FLASHINFER_CUDA_ARCH_LIST.
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 async def compile_all(names: Sequence[str], environ: Mapping[str, str]) -> None:
     """
-    Compile in a process of low priority with vLLM's variables; start nothing for no names.
+    Compile in a process of low priority with vLLM's variables.
 
-    A failure is logged: vLLM compiles by itself then.
+    A failure is only logged, since vLLM then compiles by itself.
     """
     if not names:
         return
@@ -57,7 +57,7 @@ def _in_child() -> None:
 
 
 def specification(name: str) -> Any:
-    """Return what FlashInfer builds a module from; raise ImportError or AttributeError for an unknown name."""
+    """Return the build specification of a module; raise ImportError or AttributeError for an unknown name."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)()
 
@@ -66,7 +66,7 @@ def main(names: Sequence[str]) -> None:
     """Compile all of them in parallel, each under FlashInfer's lock; raise what FlashInfer raises."""
     specifications = [specification(name) for name in names]  # one by one: its modules import each other
     with ThreadPoolExecutor(len(specifications)) as pool:
-        list(pool.map(lambda one: one.build(need_lock=True), specifications))
+        list(pool.map(lambda spec: spec.build(need_lock=True), specifications))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """
-Where compiled kernels are kept, so that the next start does not compile them again: one folder for all compilers.
+One cache folder for all compilers, so that the next start does not compile the same kernels again.
 
 It is keyed by build (versions and patches), hardware and model, so that a changed key never finds a stale kernel:
-DSV4_CACHE/<vLLM version>-<build>/<hardware>/<model>. In it, each plan that has become ready leaves a note of how long
+DSV4_CACHE/<vLLM version>-<build>/<hardware>/<model>. Each plan that became ready leaves a note there of how long
 its first start took; the next start of the same plan is a hit.
 """
 
@@ -46,17 +46,17 @@ class KernelCache:
     filled: Mapping[str, Any]
 
     def sentence(self) -> str:
-        """Return a sentence: whether this start finds its kernels."""
+        """Return the message that says whether this start finds its kernels."""
         if not self.filled:
             return f"kernel cache: miss; this start fills {self.folder}"
         return f"kernel cache: hit; filled on {self.filled['date']} by a start of {self.filled['seconds']:.0f} s"
 
     def saved(self, seconds: float) -> float | None:
-        """Return what a start of `seconds` has saved against the one that filled the cache; None at a miss."""
+        """Return the seconds saved against the start that filled the cache; None at a miss."""
         return self.filled["seconds"] - seconds if self.filled else None
 
     def keep(self, seconds: float, phases: Mapping[str, float]) -> None:
-        """Leave the note of a first start; where the folder cannot be written, the next start is a miss again."""
+        """Leave the note of a first start; if the folder cannot be written, the next start is a miss too."""
         if self.filled:
             return
         note = {"seconds": round(seconds, 1), "date": datetime.now(UTC).date().isoformat(), "phases": dict(phases)}

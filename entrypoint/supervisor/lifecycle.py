@@ -1,8 +1,8 @@
 """
-What surrounds every start: signals, the run directory, the health server, the record of failures, the exit report.
+The frame of every start: signals, the run directory, the health server, the record of failures, the exit report.
 
-Health probes are answered from before the first step to after the last one, also while a plan is resolved, and while
-the crash-loop breaker makes one wait that is refused every time.
+Health probes are answered from before the first step until after the last one, even while a plan is resolved or the
+crash-loop breaker makes a refused plan wait.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-STOPPED_EARLY = ExitReason(exit_cause.DRAINED, "asked to stop before vLLM was started")
+STOPPED_EARLY = ExitReason(exit_cause.DRAINED, "stopped before vLLM was started")
 
 
 class StartEnded(Exception):
-    """A step before vLLM ends the start; the reason says why."""
+    """A step before vLLM ended the start, for this reason."""
 
     def __init__(self, reason: ExitReason) -> None:
         super().__init__(reason.sentence)
@@ -50,7 +50,7 @@ class StartEnded(Exception):
 
 
 class Lifecycle:
-    """One start, from the first second to the exit status: what is known of it, and the steps that lead to vLLM."""
+    """One start from the first second to the exit status: its state, and the steps before vLLM."""
 
     def __init__(self, context: ServeContext, signals: StopSignals) -> None:
         self.context, self.signals, self.health = context, signals, Health()
@@ -61,7 +61,7 @@ class Lifecycle:
 
     async def admit(self, plan: Plan, machine: Machine) -> bool:
         """
-        Put the start of a plan on record, and wait where its last starts failed.
+        Record the start of a plan, and wait if its last starts failed.
 
         Return whether it waited, since the machine may have changed meanwhile; raise StartEnded for a stop.
         """
@@ -84,7 +84,7 @@ class Lifecycle:
         step = in_background(function, *arguments, **keywords)
         await first_of(step, self.signals.stop.wait())
         if self.signals.stop.is_set():
-            procfs.end_all(os.getpid())  # the ranks of an all-reduce
+            procfs.end_all(os.getpid())  # such as the ranks of an all-reduce
             raise StartEnded(STOPPED_EARLY)
         result = await step
         procfs.trim()
@@ -92,11 +92,13 @@ class Lifecycle:
 
     def require(self, report: DoctorReport) -> None:
         """Log every problem that the checks found; raise StartEnded when one of them is fatal."""
-        for found in report.diagnoses:
-            if not found.problem.fatal:
-                log.info(f"note: {found.sentence()}")
+        for diagnosis in report.diagnoses:
+            if not diagnosis.problem.fatal:
+                log.info(f"note: {diagnosis.sentence()}")
         if report.fatal:
-            problems = "\n".join(f"  {found.sentence()} (--skip {found.name} overrides)" for found in report.fatal)
+            problems = "\n".join(
+                f"  {diagnosis.sentence()} (--skip {diagnosis.name} overrides)" for diagnosis in report.fatal
+            )
             cause = exit_cause.by_status(report.exit_status)
             raise StartEnded(ExitReason(cause, f"the checks before the start failed:\n{problems}"))
 
@@ -108,12 +110,12 @@ class Lifecycle:
         atomic_file.write(self.context.run_folder / run_folder.PLAN, json.dumps(self.health.plan, indent=2))
 
     def forget_failures(self) -> None:
-        """Close the row of failures: this start has been healthy for long."""
+        """Clear the failures: this start has been healthy for long."""
         self.record = self.record.healthy()
         crash_loop.save(self.context.run_folder, self.record)
 
     async def refuse(self, error: UserError) -> ExitReason:
-        """Say at once what is wrong; where the same is wrong again and again, wait longer each time."""
+        """Log an error at once; if the same error repeats, wait longer each time."""
         log.error(str(error))
         self._begin(fingerprint("refused", str(error)))
         if not self.context.interactive:
@@ -121,7 +123,7 @@ class Lifecycle:
         return ExitReason(exit_cause.by_status(error.exit_status), str(error), logged=True)
 
     def finish(self, reason: ExitReason) -> None:
-        """Report how it ended, and remember it for the next start."""
+        """Report why it ended, and record that for the next start."""
         self.health.enter("ended")
         self.health.ended = reason.sentence
         self.record = self.record.end(reason.cause.name, time.time(), failed=reason.failed)
@@ -135,14 +137,14 @@ class Lifecycle:
         crash_loop.save(self.context.run_folder, self.record)
 
     async def _back_off(self, supervise: Supervise) -> bool:
-        """Wait as long as the crash-loop breaker says, or until a signal to stop; return whether it said so."""
+        """Wait as long as the crash-loop breaker requires, or until a signal to stop; return whether it did."""
         seconds = crash_loop.backoff(self.record.failures, supervise.backoff_first, supervise.backoff_most)
         if not seconds:
             return False
         self.health.enter("backoff")
         self.health.backoff_until = time.monotonic() + seconds
         log.info(
-            f"crash-loop breaker: {self.record.failures} starts in a row failed (the last one: {self.record.cause});"
+            f"crash-loop breaker: {self.record.failures} starts in a row failed (the last: {self.record.cause});"
             f" the next one begins in {seconds:.0f} s, or at once after a change of settings."
         )
         await first_of(self.signals.stop.wait(), asyncio.sleep(seconds))
@@ -153,10 +155,10 @@ class Lifecycle:
 @contextlib.asynccontextmanager
 async def lifecycle(context: ServeContext) -> AsyncIterator[Lifecycle]:
     """
-    Answer health probes for the length of the block, then report why it ended and set `exit_status`.
+    Answer health probes during the block, then report why it ended and set `exit_status`.
 
     The block sets `exit_reason`, or raises UserError or StartEnded. Raise ConfigError or HostError where the health
-    port or the run directory cannot be had.
+    port or the run directory is unavailable.
     """
     procfs.adopt_orphans()
     with stop_signals.handled() as signals, run_folder.owned(context.run_folder):

@@ -1,4 +1,4 @@
-"""A replica that is ready: whether it makes progress, drafts well for live traffic, and is sound when idle."""
+"""Monitor a ready replica: its progress, its draft acceptance under live traffic, and its soundness when idle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def watch(session: VllmSession) -> ExitReason:
     monitor = _Monitor(session)
     try:
         while True:
-            if reason := await monitor.look():
+            if reason := await monitor.poll():
                 return reason
             await asyncio.sleep(session.settings.supervise.poll)
     finally:
@@ -41,12 +41,12 @@ class _Monitor:
         self.canary: asyncio.Task[ExitReason | None] | None = None
 
     def close(self) -> None:
-        """Cancel a canary that is still out."""
+        """Cancel a canary that still runs."""
         if self.canary:
             self.canary.cancel()
 
-    async def look(self) -> ExitReason | None:
-        """Read the counters once and conclude; return why vLLM has to end, or None."""
+    async def poll(self) -> ExitReason | None:
+        """Read the counters once; return why vLLM has to end, or None."""
         health, grace = self.health, self.supervise.live_grace
         try:
             counters = await self.session.client.counters()
@@ -56,9 +56,9 @@ class _Monitor:
             self._read(counters, time.monotonic())
         reason = self._canaries(time.monotonic())
         health.progressed, health.busy = self.progress.at, self.progress.busy
-        if (still := health.idle_for(time.monotonic())) > grace:
+        if (idle := health.idle_for(time.monotonic())) > grace:
             sentence = (
-                f"no progress for {still:.0f} s while there was work ({self.progress.work}); the limit is {grace:.0f} s"
+                f"no progress for {idle:.0f} s while there was work ({self.progress.work}); the limit is {grace:.0f} s"
             )
             return ExitReason(exit_cause.HUNG, f"{sentence} (supervise.live-grace).")
         return reason
@@ -89,7 +89,7 @@ class _Monitor:
             error, self.used_at = done.exception(), now
             if error is not None and not isinstance(error, (Unreachable, Refused)):
                 raise error
-            self.progress.canary_out = error is not None  # one that did not come back is still owed
+            self.progress.canary_out = error is not None  # a canary without an answer still counts as work
             if error is None:
                 self.progress.at = now
                 return done.result()
@@ -104,7 +104,7 @@ class _Monitor:
         await canary.one_token(self.session.client)
 
     async def _corruption(self) -> ExitReason | None:
-        """Not ready after a garbled answer; ended when the next one is garbled too."""
+        """Run the corruption canary; return a reason only if it fails twice in a row."""
         if not await corruption(self.session):
             return None
         return await corruption(self.session)

@@ -1,4 +1,4 @@
-"""What `/plan` answers: the plan of this replica, the code that it runs, and its machine."""
+"""Describe this replica for `/plan`: its plan, the code that it runs, and its machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def replica(plan: Plan, machine: Machine) -> dict[str, Any]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of what is installed."""
+    """Return the versions of the installed packages."""
     installed = {"python": platform.python_version()}
     for part in PARTS:
         try:
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def patches() -> dict[str, Any]:
-    """Return what `dsv4 patch report` prints, or why there is none."""
+    """Return what `dsv4 patch report` prints, or why there is no report."""
     return installed_patches.patch_report()
 
 

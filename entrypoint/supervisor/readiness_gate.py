@@ -1,4 +1,4 @@
-"""What a replica proves before it gets traffic: it answers, its draft head drafts, its answers are not garbled."""
+"""Prove a replica before it receives traffic: it answers, its draft head drafts, its answers are not garbled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 async def prove(session: VllmSession) -> ExitReason | None:
-    """Fill in the proofs of the replica's health; return why it is refused, or None."""
+    """Run the proofs and record them in the replica's health; return why it is refused, or None."""
     await canary.one_token(session.client)
     session.health.generated_after = time.monotonic() - session.health.started
     return await _draft_head(session) or await corruption(session)
@@ -43,7 +43,7 @@ async def _draft_head(session: VllmSession) -> ExitReason | None:
 
 
 async def corruption(session: VllmSession) -> ExitReason | None:
-    """Run the corruption canary and fill in its proof; return why the replica is refused, or None."""
+    """Run the corruption canary and record its result; return why the replica is refused, or None."""
     health, settings = session.health, session.settings.gate
     health.detail = "corruption canary"
     concurrency = min(settings.concurrency, int(session.plan.value("max-num-seqs", settings.concurrency)))

@@ -1,4 +1,4 @@
-"""The run directory of one server: what has to outlive a restart. Two servers cannot share one."""
+"""The run directory of one server, for what outlives a restart. Two servers cannot share one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAN, STACKS, LAST_EXIT = "plan.json", "stacks.txt", "last-exit.json"
 
 
 def choose(named: Path | None, environ: Mapping[str, str], health_port: int) -> Path:
-    """Return the folder that is named, else one of the user's for this health port; raise HostError for none."""
+    """Return the named folder, else one of the user's for this health port; raise HostError if none can be made."""
     if named:
         return named
     state = Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/nonexistent", ".local/state"))
@@ -30,7 +30,7 @@ def choose(named: Path | None, environ: Mapping[str, str], health_port: int) -> 
 
 @contextlib.contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Hold the run directory; raise HostError when it cannot be written, or another server holds it."""
+    """Lock the run directory; raise HostError when it cannot be written, or another server uses it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")

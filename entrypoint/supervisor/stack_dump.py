@@ -1,4 +1,4 @@
-"""What the processes of a hung engine are doing: their Python stacks (py-spy, where it is installed), and /proc."""
+"""Dump what the processes of a hung engine are doing: Python stacks (py-spy, if installed), and /proc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST = 16  # processes
 
 
 async def dump(pids: Sequence[int]) -> str:
-    """Return a page of text, a section a process."""
+    """Return a page of text, with one section for each process."""
     sibling = Path(sys.executable).parent / "py-spy"
     spy = str(sibling) if sibling.exists() else shutil.which("py-spy")
     sections = await asyncio.gather(*(_section(pid, spy) for pid in pids[:MOST]))
@@ -29,7 +29,7 @@ async def _section(pid: int, spy: str | None) -> str:
 
 
 async def _stack(pid: int, spy: str) -> str:
-    """Read the memory of the process without pausing it: one that is stopped would never come back."""
+    """Read the stacks without pausing the process: a paused one might never resume."""
     spying = await asyncio.create_subprocess_exec(
         spy,
         "dump",

@@ -1,4 +1,4 @@
-"""From a started vLLM to one that answers: its phase, how fast its weights load, and whether it makes progress."""
+"""Follow a vLLM from its start until it answers: its phase, how fast weights load, and whether it makes progress."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..vllm_log.startup_phase import LoadRate, StartupProgress, loaded_bytes
 from .context import VllmSession
 from .vllm_process import VllmProcess
 
-PAUSE = 0.5  # seconds between two looks
+PAUSE = 0.5  # seconds between two checks
 LOADING = 1 << 20  # bytes a second above which weights count as loading
 
 
 async def until_up(session: VllmSession, process: VllmProcess, progress: StartupProgress) -> ExitReason | None:
     """
-    Return None when vLLM's own health route answers, or why the start is given up.
+    Return None when vLLM's own health route answers, or why the start is abandoned.
 
     It is asked once a process of ours listens: until then, another server may answer on the port.
     """

@@ -1,4 +1,4 @@
-"""Signals that ask for a stop: the first one drains, the second one hurries."""
+"""Signals to stop: the first one drains, the second one hurries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class StopSignals:
-    """Which signals have come so far."""
+    """The signals received so far."""
 
     def __init__(self) -> None:
         self.stop, self.hurry = asyncio.Event(), asyncio.Event()
@@ -19,7 +19,7 @@ class StopSignals:
         """Whether Ctrl-C was among them: then no balancer has to notice the stop first."""
 
     def received(self, number: int) -> None:
-        """Take note of one signal."""
+        """Record one signal."""
         if self.stop.is_set():
             self.hurry.set()
         self.by_person = self.by_person or number == signal.SIGINT
@@ -28,7 +28,7 @@ class StopSignals:
 
 @contextlib.contextmanager
 def handled() -> Iterator[StopSignals]:
-    """Take note of signals for the length of the block; afterwards they are ignored, as the exit status is decided."""
+    """Record signals during the block; afterwards they are ignored, as the exit status is decided."""
     loop, signals = asyncio.get_running_loop(), StopSignals()
     for number in NUMBERS:
         loop.add_signal_handler(number, signals.received, number)
@@ -41,7 +41,7 @@ def handled() -> Iterator[StopSignals]:
 
 
 async def first_of(*awaitables: Awaitable[object]) -> None:
-    """Wait for the first of several; given tasks and futures go on, what is started here is cancelled."""
+    """Wait for the first of several; tasks and futures keep running, while coroutines started here are cancelled."""
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
 """
-Run one vLLM from its start to its end: prove it before it gets traffic, watch it then, drain it, and say why it ended.
+Run one vLLM from its start to its end: prove it before it receives traffic, watch it, drain it, report why it ended.
 
-No token passes through here: vLLM listens itself. Everything runs in one event loop, beside the health server.
+No token passes through here: vLLM listens itself. Everything runs in one event loop, together with the health server.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 
 async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
-    """Run vLLM until it ends, once more without its draft head where the plan prefers that to a refusal."""
+    """Run vLLM until it ends; if the gate refuses it and the plan allows it, run it again without its draft head."""
     settings = supervision_settings.read(plan.supervision)
     reason = await _run(plan, settings, life)
     if reason.cause is not exit_cause.GATE_REFUSED or settings.gate.below_floor != "degrade":
         return reason
-    log.warning(f"{reason.sentence} Starting once more, without its draft head.")
+    log.warning(f"{reason.sentence} Starting again without the draft head.")
     life.health.degraded = True
     plan = served_plan.without_draft(plan, f"degraded: {reason.sentence}")
     life.describe(plan)
@@ -52,7 +52,7 @@ async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
 
 
 async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason:
-    """Start vLLM and return why it ended; nothing of it is left then."""
+    """Start vLLM and return why it ended, when all its processes are gone."""
     health, signals = life.health, life.signals
     health.enter("starting")
     health.generated_after = None
@@ -73,7 +73,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)
     session = VllmSession(plan, settings, health, client, cache, started)
     serving = asyncio.create_task(_serve(session, process, progress, life))
-    modules = [] if cache.filled else settings.supervise.compile_ahead
+    modules = [] if cache.filled else settings.supervise.prebuild
     prebuild = asyncio.create_task(jit_prebuild.compile_all(modules, environ))
     exited, stop = asyncio.create_task(process.wait()), asyncio.create_task(signals.stop.wait())
     try:
@@ -83,7 +83,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             return await drain(session, process, signals, exited)
         if not exited.done() and (reason := serving.result()) is not None:
             return await _with_stacks(exit_cause.explain(reason, notes), process, life)
-        status = await exited  # `serving` gives no reason when the process is ending by itself
+        status = await exited  # `serving` has no reason when the process is ending by itself
         await process.finish_log()
         return exit_cause.classify(notes, status, phase=health.phase, was_ready=health.ready_after is not None)
     finally:
@@ -122,12 +122,12 @@ async def _serve(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), DYING)
             return None
-        sentence = f"{health.phase}: a test request failed ({error}); vLLM's log says why"
+        sentence = f"{health.phase}: a test request failed ({error}); see vLLM's log"
         return ExitReason(exit_cause.START_FAILED, sentence)
 
 
 def _become_ready(session: VllmSession) -> None:
-    """Open the replica, and keep or compare what its start took."""
+    """Mark the replica ready, and record how long its start took, or compare that with the first one."""
     health, cache, now = session.health, session.cache, time.monotonic()
     health.enter("ready")
     health.ready_after = now - health.started
@@ -140,7 +140,7 @@ def _become_ready(session: VllmSession) -> None:
 
 
 async def _with_stacks(reason: ExitReason, process: VllmProcess, life: Lifecycle) -> ExitReason:
-    """Keep the stacks of a vLLM that stands still, before it is ended."""
+    """Save the stacks of a hung vLLM before it is ended."""
     if reason.cause not in (exit_cause.HUNG, exit_cause.STALLED):
         return reason
     health = life.health
@@ -154,7 +154,7 @@ async def _with_stacks(reason: ExitReason, process: VllmProcess, life: Lifecycle
 
 
 def _show_progress(health: Health, progress: StartupProgress) -> None:
-    """Copy what the log says into the state; percent and rate of the weights may be known from elsewhere."""
+    """Copy the progress that the log shows; the percentage of the weights may have another source."""
     health.enter(progress.phase)
     health.detail, health.caches = progress.detail, progress.caches
     health.percent = health.percent if progress.percent is None else progress.percent

@@ -1,4 +1,4 @@
-"""vLLM as a child process: its log is passed on and read line by line, and nothing of it is left when it is ended."""
+"""vLLM as a child process: its log is passed on and read line by line, and ending it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..vllm_log.parser import LogLine, Splitter
 from . import executable
 
 SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names that vLLM gives
-LOG_SECONDS = 1.0  # seconds for what was written before the end to get through a slow terminal
+LOG_SECONDS = 1.0  # seconds for the last output to get through a slow terminal
 
 
 class VllmProcess:
@@ -91,14 +91,14 @@ class VllmProcess:
         self._shared |= procfs.shared_files(self.family())
 
     async def finish_log(self) -> None:
-        """Wait until what was written before the end was read, LOG_SECONDS seconds at most."""
+        """Wait until its last output was read, LOG_SECONDS seconds at most."""
         until = time.monotonic() + LOG_SECONDS
         for pump in self._pumps:
             await asyncio.to_thread(pump.join, max(0.0, until - time.monotonic()))
 
     async def end(self, patience: float = 0.0) -> list[int]:
         """
-        End it for good: SIGTERM, `patience` seconds, SIGKILL for every descendant; its log is read to the end then.
+        End it: SIGTERM, `patience` seconds, SIGKILL for every descendant; then read its log to the end.
 
         Return the ids of processes that survive (in a driver call that does not return).
         """
@@ -121,7 +121,7 @@ def _environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     """
     Return vLLM's variables: its temporary files go to `folder`, except for what torch keeps there for later starts.
 
-    Ours come last: setproctitle fails where the first variable is set anew, as torch does with that of its cache.
+    Ours come last: setproctitle fails if the first variable is changed, as torch changes that of its cache.
     """
     kept = environ.get("TORCHINDUCTOR_CACHE_DIR") or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
     ours = {"VLLM_RPC_BASE_PATH": str(folder), "TMPDIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": kept}
@@ -135,25 +135,25 @@ def own_folder(base: str) -> Path:
 
 
 def _pump(read_end: int, out: int, loop: asyncio.AbstractEventLoop, on_line: Callable[[LogLine], None]) -> None:
-    """Pass the log on and read it; in a thread, as a stopped terminal must not stop us."""
+    """Pass the log on and read it, in a thread, so that a stopped terminal does not stop us."""
     splitter, writable, last = Splitter(), True, b"\n"
     while chunk := os.read(read_end, 1 << 16):
         writable, last = writable and _write(out, chunk), chunk[-1:]
         _hand_over(splitter.feed(chunk), loop, on_line)
     _hand_over(splitter.close(), loop, on_line)
-    if writable and last != b"\n":  # our own next line begins a new one
+    if writable and last != b"\n":  # so that our next message begins on a new line
         _write(out, b"\n")
     os.close(read_end)
 
 
 def _hand_over(lines: list[str], loop: asyncio.AbstractEventLoop, on_line: Callable[[LogLine], None]) -> None:
     for line in lines:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: we are on our way out
+        with contextlib.suppress(RuntimeError):  # the loop is closed: this process is ending
             loop.call_soon_threadsafe(on_line, LogLine.parse(line))
 
 
 def _write(out: int, chunk: bytes) -> bool:
-    """Write all of it; tell whether anyone still reads. A full disk loses lines of the log, and ends nothing."""
+    """Write all of it; tell whether anyone still reads. A full disk loses lines of the log and is no reason to end."""
     try:
         while chunk:
             chunk = chunk[os.write(out, chunk) :]

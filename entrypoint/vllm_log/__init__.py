@@ -1,1 +1,1 @@
-"""Reading vLLM's log: the phase of a start, the root cause of an exit."""
+"""Read vLLM's log: the phase of a start, and the root cause of an exit."""

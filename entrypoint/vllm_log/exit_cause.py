@@ -1,4 +1,4 @@
-"""Why a replica ended: a cause with its exit status, a sentence for people, and the root cause line of vLLM's log."""
+"""Classify why a replica ended: a cause with its exit status, a message, and the root cause line of vLLM's log."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .root_cause import LogNotes, Note
 
 @dataclass(frozen=True)
 class Cause:
-    """A kind of exit; `sentence` is what is logged for it, with the phase in which it came."""
+    """A kind of exit; `sentence` is its message, with `{phase}` as a placeholder."""
 
     name: str
     exit_status: int
     sentence: str
 
 
-DRAINED = Cause("drained", ExitStatus.DONE, "vLLM was asked to stop, and shut down in order")
-USAGE = Cause("usage", ExitStatus.USAGE, "the command line is not understood")
+DRAINED = Cause("drained", ExitStatus.DONE, "vLLM was stopped and shut down cleanly")
+USAGE = Cause("usage", ExitStatus.USAGE, "the command line is not valid")
 HOST = Cause("host", ExitStatus.HOST, "this host does not let vLLM run (noticed while {phase})")
 CONFIG = Cause("config", ExitStatus.CONFIG, "vLLM rejects this configuration (noticed while {phase})")
 OUT_OF_MEMORY_AT_LOAD = Cause("out-of-memory-at-load", ExitStatus.OUT_OF_MEMORY_AT_LOAD, "memory ran out while {phase}")
@@ -57,7 +57,7 @@ CAUSES = (
 
 @dataclass(frozen=True)
 class ExitReason:
-    """Why a replica ended. `logged` means that the sentence is in our log already."""
+    """Why a replica ended. `logged`: the sentence is already in our log."""
 
     cause: Cause
     sentence: str
@@ -68,12 +68,12 @@ class ExitReason:
 
     @property
     def failed(self) -> bool:
-        """Whether it counts as a failed start, as anything but a stop that was asked for does."""
+        """Whether it counts as a failed start: anything but a requested stop does."""
         return self.cause not in (DRAINED, CUT)
 
 
 def by_status(status: int) -> Cause:
-    """Return the cause with this exit status; `start-failed` for one that stands for none."""
+    """Return the cause with this exit status; `start-failed` for an unknown one."""
     return next((cause for cause in CAUSES if cause.exit_status == status), START_FAILED)
 
 
@@ -81,8 +81,7 @@ def classify(notes: LogNotes, status: int, *, phase: str, was_ready: bool) -> Ex
     """
     Return why vLLM ended by itself. `status` is its exit status; minus N, or 128 + N, when signal N ended it.
 
-    `phase` is the one it was in, `was_ready` whether it had been ready. A known failure counts only in lines that
-    vLLM logged as the end of a process, never in what it logs at level INFO.
+    A known failure counts only in lines that vLLM logged as the end of a process, never in those of level INFO.
     """
     if notes.stopped and status == 0:  # the status is 0, too, when the engine died
         return ExitReason(DRAINED, f"{DRAINED.sentence}.")
@@ -104,7 +103,7 @@ def classify(notes: LogNotes, status: int, *, phase: str, was_ready: bool) -> Ex
 
 
 def explain(reason: ExitReason, notes: LogNotes) -> ExitReason:
-    """Add what is known of a stall or a hang that was found from outside, by the last line or by waiting ranks."""
+    """Add the known cause of a stall or a hang, found by the last line of the log or by waiting ranks."""
     for text in (reason.sentence, notes.waiting):
         if failure := known_failures.find(text, STALLED.name, HUNG.name):
             sentence = f"{reason.sentence} {failure.advice(notes.port)}"
@@ -120,4 +119,4 @@ def _cause(failure: KnownFailure | None, *, was_ready: bool) -> Cause:
     if failure.cause == "out-of-memory":
         return OUT_OF_MEMORY_LATER if was_ready else OUT_OF_MEMORY_AT_LOAD
     cause = next((cause for cause in CAUSES if cause.name == failure.cause), otherwise)
-    return otherwise if cause is CONFIG and was_ready else cause  # it took the configuration, and ran with it
+    return otherwise if cause is CONFIG and was_ready else cause  # it had started with this configuration

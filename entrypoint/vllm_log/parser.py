@@ -1,4 +1,4 @@
-"""vLLM's log: bytes of a pipe into lines, and a line into the process, the level and the text that it carries."""
+"""Split vLLM's log into lines, and a line into its process, level and text."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _LINE = re.compile(
 @dataclass(frozen=True)
 class LogLine:
     """
-    One line. `process` is `APIServer`, `EngineCore`, `Worker_TP1`, or empty where the line does not say.
+    One line. `process` is `APIServer`, `EngineCore`, `Worker_TP1`, or empty where the line has none.
 
-    `level` is empty for what no logger wrote: tracebacks of a dying process, progress bars, C++.
+    `level` is empty for lines that no logger wrote: tracebacks of a dying process, progress bars, C++.
     """
 
     text: str
@@ -61,7 +61,7 @@ class Splitter:
 
     @property
     def rest(self) -> str:
-        """What came after the last line's end: the newest state of a progress bar, or half a line."""
+        """The text after the last line's end: the newest state of a progress bar, or half a line."""
         return _COLOR.sub("", self._partial.decode(errors="replace"))
 
     def close(self) -> list[str]:

@@ -1,8 +1,8 @@
 """
-Notes on a log while it streams by, bounded: the ends of exceptions, errors, signals.
+Find the root cause in a log: a bounded list of notes on exceptions, errors and signals as the lines pass by.
 
-vLLM reports one failure many times: the worker logs the exception, the engine core one of its own that says that the
-worker failed, and the API server a third. The root is the first that is no such echo, of the last burst of fatal lines.
+vLLM reports one failure many times: the worker logs the exception, the engine core logs that the worker failed,
+and the API server logs a third one. The root is the first that is no such echo in the last burst of fatal lines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..listen import API_PORT
 from .parser import LogLine
 
 KEPT = 64  # notes
-BURST = 1000  # lines without a fatal one that part two failures; one failure's tracebacks have about 500
+BURST = 1000  # lines without a fatal one that separate two failures; one failure's tracebacks have about 500
 LENGTH = 500  # characters of a note
 
 # Headlines of tracebacks that end a process of the engine: v1/engine/core.py, v1/engine/async_llm.py,
@@ -40,7 +40,7 @@ _ECHO = re.compile(
     r"|engine core exited unexpectedly|KeyboardInterrupt|SystemExit|(BrokenPipe|ConnectionReset|EOF)Error"
     r"|Process \S+ \(PID: \d+\) died|Worker proc \S+ died unexpectedly"
 )
-_PYDANTIC = 2  # lines after its exception in which it says what is wrong: the field, then why; or only why
+_PYDANTIC = 2  # lines after its exception that describe it: the field and the reason, or only the reason
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: |$)")
 _RANK = re.compile(r"\[rank\d+\]: ")  # PyTorch's excepthook puts it before each line
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
@@ -51,13 +51,13 @@ _WAITING = re.compile(r"No available shared memory broadcast block found")  # sh
 
 @dataclass(frozen=True)
 class Note:
-    """One line without its prefix, its number in the log, and whether a process ended by it."""
+    """One line without its prefix, its number in the log, and whether it ended a process."""
 
     text: str
     number: int
     fatal: bool
     overtaken: bool = False
-    """Another exception was raised from this one."""
+    """Whether another exception was raised from this one."""
 
     @property
     def echo(self) -> bool:
@@ -67,13 +67,13 @@ class Note:
 
 @dataclass
 class _Stream:
-    """Where one process is in a traceback. Raw lines of all processes are one stream."""
+    """The state of one process's traceback. Raw lines of all processes share one stream."""
 
     headline: str = ""
     headed: int = 0  # number of the headline's line
     tracing: bool = False
     chained: bool = False
-    code: str = ""  # the traceback's last line of source, the only thing that a bare assert says
+    code: str = ""  # the traceback's last line of source: all that a bare assert shows
     ended: int = 0  # number of the line that ended the last traceback
 
 
@@ -84,9 +84,9 @@ class LogNotes:
     port: int = API_PORT
     """vLLM's port, from the arguments that it logs, or else its default."""
     waiting: str = ""
-    """The last line in which a process says that it waits for another."""
+    """The last line that reports one process waiting for another."""
     stopped: bool = False
-    """Whether vLLM was asked to stop; what it logs from then on is the noise of its stopping."""
+    """Whether vLLM was asked to stop; later lines are noise of the shutdown."""
     _notes: deque[Note] = field(default_factory=lambda: deque(maxlen=KEPT))
     _streams: dict[str, _Stream] = field(default_factory=dict)
     _number: int = 0
@@ -96,7 +96,7 @@ class LogNotes:
         self._number += 1
         if self.stopped:
             return
-        if line.level in ("INFO", "DEBUG"):  # a user's prompt can stand in these
+        if line.level in ("INFO", "DEBUG"):  # these may contain a user's prompt
             self._read_info(line)
             return
         stream = self._streams.setdefault(line.process if line.source else "", _Stream())
@@ -113,7 +113,7 @@ class LogNotes:
             self._note(stream, line.level, text)
 
     def roots(self) -> list[Note]:
-        """Return what may be the cause, the likeliest first: what ended a process last, and is no echo."""
+        """Return the possible causes, the likeliest first: what last ended a process and is no echo."""
         fatal = [note for note in self._notes if note.fatal]
         while any(later.number - earlier.number > BURST for earlier, later in itertools.pairwise(fatal)):
             fatal.pop(0)
@@ -129,9 +129,9 @@ class LogNotes:
             self.stopped = True
 
     def _begin(self, stream: _Stream, level: str) -> None:
-        stream.tracing = level != "WARNING"  # what is only warned of went on
+        stream.tracing = level != "WARNING"  # a process survives what is only a warning
         if stream.headed < stream.ended and not stream.chained:
-            stream.headline = ""  # it stood over the traceback before
+            stream.headline = ""  # it belonged to the previous traceback
 
     def _note(self, stream: _Stream, level: str, text: str) -> None:
         if level in ("ERROR", "CRITICAL") or (not level and (_FATAL.match(text) or _SURVIVED.match(text))):

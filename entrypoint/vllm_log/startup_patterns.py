@@ -1,8 +1,8 @@
 """
-What lines of vLLM's log say about a start: of vLLM 0.32.0, and of the packages that compile its kernels.
+The log lines that show the progress of a start: of vLLM 0.32.0, and of the packages that compile its kernels.
 
-On a GPU they come in this order: imports, ranks connect, weights load, a first pass of the model (it compiles what it
-meets, and is the memory profile), CUDA graphs captured on trial to size them, the KV cache, kernel warm-up and
+On a GPU they come in this order: imports, ranks connect, weights load, a first pass of the model (which compiles
+kernels and profiles memory), CUDA graphs captured on trial to size them, the KV cache, kernel warm-up and
 autotuning, CUDA graphs, the API. The comments name the files below vllm/ where the lines are written.
 """
 
@@ -18,7 +18,7 @@ CAPTURED, READY = "graphs captured", "engine ready"
 
 @dataclass(frozen=True)
 class StartupMark:
-    """What a line says: the phase, its progress in percent, a short detail, and whether a cache was cold."""
+    """What a line shows: the phase, its progress in percent, a short detail, and whether a cache was cold."""
 
     phase: str
     percent: float | None = None
@@ -53,7 +53,7 @@ _PATTERNS: tuple[tuple[str, str, str, bool | None], ...] = (
     (r".*TileLang completes to compile kernel `(?P<i>\w+)`", "compiling kernels", "TileLang {i} done", True),
     (r".*flashinfer\.jit: Building JIT module (?P<i>[^;]+);", "compiling kernels", "FlashInfer {i}", True),
     (r".*flashinfer\.jit: \[Autotuner\]: (?P<i>[^.]+)", "compiling kernels", "FlashInfer: {i}", None),
-    # compilation/monitor.py, backends.py, decorators.py; `[tag] ` may stand before
+    # compilation/monitor.py, backends.py, decorators.py; `[tag] ` may come first
     (r"(\[\S+\] )?Starting torch\.compile", "compiling kernels", "torch.compile", None),
     (r"(\[\S+\] )?Dynamo bytecode transform time", "compiling kernels", "torch.compile, after Dynamo", None),
     (r"(\[\S+\] )?Cache the graph of compile range (?P<i>.+) for", "compiling kernels", "torch.compile {i}", True),
@@ -88,7 +88,7 @@ _COMPILED = tuple((re.compile(pattern), phase, detail, cold) for pattern, phase,
 
 
 def read(line: LogLine) -> StartupMark | None:
-    """Return what a line of vLLM's log says about the start; None for most lines."""
+    """Return what a line of vLLM's log shows of the start; None for most lines."""
     for pattern, phase, detail, cold in _COMPILED:
         if match := pattern.match(line.text):
             groups = match.groupdict(default="")

@@ -21,18 +21,18 @@ class StartupProgress:
     """
     The progress so far. `now` is `time.monotonic()` throughout.
 
-    Lines of several ranks arrive mixed, so a line moves the start on and never back; the one way back that vLLM really
-    takes is from `profiling` to `compiling kernels`, once the KV cache is there.
+    Lines of several ranks arrive mixed, so a line moves the start only forward. vLLM really goes back in one case: from
+    `profiling` to `compiling kernels`, once the KV cache exists.
     """
 
     progressed: float
-    """When there was last a new phase, a higher percent, another detail, a compiled kernel, or bytes."""
+    """When there last was a new phase, a higher percentage, another detail, a compiled kernel, or more bytes."""
     phase: str = "starting"
     percent: float | None = None
     detail: str = ""
     caches: Literal["cold", "warm", "unknown"] = "unknown"
     last_line: str = ""
-    _sized: bool = False  # whether the KV cache is there
+    _sized: bool = False  # whether the KV cache exists
     _compiled: bool = False
 
     def feed(self, line: LogLine, now: float) -> bool:
@@ -46,7 +46,7 @@ class StartupProgress:
             self.caches = "cold" if mark.cold else "warm"
         self._compiled |= phase == "compiling kernels"
         if mark.detail == READY and self._compiled and self.caches == "unknown":
-            self.caches = "warm"  # TileLang and FlashInfer log what they build, and nothing about what they find
+            self.caches = "warm"  # TileLang and FlashInfer log what they build, not what they find
         higher = mark.percent is not None and (self.percent is None or mark.percent > self.percent)
         progressed = phase != self.phase or mark.detail != self.detail or higher or phase == "compiling kernels"
         if phase != self.phase:
@@ -63,7 +63,7 @@ class StartupProgress:
         self.phase, self.percent, self.detail, self.progressed = phase, None, "", now
 
     def moved(self, now: float) -> None:
-        """Count what the log does not show, such as bytes of weights, as progress."""
+        """Record progress that the log does not show, such as bytes of weights."""
         self.progressed = now
 
     def stalled(self, now: float, limits: Mapping[str, float]) -> str:
@@ -78,7 +78,7 @@ class StartupProgress:
         )
 
     def _reached(self, mark: StartupMark) -> str:
-        """Return the phase that a mark stands for, or an empty string for a late line of a phase that is over."""
+        """Return the phase that a mark stands for, or an empty string for a late line of an earlier phase."""
         if mark.phase == "profiling" and "tokens" in mark.detail:
             self._sized = True
         phase = mark.phase
@@ -93,7 +93,7 @@ def loaded_bytes(pids: Iterable[int], proc: Path = Path("/proc")) -> int:
     """
     Return the bytes that these processes have read (`rchar`) and have mapped from files now (`RssFile`), together.
 
-    A process that has ended or may not be read counts as 0. Python's own files are in it: only differences count.
+    A process that has ended or is unreadable counts as 0. Python's own files are included: only differences matter.
     """
     return sum(
         _value(proc / str(pid) / "io", "rchar:") + _value(proc / str(pid) / "status", "RssFile:") for pid in pids
@@ -111,7 +111,7 @@ def _value(file: Path, name: str) -> int:
 
 @dataclass
 class LoadRate:
-    """Bytes a second over the last `window` seconds; a sample below the one before (shards are unmapped) is no loss."""
+    """Bytes a second over the last `window` seconds; a sample below the one before (unmapped shards) counts as 0."""
 
     window: float = 10.0
     loaded: int = 0
@@ -140,6 +140,6 @@ class LoadRate:
         """
         Return how much of `total` bytes is loaded, at most 99: only vLLM knows when it is done.
 
-        An upper bound with several ranks: of a tensor split by columns each of them reads what another one keeps.
+        With several ranks it is an upper bound: each rank also reads the columns that other ranks keep.
         """
         return min(99.0, 100.0 * self.loaded / total) if total > 0 else None

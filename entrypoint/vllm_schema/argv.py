@@ -1,4 +1,4 @@
-"""Read vLLM's own arguments from a command line, as vLLM would, into settings with an origin each."""
+"""Parse vLLM's own arguments, as vLLM would, into settings with an origin each."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _REFUSED = {
 }
 
 
-def read(words: Sequence[str]) -> dict[str, Setting]:
+def read(argv: Sequence[str]) -> dict[str, Setting]:
     """
     Return settings by name.
 
-    Raise UsageError for words that are no flags or lack their value, ConfigError for a flag or a value that vLLM
+    Raise UsageError for an argument that is not a flag or lacks its value, ConfigError for a flag or a value that vLLM
     does not take and for a flag that is given twice with different values.
     """
     settings: dict[str, Setting] = {}
-    rest = list(words)
+    rest = list(argv)
     while rest:
         spelled, flag, key, values = _take(rest)
         origin = f"command line {spelled}"
@@ -41,10 +41,10 @@ def read(words: Sequence[str]) -> dict[str, Setting]:
 
 def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     """Remove one flag and its values from `rest`; return it as spelled, its name, its JSON key, its values."""
-    word = _LEVEL.sub("--optimization-level=", rest.pop(0))
-    spelled, glued, value = word.partition("=")
+    argument = _LEVEL.sub("--optimization-level=", rest.pop(0))
+    spelled, glued, value = argument.partition("=")
     if not spelled.startswith("-") or spelled.strip("-") == "":
-        raise UsageError(f"{word!r} is not a flag of vLLM; flags begin with -- (values with spaces need quotes).")
+        raise UsageError(f"{argument!r} is not a flag of vLLM; flags begin with -- (values with spaces need quotes).")
     name, dotted, key = spelled.lstrip("-").partition(".")
     name = name.replace("_", "-") if spelled.startswith("--") else name
     origin = f"command line {spelled}"
@@ -53,7 +53,7 @@ def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
         return spelled, switch, "", [False]
     flag = schema.canonical_flag(name, origin)
     if flag in _REFUSED:
-        raise ConfigError(f"{origin}: not taken here; {_REFUSED[flag]}.")
+        raise ConfigError(f"{origin}: not accepted here; {_REFUSED[flag]}.")
     kind = schema.flag_kind(flag)
     if glued:
         return spelled, flag, key, [value]
@@ -68,8 +68,8 @@ def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     return spelled, flag, key, values
 
 
-def _is_flag(word: str) -> bool:
-    return word.startswith("-") and not word[1:].replace(".", "", 1).isdigit() and word != "-"
+def _is_flag(argument: str) -> bool:
+    return argument.startswith("-") and not argument[1:].replace(".", "", 1).isdigit() and argument != "-"
 
 
 def _settings(flag: str, key: str, values: list[Value], origin: str) -> dict[str, Value]:

@@ -1,5 +1,5 @@
 """
-What the pinned vLLM knows (flags, choices, ranges, variables), and what became of the names it no longer does.
+What the pinned vLLM knows (flags, choices, ranges, variables), and the names that it has retired.
 
 `vllm-<version>.json` is generated from vLLM itself by tools/describe_vllm.py; `retired.toml` is written by hand.
 """
@@ -39,7 +39,7 @@ def facts() -> dict[str, Any]:
 
 @functools.cache
 def retired() -> dict[str, Any]:
-    """Return the retired names by kind (`flag`, `env`, `json`), each with the sentence that answers it."""
+    """Return the retired names by kind (`flag`, `env`, `json`), each with the message for it."""
     return tomllib.loads((_HERE / "retired.toml").read_text(encoding="utf-8"))
 
 
@@ -185,9 +185,9 @@ _BOUNDS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
 
 
 def _check_range(setting: str, value: float, kind: Mapping[str, Any], origin: str) -> None:
-    bounds = [(words, holds, kind[key]) for key, (words, holds) in _BOUNDS.items() if key in kind]
+    bounds = [(phrase, holds, kind[key]) for key, (phrase, holds) in _BOUNDS.items() if key in kind]
     if math.isnan(value) or not all(holds(value, bound) for _, holds, bound in bounds):
-        allowed = " and ".join(f"{words} {bound}" for words, _, bound in bounds) or "a number"
+        allowed = " and ".join(f"{phrase} {bound}" for phrase, _, bound in bounds) or "a number"
         raise ConfigError(f"{origin}: {setting} = {value} is out of range; it has to be {allowed}.")
 
 
@@ -196,7 +196,7 @@ def _folded(value: str, kind: Mapping[str, Any]) -> str:
     return value.replace("-", "_") if kind.get("ignoredash") else value
 
 
-_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string", "json": "JSON"}
+_TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string", "json": "JSON"}
 _CHECKS: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -221,16 +221,16 @@ def _as_type(setting: str, value: Value, types: list[str], origin: str) -> Value
             return value.lower() == "true"
     if not types:
         return value
-    allowed = " or ".join(_WORDS[name] for name in types)
+    allowed = " or ".join(_TYPE_NAMES[name] for name in types)
     raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it has to be {allowed}.")
 
 
 def _refuse_suffix(setting: str, value: str, origin: str) -> None:
-    found = _SUFFIXED.fullmatch(value.strip())
-    if not found:
+    match = _SUFFIXED.fullmatch(value.strip())
+    if not match:
         return
-    power = "kmg".index(found[2].lower()) + 1
-    decimal, binary = (int(float(found[1]) * base**power) for base in (1000, 1024))
+    power = "kmg".index(match[2].lower()) + 1
+    decimal, binary = (int(float(match[1]) * base**power) for base in (1000, 1024))
     two = 1 << max(decimal - 1, 1).bit_length()  # the power of two that such a name usually stands for
     meant = two if decimal <= two <= binary else binary
     raise ConfigError(f"{origin}: {setting} = {value!r} is not written out (vLLM reads k as 1000); write {meant}.")

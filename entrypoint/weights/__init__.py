@@ -1,1 +1,1 @@
-"""Weights from the Hub: the manifest, the download, and verifying it."""
+"""Weights from the Hub: listing, downloading and verifying them."""

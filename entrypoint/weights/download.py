@@ -1,8 +1,8 @@
 """
-Large files over HTTP, gone on from where an earlier process stopped, and hashed on the way.
+Download large files over HTTP, resuming where an earlier process stopped, and hash them on the way.
 
-huggingface_hub 2.4 starts a file anew after a process ended (its temporary names are unique to a process): with shards
-of 40 GB that is an hour lost, so the large files are brought here and the rest is left to it.
+huggingface_hub 2.4 starts a file again after a process ended (its temporary names are unique to a process). With shards
+of 40 GB that loses an hour, so large files are downloaded here and the rest is left to huggingface_hub.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ class File:
 
 
 def begun(target: Path) -> int:
-    """Return how many bytes of a file an earlier process left."""
+    """Return how many bytes of a file an earlier process downloaded."""
     part = _part(target)
     return part.stat().st_size if part.exists() else 0
 
 
 def fetch(files: Iterable[File], headers: Mapping[str, str], progress: TransferProgress, threads: int = 4) -> None:
-    """Bring files, several at a time; raise UserError for the first that cannot be had. What has come stays."""
+    """Download files, several at a time; raise UserError for the first that fails. Partial files are kept."""
     with workers(threads) as (pool, stop):
-        for done in as_completed([pool.submit(_one, file, headers, progress, stop) for file in files]):
+        for done in as_completed([pool.submit(_download_one, file, headers, progress, stop) for file in files]):
             done.result()
 
 
-def _one(file: File, headers: Mapping[str, str], progress: TransferProgress, stop: threading.Event) -> None:
+def _download_one(file: File, headers: Mapping[str, str], progress: TransferProgress, stop: threading.Event) -> None:
     try:
-        _bring(file, headers, progress, stop)
+        _download(file, headers, progress, stop)
     except OSError as error:
         raise UserError(f"{file.target} cannot be written ({error.strerror}); what was downloaded is kept.") from None
 
 
-def _bring(file: File, headers: Mapping[str, str], progress: TransferProgress, stop: threading.Event) -> None:
+def _download(file: File, headers: Mapping[str, str], progress: TransferProgress, stop: threading.Event) -> None:
     file.target.parent.mkdir(parents=True, exist_ok=True)
     with _part(file.target).open("a+b") as opened:
         _lock(opened, file)
@@ -73,7 +73,7 @@ def _bring(file: File, headers: Mapping[str, str], progress: TransferProgress, s
 
 
 def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield what is missing; a connection that breaks is opened again, a few times without a new byte at most."""
+    """Yield what is missing; reopen a broken connection, but only a few times without a new byte."""
     import httpx
 
     tries, common = 0, {"Accept-Encoding": "identity", **headers}
@@ -103,7 +103,7 @@ def _require_success(status: int, file: File) -> None:
 
 
 class _Part:
-    """A file that is still coming: its bytes so far, and their hash."""
+    """A partial file: its bytes so far, and their hash."""
 
     def __init__(self, opened: IO[bytes], entry: Entry) -> None:
         self._file, self._entry, self._hash, self.size = opened, entry, hasher(entry), 0
@@ -124,14 +124,14 @@ class _Part:
         self._hash, self.size = hasher(self._entry), 0
 
     def finish(self) -> None:
-        """Bring it to the disk; raise UserError, and forget what came, when it is not what was to come."""
+        """Flush it to the disk; if its hash is wrong, discard it and raise UserError."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        seen, expected = self._hash.hexdigest(), self._entry.digest
-        if seen != expected:
+        digest, expected = self._hash.hexdigest(), self._entry.digest
+        if digest != expected:
             self._file.truncate(0)
             raise UserError(
-                f"{self._entry.path} has {self._entry.algorithm} {seen[:12]}… instead of {expected[:12]}…;"
+                f"{self._entry.path} has {self._entry.algorithm} {digest[:12]}… instead of {expected[:12]}…;"
                 " fetch it again; if that does not help, look for a proxy that changes it."
             )
 

@@ -1,4 +1,4 @@
-"""Weights on the Hub: what of them is here, fetching them with resume, the list to verify them against."""
+"""Weights on the Hub: which of them are here, fetching the rest, and the list to verify them against."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .manifest import Entry, Manifest, TransferProgress
 log = logging.getLogger(__name__)
 
 NOT_SERVED = ("*.bin", "*.pt", "*.pth", "*.gguf", "original/*")
-"""Weights in forms that are not served: they are neither fetched nor missed."""
+"""Weights in forms that are not served: they are neither fetched nor counted as missing."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where to look: the Hub's address and the cache's folder (None: HF_ENDPOINT, HF_HUB_CACHE), a branch or commit."""
+    """The Hub's address and the cache's folder (None: HF_ENDPOINT, HF_HUB_CACHE), a branch or commit."""
 
     endpoint: str | None = None
     cache: Path | None = None
@@ -43,9 +43,9 @@ class Place:
 @dataclass(frozen=True)
 class Status:
     """
-    What is here of a repository: `files` and `size` (bytes) of those that are, `missing` paths and their bytes.
+    Which part of a repository is here: the `files` present and their `size` in bytes, and the `missing` paths.
 
-    `source` says what the answer stands on: `hub`, `manifest` (dsv4-weights.json), `index`, or `nothing`.
+    `source` says what the answer is based on: `hub`, `manifest` (dsv4-weights.json), `index`, or `nothing`.
     """
 
     repository: str
@@ -95,7 +95,7 @@ def cached(repository: str, place: Place = Place()) -> Path | None:
 
 
 def listing(repository: str, place: Place = Place()) -> Manifest:
-    """Ask the Hub for the files of a revision; raise UserError, in one sentence, when it does not tell."""
+    """Ask the Hub for the files of a revision; raise UserError, in one sentence, when it fails."""
     from huggingface_hub import HfApi
 
     with _one_sentence(repository, place):
@@ -119,7 +119,7 @@ def _entry(file: Any) -> Entry:
 
 
 def status(repository: str, place: Place = Place(), folder: Path | None = None) -> Status:
-    """Say what of a repository is in a folder or in the cache; without a network, by the list or the index there."""
+    """Return what is in a folder or the cache; without a network, by the manifest or the index there."""
     where = folder or cached(repository, place)
     try:
         known: Manifest | None = listing(repository, place)
@@ -144,10 +144,10 @@ def status(repository: str, place: Place = Place(), folder: Path | None = None) 
 
 def fetch(repository: str, place: Place = Place(), folder: Path | None = None) -> Path:
     """
-    Fetch what is not here yet into a folder, or into the Hub's cache, and return where it lies.
+    Fetch what is missing into a folder, or into the Hub's cache, and return the folder.
 
     A file that an interrupted fetch left is continued. Raise UserError when the Hub does not answer or
-    the disk has too little room; the list for `verify` is written into their folder.
+    the disk has too little room; the manifest for `verify` is written into the folder.
     """
     known = listing(repository, place)
     where = folder or cached(repository, place)
@@ -158,10 +158,12 @@ def fetch(repository: str, place: Place = Place(), folder: Path | None = None) -
         if folder or entry.algorithm == "sha256"  # a cache names large files by their sha256
     ]
     files = [file for file in files if folder or not file.target.exists()]
-    left = sum(file.entry.size - download.begun(file.target) for file in files)
-    _require_room(repository, left, folder or place.cache_folder)
-    log.info(f"fetching {repository}@{known.revision[:12]}: {left / 1e9:.2f} of {known.size / 1e9:.2f} GB are missing")
-    download.fetch(files, _headers(), TransferProgress("fetched", left))
+    remaining = sum(file.entry.size - download.begun(file.target) for file in files)
+    _require_room(repository, remaining, folder or place.cache_folder)
+    log.info(
+        f"fetching {repository}@{known.revision[:12]}: {remaining / 1e9:.2f} of {known.size / 1e9:.2f} GB are missing"
+    )
+    download.fetch(files, _headers(), TransferProgress("fetched", remaining))
     path = folder or _complete_cache(known, place)
     try:
         manifest.write(known, path)
@@ -211,19 +213,20 @@ def _headers() -> dict[str, str]:
 def _by_index(repository: str, where: Path | None) -> Status:
     if where is None or not where.is_dir():
         return Status(repository, "", None, "nothing")
-    seen = read.read(where)
-    missing = tuple(sorted(seen.listed - seen.shards.keys()))
-    source = "index" if seen.weight_map else "nothing"
-    return Status(repository, "", where, source, len(seen.shards), sum(s.size for s in seen.shards.values()), missing)
+    checkpoint = read.read(where)
+    missing = tuple(sorted(checkpoint.listed - checkpoint.shards.keys()))
+    source = "index" if checkpoint.weight_map else "nothing"
+    size = sum(shard.size for shard in checkpoint.shards.values())
+    return Status(repository, "", where, source, len(checkpoint.shards), size, missing)
 
 
-def _require_room(repository: str, left: int, into: Path) -> None:
-    """Raise UserError when the disk cannot take what is left."""
+def _require_room(repository: str, remaining: int, into: Path) -> None:
+    """Raise UserError when the disk has no room for the remaining bytes."""
     existing = next(path for path in (into.absolute(), *into.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    if left > free:
+    if remaining > free:
         raise UserError(
-            f"{into} has {free / 1e9:.1f} GB free and {repository} needs {left / 1e9:.1f} GB more;"
+            f"{into} has {free / 1e9:.1f} GB free and {repository} needs {remaining / 1e9:.1f} GB more;"
             " make room there, or name a folder on another disk."
         )
 
@@ -250,8 +253,8 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
         ) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
         raise HubUnreachable(
-            f"{hub} was not asked for {repository}: HF_HUB_OFFLINE is set, or it cannot be reached;"
-            " fetch on a machine with a network, and carry the folder."
+            f"{repository} was not fetched from {hub}: HF_HUB_OFFLINE is set, or it cannot be reached;"
+            " fetch on a machine with a network, and copy the folder."
         ) from None
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
@@ -259,7 +262,7 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
     except errors.HTTPError as error:  # type: ignore[attr-defined]
         raise HubUnreachable(
             f"{hub} cannot be reached ({error}); check the network, HF_ENDPOINT and HTTPS_PROXY,"
-            " or fetch on another machine and carry the folder."
+            " or fetch on another machine and copy the folder."
         ) from None
     except OSError as error:
         if error.errno == errno.ENOSPC:

@@ -1,5 +1,5 @@
 """
-The files of one revision of a repository, with sizes and hashes; and the verification of a folder, without a network.
+The files of one revision of a repository, with sizes and hashes; and verifying a folder without a network.
 
 `dsv4-weights.json` in the folder of the weights keeps the list: sha256 for large files, git's blob id (sha1) for the
 others, as the Hub gives them.
@@ -41,9 +41,9 @@ class Entry:
     def __post_init__(self) -> None:
         parts, digits = PurePosixPath(self.path).parts, _DIGITS.get(self.algorithm)
         if not parts or ".." in parts or parts[0] == "/" or self.size < 0:
-            raise ValueError(f"{self.path!r} of {self.size} bytes is no file of a repository")
+            raise ValueError(f"{self.path!r} of {self.size} bytes is not a file of a repository")
         if not re.fullmatch(f"[0-9a-f]{{{digits}}}", self.digest):
-            raise ValueError(f"{self.path}: {self.digest!r} is no {self.algorithm}")
+            raise ValueError(f"{self.path}: {self.digest!r} is not a {self.algorithm} digest")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Verified:
-    """What became of a verification: `checked` files and `size` in bytes; what is missing, wrong, or from elsewhere."""
+    """The result of a verification: `checked` files, `size` in bytes, and what is missing, wrong or foreign."""
 
     folder: Path
     repository: str
@@ -130,7 +130,7 @@ def verify(folder: Path, manifest: Manifest, threads: int = 4) -> Verified:
 
 @contextlib.contextmanager
 def workers(threads: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
-    """Threads, and the event that tells them to stop: at the first exception, Ctrl-C among them."""
+    """Yield threads, and the event that stops them: set at the first exception, Ctrl-C included."""
     stop = threading.Event()
     with ThreadPoolExecutor(threads) as pool:
         try:

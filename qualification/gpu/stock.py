@@ -16,7 +16,7 @@ import httpx
 from dsv4_serve.entrypoint.client import http
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.errors import Unreachable
-from dsv4_serve.entrypoint.client.local_replica import Ended, Started, free_port
+from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, Started, free_port
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.root_cause import LogNotes
@@ -68,12 +68,14 @@ def _until_up(process: subprocess.Popen[bytes], where: Endpoint, log: Path, unti
             for line in lines:
                 notes.feed(LogLine.parse(line))
             reason = exit_cause.classify(notes, process.returncode, phase="starting", was_ready=False)
-            raise Ended(f"vLLM ended with {process.returncode}: {reason.sentence} Root cause: {reason.root}")
+            raise ReplicaEnded(f"vLLM ended with {process.returncode}: {reason.sentence} Root cause: {reason.root}")
         with contextlib.suppress(Unreachable):
             if http.get(f"{where.url}/health", None).is_success:
                 return
         time.sleep(0.5)
-    raise Ended(f"not ready in time: {(log.read_text(errors='replace').splitlines() or ['nothing said'])[-1][-300:]}")
+    raise ReplicaEnded(
+        f"not ready in time: {(log.read_text(errors='replace').splitlines() or ['nothing said'])[-1][-300:]}"
+    )
 
 
 def _read(process: subprocess.Popen[bytes], log: Path, spent: dict[str, float], began: float) -> None:

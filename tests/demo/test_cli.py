@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     demo = subprocess.run([*COMMAND, "--folder", str(tmp_path / "file")], capture_output=True, text=True, check=False)
     assert demo.returncode == 1
-    assert re.fullmatch(r"error: .*Not a directory.* --folder names another place\n", demo.stderr)
+    assert re.fullmatch(r"error: .*Not a directory.* --folder names another folder\n", demo.stderr)
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])

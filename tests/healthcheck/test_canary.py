@@ -71,7 +71,7 @@ def test_answers_that_part_at_once_in_company_are_a_problem():
 def test_one_answer_garbled_in_company_is_named_with_its_sign_and_kind_but_not_quoted():
     garbled = {ENGLISH[0]: replace(SOUND[ENGLISH[0]], text="которого не было")}
     problem = judged(company=garbled).problem
-    assert "script-mix in 1 of 20 answers, and in none that was decoded alone (prose: 100% of its letters" in problem
+    assert "script-mix in 1 of 20 answers, but none that was decoded alone (prose: 100% of its letters" in problem
     assert "которого" not in problem
     assert "decoded alone" not in judged(alone=garbled).problem
 
@@ -126,4 +126,4 @@ def test_one_token_is_generated_by_the_idle_canary(vllm: ServeProcess):
 @pytest.mark.slow
 def test_a_real_engine_with_nan_logits_is_garbled(broken: ServeProcess):
     problem = with_client(broken.endpoint.url, lambda engine: canary.run(engine, 4, 8)).problem
-    assert "logprobs in 20 of 20 answers (prose: its log-probabilities are no numbers (NaN logits))" in problem
+    assert "logprobs in 20 of 20 answers (prose: its log-probabilities are not numbers (NaN logits))" in problem

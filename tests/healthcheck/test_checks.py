@@ -134,7 +134,7 @@ def test_a_busy_engine_without_progress_loses_readiness_first_and_life_later() -
         return failing("ready", health), failing("live", health)
 
     assert after(10) == ({}, {})
-    said = "requests run and the engine has shown no progress for 11 s (limit 10 s)"
+    said = "requests are running and the engine has made no progress for 11 s (limit 10 s)"
     assert after(11) == ({"progress": said}, {})
     assert after(120)[1] == {}
     assert set(after(121)[1]) == {"progress"}
@@ -196,7 +196,7 @@ def test_json_holds_the_same_checks_and_the_phase() -> None:
     health = serving(corruption=None)
     told = checks.as_json("ready", checks.run("ready", health, NOW), health, NOW)
     assert (told["status"], told["phase"]) == ("failed", "ready")
-    assert told["checks"][0] == {"name": "accepting", "ok": True, "detail": "takes requests"}
+    assert told["checks"][0] == {"name": "accepting", "ok": True, "detail": "accepting requests"}
     assert told["checks"][4] == {"name": "corruption", "ok": False, "why": "the corruption canary has not run yet"}
     assert [c["name"] for c in told["checks"]] == list(checks.GROUPS["ready"])
 

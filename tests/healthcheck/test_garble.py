@@ -79,7 +79,7 @@ def test_a_short_answer_and_one_to_a_prompt_that_asks_for_it_may_repeat():
     ("text", "found"), [("\ufffd" * 8, "100%"), ("ab\ufffdcd", "20%"), ("a" * 20 + "\ufffd", ""), ("", "")]
 )
 def test_bytes_that_are_no_text_are_a_sign_but_for_a_cut_last_one(text, found):
-    assert garble.replacement(ENGLISH, said(text)) == (f"{found} of its characters are no text" if found else "")
+    assert garble.replacement(ENGLISH, said(text)) == (f"{found} of its characters are not text" if found else "")
 
 
 def test_numbers_that_are_none_are_a_sign():

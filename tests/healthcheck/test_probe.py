@@ -94,7 +94,7 @@ def test_the_checks_that_fail_are_told_line_by_line() -> None:
 def test_an_ipv6_host_is_asked_and_named() -> None:
     with replica(READY, "::1") as port:
         assert ask("live", port, "::1") == (0, "ok")
-    assert ask("live", port, "::1")[1].startswith(f"nothing answers on [::1]:{port}; ")
+    assert ask("live", port, "::1")[1].startswith(f"nothing listens on [::1]:{port}; ")
 
 
 def test_without_a_server_it_says_where_it_asked() -> None:
@@ -103,7 +103,7 @@ def test_without_a_server_it_says_where_it_asked() -> None:
         port = free.getsockname()[1]
         status, said = ask("ready", port)
     assert status == 1
-    assert said.startswith(f"nothing answers on 127.0.0.1:{port}; ")
+    assert said.startswith(f"nothing listens on 127.0.0.1:{port}; ")
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 64, ""])

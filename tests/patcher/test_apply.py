@@ -148,7 +148,7 @@ def test_a_diff_that_lies_about_its_result_is_refused(tree: Path, series: Path, 
     file = series / "move-old-away.patch"
     file.write_text(file.read_text().replace("+gone = False", "+gone = Fals3"))
     before = snapshot(tree)
-    with pytest.raises(NotApplicable, match="the diff says"):
+    with pytest.raises(NotApplicable, match="but the diff names"):
         run(tree, series)
     assert snapshot(tree) == before
 
@@ -240,7 +240,7 @@ def test_a_recovery_that_is_killed_itself_ends_in_the_same_tree(  # noqa: PLR091
 @pytest.mark.usefixtures("unsynced")
 def test_other_commands_refuse_an_interrupted_tree(tree: Path, series: Path):
     interrupted(tree, series, "commit")
-    with pytest.raises(TreeError, match="run `dsv4 patch apply` once more"):
+    with pytest.raises(TreeError, match="run `dsv4 patch apply` again"):
         require_whole(open_tree(tree))
 
 
@@ -283,7 +283,7 @@ def test_a_write_that_the_file_system_refuses_leaves_the_tree_as_it_was(  # noqa
             errors.append(report.read_text())
         shutil.rmtree(victim)
     assert len(errors) >= at_least
-    assert all(error.endswith("No space left on device. The tree is as it was.") for error in errors)
+    assert all(error.endswith("No space left on device. The tree is unchanged.") for error in errors)
 
 
 def refuse(event: str, nth: int, tree: Path, series: Path) -> str:

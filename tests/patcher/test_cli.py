@@ -20,9 +20,9 @@ def test_from_pending_to_verified(patch, tree: Path, patched: Path, snapshot):
     assert patch("verify").status == 1
     applied = patch("apply")
     assert applied.status == 0
-    assert applied.out.endswith("applied now: 3, already there: 0\n")
+    assert applied.out.endswith("applied now: 3, applied before: 0\n")
     assert snapshot(tree) == snapshot(patched)
-    assert patch("apply").out == "applied now: 0, already there: 3\n"
+    assert patch("apply").out == "applied now: 0, applied before: 3\n"
     assert [line.split()[0] for line in patch("status").out.splitlines()[1:]] == ["applied"] * 3
     assert patch("verify").out.startswith("verified patches 3, files 4: ")
 

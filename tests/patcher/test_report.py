@@ -44,7 +44,7 @@ def test_the_patched_tree_is_verified(patched: Path, series: Path):
     [
         ("vllm/models/long.py", b"x = 1\n", "vllm/models/long.py is .*, the series ends with"),
         ("vllm/models/old.py", b"back = 1\n", "vllm/models/old.py is .*, the series ends with 0000000"),
-        ("vllm/models/.long.py.dsv4-new", b"", "is left over"),
+        ("vllm/models/.long.py.dsv4-new", b"", "is a leftover"),
     ],
 )
 def test_what_differs_from_the_series_is_named(patched: Path, series: Path, path: str, data: bytes, message: str):

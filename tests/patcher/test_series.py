@@ -52,7 +52,7 @@ def test_a_missing_or_repeated_trailer_is_named(key: str):
     end = at + 2 if lines[at + 1].startswith(" ") else at + 1
     with pytest.raises(DataError, match=rf"example\.patch:\d+: the message ends without {key}"):
         parse_patch(FILE, "".join(lines[:at] + lines[end:]).encode())
-    with pytest.raises(DataError, match=rf"example\.patch:{end + 1}: {key} stands here and on line {at + 1}"):
+    with pytest.raises(DataError, match=rf"example\.patch:{end + 1}: {key} is here and on line {at + 1}"):
         parse_patch(FILE, "".join(lines[:end] + lines[at:]).encode())
 
 

@@ -54,7 +54,7 @@ def test_a_missing_file_is_named(tree: Path, series: Path):
 def test_a_foreign_file_in_the_place_of_a_new_one_is_named(tree: Path, series: Path):
     (tree / "vllm/new/folder").mkdir(parents=True)
     (tree / "vllm/new/folder/moved.py").write_text("mine\n")
-    assert "moved.py exists already" in states(open_tree(tree), read_series(series))[2].detail
+    assert "moved.py already exists" in states(open_tree(tree), read_series(series))[2].detail
 
 
 def test_crlf_is_named_as_the_cause(tree: Path, series: Path):

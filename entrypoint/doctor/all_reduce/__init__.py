@@ -1,1 +1,1 @@
-"""A timed all-reduce between the GPUs, in processes of its own."""
+"""A timed all-reduce between the GPUs, in child processes."""

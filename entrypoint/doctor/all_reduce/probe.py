@@ -1,4 +1,4 @@
-"""A timed all-reduce in child processes with a hard limit: it finds in seconds the hang that vLLM shows as silence."""
+"""Run a timed all-reduce in child processes: within seconds it finds a hang that vLLM would only show as silence."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from typing import IO, Any
 from .result import START, AllReduceResult, AllReduceTiming
 
 LIMIT = 20.0
-"""Seconds that everything together may take."""
+"""Seconds for the whole run."""
 PATIENCE = {"init": 10.0}
-"""Seconds without a sign from any rank that count as a hang; NCCL and CUDA start slowly, an all-reduce does not."""
+"""Seconds without a message from any rank that count as a hang; NCCL and CUDA start slowly, an all-reduce does not."""
 _PATIENCE = 5.0
-LAST_WORDS = 2.0  # seconds for the other ranks when one has ended: the one that ended last may be the cause
+SETTLE = 2.0  # seconds for the other ranks to end after the first: the last to end may be the cause
 RANK = (sys.executable, "-m", "dsv4_serve.entrypoint.doctor.all_reduce.rank")
 _DONE = "done"
 # Gloo finds its interface by the host's name, which containers often cannot resolve. NCCL's variables stay as they are.
@@ -41,7 +41,7 @@ class _Rank:
     seconds: dict[int, float] = field(default_factory=dict)
     rest: bytes = b""
 
-    def hear(self, chunk: bytes) -> None:
+    def read(self, chunk: bytes) -> None:
         *lines, self.rest = (self.rest + chunk).split(b"\n")
         for line in lines:
             with suppress(ValueError):  # a library wrote to standard output
@@ -69,9 +69,9 @@ def run(
     program: Sequence[str] = RANK,
 ) -> AllReduceResult:
     """
-    All-reduce 1 KiB to 64 MiB between `ranks` processes and return what came of it, after `limit` seconds at most.
+    All-reduce 1 KiB to 64 MiB between `ranks` processes and return the result, after `limit` seconds at most.
 
-    `backend` is `nccl` (rank N takes CUDA device N) or `gloo`; `env` is the whole environment, as vLLM will have it.
+    `backend` is `nccl` (rank N takes CUDA device N) or `gloo`; `env` is the whole environment, as vLLM will get it.
     Every process leads a session of its own and is killed before this returns.
     """
     began = time.monotonic()
@@ -111,7 +111,7 @@ def _started(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it started; one that a driver holds (state D) is left to its own alarm."""
+    """End a process and what it started; one that hangs in a driver (state D) ends by its own alarm."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
@@ -121,7 +121,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _listen(ranks: list[_Rank], deadline: float) -> bool:
-    """Hear every rank until all are done, one ended, all fell silent, or time is up; tell whether they fell silent."""
+    """Read every rank until all are done, one ended, all fell silent, or time is up; tell whether they fell silent."""
     with selectors.DefaultSelector() as selector:
         for rank in ranks:
             selector.register(_pipe(rank), selectors.EVENT_READ, rank)
@@ -131,11 +131,11 @@ def _listen(ranks: list[_Rank], deadline: float) -> bool:
                 return True
             for key, _ in selector.select(0.1):
                 chunk = os.read(key.fd, 65536)
-                key.data.hear(chunk)
+                key.data.read(chunk)
                 if not chunk:
                     selector.unregister(key.fileobj)
-                    if key.data.at != _DONE and not one_ended:  # before it was done: the others would wait for it
-                        one_ended, deadline = True, min(deadline, time.monotonic() + LAST_WORDS)
+                    if key.data.at != _DONE and not one_ended:  # it ended early: the others would wait for it
+                        one_ended, deadline = True, min(deadline, time.monotonic() + SETTLE)
     return False
 
 
@@ -147,7 +147,7 @@ def _pipe(rank: _Rank) -> IO[bytes]:
 def _silent(ranks: list[_Rank]) -> bool:
     waiting = [rank for rank in ranks if rank.at != _DONE]
     if any(rank.at == START for rank in ranks) or not waiting:
-        return False  # importing torch takes what the disk takes
+        return False  # importing torch takes as long as the disk needs
     quiet = time.monotonic() - max(rank.heard for rank in waiting)
     return quiet > max(PATIENCE.get(rank.at, _PATIENCE) for rank in waiting)
 
@@ -158,7 +158,7 @@ def _result(ranks: list[_Rank], backend: str, began: float, *, silent: bool) -> 
         return AllReduceResult(True, count, backend, wall, tuple(_timings(ranks)))
     ended = [(status, rank) for rank in ranks if rank.at != _DONE and (status := _status(rank.process)) is not None]
     if ended:
-        status, first = min(ended, key=_blame)
+        status, first = min(ended, key=_order_of_blame)
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         message = f"rank {first.number}: {first.last_error() or 'no error message'} ({how}, at: {first.at})"
         return AllReduceResult(False, count, backend, wall, message=message)
@@ -172,8 +172,8 @@ def _result(ranks: list[_Rank], backend: str, began: float, *, silent: bool) -> 
     )
 
 
-def _blame(ended: tuple[int, _Rank]) -> tuple[bool, bool, float]:
-    """Order ranks that ended: one that was killed or found a wrong sum is the cause, its peers complain of its end."""
+def _order_of_blame(ended: tuple[int, _Rank]) -> tuple[bool, bool, float]:
+    """Order ranks that ended: one that was killed or found a wrong sum is the cause; its peers only report its end."""
     status, rank = ended
     return status >= 0, "wrong sum" not in rank.last_error(), rank.heard
 

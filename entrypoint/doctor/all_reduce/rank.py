@@ -1,8 +1,8 @@
 """
 One rank of the timed all-reduce: `python -m …all_reduce.rank RANK RANKS BACKEND STORE LIMIT`.
 
-It reports its progress on standard output, one JSON object a line: `{"step": …}`, and `{"bytes", "seconds"}` for
-each size. It is started by probe.py, imports torch, and ends itself when nobody else does.
+It reports its progress on standard output, one JSON object per line: `{"step": …}`, and `{"bytes", "seconds"}` for
+each size. probe.py starts it; it imports torch, and an alarm ends it when nothing else does.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def main(arguments: list[str]) -> None:
     except Exception:
         traceback.print_exc()
         sys.stderr.flush()
-        os._exit(1)  # threads of an open group abort a process that ends in order, and their messages would hide ours
+        os._exit(1)  # a normal exit with an open group makes its threads abort, and their messages would hide ours
 
 
 def measure(arguments: list[str]) -> None:
-    """Do the work of `main`, and raise what went wrong."""
+    """Join the group and reduce each size; raise what goes wrong."""
     rank, ranks, backend, store, limit = int(arguments[0]), int(arguments[1]), *arguments[2:4], int(arguments[4])
-    signal.alarm(limit)  # ends this process even where it hangs inside a driver, and its parent is gone
+    signal.alarm(limit)  # ends this process even if it hangs in a driver and its parent is gone
     import torch
     import torch.distributed as dist
 
@@ -48,7 +48,9 @@ def measure(arguments: list[str]) -> None:
         rank=rank,
         world_size=ranks,
         timeout=timedelta(seconds=limit),
-        device_id=device if backend == "nccl" else None,  # connects now, so that a hang is told from the first reduce's
+        device_id=device
+        if backend == "nccl"
+        else None,  # connects now, so that a hang here differs from one in the first reduce
     )
     report(step="first all-reduce")
     for size in SIZES:
@@ -76,7 +78,7 @@ def reduce(torch: Any, dist: Any, device: Any, size: int, *, check: bool = False
 
 
 def contribution(pattern: Any, rank: int) -> Any:
-    """Return what a rank adds."""
+    """Return the data that a rank contributes."""
     return pattern * (rank + 1)
 
 

@@ -1,4 +1,4 @@
-"""What a timed all-reduce showed."""
+"""The result of a timed all-reduce."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class AllReduceTiming:
 @dataclass(frozen=True)
 class AllReduceResult:
     """
-    What an all-reduce showed.
+    The result of an all-reduce.
 
-    `hung_at` names the step at which every rank fell silent, `ran_out_at` the step at which the limit came while they
-    still moved, and `behind` the ranks that had come least far; `message` tells of a rank that ended by itself.
+    `hung_at` is the step at which every rank fell silent, `ran_out_at` the step at which time ran out while they still
+    moved, `behind` the ranks that were furthest behind, and `message` the error of a rank that ended by itself.
     """
 
     ok: bool
@@ -38,9 +38,9 @@ class AllReduceResult:
     message: str = ""
 
     def __str__(self) -> str:
-        """Return it in a few words."""
+        """Return a short description."""
         if self.ok:
-            return "went through"
+            return "completed"
         what = f"hung at: {self.hung_at}" if self.hung_at else f"time ran out at: {self.ran_out_at}"
         names = ", ".join(map(str, self.behind))
         return self.message or f"{what} (rank {names}) after {self.wall:.0f} s"

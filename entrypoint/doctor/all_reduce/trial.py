@@ -1,4 +1,4 @@
-"""Whether an all-reduce is tried between the GPUs of a plan's first replica, and with which NCCL settings."""
+"""Decide whether to try an all-reduce between the GPUs of a plan's first replica, and with which NCCL settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PEERS = "p2p-on"
 def try_all_reduce(
     plan: Plan, topology: Topology, required: HostRequirements, options: DoctorOptions
 ) -> AllReduceResult | str:
-    """Return what an all-reduce showed, of the last NCCL settings that were tried; or the reason why none was tried."""
+    """Return the result with the last NCCL settings that were tried, or the reason why none were."""
     group = topology.gpus[: required.group]
     linked = topology.nvlinked(group)
     if options.collective is False or (options.collective is None and linked):
@@ -32,7 +32,7 @@ def try_all_reduce(
     for name, result in proof.tried:
         log.info(f"all-reduce with {name}: {result}")
     if proof.chosen == _PEERS:
-        log.info("peer access works; serve with it by --nccl p2p-on (DSV4_NCCL=p2p-on)")
+        log.info("peer access works; use it with --nccl p2p-on (DSV4_NCCL=p2p-on)")
     return proof.tried[-1][1]
 
 

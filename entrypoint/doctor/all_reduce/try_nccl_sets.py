@@ -1,4 +1,4 @@
-"""Prove NCCL settings: the first named environment whose all-reduce goes through is the one to serve with."""
+"""Try sets of NCCL variables, and choose the first whose all-reduce completes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .result import AllReduceResult
 
 @dataclass(frozen=True)
 class Proof:
-    """Which NCCL set was proven, and what each set that was tried showed."""
+    """The chosen NCCL set, and the result of each set that was tried."""
 
     chosen: str
     tried: tuple[tuple[str, AllReduceResult], ...]
@@ -26,9 +26,9 @@ def prove(
     run_one: Callable[..., AllReduceResult] = run,
 ) -> Proof:
     """
-    Try named environments in turn, best first, and choose the first whose all-reduce goes through.
+    Try named environments in turn, best first, and choose the first whose all-reduce completes.
 
-    All together take `limit` seconds at most. When none goes through the last one is chosen: it is the safest.
+    All together take at most `limit` seconds. When none completes, the last one is chosen, as it is the safest.
     """
     deadline, tried = time.monotonic() + limit, []
     for name, env in sets:

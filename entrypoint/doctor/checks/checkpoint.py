@@ -1,4 +1,4 @@
-"""Every check of a checkpoint, and asking them all."""
+"""Run every check of a checkpoint."""
 
 from __future__ import annotations
 

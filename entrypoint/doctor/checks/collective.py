@@ -1,4 +1,4 @@
-"""What the all-reduce showed."""
+"""Checks of the all-reduce's result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""config.json of a DeepSeek-V4, against vLLM and the tensors."""
+"""Check config.json of a DeepSeek-V4 against vLLM and the tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The draft head, against how the plan drafts."""
+"""Check the draft head against the plan's method of drafting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The driver, and which of its GPUs a plan gets."""
+"""Check the driver, and which of its GPUs a plan gets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ...machine.requirements import HostRequirements
 from ...problem import Problem, check
 
 DRIVER = 580
-"""Least driver branch: vLLM 0.32.0's wheels hold CUDA 13.0, which came with 580 (NVIDIA, CUDA 13.0 release notes)."""
+"""Oldest driver branch: vLLM 0.32.0's wheels hold CUDA 13.0, which needs 580 (NVIDIA, CUDA 13.0 release notes)."""
 
 _NVML = "https://docs.nvidia.com/deploy/nvml-api/index.html"
 _CUDA_NOTES = "https://docs.nvidia.com/cuda/archive/13.0.0/cuda-toolkit-release-notes/index.html"
@@ -109,7 +109,7 @@ def visible_devices(host: Host, _required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def device_order(host: Host, required: HostRequirements) -> Problem | None:
-    """With several kinds of GPU, CUDA counts the fastest first unless told to count as the PCI bus does."""
+    """With several kinds of GPU, CUDA counts the fastest first unless CUDA_DEVICE_ORDER says otherwise."""
     names = {gpu.name for gpu in host.machine.driver.gpus}
     if len(names) < 2 or required.env.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
         return None

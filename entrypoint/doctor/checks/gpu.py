@@ -1,4 +1,4 @@
-"""Each GPU that a plan gets: architecture, memory, modes, health."""
+"""Check each GPU that a plan gets: architecture, memory, modes, health."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ARCHITECTURES = ("9.0", "10.0", "10.3", "12.0", "12.1")
 """Compute capabilities that DeepSeek-V4's attention kernels of vLLM 0.32.0 are built for (SM 9.0, 10.x, 12.x)."""
 
 CONTEXT = round(1.07 * 2**30)
-"""What CUDA and vLLM take before vLLM looks: 95.01 GiB, 93.94 free (RTX PRO 6000, third-party log, 2026)."""
+"""What CUDA and vLLM allocate before vLLM measures: 95.01 GiB, 93.94 free (RTX PRO 6000, third-party log, 2026)."""
 
 _NVML = "https://docs.nvidia.com/deploy/nvml-api/index.html"
 _LOWER = "end the other processes, or set GPU_MEMORY_UTILIZATION={share:.2f}"
@@ -126,11 +126,11 @@ def gpu_memory_errors(host: Host, required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def gpu_recovery(host: Host, _required: HostRequirements) -> Problem | None:
-    """The driver can read every visible GPU, and asks for no reset."""
+    """The driver can read every visible GPU, and requests no reset."""
     faulty = [gpu for gpu in host.machine.gpus if gpu.error or gpu.recovery not in (None, "none")]
     if not faulty:
         return None
-    reason = faulty[0].error or f"the driver asks for {faulty[0].recovery}"
+    reason = faulty[0].error or f"the driver requests {faulty[0].recovery}"
     return _of_gpus(faulty, Problem(f"is out of order: {reason}", "GPUs without a pending recovery", _RESET))
 
 

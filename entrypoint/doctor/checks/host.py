@@ -1,4 +1,4 @@
-"""Folders, ports, files and tools of this host or container, for a plan."""
+"""Check folders, ports, files and tools of this host or container for a plan."""
 
 from __future__ import annotations
 

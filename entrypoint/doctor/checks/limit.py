@@ -1,4 +1,4 @@
-"""Shared memory and limits of this host or container, for a plan."""
+"""Check shared memory and limits of this host or container for a plan."""
 
 from __future__ import annotations
 

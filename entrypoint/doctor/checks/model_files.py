@@ -1,4 +1,4 @@
-"""The files of any model that are not its weights."""
+"""Check the files of a model that are not its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def config_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -
     """config.json is there, is JSON, and names its architecture."""
     config = checkpoint.config
     if config.absent:
-        return Problem(f"no config.json in {checkpoint.folder}", "config.json beside the weights", FETCH)
+        return Problem(f"no config.json in {checkpoint.folder}", "config.json next to the weights", FETCH)
     fields = [name for name in ("model_type", "architectures") if not config.value.get(name)]
     if not config.fault and not fields:
         return None

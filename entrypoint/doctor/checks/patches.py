@@ -1,4 +1,4 @@
-"""Ways to store weights that only a patched vLLM loads."""
+"""Find storage formats that only a patched vLLM loads."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def bf16_draft_needs_a_patch(checkpoint: Checkpoint, required: CheckpointRequire
     tried="for real",
 )
 def mxfp4_draft_needs_a_patch(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """DeepSeek's own draft experts under NVFP4 ones are told apart by a patch only."""
+    """DeepSeek's own draft experts under NVFP4 ones are recognized by a patch only."""
     mxfp4 = _drafts(checkpoint, required, "fp8-mxfp4", "modelopt-nvfp4")
     return _needs("load-mxfp4-draft-experts", "MXFP4 draft experts under NVFP4 ones", required) if mxfp4 else None
 

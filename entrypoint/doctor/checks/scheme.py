@@ -1,4 +1,4 @@
-"""How weights are stored, against config.json, model and split."""
+"""Check how weights are stored against config.json, the model and tensor parallelism."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _V4 = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/models/deepseek_v4
     remedy=FETCH,
     tried="for real",
 )
-def trunk_complete(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
+def target_model_complete(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
     """Every tensor of every layer is there. vLLM counts them only in unquantized checkpoints."""
     if not checkpoint.is_legible or config_fields(checkpoint, required):
-        return None  # without its fields, config.json does not tell which tensors there are
+        return None  # without these fields, config.json does not say which tensors exist
     lost = list(layout.missing_outside(checkpoint))
     for prefix in layout.target_layers(checkpoint.config.value):
         lost += layout.missing(checkpoint, prefix)

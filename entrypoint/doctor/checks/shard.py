@@ -1,4 +1,4 @@
-"""The files of a checkpoint: all there, whole, and agreeing with the index."""
+"""Check that a checkpoint's files are all there, whole, and agree with the index."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def tensors_once(checkpoint: Checkpoint, _required: CheckpointRequirements) -> P
 
 
 @check(
-    symptom="A draft head in a file of its own is not loaded, without a word",
+    symptom="A draft head in a file of its own is silently not loaded",
     link=f"{_LOADER}/weight_utils.py",
     remedy=f"fetch the {INDEX} that belongs to it",
     failures=(18,),

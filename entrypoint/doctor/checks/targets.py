@@ -1,4 +1,4 @@
-"""Targets of compressed-tensors in config.json, matched against the routed experts."""
+"""Match the targets of compressed-tensors in config.json against the routed experts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remedies that several checks of checkpoints give, and how they list names."""
+"""Remedies and phrases that several checks of checkpoints share."""
 
 from __future__ import annotations
 

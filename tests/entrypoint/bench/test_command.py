@@ -16,7 +16,7 @@ import pytest
 
 from dsv4_serve.entrypoint.bench import warm
 from dsv4_serve.entrypoint.client import local_replica
-from dsv4_serve.entrypoint.client.local_replica import Ended, Started
+from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, Started
 
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
 SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
@@ -80,7 +80,7 @@ def test_a_failure_keeps_the_rows_before_it(dsv4: Bench, running: Started, tmp_p
 def test_a_hidden_health_server_is_skipped_by_name(dsv4: Bench, running: Started, tmp_path: Path) -> None:
     without = dsv4("bench", "--url", running.endpoint.url, "--health", "none", *SMALL)
     assert without.returncode == 78
-    assert "name it with --tokenizer" in without.stderr
+    assert "name the tokenizer with --tokenizer" in without.stderr
     named = dsv4("bench", "--url", running.endpoint.url, "--health", "none", *SMALL, "--tokenizer", "/models/x")
     assert named.returncode == 0
     assert "plan, versions and machine are skipped" in named.stderr
@@ -109,14 +109,14 @@ def test_nobody_there_is_one_sentence(dsv4: Bench) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--profile", "64k"), "takes no --profile; start it so, or add --without-weights"),
+        (("--profile", "64k"), "does not take --profile; serve it that way, or add --without-weights"),
         (("--max-num-seqs", "4"), "takes no --max-num-seqs"),
-        (("--batch", "0"), "--batch 0: has to be 1 or more"),
-        (("--context", "100"), "--context 100: has to hold more than the 256 of --output"),
+        (("--batch", "0"), "--batch 0: must be 1 or more"),
+        (("--context", "100"), "--context 100: must be more than the 256 tokens of --output"),
         (("--acceptance", "nan"), "takes no --acceptance"),
         (("--start-timeout", "60"), "takes no --start-timeout"),
-        ((*DUMMY, "--start-timeout", "nan"), "nan is no time"),
-        ((*DUMMY, "--acceptance", "nan"), "--acceptance: a share is from 0 to 1"),
+        ((*DUMMY, "--start-timeout", "nan"), "nan is not a time"),
+        ((*DUMMY, "--acceptance", "nan"), "--acceptance: a share has to be from 0 to 1"),
         ((*DUMMY, "--url", "http://127.0.0.1:9"), "a replica of its own and takes no --url"),
         ((*DUMMY, "--health", "foo"), "a replica of its own and takes no --health"),
     ],
@@ -187,7 +187,7 @@ def test_a_replica_that_is_not_ready_in_time_is_given_up(
     environ: dict[str, str], demo_words: list[str], tmp_path: Path
 ) -> None:
     with (
-        pytest.raises(Ended, match="not ready after 3 s: "),
+        pytest.raises(ReplicaEnded, match="not ready after 3 s: "),
         local_replica.replica(demo_words, {**environ, "STAND_IN": "stalls"}, tmp_path / "r", 3),
     ):
         pass
@@ -201,7 +201,7 @@ def test_a_plan_is_warmed_once_and_again(dsv4: Bench) -> None:
     assert all(one["phases"]["proving"] > 0 for one in found["starts"])
     assert found["filled"] == {}
     assert "second, s" in warm.text(found)
-    assert "nothing was left to compile" in warm.text(found)
+    assert "nothing remained to compile" in warm.text(found)
 
 
 def test_what_a_start_adds_to_each_cache_is_counted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.bench import load
-from dsv4_serve.entrypoint.bench.load import Failed, Tokenizer
+from dsv4_serve.entrypoint.bench.load import LoadFailed, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadMatrix, LoadShape
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.errors import NotFound
@@ -61,12 +61,12 @@ def test_without_drafts_there_is_no_acceptance() -> None:
 
 
 def test_a_lost_request_makes_no_figure() -> None:
-    with pytest.raises(Failed, match="1 of 4 requests failed at batch 1"):
+    with pytest.raises(LoadFailed, match="1 of 4 requests failed at batch 1"):
         load.row(LoadShape(1, requests=4), {**SAVED, "completed": 3})
 
 
 def test_a_generator_that_breaks_names_its_cause(environ: dict[str, str]) -> None:
-    with pytest.raises(Failed, match="status 1: ValueError: no tokenizer here"):
+    with pytest.raises(LoadFailed, match="status 1: ValueError: no tokenizer here"):
         load.run(LoadShape(1), WHERE, "m", Tokenizer("t"), {**environ, "GENERATOR": "breaks"})
 
 
@@ -78,7 +78,7 @@ def test_a_missing_vllm_is_said_with_the_way_out(environ: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     ("said", "cause"),
     [
-        ("", "it said nothing"),
+        ("", "no output"),
         ("one\ntwo\n", "two"),
         ("Traceback:\n  x\nKeyError: 'a'\nbye\n", "KeyError: 'a'"),
         ("vllm: error: argument --x: bad", "vllm: error: argument --x: bad"),

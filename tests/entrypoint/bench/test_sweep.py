@@ -77,7 +77,9 @@ def test_each_length_is_asked_once_and_no_prompt_begins_as_another(server: Serve
 
 
 def test_the_slowest_prompt_is_named() -> None:
-    assert sweep.summary([8, 64, 128], [0.5, 7.25, 0.31]) == sweep.Swept(prompts=3, seconds=8.1, slowest=7.25, at=64)
+    assert sweep.summary([8, 64, 128], [0.5, 7.25, 0.31]) == sweep.SweepResult(
+        prompts=3, seconds=8.1, slowest=7.25, at=64
+    )
 
 
 def test_a_prompt_that_is_refused_is_named(server: Server) -> None:

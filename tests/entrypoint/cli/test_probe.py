@@ -44,10 +44,10 @@ def test_the_port_comes_from_the_environment_unless_one_is_given(dsv4: Run) -> N
         (["health"], "invalid choice: 'health' (choose from startup, live, ready)"),
         (["redy"], "did you mean ready?"),
         (["live", "ready"], "`dsv4 probe` takes no 'ready'"),
-        (["live", "--prot", "1"], "takes no '--prot' (did you mean --port?)"),
+        (["live", "--prot", "1"], "does not take '--prot' (did you mean --port?)"),
         (["live", "--port"], "argument --port: expected one argument"),
-        (["live", "--port", "70000"], "argument --port: '70000' is no port from 1 to 65535"),
-        (["live", "--port", "²"], "'²' is no port from 1 to 65535"),
+        (["live", "--port", "70000"], "argument --port: '70000' is not a port from 1 to 65535"),
+        (["live", "--port", "²"], "'²' is not a port from 1 to 65535"),
         (["live", "--timeout", "soon"], "argument --timeout: 'soon' is no number of seconds"),
         (["live", "--timeout=nan"], "'nan' is no number of seconds"),
         (["live", "--timeout=-1"], "'-1' is no number of seconds"),
@@ -64,7 +64,7 @@ def test_words_that_are_not_understood_are_64_in_one_line(dsv4: Run, words: list
 def test_a_port_in_the_environment_that_is_none_is_named(dsv4: Run) -> None:
     answer = dsv4("probe", "live", DSV4_HEALTH_PORT="http")
     assert answer.returncode == 64
-    assert "'http' is no port from 1 to 65535 (--port, DSV4_HEALTH_PORT)" in answer.stderr
+    assert "'http' is not a port from 1 to 65535 (--port, DSV4_HEALTH_PORT)" in answer.stderr
 
 
 def test_it_imports_no_more_than_the_command_line() -> None:

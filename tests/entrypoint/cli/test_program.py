@@ -46,7 +46,7 @@ def test_under_the_images_tini_any_other_first_word_runs_as_a_program(started_by
 def test_elsewhere_it_is_a_mistake_and_nothing_runs(started_by, name: str, tmp_path: Path) -> None:
     answer = started_by(name, "mkdir", str(tmp_path / "made"))
     assert answer.returncode == 64
-    assert answer.stderr == "dsv4: 'mkdir' is no command; see `dsv4 --help`.\n"
+    assert answer.stderr == "dsv4: 'mkdir' is not a command; see `dsv4 --help`.\n"
     assert not (tmp_path / "made").exists()
 
 

@@ -126,7 +126,7 @@ def test_the_health_server_is_looked_for_on_the_host_of_the_url() -> None:
 
 @pytest.mark.parametrize("url", ["box:8000", "ftp://box", "http://", "http://box:port", "http://[::1"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="is no address; write it as http://HOST:PORT"):
+    with pytest.raises(UsageError, match="is not an address; write it as http://HOST:PORT"):
         resolve({}, url=url)
 
 

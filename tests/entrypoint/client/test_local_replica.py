@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from dsv4_serve.entrypoint.client import http, local_replica
-from dsv4_serve.entrypoint.client.local_replica import Ended, ServeProcess
+from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, ServeProcess
 
 
 def test_a_held_port_gives_another():
@@ -32,7 +32,7 @@ def test_the_last_message_of_dsv4_is_why_it_ended(tmp_path):
     said = (
         "the replica ended with status 1: start-failed (exit status 82): it died root cause: KeyError: 'x'; its log is "
     )
-    with pytest.raises(Ended) as caught:
+    with pytest.raises(ReplicaEnded) as caught:
         list(running.until_ready(5, 1))
     assert str(caught.value) == f"{said}{log}"
 
@@ -43,7 +43,9 @@ def test_the_phase_is_told_until_the_replica_is_given_up(tmp_path):
         phases = running.until_ready(1, 0.4)
         try:
             assert next(phases)[1] == "its health server does not answer"
-            with pytest.raises(Ended, match="not ready after 1 s: its health server does not answer; its log is "):
+            with pytest.raises(
+                ReplicaEnded, match="not ready after 1 s: its health server does not answer; its log is "
+            ):
                 list(phases)
         finally:
             process.kill()

@@ -208,4 +208,4 @@ def test_real_counters_move_with_an_answer_and_are_settled_after_it(vllm: ServeP
 @pytest.mark.slow
 def test_nan_logits_of_real_vllm_are_a_sign_and_no_exception(broken: ServeProcess):
     answer = with_client(broken.endpoint.url, lambda engine: engine.complete("Hello", 4, logprobs=True))
-    assert answer.broken == "its log-probabilities are no numbers (NaN logits)"
+    assert answer.broken == "its log-probabilities are not numbers (NaN logits)"

@@ -97,7 +97,7 @@ def test_a_truncated_archive_is_found_by_the_check(bundle):
 def test_an_archive_that_did_not_arrive_whole_never_becomes_a_bundle(bundle, cut):
     archive = bundle / "images/dsv4-tiny-test.tar"
     os.truncate(archive, archive.stat().st_size - cut)
-    with pytest.raises(HostError, match="is not a whole image archive"):
+    with pytest.raises(HostError, match="is not a complete image archive"):
         bundles.check_archive(archive)
 
 
@@ -108,12 +108,12 @@ def test_an_archive_without_a_layer_that_its_manifest_names_is_refused(tmp_path)
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
-    with pytest.raises(HostError, match="layer.tar is not in it"):
+    with pytest.raises(HostError, match="layer.tar is missing"):
         bundles.check_archive(tmp_path / "image.tar")
 
 
 def test_nothing_is_written_over(bundle, daemon, image):
-    with pytest.raises(ConfigError, match="a bundle is never written over"):
+    with pytest.raises(ConfigError, match="a bundle is never overwritten"):
         bundles.bundle(daemon, image, OTHER, bundle, print)
 
 

@@ -59,7 +59,7 @@ def test_a_ready_replica_shows_what_its_draft_head_did(ready):
 def test_why_a_running_replica_is_not_ready_stands_beneath_it(ready):
     ready.draining = True
     rows = text([seen(ready)], NOW).splitlines()
-    assert rows[2] == "    draining: running requests are finished, new ones belong elsewhere"
+    assert rows[2] == "    draining: running requests are finished, no new ones are accepted"
 
 
 def test_a_ready_replica_without_its_draft_head_says_so(ready):

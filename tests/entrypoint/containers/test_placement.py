@@ -33,18 +33,18 @@ def test_gpus_are_left_over_when_fewer_replicas_are_asked_for():
 
 def test_too_few_gpus_are_refused_with_the_numbers():
     with pytest.raises(
-        HostError, match=r"2 replicas of 2 GPUs each take 4, and this host shows 3;.*--replicas or --tp"
+        HostError, match=r"2 replicas of 2 GPUs each need 4, and this host shows 3;.*--replicas or --tp"
     ):
         place(box(3), 2, replicas=2)
 
 
 def test_a_host_without_gpus_is_refused_although_no_number_is_given():
-    with pytest.raises(HostError, match="1 replica of 4 GPUs each take 4, and this host shows none"):
+    with pytest.raises(HostError, match="1 replica of 4 GPUs each need 4, and this host shows none"):
         place(Topology(), 4)
 
 
 def test_more_replicas_than_the_balancer_has_places_for_are_refused():
-    with pytest.raises(ConfigError, match="--replicas 9: the balancer has places for 8"):
+    with pytest.raises(ConfigError, match="--replicas 9: the balancer serves at most 8"):
         place(Topology(), 0, replicas=9)
     with pytest.raises(ConfigError, match="--gpus is given 9 times"):
         read([str(gpu) for gpu in range(9)], 1)

@@ -222,7 +222,7 @@ def test_logs_name_the_container_where_there_are_several(daemon, deployment_of):
     assert len(one) == 2
     assert one[-1].startswith("dsv4: ready")
     with pytest.raises(
-        ConfigError, match=r"There is no dsv4-replica-7 of `dsv4 up`; there is dsv4-balancer, dsv4-replica-0"
+        ConfigError, match=r"`dsv4 up` started no dsv4-replica-7; it started dsv4-balancer, dsv4-replica-0"
     ):
         list(logs.lines(daemon, "7"))
 

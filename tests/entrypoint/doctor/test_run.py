@@ -88,7 +88,7 @@ def free_port() -> int:
 def test_a_good_checkpoint_passes_without_a_gpu_and_the_host_is_said_not_to_be_looked_at(doctor, tiny) -> None:
     status, answer = doctor("--model", f"tiny={tiny}")
     assert (status, answer["ok"], names(answer)) == (0, True, [])
-    assert answer["not_looked_at"] == [
+    assert answer["not_checked"] == [
         "this host: it has no NVIDIA driver",
         "memory: the profile files lack the figures for it",
     ]
@@ -113,7 +113,7 @@ def test_a_checkpoint_of_another_quantizer_is_refused(doctor, tiny) -> None:
     (tiny / read.INDEX).unlink(missing_ok=True)
     status, answer = doctor("--model", f"tiny={tiny}")
     assert status == 78
-    assert "trunk-complete" in names(answer)
+    assert "target-model-complete" in names(answer)
 
 
 def rename(data: bytes, names: dict[str, str]) -> bytes:
@@ -135,7 +135,7 @@ def test_without_driver_and_model_the_host_is_looked_at(doctor) -> None:
     status, answer = doctor()
     assert status == 69
     assert answer["problems"][0]["name"] == "driver-answers"
-    assert "the checkpoint" in answer["not_looked_at"][0]
+    assert "the checkpoint" in answer["not_checked"][0]
 
 
 def test_a_held_port_is_a_problem_of_the_host_and_can_be_skipped(dsv4, tmp_path) -> None:

@@ -109,7 +109,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
 
     before, chat.seconds = len(chat.requests), 0.0
     status, out, err = run(*words, "--resume")
-    assert f"{16 - there} requests ({there} of 16 are answered)" in err
+    assert f"{16 - there} requests ({there} of 16 are already answered)" in err
     assert len(chat.requests) - before == 16 - there
     assert "gsm8k, chat, w4a16: 16 answers" in out
     assert "0 of 16 = 0.0%" in out
@@ -132,7 +132,7 @@ def test_a_replica_that_refuses_ends_it_at_once_with_its_own_words(
     assert status == 1
     assert "HTTP 400" in err
     assert "max_tokens is too large" in err
-    assert "--resume goes on" in err
+    assert "--resume continues" in err
     assert "Traceback" not in err
 
 
@@ -156,7 +156,7 @@ def test_a_dry_run_asks_nothing_and_leaves_nothing(
         "gsm8k", "--tasks", str(questions(5)), "--limit", "4", "--python", harness_python, "--dry-run"
     )
     assert (status, out) == (0, "")
-    assert "4 requests, at most 8,192 tokens of answers (2,048 each); minutes are not known" in err
+    assert "4 requests, at most 8,192 tokens of answers (2,048 each); the duration is unknown" in err
     assert chat.requests == []
     assert not (tmp_path / "out").exists()
 

@@ -53,9 +53,9 @@ def test_a_python_that_is_none_is_named(run: Run) -> None:
         (("gsm9k",), "did you mean gsm8k"),
         (("gsm8k", "--limit", "0"), "no number from 1 up"),
         (("gsm8k", "--thinking", "deep"), "invalid choice"),
-        (("gsm8k", "--surplus"), "takes no '--surplus'"),
-        (("gsm8k", "--temperature", "nan"), "nan is no temperature"),
-        (("gsm8k", "--temperature", "-3"), "-3 is no temperature"),
+        (("gsm8k", "--surplus"), "does not take '--surplus'"),
+        (("gsm8k", "--temperature", "nan"), "nan is not a temperature"),
+        (("gsm8k", "--temperature", "-3"), "-3 is not a temperature"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_sentence(run: Run, words: tuple[str, ...], seen: str) -> None:
@@ -78,13 +78,13 @@ def test_a_replica_that_is_not_there_is_said(run: Run, chat: Chat) -> None:
 )
 def test_the_model_is_known_by_its_repository(chat: Chat, root: str, model: str | None) -> None:
     chat.root = root
-    found = served.look(Endpoint(chat.url), Catalog(environment.folders()))
+    found = served.identify(Endpoint(chat.url), Catalog(environment.folders()))
     assert (found.name, found.context, found.model) == ("deepseek-v4-flash", 8192, model)
     assert found.skipped == "no health server is named (--health)"
 
 
 def test_what_the_user_says_of_the_model_counts(chat: Chat) -> None:
-    assert served.look(Endpoint(chat.url), Catalog(environment.folders()), "acti").model == "acti"
+    assert served.identify(Endpoint(chat.url), Catalog(environment.folders()), "acti").model == "acti"
 
 
 def test_resuming_takes_the_newest_run_and_the_same_sampling(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def test_a_task_of_the_user_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[own]\nask = ['x']", r"\[own\] is no task \('metrics'\)"),
-        ("own = 3", r"\[own\] is no task"),
+        ("[own]\nask = ['x']", r"\[own\] is not a task \('metrics'\)"),
+        ("own = 3", r"\[own\] is not a task"),
         (
             "[own]\nask=['x']\nmetrics=['m']\nthinking='deep'\nprompt-tokens=1\nchat-tokens=1",
             "'thinking'.*'chat', 'high' or 'max'",

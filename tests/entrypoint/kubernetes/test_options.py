@@ -173,4 +173,4 @@ def test_fewer_replicas_than_one_are_a_usage_error(replicas, capsys):
 def test_a_flag_of_vllm_is_refused_because_a_profile_says_those(capsys):
     words = ["manifests", "--profile", "524k", "--hardware", "h200", "--replicas", "2", "--max-model-len", "1024"]
     assert main(words) == 64
-    assert "takes no '--max-model-len'" in capsys.readouterr().err
+    assert "does not take '--max-model-len'" in capsys.readouterr().err

@@ -20,15 +20,15 @@ FAULTS = [
     ("usage", "chat", "total"),
     ("one-piece", "streaming", "everything came in one piece"),
     ("silent", "streaming", "no text came"),
-    ("unfinished", "streaming", "0 times a finish_reason"),
+    ("unfinished", "streaming", "finish_reason 0 times"),
     ("no-usage", "streaming", "no usage"),
     ("no-done", "streaming", "no [DONE]"),
     ("error-event", "streaming", "EngineCore died"),
-    ("stop-ignored", "stop", "told to stop at"),
-    ("stop-included", "stop", "told to stop at"),
+    ("stop-ignored", "stop", "with stop string"),
+    ("stop-included", "stop", "with stop string"),
     ("nan", "logprobs", "NaN"),
     ("infinite", "logprobs", "infinite"),
-    ("thinks-anyway", "thinking-chat", "it thought although thinking is off"),
+    ("thinks-anyway", "thinking-chat", "it reasoned although thinking is off"),
     ("mode-lost", "thinking-high thinking-max", "the mode did not reach the model"),
     ("tags", "thinking-high thinking-max thinking-stream empty-content", ""),
     ("no-content", "thinking-high thinking-max", "no content, and finish_reason stop"),
@@ -38,8 +38,8 @@ FAULTS = [
     ("other-tool", "tool-call", "another call was made"),
     ("bad-arguments", "tool-call", "readable arguments"),
     ("ignores-result", "tool-call", "it said 'I do not know.'"),
-    ("not-json", "json-schema", "is not by the schema"),
-    ("extra-field", "json-schema", "is not by the schema"),
+    ("not-json", "json-schema", "does not match the schema"),
+    ("extra-field", "json-schema", "does not match the schema"),
     ("wrong-value", "json-schema", "launched=1896"),
     ("lost-middle", "needles", "not found at the middle"),
     ("changes", "parallel", "0% of tokens agree"),
@@ -174,8 +174,8 @@ def test_a_hidden_health_server_is_logged_and_hides_no_check(caplog):
     assert verdicts(outcomes, "failed") == set()
     assert verdicts(outcomes, "passed") == set(CHECKS)
     assert "/plan" in report.unknown
-    assert "not known: " in report.text()
-    assert any("What the replica was told is not known" in one for one in caplog.messages)
+    assert "unknown: " in report.text()
+    assert any("So the replica's settings are unknown" in one for one in caplog.messages)
 
 
 def test_a_model_that_never_thinks_is_no_fault_where_no_plan_says_that_it_should():
@@ -189,8 +189,8 @@ def test_a_model_that_never_thinks_is_no_fault_where_no_plan_says_that_it_should
 def test_a_check_without_end_fails_at_the_deadline_and_what_was_not_begun_fails_too():
     outcomes, report, _ = run_smoke("hangs", seconds=1.0)
     assert outcomes["models"].verdict == "passed"
-    assert "no end in the" in outcomes["chat"].seen
-    assert outcomes["acceptance"].seen == "not begun: the 1 s of --timeout were over"
+    assert "not finished within the" in outcomes["chat"].seen
+    assert outcomes["acceptance"].seen == "not run: the 1 s of --timeout were used up"
     assert sum(one.seconds for one in report.outcomes) < 3
 
 

@@ -27,7 +27,7 @@ from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason
 
 PLAN = Plan({}, {"model": Setting("m", "test")}, {})
 FAST = {name: Setting(0.2, "test") for name in ("supervise.backoff-first", "supervise.backoff-most")}
-DRAINED = ExitReason(exit_cause.DRAINED, "asked to stop; every running request was finished")
+DRAINED = ExitReason(exit_cause.DRAINED, "stopped after every running request had finished")
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +147,7 @@ def test_a_stop_that_was_asked_for_leaves_no_termination_message(context, caplog
     context.run_folder.mkdir()
     exit_report.publish(DRAINED, context)
     assert context.termination_log.read_text() == ""
-    assert caplog.messages == ["drained (exit status 0): asked to stop; every running request was finished"]
+    assert caplog.messages == ["drained (exit status 0): stopped after every running request had finished"]
 
 
 def test_a_termination_message_has_the_root_cause_and_the_size_that_kubernetes_reads(context) -> None:

@@ -249,7 +249,7 @@ def test_a_first_start_compiles_what_was_named_beside_it_and_the_next_one_does_n
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     env = {"PYTHONPATH": path, "OUT": str(tmp_path / "out"), "DSV4_CACHE": str(tmp_path / "cache")}
     for _ in range(2):
-        with start(DSV4_SUPERVISE_COMPILE_AHEAD="modules:spec", STAND_IN_SECONDS="0.05", **env) as running:
+        with start(DSV4_SUPERVISE_PREBUILD="modules:spec", STAND_IN_SECONDS="0.05", **env) as running:
             running.until_ready(30)
             running.until((tmp_path / "out").exists, 10, "compiled ahead")
     (once,) = (tmp_path / "out").read_text().splitlines()

@@ -102,7 +102,7 @@ def test_what_pydantic_found_wrong_is_in_the_root(name: str, words: str) -> None
 
 
 def test_a_held_port_is_named() -> None:
-    assert "Port 18640 is held by another process" in reason(lines_of("cpu-port-held")).sentence
+    assert "Port 18640 is in use by another process" in reason(lines_of("cpu-port-held")).sentence
 
 
 EXAMPLES = {

@@ -206,7 +206,7 @@ SEEN = {
     "head-sizes": ("w4a16", edit(head_dim=256), {}, "head_dim 256"),
     "config-describes-weights": ("w4a16", edit(vocab_size=129280), {}, "embed.weight is [128, 512], and config.json declares [129280, 512]"),
     "architecture-matches": ("native", lambda _: None, {"architecture": "deepseek-v4-flash"}, "holds deepseek-v4-tiny"),
-    "trunk-complete": ("nvfp4", rewrite(TARGET, without(r"layers\.3\.ffn\.experts\.7\.w2\.weight_scale")), {}, "no layers.3.ffn.experts.7.w2.weight_scale among"),
+    "target-model-complete": ("nvfp4", rewrite(TARGET, without(r"layers\.3\.ffn\.experts\.7\.w2\.weight_scale")), {}, "no layers.3.ffn.experts.7.w2.weight_scale among"),
     "quantization-config-matches": ("w4a16", edit(quantization_config={"quant_method": "fp8"}), {}, "stored as w4a16, and quantization_config of config.json says fp8-mxfp4"),
     "scheme-matches-model": ("acti", lambda _: None, {"draft_head": "bf16"}, "holds a w4a16 draft head"),
     "experts-targeted": ("w4a16", quantization(config_groups={"g": {"targets": [r"re:.*mlp\.experts.*"], "weights": {"num_bits": 4, "type": "int"}}}), {}, r"re:.*mlp\.experts.*"),
@@ -226,8 +226,8 @@ SEEN = {
 ALSO = {
     "tensors-once": {"index-matches-headers"},
     "shards-listed": {"draft-head-present"},
-    "expert-count": {"config-describes-weights", "trunk-complete", "draft-head-complete"},
-    "compress-ratios": {"trunk-complete"},
+    "expert-count": {"config-describes-weights", "target-model-complete", "draft-head-complete"},
+    "compress-ratios": {"target-model-complete"},
     "draft-tokens-divide": {"draft-head-present"},
 }
 """What the same fault rightly means to other checks."""
