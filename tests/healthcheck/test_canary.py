@@ -60,7 +60,7 @@ def test_sound_answers_pass_with_the_figures_and_what_was_looked_for():
     )
 
 
-def test_answers_that_part_at_once_in_company_are_a_problem():
+def test_answers_that_differ_from_the_start_under_concurrency_are_a_problem():
     other = {prompt: replace(answer, tokens=answer.tokens[::-1]) for prompt, answer in SOUND.items()}
     assert "other requests change the answer" in judged(company=other).problem
     few = {prompt: other[prompt] for prompt in ENGLISH[:4]}
@@ -68,7 +68,7 @@ def test_answers_that_part_at_once_in_company_are_a_problem():
     assert judged(company=few, floor=0.7).problem
 
 
-def test_one_answer_garbled_in_company_is_named_with_its_sign_and_kind_but_not_quoted():
+def test_one_answer_garbled_under_concurrency_is_named_with_its_sign_and_kind_but_not_quoted():
     garbled = {ENGLISH[0]: replace(SOUND[ENGLISH[0]], text="которого не было")}
     problem = judged(company=garbled).problem
     assert "script-mix in 1 of 20 answers, and in none that was decoded alone (prose: 100% of its letters" in problem
@@ -81,7 +81,7 @@ def test_a_sign_that_is_left_out_is_not_looked_for():
     assert judged(company=garbled, signs=("repetition", "logprobs")).problem == ""
 
 
-def test_one_looping_prompt_is_none_and_two_are_a_problem():
+def test_one_looping_prompt_is_tolerated_and_two_are_a_problem():
     loops = {prompt: replace(SOUND[prompt], tokens=(7,) * 48) for prompt in ENGLISH[:2]}
     assert judged(alone=dict(list(loops.items())[:1]), company=dict(list(loops.items())[:1])).problem == ""
     assert "repetition in 4 of 20 answers" in judged(alone=loops, company=loops).problem

@@ -122,12 +122,12 @@ def test_a_failure_says_how_bad_where_to_look_and_the_way_out(accepted, verdict)
         assert words in problem
 
 
-def test_no_drafts_and_no_counters_are_told_apart():
+def test_no_drafts_and_no_counters_are_distinguished():
     assert "drafted nothing" in gate.judge(Acceptance(0, 0), {}, 0.4).problem
     assert "no vllm:spec_decode_* counters" in gate.judge(Acceptance(0, 0), {}, 0.4, counted=False).problem
 
 
-def test_a_floor_of_nothing_still_wants_drafts():
+def test_a_floor_of_zero_still_requires_drafts():
     assert gate.judge(Acceptance(0, 0), {}, 0.0).problem
 
 
@@ -140,7 +140,7 @@ def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(
 
 
 @pytest.mark.slow
-def test_real_drafts_that_fit_pass_with_every_kind_told(vllm: ServeProcess):
+def test_real_drafts_that_match_pass_and_every_kind_is_reported(vllm: ServeProcess):
     finding, acceptance = run(vllm.endpoint.url, 0.5, 48)
     assert finding.problem == ""
     assert acceptance.drafted > 100

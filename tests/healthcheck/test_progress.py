@@ -32,7 +32,7 @@ def test_idle_and_answering_is_progress():
         assert (progress.at, progress.busy, progress.work) == (now, False, "none")
 
 
-def test_requests_that_run_while_nothing_moves_are_none():
+def test_requests_without_movement_are_no_progress():
     progress = EngineProgress(0.0)
     progress.feed(1.0, RUNNING)
     progress.feed(60.0, RUNNING)
@@ -74,7 +74,7 @@ def test_counters_that_start_again_are():
     assert progress.at == 2.0
 
 
-def test_polls_without_an_answer_are_none_and_the_wait_begins_with_the_first():
+def test_polls_without_an_answer_are_no_progress_and_the_wait_begins_with_the_first():
     progress = EngineProgress(0.0)
     progress.feed(1.0, IDLE)
     progress.lost(12.0)

@@ -57,7 +57,7 @@ def test_models_come_with_the_key(serve: Serve) -> None:
     assert [(one.id, one.max_model_len) for one in where.models()] == [("a", 64), ("b", None)]
 
 
-def test_a_missing_key_is_asked_for(serve: Serve) -> None:
+def test_the_error_for_a_missing_key_names_the_way_to_give_it(serve: Serve) -> None:
     with pytest.raises(Refused, match="HTTP 401; name the file of the replica's key with --api-key-file"):
         Endpoint(serve({}, "secret")).models()
 
@@ -91,12 +91,12 @@ def test_another_server_has_no_plan(serve: Serve, answer: str) -> None:
         Endpoint("http://nowhere", serve({"/plan": answer})).plan()
 
 
-def test_an_error_is_told_with_its_status(serve: Serve) -> None:
+def test_an_error_is_reported_with_its_status(serve: Serve) -> None:
     with pytest.raises(Refused, match="/v1/models: HTTP 404"):
         Endpoint(serve({})).models()
 
 
-def test_nobody_there_is_one_sentence() -> None:
+def test_a_missing_replica_is_reported_in_one_sentence() -> None:
     with pytest.raises(Unreachable, match="no answer .*is a replica there"):
         Endpoint("http://127.0.0.1:9").models()
     with pytest.raises(Unreachable, match="No health server is named"):
@@ -110,7 +110,7 @@ def test_the_defaults_are_this_host_and_the_ports_of_the_environment() -> None:
 
 
 @pytest.mark.parametrize("port", ["abc", "70000"])
-def test_a_port_that_is_none_is_refused(port: str) -> None:
+def test_an_invalid_port_is_refused(port: str) -> None:
     with pytest.raises(ConfigError, match=f"environment PORT: port = '?{port}'? "):
         resolve({"PORT": port})
     with pytest.raises(ConfigError, match=f"environment DSV4_HEALTH_PORT = '{port}' is not valid"):

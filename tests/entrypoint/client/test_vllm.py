@@ -42,7 +42,7 @@ def test_a_port_where_nobody_listens_is_unreachable_and_not_healthy():
 
 
 @pytest.mark.parametrize("status", [401, 404, 500, 503])
-def test_an_error_is_refused_with_its_status_and_without_the_servers_words(answering, status):
+def test_an_error_is_refused_with_its_status_and_without_the_servers_text(answering, status):
     url = answering(status, "the prompt was: secret")
     assert not with_client(url, lambda engine: engine.healthy())
     with pytest.raises(Refused) as caught:
@@ -155,7 +155,7 @@ def test_counters_that_are_no_numbers_are_unreachable(answering):
         with_client(answering(200, "vllm:generation_tokens_total NaN\n"), lambda engine: engine.counters())
 
 
-def test_the_key_is_sent_and_a_proxy_of_the_environment_is_not_asked(answering, monkeypatch):
+def test_the_key_is_sent_and_a_proxy_of_the_environment_is_not_used(answering, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     assert with_client(answering(200, "AUTHORIZATION"), lambda engine: engine.metrics(), key="k") == "Bearer k"
