@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -19,22 +16,11 @@ from dsv4_serve.healthcheck import canary
 from dsv4_serve.healthcheck.garble import SIGNS
 from dsv4_serve.healthcheck.prompts import prompts
 from dsv4_serve.healthcheck.state import Finding
+from tests.support.client import with_client
 
-T = TypeVar("T")
 TOKENS = st.lists(st.integers(0, 3), max_size=20).map(tuple)
 SOUND = {prompt: Completion("and so it went on", tuple(range(48))) for prompt in prompts()}
 ENGLISH = [prompt for prompt in prompts() if prompt.script == "LATIN"]
-
-
-def with_client(url: str, use: Callable[[VllmClient], Coroutine[Any, Any, T]]) -> T:
-    async def ask() -> T:
-        engine = VllmClient(url)
-        try:
-            return await use(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(ask())
 
 
 def judged(company: dict | None = None, alone: dict | None = None, signs=tuple(SIGNS), floor: float = 0.5) -> Finding:

@@ -19,6 +19,7 @@ from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.entrypoint.procfs import descendants
 from dsv4_serve.healthcheck.progress import EngineProgress
+from tests.support.program import argv_of
 
 LONG = "long " * 3200  # 16,000 tokens, which are 1000 chunks of the server `broken`
 IDLE = Counters(steps=7, generated=9)
@@ -165,12 +166,5 @@ async def stopped(core: psutil.Process, engine: VllmClient) -> Counters:
 
 
 def engine_core(server: ServeProcess) -> psutil.Process:
-    (core,) = [process for process in descendants(server.process.pid) if "EngineCore" in " ".join(_words(process))]
+    (core,) = [process for process in descendants(server.process.pid) if "EngineCore" in " ".join(argv_of(process))]
     return core
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []

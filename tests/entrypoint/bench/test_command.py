@@ -17,6 +17,7 @@ import pytest
 from dsv4_serve.entrypoint.bench import warm
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import Ended, Started
+from tests.support.program import argv_of
 
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
 SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
@@ -158,7 +159,7 @@ def test_a_replica_without_weights_is_started_measured_and_stopped(dsv4: Bench, 
     assert found["replica"]["settings"]["max-num-seqs"] == {"value": 8}
     assert len(found["rows"]) == 2
     assert "only warn" in done.stderr
-    assert not [one for one in psutil.process_iter() if str(tmp_path) in " ".join(_words(one))]
+    assert not [one for one in psutil.process_iter() if str(tmp_path) in " ".join(argv_of(one))]
 
 
 def test_a_signal_stops_what_was_started(environ: dict[str, str], tmp_path: Path) -> None:
@@ -210,13 +211,6 @@ def test_what_a_start_adds_to_each_cache_is_counted(tmp_path: Path) -> None:
     before = warm.contents(tmp_path)
     (tmp_path / "triton" / "new").write_bytes(bytes(3 << 20))
     assert warm.added(before, warm.contents(tmp_path)) == {"triton": {"files": 1, "mib": 3.0}}
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @pytest.mark.parametrize("command", ["bench", "warm"])

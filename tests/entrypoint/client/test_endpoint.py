@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from dsv4_serve.entrypoint.client import endpoint
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
+from tests.support.http_servers import http_servers
 
 Serve = Callable[..., str]
 
@@ -21,28 +21,19 @@ Serve = Callable[..., str]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """A server that answers paths with texts, to those who have its key; returns its URL."""
-    servers = []
+    with http_servers() as start:
 
-    def start(answers: dict[str, str], key: str = "") -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                allowed = not key or self.headers.get("Authorization") == f"Bearer {key}"
-                self.send_response(401 if not allowed else 200 if self.path in answers else 404)
-                self.end_headers()
-                self.wfile.write(answers.get(self.path, "").encode() if allowed else b"")
+        def answering(answers: dict[str, str], key: str = "") -> str:
+            class Answering(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    allowed = not key or self.headers.get("Authorization") == f"Bearer {key}"
+                    self.send_response(401 if not allowed else 200 if self.path in answers else 404)
+                    self.end_headers()
+                    self.wfile.write(answers.get(self.path, "").encode() if allowed else b"")
 
-            def log_message(self, *_words: object) -> None:
-                pass
+            return start(Answering)
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield answering
 
 
 def resolve(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -18,20 +16,9 @@ from dsv4_serve.entrypoint.client.answers import broken as broken_numbers
 from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess, free_port
 from dsv4_serve.entrypoint.client.vllm import VllmClient
+from tests.support.client import with_client
+from tests.support.http_servers import http_servers
 from tests.support.patience import slowness
-
-T = TypeVar("T")
-
-
-def with_client(url: str, use: Callable[[VllmClient], Awaitable[T]], key: str = "") -> T:
-    async def ask() -> T:
-        engine = VllmClient(url, key)
-        try:
-            return await use(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(ask())
 
 
 def test_a_port_where_nobody_listens_is_unreachable_and_not_healthy():
@@ -67,27 +54,20 @@ def test_the_servers_own_sentence_is_kept_apart_from_the_text(answering):
 @pytest.fixture
 def streaming() -> Iterator[Callable[[bytes, str], str]]:
     """Start a real HTTP server that answers every chat with one body, and return its URL."""
-    servers: list[ThreadingHTTPServer] = []
+    with http_servers() as start:
 
-    def start(body: bytes, kind: str = "text/event-stream; charset=utf-8") -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                self.wfile.write(body)
+        def answering(body: bytes, kind: str = "text/event-stream; charset=utf-8") -> str:
+            class Streaming(BaseHTTPRequestHandler):
+                def do_POST(self) -> None:
+                    self.rfile.read(int(self.headers["Content-Length"]))
+                    self.send_response(200)
+                    self.send_header("Content-Type", kind)
+                    self.end_headers()
+                    self.wfile.write(body)
 
-            def log_message(self, *_: object) -> None: ...
+            return start(Streaming)
 
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}"
-
-    yield start
-    for running in servers:
-        running.shutdown()
-        running.server_close()
+        yield answering
 
 
 def streamed(url: str) -> Stream:

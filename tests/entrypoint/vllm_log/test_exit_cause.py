@@ -11,16 +11,11 @@ import pytest
 
 from dsv4_serve.entrypoint.vllm_log import exit_cause, known_failures
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason, classify, explain
-from dsv4_serve.entrypoint.vllm_log.parser import LogLine, Splitter
+from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.root_cause import BURST, KEPT, LogNotes
+from tests.support.vllm_logs import lines_of
 
-LOGS = Path(__file__).with_name("logs")
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in f', "    f()"]
-
-
-def lines_of(name: str) -> list[str]:
-    splitter = Splitter()
-    return splitter.feed((LOGS / f"{name}.log").read_bytes()) + splitter.close()
 
 
 def logged(process: str, headline: str, error: str, level: str = "ERROR") -> list[str]:
