@@ -1,4 +1,4 @@
-"""What Prometheus is told to ask and to watch, and that every metric in rules and dashboard exists."""
+"""What Prometheus scrapes and watches, and that every metric in rules and dashboard exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of the load generator: what it is told, what is taken from it, and how it fails."""
+"""One run of the load generator: its arguments, the figures taken from it, and how it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of `dsv4 probe`; what it asks is tested in tests/healthcheck."""
+"""The arguments of `dsv4 probe`; the probe itself is tested in tests/healthcheck."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dsv4 serve` looks before it starts vLLM: what is fatal ends it, what is not is said, and a stop ends the looking."""
+"""`dsv4 serve` checks before it starts vLLM: what is fatal ends it, what is not is logged, and a stop ends the checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking a replica: its two servers, its key, and what is said when something else answers."""
+"""The endpoint of a replica: its two servers, its key, and the error when something else answers."""
 
 from __future__ import annotations
 

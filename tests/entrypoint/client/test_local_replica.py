@@ -1,4 +1,4 @@
-"""A replica of our own: its ports, how its start is told, and what is left when it is stopped."""
+"""A replica that a command starts: its ports, how its start is reported, and what remains when it is stopped."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 class Said(list):
-    """What was said to the user."""
+    """What was printed for the user."""
 
     def __call__(self, line: str) -> None:
         self.append(line)
