@@ -1,5 +1,5 @@
 """
-The rooms import one way, speak in one place, and stay small.
+The rooms import one way, print in one place, and stay small.
 
 `KNOWN_…` hold what is not so yet; each test fails as well when an entry is no longer needed.
 """

@@ -38,7 +38,7 @@ def programs(place: Path, *, fails: str = "") -> subprocess.CompletedProcess[str
     return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
 
 
-def test_nothing_is_said_or_asked_when_all_are_there(place: Path) -> None:
+def test_nothing_is_printed_or_installed_when_all_are_there(place: Path) -> None:
     for name in PROGRAMS:
         write(place / name, "")
     done = programs(place)

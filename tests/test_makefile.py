@@ -53,7 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("target", ["venv", "test", "lint", "clean"])
-def test_a_folder_of_somebody_else_is_left_as_it_is(make: Make, tmp_path: Path, target: str) -> None:
+def test_a_folder_that_make_did_not_make_is_left_as_it_is(make: Make, tmp_path: Path, target: str) -> None:
     theirs = tmp_path / "theirs"
     (theirs / "deep").mkdir(parents=True)
     (theirs / "deep/thesis.txt").write_text("years")
@@ -69,7 +69,7 @@ def test_a_folder_of_somebody_else_is_left_as_it_is(make: Make, tmp_path: Path, 
     assert contents(tmp_path) == before
 
 
-def test_a_virtual_environment_of_somebody_else_is_left_as_it_is(make: Make, tmp_path: Path) -> None:
+def test_a_virtual_environment_that_make_did_not_make_is_left_as_it_is(make: Make, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".box"], check=True)
     before = contents(tmp_path / ".box")
     assert make("venv", "VENV=.box").returncode != 0
@@ -78,7 +78,7 @@ def test_a_virtual_environment_of_somebody_else_is_left_as_it_is(make: Make, tmp
 
 
 @pytest.mark.parametrize("words", ["VENV=", "VENV=a b"])
-def test_a_name_that_is_no_single_folder_is_refused(make: Make, tmp_path: Path, words: str) -> None:
+def test_a_name_that_is_not_a_single_folder_is_refused(make: Make, tmp_path: Path, words: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/file").touch()
     done = make("clean", words)

@@ -134,7 +134,7 @@ def test_make_help_lists_every_target():
     assert len(listed) <= 12
 
 
-def test_an_unfit_python_is_one_sentence(tmp_path):
+def test_an_unfit_python_is_reported_in_one_sentence(tmp_path):
     old = tmp_path / "python2"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)

@@ -1,5 +1,5 @@
 """
-Make what Kubernetes is given from what other files say.
+Generate what Kubernetes needs from other files.
 
     python -m tools.kubernetes rules       the operator's rules, from deploy/prometheus/alerts.yml
     python -m tools.kubernetes capacity    the table in docs/kubernetes.md, as `dsv4 fit` counts

@@ -1,4 +1,4 @@
-"""What stands before the replicas, by its word: nothing, HAProxy, several of them, or vllm-router."""
+"""What stands before the replicas, by name: nothing, HAProxy, several of them, or vllm-router."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Kubernetes tells of a pod's readiness: asks `/readyz` as the probe of deploy/kubernetes/base does."""
+"""A pod's readiness as Kubernetes reports it: polls `/readyz` as the probe of deploy/kubernetes/base does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulated replicas in a process of their own, and what is told to them."""
+"""Simulated replicas in a process of their own, and the commands sent to them."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_server_that_is_not_ready_in_time_is_stopped(tmp_path):
     assert not serving
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     demo = subprocess.run([*COMMAND, "--folder", str(tmp_path / "file")], capture_output=True, text=True, check=False)
     assert demo.returncode == 1
@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_a_port_that_is_none_is_refused(port):
+def test_an_invalid_port_is_refused(port):
     demo = subprocess.run([*COMMAND, "--port", port], capture_output=True, text=True, check=False)
     assert demo.returncode == 2
     assert "--port" in demo.stderr

@@ -39,7 +39,7 @@ def test_every_word_of_the_answer_is_a_token_of_its_own():
     assert len(llama.vocabulary()) == 256 + len(words) <= llama.SEEN
 
 
-def test_every_token_leads_on():
+def test_every_token_has_a_successor():
     logits = llama.next_token_logits(len(llama.vocabulary()))
     best = logits[:, : len(llama.vocabulary())].max(axis=0)
     assert np.all(best == llama.NEXT_WORD)

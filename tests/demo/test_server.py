@@ -4,7 +4,7 @@ from dsv4_serve.demo import server
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 
 
-def test_what_dsv4_said_is_told_and_what_vllm_said_is_not(tmp_path):
+def test_messages_of_dsv4_are_printed_and_those_of_vllm_are_not(tmp_path):
     log = tmp_path / "log"
     log.write_text(
         "dsv4: health on port 8001: /startupz\n(EngineCore pid=1) INFO x\ndsv4: MTP gate: 95% of 210\ndsv4: ready\n"

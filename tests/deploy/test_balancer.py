@@ -51,7 +51,7 @@ def until(condition: Callable[[], bool], seconds: float) -> bool:
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/completions", "/metrics", "/nothing"])
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", KEY])
-def test_without_the_key_every_route_is_401_and_says_what_is_wanted(pair: Pair, path: str, given: str | None) -> None:
+def test_without_the_key_every_route_is_401_and_says_what_is_required(pair: Pair, path: str, given: str | None) -> None:
     with pair.balancer.client(None) as client:
         answer = client.get(path, headers={} if given is None else {"Authorization": given})
     assert answer.status_code == 401
@@ -120,7 +120,7 @@ def test_a_session_with_many_requests_at_once_uses_both_replicas(pair: Pair) -> 
     assert max(used.values()) <= 8  # 1.5 times the mean of 5, rounded up
 
 
-def test_a_body_that_is_no_json_is_the_replicas_affair(pair: Pair) -> None:
+def test_a_body_that_is_not_json_is_left_to_the_replica(pair: Pair) -> None:
     with pair.balancer.client() as client:
         for body in (b"", b"{", b'{"user": 1}', b'{"user": {}}', b"[]"):
             answer = client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})

@@ -1,4 +1,4 @@
-"""What Prometheus is told to ask and to watch, and that every metric in rules and dashboard exists."""
+"""What Prometheus scrapes and watches, and that every metric in rules and dashboard exists."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_balancer_s_metrics_are_haproxy_s(pair: Pair) -> None:
     assert [name for name in NAMES if name.startswith("haproxy_") and f"{name}{{" not in text] == []
 
 
-def test_every_sum_that_is_asked_for_is_recorded_and_every_recorded_one_is_used() -> None:
+def test_every_aggregate_that_is_queried_is_recorded_and_every_recorded_one_is_used() -> None:
     text = " ".join([*QUERIES, *(rule["expr"] for rule in RULES)])
     assert set(re.findall(r"\b(?:replica|fleet):[a-z0-9_]+:[a-z0-9_]+", text)) == set(RECORDED)
 
@@ -93,7 +93,7 @@ def test_the_dashboard_shows_what_tells_a_good_replica_from_a_bad_one() -> None:
     assert [row["title"] for row in ROWS] == ["Fleet", "Replicas"]
 
 
-def test_the_dashboard_asks_the_source_that_is_chosen_and_that_is_ours_at_first() -> None:
+def test_the_dashboard_queries_the_selected_source_which_is_ours_by_default() -> None:
     assert {panel["datasource"]["uid"] for panel in PANELS} == {"${datasource}"}
     source = next(one for one in DASHBOARD["templating"]["list"] if one["type"] == "datasource")
     provisioned = yaml.safe_load((GRAFANA / "datasource.yml").read_text())["datasources"][0]
@@ -105,7 +105,7 @@ def cells(panel: dict[str, Any]) -> Iterator[tuple[int, int]]:
     return ((x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"]))
 
 
-def test_no_panel_of_the_dashboard_lies_over_another_or_beside_the_page() -> None:
+def test_no_panel_of_the_dashboard_overlaps_another_or_leaves_the_page() -> None:
     taken = [cell for panel in DASHBOARD["panels"] for cell in cells(panel)]
     assert len(taken) == len(set(taken))
     assert {x for x, _ in taken} == set(range(24))
@@ -114,7 +114,7 @@ def test_no_panel_of_the_dashboard_lies_over_another_or_beside_the_page() -> Non
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_a_panel_says_what_it_shows_and_filters_by_what_is_chosen(panel: dict[str, Any]) -> None:
+def test_a_panel_says_what_it_shows_and_filters_by_the_selection(panel: dict[str, Any]) -> None:
     assert panel["type"] in ("stat", "timeseries", "state-timeline")
     assert panel["title"]
     assert panel["description"].endswith(".")

@@ -128,5 +128,5 @@ def test_something_of_each_kind_is_found(kind: str) -> None:
         ("link", "docs/health.md#none"),
     ],
 )
-def test_what_does_not_exist_is_told_apart(kind: str, name: str) -> None:
+def test_what_does_not_exist_is_found(kind: str, name: str) -> None:
     assert not KINDS[kind][1](name)

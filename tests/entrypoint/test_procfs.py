@@ -69,7 +69,7 @@ print(left, [os.path.exists(f"/proc/{pid}") for pid in both])
     assert done.stdout.strip().splitlines()[-1] == "[] [False, False]"
 
 
-def test_a_child_is_told_when_its_parent_is_killed() -> None:
+def test_a_child_gets_a_signal_when_its_parent_is_killed() -> None:
     code = """
 from dsv4_serve.entrypoint import procfs
 import subprocess, time

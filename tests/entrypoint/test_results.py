@@ -39,7 +39,7 @@ def test_the_oldest_comes_first_whatever_its_kind(tmp_path: Path) -> None:
     "text",
     ["no json", "[" * 10**5, "[]", "{}", '{"kind": "bench"}', '{"kind": "other", "date": "2026-11-22"}'],
 )
-def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_result_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(ConfigError, match=r"other\.json: not a result"):
         results.read(tmp_path)
@@ -70,7 +70,7 @@ def test_a_result_of_bench_that_cannot_be_one_says_where(tmp_path: Path, changed
         results.read_one(path)
 
 
-def test_a_result_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_result_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.json: cannot be read"):
         results.read_one(tmp_path / "none.json")
 
@@ -80,7 +80,7 @@ def test_an_unknown_kind_is_not_written(tmp_path: Path) -> None:
         results.write(tmp_path, "layout", {"subject": "x"})
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot be written"):
         results.write(tmp_path / "file", "bench", {"subject": "x"})

@@ -1,4 +1,4 @@
-"""A replica under load: its disk fills up, which loses words only, and it is drained, which loses nothing."""
+"""A replica under load: its disk fills up, which loses log lines only, and it is drained, which loses nothing."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def ended(running: Replica, fault: str, expected: int, seconds: float = 200) -> 
 
 
 @pytest.mark.everyday
-def test_a_port_that_is_held_is_named(start: Start) -> None:
+def test_a_port_in_use_is_named(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         with start(PORT=str(port)) as running:

@@ -1,4 +1,4 @@
-"""What every command answers is what tests/golden/record.txt keeps of it."""
+"""Every command still answers as tests/golden/record.txt records it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_json_says_the_same_as_text(probe: str) -> None:
     assert ask(Health(), f"/{probe}").text == "\n".join([*lines, f"{probe} check {told['status']}", ""])
 
 
-def test_every_check_can_be_asked_alone() -> None:
+def test_every_check_can_be_queried_alone() -> None:
     health = ready(gate=Finding("", "2 of 122 draft tokens accepted"))
     for group, known in checks.GROUPS.items():
         for name in known:
@@ -89,7 +89,7 @@ def test_an_unknown_format_is_400() -> None:
     assert (answer.status_code, answer.text) == (400, "format can be text or json.\n")
 
 
-def test_other_query_words_are_ignored() -> None:
+def test_other_query_parameters_are_ignored() -> None:
     assert ask(ready(), "/readyz?verbose&timeout=5s").status_code == 200
 
 

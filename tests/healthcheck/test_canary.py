@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -19,22 +16,11 @@ from dsv4_serve.healthcheck import canary
 from dsv4_serve.healthcheck.garble import SIGNS
 from dsv4_serve.healthcheck.prompts import prompts
 from dsv4_serve.healthcheck.state import Finding
+from tests.support.client import with_client
 
-T = TypeVar("T")
 TOKENS = st.lists(st.integers(0, 3), max_size=20).map(tuple)
 SOUND = {prompt: Completion("and so it went on", tuple(range(48))) for prompt in prompts()}
 ENGLISH = [prompt for prompt in prompts() if prompt.script == "LATIN"]
-
-
-def with_client(url: str, use: Callable[[VllmClient], Coroutine[Any, Any, T]]) -> T:
-    async def ask() -> T:
-        engine = VllmClient(url)
-        try:
-            return await use(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(ask())
 
 
 def judged(company: dict | None = None, alone: dict | None = None, signs=tuple(SIGNS), floor: float = 0.5) -> Finding:
@@ -60,7 +46,7 @@ def test_sound_answers_pass_with_the_figures_and_what_was_looked_for():
     )
 
 
-def test_answers_that_part_at_once_in_company_are_a_problem():
+def test_answers_that_differ_from_the_start_under_concurrency_are_a_problem():
     other = {prompt: replace(answer, tokens=answer.tokens[::-1]) for prompt, answer in SOUND.items()}
     assert "other requests change the answer" in judged(company=other).problem
     few = {prompt: other[prompt] for prompt in ENGLISH[:4]}
@@ -68,7 +54,7 @@ def test_answers_that_part_at_once_in_company_are_a_problem():
     assert judged(company=few, floor=0.7).problem
 
 
-def test_one_answer_garbled_in_company_is_named_with_its_sign_and_kind_but_not_quoted():
+def test_one_answer_garbled_under_concurrency_is_named_with_its_sign_and_kind_but_not_quoted():
     garbled = {ENGLISH[0]: replace(SOUND[ENGLISH[0]], text="которого не было")}
     problem = judged(company=garbled).problem
     assert "script-mix in 1 of 20 answers, but none that was decoded alone (prose: 100% of its letters" in problem
@@ -81,7 +67,7 @@ def test_a_sign_that_is_left_out_is_not_looked_for():
     assert judged(company=garbled, signs=("repetition", "logprobs")).problem == ""
 
 
-def test_one_looping_prompt_is_none_and_two_are_a_problem():
+def test_one_looping_prompt_is_tolerated_and_two_are_a_problem():
     loops = {prompt: replace(SOUND[prompt], tokens=(7,) * 48) for prompt in ENGLISH[:2]}
     assert judged(alone=dict(list(loops.items())[:1]), company=dict(list(loops.items())[:1])).problem == ""
     assert "repetition in 4 of 20 answers" in judged(alone=loops, company=loops).problem

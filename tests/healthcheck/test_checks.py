@@ -92,7 +92,7 @@ def test_a_start_says_how_far_it_is() -> None:
         ),
     ],
 )
-def test_only_what_is_known_of_a_start_is_said(health: Health, said: str) -> None:
+def test_only_what_is_known_of_a_start_is_reported(health: Health, said: str) -> None:
     assert failing("startup", health)["started"] == said
 
 
@@ -145,7 +145,7 @@ def test_an_idle_engine_makes_progress_however_long_it_idles() -> None:
     assert failing("ready", health) == failing("live", health) == {}
 
 
-def test_a_slow_first_generation_is_the_stall_limits_affair() -> None:
+def test_a_slow_first_generation_is_left_to_the_stall_limit() -> None:
     """While the start is proved, kernels may still be compiled: `live-grace` does not hold yet."""
     assert failing("live", starting("proving", busy=True, progressed=NOW - 300)) == {}
 

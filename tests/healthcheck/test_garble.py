@@ -82,7 +82,7 @@ def test_bytes_that_are_no_text_are_a_sign_but_for_a_cut_last_one(text, found):
     assert garble.replacement(ENGLISH, said(text)) == (f"{found} of its characters are not text" if found else "")
 
 
-def test_numbers_that_are_none_are_a_sign():
+def test_logprobs_that_are_not_numbers_are_a_sign():
     assert garble.logprobs(ENGLISH, Completion("", (), broken="NaN")) == "NaN"
     assert garble.logprobs(ENGLISH, Completion("a", (1,), (-0.1,))) == ""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from hypothesis import given
@@ -20,6 +19,7 @@ from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.healthcheck import gate
 from dsv4_serve.healthcheck.prompts import prompts
 from dsv4_serve.healthcheck.state import Acceptance, Finding
+from tests.support.http_servers import http_servers
 
 
 def run(url: str, floor: float, tokens: int) -> tuple[Finding, Acceptance]:
@@ -57,7 +57,7 @@ class Drafting:
 
 @contextmanager
 def serving(drafting: Drafting) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+    class Counting(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             answer = drafting.answer(self.path, body).encode()
@@ -69,13 +69,8 @@ def serving(drafting: Drafting) -> Iterator[str]:
         def do_POST(self) -> None:
             self.do_GET()
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with http_servers() as start:
+        yield start(Counting)
 
 
 def test_only_what_its_own_prompts_drafted_counts_and_each_kind_for_itself(monkeypatch):
@@ -122,12 +117,12 @@ def test_a_failure_says_how_bad_where_to_look_and_the_way_out(accepted, verdict)
         assert words in problem
 
 
-def test_no_drafts_and_no_counters_are_told_apart():
+def test_no_drafts_and_no_counters_are_distinguished():
     assert "drafted nothing" in gate.judge(Acceptance(0, 0), {}, 0.4).problem
     assert "no vllm:spec_decode_* counters" in gate.judge(Acceptance(0, 0), {}, 0.4, counted=False).problem
 
 
-def test_a_floor_of_nothing_still_wants_drafts():
+def test_a_floor_of_zero_still_requires_drafts():
     assert gate.judge(Acceptance(0, 0), {}, 0.0).problem
 
 
@@ -140,7 +135,7 @@ def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(
 
 
 @pytest.mark.slow
-def test_real_drafts_that_fit_pass_with_every_kind_told(vllm: ServeProcess):
+def test_real_drafts_that_match_pass_and_every_kind_is_reported(vllm: ServeProcess):
     finding, acceptance = run(vllm.endpoint.url, 0.5, 48)
     assert finding.problem == ""
     assert acceptance.drafted > 100

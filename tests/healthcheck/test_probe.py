@@ -80,7 +80,7 @@ def test_a_replica_that_serves_is_ok(group: str) -> None:
         assert ask(group, port) == (0, "ok")
 
 
-def test_the_checks_that_fail_are_told_line_by_line() -> None:
+def test_the_checks_that_fail_are_listed_line_by_line() -> None:
     with replica(Health(phase="resolving")) as port:
         status, said = ask("ready", port)
         assert ask("live", port) == (0, "ok")
@@ -91,13 +91,13 @@ def test_the_checks_that_fail_are_told_line_by_line() -> None:
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
-def test_an_ipv6_host_is_asked_and_named() -> None:
+def test_an_ipv6_host_is_probed_and_named() -> None:
     with replica(READY, "::1") as port:
         assert ask("live", port, "::1") == (0, "ok")
     assert ask("live", port, "::1")[1].startswith(f"nothing listens on [::1]:{port}; ")
 
 
-def test_without_a_server_it_says_where_it_asked() -> None:
+def test_without_a_server_it_says_which_address_it_probed() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -107,7 +107,7 @@ def test_without_a_server_it_says_where_it_asked() -> None:
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 64, ""])
-def test_a_host_that_is_none_is_one_sentence(host: str) -> None:
+def test_an_invalid_host_is_reported_in_one_sentence(host: str) -> None:
     status, said = ask("ready", 1, host)
     assert status == 1
     assert "\n" not in said

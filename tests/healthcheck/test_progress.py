@@ -19,6 +19,7 @@ from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.entrypoint.procfs import descendants
 from dsv4_serve.healthcheck.progress import EngineProgress
+from tests.support.program import argv_of
 
 LONG = "long " * 3200  # 16,000 tokens, which are 1000 chunks of the server `broken`
 IDLE = Counters(steps=7, generated=9)
@@ -32,7 +33,7 @@ def test_idle_and_answering_is_progress():
         assert (progress.at, progress.busy, progress.work) == (now, False, "none")
 
 
-def test_requests_that_run_while_nothing_moves_are_none():
+def test_requests_without_movement_are_no_progress():
     progress = EngineProgress(0.0)
     progress.feed(1.0, RUNNING)
     progress.feed(60.0, RUNNING)
@@ -74,7 +75,7 @@ def test_counters_that_start_again_are():
     assert progress.at == 2.0
 
 
-def test_polls_without_an_answer_are_none_and_the_wait_begins_with_the_first():
+def test_polls_without_an_answer_are_no_progress_and_the_wait_begins_with_the_first():
     progress = EngineProgress(0.0)
     progress.feed(1.0, IDLE)
     progress.lost(12.0)
@@ -165,12 +166,5 @@ async def stopped(core: psutil.Process, engine: VllmClient) -> Counters:
 
 
 def engine_core(server: ServeProcess) -> psutil.Process:
-    (core,) = [process for process in descendants(server.process.pid) if "EngineCore" in " ".join(_words(process))]
+    (core,) = [process for process in descendants(server.process.pid) if "EngineCore" in " ".join(argv_of(process))]
     return core
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []

@@ -194,7 +194,7 @@ async def _half_requests(port: int) -> AsyncIterator[asyncio.StreamWriter]:
         yield writer
 
 
-def test_clients_that_send_half_a_request_hold_nobody_up() -> None:
+def test_clients_that_send_half_a_request_block_no_other() -> None:
     async def slow(port: int) -> float:
         writers = [writer async for writer in _half_requests(port)]
         began = time.monotonic()

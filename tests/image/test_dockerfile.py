@@ -1,4 +1,4 @@
-"""What can be said of the Dockerfile without building it."""
+"""What can be checked of the Dockerfile without building it."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def start_again(fleet: Fleet, report: Report) -> None:
     report("started again", ready=ready, in_rotation_after_ready=back)
 
 
-def test_the_key_is_asked_for_and_what_is_closed_is_404(fleet: Fleet) -> None:
+def test_the_key_is_required_and_closed_routes_are_404(fleet: Fleet) -> None:
     assert ask(fleet, prompt="a", max_tokens=1).status_code == 200
     assert ask(fleet, key="wrong", prompt="a", max_tokens=1).status_code == 401
     for path in ("/invocations", "/metrics", "/health", "/v1/load_lora_adapter"):

@@ -78,7 +78,7 @@ def test_a_commit_without_its_trailers_is_refused_and_nothing_is_written(worksho
         ({"vllm/lib.so": bytes(range(256)) * 9}, r"expected `--- /dev/null`"),
     ],
 )
-def test_a_commit_that_is_no_text_edit_of_the_wheel_is_refused(workshop, tmp_path: Path, edit, message: str):
+def test_a_commit_that_is_not_a_text_edit_of_the_wheel_is_refused(workshop, tmp_path: Path, edit, message: str):
     workshop.commit("Not of the wheel", edit)
     with pytest.raises(DataError, match=message):
         export(workshop.root, "base", tmp_path / "s")
@@ -103,7 +103,7 @@ def test_a_base_without_commits_after_it_is_refused(workshop, tmp_path: Path, ba
         export(workshop.root, base, tmp_path / "s")
 
 
-def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path):
+def test_a_folder_that_is_not_a_repository_is_refused(tmp_path: Path):
     with pytest.raises(PatcherUsageError, match="not a git repository"):
         export(tmp_path, "base", tmp_path / "s")
 

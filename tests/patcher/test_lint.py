@@ -42,7 +42,7 @@ def test_a_drop_when_that_is_already_true_is_found(series: Path, version: str):
 
 
 @pytest.mark.parametrize("value", ["vllm >=0.32.1", "vllm >=0.100", "vllm >=1", "when its loader asks the index"])
-def test_a_drop_when_in_the_future_or_in_words_is_no_finding(series: Path, value: str):
+def test_a_drop_when_in_the_future_or_in_prose_is_no_finding(series: Path, value: str):
     rewrite(series / "count-two-more.patch", "Drop-When: vllm >=0.33 (when upstream has it)", f"Drop-When: {value}")
     assert lint(series)[0] == []
 

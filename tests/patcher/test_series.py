@@ -88,7 +88,7 @@ def test_a_patch_checked_out_with_crlf_is_refused():
         MAIL[5:].encode(),
     ],
 )
-def test_a_file_that_is_no_patch_mail_is_refused(data: bytes):
+def test_a_file_that_is_not_a_patch_mail_is_refused(data: bytes):
     with pytest.raises(DataError, match=r"^example\.patch:\d+: "):
         parse_patch(FILE, data)
 

@@ -92,7 +92,7 @@ def test_the_installed_vllm_is_found_without_importing_it(tree: Path, monkeypatc
 
 
 @pytest.mark.parametrize("text", [None, "", "nothing = 1\n"])
-def test_a_folder_that_is_no_vllm_is_refused(tree: Path, text: str | None):
+def test_a_folder_that_is_not_vllm_is_refused(tree: Path, text: str | None):
     file = tree / "vllm/_version.py"
     file.unlink() if text is None else file.write_text(text)
     with pytest.raises(TreeError, match="not an unpacked vLLM"):

@@ -53,7 +53,7 @@ def check_bf16_draft_weights_load():
     assert f"model.layers.{cuda_model.DRAFT}.mtp_block.ffn.experts.routed_experts.w13_weight" in names
 
 
-def check_several_draft_layers_are_told_apart():
+def check_several_draft_layers_are_distinguished():
     from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors import CompressedTensorsConfig
     from vllm.models.deepseek_v4.nvidia.mtp import _ignore_unquantized_modules
 
@@ -94,5 +94,5 @@ def test_bf16_draft_weights_load(needs_patch):
     needs_patch("check_bf16_draft_weights_load", "experts.routed_experts.w13_weight")
 
 
-def test_several_draft_layers_are_told_apart(needs_patch):
-    needs_patch("check_several_draft_layers_are_told_apart", "cannot import name '_ignore_unquantized_modules'")
+def test_several_draft_layers_are_distinguished(needs_patch):
+    needs_patch("check_several_draft_layers_are_distinguished", "cannot import name '_ignore_unquantized_modules'")

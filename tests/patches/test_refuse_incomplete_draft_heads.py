@@ -102,7 +102,7 @@ def test_a_missing_weight_is_named(needs_patch, layout):
 
 
 @pytest.mark.parametrize("layout", ["w4a16", "nvfp4", "acti", "pro"])
-def test_a_missing_weight_is_named_beside_other_patches(holds, layout):
+def test_a_missing_weight_is_named_with_other_patches_applied(holds, layout):
     holds(f"check_a_missing_weight_is_named_in_{layout}")
 
 

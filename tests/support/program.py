@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,14 @@ def executable(path: Path, module: str) -> Path:
     path.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))}:$PYTHONPATH exec {words} "$@"\n', encoding="utf-8")
     path.chmod(0o755)
     return path
+
+
+def argv_of(process: psutil.Process) -> list[str]:
+    """The arguments of a process; none once it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def find(name: str, variable: str) -> str | None:

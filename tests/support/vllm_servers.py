@@ -6,18 +6,18 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from dsv4_serve.entrypoint.client import http, local_replica
 from dsv4_serve.entrypoint.client.errors import Unreachable
-from dsv4_serve.entrypoint.client.local_replica import LOCAL, ServeProcess
+from dsv4_serve.entrypoint.client.local_replica import ServeProcess
+from tests.support.http_servers import http_servers
 
 START_SECONDS = 300.0
 
@@ -97,28 +97,20 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
 @pytest.fixture
 def answering() -> Iterator[Callable[[int, str], str]]:
     """Start a real HTTP server that gives one status and one body to everything, and return its URL."""
-    servers: list[ThreadingHTTPServer] = []
+    with http_servers() as start:
 
-    def start(status: int, body: str) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                told = body.replace("AUTHORIZATION", self.headers.get("Authorization", ""))
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(told.encode())
+        def answering(status: int, body: str) -> str:
+            class Answering(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                    text = body.replace("AUTHORIZATION", self.headers.get("Authorization", ""))
+                    self.send_response(status)
+                    self.end_headers()
+                    self.wfile.write(text.encode())
 
-            def do_POST(self) -> None:
-                self.do_GET()
+                def do_POST(self) -> None:
+                    self.do_GET()
 
-            def log_message(self, *_: object) -> None:
-                return
+            return start(Answering)
 
-        servers.append(ThreadingHTTPServer((LOCAL, 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://{LOCAL}:{servers[-1].server_port}"
-
-    yield start
-    for running in servers:
-        running.shutdown()
-        running.server_close()
+        yield answering

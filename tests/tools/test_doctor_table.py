@@ -77,7 +77,7 @@ def test_every_remedy_says_something() -> None:
             assert re.search(r"\w{2}", doctor_table.remedy(check)), check
 
 
-def test_names_are_told_apart() -> None:
+def test_names_are_distinguished() -> None:
     assert len(NAMES) == sum(map(len, GROUPS.values()))
 
 

@@ -46,7 +46,7 @@ def test_a_hung_engine_is_ended_by_its_supervisor_first_and_a_hung_supervisor_by
     assert SUPERVISE.stop_grace + TERM <= probe["terminationGracePeriodSeconds"] < until_killed <= 60
 
 
-def test_the_longest_prefill_is_no_hang() -> None:
+def test_the_longest_prefill_does_not_count_as_a_hang() -> None:
     assert read(ROOT / "profiles/1m.toml")["supervise"]["live-grace"] > PREFILL
 
 

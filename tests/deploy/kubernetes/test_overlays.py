@@ -83,7 +83,7 @@ def volume_is_restricted(volume: dict[str, Any], name: str) -> bool:
     return kind in allowed or (kind == "hostPath" and name == "host-path")
 
 
-def test_nobody_has_a_token_but_who_watches_pods(name: str) -> None:
+def test_only_pods_that_watch_pods_have_a_token(name: str) -> None:
     manifests = overlay(name)
     assert not [m for m in manifests if m["kind"] in ("Secret", "ClusterRole", "ClusterRoleBinding")]
     for owner, template in templates(manifests):

@@ -17,6 +17,7 @@ import pytest
 from dsv4_serve.entrypoint.bench import warm
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, Started
+from tests.support.program import argv_of
 
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
 SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
@@ -99,7 +100,7 @@ def test_a_key_reaches_the_generator_and_no_result(
     assert "sesame-9" not in json.dumps(result(tmp_path))
 
 
-def test_nobody_there_is_one_sentence(dsv4: Bench) -> None:
+def test_a_missing_replica_is_reported_in_one_sentence(dsv4: Bench) -> None:
     done = dsv4("bench", "--url", "http://127.0.0.1:9")
     assert done.returncode == 69
     assert done.stderr.count("\n") == 1
@@ -134,7 +135,7 @@ def test_warm_takes_a_synthetic_rate_only_without_weights(dsv4: Bench) -> None:
 
 
 @pytest.mark.parametrize("option", ["--out", "--plot"])
-def test_what_cannot_be_written_is_said_before_anything_is_measured(
+def test_an_unwritable_folder_is_reported_before_anything_is_measured(
     dsv4: Bench, running: Started, tmp_path: Path, option: str
 ) -> None:
     done = dsv4("bench", *at(running), *SMALL, option, "/dev/null/x")
@@ -158,7 +159,7 @@ def test_a_replica_without_weights_is_started_measured_and_stopped(dsv4: Bench, 
     assert found["replica"]["settings"]["max-num-seqs"] == {"value": 8}
     assert len(found["rows"]) == 2
     assert "only warn" in done.stderr
-    assert not [one for one in psutil.process_iter() if str(tmp_path) in " ".join(_words(one))]
+    assert not [one for one in psutil.process_iter() if str(tmp_path) in " ".join(argv_of(one))]
 
 
 def test_a_signal_stops_what_was_started(environ: dict[str, str], tmp_path: Path) -> None:
@@ -212,15 +213,8 @@ def test_what_a_start_adds_to_each_cache_is_counted(tmp_path: Path) -> None:
     assert warm.added(before, warm.contents(tmp_path)) == {"triton": {"files": 1, "mib": 3.0}}
 
 
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
 @pytest.mark.parametrize("command", ["bench", "warm"])
-def test_a_host_without_vllm_and_numpy_is_told_what_is_missing(command: str, tmp_path: Path) -> None:
+def test_without_vllm_and_numpy_the_message_names_what_is_missing(command: str, tmp_path: Path) -> None:
     words = [command, "--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "h200"]
     code = f"import sys; sys.modules['numpy'] = None; from dsv4_serve.entrypoint.cli.main import main; sys.exit(main({words}))"
     env = {**os.environ, "DSV4_CACHE": str(tmp_path)}

@@ -50,7 +50,7 @@ def test_rows_of_the_same_shape_are_divided(files: Any) -> None:
     assert "nothing else differs" in compare.text(found)
 
 
-def test_what_differs_around_the_figures_is_named(files: Any) -> None:
+def test_what_differs_in_the_context_of_the_figures_is_named(files: Any) -> None:
     other = result(
         [row(1, 90.0)],
         argv=["vllm", "serve", "m", "--max-num-seqs", "16"],

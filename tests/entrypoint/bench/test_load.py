@@ -1,4 +1,4 @@
-"""One run of the load generator: what it is told, what is taken from it, and how it fails."""
+"""One run of the load generator: its arguments, the figures taken from it, and how it fails."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_generator_that_breaks_names_its_cause(environ: dict[str, str]) -> Non
         load.run(LoadShape(1), WHERE, "m", Tokenizer("t"), {**environ, "GENERATOR": "breaks"})
 
 
-def test_a_missing_vllm_is_said_with_the_way_out(environ: dict[str, str]) -> None:
+def test_a_missing_vllm_is_reported_with_the_remedy(environ: dict[str, str]) -> None:
     with pytest.raises(NotFound, match="install vLLM here too, or name it with DSV4_VLLM"):
         load.run(LoadShape(1), WHERE, "m", Tokenizer("t"), {**environ, "DSV4_VLLM": "/nowhere/vllm"})
 

@@ -59,7 +59,7 @@ def plan(**flags: int) -> Plan:
     return Plan(choices={}, flags=named, env={})
 
 
-def test_every_block_of_64_tokens_that_one_step_takes_is_asked_for() -> None:
+def test_every_block_of_64_tokens_that_one_step_takes_is_requested() -> None:
     found = sweep.lengths(plan(max_model_len=65536, max_num_batched_tokens=256))
     assert found == [1, 2, 4, 8, 16, 32, 64, 128, 192, 256]
 
@@ -69,7 +69,7 @@ def test_no_prompt_is_longer_than_the_context_with_its_answer() -> None:
     assert sweep.lengths(plan(max_model_len=12))[-2:] == [8, 10]
 
 
-def test_each_length_is_asked_once_and_no_prompt_begins_as_another(server: Server) -> None:
+def test_each_length_is_requested_once_and_no_prompt_begins_like_another(server: Server) -> None:
     found = sweep.run(where(server), [8, 64, 128])
     assert found.prompts == 3
     assert [len(prompt) for prompt in server.prompts] == [8, 64, 128]

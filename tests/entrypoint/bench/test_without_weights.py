@@ -121,12 +121,12 @@ def test_a_result_says_by_the_plan_what_the_weights_were(replica: dict[str, Any]
     assert measure.weights_of(replica) == weights
 
 
-def test_a_result_says_by_the_plan_how_experts_were_chosen() -> None:
+def test_a_result_says_from_the_plan_how_experts_were_routed() -> None:
     found = measure.weights_of({**described(load_format="dummy"), "env": measure.RANDOM_ROUTING})
     assert found == "dummy weights, experts uniform_random"
 
 
-def test_experts_are_not_chosen_at_random_where_that_would_change_their_kernels() -> None:
+def test_experts_are_not_routed_at_random_where_that_would_change_their_kernels() -> None:
     found = {
         name: Catalog([]).hardware(name, "").get("compute_capability") for name in ("h200", "rtx-pro-6000", "b300")
     }

@@ -100,14 +100,14 @@ def test_a_broken_profile_is_answered_with_file_place_and_remedy(folder: Write, 
     assert "mine.toml" in str(caught.value)
 
 
-def test_a_file_that_is_not_utf8_is_said(folder: Write) -> None:
+def test_a_file_that_is_not_utf8_is_reported(folder: Write) -> None:
     mounted = folder({"mine.toml": ""})
     (mounted / "mine.toml").write_bytes(b"about = '\xff'")
     with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):
         plan(Catalog([mounted]), profile="mine")
 
 
-def test_a_profile_file_that_is_no_file_is_said_and_nothing_else_stands_in_for_it(folder: Write) -> None:
+def test_a_profile_file_that_is_not_a_file_is_reported_and_not_replaced_by_another(folder: Write) -> None:
     mounted = folder({"64k.toml/inside": ""})
     (mounted / "524k.toml").symlink_to("/no/such/file")
     for name, why in (("64k", "Is a directory"), ("524k", "No such file or directory")):

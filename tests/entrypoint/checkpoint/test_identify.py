@@ -61,7 +61,7 @@ def test_a_shard_that_is_a_link_to_nowhere_counts_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["model.safetensors.index.json", "model.safetensors"])
-def test_names_of_tensors_that_cannot_be_read_are_said_in_one_sentence(tmp_path: Path, name: str) -> None:
+def test_unreadable_tensor_names_are_reported_in_one_sentence(tmp_path: Path, name: str) -> None:
     (checkpoint(tmp_path, V4 | {"quantization_config": INT4}) / name).mkdir()
     with pytest.raises(ConfigError, match=f"^MODEL: {tmp_path / name} cannot be read .Is a directory."):
         identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL")
@@ -75,12 +75,12 @@ def test_a_dspark_drafter_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "config", [b"", b"{", b"[]", b"\xff", b'{"architectures": 3}', b'{"architectures": ["Other"], "hidden_size": {}}']
 )
-def test_what_is_no_known_checkpoint_is_said_in_one_sentence(tmp_path: Path, config: bytes) -> None:
+def test_an_unknown_checkpoint_is_reported_in_one_sentence(tmp_path: Path, config: bytes) -> None:
     (tmp_path / "config.json").write_bytes(config)
     with pytest.raises(ConfigError):
         identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL")
 
 
-def test_a_folder_without_a_config_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_a_config_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no config\.json"):
         identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL")

@@ -75,7 +75,7 @@ def test_a_file_cut_inside_its_header_says_where(file: Path) -> None:
         (safetensors.POINTER + b"v1\noid sha256:0\nsize 5\n", "git-lfs pointer"),
     ],
 )
-def test_what_is_no_safetensors_file_is_said(tmp_path: Path, content: bytes, fault: str) -> None:
+def test_a_file_that_is_not_safetensors_is_reported(tmp_path: Path, content: bytes, fault: str) -> None:
     (tmp_path / "a.safetensors").write_bytes(content)
     assert fault in read(tmp_path / "a.safetensors").fault
 

@@ -124,7 +124,7 @@ def test_fish_completes(scripts: Path, words: list[str], offered: set[str]) -> N
     assert offered <= {line.partition("\t")[0] for line in lines}
 
 
-def test_a_shell_that_is_none_is_refused(dsv4: Run) -> None:
+def test_an_unknown_shell_is_refused(dsv4: Run) -> None:
     answer = dsv4("completion", "tcsh")
     assert (answer.returncode, "choose from bash, zsh, fish" in answer.stderr) == (64, True)
     assert dsv4("completion", "bash").stdout == completion.script("bash") + "\n"

@@ -264,7 +264,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert "Traceback" not in answer.stderr
 
 
-def test_fit_answers_in_words_and_in_json_and_by_its_exit_status(dsv4: Run) -> None:
+def test_fit_answers_in_text_and_json_and_by_its_exit_status(dsv4: Run) -> None:
     words = ["fit", "--profile", "1m", "--hardware", "rtx-pro-6000", "--model", "w4a16"]
     fits = dsv4(*words)
     assert fits.returncode == 0, fits.stderr
@@ -282,7 +282,7 @@ def test_auto_takes_the_largest_profile_that_fits_and_says_why_in_the_plan(dsv4:
     assert "; 128k: 8 requests need " in str(by_flag["origin"])
 
 
-def test_weights_are_told_and_verified_without_a_network(dsv4: Run, tmp_path: Path) -> None:
+def test_weights_are_listed_and_verified_without_a_network(dsv4: Run, tmp_path: Path) -> None:
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     nothing = dsv4("weights", "status", "nvfp4", **env)
     assert (nothing.returncode, "nothing is here" in nothing.stdout) == (1, True)

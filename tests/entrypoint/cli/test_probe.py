@@ -1,4 +1,4 @@
-"""The words of `dsv4 probe`; what it asks is tested in tests/healthcheck."""
+"""The arguments of `dsv4 probe`; the probe itself is tested in tests/healthcheck."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_replica_that_serves_is_ok(dsv4: Run) -> None:
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "ok\n", "")
 
 
-def test_the_checks_that_fail_are_told_on_stderr(dsv4: Run) -> None:
+def test_the_checks_that_fail_are_listed_on_stderr(dsv4: Run) -> None:
     with replica(Health(phase="resolving")) as port:
         answer = dsv4("probe", "ready", "--port", port)
     assert (answer.returncode, answer.stdout) == (1, "")
@@ -53,7 +53,7 @@ def test_the_port_comes_from_the_environment_unless_one_is_given(dsv4: Run) -> N
         (["live", "--timeout=-1"], "'-1' is no number of seconds"),
     ],
 )
-def test_words_that_are_not_understood_are_64_in_one_line(dsv4: Run, words: list[str], said: str) -> None:
+def test_unknown_arguments_are_reported_in_one_line_and_exit_with_64(dsv4: Run, words: list[str], said: str) -> None:
     answer = dsv4("probe", *words)
     assert (answer.returncode, answer.stdout) == (64, "")
     assert said in answer.stderr
@@ -61,7 +61,7 @@ def test_words_that_are_not_understood_are_64_in_one_line(dsv4: Run, words: list
     assert len(answer.stderr.splitlines()) == 1
 
 
-def test_a_port_in_the_environment_that_is_none_is_named(dsv4: Run) -> None:
+def test_an_invalid_port_in_the_environment_is_named(dsv4: Run) -> None:
     answer = dsv4("probe", "live", DSV4_HEALTH_PORT="http")
     assert answer.returncode == 64
     assert "'http' is not a port from 1 to 65535 (--port, DSV4_HEALTH_PORT)" in answer.stderr

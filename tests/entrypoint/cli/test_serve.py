@@ -1,4 +1,4 @@
-"""`dsv4 serve` looks before it starts vLLM: what is fatal ends it, what is not is said, and a stop ends the looking."""
+"""`dsv4 serve` checks before it starts vLLM: what is fatal ends it, what is not is logged, and a stop ends the checks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def serve(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-def test_a_held_port_ends_it_before_vllm_is_started(serve, tmp_path: Path) -> None:
+def test_a_port_in_use_ends_it_before_vllm_is_started(serve, tmp_path: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
@@ -80,7 +80,7 @@ def test_a_held_port_ends_it_before_vllm_is_started(serve, tmp_path: Path) -> No
     assert json.loads((tmp_path / "run/last-exit.json").read_text())["cause"] == "host"
 
 
-def test_every_fault_of_the_checkpoint_is_said_at_once(serve, tmp_path: Path) -> None:
+def test_every_fault_of_the_checkpoint_is_reported_at_once(serve, tmp_path: Path) -> None:
     shard = tmp_path / "model/model.safetensors"
     shard.write_bytes(shard.read_bytes()[:-5])
     (tmp_path / "model/tokenizer.json").unlink()
@@ -92,7 +92,7 @@ def test_every_fault_of_the_checkpoint_is_said_at_once(serve, tmp_path: Path) ->
     assert not (tmp_path / "started").exists()
 
 
-def test_what_is_skipped_is_started_and_stands_in_the_plan(serve, tmp_path: Path) -> None:
+def test_what_is_skipped_is_started_and_is_listed_in_the_plan(serve, tmp_path: Path) -> None:
     (tmp_path / "model/tokenizer.json").unlink()
     answer = serve("--skip", "tokenizer-present")
     assert (tmp_path / "started").exists(), answer.stderr

@@ -1,11 +1,10 @@
-"""Asking a replica: its two servers, its key, and what is said when something else answers."""
+"""The endpoint of a replica: its two servers, its key, and the error when something else answers."""
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from dsv4_serve.entrypoint.client import endpoint
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
+from tests.support.http_servers import http_servers
 
 Serve = Callable[..., str]
 
@@ -21,28 +21,19 @@ Serve = Callable[..., str]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """A server that answers paths with texts, to those who have its key; returns its URL."""
-    servers = []
+    with http_servers() as start:
 
-    def start(answers: dict[str, str], key: str = "") -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                allowed = not key or self.headers.get("Authorization") == f"Bearer {key}"
-                self.send_response(401 if not allowed else 200 if self.path in answers else 404)
-                self.end_headers()
-                self.wfile.write(answers.get(self.path, "").encode() if allowed else b"")
+        def answering(answers: dict[str, str], key: str = "") -> str:
+            class Answering(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    allowed = not key or self.headers.get("Authorization") == f"Bearer {key}"
+                    self.send_response(401 if not allowed else 200 if self.path in answers else 404)
+                    self.end_headers()
+                    self.wfile.write(answers.get(self.path, "").encode() if allowed else b"")
 
-            def log_message(self, *_words: object) -> None:
-                pass
+            return start(Answering)
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield answering
 
 
 def resolve(
@@ -57,7 +48,7 @@ def test_models_come_with_the_key(serve: Serve) -> None:
     assert [(one.id, one.max_model_len) for one in where.models()] == [("a", 64), ("b", None)]
 
 
-def test_a_missing_key_is_asked_for(serve: Serve) -> None:
+def test_the_error_for_a_missing_key_names_the_way_to_give_it(serve: Serve) -> None:
     with pytest.raises(Refused, match="HTTP 401; name the file of the replica's key with --api-key-file"):
         Endpoint(serve({}, "secret")).models()
 
@@ -91,12 +82,12 @@ def test_another_server_has_no_plan(serve: Serve, answer: str) -> None:
         Endpoint("http://nowhere", serve({"/plan": answer})).plan()
 
 
-def test_an_error_is_told_with_its_status(serve: Serve) -> None:
+def test_an_error_is_reported_with_its_status(serve: Serve) -> None:
     with pytest.raises(Refused, match="/v1/models: HTTP 404"):
         Endpoint(serve({})).models()
 
 
-def test_nobody_there_is_one_sentence() -> None:
+def test_a_missing_replica_is_reported_in_one_sentence() -> None:
     with pytest.raises(Unreachable, match="no answer .*is a replica there"):
         Endpoint("http://127.0.0.1:9").models()
     with pytest.raises(Unreachable, match="No health server is named"):
@@ -110,7 +101,7 @@ def test_the_defaults_are_this_host_and_the_ports_of_the_environment() -> None:
 
 
 @pytest.mark.parametrize("port", ["abc", "70000"])
-def test_a_port_that_is_none_is_refused(port: str) -> None:
+def test_an_invalid_port_is_refused(port: str) -> None:
     with pytest.raises(ConfigError, match=f"environment PORT: port = '?{port}'? "):
         resolve({"PORT": port})
     with pytest.raises(ConfigError, match=f"environment DSV4_HEALTH_PORT = '{port}' is not valid"):

@@ -1,4 +1,4 @@
-"""A replica of our own: its ports, how its start is told, and what is left when it is stopped."""
+"""A replica that a command starts: its ports, how its start is reported, and what remains when it is stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dsv4_serve.entrypoint.client import http, local_replica
 from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, ServeProcess
 
 
-def test_a_held_port_gives_another():
+def test_a_port_in_use_is_replaced_by_another():
     with socket.socket() as holder:
         holder.bind((local_replica.LOCAL, 0))
         holder.listen()
@@ -37,7 +37,7 @@ def test_the_last_message_of_dsv4_is_why_it_ended(tmp_path):
     assert str(caught.value) == f"{said}{log}"
 
 
-def test_the_phase_is_told_until_the_replica_is_given_up(tmp_path):
+def test_the_phase_is_reported_until_the_replica_is_given_up(tmp_path):
     with subprocess.Popen(["sleep", "60"]) as process:
         running = ServeProcess(process, local_replica.free_port(), local_replica.free_port(), tmp_path / "log")
         phases = running.until_ready(1, 0.4)
@@ -52,7 +52,7 @@ def test_the_phase_is_told_until_the_replica_is_given_up(tmp_path):
 
 
 @pytest.mark.parametrize("answer", ["no json", "[]", "{}", '{"phases": [], "caches": "warm"}'])
-def test_a_start_that_another_server_tells_is_left_out(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+def test_a_start_reported_by_another_server_is_left_out(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     monkeypatch.setattr(http, "get", lambda *_: httpx.Response(200, text=answer))
     assert local_replica.start_of("http://127.0.0.1:9") == {}
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -18,20 +16,9 @@ from dsv4_serve.entrypoint.client.answers import broken as broken_numbers
 from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess, free_port
 from dsv4_serve.entrypoint.client.vllm import VllmClient
+from tests.support.client import with_client
+from tests.support.http_servers import http_servers
 from tests.support.patience import slowness
-
-T = TypeVar("T")
-
-
-def with_client(url: str, use: Callable[[VllmClient], Awaitable[T]], key: str = "") -> T:
-    async def ask() -> T:
-        engine = VllmClient(url, key)
-        try:
-            return await use(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(ask())
 
 
 def test_a_port_where_nobody_listens_is_unreachable_and_not_healthy():
@@ -42,7 +29,7 @@ def test_a_port_where_nobody_listens_is_unreachable_and_not_healthy():
 
 
 @pytest.mark.parametrize("status", [401, 404, 500, 503])
-def test_an_error_is_refused_with_its_status_and_without_the_servers_words(answering, status):
+def test_an_error_is_refused_with_its_status_and_without_the_servers_text(answering, status):
     url = answering(status, "the prompt was: secret")
     assert not with_client(url, lambda engine: engine.healthy())
     with pytest.raises(Refused) as caught:
@@ -67,27 +54,20 @@ def test_the_servers_own_sentence_is_kept_apart_from_the_text(answering):
 @pytest.fixture
 def streaming() -> Iterator[Callable[[bytes, str], str]]:
     """Start a real HTTP server that answers every chat with one body, and return its URL."""
-    servers: list[ThreadingHTTPServer] = []
+    with http_servers() as start:
 
-    def start(body: bytes, kind: str = "text/event-stream; charset=utf-8") -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                self.wfile.write(body)
+        def answering(body: bytes, kind: str = "text/event-stream; charset=utf-8") -> str:
+            class Streaming(BaseHTTPRequestHandler):
+                def do_POST(self) -> None:
+                    self.rfile.read(int(self.headers["Content-Length"]))
+                    self.send_response(200)
+                    self.send_header("Content-Type", kind)
+                    self.end_headers()
+                    self.wfile.write(body)
 
-            def log_message(self, *_: object) -> None: ...
+            return start(Streaming)
 
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}"
-
-    yield start
-    for running in servers:
-        running.shutdown()
-        running.server_close()
+        yield answering
 
 
 def streamed(url: str) -> Stream:
@@ -155,7 +135,7 @@ def test_counters_that_are_no_numbers_are_unreachable(answering):
         with_client(answering(200, "vllm:generation_tokens_total NaN\n"), lambda engine: engine.counters())
 
 
-def test_the_key_is_sent_and_a_proxy_of_the_environment_is_not_asked(answering, monkeypatch):
+def test_the_key_is_sent_and_a_proxy_of_the_environment_is_not_used(answering, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     assert with_client(answering(200, "AUTHORIZATION"), lambda engine: engine.metrics(), key="k") == "Bearer k"

@@ -36,12 +36,12 @@ def configuration(body):
     return body["Labels"][CONFIGURATION]
 
 
-def test_docker_is_asked_for_gpus_by_index(deployment):
+def test_docker_gets_gpus_by_index(deployment):
     requested = replica(deployment, 1)["HostConfig"]["DeviceRequests"]
     assert requested == [{"DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}]
 
 
-def test_podman_is_asked_for_gpus_by_their_cdi_names(deployment):
+def test_podman_gets_gpus_by_their_cdi_names(deployment):
     requested = replica(deployment, 1, podman=True)["HostConfig"]["DeviceRequests"]
     assert requested == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=1", "nvidia.com/gpu=3"]}]
 

@@ -70,7 +70,7 @@ def test_the_first_socket_that_is_there_is_taken(engine, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "podman"), [("Engine", False), ("Podman Engine", True)])
-def test_docker_and_podman_are_told_apart(engine, name, podman):
+def test_docker_and_podman_are_distinguished(engine, name, podman):
     engine.name = name
     assert engines.connect({"DOCKER_HOST": f"unix://{engine.server_address}"}).podman is podman
 
@@ -88,7 +88,7 @@ def test_an_engine_on_another_host_is_refused(named):
         engines.connect({"DOCKER_HOST": named})
 
 
-def test_a_refusal_of_the_engine_is_one_sentence(engine):
+def test_a_refusal_of_the_engine_is_reported_in_one_sentence(engine):
     found = engines.connect({"DOCKER_HOST": f"unix://{engine.server_address}"})
     with pytest.raises(HostError, match=r"^The containers cannot be listed: no such\.$"):
         found.containers()

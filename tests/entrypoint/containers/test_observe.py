@@ -69,7 +69,7 @@ def test_a_ready_replica_without_its_draft_head_says_so(ready):
     assert found.detail.startswith("degraded: serves without its draft head")
 
 
-def test_nothing_that_runs_is_a_sentence_and_no_empty_table():
+def test_without_containers_it_prints_a_sentence_and_no_empty_table():
     assert text([], NOW) == "nothing runs; `dsv4 up` starts it"
 
 

@@ -27,7 +27,7 @@ def test_as_many_replicas_as_fit_are_placed_when_no_number_is_given():
     assert len(place(box(7), 2)) == 3
 
 
-def test_gpus_are_left_over_when_fewer_replicas_are_asked_for():
+def test_gpus_are_left_over_when_fewer_replicas_are_requested():
     assert place(box(4, near=((2, 3),)), 2, replicas=1) == ((2, 3),)
 
 

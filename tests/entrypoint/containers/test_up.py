@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 class Said(list):
-    """What was said to the user."""
+    """What was printed for the user."""
 
     def __call__(self, line: str) -> None:
         self.append(line)
@@ -130,7 +130,7 @@ def test_down_lets_a_running_stream_end_whole(daemon, deployment_of):
     assert answers[0].text.rstrip().endswith("[DONE]")
 
 
-def test_containers_run_as_hardened_as_they_were_asked_to(daemon, deployment_of):
+def test_containers_run_as_hardened_as_they_were_created(daemon, deployment_of):
     up(daemon, deployment_of(replicas=1), Said())
     for name in (name_of(0), BALANCER):
         container = daemon.client.containers.get(name)
@@ -150,7 +150,7 @@ def test_a_replica_keeps_its_record_on_the_cache_volume(daemon, deployment_of):
     assert b'"starts"' in told.output
 
 
-def test_a_replica_that_cannot_start_ends_the_wait_with_its_own_words(daemon, deployment_of):
+def test_a_replica_that_cannot_start_ends_the_wait_with_its_own_message(daemon, deployment_of):
     with pytest.raises(HostError, match=r"dsv4-replica-0 ended before it was ready.*: dsv4: .*524kk"):
         up(daemon, deployment_of(replicas=1, env={"PROFILE": "524kk"}), Said())
 
@@ -203,7 +203,7 @@ def test_an_image_that_is_not_here_is_refused_before_anything_is_made(daemon, de
     assert daemon.ours() == {}
 
 
-def test_a_port_that_is_held_is_one_sentence(daemon, deployment_of):
+def test_a_port_in_use_is_reported_in_one_sentence(daemon, deployment_of):
     deployment = deployment_of(replicas=1)
     with subprocess.Popen(["python3", "-m", "http.server", str(deployment.port)], stderr=subprocess.DEVNULL) as holder:
         try:

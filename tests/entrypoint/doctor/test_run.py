@@ -85,7 +85,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_good_checkpoint_passes_without_a_gpu_and_the_host_is_said_not_to_be_looked_at(doctor, tiny) -> None:
+def test_a_good_checkpoint_passes_without_a_gpu_and_the_report_says_that_the_host_was_not_checked(doctor, tiny) -> None:
     status, answer = doctor("--model", f"tiny={tiny}")
     assert (status, answer["ok"], names(answer)) == (0, True, [])
     assert answer["not_checked"] == [
@@ -94,7 +94,7 @@ def test_a_good_checkpoint_passes_without_a_gpu_and_the_host_is_said_not_to_be_l
     ]
 
 
-def test_every_fault_of_a_checkpoint_is_told_at_once(doctor, tiny) -> None:
+def test_every_fault_of_a_checkpoint_is_reported_at_once(doctor, tiny) -> None:
     truncate(tiny / "model-00001-of-00002.safetensors", 7)
     (tiny / "tokenizer.json").unlink()
     status, answer = doctor("--model", f"tiny={tiny}")
@@ -138,7 +138,7 @@ def test_without_driver_and_model_the_host_is_looked_at(doctor) -> None:
     assert "the checkpoint" in answer["not_checked"][0]
 
 
-def test_a_held_port_is_a_problem_of_the_host_and_can_be_skipped(dsv4, tmp_path) -> None:
+def test_a_port_in_use_is_a_problem_of_the_host_and_can_be_skipped(dsv4, tmp_path) -> None:
     model = write_checkpoint(tmp_path / "demo")
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -213,7 +213,7 @@ def test_serve_tries_an_all_reduce_where_there_is_no_nvlink_and_says_why(looked)
     assert "no NVLink between them" in said[0]
 
 
-def test_serve_tries_none_where_nvlink_connects_unless_asked(looked) -> None:
+def test_serve_tries_no_all_reduce_over_nvlink_unless_requested(looked) -> None:
     answer, tried, _ = looked("rtx-pro-6000-x2", nvlink=True)
     assert tried == []
     assert "an all-reduce: NVLink connects the GPUs" in answer.not_checked

@@ -1,4 +1,4 @@
-"""Fixtures: a Python with lm-eval, a chat endpoint that gives the answers it is chat, questions of GSM8K's shape."""
+"""Fixtures: a Python with lm-eval, a chat endpoint that gives the answers it is told, questions of GSM8K's shape."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     assert status == 1
 
 
-def test_a_replica_that_refuses_ends_it_at_once_with_its_own_words(
+def test_a_replica_that_refuses_ends_it_at_once_with_its_own_message(
     run: Run, chat: Chat, questions: Callable[[int], Path], harness_python: str
 ) -> None:
     def answer(body: dict) -> dict:

@@ -22,7 +22,7 @@ from .conftest import Chat
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_code_of_a_model_is_not_run_unasked(run: Run, chat: Chat) -> None:
+def test_code_of_a_model_is_not_run_without_consent(run: Run, chat: Chat) -> None:
     status, _, err = run("humaneval")
     assert status == 64
     assert "runs Python that the model writes" in err
@@ -41,7 +41,7 @@ def test_without_lm_eval_it_says_how_to_get_it(run: Run, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_a_python_that_is_none_is_named(run: Run) -> None:
+def test_an_invalid_python_is_named(run: Run) -> None:
     status, _, err = run("gsm8k", DSV4_EVAL_PYTHON="/nowhere/python")
     assert status == 69
     assert "/nowhere/python: cannot be started (No such file or directory)" in err
@@ -58,14 +58,14 @@ def test_a_python_that_is_none_is_named(run: Run) -> None:
         (("gsm8k", "--temperature", "-3"), "-3 is not a temperature"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_sentence(run: Run, words: tuple[str, ...], seen: str) -> None:
+def test_a_mistake_on_the_command_line_is_reported_in_one_sentence(run: Run, words: tuple[str, ...], seen: str) -> None:
     status, _, err = run(*words)
     assert status == 64
     assert seen in err
     assert "Traceback" not in err
 
 
-def test_a_replica_that_is_not_there_is_said(run: Run, chat: Chat) -> None:
+def test_a_missing_replica_is_reported(run: Run, chat: Chat) -> None:
     status, _, err = run("gsm8k", "--url", "http://127.0.0.1:9")
     assert status == 69
     assert "http://127.0.0.1:9/v1/models: no answer" in err

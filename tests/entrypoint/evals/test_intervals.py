@@ -64,7 +64,7 @@ def test_an_interval_holds_its_share(one: Share) -> None:
 
 
 @given(shares(), shares())
-def test_a_verdict_turns_around_with_its_sides(one: Share, other: Share) -> None:
+def test_a_verdict_is_reversed_when_its_sides_are_swapped(one: Share, other: Share) -> None:
     turned = {"better": "worse", "worse": "better"}
     found = verdict(one, other)
     assert found in VERDICTS

@@ -28,7 +28,7 @@ def env(container):
 
 @pytest.mark.parametrize("hardware", ON_GPUS)
 @pytest.mark.parametrize("profile", [name for name in Catalog([]).names("profile") if not name.startswith("demo")])
-def test_what_explain_refuses_is_refused_in_the_same_words(profile, hardware, capsys, tmp_path):
+def test_what_explain_refuses_is_refused_with_the_same_message(profile, hardware, capsys, tmp_path):
     words = ["--profile", profile, "--hardware", hardware]
     explained = main(["explain", *words]), capsys.readouterr().err
     written = (

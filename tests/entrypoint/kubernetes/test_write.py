@@ -57,7 +57,7 @@ def test_every_container_is_of_the_image_by_its_digest(made):
     assert len(containers) == 3
 
 
-def test_a_tag_beside_the_digest_stays(made):
+def test_a_tag_next_to_the_digest_stays(made):
     _, container = replica(made("--image", f"dsv4:1.0@{DIGEST}"))
     assert container["image"] == f"dsv4:1.0@{DIGEST}"
 
@@ -147,7 +147,7 @@ def test_an_empty_folder_is_filled(overlay_for, tmp_path):
     assert (tmp_path / "out/kustomization.yaml").is_file()
 
 
-def test_a_folder_that_cannot_be_made_is_said(overlay_for, tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(overlay_for, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot be written"):
         write.folder(overlay_for(*H200), tmp_path / "file/out")

@@ -33,17 +33,17 @@ def test_cuda_visible_devices_decides_what_counts(visible: str | None, count: in
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
-def test_no_visible_gpu_is_said_with_the_way_to_choose_by_hand(visible: str) -> None:
+def test_without_a_visible_gpu_the_message_says_how_to_name_the_hardware(visible: str) -> None:
     with pytest.raises(ConfigError, match="--hardware"):
         names(FOUR, visible)
 
 
-def test_no_driver_is_said_with_the_way_to_choose_by_hand() -> None:
+def test_without_a_driver_the_message_says_how_to_name_the_hardware() -> None:
     with pytest.raises(detect.NoGpu, match="driver.*--hardware"):
         names(Driver(error="Driver Not Loaded"))
 
 
-def test_a_gpu_that_cannot_be_read_is_left_out_and_only_ill_ones_are_said() -> None:
+def test_a_gpu_that_cannot_be_read_is_left_out_and_without_others_reported() -> None:
     lost = Gpu(1, error="GPU is lost")
     assert names(Driver(gpus=(FOUR.gpus[0], lost))) == [MAX_Q]
     with pytest.raises(detect.NoGpu, match="GPU is lost"):

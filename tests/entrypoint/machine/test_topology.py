@@ -84,7 +84,7 @@ def test_groups_are_disjoint_and_the_first_is_the_closest(drawn: tuple[int, list
     assert distance(topology, made[0]) == min(distance(topology, pair) for pair in combinations(range(count), 2))
 
 
-def test_far_gpus_are_said_with_the_close_ones_to_take() -> None:
+def test_distant_gpus_are_reported_with_closer_ones_to_use() -> None:
     four = replay("rtx-pro-6000-x4")
     crossed = dataclasses.replace(four, gpus=(0, 2, 1, 3))
     problem = found(crossed, P2P_OFF)["closest-gpus"]
@@ -114,7 +114,7 @@ def test_nvlink_gets_no_settings_and_neither_does_one_gpu() -> None:
     assert choose_set(replay("rtx-pro-6000-x2"), (0,))[0] == "none"
 
 
-def test_acs_and_a_refusing_driver_are_told_as_reasons() -> None:
+def test_acs_and_a_refusing_driver_are_reported_as_reasons() -> None:
     two = replay("rtx-pro-6000-x2")
     redirected = dataclasses.replace(two, redirecting=("0000:20:01.1",))
     assert "ACS redirects peer traffic at 0000:20:01.1" in choose_set(redirected, (0, 1))[1]
@@ -141,11 +141,11 @@ def test_vllms_own_all_reduce_is_left_alone_where_it_works_or_switches_itself_of
     assert "custom-all-reduce" not in found(replay("rtx-pro-6000-x4"), four)
 
 
-def test_pcie_settings_on_nvlink_are_said() -> None:
+def test_pcie_settings_on_nvlink_are_reported() -> None:
     assert "nvlink-unused" in found(nvlinked(2), dataclasses.replace(P2P_OFF, interconnect="nvlink"))
 
 
-def test_missing_nvlink_is_said_where_the_hardware_has_it() -> None:
+def test_missing_nvlink_is_reported_where_the_hardware_has_it() -> None:
     half = nvlinked(2)
     half = dataclasses.replace(half, pairs=(dataclasses.replace(half.pairs[0], nvlink=False),))
     problems = found(half, HostRequirements(interconnect="nvlink", hardware="h200"))

@@ -221,7 +221,7 @@ def test_weights_that_cannot_fit_are_refused_once() -> None:
     assert [name for name, _ in checks.problems(heavy)] == ["weights"]
 
 
-def test_a_promise_beyond_the_cache_is_said_and_does_not_stop_a_start() -> None:
+def test_a_promise_beyond_the_cache_is_reported_and_does_not_stop_a_start() -> None:
     many = dataclasses.replace(W4A16, requests=16)
     ((name, problem),) = checks.problems(many)
     assert (name, problem.fatal) == ("full-requests", False)

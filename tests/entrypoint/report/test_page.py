@@ -110,7 +110,7 @@ def test_it_loads_nothing_and_runs_nothing(folder: Path) -> None:
     assert "default-src 'none'" in html(folder)
 
 
-def test_names_and_words_of_others_are_shown_as_text(folder: Path) -> None:
+def test_foreign_names_and_texts_are_escaped(folder: Path) -> None:
     assert EVIL not in html(folder)
     assert any(EVIL in word for word in Reader(html(folder)).words)
 
@@ -156,13 +156,13 @@ def test_without_results_it_says_what_makes_them(tmp_path: Path) -> None:
         page.write(tmp_path, tmp_path / "report.html")
 
 
-def test_a_result_of_another_form_is_said_in_one_sentence(folder: Path) -> None:
+def test_a_malformed_result_is_reported_in_one_sentence(folder: Path) -> None:
     (folder / "eval" / "old.json").write_text(json.dumps({"kind": "eval", "date": "2026-01-01", "subject": "x"}))
     with pytest.raises(ConfigError, match="a result is not of this version"):
         page.write(folder, folder / "report.html")
 
 
-def test_a_share_of_nothing_is_said_in_one_sentence(folder: Path) -> None:
+def test_a_share_of_nothing_is_reported_in_one_sentence(folder: Path) -> None:
     score = {"metric": "m", "correct": 0, "total": 0, "interval": [0, 1], "published": []}
     results.write(folder, "eval", {"subject": "x", "cut": 0, "scores": [score]})
     with pytest.raises(ConfigError, match="a result is not of this version"):

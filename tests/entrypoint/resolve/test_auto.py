@@ -111,7 +111,7 @@ def test_too_few_gpus_are_the_reason() -> None:
         settled(request_for(model="w4a16"), lambda: HostGpus("h200", "NVML: 1 x NVIDIA H200", 1))
 
 
-def test_a_profile_for_more_gpus_is_no_reason_beside_one_that_memory_keeps_out(small) -> None:
+def test_a_profile_for_more_gpus_is_not_named_where_memory_rules_another_out(small) -> None:
     profile = auto.settle(small, request_for(model="own"), lambda: HostGpus("card-82", "NVML: 2 cards", 2)).choices[
         "profile"
     ]
@@ -145,7 +145,7 @@ def test_a_flag_that_vllm_would_refuse_is_refused_before_profiles_are_compared_o
         look(catalog)
 
 
-def test_a_hardware_that_nobody_knows_is_said_with_who_named_it() -> None:
+def test_unknown_hardware_is_reported_with_the_origin_of_its_name() -> None:
     with pytest.raises(ConfigError, match="^test: no hardware named 'nope'"):
         settled(request_for(hardware="nope"))
 

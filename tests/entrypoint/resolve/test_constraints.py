@@ -47,7 +47,7 @@ def test_a_refusal_can_be_skipped_by_name_and_the_plan_records_it() -> None:
     assert "garble" in plan.choices["skip w4a16-marlin-sm120"].origin
 
 
-def test_a_skipped_check_stands_in_the_plan() -> None:
+def test_a_skipped_check_is_listed_in_the_plan() -> None:
     choices = resolved(request(hardware="h200", skip=("memlock", "shared-memory"))).choices
     assert choices["skip memlock"].value is choices["skip shared-memory"].value is True
 
@@ -84,7 +84,7 @@ def test_a_name_to_skip_has_to_be_that_of_a_constraint_or_a_check() -> None:
         skipping("w4a16-marlin")
 
 
-def test_the_names_of_checks_are_asked_for_only_where_a_name_is_no_constraint() -> None:
+def test_the_names_of_checks_are_read_only_where_a_name_is_not_a_constraint() -> None:
     skip = ("w4a16-marlin-sm120",)
     assert resolve_request(
         CATALOG, request(**MARLIN, skip=skip), pytest.fail, lambda: pytest.fail("every name is a constraint's")

@@ -58,7 +58,7 @@ def test_no_size_is_above_the_tokens_of_a_step(dsv4: Run) -> None:
         ("--compilation-config", '{"cudagraph_mode": "FULL_DECODE_ONLY"}'),
     ],
 )
-def test_a_user_who_sets_graphs_gets_what_was_set_and_nothing_beside_it(dsv4: Run, words: tuple[str, ...]) -> None:
+def test_a_user_who_sets_graphs_gets_what_was_set_and_nothing_else(dsv4: Run, words: tuple[str, ...]) -> None:
     flags = json.loads(dsv4(*H200, *words).stdout)["settings"]
     named = [name for name in flags if "cudagraph" in name or name == "enforce-eager"]
     assert len(named) == 1

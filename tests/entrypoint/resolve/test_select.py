@@ -50,12 +50,12 @@ def test_the_reason_of_a_default_model_is_that_of_the_hardware() -> None:
 
 
 @pytest.mark.parametrize("model", ["x" * 300, "acti=" + "x" * 300])
-def test_a_model_that_the_file_system_cannot_look_for_is_said(model: str) -> None:
+def test_a_model_that_the_file_system_cannot_look_up_is_reported(model: str) -> None:
     with pytest.raises(ConfigError, match=r"^test: 'x+' cannot be read .File name too long.\.$"):
         selected(request(model=model, hardware="h200"))
 
 
-def test_a_model_cannot_set_the_size_that_it_is_chosen_by(folder: Write) -> None:
+def test_a_model_cannot_set_the_size_that_it_is_selected_by(folder: Write) -> None:
     mounted = folder({"models/mine.toml": 'extends = "acti"\n[flags]\ntensor-parallel-size = 4\n'})
     with pytest.raises(ConfigError, match="set it in a profile"):
         selected(request(model="mine", hardware="h200"), Catalog([mounted]))
@@ -102,13 +102,13 @@ def plan(topology: Topology, hardware: str = "rtx-pro-6000", **requested: Any) -
     return resolved(request(tensor_parallel_size=2, **requested), gpus=gpus)
 
 
-def test_without_nvlink_the_safe_set_is_chosen_with_its_reason() -> None:
+def test_without_nvlink_the_safe_set_is_selected_with_its_reason() -> None:
     nccl = plan(board()).choices["nccl"]
     assert nccl.value == "p2p-off"
     assert nccl.origin.startswith("topology: GPUs 0 and 1 have no NVLink (SYS)")
 
 
-def test_with_nvlink_nothing_is_set_and_that_is_said() -> None:
+def test_with_nvlink_nothing_is_set_and_the_origin_says_so() -> None:
     on_nvlink = plan(board(nvlink=True), "h200")
     assert on_nvlink.choices["nccl"] == Setting(
         "none", "topology: NVLink connects GPUs 0 and 1, and NCCL chooses well there"

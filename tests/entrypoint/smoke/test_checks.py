@@ -96,7 +96,7 @@ def test_each_fault_fails_its_check_and_hides_no_other(faults):
     assert not report.ok
 
 
-def test_reasoning_that_takes_every_token_is_no_fault_and_is_told():
+def test_reasoning_that_takes_every_token_passes_and_is_reported():
     outcomes, _, _ = run_smoke("long-thought")
     assert outcomes["thinking-max"].verdict == "passed"
     assert "no content yet" in outcomes["thinking-max"].seen
@@ -110,14 +110,14 @@ def test_the_trap_of_empty_content_is_explained():
     )
 
 
-def test_the_long_prompt_is_as_long_as_was_asked_and_is_not_read_from_the_prefix_cache():
+def test_the_long_prompt_has_the_requested_length_and_misses_the_prefix_cache():
     outcomes, _, replica = run_smoke()
     assert outcomes["needles"].figures["share_of_context"] == pytest.approx(0.5, abs=0.02)
     (body,) = [one for one in replica.bodies if "lighthouse" in str(one.get("messages"))]
     assert body["cache_salt"]
 
 
-def test_acceptance_stands_beside_the_record_of_the_same_model_and_draft_tokens():
+def test_acceptance_is_shown_with_the_figure_of_the_same_model_and_draft_tokens():
     outcomes, _, _ = run_smoke()
     assert "prose 80% of 64 (84% on record)" in outcomes["acceptance"].seen
     assert "its card" in outcomes["acceptance"].seen
@@ -146,14 +146,14 @@ def test_acceptance_stands_beside_the_record_of_the_same_model_and_draft_tokens(
         (["hidden-metrics"], {}, "acceptance", "counters are not to be had"),
     ],
 )
-def test_what_a_replica_was_not_told_to_do_is_skipped_by_name(faults, changes, names, reason):
+def test_what_a_replica_was_not_configured_for_is_skipped_by_name(faults, changes, names, reason):
     outcomes, report, _ = run_smoke(*faults, plan={**scripted.PLAN, **changes})
     assert verdicts(outcomes, "skipped") == set(names.split())
     assert all(reason in outcomes[name].seen for name in names.split())
     assert report.ok
 
 
-def test_constructed_weights_are_asked_nothing_that_takes_understanding():
+def test_checks_that_take_understanding_are_skipped_for_constructed_weights():
     outcomes, report, _ = run_smoke("wrong-answer", plan={**scripted.PLAN, "model-name": "demo"})
     assert outcomes["chat"].verdict == "passed"
     assert {"json-schema", "needles", "tool-call"} == verdicts(outcomes, "skipped")
@@ -208,17 +208,17 @@ def test_checks_can_be_left_out_by_name_and_an_unknown_name_is_refused():
         run_smoke(skip=["needle"])
 
 
-def test_a_plan_of_another_version_is_one_sentence():
+def test_a_plan_of_another_version_is_reported_in_one_sentence():
     with pytest.raises(ConfigError, match=r"no setting 'gate\.tomorrow'"):
         run_smoke(plan={**scripted.PLAN, "gate.tomorrow": 1})
 
 
-def test_without_a_replica_there_is_one_sentence():
+def test_without_a_replica_it_reports_one_sentence():
     with pytest.raises(Unreachable, match="no answer"):
         smoke(Endpoint("http://127.0.0.1:9"), SETTINGS)
 
 
-def test_the_key_is_sent_with_every_request_and_stands_in_no_report():
+def test_the_key_is_sent_with_every_request_and_is_in_no_report():
     seen = set()
 
     class Keyed(scripted.Handler):
@@ -234,7 +234,7 @@ def test_the_key_is_sent_with_every_request_and_stands_in_no_report():
     assert "s3cret" not in report.text() + report.junit() + json.dumps(report.to_json())
 
 
-def test_a_name_and_password_in_the_address_stand_in_no_report():
+def test_a_name_and_password_in_the_address_are_in_no_report():
     with scripted.serving() as replica:
         report = smoke(Endpoint(replica.url.replace("//", "//me:hidden@"), replica.url), SETTINGS)
     assert report.url == replica.url

@@ -72,7 +72,7 @@ def test_a_failed_check_is_exit_status_1_and_json_says_which(dsv4, tmp_path):
     assert [one["name"] for one in told["checks"] if one["verdict"] == "failed"] == ["tool-call"]
 
 
-def test_no_replica_is_one_sentence_and_exit_status_69(dsv4, tmp_path):
+def test_without_a_replica_it_reports_one_sentence_and_exits_with_69(dsv4, tmp_path):
     done = dsv4("smoke", "--url", "http://127.0.0.1:9", "--out", str(tmp_path))
     assert done.returncode == 69
     assert done.stderr.count("\n") == 1
@@ -80,7 +80,7 @@ def test_no_replica_is_one_sentence_and_exit_status_69(dsv4, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_word_is_one_sentence_and_exit_status_64(dsv4):
+def test_a_wrong_argument_is_reported_in_one_sentence_and_exits_with_64(dsv4):
     for words in (
         ["--context-share", "2"],
         ["--streams", "many"],

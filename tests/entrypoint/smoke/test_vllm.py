@@ -37,7 +37,7 @@ def test_every_mode_that_thinks_makes_the_prompt_longer():
     assert len(chat) + 300 < len(high) < len(most)
 
 
-def test_the_request_says_the_mode_in_the_words_that_vllm_reads():
+def test_the_request_names_the_mode_as_vllm_reads_it():
     tokenizer = source("tokenizers/deepseek_v4.py").read_text(encoding="utf-8")
     for word in ('kwargs.get("thinking")', 'kwargs.get("reasoning_effort")', '"max"', '"high"'):
         assert word in tokenizer

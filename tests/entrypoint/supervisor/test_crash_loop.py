@@ -39,7 +39,7 @@ def test_a_start_without_an_exit_reason_counts_as_a_failure() -> None:
     assert (again.starts, again.failures, again.cause) == (2, 1, "no exit reason was recorded")
 
 
-def test_a_good_end_and_a_healthy_hour_close_the_row_of_failures() -> None:
+def test_a_good_end_and_a_healthy_hour_reset_the_count_of_failures() -> None:
     failing = StartRecord("plan", starts=3, failures=2)
     assert failing.end("drained", 1.0, failed=False).failures == 0
     assert failing.healthy().failures == 0

@@ -48,7 +48,7 @@ def test_the_folder_is_keyed_by_build_hardware_and_model() -> None:
     assert kernel_cache.folder_of(plan_of(), "a", environ) == Path("/var/cache/dsv4/a/h200/w4a16")
 
 
-def test_every_compiler_is_sent_there_but_for_those_that_somebody_named(tmp_path: Path) -> None:
+def test_every_compiler_caches_there_unless_its_own_variable_is_set(tmp_path: Path) -> None:
     plan = kernel_cache.placed(plan_of(env={"VLLM_CACHE_ROOT": "/mine"}), {"TRITON_CACHE_DIR": "/yours"}, tmp_path)
     assert plan.env["VLLM_CACHE_ROOT"].value == "/mine"
     assert "TRITON_CACHE_DIR" not in plan.env

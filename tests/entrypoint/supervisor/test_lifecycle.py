@@ -109,7 +109,7 @@ def test_probes_are_answered_while_a_step_blocks(context, caplog) -> None:
     assert asyncio.run(start()) == ("[+]process ok\n[+]progress ok\nlivez check passed\n", "result")
 
 
-def test_a_plan_whose_starts_failed_waits_and_a_healthy_start_closes_the_row(context) -> None:
+def test_a_plan_whose_starts_failed_waits_and_a_healthy_start_resets_the_count(context) -> None:
     plan = Plan(PLAN.choices, PLAN.flags, {}, supervision=FAST)
 
     async def start(*, fails: bool) -> tuple[bool, int]:
@@ -143,7 +143,7 @@ def test_a_fatal_problem_ends_the_start_and_another_one_is_a_note(context, caplo
     )
 
 
-def test_a_stop_that_was_asked_for_leaves_no_termination_message(context, caplog) -> None:
+def test_a_requested_stop_leaves_no_termination_message(context, caplog) -> None:
     context.run_folder.mkdir()
     exit_report.publish(DRAINED, context)
     assert context.termination_log.read_text() == ""

@@ -25,7 +25,7 @@ def test_only_the_gpus_that_this_process_may_use_are_named() -> None:
     assert hardware["driver"] == "580.159.04"
 
 
-def test_what_is_answered_is_json_with_the_names_that_were_chosen() -> None:
+def test_the_answer_is_json_with_the_names_that_were_selected() -> None:
     plan = Plan({"profile": Setting("64k", "x")}, {"model": Setting("m", "x")}, {})
     answered = json.loads(json.dumps(provenance.replica(plan, Machine())))
     assert answered["choices"] == {"profile": "64k"}

@@ -16,7 +16,7 @@ CODE = "import time\ndef waits_for_a_peer():\n    print('up', flush=True)\n    t
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_the_python_stack_and_the_state_are_told(stopped: bool) -> None:
+def test_the_python_stack_and_the_state_are_reported(stopped: bool) -> None:
     process = subprocess.Popen([sys.executable, "-c", CODE], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -33,5 +33,5 @@ def test_the_python_stack_and_the_state_are_told(stopped: bool) -> None:
     assert "waits_for_a_peer" in text
 
 
-def test_a_process_that_is_gone_is_said_to_be() -> None:
+def test_a_process_that_is_gone_is_reported_as_gone() -> None:
     assert "gone" in asyncio.run(stack_dump.dump([2**22 - 1]))

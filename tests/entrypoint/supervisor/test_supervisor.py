@@ -166,7 +166,7 @@ def test_a_start_without_progress_is_given_up_with_its_phase(start: Start) -> No
         assert "connecting ranks: no progress for" in last_exit(running)["sentence"]
 
 
-def test_the_root_cause_of_a_failed_start_is_told_not_the_tail(start: Start) -> None:
+def test_the_root_cause_of_a_failed_start_is_reported_not_the_tail(start: Start) -> None:
     with start("key-error") as running:
         status, _ = running.until_ended(30)
         assert (status, last_exit(running)["cause"]) == (87, "start-failed")
@@ -198,7 +198,7 @@ def test_the_same_mistake_again_and_again_is_delayed_too(start: Start) -> None:
         assert running.process.poll() is None
 
 
-def test_a_held_health_port_is_said_with_the_setting_to_change(start: Start) -> None:
+def test_a_health_port_in_use_is_reported_with_the_setting_to_change(start: Start) -> None:
     with start() as running:
         running.until_ready(20)
         with start(DSV4_HEALTH_PORT=str(running.health_port), DSV4_RUN_DIR=str(running.run_folder) + "2") as other:
@@ -238,9 +238,7 @@ def test_the_supervisor_is_small(start: Start) -> None:
         assert psutil.Process(running.process.pid).memory_info().rss < 60 << 20
 
 
-def test_a_first_start_compiles_what_was_named_beside_it_and_the_next_one_does_not(
-    start: Start, tmp_path: Path
-) -> None:
+def test_a_first_start_prebuilds_the_named_modules_and_the_next_one_does_not(start: Start, tmp_path: Path) -> None:
     (tmp_path / "modules.py").write_text(
         "import os\nclass Spec:\n"
         "    def build(self, need_lock): open(os.environ['OUT'], 'a').write(os.environ['VLLM_CACHE_ROOT'] + '\\n')\n"

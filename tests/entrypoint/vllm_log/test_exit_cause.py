@@ -11,16 +11,11 @@ import pytest
 
 from dsv4_serve.entrypoint.vllm_log import exit_cause, known_failures
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason, classify, explain
-from dsv4_serve.entrypoint.vllm_log.parser import LogLine, Splitter
+from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.root_cause import BURST, KEPT, LogNotes
+from tests.support.vllm_logs import lines_of
 
-LOGS = Path(__file__).with_name("logs")
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in f', "    f()"]
-
-
-def lines_of(name: str) -> list[str]:
-    splitter = Splitter()
-    return splitter.feed((LOGS / f"{name}.log").read_bytes()) + splitter.close()
 
 
 def logged(process: str, headline: str, error: str, level: str = "ERROR") -> list[str]:
@@ -101,7 +96,7 @@ def test_what_pydantic_found_wrong_is_in_the_root(name: str, words: str) -> None
     assert words in reason(lines_of(name)).root
 
 
-def test_a_held_port_is_named() -> None:
+def test_a_port_in_use_is_named() -> None:
     assert "Port 18640 is in use by another process" in reason(lines_of("cpu-port-held")).sentence
 
 
@@ -171,7 +166,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_a_known_failure_is_recognized_by_its_words(name: str) -> None:
+def test_a_known_failure_is_recognized_by_its_message(name: str) -> None:
     """No earlier pattern takes it away."""
     found = known_failures.find(EXAMPLES[name])
     assert found
@@ -193,7 +188,7 @@ def test_a_known_failure_is_recognized_by_its_words(name: str) -> None:
         ("OSError: [Errno 30] Read-only file system: '/var/cache/vllm'", "not-permitted"),
     ],
 )
-def test_shared_memory_that_cannot_be_written_is_told_from_a_full_one_and_from_other_folders(
+def test_shared_memory_that_cannot_be_written_is_distinguished_from_a_full_one_and_from_other_folders(
     error: str, name: str
 ) -> None:
     found = known_failures.find(error)
@@ -315,7 +310,7 @@ def test_an_engine_that_died_is_no_orderly_end_although_the_status_is_0() -> Non
         "INFO:     vllm serve: error: unrecognized arguments",
     ],
 )
-def test_a_users_words_in_the_log_are_no_cause(line: str) -> None:
+def test_a_users_text_in_the_log_is_not_taken_for_a_cause(line: str) -> None:
     found = reason([line, "OSError: [Errno 98] Address already in use"], was_ready=True)
     assert (found.cause, found.root) == (exit_cause.ENGINE_DIED, "")
 
@@ -437,5 +432,5 @@ def source(file: str) -> str:
         ("models/deepseek_v4/nvidia/mtp.py", "MTP speculative decoding layer {layer_idx} weights "),
     ],
 )
-def test_the_installed_vllm_words_it_so(file: str, words: str) -> None:
+def test_the_installed_vllm_still_has_this_message(file: str, words: str) -> None:
     assert words in source(file)

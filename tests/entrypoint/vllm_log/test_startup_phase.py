@@ -11,18 +11,13 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.supervision_settings import Supervise
-from dsv4_serve.entrypoint.vllm_log.parser import LogLine, Splitter
+from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.startup_patterns import StartupMark, read
 from dsv4_serve.entrypoint.vllm_log.startup_phase import ORDER, LoadRate, StartupProgress, loaded_bytes
+from tests.support.vllm_logs import lines_of
 
-LOGS = Path(__file__).with_name("logs")
 LIMITS = {phase.replace("-", " "): seconds for phase, seconds in Supervise().stall.items()}
 WORKER = "(Worker_TP0 pid=1) INFO 11-22 04:12:25 [x.py:1] "
-
-
-def lines_of(name: str) -> list[str]:
-    splitter = Splitter()
-    return splitter.feed((LOGS / f"{name}.log").read_bytes()) + splitter.close()
 
 
 def feed(progress: StartupProgress, line: str, now: float) -> bool:

@@ -44,7 +44,7 @@ def test_every_spelling_that_vllm_takes_is_taken(words: list[str], settings: dic
 
 
 @pytest.mark.parametrize("words", [["4"], ["--max-num-seqs"], ["--served-model-name"], ["--"], ["-"], ["---"]])
-def test_words_that_are_no_flags_or_lack_a_value_are_a_usage_error(words: list[str]) -> None:
+def test_arguments_that_are_not_flags_or_lack_a_value_are_a_usage_error(words: list[str]) -> None:
     with pytest.raises(UsageError):
         argv.read(words)
 
@@ -103,7 +103,7 @@ WORDS = st.one_of(
 
 
 @given(st.lists(WORDS, max_size=6))
-def test_any_words_end_in_settings_or_in_one_of_our_errors(words: list[str]) -> None:
+def test_any_arguments_end_in_settings_or_in_one_of_our_errors(words: list[str]) -> None:
     try:
         argv.read(words)
     except UserError as error:

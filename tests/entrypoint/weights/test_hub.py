@@ -257,12 +257,12 @@ def test_a_model_is_named_as_for_serving(text: str, repository: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["nvpf4", "demo", ""])
-def test_a_model_without_a_repository_is_said(text: str) -> None:
+def test_a_model_without_a_repository_is_reported(text: str) -> None:
     with pytest.raises(ConfigError, match="OWNER/NAME or one of acti, flash, nvfp4, pro-nvfp4, w4a16"):
         hub.repository_of(Catalog([]), text, "MODEL")
 
 
-def test_a_place_that_cannot_be_written_is_said(served: Hub, place: Place, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(served: Hub, place: Place, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         hub.fetch(REPOSITORY, place, tmp_path / "file/weights")
@@ -281,7 +281,7 @@ def test_the_token_is_sent(served: Hub, place: Place, tmp_path: Path, monkeypatc
     assert served.tokens == {"Bearer hf_secret"}
 
 
-def test_the_state_of_a_repository_is_said_in_bytes(served: Hub, place: Place, tmp_path: Path) -> None:
+def test_the_state_of_a_repository_is_reported_in_bytes(served: Hub, place: Place, tmp_path: Path) -> None:
     before = hub.status(REPOSITORY, place)
     assert (before.source, before.folder, before.files, len(before.missing)) == ("hub", None, 0, 3)
     assert before.missing_size == sum(map(len, served.files.values())) - len(b"not served")
@@ -292,7 +292,7 @@ def test_the_state_of_a_repository_is_said_in_bytes(served: Hub, place: Place, t
     assert json.loads(json.dumps(after.to_json()))["complete"] is False
 
 
-def test_without_a_network_the_list_beside_the_weights_answers(served: Hub, place: Place, tmp_path: Path) -> None:
+def test_without_a_network_the_manifest_beside_the_weights_answers(served: Hub, place: Place, tmp_path: Path) -> None:
     folder = hub.fetch(REPOSITORY, place, tmp_path / "weights")
     away = Place("http://127.0.0.1:9", place.cache)
     assert (hub.status(REPOSITORY, away, folder).source, hub.status(REPOSITORY, away, folder).complete) == (
@@ -329,7 +329,7 @@ def test_hf_hub_offline_is_named(served: Hub, place: Place) -> None:
         ((500, ""), "answers HTTP 500"),
     ],
 )
-def test_a_refusal_is_one_sentence(served: Hub, place: Place, error: tuple[int, str], words: str) -> None:
+def test_a_refusal_is_reported_in_one_sentence(served: Hub, place: Place, error: tuple[int, str], words: str) -> None:
     served.error = error
     with pytest.raises(UserError, match=words) as raised:
         hub.fetch(REPOSITORY, place)
@@ -342,13 +342,15 @@ def test_a_revision_that_is_not_there_is_named(served: Hub, place: Place) -> Non
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "", "owner/mod el", "-x"])
-def test_what_is_no_name_of_a_repository_is_said(place: Place, name: str) -> None:
+def test_an_invalid_repository_name_is_reported(place: Place, name: str) -> None:
     with pytest.raises(ConfigError, match="is not the name of a repository"):
         hub.status(name, place)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(served: Hub, place: Place, tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_reported_before_anything_is_fetched(
+    served: Hub, place: Place, tmp_path: Path
+) -> None:
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=False).returncode:

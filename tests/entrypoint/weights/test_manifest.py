@@ -91,7 +91,7 @@ def test_a_folder_without_a_list_has_none(tmp_path: Path) -> None:
         '{"repository": "a/b", "revision": "c", "files": [{"path": "x", "size": 1, "algorithm": "md5", "digest": ""}]}',
     ],
 )
-def test_a_list_that_cannot_be_used_is_said_in_one_sentence(tmp_path: Path, text: str) -> None:
+def test_an_unusable_manifest_is_reported_in_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / manifest.NAME).write_text(text)
     with pytest.raises(ConfigError, match=manifest.NAME):
         manifest.read(tmp_path)

@@ -1,4 +1,4 @@
-"""Blocks, tokens and concurrency by fit.py, beside what vLLM's own planner answers for the same free memory."""
+"""Blocks, tokens and concurrency by entrypoint/memory, against what vLLM's own planner answers for the same free memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def label(answer):
 
 
 def ours(answer) -> MemoryEstimate:
-    """The same setting for fit.py; the free memory is given, so the weights do not matter."""
+    """The same setting for entrypoint/memory; the free memory is given, so the weights do not matter."""
     layouts = CACHE_LAYOUTS | {"five-layers": FIVE_LAYERS}
     return MemoryEstimate(
         memory_gib=1.0,

@@ -75,7 +75,7 @@ def test_requests_after_all_that_are_whole(seen: Seen) -> None:
     assert [one.error for one in last if one.error] == []
 
 
-def test_the_router_that_is_told_of_a_drain_loses_no_request(tmp_path: Path) -> None:
+def test_a_router_that_learns_of_a_drain_loses_no_request(tmp_path: Path) -> None:
     if router_program() is None:
         pytest.skip("no vllm-router is installed (VLLM_ROUTER names one)")
 

@@ -18,7 +18,7 @@ def test_percentiles_of_a_run_whose_clients_were_late_are_left_out() -> None:
     assert page.ms(seen | {"replica_lag_ms": {"p99": page.LATE + 1}}, "chunk_ms") == "1.0, – ms"
 
 
-def test_what_was_never_seen_is_said_so() -> None:
+def test_what_was_never_observed_is_marked() -> None:
     assert page.out({"out_after": None}) == "stays in"
     assert page.back({"first_request_after": None}) == "> 4 s"
     assert page.back({"first_request_after": 0.04}) == "0.0 s"

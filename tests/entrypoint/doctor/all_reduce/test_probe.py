@@ -54,7 +54,7 @@ def nothing_stays_behind() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_two_ranks_reduce_every_size_and_the_times_are_told() -> None:
+def test_two_ranks_reduce_every_size_and_the_times_are_reported() -> None:
     result = probe.run(2, "gloo", ENV, LONG)
     assert result.ok, result
     assert [timing.bytes for timing in result.timings] == [1 << 10, 1 << 14, 1 << 18, 1 << 22, 1 << 26]
@@ -124,7 +124,7 @@ def test_a_rank_that_is_killed_is_named_with_its_signal(tmp_path: Path) -> None:
     assert "rank 1: no error message (signal 9, at: first all-reduce)" in found(result)["collective-error"]
 
 
-def test_a_rank_that_fails_is_told_with_its_last_error(tmp_path: Path) -> None:
+def test_a_rank_that_fails_is_reported_with_its_last_error(tmp_path: Path) -> None:
     fail = faulty(tmp_path, before="if rank == 1: raise OSError('shared memory is full')\ntime.sleep(600)")
     result = probe.run(2, "gloo", ENV, 30.0 * slowness(), fail)
     assert result.message == "rank 1: OSError: shared memory is full (exit status 1, at: importing torch)"
@@ -132,7 +132,7 @@ def test_a_rank_that_fails_is_told_with_its_last_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_wrong_sum_is_a_problem_of_its_own(tmp_path: Path) -> None:
+def test_a_wrong_sum_is_a_separate_problem(tmp_path: Path) -> None:
     wrong = "collective_rank.contribution = lambda pattern, rank: pattern * (rank + 1) + (rank == 1)"
     result = probe.run(2, "gloo", ENV, LONG, faulty(tmp_path, after=wrong))
     assert set(found(result)) == {"collective-wrong"}
@@ -187,7 +187,7 @@ def playing(*results: AllReduceResult):
     return run, given
 
 
-def test_the_first_set_that_goes_through_is_chosen() -> None:
+def test_the_first_set_that_works_is_selected() -> None:
     run, given = playing(GOOD)
     proof = try_nccl_sets.prove(SETS, 2, run_one=run)
     assert proof.chosen == "p2p-on"

@@ -270,7 +270,7 @@ def test_problems_are_clauses(copy: Callable[[str], Path]) -> None:
             assert not clause.endswith(".")
 
 
-def test_a_check_that_is_skipped_is_not_asked(copy: Callable[[str], Path]) -> None:
+def test_a_check_that_is_skipped_does_not_run(copy: Callable[[str], Path]) -> None:
     folder = copy("native")
     remove(DRAFT)(folder)
     assert dict(examine(checkpoint.read(folder), asks("native"), {"shards-present"})) == {}
@@ -282,13 +282,13 @@ def test_without_speculation_the_draft_head_may_be_missing(copy: Callable[[str],
     assert found(folder, asks("w4a16", method="", draft_tokens=0)) == {}
 
 
-def test_a_missing_shard_is_told_without_an_index_too(copy: Callable[[str], Path]) -> None:
+def test_a_missing_shard_is_reported_without_an_index_too(copy: Callable[[str], Path]) -> None:
     folder = copy("native")
     remove(INDEX, DRAFT)(folder)
     assert f"{DRAFT} not in" in found(folder, asks("native"))["shards-present"].seen
 
 
-def test_a_missing_shard_is_not_told_as_a_thousand_missing_tensors(copy: Callable[[str], Path]) -> None:
+def test_a_missing_shard_is_not_reported_as_a_thousand_missing_tensors(copy: Callable[[str], Path]) -> None:
     folder = copy("native")
     remove(DRAFT)(folder)
     assert set(found(folder, asks("native"))) == {"shards-present"}
@@ -312,7 +312,7 @@ def test_expert_parallelism_splits_no_expert(copy: Callable[[str], Path]) -> Non
     assert found(folder, asks("w4a16", tensor_parallel_size=4, expert_parallel=True)) == {}
 
 
-def test_fields_that_vllm_does_without_are_not_asked_for(copy: Callable[[str], Path]) -> None:
+def test_fields_that_vllm_does_without_are_not_required(copy: Callable[[str], Path]) -> None:
     """scale_fmt, torch_dtype and mlp_layer_types stopped starts of older releases; 0.32.0 takes all of them."""
     folder = copy("w4a16")
     config = json.loads((folder / "config.json").read_text())["quantization_config"]
@@ -329,7 +329,7 @@ def test_what_is_not_deepseek_v4_is_looked_at_as_files_only(tmp_path: Path) -> N
     assert found(tmp_path, CheckpointRequirements("demo", "LlamaForCausalLM", "unquantized", "none")) == {}
 
 
-def test_a_plan_says_what_is_wanted() -> None:
+def test_the_requirements_come_from_the_plan() -> None:
     catalog = Catalog([])
     named = {"profile": "524k", "model": "w4a16", "hardware": "rtx-pro-6000"}
     request = Request({kind: Setting(name, "test") for kind, name in named.items()})

@@ -145,7 +145,7 @@ def test_an_old_driver_with_a_compatibility_package_may_try() -> None:
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this host has an NVIDIA driver")
-def test_no_driver_is_said_with_nvmls_words() -> None:
+def test_a_missing_driver_is_reported_with_nvmls_message() -> None:
     problem = found(read_host(read_machine({}), RTX))["driver-answers"]
     assert "NVML" in problem.seen
     assert "580" in problem.needed
@@ -156,7 +156,7 @@ def test_a_driver_that_was_updated_under_a_running_kernel_module_asks_for_a_rebo
     assert "reboot" in found(seen)["driver-answers"].fix
 
 
-def test_gpus_that_were_not_passed_to_the_container_are_told_from_a_missing_driver() -> None:
+def test_gpus_that_were_not_passed_to_the_container_are_distinguished_from_a_missing_driver() -> None:
     seen = Host(Machine(Driver(error="Driver Not Loaded"), kernel_module="580.126.09", device_nodes=False))
     problems = found(seen)
     assert "--gpus all" in problems["container-gpus"].fix
@@ -302,7 +302,7 @@ def test_an_unwritable_cache_folder_is_found_as_another_user(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changing the user id takes root")
-def test_a_user_without_account_and_home_is_told_to_set_home() -> None:
+def test_a_user_without_account_and_home_is_advised_to_set_home() -> None:
     assert "no account" in in_child("os.setuid(4242424)")["home-known"]
     assert "home-known" not in in_child("os.setuid(4242424)", HOME="/tmp")
 
@@ -311,7 +311,7 @@ def at(number: int, host: str = "127.0.0.1") -> tuple[str, int, str, str]:
     return (host, number, "--host", "--port (PORT)")
 
 
-def test_a_held_port_is_found_with_the_process_that_holds_it() -> None:
+def test_a_port_in_use_is_found_with_the_process_that_listens_on_it() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
@@ -344,7 +344,7 @@ def test_a_host_that_is_not_this_one_is_to_be_changed_rather_than_the_port(host:
     assert problem.fix == "choose an address of this host with --host"
 
 
-def test_a_file_that_nccl_is_told_of_has_to_exist(tmp_path: Path) -> None:
+def test_a_file_that_a_variable_of_nccl_names_has_to_exist(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "NCCL_GRAPH_FILE": str(tmp_path / "graph.xml")}
     required = HostRequirements(gpus=0, group=0, env=env)
     assert "graph.xml" in found(read_host(read_machine({}), required), required)["nccl-files"].seen

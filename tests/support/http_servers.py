@@ -1,0 +1,26 @@
+"""Real HTTP servers of one test, on free ports of the loopback."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Start = Callable[[type[BaseHTTPRequestHandler]], str]
+"""Start a server with a handler, and return its URL."""
+
+
+@contextmanager
+def http_servers() -> Iterator[Start]:
+    """Yield a function that starts servers, which log nothing; all of them end with the block."""
+    with ExitStack() as running:
+
+        def start(handler: type[BaseHTTPRequestHandler]) -> str:
+            silent = type(handler.__name__, (handler,), {"log_message": lambda *_: None})
+            server = running.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), silent))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            running.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield start
