@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import time
 
 from .. import served_plan
-from ..client.errors import Refused, Unreachable
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from .context import VllmSession
@@ -40,5 +38,12 @@ async def drain(
     if running and (not exited.done() or time.monotonic() > allowed_until):
         why = "a second signal came" if signals.hurry.is_set() else f"shutdown-timeout ({allowed:.0f} s) expired"
         return ExitReason(exit_cause.CUT, f"{running} requests were still running when {why}")
-PAUSE = 0.5  # seconds between two reads of the running requests
-PATIENCE = 2.0  # seconds for an answer, which a stop does not wait for any longer
+    return ExitReason(exit_cause.DRAINED, "stopped after every running request had finished")
+
+
+async def _count(session: VllmSession, known: int) -> int:
+    """Return how many requests run; `known` where vLLM does not answer."""
+    with contextlib.suppress(Unreachable, Refused, TimeoutError):
+        known = (await asyncio.wait_for(session.client.counters(), PATIENCE)).running
+        session.health.detail = f"{known} requests running"
+    return known
