@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 
 from .. import served_plan
+from ..client.errors import Refused, Unreachable
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from .context import VllmSession
@@ -20,7 +22,7 @@ PATIENCE = 2.0  # seconds for an answer, which a stop does not wait for any long
 async def drain(
     session: VllmSession, process: VllmProcess, signals: StopSignals, exited: asyncio.Task[int]
 ) -> ExitReason:
-    """Return when vLLM has finished its requests, a second signal came, or time is up; the process may still run."""
+    """Return when vLLM has finished its requests, a second signal came, or the time is over; the process may go on."""
     health, supervise = session.health, session.settings.supervise
     health.draining = True
     health.enter("draining")
