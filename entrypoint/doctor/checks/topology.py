@@ -19,7 +19,7 @@ _GPUDIRECT = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubles
     tried="constructed",
 )
 def custom_all_reduce(topology: Topology, required: HostRequirements) -> Problem | None:
-    """At exactly two GPUs without NVLink vLLM keeps its own all-reduce on, whatever NCCL is told, and hangs."""
+    """At exactly two GPUs without NVLink vLLM keeps its own all-reduce on whatever NCCL's settings, and it hangs."""
     group = served(topology, required)
     if len(group) != 2 or not required.custom_all_reduce or topology.nvlinked(group):
         return None
