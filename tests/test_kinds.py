@@ -61,3 +61,7 @@ def test_a_run_ends_with_the_reasons_of_its_skips_and_then_the_counts(tmp_path: 
     *_, reasons, counts = run(tmp_path, "-n", jobs).splitlines()
     assert reasons == "skipped 4: 3 × no gate is installed; 1 × not on Sundays"
     assert "3 passed, 4 skipped" in counts
+
+
+def test_side_by_side_a_kind_that_is_serial_is_one_group(tmp_path: Path) -> None:
+    assert "::test_named@gpu" in run(tmp_path, "-v", "-n", "1", "--dist", "loadgroup")
