@@ -3,7 +3,8 @@ Read a git diff and apply it to bytes, exactly or not at all.
 
 The grammar is the part of git's that `git format-patch --full-index --no-renames` writes for text files. All else
 (renames, mode changes, binary hunks, symbolic links, paths outside `vllm/`) is refused with its file and line. Context
-and line numbers must match to the byte, and the result must have the blob id that the diff names. Pure.
+and line numbers must match to the byte, and the result must have the blob id that the diff names. Pure. (`patch -F3`
+puts a hunk of the series into a docstring of vLLM 0.33.0 and calls it success, and `git apply` needs git in the image.)
 """
 
 from __future__ import annotations

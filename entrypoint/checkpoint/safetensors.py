@@ -3,6 +3,9 @@ The header of one safetensors file: which tensors it holds, and how long the fil
 
 Format (safetensors): 8 bytes of header length, little-endian; the header, a JSON object of name to dtype, shape and
 `data_offsets` [begin, end) counted from the header's end; the data, without holes.
+
+Read here, not with the library safetensors: of a shard that a download cut off, version 0.8.0 says "Error while
+deserializing header: incomplete metadata, file not fully covered", without the file, the tensor or the missing bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""The commands in groups, one module each, and the parser that they register with."""
+"""
+The commands in groups, one module each, and the parser that they register with.
+
+argparse rather than click or typer: it takes 1 ms of CPU to import, they take 14 and 28 (CPython 3.11, click 8.5.1,
+typer 0.29.2, 2026-11-28), and it hands on the flags that it does not know, which are vLLM's.
+"""
 
 from __future__ import annotations
 

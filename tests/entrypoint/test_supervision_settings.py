@@ -100,3 +100,12 @@ def test_explain_shows_only_what_differs_from_the_defaults(dsv4: Callable) -> No
     done = dsv4("explain", "--profile", "524k", "--hardware", "h200", DSV4_GATE_TOKENS="12")
     assert "gate.tokens" in done.stdout
     assert "gate.agreement-floor" not in done.stdout
+
+
+def test_a_renamed_setting_is_refused_with_its_new_name() -> None:
+    with pytest.raises(ConfigError, match=r"x: supervise\.compile-ahead is now named supervise\.prebuild"):
+        supervision_settings.check("supervise.compile-ahead", [], "x")
+    with pytest.raises(
+        ConfigError, match=r"environment DSV4_SUPERVISE_COMPILE_AHEAD: .* now named supervise\.prebuild"
+    ):
+        supervision_settings.from_environment({"DSV4_SUPERVISE_COMPILE_AHEAD": "a:b"})

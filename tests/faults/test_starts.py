@@ -59,7 +59,7 @@ def test_sigterm_while_loading_ends_at_once_and_leaves_nothing(start: Start) -> 
 @pytest.mark.everyday
 def test_a_drafter_that_drafts_nothing_is_refused(start: Start) -> None:
     with start(*NEVER) as running:
-        assert "drafted nothing" in ended(running, "draft-nothing", 85)
+        assert "nothing was drafted" in ended(running, "draft-nothing", 85)
 
 
 def test_a_drafter_that_drafts_nothing_is_left_out_where_the_profile_says_so(start: Start) -> None:

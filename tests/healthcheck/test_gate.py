@@ -118,7 +118,7 @@ def test_a_failure_says_how_bad_where_to_look_and_the_way_out(accepted, verdict)
 
 
 def test_no_drafts_and_no_counters_are_distinguished():
-    assert "drafted nothing" in gate.judge(Acceptance(0, 0), {}, 0.4).problem
+    assert "nothing was drafted" in gate.judge(Acceptance(0, 0), {}, 0.4).problem
     assert "no vllm:spec_decode_* counters" in gate.judge(Acceptance(0, 0), {}, 0.4, counted=False).problem
 
 
@@ -154,4 +154,4 @@ def test_real_drafts_below_the_floor_are_refused_with_their_figures(vllm: ServeP
 def test_a_real_engine_whose_drafts_never_come_is_refused(broken: ServeProcess):
     finding, acceptance = run(broken.endpoint.url, 0.1, 8)
     assert acceptance == Acceptance(0, 0)
-    assert finding.problem.startswith("it drafted nothing")
+    assert finding.problem.startswith("nothing was drafted")

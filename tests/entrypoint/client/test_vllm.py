@@ -107,8 +107,8 @@ def test_a_page_in_place_of_a_stream_is_unreachable(streaming):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"data: hello\n\n", "no JSON object"),
-        (b"data: []\n\n", "no JSON object"),
+        (b"data: hello\n\n", "not a JSON object"),
+        (b"data: []\n\n", "not a JSON object"),
         (b'data: {"error": "died"}\n\n', "died"),
     ],
 )

@@ -125,7 +125,7 @@ def test_the_folder_of_a_model_is_mounted(deployment_for, tmp_path):
     (tmp_path / "acti").mkdir()
     words = ("--hardware", "h200", "--profile", "128k")
     assert deployment_for(*words, "--model", f"acti={tmp_path}/acti").weights == tmp_path / "acti"
-    with pytest.raises(ConfigError, match="there is no such folder"):
+    with pytest.raises(ConfigError, match="this folder does not exist"):
         deployment_for(*words, "--model", f"acti={tmp_path}/none")
 
 
@@ -185,5 +185,5 @@ def test_a_key_file_has_to_hold_one_key(tmp_path, content):
 
 @pytest.mark.parametrize("words", [("--replicas", "0"), ("--replicas", "many"), ("--port", "65536")])
 def test_numbers_that_cannot_be_are_refused(words):
-    with pytest.raises(UsageError, match="is no (number|port) from 1"):
+    with pytest.raises(UsageError, match="is not a (whole number|port) from 1"):
         parse(["up", *words])

@@ -75,5 +75,5 @@ def test_a_verdict_is_reversed_when_its_sides_are_swapped(one: Share, other: Sha
 
 @pytest.mark.parametrize(("correct", "total"), [(-1, 5), (6, 5), (0, 0)])
 def test_what_is_no_share_is_refused(correct: int, total: int) -> None:
-    with pytest.raises(ValueError, match="no share"):
+    with pytest.raises(ValueError, match="is not a share"):
         Share(correct, total)

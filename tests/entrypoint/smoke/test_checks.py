@@ -16,7 +16,7 @@ FAULTS = [
     ("unlisted-name", "models", "not second/name"),
     ("refused-name", "models", "second/name is refused"),
     ("empty-chat", "chat", "the answer is empty"),
-    ("wrong-answer", "chat", "it said '41'"),
+    ("wrong-answer", "chat", "it answered '41'"),
     ("usage", "chat", "total"),
     ("one-piece", "streaming", "everything came in one piece"),
     ("silent", "streaming", "no text came"),
@@ -37,7 +37,7 @@ FAULTS = [
     ("no-call", "tool-call", "no tool was called"),
     ("other-tool", "tool-call", "another call was made"),
     ("bad-arguments", "tool-call", "readable arguments"),
-    ("ignores-result", "tool-call", "it said 'I do not know.'"),
+    ("ignores-result", "tool-call", "it answered 'I do not know.'"),
     ("not-json", "json-schema", "does not match the schema"),
     ("extra-field", "json-schema", "does not match the schema"),
     ("wrong-value", "json-schema", "launched=1896"),
@@ -45,7 +45,7 @@ FAULTS = [
     ("changes", "parallel", "0% of tokens agree"),
     ("garbled", "parallel", "script-mix"),
     ("noise", "acceptance", "it drafts noise"),
-    ("no-drafts", "acceptance", "it drafted nothing"),
+    ("no-drafts", "acceptance", "nothing was drafted"),
     ("no-counters", "acceptance", "no vllm:spec_decode_* counters"),
 ]
 
@@ -143,7 +143,7 @@ def test_acceptance_is_shown_with_the_figure_of_the_same_model_and_draft_tokens(
             "acceptance",
             "served without draft tokens",
         ),
-        (["hidden-metrics"], {}, "acceptance", "counters are not to be had"),
+        (["hidden-metrics"], {}, "acceptance", "counters are unavailable"),
     ],
 )
 def test_what_a_replica_was_not_configured_for_is_skipped_by_name(faults, changes, names, reason):
