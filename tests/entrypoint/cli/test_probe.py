@@ -43,14 +43,14 @@ def test_the_port_comes_from_the_environment_unless_one_is_given(dsv4: Run) -> N
         ([], "the following arguments are required: check"),
         (["health"], "invalid choice: 'health' (choose from startup, live, ready)"),
         (["redy"], "did you mean ready?"),
-        (["live", "ready"], "`dsv4 probe` takes no 'ready'"),
+        (["live", "ready"], "`dsv4 probe` does not take 'ready'"),
         (["live", "--prot", "1"], "does not take '--prot' (did you mean --port?)"),
         (["live", "--port"], "argument --port: expected one argument"),
         (["live", "--port", "70000"], "argument --port: '70000' is not a port from 1 to 65535"),
         (["live", "--port", "²"], "'²' is not a port from 1 to 65535"),
-        (["live", "--timeout", "soon"], "argument --timeout: 'soon' is no number of seconds"),
-        (["live", "--timeout=nan"], "'nan' is no number of seconds"),
-        (["live", "--timeout=-1"], "'-1' is no number of seconds"),
+        (["live", "--timeout", "soon"], "argument --timeout: 'soon' is not a number of seconds"),
+        (["live", "--timeout=nan"], "'nan' is not a number of seconds"),
+        (["live", "--timeout=-1"], "'-1' is not a number of seconds"),
     ],
 )
 def test_unknown_arguments_are_reported_in_one_line_and_exit_with_64(dsv4: Run, words: list[str], said: str) -> None:

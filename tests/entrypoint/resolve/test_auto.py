@@ -82,7 +82,7 @@ def test_the_reason_of_the_next_larger_profile_is_in_the_origin(small) -> None:
     order = auto.largest_first(small)
     assert order.index(larger) < order.index(profile.value)
     assert "of KV cache" in because
-    assert because.endswith("are left")
+    assert because.endswith("GiB remain")
 
 
 def test_less_memory_never_gets_a_larger_profile(small) -> None:

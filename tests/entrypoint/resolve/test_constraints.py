@@ -82,6 +82,8 @@ def test_a_name_to_skip_has_to_be_that_of_a_constraint_or_a_check() -> None:
         skipping("memlok", "w4a16-marlin-sm120")
     with pytest.raises(ConfigError, match=r"is named 'w4a16-marlin' \(did you mean w4a16-marlin-sm120\?\)"):
         skipping("w4a16-marlin")
+    with pytest.raises(ConfigError, match="check .trunk-complete. is now named .target-model-complete."):
+        skipping("trunk-complete")
 
 
 def test_the_names_of_checks_are_read_only_where_a_name_is_not_a_constraint() -> None:

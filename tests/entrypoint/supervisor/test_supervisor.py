@@ -145,7 +145,7 @@ def test_it_is_served_with_a_warning_where_the_profile_says_so(start: Start) -> 
 def test_it_is_started_once_more_without_its_draft_head_where_the_profile_says_so(start: Start) -> None:
     with start("scrambled", DSV4_GATE_BELOW_FLOOR="degrade") as running:
         running.until_ready(40)
-        assert any("WARNING" in line and "without its draft head" in line for line in running.messages())
+        assert any("WARNING" in line and "without the draft head" in line for line in running.messages())
         plan = json.loads(running.ask("/plan")[1])
         assert "--speculative-config" not in plan["argv"]
         assert plan["settings"]["speculative-config.num_speculative_tokens"]["origin"].startswith("degraded: ")

@@ -270,7 +270,7 @@ def test_a_folder_that_cannot_be_written_is_reported(served: Hub, place: Place, 
 
 def test_a_hub_that_names_files_outside_is_not_followed(served: Hub, place: Place, tmp_path: Path) -> None:
     served.files["../outside"] = b""
-    with pytest.raises(UserError, match="no file of a repository"):
+    with pytest.raises(UserError, match="not a file of a repository"):
         hub.fetch(REPOSITORY, place, tmp_path / "weights")
     assert not (tmp_path / "outside").exists()
 
