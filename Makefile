@@ -27,6 +27,9 @@ REFUSE_FOREIGN = if [ -n "$$(ls -A "$(VENV)" 2>/dev/null)" ] && [ ! -e "$(MADE)"
 ifneq ($(words $(VENV)),1)
 $(error VENV=$(VENV) has to name one folder, without spaces)
 endif
+ifneq ($(strip $(foreach mark,~ * ? [,$(findstring $(mark),$(VENV)))),)
+$(error VENV=$(VENV) has to be written out, as a shell would read ~, *, ? and [ in it as another folder)
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast faults lint format bench image lock venv clean
@@ -78,7 +81,7 @@ venv: $(VENV)/installed ## make .venv with vLLM for CPU, the command and the too
 
 clean: ## remove what the other targets made
 	@$(REFUSE_FOREIGN)
-	rm -rf $(VENV) build dist *.egg-info packaging/*/build packaging/*/*.egg-info
+	rm -rf "$(VENV)" build dist *.egg-info packaging/*/build packaging/*/*.egg-info
 
 # Starts over when a lock changes, so that nothing stays behind. pip asks an index twice at most, so that a machine with
 # wheels of its own and no way to PyTorch's index goes on.
@@ -87,8 +90,8 @@ $(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 		echo >&2 "error: Python 3.11 or newer is needed, found $(or $(PYTHON),none among python3 and python3.11 to python3.14); name one: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
 	@$(REFUSE_FOREIGN)
 	@echo "== 1 of 4: virtual environment $(VENV) with $$($(PYTHON) --version)"
-	$(PYTHON) -m venv --clear $(VENV)
-	@touch $(MADE)
+	@mkdir -p "$(VENV)" && touch "$(MADE)" && find "$(VENV)/" -mindepth 1 ! -path "$(MADE)" -delete
+	$(PYTHON) -m venv $(VENV)
 	@echo "== 2 of 4: torch for CPU"
 	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
 		echo >&2 "error: no torch 2.13.0+cpu for $$($(PYTHON) --version) on $$(uname -sm); pip's words above say where it looked. Another index: make TORCH_CPU_INDEX=URL"; exit 1; }

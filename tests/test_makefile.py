@@ -21,7 +21,8 @@ PYTHON = f"""#!/bin/sh
 # Python that makes a real virtual environment, whose own Python does nothing but succeed, or fail where FAILS says so.
 [ "$2" = venv ] || exec {shlex.quote(sys.executable)} "$@"
 for folder; do :; done
-{shlex.quote(sys.executable)} -m venv --clear --without-pip "$folder" || exit 1
+{shlex.quote(sys.executable)} -m venv --without-pip "$folder" || exit 1
+[ -z "$STOPS" ] || exit 1
 rm "$folder"/bin/python*
 printf '#!/bin/sh\\nexit "${{FAILS:-0}}"\\n' > "$folder/bin/python"
 chmod +x "$folder/bin/python"
@@ -115,3 +116,21 @@ def test_clean_goes_without_an_environment(make: Make, tmp_path: Path) -> None:
     (tmp_path / "build").mkdir()
     assert make("clean", "VENV=none").returncode == 0
     assert not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize("name", ["~/theirs", "the*", "their?", "the[i]rs"])
+def test_a_name_that_a_shell_reads_as_another_folder_is_refused(make: Make, tmp_path: Path, name: str) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/thesis.txt").write_text("years")
+    for target in ("venv", "clean"):
+        done = make(target, f"VENV={name}", HOME=str(tmp_path))
+        assert done.returncode != 0
+        assert "has to be written out" in done.stderr
+    assert (tmp_path / "theirs/thesis.txt").read_text() == "years"
+
+
+def test_a_virtual_environment_that_was_interrupted_is_begun_again(make: Make, tmp_path: Path) -> None:
+    assert make("venv", STOPS="1").returncode != 0
+    assert (tmp_path / ".venv/pyvenv.cfg").exists()
+    again = make("venv")
+    assert again.returncode == 0, again.stderr

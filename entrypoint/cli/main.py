@@ -10,12 +10,21 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
+    _open_closed_streams()
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         from ..exit_status import ExitStatus
 
         return ExitStatus.INTERRUPTED
+
+
+def _open_closed_streams() -> None:
+    """Put /dev/null in the place of closed standard streams: the next file to be opened would take their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is the closed stream's
+            setattr(sys, name, os.fdopen(null, mode, encoding="utf-8", closefd=False))
 
 
 def _run(argv: list[str]) -> int:

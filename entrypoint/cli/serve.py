@@ -49,17 +49,15 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
 
 async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext) -> int:
     """Resolve, check and supervise; the lifecycle reports why it ended, at whichever step."""
-    import asyncio
-
     from ..doctor.run import before_start
     from ..supervisor.lifecycle import lifecycle
     from ..supervisor.supervisor import supervise
     from .doctor import doctor_options
 
     async with lifecycle(context) as life:
-        selection, plan = await asyncio.to_thread(_resolve, options, argv)
+        selection, plan = await life.unless_stopped(_resolve, options, argv)
         show(plan)
-        if await life.admit(plan, await asyncio.to_thread(this_machine)):
+        if await life.admit(plan, await life.unless_stopped(this_machine)):
             this_machine.cache_clear()  # while it waited, other processes may have taken GPUs, or released them
         life.health.enter("checking")
         settings = doctor_options(options, serving=True)

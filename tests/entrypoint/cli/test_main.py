@@ -299,3 +299,15 @@ def test_weights_are_listed_and_verified_without_a_network(dsv4: Run, tmp_path: 
     changed = dsv4(*words, "--format", "json", **env)
     assert changed.returncode == 1
     assert json.loads(changed.stdout)["wrong"] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams_change_no_status(closed: tuple[int, ...]) -> None:
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    for words, expected in ((["version"], 0), (["profiles"], 0), (["servee"], 64)):
+        argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
+        done = subprocess.run(argv, preexec_fn=close, check=False, timeout=60)
+        assert done.returncode == expected, words

@@ -125,3 +125,19 @@ def test_serve_starts_the_planned_command_and_ends_with_it(tmp_path: Path) -> No
     done = subprocess.run([sys.executable, "-m", "dsv4_serve.entrypoint", "serve"], env=env, timeout=60, check=False)
     assert done.returncode == 87
     assert (tmp_path / "vllm.seen").read_text().startswith("LL serve LordNeel/")
+
+
+def test_a_stop_while_the_driver_hangs_ends_it_at_once(tmp_path: Path) -> None:
+    (tmp_path / "pynvml.py").write_text(
+        "import time\nclass NVMLError(Exception): pass\ndef nvmlInit(): time.sleep(60)\n"
+    )
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", "--profile", "524k"]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
+    environ |= {"DSV4_HEALTH_PORT": "0", "DSV4_RUN_DIR": str(tmp_path / "run")}
+    with subprocess.Popen(argv, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "health on port" in process.stderr.readline()
+        time.sleep(1.0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10 * slowness()) == 0
+    assert json.loads((tmp_path / "run/last-exit.json").read_text())["cause"] == "drained"
