@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import signal
 import socket
 import subprocess
@@ -203,14 +204,23 @@ def tail(output: Path) -> str:
 
 
 def free_port(preferred: int = 0) -> int:
-    """Return `preferred` when nothing listens there, else a free port of the system's choice."""
+    """
+    Return `preferred` when nothing listens there, else a free port.
+
+    It lies below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes it before a server does.
+    """
+    others = random.sample(range(20000, 32768), 100)
+    return next((port for port in (preferred, *others) if port and _is_free(port)), 0)
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOCAL, preferred))
+            probe.bind((LOCAL, port))
         except OSError:
-            probe.bind((LOCAL, 0))
-        return int(probe.getsockname()[1])
+            return False
+    return True
 
 
 @contextlib.contextmanager

@@ -14,7 +14,10 @@ from dsv4_serve.entrypoint.cli import parser
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", ROOT / "tests/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
-FOLDERS = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
+MADE = ("build", "dist")
+FOLDERS = sorted(
+    path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in MADE and path.name[0] != "."
+)
 NOT_OURS = re.compile(r"qualification/(bench|smoke)\b|deploy/dsv4\b")
 """What begins as our folders do: results, which commands write where they are called, and kubectl's short `deploy/`."""
 NO_COMMAND = re.compile(r"\bdsv4 (create|exec|get|pod-security|port-forward|replica|rollout|set)\b")

@@ -40,11 +40,11 @@ def test_the_last_message_of_dsv4_is_why_it_ended(tmp_path):
 def test_the_phase_is_reported_until_the_replica_is_given_up(tmp_path):
     with subprocess.Popen(["sleep", "60"]) as process:
         running = ServeProcess(process, local_replica.free_port(), local_replica.free_port(), tmp_path / "log")
-        phases = running.until_ready(1, 0.4)
+        phases = running.until_ready(3, 0.4)
         try:
             assert next(phases)[1] == "its health server does not answer"
             with pytest.raises(
-                ReplicaEnded, match="not ready after 1 s: its health server does not answer; its log is "
+                ReplicaEnded, match="not ready after 3 s: its health server does not answer; its log is "
             ):
                 list(phases)
         finally:
