@@ -13,6 +13,8 @@ from qualification.fleet.replicas import Fleet
 from qualification.fleet.routers import router_program
 from qualification.fleet.scenario import Fault, Seen
 from qualification.fleet.standing import Front
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]  # clocks of a fleet want no more tests than cores beside them
 from qualification.fleet.timings import MEAN_TOKENS, RTX_PRO_6000_TP2
 from tests.support.program import need
 
@@ -48,8 +50,6 @@ def test_a_drain_loses_no_request_and_gets_none_after_2_5_seconds(seen: Seen) ->
     assert drained["last_new_after"] <= 4.0  # 2.5 s, on a machine that may be busy; the replica waits 5 s for it
 
 
-@pytest.mark.process
-@pytest.mark.slow  # its clocks are right only where not more tests run than there are cores
 def test_a_kill_loses_what_ran_there_and_nothing_else(seen: Seen) -> None:
     killed = figures.fault(seen, seen.faults[KILLED])
     assert killed["lost_that_ran_there"] <= killed["running_there"] + 2  # what came since the last look
