@@ -13,10 +13,10 @@ from qualification.fleet.replicas import Fleet
 from qualification.fleet.routers import router_program
 from qualification.fleet.scenario import Fault, Seen
 from qualification.fleet.standing import Front
-
-pytestmark = [pytest.mark.process, pytest.mark.slow]  # clocks of a fleet want no more tests than cores beside them
 from qualification.fleet.timings import MEAN_TOKENS, RTX_PRO_6000_TP2
 from tests.support.program import need
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]  # clocks of a fleet want no more tests than cores beside them
 
 DRAINED, HUNG, KILLED = 0, 1, 2
 SHARE = 0.15  # of what four can bear: 60 % of what one can
