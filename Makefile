@@ -43,7 +43,7 @@ demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question;
 test: $(VENV)/installed ## run every test, two at once (JOBS=2); ARGS='tests/patcher -x' runs some (tests/README.md)
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-fast: $(VENV)/installed ## run the tests that start no vLLM and take no image: two minutes on two cores
+test-fast: $(VENV)/installed ## run the tests that start no vLLM, take no image and are not slow
 	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup -m "(unit or process) and not slow" $(ARGS)
 
 faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and renew the table in docs/health.md
