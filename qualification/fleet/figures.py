@@ -84,7 +84,12 @@ def fault(seen: Seen, one: Fault) -> dict[str, Any]:
     places: dict[int, list[tuple[float, int]]] = {}
     for number, at, replica in arrivals:
         places.setdefault(number, []).append((at, replica))
-    kinds = Counter(lost_how(request, places.get(request.number, []), one) for request in lost)
+    others = {
+        other.replica
+        for other in seen.faults
+        if other.replica != one.replica and other.began < one.settled and one.began < other.settled
+    }
+    kinds = Counter(lost_how(request, places.get(request.number, []), one, others) for request in lost)
     outs = [at for at, up in seen.ups if at > one.began and hurt not in up]
     again = [at for at, up in seen.ups if at > one.ended and hurt in up]
     everyone = sum(one.began < at <= one.ended for _, at, _ in arrivals)
@@ -106,11 +111,14 @@ def fault(seen: Seen, one: Fault) -> dict[str, Any]:
     }
 
 
-def lost_how(request: SentRequest, places: list[tuple[float, int]], one: Fault) -> str:
-    """Tell whether a lost request ran on the replica when it was hurt, was sent there later, or neither."""
+def lost_how(request: SentRequest, places: list[tuple[float, int]], one: Fault, others: set[int]) -> str:
+    """Tell whether a lost request ran on the replica when it was hurt, was sent there later, or neither.
+
+    What was lost on one of `others`, replicas that were hurt in the same time, counts for them.
+    """
     there = [at for at, replica in places if replica == one.replica]
     if not there:
-        return "elsewhere"
+        return "another fault" if others & {replica for _, replica in places} else "elsewhere"
     return "ran there" if there[0] <= one.began else "sent there later"
 
 
