@@ -12,6 +12,8 @@ from tests.support.kinds import KINDS
 from tests.support.program import environment
 
 ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 TESTS = """
 import pytest
 

@@ -8,12 +8,16 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tools.golden import RECORD, ROOT
 from tools.golden.grid import profile_files
 
 SHOWN = 60
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_every_command_answers_as_recorded() -> None:
     """In a process of its own: what other tests have imported has read this machine's environment already."""
     argv = [sys.executable, "-m", "tools.golden"]

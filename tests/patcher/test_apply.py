@@ -185,6 +185,8 @@ def test_a_read_only_folder_is_one_error_and_nothing_is_written(
     assert snapshot(shared_tree) == before
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.usefixtures("unsynced")
 def test_killed_at_any_line_the_tree_is_the_old_one_or_the_next_run_makes_it_the_new_one(
     tree: Path, patched: Path, series: Path, tmp_path: Path, snapshot: Snapshot

@@ -19,6 +19,8 @@ from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, Started
 from tests.support.program import argv_of
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 DUMMY = ("--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware")
 SMALL = ("--batch", "1", "2", "--input", "8", "--output", "4", "--requests-per-batch", "2")
 Bench = Callable[..., "subprocess.CompletedProcess[str]"]

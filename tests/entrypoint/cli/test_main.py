@@ -198,6 +198,8 @@ def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(words: str) -> None
         assert (found.returncode, found.stderr) == (status, said)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_ctrl_c_ends_a_verification_at_once_and_without_a_traceback(tmp_path: Path) -> None:
     size = 1 << 36  # a hole in the disk that takes a minute to hash
     with (tmp_path / "model.safetensors").open("wb") as file:

@@ -57,6 +57,8 @@ def test_a_start_reported_by_another_server_is_left_out(monkeypatch: pytest.Monk
     assert local_replica.start_of("http://127.0.0.1:9") == {}
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_stop_ends_a_child_that_takes_no_notice_of_its_parents_end():
     child = "import time; time.sleep(600)"
     parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}]); print(flush=True); {child}"

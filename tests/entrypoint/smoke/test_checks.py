@@ -12,6 +12,8 @@ from dsv4_serve.entrypoint.smoke.command import SmokeSettings, smoke
 from dsv4_serve.entrypoint.smoke.run import CHECKS
 from tests.entrypoint.smoke import scripted
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 FAULTS = [
     ("unlisted-name", "models", "not second/name"),
     ("refused-name", "models", "second/name is refused"),

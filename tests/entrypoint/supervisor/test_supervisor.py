@@ -17,6 +17,8 @@ from tests.support.patience import slowness
 from tests.support.program import executable
 from tests.support.replica import Replica, free_port, leaked_memory, replica
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 QUICK = {
     "DSV4_SUPERVISE_POLL": "0.1",
     "DSV4_SUPERVISE_READY_GRACE": "0.5",

@@ -188,6 +188,8 @@ def test_progress_is_logged_while_bytes_come(
     assert any(line.startswith("fetched 0.0") and line.endswith(" min left") for line in caplog.messages)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("into_folder", [True, False])
 def test_an_interrupted_download_goes_on_where_it_stopped(
     served: Hub, place: Place, tmp_path: Path, into_folder: bool

@@ -20,7 +20,7 @@ from dsv4_serve.entrypoint.doctor.all_reduce.result import AllReduceResult
 from tests.support.checks import problems
 from tests.support.patience import slowness
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 LONG = 90.0  # these tests share a small machine; the promise of 20 s is tested with ranks that stop at once
 ENV = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "HOME")}
 
@@ -53,7 +53,6 @@ def nothing_stays_behind() -> Iterator[None]:
     assert [process for process in after if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
-@pytest.mark.slow
 def test_two_ranks_reduce_every_size_and_the_times_are_reported() -> None:
     result = probe.run(2, "gloo", ENV, LONG)
     assert result.ok, result
@@ -62,7 +61,6 @@ def test_two_ranks_reduce_every_size_and_the_times_are_reported() -> None:
     assert found(result) == {}
 
 
-@pytest.mark.slow
 def test_a_rank_that_is_stopped_in_the_first_all_reduce_is_named_as_hung(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +73,6 @@ def test_a_rank_that_is_stopped_in_the_first_all_reduce_is_named_as_hung(
     assert "hung at: first all-reduce" in found(result)["collective-hang"]
 
 
-@pytest.mark.slow
 def test_a_rank_that_never_joins_leaves_the_others_at_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "PATIENCE", {"init": 2.0})
     absent = "if rank == 1: collective_rank.report(step='init'); time.sleep(600)"
@@ -115,7 +112,6 @@ for number in range(600):
     assert set(found(result)) == {"collective-unknown"}
 
 
-@pytest.mark.slow
 def test_a_rank_that_is_killed_is_named_with_its_signal(tmp_path: Path) -> None:
     die = "collective_rank.contribution = lambda pattern, rank: rank == 1 and os.kill(os.getpid(), 9) or pattern"
     result = probe.run(2, "gloo", ENV, LONG, faulty(tmp_path, after=die))
@@ -131,7 +127,6 @@ def test_a_rank_that_fails_is_reported_with_its_last_error(tmp_path: Path) -> No
     assert result.wall < 10 * slowness()
 
 
-@pytest.mark.slow
 def test_a_wrong_sum_is_a_separate_problem(tmp_path: Path) -> None:
     wrong = "collective_rank.contribution = lambda pattern, rank: pattern * (rank + 1) + (rank == 1)"
     result = probe.run(2, "gloo", ENV, LONG, faulty(tmp_path, after=wrong))
