@@ -1,7 +1,7 @@
 # Two images from one file:
 #   docker build -t dsv4-serve .                       for NVIDIA GPUs
 #   docker build -t dsv4-serve:cpu --target cpu .      the demo, on any x86-64 machine
-# tools/image/build.sh adds what makes two builds the same byte for byte. Arguments and secrets: docs/image.md.
+# tools/image/build.sh adds what makes two builds the same byte for byte. Arguments and secrets: docs/how-to/image.md.
 
 # Pinned, because a tag moves; both digests name the index of an official image, not one platform of it. Ubuntu 24.04 brings
 # CPython 3.12 and gcc 13; Debian 12 brings CPython 3.11, with which the demo is tested.

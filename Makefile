@@ -46,7 +46,7 @@ test: $(VENV)/installed ## run every test, two at once (JOBS=2); ARGS='tests/pat
 test-fast: $(VENV)/installed ## run the tests that start no vLLM, take no image and are not slow
 	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup -m "(unit or process) and not slow" $(ARGS)
 
-faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and renew the table in docs/health.md
+faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and renew the table in docs/explanation/health.md
 	rm -f build/faults.jsonl && mkdir -p build
 	RECORD_FAULTS=$(CURDIR)/build/faults.jsonl $(VENV)/bin/python -m pytest tests/faults
 	$(VENV)/bin/python -m tools.faults cpu build/faults.jsonl "$(shell nproc) CPU cores" $(shell date -u +%F) > qualification/results/faults/cpu.json

@@ -1,7 +1,7 @@
 """
 Draw deploy/grafana/dsv4.json from what a Prometheus has, without Grafana: the same queries, titles and places.
 
-    python -m tools.dashboard_picture http://localhost:9090 FROM TO NOTE > docs/monitoring.svg
+    python -m tools.dashboard_picture http://localhost:9090 FROM TO NOTE > docs/how-to/monitoring.svg
 
 FROM and TO are seconds since the epoch; NOTE is the last line: hardware, versions, date.
 """

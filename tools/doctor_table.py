@@ -1,5 +1,5 @@
 """
-Write the tables of docs/doctor.md from the checks and the refusals themselves.
+Write the tables of docs/reference/checks.md from the checks and the refusals themselves.
 
     python -m tools.doctor_table
 """
@@ -15,7 +15,7 @@ from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.doctor.registry import GROUPS
 from dsv4_serve.entrypoint.problem import AnyCheck
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "doctor.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs/reference/checks.md"
 BEGIN, END = "<!-- made by tools/doctor_table.py -->\n", "<!-- end of what was made -->\n"
 _VLLM = "https://github.com/vllm-project/vllm"
 _SOURCE = f"{_VLLM}/blob/v0.32.0/vllm"
@@ -38,7 +38,8 @@ RULES = {
         (7, 23),
     ),
     "cutlass-linear": Refusal(
-        "Assertion error (csrc/utils/layout.hpp:46): t.dim() == N, and: Worker proc died unexpectedly", "docs/speed.md"
+        "Assertion error (csrc/utils/layout.hpp:46): t.dim() == N, and: Worker proc died unexpectedly",
+        "docs/results/speed.md",
     ),
     "no-deep-gemm": Refusal(
         "fp8 einsum weight rows must be divisible by out_rank=1024, got 256", f"{_VLLM}/pull/43722", (23,)
@@ -152,7 +153,7 @@ def _rows(head: tuple[str, ...], rows: Iterable[Iterable[str]]) -> Iterator[str]
 
 def _linked(symptom: str, link: str) -> str:
     return (
-        f"[{symptom.replace('[', chr(92) + '[').replace(']', chr(92) + ']')}]({link if '//' in link else '../' + link})"
+        f"[{symptom.replace('[', chr(92) + '[').replace(']', chr(92) + ']')}]({link if '//' in link else '../' + link.removeprefix('docs/')})"
     )
 
 

@@ -1,5 +1,5 @@
 """
-Write the table of exit statuses into docs/health.md.
+Write the table of exit statuses into docs/explanation/health.md.
 
     python -m tools.exit_statuses
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from dsv4_serve.entrypoint.exit_status import ExitStatus
 from tools.tables import renewed
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "health.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs/explanation/health.md"
 
 
 def table() -> str:

@@ -1,7 +1,7 @@
 """
-Make the tables of docs/health.md: the settings, and what faults looked like.
+Make the tables of docs/explanation/health.md: the settings, and what faults looked like.
 
-    python -m tools.faults page                           write the tables into docs/health.md
+    python -m tools.faults page                           write the tables into docs/explanation/health.md
     python -m tools.faults cpu noted.jsonl HARDWARE DATE  the result file of what tests/faults noted (RECORD_FAULTS)
     python -m tools.faults gpu faults.json DATE           the result file of what qualification/gpu/run_faults.py wrote
 
@@ -25,7 +25,7 @@ from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "health.md"
+PAGE = ROOT / "docs/explanation/health.md"
 RESULTS = ROOT / "qualification" / "results" / "faults"
 Result = Mapping[str, Any]
 

@@ -32,7 +32,7 @@ from tools.pictures import BAND, NOTE, PIXEL, SERIES, note, svg, title
 ROOT = Path(__file__).resolve().parent.parent
 PLANNED = ROOT / "tests/qualification/calibration/planned.json"
 """What vLLM's own planner answered."""
-DOCS = ROOT / "docs"
+DOCS = ROOT / "docs/explanation"
 DATE = "2026-11-22"
 HARDWARE = ("rtx-pro-6000", "h200", "b300")
 MODELS = ("acti", "w4a16", "nvfp4", "flash")

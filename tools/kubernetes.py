@@ -2,7 +2,7 @@
 Generate what Kubernetes needs from other files.
 
     python -m tools.kubernetes rules       the operator's rules, from deploy/prometheus/alerts.yml
-    python -m tools.kubernetes capacity    the table in docs/kubernetes.md, as `dsv4 fit` counts
+    python -m tools.kubernetes capacity    the table in docs/how-to/kubernetes.md, as `dsv4 fit` counts
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from tools.tables import renewed
 ROOT = Path(__file__).resolve().parents[1]
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 RULES = ROOT / "deploy/kubernetes/components/monitoring/rules.yaml"
-PAGE = ROOT / "docs/kubernetes.md"
-MADE = "# Made from deploy/prometheus/alerts.yml by `python -m tools.kubernetes rules`; see docs/monitoring.md.\n"
+PAGE = ROOT / "docs/how-to/kubernetes.md"
+MADE = (
+    "# Made from deploy/prometheus/alerts.yml by `python -m tools.kubernetes rules`; see docs/how-to/monitoring.md.\n"
+)
 PROFILES = ("64k", "128k", "256k", "524k", "640k", "1m")
 ROWS = (("rtx-pro-6000", 2), ("rtx-pro-6000", 4), ("h200", 2), ("b300", 2))
 """Kinds of GPU and how many a replica has: those of the overlays."""

@@ -1,7 +1,7 @@
 """
-Make docs/qualification.md from the results in qualification/results/.
+Make docs/results/qualification.md from the results in qualification/results/.
 
-    python -m tools.qualification > docs/qualification.md
+    python -m tools.qualification > docs/results/qualification.md
 """
 
 from __future__ import annotations

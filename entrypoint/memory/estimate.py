@@ -4,8 +4,8 @@ How much memory a plan takes on each GPU, as vLLM 0.32.0 counts it: weights, ove
 Sizes are GiB a GPU unless a name says bytes. The latent KV cache has one head, so every GPU of a tensor parallel group
 holds all of it. Blocks are counted as vLLM's own planner does (v1/core/kv_cache_utils.py);
 qualification/calibration runs it.
-The overhead (runtime, CUDA graphs, activations, buffers) is a model with fitted numbers, stated at each; docs/memory.md
-explains it.
+The overhead (runtime, CUDA graphs, activations, buffers) is a model with fitted numbers, stated at each;
+docs/explanation/memory.md explains it.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
     if unknown := sorted(set(skip) - known):
         raise ConfigError(
             f"No check, and no constraint of this profile, model or hardware, is named"
-            f" {unknown[0]!r}{nearest(unknown[0], known)}; docs/doctor.md lists them."
+            f" {unknown[0]!r}{nearest(unknown[0], known)}; docs/reference/checks.md lists them."
         )
 
 

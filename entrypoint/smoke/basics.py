@@ -27,7 +27,7 @@ async def models(client: VllmClient, context: Context) -> Outcome:
         except Refused as error:
             return failed(
                 f"the listed name {name} is refused: {error.reason}",
-                "a balancer mixes different replicas: see docs/smoke.md",
+                "a balancer mixes different replicas: see docs/how-to/smoke.md",
             )
     count = len(context.names)
     return passed(f"{count} name{'s' * (count > 1)} listed and answered: {', '.join(context.names)}", names=count)
@@ -87,7 +87,8 @@ async def stop(client: VllmClient, context: Context) -> Outcome:
     mark = _middle(whole.text)
     if not mark:
         return failed(
-            f"{STOP_TOKENS} tokens are {quoted(whole.text)}", "the answer is not text: see garbling in docs/health.md"
+            f"{STOP_TOKENS} tokens are {quoted(whole.text)}",
+            "the answer is not text: see garbling in docs/explanation/health.md",
         )
     cut = await client.complete(prompt, STOP_TOKENS, ignore_eos=True, stop=[mark])
     if cut.finish != "stop" or cut.stop != mark or mark in cut.text:

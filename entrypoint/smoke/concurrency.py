@@ -24,7 +24,9 @@ async def parallel(client: VllmClient, context: Context) -> Outcome:
     gates = context.supervision.gate
     finding = await canary.run(client, context.streams, gates.tokens, gates.signs, gates.agreement_floor)
     if finding.problem:
-        return failed(finding.problem, "docs/health.md lists what garbles answers; try another --moe-backend")
+        return failed(
+            finding.problem, "docs/explanation/health.md lists what garbles answers; try another --moe-backend"
+        )
     return passed(finding.detail, streams=context.streams)
 
 

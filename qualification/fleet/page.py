@@ -1,5 +1,5 @@
 """
-Make the tables of docs/fleet.md from qualification/results/fleet/*.json.
+Make the tables of docs/results/fleet.md from qualification/results/fleet/*.json.
 
     python -m qualification.fleet.page
 """
@@ -15,7 +15,7 @@ from typing import Any
 from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "fleet.md"
+PAGE = ROOT / "docs/results/fleet.md"
 RESULTS = ROOT / "qualification" / "results" / "fleet"
 LATE = 20.0
 """Milliseconds: where clients or replicas were later than that in one look of a hundred, the 99th percentiles are left out."""

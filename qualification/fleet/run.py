@@ -4,7 +4,7 @@ Fleets of simulated replicas behind a balancer: scale, and what a fault costs.
     python -m qualification.fleet.run --replicas 2 4 8 --balancer haproxy router --out qualification/results/fleet/NAME.json
 
 A balancer is `direct` (none), `haproxy[:PROGRAM]`, `haproxies:COUNT` or `router[:FLAG=VALUE,…]`. Rows are added to the file as they are
-measured; `python -m qualification.fleet.page` renews the tables in docs/fleet.md from all files.
+measured; `python -m qualification.fleet.page` renews the tables in docs/results/fleet.md from all files.
 """
 
 from __future__ import annotations

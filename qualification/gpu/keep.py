@@ -1,5 +1,5 @@
 """
-Make results of what speed.py measured, for `dsv4 bench compare` and docs/speed.md.
+Make results of what speed.py measured, for `dsv4 bench compare` and docs/results/speed.md.
 
     python -m qualification.gpu.keep speed/b4/ours-warm.json speed/a4/stock-cold.json --out qualification/results
 

@@ -80,11 +80,11 @@ def test_load_and_speed_are_recorded_for_each_replica_and_for_the_fleet(level: s
 def test_an_alert_says_what_is_seen_and_what_to_do_and_the_page_explains_it(name: str) -> None:
     assert set(ALARMS[name]["annotations"]) == {"summary", "description"}
     assert ALARMS[name]["labels"]["severity"] in ("critical", "warning")
-    assert f"| `{name}` |" in (ROOT / "docs/monitoring.md").read_text()
+    assert f"| `{name}` |" in (ROOT / "docs/how-to/monitoring.md").read_text()
 
 
 def test_the_page_explains_no_alert_that_does_not_exist() -> None:
-    assert set(re.findall(r"`(Dsv4\w+)`", (ROOT / "docs/monitoring.md").read_text())) == set(ALARMS)
+    assert set(re.findall(r"`(Dsv4\w+)`", (ROOT / "docs/how-to/monitoring.md").read_text())) == set(ALARMS)
 
 
 def test_the_dashboard_shows_what_tells_a_good_replica_from_a_bad_one() -> None:
@@ -173,6 +173,6 @@ def test_both_ports_of_a_replica_have_one_name_for_it() -> None:
 
 @pytest.mark.parametrize("panel", DASHBOARD["panels"], ids=lambda panel: panel["title"])
 def test_the_picture_in_the_docs_has_every_panel(panel: dict[str, Any]) -> None:
-    picture = ROOT / "docs/monitoring.svg"
+    picture = ROOT / "docs/how-to/monitoring.svg"
     assert f">{panel['title']}</text>" in picture.read_text(encoding="utf-8")
     assert picture.stat().st_size < 300_000

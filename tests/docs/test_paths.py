@@ -12,7 +12,7 @@ import pytest
 from dsv4_serve.entrypoint.cli import parser
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", ROOT / "tests/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", ROOT / "tests/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 MADE = ("build", "dist")
 FOLDERS = sorted(
@@ -22,7 +22,7 @@ NOT_OURS = re.compile(r"qualification/(bench|smoke)\b|deploy/dsv4\b")
 """What begins as our folders do: results, which commands write where they are called, and kubectl's short `deploy/`."""
 NO_COMMAND = re.compile(r"\bdsv4 (create|exec|get|pod-security|port-forward|replica|rollout|set)\b")
 """`dsv4` as the name of something else: a namespace, a container, a job."""
-VLLMS_FILES = {"docs/seed-patches.md"}
+VLLMS_FILES = {"docs/explanation/seed-patches.md"}
 """Pages that name files of vLLM."""
 
 Found = Iterator[str]
@@ -128,7 +128,7 @@ def test_something_of_each_kind_is_found(kind: str) -> None:
         ("make target", "none"),
         ("module", "tools.none"),
         ("link", "docs/none.md#"),
-        ("link", "docs/health.md#none"),
+        ("link", "docs/explanation/health.md#none"),
     ],
 )
 def test_what_does_not_exist_is_found(kind: str, name: str) -> None:

@@ -1,7 +1,7 @@
 """
 What the model cards patched and vLLM now does must stay so: each check of seed-patches.toml, in the installed vLLM.
 
-`python -m tests.patcher.test_seed_patches > docs/seed-patches.md` writes the page.
+`python -m tests.patcher.test_seed_patches > docs/explanation/seed-patches.md` writes the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dsv4_serve.patcher.series import PATCHES, newest, read_series
 from dsv4_serve.patcher.tree import installed
 
 DATA = PATCHES.parent / "seed-patches.toml"
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "seed-patches.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/seed-patches.md"
 ROWS = tomllib.loads(DATA.read_text("utf-8"))["patch"]
 CHECKS = [
     pytest.param(check, id=f"{row['reference']}-{number}")
@@ -99,11 +99,13 @@ def test_a_row_has_a_check_a_patch_or_a_reason(row: dict[str, Any]):
 
 
 def test_the_page_is_made_from_the_data():
-    assert PAGE.read_text("utf-8") == page(), f"run: python tests/patcher/{Path(__file__).name} > docs/seed-patches.md"
+    assert PAGE.read_text("utf-8") == page(), (
+        f"run: python tests/patcher/{Path(__file__).name} > docs/explanation/seed-patches.md"
+    )
 
 
 def page() -> str:
-    """Return docs/seed-patches.md."""
+    """Return docs/explanation/seed-patches.md."""
     lines = [
         "# What the model cards patched, and where it stands in vLLM 0.32.0",
         "",

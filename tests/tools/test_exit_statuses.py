@@ -14,7 +14,7 @@ from dsv4_serve.patcher import errors as patcher
 from tools import exit_statuses
 
 ROOT = Path(__file__).resolve().parents[2]
-LISTS = ("docs/doctor.md", "docs/smoke.md", "docs/kubernetes.md")
+LISTS = ("docs/reference/checks.md", "docs/how-to/smoke.md", "docs/how-to/kubernetes.md")
 """Pages with a table of their own: what to do, or what a status means for one command."""
 
 
@@ -35,7 +35,7 @@ def test_a_page_names_only_statuses_of_the_table(page: str) -> None:
 
 def test_the_patchers_statuses_are_those_of_the_table() -> None:
     """It runs without the other rooms, so its numbers are its own."""
-    text = (ROOT / "docs/patches.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/explanation/patches.md").read_text(encoding="utf-8")
     listed = text[text.index("Exit status: 0") :].partition("\n\n")[0]
     named = {int(number) for number in re.findall(r"(?:^|[·:]|line\n?) ?(\d+) ", listed)}
     own = {kind.exit_status for kind in vars(patcher).values() if isinstance(kind, type)}

@@ -1,4 +1,4 @@
-"""The tables of docs/health.md are made from the code and the results."""
+"""The tables of docs/explanation/health.md are made from the code and the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/qualification.md is made from the results, and they are of the series that is shipped."""
+"""docs/results/qualification.md is made from the results, and they are of the series that is shipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYOUTS = ("native", "w4a16", "nvfp4", "acti", "pro")
 
 
 def test_the_page_is_made_from_the_results() -> None:
-    assert (ROOT / "docs" / "qualification.md").read_text(encoding="utf-8") == qualification.page(RESULTS)
+    assert (ROOT / "docs/results/qualification.md").read_text(encoding="utf-8") == qualification.page(RESULTS)
 
 
 @pytest.mark.parametrize("tp", [1, 2])

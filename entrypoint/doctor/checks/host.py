@@ -77,7 +77,7 @@ def port_free(host: Host, _required: HostRequirements) -> Problem | None:
 
 @check(
     symptom="DeepSeek-V4 on CPU needs an x86 CPU with AVX512_BF16",
-    link="docs/patches.md",
+    link="docs/explanation/patches.md",
     remedy="choose PROFILE=demo",
     tried="constructed",
 )

@@ -170,7 +170,7 @@ def test_the_documented_answer_is_what_is_answered() -> None:
     selection, resolved = plan("1m", "w4a16", "rtx-pro-6000", skip=skip, max_num_batched_tokens=8192)
     memory = memory_inputs.estimate(selection, resolved.flags)
     assert memory is not None
-    documented = (Path(__file__).parents[3] / "docs/memory.md").read_text(encoding="utf-8")
+    documented = (Path(__file__).parents[3] / "docs/explanation/memory.md").read_text(encoding="utf-8")
     assert fit_answer.text(memory, fit_answer.fit(memory)) in documented
 
 

@@ -109,7 +109,7 @@ def test_the_shipped_drawings_are_those_of_the_shipped_profile_files():
     """After a profile file changes: `python -m tools.fit_map`."""
     root = HERE.parents[2]
     found = fit_map.drawings()
-    assert {name: (root / "docs" / name).read_text() for name in found} == found
+    assert {name: (root / "docs/explanation" / name).read_text() for name in found} == found
 
 
 def of_vllm(program, *words, stdin=""):

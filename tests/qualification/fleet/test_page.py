@@ -1,4 +1,4 @@
-"""The tables of docs/fleet.md are made from the results."""
+"""The tables of docs/results/fleet.md are made from the results."""
 
 from __future__ import annotations
 
