@@ -152,9 +152,8 @@ def _rows(head: tuple[str, ...], rows: Iterable[Iterable[str]]) -> Iterator[str]
 
 
 def _linked(symptom: str, link: str) -> str:
-    return (
-        f"[{symptom.replace('[', chr(92) + '[').replace(']', chr(92) + ']')}]({link if '//' in link else '../' + link.removeprefix('docs/')})"
-    )
+    text = re.sub(r"([\[\]])", r"\\\1", symptom)
+    return f"[{text}]({link if '//' in link else '../' + link.removeprefix('docs/')})"
 
 
 if __name__ == "__main__":
