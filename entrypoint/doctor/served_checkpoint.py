@@ -30,20 +30,18 @@ def read_served(plan: Plan, model: ProfileFile[Model], environ: Mapping[str, str
 
         folder = cached(named, Place(cache=cache, revision=plan.value("revision") or None))
     if folder is None:
-        return None, f"{named} is not in the Hub's cache; vLLM downloads it{_size(model)}{_instead(model)}"
+        return None, f"{named} is not in the Hub's cache; vLLM downloads it{_advice(model)}"
     checkpoint = _read(folder)
     if not checkpoint.shards or checkpoint.listed - checkpoint.shards.keys():
-        return None, f"{named} is not complete in the Hub's cache; vLLM downloads the rest{_size(model)}{_instead(model)}"
+        return None, f"{named} is not complete in the Hub's cache; vLLM downloads the rest{_advice(model)}"
     return checkpoint, ""
 
 
-def _size(model: ProfileFile[Model]) -> str:
+def _advice(model: ProfileFile[Model]) -> str:
+    """Return how large a download is, and how to do without it."""
     gib = model.get("weights_gib")
-    return f" (all of it is about {gib:.0f} GiB)" if gib else ""
-
-
-def _instead(model: ProfileFile[Model]) -> str:
-    return f"; to serve a folder instead, set --model {model.name}=FOLDER (MODEL)"
+    size = f" (all of it is about {gib:.0f} GiB)" if gib else ""
+    return f"{size}; to serve a folder instead, set --model {model.name}=FOLDER (MODEL)"
 
 
 def _read(folder: Path) -> Checkpoint:
