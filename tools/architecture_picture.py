@@ -15,6 +15,11 @@ from tools.pictures import BAND, GRID, INK, NOTE, PAPER, SERIES, dark
 FOLDER = Path(__file__).resolve().parent.parent / "docs/images"
 WIDTH, HEIGHT = 860, 388
 TOKENS, CONTROL = SERIES[0], SERIES[1]
+FONT = "-apple-system,Segoe UI,Helvetica,Arial,sans-serif"
+LABEL = (
+    "A request goes from the client through the balancer to vLLM in a replica; dsv4 serve resolves a plan, checks the"
+    " host, starts and watches vLLM, and answers probes on port 8001."
+)
 
 
 @dataclass(frozen=True)
@@ -32,20 +37,20 @@ class Box:
 
     def svg(self) -> str:
         """Return the rectangle and its text."""
-        parts = [
-            f'<rect x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}" rx="8" fill="{self.fill}"'
-            f' stroke="{self.colour}" stroke-width="1.5"/>',
-            text(self.x + 12, self.y + 24, self.title, size=15, weight="bold"),
-        ]
-        parts += [text(self.x + 12, self.y + 45 + 19 * n, line, colour=NOTE) for n, line in enumerate(self.lines)]
-        return "\n".join(parts)
+        frame = f'<rect x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}" rx="8" fill="{self.fill}"'
+        title = f'font-size="15" font-weight="bold" fill="{INK}">{escape(self.title)}</text>'
+        return "\n".join([
+            f'{frame} stroke="{self.colour}" stroke-width="1.5"/>',
+            f'<text x="{self.x + 12}" y="{self.y + 24}" {title}',
+            *(text(self.x + 12, self.y + 45 + 19 * number, line, NOTE) for number, line in enumerate(self.lines)),
+        ])  # fmt: skip
 
 
 BOXES = (
     Box(12, 44, 112, 76, "Client", ("OpenAI or", "Anthropic API")),
     Box(164, 44, 140, 95, "Balancer", ("HAProxy :8000", "asks for the key", "ready replicas")),
     Box(344, 12, 504, 340, "Replica: one container, tini as its first process", fill=BAND),
-    Box(560, 44, 272, 95, "vLLM 0.32.0, patched", ("API server :8000, engine, workers", "target model and draft head"), TOKENS),
+    Box(560, 44, 272, 95, "vLLM 0.32.0, patched", ("API server :8000, engine, workers", "draft head"), TOKENS),
     Box(360, 158, 472, 180, "dsv4 serve", (), CONTROL),
     Box(376, 192, 92, 58, "catalog", ("profiles",)),
     Box(484, 192, 92, 58, "resolve", ("one plan",)),
@@ -55,16 +60,17 @@ BOXES = (
 )
 
 
-def text(x: int, y: int, words: str, *, size: int = 13, weight: str = "normal", colour: str = INK) -> str:
+def text(x: int, y: int, words: str, colour: str) -> str:
     """Return one line of text."""
-    return f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" fill="{colour}">{escape(words)}</text>'
+    return f'<text x="{x}" y="{y}" font-size="13" fill="{colour}">{escape(words)}</text>'
 
 
 def arrow(points: str, colour: str, *, dashed: bool = False) -> str:
     """Return a line with a head; a dashed one carries no token."""
     dash = ' stroke-dasharray="6 4"' if dashed else ""
     head = "tokens" if colour == TOKENS else "control"
-    return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dash} marker-end="url(#{head})"/>'
+    line = f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"'
+    return f'{line}{dash} marker-end="url(#{head})"/>'
 
 
 def marker(name: str, colour: str) -> str:
@@ -87,27 +93,21 @@ def picture() -> str:
         arrow("234,139 234,294 376,294", CONTROL, dashed=True),
     )
     words = (
-        text(360, 73, "requests, tokens", colour=TOKENS),
-        text(246, 286, "GET /readyz", colour=CONTROL),
-        text(12, 376, "Solid: tokens, which do not pass through dsv4.", colour=TOKENS),
-        text(360, 376, "Dashed: dsv4 starts, watches and ends vLLM.", colour=CONTROL),
+        text(360, 73, "requests, tokens", TOKENS),
+        text(246, 286, "GET /readyz", CONTROL),
+        text(12, 376, "Solid: tokens, which do not pass through dsv4.", TOKENS),
+        text(360, 376, "Dashed: dsv4 starts, watches and ends vLLM.", CONTROL),
     )
-    return "\n".join(
-        part
-        for part in (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
-            ' role="img" aria-label="A request goes from the client through the balancer to vLLM in a replica; dsv4 serve'
-            ' resolves a plan, checks the host, starts and watches vLLM, and answers probes on port 8001."'
-            ' font-family="-apple-system,Segoe UI,Helvetica,Arial,sans-serif">',
-            f"<defs>{marker('tokens', TOKENS)}{marker('control', CONTROL)}</defs>",
-            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>',
-            *(box.svg() for box in BOXES),
-            *arrows,
-            *words,
-            "</svg>\n",
-        )
-        if part
+    root = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+    parts = (
+        f'{root} role="img" aria-label="{LABEL}" font-family="{FONT}">',
+        f"<defs>{marker('tokens', TOKENS)}{marker('control', CONTROL)}</defs>",
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>',
+        *(box.svg() for box in BOXES),
+        *arrows,
+        *words,
     )
+    return "\n".join([*parts, "</svg>", ""])
 
 
 def pictures() -> dict[str, str]:
