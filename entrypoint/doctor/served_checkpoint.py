@@ -33,7 +33,7 @@ def read_served(plan: Plan, model: ProfileFile[Model], environ: Mapping[str, str
         return None, f"{named} is not in the Hub's cache; vLLM downloads it{_advice(model)}"
     checkpoint = _read(folder)
     if not checkpoint.shards or checkpoint.listed - checkpoint.shards.keys():
-        return None, f"{named} is not complete in the Hub's cache; vLLM downloads the rest{_advice(model)}"
+        return None, f"{named} is incomplete in the Hub's cache; vLLM downloads the rest{_advice(model)}"
     return checkpoint, ""
 
 

@@ -258,7 +258,7 @@ def test_no_all_reduce_is_tried_when_it_is_skipped_by_every_name(looked) -> None
         ),
         (
             {"weight_map": {"embed.weight": "model-00001-of-00002.safetensors"}},
-            "is not complete in the Hub's cache; vLLM downloads the rest",
+            "is incomplete in the Hub's cache; vLLM downloads the rest",
         ),
     ],
 )
