@@ -88,7 +88,7 @@ def test_an_error_is_reported_with_its_status(serve: Serve) -> None:
 
 
 def test_a_missing_replica_is_reported_in_one_sentence() -> None:
-    with pytest.raises(Unreachable, match="no answer .*is a replica there"):
+    with pytest.raises(Unreachable, match="no answer .*is a replica running there"):
         Endpoint("http://127.0.0.1:9").models()
     with pytest.raises(Unreachable, match="No health server is named"):
         Endpoint("http://127.0.0.1:9").plan()
