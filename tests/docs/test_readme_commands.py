@@ -260,14 +260,12 @@ def test_the_questions_are_answered(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets/api-key").write_text("ab" * 32 + "\n")
     model = write_checkpoint(tmp_path / "checkpoint")
-    env = {
-        "PROFILE": "demo",
-        "MODEL": f"demo={model}",
-        "SERVED_MODEL_NAME": "deepseek-v4-flash",
-        "API_KEY_FILE": str(tmp_path / "secrets/api-key"),
-    }
-    (tmp_path / "replica").mkdir()
-    with replica(tmp_path / "replica", model_name="deepseek-v4-flash", **env) as running:
+    name = "deepseek-v4-flash"
+    place = tmp_path / "replica"
+    key = str(tmp_path / "secrets/api-key")
+    with replica(
+        place, model_name=name, PROFILE="demo", MODEL=f"demo={model}", SERVED_MODEL_NAME=name, API_KEY_FILE=key
+    ) as running:
 
         def here(text: str) -> str:
             return text.replace(LOCAL + "8000", f"{LOCAL}{running.port}").replace(
