@@ -1,5 +1,5 @@
 """
-Make the tables of docs/explanation/health.md: the settings, and what faults looked like.
+Make the tables of docs/explanation/health.md: what faults looked like.
 
     python -m tools.faults page                           write the tables into docs/explanation/health.md
     python -m tools.faults cpu noted.jsonl HARDWARE DATE  the result file of what tests/faults noted (RECORD_FAULTS)
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.client.http import SECONDS as POLL_SECONDS
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor import stack_dump
@@ -73,33 +72,6 @@ GPU_JOBS = {
     "degraded": "draft-scrambled-degrade",
     "removed": "draft-removed",
     "drained": "drained",
-}
-
-SETTINGS = {
-    "gate.acceptance-floor": ("share", "accepted / drafted tokens of the test prompts, by the number of draft tokens"),
-    "gate.below-floor": ("", "`refuse` ends with 85, `warn` serves, `degrade` starts once more without the draft head"),
-    "gate.corrupted": ("", "what a failed corruption canary does: `refuse` ends with 86, `warn` serves"),
-    "gate.tokens": ("tokens", "generated for each test prompt"),
-    "gate.concurrency": ("requests", "at once in the corruption canary; at most `max-num-seqs`"),
-    "gate.agreement-floor": ("share", "of an answer, from its start, that is the same alone and concurrently"),
-    "gate.signs": ("", "signs of garbling that are looked for"),
-    "supervise.poll": ("s", "between two looks at vLLM's counters"),
-    "supervise.ready-grace": ("s", "without progress, while there is work, until `/readyz` fails"),
-    "supervise.live-grace": ("s", "without progress, while there is work, until the engine is ended as hung"),
-    "supervise.idle-canary-every": ("s", "between two one-token requests while nothing runs"),
-    "supervise.corruption-every": ("s", "between two corruption canaries; they run only while nothing else does"),
-    "supervise.window": ("s", "of live traffic over which acceptance is watched"),
-    "supervise.window-drafts": ("tokens", "drafted in that window below which nothing is concluded"),
-    "supervise.drain-wait": ("s", "between `not ready` and SIGTERM for vLLM; Ctrl-C does not wait"),
-    "supervise.stop-grace": ("s", "for vLLM to end after its `shutdown-timeout`, before SIGKILL"),
-    "supervise.backoff-first": ("s", "that the breaker waits after the second failure in a row; doubled after each"),
-    "supervise.backoff-most": ("s", "that it waits at most"),
-    "supervise.healthy-after": ("s", "of being ready, after which earlier failures are forgotten"),
-    "supervise.prebuild": (
-        "",
-        "FlashInfer's modules compiled during a first start, `MODULE:FUNCTION`; none with `--supervise.prebuild=`",
-    ),
-    "supervise.stall": ("s", "without progress in a phase of the start until it is given up, by phase"),
 }
 
 
@@ -162,27 +134,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 def page(text: str, results: Iterable[Result]) -> str:
     """Return the page with its tables made anew; they stand between `<!-- table: NAME -->` and `<!-- end -->`."""
-    tables = {"settings": settings(), "faults": "\n".join(map(faults, results))}
-    return renewed(text, tables, PAGE)
-
-
-def settings() -> str:
-    """Return the table of settings with their defaults."""
-    defaults = supervision_settings.defaults()
-    lines = ["| setting | default | unit | what it is |", "|---|---|---|---|"]
-    for name, (unit, about) in SETTINGS.items():
-        inner = {key.removeprefix(f"{name}."): s.value for key, s in defaults.items() if key.startswith(f"{name}.")}
-        value = inner or defaults[name].value
-        lines.append(f"| `{name}` | {_shown(value)} | {unit} | {about} |")
-    return "\n".join(lines) + "\n"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return renewed(text, {"faults": "\n".join(map(faults, results))}, PAGE)
 
 
 def faults(result: Result) -> str:

@@ -20,9 +20,9 @@ def register(commands: Commands) -> None:
         "bundle",
         "Collect what a host without a network needs in one folder.",
         run,
-        details="Images, checksums, the compose file and profiles; copy the weights separately.",
+        details="It holds images, checksums, the compose file and profiles; copy the weights separately.",
     )
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder that does not exist yet")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="create this folder, which must not exist yet")
     arguments.add_images(parser)
 
 

@@ -21,18 +21,26 @@ def register(commands: Commands) -> None:
         "probe",
         "Ask a running replica whether it is started, live or ready.",
         run,
-        epilog="Exit status 1: it is not, or nothing answers; the checks that failed are printed.",
+        epilog="Exit status 1: it is not, or nothing answers. The checks that failed are printed.",
     )
-    parser.add_argument("check", choices=GROUPS, help="has it started, is it alive, may it receive traffic")
-    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="the health server's host (%(default)s)")
+    parser.add_argument(
+        "check", choices=GROUPS, help="ask whether it has started, makes progress, or may receive traffic"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="HOST", help="host of the health server (default: %(default)s)"
+    )
     parser.add_argument(
         "--port",
         type=port,
         metavar="PORT",
-        help=f"the health server's port (DSV4_HEALTH_PORT; {HEALTH_PORT})",
+        help=f"port of the health server (env: DSV4_HEALTH_PORT; default: {HEALTH_PORT})",
     )
     parser.add_argument(
-        "--timeout", type=timeout, default="5", metavar="SECONDS", help="wait for an answer (%(default)s)"
+        "--timeout",
+        type=timeout,
+        default="5",
+        metavar="SECONDS",
+        help="give up without an answer after SECONDS (default: %(default)s)",
     )
 
 
