@@ -1,7 +1,7 @@
 """
-Make the tables of docs/explanation/health.md: what faults looked like.
+Make the tables of faults in docs/results/faults.md.
 
-    python -m tools.faults page                           write the tables into docs/explanation/health.md
+    python -m tools.faults page                           write the tables into the page
     python -m tools.faults cpu noted.jsonl HARDWARE DATE  the result file of what tests/faults noted (RECORD_FAULTS)
     python -m tools.faults gpu faults.json DATE           the result file of what qualification/gpu/run_faults.py wrote
 
@@ -24,13 +24,13 @@ from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs/explanation/health.md"
+PAGE = ROOT / "docs/results/faults.md"
 RESULTS = ROOT / "qualification" / "results" / "faults"
 Result = Mapping[str, Any]
 
 
 def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
-    """Most seconds to not ready and to the end, where something stands still that is noticed `wait` seconds later."""
+    """Most seconds to not ready and to the end, where something stops that is noticed `wait` seconds later."""
     defaults = Supervise()
     noticed = wait(defaults) + defaults.poll
     return noticed + defaults.ready_grace, noticed + defaults.live_grace + POLL_SECONDS + stack_dump.SECONDS + TERM
@@ -38,19 +38,19 @@ def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
 
 _BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda defaults: defaults.idle_canary_every)
 FAULTS: Mapping[str, tuple[str, tuple[float, float] | None]] = {
-    "engine-stopped-busy": ("EngineCore stands still (SIGSTOP), 8 streams running", _BUSY),
-    "engine-stopped-idle": ("EngineCore stands still, nothing running", _IDLE),
+    "engine-stopped-busy": ("EngineCore is stopped (SIGSTOP), 8 streams running", _BUSY),
+    "engine-stopped-idle": ("EngineCore is stopped, nothing running", _IDLE),
     "worker-stopped-busy": (
-        "one of two workers stands still, a stream running: the other waits in a collective",
+        "one of two workers is stopped, a stream running: the other waits in a collective",
         _BUSY,
     ),
-    "worker-stopped-idle": ("one of two workers stands still, nothing running", _IDLE),
-    "api-server-stopped": ("vLLM's API server stands still, 8 streams running", _hung(lambda _: POLL_SECONDS)),
+    "worker-stopped-idle": ("one of two workers is stopped, nothing running", _IDLE),
+    "api-server-stopped": ("vLLM's API server is stopped, 8 streams running", _hung(lambda _: POLL_SECONDS)),
     "engine-killed": ("EngineCore is killed (SIGKILL)", None),
     "worker-killed": ("a worker is killed", None),
     "api-server-killed": ("vLLM's API server is killed", None),
     "supervisor-killed": ("`dsv4 serve` itself is killed: vLLM ends too", None),
-    "port-held": ("vLLM's port is held by another program", None),
+    "port-held": ("another program uses vLLM's port", None),
     "checkpoint-missing": ("the checkpoint's folder does not exist", None),
     "draft-nothing": ("n-gram settings that never find a draft", None),
     "draft-nothing-degrade": ("the same, `gate.below-floor = degrade`", None),
@@ -133,16 +133,16 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def page(text: str, results: Iterable[Result]) -> str:
-    """Return the page with its tables made anew; they stand between `<!-- table: NAME -->` and `<!-- end -->`."""
+    """Return the text of the page with its tables made anew (tools/tables.py)."""
     return renewed(text, {"faults": "\n".join(map(faults, results))}, PAGE)
 
 
 def faults(result: Result) -> str:
     """Return one result as a table, with a line that says where it was measured."""
     used = ", ".join(f"`{name}` {value}" for name, value in result["settings"].items())
-    head = f"{result['hardware']}, vLLM {result['vllm']}, {result['date']}. Set: {used}.\n"
+    head = f"{result['hardware']}, vLLM {result['vllm']}, {result['date']}. Settings: {used}.\n"
     lines = [
-        "| fault | not ready after | over after | by default within | status | last words |",
+        "| fault | not ready after | ended after | limits by default | status | last message |",
         "|---|---|---|---|---|---|",
     ]
     for found in result["faults"]:

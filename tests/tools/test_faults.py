@@ -1,4 +1,4 @@
-"""The tables of docs/explanation/health.md are made from the results."""
+"""The tables of docs/results/faults.md are made from the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GPU_RUN = {
 
 def test_the_page_is_made_from_the_results() -> None:
     text = faults.PAGE.read_text(encoding="utf-8")
-    assert faults.page(text, RESULTS) == text
+    assert faults.page(text, RESULTS) == text, "run `python -m tools.faults page`"
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: result["hardware"])
