@@ -25,7 +25,7 @@ class Family:
     name: str
     about: str
     labels: tuple[str, ...] = ()
-    kind: type[Metric] = GaugeMetricFamily
+    kind: type[GaugeMetricFamily | InfoMetricFamily] = GaugeMetricFamily
 
     def metric(self) -> Any:
         """Return it without samples."""

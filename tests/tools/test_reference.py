@@ -29,7 +29,7 @@ def add_rule(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 CHANGES: dict[str, Change] = {
-    "checks.md": lambda patch, _: patch.setitem(registry.GROUPS, "New", ()),  # type: ignore[arg-type]
+    "checks.md": lambda patch, _: patch.setitem(registry.GROUPS, "New", ()),
     "commands.md": lambda patch, _: patch.setattr(arguments, "VLLM_FLAGS", "New."),
     "environment.md": lambda patch, _: patch.setitem(environment.FLAGS, "PORT", "new"),
     "exit-statuses.md": lambda patch, _: patch.setattr(ExitStatus.HUNG, "meaning", "New."),
