@@ -17,13 +17,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Qualification: what was loaded, and how it drafted
 
-Checkpoints with a known answer, in each published layout, were served through `dsv4 serve` with the patch series, and by stock vLLM. Real weights are
-unmeasured, and so is speed here.
+Checkpoints with a known answer, in each published layout, were served through `dsv4 serve` with the patch series, and
+by stock vLLM. Real weights are unmeasured, and so is speed here.
 
 | | |
 |---|---|
 | checkpoints | real Flash dimensions, five layers, 16 experts (`demo/deepseek_v4.py`) |
-| question | four prompts of 5 to 2300 tokens, 48 tokens of answer each; every token is compared (`qualification/gpu/run_layouts.py`) |
+| questions | four prompts of 5 to 2300 tokens with 48 tokens of answer each; every token is compared |
+| program | `qualification/gpu/run_layouts.py` |
 | *accepted* | draft tokens accepted of those made, one a step |
 | *experts* | the backend of the target model's experts |
 
@@ -32,7 +33,7 @@ unmeasured, and so is speed here.
 | good | nothing | it drafts |
 | removed | it has no tensor | refused |
 | holed | one weight is missing | refused |
-| scrambled | its weights were shuffled in place | it cannot be told from a good one while loading, and has to show in the counters |
+| scrambled | its weights were shuffled in place | it loads like a good one, and has to show in the counters |
 
 `tools/qualification.py` makes this page from the results in `qualification/results/`.
 """
