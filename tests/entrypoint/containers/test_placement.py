@@ -63,9 +63,9 @@ def test_gpus_can_be_named_by_hand():
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["0,x"], "has to be GPU numbers"),
-        (["0,"], "has to be GPU numbers"),
-        (["0"], "names 1 GPU, and a replica takes 2"),
+        (["0,x"], "must be GPU numbers"),
+        (["0,"], "must be GPU numbers"),
+        (["0"], "names 1 GPU, but a replica takes 2"),
         (["0,1", "1,2"], "names GPU 1 twice"),
         (["0,0"], "names GPU 0 twice"),
         (["0,9"], "names GPU 9; this host shows 0, 1, 2, 3"),

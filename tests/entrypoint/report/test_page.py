@@ -158,14 +158,14 @@ def test_without_results_it_says_what_makes_them(tmp_path: Path) -> None:
 
 def test_a_malformed_result_is_reported_in_one_sentence(folder: Path) -> None:
     (folder / "eval" / "old.json").write_text(json.dumps({"kind": "eval", "date": "2026-01-01", "subject": "x"}))
-    with pytest.raises(ConfigError, match="a result is not of this version"):
+    with pytest.raises(ConfigError, match="a result is from another version"):
         page.write(folder, folder / "report.html")
 
 
 def test_a_share_of_nothing_is_reported_in_one_sentence(folder: Path) -> None:
     score = {"metric": "m", "correct": 0, "total": 0, "interval": [0, 1], "published": []}
     results.write(folder, "eval", {"subject": "x", "cut": 0, "scores": [score]})
-    with pytest.raises(ConfigError, match="a result is not of this version"):
+    with pytest.raises(ConfigError, match="a result is from another version"):
         page.write(folder, folder / "report.html")
 
 
