@@ -29,7 +29,7 @@ def place(topology: Topology, size: int, replicas: int | None = None) -> tuple[G
     count = replicas or min(MOST, max(1, len(topology.gpus) // size))
     if count * size > len(topology.gpus):
         raise HostError(
-            f"{_replicas(count)} of {_gpus(size)} each need {count * size}, but this host shows"
+            f"{_replicas(count)} of {_gpus(size)} each: {count * size} GPUs needed, but this host shows"
             f" {len(topology.gpus) or 'none'}; lower --replicas or --tp."
         )
     return tuple(sorted(groups(topology, size)[:count]))

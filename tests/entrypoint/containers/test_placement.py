@@ -33,13 +33,13 @@ def test_gpus_are_left_over_when_fewer_replicas_are_requested():
 
 def test_too_few_gpus_are_refused_with_the_numbers():
     with pytest.raises(
-        HostError, match=r"2 replicas of 2 GPUs each need 4, and this host shows 3;.*--replicas or --tp"
+        HostError, match=r"2 replicas of 2 GPUs each: 4 GPUs needed, but this host shows 3;.*--replicas or --tp"
     ):
         place(box(3), 2, replicas=2)
 
 
 def test_a_host_without_gpus_is_refused_although_no_number_is_given():
-    with pytest.raises(HostError, match="1 replica of 4 GPUs each need 4, and this host shows none"):
+    with pytest.raises(HostError, match="1 replica of 4 GPUs each: 4 GPUs needed, but this host shows none"):
         place(Topology(), 4)
 
 

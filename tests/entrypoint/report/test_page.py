@@ -173,7 +173,7 @@ def test_the_command_writes_the_page(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "report", "--from", str(folder), "--out", str(out)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{out}: {len(results.read(folder))} results of {folder}\n"
+    assert done.stdout == f"{out}: {len(results.read(folder))} results from {folder}\n"
     assert out.read_text().startswith("<!doctype html>")
 
 
@@ -191,6 +191,6 @@ def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> 
 
 def test_every_result_of_this_repository_is_on_the_page(tmp_path: Path) -> None:
     said = page.write(RESULTS, tmp_path / "report.html")
-    assert said.endswith(f"{len(results.read(RESULTS))} results of {RESULTS}")
+    assert said.endswith(f"{len(results.read(RESULTS))} results from {RESULTS}")
     shown = (tmp_path / "report.html").read_text()
     assert all(kind in shown for kind in ("layout", "faults", "bench", "fleet"))
