@@ -56,8 +56,8 @@ def deployment(
         groups = placement.read(options.gpus, size, topology.gpus)
         if options.replicas not in (None, len(groups)):
             raise ConfigError(
-                f"--replicas {options.replicas} contradicts the number of --gpus, {len(groups)}; give one --gpus for each"
-                " replica."
+                f"--replicas {options.replicas} contradicts the number of --gpus, {len(groups)}; give one --gpus for"
+                " each replica."
             )
     else:
         groups = placement.place(topology, size, options.replicas)
