@@ -93,7 +93,7 @@ def words_of(text: str) -> list[str]:
     return [
         f"{match[0]!r}: write {instead}"
         for pattern, instead in BANNED.items()
-        for match in re.finditer(rf"\b(?:{pattern})(?!\w)", text)
+        for match in re.finditer(rf"\b(?:{pattern})(?!\w)", text, 0 if pattern[0].isupper() else re.IGNORECASE)
     ]
 
 
