@@ -28,11 +28,11 @@ class _Group(BaseModel):
 
 
 class Gate(_Group):
-    """What a replica has to prove before it receives traffic."""
+    """What a replica must prove before it receives traffic."""
 
     acceptance_floor: Share | dict[Count, Share] = {1: 0.4, 2: 0.3, 3: 0.25}
-    """Accepted / drafted tokens: one share, or one for each number of draft tokens. Below 0.1 a draft head is broken,
-    up to 0.4 suspicious on text that is not random (bands from third-party figures, unmeasured here)."""
+    """Accepted / drafted tokens: one share, or one for each number of draft tokens. On text that is not random, a share
+    below 0.1 means a broken draft head, and up to 0.4 a suspicious one (third-party figures, unmeasured here)."""
     below_floor: Literal["refuse", "warn", "degrade"] = "refuse"
     corrupted: Literal["refuse", "warn"] = "refuse"
     tokens: Count = 48
@@ -40,7 +40,7 @@ class Gate(_Group):
     concurrency: Count = 8
     """Prompts at once in the corruption canary; at most max-num-seqs."""
     agreement_floor: Share = 0.5
-    """The share of an answer, from its start, that has to be the same alone and concurrently."""
+    """The share of an answer, from its start, that must be the same alone and with concurrent requests."""
     signs: list[SignName] = ["script-mix", "repetition", "logprobs", "replacement"]
 
 
@@ -50,21 +50,21 @@ class Supervise(_Group):
     poll: Seconds = 2.0
     ready_grace: Seconds = 10.0
     live_grace: Seconds = 120.0
-    """Time without progress, while there is work, after which the replica is not ready, and is ended as hung."""
+    """Time without progress, while there is work, until the replica is not ready, and until it is ended as hung."""
     idle_canary_every: Seconds = 10.0
     corruption_every: Seconds = 1800.0
     window: Seconds = 300.0
     window_drafts: Count = 500
-    """The sliding window of live acceptance, and the draft tokens in it below which nothing is concluded."""
+    """The sliding window of live acceptance, and the minimum of draft tokens in it for a verdict."""
     drain_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
-    """Between `not ready` and the end of admission, so that the balancer notices. Ctrl-C does not wait."""
+    """Time between `not ready` and the end of admission, for the balancer to notice. Ctrl-C skips it."""
     stop_grace: Seconds = 20.0
-    """For vLLM to release the GPUs after its shutdown-timeout, before SIGKILL."""
+    """Time for vLLM to release the GPUs after its shutdown-timeout, before SIGKILL."""
     backoff_first: Seconds = 10.0
     backoff_most: Seconds = 900.0
-    """The wait after the second failure in a row of the same plan, doubled after each further one, and its maximum."""
+    """The wait after the second consecutive failure of a plan, doubled after each further one, and its maximum."""
     healthy_after: Seconds = 600.0
-    """After being ready for this long, the record of failures is cleared."""
+    """Time ready after which the record of failures is cleared."""
     prebuild: list[str] = []
     """Modules of FlashInfer to compile during a first start, as `MODULE:FUNCTION`; empty for none."""
     stall: dict[str, Seconds] = {
@@ -77,7 +77,7 @@ class Supervise(_Group):
         "warming-up": 1200.0,
         "proving": 600.0,
     }
-    """The longest time without progress in each phase of the start."""
+    """The longest time without progress in each startup phase."""
 
 
 class Supervision(_Group):
@@ -87,7 +87,7 @@ class Supervision(_Group):
     supervise: Supervise = Supervise()
 
     def floor(self, draft_tokens: int) -> float:
-        """Return the floor listed for the next number of draft tokens that is not smaller, else for the largest."""
+        """Return the floor for this number of draft tokens, or for the next larger one listed, else for the largest."""
         table = self.gate.acceptance_floor
         if not isinstance(table, dict):
             return table
@@ -113,16 +113,16 @@ def settings(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
 
 
 def check(name: str, value: Value, origin: str) -> Value:
-    """Return a value in its setting's type; raise ConfigError for an unknown name or a value out of range."""
+    """Return a value converted to its setting's type; raise ConfigError for an unknown name or an invalid value."""
     if name in _RENAMED:
-        raise ConfigError(f"{origin}: {name} is now named {_RENAMED[name]}; write that.")
+        raise ConfigError(f"{origin}: {name} was renamed to {_RENAMED[name]}; use the new name.")
     group, key, *inner = name.split(".")
     fields = {f.alias or n: f for n, f in GROUPS[group].model_fields.items()}
     below = list(Supervise().stall) if name.startswith("supervise.stall.") else []
     if key not in fields or (inner and f"{group}.{key}" not in _TABLES) or (below and ".".join(inner) not in below):
         known = below or list(fields)
         hint = nearest(".".join(inner) if below else key, known)
-        raise ConfigError(f"{origin}: no setting {name!r}{hint}. Known there: {', '.join(known)}.")
+        raise ConfigError(f"{origin}: there is no setting {name!r}{hint}. Valid names: {', '.join(known)}.")
     annotation: Any = fields[key].rebuild_annotation()
     if inner:
         annotation = dict[Count, Share] if group == "gate" else dict[str, Seconds]
@@ -137,21 +137,23 @@ def check(name: str, value: Value, origin: str) -> Value:
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
-    """Return the settings that DSV4_GATE_* and DSV4_SUPERVISE_* make; raise ConfigError for one that is unknown."""
+    """Return the settings from DSV4_GATE_* and DSV4_SUPERVISE_*; raise ConfigError for an unknown one."""
     names = {_variable(name): name for name in [*defaults(), *_TABLES, *_RENAMED]}
     settings = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT) or not text:
             continue
         if variable not in names:
-            raise ConfigError(f"environment {variable}: not known{nearest(variable, names)}.")
+            raise ConfigError(
+                f"environment {variable}: there is no such setting{nearest(variable, names)}; correct or unset it."
+            )
         origin = f"environment {variable}"
         settings[names[variable]] = Setting(check(names[variable], _parts(names[variable], text), origin), origin)
     return settings
 
 
 def from_command_line(arguments: Sequence[str]) -> tuple[dict[str, Setting], list[str]]:
-    """Return the settings that `--gate.X VALUE` and `--supervise.X=VALUE` make, and the other arguments."""
+    """Return the settings from `--gate.X VALUE` and `--supervise.X=VALUE`, and the other arguments."""
     settings, others = {}, []
     rest = list(arguments)
     while rest:
@@ -171,7 +173,7 @@ def from_command_line(arguments: Sequence[str]) -> tuple[dict[str, Setting], lis
 
 def read(settings: Mapping[str, Setting]) -> Supervision:
     """Return a plan's settings laid over the defaults; raise ConfigError for one that this version lacks."""
-    plan = "the replica's plan (of another version of dsv4?)"
+    plan = "the replica's plan (from another version of dsv4?)"
     known = {name: check(name, setting.value, plan) for name, setting in settings.items()}
     return Supervision.model_validate(nested({name: s.value for name, s in defaults().items()} | known))
 

@@ -55,7 +55,7 @@ ALLOWED = {
 
 _CALLS = frozenset({
     "Problem", "check", "Cause", "ExitReason", "Finding", "HealthResponse", "Advice",
-    "info", "warning", "error", "log", "say", "print", "answer", "failed", "passed", "skipped",
+    "info", "warning", "error", "log", "print_message", "print", "answer", "failed", "passed", "skipped",
     "add_argument", "add_parser", "add_argument_group", "ArgumentParser", "add", "_gauge", "_known", "GaugeMetricFamily",
 })  # fmt: skip
 """Calls whose texts reach a user, in addition to every exception."""

@@ -27,7 +27,7 @@ class _Table(BaseModel):
 
 
 class Conditions(_Table):
-    """When a block applies: every key that is given has to match; a list matches any of its values."""
+    """When a block applies: every given key must match; a list matches any of its values."""
 
     TABLE: ClassVar[str]
     profile: Names = []
@@ -47,7 +47,7 @@ class Conditions(_Table):
 
 
 class When(Conditions):
-    """Settings that hold for some combinations only."""
+    """Settings for some combinations only."""
 
     TABLE: ClassVar[str] = "[[when]]"
     flags: Settings = {}
@@ -81,7 +81,7 @@ class Constraint(Conditions):
 
 
 class DefaultModel(_Table):
-    """The model served on this hardware when none is named, and the reason; `profiles` counts what extends them too."""
+    """The default model on this hardware, and the reason; `profiles` includes those that extend them."""
 
     model: str
     because: str
@@ -101,7 +101,7 @@ class Measured(_Table):
 
 
 class Base(_Table):
-    """What every profile file may hold."""
+    """What every profile file may contain."""
 
     about: str = ""
     extends: str = ""
@@ -163,7 +163,7 @@ _INNER: dict[str, type[_Table]] = {
 
 
 def sentence(file: str, model: type[BaseModel], error: ValidationError) -> str:
-    """Return what is wrong with a file, and what could be written in its place."""
+    """Return what is wrong with a file, and what to write instead."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
@@ -173,5 +173,5 @@ def sentence(file: str, model: type[BaseModel], error: ValidationError) -> str:
         model = _INNER[str(tables[0])]
     keys = [field.alias or name for name, field in model.model_fields.items()]
     hint = nearest(str(key), keys)
-    flags = " vLLM's flags go under [flags]." if not hint and not tables else ""
-    return f"{file}: unknown key {where!r}{hint}. Known: {listed(keys)}.{flags}"
+    flags = " Put vLLM's flags under [flags]." if not hint and not tables else ""
+    return f"{file}: unknown key {where!r}{hint}. Valid keys: {listed(keys)}.{flags}"

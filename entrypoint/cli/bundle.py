@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .output import say
+from .output import print_message
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -32,5 +32,5 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     from ..containers import options as replicas
 
     images = replicas.images(options, os.environ)
-    bundle.bundle(daemon.connect(os.environ), *images, Path(options.out), say)
+    bundle.bundle(daemon.connect(os.environ), *images, Path(options.out), print_message)
     return 0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def refuse(command: Parser, argv: Sequence[str]) -> None:
-    """Raise UsageError for a flag that vLLM does not have and that is nearer to an option of this command."""
+    """Raise UsageError for a flag that vLLM does not have and that is closer to an option of this command."""
     flags = schema.facts()["flags"]
     known = {*flags, *(alias.lstrip("-") for flag in flags.values() for alias in flag.get("aliases", ()))}
     options = [option[2:] for option in command.options()]

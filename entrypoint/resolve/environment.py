@@ -31,7 +31,7 @@ _FLAGS = {
 
 
 class Variables(BaseSettings):
-    """Our variables; an empty one counts as not set, as compose files write `${PROFILE:-}`."""
+    """Our variables; an empty one counts as unset, because compose files write `${PROFILE:-}`."""
 
     model_config = SettingsConfigDict(case_sensitive=True, env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -44,13 +44,13 @@ class Variables(BaseSettings):
     MAX_NUM_BATCHED_TOKENS: str | None = None  # tokens in one step
     GPU_MEMORY_UTILIZATION: str | None = None  # share of a GPU's memory, above 0 up to 1
     GPU_MEM_UTIL: str | None = None  # the same, in another spelling
-    NUM_SPECULATIVE_TOKENS: str | None = None  # draft tokens a step; 0 switches speculation off
+    NUM_SPECULATIVE_TOKENS: str | None = None  # draft tokens per step; 0 switches speculation off
     SERVED_MODEL_NAME: str | None = None  # one name or several, separated by spaces or commas
     PORT: str | None = None
     API_KEY_FILE: Path | None = None  # a file that holds the bearer key
     DSV4_PROFILES: str | None = None  # folders of profiles, separated by colons
     DSV4_NCCL: str | None = None  # a named set of nccl/
-    DSV4_SKIP: str | None = None  # names of refusals and checks to skip, separated by commas
+    DSV4_SKIP: str | None = None  # names of constraints and checks to skip, separated by commas
     DSV4_VLLM: str | None = None  # the vLLM to start, else the one next to this command, else the one on PATH
     DSV4_CACHE: Path | None = None  # compiled kernels, else dsv4 in the user's cache
     DSV4_RUN_DIR: Path | None = None  # what outlives a restart: the record of failures, the plan, stacks
@@ -58,7 +58,7 @@ class Variables(BaseSettings):
 
 
 def read() -> Request:
-    """Return the request that the environment makes."""
+    """Return the request of the environment."""
     given = {name: value for name, value in variables().model_dump().items() if value is not None}
     choices = {
         key: Setting(str(given[name]), f"environment {name}")
@@ -71,8 +71,8 @@ def read() -> Request:
 
 
 def variables() -> Variables:
-    """Return our variables; raise ConfigError for one that is not of its kind."""
-    listen.health_address(os.environ)  # refused at once by every command
+    """Return our variables; raise ConfigError for one of the wrong type."""
+    listen.health_address(os.environ)  # every command rejects an invalid one at once
     try:
         return Variables()
     except ValidationError as error:
@@ -106,7 +106,7 @@ def _key(given: Mapping[str, object]) -> dict[str, Setting]:
     path = given["API_KEY_FILE"]
     origin = f"environment API_KEY_FILE = {path}"
     if os.environ.get("VLLM_API_KEY"):
-        raise ConfigError(f"{origin} and environment VLLM_API_KEY contradict each other; keep one of the two.")
+        raise ConfigError(f"{origin} and environment VLLM_API_KEY conflict; remove one of them.")
     return {"VLLM_API_KEY": Setting(key_in(str(path), origin), origin)}
 
 
