@@ -3,8 +3,9 @@ Read a git diff and apply it to bytes, exactly or not at all.
 
 The grammar is the part of git's that `git format-patch --full-index --no-renames` writes for text files. Anything
 else (renames, mode changes, binary hunks, symbolic links, paths outside `vllm/`) is rejected with file and line.
-Context and line numbers must match exactly, and the result must have the blob id that the diff names. Pure. (`patch -F3`
-puts a hunk of the series into a docstring of vLLM 0.33.0 and reports success; `git apply` needs git in the image.)
+Context and line numbers must match exactly, and the result must have the blob id that the diff names. Pure.
+(`patch -F3` puts a hunk of the series into a docstring of vLLM 0.33.0 and reports success; `git apply` needs git in
+the image.)
 """
 
 from __future__ import annotations

@@ -194,7 +194,8 @@ def discontinuities(patches: tuple[Patch, ...]) -> Iterator[str]:
             chain = ids.setdefault(diff.path, [diff.pre])
             where = f"{patch.path}:{diff.line}: {diff.path}"
             if diff.pre != chain[-1]:
-                yield f"{where} starts from {diff.pre[:7]}, but the patch before it ends with {chain[-1][:7]}"
+                last = chain[-1][:7]
+                yield f"{where} starts from {diff.pre[:7]}, but the patch before it ends with {last}; export again"
             elif diff.post in chain:
                 yield f"{where} returns to {diff.post[:7]}, which an earlier patch changed; drop one of the two"
             chain.append(diff.post)

@@ -16,7 +16,7 @@ ROOM = Path(dsv4_serve.patcher.__file__).resolve().parent
 
 def test_from_pending_to_verified(patch, tree: Path, patched: Path, snapshot):
     assert [line.split()[0] for line in patch("status").out.splitlines()[1:]] == ["pending"] * 3
-    assert patch("apply", "--check").out.endswith("files that would be written: 4\n")
+    assert patch("apply", "--check").out.endswith("files to write: 4\n")
     assert patch("verify").status == 1
     applied = patch("apply")
     assert applied.status == 0

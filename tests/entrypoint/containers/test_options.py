@@ -179,7 +179,7 @@ def test_a_key_file_has_to_hold_one_key(tmp_path, content):
     key = tmp_path / "key"
     key.chmod(0o644)
     key.write_bytes(content)
-    with pytest.raises(ConfigError, match="has to hold one key"):
+    with pytest.raises(ConfigError, match="the key is not valid"):
         key_file(str(key), "--api-key-file")
 
 

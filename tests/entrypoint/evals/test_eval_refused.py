@@ -51,7 +51,7 @@ def test_an_invalid_python_is_named(run: Run) -> None:
     ("words", "seen"),
     [
         (("gsm9k",), "did you mean gsm8k"),
-        (("gsm8k", "--limit", "0"), "not a whole number from 1 up"),
+        (("gsm8k", "--limit", "0"), "not a whole number of at least 1"),
         (("gsm8k", "--thinking", "deep"), "invalid choice"),
         (("gsm8k", "--surplus"), "does not take '--surplus'"),
         (("gsm8k", "--temperature", "nan"), "nan is not a temperature"),
