@@ -32,7 +32,7 @@ $(error VENV=$(VENV) has to be written out, as a shell would read ~, *, ? and [ 
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults lint format bench image lock venv clean
+.PHONY: help demo test test-fast faults lint format docs bench image lock venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -46,7 +46,7 @@ test: $(VENV)/installed ## run every test, two at once (JOBS=2); ARGS='tests/pat
 test-fast: $(VENV)/installed ## run the tests that start no vLLM, take no image and are not slow
 	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup -m "(unit or process) and not slow" $(ARGS)
 
-faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and renew the table in docs/explanation/health.md
+faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and renew the table in docs/results/faults.md
 	rm -f build/faults.jsonl && mkdir -p build
 	RECORD_FAULTS=$(CURDIR)/build/faults.jsonl $(VENV)/bin/python -m pytest tests/faults
 	$(VENV)/bin/python -m tools.faults cpu build/faults.jsonl "$(shell nproc) CPU cores" $(shell date -u +%F) > qualification/results/faults/cpu.json
@@ -61,6 +61,10 @@ lint: $(VENV)/installed ## check style, format and types
 format: $(VENV)/installed ## mend style and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: $(VENV)/installed ## build docs/ as a site in build/site, which needs no network
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict --config-file tools/site/mkdocs.yml
+	@echo "build/site/index.html"
 
 bench: $(VENV)/installed ## time and memory of what is ours: explain, doctor, start, supervisor, health server, balancer
 	$(VENV)/bin/python -m pytest tests/bench/bench_*.py $(ARGS)

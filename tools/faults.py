@@ -1,7 +1,7 @@
 """
-Make the tables of docs/explanation/health.md: the settings, and what faults looked like.
+Make the table of settings in docs/explanation/health.md, and the tables of faults in docs/results/faults.md.
 
-    python -m tools.faults page                           write the tables into docs/explanation/health.md
+    python -m tools.faults page                           write the tables into both pages
     python -m tools.faults cpu noted.jsonl HARDWARE DATE  the result file of what tests/faults noted (RECORD_FAULTS)
     python -m tools.faults gpu faults.json DATE           the result file of what qualification/gpu/run_faults.py wrote
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs/explanation/health.md"
+SETTINGS_PAGE = ROOT / "docs/explanation/health.md"
+FAULTS_PAGE = ROOT / "docs/results/faults.md"
 RESULTS = ROOT / "qualification" / "results" / "faults"
 Result = Mapping[str, Any]
 
 
 def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
-    """Most seconds to not ready and to the end, where something stands still that is noticed `wait` seconds later."""
+    """Most seconds to not ready and to the end, where something stops that is noticed `wait` seconds later."""
     defaults = Supervise()
     noticed = wait(defaults) + defaults.poll
     return noticed + defaults.ready_grace, noticed + defaults.live_grace + POLL_SECONDS + stack_dump.SECONDS + TERM
@@ -39,19 +40,19 @@ def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
 
 _BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda defaults: defaults.idle_canary_every)
 FAULTS: Mapping[str, tuple[str, tuple[float, float] | None]] = {
-    "engine-stopped-busy": ("EngineCore stands still (SIGSTOP), 8 streams running", _BUSY),
-    "engine-stopped-idle": ("EngineCore stands still, nothing running", _IDLE),
+    "engine-stopped-busy": ("EngineCore is stopped (SIGSTOP), 8 streams running", _BUSY),
+    "engine-stopped-idle": ("EngineCore is stopped, nothing running", _IDLE),
     "worker-stopped-busy": (
-        "one of two workers stands still, a stream running: the other waits in a collective",
+        "one of two workers is stopped, a stream running: the other waits in a collective",
         _BUSY,
     ),
-    "worker-stopped-idle": ("one of two workers stands still, nothing running", _IDLE),
-    "api-server-stopped": ("vLLM's API server stands still, 8 streams running", _hung(lambda _: POLL_SECONDS)),
+    "worker-stopped-idle": ("one of two workers is stopped, nothing running", _IDLE),
+    "api-server-stopped": ("vLLM's API server is stopped, 8 streams running", _hung(lambda _: POLL_SECONDS)),
     "engine-killed": ("EngineCore is killed (SIGKILL)", None),
     "worker-killed": ("a worker is killed", None),
     "api-server-killed": ("vLLM's API server is killed", None),
     "supervisor-killed": ("`dsv4 serve` itself is killed: vLLM ends too", None),
-    "port-held": ("vLLM's port is held by another program", None),
+    "port-held": ("another program uses vLLM's port", None),
     "checkpoint-missing": ("the checkpoint's folder does not exist", None),
     "draft-nothing": ("n-gram settings that never find a draft", None),
     "draft-nothing-degrade": ("the same, `gate.below-floor = degrade`", None),
@@ -76,30 +77,45 @@ GPU_JOBS = {
 }
 
 SETTINGS = {
-    "gate.acceptance-floor": ("share", "accepted / drafted tokens of the test prompts, by the number of draft tokens"),
-    "gate.below-floor": ("", "`refuse` ends with 85, `warn` serves, `degrade` starts once more without the draft head"),
+    "gate.acceptance-floor": (
+        "share",
+        "lowest accepted / drafted tokens of the test prompts, by the number of draft tokens",
+    ),
+    "gate.below-floor": (
+        "",
+        "below it: `refuse` ends with 85, `warn` serves, `degrade` starts again without a draft head",
+    ),
     "gate.corrupted": ("", "what a failed corruption canary does: `refuse` ends with 86, `warn` serves"),
-    "gate.tokens": ("tokens", "generated for each test prompt"),
-    "gate.concurrency": ("requests", "at once in the corruption canary; at most `max-num-seqs`"),
-    "gate.agreement-floor": ("share", "of an answer, from its start, that is the same alone and concurrently"),
-    "gate.signs": ("", "signs of garbling that are looked for"),
-    "supervise.poll": ("s", "between two looks at vLLM's counters"),
-    "supervise.ready-grace": ("s", "without progress, while there is work, until `/readyz` fails"),
-    "supervise.live-grace": ("s", "without progress, while there is work, until the engine is ended as hung"),
-    "supervise.idle-canary-every": ("s", "between two one-token requests while nothing runs"),
-    "supervise.corruption-every": ("s", "between two corruption canaries; they run only while nothing else does"),
-    "supervise.window": ("s", "of live traffic over which acceptance is watched"),
-    "supervise.window-drafts": ("tokens", "drafted in that window below which nothing is concluded"),
-    "supervise.drain-wait": ("s", "between `not ready` and SIGTERM for vLLM; Ctrl-C does not wait"),
-    "supervise.stop-grace": ("s", "for vLLM to end after its `shutdown-timeout`, before SIGKILL"),
-    "supervise.backoff-first": ("s", "that the breaker waits after the second failure in a row; doubled after each"),
-    "supervise.backoff-most": ("s", "that it waits at most"),
-    "supervise.healthy-after": ("s", "of being ready, after which earlier failures are forgotten"),
+    "gate.tokens": ("tokens", "tokens generated for each test prompt"),
+    "gate.concurrency": ("requests", "concurrent requests of the corruption canary; at most `max-num-seqs`"),
+    "gate.agreement-floor": (
+        "share",
+        "how much of an answer, from its start, is the same alone and concurrently",
+    ),
+    "gate.signs": ("", "the signs of garbling to check for"),
+    "supervise.poll": ("s", "time between two reads of vLLM's counters"),
+    "supervise.ready-grace": ("s", "time without progress, while there is work, until `/readyz` fails"),
+    "supervise.live-grace": (
+        "s",
+        "time without progress, while there is work, until the engine is ended as hung",
+    ),
+    "supervise.idle-canary-every": ("s", "time between two one-token requests while nothing runs"),
+    "supervise.corruption-every": ("s", "time between two corruption canaries; they run only while nothing else does"),
+    "supervise.window": ("s", "window of live traffic over which acceptance is watched"),
+    "supervise.window-drafts": ("tokens", "draft tokens in that window below which nothing is concluded"),
+    "supervise.drain-wait": ("s", "time between `not ready` and SIGTERM for vLLM; Ctrl-C does not wait"),
+    "supervise.stop-grace": ("s", "time for vLLM to end after its `shutdown-timeout`, before SIGKILL"),
+    "supervise.backoff-first": (
+        "s",
+        "wait of the breaker after the second failure in a row; then doubled",
+    ),
+    "supervise.backoff-most": ("s", "longest wait of the breaker"),
+    "supervise.healthy-after": ("s", "time of being ready after which earlier failures are forgotten"),
     "supervise.prebuild": (
         "",
-        "FlashInfer's modules compiled during a first start, `MODULE:FUNCTION`; none with `--supervise.prebuild=`",
+        "modules of FlashInfer compiled during a first start, `MODULE:FUNCTION`; none with `--supervise.prebuild=`",
     ),
-    "supervise.stall": ("s", "without progress in a phase of the start until it is given up, by phase"),
+    "supervise.stall": ("s", "time without progress after which a start is given up, by phase"),
 }
 
 
@@ -107,7 +123,8 @@ def main(words: list[str]) -> int:
     """Do what the words say; print a result file, or write the page."""
     match words:
         case ["page"]:
-            PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read(RESULTS)), encoding="utf-8")
+            for page, name, table in pages():
+                page.write_text(renewed(page.read_text(encoding="utf-8"), {name: table}, page), encoding="utf-8")
         case ["cpu", noted, hardware, date]:
             print(json.dumps(from_notes(Path(noted).read_text(encoding="utf-8"), hardware, date), indent=2))
         case ["gpu", results, date]:
@@ -160,10 +177,10 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def page(text: str, results: Iterable[Result]) -> str:
-    """Return the page with its tables made anew; they stand between `<!-- table: NAME -->` and `<!-- end -->`."""
-    tables = {"settings": settings(), "faults": "\n".join(map(faults, results))}
-    return renewed(text, tables, PAGE)
+def pages() -> list[tuple[Path, str, str]]:
+    """Return each page, the name of its table there (tools/tables.py), and the table."""
+    found = "\n".join(map(faults, read(RESULTS)))
+    return [(SETTINGS_PAGE, "settings", settings()), (FAULTS_PAGE, "faults", found)]
 
 
 def settings() -> str:
@@ -188,9 +205,9 @@ def _shown(value: Any) -> str:
 def faults(result: Result) -> str:
     """Return one result as a table, with a line that says where it was measured."""
     used = ", ".join(f"`{name}` {value}" for name, value in result["settings"].items())
-    head = f"{result['hardware']}, vLLM {result['vllm']}, {result['date']}. Set: {used}.\n"
+    head = f"{result['hardware']}, vLLM {result['vllm']}, {result['date']}. Settings: {used}.\n"
     lines = [
-        "| fault | not ready after | over after | by default within | status | last words |",
+        "| fault | not ready after | ended after | limits by default | status | last message |",
         "|---|---|---|---|---|---|",
     ]
     for found in result["faults"]:

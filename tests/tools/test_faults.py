@@ -1,12 +1,15 @@
-"""The tables of docs/explanation/health.md are made from the code and the results."""
+"""The tables of settings and of faults are made from the code and the results."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from tools import faults
+from tools.tables import renewed
 
 RESULTS = faults.read(faults.RESULTS)
 GPU_RUN = {
@@ -28,9 +31,10 @@ GPU_RUN = {
 }
 
 
-def test_the_page_is_made_from_the_code_and_the_results() -> None:
-    text = faults.PAGE.read_text(encoding="utf-8")
-    assert faults.page(text, RESULTS) == text
+@pytest.mark.parametrize(("page", "name", "table"), faults.pages(), ids=lambda part: str(part)[-20:])
+def test_a_page_is_made_from_the_code_and_the_results(page: Path, name: str, table: str) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert renewed(text, {name: table}, page) == text, "run `python -m tools.faults page`"
 
 
 def test_every_setting_is_in_the_table() -> None:
@@ -60,4 +64,4 @@ def test_a_run_on_gpus_becomes_a_result_without_the_jobs_that_failed() -> None:
 
 def test_a_page_without_a_place_for_a_table_is_an_error() -> None:
     with pytest.raises(ValueError, match="0 tables 'settings'"):
-        faults.page("# Health\n", [])
+        renewed("# Health\n", {"settings": ""}, faults.SETTINGS_PAGE)
