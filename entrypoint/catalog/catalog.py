@@ -136,7 +136,7 @@ class Catalog:
         known = self.names(kind)
         if name not in known:
             raise ConfigError(
-                f"{origin}: there is no {kind} {name!r}{nearest(name, known)}. Known: {', '.join(known)}."
+                f"{origin}: there is no {'NCCL set' if kind == 'nccl' else kind} {name!r}{nearest(name, known)}. Known: {', '.join(known)}."
             )
 
 

@@ -71,7 +71,7 @@ def status_text(status: Status) -> str:
     if status.folder is None:
         remaining = "" if status.missing_size is None else f"; {status.missing_size / 1e9:.2f} GB to fetch"
         return f"{named}: not fetched{remaining}."
-    here = f"{named}: {status.files} files, {status.size / 1e9:.2f} GB in {status.folder}"
+    here = f"{named}: {_files(status.files)}, {status.size / 1e9:.2f} GB in {status.folder}"
     if not status.missing:
         return f"{here}; complete, {_SOURCES[status.source]}." if status.complete else f"{here}; {_UNKNOWN}."
     remaining = "" if status.missing_size is None else f", {status.missing_size / 1e9:.2f} GB"
@@ -81,8 +81,12 @@ def status_text(status: Status) -> str:
 
 def verified_text(verified: Verified) -> str:
     """Return the result of a verification."""
-    amount = f"{verified.checked} files, {verified.size / 1e9:.2f} GB in {verified.folder}"
+    amount = f"{_files(verified.checked)}, {verified.size / 1e9:.2f} GB in {verified.folder}"
     head = f"{verified.repository}@{verified.revision[:12]}: {amount}"
     named = {"missing": verified.missing, "wrong": verified.wrong, "not in this revision": verified.foreign}
     lines = [f"  {what}: {path}" for what, paths in named.items() for path in paths]
     return "\n".join([f"{head}: {'all bytes match' if verified.whole else 'does not match'}.", *lines])
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'s' * (count != 1)}"

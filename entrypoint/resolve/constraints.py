@@ -96,21 +96,25 @@ def _outside_scope(selection: Selection) -> Iterator[Violation]:
     size, where = selection.tensor_parallel_size, f"{profile.name}, {_model_on_hardware(selection)}"
     if (models := profile.get("models")) and not model.is_one_of(models):
         seen = f"profile {profile.name} does not support model {model.name}"
-        yield "profile-model", where, Problem(seen, f"one of {', '.join(models)}", "choose one with --model")
+        yield "profile-model", where, Problem(seen, _one_of(models), "choose one with --model")
     if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
         seen = f"profile {profile.name} does not support {hardware.name}"
-        yield "profile-hardware", where, Problem(seen, f"one of {', '.join(kinds)}", "choose another --profile")
+        yield "profile-hardware", where, Problem(seen, _one_of(kinds), "choose another --profile")
     for kind, file in (("profile", profile), ("model", model)):
         sizes = file.get("tensor_parallel_sizes")
         if sizes and size not in sizes:
             seen = f"{kind} {file.name} does not support {TENSOR_PARALLEL_SIZE} {size}"
-            needed = f"one of {', '.join(map(str, sizes))}"
+            needed = _one_of(sizes)
             yield TENSOR_PARALLEL_SIZE, where, Problem(seen, needed, "choose one with --tp")
     if selection.gpus is not None and size > selection.gpus:
         seen = (
             f"{TENSOR_PARALLEL_SIZE} is {size}, but this process sees {selection.gpus} GPU{'s' * (selection.gpus != 1)}"
         )
         yield "gpu-count", where, Problem(seen, f"{size} GPUs", "lower --tp")
+
+
+def _one_of(values: Collection[Any]) -> str:
+    return ("one of " if len(values) > 1 else "") + ", ".join(map(str, values))
 
 
 def _rules(selection: Selection) -> Iterator[tuple[ProfileFile[Any], Constraint]]:

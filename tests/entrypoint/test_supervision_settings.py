@@ -87,7 +87,9 @@ def test_a_plan_of_another_version_is_answered_in_one_sentence(name: str, value:
 
 
 def test_a_misspelt_variable_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"DSV4_GATE_TOKNS: there is no such setting \(did you mean DSV4_GATE_TOKENS\?\)"):
+    with pytest.raises(
+        ConfigError, match=r"DSV4_GATE_TOKNS: there is no such setting \(did you mean DSV4_GATE_TOKENS\?\)"
+    ):
         supervision_settings.from_environment({"DSV4_GATE_TOKNS": "3"})
 
 

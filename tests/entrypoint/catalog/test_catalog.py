@@ -103,7 +103,7 @@ def test_a_broken_profile_is_answered_with_file_place_and_remedy(folder: Write, 
 def test_a_file_that_is_not_utf8_is_reported(folder: Write) -> None:
     mounted = folder({"mine.toml": ""})
     (mounted / "mine.toml").write_bytes(b"about = '\xff'")
-    with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):
+    with pytest.raises(ConfigError, match="byte 9 is not valid UTF-8"):
         plan(Catalog([mounted]), profile="mine")
 
 

@@ -157,8 +157,8 @@ def test_the_json_has_exactly_the_promised_keys() -> None:
 
 def test_the_text_tells_both_ways_to_count() -> None:
     said = fit_answer.text(W4A16, fit_answer.fit(W4A16))
-    assert re.search(r"maximum concurrency \d\.\d\dx", said)
-    assert "at once, one in prefill; the plan is for 2" in said
+    assert re.search(r"maximum concurrency of \d\.\d\dx", said)
+    assert "can run at once (one in prefill); the plan promises 2" in said
 
 
 def test_the_text_names_flags_as_they_are_typed() -> None:
