@@ -135,9 +135,9 @@ class Catalog:
     def _check_name(self, kind: str, name: str, origin: str) -> None:
         known = self.names(kind)
         if name not in known:
-            raise ConfigError(
-                f"{origin}: there is no {'NCCL set' if kind == 'nccl' else kind} {name!r}{nearest(name, known)}. Known: {', '.join(known)}."
-            )
+            what = "NCCL set" if kind == "nccl" else kind
+            hint = nearest(name, known)
+            raise ConfigError(f"{origin}: there is no {what} {name!r}{hint}. Known: {', '.join(known)}.")
 
 
 def _natural(name: str) -> tuple[int, str]:
