@@ -1,7 +1,7 @@
 """
-Make the table of settings in docs/explanation/health.md, and the tables of faults in docs/results/faults.md.
+Make the tables of faults in docs/results/faults.md.
 
-    python -m tools.faults page                           write the tables into both pages
+    python -m tools.faults page                           write the tables into the page
     python -m tools.faults cpu noted.jsonl HARDWARE DATE  the result file of what tests/faults noted (RECORD_FAULTS)
     python -m tools.faults gpu faults.json DATE           the result file of what qualification/gpu/run_faults.py wrote
 
@@ -13,11 +13,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.client.http import SECONDS as POLL_SECONDS
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor import stack_dump
@@ -25,8 +24,7 @@ from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS_PAGE = ROOT / "docs/explanation/health.md"
-FAULTS_PAGE = ROOT / "docs/results/faults.md"
+PAGE = ROOT / "docs/results/faults.md"
 RESULTS = ROOT / "qualification" / "results" / "faults"
 Result = Mapping[str, Any]
 
@@ -76,55 +74,12 @@ GPU_JOBS = {
     "drained": "drained",
 }
 
-SETTINGS = {
-    "gate.acceptance-floor": (
-        "share",
-        "lowest accepted / drafted tokens of the test prompts, by the number of draft tokens",
-    ),
-    "gate.below-floor": (
-        "",
-        "below it: `refuse` ends with 85, `warn` serves, `degrade` starts again without a draft head",
-    ),
-    "gate.corrupted": ("", "what a failed corruption canary does: `refuse` ends with 86, `warn` serves"),
-    "gate.tokens": ("tokens", "tokens generated for each test prompt"),
-    "gate.concurrency": ("requests", "concurrent requests of the corruption canary; at most `max-num-seqs`"),
-    "gate.agreement-floor": (
-        "share",
-        "how much of an answer, from its start, is the same alone and concurrently",
-    ),
-    "gate.signs": ("", "the signs of garbling to check for"),
-    "supervise.poll": ("s", "time between two reads of vLLM's counters"),
-    "supervise.ready-grace": ("s", "time without progress, while there is work, until `/readyz` fails"),
-    "supervise.live-grace": (
-        "s",
-        "time without progress, while there is work, until the engine is ended as hung",
-    ),
-    "supervise.idle-canary-every": ("s", "time between two one-token requests while nothing runs"),
-    "supervise.corruption-every": ("s", "time between two corruption canaries; they run only while nothing else does"),
-    "supervise.window": ("s", "window of live traffic over which acceptance is watched"),
-    "supervise.window-drafts": ("tokens", "draft tokens in that window below which nothing is concluded"),
-    "supervise.drain-wait": ("s", "time between `not ready` and SIGTERM for vLLM; Ctrl-C does not wait"),
-    "supervise.stop-grace": ("s", "time for vLLM to end after its `shutdown-timeout`, before SIGKILL"),
-    "supervise.backoff-first": (
-        "s",
-        "wait of the breaker after the second failure in a row; then doubled",
-    ),
-    "supervise.backoff-most": ("s", "longest wait of the breaker"),
-    "supervise.healthy-after": ("s", "time of being ready after which earlier failures are forgotten"),
-    "supervise.prebuild": (
-        "",
-        "modules of FlashInfer compiled during a first start, `MODULE:FUNCTION`; none with `--supervise.prebuild=`",
-    ),
-    "supervise.stall": ("s", "time without progress after which a start is given up, by phase"),
-}
-
 
 def main(words: list[str]) -> int:
     """Do what the words say; print a result file, or write the page."""
     match words:
         case ["page"]:
-            for page, name, table in pages():
-                page.write_text(renewed(page.read_text(encoding="utf-8"), {name: table}, page), encoding="utf-8")
+            PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read(RESULTS)), encoding="utf-8")
         case ["cpu", noted, hardware, date]:
             print(json.dumps(from_notes(Path(noted).read_text(encoding="utf-8"), hardware, date), indent=2))
         case ["gpu", results, date]:
@@ -177,29 +132,9 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def pages() -> list[tuple[Path, str, str]]:
-    """Return each page, the name of its table there (tools/tables.py), and the table."""
-    found = "\n".join(map(faults, read(RESULTS)))
-    return [(SETTINGS_PAGE, "settings", settings()), (FAULTS_PAGE, "faults", found)]
-
-
-def settings() -> str:
-    """Return the table of settings with their defaults."""
-    defaults = supervision_settings.defaults()
-    lines = ["| setting | default | unit | what it is |", "|---|---|---|---|"]
-    for name, (unit, about) in SETTINGS.items():
-        inner = {key.removeprefix(f"{name}."): s.value for key, s in defaults.items() if key.startswith(f"{name}.")}
-        value = inner or defaults[name].value
-        lines.append(f"| `{name}` | {_shown(value)} | {unit} | {about} |")
-    return "\n".join(lines) + "\n"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def page(text: str, results: Iterable[Result]) -> str:
+    """Return the text of the page with its tables made anew (tools/tables.py)."""
+    return renewed(text, {"faults": "\n".join(map(faults, results))}, PAGE)
 
 
 def faults(result: Result) -> str:

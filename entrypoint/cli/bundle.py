@@ -24,20 +24,20 @@ def register(commands: Commands) -> None:
         "bundle",
         "Collect the files for an offline host, or for a bug report.",
         run,
-        details="Without --support: images, checksums, the compose file and profiles in a folder; copy the weights"
-        " separately. With --support: versions, machine, patches, plan, doctor and the last exit in one archive,"
-        " without secrets; add the options that you give to `dsv4 serve`.",
+        details="The folder holds images, checksums, the compose file and profiles; copy the weights separately."
+        " The archive of --support holds versions, machine, patches, plan, doctor and the last exit, and no secrets;"
+        " add the options that you give to `dsv4 serve`.",
         takes_vllm_flags=True,
     )
     parser.add_argument(
         "--out",
         metavar="PATH",
-        help="a folder that does not exist yet; with --support a file, dsv4-support-DATE.tar.gz if absent",
+        help="create this folder; with --support this file (default: dsv4-support-DATE.tar.gz)",
     )
-    parser.add_argument("--support", action="store_true", help="write one archive for a bug report")
     parser.add_argument(
-        "--log", metavar="FILE", help="with --support: a log of `dsv4 serve`, of which the end is included"
+        "--support", action="store_true", help="write one archive for a bug report, in place of the folder"
     )
+    parser.add_argument("--log", metavar="FILE", help="with --support, include the end of this log of `dsv4 serve`")
     arguments.add_images(parser)
     arguments.add_plan(parser)
 

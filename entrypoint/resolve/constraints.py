@@ -20,7 +20,8 @@ MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
 RENAMED = {"trunk-complete": "target-model-complete"}
 """Former names of checks; `--skip` rejects them with the new name."""
-_BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+"""Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
 """A constraint's name (for `--skip`), where it comes from, and the problem."""
@@ -28,7 +29,7 @@ Violation = tuple[str, str, Problem]
 
 def names(selection: Selection) -> frozenset[str]:
     """Return the names of the constraints that this selection can violate."""
-    return _BUILT_IN | {rule.name for _, rule in _rules(selection)}
+    return BUILT_IN | {rule.name for _, rule in _rules(selection)}
 
 
 def require_known(selection: Selection, skip: Collection[str], check_names: Callable[[], Collection[str]]) -> None:
@@ -46,8 +47,8 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
         )
     if unknown := sorted(set(skip) - known):
         raise ConfigError(
-            f"--skip (DSV4_SKIP): {unknown[0]!r} is not a check, or a constraint of this profile, model or"
-            f" hardware{nearest(unknown[0], known)}; docs/reference/checks.md lists them."
+            f"--skip (DSV4_SKIP): {unknown[0]!r} is not a check, or a constraint of this profile, model or hardware"
+            f"{nearest(unknown[0], known)}; see checks.md and refusals.md in docs/reference/."
         )
 
 

@@ -127,7 +127,7 @@ def test_the_checks_see_what_they_are_for(tmp_path: Path) -> None:
 
 
 def test_the_navigation_is_the_index() -> None:
-    index = "# Top\n[g](glossary.md)\n\n## One\n* [a](x/a.md) and [b](x/b.md#c)\n* [a](x/a.md)\n\n## None\n[out](../README.md)\n"
+    index = "# Top\n[g](glossary.md), [a](x/a.md)\n\n## One\n* [a](x/a.md) and [b](x/b.md#c)\n* [a](x/a.md)\n\n## None\n[out](../README.md)\n"
     assert hooks.navigation(index) == ["index.md", "glossary.md", {"One": ["x/a.md", "x/b.md"]}]
 
 

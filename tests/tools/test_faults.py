@@ -1,15 +1,11 @@
-"""The tables of settings and of faults are made from the code and the results."""
+"""The tables of docs/results/faults.md are made from the results."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from tools import faults
-from tools.tables import renewed
 
 RESULTS = faults.read(faults.RESULTS)
 GPU_RUN = {
@@ -31,15 +27,9 @@ GPU_RUN = {
 }
 
 
-@pytest.mark.parametrize(("page", "name", "table"), faults.pages(), ids=lambda part: str(part)[-20:])
-def test_a_page_is_made_from_the_code_and_the_results(page: Path, name: str, table: str) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert renewed(text, {name: table}, page) == text, "run `python -m tools.faults page`"
-
-
-def test_every_setting_is_in_the_table() -> None:
-    names = {name if name.count(".") == 1 else name.rpartition(".")[0] for name in supervision_settings.defaults()}
-    assert set(faults.SETTINGS) == names
+def test_the_page_is_made_from_the_results() -> None:
+    text = faults.PAGE.read_text(encoding="utf-8")
+    assert faults.page(text, RESULTS) == text, "run `python -m tools.faults page`"
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: result["hardware"])
@@ -63,5 +53,5 @@ def test_a_run_on_gpus_becomes_a_result_without_the_jobs_that_failed() -> None:
 
 
 def test_a_page_without_a_place_for_a_table_is_an_error() -> None:
-    with pytest.raises(ValueError, match="0 tables 'settings'"):
-        renewed("# Health\n", {"settings": ""}, faults.SETTINGS_PAGE)
+    with pytest.raises(ValueError, match="0 tables 'faults'"):
+        faults.page("# Health\n", [])

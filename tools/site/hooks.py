@@ -29,14 +29,12 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def navigation(index: str) -> list[Any]:
-    """Return the pages of an index: those before the first heading, then a section for each heading."""
-    first, *sections = re.split(r"^## +", index, flags=re.MULTILINE)
-    nav: list[Any] = ["index.md", *_pages(first)]
-    for section in sections:
-        title, _, body = section.partition("\n")
-        if pages := _pages(body):
-            nav.append({title: pages})
-    return nav
+    """Return a section for each heading of an index, after the pages that are linked above all headings only."""
+    first, *parts = re.split(r"^## +", index, flags=re.MULTILINE)
+    sections = {title: _pages(body) for title, _, body in (part.partition("\n") for part in parts)}
+    inside = {page for pages in sections.values() for page in pages}
+    above = [page for page in _pages(first) if page not in inside]
+    return ["index.md", *above, *({title: pages} for title, pages in sections.items() if pages)]
 
 
 def _pages(text: str) -> list[str]:
