@@ -48,7 +48,7 @@ BANNED = {
     r"(is|are) now named": "was renamed to",
     r"broken (JSON|TOML)": "not valid, invalid",
     r"of full length": "full-length",
-    r"lies|stands|stood|wanted|thereby|hence|besides": "plain words",
+    r"lies|stands|stood|wanted|thereby|hence": "plain words",
     r"(goes|went) away|nothing is (here|there)|not written out": "name what happened",
 }
 """A word that no text may have, as a regular expression between word boundaries, and what to write in its place."""

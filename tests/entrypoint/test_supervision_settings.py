@@ -108,6 +108,6 @@ def test_a_renamed_setting_is_refused_with_its_new_name() -> None:
     with pytest.raises(ConfigError, match=r"x: supervise\.compile-ahead was renamed to supervise\.prebuild"):
         supervision_settings.check("supervise.compile-ahead", [], "x")
     with pytest.raises(
-        ConfigError, match=r"environment DSV4_SUPERVISE_COMPILE_AHEAD: .* now named supervise\.prebuild"
+        ConfigError, match=r"environment DSV4_SUPERVISE_COMPILE_AHEAD: .* was renamed to supervise\.prebuild"
     ):
         supervision_settings.from_environment({"DSV4_SUPERVISE_COMPILE_AHEAD": "a:b"})

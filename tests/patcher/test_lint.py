@@ -30,7 +30,7 @@ def test_every_broken_patch_is_found_not_only_the_first(series: Path):
     (series / "move-old-away.patch").unlink()
     findings, _ = lint(series)
     assert len(findings) == 2
-    assert "count-one-more.patch:8: Upstream-Status reads 'Maybe'" in findings[0]
+    assert "count-one-more.patch:8: Upstream-Status is 'Maybe'" in findings[0]
     assert "move-old-away.patch: No such file" in findings[1]
 
 

@@ -151,7 +151,7 @@ def test_a_patch_that_undoes_an_earlier_one_is_refused(series: Path):
 
 
 def test_an_unknown_series_is_answered_with_the_known_ones():
-    with pytest.raises(PatcherUsageError, match=r"no series '9\.9\.9'.*Series here: "):
+    with pytest.raises(PatcherUsageError, match=r"no series '9\.9\.9'.*Available: "):
         locate("9.9.9")
 
 
