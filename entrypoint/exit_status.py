@@ -10,7 +10,7 @@ class ExitStatus(IntEnum):
     """A status and its meaning. 64 to 78 follow sysexits.h; those above 125 are as a shell reports them."""
 
     DONE = 0, "Success. For `serve`: it was stopped after every running request had finished (cause `drained`)."
-    NO = 1, "Failure: a check failed, something is not ready, or a benchmark could not finish."
+    NO = 1, "A check failed, something is not ready, or the command could not finish."
     USAGE = 64, "The command line is not valid."
     DATA = 65, "`patch`: the series or a patch is malformed."
     HOST = 69, "The host prevents it: a port is in use, a driver is too old, a folder is not writable."
