@@ -186,7 +186,7 @@ SEEN = {
     "weights-present": ("bf16", both(remove(TARGET, DRAFT), lambda f: put(f / "pytorch_model.bin", b"")), {}, "but pytorch_model.bin"),
     "weights-are-not-pointers": ("native", pointers, {}, f"in place of {TARGET}, {DRAFT}"),
     "shards-present": ("native", remove(DRAFT), {}, f"{DRAFT} not in"),
-    "headers-readable": ("native", lambda f: put(f / DRAFT, os.urandom(999)), {}, f"{DRAFT}: it does not begin"),
+    "headers-readable": ("native", lambda f: put(f / DRAFT, os.urandom(999)), {}, f"{DRAFT}: does not begin"),
     "shards-whole": ("acti", resize(DRAFT, -12_345), {}, f"{DRAFT} lacks its last 12,345 bytes"),
     "shards-without-a-tail": ("acti", resize(TARGET, 1), {}, "has 1 bytes after its last tensor"),
     "index-readable": ("acti", lambda f: put(f / INDEX, b'{"weight_map":'), {}, "is not valid JSON"),
