@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from .listen import API_PORT
-from .plan import DRAFT_TOKENS, Plan, Setting
+from .plan import API_KEY, DRAFT_TOKENS, Plan, Setting
 
 
 def url(plan: Plan) -> str:
@@ -28,7 +28,7 @@ def shutdown_timeout(plan: Plan) -> float:
 
 def key(plan: Plan) -> str:
     """Return the bearer key; empty when none is set."""
-    return plan.environment(secrets=True).get("VLLM_API_KEY") or (plan.value("api-key") or [""])[0]
+    return plan.environment(secrets=True).get(API_KEY, "")
 
 
 def without_draft(plan: Plan, reason: str) -> Plan:

@@ -7,8 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ..secret import is_secret
 from . import arguments
-from .output import show
+from .output import print_message, show
 from .this_machine import this_machine
 
 if TYPE_CHECKING:
@@ -44,7 +45,23 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from . import log
 
     log.to_stderr()
+    _hide_secrets(argv)
     return asyncio.run(_serve(options, argv, _context()))
+
+
+def _hide_secrets(argv: list[str]) -> None:
+    """Keep the secrets of our own arguments from `ps`; those of processes above us (tini, sudo) cannot be changed."""
+    if not any(argument.startswith("--") and is_secret(argument.partition("=")[0]) for argument in argv):
+        return
+    from .. import own_arguments
+    from ..vllm_schema.argv import secrets_in
+
+    if secrets := secrets_in(argv):
+        own_arguments.hide(secrets)
+        print_message(
+            "a secret stands in the arguments of this command, where other users may have read it; give the key by file"
+            " (API_KEY_FILE), and a token of the Hub as HF_TOKEN."
+        )
 
 
 async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext) -> int:

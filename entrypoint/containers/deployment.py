@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..plan import SECRETS, Setting
+from ..plan import Setting
 from ..resolve.environment import Variables
+from ..secret import is_secret
 from .placement import Group
 
 IMAGE = "dsv4-serve"
@@ -54,7 +55,7 @@ class Deployment:
 def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dict[str, str]:
     """Return the containers' variables: what `dsv4` reads of this environment, overridden by the choices of flags."""
     known = set(Variables.model_fields) - OWN
-    env = {k: v for k, v in environ.items() if v and (k in known or k.startswith(PASSED_ON)) and k not in SECRETS}
+    env = {k: v for k, v in environ.items() if v and (k in known or k.startswith(PASSED_ON)) and not is_secret(k)}
     names = {"profile": "PROFILE", "model": "MODEL", "hardware": "HARDWARE", "nccl": "DSV4_NCCL"}
     return env | {names[key]: str(choice.value) for key, choice in choices.items() if key in names}
 

@@ -16,7 +16,8 @@ from ...healthcheck.state import PHASES, Health
 from .. import served_plan, supervision_settings
 from ..client.errors import Refused, Unreachable
 from ..client.vllm import VllmClient
-from ..plan import MASK, Plan
+from ..plan import Plan
+from ..secret import MASK
 from ..supervision_settings import Supervision
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
