@@ -23,7 +23,9 @@ def by_environment(flags: dict[str, Setting], env: dict[str, Setting]) -> None:
     Raise ConfigError for two places that set the key, for several keys, and for one that no HTTP header can carry.
     """
     if "api-key" in flags and API_KEY in env:
-        raise ConfigError(f"{flags['api-key'].origin} and {env[API_KEY].origin} both set the API key; remove one of them.")
+        raise ConfigError(
+            f"{flags['api-key'].origin} and {env[API_KEY].origin} both set the API key; remove one of them."
+        )
     for flag, variable in BY_ENVIRONMENT.items():
         if flag not in flags or flags[flag].value in (True, None):  # a bare --hf-token holds no token
             continue
