@@ -9,15 +9,19 @@ from typing import Self
 class ExitStatus(IntEnum):
     """A status and its meaning. 64 to 78 follow sysexits.h; those above 125 are as a shell reports them."""
 
-    DONE = 0, "Done, or yes. `serve`: it was stopped, and every running request had finished (cause `drained`)."
+    DONE = 0, "Done, or yes. `serve`: it was stopped, and every running request was answered whole (cause `drained`)."
     NO = 1, "No: a check failed, not everything is ready, or a benchmark could not finish."
     USAGE = 64, "The command line is not valid."
     DATA = 65, "`patch`: the series or a patch is malformed."
     HOST = 69, "The host does not allow it: a port is in use, a driver is too old, a folder cannot be written."
+    INTERNAL_ERROR = (
+        70,
+        "`serve`: an error of `dsv4` itself; its traceback is in the run directory.",
+    )
     CONFIG = 78, "A setting or the checkpoint is wrong; the message says which."
     OUT_OF_MEMORY_AT_LOAD = 80, "Memory ran out during the start."
     OUT_OF_MEMORY_LATER = 81, "Memory ran out after the replica was ready."
-    ENGINE_DIED = 82, "A process of vLLM ended after the replica was ready."
+    ENGINE_DIED = 82, "A process of vLLM ended after the replica was ready, or while it was stopped."
     HUNG = 83, "No progress while there was work; stacks are in the run directory."
     STALLED = 84, "A phase of the start made no progress; stacks are in the run directory."
     GATE_REFUSED = 85, "The draft head drafts noise, or nothing."

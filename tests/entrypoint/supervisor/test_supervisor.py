@@ -88,19 +88,6 @@ def test_sigterm_finishes_running_streams_and_ends_with_0(start: Start) -> None:
         assert last_exit(running)["cause"] == "drained"
 
 
-def test_a_second_signal_hurries_and_says_what_was_cut(start: Start) -> None:
-    with start(STAND_IN_SECONDS="0.5") as running:
-        running.until_ready(60)
-        assert running.stream(600).began.wait(30)
-        running.stop()
-        running.until(lambda: running.ask("/readyz/accepting")[0] == 503, 10, "not ready")
-        running.stop()
-        status, took = running.until_ended(10)
-        assert (status, last_exit(running)["cause"]) == (143, "cut")
-        assert took < 5 * slowness()
-        assert "1 requests were still running" in running.messages()[-1]
-
-
 def test_sigterm_during_the_start_ends_with_0(start: Start) -> None:
     with start("stalls") as running:
         running.until(lambda: "stand-in" in running.log_text(), 10, "started")
