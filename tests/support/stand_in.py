@@ -25,7 +25,16 @@ SLOW = float(os.environ.get("STAND_IN_SECONDS", "0.01"))  # a token of a stream
 PORT = int(sys.argv[sys.argv.index("--port") + 1])
 SPECULATES = "--speculative-config" in sys.argv
 SHUTDOWN = float(os.environ.get("STAND_IN_SHUTDOWN", "60"))  # seconds that running requests get
-state = {"finished": 0, "running": 0, "steps": 0, "single": 0, "drafted": 0, "accepted": 0, "frozen": False, "stopping": False}
+state = {
+    "finished": 0,
+    "running": 0,
+    "steps": 0,
+    "single": 0,
+    "drafted": 0,
+    "accepted": 0,
+    "frozen": False,
+    "stopping": False,
+}
 
 
 def log(line: str, process: str = "APIServer") -> None:
