@@ -9,30 +9,27 @@ from typing import Self
 class ExitStatus(IntEnum):
     """A status and its meaning. 64 to 78 follow sysexits.h; those above 125 are as a shell reports them."""
 
-    DONE = 0, "Done, or yes. `serve`: it was stopped, and every running request was answered whole (cause `drained`)."
-    NO = 1, "No: a check failed, not everything is ready, or a benchmark could not finish."
+    DONE = 0, "Success. `serve`: it was stopped, and every running request was answered whole (cause `drained`)."
+    NO = 1, "A check failed, not everything is ready, or the command could not finish."
     USAGE = 64, "The command line is not valid."
     DATA = 65, "`patch`: the series or a patch is malformed."
-    HOST = 69, "The host does not allow it: a port is in use, a driver is too old, a folder cannot be written."
-    INTERNAL_ERROR = (
-        70,
-        "`serve`: an error of `dsv4` itself; its traceback is in the run directory.",
-    )
+    HOST = 69, "The host prevents it: a port is in use, a driver is too old, a folder cannot be written."
+    INTERNAL_ERROR = 70, "`serve`: an error of `dsv4` itself; its traceback is in the run directory."
     CONFIG = 78, "A setting or the checkpoint is wrong; the message says which."
     OUT_OF_MEMORY_AT_LOAD = 80, "Memory ran out during the start."
     OUT_OF_MEMORY_LATER = 81, "Memory ran out after the replica was ready."
-    ENGINE_DIED = 82, "A process of vLLM ended after the replica was ready, or while it was stopped."
-    HUNG = 83, "No progress while there was work; stacks are in the run directory."
-    STALLED = 84, "A phase of the start made no progress; stacks are in the run directory."
+    ENGINE_DIED = 82, "A process of vLLM ended after the replica was ready, or during its drain."
+    HUNG = 83, "vLLM made no progress while there was work; its stacks are in the run directory."
+    STALLED = 84, "A phase of the start made no progress; vLLM's stacks are in the run directory."
     GATE_REFUSED = 85, "The draft head drafts noise, or nothing."
-    CORRUPTED = 86, "Answers are garbled, or other requests change them."
-    START_FAILED = 87, "vLLM ended during the start for none of the reasons above."
-    NOT_EXECUTABLE = 126, "The program, vLLM for `serve`, is there and cannot be executed."
-    NOT_FOUND = 127, "The program, vLLM for `serve`, is not there."
+    CORRUPTED = 86, "Answers are garbled, or depend on concurrent requests."
+    START_FAILED = 87, "vLLM ended during the start, for none of the reasons above."
+    NOT_EXECUTABLE = 126, "The program, which is vLLM for `serve`, cannot be executed."
+    NOT_FOUND = 127, "The program, which is vLLM for `serve`, was not found."
     INTERRUPTED = 130, "Ctrl-C ended the command."
-    KILLED = 137, "Something outside sent SIGKILL: a memory limit, or the stop took too long."
-    PIPE_CLOSED = 141, "The reader of the output went away."
-    CUT = 143, "SIGTERM ended it. `serve`: requests were cut off by `shutdown-timeout`, or by a second signal."
+    KILLED = 137, "SIGKILL ended it: a memory limit was reached, or a stop took too long."
+    PIPE_CLOSED = 141, "The reader of the output closed it."
+    CUT = 143, "SIGTERM ended it. `serve`: `shutdown-timeout` or a second signal cut off running requests."
 
     meaning: str
 
