@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from ..vllm_log.parser import LogLine, Splitter
 
-BACKLOG = 1 << 20  # bytes
+BACKLOG = 16 << 20  # bytes: a cause, and the echoes of a thousand requests after it
 SLICE = 1 << 14  # bytes read in one step of the loop: 20 ms for lines of 10 bytes (2 cores, 2026-11-28)
 REPORT_EVERY = 60.0  # seconds between two messages on dropped lines
 log = logging.getLogger(__name__)
@@ -62,10 +62,10 @@ class LogReader:
         """Take the end of one stream, which may be in the middle of a line."""
         self.feed(stream, b"\n")
 
-    def finish(self) -> None:
-        """Read all that is left."""
+    async def finish(self) -> None:
+        """Read all that is left, while the loop goes on."""
         while self._read():
-            pass
+            await asyncio.sleep(0)
         self._report()
 
     def _step(self) -> None:

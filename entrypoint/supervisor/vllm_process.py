@@ -105,15 +105,18 @@ class VllmProcess:
         self._shared |= procfs.shared_files(self.family())
 
     async def finish_log(self) -> None:
-        """Wait until its last output was read, LOG_SECONDS seconds at most."""
+        """Wait until its last output was read, or LOG_SECONDS seconds for processes that still hold the log open."""
+        await self._pass_on_log()
+        await self._reader.finish()
+
+    async def _pass_on_log(self) -> None:
         until = time.monotonic() + LOG_SECONDS
         for pump in self._pumps:
             await asyncio.to_thread(pump.join, max(0.0, until - time.monotonic()))
-        self._reader.finish()
 
     async def end(self, patience: float, hurry: asyncio.Event) -> list[int]:
         """
-        End it: SIGTERM, `patience` seconds or until `hurry`, SIGKILL for every descendant; read its log to the end.
+        End it: SIGTERM, `patience` seconds or until `hurry`, SIGKILL for every descendant; pass its log on to the end.
 
         Return the ids of processes that survive (in a driver call that does not return).
         """
@@ -125,7 +128,7 @@ class VllmProcess:
         if self.pid not in remaining:
             await self._process.wait()
         await asyncio.to_thread(procfs.reap)
-        await self.finish_log()
+        await self._pass_on_log()
         procfs.remove(self._shared)
         shutil.rmtree(self._folder, ignore_errors=True)
         return remaining

@@ -29,8 +29,8 @@ def requests(*running: int, before: int = 0, errors: int = 0, aborted: int = 0, 
     for number, now in enumerate(running):
         last = number == len(running) - 1
         ended = running[0] - now
-        bad = {"errors": errors, "aborted": aborted} if last else {}
-        count.read(Counters(running=now, finished=ended, **bad), float(number))
+        counters = Counters(running=now, finished=ended)
+        count.read(replace(counters, errors=errors, aborted=aborted) if last else counters, float(number))
     return count
 
 
@@ -127,7 +127,7 @@ def test_a_stop_that_cut_requests_says_how_many_and_why(drained: Drained, status
 def test_without_a_timeout_vllm_aborts_what_runs_although_its_log_says_complete() -> None:
     cut = requests(5, 0, aborted=5, log=shutdown(ABORTS, DONE))
     assert told(Drained(cut, 0, seconds=0.3), allowed=0.0)[0] == 143
-    unread = replace(requests(5, log=shutdown(ABORTS, DONE)))
+    unread = requests(5, log=shutdown(ABORTS, DONE))
     assert told(Drained(unread, 0, seconds=0.3), allowed=0.0) == (
         143,
         "5 requests were cut: shutdown-timeout (0 s) expired",

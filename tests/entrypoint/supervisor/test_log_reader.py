@@ -6,10 +6,18 @@ import asyncio
 import threading
 import time
 
+import pytest
+
 from dsv4_serve.entrypoint.supervisor import log_reader
-from dsv4_serve.entrypoint.supervisor.log_reader import BACKLOG, LogReader, LogStream
+from dsv4_serve.entrypoint.supervisor.log_reader import LogReader, LogStream
 
 LINE = b"x" * 99 + b"\n"
+BACKLOG = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reader, "BACKLOG", BACKLOG)
 
 
 def test_lines_of_two_streams_arrive_whole_and_in_order() -> None:
@@ -21,7 +29,7 @@ def test_lines_of_two_streams_arrive_whole_and_in_order() -> None:
             reader.feed(stream, chunk)
         reader.close(out)
         reader.close(err)
-        reader.finish()
+        await reader.finish()
         return lines
 
     assert asyncio.run(read()) == ["one", "error", "two", "three"]
@@ -46,7 +54,7 @@ def test_what_comes_too_fast_is_dropped_and_counted_and_the_end_is_read(caplog) 
         for _ in range(3 * BACKLOG // len(LINE)):
             reader.feed(stream, LINE)
         reader.feed(stream, b"the cause\n")
-        reader.finish()
+        await reader.finish()
         return lines
 
     lines = asyncio.run(read())
@@ -66,7 +74,7 @@ def test_a_line_is_never_joined_from_both_sides_of_a_gap() -> None:
         reader._read()
         reader.feed(stream, b"y" * BACKLOG)
         reader.feed(stream, b"ends here\nthe next\n")
-        reader.finish()
+        await reader.finish()
         return lines
 
     assert asyncio.run(read()) == ["the next"]
@@ -125,3 +133,18 @@ def test_reports_of_dropped_lines_are_a_minute_apart(caplog) -> None:
 
     asyncio.run(read())
     assert len(caplog.messages) == 1
+
+
+def test_the_cause_before_the_echoes_of_a_thousand_requests_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+
+    async def read() -> list[str]:
+        lines: list[str] = []
+        reader, stream = LogReader(lambda line: lines.append(line.text)), LogStream()
+        reader.feed(stream, b"the cause\n")
+        for _ in range(100_000):
+            reader.feed(stream, LINE)
+        await reader.finish()
+        return lines
+
+    assert asyncio.run(read())[0] == "the cause"

@@ -163,7 +163,7 @@ def test_a_signal_before_the_imports_are_done_ends_the_start_with_0(start: Start
     for wait in (0.2, 0.6, 1.2):
         with start("stalls") as running:
             process = psutil.Process(running.process.pid)
-            running.until(lambda of=process, bit=1 << (number - 1): caught(of) & bit, 30, "its first line")
+            running.until(lambda of=process: handles(of, number), 30, "its first line")
             time.sleep(wait)
             running.stop(number)
             assert running.until_ended(60)[0] == 0
@@ -171,10 +171,11 @@ def test_a_signal_before_the_imports_are_done_ends_the_start_with_0(start: Start
             assert "Traceback" not in running.log_text()
 
 
-def caught(process: psutil.Process) -> int:
-    """The signals that a process has handlers for, as a mask."""
-    with Path(f"/proc/{process.pid}/status").open() as status:
-        return int(next(line.split()[1] for line in status if line.startswith("SigCgt:")), 16)
+def handles(process: psutil.Process, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    return bool(caught & 1 << (number - 1))
 
 
 def test_a_damaged_record_is_noted_and_the_start_goes_on(start: Start) -> None:
