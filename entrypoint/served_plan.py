@@ -21,6 +21,14 @@ def port(plan: Plan) -> int:
     return int(plan.value("port", API_PORT))
 
 
+def open_address(plan: Plan) -> str:
+    """Return where the API is open to other machines without a key; empty where it is not."""
+    host = str(plan.value("host") or "0.0.0.0")  # noqa: S104  vLLM's default
+    if key(plan) or plan.value("uds") or host in {"localhost", "::1"} or host.startswith("127."):
+        return ""
+    return f"{host} port {port(plan)}"
+
+
 def shutdown_timeout(plan: Plan) -> float:
     """Return the seconds that vLLM gives running requests to finish when it is stopped."""
     return float(plan.value("shutdown-timeout", 0))

@@ -66,6 +66,16 @@ def _hide_secrets(argv: list[str]) -> None:
         )
 
 
+def _warn_if_open(plan: Plan) -> None:
+    from .. import served_plan
+
+    if address := served_plan.open_address(plan):
+        print_message(
+            f"WARNING: NO KEY: everyone who reaches {address} can use the API. Set API_KEY_FILE, or publish the port on"
+            " loopback only."
+        )
+
+
 async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext) -> int:
     """Resolve, check and supervise; the lifecycle reports why it ended, at whichever step."""
     from ..doctor.run import before_start
@@ -78,6 +88,7 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
         await life.unless_stopped(leftovers.end, context.run_folder)
         selection, plan = await life.unless_stopped(_resolve, options, argv)
         show(plan)
+        _warn_if_open(plan)
         if await life.admit(plan, await life.unless_stopped(this_machine)):
             this_machine.cache_clear()  # while it waited, other processes may have taken GPUs, or released them
         life.health.enter("checking")

@@ -1,4 +1,4 @@
-"""How secrets reach vLLM: by environment, as everyone on a host can read the arguments of its processes."""
+"""The key and other secrets of vLLM: how they reach it, where it listens without one, and what looks like one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from .. import api_key
 from ..errors import ConfigError
-from ..plan import API_KEY, Setting
+from ..plan import API_KEY, DEFAULT, Setting
 
 BY_ENVIRONMENT = {"api-key": API_KEY, "hf-token": "HF_TOKEN"}
 """Flags of vLLM 0.32.0 that hold a secret, and the variables that vLLM reads in their place."""
@@ -41,6 +41,15 @@ def by_environment(flags: dict[str, Setting], env: dict[str, Setting]) -> None:
             env[variable] = Setting(given[0], setting.origin, setting.overridden)
     if API_KEY in env and env[API_KEY].value:
         api_key.checked(str(env[API_KEY].value), env[API_KEY].origin)
+
+
+def host(env: Mapping[str, Setting], *, in_container: bool) -> Setting:
+    """Return the address to listen on where nothing names one: loopback, unless a key or a container guards it."""
+    if API_KEY in env and env[API_KEY].value:
+        return Setting("0.0.0.0", f"{DEFAULT} with a key")  # noqa: S104
+    if in_container:
+        return Setting("0.0.0.0", f"{DEFAULT} in a container")  # noqa: S104
+    return Setting("127.0.0.1", f"{DEFAULT} without a key, outside of containers")
 
 
 def check_near_misses(environ: Mapping[str, str], env: Mapping[str, Setting]) -> None:

@@ -251,6 +251,14 @@ def test_secrets_are_in_the_environment_of_vllm_and_in_no_process_list(dsv4: Run
     assert "give the key by file (API_KEY_FILE)" in answer.stderr
 
 
+def test_a_start_without_a_key_on_every_address_is_said_loudly(dsv4: Run) -> None:
+    env = {"HARDWARE": "h200", "DSV4_VLLM": "/bin/true", "DSV4_SKIP": NO_GPU, "DSV4_HEALTH_PORT": "0"}
+    said = "WARNING: NO KEY: everyone who reaches 0.0.0.0 port 8000"
+    assert said in dsv4("serve", "--host", "0.0.0.0", **env).stderr
+    assert "NO KEY" not in dsv4("serve", "--host", "127.0.0.1", **env).stderr
+    assert "NO KEY" not in dsv4("serve", "--host", "0.0.0.0", VLLM_API_KEY="key", **env).stderr
+
+
 def test_two_keys_that_contradict_each_other_are_not_shown(dsv4: Run) -> None:
     answer = dsv4("explain", "--hardware", "h200", "--api-key", "s3cret-a", "--api-key", "s3cret-b")
     assert answer.returncode == 78

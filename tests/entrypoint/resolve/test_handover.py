@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from dsv4_serve.entrypoint import served_plan
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.resolve import handover
 from tests.support.plans import request, resolved
@@ -61,3 +64,25 @@ def test_near_misses_of_the_key_are_refused_where_no_key_is_set(name: str) -> No
 )
 def test_keys_of_other_programs_are_left_alone(name: str) -> None:
     handover.check_near_misses({name: "x"}, {})
+
+
+@pytest.mark.parametrize(
+    ("in_container", "named", "host", "is_open"),
+    [
+        (False, {}, "127.0.0.1", False),
+        (True, {}, "0.0.0.0", True),
+        (False, {"api_key": ["key"]}, "0.0.0.0", False),
+        (True, {"api_key": ["key"]}, "0.0.0.0", False),
+        (False, {"host": "10.0.0.1"}, "10.0.0.1", True),
+        (False, {"host": "::"}, "::", True),
+        (True, {"host": "::1"}, "::1", False),
+        (True, {"host": "127.0.0.2"}, "127.0.0.2", False),
+        (True, {"uds": "/run/vllm"}, "0.0.0.0", False),
+    ],
+)
+def test_without_a_key_a_host_listens_on_loopback(
+    in_container: bool, named: dict[str, object], host: str, is_open: bool
+) -> None:
+    plan = resolved(dataclasses.replace(request(hardware="h200", **named), in_container=in_container))
+    assert plan.value("host") == host
+    assert bool(served_plan.open_address(plan)) == is_open
