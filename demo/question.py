@@ -63,7 +63,7 @@ def complete(server: ServeProcess, prompt: list[int], max_tokens: int) -> Measur
 
 
 def _counters(server: ServeProcess) -> Counters:
-    return counters.read(http.get_accepted(f"{server.endpoint.url}/metrics", None).text)
+    return counters.read(http.get_accepted(f"{server.endpoint.url}/metrics", server.endpoint.key).text)
 
 
 def _measured(server: ServeProcess, request: Callable[[OpenAI, str], tuple[str, int]]) -> MeasuredAnswer:

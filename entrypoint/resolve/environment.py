@@ -63,6 +63,8 @@ class Variables(BaseSettings):
     """The port of vLLM's API."""
     API_KEY_FILE: Path | None = None
     """A file that holds the bearer key of the API."""
+    DSV4_OPEN_ROUTES: str | None = None
+    """Routes of vLLM that need no key, separated by commas; `/health,/ping` if not set."""
     DSV4_PROFILES: str | None = None
     """Folders of your own profile files, separated by colons; a file there replaces the shipped one of its name."""
     DSV4_NCCL: str | None = None

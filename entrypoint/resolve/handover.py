@@ -11,6 +11,8 @@ from ..plan import API_KEY, DEFAULT, Setting
 
 BY_ENVIRONMENT = {"api-key": API_KEY, "hf-token": "HF_TOKEN"}
 """Flags of vLLM 0.32.0 that hold a secret, and the variables that vLLM reads in their place."""
+GUARD = "dsv4_serve.healthcheck.key_guard.KeyGuard"
+"""The middleware; vLLM adds the last one outermost."""
 _MEANT = ("APIKEY", "APIKEYS", "APIKEYFILE", "APIKEYFILES", "APIKEYPATH", "APITOKEN")
 _OURS = ("DSV4", "VLLM")
 _ALIKE = 0.85
@@ -41,6 +43,17 @@ def by_environment(flags: dict[str, Setting], env: dict[str, Setting]) -> None:
             env[variable] = Setting(given[0], setting.origin, setting.overridden)
     if API_KEY in env and env[API_KEY].value:
         api_key.checked(str(env[API_KEY].value), env[API_KEY].origin)
+
+
+def guarded(flags: dict[str, Setting], env: Mapping[str, Setting]) -> None:
+    """With a key, add the middleware that asks for it on every route; vLLM itself leaves `/invocations` open."""
+    if not (API_KEY in env and env[API_KEY].value):
+        return
+    before = flags.get("middleware")
+    named = list(before.value) if before else []
+    if GUARD not in named:
+        history = (Setting(before.value, before.origin), *before.overridden) if before else ()
+        flags["middleware"] = Setting([*named, GUARD], f"{DEFAULT} with a key", history)
 
 
 def host(env: Mapping[str, Setting], *, in_container: bool) -> Setting:

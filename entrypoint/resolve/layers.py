@@ -35,6 +35,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     handover.by_environment(flags, env)
     flags.setdefault("host", handover.host(env, in_container=request.in_container))
+    handover.guarded(flags, env)
     handover.check_near_misses(request.operator, env)
     choices = dict(selection.reasons)
     for name, sentence in refusals(selection, flags, env):

@@ -8,6 +8,7 @@ On SIGTERM it drains as vLLM does: it answers /metrics until its last request is
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import json
 import os
@@ -157,6 +158,15 @@ def storm() -> None:
         os.write(1, pieces[2 if number % 1000 == 999 else number % 2])
 
 
+def guarded(inner):
+    """The app with the middlewares of --middleware, as vLLM adds them: the last one outermost."""
+    for at, word in enumerate(sys.argv):
+        if word == "--middleware":
+            module, name = sys.argv[at + 1].rsplit(".", 1)
+            inner = getattr(importlib.import_module(module), name)(inner)
+    return inner
+
+
 if __name__ == "__main__":
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
     engine = subprocess.Popen([sys.executable, "-c", child], start_new_session=FAULT == "ignores-sigterm")
@@ -176,6 +186,6 @@ if __name__ == "__main__":
     if FAULT == "storm":
         threading.Thread(target=storm, daemon=True).start()
     log("Starting vLLM server on http://127.0.0.1")
-    Server(uvicorn.Config(app, port=PORT, log_level="error", lifespan="off")).run()
+    Server(uvicorn.Config(guarded(app), port=PORT, log_level="error", lifespan="off")).run()
     engine.send_signal(signal.SIGKILL)
     memory.unlink()
