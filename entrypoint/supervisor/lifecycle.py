@@ -163,6 +163,7 @@ async def lifecycle(context: ServeContext) -> AsyncIterator[Lifecycle]:
     port or the run directory is unavailable.
     """
     procfs.adopt_orphans()
+    procfs.raise_open_files()
     with stop_signals.handled() as signals, run_folder.owned(context.run_folder):
         life = Lifecycle(context, signals)
         async with serving(health_app(life.health), context.health_host, context.health_port) as port:
