@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .tokenizer import write_text_files
 from .v4_layouts import LAYOUTS, Layout, Storage, config
 from .v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
-from .v4_tokenizer import write_tokenizer
-from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights, permutation
+from .v4_text import Walk, byte_walk
+from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights
 
 __all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "write"]
 
@@ -161,8 +162,17 @@ def _scrambled(tensors: Tensors, seed: int) -> Tensors:
     return out
 
 
-def write(path: Path | str, layout: str = "bf16", dims: Dims = TINY, mtp: str = "good", seed: int = 0) -> Answer:
+def write(
+    path: Path | str,
+    layout: str = "bf16",
+    dims: Dims = TINY,
+    mtp: str = "good",
+    seed: int = 0,
+    walk: Walk | None = None,
+) -> Answer:
     """Write a checkpoint directory (config, tokenizer, two shards and their index) and return its answer.
+
+    `walk` is through as many tokens as `dims.vocab`; without one, the tokens are bytes and their order is by `seed`.
 
     Raises:
         ValueError: an unknown layout or `mtp`, or dimensions that the construction cannot use.
@@ -170,7 +180,8 @@ def write(path: Path | str, layout: str = "bf16", dims: Dims = TINY, mtp: str = 
     if layout not in LAYOUTS or mtp not in MTP:
         raise ValueError(f"layout {layout!r}, mtp {mtp!r}: known are {', '.join(LAYOUTS)} and {', '.join(MTP)}")
     directory = Path(path)
-    answer = Answer(permutation(dims.vocab, seed))
+    walk = walk or byte_walk(dims.vocab, seed)
+    answer = Answer(walk.successors)
     builder = _Builder(LAYOUTS[layout], Weights(dims, answer.perm, seed))
     draft = {} if mtp == "removed" else builder.draft()
     if mtp == "holed":
@@ -182,7 +193,7 @@ def write(path: Path | str, layout: str = "bf16", dims: Dims = TINY, mtp: str = 
         directory, {"model-00001-of-00002.safetensors": builder.target(), "model-00002-of-00002.safetensors": draft}
     )
     (directory / "config.json").write_text(json.dumps(config(layout, dims), indent=2))
-    write_tokenizer(directory, dims.vocab)
+    write_text_files(directory, walk.vocabulary, walk.marks, dims.max_positions)
     return answer
 
 
