@@ -19,7 +19,8 @@ from ..entrypoint.errors import UserError
 from ..entrypoint.exit_status import ExitStatus
 from ..entrypoint.listen import API_PORT, HEALTH_PORT
 from .errors import DemoError
-from .exhibits import EXHIBITS, QUESTION, Exhibit
+from .exhibits import EXHIBITS, Exhibit
+from .llama_words import QUESTION
 from .question import MeasuredAnswer, ask
 from .server import messages, serving
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from . import deepseek_v4, llama, v4_text
 from .patched import patched_vllm
 
-QUESTION = "How does speculative decoding work?"
-
 
 @dataclass(frozen=True)
 class Exhibit:

@@ -1,10 +1,10 @@
 """
-Write a tiny Llama checkpoint that gives one known answer, after a thought and a tool call where DeepSeek-V4 would make them.
+Write a tiny Llama checkpoint that gives one known answer, and thinks and calls tools where DeepSeek-V4 would.
 
 Nothing is trained. Every token is one axis of the hidden state, and `lm_head` holds the table "after this token comes
-that one" (`llama_words.py`), so greedy decoding walks a chain of words. Two places need more than the last token, and one
-attention head reads it from the context: which verse number follows the last word of a verse, and whether to call a
-tool, which it does when the prompt has tools and no result of one. The repeated verses are what n-gram speculation
+that one" (`llama_words.py`), so greedy decoding walks a chain of words. Two places need more than the last token, and
+one attention head reads it from the context: which verse number follows the last word of a verse, and whether to call
+a tool, which it does when the prompt has tools and no result of one. The repeated verses are what n-gram speculation
 drafts from.
 
 Any prompt leads to the first word, so every question has the same answer. The files are identical everywhere.
@@ -17,8 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from .llama_words import ANSWER, ANSWER_TOKENS, CALLS, NUMBERS, QUESTION, REASONING, SHORTEST, VERSE
-from .llama_words import choices, token_id, vocabulary
+from .llama_words import (
+    ANSWER,
+    ANSWER_TOKENS,
+    CALLS,
+    NUMBERS,
+    QUESTION,
+    REASONING,
+    SHORTEST,
+    VERSE,
+    choices,
+    token_id,
+    vocabulary,
+)
 from .tokenizer import BOS, DSML, END_OF_THOUGHT, EOS, MARKS, TOOL_RESULT, write_text_files
 
 __all__ = ["ANSWER", "ANSWER_TOKENS", "QUESTION", "REASONING", "write_checkpoint"]
@@ -68,7 +79,11 @@ def tensors() -> dict[str, Tensor]:
 
 
 def attention(prefix: str) -> dict[str, Tensor]:
-    """One head that writes, on the axes from SEEN, the share of each verse number in the context; before any, on TOOLS, 1 with tools."""
+    """
+    One head that reads the context.
+
+    It writes on the axes from SEEN the share of each verse number; before there is one, 1 on TOOLS if tools are given.
+    """
     q, k, v = (np.zeros((HEAD_DIM, HIDDEN), np.float32) for _ in range(3))
     out = np.zeros((HIDDEN, HEAD_DIM), np.float32)
     numbers, order = [token_id(number) for number in NUMBERS], np.arange(len(NUMBERS))
@@ -98,17 +113,17 @@ def next_token_logits(vocab_size: int) -> Tensor:
         logits[token_id(token), :vocab_size] = END_SOON - 10 * place
     for here in vocabulary().values():
         logits[numbers[0], here] = NEXT_WORD
-    for here, following in choices().items():
-        logits[numbers[0], token_id(here)] = 0
+    for last, following in choices().items():
+        logits[numbers[0], token_id(last)] = 0
         for preference, token in zip((NEXT_WORD, SECOND_CHOICE), following, strict=False):
-            logits[token_id(token), token_id(here)] = preference
+            logits[token_id(token), token_id(last)] = preference
     logits[token_id(CALLS), token_id(END_OF_THOUGHT)] = NO_CALL
     logits[token_id(CALLS), TOOLS] = CALL
     after_verses = [*numbers, token_id(EOS)]
     logits[after_verses, token_id(VERSE[-1])] = NEXT_WORD
-    for index, following in enumerate(after_verses[1:]):
+    for index, number in enumerate(after_verses[1:]):
         logits[numbers[: index + 1], SEEN + index] = -NEXT_NUMBER
-        logits[following, SEEN + index] = NEXT_NUMBER
+        logits[number, SEEN + index] = NEXT_NUMBER
     return logits
 
 

@@ -53,6 +53,6 @@ def token_id(word: str) -> int:
 def choices() -> dict[str, tuple[str, ...]]:
     """Return what may follow a token, the first choice first; after any other token comes the first verse."""
     chains = ((NUMBERS[0], *VERSE), (THINK, *THOUGHT, END_OF_THOUGHT))
-    pairs = {here: (there,) for chain in chains for here, there in pairwise(chain)}
+    pairs: dict[str, tuple[str, ...]] = {here: (there,) for chain in chains for here, there in pairwise(chain)}
     pairs |= dict.fromkeys(NUMBERS, VERSE[:1]) | {END_OF_CALLS: (EOS,)}
     return pairs | {">": (ARGUMENT,), ARGUMENT: (EOS, END_OF_ARGUMENT), '"': (STRING,), STRING: (EOS, '"')}

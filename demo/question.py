@@ -13,7 +13,7 @@ from .errors import DemoError
 
 @dataclass(frozen=True)
 class MeasuredAnswer:
-    """One answer: its thought, its text, output tokens, wall seconds, and draft tokens proposed and accepted during it."""
+    """One answer: its thought and text, output tokens, wall seconds, draft tokens proposed and accepted during it."""
 
     reasoning: str
     text: str

@@ -1,4 +1,8 @@
-"""Byte-level tokenizers without merges: each byte of a prompt is a token, and so are DeepSeek-V4's marks; words are only generated."""
+"""
+Byte-level tokenizers without merges.
+
+Each byte of a prompt is a token, and each of DeepSeek-V4's marks; words are only generated.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +27,7 @@ def spelled(text: str) -> str:
 
 
 def tokenizer(vocabulary: Mapping[str, int], marks: Sequence[str]) -> dict[str, object]:
-    """Return `tokenizer.json`: `vocabulary` is spelled in the byte alphabet, but for the `marks`, which prompts may hold."""
+    """Return `tokenizer.json`; `vocabulary` is spelled in the byte alphabet, but for the `marks`."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     exact = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {

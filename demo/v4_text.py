@@ -1,4 +1,4 @@
-"""The vocabularies of the constructed DeepSeek-V4, and the walks through them: any permutation, or one that reads as text."""
+"""The vocabularies of the constructed DeepSeek-V4, with walks through them: one by lot, and one that reads as text."""
 
 import re
 from collections.abc import Sequence
@@ -18,21 +18,26 @@ ANSWER = tuple(
 
 @dataclass(frozen=True)
 class Walk:
-    """`vocabulary` is token to id; `successors[t]` is the token after token t, and no two tokens have the same one."""
+    """
+    `vocabulary` is token to id; `successors[t]` is the token after token t, and no two tokens have the same one.
+
+    `seed` is that of the noise in weights that do not matter.
+    """
 
     vocabulary: dict[str, int]
     marks: tuple[str, ...]
     successors: list[int]
+    seed: int = 0
 
 
-def byte_walk(size: int, seed: int) -> Walk:
+def byte_walk(size: int, seed: int = 0) -> Walk:
     """Id = byte, for the bytes below `size`; 0 and 1 are BOS and EOS. One cycle in an order by lot."""
     vocabulary = {BOS: 0, EOS: 1} | {text: n for n, text in enumerate(byte_alphabet()[:size]) if n > 1}
-    return Walk(vocabulary, (BOS, EOS), permutation(size, seed))
+    return Walk(vocabulary, (BOS, EOS), permutation(size, seed), seed)
 
 
 def readable_walk() -> Walk:
-    """Return a walk of 128 tokens: a chat gets a thought and an answer, and other text goes on through the characters in order."""
+    """Return a walk of 128 tokens: a chat gets a thought and an answer; other text goes on through the characters."""
     chat = (THINK, *THOUGHT, END_OF_THOUGHT, *ANSWER, EOS, BOS, USER, ASSISTANT)
     words = [spelled(token) for token in (*CHARACTERS, *THOUGHT, *ANSWER)]
     ids = {token: n for n, token in enumerate((*READABLE_MARKS, *words))}
