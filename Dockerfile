@@ -1,21 +1,21 @@
 # Two images from one file:
 #   docker build -t dsv4-serve .                       for NVIDIA GPUs
 #   docker build -t dsv4-serve:cpu --target cpu .      the demo, on any x86-64 machine
-# tools/image/build.sh adds what makes two builds the same byte for byte. Arguments and secrets: docs/how-to/image.md.
+# tools/image/build.sh adds what makes builds reproducible byte for byte. Arguments and secrets: docs/how-to/image.md.
 
-# Pinned, because a tag moves; both digests name the index of an official image, not one platform of it. Ubuntu 24.04 brings
+# Pinned, because a tag moves; both digests are those of an official image's index, not of one platform. Ubuntu 24.04 brings
 # CPython 3.12 and gcc 13; Debian 12 brings CPython 3.11, with which the demo is tested.
 # No CUDA base: vLLM's own requirements bring CUDA 13.0 with nvcc, and a devel image would bring them a second time.
 ARG BASE_GPU=docker.io/library/ubuntu:24.04@sha256:4fbb8e6a8395de5a7550b33509421a2bafbc0aab6c06ba2cef9ebffbc7092d90
 ARG BASE_CPU=docker.io/library/debian:bookworm-slim@sha256:7b140f374b289a7c2befc338f42ebe6441b7ea838a042bbd5acbfca6ec875818
 
-# Not compiled with the other packages: vLLM, which is patched first, and a file of torch in the syntax of Python 3.12.
+# Not compiled with the other packages: vLLM, which is patched first, and files of torch with Python 3.12 syntax.
 ARG NOT_YET="/site-packages/vllm/|/py312_"
 
-# A folder of wheels to take before the index: --build-context wheels=DIR.
+# A folder of wheels that take precedence over the index: --build-context wheels=DIR.
 FROM scratch AS wheels
 
-# ---- What the running container needs of the distribution.
+# ---- What the running container needs from the distribution.
 FROM ${BASE_GPU} AS system-gpu
 RUN --mount=type=bind,source=deploy/image,target=/image sh /image/system.sh
 
@@ -39,7 +39,7 @@ RUN --mount=type=bind,source=deploy/image,target=/image \
     --mount=type=secret,id=ca \
     sh /image/tools.sh
 
-# ---- The images. torch with CUDA, vLLM, and ours are layers, so that an update of ours is a small one.
+# ---- The images. torch with CUDA, vLLM, and our code are separate layers, so that updates of our code are small.
 FROM system-cpu AS cpu
 ARG NOT_YET
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
@@ -69,8 +69,8 @@ ENV PATH=/opt/dsv4/bin:/usr/local/bin:/usr/bin:/bin \
 VOLUME /var/cache/dsv4
 EXPOSE 8000 8001
 USER 2000:0
-# Liveness, not readiness: weights may load for half an hour, and an engine that loads is not unhealthy. Balancers ask /readyz.
-# The start period is what our own health server may take to answer.
+# Liveness, not readiness: weights may load for half an hour, and a loading engine is not unhealthy. Balancers query /readyz.
+# The start period covers the start of our own health server.
 HEALTHCHECK --start-period=60s --interval=10s --timeout=5s --retries=3 CMD ["dsv4", "probe", "live"]
 ENTRYPOINT ["tini", "--", "dsv4"]
 # Profile demo listens on the container's loopback only.

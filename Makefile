@@ -1,4 +1,4 @@
-# The way in for developers and CI: `make` lists the targets. Each target alone works in a fresh clone with Python 3.11 or newer.
+# For developers and CI: `make` lists the targets. Each target alone works in a fresh clone with Python 3.11 or newer.
 
 PORT ?= 8000
 CHECK ?=
@@ -18,21 +18,21 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --no-deps
 COMPILE = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' --quiet --upgrade
 
-# A folder that is not empty is cleared or removed only where `make` left this file in it; before there was such a file, it
-# left `pinned` in a virtual environment.
+# A folder that is not empty is cleared or removed only if `make` left this file in it, or, as older versions did, `pinned`
+# in a virtual environment.
 MADE = $(VENV)/made-by-make
 REFUSE_FOREIGN = if [ -n "$$(ls -A "$(VENV)" 2>/dev/null)" ] && [ ! -e "$(MADE)" ] && \
 	! { [ -e "$(VENV)/pinned" ] && [ -e "$(VENV)/pyvenv.cfg" ]; }; then \
-	echo >&2 "error: $(VENV) is not empty and was not made by make, so it was left as it is; name another folder: make VENV=DIR $(MAKECMDGOALS)"; exit 1; fi
+	echo >&2 "error: $(VENV) is not empty and was not made by make, so it was not changed; name another folder: make VENV=DIR $(MAKECMDGOALS)"; exit 1; fi
 ifneq ($(words $(VENV)),1)
-$(error VENV=$(VENV) has to name one folder, without spaces)
+$(error VENV=$(VENV) must name one folder, without spaces)
 endif
 ifneq ($(strip $(foreach mark,~ * ? [,$(findstring $(mark),$(VENV)))),)
-$(error VENV=$(VENV) has to be written out, as a shell would read ~, *, ? and [ in it as another folder)
+$(error VENV=$(VENV) must not contain ~, *, ? or [, which a shell would expand; write the path in full)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults lint format bench image lock venv clean
+.PHONY: help demo test test-fast faults lint format docs bench image lock venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -43,10 +43,10 @@ demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question;
 test: $(VENV)/installed ## run every test, two at once (JOBS=2); ARGS='tests/patcher -x' runs some (tests/README.md)
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-fast: $(VENV)/installed ## run the tests that start no vLLM, take no image and are not slow
+test-fast: $(VENV)/installed ## run the tests that need neither vLLM nor an image and are not slow
 	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup -m "(unit or process) and not slow" $(ARGS)
 
-faults: $(VENV)/installed ## make every fault on real vLLM (10 minutes) and renew the table in docs/explanation/health.md
+faults: $(VENV)/installed ## inject every fault into real vLLM (10 minutes) and update the table in docs/results/faults.md
 	rm -f build/faults.jsonl && mkdir -p build
 	RECORD_FAULTS=$(CURDIR)/build/faults.jsonl $(VENV)/bin/python -m pytest tests/faults
 	$(VENV)/bin/python -m tools.faults cpu build/faults.jsonl "$(shell nproc) CPU cores" $(shell date -u +%F) > qualification/results/faults/cpu.json
@@ -58,14 +58,18 @@ lint: $(VENV)/installed ## check style, format and types
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/mypy $(addprefix -p dsv4_serve.,$(ROOMS))
 
-format: $(VENV)/installed ## mend style and format
+format: $(VENV)/installed ## fix style and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(VENV)/installed ## time and memory of what is ours: explain, doctor, start, supervisor, health server, balancer
+docs: $(VENV)/installed ## build docs/ as a site in build/site, which needs no network
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict --config-file tools/site/mkdocs.yml
+	@echo "build/site/index.html"
+
+bench: $(VENV)/installed ## measure time and memory of our own code: explain, doctor, start, supervisor, health server, balancer
 	$(VENV)/bin/python -m pytest tests/bench/bench_*.py $(ARGS)
 
-image: ## build the demo image for CPUs with Docker or buildah; TARGET=gpu for the other one
+image: ## build the demo image for CPUs with Docker or buildah; TARGET=gpu builds the GPU image
 	tools/image/build.sh $(TARGET) $(ARGS)
 
 lock: $(VENV)/installed ## pin the newest versions that resolve
@@ -83,24 +87,24 @@ clean: ## remove what the other targets made
 	@$(REFUSE_FOREIGN)
 	rm -rf "$(VENV)" build dist *.egg-info packaging/*/build packaging/*/*.egg-info
 
-# Starts over when a lock changes, so that nothing stays behind. pip asks an index twice at most, so that a machine with
-# wheels of its own and no way to PyTorch's index goes on.
+# Starts over when a lock changes, so that no old package remains. pip tries an index twice at most, so that a machine with
+# its own wheels and no access to PyTorch's index continues.
 $(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 	@{ "$(PYTHON)" -c '$(NEW_ENOUGH)'; } 2>/dev/null || { \
-		echo >&2 "error: Python 3.11 or newer is needed, found $(or $(PYTHON),none among python3 and python3.11 to python3.14); name one: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
+		echo >&2 "error: Python 3.11 or newer is required, found $(or $(PYTHON),none among python3 and python3.11 to python3.14); name one: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
 	@$(REFUSE_FOREIGN)
 	@echo "== 1 of 4: virtual environment $(VENV) with $$($(PYTHON) --version)"
 	@mkdir -p "$(VENV)" && touch "$(MADE)" && find "$(VENV)/" -mindepth 1 ! -path "$(MADE)" -delete
 	$(PYTHON) -m venv $(VENV)
 	@echo "== 2 of 4: torch for CPU"
 	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
-		echo >&2 "error: no torch 2.13.0+cpu for $$($(PYTHON) --version) on $$(uname -sm); pip's words above say where it looked. Another index: make TORCH_CPU_INDEX=URL"; exit 1; }
-	@echo "== 3 of 4: vLLM for CPU, the command's needs and the tools"
+		echo >&2 "error: torch 2.13.0+cpu was not found for $$($(PYTHON) --version) on $$(uname -sm); pip's output above shows where it searched. Name another index: make TORCH_CPU_INDEX=URL"; exit 1; }
+	@echo "== 3 of 4: vLLM for CPU, the command's dependencies and the tools"
 	@$(PIP) --only-binary :all: --require-hashes -r requirements/cpu.txt -r requirements/dsv4.txt -r requirements/dev.txt || { \
-		echo >&2 "error: the pinned wheels could not be installed; pip's words above say which one. Nothing is half done: run make again."; exit 1; }
+		echo >&2 "error: the pinned wheels could not be installed; pip's output above names the one that failed. Fix that and run make again."; exit 1; }
 	@touch $@
 
-# `names` shows mypy the rooms under the names they have when installed; it does not read editable installs.
+# `names` shows mypy the packages under their installed names, as it does not read editable installs.
 $(VENV)/installed: $(VENV)/pinned pyproject.toml packaging/vllm/pyproject.toml
 	@echo "== 4 of 4: dsv4-serve"
 	@$(PIP) --quiet --no-build-isolation --no-index ./packaging/vllm --editable .

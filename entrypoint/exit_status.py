@@ -1,4 +1,4 @@
-"""Every exit status of `dsv4`. docs/explanation/health.md shows this table (`python -m tools.exit_statuses`)."""
+"""Every exit status of `dsv4`. docs/reference/exit-statuses.md shows this table."""
 
 from __future__ import annotations
 

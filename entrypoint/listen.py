@@ -26,7 +26,7 @@ class CannotListen(OSError):
 
 def health_address(environ: Mapping[str, str]) -> tuple[str, int]:
     """Return where the health server listens; port 0 takes a free one. Raise ConfigError for an invalid port."""
-    text = health_port_text(environ)
+    text = environ.get("DSV4_HEALTH_PORT") or str(HEALTH_PORT)
     if not (text.isascii() and text.isdigit() and int(text) <= MAX_PORT):
         from .errors import ConfigError
 
@@ -34,11 +34,6 @@ def health_address(environ: Mapping[str, str]) -> tuple[str, int]:
             f"environment DSV4_HEALTH_PORT = {text!r} is not valid: it has to be a port from 0 to {MAX_PORT}."
         )
     return environ.get("DSV4_HEALTH_HOST") or HEALTH_HOST, int(text)
-
-
-def health_port_text(environ: Mapping[str, str]) -> str:
-    """Return the health server's port as written, for commands that check it themselves."""
-    return environ.get("DSV4_HEALTH_PORT") or str(HEALTH_PORT)
 
 
 def listener(host: str, port: int) -> socket.socket:

@@ -31,40 +31,52 @@ class Gate(_Group):
     """What a replica has to prove before it receives traffic."""
 
     acceptance_floor: Share | dict[Count, Share] = {1: 0.4, 2: 0.3, 3: 0.25}
-    """Accepted / drafted tokens: one share, or one for each number of draft tokens. Below 0.1 a draft head is broken,
-    up to 0.4 suspicious on text that is not random (bands from third-party figures, unmeasured here)."""
+    """The lowest share of draft tokens that the test prompts have to accept: one share, or one for each number of
+    draft tokens. Below 0.1 a draft head is broken, up to 0.4 it is suspicious on text that is not random (bands from
+    third-party figures, unmeasured here)."""
     below_floor: Literal["refuse", "warn", "degrade"] = "refuse"
+    """What happens below the floor: `refuse` ends with status 85, `warn` serves, and `degrade` starts once more
+    without the draft head."""
     corrupted: Literal["refuse", "warn"] = "refuse"
+    """What happens when the corruption canary fails: `refuse` ends with status 86, and `warn` serves."""
     tokens: Count = 48
-    """Tokens generated for each prompt."""
+    """Tokens generated for each test prompt."""
     concurrency: Count = 8
-    """Prompts at once in the corruption canary; at most max-num-seqs."""
+    """Prompts sent at once in the corruption canary, at most `max-num-seqs`."""
     agreement_floor: Share = 0.5
-    """The share of an answer, from its start, that has to be the same alone and concurrently."""
+    """The share of an answer, from its start, that has to be the same alone and with concurrent requests."""
     signs: list[SignName] = ["script-mix", "repetition", "logprobs", "replacement"]
+    """The signs of garbling that the corruption canary looks for."""
 
 
 class Supervise(_Group):
     """How the engine is watched, and how it is stopped."""
 
     poll: Seconds = 2.0
+    """Seconds between two reads of vLLM's counters."""
     ready_grace: Seconds = 10.0
+    """Seconds without progress, while there is work, until `/readyz` fails."""
     live_grace: Seconds = 120.0
-    """Time without progress, while there is work, after which the replica is not ready, and is ended as hung."""
+    """Seconds without progress, while there is work, until the engine is ended as hung. Longer than one step with the
+    longest prompt."""
     idle_canary_every: Seconds = 10.0
+    """Seconds between two requests of one token while nothing else runs."""
     corruption_every: Seconds = 1800.0
+    """Seconds between two corruption canaries after the start; they run only while nothing else does."""
     window: Seconds = 300.0
+    """Seconds of live traffic over which acceptance is watched."""
     window_drafts: Count = 500
-    """The sliding window of live acceptance, and the draft tokens in it below which nothing is concluded."""
+    """Draft tokens in the window below which nothing is concluded."""
     drain_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
-    """Between `not ready` and the end of admission, so that the balancer notices. Ctrl-C does not wait."""
+    """Seconds between `not ready` and SIGTERM for vLLM, so that the balancer notices. Ctrl-C does not wait."""
     stop_grace: Seconds = 20.0
-    """For vLLM to release the GPUs after its shutdown-timeout, before SIGKILL."""
+    """Seconds that vLLM has to release the GPUs after its `shutdown-timeout`, before SIGKILL."""
     backoff_first: Seconds = 10.0
+    """Seconds to wait after the second failure in a row of the same plan; doubled after each further one."""
     backoff_most: Seconds = 900.0
-    """The wait after the second failure in a row of the same plan, doubled after each further one, and its maximum."""
+    """The longest wait after failures, in seconds."""
     healthy_after: Seconds = 600.0
-    """After being ready for this long, the record of failures is cleared."""
+    """Seconds of being ready after which earlier failures are forgotten."""
     prebuild: list[str] = []
     """Modules of FlashInfer to compile during a first start, as `MODULE:FUNCTION`; empty for none."""
     stall: dict[str, Seconds] = {
@@ -77,7 +89,7 @@ class Supervise(_Group):
         "warming-up": 1200.0,
         "proving": 600.0,
     }
-    """The longest time without progress in each phase of the start."""
+    """Seconds without progress in a phase of the start until the start is given up, by phase."""
 
 
 class Supervision(_Group):
@@ -105,6 +117,11 @@ def defaults() -> dict[str, Setting]:
     """Return every setting with its default."""
     whole = Supervision().model_dump(by_alias=True)
     return {name: Setting(value, DEFAULT) for name, value in _leaves(whole)}
+
+
+def names() -> list[str]:
+    """Return the name of every setting that the environment can hold."""
+    return [*defaults(), *sorted(_TABLES)]
 
 
 def settings(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
@@ -138,15 +155,16 @@ def check(name: str, value: Value, origin: str) -> Value:
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
     """Return the settings that DSV4_GATE_* and DSV4_SUPERVISE_* make; raise ConfigError for one that is unknown."""
-    names = {_variable(name): name for name in [*defaults(), *_TABLES, *_RENAMED]}
+    known = {variable_of(name): name for name in [*names(), *_RENAMED]}
     settings = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT) or not text:
             continue
-        if variable not in names:
-            raise ConfigError(f"environment {variable}: not known{nearest(variable, names)}.")
+        if variable not in known:
+            raise ConfigError(f"environment {variable}: not known{nearest(variable, known)}.")
         origin = f"environment {variable}"
-        settings[names[variable]] = Setting(check(names[variable], _parts(names[variable], text), origin), origin)
+        name = known[variable]
+        settings[name] = Setting(check(name, _parts(name, text), origin), origin)
     return settings
 
 
@@ -189,5 +207,6 @@ def _parts(name: str, text: str) -> Value:
     return text.replace(",", " ").split() if name in _LISTS else text
 
 
-def _variable(name: str) -> str:
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
     return "DSV4_" + name.upper().replace("-", "_").replace(".", "_")

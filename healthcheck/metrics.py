@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client import generate_latest
@@ -13,7 +15,51 @@ from prometheus_client.registry import Collector
 from . import checks
 from .state import PHASES, Finding, Health
 
-__all__ = ["CONTENT_TYPE", "as_text"]
+__all__ = ["CONTENT_TYPE", "FAMILIES", "Family", "as_text"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One metric: its name, what it says, and the labels of its samples; labels of an info metric depend on it."""
+
+    name: str
+    about: str
+    labels: tuple[str, ...] = ()
+    kind: type[GaugeMetricFamily | InfoMetricFamily] = GaugeMetricFamily
+
+    def metric(self) -> Any:
+        """Return it without samples."""
+        return self.kind(self.name, self.about, labels=self.labels)
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("dsv4_phase", "1 for the phase that the replica is in, 0 for every other.", ("phase",)),
+        Family("dsv4_phase_seconds", "Seconds spent in each phase so far.", ("phase",)),
+        Family("dsv4_live", "1 when every check of /livez passes."),
+        Family("dsv4_ready", "1 when every check of /readyz passes."),
+        Family("dsv4_check_ok", "1 for each check that passes, with or without a warning.", ("group", "check")),
+        Family("dsv4_check_warning", "1 for each check that passes with a warning.", ("group", "check")),
+        Family("dsv4_starts", "Starts of this plan on record, this one included."),
+        Family("dsv4_backoff_seconds", "Seconds until the crash-loop breaker lets the next start begin."),
+        Family("dsv4_warmup_seconds", "Seconds from the start until the replica was ready."),
+        Family("dsv4_progress_age_seconds", "Seconds since the engine last made progress; 0 while it has no work."),
+        Family("dsv4_kernel_cache_hit", "1 when an earlier start filled the kernel cache, 0 when this one does."),
+        Family("dsv4_kernel_cache_saved_seconds", "Seconds saved against the start that filled the kernel cache."),
+        Family("dsv4_degraded", "1 when the engine runs without its draft head because the MTP gate failed."),
+        Family("dsv4_acceptance_below_floor", "1 when live acceptance was below its floor for a whole window."),
+        Family("dsv4_draft_acceptance_floor", "The lowest share of draft tokens that has to be accepted."),
+        Family(
+            "dsv4_draft_acceptance_ratio",
+            "Accepted / drafted tokens, at the MTP gate and of live traffic in the sliding window.",
+            ("source",),
+        ),
+        Family("dsv4_draft_tokens", "Draft tokens behind each acceptance ratio.", ("source", "kind")),
+        Family("dsv4_build", "Versions of the installed packages, one label for each.", kind=InfoMetricFamily),
+    )
+}
+"""Every metric of a replica by name."""
 
 
 def as_text(health: Health, now: float) -> bytes:
@@ -29,38 +75,31 @@ class _Replica(Collector):
         health, now = self.health, self.now
         findings = {group: checks.run(group, health, now) for group in checks.GROUPS}
         yield from _phases(health, now)
-        yield _gauge("dsv4_live", "1 when every check of /livez passes.", checks.passed(findings["live"]))
-        yield _gauge("dsv4_ready", "1 when every check of /readyz passes.", checks.passed(findings["ready"]))
+        yield from _value("dsv4_live", checks.passed(findings["live"]))
+        yield from _value("dsv4_ready", checks.passed(findings["ready"]))
         yield from _checks(findings)
-        yield _gauge("dsv4_starts", "Starts of this plan on record, this one included.", health.starts)
+        yield from _value("dsv4_starts", health.starts)
         wait = 0.0 if health.backoff_until is None else max(0.0, health.backoff_until - now)
-        yield _gauge("dsv4_backoff_seconds", "Seconds until the crash-loop breaker lets the next start begin.", wait)
-        yield from _known("dsv4_warmup_seconds", "Seconds from start to ready.", health.ready_after)
-        age = None if health.engine is None else health.idle_for(now)
-        about = "Seconds since the engine last showed progress; 0 when it has nothing to do."
-        yield from _known("dsv4_progress_age_seconds", about, age)
-        about = "1 when an earlier start of this plan filled the kernel cache, 0 when this one does."
-        yield from _known("dsv4_kernel_cache_hit", about, health.cache_hit)
-        about = "Seconds saved by this start against the one that filled the kernel cache."
-        yield from _known("dsv4_kernel_cache_saved_seconds", about, health.cache_saved)
+        yield from _value("dsv4_backoff_seconds", wait)
+        yield from _value("dsv4_warmup_seconds", health.ready_after)
+        yield from _value("dsv4_progress_age_seconds", None if health.engine is None else health.idle_for(now))
+        yield from _value("dsv4_kernel_cache_hit", health.cache_hit)
+        yield from _value("dsv4_kernel_cache_saved_seconds", health.cache_saved)
         yield from _draft_head(health)
         yield from _build(health)
 
 
 def _phases(health: Health, now: float) -> Iterator[Metric]:
-    present = GaugeMetricFamily("dsv4_phase", "1 for the phase that the replica is in.", labels=["phase"])
+    present, spent = FAMILIES["dsv4_phase"].metric(), FAMILIES["dsv4_phase_seconds"].metric()
     for phase in PHASES:
         present.add_metric([phase], phase == health.phase)
-    spent = GaugeMetricFamily("dsv4_phase_seconds", "Seconds spent in each phase so far.", labels=["phase"])
     for phase, seconds in health.seconds(now).items():
         spent.add_metric([phase], seconds)
     yield from (present, spent)
 
 
 def _checks(findings: Mapping[str, Mapping[str, Finding]]) -> Iterator[Metric]:
-    labels = ["group", "check"]
-    passed = GaugeMetricFamily("dsv4_check_ok", "1 for each check that passes.", labels=labels)
-    warned = GaugeMetricFamily("dsv4_check_warning", "1 for each check that passes with a warning.", labels=labels)
+    passed, warned = FAMILIES["dsv4_check_ok"].metric(), FAMILIES["dsv4_check_warning"].metric()
     for group, by_name in findings.items():
         for name, finding in by_name.items():
             passed.add_metric([group, name], not finding.problem)
@@ -69,16 +108,10 @@ def _checks(findings: Mapping[str, Mapping[str, Finding]]) -> Iterator[Metric]:
 
 
 def _draft_head(health: Health) -> Iterator[Metric]:
-    yield _gauge(
-        "dsv4_degraded", "1 when the engine runs without its draft head because the gate failed.", health.degraded
-    )
-    about = "1 when live traffic has been below the acceptance floor for a whole window."
-    yield _gauge("dsv4_acceptance_below_floor", about, health.below_floor)
-    yield from _known("dsv4_draft_acceptance_floor", "The share of draft tokens that has to be accepted.", health.floor)
-    about = "Accepted / drafted tokens: at the gate, and of live traffic in the sliding window."
-    ratio = GaugeMetricFamily("dsv4_draft_acceptance_ratio", about, labels=["source"])
-    about = "Draft tokens from which the acceptance ratio is computed."
-    tokens = GaugeMetricFamily("dsv4_draft_tokens", about, labels=["source", "kind"])
+    yield from _value("dsv4_degraded", health.degraded)
+    yield from _value("dsv4_acceptance_below_floor", health.below_floor)
+    yield from _value("dsv4_draft_acceptance_floor", health.floor)
+    ratio, tokens = FAMILIES["dsv4_draft_acceptance_ratio"].metric(), FAMILIES["dsv4_draft_tokens"].metric()
     for source, acceptance in (("gate", health.gate_acceptance), ("live", health.live_acceptance)):
         if acceptance is None:
             continue
@@ -93,8 +126,9 @@ def _build(health: Health) -> Iterator[Metric]:
     versions = health.plan.get("versions")
     if not isinstance(versions, Mapping) or not versions:
         return
-    labels = {_label(str(name)): str(version) for name, version in versions.items()}
-    yield InfoMetricFamily("dsv4_build", "Versions of the installed packages.", labels)
+    build = FAMILIES["dsv4_build"].metric()
+    build.add_metric([], {_label(str(name)): str(version) for name, version in versions.items()})
+    yield build
 
 
 def _label(name: str) -> str:
@@ -102,10 +136,9 @@ def _label(name: str) -> str:
     return f"v{plain}" if not plain[:1].isalpha() else plain
 
 
-def _gauge(name: str, about: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, about, value=float(value))
-
-
-def _known(name: str, about: str, value: float | None) -> Iterator[Metric]:
+def _value(name: str, value: float | None) -> Iterator[Metric]:
+    """Yield a metric with one sample; nothing where its value is not known."""
     if value is not None:
-        yield _gauge(name, about, value)
+        metric = FAMILIES[name].metric()
+        metric.add_metric([], float(value))
+        yield metric

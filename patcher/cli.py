@@ -156,7 +156,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the commands to a parser, whose options `run` takes."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     series = argparse.ArgumentParser(add_help=False)
-    series.add_argument("--series", metavar="NAME", help="name or path of a series (default: that of the newest vLLM)")
+    series.add_argument(
+        "--series", metavar="NAME", help="name or path of the series (default: that of the newest vLLM)"
+    )
     tree = argparse.ArgumentParser(add_help=False, parents=[series])
     tree.add_argument(
         "--tree", type=Path, metavar="DIR", help="folder that contains vllm/ (default: the installed one)"
@@ -169,9 +171,14 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         ("lint", _lint, series, "check trailers, order and completeness of the series"),
         ("export", _export, series, "write the series from the commits of a git clone of the unpacked tree"),
     ):
-        commands.add_parser(name, parents=[parent], help=text, description=text).set_defaults(perform=perform)
-    commands.choices["apply"].add_argument("--check", action="store_true", help="only show what would be done")
-    commands.choices["report"].add_argument("--out", type=Path, metavar="FILE", help="write to FILE instead of stdout")
+        about = f"{text[0].upper()}{text[1:]}."
+        commands.add_parser(name, parents=[parent], help=text, description=about).set_defaults(perform=perform)
+    commands.choices["apply"].add_argument(
+        "--check", action="store_true", help="show what would be done, and write nothing"
+    )
+    commands.choices["report"].add_argument("--out", type=Path, metavar="FILE", help="write to FILE (default: stdout)")
     export = commands.choices["export"]
-    export.add_argument("--from", dest="repository", type=Path, metavar="GITDIR", required=True, help="the clone")
-    export.add_argument("--base", metavar="REV", required=True, help="the unpatched commit")
+    export.add_argument(
+        "--from", dest="repository", type=Path, metavar="GITDIR", required=True, help="git clone that holds the commits"
+    )
+    export.add_argument("--base", metavar="REV", required=True, help="commit of the unpatched tree")

@@ -36,6 +36,7 @@ LAYERS = [
     "smoke",
     "evals",
     "report",
+    "support",
     "cli",
 ]
 """Folders from the ground up: each imports only what stands before it."""

@@ -64,8 +64,7 @@ def test_a_folder_that_make_did_not_make_is_left_as_it_is(make: Make, tmp_path: 
     done = make(target, "VENV=theirs")
     assert done.returncode != 0
     assert (
-        "error: theirs is not empty and was not made by make, so it was left as it is; name another folder"
-        in done.stderr
+        "error: theirs is not empty and was not made by make, so it was not changed; name another folder" in done.stderr
     )
     assert contents(tmp_path) == before
 
@@ -84,7 +83,7 @@ def test_a_name_that_is_not_a_single_folder_is_refused(make: Make, tmp_path: Pat
     (tmp_path / "a/file").touch()
     done = make("clean", words)
     assert done.returncode != 0
-    assert "has to name one folder" in done.stderr
+    assert "must name one folder" in done.stderr
     assert (tmp_path / "a/file").exists()
 
 
@@ -108,7 +107,7 @@ def test_an_empty_folder_and_a_new_one_are_filled_begun_again_and_removed(
 def test_an_installation_that_failed_is_begun_again(make: Make, tmp_path: Path) -> None:
     failed = make("venv", "VENV=made", FAILS="1")
     assert failed.returncode != 0
-    assert "no torch" in failed.stderr
+    assert "torch 2.13.0+cpu was not found" in failed.stderr
     assert make("venv", "VENV=made").returncode == 0
 
 
@@ -125,7 +124,7 @@ def test_a_name_that_a_shell_reads_as_another_folder_is_refused(make: Make, tmp_
     for target in ("venv", "clean"):
         done = make(target, f"VENV={name}", HOME=str(tmp_path))
         assert done.returncode != 0
-        assert "has to be written out" in done.stderr
+        assert "write the path in full" in done.stderr
     assert (tmp_path / "theirs/thesis.txt").read_text() == "years"
 
 

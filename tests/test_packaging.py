@@ -141,6 +141,6 @@ def test_an_unfit_python_is_reported_in_one_sentence(tmp_path):
     command = ["make", "venv", f"PYTHON={old}", f"VENV={tmp_path}/venv"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    words = f"error: Python 3.11 or newer is needed, found {old}; name one: make PYTHON=/path/to/python venv\n"
+    words = f"error: Python 3.11 or newer is required, found {old}; name one: make PYTHON=/path/to/python venv\n"
     assert done.stderr.startswith(words)
     assert not (tmp_path / "venv").exists()

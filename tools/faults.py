@@ -1,7 +1,7 @@
 """
-Make the tables of docs/explanation/health.md: the settings, and what faults looked like.
+Make the tables of faults in docs/results/faults.md.
 
-    python -m tools.faults page                           write the tables into docs/explanation/health.md
+    python -m tools.faults page                           write the tables into the page
     python -m tools.faults cpu noted.jsonl HARDWARE DATE  the result file of what tests/faults noted (RECORD_FAULTS)
     python -m tools.faults gpu faults.json DATE           the result file of what qualification/gpu/run_faults.py wrote
 
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.client.http import SECONDS as POLL_SECONDS
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor import stack_dump
@@ -25,13 +24,13 @@ from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs/explanation/health.md"
+PAGE = ROOT / "docs/results/faults.md"
 RESULTS = ROOT / "qualification" / "results" / "faults"
 Result = Mapping[str, Any]
 
 
 def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
-    """Most seconds to not ready and to the end, where something stands still that is noticed `wait` seconds later."""
+    """Most seconds to not ready and to the end, where something stops that is noticed `wait` seconds later."""
     defaults = Supervise()
     noticed = wait(defaults) + defaults.poll
     return noticed + defaults.ready_grace, noticed + defaults.live_grace + POLL_SECONDS + stack_dump.SECONDS + TERM
@@ -39,19 +38,19 @@ def _hung(wait: Callable[[Supervise], float]) -> tuple[float, float]:
 
 _BUSY, _IDLE = _hung(lambda _: 0.0), _hung(lambda defaults: defaults.idle_canary_every)
 FAULTS: Mapping[str, tuple[str, tuple[float, float] | None]] = {
-    "engine-stopped-busy": ("EngineCore stands still (SIGSTOP), 8 streams running", _BUSY),
-    "engine-stopped-idle": ("EngineCore stands still, nothing running", _IDLE),
+    "engine-stopped-busy": ("EngineCore is stopped (SIGSTOP), 8 streams running", _BUSY),
+    "engine-stopped-idle": ("EngineCore is stopped, nothing running", _IDLE),
     "worker-stopped-busy": (
-        "one of two workers stands still, a stream running: the other waits in a collective",
+        "one of two workers is stopped, a stream running: the other waits in a collective",
         _BUSY,
     ),
-    "worker-stopped-idle": ("one of two workers stands still, nothing running", _IDLE),
-    "api-server-stopped": ("vLLM's API server stands still, 8 streams running", _hung(lambda _: POLL_SECONDS)),
+    "worker-stopped-idle": ("one of two workers is stopped, nothing running", _IDLE),
+    "api-server-stopped": ("vLLM's API server is stopped, 8 streams running", _hung(lambda _: POLL_SECONDS)),
     "engine-killed": ("EngineCore is killed (SIGKILL)", None),
     "worker-killed": ("a worker is killed", None),
     "api-server-killed": ("vLLM's API server is killed", None),
     "supervisor-killed": ("`dsv4 serve` itself is killed: vLLM ends too", None),
-    "port-held": ("vLLM's port is held by another program", None),
+    "port-held": ("another program uses vLLM's port", None),
     "checkpoint-missing": ("the checkpoint's folder does not exist", None),
     "draft-nothing": ("n-gram settings that never find a draft", None),
     "draft-nothing-degrade": ("the same, `gate.below-floor = degrade`", None),
@@ -73,33 +72,6 @@ GPU_JOBS = {
     "degraded": "draft-scrambled-degrade",
     "removed": "draft-removed",
     "drained": "drained",
-}
-
-SETTINGS = {
-    "gate.acceptance-floor": ("share", "accepted / drafted tokens of the test prompts, by the number of draft tokens"),
-    "gate.below-floor": ("", "`refuse` ends with 85, `warn` serves, `degrade` starts once more without the draft head"),
-    "gate.corrupted": ("", "what a failed corruption canary does: `refuse` ends with 86, `warn` serves"),
-    "gate.tokens": ("tokens", "generated for each test prompt"),
-    "gate.concurrency": ("requests", "at once in the corruption canary; at most `max-num-seqs`"),
-    "gate.agreement-floor": ("share", "of an answer, from its start, that is the same alone and concurrently"),
-    "gate.signs": ("", "signs of garbling that are looked for"),
-    "supervise.poll": ("s", "between two looks at vLLM's counters"),
-    "supervise.ready-grace": ("s", "without progress, while there is work, until `/readyz` fails"),
-    "supervise.live-grace": ("s", "without progress, while there is work, until the engine is ended as hung"),
-    "supervise.idle-canary-every": ("s", "between two one-token requests while nothing runs"),
-    "supervise.corruption-every": ("s", "between two corruption canaries; they run only while nothing else does"),
-    "supervise.window": ("s", "of live traffic over which acceptance is watched"),
-    "supervise.window-drafts": ("tokens", "drafted in that window below which nothing is concluded"),
-    "supervise.drain-wait": ("s", "between `not ready` and SIGTERM for vLLM; Ctrl-C does not wait"),
-    "supervise.stop-grace": ("s", "for vLLM to end after its `shutdown-timeout`, before SIGKILL"),
-    "supervise.backoff-first": ("s", "that the breaker waits after the second failure in a row; doubled after each"),
-    "supervise.backoff-most": ("s", "that it waits at most"),
-    "supervise.healthy-after": ("s", "of being ready, after which earlier failures are forgotten"),
-    "supervise.prebuild": (
-        "",
-        "FlashInfer's modules compiled during a first start, `MODULE:FUNCTION`; none with `--supervise.prebuild=`",
-    ),
-    "supervise.stall": ("s", "without progress in a phase of the start until it is given up, by phase"),
 }
 
 
@@ -161,36 +133,16 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def page(text: str, results: Iterable[Result]) -> str:
-    """Return the page with its tables made anew; they stand between `<!-- table: NAME -->` and `<!-- end -->`."""
-    tables = {"settings": settings(), "faults": "\n".join(map(faults, results))}
-    return renewed(text, tables, PAGE)
-
-
-def settings() -> str:
-    """Return the table of settings with their defaults."""
-    defaults = supervision_settings.defaults()
-    lines = ["| setting | default | unit | what it is |", "|---|---|---|---|"]
-    for name, (unit, about) in SETTINGS.items():
-        inner = {key.removeprefix(f"{name}."): s.value for key, s in defaults.items() if key.startswith(f"{name}.")}
-        value = inner or defaults[name].value
-        lines.append(f"| `{name}` | {_shown(value)} | {unit} | {about} |")
-    return "\n".join(lines) + "\n"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """Return the text of the page with its tables made anew (tools/tables.py)."""
+    return renewed(text, {"faults": "\n".join(map(faults, results))}, PAGE)
 
 
 def faults(result: Result) -> str:
     """Return one result as a table, with a line that says where it was measured."""
     used = ", ".join(f"`{name}` {value}" for name, value in result["settings"].items())
-    head = f"{result['hardware']}, vLLM {result['vllm']}, {result['date']}. Set: {used}.\n"
+    head = f"{result['hardware']}, vLLM {result['vllm']}, {result['date']}. Settings: {used}.\n"
     lines = [
-        "| fault | not ready after | over after | by default within | status | last words |",
+        "| fault | not ready after | ended after | limits by default | status | last message |",
         "|---|---|---|---|---|---|",
     ]
     for found in result["faults"]:

@@ -1,10 +1,10 @@
 #!/bin/sh
-# packages.sh LOCK...: install what locks of requirements/ name into the virtual environment /opt/dsv4.
+# packages.sh LOCK...: install the packages of lock files in requirements/ into the virtual environment /opt/dsv4.
 set -eu
 
 [ -e /opt/dsv4 ] || python3 -m venv --without-pip /opt/dsv4
 
-install() { # an index is asked twice at most, so that a machine with wheels of its own goes on
+install() { # an index is tried twice at most, so that a machine with its own wheels continues
     /tools/bin/pip --python /opt/dsv4/bin/python --disable-pip-version-check install --quiet --no-deps --no-compile \
         --only-binary :all: --retries 1 --timeout 20 --find-links /wheels "$@"
 }

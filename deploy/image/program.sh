@@ -1,12 +1,12 @@
 #!/bin/sh
-# program.sh gpu|cpu: add our programs to /opt/dsv4, patch vLLM, prove it, and describe the result in /usr/share/dsv4.
+# program.sh gpu|cpu: add our programs to /opt/dsv4, patch vLLM, verify it, and describe the result in /usr/share/dsv4.
 set -eu
 target=$1
 facts=/usr/share/dsv4
 work=/tmp/dsv4-serve # no random name: pip writes it into direct_url.json
 mkdir $work $facts
 
-cp -r /src "$work/src" # setuptools writes beside what it builds
+cp -r /src "$work/src" # setuptools writes next to what it builds
 install() {
     /tools/bin/pip --python /opt/dsv4/bin/python --disable-pip-version-check install --quiet --no-deps --no-compile \
         --no-build-isolation --no-index "$@"
@@ -20,7 +20,7 @@ else
     series=0.32.0
 fi
 
-# Drift ends the build here.
+# The build fails here if vLLM has drifted from the patches.
 for step in lint apply verify; do
     /opt/dsv4/bin/dsv4 patch $step --series $series
 done

@@ -1,5 +1,5 @@
 #!/bin/sh
-# In a stage of its own: pip and the writer of the bill of materials, in /tools. The image has neither.
+# In its own stage: pip and the SBOM generator, in /tools. The image has neither.
 set -eu
 
 apt-get update -qq

@@ -27,13 +27,17 @@ class _Table(BaseModel):
 
 
 class Conditions(_Table):
-    """When a block applies: every key that is given has to match; a list matches any of its values."""
+    """When a block applies: every condition that is given has to hold; a list holds for any of its values."""
 
     TABLE: ClassVar[str]
     profile: Names = []
+    """Names of profiles."""
     model: Names = []
+    """Names of models."""
     hardware: Names = []
+    """Names of hardware files."""
     tensor_parallel_size: Sizes = []
+    """Numbers of GPUs over which the model is split."""
 
     def given(self) -> dict[str, list[Any]]:
         """Return the conditions that are set, by key."""
@@ -47,32 +51,40 @@ class Conditions(_Table):
 
 
 class When(Conditions):
-    """Settings that hold for some combinations only."""
+    """Settings that hold only for some combinations."""
 
     TABLE: ClassVar[str] = "[[when]]"
     flags: Settings = {}
+    """vLLM's flags for these combinations, as in `[flags]`."""
     env: Variables = {}
+    """Variables of vLLM's environment for these combinations, as in `[env]`."""
     gate: Settings = {}
+    """Settings of the gate for these combinations, as in `[gate]`."""
     supervise: Settings = {}
+    """Settings of the supervisor for these combinations, as in `[supervise]`."""
 
 
 class Constraint(Conditions):
-    """
-    A combination known to fail: why, and what to do instead.
-
-    `flags` and `env` match final values, `model-id` is a glob.
-    """
+    """A combination that is known to fail, why, and what to do instead. It is refused unless `--skip` names it."""
 
     TABLE: ClassVar[str] = "[[refuse]]"
 
     name: str
+    """The name that `--skip` takes."""
     because: str
+    """Why the combination fails."""
     instead: str
+    """What to do instead, as an instruction."""
     except_hardware: Names = []
+    """Names of hardware files for which the block does not apply."""
     model_id: Names = []
+    """Globs of repositories or folders, matched against the final `model` flag."""
     draft_head: Names = []
+    """Kinds of draft head, as a model's `draft-head` or its checkpoint gives them."""
     flags: Settings = {}
+    """Final values of vLLM's flags; a list matches any of its values."""
     env: Variables = {}
+    """Final values of environment variables."""
 
     def named(self) -> Iterator[tuple[str, str]]:
         """Yield every profile file that is named, those of `except-hardware` too."""
@@ -81,77 +93,114 @@ class Constraint(Conditions):
 
 
 class DefaultModel(_Table):
-    """The model served on this hardware when none is named, and the reason; `profiles` counts what extends them too."""
+    """The model that is served on this hardware when none is named; the first block that applies counts."""
 
     model: str
+    """The name of the model."""
     because: str
+    """Why it is the default; `dsv4 explain` shows it."""
     profiles: Names = []
+    """Profiles for which the block applies, with those that extend them. Any if absent."""
     tensor_parallel_size: Sizes = []
+    """Numbers of GPUs for which the block applies. Any if absent."""
 
 
 class Measured(_Table):
-    """One figure: what was measured, on which hardware and model, with which vLLM, when, and its source."""
+    """One measured figure, as `dsv4 profiles` shows it."""
 
     what: str
+    """The figure, with its unit."""
     hardware: str
+    """The GPUs, with their number."""
     model: str
+    """The model that was served."""
     vllm: str
+    """The version of vLLM."""
     date: str
+    """The day or month of the measurement."""
     source: str
+    """The result file, command, page or card that the figure comes from."""
 
 
 class Base(_Table):
     """What every profile file may hold."""
 
     about: str = ""
+    """One line that describes the file."""
     extends: str = ""
+    """The name of a file of the same kind that this one is laid over."""
     flags: Settings = {}
+    """vLLM's long flags, without the leading `--`."""
     env: Variables = {}
+    """Variables of vLLM's environment."""
     gate: Settings = {}
+    """What a replica has to prove before it receives traffic."""
     supervise: Settings = {}
+    """How the engine is watched and stopped."""
     when: list[When] = []
+    """Settings that hold only for some combinations; later blocks override earlier ones."""
     refuse: list[Constraint] = []
+    """Combinations that are known to fail."""
 
 
 class Root(Base):
-    """base.toml."""
+    """`base.toml`, the lowest layer."""
 
     default_profile: str = ""
+    """The profile that is served when none is named."""
 
 
 class Profile(Base):
-    """One named way to serve. Without `models`, `hardware` or `tensor-parallel-sizes` it suits any."""
+    """A profile: one way to serve. Without `models`, `hardware` or `tensor-parallel-sizes` it suits any."""
 
     requests: Annotated[int, Field(ge=1)] | None = None
+    """Requests of full length that the profile promises to run at once; `max-num-seqs` if absent."""
     models: list[str] = []
+    """Models that the profile is tuned for, with those that extend them."""
     hardware: list[str] = []
+    """Hardware that the profile is tuned for, with those that extend it."""
     tensor_parallel_sizes: Sizes = []
+    """Numbers of GPUs that the profile may be split over."""
     measured: list[Measured] = []
+    """Figures that were measured with this profile."""
 
 
 class Model(Base):
-    """One artifact: how it is laid out on disk, its draft head, its size, where it fits."""
+    """A model: one artifact, with its layout on disk, its draft head and its size."""
 
     architecture: str = ""
+    """The name of the model's architecture; a checkpoint of another one is not this model."""
     scheme: str = ""
+    """How the weights are quantized; it is compared with the checkpoint."""
     draft_head: str = ""
+    """How the draft head is stored; it is compared with the checkpoint."""
     weights_gib: Annotated[float, Field(gt=0)] | None = None
+    """The weights on all GPUs together, in GiB. `dsv4 fit` needs it."""
     replicated_gib: Annotated[float, Field(ge=0)] = 0.0
+    """The part of the weights that every GPU holds in full, in GiB."""
     tensor_parallel_sizes: Sizes = []
+    """Numbers of GPUs that the model can be split over."""
     repositories: list[str] = []
     """Globs of other repositories that are served as this model."""
 
 
 class Hardware(Base):
-    """One kind of GPU: its names in NVML, its memory, how GPUs of this kind are connected."""
+    """One kind of GPU: its names in NVML, its memory, and how GPUs of this kind are connected."""
 
     nvml_names: list[str] = []
+    """The GPU's names as `nvidia-smi -L` prints them; they identify the hardware."""
     compute_capability: str = ""
+    """The compute capability, such as `12.0`."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """The memory of one GPU as CUDA sees it, in GiB. `dsv4 fit` needs it."""
     interconnect: str = ""
+    """How GPUs of this kind are connected: `nvlink` or `pcie`."""
     nccl: str = ""
+    """The set of NCCL variables that applies unless the topology or `--nccl` says otherwise."""
     prompt_graphs: list[Annotated[int, Field(gt=0)]] = []
+    """Sizes in tokens for which CUDA graphs of prompts are captured too."""
     default_model: list[DefaultModel] = []
+    """The models that are served when none is named."""
 
 
 _INNER: dict[str, type[_Table]] = {

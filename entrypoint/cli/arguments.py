@@ -4,51 +4,85 @@ from __future__ import annotations
 
 import argparse
 
-VLLM_FLAGS = "Every other flag is vLLM's own, before or after `--`."
+VLLM_FLAGS = (
+    "--gate.KEY and --supervise.KEY change how a replica is tested and watched."
+    " Every other flag is vLLM's own, before or after `--`."
+)
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """Add the options that select a plan."""
     group = parser.add_argument_group("plan")
-    group.add_argument("--profile", metavar="P", help="a way to serve, from `dsv4 profiles`, or `auto` (PROFILE)")
-    group.add_argument("--model", metavar="M", help="a model, its repository, a folder, or NAME=FOLDER (MODEL)")
-    group.add_argument("--hardware", metavar="H", help="the kind of GPU; read through NVML if absent (HARDWARE)")
-    group.add_argument("--tp", metavar="N", help="tensor parallel size, in GPUs (TP)")
-    group.add_argument("--nccl", metavar="SET", help="a set of NCCL variables, or `none` (DSV4_NCCL)")
     group.add_argument(
-        "--skip", metavar="NAME", action="append", default=[], help="override one check or refusal by name (DSV4_SKIP)"
+        "--profile",
+        metavar="P",
+        help="name the profile, or let `auto` choose one by memory (env: PROFILE; default: 524k)",
+    )
+    group.add_argument(
+        "--model",
+        metavar="M",
+        help="name the model, its Hub repository, its folder, or NAME=FOLDER (env: MODEL; default: by hardware)",
+    )
+    group.add_argument(
+        "--hardware", metavar="H", help="name the kind of GPU (env: HARDWARE; default: read through NVML)"
+    )
+    group.add_argument("--tp", metavar="N", help="split the model over N GPUs (env: TP; default: by profile)")
+    group.add_argument(
+        "--nccl", metavar="SET", help="name a set of NCCL variables, or `none` (env: DSV4_NCCL; default: by topology)"
+    )
+    group.add_argument(
+        "--skip",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="override one check or refusal; repeatable (env: DSV4_SKIP)",
     )
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
     """Add the format of the answer."""
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="text for people (default), or JSON")
+    parser.add_argument(
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        help="print text for people, or JSON for programs (default: text)",
+    )
 
 
-def add_collective(parser: argparse.ArgumentParser) -> None:
-    """Add the switch for the all-reduce trial."""
+def add_collective(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the switch for the all-reduce trial; `default` says when it is tried otherwise."""
     parser.add_argument(
         "--collective",
         action=argparse.BooleanOptionalAction,
-        help="try an all-reduce between the GPUs, 20 s at most (serve tries it where they have no NVLink)",
+        help=f"try an all-reduce between the GPUs, for 20 s at most (default: {default})",
     )
 
 
 def add_replica(parser: argparse.ArgumentParser) -> None:
     """Add the options that locate a running replica."""
     group = parser.add_argument_group("replica")
-    group.add_argument("--url", metavar="URL", help="vLLM's OpenAI server (http://localhost:PORT, 8000 without PORT)")
     group.add_argument(
-        "--health", metavar="URL", help="the replica's health server, or `none` (same host, DSV4_HEALTH_PORT or 8001)"
+        "--url",
+        metavar="URL",
+        help="address of vLLM's OpenAI API (default: http://localhost:8000, or the port in PORT)",
     )
-    group.add_argument("--api-key-file", metavar="FILE", help="a file that holds the bearer key (API_KEY_FILE)")
+    group.add_argument(
+        "--health",
+        metavar="URL",
+        help="address of the replica's health server, or `none` (default: same host, port DSV4_HEALTH_PORT or 8001)",
+    )
+    group.add_argument("--api-key-file", metavar="FILE", help="read the bearer key from FILE (env: API_KEY_FILE)")
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Add the images of replicas and of their balancer."""
     group = parser.add_argument_group("images")
-    group.add_argument("--image", metavar="NAME", help="the image of the replicas, dsv4-serve if absent (DSV4_IMAGE)")
-    group.add_argument("--balancer-image", metavar="NAME", help="HAProxy, 3.0 by digest if absent (BALANCER_IMAGE)")
+    group.add_argument("--image", metavar="NAME", help="image of the replicas (env: DSV4_IMAGE; default: dsv4-serve)")
+    group.add_argument(
+        "--balancer-image",
+        metavar="NAME",
+        help="image of the balancer, HAProxy (env: BALANCER_IMAGE; default: HAProxy 3.0 by digest)",
+    )
 
 
 def add_without_weights(parser: argparse.ArgumentParser) -> None:
@@ -60,17 +94,20 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--without-weights",
         action="store_true",
-        help="start a replica of the real size with dummy weights, and stop it",
+        help="start a replica of the real size with dummy weights, and stop it at the end",
     )
     group.add_argument(
         "--acceptance",
         type=float,
         nargs="+",
         metavar="R",
-        help=f"the share of draft tokens that is accepted at random ({rate}); or one for each of them",
+        help=f"accept this share of draft tokens at random; one value, or one for each draft token (default: {rate})",
     )
     group.add_argument(
-        "--start-timeout", type=seconds, metavar="S", help=f"seconds until it is ready ({START_SECONDS:g})"
+        "--start-timeout",
+        type=seconds,
+        metavar="S",
+        help=f"give up when it is not ready after S seconds (default: {START_SECONDS:g})",
     )
 
 

@@ -25,34 +25,50 @@ def register(commands: Commands) -> None:
         run,
         details="`vllm bench serve` sends the requests; a file keeps the result. `dsv4 bench compare` compares two.",
         takes_vllm_flags=True,
-        epilog=f"The options of `plan` are for --without-weights. {arguments.VLLM_FLAGS}",
+        epilog=f"Options under `plan` apply with --without-weights only. {arguments.VLLM_FLAGS}",
     )
     parser.may_begin_with("compare", register_compare)
     load = parser.add_argument_group("load")
     load.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="concurrent requests (1 4 16)"
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[1, 4, 16],
+        metavar="N",
+        help="measure with N concurrent requests, one run for each N (default: 1 4 16)",
     )
-    load.add_argument("--input", type=int, default=256, metavar="N", help="tokens of a prompt (%(default)s)")
-    load.add_argument("--output", type=int, default=256, metavar="N", help="tokens of an answer (%(default)s)")
+    load.add_argument(
+        "--input", type=int, default=256, metavar="N", help="send prompts of N tokens (default: %(default)s)"
+    )
+    load.add_argument(
+        "--output", type=int, default=256, metavar="N", help="request answers of N tokens (default: %(default)s)"
+    )
     load.add_argument(
         "--context",
         type=int,
         nargs="+",
         default=[],
         metavar="N",
-        help="prompt and answer together, in place of --input",
+        help="let prompt and answer together have N tokens, one run for each N; replaces --input",
     )
     load.add_argument(
         "--requests-per-batch",
         type=int,
         default=4,
         metavar="R",
-        help="requests for each place in a batch (%(default)s)",
+        help="send R requests for each concurrent one (default: %(default)s)",
     )
-    load.add_argument("--tokenizer", metavar="T", help="a folder or repository (that of the replica's plan)")
+    load.add_argument(
+        "--tokenizer", metavar="T", help="count tokens with this folder or repository (default: that of the replica)"
+    )
     arguments.add_format(parser)
-    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="folder of the result (%(default)s)")
-    parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency per batch size")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="qualification",
+        help="write the result to this folder (default: %(default)s)",
+    )
+    parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency by batch size into this file")
     arguments.add_replica(parser)
     arguments.add_without_weights(parser)
     arguments.add_plan(parser)
@@ -61,7 +77,7 @@ def register(commands: Commands) -> None:
 def register_compare(commands: Commands) -> None:
     """Add the subcommand."""
     parser = commands.add("compare", "Compare two results: ratios, and what differs between the replicas.", run_compare)
-    parser.add_argument("results", nargs=2, metavar="RESULT.json")
+    parser.add_argument("results", nargs=2, metavar="RESULT.json", help="the two result files")
     arguments.add_format(parser)
 
 

@@ -26,7 +26,7 @@ def register(commands: Commands) -> None:
         takes_vllm_flags=True,
         epilog=f"Exit status 69: the host prevents a start; 78: the request or checkpoint does. {arguments.VLLM_FLAGS}",
     )
-    arguments.add_collective(parser)
+    arguments.add_collective(parser, "between several GPUs")
     arguments.add_format(parser)
     arguments.add_plan(parser)
 

@@ -21,34 +21,58 @@ def register(commands: Commands) -> None:
         "eval",
         "Run a quality benchmark and compare it with what is published.",
         run,
-        details="lm-evaluation-harness queries a running replica.",
-        epilog="Exit status 1: worse than published. Without the extra `eval`, it prints how to install it.",
+        details="lm-evaluation-harness sends the questions to a running replica.",
+        epilog="Exit status 1: worse than published. It needs the extra `eval`, and prints how to install it.",
     )
-    parser.add_argument("task", metavar="TASK", help="gsm8k, aime, aime25, humaneval, ifeval, mmlu-pro, or your own")
-    questions = parser.add_argument_group("questions and answers")
-    questions.add_argument("--limit", type=count, metavar="N", help="only the first N questions")
-    questions.add_argument("--thinking", choices=("chat", "high", "max"), help="the mode; the task's if absent")
-    questions.add_argument(
-        "--max-tokens", type=count, metavar="N", help="tokens per answer; near the context if absent"
-    )
-    questions.add_argument(
-        "--temperature", type=temperature, default=0.0, metavar="T", help="0, as for published figures"
-    )
-    questions.add_argument("--concurrency", type=count, default=4, metavar="N", help="requests at a time (4)")
-    questions.add_argument("--model", metavar="M", help="which model's figures; read from the replica if absent")
-    questions.add_argument("--tasks", type=Path, metavar="FILE", help="your own tasks, in the form of our tasks.toml")
-    parser.add_argument("--python", metavar="PROGRAM", help="a Python that has lm-eval (DSV4_EVAL_PYTHON; this one)")
-    parser.add_argument("--resume", action="store_true", help="continue the newest run of this task, mode and model")
-    parser.add_argument("--dry-run", action="store_true", help="print what the run takes and stop")
     parser.add_argument(
-        "--confirm-run-unsafe-code", action="store_true", help="run the code of answers on this machine (humaneval)"
+        "task", metavar="TASK", help="gsm8k, aime, aime25, humaneval, ifeval, mmlu-pro, or a task of --tasks"
+    )
+    questions = parser.add_argument_group("questions and answers")
+    questions.add_argument("--limit", type=count, metavar="N", help="ask the first N questions only (default: all)")
+    questions.add_argument(
+        "--thinking", choices=("chat", "high", "max"), help="choose the thinking mode (default: that of the task)"
+    )
+    questions.add_argument(
+        "--max-tokens", type=count, metavar="N", help="limit each answer to N tokens (default: nearly the context)"
+    )
+    questions.add_argument(
+        "--temperature",
+        type=temperature,
+        default=0.0,
+        metavar="T",
+        help="sample with this temperature; published figures use 0 (default: 0)",
+    )
+    questions.add_argument(
+        "--concurrency", type=count, default=4, metavar="N", help="send N requests at a time (default: %(default)s)"
+    )
+    questions.add_argument(
+        "--model", metavar="M", help="compare with the figures of this model (default: the one that the replica serves)"
+    )
+    questions.add_argument(
+        "--tasks", type=Path, metavar="FILE", help="read more tasks from FILE, written like entrypoint/evals/tasks.toml"
+    )
+    parser.add_argument(
+        "--python",
+        metavar="PROGRAM",
+        help="run lm-eval with this Python (env: DSV4_EVAL_PYTHON; default: the one that runs dsv4)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the newest run of the same task, mode and model"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the number of requests and the longest duration, and stop"
+    )
+    parser.add_argument(
+        "--confirm-run-unsafe-code",
+        action="store_true",
+        help="run the code in answers on this machine, which humaneval needs",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("qualification"),
         metavar="FOLDER",
-        help="folder of the result (%(default)s)",
+        help="write the result to this folder (default: %(default)s)",
     )
     arguments.add_format(parser)
     arguments.add_replica(parser)

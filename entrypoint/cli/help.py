@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add("help", "Print this page, or the help of one command.", run)
-    parser.add_argument("topic", nargs="*", metavar="COMMAND", help="the command, and its subcommand")
+    parser = commands.add("help", "Print the list of commands, or the help of one.", run)
+    parser.add_argument(
+        "topic",
+        nargs="*",
+        metavar="COMMAND",
+        help="a command, and its subcommand if it has one (default: list all commands)",
+    )
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add("logs", "Print the logs of the containers of `dsv4 up`.", run)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a replica's number, `balancer`, or a container's name")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="a replica's number, `balancer`, or a container's name (default: all)"
+    )
     parser.add_argument("-f", "--follow", action="store_true", help="keep printing until the containers end")
-    parser.add_argument("--tail", type=count, metavar="N", help="the last N lines of each; all if absent")
+    parser.add_argument(
+        "--tail", type=count, metavar="N", help="begin with the last N lines of each container (default: all)"
+    )
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+_CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
@@ -41,7 +43,7 @@ def _run(argv: list[str]) -> int:
         say(str(error))
         return error.exit_status
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC):
+        if error.filename is not None or error.errno not in _CANNOT_WRITE:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
         if error.errno == errno.EPIPE:
@@ -51,15 +53,10 @@ def _run(argv: list[str]) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    """Run a command; a leading flag means `serve`, and another first word may be a program."""
+    """Run a command; a first word that names none may be a program."""
     from . import parser
 
-    if not argv or argv[0] in ("-h", "--help"):
-        argv = ["help"]
-    elif argv[0] in ("-V", "--version"):
-        argv = ["version"]
-    elif argv[0].startswith("-"):
-        argv = ["serve", *argv]
+    argv = _with_command(argv)
     if argv[0] not in parser.names():
         from . import program
 
@@ -67,3 +64,18 @@ def _dispatch(argv: list[str]) -> int:
     options, flags = parser.parse(argv)
     status: int = options.run(options, flags)
     return status
+
+
+def _with_command(argv: list[str]) -> list[str]:
+    """Return the arguments with a command in front: a leading option means `serve`, unless it is one of `dsv4`."""
+    from ..errors import UsageError
+
+    first, *rest = argv or ["--help"]
+    for options, command in (("-h", "--help"), "help"), (("-V", "--version"), "version"):
+        if first in options:
+            return [command, *rest]
+        if first.startswith((options[0], f"{options[1]}=")):
+            raise UsageError(f"`dsv4` does not take {first!r}; write {options[1]} alone.")
+    if first == "--":
+        raise UsageError("`--` needs a command before it, as in `dsv4 serve -- --max-num-seqs 4`.")
+    return ["serve", *argv] if first.startswith("-") else argv

@@ -21,23 +21,27 @@ def register(commands: Commands) -> None:
         "manifests",
         "Write Kubernetes manifests for a fleet of replicas.",
         run,
-        details="An overlay over the shipped base, or the rendered stream.",
-        epilog="Combinations that `dsv4 explain` refuses are refused here too. vLLM's flags belong in a profile."
-        " PROFILE, MODEL, HARDWARE, TP, DSV4_NCCL and DSV4_SKIP of this shell are read; no other variable is."
+        details="It writes a Kustomize overlay, or prints the rendered manifests.",
+        epilog="What `dsv4 explain` refuses is refused here too. Put vLLM's flags into a profile."
+        " Of this shell, only PROFILE, MODEL, HARDWARE, TP, DSV4_NCCL and DSV4_SKIP are read."
         " A pod uses the profiles in its image.",
     )
-    parser.add_argument("--replicas", required=True, type=count, metavar="N", help="how many replicas")
+    parser.add_argument("--replicas", required=True, type=count, metavar="N", help="run N replicas")
     parser.add_argument(
         "--weights",
         default=f"pvc:{CLAIM}",
         metavar="W",
-        help="pvc:CLAIM, hostpath:/FOLDER, image:REF@sha256:… or fetch; each holds a folder for the model"
-        " (%(default)s)",
+        help="take the weights from pvc:CLAIM, hostpath:/FOLDER or image:REF@sha256:…, in a folder for each model,"
+        " or `fetch` them from the Hub (default: %(default)s)",
     )
-    parser.add_argument("--image", metavar="REF", help="the image of the replicas, by its digest")
-    parser.add_argument("--namespace", default="dsv4", metavar="NS", help="the namespace of every object (dsv4)")
     parser.add_argument(
-        "--out", metavar="DIR", help="a folder for `kubectl apply -k`; if absent it is rendered to stdout"
+        "--image", metavar="REF", help="image of the replicas, by digest (default: that of the base, to be set by you)"
+    )
+    parser.add_argument(
+        "--namespace", default="dsv4", metavar="NS", help="put every object into this namespace (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="write a folder for `kubectl apply -k` (default: render to stdout)"
     )
     arguments.add_plan(parser)
 

@@ -1,11 +1,11 @@
-"""Find misspelt options of `dsv4` among flags of vLLM."""
+"""Find options of `dsv4` among flags of vLLM: misspelt ones, and those that stand after `--`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import closest
+from ..errors import UsageError, closest
 from ..vllm_schema import schema
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def refuse(command: Parser, argv: Sequence[str]) -> None:
-    """Raise UsageError for a flag that vLLM does not have and that is nearer to an option of this command."""
+    """Raise UsageError for a flag that vLLM does not have and that is, or resembles, an option of this command."""
     flags = schema.facts()["flags"]
     known = {*flags, *(alias.lstrip("-") for flag in flags.values() for alias in flag.get("aliases", ()))}
     options = [option[2:] for option in command.options()]
@@ -21,5 +21,7 @@ def refuse(command: Parser, argv: Sequence[str]) -> None:
         name = argument.partition("=")[0][2:]
         if not argument.startswith("--") or "." in name or name.replace("_", "-").removeprefix("no-") in known:
             continue
+        if name in options:  # argparse takes every other one
+            raise UsageError(f"--{name} is an option of `{command.prog}`, not of vLLM; write it before `--`.")
         if closest(name, [*options, *flags]) in options:
             command.refuse(argument)

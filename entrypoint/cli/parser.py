@@ -80,6 +80,10 @@ class Parser(argparse.ArgumentParser):
             self.attach_subcommands()
         return super().parse_known_args(args, namespace)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help; unlike argparse's own method, raise OSError where it cannot be written."""
+        print(message, end="", file=file)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...healthcheck.probe import GROUPS, probe
-from ..listen import HEALTH_PORT, health_port_text
+from ..listen import HEALTH_PORT, health_address
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -20,25 +21,33 @@ def register(commands: Commands) -> None:
         "probe",
         "Ask a running replica whether it is started, live or ready.",
         run,
-        epilog="Exit status 1: it is not, or nothing answers; the checks that failed are printed.",
+        epilog="Exit status 1: it is not, or nothing answers. The checks that failed are printed.",
     )
-    parser.add_argument("check", choices=GROUPS, help="has it started, is it alive, may it receive traffic")
-    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="the health server's host (%(default)s)")
+    parser.add_argument(
+        "check", choices=GROUPS, help="ask whether it has started, makes progress, or may receive traffic"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="HOST", help="host of the health server (default: %(default)s)"
+    )
     parser.add_argument(
         "--port",
         type=port,
-        default=health_port_text(os.environ),
         metavar="PORT",
-        help=f"the health server's port (DSV4_HEALTH_PORT; {HEALTH_PORT})",
+        help=f"port of the health server (env: DSV4_HEALTH_PORT; default: {HEALTH_PORT})",
     )
     parser.add_argument(
-        "--timeout", type=timeout, default="5", metavar="SECONDS", help="wait for an answer (%(default)s)"
+        "--timeout",
+        type=timeout,
+        default="5",
+        metavar="SECONDS",
+        help="give up without an answer after SECONDS (default: %(default)s)",
     )
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Ask; 1 where a check failed."""
-    status, text = probe(options.check, options.host, options.port, options.timeout)
+    port = options.port or _replicas_port(os.environ)
+    status, text = probe(options.check, options.host, port, options.timeout)
     print(text, file=sys.stderr if status else sys.stdout)
     return status
 
@@ -46,8 +55,17 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
 def port(text: str) -> int:
     """Return a port; raise ArgumentTypeError for anything else."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535 (--port, DSV4_HEALTH_PORT)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return int(text)
+
+
+def _replicas_port(environ: Mapping[str, str]) -> int:
+    """Return the port that `serve` listens on with these variables; raise ConfigError where it has no fixed one."""
+    if not (number := health_address(environ)[1]):
+        from ..errors import ConfigError
+
+        raise ConfigError("environment DSV4_HEALTH_PORT = 0 lets `serve` take any free port; name it with --port.")
+    return number
 
 
 def timeout(text: str) -> float:

@@ -19,9 +19,15 @@ def register(commands: Commands) -> None:
         type=Path,
         default=Path("qualification"),
         metavar="FOLDER",
-        help="the folder of results (%(default)s)",
+        help="read results from this folder (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (report.html)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="write the page to FILE (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:

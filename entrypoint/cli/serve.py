@@ -27,8 +27,8 @@ def register(commands: Commands) -> None:
         takes_vllm_flags=True,
         epilog=arguments.VLLM_FLAGS,
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the command and stop")
-    arguments.add_collective(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the command that would start vLLM, and stop")
+    arguments.add_collective(parser, "only between GPUs without NVLink")
     arguments.add_plan(parser)
 
 

@@ -31,21 +31,30 @@ def register(commands: Commands) -> None:
         type=share,
         default=0.1,
         metavar="S",
-        help="how much of the context the long prompt fills, 0 to 0.95 (%(default)s)",
+        help="fill this share of the context with the long prompt, up to 0.95 (default: %(default)s)",
     )
     parser.add_argument(
         "--streams",
         type=streams,
         metavar="N",
-        help="concurrent requests (gate.concurrency and max-num-seqs of the plan)",
+        help="send N requests at once (default: gate.concurrency of the plan, at most its max-num-seqs)",
     )
     parser.add_argument(
-        "--timeout", type=seconds, default=120.0, metavar="SECONDS", help="the limit for all checks together (120)"
+        "--timeout",
+        type=seconds,
+        default=120.0,
+        metavar="SECONDS",
+        help="end all checks together after SECONDS (default: 120)",
     )
-    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="skip one check by name")
+    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="skip one check; repeatable")
     arguments.add_format(parser)
-    parser.add_argument("--junit", metavar="FILE", help="write JUnit XML there too")
-    parser.add_argument("--out", metavar="FOLDER", default="qualification", help="folder of the result (%(default)s)")
+    parser.add_argument("--junit", metavar="FILE", help="also write the result to FILE as JUnit XML")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="qualification",
+        help="write the result to this folder (default: %(default)s)",
+    )
     arguments.add_replica(parser)
 
 

@@ -23,23 +23,31 @@ def register(commands: Commands) -> None:
         run,
         details="Containers that already run as requested are kept.",
         takes_vllm_flags=True,
-        epilog="Every other flag is vLLM's own and goes to each replica. A model's folder is mounted read-only.",
+        epilog=f"{arguments.VLLM_FLAGS} A model's folder is mounted read-only.",
     )
-    parser.add_argument("--replicas", type=count, metavar="N", help="as many as the GPUs allow if absent")
+    parser.add_argument(
+        "--replicas", type=count, metavar="N", help="start N replicas (default: as many as the GPUs allow)"
+    )
     parser.add_argument(
         "--gpus",
         action="append",
         default=[],
         metavar="A,B",
-        help="GPUs of one replica, by topology if absent; repeatable",
+        help="give these GPUs to one replica; repeatable (default: by topology)",
     )
     parser.add_argument(
-        "--api-key-file", metavar="FILE", help="the bearer key (API_KEY_FILE); secrets/api-key if absent"
+        "--api-key-file",
+        metavar="FILE",
+        help="read the bearer key from FILE (env: API_KEY_FILE; default: secrets/api-key)",
     )
     parser.add_argument(
-        "--port", type=port, default=8000, metavar="N", help="where the API listens on this host (8000)"
+        "--port",
+        type=port,
+        default=8000,
+        metavar="N",
+        help="serve the API on this port of the host (default: %(default)s)",
     )
-    parser.add_argument("--no-wait", action="store_true", help="do not wait until the replicas are ready")
+    parser.add_argument("--no-wait", action="store_true", help="return at once, before the replicas are ready")
     arguments.add_images(parser)
     arguments.add_plan(parser)
 

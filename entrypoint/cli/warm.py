@@ -17,13 +17,13 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "warm",
-        "Start a plan once, so that its kernels are compiled and kept.",
+        "Start a plan once to compile its kernels and keep them.",
         run,
-        details="It is stopped when it is ready; the kernels stay in the cache (DSV4_CACHE).",
+        details="vLLM is stopped when it is ready; the kernels stay in the cache (DSV4_CACHE).",
         takes_vllm_flags=True,
         epilog=arguments.VLLM_FLAGS,
     )
-    parser.add_argument("--again", action="store_true", help="start a second time, to see what a warm start saves")
+    parser.add_argument("--again", action="store_true", help="start a second time, to measure what a warm start saves")
     arguments.add_format(parser)
     arguments.add_without_weights(parser)
     arguments.add_plan(parser)

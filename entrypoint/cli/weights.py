@@ -20,15 +20,17 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "weights",
-        "Fetch a model's weights from the Hub, or check those here.",
+        "Fetch a model's weights from the Hub, or check local ones.",
         run,
-        details="`fetch` resumes where it stopped; `status` lists what is here; `verify` hashes every file.",
-        epilog="Exit status 1: files are missing, wrong or foreign.",
+        details="`fetch` resumes where it stopped, `status` lists what is there, and `verify` hashes every file.",
+        epilog="Exit status 1: files are missing, wrong, or do not belong to the model.",
     )
-    parser.add_argument("action", choices=("status", "fetch", "verify"))
-    parser.add_argument("model", metavar="MODEL", help="a model of `dsv4 profiles`, or OWNER/NAME")
-    parser.add_argument("--to", metavar="FOLDER", help="a folder of its own, in place of the Hub's cache")
-    parser.add_argument("--revision", metavar="R", help="a branch, a tag or a commit")
+    parser.add_argument("action", choices=("status", "fetch", "verify"), help="what to do")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a model that `dsv4 profiles` lists, or the repository OWNER/NAME"
+    )
+    parser.add_argument("--to", metavar="FOLDER", help="use this folder (default: the Hub's cache)")
+    parser.add_argument("--revision", metavar="R", help="use this branch, tag or commit (default: main)")
     arguments.add_format(parser)
 
 

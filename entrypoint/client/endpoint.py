@@ -18,7 +18,7 @@ from . import http
 from .errors import Unreachable
 
 MODELS = "/v1/models"
-NOT_VLLM = "not an answer of vLLM's"
+NOT_VLLM = "the answer is not from vLLM"
 """The error for a body that vLLM would not have sent."""
 
 
@@ -68,7 +68,9 @@ class Endpoint:
         if self.health is None:
             raise Unreachable("No health server is named (--health), so the plan of this replica is unknown.")
         answer = http.get_accepted(f"{self.health}/plan", self.key)
-        return http.parsed(ServedPlan, answer, "not a plan", "; name the health server of dsv4 with --health.")
+        return http.parsed(
+            ServedPlan, answer, "the answer is not a plan", "; name the health server of dsv4 with --health."
+        )
 
 
 def resolve(url: str | None, health: str | None, key_file: str | None, environ: Mapping[str, str]) -> Endpoint:

@@ -29,14 +29,16 @@ def get(url: str, key: str | None) -> httpx.Response:
     try:
         return httpx.get(url, **settings(key))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise Unreachable(f"{url}: no answer ({cause(error)}); is a replica there?") from None
+        raise Unreachable(f"{url}: no answer ({cause(error)}); is a replica running there?") from None
 
 
 def get_accepted(url: str, key: str | None) -> httpx.Response:
     """Return the answer to one GET; raise Unreachable without one, and Refused for an error."""
     answer = get(url, key)
     if answer.status_code == 401:
-        raise Refused(f"{url}: HTTP 401; name the file of the replica's key with --api-key-file (API_KEY_FILE).")
+        raise Refused(
+            f"{url}: HTTP 401 (unauthorized); pass the file of the replica's key with --api-key-file (API_KEY_FILE)."
+        )
     if not answer.is_success:
         raise Refused(f"{url}: HTTP {answer.status_code}.", _reason(answer))
     return answer
@@ -50,7 +52,7 @@ def accepted(answer: httpx.Response, path: str) -> httpx.Response:
 
 
 def parsed(model: type[Parsed], answer: httpx.Response, otherwise: str, remedy: str = "") -> Parsed:
-    """Return the body as a model; raise Unreachable with `otherwise` and the remedy if it is none."""
+    """Return the body as a model; raise Unreachable with `otherwise` and the remedy if it does not fit."""
     try:
         return model.model_validate_json(answer.content)
     except ValidationError as error:

@@ -139,7 +139,7 @@ def replica(argv: Sequence[str], environ: Mapping[str, str], folder: Path, secon
         "DSV4_TERMINATION_LOG": str(folder / "termination-log"),
     }
     with stops_raise(), serving([*argv, "--host", LOCAL, *QUICK_END], variables, folder / "log") as started:
-        log.info(f"a replica starts on port {started.port}, health on {started.health_port}; log: {started.log}")
+        log.info(f"starting a replica on port {started.port}, health on {started.health_port}; log: {started.log}")
         for spent, phase in started.until_ready(seconds, PROGRESS):
             log.info(f"{phase}, {spent:.0f} s since start")
         yield Started(started.endpoint, started.log, start_of(started.endpoint.health))

@@ -38,7 +38,7 @@ class VllmClient:
     """
     One vLLM server: `url` without a trailing slash, and its bearer key. Close it when done.
 
-    `model` is the name to ask for, the first served one where it is empty. `verify` is off for our own child on this
+    `model` is the name to request; empty is the first served one. `verify` is off for our own child on this
     host, whose certificate names another host.
     """
 
@@ -107,7 +107,7 @@ class VllmClient:
         Return exactly `tokens` greedy tokens after `prompt`, a text or token ids; fewer where the model may end its
         answer (`to_the_end`).
 
-        A unique `salt` keeps a request from finding its prompt in the prefix cache; `more` is added to the request.
+        With a unique `salt`, a prompt is not found in the prefix cache; `more` is added to the request.
         Raise Unreachable or Refused.
         """
         body = {
@@ -137,7 +137,7 @@ class VllmClient:
                 prompt_tokens=int((body.get("usage") or {}).get("prompt_tokens", 0)),
             )
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise Refused(f"{COMPLETIONS}: an answer without a choice") from None
+            raise Refused(f"{COMPLETIONS}: the answer has no choice") from None
 
     async def chat(self, question: str | Sequence[Mapping[str, Any]], tokens: int, **more: Any) -> Reply:
         """Return the greedy answer to a question, or to messages. Raise Unreachable or Refused."""
@@ -157,7 +157,7 @@ class VllmClient:
                 total_tokens=int(usage["total_tokens"]),
             )
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise Refused(f"{CHAT}: an answer without choice, message or usage") from None
+            raise Refused(f"{CHAT}: the answer lacks a choice, message or usage") from None
 
     async def stream(self, question: str, tokens: int, **more: Any) -> Stream:
         """Return the greedy answer to a question as a stream. Raise Unreachable or Refused."""

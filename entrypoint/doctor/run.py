@@ -25,7 +25,7 @@ from .facts import Facts, read_facts
 from .options import DoctorOptions
 from .report import Diagnosis, DoctorReport, diagnose, report
 
-UNKNOWN = ProfileFile("unknown", "hardware not known", Hardware())
+UNKNOWN = ProfileFile("unknown", "hardware unknown", Hardware())
 _OF_HOST = frozenset({"gpu-count"})
 
 
@@ -33,7 +33,7 @@ def doctor(catalog: Catalog, request: Request, machine: Machine, options: Doctor
     """
     Check everything for a request; raise UserError for an invalid one.
 
-    Without a driver, only the named model is checked; without a model too, only the host.
+    Without a driver, only the named model is checked; if no model is named either, only the host.
     """
 
     def hardware() -> HostGpus:
@@ -45,7 +45,7 @@ def doctor(catalog: Catalog, request: Request, machine: Machine, options: Doctor
     except detect.NoGpu as error:
         if "model" not in request.choices:
             return _check_host_alone(request, machine, options, str(error))
-        selection = select(catalog, request, lambda: HostGpus(UNKNOWN.name, "not known", profile_file=UNKNOWN))
+        selection = select(catalog, request, lambda: HostGpus(UNKNOWN.name, "unknown", profile_file=UNKNOWN))
     constraints.require_known(selection, request.skip, lambda: registry.NAMES)
     skip = frozenset(request.skip)
     if selection.hardware is UNKNOWN:
@@ -94,7 +94,7 @@ def _host_checks(host: Host, required: HostRequirements, skip: frozenset[str]) -
 
 
 def _has_group(facts: Facts) -> bool:
-    """Tell whether this host shows the GPUs of a replica that has several."""
+    """Tell whether a replica needs several GPUs and this host shows enough of them."""
     required = facts.host_required
     machine = facts.host.machine if facts.host else Machine()
     return not machine.driver.error and required.group > 1 and len(machine.visible.indexes) >= required.group
@@ -123,4 +123,4 @@ def _check_host_alone(request: Request, machine: Machine, options: DoctorOptions
     diagnoses = list(_host_checks(read_host(machine, required), required, frozenset(request.skip)))
     if not any(diagnosis.problem.fatal for diagnosis in diagnoses):
         raise HostError(why)
-    return report(diagnoses, ("the checkpoint and memory: the hardware is not known, so no model was chosen",))
+    return report(diagnoses, ("the checkpoint and memory: the hardware is unknown, so no model was selected",))

@@ -28,10 +28,10 @@ def read_served(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | No
 
         folder = cached(named, Place(cache=cache, revision=plan.value("revision") or None))
     if folder is None:
-        return None, f"{named} is not in the Hub's cache, and vLLM fetches it"
+        return None, f"{named} is not in the Hub's cache; vLLM downloads it"
     checkpoint = _read(folder)
     if not checkpoint.shards or checkpoint.listed - checkpoint.shards.keys():
-        return None, f"{named} is not complete in the Hub's cache, and vLLM fetches the rest"
+        return None, f"{named} is incomplete in the Hub's cache; vLLM downloads the rest"
     return checkpoint, ""
 
 

@@ -14,11 +14,11 @@ _BY_NAME = "name the hardware: --hardware NAME (HARDWARE=NAME)"
 
 
 class NoGpu(ConfigError):
-    """There is no driver, or it shows this process no GPU."""
+    """No NVIDIA driver responds, or no GPU is visible to this process."""
 
 
 def hardware_of(machine: Machine, catalog: Catalog) -> HostGpus:
-    """Return which hardware the visible GPUs are; raise ConfigError when there is none that the catalog knows."""
+    """Return the hardware of the visible GPUs; raise ConfigError when no profile in the catalog matches them."""
     names = gpu_names(machine)
     hardware = match(names, catalog.every_hardware())
     return HostGpus(hardware.name, f"NVML: {len(names)} x {names[0]}", len(names), machine.topology)
@@ -33,7 +33,9 @@ def gpu_names(machine: Machine) -> list[str]:
         return names
     if errors := [gpu.error for gpu in machine.gpus]:
         raise NoGpu(f"NVML could not read the GPUs ({errors[0]}); {_BY_NAME}.")
-    raise NoGpu(f"The driver shows no GPU to this process; pass GPUs to the container, or {_BY_NAME}.")
+    raise NoGpu(
+        f"No GPU is visible to this process; pass GPUs to the container (docker run --gpus all), or {_BY_NAME}."
+    )
 
 
 def match(names: list[str], every: Iterable[ProfileFile[Hardware]]) -> ProfileFile[Hardware]:
@@ -41,12 +43,14 @@ def match(names: list[str], every: Iterable[ProfileFile[Hardware]]) -> ProfileFi
     models = set(names)
     if len(models) > 1:
         raise ConfigError(
-            f"This host has different GPUs ({listed(models)}); keep one kind (CUDA_VISIBLE_DEVICES), or {_BY_NAME}."
+            f"This host has GPUs of several models ({listed(models)}); select one model with CUDA_VISIBLE_DEVICES,"
+            f" or {_BY_NAME}."
         )
     known = list(every)
     for hardware in known:
         if names[0] in hardware.own.nvml_names:
             return hardware
     raise ConfigError(
-        f"No profile knows the GPU {names[0]!r}; {_BY_NAME}, one of {', '.join(hardware.name for hardware in known)}."
+        f"No hardware profile matches the GPU {names[0]!r}; {_BY_NAME},"
+        f" one of {', '.join(hardware.name for hardware in known)}."
     )

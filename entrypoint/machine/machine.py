@@ -23,7 +23,7 @@ _DEVICE = Path("/dev/nvidiactl")
 
 @dataclass(frozen=True)
 class ResourceLimits:
-    """Limits of resources, bytes or files; -1 is no limit. For open files the hard limit: vLLM raises the soft one."""
+    """Resource limits, bytes or files; -1 is no limit. `files` is the hard limit: vLLM raises the soft one itself."""
 
     memlock: int = -1
     stack: int = -1
@@ -32,7 +32,7 @@ class ResourceLimits:
 
 @dataclass(frozen=True)
 class Machine:
-    """The GPUs, how those that a process may use are connected, and the limits of this container. Bytes."""
+    """The GPUs, the topology of the visible ones, and the limits of this container. Sizes are in bytes."""
 
     driver: Driver = field(default_factory=Driver)
     visible: VisibleGpus = field(default_factory=VisibleGpus)

@@ -1,5 +1,5 @@
 """
-What the NVIDIA driver reports of this host's GPUs, through NVML (nvidia-ml-py). Facts only; bytes, and PCI bus order.
+What the NVIDIA driver reports about this host's GPUs, through NVML (nvidia-ml-py): bytes, in PCI bus order.
 
 A field is None where the driver does not answer: older drivers, virtual machines and consumer boards leave many out.
 """
@@ -56,12 +56,12 @@ class Gpu:
     width: int | None = None
     width_max: int | None = None
     error: str = ""
-    """Why NVML could not read this GPU, when it could not."""
+    """Why NVML could not read this GPU; empty when it could."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two GPUs by index, `a` < `b`: their common ancestor, and what the driver reports of access between them."""
+    """Two GPUs by index, `a` < `b`: their common ancestor, and what the driver reports about access between them."""
 
     a: int
     b: int
@@ -87,7 +87,7 @@ class Driver:
     error: str = ""
 
     def gpu(self, index: int) -> Gpu:
-        """Return the GPU of an index."""
+        """Return the GPU with this index."""
         return next(gpu for gpu in self.gpus if gpu.index == index)
 
 
@@ -119,7 +119,7 @@ def _read(nvml: Any) -> Driver:
         try:
             handles[index] = nvml.nvmlDeviceGetHandleByIndex(index)
             gpus.append(_gpu(nvml, ask, index, handles[index]))
-        except nvml.NVMLError as error:  # lost, or to be reset
+        except nvml.NVMLError as error:  # lost, or in need of a reset
             handles.pop(index, None)
             gpus.append(Gpu(index, error=str(error)))
     pairs = tuple(_pair(nvml, ask, first, second) for first, second in combinations(handles.items(), 2))

@@ -10,13 +10,13 @@ from typing import Literal
 Iommu = Literal["off", "passthrough", "translated", "unknown"]
 
 _ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_EXTENDED = 0x100  # where extended capabilities begin; an ordinary user can read only what is below
+_EXTENDED = 0x100  # where extended capabilities begin; an unprivileged user can read only the bytes below
 _ACS = 0x000D  # PCI Express base specification, 7.7.11: capability id, control register at +6
 _REDIRECT = 0b1100  # P2P request redirect and P2P completion redirect
 
 
 def iommu(buses: Iterable[str], root: Path = Path("/")) -> Iommu:
-    """Tell what the IOMMU does to these devices: their group's type, else that of any group, else none is there."""
+    """Return the IOMMU's mode by the type of these devices' groups, else of any group; `off` when there is no IOMMU."""
     types = [root / "sys/bus/pci/devices" / _sysfs(bus) / "iommu_group/type" for bus in buses]
     kinds = {path.read_text().strip() for path in types if path.is_file()}
     if not kinds:

@@ -1,4 +1,4 @@
-"""Whether a TCP port is free, and who holds it."""
+"""Whether a TCP port is free, and which process holds it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Port:
     host: str
     number: int
     setting: str
-    """What to change when it is refused: the port, or the host when that is `elsewhere`."""
+    """The setting to change when it is refused: the port, or the host when the address is `elsewhere`."""
     refused: str = ""
     holder: str = ""
     elsewhere: bool = False

@@ -10,14 +10,14 @@ from .. import served_plan
 from ..listen import health_address
 from ..plan import Plan
 
-if TYPE_CHECKING:  # the host can be read where there is no pydantic
+if TYPE_CHECKING:  # the host can be read without pydantic
     from ..catalog.catalog import ProfileFile
     from ..catalog.schema import Hardware
 
 
 @dataclass(frozen=True)
 class HostRequirements:
-    """Sizes are numbers of GPUs; `group` is one replica's (tensor times pipeline parallel), `gpus` all of them."""
+    """`group` is the GPUs of one replica (tensor times pipeline parallel size), `gpus` those of all replicas."""
 
     gpus: int = 2
     group: int = 2
@@ -41,7 +41,7 @@ class HostRequirements:
 def host_requirements(
     plan: Plan, hardware: ProfileFile[Hardware], architecture: str, environ: Mapping[str, str]
 ) -> HostRequirements:
-    """Read a plan; `architecture` is the model's, `environ` the variables that vLLM will start with."""
+    """Return what a plan requires; `architecture` is the model's, `environ` has the variables that vLLM starts with."""
 
     def number(name: str) -> int:
         value = plan.value(name, 1)

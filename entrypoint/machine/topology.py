@@ -14,7 +14,7 @@ _NEAR = list(ANCESTORS.values())
 
 @dataclass(frozen=True)
 class Topology:
-    """`gpus` are NVML's indexes of the visible GPUs, in the order that CUDA counts them; `pairs` are all of theirs."""
+    """`gpus` are NVML's indexes of the visible GPUs, in CUDA's order; `pairs` has every pair of them."""
 
     gpus: tuple[int, ...] = ()
     pairs: tuple[Pair, ...] = ()
@@ -25,7 +25,7 @@ class Topology:
     """NUMA node of each of `gpus`."""
 
     def pair(self, a: int, b: int) -> Pair:
-        """Return the pair of two indexes, in any order."""
+        """Return the pair of two GPUs, given by index in any order."""
         return next(pair for pair in self.pairs if {pair.a, pair.b} == {a, b})
 
     def only(self, gpus: tuple[int, ...]) -> Topology:
@@ -45,7 +45,7 @@ class Topology:
 
 
 def read_topology(driver: Driver, visible: tuple[int, ...], root: Path = Path("/")) -> Topology:
-    """Join what NVML and sysfs (under `root`) report of the visible GPUs; no process is started."""
+    """Join what NVML and sysfs (under `root`) report about the visible GPUs; no process is started."""
     gpus = tuple(index for index in visible if not driver.gpu(index).error)
     buses = [driver.gpu(index).bus for index in gpus]
     above = [pci.redirecting(bus, root) for bus in buses]
@@ -75,7 +75,7 @@ def groups(topology: Topology, size: int) -> list[tuple[int, ...]]:
     """
     Return disjoint groups of `size` GPUs, closest first; GPUs that fill no group are not used.
 
-    Taking the closest each time is best here: common ancestors form a tree.
+    Picking the closest group first is optimal here, as common ancestors form a tree.
     """
     closest_first, remaining = [], topology
     while group := closest(remaining, size):
@@ -90,22 +90,22 @@ def choose_set(topology: Topology, group: tuple[int, ...]) -> tuple[str, str]:
         return "none", "one GPU needs no NCCL"
     names = " and ".join(map(str, group)) if len(group) == 2 else f"{group[0]} to {group[-1]}"
     if topology.nvlinked(group):
-        return "none", f"NVLink connects GPUs {names}, and NCCL chooses well there"
+        return "none", f"NVLink connects GPUs {names}, and NCCL's defaults suit it"
     farthest = max(topology.within(group), key=lambda pair: _NEAR.index(pair.ancestor)).ancestor
     at = f"GPUs {names} have no NVLink ({farthest})"
     if obstacle := obstacle_to_peers(topology, group):
         return "p2p-off", f"{at}, and {obstacle}"
-    return "p2p-off", f"{at}, and peer access is not proven"
+    return "p2p-off", f"{at}, and peer access is unproven"
 
 
 def obstacle_to_peers(topology: Topology, group: tuple[int, ...]) -> str:
-    """Return what stands in the way of peer access over PCIe, as far as it can be read; else nothing."""
+    """Return what prevents peer access over PCIe, as far as it can be read; empty when nothing does."""
     refused = [pair for pair in topology.within(group) if "unknown" not in (pair.read, pair.write)]
     refused = [pair for pair in refused if not pair.peer_access]
     if refused:
-        return f"the driver allows no peer access between {refused[0].a} and {refused[0].b}"
+        return f"the driver does not allow peer access between GPUs {refused[0].a} and {refused[0].b}"
     if topology.iommu == "translated":
-        return "the IOMMU translates"
+        return "the IOMMU translates addresses"
     if topology.redirecting:
         return f"ACS redirects peer traffic at {', '.join(topology.redirecting)}"
     return ""

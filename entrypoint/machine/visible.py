@@ -1,4 +1,4 @@
-"""Which GPUs CUDA_VISIBLE_DEVICES leaves to a process."""
+"""Which GPUs CUDA_VISIBLE_DEVICES makes visible to a process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .nvml import Driver
 
 @dataclass(frozen=True)
 class VisibleGpus:
-    """The visible GPUs by NVML's index, and the first name in CUDA_VISIBLE_DEVICES that belongs to no GPU."""
+    """The visible GPUs by NVML's index, and the first name in CUDA_VISIBLE_DEVICES that matches no GPU."""
 
     indexes: tuple[int, ...] = ()
     unknown: str = ""
@@ -18,7 +18,7 @@ class VisibleGpus:
 
 
 def visible_gpus(driver: Driver, variable: str | None) -> VisibleGpus:
-    """Read CUDA_VISIBLE_DEVICES as CUDA does: indexes or UUID prefixes, up to the first that belongs to no GPU."""
+    """Read CUDA_VISIBLE_DEVICES as CUDA does: indexes or UUID prefixes, up to the first that matches no GPU."""
     if variable is None:
         return VisibleGpus(tuple(gpu.index for gpu in driver.gpus))
     indexes: list[int] = []

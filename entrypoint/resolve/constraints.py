@@ -20,7 +20,8 @@ MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
 RENAMED = {"trunk-complete": "target-model-complete"}
 """Former names of checks, which `--skip` refuses with the present name."""
-_BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+"""Names of the constraints that no `[[refuse]]` block makes."""
 
 Violation = tuple[str, str, Problem]
 """A constraint's name (for `--skip`), where it comes from, and the problem."""
@@ -28,7 +29,7 @@ Violation = tuple[str, str, Problem]
 
 def names(selection: Selection) -> frozenset[str]:
     """Return the names of the constraints that this selection can violate."""
-    return _BUILT_IN | {rule.name for _, rule in _rules(selection)}
+    return BUILT_IN | {rule.name for _, rule in _rules(selection)}
 
 
 def require_known(selection: Selection, skip: Collection[str], check_names: Callable[[], Collection[str]]) -> None:
@@ -45,7 +46,7 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
     if unknown := sorted(set(skip) - known):
         raise ConfigError(
             f"No check, and no constraint of this profile, model or hardware, is named"
-            f" {unknown[0]!r}{nearest(unknown[0], known)}; docs/reference/checks.md lists them."
+            f" {unknown[0]!r}{nearest(unknown[0], known)}; docs/reference/ lists them in checks.md and refusals.md."
         )
 
 

@@ -17,7 +17,7 @@ from ..request import Layer, Request, agreed
 from ..vllm_schema import schema
 from ..vllm_schema import settings as flatten
 
-_FLAGS = {
+FLAGS = {
     "TP": TENSOR_PARALLEL_SIZE,
     "MAX_MODEL_LEN": "max-model-len",
     "MAX_NUM_SEQS": "max-num-seqs",
@@ -28,6 +28,7 @@ _FLAGS = {
     "SERVED_MODEL_NAME": "served-model-name",
     "PORT": "port",
 }
+"""Variables that set a flag of vLLM."""
 
 
 class Variables(BaseSettings):
@@ -36,25 +37,45 @@ class Variables(BaseSettings):
     model_config = SettingsConfigDict(case_sensitive=True, env_ignore_empty=True, extra="ignore", frozen=True)
 
     PROFILE: str | None = None
-    MODEL: str | None = None  # a model of models/, a Hub id, a folder, or NAME=FOLDER
+    """The profile to serve, or `auto`."""
+    MODEL: str | None = None
+    """A model, a Hub repository, a folder, or NAME=FOLDER."""
     HARDWARE: str | None = None
-    TP: str | None = None  # tensor parallel size, GPUs
-    MAX_MODEL_LEN: str | None = None  # context, tokens
-    MAX_NUM_SEQS: str | None = None  # sequences in one step
-    MAX_NUM_BATCHED_TOKENS: str | None = None  # tokens in one step
-    GPU_MEMORY_UTILIZATION: str | None = None  # share of a GPU's memory, above 0 up to 1
-    GPU_MEM_UTIL: str | None = None  # the same, in another spelling
-    NUM_SPECULATIVE_TOKENS: str | None = None  # draft tokens a step; 0 switches speculation off
-    SERVED_MODEL_NAME: str | None = None  # one name or several, separated by spaces or commas
+    """The kind of GPU; read through NVML if not set."""
+    TP: str | None = None
+    """Tensor parallel size: the number of GPUs that the model is split over."""
+    MAX_MODEL_LEN: str | None = None
+    """The context, in tokens."""
+    MAX_NUM_SEQS: str | None = None
+    """The most sequences in one step."""
+    MAX_NUM_BATCHED_TOKENS: str | None = None
+    """The most tokens in one step."""
+    GPU_MEMORY_UTILIZATION: str | None = None
+    """The share of a GPU's memory that vLLM may use, above 0 and up to 1."""
+    GPU_MEM_UTIL: str | None = None
+    """Another spelling of GPU_MEMORY_UTILIZATION."""
+    NUM_SPECULATIVE_TOKENS: str | None = None
+    """Draft tokens in each step; 0 switches speculation off."""
+    SERVED_MODEL_NAME: str | None = None
+    """The model's name in the API, or several, separated by spaces or commas."""
     PORT: str | None = None
-    API_KEY_FILE: Path | None = None  # a file that holds the bearer key
-    DSV4_PROFILES: str | None = None  # folders of profiles, separated by colons
-    DSV4_NCCL: str | None = None  # a named set of nccl/
-    DSV4_SKIP: str | None = None  # names of refusals and checks to skip, separated by commas
-    DSV4_VLLM: str | None = None  # the vLLM to start, else the one next to this command, else the one on PATH
-    DSV4_CACHE: Path | None = None  # compiled kernels, else dsv4 in the user's cache
-    DSV4_RUN_DIR: Path | None = None  # what outlives a restart: the record of failures, the plan, stacks
+    """The port of vLLM's API."""
+    API_KEY_FILE: Path | None = None
+    """A file that holds the bearer key of the API."""
+    DSV4_PROFILES: str | None = None
+    """Folders of your own profile files, separated by colons; a file there replaces the shipped one of its name."""
+    DSV4_NCCL: str | None = None
+    """A set of NCCL variables, or `none`."""
+    DSV4_SKIP: str | None = None
+    """Names of checks and refusals to override, separated by commas."""
+    DSV4_VLLM: str | None = None
+    """The program `vllm` to start; the one beside `dsv4` if not set, else the one on PATH."""
+    DSV4_CACHE: Path | None = None
+    """The folder of compiled kernels; `dsv4` in the user's cache if not set."""
+    DSV4_RUN_DIR: Path | None = None
+    """The folder of what outlives a restart: record of failures, plan, last exit, stacks."""
     DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")
+    """The file that gets the cause of the end if it exists, for Kubernetes; /dev/termination-log if not set."""
 
 
 def read() -> Request:
@@ -89,7 +110,7 @@ def folders() -> list[Path]:
 
 def _flags(given: Mapping[str, object]) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
-    for name, flag in _FLAGS.items():
+    for name, flag in FLAGS.items():
         if name not in given:
             continue
         origin, text = f"environment {name}", str(given[name]).strip()

@@ -26,7 +26,7 @@ async def models(client: VllmClient, context: Context) -> Outcome:
             await client.complete("Hello", 1, model=name)
         except Refused as error:
             return failed(
-                f"the listed name {name} is refused: {error.reason}",
+                f"the server lists the name {name}, but refuses it: {error.reason}",
                 "a balancer mixes different replicas: see docs/how-to/smoke.md",
             )
     count = len(context.names)
@@ -41,18 +41,18 @@ async def chat(client: VllmClient, context: Context) -> Outcome:
     if not reply.content:
         return failed(
             f"the answer is empty (finish_reason {reply.finish}, {reply.tokens} tokens)",
-            "if reasoning is not empty, the mode chat was ignored: serve with --tokenizer-mode deepseek_v4",
+            "if the answer has reasoning instead, mode chat was ignored: serve with --tokenizer-mode deepseek_v4",
             **figures,
         )
     if reply.finish not in FINISHED or reply.total_tokens != reply.prompt_tokens + reply.tokens:
         return failed(
             f"finish_reason {reply.finish}; {reply.prompt_tokens} + {reply.tokens} tokens, total {reply.total_tokens}",
-            "usage does not add up: something between you and vLLM changes answers",
+            "usage does not add up: a proxy between this client and vLLM changes answers",
             **figures,
         )
     if not context.record.constructed and prompt["answer"] not in reply.content:
         return failed(
-            f"asked {prompt['question']!r}, it answered {quoted(reply.content)}",
+            f"the question was {prompt['question']!r}, the answer {quoted(reply.content)}",
             "the weights or the kernels are wrong: `dsv4 weights verify`, `dsv4 patch verify`",
             **figures,
         )
@@ -65,9 +65,9 @@ async def streaming(client: VllmClient, context: Context) -> Outcome:
     stream = await client.stream(question, STOP_TOKENS, **context.prompts["thinking"]["modes"]["chat"])
     figures = {"pieces": len(stream.pieces), "output_tokens": stream.tokens, "first_piece_s": round(stream.seconds, 3)}
     wrong = [
-        *(["everything came in one piece"] if len(stream.pieces) == 1 else []),
-        *(["no text came"] if not stream.pieces else []),
-        *([f"finish_reason {len(stream.finish)} times"] if len(stream.finish) != 1 else []),
+        *(["the whole answer arrived in one piece"] if len(stream.pieces) == 1 else []),
+        *(["no text arrived"] if not stream.pieces else []),
+        *([f"finish_reason was sent {len(stream.finish)} times"] if len(stream.finish) != 1 else []),
         *(["no usage after the last piece"] if not stream.tokens else []),
         *([] if stream.done else ["no [DONE] at the end"]),
     ]
@@ -87,14 +87,14 @@ async def stop(client: VllmClient, context: Context) -> Outcome:
     mark = _middle(whole.text)
     if not mark:
         return failed(
-            f"{STOP_TOKENS} tokens are {quoted(whole.text)}",
+            f"the first {STOP_TOKENS} tokens are {quoted(whole.text)}",
             "the answer is not text: see garbling in docs/explanation/health.md",
         )
     cut = await client.complete(prompt, STOP_TOKENS, ignore_eos=True, stop=[mark])
     if cut.finish != "stop" or cut.stop != mark or mark in cut.text:
         return failed(
-            f"with stop string {quoted(mark)}, it ended with {quoted(cut.text[-40:])}, finish_reason {cut.finish}",
-            "if the text differs each time, see the check parallel; else vLLM's log",
+            f"with stop string {quoted(mark)}, the end is {quoted(cut.text[-40:])}, finish_reason {cut.finish}",
+            "if the text differs each time, see the check parallel, else vLLM's log",
         )
     return passed(f"ended before {quoted(mark)}, {len(cut.text)} of {len(whole.text)} characters")
 
@@ -112,8 +112,8 @@ async def logprobs(client: VllmClient, context: Context) -> Outcome:
     if answer.broken:
         return failed(answer.broken, "the kernels compute NaN: `dsv4 patch verify`, then another --moe-backend")
     if not answer.logprobs:
-        return skipped("the server gives no log-probabilities")
+        return skipped("the server returns no log-probabilities")
     if len(answer.logprobs) != len(answer.tokens):
-        return failed(f"{len(answer.logprobs)} numbers for {len(answer.tokens)} tokens", "see vLLM's log")
+        return failed(f"{len(answer.logprobs)} log-probabilities for {len(answer.tokens)} tokens", "see vLLM's log")
     worst = min(answer.logprobs)
     return passed(f"{len(answer.logprobs)} numbers, all finite, the lowest {worst:.2f}", lowest_logprob=worst)

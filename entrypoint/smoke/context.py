@@ -1,4 +1,4 @@
-"""Collect what is known of a replica before the first check: names, context, plan, and its model's record."""
+"""Collect what is known about a replica before the first check: names, context, plan, and its model's record."""
 
 from __future__ import annotations
 

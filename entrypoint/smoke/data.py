@@ -13,7 +13,7 @@ from typing import Any
 @dataclass(frozen=True)
 class OnRecord:
     """
-    What is known of a model in advance.
+    What is known about a model in advance.
 
     `constructed` says why it follows no instructions; it is empty for a trained model. `acceptance` is a share of draft
     tokens by kind of prompt, measured by `source`; empty without a figure.

@@ -16,7 +16,7 @@ POSITIONS = ("start", "middle", "end")
 
 
 async def needles(client: VllmClient, context: Context) -> Outcome:
-    """Needles at the start, in the middle and at the end of a prompt of `share` of the context are found."""
+    """Facts at the start, in the middle and at the end of a prompt that fills `share` of the context are recalled."""
     if context.record.constructed:
         return skipped(context.record.constructed)
     if not context.context_length:
@@ -25,7 +25,7 @@ async def needles(client: VllmClient, context: Context) -> Outcome:
     budget = int(context.context_length * context.share) - prompts["max-tokens"]
     lines = await _fitting(client, prompts, budget)
     if lines < 1:
-        return skipped(f"{budget} tokens are too few for three needles; give a larger --context-share")
+        return skipped(f"{budget} tokens are too few for three facts; set a larger --context-share")
     began = time.monotonic()
     mode = context.prompts["thinking"]["modes"]["chat"]
     salt = secrets.token_hex(8)  # so that the prompt is processed, not found in the prefix cache
@@ -42,11 +42,11 @@ async def needles(client: VllmClient, context: Context) -> Outcome:
     if len(recalled) < len(POSITIONS):
         lost = ", ".join(where for where in POSITIONS if where not in recalled)
         return failed(
-            f"not found at the {lost} of {size}; it answered {quoted(reply.content)}",
+            f"not recalled from the {lost} of {size}; the answer is {quoted(reply.content)}",
             "try a smaller --context-share: if only long prompts lose facts, suspect the kernels of sparse attention",
             **figures,
         )
-    return passed(f"three found in {size}, {seconds:.1f} s", **figures)
+    return passed(f"all three recalled from {size}, {seconds:.1f} s", **figures)
 
 
 async def _fitting(client: VllmClient, prompts: Mapping[str, Any], tokens: int) -> int:

@@ -13,7 +13,7 @@ from .outcome import Outcome, failed, passed, quoted, skipped
 
 PARSER = "serve with --enable-auto-tool-choice --tool-call-parser deepseek_v4"
 _NO_PARSER = "--tool-call-parser to be set"
-"""The end of vLLM 0.32.0's refusal of tools (`renderers/online_renderer.py`)."""
+"""The end of vLLM 0.32.0's error for tools (`renderers/online_renderer.py`)."""
 
 
 async def tool_call(client: VllmClient, context: Context) -> Outcome:
@@ -39,7 +39,7 @@ async def tool_call(client: VllmClient, context: Context) -> Outcome:
     ]
     back = await client.chat(messages, prompts["max-tokens"], tools=tools, tool_choice="auto", **mode)
     if prompts["answer"] not in back.content and not (constructed and back.content):
-        return failed(f"given {prompts['result']}, it answered {quoted(back.content)}", PARSER)
+        return failed(f"the tool returned {prompts['result']}, the answer is {quoted(back.content)}", PARSER)
     return passed(f"{call['function']['name']}({call['function']['arguments']}), then {quoted(back.content)}")
 
 
@@ -56,7 +56,7 @@ def _call_problem(calls: Any, prompts: dict[str, Any], *, any_value: bool) -> st
         return f"a tool call without id, name or readable arguments: {quoted(str(calls[0]))}"
     right = any_value or prompts["value"].lower() in value.lower()
     if name != prompts["function"]["name"] or not number or not right:
-        return f"another call was made: {quoted(str(function))}"
+        return f"the wrong call was made: {quoted(str(function))}"
     return ""
 
 
@@ -91,7 +91,7 @@ async def json_schema(client: VllmClient, context: Context) -> Outcome:
     expected = Ship(name=prompts["name"], launched=prompts["launched"], sails=prompts["sails"])
     if ship != expected and not context.record.constructed:
         return failed(
-            f"it matches the schema, but is {ship!r} instead of {expected!r}",
+            f"the answer matches the schema, but is {ship!r} instead of {expected!r}",
             "`dsv4 weights verify`, `dsv4 patch verify`",
         )
     return passed(quoted(reply.content))

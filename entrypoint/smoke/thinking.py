@@ -12,7 +12,7 @@ from .outcome import Outcome, failed, passed, quoted, skipped
 TAGS = ("<think>", "</think>")
 PARSER = "serve with --reasoning-parser deepseek_v4"
 TOKENIZER = "serve with --tokenizer-mode deepseek_v4"
-UNPLANNED = "and no plan is known that requires it"
+UNPLANNED = "and no plan shows whether it should"
 TRAP = (
     "a client that reads only content shows nothing: read reasoning, allow more tokens,"
     ' or send chat_template_kwargs {"thinking": false}'
@@ -50,7 +50,7 @@ async def streamed(client: VllmClient, context: Context) -> Outcome:
     kinds = [kind for kind, _ in stream.pieces]
     reasoning, content = stream.text("reasoning"), stream.text("content")
     if not reasoning and context.settings is None and not any(tag in content for tag in TAGS):
-        return skipped(f"its stream has no reasoning, {UNPLANNED}")
+        return skipped(f"the stream has no reasoning, {UNPLANNED}")
     if kinds != sorted(kinds, reverse=True):
         return failed("reasoning came after content", PARSER)
     wrong = _leaks(content, reasoning) or _answered(context, stream.whole())
@@ -64,7 +64,7 @@ async def empty_content(client: VllmClient, context: Context) -> Outcome:
     prompts = context.prompts["thinking"]
     reply = await client.chat(prompts["question"], prompts["trap-tokens"], **prompts["modes"]["high"])
     if not reply.reasoning and context.settings is None:
-        return skipped(f"it answers without reasoning, {UNPLANNED}")
+        return skipped(f"the answer has no reasoning, {UNPLANNED}")
     if reply.content or not reply.reasoning or reply.finish != "length":
         return failed(
             f"{reply.tokens} tokens gave reasoning {quoted(reply.reasoning, 24)} and content"
@@ -87,7 +87,7 @@ def _room(context: Context) -> int:
 def _unwanted_reasoning(reply: Reply) -> Outcome | None:
     if not reply.reasoning:
         return None
-    return failed(f"it reasoned although thinking is off: {quoted(reply.reasoning)}", TOKENIZER)
+    return failed(f"the answer has reasoning although thinking is off: {quoted(reply.reasoning)}", TOKENIZER)
 
 
 def _mode_ignored(context: Context, reply: Reply, plain_tokens: int) -> Outcome | None:
@@ -95,17 +95,17 @@ def _mode_ignored(context: Context, reply: Reply, plain_tokens: int) -> Outcome 
     if reply.prompt_tokens > plain_tokens:
         return None
     if context.settings is None and not reply.reasoning:
-        return skipped(f"its chat template has no thinking, {UNPLANNED}")
-    lengths = f"the prompt has {reply.prompt_tokens} tokens, and {plain_tokens} without thinking"
+        return skipped(f"the chat template has no thinking, {UNPLANNED}")
+    lengths = f"the prompt has {reply.prompt_tokens} tokens with this mode and {plain_tokens} without thinking"
     return failed(f"{lengths}: the mode did not reach the model", TOKENIZER)
 
 
 def _leaks(content: str, reasoning: str) -> Outcome | None:
     leaked = [tag for tag in TAGS if tag in content or tag in reasoning]
     if leaked:
-        return failed(f"{leaked[0]} came back as text", PARSER)
+        return failed(f"the answer has {leaked[0]} as text", PARSER)
     if not reasoning:
-        return failed(f"no reasoning came back, and content is {quoted(content)}", PARSER)
+        return failed(f"the answer has no reasoning, and content is {quoted(content)}", PARSER)
     return None
 
 
@@ -118,7 +118,7 @@ def _answered(context: Context, reply: Reply) -> Outcome | None:
     if not reply.content:
         return failed(f"no content, and finish_reason {reply.finish}", PARSER)
     return failed(
-        f"asked {prompts['question']!r}, it answered {quoted(reply.content)}",
+        f"the question was {prompts['question']!r}, the answer {quoted(reply.content)}",
         "the weights or the kernels are wrong: `dsv4 weights verify`, `dsv4 patch verify`",
     )
 

@@ -25,7 +25,7 @@ class ServeContext:
     run_folder: Path
     termination_log: Path
     interactive: bool = False
-    """Whether a person is watching: then a repeated mistake is reported without a wait."""
+    """Whether a person is watching; a repeated error is then reported without a wait."""
 
 
 @dataclass(frozen=True)

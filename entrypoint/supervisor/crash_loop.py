@@ -2,8 +2,8 @@
 The crash-loop breaker: it records starts in the run directory, and decides how long the next one waits.
 
 One failure may be bad luck, and the next start does not wait. From the second failure in a row of the same plan, each
-wait is twice as long as the one before. A changed plan and a plan that was healthy for long start with a clean record.
-A start that left no exit reason (it was killed, or the power failed) counts as a failure.
+wait is twice as long as the one before. A changed plan, or one that was healthy for a long time, starts with a clean
+record. A start that left no exit reason (it was killed, or the power failed) counts as a failure.
 """
 
 from __future__ import annotations

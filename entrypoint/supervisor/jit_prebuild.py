@@ -2,7 +2,7 @@
 Compile modules of FlashInfer during a first start, before vLLM needs them.
 
 vLLM compiles each module on first use and waits for it. One C++ file then occupies one core for a minute and a half,
-twice in a first start on 2 x H200 (vLLM 0.32.0, 2026-11-22, docs/results/speed.md). Begun with the start,
+twice in a first start on 2 x H200 (vLLM 0.32.0, 2026-11-22, docs/results/speed.md). Compiled from the start on,
 both are ready in time. FlashInfer's lock makes vLLM wait for an unfinished module, and ninja skips a finished one.
 
 A module is named as `MODULE:FUNCTION`, the function that returns its build specification. No GPU is touched: the

@@ -46,10 +46,10 @@ class KernelCache:
     filled: Mapping[str, Any]
 
     def sentence(self) -> str:
-        """Return the message that says whether this start finds its kernels."""
+        """Return the message on whether this start finds its kernels."""
         if not self.filled:
             return f"kernel cache: miss; this start fills {self.folder}"
-        return f"kernel cache: hit; filled on {self.filled['date']} by a start of {self.filled['seconds']:.0f} s"
+        return f"kernel cache: hit; filled on {self.filled['date']} by a start that took {self.filled['seconds']:.0f} s"
 
     def saved(self, seconds: float) -> float | None:
         """Return the seconds saved against the start that filled the cache; None at a miss."""
@@ -101,7 +101,7 @@ def folder_of(plan: Plan, build_id: str, environ: Mapping[str, str]) -> Path:
 
 
 def find(plan: Plan, folder: Path) -> KernelCache:
-    """Look for the note of an earlier start of the same plan."""
+    """Read the note of an earlier start of the same plan."""
     note = folder / _NOTES / f"{fingerprint(_shaping(plan))}.json"
     try:
         filled = json.loads(note.read_text(encoding="utf-8"))

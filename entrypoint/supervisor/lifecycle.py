@@ -110,7 +110,7 @@ class Lifecycle:
         atomic_file.write(self.context.run_folder / run_folder.PLAN, json.dumps(self.health.plan, indent=2))
 
     def forget_failures(self) -> None:
-        """Clear the failures: this start has been healthy for long."""
+        """Clear the failures: this start has been healthy for a long time."""
         self.record = self.record.healthy()
         crash_loop.save(self.context.run_folder, self.record)
 
@@ -145,7 +145,7 @@ class Lifecycle:
         self.health.backoff_until = time.monotonic() + seconds
         log.info(
             f"crash-loop breaker: {self.record.failures} starts in a row failed (the last: {self.record.cause});"
-            f" the next one begins in {seconds:.0f} s, or at once after a change of settings."
+            f" the next one begins in {seconds:.0f} s, or at once if the settings change."
         )
         await first_of(self.signals.stop.wait(), asyncio.sleep(seconds))
         self.health.backoff_until = None

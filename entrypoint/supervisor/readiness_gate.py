@@ -59,6 +59,6 @@ async def corruption(session: VllmSession) -> ExitReason | None:
 
 
 async def _require_alive(session: VllmSession) -> None:
-    """Raise Unreachable when the engine has died: vLLM answers every prompt with an error then; its exit says why."""
+    """Raise Unreachable when the engine has died: vLLM answers every prompt with an error until it exits."""
     if not await session.client.healthy():
         raise Unreachable("the engine has died")

@@ -25,7 +25,9 @@ def choose(named: Path | None, environ: Mapping[str, str], health_port: int) -> 
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 return folder
-    raise HostError(f"No folder for the run directory can be made under {state} or {temporary}; set DSV4_RUN_DIR.")
+    raise HostError(
+        f"The run directory cannot be created under {state} or {temporary}; set DSV4_RUN_DIR to a writable folder."
+    )
 
 
 @contextlib.contextmanager
@@ -35,10 +37,14 @@ def owned(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
-        raise HostError(f"Run directory {folder}: cannot be written ({error.strerror}); set DSV4_RUN_DIR.") from None
+        raise HostError(
+            f"Run directory {folder} cannot be written ({error.strerror}); set DSV4_RUN_DIR to a writable folder."
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise HostError(f"Run directory {folder} is in use by another `dsv4 serve`; set DSV4_RUN_DIR.") from None
+            raise HostError(
+                f"Run directory {folder} is in use by another `dsv4 serve`; set DSV4_RUN_DIR to another folder."
+            ) from None
         yield

@@ -45,7 +45,7 @@ async def _stack(pid: int, spy: str) -> str:
         with contextlib.suppress(ProcessLookupError):
             spying.kill()
         await spying.wait()
-        return f"py-spy gave no stack in {SECONDS:.0f} s"
+        return f"py-spy returned no stack within {SECONDS:.0f} s"
     return out.decode(errors="replace").strip()
 
 

@@ -23,7 +23,7 @@ async def until_up(session: VllmSession, process: VllmProcess, progress: Startup
     """
     Return None when vLLM's own health route answers, or why the start is abandoned.
 
-    It is asked once a process of ours listens: until then, another server may answer on the port.
+    The route is queried only once a process of ours listens: until then, another server may answer on the port.
     """
     health = session.health
     limits = {phase.replace("-", " "): seconds for phase, seconds in session.settings.supervise.stall.items()}

@@ -92,7 +92,9 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
         await asyncio.gather(serving, exited, stop, prebuild, return_exceptions=True)
         await client.close()
         if remaining := await process.end(0.0 if signals.hurry.is_set() else TERM):
-            log.error(f"processes {remaining} survive SIGKILL: they wait in a driver, and may hold GPU memory.")
+            log.error(
+                f"processes {remaining} survived SIGKILL: they wait in a driver call, and may still hold GPU memory."
+            )
         health.engine, health.busy = None, False
 
 

@@ -153,7 +153,7 @@ def _hand_over(lines: list[str], loop: asyncio.AbstractEventLoop, on_line: Calla
 
 
 def _write(out: int, chunk: bytes) -> bool:
-    """Write all of it; tell whether anyone still reads. A full disk loses lines of the log and is no reason to end."""
+    """Write all of it; tell whether the reader is still there. A full disk loses lines of the log, but ends nothing."""
     try:
         while chunk:
             chunk = chunk[os.write(out, chunk) :]

@@ -22,8 +22,8 @@ class Cause:
 
 DRAINED = Cause("drained", ExitStatus.DONE, "vLLM was stopped and shut down cleanly")
 USAGE = Cause("usage", ExitStatus.USAGE, "the command line is not valid")
-HOST = Cause("host", ExitStatus.HOST, "this host does not let vLLM run (noticed while {phase})")
-CONFIG = Cause("config", ExitStatus.CONFIG, "vLLM rejects this configuration (noticed while {phase})")
+HOST = Cause("host", ExitStatus.HOST, "this host prevents vLLM from running (detected while {phase})")
+CONFIG = Cause("config", ExitStatus.CONFIG, "vLLM rejected this configuration (detected while {phase})")
 OUT_OF_MEMORY_AT_LOAD = Cause("out-of-memory-at-load", ExitStatus.OUT_OF_MEMORY_AT_LOAD, "memory ran out while {phase}")
 OUT_OF_MEMORY_LATER = Cause("out-of-memory-later", ExitStatus.OUT_OF_MEMORY_LATER, "memory ran out while serving")
 ENGINE_DIED = Cause("engine-died", ExitStatus.ENGINE_DIED, "vLLM's engine died while serving")
@@ -64,7 +64,7 @@ class ExitReason:
     root: str = ""
     logged: bool = False
     failure: str = ""
-    """The name in failures.toml; empty when it is none of the known ones."""
+    """The name in failures.toml; empty for an unknown failure."""
 
     @property
     def failed(self) -> bool:

@@ -2,7 +2,7 @@
 Find the root cause in a log: a bounded list of notes on exceptions, errors and signals as the lines pass by.
 
 vLLM reports one failure many times: the worker logs the exception, the engine core logs that the worker failed,
-and the API server logs a third one. The root is the first that is no such echo in the last burst of fatal lines.
+and the API server logs a third one. The root cause is the first fatal line of the last burst that is not an echo.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Note:
 
     @property
     def echo(self) -> bool:
-        """Whether it only says that something else failed."""
+        """Whether it only reports that something else failed."""
         return bool(_ECHO.search(self.text))
 
 
@@ -113,7 +113,7 @@ class LogNotes:
             self._note(stream, line.level, text)
 
     def roots(self) -> list[Note]:
-        """Return the possible causes, the likeliest first: what last ended a process and is no echo."""
+        """Return the possible causes, the likeliest first: what last ended a process and is not an echo."""
         fatal = [note for note in self._notes if note.fatal]
         while any(later.number - earlier.number > BURST for earlier, later in itertools.pairwise(fatal)):
             fatal.pop(0)

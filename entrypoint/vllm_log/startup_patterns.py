@@ -45,7 +45,7 @@ _PATTERNS: tuple[tuple[str, str, str, bool | None], ...] = (
     (r"Loading [\w ]*(shards|loader)( \(eager\))?: +" + _SHARDS, "loading weights", "shard {i} of {n}", None),
     (r"Multi-thread loading [\w ]*shards: +" + _SHARDS, "loading weights", "shard {i} of {n}", None),
     (r"MTP draft model loaded: (?P<i>\d+) params", "loading weights", "draft head of {i} parameters", None),
-    (r"Loading weights took", "loading weights", "preparing what was read", None),
+    (r"Loading weights took", "loading weights", "preparing the weights", None),
     # v1/worker/gpu/model_runner.py: next is the first pass, v1/worker/gpu_worker.py determine_available_memory
     (r"Model loading took", "compiling kernels", "first pass of the model", None),
     # tilelang 0.1.12 jit/kernel.py: only where its cache has no such kernel; flashinfer 0.7.0 jit/core.py likewise
@@ -64,7 +64,7 @@ _PATTERNS: tuple[tuple[str, str, str, bool | None], ...] = (
     (r"(\[\S+\] )?torch\.compile (took|and initial)", "compiling kernels", "torch.compile done", None),
     # v1/worker/gpu_worker.py, cpu_worker.py, gpu_model_runner.py; v1/core/kv_cache_utils.py; utils/mem_utils.py
     (r"Profiling CUDA graph memory|Estimated CUDA graph memory", "profiling", "CUDA graph memory", None),
-    (r"(Initial free memory|Memory profiling takes|Explicitly set \()", "profiling", "free memory known", None),
+    (r"(Initial free memory|Memory profiling takes|Explicitly set \()", "profiling", "free memory measured", None),
     (r"Available KV cache memory: (?P<i>\S+) GiB", "profiling", "{i} GiB for the KV cache", None),
     (r"\w+ KV cache size: (?P<i>[\d,]+) tokens", "profiling", "KV cache of {i} tokens", None),
     # model_executor/warmup/*.py, v1/worker/gpu_worker.py compile_or_warm_up_model, v1/worker/cpu_model_runner.py

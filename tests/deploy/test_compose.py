@@ -99,7 +99,7 @@ def test_an_image_can_be_named_and_a_foreign_one_is_pinned(name: str) -> None:
 def test_every_variable_of_the_balancer_is_one_of_its_configuration() -> None:
     known = variables()
     assert set(SERVICES["balancer"]["environment"]) <= known
-    documented = (ROOT / "docs/explanation/balancer.md").read_text()
+    documented = (ROOT / "docs/how-to/compose.md").read_text()
     compose = set(re.findall(r"\$\{([A-Z0-9_]+):-", FILE.read_text()))
     assert {name for name in known | compose if f"`{name}`" not in documented} == set()
 

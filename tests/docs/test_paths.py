@@ -12,7 +12,7 @@ import pytest
 from dsv4_serve.entrypoint.cli import parser
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", ROOT / "tests/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "tests/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 MADE = ("build", "dist")
 FOLDERS = sorted(
@@ -20,7 +20,7 @@ FOLDERS = sorted(
 )
 NOT_OURS = re.compile(r"qualification/(bench|smoke)\b|deploy/dsv4\b")
 """What begins as our folders do: results, which commands write where they are called, and kubectl's short `deploy/`."""
-NO_COMMAND = re.compile(r"\bdsv4 (create|exec|get|pod-security|port-forward|replica|rollout|set)\b")
+NO_COMMAND = re.compile(r"\bdsv4 (create|exec|get|pod-security|port-forward|replica|rollout|scale|set)\b")
 """`dsv4` as the name of something else: a namespace, a container, a job."""
 VLLMS_FILES = {"docs/explanation/seed-patches.md"}
 """Pages that name files of vLLM."""
@@ -34,10 +34,10 @@ def code(page: Path) -> str:
 
 
 def paths(page: Path) -> Found:
-    """Yield what begins with a folder of ours, and names of Python files; NAME and {a,b} stand for any text."""
+    """Yield what begins with a folder of ours, and names of Python files; NAME, X.Y.Z and {a,b} stand for any text."""
     for path in re.findall(rf"(?<![\w./:@*-])(?:{'|'.join(FOLDERS)})/(?:[\w./*-]|\{{[^}}\n]*\}})*", code(page)):
         if not NOT_OURS.match(path):
-            yield re.sub(r"\{.*?\}|NAME", "*", path).rstrip(".")
+            yield re.sub(r"\{.*?\}|NAME|X\.Y\.Z", "*", path).rstrip(".")
     if str(page.relative_to(ROOT)) not in VLLMS_FILES:
         yield from re.findall(r"(?<=`)\w+\.py(?=`)", code(page))
 

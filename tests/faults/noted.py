@@ -1,4 +1,4 @@
-"""What a fault looked like, noted for the table in docs/explanation/health.md (tools/faults.py)."""
+"""What a fault looked like, noted for the table in docs/results/faults.md (tools/faults.py)."""
 
 from __future__ import annotations
 

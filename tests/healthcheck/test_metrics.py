@@ -33,9 +33,14 @@ FULL = Health(
 
 
 def read(health: Health) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    """Samples by name and sorted labels, through prometheus_client's own parser."""
+    """Samples by name and sorted labels."""
+    return samples_of(metrics.as_text(health, NOW).decode())
+
+
+def samples_of(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """Samples of Prometheus text, through prometheus_client's own parser."""
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
-    for family in text_string_to_metric_families(metrics.as_text(health, NOW).decode()):
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     return found

@@ -1,6 +1,6 @@
 """
 `docker compose --profile demo up`: two replicas with real vLLM behind the balancer, queried, stopped one at a time and all at
-once, as docs/explanation/balancer.md says.
+once, as docs/how-to/compose.md says.
 
 DOCKER_HOST names the engine's socket, DSV4_IMAGE the CPU image, DSV4_BALANCER_IMAGE an image of HAProxy, COMPOSE Docker Compose.
 """

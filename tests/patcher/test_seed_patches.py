@@ -100,7 +100,7 @@ def test_a_row_has_a_check_a_patch_or_a_reason(row: dict[str, Any]):
 
 def test_the_page_is_made_from_the_data():
     assert PAGE.read_text("utf-8") == page(), (
-        f"run: python tests/patcher/{Path(__file__).name} > docs/explanation/seed-patches.md"
+        "run: python -m tests.patcher.test_seed_patches > docs/explanation/seed-patches.md"
     )
 
 
@@ -109,9 +109,9 @@ def page() -> str:
     lines = [
         "# What the model cards patched, and where it stands in vLLM 0.32.0",
         "",
-        "The cards of the four artifacts ask for a patched vLLM, a fork, or forced settings. Most of it is upstream by",
-        "now or has lost its cause. A test looks for each behaviour in the installed vLLM, in the file and symbol that",
-        "stand here. Made from `patcher/seed-patches.toml` by `python -m tests.patcher.test_seed_patches`.",
+        "The cards of the four artifacts ask for a patched vLLM, a fork, or forced settings. Most of what they patch is upstream by now,",
+        "or its cause is gone. A test checks each behaviour in the installed vLLM, in the file and symbol that the table names.",
+        "`python -m tests.patcher.test_seed_patches` makes this page from `patcher/seed-patches.toml`.",
         "",
         *(f"* **{state}**: {meaning}" for state, meaning in STATES.items()),
         "",

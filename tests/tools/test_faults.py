@@ -1,10 +1,9 @@
-"""The tables of docs/explanation/health.md are made from the code and the results."""
+"""The tables of docs/results/faults.md are made from the results."""
 
 from __future__ import annotations
 
 import pytest
 
-from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from tools import faults
 
@@ -28,14 +27,9 @@ GPU_RUN = {
 }
 
 
-def test_the_page_is_made_from_the_code_and_the_results() -> None:
+def test_the_page_is_made_from_the_results() -> None:
     text = faults.PAGE.read_text(encoding="utf-8")
-    assert faults.page(text, RESULTS) == text
-
-
-def test_every_setting_is_in_the_table() -> None:
-    names = {name if name.count(".") == 1 else name.rpartition(".")[0] for name in supervision_settings.defaults()}
-    assert set(faults.SETTINGS) == names
+    assert faults.page(text, RESULTS) == text, "run `python -m tools.faults page`"
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: result["hardware"])
@@ -59,5 +53,5 @@ def test_a_run_on_gpus_becomes_a_result_without_the_jobs_that_failed() -> None:
 
 
 def test_a_page_without_a_place_for_a_table_is_an_error() -> None:
-    with pytest.raises(ValueError, match="0 tables 'settings'"):
+    with pytest.raises(ValueError, match="0 tables 'faults'"):
         faults.page("# Health\n", [])

@@ -1,5 +1,5 @@
 """
-Write what is known of an image: build.json, and its bill of materials with the distribution's packages added.
+Describe an image: build.json, and its bill of materials with the distribution's packages added.
 
     describe.py gpu|cpu PATCHES SBOM FOLDER
 
@@ -40,7 +40,7 @@ NAMED = [
 
 
 def main(target: str, patches: Path, sbom: Path, folder: Path) -> None:
-    """Write build.json and sbom.json to `folder`, and say where kernels come from."""
+    """Write build.json and sbom.json to `folder`, and print where kernels come from."""
     build = facts(target, json.loads(patches.read_text("utf-8")))
     write(folder / "build.json", build)
     bill = json.loads(sbom.read_text("utf-8"))
@@ -67,7 +67,7 @@ def facts(target: str, patches: dict[str, Any]) -> dict[str, Any]:
 
 
 def kernels(target: str, versions: dict[str, str | None]) -> str:
-    """Say where FlashInfer's kernels come from: without cubins and without a compiler vLLM switches FlashInfer off."""
+    """Return where FlashInfer's kernels come from; without cubins and a compiler, vLLM disables FlashInfer."""
     if target == "cpu":
         return "none: vLLM for CPU"
     if cubin := versions["flashinfer-cubin"]:
@@ -76,7 +76,7 @@ def kernels(target: str, versions: dict[str, str | None]) -> str:
 
 
 def installed(name: str) -> str | None:
-    """Return the version of a distribution beside this Python, None when it is absent."""
+    """Return the version of a distribution installed for this Python, None when it is absent."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -102,7 +102,7 @@ def sha256(file: Path) -> str:
 
 
 def write(file: Path, data: dict[str, Any]) -> None:
-    """Write JSON that reads well and is the same for the same data."""
+    """Write readable JSON that is the same for the same data."""
     file.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
 
 

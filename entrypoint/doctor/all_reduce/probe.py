@@ -1,4 +1,4 @@
-"""Run a timed all-reduce in child processes: within seconds it finds a hang that vLLM would only show as silence."""
+"""Run a timed all-reduce in child processes. It finds within seconds a hang that vLLM would only show as silence."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _started(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it started; one that hangs in a driver (state D) ends by its own alarm."""
+    """Kill a process and its children; one that hangs in a driver (state D) is ended by its own alarm."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
@@ -121,7 +121,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _listen(ranks: list[_Rank], deadline: float) -> bool:
-    """Read every rank until all are done, one ended, all fell silent, or time is up; tell whether they fell silent."""
+    """Read every rank until all are done, one ends, all are silent, or time is up; tell whether all were silent."""
     with selectors.DefaultSelector() as selector:
         for rank in ranks:
             selector.register(_pipe(rank), selectors.EVENT_READ, rank)

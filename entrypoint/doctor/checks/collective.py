@@ -9,14 +9,14 @@ _COMPLETES = "an all-reduce that completes"
 
 
 @check(
-    symptom="vLLM hangs for ever after `vLLM is using nccl==`; NCCL's watchdog gives up after 600 s",
+    symptom="vLLM hangs forever after `vLLM is using nccl==`; NCCL's watchdog gives up after 600 s",
     link="https://github.com/local-inference-lab/rtx6kpro/issues/15",
-    remedy="--nccl p2p-off with --disable-custom-all-reduce, or switch IOMMU and ACS off on the host",
+    remedy="--nccl p2p-off with --disable-custom-all-reduce, or turn off IOMMU and ACS on the host",
     failures=(3,),
     tried="for real",
 )
 def collective_hang(result: AllReduceResult) -> Problem | None:
-    """The ranks reach the end of every all-reduce."""
+    """The ranks complete every all-reduce."""
     if not result.hung_at:
         return None
     return Problem(
@@ -36,39 +36,39 @@ def collective_error(result: AllReduceResult) -> Problem | None:
     if not result.message or "wrong sum" in result.message or result.inconclusive:
         return None
     return Problem(
-        f"an all-reduce between {result.ranks} processes failed, {result.message}",
+        f"an all-reduce between {result.ranks} processes failed: {result.message}",
         _COMPLETES,
     )
 
 
 @check(
-    symptom="fluent nonsense at tensor parallel size 2, right answers at 1",
+    symptom="fluent nonsense at tensor parallel size 2, correct answers at 1",
     link="https://github.com/vllm-project/vllm/issues/51513",
     remedy="--nccl p2p-off with --disable-custom-all-reduce; if it persists, the hardware is faulty",
     tried="for real",
 )
 def collective_wrong(result: AllReduceResult) -> Problem | None:
-    """The sum is right, bit for bit."""
+    """The sum is correct, bit for bit."""
     if "wrong sum" not in result.message:
         return None
     return Problem(
         f"data was corrupted between GPUs ({result.message})",
-        "the right sum",
+        "the correct sum",
     )
 
 
 @check(
-    symptom="a first start from a slow disk",
+    symptom="a first start, with torch on a slow disk",
     link="https://github.com/vllm-project/vllm/issues/15862",
     remedy="run it again, now that torch's files are cached; python -c 'import torch' shows why it fails",
     tried="for real",
 )
 def collective_unknown(result: AllReduceResult) -> Problem | None:
-    """The all-reduce could be tried to its end."""
+    """The all-reduce could be run to its end."""
     if not result.inconclusive:
         return None
     return Problem(
         f"the all-reduce was inconclusive: {result}",
-        "a torch that can be imported, and a host that is not busy",
+        "a torch that can be imported, and a host that is not overloaded",
         fatal=False,
     )

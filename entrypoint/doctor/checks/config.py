@@ -32,7 +32,7 @@ _V4 = f"{_VLLM}/vllm/models/deepseek_v4"
     tried="for real",
 )
 def config_fields(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """Every field is there that the engine reads without a default."""
+    """config.json has every field that the engine reads without a default."""
     absent = [name for name in FIELDS if name not in checkpoint.config.value]
     if not absent:
         return None
@@ -47,19 +47,22 @@ def config_fields(checkpoint: Checkpoint, _required: CheckpointRequirements) -> 
     tried="for real",
 )
 def compress_ratios(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """Each layer has a ratio that kernels exist for."""
+    """Each layer has a compress ratio that vLLM has kernels for."""
     ratios = checkpoint.config.value.get("compress_ratios")
     layers = number(checkpoint.config.value, "num_hidden_layers")
     if ratios is None or (isinstance(ratios, list) and len(ratios) >= layers and all(r in RATIOS for r in ratios)):
         return None
     entries = f"{len(ratios)} entries, {some(map(str, ratios), 6)}" if isinstance(ratios, list) else repr(ratios)
-    return Problem(f"compress_ratios in config.json: {entries}", f"{layers} of 0, 4 and 128 or more")
+    return Problem(
+        f"compress_ratios in config.json: {entries}",
+        f"at least {layers} entries, each of them one of {', '.join(map(str, RATIOS))}",
+    )
 
 
 @check(
     symptom="ValueError: `num_hidden_layers` (43) must be equal to the number of `layer_types` (44)",
     link="https://huggingface.co/canada-quant/DeepSeek-V4-Flash-W4A16-FP8-MTP",
-    remedy="delete layer_types from config.json: compress_ratios says the same",
+    remedy="delete layer_types from config.json; compress_ratios holds the same information",
     tried="for real",
 )
 def layer_types(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
@@ -74,14 +77,14 @@ def layer_types(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Pr
 
 
 @check(
-    symptom="Answers fall apart in long contexts, without an error",
+    symptom="Answers degrade in long contexts, without an error",
     link=f"{_V4}/common/rope.py",
     remedy=ORIGINAL,
     failures=(12,),
     tried="for real",
 )
 def long_context_rope(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """The compressed layers have their YaRN scaling: without the field they are built with plain positions."""
+    """config.json has the YaRN scaling of the compressed layers; without it they get unscaled positions."""
     config = checkpoint.config.value
     rope = config.get("rope_scaling") or config.get("rope_parameters")
     rope = rope.get("compress", rope) if isinstance(rope, dict) else {}
@@ -102,18 +105,21 @@ def router_bias(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Pr
     biased = [f"{p}.ffn.gate.bias" for p in layout.target_layers(checkpoint.config.value)]
     if checkpoint.config.value.get("topk_method") == "noaux_tc" or not any(n in checkpoint.tensors for n in biased):
         return None
-    return Problem("routers with a bias, and no topk_method noaux_tc in config.json", "topk_method noaux_tc")
+    return Problem(
+        "the routers have a bias, but config.json does not set topk_method to noaux_tc",
+        "topk_method noaux_tc in config.json",
+    )
 
 
 @check(
     symptom="RuntimeError: topkGatingSoftplusSqrtKernelLauncher ... Unsupported expert number: 144",
     link=f"{_VLLM}/csrc/libtorch_stable/moe/topk_softplus_sqrt_kernels.cu",
-    remedy="serve the checkpoint that was not pruned",
+    remedy="serve the unpruned checkpoint",
     failures=(51,),
     tried="for real",
 )
 def expert_count(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """The router has a kernel for this number of experts; pruned checkpoints often have another."""
+    """The router has a kernel for this number of experts; for pruned checkpoints it often has none."""
     experts = checkpoint.config.value.get("n_routed_experts")
     if experts is None or experts in EXPERT_COUNTS or required.hardware == "cpu":
         return None
@@ -128,7 +134,7 @@ def expert_count(checkpoint: Checkpoint, required: CheckpointRequirements) -> Pr
     tried="for real",
 )
 def head_sizes(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """The attention's head sizes are the only ones that its kernels have."""
+    """The attention's head sizes are those that its kernels support."""
     sizes = {"head_dim": 512, "index_head_dim": 128}
     config = checkpoint.config.value
     other = [f"{name} {config[name]}" for name, size in sizes.items() if name in config and config[name] != size]
@@ -144,7 +150,7 @@ def head_sizes(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Pro
     tried="for real",
 )
 def config_describes_weights(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """Sizes in config.json are those of the tensors: both are of one checkpoint."""
+    """Sizes in config.json match the tensors, so both are from one checkpoint."""
     shapes = {
         "embed.weight": ("vocab_size", "hidden_size"),
         "layers.0.ffn.gate.weight": ("n_routed_experts", "hidden_size"),
@@ -156,7 +162,7 @@ def config_describes_weights(checkpoint: Checkpoint, _required: CheckpointRequir
         declared = [config.get(field) for field in fields]
         if name in checkpoint.tensors and (shape := list(checkpoint.tensors[name]["shape"])) != declared:
             return Problem(
-                f"{name} is {shape}, and config.json declares {declared} ({', '.join(fields)})",
-                "config.json and weights of one checkpoint",
+                f"{name} is {shape}, but config.json declares {declared} ({', '.join(fields)})",
+                "config.json and weights from one checkpoint",
             )
     return None

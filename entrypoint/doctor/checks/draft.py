@@ -9,7 +9,7 @@ from ...problem import Problem, check
 from ..checkpoint_requirements import CheckpointRequirements
 from .wording import FETCH, NO_DRAFT, some
 
-_DECLARE = "set it to 1: the tensors mtp.0.* are there"
+_DECLARE = "set num_nextn_predict_layers to 1, as the checkpoint has the tensors mtp.0.*"
 _DIVIDE = "set NUM_SPECULATIVE_TOKENS={layers}"
 _ISSUES = "https://github.com/vllm-project/vllm/issues"
 _TRANSFORMERS = "https://github.com/huggingface/transformers/blob/main/src/transformers/models/deepseek_v4"
@@ -29,7 +29,7 @@ def draft_layers_declared(checkpoint: Checkpoint, required: CheckpointRequiremen
     if not required.drafts_with_mtp or number(checkpoint.config.value, "num_nextn_predict_layers"):
         return None
     return Problem(
-        f"num_nextn_predict_layers {'absent from' if declared is None else f'{declared} in'} config.json",
+        f"num_nextn_predict_layers is {'absent from' if declared is None else f'{declared} in'} config.json",
         "1 or more, to draft with MTP",
         _DECLARE if _has(checkpoint, "mtp.0") else NO_DRAFT,
     )
@@ -38,7 +38,7 @@ def draft_layers_declared(checkpoint: Checkpoint, required: CheckpointRequiremen
 @check(
     symptom="0 % of draft tokens accepted: from_pretrained drops mtp.* silently",
     link=_TRANSFORMERS,
-    remedy=f"use one, or {NO_DRAFT}",
+    remedy=f"use such a checkpoint, or {NO_DRAFT}",
     failures=(18,),
     tried="for real",
 )
@@ -50,20 +50,20 @@ def draft_head_present(checkpoint: Checkpoint, required: CheckpointRequirements)
     if not gone:
         return None
     return Problem(
-        f"no tensor {some(f'{prefix}.*' for prefix in gone)} among {len(checkpoint.tensors):,}",
+        f"none of the {len(checkpoint.tensors):,} tensors is named {some(f'{prefix}.*' for prefix in gone)}",
         "a checkpoint that kept its MTP layer",
     )
 
 
 @check(
-    symptom="Right answers, and a draft head that drafts noise",
+    symptom="Correct answers, but a draft head that drafts noise",
     link=f"{_ISSUES}/43456",
     remedy=f"{FETCH}, or {NO_DRAFT}",
     failures=(18, 19),
     tried="for real",
 )
 def draft_head_complete(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """Every tensor of every MTP layer is there: three projections of each expert, and the rest of the block."""
+    """No tensor of an MTP layer is missing: three projections of each expert, and the rest of the block."""
     if not required.drafts_with_mtp or not checkpoint.is_legible or _is_dspark(checkpoint):
         return None
     present = [p for p in layout.draft_layers(checkpoint.config.value) if _has(checkpoint, p)]
@@ -81,12 +81,12 @@ def draft_head_complete(checkpoint: Checkpoint, required: CheckpointRequirements
     tried="for real",
 )
 def draft_is_mtp(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """What lies under mtp.* is an MTP layer, when drafting is by MTP."""
+    """With method mtp, the tensors under mtp.* are an MTP layer."""
     if not required.drafts_with_mtp or not _is_dspark(checkpoint):
         return None
     return Problem(
-        "tensors of a DSpark drafter under mtp.*",
-        "an MTP layer for method mtp",
+        "the tensors under mtp.* are a DSpark drafter",
+        "an MTP layer, for method mtp",
     )
 
 
@@ -98,14 +98,14 @@ def draft_is_mtp(checkpoint: Checkpoint, required: CheckpointRequirements) -> Pr
     tried="for real",
 )
 def draft_is_dspark(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """A DSpark drafter is there when drafting is by DSpark."""
+    """With method dspark, the checkpoint has a DSpark drafter."""
     if required.method != "dspark" or not checkpoint.is_legible:
         return None
     if _is_dspark(checkpoint) and "dspark_target_layer_ids" in checkpoint.config.value:
         return None
     return Problem(
         "no DSpark drafter: no tensor mtp.*.main_proj.* or no dspark_target_layer_ids in config.json",
-        "one, for method dspark",
+        "a DSpark drafter, for method dspark",
     )
 
 
@@ -117,7 +117,7 @@ def draft_is_dspark(checkpoint: Checkpoint, required: CheckpointRequirements) ->
     tried="for real",
 )
 def draft_tokens_divide(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """More draft tokens than MTP layers are drafted in whole rounds."""
+    """More draft tokens than MTP layers are a multiple of them."""
     layers = number(checkpoint.config.value, "num_nextn_predict_layers")
     tokens = required.draft_tokens
     if not required.drafts_with_mtp or not layers or tokens <= layers or not tokens % layers:
@@ -134,5 +134,5 @@ def _has(checkpoint: Checkpoint, prefix: str) -> bool:
 
 
 def _is_dspark(checkpoint: Checkpoint) -> bool:
-    """Tell by a tensor that vLLM 0.32.0's DSpark drafter has and its MTP layer has not."""
+    """Tell by a tensor that vLLM 0.32.0's DSpark drafter has and its MTP layer does not."""
     return any(f"mtp.0.main_proj.{kind}" in checkpoint.tensors for kind in ("weight", "scale", "weight_packed"))

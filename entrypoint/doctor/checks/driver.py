@@ -16,19 +16,19 @@ _RELOAD = "reboot, or reload the nvidia module"
 
 
 @check(
-    symptom="No NVIDIA driver responds in the container, though the host has one",
+    symptom="No NVIDIA driver responds in the container, although the host has one",
     link=_NVML,
-    remedy="start it with --gpus all (docker), --device nvidia.com/gpu=all (podman) or nvidia.com/gpu limits"
+    remedy="start the container with --gpus all (docker), --device nvidia.com/gpu=all (podman) or nvidia.com/gpu limits"
     " (Kubernetes)",
     tried="recorded",
 )
 def container_gpus(host: Host, _required: HostRequirements) -> Problem | None:
-    """The kernel module is loaded, and this container was given the devices."""
+    """Where the kernel module is loaded, this container has the devices."""
     module = host.machine.kernel_module
     if not module or host.machine.device_nodes:
         return None
     return Problem(
-        f"driver {module} is loaded on the host, and /dev/nvidiactl is missing here",
+        f"driver {module} is loaded on the host, but /dev/nvidiactl is missing in this container",
         "the GPUs passed to the container",
     )
 
@@ -58,20 +58,20 @@ def driver_answers(host: Host, required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def driver_version(host: Host, _required: HostRequirements) -> Problem | None:
-    """The driver knows the CUDA that vLLM was built with, by itself or through a compatibility package."""
+    """The driver supports vLLM's CUDA version, by itself or through a compatibility package."""
     driver = host.machine.driver
     if not driver.version or max(_version(driver.version), _version(host.compat))[0] >= DRIVER:
         return None
     return Problem(
-        f"driver {driver.version}, made for CUDA {driver.cuda // 1000}.{driver.cuda % 1000 // 10}",
-        f"{DRIVER} or newer, for CUDA 13.0 ({_CUDA_NOTES})",
+        f"driver {driver.version} supports CUDA {driver.cuda // 1000}.{driver.cuda % 1000 // 10}",
+        f"driver {DRIVER} or newer, for CUDA 13.0 ({_CUDA_NOTES})",
     )
 
 
 @check(
     symptom="Error 803: system has unsupported display driver / cuda driver combination",
     link="https://github.com/gpustack/gpustack/issues/4678",
-    remedy="take the compat folder out of LD_LIBRARY_PATH",
+    remedy="remove the compat folder from LD_LIBRARY_PATH",
     tried="for real",
 )
 def compat_library(host: Host, _required: HostRequirements) -> Problem | None:
@@ -98,7 +98,7 @@ def visible_devices(host: Host, _required: HostRequirements) -> Problem | None:
         return None
     return Problem(
         f"CUDA_VISIBLE_DEVICES={visible.variable}: no GPU is named {visible.unknown!r}",
-        f"indexes among {', '.join(str(gpu.index) for gpu in gpus)}, or UUIDs; CUDA ignores what follows a wrong one",
+        f"indexes out of {', '.join(str(gpu.index) for gpu in gpus)}, or UUIDs; CUDA ignores all after a wrong one",
     )
 
 
@@ -109,13 +109,13 @@ def visible_devices(host: Host, _required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def device_order(host: Host, required: HostRequirements) -> Problem | None:
-    """With several kinds of GPU, CUDA counts the fastest first unless CUDA_DEVICE_ORDER says otherwise."""
+    """With several kinds of GPU, CUDA counts the fastest first unless CUDA_DEVICE_ORDER is PCI_BUS_ID."""
     names = {gpu.name for gpu in host.machine.driver.gpus}
     if len(names) < 2 or required.env.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
         return None
     return Problem(
-        f"different GPUs ({', '.join(sorted(names))}): CUDA counts the fastest first, nvidia-smi counts by bus",
-        "one order for both",
+        f"GPUs of several models ({', '.join(sorted(names))}): CUDA counts the fastest first, nvidia-smi by bus",
+        "the same order in both",
     )
 
 

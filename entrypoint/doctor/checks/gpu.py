@@ -20,7 +20,7 @@ _NVML = "https://docs.nvidia.com/deploy/nvml-api/index.html"
 _LOWER = "end the other processes, or set GPU_MEMORY_UTILIZATION={share:.2f}"
 _MIG_OFF = "nvidia-smi -i {gpus} -mig 0"
 _DEFAULT_MODE = "nvidia-smi -i {gpus} -c DEFAULT"
-_RESET_OR_REPLACE = "reset it (nvidia-smi -r -i {gpus}); replace it when a row remapping failed"
+_RESET_OR_REPLACE = "reset it (nvidia-smi -r -i {gpus}); replace it if a row remapping failed"
 _RESET = "reset it (nvidia-smi -r -i {gpus}) or reboot the host, or exclude it from CUDA_VISIBLE_DEVICES"
 
 
@@ -51,7 +51,7 @@ def compute_capability(host: Host, required: HostRequirements) -> Problem | None
     tried="constructed",
 )
 def busy_gpu(host: Host, required: HostRequirements) -> Problem | None:
-    """As much memory is free as vLLM will ask for once CUDA has started, and if not: who holds it."""
+    """Each GPU has the free memory that vLLM allocates once CUDA has started."""
 
     def needed(gpu: Gpu) -> int:
         return int(required.utilization * (gpu.total - gpu.reserved)) + CONTEXT
@@ -65,7 +65,7 @@ def busy_gpu(host: Host, required: HostRequirements) -> Problem | None:
     return Problem(
         f"{_named(short)}: {_gib(worst.free)} of {_gib(worst.total)} free"
         + (f", held by {holders}" if holders else ""),
-        f"{_gib(needed(worst))}: gpu-memory-utilization {required.utilization}, and {_gib(CONTEXT)} for CUDA itself",
+        f"{_gib(needed(worst))} (gpu-memory-utilization {required.utilization}, plus {_gib(CONTEXT)} for CUDA itself)",
         _LOWER.format(share=share),
     )
 
@@ -77,7 +77,7 @@ def busy_gpu(host: Host, required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def mig_mode(host: Host, required: HostRequirements) -> Problem | None:
-    """No GPU is split: a slice holds no DeepSeek-V4, and slices have no peer access."""
+    """No GPU is split by MIG: a slice is too small for DeepSeek-V4, and slices have no peer access."""
     split = [gpu for gpu in served(host, required) if gpu.mig]
     return _of_gpus(split, Problem("is split (MIG mode)", "a whole GPU", _MIG_OFF))
 
@@ -89,7 +89,7 @@ def mig_mode(host: Host, required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def compute_mode(host: Host, required: HostRequirements) -> Problem | None:
-    """Programs may use the GPU."""
+    """The GPU's compute mode lets programs use it."""
     prohibited = [gpu for gpu in served(host, required) if gpu.compute_mode == "prohibited"]
     return _of_gpus(prohibited, Problem("is in compute mode prohibited", "compute mode default", _DEFAULT_MODE))
 
@@ -97,11 +97,11 @@ def compute_mode(host: Host, required: HostRequirements) -> Problem | None:
 @check(
     symptom="Error 802: system not yet initialized",
     link="https://github.com/huggingface/huggingface_hub/issues/4134",
-    remedy="start nvidia-fabricmanager on the host, in the driver's version",
+    remedy="start nvidia-fabricmanager on the host, in the same version as the driver",
     tried="constructed",
 )
 def fabric_manager(host: Host, required: HostRequirements) -> Problem | None:
-    """On NVSwitch boards the fabric is up: CUDA does not start without it."""
+    """On NVSwitch boards the fabric is up; CUDA does not start without it."""
     waiting = [gpu for gpu in served(host, required) if gpu.fabric in ("not started", "in progress")]
     return _of_gpus(waiting, Problem("waits for the NVLink fabric", "fabric state completed"))
 
@@ -126,12 +126,12 @@ def gpu_memory_errors(host: Host, required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def gpu_recovery(host: Host, _required: HostRequirements) -> Problem | None:
-    """The driver can read every visible GPU, and requests no reset."""
+    """The driver can read every visible GPU, and none needs a reset."""
     faulty = [gpu for gpu in host.machine.gpus if gpu.error or gpu.recovery not in (None, "none")]
     if not faulty:
         return None
     reason = faulty[0].error or f"the driver requests {faulty[0].recovery}"
-    return _of_gpus(faulty, Problem(f"is out of order: {reason}", "GPUs without a pending recovery", _RESET))
+    return _of_gpus(faulty, Problem(f"is unusable: {reason}", "GPUs without a pending recovery", _RESET))
 
 
 @check(

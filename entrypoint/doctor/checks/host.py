@@ -12,7 +12,7 @@ CACHE_SPACE = 1 << 30
 
 _VOLUME = "mount a volume there, or set {names} to a folder on one"
 _PORT = "end the process that holds it, or choose another port with {settings}"
-_ADDRESS = "choose an address of this host with {settings}"
+_ADDRESS = "set {settings} to an address of this host"
 _UNSET = "unset {name}"
 _NCCL_SHM = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory"
 
@@ -24,7 +24,7 @@ _NCCL_SHM = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troublesh
     tried="for real",
 )
 def cache_writable(host: Host, _required: HostRequirements) -> Problem | None:
-    """Compiled kernels and weights can be kept."""
+    """The folders for compiled kernels and weights are writable."""
     wrong = [cache for cache in host.caches if not cache.writable]
     return _caches(wrong, "cannot be written to", "a writable folder") if wrong else None
 
@@ -37,7 +37,7 @@ def cache_writable(host: Host, _required: HostRequirements) -> Problem | None:
     tried="for real",
 )
 def cache_space(host: Host, _required: HostRequirements) -> Problem | None:
-    """Compiled kernels have room."""
+    """The cache folders have room for compiled kernels."""
     full = [cache for cache in host.caches if cache.writable and cache.free < CACHE_SPACE]
     if not full:
         return None
@@ -51,10 +51,10 @@ def cache_space(host: Host, _required: HostRequirements) -> Problem | None:
     tried="for real",
 )
 def home_known(host: Host, _required: HostRequirements) -> Problem | None:
-    """This user has a home folder: caches go there."""
+    """This user has a home folder, where caches are kept."""
     if host.home.startswith("/"):
         return None
-    return Problem("this user id has no account and HOME is not set", "a home folder")
+    return Problem("this user id has no account, and HOME is not set", "a home folder")
 
 
 @check(
@@ -78,16 +78,16 @@ def port_free(host: Host, _required: HostRequirements) -> Problem | None:
 @check(
     symptom="DeepSeek-V4 on CPU needs an x86 CPU with AVX512_BF16",
     link="docs/explanation/patches.md",
-    remedy="choose PROFILE=demo",
+    remedy="use PROFILE=demo",
     tried="constructed",
 )
 def cpu_bf16(host: Host, required: HostRequirements) -> Problem | None:
-    """DeepSeek-V4's CPU kernels have their instructions."""
+    """The CPU has the instructions that DeepSeek-V4's CPU kernels need."""
     if not required.deepseek_on_cpu or host.machine.avx512_bf16:
         return None
     return Problem(
         "this CPU has no AVX512_BF16",
-        "a CPU with it (AMD Zen 4, Intel Cooper Lake or Sapphire Rapids, and newer)",
+        "a CPU that has it (AMD Zen 4, Intel Cooper Lake or Sapphire Rapids, and newer)",
     )
 
 
@@ -98,27 +98,27 @@ def cpu_bf16(host: Host, required: HostRequirements) -> Problem | None:
     tried="for real",
 )
 def nccl_files(host: Host, _required: HostRequirements) -> Problem | None:
-    """Files that NCCL's variables name exist."""
+    """The files that NCCL's variables name exist."""
     if not host.missing_files:
         return None
     name, path = next(iter(sorted(host.missing_files.items())))
-    return Problem(f"{name}={path} is not a file", "a file, or the variable not set", _UNSET.format(name=name))
+    return Problem(f"{name}={path} is not a file", "an existing file, or the variable unset", _UNSET.format(name=name))
 
 
 @check(
     symptom="has_flashinfer() is false on SM 12.0; fatal error: Python.h: No such file or directory; ninja not found",
     link="https://github.com/vllm-project/vllm/pull/47669",
-    remedy="use the image, or install them (apt-get install cuda-nvcc-13-0 ninja-build gcc python3-dev)",
+    remedy="use the image, or install what is missing (apt-get install cuda-nvcc-13-0 ninja-build gcc python3-dev)",
     failures=(37,),
     tried="for real",
 )
 def build_tools(host: Host, required: HostRequirements) -> Problem | None:
-    """Kernels can be compiled; on SM 12.x vLLM refuses DeepSeek-V4 without FlashInfer's or the means to build them."""
+    """Kernels can be compiled. On SM 12.x vLLM needs FlashInfer's, installed or built, to serve DeepSeek-V4."""
     if not host.missing_tools:
         return None
     needed = {"nvcc", "ninja"} & set(host.missing_tools)
     return Problem(
-        f"{', '.join(host.missing_tools)} not found; kernels that are compiled at start need them",
+        f"{', '.join(host.missing_tools)} not found, and kernels are compiled at start",
         "a CUDA 13 toolkit with nvcc, ninja, a C compiler and Python's headers",
         fatal=bool(needed) and not host.cubins and required.capability.startswith("12."),
     )

@@ -13,10 +13,10 @@ QUEUE = 10 * 24 * MIB
 FILES = 65535
 """Open files that vLLM's API server raises its limit to (utils/system_utils.py: set_ulimit, 0.32.0)."""
 STACK = 8 * MIB
-"""Linux's own default; NVIDIA's containers ask for 64 MiB."""
+"""Linux's own default; NVIDIA's containers recommend 64 MiB."""
 
-_ENLARGE = "docker run --shm-size=16g or --ipc=host; on Kubernetes an emptyDir of medium Memory there"
-_REMOUNT = "remove the read-only mount there; docker run --shm-size=16g"
+_ENLARGE = "use docker run --shm-size=16g or --ipc=host; on Kubernetes, mount an emptyDir of medium Memory there"
+_REMOUNT = "remove the read-only mount there, and use docker run --shm-size=16g"
 _NCCL_SHM = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory"
 
 
@@ -58,7 +58,7 @@ def shared_memory(host: Host, required: HostRequirements) -> Problem | None:
         return None
     return Problem(
         f"{SHM} has {host.machine.shm_free / MIB:.0f} MiB free",
-        f"at least {needed / MIB:.0f} MiB at {required.group} GPUs"
+        f"at least {needed / MIB:.0f} MiB for {required.group} GPUs"
         + ("" if required.peer_access else ", as NCCL's data goes through it without peer access"),
         _ENLARGE,
     )
@@ -67,17 +67,17 @@ def shared_memory(host: Host, required: HostRequirements) -> Problem | None:
 @check(
     symptom="instanttensor: cannot lock memory",
     link=_NCCL_SHM,
-    remedy="docker run --ulimit memlock=-1, or --load-format auto",
+    remedy="use docker run --ulimit memlock=-1, or --load-format auto",
     failures=(48,),
     tried="for real",
 )
 def memlock(host: Host, required: HostRequirements) -> Problem | None:
-    """The loader `instanttensor` locks memory."""
+    """The loader `instanttensor` may lock as much memory as it needs."""
     limit = host.machine.limits.memlock
     if required.load_format != "instanttensor" or limit == -1:
         return None
     return Problem(
-        f"locked memory is limited to {limit // 1024} KiB, and --load-format instanttensor locks more",
+        f"locked memory is limited to {limit // 1024} KiB, but --load-format instanttensor locks more",
         "no limit",
     )
 
@@ -85,11 +85,11 @@ def memlock(host: Host, required: HostRequirements) -> Problem | None:
 @check(
     symptom="segmentation fault in a worker",
     link=_NCCL_SHM,
-    remedy="docker run --ulimit stack=67108864",
+    remedy="use docker run --ulimit stack=67108864",
     tried="for real",
 )
 def stack(host: Host, _required: HostRequirements) -> Problem | None:
-    """Threads have Linux's usual stack."""
+    """Threads have at least Linux's default stack."""
     limit = host.machine.limits.stack
     if limit == -1 or limit >= STACK:
         return None
@@ -99,11 +99,11 @@ def stack(host: Host, _required: HostRequirements) -> Problem | None:
 @check(
     symptom="OSError: [Errno 24] Too many open files, under load",
     link="https://docs.vllm.ai/en/latest/usage/troubleshooting.html",
-    remedy=f"docker run --ulimit nofile={FILES}",
+    remedy=f"use docker run --ulimit nofile={FILES}",
     tried="for real",
 )
 def open_files(host: Host, _required: HostRequirements) -> Problem | None:
-    """vLLM can raise its limit of open files."""
+    """vLLM can raise its limit on open files as far as it wants."""
     limit = host.machine.limits.files
     if limit == -1 or limit >= FILES:
         return None

@@ -18,7 +18,7 @@ _VLLM = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm"
     tried="for real",
 )
 def config_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """config.json is there, is JSON, and names its architecture."""
+    """config.json exists, is JSON, and names its architecture."""
     config = checkpoint.config
     if config.absent:
         return Problem(f"no config.json in {checkpoint.folder}", "config.json next to the weights", FETCH)
@@ -37,7 +37,7 @@ def config_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -
     tried="for real",
 )
 def tokenizer_present(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """The tokenizer's files are there."""
+    """The tokenizer's files exist."""
     absent = [name for name in ("tokenizer.json", "tokenizer_config.json") if name not in checkpoint.files]
     if not absent:
         return None
@@ -45,7 +45,7 @@ def tokenizer_present(checkpoint: Checkpoint, _required: CheckpointRequirements)
 
 
 @check(
-    symptom="Served with flags that were chosen for another model",
+    symptom="Served with flags that are meant for another model",
     link=f"{_VLLM}/models/deepseek_v4/__init__.py",
     remedy=AS_ITSELF,
     tried="for real",
@@ -57,5 +57,5 @@ def architecture_matches(checkpoint: Checkpoint, required: CheckpointRequirement
         return None
     return Problem(
         f"{checkpoint.folder} holds {actual}",
-        f"{required.architecture}, which model {required.model} is",
+        f"{required.architecture}, the architecture of model {required.model}",
     )

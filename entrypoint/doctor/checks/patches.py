@@ -22,7 +22,7 @@ _MOE = "vllm/model_executor/layers/quantization/compressed_tensors/compressed_te
     tried="for real",
 )
 def expert_targets_need_a_patch(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """Targets by the names that vLLM used until 0.31 are matched by a patch only."""
+    """Expert targets with the names of vLLM 0.31 and older match only with a patch."""
     names = list(targets(checkpoint))
     old = name_experts(names, UNTIL_0_31) and not name_experts(names, TODAY)
     return _needs("match-published-expert-targets", "expert targets named gate_proj", required) if old else None
@@ -36,7 +36,7 @@ def expert_targets_need_a_patch(checkpoint: Checkpoint, required: CheckpointRequ
     tried="for real",
 )
 def fp8_compressors_need_a_patch(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """Compressors in FP8 (Acti; W4A16 before 2026-05-24) are loaded by a patch only."""
+    """Compressors in FP8 (Acti; W4A16 before 2026-05-24) load only with a patch."""
     config = checkpoint.config.value
     compressors = (c for prefix in layout.target_layers(config) for c in layout.compressors(config, prefix))
     fp8 = any(checkpoint.dtype(f"{compressor}.wkv.weight") == "F8_E4M3" for compressor in compressors)
@@ -51,22 +51,26 @@ def fp8_compressors_need_a_patch(checkpoint: Checkpoint, required: CheckpointReq
     tried="for real",
 )
 def bf16_draft_needs_a_patch(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """A BF16 draft head under a target model of compressed-tensors is built by a patch only."""
+    """A BF16 draft head of a compressed-tensors target model is built only with a patch."""
     bf16 = _drafts(checkpoint, required, "unquantized", "w4a16", "nvfp4")
     return _needs("build-bf16-draft-heads", "a BF16 draft head", required) if bf16 else None
 
 
 @check(
-    symptom="V4-Pro: right answers, and 0 of 141 draft tokens accepted",
+    symptom="V4-Pro: correct answers, but 0 of 141 draft tokens accepted",
     link=f"{_CARDS}/DeepSeek-V4-Pro-NVFP4-FP8-MTP",
     remedy=f"{PATCH}, or {NO_DRAFT}",
     failures=(19,),
     tried="for real",
 )
 def mxfp4_draft_needs_a_patch(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """DeepSeek's own draft experts under NVFP4 ones are recognized by a patch only."""
+    """DeepSeek's own MXFP4 draft experts of an NVFP4 target model are recognized only with a patch."""
     mxfp4 = _drafts(checkpoint, required, "fp8-mxfp4", "modelopt-nvfp4")
-    return _needs("load-mxfp4-draft-experts", "MXFP4 draft experts under NVFP4 ones", required) if mxfp4 else None
+    return (
+        _needs("load-mxfp4-draft-experts", "MXFP4 draft experts with an NVFP4 target model", required)
+        if mxfp4
+        else None
+    )
 
 
 def _needs(patch: str, seen: str, required: CheckpointRequirements) -> Problem | None:
@@ -75,6 +79,6 @@ def _needs(patch: str, seen: str, required: CheckpointRequirements) -> Problem |
 
 
 def _drafts(checkpoint: Checkpoint, required: CheckpointRequirements, stored: str, *targets: str) -> bool:
-    """Tell whether drafting is by an MTP head that is `stored` so under a target model of one of these schemes."""
+    """Tell whether an MTP head in format `stored` drafts for a target model of one of these schemes."""
     target, draft = (layout.scheme(checkpoint, prefix) for prefix in ("layers.0", "mtp.0"))
     return bool(required.drafts_with_mtp and draft and draft.name == stored and target and target.name in targets)

@@ -20,13 +20,13 @@ _V4 = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/models/deepseek_v4
 
 
 @check(
-    symptom="Weights stay as they were allocated: no message, and nonsense",
+    symptom="Weights stay uninitialized, without a message, and answers are nonsense",
     link=f"{_V4}/nvidia/model.py",
     remedy=FETCH,
     tried="for real",
 )
 def target_model_complete(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """Every tensor of every layer is there. vLLM counts them only in unquantized checkpoints."""
+    """No tensor of a layer is missing. vLLM checks that only in unquantized checkpoints."""
     if not checkpoint.is_legible or config_fields(checkpoint, required):
         return None  # without these fields, config.json does not say which tensors exist
     lost = list(layout.missing_outside(checkpoint))
@@ -42,7 +42,7 @@ def target_model_complete(checkpoint: Checkpoint, required: CheckpointRequiremen
     tried="for real",
 )
 def quantization_config_matches(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """The experts are stored as quantization_config declares, or vLLM builds others than it loads."""
+    """The experts are stored as quantization_config declares, by which vLLM builds them."""
     config, declared = checkpoint.config.value, scheme_of(dict(checkpoint.config.value))
     stored = layout.scheme(checkpoint, "layers.0")
     if stored is None or stored.name == declared:
@@ -50,19 +50,19 @@ def quantization_config_matches(checkpoint: Checkpoint, _required: CheckpointReq
     if (stored.name, declared, config.get("expert_dtype")) == ("fp8", "fp8-mxfp4", "fp8"):
         return None  # DeepSeek-V4-Flash-Base: FP8 experts, as it declares
     return Problem(
-        f"experts stored as {stored.name}, and quantization_config of config.json says {declared}",
-        "config.json and weights of one checkpoint",
+        f"the experts are stored as {stored.name}, but quantization_config in config.json declares {declared}",
+        "config.json and weights from one checkpoint",
     )
 
 
 @check(
-    symptom="A draft backend or a load format that was chosen for other weights",
+    symptom="A draft backend or a load format that is meant for other weights",
     link=f"{_V4}/nvidia/mtp.py",
     remedy=AS_ITSELF,
     tried="for real",
 )
 def scheme_matches_model(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """Target model and draft head are stored as those of the model that the folder is served as."""
+    """Target model and draft head have the storage formats of the model that the folder is served as."""
     target, draft = (layout.scheme(checkpoint, prefix) for prefix in ("layers.0", "mtp.0"))
     stored = [target.name] if target and target.name != required.scheme else []
     stored += [f"a {draft.draft_head} draft head"] if draft and draft.draft_head != required.draft_head else []
@@ -70,7 +70,7 @@ def scheme_matches_model(checkpoint: Checkpoint, required: CheckpointRequirement
         return None
     return Problem(
         f"{checkpoint.folder} holds {' and '.join(stored)}",
-        f"{required.scheme} and a {required.draft_head} draft head, which model {required.model} has",
+        f"{required.scheme} and a {required.draft_head} draft head, as in model {required.model}",
         fatal=False,
     )
 
@@ -83,7 +83,7 @@ def scheme_matches_model(checkpoint: Checkpoint, required: CheckpointRequirement
     tried="for real",
 )
 def experts_targeted(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """A target of compressed-tensors names the routed experts, or they are built unquantized."""
+    """A target of compressed-tensors matches the routed experts; unmatched ones are built unquantized."""
     names = list(targets(checkpoint))
     if not names or layout.scheme(checkpoint, "layers.0") in (None, layout.SCHEMES[-1]):
         return None
@@ -107,7 +107,9 @@ def heads_split(checkpoint: Checkpoint, required: CheckpointRequirements) -> Pro
     uneven = [f"{number(config, n)} {n}" for n in ("num_attention_heads", "o_groups") if number(config, n) % size]
     if not uneven:
         return None
-    return Problem(f"{' and '.join(uneven)} for {size} GPUs", "a share for every GPU")
+    return Problem(
+        f"{size} GPUs cannot share {' and '.join(uneven)} evenly", "a tensor parallel size that divides both numbers"
+    )
 
 
 @check(
@@ -118,12 +120,12 @@ def heads_split(checkpoint: Checkpoint, required: CheckpointRequirements) -> Pro
     tried="for real",
 )
 def experts_split(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """A rank's share of an expert is a whole number of the groups that share a scale."""
+    """A rank's share of an expert is a whole number of quantization groups."""
     stored, inter = layout.scheme(checkpoint, "layers.0"), number(checkpoint.config.value, "moe_intermediate_size")
     size = 1 if required.expert_parallel else required.tensor_parallel_size
     if stored is None or inter % (size * stored.group) == 0:
         return None
     return Problem(
-        f"experts of {inter} inputs in groups of {stored.group} for {size} GPUs",
-        f"a multiple of {size * stored.group}",
+        f"{size} GPUs cannot share experts with {inter} inputs in groups of {stored.group}",
+        f"a multiple of {size * stored.group} inputs",
     )

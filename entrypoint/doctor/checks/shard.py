@@ -1,4 +1,4 @@
-"""Check that a checkpoint's files are all there, whole, and agree with the index."""
+"""Check that a checkpoint's files are all present and complete, and agree with the index."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def weights_present(checkpoint: Checkpoint, _required: CheckpointRequirements) -
 
 
 @check(
-    symptom="Error while deserializing header: HeaderTooLarge, of a file of 130 bytes",
+    symptom="Error while deserializing header: HeaderTooLarge, for a file of 130 bytes",
     link="https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md",
     remedy="run `git lfs pull` there, or `dsv4 weights fetch`",
     tried="for real",
 )
 def weights_are_not_pointers(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """The files are the large files themselves, not what a git clone without git-lfs leaves in their place."""
+    """The files are the weights themselves, not the pointers that a git clone without git-lfs leaves in their place."""
     pointers = [name for name, shard in checkpoint.shards.items() if shard.pointer]
     if not pointers:
         return None
@@ -58,7 +58,7 @@ def weights_are_not_pointers(checkpoint: Checkpoint, _required: CheckpointRequir
     tried="for real",
 )
 def shards_present(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """Every shard that the index names, or that the numbering of the others promises, is there."""
+    """Every shard exists that the index names, or that the numbers of the others imply."""
     if not checkpoint.shards:
         return None  # weights-present reports it
     numbered = [match for name in checkpoint.shards if (match := _NUMBERED.fullmatch(name))]
@@ -67,9 +67,9 @@ def shards_present(checkpoint: Checkpoint, _required: CheckpointRequirements) ->
     absent = sorted((checkpoint.listed if checkpoint.weight_map else promised) - checkpoint.shards.keys())
     if not absent:
         return None
-    by = INDEX if checkpoint.weight_map else "the numbering of the others"
+    by = f"{INDEX} names" if checkpoint.weight_map else "the file names imply"
     total = len(checkpoint.listed if checkpoint.weight_map else promised)
-    return Problem(f"{some(absent)} not in {checkpoint.folder}", f"all {total} shards, by {by}")
+    return Problem(f"{some(absent)} not in {checkpoint.folder}", f"all {total} shards that {by}")
 
 
 @check(
@@ -87,7 +87,7 @@ def headers_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) 
 
 
 @check(
-    symptom="A truncated shard loads, and the model talks nonsense",
+    symptom="A truncated shard loads, and answers are nonsense",
     link=_FORMAT,
     remedy=FETCH,
     failures=(57,),
@@ -100,7 +100,7 @@ def shards_whole(checkpoint: Checkpoint, _required: CheckpointRequirements) -> P
         return None
     return Problem(
         some(f"{shard.file} lacks its last {shard.declared - shard.size:,} bytes" for shard in short),
-        some(f"{shard.declared:,} bytes, by its header" for shard in short[:1]),
+        some(f"{shard.declared:,} bytes, according to its header" for shard in short[:1]),
     )
 
 
@@ -117,7 +117,7 @@ def shards_without_a_tail(checkpoint: Checkpoint, _required: CheckpointRequireme
         return None
     return Problem(
         some(f"{shard.file} has {shard.size - shard.declared:,} bytes after its last tensor" for shard in long),
-        some(f"{shard.declared:,} bytes, by its header" for shard in long[:1]),
+        some(f"{shard.declared:,} bytes, according to its header" for shard in long[:1]),
     )
 
 
@@ -136,7 +136,7 @@ def index_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) ->
 
 
 @check(
-    symptom="Weights stay as they were allocated: no message, and nonsense",
+    symptom="Weights stay uninitialized, without a message, and answers are nonsense",
     link=f"{_LOADER}/default_loader.py",
     remedy=FETCH,
     tried="for real",
@@ -156,13 +156,13 @@ def index_matches_headers(checkpoint: Checkpoint, _required: CheckpointRequireme
 
 
 @check(
-    symptom="Which of two weights of one name is loaded depends on file names",
+    symptom="Which of two tensors with the same name is loaded depends on file names",
     link=f"{_LOADER}/weight_utils.py",
-    remedy="remove the shards of the other revision, or fetch into an empty folder",
+    remedy="remove the shards of the other revision, or download into an empty folder",
     tried="for real",
 )
 def tensors_once(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """No tensor lies in two of the shards that are loaded."""
+    """No tensor is in two of the shards that are loaded."""
     loaded = [checkpoint.shards[name].tensors for name in checkpoint.listed & checkpoint.shards.keys()]
     if sum(map(len, loaded)) == len(checkpoint.tensors):
         return None
@@ -174,20 +174,20 @@ def tensors_once(checkpoint: Checkpoint, _required: CheckpointRequirements) -> P
 
 
 @check(
-    symptom="A draft head in a file of its own is silently not loaded",
+    symptom="A draft head in its own file is silently not loaded",
     link=f"{_LOADER}/weight_utils.py",
     remedy=f"fetch the {INDEX} that belongs to it",
     failures=(18,),
     tried="for real",
 )
 def shards_listed(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """vLLM loads no file that the index leaves out."""
+    """The index names every file with tensors, as vLLM loads no others."""
     unlisted = sorted(checkpoint.shards.keys() - checkpoint.listed)
     new = [name for name in unlisted if not checkpoint.shards[name].tensors.keys() <= checkpoint.tensors.keys()]
     if not new:
         return None
     return Problem(
-        f"{some(new)} not named by {INDEX}, with tensors that no other file has",
+        f"{INDEX} does not name {some(new)}, with tensors that no other file has",
         "every file in the index, since others are not loaded",
         fatal=False,
     )

@@ -12,19 +12,19 @@ _GPUDIRECT = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubles
 
 
 @check(
-    symptom="No available shared memory broadcast block found in 60 seconds, for ever, after CUDA graphs",
+    symptom="No available shared memory broadcast block found in 60 seconds, repeated forever, after CUDA graphs",
     link=_RFC,
     remedy="add --disable-custom-all-reduce",
     failures=(1, 2, 4),
     tried="constructed",
 )
 def custom_all_reduce(topology: Topology, required: HostRequirements) -> Problem | None:
-    """At exactly two GPUs without NVLink vLLM keeps its own all-reduce on whatever NCCL's settings, and it hangs."""
+    """vLLM's own all-reduce is off on exactly two GPUs without NVLink, where it hangs with any NCCL settings."""
     group = served(topology, required)
     if len(group) != 2 or not required.custom_all_reduce or topology.nvlinked(group):
         return None
     return Problem(
-        f"GPUs {group[0]} and {group[1]} have no NVLink, and vLLM's own all-reduce is on",
+        f"GPUs {group[0]} and {group[1]} have no NVLink, but vLLM's own all-reduce is on",
         "NCCL's all-reduce",
     )
 
@@ -37,7 +37,7 @@ def custom_all_reduce(topology: Topology, required: HostRequirements) -> Problem
     tried="constructed",
 )
 def peer_access(topology: Topology, required: HostRequirements) -> Problem | None:
-    """NCCL uses peer access over PCIe only where nothing stands in its way."""
+    """NCCL uses peer access over PCIe only where nothing prevents it."""
     group = served(topology, required)
     if len(group) < 2 or not required.peer_access or topology.nvlinked(group):
         return None
@@ -45,7 +45,7 @@ def peer_access(topology: Topology, required: HostRequirements) -> Problem | Non
     if not obstacle:
         return None
     return Problem(
-        f"NCCL may use peer access over PCIe, and {obstacle}",
+        f"NCCL may use peer access over PCIe, but {obstacle}",
         "the NCCL set p2p-off, or a host with IOMMU and ACS off",
     )
 
@@ -57,14 +57,14 @@ def peer_access(topology: Topology, required: HostRequirements) -> Problem | Non
     tried="constructed",
 )
 def closest_gpus(topology: Topology, required: HostRequirements) -> Problem | None:
-    """The replica's GPUs are the closest ones of those that are visible."""
+    """The replica's GPUs are the closest ones among the visible GPUs."""
     group = served(topology, required)
     best = closest(topology, required.group)
     if len(group) < 2 or len(group) < required.group or distance(topology, best) >= distance(topology, group):
         return None
     worst = max(topology.within(group), key=lambda pair: distance(topology, (pair.a, pair.b)))
     return Problem(
-        f"GPUs {_list(group)} are {worst.ancestor} apart, and {_list(best)} are closer",
+        f"GPUs {_list(group)} are connected through {worst.ancestor}, but GPUs {_list(best)} are closer",
         "close GPUs in one replica",
         _ORDER.format(gpus=",".join(map(str, best))),
         fatal=False,
@@ -74,12 +74,12 @@ def closest_gpus(topology: Topology, required: HostRequirements) -> Problem | No
 @check(
     symptom="slow all-reduce on a board with NVLink",
     link=_GPUDIRECT,
-    remedy="choose GPUs that NVLink connects (CUDA_VISIBLE_DEVICES), or --nccl p2p-off with"
+    remedy="select GPUs that NVLink connects (CUDA_VISIBLE_DEVICES), or --nccl p2p-off with"
     " --disable-custom-all-reduce",
     tried="constructed",
 )
 def nvlink_up(topology: Topology, required: HostRequirements) -> Problem | None:
-    """Hardware with NVLink has it between every pair of the replica."""
+    """On hardware with NVLink, it connects every pair of the replica's GPUs."""
     group = served(topology, required)
     apart = [pair for pair in topology.within(group) if not pair.nvlink]
     if required.interconnect != "nvlink" or not apart:
@@ -98,13 +98,13 @@ def nvlink_up(topology: Topology, required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def nvlink_unused(topology: Topology, required: HostRequirements) -> Problem | None:
-    """NCCL is not kept from NVLink: NCCL_P2P_DISABLE forbids it too."""
+    """NCCL may use NVLink, which NCCL_P2P_DISABLE disables too."""
     group = served(topology, required)
     if required.peer_access or not topology.nvlinked(group):
         return None
     return Problem(
-        f"NVLink connects GPUs {_list(group)}, and NCCL_P2P_DISABLE forbids it",
-        "no NCCL settings on NVLink",
+        f"NVLink connects GPUs {_list(group)}, but NCCL_P2P_DISABLE disables it",
+        "NCCL without settings of ours on NVLink",
         fatal=False,
     )
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 FETCH = "fetch it again with `dsv4 weights fetch`, which resumes an unfinished download"
 ORIGINAL = "restore config.json from the original repository: `save_pretrained` of transformers rewrites it"
-AS_ITSELF = "pass --model the folder without NAME=: the model is then read from it"
+AS_ITSELF = "pass the folder to --model without NAME=, so that the model is identified by its files"
 PATCH = "run `dsv4 patch apply`"
-NO_DRAFT = "serve without it: NUM_SPECULATIVE_TOKENS=0"
+NO_DRAFT = "set NUM_SPECULATIVE_TOKENS=0 to serve without the draft head"
 
 
 def some(names: Iterable[str], limit: int = 3) -> str:

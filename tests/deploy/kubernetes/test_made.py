@@ -60,7 +60,7 @@ def test_the_page_s_own_overlay_renders(tmp_path: Path) -> None:
 
 
 def test_the_page_adds_up_the_time_of_a_stop_as_the_manifest_does() -> None:
-    section = PAGE.partition("## Time")[2].partition("\n\nThe first")[0]
+    section = PAGE.partition("## How long things take")[2].partition("\n\nThe first")[0]
     *steps, whole = [int(seconds) for seconds in re.findall(r"\| \**(\d+)\** \|", section)]
     pod = one(BASE, "Deployment")["spec"]["template"]["spec"]
     assert sum(steps) == whole == pod["terminationGracePeriodSeconds"]

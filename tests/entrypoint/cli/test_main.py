@@ -94,6 +94,14 @@ MISTAKES = [
     (["patch", "apply", "--chek"], {}, 64, "`dsv4 patch apply` does not take '--chek' (did you mean --check?)"),
     (["patch"], {}, 64, "required: COMMAND"),
     (["completion", "zhs"], {}, 64, "did you mean zsh?"),
+    (["explain", "--hardware", "h200", "--", "--format", "json"], {}, 64, "write it before `--`"),
+    (["explain", "--hardware", "h200", "--", "--format=json"], {}, 64, "write it before `--`"),
+    (["--version=3"], {}, 64, "does not take '--version=3'; write --version alone"),
+    (["-Vx"], {}, 64, "does not take '-Vx'; write --version alone"),
+    (["--help=serve"], {}, 64, "does not take '--help=serve'; write --help alone"),
+    (["-V", "--x"], {}, 64, "`dsv4 version` does not take '--x'"),
+    (["--", "serve"], {}, 64, "`--` needs a command before it"),
+    (["--"], {}, 64, "`--` needs a command before it"),
 ]
 
 
@@ -189,11 +197,13 @@ def test_a_key_that_no_request_can_carry_is_refused_before_the_start_and_not_sho
 def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(words: str) -> None:
     command = f"{shlex.quote(sys.executable)} -m dsv4_serve.entrypoint {words}"
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    for after, status, said in (
-        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
-        ("> /dev/full", 69, "dsv4: standard output cannot be written (No space left on device).\n"),
+    full = "dsv4: standard output cannot be written (No space left on device).\n"
+    for before, after, status, said in (
+        ("", "| true; exit ${PIPESTATUS[0]}", 141, ""),
+        ("", "> /dev/full", 69, full),
+        ("PYTHONUNBUFFERED=1 ", "> /dev/full", 69, full),  # as in the image
     ):
-        shell = ["bash", "-c", f"{command} {after}"]
+        shell = ["bash", "-c", f"{before}{command} {after}"]
         found = subprocess.run(shell, env=environ, capture_output=True, text=True, check=False)
         assert (found.returncode, found.stderr) == (status, said)
 

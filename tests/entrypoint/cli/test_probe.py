@@ -62,9 +62,13 @@ def test_unknown_arguments_are_reported_in_one_line_and_exit_with_64(dsv4: Run, 
 
 
 def test_an_invalid_port_in_the_environment_is_named(dsv4: Run) -> None:
-    answer = dsv4("probe", "live", DSV4_HEALTH_PORT="http")
-    assert answer.returncode == 64
-    assert "'http' is not a port from 1 to 65535 (--port, DSV4_HEALTH_PORT)" in answer.stderr
+    """With the status that every other command gives it; HEALTHCHECK and exec probes take any but 0 for a failure."""
+    for port, said in (("http", "DSV4_HEALTH_PORT = 'http' is not valid"), ("0", "name it with --port")):
+        answer = dsv4("probe", "live", DSV4_HEALTH_PORT=port)
+        assert (answer.returncode, answer.stdout) == (78, "")
+        assert said in answer.stderr
+        assert len(answer.stderr.splitlines()) == 1
+        assert dsv4("probe", "live", "--port", "1", DSV4_HEALTH_PORT=port).returncode == 1
 
 
 def test_it_imports_no_more_than_the_command_line() -> None:

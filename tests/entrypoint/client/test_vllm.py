@@ -39,7 +39,7 @@ def test_an_error_is_refused_with_its_status_and_without_the_servers_text(answer
 
 @pytest.mark.parametrize("body", ["<html>", "{}", "[]", "null", '{"data": 3}'])
 def test_something_that_is_not_vllm_is_unreachable(answering, body):
-    with pytest.raises(Unreachable, match="not an answer of vLLM's"):
+    with pytest.raises(Unreachable, match="the answer is not from vLLM"):
         with_client(answering(200, body), lambda engine: engine.models())
 
 
@@ -126,7 +126,7 @@ def test_a_completion_without_a_choice_is_refused(answering, body):
         finally:
             await client.close()
 
-    with pytest.raises(Refused, match="an answer without a choice"):
+    with pytest.raises(Refused, match="the answer has no choice"):
         asyncio.run(ask())
 
 

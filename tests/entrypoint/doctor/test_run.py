@@ -252,8 +252,11 @@ def test_no_all_reduce_is_tried_when_it_is_skipped_by_every_name(looked) -> None
 @pytest.mark.parametrize(
     ("index", "says"),
     [
-        (None, "is not in the Hub's cache, and vLLM fetches it"),
-        ({"weight_map": {"embed.weight": "model-00001-of-00002.safetensors"}}, "is not complete in the Hub's cache"),
+        (None, "is not in the Hub's cache; vLLM downloads it"),
+        (
+            {"weight_map": {"embed.weight": "model-00001-of-00002.safetensors"}},
+            "is incomplete in the Hub's cache; vLLM downloads the rest",
+        ),
     ],
 )
 def test_weights_that_are_not_all_in_the_cache_are_left_to_vllm(tmp_path, index, says) -> None:

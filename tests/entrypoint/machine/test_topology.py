@@ -99,7 +99,7 @@ def test_distant_gpus_are_reported_with_closer_ones_to_use() -> None:
 
 @pytest.mark.parametrize(
     ("name", "because"),
-    [("rtx-pro-6000-x2", "not proven"), ("rtx-pro-6000-x2-translated", "the IOMMU translates")],
+    [("rtx-pro-6000-x2", "unproven"), ("rtx-pro-6000-x2-translated", "the IOMMU translates")],
 )
 def test_pcie_boxes_get_no_peer_access_by_themselves(name: str, because: str) -> None:
     topology = replay(name)
@@ -119,7 +119,7 @@ def test_acs_and_a_refusing_driver_are_reported_as_reasons() -> None:
     redirected = dataclasses.replace(two, redirecting=("0000:20:01.1",))
     assert "ACS redirects peer traffic at 0000:20:01.1" in choose_set(redirected, (0, 1))[1]
     refused = dataclasses.replace(two, pairs=(Pair(0, 1, "SYS", False, "chipset", "chipset"),))
-    assert "the driver allows no peer access between 0 and 1" in choose_set(refused, (0, 1))[1]
+    assert "the driver does not allow peer access between GPUs 0 and 1" in choose_set(refused, (0, 1))[1]
 
 
 def test_the_hang_of_vllm_51513_is_refused_before_it_happens() -> None:

@@ -111,7 +111,7 @@ def test_without_nvlink_the_safe_set_is_selected_with_its_reason() -> None:
 def test_with_nvlink_nothing_is_set_and_the_origin_says_so() -> None:
     on_nvlink = plan(board(nvlink=True), "h200")
     assert on_nvlink.choices["nccl"] == Setting(
-        "none", "topology: NVLink connects GPUs 0 and 1, and NCCL chooses well there"
+        "none", "topology: NVLink connects GPUs 0 and 1, and NCCL's defaults suit it"
     )
     assert not any(name.startswith("NCCL_") for name in on_nvlink.env)
 

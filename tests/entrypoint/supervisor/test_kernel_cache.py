@@ -62,7 +62,7 @@ def test_the_second_start_of_a_plan_is_a_hit_and_says_what_it_saved(tmp_path: Pa
     assert first.saved(10) is None
     first.keep(312.0, {"compiling kernels": 250.0})
     second = kernel_cache.find(plan_of(max_model_len=4096), tmp_path)
-    assert "by a start of 312 s" in second.sentence()
+    assert "by a start that took 312 s" in second.sentence()
     assert second.saved(80.0) == 232.0
     second.keep(80.0, {})
     assert kernel_cache.find(plan_of(max_model_len=4096), tmp_path).filled["seconds"] == 312.0

@@ -44,7 +44,7 @@ EXAMPLES: list[tuple[str, StartupMark]] = [
         StartupMark(LOADING, 25.0, "shard 1 of 4"),
     ),
     ("MTP draft model loaded: 39 params", StartupMark(LOADING, None, "draft head of 39 parameters")),
-    ("Loading weights took 1.43 seconds", StartupMark(LOADING, None, "preparing what was read")),
+    ("Loading weights took 1.43 seconds", StartupMark(LOADING, None, "preparing the weights")),
     ("Model loading took 1.64 GiB memory", StartupMark(COMPILING, None, "first pass of the model")),
     (
         "(kernel.py:129): TileLang begins to compile kernel `mhc_post` with `out_idx=None`",
@@ -86,7 +86,7 @@ EXAMPLES: list[tuple[str, StartupMark]] = [
     ),
     ("torch.compile took 12.3 s in total", StartupMark(COMPILING, None, "torch.compile done")),
     ("Profiling CUDA graph memory: PIECEWISE=5", StartupMark(PROFILING, None, "CUDA graph memory")),
-    ("Memory profiling takes 3.00 seconds.", StartupMark(PROFILING, None, "free memory known")),
+    ("Memory profiling takes 3.00 seconds.", StartupMark(PROFILING, None, "free memory measured")),
     ("Available KV cache memory: 30.17 GiB", StartupMark(PROFILING, None, "30.17 GiB for the KV cache")),
     ("GPU KV cache size: 78,607 tokens", StartupMark(PROFILING, None, "KV cache of 78,607 tokens")),
     (

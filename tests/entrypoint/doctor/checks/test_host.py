@@ -341,7 +341,7 @@ def test_a_host_that_is_not_this_one_is_to_be_changed_rather_than_the_port(host:
     required = HostRequirements(gpus=0, group=0, ports=(at(8000, host),))
     problem = found(read_host(read_machine({}), required), required)["port-free"]
     assert problem.seen == f"port 8000 on {host}: {why}"
-    assert problem.fix == "choose an address of this host with --host"
+    assert problem.fix == "set --host to an address of this host"
 
 
 def test_a_file_that_a_variable_of_nccl_names_has_to_exist(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The catalogue of the doctor: made from the checks, complete, and true to what is refused."""
+"""The pages of checks and refusals: complete, and true to what is refused."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from dsv4_serve.entrypoint.cli.request import request
 from dsv4_serve.entrypoint.doctor.registry import GROUPS, NAMES
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.resolve import constraints
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
-from tools import doctor_table
+from tools.reference import checks, refusals
 
 LAST = 62
 """The last number of a known failure."""
@@ -29,10 +30,24 @@ REFUSED = {
     "w4a16-marlin-sm120": ["--model", "w4a16", "--moe-backend", "marlin", "--hardware", "rtx-pro-6000"],
     "nvfp4-mega-moe": ["--model", "nvfp4", "--moe-backend", "deep_gemm_mega_moe"],
     "swiglu-clamp": ["--model", "nvfp4", "--moe-backend", "flashinfer_b12x"],
-    "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro"],
+    "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro", "--hardware", "h200"],
     "profile-model": ["--model", "acti", "--profile", "pro", "--hardware", "b300", "--tp", "8"],
     "profile-hardware": ["--hardware", "cpu", "--model", "acti"],
     "tensor-parallel-size": ["--tp", "16"],
+    "gpu-count": ["--tp", "4"],
+    "weights": [
+        "--model",
+        "w4a16",
+        "--profile",
+        "64k",
+        "--hardware",
+        "rtx-pro-6000",
+        "--tp",
+        "1",
+        "--skip",
+        "tensor-parallel-size",
+    ],
+    "kv-cache": ["--model", "nvfp4", "--hardware", "rtx-pro-6000", "--profile", "1m"],
     "a flag given twice": ["--served-model-name", "one", "--served-model-name", "other"],
     "a word that is no flag": ["serve"],
 }
@@ -43,38 +58,35 @@ def plan(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         if re.match(r"[A-Z_]+=", word):
             monkeypatch.setenv(*word.split("=", 1))
     words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
-    if "--hardware" not in words:
-        words = [*words, "--hardware", "h200"]
     options, flags = parse(["explain", *words])
     requested = request(options, flags)
-    resolve(select(Catalog([]), requested, lambda: HostGpus("h200", "test")), requested)
-
-
-def test_the_page_is_what_the_checks_say() -> None:
-    text = doctor_table.PAGE.read_text(encoding="utf-8")
-    assert doctor_table.page(text) == text, "run `python -m tools.doctor_table`"
+    resolve(select(Catalog([]), requested, lambda: HostGpus("h200", "test", count=2)), requested)
 
 
 def test_every_rule_of_the_shipped_profile_files_is_listed() -> None:
-    assert doctor_table.rules().keys() == doctor_table.RULES.keys()
+    assert {rule.name for _, rule in refusals.rules()} == refusals.RULES.keys()
+
+
+def test_every_constraint_that_no_file_makes_is_listed() -> None:
+    assert refusals.SCOPE.keys() == constraints.BUILT_IN
 
 
 def test_what_is_listed_as_refused_is_what_this_test_makes() -> None:
-    assert REFUSED.keys() == {*doctor_table.RULES, *doctor_table.FENCES, *doctor_table.READING}
+    assert REFUSED.keys() == {*refusals.RULES, *refusals.SCOPE, *refusals.READING}
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_listed_refusal_refuses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError) as caught:
         plan(REFUSED[name], monkeypatch)
-    if name not in doctor_table.READING:
+    if name not in refusals.READING:
         assert f"--skip {name} " in str(caught.value)
 
 
 def test_every_remedy_says_something() -> None:
-    for checks in GROUPS.values():
-        for check in checks:
-            assert re.search(r"\w{2}", doctor_table.remedy(check)), check
+    for group in GROUPS.values():
+        for check in group:
+            assert re.search(r"\w{2}", checks.remedy(check)), check
 
 
 def test_names_are_distinguished() -> None:
@@ -82,6 +94,6 @@ def test_names_are_distinguished() -> None:
 
 
 def test_at_least_thirty_known_failures_are_caught_before_a_start() -> None:
-    covered = doctor_table.covered()
+    covered = checks.covered()
     assert set(covered) <= set(range(1, LAST + 1))
     assert len(covered) >= 30

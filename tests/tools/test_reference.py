@@ -1,0 +1,73 @@
+"""The pages of docs/reference/: each is what the code says, and changes when the code does."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.catalog import catalog
+from dsv4_serve.entrypoint.catalog.schema import Profile
+from dsv4_serve.entrypoint.cli import arguments
+from dsv4_serve.entrypoint.doctor import registry
+from dsv4_serve.entrypoint.exit_status import ExitStatus
+from dsv4_serve.entrypoint.resolve import environment
+from dsv4_serve.healthcheck import metrics
+from tools import reference
+
+RULE = '[[refuse]]\nname = "pro-hardware"\nbecause = "new"\ninstead = "new"\n'
+Change = Callable[[pytest.MonkeyPatch, Path], object]
+
+
+def add_rule(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    shutil.copytree(catalog.SHIPPED, folder / "profiles")
+    with (folder / "profiles/128k.toml").open("a", encoding="utf-8") as file:
+        file.write(RULE)
+    patch.setattr(catalog, "SHIPPED", folder / "profiles")
+
+
+CHANGES: dict[str, Change] = {
+    "checks.md": lambda patch, _: patch.setitem(registry.GROUPS, "New", ()),
+    "commands.md": lambda patch, _: patch.setattr(arguments, "VLLM_FLAGS", "New."),
+    "environment.md": lambda patch, _: patch.setitem(environment.FLAGS, "PORT", "new"),
+    "exit-statuses.md": lambda patch, _: patch.setattr(ExitStatus.HUNG, "meaning", "New."),
+    "metrics.md": lambda patch, _: patch.setitem(metrics.FAMILIES, "dsv4_new", metrics.Family("dsv4_new", "New.")),
+    "profile-keys.md": lambda patch, _: patch.setattr(Profile.model_fields["requests"], "default", 7),
+    "refusals.md": add_rule,
+}
+"""One change of the code for each page."""
+
+
+def stale(name: str) -> bool:
+    text = (reference.FOLDER / name).read_text(encoding="utf-8")
+    return reference.page(name, text) != text
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_a_page_is_what_the_code_says(name: str) -> None:
+    assert not stale(name), "run `python -m tools.reference`"
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_a_page_is_stale_when_the_code_changes(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    CHANGES[name](monkeypatch, tmp_path)
+    assert stale(name)
+
+
+def test_the_index_lists_every_page_and_no_other() -> None:
+    index = (reference.FOLDER / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| \[(.*?)\]\(\1\) \|", index, re.MULTILINE)) == set(reference.PAGES)
+    pages = {path.name for path in reference.FOLDER.glob("*.md")} - {"index.md"}
+    assert set(re.findall(r"\]\((.*?)\)", index)) == pages
+
+
+def test_writing_changes_only_what_is_stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = shutil.copytree(reference.FOLDER, tmp_path / "reference")
+    monkeypatch.setattr(reference, "FOLDER", folder)
+    assert list(reference.write()) == []
+    monkeypatch.setattr(ExitStatus.HUNG, "meaning", "New.")
+    assert list(reference.write()) == [folder / "exit-statuses.md"]
+    assert "| New. |" in (folder / "exit-statuses.md").read_text(encoding="utf-8")

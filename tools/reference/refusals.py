@@ -1,0 +1,169 @@
+"""The tables of refusals.md: combinations that are refused, from the shipped profile files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dsv4_serve.entrypoint.catalog.catalog import Catalog, ProfileFile
+from dsv4_serve.entrypoint.catalog.schema import Constraint
+from tools.reference.markdown import code, linked, prose, table
+
+VLLM = "https://github.com/vllm-project/vllm"
+_SOURCE = f"{VLLM}/blob/v0.32.0/vllm"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a user would see without it, a link, and the known failures that it covers."""
+
+    symptom: str
+    link: str
+    failures: tuple[int, ...] = ()
+
+
+RULES = {
+    "dspark-only": Refusal("A DSpark drafter under mtp.*, and no MTP head", f"{VLLM}/issues/52165", (60,)),
+    "marlin-linear": Refusal(
+        "b_scales dim 1 = 32 is not size_n = 1536; fp8 einsum weight rows must be divisible by out_rank",
+        f"{VLLM}/pull/43722",
+        (7, 23),
+    ),
+    "cutlass-linear": Refusal(
+        "Assertion error (csrc/utils/layout.hpp:46): t.dim() == N, and: Worker proc died unexpectedly",
+        "docs/results/speed.md",
+    ),
+    "no-deep-gemm": Refusal(
+        "fp8 einsum weight rows must be divisible by out_rank=1024, got 256", f"{VLLM}/pull/43722", (23,)
+    ),
+    "graph-memory": Refusal(
+        "torch.OutOfMemoryError while CUDA graphs are captured", f"{_SOURCE}/v1/worker/gpu_worker.py", (41,)
+    ),
+    "graph-sizes": Refusal(
+        "No valid cudagraph sizes after rounding to multiple of 2", f"{_SOURCE}/config/compilation.py", (30,)
+    ),
+    "w4a16-moe-backend": Refusal(
+        "No INT4 kernel in the backend that was asked for",
+        f"{_SOURCE}/model_executor/layers/fused_moe/oracle/int_wna16.py",
+    ),
+    "w4a16-marlin-sm120": Refusal(
+        "Tokens of other scripts in the answers at concurrency 2 and more, then an illegal memory access",
+        f"{VLLM}/pull/43730",
+        (28,),
+    ),
+    "nvfp4-mega-moe": Refusal(
+        "KeyError: 'layers.0.ffn.experts.w13_input_scale'", f"{_SOURCE}/models/deepseek_v4/nvidia/model.py", (20,)
+    ),
+    "swiglu-clamp": Refusal(
+        "Model sets swiglu_limit=10.0, but ... does not apply the SwiGLU clamp",
+        f"{_SOURCE}/model_executor/layers/fused_moe/oracle/nvfp4.py",
+        (22,),
+    ),
+    "pro-hardware": Refusal(
+        "Weights that no other host holds", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
+    ),
+}
+SCOPE = {
+    "profile-model": (
+        "the profile's `models` do not have the model",
+        "the profile was tuned for others",
+        "choose a model that the message lists, with --model",
+        "`models` of a profile",
+    ),
+    "profile-hardware": (
+        "the profile's `hardware` does not have this hardware",
+        "the profile was tuned for other hardware",
+        "choose another --profile",
+        "`hardware` of a profile",
+    ),
+    "tensor-parallel-size": (
+        "`tensor-parallel-sizes` of the profile or the model do not have the size",
+        "attention kernels do not have every number of heads a GPU: no decode kernel for this shape",
+        "choose a size that the message lists, with --tp",
+        "`tensor-parallel-sizes` of a profile or a model",
+    ),
+    "gpu-count": (
+        "the plan needs more GPUs than this process sees",
+        "vLLM gives each rank a GPU of its own",
+        "lower --tp",
+        "the host",
+    ),
+    "weights": (
+        "the weights leave no memory for the KV cache",
+        "vLLM ends out of memory",
+        "raise --tp, or choose a smaller --model",
+        "`weights-gib` of the model, `memory-gib` of the hardware",
+    ),
+    "kv-cache": (
+        "one request of full length does not fit the KV cache",
+        "vLLM ends after it has loaded everything",
+        "lower --max-model-len to the value in the message, raise --tp, or choose a smaller --model",
+        "the same, and the context",
+    ),
+}
+"""When, because, instead, and what sets it, by name: what a plan is refused for besides the rules of the files."""
+READING = {
+    "a flag given twice": Refusal(
+        "Of two --served-model-name only the last is served", f"{_SOURCE}/entrypoints/launchers/cli_args.py", (45,)
+    ),
+    "a word that is no flag": Refusal("unrecognized arguments: serve", f"{VLLM}/blob/v0.32.0/docker/Dockerfile", (50,)),
+}
+"""Mistakes that are answered before there is a plan; they cannot be skipped."""
+
+
+def tables() -> dict[str, str]:
+    """Return what profile files refuse, what is outside their scope, and what is refused while arguments are read."""
+    refused = (
+        (
+            code(rule.name),
+            when(file, rule),
+            prose(rule.because),
+            prose(rule.instead),
+            code(f"profiles/{file}"),
+            symptom(rule),
+        )
+        for file, rule in rules()
+    )
+    scope = ((code(name), *map(prose, texts)) for name, texts in SCOPE.items())
+    read = ((name, linked(refusal.symptom, refusal.link)) for name, refusal in READING.items())
+    return {
+        "profile files": table(("name", "when", "because", "instead", "file", "what happens without it"), refused),
+        "scope": table(("name", "when", "because", "instead", "set by"), scope),
+        "reading": table(("what", "what happens without it"), read),
+    }
+
+
+def rules() -> Iterator[tuple[str, Constraint]]:
+    """Yield every rule of the shipped profile files, with its file."""
+    catalog = Catalog([])
+    files: list[ProfileFile[Any]] = [catalog.root(), *catalog.every_model(), *catalog.every_hardware()]
+    files += [catalog.profile(name, "") for name in catalog.names("profile")]
+    for file in files:
+        yield from ((file.file, rule) for rule in file.own.refuse)
+
+
+def when(file: str, rule: Constraint) -> str:
+    """Return the conditions of a rule; each has to hold. A file's rules count for those that extend it, too."""
+    kind, _, name = file.removesuffix(".toml").rpartition("/")
+    parts = [f"{kind.removesuffix('s') or 'profile'} {code(name)}"] if name != "base" else []
+    lists = {**rule.given(), "repository": rule.model_id, "draft head": rule.draft_head}
+    parts += [f"{key.replace('-', ' ')} {' or '.join(map(code, values))}" for key, values in lists.items() if values]
+    parts += [code(f"--{name} {' or '.join(map(str, values))}") for name, values in _leaves(rule.flags)]
+    parts += [code(f"{name}={value}") for name, value in rule.env.items()]
+    parts += [f"hardware is not {' or '.join(map(code, rule.except_hardware))}"] if rule.except_hardware else []
+    return ", ".join(parts)
+
+
+def symptom(rule: Constraint) -> str:
+    """Return what a user would see without a rule."""
+    refusal = RULES[rule.name]
+    return linked(refusal.symptom, refusal.link)
+
+
+def _leaves(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[Any]]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value if isinstance(value, list) else [value]
