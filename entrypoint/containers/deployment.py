@@ -75,14 +75,16 @@ def key_file(path: str, option: str) -> Path:
         key = file.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "holds bytes that are not UTF-8"
-        raise ConfigError(f"{option} {path}: cannot be read ({why}); it has to hold one key as text.") from None
+        raise ConfigError(f"{option} {path}: cannot be read ({why}); it must contain one key as text.") from None
     if len(key) != 1 or key[0].startswith("#"):
-        raise ConfigError(f"{option} {path}: has to hold one key on one line, without spaces, not beginning with #.")
+        raise ConfigError(
+            f"{option} {path}: must contain one key on one line, without spaces, and not beginning with #."
+        )
     user, group = USER
     bits = 0o004 | 0o040 * (status.st_gid == group) | 0o400 * (status.st_uid == user)
     if not status.st_mode & bits:
         raise ConfigError(
-            f"{option} {path}: the containers, which run as {user}:{group}, may not read it (mode"
+            f"{option} {path}: the containers, which run as {user}:{group}, cannot read it (mode"
             f" {status.st_mode & 0o777:03o}, owner {status.st_uid}:{status.st_gid}); mode 644 allows it, and"
             " mode 700 of its folder keeps other users out."
         )

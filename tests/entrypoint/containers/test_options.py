@@ -77,12 +77,12 @@ def test_gpus_by_hand_go_before_topology(deployment_for):
 
 
 def test_more_replicas_than_gpus_are_refused(deployment_for):
-    with pytest.raises(HostError, match="3 replicas of 2 GPUs each need 6, and this host shows 4"):
+    with pytest.raises(HostError, match="3 replicas of 2 GPUs each: 6 GPUs needed, but this host shows 4"):
         deployment_for(*H200, "--replicas", "3")
 
 
 def test_replicas_and_gpus_that_contradict_each_other_are_refused(deployment_for):
-    with pytest.raises(ConfigError, match="--replicas 2 and 1 times --gpus contradict"):
+    with pytest.raises(ConfigError, match="--replicas 2 contradicts the number of --gpus, 1;"):
         deployment_for(*H200, "--replicas", "2", "--gpus", "0,1")
 
 
@@ -167,7 +167,7 @@ def test_the_images_are_those_of_the_compose_file():
 def test_a_key_that_the_containers_could_not_read_is_refused_before_they_start(tmp_path):
     key = tmp_path / "key"
     key.chmod(0o600)
-    with pytest.raises(ConfigError, match=r"may not read it \(mode 600, owner \d+:\d+\); mode 644 allows it"):
+    with pytest.raises(ConfigError, match=r"cannot read it \(mode 600, owner \d+:\d+\); mode 644 allows it"):
         key_file(str(key), "--api-key-file")
     key.chmod(0o440)
     if key.stat().st_gid == 0:
@@ -179,7 +179,7 @@ def test_a_key_file_has_to_hold_one_key(tmp_path, content):
     key = tmp_path / "key"
     key.chmod(0o644)
     key.write_bytes(content)
-    with pytest.raises(ConfigError, match="has to hold one key"):
+    with pytest.raises(ConfigError, match="must contain one key"):
         key_file(str(key), "--api-key-file")
 
 
