@@ -101,7 +101,7 @@ def _probe(group: str, rest: list[str], health: Health, now: float, scope: Scope
         return HealthResponse(status, checks.as_text(group, findings))
     if form == "json":
         return HealthResponse(status, json.dumps(checks.as_json(group, findings, health, now)) + "\n", JSON)
-    return HealthResponse(400, "format can be text or json.\n")
+    return HealthResponse(400, "format must be text or json.\n")
 
 
 def _authorized(key: str, scope: Scope) -> bool:

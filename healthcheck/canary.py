@@ -1,5 +1,5 @@
 """
-Canaries: one token to check that the engine answers at all, and the corruption canary.
+Canaries: one token, which shows that the engine answers at all, and the corruption canary.
 
 The corruption canary decodes the same prompts greedily, one after the other and then several at once. Batches of
 different sizes round differently, so sound answers may diverge at some token; corrupted ones diverge early, or are
@@ -76,7 +76,7 @@ def judge(
     )
     problems = [problem for name in signs if (problem := _garbled(name, list(alone.items()), concurrent))]
     if agreed < agreement_floor:
-        problems.append("other requests change the answer: suspect the kernels for batches on this GPU")
+        problems.append("concurrent requests change the answers: suspect the kernels for batches on this GPU")
     if problems:
         return Finding(detail, f"{detail}; {'; '.join(problems)}")
     return Finding(f"{detail}; no sign of garbling ({', '.join(signs) or 'none checked'})")
@@ -100,6 +100,6 @@ def _garbled(name: str, alone: Sequence[Answered], concurrent: Sequence[Answered
     garbled = [*reasons[0], *reasons[1]]
     if len({prompt for prompt, _ in garbled}) < sign.prompts:
         return ""
-    where = "" if reasons[0] else ", but none that was decoded alone"
+    where = "" if reasons[0] else ", none of them decoded alone"
     prompt, why = garbled[0]
     return f"{name} in {len(garbled)} of {len(alone) + len(concurrent)} answers{where} ({prompt.kind}: {why})"

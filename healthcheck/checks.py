@@ -66,9 +66,9 @@ def accepting(health: Health, _now: float) -> Finding:
 
 
 def generation(health: Health, _now: float) -> Finding:
-    """Tell whether a real generation came back since the start."""
+    """Tell whether a real generation has succeeded since the start."""
     if health.generated_after is None:
-        return Finding("", "no generation came back since the start")
+        return Finding("", "no generation has succeeded since the start")
     return Finding(f"first generation {health.generated_after:.0f} s after start")
 
 
@@ -149,7 +149,7 @@ def _progress(health: Health, now: float, grace: float) -> Finding:
     idle = health.idle_for(now)
     if idle > grace:
         return Finding(
-            "", f"requests are running and the engine has made no progress for {idle:.0f} s (limit {grace:.0f} s)"
+            "", f"requests are running, but the engine has made no progress for {idle:.0f} s (limit {grace:.0f} s)"
         )
     return Finding(f"last progress {idle:.0f} s ago" if health.busy else "nothing to do")
 

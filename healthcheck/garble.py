@@ -37,13 +37,13 @@ def script_mix(prompt: Prompt, answer: Completion) -> str:
 
 
 def repetition(prompt: Prompt, answer: Completion) -> str:
-    """One unit of up to LOOP_UNIT tokens, twice and more, is the whole last half of LOOP_TOKENS or more."""
+    """A unit of up to LOOP_UNIT tokens, repeated, is the whole last half of an answer of LOOP_TOKENS or more."""
     tail = answer.tokens[len(answer.tokens) // 2 :]
     if prompt.repeats or len(answer.tokens) < LOOP_TOKENS:
         return ""
     for unit in range(1, min(LOOP_UNIT, len(tail) // 2) + 1):
         if tail[unit:] == tail[:-unit]:
-            return f"its last {len(tail)} tokens are {unit} tokens over and over"
+            return f"its last {len(tail)} tokens are one sequence of {unit}, repeated"
     return ""
 
 

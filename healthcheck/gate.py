@@ -60,7 +60,11 @@ def judge(total: Acceptance, kinds: Mapping[str, Acceptance], floor: float, *, c
     detail += f" ({by_kind})" if by_kind else ""
     if total.ratio >= floor:
         return Finding(detail)
-    verdict = "it drafts noise, and decoding is slower than without it" if total.ratio < NOISE else "this is suspicious"
+    verdict = (
+        "it drafts noise, and decoding is slower than without it"
+        if total.ratio < NOISE
+        else "too few for a sound draft head"
+    )
     return Finding(detail, f"{detail}: {verdict}; {_REMEDY}")
 
 

@@ -56,6 +56,11 @@ def svg(figure: Figure) -> str:
     return "\n".join([f"<svg {root}{end.rstrip()}", _dark(), *lines, ""])
 
 
+def dark(text: str) -> str:
+    """Return a picture with each colour replaced by its dark one."""
+    return re.sub("|".join(_DARK), lambda match: _DARK[match[0]], text)
+
+
 def _dark() -> str:
     rules = (
         f'[style*="{part}: {light}"]{{{part}:{dark}!important}}'

@@ -15,16 +15,27 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAD = """# What was loaded, and how it drafted
+HEAD = """# Qualification: what was loaded, and how it drafted
 
-Checkpoints with a known answer (real Flash dimensions, five layers, 16 experts; `demo/deepseek_v4.py`) in each
-published layout, served through `dsv4 serve` with the patch series, or by stock vLLM.
-`qualification/gpu/run_layouts.py` asks four prompts of 5 to 2300 tokens for 48 tokens each and compares every token.
-*Accepted* is draft tokens accepted of those made, one a step. A head is `removed` (no draft tensor), `holed` (one
-weight missing) or `scrambled` (weights shuffled in place): the first two have to be refused; the third cannot be told
-from a good head while loading, and has to show in the counters. *Experts* is the backend of the target model's.
-This table is made from the results in `qualification/results/` by `tools/qualification.py`. Speeds are not
-measured here.
+Checkpoints with a known answer, in each published layout, were served through `dsv4 serve` with the patch series, and
+by stock vLLM. Real weights are unmeasured, and so is speed here.
+
+| | |
+|---|---|
+| checkpoints | real Flash dimensions, five layers, 16 experts (`demo/deepseek_v4.py`) |
+| questions | four prompts of 5 to 2300 tokens with 48 tokens of answer each; every token is compared |
+| program | `qualification/gpu/run_layouts.py` |
+| *accepted* | draft tokens accepted of those made, one a step |
+| *experts* | the backend of the target model's experts |
+
+| draft head | what was done to it | what has to happen |
+|---|---|---|
+| good | nothing | it drafts |
+| removed | it has no tensor | refused |
+| holed | one weight is missing | refused |
+| scrambled | its weights were shuffled in place | it loads like a good one, and has to show in the counters |
+
+`tools/qualification.py` makes this page from the results in `qualification/results/`.
 """
 OUTCOMES = {
     "served": "serves",

@@ -29,7 +29,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     a, b = _read(first), _read(second)
     rows = [_row(row, other) for row in a["rows"] for other in b["rows"] if _shape(row) == _shape(other)]
     if not rows:
-        raise ConfigError(f"{first} and {second} have no batch size, input and output in common.")
+        raise ConfigError(f"{first} and {second} have no row with the same batch size, input and output.")
     return {"rows": rows, "differs": dict(differences(a, b))}
 
 
@@ -83,7 +83,7 @@ def _shown(value: Any) -> str:
 def _read(path: Path) -> Result:
     result = results.read_one(path)
     if result["kind"] != "bench" or not result["rows"]:
-        raise ConfigError(f"{path}: a result of `{result['kind']}` without rows of `dsv4 bench`.")
+        raise ConfigError(f"{path} is a result of `{result['kind']}`; name one of `dsv4 bench`.")
     return result
 
 

@@ -73,7 +73,7 @@ def measure(
     except UserError as error:
         if measured:
             failed = {**body, "rows": [row.to_json() for row in measured], "failed": str(error)}
-            log.info(f"kept: {results.write(out, 'bench', failed)}")
+            log.info(f"the rows measured so far are kept in {results.write(out, 'bench', failed)}")
         raise
     body["rows"] = [row.to_json() for row in measured]
     return results.write(out, "bench", body)

@@ -120,8 +120,8 @@ def check_bench(options: argparse.Namespace, flags: Sequence[str]) -> None:
             raise UsageError(f"--without-weights starts its own replica and does not take {given[0]}; leave it out.")
     elif given := [*serve_options(options, flags).argv(), *_given(options, _WITHOUT_WEIGHTS)]:
         raise UsageError(
-            f"`dsv4 bench` measures a running replica and does not take {given[0]}; serve it that way, or add"
-            " --without-weights."
+            f"`dsv4 bench` measures a running replica and does not take {given[0]}; start the replica with it,"
+            " or add --without-weights."
         )
 
 

@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def added(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, float]]:
-    """Return what was added to each folder, without those that got nothing."""
+    """Return what was added to each folder, without folders that got nothing."""
     return {
         name: {"files": files - before[name][0], "mib": round((size - before[name][1]) / (1 << 20), 1)}
         for name, (files, size) in after.items()

@@ -55,14 +55,16 @@ SIZES = {
 """By architecture, from the publishers' config.json (Flash: 43 layers, Pro: 61)."""
 
 SKIPPED = ("weights-present",)
-"""Checks of the doctor that cannot hold without weights."""
+"""Checks of the doctor that cannot pass without weights."""
 
 
 def layout_of(scheme: str | None, draft_head: str | None, model: str) -> str:
     """Return the layout on disk of a model; raise ConfigError where none is known."""
     if layout := LAYOUTS.get((scheme or "", draft_head or "")):
         return layout
-    raise ConfigError(f"--without-weights knows no layout for the model {model} ({scheme}, {draft_head} draft head).")
+    raise ConfigError(
+        f"--without-weights does not support the layout of the model {model} ({scheme}, {draft_head} draft head)."
+    )
 
 
 def write(folder: Path, architecture: str, layout: str, sizes: Dims | None = None) -> None:
@@ -73,7 +75,7 @@ def write(folder: Path, architecture: str, layout: str, sizes: Dims | None = Non
     """
     dims = sizes or SIZES.get(architecture)
     if dims is None:
-        raise ConfigError(f"--without-weights knows the sizes of {', '.join(SIZES)}, not of {architecture}.")
+        raise ConfigError(f"--without-weights supports {' and '.join(SIZES)}, not {architecture}.")
     files: dict[str, Any] = {
         "config.json": v4_layouts.config(layout, dims),
         INDEX: {"weight_map": dict.fromkeys(draft_tensors(layout, dims.experts), _NO_FILE)},
@@ -139,14 +141,16 @@ def acceptance_rates(chances: Sequence[float], draft_tokens: int) -> list[float]
     Return the share of drafts accepted up to each position, for `synthetic_acceptance_rates`.
 
     One value is the chance of every draft token whose predecessors were accepted; several are the shares themselves.
-    Raise UsageError for invalid or rising shares, and unless there is one for each draft token.
+    Raise UsageError for invalid or increasing shares, and unless there is one for each draft token.
     """
     if any(not 0 <= chance <= 1 for chance in chances):
-        raise UsageError("--acceptance: a share has to be from 0 to 1.")
+        raise UsageError("--acceptance: a share must be between 0 and 1.")
     if len(chances) == 1:
         return [round(chances[0] ** (position + 1), 6) for position in range(draft_tokens)]
     if len(chances) != draft_tokens or list(chances) != sorted(chances, reverse=True):
-        raise UsageError(f"--acceptance: give one share, or {draft_tokens} that do not rise, one for each draft token.")
+        raise UsageError(
+            f"--acceptance: give one share, or {draft_tokens} shares that do not increase, one for each draft token."
+        )
     return list(chances)
 
 

@@ -35,7 +35,7 @@ def register(commands: Commands) -> None:
         " or `fetch` them from the Hub (default: %(default)s)",
     )
     parser.add_argument(
-        "--image", metavar="REF", help="image of the replicas, by digest (default: that of the base, to be set by you)"
+        "--image", metavar="REF", help="image of the replicas, by digest (default: a placeholder for you to replace)"
     )
     parser.add_argument(
         "--namespace", default="dsv4", metavar="NS", help="put every object into this namespace (default: %(default)s)"

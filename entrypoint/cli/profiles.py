@@ -47,9 +47,9 @@ def text(entries: Iterable[Mapping[str, Any]]) -> str:
         notes[len(lines) - 1] = [_figure(m) for m in entry["measured"]] or ["unmeasured"]
     out = []
     for number, line in enumerate(table(lines).splitlines()):
-        out += [line, *(f"    {note}" for note in notes.get(number, []))]
+        out += [line, *(f"    {part}" for note in notes.get(number, []) for part in note.splitlines())]
     return "\n".join(out)
 
 
 def _figure(measured: Mapping[str, str]) -> str:
-    return "{what} ({hardware}, {model}, vLLM {vllm}, {date}; {source})".format(**measured)
+    return "{what}\n    {hardware}, {model}, vLLM {vllm}, {date}; {source}".format(**measured)

@@ -82,11 +82,11 @@ def check_archive(path: Path) -> None:
             file.seek(-1024, 2)
             ended = not any(file.read())  # two blocks of zeros
     except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise HostError(f"{path.name}: is not a complete image archive ({error}).") from None
+        raise HostError(f"{path.name} is not a complete image archive ({error}).") from None
     if missing := sorted(expected - names):
-        raise HostError(f"{path.name}: is not a complete image archive ({missing[0]} is missing).")
+        raise HostError(f"{path.name} is not a complete image archive ({missing[0]} is missing).")
     if not ended or not expected:
-        raise HostError(f"{path.name}: is not a complete image archive (it is cut off).")
+        raise HostError(f"{path.name} is not a complete image archive (it is cut off).")
 
 
 def _check_space(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
@@ -100,7 +100,7 @@ def _check_space(daemon: Daemon, images: tuple[str, ...], folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise HostError(
-            f"{folder}: the bundle takes up to {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; give"
+            f"{folder}: the bundle takes up to {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free; give"
             " another --out."
         )
 

@@ -66,8 +66,8 @@ def connect(environ: Mapping[str, str]) -> Daemon:
     host = environ.get("DOCKER_HOST", "")
     if host and not host.startswith("unix://"):
         raise ConfigError(
-            f"DOCKER_HOST is {host}, but folders and health ports are this host's, so it has to be unix://PATH; run"
-            " dsv4 on that host."
+            f"DOCKER_HOST is {host}, but folders and health ports are those of this host, so it must be unix://PATH;"
+            " run dsv4 on that host."
         )
     url = host or _first(environ)
     try:

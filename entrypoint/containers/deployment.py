@@ -75,9 +75,11 @@ def key_file(path: str, option: str) -> Path:
         key = file.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "holds bytes that are not UTF-8"
-        raise ConfigError(f"{option} {path}: cannot be read ({why}); it has to hold one key as text.") from None
+        raise ConfigError(f"{option} {path}: cannot be read ({why}); it must contain one key as text.") from None
     if len(key) != 1 or key[0].startswith("#"):
-        raise ConfigError(f"{option} {path}: has to hold one key on one line, without spaces, not beginning with #.")
+        raise ConfigError(
+            f"{option} {path}: must contain one key on one line, without spaces, and not beginning with #."
+        )
     user, group = USER
     bits = 0o004 | 0o040 * (status.st_gid == group) | 0o400 * (status.st_uid == user)
     if not status.st_mode & bits:

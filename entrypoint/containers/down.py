@@ -15,7 +15,7 @@ def down(daemon: Daemon, log: Log) -> None:
     """Stop and remove only what `dsv4 up` made; running requests are finished first."""
     ours = list(daemon.ours().values())
     if not ours:
-        log("nothing started by `dsv4 up` is here")
+        log("`dsv4 up` has started nothing on this host")
     stop([container for container in ours if container.labels[ROLE] == "replica"], log)
     stop([container for container in ours if container.labels[ROLE] != "replica"], log)
     with engine_errors(f"Network {NETWORK} cannot be removed"):
@@ -40,4 +40,4 @@ def _stop(container: Any, log: Log) -> None:
     with engine_errors(f"{container.name} cannot be stopped"):
         container.stop(timeout=seconds)
         container.remove(force=True)
-    log(f"{container.name} is removed after {time.monotonic() - began:.0f} s")
+    log(f"removed {container.name} after {time.monotonic() - began:.0f} s")

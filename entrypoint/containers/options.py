@@ -55,7 +55,10 @@ def deployment(
     if options.gpus:
         groups = placement.read(options.gpus, size, topology.gpus)
         if options.replicas not in (None, len(groups)):
-            raise ConfigError(f"--replicas {options.replicas} and {len(groups)} times --gpus contradict each other.")
+            raise ConfigError(
+                f"--replicas {options.replicas} contradicts the number of --gpus, {len(groups)}; give one --gpus for"
+                " each replica."
+            )
     else:
         groups = placement.place(topology, size, options.replicas)
     weights = _weights(str(plan.flags["model"].value))
@@ -97,6 +100,6 @@ def _key_file(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
     if Path(KEY_FILE).exists():
         return make.key_file(KEY_FILE, "the default")
     raise ConfigError(
-        f"There is no {KEY_FILE}, and the balancer requires a bearer key; `mkdir -m 700 secrets && openssl"
-        f" rand -hex 32 >{KEY_FILE} && chmod 644 {KEY_FILE}`, or name a file: --api-key-file (API_KEY_FILE)."
+        f"There is no {KEY_FILE}, and the balancer requires a bearer key; create one with `mkdir -m 700 secrets &&"
+        f" openssl rand -hex 32 >{KEY_FILE} && chmod 644 {KEY_FILE}`, or name a file: --api-key-file (API_KEY_FILE)."
     )

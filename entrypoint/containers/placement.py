@@ -29,7 +29,7 @@ def place(topology: Topology, size: int, replicas: int | None = None) -> tuple[G
     count = replicas or min(MOST, max(1, len(topology.gpus) // size))
     if count * size > len(topology.gpus):
         raise HostError(
-            f"{_replicas(count)} of {_gpus(size)} each need {count * size}, and this host shows"
+            f"{_replicas(count)} of {_gpus(size)} each: {count * size} GPUs needed, but this host shows"
             f" {len(topology.gpus) or 'none'}; lower --replicas or --tp."
         )
     return tuple(sorted(groups(topology, size)[:count]))
@@ -42,15 +42,15 @@ def read(texts: Sequence[str], size: int, known: Sequence[int] | None = None) ->
     Raise ConfigError unless each is a list of `size` numbers, and each GPU is named once.
     """
     if len(texts) > MOST:
-        raise ConfigError(f"--gpus is given {len(texts)} times, and the balancer serves at most {MOST} replicas.")
+        raise ConfigError(f"--gpus is given {len(texts)} times, but the balancer serves at most {MOST} replicas.")
     placed: list[Group] = []
     for text in texts:
         numbers = [number.strip() for number in text.split(",")]
         if not all(number.isascii() and number.isdigit() for number in numbers):
-            raise ConfigError(f"--gpus {text}: has to be GPU numbers separated by commas, as in --gpus 0,1.")
+            raise ConfigError(f"--gpus {text}: must be GPU numbers separated by commas, as in --gpus 0,1.")
         group = tuple(map(int, numbers))
         if len(group) != size:
-            raise ConfigError(f"--gpus {text}: names {_gpus(len(group))}, and a replica takes {size} (--tp).")
+            raise ConfigError(f"--gpus {text}: names {_gpus(len(group))}, but a replica takes {size} (--tp).")
         placed.append(group)
     every = [gpu for group in placed for gpu in group]
     if twice := sorted({gpu for gpu in every if every.count(gpu) > 1}):

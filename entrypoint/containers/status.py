@@ -23,7 +23,7 @@ def status(daemon: Daemon) -> list[ContainerState]:
 def text(states: Sequence[ContainerState], now: datetime) -> str:
     """Return one row for each, followed by its progress, or what is wrong with it."""
     if not states:
-        return "nothing runs; `dsv4 up` starts it"
+        return "nothing is running; `dsv4 up` starts it"
     rows: list[tuple[str, ...]] = [HEAD]
     for state in states:
         done = "" if state.percent is None or state.ready else f" {state.percent:.0f} %"

@@ -43,7 +43,7 @@ class _Rollout:
         for name, body in bodies.items():
             container = self.daemon.ours().get(name)
             if container is not None and _same(container, body):
-                self.log(f"{name} is unchanged: it runs with these settings")
+                self.log(f"{name} is unchanged: it already runs with these settings")
                 continue
             conflicting = self._conflicting(name, body)
             if fresh and any(other.status == "running" for other in conflicting) and name != BALANCER:
@@ -87,14 +87,14 @@ class _Rollout:
         for name, container in self.daemon.containers().items():
             if name in names and not is_ours(container):
                 raise HostError(
-                    f"A container {name} exists that `dsv4 up` did not make; `docker compose down` if compose did,"
-                    f" else `docker rm --force {name}`."
+                    f"Container {name} exists, but `dsv4 up` did not create it; remove it with `docker compose"
+                    f" down` if compose did, else with `docker rm --force {name}`."
                 )
 
     def _make_network(self) -> None:
         """Make the network unless it exists."""
         networks = self.daemon.client.networks
-        with engine_errors(f"Network {NETWORK} cannot be made"):
+        with engine_errors(f"Network {NETWORK} cannot be created"):
             if not any(network.name == NETWORK for network in networks.list(names=[NETWORK])):
                 networks.create(NETWORK, driver="bridge", labels={ROLE: "network"})
 

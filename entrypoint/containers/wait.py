@@ -27,7 +27,7 @@ def until_ready(daemon: Daemon, names: Sequence[str], log: Log) -> None:
     began: dict[str, str] = {}
     logged, logged_at, start = "", 0.0, time.monotonic()
     while True:
-        with engine_errors("The replicas cannot be watched"):
+        with engine_errors("The state of the replicas cannot be read"):
             states = {name: observe(daemon.client.containers.get(name)) for name in names}
         now = time.monotonic()
         for name, state in states.items():
@@ -35,7 +35,7 @@ def until_ready(daemon: Daemon, names: Sequence[str], log: Log) -> None:
                 raise HostError(f"{name} ended before it was ready{_last_message(daemon, name)}")
             if not state.answers and now - start > SILENT:
                 raise HostError(
-                    f"{name} has run for {SILENT:.0f} s and its health server does not answer; see `dsv4 logs {name}`."
+                    f"{name} has run for {SILENT:.0f} s, but its health server does not answer; see `dsv4 logs {name}`."
                 )
         phases = " ".join(state.phase for state in states.values())
         if phases != logged or now - logged_at > QUIET:

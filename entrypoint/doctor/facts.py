@@ -35,7 +35,7 @@ class Facts:
 
 def read_facts(selection: Selection, plan: Plan, machine: Machine, options: DoctorOptions) -> Facts:
     """Read checkpoint and host, and estimate the memory, for one plan."""
-    checkpoint, absent = read_served(plan, options.environ)
+    checkpoint, absent = read_served(plan, selection.model, options.environ)
     patches = applied_patches() if checkpoint and checkpoint.is_deepseek_v4 else None
     required = host_requirements(plan, selection.hardware, selection.model.get("architecture"), options.environ)
     if options.serving:  # the health server already has its port

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..catalog.catalog import ProfileFile
+from ..catalog.schema import Model
 from ..checkpoint import read
 from ..checkpoint.read import Checkpoint
 from ..plan import Plan
 from ..weights import hub_cache
 
 
-def read_served(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | None, str]:
+def read_served(plan: Plan, model: ProfileFile[Model], environ: Mapping[str, str]) -> tuple[Checkpoint | None, str]:
     """
-    Return the checkpoint that the plan loads, or None and the reason why it cannot be checked.
+    Return the checkpoint that the plan loads, or None and the reason why it cannot be checked, with what is downloaded.
 
     It is the folder that was named, else the snapshot in the Hub's cache, if whole.
     """
@@ -28,11 +30,18 @@ def read_served(plan: Plan, environ: Mapping[str, str]) -> tuple[Checkpoint | No
 
         folder = cached(named, Place(cache=cache, revision=plan.value("revision") or None))
     if folder is None:
-        return None, f"{named} is not in the Hub's cache; vLLM downloads it"
+        return None, f"{named} is not in the Hub's cache; vLLM downloads it{_advice(model)}"
     checkpoint = _read(folder)
     if not checkpoint.shards or checkpoint.listed - checkpoint.shards.keys():
-        return None, f"{named} is incomplete in the Hub's cache; vLLM downloads the rest"
+        return None, f"{named} is incomplete in the Hub's cache; vLLM downloads the rest{_advice(model)}"
     return checkpoint, ""
+
+
+def _advice(model: ProfileFile[Model]) -> str:
+    """Return how large a download is, and how to do without it."""
+    gib = model.get("weights_gib")
+    size = f" (all of it is about {gib:.0f} GiB)" if gib else ""
+    return f"{size}; to serve a folder instead, set --model {model.name}=FOLDER (MODEL)"
 
 
 def _read(folder: Path) -> Checkpoint:

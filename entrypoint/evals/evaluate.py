@@ -32,13 +32,13 @@ def evaluate(endpoint: Endpoint, served: ServedReplica, request: EvalRequest) ->
     """
     Run one evaluation, write its result, and return it with its path as `file`; empty after a dry run.
 
-    Raise UsageError for what may not be run, HostError where lm-eval is missing, UserError with lm-eval's error
-    when it fails; the answers so far are kept, and `resume` continues from them.
+    Raise UsageError for a task that needs confirmation, HostError where lm-eval is missing, UserError with lm-eval's
+    error when it fails; the answers so far are kept, and `resume` continues from them.
     """
     if request.task.runs_code and not request.run_code:
         raise UsageError(
-            f"{request.task.name} runs Python that the model writes, on this machine, as this user; do that in a"
-            " container, and confirm it with --confirm-run-unsafe-code."
+            f"{request.task.name} runs Python code that the model writes, on this machine and as this user; run it in a"
+            " container, and confirm that with --confirm-run-unsafe-code."
         )
     _check_harness(request.python)
     sampling = {

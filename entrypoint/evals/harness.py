@@ -172,7 +172,7 @@ class ChatModel(LM):  # type: ignore[misc, unused-ignore]
         raise RunFailed(f"{self._job['url']}: HTTP {answer.status_code}: {answer.text[:300]}")
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """Refuse: a chat endpoint does not return the likelihood of a given text."""
+        """Raise: a chat endpoint does not return the likelihood of a given text."""
         del requests
         raise RunFailed("This task needs likelihoods of given texts, which a chat endpoint does not return.")
 
@@ -241,7 +241,7 @@ def _scored(job: Mapping[str, Any], model: ChatModel, evaluated: Any) -> dict[st
     entries = list(samples.values())
     missing = [name for name in job["metrics"] if name not in entries[0]["scores"]]
     if missing:
-        raise RunFailed(f"lm-eval gave no {', '.join(missing)}; it gave {', '.join(entries[0]['scores'])}.")
+        raise RunFailed(f"lm-eval returned no {', '.join(missing)}; it returned {', '.join(entries[0]['scores'])}.")
     return {
         "lm-eval": importlib.metadata.version("lm-eval"),
         "total": len(entries),

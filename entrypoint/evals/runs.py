@@ -38,7 +38,9 @@ def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool
         return
     named = re.compile(re.escape(subject.replace("/", "-")) + r"-\d{8}T\d{6}\.\d{6}Z")
     kept = [answers for answers in parent.glob(f"*/{ANSWERS}") if named.fullmatch(answers.parent.name)]
-    earlier = sorted(answers.parent for answers in kept if answers.stat().st_size)  # empty: killed before it began
+    earlier = sorted(
+        answers.parent for answers in kept if answers.stat().st_size
+    )  # empty: killed before the first answer
     if not earlier:
         raise UsageError(f"{parent} has no run of {subject} to resume; start one without --resume.")
     before = _sampling(earlier[-1] / ANSWERS)
@@ -46,7 +48,7 @@ def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool
         changed = [name for name in sampling if sampling[name] != before.get(name)]
         was = ", ".join(f"{name} {before.get(name)}" for name in changed)
         raise UsageError(
-            f"{earlier[-1]} was begun with {was}; resume it with the same settings, or start again without --resume."
+            f"{earlier[-1]} was started with {was}; resume it with the same settings, or start again without --resume."
         )
     yield earlier[-1]
 
@@ -57,8 +59,8 @@ def _sampling(answers: Path) -> dict[str, Any]:
             return dict(json.loads(file.readline())["sampling"])
         except (ValueError, LookupError, TypeError):
             raise ConfigError(
-                f"{answers}: its first line holds no sampling; move the folder away to resume the run before it, or"
-                " start again without --resume."
+                f"{answers}: its first line does not hold the sampling settings; move the folder away to"
+                " resume the run before it, or start again without --resume."
             ) from None
 
 

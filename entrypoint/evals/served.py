@@ -30,7 +30,7 @@ def identify(endpoint: Endpoint, catalog: Catalog, model: str | None = None) -> 
     first = endpoint.models()[0]
     if first.max_model_len is None:
         raise Unreachable(
-            f"{endpoint.url}/v1/models: no model with a max_model_len, as vLLM lists it; name its server with --url."
+            f"{endpoint.url}/v1/models: no model has a max_model_len, which vLLM lists; name vLLM's server with --url."
         )
     replica: dict[str, Any] = {}
     skipped = None if endpoint.health else "no health server is named (--health)"

@@ -51,7 +51,7 @@ class Task(BaseModel):
         remaining = context - self.prompt_tokens
         if remaining < 1:
             raise UsageError(
-                f"{self.name} keeps {self.prompt_tokens} tokens for the prompt, and this replica has a context of"
+                f"{self.name} reserves {self.prompt_tokens} tokens for the prompt, but this replica's context is"
                 f" {context}; set the tokens of an answer with --max-tokens."
             )
         return min(remaining, self.chat_tokens if thinking == "chat" else LONGEST_ANSWER)
@@ -85,7 +85,7 @@ def find(name: str, more: Path | None = None) -> Task:
     """Return a task of ours, or of the user's own file; raise UsageError for an unknown name."""
     tasks = read(HERE / "tasks.toml") | (read(more) if more else {})
     if name not in tasks:
-        raise UsageError(f"{name!r} is not a task{nearest(name, tasks)}; known are {listed(tasks)}.")
+        raise UsageError(f"{name!r} is not a task{nearest(name, tasks)}; known tasks are {listed(tasks)}.")
     return tasks[name]
 
 

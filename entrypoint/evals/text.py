@@ -23,10 +23,10 @@ def text(result: Mapping[str, Any]) -> str:
     right, whole = result["scores"][0]["of-whole-answers"]
     lines.append(
         f"  cut at {result['sampling']['max_tokens']} tokens: {cut}"
-        + (f"; of the others {right} of {whole} are right" if cut else "")
+        + (f"; of the others {right} of {whole} are correct" if cut else "")
     )
     lines += [f"  samples: {result['samples']}", f"  result: {result['file']}"]
-    lines.append(verdict(result) or "no published figure of this model for this task and mode")
+    lines.append(verdict(result) or "no published figure for this model, task and mode")
     return "\n".join(lines)
 
 

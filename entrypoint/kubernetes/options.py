@@ -30,7 +30,7 @@ def overlay(options: argparse.Namespace, request: Request) -> Overlay:
     folder, fetched = _folder(selection, fetch=stored.component == "fetch")
     if not places.NAME.fullmatch(options.namespace):
         raise ConfigError(
-            f"--namespace {options.namespace}: has to be lower case letters, digits and hyphens, 63 at most."
+            f"--namespace {options.namespace}: must be lower-case letters, digits and hyphens, 63 at most."
         )
     image = places.digest(options.image, f"--image {options.image}") if options.image else None
     return Overlay(
@@ -76,7 +76,7 @@ def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
     products = tuple(name.replace(" ", "-") for name in selection.hardware.get("nvml_names"))
     if not products:
         raise ConfigError(
-            f"Manifests are for GPUs, and {selection.hardware.name} has no nvml-names in its profile file;"
+            f"Manifests are for GPUs, but {selection.hardware.name} has no nvml-names in its profile file;"
             " for CPUs use the shipped overlay deploy/kubernetes/overlays/demo."
         )
     constraints.require_known(selection, request.skip, lambda: registry.NAMES)
@@ -114,11 +114,12 @@ def _notes(options: argparse.Namespace, stored: places.WeightSource, folder: str
     space = options.namespace
     notes = [f"`kubectl create namespace {space}`"] if space != "default" else []
     notes.append(
-        f"`kubectl -n {space} create secret generic dsv4-api-key --from-file=api-key=FILE`, FILE with the bearer key"
+        f"`kubectl -n {space} create secret generic dsv4-api-key --from-file=api-key=FILE`, where FILE holds"
+        " the bearer key"
     )
     notes.append(stored.note)
     if not fetched:
-        notes.append(f"the volume has the weights in {folder.removeprefix(places.MOUNTED)}")
+        notes.append(f"the weights have to be on the volume, in {folder.removeprefix(places.MOUNTED)}")
     if not options.image:
         notes.append("the image has no digest yet; give --image REF@sha256:…")
     return notes

@@ -32,27 +32,30 @@ def read(text: str) -> WeightSource:
     """Return the source that `--weights` names; raise ConfigError for anything else."""
     kind, _, what = text.partition(":")
     if text == "fetch":
-        note = f"claim {CLAIM} has to take writes from every node that a replica runs on (ReadWriteMany)"
+        note = f"claim {CLAIM} must be writable from every node with a replica (ReadWriteMany)"
         return WeightSource({"persistentVolumeClaim": {"claimName": CLAIM, "readOnly": False}}, "fetch", note)
     if kind == "pvc":
         if not NAME.fullmatch(what):
             raise ConfigError(
-                f"--weights {text}: {what!r} is not the name of a claim; use lower case letters, digits and hyphens."
+                f"--weights {text}: {what!r} is not the name of a claim; use lower-case letters, digits and hyphens."
             )
-        note = f"claim {what} has to hold the weights"
+        note = f"claim {what} must hold the weights"
         return WeightSource({"persistentVolumeClaim": {"claimName": what, "readOnly": True}}, "", note)
     if kind == "hostpath":
         if not re.fullmatch(r"/[\w.-][\w./-]*", what) or ".." in what.split("/"):
             raise ConfigError(
-                f"--weights {text}: has to be the absolute path of a folder on the nodes, as in hostpath:/models."
+                f"--weights {text}: must be the absolute path of a folder on the nodes, as in hostpath:/models."
             )
-        note = f"each node has to have {what} and /var/lib/dsv4/cache (for 2000:0), and the namespace to allow hostPath"
+        note = (
+            f"each node must have the folders {what} and /var/lib/dsv4/cache (owner 2000:0), and the namespace must"
+            " allow hostPath"
+        )
         return WeightSource({"hostPath": {"path": what, "type": "Directory"}}, "host-path", note)
     if kind == "image":
         digest(what, f"--weights {text}")
-        note = "Kubernetes has to be 1.35 or newer; older ones start the pod without weights"
+        note = "Kubernetes must be 1.35 or newer; older versions start the pod without weights"
         return WeightSource({"image": {"reference": what, "pullPolicy": "IfNotPresent"}}, "image-volume", note)
-    raise ConfigError(f"--weights {text}: has to be {_KINDS}.")
+    raise ConfigError(f"--weights {text}: must be {_KINDS}.")
 
 
 def digest(reference: str, origin: str) -> tuple[str, str]:
@@ -60,7 +63,7 @@ def digest(reference: str, origin: str) -> tuple[str, str]:
     match = DIGEST.fullmatch(reference)
     if not match:
         raise ConfigError(
-            f"{origin}: has to end in @sha256: and 64 hexadecimal digits. A tag can move, and then two replicas of one"
+            f"{origin}: must end in @sha256: and 64 hexadecimal digits. A tag can move, and then two replicas of one"
             " fleet serve different builds; the registry, or `docker image inspect`, shows the digest."
         )
     return match["name"], match["digest"]

@@ -22,19 +22,21 @@ def write(folder: Path, out: Path) -> str:
     """Write the page of the results in `folder` and return a line about it; raise ConfigError, HostError."""
     measured = results.read(folder)
     if not measured:
-        raise ConfigError(f"{folder}: no results; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` write theirs there.")
+        raise ConfigError(f"{folder} has no results; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` write them there.")
     try:
         out.write_text(page(measured, folder, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:
         raise HostError(f"{out}: cannot be written ({error.strerror}); name another file with --out.") from None
-    return f"{out}: {len(measured)} results of {folder}"
+    return f"{out}: {len(measured)} results from {folder}"
 
 
 def page(measured: list[dict[str, object]], folder: Path, now: datetime) -> str:
     """Return the page as HTML."""
     template = templates.environment(_FOLDER, plot.FOLDER).get_template("page.html")
-    about = f"{len(measured)} results of {folder}, {now:%Y-%m-%d %H:%M} UTC"
+    about = f"{len(measured)} results from {folder}, {now:%Y-%m-%d %H:%M} UTC"
     try:
         return template.render(about=about, summary=sections.summary(measured), sections=sections.sections(measured))
     except _UNREADABLE as error:
-        raise ConfigError(f"{folder}: a result is not of this version ({error!r}); move it away.") from None
+        raise ConfigError(
+            f"{folder}: a result is from another version ({error!r}); move it out of the folder."
+        ) from None

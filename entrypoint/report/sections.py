@@ -54,7 +54,7 @@ def layouts(results: Sequence[Result]) -> Section:
     ordered = sorted(
         results, key=lambda run: (run["stock"], run["mtp"] != "good", run["layout"], run["mtp"], run["tp"])
     )
-    head = ("layout", "draft head", "TP", "vLLM", "result", "tokens right", "drafts accepted")
+    head = ("layout", "draft head", "TP", "vLLM", "result", "correct tokens", "drafts accepted")
     return Section("MTP gate: constructed checkpoints", (Table(head, tuple(map(_layout, ordered))),))
 
 
@@ -114,7 +114,7 @@ def bench(results: Sequence[Result]) -> Section:
 
 def evaluations(results: Sequence[Result]) -> Section:
     """Return the quality: the plot, and every metric with its published figures."""
-    head = ("task, mode, model", "date", "cut", "metric", "right (95% interval)", "published", "settings", "verdict")
+    head = ("task, mode, model", "date", "cut", "metric", "correct (95% interval)", "published", "settings", "verdict")
     rows = tuple(row for result in reversed(results) for row in _evaluation(result))
     return Section("Quality", (Quality(shares(results)), Table(head, rows)))
 

@@ -91,7 +91,9 @@ class Lifecycle:
         return result
 
     def require(self, report: DoctorReport) -> None:
-        """Log every problem that the checks found; raise StartEnded when one of them is fatal."""
+        """Log what was not checked and every problem; raise StartEnded when one of them is fatal."""
+        for reason in report.not_checked:
+            log.info(f"note: not checked: {reason}")
         for diagnosis in report.diagnoses:
             if not diagnosis.problem.fatal:
                 log.info(f"note: {diagnosis.sentence()}")

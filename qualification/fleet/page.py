@@ -62,7 +62,7 @@ def page(text: str, rows: list[Row]) -> str:
 
 
 def name(row: Row) -> str:
-    """Return what stood before the replicas, with what was not as shipped."""
+    """Return the balancer, with what was not as shipped."""
     variant = row["variant"]
     if row["front"].startswith("vllm-router"):
         return f"{row['front']}, `{variant.removeprefix('policy=') or 'cache_aware'}`"
@@ -75,14 +75,14 @@ def head(columns: Iterable[str]) -> list[str]:
 
 
 def steady(rows: Iterable[Row]) -> str:
-    """Return what was seen while every replica was well."""
+    """Return what was measured while every replica was healthy."""
     lines = head(
         (
-            *("replicas", "before them", "requests/s", "running on one: mean, most", "most / mean"),
+            *("replicas", "balancer", "requests/s", "running on a replica: mean, most", "most / mean"),
             *(
-                "request on its way, p50, p99",
-                "chunk on its way, p50, p99",
-                "balancer: cores",
+                "client to replica, p50, p99",
+                "replica to client, p50, p99",
+                "balancer's cores",
                 "MiB",
                 "checks/s",
                 "lost",
@@ -118,9 +118,9 @@ def ms(seen: Mapping[str, Any], what: str) -> str:
 
 
 def sharing(rows: list[Row]) -> str:
-    """Return how even it is by the share of requests with a session, and by the number of balancers."""
+    """Return how even the load is, by the share of requests with a session and by the number of balancers."""
     counts = {row["replicas"] for row in rows if row["sessions"]}
-    lines = head(("replicas", "before them", "requests with a session", "running on one: mean, most", "most / mean"))
+    lines = head(("replicas", "balancer", "requests with a session", "running on a replica: mean, most", "most / mean"))
     for row in sorted(rows, key=lambda row: (row["sessions"], len(row["front"]), row["front"])):
         if row["replicas"] in counts and "HAProxy" in row["front"] and not row["variant"].strip("0123456789"):
             seen = row["steady"]
@@ -131,8 +131,8 @@ def sharing(rows: list[Row]) -> str:
 
 
 def idle() -> str:
-    """Return what HAProxy costs while nobody asks."""
-    lines = head(("replicas", "found by name", "before them", "cores", "MiB", "checks/s", "its metrics: samples, MB"))
+    """Return what HAProxy costs while no client sends anything."""
+    lines = head(("replicas", "found by name", "balancer", "cores", "MiB", "checks/s", "its metrics: samples, MB"))
     for one in (row for result in results("fleet-limits") for row in result["idle"]):
         size = f"{one['samples']:,}, {one['metrics_bytes'] / 1e6:.2f}"
         numbers = (f"{one['cores']:.3f}", str(one["mib"]), f"{one['checks_per_second']:.0f}", size)
@@ -144,7 +144,7 @@ def pivot(rows: list[Row], faults: Mapping[str, str], cell: Callable[[Row], str]
     """Return a table with a line for each fault and front, and a column for each number of replicas."""
     counts = sorted({row["replicas"] for row in rows})
     fronts = sorted({name(row) for row in rows if not row["sessions"]})
-    lines = head(("", "before them", *map(str, counts)))
+    lines = head(("fault", "balancer", *(f"{count} replicas" for count in counts)))
     for kind, title in faults.items():
         for before in fronts:
             found = {

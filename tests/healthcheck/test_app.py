@@ -86,7 +86,7 @@ def test_an_unknown_path_is_404_in_one_sentence(path: str) -> None:
 
 def test_an_unknown_format_is_400() -> None:
     answer = ask(ready(), "/readyz?format=xml")
-    assert (answer.status_code, answer.text) == (400, "format can be text or json.\n")
+    assert (answer.status_code, answer.text) == (400, "format must be text or json.\n")
 
 
 def test_other_query_parameters_are_ignored() -> None:

@@ -48,7 +48,7 @@ def test_sound_answers_pass_with_the_figures_and_what_was_looked_for():
 
 def test_answers_that_differ_from_the_start_under_concurrency_are_a_problem():
     other = {prompt: replace(answer, tokens=answer.tokens[::-1]) for prompt, answer in SOUND.items()}
-    assert "other requests change the answer" in judged(company=other).problem
+    assert "concurrent requests change the answers" in judged(company=other).problem
     few = {prompt: other[prompt] for prompt in ENGLISH[:4]}
     assert judged(company=few).problem == ""
     assert judged(company=few, floor=0.7).problem
@@ -57,7 +57,7 @@ def test_answers_that_differ_from_the_start_under_concurrency_are_a_problem():
 def test_one_answer_garbled_under_concurrency_is_named_with_its_sign_and_kind_but_not_quoted():
     garbled = {ENGLISH[0]: replace(SOUND[ENGLISH[0]], text="которого не было")}
     problem = judged(company=garbled).problem
-    assert "script-mix in 1 of 20 answers, but none that was decoded alone (prose: 100% of its letters" in problem
+    assert "script-mix in 1 of 20 answers, none of them decoded alone (prose: 100% of its letters" in problem
     assert "которого" not in problem
     assert "decoded alone" not in judged(alone=garbled).problem
 

@@ -54,7 +54,7 @@ def test_the_text_is_that_of_etcd_and_kubernetes() -> None:
         "z check passed\n"
     )
     assert checks.as_text("ready", checks.run("ready", stuck, NOW)) == (
-        "[+]accepting ok\n[+]started ok\n[-]generation failed: no generation came back since the start\n"
+        "[+]accepting ok\n[+]started ok\n[-]generation failed: no generation has succeeded since the start\n"
         "[+]mtp-gate ok\n[+]corruption ok\n[+]progress ok\nreadyz check failed\n"
     )
 
@@ -134,7 +134,7 @@ def test_a_busy_engine_without_progress_loses_readiness_first_and_life_later() -
         return failing("ready", health), failing("live", health)
 
     assert after(10) == ({}, {})
-    said = "requests are running and the engine has made no progress for 11 s (limit 10 s)"
+    said = "requests are running, but the engine has made no progress for 11 s (limit 10 s)"
     assert after(11) == ({"progress": said}, {})
     assert after(120)[1] == {}
     assert set(after(121)[1]) == {"progress"}

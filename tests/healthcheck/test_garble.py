@@ -72,7 +72,7 @@ def test_tokens_that_differ_are_no_repetition(tokens):
 def test_a_short_answer_and_one_to_a_prompt_that_asks_for_it_may_repeat():
     assert garble.repetition(ENGLISH, Completion("", (5,) * (LOOP_TOKENS - 1))) == ""
     assert garble.repetition(Prompt("lists", "LATIN", "la la", repeats=True), Completion("", (5,) * 64)) == ""
-    assert garble.repetition(ENGLISH, Completion("", (5,) * 64)) == "its last 32 tokens are 1 tokens over and over"
+    assert garble.repetition(ENGLISH, Completion("", (5,) * 64)) == "its last 32 tokens are one sequence of 1, repeated"
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def test_a_pass_names_the_figures_of_each_kind():
 
 
 @pytest.mark.parametrize(
-    ("accepted", "verdict"), [(0, "drafts noise"), (9, "drafts noise"), (10, "suspicious"), (39, "suspicious")]
+    ("accepted", "verdict"),
+    [(0, "drafts noise"), (9, "drafts noise"), (10, "too few for a sound"), (39, "too few for a sound")],
 )
 def test_a_failure_says_how_bad_where_to_look_and_the_way_out(accepted, verdict):
     problem = gate.judge(Acceptance(100, accepted), {}, 0.4).problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -74,7 +75,7 @@ def keys(kind: type[BaseModel]) -> dict[str, str]:
 
 def rows(kind: type[BaseModel], examples: Mapping[str, str], table: str = "") -> Iterator[tuple[str, ...]]:
     """Yield each key of a table with its type, its default, what it is, and an example of a shipped file."""
-    required = kind.model_json_schema().get("required", ())
+    required = _schema(kind).get("required", ())
     for key, about in keys(kind).items():
         example = f"{key} = {examples[key]}" if key in examples else ""
         if key in _TABLES:
@@ -93,7 +94,7 @@ def rows(kind: type[BaseModel], examples: Mapping[str, str], table: str = "") ->
 
 def type_of(kind: type[BaseModel], key: str) -> str:
     """Return the type of a key in words, with its bounds."""
-    schema = kind.model_json_schema()
+    schema = _schema(kind)
     text = _type(schema["properties"][key])
     (field,) = (field for name, field in kind.model_fields.items() if (field.alias or name) == key)
     one = any(isinstance(each, BeforeValidator) for each in field.metadata)  # which makes a list of it
@@ -104,6 +105,11 @@ def default_of(kind: type[BaseModel], key: str) -> str:
     """Return the default of a key as TOML writes it; an empty text where there is none."""
     (value,) = (field.default for name, field in kind.model_fields.items() if (field.alias or name) == key)
     return _toml(value) if value not in (None, "", [], {}) and not repr(value).startswith("Pydantic") else ""
+
+
+@functools.cache
+def _schema(kind: type[BaseModel]) -> dict[str, Any]:
+    return kind.model_json_schema()
 
 
 def _settings(group: str, kind: type[BaseModel]) -> Iterator[tuple[str, ...]]:

@@ -112,14 +112,14 @@ def test_a_missing_replica_is_reported_in_one_sentence(dsv4: Bench) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--profile", "64k"), "does not take --profile; serve it that way, or add --without-weights"),
+        (("--profile", "64k"), "does not take --profile; start the replica with it, or add --without-weights"),
         (("--max-num-seqs", "4"), "does not take --max-num-seqs"),
         (("--batch", "0"), "--batch 0: must be 1 or more"),
         (("--context", "100"), "--context 100: must be more than the 256 tokens of --output"),
         (("--acceptance", "nan"), "does not take --acceptance"),
         (("--start-timeout", "60"), "does not take --start-timeout"),
         ((*DUMMY, "--start-timeout", "nan"), "nan is not a time"),
-        ((*DUMMY, "--acceptance", "nan"), "--acceptance: a share has to be from 0 to 1"),
+        ((*DUMMY, "--acceptance", "nan"), "--acceptance: a share must be between 0 and 1"),
         ((*DUMMY, "--url", "http://127.0.0.1:9"), "its own replica and does not take --url"),
         ((*DUMMY, "--health", "foo"), "its own replica and does not take --health"),
     ],

@@ -87,7 +87,7 @@ def test_flags_are_those_of_the_settings_and_of_the_command_where_none_were_kept
 
 
 def test_results_without_a_common_row_are_refused(files: Any) -> None:
-    with pytest.raises(ConfigError, match="no batch size, input and output in common"):
+    with pytest.raises(ConfigError, match="no row with the same batch size, input and output"):
         compare.compare(*files(result([row(1, 88.0)]), result([row(2, 88.0)])))
 
 

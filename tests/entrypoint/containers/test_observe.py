@@ -70,7 +70,7 @@ def test_a_ready_replica_without_its_draft_head_says_so(ready):
 
 
 def test_without_containers_it_prints_a_sentence_and_no_empty_table():
-    assert text([], NOW) == "nothing runs; `dsv4 up` starts it"
+    assert text([], NOW) == "nothing is running; `dsv4 up` starts it"
 
 
 def test_json_has_what_the_table_has(ready):

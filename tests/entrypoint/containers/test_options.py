@@ -77,12 +77,12 @@ def test_gpus_by_hand_go_before_topology(deployment_for):
 
 
 def test_more_replicas_than_gpus_are_refused(deployment_for):
-    with pytest.raises(HostError, match="3 replicas of 2 GPUs each need 6, and this host shows 4"):
+    with pytest.raises(HostError, match="3 replicas of 2 GPUs each: 6 GPUs needed, but this host shows 4"):
         deployment_for(*H200, "--replicas", "3")
 
 
 def test_replicas_and_gpus_that_contradict_each_other_are_refused(deployment_for):
-    with pytest.raises(ConfigError, match="--replicas 2 and 1 times --gpus contradict"):
+    with pytest.raises(ConfigError, match="--replicas 2 contradicts the number of --gpus, 1;"):
         deployment_for(*H200, "--replicas", "2", "--gpus", "0,1")
 
 
@@ -179,7 +179,7 @@ def test_a_key_file_has_to_hold_one_key(tmp_path, content):
     key = tmp_path / "key"
     key.chmod(0o644)
     key.write_bytes(content)
-    with pytest.raises(ConfigError, match="has to hold one key"):
+    with pytest.raises(ConfigError, match="must contain one key"):
         key_file(str(key), "--api-key-file")
 
 

@@ -33,13 +33,13 @@ def test_gpus_are_left_over_when_fewer_replicas_are_requested():
 
 def test_too_few_gpus_are_refused_with_the_numbers():
     with pytest.raises(
-        HostError, match=r"2 replicas of 2 GPUs each need 4, and this host shows 3;.*--replicas or --tp"
+        HostError, match=r"2 replicas of 2 GPUs each: 4 GPUs needed, but this host shows 3;.*--replicas or --tp"
     ):
         place(box(3), 2, replicas=2)
 
 
 def test_a_host_without_gpus_is_refused_although_no_number_is_given():
-    with pytest.raises(HostError, match="1 replica of 4 GPUs each need 4, and this host shows none"):
+    with pytest.raises(HostError, match="1 replica of 4 GPUs each: 4 GPUs needed, but this host shows none"):
         place(Topology(), 4)
 
 
@@ -63,9 +63,9 @@ def test_gpus_can_be_named_by_hand():
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["0,x"], "has to be GPU numbers"),
-        (["0,"], "has to be GPU numbers"),
-        (["0"], "names 1 GPU, and a replica takes 2"),
+        (["0,x"], "must be GPU numbers"),
+        (["0,"], "must be GPU numbers"),
+        (["0"], "names 1 GPU, but a replica takes 2"),
         (["0,1", "1,2"], "names GPU 1 twice"),
         (["0,0"], "names GPU 0 twice"),
         (["0,9"], "names GPU 9; this host shows 0, 1, 2, 3"),

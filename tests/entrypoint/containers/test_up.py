@@ -188,7 +188,7 @@ def test_a_killed_replica_is_not_ready_in_the_status_and_the_others_are(daemon, 
 def test_a_container_of_someone_else_is_not_touched(daemon, deployment_of):
     foreign = daemon.client.containers.create(deployment_of().image, ["serve"], name=name_of(0))
     try:
-        with pytest.raises(HostError, match="a container dsv4-replica-0 that `dsv4 up` did not make"):
+        with pytest.raises(HostError, match="Container dsv4-replica-0 exists, but `dsv4 up` did not create it"):
             up(daemon, deployment_of(), Said())
         down(daemon, Said())
         assert daemon.client.containers.get(foreign.id)

@@ -252,7 +252,10 @@ def test_no_all_reduce_is_tried_when_it_is_skipped_by_every_name(looked) -> None
 @pytest.mark.parametrize(
     ("index", "says"),
     [
-        (None, "is not in the Hub's cache; vLLM downloads it"),
+        (
+            None,
+            "is not in the Hub's cache; vLLM downloads it (all of it is about 146 GiB); to serve a folder instead, set --model acti=FOLDER",
+        ),
         (
             {"weight_map": {"embed.weight": "model-00001-of-00002.safetensors"}},
             "is incomplete in the Hub's cache; vLLM downloads the rest",

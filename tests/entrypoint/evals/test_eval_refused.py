@@ -25,7 +25,7 @@ Run = Callable[..., tuple[int, str, str]]
 def test_code_of_a_model_is_not_run_without_consent(run: Run, chat: Chat) -> None:
     status, _, err = run("humaneval")
     assert status == 64
-    assert "runs Python that the model writes" in err
+    assert "runs Python code that the model writes" in err
     assert "--confirm-run-unsafe-code" in err
     assert chat.requests == []
 
@@ -95,7 +95,7 @@ def test_resuming_takes_the_newest_run_and_the_same_sampling(tmp_path: Path) -> 
     with runs.folder(tmp_path, "aime-high-a/b", {"max_tokens": 7}, resume=True, keep=True) as again:
         assert again == second
     with (
-        pytest.raises(UsageError, match="was begun with max_tokens 7; resume it with the same"),
+        pytest.raises(UsageError, match="was started with max_tokens 7; resume it with the same"),
         runs.folder(tmp_path, "aime-high-a/b", {"max_tokens": 5}, resume=True, keep=True),
     ):
         pass
@@ -122,7 +122,7 @@ def test_a_run_whose_answers_do_not_tell_their_sampling_is_not_resumed(tmp_path:
     with runs.folder(tmp_path, "gsm8k-chat-a", {}, resume=False, keep=True) as begun:
         (begun / runs.ANSWERS).write_text(f"{head}\n")
     with (
-        pytest.raises(ConfigError, match=r"answers\.jsonl: its first line holds no sampling"),
+        pytest.raises(ConfigError, match=r"answers\.jsonl: its first line does not hold the sampling settings"),
         runs.folder(tmp_path, "gsm8k-chat-a", {}, resume=True, keep=True),
     ):
         pass

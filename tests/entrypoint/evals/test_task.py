@@ -46,7 +46,7 @@ def test_a_thinking_answer_gets_what_the_context_leaves() -> None:
 
 
 def test_a_context_without_room_for_an_answer_is_refused() -> None:
-    with pytest.raises(UsageError, match="keeps 4096 tokens for the prompt.*context of 2048.*--max-tokens"):
+    with pytest.raises(UsageError, match="reserves 4096 tokens for the prompt.*context is 2048.*--max-tokens"):
         TASKS["gsm8k"].answer_tokens("chat", 2048)
 
 

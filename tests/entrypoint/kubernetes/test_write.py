@@ -123,7 +123,7 @@ def test_what_has_to_be_there_stands_above_as_comments(overlay_for):
     text = write.files(overlay_for(*H200))["kustomization.yaml"]
     above = [line for line in text.splitlines() if line.startswith("#")]
     assert text.startswith("# dsv4 manifests --profile 524k")
-    assert "# Before it is applied: claim dsv4-models has to hold the weights." in above
+    assert "# Before it is applied: claim dsv4-models must hold the weights." in above
 
 
 def test_a_line_break_in_an_option_stays_in_the_comment(overlay_for):

@@ -158,14 +158,14 @@ def test_without_results_it_says_what_makes_them(tmp_path: Path) -> None:
 
 def test_a_malformed_result_is_reported_in_one_sentence(folder: Path) -> None:
     (folder / "eval" / "old.json").write_text(json.dumps({"kind": "eval", "date": "2026-01-01", "subject": "x"}))
-    with pytest.raises(ConfigError, match="a result is not of this version"):
+    with pytest.raises(ConfigError, match="a result is from another version"):
         page.write(folder, folder / "report.html")
 
 
 def test_a_share_of_nothing_is_reported_in_one_sentence(folder: Path) -> None:
     score = {"metric": "m", "correct": 0, "total": 0, "interval": [0, 1], "published": []}
     results.write(folder, "eval", {"subject": "x", "cut": 0, "scores": [score]})
-    with pytest.raises(ConfigError, match="a result is not of this version"):
+    with pytest.raises(ConfigError, match="a result is from another version"):
         page.write(folder, folder / "report.html")
 
 
@@ -173,7 +173,7 @@ def test_the_command_writes_the_page(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "report", "--from", str(folder), "--out", str(out)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{out}: {len(results.read(folder))} results of {folder}\n"
+    assert done.stdout == f"{out}: {len(results.read(folder))} results from {folder}\n"
     assert out.read_text().startswith("<!doctype html>")
 
 
@@ -191,6 +191,6 @@ def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> 
 
 def test_every_result_of_this_repository_is_on_the_page(tmp_path: Path) -> None:
     said = page.write(RESULTS, tmp_path / "report.html")
-    assert said.endswith(f"{len(results.read(RESULTS))} results of {RESULTS}")
+    assert said.endswith(f"{len(results.read(RESULTS))} results from {RESULTS}")
     shown = (tmp_path / "report.html").read_text()
     assert all(kind in shown for kind in ("layout", "faults", "bench", "fleet"))
