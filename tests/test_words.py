@@ -16,7 +16,20 @@ from dsv4_serve.entrypoint.cli import parser as line
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("entrypoint", "healthcheck", "patcher", "demo")
-TOML = ("entrypoint/vllm_log/failures.toml", "entrypoint/vllm_schema/retired.toml")
+TOML = (
+    "entrypoint/vllm_log/failures.toml",
+    "entrypoint/vllm_schema/retired.toml",
+    "entrypoint/evals/published.toml",
+    "entrypoint/smoke/models.toml",
+)
+DEPLOYED = {
+    "deploy/prometheus/alerts.yml": r"(?:summary|description): (.*)",
+    "deploy/grafana/dsv4.json": r'"(?:title|description|legendFormat)": "(.*)"',
+    "deploy/haproxy/haproxy.cfg": r'"message": "(.*?)", "type"',
+    "Makefile": r'## (.*)|echo (?:>&2 )?"(.*?)"|\$\(error (.*)\)',
+    "tools/image/build.sh": r'echo >&2 "(.*)"',
+}
+"""The texts of other files, each as a regular expression with a group for them."""
 SOURCES = sorted(path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py"))
 
 BANNED = {
@@ -44,6 +57,18 @@ BANNED = {
     r"nobody|somebody|someone": "name who",
     r"without a word": "silently, without a message",
     r"beside": "next to, in addition to",
+    r"for ever": "forever",
+    r"over and over": "repeat",
+    r"whoever": "name who",
+    r"last words|words (above|below)": "last message, output",
+    r"noticed while": "detected while",
+    r"(came|comes?) back": "returned, succeeded",
+    r"begun": "started",
+    r"left as it (is|was)": "not changed",
+    r"(?:are|is) not said": "not stated",
+    r"talks?": "what it does",
+    r"falls? apart": "degrades",
+    r"thrown away": "discarded",
 }
 """A word that no text may have, as a regular expression between word boundaries, and what to write in its place."""
 
@@ -68,7 +93,7 @@ def words_of(text: str) -> list[str]:
     return [
         f"{match[0]!r}: write {instead}"
         for pattern, instead in BANNED.items()
-        for match in re.finditer(rf"\b(?:{pattern})(?!\w)", text)
+        for match in re.finditer(rf"\b(?:{pattern})(?!\w)", text, 0 if pattern[0].isupper() else re.IGNORECASE)
     ]
 
 
@@ -93,6 +118,15 @@ def test_no_text_of_a_data_file_has_a_banned_word(name: str) -> None:
     tables = tomllib.loads((ROOT / name).read_text(encoding="utf-8"))
     bad = [f"{name}: {word} in {text!r}" for text in _printed(tables) for word in words_of(text)]
     assert not bad, "\n".join(bad)
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_no_text_of_what_is_deployed_has_a_banned_word(name: str) -> None:
+    """Alerts, the dashboard, the balancer's errors, and the messages of make and of the image's build."""
+    found = re.findall(DEPLOYED[name], (ROOT / name).read_text(encoding="utf-8"))
+    texts = [text for groups in found for text in ([groups] if isinstance(groups, str) else groups) if text]
+    assert texts
+    assert [f"{name}: {word} in {text!r}" for text in texts for word in words_of(text)] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "profiles").rglob("*.toml")), ids=lambda path: path.name)
@@ -160,5 +194,14 @@ def _printed(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _printed(inner, key)
-    elif isinstance(value, str) and key in ("remedy", "answer", "because", "instead", "about", "what"):
+    elif isinstance(value, str) and key in (
+        "remedy",
+        "answer",
+        "because",
+        "instead",
+        "about",
+        "what",
+        "settings",
+        "constructed",
+    ):
         yield value

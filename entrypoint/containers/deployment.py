@@ -84,7 +84,7 @@ def key_file(path: str, option: str) -> Path:
     bits = 0o004 | 0o040 * (status.st_gid == group) | 0o400 * (status.st_uid == user)
     if not status.st_mode & bits:
         raise ConfigError(
-            f"{option} {path}: the containers, which run as {user}:{group}, may not read it (mode"
+            f"{option} {path}: the containers, which run as {user}:{group}, cannot read it (mode"
             f" {status.st_mode & 0o777:03o}, owner {status.st_uid}:{status.st_gid}); mode 644 allows it, and"
             " mode 700 of its folder keeps other users out."
         )

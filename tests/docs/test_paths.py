@@ -133,3 +133,17 @@ def test_something_of_each_kind_is_found(kind: str) -> None:
 )
 def test_what_does_not_exist_is_found(kind: str, name: str) -> None:
     assert not KINDS[kind][1](name)
+
+
+def pages_named_in(file: Path) -> Found:
+    """Yield the pages of docs/ that a program, a profile or another file names, in a message or a comment."""
+    yield from re.findall(r"(?<![\w/])docs/[\w/-]+\.(?:md|svg)(?:#[\w-]+)?", file.read_text(encoding="utf-8"))
+
+
+def test_the_pages_that_code_and_data_name_exist() -> None:
+    kinds = (".py", ".toml", ".yml", ".yaml", ".cfg", ".json", ".sh", ".txt")
+    inside = [file for name in FOLDERS if name not in ("docs", "tests") for file in (ROOT / name).rglob("*")]
+    files = [ROOT / "Makefile", ROOT / "Dockerfile", ROOT / ".env", ROOT / "docker-compose.yml", *inside]
+    named = {page for file in files if file.suffix in kinds or file.parent == ROOT for page in pages_named_in(file)}
+    assert "docs/results/speed.md" in named
+    assert [page for page in sorted(named) if not resolves(page)] == []

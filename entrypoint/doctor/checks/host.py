@@ -65,12 +65,12 @@ def home_known(host: Host, _required: HostRequirements) -> Problem | None:
 )
 def port_free(host: Host, _required: HostRequirements) -> Problem | None:
     """The ports of vLLM and of the health server are free."""
-    held = [port for port in host.ports if port.refused]
-    if not held:
+    taken = [port for port in host.ports if port.refused]
+    if not taken:
         return None
-    seen = "; ".join(f"port {p.number} on {p.host}: {p.refused}" + (f", {p.holder}" if p.holder else "") for p in held)
-    settings = " and ".join(port.setting for port in held)
-    if all(port.elsewhere for port in held):
+    seen = "; ".join(f"port {p.number} on {p.host}: {p.refused}" + (f", {p.holder}" if p.holder else "") for p in taken)
+    settings = " and ".join(port.setting for port in taken)
+    if all(port.elsewhere for port in taken):
         return Problem(seen, "an address to listen on", _ADDRESS.format(settings=settings))
     return Problem(seen, "free ports", _PORT.format(settings=settings))
 

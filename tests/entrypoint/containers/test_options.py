@@ -167,7 +167,7 @@ def test_the_images_are_those_of_the_compose_file():
 def test_a_key_that_the_containers_could_not_read_is_refused_before_they_start(tmp_path):
     key = tmp_path / "key"
     key.chmod(0o600)
-    with pytest.raises(ConfigError, match=r"may not read it \(mode 600, owner \d+:\d+\); mode 644 allows it"):
+    with pytest.raises(ConfigError, match=r"cannot read it \(mode 600, owner \d+:\d+\); mode 644 allows it"):
         key_file(str(key), "--api-key-file")
     key.chmod(0o440)
     if key.stat().st_gid == 0:
