@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ..exit_status import ExitStatus
 from . import known_failures
 from .known_failures import KnownFailure
-from .root_cause import LogNotes, Root
+from .root_cause import LogNotes, RootCause
 from .situation import Situation
 from .standing import Standing
 
@@ -95,7 +95,7 @@ def classify(
     roots = notes.roots()
     root = roots[0] if roots else None
     if by_signal and not _outranks(root, by_signal):
-        roots = [Root(f"vLLM was ended by {by_signal}", (), Standing.CAUSE, fatal=True)]
+        roots = [RootCause(f"vLLM was ended by {by_signal}", (), Standing.CAUSE, fatal=True)]
     text, failure = _known(roots)
     cause = _cause(failure, was_ready=was_ready)
     if failure is None and was_ready and by_signal == "SIGTERM":
@@ -119,14 +119,14 @@ def explain(reason: ExitReason, notes: LogNotes, situation: Situation | None = N
     return reason
 
 
-def _outranks(root: Root | None, by_signal: str) -> bool:
+def _outranks(root: RootCause | None, by_signal: str) -> bool:
     """Tell whether a line of the log says more than the signal that ended vLLM; nothing follows SIGKILL but echoes."""
     if root is None or not root.fatal or root.standing is Standing.ECHO:
         return False
     return root.standing is Standing.CAUSE or by_signal != "SIGKILL"
 
 
-def _known(roots: Sequence[Root]) -> tuple[str, KnownFailure | None]:
+def _known(roots: Sequence[RootCause]) -> tuple[str, KnownFailure | None]:
     """
     Return the line to report, and the known failure in it.
 

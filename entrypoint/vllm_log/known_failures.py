@@ -15,17 +15,25 @@ from .situation import Situation
 FILE = Path(__file__).with_name("failures.toml")
 MISSING = Path(__file__).with_name("missing.toml")
 REPORT = "Report it: `dsv4 bundle --support` packs the log, the plan and the versions."
-_MISSING = (
-    re.compile(r"fatal error: ['\"]?(?P<file>[\w./+-]+?)['\"]?: No such file|cannot open source file [\"'](?P<source>[\w./+-]+)[\"']"),
-    re.compile(r"['\"](?P<file>[\w./+-]+)['\"] file not found|file not found: ['\"]?(?P<source>[\w./+-]+)"),
-    re.compile(r"cannot find -l(?P<library>\w+)"),
-    re.compile(r"\b(?P<program>nvcc|ninja|gcc|g\+\+|c\+\+|cc|ptxas)\b['\"]?: (?:command )?not found|No such file or directory: '(?P<tool>\w[\w+]*)'"),
+_NAME = r"['\"]?(?P<name>[\w./+-]+?)['\"]?"
+_MISSING = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"fatal error: {_NAME}: No such file",
+        rf"cannot open source file {_NAME}(?=\s|$|\))",
+        r"['\"](?P<name>[\w./+-]+)['\"] file not found",
+        r"cannot find (?P<name>-l\w+)",
+        r"\b(?P<name>nvcc|ninja|gcc|g\+\+|c\+\+|cc|ptxas)\b['\"]?: (command )?not found",
+        r"No such file or directory: '(?P<name>\w[\w+]*)'",
+        r"Could not find (?P<name>nvcc)",
+        r"Failed to find C (?P<name>compiler)",
+    )
 )
 
 
 @dataclass(frozen=True)
-class Case:
-    """Advice for one situation: `given` are settings that the plan has, `sets` what it advises."""
+class Remedy:
+    """Remedy for one situation: `given` are settings that the plan has, `sets` what it advises."""
 
     text: str
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -53,11 +61,11 @@ class KnownFailure:
     remedy: str
     link: str = ""
     sets: Mapping[str, Any] = field(default_factory=dict)
-    cases: tuple[Case, ...] = ()
+    cases: tuple[Remedy, ...] = ()
 
     def advice(self, situation: Situation, root: str = "") -> str:
         """Return what to do in a situation, and the link where there is one."""
-        cases = (*self.cases, Case(self.remedy, sets=self.sets), Case("{report}"))
+        cases = (*self.cases, Remedy(self.remedy, sets=self.sets), Remedy("{report}"))
         text = next(case.text for case in cases if case.suits(situation))
         text = text.format(port=situation.port, report=REPORT, missing=missing(root))
         return f"{text} ({self.link})" if self.link and text != REPORT else text
@@ -70,7 +78,7 @@ def known() -> tuple[KnownFailure, ...]:
         KnownFailure(
             name,
             re.compile(entry.pop("pattern")),
-            cases=tuple(Case(**case) for case in entry.pop("case", [])),
+            cases=tuple(Remedy(**case) for case in entry.pop("case", [])),
             **entry,
         )
         for name, entry in toml_file.read(FILE).items()
@@ -84,13 +92,11 @@ def find(line: str, *causes: str) -> KnownFailure | None:
 
 def missing(line: str) -> str:
     """Return what a compiler did not find, and how to get it; a general answer where it is not known."""
-    name = next((text for p in _MISSING if (m := p.search(line)) for text in m.groups() if text), "")
-    key = f"-l{name}" if "cannot find -l" in line else name
+    name = next((match["name"] for pattern in _MISSING if (match := pattern.search(line))), "")
     for entry in toml_file.read(MISSING).values():
-        if name and re.fullmatch(entry["pattern"], key):
+        if name and re.fullmatch(entry["pattern"], name):
             ways = [f"on Debian `apt install {entry['debian']}`"] if "debian" in entry else []
             ways += [f"with wheels `pip install {entry['wheel']}`"] if "wheel" in entry else []
-            return f"{key} is missing: {'; '.join(ways)}; the image has it."
-    return (
-        f"{key or 'A header or library'} is missing, and no package of it is known here: use the image, whose compilers are complete."
-    )
+            return f"{name} is missing: {'; '.join(ways)}; the image has it."
+    what = f"{name} is missing" if name else "a header, library or program is missing"
+    return f"{what}, and no package of it is known here: use the image, whose compilers are complete."

@@ -14,11 +14,12 @@ LENGTH = 500
 
 _CLEAR = re.compile(
     r"\bfatal error\b ?[:#]|\b(nvcc|ptxas|nvlink) (fatal|error)\s*:|\bcatastrophic error\b|cannot find -l"
-    r"|undefined (reference|symbol)|command not found|: not found$|Caused (by )?exception: |\berror: cannot open source file"
+    r"|undefined (reference|symbol)|command not found|: not found$|Caused (by )?exception: "
+    r"|\berror: cannot open source file"
 )
 _ERROR = re.compile(
-    r"(^|[\s):\]])error( #?[\w-]+)?: |\bAssertion .+ failed|Check failed: |^(E\s+)?([\w.]+\.)?[A-Z]\w*(Error|Exception|ErrorImpl)\b ?[:(]"
-    r"|^(ninja|ld|CMake): [Ee]rror|^\S*: No such file or directory"
+    r"(^|[\s):\]])error( #?[\w-]+)?: |\bAssertion .+ failed|Check failed: |^\S*: No such file or directory"
+    r"|^(E\s+)?([\w.]+\.)?[A-Z]\w*(Error|Exception|ErrorImpl)\b ?[:(]|^(ninja|ld|CMake): [Ee]rror"
 )
 _WEAK = re.compile(r"collect2: error|error: command |ld returned \d+ exit|ninja: error: loading|errors? detected")
 _HINT = re.compile(
@@ -28,7 +29,10 @@ _HINT = re.compile(
 _ASSERTED = re.compile(r"(?P<file>\S+:\d+): .*(?P<what>Assertion .+ failed\.?)")
 _MODULE = (
     re.compile(r"""(?:Entering directory [`']|'-C', ')(?:[^'`]*/)?([\w.+-]+)'"""),  # ninja; its command
-    re.compile(r"(?:building extension|JIT module|compile kernel|for function) [`'\"]?([\w.:-]+?)[`'\";.]*(?:\s|$)", re.I),
+    re.compile(
+        r"(?:building extension|JIT module|compile kernel|for function) [`'\"]?([\w.:-]+?)[`'\";.]*(?:\s|$)",
+        re.IGNORECASE,
+    ),
 )
 _STEP = re.compile(r"FAILED: (?:\[code=\d+\] )?(\S+)")
 _VALIDATION = re.compile(r" validation errors? for ")
@@ -36,7 +40,7 @@ _VALIDATION = re.compile(r" validation errors? for ")
 
 @dataclass
 class Message:
-    """The first line of an exception's message, and what the lines below it say. Of any length, it keeps a few lines."""
+    """The first line of an exception's message, and what the lines below it say; of many lines it keeps a few."""
 
     headline: str
     reason: str = ""
@@ -45,6 +49,8 @@ class Message:
     step: str = ""
     code: str = ""
     """The last line of source in its traceback."""
+    bare: bool = False
+    """Whether the exception has no message of its own."""
     details: list[str] = field(default_factory=list)
 
     def feed(self, line: str) -> None:

@@ -38,7 +38,7 @@ _WAITING = re.compile(r"No available shared memory broadcast block found")  # sh
 
 
 @dataclass(frozen=True)
-class Root:
+class RootCause:
     """What ended vLLM: its line, what else its chain says, and what it stands for."""
 
     text: str
@@ -72,7 +72,7 @@ class LogNotes:
         for part in rest:
             self._feed(part)
 
-    def roots(self) -> list[Root]:
+    def roots(self) -> list[RootCause]:
         """Return the possible causes, the likeliest first."""
         recent = [failure for failure in self._survived if failure.number > self._number - BURST]
         failures = self._fatal or recent
@@ -156,11 +156,11 @@ class LogNotes:
         turn = {"01", "12"} <= months and failure.time[:2] == "01"
         return f"13{failure.time[2:]}" if turn else failure.time
 
-    def _root(self, failure: Failure) -> Root:
+    def _root(self, failure: Failure) -> RootCause:
         text, *others = failure.texts()
         if said := _said_before(failure, text):
             text = f"{text[: LENGTH // 2]}: {said}"[:LENGTH]
-        return Root(text, tuple(others), failure.standing, failure.fatal)
+        return RootCause(text, tuple(others), failure.standing, failure.fatal)
 
 
 def _said_before(failure: Failure, text: str) -> str:

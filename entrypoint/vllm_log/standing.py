@@ -31,11 +31,16 @@ _CONSEQUENCE = re.compile(
     r"|RPC call to \w+ timed out|collective operation timeout|TCPStore|HeartbeatMonitor|[Hh]eartbeat"
     r"|\b(BrokenPipe|ConnectionReset|ConnectionRefused|ConnectionAborted|EOF)Error|Broken pipe"
     r"|(pipe|socket|connection|handle|file) (is|was|has been)? ?closed|closed (pipe|file|by (the )?(peer|remote))"
-    r"|Connection (reset|closed|refused)|zmq\.error|ZMQError|gloo.*(Timed out|recv|send)|Timed out waiting|peer .*(gone|lost|died)"
+    r"|Connection (reset|closed|refused)|zmq\.error|ZMQError|gloo.*(Timed out|recv|send)|Timed out waiting"
+    r"|peer .*(gone|lost|died)"
 )
-_NAMES_CAUSE = re.compile(r"No space left|Read-only file|/dev/shm|failed to listen|EADDRINUSE|[Aa]ddress already in use")  # a consequence by its class, a cause by its reason
-_BARE = re.compile(r"[\w.]+:? ?(raise [\w.()]+|return .*|)$")
-_WRAPPER = re.compile(r"CalledProcessError|returned non-zero exit status|Ninja build failed|Error building extension|Compilation [Ff]ailed")
+_NAMES_CAUSE = re.compile(
+    r"No space left|Read-only file|/dev/shm|failed to listen|EADDRINUSE|[Aa]ddress already in use"
+)  # a consequence by its class, a cause by its reason
+_WRAPPER = re.compile(
+    r"CalledProcessError|returned non-zero exit status|Ninja build failed|Error building extension"
+    r"|Compilation [Ff]ailed"
+)
 _CLEANING = re.compile(
     r"clean_?up|shutdown|rmtree|unlink|finali[sz]e|destroy|teardown|__del__|_exitfunc|close|terminate|atexit"
 )
@@ -51,9 +56,9 @@ def of(text: str, *, cleaning: bool = False) -> Standing:
     return Standing.CAUSE
 
 
-def says_nothing(text: str, *, reason: bool) -> bool:
-    """Tell whether an exception only wraps another: it has no message, or a general one and no reason below it."""
-    return bool(_BARE.fullmatch(text) or (_WRAPPER.search(text) and not reason))
+def wraps(text: str) -> bool:
+    """Tell whether an exception of this text only says that a program failed, so that the reason stands elsewhere."""
+    return bool(_WRAPPER.search(text))
 
 
 def cleans_up(function: str) -> bool:

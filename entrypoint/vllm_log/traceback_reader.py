@@ -7,6 +7,7 @@ share a reader.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 
@@ -44,16 +45,17 @@ class Link:
         """The exception and why, on one line."""
         return self.message.text()
 
-    @property
+    @functools.cached_property
     def standing(self) -> Standing:
         """What it stands for."""
-        return standing.of(self.message.headline, cleaning=self.cleaning)
+        return standing.of(self.message.headline[: 2 * LENGTH], cleaning=self.cleaning)
 
     @property
     def hollow(self) -> bool:
-        """Whether it only wraps another one."""
-        reason = bool(self.message.reason or self.message.details)
-        return standing.says_nothing(self.message.headline, reason=reason)
+        """Whether it only wraps another one: it has no message, or a general one and no reason below it."""
+        message = self.message
+        bare = message.bare and not message.code.startswith("assert ")
+        return bare or (standing.wraps(message.headline) and not (message.reason or message.details))
 
 
 @dataclass
@@ -142,9 +144,10 @@ class TracebackReader:
             self._code = text.strip()
         if not _EXCEPTION.match(text):
             return None
-        bare = text.rstrip()
-        headline = bare if re.search(r": \S", bare) else f"{bare.rstrip(':')}: {self._code}"
-        link = Link(Message(headline[: 4 * LENGTH], code=self._code), self._cleaning)
+        text = text.rstrip()
+        bare = not re.search(r": \S", text)
+        headline = f"{text.rstrip(':')}: {self._code}" if bare else text
+        link = Link(Message(headline[: 4 * LENGTH], code=self._code, bare=bare), self._cleaning)
         self._tracing, self.ended = False, number
         if self._warned:
             self.failure = None

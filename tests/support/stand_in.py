@@ -2,6 +2,7 @@
 A stand-in for vLLM: a real process with a child, a log like vLLM's, and the HTTP routes that the supervisor asks.
 
 It has one fault, named by STAND_IN, that real vLLM does not make at will. What real vLLM does is in tests/faults.
+`replay` prints the log REPLAY_LOG and ends: at once, or while it serves, once the file REPLAY_WHEN is there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import shared_memory
+from pathlib import Path
 
 import uvicorn
 
@@ -22,6 +25,20 @@ SLOW = float(os.environ.get("STAND_IN_SECONDS", "0.01"))  # a token of a stream
 PORT = int(sys.argv[sys.argv.index("--port") + 1])
 SPECULATES = "--speculative-config" in sys.argv
 state = {"running": 0, "steps": 0, "single": 0, "drafted": 0, "accepted": 0, "frozen": False}
+
+
+def replay() -> None:
+    while (when := os.environ.get("REPLAY_WHEN")) and not Path(when).exists():
+        time.sleep(0.05)
+    sys.stdout.buffer.write(Path(os.environ["REPLAY_LOG"]).read_bytes())
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def compute(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
 
 
 def log(line: str) -> None:
@@ -122,11 +139,20 @@ class Server(uvicorn.Server):
 
 
 if __name__ == "__main__":
+    if FAULT == "replay" and "REPLAY_WHEN" not in os.environ:
+        replay()
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
     engine = subprocess.Popen([sys.executable, "-c", child])
     memory = shared_memory.SharedMemory(create=True, size=1 << 16)
     print(f"stand-in {os.getpid()} {engine.pid} {memory.name}", flush=True)
-    log("non-default args: {}")
+    if FAULT == "replay":
+        threading.Thread(target=replay, daemon=True).start()
+    if FAULT == "computes":
+        compute(float(os.environ["STAND_IN_COMPUTES"]))
+    if FAULT == "silent":
+        time.sleep(3600)
+    if FAULT != "computes":
+        log("non-default args: {}")
     if FAULT == "key-error":
         print(
             "Traceback (most recent call last):\nKeyError: 'layers.1.ffn.experts.w13_weight'",
@@ -137,7 +163,8 @@ if __name__ == "__main__":
     if FAULT == "stalls":
         print("(EngineCore pid=1) INFO 11-22 06:00:00 [pynccl.py:113] vLLM is using nccl==2.28.9", flush=True)
         time.sleep(3600)
-    log("Starting vLLM server on http://127.0.0.1")
+    if FAULT != "computes":
+        log("Starting vLLM server on http://127.0.0.1")
     Server(uvicorn.Config(app, port=PORT, log_level="error", lifespan="off")).run()
     engine.send_signal(signal.SIGKILL)
     memory.unlink()
