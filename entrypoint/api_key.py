@@ -8,18 +8,18 @@ from .errors import ConfigError
 
 
 def key_in(path: str, origin: str) -> str:
-    """Return the key in a file; raise ConfigError, beginning with `origin`, unless it holds exactly one."""
+    """Return the key in a file; raise ConfigError, beginning with `origin`, unless it contains exactly one."""
     try:
         key = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise ConfigError(f"{origin}: cannot be read ({error.strerror}); mount a readable file there.") from None
+        raise ConfigError(f"{origin}: cannot read the file ({error.strerror}); mount a readable file there.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{origin}: holds bytes that are not UTF-8; it has to hold one key on one line.") from None
+        raise ConfigError(f"{origin}: the file is not UTF-8 text; it must contain one key on one line.") from None
     return checked(key, origin)
 
 
 def checked(key: str, origin: str) -> str:
     """Return the key; raise ConfigError, beginning with `origin`, if an HTTP header cannot carry it."""
     if len(key.split()) != 1 or not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"{origin}: has to hold one key on one line, of ASCII characters without spaces.")
+        raise ConfigError(f"{origin}: the key is not valid; it must be one line of ASCII characters without spaces.")
     return key

@@ -9,19 +9,19 @@ from .exit_status import ExitStatus
 
 
 class UserError(Exception):
-    """Something outside this program has to change; the message says what, in one or two sentences."""
+    """Something outside this program must change; the message names it in one or two sentences."""
 
     exit_status: int = ExitStatus.NO
 
 
 class UsageError(UserError):
-    """The command line is not one that `dsv4` understands."""
+    """The command line is not valid."""
 
     exit_status = ExitStatus.USAGE
 
 
 class ConfigError(UserError):
-    """A profile, a variable or a flag is unknown, malformed, out of range or contradicts another."""
+    """A profile, a variable or a flag is unknown, malformed, out of range or in conflict with another."""
 
     exit_status = ExitStatus.CONFIG
 
@@ -33,7 +33,7 @@ class HostError(UserError):
 
 
 class NotExecutable(UserError):
-    """The command was found and cannot be executed."""
+    """The command exists but cannot be executed."""
 
     exit_status = ExitStatus.NOT_EXECUTABLE
 
@@ -45,7 +45,7 @@ class NotFound(UserError):
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name nearest to `name`, None where none is near."""
+    """Return the known name nearest to `name`, or None if none is close."""
     folded = {k.lower(): k for k in known}
     matches = difflib.get_close_matches(name.lower(), folded, n=1)
     return folded[matches[0]] if matches else None
@@ -58,5 +58,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return `a, b, c` in order, for the sentence that lists what is allowed."""
+    """Return `a, b, c`, sorted, to list what is allowed."""
     return ", ".join(sorted(names))

@@ -1,4 +1,4 @@
-"""A short hash that tells one configuration from another."""
+"""A short hash that identifies a configuration."""
 
 from __future__ import annotations
 

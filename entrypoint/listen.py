@@ -10,14 +10,14 @@ API_PORT = 8000
 """vLLM's default."""
 HEALTH_PORT = 8001
 """The health server's default."""
-HEALTH_HOST = "0.0.0.0"  # noqa: S104 - balancers ask from outside; answers hold no prompt and no key
+HEALTH_HOST = "0.0.0.0"  # noqa: S104 - balancers connect from outside; responses contain no prompt and no key
 BACKLOG = 1024
 MAX_PORT = 65535
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)  # EINVAL: a link-local address without its link
 
 
 class CannotListen(OSError):
-    """The port cannot be opened. `taken`: another process has it; `elsewhere`: the address is not this host's."""
+    """The port cannot be opened. `taken`: another process uses it; `elsewhere`: the address is not this host's."""
 
     def __init__(self, why: str, *, taken: bool = False, elsewhere: bool = False) -> None:
         super().__init__(why)
@@ -30,9 +30,7 @@ def health_address(environ: Mapping[str, str]) -> tuple[str, int]:
     if not (text.isascii() and text.isdigit() and int(text) <= MAX_PORT):
         from .errors import ConfigError
 
-        raise ConfigError(
-            f"environment DSV4_HEALTH_PORT = {text!r} is not valid: it has to be a port from 0 to {MAX_PORT}."
-        )
+        raise ConfigError(f"environment DSV4_HEALTH_PORT = {text!r} is not valid; use a port from 0 to {MAX_PORT}.")
     return environ.get("DSV4_HEALTH_HOST") or HEALTH_HOST, int(text)
 
 
@@ -43,7 +41,7 @@ def listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OverflowError:
-        raise CannotListen(f"ports are 0 to {MAX_PORT}") from None
+        raise CannotListen(f"ports run from 0 to {MAX_PORT}") from None
     except OSError as error:
         why = str(error.strerror or error).partition(" (while attempting")[0]
         number = error.errno or 0

@@ -44,7 +44,7 @@ class Plan:
     flags: Mapping[str, Setting]
     env: Mapping[str, Setting]
     shapes: Mapping[str, str] = field(default_factory=dict)
-    """How a flag is written when not as `--flag VALUE` (JSON for lists and tables): see `vllm_schema.schema.shapes`."""
+    """How a flag is written if not as `--flag VALUE` (JSON for lists and tables): see `vllm_schema.schema.shapes`."""
     supervision: Mapping[str, Setting] = field(default_factory=dict)
 
     def value(self, flag: str, otherwise: Value = None) -> Value:
@@ -138,7 +138,7 @@ def nested(flat: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def shown(name: str, value: Value, *, secrets: bool = False) -> Value:
-    """Return a value as it may be printed: secrets are masked unless `secrets`."""
+    """Return a value for printing: secrets are masked unless `secrets`."""
     return MASK if name in SECRETS and not secrets else value
 
 

@@ -1,4 +1,4 @@
-"""Problems, and the checks that find them, with the documentation of each check."""
+"""Problems, and the checks that find them; each check carries its own documentation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Check(Generic[P]):
     """The name that `--skip` takes."""
     looks_for: str
     symptom: str
-    """How users meet the problem without this check."""
+    """What users see without this check."""
     link: str
     remedies: tuple[str, ...]
     """Every fix that the check gives, with `{…}` as placeholders."""
@@ -54,7 +54,7 @@ class Check(Generic[P]):
 def check(
     *, symptom: str, link: str, remedy: str | tuple[str, ...], failures: tuple[int, ...] = (), tried: Tried
 ) -> Callable[[Callable[P, Problem | None]], Check[P]]:
-    """Turn a function into a check: the function's name becomes the check's, its docstring says what it looks for."""
+    """Turn a function into a check, with the function's name; its docstring describes what the check looks for."""
     remedies = (remedy,) if isinstance(remedy, str) else remedy
 
     def documented(find: Callable[P, Problem | None]) -> Check[P]:

@@ -27,7 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of descendants whose own parent ends, so that none is lost."""
+    """Make this process adopt descendants whose parent ends, so that none is lost."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -66,7 +66,7 @@ def shared_files(pids: Iterable[int]) -> set[Path]:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Tell whether a process listens on a TCP port; not when it has ended, or is another user's."""
+    """Return whether a process listens on a TCP port; False if it has ended or belongs to another user."""
     import psutil
 
     with contextlib.suppress(psutil.Error):
@@ -75,7 +75,7 @@ def listens(pid: int, port: int) -> bool:
 
 
 def listener(port: int) -> int | None:
-    """Return the process that listens on a TCP port; None also when it is another user's or another container's."""
+    """Return the process that listens on a TCP port; None also if it belongs to another user or container."""
     import psutil
 
     connections = psutil.net_connections("tcp")

@@ -10,10 +10,10 @@ from .plan import Setting, shown
 
 
 def agreed(name: str, first: Setting | None, second: Setting) -> Setting:
-    """Return the setting that two sources of one layer agree on; raise ConfigError, naming both, when they differ."""
+    """Return the setting that two sources of one layer agree on; raise ConfigError naming both if they differ."""
     if first is not None and first.value != second.value:
         both = " and ".join(f"{setting.origin} = {shown(name, setting.value)}" for setting in (first, second))
-        raise ConfigError(f"{both} contradict each other; keep one of the two.")
+        raise ConfigError(f"{both} conflict; remove one of them.")
     return first or second
 
 

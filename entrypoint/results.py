@@ -75,7 +75,7 @@ def write(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
                 return path
             except FileExistsError:
                 continue
-        raise HostError(f"{path}: this second already has a thousand results; name another folder with --out.")
+        raise HostError(f"{path}: 999 results with this timestamp already exist; choose another folder with --out.")
     except OSError as error:
         raise _unwritable(folder / kind, error) from None
 
@@ -92,7 +92,7 @@ def check_writable(folder: Path, kind: str) -> None:
 
 
 def _unwritable(target: Path, error: OSError) -> HostError:
-    return HostError(f"{target}: cannot be written ({error.strerror}); name another folder with --out.")
+    return HostError(f"cannot write to {target} ({error.strerror}); choose another folder with --out.")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -101,20 +101,20 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_one(path: Path) -> dict[str, Any]:
-    """Return the result in one file, with its path as `file`; raise ConfigError when it holds none."""
+    """Return the result in one file, with its path as `file`; raise ConfigError if it is not a result."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise ConfigError(f"cannot read {path} ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a result, because it is not JSON ({error}); move it away.") from None
+        raise ConfigError(f"{path} is not a result: it is not valid JSON ({error}); move it elsewhere.") from None
     kind = _kind(body)
     if kind is None:
-        raise ConfigError(f"{path}: not a result, because it names no known kind; move it away.")
+        raise ConfigError(f"{path} is not a result: it has no known kind; move it elsewhere.")
     try:
         (_Bench if kind == "bench" else _Result).model_validate(body)
     except ValidationError as error:
-        raise ConfigError(f"{path}: not a result of this version ({sentence(error)}); move it away.") from None
+        raise ConfigError(f"{path} is not a result of this version ({sentence(error)}); move it elsewhere.") from None
     return {**body, "kind": kind, "file": str(path)}
 
 

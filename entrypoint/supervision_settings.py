@@ -28,14 +28,14 @@ class _Group(BaseModel):
 
 
 class Gate(_Group):
-    """What a replica has to prove before it receives traffic."""
+    """What a replica must prove before it receives traffic."""
 
     acceptance_floor: Share | dict[Count, Share] = {1: 0.4, 2: 0.3, 3: 0.25}
-    """The lowest share of draft tokens that the test prompts have to accept: one share, or one for each number of
+    """The lowest share of draft tokens that must be accepted for the test prompts: one share, or one for each number of
     draft tokens. Below 0.1 a draft head is broken, up to 0.4 it is suspicious on text that is not random (bands from
     third-party figures, unmeasured here)."""
     below_floor: Literal["refuse", "warn", "degrade"] = "refuse"
-    """What happens below the floor: `refuse` ends with status 85, `warn` serves, and `degrade` starts once more
+    """What happens below the floor: `refuse` ends with status 85, `warn` serves, and `degrade` starts again
     without the draft head."""
     corrupted: Literal["refuse", "warn"] = "refuse"
     """What happens when the corruption canary fails: `refuse` ends with status 86, and `warn` serves."""
@@ -44,7 +44,7 @@ class Gate(_Group):
     concurrency: Count = 8
     """Prompts sent at once in the corruption canary, at most `max-num-seqs`."""
     agreement_floor: Share = 0.5
-    """The share of an answer, from its start, that has to be the same alone and with concurrent requests."""
+    """The share of an answer, from its start, that must be the same alone and with concurrent requests."""
     signs: list[SignName] = ["script-mix", "repetition", "logprobs", "replacement"]
     """The signs of garbling that the corruption canary looks for."""
 
@@ -66,17 +66,17 @@ class Supervise(_Group):
     window: Seconds = 300.0
     """Seconds of live traffic over which acceptance is watched."""
     window_drafts: Count = 500
-    """Draft tokens in the window below which nothing is concluded."""
+    """The minimum of draft tokens in the window for a verdict."""
     drain_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
-    """Seconds between `not ready` and SIGTERM for vLLM, so that the balancer notices. Ctrl-C does not wait."""
+    """Seconds between `not ready` and SIGTERM for vLLM, for the balancer to notice. Ctrl-C skips it."""
     stop_grace: Seconds = 20.0
     """Seconds that vLLM has to release the GPUs after its `shutdown-timeout`, before SIGKILL."""
     backoff_first: Seconds = 10.0
-    """Seconds to wait after the second failure in a row of the same plan; doubled after each further one."""
+    """Seconds to wait after the second consecutive failure of a plan; doubled after each further one."""
     backoff_most: Seconds = 900.0
     """The longest wait after failures, in seconds."""
     healthy_after: Seconds = 600.0
-    """Seconds of being ready after which earlier failures are forgotten."""
+    """Seconds ready after which earlier failures are forgotten."""
     prebuild: list[str] = []
     """Modules of FlashInfer to compile during a first start, as `MODULE:FUNCTION`; empty for none."""
     stall: dict[str, Seconds] = {
@@ -89,7 +89,7 @@ class Supervise(_Group):
         "warming-up": 1200.0,
         "proving": 600.0,
     }
-    """Seconds without progress in a phase of the start until the start is given up, by phase."""
+    """Seconds without progress until a startup is ended, by phase."""
 
 
 class Supervision(_Group):
@@ -99,7 +99,7 @@ class Supervision(_Group):
     supervise: Supervise = Supervise()
 
     def floor(self, draft_tokens: int) -> float:
-        """Return the floor listed for the next number of draft tokens that is not smaller, else for the largest."""
+        """Return the floor for this number of draft tokens, or for the next larger one listed, else for the largest."""
         table = self.gate.acceptance_floor
         if not isinstance(table, dict):
             return table
@@ -130,16 +130,16 @@ def settings(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
 
 
 def check(name: str, value: Value, origin: str) -> Value:
-    """Return a value in its setting's type; raise ConfigError for an unknown name or a value out of range."""
+    """Return a value converted to its setting's type; raise ConfigError for an unknown name or an invalid value."""
     if name in _RENAMED:
-        raise ConfigError(f"{origin}: {name} is now named {_RENAMED[name]}; write that.")
+        raise ConfigError(f"{origin}: {name} was renamed to {_RENAMED[name]}; use the new name.")
     group, key, *inner = name.split(".")
     fields = {f.alias or n: f for n, f in GROUPS[group].model_fields.items()}
     below = list(Supervise().stall) if name.startswith("supervise.stall.") else []
     if key not in fields or (inner and f"{group}.{key}" not in _TABLES) or (below and ".".join(inner) not in below):
         known = below or list(fields)
         hint = nearest(".".join(inner) if below else key, known)
-        raise ConfigError(f"{origin}: no setting {name!r}{hint}. Known there: {', '.join(known)}.")
+        raise ConfigError(f"{origin}: there is no setting {name!r}{hint}. Valid names: {', '.join(known)}.")
     annotation: Any = fields[key].rebuild_annotation()
     if inner:
         annotation = dict[Count, Share] if group == "gate" else dict[str, Seconds]
@@ -154,14 +154,15 @@ def check(name: str, value: Value, origin: str) -> Value:
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
-    """Return the settings that DSV4_GATE_* and DSV4_SUPERVISE_* make; raise ConfigError for one that is unknown."""
+    """Return the settings from DSV4_GATE_* and DSV4_SUPERVISE_*; raise ConfigError for an unknown one."""
     known = {variable_of(name): name for name in [*names(), *_RENAMED]}
     settings = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT) or not text:
             continue
         if variable not in known:
-            raise ConfigError(f"environment {variable}: not known{nearest(variable, known)}.")
+            hint = nearest(variable, known)
+            raise ConfigError(f"environment {variable}: there is no such setting{hint}; correct or unset it.")
         origin = f"environment {variable}"
         name = known[variable]
         settings[name] = Setting(check(name, _parts(name, text), origin), origin)
@@ -169,7 +170,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
 
 
 def from_command_line(arguments: Sequence[str]) -> tuple[dict[str, Setting], list[str]]:
-    """Return the settings that `--gate.X VALUE` and `--supervise.X=VALUE` make, and the other arguments."""
+    """Return the settings from `--gate.X VALUE` and `--supervise.X=VALUE`, and the other arguments."""
     settings, others = {}, []
     rest = list(arguments)
     while rest:
@@ -189,7 +190,7 @@ def from_command_line(arguments: Sequence[str]) -> tuple[dict[str, Setting], lis
 
 def read(settings: Mapping[str, Setting]) -> Supervision:
     """Return a plan's settings laid over the defaults; raise ConfigError for one that this version lacks."""
-    plan = "the replica's plan (of another version of dsv4?)"
+    plan = "the replica's plan (from another version of dsv4?)"
     known = {name: check(name, setting.value, plan) for name, setting in settings.items()}
     return Supervision.model_validate(nested({name: s.value for name, s in defaults().items()} | known))
 

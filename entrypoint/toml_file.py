@@ -13,13 +13,13 @@ _AT = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the tables of a TOML file; raise ConfigError with `file:line:column` when it cannot be read."""
+    """Return the tables of a TOML file; raise ConfigError with `file:line:column` if it is not valid."""
     try:
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; TOML files are UTF-8.") from None
+        raise ConfigError(f"{path}: byte {error.start} is not valid UTF-8; save the file as UTF-8.") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise ConfigError(f"cannot read {path} ({error.strerror}).") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -30,6 +30,6 @@ def read(path: Path) -> dict[str, Any]:
         else:
             lines = text.split("\n")
             line, column = str(len(lines)), str(len(lines[-1]) + 1)
-        raise ConfigError(f"{path}:{line}:{column}: broken TOML: {reason}.") from None
+        raise ConfigError(f"{path}:{line}:{column}: invalid TOML: {reason}.") from None
     except RecursionError:
-        raise ConfigError(f"{path}: tables are nested too deep to read.") from None
+        raise ConfigError(f"{path}: the tables are nested too deeply; flatten them.") from None

@@ -9,7 +9,7 @@ Every new file is computed in memory first. Then, under a lock, with Ctrl-C and 
 4. Each staged file is renamed over its target; the journal is removed.
 
 The next `apply` begins with `recover`: it undoes the phase `stage` and finishes the phase `commit`; the other commands
-refuse a tree with a journal. Where the file system refuses a write or a rename, the old bytes are put back at once.
+reject a tree with a journal. If a write or a rename fails, the old bytes are restored at once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def plan(tree: Tree, series: Series) -> list[Change]:
             changes.append(Change(path, old, new, mode))
             folder = next(p for p in (tree.root / path).parents if p.is_dir())
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise TreeError(f"{folder} is not writable for this user or mount; nothing was written")
+                raise TreeError(f"{folder} is not writable for this user, or is mounted read-only; nothing was written")
     return changes
 
 
@@ -94,7 +94,7 @@ def exchange(tree: Tree, changes: Sequence[Change]) -> None:
     except OSError as error:
         _put_back(tree, changes, files)
         where = error.filename or tree.root
-        raise TreeError(f"{where} cannot be written: {error.strerror}. The tree is unchanged.") from None
+        raise TreeError(f"cannot write {where}: {error.strerror}. The tree is unchanged.") from None
 
 
 def recover(tree: Tree) -> Literal["undone", "finished"] | None:
@@ -126,7 +126,7 @@ def _unstage(tree: Tree, files: Files) -> None:
         _remove(_staged(target))
         for folder in Path(path).parents if pre == ABSENT else ():
             with suppress(OSError):
-                (tree.root / folder).rmdir()  # refused for a folder that is not empty
+                (tree.root / folder).rmdir()  # fails for a folder that is not empty
     _remove(_staged(tree.root / JOURNAL))
     _remove(tree.root / JOURNAL)
 
@@ -156,7 +156,7 @@ def _read_journal(file: Path) -> tuple[str, Files]:
         journal = json.loads(file.read_bytes())
         return journal["phase"], [(checked_path(path.encode()), pre, post) for path, pre, post in journal["files"]]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise TreeError(f"{file} is not a journal of this patcher; reinstall vLLM, then remove it") from None
+        raise TreeError(f"{file} is not a journal of this patcher; reinstall vLLM, then remove this file") from None
 
 
 def _require_untouched(tree: Tree, files: Files) -> None:
@@ -166,7 +166,7 @@ def _require_untouched(tree: Tree, files: Files) -> None:
         ready = post == ABSENT or (staged.exists() and blob_id(staged.read_bytes()) == post)
         if current != post and not (current == pre and ready):
             raise TreeError(
-                f"{path} changed after an interrupted apply, so it cannot be finished; "
+                f"{path} changed after an interrupted apply, which can therefore not be finished; "
                 f"reinstall vLLM, then remove {tree.root / JOURNAL}"
             )
 

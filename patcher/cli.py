@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     tree, series = _open(arguments)
-    print(f"{tree.distribution} {tree.version} at {tree.root}; series {series.name}: {_size(series)}")
+    print(f"{tree.distribution} {tree.version} at {tree.root}; series {series.name} ({_size(series)})")
     return int(_list_states(tree, series) > 0)
 
 
@@ -81,9 +81,9 @@ def _apply(arguments: argparse.Namespace) -> int:
 def _check(tree: Tree, series: Series) -> int:
     drifted = _list_states(tree, series)
     if drifted:
-        print(f"{drifted} of {len(series.patches)} would not apply; nothing was written")
+        print(f"{drifted} of {len(series.patches)} patches would not apply; nothing was written")
         return 1
-    print(f"files that would be written: {len(plan(tree, series))}")
+    print(f"files to write: {len(plan(tree, series))}")
     return 0
 
 
@@ -101,7 +101,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     problems = verify(tree, series)
     for problem in problems:
         print(problem)
-    done = f"verified {_size(series)}: bytes match the series, modules compile, no leftovers"
+    done = f"verified ({_size(series)}): bytes match the series, modules compile, no leftovers"
     print("not verified" if problems else done)
     return int(bool(problems))
 
@@ -144,7 +144,7 @@ def _width(series: Series) -> int:
 
 
 def _size(series: Series) -> str:
-    return f"patches {len(series.patches)}, files {len(series.chains)}"
+    return f"patches: {len(series.patches)}, files: {len(series.chains)}"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,10 +1,11 @@
 """
 Read a git diff and apply it to bytes, exactly or not at all.
 
-The grammar is the part of git's that `git format-patch --full-index --no-renames` writes for text files. All else
-(renames, mode changes, binary hunks, symbolic links, paths outside `vllm/`) is refused with its file and line. Context
-and line numbers must match to the byte, and the result must have the blob id that the diff names. Pure. (`patch -F3`
-puts a hunk of the series into a docstring of vLLM 0.33.0 and calls it success, and `git apply` needs git in the image.)
+The grammar is the part of git's that `git format-patch --full-index --no-renames` writes for text files. Anything
+else (renames, mode changes, binary hunks, symbolic links, paths outside `vllm/`) is rejected with file and line.
+Context and line numbers must match exactly, and the result must have the blob id that the diff names. Pure.
+(`patch -F3` puts a hunk of the series into a docstring of vLLM 0.33.0 and reports success; `git apply` needs git in
+the image.)
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def checked_path(raw: bytes) -> str:
 def patched(data: bytes | None, diff: FileDiff) -> bytes | None:
     """Return the file after the diff. Raises NotApplicable unless every line and both blob ids agree."""
     if blob_id(data) != diff.pre:
-        raise NotApplicable(f"{diff.path} is {blob_id(data)[:7]}, expected {diff.pre[:7]}")
+        raise NotApplicable(f"{diff.path} has blob {blob_id(data)[:7]}, expected {diff.pre[:7]}")
     lines = io.BytesIO(data or b"").readlines()
     out: list[bytes] = []
     done = 0
@@ -73,7 +74,7 @@ def patched(data: bytes | None, diff: FileDiff) -> bytes | None:
         done = end
     result = None if diff.post == ABSENT else b"".join(out + lines[done:])
     if blob_id(result) != diff.post:
-        raise NotApplicable(f"{diff.path} would become {blob_id(result)[:7]}, but the diff names {diff.post[:7]}")
+        raise NotApplicable(f"{diff.path} would have blob {blob_id(result)[:7]}, but the diff expects {diff.post[:7]}")
     return result
 
 
@@ -84,7 +85,7 @@ def parse_diff(lines: list[bytes], where: str, start: int = 0) -> tuple[FileDiff
     while not reader.at_end():
         diffs.append(reader.file_diff())
     if len({d.path for d in diffs}) != len(diffs):
-        raise DataError(f"{where}: changes the same file twice")
+        raise DataError(f"{where}: the patch changes the same file twice")
     return tuple(diffs)
 
 
@@ -117,7 +118,7 @@ class _Reader:
         except ValueError as error:
             raise self.error(str(error)) from None
         if header[1] != header[2]:
-            raise self.error("renames are not applied; export the patch again")
+            raise self.error("renames are not supported; export the patch again")
         line = self.at
         pre, post = self.extended_header()
         return FileDiff(path, pre, post, self.hunks(path.encode(), pre, post), line)
@@ -127,11 +128,11 @@ class _Reader:
         index = _INDEX.fullmatch(self.next())
         if not index:
             raise self.error(
-                "expected `index PRE..POST` with full ids; renames, modes, links, binaries are not applied"
+                "expected `index PRE..POST` with full ids; renames, modes, links and binaries are not supported"
             )
         pre, post = index[1].decode(), index[2].decode()
         if (pre == ABSENT, post == ABSENT) != (mode.startswith(b"new"), mode.startswith(b"deleted")):
-            raise self.error("mode line and blob ids disagree about whether the file is created or deleted")
+            raise self.error("the mode line and the blob ids disagree on whether the file is created or deleted")
         return pre, post
 
     def hunks(self, path: bytes, pre: str, post: str) -> tuple[Hunk, ...]:
@@ -141,7 +142,7 @@ class _Reader:
         after = b"+++ " + (b"/dev/null" if post == ABSENT else b"b/" + path)
         for expected in (before, after):
             if self.next() != expected:
-                raise self.error(f"expected `{expected.decode()}`; only text edits are applied")
+                raise self.error(f"expected `{expected.decode()}`; only text edits are supported")
         hunks = [self.hunk()]
         while self.peek().startswith(b"@@"):
             hunks.append(self.hunk())
@@ -165,7 +166,7 @@ class _Reader:
         text = self.next()
         sides = {b" ": (old, new), b"-": (old,), b"+": (new,)}.get(text[:1])
         if sides is None:
-            raise self.error("a hunk line starts with a space, + or -; this one does not, or the hunk is cut short")
+            raise self.error("expected a hunk line that starts with a space, + or -; the hunk may be truncated")
         newline = b"" if self.peek().startswith(b"\\ ") else b"\n"
         if not newline:
             self.next()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 class PatcherError(Exception):
-    """Something outside this program has to change; the message says what, in one or two sentences."""
+    """Something outside this program must change; the message names it in one or two sentences."""
 
     exit_status = 1
 
 
 class NotApplicable(PatcherError):
-    """The tree differs from what the series was made for."""
+    """The tree differs from the one that the series was made for."""
 
     exit_status = 1
 

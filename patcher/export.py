@@ -56,14 +56,14 @@ def _commits(repository: Path, base: str) -> list[tuple[Patch, bytes]]:
     patches = [parse_patch(Path(f"commit {n} after {base}"), data) for n, data in enumerate(mails, 1)]
     names = [_slug(patch) for patch in patches]
     if len(set(names)) != len(names):
-        raise DataError(f"two commits after {base} have the same subject; a patch is named after its subject")
+        raise DataError(f"two commits after {base} have the same subject; change one, because it names the patch")
     return list(zip(patches, mails, strict=True))
 
 
 def _slug(patch: Patch) -> str:
     words = re.findall(r"[a-z0-9]+", patch.subject.lower())
     if not words or "=?" in patch.subject:
-        raise DataError(f"the subject {patch.subject!r} must be ASCII words; the patch is named after it")
+        raise DataError(f"the subject {patch.subject!r} must be ASCII words, because it names the patch")
     return "-".join(words) + ".patch"
 
 

@@ -17,7 +17,7 @@ def lint(directory: Path) -> tuple[list[str], list[str]]:
     except DataError as error:
         return [str(error)], []
     unlisted = sorted(set(directory.iterdir()) - {directory / "series", *paths})
-    findings = [f"{file}:1: is not in series; list it or delete it" for file in unlisted]
+    findings = [f"{file}:1: this file is not listed in `series`; add it there or delete it" for file in unlisted]
     patches = []
     for path in paths:
         try:
@@ -28,7 +28,7 @@ def lint(directory: Path) -> tuple[list[str], list[str]]:
     findings += [finding for patch in patches for finding in _obsolete(patch)]
     repository = directory.resolve().parents[2]
     if not (repository / "tests").is_dir():
-        return findings, [f"self-tests not looked for: there is no {repository / 'tests'}"]
+        return findings, [f"self-tests not checked: there is no {repository / 'tests'}"]
     return findings + [finding for patch in patches for finding in _untested(patch, repository)], []
 
 

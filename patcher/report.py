@@ -32,7 +32,7 @@ def verify(tree: Tree, series: Series) -> list[str]:
     for path, chain in series.chains.items():
         data = tree.read(path)
         if blob_id(data) != chain[-1].post:
-            problems.append(f"{path} is {blob_id(data)[:7]}, the series ends with {chain[-1].post[:7]}")
+            problems.append(f"{path} has blob {blob_id(data)[:7]}, but the series ends with {chain[-1].post[:7]}")
         elif data is not None and path.endswith(".py"):
             try:
                 compile(data, path, "exec", dont_inherit=True)

@@ -90,7 +90,7 @@ def newest() -> str:
     """Return the name of the newest vLLM version that has a series. Raises DataError when there is none."""
     names = [d.name for d in PATCHES.glob("*/") if _VERSION.fullmatch(d.name)]
     if not names:
-        raise DataError(f"{PATCHES} holds no series; expected a directory named after a vLLM version")
+        raise DataError(f"{PATCHES} contains no series; expected a directory named after a vLLM version")
     return max(names, key=lambda name: [int(n) for n in name.split(".")])
 
 
@@ -104,7 +104,7 @@ def locate(name: str) -> Path:
     directory = directory_of(name)
     if not (directory / "series").is_file():
         known = ", ".join(sorted(p.parent.name for p in PATCHES.glob("*/series"))) or "none"
-        raise PatcherUsageError(f"there is no series {name!r}: {directory}/series is missing. Series here: {known}.")
+        raise PatcherUsageError(f"there is no series {name!r}: {directory}/series is missing. Available: {known}.")
     return directory
 
 
@@ -120,7 +120,7 @@ def listed(directory: Path, seen: tuple[Path, ...] = ()) -> list[Path]:
     """Return the patch files of a series in order, includes resolved. Raises DataError for a line that is neither."""
     file = directory / "series"
     if directory in seen:
-        raise DataError(f"{file}: includes itself")
+        raise DataError(f"{file}: the series includes itself")
     paths: list[Path] = []
     for number, line in enumerate(_text(file).splitlines(), 1):
         included = _INCLUDED.fullmatch(line)
@@ -146,7 +146,7 @@ def read_patch(path: Path) -> Patch:
     try:
         return parse_patch(path, path.read_bytes())
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; series and directory must agree") from None
+        raise DataError(f"{path}: {error.strerror}; every patch listed in `series` must exist") from None
 
 
 def parse_patch(path: Path, data: bytes) -> Patch:
@@ -155,7 +155,7 @@ def parse_patch(path: Path, data: bytes) -> Patch:
     start = next((i for i, line in enumerate(lines) if line.startswith(b"diff --git ")), len(lines))
     message = b"\n".join(lines[:start])
     if b"\r" in message:
-        raise DataError(f"{path}:1: has CRLF line endings; check the patch out with core.autocrlf=false")
+        raise DataError(f"{path}:1: the patch has CRLF line endings; check it out with core.autocrlf=false")
     try:
         text = message.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -176,13 +176,13 @@ def _trailers(text: str, where: str) -> dict[str, Trailer]:
         form, allowed = TRAILERS[key]
         match = form.fullmatch(value)
         if not match:
-            raise DataError(f"{where}:{line}: {key} reads {value!r}; allowed is {allowed}")
+            raise DataError(f"{where}:{line}: {key} is {value!r}; it must be {allowed}")
         if key in trailers:
-            raise DataError(f"{where}:{line}: {key} is here and on line {trailers[key].line}; it is allowed once")
+            raise DataError(f"{where}:{line}: {key} is already on line {trailers[key].line}; keep one")
         trailers[key] = Trailer(value, line, match.groups())
     missing = [key for key in TRAILERS if key not in trailers]
     if missing:
-        raise DataError(f"{where}:{text.rstrip().count(chr(10)) + 1}: the message ends without {', '.join(missing)}")
+        raise DataError(f"{where}:{text.rstrip().count(chr(10)) + 1}: the message has no trailer {', '.join(missing)}")
     return trailers
 
 
@@ -194,7 +194,8 @@ def discontinuities(patches: tuple[Patch, ...]) -> Iterator[str]:
             chain = ids.setdefault(diff.path, [diff.pre])
             where = f"{patch.path}:{diff.line}: {diff.path}"
             if diff.pre != chain[-1]:
-                yield f"{where} starts from {diff.pre[:7]}, the patch before it ends with {chain[-1][:7]}; export again"
+                last = chain[-1][:7]
+                yield f"{where} starts from {diff.pre[:7]}, but the patch before it ends with {last}; export again"
             elif diff.post in chain:
                 yield f"{where} returns to {diff.post[:7]}, which an earlier patch changed; drop one of the two"
             chain.append(diff.post)
@@ -204,4 +205,4 @@ def _text(file: Path) -> str:
     try:
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read ({error})") from None
+        raise DataError(f"cannot read {file} ({error})") from None

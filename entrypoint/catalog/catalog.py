@@ -1,7 +1,7 @@
 """
 The TOML files under profiles/, by kind and name.
 
-There are five kinds of profile file: `base.toml`, `models/*.toml`, `hardware/*.toml`, `nccl/*.toml`, and the profiles
+Profile files are of five kinds: `base.toml`, `models/*.toml`, `hardware/*.toml`, `nccl/*.toml`, and the profiles
 themselves. Folders named by DSV4_PROFILES (colon-separated) come before the shipped one; a file there replaces the
 shipped file of the same name.
 """
@@ -37,12 +37,12 @@ class ProfileFile(Generic[S]):
         return [*(self.parent.chain() if self.parent else []), self]
 
     def is_one_of(self, names: list[str]) -> bool:
-        """Tell whether this file, or one that it extends within the same architecture, is named."""
+        """Return whether `names` has this file, or one that it extends within the same architecture."""
         own = self.get("architecture") if isinstance(self.own, Model) else ""
         return any(link.name in names and (not own or link.get("architecture") == own) for link in self.chain())
 
     def get(self, key: str) -> Any:
-        """Return a key of this file, or of the nearest one that it extends and that sets it."""
+        """Return a key of this file, or of the nearest extended file that sets it."""
         if self.parent and key not in self.own.model_fields_set:
             return self.parent.get(key)
         return getattr(self.own, key)
@@ -64,10 +64,10 @@ class Catalog:
     }
 
     def __init__(self, folders: list[Path]) -> None:
-        """`folders` come before the shipped one; each has to exist."""
+        """`folders` come before the shipped one; each must exist."""
         for folder in folders:
             if not folder.is_dir():
-                raise ConfigError(f"DSV4_PROFILES names {folder}, which is not a folder; give folders of TOML files.")
+                raise ConfigError(f"environment DSV4_PROFILES: {folder} is not a folder; use folders of profile files.")
         self.folders = [*folders, SHIPPED]
 
     def names(self, kind: str) -> list[str]:
@@ -81,23 +81,23 @@ class Catalog:
         return ProfileFile("base", *self._read("base.toml", Root))
 
     def profile(self, name: str, origin: str) -> ProfileFile[Profile]:
-        """Return a profile; raise ConfigError when there is none of that name."""
+        """Return a profile; raise ConfigError if there is none of that name."""
         return self._file("profile", Profile, name, origin)
 
     def model(self, name: str, origin: str) -> ProfileFile[Model]:
-        """Return a model; raise ConfigError when there is none of that name."""
+        """Return a model; raise ConfigError if there is none of that name."""
         return self._file("model", Model, name, origin)
 
     def hardware(self, name: str, origin: str) -> ProfileFile[Hardware]:
-        """Return a hardware; raise ConfigError when there is none of that name."""
+        """Return a hardware file; raise ConfigError if there is none of that name."""
         return self._file("hardware", Hardware, name, origin)
 
     def nccl(self, name: str, origin: str) -> ProfileFile[Base]:
-        """Return a named set of NCCL variables; raise ConfigError when there is none of that name."""
+        """Return a named set of NCCL variables; raise ConfigError if there is none of that name."""
         return self._file("nccl", Base, name, origin)
 
     def every_hardware(self) -> Iterator[ProfileFile[Hardware]]:
-        """Yield every hardware."""
+        """Yield every hardware file."""
         return (self.hardware(name, "") for name in self.names("hardware"))
 
     def every_model(self) -> Iterator[ProfileFile[Model]]:
@@ -105,7 +105,7 @@ class Catalog:
         return (self.model(name, "") for name in self.names("model"))
 
     def model_of(self, repository: str) -> ProfileFile[Model] | None:
-        """Return the model whose own file names this repository, in any case; None where there is none."""
+        """Return the model whose own file names this repository, ignoring case, or None."""
         named = ((model, str(model.own.flags.get("model", ""))) for model in self.every_model())
         return next((model for model, own in named if own and own.lower() == repository.lower()), None)
 
@@ -114,7 +114,7 @@ class Catalog:
         inside = self.KINDS[kind][0]
         file, own = self._read(f"{inside}/{name}.toml".lstrip("/"), model)
         if own.extends in (*above, name):
-            raise ConfigError(f"{file}: extends {own.extends!r}, which leads back to itself; extend another {kind}.")
+            raise ConfigError(f"{file}: extends = {own.extends!r} leads back to this file; extend another {kind}.")
         if not own.extends:
             return ProfileFile(name, file, own)
         return ProfileFile(name, file, own, self._file(kind, model, own.extends, f"{file}: extends", (*above, name)))
@@ -135,7 +135,9 @@ class Catalog:
     def _check_name(self, kind: str, name: str, origin: str) -> None:
         known = self.names(kind)
         if name not in known:
-            raise ConfigError(f"{origin}: no {kind} named {name!r}{nearest(name, known)}. Known: {', '.join(known)}.")
+            what = "NCCL set" if kind == "nccl" else kind
+            hint = nearest(name, known)
+            raise ConfigError(f"{origin}: there is no {what} {name!r}{hint}. Known: {', '.join(known)}.")
 
 
 def _natural(name: str) -> tuple[int, str]:

@@ -27,7 +27,7 @@ class _Table(BaseModel):
 
 
 class Conditions(_Table):
-    """When a block applies: every condition that is given has to hold; a list holds for any of its values."""
+    """When a block applies: every given condition must match; a list matches any of its values."""
 
     TABLE: ClassVar[str]
     profile: Names = []
@@ -94,7 +94,7 @@ class Constraint(Conditions):
 
 
 class DefaultModel(_Table):
-    """The model that is served on this hardware when none is named; the first block that applies counts."""
+    """The model served on this hardware when none is named; the first block that applies counts."""
 
     model: str
     """The name of the model."""
@@ -124,7 +124,7 @@ class Measured(_Table):
 
 
 class Base(_Table):
-    """What every profile file may hold."""
+    """What every profile file may contain."""
 
     about: str = ""
     """One line that describes the file."""
@@ -135,7 +135,7 @@ class Base(_Table):
     env: Variables = {}
     """Variables of vLLM's environment."""
     gate: Settings = {}
-    """What a replica has to prove before it receives traffic."""
+    """What a replica must prove before it receives traffic."""
     supervise: Settings = {}
     """How the engine is watched and stopped."""
     when: list[When] = []
@@ -213,7 +213,7 @@ _INNER: dict[str, type[_Table]] = {
 
 
 def sentence(file: str, model: type[BaseModel], error: ValidationError) -> str:
-    """Return what is wrong with a file, and what could be written in its place."""
+    """Return what is wrong with a file, and what to write instead."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
@@ -223,5 +223,5 @@ def sentence(file: str, model: type[BaseModel], error: ValidationError) -> str:
         model = _INNER[str(tables[0])]
     keys = [field.alias or name for name, field in model.model_fields.items()]
     hint = nearest(str(key), keys)
-    flags = " vLLM's flags go under [flags]." if not hint and not tables else ""
-    return f"{file}: unknown key {where!r}{hint}. Known: {listed(keys)}.{flags}"
+    flags = " Put vLLM's flags under [flags]." if not hint and not tables else ""
+    return f"{file}: unknown key {where!r}{hint}. Valid keys: {listed(keys)}.{flags}"

@@ -32,23 +32,25 @@ def model_in(folder: Path, models: Iterable[ProfileFile[Model]], origin: str) ->
     """
     Return the model whose architecture, scheme and draft head are those of the checkpoint in `folder`.
 
-    Raise ConfigError for a checkpoint that cannot be read or is none of the models.
+    Raise ConfigError for a checkpoint that cannot be read or that matches no model.
     """
     config = _config(folder, origin)
     try:
         stored = (architecture(config), scheme(config), _draft_head(config, folder))
     except OSError as error:
         raise ConfigError(
-            f"{origin}: {error.filename} cannot be read ({error.strerror}); fetch the checkpoint again."
+            f"{origin}: cannot read {error.filename} ({error.strerror}); fetch the checkpoint again."
         ) from None
     known = list(models)
     for model in known:
-        drafts = (model.get("draft_head"), "dspark")  # a DSpark drafter is refused by a rule, with its reason
+        drafts = (model.get("draft_head"), "dspark")  # a constraint rejects a DSpark drafter, with its reason
         if (model.get("architecture"), model.get("scheme")) == stored[:2] and stored[2] in drafts:
             return model
+    kind, quantization, drafter = stored
     raise ConfigError(
-        f"{origin}: {folder} holds {' / '.join(stored)} (architecture / scheme / draft head), which is none of the"
-        f" models {', '.join(model.name for model in known)}; to serve it as one of them, write NAME={folder}."
+        f"{origin}: the checkpoint in {folder} (architecture {kind}, scheme {quantization}, draft head {drafter})"
+        f" matches no known model ({', '.join(model.name for model in known)});"
+        f" to serve it as one of them, write NAME={folder}."
     )
 
 
@@ -57,13 +59,13 @@ def _config(folder: Path, origin: str) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{origin}: {folder} has no config.json; give the folder of a checkpoint.") from None
+        raise ConfigError(f"{origin}: {folder} has no config.json; use the folder of a checkpoint.") from None
     except OSError as error:
-        raise ConfigError(f"{origin}: {path} cannot be read ({error.strerror}).") from None
+        raise ConfigError(f"{origin}: cannot read {path} ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{origin}: {path} is not JSON ({error}); fetch the checkpoint again.") from None
+        raise ConfigError(f"{origin}: {path} is not valid JSON ({error}); fetch the checkpoint again.") from None
     if not isinstance(config, dict):
-        raise ConfigError(f"{origin}: {path} does not hold an object; fetch the checkpoint again.")
+        raise ConfigError(f"{origin}: {path} does not contain a JSON object; fetch the checkpoint again.")
     return config
 
 

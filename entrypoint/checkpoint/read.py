@@ -21,7 +21,7 @@ INDEX = "model.safetensors.index.json"  # the one name that vLLM looks for
 
 @dataclass(frozen=True)
 class Document:
-    """A JSON object in a file: `value` is empty where the file is `absent` or has a `fault` (a clause)."""
+    """A JSON object in a file; `value` is empty if the file is `absent` or has a `fault` (a predicate of the file)."""
 
     value: Mapping[str, Any]
     absent: bool = False
@@ -38,7 +38,7 @@ class Checkpoint:
     index: Document
     shards: Mapping[str, Shard]
     unfinished: int = 0
-    """Files of a download that has not ended, ours or huggingface_hub's."""
+    """Files of an unfinished download, ours or huggingface_hub's."""
 
     @cached_property
     def weight_map(self) -> Mapping[str, str]:
@@ -110,7 +110,7 @@ def _raw(folder: Path) -> Any:
 
 def _shard(name: str, start: tuple[int, bytes] | OSError) -> Shard:
     if isinstance(start, OSError):
-        return Shard(name, 0, fault=f"it cannot be read ({start.strerror})")
+        return Shard(name, 0, fault=f"cannot be read ({start.strerror})")
     return safetensors.shard(name, *start)
 
 
@@ -120,19 +120,19 @@ def _document(path: Path) -> Document:
     except FileNotFoundError:
         return Document({}, absent=True)
     except OSError as error:
-        return Document({}, fault=f"it cannot be read ({error.strerror})")
+        return Document({}, fault=f"cannot be read ({error.strerror})")
     if data.startswith(safetensors.POINTER):
-        return Document({}, fault="it is a git-lfs pointer")
+        return Document({}, fault="is a git-lfs pointer")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        return Document({}, fault=f"it is not JSON ({error})")
-    return Document(value) if isinstance(value, dict) else Document({}, fault="it does not hold an object")
+        return Document({}, fault=f"is not valid JSON ({error})")
+    return Document(value) if isinstance(value, dict) else Document({}, fault="does not contain a JSON object")
 
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Pause the cycle collector: it walks the growing headers again and again, and finds nothing (0.34 s or 0.13 s)."""
+    """Pause the cycle collector, which scans the growing headers repeatedly in vain (0.34 s, without it 0.13 s)."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

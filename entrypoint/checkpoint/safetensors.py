@@ -1,10 +1,10 @@
 """
-The header of one safetensors file: which tensors it holds, and how long the file has to be. No tensor data is read.
+The header of one safetensors file: which tensors it contains, and how long the file must be. No tensor data is read.
 
 Format (safetensors): 8 bytes of header length, little-endian; the header, a JSON object of name to dtype, shape and
 `data_offsets` [begin, end) counted from the header's end; the data, without holes.
 
-Read here, not with the library safetensors: of a shard that a download cut off, version 0.8.0 says "Error while
+Read here, not with the library safetensors: of a truncated shard, version 0.8.0 reports only "Error while
 deserializing header: incomplete metadata, file not fully covered", without the file, the tensor or the missing bytes.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LONGEST_HEADER = 100_000_000  # bytes; safetensors refuses longer ones
+LONGEST_HEADER = 100_000_000  # bytes; safetensors rejects longer ones
 POINTER = b"version https://git-lfs.github.com/spec/"
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16,
@@ -29,7 +29,7 @@ Tensor = Mapping[str, Any]
 
 
 class _Unreadable(Exception):
-    """Why a header cannot be used: a clause."""
+    """Why a header cannot be used: a predicate of the file."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def raw(path: Path) -> tuple[int, bytes]:
 def shard(name: str, size: int, start: bytes) -> Shard:
     """Parse what `raw` returned; a header that cannot be used becomes a fault."""
     if start.startswith(POINTER):
-        return Shard(name, size, fault="it is a git-lfs pointer", pointer=True)
+        return Shard(name, size, fault="is a git-lfs pointer", pointer=True)
     try:
         tensors = _parsed(size, start)
         return Shard(name, size, len(start) + _data_bytes(tensors), tensors)
@@ -72,21 +72,21 @@ def shard(name: str, size: int, start: bytes) -> Shard:
 def _parsed(size: int, start: bytes) -> dict[str, Tensor]:
     length = int.from_bytes(start[:8], "little")
     if size < 8 or length > LONGEST_HEADER:
-        raise _Unreadable("it does not begin with the length of a header")
+        raise _Unreadable("does not begin with the length of a header")
     if len(start) < 8 + length:
-        raise _Unreadable(f"it ends inside its header, after {size:,} of {8 + length:,} bytes")
+        raise _Unreadable(f"ends inside its header, after {size:,} of {8 + length:,} bytes")
     try:
         header = json.loads(start[8:])
     except (ValueError, RecursionError) as error:
-        raise _Unreadable(f"its header is not JSON ({error})") from None
+        raise _Unreadable(f"its header is not valid JSON ({error})") from None
     if not isinstance(header, dict):
-        raise _Unreadable("its header is not an object")
+        raise _Unreadable("its header is not a JSON object")
     header.pop("__metadata__", None)
     return header
 
 
 def _data_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Return where the data ends; every tensor has to fill its extent, and the extents the data."""
+    """Return where the data ends; every tensor must fill its extent, and the extents the data."""
     end = filled = 0
     for name, tensor in tensors.items():
         try:

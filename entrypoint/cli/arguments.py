@@ -112,9 +112,9 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def count(text: str) -> int:
-    """Return a whole number from 1 up, written in digits; raise ArgumentTypeError for anything else."""
+    """Return a whole number of at least 1, written in digits; raise ArgumentTypeError for anything else."""
     if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
@@ -128,5 +128,5 @@ def port(text: str) -> int:
 def seconds(text: str) -> float:
     """Return a time in seconds, above 0; raise ArgumentTypeError for anything else."""
     if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a time; give seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a valid time; use a number of seconds above 0")
     return number

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from . import arguments
-from .output import say
+from .output import print_message
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from ..containers import options as replicas
 
     images = replicas.images(options, os.environ)
-    bundle.bundle(daemon.connect(os.environ), *images, Path(options.out), say)
+    bundle.bundle(daemon.connect(os.environ), *images, Path(options.out), print_message)
     return 0
 
 

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
 
 
 def doctor_options(options: argparse.Namespace, *, serving: bool) -> DoctorOptions:
-    """Return how much is checked: the doctor checks more than `serve`. Progress is printed."""
+    """Return what to check: the doctor checks more than `serve`. Progress is printed."""
     from ..doctor.options import DoctorOptions
     from . import log
 
@@ -55,7 +55,7 @@ def doctor_options(options: argparse.Namespace, *, serving: bool) -> DoctorOptio
 
 
 def text(report: DoctorReport) -> str:
-    """Return every problem with what was seen, what is needed and the fix, and what was not checked."""
+    """Return what was seen, what is needed and the fix for every problem, and what was not checked."""
     lines: list[str] = []
     for diagnosis in report.diagnoses:
         problem = diagnosis.problem
@@ -65,6 +65,6 @@ def text(report: DoctorReport) -> str:
     lines += [f"not checked: {part}" for part in report.not_checked]
     count = len(report.fatal)
     if not count:
-        return "\n".join([*lines, "No problem would stop a start."])
-    what = f"{count} problem{'s' * (count > 1)} would stop a start" + "; --skip NAME overrides one."
+        return "\n".join([*lines, "No problem would prevent a start."])
+    what = f"{count} problem{'s' * (count > 1)} would prevent a start" + "; --skip NAME overrides one."
     return "\n".join([*lines, what])

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from .output import say
+from .output import print_message
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -21,5 +21,5 @@ def run(_options: argparse.Namespace, _argv: list[str]) -> int:
     """Drain, stop and remove the containers."""
     from ..containers import daemon, down
 
-    down.down(daemon.connect(os.environ), say)
+    down.down(daemon.connect(os.environ), print_message)
     return 0

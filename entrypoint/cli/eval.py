@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import arguments
 from .arguments import count
-from .output import answer, say
+from .output import answer, print_message
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     try:
         result = evaluate.evaluate(where, model, request)
     except KeyboardInterrupt:
-        say("stopped; the answers so far are kept, and --resume continues")
+        print_message("stopped; the answers so far are kept, continue with --resume")
         raise
     if not result:
         return 0
@@ -105,5 +105,5 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
 def temperature(text: str) -> float:
     """Return a temperature; raise ArgumentTypeError for anything else."""
     if not 0 <= (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a temperature; give 0 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not a valid temperature; use 0 or more")
     return number

@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace, argv: list[str]) -> int:
-    """Print the answer; 1 where it does not start."""
+    """Print the answer; 1 if it does not fit."""
     from ..memory import advice
     from ..resolve import constraints, memory_inputs
     from .request import resolved
@@ -36,8 +36,8 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     memory = memory_inputs.estimate(selection, plan.flags)
     if memory is None or not memory.sized:
         raise ConfigError(
-            f"The memory of {selection.model.name} on {selection.hardware.name} cannot be estimated: that needs"
-            " weights-gib and memory-gib in their profile files, a context, and no pipeline or data parallelism."
+            f"cannot estimate the memory of {selection.model.name} on {selection.hardware.name}: set weights-gib and"
+            " memory-gib in their profile files and --max-model-len, and use no pipeline or data parallelism."
         )
     fit = advice.fit(memory)
     answer(options, fit.to_json, lambda: advice.text(memory, fit))

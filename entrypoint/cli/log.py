@@ -10,7 +10,7 @@ import sys
 class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "WARNING: " if record.levelno == logging.WARNING else ""
-        with contextlib.suppress(OSError):  # a full disk or a closed pipe loses lines, and ends nothing
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe loses lines but must not end the command
             print(f"dsv4: {level}{record.getMessage()}", file=sys.stderr, flush=True)
 
 

@@ -32,7 +32,7 @@ def _open_closed_streams() -> None:
 def _run(argv: list[str]) -> int:
     from ..errors import UserError
     from ..exit_status import ExitStatus
-    from .output import say
+    from .output import print_message
 
     try:
         try:
@@ -40,7 +40,7 @@ def _run(argv: list[str]) -> int:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        say(str(error))
+        print_message(str(error))
         return error.exit_status
     except OSError as error:
         if error.filename is not None or error.errno not in _CANNOT_WRITE:
@@ -48,7 +48,7 @@ def _run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
         if error.errno == errno.EPIPE:
             return ExitStatus.PIPE_CLOSED
-        say(f"standard output cannot be written ({error.strerror}).")
+        print_message(f"cannot write to standard output ({error.strerror}).")
         return ExitStatus.HOST
 
 

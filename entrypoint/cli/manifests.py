@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..kubernetes.weights import CLAIM
 from . import arguments
 from .arguments import count
-from .output import say
+from .output import print_message
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -54,10 +54,10 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
 
     overlay = kubernetes.overlay(options, request(options, []))
     for note in overlay.notes:
-        say(f"before it is applied: {note}")
+        print_message(f"before you apply it: {note}")
     if options.out is None:
         print(write.stream(overlay), end="")
         return 0
     write.folder(overlay, Path(options.out))
-    say(f"{options.out} is written: `kubectl apply -k {options.out}`")
+    print_message(f"wrote {options.out}; apply it with `kubectl apply -k {options.out}`")
     return 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..plan import Plan, Setting, Value
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print progress, or an error, on stderr."""
     print(f"dsv4: {text}", file=sys.stderr, flush=True)
 

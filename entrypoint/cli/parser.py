@@ -2,7 +2,7 @@
 The commands in groups, one module each, and the parser that they register with.
 
 argparse rather than click or typer: it takes 1 ms of CPU to import, they take 14 and 28 (CPython 3.11, click 8.5.1,
-typer 0.29.2, 2026-11-28), and it hands on the flags that it does not know, which are vLLM's.
+typer 0.29.2, 2026-11-28), and it passes through the flags that it does not know, which are vLLM's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Run = Callable[[argparse.Namespace, list[str]], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of one command; a mistake raises UsageError with the nearest option or choice."""
+    """The parser of one command; a mistake raises UsageError with the closest option or choice."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})

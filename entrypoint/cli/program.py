@@ -1,4 +1,4 @@
-"""Run a program in place of a command where `dsv4` is the image's entrypoint; refuse it elsewhere."""
+"""Run a program instead of a command where `dsv4` is the image's entrypoint; reject it elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_or_refuse(argv: Sequence[str]) -> int:
         return run(argv, os.environ)
     except NotFound as error:
         commands = line.names()
-        raise NotFound(f"{error} Commands of dsv4: {', '.join(commands)}{nearest(argv[0], commands)}") from None
+        raise NotFound(f"{error} Commands of dsv4: {', '.join(commands)}{nearest(argv[0], commands)}.") from None
 
 
 def is_entrypoint() -> bool:
@@ -54,7 +54,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     Run a command to its end and return its status; 128 + N when signal N ended it.
 
-    The child leads a process group of its own, so that a Ctrl-C in a terminal reaches it once, through us.
+    The child leads a process group of its own, so that Ctrl-C in a terminal reaches it once, through this process.
     Raise NotFound (127) or NotExecutable (126) when it cannot be started.
     """
     program = locate(argv[0], environ)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import arguments
 from .arguments import count, seconds
-from .output import answer, say
+from .output import answer, print_message
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -70,19 +70,19 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     report = command.smoke(where, settings)
     answer(options, report.to_json, report.text)
     path = command.keep(report, Path(options.out), Path(options.junit) if options.junit else None)
-    say(f"result {path}")
+    print_message(f"result {path}")
     return 0 if report.ok else 1
 
 
 def share(text: str) -> float:
     """Return a share of the context; raise ArgumentTypeError for anything else."""
     if not 0 < (number := float(text)) <= 0.95:
-        raise argparse.ArgumentTypeError(f"{text} is not a share of the context; give more than 0, at most 0.95")
+        raise argparse.ArgumentTypeError(f"{text} is not a valid share of the context; use 0.95 or less, above 0")
     return number
 
 
 def streams(text: str) -> int:
     """Return how many requests run at once; raise ArgumentTypeError for too many."""
     if (number := count(text)) > MOST:
-        raise argparse.ArgumentTypeError(f"{text} concurrent requests are too many; {MOST} at most")
+        raise argparse.ArgumentTypeError(f"{text} concurrent requests are too many; use at most {MOST}")
     return number

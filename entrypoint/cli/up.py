@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import arguments
 from .arguments import count, port
-from .output import say
+from .output import print_message
 from .this_machine import this_machine
 
 if TYPE_CHECKING:
@@ -61,5 +61,5 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     options = replicas.with_demo(options, os.environ)
     _, plan = resolved(options, argv)
     deployment = replicas.deployment(options, argv, request(options, argv), plan, this_machine().topology)
-    up.up(daemon.connect(os.environ), deployment, say, wait=not options.no_wait)
+    up.up(daemon.connect(os.environ), deployment, print_message, wait=not options.no_wait)
     return 0

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from .parser import Commands
 
 
+_SOURCES = {
+    "hub": "compared with the Hub",
+    "manifest": "compared with dsv4-weights.json",
+    "index": "compared with the index",
+}
+_UNKNOWN = "it may be incomplete, as there is no list of its files to compare with"
+
+
 def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
@@ -53,29 +61,34 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
         return 0 if status.complete else 1
     where = folder or hub.cached(repository, place)
     if where is None or not where.is_dir():
-        raise ConfigError(f"{repository} is not here; fetch it, or name its folder with --to.")
+        raise ConfigError(f"{repository} was not found on this machine; fetch it, or name its folder with --to.")
     verified = manifest.verify(where, manifest.read(where) or hub.listing(repository, place))
     answer(options, verified.to_json, lambda: verified_text(verified))
     return 0 if verified.whole else 1
 
 
 def status_text(status: Status) -> str:
-    """Return which part of a repository is here."""
+    """Return which part of a repository is present."""
     named = f"{status.repository}@{status.revision[:12]}" if status.revision else status.repository
     if status.folder is None:
         remaining = "" if status.missing_size is None else f"; {status.missing_size / 1e9:.2f} GB to fetch"
-        return f"{named}: nothing is here{remaining}."
-    here = f"{named}: {status.files} files, {status.size / 1e9:.2f} GB in {status.folder} (by {status.source})"
+        return f"{named}: not fetched{remaining}."
+    here = f"{named}: {_files(status.files)}, {status.size / 1e9:.2f} GB in {status.folder}"
     if not status.missing:
-        return f"{here}; complete." if status.complete else f"{here}; no list of its files to compare with."
+        return f"{here}; complete, {_SOURCES[status.source]}." if status.complete else f"{here}; {_UNKNOWN}."
     remaining = "" if status.missing_size is None else f", {status.missing_size / 1e9:.2f} GB"
-    return "\n".join([f"{here}; missing {len(status.missing)}{remaining}:", *(f"  {path}" for path in status.missing)])
+    missing = f"missing {len(status.missing)}{remaining}, {_SOURCES[status.source]}"
+    return "\n".join([f"{here}; {missing}:", *(f"  {path}" for path in status.missing)])
 
 
 def verified_text(verified: Verified) -> str:
     """Return the result of a verification."""
-    amount = f"{verified.checked} files, {verified.size / 1e9:.2f} GB in {verified.folder}"
+    amount = f"{_files(verified.checked)}, {verified.size / 1e9:.2f} GB in {verified.folder}"
     head = f"{verified.repository}@{verified.revision[:12]}: {amount}"
-    named = {"missing": verified.missing, "wrong": verified.wrong, "from elsewhere": verified.foreign}
+    named = {"missing": verified.missing, "wrong": verified.wrong, "not in this revision": verified.foreign}
     lines = [f"  {what}: {path}" for what, paths in named.items() for path in paths]
-    return "\n".join([f"{head}: {'every byte is right' if verified.whole else 'not right'}.", *lines])
+    return "\n".join([f"{head}: {'all bytes match' if verified.whole else 'does not match'}.", *lines])
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'s' * (count != 1)}"

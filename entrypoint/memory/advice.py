@@ -1,4 +1,4 @@
-"""What `dsv4 fit` answers: the numbers, whether vLLM starts, and which flag to change to what. Pure."""
+"""The answer of `dsv4 fit`: the numbers, whether vLLM starts, and which flag to change to which value. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from .estimate import BLOCK_TOKENS, MemoryEstimate
 
 HIGHEST_UTILIZATION = 0.97
-"""Highest that was started on 95.01 GiB; 0.985 and more were not (RTX PRO 6000, third-party logs, 2026)."""
+"""The highest that started on 95.01 GiB; 0.985 and above did not (RTX PRO 6000, third-party logs, 2026)."""
 _BATCHES = (16_384, 8_192, 4_096, 2_048, 1_024)
 
 
@@ -25,7 +25,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Fit:
-    """GiB a GPU, blocks of 256 tokens; `concurrency` is vLLM's own figure, both counts are of full-length requests."""
+    """GiB per GPU, blocks of 256 tokens; `concurrency` is vLLM's own figure; both count full-length requests."""
 
     weights_gib: float
     kv_available_gib: float
@@ -44,7 +44,7 @@ class Fit:
 
 
 def fit(memory: MemoryEstimate) -> Fit:
-    """Return what a plan takes and holds; `memory.sized` has to be true."""
+    """Return what a plan takes and holds; `memory.sized` must be true."""
     return Fit(
         weights_gib=memory.weights_gib,
         kv_available_gib=memory.kv_available_gib,
@@ -66,14 +66,14 @@ def _advice(memory: MemoryEstimate) -> Iterator[Advice]:
     def enough(**changes: Any) -> bool:
         return dataclasses.replace(memory, **changes).steady_state_requests >= goal_requests
 
-    goal = f"{goal_requests} request{'s' * (goal_requests > 1)} of full length"
+    goal = f"{goal_requests} full-length request{'s' * (goal_requests > 1)}"
     if batch := next((n for n in _BATCHES if n < memory.batched_tokens and enough(batched_tokens=n)), None):
         yield Advice("max-num-batched-tokens", batch, f"{goal} at {memory.context:,} tokens")
     if context := _largest(memory.context // BLOCK_TOKENS, lambda n: enough(context=n * BLOCK_TOKENS)):
         yield Advice("max-model-len", context * BLOCK_TOKENS, goal)
     if memory.admits:
         most = memory.steady_state_requests
-        yield Advice("max-num-seqs", most, f"as many of full length as there is room for; {goal_requests} do not fit")
+        yield Advice("max-num-seqs", most, f"the most full-length requests that fit; {goal_requests} do not")
     if memory.kv_cache_memory_gib is None:
         hundredths = range(int(memory.utilization * 100) + 1, int(HIGHEST_UTILIZATION * 100) + 1)
         if percent := next((n for n in hundredths if enough(utilization=n / 100)), None):
@@ -94,7 +94,7 @@ def _largest(most: int, good: Callable[[int], bool]) -> int:
 
 
 def text(memory: MemoryEstimate, answer: Fit) -> str:
-    """Return the answer as text: where the memory goes, both ways to count requests, and what to change."""
+    """Return the answer as text: how the memory is used, both counts of requests, and what to change."""
     share = f"{memory.memory_gib:g} GiB x {memory.utilization:g}"
     rows = [
         ("GPU memory for vLLM", f"{memory.memory_gib * memory.utilization:6.2f} GiB", share),
@@ -125,11 +125,14 @@ def _request(memory: MemoryEstimate, answer: Fit) -> str:
 
 def _verdict(memory: MemoryEstimate, answer: Fit) -> list[str]:
     if answer.kv_available_gib <= 0:
-        return ["Does not fit: the weights leave nothing for a KV cache. Choose a smaller --model."]
+        return ["Does not fit: the weights leave no room for a KV cache. Choose a smaller --model."]
     if not answer.fits:
-        return ["Does not fit: vLLM stops at start, because one request of full length has to fit."]
+        return ["Does not fit: vLLM will not start, because the KV cache cannot hold one full-length request."]
     most = answer.steady_state_requests
     return [
-        f"Fits. vLLM prints maximum concurrency {answer.concurrency:.2f}x: it counts a whole step for each request.",
-        f"Requests share a step: {most} of full length run at once, one in prefill; the plan is for {memory.requests}.",
+        f"Fits. vLLM logs a maximum concurrency of {answer.concurrency:.2f}x, counting a whole step for each request.",
+        (
+            f"Requests share steps, so {most} full-length request{'s' * (most > 1)} can run at once (one in prefill);"
+            f" the plan promises {memory.requests}."
+        ),
     ]

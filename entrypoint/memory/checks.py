@@ -21,14 +21,14 @@ _ADMISSION = "https://github.com/vllm-project/vllm/issues/51041"
     tried="constructed",
 )
 def weights(memory: MemoryEstimate) -> Problem | None:
-    """The weights leave something for the KV cache."""
+    """The weights leave room for a KV cache."""
     if memory.kv_available_gib > 0:
         return None
     room = memory.memory_gib * memory.utilization - memory.overhead_gib
     return Problem(
-        f"the weights take {memory.weights_gib:.1f} GiB a GPU at tensor-parallel-size {memory.tensor_parallel_size}",
-        f"at most {room:.1f} GiB ({memory.memory_gib:g} x gpu-memory-utilization {memory.utilization:g}, less"
-        f" {memory.overhead_gib:.1f} of overhead)",
+        f"the weights take {memory.weights_gib:.1f} GiB per GPU at tensor-parallel-size {memory.tensor_parallel_size}",
+        f"at most {room:.1f} GiB ({memory.memory_gib:g} x gpu-memory-utilization {memory.utilization:g}, minus"
+        f" {memory.overhead_gib:.1f} GiB of overhead)",
     )
 
 
@@ -40,7 +40,7 @@ def weights(memory: MemoryEstimate) -> Problem | None:
     tried="constructed",
 )
 def kv_cache(memory: MemoryEstimate) -> Problem | None:
-    """One request of full length fits the KV cache, or vLLM stops after it has loaded everything."""
+    """One full-length request fits the KV cache; otherwise vLLM stops after loading everything."""
     if not memory.sized or memory.kv_available_gib <= 0 or memory.admits:
         return None
     return Problem(
@@ -58,13 +58,14 @@ def kv_cache(memory: MemoryEstimate) -> Problem | None:
     tried="constructed",
 )
 def full_requests(memory: MemoryEstimate) -> Problem | None:
-    """As many requests of full length as the profile promises run at once."""
+    """The KV cache holds as many full-length requests at once as the profile promises."""
     if not memory.sized or not memory.admits or memory.steady_state_requests >= memory.requests:
         return None
+    fitting = memory.steady_state_requests
     return Problem(
-        f"{memory.steady_state_requests} requests of {memory.context} tokens fit the KV cache at once,"
-        f" and the plan promises {memory.requests}",
-        "nothing if requests are shorter; the others wait their turn",
+        f"the KV cache holds {fitting} request{'s' * (fitting > 1)} of {memory.context} tokens at once,"
+        f" but the plan promises {memory.requests}",
+        "nothing if requests are shorter; otherwise the rest wait in the queue",
         f"if all requests are that long, {_change(fit(memory).advice)}",
         fatal=False,
     )

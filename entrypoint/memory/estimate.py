@@ -1,8 +1,8 @@
 """
 How much memory a plan takes on each GPU, as vLLM 0.32.0 counts it: weights, overhead, KV cache blocks.
 
-Sizes are GiB a GPU unless a name says bytes. The latent KV cache has one head, so every GPU of a tensor parallel group
-holds all of it. Blocks are counted as vLLM's own planner does (v1/core/kv_cache_utils.py);
+Sizes are GiB per GPU unless a name ends in bytes. The latent KV cache has one head, so every GPU of a tensor parallel
+group holds all of it. Blocks are counted as vLLM's own planner does (v1/core/kv_cache_utils.py);
 qualification/calibration runs it.
 The overhead (runtime, CUDA graphs, activations, buffers) is a model with fitted numbers, stated at each;
 docs/explanation/memory.md explains it.
@@ -60,7 +60,7 @@ CACHE_LAYOUTS = {"deepseek-v4-flash": CacheLayout(21, 20), "deepseek-v4-pro": Ca
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a plan's memory follows from; `context` is 0 where it is left to vLLM."""
+    """The inputs of a plan's memory; `context` is 0 if vLLM decides it."""
 
     memory_gib: float
     utilization: float
@@ -79,7 +79,7 @@ class MemoryEstimate:
     """The KV cache's size, if `kv-cache-memory-bytes` sets it."""
     tensor_parallel_sizes: tuple[int, ...] = ()
     graphs: tuple[int, ...] = ()
-    """The sizes of CUDA graphs that the plan names, in tokens; empty where they are left to vLLM."""
+    """The sizes of CUDA graphs that the plan sets, in tokens; empty if vLLM decides them."""
 
     @property
     def weights_gib(self) -> float:
@@ -96,7 +96,7 @@ class MemoryEstimate:
 
     @property
     def overhead_gib(self) -> float:
-        """What a GPU needs besides weights and KV cache."""
+        """What a GPU needs in addition to weights and KV cache."""
         sizes, tokens = len(self.graphs) - len(_FIXED_GRAPHS), sum(self.graphs) - sum(_FIXED_GRAPHS)
         graphs = max(0.0, GRAPH_GIB * sizes + GRAPH_TOKENS_GIB * tokens / 1024)
         return FIXED_GIB + graphs + ACTIVATIONS_GIB * self.batched_tokens / 1024 + self.workspace_gib
@@ -115,7 +115,7 @@ class MemoryEstimate:
 
     @property
     def in_flight(self) -> int:
-        """Tokens that are scheduled and not yet settled, at most: two steps when scheduling is asynchronous."""
+        """The most tokens that are scheduled and not yet settled: two steps with asynchronous scheduling."""
         return self.batched_tokens * (2 if self.asynchronous else 1)
 
     @property
@@ -125,23 +125,23 @@ class MemoryEstimate:
 
     @property
     def blocks_per_request(self) -> int:
-        """Blocks that vLLM counts for a request of full length, as if a whole step in flight were its own."""
+        """Blocks that vLLM counts for a full-length request, as if it had a whole step in flight alone."""
         return ceil(self.context / BLOCK_TOKENS) + self._layout.recent_blocks(self.in_flight, self.context)
 
     @property
     def concurrency(self) -> float:
-        """vLLM's `Maximum concurrency`: all blocks by the blocks of one request."""
+        """vLLM's `Maximum concurrency`: all blocks divided by the blocks of one request."""
         return self.blocks / self.blocks_per_request
 
     @property
     def admits(self) -> bool:
-        """Whether vLLM starts: one request of full length has to fit."""
+        """Whether vLLM starts: one full-length request must fit."""
         return self.blocks - 1 >= self.blocks_per_request
 
     @property
     def steady_state_requests(self) -> int:
         """
-        Return how many requests of full length run at once when one of them is in prefill and the others decode.
+        Return how many full-length requests run at once when one of them is in prefill and the others decode.
 
         A step's tokens are shared, so only the one in prefill holds what vLLM counts for each; the admission of
         the last one needs as much (scheduler_reserve_full_isl).
@@ -150,17 +150,17 @@ class MemoryEstimate:
 
     @property
     def request_gib(self) -> float:
-        """KV cache that has to be left for one request of full length."""
+        """KV cache that one full-length request needs."""
         return (self.blocks_per_request + 1) * self._layout.block_bytes / GIB
 
     @property
     def requests_gib(self) -> float:
-        """KV cache that has to be left for all requests at full length, one of them in prefill."""
+        """KV cache that all requests need at full length, one of them in prefill."""
         return self.request_gib + (self.requests - 1) * self._settled_blocks * self._layout.block_bytes / GIB
 
     @property
     def _settled_blocks(self) -> int:
-        """Blocks of a request of full length that decodes."""
+        """Blocks of a full-length request that decodes."""
         step = (1 + self.draft_tokens) * (2 if self.asynchronous else 1)
         return ceil(self.context / BLOCK_TOKENS) + self._layout.recent_blocks(step, self.context)
 

@@ -26,10 +26,10 @@ AUTO = "auto"
 
 def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> Request:
     """
-    Return the request with the profile that `auto` stands for, and the reasons in its origin; others as they are.
+    Return the request with the profile that `auto` selects, and the reason in its origin; any other profile is kept.
 
-    Raise ConfigError when no profile fits. As the reason, a profile that does not fit memory goes before one that
-    violates a constraint.
+    Raise ConfigError if no profile fits. A profile that does not fit memory is a better reason than one that violates
+    a constraint.
     """
     requested = request.choices.get("profile")
     if requested is None or requested.value != AUTO:
@@ -51,7 +51,7 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
             if not shortage:
                 return _with_profile(request, Setting(name, f"{origin} {AUTO}: {_fits(name, selection)}{reason}"))
             reason = f"; {name}: {shortage}"
-    raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is made for it'}.")
+    raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is written for it'}.")
 
 
 def largest_first(catalog: Catalog, gpus: int | None = None) -> list[str]:
@@ -69,7 +69,7 @@ def largest_first(catalog: Catalog, gpus: int | None = None) -> list[str]:
 
 
 def _is_for_other_hardware(catalog: Catalog, name: str, gpus: HostGpus) -> bool:
-    """Tell whether a profile is for other hardware, so that its absence needs no reason."""
+    """Return whether a profile is for other hardware, so that skipping it needs no reason."""
     kinds = catalog.profile(name, "").get("hardware")
     return bool(kinds) and not catalog.hardware(gpus.hardware, gpus.origin).is_one_of(kinds)
 
@@ -85,10 +85,10 @@ def _fits(name: str, selection: Selection) -> str:
 def _shortage(memory: MemoryEstimate) -> str:
     """Return what is missing for all requests that a plan promises, or nothing."""
     if memory.kv_available_gib <= 0:
-        return f"the weights take {memory.weights_gib:.1f} GiB a GPU and leave nothing for a KV cache"
+        return f"the weights take {memory.weights_gib:.1f} GiB per GPU and leave no room for a KV cache"
     if not memory.sized or memory.steady_state_requests >= memory.requests:
         return ""
-    remaining = f"{memory.kv_available_gib:.1f} GiB remain"
+    remaining = f"but only {memory.kv_available_gib:.1f} GiB remain"
     if not memory.admits:
         return f"one request needs {memory.request_gib:.1f} GiB of KV cache, {remaining}"
     return f"{memory.requests} requests need {memory.requests_gib:.1f} GiB of KV cache, {remaining}"

@@ -19,9 +19,9 @@ from .select import Selection
 MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
 RENAMED = {"trunk-complete": "target-model-complete"}
-"""Former names of checks, which `--skip` refuses with the present name."""
+"""Former names of checks; `--skip` rejects them with the new name."""
 BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-"""Names of the constraints that no `[[refuse]]` block makes."""
+"""Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
 """A constraint's name (for `--skip`), where it comes from, and the problem."""
@@ -36,24 +36,26 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
     """
     Raise ConfigError for a name to skip that is neither a constraint nor a check.
 
-    `check_names` returns the names of the doctor's checks; it is called only for a name that is no constraint.
+    `check_names` returns the names of the doctor's checks; it is called only for a name that is not a constraint.
     """
     if not set(skip) - names(selection):
         return
     known = names(selection) | set(check_names())
     if renamed := sorted(set(skip) & RENAMED.keys()):
-        raise ConfigError(f"The check {renamed[0]!r} is now named {RENAMED[renamed[0]]!r}; skip it by that name.")
+        raise ConfigError(
+            f"--skip (DSV4_SKIP): check {renamed[0]} was renamed to {RENAMED[renamed[0]]}; use the new name."
+        )
     if unknown := sorted(set(skip) - known):
         raise ConfigError(
-            f"No check, and no constraint of this profile, model or hardware, is named"
-            f" {unknown[0]!r}{nearest(unknown[0], known)}; docs/reference/ lists them in checks.md and refusals.md."
+            f"--skip (DSV4_SKIP): {unknown[0]!r} is not a check, or a constraint of this profile, model or hardware"
+            f"{nearest(unknown[0], known)}; see checks.md and refusals.md in docs/reference/."
         )
 
 
 def refusals(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name and the message of everything for which a plan is refused."""
+    """Yield the name and the message of every reason to reject a plan."""
     for name, where, problem in (
         *_violated_rules(selection, flags, env),
         *_memory(selection, flags),
@@ -90,24 +92,30 @@ def _model_on_hardware(selection: Selection) -> str:
 
 
 def _outside_scope(selection: Selection) -> Iterator[Violation]:
-    """Yield models, hardware and sizes that profile or model exclude, and a group larger than this host."""
+    """Yield models, hardware and sizes that the profile or model excludes, and a group larger than this host."""
     profile, model, hardware = selection.profile, selection.model, selection.hardware
     size, where = selection.tensor_parallel_size, f"{profile.name}, {_model_on_hardware(selection)}"
     if (models := profile.get("models")) and not model.is_one_of(models):
-        seen = f"profile {profile.name} is not for model {model.name}"
-        yield "profile-model", where, Problem(seen, f"one of {', '.join(models)}", "choose one with --model")
+        seen = f"profile {profile.name} does not support model {model.name}"
+        yield "profile-model", where, Problem(seen, _one_of(models), "choose one with --model")
     if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
-        seen = f"profile {profile.name} is not for {hardware.name}"
-        yield "profile-hardware", where, Problem(seen, f"one of {', '.join(kinds)}", "choose another --profile")
+        seen = f"profile {profile.name} does not support {hardware.name}"
+        yield "profile-hardware", where, Problem(seen, _one_of(kinds), "choose another --profile")
     for kind, file in (("profile", profile), ("model", model)):
         sizes = file.get("tensor_parallel_sizes")
         if sizes and size not in sizes:
-            seen = f"{kind} {file.name} does not take {TENSOR_PARALLEL_SIZE} {size}"
-            needed = f"one of {', '.join(map(str, sizes))}"
+            seen = f"{kind} {file.name} does not support {TENSOR_PARALLEL_SIZE} {size}"
+            needed = _one_of(sizes)
             yield TENSOR_PARALLEL_SIZE, where, Problem(seen, needed, "choose one with --tp")
     if selection.gpus is not None and size > selection.gpus:
-        seen = f"{TENSOR_PARALLEL_SIZE} {size} needs {size} GPUs and this process sees {selection.gpus}"
-        yield "gpu-count", where, Problem(seen, "as many GPUs", "lower --tp")
+        seen = (
+            f"{TENSOR_PARALLEL_SIZE} is {size}, but this process sees {selection.gpus} GPU{'s' * (selection.gpus != 1)}"
+        )
+        yield "gpu-count", where, Problem(seen, f"{size} GPUs", "lower --tp")
+
+
+def _one_of(values: Collection[Any]) -> str:
+    return ("one of " if len(values) > 1 else "") + ", ".join(map(str, values))
 
 
 def _rules(selection: Selection) -> Iterator[tuple[ProfileFile[Any], Constraint]]:
@@ -155,7 +163,7 @@ def _like(value: Any, pattern: str) -> bool:
 
 
 def _holds(tree: Mapping[str, Any], name: str, condition: Any) -> bool:
-    """Tell whether a setting has the value of a condition, or one of a list of them; tables are compared key by key."""
+    """Return whether a setting has a condition's value, or one of its list; tables are compared key by key."""
     value = tree.get(name)
     if isinstance(condition, dict):
         return isinstance(value, dict) and all(_holds(value, key, inner) for key, inner in condition.items())

@@ -1,5 +1,5 @@
 """
-Which sizes of a step vLLM captures as CUDA graphs: those of decoding, and those of prompts.
+The sizes of steps that vLLM captures as CUDA graphs: those of decoding, and those of prompts.
 
 vLLM 0.32.0 captures up to twice the tokens that decode together, 512 at most (config/vllm.py, `_set_cudagraph_sizes`):
 8 for two requests with one draft token each. A longer step runs kernel by kernel, each launched by the host, and
@@ -22,13 +22,13 @@ def named(selection: Selection, flags: Mapping[str, Setting]) -> dict[str, Setti
     """
     Return the flag of the sizes to capture, none above the tokens of a step.
 
-    Empty where the hardware names none, or where another layer sets graphs.
+    Empty if the hardware sets none, or if another layer sets graphs.
     """
     prompts, requests = selection.hardware.get("prompt_graphs"), flags.get("max-num-seqs")
     if not prompts or requests is None or any("cudagraph" in name or name == "enforce-eager" for name in flags):
         return {}
     step = draft_tokens(plain(flags)) + 1
-    origin = f"{selection.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens a step"
+    origin = f"{selection.hardware.file} prompt-graphs, and {requests.value} requests of {step} tokens per step"
     batched = flags.get("max-num-batched-tokens")
     longest = batched.value if batched else prompts[-1]
     captured = [size for size in sizes(int(requests.value), step, prompts) if size <= longest]

@@ -35,7 +35,7 @@ _CHANGES_NOTHING = frozenset({"CUDA_VERSION"})  # a label of CUDA's images
 
 
 class Variables(BaseSettings):
-    """Our variables; an empty one counts as not set, as compose files write `${PROFILE:-}`."""
+    """Our variables; an empty one counts as unset, because compose files write `${PROFILE:-}`."""
 
     model_config = SettingsConfigDict(case_sensitive=True, env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -70,9 +70,9 @@ class Variables(BaseSettings):
     DSV4_NCCL: str | None = None
     """A set of NCCL variables, or `none`."""
     DSV4_SKIP: str | None = None
-    """Names of checks and refusals to override, separated by commas."""
+    """Names of checks and constraints to override, separated by commas."""
     DSV4_VLLM: str | None = None
-    """The program `vllm` to start; the one beside `dsv4` if not set, else the one on PATH."""
+    """The program `vllm` to start; the one next to `dsv4` if not set, else the one on PATH."""
     DSV4_CACHE: Path | None = None
     """The folder of compiled kernels; `dsv4` in the user's cache if not set."""
     DSV4_RUN_DIR: Path | None = None
@@ -82,7 +82,7 @@ class Variables(BaseSettings):
 
 
 def read() -> Request:
-    """Return the request that the environment makes."""
+    """Return the request of the environment."""
     given = {name: value for name, value in variables().model_dump().items() if value is not None}
     choices = {
         key: Setting(str(given[name]), f"environment {name}")
@@ -95,8 +95,8 @@ def read() -> Request:
 
 
 def variables() -> Variables:
-    """Return our variables; raise ConfigError for one that is not of its kind."""
-    listen.health_address(os.environ)  # refused at once by every command
+    """Return our variables; raise ConfigError for one of the wrong type."""
+    listen.health_address(os.environ)  # every command rejects an invalid one at once
     try:
         return Variables()
     except ValidationError as error:
@@ -130,7 +130,7 @@ def _key(given: Mapping[str, object]) -> dict[str, Setting]:
     path = given["API_KEY_FILE"]
     origin = f"environment API_KEY_FILE = {path}"
     if os.environ.get("VLLM_API_KEY"):
-        raise ConfigError(f"{origin} and environment VLLM_API_KEY contradict each other; keep one of the two.")
+        raise ConfigError(f"{origin} and environment VLLM_API_KEY conflict; remove one of them.")
     return {"VLLM_API_KEY": Setting(key_in(str(path), origin), origin)}
 
 

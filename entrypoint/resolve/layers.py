@@ -23,7 +23,7 @@ from .select import Selection
 
 
 def resolve(selection: Selection, request: Request) -> Plan:
-    """Return the plan; raise ConfigError for a combination that is known to fail, unless it is skipped by name."""
+    """Return the plan; raise ConfigError for an unsupported combination, unless it is skipped by name."""
     flags: dict[str, Setting] = {}
     env: dict[str, Setting] = {}
     supervision = supervision_settings.defaults()
@@ -34,27 +34,27 @@ def resolve(selection: Selection, request: Request) -> Plan:
     merge(flags, cuda_graphs.named(selection, flags))
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     if "api-key" in flags and "VLLM_API_KEY" in env:
-        raise ConfigError(f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the key; keep one.")
+        raise ConfigError(
+            f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the API key; remove one of them."
+        )
     _check_keys(flags, env)
     choices = dict(selection.reasons)
     for name, sentence in refusals(selection, flags, env):
         if name not in request.skip:
-            raise ConfigError(f"{sentence} (refused as {name}; --skip {name} overrides)")
-        choices[f"skip {name}"] = Setting(True, f"requested, although: {sentence}")
+            raise ConfigError(f"{sentence} To override this, use --skip {name}.")
+        choices[f"skip {name}"] = Setting(True, f"requested; overrides {sentence}")
     for name in request.skip:
         choices.setdefault(f"skip {name}", Setting(True, "requested"))
     if "model" not in flags:
-        raise ConfigError(
-            f"Model {selection.model.name} has no repository; give its folder: --model {selection.model.name}=FOLDER."
-        )
+        raise ConfigError(f"model {selection.model.name} has no repository; use --model {selection.model.name}=FOLDER.")
     return Plan(choices, flags, env, schema.shapes(), supervision)
 
 
 def _check_keys(flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> None:
-    """Raise ConfigError for a bearer key that no request could carry."""
+    """Raise ConfigError for a bearer key that an HTTP header cannot carry."""
     for setting in filter(None, (flags.get("api-key"), env.get("VLLM_API_KEY"))):
         keys = setting.value if isinstance(setting.value, list) else [setting.value]
-        for key in filter(None, map(str, keys)):  # an empty one is none to vLLM
+        for key in filter(None, map(str, keys)):  # vLLM ignores an empty one
             api_key.checked(key, setting.origin)
 
 
@@ -82,7 +82,7 @@ def _file_layers(selection: Selection, file: ProfileFile[Any]) -> Iterator[Layer
         for when in link.own.when:
             given = when.given()
             label = ", ".join(f"{key} = {'|'.join(map(str, allowed))}" for key, allowed in given.items())
-            layer = _layer(when, f"{link.file} [[when]] {label}")  # checked, whether it applies or not
+            layer = _layer(when, f"{link.file} [[when]] {label}")  # checked even if it does not apply
             if all(names[key] in allowed for key, allowed in given.items()):
                 yield layer
 
@@ -101,14 +101,14 @@ def _named(values: Mapping[str, Value], origin: str) -> dict[str, Setting]:
 
 
 def merge(into: dict[str, Setting], above: Mapping[str, Setting]) -> None:
-    """Lay `above` over `into`; what it replaces is kept as history, nearest first."""
+    """Lay `above` over `into`; replaced settings are kept as history, nearest first."""
     for name, setting in above.items():
         replaced = [into.pop(other) for other in list(into) if _same(other, name)]
         into[name] = Setting(setting.value, setting.origin, tuple(_history(replaced)))
 
 
 def _same(name: str, other: str) -> bool:
-    """Tell whether two settings exclude each other: equal names, or one is the table that holds the other."""
+    """Return whether two settings exclude each other: equal names, or one is the table that contains the other."""
     return name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.")
 
 

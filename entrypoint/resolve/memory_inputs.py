@@ -14,7 +14,7 @@ _SYNCHRONOUS = frozenset({"ngram", "medusa", "suffix", "mlp_speculator"})
 
 
 def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstimate | None:
-    """Return the memory that a plan takes; None where a figure is missing or the layout is not modelled."""
+    """Return the memory that a plan takes; None if a figure is missing or the layout is not modelled."""
     size, total = selection.hardware.get("memory_gib"), selection.weights_gib
     utilization = _number(flags, "gpu-memory-utilization")
     if not size or not total or not utilization:
@@ -42,7 +42,7 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
 
 
 def _schedules_asynchronously(flags: Mapping[str, Setting]) -> bool:
-    """Tell whether vLLM schedules a step while another runs: the flag decides, else the method of speculation."""
+    """Return whether vLLM schedules a step while another runs: by the flag, else by the method of speculation."""
     scheduling = _value(flags, "async-scheduling")
     if isinstance(scheduling, bool):
         return scheduling
@@ -54,6 +54,6 @@ def _value(flags: Mapping[str, Setting], name: str) -> Value:
 
 
 def _number(flags: Mapping[str, Setting], name: str) -> float:
-    """Return a flag's number; 0 where it is absent, or left to vLLM (`auto`)."""
+    """Return a flag's number; 0 if it is absent, or if vLLM decides it (`auto`)."""
     value = _value(flags, name)
     return value if isinstance(value, (int, float)) else 0

@@ -65,7 +65,9 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     model, why, where = select_model(catalog, request, profile, hardware, size)
     for link in model.chain():
         if TENSOR_PARALLEL_SIZE in link.own.flags or any(TENSOR_PARALLEL_SIZE in when.flags for when in link.own.when):
-            raise ConfigError(f"{link.file}: {TENSOR_PARALLEL_SIZE} is chosen before the model; set it in a profile.")
+            raise ConfigError(
+                f"{link.file}: a model cannot set {TENSOR_PARALLEL_SIZE}, which is chosen first; set it in a profile."
+            )
     reasons = {
         "profile": Setting(profile.name, requested.origin),
         "hardware": Setting(hardware.name, gpus.origin),
@@ -113,7 +115,7 @@ def _by_topology(
     name, reason = choose_set(topology, order[:size])
     settings = {}
     if order != topology.gpus:
-        why = f"topology: GPUs {' and '.join(map(str, order[:size]))} are the closest"
+        why = f"topology: the closest GPUs are {', '.join(map(str, order[:size]))}"
         settings = {
             "CUDA_DEVICE_ORDER": Setting("PCI_BUS_ID", why),
             "CUDA_VISIBLE_DEVICES": Setting(",".join(map(str, order)), why),
@@ -126,7 +128,7 @@ def _gpus(profile: ProfileFile[Profile], request: Request, find: Callable[[], Ho
         return HostGpus(named.value, named.origin)
     only = profile.get("hardware")
     if len(only) == 1:
-        return HostGpus(only[0], f"{profile.file}: the only hardware of profile {profile.name}")
+        return HostGpus(only[0], f"{profile.file}: the only hardware for profile {profile.name}")
     return find()
 
 
@@ -143,7 +145,8 @@ def _tensor_parallel_size(
             )
         if any(TENSOR_PARALLEL_SIZE in when.flags for when in link.own.when):
             raise ConfigError(
-                f"{link.file}: {TENSOR_PARALLEL_SIZE} decides which [[when]] blocks apply; set it under [flags]."
+                f"{link.file}: a [[when]] block cannot set {TENSOR_PARALLEL_SIZE}, which decides what applies;"
+                " set it under [flags]."
             )
     requested = request.flag(TENSOR_PARALLEL_SIZE)
     return requested.value if requested else size

@@ -20,12 +20,12 @@ SelectedModel = tuple[ProfileFile[Model], str, Setting | None]
 def select_model(
     catalog: Catalog, request: Request, profile: ProfileFile[Profile], hardware: ProfileFile[Hardware], size: int
 ) -> SelectedModel:
-    """Return the model for a request; raise ConfigError where none was requested and none is the default."""
+    """Return the model for a request; raise ConfigError if none was requested and there is no default."""
     if requested := request.choices.get("model"):
         return _requested_model(catalog, requested)
     allowed = profile.get("models")
     if len(allowed) == 1:
-        name, why = allowed[0], f"{profile.file}: the only model of profile {profile.name}"
+        name, why = allowed[0], f"{profile.file}: the only model for profile {profile.name}"
         return catalog.model(name, why), why, None
     for entry in hardware.get("default_model"):
         fits = not entry.tensor_parallel_size or size in entry.tensor_parallel_size
@@ -37,8 +37,8 @@ def select_model(
             why = f"{hardware.file}: default-model: {entry.because}"
             return catalog.model(entry.model, f"{hardware.file}: default-model"), why, None
     raise ConfigError(
-        f"No default model for profile {profile.name} on {hardware.name} at {TENSOR_PARALLEL_SIZE} {size};"
-        f" name one with --model (MODEL): {', '.join(allowed or catalog.names('model'))}."
+        f"no default model for profile {profile.name} on {hardware.name} at {TENSOR_PARALLEL_SIZE} {size};"
+        f" choose one with --model (MODEL): {', '.join(allowed or catalog.names('model'))}."
     )
 
 
@@ -48,7 +48,7 @@ def _requested_model(catalog: Catalog, requested: Setting) -> SelectedModel:
     name, given, where = text.partition("=")
     if given and name in names:
         if not where:
-            raise ConfigError(f"{requested.origin}: {text!r} names no folder or repository after the equals sign.")
+            raise ConfigError(f"{requested.origin}: {text!r} ends at the equals sign; add a folder or a repository.")
         return catalog.model(name, requested.origin), requested.origin, dataclasses.replace(requested, value=where)
     if text in names:
         return catalog.model(text, requested.origin), requested.origin, None
@@ -63,14 +63,14 @@ def _requested_model(catalog: Catalog, requested: Setting) -> SelectedModel:
             return model, requested.origin, requested
     hint = nearest(text, [*names, *(str(model.flags().get("model", "")) for model in models)])
     raise ConfigError(
-        f"{requested.origin}: {text!r} is not a model, the repository of one, or a folder{hint}."
-        f" Known: {', '.join(names)}; NAME=WHERE serves other weights as one of them."
+        f"{requested.origin}: {text!r} is not a known model, its repository, or a folder{hint}."
+        f" Known models: {', '.join(names)}. To serve other weights as one of them, write NAME=FOLDER."
     )
 
 
 def is_folder(text: str, origin: str) -> bool:
-    """Tell whether a text names a folder; raise ConfigError where it cannot be read."""
+    """Return whether a text names a folder; raise ConfigError if it cannot be read."""
     try:
         return Path(text).is_dir()
     except OSError as error:  # a name too long, or a parent folder that may not be entered
-        raise ConfigError(f"{origin}: {text!r} cannot be read ({error.strerror}).") from None
+        raise ConfigError(f"{origin}: cannot read {text!r} ({error.strerror}).") from None

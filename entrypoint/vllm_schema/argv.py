@@ -1,4 +1,4 @@
-"""Parse vLLM's own arguments, as vLLM would, into settings with an origin each."""
+"""Parse vLLM's own arguments, as vLLM would, into settings with their origins."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from . import schema
 from . import settings as flatten
 
 _LEVEL = re.compile(r"^-O=?(?=\d)")  # -O3 and -O=3
-_REFUSED = {
-    "config": "put its settings into a profile, whose origin `dsv4 explain` can show",
+_UNSUPPORTED = {
+    "config": "put its settings into a profile file, so that `dsv4 explain` can show their origin",
 }
 
 
@@ -44,7 +44,7 @@ def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     argument = _LEVEL.sub("--optimization-level=", rest.pop(0))
     spelled, glued, value = argument.partition("=")
     if not spelled.startswith("-") or spelled.strip("-") == "":
-        raise UsageError(f"{argument!r} is not a flag of vLLM; flags begin with -- (values with spaces need quotes).")
+        raise UsageError(f"{argument!r} is not a vLLM flag; flags begin with --, and values with spaces need quotes.")
     name, dotted, key = spelled.lstrip("-").partition(".")
     name = name.replace("_", "-") if spelled.startswith("--") else name
     origin = f"command line {spelled}"
@@ -52,8 +52,8 @@ def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     if switch != name and not glued and not dotted and schema.shapes().get(switch) == "negatable":
         return spelled, switch, "", [False]
     flag = schema.canonical_flag(name, origin)
-    if flag in _REFUSED:
-        raise ConfigError(f"{origin}: not accepted here; {_REFUSED[flag]}.")
+    if flag in _UNSUPPORTED:
+        raise ConfigError(f"{origin} is not supported; {_UNSUPPORTED[flag]}.")
     kind = schema.flag_kind(flag)
     if glued:
         return spelled, flag, key, [value]
@@ -87,7 +87,9 @@ def _json(text: str, origin: str) -> Value:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"{origin}: {text!r} is broken JSON ({error}); quote it, as in '{{\"key\": 1}}'.") from None
+        raise ConfigError(
+            f"{origin}: {text!r} is not valid JSON ({error}); quote it, as in '{{\"key\": 1}}'."
+        ) from None
 
 
 def _json_or_text(text: str) -> Value:

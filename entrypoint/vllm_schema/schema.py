@@ -56,7 +56,7 @@ def shapes() -> dict[str, str]:
     """
     Return how flags are written that are not `--flag VALUE`.
 
-    `switch` has no value, `negatable` has a `--no-` form besides, `spread` takes several values after one flag,
+    `switch` has no value, `negatable` also has a `--no-` form, `spread` takes several values after one flag,
     `repeated` is written once for each value.
     """
     return {name: shape for name, flag in facts()["flags"].items() if (shape := _shape(flag))}
@@ -71,7 +71,7 @@ def _shape(flag: Mapping[str, Any]) -> str:
 
 
 def canonical_flag(spelled: str, origin: str) -> str:
-    """Return vLLM's long flag for a spelling of it; raise ConfigError for a flag that it does not know."""
+    """Return vLLM's long flag for one of its spellings; raise ConfigError for a flag that vLLM does not have."""
     known = _spellings()
     if spelled in known:
         return known[spelled]
@@ -80,10 +80,10 @@ def canonical_flag(spelled: str, origin: str) -> str:
 
 
 def check_long_flag(name: str, origin: str) -> None:
-    """Raise ConfigError for anything but a long flag of vLLM's, as profile files write them."""
+    """Raise ConfigError for anything but a long flag of vLLM, as profile files write them."""
     flag = canonical_flag(name, origin)
     if flag != name:
-        raise ConfigError(f"{origin}: write {flag} instead of {name}; keys are vLLM's long flags.")
+        raise ConfigError(f"{origin}: use {flag} instead of {name}; keys are vLLM's long flags.")
 
 
 def flag_kind(name: str) -> Mapping[str, Any]:
@@ -93,7 +93,7 @@ def flag_kind(name: str) -> Mapping[str, Any]:
 
 
 def check_key(setting: str, origin: str) -> None:
-    """Raise ConfigError when `flag.key` names a key that this JSON flag does not take."""
+    """Raise ConfigError if `flag.key` names a key that this JSON flag does not have."""
     flag, *path = setting.split(".")
     table = facts()["json"].get(flag, {})
     for depth, key in enumerate(path):
@@ -103,20 +103,21 @@ def check_key(setting: str, origin: str) -> None:
         if key not in keys:
             _refuse_retired("json", setting, origin)
             where = ".".join([flag, *path[:depth]])
-            raise ConfigError(f"{origin}: {where} takes no key {key!r} in vLLM {VERSION}{nearest(key, keys)}.")
+            raise ConfigError(f"{origin}: {where} has no key {key!r} in vLLM {VERSION}{nearest(key, keys)}.")
         table = keys[key]
 
 
 def check_variable(name: str, value: str, origin: str) -> None:
-    """Raise ConfigError for a VLLM_* variable that the pinned vLLM does not read, or a value that it does not take."""
+    """Raise ConfigError for a VLLM_* variable that the pinned vLLM does not read, or for an invalid value."""
     if not name.startswith("VLLM_"):
         return
     if name not in facts()["env"]:
         _refuse_retired("env", name, origin)
-        raise ConfigError(f"{origin}: vLLM {VERSION} reads no variable {name}{nearest(name, facts()['env'])}.")
+        hint = nearest(name, facts()["env"])
+        raise ConfigError(f"{origin}: vLLM {VERSION} does not read {name}{hint}; correct or unset it.")
     kind = facts()["env"][name]
     if (choices := kind.get("choices")) and value not in choices:
-        raise ConfigError(f"{origin}: {name} = {value!r} is not a value it takes; allowed: {listed(choices)}.")
+        raise ConfigError(f"{origin}: {name} = {value!r} is not valid. Allowed values: {listed(choices)}.")
     if kind.get("type") in ("int", "float"):
         _as_type(name, value, [kind["type"]], origin)
 
@@ -135,7 +136,7 @@ def check_value(setting: str, value: Value, origin: str) -> Value:
     """
     kind = _kind(setting)
     if kind.get("keys") and not isinstance(value, dict) and not (value is None and kind.get("none")):
-        raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it has to be a table (JSON object).")
+        raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it must be a table (a JSON object).")
     if shapes().get(setting) not in ("spread", "repeated"):
         return _scalar(setting, value, kind, origin)
     values = value if isinstance(value, list) else [value]
@@ -168,8 +169,8 @@ def _scalar(setting: str, value: Value, kind: Mapping[str, Any], origin: str) ->
         if _folded(value, kind) in {_folded(str(choice), kind) for choice in choices}:
             return value
         raise ConfigError(
-            f"{origin}: {setting} = {value!r} is not a choice of vLLM {VERSION}{nearest(value, choices)}."
-            f" Allowed: {listed(choices)}."
+            f"{origin}: {setting} = {value!r} is not valid in vLLM {VERSION}{nearest(value, choices)}."
+            f" Allowed values: {listed(choices)}."
         )
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_range(setting, value, kind, origin)
@@ -188,7 +189,7 @@ def _check_range(setting: str, value: float, kind: Mapping[str, Any], origin: st
     bounds = [(phrase, holds, kind[key]) for key, (phrase, holds) in _BOUNDS.items() if key in kind]
     if math.isnan(value) or not all(holds(value, bound) for _, holds, bound in bounds):
         allowed = " and ".join(f"{phrase} {bound}" for phrase, _, bound in bounds) or "a number"
-        raise ConfigError(f"{origin}: {setting} = {value} is out of range; it has to be {allowed}.")
+        raise ConfigError(f"{origin}: {setting} = {value} is out of range; it must be {allowed}.")
 
 
 def _folded(value: str, kind: Mapping[str, Any]) -> str:
@@ -222,7 +223,7 @@ def _as_type(setting: str, value: Value, types: list[str], origin: str) -> Value
     if not types:
         return value
     allowed = " or ".join(_TYPE_NAMES[name] for name in types)
-    raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it has to be {allowed}.")
+    raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it must be {allowed}.")
 
 
 def _refuse_suffix(setting: str, value: str, origin: str) -> None:
@@ -231,12 +232,15 @@ def _refuse_suffix(setting: str, value: str, origin: str) -> None:
         return
     power = "kmg".index(match[2].lower()) + 1
     decimal, binary = (int(float(match[1]) * base**power) for base in (1000, 1024))
-    two = 1 << max(decimal - 1, 1).bit_length()  # the power of two that such a name usually stands for
+    two = 1 << max(decimal - 1, 1).bit_length()  # the power of two that such a suffix usually means
     meant = two if decimal <= two <= binary else binary
-    raise ConfigError(f"{origin}: {setting} = {value!r} is not written out (vLLM reads k as 1000); write {meant}.")
+    raise ConfigError(
+        f"{origin}: {setting} = {value!r} is ambiguous, because vLLM reads k as 1000;"
+        f" write the whole number, probably {meant}."
+    )
 
 
 def _refuse_retired(kind: str, name: str, origin: str) -> None:
     for pattern, entry in retired().get(kind, {}).items():
         if fnmatch.fnmatchcase(name, pattern):
-            raise ConfigError(f"{origin}: {name} is not in vLLM {VERSION}. {entry['answer']}")
+            raise ConfigError(f"{origin}: {name} does not exist in vLLM {VERSION}. {entry['answer']}")

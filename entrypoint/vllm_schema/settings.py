@@ -1,4 +1,4 @@
-"""Turn [flags] and [env] tables into checked settings: one entry a flag, a key of a JSON flag, or a variable."""
+"""Turn [flags] and [env] tables into checked settings: one for each flag, key of a JSON flag, or variable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def flags(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
-    """Return checked settings for a table of vLLM's long flags; raise ConfigError for what vLLM would refuse."""
+    """Return checked settings for a table of vLLM's long flags; raise ConfigError for what vLLM would reject."""
     settings: dict[str, Value] = {}
     for name, value in table.items():
         schema.check_long_flag(name, origin)
@@ -44,11 +44,11 @@ def _text(value: Value) -> str:
 
 
 def _leaves(path: str, table: Mapping[str, Value], origin: str) -> Iterator[tuple[str, Value]]:
-    """Yield a setting for each key; a table within is opened where vLLM describes its keys, else left whole."""
+    """Yield a setting for each key; an inner table is expanded if vLLM describes its keys, else kept whole."""
     for key, value in table.items():
         setting = f"{path}.{key}"
         if not _KEY.fullmatch(key):
-            raise ConfigError(f"{origin}: {path} has a key {key!r}; only letters, digits, - and _ are allowed.")
+            raise ConfigError(f"{origin}: {path} has an invalid key {key!r}; use letters, digits, - and _.")
         schema.check_key(setting, origin)
         if isinstance(value, dict) and value and schema.keys_of(setting):
             yield from _leaves(setting, value, origin)

@@ -1,8 +1,8 @@
 """
-Download large files over HTTP, resuming where an earlier process stopped, and hash them on the way.
+Download large files over HTTP, resuming where an earlier process stopped, and hash them at the same time.
 
-huggingface_hub 2.4 starts a file again after a process ended (its temporary names are unique to a process). With shards
-of 40 GB that loses an hour, so large files are downloaded here and the rest is left to huggingface_hub.
+huggingface_hub 2.4 restarts a file from the beginning in a new process (its temporary names are unique to a process).
+With shards of 40 GB that loses an hour, so large files are downloaded here, and huggingface_hub does the rest.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _TIMEOUT = 30.0  # seconds without a byte
 
 
 class HubUnreachable(HostError):
-    """The Hub cannot be reached, or must not be (HF_HUB_OFFLINE)."""
+    """The Hub is unreachable, or may not be contacted (HF_HUB_OFFLINE)."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One file: where from, where to, and what it has to be."""
+    """One file: its URL, its target, and its expected size and hash."""
 
     url: str
     target: Path
@@ -55,7 +55,9 @@ def _download_one(file: File, headers: Mapping[str, str], progress: TransferProg
     try:
         _download(file, headers, progress, stop)
     except OSError as error:
-        raise UserError(f"{file.target} cannot be written ({error.strerror}); what was downloaded is kept.") from None
+        raise UserError(
+            f"cannot write {file.target} ({error.strerror}); fetch again to resume, the bytes so far are kept."
+        ) from None
 
 
 def _download(file: File, headers: Mapping[str, str], progress: TransferProgress, stop: threading.Event) -> None:
@@ -73,7 +75,7 @@ def _download(file: File, headers: Mapping[str, str], progress: TransferProgress
 
 
 def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield what is missing; reopen a broken connection, but only a few times without a new byte."""
+    """Yield the missing bytes; reconnect after an error, but give up after a few attempts without a new byte."""
     import httpx
 
     tries, common = 0, {"Accept-Encoding": "identity", **headers}
@@ -90,16 +92,16 @@ def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[byt
                 if tries > _TRIES:
                     raise HubUnreachable(
                         f"the download of {file.entry.path} stopped after {part.size:,} of {file.entry.size:,} bytes"
-                        f" ({error or type(error).__name__}); fetch again to continue from there."
+                        f" ({error or type(error).__name__}); fetch again to resume."
                     ) from None
                 time.sleep(1)
 
 
 def _require_success(status: int, file: File) -> None:
     if status in (401, 403):
-        raise UserError(f"{file.url} refuses (HTTP {status}); set HF_TOKEN to a token that may read it.")
+        raise UserError(f"access to {file.url} was denied (HTTP {status}); set HF_TOKEN to a token that can read it.")
     if status not in (200, 206):
-        raise HubUnreachable(f"{file.url} answers HTTP {status}; try again later.")
+        raise HubUnreachable(f"{file.url} returned HTTP {status}; try again later.")
 
 
 class _Part:
@@ -131,8 +133,8 @@ class _Part:
         if digest != expected:
             self._file.truncate(0)
             raise UserError(
-                f"{self._entry.path} has {self._entry.algorithm} {digest[:12]}… instead of {expected[:12]}…;"
-                " fetch it again; if that does not help, look for a proxy that changes it."
+                f"{self._entry.path} has {self._entry.algorithm} {digest[:12]}…, expected {expected[:12]}…;"
+                " fetch it again. If this repeats, check for a proxy that alters the download."
             )
 
 
@@ -140,7 +142,7 @@ def _lock(opened: IO[bytes], file: File) -> None:
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"Another process is fetching {file.target}; wait for it, or stop it.") from None
+        raise UserError(f"another process is fetching {file.target}; wait for it to finish, or stop it.") from None
 
 
 def _part(target: Path) -> Path:

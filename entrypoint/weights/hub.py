@@ -1,4 +1,4 @@
-"""Weights on the Hub: which of them are here, fetching the rest, and the list to verify them against."""
+"""Weights on the Hub: check which are present locally, fetch the rest, and list the files to verify."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .manifest import Entry, Manifest, TransferProgress
 log = logging.getLogger(__name__)
 
 NOT_SERVED = ("*.bin", "*.pt", "*.pth", "*.gguf", "original/*")
-"""Weights in forms that are not served: they are neither fetched nor counted as missing."""
+"""Weights in formats that are not served: neither fetched nor counted as missing."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Place:
 @dataclass(frozen=True)
 class Status:
     """
-    Which part of a repository is here: the `files` present and their `size` in bytes, and the `missing` paths.
+    Which part of a repository is present: the number and `size` in bytes of its `files`, and the `missing` paths.
 
-    `source` says what the answer is based on: `hub`, `manifest` (dsv4-weights.json), `index`, or `nothing`.
+    `source` is the list it was compared with: `hub`, `manifest` (dsv4-weights.json), `index`, or `nothing`.
     """
 
     repository: str
@@ -56,11 +56,11 @@ class Status:
     size: int = 0
     missing: tuple[str, ...] = ()
     missing_size: int | None = None
-    """None where sizes are not known without the Hub."""
+    """None if the sizes are unknown without the Hub."""
 
     @property
     def complete(self) -> bool:
-        """Whether everything that is served is here, at its full size."""
+        """Whether every served file is present at its full size."""
         return self.folder is not None and self.source != "nothing" and not self.missing
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Status:
 
 
 def repository_of(catalog: Catalog, text: str, origin: str) -> str:
-    """Return the repository that a model's name stands for, or the OWNER/NAME that was given."""
+    """Return the repository of a model name, or the given OWNER/NAME."""
     names = catalog.names("model")
     if text in names:
         if repository := catalog.model(text, origin).flags().get("model"):
@@ -79,12 +79,13 @@ def repository_of(catalog: Catalog, text: str, origin: str) -> str:
         return text
     named = [model.name for model in catalog.every_model() if model.flags().get("model")]
     raise ConfigError(
-        f"{origin}: {text!r} has no repository{nearest(text, named)}; write OWNER/NAME or one of {listed(named)}."
+        f"{origin}: no repository is known for {text!r}{nearest(text, named)};"
+        f" use OWNER/NAME, or one of {listed(named)}."
     )
 
 
 def cached(repository: str, place: Place = Place()) -> Path | None:
-    """Return the snapshot of a repository in the Hub's cache, whole or not; None where there is none."""
+    """Return the snapshot of a repository in the Hub's cache, complete or not, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     with _one_sentence(repository, place):
@@ -95,7 +96,7 @@ def cached(repository: str, place: Place = Place()) -> Path | None:
 
 
 def listing(repository: str, place: Place = Place()) -> Manifest:
-    """Ask the Hub for the files of a revision; raise UserError, in one sentence, when it fails."""
+    """Request the files of a revision from the Hub; raise UserError if that fails."""
     from huggingface_hub import HfApi
 
     with _one_sentence(repository, place):
@@ -108,7 +109,7 @@ def listing(repository: str, place: Place = Place()) -> Manifest:
     try:
         return Manifest(repository, info.sha or "", tuple(map(_entry, served)))
     except ValueError as error:
-        raise UserError(f"{repository}: the Hub lists {error}; is HF_ENDPOINT a Hub?") from None
+        raise UserError(f"{repository}: the Hub's list of files is not valid ({error}); check HF_ENDPOINT.") from None
 
 
 def _entry(file: Any) -> Entry:
@@ -119,7 +120,7 @@ def _entry(file: Any) -> Entry:
 
 
 def status(repository: str, place: Place = Place(), folder: Path | None = None) -> Status:
-    """Return what is in a folder or the cache; without a network, by the manifest or the index there."""
+    """Return what a folder or the cache contains; without a network, compared with its manifest or its index."""
     where = folder or cached(repository, place)
     try:
         known: Manifest | None = listing(repository, place)
@@ -146,8 +147,8 @@ def fetch(repository: str, place: Place = Place(), folder: Path | None = None) -
     """
     Fetch what is missing into a folder, or into the Hub's cache, and return the folder.
 
-    A file that an interrupted fetch left is continued. Raise UserError when the Hub does not answer or
-    the disk has too little room; the manifest for `verify` is written into the folder.
+    Partial files of an interrupted fetch are resumed. Raise UserError if the Hub does not answer or the disk has too
+    little space; the manifest for `verify` is written into the folder.
     """
     known = listing(repository, place)
     where = folder or cached(repository, place)
@@ -161,14 +162,14 @@ def fetch(repository: str, place: Place = Place(), folder: Path | None = None) -
     remaining = sum(file.entry.size - download.begun(file.target) for file in files)
     _require_room(repository, remaining, folder or place.cache_folder)
     log.info(
-        f"fetching {repository}@{known.revision[:12]}: {remaining / 1e9:.2f} of {known.size / 1e9:.2f} GB are missing"
+        f"fetching {repository}@{known.revision[:12]}: {remaining / 1e9:.2f} of {known.size / 1e9:.2f} GB to download"
     )
     download.fetch(files, _headers(), TransferProgress("fetched", remaining))
     path = folder or _complete_cache(known, place)
     try:
         manifest.write(known, path)
     except OSError as error:
-        raise UserError(f"{path / manifest.NAME} cannot be written ({error.strerror}).") from None
+        raise UserError(f"cannot write {path / manifest.NAME} ({error.strerror}).") from None
     return path
 
 
@@ -187,7 +188,7 @@ def _complete_cache(known: Manifest, place: Place) -> Path:
             ignore_patterns=list(NOT_SERVED),
         )
     if Path(path).name != known.revision:
-        raise UserError(f"{known.repository} changed while it was fetched; fetch it again.")
+        raise UserError(f"{known.repository} changed during the download; fetch it again.")
     return Path(path)
 
 
@@ -221,13 +222,13 @@ def _by_index(repository: str, where: Path | None) -> Status:
 
 
 def _require_room(repository: str, remaining: int, into: Path) -> None:
-    """Raise UserError when the disk has no room for the remaining bytes."""
+    """Raise UserError if the disk has no space for the remaining bytes."""
     existing = next(path for path in (into.absolute(), *into.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if remaining > free:
         raise UserError(
-            f"{into} has {free / 1e9:.1f} GB free and {repository} needs {remaining / 1e9:.1f} GB more;"
-            " make room there, or name a folder on another disk."
+            f"{into} has {free / 1e9:.1f} GB free, but {repository} needs {remaining / 1e9:.1f} GB more;"
+            " free some space, or choose a folder on another disk."
         )
 
 
@@ -240,37 +241,39 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError:
-        raise ConfigError(f"{repository!r} is not the name of a repository; write OWNER/NAME.") from None
+        raise ConfigError(f"{repository!r} is not a repository name; use OWNER/NAME.") from None
     except errors.GatedRepoError:
         raise UserError(
             f"{repository} is gated: accept its terms at {hub}/{repository}, and set HF_TOKEN to that account's token."
         ) from None
     except errors.RevisionNotFoundError:
-        raise UserError(f"{repository} has no revision {place.revision!r} at {hub}; correct --revision.") from None
+        raise UserError(f"{repository} has no revision {place.revision!r} at {hub}; check --revision.") from None
     except errors.RepositoryNotFoundError:
         raise UserError(
-            f"{hub} has no repository {repository}, or it is private; correct the name, or set HF_TOKEN."
+            f"repository {repository} does not exist at {hub}, or is private; check the name, or set HF_TOKEN."
         ) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
         raise HubUnreachable(
-            f"{repository} was not fetched from {hub}: HF_HUB_OFFLINE is set, or it cannot be reached;"
-            " fetch on a machine with a network, and copy the folder."
+            f"cannot fetch {repository} from {hub}: HF_HUB_OFFLINE is set, or the Hub is unreachable;"
+            " fetch it on a machine with a network, and copy the folder."
         ) from None
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
         raise (UserError if code < 500 else HubUnreachable)(_refused(hub, repository, code)) from None
     except errors.HTTPError as error:  # type: ignore[attr-defined]
         raise HubUnreachable(
-            f"{hub} cannot be reached ({error}); check the network, HF_ENDPOINT and HTTPS_PROXY,"
+            f"cannot reach {hub} ({error}); check the network, HF_ENDPOINT and HTTPS_PROXY,"
             " or fetch on another machine and copy the folder."
         ) from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise UserError(f"The disk is full while fetching {repository}; make room, and fetch again.") from None
-        raise UserError(f"{repository}: {str(error).splitlines()[0]}; fetch again to continue from there.") from None
+            raise UserError(
+                f"the disk filled up while fetching {repository}; free some space, and fetch again."
+            ) from None
+        raise UserError(f"{repository}: {str(error).splitlines()[0]}; fetch again to resume.") from None
 
 
 def _refused(hub: str, repository: str, code: int) -> str:
     if code in (401, 403):
-        return f"{hub} refuses {repository} (HTTP {code}); set HF_TOKEN to a token that may read it."
-    return f"{hub} answers HTTP {code} for {repository}; try again later."
+        return f"{hub} denied access to {repository} (HTTP {code}); set HF_TOKEN to a token that can read it."
+    return f"{hub} returned HTTP {code} for {repository}; try again later."

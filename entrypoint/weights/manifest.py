@@ -2,7 +2,7 @@
 The files of one revision of a repository, with sizes and hashes; and verifying a folder without a network.
 
 `dsv4-weights.json` in the folder of the weights keeps the list: sha256 for large files, git's blob id (sha1) for the
-others, as the Hub gives them.
+others, as the Hub reports them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Entry:
     def __post_init__(self) -> None:
         parts, digits = PurePosixPath(self.path).parts, _DIGITS.get(self.algorithm)
         if not parts or ".." in parts or parts[0] == "/" or self.size < 0:
-            raise ValueError(f"{self.path!r} of {self.size} bytes is not a file of a repository")
+            raise ValueError(f"{self.path!r} ({self.size} bytes) is not a valid entry")
         if not re.fullmatch(f"[0-9a-f]{{{digits}}}", self.digest):
             raise ValueError(f"{self.path}: {self.digest!r} is not a {self.algorithm} digest")
 
@@ -60,7 +60,7 @@ class Manifest:
         return sum(entry.size for entry in self.files)
 
     def absent(self, folder: Path) -> tuple[Entry, ...]:
-        """Return the files that are not in a folder, or not at their full size."""
+        """Return the files that are not in a folder at their full size."""
         return tuple(entry for entry in self.files if _size(folder / entry.path) != entry.size)
 
 
@@ -80,7 +80,7 @@ class Verified:
 
     @property
     def whole(self) -> bool:
-        """Whether the folder holds this revision, byte for byte, and no other weights."""
+        """Whether the folder contains exactly this revision, and no other weights."""
         return not (self.missing or self.wrong or self.foreign)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def write(manifest: Manifest, folder: Path) -> None:
 
 
 def read(folder: Path) -> Manifest | None:
-    """Return the list in the folder of the weights, or None; raise ConfigError for one that cannot be used."""
+    """Return the list in the folder of the weights, or None; raise ConfigError if it is not valid."""
     path = folder / NAME
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -103,9 +103,9 @@ def read(folder: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
+        raise ConfigError(f"cannot read {path} ({error.strerror}).") from None
     except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path} is not a list of files ({error}); fetch it again.") from None
+        raise ConfigError(f"{path} is not a valid list of files ({error}); fetch the weights again.") from None
 
 
 def verify(folder: Path, manifest: Manifest, threads: int = 4) -> Verified:
@@ -142,7 +142,7 @@ def workers(threads: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]
 
 
 class TransferProgress:
-    """Logs how many bytes of how many are done, at which rate, and how long the rest takes."""
+    """Log the bytes done and in total, the rate, and the remaining time."""
 
     def __init__(self, what: str, total: int, every: float = 5.0) -> None:
         """`total` in bytes, `every` in seconds."""

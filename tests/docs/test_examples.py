@@ -71,4 +71,4 @@ def test_the_profile_overrides_what_the_page_says(capsys: pytest.CaptureFixture[
 @pytest.mark.usefixtures("shown")
 def test_a_shipped_profile_is_not_for_unknown_hardware(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["explain", "--profile", "64k", "--hardware", "h100", "--tp", "4"]) == 78
-    assert "profile 64k is not for h100" in capsys.readouterr().err
+    assert "profile 64k does not support h100" in capsys.readouterr().err

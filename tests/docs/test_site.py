@@ -42,6 +42,7 @@ class Document(HTMLParser):
         self.classes |= set(given.get("class", "").split())
         if given.get(LOADING.get(tag, ""), "") and given.get("rel") not in ("canonical", "prev", "next"):
             self.loads.append(given[LOADING[tag]])
+        self.loads += [candidate.split()[0] for candidate in given.get("srcset", "").split(",") if candidate.strip()]
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
         if tag == "p":
@@ -118,7 +119,7 @@ def test_search_needs_no_server(site: Path) -> None:
 
 
 def test_the_checks_see_what_they_are_for(tmp_path: Path) -> None:
-    text = '<p id="here">Two:\n* one</p><script src="https://cdn.example/x.js"></script><a href="#gone"></a><a href="x.html"></a>'
+    text = '<p id="here">Two:\n* one</p><source srcset="https://cdn.example/x.svg 2x"><a href="#gone"></a><a href="x.html"></a>'
     page = tmp_path / "page.html"
     documents = {page: Document(text)}
     assert list(broken(page, documents)) == ["#gone", "x.html"]

@@ -25,6 +25,6 @@ def test_the_environment_moves_it(environ: dict[str, str], address: tuple[str, i
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", "8001.0", "²", " 1"])
 def test_what_is_no_port_is_refused(port: str) -> None:
-    sentence = f"environment DSV4_HEALTH_PORT = {port!r} is not valid: it has to be a port from 0 to 65535."
+    sentence = f"environment DSV4_HEALTH_PORT = {port!r} is not valid; use a port from 0 to 65535."
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         health_address({"DSV4_HEALTH_PORT": port})

@@ -41,7 +41,7 @@ def test_the_oldest_comes_first_whatever_its_kind(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_not_a_result_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "other.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"other\.json: not a result"):
+    with pytest.raises(ConfigError, match=r"other\.json is not a result"):
         results.read(tmp_path)
 
 
@@ -66,12 +66,12 @@ ROW = {
 def test_a_result_of_bench_that_cannot_be_one_says_where(tmp_path: Path, changed: dict, where: str) -> None:
     path = tmp_path / "one.json"
     path.write_text(json.dumps({"kind": "bench", "date": "2026-11-22", "subject": "x", **changed}))
-    with pytest.raises(ConfigError, match=rf"one\.json: not a result of this version \({where}"):
+    with pytest.raises(ConfigError, match=rf"one\.json is not a result of this version \({where}"):
         results.read_one(path)
 
 
 def test_a_missing_result_is_reported_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.json: cannot be read"):
+    with pytest.raises(ConfigError, match=r"cannot read .*none\.json"):
         results.read_one(tmp_path / "none.json")
 
 
@@ -82,9 +82,9 @@ def test_an_unknown_kind_is_not_written(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(HostError, match="cannot be written"):
+    with pytest.raises(HostError, match="cannot write"):
         results.write(tmp_path / "file", "bench", {"subject": "x"})
-    with pytest.raises(HostError, match="cannot be written"):
+    with pytest.raises(HostError, match="cannot write"):
         results.check_writable(tmp_path / "file", "bench")
 
 

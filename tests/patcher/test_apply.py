@@ -148,7 +148,7 @@ def test_a_diff_that_lies_about_its_result_is_refused(tree: Path, series: Path, 
     file = series / "move-old-away.patch"
     file.write_text(file.read_text().replace("+gone = False", "+gone = Fals3"))
     before = snapshot(tree)
-    with pytest.raises(NotApplicable, match="but the diff names"):
+    with pytest.raises(NotApplicable, match="but the diff expects"):
         run(tree, series)
     assert snapshot(tree) == before
 

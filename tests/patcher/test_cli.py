@@ -16,7 +16,7 @@ ROOM = Path(dsv4_serve.patcher.__file__).resolve().parent
 
 def test_from_pending_to_verified(patch, tree: Path, patched: Path, snapshot):
     assert [line.split()[0] for line in patch("status").out.splitlines()[1:]] == ["pending"] * 3
-    assert patch("apply", "--check").out.endswith("files that would be written: 4\n")
+    assert patch("apply", "--check").out.endswith("files to write: 4\n")
     assert patch("verify").status == 1
     applied = patch("apply")
     assert applied.status == 0
@@ -24,7 +24,7 @@ def test_from_pending_to_verified(patch, tree: Path, patched: Path, snapshot):
     assert snapshot(tree) == snapshot(patched)
     assert patch("apply").out == "applied now: 0, applied before: 3\n"
     assert [line.split()[0] for line in patch("status").out.splitlines()[1:]] == ["applied"] * 3
-    assert patch("verify").out.startswith("verified patches 3, files 4: ")
+    assert patch("verify").out.startswith("verified (patches: 3, files: 4): ")
 
 
 @pytest.mark.parametrize("command", [("status",), ("apply", "--check"), ("apply",), ("verify",), ("report",)])
@@ -33,7 +33,7 @@ def test_no_command_but_apply_changes_a_byte_and_apply_none_of_a_drifted_tree(pa
     before = snapshot(tree)
     answer = patch(*command)
     assert answer.status == (0 if command == ("report",) else 1)
-    assert "short.py is " in answer.out + answer.error or '"state": "drifted"' in answer.out
+    assert "short.py has blob " in answer.out + answer.error or '"state": "drifted"' in answer.out
     assert snapshot(tree) == before
 
 
@@ -67,7 +67,7 @@ def test_a_wrong_version_is_78_and_names_both(patch, tree: Path, snapshot):
         answer = patch(command)
         assert answer.status == 78
         assert "count-one-more is for vllm 0.32.0" in answer.error
-        assert "holds vllm 0.33.0" in answer.error
+        assert "is vllm 0.33.0" in answer.error
     assert snapshot(tree) == before
 
 

@@ -66,7 +66,7 @@ def test_lines_that_stand_for_another_series_are_kept(workshop, tmp_path: Path):
 
 def test_a_commit_without_its_trailers_is_refused_and_nothing_is_written(workshop, tmp_path: Path):
     workshop.commit("No trailers", {"vllm/models/long.py": b"1\n"}, trailers="Signed-off-by: me")
-    with pytest.raises(DataError, match=r"commit 1 after base:\d+: the message ends without Upstream-Status"):
+    with pytest.raises(DataError, match=r"commit 1 after base:\d+: the message has no trailer Upstream-Status"):
         export(workshop.root, "base", tmp_path / "s")
     assert not (tmp_path / "s").exists()
 

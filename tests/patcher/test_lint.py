@@ -22,7 +22,7 @@ def test_a_clean_series_has_no_findings(series: Path):
 @pytest.mark.parametrize("name", ["forgotten.patch", "count-one-more.patch.no", "README.md"])
 def test_a_file_that_the_series_does_not_list_is_found(series: Path, name: str):
     (series / name).write_text("")
-    assert lint(series)[0] == [f"{series / name}:1: is not in series; list it or delete it"]
+    assert lint(series)[0] == [f"{series / name}:1: this file is not listed in `series`; add it there or delete it"]
 
 
 def test_every_broken_patch_is_found_not_only_the_first(series: Path):
@@ -30,7 +30,7 @@ def test_every_broken_patch_is_found_not_only_the_first(series: Path):
     (series / "move-old-away.patch").unlink()
     findings, _ = lint(series)
     assert len(findings) == 2
-    assert "count-one-more.patch:8: Upstream-Status reads 'Maybe'" in findings[0]
+    assert "count-one-more.patch:8: Upstream-Status is 'Maybe'" in findings[0]
     assert "move-old-away.patch: No such file" in findings[1]
 
 
@@ -57,14 +57,14 @@ def test_without_a_tests_folder_the_rule_is_named_as_unchecked(series: Path):
     shutil.rmtree(series.parents[2] / "tests")
     findings, notes = lint(series)
     assert findings == []
-    assert notes == [f"self-tests not looked for: there is no {series.parents[2] / 'tests'}"]
+    assert notes == [f"self-tests not checked: there is no {series.parents[2] / 'tests'}"]
 
 
 def test_a_broken_chain_is_found(series: Path):
     (series / "series").write_text("count-two-more.patch\ncount-one-more.patch\nmove-old-away.patch\n")
     (finding,) = lint(series)[0]
     assert "count-one-more.patch" in finding
-    assert "export again" in finding
+    assert "but the patch before it" in finding
 
 
 def test_a_file_outside_the_wheel_is_found(series: Path):

@@ -42,8 +42,8 @@ def test_the_patched_tree_is_verified(patched: Path, series: Path):
 @pytest.mark.parametrize(
     ("path", "data", "message"),
     [
-        ("vllm/models/long.py", b"x = 1\n", "vllm/models/long.py is .*, the series ends with"),
-        ("vllm/models/old.py", b"back = 1\n", "vllm/models/old.py is .*, the series ends with 0000000"),
+        ("vllm/models/long.py", b"x = 1\n", "vllm/models/long.py has blob .*, but the series ends with"),
+        ("vllm/models/old.py", b"back = 1\n", "vllm/models/old.py has blob .*, but the series ends with 0000000"),
         ("vllm/models/.long.py.dsv4-new", b"", "is a leftover"),
     ],
 )

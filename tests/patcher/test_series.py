@@ -50,9 +50,9 @@ def test_a_missing_or_repeated_trailer_is_named(key: str):
     lines = MAIL.splitlines(keepends=True)
     at = next(i for i, line in enumerate(lines) if line.startswith(key))
     end = at + 2 if lines[at + 1].startswith(" ") else at + 1
-    with pytest.raises(DataError, match=rf"example\.patch:\d+: the message ends without {key}"):
+    with pytest.raises(DataError, match=rf"example\.patch:\d+: the message has no trailer {key}"):
         parse_patch(FILE, "".join(lines[:at] + lines[end:]).encode())
-    with pytest.raises(DataError, match=rf"example\.patch:{end + 1}: {key} is here and on line {at + 1}"):
+    with pytest.raises(DataError, match=rf"example\.patch:{end + 1}: {key} is already on line {at + 1}"):
         parse_patch(FILE, "".join(lines[:end] + lines[at:]).encode())
 
 
@@ -69,7 +69,7 @@ def test_a_missing_or_repeated_trailer_is_named(key: str):
     ],
 )
 def test_a_malformed_trailer_is_answered_with_its_line_and_what_is_allowed(line: str, bad: str):
-    with pytest.raises(DataError, match=r"example\.patch:(9|10|11|12|13): .*; allowed is"):
+    with pytest.raises(DataError, match=r"example\.patch:(9|10|11|12|13): .*; it must be"):
         parse_patch(FILE, MAIL.replace(line, bad).encode())
 
 
@@ -151,7 +151,7 @@ def test_a_patch_that_undoes_an_earlier_one_is_refused(series: Path):
 
 
 def test_an_unknown_series_is_answered_with_the_known_ones():
-    with pytest.raises(PatcherUsageError, match=r"no series '9\.9\.9'.*Series here: "):
+    with pytest.raises(PatcherUsageError, match=r"no series '9\.9\.9'.*Available: "):
         locate("9.9.9")
 
 

@@ -55,7 +55,7 @@ def test_a_profile_is_what_its_name_says(profile: str, context: int, requests: i
 
 @pytest.mark.parametrize(("profile", "hardware", "size"), list(itertools.product(FLASH, GPUS, [2, 4])))
 def test_every_default_holds_what_its_profile_promises(profile: str, hardware: str, size: int) -> None:
-    """As many requests of full length as the profile says run at once, by the arithmetic of entrypoint/memory."""
+    """As many full-length requests as the profile promises run at once, by the arithmetic of entrypoint/memory."""
     choices = {"profile": Setting(profile, "test"), "hardware": Setting(hardware, "test")}
     request = Request(choices, command_line=Layer({"tensor-parallel-size": Setting(size, "test")}))
     selection = select(CATALOG, request, lambda: HostGpus("h200", "test"))

@@ -80,7 +80,7 @@ def test_a_listed_refusal_refuses(name: str, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(UserError) as caught:
         plan(REFUSED[name], monkeypatch)
     if name not in refusals.READING:
-        assert f"--skip {name} " in str(caught.value)
+        assert f"--skip {name}." in str(caught.value)
 
 
 def test_every_remedy_says_something() -> None:

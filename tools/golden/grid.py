@@ -19,7 +19,7 @@ from tools.golden.facts import Combination
 NONE = "-"
 """Stands for a model, or a size, that is not named."""
 AUTO = "auto"
-_MEMORY = re.compile(r"\(refused as (weights|kv-cache);")
+_MEMORY = re.compile(r"To override this, use --skip (weights|kv-cache)\.")
 
 
 @functools.cache

@@ -54,37 +54,37 @@ def test_models_and_hardware_can_be_added_too(folder: Write) -> None:
 
 REFUSE = "[[refuse]]\nname = 'x'\nbecause = 'y'\ninstead = 'z'\n"
 BROKEN = [
-    ("max-model-len 5", "mine.toml:1:15: broken TOML"),
+    ("max-model-len 5", "mine.toml:1:15: invalid TOML"),
     ("[flags]\nport = 1\nport = 2\n", "mine.toml:3:"),
     ("a = [", "mine.toml:1:6"),
     ("flag = {}", "unknown key 'flag' (did you mean flags?)"),
-    ("max-model-len = 5", "vLLM's flags go under [flags]"),
+    ("max-model-len = 5", "Put vLLM's flags under [flags]"),
     ("[flags]\nmax-model-length = 5\n", "did you mean max-model-len?"),
     ("[flags]\nmax_model_len = 5\n", "did you mean max-model-len?"),
-    ("[flags]\ntp = 2\n", "write tensor-parallel-size instead of tp"),
-    ('[flags]\nmax-model-len = "524k"\n', "write 524288"),
+    ("[flags]\ntp = 2\n", "use tensor-parallel-size instead of tp"),
+    ('[flags]\nmax-model-len = "524k"\n', "write the whole number, probably 524288"),
     ("[flags]\nmax-num-seqs = true\n", "a whole number"),
     ("[flags]\nspeculative-config = 3\n", "a table"),
     ("[flags.speculative-config]\nmethd = 'mtp'\n", "did you mean method?"),
     ("[flags.attention-config]\nuse_fp4_indexer_cache = true\n", "indexer_kv_dtype"),
     ("[flags]\nmax-model-len = 2020-01-01\n", "not a valid json value"),
     ("[flags.hf-overrides]\nday = 2020-01-01\n", "not a valid json value"),
-    ("[env]\nVLLM_TRITON_MLA_SPARSE = 1\n", "not in vLLM 0.32.0"),
+    ("[env]\nVLLM_TRITON_MLA_SPARSE = 1\n", "does not exist in vLLM 0.32.0"),
     ("[env]\nnccl_proto = 'LL'\n", "env"),
     ("requests = 0\n", "requests = 0"),
-    ("extends = 'mine'\n", "leads back to itself"),
-    ("extends = 'other'\n", "no profile named 'other'"),
+    ("extends = 'mine'\n", "leads back to this file"),
+    ("extends = 'other'\n", "there is no profile 'other'"),
     (
         "[[when]]\nhardwar = 'h200'\n",
-        "unknown key 'when.0.hardwar' (did you mean hardware?). Known: env, flags, gate, hardware",
+        "unknown key 'when.0.hardwar' (did you mean hardware?). Valid keys: env, flags, gate, hardware",
     ),
-    ("[[when]]\nhardware = 'h2000'\n", "[[when]] hardware: no hardware named 'h2000' (did you mean h200?)"),
-    ("[[when]]\nprofile = ['64k', 'nope']\n", "[[when]] profile: no profile named 'nope'"),
+    ("[[when]]\nhardware = 'h2000'\n", "[[when]] hardware: there is no hardware 'h2000' (did you mean h200?)"),
+    ("[[when]]\nprofile = ['64k', 'nope']\n", "[[when]] profile: there is no profile 'nope'"),
     ("[[when]]\nhardware = 'b300'\n[when.flags]\nnope = 1\n", "no flag --nope"),
     ("[[when]]\n[when.flags]\ntensor-parallel-size = 4\n", "under [flags]"),
     ("[[refuse]]\nname = 'x'\n", "because"),
-    (REFUSE + "model = 'w4a17'\n", "[[refuse]] model: no model named 'w4a17' (did you mean w4a16?)"),
-    (REFUSE + "except-hardware = 'h2000'\n", "[[refuse]] hardware: no hardware named 'h2000'"),
+    (REFUSE + "model = 'w4a17'\n", "[[refuse]] model: there is no model 'w4a17' (did you mean w4a16?)"),
+    (REFUSE + "except-hardware = 'h2000'\n", "[[refuse]] hardware: there is no hardware 'h2000'"),
     (REFUSE + "[refuse.flags]\nmoe_backend = 'marlin'\n", "did you mean moe-backend?"),
     (REFUSE + "[refuse.flags.speculative-config]\nmethd = 'mtp'\n", "did you mean method?"),
     (REFUSE + "[refuse.env]\nVLLM_USE_DEEPGEMM = '0'\n", "did you mean VLLM_USE_DEEP_GEMM?"),
@@ -103,7 +103,7 @@ def test_a_broken_profile_is_answered_with_file_place_and_remedy(folder: Write, 
 def test_a_file_that_is_not_utf8_is_reported(folder: Write) -> None:
     mounted = folder({"mine.toml": ""})
     (mounted / "mine.toml").write_bytes(b"about = '\xff'")
-    with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):
+    with pytest.raises(ConfigError, match="byte 9 is not valid UTF-8"):
         plan(Catalog([mounted]), profile="mine")
 
 
@@ -111,7 +111,7 @@ def test_a_profile_file_that_is_not_a_file_is_reported_and_not_replaced_by_anoth
     mounted = folder({"64k.toml/inside": ""})
     (mounted / "524k.toml").symlink_to("/no/such/file")
     for name, why in (("64k", "Is a directory"), ("524k", "No such file or directory")):
-        with pytest.raises(ConfigError, match=f"{name}.toml: cannot be read .{why}"):
+        with pytest.raises(ConfigError, match=f"^cannot read .*{name}.toml .{why}"):
             Catalog([mounted]).profile(name, "test")
 
 

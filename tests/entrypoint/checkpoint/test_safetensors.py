@@ -63,7 +63,7 @@ def test_a_truncated_file_still_declares_its_full_size(file: Path) -> None:
 def test_a_file_cut_inside_its_header_says_where(file: Path) -> None:
     with file.open("r+b") as opened:
         opened.truncate(40)
-    assert "it ends inside its header, after 40 of" in read(file).fault
+    assert "ends inside its header, after 40 of" in read(file).fault
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_a_file_that_is_not_safetensors_is_reported(tmp_path: Path, content: byt
 @pytest.mark.parametrize(
     ("header", "data", "fault"),
     [
-        (b"{", 0, "its header is not JSON"),
-        (b"\xff\xfe\xff", 0, "its header is not JSON"),
-        (b"[" * 100_000, 0, "its header is not JSON"),
-        ([1], 0, "its header is not an object"),
+        (b"{", 0, "its header is not valid JSON"),
+        (b"\xff\xfe\xff", 0, "its header is not valid JSON"),
+        (b"[" * 100_000, 0, "its header is not valid JSON"),
+        ([1], 0, "its header is not a JSON object"),
         ({"x": 1}, 0, "does not describe 'x'"),
         ({"x": {"dtype": "U8", "shape": "ab", "data_offsets": [0, 1]}}, 1, "does not describe 'x'"),
         ({"x": entry(0, 4, [5])}, 5, "gives 'x' 4 bytes for [5]"),

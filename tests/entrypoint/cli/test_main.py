@@ -39,21 +39,21 @@ MISTAKES = [
     (["explain", "--hardware", "h200", "--max-num-seq", "3"], {}, 78, "did you mean max-num-seqs?"),
     (["explain", "--hardware", "h200", "--", "--max-num-seqs"], {}, 64, "--max-num-seqs needs a value"),
     (["explain", "--hardware", "h200", "--format", "xml"], {}, 64, "invalid choice"),
-    (["explain", "--hardware", "h200", "stray"], {}, 64, "'stray' is not a flag"),
+    (["explain", "--hardware", "h200", "stray"], {}, 64, "'stray' is not a vLLM flag"),
     (["explain", "--hardware", "h200", "--max-num-seqs", "0"], {}, 78, "at least 1"),
     (["explain", "--hardware", "h200", "--max-num-seqs", "few"], {}, 78, "a whole number"),
     (["explain", "--hardware", "h200", "--gpu-memory-utilization", "1.5"], {}, 78, "above 0 and at most 1"),
     (["explain", "--hardware", "h200", "--kv-cache-dtype", "fp9"], {}, 78, "did you mean fp8"),
-    (["explain", "--hardware", "h200", "--max-model-len", "524k"], {}, 78, "write 524288"),
-    (["explain", "--hardware", "h200", "--max-model-len", "1m"], {}, 78, "write 1048576"),
-    (["explain", "--hardware", "h200", "--tp", "2", "-tp", "4"], {}, 78, "contradict"),
-    (["explain", "--hardware", "h200", "--max-num-seqs", "4", "--max-num-seqs", "8"], {}, 78, "contradict"),
+    (["explain", "--hardware", "h200", "--max-model-len", "524k"], {}, 78, "probably 524288"),
+    (["explain", "--hardware", "h200", "--max-model-len", "1m"], {}, 78, "probably 1048576"),
+    (["explain", "--hardware", "h200", "--tp", "2", "-tp", "4"], {}, 78, "conflict"),
+    (["explain", "--hardware", "h200", "--max-num-seqs", "4", "--max-num-seqs", "8"], {}, 78, "conflict"),
     (["explain", "--hardware", "h200", "--config", "x.yaml"], {}, 78, "profile"),
-    (["explain", "--hardware", "h200", "--speculative-config", "{"], {}, 78, "broken JSON"),
+    (["explain", "--hardware", "h200", "--speculative-config", "{"], {}, 78, "not valid JSON"),
     (["explain", "--hardware", "h200", "--speculative-config", '{"method_": 1}'], {}, 78, "did you mean method?"),
     (["explain", "--hardware", "h200", "--skip", "nothing"], {}, 78, "'nothing'"),
     (["explain", "--hardware", "h200", "--skip", "shared-memroy"], {}, 78, "did you mean shared-memory?"),
-    (["fit", "--profile", "demo", "--model", "demo=/models/demo"], {}, 78, "cannot be estimated"),
+    (["fit", "--profile", "demo", "--model", "demo=/models/demo"], {}, 78, "cannot estimate"),
     (["fit", "--hardware", "h200", "--profile", "525k"], {}, 78, "did you mean 524k?"),
     (["doctor", "--hardware", "h20"], {}, 78, "did you mean h200?"),
     (["doctor", "--hardware", "h200", "--skip", "memlok"], {}, 78, "did you mean memlock?"),
@@ -62,9 +62,14 @@ MISTAKES = [
     (["weights", "status"], {}, 64, "MODEL"),
     (["weights", "status", "nvfp4", "stray"], {}, 64, "stray"),
     (["explain", "--hardware", "h200"], {"MAX_MODEL_LEN": "128k"}, 78, "environment MAX_MODEL_LEN"),
-    (["explain", "--hardware", "h200"], {"GPU_MEM_UTIL": "0.9", "GPU_MEMORY_UTILIZATION": "0.8"}, 78, "contradict"),
+    (["explain", "--hardware", "h200"], {"GPU_MEM_UTIL": "0.9", "GPU_MEMORY_UTILIZATION": "0.8"}, 78, "conflict"),
     (["explain", "--hardware", "h200"], {"VLLM_USE_DEEPGEMM": "1"}, 78, "did you mean VLLM_USE_DEEP_GEMM?"),
-    (["explain", "--hardware", "h200"], {"VLLM_TRITON_MLA_SPARSE_HEAD_BLOCK_SIZE": "4"}, 78, "not in vLLM 0.32.0"),
+    (
+        ["explain", "--hardware", "h200"],
+        {"VLLM_TRITON_MLA_SPARSE_HEAD_BLOCK_SIZE": "4"},
+        78,
+        "does not exist in vLLM 0.32.0",
+    ),
     (["explain", "--hardware", "h200"], {"VLLM_TEST_FORCE_FP8_MARLIN": "1"}, 78, "moe-backend"),
     (["explain", "--hardware", "h200"], {"API_KEY_FILE": "/no/such/file"}, 78, "/no/such/file"),
     (["explain", "--hardware", "h200"], {"DSV4_PROFILES": "/no/such/folder"}, 78, "/no/such/folder"),
@@ -187,7 +192,7 @@ def test_a_key_that_no_request_can_carry_is_refused_before_the_start_and_not_sho
     for words, env in ((["--api-key", "schlüssel"], {}), ([], {"VLLM_API_KEY": "two words"})):
         answer = dsv4("explain", "--hardware", "h200", *words, **env)
         assert (answer.returncode, answer.stdout) == (78, "")
-        assert "one key on one line" in answer.stderr
+        assert "one line of ASCII characters" in answer.stderr
         assert "schlüssel" not in answer.stderr
         assert "two words" not in answer.stderr
     assert dsv4("explain", "--hardware", "h200", VLLM_API_KEY="").returncode == 0
@@ -197,7 +202,7 @@ def test_a_key_that_no_request_can_carry_is_refused_before_the_start_and_not_sho
 def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(words: str) -> None:
     command = f"{shlex.quote(sys.executable)} -m dsv4_serve.entrypoint {words}"
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    full = "dsv4: standard output cannot be written (No space left on device).\n"
+    full = "dsv4: cannot write to standard output (No space left on device).\n"
     for before, after, status, said in (
         ("", "| true; exit ${PIPESTATUS[0]}", 141, ""),
         ("", "> /dev/full", 69, full),
@@ -233,7 +238,7 @@ def test_an_api_key_on_the_command_line_is_masked(dsv4: Run) -> None:
 def test_two_keys_that_contradict_each_other_are_not_shown(dsv4: Run) -> None:
     answer = dsv4("explain", "--hardware", "h200", "--api-key", "s3cret-a", "--api-key", "s3cret-b")
     assert answer.returncode == 78
-    assert "contradict" in answer.stderr
+    assert "conflict" in answer.stderr
     assert "s3cret" not in answer.stderr
 
 
@@ -297,7 +302,7 @@ def test_auto_takes_the_largest_profile_that_fits_and_says_why_in_the_plan(dsv4:
 def test_weights_are_listed_and_verified_without_a_network(dsv4: Run, tmp_path: Path) -> None:
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     nothing = dsv4("weights", "status", "nvfp4", **env)
-    assert (nothing.returncode, "nothing is here" in nothing.stdout) == (1, True)
+    assert (nothing.returncode, "not fetched" in nothing.stdout) == (1, True)
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "a.safetensors").write_bytes(b"12345")
@@ -305,7 +310,7 @@ def test_weights_are_listed_and_verified_without_a_network(dsv4: Run, tmp_path: 
     manifest.write(Manifest("me/mine", "0" * 40, (entry,)), folder)
     words = ["weights", "verify", "me/mine", "--to", str(folder)]
     whole = dsv4(*words, **env)
-    assert (whole.returncode, "every byte is right" in whole.stdout) == (0, True)
+    assert (whole.returncode, "all bytes match" in whole.stdout) == (0, True)
     assert dsv4("weights", "status", "me/mine", "--to", str(folder), **env).returncode == 0
     (folder / "a.safetensors").write_bytes(b"12346")
     changed = dsv4(*words, "--format", "json", **env)

@@ -135,7 +135,7 @@ def test_the_key_comes_from_a_file_or_the_environment_and_is_never_shown(tmp_pat
 def test_a_file_without_one_key_is_refused(tmp_path: Path, held: bytes) -> None:
     file = tmp_path / "key"
     file.write_bytes(held)
-    with pytest.raises(ConfigError, match="has to hold one key on one line"):
+    with pytest.raises(ConfigError, match="one line of ASCII|one key on one line"):
         resolve({}, key_file=str(file))
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read"):
         resolve({}, key_file=str(tmp_path / "absent"))

@@ -185,5 +185,5 @@ def test_a_key_file_has_to_hold_one_key(tmp_path, content):
 
 @pytest.mark.parametrize("words", [("--replicas", "0"), ("--replicas", "many"), ("--port", "65536")])
 def test_numbers_that_cannot_be_are_refused(words):
-    with pytest.raises(UsageError, match="is not a (whole number|port) from 1"):
+    with pytest.raises(UsageError, match="is not a (whole number of at least|port from) 1"):
         parse(["up", *words])

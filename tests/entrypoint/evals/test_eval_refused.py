@@ -51,11 +51,11 @@ def test_an_invalid_python_is_named(run: Run) -> None:
     ("words", "seen"),
     [
         (("gsm9k",), "did you mean gsm8k"),
-        (("gsm8k", "--limit", "0"), "not a whole number from 1 up"),
+        (("gsm8k", "--limit", "0"), "not a whole number of at least 1"),
         (("gsm8k", "--thinking", "deep"), "invalid choice"),
         (("gsm8k", "--surplus"), "does not take '--surplus'"),
-        (("gsm8k", "--temperature", "nan"), "nan is not a temperature"),
-        (("gsm8k", "--temperature", "-3"), "-3 is not a temperature"),
+        (("gsm8k", "--temperature", "nan"), "nan is not a valid temperature"),
+        (("gsm8k", "--temperature", "-3"), "-3 is not a valid temperature"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_reported_in_one_sentence(run: Run, words: tuple[str, ...], seen: str) -> None:

@@ -86,7 +86,7 @@ def test_a_task_of_the_user_is_read(tmp_path: Path) -> None:
         (OWN.replace("prompt-tokens=1", "prompt-tokens='x'"), "'prompt-tokens'"),
         (f"{OWN}\nconfig.day=2026-01-01", "'config.day"),
         ("[own]\nask=['x']\nmetrics=['m']\nsurplus=1", "surplus"),
-        ("[own", "broken TOML"),
+        ("[own", "invalid TOML"),
     ],
 )
 def test_what_is_wrong_in_a_file_of_tasks_is_named(tmp_path: Path, text: str, words: str) -> None:

@@ -157,8 +157,8 @@ def test_the_json_has_exactly_the_promised_keys() -> None:
 
 def test_the_text_tells_both_ways_to_count() -> None:
     said = fit_answer.text(W4A16, fit_answer.fit(W4A16))
-    assert re.search(r"maximum concurrency \d\.\d\dx", said)
-    assert "at once, one in prefill; the plan is for 2" in said
+    assert re.search(r"maximum concurrency of \d\.\d\dx", said)
+    assert "can run at once (one in prefill); the plan promises 2" in said
 
 
 def test_the_text_names_flags_as_they_are_typed() -> None:
@@ -210,12 +210,12 @@ def test_hardware_without_a_size_is_not_judged() -> None:
 
 
 def test_a_request_that_cannot_fit_is_refused_with_the_value_that_can() -> None:
-    with pytest.raises(ConfigError, match=r"lower max-num-batched-tokens to \d+, or .*refused as kv-cache"):
+    with pytest.raises(ConfigError, match=r"lower max-num-batched-tokens to \d+, or .*use --skip kv-cache"):
         plan("1m", "w4a16", "rtx-pro-6000", max_num_batched_tokens=16_384)
 
 
 def test_weights_that_cannot_fit_are_refused_once() -> None:
-    with pytest.raises(ConfigError, match=r"the weights take \d+\.\d GiB a GPU .*refused as weights"):
+    with pytest.raises(ConfigError, match=r"the weights take \d+\.\d GiB per GPU .*use --skip weights"):
         plan("524k", "w4a16", "rtx-pro-6000", gpu_memory_utilization=0.8)
     heavy = dataclasses.replace(W4A16, utilization=0.8)
     assert [name for name, _ in checks.problems(heavy)] == ["weights"]

@@ -107,7 +107,7 @@ def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
 
 
 def test_too_few_gpus_are_the_reason() -> None:
-    with pytest.raises(ConfigError, match="no profile fits h200; .*needs 2 GPUs and this process sees 1"):
+    with pytest.raises(ConfigError, match="no profile fits h200; .*is 2, but this process sees 1 GPU"):
         settled(request_for(model="w4a16"), lambda: HostGpus("h200", "NVML: 1 x NVIDIA H200", 1))
 
 
@@ -120,7 +120,7 @@ def test_a_profile_for_more_gpus_is_not_named_where_memory_rules_another_out(sma
 
 
 def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
-    with pytest.raises(ConfigError, match=r"no profile fits card-60; .*the weights take \d+\.\d GiB a GPU"):
+    with pytest.raises(ConfigError, match=r"no profile fits card-60; .*the weights take \d+\.\d GiB per GPU"):
         auto.settle(small, request_for(model="own"), lambda: HostGpus("card-60", "NVML: 2 cards", 2))
 
 
@@ -146,7 +146,7 @@ def test_a_flag_that_vllm_would_refuse_is_refused_before_profiles_are_compared_o
 
 
 def test_unknown_hardware_is_reported_with_the_origin_of_its_name() -> None:
-    with pytest.raises(ConfigError, match="^test: no hardware named 'nope'"):
+    with pytest.raises(ConfigError, match="^test: there is no hardware 'nope'"):
         settled(request_for(hardware="nope"))
 
 

@@ -41,7 +41,7 @@ def test_prompts_become_graphs_where_the_hardware_names_sizes(dsv4: Run) -> None
     assert found[:8] == [1, 2, 4, 8, 64, 80, 96, 112]
     assert found[-1] == 4096
     assert all(large <= 1.25 * small for small, large in pairwise(found[4:]))  # at most a quarter is padding
-    assert flags[SIZES]["origin"] == "hardware/h200.toml prompt-graphs, and 2 requests of 2 tokens a step"
+    assert flags[SIZES]["origin"] == "hardware/h200.toml prompt-graphs, and 2 requests of 2 tokens per step"
 
 
 def test_no_size_is_above_the_tokens_of_a_step(dsv4: Run) -> None:

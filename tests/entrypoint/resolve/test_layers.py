@@ -102,6 +102,6 @@ def test_a_when_block_applies_only_where_all_its_conditions_match(folder: Write)
 
 def test_two_places_that_set_the_key_are_refused() -> None:
     requested = request(hardware="h200", api_key=["one"], operator={"VLLM_API_KEY": "two"})
-    with pytest.raises(ConfigError, match="both set the key; keep one") as caught:
+    with pytest.raises(ConfigError, match="both set the API key; remove one") as caught:
         resolved(requested)
     assert "two" not in str(caught.value)

@@ -51,7 +51,7 @@ def test_the_reason_of_a_default_model_is_that_of_the_hardware() -> None:
 
 @pytest.mark.parametrize("model", ["x" * 300, "acti=" + "x" * 300])
 def test_a_model_that_the_file_system_cannot_look_up_is_reported(model: str) -> None:
-    with pytest.raises(ConfigError, match=r"^test: 'x+' cannot be read .File name too long.\.$"):
+    with pytest.raises(ConfigError, match=r"^test: cannot read 'x+' .File name too long.\.$"):
         selected(request(model=model, hardware="h200"))
 
 
@@ -124,7 +124,7 @@ def test_a_board_that_lost_its_nvlink_gets_what_pcie_needs() -> None:
 
 def test_the_closest_gpus_come_first_and_none_is_hidden() -> None:
     env = plan(board({(0, 3), (1, 2)})).env
-    assert env["CUDA_VISIBLE_DEVICES"] == Setting("0,3,1,2", "topology: GPUs 0 and 3 are the closest")
+    assert env["CUDA_VISIBLE_DEVICES"] == Setting("0,3,1,2", "topology: the closest GPUs are 0, 3")
     assert env["CUDA_DEVICE_ORDER"].value == "PCI_BUS_ID"
 
 

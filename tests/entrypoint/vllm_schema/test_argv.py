@@ -70,7 +70,7 @@ def test_values_that_vllm_would_refuse_are_a_config_error(words: list[str]) -> N
     [
         (["--port", "65536"], "at least 0 and at most 65535"),
         (["--port", "-1"], "at least 0 and at most 65535"),
-        (["--speculative-config.num_speculative_tokens", "-1"], "it has to be at least 0"),
+        (["--speculative-config.num_speculative_tokens", "-1"], "it must be at least 0"),
     ],
 )
 def test_a_number_that_only_the_start_would_refuse_is_refused_with_its_range(words: list[str], says: str) -> None:
