@@ -97,7 +97,7 @@ def classify(
     if by_signal and not _outranks(root, by_signal):
         roots = [RootCause(f"vLLM was ended by {by_signal}", (), Standing.CAUSE, fatal=True)]
     text, failure = _known(roots)
-    cause = _cause(failure, was_ready=was_ready)
+    cause = of_known(failure, was_ready=was_ready)
     if failure is None and was_ready and by_signal == "SIGTERM":
         cause = CUT
     sentence = cause.sentence.format(phase=phase)
@@ -141,7 +141,7 @@ def _known(roots: Sequence[RootCause]) -> tuple[str, KnownFailure | None]:
     return next(((text, failure) for text, failure in found if failure), (texts[0], None))
 
 
-def _cause(failure: KnownFailure | None, *, was_ready: bool) -> Cause:
+def of_known(failure: KnownFailure | None, *, was_ready: bool) -> Cause:
     """Return the cause that a known failure stands for, before and after the engine was ready."""
     otherwise = ENGINE_DIED if was_ready else START_FAILED
     if failure is None:

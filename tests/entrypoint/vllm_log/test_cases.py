@@ -39,7 +39,7 @@ def test_every_log_has_its_case() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_reported_failure_has_its_status_its_root_and_advice_that_fits(case: Case) -> None:
     found = read(case.log, was_ready=case.serving, situation=Situation(case.settings, case.nvlink))
-    assert found.cause.exit_status == case.status
+    assert (found.cause.exit_status, found.failure) == (case.status, case.failure)
     assert [words for words in case.root if words not in found.root] == []
     assert [words for words in case.advice if words not in found.sentence] == []
     assert [words for words in case.never if words in f"{found.sentence} {found.root}"] == []
