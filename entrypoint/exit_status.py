@@ -9,15 +9,16 @@ from typing import Self
 class ExitStatus(IntEnum):
     """A status and its meaning. 64 to 78 follow sysexits.h; those above 125 are as a shell reports them."""
 
-    DONE = 0, "Success. For `serve`: it was stopped after every running request had finished (cause `drained`)."
+    DONE = 0, "Success. For `serve`: it was stopped after every running request was answered whole (cause `drained`)."
     NO = 1, "A check failed, something is not ready, or the command could not finish."
     USAGE = 64, "The command line is not valid."
     DATA = 65, "`patch`: the series or a patch is malformed."
     HOST = 69, "The host prevents it: a port is in use, a driver is too old, a folder is not writable."
+    INTERNAL_ERROR = 70, "For `serve`: an error of `dsv4` itself; its traceback is in the run directory."
     CONFIG = 78, "A setting or the checkpoint is wrong; the message names it."
     OUT_OF_MEMORY_AT_LOAD = 80, "Memory ran out during startup."
     OUT_OF_MEMORY_LATER = 81, "Memory ran out after the replica was ready."
-    ENGINE_DIED = 82, "A vLLM process ended after the replica was ready."
+    ENGINE_DIED = 82, "A vLLM process ended after the replica was ready, or during its drain."
     HUNG = 83, "The engine had work but made no progress; its stacks are in the run directory."
     STALLED = 84, "A startup phase made no progress; its stacks are in the run directory."
     GATE_REFUSED = 85, "The draft head drafts noise or nothing."

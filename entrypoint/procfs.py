@@ -56,6 +56,39 @@ def descendants(pid: int) -> list[psutil.Process]:
     return living
 
 
+def boot_id() -> str:
+    """Return what names this boot of the machine; empty where it cannot be read."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks after boot; None when it has ended, or is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])  # proc(5)
+
+
+def with_variable(name: str, value: str) -> set[int]:
+    """Return the processes of this user that were started with an environment variable."""
+    found, wanted = set(), f"{name}={value}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if wanted in path.read_bytes().split(b"\0"):
+                found.add(int(path.parent.name))
+    return {pid for pid in found if start_ticks(pid)}
+
+
+def signal_all(pids: Iterable[int], *, kill: bool) -> None:
+    """Send SIGTERM, or SIGKILL, to each process that still exists."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
+
+
 def shared_files(pids: Iterable[int]) -> set[Path]:
     """Return the files of /dev/shm that these processes have mapped; one that has ended has none."""
     files = set()

@@ -12,13 +12,27 @@ _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
-    _open_closed_streams()
+    command = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        if argv is None and _serves(command):
+            from .. import early_signals
+
+            early_signals.catch()
+        _open_closed_streams()
+        return _run(command)
     except KeyboardInterrupt:
         from ..exit_status import ExitStatus
 
         return ExitStatus.INTERRUPTED
+
+
+def _serves(argv: Sequence[str]) -> bool:
+    """Tell whether a command line starts a replica; a leading flag means `serve`."""
+    return bool(argv) and (argv[0] == "serve" or _is_flag(argv[0]))
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and word not in ("-h", "--help", "-V", "--version")
 
 
 def _open_closed_streams() -> None:

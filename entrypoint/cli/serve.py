@@ -35,8 +35,10 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Show the plan, and unless this is a dry run, run vLLM until it ends."""
     if options.dry_run:
+        from .. import early_signals
         from .request import resolved
 
+        early_signals.release()
         show(resolved(options, argv)[1])
         return 0
     import asyncio
@@ -50,11 +52,13 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
 async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext) -> int:
     """Resolve, check and supervise; the lifecycle reports why it ended, at whichever step."""
     from ..doctor.run import before_start
+    from ..supervisor import leftovers
     from ..supervisor.lifecycle import lifecycle
     from ..supervisor.supervisor import supervise
     from .doctor import doctor_options
 
     async with lifecycle(context) as life:
+        await life.unless_stopped(leftovers.end, context.run_folder)
         selection, plan = await life.unless_stopped(_resolve, options, argv)
         show(plan)
         if await life.admit(plan, await life.unless_stopped(this_machine)):

@@ -15,6 +15,7 @@ independently (`AsyncLLM.output_handler`, `Scheduler.update_from_output`):
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ _SAMPLE = re.compile(
     r'|spec_decode_num_accepted_tokens_per_pos_total(?=.*[{,]position="(\d+)"))(?:\{.*\})? (\S+)',
     re.MULTILINE,
 )
+_FAILED = re.compile(
+    r'^vllm:request_success_total\{(?:.*,)?finished_reason="(abort|error)".*\} (\S+)', re.MULTILINE
+)  # FinishReason of v1/engine/__init__.py
 _PER_POSITION = "spec_decode_num_accepted_tokens_per_pos_total"
 
 
@@ -41,6 +45,9 @@ class Counters:
     generated: int = 0
     prompt: int = 0
     finished: int = 0
+    aborted: int = 0
+    errors: int = 0
+    """Those among the finished requests that were cut short, and those that failed inside vLLM."""
     kv_usage: float = 0.0
     running: int = 0
     waiting: int = 0
@@ -55,13 +62,17 @@ class Counters:
 
 
 def read(metrics: str) -> Counters:
-    """Return the counters in the text of `/metrics`; 0 for an absent one."""
+    """Return the counters in the text of `/metrics`, 0 for an absent one; raise ValueError for a value that is none."""
     sums: dict[str, float] = {}
     positions: dict[int, float] = {}
     for name, position, value in _SAMPLE.findall(metrics):
         sums[name] = sums.get(name, 0.0) + float(value)
         if name == _PER_POSITION:
             positions[int(position)] = positions.get(int(position), 0.0) + float(value)
+    for reason, value in _FAILED.findall(metrics):
+        sums[reason] = sums.get(reason, 0.0) + float(value)
+    if not all(map(math.isfinite, [*sums.values(), *positions.values()])):
+        raise ValueError("a counter is not a finite number")
 
     def count(name: str) -> int:
         return int(sums.get(name, 0.0))
@@ -71,6 +82,8 @@ def read(metrics: str) -> Counters:
         generated=count("generation_tokens_total"),
         prompt=count("prompt_tokens_total"),
         finished=count("request_success_total"),
+        aborted=count("abort"),
+        errors=count("error"),
         kv_usage=sums.get("kv_cache_usage_perc", 0.0),
         running=count("num_requests_running"),
         waiting=count("num_requests_waiting"),

@@ -11,7 +11,9 @@ def write(path: Path, text: str) -> bool:
     """Replace a file and tell whether that worked; the old one is kept if the disk is full."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        fresh.write_text(text, encoding="utf-8")
+        fresh.unlink(missing_ok=True)
+        with fresh.open("x", encoding="utf-8") as file:  # never into a pipe or a device
+            file.write(text)
         fresh.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

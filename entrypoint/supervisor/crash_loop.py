@@ -12,10 +12,14 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from . import atomic_file
+from pydantic import Field
+
+from . import atomic_file, state_file
 
 FILE = "starts.json"
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
 UNRECORDED = "no exit reason was recorded"
 
 
@@ -24,8 +28,8 @@ class StartRecord:
     """Starts and failures in a row of one plan; `ended` is seconds since the epoch, 0 while it runs."""
 
     plan: str = ""
-    starts: int = 0
-    failures: int = 0
+    starts: Count = 0
+    failures: Count = 0
     ended: float = 0.0
     cause: str = ""
 
@@ -37,9 +41,10 @@ class StartRecord:
         cause = UNRECORDED if unrecorded else self.cause
         return StartRecord(plan, self.starts + 1, self.failures + unrecorded, 0.0, cause)
 
-    def end(self, cause: str, now: float, *, failed: bool) -> StartRecord:
-        """Return the record of a start that has ended; a good end clears the failures."""
-        return dataclasses.replace(self, failures=self.failures + 1 if failed else 0, ended=now, cause=cause)
+    def end(self, cause: str, now: float, *, failed: bool | None) -> StartRecord:
+        """Return the record of a start that has ended; None is neither failed nor good, and changes no count."""
+        failures = self.failures if failed is None else self.failures + 1 if failed else 0
+        return dataclasses.replace(self, failures=failures, ended=now, cause=cause)
 
     def healthy(self) -> StartRecord:
         """Return the record of a start that was ready long enough to clear earlier failures."""
@@ -53,10 +58,7 @@ def backoff(failures: int, first: float, most: float) -> float:
 
 def load(folder: Path) -> StartRecord:
     """Return the record of a run directory; an empty one if none can be read."""
-    try:
-        return StartRecord(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return StartRecord()
+    return state_file.read(folder / FILE, StartRecord) or StartRecord()
 
 
 def save(folder: Path, record: StartRecord) -> None:

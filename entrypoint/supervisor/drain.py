@@ -6,46 +6,134 @@ import asyncio
 import contextlib
 import signal
 import time
+from dataclasses import dataclass
 
-from .. import served_plan
+from .. import early_signals, served_plan
 from ..client.errors import Refused, Unreachable
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from .context import VllmSession
+from .request_count import RequestCount, ShutdownLog
 from .stop_signals import StopSignals, first_of
 from .vllm_process import VllmProcess
 
-PAUSE = 0.5  # seconds between two reads of the running requests
+PAUSE = 0.25  # seconds between two readings: vLLM answers while it releases its GPUs, after its last request
 PATIENCE = 2.0  # seconds for an answer, which a stop does not wait for any longer
 
 
+CLOSED = 1.0  # seconds without a reading, after which vLLM's port counts as closed
+
+
+@dataclass(frozen=True)
+class Drained:
+    """How a drain ended. `status` is vLLM's, None while it runs."""
+
+    requests: RequestCount
+    status: int | None = None
+    signalled: bool = True
+    """Whether vLLM was asked to end."""
+    hurried: bool = False
+    """Whether a second signal came."""
+    quiet: float = 0.0
+    """Seconds without progress."""
+    unread: float = 0.0
+    """Seconds since the last reading of the metrics."""
+    seconds: float = 0.0
+    """Seconds since vLLM was asked to end."""
+
+
 async def drain(
-    session: VllmSession, process: VllmProcess, signals: StopSignals, exited: asyncio.Task[int]
+    session: VllmSession,
+    process: VllmProcess,
+    signals: StopSignals,
+    exited: asyncio.Task[int],
+    shutdown: ShutdownLog,
 ) -> ExitReason:
-    """Return when vLLM has finished its requests, a second signal came, or the time is over; the process may go on."""
+    """Return when vLLM has ended, a second signal came, it hangs, or the time is over; the process may go on."""
     health, supervise = session.health, session.settings.supervise
     health.draining = True
     health.enter("draining")
     if health.ready_after is None:  # nothing to finish, and vLLM may miss the signal while it loads
         return ExitReason(exit_cause.DRAINED, "stopped during the start")
-    if not signals.by_person:
-        await first_of(signals.hurry.wait(), exited, asyncio.sleep(supervise.drain_wait))
-    running = await _count(session, 0)  # before the signal: vLLM closes its port soon after it
-    process.signal(signal.SIGTERM)
-    allowed = served_plan.shutdown_timeout(session.plan)
-    allowed_until = time.monotonic() + allowed
-    while not exited.done() and not signals.hurry.is_set() and time.monotonic() < allowed_until + supervise.stop_grace:
-        running = await _count(session, running)
-        await first_of(exited, signals.hurry.wait(), asyncio.sleep(PAUSE))
-    if running and (not exited.done() or time.monotonic() > allowed_until):
-        why = "a second signal came" if signals.hurry.is_set() else f"shutdown-timeout ({allowed:.0f} s) expired"
-        return ExitReason(exit_cause.CUT, f"{running} requests were still running when {why}")
-    return ExitReason(exit_cause.DRAINED, "stopped after every running request had finished")
+    now = time.monotonic()
+    requests = RequestCount(health.requests, now - health.idle_for(now), log=shutdown)
+    reading = asyncio.create_task(_follow(session, requests))
+    hurried = asyncio.create_task(signals.hurry.wait())
+    try:
+        if not signals.by_person:
+            await first_of(hurried, exited, asyncio.sleep(supervise.drain_wait))
+        if signalled := not (hurried.done() or exited.done()):
+            process.signal(signal.SIGTERM)
+        began = time.monotonic()
+        most = served_plan.shutdown_timeout(session.plan) + supervise.stop_grace
+        while (
+            not (hurried.done() or exited.done())
+            and time.monotonic() - began < most
+            and not (requests.cut and time.monotonic() - requests.progressed > supervise.live_grace)
+        ):
+            await first_of(exited, hurried, asyncio.sleep(PAUSE))
+    finally:
+        reading.cancel()
+        hurried.cancel()
+    if not exited.done():
+        await _read(session, requests)
+    else:
+        await process.finish_log()
+    now = time.monotonic()
+    ended = Drained(
+        requests,
+        exited.result() if exited.done() else None,
+        signalled,
+        signals.hurry.is_set(),
+        quiet=now - requests.progressed,
+        unread=now - requests.read_at,
+        seconds=now - began,
+    )
+    return judge(ended, served_plan.shutdown_timeout(session.plan), supervise.live_grace)
 
 
-async def _count(session: VllmSession, known: int) -> int:
-    """Return how many requests run; `known` where vLLM does not answer."""
+def judge(drained: Drained, allowed: float, live_grace: float) -> ExitReason:
+    """Return why a replica that was asked to stop ended; `allowed` is vLLM's shutdown-timeout."""
+    requests, status = drained.requests, drained.status
+    if _whole(drained):
+        return ExitReason(exit_cause.DRAINED, "stopped after every running request had finished")
+    cut = f"{requests.cut} requests were cut" if requests.cut else "whether requests were cut is unknown"
+    if status is None and drained.hurried:
+        return ExitReason(exit_cause.CUT, f"{cut}: a second signal came before they were answered")
+    if status is None and (requests.last is None or drained.quiet > live_grace):
+        why = f"vLLM made no progress for {drained.quiet:.0f} s while it was stopped"
+        return ExitReason(exit_cause.HUNG, f"{cut}: {why} (supervise.live-grace)")
+    if status is not None and (drained.seconds < allowed or not drained.signalled):
+        how = early_signals.name_of_status(status) or f"exit status {status}"
+        return ExitReason(exit_cause.ENGINE_DIED, f"{cut}: vLLM's engine died while it was stopped ({how})")
+    return ExitReason(exit_cause.CUT, f"{cut}: shutdown-timeout ({allowed:.0f} s) expired")
+
+
+def _whole(drained: Drained) -> bool:
+    """Tell whether every request was answered whole; a vLLM that crashed may have lost an answer on its way out."""
+    requests, status = drained.requests, drained.status
+    if status is None:
+        return requests.answered
+    if status == 0:
+        return requests.answered or _silent(drained)
+    return requests.idle and (drained.signalled or early_signals.name_of_status(status) == "SIGTERM")
+
+
+def _silent(drained: Drained) -> bool:
+    """Tell whether only its status can judge vLLM: it logged nothing of its end, and closed its port long before."""
+    requests = drained.requests
+    return drained.signalled and not requests.log.begun and not requests.failed and drained.unread > CLOSED
+
+
+async def _follow(session: VllmSession, requests: RequestCount) -> None:
+    """Read the metrics again and again."""
+    while True:
+        await _read(session, requests)
+        await asyncio.sleep(PAUSE)
+
+
+async def _read(session: VllmSession, requests: RequestCount) -> None:
+    """Read the metrics once, where vLLM answers."""
     with contextlib.suppress(Unreachable, Refused, TimeoutError):
-        known = (await asyncio.wait_for(session.client.counters(), PATIENCE)).running
-        session.health.detail = f"{known} requests running"
-    return known
+        requests.read(await asyncio.wait_for(session.client.counters(), PATIENCE), time.monotonic())
+        session.health.detail = f"{requests.open} requests running"

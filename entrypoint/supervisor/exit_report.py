@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 
 from ..vllm_log.exit_cause import ExitReason
 from . import atomic_file, run_folder
@@ -22,8 +23,9 @@ def publish(reason: ExitReason, context: ServeContext) -> None:
     if not reason.logged:
         log.error(text)
     if reason.failed and context.termination_log.exists():  # Kubernetes makes the file
-        with contextlib.suppress(OSError):
-            context.termination_log.write_text(text[:TERMINATION_MESSAGE], encoding="utf-8")
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK  # a pipe without a reader would block for ever
+        with contextlib.suppress(OSError), os.fdopen(os.open(context.termination_log, flags), "wb") as file:
+            file.write(text[:TERMINATION_MESSAGE].encode(errors="replace"))
     summary = {
         "cause": reason.cause.name,
         "status": reason.cause.exit_status,

@@ -17,9 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import FiniteFloat
+
 from ..fingerprint import fingerprint
 from ..plan import Plan, Setting
-from . import atomic_file, provenance
+from . import atomic_file, provenance, state_file
 
 VARIABLES = {
     "VLLM_CACHE_ROOT": "vllm",  # torch.compile's graphs, DeepGEMM's kernels, FlashInfer's autotuning
@@ -36,6 +38,15 @@ VARIABLES = {
 _NO_KERNEL_DEPENDS_ON = frozenset({"host", "port", "api-key", "served-model-name", "shutdown-timeout"})
 _NO_KERNEL_READS = frozenset({*VARIABLES, "CUDA_VISIBLE_DEVICES"})
 _NOTES = "starts"
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What a start that became ready leaves: how long it took, when, and the seconds of its phases."""
+
+    seconds: FiniteFloat
+    date: str
+    phases: dict[str, FiniteFloat] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,12 +115,8 @@ def folder_of(plan: Plan, build_id: str, environ: Mapping[str, str]) -> Path:
 def find(plan: Plan, folder: Path) -> KernelCache:
     """Read the note of an earlier start of the same plan."""
     note = folder / _NOTES / f"{fingerprint(_shaping(plan))}.json"
-    try:
-        filled = json.loads(note.read_text(encoding="utf-8"))
-        filled = {**filled, "seconds": float(filled["seconds"]), "date": str(filled["date"])}
-    except (OSError, ValueError, LookupError, TypeError):
-        filled = {}
-    return KernelCache(folder, note, filled)
+    filled = state_file.read(note, _Note)
+    return KernelCache(folder, note, dataclasses.asdict(filled) if filled else {})
 
 
 def _shaping(plan: Plan) -> list[str]:

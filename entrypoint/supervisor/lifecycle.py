@@ -13,8 +13,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+import traceback
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ...healthcheck.app import health_app
 from ...healthcheck.server import serving
@@ -22,7 +23,7 @@ from ...healthcheck.state import Health
 from .. import procfs, served_plan, supervision_settings
 from ..errors import UserError
 from ..fingerprint import fingerprint
-from ..plan import Plan
+from ..plan import MASK, Plan
 from ..supervision_settings import Supervise
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
@@ -58,6 +59,7 @@ class Lifecycle:
         self.machine: Machine | None = None
         self.exit_reason: ExitReason | None = None
         self.exit_status = 0
+        self._erred = False
 
     async def admit(self, plan: Plan, machine: Machine) -> bool:
         """
@@ -81,6 +83,8 @@ class Lifecycle:
 
         A signal to stop ends it at once, with every process that it started, and raises StartEnded.
         """
+        if self.signals.stop.is_set():
+            raise StartEnded(STOPPED_EARLY)
         step = in_background(function, *arguments, **keywords)
         await first_of(step, self.signals.stop.wait())
         if self.signals.stop.is_set():
@@ -128,10 +132,28 @@ class Lifecycle:
         """Report why it ended, and record that for the next start."""
         self.health.enter("ended")
         self.health.ended = reason.sentence
-        self.record = self.record.end(reason.cause.name, time.time(), failed=reason.failed)
+        good = reason.cause is exit_cause.DRAINED and self.health.ready_after is not None
+        failed = None if not (reason.failed or good) else reason.failed  # a stop during the start proves nothing
+        self.record = self.record.end(reason.cause.name, time.time(), failed=failed)
         crash_loop.save(self.context.run_folder, self.record)
         exit_report.publish(reason, self.context)
         self.exit_status = reason.cause.exit_status
+
+    def internal_error(self, error: BaseException) -> ExitReason:
+        """Return the reason for an error that is not the user's; its traceback goes to the run directory."""
+        file = self.context.run_folder / run_folder.INTERNAL_ERROR
+        text = "".join(traceback.format_exception(error))
+        saved = atomic_file.write(file, text.replace(self.health.key, MASK) if self.health.key else text)
+        where = f" Its traceback is in {file}." if saved else ""
+        sentence = f"internal error ({type(error).__name__}); report it with `dsv4 bundle --support`.{where}"
+        return ExitReason(exit_cause.INTERNAL_ERROR, sentence)
+
+    def in_passing(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        """Log an error in the background, which ends nothing; the first one only, as it may repeat."""
+        error = context.get("exception")
+        if isinstance(error, Exception) and not self._erred:
+            self._erred = True
+            log.warning(self.internal_error(error).sentence)
 
     def _begin(self, plan: str) -> None:
         self.record = self.record.begin(plan)
@@ -165,6 +187,7 @@ async def lifecycle(context: ServeContext) -> AsyncIterator[Lifecycle]:
     procfs.adopt_orphans()
     with stop_signals.handled() as signals, run_folder.owned(context.run_folder):
         life = Lifecycle(context, signals)
+        asyncio.get_running_loop().set_exception_handler(life.in_passing)
         async with serving(health_app(life.health), context.health_host, context.health_port) as port:
             log.info(f"health on port {port}: /startupz /livez /readyz")
             try:
@@ -176,5 +199,7 @@ async def lifecycle(context: ServeContext) -> AsyncIterator[Lifecycle]:
                     life.exit_reason = await life.refuse(error)
                 else:  # the host or the checkpoint cannot be read, or vLLM cannot be started
                     life.exit_reason = ExitReason(exit_cause.by_status(error.exit_status), str(error))
+            except Exception as error:  # nothing ends without its last words
+                life.exit_reason = life.internal_error(error)
             assert life.exit_reason is not None
             life.finish(life.exit_reason)

@@ -65,7 +65,8 @@ class _Monitor:
 
     def _read(self, counters: Counters, now: float) -> None:
         self.progress.feed(now, counters)
-        if counters.running or counters.waiting:
+        self.health.requests = counters.running + counters.waiting
+        if self.health.requests:
             self.used_at = now
         if self.session.plan.draft_tokens:
             self.window.add(now, counters.drafted, counters.accepted)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import HostError
 
-PLAN, STACKS, LAST_EXIT = "plan.json", "stacks.txt", "last-exit.json"
+PLAN, STACKS, LAST_EXIT, INTERNAL_ERROR = "plan.json", "stacks.txt", "last-exit.json", "internal-error.txt"
 
 
 def choose(named: Path | None, environ: Mapping[str, str], health_port: int) -> Path:
@@ -35,7 +35,8 @@ def owned(folder: Path) -> Iterator[None]:
     """Lock the run directory; raise HostError when it cannot be written, or another server uses it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        # a pipe without a reader would block an open for writing alone
+        lock = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK), "rb+", 0)
     except OSError as error:
         raise HostError(
             f"Run directory {folder} cannot be written ({error.strerror}); set DSV4_RUN_DIR to a writable folder."

@@ -1,13 +1,23 @@
-"""Signals to stop: the first one drains, the second one hurries."""
+"""
+Signals to stop: the first one drains, the second one hurries.
+
+Python's own handlers are used and not those of asyncio, whose signal numbers share a pipe with every wake-up of the
+loop: when a thread fills that pipe, signals are lost (CPython 3.11). The pipe here carries nothing but signals.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
+import socket
 from collections.abc import Awaitable, Iterator
+from types import FrameType
 
-NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+from .. import early_signals
+
+log = logging.getLogger(__name__)
 
 
 class StopSignals:
@@ -19,7 +29,10 @@ class StopSignals:
         """Whether Ctrl-C was among them: then no balancer has to notice the stop first."""
 
     def received(self, number: int) -> None:
-        """Record one signal."""
+        """Record one signal; those that stop nothing are only logged."""
+        if number not in early_signals.STOP:
+            log.info(f"note: {early_signals.name(number)} is ignored; SIGTERM stops the replica.")
+            return
         if self.stop.is_set():
             self.hurry.set()
         self.by_person = self.by_person or number == signal.SIGINT
@@ -28,16 +41,38 @@ class StopSignals:
 
 @contextlib.contextmanager
 def handled() -> Iterator[StopSignals]:
-    """Record signals during the block; afterwards they are ignored, as the exit status is decided."""
+    """Record signals during the block, and those before it; afterwards they are ignored: the status is decided."""
     loop, signals = asyncio.get_running_loop(), StopSignals()
-    for number in NUMBERS:
-        loop.add_signal_handler(number, signals.received, number)
-    try:
-        yield signals
-    finally:
-        for number in NUMBERS:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
+
+    def deliver(number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(signals.received, number)
+
+    with _waking(loop):
+        for number in (*early_signals.STOP, *early_signals.HARMLESS):
+            signal.signal(number, deliver)
+        for number in early_signals.take():
+            signals.received(number)
+        try:
+            yield signals
+        finally:
+            for number in (*early_signals.STOP, *early_signals.HARMLESS):
+                signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _waking(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let every signal wake the loop: Python runs handlers in the main thread, which may sleep in the loop."""
+    ours, pythons = socket.socketpair()
+    with ours, pythons:
+        for end in (ours, pythons):
+            end.setblocking(False)
+        loop.add_reader(ours, ours.recv, 4096)
+        before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(ours)
 
 
 async def first_of(*awaitables: Awaitable[object]) -> None:

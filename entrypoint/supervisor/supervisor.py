@@ -23,13 +23,15 @@ from ..vllm_log.exit_cause import ExitReason
 from ..vllm_log.parser import LogLine
 from ..vllm_log.root_cause import LogNotes
 from ..vllm_log.startup_phase import StartupProgress
-from . import advice, atomic_file, jit_prebuild, kernel_cache, run_folder, stack_dump
+from . import advice, atomic_file, jit_prebuild, kernel_cache, leftovers, run_folder, stack_dump
 from .context import VllmSession
 from .drain import drain
 from .lifecycle import Lifecycle
 from .monitor import watch
 from .readiness_gate import prove
+from .request_count import ShutdownLog
 from .startup import until_up
+from .stop_signals import first_of
 from .vllm_process import VllmProcess
 
 STARTING = PHASES[PHASES.index("starting") : PHASES.index("proving")]
@@ -59,10 +61,11 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     started = time.monotonic()
     cache = kernel_cache.find(plan, kernel_cache.installed_folder(plan, life.context.environ))
     log.info(cache.sentence())
-    progress, notes = StartupProgress(started), LogNotes()
+    progress, notes, shutdown = StartupProgress(started), LogNotes(), ShutdownLog()
 
     def on_line(line: LogLine) -> None:
         notes.feed(line)
+        shutdown.feed(line)
         if health.phase in STARTING:
             progress.feed(line, time.monotonic())
             _show_progress(health, progress)
@@ -75,12 +78,13 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     serving = asyncio.create_task(_serve(session, process, progress, life))
     modules = [] if cache.filled else settings.supervise.prebuild
     prebuild = asyncio.create_task(jit_prebuild.compile_all(modules, environ))
+    recording = asyncio.create_task(leftovers.record(life.context.run_folder, process.folder, process.shared_memory))
     exited, stop = asyncio.create_task(process.wait()), asyncio.create_task(signals.stop.wait())
     try:
         await asyncio.wait({serving, exited, stop}, return_when=asyncio.FIRST_COMPLETED)
         if stop.done():
             serving.cancel()
-            return await drain(session, process, signals, exited)
+            return await _with_stacks(await drain(session, process, signals, exited, shutdown), process, life)
         if not exited.done() and (reason := serving.result()) is not None:
             reason = exit_cause.explain(reason, notes, advice.situation(plan, life.machine, life.context))
             return await _with_stacks(reason, process, life)
@@ -94,14 +98,17 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             situation=advice.situation(plan, life.machine, life.context),
         )
     finally:
-        for task in (serving, exited, stop, prebuild):
+        tasks = (serving, exited, stop, prebuild, recording)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(serving, exited, stop, prebuild, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
-        if remaining := await process.end(0.0 if signals.hurry.is_set() else TERM):
+        if remaining := await process.end(TERM, signals.hurry):
             log.error(
                 f"processes {remaining} survived SIGKILL: they wait in a driver call, and may still hold GPU memory."
             )
+        else:
+            leftovers.forget(life.context.run_folder)
         health.engine, health.busy = None, False
 
 
@@ -154,7 +161,10 @@ async def _with_stacks(reason: ExitReason, process: VllmProcess, life: Lifecycle
         return reason
     health = life.health
     health.ended = reason.sentence
-    text = await stack_dump.dump(process.family())
+    dump = asyncio.create_task(stack_dump.dump(process.family()))
+    await first_of(dump, life.signals.hurry.wait())
+    dump.cancel()
+    text = dump.result() if dump.done() else "a second signal came before the stacks were read"
     text = text.replace(health.key, MASK) if health.key else text  # argv may hold it
     file = life.context.run_folder / run_folder.STACKS
     kept = f"Stacks are in {file}." if atomic_file.write(file, text) else ""

@@ -14,10 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .. import procfs
-from ..vllm_log.parser import LogLine, Splitter
-from . import executable
+from ..vllm_log.parser import LogLine
+from . import executable, leftovers
+from .log_reader import LogReader, LogStream
+from .stop_signals import first_of
 
 SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names that vLLM gives
+CHUNK = 1 << 16  # bytes, as much as a pipe holds
 LOG_SECONDS = 1.0  # seconds for the last output to get through a slow terminal
 
 
@@ -28,8 +31,10 @@ class VllmProcess:
     `on_line` is called in the event loop with each line of its log.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path, pumps: Sequence[threading.Thread]) -> None:
-        self._process, self._folder, self._pumps = process, folder, pumps
+    def __init__(
+        self, process: asyncio.subprocess.Process, folder: Path, reader: LogReader, pumps: Sequence[threading.Thread]
+    ) -> None:
+        self._process, self._folder, self._reader, self._pumps = process, folder, reader, pumps
         self._shared: set[Path] = set()
 
     @classmethod
@@ -59,19 +64,28 @@ class VllmProcess:
         finally:
             for _, write_end in pipes:
                 os.close(write_end)
-        loop = asyncio.get_running_loop()
+        reader = LogReader(on_line)
         pumps = [
-            threading.Thread(target=_pump, args=(read_end, out, loop, on_line), daemon=True)
+            threading.Thread(target=_pump, args=(read_end, out, reader), daemon=True)
             for (read_end, _), out in zip(pipes, (1, 2), strict=True)
         ]
         for pump in pumps:
             pump.start()
-        return cls(process, folder, pumps)
+        return cls(process, folder, reader, pumps)
 
     @property
     def pid(self) -> int:
         """Process id of the leader, which is the id of its group too."""
         return self._process.pid
+
+    @property
+    def folder(self) -> Path:
+        """Its folder for temporary files."""
+        return self._folder
+
+    def shared_memory(self) -> set[Path]:
+        """Return its files in /dev/shm that were noted."""
+        return self._shared
 
     def family(self) -> list[int]:
         """Return the ids of the leader and of all processes below it."""
@@ -91,27 +105,30 @@ class VllmProcess:
         self._shared |= procfs.shared_files(self.family())
 
     async def finish_log(self) -> None:
-        """Wait until its last output was read, LOG_SECONDS seconds at most."""
+        """Wait until its last output was read, or LOG_SECONDS seconds for processes that still hold the log open."""
+        await self._pass_on_log()
+        await self._reader.finish()
+
+    async def _pass_on_log(self) -> None:
         until = time.monotonic() + LOG_SECONDS
         for pump in self._pumps:
             await asyncio.to_thread(pump.join, max(0.0, until - time.monotonic()))
 
-    async def end(self, patience: float = 0.0) -> list[int]:
+    async def end(self, patience: float, hurry: asyncio.Event) -> list[int]:
         """
-        End it: SIGTERM, `patience` seconds, SIGKILL for every descendant; then read its log to the end.
+        End it: SIGTERM, `patience` seconds or until `hurry`, SIGKILL for every descendant; pass its log on to the end.
 
         Return the ids of processes that survive (in a driver call that does not return).
         """
         self.note_shared_memory()
-        if self._process.returncode is None and patience > 0:
+        if self._process.returncode is None and not hurry.is_set():
             self.signal(signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), patience)
+            await first_of(self._process.wait(), hurry.wait(), asyncio.sleep(patience))
         remaining = await asyncio.to_thread(procfs.end_all, os.getpid())
         if self.pid not in remaining:
             await self._process.wait()
         await asyncio.to_thread(procfs.reap)
-        await self.finish_log()
+        await self._pass_on_log()
         procfs.remove(self._shared)
         shutil.rmtree(self._folder, ignore_errors=True)
         return remaining
@@ -131,25 +148,19 @@ def _environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
 def own_folder(base: str) -> Path:
     """Make a folder below `base`, or below /tmp where the path of a socket in it would be too long for the kernel."""
     short = len(base) + len("/dsv4-12345678/") + SOCKET_NAME <= SOCKET_PATH
-    return Path(tempfile.mkdtemp(prefix="dsv4-", dir=base if short else "/tmp"))  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix=leftovers.PREFIX, dir=base if short else "/tmp"))  # noqa: S108
 
 
-def _pump(read_end: int, out: int, loop: asyncio.AbstractEventLoop, on_line: Callable[[LogLine], None]) -> None:
-    """Pass the log on and read it, in a thread, so that a stopped terminal does not stop us."""
-    splitter, writable, last = Splitter(), True, b"\n"
-    while chunk := os.read(read_end, 1 << 16):
+def _pump(read_end: int, out: int, reader: LogReader) -> None:
+    """Pass the log on and have it read, in a thread, so that a stopped terminal does not stop us."""
+    stream, writable, last = LogStream(), True, b"\n"
+    while chunk := os.read(read_end, CHUNK):
         writable, last = writable and _write(out, chunk), chunk[-1:]
-        _hand_over(splitter.feed(chunk), loop, on_line)
-    _hand_over(splitter.close(), loop, on_line)
+        reader.feed(stream, chunk)
+    reader.close(stream)
     if writable and last != b"\n":  # so that our next message begins on a new line
         _write(out, b"\n")
     os.close(read_end)
-
-
-def _hand_over(lines: list[str], loop: asyncio.AbstractEventLoop, on_line: Callable[[LogLine], None]) -> None:
-    for line in lines:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: this process is ending
-            loop.call_soon_threadsafe(on_line, LogLine.parse(line))
 
 
 def _write(out: int, chunk: bytes) -> bool:

@@ -49,6 +49,7 @@ def parts(sources: Sources) -> dict[str, Part]:
         "run/plan.json": lambda: _tail(folder / run_folder.PLAN),
         "run/last-exit.json": lambda: _tail(folder / run_folder.LAST_EXIT),
         "run/stacks.txt": lambda: _tail(folder / run_folder.STACKS),
+        "run/internal-error.txt": lambda: _tail(folder / run_folder.INTERNAL_ERROR),
         "run/starts.json": lambda: _tail(folder / crash_loop.FILE),
         **{f"replica/{name}": _page(sources.health + path) for name, path in _PAGES.items()},
         **({"log.txt": lambda: _tail(log)} if log else {}),

@@ -27,6 +27,7 @@ DRAINED = Cause("drained", ExitStatus.DONE, "vLLM was stopped and shut down clea
 USAGE = Cause("usage", ExitStatus.USAGE, "the command line is not valid")
 HOST = Cause("host", ExitStatus.HOST, "this host prevents vLLM from running (detected while {phase})")
 CONFIG = Cause("config", ExitStatus.CONFIG, "vLLM rejected this configuration (detected while {phase})")
+INTERNAL_ERROR = Cause("internal-error", ExitStatus.INTERNAL_ERROR, "an error of dsv4 itself")
 OUT_OF_MEMORY_AT_LOAD = Cause("out-of-memory-at-load", ExitStatus.OUT_OF_MEMORY_AT_LOAD, "memory ran out while {phase}")
 OUT_OF_MEMORY_LATER = Cause("out-of-memory-later", ExitStatus.OUT_OF_MEMORY_LATER, "memory ran out while serving")
 ENGINE_DIED = Cause("engine-died", ExitStatus.ENGINE_DIED, "vLLM's engine died while serving")
@@ -43,6 +44,7 @@ CAUSES = (
     DRAINED,
     USAGE,
     HOST,
+    INTERNAL_ERROR,
     CONFIG,
     OUT_OF_MEMORY_AT_LOAD,
     OUT_OF_MEMORY_LATER,

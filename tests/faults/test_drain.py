@@ -1,4 +1,4 @@
-"""A replica under load: its disk fills up, which loses log lines only, and it is drained, which loses nothing."""
+"""A replica under load: a full disk loses log lines only, a drain loses nothing, and an engine killed in it is told."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ def test_a_full_disk_ends_nothing_and_200_streams_are_drained(start: Start, smal
         assert lost == []
         assert (status, cause(running)) == (0, "drained")
         noted("drained", status, last_words(running), unready=unready, ended=ended)
+
+
+def test_an_engine_that_is_killed_while_it_drains_is_no_drain(start: Start) -> None:
+    with start(MAX_NUM_SEQS="64") as running:
+        running.until_ready(300)
+        streams = [running.stream(2000, f"Story {number}:") for number in range(5)]
+        running.until(lambda: all(stream.got for stream in streams), 120, "streams")
+        running.stop()
+        running.until(lambda: "EngineCore: start mode=drain" in running.log_text(), 60, "the drain")
+        running.member("VLLM::EngineCore").kill()
+        status, _ = running.until_ended(200)
+        assert not any(stream.done for stream in streams)
+        assert (status, cause(running)) == (82, "engine-died")
+        assert last_words(running).startswith("5 requests were cut: vLLM's engine died while it was stopped (")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -55,6 +56,15 @@ class Replica:
     def messages(self) -> list[str]:
         """The messages of the supervisor itself."""
         return [line for line in self.log_text().splitlines() if line.startswith("dsv4: ")]
+
+    def last_exit(self) -> dict[str, Any]:
+        """What the run directory says of its end."""
+        return json.loads((self.run_folder / "last-exit.json").read_text())
+
+    def stand_in_pids(self) -> list[int]:
+        """The processes of the stand-in for vLLM: its server and its engine."""
+        line = [line for line in self.log_text().splitlines() if line.startswith("stand-in ")][-1]
+        return [int(word) for word in line.split()[1:3]]
 
     def ask(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
         """GET of the health server; (0, why) without an answer."""
@@ -174,7 +184,7 @@ def replica(folder: Path, *words: str, model_name: str, seconds_to_stop: float =
     }
     (folder / "tmp").mkdir(exist_ok=True)
     (folder / "termination-log").touch()
-    log = folder / "log"
+    log = Path(env.pop("LOG", folder / "log"))
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", *words],

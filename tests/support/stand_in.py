@@ -3,11 +3,13 @@ A stand-in for vLLM: a real process with a child, a log like vLLM's, and the HTT
 
 It has one fault, named by STAND_IN, that real vLLM does not make at will. What real vLLM does is in tests/faults.
 `replay` prints the log REPLAY_LOG and ends: at once, or while it serves, once the file REPLAY_WHEN is there.
+On SIGTERM it drains as vLLM does: it answers /metrics until its last request is done, and logs each step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -24,7 +26,17 @@ FAULT = os.environ.get("STAND_IN", "")
 SLOW = float(os.environ.get("STAND_IN_SECONDS", "0.01"))  # a token of a stream
 PORT = int(sys.argv[sys.argv.index("--port") + 1])
 SPECULATES = "--speculative-config" in sys.argv
-state = {"running": 0, "steps": 0, "single": 0, "drafted": 0, "accepted": 0, "frozen": False}
+SHUTDOWN = float(os.environ.get("STAND_IN_SHUTDOWN", "60"))  # seconds that running requests get
+state = {
+    "finished": 0,
+    "running": 0,
+    "steps": 0,
+    "single": 0,
+    "drafted": 0,
+    "accepted": 0,
+    "frozen": False,
+    "stopping": False,
+}
 
 
 def replay() -> None:
@@ -41,8 +53,8 @@ def compute(seconds: float) -> None:
         sum(range(1000))
 
 
-def log(line: str) -> None:
-    print(f"(APIServer pid={os.getpid()}) INFO 11-22 06:00:00 [stand_in.py:1] {line}", flush=True)
+def log(line: str, process: str = "APIServer") -> None:
+    print(f"({process} pid={os.getpid()}) INFO 11-22 06:00:00 [stand_in.py:1] {line}", flush=True)
 
 
 async def app(scope: dict, receive, send) -> None:
@@ -80,6 +92,7 @@ async def complete(request: dict, send) -> None:
                 await send({"type": "http.response.body", "body": f"data: {chunk}\n\n".encode(), "more_body": True})
         if FAULT == "garbled" and state["running"] > 1:
             words = [" Привет 你好 مرحبا 안녕"] * tokens
+        state["finished"] += 1
     finally:
         state["running"] -= 1
     if stream:
@@ -108,6 +121,7 @@ def metrics() -> str:
     lines = [
         f"vllm:num_requests_running{label} {state['running']}",
         f"vllm:num_requests_waiting{label} 0",
+        f'vllm:request_success_total{{finished_reason="length",engine="0"}} {state["finished"]}',
         f"vllm:kv_cache_usage_perc{label} {state['running'] / 100}",
         f"vllm:iteration_tokens_total_count{label} {state['steps']}",
         f"vllm:generation_tokens_total{label} {state['steps']}",
@@ -133,16 +147,37 @@ async def answer(send, body: bytes, kind: str = "application/json", status: int 
 
 class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: object) -> None:
-        if FAULT == "ignores-sigterm":
+        if FAULT == "ignores-sigterm" or state["stopping"]:
             return
-        self.should_exit = True  # finishes what runs, as vLLM with a shutdown timeout does
+        state["stopping"] = True
+        asyncio.get_running_loop().call_soon_threadsafe(asyncio.ensure_future, self.drain())
+
+    async def drain(self) -> None:
+        log("[shutdown] API server: shutdown triggered")
+        log(f"[shutdown] EngineCore: start mode=drain timeout={SHUTDOWN:.0f}s", "EngineCore")
+        began = time.monotonic()
+        while state["running"] and FAULT != "cuts" and time.monotonic() - began < SHUTDOWN:
+            await asyncio.sleep(0.02)
+        if state["running"]:
+            os._exit(0)  # as vLLM's API server does when its engine died
+        log("[shutdown] EngineCore: request processing complete; starting resource teardown", "EngineCore")
+        await asyncio.sleep(0.2)
+        self.should_exit = True
+
+
+def storm() -> None:
+    """Log as fast as the reader allows: bursts of short lines, and now and then one of 10 MB."""
+    short = b"(EngineCore pid=1) INFO 11-22 06:00:00 [stand_in.py:1] " + b"x" * 40 + b"\n"
+    pieces = [short * 700, b"\n" * 4096, b"y" * (10 << 20) + b"\n"]
+    for number in itertools.count():
+        os.write(1, pieces[2 if number % 1000 == 999 else number % 2])
 
 
 if __name__ == "__main__":
     if FAULT == "replay" and "REPLAY_WHEN" not in os.environ:
         replay()
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
-    engine = subprocess.Popen([sys.executable, "-c", child])
+    engine = subprocess.Popen([sys.executable, "-c", child], start_new_session=FAULT == "ignores-sigterm")
     memory = shared_memory.SharedMemory(create=True, size=1 << 16)
     print(f"stand-in {os.getpid()} {engine.pid} {memory.name}", flush=True)
     if FAULT == "replay":
@@ -163,6 +198,8 @@ if __name__ == "__main__":
     if FAULT == "stalls":
         print("(EngineCore pid=1) INFO 11-22 06:00:00 [pynccl.py:113] vLLM is using nccl==2.28.9", flush=True)
         time.sleep(3600)
+    if FAULT == "storm":
+        threading.Thread(target=storm, daemon=True).start()
     if FAULT != "computes":
         log("Starting vLLM server on http://127.0.0.1")
     Server(uvicorn.Config(app, port=PORT, log_level="error", lifespan="off")).run()

@@ -38,7 +38,7 @@ def draft_layers_declared(checkpoint: Checkpoint, required: CheckpointRequiremen
 @check(
     symptom="0 % of draft tokens accepted: from_pretrained drops mtp.* silently",
     link=_TRANSFORMERS,
-    remedy=f"use such a checkpoint, or {NO_DRAFT}",
+    remedy=f"serve a checkpoint with its MTP layer, or {NO_DRAFT}",
     failures=(18,),
     tried="for real",
 )
@@ -117,7 +117,7 @@ def draft_is_dspark(checkpoint: Checkpoint, required: CheckpointRequirements) ->
     tried="for real",
 )
 def draft_tokens_divide(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
-    """More draft tokens than MTP layers are a multiple of them."""
+    """There are at most as many draft tokens as MTP layers, or a multiple of them."""
     layers = number(checkpoint.config.value, "num_nextn_predict_layers")
     tokens = required.draft_tokens
     if not required.drafts_with_mtp or not layers or tokens <= layers or not tokens % layers:

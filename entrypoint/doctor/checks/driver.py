@@ -109,7 +109,7 @@ def visible_devices(host: Host, _required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def device_order(host: Host, required: HostRequirements) -> Problem | None:
-    """With several kinds of GPU, CUDA counts the fastest first unless CUDA_DEVICE_ORDER is PCI_BUS_ID."""
+    """With several models of GPU, CUDA_DEVICE_ORDER is PCI_BUS_ID; else CUDA counts the fastest first."""
     names = {gpu.name for gpu in host.machine.driver.gpus}
     if len(names) < 2 or required.env.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
         return None

@@ -103,7 +103,7 @@ def stack(host: Host, _required: HostRequirements) -> Problem | None:
     tried="for real",
 )
 def open_files(host: Host, _required: HostRequirements) -> Problem | None:
-    """vLLM can raise its limit on open files as far as it wants."""
+    """vLLM can raise its limit on open files to 65,535."""
     limit = host.machine.limits.files
     if limit == -1 or limit >= FILES:
         return None

@@ -58,7 +58,7 @@ def weights_are_not_pointers(checkpoint: Checkpoint, _required: CheckpointRequir
     tried="for real",
 )
 def shards_present(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """Every shard exists that the index names, or that the numbers of the others imply."""
+    """Every shard that the index names, or that the numbers of the others imply, exists."""
     if not checkpoint.shards:
         return None  # weights-present reports it
     numbered = [match for name in checkpoint.shards if (match := _NUMBERED.fullmatch(name))]
@@ -128,7 +128,7 @@ def shards_without_a_tail(checkpoint: Checkpoint, _required: CheckpointRequireme
     tried="for real",
 )
 def index_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """The index, where there is one, names the file of every tensor."""
+    """If there is an index, it names the file of every tensor."""
     fault = checkpoint.index.fault
     if not fault and (checkpoint.index.absent or checkpoint.weight_map):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-FETCH = "fetch it again with `dsv4 weights fetch`, which resumes an unfinished download"
+FETCH = "fetch the checkpoint again with `dsv4 weights fetch`, which resumes an unfinished download"
 ORIGINAL = "restore config.json from the original repository: `save_pretrained` of transformers rewrites it"
 AS_ITSELF = "pass the folder to --model without NAME=, so that the model is identified by its files"
 PATCH = "run `dsv4 patch apply`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,51 @@ def test_a_good_end_and_a_healthy_hour_reset_the_count_of_failures() -> None:
     assert failing.healthy().failures == 0
 
 
+def test_a_cut_stop_and_one_before_it_was_ready_leave_the_count_as_it_is() -> None:
+    failing = StartRecord("plan", starts=3, failures=2)
+    assert failing.end("cut", 1.0, failed=None) == StartRecord("plan", 3, 2, 1.0, "cut")
+
+
 def test_the_record_outlives_the_process(tmp_path: Path) -> None:
     crash_loop.save(tmp_path, StartRecord("plan", 2, 1, 5.0, "hung"))
     assert crash_loop.load(tmp_path) == StartRecord("plan", 2, 1, 5.0, "hung")
     assert [file.name for file in tmp_path.iterdir()] == ["starts.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"plans": 1}', "\x00"])
-def test_a_record_that_cannot_be_read_counts_as_none(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "\x00",
+        pytest.param("[" * 100_000, id="deep"),
+        '{"plan": 1}',
+        '{"plan": "p", "starts": "many"}',
+        '{"plan": "p", "failures": -1}',
+        pytest.param('{"plan": "p", "failures": 1' + "0" * 400 + "}", id="huge"),
+        '{"plan": "p", "ended": []}',
+        pytest.param('"' + "x" * (1 << 20) + '"', id="long"),
+    ],
+)
+def test_a_record_that_cannot_be_read_counts_as_none_and_is_noted(tmp_path: Path, caplog, text: str) -> None:
+    caplog.set_level("INFO")
     (tmp_path / crash_loop.FILE).write_text(text)
     assert crash_loop.load(tmp_path) == StartRecord()
+    (message,) = caplog.messages
+    assert message.startswith(f"note: {tmp_path / crash_loop.FILE} is ignored: ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_pipe_a_folder_and_a_device_are_no_record_and_do_not_block(tmp_path: Path, caplog, make) -> None:
+    caplog.set_level("INFO")
+    make(tmp_path / crash_loop.FILE)
+    assert crash_loop.load(tmp_path) == StartRecord()
+    assert "is ignored: " in caplog.messages[0]
+
+
+def test_a_missing_record_is_not_noted(tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO")
+    assert crash_loop.load(tmp_path) == StartRecord()
+    assert caplog.messages == []

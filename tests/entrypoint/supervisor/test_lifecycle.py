@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint import procfs
+from dsv4_serve.entrypoint import early_signals, procfs
 from dsv4_serve.entrypoint.doctor.report import Diagnosis, DoctorReport
 from dsv4_serve.entrypoint.errors import ConfigError, HostError
 from dsv4_serve.entrypoint.machine.machine import Machine
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.problem import Problem
-from dsv4_serve.entrypoint.supervisor import crash_loop, exit_report, stop_signals
+from dsv4_serve.entrypoint.supervisor import crash_loop, exit_report
 from dsv4_serve.entrypoint.supervisor.context import ServeContext
 from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle, StartEnded, lifecycle
 from dsv4_serve.entrypoint.vllm_log import exit_cause
@@ -35,7 +35,7 @@ def _unchanged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     """The process of these tests keeps its signal handlers, and adopts nobody."""
     monkeypatch.setattr(procfs, "adopt_orphans", lambda: None)
     caplog.set_level(logging.INFO)
-    before = {number: signal.getsignal(number) for number in stop_signals.NUMBERS}
+    before = {number: signal.getsignal(number) for number in (*early_signals.STOP, *early_signals.HARMLESS)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -84,10 +84,32 @@ def test_a_person_who_makes_the_same_mistake_again_is_answered_at_once(context) 
     assert crash_loop.load(context.run_folder).failures == 4
 
 
-def test_an_unknown_exception_is_no_exit_reason(context) -> None:
-    with pytest.raises(ZeroDivisionError):
-        ended(context, ZeroDivisionError())
-    assert not (context.run_folder / "last-exit.json").exists()
+def test_an_unknown_exception_is_one_sentence_and_its_traceback_is_in_the_run_directory(context, caplog) -> None:
+    context.run_folder.mkdir()
+    (context.run_folder / "last-exit.json").write_text('{"cause": "drained", "status": 0}')
+    assert ended(context, ZeroDivisionError("of a secret")) == 70
+    file = context.run_folder / "internal-error.txt"
+    sentence = (
+        f"internal error (ZeroDivisionError); report it with `dsv4 bundle --support`. Its traceback is in {file}."
+    )
+    assert caplog.messages[-1] == f"internal-error (exit status 70): {sentence}"
+    assert last_exit(context) == {"cause": "internal-error", "status": 70, "sentence": sentence, "root": ""}
+    assert "ZeroDivisionError: of a secret" in file.read_text()
+    assert crash_loop.load(context.run_folder).failures == 1
+
+
+def test_an_error_in_the_background_ends_nothing_and_is_reported_once(context, caplog) -> None:
+    async def start() -> int:
+        async with lifecycle(context) as life:
+            for _ in range(3):
+                asyncio.get_running_loop().call_soon(lambda: 1 // 0)
+            await asyncio.sleep(0.1)
+            life.exit_reason = DRAINED
+        return life.exit_status
+
+    assert asyncio.run(start()) == 0
+    assert len([message for message in caplog.messages if "internal error (ZeroDivisionError)" in message]) == 1
+    assert "1 // 0" in (context.run_folder / "internal-error.txt").read_text()
 
 
 def test_probes_are_answered_while_a_step_blocks(context, caplog) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
-from tests.entrypoint.supervisor.test_supervisor import QUICK
+from tests.entrypoint.supervisor.conftest import QUICK
 from tests.entrypoint.vllm_log.cases import CASES, Case
 from tests.support.program import executable
 from tests.support.replica import replica
@@ -35,7 +34,7 @@ def test_every_reported_failure_ends_with_its_status_and_its_root(tmp_path: Path
                 running.until_ready(60)
                 now.touch()
             status, _ = running.until_ended(60)
-            root = json.loads((running.run_folder / "last-exit.json").read_text())["root"]
+            root = running.last_exit()["root"]
         return [f"status {status}"] * (status != case.status) + [words for words in case.root if words not in root]
 
     cases = [case for case in CASES if case.serving is serving]

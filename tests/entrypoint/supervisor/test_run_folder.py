@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from dsv4_serve.entrypoint.errors import HostError
-from dsv4_serve.entrypoint.supervisor import run_folder
+from dsv4_serve.entrypoint.supervisor import atomic_file, run_folder
 
 
 def test_two_servers_of_one_host_differ_in_their_health_port(tmp_path: Path) -> None:
@@ -52,3 +53,11 @@ def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="cannot be written"), run_folder.owned(tmp_path / "file" / "run"):
         pass
+
+
+def test_a_lock_that_is_a_pipe_and_a_state_file_that_is_one_do_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    os.mkfifo(tmp_path / run_folder.LAST_EXIT)
+    with run_folder.owned(tmp_path):
+        assert atomic_file.write(tmp_path / run_folder.LAST_EXIT, "{}")
+    assert (tmp_path / run_folder.LAST_EXIT).read_text() == "{}"

@@ -5,61 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dsv4_serve.demo.llama import write_checkpoint
-from tests.support.patience import slowness
-from tests.support.program import executable
-from tests.support.replica import Replica, free_port, leaked_memory, replica
+from tests.support.replica import Start, free_port, leaked_memory
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-
-QUICK = {
-    "DSV4_SUPERVISE_POLL": "0.1",
-    "DSV4_SUPERVISE_READY_GRACE": "0.5",
-    "DSV4_SUPERVISE_LIVE_GRACE": "1.5",
-    "DSV4_SUPERVISE_IDLE_CANARY_EVERY": "0.3",
-    "DSV4_SUPERVISE_DRAIN_WAIT": "0.3",
-    "DSV4_SUPERVISE_STOP_GRACE": "3",
-    "DSV4_GATE_TOKENS": "8",
-}
-Start = Callable[..., AbstractContextManager[Replica]]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Start:
-    """`dsv4 serve` with the stand-in for vLLM; keywords are environment variables."""
-    program = executable(tmp_path / "vllm", "tests.support.stand_in")
-    model = write_checkpoint(tmp_path / "model")
-
-    @contextmanager
-    def run(fault: str = "", *words: str, **env: str) -> Iterator[Replica]:
-        settings = {
-            **QUICK,
-            "PROFILE": "demo",
-            "MODEL": f"demo={model}",
-            "DSV4_VLLM": str(program),
-            "STAND_IN": fault,
-            **env,
-        }
-        with replica(tmp_path / "replica", *words, model_name="stand-in", seconds_to_stop=15, **settings) as running:
-            yield running
-
-    return run
-
-
-def pids_of(running: Replica) -> list[int]:
-    line = [line for line in running.log_text().splitlines() if line.startswith("stand-in ")][-1]
-    return [int(word) for word in line.split()[1:3]]
-
-
-def last_exit(running: Replica) -> dict:
-    return json.loads((running.run_folder / "last-exit.json").read_text())
 
 
 def test_it_answers_before_the_engine_does_and_is_ready_when_the_proofs_are_in(start: Start) -> None:
@@ -85,20 +38,7 @@ def test_sigterm_finishes_running_streams_and_ends_with_0(start: Start) -> None:
         status, _ = running.until_ended(20)
         assert status == 0
         assert all(stream.done and not stream.error for stream in streams)
-        assert last_exit(running)["cause"] == "drained"
-
-
-def test_a_second_signal_hurries_and_says_what_was_cut(start: Start) -> None:
-    with start(STAND_IN_SECONDS="0.5") as running:
-        running.until_ready(60)
-        assert running.stream(600).began.wait(30)
-        running.stop()
-        running.until(lambda: running.ask("/readyz/accepting")[0] == 503, 10, "not ready")
-        running.stop()
-        status, took = running.until_ended(10)
-        assert (status, last_exit(running)["cause"]) == (143, "cut")
-        assert took < 5 * slowness()
-        assert "1 requests were still running" in running.messages()[-1]
+        assert running.last_exit()["cause"] == "drained"
 
 
 def test_sigterm_during_the_start_ends_with_0(start: Start) -> None:
@@ -111,12 +51,12 @@ def test_sigterm_during_the_start_ends_with_0(start: Start) -> None:
 def test_an_engine_that_freezes_is_not_ready_then_ended_as_hung_with_its_stacks(start: Start) -> None:
     with start("freeze") as running:
         running.until_ready(20)
-        pids = pids_of(running)
+        pids = running.stand_in_pids()
         running.until(lambda: not running.ready(), 10, "not ready")
         assert "[-]progress failed" in running.ask("/readyz")[1]
         status, _ = running.until_ended(20)
-        assert (status, last_exit(running)["cause"]) == (83, "hung")
-        assert "no progress" in last_exit(running)["sentence"]
+        assert (status, running.last_exit()["cause"]) == (83, "hung")
+        assert "no progress" in running.last_exit()["sentence"]
         assert "stand_in.py" in (running.run_folder / "stacks.txt").read_text()
         assert not any(psutil.pid_exists(pid) for pid in pids)
 
@@ -124,7 +64,7 @@ def test_an_engine_that_freezes_is_not_ready_then_ended_as_hung_with_its_stacks(
 def test_a_stopped_engine_is_ended_although_it_takes_no_signal(start: Start) -> None:
     with start() as running:
         running.until_ready(20)
-        before = pids_of(running)
+        before = running.stand_in_pids()
         psutil.Process(before[0]).suspend()
         status, _ = running.until_ended(30)
         assert status == 83
@@ -134,7 +74,7 @@ def test_a_stopped_engine_is_ended_although_it_takes_no_signal(start: Start) -> 
 def test_a_draft_head_that_drafts_noise_is_refused(start: Start) -> None:
     with start("scrambled") as running:
         status, _ = running.until_ended(30)
-        assert (status, last_exit(running)["cause"]) == (85, "gate-refused")
+        assert (status, running.last_exit()["cause"]) == (85, "gate-refused")
         assert "MTP gate" in (running.run_folder.parent / "termination-log").read_text()
 
 
@@ -158,7 +98,7 @@ def test_it_is_started_once_more_without_its_draft_head_where_the_profile_says_s
 def test_a_garbled_engine_is_refused(start: Start, fault: str) -> None:
     with start(fault) as running:
         status, _ = running.until_ended(30)
-        assert (status, last_exit(running)["cause"]) == (86, "corrupted")
+        assert (status, running.last_exit()["cause"]) == (86, "corrupted")
 
 
 def test_a_start_whose_log_says_nothing_goes_on_while_it_computes(start: Start) -> None:
@@ -171,21 +111,21 @@ def test_a_start_whose_log_says_nothing_is_given_up_when_nothing_moves(start: St
     with start("silent", DSV4_SUPERVISE_STALL_STARTING="2") as running:
         status, _ = running.until_ended(30)
         assert status == 84
-        assert "neither read, received nor computed" in last_exit(running)["sentence"]
+        assert "neither read, received nor computed" in running.last_exit()["sentence"]
 
 
 def test_a_start_without_progress_is_given_up_with_its_phase(start: Start) -> None:
     with start("stalls", DSV4_SUPERVISE_STALL_CONNECTING_RANKS="1") as running:
         status, _ = running.until_ended(30)
-        assert (status, last_exit(running)["cause"]) == (84, "stalled")
-        assert "connecting ranks: no progress for" in last_exit(running)["sentence"]
+        assert (status, running.last_exit()["cause"]) == (84, "stalled")
+        assert "connecting ranks: no progress for" in running.last_exit()["sentence"]
 
 
 def test_the_root_cause_of_a_failed_start_is_reported_not_the_tail(start: Start) -> None:
     with start("key-error") as running:
         status, _ = running.until_ended(30)
-        assert (status, last_exit(running)["cause"]) == (87, "start-failed")
-        assert "KeyError: 'layers.1.ffn.experts.w13_weight'" in last_exit(running)["root"]
+        assert (status, running.last_exit()["cause"]) == (87, "start-failed")
+        assert "KeyError: 'layers.1.ffn.experts.w13_weight'" in running.last_exit()["root"]
         assert "KeyError" in (running.run_folder.parent / "termination-log").read_text()
 
 
@@ -226,7 +166,7 @@ def test_a_vllm_that_is_not_there_is_127(start: Start) -> None:
     with start(DSV4_VLLM="/no/such/vllm") as running:
         assert running.until_ended(10)[0] == 127
         assert "Traceback" not in running.log_text()
-        assert last_exit(running)["cause"] == "not-found"
+        assert running.last_exit()["cause"] == "not-found"
         assert "/no/such/vllm: not found" in (running.run_folder.parent / "termination-log").read_text()
 
 
@@ -235,13 +175,13 @@ def test_start_and_stop_leave_no_process_and_no_file(start: Start) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with start() as running:
             running.until_ready(20)
-            pids = pids_of(running)
+            pids = running.stand_in_pids()
             running.stop(number)
             assert running.until_ended(15)[0] == 0
             assert not any(psutil.pid_exists(pid) for pid in pids)
     with start() as running:
         running.until_ready(20)
-        psutil.Process(pids_of(running)[0]).kill()
+        psutil.Process(running.stand_in_pids()[0]).kill()
         assert running.until_ended(15)[0] == 82
     assert leaked_memory() <= before
     assert running.files() == []

@@ -1,0 +1,45 @@
+"""`dsv4 serve` over the stand-in for vLLM, with short times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.demo.llama import write_checkpoint
+from tests.support.program import executable
+from tests.support.replica import Replica, Start, replica
+
+QUICK = {
+    "DSV4_SUPERVISE_POLL": "0.1",
+    "DSV4_SUPERVISE_READY_GRACE": "0.5",
+    "DSV4_SUPERVISE_LIVE_GRACE": "1.5",
+    "DSV4_SUPERVISE_IDLE_CANARY_EVERY": "0.3",
+    "DSV4_SUPERVISE_DRAIN_WAIT": "0.3",
+    "DSV4_SUPERVISE_STOP_GRACE": "3",
+    "DSV4_GATE_TOKENS": "8",
+}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """`dsv4 serve` with the stand-in for vLLM; keywords are environment variables."""
+    program = executable(tmp_path / "vllm", "tests.support.stand_in")
+    model = write_checkpoint(tmp_path / "model")
+
+    @contextmanager
+    def run(fault: str = "", *words: str, **env: str) -> Iterator[Replica]:
+        settings = {
+            **QUICK,
+            "PROFILE": "demo",
+            "MODEL": f"demo={model}",
+            "DSV4_VLLM": str(program),
+            "STAND_IN": fault,
+            **env,
+        }
+        with replica(tmp_path / "replica", *words, model_name="stand-in", seconds_to_stop=15, **settings) as running:
+            yield running
+
+    return run
