@@ -112,7 +112,7 @@ def test_the_names_of_checks_are_read_only_where_a_name_is_not_a_constraint() ->
 def test_a_setting_that_blinds_the_supervisor_or_ends_the_engine_is_refused(
     name: str, requested: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=f"--skip {name} overrides"):
+    with pytest.raises(ConfigError, match=f"use --skip {name}"):
         resolved(request(hardware="h200", **requested))
     assert resolved(request(hardware="h200", **requested, skip=(name,)))
 

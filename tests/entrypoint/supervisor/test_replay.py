@@ -28,8 +28,10 @@ def test_every_reported_failure_ends_with_its_status_and_its_root(tmp_path: Path
         log, now = folder / "vllm.log", folder / "now"
         log.write_bytes(case.log)
         settings = {"MODEL": f"demo={model}", "DSV4_VLLM": str(program), "STAND_IN": "replay", "REPLAY_LOG": str(log)}
-        settings |= {"REPLAY_WHEN": str(now)} if serving else {}
-        with replica(folder / "replica", model_name="stand-in", PROFILE="demo", **QUICK, **settings) as running:
+        settings |= QUICK | ({"REPLAY_WHEN": str(now)} if serving else {})
+        with replica(
+            folder / "replica", model_name="stand-in", seconds_to_stop=15, PROFILE="demo", **settings
+        ) as running:
             if serving:
                 running.until_ready(60)
                 now.touch()
