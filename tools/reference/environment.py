@@ -28,7 +28,9 @@ COMMANDS = {
 """Variables of ours that `Variables` does not hold: what each is, and its default."""
 
 OTHERS = {
-    "VLLM_* and NCCL_*": "Settings of the plan, above those of profile files; names in VLLM_* have to be vLLM's.",
+    "VLLM_*, NCCL_*, PYTORCH_*, TORCH*, CUDA_*, TRITON_* and FLASHINFER_*": (
+        "Settings of the plan, above those of profile files; names in VLLM_* have to be vLLM's. CUDA_VERSION is none."
+    ),
     "CUDA_VISIBLE_DEVICES": "The GPUs that may be used; its order is kept.",
     "CUDA_HOME": "The CUDA toolkit that the doctor looks for compilers in.",
     "HF_TOKEN": "The token of the Hub for gated and private repositories.",
