@@ -1,8 +1,9 @@
 """
 An ASGI middleware for vLLM: with a key set, every route needs it, but for those in DSV4_OPEN_ROUTES.
 
-vLLM 0.32.0 asks for its key below /v1, /v2, /inference and /cohere only; /invocations generates without it. vLLM imports
-this file in its own process (`--middleware`), which may be another installation: it imports the standard library only.
+vLLM 0.32.0 asks for its key below /v1, /v2, /inference and /cohere only; /invocations generates without it.
+vLLM imports this file in its own process (`--middleware`), which may be another installation: it imports the standard
+library only.
 """
 
 from __future__ import annotations
