@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from . import plain_file
 from .errors import ConfigError
 
 
 def key_in(path: str, origin: str) -> str:
     """Return the key in a file; raise ConfigError, beginning with `origin`, unless it contains exactly one."""
     try:
-        key = Path(path).read_text(encoding="utf-8-sig").strip()
+        key = plain_file.read(Path(path)).decode("utf-8-sig").strip()
     except OSError as error:
         raise ConfigError(f"{origin}: cannot read the file ({error.strerror}); mount a readable file there.") from None
     except UnicodeDecodeError:

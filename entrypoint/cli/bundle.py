@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..terminal import printable
 from . import arguments
 from .output import print_message
 
@@ -80,7 +81,7 @@ def _support(options: argparse.Namespace, argv: list[str]) -> int:
     )
     collected = parts.parts(sources)
     for line in archive.write(out, collected, _secrets(argv), os.environ.get("HOME", "")):
-        print(line)
+        print(printable(line))
     print(f"{out} is written. Look through it before you share it: a log can hold parts of prompts.")
     return 0
 

@@ -61,7 +61,7 @@ def _hide_secrets(argv: list[str]) -> None:
     if secrets := secrets_in(argv):
         own_arguments.hide(secrets)
         print_message(
-            "a secret stands in the arguments of this command, where other users may have read it; give the key by file"
+            "the arguments of this command hold a secret, which other users may have read; give the key by file"
             " (API_KEY_FILE), and a token of the Hub as HF_TOKEN."
         )
 

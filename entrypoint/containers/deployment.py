@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import plain_file
 from ..errors import ConfigError
 from ..plan import Setting
 from ..resolve.environment import Variables
@@ -73,7 +74,7 @@ def key_file(path: str, option: str) -> Path:
     file = Path(path).absolute()
     try:
         status = file.stat()
-        key = file.read_text(encoding="utf-8").split()
+        key = plain_file.read(file).decode("utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "holds bytes that are not UTF-8"
         raise ConfigError(f"{option} {path}: cannot be read ({why}); it must contain one key as text.") from None
