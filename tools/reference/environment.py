@@ -79,6 +79,8 @@ COMPOSE = {
     "REPLICA_PLACES": "The most replicas that are found.",
     "REPLICA_PORT": "The port of the replicas' API.",
     "REPLICA_HEALTH_PORT": "The port of the replicas' health servers.",
+    "BALANCER_MAXCONN": "Connections of clients at once, at most 4700; further ones wait to be accepted.",
+    "BALANCER_SOURCE_MAXCONN": "Connections from one address at once; further ones are closed.",
     "BALANCER_PORT": "The port that HAProxy listens on.",
     "BALANCER_STATUS_PORT": "The port of HAProxy's status page.",
     "BALANCER_SOCKET": "HAProxy's admin socket.",
