@@ -7,6 +7,9 @@ from pathlib import Path
 from . import plain_file
 from .errors import ConfigError
 
+LONGEST = 4096
+"""Characters; balancers and servers refuse longer headers."""
+
 
 def key_in(path: str, origin: str) -> str:
     """Return the key in a file; raise ConfigError, beginning with `origin`, unless it contains exactly one."""
@@ -21,6 +24,6 @@ def key_in(path: str, origin: str) -> str:
 
 def checked(key: str, origin: str) -> str:
     """Return the key; raise ConfigError, beginning with `origin`, if an HTTP header cannot carry it."""
-    if len(key.split()) != 1 or not (key.isascii() and key.isprintable()):
+    if len(key.split()) != 1 or len(key) > LONGEST or not (key.isascii() and key.isprintable()):
         raise ConfigError(f"{origin}: the key is not valid; it must be one line of ASCII characters without spaces.")
     return key
