@@ -5,6 +5,7 @@ The only module here that prints and exits.
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -16,9 +17,11 @@ from types import FrameType
 from ..entrypoint.client.local_replica import ServeProcess, free_port
 from ..entrypoint.errors import UserError
 from ..entrypoint.exit_status import ExitStatus
+from ..entrypoint.listen import API_PORT, HEALTH_PORT
 from .errors import DemoError
 from .exhibits import EXHIBITS, Exhibit
-from .question import MeasuredAnswer
+from .llama_words import QUESTION
+from .question import MeasuredAnswer, ask
 from .server import messages, serving
 
 PAUSE = 5.0  # seconds between two lines of progress
@@ -87,8 +90,8 @@ def run(options: argparse.Namespace) -> None:
     with serving(options.profile, exhibit.checkpoint, port, log, exhibit.vllm) as server:
         load(server, options.limit)
         print("\n".join(messages(server)), end="\n\n", flush=True)
-        exhibit.ask(server)  # the first request also warms the engine up
-        show(exhibit, exhibit.ask(server))
+        ask(server, QUESTION)  # the first request also warms the engine up
+        show(exhibit, ask(server, QUESTION))
         if not options.check:
             stay(server, options.profile)
     print("stopped")
@@ -104,11 +107,11 @@ def load(server: ServeProcess, limit: float) -> None:
 
 def show(exhibit: Exhibit, answer: MeasuredAnswer) -> None:
     """Print question, answer and figures. Raise DemoError for a wrong answer, or if few drafts were accepted."""
-    print(f"> {exhibit.question}\n{answer.text}\n")
+    print(f"> {QUESTION}\n({answer.reasoning})\n{answer.text}\n")
     print(f"{answer.tokens} output tokens in {answer.seconds:.2f} s: {answer.tokens_per_second:.0f} tokens/s")
     print(f"{answer.accepted} of {answer.drafted} draft tokens accepted: {answer.acceptance:.0%}\n", flush=True)
-    if answer.text != exhibit.known:
-        raise DemoError(f"this is not the known answer, which is:\n{exhibit.known}")
+    if (answer.reasoning, answer.text) != (exhibit.reasoning, exhibit.answer):
+        raise DemoError(f"this is not the known answer, which is:\n({exhibit.reasoning})\n{exhibit.answer}")
     if answer.acceptance < exhibit.acceptance:
         raise DemoError(
             f"{answer.acceptance:.0%} of the draft tokens were accepted; at least {exhibit.acceptance:.0%} are expected"
@@ -118,15 +121,26 @@ def show(exhibit: Exhibit, answer: MeasuredAnswer) -> None:
 
 def stay(server: ServeProcess, model: str) -> None:
     """Wait for Ctrl-C. Raise DemoError when the server ends by itself."""
-    print(f"Serving the OpenAI API at {server.endpoint.url}/v1 until Ctrl-C. Try:\n")
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
-    print(
-        f"  curl {server.endpoint.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n",
-        flush=True,
-    )
+    print("\n".join(suggestions(server, model)), end="\n\n", flush=True)
     try:
         server.process.wait()
     except KeyboardInterrupt:
         print("\nstopping", flush=True)
         return
     raise DemoError(server.ended())
+
+
+def suggestions(server: ServeProcess, model: str) -> list[str]:
+    """Return what to try while the server is up, each line as it can be typed."""
+    url, health = server.endpoint.url, server.endpoint.health
+    standard = (server.port, server.health_port) == (API_PORT, HEALTH_PORT)
+    command = f"{os.path.relpath(Path(sys.executable).with_name('dsv4'))}"
+    where = "" if standard else f" --url {url} --health {health}"
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
+    return [
+        f"Serving the OpenAI API at {url}/v1 and its health at {health} until Ctrl-C. Try in another shell:\n",
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+        f"  curl {health}/startupz",
+        f"  {command} smoke{where}",
+        f"  {command} bench{where}",
+    ]

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .tokenizer import write_text_files
 from .v4_layouts import LAYOUTS, Layout, Storage, config
 from .v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
-from .v4_tokenizer import write_tokenizer
-from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights, permutation
+from .v4_text import Walk, byte_walk
+from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights
 
 __all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "write"]
 
@@ -161,8 +162,16 @@ def _scrambled(tensors: Tensors, seed: int) -> Tensors:
     return out
 
 
-def write(path: Path | str, layout: str = "bf16", dims: Dims = TINY, mtp: str = "good", seed: int = 0) -> Answer:
+def write(
+    path: Path | str,
+    layout: str = "bf16",
+    dims: Dims = TINY,
+    mtp: str = "good",
+    walk: Walk | None = None,
+) -> Answer:
     """Write a checkpoint directory (config, tokenizer, two shards and their index) and return its answer.
+
+    `walk` is through as many tokens as `dims.vocab`; without one, the tokens are bytes, in an order by lot.
 
     Raises:
         ValueError: an unknown layout or `mtp`, or dimensions that the construction cannot use.
@@ -170,19 +179,20 @@ def write(path: Path | str, layout: str = "bf16", dims: Dims = TINY, mtp: str = 
     if layout not in LAYOUTS or mtp not in MTP:
         raise ValueError(f"layout {layout!r}, mtp {mtp!r}: known are {', '.join(LAYOUTS)} and {', '.join(MTP)}")
     directory = Path(path)
-    answer = Answer(permutation(dims.vocab, seed))
-    builder = _Builder(LAYOUTS[layout], Weights(dims, answer.perm, seed))
+    walk = walk or byte_walk(dims.vocab)
+    answer = Answer(walk.successors)
+    builder = _Builder(LAYOUTS[layout], Weights(dims, answer.perm, walk.seed))
     draft = {} if mtp == "removed" else builder.draft()
     if mtp == "holed":
         draft = {name: tensor for name, tensor in draft.items() if not name.startswith(HOLE)}
     if mtp == "scrambled":
-        draft = _scrambled(draft, seed)
+        draft = _scrambled(draft, walk.seed)
     directory.mkdir(parents=True, exist_ok=True)
     _save_shards(
         directory, {"model-00001-of-00002.safetensors": builder.target(), "model-00002-of-00002.safetensors": draft}
     )
     (directory / "config.json").write_text(json.dumps(config(layout, dims), indent=2))
-    write_tokenizer(directory, dims.vocab)
+    write_text_files(directory, walk.vocabulary, walk.marks, dims.max_positions)
     return answer
 
 
@@ -205,4 +215,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--flash", action="store_true", help="DeepSeek-V4-Flash's widths instead of tiny ones")
     options = parser.parse_args()
-    write(options.directory, options.layout, FLASH if options.flash else TINY, options.mtp, options.seed)
+    dims = FLASH if options.flash else TINY
+    write(options.directory, options.layout, dims, options.mtp, byte_walk(dims.vocab, options.seed))

@@ -1,7 +1,6 @@
 """Ask through the OpenAI client, and measure the answer."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from openai import DefaultHttpxClient, OpenAI, OpenAIError
@@ -14,8 +13,9 @@ from .errors import DemoError
 
 @dataclass(frozen=True)
 class MeasuredAnswer:
-    """One answer: its text, output tokens, wall seconds, and draft tokens proposed and accepted during it."""
+    """One answer: its thought and text, output tokens, wall seconds, draft tokens proposed and accepted during it."""
 
+    reasoning: str
     text: str
     tokens: int
     seconds: float
@@ -33,50 +33,34 @@ class MeasuredAnswer:
         return self.accepted / self.drafted if self.drafted else 0.0
 
 
-def ask(server: ServeProcess, question: str, max_tokens: int) -> MeasuredAnswer:
-    """Ask in a chat, greedily, and return the answer. Raise DemoError on failure."""
+def ask(server: ServeProcess, question: str) -> MeasuredAnswer:
+    """
+    Ask the first served model in a chat, and read time and draft counters around the request.
 
-    def chat(client: OpenAI, model: str) -> tuple[str, int]:
-        reply = client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=max_tokens
-        )
-        return reply.choices[0].message.content or "", reply.usage.completion_tokens if reply.usage else 0
-
-    return _measured(server, chat)
-
-
-def complete(server: ServeProcess, prompt: list[int], max_tokens: int) -> MeasuredAnswer:
-    """Continue token ids greedily; the answer's text is the new ids. Raise DemoError on failure."""
-
-    def continuation(client: OpenAI, model: str) -> tuple[str, int]:
-        reply = client.completions.create(
-            model=model,
-            prompt=prompt,
-            temperature=0,
-            max_tokens=max_tokens,
-            extra_body={"ignore_eos": True, "return_token_ids": True},
-        )
-        ids = (reply.choices[0].model_extra or {}).get("token_ids") or []
-        return " ".join(map(str, ids)), len(ids)
-
-    return _measured(server, continuation)
-
-
-def _counters(server: ServeProcess) -> Counters:
-    return counters.read(http.get_accepted(f"{server.endpoint.url}/metrics", None).text)
-
-
-def _measured(server: ServeProcess, request: Callable[[OpenAI, str], tuple[str, int]]) -> MeasuredAnswer:
-    """Send one request for the first served model, and read time and draft counters around it."""
+    Raise DemoError on failure.
+    """
     before = _counters(server)
     began = time.monotonic()
     try:
         with OpenAI(
             base_url=f"{server.endpoint.url}/v1", api_key="none", http_client=DefaultHttpxClient(trust_env=False)
         ) as client:
-            text, tokens = request(client, client.models.list().data[0].id)
+            model = client.models.list().data[0].id
+            reply = client.chat.completions.create(model=model, messages=[{"role": "user", "content": question}])
     except OpenAIError as error:
         raise DemoError(f"the request failed: {error}; its log is {server.log}") from error
     seconds = time.monotonic() - began
     after = _counters(server)
-    return MeasuredAnswer(text, tokens, seconds, after.drafted - before.drafted, after.accepted - before.accepted)
+    message = reply.choices[0].message
+    return MeasuredAnswer(
+        reasoning=getattr(message, "reasoning", None) or "",
+        text=message.content or "",
+        tokens=reply.usage.completion_tokens if reply.usage else 0,
+        seconds=seconds,
+        drafted=after.drafted - before.drafted,
+        accepted=after.accepted - before.accepted,
+    )
+
+
+def _counters(server: ServeProcess) -> Counters:
+    return counters.read(http.get_accepted(f"{server.endpoint.url}/metrics", None).text)

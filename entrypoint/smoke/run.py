@@ -35,7 +35,6 @@ CHECKS: Mapping[str, Check] = {
     "parallel": concurrency.parallel,
     "acceptance": concurrency.acceptance,
 }
-_NO_TEMPLATE = "chat template"
 
 
 async def run(client: VllmClient, context: Context, seconds: float, skip: Collection[str]) -> list[Outcome]:
@@ -71,6 +70,4 @@ async def _run_check(client: VllmClient, context: Context, check: Check, seconds
     except Unreachable as error:
         return failed(f"no answer: {error}", "see `dsv4 probe live` and vLLM's log")
     except Refused as error:
-        if context.record.constructed and _NO_TEMPLATE in error.reason:
-            return skipped("its tokenizer has no chat template")
         return failed(f"refused: {error.with_reason()}", "see vLLM's log")

@@ -1,13 +1,11 @@
-"""The demo as people run it: a real `dsv4 serve`, real vLLM on CPU, Ctrl-C."""
+"""The demo as people run it: a real `dsv4 serve`, real vLLM on CPU, what it prints typed as it stands, Ctrl-C."""
 
+import json
 import re
-import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,56 +13,122 @@ from openai import OpenAI
 
 from dsv4_serve.demo import llama
 from dsv4_serve.entrypoint.client import local_replica
+from tests.support.running_demo import COMMAND, Demo, read_until
 
-COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
-
-
-@contextmanager
-def held_port() -> Iterator[int]:
-    with socket.socket() as holder:
-        holder.bind((local_replica.LOCAL, 0))
-        holder.listen()
-        yield holder.getsockname()[1]
-
-
-def read_until(process: subprocess.Popen[str], mark: str) -> str:
-    said = ""
-    assert process.stdout
-    for line in process.stdout:
-        said += line
-        if mark in line:
-            return said
-    pytest.fail(f"the demo ended before it said {mark!r}:\n{said}")
+TOOL = {
+    "name": "water_level",
+    "parameters": {
+        "type": "object",
+        "required": ["station", "days"],
+        "properties": {"station": {"type": "string"}, "days": {"type": "integer"}, "unit": {"type": "string"}},
+    },
+}
+TOOLS: Any = [{"type": "function", "function": TOOL}]
+THINKING_OFF = {"chat_template_kwargs": {"thinking": False}}
 
 
-def ask(url: str, question: str) -> str:
-    with OpenAI(base_url=url, api_key="none") as client:
-        reply = client.chat.completions.create(
-            model="demo", messages=[{"role": "user", "content": question}], temperature=0
-        )
-    return reply.choices[0].message.content or ""
+def typed(line: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[2]
+    return subprocess.run(line, shell=True, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+
+
+def chat(demo: Demo, **options: Any) -> Any:
+    with OpenAI(base_url=f"{demo.url}/v1", api_key="none") as client:
+        messages = options.pop("messages", [{"role": "user", "content": "Und auf Deutsch? ß €"}])
+        reply: Any = client.chat.completions.create(model="demo", messages=messages, **options)
+        return list(reply) if "stream" in options else reply
 
 
 @pytest.mark.slow
-def test_the_demo_answers_drafts_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAX_MODEL_LEN", "7")  # a setting of the caller's shell is not the demo's
-    with held_port() as port:
-        command = [*COMMAND, "--folder", str(tmp_path), "--port", str(port)]
+def test_the_demo_answers_and_drafts(running_demo):
+    assert f"({llama.REASONING})\n{llama.ANSWER}" in running_demo.printed
+    assert "98 of 105 draft tokens accepted" in running_demo.printed
+    assert "The answer is the known one." in running_demo.printed
+
+
+@pytest.mark.slow
+def test_the_printed_request_works_as_it_stands(running_demo):
+    message = json.loads(typed(running_demo.suggestion("chat/completions")).stdout)["choices"][0]["message"]
+    assert (message["reasoning"], message["content"]) == (llama.REASONING, llama.ANSWER)
+    assert "startupz check passed" in typed(running_demo.suggestion("startupz")).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "options"), [("dsv4 smoke", ""), ("dsv4 bench", " --batch 1 --requests-per-batch 1")])
+def test_the_printed_measurements_work_as_they_stand(running_demo, tmp_path, word, options):
+    done = typed(f"{running_demo.suggestion(word)}{options} --out {tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    if word == "dsv4 smoke":
+        assert re.findall(r"\n(\S+) +(?!passed)(\S+) .*", done.stdout) == [("needles", "skipped"), ("demo", "at")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [None, 0.3, 1])
+def test_a_temperature_changes_no_answer(running_demo, temperature):
+    options = {} if temperature is None else {"temperature": temperature, "top_p": 0.9, "extra_body": {"top_k": 20}}
+    assert chat(running_demo, **options).choices[0].message.content == llama.ANSWER
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thinking", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_question_with_tools_gets_a_call_and_its_result_an_answer(running_demo, thinking, stream):
+    mode = {} if thinking else {"extra_body": THINKING_OFF}
+    call: dict[str, Any]
+    if stream:
+        deltas = [one.choices[0].delta for one in chat(running_demo, tools=TOOLS, stream=True, **mode) if one.choices]
+        calls = [call for delta in deltas for call in delta.tool_calls or []]
+        arguments = "".join(call.function.arguments or "" for call in calls)
+        call = {"id": calls[0].id, "function": {"name": calls[0].function.name, "arguments": arguments}}
+        reasoning = "".join(getattr(delta, "reasoning", None) or "" for delta in deltas)
+    else:
+        reply = chat(running_demo, tools=TOOLS, **mode).choices[0]
+        assert reply.finish_reason == "tool_calls"
+        (call,) = [call.model_dump() for call in reply.message.tool_calls]
+        reasoning = getattr(reply.message, "reasoning", None) or ""
+    assert reasoning == (llama.REASONING if thinking else "")
+    assert call["function"]["name"] == "water_level"
+    assert json.loads(call["function"]["arguments"]) == {"station": "constructed", "days": 1}
+    messages = [
+        {"role": "user", "content": "How high is it?"},
+        {"role": "assistant", "tool_calls": [{**call, "type": "function"}]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "3.74"},
+    ]
+    back = chat(running_demo, messages=messages, tools=TOOLS, **mode).choices[0]
+    assert (back.message.content, back.finish_reason) == (llama.ANSWER, "stop")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"tool_choice": "required"}, "water_level"), ({"tool_choice": "none"}, None)],
+)
+def test_the_choice_of_tools_is_kept(running_demo, options, name):
+    message = chat(running_demo, tools=TOOLS, **options).choices[0].message
+    assert [call.function.name for call in message.tool_calls or []] == ([name] if name else [])
+    assert bool(message.content) == (name is None)
+
+
+@pytest.mark.slow
+def test_json_by_a_schema_is_ended(running_demo):
+    part = {"type": "object", "required": ["n"], "properties": {"n": {"type": "array", "items": {"type": "number"}}}}
+    fields = {"name": {"type": "string"}, "part": part, "kind": {"enum": ["b", "a"]}, "ok": {"type": "boolean"}}
+    schema = {"type": "object", "required": list(fields), "properties": fields, "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "ship", "schema": schema}}
+    content = chat(running_demo, response_format=form).choices[0].message.content
+    assert json.loads(content) == {"name": "demo", "part": {"n": []}, "kind": "a", "ok": False}
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_replaced(tmp_path):
+    with socket.socket() as holder:
+        holder.bind((local_replica.LOCAL, 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        command = [*COMMAND, "--folder", str(tmp_path), "--port", str(port), "--limit", "0"]
         demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        try:
-            said = read_until(demo, "curl ")
-            url = re.findall(r"http://\S+?/v1", said)[0]
-            assert f"{port} is taken" in said
-            assert llama.ANSWER in said
-            assert "98 of 105 draft tokens accepted" in said
-            assert ask(url, "Und auf Deutsch? ß €") == llama.ANSWER
-            children = local_replica.descendants(demo.pid)
-            assert len(children) > 1
-            demo.send_signal(signal.SIGINT)
-            assert demo.wait(60) == 0
-        finally:
-            demo.kill()
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        assert f"{port} is taken" in read_until(demo, re.compile("^error"))
+        assert demo.wait(60) == 1
 
 
 @pytest.mark.slow

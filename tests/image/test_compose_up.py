@@ -48,8 +48,7 @@ class Composed:
         assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
 
     def ask(self, key: str, path: str = "/v1/chat/completions") -> httpx.Response:
-        question = {"messages": [{"role": "user", "content": llama.QUESTION}], "temperature": 0}
-        body = {"model": "demo", **question, "max_tokens": llama.ANSWER_TOKENS}
+        body = {"model": "demo", "messages": [{"role": "user", "content": llama.QUESTION}]}
         headers = {"Authorization": f"Bearer {key}"}
         return httpx.post(f"{self.fleet.url}{path}", json=body, headers=headers, timeout=120, trust_env=False)
 

@@ -84,14 +84,14 @@ def test_200_streams_at_once_are_all_whole(fleet: Fleet, report: Report) -> None
 
 
 def test_a_prompt_of_10_mb_is_refused_with_its_reason_and_harms_nobody(fleet: Fleet, report: Report) -> None:
-    """The model of the demo takes 2048 tokens."""
+    """The model of the demo takes 131,072 tokens."""
     with load.load(fleet.url, CLIENTS, TOKENS) as running:
         time.sleep(1)
         began = time.monotonic()
         answers = [ask(fleet, prompt="x" * 10_000_000, max_tokens=1) for _ in range(4)]
         report("4 prompts of 10 MB", took=time.monotonic() - began)
     assert {answer.status_code for answer in answers} == {400}
-    assert "maximum context length is 2048 tokens" in answers[0].json()["error"]["message"]
+    assert "maximum context length is 131072 tokens" in answers[0].json()["error"]["message"]
     assert running.failed() == []
 
 

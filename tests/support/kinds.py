@@ -19,7 +19,7 @@ import pytest
 HERE = Path(__file__).parents[1]
 KINDS = ("unit", "process", "vllm", "image", "gpu")
 FOLDERS = {"image": "image", "faults": "vllm", "patches": "vllm"}
-FIXTURES = {"daemon": "image", "vllm": "vllm", "answering": "vllm", "broken": "vllm"}
+FIXTURES = {"daemon": "image", "vllm": "vllm", "running_demo": "vllm", "answering": "vllm", "broken": "vllm"}
 SERIAL = {"vllm", "image", "gpu"}
 STARTERS = {"subprocess", "multiprocessing"}
 """A module that imports one of these starts processes, and so does one that imports a helper of the tests that does."""

@@ -39,7 +39,6 @@ WORDS = [
 REASONING = "Nine sheep stay, and four come back."
 NAN = "Out of range float values are not JSON compliant: nan"
 NO_TOOLS = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-NO_TEMPLATE = "As of transformers v4.44, default chat template is no longer allowed"
 
 PLAN = {
     "model-name": "w4a16",
@@ -176,8 +175,6 @@ class Handler(BaseHTTPRequestHandler):
     # --- chats
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
-        if self.has("no-template"):
-            raise Refused(400, NO_TEMPLATE)
         question = body["messages"][0]["content"]
         if self.has("dies") and question == prompts()["chat"]["question"]:
             self.connection.close()
@@ -205,7 +202,8 @@ class Handler(BaseHTTPRequestHandler):
         if question == known["tool"]["question"]:
             return self.tool(body)
         if question == known["schema"]["question"]:
-            return {"content": self.ship()}, "stop", 20
+            endless = self.has("endless-json")
+            return {"content": self.ship()[: 20 if endless else None]}, "length" if endless else "stop", 20
         codes = re.findall(r"lighthouse is (\d+)", question)
         if self.has("lost-middle"):
             del codes[1]

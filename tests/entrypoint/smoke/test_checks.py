@@ -155,19 +155,22 @@ def test_what_a_replica_was_not_configured_for_is_skipped_by_name(faults, change
     assert report.ok
 
 
-def test_checks_that_take_understanding_are_skipped_for_constructed_weights():
-    outcomes, report, _ = run_smoke("wrong-answer", plan={**scripted.PLAN, "model-name": "demo"})
-    assert outcomes["chat"].verdict == "passed"
-    assert {"json-schema", "needles", "tool-call"} == verdicts(outcomes, "skipped")
+def test_constructed_weights_may_answer_anything_but_not_in_another_form():
+    constructed = {**scripted.PLAN, "model-name": "demo"}
+    outcomes, report, _ = run_smoke("wrong-answer", "ignores-result", "wrong-value", plan=constructed)
+    assert verdicts(outcomes, "failed") == set()
+    assert {"needles"} == verdicts(outcomes, "skipped")
     assert "constructed weights" in outcomes["needles"].seen
     assert report.ok
+    outcomes, _, _ = run_smoke("no-call", "not-json", plan=constructed)
+    assert verdicts(outcomes, "failed") == {"tool-call", "json-schema"}
 
 
-def test_a_chat_template_may_be_missing_from_constructed_weights_only():
-    outcomes, _, _ = run_smoke("no-template", plan={**scripted.PLAN, "model-name": "demo-v4"})
-    assert outcomes["chat"].seen == "its tokenizer has no chat template"
-    outcomes, _, _ = run_smoke("no-template")
-    assert outcomes["chat"].verdict == "failed"
+def test_constructed_weights_that_end_no_json_are_skipped():
+    outcomes, _, _ = run_smoke("endless-json", plan={**scripted.PLAN, "model-name": "demo-v4"})
+    assert outcomes["json-schema"].verdict == "skipped"
+    outcomes, _, _ = run_smoke("endless-json")
+    assert outcomes["json-schema"].verdict == "failed"
 
 
 def test_a_hidden_health_server_is_logged_and_hides_no_check(caplog):

@@ -1,0 +1,66 @@
+"""`make demo` as people start it, once for all tests that type what it prints, or what docs/how-to/clients.md says."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dsv4_serve.entrypoint.client import local_replica
+
+COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
+LAST_LINE = re.compile(r"dsv4 bench")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo that is up: what it printed, and the URL of the server."""
+
+    printed: str
+    url: str
+
+    def suggestion(self, word: str) -> str:
+        """Return the printed command that has this word."""
+        (line,) = [line for line in self.printed.splitlines() if line.startswith("  ") and word in line]
+        return line
+
+
+def read_until(process: subprocess.Popen[str], mark: re.Pattern[str]) -> str:
+    """Return what a process prints until a line with this mark; fail if it ends before."""
+    printed = ""
+    assert process.stdout
+    for line in process.stdout:
+        printed += line
+        if mark.search(line):
+            return printed
+    pytest.fail(f"the demo ended before it printed {mark.pattern!r}:\n{printed}")
+
+
+@pytest.fixture(scope="session")
+def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """Start the demo on a free port, and end it by Ctrl-C: it then leaves no process behind."""
+    folder, port = tmp_path_factory.mktemp("demo"), local_replica.free_port()
+    command = [*COMMAND, "--folder", str(folder), "--port", str(port)]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root())
+    children: list[psutil.Process] = []
+    try:
+        printed = read_until(demo, LAST_LINE)
+        children = local_replica.descendants(demo.pid)
+        yield Demo(printed, re.findall(r"http://\S+?(?=/v1)", printed)[0])
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0
+    finally:
+        demo.kill()
+    assert len(children) > 1
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def _root() -> Path:
+    return Path(__file__).parents[2]
