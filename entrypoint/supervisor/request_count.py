@@ -20,12 +20,15 @@ class ShutdownLog:
     begun: int = 0
     done: int = 0
     aborts: bool = False
+    died: bool = False
+    """Whether the API server lost an engine; it then ends with 0."""
 
     def feed(self, line: LogLine) -> None:
         """Take one line."""
         if match := _BEGUN.match(line.text):
             self.begun += 1
             self.aborts = self.aborts or match[1] == "abort"
+        self.died = self.died or (line.level == "ERROR" and "EngineDeadError" in line.text)
         self.done += line.text.startswith(_DONE)
 
     @property

@@ -124,6 +124,17 @@ def test_a_stop_that_cut_requests_says_how_many_and_why(drained: Drained, status
     assert told(drained) == (status, sentence)
 
 
+def test_an_engine_that_its_server_lost_is_dead_although_the_server_goes_on() -> None:
+    lost = shutdown(BEGUN)
+    lost.feed(LogLine("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.", level="INFO"))
+    assert told(Drained(requests(5, 3, log=lost), seconds=140.0))[0] == 143
+    lost.feed(LogLine("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.", level="ERROR"))
+    assert told(Drained(requests(5, 3, log=lost), quiet=61.0, seconds=61.0)) == (
+        82,
+        "3 requests were cut: vLLM's engine died while it was stopped",
+    )
+
+
 def test_without_a_timeout_vllm_aborts_what_runs_although_its_log_says_complete() -> None:
     cut = requests(5, 0, aborted=5, log=shutdown(ABORTS, DONE))
     assert told(Drained(cut, 0, seconds=0.3), allowed=0.0)[0] == 143
