@@ -207,7 +207,7 @@ class VllmClient:
         try:
             return await self._http.request(method, path, json=body, timeout=seconds)
         except httpx.HTTPError as error:
-            raise Unreachable(f"{self.url}{path}: {http.cause(error)}") from None
+            raise http.unreachable(f"{self.url}{path}", error) from None
 
 
 def _object(answer: httpx.Response, path: str) -> dict[str, Any]:
