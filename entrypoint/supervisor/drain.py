@@ -101,7 +101,7 @@ def judge(drained: Drained, allowed: float, live_grace: float) -> ExitReason:
     cut = f"{requests.cut} requests were cut" if requests.cut else "whether requests were cut is unknown"
     if status is None and drained.hurried:
         return ExitReason(exit_cause.CUT, f"{cut}: a second signal came before they were answered")
-    if status is None and requests.log.died:
+    if status is None and requests.log.died and drained.seconds < allowed:
         return ExitReason(exit_cause.ENGINE_DIED, f"{cut}: vLLM's engine died while it was stopped")
     if status is None and (requests.last is None or drained.quiet > live_grace):
         why = f"vLLM made no progress for {drained.quiet:.0f} s while it was stopped"

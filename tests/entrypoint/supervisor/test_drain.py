@@ -13,6 +13,7 @@ from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 
 BEGUN = "[shutdown] EngineCore: start mode=drain timeout=120s"
 ABORTS = "[shutdown] EngineCore: start mode=abort timeout=0s"
+STOPPED = "[shutdown] API server: engine client stopped"
 DONE = "[shutdown] EngineCore: request processing complete; starting resource teardown"
 
 
@@ -125,14 +126,10 @@ def test_a_stop_that_cut_requests_says_how_many_and_why(drained: Drained, status
 
 
 def test_an_engine_that_its_server_lost_is_dead_although_the_server_goes_on() -> None:
-    lost = shutdown(BEGUN)
-    lost.feed(LogLine("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.", level="INFO"))
-    assert told(Drained(requests(5, 3, log=lost), seconds=140.0))[0] == 143
-    lost.feed(LogLine("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.", level="ERROR"))
-    assert told(Drained(requests(5, 3, log=lost), quiet=61.0, seconds=61.0)) == (
-        82,
-        "3 requests were cut: vLLM's engine died while it was stopped",
-    )
+    lost = Drained(requests(5, 3, log=shutdown(BEGUN, BEGUN, DONE, STOPPED)), seconds=2.0)
+    assert told(lost) == (82, "3 requests were cut: vLLM's engine died while it was stopped")
+    assert told(replace(lost, seconds=121.0)) == (143, "3 requests were cut: shutdown-timeout (120 s) expired")
+    assert told(replace(lost, requests=requests(5, 3, log=shutdown(BEGUN, DONE, STOPPED))))[0] == 0
 
 
 def test_without_a_timeout_vllm_aborts_what_runs_although_its_log_says_complete() -> None:
