@@ -18,7 +18,7 @@ FAULTS = [
     ("unlisted-name", "models", "not second/name"),
     ("refused-name", "models", "but refuses it"),
     ("empty-chat", "chat", "the answer is empty"),
-    ("wrong-answer", "chat", "the answer is '41'"),
+    ("wrong-answer", "chat", "the answer '41'"),
     ("usage", "chat", "total"),
     ("one-piece", "streaming", "the whole answer arrived in one piece"),
     ("silent", "streaming", "no text arrived"),
