@@ -10,7 +10,7 @@ from .errors import ConfigError
 def key_in(path: str, origin: str) -> str:
     """Return the key in a file; raise ConfigError, beginning with `origin`, unless it contains exactly one."""
     try:
-        key = Path(path).read_text(encoding="utf-8").strip()
+        key = Path(path).read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         raise ConfigError(f"{origin}: cannot read the file ({error.strerror}); mount a readable file there.") from None
     except UnicodeDecodeError:

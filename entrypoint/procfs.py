@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import psutil
 
 SHARED = "/dev/shm/"  # noqa: S108
+OPEN_FILES = 65535
+"""What vLLM sets too (`set_ulimit`); container engines allow 2**30, and programs that close each take minutes."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,6 +32,18 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def adopt_orphans() -> None:
     """Make this process adopt descendants whose parent ends, so that none is lost."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def raise_open_files() -> None:
+    """
+    Raise the soft limit of open files to the hard one, at most to OPEN_FILES; children inherit it.
+
+    Connections to the health port count against it, and many hosts start with 1024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def end_with_parent() -> None:

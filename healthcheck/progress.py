@@ -55,5 +55,9 @@ class EngineProgress:
             self.at = now
         self._lost = True
 
+    def unknown(self, now: float) -> None:
+        """Record that this process could not look, which says nothing about the engine: the wait begins again."""
+        self.at = now
+
     def _has_requests(self) -> bool:
         return self._last.running > 0 or self._last.waiting > 0

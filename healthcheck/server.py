@@ -8,14 +8,11 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..entrypoint.errors import ConfigError
 from ..entrypoint.listen import BACKLOG, HEALTH_HOST, HEALTH_PORT, CannotListen, listener
 from .app import App
-
-CONNECTION_SECONDS = 60.0
-"""The longest connection; one with half a request would hold a file descriptor for ever."""
+from .connections import HealthConnection, accept
 
 
 class PortTaken(ConfigError):
@@ -33,7 +30,7 @@ async def serving(app: App, host: str = HEALTH_HOST, port: int = HEALTH_PORT) ->
     listening = _listen(host, port)
     config = uvicorn.Config(
         app,
-        http=_Connection,
+        http=HealthConnection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -44,11 +41,21 @@ async def serving(app: App, host: str = HEALTH_HOST, port: int = HEALTH_PORT) ->
         backlog=BACKLOG,
         timeout_graceful_shutdown=1,
     )
+    config.load()
     server = _Server(config)
-    task = asyncio.create_task(server.serve([listening]), name="health server")
+    connections: set[HealthConnection] = server.server_state.connections  # type: ignore[assignment]
+
+    def connection() -> HealthConnection:
+        return HealthConnection(config, server.server_state, {})
+
+    accepting = asyncio.create_task(accept(listening, connection, connections), name="health connections")
+    task = asyncio.create_task(server.serve([]), name="health server")  # it has no socket: `accept` has it
     try:
         yield listening.getsockname()[1]
     finally:
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
+        listening.close()
         server.should_exit = True
         await task
 
@@ -58,18 +65,6 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the supervisor."""
         yield
-
-
-class _Connection(H11Protocol):
-    """h11 rather than httptools: it bounds a request's head (16 KiB)."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._last_call = self.loop.call_later(CONNECTION_SECONDS, self.shutdown)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._last_call.cancel()
-        super().connection_lost(exc)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -82,9 +82,10 @@ class Constraint(Conditions):
     draft_head: Names = []
     """Kinds of draft head, as a model's `draft-head` or its checkpoint gives them."""
     flags: Settings = {}
-    """Final values of vLLM's flags; a list matches any of its values."""
+    """Final values of vLLM's flags; a list matches any of its values, a text with `*` is a glob, and `false` also
+    matches a switch that is not set."""
     env: Variables = {}
-    """Final values of environment variables."""
+    """Final values of environment variables; each is a glob, and case does not count."""
 
     def named(self) -> Iterator[tuple[str, str]]:
         """Yield every profile file that is named, those of `except-hardware` too."""

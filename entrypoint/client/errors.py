@@ -15,6 +15,10 @@ class Unreachable(RequestFailed):
     """The server did not answer, or something else answered in its place."""
 
 
+class OutOfFiles(Unreachable):
+    """This process has no file descriptor left for a connection, which says nothing about the server."""
+
+
 class Refused(RequestFailed):
     """
     The server answered with an error, which the message names.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ..validation import sentence
-from .errors import Refused, Unreachable
+from .errors import OutOfFiles, Refused, Unreachable
 
 if TYPE_CHECKING:
     import httpx
@@ -62,6 +63,16 @@ def parsed(model: type[Parsed], answer: httpx.Response, otherwise: str, remedy: 
 def cause(error: Exception) -> str:
     """Return the message of an exception of httpx, or its name if it has none."""
     return str(error) or type(error).__name__
+
+
+def unreachable(url: str, error: Exception) -> Unreachable:
+    """Return the error for a request that httpx could not make: OutOfFiles where this process is to blame."""
+    reason: BaseException | None = error
+    while reason is not None:
+        if isinstance(reason, OSError) and reason.errno in (errno.EMFILE, errno.ENFILE):
+            return OutOfFiles(f"{url}: this process has no file descriptor left (ulimit -n)")
+        reason = reason.__cause__ or reason.__context__
+    return Unreachable(f"{url}: {cause(error)}")
 
 
 def _reason(answer: httpx.Response) -> str:

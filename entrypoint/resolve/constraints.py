@@ -147,9 +147,19 @@ def _matches(rule: Constraint, selection: Selection, flags: Mapping[str, Setting
         and selection.hardware.name not in rule.except_hardware
         and (not rule.draft_head or selection.draft_head in rule.draft_head)
         and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
-        and all(_holds(tree, name, value) for name, value in rule.flags.items())
-        and all(name in env and env[name].value == str(value) for name, value in rule.env.items())
+        and all(_holds(tree, name, value) or _off(tree, name, value) for name, value in rule.flags.items())
+        and all(name in env and _like(env[name].value, str(value)) for name, value in rule.env.items())
     )
+
+
+def _off(tree: Mapping[str, Any], name: str, condition: Any) -> bool:
+    """Tell whether a condition asks for a switch that is off, and the plan does not name it."""
+    return condition is False and name not in tree
+
+
+def _like(value: Any, pattern: str) -> bool:
+    """Tell whether a value that is set matches a glob, regardless of case."""
+    return value not in (None, "") and fnmatch.fnmatchcase(str(value).lower(), pattern.lower())
 
 
 def _holds(tree: Mapping[str, Any], name: str, condition: Any) -> bool:
@@ -157,4 +167,6 @@ def _holds(tree: Mapping[str, Any], name: str, condition: Any) -> bool:
     value = tree.get(name)
     if isinstance(condition, dict):
         return isinstance(value, dict) and all(_holds(value, key, inner) for key, inner in condition.items())
+    if isinstance(condition, str) and "*" in condition:
+        return _like(value, condition)
     return value in condition if isinstance(condition, list) else value == condition

@@ -30,6 +30,9 @@ FLAGS = {
 }
 """Variables that set a flag of vLLM."""
 
+_OF_THE_PLAN = ("VLLM_", "NCCL_", "PYTORCH_", "TORCH", "CUDA_", "TRITON_", "FLASHINFER_")
+_CHANGES_NOTHING = frozenset({"CUDA_VERSION"})  # a label of CUDA's images
+
 
 class Variables(BaseSettings):
     """Our variables; an empty one counts as unset, because compose files write `${PROFILE:-}`."""
@@ -132,7 +135,11 @@ def _key(given: Mapping[str, object]) -> dict[str, Setting]:
 
 
 def operator_layer(environ: Mapping[str, str], set_below: frozenset[str]) -> Layer:
-    """Return the variables of the process environment that belong to the plan: VLLM_*, NCCL_*, and overridden ones."""
-    named = {n: v for n, v in environ.items() if n.startswith(("VLLM_", "NCCL_")) or n in set_below}
+    """Return the variables of the process environment that belong to the plan: those that change the engine."""
+    named = {
+        name: value
+        for name, value in environ.items()
+        if (name.startswith(_OF_THE_PLAN) and name not in _CHANGES_NOTHING) or name in set_below
+    }
     checked = flatten.variables(named, "environment")
     return Layer(env={name: Setting(value, f"environment {name}") for name, value in checked.items()})

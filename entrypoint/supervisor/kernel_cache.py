@@ -36,6 +36,7 @@ VARIABLES = {
 """Variables that name a compiler's cache, and the folders that they get."""
 
 _NO_KERNEL_DEPENDS_ON = frozenset({"host", "port", "api-key", "served-model-name", "shutdown-timeout"})
+_NO_KERNEL_READS = frozenset({*VARIABLES, "CUDA_VISIBLE_DEVICES"})
 _NOTES = "starts"
 
 
@@ -121,5 +122,5 @@ def find(plan: Plan, folder: Path) -> KernelCache:
 def _shaping(plan: Plan) -> list[str]:
     """Return the arguments and variables that a kernel may depend on."""
     flags = {name: setting for name, setting in plan.flags.items() if name not in _NO_KERNEL_DEPENDS_ON}
-    variables = (f"{name}={value}" for name, value in plan.environment().items() if name not in VARIABLES)
+    variables = (f"{name}={value}" for name, value in plan.environment().items() if name not in _NO_KERNEL_READS)
     return [*dataclasses.replace(plan, flags=flags).argv(), *variables]

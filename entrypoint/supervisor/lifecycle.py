@@ -185,6 +185,7 @@ async def lifecycle(context: ServeContext) -> AsyncIterator[Lifecycle]:
     port or the run directory is unavailable.
     """
     procfs.adopt_orphans()
+    procfs.raise_open_files()
     with stop_signals.handled() as signals, run_folder.owned(context.run_folder):
         life = Lifecycle(context, signals)
         asyncio.get_running_loop().set_exception_handler(life.in_passing)

@@ -10,7 +10,7 @@ from ...healthcheck import canary
 from ...healthcheck.progress import EngineProgress
 from ...healthcheck.window import Window
 from ..client.counters import Counters
-from ..client.errors import Refused, Unreachable
+from ..client.errors import OutOfFiles, Refused, Unreachable
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from .context import VllmSession
@@ -38,6 +38,7 @@ class _Monitor:
         now = time.monotonic()
         self.progress, self.window = EngineProgress(now), Window(self.supervise.window)
         self.sound_at, self.used_at = now, now
+        self.blind = False
         self.canary: asyncio.Task[ExitReason | None] | None = None
 
     def close(self) -> None:
@@ -50,6 +51,8 @@ class _Monitor:
         health, grace = self.health, self.supervise.live_grace
         try:
             counters = await self.session.client.counters()
+        except OutOfFiles as error:
+            self._could_not_look(error)
         except (Unreachable, Refused):
             self.progress.lost(time.monotonic())
         else:
@@ -63,7 +66,14 @@ class _Monitor:
             return ExitReason(exit_cause.HUNG, f"{sentence} (supervise.live-grace).")
         return reason
 
+    def _could_not_look(self, error: OutOfFiles) -> None:
+        if not self.blind:
+            log.warning(f"vLLM cannot be watched: {error}. Raise the limit of open files.")
+        self.blind = True
+        self.progress.unknown(time.monotonic())
+
     def _read(self, counters: Counters, now: float) -> None:
+        self.blind = False
         self.progress.feed(now, counters)
         self.health.requests = counters.running + counters.waiting
         if self.health.requests:
@@ -90,7 +100,9 @@ class _Monitor:
             error, self.used_at = done.exception(), now
             if error is not None and not isinstance(error, (Unreachable, Refused)):
                 raise error
-            self.progress.canary_out = error is not None  # a canary without an answer still counts as work
+            self.progress.canary_out = error is not None and not isinstance(
+                error, OutOfFiles
+            )  # a canary without an answer still counts as work
             if error is None:
                 self.progress.at = now
                 return done.result()

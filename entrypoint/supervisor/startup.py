@@ -11,12 +11,11 @@ from ..checkpoint import identify
 from ..plan import Plan
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
-from ..vllm_log.startup_phase import LoadRate, StartupProgress, loaded_bytes
+from ..vllm_log.startup_phase import MOVING, LoadRate, SignsOfLife, StartupProgress, loaded_bytes
 from .context import VllmSession
 from .vllm_process import VllmProcess
 
 PAUSE = 0.5  # seconds between two checks
-LOADING = 1 << 20  # bytes a second above which weights count as loading
 
 
 async def until_up(session: VllmSession, process: VllmProcess, progress: StartupProgress) -> ExitReason | None:
@@ -29,6 +28,7 @@ async def until_up(session: VllmSession, process: VllmProcess, progress: Startup
     limits = {phase.replace("-", " "): seconds for phase, seconds in session.settings.supervise.stall.items()}
     rate, total = LoadRate(), _weights_bytes(session.plan)
     port = served_plan.port(session.plan)
+    silent = SignsOfLife(sum(limits.values()))
     while not (any(procfs.listens(pid, port) for pid in process.family()) and await session.client.healthy()):
         now = time.monotonic()
         if health.phase == "loading weights":
@@ -36,8 +36,10 @@ async def until_up(session: VllmSession, process: VllmProcess, progress: Startup
             health.rate = rate.per_second
             if progress.percent is None:
                 health.percent = rate.percent(total)
-            if (health.rate or 0) > LOADING:
+            if (health.rate or 0) > MOVING:
                 progress.moved(now)
+        if not progress.heard and await asyncio.to_thread(silent.seen, now, process.family()):
+            progress.moved(now)
         health.stall_limit = limits.get(health.phase)
         if stalled := progress.stalled(now, limits):
             health.stalled = stalled

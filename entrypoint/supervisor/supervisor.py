@@ -23,7 +23,7 @@ from ..vllm_log.exit_cause import ExitReason
 from ..vllm_log.parser import LogLine
 from ..vllm_log.root_cause import LogNotes
 from ..vllm_log.startup_phase import StartupProgress
-from . import atomic_file, jit_prebuild, kernel_cache, leftovers, run_folder, stack_dump
+from . import advice, atomic_file, jit_prebuild, kernel_cache, leftovers, run_folder, stack_dump
 from .context import VllmSession
 from .drain import drain
 from .lifecycle import Lifecycle
@@ -86,10 +86,17 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             serving.cancel()
             return await _with_stacks(await drain(session, process, signals, exited, shutdown), process, life)
         if not exited.done() and (reason := serving.result()) is not None:
-            return await _with_stacks(exit_cause.explain(reason, notes), process, life)
+            reason = exit_cause.explain(reason, notes, advice.situation(plan, life.machine, life.context))
+            return await _with_stacks(reason, process, life)
         status = await exited  # `serving` has no reason when the process is ending by itself
         await process.finish_log()
-        return exit_cause.classify(notes, status, phase=health.phase, was_ready=health.ready_after is not None)
+        return exit_cause.classify(
+            notes,
+            status,
+            phase=health.phase,
+            was_ready=health.ready_after is not None,
+            situation=advice.situation(plan, life.machine, life.context),
+        )
     finally:
         tasks = (serving, exited, stop, prebuild, recording)
         for task in tasks:

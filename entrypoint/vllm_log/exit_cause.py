@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..exit_status import ExitStatus
 from . import known_failures
 from .known_failures import KnownFailure
-from .root_cause import LogNotes, Note
+from .root_cause import LogNotes, RootCause
+from .situation import Situation
+from .standing import Standing
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ def by_status(status: int) -> Cause:
     return next((cause for cause in CAUSES if cause.exit_status == status), START_FAILED)
 
 
-def classify(notes: LogNotes, status: int, *, phase: str, was_ready: bool) -> ExitReason:
+def classify(
+    notes: LogNotes, status: int, *, phase: str, was_ready: bool, situation: Situation | None = None
+) -> ExitReason:
     """
     Return why vLLM ended by itself. `status` is its exit status; minus N, or 128 + N, when signal N ended it.
 
@@ -90,30 +95,55 @@ def classify(notes: LogNotes, status: int, *, phase: str, was_ready: bool) -> Ex
     number = -status if status < 0 else status - 128
     by_signal = signal.Signals(number).name if number in set(signal.Signals) else ""
     roots = notes.roots()
-    if by_signal and not any(note.fatal and not note.echo for note in roots):
-        roots = [Note(f"vLLM was ended by {by_signal}", number=0, fatal=True)]
-    known = ((note, failure) for note in roots if (failure := known_failures.find(note.text)))
-    note, failure = next(known, (roots[0] if roots else None, None))
-    cause = _cause(failure, was_ready=was_ready)
+    root = roots[0] if roots else None
+    if by_signal and not _outranks(root, by_signal):
+        roots = [RootCause(f"vLLM was ended by {by_signal}", (), Standing.CAUSE, fatal=True)]
+    text, failure = _known(roots)
+    cause = of_known(failure, was_ready=was_ready)
     if failure is None and was_ready and by_signal == "SIGTERM":
         cause = CUT
     sentence = cause.sentence.format(phase=phase)
     if failure is None and cause in (START_FAILED, ENGINE_DIED):
         sentence += f" ({by_signal or f'exit status {status}'})"
-    sentence = f"{sentence}. {failure.advice(notes.port) if failure else ''}".strip()
-    return ExitReason(cause, sentence, note.text if note else "", failure=failure.name if failure else "")
+    where = replace(situation or Situation(), port=notes.port, serving=was_ready)
+    advice = failure.advice(where, text) if failure else "" if cause is CUT else known_failures.REPORT
+    sentence = f"{sentence}. {advice}".strip()
+    return ExitReason(cause, sentence, text, failure=failure.name if failure else "")
 
 
-def explain(reason: ExitReason, notes: LogNotes) -> ExitReason:
+def explain(reason: ExitReason, notes: LogNotes, situation: Situation | None = None) -> ExitReason:
     """Add the known cause of a stall or a hang, found by the last line of the log or by waiting ranks."""
+    where = replace(situation or Situation(), port=notes.port, serving=reason.cause is HUNG)
     for text in (reason.sentence, notes.waiting):
         if failure := known_failures.find(text, STALLED.name, HUNG.name):
-            sentence = f"{reason.sentence} {failure.advice(notes.port)}"
+            sentence = f"{reason.sentence} {failure.advice(where, text)}"
             return replace(reason, sentence=sentence, failure=failure.name)
     return reason
 
 
-def _cause(failure: KnownFailure | None, *, was_ready: bool) -> Cause:
+def _outranks(root: RootCause | None, by_signal: str) -> bool:
+    """Tell whether a line of the log says more than the signal that ended vLLM; nothing follows SIGKILL but echoes."""
+    if root is None or not root.fatal or root.standing is Standing.ECHO:
+        return False
+    return root.standing is Standing.CAUSE or by_signal != "SIGKILL"
+
+
+def _known(roots: Sequence[RootCause]) -> tuple[str, KnownFailure | None]:
+    """
+    Return the line to report, and the known failure in it.
+
+    Another exception of its chain may be known instead; where there are only echoes, any of them.
+    """
+    if not roots:
+        return "", None
+    texts = [roots[0].text, *roots[0].others]
+    if roots[0].standing is Standing.ECHO:
+        texts = [root.text for root in roots]
+    found = ((text, known_failures.find(text)) for text in texts)
+    return next(((text, failure) for text, failure in found if failure), (texts[0], None))
+
+
+def of_known(failure: KnownFailure | None, *, was_ready: bool) -> Cause:
     """Return the cause that a known failure stands for, before and after the engine was ready."""
     otherwise = ENGINE_DIED if was_ready else START_FAILED
     if failure is None:

@@ -1,80 +1,50 @@
 """
-Find the root cause in a log: a bounded list of notes on exceptions, errors and signals as the lines pass by.
+Find the root cause in a log, as the lines pass by: a bounded record of failures.
 
-vLLM reports one failure many times: the worker logs the exception, the engine core logs that the worker failed,
-and the API server logs a third one. The root cause is the first fatal line of the last burst that is not an echo.
+vLLM reports one failure many times: the worker logs the exception, the engine core logs that the worker failed, the
+API server logs a third one, and every stream that runs logs two more. Each standing has room of its own, and keeps what
+came first: no number of echoes pushes a cause out.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..listen import API_PORT
+from . import reasons
 from .parser import LogLine
+from .reasons import LENGTH, Message
+from .standing import Standing
+from .traceback_reader import FATAL, SURVIVED, Failure, Link, TracebackReader
 
-KEPT = 64  # notes
-BURST = 1000  # lines without a fatal one that separate two failures; one failure's tracebacks have about 500
-LENGTH = 500  # characters of a note
+KEPT = 32  # failures of each standing
+BURST = 1000  # lines of ordinary work that separate two failures
+READERS = 256
+NEAR = 400  # lines between what a compiler or a kernel printed by itself, and the exception that follows
 
-# Headlines of tracebacks that end a process of the engine: v1/engine/core.py, v1/engine/async_llm.py,
-# v1/executor/multiproc_executor.py, v1/utils.py; Python's multiprocessing.
-_FATAL = re.compile(
-    r"EngineCore (failed to start|encountered a fatal error)|WorkerProc (failed|hit an exception)"
-    r"|AsyncLLM output_handler failed|Worker proc \S+ died unexpectedly|Exception occurred while running API servers"
-    r"|Process \S+:$"
-)
-# Headlines of tracebacks that a process survives: uvicorn, threading, asyncio.
-_SURVIVED = re.compile(r"Exception in|Task exception was never|Exception ignored|Future exception|Error in ")
 # Lines that no logger wrote and that are no traceback: argparse, PyTorch's C++ and crash handlers, faulthandler.
 _ALONE = re.compile(
-    r"\S.*: error: |\[\w+\]:\[E\d{4} |\[E\d{4} |terminate called|what\(\):|!!!!!!! Segfault|Fatal Python error"
-    r"|Segmentation fault|Bus error|Killed$|Failed: Cuda error"
+    r"(vllm( \w+)?|\S+\.py): error: |\[\w+\]:\[E\d{3,4} |\[E\d{3,4} "
+    r"|terminate called|what\(\):|!!!!!!! Segfault|Fatal Python error|Segmentation fault|Bus error|Killed$"
+    r"|Failed: Cuda error"
 )
-# What is logged only because something else failed: v1/engine/{utils,exceptions,core_client}.py, v1/executor/.
-_ECHO = re.compile(
-    r"(Engine core|WorkerProc|Frontend process) (initialization )?failed|Executor failed|RuntimeError: cancelled"
-    r"|EngineCore encountered an issue|Worker failed with error|Engine core process \S+ died|EngineGenerateError"
-    r"|engine core exited unexpectedly|KeyboardInterrupt|SystemExit|(BrokenPipe|ConnectionReset|EOF)Error"
-    r"|Process \S+ \(PID: \d+\) died|Worker proc \S+ died unexpectedly"
-)
-_PYDANTIC = 2  # lines after its exception that describe it: the field and the reason, or only the reason
-_EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: |$)")
-_RANK = re.compile(r"\[rank\d+\]: ")  # PyTorch's excepthook puts it before each line
-_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+_NOISE = re.compile(r"Dumping (input data|scheduler)")  # logging_utils/dump_input.py, between cause and echo
+_FROM_COMPILER = re.compile(r"[Cc]ompil|nvcc|NVCC|ninja|Ninja|[Bb]uild|\bjit\b|ptxas|CalledProcessError")
 _PORT = re.compile(r"non-default args: .*?'port': (\d+)")
 _STOPPED = "[shutdown] API server: shutdown triggered"  # launcher.py, by SIGTERM or SIGINT; not when the engine died
 _WAITING = re.compile(r"No available shared memory broadcast block found")  # shm_broadcast.py, at level INFO
 
 
 @dataclass(frozen=True)
-class Note:
-    """One line without its prefix, its number in the log, and whether it ended a process."""
+class RootCause:
+    """What ended vLLM: its line, what else its chain says, and what it stands for."""
 
     text: str
-    number: int
+    others: tuple[str, ...]
+    standing: Standing
     fatal: bool
-    overtaken: bool = False
-    """Whether another exception was raised from this one."""
-
-    @property
-    def echo(self) -> bool:
-        """Whether it only reports that something else failed."""
-        return bool(_ECHO.search(self.text))
-
-
-@dataclass
-class _Stream:
-    """The state of one process's traceback. Raw lines of all processes share one stream."""
-
-    headline: str = ""
-    headed: int = 0  # number of the headline's line
-    tracing: bool = False
-    chained: bool = False
-    code: str = ""  # the traceback's last line of source: all that a bare assert shows
-    ended: int = 0  # number of the line that ended the last traceback
 
 
 @dataclass
@@ -87,38 +57,54 @@ class LogNotes:
     """The last line that reports one process waiting for another."""
     stopped: bool = False
     """Whether vLLM was asked to stop; later lines are noise of the shutdown."""
-    _notes: deque[Note] = field(default_factory=lambda: deque(maxlen=KEPT))
-    _streams: dict[str, _Stream] = field(default_factory=dict)
+    _fatal: list[Failure] = field(default_factory=list)
+    _survived: deque[Failure] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _readers: dict[tuple[str, str], TracebackReader] = field(default_factory=dict)
+    _printed: dict[str, int] = field(default_factory=dict)  # what compilers and kernels print by themselves, and where
     _number: int = 0
+    _ordinary: int = 0  # lines of ordinary work since the last one of a failure
+    _time: str = ""
 
     def feed(self, line: LogLine) -> None:
         """Take one line of the log."""
+        first, *rest = line.split() or [line]
+        self._feed(first, begins=bool(rest))
+        for part in rest:
+            self._feed(part)
+
+    def roots(self) -> list[RootCause]:
+        """Return the possible causes, the likeliest first."""
+        recent = [failure for failure in self._survived if failure.number > self._number - BURST]
+        failures = self._fatal or recent
+        ordered = sorted(failures, key=lambda failure: (failure.standing, self._when(failure), failure.number))
+        return [self._root(failure) for failure in ordered]
+
+    def _feed(self, line: LogLine, *, begins: bool = False) -> None:
         self._number += 1
+        self._time = line.time or self._time
         if self.stopped:
             return
         if line.level in ("INFO", "DEBUG"):  # these may contain a user's prompt
+            self._ordinary += 1
             self._read_info(line)
             return
-        stream = self._streams.setdefault(line.process if line.source else "", _Stream())
-        text = _RANK.sub("", line.text)
-        if text.startswith("Traceback (most recent call last)"):
-            self._begin(stream, line.level)
-        elif text.startswith(_CHAINED):
-            stream.chained = True
-        elif stream.tracing:
-            self._traced(stream, text)
-        elif stream.ended and self._number - stream.ended <= _PYDANTIC and " validation error" in self._notes[-1].text:
-            self._continue(text)
-        else:
-            self._note(stream, line.level, text)
+        if _NOISE.match(line.text):
+            return
+        reader = self._reader(line)
+        if begins or FATAL.match(line.text):
+            reader.head(line.text, self._number)
+        was_reading = reader.reading
+        if failure := reader.feed(line.text, self._number, line.level, line.time or self._time):
+            failure.said = [said for said, number in self._printed.items() if self._number - number < NEAR]
+            self._add(failure)
+        elif not (was_reading or reader.reading) or (not line.level and _ALONE.match(line.text)):
+            self._note(reader, line)
 
-    def roots(self) -> list[Note]:
-        """Return the possible causes, the likeliest first: what last ended a process and is not an echo."""
-        fatal = [note for note in self._notes if note.fatal]
-        while any(later.number - earlier.number > BURST for earlier, later in itertools.pairwise(fatal)):
-            fatal.pop(0)
-        notes = fatal or [note for note in self._notes if note.number > self._number - BURST]
-        return sorted([note for note in notes if not note.echo] or notes, key=lambda note: note.overtaken)
+    def _reader(self, line: LogLine) -> TracebackReader:
+        key = (line.process, line.source)
+        if key not in self._readers and len(self._readers) >= READERS:
+            self._readers.pop(next(iter(self._readers)))
+        return self._readers.setdefault(key, TracebackReader())
 
     def _read_info(self, line: LogLine) -> None:
         if _WAITING.match(line.text):
@@ -128,36 +114,59 @@ class LogNotes:
         elif line.source and line.text.startswith(_STOPPED):
             self.stopped = True
 
-    def _begin(self, stream: _Stream, level: str) -> None:
-        stream.tracing = level != "WARNING"  # a process survives what is only a warning
-        if stream.headed < stream.ended and not stream.chained:
-            stream.headline = ""  # it belonged to the previous traceback
-
-    def _note(self, stream: _Stream, level: str, text: str) -> None:
-        if level in ("ERROR", "CRITICAL") or (not level and (_FATAL.match(text) or _SURVIVED.match(text))):
-            stream.headline, stream.headed = text, self._number
-        if level in ("ERROR", "CRITICAL"):
-            self._add(text, fatal="died unexpectedly" in text)
-        elif "engine core exited unexpectedly" in text or (not level and _ALONE.match(text)):
-            self._add(text, fatal=True)
-
-    def _traced(self, stream: _Stream, text: str) -> None:
-        if text.startswith("    ") and not text.strip(" ^~"):
+    def _note(self, reader: TracebackReader, line: LogLine) -> None:
+        """Take a line that is no part of a traceback; it may go on with a message."""
+        text, logged = line.text, line.level in ("ERROR", "CRITICAL")
+        goes_on = reader.failure is not None and line.source and not SURVIVED.match(text)
+        if FATAL.match(text) and "died unexpectedly" not in text:
             return
-        if text.startswith("    "):
-            stream.code = text.strip()
-        if not _EXCEPTION.match(text):
+        if (logged and not goes_on) or (not line.level and SURVIVED.match(text)):
+            reader.head(text, self._number)
+        if logged and not goes_on:
+            self._add(self._alone(line, fatal="died unexpectedly" in text))
+        elif "engine core exited unexpectedly" in text or (not line.level and _ALONE.match(text)):
+            self._add(self._alone(line, fatal=True))
+        elif not line.level and reasons.grade(text) > 1:
+            self._print(reasons.asserted(text) or text.strip()[:LENGTH])
+
+    def _print(self, said: str) -> None:
+        self._printed.setdefault(said, self._number)
+        if len(self._printed) > KEPT:
+            self._printed.pop(next(iter(self._printed)))
+
+    def _alone(self, line: LogLine, *, fatal: bool) -> Failure:
+        return Failure([Link(Message(line.text.strip()[: 4 * LENGTH]))], self._number, fatal, line.time or self._time)
+
+    def _add(self, failure: Failure) -> None:
+        if not failure.fatal:
+            if failure.standing is not Standing.ECHO:
+                self._survived.append(failure)
             return
-        if stream.chained and self._notes:
-            self._notes[-1] = replace(self._notes[-1], overtaken=True)
-        message = text if ": " in text else f"{text}: {stream.code}"
-        fatal = not stream.headline or bool(_FATAL.match(stream.headline))
-        self._add(message, fatal=fatal)
-        stream.tracing, stream.chained, stream.ended = False, False, self._number
+        if failure.standing is not Standing.ECHO and self._ordinary > BURST:
+            self._fatal.clear()
+        self._ordinary = 0
+        alike = [known for known in self._fatal if known.standing == failure.standing]
+        repeated = any(known.links[-1].message.headline == failure.links[0].message.headline for known in alike)
+        if len(alike) < KEPT and not (repeated and failure.standing is Standing.ECHO):
+            self._fatal.append(failure)
 
-    def _continue(self, text: str) -> None:
-        last = self._notes[-1]
-        self._notes[-1] = replace(last, text=f"{last.text} {text.strip()}"[:LENGTH])
+    def _when(self, failure: Failure) -> str:
+        """Return its time; within a burst, January follows December."""
+        months = {known.time[:2] for known in self._fatal}
+        turn = {"01", "12"} <= months and failure.time[:2] == "01"
+        return f"13{failure.time[2:]}" if turn else failure.time
 
-    def _add(self, text: str, *, fatal: bool) -> None:
-        self._notes.append(Note(text.strip()[:LENGTH], self._number, fatal))
+    def _root(self, failure: Failure) -> RootCause:
+        text, *others = failure.texts()
+        if said := _said_before(failure, text):
+            text = f"{text[: LENGTH // 2]}: {said}"[:LENGTH]
+        return RootCause(text, tuple(others), failure.standing, failure.fatal)
+
+
+def _said_before(failure: Failure, text: str) -> str:
+    """Return what a kernel or a compiler printed by itself, shortly before an exception that does not repeat it."""
+    if "device-side assert" in text:
+        return next((said for said in failure.said if "Assertion" in said), "")
+    if _FROM_COMPILER.search(text) and not failure.root.message.reason:
+        return next((said for said in failure.said if "Assertion" not in said), "")
+    return ""

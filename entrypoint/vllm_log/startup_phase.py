@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from .parser import LogLine
 from .startup_patterns import CAPTURED, READY, StartupMark, read
 
 ORDER = PHASES[PHASES.index("starting") : PHASES.index("ready")]
+MOVING = 1 << 20  # bytes a second above which processes count as reading
+COMPUTING = 0.05  # CPU cores above which they count as computing
 _SHOWN = 200  # characters of the last line that are shown
 
 
@@ -32,13 +35,16 @@ class StartupProgress:
     detail: str = ""
     caches: Literal["cold", "warm", "unknown"] = "unknown"
     last_line: str = ""
+    heard: bool = False
+    """Whether vLLM logs at level INFO: without that, the log does not show the progress of a start."""
     _sized: bool = False  # whether the KV cache exists
     _compiled: bool = False
 
     def feed(self, line: LogLine, now: float) -> bool:
         """Take one line; tell whether the start made progress."""
         if text := line.text.strip():
-            self.last_line = text[:_SHOWN]
+            self.last_line = text.partition("\n")[0][:_SHOWN]
+        self.heard |= bool(line.source) and line.level in ("INFO", "DEBUG")
         mark = read(line) if self.phase in ORDER else None
         if mark is None or not (phase := self._reached(mark)):
             return False
@@ -72,10 +78,10 @@ class StartupProgress:
         if limit is None or quiet < limit:
             return ""
         setting = f"supervise.stall.{self.phase.replace(' ', '-')}"
-        return (
-            f"{self.phase}: no progress for {quiet:.0f} s (limit {limit:.0f} s, {setting});"
-            f" last line: {self.last_line or 'none'}"
-        )
+        seen = f"last line: {self.last_line or 'none'}"
+        if not self.heard:
+            seen += "; vLLM logs nothing at level INFO, and its processes neither read, received nor computed"
+        return f"{self.phase}: no progress for {quiet:.0f} s (limit {limit:.0f} s, {setting}); {seen}"
 
     def _reached(self, mark: StartupMark) -> str:
         """Return the phase that a mark stands for, or an empty string for a late line of an earlier phase."""
@@ -98,6 +104,54 @@ def loaded_bytes(pids: Iterable[int], proc: Path = Path("/proc")) -> int:
     return sum(
         _value(proc / str(pid) / "io", "rchar:") + _value(proc / str(pid) / "status", "RssFile:") for pid in pids
     )
+
+
+def cpu_seconds(pids: Iterable[int], proc: Path = Path("/proc")) -> float:
+    """Return the CPU time that these processes have used, in seconds; one that has ended counts as 0."""
+    ticks = 0
+    for pid in pids:
+        try:
+            fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])  # utime, stime
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def received_bytes(pid: int, proc: Path = Path("/proc")) -> int:
+    """Return the bytes that the network interfaces of a process have received, without loopback."""
+    try:
+        lines = (proc / str(pid) / "net/dev").read_text().splitlines()[2:]
+    except OSError:
+        return 0
+    rows = (line.partition(":") for line in lines)
+    return sum(int(rest.split()[0]) for name, _, rest in rows if name.strip() != "lo")
+
+
+@dataclass
+class SignsOfLife:
+    """
+    Whether processes work, for a log that does not show it: they read, receive, compute, or start others.
+
+    A rank that waits for another computes too: so work alone keeps a start going for `patience` seconds in all.
+    """
+
+    patience: float
+    _last: tuple[float, int, float, frozenset[int]] | None = None
+    _began: float | None = None
+
+    def seen(self, now: float, pids: Iterable[int], proc: Path = Path("/proc")) -> bool:
+        """Take a sample; tell whether there was work since the last one."""
+        pids = frozenset(pids)
+        moved = loaded_bytes(pids, proc) + received_bytes(min(pids, default=0), proc)
+        last, self._last = self._last, (now, moved, cpu_seconds(pids, proc), pids)
+        self._began = now if self._began is None else self._began
+        if last is None or now <= last[0] or now - self._began > self.patience:
+            return False
+        seconds = now - last[0]
+        reads = moved - last[1] > MOVING * seconds
+        computes = self._last[2] - last[2] > COMPUTING * seconds
+        return reads or computes or bool(pids - last[3])
 
 
 def _value(file: Path, name: str) -> int:

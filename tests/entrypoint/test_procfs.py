@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from dsv4_serve.entrypoint import procfs
 
@@ -154,3 +156,22 @@ def test_a_zombie_is_not_below() -> None:
         assert child.pid not in [process.pid for process in procfs.descendants(os.getpid())]
     finally:
         child.wait()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((64, 256), 256), ((256, 256), 256), ((1024, 1 << 20), 65535), ((70000, 1 << 20), 70000)]
+)
+def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one(monkeypatch, before, after):
+    limits = [before]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    procfs.raise_open_files()
+    assert limits[-1] == (after, before[1])
+
+
+def test_a_hard_limit_of_infinity_is_not_followed(monkeypatch):
+    limits = [(1024, resource.RLIM_INFINITY)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    procfs.raise_open_files()
+    assert limits[-1] == (65535, resource.RLIM_INFINITY)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.healthcheck import server
+from dsv4_serve.healthcheck import connections
 from dsv4_serve.healthcheck.app import health_app
 from dsv4_serve.healthcheck.server import PortTaken, serving
 from dsv4_serve.healthcheck.state import Health
@@ -209,7 +209,7 @@ def test_clients_that_send_half_a_request_block_no_other() -> None:
 
 
 def test_half_a_request_does_not_hold_a_connection_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "CONNECTION_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "CONNECTION_SECONDS", 0.3)
 
     async def waiting(port: int) -> tuple[bytes, float]:
         reader, writer = await asyncio.open_connection(HOST, port)

@@ -2,6 +2,7 @@
 A stand-in for vLLM: a real process with a child, a log like vLLM's, and the HTTP routes that the supervisor asks.
 
 It has one fault, named by STAND_IN, that real vLLM does not make at will. What real vLLM does is in tests/faults.
+`replay` prints the log REPLAY_LOG and ends: at once, or while it serves, once the file REPLAY_WHEN is there.
 On SIGTERM it drains as vLLM does: it answers /metrics until its last request is done, and logs each step.
 """
 
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from multiprocessing import shared_memory
+from pathlib import Path
 
 import uvicorn
 
@@ -35,6 +37,20 @@ state = {
     "frozen": False,
     "stopping": False,
 }
+
+
+def replay() -> None:
+    while (when := os.environ.get("REPLAY_WHEN")) and not Path(when).exists():
+        time.sleep(0.05)
+    sys.stdout.buffer.write(Path(os.environ["REPLAY_LOG"]).read_bytes())
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def compute(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
 
 
 def log(line: str, process: str = "APIServer") -> None:
@@ -158,11 +174,20 @@ def storm() -> None:
 
 
 if __name__ == "__main__":
+    if FAULT == "replay" and "REPLAY_WHEN" not in os.environ:
+        replay()
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
     engine = subprocess.Popen([sys.executable, "-c", child], start_new_session=FAULT == "ignores-sigterm")
     memory = shared_memory.SharedMemory(create=True, size=1 << 16)
     print(f"stand-in {os.getpid()} {engine.pid} {memory.name}", flush=True)
-    log("non-default args: {}")
+    if FAULT == "replay":
+        threading.Thread(target=replay, daemon=True).start()
+    if FAULT == "computes":
+        compute(float(os.environ["STAND_IN_COMPUTES"]))
+    if FAULT == "silent":
+        time.sleep(3600)
+    if FAULT != "computes":
+        log("non-default args: {}")
     if FAULT == "key-error":
         print(
             "Traceback (most recent call last):\nKeyError: 'layers.1.ffn.experts.w13_weight'",
@@ -175,7 +200,8 @@ if __name__ == "__main__":
         time.sleep(3600)
     if FAULT == "storm":
         threading.Thread(target=storm, daemon=True).start()
-    log("Starting vLLM server on http://127.0.0.1")
+    if FAULT != "computes":
+        log("Starting vLLM server on http://127.0.0.1")
     Server(uvicorn.Config(app, port=PORT, log_level="error", lifespan="off")).run()
     engine.send_signal(signal.SIGKILL)
     memory.unlink()

@@ -15,6 +15,7 @@ from dsv4_serve.entrypoint.cli import arguments
 from dsv4_serve.entrypoint.doctor import registry
 from dsv4_serve.entrypoint.exit_status import ExitStatus
 from dsv4_serve.entrypoint.resolve import environment
+from dsv4_serve.entrypoint.vllm_log import known_failures
 from dsv4_serve.healthcheck import metrics
 from tools import reference
 
@@ -34,6 +35,7 @@ CHANGES: dict[str, Change] = {
     "commands.md": lambda patch, _: patch.setattr(arguments, "VLLM_FLAGS", "New."),
     "environment.md": lambda patch, _: patch.setitem(environment.FLAGS, "PORT", "new"),
     "exit-statuses.md": lambda patch, _: patch.setattr(ExitStatus.HUNG, "meaning", "New."),
+    "failures.md": lambda patch, _: patch.setattr(known_failures, "REPORT", "New."),
     "metrics.md": lambda patch, _: patch.setitem(metrics.FAMILIES, "dsv4_new", metrics.Family("dsv4_new", "New.")),
     "profile-keys.md": lambda patch, _: patch.setattr(Profile.model_fields["requests"], "default", 7),
     "refusals.md": add_rule,

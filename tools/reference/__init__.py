@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tools.reference import checks, commands, environment, exit_statuses, metrics, profile_keys, refusals
+from tools.reference import checks, commands, environment, exit_statuses, failures, metrics, profile_keys, refusals
 from tools.tables import renewed
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs/reference"
@@ -18,6 +18,7 @@ PAGES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "commands.md": commands.tables,
     "environment.md": environment.tables,
     "exit-statuses.md": exit_statuses.tables,
+    "failures.md": failures.tables,
     "metrics.md": metrics.tables,
     "profile-keys.md": profile_keys.tables,
     "refusals.md": refusals.tables,

@@ -28,7 +28,9 @@ COMMANDS = {
 """Variables of ours that `Variables` does not hold: what each is, and its default."""
 
 OTHERS = {
-    "VLLM_* and NCCL_*": "Settings of the plan, above those of profile files; names in VLLM_* have to be vLLM's.",
+    "VLLM_* and NCCL_* and PYTORCH_* and TORCH* and CUDA_* and TRITON_* and FLASHINFER_*": (
+        "Settings of the plan, above those of profile files; names in VLLM_* have to be vLLM's. CUDA_VERSION is none."
+    ),
     "CUDA_VISIBLE_DEVICES": "The GPUs that may be used; its order is kept.",
     "CUDA_HOME": "The CUDA toolkit that the doctor looks for compilers in.",
     "HF_TOKEN": "The token of the Hub for gated and private repositories.",
@@ -77,6 +79,8 @@ COMPOSE = {
     "REPLICA_PLACES": "The most replicas that are found.",
     "REPLICA_PORT": "The port of the replicas' API.",
     "REPLICA_HEALTH_PORT": "The port of the replicas' health servers.",
+    "BALANCER_MAXCONN": "Connections of clients at once, at most 4700; further ones wait to be accepted.",
+    "BALANCER_SOURCE_MAXCONN": "Connections from one address at once; further ones are closed.",
     "BALANCER_PORT": "The port that HAProxy listens on.",
     "BALANCER_STATUS_PORT": "The port of HAProxy's status page.",
     "BALANCER_SOCKET": "HAProxy's admin socket.",

@@ -60,6 +60,13 @@ RULES = {
         f"{_SOURCE}/model_executor/layers/fused_moe/oracle/nvfp4.py",
         (22,),
     ),
+    "log-config": Refusal("The end of vLLM without a root cause", f"{_SOURCE}/logger.py"),
+    "log-off": Refusal("A start without phases, and errors without the process they come from", f"{_SOURCE}/logger.py"),
+    "log-level": Refusal("The end of vLLM without a root cause", f"{_SOURCE}/logger.py"),
+    "log-stream": Refusal("The end of vLLM without a root cause", f"{_SOURCE}/logger.py"),
+    "expandable-segments": Refusal(
+        "Failed: Cuda error custom_all_reduce.cuh:455 'invalid argument'", f"{_SOURCE}/config/vllm.py"
+    ),
     "pro-hardware": Refusal(
         "Weights that no other host holds", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
     ),

@@ -91,3 +91,41 @@ def test_the_names_of_checks_are_read_only_where_a_name_is_not_a_constraint() ->
     assert resolve_request(
         CATALOG, request(**MARLIN, skip=skip), pytest.fail, lambda: pytest.fail("every name is a constraint's")
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "requested"),
+    [
+        ("log-config", {"log_config_file": "/etc/log.json"}),
+        ("log-config", {"logging-config.pylogging_config_file": "/etc/log.json"}),
+        ("log-config", {"operator": {"VLLM_LOGGING_CONFIG_PATH": "/etc/log.json"}}),
+        ("log-off", {"operator": {"VLLM_CONFIGURE_LOGGING": "0"}}),
+        ("log-off", {"logging-config.configure_logging": False}),
+        ("log-level", {"operator": {"VLLM_LOGGING_LEVEL": "critical"}}),
+        ("log-level", {"log_level": "CRITICAL"}),
+        ("log-level", {"logging-config.log_level": "CRITICAL"}),
+        ("log-stream", {"operator": {"VLLM_LOGGING_STREAM": "/var/log/vllm"}}),
+        ("expandable-segments", {"operator": {"PYTORCH_CUDA_ALLOC_CONF": "a:1,expandable_segments:True"}}),
+        ("expandable-segments", {"operator": {"PYTORCH_ALLOC_CONF": "expandable_segments:True,a:1"}}),
+    ],
+)
+def test_a_setting_that_blinds_the_supervisor_or_ends_the_engine_is_refused(
+    name: str, requested: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=f"use --skip {name}"):
+        resolved(request(hardware="h200", **requested))
+    assert resolved(request(hardware="h200", **requested, skip=(name,)))
+
+
+@pytest.mark.parametrize(
+    "requested",
+    [
+        {"logging-config.formatter": "json", "log_level": "WARNING"},
+        {"operator": {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_PREFIX": "x ", "VLLM_LOGGING_COLOR": "1"}},
+        {"operator": {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_CONFIG_PATH": ""}},
+        {"operator": {"VLLM_CONFIGURE_LOGGING": "1", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False"}},
+        {"operator": {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}, "disable_custom_all_reduce": True},
+    ],
+)
+def test_what_the_supervisor_can_read_and_the_engine_can_do_is_not_refused(requested: dict[str, Any]) -> None:
+    assert resolved(request(hardware="h200", **requested))

@@ -57,6 +57,25 @@ def test_what_the_operator_sets_beats_a_profile_file_and_other_variables_stay_ou
     assert set(layer.env) == {"NCCL_DEBUG", "OMP_NUM_THREADS", "VLLM_LOGGING_LEVEL"}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PYTORCH_CUDA_ALLOC_CONF",
+        "TORCH_NCCL_BLOCKING_WAIT",
+        "TORCHINDUCTOR_MAX_AUTOTUNE",
+        "CUDA_LAUNCH_BLOCKING",
+        "TRITON_PRINT_AUTOTUNING",
+        "FLASHINFER_CUDA_ARCH_LIST",
+    ],
+)
+def test_a_variable_that_changes_the_engine_stands_in_the_plan_with_its_origin(name: str) -> None:
+    assert environment.operator_layer({name: "1"}, frozenset()).env[name] == Setting("1", f"environment {name}")
+
+
+def test_a_label_of_an_image_is_no_setting() -> None:
+    assert not environment.operator_layer({"CUDA_VERSION": "13.0.1"}, frozenset()).env
+
+
 def test_a_value_that_vllm_does_not_take_is_refused() -> None:
     with pytest.raises(ConfigError, match="VLLM_USE_DEEP_GEMM = 'maybe'"):
         environment.operator_layer({"VLLM_USE_DEEP_GEMM": "maybe"}, frozenset())

@@ -133,7 +133,8 @@ def test_an_order_that_is_right_already_is_not_written_down() -> None:
 
 
 def test_an_order_that_the_operator_gave_stays() -> None:
-    assert "CUDA_VISIBLE_DEVICES" not in plan(board({(0, 3), (1, 2)}), operator={"CUDA_VISIBLE_DEVICES": "0,1,2,3"}).env
+    given = plan(board({(0, 3), (1, 2)}), operator={"CUDA_VISIBLE_DEVICES": "0,1,2,3"}).env["CUDA_VISIBLE_DEVICES"]
+    assert given == Setting("0,1,2,3", "environment CUDA_VISIBLE_DEVICES")
 
 
 def test_a_set_that_is_named_wins_over_the_topology() -> None:

@@ -101,6 +101,19 @@ def test_a_garbled_engine_is_refused(start: Start, fault: str) -> None:
         assert (status, running.last_exit()["cause"]) == (86, "corrupted")
 
 
+def test_a_start_whose_log_says_nothing_goes_on_while_it_computes(start: Start) -> None:
+    limits = {"DSV4_SUPERVISE_STALL_STARTING": "2"}
+    with start("computes", STAND_IN_COMPUTES="6", VLLM_LOGGING_LEVEL="WARNING", **limits) as running:
+        running.until_ready(40)
+
+
+def test_a_start_whose_log_says_nothing_is_given_up_when_nothing_moves(start: Start) -> None:
+    with start("silent", DSV4_SUPERVISE_STALL_STARTING="2") as running:
+        status, _ = running.until_ended(30)
+        assert status == 84
+        assert "neither read, received nor computed" in running.last_exit()["sentence"]
+
+
 def test_a_start_without_progress_is_given_up_with_its_phase(start: Start) -> None:
     with start("stalls", DSV4_SUPERVISE_STALL_CONNECTING_RANKS="1") as running:
         status, _ = running.until_ended(30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from dsv4_serve.entrypoint.vllm_log import exit_cause, known_failures
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason, classify, explain
 from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.root_cause import BURST, KEPT, LogNotes
+from dsv4_serve.entrypoint.vllm_log.situation import Situation
 from tests.support.vllm_logs import lines_of
 
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in f', "    f()"]
@@ -156,6 +158,18 @@ EXAMPLES = {
     "no-sparse-decode-kernel": "ValueError: SM120 sparse-MLA has no decode kernel for this shape: heads=4 topk=512",
     "flashinfer-sampler": "RuntimeError: FlashInfer requires GPUs with sm75 or higher",
     "workspace-locked": "AssertionError: Workspace is locked but allocation from 'attention.py:1457' requires 21.80 MB",
+    "device-side-assert": "torch.AcceleratorError: CUDA error: device-side assert triggered: x.cu:1: Assertion `i < n` failed.",
+    "header-or-library-missing": "RuntimeError: Ninja build failed: x.cu:1:10: fatal error: curand.h: No such file or directory",
+    "compiler-too-old": "RuntimeError: nvcc fatal   : Unsupported gpu architecture 'compute_121a'",
+    "mega-moe-needs-sm100": "NotImplementedError: DeepGEMM MegaMoE requires SM100 GPUs.",
+    "fp4-indexer-needs-sm100": "ValueError: use_fp4_indexer_cache requires Blackwell datacenter GPUs (sm_10x)",
+    "deep-gemm-scale-layout": "RuntimeError: Assertion error (csrc/apis/layout.hpp:60): Unknown SF transformation",
+    "deep-gemm-kernel-rejected": "RuntimeError: CUDA driver error (csrc/jit/handle.hpp:141): 200 (CUDA_ERROR_INVALID_IMAGE)",
+    "sparse-mla-dispatch": "tvm.error.InternalError: Check failed: n > 64: Decode (num_tokens <= 64) must go through x",
+    "partition-not-divisible": "ValueError: Weight input_size_per_partition = 96 is not divisible by weight quantization block_k",
+    "offload-block-size": "AssertionError: gpu_block_size=64 not divisible by hash_block_size=256.",
+    "triton-shared-memory": "triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 147456",
+    "inductor-failed": "torch._inductor.exc.InductorError: AssertionError: assert numel",
     "illegal-memory-access": "torch.AcceleratorError: CUDA error: an illegal memory access was encountered",
     "wrong-argument": "vllm serve: error: unrecognized arguments: --no-such-flag 3",
     "wrong-value": "pydantic_core._pydantic_core.ValidationError: 1 validation error for CacheConfig",
@@ -203,9 +217,11 @@ def test_every_known_failure_is_complete() -> None:
     for failure in known_failures.known():
         assert failure.cause in names
         assert failure.name in EXAMPLES or failure.name in found_from_outside
-        assert failure.remedy.endswith(".")
-        assert len(failure.remedy) < 260
-        assert "{" not in failure.advice(port=1)
+        for text in (failure.remedy, *(case.text for case in failure.cases)):
+            assert text.endswith((".", "{report}", "{missing}"))
+            assert len(text) < 300
+        for serving, nvlink in itertools.product((True, False), (True, False, None)):
+            assert "{" not in failure.advice(Situation(nvlink=nvlink, serving=serving))
         assert re.match(r"https://github\.com/|$", failure.link)
 
 
@@ -238,7 +254,7 @@ def test_the_root_is_the_workers_error_and_not_its_echoes() -> None:
     ]
     found = reason(lines)
     assert found.root == "RuntimeError: the root"
-    assert found.sentence == "vLLM ended while loading weights (exit status 1)."
+    assert found.sentence == f"vLLM ended while loading weights (exit status 1). {known_failures.REPORT}"
 
 
 def test_of_a_chain_of_exceptions_the_last_one_is_the_root_unless_an_earlier_one_is_known() -> None:
@@ -286,7 +302,7 @@ def test_a_signal_is_the_root_where_the_log_only_echoes_that_something_failed() 
 def test_an_error_that_ended_a_process_is_the_root_although_a_signal_came_too(status: int) -> None:
     aborted = reason(died("RuntimeError: the root"), status, was_ready=True)
     assert aborted.root == "RuntimeError: the root"
-    assert aborted.sentence.endswith("(SIGABRT).")
+    assert "(SIGABRT)." in aborted.sentence
 
 
 def test_sigterm_from_elsewhere_cuts_what_runs() -> None:
@@ -370,8 +386,10 @@ def test_notes_do_not_grow_with_the_log() -> None:
     for number in range(20 * KEPT):
         for line in logged("EngineCore", "WorkerProc hit an exception.", f"ValueError: {number} " + "x" * 9000):
             notes.feed(LogLine.parse(line))
-    assert len(notes._notes) == KEPT
-    assert max(len(note.text) for note in notes._notes) <= 500
+    roots = notes.roots()
+    assert len(roots) == KEPT
+    assert roots[0].text.startswith("ValueError: 0 x")
+    assert max(len(root.text) for root in roots) <= 500
 
 
 def test_every_exit_status_stands_for_one_cause() -> None:

@@ -13,7 +13,7 @@ import pytest
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.startup_patterns import StartupMark, read
-from dsv4_serve.entrypoint.vllm_log.startup_phase import ORDER, LoadRate, StartupProgress, loaded_bytes
+from dsv4_serve.entrypoint.vllm_log.startup_phase import ORDER, LoadRate, SignsOfLife, StartupProgress, loaded_bytes
 from tests.support.vllm_logs import lines_of
 
 LIMITS = {phase.replace("-", " "): seconds for phase, seconds in Supervise().stall.items()}
@@ -203,6 +203,47 @@ def test_bytes_that_arrive_keep_a_silent_load_alive() -> None:
     progress.moved(599.0)
     assert progress.stalled(1198.0, LIMITS) == ""
     assert "loading weights: no progress for 600 s" in progress.stalled(1199.0, LIMITS)
+
+
+def test_only_vllms_own_line_at_level_info_shows_that_the_log_says_something() -> None:
+    progress = StartupProgress(0.0)
+    feed(progress, "INFO:     Started server process [7]", 0.0)
+    feed(progress, WORKER.replace("INFO", "WARNING") + "x", 0.0)
+    assert not progress.heard
+    feed(progress, WORKER + "x", 0.0)
+    assert progress.heard
+
+
+def proc(root: Path, *, read: int = 0, ticks: int = 0, received: int = 0) -> Path:
+    folder = root / "7"
+    (folder / "net").mkdir(parents=True, exist_ok=True)
+    (folder / "io").write_text(f"rchar: {read}\n")
+    (folder / "stat").write_text(f"7 (a b) S {' '.join('0' * 10)} {ticks} 0 0 0\n")
+    (folder / "net/dev").write_text(f"head\nhead\n  lo: 99999999999 0\n  eth0: {received} 0\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({}, False),
+        ({"read": 3 << 20}, True),
+        ({"received": 3 << 20}, True),
+        ({"ticks": 20}, True),
+        ({"read": 1 << 20, "ticks": 4}, False),
+    ],
+)
+def test_a_process_shows_that_it_works(tmp_path: Path, changes: dict[str, int], seen: bool) -> None:
+    signs = SignsOfLife(100.0)
+    assert not signs.seen(0.0, [7], proc(tmp_path))
+    assert signs.seen(1.0, [7], proc(tmp_path, **changes)) is seen
+    assert signs.seen(2.0, [7, 8], proc(tmp_path, **changes))  # another process
+
+
+def test_work_alone_does_not_keep_a_start_going_for_ever(tmp_path: Path) -> None:
+    signs = SignsOfLife(100.0)
+    found = [signs.seen(now, [7], proc(tmp_path, ticks=int(100 * now))) for now in (0.0, 1.0, 99.0, 101.0, 102.0)]
+    assert found == [False, True, True, False, False]
 
 
 def test_a_phase_without_a_limit_never_stalls() -> None:

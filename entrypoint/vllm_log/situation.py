@@ -1,0 +1,37 @@
+"""What advice has to know: what the plan sets, how the GPUs are connected, and whether requests were being served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..listen import API_PORT
+from ..plan import Plan
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The circumstances of an exit."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Flags and environment variables of the plan, by name."""
+    nvlink: bool | None = None
+    """Whether NVLink connects the GPUs; None when that is not known."""
+    serving: bool = False
+    """Whether the replica had been ready."""
+    port: int = API_PORT
+
+    @classmethod
+    def of(cls, plan: Plan, *, nvlink: bool | None) -> Situation:
+        """Return the situation of a plan."""
+        flags = {name: str(setting.value) for name, setting in plan.flags.items()}
+        return cls({**flags, **plan.environment()}, nvlink)
+
+    def has(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether the plan sets all of these; a value is a glob, and case does not count."""
+        return all(
+            name in self.settings and fnmatchcase(self.settings[name].lower(), str(value).lower())
+            for name, value in settings.items()
+        )

@@ -1,0 +1,60 @@
+"""The table of failures.md: failures that are recognized in vLLM's log, from failures.toml and missing.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dsv4_serve.entrypoint import toml_file
+from dsv4_serve.entrypoint.vllm_log import exit_cause, known_failures
+from dsv4_serve.entrypoint.vllm_log.known_failures import KnownFailure, Remedy
+from tests.entrypoint.vllm_log.cases import CASES
+from tools.reference.markdown import code, prose, table
+
+
+def tables() -> dict[str, str]:
+    """Return every known failure with its statuses, advice and tests; and the packages of what a compiler lacks."""
+    rows = (
+        (code(failure.name), _statuses(failure), code(failure.pattern.pattern), _advice(failure), _tests(failure))
+        for failure in known_failures.known()
+    )
+    head = ("name", "exit status", "what the log says, as a regular expression", "advice", "logs that test it")
+    missing = (
+        (code(entry["pattern"]), code(entry["debian"]) if "debian" in entry else "", _wheel(entry.get("wheel", "")))
+        for entry in toml_file.read(known_failures.MISSING).values()
+    )
+    packages = table(("header, library or program, as a regular expression", "package on Debian", "wheel"), missing)
+    return {"failures": table(head, rows), "packages": packages}
+
+
+def _statuses(failure: KnownFailure) -> str:
+    start, serving = (exit_cause.of_known(failure, was_ready=ready).exit_status for ready in (False, True))
+    return f"{start:d}" if start == serving else f"{start:d}; {serving:d} while serving"
+
+
+def _advice(failure: KnownFailure) -> str:
+    texts = [*(f"{_when(case)}: {case.text}" for case in failure.cases), failure.remedy]
+    filled = (
+        text.format(port="PORT", report=known_failures.REPORT, missing="what is missing, and its packages")
+        for text in texts
+    )
+    return "<br>".join(prose(text) for text in filled)
+
+
+def _when(case: Remedy) -> str:
+    return ", ".join(_conditions(case)).capitalize()
+
+
+def _conditions(case: Remedy) -> Iterator[str]:
+    yield from (f"with `{name}` = `{value}`" for name, value in case.given.items())
+    if case.nvlink is not None:
+        yield "with NVLink" if case.nvlink else "without NVLink"
+    if case.serving is not None:
+        yield "while serving" if case.serving else "during the start"
+
+
+def _tests(failure: KnownFailure) -> str:
+    return code(*(case.name for case in CASES if case.failure == failure.name))
+
+
+def _wheel(name: str) -> str:
+    return code(name) if name else ""
