@@ -95,7 +95,8 @@ def _parsed(size: int, start: bytes) -> dict[str, Tensor]:
         raise _Unreadable("its __metadata__ is not a table of strings")
     if b"\\ud" in start.lower() and any(_SURROGATE.search(name) for name in header):
         raise _Unreadable("its header names a tensor with half of a surrogate pair")
-    return header
+    tensors: dict[str, Tensor] = header
+    return tensors
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
