@@ -64,8 +64,10 @@ class Supervise(_Group):
 
     poll: Seconds = 2.0
     """Seconds between two reads of vLLM's counters."""
-    ready_grace: Seconds = 10.0
-    """Seconds without progress, while there is work, until `/readyz` fails."""
+    ready_grace: Seconds = 35.0
+    """Seconds without progress, while there is work, until `/readyz` fails: the longest step known (31 s, a kernel
+    compiled during inference) and two polls. Where it is not set, a plan with larger steps gets longer:
+    `max-num-batched-tokens` at 500 tokens/s."""
     live_grace: Seconds = 120.0
     """Seconds without progress, while there is work, until the engine is ended as hung. Longer than one step with the
     longest prompt."""
