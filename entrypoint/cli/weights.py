@@ -61,7 +61,8 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
         return 0 if status.complete else 1
     where = folder or hub.cached(repository, place)
     if where is None or not where.is_dir():
-        raise ConfigError(f"{repository} was not found on this machine; fetch it, or name its folder with --to.")
+        place_read = folder or "the Hub's cache"
+        raise ConfigError(f"{repository} is not in {place_read}; fetch it, or name its folder with --to.")
     verified = manifest.verify(where, manifest.read(where) or hub.listing(repository, place))
     answer(options, verified.to_json, lambda: verified_text(verified))
     return 0 if verified.whole else 1

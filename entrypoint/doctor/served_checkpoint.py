@@ -38,9 +38,9 @@ def read_served(plan: Plan, model: ProfileFile[Model], environ: Mapping[str, str
 
 
 def _advice(model: ProfileFile[Model]) -> str:
-    """Return how large a download is, and how to do without it."""
+    """Return how much GPU memory the weights take, and how to do without a download."""
     gib = model.get("weights_gib")
-    size = f" (all of it is about {gib:.0f} GiB)" if gib else ""
+    size = f" (about {gib:.0f} GiB on the GPUs)" if gib else ""
     return f"{size}; to serve a folder instead, set --model {model.name}=FOLDER (MODEL)"
 
 

@@ -27,7 +27,9 @@ def hardware_of(machine: Machine, catalog: Catalog) -> HostGpus:
 def gpu_names(machine: Machine) -> list[str]:
     """Return NVML's name of each visible GPU, in the order that CUDA counts them; raise NoGpu when there is none."""
     if machine.driver.error:
-        raise NoGpu(f"No NVIDIA driver responds on this host (NVML: {machine.driver.error}); {_BY_NAME}.")
+        raise NoGpu(
+            f"No NVIDIA driver responds on this host (NVML: {machine.driver.error}); install it, or {_BY_NAME}."
+        )
     names = [gpu.name for gpu in machine.gpus if not gpu.error]
     if names:
         return names

@@ -48,6 +48,11 @@ REFUSED = {
         "tensor-parallel-size",
     ],
     "kv-cache": ["--model", "nvfp4", "--hardware", "rtx-pro-6000", "--profile", "1m"],
+    "log-config": ["--log-config-file", "mine.json"],
+    "log-off": ["VLLM_CONFIGURE_LOGGING=0"],
+    "log-level": ["VLLM_LOGGING_LEVEL=CRITICAL"],
+    "log-stream": ["VLLM_LOGGING_STREAM=mine.log"],
+    "expandable-segments": ["PYTORCH_ALLOC_CONF=expandable_segments:True"],
     "a flag given twice": ["--served-model-name", "one", "--served-model-name", "other"],
     "a word that is no flag": ["serve"],
 }

@@ -28,7 +28,7 @@ COMMANDS = {
 """Variables of ours that `Variables` does not hold: what each is, and its default."""
 
 OTHERS = {
-    "VLLM_*, NCCL_*, PYTORCH_*, TORCH*, CUDA_*, TRITON_* and FLASHINFER_*": (
+    "VLLM_* and NCCL_* and PYTORCH_* and TORCH* and CUDA_* and TRITON_* and FLASHINFER_*": (
         "Settings of the plan, above those of profile files; names in VLLM_* have to be vLLM's. CUDA_VERSION is none."
     ),
     "CUDA_VISIBLE_DEVICES": "The GPUs that may be used; its order is kept.",

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsv4_serve.entrypoint.vllm_log import known_failures
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason, classify
 from dsv4_serve.entrypoint.vllm_log.parser import LogLine, Splitter
-from dsv4_serve.entrypoint.vllm_log.root_cause import LogNotes
+from dsv4_serve.entrypoint.vllm_log.root_cause import KEPT, LogNotes
 from dsv4_serve.entrypoint.vllm_log.situation import Situation
 from tests.entrypoint.vllm_log.cases import CASES, FOLDER, Case
 
@@ -249,8 +250,14 @@ def test_a_chain_has_the_root_that_python_means(log: bytes, root: str) -> None:
 
 def test_ordinary_work_after_a_failure_is_no_reason_to_forget_it_for_its_echo() -> None:
     asked = b'INFO:     127.0.0.1:1 - "POST /v1/chat/completions HTTP/1.1" 500 Internal Server Error\n' * 3000
-    echo = b"(APIServer pid=1) ERROR 09-07 03:03:09 [m.py:1] [shutdown] MPClient: engine core exited unexpectedly\n"
+    echo = stamped("EngineCore", "09-07 03:03:09", ECHO)
     assert read(stamped("Worker", "09-07 03:03:03", "ValueError: a") + asked + echo).root == "ValueError: a"
+
+
+def test_no_number_of_different_echoes_takes_the_room_of_a_cause() -> None:
+    echoes = (f"RuntimeError: Worker failed with error '{number}'" for number in range(3 * KEPT))
+    before = b"".join(stamped("EngineCore", "09-07 03:03:03", echo) for echo in echoes)
+    assert read(before + stamped("Worker", "09-07 03:03:03", "ValueError: a")).root == "ValueError: a"
 
 
 def test_what_pydantic_says_of_every_field_is_kept() -> None:
@@ -290,3 +297,31 @@ def test_what_a_compiler_lacks_is_named_with_its_packages(reason: str, words: st
     found = read(f"{FRAMES[0]}\nRuntimeError: Ninja build failed. Ninja output:\n{reason}\n".encode(), was_ready=False)
     assert found.cause.exit_status == 69
     assert words in found.sentence
+
+
+def test_the_end_of_a_long_json_record_is_read(formats: dict[str, logging.Formatter]) -> None:
+    text = "\n".join(["EngineCore encountered a fatal error.", *FRAMES, *FRAMES[1:] * 500, "ValueError: a"])
+    assert read(written(formats["json"], [("EngineCore", logging.ERROR, text)])).root == "ValueError: a"
+
+
+@pytest.mark.parametrize(
+    ("failure", "situation", "says", "silent"),
+    [
+        ("inductor-failed", Situation(), "set enforce-eager", "does not switch off"),
+        ("inductor-failed", Situation({"enforce-eager": "True"}), "does not switch off", "set enforce-eager"),
+        ("illegal-memory-access", Situation({"enforce-eager": "True"}), "dsv4 bundle --support", "set enforce-eager"),
+        ("custom-all-reduce-broken", Situation({"disable-custom-all-reduce": "True"}), "Report it", "set disable"),
+        ("illegal-memory-access", Situation(), "enforce-eager", "while serving"),
+        ("nccl", Situation(nvlink=True), "Xid", "p2p-off"),
+        ("nccl", Situation(nvlink=False), "p2p-off", "Xid"),
+        ("nccl", Situation({"NCCL_P2P_DISABLE": "1"}), "/dev/shm", "p2p-off"),
+        ("ranks-never-meet", Situation(nvlink=True), "fabricmanager", "IOMMU"),
+        ("ranks-wait-for-each-other", Situation({"tensor-parallel-size": "1"}), "The worker", "p2p-off"),
+    ],
+)
+def test_advice_knows_what_is_set_and_how_the_gpus_are_connected(
+    failure: str, situation: Situation, says: str, silent: str
+) -> None:
+    advice = next(known for known in known_failures.known() if known.name == failure).advice(situation)
+    assert says in advice
+    assert silent not in advice
