@@ -79,7 +79,7 @@ def dummy(
     try:
         folders.write(folder, str(model.get("architecture")), layout, sizes)
     except OSError as error:
-        raise HostError(f"{folder}: cannot be written ({error.strerror}); set DSV4_CACHE.") from None
+        raise HostError(f"cannot write {folder} ({error.strerror}); set DSV4_CACHE.") from None
     choices = {**serve.choices, "model": f"{model.name}={folder}"}
     flags = (*serve.flags, *folders.flags(rates))
     return replace(serve, choices=choices, flags=flags), measure.described(rates, environ)
@@ -90,4 +90,4 @@ def _write(path: Path, mode: str, text: str) -> None:
         with path.open(mode, encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise HostError(f"{path}: cannot be written ({error.strerror}); name another file with --plot.") from None
+        raise HostError(f"cannot write {path} ({error.strerror}); choose another file with --plot.") from None

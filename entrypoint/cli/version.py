@@ -16,7 +16,14 @@ def register(commands: Commands) -> None:
 
 def run(_options: argparse.Namespace, _argv: list[str]) -> int:
     """Print the version."""
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    print(f"dsv4-serve {version('dsv4-serve')}")
+    from ..errors import HostError
+
+    try:
+        print(f"dsv4-serve {version('dsv4-serve')}")
+    except PackageNotFoundError:
+        raise HostError(
+            "dsv4-serve runs from a folder and is not installed, so it has no version; run `pip install .` there."
+        ) from None
     return 0

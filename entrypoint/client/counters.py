@@ -27,9 +27,8 @@ _SAMPLE = re.compile(
     r'|spec_decode_num_accepted_tokens_per_pos_total(?=.*[{,]position="(\d+)"))(?:\{.*\})? (\S+)',
     re.MULTILINE,
 )
-_FAILED = re.compile(
-    r'^vllm:request_success_total\{(?:.*,)?finished_reason="(abort|error)".*\} (\S+)', re.MULTILINE
-)  # FinishReason of v1/engine/__init__.py
+_FINISHED = re.compile(r"^vllm:request_success_total\{(.*)\} (\S+)", re.MULTILINE)
+_REASONS = ("abort", "error")  # of FinishReason in v1/engine/__init__.py, those without a whole answer
 _PER_POSITION = "spec_decode_num_accepted_tokens_per_pos_total"
 
 
@@ -69,8 +68,10 @@ def read(metrics: str) -> Counters:
         sums[name] = sums.get(name, 0.0) + float(value)
         if name == _PER_POSITION:
             positions[int(position)] = positions.get(int(position), 0.0) + float(value)
-    for reason, value in _FAILED.findall(metrics):
-        sums[reason] = sums.get(reason, 0.0) + float(value)
+    for labels, value in _FINISHED.findall(metrics):
+        for reason in _REASONS:
+            if f'finished_reason="{reason}"' in labels:
+                sums[reason] = sums.get(reason, 0.0) + float(value)
     if not all(map(math.isfinite, [*sums.values(), *positions.values()])):
         raise ValueError("a counter is not a finite number")
 

@@ -47,8 +47,9 @@ class VllmClient:
 
         self.url = url
         self._model = model
-        # no limit of connections, as concurrent requests must not queue here
-        limits = httpx.Limits(max_connections=None)
+        # no limit of connections, as concurrent requests must not queue here; httpx and uvicorn both keep an idle one
+        # for 5 s, and a request on one that the server is just closing fails
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
         self._http = httpx.AsyncClient(base_url=url, verify=verify, limits=limits, **http.settings(key))
 
     async def close(self) -> None:

@@ -54,7 +54,7 @@ def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, log: Log)
         (partial / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(partial)))
         partial.rename(out)
     except OSError as error:
-        raise HostError(f"{out}: cannot be written ({error.strerror}).") from None
+        raise HostError(f"cannot write {out} ({error.strerror}).") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     log(f"{out} is written; its README has the four commands for the other host")

@@ -69,5 +69,5 @@ def _begin(made: Path, sampling: Mapping[str, Any]) -> Path:
         made.mkdir(parents=True, exist_ok=True)
         (made / ANSWERS).write_text(json.dumps({"sampling": dict(sampling)}) + "\n", encoding="utf-8")
     except OSError as error:
-        raise HostError(f"{made}: cannot be written ({error.strerror}); name another folder with --out.") from None
+        raise HostError(f"cannot write {made} ({error.strerror}); choose another folder with --out.") from None
     return made

@@ -35,7 +35,7 @@ def folder(overlay: Overlay, out: Path) -> None:
         for name, text in files(overlay).items():
             (out / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise HostError(f"{out}: cannot be written ({error.strerror or error}).") from None
+        raise HostError(f"cannot write {out} ({error.strerror or error}).") from None
 
 
 def stream(overlay: Overlay) -> str:

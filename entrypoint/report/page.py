@@ -26,7 +26,7 @@ def write(folder: Path, out: Path) -> str:
     try:
         out.write_text(page(measured, folder, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:
-        raise HostError(f"{out}: cannot be written ({error.strerror}); name another file with --out.") from None
+        raise HostError(f"cannot write {out} ({error.strerror}); choose another file with --out.") from None
     return f"{out}: {len(measured)} results from {folder}"
 
 

@@ -69,7 +69,7 @@ def keep(report: SmokeReport, out: Path, junit: Path | None = None) -> Path:
         try:
             junit.write_text(report.junit(), encoding="utf-8")
         except OSError as error:
-            raise HostError(f"--junit {junit}: cannot be written ({error.strerror}).") from None
+            raise HostError(f"--junit: cannot write {junit} ({error.strerror}).") from None
     return results.write(out, "smoke", {"subject": _subject(report), "replica": report.replica, **report.to_json()})
 
 

@@ -68,6 +68,7 @@ async def drain(
         most = served_plan.shutdown_timeout(session.plan) + supervise.stop_grace
         while (
             not (hurried.done() or exited.done())
+            and not (shutdown.died and requests.cut)
             and time.monotonic() - began < most
             and not (requests.cut and time.monotonic() - requests.progressed > supervise.live_grace)
         ):
@@ -100,6 +101,8 @@ def judge(drained: Drained, allowed: float, live_grace: float) -> ExitReason:
     cut = f"{requests.cut} requests were cut" if requests.cut else "whether requests were cut is unknown"
     if status is None and drained.hurried:
         return ExitReason(exit_cause.CUT, f"{cut}: a second signal came before they were answered")
+    if status is None and requests.log.died and drained.seconds < allowed:
+        return ExitReason(exit_cause.ENGINE_DIED, f"{cut}: vLLM's engine died while it was stopped")
     if status is None and (requests.last is None or drained.quiet > live_grace):
         why = f"vLLM made no progress for {drained.quiet:.0f} s while it was stopped"
         return ExitReason(exit_cause.HUNG, f"{cut}: {why} (supervise.live-grace)")

@@ -11,6 +11,7 @@ from ..vllm_log.parser import LogLine
 # v1/engine/core.py of vLLM 0.32.0, logged by each engine once; with a time-out of 0 it aborts what runs.
 _BEGUN = re.compile(r"\[shutdown\] EngineCore: start mode=(drain|abort)")
 _DONE = "[shutdown] EngineCore: request processing complete"
+_STOPPED = "[shutdown] API server: engine client stopped"  # entrypoints/launchers/launcher.py
 
 
 @dataclass
@@ -20,13 +21,21 @@ class ShutdownLog:
     begun: int = 0
     done: int = 0
     aborts: bool = False
+    stopped: bool = False
+    """Whether the API server says that every engine has ended."""
 
     def feed(self, line: LogLine) -> None:
         """Take one line."""
         if match := _BEGUN.match(line.text):
             self.begun += 1
             self.aborts = self.aborts or match[1] == "abort"
+        self.stopped = self.stopped or line.text.startswith(_STOPPED)
         self.done += line.text.startswith(_DONE)
+
+    @property
+    def died(self) -> bool:
+        """Whether an engine ended before it was done; the API server may wait on, and ends with 0."""
+        return self.stopped and not self.complete
 
     @property
     def complete(self) -> bool:

@@ -39,7 +39,7 @@ def owned(folder: Path) -> Iterator[None]:
         lock = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK), "rb+", 0)
     except OSError as error:
         raise HostError(
-            f"Run directory {folder} cannot be written ({error.strerror}); set DSV4_RUN_DIR to a writable folder."
+            f"cannot write to run directory {folder} ({error.strerror}); set DSV4_RUN_DIR to a writable folder."
         ) from None
     with lock:
         try:

@@ -38,9 +38,11 @@ def write(out: Path, parts: Mapping[str, Part], secrets: set[str], home: str) ->
                     entry.size, entry.mode = len(data), 0o644
                     archive.addfile(entry, io.BytesIO(data))
     except FileExistsError:
-        raise ConfigError(f"{out} exists and is not overwritten; remove it, or name another file with --out.") from None
+        raise ConfigError(
+            f"{out} exists and is not overwritten; remove it, or choose another file with --out."
+        ) from None
     except OSError as error:
-        raise HostError(f"{out}: cannot be written ({error.strerror}); name another file with --out.") from None
+        raise HostError(f"cannot write {out} ({error.strerror}); choose another file with --out.") from None
     return lines
 
 

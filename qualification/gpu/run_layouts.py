@@ -32,7 +32,7 @@ PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answ
 REFUSAL = "MTP speculative decoding"
 MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
 """The product's name for a layout, where it is another one."""
-SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size"]}
+SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size", "architecture-matches"]}
 """Refusals that hold for the full-size model only."""
 
 

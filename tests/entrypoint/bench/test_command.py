@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def test_a_missing_replica_is_reported_in_one_sentence(dsv4: Bench) -> None:
     done = dsv4("bench", "--url", "http://127.0.0.1:9")
     assert done.returncode == 69
     assert done.stderr.count("\n") == 1
-    assert "is a replica there" in done.stderr
+    assert "is a replica running there" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_a_missing_replica_is_reported_in_one_sentence(dsv4: Bench) -> None:
         (("--context", "100"), "--context 100: must be more than the 256 tokens of --output"),
         (("--acceptance", "nan"), "does not take --acceptance"),
         (("--start-timeout", "60"), "does not take --start-timeout"),
-        ((*DUMMY, "--start-timeout", "nan"), "nan is not a time"),
+        ((*DUMMY, "--start-timeout", "nan"), "nan is not a valid time"),
         ((*DUMMY, "--acceptance", "nan"), "--acceptance: a share must be between 0 and 1"),
         ((*DUMMY, "--url", "http://127.0.0.1:9"), "its own replica and does not take --url"),
         ((*DUMMY, "--health", "foo"), "its own replica and does not take --health"),
@@ -142,8 +143,7 @@ def test_an_unwritable_folder_is_reported_before_anything_is_measured(
 ) -> None:
     done = dsv4("bench", *at(running), *SMALL, option, "/dev/null/x")
     assert done.returncode == 69
-    assert done.stderr.startswith("dsv4: /dev/null/x")
-    assert "cannot be written" in done.stderr
+    assert re.match("dsv4: cannot write (to )?/dev/null/x", done.stderr)
     assert not (tmp_path / "qualification").exists()
 
 

@@ -91,3 +91,19 @@ def test_a_hundred_kilobytes_are_read_in_two_milliseconds(vllm: ServeProcess):
         return time.perf_counter() - began
 
     assert min(once() for _ in range(50)) < 0.002
+
+
+def test_requests_that_failed_are_counted_by_reason() -> None:
+    lines = [
+        f'vllm:request_success_total{{engine="{engine}",finished_reason="{reason}",model_name="m"}} {count}.0'
+        for engine in (0, 1)
+        for reason, count in (("stop", 5), ("length", 4), ("abort", 3), ("error", 2), ("repetition", 1))
+    ]
+    found = read("\n".join(lines))
+    assert (found.finished, found.aborted, found.errors) == (30, 6, 4)
+
+
+@pytest.mark.parametrize("value", ["+Inf", "-Inf", "NaN", "1e999"])
+def test_a_counter_that_is_no_number_cannot_be_read(value: str) -> None:
+    with pytest.raises(ValueError, match="not a finite number"):
+        read(f"vllm:num_requests_running {value}")

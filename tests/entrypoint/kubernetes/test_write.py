@@ -149,7 +149,7 @@ def test_an_empty_folder_is_filled(overlay_for, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_reported(overlay_for, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(HostError, match="cannot be written"):
+    with pytest.raises(HostError, match="cannot write"):
         write.folder(overlay_for(*H200), tmp_path / "file/out")
 
 

@@ -13,6 +13,7 @@ from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 
 BEGUN = "[shutdown] EngineCore: start mode=drain timeout=120s"
 ABORTS = "[shutdown] EngineCore: start mode=abort timeout=0s"
+STOPPED = "[shutdown] API server: engine client stopped"
 DONE = "[shutdown] EngineCore: request processing complete; starting resource teardown"
 
 
@@ -122,6 +123,13 @@ def test_a_stop_in_which_every_request_was_answered_is_0(drained: Drained) -> No
 )
 def test_a_stop_that_cut_requests_says_how_many_and_why(drained: Drained, status: int, sentence: str) -> None:
     assert told(drained) == (status, sentence)
+
+
+def test_an_engine_that_its_server_lost_is_dead_although_the_server_goes_on() -> None:
+    lost = Drained(requests(5, 3, log=shutdown(BEGUN, BEGUN, DONE, STOPPED)), seconds=2.0)
+    assert told(lost) == (82, "3 requests were cut: vLLM's engine died while it was stopped")
+    assert told(replace(lost, seconds=121.0)) == (143, "3 requests were cut: shutdown-timeout (120 s) expired")
+    assert told(replace(lost, requests=requests(5, 3, log=shutdown(BEGUN, DONE, STOPPED))))[0] == 0
 
 
 def test_without_a_timeout_vllm_aborts_what_runs_although_its_log_says_complete() -> None:

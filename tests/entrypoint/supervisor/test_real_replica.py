@@ -17,16 +17,7 @@ from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 
 pytestmark = pytest.mark.slow
-UNFIT = {
-    "thinking-chat",
-    "thinking-high",
-    "thinking-max",
-    "thinking-stream",
-    "empty-content",
-    "tool-call",
-    "json-schema",
-    "needles",
-}
+UNFIT = {"needles"}
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ def test_two_servers_cannot_share_a_run_directory(tmp_path: Path) -> None:
 
 def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(HostError, match="cannot be written"), run_folder.owned(tmp_path / "file" / "run"):
+    with pytest.raises(HostError, match="cannot write to run directory"), run_folder.owned(tmp_path / "file" / "run"):
         pass
 
 

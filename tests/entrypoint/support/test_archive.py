@@ -49,5 +49,5 @@ def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="cannot be written"):
+    with pytest.raises(HostError, match="cannot write"):
         archive.write(tmp_path / "none" / "out.tar.gz", {}, set(), "")
