@@ -63,4 +63,4 @@ def ask(server: ServeProcess, question: str) -> MeasuredAnswer:
 
 
 def _counters(server: ServeProcess) -> Counters:
-    return counters.read(http.get_accepted(f"{server.endpoint.url}/metrics", None).text)
+    return counters.read(http.get_accepted(f"{server.endpoint.url}/metrics", server.endpoint.key).text)

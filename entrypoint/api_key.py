@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from . import plain_file
 from .errors import ConfigError
+
+LONGEST = 4096
+"""Characters; balancers and servers refuse longer headers."""
 
 
 def key_in(path: str, origin: str) -> str:
     """Return the key in a file; raise ConfigError, beginning with `origin`, unless it contains exactly one."""
     try:
-        key = Path(path).read_text(encoding="utf-8-sig").strip()
+        key = plain_file.read(Path(path)).decode("utf-8-sig").strip()
     except OSError as error:
         raise ConfigError(f"{origin}: cannot read the file ({error.strerror}); mount a readable file there.") from None
     except UnicodeDecodeError:
@@ -20,6 +24,6 @@ def key_in(path: str, origin: str) -> str:
 
 def checked(key: str, origin: str) -> str:
     """Return the key; raise ConfigError, beginning with `origin`, if an HTTP header cannot carry it."""
-    if len(key.split()) != 1 or not (key.isascii() and key.isprintable()):
+    if len(key.split()) != 1 or len(key) > LONGEST or not (key.isascii() and key.isprintable()):
         raise ConfigError(f"{origin}: the key is not valid; it must be one line of ASCII characters without spaces.")
     return key

@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .secret import MASK, masked
+
 Value = Any  # what TOML and JSON can hold: str, int, float, bool, list, and tables of these
 
 DRAFT_TOKENS = "speculative-config.num_speculative_tokens"
 TENSOR_PARALLEL_SIZE = "tensor-parallel-size"
-MASK = "***"
+API_KEY = "VLLM_API_KEY"
+"""The variable that hands the bearer key to vLLM."""
 DEFAULT = "default of dsv4"
-SECRETS = frozenset({"api-key", "VLLM_API_KEY", "HF_TOKEN"})
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def nested(flat: Mapping[str, Value]) -> dict[str, Value]:
 
 def shown(name: str, value: Value, *, secrets: bool = False) -> Value:
     """Return a value for printing: secrets are masked unless `secrets`."""
-    return MASK if name in SECRETS and not secrets else value
+    return value if secrets else masked(name, value)
 
 
 def _quoted_secret(name: str, value: str) -> str:

@@ -40,6 +40,8 @@ class Request:
     environment: Layer = field(default_factory=Layer)
     command_line: Layer = field(default_factory=Layer)
     operator: Mapping[str, str] = field(default_factory=dict)
+    in_container: bool = True
+    """Whether ports are closed to other machines until somebody publishes them."""
 
     def flag(self, name: str) -> Setting | None:
         """Return what the request sets a flag to: the command line wins over the environment."""

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from . import plain_file
 from .errors import ConfigError, HostError, listed
 from .replica_description import ReplicaDescription
 from .validation import sentence
@@ -103,10 +104,10 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def read_one(path: Path) -> dict[str, Any]:
     """Return the result in one file, with its path as `file`; raise ConfigError if it is not a result."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = plain_file.parse_json(plain_file.read(path, 64))
     except OSError as error:
         raise ConfigError(f"cannot read {path} ({error.strerror}).") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not a result: it is not valid JSON ({error}); move it elsewhere.") from None
     kind = _kind(body)
     if kind is None:

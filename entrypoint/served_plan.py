@@ -6,7 +6,7 @@ import dataclasses
 
 from . import supervision_settings
 from .listen import API_PORT
-from .plan import DEFAULT, DRAFT_TOKENS, Plan, Setting
+from .plan import API_KEY, DEFAULT, DRAFT_TOKENS, Plan, Setting
 
 STEP_TOKENS = 8192
 """Tokens of a step where a plan does not say: vLLM's default for most GPUs."""
@@ -27,6 +27,14 @@ def port(plan: Plan) -> int:
     return int(plan.value("port", API_PORT))
 
 
+def open_address(plan: Plan) -> str:
+    """Return where the API is open to other machines without a key; empty where it is not."""
+    host = str(plan.value("host") or "0.0.0.0")  # noqa: S104  vLLM's default
+    if key(plan) or plan.value("uds") or host in {"localhost", "::1"} or host.startswith("127."):
+        return ""
+    return f"{host} port {port(plan)}"
+
+
 def shutdown_timeout(plan: Plan) -> float:
     """Return the seconds that vLLM gives running requests to finish when it is stopped."""
     return float(plan.value("shutdown-timeout", 0))
@@ -34,7 +42,7 @@ def shutdown_timeout(plan: Plan) -> float:
 
 def key(plan: Plan) -> str:
     """Return the bearer key; empty when none is set."""
-    return plan.environment(secrets=True).get("VLLM_API_KEY") or (plan.value("api-key") or [""])[0]
+    return plan.environment(secrets=True).get(API_KEY, "")
 
 
 def without_draft(plan: Plan, reason: str) -> Plan:

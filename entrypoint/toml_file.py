@@ -7,19 +7,24 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from . import plain_file
 from .errors import ConfigError
 
+_DOTS = 100
+_NAMES = re.compile(r"^\s*\[[^,\]]*\]|[^=,{]*=")
+"""What stands before an equals sign, or between brackets at the start of a line."""
 _AT = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 def read(path: Path) -> dict[str, Any]:
     """Return the tables of a TOML file; raise ConfigError with `file:line:column` if it is not valid."""
     try:
-        text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        text = plain_file.read(path).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not valid UTF-8; save the file as UTF-8.") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path} ({error.strerror}).") from None
+    _check_depth(path, text)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -33,3 +38,12 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}:{line}:{column}: invalid TOML: {reason}.") from None
     except RecursionError:
         raise ConfigError(f"{path}: the tables are nested too deeply; flatten them.") from None
+
+
+def _check_depth(path: Path, text: str) -> None:
+    """Raise ConfigError for a key or a table's name of very many parts, which tomllib reads in quadratic time."""
+    if text.count(".") <= _DOTS:
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _DOTS and any(part.count(".") > _DOTS for part in _NAMES.findall(line)):
+            raise ConfigError(f"{path}:{number}: a key has more than {_DOTS} parts; flatten it.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..entrypoint import plain_file
 from .diff import FileDiff, parse_diff
 from .errors import DataError, PatcherUsageError
 
@@ -144,7 +145,7 @@ def included_lines(directory: Path) -> list[str]:
 def read_patch(path: Path) -> Patch:
     """Read one patch file. Raises DataError."""
     try:
-        return parse_patch(path, path.read_bytes())
+        return parse_patch(path, plain_file.read(path, 16))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; every patch listed in `series` must exist") from None
 
@@ -203,6 +204,6 @@ def discontinuities(patches: tuple[Patch, ...]) -> Iterator[str]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text("utf-8")
+        return plain_file.read(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {file} ({error})") from None

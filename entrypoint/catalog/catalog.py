@@ -23,6 +23,11 @@ from .schema import Base, Hardware, Model, Profile, Root, sentence
 
 SHIPPED = Path(__file__).resolve().parents[2] / "profiles"
 
+MOST_FILES = 1000
+"""Files of one kind; reading 1,000 takes about a second."""
+MOST_LINKS = 16
+"""Files that extend each other in a row."""
+
 S = TypeVar("S", bound=Base)
 
 
@@ -69,12 +74,19 @@ class Catalog:
             if not folder.is_dir():
                 raise ConfigError(f"environment DSV4_PROFILES: {folder} is not a folder; use folders of profile files.")
         self.folders = [*folders, SHIPPED]
+        self._names: dict[str, list[str]] = {}
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind, sorted."""
-        inside = self.KINDS[kind][0]
-        stems = {p.stem for f in self.folders for p in (f / inside).glob("*.toml")}
-        return sorted(stems - ({"base"} if kind == "profile" else set()), key=_natural)
+        if kind not in self._names:
+            inside = self.KINDS[kind][0]
+            stems = {p.stem for f in self.folders for p in (f / inside).glob("*.toml")}
+            if len(stems) > MOST_FILES:
+                raise ConfigError(
+                    f"environment DSV4_PROFILES: {len(stems)} files of one kind, more than {MOST_FILES}; use fewer."
+                )
+            self._names[kind] = sorted(stems - ({"base"} if kind == "profile" else set()), key=_natural)
+        return self._names[kind]
 
     def root(self) -> ProfileFile[Root]:
         """Return base.toml."""
@@ -117,6 +129,8 @@ class Catalog:
             raise ConfigError(f"{file}: extends = {own.extends!r} leads back to this file; extend another {kind}.")
         if not own.extends:
             return ProfileFile(name, file, own)
+        if len(above) >= MOST_LINKS:
+            raise ConfigError(f"{file}: more than {MOST_LINKS} files extend each other; extend fewer.")
         return ProfileFile(name, file, own, self._file(kind, model, own.extends, f"{file}: extends", (*above, name)))
 
     def _read(self, relative: str, model: type[S]) -> tuple[str, S]:

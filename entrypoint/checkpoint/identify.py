@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import plain_file
 from ..catalog.catalog import ProfileFile
 from ..catalog.schema import Model
 from ..errors import ConfigError
-from . import safetensors
+from . import read, safetensors
 
 _QUANTIZED_DRAFT = b'"mtp.0.ffn.experts.0.w1.weight_packed"'
 
@@ -57,12 +57,12 @@ def model_in(folder: Path, models: Iterable[ProfileFile[Model]], origin: str) ->
 def _config(folder: Path, origin: str) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = plain_file.parse_json(plain_file.read(path, 16))
     except FileNotFoundError:
         raise ConfigError(f"{origin}: {folder} has no config.json; use the folder of a checkpoint.") from None
     except OSError as error:
         raise ConfigError(f"{origin}: cannot read {path} ({error.strerror}).") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{origin}: {path} is not valid JSON ({error}); fetch the checkpoint again.") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{origin}: {path} does not contain a JSON object; fetch the checkpoint again.")
@@ -107,6 +107,6 @@ def _draft_head(config: dict[str, Any], folder: Path) -> str:
 def _tensor_names(folder: Path) -> Iterator[bytes]:
     """Yield the index, or without one each file's header."""
     indexes = [*folder.glob("*.safetensors.index.json")]
-    yield from (index.read_bytes() for index in indexes)
+    yield from (plain_file.read(index, read.INDEX_MIB) for index in indexes)
     for file in [] if indexes else sorted(folder.glob("*.safetensors")):
         yield safetensors.raw(file)[1]

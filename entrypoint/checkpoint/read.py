@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,10 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .. import plain_file
 from . import safetensors
 from .safetensors import Shard, Tensor
 
 _UNFINISHED = ("*.safetensors.part", ".cache/huggingface/download/*.incomplete")
+INDEX_MIB = 256
 INDEX = "model.safetensors.index.json"  # the one name that vLLM looks for
 
 
@@ -116,7 +117,7 @@ def _shard(name: str, start: tuple[int, bytes] | OSError) -> Shard:
 
 def _document(path: Path) -> Document:
     try:
-        data = path.read_bytes()
+        data = plain_file.read(path, INDEX_MIB)
     except FileNotFoundError:
         return Document({}, absent=True)
     except OSError as error:
@@ -124,8 +125,8 @@ def _document(path: Path) -> Document:
     if data.startswith(safetensors.POINTER):
         return Document({}, fault="is a git-lfs pointer")
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = plain_file.parse_json(data)
+    except ValueError as error:
         return Document({}, fault=f"is not valid JSON ({error})")
     return Document(value) if isinstance(value, dict) else Document({}, fault="does not contain a JSON object")
 

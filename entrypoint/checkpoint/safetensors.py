@@ -12,17 +12,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import plain_file
+
 LONGEST_HEADER = 100_000_000  # bytes; safetensors rejects longer ones
+_TOO_LARGE = 1 << 64
+_SURROGATE = re.compile("[\ud800-\udfff]")
 POINTER = b"version https://git-lfs.github.com/spec/"
 BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16,
-    "BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "F4": 4,
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64,
+    "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
+"""The dtypes of safetensors 0.8.0."""
 
 Tensor = Mapping[str, Any]
 """`dtype` (safetensors' name), `shape` (elements), `data_offsets` (bytes)."""
@@ -51,8 +59,8 @@ class Shard:
 
 def raw(path: Path) -> tuple[int, bytes]:
     """Return the file's size and its first bytes up to the end of the header; OSError as open() raises it."""
-    with path.open("rb") as file:
-        size = path.stat().st_size
+    with plain_file.open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
         start = file.read(8)
         length = int.from_bytes(start, "little")
         return size, start + file.read(length if length <= LONGEST_HEADER else len(POINTER))
@@ -75,29 +83,58 @@ def _parsed(size: int, start: bytes) -> dict[str, Tensor]:
         raise _Unreadable("does not begin with the length of a header")
     if len(start) < 8 + length:
         raise _Unreadable(f"ends inside its header, after {size:,} of {8 + length:,} bytes")
-    try:
-        header = json.loads(start[8:])
-    except (ValueError, RecursionError) as error:
-        raise _Unreadable(f"its header is not valid JSON ({error})") from None
-    if not isinstance(header, dict):
+    if start[8:9] != b"{":
         raise _Unreadable("its header is not a JSON object")
-    header.pop("__metadata__", None)
+    try:
+        header = json.loads(start[8:].decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise _Unreadable(f"its header is not valid JSON ({why})") from None
+    metadata = header.pop("__metadata__", None)
+    if metadata is not None and (type(metadata) is not dict or {*map(type, metadata.values())} - {str}):
+        raise _Unreadable("its __metadata__ is not a table of strings")
+    if b"\\ud" in start.lower() and any(_SURROGATE.search(name) for name in header):
+        raise _Unreadable("its header names a tensor with half of a surrogate pair")
     return header
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice!r} is there twice")
+    return table
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
 def _data_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Return where the data ends; every tensor must fill its extent, and the extents the data."""
-    end = filled = 0
+    """Return where the data ends; every tensor must fill its extent, and the extents the data, without a gap."""
+    extents = []
     for name, tensor in tensors.items():
         try:
-            first, last = tensor["data_offsets"]
-            bits = math.prod(tensor["shape"]) * BITS.get(tensor["dtype"], 0)
-            fits = first >= 0 and (bits == (last - first) * 8 or tensor["dtype"] not in BITS)
+            dtype, shape, (first, last) = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
+            bits = BITS.get(dtype)
         except (KeyError, TypeError, ValueError):
             raise _Unreadable(f"its header does not describe {name!r}") from None
-        if not fits:
-            raise _Unreadable(f"its header gives {name!r} {last - first:,} bytes for {tensor['shape']}")
-        end, filled = max(end, last), filled + last - first
-    if filled != end:
-        raise _Unreadable(f"its tensors fill {filled:,} of {end:,} bytes of data")
+        if type(shape) is not list or not all(_is_size(number) for number in (*shape, first, last)):
+            raise _Unreadable(f"its header gives {name!r} a shape or offsets that are not whole numbers from 0 up")
+        if bits is None:
+            raise _Unreadable(f"its header gives {name!r} the unknown dtype {dtype!r}")
+        if math.prod(shape) * bits != (last - first) * 8:
+            raise _Unreadable(f"its header gives {name!r} {last - first:,} bytes for {shape}")
+        extents.append((first, last, name))
+    end = 0
+    for first, last, name in sorted(extents):
+        if first != end:
+            what = "overlaps the tensor before it" if first < end else "leaves a gap before it"
+            raise _Unreadable(f"in its header, {name!r} {what} (byte {first:,}, not {end:,})")
+        end = last
     return end
+
+
+def _is_size(number: Any) -> bool:
+    return type(number) is int and 0 <= number < _TOO_LARGE

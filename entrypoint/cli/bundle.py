@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..terminal import printable
 from . import arguments
 from .output import print_message
 
@@ -79,8 +80,8 @@ def _support(options: argparse.Namespace, argv: list[str]) -> int:
         log=Path(options.log) if options.log else None,
     )
     collected = parts.parts(sources)
-    for line in archive.write(out, collected, _secrets(), os.environ.get("HOME", "")):
-        print(line)
+    for line in archive.write(out, collected, _secrets(argv), os.environ.get("HOME", "")):
+        print(printable(line))
     print(f"{out} is written. Look through it before you share it: a log can hold parts of prompts.")
     return 0
 
@@ -97,13 +98,14 @@ def _doctor(options: argparse.Namespace, argv: list[str]) -> Any:
     return doctor.doctor(Catalog(environment.folders()), request(options, argv), this_machine(), settings).to_json()
 
 
-def _secrets() -> set[str]:
-    """Return the secrets that this environment holds, the one in API_KEY_FILE among them."""
+def _secrets(argv: list[str]) -> set[str]:
+    """Return the secrets of this environment, the one in API_KEY_FILE among them, and of the arguments."""
     from ..api_key import key_in
     from ..errors import ConfigError
     from ..support import redact
+    from ..vllm_schema.argv import secrets_in
 
-    secrets = redact.secrets_in(os.environ)
+    secrets = redact.secrets_in(os.environ) | secrets_in(argv)
     if path := os.environ.get("API_KEY_FILE"):
         with contextlib.suppress(ConfigError):  # the doctor's part says so
             secrets.add(key_in(path, "API_KEY_FILE"))

@@ -6,12 +6,14 @@ import contextlib
 import logging
 import sys
 
+from ..terminal import printable
+
 
 class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "WARNING: " if record.levelno == logging.WARNING else ""
         with contextlib.suppress(OSError):  # a full disk or a closed pipe loses lines but must not end the command
-            print(f"dsv4: {level}{record.getMessage()}", file=sys.stderr, flush=True)
+            print(f"dsv4: {level}{printable(record.getMessage())}", file=sys.stderr, flush=True)
 
 
 def to_stderr() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..plan import shown
+from ..terminal import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -17,20 +18,20 @@ if TYPE_CHECKING:
 
 def print_message(text: str) -> None:
     """Print progress, or an error, on stderr."""
-    print(f"dsv4: {text}", file=sys.stderr, flush=True)
+    print(f"dsv4: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def answer(options: argparse.Namespace, data: Callable[[], Any], text: Callable[[], str]) -> int:
     """Print an answer in the format of --format; return 0."""
-    print(json.dumps(data(), indent=2) if options.format == "json" else text())
+    print(json.dumps(data(), indent=2) if options.format == "json" else printable(text()))
     return 0
 
 
 def show(plan: Plan) -> None:
     """Print the selected names, and the command that starts vLLM."""
     for name, setting in plan.choices.items():
-        print(f"# {setting_line(name, setting)}")
-    print(plan.command(), flush=True)
+        print(printable(f"# {setting_line(name, setting)}"))
+    print(printable(plan.command()), flush=True)
 
 
 def setting_line(name: str, setting: Setting) -> str:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..terminal import printable
+
 if TYPE_CHECKING:
     from .parser import Commands
 
@@ -34,5 +36,5 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Write the page."""
     from ..report import page
 
-    print(page.write(options.folder, options.out))
+    print(printable(str(page.write(options.folder, options.out))))
     return 0

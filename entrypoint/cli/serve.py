@@ -7,8 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ..secret import is_secret
 from . import arguments
-from .output import show
+from .output import print_message, show
 from .this_machine import this_machine
 
 if TYPE_CHECKING:
@@ -46,7 +47,33 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from . import log
 
     log.to_stderr()
+    _hide_secrets(argv)
     return asyncio.run(_serve(options, argv, _context()))
+
+
+def _hide_secrets(argv: list[str]) -> None:
+    """Keep the secrets of our own arguments from `ps`; those of processes above us (tini, sudo) cannot be changed."""
+    if not any(argument.startswith("--") and is_secret(argument.partition("=")[0]) for argument in argv):
+        return
+    from .. import own_arguments
+    from ..vllm_schema.argv import secrets_in
+
+    if secrets := secrets_in(argv):
+        own_arguments.hide(secrets)
+        print_message(
+            "the arguments of this command hold a secret, which other users may have read; give the key by file"
+            " (API_KEY_FILE), and a token of the Hub as HF_TOKEN."
+        )
+
+
+def _warn_if_open(plan: Plan) -> None:
+    from .. import served_plan
+
+    if address := served_plan.open_address(plan):
+        print_message(
+            f"WARNING: NO KEY: everyone who reaches {address} can use the API. Set API_KEY_FILE, or publish the port on"
+            " loopback only."
+        )
 
 
 async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext) -> int:
@@ -61,6 +88,7 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
         await life.unless_stopped(leftovers.end, context.run_folder)
         selection, plan = await life.unless_stopped(_resolve, options, argv)
         show(plan)
+        _warn_if_open(plan)
         if await life.admit(plan, await life.unless_stopped(this_machine)):
             this_machine.cache_clear()  # while it waited, other processes may have taken GPUs, or released them
         life.health.enter("checking")

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import plain_file
 from ..errors import ConfigError
-from ..plan import SECRETS, Setting
+from ..plan import Setting
 from ..resolve.environment import Variables
+from ..secret import is_secret
 from .placement import Group
 
 IMAGE = "dsv4-serve"
@@ -54,7 +56,7 @@ class Deployment:
 def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dict[str, str]:
     """Return the containers' variables: what `dsv4` reads of this environment, overridden by the choices of flags."""
     known = set(Variables.model_fields) - OWN
-    env = {k: v for k, v in environ.items() if v and (k in known or k.startswith(PASSED_ON)) and k not in SECRETS}
+    env = {k: v for k, v in environ.items() if v and (k in known or k.startswith(PASSED_ON)) and not is_secret(k)}
     names = {"profile": "PROFILE", "model": "MODEL", "hardware": "HARDWARE", "nccl": "DSV4_NCCL"}
     return env | {names[key]: str(choice.value) for key, choice in choices.items() if key in names}
 
@@ -72,7 +74,7 @@ def key_file(path: str, option: str) -> Path:
     file = Path(path).absolute()
     try:
         status = file.stat()
-        key = file.read_text(encoding="utf-8").split()
+        key = plain_file.read(file).decode("utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "holds bytes that are not UTF-8"
         raise ConfigError(f"{option} {path}: cannot be read ({why}); it must contain one key as text.") from None

@@ -12,6 +12,7 @@ from ..machine.topology import Topology
 from ..plan import Plan
 from ..request import Request
 from ..resolve import environment
+from ..secret import masked
 from . import deployment as make
 from . import placement
 
@@ -46,10 +47,7 @@ def deployment(
 
     `plan` is that of one replica, resolved here from the same arguments. Raise ConfigError or HostError.
     """
-    if "api-key" in request.command_line.flags:
-        raise ConfigError(
-            "--api-key would be visible to everyone who can list containers; write it to a file: --api-key-file FILE."
-        )
+    check_no_secret(request)
     on_cpu = plan.choices["hardware"].value == "cpu"
     size = 0 if on_cpu else replica.gpus(plan)
     if options.gpus:
@@ -82,6 +80,16 @@ def deployment(
         stop_seconds=replica.stop_seconds(plan),
         requests=replica.sequences(plan),
     )
+
+
+def check_no_secret(request: Request) -> None:
+    """Raise ConfigError for a secret among the flags: they become part of the containers' description."""
+    for name, setting in request.command_line.flags.items():
+        if masked(name, setting.value) != setting.value:
+            instead = "--api-key-file FILE" if name == "api-key" else "a file that a profile or the image names"
+            raise ConfigError(
+                f"--{name} would be visible to everyone who can list containers; write it to a file: {instead}."
+            )
 
 
 def _weights(model: str) -> Path | None:

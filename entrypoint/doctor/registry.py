@@ -6,16 +6,18 @@ from collections.abc import Mapping
 
 from ..memory import checks as memory
 from ..problem import AnyCheck, checks_in
-from .checks import checkpoint, collective, driver, gpu, host, limit, topology
+from .checks import access, checkpoint, collective, driver, gpu, host, limit, topology
 
 GPUS = checks_in(driver, gpu)
 HOST = checks_in(limit, host)
 TOPOLOGY = checks_in(topology)
 COLLECTIVE = checks_in(collective)
+ACCESS = checks_in(access)
 GROUPS: Mapping[str, tuple[AnyCheck, ...]] = {
     "Host": GPUS + HOST,
     "Topology": TOPOLOGY,
     "All-reduce": COLLECTIVE,
+    "Access": ACCESS,
     "Checkpoint": checkpoint.CHECKS,
     "Memory": memory.CHECKS,
 }

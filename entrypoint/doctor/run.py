@@ -65,7 +65,14 @@ def check_plan(selection: Selection, plan: Plan, machine: Machine, options: Doct
     """Check checkpoint, host, GPUs, topology, all-reduce and memory for one plan."""
     facts = read_facts(selection, plan, machine, options)
     collective, not_tried = _collective(plan, facts, options)
-    diagnoses = [*_of_checkpoint(facts, options), *_of_host(facts, options), *collective, *_of_memory(facts, options)]
+    access = diagnose(registry.ACCESS, options.skip, facts.host_required, of_host=False)
+    diagnoses = [
+        *access,
+        *_of_checkpoint(facts, options),
+        *_of_host(facts, options),
+        *collective,
+        *_of_memory(facts, options),
+    ]
     return report(diagnoses, [*facts.not_checked, *not_tried])
 
 

@@ -29,6 +29,8 @@ class HostRequirements:
     load_format: str = "auto"
     ports: tuple[tuple[str, int, str, str], ...] = ()
     """Host, port, and the settings that change them."""
+    open_address: str = ""
+    """Where the API is open to other machines without a key."""
     env: Mapping[str, str] = field(default_factory=dict)
     deepseek_on_cpu: bool = False
 
@@ -67,6 +69,7 @@ def host_requirements(
             (host, served_plan.port(plan), "--host", "--port (PORT)"),
             (health_host, health_port, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
         ),
+        open_address=served_plan.open_address(plan),
         env={**environ, **plan.environment()},
         deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),
     )

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .. import listen, supervision_settings
 from ..api_key import key_in
 from ..errors import ConfigError
+from ..machine import container
 from ..plan import DRAFT_TOKENS, TENSOR_PARALLEL_SIZE, Setting
 from ..request import Layer, Request, agreed
 from ..vllm_schema import schema
@@ -65,6 +66,8 @@ class Variables(BaseSettings):
     """The port of vLLM's API."""
     API_KEY_FILE: Path | None = None
     """A file that holds the bearer key of the API."""
+    DSV4_OPEN_ROUTES: str | None = None
+    """Routes of vLLM that need no key, separated by commas; `/health,/ping` if not set."""
     DSV4_PROFILES: str | None = None
     """Folders of your own profile files, separated by colons; a file there replaces the shipped one of its name."""
     DSV4_NCCL: str | None = None
@@ -91,7 +94,9 @@ def read() -> Request:
     }
     layer = Layer(_flags(given), _key(given), supervision_settings.from_environment(os.environ))
     skip = tuple(part.strip() for part in given.get("DSV4_SKIP", "").split(",") if part.strip())
-    return Request(choices, skip=skip, environment=layer, operator=dict(os.environ))
+    return Request(
+        choices, skip=skip, environment=layer, operator=dict(os.environ), in_container=container.inside(os.environ)
+    )
 
 
 def variables() -> Variables:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .. import api_key, supervision_settings
+from .. import supervision_settings
 from ..catalog.catalog import ProfileFile
 from ..catalog.schema import Base, When
 from ..errors import ConfigError
 from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
-from . import cuda_graphs
+from . import cuda_graphs, handover
 from .constraints import refusals
 from .environment import operator_layer
 from .select import Selection
@@ -33,11 +33,10 @@ def resolve(selection: Selection, request: Request) -> Plan:
         merge(supervision, layer.supervision)
     merge(flags, cuda_graphs.named(selection, flags))
     merge(env, operator_layer(request.operator, frozenset(env)).env)
-    if "api-key" in flags and "VLLM_API_KEY" in env:
-        raise ConfigError(
-            f"{flags['api-key'].origin} and {env['VLLM_API_KEY'].origin} both set the API key; remove one of them."
-        )
-    _check_keys(flags, env)
+    handover.by_environment(flags, env)
+    flags.setdefault("host", handover.host(env, in_container=request.in_container))
+    handover.guarded(flags, env)
+    handover.check_near_misses(request.operator, env)
     choices = dict(selection.reasons)
     for name, sentence in refusals(selection, flags, env):
         if name not in request.skip:
@@ -48,14 +47,6 @@ def resolve(selection: Selection, request: Request) -> Plan:
     if "model" not in flags:
         raise ConfigError(f"model {selection.model.name} has no repository; use --model {selection.model.name}=FOLDER.")
     return Plan(choices, flags, env, schema.shapes(), supervision)
-
-
-def _check_keys(flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> None:
-    """Raise ConfigError for a bearer key that an HTTP header cannot carry."""
-    for setting in filter(None, (flags.get("api-key"), env.get("VLLM_API_KEY"))):
-        keys = setting.value if isinstance(setting.value, list) else [setting.value]
-        for key in filter(None, map(str, keys)):  # vLLM ignores an empty one
-            api_key.checked(key, setting.origin)
 
 
 def layers(selection: Selection, request: Request) -> Iterator[Layer]:

@@ -23,7 +23,8 @@ from ...healthcheck.state import Health
 from .. import procfs, served_plan, supervision_settings
 from ..errors import UserError
 from ..fingerprint import fingerprint
-from ..plan import MASK, Plan
+from ..plan import Plan
+from ..secret import MASK
 from ..supervision_settings import Supervise
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason

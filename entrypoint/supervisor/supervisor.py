@@ -16,14 +16,15 @@ from ...healthcheck.state import PHASES, Health
 from .. import served_plan, supervision_settings
 from ..client.errors import Refused, Unreachable
 from ..client.vllm import VllmClient
-from ..plan import MASK, Plan
+from ..plan import Plan
+from ..secret import MASK
 from ..supervision_settings import Supervision
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from ..vllm_log.parser import LogLine
 from ..vllm_log.root_cause import LogNotes
 from ..vllm_log.startup_phase import StartupProgress
-from . import advice, atomic_file, jit_prebuild, kernel_cache, leftovers, run_folder, stack_dump
+from . import advice, atomic_file, guard_path, jit_prebuild, kernel_cache, leftovers, run_folder, stack_dump
 from .context import VllmSession
 from .drain import drain
 from .lifecycle import Lifecycle
@@ -71,6 +72,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             _show_progress(health, progress)
 
     environ = {**life.context.environ, **plan.environment(secrets=True)}
+    environ |= guard_path.variables(life.context.vllm, environ, life.context.run_folder)
     process = await VllmProcess.start([life.context.vllm, *plan.argv(secrets=True)[1:]], environ, on_line)
     health.engine = process.pid
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)

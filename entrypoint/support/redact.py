@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from ..plan import MASK, SECRETS
+from ..secret import MASK, is_secret
 
-_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|COOKIE|AUTH", re.IGNORECASE)
 _ENGINE = (
     *("DSV4_", "VLLM_", "NCCL_", "CUDA_", "NVIDIA_", "TORCH_", "PYTORCH_", "TRITON_", "FLASHINFER_", "HF_", "HUGGING"),
     *("PROFILE", "MODEL", "HARDWARE", "TP", "MAX_", "GPU_", "NUM_", "SERVED_", "PORT", "API_KEY"),
@@ -21,6 +20,8 @@ _SHAPES = (
     re.compile(r"(://[^/\s:@]+:)[^@\s/]+(?=@)"),
     re.compile(r"()\b(?:hf|sk|ghp|glpat)[_-][A-Za-z0-9_-]{8,}"),
 )
+_ASSIGNED = re.compile(r"(\b[A-Za-z][A-Za-z0-9]*(?:[_.-][A-Za-z0-9]+)+)([\"']?\s*[=:]\s*[\"']?)[^\s\"',}]{4,}")
+"""A name of several words with its value; whether it is a secret, `is_secret` says."""
 _SHORTEST = 4
 """Characters: a shorter value would mask parts of ordinary words."""
 
@@ -28,12 +29,12 @@ _SHORTEST = 4
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that reach vLLM or change the plan; the value of each that may be a secret is masked."""
     names = sorted(name for name in environ if name.startswith(_ENGINE))
-    return {name: MASK if _is_secret(name) else environ[name] for name in names}
+    return {name: MASK if is_secret(name) else environ[name] for name in names}
 
 
 def secrets_in(environ: Mapping[str, str]) -> set[str]:
     """Return the values of variables whose names say that they hold a secret."""
-    return {value for name, value in environ.items() if _is_secret(name) and len(value) >= _SHORTEST}
+    return {value for name, value in environ.items() if is_secret(name) and len(value) >= _SHORTEST}
 
 
 def redacted(text: str, secrets: Iterable[str], home: str = "") -> str:
@@ -42,8 +43,9 @@ def redacted(text: str, secrets: Iterable[str], home: str = "") -> str:
         text = text.replace(secret, MASK)
     for shape in _SHAPES:
         text = shape.sub(rf"\g<1>{MASK}", text)
+    text = _ASSIGNED.sub(_assigned, text)
     return re.sub(rf"{re.escape(home)}(?=/|\b)", "~", text) if len(home) > 1 else text
 
 
-def _is_secret(name: str) -> bool:
-    return name in SECRETS or (bool(_NAME.search(name)) and not name.endswith("_FILE"))
+def _assigned(match: re.Match[str]) -> str:
+    return f"{match[1]}{match[2]}{MASK}" if is_secret(match[1]) else match[0]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ..errors import ConfigError, UsageError
 from ..plan import Setting, Value, nested
 from ..request import agreed
+from ..secret import is_secret
 from . import schema
 from . import settings as flatten
 
@@ -37,6 +38,16 @@ def read(argv: Sequence[str]) -> dict[str, Setting]:
                 continue
             settings[name] = agreed(name, before, Setting(value, origin))
     return settings
+
+
+def secrets_in(argv: Sequence[str]) -> set[str]:
+    """Return the values of arguments whose flags hold secrets; empty for arguments that vLLM would reject."""
+    try:
+        settings = read(argv)
+    except (ConfigError, UsageError):
+        return set()
+    values = (s.value if isinstance(s.value, list) else [s.value] for n, s in settings.items() if is_secret(n))
+    return {value for each in values for value in each if isinstance(value, str)}
 
 
 def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:

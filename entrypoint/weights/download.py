@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import as_completed
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from ..errors import HostError, UserError
 from .manifest import CHUNK, Entry, TransferProgress, hasher, workers
 
 PART = ".part"
-_TRIES = 5  # without a new byte
+_TRIES = 5  # in a row that get less than _PROGRESS
+_PROGRESS = 1 << 20  # bytes
+_WAIT = 0.5  # seconds before the second attempt; doubled before each further one
 _TIMEOUT = 30.0  # seconds without a byte
 
 
@@ -62,39 +63,56 @@ def _download_one(file: File, headers: Mapping[str, str], progress: TransferProg
 
 def _download(file: File, headers: Mapping[str, str], progress: TransferProgress, stop: threading.Event) -> None:
     file.target.parent.mkdir(parents=True, exist_ok=True)
+    if _part(file.target).exists() and not _part(file.target).is_file():
+        raise UserError(f"{_part(file.target)} is not a regular file; remove it, and fetch again.")
     with _part(file.target).open("a+b") as opened:
         _lock(opened, file)
         part = _Part(opened, file.entry)
-        for chunk in _chunks(file, part, headers):
+        for chunk in _chunks(file, part, headers, stop):
             part.add(chunk)
             progress.add(len(chunk))
             if stop.is_set():
                 return
+        if stop.is_set():
+            return
         part.finish()
         _part(file.target).replace(file.target)
 
 
-def _chunks(file: File, part: _Part, headers: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield the missing bytes; reconnect after an error, but give up after a few attempts without a new byte."""
+def _chunks(file: File, part: _Part, headers: Mapping[str, str], stop: threading.Event) -> Iterator[bytes]:
+    """
+    Yield the missing bytes; reconnect after an error or an answer that ends short.
+
+    Give up after a few attempts in a row that do not get far, however they end: in an error, short, or from the start.
+    """
     import httpx
 
-    tries, common = 0, {"Accept-Encoding": "identity", **headers}
+    tries, furthest, common = 0, part.size, {"Accept-Encoding": "identity", **headers}
     with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=common) as client:
         while (have := part.size) < file.entry.size:
+            why = "the answer ended short"
             try:
                 with client.stream("GET", file.url, headers={"Range": f"bytes={have}-"} if have else {}) as answer:
                     _require_success(answer.status_code, file)
                     if answer.status_code != 206:
                         part.restart()
-                    yield from answer.iter_raw(CHUNK)
-            except httpx.TransportError as error:
-                tries = tries + 1 if part.size == have else 1
-                if tries > _TRIES:
-                    raise HubUnreachable(
-                        f"the download of {file.entry.path} stopped after {part.size:,} of {file.entry.size:,} bytes"
-                        f" ({error or type(error).__name__}); fetch again to resume."
-                    ) from None
-                time.sleep(1)
+                    for chunk in answer.iter_raw(CHUNK):
+                        yield chunk
+                        if part.size > file.entry.size:
+                            return  # its hash is wrong
+            except (httpx.TransportError, httpx.TooManyRedirects) as error:
+                why = str(error) or type(error).__name__
+            if part.size >= file.entry.size:
+                return
+            tries = 1 if part.size >= furthest + _PROGRESS else tries + 1
+            furthest = max(furthest, part.size)
+            if tries > _TRIES:
+                raise HubUnreachable(
+                    f"the download of {file.entry.path} stopped after {part.size:,} of {file.entry.size:,} bytes"
+                    f" ({why}); fetch again to resume."
+                )
+            if stop.wait(_WAIT * 2 ** (tries - 1)):
+                return
 
 
 def _require_success(status: int, file: File) -> None:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from .. import plain_file
 from ..errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -97,14 +98,14 @@ def read(folder: Path) -> Manifest | None:
     """Return the list in the folder of the weights, or None; raise ConfigError if it is not valid."""
     path = folder / NAME
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = plain_file.parse_json(plain_file.read(path, 64))
         files = tuple(Entry(**entry) for entry in kept["files"])
         return Manifest(str(kept["repository"]), str(kept["revision"]), files)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"cannot read {path} ({error.strerror}).") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path} is not a valid list of files ({error}); fetch the weights again.") from None
 
 
@@ -178,7 +179,7 @@ def _digest(path: Path, entry: Entry, progress: TransferProgress, stop: threadin
         progress.add(entry.size)
         return f"{size} bytes"
     hashed = hasher(entry)
-    with path.open("rb") as file:
+    with plain_file.open_regular(path) as file:
         while not stop.is_set() and (chunk := file.read(CHUNK)):
             hashed.update(chunk)
             progress.add(len(chunk))

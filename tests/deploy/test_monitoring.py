@@ -156,10 +156,11 @@ def test_prometheus_reads_every_query_of_the_dashboard(tmp_path: Path) -> None:
     promtool("check", "rules", file)
 
 
-def test_prometheus_shows_the_key_to_our_health_server_only() -> None:
+def test_prometheus_shows_the_key_to_replicas_only() -> None:
     jobs = {job["job_name"]: job for job in yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]}
-    assert [name for name, job in jobs.items() if "authorization" in job] == ["replica"]
-    assert jobs["replica"]["authorization"] == {"credentials_file": "/run/secrets/api-key"}
+    assert [name for name, job in jobs.items() if "authorization" in job] == ["replica", "vllm"]
+    for name in ("replica", "vllm"):
+        assert jobs[name]["authorization"] == {"credentials_file": "/run/secrets/api-key"}
 
 
 def test_both_ports_of_a_replica_have_one_name_for_it() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, MASK, Plan, Setting, draft_tokens
+from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Plan, Setting, draft_tokens
+from dsv4_serve.entrypoint.secret import MASK
 from tests.support.plans import request, resolved
 
 

@@ -9,6 +9,7 @@ On SIGTERM it drains as vLLM does: it answers /metrics until its last request is
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import json
 import os
@@ -173,6 +174,15 @@ def storm() -> None:
         os.write(1, pieces[2 if number % 1000 == 999 else number % 2])
 
 
+def guarded(inner):
+    """The app with the middlewares of --middleware, as vLLM adds them: the last one outermost."""
+    for at, word in enumerate(sys.argv):
+        if word == "--middleware":
+            module, name = sys.argv[at + 1].rsplit(".", 1)
+            inner = getattr(importlib.import_module(module), name)(inner)
+    return inner
+
+
 if __name__ == "__main__":
     if FAULT == "replay" and "REPLAY_WHEN" not in os.environ:
         replay()
@@ -202,6 +212,6 @@ if __name__ == "__main__":
         threading.Thread(target=storm, daemon=True).start()
     if FAULT != "computes":
         log("Starting vLLM server on http://127.0.0.1")
-    Server(uvicorn.Config(app, port=PORT, log_level="error", lifespan="off")).run()
+    Server(uvicorn.Config(guarded(app), port=PORT, log_level="error", lifespan="off")).run()
     engine.send_signal(signal.SIGKILL)
     memory.unlink()

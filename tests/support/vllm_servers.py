@@ -36,7 +36,7 @@ def started(model: Path, log: Path, *flags: str) -> Iterator[ServeProcess]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("vllm")), *plan["argv"][1:]],
-            env={**os.environ, **plan["env"]},
+            env={**os.environ, **{name: value for name, value in plan["env"].items() if value != "***"}},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -109,6 +109,7 @@ def sandbox() -> Iterator[Sandbox]:
             "LC_ALL": "C.UTF-8",
             "HF_HUB_OFFLINE": "1",
             "CUDA_VISIBLE_DEVICES": "",
+            "container": "oci",
         }
         os.chdir(folder)
         try:

@@ -10,8 +10,8 @@ from typing import Any
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.bench.measure import RANDOM_ROUTING
 from dsv4_serve.entrypoint.catalog.catalog import SHIPPED
-from dsv4_serve.entrypoint.plan import SECRETS
 from dsv4_serve.entrypoint.resolve.environment import FLAGS, Variables
+from dsv4_serve.entrypoint.secret import is_secret
 from dsv4_serve.entrypoint.supervisor import kernel_cache
 from tools.reference.attributes import described
 from tools.reference.markdown import code, prose, table
@@ -165,4 +165,4 @@ def of_profile_files() -> Iterator[tuple[str, Any, str]]:
 
 def secret(name: str) -> str:
     """Return whether a variable holds a secret, which no output shows."""
-    return "yes" if name in SECRETS | {"DSV4_EVAL_KEY"} else ""
+    return "yes" if is_secret(name) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
+from tests.support.patience import slowness
 
 Write = Callable[..., Path]
 
@@ -131,3 +133,40 @@ def test_a_repository_is_that_of_the_model_whose_file_names_it(folder: Write) ->
         None,
         None,
     ]
+
+
+def test_long_chains_and_very_many_files_end_quickly_with_one_sentence(folder: Write) -> None:
+    chain = {f"p{n}.toml": f'extends = "p{n + 1}"\n' for n in range(900)} | {"p900.toml": ""}
+    mounted = folder(chain)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="more than 16 files extend each other; extend fewer"):
+        Catalog([mounted]).profile("p0", "test")
+    (mounted / "p900.toml").unlink()
+    for number in range(900, 2000):
+        (mounted / f"p{number}.toml").write_text(f'extends = "p{number + 1}"\n')
+    with pytest.raises(ConfigError, match="more than 1000; use fewer"):
+        Catalog([mounted]).profile("p0", "test")
+    assert time.monotonic() - began < 5 * slowness()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{'.'.join(['a'] * 20_000)} = 1\n",
+        f"[flags]\nx = 1\n[{'.'.join(['a'] * 20_000)}]\n",
+        f"x = {{{'.'.join(['a'] * 20_000)} = 1}}\n",
+        f"x = {'[' * 20_000}",
+        f"x = {'{a = ' * 2_000}",
+        "x" * (1 << 20) + "= 1",
+    ],
+)
+def test_hostile_toml_ends_quickly_with_one_sentence(folder: Write, text: str) -> None:
+    mounted, began = folder({"mine.toml": text}), time.monotonic()
+    with pytest.raises(ConfigError, match=r"mine\.toml.*(parts; flatten|too deeply|larger than 1 MiB|invalid TOML)"):
+        Catalog([mounted]).profile("mine", "test")
+    assert time.monotonic() - began < 2 * slowness()
+
+
+def test_dots_in_values_are_no_parts_of_a_key(folder: Write) -> None:
+    text = f'about = "{"." * 300}"\n[flags]\nmiddleware = ["{".".join(["a"] * 200)}"] # {"." * 200}\n'
+    assert Catalog([folder({"mine.toml": text})]).profile("mine", "test").own.about == "." * 300

@@ -20,10 +20,16 @@ def bundle(folder: Path, *words: str, **variables: str) -> subprocess.CompletedP
     return subprocess.run(argv, cwd=folder, env=environ, capture_output=True, text=True, check=False)
 
 
+def text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read().decode()
+
+
 def files(folder: Path) -> dict[str, str]:
     (path,) = folder.glob("*.tar.gz")
     with tarfile.open(path) as archive:
-        return {m.name.partition("/")[2]: archive.extractfile(m).read().decode() for m in archive.getmembers()}
+        return {m.name.partition("/")[2]: text(archive, m) for m in archive.getmembers()}
 
 
 def test_it_holds_plan_doctor_versions_and_log_and_no_secret(tmp_path: Path) -> None:

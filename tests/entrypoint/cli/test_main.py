@@ -178,6 +178,7 @@ def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
     fake.write_text('#!/bin/sh\n[ "$VLLM_API_KEY" = s3cret-key ] && echo "child has it"\n')
     fake.chmod(0o755)
     env = {"HARDWARE": "h200", "API_KEY_FILE": str(secret), "DSV4_VLLM": str(fake), "DSV4_SKIP": NO_GPU}
+    env["DSV4_HEALTH_PORT"] = "0"
     for words, status in ((["explain"], 0), (["explain", "--format", "json"], 0), (["serve"], 87)):
         answer = dsv4(*words, **env)
         assert answer.returncode == status, answer.stderr
@@ -233,6 +234,29 @@ def test_ctrl_c_ends_a_verification_at_once_and_without_a_traceback(tmp_path: Pa
 def test_an_api_key_on_the_command_line_is_masked(dsv4: Run) -> None:
     for words in (["explain"], ["explain", "--format", "json"], ["serve", "--dry-run"]):
         assert "s3cret" not in dsv4(*words, "--hardware", "h200", "--api-key", "s3cret").stdout
+
+
+def test_secrets_are_in_the_environment_of_vllm_and_in_no_process_list(dsv4: Run, tmp_path: Path) -> None:
+    fake = tmp_path / "vllm"
+    fake.write_text(
+        '#!/bin/sh\n[ "$VLLM_API_KEY$HF_TOKEN" = s3cret-as3cret-b ] && echo "child has both"\n'
+        'cat /proc/$$/cmdline /proc/$PPID/cmdline | tr "\\0" " "\n'
+    )
+    fake.chmod(0o755)
+    env = {"HARDWARE": "h200", "DSV4_VLLM": str(fake), "DSV4_SKIP": NO_GPU, "DSV4_HEALTH_PORT": "0"}
+    answer = dsv4("serve", "--api-key", "s3cret-a", "--hf-token=s3cret-b", **env)
+    assert "child has both" in answer.stdout
+    assert "--api-key ******** --hf-token=********" in answer.stdout  # ours
+    assert "s3cret" not in answer.stdout + answer.stderr
+    assert "give the key by file (API_KEY_FILE)" in answer.stderr
+
+
+def test_a_start_without_a_key_on_every_address_is_said_loudly(dsv4: Run) -> None:
+    env = {"HARDWARE": "h200", "DSV4_VLLM": "/bin/true", "DSV4_SKIP": NO_GPU, "DSV4_HEALTH_PORT": "0"}
+    said = "WARNING: NO KEY: everyone who reaches 0.0.0.0 port 8000"
+    assert said in dsv4("serve", "--host", "0.0.0.0", **env).stderr
+    assert "NO KEY" not in dsv4("serve", "--host", "127.0.0.1", **env).stderr
+    assert "NO KEY" not in dsv4("serve", "--host", "0.0.0.0", VLLM_API_KEY="key", **env).stderr
 
 
 def test_two_keys_that_contradict_each_other_are_not_shown(dsv4: Run) -> None:

@@ -86,7 +86,10 @@ def free_port() -> int:
 
 
 def test_a_good_checkpoint_passes_without_a_gpu_and_the_report_says_that_the_host_was_not_checked(doctor, tiny) -> None:
-    status, answer = doctor("--model", f"tiny={tiny}")
+    status, answer = doctor("--model", f"tiny={tiny}", "--host", "10.0.0.1", "--port", "99")
+    assert (status, answer["ok"], names(answer)) == (0, True, ["api-key-set"])
+    assert "NO KEY: everyone who reaches 10.0.0.1 port 99" in answer["problems"][0]["seen"]
+    status, answer = doctor("--model", f"tiny={tiny}", "--host", "127.0.0.1")
     assert (status, answer["ok"], names(answer)) == (0, True, [])
     assert answer["not_checked"] == [
         "this host: it has no NVIDIA driver",

@@ -37,7 +37,7 @@ FAULTS = [
     ("mixed", "thinking-stream", "reasoning came after content"),
     ("trap", "empty-content", "content 'Nine'"),
     ("no-call", "tool-call", "no tool was called"),
-    ("other-tool", "tool-call", "another call was made"),
+    ("other-tool", "tool-call", "the wrong call was made"),
     ("bad-arguments", "tool-call", "readable arguments"),
     ("ignores-result", "tool-call", "the answer is 'I do not know.'"),
     ("not-json", "json-schema", "does not match the schema"),

@@ -16,9 +16,15 @@ def fails() -> str:
     raise HostError("the driver does not answer; load it")
 
 
+def text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read().decode()
+
+
 def contents(path: Path) -> dict[str, str]:
     with tarfile.open(path) as found:
-        return {m.name.partition("/")[2]: found.extractfile(m).read().decode() for m in found.getmembers()}
+        return {m.name.partition("/")[2]: text(found, m) for m in found.getmembers()}
 
 
 def test_a_part_that_fails_does_not_end_the_bundle(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import pytest
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError, UserError
-from dsv4_serve.entrypoint.weights import hub, manifest
+from dsv4_serve.entrypoint.weights import download, hub, manifest
 from dsv4_serve.entrypoint.weights.hub import Place
 
 REPOSITORY, COMMIT = "owner/model", "1" * 40
@@ -41,6 +41,9 @@ class Hub:
     cut: int = 0
     """After how many MiB a connection is broken, once."""
     ignores_ranges: bool = False
+    short: int | None = None
+    """Every answer of a large file ends after so many bytes, as if it were whole."""
+    requests: int = 0
     tokens: set[str | None] = field(default_factory=set)
     ranges: list[str] = field(default_factory=list)
     sent: int = 0
@@ -102,6 +105,9 @@ class Handler(BaseHTTPRequestHandler):
             begin = int(byte_range.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
             data, status = data[begin:], 206
+        if self.server.hub.short is not None and is_large(path) and self.command == "GET":
+            self.server.hub.requests += 1
+            data = data[: self.server.hub.short]
         self.send(status, data, headers)
 
     def send(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
@@ -223,6 +229,45 @@ def test_a_broken_connection_is_opened_again(served: Hub, place: Place, tmp_path
     folder = hub.fetch(REPOSITORY, place, tmp_path / "weights")
     assert (folder / "model.safetensors").read_bytes() == LARGE
     assert len(served.ranges) == 1
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_WAIT", 0.001)
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize(("short", "ignores_ranges"), [(0, False), (1, False), (1 << 20, True), (1, True)])
+def test_answers_that_end_short_are_asked_for_a_bounded_number_of_times(
+    served: Hub, place: Place, tmp_path: Path, short: int, ignores_ranges: bool
+) -> None:
+    served.short, served.ignores_ranges = short, ignores_ranges
+    with pytest.raises(UserError, match=r"model.safetensors stopped after [\d,]+ of .*the answer ended short"):
+        hub.fetch(REPOSITORY, place, tmp_path / "weights")
+    assert served.requests <= 7
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_hub_that_sends_little_at_a_time_comes_to_its_end(served: Hub, place: Place, tmp_path: Path) -> None:
+    served.short = 4 << 20
+    assert (hub.fetch(REPOSITORY, place, tmp_path / "weights") / "model.safetensors").read_bytes() == LARGE
+
+
+def test_the_wait_between_attempts_doubles(
+    served: Hub, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_WAIT", 0.05)
+    served.short, began = 0, time.monotonic()
+    with pytest.raises(UserError, match="stopped after 0 of"):
+        hub.fetch(REPOSITORY, place, tmp_path / "weights")
+    assert time.monotonic() - began >= 0.05 * (1 + 2 + 4 + 8 + 16)
+
+
+def test_a_pipe_in_place_of_a_partial_file_is_named(served: Hub, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    os.mkfifo(tmp_path / "weights/model.safetensors.part")
+    with pytest.raises(UserError, match="is not a regular file"):
+        hub.fetch(REPOSITORY, place, tmp_path / "weights")
 
 
 def test_what_comes_with_another_hash_is_not_kept(

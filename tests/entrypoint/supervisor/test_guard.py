@@ -1,0 +1,36 @@
+"""With a key, a replica closes every route of vLLM that has none, and proves itself with the key all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.replica import Start
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+
+def ask(port: int, path: str, key: str = "") -> int:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, trust_env=False).status_code
+
+
+def test_the_routes_of_a_replica_with_a_key(start: Start) -> None:
+    with start(VLLM_API_KEY="s3cret") as running:
+        running.until(running.ready, 30, "ready")  # the gate asked with the key, /metrics too
+        for path in ("/metrics", "/v1/models"):
+            assert [ask(running.port, path, key) for key in ("", "other", "s3cret")] == [401, 401, 200]
+        assert ask(running.port, "/health") == 200
+        copy = running.run_folder / "python/dsv4_serve/healthcheck/key_guard.py"
+        assert copy.read_bytes() == Path("healthcheck/key_guard.py").read_bytes()
+
+
+def test_routes_that_are_opened_and_no_guard_without_a_key(start: Start) -> None:
+    with start(VLLM_API_KEY="s3cret", DSV4_OPEN_ROUTES="/health,/metrics") as running:
+        running.until(running.ready, 30, "ready")
+        assert [ask(running.port, path) for path in ("/metrics", "/v1/models")] == [200, 401]
+    with start() as running:
+        running.until(running.ready, 30, "ready")
+        assert ask(running.port, "/v1/models") == 200
