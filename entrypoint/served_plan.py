@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from . import supervision_settings
 from .listen import API_PORT
-from .plan import API_KEY, DRAFT_TOKENS, Plan, Setting
+from .plan import API_KEY, DEFAULT, DRAFT_TOKENS, Plan, Setting
+
+STEP_TOKENS = 8192
+"""Tokens of a step where a plan does not say: vLLM's default for most GPUs."""
+SLOW_PREFILL = 500.0
+"""Tokens a second of the slowest prefill that was reported (DeepGEMM#318); unmeasured here."""
 
 
 def url(plan: Plan) -> str:
@@ -44,3 +50,17 @@ def without_draft(plan: Plan, reason: str) -> Plan:
     before = plan.flags[DRAFT_TOKENS]
     after = Setting(0, reason, (Setting(before.value, before.origin), *before.overridden))
     return dataclasses.replace(plan, flags={**plan.flags, DRAFT_TOKENS: after})
+
+
+def ready_grace(plan: Plan) -> float:
+    """
+    Return the seconds without progress after which a busy replica is not ready.
+
+    It is `supervise.ready-grace` where that is set. Its default is longer than any step but one of very many tokens.
+    """
+    supervise = supervision_settings.read(plan.supervision).supervise
+    setting = plan.supervision.get("supervise.ready-grace")
+    if setting is not None and setting.origin != DEFAULT:
+        return supervise.ready_grace
+    step = int(plan.value("max-num-batched-tokens", STEP_TOKENS)) / SLOW_PREFILL
+    return max(supervise.ready_grace, step + 2 * supervise.poll)

@@ -8,7 +8,7 @@ name becomes DSV4_GATE_TOKENS; on the command line `--gate.tokens 32`. Times are
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -18,7 +18,16 @@ from .plan import DEFAULT, Setting, Value, nested
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-SignName = Literal["script-mix", "repetition", "logprobs", "replacement"]
+SignName = Literal[
+    "script-mix",
+    "repetition",
+    "logprobs",
+    "replacement",
+    "special-tokens",
+    "empty",
+    "known-answers",
+    "prompt-independence",
+]
 
 
 class _Group(BaseModel):
@@ -45,8 +54,9 @@ class Gate(_Group):
     """Prompts sent at once in the corruption canary, at most `max-num-seqs`."""
     agreement_floor: Share = 0.5
     """The share of an answer, from its start, that must be the same alone and with concurrent requests."""
-    signs: list[SignName] = ["script-mix", "repetition", "logprobs", "replacement"]
-    """The signs of garbling that the corruption canary looks for."""
+    signs: list[SignName] = list(get_args(SignName))
+    """The signs of garbling that the corruption canary looks for. It fails when two prompts show one; one is a
+    warning."""
 
 
 class Supervise(_Group):
@@ -54,8 +64,10 @@ class Supervise(_Group):
 
     poll: Seconds = 2.0
     """Seconds between two reads of vLLM's counters."""
-    ready_grace: Seconds = 10.0
-    """Seconds without progress, while there is work, until `/readyz` fails."""
+    ready_grace: Seconds = 35.0
+    """Seconds without progress, while there is work, until `/readyz` fails: the longest step known (31 s, a kernel
+    compiled during inference) and two polls. Where it is not set, a plan with larger steps gets longer:
+    `max-num-batched-tokens` at 500 tokens/s."""
     live_grace: Seconds = 120.0
     """Seconds without progress, while there is work, until the engine is ended as hung. Longer than one step with the
     longest prompt."""

@@ -3,48 +3,69 @@ Signs that an answer is garbled. Each is a pure function of a prompt and its ans
 
 They are the ways in which DeepSeek-V4 is known to break without an error: words in writing systems that the prompt does
 not explain (concurrent requests on kernels without code for the GPU, vllm#40923), one phrase over and over (missing
-tuned kernels, vllm#41834), NaN logits, and bytes that are not text. A reason never quotes the answer.
+tuned kernels, vllm#41834), NaN logits, bytes that are not text, special tokens in the middle of an answer, and answers
+that are empty, wrong, or the same whatever was asked. A reason never quotes the answer.
+
+Any sound model may show one sign once, in greedy decoding; a replica is garbled when two prompts show it.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 from ..entrypoint.client.answers import Completion
+from . import scripts
 from .prompts import Prompt
 
-FOREIGN_SHARE = 0.2
-REPLACEMENT_SHARE = 0.1
+PROMPTS = 2
+"""How many prompts have to show a sign."""
 LOOP_TOKENS = 32
-LOOP_UNIT = 16
+DOUBLED_WORDS = 3
+SAME_TOKENS = 8
+ANSWER_TOKENS = 32
 
-_EVERYWHERE = frozenset({"LATIN", "GREEK"})  # names, code and mathematics
-_NAMED = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "KATAKANA-HIRAGANA": "CJK", "IDEOGRAPHIC": "CJK", "MODIFIER": ""}
-"""Writing systems by the first word of Unicode names, where the two differ."""
+_SPECIAL = re.compile(r"</?[|｜][^|｜<>\s]{1,60}[|｜]|(?:<[|｜]>\s*){3}")
+_DOUBLED = re.compile(r"\b\w*?(\w{3,})\1\b", re.IGNORECASE)
+_RULES = frozenset("-=_.*#~|·…—– \t\n")
+"""What rules, leaders and empty tables are made of."""
 
 
 def script_mix(prompt: Prompt, answer: Completion) -> str:
-    """Letters of other writing systems than the prompt's: of two, or more than FOREIGN_SHARE of all letters."""
-    letters = Counter(filter(None, map(script, unicodedata.normalize("NFKC", answer.text))))
-    foreign = sorted(letters.keys() - _EVERYWHERE - {prompt.script})
-    share = sum(letters[name] for name in foreign) / max(1, letters.total())
-    if len(foreign) < 2 and share <= FOREIGN_SHARE:
-        return ""
-    return f"{share:.0%} of its letters are {' and '.join(name.capitalize() for name in foreign)}"
+    """Letters that the prompt does not explain: see `scripts.unexplained`."""
+    return scripts.unexplained(answer.text, prompt.script)
 
 
 def repetition(prompt: Prompt, answer: Completion) -> str:
-    """A unit of up to LOOP_UNIT tokens, repeated, is the whole last half of an answer of LOOP_TOKENS or more."""
-    tail = answer.tokens[len(answer.tokens) // 2 :]
+    """The last half of a long answer is one unit over and over, or its words double their endings."""
     if prompt.repeats or len(answer.tokens) < LOOP_TOKENS:
         return ""
-    for unit in range(1, min(LOOP_UNIT, len(tail) // 2) + 1):
-        if tail[unit:] == tail[:-unit]:
-            return f"its last {len(tail)} tokens are one sequence of {unit}, repeated"
-    return ""
+    tail = answer.text[len(answer.text) // 2 :]
+    length = period(tail)
+    if 2 * length <= len(tail) and _is_loop(tail[:length]):
+        return f"its last {len(tail)} characters are one sequence of {length}, repeated"
+    doubled = {match.group().casefold() for match in _DOUBLED.finditer(answer.text)}
+    return f"{len(doubled)} of its words double their endings" if len(doubled) >= DOUBLED_WORDS else ""
+
+
+def period(text: str) -> int:
+    """Return the length of the shortest unit whose repetition is the text; its last copy may be cut."""
+    borders = [0] * len(text)
+    for index in range(1, len(text)):
+        border = borders[index - 1]
+        while border and text[index] != text[border]:
+            border = borders[border - 1]
+        borders[index] = border + (text[index] == text[border])
+    return len(text) - (borders[-1] if borders else 0)
+
+
+def _is_loop(unit: str) -> bool:
+    """Tell whether a unit is no rule, row of a table, or laughter, which sound answers repeat."""
+    if set(unit) <= _RULES or (len(unit) == 1 and unit.isalnum()):
+        return False
+    solid = [character for character in unit if not character.isspace()]
+    letters = sum(character.isalpha() for character in solid)
+    return letters > 0.6 * len(solid) if letters else not any(map(str.isdigit, solid))
 
 
 def logprobs(_prompt: Prompt, answer: Completion) -> str:
@@ -53,31 +74,48 @@ def logprobs(_prompt: Prompt, answer: Completion) -> str:
 
 
 def replacement(_prompt: Prompt, answer: Completion) -> str:
-    """More than REPLACEMENT_SHARE of its characters replace invalid UTF-8; one at the end is a cut character."""
+    """Characters that replace invalid UTF-8; one at the end is a cut character."""
     text = answer.text.removesuffix("\ufffd")
-    share = text.count("\ufffd") / max(1, len(text))
-    return f"{share:.0%} of its characters are not text" if share > REPLACEMENT_SHARE else ""
+    count = text.count("\ufffd")
+    return f"{count} of its characters are not text" if count else ""
 
 
-@dataclass(frozen=True)
-class Sign:
-    """The function that finds a sign, and the number of prompts that have to show it."""
-
-    find: Callable[[Prompt, Completion], str]
-    prompts: int = 1
+def special_tokens(_prompt: Prompt, answer: Completion) -> str:
+    """Special tokens, such as a beginning of sentence, as text."""
+    count = len(_SPECIAL.findall(answer.text))
+    return f"{count} special tokens are in it" if count else ""
 
 
-SIGNS: Mapping[str, Sign] = {
-    "script-mix": Sign(script_mix),
-    "repetition": Sign(repetition, prompts=2),  # even a sound model may loop once in greedy decoding
-    "logprobs": Sign(logprobs),
-    "replacement": Sign(replacement),
-}
+def empty(_prompt: Prompt, answer: Completion) -> str:
+    """No visible character, where the numbers are sound."""
+    return "it is empty" if not answer.broken and not answer.text.strip() else ""
 
 
-def script(character: str) -> str:
-    """Return the writing system of a letter by its Unicode name (`CYRILLIC`; `CJK` for Japanese too), "" for others."""
-    if not character.isalpha():
+def known_answer(prompt: Prompt, answer: Completion) -> str:
+    """A long answer without anything that the prompt's right continuation has."""
+    if not prompt.expects or answer.broken or len(answer.tokens) < ANSWER_TOKENS:
         return ""
-    first = unicodedata.name(character, "UNNAMED").split()[0]
-    return _NAMED.get(first, first)
+    return "" if re.search(prompt.expects, answer.text) else "it is wrong"
+
+
+def independent(answers: Sequence[tuple[Prompt, Completion]]) -> list[Prompt]:
+    """Return the prompts, of two kinds at least, whose answers begin with the same SAME_TOKENS tokens."""
+    found: dict[tuple[int, ...], dict[Prompt, None]] = {}
+    for prompt, answer in answers:
+        if len(answer.tokens) >= SAME_TOKENS:
+            found.setdefault(answer.tokens[:SAME_TOKENS], {})[prompt] = None
+    return [prompt for group in found.values() if len({each.kind for each in group}) > 1 for prompt in group]
+
+
+SIGNS: Mapping[str, Callable[[Prompt, Completion], str]] = {
+    "script-mix": script_mix,
+    "repetition": repetition,
+    "logprobs": logprobs,
+    "replacement": replacement,
+    "special-tokens": special_tokens,
+    "empty": empty,
+    "known-answers": known_answer,
+}
+INDEPENDENT = "prompt-independence"
+"""The sign that no answer shows alone."""
+NAMES = (*SIGNS, INDEPENDENT)

@@ -16,6 +16,7 @@ class Prompt:
     script: str
     text: str
     repeats: bool = False
+    expects: str = ""
 
 
 @cache

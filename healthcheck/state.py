@@ -104,7 +104,7 @@ class Health:
     """Whether the engine has work: requests of users, or a canary."""
     requests: int = 0
     """Requests running and waiting when vLLM's counters were last read."""
-    ready_grace: float = 10.0
+    ready_grace: float = 35.0
     live_grace: float = 120.0
     """Seconds without progress, while busy, after which the replica is not ready, and not live."""
 

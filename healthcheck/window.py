@@ -17,6 +17,7 @@ class Window:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._readings: deque[tuple[float, int, int]] = deque()
+        self._fruitful = 0  # draft tokens up to the last reading with another accepted one
 
     def add(self, now: float, drafted: int, accepted: int) -> None:
         """
@@ -28,9 +29,16 @@ class Window:
         if readings and (drafted < readings[-1][1] or accepted < readings[-1][2]):
             readings.clear()
             readings.append((now, 0, 0))
+            self._fruitful = 0
+        if not readings or accepted != readings[-1][2]:
+            self._fruitful = drafted
         readings.append((now, drafted, accepted))
         while len(readings) > 1 and readings[1][0] <= now - self._seconds:
             readings.popleft()
+
+    def fruitless(self) -> int:
+        """Return the newest draft tokens of which not one was accepted."""
+        return self._readings[-1][1] - self._fruitful if self._readings else 0
 
     def acceptance(self) -> Acceptance:
         """Return the draft tokens between the oldest and the newest reading."""

@@ -69,7 +69,7 @@ class Lifecycle:
         Return whether it waited, since the machine may have changed meanwhile; raise StartEnded for a stop.
         """
         supervise = supervision_settings.read(plan.supervision).supervise
-        self.health.ready_grace, self.health.live_grace = supervise.ready_grace, supervise.live_grace
+        self.health.ready_grace, self.health.live_grace = served_plan.ready_grace(plan), supervise.live_grace
         self.machine = machine
         self.describe(plan)
         self._begin(fingerprint(plan.argv(), plan.environment()))

@@ -1,4 +1,4 @@
-"""Monitor a ready replica: its progress, its draft acceptance under live traffic, and its soundness when idle."""
+"""Monitor a ready replica: its progress, its draft acceptance under live traffic, and the soundness of its answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 
 from ...healthcheck import canary
 from ...healthcheck.progress import EngineProgress
+from ...healthcheck.state import Acceptance
 from ...healthcheck.window import Window
 from ..client.counters import Counters
 from ..client.errors import OutOfFiles, Refused, Unreachable
@@ -16,6 +17,9 @@ from ..vllm_log.exit_cause import ExitReason
 from .context import VllmSession
 from .readiness_gate import corruption
 
+CANARY_SHARE = 0.005  # of the tokens that traffic generates may be spent on corruption canaries beside it
+FRUITLESS = 300
+"""Draft tokens in a row without an accepted one that no sound draft head makes (unmeasured on real weights)."""
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +42,9 @@ class _Monitor:
         now = time.monotonic()
         self.progress, self.window = EngineProgress(now), Window(self.supervise.window)
         self.sound_at, self.used_at = now, now
-        self.blind = False
+        self.generated, self.spared = 0, 0
+        """Tokens that vLLM has generated, and had when the last corruption canary ended."""
+        self.blind, self.fruitless = False, False
         self.canary: asyncio.Task[ExitReason | None] | None = None
 
     def close(self) -> None:
@@ -76,6 +82,8 @@ class _Monitor:
         self.blind = False
         self.progress.feed(now, counters)
         self.health.requests = counters.running + counters.waiting
+        self.generated = counters.generated
+        self.spared = self.spared if 0 < self.spared <= counters.generated else counters.generated
         if self.health.requests:
             self.used_at = now
         if self.session.plan.draft_tokens:
@@ -84,14 +92,18 @@ class _Monitor:
 
     def _judge_drafts(self) -> None:
         health, floor = self.health, self.health.floor or 0.0
-        health.live_acceptance = live = self.window.acceptance()
-        below = self.window.below(floor, self.supervise.window_drafts)
-        if below and not health.below_floor:
+        fruitless = self.window.fruitless()
+        live = Acceptance(fruitless, 0) if fruitless >= FRUITLESS else self.window.acceptance()
+        health.live_acceptance = live
+        below = fruitless >= FRUITLESS or self.window.below(floor, self.supervise.window_drafts)
+        if fruitless >= FRUITLESS and not self.fruitless:
+            log.warning(f"none of the last {fruitless} draft tokens was accepted: the draft head only costs time.")
+        elif below and not health.below_floor:
             log.warning(
                 f"{live.accepted} of {live.drafted} draft tokens of the last {self.supervise.window:.0f} s"
                 f" were accepted ({live.ratio or 0:.0%}); the floor is {floor:.0%} (gate.acceptance-floor)."
             )
-        health.below_floor = below
+        health.below_floor, self.fruitless = below, fruitless >= FRUITLESS
 
     def _canaries(self, now: float) -> ExitReason | None:
         """Send a canary through an idle engine, and read the result of the last one."""
@@ -106,18 +118,27 @@ class _Monitor:
             if error is None:
                 self.progress.at = now
                 return done.result()
-        if self.canary is None and now - self.used_at >= self.supervise.idle_canary_every:
+        if self.canary is None:
+            idle = now - self.used_at >= self.supervise.idle_canary_every
             due = now - self.sound_at >= self.supervise.corruption_every
-            self.sound_at = now if due else self.sound_at
-            self.progress.canary_out = True
-            self.canary = asyncio.create_task(self._corruption() if due else self._one_token())
+            if idle or (due and self._affordable()):
+                self.progress.canary_out = True
+                self.canary = asyncio.create_task(self._corruption(not idle) if due else self._one_token())
         return None
+
+    def _affordable(self) -> bool:
+        """Tell whether traffic has generated enough tokens for a corruption canary beside it."""
+        cost = canary.cost(1, self.session.settings.gate.tokens)
+        return cost <= CANARY_SHARE * (self.generated - self.spared)
 
     async def _one_token(self) -> None:
         await canary.one_token(self.session.client)
 
-    async def _corruption(self) -> ExitReason | None:
+    async def _corruption(self, beside_traffic: bool) -> ExitReason | None:
         """Run the corruption canary; return a reason only if it fails twice in a row."""
-        if not await corruption(self.session):
-            return None
-        return await corruption(self.session)
+        try:
+            if not await corruption(self.session, beside_traffic=beside_traffic):
+                return None
+            return await corruption(self.session, beside_traffic=beside_traffic)
+        finally:
+            self.sound_at, self.spared = time.monotonic(), self.generated

@@ -42,20 +42,32 @@ async def _draft_head(session: VllmSession) -> ExitReason | None:
     return ExitReason(exit_cause.GATE_REFUSED, f"MTP gate: {health.gate.problem}")
 
 
-async def corruption(session: VllmSession) -> ExitReason | None:
-    """Run the corruption canary and record its result; return why the replica is refused, or None."""
+async def corruption(session: VllmSession, *, beside_traffic: bool = False) -> ExitReason | None:
+    """
+    Run the corruption canary and record its result; return why the replica is refused, or None.
+
+    Beside the traffic of users it sends one request at a time. No answer is then decoded alone, so two of them may
+    differ, and only the signs count.
+    """
     health, settings = session.health, session.settings.gate
     health.detail = "corruption canary"
-    concurrency = min(settings.concurrency, int(session.plan.value("max-num-seqs", settings.concurrency)))
-    finding = await canary.run(session.client, concurrency, settings.tokens, settings.signs, settings.agreement_floor)
+    concurrency = 1 if beside_traffic else min(settings.concurrency, _most_requests(session))
+    floor = 0.0 if beside_traffic else settings.agreement_floor
+    finding = await canary.run(session.client, concurrency, settings.tokens, settings.signs, floor)
     if finding.problem:
         await _require_alive(session)
     if finding.problem and settings.corrupted == "warn":
         log.warning(f"corruption canary: {finding.problem}")
         health.corruption = Finding(finding.detail, warning=f"{finding.problem} (gate.corrupted = warn)")
         return None
+    if finding.warning:
+        log.warning(f"corruption canary: {finding.warning}")
     health.corruption = finding
     return ExitReason(exit_cause.CORRUPTED, f"corruption canary: {finding.problem}") if finding.problem else None
+
+
+def _most_requests(session: VllmSession) -> int:
+    return int(session.plan.value("max-num-seqs", session.settings.gate.concurrency))
 
 
 async def _require_alive(session: VllmSession) -> None:

@@ -13,8 +13,10 @@ from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from ..vllm_log.startup_phase import MOVING, LoadRate, SignsOfLife, StartupProgress, loaded_bytes
 from .context import VllmSession
+from .received import arrived
 from .vllm_process import VllmProcess
 
+MAY_DOWNLOAD = ("starting", "loading weights")
 PAUSE = 0.5  # seconds between two checks
 
 
@@ -26,7 +28,7 @@ async def until_up(session: VllmSession, process: VllmProcess, progress: Startup
     """
     health = session.health
     limits = {phase.replace("-", " "): seconds for phase, seconds in session.settings.supervise.stall.items()}
-    rate, total = LoadRate(), _weights_bytes(session.plan)
+    rate, download, total = LoadRate(), LoadRate(), _weights_bytes(session.plan)
     port = served_plan.port(session.plan)
     silent = SignsOfLife(sum(limits.values()))
     while not (any(procfs.listens(pid, port) for pid in process.family()) and await session.client.healthy()):
@@ -37,6 +39,11 @@ async def until_up(session: VllmSession, process: VllmProcess, progress: Startup
             if progress.percent is None:
                 health.percent = rate.percent(total)
             if (health.rate or 0) > MOVING:
+                progress.moved(now)
+        if health.phase in MAY_DOWNLOAD:
+            download.add(now, await asyncio.to_thread(arrived, process.family()))
+            if (download.per_second or 0) > MOVING:
+                health.rate = max(health.rate or 0, download.per_second or 0)
                 progress.moved(now)
         if not progress.heard and await asyncio.to_thread(silent.seen, now, process.family()):
             progress.moved(now)

@@ -8,11 +8,16 @@ from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.client.answers import Completion
 from dsv4_serve.healthcheck import garble
-from dsv4_serve.healthcheck.garble import LOOP_TOKENS, SIGNS, script
+from dsv4_serve.healthcheck.garble import LOOP_TOKENS, SIGNS
 from dsv4_serve.healthcheck.prompts import Prompt, prompts
 
 ENGLISH = Prompt("prose", "LATIN", "Once")
 CHINESE = Prompt("other languages", "CJK", "春天")
+
+
+def long(text: str) -> Completion:
+    """An answer of many tokens, whatever its text."""
+    return Completion(text, tuple(range(48)))
 
 
 def said(text: str) -> Completion:
@@ -48,35 +53,37 @@ def test_letters_that_nothing_explains_are_a_script_mix_and_are_named(prompt, te
     assert garble.script_mix(prompt, said(text)).endswith(f"of its letters are {named}")
 
 
-@given(st.characters(codec="utf-8"))
-def test_every_character_has_a_script_or_none(character):
-    assert script(character).isupper() or script(character) == ""
-
-
 @given(
-    start=st.lists(st.integers(0, 9), max_size=30),
-    unit=st.lists(st.integers(0, 9), min_size=1, max_size=LOOP_TOKENS // 4),
-    length=st.integers(LOOP_TOKENS, 96),
+    start=st.text("abcdefg ", max_size=40),
+    unit=st.text("abcdefghijklmnop", min_size=2, max_size=20).filter(lambda unit: len(set(unit)) > 1),
+    copies=st.integers(5, 40),
+    cut=st.integers(0, 20),
 )
-def test_any_unit_that_fills_the_last_half_is_a_repetition(start, unit, length):
-    start = start[: length // 2]
-    tokens = (start + unit * length)[:length]
-    assert garble.repetition(ENGLISH, Completion("", tuple(tokens)))
+def test_any_unit_of_letters_that_fills_the_last_half_is_a_repetition(start, unit, copies, cut):
+    text = start[: len(unit) * copies] + (unit * (copies + 20))[: -cut or None]
+    assert garble.repetition(ENGLISH, long(text)).endswith("repeated")
 
 
-@given(st.lists(st.integers(0, 10**5), min_size=LOOP_TOKENS, max_size=96, unique=True))
-def test_tokens_that_differ_are_no_repetition(tokens):
-    assert garble.repetition(ENGLISH, Completion("", tuple(tokens))) == ""
+@given(st.lists(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), min_size=20, max_size=26, unique=True))
+def test_letters_that_differ_are_no_repetition(letters):
+    assert garble.repetition(ENGLISH, long("".join(letters))) == ""
+
+
+@given(st.text("ab", max_size=40))
+def test_the_period_is_the_shortest_unit(text):
+    shortest = next((n for n in range(1, len(text)) if all(map(str.__eq__, text, text[n:]))), len(text))
+    assert garble.period(text) == shortest
 
 
 def test_a_short_answer_and_one_to_a_prompt_that_asks_for_it_may_repeat():
-    assert garble.repetition(ENGLISH, Completion("", (5,) * (LOOP_TOKENS - 1))) == ""
-    assert garble.repetition(Prompt("lists", "LATIN", "la la", repeats=True), Completion("", (5,) * 64)) == ""
-    assert garble.repetition(ENGLISH, Completion("", (5,) * 64)) == "its last 32 tokens are one sequence of 1, repeated"
+    assert garble.repetition(ENGLISH, Completion("la " * 40, (5,) * (LOOP_TOKENS - 1))) == ""
+    assert garble.repetition(Prompt("lists", "LATIN", "la la", repeats=True), long("la " * 40)) == ""
+    said_of = "its last 60 characters are one sequence of 3, repeated"
+    assert garble.repetition(ENGLISH, Completion("la " * 40, (5,) * LOOP_TOKENS)) == said_of
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("\ufffd" * 8, "100%"), ("ab\ufffdcd", "20%"), ("a" * 20 + "\ufffd", ""), ("", "")]
+    ("text", "found"), [("\ufffd" * 8, 7), ("ab\ufffdcd", 1), ("a" * 200 + "\ufffd", 0), ("a\ufffd" * 2, 1), ("", 0)]
 )
 def test_bytes_that_are_no_text_are_a_sign_but_for_a_cut_last_one(text, found):
     assert garble.replacement(ENGLISH, said(text)) == (f"{found} of its characters are not text" if found else "")
@@ -89,7 +96,9 @@ def test_logprobs_that_are_not_numbers_are_a_sign():
 
 def test_no_prompt_shows_a_sign_itself():
     for prompt in prompts():
-        assert [name for name, sign in SIGNS.items() if sign.find(prompt, said(prompt.text))] == []
+        assert [
+            name for name, sign in SIGNS.items() if sign(prompt, said(prompt.text)) and name != "known-answers"
+        ] == []
 
 
 def test_there_are_prompts_of_five_kinds_two_of_each():
@@ -97,3 +106,40 @@ def test_there_are_prompts_of_five_kinds_two_of_each():
     assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(
         ("prose", "code", "arithmetic", "lists", "other languages"), 2
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("a <\uff5cbegin\u2581of\u2581sentence\uff5c> b", 1),
+        ("<|begin_of_text|><|eot_id|>", 2),
+        ("<\uff5cDSML\uff5cinvoke name='x'></\uff5cDSML\uff5cinvoke>", 2),
+        ("<|>\n<|>\n<|>\n", 1),
+        ("let f x = x |> g <| h  // F#", 0),
+        ("a <b> | <c>, a < b || c > d, <|> alone", 0),
+    ],
+)
+def test_special_tokens_are_found_in_the_text_and_operators_are_none(text, count):
+    assert garble.special_tokens(ENGLISH, said(text)) == (f"{count} special tokens are in it" if count else "")
+
+
+def test_an_answer_without_a_character_is_empty_unless_its_numbers_are_broken():
+    assert garble.empty(ENGLISH, said(" \n")) == "it is empty"
+    assert garble.empty(ENGLISH, said("a")) == ""
+    assert garble.empty(ENGLISH, Completion("", (), broken="NaN")) == ""
+
+
+def test_only_a_long_answer_to_a_prompt_with_a_known_one_can_be_wrong():
+    train = Prompt("arithmetic", "LATIN", "9:40", expects=r"\b3 ?h")
+    assert garble.known_answer(train, long("it is 4 h")) == "it is wrong"
+    assert garble.known_answer(train, long("it is 3 h")) == ""
+    assert garble.known_answer(train, Completion("to", (1,))) == ""
+    assert garble.known_answer(ENGLISH, long("it is 4 h")) == ""
+
+
+def test_answers_that_begin_alike_for_two_kinds_of_prompts_do_not_depend_on_them():
+    other = Prompt("code", "LATIN", "def f")
+    same, differs = Completion("a", (1,) * 9), Completion("b", (1,) * 7 + (2,) * 2)
+    assert garble.independent([(ENGLISH, same), (other, same), (CHINESE, differs)]) == [ENGLISH, other]
+    assert garble.independent([(ENGLISH, same), (Prompt("prose", "LATIN", "Bread"), same)]) == []
+    assert garble.independent([(ENGLISH, Completion("a", (1,) * 7)), (other, Completion("a", (1,) * 7))]) == []

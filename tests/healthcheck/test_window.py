@@ -58,3 +58,26 @@ def test_it_is_the_difference_to_the_newest_reading_that_is_old_enough(pauses, s
         seen.append((now, drafted, accepted))
     old = [reading for reading in seen if reading[0] <= now - seconds] or seen[:1]
     assert window.acceptance() == Acceptance(drafted - old[-1][1], accepted - old[-1][2])
+
+
+def test_draft_tokens_without_an_accepted_one_are_counted_from_the_last_one_on():
+    window = Window(300.0)
+    assert window.fruitless() == 0
+    window.add(0.0, 1000, 400)
+    assert window.fruitless() == 0
+    window.add(2.0, 1100, 400)
+    window.add(4.0, 1250, 400)
+    assert window.fruitless() == 250
+    window.add(6.0, 1300, 401)
+    assert window.fruitless() == 0
+    window.add(1000.0, 1400, 401)  # longer than the window
+    assert window.fruitless() == 100
+
+
+def test_a_restarted_server_begins_its_count_of_fruitless_draft_tokens_at_zero():
+    window = Window(300.0)
+    window.add(0.0, 1000, 400)
+    window.add(2.0, 30, 0)
+    assert window.fruitless() == 30
+    window.add(4.0, 60, 5)
+    assert window.fruitless() == 0

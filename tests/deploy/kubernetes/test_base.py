@@ -50,11 +50,11 @@ def test_the_longest_prefill_does_not_count_as_a_hang() -> None:
     assert read(ROOT / "profiles/1m.toml")["supervise"]["live-grace"] > PREFILL
 
 
-def test_what_hangs_gets_no_traffic_after_half_a_minute() -> None:
+def test_what_hangs_gets_no_traffic_after_a_minute() -> None:
     probe = REPLICA["readinessProbe"]
     assert probe["httpGet"] == {"path": "/readyz", "port": "health"}
     at_most = (probe["periodSeconds"] + probe["timeoutSeconds"]) * probe["failureThreshold"]
-    assert SUPERVISE.ready_grace + SUPERVISE.poll + at_most <= 30
+    assert SUPERVISE.ready_grace + SUPERVISE.poll + at_most <= 60
 
 
 @pytest.mark.parametrize("name", ["startupProbe", "livenessProbe", "readinessProbe"])

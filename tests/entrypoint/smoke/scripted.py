@@ -168,6 +168,8 @@ class Handler(BaseHTTPRequestHandler):
     def words(self, body: dict[str, Any], *, again: bool) -> list[str]:
         shift = len(body["prompt"]) + (7 if again and self.has("changes") else 0)
         words = [WORDS[(shift + n) % len(WORDS)] + str(n % 7) for n in range(body["max_tokens"])]
+        if len(words) >= 12:  # begins as no other, and ends as the prompts with a known answer expect
+            words[0], words[-3:] = f"w{shift}", ["3 h", "Earth", "4k"]
         if again and self.has("garbled"):
             words[2:] = ["мир", "世界"] * ((len(words) - 2) // 2)
         return words

@@ -1,0 +1,155 @@
+"""The watch over a ready replica, poll by poll, with a clock and an engine that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.client.counters import Counters
+from dsv4_serve.entrypoint.client.errors import OutOfFiles, Unreachable
+from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.supervision_settings import Supervision
+from dsv4_serve.entrypoint.supervisor import monitor
+from dsv4_serve.entrypoint.supervisor.context import VllmSession
+from dsv4_serve.entrypoint.supervisor.kernel_cache import KernelCache
+from dsv4_serve.entrypoint.vllm_log import exit_cause
+from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason
+from dsv4_serve.healthcheck import canary, checks
+from dsv4_serve.healthcheck.state import Health
+
+IDLE = Counters(steps=1, generated=1, speculates=True)
+BUSY = replace(IDLE, running=2)
+SETTINGS = Supervision()
+GARBLED = ExitReason(exit_cause.CORRUPTED, "garbled")
+
+
+class Engine:
+    """Counters, or the error that asking for them gives; one-token canaries are answered."""
+
+    counters_now: Counters | Exception = IDLE
+    asked = 0
+
+    async def counters(self) -> Counters:
+        if isinstance(self.counters_now, Exception):
+            raise self.counters_now
+        return self.counters_now
+
+    async def complete(self, *_: object, **__: object) -> None:
+        self.asked += 1
+        await self.counters()
+
+
+class Watch:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.engine, self.health = Engine(), Health(floor=0.25)
+        self.canaries: list[bool] = []
+        self.answers: list[ExitReason | None] = []
+        monkeypatch.setattr(monitor.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(monitor, "corruption", self.corruption)
+        plan = Plan({}, {"speculative-config.num_speculative_tokens": Setting(3, "test")}, {})
+        cache = KernelCache.__new__(KernelCache)
+        client: Any = self.engine
+        self.monitor = monitor._Monitor(VllmSession(plan, SETTINGS, self.health, client, cache, 0.0))
+
+    async def corruption(self, _session: object, *, beside_traffic: bool) -> ExitReason | None:
+        self.canaries.append(beside_traffic)
+        return self.answers.pop(0) if self.answers else None
+
+    async def poll(self, counters: Counters | Exception, seconds: float = 2.0) -> ExitReason | None:
+        self.now += seconds
+        self.engine.counters_now = counters
+        reason = await self.monitor.poll()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return reason
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(monkeypatch)
+
+
+def traffic(watch: Watch, hours: float, per_second: int, start: int = 1000) -> None:
+    async def whole() -> None:
+        for second in range(0, int(hours * 3600), 10):
+            counters = replace(BUSY, steps=second, generated=start + second * per_second)
+            assert await watch.poll(counters, 10.0) is None
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize(("per_second", "hours", "canaries"), [(1000, 4, 8), (100, 4, 5), (10, 4, 0), (20, 8, 2)])
+def test_under_steady_traffic_canaries_run_slowly_and_take_a_two_hundredth_of_the_tokens(
+    watch: Watch, per_second: int, hours: float, canaries: int
+) -> None:
+    traffic(watch, hours, per_second)
+    assert watch.canaries == [True] * canaries
+    cost = canaries * canary.cost(1, SETTINGS.gate.tokens)
+    assert cost <= 0.005 * hours * 3600 * per_second
+    assert watch.engine.asked == 0
+
+
+def test_a_garbled_canary_beside_traffic_ends_only_when_it_fails_twice(watch: Watch) -> None:
+    watch.answers = [GARBLED, None]
+    traffic(watch, 0.52, 1000)
+    assert watch.canaries == [True, True]
+    watch.answers = [GARBLED, GARBLED]
+
+    async def until_end() -> ExitReason | None:
+        for second in range(0, 4000, 10):
+            if reason := await watch.poll(replace(BUSY, steps=second, generated=10**7 + second * 1000), 10.0):
+                return reason
+        return None
+
+    assert asyncio.run(until_end()) is GARBLED
+
+
+def test_an_idle_replica_is_asked_for_one_token_and_at_times_for_all(watch: Watch) -> None:
+    async def whole() -> None:
+        for _ in range(1000):
+            assert await watch.poll(IDLE) is None
+
+    asyncio.run(whole())
+    assert watch.canaries == [False]
+    assert 100 < watch.engine.asked < 200
+
+
+def test_300_draft_tokens_without_an_accepted_one_are_called_at_once(
+    watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+
+    async def whole() -> list[bool]:
+        low = []
+        for second in range(600):  # at 45 %, as a sound draft head; then not one
+            accepted = 45 * min(second, 300)
+            await watch.poll(replace(BUSY, steps=second, drafted=100 * second, accepted=accepted), 1.0)
+            low.append(watch.health.below_floor)
+        return low
+
+    low = asyncio.run(whole())
+    assert low == [second >= 303 for second in range(600)]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "none of the last 300 draft tokens was accepted: the draft head only costs time."
+    warning = checks.mtp_gate(watch.health, 0.0).warning
+    assert warning == "live traffic: 0 of 29900 draft tokens accepted (0%, floor 25%)"
+
+
+def test_polls_that_this_process_cannot_make_are_no_hang_and_are_said_once(
+    watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def polls(error: Exception) -> ExitReason | None:
+        await watch.poll(BUSY)
+        for _ in range(100):
+            if reason := await watch.poll(error):
+                return reason
+        return None
+
+    assert asyncio.run(polls(OutOfFiles("no file descriptor left"))) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert asyncio.run(polls(Unreachable("gone"))).cause is exit_cause.HUNG  # type: ignore[union-attr]
