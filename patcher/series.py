@@ -7,6 +7,7 @@ that series and lets one build on another. A patch is a mail by `git format-patc
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..entrypoint import plain_file
 from .diff import FileDiff, parse_diff
 from .errors import DataError, PatcherUsageError
 
@@ -145,7 +145,7 @@ def included_lines(directory: Path) -> list[str]:
 def read_patch(path: Path) -> Patch:
     """Read one patch file. Raises DataError."""
     try:
-        return parse_patch(path, plain_file.read(path, 16))
+        return parse_patch(path, _bytes(path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; every patch listed in `series` must exist") from None
 
@@ -202,8 +202,15 @@ def discontinuities(patches: tuple[Patch, ...]) -> Iterator[str]:
             chain.append(diff.post)
 
 
+def _bytes(file: Path) -> bytes:
+    """Return what a regular file holds; a pipe or a device would be read without end. The patcher imports no room."""
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
+    return file.read_bytes()
+
+
 def _text(file: Path) -> str:
     try:
-        return plain_file.read(file).decode("utf-8")
+        return _bytes(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {file} ({error})") from None

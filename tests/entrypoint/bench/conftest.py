@@ -24,7 +24,7 @@ batch, count, output = (int(given[name]) for name in ("--max-concurrency", "--nu
 if os.environ.get("GENERATOR") == f"breaks at {batch}":
     sys.exit("ValueError: too many")
 body = {"model": given["--model"], "prompt": "t5", "max_tokens": output}
-headers = {"Content-Type": "application/json"}
+headers = {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ.get("OPENAI_API_KEY", "")}
 urllib.request.urlopen(urllib.request.Request(given["--base-url"] + "/v1/completions", json.dumps(body).encode(), headers))
 saved = {
     "completed": count - (os.environ.get("GENERATOR") == "loses"), "output_throughput": 100.0 * batch, "duration": 1.5,

@@ -132,7 +132,7 @@ def test_a_replica_that_refuses_ends_it_at_once_with_its_own_message(
     assert status == 1
     assert "HTTP 400" in err
     assert "max_tokens is too large" in err
-    assert "continue with --resume" in err
+    assert "--resume continues" in err
     assert "Traceback" not in err
 
 

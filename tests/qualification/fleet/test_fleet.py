@@ -19,6 +19,7 @@ from tests.support.program import need
 pytestmark = [pytest.mark.process, pytest.mark.slow]  # clocks of a fleet want no more tests than cores beside them
 
 DRAINED, HUNG, KILLED = 0, 1, 2
+OUT = 55.0  # seconds: ready-grace is 35, then HAProxy has to notice
 SHARE = 0.15  # of what four can bear: 60 % of what one can
 
 
@@ -36,7 +37,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     def hurt(made: Fleet, running: Front, seen: Seen) -> None:
         until_all_have_work(made, DRAINED, HUNG, KILLED)
         seen.faults = [Fault(kind, n, made.tell(kind, n)) for n, kind in enumerate(("drain", "hang", "kill"))]
-        time.sleep(15)
+        time.sleep(OUT)
         made.tell("kill", HUNG)  # as the supervisor does, if later
         for fault in seen.faults:
             fault.ended = fault.settled = time.monotonic()
@@ -58,9 +59,9 @@ def test_a_kill_loses_what_ran_there_and_nothing_else(seen: Seen) -> None:
     assert killed["out_after"] <= 10.0
 
 
-def test_a_hung_engine_is_out_within_30_seconds_and_only_what_it_got_until_then_is_lost(seen: Seen) -> None:
+def test_a_hung_engine_is_out_in_time_and_only_what_it_got_until_then_is_lost(seen: Seen) -> None:
     hung = figures.fault(seen, seen.faults[HUNG])
-    assert 10.0 <= hung["out_after"] <= 30.0
+    assert 35.0 <= hung["out_after"] <= OUT
     assert hung["last_new_after"] <= hung["out_after"] + 0.5
     lost = [one for one in seen.requests if one.error]
     assert all(one.sent < seen.faults[HUNG].began + hung["out_after"] + 0.5 for one in lost)
@@ -72,7 +73,7 @@ def test_each_chunk_of_a_stream_is_passed_on_at_once_and_not_with_the_next(seen:
 
 
 def test_requests_after_all_that_are_whole(seen: Seen) -> None:
-    last = [one for one in seen.requests if one.sent > seen.faults[HUNG].began + 14]
+    last = [one for one in seen.requests if one.sent > seen.faults[HUNG].began + OUT - 1]
     assert last
     assert [one.error for one in last if one.error] == []
 
