@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .. import plain_file
 from ..client import http
 from ..machine.machine import Machine
 from ..plan import Plan
@@ -83,15 +84,9 @@ def _tail(path: Path) -> str | None:
     """Return the end of a regular file, from the start of a line; None if there is none or it is empty."""
     if not path.exists():
         return None
-    if not path.is_file():
-        raise OSError(0, f"{path.name} is no regular file")
-    with path.open("rb") as file:
+    with plain_file.open_regular(path) as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - LOG_BYTES))
         data = file.read(LOG_BYTES)
     text = data.decode("utf-8", "replace")
-    return (text if size <= LOG_BYTES else "".join(_whole(text))) or None
-
-
-def _whole(text: str) -> Iterator[str]:
-    yield from text.splitlines(keepends=True)[1:]
+    return (text if size <= LOG_BYTES else text.partition("\n")[2]) or None
