@@ -25,7 +25,7 @@ def read(path: Path, kind: type[T]) -> T | None:
     except ValidationError as error:
         why = sentence(error)
     except plain_file.NotPlain as error:
-        why = error.strerror if error.errno == errno.EISDIR else f"it is {error.strerror}"
+        why = f"{error.strerror}" if error.errno == errno.EISDIR else f"it is {error.strerror}"
     except OSError as error:
         why = error.strerror or str(error)
     except ValueError as error:
