@@ -10,12 +10,14 @@ from collections import Counter
 import psutil
 import pytest
 
+from dsv4_serve.entrypoint.supervision_settings import Supervise
 from tests.deploy.pair import MakePair, Pair
 from tests.support.load import client, load, stream
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
-OUT, BACK = 30.0, 10.0  # seconds within which a replica that hangs is out, and one that is ready is in
+# Seconds until a hung replica leaves rotation (its grace, then polls and HAProxy's checks) and until a ready one enters it.
+OUT, BACK = Supervise().ready_grace + 15.0, 10.0
 
 
 def members(pair: Pair, address: str) -> list[psutil.Process]:
