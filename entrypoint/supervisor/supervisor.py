@@ -24,7 +24,17 @@ from ..vllm_log.exit_cause import ExitReason
 from ..vllm_log.parser import LogLine
 from ..vllm_log.root_cause import LogNotes
 from ..vllm_log.startup_phase import StartupProgress
-from . import advice, atomic_file, guard_path, jit_prebuild, kernel_cache, leftovers, run_folder, stack_dump
+from . import (
+    advice,
+    atomic_file,
+    cache_growth,
+    guard_path,
+    jit_prebuild,
+    kernel_cache,
+    leftovers,
+    run_folder,
+    stack_dump,
+)
 from .context import VllmSession
 from .drain import drain
 from .lifecycle import Lifecycle
@@ -120,7 +130,8 @@ async def _serve(
     """Bring vLLM to ready and watch it; return why it has to end, None when it is ending by itself."""
     health, supervise = session.health, session.settings.supervise
     try:
-        if reason := await until_up(session, process, progress):
+        cache = cache_growth.folder(session.plan, life.context.environ)
+        if reason := await until_up(session, process, progress, cache):
             return reason
         health.enter("proving")
         async with asyncio.timeout(supervise.stall["proving"]):
