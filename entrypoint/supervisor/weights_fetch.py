@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import re
@@ -136,6 +137,10 @@ class _Fetch:
             self.failure = ExitReason(exit_cause.by_status(report["status"]), report["failed"])
         elif "note" in report:
             log.info(report["note"])
+            if report.get("offline"):
+                context = self.life.context
+                environ = {**context.environ, "HF_HUB_OFFLINE": "1"}  # else vLLM 0.32.0 ends with a ConnectError
+                self.life.context = dataclasses.replace(context, environ=environ)
         elif "waits" in report:
             self.fetched = self.waits = True
             health.detail = "another process fetches them"

@@ -86,6 +86,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send(status, b"{}", {"X-Error-Code": code})
 
     def file(self, path: str) -> None:
+        if path not in self.server.hub.files:
+            self.refuse(404, "EntryNotFound")
+            return
         data = self.server.hub.files[path]
         if is_large(path) and self.command == "GET" and self.server.hub.busy:
             self.server.hub.busy -= 1

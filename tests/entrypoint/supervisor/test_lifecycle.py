@@ -155,11 +155,11 @@ def test_a_fatal_problem_ends_the_start_and_another_one_is_a_note(context, caplo
     note = Diagnosis("shm", Problem("a", "b", "c", fatal=False), of_host=True)
     fatal = Diagnosis("port-free", Problem("port 8000 is held", "", "stop it"), of_host=True)
     life = Lifecycle.__new__(Lifecycle)
-    life.require(DoctorReport((note,), ("the checkpoint: vLLM downloads it",)))
+    life.require(DoctorReport((note,), ("the checkpoint: `dsv4 serve` fetches it",)))
     with pytest.raises(StartEnded) as caught:
         life.require(DoctorReport((fatal, note)))
     assert caplog.messages == [
-        "note: not checked: the checkpoint: vLLM downloads it",
+        "note: not checked: the checkpoint: `dsv4 serve` fetches it",
         *["note: shm: a; needed: b; c"] * 2,
     ]
     assert caught.value.reason == ExitReason(

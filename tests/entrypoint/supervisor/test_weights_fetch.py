@@ -12,6 +12,7 @@ import pytest
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervisor import cache_growth, weights_fetch
+from dsv4_serve.entrypoint.supervisor.context import ServeContext
 from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle
 from dsv4_serve.entrypoint.supervisor.weights_fetch import Repository
 from dsv4_serve.entrypoint.weights import download, fetch_program
@@ -100,6 +101,13 @@ def test_while_another_process_fetches_the_cache_has_to_grow(fetch, caplog) -> N
     assert fetch.moved == 40.0
 
 
+def test_vllm_is_kept_from_a_hub_that_cannot_be_reached(fetch, caplog, tmp_path: Path) -> None:
+    fetch.life.context = ServeContext({"A": "b"}, "vllm", "127.0.0.1", 0, tmp_path, tmp_path)
+    fetch.take({"note": "cannot reach it. owner/model is served from /cache.", "offline": True}, 1.0)
+    assert fetch.life.context.environ == {"A": "b", "HF_HUB_OFFLINE": "1"}
+    assert not fetch.fetched
+
+
 def test_the_cache_holds_what_any_process_wrote_by_any_call(tmp_path: Path) -> None:
     import mmap
 
@@ -156,6 +164,7 @@ def test_without_the_hub_a_complete_cache_is_served_and_another_one_is_not(
     assert status == 0
     assert "cannot reach http://127.0.0.1:9" in reports[0]["note"]
     assert "owner/model is served from" in reports[0]["note"]
+    assert reports[0]["offline"]
     weights = next((tmp_path / "cache").rglob("model.safetensors"))
     weights.unlink()
     for cache in ("cache", "empty"):
