@@ -100,7 +100,7 @@ def test_every_label_and_its_values_are_on_the_page() -> None:
     page = (FOLDER / "metrics.md").read_text(encoding="utf-8").partition("## Labels")[2]
     printed = {name: samples for name, samples in read(EVERYTHING).items() if name != "dsv4_build_info"}
     texts = {text for samples in printed.values() for labels in samples for label in labels for text in label}
-    assert {"phase", "mtp-gate", "live"} <= texts
+    assert {"phase", "draft-gate", "live"} <= texts
     assert [text for text in texts if f"`{text}`" not in page] == []
 
 
