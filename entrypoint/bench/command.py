@@ -72,7 +72,7 @@ def dummy(
         raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
     model = selection.model
-    layout = folders.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
+    layout = folders.layout_of(model.get("scheme"), model.get("drafter").scheme, model.name)
     name = f"{model.name}-{fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
     rates = folders.acceptance_rates(serve.acceptance, plan.draft_tokens)
