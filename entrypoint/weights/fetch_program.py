@@ -3,7 +3,7 @@ Fetch one repository into the Hub's cache: `python -m …weights.fetch_program R
 
 A process of its own, which a stop can end at any time: the partial files are kept. It reports on standard output, one
 JSON object per line: bytes `here`, `size` and bytes `read` again while it fetches, `waits` while another process does,
-`note` for what is worth a line in the log, `offline` where the Hub cannot be reached, and `failed` with an exit `status`.
+`note` for a line in the log, `offline` where the Hub cannot be reached, and `failed` with an exit `status`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def _fetch(repository: str, place: hub.Place) -> None:
             status = hub.local_status(repository, place)
             if status.folder is None or status.missing:
                 raise
-            note = f"{str(error).partition(';')[0]}. {repository} is served from {status.folder}, with HF_HUB_OFFLINE=1."
+            note = (
+                f"{str(error).partition(';')[0]}. {repository} is served from {status.folder}, with HF_HUB_OFFLINE=1."
+            )
             tell(note=note, offline=True)
             return
 
