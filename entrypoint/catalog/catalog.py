@@ -118,8 +118,12 @@ class Catalog:
 
     def model_of(self, repository: str) -> ProfileFile[Model] | None:
         """Return the model whose own file names this repository, ignoring case, or None."""
-        named = ((model, [model.own.flags.get("model", ""), *model.own.repositories]) for model in self.every_model())
-        return next((model for model, own in named if repository.lower() in map(str.lower, map(str, own))), None)
+        wanted = repository.lower()
+        for model in self.every_model():
+            own = [str(model.own.flags.get("model", "")), *model.own.repositories]
+            if wanted and wanted in map(str.lower, own):
+                return model
+        return None
 
     def _file(self, kind: str, model: type[S], name: str, origin: str, above: tuple[str, ...] = ()) -> ProfileFile[S]:
         self._check_name(kind, name, origin)

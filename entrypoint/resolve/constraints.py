@@ -86,7 +86,7 @@ def _other_files(selection: Selection) -> Iterator[Violation]:
     if all(layout) and found != layout:
         other = identity.unsupported
         seen = f"{place} is {f'{other.name}, ' if other else ''}{described(identity)}"
-        fix = f"serve {other.instead} instead" if other else f"write --model {place}, and the files decide"
+        fix = f"what would serve: {other.instead}" if other else f"write --model {place}, and the files decide"
         yield "model-files", f"model {model.name}", Problem(seen, f"{layout[0]}, {layout[1]}", fix)
     for field in (part for part in identity.missing if part.endswith("in config.json")):
         seen = f"vLLM would misread the experts of {place}: their type is not the one that config.json gives"

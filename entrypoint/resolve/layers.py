@@ -61,18 +61,21 @@ def layers(selection: Selection, request: Request) -> Iterator[Layer]:
     yield Layer(env=selection.gpu_order)
     yield from _file_layers(selection, selection.profile)
     if selection.where:
-        yield Layer({"model": selection.where, **_served_names(selection.where)})
+        yield Layer({"model": selection.where, **_served_names(selection, selection.where)})
     yield request.environment
     yield request.command_line
 
 
-def _served_names(where: Setting) -> dict[str, Setting]:
-    """Return the names of a repository that is not the model's own: its last part, and the whole."""
+def _served_names(selection: Selection, where: Setting) -> dict[str, Setting]:
+    """Return the names of a repository that is not the model's own; in a folder of another artifact, one of ours."""
     repository = str(where.value)
-    if not hub_files.is_repository(repository) or Path(repository).exists():
+    if hub_files.is_repository(repository) and not Path(repository).exists():
+        names = [repository.partition("/")[2].lower(), repository]
+        return {"served-model-name": Setting(names, f"the repository, {where.origin}")}
+    own = selection.model.flags().get("served-model-name")
+    if selection.drafter.kind == selection.model.get("drafter").kind or not isinstance(own, list):
         return {}
-    names = [repository.partition("/")[2].lower(), repository]
-    return {"served-model-name": Setting(names, f"the repository, {where.origin}")}
+    return {"served-model-name": Setting(own[:1], f"{selection.model.file}, for another artifact, {where.origin}")}
 
 
 def _file_layers(selection: Selection, file: ProfileFile[Any]) -> Iterator[Layer]:

@@ -15,7 +15,7 @@ from ..machine.gpus import HostGpus
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from ..vllm_schema import schema
-from .select_model import select_model
+from .select_model import select_model, written_drafter
 from .wording import described
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class Selection:
     The profile files of one plan, and the reason for each.
 
     `where` is what vLLM loads when it is not the model's repository. `identity` is what its files say, where they
-    could be read: `drafter` and `weights_gib` are then theirs, and otherwise the profile file's. `gpus` counts the GPUs that this process sees (None: not read), and `gpu_order` are the
-    variables that put the closest ones first.
+    could be read: `drafter` and `weights_gib` are then theirs, and otherwise the profile file's. `gpus` counts the
+    GPUs that this process sees (None: not read), and `gpu_order` are the variables that put the closest ones first.
     """
 
     root: ProfileFile[Root]
@@ -105,10 +105,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
 
 def _drafter(model: ProfileFile[Model], identity: Identity | None) -> Drafter:
     """Return the drafter that the files hold, or that the model's profile file describes."""
-    own = model.get("drafter")
-    written = Drafter(
-        own.kind, own.scheme, own.layers, own.block_size, tuple(own.target_layer_ids), round(own.gib * (1 << 30))
-    )
+    written = written_drafter(model)
     if identity is None:
         return written
     found = identity.drafter

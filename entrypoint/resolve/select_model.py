@@ -9,7 +9,7 @@ from pathlib import Path
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Hardware, Model, Profile
 from ..checkpoint import identify
-from ..checkpoint.identity import Identity
+from ..checkpoint.identity import Drafter, Identity
 from ..errors import ConfigError
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
@@ -68,7 +68,7 @@ def _requested_model(catalog: Catalog, request: Request, requested: Setting) -> 
         if not where:
             raise ConfigError(f"{origin}: {text!r} ends at the equals sign; add a folder or a repository.")
         placed = dataclasses.replace(requested, value=where)
-        return _with_files(SelectedModel(catalog.model(name, origin), origin, placed), request)
+        return _with_table(catalog, _with_files(SelectedModel(catalog.model(name, origin), origin, placed), request))
     if text in names:
         return _with_files(SelectedModel(catalog.model(text, origin), origin), request)
     if is_folder(text, origin):
@@ -121,6 +121,22 @@ def _with_files(selected: SelectedModel, request: Request) -> SelectedModel:
     return dataclasses.replace(selected, identity=found, read=read, note=note)
 
 
+def _with_table(catalog: Catalog, selected: SelectedModel) -> SelectedModel:
+    """Add what the table of known repositories says of another model's repository, where its files are not at hand."""
+    known = catalog.model_of(str(selected.where.value)) if selected.where and not selected.identity else None
+    if known is None or known.name == selected.model.name:
+        return selected
+    identity = Identity(known.get("architecture"), known.get("scheme"), written_drafter(known))
+    return dataclasses.replace(selected, identity=identity, read=f"{known.file}: a repository of {known.name}")
+
+
+def written_drafter(model: ProfileFile[Model]) -> Drafter:
+    """Return the drafter that a model's profile file describes."""
+    own = model.get("drafter")
+    size = round(own.gib * (1 << 30))
+    return Drafter(own.kind, own.scheme, own.layers, own.block_size, tuple(own.target_layer_ids), size)
+
+
 def _files(repository: str, request: Request) -> tuple[Identity | None, str, str]:
     """Return what the files of a repository say, what was read, and a note where the Hub could not be read."""
     if not request.operator or not hub_files.is_repository(repository):
@@ -149,8 +165,8 @@ def _matching(catalog: Catalog, identity: Identity, text: str, origin: str) -> P
         return model
     if other := identity.unsupported:
         raise ConfigError(
-            f"{origin}: {text} is {other.name} ({other.what}), for which there is no model here. {other.loads}."
-            f" Serve {other.instead} instead."
+            f"{origin}: {text} is {other.name} ({other.what}), for which there is no model here; {other.loads}."
+            f" What would serve: {other.instead}."
         )
     raise ConfigError(
         f"{origin}: {text} is {described(identity)}, which is no model here"
