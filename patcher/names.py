@@ -25,7 +25,7 @@ Kind = Literal["gone", "changed"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class NameChange:
     """A name that is gone or has changed, and who uses it."""
 
     kind: Kind
@@ -35,7 +35,7 @@ class Finding:
 
 def compare(
     series: Series, base: Tree, files: tuple[Files, Files], target: Tree, root: Path
-) -> tuple[int, list[Finding]]:
+) -> tuple[int, list[NameChange]]:
     """Return how many names were looked up, and those that are gone or changed. `root` holds the product's files."""
     before, after = files
     old = Modules(lambda path: before[path] if path in before else base.read(path))
@@ -61,7 +61,8 @@ def compare(
         found["gone", f"attribute .{name}"] |= loose[name]
     moved = _elsewhere([what for kind, what in found if kind == "gone"], target)
     findings = [
-        Finding(kind, what + moved.get(what, ""), tuple(sorted(users))) for (kind, what), users in sorted(found.items())
+        NameChange(kind, what + moved.get(what, ""), tuple(sorted(users)))
+        for (kind, what), users in sorted(found.items())
     ]
     return len(seen) + len(loose), findings
 

@@ -23,7 +23,7 @@ Verdict = Literal["applies", "conflict", "upstream"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PortedPatch:
     """How one patch meets the other tree; `details` say where, `exact` that its files are the same to the byte."""
 
     patch: Patch
@@ -50,7 +50,7 @@ def before_and_after(tree: Tree, series: Series) -> tuple[Files, Files]:
     return before, after
 
 
-def try_patches(series: Series, before: Files, target: Tree) -> Iterator[Outcome]:
+def try_patches(series: Series, before: Files, target: Tree) -> Iterator[PortedPatch]:
     """Yield the outcome of each patch; one that does not apply is left out for those after it."""
     here, there = dict(before), {path: target.read(path) for path in series.chains}
     for patch in series.patches:
@@ -63,12 +63,12 @@ def try_patches(series: Series, before: Files, target: Tree) -> Iterator[Outcome
             if not problems and diff.path.endswith(".py"):
                 problems += _misplaced(diff, here[diff.path], trials[diff.path])
         if all(trial.upstream for trial in trials.values()):
-            yield Outcome(patch, "upstream", ("every change is there; drop the patch",))
+            yield PortedPatch(patch, "upstream", ("every change is there; drop the patch",))
         elif problems:
-            yield Outcome(patch, "conflict", tuple(problems))
+            yield PortedPatch(patch, "conflict", tuple(problems))
         else:
             there |= {path: trial.result for path, trial in trials.items()}
-            yield Outcome(patch, "applies", exact=exact)
+            yield PortedPatch(patch, "applies", exact=exact)
 
 
 def _misplaced(diff: FileDiff, here: bytes | None, trial: Trial) -> Iterator[str]:

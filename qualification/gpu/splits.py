@@ -10,12 +10,13 @@ its own, so that they come from memory as in a step, not from the L2 cache. The 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import statistics
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 HIDDEN, STREAMS, SUMS = 4096, 4, 85  # 43 layers with two sums each, but the first of them
@@ -90,7 +91,9 @@ def measure(tokens: int, layers: list[Any]) -> dict[str, Any]:
         "tokens": tokens,
         "microseconds": {splits: round(statistics.median(all_of_it), 1) for splits, all_of_it in times.items()},
         "range": {splits: [round(min(each), 1), round(max(each), 1)] for splits, each in times.items()},
-        "difference": {splits: float((found[-1].float() - reference).abs().max()) for splits, (_, found) in graphs.items()},
+        "difference": {
+            splits: float((found[-1].float() - reference).abs().max()) for splits, (_, found) in graphs.items()
+        },
     }
 
 
@@ -113,15 +116,14 @@ def main() -> int:
         "program": "qualification/gpu/splits.py",
         "hardware": torch.cuda.get_device_name(),
         "versions": {"vllm": vllm.__version__, "torch": torch.__version__},
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "sums": SUMS,
         "rows": rows,
     }
     text = json.dumps(found, indent=2)
     print(text)
     if out := os.environ.get("OUT"):
-        with open(os.path.join(out, "splits.json"), "w", encoding="utf-8") as file:
-            file.write(text + "\n")
+        Path(out, "splits.json").write_text(text + "\n", encoding="utf-8")
     return 0
 
 
