@@ -13,14 +13,14 @@ from ..memory import checks as memory_checks
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import memory_inputs
+from . import drafting, memory_inputs
 from .select import Selection
 
 MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
 RENAMED = {"trunk-complete": "target-model-complete"}
 """Former names of checks; `--skip` rejects them with the new name."""
-BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+BUILT_IN = MEMORY | drafting.RULES | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -58,6 +58,7 @@ def refusals(
     """Yield the name and the message of every reason to reject a plan."""
     for name, where, problem in (
         *_violated_rules(selection, flags, env),
+        *drafting.violations(selection, flags),
         *_memory(selection, flags),
         *_outside_scope(selection),
     ):
@@ -68,6 +69,7 @@ def refusals(
 def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
     """Yield every constraint that a plan violates, except for memory, which the doctor checks itself."""
     yield from _violated_rules(selection, flags, env)
+    yield from drafting.violations(selection, flags)
     yield from _outside_scope(selection)
 
 

@@ -72,6 +72,24 @@ RULES = {
     ),
 }
 SCOPE = {
+    "drafter-method": (
+        "`speculative-config.method` asks for `mtp` or `dspark`, and the checkpoint has another drafter, or none",
+        "vLLM ends, or it builds a drafter out of tensors that are not there",
+        "leave the method out, set it to the drafter's, or set NUM_SPECULATIVE_TOKENS=0",
+        "the checkpoint's files, else `drafter` of the model",
+    ),
+    "dspark-block": (
+        "more draft tokens than the block of a DSpark drafter",
+        "drafts that are hardly accepted: 4 % at 7, 35 % at 5 (2 x GB10, a fork of vLLM, 2026-08-01, vllm#41834)",
+        "set NUM_SPECULATIVE_TOKENS to the block or less",
+        "`dspark_block_size` in config.json, else `drafter` of the model",
+    ),
+    "k-by-load": (
+        "`num_speculative_tokens_per_batch_size` is not valid, gives one request no draft tokens, or meets data parallelism",
+        "vLLM ends after the weights are loaded, or ignores the schedule with a warning",
+        "correct the ranges as the message says, or serve one replica for each rank",
+        "flags",
+    ),
     "profile-model": (
         "the profile's `models` do not have the model",
         "the profile was tuned for others",
