@@ -24,7 +24,6 @@ class Refusal:
 
 
 RULES = {
-    "dspark-only": Refusal("A DSpark drafter under mtp.*, and no MTP head", f"{VLLM}/issues/52165", (60,)),
     "marlin-linear": Refusal(
         "b_scales dim 1 = 32 is not size_n = 1536; fp8 einsum weight rows must be divisible by out_rank",
         f"{VLLM}/pull/43722",
@@ -85,7 +84,7 @@ SCOPE = {
         "`dspark_block_size` in config.json, else `drafter` of the model",
     ),
     "k-by-load": (
-        "`num_speculative_tokens_per_batch_size` is not valid, gives one request no draft tokens, or meets data parallelism",
+        "`num_speculative_tokens_per_batch_size` is not valid, gives one request none, or meets data parallelism",
         "vLLM ends after the weights are loaded, or ignores the schedule with a warning",
         "correct the ranges as the message says, or serve one replica for each rank",
         "flags",
