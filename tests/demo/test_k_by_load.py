@@ -16,6 +16,7 @@ from dsv4_serve.entrypoint.client.local_replica import ServeProcess, free_port
 
 SCHEDULE = "[[1, 1, 3], [2, 3, 1], [4, 4, 0]]"
 ARGUMENTS = (
+    "--gate.tokens=4",
     "--speculative-config.num_speculative_tokens=3",
     f"--speculative-config.num_speculative_tokens_per_batch_size={SCHEDULE}",
 )
