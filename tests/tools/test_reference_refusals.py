@@ -30,6 +30,7 @@ REFUSED = {
     "nvfp4-mega-moe": ["--model", "nvfp4", "--moe-backend", "deep_gemm_mega_moe"],
     "swiglu-clamp": ["--model", "nvfp4", "--moe-backend", "flashinfer_b12x"],
     "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro", "--hardware", "h200"],
+    "model-files": ["--model", "flash=deepseek-ai/DeepSeek-V4.1-Flash"],
     "drafter-method": ["--speculative-config.method", "dspark"],
     "dspark-block": ["--model", "flash-0731", "--speculative-config.num_speculative_tokens", "7"],
     "k-by-load": ["--speculative-config.num_speculative_tokens_per_batch_size", "[[2, 4, 1]]"],

@@ -71,6 +71,12 @@ RULES = {
     ),
 }
 SCOPE = {
+    "model-files": (
+        "the files that `--model NAME=WHERE` names are of another architecture or scheme, or vLLM would misread them",
+        "a server with the wrong name, flags and memory, or an end while weights are loaded",
+        "write `--model WHERE`, and the files decide",
+        "the checkpoint's files",
+    ),
     "drafter-method": (
         "`speculative-config.method` asks for `mtp` or `dspark`, and the checkpoint has another drafter, or none",
         "vLLM ends, or it builds a drafter out of tensors that are not there",
