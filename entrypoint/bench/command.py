@@ -52,7 +52,7 @@ def without_weights(
     """Serve a plan at its real size without weights, and yield the replica's endpoint."""
     environ = {**measure.random_routing(selection.hardware.get("compute_capability")), **load.program_in(environ)}
     serve, weights = dummy(selection, plan, serve, environ)
-    log.info(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
+    log.info(f"{weights}; the draft gate and the corruption canary only warn, as random weights pass neither")
     with local_replica.replica(serve.argv(), environ, local_replica.scratch(), serve.start_seconds) as replica:
         yield replica.endpoint
 

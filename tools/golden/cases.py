@@ -189,7 +189,7 @@ def retired() -> Iterator[str]:
 def supervision(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield command lines that set everything of the supervisor to its default, and one wrong value for each."""
     ours = {name: one["value"] for name, one in settings.items() if name.startswith(("gate.", "supervise."))}
-    texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in ours.items()}
+    texts = {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in ours.items()}
     variables = {name: "DSV4_" + name.upper().replace("-", "_").replace(".", "_") for name in ours}
     plain = f"dsv4 explain --hardware {PLAIN} --format json"
     yield " ".join([*(f"{variables[name]}={text}" for name, text in texts.items()), plain])

@@ -104,6 +104,8 @@ def type_of(kind: type[BaseModel], key: str) -> str:
 def default_of(kind: type[BaseModel], key: str) -> str:
     """Return the default of a key as TOML writes it; an empty text where there is none."""
     (value,) = (field.default for name, field in kind.model_fields.items() if (field.alias or name) == key)
+    if isinstance(value, BaseModel):  # of a table whose keys have defaults of their own
+        return ""
     return _toml(value) if value not in (None, "", [], {}) and not repr(value).startswith("Pydantic") else ""
 
 
@@ -116,7 +118,13 @@ def _settings(group: str, kind: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     for key, about in keys(kind).items():
         variable = supervision_settings.variable_of(f"{group}.{key}")
         shown = code(f"{variable}_PHASE" if key == "stall" else variable)
-        yield code(key), type_of(kind, key), code(default_of(kind, key) or "[]"), prose(about), shown
+        yield (
+            code(key),
+            type_of(kind, key),
+            code(default_of(kind, key) or ("[]" if type_of(kind, key).startswith("list") else "{}")),
+            prose(about),
+            shown,
+        )
 
 
 def _type(schema: Mapping[str, Any]) -> str:
