@@ -91,6 +91,7 @@ def test_bytes_and_the_reading_of_partial_files_are_progress_and_nothing_else_is
     ):
         fetch.take(report, now)
     assert fetch.moved == 3.0
+    assert fetch.fetched
 
 
 def test_while_another_process_fetches_the_cache_has_to_grow(fetch, caplog) -> None:
