@@ -24,7 +24,7 @@ _MEMORY = re.compile(r"To override this, use --skip (weights|kv-cache)\.")
 
 @functools.cache
 def profile_files(kind: str) -> dict[str, dict[str, Any]]:
-    """Return the shipped files of a folder by name, as they are written: `.` (profiles), `models`, `hardware` and so on."""
+    """Return the shipped files of a folder, as they are written, by name: `.` (profiles), `models`, `hardware`, …."""
     found = sorted((ROOT / "profiles" / kind).glob("*.toml"))
     return {path.stem: read(path) for path in found if path.name != "base.toml"}
 
