@@ -133,8 +133,12 @@ class Catalog:
 
     def model_of(self, repository: str) -> ProfileFile[Model] | None:
         """Return the model whose own file names this repository, ignoring case, or None."""
-        named = ((model, str(model.own.flags.get("model", ""))) for model in self.every_model())
-        return next((model for model, own in named if own and own.lower() == repository.lower()), None)
+        wanted = repository.lower()
+        for model in self.every_model():
+            own = [str(model.own.flags.get("model", "")), *model.own.repositories]
+            if wanted and wanted in map(str.lower, own):
+                return model
+        return None
 
     def _file(self, kind: str, model: type[S], name: str, origin: str, above: tuple[str, ...] = ()) -> ProfileFile[S]:
         self._check_name(kind, name, origin)
@@ -183,7 +187,7 @@ class Catalog:
         known = self.names(kind)
         if name not in known:
             what = "NCCL set" if kind == "nccl" else kind
-            hint = "" if kind == "hardware" else nearest(name, known)  # a name that is close is other hardware
+            hint = nearest(name, known) if kind in ("profile", "nccl") else ""  # another model or GPU is no typo
             raise ConfigError(f"{origin}: there is no {what} {name!r}{hint}. Known: {', '.join(known)}.")
 
 
