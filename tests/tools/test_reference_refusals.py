@@ -21,6 +21,7 @@ LAST = 62
 """The last number of a known failure."""
 REFUSED = {
     "dspark-only": ["--model", "deepseek-ai/DeepSeek-V4-Flash-0731"],
+    "mtp-only": ["--model", "flash", "--speculative-config.method", "dspark"],
     "marlin-linear": ["--linear-backend", "marlin"],
     "cutlass-linear": ["--linear-backend", "cutlass"],
     "no-deep-gemm": ["VLLM_USE_DEEP_GEMM=0"],

@@ -18,7 +18,7 @@ from tools.golden.grid import profile_files, read
 COMMANDS = ROOT / "tests/golden/commands.txt"
 """One a line, as a shell takes it, variables before it; a line that begins with # is a heading."""
 CHECKPOINTS = {"dspark": "checkpoints/drafter"}
-"""Folders of files.toml by the drafter in them, for the rules that ask for one."""
+"""Folders of files.toml by the drafter in them, for the rules that ask for one that the model does not have."""
 MEASURED = ("rtx-pro-6000", "rtx-pro-6000-workstation", "rtx-pro-6000-max-q", "h200", "b300")
 """Hardware that stands for any GPU, in the order in which it is tried."""
 PLAIN = "h200"
@@ -140,7 +140,7 @@ def triggers(kind: str, name: str, rule: Mapping[str, Any]) -> Iterator[str]:
         hardware = next(own for own in MEASURED if f"sm-{_capability(own)}" == name)
     profile = name if kind == "." else _profile(model, hardware)
     places = [f"{model}=some/{glob.replace('*', 'x')}" for glob in _listed(rule.get("model-id", ()))]
-    places += [f"{model}={CHECKPOINTS[head]}" for head in _listed(rule.get("drafter", ()))]
+    places += [f"{model}={CHECKPOINTS[head]}" for head in _listed(rule.get("drafter", ())) if head in CHECKPOINTS]
     flags = [[f" --{flag} {value}" for value in values] for flag, values in _flags(rule.get("flags", {}))]
     env = "".join(f"{variable}={value} " for variable, value in rule.get("env", {}).items())
     start = f"{env}dsv4 explain" + (f" --profile {profile}" if profile else "") + f" --hardware {hardware}"

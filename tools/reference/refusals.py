@@ -25,6 +25,10 @@ class Refusal:
 
 RULES = {
     "dspark-only": Refusal("A DSpark drafter under mtp.*, and no MTP head", f"{VLLM}/issues/52165", (60,)),
+    "mtp-only": Refusal(
+        "No DSpark drafter in the checkpoint: vLLM ends while it loads",
+        "https://github.com/vllm-project/vllm/issues/52165",
+    ),
     "marlin-linear": Refusal(
         "b_scales dim 1 = 32 is not size_n = 1536; fp8 einsum weight rows must be divisible by out_rank",
         f"{VLLM}/pull/43722",
