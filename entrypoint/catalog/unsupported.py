@@ -18,7 +18,7 @@ _BY_NAME = {
     r"a(100|800|40|30|16|10|10g|2)|rtxa\d{4}|(rtx)?30[5-9]0(ti)?": f"it is SM 8.0 or 8.6, and {_KERNELS}",
     r"l(40s?|20|4|2)|rtx\d000ada|(rtx)?40[5-9]0(ti|super|tisuper|d)?": f"it is SM 8.9, and {_KERNELS}",
     r"(rtx)?50[5-9]0(ti|d)?": f"a GeForce has at most {GEFORCE_GB} GB, and the smallest shipped model takes 38 GiB of"
-    " weights on each of four GPUs (computed), the most that its profiles are split over",
+    " weights on each of four GPUs (computed); on a host of eight, which no one has measured, leave the hardware out",
     r"(amd|rocm|radeon|instinct|gfx|mi\d{3}).*": f"it is an AMD accelerator, and {_CUDA_ONLY}"
     " vLLM's own ROCm build has DeepSeek-V4",
     r"ascend.*|910[bc]?|950\w*|atlas.*|npu": f"it is an Ascend accelerator, and {_CUDA_ONLY}"

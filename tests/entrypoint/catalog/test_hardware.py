@@ -67,13 +67,11 @@ def test_what_cannot_serve_is_answered_by_name_with_the_reason(name: str, reason
     assert "--" not in str(caught.value)
 
 
-def test_a_geforce_is_too_small_for_every_shipped_model_at_every_size_of_its_profiles() -> None:
-    profiles = [CATALOG.profile(name, "") for name in CATALOG.names("profile")]
-    for profile in profiles:
-        for model in (CATALOG.model(name, "") for name in profile.get("models")):
-            total, sizes = model.get("weights_gib"), profile.get("tensor_parallel_sizes")
-            if total and model.get("architecture") == "deepseek-v4-flash":
-                assert weights_gib(total, model.get("replicated_gib"), max(sizes)) > unsupported.GEFORCE_GB
+def test_four_geforce_are_too_small_for_every_shipped_model() -> None:
+    models = [model for model in CATALOG.every_model() if model.get("weights_gib")]
+    on_four = min(weights_gib(model.get("weights_gib"), model.get("replicated_gib"), 4) for model in models)
+    assert on_four > unsupported.GEFORCE_GB
+    assert f"takes {on_four:.0f} GiB" in unsupported.by_name("rtx-5090")
 
 
 def test_a_hardware_file_gets_the_settings_of_its_architecture_and_runs_every_shipped_profile(folder: Write) -> None:
