@@ -15,12 +15,13 @@ from ..problem import Problem
 from ..vllm_schema import schema
 from . import memory_inputs
 from .select import Selection
+from .wording import described
 
 MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
 RENAMED = {"trunk-complete": "target-model-complete"}
 """Former names of checks; `--skip` rejects them with the new name."""
-BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+BUILT_IN = MEMORY | {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -57,6 +58,7 @@ def refusals(
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the message of every reason to reject a plan."""
     for name, where, problem in (
+        *_other_files(selection),
         *_violated_rules(selection, flags, env),
         *_memory(selection, flags),
         *_outside_scope(selection),
@@ -67,8 +69,28 @@ def refusals(
 
 def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
     """Yield every constraint that a plan violates, except for memory, which the doctor checks itself."""
+    yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
     yield from _outside_scope(selection)
+
+
+def _other_files(selection: Selection) -> Iterator[Violation]:
+    """Yield what speaks against the model in the files that it was requested with, or that vLLM would misread."""
+    identity, model = selection.identity, selection.model
+    if identity is None:
+        return
+    place = str(selection.where.value) if selection.where else str(model.flags().get("model", ""))
+    layout = (model.get("architecture"), model.get("scheme"))
+    is_tiny = identity.architecture == "deepseek-v4-tiny"  # constructed; the doctor compares its architecture
+    found = (layout[0] if is_tiny else identity.architecture, identity.scheme)
+    if all(layout) and found != layout:
+        other = identity.unsupported
+        seen = f"{place} is {f'{other.name}, ' if other else ''}{described(identity)}"
+        fix = f"what would serve: {other.instead}" if other else f"write --model {place}, and the files decide"
+        yield "model-files", f"model {model.name}", Problem(seen, f"{layout[0]}, {layout[1]}", fix)
+    for field in (part for part in identity.missing if part.endswith("in config.json")):
+        seen = f"vLLM would misread the experts of {place}: their type is not the one that config.json gives"
+        yield "model-files", f"model {model.name}", Problem(seen, field, "write it, or fetch the original config.json")
 
 
 def _violated_rules(
@@ -145,7 +167,7 @@ def _matches(rule: Constraint, selection: Selection, flags: Mapping[str, Setting
     return (
         all(selected[key] in allowed for key, allowed in rule.given().items())
         and selection.hardware.name not in rule.except_hardware
-        and (not rule.draft_head or selection.draft_head in rule.draft_head)
+        and (not rule.drafter or selection.drafter.kind in rule.drafter)
         and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
         and all(_holds(tree, name, value) or _off(tree, name, value) for name, value in rule.flags.items())
         and all(name in env and _like(env[name].value, str(value)) for name, value in rule.env.items())

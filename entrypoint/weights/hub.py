@@ -15,7 +15,7 @@ from typing import Any
 
 from ..catalog.catalog import Catalog
 from ..checkpoint import read
-from ..errors import ConfigError, UserError, listed, nearest
+from ..errors import ConfigError, UserError, listed
 from . import download, hub_cache, manifest
 from .download import HubUnreachable
 from .manifest import Entry, Manifest, TransferProgress
@@ -78,10 +78,7 @@ def repository_of(catalog: Catalog, text: str, origin: str) -> str:
     elif "/" in text:
         return text
     named = [model.name for model in catalog.every_model() if model.flags().get("model")]
-    raise ConfigError(
-        f"{origin}: no repository is known for {text!r}{nearest(text, named)};"
-        f" use OWNER/NAME, or one of {listed(named)}."
-    )
+    raise ConfigError(f"{origin}: no repository is known for {text!r}; use OWNER/NAME, or one of {listed(named)}.")
 
 
 def cached(repository: str, place: Place = Place()) -> Path | None:

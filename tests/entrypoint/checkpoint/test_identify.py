@@ -15,6 +15,7 @@ from dsv4_serve.entrypoint.errors import ConfigError
 V4: dict[str, Any] = {"architectures": ["DeepseekV4ForCausalLM"], "hidden_size": 4096, "num_nextn_predict_layers": 1}
 INT4 = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4, "type": "int"}}}}
 FP4 = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4, "type": "float"}}}}
+BF16_DRAFT = {"weight_map": {"mtp.0.ffn.experts.0.w1.weight": "a.safetensors"}}
 QUANTIZED_DRAFT = {"weight_map": {"mtp.0.ffn.experts.0.w1.weight_packed": "a.safetensors"}}
 
 
@@ -25,11 +26,16 @@ def checkpoint(folder: Path, config: dict[str, Any], index: dict[str, Any] | Non
     return folder
 
 
+def served(folder: Path) -> str:
+    model = identify.match(identify.identity_of(folder, "MODEL"), Catalog([]).every_model())
+    return model.name if model else ""
+
+
 @pytest.mark.parametrize(
     ("config", "index", "name"),
     [
         (V4 | {"quantization_config": {"quant_method": "fp8"}}, None, "flash"),
-        (V4 | {"quantization_config": INT4}, {"weight_map": {}}, "w4a16"),
+        (V4 | {"quantization_config": INT4}, BF16_DRAFT, "w4a16"),
         (V4 | {"quantization_config": INT4}, QUANTIZED_DRAFT, "acti"),
         (V4 | {"quantization_config": FP4}, None, "nvfp4"),
         (
@@ -44,14 +50,15 @@ def test_a_layout_is_recognised_from_config_and_index(
     tmp_path: Path, config: dict[str, Any], index: dict[str, Any] | None, name: str
 ) -> None:
     folder = checkpoint(tmp_path, config, index)
-    assert identify.model_in(folder, Catalog([]).every_model(), "MODEL").name == name
+    assert served(folder) == name
 
 
 def test_without_an_index_the_header_of_the_file_is_read(tmp_path: Path) -> None:
     checkpoint(tmp_path, V4 | {"quantization_config": INT4})
-    header = json.dumps(QUANTIZED_DRAFT["weight_map"]).encode()
+    entry = {"dtype": "I32", "shape": [1, 1], "data_offsets": [0, 4]}
+    header = json.dumps(dict.fromkeys(QUANTIZED_DRAFT["weight_map"], entry)).encode()
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    assert identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL").name == "acti"
+    assert served(tmp_path) == "acti"
 
 
 def test_a_shard_that_is_a_link_to_nowhere_counts_nothing(tmp_path: Path) -> None:
@@ -64,23 +71,26 @@ def test_a_shard_that_is_a_link_to_nowhere_counts_nothing(tmp_path: Path) -> Non
 def test_unreadable_tensor_names_are_reported_in_one_sentence(tmp_path: Path, name: str) -> None:
     (checkpoint(tmp_path, V4 | {"quantization_config": INT4}) / name).mkdir()
     with pytest.raises(ConfigError, match=f"^MODEL: cannot read {tmp_path / name} .Is a directory."):
-        identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL")
+        identify.identity_of(tmp_path, "MODEL")
 
 
 def test_a_dspark_drafter_is_seen(tmp_path: Path) -> None:
     config = V4 | {"quantization_config": {"quant_method": "fp8"}, "dspark_block_size": 5}
-    assert identify.draft_head(checkpoint(tmp_path, config)) == "dspark"
+    assert identify.identity_of(checkpoint(tmp_path, config), "MODEL").drafter.kind == "dspark"
 
 
-@pytest.mark.parametrize(
-    "config", [b"", b"{", b"[]", b"\xff", b'{"architectures": 3}', b'{"architectures": ["Other"], "hidden_size": {}}']
-)
-def test_an_unknown_checkpoint_is_reported_in_one_sentence(tmp_path: Path, config: bytes) -> None:
+@pytest.mark.parametrize("config", [b"", b"{", b"[]", b"\xff"])
+def test_a_config_that_is_no_object_is_reported_in_one_sentence(tmp_path: Path, config: bytes) -> None:
     (tmp_path / "config.json").write_bytes(config)
     with pytest.raises(ConfigError):
-        identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL")
+        identify.identity_of(tmp_path, "MODEL")
 
 
 def test_a_folder_without_a_config_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no config\.json"):
-        identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL")
+        identify.identity_of(tmp_path, "MODEL")
+
+
+@pytest.mark.parametrize("config", [{"architectures": 3}, {"architectures": ["Other"], "hidden_size": {}}])
+def test_an_unknown_architecture_is_no_model(tmp_path: Path, config: dict[str, Any]) -> None:
+    assert served(checkpoint(tmp_path, config)) == ""

@@ -305,7 +305,7 @@ def test_a_model_is_named_as_for_serving(text: str, repository: str) -> None:
 
 @pytest.mark.parametrize("text", ["nvpf4", "demo", ""])
 def test_a_model_without_a_repository_is_reported(text: str) -> None:
-    with pytest.raises(ConfigError, match="OWNER/NAME, or one of acti, flash, nvfp4, pro-nvfp4, w4a16"):
+    with pytest.raises(ConfigError, match="OWNER/NAME, or one of acti, flash, flash-0731, "):
         hub.repository_of(Catalog([]), text, "MODEL")
 
 
