@@ -32,7 +32,8 @@ from qualification.gpu.served import ANSWER, HEALTH, PROMPT_LENGTHS, Ended, ask,
 
 Result = dict[str, Any]
 PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
-REFUSAL = re.compile("(MTP|DSpark) speculative decoding")
+REFUSAL = re.compile("(MTP|DSpark) speculative decoding: |problem draft-")
+"""Of a patch, and of a check before the start."""
 MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
 """The product's name for a layout, where it is another one."""
 SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size"]}
