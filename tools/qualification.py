@@ -37,8 +37,11 @@ by stock vLLM. Real weights are unmeasured, and so is speed here.
 | holed | one weight is missing | refused |
 | scrambled | its weights were shuffled in place | it loads like a good one, and has to show in the counters |
 
-A DSpark drafter has three layers, a Markov head and a confidence head (`demo/v4_dspark.py` says which part has which task).
-The layers alone know which tokens come, the Markov head alone knows their order: without either, few drafts are right.
+A DSpark drafter has three layers, a Markov head and a confidence head; `demo/v4_dspark.py` says which part has which task.
+The layers know which tokens come, and the Markov head knows their order: without either, few drafts are right.
+
+DeepSeek-V4.1 has no constructed checkpoint, and none was loaded: its Engram tables, its keys and values shared between
+layers, and its scales of 32 × 32 blocks would each need weights of their own. vLLM 0.32.0 has no CPU code for it.
 
 `tools/qualification.py` makes this page from the results in `qualification/results/`.
 """

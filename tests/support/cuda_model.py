@@ -8,6 +8,7 @@ quantization schemes, names and loaders are the real ones. Nothing is computed.
 import functools
 import importlib
 import json
+import os
 import socket
 import sys
 import tempfile
@@ -84,6 +85,8 @@ def engine_config(checkpoint: Path, **options: Any) -> Any:
     described = json.loads((checkpoint / "config.json").read_text())
     method = "dspark" if "dspark_block_size" in described else "mtp"
     speculative = {"method": method, "num_speculative_tokens": 1}
+    if method == "dspark":  # by itself, vLLM takes the V2 runner, DSpark's only one, where Triton runs
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
     arguments = {
         "max_model_len": 512,
         "max_num_batched_tokens": 256,
