@@ -37,7 +37,7 @@ by stock vLLM. Real weights are unmeasured, and so is speed here.
 | holed | one weight is missing | refused |
 | scrambled | its weights were shuffled in place | it loads like a good one, and has to show in the counters |
 
-A DSpark drafter has three layers, a Markov head and a confidence head; `demo/v4_dspark.py` says which part has which task.
+A DSpark drafter has three layers, a Markov head and a confidence head; `demo/v4_dspark.py` gives the task of each.
 The layers know which tokens come, and the Markov head knows their order: without either, few drafts are right.
 
 DeepSeek-V4.1 has no constructed checkpoint, and none was loaded: its Engram tables, its keys and values shared between
