@@ -57,6 +57,10 @@ class ProfileFile(Generic[S]):
             return self.parent.get(key)
         return getattr(self.own, key)
 
+    def file_of(self, key: str) -> str:
+        """Return the file that `get` takes a key from."""
+        return self.parent.file_of(key) if self.parent and key not in self.own.model_fields_set else self.file
+
     def flags(self) -> dict[str, Value]:
         """Return the flags of `[flags]` over those of the files it extends; raise ConfigError as a plan would."""
         each = (settings.flags(link.own.flags, f"{link.file} [flags]") for link in self.chain())

@@ -85,7 +85,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     by_topology, gpu_order = _by_topology(gpus.topology, size, request.operator)
     nccl = request.choices.get("nccl") or by_topology
     if nccl is None and hardware.get("nccl"):
-        nccl = Setting(hardware.get("nccl"), f"{hardware.file}: nccl")
+        nccl = Setting(hardware.get("nccl"), f"{hardware.file_of('nccl')}: nccl")
     if nccl:
         reasons["nccl"] = nccl
     return Selection(

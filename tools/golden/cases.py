@@ -165,14 +165,16 @@ def _takes(profile: Mapping[str, Any], model: str, hardware: str) -> bool:
 
 
 def _hardware_of(profile: Mapping[str, Any]) -> Sequence[str]:
-    """Return the hardware that a profile names; of one for any GPU, the measured ones."""
+    """Return the hardware that a profile names; the measured ones of architectures that it names."""
     named = profile.get("hardware", ())
-    return MEASURED if named == ["gpu"] else named
+    architectures = {one.removeprefix("sm-")[:3] for one in named if one.startswith("sm-")}
+    return [one for one in MEASURED if "gpu" in named or _capability(one)[:3] in architectures] or named
 
 
 def _capability(hardware: str) -> str:
-    """Return the compute capability of a hardware file that extends no other."""
-    return str(profile_files("hardware")[hardware].get("compute-capability", ""))
+    """Return the compute capability of a hardware file, or of the one that it extends."""
+    file = profile_files("hardware")[hardware]
+    return str(file.get("compute-capability") or _capability(file["extends"]))
 
 
 def _listed(value: Any) -> list[Any]:
