@@ -70,7 +70,7 @@ def test_the_profile_overrides_what_the_page_says(capsys: pytest.CaptureFixture[
 
 @pytest.mark.usefixtures("shown")
 def test_every_shipped_profile_is_for_hardware_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
-    for profile in ("64k", "128k", "256k", "524k", "1m", "throughput"):
+    for profile in ("64k", "128k", "256k", "524k", "1m"):
         status, out = answer(capsys, "explain", "--profile", profile, "--hardware", "rtx-pro-5000")
         assert status == 0
         assert re.search(r"gpu-memory-utilization +0.9 +architectures/gpu.toml", out)
