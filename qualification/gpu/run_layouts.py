@@ -71,6 +71,12 @@ class Job:
         speculative = {"method": self.method, "num_speculative_tokens": self.tokens}
         return ["--speculative-config", json.dumps(speculative), *["--enable-expert-parallel"][: self.experts]]
 
+    @property
+    def skipped(self) -> list[str]:
+        """Refusals that a job exists to go past: more tokens than the drafter's block, and a drafter that is not there."""
+        past = {"dspark-block": self.method == "dspark" and self.tokens > 5, "drafter-method": self.mtp == "removed"}
+        return [name for name, wanted in past.items() if wanted]
+
 
 def parse_job(text: str, tp: int) -> Job:
     """Raises ValueError for anything but `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep]`."""
@@ -136,7 +142,7 @@ def command(template: str, job: Job, model: Path) -> list[str]:
     """The argv of a template; the product is also told which refusals do not hold for a small checkpoint."""
     name = MODELS.get(job.layout, job.layout)
     argv = [word.replace("{model}", str(model)).replace("{name}", name) for word in shlex.split(template)]
-    skipped = ["architecture-matches", *SKIPPED.get(job.layout, [])] if "{name}" in template else []
+    skipped = ["architecture-matches", *SKIPPED.get(job.layout, []), *job.skipped] if "{name}" in template else []
     return [*argv, *job.flags, *(word for refusal in skipped for word in ("--skip", refusal))]
 
 
