@@ -62,6 +62,10 @@ def test_it_is_left_to_vllm_where_the_user_says_so() -> None:
     assert weights_fetch.repositories(plan(model="owner/model"), {"VLLM_USE_MODELSCOPE": "True"}) == []
 
 
+def test_the_program_is_the_one_that_is_tested_here() -> None:
+    assert fetch_program.__spec__.name == weights_fetch.PROGRAM
+
+
 @pytest.fixture
 def fetch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> weights_fetch._Fetch:
     caplog.set_level(logging.INFO, "dsv4_serve")
