@@ -57,7 +57,7 @@ def repositories(plan: Plan, environ: Mapping[str, str]) -> list[Repository]:
     cache = str(plan.value("download-dir") or "")
     named = {
         (str(plan.value(f"{group}model") or ""), str(plan.value(f"{group}revision") or ""))
-        for group in ("", "speculative-config.")
+        for group in ("", "speculative-config." if plan.draft_tokens else "")
     }
     return [
         Repository(name, revision, cache)
