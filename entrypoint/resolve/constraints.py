@@ -44,9 +44,7 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
         return
     known = names(selection) | set(check_names())
     if renamed := sorted(set(skip) & RENAMED.keys()):
-        raise ConfigError(
-            f"--skip (DSV4_SKIP): {renamed[0]} was renamed to {RENAMED[renamed[0]]}; use the new name."
-        )
+        raise ConfigError(f"--skip (DSV4_SKIP): {renamed[0]} was renamed to {RENAMED[renamed[0]]}; use the new name.")
     if unknown := sorted(set(skip) - known):
         raise ConfigError(
             f"--skip (DSV4_SKIP): {unknown[0]!r} is not a check, or a constraint of this profile, model or hardware"
