@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from ..catalog.catalog import ProfileFile
+from ..catalog.catalog import ANY_GPU, ProfileFile
 from ..catalog.schema import Base, Constraint
 from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, memory_inputs
+from . import drafting, memory_inputs, remedies
 from .select import Selection
 from .wording import described
 
@@ -61,7 +62,7 @@ def refusals(
         *_violated_rules(selection, flags, env),
         *drafting.violations(selection, flags),
         *_memory(selection, flags),
-        *_outside_scope(selection),
+        *_outside_scope(selection, flags),
     ):
         needed = f"needed: {problem.needed}; " if problem.needed else ""
         yield name, f"{where}: {problem.seen}; {needed}{problem.fix}."
@@ -72,7 +73,7 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
     yield from drafting.violations(selection, flags)
-    yield from _outside_scope(selection)
+    yield from _outside_scope(selection, flags)
 
 
 def _other_files(selection: Selection) -> Iterator[Violation]:
@@ -107,15 +108,16 @@ def _memory(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Viol
     memory = memory_inputs.estimate(selection, flags)
     for name, problem in memory_checks.problems(memory) if memory else ():
         if problem.fatal:
-            yield name, _model_on_hardware(selection), problem
+            fix = remedies.other_size(selection, flags) if problem.fix == memory_checks.FEWER else problem.fix
+            yield name, _model_on_hardware(selection), dataclasses.replace(problem, fix=fix)
 
 
 def _model_on_hardware(selection: Selection) -> str:
     return f"{selection.model.name} on {selection.hardware.name}"
 
 
-def _outside_scope(selection: Selection) -> Iterator[Violation]:
-    """Yield models, hardware and sizes that the profile or model excludes, and a group larger than this host."""
+def _outside_scope(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Violation]:
+    """Yield models, hardware and sizes that the profile or model excludes, and a group larger than the hosts."""
     profile, model, hardware = selection.profile, selection.model, selection.hardware
     size, where = selection.tensor_parallel_size, f"{profile.name}, {_model_on_hardware(selection)}"
     if (models := profile.get("models")) and not model.is_one_of(models):
@@ -123,18 +125,21 @@ def _outside_scope(selection: Selection) -> Iterator[Violation]:
         yield "profile-model", where, Problem(seen, _one_of(models), "choose one with --model")
     if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
         seen = f"profile {profile.name} does not support {hardware.name}"
-        yield "profile-hardware", where, Problem(seen, _one_of(kinds), "choose another --profile")
+        yield (
+            "profile-hardware",
+            where,
+            Problem(seen, "a GPU" if kinds == [ANY_GPU] else _one_of(kinds), "choose another --profile"),
+        )
     for kind, file in (("profile", profile), ("model", model)):
         sizes = file.get("tensor_parallel_sizes")
         if sizes and size not in sizes:
             seen = f"{kind} {file.name} does not support {TENSOR_PARALLEL_SIZE} {size}"
             needed = _one_of(sizes)
             yield TENSOR_PARALLEL_SIZE, where, Problem(seen, needed, "choose one with --tp")
-    if selection.gpus is not None and size > selection.gpus:
-        seen = (
-            f"{TENSOR_PARALLEL_SIZE} is {size}, but this process sees {selection.gpus} GPU{'s' * (selection.gpus != 1)}"
-        )
-        yield "gpu-count", where, Problem(seen, f"{size} GPUs", "lower --tp")
+    visible = remedies.visible(selection, flags)
+    if visible is not None and size > visible:
+        seen = f"{TENSOR_PARALLEL_SIZE} is {size}, but this process sees {visible} GPU{'s' * (visible != 1)}"
+        yield "gpu-count", where, Problem(seen, f"{size} GPUs", remedies.other_size(selection, flags))
 
 
 def _one_of(values: Collection[Any]) -> str:
