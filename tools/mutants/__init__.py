@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,16 @@ PAGE = ROOT / "docs/results/mutants.md"
 
 @dataclass(frozen=True)
 class Target:
-    """A module and the test files that hold it; `lines` are parts that unit tests cannot reach, with the reason."""
+    """A module, the test files that hold it, and those of their tests that take too long."""
 
     file: str
     tests: tuple[str, ...]
+    slow: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of pytest."""
+        return [*self.tests, *(f"--deselect={name}" for name in self.slow)]
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Table:
     least: float
     operators: frozenset[str]
     targets: tuple[Target, ...]
+    typed: tuple[re.Pattern[str], ...]
+    """Lines whose mutants a type checker holds, or that are no code."""
     skipped: dict[tuple[str, str], str]
     """Functions that only process tests can hold, and where they are held."""
     equivalent: dict[tuple[str, str, str], str]
@@ -70,16 +79,20 @@ class Score:
 def read_table() -> Table:
     """Read table.toml."""
     data = tomllib.loads(TABLE.read_text(encoding="utf-8"))
-    rooms = [
-        (room["folder"], room["tests"], file, tests) for room in data["room"] for file, tests in room["files"].items()
+    targets = [
+        Target(
+            f"{room['folder']}/{module}.py",
+            tuple(f"{room['tests']}/{name}.py" for name in tests),
+            tuple(f"{room['tests']}/{name}" for name in room.get("slow", [])),
+        )
+        for room in data["room"]
+        for module, tests in room["files"].items()
     ]
     return Table(
         data["least"],
         frozenset(data["operators"]),
-        tuple(
-            Target(f"{folder}/{file}.py", tuple(f"{under}/{t}.py" for t in tests))
-            for folder, under, file, tests in rooms
-        ),
+        tuple(targets),
+        tuple(re.compile(entry["line"]) for entry in data["typed"]),
         {(entry["file"], entry["function"]): entry["why"] for entry in data.get("skipped", [])},
         {(entry["file"], entry["line"], entry["becomes"]): entry["why"] for entry in data.get("equivalent", [])},
     )

@@ -21,8 +21,9 @@ def mutants(file: str, table: Table) -> list[Mutant]:
         if name.removeprefix("core/") not in table.operators:
             continue
         for changed in _changes(code, name):
-            mutant = _mutant(file, lines, changed)
-            if mutant.number not in skipped and _meaning(changed) != meaning:
+            mutant = _mutant(file, lines, changed, decorator=name == "core/RemoveDecorator")
+            typed = any(pattern.fullmatch(mutant.becomes) for pattern in table.typed)
+            if not typed and mutant.number not in skipped and _meaning(changed) != meaning:
                 found.setdefault(changed, mutant)
     return sorted(found.values(), key=lambda mutant: (mutant.number, mutant.becomes))
 
@@ -34,12 +35,12 @@ def _changes(code: str, operator: str) -> Iterator[str]:
         occurrence += 1
 
 
-def _mutant(file: str, lines: list[str], changed: str) -> Mutant:
-    new = changed.splitlines()
-    pairs = zip([*lines, ""], [*new, ""], strict=False)
-    index = next(index for index, (old, becomes) in enumerate(pairs) if old != becomes)
-    removed = len(new) < len(lines)  # a decorator
-    becomes = "" if removed else " ".join(new[index].split())
+def _mutant(file: str, lines: list[str], changed: str, *, decorator: bool) -> Mutant:
+    pairs = zip(lines, [*changed.splitlines(), *lines], strict=False)
+    index = next(index for index, (old, new) in enumerate(pairs) if old != new)
+    if decorator:  # it goes with the blank lines before it
+        index = next(n for n in range(index, len(lines)) if lines[n].strip())
+    becomes = "" if decorator else " ".join(changed.splitlines()[index].split())
     return Mutant(file, index + 1, " ".join(lines[index].split()), becomes, changed)
 
 

@@ -1,4 +1,4 @@
-"""Which lines of a module each test runs, and how long it takes."""
+"""Which functions of a module each test calls, and how long it takes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 
 @dataclass(frozen=True)
 class Reached:
-    """The lines of the module that a test has run, and its CPU seconds."""
+    """The functions of the module that a test has called, by qualified name, and its CPU seconds."""
 
-    lines: frozenset[int]
+    functions: frozenset[str]
     seconds: float
 
 
@@ -24,15 +24,11 @@ def record(session: pytest.Session, path: str) -> Mapping[str, Reached]:
     """Run all tests of a session; return what each reaches, by its node id."""
     found: dict[str, Reached] = {}
     for item in session.items:
-        lines: set[int] = set()
+        called: set[str] = set()
 
-        def inside(frame: FrameType, event: str, _: Any, lines: set[int] = lines) -> Any:
-            if event == "line":
-                lines.add(frame.f_lineno)
-            return inside
-
-        def enter(frame: FrameType, _event: str, _: Any) -> Any:
-            return inside if frame.f_code.co_filename == path else None
+        def enter(frame: FrameType, _event: str, _: Any, called: set[str] = called) -> None:
+            if frame.f_code.co_filename == path:
+                called.add(frame.f_code.co_qualname)
 
         began, traced = time.process_time(), sys.gettrace()
         sys.settrace(enter)
@@ -40,7 +36,7 @@ def record(session: pytest.Session, path: str) -> Mapping[str, Reached]:
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
         finally:
             sys.settrace(traced)
-        found[item.nodeid] = Reached(frozenset(lines), time.process_time() - began)
+        found[item.nodeid] = Reached(frozenset(called), time.process_time() - began)
         if session.testsfailed:
             break
     return found

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import SourceFileLoader
 from types import CodeType
-from typing import Any
+from typing import IO
 
 import pytest
 from hypothesis import strategies
@@ -26,8 +26,20 @@ from tools.mutants import ROOT, Mutant, Target
 from tools.mutants.in_place import function_at, replace_code
 from tools.mutants.reached import Reached, record
 
-FAST = "unit and not slow"
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin", "--hypothesis-seed=0", "-m", FAST)
+FAST = "(unit or process) and not slow"  # as `make test-fast`
+OPTIONS = (
+    "-x",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "_hypothesis_pytestplugin",
+    "-p",
+    "xdist.plugin",
+    "--hypothesis-seed=0",
+    "-m",
+    FAST,
+)
 ASLEEP = 30.0  # seconds that a trial may sleep in addition
 SURVIVED, NOTICED = 0, 1
 
@@ -40,11 +52,14 @@ def survivors(target: Target, mutants: Sequence[Mutant], jobs: int) -> list[Muta
     """Return the mutants that the tests do not notice."""
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     trials = _Trials(target, mutants, jobs)
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
+    with tempfile.TemporaryDirectory() as scratch, _quiet() as caught:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = scratch
-        status = pytest.main([*OPTIONS, f"--basetemp={scratch}/tests", *target.tests], plugins=[trials])
+        status = pytest.main([*OPTIONS, f"--basetemp={scratch}/tests", *target.arguments], plugins=[trials])
+        sys.stdout.flush()
+        caught.seek(0)
+        printed = caught.read()
     if status or not trials.reached:
-        raise Broken(f"{' '.join(target.tests)} fail without a mutant, or have no test of the kind {FAST!r}")
+        raise Broken(f"{printed}{' '.join(target.tests)} fail without a mutant, or have no test of the kind {FAST!r}")
     seconds = 3 * sum(reached.seconds for reached in trials.reached.values()) + 5
     elsewhere = [mutant for mutant in mutants if function_at(mutant.file, mutant.number) is None]
     with _quiet():
@@ -73,7 +88,7 @@ class _Trials:
             where = function_at(mutant.file, mutant.number)
             assert where is not None
             replace_code(str(ROOT / mutant.file), where.name, mutant.source)
-            names = [name for name, reached in self.reached.items() if reached.lines & where.lines]
+            names = [name for name, reached in self.reached.items() if where.name in reached.functions]
             for name in sorted(names, key=lambda name: self.reached[name].seconds):
                 session.config.hook.pytest_runtest_protocol(item=items[name], nextitem=None)
                 if session.testsfailed:
@@ -133,21 +148,21 @@ def _anew(target: Target, mutant: Mutant) -> int:
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = scratch
-        status = pytest.main([*OPTIONS, f"--basetemp={scratch}/tests", *target.tests])
+        status = pytest.main([*OPTIONS, f"--basetemp={scratch}/tests", *target.arguments])
     return NOTICED if status else SURVIVED
 
 
 @contextmanager
-def _quiet() -> Iterator[Any]:
-    """Send what pytest prints nowhere."""
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_RDWR)
-    try:
-        sys.stdout.flush()
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        with suppress(ValueError):
+def _quiet() -> Iterator[IO[str]]:
+    """Catch what pytest prints."""
+    kept = os.dup(1)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as caught:
+        try:
             sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+            os.dup2(caught.fileno(), 1)
+            yield caught
+        finally:
+            with suppress(ValueError):
+                sys.stdout.flush()
+            os.dup2(kept, 1)
+            os.close(kept)
