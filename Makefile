@@ -4,7 +4,7 @@ PORT ?= 8000
 CHECK ?=
 PROFILE ?= demo
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 FAST_JOBS ?= 3
 TARGET ?= cpu
 VENV ?= .venv
@@ -40,7 +40,7 @@ help: ## list the targets
 demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question; CHECK=1 stops after the answer, PROFILE=demo-v4 shows DeepSeek-V4
 	@$(VENV)/bin/python -m dsv4_serve.demo --profile $(PROFILE) --port $(PORT) $(if $(CHECK),--check)
 
-test: $(VENV)/installed ## run every test, two at once (JOBS=2); ARGS='tests/patcher -x' runs some (tests/README.md)
+test: $(VENV)/installed ## run every test, three at once (JOBS=3); ARGS='tests/patcher -x' runs some (tests/README.md)
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 test-fast: $(VENV)/installed ## run the tests that need neither vLLM nor an image and are not slow

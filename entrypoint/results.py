@@ -47,6 +47,7 @@ class _Row(BaseModel):
     ttft_p50: _Figure
     ttft_p99: _Figure
     acceptance: _Figure | None
+    by_position: list[_Figure] = []
 
 
 class _Bench(_Result):

@@ -12,12 +12,15 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from . import draft_floors
+from .draft_floors import Floors
 from .errors import ConfigError, UsageError, nearest
 from .plan import DEFAULT, Setting, Value, nested
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Drafter = Literal["mtp", "dspark"]
 SignName = Literal[
     "script-mix",
     "repetition",
@@ -39,10 +42,17 @@ class _Group(BaseModel):
 class Gate(_Group):
     """What a replica must prove before it receives traffic."""
 
-    acceptance_floor: Share | dict[Count, Share] = {1: 0.4, 2: 0.3, 3: 0.25}
+    acceptance_floor: Share | dict[Count, Share] = {}
     """The lowest share of draft tokens that must be accepted for the test prompts: one share, or one for each number of
-    draft tokens. Below 0.1 a draft head is broken, up to 0.4 it is suspicious on text that is not random (bands from
-    third-party figures, unmeasured here)."""
+    draft tokens; else the mean of `position-floors` over the positions of a draft. No position is held to more than it;
+    0 accepts any drafter that drafts."""
+    position_floors: dict[Drafter, list[Share]] = {
+        "mtp": [0.4, 0.2, 0.15],
+        "dspark": [0.35, 0.25, 0.15, 0.1, 0.08, 0.05],
+    }
+    """The lowest share of drafts that must be accepted up to each position, by kind of drafter; the last one holds for
+    later positions. Each lies between what was published of sound and of broken drafters (third-party figures,
+    2026-05 to 2026-09, unmeasured here): docs/explanation/health.md."""
     below_floor: Literal["refuse", "warn", "degrade"] = "refuse"
     """What happens below the floor: `refuse` ends with status 85, `warn` serves, and `degrade` starts again
     without the draft head."""
@@ -110,17 +120,26 @@ class Supervision(_Group):
     gate: Gate = Gate()
     supervise: Supervise = Supervise()
 
-    def floor(self, draft_tokens: int) -> float:
-        """Return the floor for this number of draft tokens, or for the next larger one listed, else for the largest."""
+    def floors(self, drafter: str, draft_tokens: int) -> Floors:
+        """
+        Return the floors of a drafter that makes this number of draft tokens.
+
+        In a table, the floor of the next larger number listed holds too; above the largest, that of the positions.
+        """
         table = self.gate.acceptance_floor
-        if not isinstance(table, dict):
-            return table
-        return table[min((k for k in table if k >= draft_tokens), default=max(table))]
+        listed = {draft_tokens: table} if not isinstance(table, dict) else table
+        total = listed.get(min((k for k in listed if k >= draft_tokens), default=0))
+        positions = {str(name): shares for name, shares in self.gate.position_floors.items()}
+        return draft_floors.floors(positions.get(drafter, []), draft_tokens, total)
 
 
 GROUPS: Mapping[str, type[_Group]] = {"gate": Gate, "supervise": Supervise}
-_TABLES = {"gate.acceptance-floor", "supervise.stall"}
-_LISTS = {"gate.signs", "supervise.prebuild"}
+_TABLES: Mapping[str, Any] = {
+    "gate.acceptance-floor": dict[Count, Share],
+    "gate.position-floors": dict[Drafter, list[Share]],
+    "supervise.stall": dict[str, Seconds],
+}
+_LISTS = ("gate.signs", "supervise.prebuild", "gate.position-floors.")
 _RENAMED = {"supervise.compile-ahead": "supervise.prebuild"}
 ENVIRONMENT = ("DSV4_GATE_", "DSV4_SUPERVISE_")
 
@@ -133,7 +152,8 @@ def defaults() -> dict[str, Setting]:
 
 def names() -> list[str]:
     """Return the name of every setting that the environment can hold."""
-    return [*defaults(), *sorted(_TABLES)]
+    floor = "gate.acceptance-floor"
+    return [*defaults(), floor, *(f"{floor}.{draft_tokens}" for draft_tokens in range(1, 8))]
 
 
 def settings(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
@@ -154,7 +174,7 @@ def check(name: str, value: Value, origin: str) -> Value:
         raise ConfigError(f"{origin}: there is no setting {name!r}{hint}. Valid names: {', '.join(known)}.")
     annotation: Any = fields[key].rebuild_annotation()
     if inner:
-        annotation = dict[Count, Share] if group == "gate" else dict[str, Seconds]
+        annotation = _TABLES[f"{group}.{key}"]
         value = {".".join(inner): value}
     try:
         read = TypeAdapter(annotation).validate_python(value)
@@ -217,7 +237,7 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _parts(name: str, text: str) -> Value:
-    return text.replace(",", " ").split() if name in _LISTS else text
+    return text.replace(",", " ").split() if name.startswith(_LISTS) else text
 
 
 def variable_of(name: str) -> str:

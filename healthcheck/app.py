@@ -30,7 +30,7 @@ INDEX = """\
 /readyz    whether the replica may receive traffic
 /plan      what is served, and where each setting came from (bearer key)
 /metrics   the same for Prometheus (bearer key)
-The first three take ?format=json, and the name of one check: /readyz/mtp-gate
+The first three take ?format=json, and the name of one check: /readyz/draft-gate
 """
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from .positions import COLLAPSED, by_position
 from .state import Finding, Health
 
 HealthCheck = Callable[[Health, float], Finding]
@@ -72,8 +73,8 @@ def generation(health: Health, _now: float) -> Finding:
     return Finding(f"first generation {health.generated_after:.0f} s after start")
 
 
-def mtp_gate(health: Health, _now: float) -> Finding:
-    """Tell whether the draft head drafts. Degraded, and below the floor in live traffic, are warnings."""
+def draft_gate(health: Health, _now: float) -> Finding:
+    """Tell whether the drafter drafts. Degraded, and below the floor in live traffic, are warnings."""
     finding = health.gate or Finding("", "draft acceptance is not measured yet")
     if health.degraded:
         why = f" ({health.gate.problem or health.gate.detail})" if health.gate else ""
@@ -81,8 +82,9 @@ def mtp_gate(health: Health, _now: float) -> Finding:
     live = health.live_acceptance
     if not health.below_floor or live is None or live.ratio is None:
         return finding
-    floor = "" if health.floor is None else f", floor {health.floor:.0%}"
+    floor = "" if health.floors is None else f", floor {health.floors.total:.0%}"
     low = f"live traffic: {live.accepted} of {live.drafted} draft tokens accepted ({live.ratio:.0%}{floor})"
+    low += f"; {by_position(live)}: {COLLAPSED}" if health.collapsed else ""
     return replace(finding, warning="; ".join(filter(None, [finding.warning, low])))
 
 
@@ -98,7 +100,7 @@ GROUPS: Mapping[str, Mapping[str, HealthCheck]] = {
         "accepting": accepting,
         "started": started,
         "generation": generation,
-        "mtp-gate": mtp_gate,
+        "draft-gate": draft_gate,
         "corruption": corruption,
         "progress": ready_progress,
     },

@@ -47,14 +47,21 @@ FAMILIES = {
         Family("dsv4_progress_age_seconds", "Seconds since the engine last made progress; 0 while it has no work."),
         Family("dsv4_kernel_cache_hit", "1 when an earlier start filled the kernel cache, 0 when this one does."),
         Family("dsv4_kernel_cache_saved_seconds", "Seconds saved against the start that filled the kernel cache."),
-        Family("dsv4_degraded", "1 when the engine runs without its draft head because the MTP gate failed."),
+        Family("dsv4_degraded", "1 when the engine runs without its draft head because the draft gate failed."),
         Family("dsv4_acceptance_below_floor", "1 when live acceptance was below its floor for a whole window."),
         Family("dsv4_draft_acceptance_floor", "The lowest share of draft tokens that has to be accepted."),
         Family(
             "dsv4_draft_acceptance_ratio",
-            "Accepted / drafted tokens, at the MTP gate and of live traffic in the sliding window.",
+            "Accepted / drafted tokens, at the draft gate and of live traffic in the sliding window.",
             ("source",),
         ),
+        Family(
+            "dsv4_draft_position_acceptance_ratio",
+            "Drafts accepted up to each position, 0 first, by drafts of any length.",
+            ("source", "position"),
+        ),
+        Family("dsv4_draft_position_floor", "The lowest share of drafts accepted up to a position.", ("position",)),
+        Family("dsv4_draft_collapsed", "1 when live traffic accepts first draft tokens, and hardly any after them."),
         Family("dsv4_draft_tokens", "Draft tokens behind each acceptance ratio.", ("source", "kind")),
         Family("dsv4_build", "Versions of the installed packages, one label for each.", kind=InfoMetricFamily),
     )
@@ -110,8 +117,15 @@ def _checks(findings: Mapping[str, Mapping[str, Finding]]) -> Iterator[Metric]:
 def _draft_head(health: Health) -> Iterator[Metric]:
     yield from _value("dsv4_degraded", health.degraded)
     yield from _value("dsv4_acceptance_below_floor", health.below_floor)
-    yield from _value("dsv4_draft_acceptance_floor", health.floor)
+    yield from _value("dsv4_draft_collapsed", health.collapsed)
+    yield from _value("dsv4_draft_acceptance_floor", health.floors.total if health.floors else None)
     ratio, tokens = FAMILIES["dsv4_draft_acceptance_ratio"].metric(), FAMILIES["dsv4_draft_tokens"].metric()
+    positions, floors = (
+        FAMILIES["dsv4_draft_position_acceptance_ratio"].metric(),
+        FAMILIES["dsv4_draft_position_floor"].metric(),
+    )
+    for position, floor in enumerate(health.floors.positions if health.floors else ()):
+        floors.add_metric([str(position)], floor)
     for source, acceptance in (("gate", health.gate_acceptance), ("live", health.live_acceptance)):
         if acceptance is None:
             continue
@@ -119,7 +133,9 @@ def _draft_head(health: Health) -> Iterator[Metric]:
         tokens.add_metric([source, "accepted"], acceptance.accepted)
         if acceptance.ratio is not None:
             ratio.add_metric([source], acceptance.ratio)
-    yield from (family for family in (ratio, tokens) if family.samples)
+        for position, share in enumerate(acceptance.positions):
+            positions.add_metric([source, str(position)], share)
+    yield from (family for family in (ratio, positions, floors, tokens) if family.samples)
 
 
 def _build(health: Health) -> Iterator[Metric]:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal
+
+from ..entrypoint.draft_floors import Floors
 
 PHASES = (
     "backoff",  # of the crash-loop breaker
@@ -23,7 +26,7 @@ PHASES = (
     "profiling",  # memory, to size the KV cache
     "capturing graphs",
     "warming up",  # vLLM's own warm-up, and the API server
-    "proving",  # a first generation, the MTP gate, the corruption canary
+    "proving",  # a first generation, the draft gate, the corruption canary
     "ready",
     "draining",
     "ended",
@@ -44,15 +47,44 @@ class Finding:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Draft tokens of one measurement, and the share of them that was accepted."""
+    """
+    Draft tokens of one measurement, and how many of them were accepted.
+
+    `drafts` holds one or more draft tokens each; `at` counts those accepted at each position of a draft, first to last.
+    """
 
     drafted: int
     accepted: int
+    drafts: int = 0
+    at: tuple[int, ...] = ()
 
     @property
     def ratio(self) -> float | None:
         """Accepted / drafted; None when nothing was drafted."""
         return self.accepted / self.drafted if self.drafted else None
+
+    @property
+    def positions(self) -> tuple[float, ...]:
+        """The share of drafts with an accepted token at each position; lower where drafts are of different lengths."""
+        return tuple(count / self.drafts for count in self.at) if self.drafts else ()
+
+    def since(self, before: Acceptance) -> Acceptance:
+        """Return what was counted after an earlier reading of the same counters."""
+        earlier = before.at + (0,) * len(self.at)
+        at = tuple(now - then for now, then in zip(self.at, earlier, strict=False))
+        counts = (self.drafted - before.drafted, self.accepted - before.accepted, self.drafts - before.drafts)
+        return Acceptance(*counts, at)
+
+    def __add__(self, other: Acceptance) -> Acceptance:
+        at = (a + b for a, b in zip_longest(self.at, other.at, fillvalue=0))
+        counts = (self.drafted + other.drafted, self.accepted + other.accepted, self.drafts + other.drafts)
+        return Acceptance(*counts, tuple(at))
+
+    @property
+    def later(self) -> Acceptance:
+        """The draft tokens after the first of each draft, whatever the drafts' lengths."""
+        first = self.at[0] if self.at else self.accepted
+        return Acceptance(max(0, self.drafted - self.drafts) if self.drafts else 0, self.accepted - first)
 
 
 @dataclass
@@ -89,7 +121,7 @@ class Health:
 
     gate: Finding | None = None
     gate_acceptance: Acceptance | None = None
-    floor: float | None = None
+    floors: Floors | None = None
     degraded: bool = False
     """Whether the engine was restarted without its draft head because the gate failed."""
     corruption: Finding | None = None
@@ -97,6 +129,8 @@ class Health:
     """Draft tokens of live traffic in the sliding window."""
     below_floor: bool = False
     """Whether live traffic has been below the floor for a whole window."""
+    collapsed: bool = False
+    """Whether live traffic accepts first draft tokens and hardly any after them."""
 
     progressed: float = field(default_factory=time.monotonic)
     """When the engine last showed a sign of progress, or had nothing to do."""

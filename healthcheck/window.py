@@ -9,43 +9,42 @@ from .state import Acceptance
 
 class Window:
     """
-    A sliding window of readings of two counters that only grow, and start again at 0 with the server.
+    A sliding window of readings of counters that only grow, and start again at 0 with the server.
 
     `seconds` is its length. The newest reading that is at least that old is kept for comparison.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._readings: deque[tuple[float, int, int]] = deque()
+        self._readings: deque[tuple[float, Acceptance]] = deque()
         self._fruitful = 0  # draft tokens up to the last reading with another accepted one
 
-    def add(self, now: float, drafted: int, accepted: int) -> None:
+    def add(self, now: float, drafted: int, accepted: int, drafts: int = 0, at: tuple[int, ...] = ()) -> None:
         """
-        Take a reading; `now` does not go back.
+        Take a reading of vLLM's counters, as in Acceptance; `now` does not go back.
 
         Lower counters than before belong to a restarted server, and earlier readings are dropped.
         """
         readings = self._readings
-        if readings and (drafted < readings[-1][1] or accepted < readings[-1][2]):
+        if readings and (drafted < readings[-1][1].drafted or accepted < readings[-1][1].accepted):
             readings.clear()
-            readings.append((now, 0, 0))
+            readings.append((now, Acceptance(0, 0)))
             self._fruitful = 0
-        if not readings or accepted != readings[-1][2]:
+        if not readings or accepted != readings[-1][1].accepted:
             self._fruitful = drafted
-        readings.append((now, drafted, accepted))
+        readings.append((now, Acceptance(drafted, accepted, drafts, at)))
         while len(readings) > 1 and readings[1][0] <= now - self._seconds:
             readings.popleft()
 
     def fruitless(self) -> int:
         """Return the newest draft tokens of which not one was accepted."""
-        return self._readings[-1][1] - self._fruitful if self._readings else 0
+        return self._readings[-1][1].drafted - self._fruitful if self._readings else 0
 
     def acceptance(self) -> Acceptance:
         """Return the draft tokens between the oldest and the newest reading."""
         if not self._readings:
             return Acceptance(0, 0)
-        (_, drafted, accepted), (_, now_drafted, now_accepted) = self._readings[0], self._readings[-1]
-        return Acceptance(now_drafted - drafted, now_accepted - accepted)
+        return self._readings[-1][1].since(self._readings[0][1])
 
     def below(self, floor: float, least: int) -> bool:
         """Tell whether the share is below `floor`; never with fewer than `least` draft tokens in the window."""

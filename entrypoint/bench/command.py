@@ -52,7 +52,7 @@ def without_weights(
     """Serve a plan at its real size without weights, and yield the replica's endpoint."""
     environ = {**measure.random_routing(selection.hardware.get("compute_capability")), **load.program_in(environ)}
     serve, weights = dummy(selection, plan, serve, environ)
-    log.info(f"{weights}; the MTP gate and the corruption canary only warn, as random weights pass neither")
+    log.info(f"{weights}; the draft gate and the corruption canary only warn, as random weights pass neither")
     with local_replica.replica(serve.argv(), environ, local_replica.scratch(), serve.start_seconds) as replica:
         yield replica.endpoint
 
@@ -72,7 +72,7 @@ def dummy(
         raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
     model = selection.model
-    layout = folders.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
+    layout = folders.layout_of(model.get("scheme"), model.get("drafter").scheme, model.name)
     name = f"{model.name}-{fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
     rates = folders.acceptance_rates(serve.acceptance, plan.draft_tokens)

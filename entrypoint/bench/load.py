@@ -25,7 +25,11 @@ class LoadFailed(UserError):
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one measurement. Times in ms; `acceptance` is accepted / drafted tokens, None without drafts."""
+    """
+    The figures of one measurement. Times in ms; `acceptance` is accepted / drafted tokens, None without drafts.
+
+    `by_position` is the share of drafts accepted up to each position.
+    """
 
     batch: int
     input: int
@@ -41,6 +45,7 @@ class Row:
     accepted: int
     seconds: float
     """From the first request to the last token."""
+    by_position: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the row by the names of its fields."""
@@ -134,6 +139,7 @@ def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
         drafted=drafted,
         accepted=accepted,
         seconds=round(saved["duration"], 2),
+        by_position=tuple(round(share, 4) for share in saved.get("spec_decode_per_position_acceptance_rates") or ()),
     )
 
 

@@ -167,5 +167,11 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['output_tokens_per_second']:.2f}",
         f"{row['tpot_p50']:.2f} / {row['tpot_p99']:.2f}",
         f"{row['ttft_p50']:.0f} / {row['ttft_p99']:.0f}",
-        "nothing drafted" if accepted is None else f"{accepted:.1%}",
+        "nothing drafted" if accepted is None else f"{accepted:.1%}{_by_position(row)}",
     )
+
+
+def _by_position(row: Mapping[str, Any]) -> str:
+    """Return the shares of a draft of several tokens, as text; older results have none."""
+    shares = row.get("by_position", ())
+    return f" ({', '.join(f'{share:.0%}' for share in shares)})" if len(shares) > 1 else ""

@@ -25,13 +25,13 @@ _NO_FILE = "not-here.safetensors"
 _BOS, _EOS, _UNKNOWN = "<bos>", "<eos>", "<unk>"
 
 LAYOUTS = {
-    ("w4a16", "bf16"): "w4a16",
+    ("w4a16", "unquantized"): "w4a16",
     ("w4a16", "w4a16"): "acti",
-    ("nvfp4", "bf16"): "nvfp4",
-    ("fp8-mxfp4", "native"): "native",
-    ("modelopt-nvfp4", "native"): "pro",
+    ("nvfp4", "unquantized"): "nvfp4",
+    ("fp8-mxfp4", "fp8-mxfp4"): "native",
+    ("modelopt-nvfp4", "fp8-mxfp4"): "pro",
 }
-"""The layout on disk, by the scheme and the draft head of a model's profile file."""
+"""The layout on disk, by the schemes of target model and draft head."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ SKIPPED = ("weights-present",)
 """Checks of the doctor that cannot pass without weights."""
 
 
-def layout_of(scheme: str | None, draft_head: str | None, model: str) -> str:
+def layout_of(scheme: str, drafter: str, model: str) -> str:
     """Return the layout on disk of a model; raise ConfigError where none is known."""
-    if layout := LAYOUTS.get((scheme or "", draft_head or "")):
+    if layout := LAYOUTS.get((scheme, drafter)):
         return layout
     raise ConfigError(
-        f"--without-weights does not support the layout of the model {model} ({scheme}, {draft_head} draft head)."
+        f"--without-weights does not support the layout of the model {model} ({scheme}, drafter {drafter or 'none'})."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
@@ -79,8 +79,8 @@ class Constraint(Conditions):
     """Names of hardware files for which the block does not apply."""
     model_id: Names = []
     """Globs of repositories or folders, matched against the final `model` flag."""
-    draft_head: Names = []
-    """Kinds of draft head, as a model's `draft-head` or its checkpoint gives them."""
+    drafter: Names = []
+    """Kinds of drafter (`mtp`, `dspark`, `none`), as the checkpoint's files or the model's `drafter` give them."""
     flags: Settings = {}
     """Final values of vLLM's flags; a list matches any of its values, a text with `*` is a glob, and `false` also
     matches a switch that is not set."""
@@ -166,15 +166,32 @@ class Profile(Base):
     """Figures that were measured with this profile."""
 
 
+class ModelDrafter(_Table):
+    """What a model's checkpoint ships to draft with, under `mtp.*`."""
+
+    kind: Literal["mtp", "dspark", "none"] = "none"
+    """`mtp`, one MTP layer; `dspark`, a DSpark drafter; or `none`."""
+    scheme: str = ""
+    """How its routed experts are stored, as in the model's `scheme`."""
+    layers: Annotated[int, Field(ge=0)] = 0
+    """Its layers."""
+    block_size: Annotated[int, Field(ge=0)] = 0
+    """The most tokens that a DSpark drafter drafts at once."""
+    target_layer_ids: list[Annotated[int, Field(ge=0)]] = []
+    """Layers of the target model whose hidden states a DSpark drafter reads."""
+    gib: Annotated[float, Field(ge=0)] = 0.0
+    """Its part of `weights-gib`."""
+
+
 class Model(Base):
-    """A model: one artifact, with its layout on disk, its draft head and its size."""
+    """A model: one artifact, with its layout on disk, its drafter and its size."""
 
     architecture: str = ""
     """The name of the model's architecture; a checkpoint of another one is not this model."""
     scheme: str = ""
     """How the weights are quantized; it is compared with the checkpoint."""
-    draft_head: str = ""
-    """How the draft head is stored; it is compared with the checkpoint."""
+    drafter: ModelDrafter = ModelDrafter()
+    """What the checkpoint ships to draft with; it is compared with the checkpoint."""
     weights_gib: Annotated[float, Field(gt=0)] | None = None
     """The weights on all GPUs together, in GiB. `dsv4 fit` needs it."""
     replicated_gib: Annotated[float, Field(ge=0)] = 0.0
@@ -209,6 +226,7 @@ _INNER: dict[str, type[_Table]] = {
     "refuse": Constraint,
     "measured": Measured,
     "default-model": DefaultModel,
+    "drafter": ModelDrafter,
 }
 
 

@@ -1,8 +1,9 @@
-"""Identify the model in a folder by config.json, and by the index where two artifacts differ only there."""
+"""Identify a checkpoint by config.json, index and headers, and find the model that has its layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,16 @@ from .. import plain_file
 from ..catalog.catalog import ProfileFile
 from ..catalog.schema import Model
 from ..errors import ConfigError
-from . import read, safetensors
+from . import described, unsupported
+from .described import Description, StoredTensor, number, text_config
+from .identity import Drafter, Identity
 
-_QUANTIZED_DRAFT = b'"mtp.0.ffn.experts.0.w1.weight_packed"'
+_PUBLISHED = {4096: "deepseek-v4-flash", 7168: "deepseek-v4-pro"}
+_NATIVE = ("fp8-mxfp4", "fp8", "modelopt-nvfp4")
+_DSPARK = re.compile(r"mtp\.\d+\.(?:main_proj|markov_head|confidence_head)\.")
+_MTP_PARTS = ("e_proj", "h_proj", "enorm", "hnorm", "norm")
+_FIRST_PARTS, _LAST_PARTS = ("main_proj", "main_norm"), ("norm", "markov_head.markov_w1", "markov_head.markov_w2")
+_DSPARK_FIELDS = ("dspark_block_size", "dspark_target_layer_ids", "dspark_noise_token_id", "dspark_markov_rank")
 
 
 def weights_bytes(folder: Path) -> int:
@@ -20,38 +28,66 @@ def weights_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.exists())
 
 
-def draft_head(folder: Path) -> str:
-    """Return how the draft head is stored: native, bf16, w4a16, dspark or none; `unknown` if unreadable."""
-    try:
-        return _draft_head(_config(folder, ""), folder)
-    except (ConfigError, OSError):
-        return "unknown"
-
-
-def model_in(folder: Path, models: Iterable[ProfileFile[Model]], origin: str) -> ProfileFile[Model]:
-    """
-    Return the model whose architecture, scheme and draft head are those of the checkpoint in `folder`.
-
-    Raise ConfigError for a checkpoint that cannot be read or that matches no model.
-    """
+def identity_of(folder: Path, origin: str) -> Identity:
+    """Return what the checkpoint in a folder is; raise ConfigError if it cannot be read."""
     config = _config(folder, origin)
     try:
-        stored = (architecture(config), scheme(config), _draft_head(config, folder))
+        return identify(described.folder(config, folder))
     except OSError as error:
         raise ConfigError(
             f"{origin}: cannot read {error.filename} ({error.strerror}); fetch the checkpoint again."
         ) from None
+
+
+def identify(description: Description) -> Identity:
+    """Return what a checkpoint is. Pure."""
+    config = description.config
+    drafter = _drafter(description)
+    declared = scheme(config)
+    stored = _stored(description, "layers.0")
+    native = declared in _NATIVE and stored in _NATIVE
+    missing = list(description.missing_files)
+    if (stored == "fp8") != (declared == "fp8") and native:
+        missing.append(f'expert_dtype "{"fp8" if stored == "fp8" else "fp4"}" in config.json')
+    return Identity(
+        architecture=architecture(config),
+        scheme=stored if native else declared,
+        drafter=drafter,
+        bytes=description.bytes,
+        missing=tuple(missing),
+        unsupported=unsupported.of(config, description.files),
+    )
+
+
+def model_in(folder: Path, models: Iterable[ProfileFile[Model]], origin: str) -> ProfileFile[Model]:
+    """
+    Return the model whose architecture, scheme and drafter are those of the checkpoint in `folder`.
+
+    Raise ConfigError for a checkpoint that cannot be read or that matches no model.
+    """
+    identity = identity_of(folder, origin)
     known = list(models)
-    for model in known:
-        drafts = (model.get("draft_head"), "dspark")  # a constraint rejects a DSpark drafter, with its reason
-        if (model.get("architecture"), model.get("scheme")) == stored[:2] and stored[2] in drafts:
-            return model
-    kind, quantization, drafter = stored
+    if model := match(identity, known):
+        return model
+    drafter = f"drafter {' '.join(filter(None, (identity.drafter.scheme, identity.drafter.kind)))}"
     raise ConfigError(
-        f"{origin}: the checkpoint in {folder} (architecture {kind}, scheme {quantization}, draft head {drafter})"
-        f" matches no known model ({', '.join(model.name for model in known)});"
+        f"{origin}: the checkpoint in {folder} (architecture {identity.architecture}, scheme {identity.scheme},"
+        f" {drafter}) matches no known model ({', '.join(model.name for model in known)});"
         f" to serve it as one of them, write NAME={folder}."
     )
+
+
+def match(identity: Identity, models: Iterable[ProfileFile[Model]]) -> ProfileFile[Model] | None:
+    """Return the one model with the identity's architecture, scheme and drafter; None for none, and for several."""
+    kind, stored = identity.drafter.kind, identity.drafter.scheme
+    alike = [
+        model
+        for model in models
+        if (model.get("architecture"), model.get("scheme")) == (identity.architecture, identity.scheme)
+        and model.get("drafter").kind == kind
+        and (not stored or model.get("drafter").scheme == stored)
+    ]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _config(folder: Path, origin: str) -> dict[str, Any]:
@@ -69,44 +105,107 @@ def _config(folder: Path, origin: str) -> dict[str, Any]:
     return config
 
 
-def architecture(config: dict[str, Any]) -> str:
+def architecture(config: Mapping[str, Any]) -> str:
     """Return the architecture that config.json names, DeepSeek-V4's by its size; `unknown` where it names none."""
     names = config.get("architectures")
     name = str(names[0]) if isinstance(names, list) and names else "unknown"
-    if name != "DeepseekV4ForCausalLM":
+    hidden = number(text_config(config), "hidden_size")
+    if name == "DeepseekV41ForCausalLM":
+        return "deepseek-v4.1-flash" if hidden == 5120 else "deepseek-v4.1"
+    if name not in ("DeepseekV4ForCausalLM", "DeepseekV4ForConditionalGeneration"):
         return name
-    sizes = {4096: "deepseek-v4-flash", 7168: "deepseek-v4-pro"}
-    hidden = config.get("hidden_size")
-    return sizes.get(hidden, "deepseek-v4-tiny") if isinstance(hidden, int) else "unknown"
+    if not hidden:
+        return "unknown"
+    sees = name == "DeepseekV4ForConditionalGeneration" or number(config, "vision_n_layers")
+    return _PUBLISHED.get(hidden, "deepseek-v4-tiny") + ("-vision" if sees else "")
 
 
-def scheme(config: dict[str, Any]) -> str:
+def scheme(config: Mapping[str, Any]) -> str:
     """Return how config.json says that the experts are quantized, by the names of `scheme` in profiles/models."""
     quantization = config.get("quantization_config")
     if not isinstance(quantization, dict):
         return "unquantized"
-    if quantization.get("quant_method") != "compressed-tensors":
-        return "modelopt-nvfp4" if quantization.get("moe_quant_algo") == "NVFP4" else "fp8-mxfp4"
+    method = str(quantization.get("quant_method"))
+    if method == "compressed-tensors":
+        return _compressed_tensors(quantization)
+    if quantization.get("moe_quant_algo") == "NVFP4":
+        return "modelopt-nvfp4"
+    if method not in ("fp8", "deepseek_v4_fp8"):
+        return method
+    return "fp8" if _expert_dtype(config) == "fp8" else "fp8-mxfp4"
+
+
+def _expert_dtype(config: Mapping[str, Any]) -> Any:
+    quantization = config.get("quantization_config")
+    inner = quantization.get("expert_dtype") if isinstance(quantization, dict) else None
+    return config.get("expert_dtype", inner)
+
+
+def _compressed_tensors(quantization: Mapping[str, Any]) -> str:
     groups = quantization.get("config_groups")
-    weights = [g.get("weights") for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
-    four_bit = [w.get("type") for w in weights if isinstance(w, dict) and w.get("num_bits") == 4]
-    return {"int": "w4a16", "float": "nvfp4"}.get(str(four_bit[0]) if four_bit else "", "unknown compressed-tensors")
+    tables = [group for group in groups.values() if isinstance(group, dict)] if isinstance(groups, dict) else []
+    kinds = [(_bits(g, "weights"), _bits(g, "input_activations")) for g in tables]
+    for (kind, bits), (_, activations) in kinds:
+        if bits == 4 and kind == "int":
+            return "w4a8" if activations == 8 else "w4a16"
+        if bits == 4 and kind == "float":
+            return "nvfp4"
+    eight = all(bits == 8 for (_, bits), _ in kinds)
+    return "w8a8" if kinds and eight else "unknown compressed-tensors"
 
 
-def _draft_head(config: dict[str, Any], folder: Path) -> str:
-    if "dspark_block_size" in config:
-        return "dspark"
-    if not config.get("num_nextn_predict_layers"):
-        return "none"
-    stored = scheme(config)
-    if stored in ("unquantized", "fp8-mxfp4", "modelopt-nvfp4"):
-        return "bf16" if stored == "unquantized" else "native"
-    return "w4a16" if any(_QUANTIZED_DRAFT in names for names in _tensor_names(folder)) else "bf16"
+def _bits(group: Mapping[str, Any], key: str) -> tuple[str, Any]:
+    table = group.get(key)
+    return (str(table.get("type")), table.get("num_bits")) if isinstance(table, dict) else ("", None)
 
 
-def _tensor_names(folder: Path) -> Iterator[bytes]:
-    """Yield the index, or without one each file's header."""
-    indexes = [*folder.glob("*.safetensors.index.json")]
-    yield from (plain_file.read(index, read.INDEX_MIB) for index in indexes)
-    for file in [] if indexes else sorted(folder.glob("*.safetensors")):
-        yield safetensors.raw(file)[1]
+def _stored(description: Description, prefix: str) -> str:
+    """Return how a layer's routed experts are stored; empty where the names and dtypes do not say."""
+    start = f"{prefix}.ffn.experts.0.w1."
+    parts = {name.removeprefix(start): t for name, t in description.tensors.items() if name.startswith(start)}
+    if "weight_packed" in parts:
+        return "nvfp4" if "weight_global_scale" in parts else "w4a16"
+    if "weight_scale_2" in parts:
+        return "modelopt-nvfp4"
+    dtype = parts.get("weight", StoredTensor()).dtype
+    if "scale" in parts:
+        if not dtype:
+            return "fp8" if _expert_dtype(description.config) == "fp8" else "fp8-mxfp4"
+        return {"I8": "fp8-mxfp4", "F8_E4M3": "fp8"}.get(dtype, "")
+    if "weight_scale" in parts:
+        return {"I8": "w8a8", "F8_E4M3": "w8a8"}.get(dtype, "")
+    return "unquantized" if "weight" in parts and dtype in ("", "BF16") else ""
+
+
+def _drafter(description: Description) -> Drafter:
+    """Return the drafter that the tensors make up; what config.json says counts only without their names."""
+    config = text_config(description.config)
+    tensors = {name: tensor for name, tensor in description.tensors.items() if name.startswith("mtp.")}
+    declared = number(config, "num_nextn_predict_layers")
+    if not tensors:
+        if description.whole or not (declared or "dspark_block_size" in config):
+            return Drafter()
+        is_dspark, layers = "dspark_block_size" in config, declared
+    else:
+        is_dspark = any(_DSPARK.match(name) for name in tensors)
+        layers = len({name.split(".")[1] for name in tensors})
+    ids = config.get("dspark_target_layer_ids") if is_dspark else ()
+    return Drafter(
+        kind="dspark" if is_dspark else "mtp",
+        scheme=_stored(description, "mtp.0"),
+        layers=layers,
+        block_size=number(config, "dspark_block_size") if is_dspark else 0,
+        target_layer_ids=tuple(n for n in ids if type(n) is int) if isinstance(ids, list) else (),
+        bytes=sum(tensor.bytes for tensor in tensors.values()),
+        missing=tuple(_missing(config, tensors, is_dspark=is_dspark)) if tensors else (),
+    )
+
+
+def _missing(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor], *, is_dspark: bool) -> Iterator[str]:
+    layers = sorted({int(name.split(".")[1]) for name in tensors})
+    parts = [f"mtp.{layer}.{part}" for layer in layers for part in _MTP_PARTS]
+    if is_dspark:
+        parts = [f"mtp.{layers[0]}.{part}" for part in _FIRST_PARTS]
+        parts += [f"mtp.{layers[-1]}.{part}" for part in _LAST_PARTS]
+        yield from (f"{field} in config.json" for field in _DSPARK_FIELDS if field not in config)
+    yield from (part for part in parts if f"{part}.weight" not in tensors and f"{part}.weight_packed" not in tensors)

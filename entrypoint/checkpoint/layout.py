@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from .described import number
 from .read import Checkpoint
 
 PROJECTIONS = ("w1", "w2", "w3")
@@ -22,26 +23,18 @@ class Scheme:
     name: str
     tensors: tuple[str, ...]
     dtype: str
-    draft_head: str
-    """The name of a draft head in this scheme."""
     group: int = 1
     """Inputs that share a scale: a rank's share has to be a multiple."""
 
 
 SCHEMES = (
-    Scheme("w4a16", ("weight_packed", "weight_scale", "weight_shape"), "I32", "w4a16", 128),
-    Scheme("nvfp4", ("weight_packed", "weight_scale", "weight_global_scale", "input_global_scale"), "U8", "nvfp4", 16),
-    Scheme("modelopt-nvfp4", ("weight", "weight_scale", "weight_scale_2", "input_scale"), "U8", "nvfp4", 16),
-    Scheme("fp8-mxfp4", ("weight", "scale"), "I8", "native", 32),
-    Scheme("fp8", ("weight", "scale"), "F8_E4M3", "fp8", 128),
-    Scheme("unquantized", ("weight",), "BF16", "bf16"),
+    Scheme("w4a16", ("weight_packed", "weight_scale", "weight_shape"), "I32", 128),
+    Scheme("nvfp4", ("weight_packed", "weight_scale", "weight_global_scale", "input_global_scale"), "U8", 16),
+    Scheme("modelopt-nvfp4", ("weight", "weight_scale", "weight_scale_2", "input_scale"), "U8", 16),
+    Scheme("fp8-mxfp4", ("weight", "scale"), "I8", 32),
+    Scheme("fp8", ("weight", "scale"), "F8_E4M3", 128),
+    Scheme("unquantized", ("weight",), "BF16"),
 )
-
-
-def number(config: Mapping[str, Any], key: str) -> int:
-    """Return a field that holds a count of layers, heads, experts or inputs; 0 where it is absent or impossible."""
-    value = config.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 100_000 else 0
 
 
 def target_layers(config: Mapping[str, Any]) -> list[str]:

@@ -24,7 +24,10 @@ def register(commands: Commands) -> None:
         epilog="Exit status 1: it is not, or nothing answers. The checks that failed are printed.",
     )
     parser.add_argument(
-        "check", choices=GROUPS, help="ask whether it has started, makes progress, or may receive traffic"
+        "check",
+        metavar="|".join(GROUPS),
+        choices=GROUPS,
+        help="ask whether it has started, makes progress, or may receive traffic",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="HOST", help="host of the health server (default: %(default)s)"

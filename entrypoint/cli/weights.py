@@ -33,7 +33,9 @@ def register(commands: Commands) -> None:
         details="`fetch` resumes where it stopped, `status` lists what is there, and `verify` hashes every file.",
         epilog="Exit status 1: files are missing, wrong, or do not belong to the model.",
     )
-    parser.add_argument("action", choices=("status", "fetch", "verify"), help="what to do")
+    parser.add_argument(
+        "action", metavar="status|fetch|verify", choices=("status", "fetch", "verify"), help="what to do"
+    )
     parser.add_argument(
         "model", metavar="MODEL", help="a model that `dsv4 profiles` lists, or the repository OWNER/NAME"
     )

@@ -33,7 +33,7 @@ class ContainerState:
     answers: bool = False
     """Whether the health server answered."""
     acceptance: str = ""
-    """What the MTP gate measured."""
+    """What the draft gate measured."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what `dsv4 status --format json` prints of one container."""
@@ -88,5 +88,5 @@ def with_health(state: ContainerState, startup: dict[str, Any], ready: dict[str,
         detail=(starting or why or warning).removeprefix(f"{ready['phase']}: "),
         percent=startup["percent"],
         ready=ready["status"] == "passed",
-        acceptance=checks.get("mtp-gate", {}).get("detail", ""),
+        acceptance=checks.get("draft-gate", {}).get("detail", ""),
     )

@@ -16,7 +16,7 @@ class CheckpointRequirements:
     model: str = ""
     architecture: str = ""
     scheme: str = ""
-    draft_head: str = ""
+    drafter_scheme: str = ""
     hardware: str = ""
     tensor_parallel_size: int = 1
     expert_parallel: bool = False
@@ -45,7 +45,7 @@ def checkpoint_requirements(
         model=model.name,
         architecture=model.get("architecture"),
         scheme=model.get("scheme"),
-        draft_head=model.get("draft_head"),
+        drafter_scheme=model.get("drafter").scheme,
         hardware=str(plan.choices["hardware"].value) if "hardware" in plan.choices else "",
         tensor_parallel_size=plan.tensor_parallel_size,
         expert_parallel=plan.value("enable-expert-parallel", False),

@@ -55,7 +55,7 @@ def layouts(results: Sequence[Result]) -> Section:
         results, key=lambda run: (run["stock"], run["mtp"] != "good", run["layout"], run["mtp"], run["tp"])
     )
     head = ("layout", "draft head", "TP", "vLLM", "result", "correct tokens", "drafts accepted")
-    return Section("MTP gate: constructed checkpoints", (Table(head, tuple(map(_layout, ordered))),))
+    return Section("Draft gate: constructed checkpoints", (Table(head, tuple(map(_layout, ordered))),))
 
 
 def _layout(run: Result) -> tuple[Cell, ...]:
@@ -138,7 +138,7 @@ def summary(results: Sequence[Result]) -> list[Line]:
     ]
     if served := [result for result in results if result["kind"] == "layout" and not result["stock"]]:
         right = sum(_LAYOUTS.get(run["result"], False) for run in served)
-        lines.append(Line("MTP gate", (Verdict(f"{right} of {len(served)} as expected", right == len(served)),)))
+        lines.append(Line("Draft gate", (Verdict(f"{right} of {len(served)} as expected", right == len(served)),)))
     return lines
 
 

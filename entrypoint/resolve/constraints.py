@@ -145,7 +145,7 @@ def _matches(rule: Constraint, selection: Selection, flags: Mapping[str, Setting
     return (
         all(selected[key] in allowed for key, allowed in rule.given().items())
         and selection.hardware.name not in rule.except_hardware
-        and (not rule.draft_head or selection.draft_head in rule.draft_head)
+        and (not rule.drafter or selection.drafter.kind in rule.drafter)
         and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
         and all(_holds(tree, name, value) or _off(tree, name, value) for name, value in rule.flags.items())
         and all(name in env and _like(env[name].value, str(value)) for name, value in rule.env.items())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Base, Hardware, Model, Profile, Root
 from ..checkpoint import identify
+from ..checkpoint.identity import Drafter
 from ..errors import ConfigError
 from ..machine.gpus import HostGpus
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
@@ -26,7 +27,7 @@ class Selection:
     """
     The profile files of one plan, and the reason for each.
 
-    `where` is what vLLM loads when it is not the model's repository; `draft_head` and `weights_gib` are read from it
+    `where` is what vLLM loads when it is not the model's repository; `drafter` and `weights_gib` are read from it
     where it is a folder. `gpus` counts the GPUs that this process sees (None: not read), and `gpu_order` are the
     variables that put the closest ones first.
     """
@@ -38,7 +39,7 @@ class Selection:
     nccl: ProfileFile[Base] | None
     tensor_parallel_size: int
     reasons: dict[str, Setting]
-    draft_head: str
+    drafter: Drafter
     where: Setting | None = None
     weights_gib: float | None = None
     gpus: int | None = None
@@ -88,11 +89,21 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         nccl=catalog.nccl(nccl.value, nccl.origin) if nccl and nccl.value != "none" else None,
         tensor_parallel_size=size,
         reasons=reasons,
-        draft_head=identify.draft_head(folder) if folder else model.get("draft_head"),
+        drafter=_drafter(model, folder, where),
         where=where,
         weights_gib=identify.weights_bytes(folder) / (1 << 30) if folder else model.get("weights_gib"),
         gpus=gpus.count,
         gpu_order=gpu_order,
+    )
+
+
+def _drafter(model: ProfileFile[Model], folder: Path | None, where: Setting | None) -> Drafter:
+    """Return the drafter that the folder holds, or that the model's profile file describes."""
+    if folder and where:
+        return identify.identity_of(folder, where.origin).drafter
+    own = model.get("drafter")
+    return Drafter(
+        own.kind, own.scheme, own.layers, own.block_size, tuple(own.target_layer_ids), round(own.gib * (1 << 30))
     )
 
 

@@ -6,11 +6,15 @@ import random
 import secrets
 import string
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from ...healthcheck import canary, gate
+from ...healthcheck.positions import by_position
 from ...healthcheck.state import Acceptance
 from ..client.errors import Refused
 from ..client.vllm import VllmClient
+from ..draft_floors import drafter
 from .context import Context
 from .outcome import Outcome, failed, passed, skipped
 
@@ -31,7 +35,7 @@ async def parallel(client: VllmClient, context: Context) -> Outcome:
 
 
 async def acceptance(client: VllmClient, context: Context) -> Outcome:
-    """Draft tokens accepted for random text, prose, code and repetition, from vLLM's counters."""
+    """Draft tokens accepted for random text, prose, code and repetition, and by position, from vLLM's counters."""
     if context.drafts == 0:
         return skipped("served without draft tokens")
     try:
@@ -41,23 +45,23 @@ async def acceptance(client: VllmClient, context: Context) -> Outcome:
     if not speculates and context.drafts is None:
         return skipped("vLLM counts no draft tokens here")
     kinds: dict[str, Acceptance] = {}
-    drafts = 0
     for kind, texts in _prompts(context).items():
         before = await client.settled_counters()
         for text in texts:
             await client.complete(text, context.prompts["acceptance"]["tokens"], salt=secrets.token_hex(8))
         after = await client.settled_counters()
-        kinds[kind] = Acceptance(after.drafted - before.drafted, after.accepted - before.accepted)
-        drafts += after.drafts - before.drafts
-    drafted = sum(kind.drafted for kind in kinds.values())
-    floor = context.supervision.floor(context.drafts or round(drafted / max(1, drafts)) or 1)
+        kinds[kind] = gate.reading(after).since(gate.reading(before))
+    everything = sum(kinds.values(), Acceptance(0, 0))
+    drafted = context.drafts or round(everything.drafted / max(1, everything.drafts)) or 1
+    floors = context.supervision.floors(drafter(context.settings or {}), drafted)
     judged = {kind: kinds[kind] for kind in JUDGED}
-    total = Acceptance(sum(k.drafted for k in judged.values()), sum(k.accepted for k in judged.values()))
+    total = sum(judged.values(), Acceptance(0, 0))
+    total = replace(total, at=total.at[: len(floors.positions)])
     figures = {kind: _figures(measured, context.record.acceptance.get(kind)) for kind, measured in kinds.items()}
-    finding = gate.judge(total, judged, floor, counted=speculates)
+    finding = gate.judge(total, judged, floors, counted=speculates)
     if finding.problem:
         return failed(finding.problem, f"measured, with published figures: {_summary(kinds, context)}", **figures)
-    return passed(f"{_summary(kinds, context)}; floor of prose and code {floor:.0%}", **figures)
+    return passed(f"{_summary(kinds, context)}; floor of prose and code {floors.total:.0%}", **figures)
 
 
 def _prompts(context: Context) -> dict[str, list[str]]:
@@ -67,8 +71,15 @@ def _prompts(context: Context) -> dict[str, list[str]]:
     return {"random": noise, **prompts["kinds"]}
 
 
-def _figures(measured: Acceptance, recorded: float | None) -> dict[str, int | float | None]:
-    return {"drafted": measured.drafted, "accepted": measured.accepted, "on_record": recorded}
+def _figures(measured: Acceptance, recorded: float | None) -> dict[str, Any]:
+    positions = [round(share, 4) for share in measured.positions]
+    return {
+        "drafted": measured.drafted,
+        "accepted": measured.accepted,
+        "drafts": measured.drafts,
+        "by_position": positions,
+        "on_record": recorded,
+    }
 
 
 def _summary(kinds: Mapping[str, Acceptance], context: Context) -> str:
@@ -78,7 +89,8 @@ def _summary(kinds: Mapping[str, Acceptance], context: Context) -> str:
     def summary(kind: str, measured: Acceptance) -> str:
         recorded = f"{record.acceptance[kind]:.0%} on record" if kind in record.acceptance else "no figure on record"
         share = "nothing" if measured.ratio is None else f"{measured.ratio:.0%}"
-        return f"{kind} {share} of {measured.drafted} ({recorded})"
+        positions = f", {by_position(measured)}" if len(measured.at) > 1 else ""
+        return f"{kind} {share} of {measured.drafted} ({recorded}{positions})"
 
     source = f"; record: {record.source}" if record.source else ""
     return ", ".join(summary(kind, measured) for kind, measured in kinds.items()) + source

@@ -7,11 +7,13 @@ import logging
 import time
 
 from ...healthcheck import canary
+from ...healthcheck.positions import COLLAPSED, by_position, collapses
 from ...healthcheck.progress import EngineProgress
 from ...healthcheck.state import Acceptance
 from ...healthcheck.window import Window
 from ..client.counters import Counters
 from ..client.errors import OutOfFiles, Refused, Unreachable
+from ..draft_floors import Floors
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from .context import VllmSession
@@ -19,7 +21,7 @@ from .readiness_gate import corruption
 
 CANARY_SHARE = 0.005  # of the tokens that traffic generates may be spent on corruption canaries beside it
 FRUITLESS = 300
-"""Draft tokens in a row without an accepted one that no sound draft head makes (unmeasured on real weights)."""
+"""Draft tokens in a row without an accepted one that no sound drafter makes (unmeasured on real weights)."""
 log = logging.getLogger(__name__)
 
 
@@ -87,23 +89,26 @@ class _Monitor:
         if self.health.requests:
             self.used_at = now
         if self.session.plan.draft_tokens:
-            self.window.add(now, counters.drafted, counters.accepted)
+            self.window.add(now, counters.drafted, counters.accepted, counters.drafts, counters.accepted_at)
             self._judge_drafts()
 
     def _judge_drafts(self) -> None:
-        health, floor = self.health, self.health.floor or 0.0
+        health, floors, least = self.health, self.health.floors or Floors(0.0), self.supervise.window_drafts
         fruitless = self.window.fruitless()
         live = Acceptance(fruitless, 0) if fruitless >= FRUITLESS else self.window.acceptance()
         health.live_acceptance = live
-        below = fruitless >= FRUITLESS or self.window.below(floor, self.supervise.window_drafts)
+        collapsed = fruitless < FRUITLESS and collapses(live, floors, least)
+        below = collapsed or fruitless >= FRUITLESS or self.window.below(floors.total, least)
         if fruitless >= FRUITLESS and not self.fruitless:
-            log.warning(f"none of the last {fruitless} draft tokens was accepted: the draft head only costs time.")
+            log.warning(f"none of the last {fruitless} draft tokens was accepted: the drafter only costs time.")
+        elif collapsed and not health.collapsed:
+            log.warning(f"live traffic, {by_position(live)}: {COLLAPSED} (gate.position-floors).")
         elif below and not health.below_floor:
             log.warning(
                 f"{live.accepted} of {live.drafted} draft tokens of the last {self.supervise.window:.0f} s"
-                f" were accepted ({live.ratio or 0:.0%}); the floor is {floor:.0%} (gate.acceptance-floor)."
+                f" were accepted ({live.ratio or 0:.0%}); the floor is {floors.total:.0%} (gate.acceptance-floor)."
             )
-        health.below_floor, self.fruitless = below, fruitless >= FRUITLESS
+        health.below_floor, health.collapsed, self.fruitless = below, collapsed, fruitless >= FRUITLESS
 
     def _canaries(self, now: float) -> ExitReason | None:
         """Send a canary through an idle engine, and read the result of the last one."""

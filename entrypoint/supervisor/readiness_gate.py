@@ -1,4 +1,4 @@
-"""Prove a replica before it receives traffic: it answers, its draft head drafts, its answers are not garbled."""
+"""Prove a replica before it receives traffic: it answers, its drafter drafts, its answers are not garbled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import time
 
 from ...healthcheck import canary, gate
 from ...healthcheck.state import Finding
+from .. import draft_floors
 from ..client.errors import Unreachable
+from ..plan import plain
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from .context import VllmSession
@@ -19,27 +21,28 @@ async def prove(session: VllmSession) -> ExitReason | None:
     """Run the proofs and record them in the replica's health; return why it is refused, or None."""
     await canary.one_token(session.client)
     session.health.generated_after = time.monotonic() - session.health.started
-    return await _draft_head(session) or await corruption(session)
+    return await _drafter(session) or await corruption(session)
 
 
-async def _draft_head(session: VllmSession) -> ExitReason | None:
+async def _drafter(session: VllmSession) -> ExitReason | None:
     health, settings = session.health, session.settings
-    drafts = session.plan.draft_tokens
-    if not drafts:
+    plan = session.plan
+    if not plan.draft_tokens:
         health.gate = health.gate if health.degraded else Finding("the plan has no draft tokens")
         return None
-    health.detail = "MTP gate"
-    health.floor = settings.floor(drafts)
-    health.gate, health.gate_acceptance = await gate.run(session.client, health.floor, settings.gate.tokens)
+    health.detail = "draft gate"
+    drafter = draft_floors.drafter(plain(plan.flags))
+    health.floors = settings.floors(drafter, plan.draft_tokens)
+    health.gate, health.gate_acceptance = await gate.run(session.client, health.floors, settings.gate.tokens)
     if not health.gate.problem:
-        log.info(f"MTP gate: {health.gate.detail}")
+        log.info(f"draft gate: {health.gate.detail}")
         return None
     await _require_alive(session)
     if settings.gate.below_floor == "warn":
-        log.warning(f"MTP gate: {health.gate.problem}")
+        log.warning(f"draft gate: {health.gate.problem}")
         health.gate = Finding(health.gate.detail, warning=f"{health.gate.problem} (gate.below-floor = warn)")
         return None
-    return ExitReason(exit_cause.GATE_REFUSED, f"MTP gate: {health.gate.problem}")
+    return ExitReason(exit_cause.GATE_REFUSED, f"draft gate: {health.gate.problem}")
 
 
 async def corruption(session: VllmSession, *, beside_traffic: bool = False) -> ExitReason | None:

@@ -190,6 +190,8 @@ def _check_range(setting: str, value: float, kind: Mapping[str, Any], origin: st
     if math.isnan(value) or not all(holds(value, bound) for _, holds, bound in bounds):
         allowed = " and ".join(f"{phrase} {bound}" for phrase, _, bound in bounds) or "a number"
         raise ConfigError(f"{origin}: {setting} = {value} is out of range; it must be {allowed}.")
+    if value == 0 and kind.get("auto") and kind.get("min") == -1:  # vLLM parses it, then ends the start
+        raise ConfigError(f"{origin}: {setting} = 0 is out of range; it must be at least 1, or -1 for auto.")
 
 
 def _folded(value: str, kind: Mapping[str, Any]) -> str:

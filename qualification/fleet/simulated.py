@@ -8,6 +8,7 @@ that are too many wait their turn. A prefill takes its time and none of the othe
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import time
@@ -19,7 +20,8 @@ from qualification.fleet.door import Door, Request
 from qualification.fleet.timings import Recording
 
 SUPERVISE = Supervise()
-"""The supervisor's times as shipped: `ready-grace`, `poll`, `drain-wait`."""
+"""The supervisor's times as shipped: `poll`, `drain-wait`."""
+READY_GRACE = float(os.environ.get("DSV4_SUPERVISE_READY_GRACE", SUPERVISE.ready_grace))
 
 
 @dataclass
@@ -85,7 +87,7 @@ class Replica:
     def hang(self) -> None:
         """The engine stands still; /health goes on saying 200, the supervisor notices after its grace."""
         self.hung = True
-        self._then(SUPERVISE.ready_grace + random.random() * SUPERVISE.poll, self._not_ready)
+        self._then(READY_GRACE + random.random() * SUPERVISE.poll, self._not_ready)
 
     def freeze(self, *, frozen: bool) -> None:
         """Engine and supervisor stand still, as with SIGSTOP: connections are accepted, nothing is answered."""

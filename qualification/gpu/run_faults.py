@@ -37,7 +37,7 @@ def phases(running: Replica) -> Result:
 
 
 def gate(running: Replica) -> str:
-    return next((line for line in running.messages() if "MTP gate" in line), "")
+    return next((line for line in running.messages() if "draft gate" in line), "")
 
 
 def ended(running: Replica, seconds: float) -> Result:

@@ -166,5 +166,5 @@ def test_the_demo_of_deepseek_v4_gives_every_token_and_its_draft_head_is_reporte
     command = [*COMMAND, "--profile", "demo-v4", "--check", "--folder", str(tmp_path), "--port", "8300"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "MTP gate: 100% of " in done.stdout
+    assert "draft gate: 100% of " in done.stdout
     assert "The answer is the known one." in done.stdout

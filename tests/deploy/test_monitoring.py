@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.vllm_schema import schema
 from dsv4_serve.healthcheck import metrics
 from dsv4_serve.healthcheck.state import Acceptance, Health
@@ -39,7 +40,7 @@ def replica_s_metrics() -> set[str]:
     health = Health(
         engine=1,
         ready_after=600.0,
-        floor=0.4,
+        floors=Floors(0.4, (0.4, 0.2)),
         gate_acceptance=Acceptance(100, 90),
         live_acceptance=Acceptance(100, 90),
         cache_hit=True,

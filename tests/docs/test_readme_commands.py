@@ -24,12 +24,12 @@ import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint import listen
-from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.resolve.environment import Variables
 from tests.docs import readme
 from tests.entrypoint.weights import test_hub as hub
 from tests.support.program import find
 from tests.support.replica import replica
+from tests.support.running_demo import COMMAND, Demo
 
 DSV4 = [sys.executable, "-m", "dsv4_serve.entrypoint"]
 LOCAL = "http://127.0.0.1:"
@@ -88,19 +88,15 @@ def test_every_command_in_a_sentence_answers() -> None:
 # The demo
 
 
-@pytest.mark.slow
-def test_the_demo_answers(tmp_path: Path) -> None:
-    """What `make demo` runs, with a free port and a folder of its own, stopped after the answer as CHECK=1 does."""
+def test_the_demo_answers(running_demo: Demo) -> None:
+    """`make demo` runs what the fixture started, there with a free port and a folder of its own."""
     recipe = ["make", "--dry-run", "--silent", "--old-file", ".venv/installed", *shlex.split(only("make demo")[0])[1:]]
     shown = subprocess.run(recipe, cwd=readme.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     words = shlex.split(shown[-1])
-    assert words[1:] == ["-m", "dsv4_serve.demo", "--profile", "demo", "--port", "8000"]
-    place = ["--folder", str(tmp_path), "--port", str(local_replica.free_port()), "--check"]
-    ran = subprocess.run([sys.executable, *words[1:], *place], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    assert words[1:] == [*COMMAND[1:], "--profile", "demo", "--port", "8000"]
     said = re.search(r"\*Success\*: `([^`]+)`", readme.TEXT)
     assert said
-    assert said[1] in ran.stdout.splitlines()
+    assert said[1] in running_demo.printed.splitlines()
 
 
 # Containers

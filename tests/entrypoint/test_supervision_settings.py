@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint import supervision_settings
+from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
 from dsv4_serve.entrypoint.plan import Setting
 
@@ -48,12 +49,40 @@ def test_one_floor_stands_in_for_the_table_of_floors(dsv4: Callable) -> None:
     assert "gate.acceptance-floor.1" not in found
 
 
-def test_the_floor_is_that_of_the_next_number_of_draft_tokens_listed() -> None:
+def test_the_floors_of_a_drafter_are_those_of_its_positions_and_the_total_is_their_mean() -> None:
+    settings = supervision_settings.read({})
+    assert settings.floors("mtp", 1) == Floors(0.4, (0.4,))
+    assert settings.floors("mtp", 3).total == pytest.approx(0.25)
+    assert settings.floors("mtp", 4).positions == (0.4, 0.2, 0.15, 0.15)
+    assert settings.floors("dspark", 5).positions == (0.35, 0.25, 0.15, 0.1, 0.08)
+    assert settings.floors("dspark", 5).total == pytest.approx(0.186)
+
+
+def test_the_floors_lie_between_public_figures_of_sound_and_of_collapsed_drafters() -> None:
+    dspark = supervision_settings.read({}).floors("dspark", 5)
+    sound = (0.579, 0.447, 0.316, 0.237, 0.158)  # vllm#41834, 2026-08-01, 2 x GB10, k = 5
+    assert all(share > floor for share, floor in zip(sound, dspark.positions, strict=True))
+    assert dspark.total > 0.46 / 5  # vllm#51009, 2026-08, 2 x GB10, k = 5: mean acceptance length 1.46
+
+
+def test_a_floor_of_a_plan_replaces_the_mean_and_bounds_the_positions() -> None:
     settings = supervision_settings.read(
         {f"gate.acceptance-floor.{k}": Setting(v, "") for k, v in ((1, 0.6), (2, 0.5), (3, 0.3))}
     )
-    assert [settings.floor(k) for k in (1, 2, 3, 4)] == [0.6, 0.5, 0.3, 0.3]
-    assert supervision_settings.read({"gate.acceptance-floor": Setting(0.9, "")}).floor(3) == 0.9
+    assert [settings.floors("mtp", k).total for k in (1, 2, 3)] == [0.6, 0.5, 0.3]
+    assert settings.floors("mtp", 4).total == pytest.approx(0.225)
+    assert supervision_settings.read({"gate.acceptance-floor": Setting(0.9, "")}).floors("mtp", 3).total == 0.9
+    none = supervision_settings.read({"gate.acceptance-floor": Setting(0, "")}).floors("dspark", 3)
+    assert none == Floors(0.0, (0.0, 0.0, 0.0))
+
+
+def test_the_floors_of_positions_are_set_by_drafter(dsv4: Callable) -> None:
+    found = settings_of(dsv4, DSV4_GATE_POSITION_FLOORS_MTP="0.5, 0.3")
+    assert found["gate.position-floors.mtp"]["value"] == [0.5, 0.3]
+    assert found["gate.position-floors.dspark"]["value"][0] == 0.35
+    assert (
+        supervision_settings.read({"gate.position-floors.mtp": Setting([0.5, 0.3], "")}).floors("mtp", 2).total == 0.4
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,6 +94,8 @@ def test_the_floor_is_that_of_the_next_number_of_draft_tokens_listed() -> None:
         ("gate.below-floor", "die", "'refuse', 'warn' or 'degrade'"),
         ("gate.acceptance-floor", 1.5, "not valid"),
         ("gate.acceptance-floor.one", 0.5, "not valid"),
+        ("gate.position-floors.mtp", [1.5], "not valid"),
+        ("gate.position-floors.eagle", [0.5], "'mtp' or 'dspark'"),
         ("gate.signs", ["smell"], "not valid"),
         ("supervise.poll", -1, "greater than 0"),
         ("supervise.poll", "inf", "finite number"),

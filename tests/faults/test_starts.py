@@ -69,7 +69,7 @@ def test_a_drafter_that_drafts_nothing_is_left_out_where_the_profile_says_so(sta
         plan = json.loads(running.ask("/plan")[1])
         assert "--speculative-config" not in plan["argv"]
         body = running.ask("/readyz")[1]
-        assert "warn: mtp-gate: degraded" in body
+        assert "warn: draft-gate: degraded" in body
         warning = next(line for line in running.messages() if "WARNING" in line)
         noted("draft-nothing-degrade", 0, warning.removeprefix("dsv4: "), ended=time.monotonic() - began)
 

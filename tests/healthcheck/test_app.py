@@ -67,17 +67,17 @@ def test_every_check_can_be_queried_alone() -> None:
     for group, known in checks.GROUPS.items():
         for name in known:
             answer = ask(health, f"/{group}z/{name}")
-            assert answer.status_code == (503 if name == "mtp-gate" else 200)
+            assert answer.status_code == (503 if name == "draft-gate" else 200)
             assert len(answer.text.splitlines()) == 2
-    assert ask(health, "/readyz/mtp-gate?format=json").json()["checks"][0]["why"] == "2 of 122 draft tokens accepted"
+    assert ask(health, "/readyz/draft-gate?format=json").json()["checks"][0]["why"] == "2 of 122 draft tokens accepted"
 
 
 def test_an_unknown_check_is_answered_with_the_known_ones() -> None:
-    answer = ask(ready(), "/livez/mtp-gate")
+    answer = ask(ready(), "/livez/draft-gate")
     assert (answer.status_code, answer.text) == (404, "/livez has no such check; it has process, progress.\n")
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/readyz/", "/readyz/mtp-gate/", "/plan/x", "/ready", "/z", "/healthz"])
+@pytest.mark.parametrize("path", ["/nothing", "/readyz/", "/readyz/draft-gate/", "/plan/x", "/ready", "/z", "/healthz"])
 def test_an_unknown_path_is_404_in_one_sentence(path: str) -> None:
     answer = ask(ready(), path)
     assert answer.status_code == 404

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.vllm_log import startup_phase
 from dsv4_serve.healthcheck import checks
+from dsv4_serve.healthcheck.positions import COLLAPSED
 from dsv4_serve.healthcheck.state import PHASES, Acceptance, Finding, Health
 
 NOW = 1000.0
@@ -55,7 +57,7 @@ def test_the_text_is_that_of_etcd_and_kubernetes() -> None:
     )
     assert checks.as_text("ready", checks.run("ready", stuck, NOW)) == (
         "[+]accepting ok\n[+]started ok\n[-]generation failed: no generation has succeeded since the start\n"
-        "[+]mtp-gate ok\n[+]corruption ok\n[+]progress ok\nreadyz check failed\n"
+        "[+]draft-gate ok\n[+]corruption ok\n[+]progress ok\nreadyz check failed\n"
     )
 
 
@@ -106,7 +108,7 @@ def test_a_stalled_start_is_neither_live_nor_getting_on() -> None:
 def test_a_start_that_gets_on_is_live_and_not_ready(phase: str) -> None:
     health = starting(phase, engine=None if phase in checks.BEFORE_ENGINE else 4711)
     assert failing("live", health) == {}
-    assert set(failing("ready", health)) == {"started", "generation", "mtp-gate", "corruption"}
+    assert set(failing("ready", health)) == {"started", "generation", "draft-gate", "corruption"}
     assert set(failing("startup", health)) == {"started"}
 
 
@@ -152,7 +154,7 @@ def test_a_slow_first_generation_is_left_to_the_stall_limit() -> None:
 
 def test_a_gate_that_failed_keeps_traffic_away() -> None:
     health = serving(gate=Finding("2 of 122", "2 of 122 draft tokens accepted (2%), floor 40%"))
-    assert failing("ready", health) == {"mtp-gate": "2 of 122 draft tokens accepted (2%), floor 40%"}
+    assert failing("ready", health) == {"draft-gate": "2 of 122 draft tokens accepted (2%), floor 40%"}
 
 
 @pytest.mark.parametrize(
@@ -172,8 +174,18 @@ def test_a_gate_that_failed_keeps_traffic_away() -> None:
         ),
         ({"degraded": True, "gate": None}, "degraded: serves without its draft head"),
         (
-            {"below_floor": True, "live_acceptance": Acceptance(800, 24), "floor": 0.4},
+            {"below_floor": True, "live_acceptance": Acceptance(800, 24), "floors": Floors(0.4)},
             "live traffic: 24 of 800 draft tokens accepted (3%, floor 40%)",
+        ),
+        (
+            {
+                "below_floor": True,
+                "collapsed": True,
+                "live_acceptance": Acceptance(800, 390, 400, (380, 10)),
+                "floors": Floors(0.3, (0.4, 0.2)),
+            },
+            "live traffic: 390 of 800 draft tokens accepted (49%, floor 30%); by position 95%, 2% of 400 drafts: "
+            + COLLAPSED,
         ),
         (
             {"below_floor": True, "live_acceptance": Acceptance(800, 24), "gate": Finding("", warning="low")},
@@ -186,9 +198,9 @@ def test_a_weak_draft_head_that_may_serve_is_a_warning(changes: dict[str, Any], 
     found = checks.run("ready", health, NOW)
     assert checks.passed(found)
     lines = checks.as_text("ready", found).splitlines()
-    assert "[+]mtp-gate ok" in lines
-    assert lines[-2:] == [f"warn: mtp-gate: {warning}", "readyz check passed"]
-    gate = next(c for c in checks.as_json("ready", found, health, NOW)["checks"] if c["name"] == "mtp-gate")
+    assert "[+]draft-gate ok" in lines
+    assert lines[-2:] == [f"warn: draft-gate: {warning}", "readyz check passed"]
+    gate = next(c for c in checks.as_json("ready", found, health, NOW)["checks"] if c["name"] == "draft-gate")
     assert (gate["ok"], gate["warning"]) == (True, warning)
 
 

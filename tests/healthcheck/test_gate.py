@@ -1,4 +1,4 @@
-"""The MTP gate: what the counts mean, and real vLLM with drafts that fit and drafts that never come."""
+"""The draft gate: what the counts mean, and real vLLM with drafts that fit and drafts that never come."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from dsv4_serve.entrypoint.client import vllm as vllm_client
 from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 from dsv4_serve.entrypoint.client.vllm import VllmClient
+from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.healthcheck import gate
+from dsv4_serve.healthcheck.positions import collapses
 from dsv4_serve.healthcheck.prompts import prompts
 from dsv4_serve.healthcheck.state import Acceptance, Finding
 from tests.support.http_servers import http_servers
@@ -26,7 +28,7 @@ def run(url: str, floor: float, tokens: int) -> tuple[Finding, Acceptance]:
     async def ask() -> tuple[Finding, Acceptance]:
         engine = VllmClient(url)
         try:
-            return await gate.run(engine, floor, tokens)
+            return await gate.run(engine, Floors(floor, (min(floor, 0.4), min(floor, 0.2))), tokens)
         finally:
             await engine.close()
 
@@ -43,6 +45,9 @@ class Drafting:
     def answer(self, path: str, body: bytes) -> str:
         if path == "/metrics":
             return (
+                f'vllm:spec_decode_num_drafts_total{{engine="0"}} {self.drafted // 2}\n'
+                f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{engine="0",position="0"}} {self.accepted}\n'
+                f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{engine="0",position="1"}} 0\n'
                 f'vllm:spec_decode_num_draft_tokens_total{{engine="0"}} {self.drafted}\n'
                 f'vllm:spec_decode_num_accepted_tokens_total{{engine="0"}} {self.accepted}\n'
             )
@@ -80,24 +85,26 @@ def test_only_what_its_own_prompts_drafted_counts_and_each_kind_for_itself(monke
         finding, total = run(url, 0.2, 7)
     assert drafting.requests == [(prompt.text, 7) for prompt in prompts()]
     count = len(prompts())
-    assert total == Acceptance(20 * count, count * (count + 1) // 2)
+    accepted_in_all = count * (count + 1) // 2
+    assert total == Acceptance(20 * count, accepted_in_all, 10 * count, (accepted_in_all, 0))
     by_kind: dict[str, list[int]] = {}
     for number, prompt in enumerate(prompts(), 1):
         by_kind.setdefault(prompt.kind, []).append(number)
     assert all(len(set(accepted)) > 1 for accepted in by_kind.values())  # so that a sum differs from its parts
     for kind, accepted in by_kind.items():
         assert f"{kind} {sum(accepted) / (20 * len(accepted)):.0%}" in finding.detail
-    assert not finding.problem
+    assert "; by position 55%, 0% of 100 drafts" in finding.detail
+    assert "collapses after position 0" in finding.problem
 
 
 @given(st.integers(1, 10**6), st.floats(0, 1), st.floats(0, 1))
 def test_it_refuses_exactly_what_is_below_the_floor(drafted, share, floor):
     total = Acceptance(drafted, int(drafted * share))
-    assert bool(gate.judge(total, {}, floor).problem) == (total.ratio < floor)
+    assert bool(gate.judge(total, {}, Floors(floor)).problem) == (total.ratio < floor)
 
 
 def test_a_pass_names_the_figures_of_each_kind():
-    found = gate.judge(Acceptance(200, 150), {"prose": Acceptance(100, 60), "code": Acceptance(100, 90)}, 0.4)
+    found = gate.judge(Acceptance(200, 150), {"prose": Acceptance(100, 60), "code": Acceptance(100, 90)}, Floors(0.4))
     assert found == Finding("75% of 200 draft tokens accepted, the floor is 40% (prose 60%, code 90%)")
 
 
@@ -106,7 +113,7 @@ def test_a_pass_names_the_figures_of_each_kind():
     [(0, "drafts noise"), (9, "drafts noise"), (10, "too few for a sound"), (39, "too few for a sound")],
 )
 def test_a_failure_says_how_bad_where_to_look_and_the_way_out(accepted, verdict):
-    problem = gate.judge(Acceptance(100, accepted), {}, 0.4).problem
+    problem = gate.judge(Acceptance(100, accepted), {}, Floors(0.4)).problem
     for words in (
         f"{accepted}% of 100",
         "the floor is 40%",
@@ -118,13 +125,72 @@ def test_a_failure_says_how_bad_where_to_look_and_the_way_out(accepted, verdict)
         assert words in problem
 
 
+THREE = Floors(0.25, (0.4, 0.2, 0.15))
+
+
+def counted(drafts: int, *at: int) -> Acceptance:
+    """Counts of drafts that have a token for each position."""
+    return Acceptance(drafts * len(at), sum(at), drafts, at)
+
+
+def test_a_pass_names_the_share_of_each_position():
+    found = gate.judge(counted(200, 180, 150, 120), {}, THREE)
+    assert found == Finding(
+        "75% of 600 draft tokens accepted, the floor is 25%; by position 90%, 75%, 60% of 200 drafts"
+    )
+
+
+@pytest.mark.parametrize("at", [(190, 0, 0), (190, 30, 10)])
+def test_a_collapse_after_the_first_token_is_refused_in_one_sentence_whatever_the_total(at):
+    acceptance = counted(200, *at)
+    problem = gate.judge(acceptance, {}, THREE).problem
+    assert acceptance.ratio > THREE.total
+    assert "it collapses after position 0: the first token of a draft is right" in problem
+    assert "NUM_SPECULATIVE_TOKENS=1" in problem
+
+
+def test_one_position_below_its_floor_is_refused_and_named():
+    problem = gate.judge(counted(200, 180, 140, 20), {}, THREE).problem
+    assert "too few at position 2 (10%, floor 15%)" in problem
+    assert "collapses" not in problem
+
+
+def test_a_drafter_that_is_bad_from_its_first_token_is_noise_and_no_collapse():
+    problem = gate.judge(counted(200, 10, 0, 0), {}, THREE).problem
+    assert "drafts noise" in problem
+    assert "collapses" not in problem
+
+
+def test_a_position_is_judged_only_with_enough_drafts():
+    assert not gate.judge(counted(20, 18, 15, 0), {}, THREE).problem  # 3 accepted at its floor
+    assert not collapses(counted(10, 10, 0, 0), THREE)  # 3.5
+    assert collapses(counted(200, 190, 0, 0), THREE, least=400)
+    assert not collapses(counted(200, 190, 0, 0), THREE, least=401)
+
+
+def test_one_draft_token_cannot_collapse_and_a_floor_of_zero_accepts_any_drafter():
+    assert not collapses(counted(900, 500), Floors(0.4, (0.4,)))
+    assert not gate.judge(counted(900, 900, 0, 0), {}, Floors(0.0, (0.0, 0.0, 0.0))).problem
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=60), st.integers(1, 7))
+def test_the_tokens_after_the_first_are_counted_right_for_drafts_of_any_length(accepted, length):
+    """With k by load drafts differ in length; vLLM counts drafts and tokens, not drafts of each length."""
+    drafts = [(length if n % 2 else 1, a) for n, a in enumerate(accepted)]
+    taken = [min(tokens, a) for tokens, a in drafts]
+    at = tuple(sum(t > position for t in taken) for position in range(7))
+    later = Acceptance(sum(tokens for tokens, _ in drafts), sum(taken), len(drafts), at).later
+    assert later.drafted == sum(tokens - 1 for tokens, _ in drafts)
+    assert later.accepted == sum(max(0, t - 1) for t in taken)
+
+
 def test_no_drafts_and_no_counters_are_distinguished():
-    assert "nothing was drafted" in gate.judge(Acceptance(0, 0), {}, 0.4).problem
-    assert "no vllm:spec_decode_* counters" in gate.judge(Acceptance(0, 0), {}, 0.4, counted=False).problem
+    assert "nothing was drafted" in gate.judge(Acceptance(0, 0), {}, Floors(0.4)).problem
+    assert "no vllm:spec_decode_* counters" in gate.judge(Acceptance(0, 0), {}, Floors(0.4), counted=False).problem
 
 
 def test_a_floor_of_zero_still_requires_drafts():
-    assert gate.judge(Acceptance(0, 0), {}, 0.0).problem
+    assert gate.judge(Acceptance(0, 0), {}, Floors(0.0)).problem
 
 
 def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(answering):

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.healthcheck import checks, metrics
 from dsv4_serve.healthcheck.state import PHASES, Acceptance, Finding, Health
 from tests.support.program import need
@@ -21,8 +22,8 @@ FULL = Health(
     generated_after=58.0,
     ready_after=60.0,
     gate=Finding("good"),
-    gate_acceptance=Acceptance(100, 80),
-    floor=0.4,
+    gate_acceptance=Acceptance(100, 80, 50, (50, 30)),
+    floors=Floors(0.3, (0.4, 0.2)),
     corruption=Finding("good"),
     live_acceptance=Acceptance(0, 0),
     progressed=NOW - 3,
@@ -58,10 +59,16 @@ def test_every_known_figure_is_exported() -> None:
         "dsv4_progress_age_seconds": 3,
         "dsv4_degraded": 0,
         "dsv4_acceptance_below_floor": 0,
-        "dsv4_draft_acceptance_floor": 0.4,
+        "dsv4_draft_acceptance_floor": 0.3,
+        "dsv4_draft_collapsed": 0,
     }
     assert told["dsv4_phase_seconds"] == {(("phase", "loading weights"),): 30, (("phase", "ready"),): 40}
     assert told["dsv4_draft_acceptance_ratio"] == {(("source", "gate"),): 0.8}
+    assert told["dsv4_draft_position_acceptance_ratio"] == {
+        (("position", "0"), ("source", "gate")): 1.0,
+        (("position", "1"), ("source", "gate")): 0.6,
+    }
+    assert told["dsv4_draft_position_floor"] == {(("position", "0"),): 0.4, (("position", "1"),): 0.2}
     assert told["dsv4_draft_tokens"][("kind", "accepted"), ("source", "gate")] == 80
     assert told["dsv4_draft_tokens"][("kind", "drafted"), ("source", "live")] == 0
 

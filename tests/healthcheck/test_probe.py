@@ -86,7 +86,7 @@ def test_the_checks_that_fail_are_listed_line_by_line() -> None:
         assert ask("live", port) == (0, "ok")
     assert status == 1
     lines = said.splitlines()
-    assert [line.split()[0] for line in lines] == ["[-]started", "[-]generation", "[-]mtp-gate", "[-]corruption"]
+    assert [line.split()[0] for line in lines] == ["[-]started", "[-]generation", "[-]draft-gate", "[-]corruption"]
     assert lines[0].startswith("[-]started failed: resolving: ")
 
 

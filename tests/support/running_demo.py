@@ -47,7 +47,7 @@ def read_until(process: subprocess.Popen[str], mark: re.Pattern[str]) -> str:
 def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Start the demo on a free port, and end it by Ctrl-C: it then leaves no process behind."""
     folder, port = tmp_path_factory.mktemp("demo"), local_replica.free_port()
-    command = [*COMMAND, "--folder", str(folder), "--port", str(port)]
+    command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port)]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root())
     children: list[psutil.Process] = []
     try:

@@ -81,7 +81,7 @@ def test_every_variable_on_the_page_is_in_the_code_compose_or_a_profile_file() -
 def test_a_variable_of_the_supervisor_is_read(variable: str, name: str) -> None:
     defaults = supervision_settings.defaults()
     value = defaults[name].value if name in defaults else 0.3
-    text = ",".join(value) if isinstance(value, list) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     if text:
         assert supervision_settings.from_environment({variable: text})[name].value == value
 
@@ -100,7 +100,7 @@ def test_every_label_and_its_values_are_on_the_page() -> None:
     page = (FOLDER / "metrics.md").read_text(encoding="utf-8").partition("## Labels")[2]
     printed = {name: samples for name, samples in read(EVERYTHING).items() if name != "dsv4_build_info"}
     texts = {text for samples in printed.values() for labels in samples for label in labels for text in label}
-    assert {"phase", "mtp-gate", "live"} <= texts
+    assert {"phase", "draft-gate", "live"} <= texts
     assert [text for text in texts if f"`{text}`" not in page] == []
 
 

@@ -18,7 +18,7 @@ from tools.golden.grid import profile_files, read
 COMMANDS = ROOT / "tests/golden/commands.txt"
 """One a line, as a shell takes it, variables before it; a line that begins with # is a heading."""
 CHECKPOINTS = {"dspark": "checkpoints/drafter"}
-"""Folders of files.toml by the draft head in them, for the rules that ask for one."""
+"""Folders of files.toml by the drafter in them, for the rules that ask for one."""
 PLAIN = "h200"
 """The hardware of the plan that others are compared with when they name none."""
 
@@ -136,7 +136,7 @@ def triggers(kind: str, name: str, rule: Mapping[str, Any]) -> Iterator[str]:
     hardware = name if kind == "hardware" else _listed(rule.get("hardware", _other(rule, model)))[0]
     profile = name if kind == "." else _profile(model, hardware)
     places = [f"{model}=some/{glob.replace('*', 'x')}" for glob in _listed(rule.get("model-id", ()))]
-    places += [f"{model}={CHECKPOINTS[head]}" for head in _listed(rule.get("draft-head", ()))]
+    places += [f"{model}={CHECKPOINTS[head]}" for head in _listed(rule.get("drafter", ()))]
     flags = [[f" --{flag} {value}" for value in values] for flag, values in _flags(rule.get("flags", {}))]
     env = "".join(f"{variable}={value} " for variable, value in rule.get("env", {}).items())
     start = f"{env}dsv4 explain" + (f" --profile {profile}" if profile else "") + f" --hardware {hardware}"
@@ -189,7 +189,7 @@ def retired() -> Iterator[str]:
 def supervision(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield command lines that set everything of the supervisor to its default, and one wrong value for each."""
     ours = {name: one["value"] for name, one in settings.items() if name.startswith(("gate.", "supervise."))}
-    texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in ours.items()}
+    texts = {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in ours.items()}
     variables = {name: "DSV4_" + name.upper().replace("-", "_").replace(".", "_") for name in ours}
     plain = f"dsv4 explain --hardware {PLAIN} --format json"
     yield " ".join([*(f"{variables[name]}={text}" for name, text in texts.items()), plain])

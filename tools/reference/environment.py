@@ -147,9 +147,8 @@ def _compose() -> Iterator[tuple[str, ...]]:
 
 
 def supervisor_variables() -> dict[str, str]:
-    """Return every variable of the supervisor with its setting; all of `stall` at once is no text."""
-    names = [name for name in supervision_settings.names() if name != "supervise.stall"]
-    return {supervision_settings.variable_of(name): name for name in sorted(names)}
+    """Return every variable of the supervisor with its setting."""
+    return {supervision_settings.variable_of(name): name for name in sorted(supervision_settings.names())}
 
 
 def of_profile_files() -> Iterator[tuple[str, Any, str]]:

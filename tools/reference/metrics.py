@@ -18,6 +18,7 @@ def tables() -> dict[str, str]:
         ("phase", code(*PHASES)),
         ("group", code(*checks.GROUPS)),
         ("check", code(*every)),
+        ("position", "of a token in its draft: `0`, `1` and so on"),
         ("source", "`gate` at the start, `live` for the traffic of the sliding window"),
         ("kind", code("drafted", "accepted")),
     )

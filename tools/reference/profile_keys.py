@@ -116,7 +116,13 @@ def _settings(group: str, kind: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     for key, about in keys(kind).items():
         variable = supervision_settings.variable_of(f"{group}.{key}")
         shown = code(f"{variable}_PHASE" if key == "stall" else variable)
-        yield code(key), type_of(kind, key), code(default_of(kind, key) or "[]"), prose(about), shown
+        yield (
+            code(key),
+            type_of(kind, key),
+            code(default_of(kind, key) or ("[]" if type_of(kind, key).startswith("list") else "{}")),
+            prose(about),
+            shown,
+        )
 
 
 def _type(schema: Mapping[str, Any]) -> str:

@@ -154,7 +154,7 @@ def when(file: str, rule: Constraint) -> str:
     """Return the conditions of a rule; each has to hold. A file's rules count for those that extend it, too."""
     kind, _, name = file.removesuffix(".toml").rpartition("/")
     parts = [f"{kind.removesuffix('s') or 'profile'} {code(name)}"] if name != "base" else []
-    lists = {**rule.given(), "repository": rule.model_id, "draft head": rule.draft_head}
+    lists = {**rule.given(), "repository": rule.model_id, "drafter": rule.drafter}
     parts += [f"{key.replace('-', ' ')} {' or '.join(map(code, values))}" for key, values in lists.items() if values]
     parts += [code(f"--{name} {' or '.join(map(str, values))}") for name, values in _leaves(rule.flags)]
     parts += [code(f"{name}={value}") for name, value in rule.env.items()]

@@ -43,12 +43,9 @@ def target_model_complete(checkpoint: Checkpoint, required: CheckpointRequiremen
 )
 def quantization_config_matches(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """The experts are stored as quantization_config declares, by which vLLM builds them."""
-    config, declared = checkpoint.config.value, scheme_of(dict(checkpoint.config.value))
-    stored = layout.scheme(checkpoint, "layers.0")
-    if stored is None or stored.name == declared:
+    declared, stored = scheme_of(checkpoint.config.value), layout.scheme(checkpoint, "layers.0")
+    if stored is None or stored.name == declared or (stored.name, declared) == ("w4a16", "w4a8"):
         return None
-    if (stored.name, declared, config.get("expert_dtype")) == ("fp8", "fp8-mxfp4", "fp8"):
-        return None  # DeepSeek-V4-Flash-Base: FP8 experts, as it declares
     return Problem(
         f"the experts are stored as {stored.name}, but quantization_config in config.json declares {declared}",
         "config.json and weights from one checkpoint",
@@ -65,12 +62,12 @@ def scheme_matches_model(checkpoint: Checkpoint, required: CheckpointRequirement
     """Target model and draft head have the storage formats of the model that the folder is served as."""
     target, draft = (layout.scheme(checkpoint, prefix) for prefix in ("layers.0", "mtp.0"))
     stored = [target.name] if target and target.name != required.scheme else []
-    stored += [f"a {draft.draft_head} draft head"] if draft and draft.draft_head != required.draft_head else []
+    stored += [f"a drafter in {draft.name}"] if draft and draft.name != required.drafter_scheme else []
     if not required.scheme or not stored:
         return None
     return Problem(
         f"{checkpoint.folder} holds {' and '.join(stored)}",
-        f"{required.scheme} and a {required.draft_head} draft head, as in model {required.model}",
+        f"{required.scheme}, and a drafter in {required.drafter_scheme}, as in model {required.model}",
         fatal=False,
     )
 

@@ -52,6 +52,9 @@ def test_figures_are_taken_and_rounded() -> None:
     row = load.row(LoadShape(1, requests=4), SAVED)
     assert (row.output_tokens_per_second, row.tpot_p50, row.ttft_p50, row.seconds) == (88.35, 6.02, 40.0, 11.59)
     assert row.acceptance == 0.89
+    assert row.by_position == ()
+    shares = {"spec_decode_per_position_acceptance_rates": [0.95, 0.83001]}  # vllm/benchmarks/serve.py of 0.32.0
+    assert load.row(LoadShape(1, requests=4), SAVED | shares).by_position == (0.95, 0.83)
 
 
 def test_without_drafts_there_is_no_acceptance() -> None:

@@ -62,12 +62,12 @@ def test_every_model_that_the_product_knows_has_a_layout_and_sizes() -> None:
     published = [model for model in models if str(model.get("architecture")) in dummy.SIZES]
     assert len(published) >= 5
     for model in published:
-        assert dummy.layout_of(model.get("scheme"), model.get("draft_head"), model.name)
+        assert dummy.layout_of(model.get("scheme"), model.get("drafter").scheme, model.name)
 
 
 def test_a_model_of_unknown_layout_or_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not support the layout of the model demo"):
-        dummy.layout_of("unquantized", "none", "demo")
+        dummy.layout_of("unquantized", "", "demo")
     with pytest.raises(ConfigError, match="supports deepseek-v4-flash and deepseek-v4-pro, not"):
         dummy.write(tmp_path, "deepseek-v5", "w4a16")
 

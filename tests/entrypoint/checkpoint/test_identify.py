@@ -15,6 +15,7 @@ from dsv4_serve.entrypoint.errors import ConfigError
 V4: dict[str, Any] = {"architectures": ["DeepseekV4ForCausalLM"], "hidden_size": 4096, "num_nextn_predict_layers": 1}
 INT4 = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4, "type": "int"}}}}
 FP4 = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4, "type": "float"}}}}
+BF16_DRAFT = {"weight_map": {"mtp.0.ffn.experts.0.w1.weight": "a.safetensors"}}
 QUANTIZED_DRAFT = {"weight_map": {"mtp.0.ffn.experts.0.w1.weight_packed": "a.safetensors"}}
 
 
@@ -29,7 +30,7 @@ def checkpoint(folder: Path, config: dict[str, Any], index: dict[str, Any] | Non
     ("config", "index", "name"),
     [
         (V4 | {"quantization_config": {"quant_method": "fp8"}}, None, "flash"),
-        (V4 | {"quantization_config": INT4}, {"weight_map": {}}, "w4a16"),
+        (V4 | {"quantization_config": INT4}, BF16_DRAFT, "w4a16"),
         (V4 | {"quantization_config": INT4}, QUANTIZED_DRAFT, "acti"),
         (V4 | {"quantization_config": FP4}, None, "nvfp4"),
         (
@@ -49,7 +50,8 @@ def test_a_layout_is_recognised_from_config_and_index(
 
 def test_without_an_index_the_header_of_the_file_is_read(tmp_path: Path) -> None:
     checkpoint(tmp_path, V4 | {"quantization_config": INT4})
-    header = json.dumps(QUANTIZED_DRAFT["weight_map"]).encode()
+    entry = {"dtype": "I32", "shape": [1, 1], "data_offsets": [0, 4]}
+    header = json.dumps(dict.fromkeys(QUANTIZED_DRAFT["weight_map"], entry)).encode()
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     assert identify.model_in(tmp_path, Catalog([]).every_model(), "MODEL").name == "acti"
 
@@ -69,7 +71,7 @@ def test_unreadable_tensor_names_are_reported_in_one_sentence(tmp_path: Path, na
 
 def test_a_dspark_drafter_is_seen(tmp_path: Path) -> None:
     config = V4 | {"quantization_config": {"quant_method": "fp8"}, "dspark_block_size": 5}
-    assert identify.draft_head(checkpoint(tmp_path, config)) == "dspark"
+    assert identify.identity_of(checkpoint(tmp_path, config), "MODEL").drafter.kind == "dspark"
 
 
 @pytest.mark.parametrize(

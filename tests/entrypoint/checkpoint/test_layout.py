@@ -81,7 +81,7 @@ def test_no_config_makes_a_check_fail(config: dict[str, Any]) -> None:
         "flash",
         "deepseek-v4-flash",
         "fp8-mxfp4",
-        "native",
+        "fp8-mxfp4",
         "h200",
         2,
         method="mtp",

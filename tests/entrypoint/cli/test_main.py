@@ -41,6 +41,7 @@ MISTAKES = [
     (["explain", "--hardware", "h200", "--format", "xml"], {}, 64, "invalid choice"),
     (["explain", "--hardware", "h200", "stray"], {}, 64, "'stray' is not a vLLM flag"),
     (["explain", "--hardware", "h200", "--max-num-seqs", "0"], {}, 78, "at least 1"),
+    (["explain", "--hardware", "h200", "--max-model-len", "0"], {}, 78, "at least 1, or -1 for auto"),
     (["explain", "--hardware", "h200", "--max-num-seqs", "few"], {}, 78, "a whole number"),
     (["explain", "--hardware", "h200", "--gpu-memory-utilization", "1.5"], {}, 78, "above 0 and at most 1"),
     (["explain", "--hardware", "h200", "--kv-cache-dtype", "fp9"], {}, 78, "did you mean fp8"),

@@ -33,7 +33,7 @@ TINY = """
 extends = "flash"
 architecture = "deepseek-v4-tiny"
 scheme = "unquantized"
-draft-head = "bf16"
+drafter = { kind = "mtp", scheme = "unquantized" }
 [flags]
 load-format = "auto"
 """

@@ -92,7 +92,7 @@ def html(folder: Path) -> str:
 
 def test_every_kind_has_its_section(folder: Path) -> None:
     text = " ".join(Reader(html(folder)).words)
-    for title in ("Measured on", "Patches of vLLM", "Quality", "Speed", "Smoke tests", "MTP gate", "Faults"):
+    for title in ("Measured on", "Patches of vLLM", "Quality", "Speed", "Smoke tests", "Draft gate", "Faults"):
         assert title in text
     for seen in ("2 x NVIDIA H200", "210.2", "89.0%", "1100 of 1319 = 83.4%", "93.7%", "worse", "name the parser"):
         assert seen in text

@@ -120,7 +120,9 @@ class Handler(BaseHTTPRequestHandler):
             "draft_tokens": self.server.drafted,
             "accepted_tokens": self.server.accepted,
         }
-        return "".join(f'vllm:spec_decode_num_{name}_total{{engine="0"}} {n}\n' for name, n in counted.items())
+        lines = [f'vllm:spec_decode_num_{name}_total{{engine="0"}} {n}\n' for name, n in counted.items()]
+        position = f'{{engine="0",position="0"}} {self.server.accepted}\n'
+        return "".join([*lines, "vllm:spec_decode_num_accepted_tokens_per_pos_total" + position])
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -60,7 +60,13 @@ def test_the_command_prints_a_table_keeps_a_result_and_writes_junit(dsv4, tmp_pa
     assert kept["kind"] == "smoke"
     assert kept["ok"] is True
     assert kept["replica"]["choices"]["model-name"] == "w4a16"
-    assert kept["checks"][-1]["figures"]["prose"] == {"drafted": 64, "accepted": 51, "on_record": 0.837}
+    assert kept["checks"][-1]["figures"]["prose"] == {
+        "drafted": 64,
+        "accepted": 51,
+        "drafts": 64,
+        "by_position": [0.7969],
+        "on_record": 0.837,
+    }
     assert ET.parse(tmp_path / "j.xml").getroot().get("tests") == "15"
 
 

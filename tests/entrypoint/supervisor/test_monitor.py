@@ -11,6 +11,7 @@ import pytest
 
 from dsv4_serve.entrypoint.client.counters import Counters
 from dsv4_serve.entrypoint.client.errors import OutOfFiles, Unreachable
+from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervision_settings import Supervision
 from dsv4_serve.entrypoint.supervisor import monitor
@@ -46,7 +47,7 @@ class Engine:
 class Watch:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        self.engine, self.health = Engine(), Health(floor=0.25)
+        self.engine, self.health = Engine(), Health(floors=Floors(0.25, (0.4, 0.1)))
         self.canaries: list[bool] = []
         self.answers: list[ExitReason | None] = []
         monkeypatch.setattr(monitor.time, "monotonic", lambda: self.now)
@@ -135,8 +136,8 @@ def test_300_draft_tokens_without_an_accepted_one_are_called_at_once(
     low = asyncio.run(whole())
     assert low == [second >= 303 for second in range(600)]
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said == "none of the last 300 draft tokens was accepted: the draft head only costs time."
-    warning = checks.mtp_gate(watch.health, 0.0).warning
+    assert said == "none of the last 300 draft tokens was accepted: the drafter only costs time."
+    warning = checks.draft_gate(watch.health, 0.0).warning
     assert warning == "live traffic: 0 of 29900 draft tokens accepted (0%, floor 25%)"
 
 
@@ -153,3 +154,23 @@ def test_polls_that_this_process_cannot_make_are_no_hang_and_are_said_once(
     assert asyncio.run(polls(OutOfFiles("no file descriptor left"))) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert asyncio.run(polls(Unreachable("gone"))).cause is exit_cause.HUNG  # type: ignore[union-attr]
+
+
+def test_a_collapse_in_live_traffic_is_told_once_with_its_positions(
+    watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+
+    async def whole() -> None:
+        for second in range(400):  # two tokens in each draft: the first is right, the second never
+            at = (100 * second, 0)
+            counts = {"drafts": 100 * second, "drafted": 200 * second, "accepted": 100 * second, "accepted_at": at}
+            await watch.poll(replace(BUSY, steps=second, **counts), 1.0)
+
+    asyncio.run(whole())
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("live traffic, by position 100%, 0% of ")
+    assert "it collapses after position 0" in said
+    assert watch.health.collapsed
+    assert watch.health.below_floor
+    assert "it collapses after position 0" in checks.draft_gate(watch.health, 0.0).warning

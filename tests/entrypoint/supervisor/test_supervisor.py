@@ -22,7 +22,7 @@ def test_it_answers_before_the_engine_does_and_is_ready_when_the_proofs_are_in(s
         running.until_ready(20)
         body = running.ask("/readyz")[1]
         assert "[+]generation ok" in body
-        assert "[+]mtp-gate ok" in body
+        assert "[+]draft-gate ok" in body
         assert "[+]corruption ok" in body
         assert any("ready" in line for line in running.messages())
 
@@ -75,13 +75,13 @@ def test_a_draft_head_that_drafts_noise_is_refused(start: Start) -> None:
     with start("scrambled") as running:
         status, _ = running.until_ended(30)
         assert (status, running.last_exit()["cause"]) == (85, "gate-refused")
-        assert "MTP gate" in (running.run_folder.parent / "termination-log").read_text()
+        assert "draft gate" in (running.run_folder.parent / "termination-log").read_text()
 
 
 def test_it_is_served_with_a_warning_where_the_profile_says_so(start: Start) -> None:
     with start("scrambled", DSV4_GATE_BELOW_FLOOR="warn") as running:
         running.until_ready(20)
-        assert any("WARNING: MTP gate" in line for line in running.messages())
+        assert any("WARNING: draft gate" in line for line in running.messages())
 
 
 def test_it_is_started_once_more_without_its_draft_head_where_the_profile_says_so(start: Start) -> None:

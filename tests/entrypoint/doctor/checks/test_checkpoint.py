@@ -42,12 +42,12 @@ PATCHES = frozenset(
     }
 )
 LAYOUTS = {
-    "bf16": ("unquantized", "bf16"),
-    "native": ("fp8-mxfp4", "native"),
-    "w4a16": ("w4a16", "bf16"),
-    "nvfp4": ("nvfp4", "bf16"),
+    "bf16": ("unquantized", "unquantized"),
+    "native": ("fp8-mxfp4", "fp8-mxfp4"),
+    "w4a16": ("w4a16", "unquantized"),
+    "nvfp4": ("nvfp4", "unquantized"),
     "acti": ("w4a16", "w4a16"),
-    "pro": ("modelopt-nvfp4", "native"),
+    "pro": ("modelopt-nvfp4", "fp8-mxfp4"),
 }
 Break = Callable[[Path], None]
 
@@ -208,7 +208,7 @@ SEEN = {
     "architecture-matches": ("native", lambda _: None, {"architecture": "deepseek-v4-flash"}, "holds deepseek-v4-tiny"),
     "target-model-complete": ("nvfp4", rewrite(TARGET, without(r"layers\.3\.ffn\.experts\.7\.w2\.weight_scale")), {}, "no layers.3.ffn.experts.7.w2.weight_scale among"),
     "quantization-config-matches": ("w4a16", edit(quantization_config={"quant_method": "fp8"}), {}, "stored as w4a16, but quantization_config in config.json declares fp8-mxfp4"),
-    "scheme-matches-model": ("acti", lambda _: None, {"draft_head": "bf16"}, "holds a w4a16 draft head"),
+    "scheme-matches-model": ("acti", lambda _: None, {"drafter_scheme": "unquantized"}, "holds a drafter in w4a16"),
     "experts-targeted": ("w4a16", quantization(config_groups={"g": {"targets": [r"re:.*mlp\.experts.*"], "weights": {"num_bits": 4, "type": "int"}}}), {}, r"re:.*mlp\.experts.*"),
     "expert-targets-need-a-patch": ("nvfp4", lambda _: None, {"patches": frozenset(), "method": ""}, "named gate_proj"),
     "fp8-compressors-need-a-patch": ("acti", lambda _: None, {"patches": frozenset()}, "compressors stored in FP8"),
@@ -326,7 +326,7 @@ def test_what_is_not_deepseek_v4_is_looked_at_as_files_only(tmp_path: Path) -> N
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
-    assert found(tmp_path, CheckpointRequirements("demo", "LlamaForCausalLM", "unquantized", "none")) == {}
+    assert found(tmp_path, CheckpointRequirements("demo", "LlamaForCausalLM", "unquantized")) == {}
 
 
 def test_the_requirements_come_from_the_plan() -> None:
@@ -336,7 +336,7 @@ def test_the_requirements_come_from_the_plan() -> None:
     plan = resolve(select(catalog, request, lambda: HostGpus("rtx-pro-6000", "test")), request)
     seen = checkpoint_requirements(plan, catalog.model("w4a16", ""), PATCHES)
     assert seen == CheckpointRequirements(
-        "w4a16", "deepseek-v4-flash", "w4a16", "bf16", "rtx-pro-6000", 2, False, "mtp", 1, PATCHES
+        "w4a16", "deepseek-v4-flash", "w4a16", "unquantized", "rtx-pro-6000", 2, False, "mtp", 1, PATCHES
     )
 
 

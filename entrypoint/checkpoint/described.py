@@ -1,0 +1,131 @@
+"""
+What describes a checkpoint and is quick to read: config.json, the names in the index, the headers that matter.
+
+The doctor reads every header (`read`). To identify a checkpoint, those of the drafter's shards and of one layer are
+enough; a folder of 46 shards takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import plain_file
+from . import safetensors
+from .read import INDEX, INDEX_MIB
+
+_SAMPLE = r"(?:mtp\.\d+\.|layers\.0\.ffn\.experts\.0\.)"
+_IN_INDEX = re.compile(rf'"({_SAMPLE}[^"]*)"\s*:\s*"([^"]+)"'.encode())
+_FILE = re.compile(rb':\s*"([^"/]+\.safetensors)"')
+_TOTAL = re.compile(rb'"total_size"\s*:\s*(\d{1,19})')
+_SAMPLED = re.compile(f'"{_SAMPLE}'.encode())
+_NAME = re.compile(_SAMPLE)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A dtype as safetensors names it, empty where only the name is known, a shape, and a size in bytes."""
+
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Description:
+    """`tensors` are those of the drafter and of one expert."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, StoredTensor] = field(default_factory=dict)
+    whole: bool = False
+    """Whether the names reach the target model's last layer: a drafter that is not named is then not there."""
+    bytes: int = 0
+    files: frozenset[str] = frozenset()
+    missing_files: tuple[str, ...] = ()
+
+
+def from_index(config: Mapping[str, Any], index: bytes, files: Mapping[str, int] | None = None) -> Description:
+    """Describe a checkpoint by its config and index alone, as the Hub has them; `files` are sizes by name."""
+    total = _TOTAL.search(index)
+    size = sum(files.values()) if files else int(total[1]) if total else 0
+    return Description(config, _names(index), _whole(config, [index]), size, frozenset(files or ()))
+
+
+def folder(config: Mapping[str, Any], where: Path) -> Description:
+    """Describe a folder; OSError for one that cannot be read."""
+    entries = {entry.name: entry for entry in where.iterdir()}
+    sizes = {name: path.stat().st_size for name, path in entries.items() if _is_shard(path)}
+    index = _index(where)
+    wanted = _shards_of_interest(index) if index else sizes.keys()
+    headers = [safetensors.raw(where / name)[1][8:] for name in sorted(wanted & sizes.keys())]
+    tensors = _names(index)
+    for header in headers:
+        tensors |= _sampled(header)
+    listed = {match[1].decode("utf-8", "replace") for match in _FILE.finditer(index)}
+    missing = tuple(sorted(listed - sizes.keys())) if sizes else ()
+    whole = _whole(config, [index] if index else headers)
+    return Description(config, tensors, whole, sum(sizes.values()), frozenset(entries), missing)
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields of the language model: V4.1 nests them under text_config."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def _is_shard(path: Path) -> bool:
+    """Tell whether it is a shard that is there; a link to nowhere is not."""
+    return path.name.endswith(".safetensors") and path.exists()
+
+
+def _names(index: bytes) -> dict[str, StoredTensor]:
+    return {match[1].decode("utf-8", "replace"): StoredTensor() for match in _IN_INDEX.finditer(index)}
+
+
+def _shards_of_interest(index: bytes) -> set[str]:
+    return {match[2].decode("utf-8", "replace") for match in _IN_INDEX.finditer(index)}
+
+
+def _whole(config: Mapping[str, Any], texts: list[bytes]) -> bool:
+    layers = number(text_config(config), "num_hidden_layers")
+    return any(f'"layers.{layers - 1}.'.encode() in text for text in texts)
+
+
+def number(config: Mapping[str, Any], key: str) -> int:
+    """Return a field that holds a count of layers, heads, experts or inputs; 0 where it is absent or impossible."""
+    value = config.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 100_000 else 0
+
+
+def _index(where: Path) -> bytes:
+    try:
+        return plain_file.read(where / INDEX, INDEX_MIB)
+    except FileNotFoundError:
+        return b""
+
+
+def _sampled(text: bytes) -> dict[str, StoredTensor]:
+    """Return the tensors of a header that matter; none for a header that cannot be used, which the doctor reports."""
+    if not _SAMPLED.search(text):
+        return {}
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return dict(_tensors(header)) if isinstance(header, dict) else {}
+
+
+def _tensors(header: Mapping[str, Any]) -> Iterator[tuple[str, StoredTensor]]:
+    for name, entry in header.items():
+        if not _NAME.match(name) or not isinstance(entry, dict):
+            continue
+        dtype, shape = entry.get("dtype"), entry.get("shape")
+        if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape):
+            continue
+        bits = safetensors.BITS.get(dtype, 0) if isinstance(dtype, str) else 0
+        yield name, StoredTensor(str(dtype) if bits else "", tuple(shape), math.prod(shape) * bits // 8)
