@@ -29,16 +29,16 @@ class Drained:
     """How a drain ended. `status` is vLLM's, None while it runs."""
 
     requests: RequestCount
-    status: int | None = None
-    signalled: bool = True
+    status: int | None
+    signalled: bool
     """Whether vLLM was asked to end."""
-    hurried: bool = False
+    hurried: bool
     """Whether a second signal came."""
-    quiet: float = 0.0
+    quiet: float
     """Seconds without progress."""
-    unread: float = 0.0
+    unread: float
     """Seconds since the last reading of the metrics."""
-    seconds: float = 0.0
+    seconds: float
     """Seconds since vLLM was asked to end."""
 
 
@@ -138,5 +138,7 @@ async def _follow(session: VllmSession, requests: RequestCount) -> None:
 async def _read(session: VllmSession, requests: RequestCount) -> None:
     """Read the metrics once, where vLLM answers."""
     with contextlib.suppress(Unreachable, Refused, TimeoutError):
-        requests.read(await asyncio.wait_for(session.client.counters(), PATIENCE), time.monotonic())
+        async with asyncio.timeout(PATIENCE):  # wait_for of Python 3.11 loses a cancellation that meets an answer
+            counters = await session.client.counters()
+        requests.read(counters, time.monotonic())
         session.health.detail = f"{requests.open} requests running"

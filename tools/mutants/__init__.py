@@ -38,6 +38,9 @@ class Mutant:
     source: str = ""
     """The whole module with this change."""
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}: {self.line} -> {self.becomes or '(removed)'}"
+
     @property
     def key(self) -> tuple[str, str, str]:
         """What an entry of the table names it by; line numbers change too often."""

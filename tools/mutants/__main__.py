@@ -40,13 +40,11 @@ def main() -> int:
 
 
 def score(target: Target, table: Table, jobs: int) -> Score:
-    """Try every mutant of a module, and print its survivors and its score."""
+    """Try every mutant of a module, and print its survivors as they are found, and its score."""
     began = time.monotonic()
     every = mutants(target.file, table)
     changing = [mutant for mutant in every if mutant.key not in table.equivalent]
-    left = [f"{m.number}: {m.line} -> {m.becomes or '(removed)'}" for m in trial.survivors(target, changing, jobs)]
-    for line in left:
-        print(f"  survives {target.file}:{line}")
+    left = [str(mutant) for mutant in trial.survivors(target, changing, jobs)]
     took = round(time.monotonic() - began)
     found = Score(target.file, len(changing), len(changing) - len(left), len(every) - len(changing), took, tuple(left))
     print(f"{found.share:6.1%} {target.file}: {found.killed} of {found.mutants} mutants noticed, {took} s", flush=True)

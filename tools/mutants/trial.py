@@ -113,6 +113,7 @@ def _forks(mutants: Sequence[Mutant], trial: Callable[[Mutant], int], seconds: f
             pid, status = os.wait()
             mutant = running.pop(pid)
             if os.waitstatus_to_exitcode(status) == SURVIVED:
+                print(f"  survives {mutant}", file=sys.stderr, flush=True)
                 left.append(mutant)
     finally:
         for pid in running:
