@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from enum import IntEnum
+from enum import IntEnum, auto
 
 
 class Standing(IntEnum):
     """The lower, the likelier it is the cause."""
 
-    CAUSE = 0
-    CONSEQUENCE = 1
+    CAUSE = auto()
+    CONSEQUENCE = auto()
     """What a process meets because another one failed; the cause only where nothing else is there."""
-    ECHO = 2
+    ECHO = auto()
     """What is logged only because something else failed."""
 
 

@@ -54,12 +54,17 @@ class Table:
     least: float
     operators: frozenset[str]
     targets: tuple[Target, ...]
-    typed: tuple[re.Pattern[str], ...]
-    """Lines whose mutants a type checker holds, or that are no code."""
     skipped: dict[tuple[str, str], str]
     """Functions that only process tests can hold, and where they are held."""
     equivalent: dict[tuple[str, str, str], str]
     """Mutants that change nothing, and why."""
+    excluded: tuple[re.Pattern[str], ...]
+    """Lines whose mutants change nothing."""
+
+    def counts(self, mutant: Mutant) -> bool:
+        """Tell whether tests have to notice a mutant."""
+        excluded = any(pattern.fullmatch(mutant.becomes) for pattern in self.excluded)
+        return not excluded and mutant.key not in self.equivalent
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def read_table() -> Table:
         data["least"],
         frozenset(data["operators"]),
         tuple(targets),
-        tuple(re.compile(entry["line"]) for entry in data["typed"]),
         {(entry["file"], entry["function"]): entry["why"] for entry in data.get("skipped", [])},
         {(entry["file"], entry["line"], entry["becomes"]): entry["why"] for entry in data.get("equivalent", [])},
+        tuple(re.compile(entry["line"]) for entry in data["excluded"]),
     )

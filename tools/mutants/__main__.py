@@ -43,7 +43,7 @@ def score(target: Target, table: Table, jobs: int) -> Score:
     """Try every mutant of a module, and print its survivors as they are found, and its score."""
     began = time.monotonic()
     every = mutants(target.file, table)
-    changing = [mutant for mutant in every if mutant.key not in table.equivalent]
+    changing = [mutant for mutant in every if table.counts(mutant)]
     left = [str(mutant) for mutant in trial.survivors(target, changing, jobs)]
     took = round(time.monotonic() - began)
     found = Score(target.file, len(changing), len(changing) - len(left), len(every) - len(changing), took, tuple(left))

@@ -116,6 +116,7 @@ def test_vllm_gets_one_sigterm_answers_what_runs_and_ends(monkeypatch: pytest.Mo
     assert found == (0, "stopped after every running request had finished")
     assert engine.signals == [signal.SIGTERM]
     assert engine.log_finished  # its last lines count
+    assert engine.now - 1000.0 < 10
     assert health.draining
 
 
@@ -146,6 +147,7 @@ def test_a_second_signal_ends_the_drain(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch, lambda: Engine(generating(4), lambda engine: engine.stop.received(signal.SIGTERM))
     )
     assert found == (143, "4 requests were cut: a second signal came before they were answered")
+    assert engine.now - 1000.0 < 10
     assert engine.signals == [signal.SIGTERM]
 
 
@@ -210,3 +212,10 @@ def test_a_server_that_closes_its_port_and_says_nothing_is_judged_by_its_status(
         return engine
 
     assert stopped(monkeypatch, closing)[0] == (0, "stopped after every running request had finished")
+
+
+def test_a_server_that_ends_with_streams_and_no_word_while_its_port_is_open_died(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, _, _ = stopped(monkeypatch, lambda: Engine(generating(5), lambda engine: engine.exited.set_result(0)))
+    assert found == (82, "5 requests were cut: vLLM's engine died while it was stopped (exit status 0)")
