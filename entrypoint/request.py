@@ -42,6 +42,8 @@ class Request:
     operator: Mapping[str, str] = field(default_factory=dict)
     in_container: bool = True
     """Whether ports are closed to other machines until somebody publishes them."""
+    online: bool = False
+    """Whether the Hub may be asked what a repository holds that is not in the local cache."""
 
     def flag(self, name: str) -> Setting | None:
         """Return what the request sets a flag to: the command line wins over the environment."""

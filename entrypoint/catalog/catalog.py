@@ -118,8 +118,12 @@ class Catalog:
 
     def model_of(self, repository: str) -> ProfileFile[Model] | None:
         """Return the model whose own file names this repository, ignoring case, or None."""
-        named = ((model, str(model.own.flags.get("model", ""))) for model in self.every_model())
-        return next((model for model, own in named if own and own.lower() == repository.lower()), None)
+        wanted = repository.lower()
+        for model in self.every_model():
+            own = [str(model.own.flags.get("model", "")), *model.own.repositories]
+            if wanted and wanted in map(str.lower, own):
+                return model
+        return None
 
     def _file(self, kind: str, model: type[S], name: str, origin: str, above: tuple[str, ...] = ()) -> ProfileFile[S]:
         self._check_name(kind, name, origin)
@@ -150,7 +154,7 @@ class Catalog:
         known = self.names(kind)
         if name not in known:
             what = "NCCL set" if kind == "nccl" else kind
-            hint = nearest(name, known)
+            hint = nearest(name, known) if kind in ("profile", "nccl") else ""  # another model or GPU is no typo
             raise ConfigError(f"{origin}: there is no {what} {name!r}{hint}. Known: {', '.join(known)}.")
 
 

@@ -199,7 +199,7 @@ class Model(Base):
     tensor_parallel_sizes: Sizes = []
     """Numbers of GPUs that the model can be split over."""
     repositories: list[str] = []
-    """Globs of other repositories that are served as this model."""
+    """Other repositories that hold this model, each by its exact name; the files decide wherever they are at hand."""
 
 
 class Hardware(Base):

@@ -49,55 +49,51 @@ def identify(description: Description) -> Identity:
     missing = list(description.missing_files)
     if (stored == "fp8") != (declared == "fp8") and native:
         missing.append(f'expert_dtype "{"fp8" if stored == "fp8" else "fp4"}" in config.json')
+    kind, known = architecture(config), stored if native else declared
+    is_published = kind.startswith("deepseek-v4") and not kind.startswith("deepseek-v4-tiny")
     return Identity(
-        architecture=architecture(config),
-        scheme=stored if native else declared,
+        architecture=kind,
+        scheme=known,
         drafter=drafter,
         bytes=description.bytes,
         missing=tuple(missing),
-        unsupported=unsupported.of(config, description.files),
-    )
-
-
-def model_in(folder: Path, models: Iterable[ProfileFile[Model]], origin: str) -> ProfileFile[Model]:
-    """
-    Return the model whose architecture, scheme and drafter are those of the checkpoint in `folder`.
-
-    Raise ConfigError for a checkpoint that cannot be read or that matches no model.
-    """
-    identity = identity_of(folder, origin)
-    known = list(models)
-    if model := match(identity, known):
-        return model
-    drafter = f"drafter {' '.join(filter(None, (identity.drafter.scheme, identity.drafter.kind)))}"
-    raise ConfigError(
-        f"{origin}: the checkpoint in {folder} (architecture {identity.architecture}, scheme {identity.scheme},"
-        f" {drafter}) matches no known model ({', '.join(model.name for model in known)});"
-        f" to serve it as one of them, write NAME={folder}."
+        unsupported=unsupported.of(config, known, description.files) if is_published else None,
     )
 
 
 def match(identity: Identity, models: Iterable[ProfileFile[Model]]) -> ProfileFile[Model] | None:
-    """Return the one model with the identity's architecture, scheme and drafter; None for none, and for several."""
+    """
+    Return the model that has the identity's architecture and scheme, with its drafter if there is one such.
+
+    The drafter decides only how tokens are drafted, so a model with another one serves the target model as well. None
+    where no model has the scheme, and where several do and the files do not tell which.
+    """
+    layout = (identity.architecture, identity.scheme)
+    alike = [model for model in models if (model.get("architecture"), model.get("scheme")) == layout]
     kind, stored = identity.drafter.kind, identity.drafter.scheme
-    alike = [
-        model
-        for model in models
-        if (model.get("architecture"), model.get("scheme")) == (identity.architecture, identity.scheme)
-        and model.get("drafter").kind == kind
-        and (not stored or model.get("drafter").scheme == stored)
-    ]
-    return alike[0] if len(alike) == 1 else None
+    drafting = [model for model in alike if model.get("drafter").kind == kind]
+    exact = [model for model in drafting if not stored or model.get("drafter").scheme == stored]
+    if kind != "none" and not stored:
+        return exact[0] if len(exact) == 1 else None
+    named = [model for model in alike if model.name == identity.scheme]
+    return next(iter([*exact, *drafting, *named, *alike]), None)
 
 
 def _config(folder: Path, origin: str) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        config = plain_file.parse_json(plain_file.read(path, 16))
+        text = plain_file.read(path, 16)
     except FileNotFoundError:
         raise ConfigError(f"{origin}: {folder} has no config.json; use the folder of a checkpoint.") from None
     except OSError as error:
         raise ConfigError(f"{origin}: cannot read {path} ({error.strerror}).") from None
+    return config_object(text, origin, str(path))
+
+
+def config_object(text: bytes, origin: str, path: str = "config.json") -> dict[str, Any]:
+    """Return the object in a config.json; raise ConfigError where there is none."""
+    try:
+        config = plain_file.parse_json(text)
     except ValueError as error:
         raise ConfigError(f"{origin}: {path} is not valid JSON ({error}); fetch the checkpoint again.") from None
     if not isinstance(config, dict):

@@ -29,6 +29,7 @@ def register(commands: Commands) -> None:
     arguments.add_collective(parser, "between several GPUs")
     arguments.add_format(parser)
     arguments.add_plan(parser)
+    parser.set_defaults(online=True)
 
 
 def run(options: argparse.Namespace, argv: list[str]) -> int:

@@ -21,11 +21,16 @@ def register(commands: Commands) -> None:
         "explain",
         "Show every setting of a plan and where it comes from.",
         run,
-        details="Nothing is started.",
+        details="Nothing is started, and no network is used without --online.",
         takes_vllm_flags=True,
         epilog=arguments.VLLM_FLAGS,
     )
     arguments.add_format(parser)
+    parser.add_argument(
+        "--online",
+        action="store_true",
+        help="Ask the Hub what a repository holds that is not in the local cache; at most 10 s.",
+    )
     arguments.add_plan(parser)
 
 

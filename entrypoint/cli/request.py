@@ -57,4 +57,5 @@ def request(options: argparse.Namespace, argv: list[str]) -> Request:
         choices={**base.choices, **choices},
         skip=(*base.skip, *options.skip),
         command_line=Layer(flags, supervision=supervision),
+        online=getattr(options, "online", False) and not getattr(options, "dry_run", False),
     )

@@ -13,14 +13,16 @@ from ..memory import checks as memory_checks
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import memory_inputs
+from . import drafting, memory_inputs
 from .select import Selection
+from .wording import described
 
 MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
 RENAMED = {"trunk-complete": "target-model-complete"}
 """Former names of checks; `--skip` rejects them with the new name."""
-BUILT_IN = MEMORY | {"profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+_SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+BUILT_IN = MEMORY | drafting.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -57,7 +59,9 @@ def refusals(
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the message of every reason to reject a plan."""
     for name, where, problem in (
+        *_other_files(selection),
         *_violated_rules(selection, flags, env),
+        *drafting.violations(selection, flags),
         *_memory(selection, flags),
         *_outside_scope(selection),
     ):
@@ -67,8 +71,29 @@ def refusals(
 
 def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
     """Yield every constraint that a plan violates, except for memory, which the doctor checks itself."""
+    yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
+    yield from drafting.violations(selection, flags)
     yield from _outside_scope(selection)
+
+
+def _other_files(selection: Selection) -> Iterator[Violation]:
+    """Yield what speaks against the model in the files that it was requested with, or that vLLM would misread."""
+    identity, model = selection.identity, selection.model
+    if identity is None:
+        return
+    place = str(selection.where.value) if selection.where else str(model.flags().get("model", ""))
+    layout = (model.get("architecture"), model.get("scheme"))
+    is_tiny = identity.architecture == "deepseek-v4-tiny"  # constructed; the doctor compares its architecture
+    found = (layout[0] if is_tiny else identity.architecture, identity.scheme)
+    if all(layout) and found != layout:
+        other = identity.unsupported
+        seen = f"{place} is {f'{other.name}, ' if other else ''}{described(identity)}"
+        fix = f"what would serve: {other.instead}" if other else f"write --model {place}, and the files decide"
+        yield "model-files", f"model {model.name}", Problem(seen, f"{layout[0]}, {layout[1]}", fix)
+    for field in (part for part in identity.missing if part.endswith("in config.json")):
+        seen = f"vLLM would misread the experts of {place}: their type is not the one that config.json gives"
+        yield "model-files", f"model {model.name}", Problem(seen, field, "write it, or fetch the original config.json")
 
 
 def _violated_rules(

@@ -7,6 +7,7 @@ Turn the selected profile files and the request into one plan. Pure: reads no fi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from .. import supervision_settings
@@ -16,7 +17,8 @@ from ..errors import ConfigError
 from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
-from . import cuda_graphs, handover
+from ..weights import hub_files
+from . import cuda_graphs, drafting, handover
 from .constraints import refusals
 from .environment import operator_layer
 from .select import Selection
@@ -31,13 +33,14 @@ def resolve(selection: Selection, request: Request) -> Plan:
         merge(flags, layer.flags)
         merge(env, layer.env)
         merge(supervision, layer.supervision)
+    drafting_choices = drafting.settle(selection, request, flags)
     merge(flags, cuda_graphs.named(selection, flags))
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     handover.by_environment(flags, env)
     flags.setdefault("host", handover.host(env, in_container=request.in_container))
     handover.guarded(flags, env)
     handover.check_near_misses(request.operator, env)
-    choices = dict(selection.reasons)
+    choices = selection.reasons | drafting_choices
     for name, sentence in refusals(selection, flags, env):
         if name not in request.skip:
             raise ConfigError(f"{sentence} To override this, use --skip {name}.")
@@ -52,6 +55,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
 def layers(selection: Selection, request: Request) -> Iterator[Layer]:
     """Yield every layer, lowest first: this order is the precedence."""
     yield from _file_layers(selection, selection.root)
+    yield drafting.layer(selection)
     yield from _file_layers(selection, selection.model)
     yield from _file_layers(selection, selection.hardware)
     if selection.nccl:
@@ -59,9 +63,21 @@ def layers(selection: Selection, request: Request) -> Iterator[Layer]:
     yield Layer(env=selection.gpu_order)
     yield from _file_layers(selection, selection.profile)
     if selection.where:
-        yield Layer({"model": selection.where})
+        yield Layer({"model": selection.where, **_served_names(selection, selection.where)})
     yield request.environment
     yield request.command_line
+
+
+def _served_names(selection: Selection, where: Setting) -> dict[str, Setting]:
+    """Return the names of a repository that is not the model's own; in a folder of another artifact, one of ours."""
+    repository = str(where.value)
+    if hub_files.is_repository(repository) and not Path(repository).exists():
+        names = [repository.partition("/")[2].lower(), repository]
+        return {"served-model-name": Setting(names, f"the repository, {where.origin}")}
+    own = selection.model.flags().get("served-model-name")
+    if selection.drafter.kind == selection.model.get("drafter").kind or not isinstance(own, list):
+        return {}
+    return {"served-model-name": Setting(own[:1], f"{selection.model.file}, for another artifact, {where.origin}")}
 
 
 def _file_layers(selection: Selection, file: ProfileFile[Any]) -> Iterator[Layer]:

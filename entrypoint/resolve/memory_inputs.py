@@ -22,6 +22,9 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
     if max(_number(flags, "pipeline-parallel-size"), _number(flags, "data-parallel-size")) > 1:
         return None
     cache = _number(flags, "kv-cache-memory-bytes")
+    tokens = draft_tokens(plain(flags))
+    if not tokens:
+        total -= selection.drafter.bytes / GIB  # without speculation, vLLM does not load mtp.*
     return MemoryEstimate(
         memory_gib=size,
         utilization=utilization,
@@ -32,11 +35,11 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         context=max(0, int(_number(flags, "max-model-len"))),
         batched_tokens=int(_number(flags, "max-num-batched-tokens")),
         requests=selection.profile.get("requests") or int(_number(flags, "max-num-seqs")) or 1,
-        draft_tokens=draft_tokens(plain(flags)),
+        draft_tokens=tokens,
         asynchronous=_schedules_asynchronously(flags),
         gathers=not selection.hardware.get("compute_capability").startswith("12."),
         kv_cache_memory_gib=cache / GIB if cache else None,
-        graphs=tuple(_value(flags, cuda_graphs.SIZES) or ()),
+        graphs=_graphs(flags),
         tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),
     )
 
@@ -47,6 +50,12 @@ def _schedules_asynchronously(flags: Mapping[str, Setting]) -> bool:
     if isinstance(scheduling, bool):
         return scheduling
     return _value(flags, "speculative-config.method") not in _SYNCHRONOUS
+
+
+def _graphs(flags: Mapping[str, Setting]) -> tuple[int, ...]:
+    """Return the tokens of the CUDA graphs whose sizes the plan sets; empty where vLLM decides them."""
+    sizes, requests = _value(flags, cuda_graphs.SIZES) or [], int(_number(flags, "max-num-seqs"))
+    return (*sizes, *cuda_graphs.narrower(sizes, plain(flags), requests)) if sizes else ()
 
 
 def _value(flags: Mapping[str, Setting], name: str) -> Value:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Base, Hardware, Model, Profile, Root
-from ..checkpoint import identify
-from ..checkpoint.identity import Drafter
+from ..checkpoint.identity import Drafter, Identity
 from ..errors import ConfigError
 from ..machine.gpus import HostGpus
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from ..vllm_schema import schema
-from .select_model import is_folder, select_model
+from .select_model import select_model, written_drafter
+from .wording import described
 
 if TYPE_CHECKING:
     from ..machine.topology import Topology
@@ -27,9 +27,9 @@ class Selection:
     """
     The profile files of one plan, and the reason for each.
 
-    `where` is what vLLM loads when it is not the model's repository; `drafter` and `weights_gib` are read from it
-    where it is a folder. `gpus` counts the GPUs that this process sees (None: not read), and `gpu_order` are the
-    variables that put the closest ones first.
+    `where` is what vLLM loads when it is not the model's repository. `identity` is what its files say, where they
+    could be read: `drafter` and `weights_gib` are then theirs, and otherwise the profile file's. `gpus` counts the
+    GPUs that this process sees (None: not read), and `gpu_order` are the variables that put the closest ones first.
     """
 
     root: ProfileFile[Root]
@@ -41,6 +41,7 @@ class Selection:
     reasons: dict[str, Setting]
     drafter: Drafter
     where: Setting | None = None
+    identity: Identity | None = None
     weights_gib: float | None = None
     gpus: int | None = None
     gpu_order: Mapping[str, Setting] = field(default_factory=dict)
@@ -63,7 +64,8 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     gpus = _gpus(profile, request, find)
     hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
     size = _tensor_parallel_size(root, hardware, profile, request)
-    model, why, where = select_model(catalog, request, profile, hardware, size)
+    selected = select_model(catalog, request, profile, hardware, size)
+    model = selected.model
     for link in model.chain():
         if TENSOR_PARALLEL_SIZE in link.own.flags or any(TENSOR_PARALLEL_SIZE in when.flags for when in link.own.when):
             raise ConfigError(
@@ -72,15 +74,18 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     reasons = {
         "profile": Setting(profile.name, requested.origin),
         "hardware": Setting(hardware.name, gpus.origin),
-        "model-name": Setting(model.name, why),
+        "model-name": Setting(model.name, selected.why),
     }
+    if selected.identity:
+        reasons["checkpoint"] = Setting(described(selected.identity), selected.read)
+    elif selected.note:
+        reasons["checkpoint"] = Setting("not read", selected.note)
     by_topology, gpu_order = _by_topology(gpus.topology, size, request.operator)
     nccl = request.choices.get("nccl") or by_topology
     if nccl is None and hardware.get("nccl"):
         nccl = Setting(hardware.get("nccl"), f"{hardware.file}: nccl")
     if nccl:
         reasons["nccl"] = nccl
-    folder = Path(where.value) if where and is_folder(where.value, where.origin) else None
     return Selection(
         root,
         profile,
@@ -89,22 +94,30 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         nccl=catalog.nccl(nccl.value, nccl.origin) if nccl and nccl.value != "none" else None,
         tensor_parallel_size=size,
         reasons=reasons,
-        drafter=_drafter(model, folder, where),
-        where=where,
-        weights_gib=identify.weights_bytes(folder) / (1 << 30) if folder else model.get("weights_gib"),
+        drafter=_drafter(model, selected.identity),
+        where=selected.where,
+        identity=selected.identity,
+        weights_gib=_weights_gib(model, selected.identity),
         gpus=gpus.count,
         gpu_order=gpu_order,
     )
 
 
-def _drafter(model: ProfileFile[Model], folder: Path | None, where: Setting | None) -> Drafter:
-    """Return the drafter that the folder holds, or that the model's profile file describes."""
-    if folder and where:
-        return identify.identity_of(folder, where.origin).drafter
-    own = model.get("drafter")
-    return Drafter(
-        own.kind, own.scheme, own.layers, own.block_size, tuple(own.target_layer_ids), round(own.gib * (1 << 30))
-    )
+def _drafter(model: ProfileFile[Model], identity: Identity | None) -> Drafter:
+    """Return the drafter that the files hold, or that the model's profile file describes."""
+    written = written_drafter(model)
+    if identity is None:
+        return written
+    found = identity.drafter
+    if found.bytes or found.kind != written.kind:
+        return found
+    return dataclasses.replace(found, bytes=written.bytes, scheme=found.scheme or written.scheme)
+
+
+def _weights_gib(model: ProfileFile[Model], identity: Identity | None) -> float | None:
+    """Return the size of all weights: the files', or where they are not at hand the profile file's."""
+    written: float | None = model.get("weights_gib")
+    return identity.bytes / (1 << 30) if identity and identity.bytes else written
 
 
 def _by_topology(

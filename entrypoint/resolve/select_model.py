@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Hardware, Model, Profile
 from ..checkpoint import identify
-from ..errors import ConfigError, nearest
+from ..checkpoint.identity import Drafter, Identity
+from ..errors import ConfigError
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
+from ..weights import hub_cache, hub_files
+from .wording import described
 
-SelectedModel = tuple[ProfileFile[Model], str, Setting | None]
-"""The model, why it was selected, and what vLLM loads where that is not the model's repository."""
+
+@dataclass(frozen=True)
+class SelectedModel:
+    """
+    The model, and why it was selected.
+
+    `where` is what vLLM loads where that is not the model's repository. `identity` is what its files say, with what
+    was read as its origin; without one, `note` says why not, if that was tried.
+    """
+
+    model: ProfileFile[Model]
+    why: str
+    where: Setting | None = None
+    identity: Identity | None = None
+    read: str = ""
+    note: str = ""
 
 
 def select_model(
@@ -22,11 +39,11 @@ def select_model(
 ) -> SelectedModel:
     """Return the model for a request; raise ConfigError if none was requested and there is no default."""
     if requested := request.choices.get("model"):
-        return _requested_model(catalog, requested)
+        return _requested_model(catalog, request, requested)
     allowed = profile.get("models")
     if len(allowed) == 1:
         name, why = allowed[0], f"{profile.file}: the only model for profile {profile.name}"
-        return catalog.model(name, why), why, None
+        return _with_files(SelectedModel(catalog.model(name, why), why), request)
     for entry in hardware.get("default_model"):
         fits = not entry.tensor_parallel_size or size in entry.tensor_parallel_size
         if (
@@ -35,37 +52,130 @@ def select_model(
             and (not allowed or entry.model in allowed)
         ):
             why = f"{hardware.file}: default-model: {entry.because}"
-            return catalog.model(entry.model, f"{hardware.file}: default-model"), why, None
+            model = catalog.model(entry.model, f"{hardware.file}: default-model")
+            return _with_files(SelectedModel(model, why), request)
     raise ConfigError(
         f"no default model for profile {profile.name} on {hardware.name} at {TENSOR_PARALLEL_SIZE} {size};"
         f" choose one with --model (MODEL): {', '.join(allowed or catalog.names('model'))}."
     )
 
 
-def _requested_model(catalog: Catalog, requested: Setting) -> SelectedModel:
-    """Take a model's name, its repository, a folder, or NAME=WHERE."""
-    text, names = str(requested.value), catalog.names("model")
+def _requested_model(catalog: Catalog, request: Request, requested: Setting) -> SelectedModel:
+    """Take a model's name, a repository, a folder, or NAME=WHERE."""
+    text, names, origin = str(requested.value), catalog.names("model"), requested.origin
     name, given, where = text.partition("=")
     if given and name in names:
         if not where:
-            raise ConfigError(f"{requested.origin}: {text!r} ends at the equals sign; add a folder or a repository.")
-        return catalog.model(name, requested.origin), requested.origin, dataclasses.replace(requested, value=where)
+            raise ConfigError(f"{origin}: {text!r} ends at the equals sign; add a folder or a repository.")
+        placed = dataclasses.replace(requested, value=where)
+        return _with_table(catalog, _with_files(SelectedModel(catalog.model(name, origin), origin, placed), request))
     if text in names:
-        return catalog.model(text, requested.origin), requested.origin, None
-    if is_folder(text, requested.origin):
-        model = identify.model_in(Path(text), catalog.every_model(), requested.origin)
-        return model, f"{requested.origin}: config.json in {text}", requested
-    if named := catalog.model_of(text):
-        return named, requested.origin, None
-    models = list(catalog.every_model())
-    for model in models:
-        if any(fnmatch.fnmatchcase(text.lower(), glob.lower()) for glob in model.own.repositories):
-            return model, requested.origin, requested
-    hint = nearest(text, [*names, *(str(model.flags().get("model", "")) for model in models)])
+        return _with_files(SelectedModel(catalog.model(text, origin), origin), request)
+    if is_folder(text, origin):
+        identity = identify.identity_of(Path(text), origin)
+        model = _matching(catalog, identity, text, origin)
+        return SelectedModel(model, f"{origin}: config.json in {text}", requested, identity, f"files in {text}")
+    return _repository(catalog, request, requested)
+
+
+def _repository(catalog: Catalog, request: Request, requested: Setting) -> SelectedModel:
+    """Take a repository: by its files in the cache, by those on the Hub, or by the table of known repositories."""
+    text, origin = str(requested.value), requested.origin
+    known = catalog.model_of(text)
+    repository = str(known.flags().get("model", "")) if known else text
+    where = None if known and repository.lower() == text.lower() else requested
+    found = SelectedModel(known, origin, where) if known else None
+    identity, read, note = _files(repository if where is None else text, request)
+    if identity:
+        model = known if known and _is_layout(known, identity) else _matching(catalog, identity, text, origin)
+        own = str(model.flags().get("model", "")).lower() == text.lower()
+        return SelectedModel(model, origin, None if own else requested, identity, read)
+    if found:
+        return dataclasses.replace(found, note=note)
+    names = ", ".join(catalog.names("model"))
+    if not hub_files.is_repository(text):
+        raise ConfigError(
+            f"{origin}: {text!r} is not a known model, its repository, or a folder. Known models: {names}."
+            " To serve other weights as one of them, write NAME=FOLDER."
+        )
+    why = note or "its config.json is not in the local cache"
+    online = "" if request.online else " `dsv4 explain --online`, `dsv4 doctor` and `dsv4 serve` look at the Hub."
     raise ConfigError(
-        f"{requested.origin}: {text!r} is not a known model, its repository, or a folder{hint}."
-        f" Known models: {', '.join(names)}. To serve other weights as one of them, write NAME=FOLDER."
+        f"{origin}: {text!r} is not known: {why}, and it is in no table here.{online}"
+        f" To serve it as one of {names}, write NAME={text}."
     )
+
+
+def _with_files(selected: SelectedModel, request: Request) -> SelectedModel:
+    """Add what the files say: of the folder, of the repository in the cache, or of the Hub."""
+    text = str(selected.where.value) if selected.where else str(selected.model.flags().get("model", ""))
+    if selected.where and is_folder(text, selected.where.origin):
+        try:
+            identity = identify.identity_of(Path(text), selected.where.origin)
+        except ConfigError:
+            return selected  # the doctor says what is wrong with the folder
+        return dataclasses.replace(selected, identity=identity, read=f"files in {text}")
+    if not hub_files.is_repository(text):
+        return selected
+    found, read, note = _files(text, request)
+    return dataclasses.replace(selected, identity=found, read=read, note=note)
+
+
+def _with_table(catalog: Catalog, selected: SelectedModel) -> SelectedModel:
+    """Add what the table of known repositories says of another model's repository, where its files are not at hand."""
+    known = catalog.model_of(str(selected.where.value)) if selected.where and not selected.identity else None
+    if known is None or known.name == selected.model.name:
+        return selected
+    identity = Identity(known.get("architecture"), known.get("scheme"), written_drafter(known))
+    return dataclasses.replace(selected, identity=identity, read=f"{known.file}: a repository of {known.name}")
+
+
+def written_drafter(model: ProfileFile[Model]) -> Drafter:
+    """Return the drafter that a model's profile file describes."""
+    own = model.get("drafter")
+    size = round(own.gib * (1 << 30))
+    return Drafter(own.kind, own.scheme, own.layers, own.block_size, tuple(own.target_layer_ids), size)
+
+
+def _files(repository: str, request: Request) -> tuple[Identity | None, str, str]:
+    """Return what the files of a repository say, what was read, and a note where the Hub could not be read."""
+    if not request.operator or not hub_files.is_repository(repository):
+        return None, "", ""
+    revision = request.flag("revision")
+    name = str(revision.value) if revision else "main"
+    directory = request.flag("download-dir")
+    cache = Path(str(directory.value)) if directory else hub_cache.folder(request.operator)
+    if folder := hub_files.cached_folder(repository, cache, name):
+        try:
+            return identify.identity_of(folder, repository), f"files in the Hub's cache, {folder.name[:12]}", ""
+        except ConfigError:
+            pass  # an unfinished download; the Hub or the table may know it
+    if not request.online:
+        return None, "", ""
+    answer = hub_files.online(repository, request.operator, name)
+    if isinstance(answer, str):
+        return None, "", answer
+    return answer, "config.json and index on the Hub", ""
+
+
+def _matching(catalog: Catalog, identity: Identity, text: str, origin: str) -> ProfileFile[Model]:
+    """Return the model of an identity; raise ConfigError that names what the checkpoint is."""
+    models = list(catalog.every_model())
+    if model := identify.match(identity, models):
+        return model
+    if other := identity.unsupported:
+        raise ConfigError(
+            f"{origin}: {text} is {other.name} ({other.what}), for which there is no model here; {other.loads}."
+            f" What would serve: {other.instead}."
+        )
+    raise ConfigError(
+        f"{origin}: {text} is {described(identity)}, which is no model here"
+        f" ({', '.join(model.name for model in models)}); to serve it as one of them, write NAME={text}."
+    )
+
+
+def _is_layout(model: ProfileFile[Model], identity: Identity) -> bool:
+    return bool((model.get("architecture"), model.get("scheme")) == (identity.architecture, identity.scheme))
 
 
 def is_folder(text: str, origin: str) -> bool:

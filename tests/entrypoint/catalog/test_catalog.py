@@ -80,12 +80,12 @@ BROKEN = [
         "[[when]]\nhardwar = 'h200'\n",
         "unknown key 'when.0.hardwar' (did you mean hardware?). Valid keys: env, flags, gate, hardware",
     ),
-    ("[[when]]\nhardware = 'h2000'\n", "[[when]] hardware: there is no hardware 'h2000' (did you mean h200?)"),
+    ("[[when]]\nhardware = 'h2000'\n", "[[when]] hardware: there is no hardware 'h2000'"),
     ("[[when]]\nprofile = ['64k', 'nope']\n", "[[when]] profile: there is no profile 'nope'"),
     ("[[when]]\nhardware = 'b300'\n[when.flags]\nnope = 1\n", "no flag --nope"),
     ("[[when]]\n[when.flags]\ntensor-parallel-size = 4\n", "under [flags]"),
     ("[[refuse]]\nname = 'x'\n", "because"),
-    (REFUSE + "model = 'w4a17'\n", "[[refuse]] model: there is no model 'w4a17' (did you mean w4a16?)"),
+    (REFUSE + "model = 'w4a17'\n", "[[refuse]] model: there is no model 'w4a17'"),
     (REFUSE + "except-hardware = 'h2000'\n", "[[refuse]] hardware: there is no hardware 'h2000'"),
     (REFUSE + "[refuse.flags]\nmoe_backend = 'marlin'\n", "did you mean moe-backend?"),
     (REFUSE + "[refuse.flags.speculative-config]\nmethd = 'mtp'\n", "did you mean method?"),
@@ -122,7 +122,7 @@ def test_the_flags_of_a_file_win_over_those_of_the_one_it_extends_key_by_key(fol
     catalog = Catalog([folder({"models/mine.toml": text})])
     flags, below = catalog.model("mine", "").flags(), catalog.model("flash", "").flags()
     assert flags == {**below, "port": 7, "speculative-config.num_speculative_tokens": 2}
-    assert flags["speculative-config.method"] == "mtp"
+    assert flags["block-size"] == 256
 
 
 def test_a_repository_is_that_of_the_model_whose_file_names_it(folder: Write) -> None:

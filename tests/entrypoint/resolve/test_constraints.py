@@ -24,12 +24,11 @@ HEAVY: dict[str, Any] = {"hardware": "rtx-pro-6000", "model": "w4a16", "tensor_p
         ({"hardware": "b300", "model": "nvfp4", "moe_backend": "deep_gemm_mega_moe"}, "w13_input_scale"),
         ({"hardware": "h200", "model": "pro-nvfp4", "profile": "pro", "tensor_parallel_size": 8}, "8 x B300"),
         ({"hardware": "b300", "model": "pro-nvfp4", "tensor_parallel_size": 4}, "pro-nvfp4"),
-        ({"hardware": "h200", "model": "deepseek-ai/DeepSeek-V4-Flash-0731"}, "DSpark"),
-        ({"hardware": "h200", "model": "flash=deepseek-ai/DeepSeek-V4-Flash-DSpark"}, "DSpark"),
+        ({"hardware": "h200", "model": "flash-0731", "speculative-config.method": "mtp"}, "its drafter: DSpark"),
         ({"hardware": "rtx-pro-6000", "model": "acti", "moe_backend": "marlin"}, "garble"),
         ({"hardware": "h200", "model": "w4a16", "moe_backend": "deep_gemm"}, "triton"),
         ({"hardware": "cpu", "profile": "524k", "model": "acti"}, "does not support cpu"),
-        ({"hardware": "h200", "profile": "pro"}, "8 x B300"),
+        ({"hardware": "rtx-pro-6000", "profile": "pro", "model": "pro", "tensor_parallel_size": 8}, "104.5 GiB"),
     ],
 )
 def test_a_combination_known_to_fail_is_refused_with_the_reason_and_the_way_out(

@@ -1,0 +1,87 @@
+"""Identify a checkpoint on the Hub: by the snapshot in the local cache, or by its config.json and index online."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..checkpoint import described, identify
+from ..checkpoint.identity import Identity
+from ..checkpoint.read import INDEX, INDEX_MIB
+from ..errors import ConfigError
+from . import hub_cache
+
+SECONDS = 10
+"""The most that a look at the Hub may take."""
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_repository(text: str) -> bool:
+    """Tell whether a text has the form OWNER/NAME."""
+    return bool(_REPOSITORY.fullmatch(text)) and len(text) <= 96
+
+
+def cached_folder(repository: str, cache: Path, revision: str = "main") -> Path | None:
+    """Return the snapshot of a repository in the Hub's cache if it has a config.json; without huggingface_hub."""
+    place = hub_cache.repository_folder(cache, repository)
+    try:
+        commit = revision if _COMMIT.fullmatch(revision) else (place / "refs" / revision).read_text("utf-8").strip()
+        folder = place / "snapshots" / commit
+        return folder if _COMMIT.fullmatch(commit) and (folder / "config.json").is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def online(repository: str, environ: Mapping[str, str], revision: str = "main") -> Identity | str:
+    """Return what the Hub's config.json and index say, or in a few words why they could not be read in time."""
+    if environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return "HF_HUB_OFFLINE is set"
+    found: list[Identity | str] = []
+    reader = threading.Thread(target=lambda: found.append(_read(repository, environ, revision)), daemon=True)
+    reader.start()
+    reader.join(SECONDS)
+    return found[0] if found else f"the Hub did not answer within {SECONDS} s"
+
+
+def _read(repository: str, environ: Mapping[str, str], revision: str) -> Identity | str:
+    import httpx
+
+    hub = environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    token = environ.get("HF_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    deadline = time.monotonic() + SECONDS
+    try:
+        with httpx.Client(follow_redirects=True, timeout=SECONDS, headers=headers) as client:
+            config = _document(client, f"{hub}/{repository}/resolve/{revision}/config.json", deadline)
+            if config is None:
+                return "it has no config.json on the Hub, or is private"
+            index = _document(client, f"{hub}/{repository}/resolve/{revision}/{INDEX}", deadline)
+        parsed = identify.config_object(config, repository)
+        return identify.identify(described.from_index(parsed, index or b""))
+    except httpx.HTTPError as error:
+        return f"the Hub cannot be reached ({type(error).__name__})"
+    except httpx.InvalidURL:
+        return f"{hub} is no address of a Hub"
+    except (ConfigError, TimeoutError) as error:
+        return str(error)
+
+
+def _document(client: object, url: str, deadline: float) -> bytes | None:
+    """Return a file of at most 256 MiB; None where the Hub has none for us."""
+    import httpx
+
+    assert isinstance(client, httpx.Client)
+    with client.stream("GET", url) as answer:
+        if answer.status_code in (401, 403, 404):
+            return None
+        answer.raise_for_status()
+        data = bytearray()
+        for part in answer.iter_bytes():
+            data += part
+            if time.monotonic() > deadline or len(data) > INDEX_MIB << 20:
+                raise TimeoutError(f"the Hub did not answer within {SECONDS} s")
+    return bytes(data)
