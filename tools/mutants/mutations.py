@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.plugins import get_operator, operator_names
+from cosmic_ray.mutating import mutate_code  # pyright: ignore[reportMissingImports] - only `make mutants` installs it
+from cosmic_ray.plugins import get_operator, operator_names  # pyright: ignore[reportMissingImports]
 
 from tools.mutants import ROOT, Mutant, Table
 

@@ -20,7 +20,7 @@ from types import CodeType
 from typing import IO
 
 import pytest
-from hypothesis import strategies
+from hypothesis import settings, strategies
 
 from tools.mutants import ROOT, Mutant, Target
 from tools.mutants.in_place import function_at, replace_code
@@ -42,6 +42,7 @@ OPTIONS = (
 )
 ASLEEP = 30.0  # seconds that a trial may sleep in addition
 SURVIVED, NOTICED = 0, 1
+settings.register_profile("mutants", max_examples=20, deadline=None, derandomize=True, database=None)
 
 
 class Broken(Exception):
@@ -77,6 +78,7 @@ class _Trials:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run all tests, then those that reach each mutant."""
+        settings.load_profile("mutants")  # after conftest.py has loaded its own
         self.reached = record(session, str(ROOT / self.target.file))
         if session.testsfailed:
             return True

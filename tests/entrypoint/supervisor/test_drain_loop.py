@@ -219,3 +219,8 @@ def test_a_server_that_ends_with_streams_and_no_word_while_its_port_is_open_died
 ) -> None:
     found, _, _ = stopped(monkeypatch, lambda: Engine(generating(5), lambda engine: engine.exited.set_result(0)))
     assert found == (82, "5 requests were cut: vLLM's engine died while it was stopped (exit status 0)")
+
+
+def test_a_server_that_was_never_read_and_says_nothing_is_judged_by_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _, _ = stopped(monkeypatch, lambda: Engine(always(None), lambda engine: engine.exited.set_result(0)))
+    assert found == (0, "stopped after every running request had finished")
