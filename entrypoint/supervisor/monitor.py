@@ -98,7 +98,7 @@ class _Monitor:
         fruitless = self.window.fruitless()
         live = Acceptance(fruitless, 0) if fruitless >= FRUITLESS else self.window.acceptance()
         health.live_acceptance = live
-        collapsed = fruitless < FRUITLESS and collapses(live, floors, least)
+        collapsed = collapses(live, floors, least)
         below = collapsed or fruitless >= FRUITLESS or self.window.below(floors.total, least)
         if fruitless >= FRUITLESS and not self.fruitless:
             log.warning(f"none of the last {fruitless} draft tokens was accepted: the drafter only costs time.")

@@ -34,7 +34,7 @@ def page(text: str) -> str:
 def rows(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return one row for each module."""
     lines = [
-        "| module | mutants | noticed | score | equivalent | seconds | date, hardware |",
+        "| module | mutants | noticed | score | not counted | seconds | date, hardware |",
         "|---|---|---|---|---|---|---|",
     ]
     for file, entry in found.items():

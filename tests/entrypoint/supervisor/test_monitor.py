@@ -315,3 +315,11 @@ def test_without_a_floor_no_acceptance_is_below_it(watch: Watch, caplog: pytest.
     polled(watch, *[(replace(BUSY, steps=n, drafted=100 * n, accepted=10 * n), 1.0) for n in range(10)])
     assert not watch.health.below_floor
     assert caplog.messages == []
+
+
+def test_a_window_without_an_accepted_token_says_0_percent(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    watch.monitor.supervise = SETTINGS.supervise.model_copy(update={"window_drafts": 100})
+    polled(watch, (BUSY, 1.0), (replace(BUSY, drafted=150), 1.0))
+    assert caplog.messages == [
+        "0 of 150 draft tokens of the last 300 s were accepted (0%); the floor is 25% (gate.acceptance-floor)."
+    ]

@@ -146,3 +146,20 @@ def test_a_standing_is_judged_by_the_beginning_of_a_long_line() -> None:
     assert link("ValueError: " + "x" * (2 * LENGTH - 23) + "Broken pipe").standing is Standing.CONSEQUENCE
     (failure,) = read(BEGIN, FRAME, CODE, "ValueError: " + "x" * 5 * LENGTH)
     assert len(failure.links[0].message.headline) == 4 * LENGTH
+
+
+def test_lines_between_two_tracebacks_of_a_chain_are_no_links() -> None:
+    (failure,) = read(BEGIN, FRAME, CODE, "KeyError: 'a'", DIRECT, "OSError: x", BEGIN, FRAME, CODE, "ValueError: b")
+    assert [one.message.headline for one in failure.links] == ["KeyError: 'a'", "ValueError: b"]
+
+
+def test_a_message_goes_on_with_the_last_exception_of_a_chain() -> None:
+    one = (BEGIN, FRAME, CODE, "KeyError: 'a'", DIRECT, BEGIN, FRAME, CODE, "ValueError: b", "and this")
+    (failure,) = read(*one)
+    assert [one.message.details for one in failure.links] == [[], ["and this"]]
+
+
+def test_a_file_whose_name_sounds_like_cleaning_cleans_nothing() -> None:
+    (failure,) = read(BEGIN, '  File "/x/cleanup/shutdown.py", line 7, in run', CODE, "OSError: x")
+    assert failure.standing is Standing.CAUSE
+    assert Link(Message("OSError: x")).standing is Standing.CAUSE
