@@ -47,7 +47,7 @@ _CLEANING = re.compile(
 _FILES = re.compile(r"(PermissionError|OSError|FileNotFoundError|AttributeError)\b")
 
 
-def of(text: str, *, cleaning: bool = False) -> Standing:
+def of(text: str, *, cleaning: bool) -> Standing:
     """Return the standing of an error's text; `cleaning` is whether it was met while cleaning up."""
     if _ECHO.search(text):
         return Standing.ECHO

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,7 @@ class Proofs:
         monkeypatch.setattr(readiness_gate.gate, "run", self.run_gate)
         monkeypatch.setattr(readiness_gate.canary, "run", self.run_canary)
         self.settings = Supervision.model_validate({"gate": settings})
-        self.health = Health(started=0.0)
+        self.health = Health(started=time.monotonic() - 5.0)
 
     async def one_token(self, _client: object) -> None:
         self.asked.append(("one token",))
@@ -83,8 +84,9 @@ def test_a_replica_is_proved_by_a_token_its_drafts_and_its_answers_in_this_order
     assert len(made.asked[1][1].positions) == 3
     assert (made.health.gate, made.health.gate_acceptance) == (GOOD, COUNTED)
     assert made.health.corruption == SOUND
+    assert made.asked[2][1] == 8
     assert made.health.generated_after is not None
-    assert made.health.generated_after > 0
+    assert 5.0 <= made.health.generated_after < 600.0
 
 
 def test_a_gate_below_its_floor_refuses_before_the_canary(proofs: Callable[..., Proofs]) -> None:

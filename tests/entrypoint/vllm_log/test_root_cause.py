@@ -230,3 +230,36 @@ def test_a_json_record_is_read_as_its_lines() -> None:
     (root,) = notes(record).roots()
     assert (root.text, root.fatal) == ("ValueError: x", False)
     assert roots(LogLine(" \n ", "A", "ERROR", "s"))[:1] in ([], [""])
+
+
+def test_a_json_record_has_its_own_headline_after_the_failure_of_another() -> None:
+    def record(*lines: str) -> LogLine:
+        return LogLine("\n".join(lines), "EngineCore", "ERROR", "core.py:1")
+
+    first = record("EngineCore encountered a fatal error.", *FRAMES, "ValueError: x")
+    second = record("A request failed.", *FRAMES, "KeyError: 'y'")
+    assert roots(first, second) == ["ValueError: x"]
+
+
+def test_a_thread_that_failed_is_survived_though_no_logger_wrote_it() -> None:
+    (root,) = notes(map(plain, ("Exception in thread Thread-7 (run):", *FRAMES, "ValueError: x"))).roots()
+    assert (root.text, root.fatal) == ("ValueError: x", False)
+
+
+@pytest.mark.parametrize("text", ["collect2: error: ld returned 1 exit status", "nvcc -c a.cu", "nothing of note"])
+def test_lines_that_say_no_reason_are_not_kept_for_an_exception(text: str) -> None:
+    assert roots(plain(text), failed("RuntimeError: Compilation failed")) == ["RuntimeError: Compilation failed"]
+
+
+def test_a_warning_is_no_output_of_a_compiler() -> None:
+    warned = line("a.cu(3): error: x", level="WARNING")
+    assert roots(warned, failed("RuntimeError: Compilation failed")) == ["RuntimeError: Compilation failed"]
+
+
+def test_two_failures_of_january_keep_their_order() -> None:
+    times = {"a": "01-01 00:00:02", "b": "12-31 23:59:59", "c": "01-01 00:00:01"}
+    assert roots(*(failed(f"ValueError: {name}", time=time) for name, time in times.items())) == [
+        "ValueError: b",
+        "ValueError: c",
+        "ValueError: a",
+    ]
