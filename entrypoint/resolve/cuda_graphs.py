@@ -30,7 +30,9 @@ def named(selection: Selection, flags: Mapping[str, Setting]) -> dict[str, Setti
     if not prompts or requests is None or any("cudagraph" in name or name == "enforce-eager" for name in flags):
         return {}
     decoding = {tokens + 1: count for tokens, count in tiers(plain(flags), int(requests.value)).items()}
-    steps = ", ".join(f"{count} requests of {step} tokens" for step, count in sorted(decoding.items(), reverse=True))
+    steps = ", ".join(
+        f"{count} requests of {step} token{'s' * (step > 1)}" for step, count in sorted(decoding.items(), reverse=True)
+    )
     origin = f"{selection.hardware.file} prompt-graphs, and {steps} per step"
     batched = flags.get("max-num-batched-tokens")
     longest = batched.value if batched else prompts[-1]

@@ -81,7 +81,7 @@ def test_with_k_by_load_whole_steps_of_each_length_become_graphs(dsv4: Run) -> N
     assert {2, 16, 32} <= set(found)  # 1, 8, 16 of 2
     assert {1, 24, 40, 48, 56, 64} <= set(found)  # up to 64 of 1
     assert flags[SIZES]["origin"].endswith(
-        "4 requests of 4 tokens, 16 requests of 2 tokens, 64 requests of 1 tokens per step"
+        "4 requests of 4 tokens, 16 requests of 2 tokens, 64 requests of 1 token per step"
     )
 
 

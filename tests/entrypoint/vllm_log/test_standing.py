@@ -8,6 +8,7 @@ from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.vllm_log import standing
 from dsv4_serve.entrypoint.vllm_log.situation import Situation
 from dsv4_serve.entrypoint.vllm_log.standing import Standing
+from dsv4_serve.entrypoint.vllm_log.xid import Xid
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,10 @@ def test_a_situation_has_settings_when_it_has_all_of_them_by_glob_and_whatever_t
     assert found.has({"moe-backend": "flashinfer*", "enforce-eager": True})
     assert not found.has({"moe-backend": "flashinfer*", "enforce-eager": False})
     assert not found.has({"moe-backend": "flashinfer*", "absent": "*"})
+
+
+def test_of_many_errors_of_gpus_the_first_four_are_named() -> None:
+    assert Situation().gpu_errors() == "look for Xid lines in the host's kernel log (`dmesg`)"
+    xids = tuple(Xid(79, f"0000:0{number}:00") for number in range(6))
+    assert Situation(xids=xids[:1]).gpu_errors() == f"the driver reported {xids[0].clause()}"
+    assert [f"0000:0{n}:00" in Situation(xids=xids).gpu_errors() for n in range(6)] == [True] * 4 + [False] * 2
