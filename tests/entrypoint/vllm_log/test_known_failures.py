@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from dsv4_serve.entrypoint.vllm_log import known_failures
-from dsv4_serve.entrypoint.vllm_log.known_failures import REPORT, KnownFailure, Remedy, missing
+from dsv4_serve.entrypoint.vllm_log.known_failures import REPORT, KnownFailure, Remedy, missing, of_gpu_errors
 from dsv4_serve.entrypoint.vllm_log.situation import Situation
+from dsv4_serve.entrypoint.vllm_log.xid import Xid
 
 SET = Situation({"enforce-eager": "True"})
 
@@ -76,3 +77,15 @@ def test_a_failure_is_found_among_the_causes_that_are_asked_for() -> None:
 )
 def test_what_is_missing_is_named_with_its_packages_or_said_to_be_unknown(line: str, says: str) -> None:
     assert missing(line).startswith(says)
+
+
+def test_errors_of_gpus_are_told_after_an_advice_and_in_place_of_a_report() -> None:
+    lost = Situation(xids=(Xid(79, "0000:0a:00"), Xid(31, "0000:0b:00")))
+    told = f"T{lost.gpu_errors()[1:]}. {lost.xids[0].remedy.format(report=REPORT)}"
+    assert of_gpu_errors(lost, "set x.") == f"set x. {told}"
+    assert of_gpu_errors(lost, REPORT) == told
+    assert of_gpu_errors(Situation(), "set x.") == "set x."
+    assert failure().advice(lost) == f"general on 8000 {told}"
+    named = KnownFailure("x", re.compile("x"), "host", "see: {xid}")
+    assert named.advice(lost) == f"see: {lost.gpu_errors()} {lost.xids[0].remedy.format(report=REPORT)}"
+    assert named.advice(Situation()) == f"see: {Situation().gpu_errors()}"

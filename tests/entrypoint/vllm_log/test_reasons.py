@@ -103,3 +103,17 @@ def test_an_assertion_of_a_kernel_is_told_without_its_thread() -> None:
     line = "/x/Indexing.cu:1290: indexSelect: block: [1,0,0], thread: [3,0,0] Assertion `i < n` failed."
     assert asserted(line) == "/x/Indexing.cu:1290: Assertion `i < n` failed."
     assert asserted("no such thing") == ""
+
+
+def test_an_echo_of_a_compiler_names_what_was_built_too() -> None:
+    told = text("RuntimeError: building extension 'mla' failed", "collect2: error: ld returned 1 exit status")
+    assert told.endswith(": collect2: error: ld returned 1 exit status (while building mla)")
+
+
+def test_a_text_of_just_the_room_there_is_is_not_cut() -> None:
+    assert text("h" * 250, "error: x") == "h" * 250 + ": error: x"
+    assert text("h" * 251, "error: x") == "h" * 249 + "…: error: x"
+
+
+def test_a_message_has_a_text_of_its_own_unless_its_reader_says_otherwise() -> None:
+    assert not Message("ValueError: x").bare
