@@ -98,13 +98,12 @@ def judge(
     )
     found = [_found(name, list(alone.items()), concurrent) for name in signs]
     problems = [text for count, text in found if count >= PROMPTS]
-    warnings = [f"{text}, for one prompt only" for count, text in found if 0 < count < PROMPTS]
     if agreed < agreement_floor:
         problems.append("concurrent requests change the answers: suspect the kernels for batches on this GPU")
     if problems:
         return Finding(detail, f"{detail}; {'; '.join(problems)}")
-    if warnings:
-        return Finding(detail, warning=f"{'; '.join(warnings)}")
+    if warnings := [f"{text}, for one prompt only" for count, text in found if count]:
+        return Finding(detail, warning="; ".join(warnings))
     return Finding(f"{detail}; no sign of garbling ({', '.join(signs) or 'none checked'})")
 
 

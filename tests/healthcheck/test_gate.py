@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -189,7 +190,8 @@ def test_a_server_that_refuses_has_no_measurement():
         async def settled_counters(self):
             raise Refused("HTTP 500")
 
-    finding, acceptance = asyncio.run(gate.run(Refusing(), THREE, 8))
+    client: Any = Refusing()
+    finding, acceptance = asyncio.run(gate.run(client, THREE, 8))
     problem = "a test prompt was refused (HTTP 500), so the drafter could not be measured; see vLLM's log"
     assert (finding, acceptance) == (Finding("not measured", problem), Acceptance(0, 0))
 

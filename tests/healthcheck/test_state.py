@@ -43,11 +43,13 @@ def test_the_later_draft_tokens_are_those_after_the_first_of_each_draft() -> Non
     assert Acceptance(9, 3, 0, (3,)).later == Acceptance(0, 0)  # drafts are not counted
     assert Acceptance(3, 3, 4, (3,)).later == Acceptance(0, 0)
     assert Acceptance(2, 2, 1, (1, 1)).later == Acceptance(1, 1)
+    assert Acceptance(5, 1).later == Acceptance(0, 0)
 
 
 def test_a_phase_keeps_its_seconds_and_loses_its_progress() -> None:
     health = Health(started=0.0, phase="loading weights", phase_began=10.0)
     health.percent, health.rate, health.detail, health.stall_limit = 50.0, 1e9, "shard 3 of 35", 600.0
+    assert health.seconds(12.0) == {"loading weights": 2.0}
     health.enter("loading weights", 15.0)  # no change
     assert (health.phase_began, health.percent) == (10.0, 50.0)
     health.enter("proving", 30.0)

@@ -48,6 +48,7 @@ def test_a_stop_is_clean_only_with_status_0() -> None:
         (-9, "SIGKILL"),
         (137, "SIGKILL"),
         (-15, "SIGTERM"),
+        (-1, "SIGHUP"),
         (129, "SIGHUP"),
         (128, "exit status 128"),
     ],
@@ -153,3 +154,13 @@ def test_a_hang_is_explained_by_ranks_that_wait_and_a_stall_by_its_last_line() -
 def test_every_signal_has_its_name() -> None:
     assert found(status=-signal.SIGSEGV).root == "vLLM was ended by SIGSEGV"
     assert found(status=128 + signal.SIGBUS).root == "vLLM was ended by SIGBUS"
+
+
+def test_the_chain_of_a_later_failure_does_not_explain_the_first() -> None:
+    made = notes(UNKNOWN)
+    direct = "The above exception was the direct cause of the following exception:"
+    oom = "torch.OutOfMemoryError: CUDA out of memory."
+    for text in ("WorkerProc hit an exception.", *FRAMES, oom, direct, *FRAMES, "ValueError: wrapped"):
+        made.feed(LogLine(text, "Worker_TP1", "ERROR", "worker.py:1"))
+    assert [root.others for root in made.roots()] == [(), (oom,)]
+    assert classify(made, 1, phase="loading weights", was_ready=False).failure == ""
