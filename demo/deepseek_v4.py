@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .tokenizer import write_text_files
-from .v4_dspark import Drafter, DraftLayer
+from .v4_dspark import DraftLayer, DSparkWeights
 from .v4_layouts import LAYOUTS, Layout, Storage, config
 from .v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
 from .v4_text import Walk, byte_walk
@@ -72,7 +72,7 @@ class _Builder:
         return f32(self.w.head) if self.layout.head_f32 else bf16(self.w.head)
 
     def draft(self) -> Tensors:
-        return self.dspark(Drafter(self.w)) if self.layout.drafter == "dspark" else self.mtp()
+        return self.dspark(DSparkWeights(self.w)) if self.layout.drafter == "dspark" else self.mtp()
 
     def mtp(self) -> Tensors:
         out = self.block("mtp.0", self.layout.draft, 0, hashed=False)
@@ -84,7 +84,7 @@ class _Builder:
             out |= {"mtp.0.head.weight": self.head(), "mtp.0.emb.tok_emb.weight": bf16(self.w.embed)}
         return out
 
-    def dspark(self, drafter: Drafter) -> Tensors:
+    def dspark(self, drafter: DSparkWeights) -> Tensors:
         out = self.encode("mtp.0.main_proj", drafter.main_proj, self.layout.draft.projections)
         out["mtp.0.main_norm.weight"] = _ones(self.d.hidden)
         for number, layer in enumerate(drafter.layers):

@@ -51,7 +51,7 @@ def target_layers(dims: Dims) -> tuple[int, ...]:
     return tuple(range(dims.layers - LAYERS, dims.layers))
 
 
-class Drafter:
+class DSparkWeights:
     """Every weight of the drafter; those with another task in the target model are its own."""
 
     def __init__(self, weights: Weights) -> None:

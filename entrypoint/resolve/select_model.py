@@ -44,6 +44,7 @@ def select_model(
     if len(allowed) == 1:
         name, why = allowed[0], f"{profile.file}: the only model for profile {profile.name}"
         return _with_files(SelectedModel(catalog.model(name, why), why), request)
+    file = hardware.file_of("default_model")
     for entry in hardware.get("default_model"):
         fits = not entry.tensor_parallel_size or size in entry.tensor_parallel_size
         if (
@@ -51,8 +52,8 @@ def select_model(
             and (not entry.profiles or profile.is_one_of(entry.profiles))
             and (not allowed or entry.model in allowed)
         ):
-            why = f"{hardware.file}: default-model: {entry.because}"
-            model = catalog.model(entry.model, f"{hardware.file}: default-model")
+            why = f"{file}: default-model: {entry.because}"
+            model = catalog.model(entry.model, f"{file}: default-model")
             return _with_files(SelectedModel(model, why), request)
     raise ConfigError(
         f"no default model for profile {profile.name} on {hardware.name} at {TENSOR_PARALLEL_SIZE} {size};"

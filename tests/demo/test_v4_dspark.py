@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dsv4_serve.demo.v4_dspark import LAYERS, NOISE, Drafter, DraftLayer
+from dsv4_serve.demo.v4_dspark import LAYERS, NOISE, DraftLayer, DSparkWeights
 from dsv4_serve.demo.v4_tensors import Linear, dense
 from dsv4_serve.demo.v4_weights import HEAD_DIM, Dims, Weights, permutation
 
@@ -60,7 +60,7 @@ class Reference:
 
     def __init__(self, dims):
         self.weights = Weights(dims, permutation(dims.vocab, 0), 0)
-        drafter = Drafter(self.weights)
+        drafter = DSparkWeights(self.weights)
         self.layers = [Layer(layer, dims) for layer in drafter.layers]
         self.main_proj = dense(drafter.main_proj).T
         self.markov_w1, self.markov_w2 = drafter.markov_w1, drafter.markov_w2
@@ -136,4 +136,4 @@ def test_one_target_layer_of_three_missing_is_a_third_of_the_tokens(small):
 
 def test_a_vocabulary_that_leaves_no_room_is_refused():
     with pytest.raises(ValueError, match="DSpark needs hidden >= 4"):
-        Drafter(Weights(Dims(vocab=128, hidden=512, q_lora=192, o_lora=192), permutation(128, 0), 0))
+        DSparkWeights(Weights(Dims(vocab=128, hidden=512, q_lora=192, o_lora=192), permutation(128, 0), 0))

@@ -8,7 +8,6 @@ quantization schemes, names and loaders are the real ones. Nothing is computed.
 import functools
 import importlib
 import json
-import os
 import socket
 import sys
 import tempfile
@@ -80,13 +79,14 @@ def prepare() -> None:
 
 def engine_config(checkpoint: Path, **options: Any) -> Any:
     """The VllmConfig that the engine builds for a checkpoint with its drafter."""
+    from vllm.config import vllm as configs
     from vllm.engine.arg_utils import EngineArgs
 
     described = json.loads((checkpoint / "config.json").read_text())
     method = "dspark" if "dspark_block_size" in described else "mtp"
     speculative = {"method": method, "num_speculative_tokens": 1}
-    if method == "dspark":  # by itself, vLLM takes the V2 runner, DSpark's only one, where Triton runs
-        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
+    if method == "dspark":
+        configs.HAS_TRITON = True  # then vLLM takes the V2 runner, the only one with DSpark
     arguments = {
         "max_model_len": 512,
         "max_num_batched_tokens": 256,
