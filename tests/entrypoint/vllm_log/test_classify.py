@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -146,7 +147,7 @@ def test_a_hang_is_explained_by_ranks_that_wait_and_a_stall_by_its_last_line() -
     assert explained.failure == "ranks-wait-for-each-other"
     assert explained.sentence.startswith("no progress. ")
     assert explained.cause is exit_cause.HUNG
-    assert explain(hang, notes()) == hang
+    assert explain(hang, notes()) == replace(hang, sentence=f"no progress. {REPORT}")
     one = explain(hang, notes(waiting=waiting), Situation({"tensor-parallel-size": "1"}))
     assert one.sentence != explained.sentence
 
