@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..memory.estimate import CACHE_LAYOUTS, GIB, MemoryEstimate
+from ..memory.estimate import CACHE_LAYOUTS, FIXED_GIB, GIB, MemoryEstimate
 from ..plan import Setting, Value, draft_tokens, plain
 from . import cuda_graphs
 from .select import Selection
@@ -38,6 +38,8 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         draft_tokens=tokens,
         asynchronous=_schedules_asynchronously(flags),
         gathers=not selection.hardware.get("compute_capability").startswith("12."),
+        fixed_gib=selection.hardware.get("overhead_gib") or FIXED_GIB,
+        workspace_factor=int(_number(flags, "attention-config.sparse_mla_prefill_workspace_factor")),
         kv_cache_memory_gib=cache / GIB if cache else None,
         graphs=tuple(_value(flags, cuda_graphs.SIZES) or ()),
         tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),

@@ -117,7 +117,7 @@ def _drafter(model: ProfileFile[Model], identity: Identity | None) -> Drafter:
 def _weights_gib(model: ProfileFile[Model], identity: Identity | None) -> float | None:
     """Return the size of all weights: the files', or where they are not at hand the profile file's."""
     written: float | None = model.get("weights_gib")
-    return identity.bytes / (1 << 30) if identity and identity.bytes else written
+    return identity.loaded_bytes / (1 << 30) if identity and identity.bytes else written
 
 
 def _by_topology(
