@@ -101,7 +101,11 @@ class Supervise(_Group):
     """Seconds ready after which earlier failures are forgotten."""
     prebuild: list[str] = []
     """Modules of FlashInfer to compile during a first start, as `MODULE:FUNCTION`; empty for none."""
+    fetch: bool = True
+    """Whether `serve` fetches weights that the Hub's cache lacks before it starts vLLM. Without that, vLLM downloads
+    them itself."""
     stall: dict[str, Seconds] = {
+        "fetching-weights": 600.0,
         "starting": 180.0,
         "connecting-ranks": 60.0,
         "loading-weights": 600.0,

@@ -15,7 +15,7 @@ from .state import Finding, Health
 
 HealthCheck = Callable[[Health, float], Finding]
 
-BEFORE_ENGINE = ("backoff", "resolving", "checking", "starting")
+BEFORE_ENGINE = ("backoff", "resolving", "checking", "fetching weights", "starting")
 """The phases in which there may be no engine yet."""
 ENDED = "the replica has ended or is ending; the end of its log has the reason"
 

@@ -19,6 +19,7 @@ PHASES = (
     "backoff",  # of the crash-loop breaker
     "resolving",  # names into a plan
     "checking",  # the doctor
+    "fetching weights",  # that the Hub's cache lacks
     "starting",  # Python and vLLM's imports
     "connecting ranks",  # the first collective
     "loading weights",
@@ -98,7 +99,7 @@ class Health:
     phase_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds spent in each phase that is over."""
     percent: float | None = None
-    """How much of the weights is loaded, 0 to 100."""
+    """How much of the weights is fetched, then loaded, 0 to 100."""
     rate: float | None = None
     detail: str = ""
     """The progress within the phase: `shard 3 of 35`, `shapes 120 of 790`."""

@@ -41,7 +41,13 @@ LAYERS = [
 ]
 """Folders from the ground up: each imports only what stands before it."""
 ENTRIES = {"entrypoint/__main__.py", "healthcheck/__main__.py", "patcher/__main__.py", "demo/__main__.py"}
-SPEAKERS = {"patcher/cli.py", "demo/cli.py", "entrypoint/doctor/all_reduce/rank.py", "entrypoint/evals/harness.py"}
+SPEAKERS = {
+    "patcher/cli.py",
+    "demo/cli.py",
+    "entrypoint/doctor/all_reduce/rank.py",
+    "entrypoint/weights/fetch_program.py",
+    "entrypoint/evals/harness.py",
+}
 """Beside entrypoint/cli: the commands of other packages, and programs that are processes of their own."""
 LONGEST = 300
 

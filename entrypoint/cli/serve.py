@@ -80,7 +80,7 @@ def _warn_if_open(plan: Plan) -> None:
 async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext) -> int:
     """Resolve, check and supervise; the lifecycle reports why it ended, at whichever step."""
     from ..doctor.run import before_start
-    from ..supervisor import leftovers
+    from ..supervisor import leftovers, weights_fetch
     from ..supervisor.lifecycle import lifecycle
     from ..supervisor.supervisor import supervise
     from .doctor import doctor_options
@@ -92,10 +92,11 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
         _warn_if_open(plan)
         if await life.admit(plan, await life.unless_stopped(this_machine)):
             this_machine.cache_clear()  # while it waited, other processes may have taken GPUs, or released them
-        life.health.enter("checking")
         settings = doctor_options(options, serving=True)
-        report = await life.unless_stopped(lambda: before_start(selection, plan, this_machine(), settings))
-        life.require(report)
+        await life.check(lambda: before_start(selection, plan, this_machine(), settings))
+        if await weights_fetch.fetch(plan, life):
+            this_machine.cache_clear()
+            await life.check(lambda: before_start(selection, plan, this_machine(), settings))
         life.exit_reason = await supervise(plan, life)
     return life.exit_status
 

@@ -30,10 +30,10 @@ def read_served(plan: Plan, model: ProfileFile[Model], environ: Mapping[str, str
 
         folder = cached(named, Place(cache=cache, revision=plan.value("revision") or None))
     if folder is None:
-        return None, f"{named} is not in the Hub's cache; vLLM downloads it{_advice(model)}"
+        return None, f"{named} is not in the Hub's cache; `dsv4 serve` fetches it{_advice(model)}"
     checkpoint = _read(folder)
     if not checkpoint.shards or checkpoint.listed - checkpoint.shards.keys():
-        return None, f"{named} is incomplete in the Hub's cache; vLLM downloads the rest{_advice(model)}"
+        return None, f"{named} is incomplete in the Hub's cache; `dsv4 serve` fetches the rest{_advice(model)}"
     return checkpoint, ""
 
 

@@ -31,5 +31,6 @@ def publish(reason: ExitReason, context: ServeContext) -> None:
         "status": reason.cause.exit_status,
         "sentence": reason.sentence,
         "root": reason.root,
+        "xids": [{"number": xid.number, "gpu": xid.bus, "what": xid.fact["what"]} for xid in reason.xids],
     }
     atomic_file.write(context.run_folder / run_folder.LAST_EXIT, json.dumps(summary, indent=2))

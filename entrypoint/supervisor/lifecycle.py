@@ -95,6 +95,11 @@ class Lifecycle:
         procfs.trim()
         return result
 
+    async def check(self, checks: Callable[[], DoctorReport]) -> None:
+        """Run the checks before a start; raise StartEnded when one finds a fatal problem."""
+        self.health.enter("checking")
+        self.require(await self.unless_stopped(checks))
+
     def require(self, report: DoctorReport) -> None:
         """Log what was not checked and every problem; raise StartEnded when one of them is fatal."""
         for reason in report.not_checked:

@@ -12,23 +12,27 @@ from ..plan import Plan
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from ..vllm_log.startup_phase import MOVING, LoadRate, SignsOfLife, StartupProgress, loaded_bytes
+from .cache_growth import held
 from .context import VllmSession
 from .received import arrived
 from .vllm_process import VllmProcess
 
 MAY_DOWNLOAD = ("starting", "loading weights")
 PAUSE = 0.5  # seconds between two checks
+LOOK_EVERY = 2.0  # seconds between two looks at the Hub's cache, which may hold hundreds of files
 
 
-async def until_up(session: VllmSession, process: VllmProcess, progress: StartupProgress) -> ExitReason | None:
+async def until_up(
+    session: VllmSession, process: VllmProcess, progress: StartupProgress, cache: Path
+) -> ExitReason | None:
     """
-    Return None when vLLM's own health route answers, or why the start is abandoned.
+    Return None when vLLM's own health route answers, or why the start is abandoned; `cache` is the Hub's.
 
     The route is queried only once a process of ours listens: until then, another server may answer on the port.
     """
     health = session.health
     limits = {phase.replace("-", " "): seconds for phase, seconds in session.settings.supervise.stall.items()}
-    rate, download, total = LoadRate(), LoadRate(), _weights_bytes(session.plan)
+    rate, download, total = LoadRate(), _Download(cache), _weights_bytes(session.plan)
     port = served_plan.port(session.plan)
     silent = SignsOfLife(sum(limits.values()))
     while not (any(procfs.listens(pid, port) for pid in process.family()) and await session.client.healthy()):
@@ -40,11 +44,9 @@ async def until_up(session: VllmSession, process: VllmProcess, progress: Startup
                 health.percent = rate.percent(total)
             if (health.rate or 0) > MOVING:
                 progress.moved(now)
-        if health.phase in MAY_DOWNLOAD:
-            download.add(now, await asyncio.to_thread(arrived, process.family()))
-            if (download.per_second or 0) > MOVING:
-                health.rate = max(health.rate or 0, download.per_second or 0)
-                progress.moved(now)
+        if health.phase in MAY_DOWNLOAD and (speed := await download.per_second(now, process.family())) > MOVING:
+            health.rate = max(health.rate or 0, speed)
+            progress.moved(now)
         if not progress.heard and await asyncio.to_thread(silent.seen, now, process.family()):
             progress.moved(now)
         health.stall_limit = limits.get(health.phase)
@@ -53,6 +55,22 @@ async def until_up(session: VllmSession, process: VllmProcess, progress: Startup
             return ExitReason(exit_cause.STALLED, stalled)
         await asyncio.sleep(PAUSE)
     return None
+
+
+class _Download:
+    """How fast something is downloaded: by vLLM's processes, or by any other into the Hub's cache."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache, self._looked = cache, 0.0
+        self._arrived, self._held = LoadRate(), LoadRate()
+
+    async def per_second(self, now: float, pids: list[int]) -> float:
+        """Return bytes a second."""
+        self._arrived.add(now, await asyncio.to_thread(arrived, pids))
+        if now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            self._held.add(now, await asyncio.to_thread(held, [self._cache]))
+        return max(self._arrived.per_second or 0.0, self._held.per_second or 0.0)
 
 
 def _weights_bytes(plan: Plan) -> int:

@@ -24,7 +24,17 @@ from ..vllm_log.exit_cause import ExitReason
 from ..vllm_log.parser import LogLine
 from ..vllm_log.root_cause import LogNotes
 from ..vllm_log.startup_phase import StartupProgress
-from . import advice, atomic_file, guard_path, jit_prebuild, kernel_cache, leftovers, run_folder, stack_dump
+from . import (
+    advice,
+    atomic_file,
+    cache_growth,
+    guard_path,
+    jit_prebuild,
+    kernel_cache,
+    leftovers,
+    run_folder,
+    stack_dump,
+)
 from .context import VllmSession
 from .drain import drain
 from .lifecycle import Lifecycle
@@ -34,6 +44,7 @@ from .request_count import ShutdownLog
 from .startup import until_up
 from .stop_signals import first_of
 from .vllm_process import VllmProcess
+from .xid_watch import XidWatch
 
 STARTING = PHASES[PHASES.index("starting") : PHASES.index("proving")]
 DYING = 15.0  # seconds for an engine that failed a test request to end by itself, with the cause in its log
@@ -82,24 +93,29 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     prebuild = asyncio.create_task(jit_prebuild.compile_all(modules, environ))
     recording = asyncio.create_task(leftovers.record(life.context.run_folder, process.folder, process.shared_memory))
     exited, stop = asyncio.create_task(process.wait()), asyncio.create_task(signals.stop.wait())
+    xids = XidWatch.of(life.machine, environ)
+    xids.start()
     try:
         await asyncio.wait({serving, exited, stop}, return_when=asyncio.FIRST_COMPLETED)
         if stop.done():
             serving.cancel()
             return await _with_stacks(await drain(session, process, signals, exited, shutdown), process, life)
         if not exited.done() and (reason := serving.result()) is not None:
-            reason = exit_cause.explain(reason, notes, advice.situation(plan, life.machine, life.context))
+            situation = advice.situation(plan, life.machine, life.context, xids.found)
+            reason = exit_cause.explain(reason, notes, situation)
             return await _with_stacks(reason, process, life)
         status = await exited  # `serving` has no reason when the process is ending by itself
         await process.finish_log()
+        await first_of(signals.hurry.wait(), xids.settled())
         return exit_cause.classify(
             notes,
             status,
             phase=health.phase,
             was_ready=health.ready_after is not None,
-            situation=advice.situation(plan, life.machine, life.context),
+            situation=advice.situation(plan, life.machine, life.context, xids.found),
         )
     finally:
+        xids.stop()
         tasks = (serving, exited, stop, prebuild, recording)
         for task in tasks:
             task.cancel()
@@ -120,7 +136,8 @@ async def _serve(
     """Bring vLLM to ready and watch it; return why it has to end, None when it is ending by itself."""
     health, supervise = session.health, session.settings.supervise
     try:
-        if reason := await until_up(session, process, progress):
+        cache = cache_growth.folder(session.plan, life.context.environ)
+        if reason := await until_up(session, process, progress, cache):
             return reason
         health.enter("proving")
         async with asyncio.timeout(supervise.stall["proving"]):

@@ -12,6 +12,7 @@ from .known_failures import KnownFailure
 from .root_cause import LogNotes, RootCause
 from .situation import Situation
 from .standing import Standing
+from .xid import Xid
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class ExitReason:
     logged: bool = False
     failure: str = ""
     """The name in failures.toml; empty for an unknown failure."""
+    xids: tuple[Xid, ...] = ()
+    """What the driver reported of the GPUs meanwhile, the likeliest cause first."""
 
     @property
     def failed(self) -> bool:
@@ -106,19 +109,20 @@ def classify(
     if failure is None and cause in (START_FAILED, ENGINE_DIED):
         sentence += f" ({by_signal or f'exit status {status}'})"
     where = replace(situation or Situation(), port=notes.port, serving=was_ready)
-    advice = failure.advice(where, text) if failure else "" if cause is CUT else known_failures.REPORT
+    unknown = "" if cause is CUT else known_failures.of_gpu_errors(where, known_failures.REPORT)
+    advice = failure.advice(where, text) if failure else unknown
     sentence = f"{sentence}. {advice}".strip()
-    return ExitReason(cause, sentence, text, failure=failure.name if failure else "")
+    return ExitReason(cause, sentence, text, failure=failure.name if failure else "", xids=where.xids)
 
 
 def explain(reason: ExitReason, notes: LogNotes, situation: Situation | None = None) -> ExitReason:
-    """Add the known cause of a stall or a hang, found by the last line of the log or by waiting ranks."""
+    """Add the known cause of a stall or a hang, by the last line of the log or by waiting ranks, and GPU errors."""
     where = replace(situation or Situation(), port=notes.port, serving=reason.cause is HUNG)
     for text in (reason.sentence, notes.waiting):
         if failure := known_failures.find(text, STALLED.name, HUNG.name):
             sentence = f"{reason.sentence} {failure.advice(where, text)}"
-            return replace(reason, sentence=sentence, failure=failure.name)
-    return reason
+            return replace(reason, sentence=sentence, failure=failure.name, xids=where.xids)
+    return replace(reason, sentence=known_failures.of_gpu_errors(where, reason.sentence), xids=where.xids)
 
 
 def _outranks(root: RootCause | None, by_signal: str) -> bool:

@@ -67,8 +67,20 @@ class KnownFailure:
         """Return what to do in a situation, and the link where there is one."""
         cases = (*self.cases, Remedy(self.remedy, sets=self.sets), Remedy("{report}"))
         text = next(case.text for case in cases if case.suits(situation))
-        text = text.format(port=situation.port, report=REPORT, missing=missing(root))
-        return f"{text} ({self.link})" if self.link and text != REPORT else text
+        names_gpu_errors = "{xid}" in text
+        text = text.format(port=situation.port, report=REPORT, missing=missing(root), xid=situation.gpu_errors())
+        text = f"{text} ({self.link})" if self.link and text != REPORT else text
+        return of_gpu_errors(situation, text, named=names_gpu_errors)
+
+
+def of_gpu_errors(situation: Situation, advice: str, *, named: bool = False) -> str:
+    """Add to advice what the driver reported of the GPUs, unless it `named` that, and what to do about it."""
+    if not situation.xids:
+        return advice
+    clause = situation.gpu_errors()
+    remedy = situation.xids[0].remedy.format(report=REPORT)
+    errors = remedy if named else f"{clause[0].upper()}{clause[1:]}. {remedy}"
+    return f"{advice.replace(REPORT, '').strip()} {errors}".strip()
 
 
 @functools.cache

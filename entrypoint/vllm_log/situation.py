@@ -9,6 +9,10 @@ from typing import Any
 
 from ..listen import API_PORT
 from ..plan import Plan
+from .xid import Xid
+
+NAMED = 4
+"""Errors of GPUs that one sentence names."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,20 @@ class Situation:
     serving: bool = False
     """Whether the replica had been ready."""
     port: int = API_PORT
+    xids: tuple[Xid, ...] = ()
+    """What the driver reported of the GPUs meanwhile, the likeliest cause first."""
 
     @classmethod
-    def of(cls, plan: Plan, *, nvlink: bool | None) -> Situation:
+    def of(cls, plan: Plan, *, nvlink: bool | None, xids: tuple[Xid, ...] = ()) -> Situation:
         """Return the situation of a plan."""
         flags = {name: str(setting.value) for name, setting in plan.flags.items()}
-        return cls({**flags, **plan.environment()}, nvlink)
+        return cls({**flags, **plan.environment()}, nvlink, xids=xids)
+
+    def gpu_errors(self) -> str:
+        """Return what the driver reported, as a clause; or where to look."""
+        if not self.xids:
+            return "look for Xid lines in the host's kernel log (`dmesg`)"
+        return f"the driver reported {', '.join(xid.clause() for xid in self.xids[:NAMED])}"
 
     def has(self, settings: Mapping[str, Any]) -> bool:
         """Tell whether the plan sets all of these; a value is a glob, and case does not count."""

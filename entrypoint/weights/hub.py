@@ -7,7 +7,7 @@ import fnmatch
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from ..catalog.catalog import Catalog
 from ..checkpoint import read
-from ..errors import ConfigError, UserError, listed
+from ..errors import ConfigError, HostError, UserError, listed
 from . import download, hub_cache, manifest
 from .download import HubUnreachable
 from .manifest import Entry, Manifest, TransferProgress
@@ -106,7 +106,7 @@ def listing(repository: str, place: Place = Place()) -> Manifest:
     try:
         return Manifest(repository, info.sha or "", tuple(map(_entry, served)))
     except ValueError as error:
-        raise UserError(f"{repository}: the Hub's list of files is not valid ({error}); check HF_ENDPOINT.") from None
+        raise ConfigError(f"{repository}: the Hub's list of files is not valid ({error}); check HF_ENDPOINT.") from None
 
 
 def _entry(file: Any) -> Entry:
@@ -120,12 +120,19 @@ def status(repository: str, place: Place = Place(), folder: Path | None = None) 
     """Return what a folder or the cache contains; without a network, compared with its manifest or its index."""
     where = folder or cached(repository, place)
     try:
-        known: Manifest | None = listing(repository, place)
-        source = "hub"
+        return _compared(repository, where, listing(repository, place), "hub")
     except HubUnreachable:
-        known, source = manifest.read(where) if where else None, "manifest"
-    if known is None:
-        return _by_index(repository, where)
+        return local_status(repository, place, folder)
+
+
+def local_status(repository: str, place: Place = Place(), folder: Path | None = None) -> Status:
+    """Return the same without asking the Hub."""
+    where = folder or cached(repository, place)
+    known = manifest.read(where) if where else None
+    return _by_index(repository, where) if known is None else _compared(repository, where, known, "manifest")
+
+
+def _compared(repository: str, where: Path | None, known: Manifest, source: str) -> Status:
     absent = known.absent(where) if where else known.files
     size = sum(entry.size for entry in absent)
     return Status(
@@ -140,12 +147,16 @@ def status(repository: str, place: Place = Place(), folder: Path | None = None) 
     )
 
 
-def fetch(repository: str, place: Place = Place(), folder: Path | None = None) -> Path:
+Report = Callable[[int, int, int], None]
+"""Takes the bytes of a repository that are present, its size, and the bytes of partial files that were read again."""
+
+
+def fetch(repository: str, place: Place = Place(), folder: Path | None = None, report: Report | None = None) -> Path:
     """
     Fetch what is missing into a folder, or into the Hub's cache, and return the folder.
 
-    Partial files of an interrupted fetch are resumed. Raise UserError if the Hub does not answer or the disk has too
-    little space; the manifest for `verify` is written into the folder.
+    Partial files are resumed, and the manifest for `verify` is written into the folder. Raise UserError if the Hub does
+    not answer or the disk is too small. Progress is logged; or `report` gets it, first when anything is missing.
     """
     known = listing(repository, place)
     where = folder or cached(repository, place)
@@ -161,13 +172,21 @@ def fetch(repository: str, place: Place = Place(), folder: Path | None = None) -
     log.info(
         f"fetching {repository}@{known.revision[:12]}: {remaining / 1e9:.2f} of {known.size / 1e9:.2f} GB to download"
     )
-    download.fetch(files, _headers(), TransferProgress("fetched", remaining))
+    if absent and report:
+        report(known.size - remaining, known.size, 0)
+    download.fetch(files, _headers(), _progress(remaining, known.size, report))
     path = folder or _complete_cache(known, place)
     try:
         manifest.write(known, path)
     except OSError as error:
-        raise UserError(f"cannot write {path / manifest.NAME} ({error.strerror}).") from None
+        raise HostError(f"cannot write {path / manifest.NAME} ({error.strerror}).") from None
     return path
+
+
+def _progress(remaining: int, size: int, report: Report | None) -> TransferProgress:
+    if report is None:
+        return TransferProgress("fetched", remaining)
+    return TransferProgress("fetched", remaining, 1.0, lambda done, read: report(size - remaining + done, size, read))
 
 
 def _complete_cache(known: Manifest, place: Place) -> Path:
@@ -219,11 +238,11 @@ def _by_index(repository: str, where: Path | None) -> Status:
 
 
 def _require_room(repository: str, remaining: int, into: Path) -> None:
-    """Raise UserError if the disk has no space for the remaining bytes."""
+    """Raise HostError if the disk has no space for the remaining bytes."""
     existing = next(path for path in (into.absolute(), *into.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if remaining > free:
-        raise UserError(
+        raise HostError(
             f"{into} has {free / 1e9:.1f} GB free, but {repository} needs {remaining / 1e9:.1f} GB more;"
             " free some space, or choose a folder on another disk."
         )
@@ -240,13 +259,13 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
     except errors.HFValidationError:
         raise ConfigError(f"{repository!r} is not a repository name; use OWNER/NAME.") from None
     except errors.GatedRepoError:
-        raise UserError(
+        raise ConfigError(
             f"{repository} is gated: accept its terms at {hub}/{repository}, and set HF_TOKEN to that account's token."
         ) from None
     except errors.RevisionNotFoundError:
-        raise UserError(f"{repository} has no revision {place.revision!r} at {hub}; check --revision.") from None
+        raise ConfigError(f"{repository} has no revision {place.revision!r} at {hub}; check --revision.") from None
     except errors.RepositoryNotFoundError:
-        raise UserError(
+        raise ConfigError(
             f"repository {repository} does not exist at {hub}, or is private; check the name, or set HF_TOKEN."
         ) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
@@ -256,7 +275,9 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
         ) from None
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
-        raise (UserError if code < 500 else HubUnreachable)(_refused(hub, repository, code)) from None
+        raise (ConfigError if code < 500 and code not in download.BUSY else HubUnreachable)(
+            _refused(hub, repository, code)
+        ) from None
     except errors.HTTPError as error:  # type: ignore[attr-defined]
         raise HubUnreachable(
             f"cannot reach {hub} ({error}); check the network, HF_ENDPOINT and HTTPS_PROXY,"
@@ -264,10 +285,10 @@ def _one_sentence(repository: str, place: Place) -> Iterator[None]:
         ) from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise UserError(
+            raise HostError(
                 f"the disk filled up while fetching {repository}; free some space, and fetch again."
             ) from None
-        raise UserError(f"{repository}: {str(error).splitlines()[0]}; fetch again to resume.") from None
+        raise HostError(f"{repository}: {str(error).splitlines()[0]}; fetch again to resume.") from None
 
 
 def _refused(hub: str, repository: str, code: int) -> str:

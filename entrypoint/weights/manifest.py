@@ -14,7 +14,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -143,27 +143,42 @@ def workers(threads: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]
 
 
 class TransferProgress:
-    """Log the bytes done and in total, the rate, and the remaining time."""
+    """Log the bytes done and in total, the rate, and the remaining time; or hand them to `report` instead."""
 
-    def __init__(self, what: str, total: int, every: float = 5.0) -> None:
-        """`total` in bytes, `every` in seconds."""
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        every: float = 5.0,
+        report: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """`total` in bytes, `every` in seconds; `report` gets the bytes done, and those on disk that were read."""
         self.total, self._what, self._every = total, what, every
-        self._done, self._lock = 0, threading.Lock()
+        self._report = report or (lambda done, _: log.info(self._sentence(done)))
+        self._done, self._read, self._lock = 0, 0, threading.Lock()
         self._begin = self._last = time.monotonic()
 
     def add(self, count: int) -> None:
         """Count bytes."""
+        self._count(count, 0)
+
+    def add_read(self, count: int) -> None:
+        """Count bytes of an earlier process that are read again, for their hash; they are not in `total`."""
+        self._count(0, count)
+
+    def _count(self, done: int, read: int) -> None:
         with self._lock:
-            self._done += count
+            self._done += done
+            self._read += read
             now = time.monotonic()
             if now - self._last >= self._every:
                 self._last = now
-                log.info(self._sentence(now - self._begin))
+                self._report(self._done, self._read)
 
-    def _sentence(self, seconds: float) -> str:
-        rate = self._done / seconds
-        rest = f", {max(self.total - self._done, 0) / rate / 60:.0f} min left" if rate else ""
-        return f"{self._what} {self._done / 1e9:.2f} of {self.total / 1e9:.2f} GB, {rate / 1e6:.0f} MB/s{rest}"
+    def _sentence(self, done: int) -> str:
+        rate = done / max(time.monotonic() - self._begin, 1e-9)
+        rest = f", {max(self.total - done, 0) / rate / 60:.0f} min left" if rate else ""
+        return f"{self._what} {done / 1e9:.2f} of {self.total / 1e9:.2f} GB, {rate / 1e6:.0f} MB/s{rest}"
 
 
 def hasher(entry: Entry) -> Any:

@@ -201,7 +201,7 @@ def test_without_a_model_the_log_says_what_is_downloaded(place: Path) -> None:
         text=True,
         check=False,
     )
-    assert "vLLM downloads it (about" in run.stdout
+    assert "`dsv4 serve` fetches it (about" in run.stdout
 
 
 @pytest.mark.parametrize("command", only(r"(?:[A-Z_]+=\S+ )*docker compose (?:--profile \S+ )?up -d"))

@@ -1,12 +1,13 @@
-"""The table of failures.md: failures that are recognized in vLLM's log, from failures.toml and missing.toml."""
+"""The tables of failures.md: failures that are recognized in vLLM's log, what a compiler lacks, errors of GPUs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from dsv4_serve.entrypoint import toml_file
-from dsv4_serve.entrypoint.vllm_log import exit_cause, known_failures
+from dsv4_serve.entrypoint.vllm_log import exit_cause, known_failures, xid
 from dsv4_serve.entrypoint.vllm_log.known_failures import KnownFailure, Remedy
+from dsv4_serve.entrypoint.vllm_log.situation import Situation
 from tests.entrypoint.vllm_log.cases import CASES
 from tools.reference.markdown import code, prose, table
 
@@ -23,7 +24,11 @@ def tables() -> dict[str, str]:
         for entry in toml_file.read(known_failures.MISSING).values()
     )
     packages = table(("header, library or program, as a regular expression", "package on Debian", "wheel"), missing)
-    return {"failures": table(head, rows), "packages": packages}
+    errors = (
+        (f"{number}", entry["kind"], entry["what"], _filled(entry["remedy"])) for number, entry in xid.known().items()
+    )
+    xids = table(("Xid", "of", "what happened", "advice"), errors)
+    return {"failures": table(head, rows), "packages": packages, "xids": xids}
 
 
 def _statuses(failure: KnownFailure) -> str:
@@ -33,11 +38,12 @@ def _statuses(failure: KnownFailure) -> str:
 
 def _advice(failure: KnownFailure) -> str:
     texts = [*(f"{_when(case)}: {case.text}" for case in failure.cases), failure.remedy]
-    filled = (
-        text.format(port="PORT", report=known_failures.REPORT, missing="what is missing, and its packages")
-        for text in texts
-    )
-    return "<br>".join(prose(text) for text in filled)
+    return "<br>".join(map(_filled, texts))
+
+
+def _filled(text: str) -> str:
+    missing, xid_lines = "what is missing, and its packages", Situation().gpu_errors()
+    return prose(text.format(port="PORT", report=known_failures.REPORT, missing=missing, xid=xid_lines))
 
 
 def _when(case: Remedy) -> str:

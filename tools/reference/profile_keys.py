@@ -104,6 +104,8 @@ def type_of(kind: type[BaseModel], key: str) -> str:
 def default_of(kind: type[BaseModel], key: str) -> str:
     """Return the default of a key as TOML writes it; an empty text where there is none."""
     (value,) = (field.default for name, field in kind.model_fields.items() if (field.alias or name) == key)
+    if isinstance(value, BaseModel):  # of a table whose keys have defaults of their own
+        return ""
     return _toml(value) if value not in (None, "", [], {}) and not repr(value).startswith("Pydantic") else ""
 
 

@@ -257,11 +257,11 @@ def test_no_all_reduce_is_tried_when_it_is_skipped_by_every_name(looked) -> None
     [
         (
             None,
-            "is not in the Hub's cache; vLLM downloads it (about 146 GiB on the GPUs); to serve a folder instead, set --model acti=FOLDER",
+            "is not in the Hub's cache; `dsv4 serve` fetches it (about 146 GiB on the GPUs); to serve a folder instead, set --model acti=FOLDER",
         ),
         (
             {"weight_map": {"embed.weight": "model-00001-of-00002.safetensors"}},
-            "is incomplete in the Hub's cache; vLLM downloads the rest",
+            "is incomplete in the Hub's cache; `dsv4 serve` fetches the rest",
         ),
     ],
 )

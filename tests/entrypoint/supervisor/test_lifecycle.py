@@ -66,7 +66,13 @@ def ended(context: ServeContext, *errors: Exception, phase: str = "resolving") -
 def test_a_plan_that_cannot_be_resolved_is_reported_once_and_everywhere(context, caplog) -> None:
     assert ended(context, ConfigError("TP = 3 is no divisor.")) == 78
     assert [message for message in caplog.messages if "TP = 3" in message] == ["TP = 3 is no divisor."]
-    assert last_exit(context) == {"cause": "config", "status": 78, "sentence": "TP = 3 is no divisor.", "root": ""}
+    assert last_exit(context) == {
+        "cause": "config",
+        "status": 78,
+        "sentence": "TP = 3 is no divisor.",
+        "root": "",
+        "xids": [],
+    }
     assert context.termination_log.read_text() == "config (exit status 78): TP = 3 is no divisor."
 
 
@@ -93,7 +99,7 @@ def test_an_unknown_exception_is_one_sentence_and_its_traceback_is_in_the_run_di
         f"internal error (ZeroDivisionError); report it with `dsv4 bundle --support`. Its traceback is in {file}."
     )
     assert caplog.messages[-1] == f"internal-error (exit status 70): {sentence}"
-    assert last_exit(context) == {"cause": "internal-error", "status": 70, "sentence": sentence, "root": ""}
+    assert last_exit(context) == {"cause": "internal-error", "status": 70, "sentence": sentence, "root": "", "xids": []}
     assert "ZeroDivisionError: of a secret" in file.read_text()
     assert crash_loop.load(context.run_folder).failures == 1
 
@@ -155,11 +161,11 @@ def test_a_fatal_problem_ends_the_start_and_another_one_is_a_note(context, caplo
     note = Diagnosis("shm", Problem("a", "b", "c", fatal=False), of_host=True)
     fatal = Diagnosis("port-free", Problem("port 8000 is held", "", "stop it"), of_host=True)
     life = Lifecycle.__new__(Lifecycle)
-    life.require(DoctorReport((note,), ("the checkpoint: vLLM downloads it",)))
+    life.require(DoctorReport((note,), ("the checkpoint: `dsv4 serve` fetches it",)))
     with pytest.raises(StartEnded) as caught:
         life.require(DoctorReport((fatal, note)))
     assert caplog.messages == [
-        "note: not checked: the checkpoint: vLLM downloads it",
+        "note: not checked: the checkpoint: `dsv4 serve` fetches it",
         *["note: shm: a; needed: b; c"] * 2,
     ]
     assert caught.value.reason == ExitReason(

@@ -3,139 +3,24 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError, UserError
 from dsv4_serve.entrypoint.weights import download, hub, manifest
+from dsv4_serve.entrypoint.weights.download import HubUnreachable
 from dsv4_serve.entrypoint.weights.hub import Place
-
-REPOSITORY, COMMIT = "owner/model", "1" * 40
-LARGE = os.urandom(24_000_000)
-
-
-@dataclass
-class Hub:
-    """A Hub with one repository of one revision; `slow` seconds pass after each MiB."""
-
-    files: dict[str, bytes]
-    url: str = ""
-    slow: float = 0.0
-    error: tuple[int, str] | None = None
-    cut: int = 0
-    """After how many MiB a connection is broken, once."""
-    ignores_ranges: bool = False
-    short: int | None = None
-    """Every answer of a large file ends after so many bytes, as if it were whole."""
-    requests: int = 0
-    tokens: set[str | None] = field(default_factory=set)
-    ranges: list[str] = field(default_factory=list)
-    sent: int = 0
-
-
-def git_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def is_large(path: str) -> bool:
-    return path.endswith((".safetensors", ".gguf"))
-
-
-class Server(ThreadingHTTPServer):
-    """Speaks the few endpoints of the Hub that fetching needs."""
-
-    def __init__(self, hub: Hub) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.hub = hub
-        hub.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def log_message(self, *words: object) -> None:
-        return
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path, api = urlsplit(self.path).path, f"/api/models/{REPOSITORY}"
-        if self.server.hub.error:
-            self.refuse(*self.server.hub.error)
-        elif path.startswith(f"{api}/tree/"):
-            self.send(200, json.dumps([node(p, d) for p, d in self.server.hub.files.items()]).encode())
-        elif path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"):
-            siblings = [sibling(p, d) for p, d in self.server.hub.files.items()]
-            self.send(200, json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": siblings}).encode())
-        elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/"):
-            self.file(path.split(f"/{COMMIT}/")[1])
-        else:
-            self.refuse(404, "RevisionNotFound" if path.startswith(api) else "RepoNotFound")
-
-    def refuse(self, status: int, code: str) -> None:
-        self.send(status, b"{}", {"X-Error-Code": code})
-
-    def file(self, path: str) -> None:
-        data = self.server.hub.files[path]
-        etag = hashlib.sha256(data).hexdigest() if is_large(path) else git_id(data)
-        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        byte_range, status = self.headers.get("Range"), 200
-        self.server.hub.tokens.add(self.headers.get("Authorization"))
-        if byte_range and self.command == "GET":
-            self.server.hub.ranges.append(byte_range)
-        if byte_range and self.command == "GET" and not self.server.hub.ignores_ranges:
-            begin = int(byte_range.removeprefix("bytes=").split("-")[0])
-            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
-            data, status = data[begin:], 206
-        if self.server.hub.short is not None and is_large(path) and self.command == "GET":
-            self.server.hub.requests += 1
-            data = data[: self.server.hub.short]
-        self.send(status, data, headers)
-
-    def send(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        for begin in range(0, len(data) if self.command == "GET" else 0, 1 << 20):
-            self.wfile.write(data[begin : begin + (1 << 20)])
-            self.server.hub.sent += 1 << 20
-            if self.server.hub.cut and begin >= self.server.hub.cut << 20:
-                self.server.hub.cut = 0
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
-                return
-            time.sleep(self.server.hub.slow)
-
-
-def node(path: str, data: bytes) -> dict[str, object]:
-    lfs = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-    file = {"type": "file", "oid": git_id(data), "size": len(data), "path": path}
-    return {**file, "lfs": lfs} if is_large(path) else file
-
-
-def sibling(path: str, data: bytes) -> dict[str, object]:
-    lfs = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-    file = {"rfilename": path, "size": len(data), "blobId": git_id(data)}
-    return {**file, "lfs": lfs} if is_large(path) else file
+from tests.support.hub import COMMIT, LARGE, REPOSITORY, Hub, hub_server
 
 
 @pytest.fixture
@@ -147,11 +32,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         "inference/model.py": b"pass\n",
         "old.gguf": b"not served",
     }
-    state = Hub(files)
-    with Server(state) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with hub_server(files) as state:
         yield state
-        server.shutdown()
 
 
 @pytest.fixture
@@ -188,7 +70,7 @@ def test_progress_is_logged_while_bytes_come(
     served: Hub, place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "dsv4_serve")
-    monkeypatch.setattr(manifest.TransferProgress.__init__, "__defaults__", (0.05,))
+    monkeypatch.setattr(manifest.TransferProgress.__init__, "__defaults__", (0.05, None))
     served.slow = 0.01
     hub.fetch(REPOSITORY, place)
     assert any(line.startswith("fetched 0.0") and line.endswith(" min left") for line in caplog.messages)
@@ -245,6 +127,27 @@ def test_answers_that_end_short_are_asked_for_a_bounded_number_of_times(
     with pytest.raises(UserError, match=r"model.safetensors stopped after [\d,]+ of .*the answer ended short"):
         hub.fetch(REPOSITORY, place, tmp_path / "weights")
     assert served.requests <= 7
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_connection_that_trickles_is_opened_again_a_bounded_number_of_times(
+    served: Hub, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_SLOW", 0.1)
+    served.trickle = 0.02
+    with pytest.raises(HubUnreachable, match=r"stopped after [\d,]+ of .*less than 1 MiB in 0 s"):
+        hub.fetch(REPOSITORY, place, tmp_path / "weights")
+    assert len(served.ranges) == 5
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_busy_hub_is_asked_again_a_bounded_number_of_times(served: Hub, place: Place, tmp_path: Path) -> None:
+    served.busy = 3
+    folder = hub.fetch(REPOSITORY, place, tmp_path / "weights")
+    assert (folder / "model.safetensors").read_bytes() == LARGE
+    served.busy = 9
+    with pytest.raises(HubUnreachable, match=r"model.safetensors stopped after 0 of .*\(HTTP 503\)"):
+        hub.fetch(REPOSITORY, place, tmp_path / "other")
 
 
 @pytest.mark.usefixtures("_quick")
