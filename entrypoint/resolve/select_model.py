@@ -46,13 +46,11 @@ def select_model(
         return _with_files(SelectedModel(catalog.model(name, why), why), request)
     for entry in hardware.get("default_model"):
         fits = not entry.tensor_parallel_size or size in entry.tensor_parallel_size
-        if (
-            fits
-            and (not entry.profiles or profile.is_one_of(entry.profiles))
-            and (not allowed or entry.model in allowed)
-        ):
+        if not fits or (entry.profiles and not profile.is_one_of(entry.profiles)):
+            continue
+        model = catalog.model(entry.model, f"{hardware.file}: default-model")
+        if not allowed or model.is_one_of(allowed):
             why = f"{hardware.file}: default-model: {entry.because}"
-            model = catalog.model(entry.model, f"{hardware.file}: default-model")
             return _with_files(SelectedModel(model, why), request)
     raise ConfigError(
         f"no default model for profile {profile.name} on {hardware.name} at {TENSOR_PARALLEL_SIZE} {size};"
