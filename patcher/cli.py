@@ -19,6 +19,8 @@ from .apply import exchange, locked, plan, recover
 from .errors import PatcherError, PatcherUsageError, TreeError
 from .export import export
 from .lint import lint
+from .names import compare
+from .port import before_and_after, try_patches
 from .report import report, verify
 from .series import Series, directory_of, locate, newest, read_series
 from .tree import Tree, open_tree, require_match, require_whole, states
@@ -123,6 +125,35 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _port(arguments: argparse.Namespace) -> int:
+    series = read_series(locate(arguments.series))
+    base, target = open_tree(arguments.base), open_tree(arguments.tree)
+    require_match(base, series)
+    files = before_and_after(base, series)
+    print(
+        f"series {series.name}, made for {base.distribution} {base.version}, tried on {target.version} at {target.root}"
+    )
+    outcomes = list(try_patches(series, files[0], target))
+    for outcome in outcomes:
+        notes = outcome.details or (("" if outcome.exact else "the text fits; export it again for the new ids"),)
+        for number, note in enumerate(notes):
+            head = (outcome.verdict, outcome.patch.name) if not number else ("", "")
+            print(f"{head[0]:8} {head[1]:{_width(series)}} {note}".rstrip())
+    looked_up, found = compare(series, base, files, target, Path(__file__).resolve().parents[1])
+    for one in found:
+        print(f"{one.kind:8} {one.what}")
+        print(f"         used by {', '.join(one.users)}")
+    count = {v: sum(o.verdict == v for o in outcomes) for v in ("applies", "conflict", "upstream")}
+    gone = sum(one.kind == "gone" for one in found)
+    print(f"patches: applies {count['applies']}, conflict {count['conflict']}, upstream {count['upstream']}")
+    print(f"names: looked up {looked_up}, gone {gone}, changed {len(found) - gone}")
+    if count["conflict"]:
+        print(
+            "Mend a conflict by reading both versions: `patch -F3` may put a hunk into a docstring and call it success."
+        )
+    return int(count["applies"] < len(outcomes) or bool(found))
+
+
 def _export(arguments: argparse.Namespace) -> int:
     directory = directory_of(arguments.series)
     for action, name in export(arguments.repository, arguments.base, directory):
@@ -168,6 +199,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         ("apply", _apply, tree, "apply all pending patches, or none"),
         ("verify", _verify, tree, "prove that the tree holds the whole series and compiles"),
         ("report", _report, tree, "print version, patches, hashes and states as JSON"),
+        ("port", _port, tree, "try the series and the names that it uses on another vLLM; writes nothing"),
         ("lint", _lint, series, "check trailers, order and completeness of the series"),
         ("export", _export, series, "write the series from the commits of a git clone of the unpacked tree"),
     ):
@@ -177,6 +209,10 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="show what would be done, and write nothing"
     )
     commands.choices["report"].add_argument("--out", type=Path, metavar="FILE", help="write to FILE (default: stdout)")
+    port = commands.choices["port"]
+    port.add_argument(
+        "--base", type=Path, metavar="DIR", help="the vLLM that the series is made for (default: the installed one)"
+    )
     export = commands.choices["export"]
     export.add_argument(
         "--from", dest="repository", type=Path, metavar="GITDIR", required=True, help="git clone that holds the commits"

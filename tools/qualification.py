@@ -6,6 +6,7 @@ Make docs/results/qualification.md from the results in qualification/results/.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -74,10 +75,17 @@ def superseded() -> dict[str, dict[str, str]]:
     return tomllib.loads((ROOT / "qualification" / "results" / "superseded.toml").read_text(encoding="utf-8"))
 
 
+def shipped() -> dict[str, str]:
+    """Return the SHA-256 of each patch of the series that is shipped."""
+    folder = ROOT / "patcher" / "patches" / "0.32.0"
+    return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.patch")}
+
+
 def notes(results: Iterable[dict[str, Any]]) -> str:
     """Return one line for each superseded or added patch, with the number of results that are older."""
     used = [r["patches"]["patches"] for r in results if not r["stock"]]
-    lines = ""
+    now = sum({p["name"]: p["sha256"] for p in patches} == shipped() for patches in used)
+    lines = f"\n{now} of {len(used)} results with the series are of the series as it is now.\n" if used else ""
     for key, entry in superseded().items():
         old = sum(key in {p["sha256"] for p in patches} for patches in used)
         without = sum(key not in {p["name"] for p in patches} for patches in used) if key == entry["patch"] else 0

@@ -6,6 +6,7 @@
 #   on_host.sh faults TP JOB...    qualification/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
+#   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
 #   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT
 #
 # DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
@@ -130,6 +131,10 @@ speed)
     for text in "$out"/*.txt; do echo "== $text"; tail -n 60 "$text" | cut -c1-700; done
     exit $status
     ;;
+splits)
+    package
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.splits
+    ;;
 run)
     shift
     package
@@ -156,7 +161,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,14p" "$0"
+    sed -n "2,15p" "$0"
     exit 64
     ;;
 esac

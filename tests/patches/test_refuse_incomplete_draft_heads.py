@@ -81,6 +81,32 @@ def check_one_missing_half_of_a_fused_weight_is_named():
     assert "gate_up_proj.weight (1 of 2 shards)" in without("mtp.0.ffn.shared_experts.w3.weight")
 
 
+def fused_shared(loaded):
+    """What the check says of a draft with routed experts and a shared one fused with them, as vLLM 0.33 builds it."""
+    import torch
+    from vllm.models.deepseek_v4.nvidia.mtp import _check_every_parameter_loaded
+
+    experts = "model.layers.3.mtp_block.ffn.experts"
+    routed, shared = f"{experts}.w13_weight", f"{experts}.shared_l1_weight"
+    params = {name: torch.nn.Parameter(torch.ones(4, 2)) for name in (routed, shared)}
+    shards = {routed: {(expert, shard) for expert in range(4) for shard in ("w1", "w3")}}
+    try:
+        _check_every_parameter_loaded(params, {routed, *([shared] if loaded else [])}, shards, count_experts=True)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def check_a_fused_shared_expert_is_no_routed_one():
+    assert fused_shared(loaded=True) == ""
+
+
+def check_a_missing_fused_shared_expert_is_named():
+    message = fused_shared(loaded=False)
+    assert "experts.shared_l1_weight." in message, message
+    assert "w13" not in message, message
+
+
 def check_a_partial_update_may_be_partial():
     """Reloading some weights of a running engine goes through the same loader."""
     from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
@@ -112,6 +138,14 @@ def test_one_missing_expert_is_named(needs_patch):
 
 def test_one_missing_half_of_a_fused_weight_is_named(needs_patch):
     needs_patch("check_one_missing_half_of_a_fused_weight_is_named", "loaded in silence")
+
+
+def test_a_fused_shared_expert_is_no_routed_one(needs_patch):
+    needs_patch("check_a_fused_shared_expert_is_no_routed_one", "cannot import name '_check_every_parameter_loaded'")
+
+
+def test_a_missing_fused_shared_expert_is_named(needs_patch):
+    needs_patch("check_a_missing_fused_shared_expert_is_named", "cannot import name '_check_every_parameter_loaded'")
 
 
 def test_a_partial_update_may_be_partial(holds):
