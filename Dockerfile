@@ -73,9 +73,8 @@ USER 2000:0
 # Liveness, not readiness: weights may load for half an hour, and a loading engine is not unhealthy. Balancers query /readyz.
 # The start period covers the start of our own health server.
 HEALTHCHECK --start-period=60s --interval=10s --timeout=5s --retries=3 CMD ["dsv4", "probe", "live"]
-ENTRYPOINT ["tini", "--", "dsv4"]
-# Profile demo listens on the container's loopback only.
-CMD ["serve", "--host", "0.0.0.0"]
+ENTRYPOINT ["tini", "-s", "--", "dsv4"]
+CMD ["serve"]
 
 FROM system-gpu AS gpu
 RUN --mount=type=bind,source=deploy/image,target=/image \
@@ -117,5 +116,5 @@ EXPOSE 8000 8001
 USER 2000:0
 # As above.
 HEALTHCHECK --start-period=60s --interval=10s --timeout=5s --retries=3 CMD ["dsv4", "probe", "live"]
-ENTRYPOINT ["tini", "--", "dsv4"]
+ENTRYPOINT ["tini", "-s", "--", "dsv4"]
 CMD ["serve"]

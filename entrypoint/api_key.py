@@ -19,6 +19,10 @@ def key_in(path: str, origin: str) -> str:
         raise ConfigError(f"{origin}: cannot read the file ({error.strerror}); mount a readable file there.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{origin}: the file is not UTF-8 text; it must contain one key on one line.") from None
+    if key.startswith("#"):
+        raise ConfigError(f"{origin}: the key begins with #, which is a comment to the balancer; use another key.")
+    if len(key.splitlines()) > 1:
+        raise ConfigError(f"{origin}: the file has {len(key.splitlines())} lines; it must contain one key on one line.")
     return checked(key, origin)
 
 

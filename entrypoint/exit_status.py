@@ -29,7 +29,7 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130, "Ctrl-C ended the command."
     KILLED = 137, "It was killed with SIGKILL: a memory limit was exceeded, or the stop took too long."
     PIPE_CLOSED = 141, "The reader of the output closed the pipe."
-    CUT = 143, "SIGTERM ended it. For `serve`: `shutdown-timeout` or a second signal cut off running requests."
+    CUT = 143, "SIGTERM ended it. For `serve`: running requests were cut off, or it is not known that they were not."
 
     meaning: str
 

@@ -20,7 +20,8 @@ _HELD = frozenset(["password", "passwd", "passphrase", "credential", "apikey"])
 _NOT = frozenset(["file", "files", "path", "dir", "folder", "type", "mode", "name", "url"])
 _SWITCHES = frozenset(["allow", "allowed", "disable", "enable", "max", "min", "num", "skip", "use"])
 _PAIRS = (("access", "key"), ("api", "key"), ("secret", "key"), ("private", "key"))
-_IN_URL = re.compile(r"(://[^/\s:@]*:)[^@\s/]+(?=@)")
+IN_URL = re.compile(r"(://[^/\s:@]*:)[^@\s/]+(?=@)")
+"""The password in a URL."""
 
 
 @cache
@@ -49,4 +50,4 @@ def masked(name: str, value: Any) -> Any:
         return MASK
     if isinstance(value, list):
         return [masked("", inner) for inner in value]
-    return _IN_URL.sub(rf"\g<1>{MASK}", value) if isinstance(value, str) and "://" in value else value
+    return IN_URL.sub(rf"\g<1>{MASK}", value) if isinstance(value, str) and "://" in value else value

@@ -1,9 +1,9 @@
 """
 The command `dsv4 patch`, also `python -m dsv4_serve.patcher`.
 
-Exit status: 0 success · 1 failure: drifted, not applicable, not verified, lint findings; nothing was written ·
-64 invalid command line · 65 malformed series or patch · 78 unusable tree: wrong version, symbolic link, not writable,
-interrupted · 130 Ctrl-C.
+Exit status: 0 success · 1 failure: drifted, not applicable, not verified, lint findings, a conflict or a lost name on
+another vLLM; nothing was written · 64 invalid command line · 65 malformed series or patch · 78 unusable tree: wrong
+version, symbolic link, not writable, interrupted · 130 Ctrl-C.
 """
 
 from __future__ import annotations

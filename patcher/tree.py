@@ -83,7 +83,7 @@ def installed() -> Path:
     """Return the folder that holds the installed `vllm` package. Raises TreeError when there is none."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
-        raise TreeError("vllm is not installed for this Python; name an unpacked wheel with --tree DIR")
+        raise TreeError("this Python has no vllm installed; name an unpacked one with --tree DIR (`port`: --base DIR)")
     return Path(spec.origin).parent.parent
 
 

@@ -78,6 +78,7 @@ def _support(options: argparse.Namespace, argv: list[str]) -> int:
         folder=run_folder.choose(environment.variables().DSV4_RUN_DIR, os.environ, port),
         health=f"http://127.0.0.1:{port}",
         log=Path(options.log) if options.log else None,
+        key=lambda: _key(options, argv),
     )
     collected = parts.parts(sources)
     for line in archive.write(out, collected, _secrets(argv), os.environ.get("HOME", "")):
@@ -96,6 +97,21 @@ def _doctor(options: argparse.Namespace, argv: list[str]) -> Any:
 
     settings = DoctorOptions(os.environ, collective=False)
     return doctor.doctor(Catalog(environment.folders()), request(options, argv), this_machine(), settings).to_json()
+
+
+def _key(options: argparse.Namespace, argv: list[str]) -> str:
+    """Return the key of the plan; where there is no plan, that of the environment."""
+    from .. import served_plan
+    from ..api_key import key_in
+    from ..errors import UserError
+    from .request import resolved
+
+    try:
+        return served_plan.key(resolved(options, argv)[1])
+    except UserError:
+        with contextlib.suppress(UserError):
+            return key_in(os.environ.get("API_KEY_FILE", ""), "API_KEY_FILE")
+    return os.environ.get("VLLM_API_KEY", "")
 
 
 def _secrets(argv: list[str]) -> set[str]:

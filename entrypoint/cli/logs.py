@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from ..terminal import printable
 from .arguments import count
 
 if TYPE_CHECKING:
@@ -29,5 +30,5 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     from ..containers import daemon, logs
 
     for text in logs.lines(daemon.connect(os.environ), options.name, follow=options.follow, tail=options.tail):
-        print(text, flush=True)
+        print(printable(text), flush=True)
     return 0

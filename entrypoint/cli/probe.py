@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...healthcheck.probe import GROUPS, probe
 from ..listen import HEALTH_PORT, health_address
+from ..terminal import printable
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Ask; 1 where a check failed."""
     port = options.port or _replicas_port(os.environ)
     status, text = probe(options.check, options.host, port, options.timeout)
-    print(text, file=sys.stderr if status else sys.stdout)
+    print(printable(text), file=sys.stderr if status else sys.stdout)
     return status
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import plain_file
+from ..api_key import key_in
 from ..errors import ConfigError
 from ..plan import Setting
 from ..resolve.environment import Variables
@@ -72,17 +72,8 @@ def folder(path: str, option: str) -> Path:
 def key_file(path: str, option: str) -> Path:
     """Return a file with the bearer key; raise ConfigError when the containers' user could not read it."""
     file = Path(path).absolute()
-    try:
-        status = file.stat()
-        key = plain_file.read(file).decode("utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "holds bytes that are not UTF-8"
-        raise ConfigError(f"{option} {path}: cannot be read ({why}); it must contain one key as text.") from None
-    if len(key) != 1 or key[0].startswith("#"):
-        raise ConfigError(
-            f"{option} {path}: must contain one key on one line, without spaces, and not beginning with #."
-        )
-    user, group = USER
+    key_in(str(file), f"{option} {path}")
+    status, (user, group) = file.stat(), USER
     bits = 0o004 | 0o040 * (status.st_gid == group) | 0o400 * (status.st_uid == user)
     if not status.st_mode & bits:
         raise ConfigError(

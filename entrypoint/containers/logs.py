@@ -57,9 +57,14 @@ def _lines(container: Any, follow: bool, tail: int | None) -> Iterator[str]:
         rest = b""
         for part in container.logs(stream=True, follow=follow, tail=tail or "all"):
             *whole, rest = (rest + part).split(b"\n")
-            yield from (line.decode(errors="replace") for line in whole)
+            yield from (_text(line) for line in whole)
         if rest:
-            yield rest.decode(errors="replace")
+            yield _text(rest)
+
+
+def _text(line: bytes) -> str:
+    """Return a line; of a progress bar, which begins each of its states with \\r, the last one."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
 
 
 def _marked(container: Any, lines: Iterator[str], several: bool) -> Iterator[str]:

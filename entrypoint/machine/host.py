@@ -9,22 +9,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..weights import hub_cache
 from . import build_tools
 from .machine import Machine
 from .ports import Port, probe_port
 from .requirements import HostRequirements
 
-# Where vLLM and its libraries keep compiled kernels and weights; defaults are relative to the home folder.
+# Where vLLM and its libraries keep compiled kernels; defaults are relative to the home folder.
 # vLLM 0.32.0 envs.py and utils/deep_gemm.py, and each library's documentation, read 2026-11-22.
 CACHES = {
     "VLLM_CACHE_ROOT": ".cache/vllm",
-    "HF_HOME": ".cache/huggingface",
     "TRITON_CACHE_DIR": ".triton/cache",
     "FLASHINFER_WORKSPACE_BASE": "",  # it adds .cache/flashinfer itself
     "TILELANG_CACHE_DIR": ".tilelang/cache",
     "CUDA_CACHE_PATH": ".nv/ComputeCache",
 }
-_UNDER_XDG = ".cache/"  # vLLM and Hugging Face take XDG_CACHE_HOME before ~/.cache
+_UNDER_XDG = ".cache/"  # vLLM takes XDG_CACHE_HOME before ~/.cache
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,16 @@ def read_caches(env: Mapping[str, str]) -> Iterator[CacheFolder]:
     for variable, default in CACHES.items():
         base = env.get("XDG_CACHE_HOME") if default.startswith(_UNDER_XDG) else None
         named = env.get(variable) or (f"{base}/{default.removeprefix(_UNDER_XDG)}" if base else f"{home}/{default}")
-        path = Path(named).absolute()
-        exists = next(part for part in (path, *path.parents) if part.exists())
-        writable = exists.is_dir() and os.access(exists, os.W_OK | os.X_OK)
-        yield CacheFolder(variable, named, str(exists), writable, shutil.disk_usage(exists).free)
+        yield _cache_folder(variable, named)
+    hub = next((name for name in hub_cache.VARIABLES if name in env), hub_cache.VARIABLES[-1])
+    yield _cache_folder(hub, str(hub_cache.folder({"XDG_CACHE_HOME": f"{home}/.cache", **env})))
+
+
+def _cache_folder(variable: str, named: str) -> CacheFolder:
+    path = Path(named).absolute()
+    exists = next(part for part in (path, *path.parents) if part.exists())
+    writable = exists.is_dir() and os.access(exists, os.W_OK | os.X_OK)
+    return CacheFolder(variable, named, str(exists), writable, shutil.disk_usage(exists).free)
 
 
 def compat_version(library_path: str) -> str:

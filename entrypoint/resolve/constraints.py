@@ -13,7 +13,7 @@ from ..memory import checks as memory_checks
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import memory_inputs
+from . import drafting, memory_inputs
 from .select import Selection
 from .wording import described
 
@@ -21,7 +21,8 @@ MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
 RENAMED = {"trunk-complete": "target-model-complete"}
 """Former names of checks; `--skip` rejects them with the new name."""
-BUILT_IN = MEMORY | {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+_SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+BUILT_IN = MEMORY | drafting.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -60,6 +61,7 @@ def refusals(
     for name, where, problem in (
         *_other_files(selection),
         *_violated_rules(selection, flags, env),
+        *drafting.violations(selection, flags),
         *_memory(selection, flags),
         *_outside_scope(selection),
     ):
@@ -71,6 +73,7 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     """Yield every constraint that a plan violates, except for memory, which the doctor checks itself."""
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
+    yield from drafting.violations(selection, flags)
     yield from _outside_scope(selection)
 
 

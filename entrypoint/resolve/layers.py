@@ -18,7 +18,7 @@ from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
 from ..weights import hub_files
-from . import cuda_graphs, handover
+from . import cuda_graphs, drafting, handover
 from .constraints import refusals
 from .environment import operator_layer
 from .select import Selection
@@ -33,13 +33,14 @@ def resolve(selection: Selection, request: Request) -> Plan:
         merge(flags, layer.flags)
         merge(env, layer.env)
         merge(supervision, layer.supervision)
+    drafting_choices = drafting.settle(selection, request, flags)
     merge(flags, cuda_graphs.named(selection, flags))
     merge(env, operator_layer(request.operator, frozenset(env)).env)
     handover.by_environment(flags, env)
     flags.setdefault("host", handover.host(env, in_container=request.in_container))
     handover.guarded(flags, env)
     handover.check_near_misses(request.operator, env)
-    choices = dict(selection.reasons)
+    choices = selection.reasons | drafting_choices
     for name, sentence in refusals(selection, flags, env):
         if name not in request.skip:
             raise ConfigError(f"{sentence} To override this, use --skip {name}.")
@@ -54,6 +55,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
 def layers(selection: Selection, request: Request) -> Iterator[Layer]:
     """Yield every layer, lowest first: this order is the precedence."""
     yield from _file_layers(selection, selection.root)
+    yield drafting.layer(selection)
     yield from _file_layers(selection, selection.model)
     yield from _file_layers(selection, selection.hardware)
     if selection.nccl:

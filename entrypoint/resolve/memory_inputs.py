@@ -41,7 +41,7 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         fixed_gib=selection.hardware.get("overhead_gib") or FIXED_GIB,
         workspace_factor=int(_number(flags, "attention-config.sparse_mla_prefill_workspace_factor")),
         kv_cache_memory_gib=cache / GIB if cache else None,
-        graphs=tuple(_value(flags, cuda_graphs.SIZES) or ()),
+        graphs=_graphs(flags),
         tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),
     )
 
@@ -52,6 +52,12 @@ def _schedules_asynchronously(flags: Mapping[str, Setting]) -> bool:
     if isinstance(scheduling, bool):
         return scheduling
     return _value(flags, "speculative-config.method") not in _SYNCHRONOUS
+
+
+def _graphs(flags: Mapping[str, Setting]) -> tuple[int, ...]:
+    """Return the tokens of the CUDA graphs whose sizes the plan sets; empty where vLLM decides them."""
+    sizes, requests = _value(flags, cuda_graphs.SIZES) or [], int(_number(flags, "max-num-seqs"))
+    return (*sizes, *cuda_graphs.narrower(sizes, plain(flags), requests)) if sizes else ()
 
 
 def _value(flags: Mapping[str, Setting], name: str) -> Value:

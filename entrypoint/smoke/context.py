@@ -9,7 +9,8 @@ from typing import Any
 from .. import supervision_settings
 from ..client.endpoint import Endpoint, ServedPlan
 from ..client.errors import RequestFailed
-from ..plan import Setting, draft_tokens
+from ..draft_schedule import alone
+from ..plan import Setting
 from ..supervision_settings import Supervision
 from .data import OnRecord, on_record, prompts
 
@@ -41,8 +42,8 @@ class Context:
 
     @property
     def drafts(self) -> int | None:
-        """Draft tokens per step; 0 without speculation, None where there is no plan."""
-        return None if self.settings is None else draft_tokens(self.settings)
+        """Draft tokens of a step with one request; 0 without speculation, None where there is no plan."""
+        return None if self.settings is None else alone(self.settings)
 
 
 def plan(endpoint: Endpoint) -> tuple[ServedPlan | None, str]:
@@ -70,6 +71,6 @@ def context(
         share=share,
         streams=streams or planned,
         prompts=prompts(),
-        record=on_record(str(have.get("model-name", "")), draft_tokens(have)),
+        record=on_record(str(have.get("model-name", "")), alone(have)),
         supervision=supervision,
     )

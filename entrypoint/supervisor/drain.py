@@ -98,6 +98,14 @@ def judge(drained: Drained, allowed: float, live_grace: float) -> ExitReason:
     requests, status = drained.requests, drained.status
     if _whole(drained):
         return ExitReason(exit_cause.DRAINED, "stopped after every running request had finished")
+    if status == 0 and _silent(drained):
+        why = "vLLM ended with status 0, but closed its port before, and logged no count"
+        return ExitReason(exit_cause.CUT, f"whether {requests.cut or 'any'} requests were cut is unknown: {why}")
+    return _incomplete(drained, allowed, live_grace)
+
+
+def _incomplete(drained: Drained, allowed: float, live_grace: float) -> ExitReason:
+    requests, status = drained.requests, drained.status
     cut = f"{requests.cut} requests were cut" if requests.cut else "whether requests were cut is unknown"
     if status is None and drained.hurried:
         return ExitReason(exit_cause.CUT, f"{cut}: a second signal came before they were answered")
@@ -118,12 +126,12 @@ def _whole(drained: Drained) -> bool:
     if status is None:
         return requests.answered
     if status == 0:
-        return requests.answered or _silent(drained)
+        return requests.answered
     return requests.idle and (drained.signalled or early_signals.name_of_status(status) == "SIGTERM")
 
 
 def _silent(drained: Drained) -> bool:
-    """Tell whether only its status can judge vLLM: it logged nothing of its end, and closed its port long before."""
+    """Tell whether nothing counts the answers: vLLM logged nothing of its end, and closed its port long before."""
     requests = drained.requests
     return drained.signalled and not requests.log.begun and not requests.failed and drained.unread > CLOSED
 

@@ -7,7 +7,7 @@ import time
 
 from ...healthcheck import canary, gate
 from ...healthcheck.state import Finding
-from .. import draft_floors
+from .. import draft_floors, draft_schedule
 from ..client.errors import Unreachable
 from ..plan import plain
 from ..vllm_log import exit_cause
@@ -28,11 +28,14 @@ async def _drafter(session: VllmSession) -> ExitReason | None:
     health, settings = session.health, session.settings
     plan = session.plan
     if not plan.draft_tokens:
-        health.gate = health.gate if health.degraded else Finding("the plan has no draft tokens")
+        lost = plan.choices.get("drafter")
+        detail = f"the plan has no draft tokens{f': {lost.origin}' if lost else ''}"
+        log.info(f"draft gate: {detail}")
+        health.gate = health.gate if health.degraded else Finding(detail)
         return None
     health.detail = "draft gate"
     drafter = draft_floors.drafter(plain(plan.flags))
-    health.floors = settings.floors(drafter, plan.draft_tokens)
+    health.floors = settings.floors(drafter, draft_schedule.alone(plain(plan.flags)))
     health.gate, health.gate_acceptance = await gate.run(session.client, health.floors, settings.gate.tokens)
     if not health.gate.problem:
         log.info(f"draft gate: {health.gate.detail}")

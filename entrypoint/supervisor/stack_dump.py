@@ -11,14 +11,19 @@ from pathlib import Path
 
 SECONDS = 10.0
 MOST = 16  # processes
+SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
+REFUSED = "no Python stack: reading it was refused"
+_PY_SPY_WAS_REFUSED = "Permission Denied"
+_BACKTRACE = "Stack backtrace:"  # of py-spy itself
 
 
 async def dump(pids: Sequence[int]) -> str:
-    """Return a page of text, with one section for each process."""
+    """Return a page of text, with one section for each process; where stacks were refused, it ends with the reason."""
     sibling = Path(sys.executable).parent / "py-spy"
     spy = str(sibling) if sibling.exists() else shutil.which("py-spy")
     sections = await asyncio.gather(*(_section(pid, spy) for pid in pids[:MOST]))
-    return "\n".join(sections)
+    refused = any(REFUSED in section for section in sections)
+    return "\n".join([*sections, f"{_reason()}\n"] if refused else sections)
 
 
 async def _section(pid: int, spy: str | None) -> str:
@@ -46,7 +51,27 @@ async def _stack(pid: int, spy: str) -> str:
             spying.kill()
         await spying.wait()
         return f"py-spy returned no stack within {SECONDS:.0f} s"
-    return out.decode(errors="replace").strip()
+    text = out.decode(errors="replace")
+    if spying.returncode and _PY_SPY_WAS_REFUSED in text:
+        return REFUSED
+    return text.partition(_BACKTRACE)[0].strip()
+
+
+def _reason() -> str:
+    """Return who refuses, and what allows it: a capability would not, as only root gets it in a container."""
+    try:
+        scope = int(SCOPE.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        scope = 0
+    if scope:
+        return (
+            f"Python stacks cannot be read, because kernel.yama.ptrace_scope of this host is {scope}; allow it with"
+            " `sysctl kernel.yama.ptrace_scope=0` on the host."
+        )
+    return (
+        "Python stacks cannot be read, because a security profile (seccomp, AppArmor, SELinux) or another user id"
+        " forbids ptrace; the default profiles of Docker and podman allow it."
+    )
 
 
 def _state(pid: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import plain_file
 from ..client import http
+from ..client.errors import Refused
 from ..machine.machine import Machine
 from ..plan import Plan
 from ..supervisor import crash_loop, provenance, run_folder
@@ -35,6 +36,8 @@ class Sources:
     health: str
     """URL of the health server."""
     log: Path | None
+    key: Callable[[], str]
+    """The replica's key, which its metrics need; empty without one."""
 
 
 def parts(sources: Sources) -> dict[str, Part]:
@@ -52,7 +55,7 @@ def parts(sources: Sources) -> dict[str, Part]:
         "run/stacks.txt": lambda: _tail(folder / run_folder.STACKS),
         "run/internal-error.txt": lambda: _tail(folder / run_folder.INTERNAL_ERROR),
         "run/starts.json": lambda: _tail(folder / crash_loop.FILE),
-        **{f"replica/{name}": _page(sources.health + path) for name, path in _PAGES.items()},
+        **{f"replica/{name}": _page(sources.health + path, sources.key) for name, path in _PAGES.items()},
         **({"log.txt": lambda: _tail(log)} if log else {}),
     }
 
@@ -76,8 +79,14 @@ def _distribution() -> str:
         return ""
 
 
-def _page(url: str) -> Part:
-    return lambda: http.get(url, None).text
+def _page(url: str, key: Callable[[], str]) -> Part:
+    def page() -> str:
+        answer = http.get(url, key())
+        if answer.status_code == 401:
+            raise Refused(f"{url}: HTTP 401; set API_KEY_FILE as for `dsv4 serve`.")
+        return answer.text
+
+    return page
 
 
 def _tail(path: Path) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from ..secret import MASK, is_secret
+from ..secret import IN_URL, MASK, is_secret
 
 _ENGINE = (
     *("DSV4_", "VLLM_", "NCCL_", "CUDA_", "NVIDIA_", "TORCH_", "PYTORCH_", "TRITON_", "FLASHINFER_", "HF_", "HUGGING"),
@@ -17,7 +17,7 @@ _SHAPES = (
     re.compile(
         r"(?i)((?:--|\b)(?:api[-_]key|hf[-_]token|x-api-key|password|secret)[\"']?(?:\s*[=:]\s*|\s+)[\"']?)[^\s\"',}]+"
     ),
-    re.compile(r"(://[^/\s:@]+:)[^@\s/]+(?=@)"),
+    IN_URL,
     re.compile(r"()\b(?:hf|sk|ghp|glpat)[_-][A-Za-z0-9_-]{8,}"),
 )
 _ASSIGNED = re.compile(r"(\b[A-Za-z][A-Za-z0-9]*(?:[_.-][A-Za-z0-9]+)+)([\"']?\s*[=:]\s*[\"']?)[^\s\"',}]{4,}")

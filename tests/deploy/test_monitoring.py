@@ -134,9 +134,13 @@ def promtool(*words: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_prometheus_reads_its_configuration_and_its_rules() -> None:
-    promtool("check", "config", "--syntax-only", PROMETHEUS)
-    promtool("check", "rules", ALERTS)
+def test_prometheus_reads_its_configuration_with_the_rules_and_the_key_that_it_names(tmp_path: Path) -> None:
+    key = tmp_path / "api-key"
+    key.write_text("key\n")
+    config = tmp_path / PROMETHEUS.name
+    config.write_text(PROMETHEUS.read_text().replace("/run/secrets/api-key", str(key)))
+    (tmp_path / ALERTS.name).write_text(ALERTS.read_text())
+    promtool("check", "config", config)
 
 
 def test_every_alert_fires_when_it_should_and_keeps_quiet_otherwise() -> None:

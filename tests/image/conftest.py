@@ -11,11 +11,13 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from dsv4_serve.entrypoint.client.local_replica import free_port
@@ -26,6 +28,7 @@ from tests.support.balancer import KEY
 
 Report = Callable[..., None]
 ROOT = Path(__file__).parents[2]
+START_SECONDS = 600
 ANY_UID = "12345:0"
 HARDENED = (
     "--read-only",
@@ -82,6 +85,22 @@ class Container:
         """Return podman's account of it."""
         (found,) = json.loads(podman("container", "inspect", self.name).stdout)
         return dict(found["State"])
+
+    def log(self) -> str:
+        """Return what it wrote, to stdout and to stderr."""
+        said = podman("logs", self.name, check=False)
+        return said.stdout + said.stderr
+
+    def until_healthy(self) -> None:
+        """Wait until vLLM answers; fail the test with the end of the log."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and self.state()["Running"]:
+            try:
+                if httpx.get(f"{self.url}/health", timeout=5, trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(1)
+        pytest.fail(f"not healthy within {START_SECONDS} s:\n{self.log()[-4000:]}")
 
 
 def podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -47,8 +47,8 @@ def test_its_health_is_probed_without_a_shell(image):
 
 
 def test_tini_is_the_first_process_and_serve_the_default(image):
-    assert image.config()["Entrypoint"] == ["tini", "--", "dsv4"]
-    assert image.config()["Cmd"][0] == "serve"
+    assert image.config()["Entrypoint"] == ["tini", "-s", "--", "dsv4"]
+    assert image.config()["Cmd"] == ["serve"]
 
 
 @pytest.mark.parametrize("user", ["2000:0", "12345:0", "12345:12345"])

@@ -12,23 +12,13 @@ from dsv4_serve.demo import llama
 from .conftest import Container, podman
 
 pytestmark = pytest.mark.slow
-START_SECONDS = 300
 STOP_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
 def served(container: Container) -> Container:
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
-        try:
-            if httpx.get(f"{container.url}/health", timeout=5, trust_env=False).status_code == 200:
-                return container
-        except httpx.TransportError:
-            time.sleep(1)
-        if not container.state()["Running"]:
-            break
-    log = podman("logs", container.name, check=False)
-    pytest.fail(f"not healthy after {START_SECONDS} s:\n{(log.stdout + log.stderr)[-4000:]}")
+    container.until_healthy()
+    return container
 
 
 def test_it_answers_under_any_uid_on_a_read_only_root_without_capabilities(served):

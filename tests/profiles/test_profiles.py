@@ -45,6 +45,7 @@ def value(resolved: Plan, name: str) -> object:
         ("640k", 655360, 2, [2, 4]),
         ("1m", 1048576, 1, [2, 4]),
         ("throughput", 65536, 16, [4]),
+        ("shared", 65536, 64, [2, 4, 8]),
         ("pro", 65536, 128, [8]),
     ],
 )
@@ -62,6 +63,27 @@ def test_every_default_holds_what_its_profile_promises(profile: str, hardware: s
     memory = memory_inputs.estimate(selection, resolve(selection, request).flags)
     assert memory is not None
     assert memory.steady_state_requests >= memory.requests
+
+
+@pytest.mark.parametrize(
+    ("model", "draft_tokens"),
+    [
+        ("w4a16", "1 for 1 to 16 requests, none for 17 to 64"),
+        ("flash-0731", "5 for 1 to 4 requests, 3 for 5 to 16, none for 17 to 64"),
+    ],
+)
+def test_shared_drafts_many_tokens_for_few_requests_and_holds_what_it_promises(model: str, draft_tokens: str) -> None:
+    for hardware, size in itertools.product(("h200", "b300"), (2, 4, 8)):
+        requested = Request(
+            {"profile": Setting("shared", ""), "hardware": Setting(hardware, ""), "model": Setting(model, "")},
+            command_line=Layer({"tensor-parallel-size": Setting(size, "test")}),
+        )
+        selection = select(CATALOG, requested, lambda: HostGpus("h200", "test"))
+        resolved = resolve(selection, requested)
+        assert resolved.choices["draft tokens"].value == draft_tokens
+        memory = memory_inputs.estimate(selection, resolved.flags)
+        assert memory is not None
+        assert memory.steady_state_requests >= memory.requests == 64
 
 
 def test_nvfp4_drafts_two_tokens_on_b300_and_one_elsewhere() -> None:

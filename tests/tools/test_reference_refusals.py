@@ -20,7 +20,6 @@ from tools.reference import checks, refusals
 LAST = 62
 """The last number of a known failure."""
 REFUSED = {
-    "dspark-only": ["--model", "deepseek-ai/DeepSeek-V4-Flash-0731"],
     "marlin-linear": ["--linear-backend", "marlin"],
     "cutlass-linear": ["--linear-backend", "cutlass"],
     "no-deep-gemm": ["VLLM_USE_DEEP_GEMM=0"],
@@ -31,6 +30,10 @@ REFUSED = {
     "nvfp4-mega-moe": ["--model", "nvfp4", "--moe-backend", "deep_gemm_mega_moe"],
     "swiglu-clamp": ["--model", "nvfp4", "--moe-backend", "flashinfer_b12x"],
     "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro", "--hardware", "h200"],
+    "model-files": ["--model", "flash=deepseek-ai/DeepSeek-V4.1-Flash"],
+    "drafter-method": ["--speculative-config.method", "dspark"],
+    "dspark-block": ["--model", "flash-0731", "--speculative-config.num_speculative_tokens", "7"],
+    "k-by-load": ["--speculative-config.num_speculative_tokens_per_batch_size", "[[2, 4, 1]]"],
     "profile-model": ["--model", "acti", "--profile", "pro", "--hardware", "b300", "--tp", "8"],
     "profile-hardware": ["--hardware", "cpu", "--model", "acti"],
     "tensor-parallel-size": ["--tp", "16"],

@@ -24,7 +24,6 @@ class Refusal:
 
 
 RULES = {
-    "dspark-only": Refusal("A DSpark drafter under mtp.*, and no MTP head", f"{VLLM}/issues/52165", (60,)),
     "marlin-linear": Refusal(
         "b_scales dim 1 = 32 is not size_n = 1536; fp8 einsum weight rows must be divisible by out_rank",
         f"{VLLM}/pull/43722",
@@ -72,6 +71,30 @@ RULES = {
     ),
 }
 SCOPE = {
+    "model-files": (
+        "the files that `--model NAME=WHERE` names are of another architecture or scheme, or vLLM would misread them",
+        "a server with the wrong name, flags and memory, or an end while weights are loaded",
+        "write `--model WHERE`, and the files decide",
+        "the checkpoint's files",
+    ),
+    "drafter-method": (
+        "`speculative-config.method` asks for `mtp` or `dspark`, and the checkpoint has another drafter, or none",
+        "vLLM ends, or it builds a drafter out of tensors that are not there",
+        "leave the method out, set it to the drafter's, or set NUM_SPECULATIVE_TOKENS=0",
+        "the checkpoint's files, else `drafter` of the model",
+    ),
+    "dspark-block": (
+        "more draft tokens than the block of a DSpark drafter",
+        "drafts that are hardly accepted: 4 % at 7, 35 % at 5 (2 x GB10, a fork of vLLM, 2026-08-01, vllm#41834)",
+        "set NUM_SPECULATIVE_TOKENS to the block or less",
+        "`dspark_block_size` in config.json, else `drafter` of the model",
+    ),
+    "k-by-load": (
+        "`num_speculative_tokens_per_batch_size` is not valid, gives one request none, or meets data parallelism",
+        "vLLM ends after the weights are loaded, or ignores the schedule with a warning",
+        "correct the ranges as the message says, or serve one replica for each rank",
+        "flags",
+    ),
     "profile-model": (
         "the profile's `models` do not have the model",
         "the profile was tuned for others",

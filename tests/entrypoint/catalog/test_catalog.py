@@ -122,7 +122,7 @@ def test_the_flags_of_a_file_win_over_those_of_the_one_it_extends_key_by_key(fol
     catalog = Catalog([folder({"models/mine.toml": text})])
     flags, below = catalog.model("mine", "").flags(), catalog.model("flash", "").flags()
     assert flags == {**below, "port": 7, "speculative-config.num_speculative_tokens": 2}
-    assert flags["speculative-config.method"] == "mtp"
+    assert flags["block-size"] == 256
 
 
 def test_a_repository_is_that_of_the_model_whose_file_names_it(folder: Write) -> None:

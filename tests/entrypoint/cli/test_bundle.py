@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint import exit_status
+from dsv4_serve.entrypoint.cli import bundle as cli_bundle
+from dsv4_serve.entrypoint.cli import parser
 
 
 def bundle(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +53,17 @@ def test_it_holds_plan_doctor_versions_and_log_and_no_secret(tmp_path: Path) -> 
     assert found["log.txt"] == "begin\n*** in a header\n~/x\n--api-key ***\n"
     for secret in (key, "hf_tokentokentoken", "other1234", str(tmp_path)):
         assert [name for name, text in found.items() if secret in text] == []
+
+
+@pytest.mark.parametrize("profile", ["128k", "none"])  # the second one has no plan
+def test_the_key_of_the_metrics_is_the_configured_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    (tmp_path / "key").write_text("key-from-a-file\n")
+    monkeypatch.setenv("API_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    options, argv = parser.parse(["bundle", "--support", "--profile", profile, "--hardware", "h200"])
+    assert cli_bundle._key(options, argv) == "key-from-a-file"
 
 
 def test_a_request_that_cannot_be_resolved_is_part_of_the_report(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 
+from dsv4_serve.entrypoint.api_key import key_in
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.cli.parser import parse
 from dsv4_serve.entrypoint.cli.request import request as request_of
@@ -174,13 +175,24 @@ def test_a_key_that_the_containers_could_not_read_is_refused_before_they_start(t
         assert key_file(str(key), "--api-key-file") == key
 
 
-@pytest.mark.parametrize("content", [b"", b"two words\n", b"a\nb\n", b"#a", b"\xff\xfe"])
-def test_a_key_file_has_to_hold_one_key(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "must be one line of ASCII"),
+        (b"two words\n", "must be one line of ASCII"),
+        (b"a\nb\n", "has 2 lines; it must contain one key"),
+        (b"#a", "begins with #, which is a comment to the balancer"),
+        (b"\xff\xfe", "not UTF-8 text; it must contain one key"),
+    ],
+)
+def test_a_key_file_has_to_hold_one_key(tmp_path, content, why):
     key = tmp_path / "key"
     key.chmod(0o644)
     key.write_bytes(content)
-    with pytest.raises(ConfigError, match="must contain one key"):
+    with pytest.raises(ConfigError, match=why):
         key_file(str(key), "--api-key-file")
+    with pytest.raises(ConfigError, match=why):
+        key_in(str(key), "environment API_KEY_FILE")  # a replica refuses the same
 
 
 @pytest.mark.parametrize("words", [("--replicas", "0"), ("--replicas", "many"), ("--port", "65536")])

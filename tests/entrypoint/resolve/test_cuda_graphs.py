@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from dsv4_serve.entrypoint.resolve.cuda_graphs import SIZES, sizes
+from dsv4_serve.entrypoint.resolve.cuda_graphs import SIZES, narrower, sizes
 
 from ..conftest import Run
 
@@ -18,7 +18,7 @@ H200 = ("explain", "--format", "json", "--hardware", "h200", "--tp", "2", "--mod
 def test_each_number_of_requests_that_decode_together_finds_a_size_which_is_whole_steps(
     requests: int, step: int
 ) -> None:
-    found = sizes(requests, step, [64, 128, 512])
+    found = sizes({step: requests}, [64, 128, 512])
     assert requests * step in found
     for running in range(1, requests + 1):
         holds = [size for size in found if size % step == 0 and running * step <= size <= requests * step]
@@ -27,12 +27,12 @@ def test_each_number_of_requests_that_decode_together_finds_a_size_which_is_whol
 
 
 def test_no_decode_step_above_the_ceiling_of_vllm_becomes_a_graph() -> None:
-    assert max(sizes(1024, 2, [64, 512])) == 512
+    assert max(sizes({2: 1024}, [64, 512])) == 512
 
 
 @pytest.mark.parametrize(("requests", "step"), [(10**12, 2), (1, 10**12), (10**12, 10**12)])
 def test_numbers_without_measure_make_no_more_sizes_than_the_ceiling_allows(requests: int, step: int) -> None:
-    assert len(sizes(requests, step, [64, 512])) <= 512
+    assert len(sizes({step: requests}, [64, 512])) <= 512
 
 
 def test_prompts_become_graphs_where_the_hardware_names_sizes(dsv4: Run) -> None:
@@ -68,3 +68,29 @@ def test_a_user_who_sets_graphs_gets_what_was_set_and_nothing_else(dsv4: Run, wo
 def test_other_hardware_is_left_to_vllm(dsv4: Run) -> None:
     found = dsv4("explain", "--format", "json", "--hardware", "b300", "--tp", "2", "--profile", "524k")
     assert SIZES not in json.loads(found.stdout)["settings"]
+
+
+LOADS = ("--speculative-config.num_speculative_tokens", "3", "--max-num-seqs", "64",
+         "--speculative-config.num_speculative_tokens_per_batch_size", "[[1, 4, 3], [5, 16, 1], [17, 64, 0]]")  # fmt: skip
+
+
+def test_with_k_by_load_whole_steps_of_each_length_become_graphs(dsv4: Run) -> None:
+    flags = json.loads(dsv4(*H200, *LOADS, "--skip", "kv-cache").stdout)["settings"]
+    found = flags[SIZES]["value"]
+    assert {4, 8, 16} <= set(found)  # 1, 2, 4 requests of 4 tokens
+    assert {2, 16, 32} <= set(found)  # 1, 8, 16 of 2
+    assert {1, 24, 40, 48, 56, 64} <= set(found)  # up to 64 of 1
+    assert flags[SIZES]["origin"].endswith(
+        "4 requests of 4 tokens, 16 requests of 2 tokens, 64 requests of 1 token per step"
+    )
+
+
+def test_the_graphs_of_shorter_steps_are_counted_as_vllm_makes_them() -> None:
+    values = {
+        "speculative-config.num_speculative_tokens": 3,
+        "speculative-config.num_speculative_tokens_per_batch_size": [[1, 2, 3], [3, 4, 1]],
+        "max-num-seqs": 4,
+    }
+    # steps of 2 tokens: 1 and 2 are rounded to 2, 3 to 4, 8 is 8; 16 tokens would be 8 requests
+    assert narrower([1, 2, 3, 8, 16], values, 4) == [2, 4, 8]
+    assert narrower([1, 2, 3, 8, 16], {"speculative-config.num_speculative_tokens": 3}, 4) == []

@@ -77,7 +77,7 @@ def test_keys_of_a_json_flag_merge_and_keep_their_own_origins() -> None:
     flags = resolved(dataclasses.replace(request(hardware="b300", model="nvfp4"), command_line=line)).flags
     assert flags[DRAFT_TOKENS].value == 3
     assert [setting.value for setting in flags[DRAFT_TOKENS].overridden] == [2, 1]
-    assert flags["speculative-config.method"].origin == "models/flash.toml [flags]"
+    assert flags["speculative-config.moe_backend"].origin == "models/nvfp4.toml [flags]"
 
 
 def test_a_value_replaces_the_keys_of_a_table_and_a_key_replaces_the_whole() -> None:

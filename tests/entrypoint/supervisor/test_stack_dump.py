@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +36,51 @@ def test_the_python_stack_and_the_state_are_reported(stopped: bool) -> None:
 
 def test_a_process_that_is_gone_is_reported_as_gone() -> None:
     assert "gone" in asyncio.run(stack_dump.dump([2**22 - 1]))
+
+
+PERMISSION = """Permission Denied: Try running again with elevated permissions by going 'sudo env "PATH=$PATH" !!'
+Error: Failed to find python version from target process
+
+Stack backtrace:
+   0: anyhow::error::<impl anyhow::Error>::msg"""
+GONE = """Error: Failed to get process executable name. Check that the process is running.
+
+Stack backtrace:
+   0: <E as anyhow::context::ext::StdError>::ext_context"""
+
+
+def failing_py_spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A py-spy 0.4.3 that fails, and the Python that it is found beside."""
+    program = tmp_path / "py-spy"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+
+@pytest.mark.parametrize(
+    ("scope", "reason"),
+    [
+        ("1\n", "kernel.yama.ptrace_scope of this host is 1; allow it with `sysctl kernel.yama.ptrace_scope=0`"),
+        ("0\n", "a security profile (seccomp, AppArmor, SELinux) or another user id forbids ptrace"),
+        (None, "a security profile (seccomp, AppArmor, SELinux) or another user id forbids ptrace"),
+    ],
+)
+def test_refused_stacks_are_explained_in_one_sentence_for_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: str | None, reason: str
+) -> None:
+    failing_py_spy(tmp_path, monkeypatch, PERMISSION)
+    monkeypatch.setattr(stack_dump, "SCOPE", tmp_path / "scope")
+    if scope:
+        (tmp_path / "scope").write_text(scope)
+    text = asyncio.run(stack_dump.dump([1, 1]))
+    assert text.count("no Python stack: reading it was refused\n") == 2
+    assert text.splitlines()[-1].startswith("Python stacks cannot be read, because ")
+    assert text.count(reason) == 1
+    assert "sudo" not in text
+    assert "backtrace" not in text
+
+
+def test_a_failure_of_py_spy_is_kept_without_its_own_backtrace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_py_spy(tmp_path, monkeypatch, GONE)
+    text = asyncio.run(stack_dump.dump([1]))
+    assert text.splitlines()[-1] == GONE.splitlines()[0]

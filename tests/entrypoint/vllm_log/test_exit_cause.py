@@ -158,6 +158,7 @@ EXAMPLES = {
     "no-sparse-decode-kernel": "ValueError: SM120 sparse-MLA has no decode kernel for this shape: heads=4 topk=512",
     "flashinfer-sampler": "RuntimeError: FlashInfer requires GPUs with sm75 or higher",
     "workspace-locked": "AssertionError: Workspace is locked but allocation from 'attention.py:1457' requires 21.80 MB",
+    "index-out-of-bounds": 'torch.AcceleratorError: CUDA error: device-side assert triggered: x.cu:1: Assertion `i < n && "index out of bounds"` failed.',
     "device-side-assert": "torch.AcceleratorError: CUDA error: device-side assert triggered: x.cu:1: Assertion `i < n` failed.",
     "header-or-library-missing": "RuntimeError: Ninja build failed: x.cu:1:10: fatal error: curand.h: No such file or directory",
     "compiler-too-old": "RuntimeError: nvcc fatal   : Unsupported gpu architecture 'compute_121a'",

@@ -438,3 +438,17 @@ def test_every_check_says_how_users_meet_it() -> None:
 def test_a_gpu_that_cannot_be_read_is_no_gpu_to_serve_on() -> None:
     seen = Host(Machine(Driver("580.126.09", 13000, (Gpu(0, error="GPU is lost"),)), VisibleGpus((0,))))
     assert gpu.served(seen, RTX) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "variable", "path"),
+    [
+        ({}, "HF_HOME", "/home/me/.cache/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "/xdg"}, "HF_HOME", "/xdg/huggingface/hub"),
+        ({"HF_HOME": "/hf"}, "HF_HOME", "/hf/hub"),
+        ({"HF_HOME": "/hf", "HF_HUB_CACHE": "/data/hub"}, "HF_HUB_CACHE", "/data/hub"),
+    ],
+)
+def test_the_hub_s_cache_is_the_one_that_is_downloaded_to(named: dict[str, str], variable: str, path: str) -> None:
+    hub = [cache for cache in host.read_caches({"HOME": "/home/me", **named}) if cache.variable.startswith("HF_")]
+    assert [(cache.variable, cache.path) for cache in hub] == [(variable, path)]

@@ -1,0 +1,127 @@
+"""Speculative decoding of a plan, from the drafter that the checkpoint has. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from .. import draft_schedule
+from ..checkpoint.identity import Drafter
+from ..draft_floors import DSPARK, METHOD, MTP, OF_MTP
+from ..draft_schedule import SCHEDULE
+from ..plan import DRAFT_TOKENS, Setting, draft_tokens, plain
+from ..problem import Problem
+from ..request import Layer, Request
+from .select import Selection
+
+METHOD_RULE, BLOCK_RULE, SCHEDULE_RULE = "drafter-method", "dspark-block", "k-by-load"
+"""Names of the constraints, for `--skip`."""
+RULES = frozenset({METHOD_RULE, BLOCK_RULE, SCHEDULE_RULE})
+LOST = (
+    "no drafter in the checkpoint, so every token takes a step of its own; with one, publishers measured 1.5 to 2.1"
+    " times the tokens of one stream (forks of vLLM, 2026-05)"
+)
+_GROUP = "speculative-config."
+_SAMPLING, _DRAFT_MODEL = "speculative-config.draft_sample_method", "speculative-config.model"
+_BLOCK = 5
+"""Tokens that every DSpark drafter published until 2026-11 was made for."""
+_NONE = "NUM_SPECULATIVE_TOKENS=0"
+_NGRAM = (
+    "--speculative-config.method ngram --speculative-config.num_speculative_tokens 3"
+    " --speculative-config.prompt_lookup_max 3"
+)
+
+
+def layer(selection: Selection) -> Layer:
+    """
+    Return the settings that the drafter needs: its method, its draft tokens, and how DSpark's are sampled.
+
+    Greedy is vLLM's default for drafts. Above temperature 0 a greedy draft is accepted less often: with five tokens 1.8
+    instead of 2.4 tokens a step (third-party report, V100, a fork of vLLM, 2026-08-03).
+    """
+    drafter = selection.drafter
+    origin = f"drafter of {selection.model.name}: {described(drafter)}"
+    if drafter.kind == MTP:
+        return Layer({METHOD: Setting(MTP, origin), DRAFT_TOKENS: Setting(1, origin)})
+    if drafter.kind == DSPARK:
+        tokens = drafter.block_size or _BLOCK
+        return Layer(
+            {
+                METHOD: Setting(DSPARK, origin),
+                DRAFT_TOKENS: Setting(tokens, origin),
+                _SAMPLING: Setting("probabilistic", origin),
+            }
+        )
+    return Layer()
+
+
+def described(drafter: Drafter) -> str:
+    """Return a drafter in words."""
+    if drafter.kind == DSPARK:
+        return f"DSpark, {drafter.layers or 3} layers, blocks of {drafter.block_size or _BLOCK} tokens"
+    return "an MTP head" if drafter.kind == MTP else "none"
+
+
+def settle(selection: Selection, request: Request, flags: dict[str, Setting]) -> dict[str, Setting]:
+    """
+    Remove what drafts nothing for a checkpoint without drafter, and DSpark's sampling where another method drafts.
+
+    Return what `explain` shows beside the flags.
+    """
+    drafter, own = selection.drafter, layer(selection).flags
+    method = flags.get(METHOD)
+    if drafter.kind == "none" and method is None and _DRAFT_MODEL not in flags:
+        requested = request.flag(DRAFT_TOKENS)
+        for name in [name for name in flags if name.startswith(_GROUP)]:
+            del flags[name]
+        if requested and requested.value:
+            flags[DRAFT_TOKENS] = requested  # a violation says that nothing drafts them
+        return {"drafter": Setting("none", LOST)}
+    if method and _kind(method.value) != drafter.kind and _SAMPLING in own and flags[_SAMPLING] == own[_SAMPLING]:
+        del flags[_SAMPLING]
+    found = draft_schedule.of_plan(plain(flags))
+    return {"draft tokens": Setting(draft_schedule.text(found), flags[SCHEDULE].origin)} if found else {}
+
+
+def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[tuple[str, str, Problem]]:
+    """Yield what cannot draft: a method that the drafter is not made for, too many tokens, a wrong schedule."""
+    values = plain(flags)
+    tokens, drafter, where = draft_tokens(values), selection.drafter, f"model {selection.model.name}"
+    if not tokens:
+        return
+    method = values.get(METHOD)
+    if _DRAFT_MODEL not in flags and _kind(method) in ("", MTP, DSPARK) and _kind(method) != drafter.kind:
+        requested = f"speculative-config.method is {method}" if method else f"{tokens} draft tokens are requested"
+        yield METHOD_RULE, where, Problem(f"its drafter: {described(drafter)}; but {requested}", "", _way_out(drafter))
+    if method == DSPARK and 0 < drafter.block_size < tokens:
+        seen = (
+            f"{tokens} draft tokens, but its DSpark drafter was made for blocks of {drafter.block_size}: 4 % were"
+            " accepted at 7 and 35 % at 5 (2 x GB10, a fork of vLLM, 2026-08-01, vllm#41834)"
+        )
+        yield BLOCK_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={drafter.block_size} or fewer")
+    yield from _schedule(values, flags)
+
+
+def _schedule(values: Mapping[str, object], flags: Mapping[str, Setting]) -> Iterator[tuple[str, str, Problem]]:
+    if SCHEDULE not in flags or values[SCHEDULE] is None:
+        return
+    where, name = flags[SCHEDULE].origin, "num_speculative_tokens_per_batch_size"
+    if wrong := draft_schedule.problem(values[SCHEDULE]):
+        yield SCHEDULE_RULE, where, Problem(f"{name}: {wrong}", "", "correct it, such as [[1, 4, 3], [5, 16, 1]]")
+        return
+    if not draft_schedule.alone(values):
+        seen = f"{name} gives a single request no draft tokens, so the drafter could not be proved at the start"
+        yield SCHEDULE_RULE, where, Problem(seen, "", f"give it 1 or more, or set {_NONE}")
+    parallel = values.get("data-parallel-size")
+    if isinstance(parallel, int) and parallel > 1:
+        seen = f"vLLM 0.32.0 ignores {name} with data parallelism, as ranks could choose different numbers"
+        yield SCHEDULE_RULE, where, Problem(seen, "", "leave it out, or serve one replica for each rank")
+
+
+def _kind(method: object) -> str:
+    return MTP if method in OF_MTP else str(method or "")
+
+
+def _way_out(drafter: Drafter) -> str:
+    if drafter.kind == "none":
+        return f"leave speculative-config out, set {_NONE}, or draft by n-grams: {_NGRAM}"
+    return f"leave speculative-config.method out, set it to {drafter.kind}, or set {_NONE}"

@@ -1,0 +1,139 @@
+"""The speculative config of a plan, from the drafter that the checkpoint has."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.checkpoint.identity import Drafter
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from tests.support.plans import request, selected
+
+METHOD, TOKENS = "speculative-config.method", "speculative-config.num_speculative_tokens"
+SCHEDULE = "speculative-config.num_speculative_tokens_per_batch_size"
+SAMPLING = "speculative-config.draft_sample_method"
+KINDS = {
+    "mtp": Drafter("mtp", "fp8-mxfp4", 1),
+    "dspark": Drafter("dspark", "fp8-mxfp4", 3, 5, (40, 41, 42)),
+    "none": Drafter(),
+}
+
+
+def plan(kind: str, **requested: Any) -> Plan:
+    """A plan for Flash's files with another drafter."""
+    wanted = request(hardware="h200", profile="128k", model="flash", **requested)
+    chosen = dataclasses.replace(selected(wanted), drafter=KINDS[kind])
+    return resolve(chosen, wanted)
+
+
+def drafting(plan: Plan) -> dict[str, Any]:
+    return {name.partition(".")[2]: s.value for name, s in plan.flags.items() if name.startswith("speculative-config.")}
+
+
+def test_an_mtp_head_drafts_one_token_and_the_origin_says_why() -> None:
+    found = plan("mtp")
+    assert drafting(found) == {"method": "mtp", "num_speculative_tokens": 1}
+    assert found.flags[METHOD].origin == "drafter of flash: an MTP head"
+
+
+def test_a_dspark_drafter_drafts_its_block() -> None:
+    found = plan("dspark")
+    assert drafting(found) == {
+        "method": "dspark",
+        "num_speculative_tokens": 5,
+        "draft_sample_method": "probabilistic",
+    }
+    assert found.flags[TOKENS].origin == "drafter of flash: DSpark, 3 layers, blocks of 5 tokens"
+    assert '"method":"dspark"' in found.command()
+
+
+def test_without_a_drafter_the_model_is_served_and_one_line_says_what_is_lost() -> None:
+    found = plan("none")
+    assert drafting(found) == {}
+    assert found.draft_tokens == 0
+    assert "speculative" not in found.command()
+    assert found.choices["drafter"].value == "none"
+    assert found.choices["drafter"].origin.startswith("no drafter in the checkpoint, so every token takes a step")
+
+
+def test_without_a_drafter_what_a_file_sets_for_one_is_left_out() -> None:
+    wanted = request(hardware="h200", profile="128k", model="nvfp4")  # its file names the drafter's MoE backend
+    assert drafting(resolve(dataclasses.replace(selected(wanted), drafter=Drafter()), wanted)) == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_draft_tokens_always_serve(kind: str) -> None:
+    found = plan(kind, **{TOKENS: 0, METHOD: "dspark" if kind == "mtp" else "mtp"})
+    assert found.draft_tokens == 0
+    assert "speculative" not in found.command()
+    assert plan(kind, **{TOKENS: 0}).draft_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "requested", "says"),
+    [
+        ("mtp", {METHOD: "dspark"}, "an MTP head; but speculative-config.method is dspark; leave"),
+        ("dspark", {METHOD: "mtp"}, "set it to dspark, or set NUM_SPECULATIVE_TOKENS=0"),
+        ("dspark", {METHOD: "deepseek_mtp"}, "speculative-config.method is deepseek_mtp"),
+        ("none", {METHOD: "mtp"}, "its drafter: none; but speculative-config.method is mtp"),
+        ("none", {TOKENS: 2}, "2 draft tokens are requested; leave speculative-config out"),
+    ],
+)
+def test_what_the_drafter_is_not_made_for_is_refused_with_what_to_write(
+    kind: str, requested: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match="--skip drafter-method") as caught:
+        plan(kind, **requested)
+    assert says in str(caught.value)
+    assert plan(kind, **requested, skip=("drafter-method",)).draft_tokens
+
+
+@pytest.mark.parametrize("kind", ["mtp", "none"])
+def test_the_old_name_of_mtp_and_other_methods_are_no_contradiction(kind: str) -> None:
+    ngram = {METHOD: "ngram", TOKENS: 3, "speculative-config.prompt_lookup_max": 3}
+    assert drafting(plan(kind, **ngram))["method"] == "ngram"
+    assert drafting(plan("mtp", **{METHOD: "deepseek_mtp"}))["method"] == "deepseek_mtp"
+
+
+def test_another_method_does_not_inherit_how_dspark_samples() -> None:
+    ngram = {METHOD: "ngram", "speculative-config.prompt_lookup_max": 3}
+    assert SAMPLING.partition(".")[2] not in drafting(plan("dspark", **ngram))
+
+
+def test_dspark_drafts_no_more_than_its_block() -> None:
+    assert plan("dspark", **{TOKENS: 3}).draft_tokens == 3
+    with pytest.raises(ConfigError, match="blocks of 5.*NUM_SPECULATIVE_TOKENS=5 or fewer.*--skip dspark-block"):
+        plan("dspark", **{TOKENS: 7})
+
+
+def test_mtp_may_draft_more_than_one_token() -> None:
+    assert plan("mtp", **{TOKENS: 3}).draft_tokens == 3
+
+
+def test_k_by_load_is_shown_as_far_as_it_applies() -> None:
+    found = plan("dspark", **{SCHEDULE: [[1, 2, 5], [3, 64, 0]]})
+    assert found.choices["draft tokens"].value == "5 for 1 to 2 requests, none for 3 to 8"
+    assert '"num_speculative_tokens_per_batch_size":[[1,2,5],[3,64,0]]' in found.command()
+    assert "draft tokens" not in plan("dspark").choices
+
+
+@pytest.mark.parametrize(
+    ("requested", "says"),
+    [
+        ({SCHEDULE: [[2, 4, 1]]}, "the range 2 to 4 is the first one, and has to begin at 1"),
+        ({SCHEDULE: [[1, 8, 0]]}, "gives a single request no draft tokens"),
+        ({SCHEDULE: [[1, 8, 1]], "data_parallel_size": 2}, "ignores num_speculative_tokens_per_batch_size"),
+    ],
+)
+def test_a_schedule_that_vllm_would_refuse_or_ignore_is_refused(requested: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match="--skip k-by-load") as caught:
+        plan("mtp", **requested)
+    assert says in str(caught.value)
+
+
+def test_a_schedule_is_no_matter_without_draft_tokens() -> None:
+    assert plan("mtp", **{SCHEDULE: [[2, 4, 1]], TOKENS: 0}).draft_tokens == 0
