@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable
 
 from ..catalog.catalog import Catalog
-from ..errors import ConfigError
+from ..errors import ConfigError, problems_of
 from ..machine.gpus import HostGpus
 from ..memory.estimate import MemoryEstimate
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
@@ -44,7 +44,7 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
             plan = resolve(selection, dataclasses.replace(candidate, skip=(*candidate.skip, *MEMORY)))
         except ConfigError as error:
             if not reason and not _is_for_other_hardware(catalog, name, gpus):
-                reason = f"; {name}: {str(error).rstrip('.')}"
+                reason = f"; {name}: {problems_of(error)[0].rstrip('.')}"
         else:
             memory = memory_inputs.estimate(selection, plan.flags)
             shortage = _shortage(memory) if memory else _uncounted(selection)

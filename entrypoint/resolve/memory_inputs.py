@@ -13,6 +13,10 @@ _SYNCHRONOUS = frozenset({"ngram", "medusa", "suffix", "mlp_speculator"})
 """Methods of speculation with which vLLM 0.32.0 schedules one step at a time (config/vllm.py)."""
 
 
+_OWN_DRAFTER = frozenset({"mtp", "deepseek_mtp", "dspark"})
+"""Methods that draft with what the checkpoint ships."""
+
+
 def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstimate | None:
     """Return the memory that a plan takes; None if a figure is missing or the layout is not modelled."""
     size, total = selection.hardware.get("memory_gib"), selection.weights_gib
@@ -23,8 +27,8 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         return None
     cache = _number(flags, "kv-cache-memory-bytes")
     tokens = draft_tokens(plain(flags))
-    if not tokens:
-        total -= selection.drafter.bytes / GIB  # without speculation, vLLM does not load mtp.*
+    if not tokens or _value(flags, "speculative-config.method") not in _OWN_DRAFTER:
+        total -= selection.drafter.bytes / GIB  # vLLM does not load mtp.* then
     return MemoryEstimate(
         memory_gib=size,
         utilization=utilization,

@@ -34,12 +34,10 @@ class SelectedModel:
     note: str = ""
 
 
-def select_model(
+def default_model(
     catalog: Catalog, request: Request, profile: ProfileFile[Profile], hardware: ProfileFile[Hardware], size: int
 ) -> SelectedModel:
-    """Return the model for a request; raise ConfigError if none was requested and there is no default."""
-    if requested := request.choices.get("model"):
-        return _requested_model(catalog, request, requested)
+    """Return the model where none was requested: the profile's only one, or the hardware's default."""
     allowed = profile.get("models")
     if len(allowed) == 1:
         name, why = allowed[0], f"{profile.file}: the only model for profile {profile.name}"
@@ -58,8 +56,11 @@ def select_model(
     )
 
 
-def _requested_model(catalog: Catalog, request: Request, requested: Setting) -> SelectedModel:
-    """Take a model's name, a repository, a folder, or NAME=WHERE."""
+def requested_model(catalog: Catalog, request: Request) -> SelectedModel | None:
+    """Take a model's name, a repository, a folder, or NAME=WHERE; None where no model was requested."""
+    requested = request.choices.get("model")
+    if requested is None:
+        return None
     text, names, origin = str(requested.value), catalog.names("model"), requested.origin
     name, given, where = text.partition("=")
     if given and name in names:
