@@ -4,7 +4,8 @@
     answer.continuation(prompt_ids[-1], 48)  # what greedy decoding must produce
 
 `mtp` makes the negative cases: "removed" (no draft tensor at all), "holed" (one draft weight missing), "scrambled"
-(every draft weight shuffled in place). `python -m dsv4_serve.demo.deepseek_v4 DIR --layout native --flash` writes one.
+(every draft weight shuffled in place). The draft head is one MTP layer, or DSpark's three layers and heads.
+`python -m dsv4_serve.demo.deepseek_v4 DIR --layout native --flash` writes one.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .tokenizer import write_text_files
+from .v4_dspark import DraftLayer, DSparkWeights
 from .v4_layouts import LAYOUTS, Layout, Storage, config
 from .v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
 from .v4_text import Walk, byte_walk
@@ -23,8 +25,9 @@ from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights
 __all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "write"]
 
 MTP = ("good", "removed", "holed", "scrambled")
-HOLE = "mtp.0.attn.wo_b."
+HOLES = {"mtp": "mtp.0.attn.wo_b.", "dspark": "mtp.1.attn.wo_b."}
 Tensors = dict[str, Tensor]
+LayerWeights = Weights | DraftLayer
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class _Builder:
         return f32(self.w.head) if self.layout.head_f32 else bf16(self.w.head)
 
     def draft(self) -> Tensors:
+        return self.dspark(DSparkWeights(self.w)) if self.layout.drafter == "dspark" else self.mtp()
+
+    def mtp(self) -> Tensors:
         out = self.block("mtp.0", self.layout.draft, 0, hashed=False)
         out |= self.encode("mtp.0.e_proj", self.w.e_proj, self.layout.draft.projections)
         out |= self.encode("mtp.0.h_proj", self.w.h_proj, self.layout.draft.projections)
@@ -78,22 +84,36 @@ class _Builder:
             out |= {"mtp.0.head.weight": self.head(), "mtp.0.emb.tok_emb.weight": bf16(self.w.embed)}
         return out
 
-    def block(self, prefix: str, storage: Storage, ratio: int, *, hashed: bool) -> Tensors:
+    def dspark(self, drafter: DSparkWeights) -> Tensors:
+        out = self.encode("mtp.0.main_proj", drafter.main_proj, self.layout.draft.projections)
+        out["mtp.0.main_norm.weight"] = _ones(self.d.hidden)
+        for number, layer in enumerate(drafter.layers):
+            out |= self.block(f"mtp.{number}", self.layout.draft, 0, hashed=False, weights=layer)
+        last = f"mtp.{len(drafter.layers) - 1}"
+        out |= {f"{last}.norm.weight": _ones(self.d.hidden)} | _hyper(f"{last}.", "head", self.d.hidden, HC, 1)
+        out[f"{last}.markov_head.markov_w1.weight"] = bf16(drafter.markov_w1)
+        out[f"{last}.markov_head.markov_w2.weight"] = bf16(drafter.markov_w2)
+        return out | {f"{last}.confidence_head.proj.weight": bf16(drafter.confidence)}
+
+    def block(
+        self, prefix: str, storage: Storage, ratio: int, *, hashed: bool, weights: LayerWeights | None = None
+    ) -> Tensors:
+        weights = weights or self.w
         out = {f"{prefix}.{norm}.weight": _ones(self.d.hidden) for norm in ("attn_norm", "ffn_norm")}
         for part in ("attn", "ffn"):
             out |= _hyper(f"{prefix}.", part, self.d.hidden, (2 + HC) * HC, 3)
-        out |= self.attention(f"{prefix}.attn", storage)
+        out |= self.attention(f"{prefix}.attn", storage, weights)
         if ratio:
             out |= self.compressor(f"{prefix}.attn.compressor", storage, ratio, HEAD_DIM)
         if ratio == 4:
             out |= self.indexer(f"{prefix}.attn.indexer", storage)
-        return out | self.experts(f"{prefix}.ffn", storage) | self.router(f"{prefix}.ffn.gate", hashed=hashed)
+        return out | self.experts(f"{prefix}.ffn", storage, weights) | self.router(f"{prefix}.ffn.gate", hashed=hashed)
 
-    def attention(self, prefix: str, storage: Storage) -> Tensors:
+    def attention(self, prefix: str, storage: Storage, weights: LayerWeights) -> Tensors:
         out = {f"{prefix}.q_norm.weight": _ones(self.d.q_lora), f"{prefix}.kv_norm.weight": _ones(HEAD_DIM)}
         out[f"{prefix}.attn_sink"] = f32(np.zeros(self.d.heads))
         for name in ("wq_a", "wq_b", "wkv", "wo_a", "wo_b"):
-            out |= self.encode(f"{prefix}.{name}", getattr(self.w, name), storage.attention)
+            out |= self.encode(f"{prefix}.{name}", getattr(weights, name), storage.attention)
         return out
 
     def compressor(self, prefix: str, storage: Storage, ratio: int, head_dim: int) -> Tensors:
@@ -109,11 +129,11 @@ class _Builder:
         out |= self.encode(f"{prefix}.weights_proj", self.noise(d.index_heads, d.hidden, -7), storage.compressor)
         return out | self.compressor(f"{prefix}.compressor", storage, 4, 128)
 
-    def experts(self, prefix: str, storage: Storage) -> Tensors:
+    def experts(self, prefix: str, storage: Storage, weights: LayerWeights) -> Tensors:
         """All routed experts are equal; the shared one adds noise that does not matter if it is loaded correctly."""
         out: Tensors = {}
         for expert in range(self.d.experts):
-            for name, linear in (("w1", self.w.expert_in), ("w3", self.w.expert_in), ("w2", self.w.expert_out)):
+            for name, linear in (("w1", weights.expert_in), ("w3", weights.expert_in), ("w2", weights.expert_out)):
                 out |= self.encode(f"{prefix}.experts.{expert}.{name}", linear, storage.experts)
         for name in ("w1", "w3"):
             out |= self.encode(
@@ -184,7 +204,8 @@ def write(
     builder = _Builder(LAYOUTS[layout], Weights(dims, answer.perm, walk.seed))
     draft = {} if mtp == "removed" else builder.draft()
     if mtp == "holed":
-        draft = {name: tensor for name, tensor in draft.items() if not name.startswith(HOLE)}
+        hole = HOLES[builder.layout.drafter]
+        draft = {name: tensor for name, tensor in draft.items() if not name.startswith(hole)}
     if mtp == "scrambled":
         draft = _scrambled(draft, walk.seed)
     directory.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from . import v4_dspark
 from . import v4_tensors as v4
 from .v4_tensors import Encoder
 from .v4_weights import HC, HEAD_DIM, ROPE_DIM, Dims
@@ -29,12 +30,17 @@ class Storage:
 
 @dataclass(frozen=True)
 class Layout:
-    """Storage of target model and draft head; `aliases` are the draft's own copies of embedding and head."""
+    """
+    Storage of target model and draft head; `aliases` are the draft's own copies of embedding and head.
+
+    `drafter` is `mtp` or `dspark`.
+    """
 
     target: Storage
     draft: Storage
     head_f32: bool = False
     aliases: bool = False
+    drafter: str = "mtp"
 
 
 _NATIVE = Storage(v4.encode_fp8, v4.encode_mxfp4, v4.encode_fp8, v4.encode_bf16, v4.encode_fp8, v4.encode_fp8)
@@ -50,7 +56,12 @@ LAYOUTS = {
         Storage(_FP8, v4.encode_int4),
     ),
     "pro": Layout(_PRO, _NATIVE),
+    "flash-nvfp4": Layout(_PRO, _NATIVE),
+    "flash-0731": Layout(_NATIVE, _NATIVE, drafter="dspark"),
+    "flash-0731-nvfp4": Layout(_PRO, _NATIVE, drafter="dspark"),
 }
+MODELOPT = ("flash-nvfp4", "flash-0731-nvfp4")
+"""NVIDIA's own; `pro` is of the same scheme and lacks most of its description."""
 
 
 def config(layout: str, dims: Dims) -> JSON:
@@ -103,6 +114,12 @@ def config(layout: str, dims: Dims) -> JSON:
         "type": "yarn", "factor": 16, "original_max_position_embeddings": dims.max_positions // 16,
         "beta_fast": 32, "beta_slow": 1,
     }  # fmt: skip
+    if LAYOUTS[layout].drafter == "dspark":
+        d["compress_ratios"] = [*dims.ratios, *[0] * v4_dspark.LAYERS]
+        d["dspark_block_size"] = v4_dspark.BLOCK_SIZE
+        d["dspark_markov_rank"] = v4_dspark.RANK
+        d["dspark_noise_token_id"] = v4_dspark.NOISE
+        d["dspark_target_layer_ids"] = list(v4_dspark.target_layers(dims))
     if layout != "bf16":
         d["expert_dtype"] = "fp4"
         d["quantization_config"] = _quantization(layout, dims)
@@ -110,7 +127,7 @@ def config(layout: str, dims: Dims) -> JSON:
 
 
 def _quantization(layout: str, dims: Dims) -> JSON:
-    if layout in ("native", "pro"):
+    if LAYOUTS[layout].target in (_NATIVE, _PRO):
         config: JSON = {
             "quant_method": "fp8",
             "activation_scheme": "dynamic",
@@ -118,7 +135,7 @@ def _quantization(layout: str, dims: Dims) -> JSON:
             "scale_fmt": "ue8m0",
             "weight_block_size": [128, 128],
         }
-        return config | ({"moe_quant_algo": "NVFP4"} if layout == "pro" else {})
+        return config | _modelopt(layout, dims)
     groups = {
         "w4a16": {"group_0": _fp8([ATTENTION]), "group_1": _int4()},
         "nvfp4": {"group_0": _fp8([NVFP4_ATTENTION]), "group_1": _nvfp4()},
@@ -133,6 +150,21 @@ def _quantization(layout: str, dims: Dims) -> JSON:
         "ignore": _ignore(layout, dims),
         "kv_cache_scheme": None,
         "global_compression_ratio": None,
+    }
+
+
+def _modelopt(layout: str, dims: Dims) -> JSON:
+    algorithm = {"moe_quant_algo": "NVFP4"} if LAYOUTS[layout].target is _PRO else {}
+    if layout not in MODELOPT:
+        return algorithm
+    experts = {"quant_algo": "NVFP4", "group_size": 16}
+    return algorithm | {
+        "quant_algo": "MIXED_PRECISION",
+        "group_size": 16,
+        "kv_cache_quant_algo": None,
+        "ignore": ["*.attn.*", "*.ffn.shared_experts.*", "head", "mtp.*"],
+        "quantized_layers": {f"layers.{n}.ffn.experts": experts for n in range(dims.layers)},
+        "producer": {"name": "modelopt"},
     }
 
 

@@ -90,13 +90,15 @@ class Weights:
         """Residual dimensions of field A (0), B (1) or C (2)."""
         return self._spread(self.dims.hidden // 2, number * self.dims.vocab // 2)
 
-    def _code(self) -> Ints:
+    def code(self) -> Ints:
+        """The dimension of each token in queries, keys and values."""
         return self._spread(128)
 
-    def _map(self, linear: Linear, rows: Ints, cols: Ints, exp: int, *, rival: bool = True) -> Linear:
+    def map(self, linear: Linear, rows: Ints, cols: Ints, exp: int, *, rival: int | None = RIVAL_EXP) -> Linear:
+        """Put 2**exp from each column to its row, and the rival, 2**rival of that, half a vocabulary away."""
         put(linear, rows, cols, 1, exp)
-        if rival:
-            put(linear, np.roll(rows, self.dims.vocab // 2), cols, RIVAL_LEVEL, exp + RIVAL_EXP)
+        if rival is not None:
+            put(linear, np.roll(rows, self.dims.vocab // 2), cols, RIVAL_LEVEL, exp + rival)
         return linear
 
     def noise(self, rows: int, cols: int, exp: int, salt: int) -> Linear:
@@ -107,7 +109,7 @@ class Weights:
     def wq_a(self) -> Linear:
         """A to the token's code."""
         d = self.dims
-        return self._map(zeros(d.q_lora, d.hidden), self._code(), self.field(0), 0, rival=False)
+        return self.map(zeros(d.q_lora, d.hidden), self.code(), self.field(0), 0, rival=None)
 
     @cached_property
     def wq_b(self) -> Linear:
@@ -115,13 +117,13 @@ class Weights:
         d = self.dims
         linear = zeros(d.heads * HEAD_DIM, d.q_lora)
         for head in range(d.heads):
-            put(linear, head * HEAD_DIM + self._code(), self._code(), 1, 0)
+            put(linear, head * HEAD_DIM + self.code(), self.code(), 1, 0)
         return linear
 
     @cached_property
     def wkv(self) -> Linear:
         """A to the code that is key and value: a token attends to itself and its equals."""
-        return self._map(zeros(HEAD_DIM, self.dims.hidden), self._code(), self.field(0), 0)
+        return self.map(zeros(HEAD_DIM, self.dims.hidden), self.code(), self.field(0), 0)
 
     @cached_property
     def wo_a(self) -> Linear:
@@ -131,7 +133,7 @@ class Weights:
         linear = zeros(d.o_groups * d.o_lora, per_group * HEAD_DIM)
         for group in range(d.o_groups):
             for head in range(per_group):
-                rows, cols = group * d.o_lora + self._code(), head * HEAD_DIM + self._code()
+                rows, cols = group * d.o_lora + self.code(), head * HEAD_DIM + self.code()
                 put(linear, rows, cols, 1, -round(math.log2(per_group)))
         return linear
 
@@ -141,27 +143,28 @@ class Weights:
         d = self.dims
         linear = zeros(d.hidden, d.o_groups * d.o_lora)
         for group in range(d.o_groups):
-            self._map(linear, self.field(1), group * d.o_lora + self._code(), -5 - round(math.log2(d.o_groups)))
+            self.map(linear, self.field(1), group * d.o_lora + self.code(), -5 - round(math.log2(d.o_groups)))
         return linear
 
     @cached_property
     def expert_in(self) -> Linear:
         """w1 and w3: about 4 for the answer's unit, below the SwiGLU limit of 10."""
         exp = round(math.log2(4 / (0.55 * self.root)))
-        return self._map(zeros(self.dims.inter, self.dims.hidden), self._units(), self.field(1), exp)
+        return self.map(zeros(self.dims.inter, self.dims.hidden), self.units(), self.field(1), exp)
 
     @cached_property
     def expert_out(self) -> Linear:
         """w2: units to the next token's entry of C."""
-        return self._map(zeros(self.dims.hidden, self.dims.inter), self.field(2)[self.perm], self._units(), -5)
+        return self.map(zeros(self.dims.hidden, self.dims.inter), self.field(2)[self.perm], self.units(), -5)
 
-    def _units(self) -> Ints:
+    def units(self) -> Ints:
+        """The unit of each token in the experts."""
         return self._spread(self.dims.inter // 2)
 
     @cached_property
     def e_proj(self) -> Linear:
         """The draft's A, from the embedding of the token before."""
-        return self._map(
+        return self.map(
             zeros(self.dims.hidden, self.dims.hidden), self.field(0), self.field(0), -int(math.log2(self.root))
         )
 
@@ -169,7 +172,7 @@ class Weights:
     def h_proj(self) -> Linear:
         """The same A, fainter, from the target model's C."""
         exp = -int(math.log2(self.root)) - 2
-        return self._map(zeros(self.dims.hidden, self.dims.hidden), self.field(0), self.field(2), exp)
+        return self.map(zeros(self.dims.hidden, self.dims.hidden), self.field(0), self.field(2), exp)
 
     @cached_property
     def embed(self) -> NDArray[np.float32]:

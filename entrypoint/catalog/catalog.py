@@ -1,9 +1,10 @@
 """
 The TOML files under profiles/, by kind and name.
 
-Profile files are of five kinds: `base.toml`, `models/*.toml`, `hardware/*.toml`, `nccl/*.toml`, and the profiles
-themselves. Folders named by DSV4_PROFILES (colon-separated) come before the shipped one; a file there replaces the
-shipped file of the same name.
+Profile files are of six kinds: `base.toml`, `models/*.toml`, `hardware/*.toml`, `architectures/*.toml`, `nccl/*.toml`,
+and the profiles themselves. A hardware file that extends none extends the architecture of its compute capability.
+Folders named by DSV4_PROFILES (colon-separated) come before the shipped one; a file there replaces the shipped file of
+the same name.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from .. import toml_file
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError, listed, nearest
 from ..plan import Value
 from ..vllm_schema import settings
+from . import unsupported
 from .schema import Base, Hardware, Model, Profile, Root, sentence
 
 SHIPPED = Path(__file__).resolve().parents[2] / "profiles"
+
+ANY_GPU = "gpu"
+"""The architecture that every GPU's hardware file extends in the end."""
 
 MOST_FILES = 1000
 """Files of one kind; reading 1,000 takes about a second."""
@@ -52,6 +57,10 @@ class ProfileFile(Generic[S]):
             return self.parent.get(key)
         return getattr(self.own, key)
 
+    def file_of(self, key: str) -> str:
+        """Return the file that `get` takes a key from."""
+        return self.parent.file_of(key) if self.parent and key not in self.own.model_fields_set else self.file
+
     def flags(self) -> dict[str, Value]:
         """Return the flags of `[flags]` over those of the files it extends; raise ConfigError as a plan would."""
         each = (settings.flags(link.own.flags, f"{link.file} [flags]") for link in self.chain())
@@ -65,6 +74,7 @@ class Catalog:
         "profile": ("", Profile),
         "model": ("models", Model),
         "hardware": ("hardware", Hardware),
+        "architecture": ("architectures", Hardware),
         "nccl": ("nccl", Base),
     }
 
@@ -101,8 +111,13 @@ class Catalog:
         return self._file("model", Model, name, origin)
 
     def hardware(self, name: str, origin: str) -> ProfileFile[Hardware]:
-        """Return a hardware file; raise ConfigError if there is none of that name."""
-        return self._file("hardware", Hardware, name, origin)
+        """Return a hardware file by its name, or by its GPU's name in NVML; raise ConfigError if there is none."""
+        return self._file("hardware", Hardware, self._hardware_name(name, origin), origin)
+
+    def architecture(self, capability: str) -> ProfileFile[Hardware]:
+        """Return the settings that are safe for a compute capability; those of any GPU where it has no file."""
+        named = f"sm-{capability}"
+        return self._file("architecture", Hardware, named if named in self.names("architecture") else ANY_GPU, "")
 
     def nccl(self, name: str, origin: str) -> ProfileFile[Base]:
         """Return a named set of NCCL variables; raise ConfigError if there is none of that name."""
@@ -111,6 +126,10 @@ class Catalog:
     def every_hardware(self) -> Iterator[ProfileFile[Hardware]]:
         """Yield every hardware file."""
         return (self.hardware(name, "") for name in self.names("hardware"))
+
+    def every_architecture(self) -> Iterator[ProfileFile[Hardware]]:
+        """Yield every architecture."""
+        return (self._file("architecture", Hardware, name, "") for name in self.names("architecture"))
 
     def every_model(self) -> Iterator[ProfileFile[Model]]:
         """Yield every model."""
@@ -131,6 +150,9 @@ class Catalog:
         file, own = self._read(f"{inside}/{name}.toml".lstrip("/"), model)
         if own.extends in (*above, name):
             raise ConfigError(f"{file}: extends = {own.extends!r} leads back to this file; extend another {kind}.")
+        if not own.extends and kind == "hardware" and isinstance(own, Hardware) and own.interconnect != "none":
+            own_architecture: Any = self.architecture(own.compute_capability)
+            return ProfileFile(name, file, own, own_architecture)
         if not own.extends:
             return ProfileFile(name, file, own)
         if len(above) >= MOST_LINKS:
@@ -149,6 +171,21 @@ class Catalog:
             for kind, name in block.named():
                 self._check_name(kind, name, f"{file} {block.TABLE} {kind}")
         return file, own
+
+    def _hardware_name(self, name: str, origin: str) -> str:
+        """Return the name of the hardware file that is meant; another spelling of it and NVML's name are accepted."""
+        if name in self.names("hardware"):
+            return name
+        wanted = unsupported.folded(name)
+        for file in self.every_hardware():
+            if wanted in map(unsupported.folded, (file.name, *file.own.nvml_names)):
+                return file.name
+        if reason := unsupported.by_name(name):
+            raise ConfigError(f"{origin}: {name} cannot serve DeepSeek-V4 here: {reason}.")
+        raise ConfigError(
+            f"{origin}: there is no hardware {name!r}. Known: {listed(self.names('hardware'))}. For another GPU, leave"
+            " the hardware out on its host, where its facts are read, or write a file (docs/how-to/own-hardware.md)."
+        )
 
     def _check_name(self, kind: str, name: str, origin: str) -> None:
         known = self.names(kind)

@@ -159,7 +159,7 @@ class Profile(Base):
     models: list[str] = []
     """Models that the profile is tuned for, with those that extend them."""
     hardware: list[str] = []
-    """Hardware that the profile is tuned for, with those that extend it."""
+    """Hardware or architectures that the profile is for, with those that extend them; `gpu` is any GPU."""
     tensor_parallel_sizes: Sizes = []
     """Numbers of GPUs that the profile may be split over."""
     measured: list[Measured] = []
@@ -203,7 +203,11 @@ class Model(Base):
 
 
 class Hardware(Base):
-    """One kind of GPU: its names in NVML, its memory, and how GPUs of this kind are connected."""
+    """
+    One kind of GPU: its names in NVML, its memory, and how GPUs of this kind are connected.
+
+    A file that extends no other extends the architecture of its compute capability (`architectures/`).
+    """
 
     nvml_names: list[str] = []
     """The GPU's names as `nvidia-smi -L` prints them; they identify the hardware."""

@@ -14,6 +14,7 @@ PROJECTIONS = ("w1", "w2", "w3")
 SCALES = ("scale", "weight_scale", "weight_scale_inv")
 ATTENTION = ("wq_a", "wq_b", "wkv", "wo_a", "wo_b")
 HYPER = ("fn", "base", "scale")
+_HEAD = ("norm.weight", "markov_head.markov_w1.weight", "markov_head.markov_w2.weight")
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,32 @@ def scheme(checkpoint: Checkpoint, prefix: str) -> Scheme | None:
     return None
 
 
-def missing(checkpoint: Checkpoint, prefix: str) -> Iterator[str]:
-    """Yield every tensor that one layer lacks; the routed experts are counted in the layer's own scheme."""
+def dspark_layers(config: Mapping[str, Any]) -> list[str]:
+    """Return the prefixes of a DSpark drafter's layers: three, as vLLM 0.32.0 has it."""
+    return [f"mtp.{layer}" for layer in range(number(config, "n_mtp_layers") or 3)]
+
+
+def missing_of_dspark(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield every tensor that a DSpark drafter lacks; it may do without a confidence head."""
+    layers = dspark_layers(checkpoint.config.value)
+    for prefix in layers:
+        yield from missing(checkpoint, prefix, head=False)
+    yield from _missing_of(checkpoint, "mtp.0.main_proj")
+    last = [*_HEAD, *(f"hc_head_{part}" for part in HYPER)]
+    names = ["mtp.0.main_norm.weight", *(f"{layers[-1]}.{name}" for name in last)]
+    yield from (name for name in names if name not in checkpoint.tensors)
+
+
+def missing(checkpoint: Checkpoint, prefix: str, *, head: bool = True) -> Iterator[str]:
+    """
+    Yield every tensor that one layer lacks; the routed experts are counted in the layer's own scheme.
+
+    `head` is whether a layer under mtp.* has what an MTP layer has around its block.
+    """
     config, tensors = checkpoint.config.value, checkpoint.tensors
-    yield from (name for name in _plain(config, prefix) if name not in tensors)
-    for module in _modules(config, prefix):
+    head = head and prefix.startswith("mtp.")
+    yield from (name for name in _plain(config, prefix, head) if name not in tensors)
+    for module in _modules(config, prefix, head):
         yield from _missing_of(checkpoint, module)
     stored = scheme(checkpoint, prefix) or SCHEMES[-1]
     suffixes = _expert_tensors(number(config, "n_routed_experts"), stored.tensors)
@@ -95,13 +117,13 @@ def compressors(config: Mapping[str, Any], prefix: str) -> list[str]:
     return {4: [own, indexer], 128: [own]}.get(ratio, []) if isinstance(ratio, int) else []
 
 
-def _plain(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
+def _plain(config: Mapping[str, Any], prefix: str, head: bool) -> Iterator[str]:
     """Yield the names of what is never quantized."""
     kind, _, layer = prefix.partition(".")
     norms = ["attn_norm", "ffn_norm", "attn.q_norm", "attn.kv_norm", "ffn.gate"]
-    norms += ["enorm", "hnorm", "norm"] if kind == "mtp" else []
+    norms += ["enorm", "hnorm", "norm"] if head else []
     yield from (f"{prefix}.{norm}.weight" for norm in norms)
-    parts = ("attn", "ffn", "head") if kind == "mtp" else ("attn", "ffn")
+    parts = ("attn", "ffn", "head") if head else ("attn", "ffn")
     yield from (f"{prefix}.hc_{part}_{name}" for part in parts for name in HYPER)
     yield f"{prefix}.attn.attn_sink"
     for compressor in compressors(config, prefix):
@@ -112,7 +134,7 @@ def _plain(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
         yield f"{prefix}.ffn.gate.bias"
 
 
-def _modules(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
+def _modules(config: Mapping[str, Any], prefix: str, head: bool) -> Iterator[str]:
     """Yield the linear modules outside of the routed experts."""
     yield from (f"{prefix}.attn.{name}" for name in ATTENTION)
     for compressor in compressors(config, prefix):
@@ -121,7 +143,7 @@ def _modules(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield from (f"{prefix}.attn.indexer.{name}" for name in ("wq_b", "weights_proj"))
     if config.get("n_shared_experts"):
         yield from (f"{prefix}.ffn.shared_experts.{name}" for name in PROJECTIONS)
-    if prefix.startswith("mtp."):
+    if head:
         yield from (f"{prefix}.{name}" for name in ("e_proj", "h_proj"))
 
 

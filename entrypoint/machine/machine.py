@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..catalog import unsupported
 from .nvml import Driver, Gpu, read_driver
 from .topology import Topology, read_topology
 from .visible import VisibleGpus, visible_gpus
@@ -48,6 +49,8 @@ class Machine:
     cores: int = 0
     """CPU cores that this process may use."""
     avx512_bf16: bool = True
+    other: str = ""
+    """What is to be said of another maker's accelerator in this host; empty when there is none."""
 
     @property
     def gpus(self) -> list[Gpu]:
@@ -77,6 +80,7 @@ def read_machine(environ: Mapping[str, str], nvml: Any = None) -> Machine:
         cpu=_cpu_model(cpuinfo),
         cores=len(os.sched_getaffinity(0)),
         avx512_bf16="avx512_bf16" in cpuinfo,
+        other=next((said for node, said in unsupported.DEVICES.items() if Path(node).exists()), ""),
     )
 
 

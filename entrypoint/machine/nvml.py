@@ -10,6 +10,8 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ANCESTORS = {0: "same board", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
@@ -17,6 +19,7 @@ ANCESTORS = {0: "same board", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "
 P2P = ("ok", "chipset", "gpu", "topology", "disabled by registry", "not supported", "unknown")
 FABRIC = ("not supported", "not started", "in progress", "completed")
 COMPUTE_MODES = ("default", "exclusive thread", "prohibited", "exclusive process")
+MEMINFO = Path("/proc/meminfo")
 RECOVERY = ("none", "reset", "reboot", "drain", "drain and reset", "recover IMEX", "bus reset", "reboot")
 
 
@@ -41,6 +44,8 @@ class Gpu:
     reserved: int = 0
     """The part of `total` that the driver reserves; CUDA sees the rest."""
     free: int = 0
+    unified: bool = False
+    """Whether CPU and GPU share one memory; `total` and `free` are the system's, as NVML has none for this GPU."""
     processes: tuple[GpuProcess, ...] = ()
     mig: bool | None = None
     persistence: bool | None = None
@@ -128,7 +133,7 @@ def _read(nvml: Any) -> Driver:
 
 
 def _gpu(nvml: Any, ask: Callable[..., Any], index: int, handle: Any) -> Gpu:
-    memory = ask(nvml.nvmlDeviceGetMemoryInfo, handle, nvml.nvmlMemory_v2) or nvml.nvmlDeviceGetMemoryInfo(handle)
+    memory, unified = _memory(nvml, ask, handle)
     capability = ask(nvml.nvmlDeviceGetCudaComputeCapability, handle)
     running = ask(nvml.nvmlDeviceGetComputeRunningProcesses_v3, handle) or ()
     mig = ask(nvml.nvmlDeviceGetMigMode, handle)
@@ -144,6 +149,7 @@ def _gpu(nvml: Any, ask: Callable[..., Any], index: int, handle: Any) -> Gpu:
         total=memory.total,
         reserved=getattr(memory, "reserved", 0),
         free=memory.free,
+        unified=unified,
         processes=tuple(GpuProcess(p.pid, p.usedGpuMemory) for p in running),
         mig=None if mig is None else mig[0] == 1,
         persistence=None if persistence is None else persistence == 1,
@@ -157,6 +163,28 @@ def _gpu(nvml: Any, ask: Callable[..., Any], index: int, handle: Any) -> Gpu:
         width=ask(nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
         width_max=ask(nvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
     )
+
+
+def _memory(nvml: Any, ask: Callable[..., Any], handle: Any) -> tuple[Any, bool]:
+    """Return a GPU's memory, and whether it is the system's: NVML has none for a GPU that shares it (GB10)."""
+    if memory := ask(nvml.nvmlDeviceGetMemoryInfo, handle, nvml.nvmlMemory_v2):
+        return memory, False
+    try:
+        return nvml.nvmlDeviceGetMemoryInfo(handle), False
+    except nvml.NVMLError as error:
+        if str(error) != "Not Supported":
+            raise
+        return system_memory(MEMINFO.read_text(encoding="utf-8")), True
+
+
+def system_memory(meminfo: str) -> SimpleNamespace:
+    """Return the system's memory in bytes: all of it, and what vLLM 0.32.0 takes for free (utils/mem_utils.py)."""
+    kib = {
+        name: int(rest.split()[0])
+        for name, colon, rest in (line.partition(":") for line in meminfo.splitlines())
+        if colon
+    }
+    return SimpleNamespace(total=kib["MemTotal"] * 1024, free=kib["MemAvailable"] * 1024)
 
 
 def _links(nvml: Any, ask: Callable[..., Any], handle: Any) -> Iterator[bool]:

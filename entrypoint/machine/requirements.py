@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING
 
 from .. import served_plan
@@ -17,13 +18,18 @@ if TYPE_CHECKING:  # the host can be read without pydantic
 
 @dataclass(frozen=True)
 class HostRequirements:
-    """`group` is the GPUs of one replica (tensor times pipeline parallel size), `gpus` those of all replicas."""
+    """
+    `group` is the GPUs of one replica on this host (tensor times pipeline parallel size, over the nodes), `gpus` those
+    of all replicas.
+    """
 
     gpus: int = 2
     group: int = 2
     utilization: float = 0.9
     hardware: str = ""
     capability: str = ""
+    memory_gib: float | None = None
+    """The memory of one GPU that the plan counts with."""
     interconnect: str = ""
     custom_all_reduce: bool = True
     load_format: str = "auto"
@@ -50,7 +56,8 @@ def host_requirements(
         return value if isinstance(value, int) else 1
 
     interconnect = hardware.get("interconnect")
-    group = plan.tensor_parallel_size * number("pipeline-parallel-size")
+    nodes = max(1, number("nnodes"))
+    group = ceil(plan.tensor_parallel_size * number("pipeline-parallel-size") / nodes)
     local = "data-parallel-size-local" if "data-parallel-size-local" in plan.flags else "data-parallel-size"
     on_cpu = interconnect == "none"
     utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default
@@ -62,6 +69,7 @@ def host_requirements(
         utilization=utilization if isinstance(utilization, float) else 1.0,
         hardware=hardware.name,
         capability=hardware.get("compute_capability"),
+        memory_gib=hardware.get("memory_gib"),
         interconnect=interconnect,
         custom_all_reduce=not plan.value("disable-custom-all-reduce", otherwise=False),
         load_format=str(plan.value("load-format", "auto")),

@@ -9,14 +9,15 @@ from .advice import Advice, fit
 from .estimate import MemoryEstimate
 
 _CARD = "https://huggingface.co/canada-quant/DeepSeek-V4-Flash-W4A16-FP8-MTP"
-_FEWER = "raise --tp, or choose a smaller --model"
+FEWER = "raise --tp, or choose a smaller --model"
+"""The remedy where only more GPUs or a smaller model helps; `resolve/remedies.py` names them."""
 _ADMISSION = "https://github.com/vllm-project/vllm/issues/51041"
 
 
 @check(
     symptom="torch.OutOfMemoryError while weights load, or: No available memory for the cache blocks",
     link=_CARD,
-    remedy=_FEWER,
+    remedy=FEWER,
     failures=(53,),
     tried="constructed",
 )
@@ -35,7 +36,7 @@ def weights(memory: MemoryEstimate) -> Problem | None:
 @check(
     symptom="To serve at least one request with the model's max seq len, … GiB KV cache is needed",
     link=_ADMISSION,
-    remedy=("lower {flag} to {value}", _FEWER),
+    remedy=("lower {flag} to {value}", FEWER),
     failures=(43,),
     tried="constructed",
 )
@@ -47,7 +48,7 @@ def kv_cache(memory: MemoryEstimate) -> Problem | None:
         f"{memory.kv_available_gib:.1f} GiB remain for the KV cache after {memory.weights_gib:.1f} GiB of weights",
         f"{memory.request_gib:.1f} GiB for one request of {memory.context} tokens at max-num-batched-tokens"
         f" {memory.batched_tokens}",
-        _change(fit(memory).advice) or _FEWER,
+        _change(fit(memory).advice) or FEWER,
     )
 
 

@@ -71,7 +71,8 @@ def largest_first(catalog: Catalog, gpus: int | None = None) -> list[str]:
 def _is_for_other_hardware(catalog: Catalog, name: str, gpus: HostGpus) -> bool:
     """Return whether a profile is for other hardware, so that skipping it needs no reason."""
     kinds = catalog.profile(name, "").get("hardware")
-    return bool(kinds) and not catalog.hardware(gpus.hardware, gpus.origin).is_one_of(kinds)
+    hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
+    return bool(kinds) and not hardware.is_one_of(kinds)
 
 
 def _with_profile(request: Request, profile: Setting) -> Request:

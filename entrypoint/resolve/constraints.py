@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from ..catalog.catalog import ProfileFile
+from ..catalog.catalog import ANY_GPU, ProfileFile
 from ..catalog.schema import Base, Constraint
 from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, memory_inputs
+from . import drafting, memory_inputs, remedies
 from .select import Selection
 from .wording import described
 
 MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
-RENAMED = {"trunk-complete": "target-model-complete"}
-"""Former names of checks; `--skip` rejects them with the new name."""
+RENAMED = {"trunk-complete": "target-model-complete", "dspark-only": drafting.METHOD_RULE}
+"""Former names of checks and constraints; `--skip` rejects them with the new name."""
 _SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
 BUILT_IN = MEMORY | drafting.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
@@ -44,9 +45,7 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
         return
     known = names(selection) | set(check_names())
     if renamed := sorted(set(skip) & RENAMED.keys()):
-        raise ConfigError(
-            f"--skip (DSV4_SKIP): check {renamed[0]} was renamed to {RENAMED[renamed[0]]}; use the new name."
-        )
+        raise ConfigError(f"--skip (DSV4_SKIP): {renamed[0]} was renamed to {RENAMED[renamed[0]]}; use the new name.")
     if unknown := sorted(set(skip) - known):
         raise ConfigError(
             f"--skip (DSV4_SKIP): {unknown[0]!r} is not a check, or a constraint of this profile, model or hardware"
@@ -63,7 +62,7 @@ def refusals(
         *_violated_rules(selection, flags, env),
         *drafting.violations(selection, flags),
         *_memory(selection, flags),
-        *_outside_scope(selection),
+        *_outside_scope(selection, flags),
     ):
         needed = f"needed: {problem.needed}; " if problem.needed else ""
         yield name, f"{where}: {problem.seen}; {needed}{problem.fix}."
@@ -74,7 +73,7 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
     yield from drafting.violations(selection, flags)
-    yield from _outside_scope(selection)
+    yield from _outside_scope(selection, flags)
 
 
 def _other_files(selection: Selection) -> Iterator[Violation]:
@@ -109,15 +108,16 @@ def _memory(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Viol
     memory = memory_inputs.estimate(selection, flags)
     for name, problem in memory_checks.problems(memory) if memory else ():
         if problem.fatal:
-            yield name, _model_on_hardware(selection), problem
+            fix = remedies.other_size(selection, flags) if problem.fix == memory_checks.FEWER else problem.fix
+            yield name, _model_on_hardware(selection), dataclasses.replace(problem, fix=fix)
 
 
 def _model_on_hardware(selection: Selection) -> str:
     return f"{selection.model.name} on {selection.hardware.name}"
 
 
-def _outside_scope(selection: Selection) -> Iterator[Violation]:
-    """Yield models, hardware and sizes that the profile or model excludes, and a group larger than this host."""
+def _outside_scope(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Violation]:
+    """Yield models, hardware and sizes that the profile or model excludes, and a group larger than the hosts."""
     profile, model, hardware = selection.profile, selection.model, selection.hardware
     size, where = selection.tensor_parallel_size, f"{profile.name}, {_model_on_hardware(selection)}"
     if (models := profile.get("models")) and not model.is_one_of(models):
@@ -125,18 +125,21 @@ def _outside_scope(selection: Selection) -> Iterator[Violation]:
         yield "profile-model", where, Problem(seen, _one_of(models), "choose one with --model")
     if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
         seen = f"profile {profile.name} does not support {hardware.name}"
-        yield "profile-hardware", where, Problem(seen, _one_of(kinds), "choose another --profile")
+        yield (
+            "profile-hardware",
+            where,
+            Problem(seen, "a GPU" if kinds == [ANY_GPU] else _one_of(kinds), "choose another --profile"),
+        )
     for kind, file in (("profile", profile), ("model", model)):
         sizes = file.get("tensor_parallel_sizes")
         if sizes and size not in sizes:
             seen = f"{kind} {file.name} does not support {TENSOR_PARALLEL_SIZE} {size}"
             needed = _one_of(sizes)
             yield TENSOR_PARALLEL_SIZE, where, Problem(seen, needed, "choose one with --tp")
-    if selection.gpus is not None and size > selection.gpus:
-        seen = (
-            f"{TENSOR_PARALLEL_SIZE} is {size}, but this process sees {selection.gpus} GPU{'s' * (selection.gpus != 1)}"
-        )
-        yield "gpu-count", where, Problem(seen, f"{size} GPUs", "lower --tp")
+    visible = remedies.visible(selection, flags)
+    if visible is not None and size > visible:
+        seen = f"{TENSOR_PARALLEL_SIZE} is {size}, but this process sees {visible} GPU{'s' * (visible != 1)}"
+        yield "gpu-count", where, Problem(seen, f"{size} GPUs", remedies.other_size(selection, flags))
 
 
 def _one_of(values: Collection[Any]) -> str:

@@ -45,6 +45,8 @@ class Selection:
     weights_gib: float | None = None
     gpus: int | None = None
     gpu_order: Mapping[str, Setting] = field(default_factory=dict)
+    catalog: Catalog | None = field(default=None, compare=False, repr=False)
+    """Where the profile files come from, to name others."""
 
     def names(self) -> dict[str, Any]:
         """Return what the conditions of `[[when]]` and `[[refuse]]` are compared with, by their keys."""
@@ -62,7 +64,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     named = requested_model(catalog, request)
     requested = request.choices.get("profile") or _default_profile(catalog, named, root)
     profile = catalog.profile(requested.value, requested.origin)
-    gpus = _gpus(profile, request, find)
+    gpus = _gpus(catalog, profile, request, find)
     hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
     size = _tensor_parallel_size(root, hardware, profile, request)
     selected = named or default_model(catalog, request, profile, hardware, size)
@@ -84,7 +86,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     by_topology, gpu_order = _by_topology(gpus.topology, size, request.operator)
     nccl = request.choices.get("nccl") or by_topology
     if nccl is None and hardware.get("nccl"):
-        nccl = Setting(hardware.get("nccl"), f"{hardware.file}: nccl")
+        nccl = Setting(hardware.get("nccl"), f"{hardware.file_of('nccl')}: nccl")
     if nccl:
         reasons["nccl"] = nccl
     return Selection(
@@ -101,6 +103,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         weights_gib=_weights_gib(model, selected.identity),
         gpus=gpus.count,
         gpu_order=gpu_order,
+        catalog=catalog,
     )
 
 
@@ -162,11 +165,11 @@ def _by_topology(
     return Setting(name, f"topology: {reason}"), settings
 
 
-def _gpus(profile: ProfileFile[Profile], request: Request, find: Callable[[], HostGpus]) -> HostGpus:
+def _gpus(catalog: Catalog, profile: ProfileFile[Profile], request: Request, find: Callable[[], HostGpus]) -> HostGpus:
     if named := request.choices.get("hardware"):
         return HostGpus(named.value, named.origin)
     only = profile.get("hardware")
-    if len(only) == 1:
+    if len(only) == 1 and only[0] in catalog.names("hardware"):  # not an architecture
         return HostGpus(only[0], f"{profile.file}: the only hardware for profile {profile.name}")
     return find()
 

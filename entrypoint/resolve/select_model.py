@@ -42,13 +42,14 @@ def default_model(
     if len(allowed) == 1:
         name, why = allowed[0], f"{profile.file}: the only model for profile {profile.name}"
         return _with_files(SelectedModel(catalog.model(name, why), why), request)
+    file = hardware.file_of("default_model")
     for entry in hardware.get("default_model"):
         fits = not entry.tensor_parallel_size or size in entry.tensor_parallel_size
         if not fits or (entry.profiles and not profile.is_one_of(entry.profiles)):
             continue
-        model = catalog.model(entry.model, f"{hardware.file}: default-model")
+        model = catalog.model(entry.model, f"{file}: default-model")
         if not allowed or model.is_one_of(allowed):
-            why = f"{hardware.file}: default-model: {entry.because}"
+            why = f"{file}: default-model: {entry.because}"
             return _with_files(SelectedModel(model, why), request)
     raise ConfigError(
         f"no default model for profile {profile.name} on {hardware.name} at {TENSOR_PARALLEL_SIZE} {size};"

@@ -7,7 +7,8 @@
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
-#   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT
+#   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT, each result at once;
+#                                  `python -m qualification.gpu.unfold FILE.jsonl` makes a file of each, where they are kept
 #
 # DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
 # one, `{model}` standing for the checkpoint and `{name}` for the name of its layout in profiles/models. DEADLINE,
@@ -56,6 +57,9 @@ stage)
 unpack)
     package
     bash "$base/pieces/unpack.sh" "$base/site"
+    for more in "$base"/pieces/*.tar; do  # packages that neither the host nor the pieces have
+        [ ! -f "$more" ] || tar -C "$base/site" -xf "$more"
+    done
     mkdir -p "$base/patched"
     cp -a "$base/site/vllm" "$base"/site/vllm-*.dist-info "$base/patched/"
     for step in apply verify "report --out $base/patches.json"; do
@@ -151,9 +155,8 @@ run)
         --deadline "${DEADLINE:-520}" --timeout "${TIMEOUT:-420}" --parallel "${PARALLEL:-6}" \
         ${PORT:+--port "$PORT"} ${SERVE_CMD:+--serve-cmd "$SERVE_CMD"} \
         --stock-cmd "env PYTHONPATH=$(site) python3 -m vllm.entrypoints.cli.main serve {model}" \
-        --jobs "$@" || status=$?
+        ${OUT:+--record "$OUT/results-tp$tp.jsonl"} --jobs "$@" || status=$?
     if [ -n "${OUT:-}" ]; then
-        tar -C "$out" -cJf "$OUT/results-tp$tp.tar.xz" --exclude='*.log' .
         (cd "$out" && for log in *.log; do [ ! -f "$log" ] || tail -c 200000 "$log" > "$log.tail"; done)
         tar -C "$out" -cJf "$OUT/logs-tp$tp.tar.xz" $(cd "$out" && ls | grep 'log.tail$' || true)
         save_kernels
@@ -161,7 +164,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,15p" "$0"
+    sed -n "2,16p" "$0"
     exit 64
     ;;
 esac

@@ -1,10 +1,12 @@
 """
 Load every published layout on GPUs and compare each token with the known answer; write a result file for each.
 
-    python -m qualification.gpu.run_layouts --out results --tp 1 --jobs native w4a16 w4a16:scrambled stock/pro
+    python -m qualification.gpu.run_layouts --out results --tp 1 --jobs native w4a16:scrambled stock/pro flash-0731@7+ep
 
-A job is `[stock/]LAYOUT[:MTP]`. `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must
-be refused at start; `scrambled` ones cannot be told from good ones at load and must show in the acceptance counter.
+A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep]`: draft tokens a step (1 for an MTP head, 5 for DSpark), expert parallel.
+`good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must be refused at start; `scrambled`
+ones cannot be told from good ones at load and must show in the acceptance counter. Each result is written when it is
+there, to `--out` and as a line of `--record`.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import os
 import queue
 import random
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,15 +28,18 @@ from pathlib import Path
 from typing import Any
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
-from qualification.gpu.served import HEALTH, PROMPT_LENGTHS, TOKENS, Ended, ask, server, wait_until_ready
+from qualification.gpu.served import ANSWER, HEALTH, PROMPT_LENGTHS, Ended, ask, server, wait_until_ready
 
 Result = dict[str, Any]
 PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
-REFUSAL = "MTP speculative decoding"
+REFUSAL = re.compile("(MTP|DSpark) speculative decoding: |problem draft-")
+"""Of a patch, and of a check before the start."""
 MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
 """The product's name for a layout, where it is another one."""
-SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size", "architecture-matches"]}
-"""Refusals that hold for the full-size model only."""
+SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size"]}
+"""Refusals that hold for the full-size model only, beside the one of an architecture of another size."""
+TOKENS = {"mtp": 1, "dspark": 5}
+JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?")
 
 
 @dataclass(frozen=True)
@@ -42,20 +48,44 @@ class Job:
     mtp: str
     stock: bool
     tp: int
+    tokens: int = 1
+    experts: bool = False
+
+    @property
+    def method(self) -> str:
+        return LAYOUTS[self.layout].drafter
 
     @property
     def name(self) -> str:
-        parts = [self.layout, "stock" if self.stock else "", "" if self.mtp == "good" else f"mtp-{self.mtp}"]
+        parts = [
+            self.layout,
+            "stock" if self.stock else "",
+            "" if self.mtp == "good" else f"{self.method}-{self.mtp}",
+            "" if self.tokens == 1 else f"k{self.tokens}",
+            "ep" if self.experts else "",
+        ]
         return "-".join(part for part in parts if part)
+
+    @property
+    def flags(self) -> list[str]:
+        speculative = {"method": self.method, "num_speculative_tokens": self.tokens}
+        return ["--speculative-config", json.dumps(speculative), *["--enable-expert-parallel"][: self.experts]]
+
+    @property
+    def skipped(self) -> list[str]:
+        """Refusals that a job exists to go past: more tokens than the drafter's block, and a drafter that is not there."""
+        past = {"dspark-block": self.method == "dspark" and self.tokens > 5, "drafter-method": self.mtp == "removed"}
+        return [name for name, wanted in past.items() if wanted]
 
 
 def parse_job(text: str, tp: int) -> Job:
-    """Raises ValueError for anything but `[stock/]LAYOUT[:MTP]`."""
-    kind, _, rest = text.rpartition("/")
-    layout, _, mtp = rest.partition(":")
-    if kind not in ("", "stock") or layout not in LAYOUTS or (mtp or "good") not in MTP:
-        raise ValueError(f"job {text!r}: expected [stock/]LAYOUT[:MTP], with {', '.join(LAYOUTS)} and {', '.join(MTP)}")
-    return Job(layout, mtp or "good", kind == "stock", tp)
+    """Raises ValueError for anything but `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep]`."""
+    match = JOB.fullmatch(text)
+    if not match or match[2] not in LAYOUTS or (match[3] or "good") not in MTP:
+        names = f"{', '.join(LAYOUTS)} and {', '.join(MTP)}"
+        raise ValueError(f"job {text!r}: expected [stock/]LAYOUT[:DRAFTER][@TOKENS][+ep], with {names}")
+    tokens = int(match[4] or TOKENS[LAYOUTS[match[2]].drafter])
+    return Job(match[2], match[3] or "good", bool(match[1]), tp, tokens, bool(match[5]))
 
 
 class Runner:
@@ -81,6 +111,7 @@ class Runner:
         log = Path(self.options.out) / f"{job.name}-tp{job.tp}.log"
         started = time.monotonic()
         result: Result = {"job": job.name, "layout": job.layout, "mtp": job.mtp, "stock": job.stock, "tp": job.tp}
+        result |= {"method": job.method, "num_speculative_tokens": job.tokens, "expert_parallel": job.experts}
         if started > self.until - 30:
             return result | {"result": "skipped", "message": "no time left"}
         path, answer = self.checkpoint(job)
@@ -94,7 +125,7 @@ class Runner:
                 result["boot_seconds"] = round(time.monotonic() - started, 1)
                 counts = ask(port, prompts, expected, until)
         except (Ended, OSError) as error:
-            outcome = "refused" if REFUSAL in log.read_text(errors="replace") else "failed"
+            outcome = "refused" if REFUSAL.search(log.read_text(errors="replace")) else "failed"
             return (
                 result
                 | {"result": outcome, "message": f"{error}; {blame(log)}".replace(f"{path.parent}/", "")}
@@ -111,14 +142,14 @@ def command(template: str, job: Job, model: Path) -> list[str]:
     """The argv of a template; the product is also told which refusals do not hold for a small checkpoint."""
     name = MODELS.get(job.layout, job.layout)
     argv = [word.replace("{model}", str(model)).replace("{name}", name) for word in shlex.split(template)]
-    skipped = SKIPPED.get(job.layout, []) if "{name}" in template else []
-    return argv + [word for refusal in skipped for word in ("--skip", refusal)]
+    skipped = ["architecture-matches", *SKIPPED.get(job.layout, []), *job.skipped] if "{name}" in template else []
+    return [*argv, *job.flags, *(word for refusal in skipped for word in ("--skip", refusal))]
 
 
 def questions(answer: Answer) -> tuple[list[list[int]], list[list[int]]]:
     rng = random.Random(0)
     prompts = [[rng.randrange(2, len(answer.perm)) for _ in range(length)] for length in PROMPT_LENGTHS]
-    return prompts, [answer.continuation(prompt[-1], TOKENS) for prompt in prompts]
+    return prompts, [answer.continuation(prompt[-1], ANSWER) for prompt in prompts]
 
 
 def judged(job: Job, outcome: str, right: bool = False) -> Result:
@@ -162,15 +193,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def finish(results: list[Result], options: argparse.Namespace) -> None:
-    """Write `<job>-<hardware>-tp<N>-vllm<version>.json` each and print the table."""
+def keep(result: Result, options: argparse.Namespace) -> None:
+    """Write `<job>-<hardware>-tp<N>-vllm<version>.json`, and a line of the record."""
     short, full = hardware()
     found = versions()
-    for result in results:
-        facts = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "hardware": full, "versions": found}
-        facts["patches"] = None if result["stock"] else options.patches
-        name = f"{result['job']}-{short}-tp{result['tp']}-vllm{found['vllm']}.json"
-        (Path(options.out) / name).write_text(json.dumps(result | facts, indent=2) + "\n")
+    facts = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "hardware": full, "versions": found}
+    facts["patches"] = None if result["stock"] else options.patches
+    name = f"{result['job']}-{short}-tp{result['tp']}-vllm{found['vllm']}.json"
+    (Path(options.out) / name).write_text(json.dumps(result | facts, indent=2) + "\n")
+    if options.record:
+        with Path(options.record).open("a") as record:
+            record.write(json.dumps({"file": name} | result | facts) + "\n")
+
+
+def table(results: list[Result]) -> None:
     print(f"{'job':28} tp {'result':9} ok    tokens   accepted  boot s  message")
     for r in results:
         tokens, drafts = (f"{r.get(a, '-')}/{r.get(b, '-')}" for a, b in (("right", "asked"), ("accepted", "drafted")))
@@ -185,7 +221,7 @@ def read_json(path: str) -> Any:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Known-answer checkpoints on GPUs.")
-    parser.add_argument("--jobs", nargs="+", required=True, metavar="[stock/]LAYOUT[:MTP]")
+    parser.add_argument("--jobs", nargs="+", required=True, metavar="[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep]")
     parser.add_argument("--out", required=True, help="directory for results and logs")
     parser.add_argument("--work", required=True, help="directory for checkpoints, 3 GB each")
     parser.add_argument("--tp", type=int, default=1)
@@ -196,6 +232,7 @@ def main() -> int:
     parser.add_argument("--serve-cmd", default=PRODUCT, help="{model} and {name} are filled in (default: %(default)s)")
     parser.add_argument("--stock-cmd", default=f"{sys.executable} -m vllm.entrypoints.cli.main serve {{model}}")
     parser.add_argument("--patches", type=read_json, help="JSON file by `dsv4 patch report`")
+    parser.add_argument("--record", help="a file that gets one line of JSON for each result, as soon as it is there")
     parser.add_argument("--port", type=int, default=8100, help="of the first server (default: %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="tiny checkpoints, to try this script")
     options = parser.parse_args()
@@ -207,7 +244,7 @@ def main() -> int:
         parser.error(str(error))
     os.environ["DSV4_PROFILES"] = str(Path(__file__).parent / "profiles")
     results = run_all(Runner(options), jobs, options.parallel)
-    finish(results, options)
+    table(results)
     return 0 if all(r.get("ok") or r["stock"] for r in results) else 1
 
 
@@ -221,7 +258,9 @@ def run_all(runner: Runner, jobs: list[Job], parallel: int) -> list[Result]:
         slot = slots.get()
         try:
             results[job] = runner.run(job, slot)
-            print(f"{job.name} tp{job.tp}: {results[job]['result']}", flush=True)
+            keep(results[job], runner.options)
+            found = {key: results[job].get(key) for key in ("result", "ok", "accepted", "drafted", "seconds")}
+            print(f"{job.name} tp{job.tp}: {found}", flush=True)
         finally:
             slots.put(slot)
 

@@ -9,12 +9,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from dsv4_serve.entrypoint.client import counters
 
-TOKENS = 48
+ANSWER = 48
+"""Tokens of an answer."""
+SPECULATIVE = '{"method": "mtp", "num_speculative_tokens": 1}'
 HEALTH = 500
 """The health port of the product is so much higher than the server's."""
 PROMPT_LENGTHS = (5, 130, 600, 2300)
@@ -35,17 +38,17 @@ FLAGS = [
     "--gpu-memory-utilization",
     "0.1",
 ]
-SPECULATIVE = '{"method": "mtp", "num_speculative_tokens": 1}'
 
 
 @dataclass
 class Answered:
-    """Counts of one server: tokens as expected, tokens asked for, draft tokens made and accepted."""
+    """Counts of one server: tokens as expected, tokens asked for, draft tokens made, accepted, accepted at each position."""
 
     right: int
     asked: int
     drafted: int
     accepted: int
+    accepted_at: tuple[int, ...]
 
     @property
     def acceptance(self) -> float:
@@ -63,7 +66,7 @@ def server(argv: list[str], *, tp: int, port: int, devices: str, log: Path) -> I
 
     Its output goes to `log`.
     """
-    flags = [*FLAGS, "--tensor-parallel-size", str(tp), "--port", str(port), "--speculative-config", SPECULATIVE]
+    flags = [*FLAGS, "--tensor-parallel-size", str(tp), "--port", str(port)]
     ours = {"DSV4_HEALTH_PORT": str(port + HEALTH), "DSV4_RUN_DIR": str(log.with_suffix(".run"))}
     warned = {"DSV4_GATE_BELOW_FLOOR": "warn"}  # a scrambled draft head is to be served here, and counted
     environment = os.environ | ours | warned | {"CUDA_VISIBLE_DEVICES": devices}
@@ -104,15 +107,22 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, until: float) -
 
 def ask(port: int, prompts: list[list[int]], expected: list[list[int]], until: float) -> Answered:
     """Complete every prompt greedily and compare token by token. Raises OSError when the server fails to answer."""
-    before = _counters(port, until)
+    was = _counters(port, until)
     right = 0
     for prompt, want in zip(prompts, expected, strict=True):
         body = {"model": _model(port, until), "prompt": prompt, "max_tokens": len(want), "temperature": 0}
         got = _post(port, "/v1/completions", body | {"ignore_eos": True, "return_token_ids": True}, until)
         ids = got["choices"][0]["token_ids"]
         right += sum(a == b for a, b in zip(ids, want, strict=False))
-    drafted, accepted = (after - was for after, was in zip(_counters(port, until), before, strict=True))
-    return Answered(right, sum(map(len, expected)), drafted, accepted)
+    now = _counters(port, until)
+    places = zip_longest(now.accepted_at, was.accepted_at, fillvalue=0)
+    return Answered(
+        right=right,
+        asked=sum(map(len, expected)),
+        drafted=now.drafted - was.drafted,
+        accepted=now.accepted - was.accepted,
+        accepted_at=tuple(after - before for after, before in places),
+    )
 
 
 def _left(until: float) -> float:
@@ -132,7 +142,6 @@ def _post(port: int, path: str, body: dict[str, Any], until: float) -> Any:
         return json.load(answer)
 
 
-def _counters(port: int, until: float) -> tuple[int, int]:
+def _counters(port: int, until: float) -> counters.Counters:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_left(until)) as answer:
-        read = counters.read(answer.read().decode())
-    return read.drafted, read.accepted
+        return counters.read(answer.read().decode())

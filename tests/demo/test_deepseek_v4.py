@@ -23,6 +23,12 @@ MODULES = (
     "mtp.0.attn.wq_a",
     "mtp.0.e_proj",
 )
+TARGET = [module for module in MODULES if not module.startswith("mtp.")]
+CASES = [
+    (layout, module)
+    for layout, stored in LAYOUTS.items()
+    for module in (MODULES if stored.drafter == "mtp" else TARGET)
+]
 NUMPY = {
     "BF16": np.uint16, "F32": np.float32, "F8_E4M3": np.uint8, "F8_E8M0": np.uint8,
     "U8": np.uint8, "I8": np.uint8, "I32": np.uint32, "I64": np.int64,
@@ -92,8 +98,7 @@ def written(tmp_path_factory):
     return folder, tensors
 
 
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "bf16"])
+@pytest.mark.parametrize(("layout", "module"), [case for case in CASES if case[0] != "bf16"])
 def test_every_layout_holds_the_same_numbers(written, layout, module):
     _, tensors = written
     expected = numbers(tensors["bf16"], module)
@@ -159,10 +164,11 @@ def test_the_answer_is_one_cycle_without_the_special_tokens():
     assert perm[:2] == [0, 1]
 
 
+@pytest.mark.parametrize("layout", ["native", "flash-0731"])
 @pytest.mark.parametrize(("mtp", "left"), [("removed", 0), ("holed", -2), ("scrambled", None)])
-def test_negative_cases_touch_the_draft_head_alone(tmp_path, written, mtp, left):
-    write(tmp_path, "native", SMALL, mtp)
-    good, bad = written[1]["native"], {}
+def test_negative_cases_touch_the_draft_head_alone(tmp_path, written, layout, mtp, left):
+    write(tmp_path, layout, SMALL, mtp)
+    good, bad = written[1][layout], {}
     for file in tmp_path.glob("*.safetensors"):
         bad |= read(file)
     drafts = [name for name in good if name.startswith("mtp.")]
@@ -172,6 +178,34 @@ def test_negative_cases_touch_the_draft_head_alone(tmp_path, written, mtp, left)
     changed = {name for name in bad if not np.array_equal(bad[name], good[name])}
     assert all(name.startswith("mtp.") for name in changed)
     assert bool(changed) == (mtp == "scrambled")
+
+
+def test_dspark_layouts_say_so_and_have_the_published_tensors(written):
+    folder, tensors = written
+    config = json.loads((folder / "flash-0731" / "config.json").read_text())
+    assert (config["dspark_block_size"], config["dspark_markov_rank"], config["dspark_target_layer_ids"]) == (
+        5,
+        256,
+        [0, 1, 2],
+    )
+    assert config["compress_ratios"] == [0, 4, 128, 0, 0, 0]
+    drafts = {name: tensor.shape for name, tensor in tensors["flash-0731"].items() if name.startswith("mtp.")}
+    assert {name.split(".")[1] for name in drafts} == {"0", "1", "2"}
+    assert drafts["mtp.0.main_proj.weight"] == (512, 3 * 512)
+    assert drafts["mtp.2.markov_head.markov_w1.weight"] == drafts["mtp.2.markov_head.markov_w2.weight"] == (64, 256)
+    assert drafts["mtp.2.confidence_head.proj.weight"] == (1, 512 + 256)
+
+
+@pytest.mark.parametrize("layout", ["flash-nvfp4", "flash-0731-nvfp4"])
+def test_the_layouts_of_modelopt_keep_the_drafter_as_deepseek_stored_it(written, layout):
+    folder, tensors = written
+    quantization = json.loads((folder / layout / "config.json").read_text())["quantization_config"]
+    assert quantization["moe_quant_algo"] == "NVFP4"
+    assert "mtp.*" in quantization["ignore"]
+    assert list(quantization["quantized_layers"]) == [f"layers.{n}.ffn.experts" for n in range(3)]
+    kinds = {name.split(".")[0] for name in tensors[layout] if name.endswith(".w1.weight_scale_2")}
+    assert kinds == {"layers"}
+    assert "mtp.0.ffn.experts.0.w1.scale" in tensors[layout]
 
 
 def test_unknown_names_are_refused_before_anything_is_written(tmp_path):

@@ -31,7 +31,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 
 def test_every_file_is_found(shown: Path) -> None:
     assert {str(path.relative_to(shown)) for path in shown.rglob("*.toml")} == {
-        "mine.toml", "hardware/h100.toml", "64k-h100.toml",
+        "mine.toml", "hardware/rtx-pro-5000.toml",
     }  # fmt: skip
 
 
@@ -39,8 +39,8 @@ def test_every_file_is_found(shown: Path) -> None:
     ("page", "status", "words"),
     [
         ("own-profile.md", 0, "fit --profile mine --hardware h200"),
-        ("own-hardware.md", 1, "fit --profile 64k-h100 --hardware h100"),
-        ("own-hardware.md", 0, "fit --profile 64k-h100 --hardware h100 --tp 4"),
+        ("own-hardware.md", 0, "fit --profile 64k --hardware rtx-pro-5000"),
+        ("own-hardware.md", 1, "fit --profile 64k --hardware rtx-pro-5000 --tp 2"),
     ],
 )
 @pytest.mark.usefixtures("shown")
@@ -69,6 +69,9 @@ def test_the_profile_overrides_what_the_page_says(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.usefixtures("shown")
-def test_a_shipped_profile_is_not_for_unknown_hardware(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["explain", "--profile", "64k", "--hardware", "h100", "--tp", "4"]) == 78
-    assert "profile 64k does not support h100" in capsys.readouterr().err
+def test_every_shipped_profile_is_for_hardware_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for profile in ("64k", "128k", "256k", "524k", "1m"):
+        status, out = answer(capsys, "explain", "--profile", profile, "--hardware", "rtx-pro-5000")
+        assert status == 0
+        assert re.search(r"gpu-memory-utilization +0.9 +architectures/gpu.toml", out)
+        assert re.search(r"tensor-parallel-size +4 +\S*/hardware/rtx-pro-5000.toml", out)

@@ -39,7 +39,7 @@ def test_every_command_answers_as_recorded() -> None:
 
 def test_every_refusal_of_the_profile_files_is_triggered() -> None:
     kept = RECORD.read_text(encoding="utf-8")
-    kinds = (".", "models", "hardware", "nccl")
+    kinds = (".", "models", "architectures", "hardware", "nccl")
     rules = [rule for kind in kinds for file in profile_files(kind).values() for rule in file.get("refuse", ())]
     assert rules
     for rule in rules:

@@ -40,11 +40,11 @@ def measure(case, folder):
 def served(layout, mtp, drafted, folder):
     from vllm import LLM, SamplingParams
 
-    from dsv4_serve.demo.deepseek_v4 import Dims, write
+    from dsv4_serve.demo.deepseek_v4 import LAYOUTS, Dims, write
 
     # 64 experts are the fewest that vLLM's CPU router takes; each kind of attention layer stands once.
     answer = write(folder, layout, Dims(experts=64, ratios=(0, 4, 128)), mtp)
-    speculative = {"method": "mtp", "num_speculative_tokens": int(drafted)}
+    speculative = {"method": LAYOUTS[layout].drafter, "num_speculative_tokens": int(drafted)}
     gc.freeze()  # vLLM collects often, and each time would go through all that it imported
     engine = LLM(str(folder), speculative_config=speculative, **OPTIONS)
     prompts = [[2 + (7 * n + length) % 126 for n in range(length)] for length in PROMPT_LENGTHS]

@@ -19,6 +19,8 @@ from dsv4_serve.entrypoint.resolve.select import select
 CATALOG = Catalog([])
 GPUS = [name for name in CATALOG.names("hardware") if name != "cpu"]
 PCIE = [name for name in GPUS if CATALOG.hardware(name, "").get("interconnect") == "pcie"]
+TOO_SMALL = {("h100", 2), ("rtx-6000d", 2)}
+"""Hardware and sizes on which no shipped model holds what every profile promises."""
 FLASH = ["64k", "128k", "256k", "524k", "524k-3", "640k", "1m"]
 
 
@@ -54,7 +56,14 @@ def test_a_profile_is_what_its_name_says(profile: str, context: int, requests: i
     assert (entry["context"], entry["requests"], entry["tensor-parallel-sizes"]) == (context, requests, sizes)
 
 
-@pytest.mark.parametrize(("profile", "hardware", "size"), list(itertools.product(FLASH, GPUS, [2, 4])))
+@pytest.mark.parametrize(
+    ("profile", "hardware", "size"),
+    [
+        (profile, hardware, size)
+        for profile, hardware, size in itertools.product(FLASH, GPUS, [2, 4])
+        if (hardware, size) not in TOO_SMALL
+    ],
+)
 def test_every_default_holds_what_its_profile_promises(profile: str, hardware: str, size: int) -> None:
     """As many full-length requests as the profile promises run at once, by the arithmetic of entrypoint/memory."""
     choices = {"profile": Setting(profile, "test"), "hardware": Setting(hardware, "test")}
@@ -88,18 +97,18 @@ def test_shared_drafts_many_tokens_for_few_requests_and_holds_what_it_promises(m
 
 def test_nvfp4_drafts_two_tokens_on_b300_and_one_elsewhere() -> None:
     drafts = {
-        h: value(plan(profile="64k", hardware=h, model="nvfp4"), "speculative-config.num_speculative_tokens")
+        h: value(plan(profile="64k", hardware=h, model="nvfp4", size=4), "speculative-config.num_speculative_tokens")
         for h in GPUS
     }
     assert drafts == {h: 2 if h == "b300" else 1 for h in GPUS}
 
 
 def test_pcie_boxes_get_our_all_reduce_settings_and_nvlink_boxes_none() -> None:
-    assert len(PCIE) == 3
+    assert PCIE == ["gb10", "rtx-6000d", "rtx-pro-6000", "rtx-pro-6000-max-q", "rtx-pro-6000-workstation"]
     for hardware in GPUS:
-        resolved = plan(hardware=hardware)
+        resolved = plan(hardware=hardware, size=4)
         assert ("disable-custom-all-reduce" in resolved.flags) == (hardware in PCIE)
-        assert any(name.startswith("NCCL_") for name in resolved.env) == (hardware in PCIE)
+        assert any(name.startswith("NCCL_") for name in resolved.env) == (hardware in PCIE and hardware != "gb10")
 
 
 def test_every_model_is_served_under_a_common_name_and_its_repository() -> None:
@@ -118,3 +127,8 @@ def test_every_profile_file_says_where_its_figures_come_from() -> None:
     for path in Path(SHIPPED).glob("*.toml"):
         text = path.read_text(encoding="utf-8")
         assert "[[measured]]" in text or "unmeasured" in text or path.name == "base.toml", path
+
+
+def test_hardware_without_a_figure_of_its_own_says_so() -> None:
+    measured = {"b300", "h200", "rtx-pro-6000", "rtx-pro-6000-max-q", "rtx-pro-6000-workstation"}
+    assert {name for name in GPUS if "unmeasured" not in CATALOG.hardware(name, "").own.about} == measured

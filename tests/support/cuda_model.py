@@ -7,6 +7,7 @@ quantization schemes, names and loaders are the real ones. Nothing is computed.
 
 import functools
 import importlib
+import json
 import socket
 import sys
 import tempfile
@@ -77,10 +78,15 @@ def prepare() -> None:
 
 
 def engine_config(checkpoint: Path, **options: Any) -> Any:
-    """The VllmConfig that the engine builds for a checkpoint with its MTP head."""
+    """The VllmConfig that the engine builds for a checkpoint with its drafter."""
+    from vllm.config import vllm as configs
     from vllm.engine.arg_utils import EngineArgs
 
-    speculative = {"method": "mtp", "num_speculative_tokens": 1}
+    described = json.loads((checkpoint / "config.json").read_text())
+    method = "dspark" if "dspark_block_size" in described else "mtp"
+    speculative = {"method": method, "num_speculative_tokens": 1}
+    if method == "dspark":
+        configs.HAS_TRITON = True  # then vLLM takes the V2 runner, the only one with DSpark
     arguments = {
         "max_model_len": 512,
         "max_num_batched_tokens": 256,
@@ -110,6 +116,7 @@ def build(config: Any) -> tuple[Any, Any]:
     from vllm.config import set_current_vllm_config
     from vllm.distributed import initialize_model_parallel, model_parallel_is_initialized
     from vllm.model_executor.model_loader.utils import initialize_model
+    from vllm.models.deepseek_v4.nvidia.dspark import DSparkDeepseekV4ForCausalLM
     from vllm.models.deepseek_v4.nvidia.model import DeepseekV4ForCausalLM
     from vllm.models.deepseek_v4.nvidia.mtp import DeepSeekV4MTP
 
@@ -117,8 +124,9 @@ def build(config: Any) -> tuple[Any, Any]:
         with set_current_vllm_config(config):
             initialize_model_parallel(1, 1)
     target = initialize_model(config, model_class=DeepseekV4ForCausalLM)
+    drafter = {"mtp": DeepSeekV4MTP, "dspark": DSparkDeepseekV4ForCausalLM}[config.speculative_config.method]
     draft = config.speculative_config.draft_model_config
-    return target, initialize_model(config, model_class=DeepSeekV4MTP, model_config=draft)
+    return target, initialize_model(config, model_class=drafter, model_config=draft)
 
 
 @functools.cache

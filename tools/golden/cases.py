@@ -18,7 +18,9 @@ from tools.golden.grid import profile_files, read
 COMMANDS = ROOT / "tests/golden/commands.txt"
 """One a line, as a shell takes it, variables before it; a line that begins with # is a heading."""
 CHECKPOINTS = {"dspark": "checkpoints/drafter"}
-"""Folders of files.toml by the drafter in them, for the rules that ask for one."""
+"""Folders of files.toml by the drafter in them, for the rules that ask for one that the model does not have."""
+MEASURED = ("rtx-pro-6000", "rtx-pro-6000-workstation", "rtx-pro-6000-max-q", "h200", "b300")
+"""Hardware that stands for any GPU, in the order in which it is tried."""
 PLAIN = "h200"
 """The hardware of the plan that others are compared with when they name none."""
 
@@ -110,7 +112,7 @@ def _against(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
 def _derived(sandbox: Sandbox) -> Iterator[str]:
     """Yield command lines that follow from what the TOML files, and a plan, hold."""
     yield "# Every refusal of the profile files: what triggers it, then the same with --skip"
-    for kind in (".", "models", "hardware", "nccl"):
+    for kind in (".", "models", "architectures", "hardware", "nccl"):
         for name, file in profile_files(kind).items():
             for rule in file.get("refuse", ()):
                 yield from triggers(kind, name, rule)
@@ -122,7 +124,7 @@ def _derived(sandbox: Sandbox) -> Iterator[str]:
     )
     yield "# Manifests of every profile: on each hardware of its own, and on the first with each model"
     for profile, file in profile_files(".").items():
-        kinds, models = file.get("hardware", ()), file.get("models", ())
+        kinds, models = _hardware_of(file), file.get("models", ())
         named = [
             *(f"--hardware {one}" for one in kinds),
             *(f"--hardware {kinds[0]} --model {one}" for one in models if kinds),
@@ -134,9 +136,11 @@ def triggers(kind: str, name: str, rule: Mapping[str, Any]) -> Iterator[str]:
     """Yield command lines that meet a `[[refuse]]` rule of a profile file: one for each value that it lists."""
     model = name if kind == "models" else _listed(rule.get("model", "w4a16"))[0]
     hardware = name if kind == "hardware" else _listed(rule.get("hardware", _other(rule, model)))[0]
+    if kind == "architectures":
+        hardware = next(own for own in MEASURED if f"sm-{_capability(own)}" == name)
     profile = name if kind == "." else _profile(model, hardware)
     places = [f"{model}=some/{glob.replace('*', 'x')}" for glob in _listed(rule.get("model-id", ()))]
-    places += [f"{model}={CHECKPOINTS[head]}" for head in _listed(rule.get("drafter", ()))]
+    places += [f"{model}={CHECKPOINTS[head]}" for head in _listed(rule.get("drafter", ())) if head in CHECKPOINTS]
     flags = [[f" --{flag} {value}" for value in values] for flag, values in _flags(rule.get("flags", {}))]
     env = "".join(f"{variable}={value} " for variable, value in rule.get("env", {}).items())
     start = f"{env}dsv4 explain" + (f" --profile {profile}" if profile else "") + f" --hardware {hardware}"
@@ -157,7 +161,20 @@ def _profile(model: str, hardware: str) -> str:
 
 
 def _takes(profile: Mapping[str, Any], model: str, hardware: str) -> bool:
-    return model in profile.get("models", ()) and hardware in profile.get("hardware", ())
+    return model in profile.get("models", ()) and hardware in _hardware_of(profile)
+
+
+def _hardware_of(profile: Mapping[str, Any]) -> Sequence[str]:
+    """Return the hardware that a profile names; the measured ones of architectures that it names."""
+    named = profile.get("hardware", ())
+    architectures = {one.removeprefix("sm-")[:3] for one in named if one.startswith("sm-")}
+    return [one for one in MEASURED if "gpu" in named or _capability(one)[:3] in architectures] or named
+
+
+def _capability(hardware: str) -> str:
+    """Return the compute capability of a hardware file, or of the one that it extends."""
+    file = profile_files("hardware")[hardware]
+    return str(file.get("compute-capability") or _capability(file["extends"]))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -24,7 +24,7 @@ _MEMORY = re.compile(r"To override this, use --skip (weights|kv-cache)\.")
 
 @functools.cache
 def profile_files(kind: str) -> dict[str, dict[str, Any]]:
-    """Return the shipped files of `.` (profiles), `models`, `hardware` or `nccl` by name, as they are written."""
+    """Return the shipped files of a folder, as they are written, by name: `.` (profiles), `models`, `hardware`, …."""
     found = sorted((ROOT / "profiles" / kind).glob("*.toml"))
     return {path.stem: read(path) for path in found if path.name != "base.toml"}
 
@@ -42,8 +42,14 @@ def combinations() -> list[Combination]:
     return [one for one in every if _is_tried(*one)]
 
 
-def _is_tried(profile: str, model: str, _hardware: str, size: str) -> bool:
-    """Leave out what takes long and shows little: a model without a size, and `auto` with everything named."""
+def _is_tried(profile: str, model: str, hardware: str, size: str) -> bool:
+    """
+    Leave out what takes long and shows little: a model without a size, and `auto` with everything named.
+
+    Hardware that nobody has measured is tried with the models that it serves by default, as it adds little of its own.
+    """
+    if "unmeasured" in profile_files("hardware")[hardware].get("about", "") and model != NONE:
+        return False
     return NONE in (model, size) if profile == AUTO else model == NONE or size != NONE
 
 

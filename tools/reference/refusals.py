@@ -167,7 +167,8 @@ def tables() -> dict[str, str]:
 def rules() -> Iterator[tuple[str, Constraint]]:
     """Yield every rule of the shipped profile files, with its file."""
     catalog = Catalog([])
-    files: list[ProfileFile[Any]] = [catalog.root(), *catalog.every_model(), *catalog.every_hardware()]
+    files: list[ProfileFile[Any]] = [catalog.root(), *catalog.every_model()]
+    files += [*catalog.every_architecture(), *catalog.every_hardware()]
     files += [catalog.profile(name, "") for name in catalog.names("profile")]
     for file in files:
         yield from ((file.file, rule) for rule in file.own.refuse)

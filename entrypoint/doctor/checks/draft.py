@@ -74,6 +74,21 @@ def draft_head_complete(checkpoint: Checkpoint, required: CheckpointRequirements
 
 
 @check(
+    symptom="Correct answers, but a DSpark drafter that drafts noise",
+    link=f"{_ISSUES}/52165",
+    remedy=f"{FETCH}, or {NO_DRAFT}",
+    failures=(60,),
+    tried="for real",
+)
+def draft_dspark_complete(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
+    """No tensor of a DSpark drafter is missing: its layers, main_proj, Markov head and final norm."""
+    if required.method != "dspark" or not checkpoint.is_legible or not _is_dspark(checkpoint):
+        return None
+    lost = list(layout.missing_of_dspark(checkpoint))
+    return Problem(f"the DSpark drafter lacks {some(lost)}", "every tensor of the drafter") if lost else None
+
+
+@check(
     symptom="A DSpark drafter under mtp.*, and no MTP head",
     link=f"{_ISSUES}/52165",
     remedy="set --speculative-config.method dspark and its draft tokens, or serve a checkpoint with an MTP layer",

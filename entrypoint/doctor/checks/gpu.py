@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from ...catalog import unsupported
 from ...machine.host import Host
 from ...machine.nvml import Gpu
 from ...machine.requirements import HostRequirements
 from ...problem import Problem, check
 
-ARCHITECTURES = ("9.0", "10.0", "10.3", "12.0", "12.1")
-"""Compute capabilities that DeepSeek-V4's attention kernels of vLLM 0.32.0 are built for (SM 9.0, 10.x, 12.x)."""
-
 CONTEXT = round(1.07 * 2**30)
 """What CUDA and vLLM allocate before vLLM measures: 95.01 GiB, 93.94 free (RTX PRO 6000, third-party log, 2026)."""
 
+_SHARE = 0.98
+"""Of a hardware file's memory, what a GPU must have: the driver reserves a little more on some."""
+
+_UNNAMED = "leave out --hardware (HARDWARE), so that the GPUs are read, or select others with CUDA_VISIBLE_DEVICES"
 _NVML = "https://docs.nvidia.com/deploy/nvml-api/index.html"
 _LOWER = "end the other processes, or set GPU_MEMORY_UTILIZATION={share:.2f}"
 _MIG_OFF = "nvidia-smi -i {gpus} -mig 0"
@@ -27,19 +29,36 @@ _RESET = "reset it (nvidia-smi -r -i {gpus}) or reboot the host, or exclude it f
 @check(
     symptom="Unsupported architecture for sparse decode fwd",
     link="https://github.com/vllm-project/vllm/pull/41834",
-    remedy="name the hardware: --hardware NAME",
+    remedy=_UNNAMED,
     failures=(38,),
     tried="constructed",
 )
 def compute_capability(host: Host, required: HostRequirements) -> Problem | None:
-    """The GPUs' architecture is the hardware profile's, else one that vLLM has DeepSeek-V4 kernels for."""
-    supported = (required.capability,) if required.capability else ARCHITECTURES
+    """The GPUs' architecture is the hardware file's, and one that vLLM has DeepSeek-V4 kernels for."""
+    supported = [one for one in unsupported.SERVED if required.capability in (one, "")]
     others = [gpu for gpu in served(host, required) if gpu.capability and gpu.capability not in supported]
     if not others:
         return None
-    hardware = f" ({required.hardware})" if required.capability else ""
+    hardware = f" ({required.hardware})" if required.capability and supported else ""
+    seen = f"{_named(others)}: {others[0].name}, SM {others[0].capability}"
+    return Problem(seen, f"SM {', '.join(supported or unsupported.SERVED)}{hardware}")
+
+
+@check(
+    symptom="No available memory for the cache blocks, on a GPU with less memory than its name stands for",
+    link=_NVML,
+    remedy=_UNNAMED,
+    tried="constructed",
+)
+def gpu_memory(host: Host, required: HostRequirements) -> Problem | None:
+    """Each GPU has the memory that the plan counts with."""
+    needed = _SHARE * (required.memory_gib or 0) * 2**30
+    short = [gpu for gpu in served(host, required) if gpu.total - gpu.reserved < needed]
+    if not short:
+        return None
     return Problem(
-        f"{_named(others)}: {others[0].name}, SM {others[0].capability}", f"SM {', '.join(supported)}{hardware}"
+        f"{_named(short)}: {short[0].name}, {_gib(short[0].total - short[0].reserved)}",
+        f"{required.memory_gib:g} GiB, as {required.hardware} has",
     )
 
 

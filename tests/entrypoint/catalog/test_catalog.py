@@ -50,7 +50,7 @@ def test_models_and_hardware_can_be_added_too(folder: Write) -> None:
         }
     )
     resolved = plan(Catalog([mounted]), model="me/mine", hardware="big", nccl="quiet", profile="64k")
-    of_h200 = Catalog([]).hardware("h200", "").own.env
+    of_h200 = {name: value for link in Catalog([]).hardware("h200", "").chain() for name, value in link.own.env.items()}
     assert (resolved.argv()[2], resolved.environment()) == ("me/mine", {**of_h200, "NCCL_DEBUG": "WARN"})
 
 
@@ -80,7 +80,7 @@ BROKEN = [
         "[[when]]\nhardwar = 'h200'\n",
         "unknown key 'when.0.hardwar' (did you mean hardware?). Valid keys: env, flags, gate, hardware",
     ),
-    ("[[when]]\nhardware = 'h2000'\n", "[[when]] hardware: there is no hardware 'h2000'"),
+    ("[[when]]\nhardware = 'h2000'\n", "[[when]] hardware: there is no hardware 'h2000'. Known: b200, b300,"),
     ("[[when]]\nprofile = ['64k', 'nope']\n", "[[when]] profile: there is no profile 'nope'"),
     ("[[when]]\nhardware = 'b300'\n[when.flags]\nnope = 1\n", "no flag --nope"),
     ("[[when]]\n[when.flags]\ntensor-parallel-size = 4\n", "under [flags]"),

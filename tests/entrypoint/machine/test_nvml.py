@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pynvml
 import pytest
 
+from dsv4_serve.entrypoint.machine import nvml
 from dsv4_serve.entrypoint.machine.nvml import GpuProcess, Pair, read_driver
 
 
@@ -131,3 +133,20 @@ def test_the_real_library_has_every_name_that_is_used() -> None:
     read_driver(Asking())
     assert len(names) > 15
     assert not {name for name in names if not hasattr(pynvml, name) and name != "answers"}
+
+
+MEMINFO = "MemTotal:       127600000 kB\nMemFree:         1000000 kB\nMemAvailable:   118000000 kB\nHugePages_Total:       0\n"
+
+
+def test_memory_that_cpu_and_gpu_share_is_read_from_the_system_and_the_gpu_is_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def memory(_handle: int, _version: int = 0) -> Any:
+        raise Refused("Not Supported")
+
+    monkeypatch.setattr(nvml, "MEMINFO", tmp_path / "meminfo")
+    nvml.MEMINFO.write_text(MEMINFO)
+    gpu = read_driver(Library(nvmlDeviceGetMemoryInfo=memory, nvmlDeviceGetName="NVIDIA GB10")).gpu(0)
+    assert (gpu.error, gpu.unified) == ("", True)
+    assert (gpu.total, gpu.reserved, gpu.free) == (127_600_000 * 1024, 0, 118_000_000 * 1024)
+    assert not read_driver(Library()).gpu(0).unified

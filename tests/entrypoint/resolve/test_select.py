@@ -152,7 +152,7 @@ def test_another_nccl_set_replaces_the_first_one_whole() -> None:
 def test_hardware_that_is_named_keeps_the_set_of_its_profile_file() -> None:
     gpus = HostGpus("h200", "NVML", 4, board(nvlink=True))
     selection = selected(request(hardware="rtx-pro-6000"), gpus=gpus)
-    assert selection.reasons["nccl"] == Setting("p2p-off", "hardware/rtx-pro-6000.toml: nccl")
+    assert selection.reasons["nccl"] == Setting("p2p-off", "architectures/sm-12.0.toml: nccl")
 
 
 def test_every_set_for_pcie_switches_vllms_own_all_reduce_off() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import logging
@@ -11,7 +12,7 @@ import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint.plan import Plan, Setting
-from dsv4_serve.entrypoint.supervisor import cache_growth, weights_fetch
+from dsv4_serve.entrypoint.supervisor import cache_growth, startup, weights_fetch
 from dsv4_serve.entrypoint.supervisor.context import ServeContext
 from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle
 from dsv4_serve.entrypoint.supervisor.weights_fetch import Repository
@@ -90,6 +91,7 @@ def test_bytes_and_the_reading_of_partial_files_are_progress_and_nothing_else_is
     ):
         fetch.take(report, now)
     assert fetch.moved == 3.0
+    assert fetch.fetched
 
 
 def test_while_another_process_fetches_the_cache_has_to_grow(fetch, caplog) -> None:
@@ -121,6 +123,33 @@ def test_the_cache_holds_what_any_process_wrote_by_any_call(tmp_path: Path) -> N
             mapped.flush()
     assert cache_growth.held([tmp_path]) - before >= 4 << 20
     assert cache_growth.held([tmp_path / "nothing"]) == 0
+
+
+def test_a_cache_that_grows_is_a_download_whoever_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"arrived": 0, "held": 0, "looks": 0}
+
+    def held(caches: list[Path]) -> int:
+        assert caches == [tmp_path]
+        counts["looks"] += 1
+        return counts["held"]
+
+    monkeypatch.setattr(startup, "arrived", lambda _: counts["arrived"])
+    monkeypatch.setattr(startup, "held", held)
+
+    async def rates() -> list[float]:
+        download, found = startup._Download(tmp_path), []
+        for tick in range(20):
+            counts["held"] += 5_000_000
+            found.append(await download.per_second(100 + tick / 2, [1]))
+        counts["arrived"] += 500_000_000
+        found.append(await download.per_second(110.0, [1]))
+        return found
+
+    found = asyncio.run(rates())
+    assert found[0] == 0.0
+    assert found[-2] == pytest.approx(10e6)
+    assert found[-1] == pytest.approx(50e6)  # the faster of the two
+    assert counts["looks"] == 6  # every 2 s, not with every look at the processes
 
 
 def run_program(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, list[dict]]:

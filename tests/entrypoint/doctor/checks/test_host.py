@@ -222,6 +222,20 @@ def test_different_gpus_need_one_way_of_counting() -> None:
     assert "device-order" not in found(seen, dataclasses.replace(RTX, env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}))
 
 
+def test_named_hardware_must_have_the_memory_that_its_file_counts_with() -> None:
+    named = dataclasses.replace(RTX, memory_gib=139.8, hardware="h200")
+    problem = found(replay("rtx-pro-6000-x2"), named)["gpu-memory"]
+    assert problem.fatal
+    assert "139.8 GiB, as h200 has" in problem.needed
+    assert "gpu-memory" not in found(replay("rtx-pro-6000-x2"), dataclasses.replace(RTX, memory_gib=95.01))
+
+
+def test_hardware_of_an_architecture_without_kernels_is_ill_even_where_it_is_named() -> None:
+    ampere = dataclasses.replace(RTX, capability="8.0")
+    problem = found(changed(capability="8.0"), ampere)["compute-capability"]
+    assert problem.needed == "SM 9.0, 10.0, 10.3, 12.0, 12.1"
+
+
 def test_unnamed_hardware_may_have_any_architecture_that_has_kernels() -> None:
     anything = dataclasses.replace(RTX, capability="")
     assert "compute-capability" not in found(changed(capability="9.0"), anything)

@@ -1,0 +1,89 @@
+"""Where a plan does not fit its GPUs: the size or the model that does, or how many GPUs it takes. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+from ..catalog.catalog import ProfileFile
+from ..catalog.schema import Model
+from ..memory.estimate import MemoryEstimate
+from ..plan import Setting
+from . import memory_inputs
+from .select import Selection
+
+_SIZES = (1, 2, 4, 8)
+"""Tensor parallel sizes that are tried where the profile and the model name none."""
+
+Fits = Callable[[MemoryEstimate], bool]
+
+
+def other_size(selection: Selection, flags: Mapping[str, Setting]) -> str:
+    """Return the one change that leads on, or the reason why these GPUs cannot hold the plan."""
+    memory, seen = memory_inputs.estimate(selection, flags), visible(selection, flags)
+    own = _sizes(selection, selection.model)
+    if memory is None:
+        here = [size for size in own if seen is None or size <= seen]
+        return f"set --tp {here[-1]}" if here else _end(selection, min(own), seen)
+    for fits in (_starts, _holds_weights):
+        for model, size in _candidates(selection):
+            if (seen is None or size <= seen) and fits(_of(memory, selection, model, size)):
+                return _change(selection, model, size)
+    sizes = [size for size in own if _holds_weights(_of(memory, selection, selection.model, size))]
+    if sizes:
+        return _end(selection, sizes[0], seen)
+    return f"no shipped model fits {selection.hardware.name}: use GPUs with more memory"
+
+
+def visible(selection: Selection, flags: Mapping[str, Setting]) -> int | None:
+    """Return the GPUs of all nodes, if each has as many as this host; None where this host was not read."""
+    nodes = flags["nnodes"].value if "nnodes" in flags else 1
+    return None if selection.gpus is None else selection.gpus * max(1, nodes if isinstance(nodes, int) else 1)
+
+
+def _starts(memory: MemoryEstimate) -> bool:
+    return _holds_weights(memory) and (not memory.sized or memory.admits)
+
+
+def _holds_weights(memory: MemoryEstimate) -> bool:
+    return memory.kv_available_gib > 0
+
+
+def _candidates(selection: Selection) -> Iterator[tuple[ProfileFile[Model], int]]:
+    """Yield the plan's own model with every size, then the others of its architecture, the largest first."""
+    yield from ((selection.model, size) for size in _sizes(selection, selection.model))
+    allowed, kind = selection.profile.get("models"), selection.model.get("architecture")
+    others = [
+        model
+        for model in (selection.catalog.every_model() if selection.catalog else ())
+        if model.get("architecture") == kind and model.get("weights_gib") and (not allowed or model.is_one_of(allowed))
+    ]
+    for model in sorted(others, key=lambda one: one.get("weights_gib"), reverse=True):
+        yield from ((model, size) for size in _sizes(selection, model))
+
+
+def _sizes(selection: Selection, model: ProfileFile[Model]) -> list[int]:
+    """Return the sizes that both the profile and a model allow, ascending."""
+    lists = [file.get("tensor_parallel_sizes") for file in (selection.profile, model)]
+    return sorted(set.intersection(*(set(sizes or _SIZES) for sizes in lists))) or [selection.tensor_parallel_size]
+
+
+def _of(memory: MemoryEstimate, selection: Selection, model: ProfileFile[Model], size: int) -> MemoryEstimate:
+    """Return the estimate for another model or size, with the plan's other settings."""
+    if model is selection.model:
+        return dataclasses.replace(memory, tensor_parallel_size=size)
+    total = model.get("weights_gib")
+    replicated = min(model.get("replicated_gib"), total)
+    return dataclasses.replace(memory, tensor_parallel_size=size, checkpoint_gib=total, replicated_gib=replicated)
+
+
+def _change(selection: Selection, model: ProfileFile[Model], size: int) -> str:
+    changes = [f"--model {model.name}"] if model is not selection.model else []
+    changes += [f"--tp {size}"] if size != selection.tensor_parallel_size else []
+    return f"set {' and '.join(changes)}" if changes else "lower --max-model-len"
+
+
+def _end(selection: Selection, size: int, seen: int | None) -> str:
+    """Say how many GPUs it takes; no setting leads on from here."""
+    gpus = "" if seen is None else f", and this process sees {seen}; more hosts count with --nnodes"
+    return f"it takes {size} x {selection.hardware.name}{gpus}"

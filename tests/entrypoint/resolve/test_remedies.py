@@ -1,0 +1,85 @@
+"""Where a plan does not fit the GPUs, each message leads on, to a start or to a true end: never in a circle."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.machine.detect import hardware_of
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.machine.nvml import Gpu
+from tests.support.hosts import gpus, host
+from tests.support.plans import CATALOG, request, resolved
+
+MOST = 6
+END = re.compile(r"it takes \d x|no shipped model fits|it is SM")
+CHANGE = re.compile(
+    r"(?:--tp|--model|lower max-model-len to|lower max-num-batched-tokens to|raise gpu-memory-utilization to) \S+"
+)
+
+
+def followed(seen: HostGpus, **wanted: Any) -> str:
+    """Follow each printed fix; return the message of the true end, or nothing where a plan came out."""
+    for _ in range(MOST):
+        try:
+            resolved(request(**wanted), gpus=seen)
+        except ConfigError as error:
+            message = str(error).partition(" To override this")[0]
+            if END.search(message):
+                return message
+            if sizes := re.search(r"one of (\d)[^;]*; choose one with --tp", message):
+                wanted |= {"tensor_parallel_size": int(sizes[1])}
+                continue
+            change = CHANGE.search(message.rpartition(";")[2])
+            assert change, message
+            wanted |= changed(change[0].rstrip(".,"), message)
+        else:
+            return ""
+    return pytest.fail(f"no end after {MOST} changes: {wanted}")
+
+
+def changed(text: str, message: str) -> dict[str, Any]:
+    *_, flag, value = text.replace(" to ", " ").split()
+    both = re.search(r"--model (\S+) and --tp (\d+)", message)
+    if both:
+        return {"model": both[1], "tensor_parallel_size": int(both[2])}
+    if flag == "--model":
+        return {"model": value}
+    name = "tensor_parallel_size" if flag == "--tp" else flag.replace("-", "_")
+    return {name: float(value) if "." in value else int(value)}
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{}, {"model": "w4a16"}, {"model": "nvfp4"}, {"profile": "1m"}, {"profile": "64k", "tensor_parallel_size": 8}],
+)
+@pytest.mark.parametrize(
+    ("seen", "end"),
+    [
+        (gpus(1, "NVIDIA H200", "9.0", 140.4), "it takes 2 x h200, and this process sees 1"),
+        (gpus(1, "NVIDIA GB10", "12.1", 121.7), "it takes 2 x gb10, and this process sees 1"),
+        (gpus(2, "NVIDIA H100 80GB HBM3", "9.0", 79.6), "it takes 4 x h100, and this process sees 2"),
+        (gpus(4, "NVIDIA H100 80GB HBM3", "9.0", 79.6), ""),
+        (gpus(8, "NVIDIA H20", "9.0", 95.6), ""),
+        (gpus(2, "NVIDIA RTX 6000D", "12.0", 83.6), ""),
+        (gpus(2, "NVIDIA RTX PRO 6000 Blackwell Server Edition", "12.0", 95.6), ""),
+        (gpus(4, "NVIDIA GeForce RTX 5090", "12.0", 31.8), "no shipped model fits geforce-rtx-5090"),
+        (gpus(2, "NVIDIA B200", "10.0", 179), ""),
+    ],
+)
+def test_following_the_printed_fixes_arrives(wanted: dict[str, Any], seen: list[Gpu], end: str) -> None:
+    message = followed(hardware_of(host(*seen), CATALOG), **wanted)
+    assert end in message
+    assert bool(message) == bool(end)
+
+
+def test_gpus_of_several_hosts_count_together() -> None:
+    seen = hardware_of(host(*gpus(1, "NVIDIA GB10", "12.1", 121.7)), CATALOG)
+    with pytest.raises(ConfigError, match="more hosts count with --nnodes"):
+        resolved(request(), gpus=seen)
+    plan = resolved(request(nnodes=2), gpus=seen)
+    assert (plan.tensor_parallel_size, plan.value("nnodes", 1)) == (2, 2)
+    assert not any(name.startswith("NCCL_") for name in plan.env)
