@@ -258,7 +258,8 @@ def test_two_bridged_pairs_serve_as_pairs_and_together_keep_nvlink() -> None:
     )
     env = {str(k): str(v) for k, v in Catalog([]).nccl(name, "").own.env.items()}
     required = HostRequirements(gpus=4, group=4, interconnect="nvlink", env=env)
-    assert {"peer-access", "nvlink-unused"}.isdisjoint(found(four, required))
+    translated = dataclasses.replace(four, iommu="translated")
+    assert {"peer-access", "nvlink-unused"}.isdisjoint(found(translated, required))
     off = HostRequirements(gpus=4, group=4, interconnect="nvlink", env={"NCCL_P2P_DISABLE": "1"})
     assert "some of GPUs 0, 1, 2, 3" in found(four, off)["nvlink-unused"].seen
 
