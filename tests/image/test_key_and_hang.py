@@ -15,7 +15,7 @@ from dsv4_serve.demo import llama
 from dsv4_serve.entrypoint.client.local_replica import free_port
 from tests.support.balancer import KEY
 
-from .conftest import ANY_UID, HARDENED, Container, Image, podman
+from .conftest import ANY_UID, HARDENED, START_SECONDS, Container, Image, podman
 from .fleet import SIGNAL
 
 pytestmark = pytest.mark.slow
@@ -79,6 +79,9 @@ def test_the_key_stands_in_no_command_line_and_in_no_log(keyed: Container) -> No
 
 def test_a_hung_engine_is_ended_and_its_stacks_are_read_without_any_capability(image: Image, key_file: Path) -> None:
     with served(image, key_file, f"--env=DSV4_SUPERVISE_LIVE_GRACE={LIVE_GRACE}") as hung:
+        until = time.monotonic() + START_SECONDS
+        while hung.run("dsv4", "probe", "ready", check=False).returncode and time.monotonic() < until:
+            time.sleep(1)  # until the readiness gate passed: before that, other limits apply
         assert hung.run("python", "-c", SIGNAL, str(int(signal.SIGSTOP))).stdout == "1\n"
         until = time.monotonic() + UNTIL_ENDED
         while hung.state()["Running"] and time.monotonic() < until:
