@@ -20,8 +20,8 @@ from .wording import described
 
 MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
-RENAMED = {"trunk-complete": "target-model-complete"}
-"""Former names of checks; `--skip` rejects them with the new name."""
+RENAMED = {"trunk-complete": "target-model-complete", "dspark-only": drafting.METHOD_RULE}
+"""Former names of checks and constraints; `--skip` rejects them with the new name."""
 _SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
 BUILT_IN = MEMORY | drafting.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
@@ -45,9 +45,7 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
         return
     known = names(selection) | set(check_names())
     if renamed := sorted(set(skip) & RENAMED.keys()):
-        raise ConfigError(
-            f"--skip (DSV4_SKIP): check {renamed[0]} was renamed to {RENAMED[renamed[0]]}; use the new name."
-        )
+        raise ConfigError(f"--skip (DSV4_SKIP): {renamed[0]} was renamed to {RENAMED[renamed[0]]}; use the new name.")
     if unknown := sorted(set(skip) - known):
         raise ConfigError(
             f"--skip (DSV4_SKIP): {unknown[0]!r} is not a check, or a constraint of this profile, model or hardware"

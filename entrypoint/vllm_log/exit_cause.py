@@ -118,11 +118,15 @@ def classify(
 def explain(reason: ExitReason, notes: LogNotes, situation: Situation | None = None) -> ExitReason:
     """Add the known cause of a stall or a hang, by the last line of the log or by waiting ranks, and GPU errors."""
     where = replace(situation or Situation(), port=notes.port, serving=reason.cause is HUNG)
+    said = reason.sentence.rstrip(".")
     for text in (reason.sentence, notes.waiting):
         if failure := known_failures.find(text, STALLED.name, HUNG.name):
-            sentence = f"{reason.sentence} {failure.advice(where, text)}"
+            sentence = f"{said}. {failure.advice(where, text)}"
             return replace(reason, sentence=sentence, failure=failure.name, xids=where.xids)
-    return replace(reason, sentence=known_failures.of_gpu_errors(where, reason.sentence), xids=where.xids)
+    if reason.cause not in (HUNG, STALLED) and not where.xids:
+        return reason
+    sentence = known_failures.of_gpu_errors(where, f"{said}. {known_failures.REPORT}")
+    return replace(reason, sentence=sentence, xids=where.xids)
 
 
 def _outranks(root: RootCause | None, by_signal: str) -> bool:

@@ -53,6 +53,7 @@ _PATTERNS: tuple[tuple[str, str, str, bool | None], ...] = (
     (r".*TileLang completes to compile kernel `(?P<i>\w+)`", "compiling kernels", "TileLang {i} done", True),
     (r".*flashinfer\.jit: Building JIT module (?P<i>[^;]+);", "compiling kernels", "FlashInfer {i}", True),
     (r".*flashinfer\.jit: \[Autotuner\]: (?P<i>[^.]+)", "compiling kernels", "FlashInfer: {i}", None),
+    (r"\[AutoTuner\]: Tuning (?P<op>[^:]+):" + _BAR, "compiling kernels", "FlashInfer: tuning {op}, {i} of {n}", None),
     # compilation/monitor.py, backends.py, decorators.py; `[tag] ` may come first
     (r"(\[\S+\] )?Starting torch\.compile", "compiling kernels", "torch.compile", None),
     (r"(\[\S+\] )?Dynamo bytecode transform time", "compiling kernels", "torch.compile, after Dynamo", None),

@@ -81,8 +81,10 @@ def test_a_name_to_skip_has_to_be_that_of_a_constraint_or_a_check() -> None:
         skipping("memlok", "w4a16-marlin-sm120")
     with pytest.raises(ConfigError, match=r"'w4a16-marlin' is not a check.* \(did you mean w4a16-marlin-sm120\?\)"):
         skipping("w4a16-marlin")
-    with pytest.raises(ConfigError, match="check trunk-complete was renamed to target-model-complete"):
+    with pytest.raises(ConfigError, match="trunk-complete was renamed to target-model-complete"):
         skipping("trunk-complete")
+    with pytest.raises(ConfigError, match="dspark-only was renamed to drafter-method"):
+        skipping("dspark-only")
 
 
 def test_the_names_of_checks_are_read_only_where_a_name_is_not_a_constraint() -> None:

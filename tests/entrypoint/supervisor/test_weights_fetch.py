@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import logging
@@ -11,7 +12,7 @@ import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint.plan import Plan, Setting
-from dsv4_serve.entrypoint.supervisor import cache_growth, weights_fetch
+from dsv4_serve.entrypoint.supervisor import cache_growth, startup, weights_fetch
 from dsv4_serve.entrypoint.supervisor.context import ServeContext
 from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle
 from dsv4_serve.entrypoint.supervisor.weights_fetch import Repository
@@ -23,7 +24,11 @@ from tests.support.replica import Start
 
 
 def plan(**flags: object) -> Plan:
-    settings = {name.replace("_", "-").replace("--", "."): Setting(value, "test") for name, value in flags.items()}
+    """`group--key` stands for the key of a JSON flag, which keeps its underscores."""
+    settings = {}
+    for name, value in flags.items():
+        group, dot, key = name.partition("--")
+        settings[group.replace("_", "-") + dot.replace("--", ".") + key] = Setting(value, "test")
     return Plan({}, settings, {})
 
 
@@ -40,6 +45,14 @@ def plan(**flags: object) -> Plan:
             [Repository("owner/drafter"), Repository("owner/model")],
         ),
         ({"model": "owner/model", "speculative_config--model": "owner/model"}, [Repository("owner/model")]),
+        (
+            {
+                "model": "owner/model",
+                "speculative_config--model": "owner/drafter",
+                "speculative_config--num_speculative_tokens": 0,
+            },
+            [Repository("owner/model")],
+        ),
         ({"model": "owner/model", "load_format": "safetensors"}, [Repository("owner/model")]),
         *(({"model": "owner/model", "load_format": way}, []) for way in ("dummy", "runai_streamer", "tensorizer")),
         *(({"model": where}, []) for where in ("s3://bucket/model", "gs://a/b", "/models/w4a16", "./w4a16", "")),
@@ -59,6 +72,10 @@ def test_it_is_left_to_vllm_where_the_user_says_so() -> None:
     off = Plan({}, plan(model="owner/model").flags, {}, supervision={"supervise.fetch": Setting(False, "test")})
     assert weights_fetch.repositories(off, {}) == []
     assert weights_fetch.repositories(plan(model="owner/model"), {"VLLM_USE_MODELSCOPE": "True"}) == []
+
+
+def test_the_program_is_the_one_that_is_tested_here() -> None:
+    assert fetch_program.__spec__.name == weights_fetch.PROGRAM
 
 
 @pytest.fixture
@@ -90,6 +107,7 @@ def test_bytes_and_the_reading_of_partial_files_are_progress_and_nothing_else_is
     ):
         fetch.take(report, now)
     assert fetch.moved == 3.0
+    assert fetch.fetched
 
 
 def test_while_another_process_fetches_the_cache_has_to_grow(fetch, caplog) -> None:
@@ -121,6 +139,33 @@ def test_the_cache_holds_what_any_process_wrote_by_any_call(tmp_path: Path) -> N
             mapped.flush()
     assert cache_growth.held([tmp_path]) - before >= 4 << 20
     assert cache_growth.held([tmp_path / "nothing"]) == 0
+
+
+def test_a_cache_that_grows_is_a_download_whoever_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"arrived": 0, "held": 0, "looks": 0}
+
+    def held(caches: list[Path]) -> int:
+        assert caches == [tmp_path]
+        counts["looks"] += 1
+        return counts["held"]
+
+    monkeypatch.setattr(startup, "arrived", lambda _: counts["arrived"])
+    monkeypatch.setattr(startup, "held", held)
+
+    async def rates() -> list[float]:
+        download, found = startup._Download(tmp_path), []
+        for tick in range(20):
+            counts["held"] += 5_000_000
+            found.append(await download.per_second(100 + tick / 2, [1]))
+        counts["arrived"] += 500_000_000
+        found.append(await download.per_second(110.0, [1]))
+        return found
+
+    found = asyncio.run(rates())
+    assert found[0] == 0.0
+    assert found[-2] == pytest.approx(10e6)
+    assert found[-1] == pytest.approx(50e6)  # the faster of the two
+    assert counts["looks"] == 6  # every 2 s, not with every look at the processes
 
 
 def run_program(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, list[dict]]:

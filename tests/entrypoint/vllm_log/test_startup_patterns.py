@@ -62,6 +62,10 @@ EXAMPLES: list[tuple[str, StartupMark]] = [
         "- autotuner.py:1 - flashinfer.jit: [Autotuner]: Autotuning process starts ...",
         StartupMark(COMPILING, None, "FlashInfer: Autotuning process starts"),
     ),
+    (
+        "[AutoTuner]: Tuning sparse_mla_decode:  44%|####4     | 4/9 [00:02<00:02,  1.91it/s]",
+        StartupMark(COMPILING, None, "FlashInfer: tuning sparse_mla_decode, 4 of 9"),
+    ),
     ("[backbone] Starting torch.compile", StartupMark(COMPILING, None, "torch.compile")),
     ("Dynamo bytecode transform time: 3.20 s", StartupMark(COMPILING, None, "torch.compile, after Dynamo")),
     (
