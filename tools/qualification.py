@@ -50,8 +50,8 @@ and given the DSpark layout's tensors, with scales of 32 × 32 blocks and withou
 | target model | 119 of 143 parameters | compressors and indexers, which have other tensors; vision tower and aligner |
 | Engram tables | not built | |
 
-Nothing refuses what is not loaded there: the patches of incomplete drafters are for DeepSeek-V4. vLLM's CPU build has no
-code that runs V4.1.
+Nothing refuses what is not loaded there: the patches of incomplete drafters are for DeepSeek-V4. vLLM's CPU build has
+no code that runs V4.1.
 
 `tools/qualification.py` makes this page from the results in `qualification/results/`.
 """
@@ -71,7 +71,7 @@ def main() -> int:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the results of a folder in the order of the table."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*-tp*.json")]
     return sorted(results, key=lambda r: (r["stock"], r["mtp"] != "good", r["mtp"], r["tp"], r["job"], experts(r)))
 
 
