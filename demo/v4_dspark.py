@@ -145,7 +145,7 @@ class DSparkWeights:
     @property
     def markov_gain(self) -> float:
         """What the Markov head adds for the next token; the rival gets a sixteenth of `root` more."""
-        return 2 * self.w.root
+        return self.w.root
 
     @cached_property
     def markov_w1(self) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .exit_status import ExitStatus
 
@@ -24,6 +24,22 @@ class ConfigError(UserError):
     """A profile, a variable or a flag is unknown, malformed, out of range or in conflict with another."""
 
     exit_status = ExitStatus.CONFIG
+
+
+class SeveralProblems(ConfigError):
+    """Everything that is wrong with a request, so that one answer is enough."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """Number the problems; one alone is the message."""
+        self.problems = tuple(dict.fromkeys(problems))
+        numbered = [f"{n}. {problem}" for n, problem in enumerate(self.problems, 1)]
+        lines = [f"{len(numbered)} problems:", *numbered] if len(numbered) > 1 else list(self.problems)
+        super().__init__("\n".join(lines))
+
+
+def problems_of(error: ConfigError) -> tuple[str, ...]:
+    """Return the problems that an error holds: several, or its message."""
+    return error.problems if isinstance(error, SeveralProblems) else (str(error),)
 
 
 class HostError(UserError):

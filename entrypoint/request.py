@@ -42,6 +42,8 @@ class Request:
     operator: Mapping[str, str] = field(default_factory=dict)
     in_container: bool = True
     """Whether ports are closed to other machines until somebody publishes them."""
+    problems: tuple[str, ...] = ()
+    """Flags on the command line that vLLM does not take; a plan cannot be made, but its other problems can be found."""
     online: bool = False
     """Whether the Hub may be asked what a repository holds that is not in the local cache."""
 

@@ -18,11 +18,10 @@ from ..entrypoint.client.answers import Completion
 from ..entrypoint.client.errors import Refused
 from ..entrypoint.client.vllm import VllmClient
 from . import garble
-from .garble import INDEPENDENT, LOOP_TOKENS, NAMES, PROMPTS, SIGNS
+from .garble import INDEPENDENT, LOOP_TOKENS, PROMPTS, SIGNS
 from .prompts import Prompt, prompts
 from .state import Finding
 
-AGREEMENT_FLOOR = 0.5  # unmeasured on real weights
 LONG = 4
 """Prose is decoded so many times longer among concurrent requests: 48 tokens do not show a loop of a whole sentence."""
 Answered = tuple[Prompt, Completion]
@@ -37,8 +36,8 @@ async def run(
     client: VllmClient,
     concurrency: int,
     tokens: int,
-    signs: Iterable[str] = NAMES,
-    agreement_floor: float = AGREEMENT_FLOOR,
+    signs: Iterable[str],
+    agreement_floor: float,
 ) -> Finding:
     """
     Decode every prompt alone and then `concurrency` at once, up to `tokens` tokens each, and judge the answers.
@@ -99,13 +98,12 @@ def judge(
     )
     found = [_found(name, list(alone.items()), concurrent) for name in signs]
     problems = [text for count, text in found if count >= PROMPTS]
-    warnings = [f"{text}, for one prompt only" for count, text in found if 0 < count < PROMPTS]
     if agreed < agreement_floor:
         problems.append("concurrent requests change the answers: suspect the kernels for batches on this GPU")
     if problems:
         return Finding(detail, f"{detail}; {'; '.join(problems)}")
-    if warnings:
-        return Finding(detail, warning=f"{'; '.join(warnings)}")
+    if warnings := [f"{text}, for one prompt only" for count, text in found if count]:
+        return Finding(detail, warning="; ".join(warnings))
     return Finding(f"{detail}; no sign of garbling ({', '.join(signs) or 'none checked'})")
 
 

@@ -40,8 +40,18 @@ by stock vLLM. Real weights are unmeasured, and so is speed here.
 A DSpark drafter has three layers, a Markov head and a confidence head; `demo/v4_dspark.py` gives the task of each.
 The layers know which tokens come, and the Markov head knows their order: without either, few drafts are right.
 
-DeepSeek-V4.1 has no constructed checkpoint, and none was loaded: its Engram tables, its keys and values shared between
-layers, and its scales of 32 × 32 blocks would each need weights of their own. vLLM 0.32.0 has no CPU code for it.
+DeepSeek-V4.1 has no checkpoint with a known answer and was not served. Its classes were built on a CPU at reduced size,
+and given the DSpark layout's tensors, with scales of 32 × 32 blocks and without `hc_head_*`, which V4.1 lacks
+(vLLM 0.32.0, 2026-11-29):
+
+| DeepSeek-V4.1 | loaded | not loaded |
+|---|---|---|
+| drafter | 94 of 96 parameters | embedding and head, shared with the target model |
+| target model | 119 of 143 parameters | compressors and indexers, which have other tensors; vision tower and aligner |
+| Engram tables | not built | |
+
+Nothing refuses what is not loaded there: the patches of incomplete drafters are for DeepSeek-V4. vLLM's CPU build has
+no code that runs V4.1.
 
 `tools/qualification.py` makes this page from the results in `qualification/results/`.
 """
@@ -61,7 +71,7 @@ def main() -> int:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the results of a folder in the order of the table."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*-tp*.json")]
     return sorted(results, key=lambda r: (r["stock"], r["mtp"] != "good", r["mtp"], r["tp"], r["job"], experts(r)))
 
 

@@ -215,6 +215,8 @@ class Hardware(Base):
     """The compute capability, such as `12.0`."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     """The memory of one GPU as CUDA sees it, in GiB. `dsv4 fit` needs it."""
+    overhead_gib: Annotated[float, Field(gt=0)] | None = None
+    """What CUDA, NCCL and CUDA graphs take of one GPU, in GiB; the figure measured on H200 if absent."""
     interconnect: str = ""
     """How GPUs of this kind are connected: `nvlink` or `pcie`."""
     nccl: str = ""

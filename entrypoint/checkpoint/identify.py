@@ -20,6 +20,7 @@ _NATIVE = ("fp8-mxfp4", "fp8", "modelopt-nvfp4")
 _DSPARK = re.compile(r"mtp\.\d+\.(?:main_proj|markov_head|confidence_head)\.")
 _MTP_PARTS = ("e_proj", "h_proj", "enorm", "hnorm", "norm")
 _FIRST_PARTS, _LAST_PARTS = ("main_proj", "main_norm"), ("norm", "markov_head.markov_w1", "markov_head.markov_w2")
+_SHARED = (".head.weight", ".emb.tok_emb.weight")
 _DSPARK_FIELDS = ("dspark_block_size", "dspark_target_layer_ids", "dspark_noise_token_id", "dspark_markov_rank")
 
 
@@ -56,6 +57,7 @@ def identify(description: Description) -> Identity:
         scheme=known,
         drafter=drafter,
         bytes=description.bytes,
+        shared_bytes=sum(t.bytes for name, t in description.tensors.items() if name.endswith(_SHARED)),
         missing=tuple(missing),
         unsupported=unsupported.of(config, known, description.files) if is_published else None,
     )
@@ -192,7 +194,7 @@ def _drafter(description: Description) -> Drafter:
         layers=layers,
         block_size=number(config, "dspark_block_size") if is_dspark else 0,
         target_layer_ids=tuple(n for n in ids if type(n) is int) if isinstance(ids, list) else (),
-        bytes=sum(tensor.bytes for tensor in tensors.values()),
+        bytes=sum(tensor.bytes for name, tensor in tensors.items() if not name.endswith(_SHARED)),
         missing=tuple(_missing(config, tensors, is_dspark=is_dspark)) if tensors else (),
     )
 

@@ -26,7 +26,7 @@ class Drafter:
     target_layer_ids: tuple[int, ...] = ()
     """Layers of the target model whose hidden states a DSpark drafter reads."""
     bytes: int = 0
-    """Its size on disk; 0 where the headers were not read."""
+    """Its size on disk, without what it shares; 0 where the headers were not read."""
     missing: tuple[str, ...] = ()
     """Parts that the config promises and the files lack."""
 
@@ -56,11 +56,13 @@ class Identity:
     drafter: Drafter = field(default_factory=Drafter)
     bytes: int = 0
     """All weights: the files' sizes, or what the index says where there are no files."""
+    shared_bytes: int = 0
+    """Embedding and output head stored once more under `mtp.*`; vLLM loads the target model's."""
     missing: tuple[str, ...] = ()
     """Files that the index names and the folder lacks, and fields of config.json that vLLM would misread."""
     unsupported: Unsupported | None = None
 
     @property
-    def target_bytes(self) -> int:
-        """The target model's part of `bytes`."""
-        return self.bytes - self.drafter.bytes
+    def loaded_bytes(self) -> int:
+        """What vLLM loads with the drafter."""
+        return self.bytes - self.shared_bytes

@@ -40,7 +40,7 @@ def request(options: argparse.Namespace, argv: list[str]) -> Request:
     """Lay the command line over the environment; raise UserError for what neither may hold."""
     base = environment.read()
     supervision, argv = supervision_settings.from_command_line(argv)
-    flags = vllm_argv.read(argv)
+    flags, problems = vllm_argv.read_all(argv)
     choices = {
         name: Setting(getattr(options, name), f"command line --{name}")
         for name in ("profile", "model", "hardware", "nccl")
@@ -57,5 +57,6 @@ def request(options: argparse.Namespace, argv: list[str]) -> Request:
         choices={**base.choices, **choices},
         skip=(*base.skip, *options.skip),
         command_line=Layer(flags, supervision=supervision),
+        problems=tuple(problems),
         online=getattr(options, "online", False) and not getattr(options, "dry_run", False),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Hardware
-from ..errors import HostError
+from ..errors import HostError, SeveralProblems
 from ..machine import detect
 from ..machine.gpus import HostGpus
 from ..machine.host import Host, read_host
@@ -39,6 +39,8 @@ def doctor(catalog: Catalog, request: Request, machine: Machine, options: Doctor
     def hardware() -> HostGpus:
         return detect.hardware_of(machine, catalog)
 
+    if request.problems:
+        raise SeveralProblems(request.problems)
     request = auto.settle(catalog, request, hardware)
     try:
         selection = select(catalog, request, hardware)

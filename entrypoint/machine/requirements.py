@@ -41,9 +41,14 @@ class HostRequirements:
     deepseek_on_cpu: bool = False
 
     @property
+    def nvlink(self) -> bool:
+        """Whether NCCL may use NVLink, which NCCL_P2P_DISABLE disables too."""
+        return self.env.get("NCCL_P2P_DISABLE", "0") == "0"
+
+    @property
     def peer_access(self) -> bool:
         """Whether NCCL may use peer access over PCIe."""
-        return self.env.get("NCCL_P2P_DISABLE", "0") == "0"
+        return self.nvlink and self.env.get("NCCL_P2P_LEVEL", "").upper() not in ("NVL", "LOC", "0")
 
 
 def host_requirements(

@@ -91,6 +91,8 @@ def choose_set(topology: Topology, group: tuple[int, ...]) -> tuple[str, str]:
     names = " and ".join(map(str, group)) if len(group) == 2 else f"{group[0]} to {group[-1]}"
     if topology.nvlinked(group):
         return "none", f"NVLink connects GPUs {names}, and NCCL's defaults suit it"
+    if any(pair.nvlink for pair in topology.within(group)):
+        return "nvlink-only", f"NVLink connects some of GPUs {names}, and peer access over PCIe is unproven"
     farthest = max(topology.within(group), key=lambda pair: _NEAR.index(pair.ancestor)).ancestor
     at = f"GPUs {names} have no NVLink ({farthest})"
     if obstacle := obstacle_to_peers(topology, group):

@@ -55,7 +55,11 @@ class CacheLayout:
         )
 
 
-CACHE_LAYOUTS = {"deepseek-v4-flash": CacheLayout(21, 20), "deepseek-v4-pro": CacheLayout(30, 31)}
+CACHE_LAYOUTS = {
+    "deepseek-v4-flash": CacheLayout(21, 20),
+    "deepseek-v4-flash-vision": CacheLayout(21, 20),
+    "deepseek-v4-pro": CacheLayout(30, 31),
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,10 @@ class MemoryEstimate:
     asynchronous: bool = True
     gathers: bool = True
     """Whether prefill gathers its keys in a buffer: FlashMLA does (SM 9.0 and 10.x), FlashInfer does not (SM 12.x)."""
+    fixed_gib: float = FIXED_GIB
+    """What is there whatever the plan asks for."""
+    workspace_factor: int = 0
+    """vLLM's `attention-config.sparse_mla_prefill_workspace_factor`; 0 if vLLM decides it."""
     kv_cache_memory_gib: float | None = None
     """The KV cache's size, if `kv-cache-memory-bytes` sets it."""
     tensor_parallel_sizes: tuple[int, ...] = ()
@@ -89,7 +97,7 @@ class MemoryEstimate:
     @property
     def workspace_gib(self) -> float:
         """Buffers that vLLM reserves for the context: the indexer's keys, or the keys that prefill gathers."""
-        factor = 5 if self.context <= 256 * 1024 else 2  # sparse_mla_prefill_workspace_factor
+        factor = self.workspace_factor or (5 if self.context <= 256 * 1024 else 2)
         keys = self.context * 8 * factor // 4 * 132
         gathered = 4 * (ceil(self.context / 4) + 128 + self.batched_tokens) * 1024 if self.gathers else 0
         return max(keys, gathered) / GIB
@@ -99,7 +107,7 @@ class MemoryEstimate:
         """What a GPU needs in addition to weights and KV cache."""
         sizes, tokens = len(self.graphs) - len(_FIXED_GRAPHS), sum(self.graphs) - sum(_FIXED_GRAPHS)
         graphs = max(0.0, GRAPH_GIB * sizes + GRAPH_TOKENS_GIB * tokens / 1024)
-        return FIXED_GIB + graphs + ACTIVATIONS_GIB * self.batched_tokens / 1024 + self.workspace_gib
+        return self.fixed_gib + graphs + ACTIVATIONS_GIB * self.batched_tokens / 1024 + self.workspace_gib
 
     @property
     def kv_available_gib(self) -> float:

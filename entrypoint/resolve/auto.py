@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable
 
 from ..catalog.catalog import Catalog
-from ..errors import ConfigError
+from ..errors import ConfigError, problems_of
 from ..machine.gpus import HostGpus
 from ..memory.estimate import MemoryEstimate
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
@@ -44,10 +44,10 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
             plan = resolve(selection, dataclasses.replace(candidate, skip=(*candidate.skip, *MEMORY)))
         except ConfigError as error:
             if not reason and not _is_for_other_hardware(catalog, name, gpus):
-                reason = f"; {name}: {str(error).rstrip('.')}"
+                reason = f"; {name}: {problems_of(error)[0].rstrip('.')}"
         else:
             memory = memory_inputs.estimate(selection, plan.flags)
-            shortage = _shortage(memory) if memory else ""
+            shortage = _shortage(memory) if memory else _uncounted(selection)
             if not shortage:
                 return _with_profile(request, Setting(name, f"{origin} {AUTO}: {_fits(name, selection)}{reason}"))
             reason = f"; {name}: {shortage}"
@@ -81,6 +81,12 @@ def _with_profile(request: Request, profile: Setting) -> Request:
 
 def _fits(name: str, selection: Selection) -> str:
     return f"{name} fits {selection.tensor_parallel_size} x {selection.hardware.name} with {selection.model.name}"
+
+
+def _uncounted(selection: Selection) -> str:
+    """Return why a plan without an estimate is not chosen; nothing where the hardware itself has no memory to count."""
+    sized = selection.hardware.get("memory_gib") and selection.weights_gib is None
+    return f"the memory of {selection.model.name} is not counted here" if sized else ""
 
 
 def _shortage(memory: MemoryEstimate) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from .. import supervision_settings
 from ..catalog.catalog import ProfileFile
 from ..catalog.schema import Base, When
-from ..errors import ConfigError
+from ..errors import ConfigError, SeveralProblems, problems_of
 from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
@@ -35,16 +35,23 @@ def resolve(selection: Selection, request: Request) -> Plan:
         merge(supervision, layer.supervision)
     drafting_choices = drafting.settle(selection, request, flags)
     merge(flags, cuda_graphs.named(selection, flags))
-    merge(env, operator_layer(request.operator, frozenset(env)).env)
+    problems = list(request.problems)
+    try:
+        merge(env, operator_layer(request.operator, frozenset(env)).env)
+    except ConfigError as error:
+        problems += problems_of(error)
     handover.by_environment(flags, env)
     flags.setdefault("host", handover.host(env, in_container=request.in_container))
     handover.guarded(flags, env)
     handover.check_near_misses(request.operator, env)
     choices = selection.reasons | drafting_choices
     for name, sentence in refusals(selection, flags, env):
-        if name not in request.skip:
-            raise ConfigError(f"{sentence} To override this, use --skip {name}.")
-        choices[f"skip {name}"] = Setting(True, f"requested; overrides {sentence}")
+        if name in request.skip:
+            choices[f"skip {name}"] = Setting(True, f"requested; overrides {sentence}")
+        else:
+            problems.append(f"{sentence} To override this, use --skip {name}.")
+    if problems:
+        raise SeveralProblems(problems)
     for name in request.skip:
         choices.setdefault(f"skip {name}", Setting(True, "requested"))
     if "model" not in flags:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..memory.estimate import CACHE_LAYOUTS, GIB, MemoryEstimate
+from ..memory.estimate import CACHE_LAYOUTS, FIXED_GIB, GIB, MemoryEstimate
 from ..plan import Setting, Value, draft_tokens, plain
 from . import cuda_graphs
 from .select import Selection
 
 _SYNCHRONOUS = frozenset({"ngram", "medusa", "suffix", "mlp_speculator"})
 """Methods of speculation with which vLLM 0.32.0 schedules one step at a time (config/vllm.py)."""
+
+
+_OWN_DRAFTER = frozenset({"mtp", "deepseek_mtp", "dspark"})
+"""Methods that draft with what the checkpoint ships."""
 
 
 def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstimate | None:
@@ -23,8 +27,8 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         return None
     cache = _number(flags, "kv-cache-memory-bytes")
     tokens = draft_tokens(plain(flags))
-    if not tokens:
-        total -= selection.drafter.bytes / GIB  # without speculation, vLLM does not load mtp.*
+    if not tokens or _value(flags, "speculative-config.method") not in _OWN_DRAFTER:
+        total -= selection.drafter.bytes / GIB  # vLLM does not load mtp.* then
     return MemoryEstimate(
         memory_gib=size,
         utilization=utilization,
@@ -38,6 +42,8 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         draft_tokens=tokens,
         asynchronous=_schedules_asynchronously(flags),
         gathers=not selection.hardware.get("compute_capability").startswith("12."),
+        fixed_gib=selection.hardware.get("overhead_gib") or FIXED_GIB,
+        workspace_factor=int(_number(flags, "attention-config.sparse_mla_prefill_workspace_factor")),
         kv_cache_memory_gib=cache / GIB if cache else None,
         graphs=_graphs(flags),
         tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),

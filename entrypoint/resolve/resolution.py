@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..catalog.catalog import Catalog
+from ..errors import ConfigError, SeveralProblems, problems_of
 from ..machine.gpus import HostGpus
 from ..plan import Plan
 from ..request import Request
@@ -35,7 +36,10 @@ def resolve_request(
     `find` reads this host's GPUs, and is called only when no hardware is named. `check_names` returns the names
     of the doctor's checks, which may be skipped as constraints may.
     """
-    request = auto.settle(catalog, request, find)
-    selection = select(catalog, request, find)
+    try:
+        request = auto.settle(catalog, request, find)
+        selection = select(catalog, request, find)
+    except ConfigError as error:
+        raise SeveralProblems([*request.problems, *problems_of(error)]) from None
     require_known(selection, request.skip, check_names)
     return Resolution(selection, resolve(selection, request))

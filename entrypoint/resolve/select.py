@@ -15,7 +15,7 @@ from ..machine.gpus import HostGpus
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from ..vllm_schema import schema
-from .select_model import select_model, written_drafter
+from .select_model import SelectedModel, default_model, requested_model, written_drafter
 from .wording import described
 
 if TYPE_CHECKING:
@@ -61,12 +61,13 @@ class Selection:
 def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> Selection:
     """Return the selection for a request; `find` reads this host's GPUs, and is called only when none are named."""
     root = catalog.root()
-    requested = request.choices.get("profile") or Setting(root.own.default_profile, f"{root.file}: default-profile")
+    named = requested_model(catalog, request)
+    requested = request.choices.get("profile") or _default_profile(catalog, named, root)
     profile = catalog.profile(requested.value, requested.origin)
     gpus = _gpus(catalog, profile, request, find)
     hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
     size = _tensor_parallel_size(root, hardware, profile, request)
-    selected = select_model(catalog, request, profile, hardware, size)
+    selected = named or default_model(catalog, request, profile, hardware, size)
     model = selected.model
     for link in model.chain():
         if TENSOR_PARALLEL_SIZE in link.own.flags or any(TENSOR_PARALLEL_SIZE in when.flags for when in link.own.when):
@@ -106,6 +107,20 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     )
 
 
+def _default_profile(catalog: Catalog, named: SelectedModel | None, root: ProfileFile[Root]) -> Setting:
+    """Return the default profile, or for a model that it does not serve the first one that does."""
+    usual = Setting(root.own.default_profile, f"{root.file}: default-profile")
+    models = catalog.profile(usual.value, usual.origin).get("models")
+    if named is None or not models or named.model.is_one_of(models):
+        return usual
+    for name in catalog.names("profile"):
+        if named.model.is_one_of(catalog.profile(name, usual.origin).get("models")):
+            return Setting(
+                name, f"the first profile for {named.model.name}; that of {usual.origin} is for other models"
+            )
+    return usual
+
+
 def _drafter(model: ProfileFile[Model], identity: Identity | None) -> Drafter:
     """Return the drafter that the files hold, or that the model's profile file describes."""
     written = written_drafter(model)
@@ -120,7 +135,7 @@ def _drafter(model: ProfileFile[Model], identity: Identity | None) -> Drafter:
 def _weights_gib(model: ProfileFile[Model], identity: Identity | None) -> float | None:
     """Return the size of all weights: the files', or where they are not at hand the profile file's."""
     written: float | None = model.get("weights_gib")
-    return identity.bytes / (1 << 30) if identity and identity.bytes else written
+    return identity.loaded_bytes / (1 << 30) if identity and identity.bytes else written
 
 
 def _by_topology(

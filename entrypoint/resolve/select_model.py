@@ -34,12 +34,10 @@ class SelectedModel:
     note: str = ""
 
 
-def select_model(
+def default_model(
     catalog: Catalog, request: Request, profile: ProfileFile[Profile], hardware: ProfileFile[Hardware], size: int
 ) -> SelectedModel:
-    """Return the model for a request; raise ConfigError if none was requested and there is no default."""
-    if requested := request.choices.get("model"):
-        return _requested_model(catalog, request, requested)
+    """Return the model where none was requested: the profile's only one, or the hardware's default."""
     allowed = profile.get("models")
     if len(allowed) == 1:
         name, why = allowed[0], f"{profile.file}: the only model for profile {profile.name}"
@@ -47,13 +45,11 @@ def select_model(
     file = hardware.file_of("default_model")
     for entry in hardware.get("default_model"):
         fits = not entry.tensor_parallel_size or size in entry.tensor_parallel_size
-        if (
-            fits
-            and (not entry.profiles or profile.is_one_of(entry.profiles))
-            and (not allowed or entry.model in allowed)
-        ):
+        if not fits or (entry.profiles and not profile.is_one_of(entry.profiles)):
+            continue
+        model = catalog.model(entry.model, f"{file}: default-model")
+        if not allowed or model.is_one_of(allowed):
             why = f"{file}: default-model: {entry.because}"
-            model = catalog.model(entry.model, f"{file}: default-model")
             return _with_files(SelectedModel(model, why), request)
     raise ConfigError(
         f"no default model for profile {profile.name} on {hardware.name} at {TENSOR_PARALLEL_SIZE} {size};"
@@ -61,8 +57,11 @@ def select_model(
     )
 
 
-def _requested_model(catalog: Catalog, request: Request, requested: Setting) -> SelectedModel:
-    """Take a model's name, a repository, a folder, or NAME=WHERE."""
+def requested_model(catalog: Catalog, request: Request) -> SelectedModel | None:
+    """Take a model's name, a repository, a folder, or NAME=WHERE; None where no model was requested."""
+    requested = request.choices.get("model")
+    if requested is None:
+        return None
     text, names, origin = str(requested.value), catalog.names("model"), requested.origin
     name, given, where = text.partition("=")
     if given and name in names:

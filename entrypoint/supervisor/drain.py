@@ -29,16 +29,16 @@ class Drained:
     """How a drain ended. `status` is vLLM's, None while it runs."""
 
     requests: RequestCount
-    status: int | None = None
-    signalled: bool = True
+    status: int | None
+    signalled: bool
     """Whether vLLM was asked to end."""
-    hurried: bool = False
+    hurried: bool
     """Whether a second signal came."""
-    quiet: float = 0.0
+    quiet: float
     """Seconds without progress."""
-    unread: float = 0.0
+    unread: float
     """Seconds since the last reading of the metrics."""
-    seconds: float = 0.0
+    seconds: float
     """Seconds since vLLM was asked to end."""
 
 
@@ -123,9 +123,7 @@ def _incomplete(drained: Drained, allowed: float, live_grace: float) -> ExitReas
 def _whole(drained: Drained) -> bool:
     """Tell whether every request was answered whole; a vLLM that crashed may have lost an answer on its way out."""
     requests, status = drained.requests, drained.status
-    if status is None:
-        return requests.answered
-    if status == 0:
+    if not status:
         return requests.answered
     return requests.idle and (drained.signalled or early_signals.name_of_status(status) == "SIGTERM")
 
@@ -146,5 +144,7 @@ async def _follow(session: VllmSession, requests: RequestCount) -> None:
 async def _read(session: VllmSession, requests: RequestCount) -> None:
     """Read the metrics once, where vLLM answers."""
     with contextlib.suppress(Unreachable, Refused, TimeoutError):
-        requests.read(await asyncio.wait_for(session.client.counters(), PATIENCE), time.monotonic())
+        async with asyncio.timeout(PATIENCE):  # wait_for of Python 3.11 loses a cancellation that meets an answer
+            counters = await session.client.counters()
+        requests.read(counters, time.monotonic())
         session.health.detail = f"{requests.open} requests running"

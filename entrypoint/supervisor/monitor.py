@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 
 from ...healthcheck import canary
@@ -44,8 +45,8 @@ class _Monitor:
         now = time.monotonic()
         self.progress, self.window = EngineProgress(now), Window(self.supervise.window)
         self.sound_at, self.used_at = now, now
-        self.generated, self.spared = 0, 0
-        """Tokens that vLLM has generated, and had when the last corruption canary ended."""
+        self.generated = self.spared = math.inf
+        """Tokens that vLLM has generated, and had when the last corruption canary ended; unknown before a reading."""
         self.blind, self.fruitless = False, False
         self.canary: asyncio.Task[ExitReason | None] | None = None
 
@@ -85,7 +86,7 @@ class _Monitor:
         self.progress.feed(now, counters)
         self.health.requests = counters.running + counters.waiting
         self.generated = counters.generated
-        self.spared = self.spared if 0 < self.spared <= counters.generated else counters.generated
+        self.spared = min(self.spared, counters.generated)  # a restarted vLLM counts from 0
         if self.health.requests:
             self.used_at = now
         if self.session.plan.draft_tokens:
@@ -97,7 +98,7 @@ class _Monitor:
         fruitless = self.window.fruitless()
         live = Acceptance(fruitless, 0) if fruitless >= FRUITLESS else self.window.acceptance()
         health.live_acceptance = live
-        collapsed = fruitless < FRUITLESS and collapses(live, floors, least)
+        collapsed = collapses(live, floors, least)
         below = collapsed or fruitless >= FRUITLESS or self.window.below(floors.total, least)
         if fruitless >= FRUITLESS and not self.fruitless:
             log.warning(f"none of the last {fruitless} draft tokens was accepted: the drafter only costs time.")

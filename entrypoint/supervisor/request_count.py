@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -47,11 +48,11 @@ class ShutdownLog:
 class RequestCount:
     """The requests that a stop finds running, and those that come before vLLM has its own SIGTERM."""
 
-    before: int = 0
+    before: int
     """Requests that ran at the last reading before the signal."""
-    progressed: float = 0.0
+    progressed: float
     """When a counter last changed, or nothing ran."""
-    read_at: float = 0.0
+    read_at: float = -math.inf
     """When the metrics were last read."""
     first: Counters | None = None
     last: Counters | None = None

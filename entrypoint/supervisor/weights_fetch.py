@@ -24,12 +24,13 @@ from ..plan import Plan
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from ..vllm_log.startup_phase import LoadRate
-from ..weights import fetch_program
 from . import cache_growth
 from .lifecycle import STOPPED_EARLY, Lifecycle, StartEnded
 from .stop_signals import first_of
 
 PHASE = "fetching weights"
+PROGRAM = f"{__name__.rsplit('.', 2)[0]}.weights.fetch_program"
+"""Not imported here: the Hub's modules would stay in memory for as long as vLLM runs."""
 LOG_EVERY = 15.0  # seconds
 _WINDOW = 30.0  # seconds over which the rate is measured
 _FORMATS = frozenset({"auto", "hf", "safetensors", "fastsafetensors", "instanttensor"})
@@ -56,7 +57,7 @@ def repositories(plan: Plan, environ: Mapping[str, str]) -> list[Repository]:
     cache = str(plan.value("download-dir") or "")
     named = {
         (str(plan.value(f"{group}model") or ""), str(plan.value(f"{group}revision") or ""))
-        for group in ("", "speculative-config.")
+        for group in ("", "speculative-config." if plan.draft_tokens else "")
     }
     return [
         Repository(name, revision, cache)
@@ -95,7 +96,7 @@ class _Fetch:
         """Return whether anything was missing; raise StartEnded."""
         stop = self.life.signals.stop
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", fetch_program.__spec__.name),
+            *(sys.executable, "-m", PROGRAM),
             *(self.repository.name, self.repository.revision, self.repository.cache),
             env=environ,
             stdin=asyncio.subprocess.DEVNULL,

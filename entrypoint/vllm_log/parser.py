@@ -76,13 +76,11 @@ class LogLine:
 
 
 def _json_record(line: str) -> dict[str, str] | None:
-    """Return the fields of a record in JSON, as python-json-logger writes them; None where it is something else."""
+    """Return the fields of a JSON object that python-json-logger wrote; None where it is something else."""
     try:
-        fields: Any = json.loads(line)
-    except ValueError:  # cut off
+        fields: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError):  # cut off, or no record of a logger
         fields = {name: _unescaped(text) for name, text in _JSON_FIELD.findall(line)}
-    if not isinstance(fields, dict):
-        return None
     record = {ours: _first(fields, names) for ours, names in _JSON_NAMES.items()}
     record["level"] = record["level"].upper()
     if record["level"] not in _LEVELS.split("|"):
@@ -134,4 +132,4 @@ class Splitter:
 
     def _append(self, piece: bytes) -> None:
         most = JSON_BYTES if (self._partial or piece)[:1] == b"{" else LINE_BYTES
-        self._partial += piece[: max(0, most - len(self._partial))]
+        self._partial += piece[: most - len(self._partial)]

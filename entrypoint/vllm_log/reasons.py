@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 LENGTH = 500
 """Characters of a note that are kept."""
+DETAILS = 6
+"""Lines of a message that are kept, hints and rules apart."""
 
 _CLEAR = re.compile(
     r"\bfatal error\b ?[:#]|\b(nvcc|ptxas|nvlink) (fatal|error)\s*:|\bcatastrophic error\b|cannot find -l"
@@ -62,7 +64,7 @@ class Message:
         rank = grade(line)
         if rank > self.rank:
             self.reason, self.rank = text, rank
-        if len(self.details) < 8 and text and not _HINT.match(text) and text.strip("^~-| "):
+        if len(self.details) < DETAILS and text and not _HINT.match(text) and text.strip("^~-| "):
             self.details.append(text)
 
     def text(self) -> str:
@@ -76,7 +78,7 @@ class Message:
 
     def _found(self, headline: str) -> str:
         if _VALIDATION.search(headline):
-            return " ".join(self.details[:6])
+            return " ".join(self.details)
         if self.reason and self.reason not in headline:
             return self.reason
         return (self.details or [self.code])[0] if headline.endswith((":", "raised")) else ""

@@ -154,7 +154,7 @@ class LogNotes:
         """Return its time; within a burst, January follows December."""
         months = {known.time[:2] for known in self._fatal}
         turn = {"01", "12"} <= months and failure.time[:2] == "01"
-        return f"13{failure.time[2:]}" if turn else failure.time
+        return f"13-{failure.time}" if turn else failure.time
 
     def _root(self, failure: Failure) -> RootCause:
         text, *others = failure.texts()

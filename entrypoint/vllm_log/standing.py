@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from enum import IntEnum
+from enum import IntEnum, auto
 
 
 class Standing(IntEnum):
     """The lower, the likelier it is the cause."""
 
-    CAUSE = 0
-    CONSEQUENCE = 1
+    CAUSE = auto()
+    CONSEQUENCE = auto()
     """What a process meets because another one failed; the cause only where nothing else is there."""
-    ECHO = 2
+    ECHO = auto()
     """What is logged only because something else failed."""
 
 
@@ -47,7 +47,7 @@ _CLEANING = re.compile(
 _FILES = re.compile(r"(PermissionError|OSError|FileNotFoundError|AttributeError)\b")
 
 
-def of(text: str, *, cleaning: bool = False) -> Standing:
+def of(text: str, *, cleaning: bool) -> Standing:
     """Return the standing of an error's text; `cleaning` is whether it was met while cleaning up."""
     if _ECHO.search(text):
         return Standing.ECHO

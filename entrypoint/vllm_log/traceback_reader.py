@@ -72,7 +72,7 @@ class Failure:
     @property
     def root(self) -> Link:
         """The last link, which Python let pass; an earlier one where later ones only wrap it, or follow from it."""
-        solid = [link for link in self.links if not link.hollow] or self.links[-1:]
+        solid = [link for link in self.links if not link.hollow] or self.links
         best = min(link.standing for link in solid)
         return next(link for link in reversed(solid) if link.standing == best)
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from ..errors import ConfigError, UsageError
+from ..errors import ConfigError, SeveralProblems, UsageError, problems_of
 from ..plan import Setting, Value, nested
 from ..request import agreed
 from ..secret import is_secret
@@ -23,21 +23,40 @@ def read(argv: Sequence[str]) -> dict[str, Setting]:
     """
     Return settings by name.
 
-    Raise UsageError for an argument that is not a flag or lacks its value, ConfigError for a flag or a value that vLLM
-    does not take and for a flag that is given twice with different values.
+    Raise UsageError for an argument that is not a flag or lacks its value, ConfigError for the flags and values that
+    vLLM does not take and for a flag that is given twice with different values.
     """
+    settings, problems = read_all(argv)
+    if problems:
+        raise SeveralProblems(problems)
+    return settings
+
+
+def read_all(argv: Sequence[str]) -> tuple[dict[str, Setting], list[str]]:
+    """Return the settings that vLLM takes, and every problem of the others."""
     settings: dict[str, Setting] = {}
+    problems: list[str] = []
     rest = list(argv)
     while rest:
-        spelled, flag, key, values = _take(rest)
-        origin = f"command line {spelled}"
-        for name, value in _settings(flag, key, values, origin).items():
-            before = settings.get(name)
-            if before and schema.shapes().get(name) == "repeated":
-                settings[name] = Setting([*before.value, *value], origin)
-                continue
-            settings[name] = agreed(name, before, Setting(value, origin))
-    return settings
+        try:
+            _read_one(rest, settings)
+        except ConfigError as error:
+            problems += problems_of(error)
+            while rest and not _is_flag(rest[0]):
+                rest.pop(0)
+    return settings, problems
+
+
+def _read_one(rest: list[str], settings: dict[str, Setting]) -> None:
+    """Move one flag from `rest` into `settings`."""
+    spelled, flag, key, values = _take(rest)
+    origin = f"command line {spelled}"
+    for name, value in _settings(flag, key, values, origin).items():
+        before = settings.get(name)
+        if before and schema.shapes().get(name) == "repeated":
+            settings[name] = Setting([*before.value, *value], origin)
+            continue
+        settings[name] = agreed(name, before, Setting(value, origin))
 
 
 def secrets_in(argv: Sequence[str]) -> set[str]:

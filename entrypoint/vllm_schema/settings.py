@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ..errors import ConfigError
+from ..errors import ConfigError, SeveralProblems
 from ..plan import Value
 from . import schema
 
@@ -34,8 +34,14 @@ def flag_settings(flag: str, value: Value, origin: str) -> dict[str, Value]:
 def variables(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
     """Return checked environment variables, as strings; raise ConfigError for a VLLM_* one that vLLM does not read."""
     texts = {name: _text(value) for name, value in table.items()}
+    problems: list[str] = []
     for name, text in texts.items():
-        schema.check_variable(name, text, origin)
+        try:
+            schema.check_variable(name, text, origin)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise SeveralProblems(problems)
     return texts
 
 

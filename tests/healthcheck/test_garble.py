@@ -143,3 +143,49 @@ def test_answers_that_begin_alike_for_two_kinds_of_prompts_do_not_depend_on_them
     assert garble.independent([(ENGLISH, same), (other, same), (CHINESE, differs)]) == [ENGLISH, other]
     assert garble.independent([(ENGLISH, same), (Prompt("prose", "LATIN", "Bread"), same)]) == []
     assert garble.independent([(ENGLISH, Completion("a", (1,) * 7)), (other, Completion("a", (1,) * 7))]) == []
+
+
+def tokens(text: str, count: int) -> Completion:
+    return Completion(text, tuple(range(count)))
+
+
+def test_a_loop_shows_from_32_tokens_on():
+    assert garble.repetition(ENGLISH, tokens("la la " * 8, 31)) == ""
+    assert garble.repetition(ENGLISH, tokens("la la " * 8, 32))
+
+
+def test_two_copies_of_a_unit_in_the_last_half_are_a_loop():
+    unit = "abcdefghij"
+    assert garble.repetition(ENGLISH, long("0123456789zyxwvutsrq" + unit * 2)).endswith("one sequence of 10, repeated")
+    assert garble.repetition(ENGLISH, long("0123456789zyxwvutsr" + unit * 2 + "k")) == ""
+
+
+def test_three_words_that_double_their_endings_are_a_sign_and_two_are_none():
+    two = "the keeperper went out to the lighthousehouse and then came home again"
+    assert garble.repetition(ENGLISH, long(two)) == ""
+    assert garble.repetition(ENGLISH, long(two + " eveninging")) == "3 of its words double their endings"
+
+
+def test_rules_and_leaders_of_any_of_their_characters_are_no_loop():
+    assert garble.repetition(ENGLISH, long("-=_.*#~|·…—– \t\n" * 8)) == ""
+
+
+@pytest.mark.parametrize(("unit", "loops"), [("abc12 ", False), ("abcd12 ", True), ("12 ", False), ("?! ", True)])
+def test_a_unit_is_a_loop_when_more_than_three_fifths_of_it_are_letters_or_it_has_no_digit(unit, loops):
+    assert bool(garble.repetition(ENGLISH, long(unit * 20))) is loops
+
+
+def test_a_wrong_answer_shows_from_32_tokens_on_and_only_where_its_numbers_are_sound():
+    train = Prompt("arithmetic", "LATIN", "A train", expects="3:25")
+    assert garble.known_answer(train, tokens("no idea", 31)) == ""
+    assert garble.known_answer(train, tokens("no idea", 32)) == "it is wrong"
+    assert garble.known_answer(train, tokens("at 3:25", 32)) == ""
+    assert garble.known_answer(train, Completion("", tuple(range(32)), broken="NaN")) == ""
+
+
+def test_answers_are_alike_from_eight_equal_tokens_on():
+    code = Prompt("code", "LATIN", "def")
+    assert garble.independent([(ENGLISH, tokens("", 8)), (code, tokens("", 9))]) == [ENGLISH, code]
+    assert garble.independent([(ENGLISH, tokens("", 7)), (code, tokens("", 7))]) == []
+    other = Completion("", (*range(7), 99))
+    assert garble.independent([(ENGLISH, tokens("", 8)), (code, other)]) == []

@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.client import vllm as vllm_client
-from dsv4_serve.entrypoint.client.errors import Unreachable
+from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.entrypoint.draft_floors import Floors
@@ -144,7 +145,7 @@ def test_a_pass_names_the_share_of_each_position():
 def test_a_collapse_after_the_first_token_is_refused_in_one_sentence_whatever_the_total(at):
     acceptance = counted(200, *at)
     problem = gate.judge(acceptance, {}, THREE).problem
-    assert acceptance.ratio > THREE.total
+    assert acceptance.accepted > THREE.total * acceptance.drafted
     assert "it collapses after position 0: the first token of a draft is right" in problem
     assert "NUM_SPECULATIVE_TOKENS=1" in problem
 
@@ -182,6 +183,41 @@ def test_the_tokens_after_the_first_are_counted_right_for_drafts_of_any_length(a
     later = Acceptance(sum(tokens for tokens, _ in drafts), sum(taken), len(drafts), at).later
     assert later.drafted == sum(tokens - 1 for tokens, _ in drafts)
     assert later.accepted == sum(max(0, t - 1) for t in taken)
+
+
+def test_a_server_that_refuses_has_no_measurement():
+    class Refusing:
+        async def settled_counters(self):
+            raise Refused("HTTP 500")
+
+    client: Any = Refusing()
+    finding, acceptance = asyncio.run(gate.run(client, THREE, 8))
+    problem = "a test prompt was refused (HTTP 500), so the drafter could not be measured; see vLLM's log"
+    assert (finding, acceptance) == (Finding("not measured", problem), Acceptance(0, 0))
+
+
+def test_drafts_of_one_token_have_no_positions_to_name():
+    assert "by position" not in gate.judge(counted(200, 150), {}, Floors(0.4, (0.4,))).detail
+    assert "by position" in gate.judge(counted(200, 150, 100), {}, Floors(0.4, (0.4, 0.2))).detail
+
+
+def test_positions_that_were_never_drafted_are_not_judged():
+    assert not gate.judge(counted(200, 180, 150), {}, THREE).problem
+
+
+def test_a_position_is_judged_from_ten_accepted_at_its_floor_on_and_may_be_at_it():
+    half = Floors(0.4, (0.5,))
+    assert "position 0 (45%, floor 50%)" in gate.judge(counted(20, 9), {}, half).problem
+    assert not gate.judge(counted(19, 9), {}, half).problem
+    assert not gate.judge(counted(20, 10), {}, half).problem
+
+
+def test_a_collapse_is_judged_from_ten_accepted_at_its_floor_on():
+    halves = Floors(0.4, (0.9, 0.5))
+    assert collapses(counted(20, 18, 9), halves)
+    assert not collapses(counted(19, 19, 9), halves)  # 9.5 at its floor
+    assert not collapses(counted(20, 18, 10), halves)  # as good as its floor
+    assert not collapses(counted(20, 17, 9), halves)  # the first token is bad too
 
 
 def test_no_drafts_and_no_counters_are_distinguished():

@@ -26,6 +26,11 @@ IDLE = Counters(steps=7, generated=9)
 RUNNING = replace(IDLE, running=2, waiting=1, kv_usage=0.1)
 
 
+def test_before_the_first_poll_there_is_no_work():
+    progress = EngineProgress(5.0)
+    assert (progress.at, progress.busy, progress.work) == (5.0, False, "none")
+
+
 def test_idle_and_answering_is_progress():
     progress = EngineProgress(0.0)
     for now in (1.0, 2.0, 50.0):

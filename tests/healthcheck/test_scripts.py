@@ -37,3 +37,9 @@ def test_words_that_change_their_script_are_wrong_even_if_they_are_few(glued):
 @pytest.mark.parametrize("text", ["API는 DeepSeek는 서버입니다", "小明说API和Python都不会"])
 def test_scripts_that_are_written_without_blanks_may_touch_latin_names(text):
     assert unexplained(text, "HANGUL" if "는" in text else "CJK") == ""
+
+
+def test_a_fifth_of_the_letters_may_be_names_and_no_more():
+    assert unexplained("lamp ж", "LATIN") == ""
+    assert unexplained("boy ж", "LATIN") == "25% of its letters are Cyrillic"
+    assert unexplained("ж", "LATIN") == "100% of its letters are Cyrillic"

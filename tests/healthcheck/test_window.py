@@ -37,6 +37,16 @@ def test_a_server_that_started_again_is_counted_from_its_start():
     assert window.acceptance() == Acceptance(130, 13)
 
 
+def test_either_counter_that_falls_below_its_last_reading_is_a_start_again():
+    first, last = (0, 100, 50), (2, 200, 150)
+    assert filled(first, last, (4, 150, 160)).acceptance() == Acceptance(150, 160)
+    assert filled(first, last, (4, 250, 70)).acceptance() == Acceptance(250, 70)
+
+
+def test_counters_that_stand_still_are_no_start_again():
+    assert filled((0, 100, 50), (2, 100, 50)).acceptance() == Acceptance(0, 0)
+
+
 def test_it_is_below_the_floor_only_with_enough_draft_tokens():
     window = filled((0, 0, 0), (2, 100, 20))
     assert window.below(0.4, 100)

@@ -20,6 +20,7 @@ import httpx
 import pytest
 import yaml
 
+from dsv4_serve.entrypoint.supervision_settings import Supervise
 from tests.support.program import need
 
 from .conftest import ROOT, Container, Report, free_port, podman
@@ -30,7 +31,9 @@ OVERLAY = ROOT / "deploy/kubernetes/overlays/demo"
 NAME = "dsv4-pod-replica"
 KEY = "a-key-of-the-tests"
 START = 600.0
-LIVE_GRACE = 120.0  # seconds, supervise.live-grace as shipped
+SHIPPED = Supervise()
+LIVE_GRACE = SHIPPED.live_grace
+UNREADY = SHIPPED.idle_canary_every + SHIPPED.ready_grace + 20.0  # seconds; the probes take their time too
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def test_a_hung_engine_is_not_ready_then_ended_before_the_liveness_probe_would_k
     restarts = int(podman("container", "inspect", "--format={{.RestartCount}}", NAME).stdout)
     pod.container.run("python", "-c", SIGNAL, str(int(signal.SIGSTOP)))
     began = time.monotonic()
-    pod.until("readiness", expected=False, seconds=30)
+    pod.until("readiness", expected=False, seconds=UNREADY)
     unready = time.monotonic() - began
     refused = 0
     while int(podman("container", "inspect", "--format={{.RestartCount}}", NAME).stdout) == restarts:

@@ -23,6 +23,7 @@ from dsv4_serve.entrypoint.containers.containers import name_of
 from dsv4_serve.entrypoint.containers.daemon import Daemon
 from dsv4_serve.entrypoint.containers.down import down
 from dsv4_serve.entrypoint.containers.up import up
+from dsv4_serve.entrypoint.supervision_settings import Supervise
 from tests.support import load
 from tests.support.balancer import KEY
 
@@ -31,7 +32,8 @@ from .fleet import Fleet
 
 pytestmark = pytest.mark.slow
 CLIENTS, TOKENS = 8, 40
-OUT, BACK = 30.0, 10.0  # seconds within which a replica that hangs is out, and one that is ready is in
+# Seconds until a hung replica leaves rotation (its grace, then polls and HAProxy's checks) and until a ready one enters it.
+OUT, BACK = Supervise().ready_grace + 15.0, 10.0
 START = 600.0
 LIVE_GRACE = 60  # seconds, half of the default: the one setting that is not as shipped
 

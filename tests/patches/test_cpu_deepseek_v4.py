@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(
 
 SCRIPT = Path(__file__).with_name("cpu_drafts.py")
 LAYOUTS = ("bf16", "native", "w4a16", "nvfp4", "acti", "pro")
-GOOD = [*(f"{layout}:good:1" for layout in LAYOUTS), "bf16:good:2"]
-BAD = ["bf16:scrambled:1", "bf16:holed:1", "bf16:removed:1"]
+GOOD = [*(f"{layout}:good:1" for layout in LAYOUTS), "bf16:good:2", "flash-0731:good:7"]
+BAD = ["bf16:scrambled:1", "bf16:holed:1", "bf16:removed:1", "flash-0731:scrambled:5", "flash-0731:removed:5"]
 ALONE = ["w4a16:good:1", "pro:good:1", "bf16:holed:1"]
 
 
@@ -55,15 +55,23 @@ def test_a_good_draft_head_drafts_what_the_model_says(both, case):
     assert found["accepted"] >= 0.99 * found["drafted"] > 0, found
 
 
-def test_a_scrambled_draft_head_changes_no_answer_and_is_seen_in_the_counters(both):
-    found = both["bf16:scrambled:1"]
+@pytest.mark.parametrize("case", ["bf16:scrambled:1", "flash-0731:scrambled:5"])
+def test_a_scrambled_drafter_changes_no_answer_and_is_seen_in_the_counters(both, case):
+    found = both[case]
     assert found.get("wrong") == 0, found
     assert found["accepted"] <= 0.05 * found["drafted"], found
 
 
-@pytest.mark.parametrize(("mtp", "reason"), [("holed", "attn.wo_b.weight"), ("removed", "has no draft head")])
-def test_an_incomplete_draft_head_is_refused(both, mtp, reason):
-    assert reason in both[f"bf16:{mtp}:1"].get("error", "")
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("bf16:holed:1", "attn.wo_b.weight"),
+        ("bf16:removed:1", "has no draft head"),
+        ("flash-0731:removed:5", "drafter weights were not initialized"),
+    ],
+)
+def test_an_incomplete_drafter_is_refused(both, case, reason):
+    assert reason in both[case].get("error", "")
 
 
 def test_without_the_gpu_series_stock_vllm_fails_on_cpu_as_on_gpus(alone):

@@ -81,8 +81,8 @@ def scheme_matches_model(checkpoint: Checkpoint, required: CheckpointRequirement
 )
 def experts_targeted(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
     """A target of compressed-tensors matches the routed experts; unmatched ones are built unquantized."""
-    names = list(targets(checkpoint))
-    if not names or layout.scheme(checkpoint, "layers.0") in (None, layout.SCHEMES[-1]):
+    names, stored = list(targets(checkpoint)), layout.scheme(checkpoint, "layers.0")
+    if not names or stored is None or "weight_packed" not in stored.tensors:  # compressed-tensors packs
         return None
     if name_experts(names, TODAY) or name_experts(names, UNTIL_0_31):
         return None

@@ -94,17 +94,19 @@ def nvlink_up(topology: Topology, required: HostRequirements) -> Problem | None:
 @check(
     symptom="slow all-reduce on NVLink with settings meant for PCIe",
     link=_GPUDIRECT,
-    remedy="--nccl none (DSV4_NCCL)",
+    remedy="--nccl none (DSV4_NCCL), or nvlink-only where NVLink connects only some of the GPUs",
     tried="constructed",
 )
 def nvlink_unused(topology: Topology, required: HostRequirements) -> Problem | None:
     """NCCL may use NVLink, which NCCL_P2P_DISABLE disables too."""
     group = served(topology, required)
-    if required.peer_access or not topology.nvlinked(group):
+    linked = [pair for pair in topology.within(group) if pair.nvlink]
+    if required.nvlink or not linked:
         return None
+    some = "" if topology.nvlinked(group) else "some of "
     return Problem(
-        f"NVLink connects GPUs {_list(group)}, but NCCL_P2P_DISABLE disables it",
-        "NCCL without settings of ours on NVLink",
+        f"NVLink connects {some}GPUs {_list(group)}, but NCCL_P2P_DISABLE disables it",
+        "NCCL settings that leave NVLink on",
         fatal=False,
     )
 

@@ -231,3 +231,58 @@ def test_any_configuration_space_is_read_to_an_end(space: bytes) -> None:
 
 def test_a_host_with_one_numa_node_says_none(tmp_path: Path) -> None:
     assert read_topology(GPUS, (0, 1), sysfs(tmp_path, bridge=None, node="-1")).nodes == (None, None)
+
+
+# More than a pair
+
+
+def islands(*parts: tuple[int, ...], between: str = "SYS") -> Topology:
+    """GPUs with NVLink within each part, and none between them."""
+    order = tuple(sorted(gpu for part in parts for gpu in part))
+    linked = {frozenset(pair) for part in parts for pair in combinations(part, 2)}
+    pairs = tuple(
+        Pair(a, b, "NODE" if frozenset((a, b)) in linked else between, frozenset((a, b)) in linked, "ok", "ok")
+        for a, b in combinations(order, 2)
+    )
+    return Topology(order, pairs)
+
+
+def test_two_bridged_pairs_serve_as_pairs_and_together_keep_nvlink() -> None:
+    four = islands((0, 2), (1, 3))
+    assert groups(four, 2) == [(0, 2), (1, 3)]
+    assert choose_set(four, (0, 2))[0] == "none"
+    name, reason = choose_set(four, (0, 1, 2, 3))
+    assert (name, reason) == (
+        "nvlink-only",
+        "NVLink connects some of GPUs 0 to 3, and peer access over PCIe is unproven",
+    )
+    env = {str(k): str(v) for k, v in Catalog([]).nccl(name, "").own.env.items()}
+    required = HostRequirements(gpus=4, group=4, interconnect="nvlink", env=env)
+    translated = dataclasses.replace(four, iommu="translated")
+    assert {"peer-access", "nvlink-unused"}.isdisjoint(found(translated, required))
+    off = HostRequirements(gpus=4, group=4, interconnect="nvlink", env={"NCCL_P2P_DISABLE": "1"})
+    assert "some of GPUs 0, 1, 2, 3" in found(four, off)["nvlink-unused"].seen
+
+
+def test_two_boards_of_four_make_two_replicas_of_four() -> None:
+    eight = islands((0, 1, 4, 5), (2, 3, 6, 7))
+    assert groups(eight, 4) == [(0, 1, 4, 5), (2, 3, 6, 7)]
+    assert choose_set(eight, (0, 1, 4, 5))[0] == "none"
+    assert choose_set(eight, tuple(range(8)))[0] == "nvlink-only"
+
+
+def test_eight_gpus_behind_switches_of_two_sockets_make_close_groups_whatever_their_slots() -> None:
+    """Two under each switch, four under each socket; the slots alternate between the sockets."""
+    socket, switch = {gpu: gpu % 2 for gpu in range(8)}, {gpu: gpu % 4 for gpu in range(8)}
+
+    def level(a: int, b: int) -> str:
+        return "PIX" if switch[a] == switch[b] else "NODE" if socket[a] == socket[b] else "SYS"
+
+    eight = Topology(tuple(range(8)), tuple(Pair(a, b, level(a, b)) for a, b in combinations(range(8), 2)))
+    assert groups(eight, 2) == [(0, 4), (1, 5), (2, 6), (3, 7)]
+    assert groups(eight, 4) == [(0, 2, 4, 6), (1, 3, 5, 7)]
+    assert groups(eight, 8) == [tuple(range(8))]
+    name, reason = choose_set(eight, (0, 2, 4, 6))
+    assert name == "p2p-off"
+    assert "(NODE)" in reason
+    assert "(SYS)" in choose_set(eight, tuple(range(8)))[1]

@@ -46,7 +46,7 @@ def plan(profile, model, hardware, *, skip=(), **flags):
             "hardware": Setting(hardware, "test"),
         },
         skip=skip,
-        command_line=Layer({name.replace("_", "-"): Setting(value, "test") for name, value in flags.items()}),
+        command_line=Layer({n if "." in n else n.replace("_", "-"): Setting(v, "test") for n, v in flags.items()}),
     )
     selection = select(Catalog([]), request, lambda: pytest.fail("the hardware was named"))
     return selection, resolve(selection, request)
@@ -236,3 +236,44 @@ def test_every_advised_context_is_a_whole_number_of_blocks() -> None:
     (context,) = [a.value for a in fit_answer.fit(FULL).advice if a.flag == "max-model-len"]
     assert context % estimate.BLOCK_TOKENS == 0
     assert context < FULL.context
+
+
+@pytest.mark.parametrize(
+    ("context", "utilization", "logged"),
+    [
+        (65_536, 0.95, 6.11),
+        (801_000, 0.95, 5.22),
+        (1_000_000, 0.95, 4.98),
+        (1_000_000, 0.96, 5.93),
+        (1_000_000, 0.97, 6.88),
+    ],
+)
+def test_what_a_dspark_drafter_leaves_is_what_public_logs_say(context: int, utilization: float, logged: float) -> None:
+    """0731-NVFP4 with five draft tokens on 2 x Max-Q (third-party logs, 2026; their vLLM kept factor 5 above 256k)."""
+    flags = {"max_model_len": context, "gpu_memory_utilization": utilization, "max_num_seqs": 2}
+    factor = {"attention-config.sparse_mla_prefill_workspace_factor": 5}
+    skip = ("kv-cache",)
+    selection, found = plan("1m", "flash-0731-nvfp4", "rtx-pro-6000-max-q", skip=skip, **flags, **factor)
+    memory = memory_inputs.estimate(selection, found.flags)
+    assert memory
+    assert memory.kv_available_gib == pytest.approx(logged, rel=0.05)
+    assert memory.admits is ((context, utilization) != (1_000_000, 0.95))
+
+
+def test_801k_tokens_start_on_two_rtx_pro_6000() -> None:
+    selection, found = plan("1m", "flash-0731-nvfp4", "rtx-pro-6000", max_model_len=801_000)
+    memory = memory_inputs.estimate(selection, found.flags)
+    assert memory
+    assert memory.admits
+
+
+@pytest.mark.parametrize(("model", "gib"), [("flash", 3.4), ("flash-0731", 10.1), ("w4a16", 12.3)])
+def test_a_drafter_takes_memory_only_where_it_drafts(model: str, gib: float) -> None:
+    drafting, without = (
+        memory_inputs.estimate(selection, found.flags)
+        for n in (1, 0)
+        for selection, found in [plan("64k", model, "h200", **{"speculative-config.num_speculative_tokens": n})]
+    )
+    assert drafting
+    assert without
+    assert drafting.checkpoint_gib - without.checkpoint_gib == pytest.approx(gib)

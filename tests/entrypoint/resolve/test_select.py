@@ -27,14 +27,16 @@ Write = Callable[[Mapping[str, str]], Path]
 @pytest.mark.parametrize(
     ("requested", "model"),
     [
-        ({"profile": "524k", "hardware": "rtx-pro-6000"}, "acti"),
-        ({"profile": "128k", "hardware": "rtx-pro-6000-max-q"}, "acti"),
+        ({"profile": "524k", "hardware": "rtx-pro-6000"}, "flash-0731-nvfp4"),
+        ({"profile": "1m", "hardware": "rtx-pro-6000-max-q"}, "acti"),
         ({"profile": "524k-3", "hardware": "rtx-pro-6000"}, "acti"),
-        ({"profile": "64k", "hardware": "rtx-pro-6000"}, "nvfp4"),
-        ({"profile": "524k", "hardware": "rtx-pro-6000", "tensor_parallel_size": 4}, "nvfp4"),
+        ({"profile": "64k", "hardware": "rtx-pro-6000"}, "flash-0731-nvfp4"),
+        ({"profile": "524k", "hardware": "rtx-pro-6000", "tensor_parallel_size": 4}, "flash-0731-nvfp4"),
         ({"profile": "524k", "hardware": "h200"}, "w4a16"),
         ({"profile": "524k", "hardware": "b300"}, "nvfp4"),
         ({"profile": "pro", "hardware": "b300"}, "pro-nvfp4"),
+        ({"profile": "pro", "hardware": "h200"}, "pro"),
+        ({"profile": "v41", "hardware": "h200"}, "v41-flash"),
     ],
 )
 def test_the_default_model_comes_with_its_reason(requested: dict[str, Any], model: str) -> None:
@@ -44,7 +46,7 @@ def test_the_default_model_comes_with_its_reason(requested: dict[str, Any], mode
 
 
 def test_the_reason_of_a_default_model_is_that_of_the_hardware() -> None:
-    named = selected(request(hardware="rtx-pro-6000-max-q")).reasons["model-name"]
+    named = selected(request(profile="1m", hardware="rtx-pro-6000-max-q")).reasons["model-name"]
     assert named.value == "acti"
     assert "74 GiB" in named.origin
 
@@ -155,4 +157,4 @@ def test_hardware_that_is_named_keeps_the_set_of_its_profile_file() -> None:
 
 def test_every_set_for_pcie_switches_vllms_own_all_reduce_off() -> None:
     for name in CATALOG.names("nccl"):
-        assert CATALOG.nccl(name, "").own.flags == {"disable-custom-all-reduce": True}
+        assert ("disable-custom-all-reduce" in CATALOG.nccl(name, "").own.flags) == name.startswith("p2p")

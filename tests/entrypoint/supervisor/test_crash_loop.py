@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.supervisor import crash_loop
 from dsv4_serve.entrypoint.supervisor.crash_loop import StartRecord
@@ -94,3 +97,33 @@ def test_a_missing_record_is_not_noted(tmp_path: Path, caplog) -> None:
     caplog.set_level("INFO")
     assert crash_loop.load(tmp_path) == StartRecord()
     assert caplog.messages == []
+
+
+def test_the_first_start_of_all_follows_no_failure() -> None:
+    assert StartRecord().begin("") == StartRecord("", starts=1, failures=0)
+
+
+def test_a_start_after_a_recorded_end_keeps_the_count_and_the_cause() -> None:
+    hung = StartRecord("plan", starts=2, failures=2).end("hung", 5.0, failed=True)
+    assert hung == StartRecord("plan", 2, 3, 5.0, "hung")
+    assert hung.begin("plan") == StartRecord("plan", 3, 3, 0.0, "hung")
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 2**40))
+def test_every_record_is_read_as_it_was_written(starts: int, failures: int, ended: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        written = StartRecord("plan", starts, failures, ended, "hung")
+        crash_loop.save(Path(folder), written)
+        assert crash_loop.load(Path(folder)) == written
+
+
+@pytest.mark.parametrize("count", [-1, 1_000_001])
+def test_a_count_that_no_host_reaches_makes_no_record(tmp_path: Path, count: int) -> None:
+    crash_loop.save(tmp_path, StartRecord("plan", starts=1, failures=1_000_000))
+    assert crash_loop.load(tmp_path).failures == 1_000_000
+    crash_loop.save(tmp_path, StartRecord("plan", starts=1, failures=count))
+    assert crash_loop.load(tmp_path) == StartRecord()
+
+
+def test_no_number_of_failures_is_too_many_for_the_wait() -> None:
+    assert crash_loop.backoff(1_000_000, 10, 900) == 900

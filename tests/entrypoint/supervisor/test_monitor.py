@@ -174,3 +174,152 @@ def test_a_collapse_in_live_traffic_is_told_once_with_its_positions(
     assert watch.health.collapsed
     assert watch.health.below_floor
     assert "it collapses after position 0" in checks.draft_gate(watch.health, 0.0).warning
+
+
+def polled(watch: Watch, *polls: tuple[Counters | Exception, float]) -> list[ExitReason | None]:
+    """What each poll finds; a poll is what vLLM answers, and the seconds since the last one."""
+
+    async def whole() -> list[ExitReason | None]:
+        return [await watch.poll(counters, seconds) for counters, seconds in polls]
+
+    return asyncio.run(whole())
+
+
+def test_it_is_hung_when_more_than_the_grace_has_passed_and_says_with_which_work(watch: Watch) -> None:
+    grace = SETTINGS.supervise.live_grace
+    work = replace(BUSY, waiting=1)
+    *alive, hung = polled(watch, (work, 1.0), (work, grace), (work, 1.0))
+    assert alive == [None, None]
+    assert watch.health.requests == 3
+    assert hung is not None
+    assert hung.cause is exit_cause.HUNG
+    assert hung.sentence.startswith("no progress for 121 s while there was work (2 requests running, 1 waiting); the")
+    assert hung.sentence.endswith("the limit is 120 s (supervise.live-grace).")
+
+
+def test_watching_goes_on_until_there_is_a_reason(watch: Watch) -> None:
+    class Passing(Engine):
+        async def counters(self) -> Counters:
+            watch.now += 10.0
+            return BUSY
+
+    supervise = SETTINGS.supervise.model_copy(update={"poll": 0.0})
+    settings = SETTINGS.model_copy(update={"supervise": supervise})
+    session = replace(watch.monitor.session, client=Passing(), settings=settings)  # type: ignore[arg-type]
+    assert asyncio.run(monitor.watch(session)).cause is exit_cause.HUNG
+
+
+def test_tokens_from_before_the_watch_pay_for_no_canary(watch: Watch) -> None:
+    traffic(watch, 0.6, 10, start=10**8)
+    assert watch.canaries == []
+
+
+def test_a_canary_beside_traffic_may_cost_a_two_hundredth_of_the_tokens_and_no_more(watch: Watch) -> None:
+    cost = canary.cost(1, SETTINGS.gate.tokens)
+    polled(watch, (BUSY, 1.0), (replace(BUSY, generated=BUSY.generated + 200 * cost), 1.0))
+    assert watch.monitor._affordable()
+    polled(watch, (replace(BUSY, generated=200 * cost), 1.0))
+    assert not watch.monitor._affordable()
+
+
+def test_the_tokens_of_a_restarted_server_are_counted_from_its_start(watch: Watch) -> None:
+    cost = canary.cost(1, SETTINGS.gate.tokens)
+    polled(watch, (replace(BUSY, generated=10**9), 1.0), (replace(BUSY, generated=5), 1.0))
+    assert not watch.monitor._affordable()
+    polled(watch, (replace(BUSY, generated=5 + 200 * cost), 1.0))
+    assert watch.monitor._affordable()
+
+
+def test_the_first_poll_that_cannot_be_made_is_said(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    polled(watch, (OutOfFiles("no file descriptor left"), 1.0))
+    assert caplog.messages == ["vLLM cannot be watched: no file descriptor left. Raise the limit of open files."]
+
+
+def test_an_idle_replica_is_asked_when_its_time_has_come(watch: Watch) -> None:
+    every = SETTINGS.supervise.idle_canary_every
+    polled(watch, (IDLE, every - 1), (IDLE, 0.5))
+    assert watch.engine.asked == 0
+    polled(watch, (IDLE, 0.5))
+    assert watch.engine.asked == 1
+
+
+class Silent(Engine):
+    """Its canaries are never answered."""
+
+    async def complete(self, *_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+
+def test_a_canary_without_an_answer_is_work_and_ends_with_the_watch(watch: Watch) -> None:
+    watch.engine = Silent()
+    watch.monitor.session = replace(watch.monitor.session, client=watch.engine)  # type: ignore[arg-type]
+
+    async def whole() -> ExitReason | None:
+        watch.monitor.close()  # none runs yet
+        await watch.poll(IDLE, 10.0)
+        assert await watch.poll(IDLE, 10.0) is None
+        assert watch.health.busy
+        reason = await watch.poll(IDLE, SETTINGS.supervise.live_grace)
+        sent = watch.monitor.canary
+        assert sent
+        watch.monitor.close()
+        await asyncio.wait([sent])
+        assert sent.cancelled()
+        return reason
+
+    reason = asyncio.run(whole())
+    assert reason is not None
+    assert "a canary outstanding" in reason.sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "outstanding"), [(None, False), (Unreachable("gone"), True), (OutOfFiles("none left"), False)]
+)
+def test_only_a_canary_that_vllm_did_not_answer_stays_work(
+    watch: Watch, error: Exception | None, outstanding: bool
+) -> None:
+    class Answering(Engine):
+        async def complete(self, *_: object, **__: object) -> None:
+            if error:
+                raise error
+
+    watch.engine = Answering()
+    watch.monitor.session = replace(watch.monitor.session, client=watch.engine)  # type: ignore[arg-type]
+    polled(watch, (IDLE, 10.0), (IDLE, 1.0))
+    assert watch.health.busy is outstanding
+
+
+@pytest.mark.parametrize(("fruitless", "called"), [(299, False), (300, True), (301, True)])
+def test_the_call_comes_with_the_300th_draft_token(watch: Watch, fruitless: int, called: bool) -> None:
+    polled(watch, (BUSY, 1.0), (replace(BUSY, drafted=100, accepted=50), 1.0))
+    polled(watch, (replace(BUSY, drafted=100 + fruitless, accepted=50), 1.0))
+    assert watch.health.below_floor is called
+    live = watch.health.live_acceptance
+    assert live is not None
+    assert (live.drafted, live.accepted) == ((fruitless, 0) if called else (100 + fruitless, 50))
+
+
+def test_acceptance_below_its_floor_is_told_once_with_its_figures(
+    watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    low = [(replace(BUSY, steps=n, drafted=100 * n, accepted=10 * n), 1.0) for n in range(10)]
+    polled(watch, *low)
+    assert watch.health.below_floor
+    assert caplog.messages == [
+        "50 of 500 draft tokens of the last 300 s were accepted (10%); the floor is 25% (gate.acceptance-floor)."
+    ]
+
+
+def test_without_a_floor_no_acceptance_is_below_it(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    watch.health.floors = None
+    polled(watch, *[(replace(BUSY, steps=n, drafted=100 * n, accepted=10 * n), 1.0) for n in range(10)])
+    assert not watch.health.below_floor
+    assert caplog.messages == []
+
+
+def test_a_window_without_an_accepted_token_says_0_percent(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    watch.monitor.supervise = SETTINGS.supervise.model_copy(update={"window_drafts": 100})
+    polled(watch, (BUSY, 1.0), (replace(BUSY, drafted=150), 1.0))
+    assert caplog.messages == [
+        "0 of 150 draft tokens of the last 300 s were accepted (0%); the floor is 25% (gate.acceptance-floor)."
+    ]

@@ -24,7 +24,11 @@ from tests.support.replica import Start
 
 
 def plan(**flags: object) -> Plan:
-    settings = {name.replace("_", "-").replace("--", "."): Setting(value, "test") for name, value in flags.items()}
+    """`group--key` stands for the key of a JSON flag, which keeps its underscores."""
+    settings = {}
+    for name, value in flags.items():
+        group, dot, key = name.partition("--")
+        settings[group.replace("_", "-") + dot.replace("--", ".") + key] = Setting(value, "test")
     return Plan({}, settings, {})
 
 
@@ -41,6 +45,14 @@ def plan(**flags: object) -> Plan:
             [Repository("owner/drafter"), Repository("owner/model")],
         ),
         ({"model": "owner/model", "speculative_config--model": "owner/model"}, [Repository("owner/model")]),
+        (
+            {
+                "model": "owner/model",
+                "speculative_config--model": "owner/drafter",
+                "speculative_config--num_speculative_tokens": 0,
+            },
+            [Repository("owner/model")],
+        ),
         ({"model": "owner/model", "load_format": "safetensors"}, [Repository("owner/model")]),
         *(({"model": "owner/model", "load_format": way}, []) for way in ("dummy", "runai_streamer", "tensorizer")),
         *(({"model": where}, []) for where in ("s3://bucket/model", "gs://a/b", "/models/w4a16", "./w4a16", "")),
@@ -60,6 +72,10 @@ def test_it_is_left_to_vllm_where_the_user_says_so() -> None:
     off = Plan({}, plan(model="owner/model").flags, {}, supervision={"supervise.fetch": Setting(False, "test")})
     assert weights_fetch.repositories(off, {}) == []
     assert weights_fetch.repositories(plan(model="owner/model"), {"VLLM_USE_MODELSCOPE": "True"}) == []
+
+
+def test_the_program_is_the_one_that_is_tested_here() -> None:
+    assert fetch_program.__spec__.name == weights_fetch.PROGRAM
 
 
 @pytest.fixture

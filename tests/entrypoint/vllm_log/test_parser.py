@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4_serve.entrypoint.vllm_log.parser import LINE_BYTES, LogLine, Splitter
+from dsv4_serve.entrypoint.vllm_log.parser import JSON_BYTES, LINE_BYTES, LogLine, Splitter
 
 
 def lines_of(*chunks: bytes) -> list[str]:
@@ -72,3 +74,61 @@ def test_colors_are_taken_off() -> None:
     assert lines_of(b"\x1b[32m(EngineCore pid=1)\x1b[0;0m INFO 11-22 04:11:57 [a.py:1] x\n") == [
         "(EngineCore pid=1) INFO 11-22 04:11:57 [a.py:1] x"
     ]
+
+
+RECORD = "(EngineCore pid=1) INFO 11-22 04:11:57 [a.py:1] "
+
+
+@pytest.mark.parametrize(
+    ("line", "parsed"),
+    [
+        ("[replica 3] (eu) " + RECORD + "x", LogLine("x", "EngineCore", "INFO", "a.py:1")),
+        (RECORD + "(Worker pid=2) ERROR 11-22 04:11:57 [b.py:1] y", None),  # a text that quotes a record
+        ("INFO:     (Worker pid=2) ERROR 11-22 04:11:57 [b.py:1] y", None),
+        ("killed pid=7 of 9", LogLine("killed pid=7 of 9")),
+        ("123", LogLine("123")),
+        ("null", LogLine("null")),
+        ("{not json", LogLine("{not json")),
+        ('{"model": "m"}', LogLine('{"model": "m"}')),
+        ('{"a":' * 50_000, LogLine('{"a":' * 50_000)),
+    ],
+)
+def test_a_prefix_is_read_and_what_only_looks_like_a_record_is_text(line: str, parsed: LogLine | None) -> None:
+    found = LogLine.parse(line)
+    quoted = LogLine("(Worker pid=2) ERROR 11-22 04:11:57 [b.py:1] y", found.process, "INFO", found.source)
+    assert found == (parsed or quoted)
+
+
+def test_a_json_record_has_the_first_name_that_holds_text() -> None:
+    fields = {
+        "levelname": "error",
+        "message": "",
+        "msg": "x",
+        "asctime": 123.5,
+        "timestamp": "2026-11-22T04:11:57,5",
+        "vllm_process_name": "EngineCore",
+        "name": "vllm.core",
+    }
+    found = LogLine.parse(json.dumps(fields))
+    assert (found, found.time) == (LogLine("x", "EngineCore", "ERROR", "vllm.core"), "11-22 04:11:57.5")
+
+
+def test_a_json_record_with_an_exception_has_its_lines_without_the_empty_ones() -> None:
+    fields = {"level": "ERROR", "message": "it failed", "exc_info": "Traceback\n\nValueError: x", "name": "core"}
+    found = LogLine.parse(json.dumps(fields)).split()
+    assert [line.text for line in found] == ["it failed", "Traceback", "ValueError: x"]
+    assert {(line.level, line.source) for line in found} == {("ERROR", "core")}
+    assert LogLine("x").split() == [LogLine("x")]
+
+
+def test_a_json_record_that_was_cut_off_has_the_fields_that_are_there() -> None:
+    whole = json.dumps({"levelname": "ERROR", "message": 'say "x"', "exc_info": "Traceback\nValueError: é" + "y" * 50})
+    assert LogLine.parse(whole[:-20]).text.startswith('say "x"\nTraceback\nValueError: éyyy')
+    assert LogLine.parse(whole[: whole.index("\\u00e9") + 3]).text.endswith("ValueError: \\u0")  # cut within a letter
+
+
+def test_a_json_object_has_room_for_a_whole_traceback_wherever_its_chunks_end() -> None:
+    whole = b'{"message": "' + b"x" * (2 * LINE_BYTES) + b'"}'
+    assert lines_of(whole[:1], whole[1:100], whole[100:], b"\n") == [whole.decode()]
+    (cut,) = lines_of(b"{", *[b"x" * 65536] * 5)
+    assert len(cut) == JSON_BYTES

@@ -1,0 +1,228 @@
+"""The files decide which model is served: a folder's, those in the Hub's cache, or those on the Hub; then the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.resolve import constraints
+from dsv4_serve.entrypoint.weights import hub_files
+from tests.support import checkpoints
+from tests.support.checkpoints import LAYOUTS
+from tests.support.http_servers import http_servers
+from tests.support.plans import CATALOG, request, resolved, selected
+
+COMMIT = "0123456789" * 4
+OFF = {"speculative-config.num_speculative_tokens": 0}
+
+
+def cached(home: Path, repository: str, layout: str) -> dict[str, str]:
+    """Put a layout into the cache of an environment as huggingface_hub does, and return the environment."""
+    place = home / "hub" / f"models--{repository.replace('/', '--')}"
+    LAYOUTS[layout](place / "snapshots" / COMMIT)
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text(COMMIT)
+    return {"HF_HOME": str(home)}
+
+
+def test_a_folder_and_its_repository_in_the_cache_give_the_same_answer(tmp_path: Path) -> None:
+    repository = "someone/DeepSeek-V4-Flash-0731-tuned"
+    operator = cached(tmp_path / "home", repository, "flash-0731")
+    folder = LAYOUTS["flash-0731"](tmp_path / "folder")
+    by_id = selected(request(hardware="h200", model=repository, operator=operator))
+    by_folder = selected(request(hardware="h200", model=str(folder)))
+    for one in (by_id, by_folder):
+        assert (one.model.name, one.drafter.kind, one.identity) == ("flash-0731", "dspark", by_folder.identity)
+    assert by_id.weights_gib == by_folder.weights_gib == by_folder.identity.bytes / (1 << 30)  # type: ignore[union-attr]
+    plan = resolved(request(hardware="h200", model=repository, operator=operator))
+    assert plan.flags["served-model-name"].value == ["deepseek-v4-flash-0731-tuned", repository]
+    assert plan.choices["checkpoint"].origin == "files in the Hub's cache, 012345678901"
+
+
+@pytest.mark.parametrize(
+    ("repository", "model", "drafter"),
+    [
+        ("deepseek-ai/DeepSeek-V4-Flash", "flash", "mtp"),
+        ("deepseek-ai/deepseek-v4-flash-base", "flash-base", "mtp"),
+        ("deepseek-ai/DeepSeek-V4-Flash-DSpark", "flash-0731", "dspark"),
+        ("deepseek-ai/DeepSeek-V4-Flash-Vision-Exp", "flash-vision", "dspark"),
+        ("deepseek-ai/DeepSeek-V4-Pro-0813", "pro-0813", "dspark"),
+        ("deepseek-ai/DeepSeek-V4.1-Flash-1017", "v41-flash", "dspark"),
+        ("nvidia/DeepSeek-V4-Flash-0731-NVFP4", "flash-0731-nvfp4", "dspark"),
+        ("nvidia/DeepSeek-V4-Pro-NVFP4", "pro-nvfp4", "mtp"),
+    ],
+)
+def test_a_known_repository_is_its_model_without_a_network(repository: str, model: str, drafter: str) -> None:
+    found = selected(request(hardware="b300", model=repository))
+    assert (found.model.name, found.drafter.kind) == (model, drafter)
+
+
+@pytest.mark.parametrize(
+    "repository",
+    ["deepseek-ai/DeepSeek-V4-Flash-Next", "deepseek-ai/DeepSeek-V5-Flash", "unsloth/DeepSeek-V4-Flash-GGUF"],
+)
+def test_another_repository_is_not_known_and_claimed_by_no_pattern(repository: str) -> None:
+    with pytest.raises(ConfigError, match="is not known: its config.json is not in the local cache") as caught:
+        selected(request(hardware="h200", model=repository))
+    assert "did you mean" not in str(caught.value)
+
+
+def test_the_table_is_of_exact_names_and_each_belongs_to_one_model() -> None:
+    own = [
+        str(name).lower()
+        for model in CATALOG.every_model()
+        for name in [model.own.flags.get("model", ""), *model.own.repositories]
+        if name
+    ]
+    assert all(hub_files.is_repository(name) for name in own)
+    assert len(own) == len(set(own))
+
+
+def test_files_in_the_cache_beat_the_table(tmp_path: Path) -> None:
+    repository = "deepseek-ai/DeepSeek-V4-Flash"
+    operator = cached(tmp_path, repository, "flash-0731")
+    found = selected(request(hardware="h200", model=repository, operator=operator))
+    assert (found.model.name, found.drafter.kind) == ("flash", "dspark")
+    found = selected(request(hardware="h200", model=repository, operator=cached(tmp_path / "2", repository, "w4a16")))
+    assert found.model.name == "w4a16"
+
+
+@pytest.mark.parametrize(
+    ("given", "layout", "says"),
+    [
+        ("nvfp4", "flash-nvfp4", "deepseek-v4-flash, modelopt-nvfp4, an MTP head in fp8-mxfp4"),
+        ("flash", "bf16", "BF16, deepseek-v4-flash, BF16"),
+        ("flash", "awq", "AWQ, deepseek-v4-flash, awq, no drafter"),
+        ("flash", "flash-base", "deepseek-v4-flash, fp8"),
+    ],
+)
+def test_a_name_that_the_files_contradict_is_refused_unless_it_is_skipped(
+    tmp_path: Path, given: str, layout: str, says: str
+) -> None:
+    named: dict[str, Any] = {"hardware": "h200", "model": f"{given}={LAYOUTS[layout](tmp_path)}", **OFF}
+    with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+        resolved(request(**named))
+    assert "--skip model-files" in str(caught.value)
+    plan = resolved(request(**named, skip=("model-files",)))
+    assert says in plan.choices["skip model-files"].origin
+
+
+def test_the_table_contradicts_a_name_as_files_do() -> None:
+    with pytest.raises(ConfigError, match="--skip model-files"):
+        resolved(request(hardware="h200", model="flash=deepseek-ai/DeepSeek-V4.1-Flash", **OFF))
+
+
+def test_a_field_that_vllm_would_misread_is_named(tmp_path: Path) -> None:
+    folder = LAYOUTS["flash-base-without-field"](tmp_path)
+    with pytest.raises(ConfigError, match='needed: expert_dtype "fp8" in config.json'):
+        resolved(request(hardware="h200", model=str(folder), tensor_parallel_size=4))
+
+
+@pytest.mark.parametrize("layout", ["awq", "gptq", "autoround", "exl3", "gguf", "ascend", "w4a8"])
+def test_a_quantization_without_a_model_is_named_with_what_would_serve(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(ConfigError, match=r"for which there is no model here; .*vLLM 0\.32\.0.* What would serve: "):
+        selected(request(hardware="h200", model=str(LAYOUTS[layout](tmp_path))))
+
+
+def test_a_folder_without_a_drafter_is_its_model_and_does_not_take_its_repositorys_name(tmp_path: Path) -> None:
+    folder = LAYOUTS["w4a16-undrafted"](tmp_path)
+    plan = resolved(request(hardware="h200", model=str(folder), **OFF))
+    assert plan.choices["model-name"].value == "w4a16"
+    assert plan.flags["served-model-name"].value == ["deepseek-v4-flash"]
+
+
+def test_a_skipped_checks_name_is_known() -> None:
+    assert "model-files" in constraints.BUILT_IN
+
+
+# The Hub
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[str]:
+    folder = LAYOUTS["flash-0731"](tmp_path / "on the hub")
+
+    class Files(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.rpartition("/")[2]
+            known = self.path.startswith("/some/one/resolve/main/")
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            if known:
+                self.wfile.write((folder / name).read_bytes())
+
+    with http_servers() as start:
+        yield start(Files)
+
+
+def online(model: str, **operator: str) -> Any:
+    asked = request(hardware="h200", model=model, operator={"HF_HOME": "/nowhere", **operator})
+    return dataclasses.replace(asked, online=True)
+
+
+def test_the_hubs_config_and_index_identify_a_repository(hub: str) -> None:
+    found = selected(online("some/one", HF_ENDPOINT=hub))
+    assert (found.model.name, found.drafter.kind, found.drafter.layers) == ("flash-0731", "dspark", 3)
+    stored = checkpoints.tensors(43, "mxfp4", "dspark", "mxfp4")
+    assert found.weights_gib == checkpoints.size(stored) / (1 << 30)
+    assert found.reasons["checkpoint"].origin == "config.json and index on the Hub"
+
+
+def test_without_online_the_hub_is_not_asked(hub: str) -> None:
+    asked = dataclasses.replace(online("some/one", HF_ENDPOINT=hub), online=False)
+    with pytest.raises(ConfigError, match="`dsv4 explain --online`"):
+        selected(asked)
+
+
+@pytest.mark.parametrize(
+    ("operator", "says"),
+    [
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, r"the Hub cannot be reached \(ConnectError\)"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+        ({"HF_ENDPOINT": "x y"}, "Hub"),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_a_note_and_the_table_counts(operator: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        selected(online("some/one", **operator))
+    found = selected(online("nvidia/DeepSeek-V4-Flash-NVFP4", **operator))
+    assert found.model.name == "flash-nvfp4"
+    assert re.search(says, found.reasons["checkpoint"].origin)
+
+
+def test_a_repository_that_the_hub_does_not_have_is_said_so(hub: str) -> None:
+    with pytest.raises(ConfigError, match="no config.json on the Hub, or is private"):
+        selected(online("other/one", HF_ENDPOINT=hub))
+
+
+def test_a_slow_hub_ends_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(1)  # never comes
+
+    monkeypatch.setattr(hub_files, "SECONDS", 0.1)
+    with http_servers() as start:
+        answer = hub_files.online("some/one", {"HF_ENDPOINT": start(Silent)})
+    assert isinstance(answer, str)
+    assert "0.1 s" in answer or "ReadTimeout" in answer
+
+
+@pytest.mark.parametrize("text", ["/etc/passwd", "../a/b", "a/b/c", "a", "a/", "a b/c", "x/" + "y" * 99])
+def test_a_path_is_no_repository(text: str) -> None:
+    assert not hub_files.is_repository(text)
+
+
+def test_a_cache_that_is_damaged_holds_nothing(tmp_path: Path) -> None:
+    cached(tmp_path, "some/one", "flash")
+    place = tmp_path / "hub/models--some--one"
+    assert hub_files.cached_folder("some/one", tmp_path / "hub")
+    for broken in ("", "../../../etc", "0" * 40):
+        (place / "refs/main").write_text(broken)
+        assert hub_files.cached_folder("some/one", tmp_path / "hub") is None
