@@ -41,7 +41,7 @@ HOW: dict[str, dict[str, tuple[str, list[int]]]] = {
 
 NATIVE = {"quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [128, 128]}
 MODELOPT = {**NATIVE, "moe_quant_algo": "NVFP4", "ignore": ["*.attn.*", "head", "mtp.*"]}
-DSPARK = {"dspark_block_size": 5, "dspark_noise_token_id": 128799, "dspark_markov_rank": 256}
+DSPARK: dict[str, Any] = {"dspark_block_size": 5, "dspark_noise_token_id": 128799, "dspark_markov_rank": 256}
 FLASH_IDS, PRO_IDS = [40, 41, 42], [58, 59, 60]
 
 

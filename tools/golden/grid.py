@@ -19,6 +19,7 @@ from tools.golden.facts import Combination
 NONE = "-"
 """Stands for a model, or a size, that is not named."""
 AUTO = "auto"
+_SEVERAL = re.compile(r"\d+ problems:\n|^\d+\. |\n\d+\. ")
 _MEMORY = re.compile(r"To override this, use --skip (weights|kv-cache)\.")
 
 
@@ -46,11 +47,19 @@ def _is_tried(profile: str, model: str, hardware: str, size: str) -> bool:
     """
     Leave out what takes long and shows little: a model without a size, and `auto` with everything named.
 
-    Hardware that nobody has measured is tried with the models that it serves by default, as it adds little of its own.
+    Hardware that nobody has measured is tried with the models that it serves by default, as it adds little of its own;
+    a model that no profile has a figure of is tried on H200.
     """
     if "unmeasured" in profile_files("hardware")[hardware].get("about", "") and model != NONE:
         return False
+    if model != NONE and model not in _measured() and hardware not in ("h200", "cpu"):
+        return False
     return NONE in (model, size) if profile == AUTO else model == NONE or size != NONE
+
+
+@functools.cache
+def _measured() -> frozenset[str]:
+    return frozenset(one["model"] for file in profile_files(".").values() for one in file.get("measured", ()))
 
 
 def _sizes(files: dict[str, dict[str, Any]]) -> Iterator[int]:
@@ -69,7 +78,7 @@ def lines(sandbox: Sandbox) -> Iterator[str]:
     yield "# dsv4 explain --format json: which combinations are answered"
     yield from _indented(facts.Grid(tried).where(answered))
     yield "\n# dsv4 explain: refusals; {profile}, {model}, {hardware} stand for the combination's own"
-    yield from _index({one: [_refusal(one, plan)] for one, plan in plans.items() if not plan.out})
+    yield from _index({one: _refusals(one, plan) for one, plan in plans.items() if not plan.out})
     yield "\n# dsv4 explain: the facts of the answers, and which of them hold each"
     yield from _index({one: _plan(plans[one]) for one in answered})
     yield "\n# dsv4 fit --format json, where explain answers or refuses for memory"
@@ -92,13 +101,23 @@ def _fit(combination: Combination, answer: Answer) -> str:
     return f"status {answer.status}: {facts.of_fit(json.loads(answer.out))}{answer.err}"
 
 
+def _refusals(combination: Combination, answer: Answer) -> list[str]:
+    """Return each problem of a refusal by itself, so that many combinations share it."""
+    problems = _SEVERAL.split(answer.err.removeprefix("dsv4: ").rstrip("\n"))
+    return [_shared(combination, f"status {answer.status}: {problem}") for problem in problems if problem]
+
+
 def _refusal(combination: Combination, answer: Answer) -> str:
-    """Return a refusal with the combination's own names taken out, so that many share it."""
     text = answer.err.removeprefix("dsv4: ").rstrip("\n")
+    return _shared(combination, f"status {answer.status}: {text}")
+
+
+def _shared(combination: Combination, text: str) -> str:
+    """Return a text with the combination's own names taken out."""
     for axis, value in zip(facts.AXES[:3], combination[:3], strict=True):
         if value not in (NONE, AUTO):
             text = re.sub(rf"(?<![\w./-]){re.escape(value)}(?![\w./-])", f"{{{axis}}}", text, count=2)
-    return f"status {answer.status}: {text}"
+    return text
 
 
 def _index(facts_of: dict[Combination, list[str]]) -> Iterator[str]:
