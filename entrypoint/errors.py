@@ -60,16 +60,16 @@ class NotFound(UserError):
     exit_status = ExitStatus.NOT_FOUND
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name nearest to `name`, or None if none is close."""
+def closest(name: str, known: Iterable[str], alike: float = 0.6) -> str | None:
+    """Return the known name nearest to `name`, or None if none is close; `alike` is difflib's ratio, 0 to 1."""
     folded = {k.lower(): k for k in known}
-    matches = difflib.get_close_matches(name.lower(), folded, n=1)
+    matches = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=alike)
     return folded[matches[0]] if matches else None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], alike: float = 0.6) -> str:
     """Return ` (did you mean X?)` for the known name nearest to `name`, or an empty string."""
-    match = closest(name, known)
+    match = closest(name, known, alike)
     return f" (did you mean {match}?)" if match else ""
 
 

@@ -21,6 +21,8 @@ _SAMPLE = r"(?:mtp\.\d+\.|layers\.0\.ffn\.experts\.0\.)"
 _IN_INDEX = re.compile(rf'"({_SAMPLE}[^"]*)"\s*:\s*"([^"]+)"'.encode())
 _FILE = re.compile(rb':\s*"([^"/]+\.safetensors)"')
 _TOTAL = re.compile(rb'"total_size"\s*:\s*(\d{1,19})')
+_SMALLEST = 1024
+"""Bytes: a shard below is a git-lfs pointer, an error page or the start of a download."""
 _IN_HEADER = re.compile(rf'"({_SAMPLE}[^"]*)"\s*:\s*(\{{[^{{}}]*\}})'.encode())
 _DTYPE = re.compile(rb'"dtype"\s*:\s*"([A-Z0-9_]+)"')
 _EXTENT = re.compile(rb'"data_offsets"\s*:\s*\[\s*(\d{1,19})\s*,\s*(\d{1,19})\s*\]')
@@ -67,7 +69,14 @@ def folder(config: Mapping[str, Any], where: Path) -> Description:
     listed = {match[1].decode("utf-8", "replace") for match in _FILE.finditer(index)}
     missing = tuple(sorted(listed - sizes.keys())) if sizes else ()
     whole = _whole(config, [index] if index else headers)
-    return Description(config, tensors, whole, sum(sizes.values()), frozenset(entries), missing)
+    return Description(config, tensors, whole, _size(sizes, listed, index), frozenset(entries), missing)
+
+
+def _size(sizes: Mapping[str, int], listed: set[str], index: bytes) -> int:
+    """Return the size of the shards, or what the index says where one is absent or a git-lfs pointer."""
+    size, total = sum(sizes.values()), _TOTAL.search(index)
+    incomplete = bool(sizes) and any(sizes.get(name, 0) < _SMALLEST for name in listed)
+    return max(size, int(total[1])) if incomplete and total else size
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -25,6 +25,8 @@ def other_size(selection: Selection, flags: Mapping[str, Setting]) -> str:
     if memory is None:
         here = [size for size in own if seen is None or size <= seen]
         return f"set --tp {here[-1]}" if here else _end(selection, min(own), seen)
+    if share := _higher_share(selection, memory):
+        return f"raise gpu-memory-utilization to {share:g}"
     for fits in (_starts, _holds_weights):
         for model, size in _candidates(selection):
             if (seen is None or size <= seen) and fits(_of(memory, selection, model, size)):
@@ -39,6 +41,14 @@ def visible(selection: Selection, flags: Mapping[str, Setting]) -> int | None:
     """Return the GPUs of all nodes, if each has as many as this host; None where this host was not read."""
     nodes = flags["nnodes"].value if "nnodes" in flags else 1
     return None if selection.gpus is None else selection.gpus * max(1, nodes if isinstance(nodes, int) else 1)
+
+
+def _higher_share(selection: Selection, memory: MemoryEstimate) -> float | None:
+    """Return the hardware's own gpu-memory-utilization, if the plan has less and would start with that."""
+    own = selection.hardware.flags().get("gpu-memory-utilization")
+    if not isinstance(own, float) or memory.utilization >= own:
+        return None
+    return own if _starts(dataclasses.replace(memory, utilization=own)) else None
 
 
 def _starts(memory: MemoryEstimate) -> bool:

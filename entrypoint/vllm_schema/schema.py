@@ -113,7 +113,7 @@ def check_variable(name: str, value: str, origin: str) -> None:
         return
     if name not in facts()["env"]:
         _refuse_retired("env", name, origin)
-        hint = nearest(name, facts()["env"])
+        hint = nearest(name, facts()["env"], alike=0.85)  # all of them begin alike
         raise ConfigError(f"{origin}: vLLM {VERSION} does not read {name}{hint}; correct or unset it.")
     kind = facts()["env"][name]
     if (choices := kind.get("choices")) and value not in choices:
@@ -235,10 +235,11 @@ def _refuse_suffix(setting: str, value: str, origin: str) -> None:
     power = "kmg".index(match[2].lower()) + 1
     decimal, binary = (int(float(match[1]) * base**power) for base in (1000, 1024))
     two = 1 << max(decimal - 1, 1).bit_length()  # the power of two that such a suffix usually means
-    meant = two if decimal <= two <= binary else binary
+    number = f"probably {two}" if decimal <= two <= binary else f"{decimal} or {binary}"
+    letter, factor = match[2].lower(), 1000**power
     raise ConfigError(
-        f"{origin}: {setting} = {value!r} is ambiguous, because vLLM reads k as 1000;"
-        f" write the whole number, probably {meant}."
+        f"{origin}: {setting} = {value!r} is ambiguous, because vLLM reads {letter} as {factor};"
+        f" write the whole number, {number}."
     )
 
 

@@ -94,3 +94,15 @@ def test_a_folder_without_a_config_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [{"architectures": 3}, {"architectures": ["Other"], "hidden_size": {}}])
 def test_an_unknown_architecture_is_no_model(tmp_path: Path, config: dict[str, Any]) -> None:
     assert served(checkpoint(tmp_path, config)) == ""
+
+
+@pytest.mark.parametrize("there", [b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n", None])
+def test_a_shard_that_is_not_whole_counts_as_the_index_says(tmp_path: Path, there: bytes | None) -> None:
+    shards = {"a": "a.safetensors", "b": "b.safetensors"}
+    checkpoint(tmp_path, V4, {"metadata": {"total_size": 5 << 30}, "weight_map": shards})
+    (tmp_path / "a.safetensors").write_bytes(bytes(8192))
+    if there:
+        (tmp_path / "b.safetensors").write_bytes(there)
+    assert identify.identity_of(tmp_path, "MODEL").bytes == 5 << 30
+    (tmp_path / "b.safetensors").write_bytes(bytes(4096))
+    assert identify.identity_of(tmp_path, "MODEL").bytes == 8192 + 4096

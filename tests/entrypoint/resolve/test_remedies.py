@@ -83,3 +83,11 @@ def test_gpus_of_several_hosts_count_together() -> None:
     plan = resolved(request(nnodes=2), gpus=seen)
     assert (plan.tensor_parallel_size, plan.value("nnodes", 1)) == (2, 2)
     assert not any(name.startswith("NCCL_") for name in plan.env)
+
+
+@pytest.mark.parametrize(("kind", "share", "own"), [("gb10", 0.15, "0.82"), ("rtx-pro-6000", 0.8, "0.95")])
+def test_a_share_of_memory_below_the_hardwares_own_is_raised_first(kind: str, share: float, own: str) -> None:
+    wanted = {"hardware": kind, "gpu_memory_utilization": share, "max_model_len": 65536}
+    with pytest.raises(ConfigError, match=f"; raise gpu-memory-utilization to {own}\\. To override"):
+        resolved(request(**wanted))
+    assert resolved(request(**wanted | {"gpu_memory_utilization": float(own)})).tensor_parallel_size == 2

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.vllm_schema import schema
+
 ROOT = Path(__file__).parents[3]
 FACTS_FILE = ROOT / "entrypoint" / "vllm_schema" / "vllm-0.32.0.json"
 FACTS: dict[str, Any] = json.loads(FACTS_FILE.read_text(encoding="utf-8"))
@@ -154,3 +157,20 @@ def test_a_name_from_the_model_cards_that_vllm_lacks_has_exactly_one_answer(name
 def test_a_name_from_the_model_cards_that_vllm_still_has_is_not_retired(name: str) -> None:
     assert name in FACTS["env"]
     assert not [pattern for pattern in RETIRED["env"] if fnmatchcase(name, pattern)]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("VLLM_USE_DEEPGEMM", " (did you mean VLLM_USE_DEEP_GEMM?)"), ("VLLM_USE_B12X_MHC", "")]
+)
+def test_a_variable_is_suggested_only_for_one_spelled_alike(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"does not read {name}{hint}; correct")):
+        schema.check_variable(name, "1", "environment")
+
+
+@pytest.mark.parametrize(
+    ("value", "numbers"),
+    [("5.6g", "reads g as 1000000000; write the whole number, 5600000000 or 6012954214"), ("128k", "probably 131072")],
+)
+def test_a_suffix_is_answered_with_the_numbers_that_it_may_mean(value: str, numbers: str) -> None:
+    with pytest.raises(ConfigError, match=numbers):
+        schema.check_value("kv-cache-memory-bytes", value, "command line")
