@@ -173,4 +173,6 @@ class DSparkWeights:
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
         """Sure of every token: the Markov embedding counts, the hidden state does not."""
-        return np.concatenate([np.zeros(self.d.hidden), np.full(RANK, CONFIDENCE)])[None].astype(np.float32)
+        row = np.zeros((1, self.d.hidden + RANK), np.float32)
+        row[:, self.d.hidden :] = CONFIDENCE
+        return row

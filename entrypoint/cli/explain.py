@@ -29,7 +29,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--online",
         action="store_true",
-        help="Ask the Hub what a repository holds that is not in the local cache; at most 10 s.",
+        help="ask the Hub what a repository holds that is not in the local cache, for 10 s at most",
     )
     arguments.add_plan(parser)
 

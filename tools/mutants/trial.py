@@ -42,6 +42,7 @@ OPTIONS = (
 )
 ASLEEP = 30.0  # seconds that a trial may sleep in addition
 SURVIVED, NOTICED = 0, 1
+CONTROL = 0  # the line number of no mutant
 settings.register_profile("mutants", max_examples=20, deadline=None, derandomize=True, database=None)
 
 
@@ -61,11 +62,13 @@ def survivors(target: Target, mutants: Sequence[Mutant], jobs: int) -> list[Muta
         printed = caught.read()
     if status or not trials.reached:
         raise Broken(f"{printed}{' '.join(target.tests)} fail without a mutant, or have no test of the kind {FAST!r}")
-    seconds = 3 * sum(reached.seconds for reached in trials.reached.values()) + 5
     elsewhere = [mutant for mutant in mutants if function_at(mutant.file, mutant.number) is None]
     with _quiet():
-        left = _forks(elsewhere, lambda mutant: _anew(target, mutant), seconds, jobs)
-    return sorted([*trials.left, *left], key=lambda mutant: mutant.number)
+        anew = _forks([_control(target), *elsewhere], lambda mutant: _anew(target, mutant), trials.seconds, jobs)
+    if any(all(mutant.number != CONTROL for mutant in left) for left in (trials.left, anew)):
+        raise Broken(f"{' '.join(target.tests)} fail in a fork without a mutant")
+    left = [mutant for mutant in (*trials.left, *anew) if mutant.number != CONTROL]
+    return sorted(left, key=lambda mutant: mutant.number)
 
 
 class _Trials:
@@ -88,9 +91,9 @@ class _Trials:
 
         def trial(mutant: Mutant) -> int:
             where = function_at(mutant.file, mutant.number)
-            assert where is not None
-            replace_code(str(ROOT / mutant.file), where.name, mutant.source)
-            names = [name for name, reached in self.reached.items() if where.name in reached.functions]
+            if where:
+                replace_code(str(ROOT / mutant.file), where.name, mutant.source)
+            names = [name for name, reached in self.reached.items() if not where or where.name in reached.functions]
             for name in sorted(names, key=lambda name: self.reached[name].seconds):
                 session.config.hook.pytest_runtest_protocol(item=items[name], nextitem=None)
                 if session.testsfailed:
@@ -98,9 +101,18 @@ class _Trials:
             return SURVIVED
 
         inside = [mutant for mutant in self.mutants if function_at(mutant.file, mutant.number)]
-        seconds = 3 * sum(reached.seconds for reached in self.reached.values()) + 5
-        self.left = _forks(inside, trial, seconds, self.jobs)
+        self.left = _forks([_control(self.target), *inside], trial, self.seconds, self.jobs)
         return True
+
+    @property
+    def seconds(self) -> float:
+        """The CPU seconds that a trial may take."""
+        return 3 * sum(reached.seconds for reached in self.reached.values()) + 5
+
+
+def _control(target: Target) -> Mutant:
+    """Return the module as it is, in which a trial must find nothing."""
+    return Mutant(target.file, CONTROL, "", "", (ROOT / target.file).read_text(encoding="utf-8"))
 
 
 def _forks(mutants: Sequence[Mutant], trial: Callable[[Mutant], int], seconds: float, jobs: int) -> list[Mutant]:
@@ -115,8 +127,9 @@ def _forks(mutants: Sequence[Mutant], trial: Callable[[Mutant], int], seconds: f
             pid, status = os.wait()
             mutant = running.pop(pid)
             if os.waitstatus_to_exitcode(status) == SURVIVED:
-                print(f"  survives {mutant}", file=sys.stderr, flush=True)
                 left.append(mutant)
+                if mutant.number != CONTROL:
+                    print(f"  survives {mutant}", file=sys.stderr, flush=True)
     finally:
         for pid in running:
             os.kill(pid, signal.SIGKILL)

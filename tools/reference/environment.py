@@ -39,6 +39,7 @@ OTHERS = {
     "HUGGINGFACE_HUB_CACHE": "The former name of HF_HUB_CACHE.",
     "HF_ENDPOINT": "The address of the Hub.",
     "HF_HUB_OFFLINE": "1 forbids requests to the Hub.",
+    "VLLM_USE_MODELSCOPE": "True lets vLLM download from ModelScope; `serve` then fetches nothing.",
     "HTTPS_PROXY": "The proxy for requests to the Hub.",
     "CC": "The C compiler that the doctor looks for.",
     "LD_LIBRARY_PATH": "Where the doctor looks for a CUDA compatibility package.",

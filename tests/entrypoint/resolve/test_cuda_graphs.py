@@ -7,7 +7,11 @@ from itertools import pairwise
 
 import pytest
 
+from dsv4_serve.entrypoint.plan import plain
+from dsv4_serve.entrypoint.resolve import memory_inputs
 from dsv4_serve.entrypoint.resolve.cuda_graphs import SIZES, narrower, sizes
+from dsv4_serve.entrypoint.resolve.layers import resolve
+from tests.support.plans import request, selected
 
 from ..conftest import Run
 
@@ -94,3 +98,17 @@ def test_the_graphs_of_shorter_steps_are_counted_as_vllm_makes_them() -> None:
     # steps of 2 tokens: 1 and 2 are rounded to 2, 3 to 4, 8 is 8; 16 tokens would be 8 requests
     assert narrower([1, 2, 3, 8, 16], values, 4) == [2, 4, 8]
     assert narrower([1, 2, 3, 8, 16], {"speculative-config.num_speculative_tokens": 3}, 4) == []
+
+
+def test_the_graphs_of_every_k_take_memory() -> None:
+    flags = {
+        "speculative-config.num_speculative_tokens": 3,
+        "speculative-config.num_speculative_tokens_per_batch_size": [[1, 4, 3], [5, 16, 1]],
+    }
+    wanted = request(hardware="h200", model="flash", profile="64k", max_num_seqs=16, **flags)
+    selection = selected(wanted)
+    plan = resolve(selection, wanted)
+    memory = memory_inputs.estimate(selection, plan.flags)
+    assert memory is not None
+    assert memory.graphs == (*plan.value(SIZES), *narrower(plan.value(SIZES), plain(plan.flags), 16))
+    assert len(memory.graphs) > len(plan.value(SIZES))

@@ -120,9 +120,14 @@ class Handler(BaseHTTPRequestHandler):
             "draft_tokens": self.server.drafted,
             "accepted_tokens": self.server.accepted,
         }
+        at = [self.server.accepted]
+        if self.has("collapse"):  # two tokens in each draft: the first is right, the second never
+            counted["drafts"] = counted["accepted_tokens"] = self.server.drafted // 2
+            at = [self.server.drafted // 2, 0]
         lines = [f'vllm:spec_decode_num_{name}_total{{engine="0"}} {n}\n' for name, n in counted.items()]
-        position = f'{{engine="0",position="0"}} {self.server.accepted}\n'
-        return "".join([*lines, "vllm:spec_decode_num_accepted_tokens_per_pos_total" + position])
+        position = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+        lines += [f'{position}{{engine="0",position="{p}"}} {n}\n' for p, n in enumerate(at)]
+        return "".join(lines)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -128,6 +128,14 @@ def test_acceptance_is_shown_with_the_figure_of_the_same_model_and_draft_tokens(
     assert "prose 80% of 64 (no figure on record)" in outcomes["acceptance"].seen
 
 
+def test_a_drafter_that_collapses_after_its_first_token_fails_and_positions_are_shown():
+    two = {**scripted.PLAN, "speculative-config.num_speculative_tokens": 2}
+    outcomes, _, _ = run_smoke("collapse", plan=two)
+    assert "it collapses after position 0" in outcomes["acceptance"].seen
+    assert "by position 100%, 0% of 64 drafts" in outcomes["acceptance"].seen
+    assert outcomes["acceptance"].figures["prose"]["by_position"] == [1.0, 0.0]
+
+
 @pytest.mark.parametrize(
     ("faults", "changes", "names", "reason"),
     [

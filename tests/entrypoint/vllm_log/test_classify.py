@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import replace
 
@@ -9,10 +10,11 @@ import pytest
 
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason, by_status, classify, explain, of_known
-from dsv4_serve.entrypoint.vllm_log.known_failures import REPORT, KnownFailure, known
+from dsv4_serve.entrypoint.vllm_log.known_failures import REPORT, KnownFailure, Remedy, known
 from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.root_cause import LogNotes
 from dsv4_serve.entrypoint.vllm_log.situation import Situation
+from dsv4_serve.entrypoint.vllm_log.xid import Xid
 
 FRAMES = ("Traceback (most recent call last):", '  File "x.py", line 7, in run', "    run(1)")
 UNKNOWN, ECHO = "ValueError: nobody knows", "RuntimeError: Worker failed with error 'x'"
@@ -165,3 +167,23 @@ def test_the_chain_of_a_later_failure_does_not_explain_the_first() -> None:
         made.feed(LogLine(text, "Worker_TP1", "ERROR", "worker.py:1"))
     assert [root.others for root in made.roots()] == [(), (oom,)]
     assert classify(made, 1, phase="loading weights", was_ready=False).failure == ""
+
+
+def test_an_end_without_a_hang_is_only_explained_by_errors_of_gpus() -> None:
+    cut = ExitReason(exit_cause.CUT, "cut.")
+    assert explain(cut, notes()) == cut
+    lost = Situation(xids=(Xid(79, "0000:0a:00"),))
+    explained = explain(cut, notes(), lost)
+    assert "Xid 79 on GPU 0000:0a:00" in explained.sentence
+    assert explained.xids == lost.xids
+
+
+@pytest.mark.parametrize(("cause", "serving"), [(exit_cause.HUNG, True), (exit_cause.STALLED, False)])
+def test_a_hang_is_advised_as_serving_and_a_stall_as_starting(
+    monkeypatch: pytest.MonkeyPatch, cause: exit_cause.Cause, serving: bool
+) -> None:
+    cases = (Remedy("while serving", serving=True), Remedy("while starting", serving=False))
+    failure = KnownFailure("x", re.compile("x"), cause.name, "", cases=cases)
+    monkeypatch.setattr(exit_cause.known_failures, "find", lambda *_: failure)
+    advice = "while serving" if serving else "while starting"
+    assert explain(ExitReason(cause, "no progress."), notes()).sentence == f"no progress. {advice}"
