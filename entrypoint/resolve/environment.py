@@ -139,12 +139,16 @@ def _key(given: Mapping[str, object]) -> dict[str, Setting]:
     return {"VLLM_API_KEY": Setting(key_in(str(path), origin), origin)}
 
 
-def operator_layer(environ: Mapping[str, str], set_below: frozenset[str]) -> Layer:
-    """Return the variables of the process environment that belong to the plan: those that change the engine."""
+def operator_layer(environ: Mapping[str, str], set_below: frozenset[str]) -> tuple[Layer, list[str]]:
+    """
+    Return the variables of the process environment that belong to the plan, and every problem of those.
+
+    They are those that change the engine.
+    """
     named = {
         name: value
         for name, value in environ.items()
         if (name.startswith(_OF_THE_PLAN) and name not in _CHANGES_NOTHING) or name in set_below
     }
-    checked = flatten.variables(named, "environment")
-    return Layer(env={name: Setting(value, f"environment {name}") for name, value in checked.items()})
+    checked, problems = flatten.all_variables(named, "environment")
+    return Layer(env={name: Setting(value, f"environment {name}") for name, value in checked.items()}), problems

@@ -13,7 +13,7 @@ from typing import Any
 from .. import supervision_settings
 from ..catalog.catalog import ProfileFile
 from ..catalog.schema import Base, When
-from ..errors import ConfigError, SeveralProblems, problems_of
+from ..errors import ConfigError, SeveralProblems
 from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
@@ -35,11 +35,9 @@ def resolve(selection: Selection, request: Request) -> Plan:
         merge(supervision, layer.supervision)
     drafting_choices = drafting.settle(selection, request, flags)
     merge(flags, cuda_graphs.named(selection, flags))
-    problems = list(request.problems)
-    try:
-        merge(env, operator_layer(request.operator, frozenset(env)).env)
-    except ConfigError as error:
-        problems += problems_of(error)
+    operator, wrong = operator_layer(request.operator, frozenset(env))
+    problems = [*request.problems, *wrong]
+    merge(env, operator.env)
     handover.by_environment(flags, env)
     flags.setdefault("host", handover.host(env, in_container=request.in_container))
     handover.guarded(flags, env)

@@ -32,17 +32,25 @@ def flag_settings(flag: str, value: Value, origin: str) -> dict[str, Value]:
 
 
 def variables(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
-    """Return checked environment variables, as strings; raise ConfigError for a VLLM_* one that vLLM does not read."""
-    texts = {name: _text(value) for name, value in table.items()}
-    problems: list[str] = []
-    for name, text in texts.items():
-        try:
-            schema.check_variable(name, text, origin)
-        except ConfigError as error:
-            problems.append(str(error))
+    """Return checked environment variables, as strings; raise ConfigError for those that vLLM does not read."""
+    texts, problems = all_variables(table, origin)
     if problems:
         raise SeveralProblems(problems)
     return texts
+
+
+def all_variables(table: Mapping[str, Value], origin: str) -> tuple[dict[str, Value], list[str]]:
+    """Return the variables that vLLM reads, as strings, and every problem of the others."""
+    texts: dict[str, Value] = {}
+    problems: list[str] = []
+    for name, value in table.items():
+        try:
+            schema.check_variable(name, _text(value), origin)
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            texts[name] = _text(value)
+    return texts, problems
 
 
 def _text(value: Value) -> str:

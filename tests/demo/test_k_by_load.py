@@ -38,7 +38,7 @@ def test_the_answers_are_known_alone_with_three_draft_tokens_and_together_with_f
     environ = {**os.environ, "PYTHONPATH": path, "PROFILE": "demo-v4", "MODEL": str(exhibit.checkpoint)}
     port = free_port(8400)
     with local_replica.serving(ARGUMENTS, environ, tmp_path / "log", port, free_port(port + 1)) as server:
-        for _ in server.until_ready(300, 5):
+        for _ in server.until_ready(600, 5):
             pass
         assert "by position 100%, 100%, 100% of " in (tmp_path / "log").read_text(encoding="utf-8")
         first = read(server)

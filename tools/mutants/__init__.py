@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("table.toml")
-RESULTS = ROOT / "qualification/results/mutants.json"
+RESULTS = ROOT / "tools/mutants/scores.json"
 PAGE = ROOT / "docs/results/mutants.md"
 
 

@@ -3,7 +3,7 @@ Give each module its score: the share of its mutants that its unit tests notice.
 
     python -m tools.mutants [WORD...]    the modules whose path holds one of the words, else all
     --jobs N                             trials at once
-    --write HARDWARE DATE                keep the scores in qualification/results/mutants.json, and write the page
+    --write HARDWARE DATE                keep the scores in tools/mutants/scores.json, and write the page
     --page                               only write the page
 """
 

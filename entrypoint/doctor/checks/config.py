@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...checkpoint import layout
-from ...checkpoint.layout import number
+from ...checkpoint.described import number
 from ...checkpoint.read import Checkpoint
 from ...problem import Problem, check
 from ..checkpoint_requirements import CheckpointRequirements

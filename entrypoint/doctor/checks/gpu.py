@@ -45,7 +45,7 @@ def compute_capability(host: Host, required: HostRequirements) -> Problem | None
 
 
 @check(
-    symptom="No available memory for the cache blocks, on a GPU with less memory than its name stands for",
+    symptom="No available memory for the cache blocks, on a GPU with less memory than its name says",
     link=_NVML,
     remedy=_UNNAMED,
     tried="constructed",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...checkpoint import layout
+from ...checkpoint.described import number
 from ...checkpoint.identify import scheme as scheme_of
-from ...checkpoint.layout import number
 from ...checkpoint.read import Checkpoint
 from ...problem import Problem, check
 from ..checkpoint_requirements import CheckpointRequirements

@@ -34,7 +34,7 @@ NO_GPU = "driver-answers,container-gpus,shared-memory"
 MISTAKES = [
     # words, environment, exit status, what the sentence has to say
     (["explain", "--profile", "525k", "--hardware", "h200"], {}, 78, "did you mean 524k?"),
-    (["explain", "--hardware", "h21"], {}, 78, "there is no hardware 'h21'. Known: b200"),
+    (["explain", "--hardware", "h2000"], {}, 78, "there is no hardware 'h2000'. Known: b200"),
     (["explain", "--hardware", "h200", "--model", "nvfp"], {}, 78, "nvfp4"),
     (["explain", "--hardware", "h200", "--max-num-seq", "3"], {}, 78, "did you mean max-num-seqs?"),
     (["explain", "--hardware", "h200", "--", "--max-num-seqs"], {}, 64, "--max-num-seqs needs a value"),
@@ -56,7 +56,7 @@ MISTAKES = [
     (["explain", "--hardware", "h200", "--skip", "shared-memroy"], {}, 78, "did you mean shared-memory?"),
     (["fit", "--profile", "demo", "--model", "demo=/models/demo"], {}, 78, "cannot estimate"),
     (["fit", "--hardware", "h200", "--profile", "525k"], {}, 78, "did you mean 524k?"),
-    (["doctor", "--hardware", "h21"], {}, 78, "there is no hardware 'h21'. Known: b200"),
+    (["doctor", "--hardware", "h2000"], {}, 78, "there is no hardware 'h2000'. Known: b200"),
     (["doctor", "--hardware", "h200", "--skip", "memlok"], {}, 78, "did you mean memlock?"),
     (["weights", "status", "nvfp"], {}, 78, "nvfp4"),
     (["weights", "verify", "nvfp4", "--to", "/no/such/folder"], {}, 78, "fetch it"),

@@ -130,3 +130,20 @@ def test_a_setting_that_blinds_the_supervisor_or_ends_the_engine_is_refused(
 )
 def test_what_the_supervisor_can_read_and_the_engine_can_do_is_not_refused(requested: dict[str, Any]) -> None:
     assert resolved(request(hardware="h200", **requested))
+
+
+def test_all_problems_of_a_request_are_answered_at_once() -> None:
+    wrong = {"VLLM_NO_SUCH_VARIABLE": "1", "VLLM_USE_DEEP_GEMM": "0"}
+    with pytest.raises(ConfigError) as caught:
+        resolved(request(hardware="h200", model="w4a16", moe_backend="deep_gemm", operator=wrong))
+    first, *problems = str(caught.value).splitlines()
+    assert first == "3 problems:"
+    assert "VLLM_NO_SUCH_VARIABLE" in problems[0]
+    assert {"w4a16-moe-backend", "no-deep-gemm"} == {text.rpartition("--skip ")[2].rstrip(".") for text in problems[1:]}
+
+
+def test_a_model_is_served_with_a_profile_that_is_made_for_it() -> None:
+    plan = resolved(request(hardware="h200", model="v41-flash", tensor_parallel_size=4))
+    assert plan.choices["profile"].value == "v41"
+    assert "first profile for v41-flash" in plan.choices["profile"].origin
+    assert resolved(request(hardware="h200", model="acti")).choices["profile"].value == "524k"

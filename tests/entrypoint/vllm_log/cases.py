@@ -93,7 +93,7 @@ CASES = [
         "index-out-of-bounds",
         87,
         ("device-side assert", "IndexKernel.cu:111", "index out of bounds"),
-        "NUM_SPECULATIVE_TOKENS=0",
+        ("NUM_SPECULATIVE_TOKENS=0",),
         ("enforce-eager",),
     ),
     Case(

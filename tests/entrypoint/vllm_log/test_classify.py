@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason, by_status, classify, explain, of_known
-from dsv4_serve.entrypoint.vllm_log.known_failures import REPORT, KnownFailure, known
+from dsv4_serve.entrypoint.vllm_log.known_failures import REPORT, KnownFailure, Remedy, known
 from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.root_cause import LogNotes
 from dsv4_serve.entrypoint.vllm_log.situation import Situation
@@ -175,3 +176,14 @@ def test_an_end_without_a_hang_is_only_explained_by_errors_of_gpus() -> None:
     explained = explain(cut, notes(), lost)
     assert "Xid 79 on GPU 0000:0a:00" in explained.sentence
     assert explained.xids == lost.xids
+
+
+@pytest.mark.parametrize(("cause", "serving"), [(exit_cause.HUNG, True), (exit_cause.STALLED, False)])
+def test_a_hang_is_advised_as_serving_and_a_stall_as_starting(
+    monkeypatch: pytest.MonkeyPatch, cause: exit_cause.Cause, serving: bool
+) -> None:
+    cases = (Remedy("while serving", serving=True), Remedy("while starting", serving=False))
+    failure = KnownFailure("x", re.compile("x"), cause.name, "", cases=cases)
+    monkeypatch.setattr(exit_cause.known_failures, "find", lambda *_: failure)
+    advice = "while serving" if serving else "while starting"
+    assert explain(ExitReason(cause, "no progress."), notes()).sentence == f"no progress. {advice}"

@@ -108,3 +108,11 @@ def test_any_arguments_end_in_settings_or_in_one_of_our_errors(words: list[str])
         argv.read(words)
     except UserError as error:
         assert str(error)
+
+
+def test_every_flag_that_vllm_does_not_take_is_answered_at_once() -> None:
+    settings, problems = argv.read_all(["--no-such-flag", "x", "y", "--dtype", "fp8", "--max-num-seqs", "4"])
+    assert ["--no-such-flag" in problems[0], "dtype = 'fp8'" in problems[1], len(problems)] == [True, True, 2]
+    assert {name: setting.value for name, setting in settings.items()} == {"max-num-seqs": 4}
+    with pytest.raises(ConfigError, match=r"^2 problems:\n1\. .*no-such-flag.*\n2\. .*fp8"):
+        argv.read(["--no-such-flag", "--dtype", "fp8"])

@@ -73,3 +73,14 @@ def test_a_result_is_kept_as_soon_as_it_is_there_and_a_cut_record_is_read(
     assert path.name == "native-h200-tp1-vllm0.32.0.json"
     assert path.read_text() == (tmp_path / path.name).read_text()
     assert json.loads(path.read_text())["patches"] == {"series": "0.32.0"}
+
+
+def test_a_server_that_ran_out_of_time_keeps_what_its_log_counted(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("INFO starting\n")
+    assert run_layouts.counted(log) == {}
+    line = (
+        "INFO SpecDecoding metrics: Mean acceptance length: 2.00, Accepted: {} tokens, Drafted: {} tokens, Per-position"
+    )
+    log.write_text("\n".join(line.format(*pair) for pair in ((168, 168), (72, 75))))
+    assert run_layouts.counted(log) == {"accepted": 240, "drafted": 243, "acceptance": 0.9877, "backends": []}
