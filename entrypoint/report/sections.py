@@ -137,9 +137,7 @@ def summary(results: Sequence[Result]) -> list[Line]:
         for result in newest.values()
     ]
     layouts = [result for result in results if result["kind"] == "layout"]
-    if served := [
-        run for run in layouts if not run["stock"] and run["result"] != "cut"
-    ]:  # out of time: no verdict
+    if served := [run for run in layouts if not run["stock"] and run["result"] != "cut"]:  # out of time: no verdict
         right = sum(_LAYOUTS.get(run["result"], False) for run in served)
         lines.append(Line("Draft gate", (Verdict(f"{right} of {len(served)} as expected", right == len(served)),)))
     return lines
