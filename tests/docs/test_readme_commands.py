@@ -26,7 +26,7 @@ from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint import listen
 from dsv4_serve.entrypoint.resolve.environment import Variables
 from tests.docs import readme
-from tests.entrypoint.weights import test_hub as hub
+from tests.support import checkpoints, hub
 from tests.support.program import find
 from tests.support.replica import replica
 from tests.support.running_demo import COMMAND, Demo
@@ -110,7 +110,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     subprocess.run(["bash", "-ec", "\n".join(lines)], cwd=tmp_path, check=True)
     repository = "canada-quant/DeepSeek-V4-Flash-W4A16-FP8-MTP"
     monkeypatch.setattr(hub, "REPOSITORY", repository)
-    files = {"config.json": b"{}", "model.safetensors": (2).to_bytes(8, "little") + b"{}"}
+    checkpoint = checkpoints.LAYOUTS["w4a16"](tmp_path / "published")
+    files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     server = hub.Server(hub.Hub(files))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", server.hub.url)

@@ -117,7 +117,7 @@ def test_every_model_is_served_under_a_common_name_and_its_repository() -> None:
             names = model.own.flags["served-model-name"]
             assert isinstance(names, list)
             assert repository in names or model.name == "acti"
-            assert names[0].startswith(("deepseek-v4-flash", "deepseek-v4-pro", "deepseek-v4.1-flash"))
+            assert str(names[0]).startswith(("deepseek-v4-flash", "deepseek-v4-pro", "deepseek-v4.1-flash"))
 
 
 def test_every_profile_file_says_where_its_figures_come_from() -> None:

@@ -41,4 +41,4 @@ def test_a_script_can_be_parsed_and_runs_modules_that_are_there(script: Path) ->
 )
 def test_a_program_names_itself_as_it_is_run(program: Path) -> None:
     usage = re.findall(r"^    python (.*)$", program.read_text(encoding="utf-8"), re.MULTILINE)
-    assert [line for line in usage if not re.match(rf"-m {module(program)}\b", line)] == []
+    assert [line for line in usage if not re.match(rf"-m {module(program).removesuffix('.__main__')}\b", line)] == []

@@ -1,7 +1,8 @@
 """
 A stand-in for the module pynvml, put on PYTHONPATH under that name: two H200 that NVLink connects.
 
-Each nvmlInit appends a line to the file that NVML_CALLS names. What is not written here is not supported.
+Each nvmlSystemGetDriverVersion, which a reading of the machine asks once, appends a line to the file that NVML_CALLS
+names. What is not written here is not supported.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ class c_nvmlGpuFabricInfoV_t(ctypes.Structure):  # noqa: N801
     _fields_ = ()
 
 
-def nvmlInit() -> None:  # noqa: N802
+def nvmlSystemGetDriverVersion() -> str:  # noqa: N802
     with Path(os.environ["NVML_CALLS"]).open("a") as file:
-        file.write("nvmlInit\n")
+        file.write("read\n")
+    return "580.159.04"
 
 
 def __getattr__(name: str) -> Any:
@@ -36,7 +38,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     answers: dict[str, Any] = {
         "nvmlShutdown": None,
-        "nvmlSystemGetDriverVersion": "580.159.04",
+        "nvmlInit": None,
         "nvmlSystemGetCudaDriverVersion": 13000,
         "nvmlDeviceGetCount": 2,
         "nvmlDeviceGetHandleByIndex": lambda index: index,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from cosmic_ray.mutating import mutate_code  # pyright: ignore[reportMissingImports] - only `make mutants` installs it
-from cosmic_ray.plugins import get_operator, operator_names  # pyright: ignore[reportMissingImports]
-
 from tools.mutants import ROOT, Mutant, Table
 
 
 def mutants(file: str, table: Table) -> list[Mutant]:
     """Return every mutant of a file once, in the order of its lines."""
+    from cosmic_ray.plugins import operator_names  # pyright: ignore[reportMissingImports] - only `make mutants` has it
+
     code = (ROOT / file).read_text(encoding="utf-8")
     meaning, lines = _meaning(code), code.splitlines()
     skipped = _skipped(code, {name for where, name in table.skipped if where == file})
@@ -28,6 +27,9 @@ def mutants(file: str, table: Table) -> list[Mutant]:
 
 
 def _changes(code: str, operator: str) -> Iterator[str]:
+    from cosmic_ray.mutating import mutate_code  # pyright: ignore[reportMissingImports]
+    from cosmic_ray.plugins import get_operator  # pyright: ignore[reportMissingImports]
+
     occurrence = 0
     while (changed := mutate_code(code, get_operator(operator)(), occurrence)) is not None:
         yield changed

@@ -179,7 +179,7 @@ def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
     fake.write_text('#!/bin/sh\n[ "$VLLM_API_KEY" = s3cret-key ] && echo "child has it"\n')
     fake.chmod(0o755)
     env = {"HARDWARE": "h200", "API_KEY_FILE": str(secret), "DSV4_VLLM": str(fake), "DSV4_SKIP": NO_GPU}
-    env["DSV4_HEALTH_PORT"] = "0"
+    env |= {"DSV4_HEALTH_PORT": "0", "DSV4_SUPERVISE_FETCH": "0"}
     for words, status in ((["explain"], 0), (["explain", "--format", "json"], 0), (["serve"], 87)):
         answer = dsv4(*words, **env)
         assert answer.returncode == status, answer.stderr
@@ -245,6 +245,7 @@ def test_secrets_are_in_the_environment_of_vllm_and_in_no_process_list(dsv4: Run
     )
     fake.chmod(0o755)
     env = {"HARDWARE": "h200", "DSV4_VLLM": str(fake), "DSV4_SKIP": NO_GPU, "DSV4_HEALTH_PORT": "0"}
+    env["DSV4_SUPERVISE_FETCH"] = "0"
     answer = dsv4("serve", "--api-key", "s3cret-a", "--hf-token=s3cret-b", **env)
     assert "child has both" in answer.stdout
     assert "--api-key ******** --hf-token=********" in answer.stdout  # ours

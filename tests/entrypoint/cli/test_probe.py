@@ -40,7 +40,7 @@ def test_the_port_comes_from_the_environment_unless_one_is_given(dsv4: Run) -> N
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "the following arguments are required: check"),
+        ([], "the following arguments are required: startup|live|ready"),
         (["health"], "invalid choice: 'health' (choose from startup, live, ready)"),
         (["redy"], "did you mean ready?"),
         (["live", "ready"], "`dsv4 probe` does not take 'ready'"),

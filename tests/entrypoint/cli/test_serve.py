@@ -119,8 +119,8 @@ def test_serve_starts_the_planned_command_and_ends_with_it(tmp_path: Path) -> No
     fake = tmp_path / "vllm"
     fake.write_text('#!/bin/sh\necho "$NCCL_PROTO $*" > "$0.seen"\nexit 9\n')
     fake.chmod(0o755)
-    env = {**os.environ, "DSV4_VLLM": str(fake), "HARDWARE": "rtx-pro-6000"}
-    env |= {"DSV4_RUN_DIR": str(tmp_path / "run"), "DSV4_HEALTH_PORT": "0", "PORT": "0"}
+    env = {**os.environ, "DSV4_VLLM": str(fake), "HARDWARE": "rtx-pro-6000", "MODEL": "acti"}
+    env |= {"DSV4_RUN_DIR": str(tmp_path / "run"), "DSV4_HEALTH_PORT": "0", "PORT": "0", "DSV4_SUPERVISE_FETCH": "0"}
     env["DSV4_SKIP"] = "driver-answers,container-gpus,shared-memory"  # a machine without a GPU
     done = subprocess.run([sys.executable, "-m", "dsv4_serve.entrypoint", "serve"], env=env, timeout=60, check=False)
     assert done.returncode == 87

@@ -403,7 +403,7 @@ def plan_asks(
 
 
 def test_what_a_plan_asks_is_read_from_it() -> None:
-    rtx = plan_asks("rtx-pro-6000", DSV4_HEALTH_PORT="9001")
+    rtx = plan_asks("rtx-pro-6000", model="acti", DSV4_HEALTH_PORT="9001")
     assert (rtx.gpus, rtx.group, rtx.capability, rtx.interconnect) == (2, 2, "12.0", "pcie")
     assert rtx.utilization == 0.9
     assert not rtx.peer_access
