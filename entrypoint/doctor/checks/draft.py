@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from ...checkpoint import layout
-from ...checkpoint.described import number
+from ...checkpoint.described import number, text_config
 from ...checkpoint.read import Checkpoint
 from ...problem import Problem, check
 from ..checkpoint_requirements import CheckpointRequirements
-from .wording import FETCH, NO_DRAFT, some
+from .wording import FETCH, NO_DRAFT, ORIGINAL, some
 
 _DECLARE = "set num_nextn_predict_layers to 1, as the checkpoint has the tensors mtp.0.*"
 _DIVIDE = "set NUM_SPECULATIVE_TOKENS={layers}"
+_MOST_OF_A_BLOCK, _MOST_TOKENS = 64, 1_000_000
+"""Published drafters have blocks of 5, and a vocabulary of 129,280 tokens."""
 _ISSUES = "https://github.com/vllm-project/vllm/issues"
 _TRANSFORMERS = "https://github.com/huggingface/transformers/blob/main/src/transformers/models/deepseek_v4"
 _SPECULATIVE = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/config/speculative.py"
@@ -116,12 +118,36 @@ def draft_is_dspark(checkpoint: Checkpoint, required: CheckpointRequirements) ->
     """With method dspark, the checkpoint has a DSpark drafter."""
     if required.method != "dspark" or not checkpoint.is_legible:
         return None
-    if _is_dspark(checkpoint) and "dspark_target_layer_ids" in checkpoint.config.value:
+    if _is_dspark(checkpoint):
         return None
     return Problem(
-        "no DSpark drafter: no tensor mtp.*.main_proj.* or no dspark_target_layer_ids in config.json",
+        "no DSpark drafter: no tensor mtp.0.main_proj.*",
         "a DSpark drafter, for method dspark",
     )
+
+
+@check(
+    symptom="AttributeError: dspark_markov_rank, or a drafter that reads the wrong layers",
+    link="https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/models/deepseek_v4/nvidia/dspark.py",
+    remedy=(ORIGINAL, NO_DRAFT),
+    failures=(60,),
+    tried="for real",
+)
+def draft_dspark_fields(checkpoint: Checkpoint, required: CheckpointRequirements) -> Problem | None:
+    """config.json describes the DSpark drafter: block size, noise token, Markov rank, layers of the target model."""
+    if required.method != "dspark" or not _is_dspark(checkpoint):
+        return None
+    config = text_config(checkpoint.config.value)
+    layers = number(config, "num_hidden_layers")
+    ids = config.get("dspark_target_layer_ids")
+    good = {
+        "dspark_block_size": _within(config.get("dspark_block_size"), 1, _MOST_OF_A_BLOCK),
+        "dspark_noise_token_id": _within(config.get("dspark_noise_token_id"), 0, _MOST_TOKENS),
+        "dspark_markov_rank": _within(config.get("dspark_markov_rank"), 1, number(config, "hidden_size")),
+        "dspark_target_layer_ids": isinstance(ids, list) and bool(ids) and all(_within(n, 0, layers - 1) for n in ids),
+    }
+    wrong = [f"{name} = {config.get(name)!r:.40}" for name, fits in good.items() if not fits]
+    return Problem(f"config.json: {some(wrong)}", "the fields of the drafter", ORIGINAL) if wrong else None
 
 
 @check(
@@ -146,6 +172,10 @@ def draft_tokens_divide(checkpoint: Checkpoint, required: CheckpointRequirements
 
 def _has(checkpoint: Checkpoint, prefix: str) -> bool:
     return any(name.startswith(f"{prefix}.") for name in checkpoint.draft_tensors)
+
+
+def _within(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 def _is_dspark(checkpoint: Checkpoint) -> bool:

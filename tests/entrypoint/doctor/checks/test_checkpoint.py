@@ -215,6 +215,7 @@ SEEN = {
     "draft-dspark-complete": ("flash-0731", rewrite(DRAFT, without(r"mtp\.1\.attn\.wo_b\.scale", r"mtp\.2\.markov_head\.markov_w1\..*", r"mtp\.0\.main_norm\..*")), {}, "mtp.1.attn.wo_b.weight_scale, mtp.0.main_norm.weight, mtp.2.markov_head.markov_w1.weight"),
     "draft-is-mtp": ("flash-0731", lambda _: None, {"method": "mtp"}, "tensors under mtp.* are a DSpark drafter"),
     "draft-is-dspark": ("native", lambda _: None, {"method": "dspark", "draft_tokens": 5}, "no DSpark drafter"),
+    "draft-dspark-fields": ("flash-0731", edit(dspark_block_size=10**30, dspark_target_layer_ids=[], dspark_markov_rank=None), {}, "dspark_block_size = 1000"),
     "draft-tokens-divide": ("native", edit(num_nextn_predict_layers=5), {"draft_tokens": 7}, "7 draft tokens for 5 MTP layers"),
     "bf16-draft-needs-a-patch": ("w4a16", lambda _: None, {"patches": frozenset()}, "a BF16 draft head"),
     "mxfp4-draft-needs-a-patch": ("pro", lambda _: None, {"patches": frozenset()}, "MXFP4 draft experts"),
