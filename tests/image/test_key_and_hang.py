@@ -63,11 +63,11 @@ def test_the_key_opens_the_published_port(keyed: Container) -> None:
     assert reply.json()["choices"][0]["message"]["content"] == llama.ANSWER
 
 
-@pytest.mark.parametrize("key", ["", f"Bearer {KEY}x"])
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/invocations", "/tokenize", "/metrics"])
-def test_no_route_opens_without_it(keyed: Container, path: str, key: str) -> None:
-    headers = {"Authorization": key} if key else {}
-    assert httpx.post(f"{keyed.url}{path}", json={}, headers=headers, trust_env=False).status_code == 401
+def test_no_route_opens_without_it(keyed: Container) -> None:
+    for path in ("/v1/models", "/v1/chat/completions", "/invocations", "/tokenize", "/metrics"):
+        for headers in ({}, {"Authorization": f"Bearer {KEY}x"}):
+            status = httpx.post(f"{keyed.url}{path}", json={}, headers=headers, trust_env=False).status_code
+            assert (path, status) == (path, 401)
 
 
 def test_the_key_stands_in_no_command_line_and_in_no_log(keyed: Container) -> None:

@@ -33,12 +33,22 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     kind = given[0] if given else _kind(item)
     if not given:
         item.add_marker(kind)
-    if group := kind if kind in SERIAL else _group(item):
+    if group := _alone(item, kind) if kind in SERIAL else _group(item):
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+def _alone(item: pytest.Item, kind: str) -> str:
+    """The kind; tests of patches, which share no server with others, are a group of their own beside it."""
+    folder = _folder(item)
+    return folder if kind == "vllm" and folder == "patches" else kind
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(HERE).parts[0] if HERE in item.path.parents else ""
+
+
 def _kind(item: pytest.Item) -> str:
-    folder = item.path.relative_to(HERE).parts[0] if HERE in item.path.parents else ""
+    folder = _folder(item)
     if folder in FOLDERS:
         return FOLDERS[folder]
     for fixture, kind in FIXTURES.items():
