@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from ..plan import Plan
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
 from ..vllm_log.startup_phase import LoadRate
+from ..weights import hub_files
 from . import cache_growth
 from .lifecycle import STOPPED_EARLY, Lifecycle, StartEnded
 from .stop_signals import first_of
@@ -35,7 +35,6 @@ LOG_EVERY = 15.0  # seconds
 _WINDOW = 30.0  # seconds over which the rate is measured
 _FORMATS = frozenset({"auto", "hf", "safetensors", "fastsafetensors", "instanttensor"})
 """Values of vLLM's `load-format` that read files of the Hub's cache; the others have ways of their own."""
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +61,7 @@ def repositories(plan: Plan, environ: Mapping[str, str]) -> list[Repository]:
     return [
         Repository(name, revision, cache)
         for name, revision in sorted(named)
-        if _REPOSITORY.fullmatch(name) and not Path(name).exists()
+        if hub_files.is_repository(name) and not Path(name).exists()
     ]
 
 
