@@ -97,7 +97,8 @@ def measured(command: list[str], environ: dict[str, str], until: float, log: Pat
                 outcome = "sized"
                 break
         else:
-            outcome = "cut" if process.poll() is None else f"ended with {process.returncode}"
+            with suppress(subprocess.TimeoutExpired):
+                outcome = f"ended with {process.wait(1)}"
     finally:
         end(process)
     return {"result": outcome, "seconds": round(time.monotonic() - began, 1), "lines": noted[:80]}
