@@ -7,6 +7,7 @@
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
+#   on_host.sh memory [NAME...]    qualification/gpu/kv_lines.py; kv-lines.jsonl, logs and kernels go to $OUT; $DEADLINE, $LIMIT
 #   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT, each result at once;
 #                                  `python -m qualification.gpu.unfold FILE.jsonl` makes a file of each, where they are kept
 #
@@ -139,6 +140,27 @@ splits)
     package
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.splits
     ;;
+memory)
+    shift
+    package
+    out=$base/memory caches=$base/home/memory-caches  # below HOME, so that save_kernels takes them along
+    rm -rf "$out"
+    mkdir -p "$out" "$caches"
+    for folder in "$base"/home/.cache/dsv4/*/h200/* "$base"/home/dsv4/*/h200/*; do  # kernels of earlier runs
+        [ ! -d "$folder" ] || cp -rn "$folder"/. "$caches/" || true
+    done
+    export VLLM_CACHE_ROOT=$caches/vllm FLASHINFER_WORKSPACE_BASE=$caches/flashinfer TILELANG_CACHE_DIR=$caches/tilelang
+    export HUMMING_CACHE_DIR=$caches/humming TRITON_CACHE_DIR=$caches/triton TORCHINDUCTOR_CACHE_DIR=$caches/inductor
+    export CUTE_DSL_CACHE_DIR=$caches/cute-dsl CUDA_CACHE_PATH=$caches/cuda
+    status=0
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.kv_lines --work "$out" --record "${OUT:-$out}/kv-lines.jsonl" \
+        --deadline "${DEADLINE:-540}" --limit "${LIMIT:-180}" ${1:+--only "$@"} || status=$?
+    if [ -n "${OUT:-}" ]; then
+        (cd "$out" && for log in *.log; do tail -c 300000 "$log" > "$log.tail"; done; tar -cJf "$OUT/memory-logs.tar.xz" *.log.tail) || true
+        save_kernels
+    fi
+    exit $status
+    ;;
 run)
     shift
     package
@@ -164,7 +186,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,16p" "$0"
+    sed -n "2,17p" "$0"
     exit 64
     ;;
 esac
