@@ -20,15 +20,10 @@ from tools.reference import checks, refusals
 LAST = 62
 """The last number of a known failure."""
 REFUSED = {
-    "marlin-linear": ["--linear-backend", "marlin"],
-    "cutlass-linear": ["--linear-backend", "cutlass"],
     "no-deep-gemm": ["VLLM_USE_DEEP_GEMM=0"],
     "graph-memory": ["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0"],
     "graph-sizes": ["--max-cudagraph-capture-size", "1"],
-    "w4a16-moe-backend": ["--model", "w4a16", "--moe-backend", "cutlass"],
     "w4a16-marlin-sm120": ["--model", "w4a16", "--moe-backend", "marlin", "--hardware", "rtx-pro-6000"],
-    "nvfp4-mega-moe": ["--model", "nvfp4", "--moe-backend", "deep_gemm_mega_moe"],
-    "swiglu-clamp": ["--model", "nvfp4", "--moe-backend", "flashinfer_b12x"],
     "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro", "--hardware", "h200"],
     "model-files": ["--model", "flash=deepseek-ai/DeepSeek-V4.1-Flash"],
     "drafter-method": ["--speculative-config.method", "dspark"],
@@ -40,6 +35,13 @@ REFUSED = {
     "gpu-count": ["--tp", "4"],
     "nodes": ["--nnodes", "2", "--node-rank", "1"],
     "decode-context-parallel": ["--decode-context-parallel-size", "2"],
+    "moe-backend": ["--model", "nvfp4", "--moe-backend", "flashinfer_b12x"],
+    "draft-moe-backend": ["--model", "w4a16", "--speculative-config.moe_backend", "marlin"],
+    "attention-backend": ["--attention-backend", "FLASHINFER_MLA_SPARSE"],
+    "kv-cache-dtype": ["--kv-cache-dtype", "nvfp4_ds_mla"],
+    "block-size": ["--block-size", "128"],
+    "indexer-kv-dtype": ["--attention-config.indexer_kv_dtype", "mxfp4"],
+    "linear-backend": ["--linear-backend", "humming"],
     "weights": [
         "--model",
         "w4a16",

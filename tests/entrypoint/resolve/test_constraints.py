@@ -21,11 +21,14 @@ HEAVY: dict[str, Any] = {"hardware": "rtx-pro-6000", "model": "w4a16", "tensor_p
     ("requested", "says"),
     [
         (HEAVY, "155.3 GiB per GPU"),
-        ({"hardware": "b300", "model": "nvfp4", "moe_backend": "deep_gemm_mega_moe"}, "w13_input_scale"),
+        (
+            {"hardware": "b300", "model": "nvfp4", "moe_backend": "deep_gemm_mega_moe"},
+            "no kernel for the model's NVFP4",
+        ),
         ({"hardware": "h200", "model": "pro-nvfp4", "profile": "pro", "tensor_parallel_size": 8}, "8 x B300"),
         ({"hardware": "h200", "model": "flash-0731", "speculative-config.method": "mtp"}, "its drafter: DSpark"),
         ({"hardware": "rtx-pro-6000", "model": "acti", "moe_backend": "marlin"}, "garble"),
-        ({"hardware": "h200", "model": "w4a16", "moe_backend": "deep_gemm"}, "triton"),
+        ({"hardware": "h200", "model": "w4a16", "moe_backend": "deep_gemm"}, "humming"),
         ({"hardware": "cpu", "profile": "524k", "model": "acti"}, "does not support cpu"),
         ({"hardware": "rtx-pro-6000", "profile": "pro", "model": "pro", "tensor_parallel_size": 8}, "104.5 GiB"),
     ],
@@ -82,6 +85,8 @@ def test_a_name_to_skip_has_to_be_that_of_a_constraint_or_a_check() -> None:
         skipping("w4a16-marlin")
     with pytest.raises(ConfigError, match="trunk-complete was renamed to target-model-complete"):
         skipping("trunk-complete")
+    with pytest.raises(ConfigError, match="marlin-linear was renamed to linear-backend"):
+        skipping("marlin-linear")
     with pytest.raises(ConfigError, match="dspark-only was renamed to drafter-method"):
         skipping("dspark-only")
 
@@ -138,7 +143,7 @@ def test_all_problems_of_a_request_are_answered_at_once() -> None:
     first, *problems = str(caught.value).splitlines()
     assert first == "3 problems:"
     assert "VLLM_NO_SUCH_VARIABLE" in problems[0]
-    assert {"w4a16-moe-backend", "no-deep-gemm"} == {text.rpartition("--skip ")[2].rstrip(".") for text in problems[1:]}
+    assert {"moe-backend", "no-deep-gemm"} == {text.rpartition("--skip ")[2].rstrip(".") for text in problems[1:]}
 
 
 def test_a_model_is_served_with_a_profile_that_is_made_for_it() -> None:
