@@ -216,7 +216,7 @@ class Hardware(Base):
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     """The memory of one GPU as CUDA sees it, in GiB. `dsv4 fit` needs it."""
     overhead_gib: Annotated[float, Field(gt=0)] | None = None
-    """What CUDA, NCCL and CUDA graphs take of one GPU, in GiB; the figure measured on H200 if absent."""
+    """What NCCL, libraries and the indexer's logits take of one GPU, in GiB; a measured figure if absent."""
     interconnect: str = ""
     """How GPUs of this kind are connected: `nvlink` or `pcie`."""
     nccl: str = ""
