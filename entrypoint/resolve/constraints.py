@@ -57,6 +57,8 @@ def refusals(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the message of every reason to reject a plan."""
+    if selection.fault:  # the doctor has checks of its own for it
+        yield "model-files", f"model {selection.model.name}: {selection.fault}."
     for name, where, problem in (
         *_other_files(selection),
         *_violated_rules(selection, flags, env),

@@ -18,7 +18,7 @@ SCHEDULE = "speculative-config.num_speculative_tokens_per_batch_size"
 SAMPLING = "speculative-config.draft_sample_method"
 KINDS = {
     "mtp": Drafter("mtp", "fp8-mxfp4", 1),
-    "dspark": Drafter("dspark", "fp8-mxfp4", 3, 5, (40, 41, 42)),
+    "dspark": Drafter("dspark", "fp8-mxfp4", 3, 5),
     "none": Drafter(),
 }
 
