@@ -14,7 +14,7 @@ from ..memory import checks as memory_checks
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, memory_inputs, remedies
+from . import drafting, kv_cache_dtype, memory_inputs, remedies
 from .select import Selection
 from .wording import described
 
@@ -23,7 +23,7 @@ MEMORY = frozenset({"weights", "kv-cache"})
 RENAMED = {"trunk-complete": "target-model-complete", "dspark-only": drafting.METHOD_RULE}
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-BUILT_IN = MEMORY | drafting.RULES | _SCOPE
+BUILT_IN = MEMORY | drafting.RULES | {kv_cache_dtype.RULE} | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -63,6 +63,7 @@ def refusals(
         *_other_files(selection),
         *_violated_rules(selection, flags, env),
         *drafting.violations(selection, flags),
+        *kv_cache_dtype.violations(selection, flags),
         *_memory(selection, flags),
         *_outside_scope(selection, flags),
     ):
@@ -75,6 +76,7 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
     yield from drafting.violations(selection, flags)
+    yield from kv_cache_dtype.violations(selection, flags)
     yield from _outside_scope(selection, flags)
 
 
