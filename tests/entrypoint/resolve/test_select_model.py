@@ -297,6 +297,40 @@ def test_a_repository_that_the_hub_does_not_have_is_said_so(hub: str) -> None:
         selected(online("other/one", HF_ENDPOINT=hub))
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "body", "says"),
+    [
+        (403, "", b"blocked", "answered with status 403, as a proxy or a firewall does"),
+        (407, "", b"", "answered with status 407, as a proxy or a firewall does"),
+        (403, "GatedRepo", b"", "it is gated on the Hub: accept its terms there, and set HF_TOKEN"),
+        (404, "RevisionNotFound", b"", "it has no revision main on the Hub"),
+        (401, "RepoNotFound", b"", "it has no config.json on the Hub, or is private"),
+        (500, "", b"", "answered with status 500"),
+        (
+            200,
+            "",
+            b"<html>sign in</html>",
+            "answered with something else than a config.json, as a proxy or a login page",
+        ),
+        (200, "", b'{"architectures": 7}', "config.json is damaged: architectures = 7; fetch the original config.json"),
+    ],
+)
+def test_what_the_hub_or_a_proxy_answers_is_told_apart(status: int, code: str, body: bytes, says: str) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            if code:
+                self.send_header("X-Error-Code", code)
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http_servers() as start:
+        answer = hub_files.online("some/one", {"HF_ENDPOINT": start(Answer)})
+    assert isinstance(answer, str)
+    assert says in answer
+    assert ("private" in says) == ("private" in answer)
+
+
 def test_a_slow_hub_ends_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
