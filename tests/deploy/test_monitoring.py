@@ -42,7 +42,7 @@ def replica_s_metrics() -> set[str]:
         ready_after=600.0,
         floors=Floors(0.4, (0.4, 0.2)),
         gate_acceptance=Acceptance(100, 90),
-        live_acceptance=Acceptance(100, 90),
+        live_acceptance=Acceptance(100, 90, 50, (48, 42)),
         cache_hit=True,
         cache_saved=120.0,
     )
