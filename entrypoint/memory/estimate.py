@@ -31,7 +31,7 @@ class MemoryEstimate:
     context: int
     batched_tokens: int
     requests: int
-    """Full-length requests at once that the plan promises; each data parallel replica serves its share."""
+    """Full-length requests at once that the plan promises of each data parallel replica."""
     sequences: int = 0
     """`max-num-seqs`."""
     draft_tokens: int = 1
@@ -50,6 +50,8 @@ class MemoryEstimate:
     """The sizes of the CUDA graphs that vLLM captures, in tokens; empty without graphs."""
     experts_gib: float = 0.0
     """Routed experts of all layers, which data parallel replicas share; a part of `checkpoint_gib`."""
+    drafter_gib: float = 0.0
+    """The drafter, a part of `checkpoint_gib`."""
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
     expert_parallel: bool = False
@@ -58,10 +60,15 @@ class MemoryEstimate:
 
     @property
     def weights_gib(self) -> float:
-        """The weights on each GPU: experts over all replicas, the rest over one, and what every GPU holds whole."""
-        shared = self.experts_gib * (1 - 1 / self.data_parallel_size) / self.tensor_parallel_size
-        whole = weights_gib(self.checkpoint_gib, self.replicated_gib, self.tensor_parallel_size)
-        return (whole - shared) / self.pipeline_parallel_size
+        """
+        The weights on each GPU: experts over all replicas, the rest over one, and what every GPU holds whole.
+
+        Of pipeline stages it is the last one, which has the drafter.
+        """
+        elsewhere = self.experts_gib * (1 - 1 / self.data_parallel_size) / self.tensor_parallel_size
+        whole = weights_gib(self.checkpoint_gib, self.replicated_gib, self.tensor_parallel_size) - elsewhere
+        drafter = self.drafter_gib / self.tensor_parallel_size
+        return (whole - drafter) / self.pipeline_parallel_size + drafter
 
     @property
     def graphs_gib(self) -> float:

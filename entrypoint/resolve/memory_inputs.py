@@ -55,7 +55,7 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         layout=_layout(selection, flags, capability, drafts=drafts),
         context=max(0, int(_number(flags, "max-model-len"))),
         batched_tokens=int(_number(flags, "max-num-batched-tokens")),
-        requests=-(-_promised(selection, flags) // shape.data),
+        requests=_promised(selection, flags, shape.data),
         sequences=sequences,
         draft_tokens=tokens,
         draft_logits=drafts and _value(flags, "speculative-config.draft_sample_method") == "probabilistic",
@@ -67,6 +67,7 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         graphs=cuda_graphs.captured(plain(flags), sequences, sm10=capability.startswith("10.")),
         tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),
         experts_gib=_experts_gib(selection, drafts=drafts),
+        drafter_gib=selection.drafter.bytes / GIB if drafts else 0.0,
         pipeline_parallel_size=shape.pipeline,
         data_parallel_size=shape.data,
         expert_parallel=shape.expert,
@@ -83,8 +84,10 @@ def uncounted(selection: Selection, flags: Mapping[str, Setting]) -> str:
         return f"the size of {model.name} is not known: set weights-gib in its profile file, or name a folder of it"
     if not _number(flags, "gpu-memory-utilization"):
         return "vLLM chooses the share of memory: set --gpu-memory-utilization"
-    if shape.decode_context > 1 or shape.prefill_context > 1:
-        return "context parallelism is not counted: vLLM 0.32.0 ends with it, as sliding windows cannot be divided"
+    if shape.decode_context > 1:
+        return "decode context parallelism cannot divide sliding windows, and vLLM 0.32.0 ends with it"
+    if shape.prefill_context > 1:
+        return "prefill context parallelism is not modelled"
     return ""
 
 
@@ -99,11 +102,15 @@ def unsized(selection: Selection, flags: Mapping[str, Setting]) -> str:
     return f"vLLM chooses {missing[0]}: set --{missing[0]}" if missing else ""
 
 
-def _promised(selection: Selection, flags: Mapping[str, Setting]) -> int:
-    """Return the requests that a plan promises: the profile's, or `max-num-seqs` where it was changed."""
+def _promised(selection: Selection, flags: Mapping[str, Setting], replicas: int) -> int:
+    """
+    Return the requests that a plan promises of each data parallel replica.
+
+    They are a share of the profile's, or `max-num-seqs`, which vLLM takes for each replica, where that was changed.
+    """
     sequences, promised = int(_number(flags, "max-num-seqs")), selection.profile.get("requests")
     changed = sequences and sequences != selection.profile.flags().get("max-num-seqs", sequences)
-    return (sequences if changed else promised or sequences) or 1
+    return sequences or 1 if changed or not promised else -(-promised // replicas)
 
 
 def _layout(selection: Selection, flags: Mapping[str, Setting], capability: str, *, drafts: bool) -> CacheLayout | None:
