@@ -15,7 +15,7 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, kernels, memory_inputs, remedies, shape
+from . import drafting, kernels, kv_cache_dtype, memory_inputs, remedies, shape
 from .select import Selection
 from .wording import described
 
@@ -66,11 +66,14 @@ def refusals(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the message of every reason to reject a plan."""
+    if selection.fault:  # the doctor has checks of its own for it
+        yield "model-files", f"model {selection.model.name}: {selection.fault}."
     for name, where, problem in (
         *_other_files(selection),
         *_violated_rules(selection, flags, env),
         *drafting.violations(selection, flags),
         *_kernels(selection, flags, env),
+        *kv_cache_dtype.violations(selection, flags),
         *_memory(selection, flags),
         *_outside_scope(selection, flags),
     ):
@@ -84,6 +87,7 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     yield from _violated_rules(selection, flags, env)
     yield from drafting.violations(selection, flags)
     yield from _kernels(selection, flags, env)
+    yield from kv_cache_dtype.violations(selection, flags)
     yield from _outside_scope(selection, flags)
 
 

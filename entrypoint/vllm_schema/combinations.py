@@ -53,7 +53,8 @@ def experts(scheme: str, capability: str) -> Experts | None:
 
 def attention(capability: str) -> dict[str, Any] | None:
     """Return the attention backends, with their KV cache formats and block sizes, and the indexer's formats."""
-    return _of(_table()["attention"], capability)
+    entry: dict[str, Any] | None = _of(_table()["attention"], capability)
+    return entry
 
 
 def linear(capability: str) -> Mapping[str, str] | None:

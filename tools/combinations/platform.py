@@ -98,7 +98,7 @@ def stated(capability: str) -> Iterator[None]:
     cuda: Any = importlib.import_module("vllm.platforms.cuda").CudaPlatformBase
     version = importlib.import_module("vllm.platforms.interface").DeviceCapability(*map(int, capability.split(".")))
 
-    class Stated(cuda):  # type: ignore[misc,valid-type]  # the class is vLLM's
+    class Stated(cuda):  # type: ignore[misc]  # the class is vLLM's
         device_name = f"SM {capability}"
 
         @classmethod

@@ -14,7 +14,7 @@ from dsv4_serve.entrypoint.resolve.constraints import MEMORY
 from dsv4_serve.entrypoint.vllm_schema import schema
 from tests.support.plans import CATALOG, request, resolved
 
-FIX = re.compile(r"(?:set|choose) --(\S+)(?: ([^\s,;]+))?")
+FIX = re.compile(r"(?:set|choose) --([\w.-]+)(?: ([^\s,;]+))?")
 GPUS = [file.name for file in CATALOG.every_hardware() if file.get("compute_capability")]
 MODELS = ["acti", "w4a16", "nvfp4", "flash", "flash-nvfp4", "flash-0731", "flash-0731-nvfp4", "flash-base"]
 ROUNDS = 2
@@ -24,7 +24,7 @@ def problems(**requested: Any) -> list[str]:
     try:
         resolved(request(**{"profile": "64k", "skip": tuple(MEMORY), **requested}))
     except ConfigError as error:
-        return problems_of(error)
+        return list(problems_of(error))
     return []
 
 
