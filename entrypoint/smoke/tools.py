@@ -17,7 +17,8 @@ from ..client.vllm import VllmClient
 from . import calls
 from .context import Context
 from .outcome import Outcome, failed, inconclusive, passed, quoted, skipped
-from .structure import _NO_PARSER, PARSER
+from .structure import NO_PARSER, PARSER
+from .thinking import UNPLANNED
 
 Check = Callable[[VllmClient, Context], Awaitable[Outcome]]
 PATCHES = "`dsv4 patch verify` tells whether vLLM has the patches of this version"
@@ -80,7 +81,7 @@ def with_tools(check: Check) -> Check:
         try:
             return await check(client, context)
         except Refused as error:
-            if _NO_PARSER in error.reason:
+            if NO_PARSER in error.reason:
                 return skipped(WITHOUT)
             raise
 
@@ -127,6 +128,8 @@ async def thinking(client: VllmClient, context: Context) -> Outcome:
         return failed(problem, f"{PARSER}; {PATCHES}")
     if not reply.tool_calls:
         return no_call(reply)
+    if not reply.reasoning and context.settings is None:
+        return skipped(f"the answer has no reasoning, {UNPLANNED}")
     if not reply.reasoning:
         return failed(f"a call without reasoning: {shown(reply)}", "serve with --reasoning-parser deepseek_v4")
     return passed(f"{len(reply.reasoning)} characters of reasoning, then {shown(reply)}")

@@ -138,6 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.guard:
             self.server.bodies.append(body)
         try:
+            self.require_parser(body)
             if self.path == "/v1/completions":
                 self.answer(self.completion(body))
             elif body.get("stream") and body.get("tools"):
@@ -148,6 +149,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(self.chat(body))
         except Refused as error:
             self.answer({"error": {"message": error.message, "code": error.status}}, error.status)
+
+    def require_parser(self, body: dict[str, Any]) -> None:
+        if body.get("tools") and self.has("no-tool-parser"):
+            raise Refused(400, NO_TOOLS)
 
     # --- completions
 
@@ -190,8 +195,6 @@ class Handler(BaseHTTPRequestHandler):
     # --- chats
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
-        if body.get("tools") and self.has("no-tool-parser"):
-            raise Refused(400, NO_TOOLS)
         if body.get("tools") and not self.of_tool_call():
             return self.with_tools(body)
         question = body["messages"][0]["content"]

@@ -226,7 +226,7 @@ def test_constructed_weights_may_answer_anything_but_not_in_another_form():
     constructed = {**scripted.PLAN, "model-name": "demo"}
     outcomes, report, _ = run_smoke("wrong-answer", "ignores-result", "wrong-value", plan=constructed)
     assert verdicts(outcomes, "failed") == set()
-    assert {"needles"} == verdicts(outcomes, "skipped")
+    assert verdicts(outcomes, "skipped") == {"needles", "tool-tags"}
     assert "constructed weights" in outcomes["needles"].seen
     assert report.ok
     outcomes, _, _ = run_smoke("no-call", "not-json", plan=constructed)
@@ -252,10 +252,11 @@ def test_a_hidden_health_server_is_logged_and_hides_no_check(caplog):
 
 def test_a_model_that_never_thinks_is_no_fault_where_no_plan_says_that_it_should():
     outcomes, report, _ = run_smoke("never-thinks", plan=None)
-    assert verdicts(outcomes, "skipped") == {"thinking-high", "thinking-max", "thinking-stream", "empty-content"}
+    thinking = {"thinking-high", "thinking-max", "thinking-stream", "empty-content", "tool-thinking"}
+    assert verdicts(outcomes, "skipped") == thinking
     assert report.ok
     outcomes, _, _ = run_smoke("never-thinks")
-    assert verdicts(outcomes, "failed") == {"thinking-high", "thinking-max", "thinking-stream", "empty-content"}
+    assert verdicts(outcomes, "failed") == thinking
 
 
 def test_a_check_without_end_fails_at_the_deadline_and_what_was_not_begun_fails_too():
