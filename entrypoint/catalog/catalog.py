@@ -9,6 +9,7 @@ the same name.
 
 from __future__ import annotations
 
+import functools
 import os.path
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -170,9 +171,8 @@ class Catalog:
     def _read(self, relative: str, model: type[S]) -> tuple[str, S]:
         folder = next(f for f in self.folders if os.path.lexists(f / relative))
         file = relative if folder == SHIPPED else str(folder / relative)
-        tables = toml_file.read(folder / relative)
         try:
-            own = model.model_validate(tables)
+            own = _shipped(folder / relative, model) if folder == SHIPPED else _parsed(folder / relative, model)
         except ValidationError as error:
             raise ConfigError(sentence(file, model, error)) from None
         for block in (*own.when, *own.refuse):
@@ -201,6 +201,14 @@ class Catalog:
             what = "NCCL set" if kind == "nccl" else kind
             hint = nearest(name, known) if kind in ("profile", "nccl") else ""  # another model or GPU is no typo
             raise ConfigError(f"{origin}: there is no {what} {name!r}{hint}. Known: {', '.join(known)}.")
+
+
+def _parsed(path: Path, model: type[S]) -> S:
+    return model.model_validate(toml_file.read(path))
+
+
+_shipped = functools.cache(_parsed)
+"""A request looks through all models several times."""
 
 
 def _natural(name: str) -> tuple[int, str]:
