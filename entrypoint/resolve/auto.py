@@ -8,7 +8,8 @@
 | `auto:throughput` | the most requests, then the longest context |
 
 A profile fits when its plan resolves and every request that it promises runs at full length at once
-(`MemoryEstimate.steady_state_requests`); where none does, what holds the largest part of its requests is taken. Where the GPUs are counted, the model is split over as many as can share it.
+(`MemoryEstimate.steady_state_requests`); where none does, the one that holds the largest part of its requests is taken.
+Where the GPUs are counted, the model is split over as many as can share it.
 """
 
 from __future__ import annotations
@@ -54,12 +55,8 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
 
 def _fullest(ordered: list[Candidate]) -> Candidate | None:
     """Return what starts and holds the largest part of its requests; None where nothing starts."""
-    starts = [one for one in ordered if one.memory and one.memory.sized and one.memory.admits]
-    return max(starts, key=lambda one: _held(one) / one.requests, default=None)
-
-
-def _held(candidate: Candidate) -> int:
-    return candidate.memory.steady_state_requests if candidate.memory else 0
+    starts = [one for one in ordered if one.held]
+    return max(starts, key=lambda one: one.held / one.requests, default=None)
 
 
 def ranked(catalog: Catalog, request: Request, gpus: HostGpus, goal: str, origin: str = "") -> list[Candidate]:
@@ -116,7 +113,8 @@ def _is_for_other_hardware(catalog: Catalog, name: str, gpus: HostGpus) -> bool:
 def _fits(chosen: Candidate) -> str:
     selection = chosen.selection
     assert selection
+    where = f"{chosen.size} x {selection.hardware.name} with {selection.model.name}"
     if not chosen.fits:
-        where = f"{chosen.size} x {selection.hardware.name} with {selection.model.name}"
-        return f"no profile fits in full; {chosen.profile} holds {_held(chosen)} of its {chosen.requests} requests on {where}"
-    return f"{chosen.profile} fits {chosen.size} x {selection.hardware.name} with {selection.model.name}"
+        held = f"{chosen.profile} holds {chosen.held} of its {chosen.requests} requests"
+        return f"no profile fits in full; {held} on {where}"
+    return f"{chosen.profile} fits {where}"

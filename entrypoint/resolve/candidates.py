@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 from ..catalog.catalog import Catalog
 from ..errors import ConfigError, problems_of
@@ -21,12 +22,14 @@ SIZES = (8, 4, 2, 1)
 """Tensor parallel sizes that are tried, the largest first: it leaves the fewest GPUs idle."""
 _SHAPES = (TENSOR_PARALLEL_SIZE, "data-parallel-size", "pipeline-parallel-size", "nnodes")
 """Flags that say how GPUs are used; a request or a profile that sets one keeps it."""
+_GROUPS = (TENSOR_PARALLEL_SIZE, "pipeline-parallel-size", "data-parallel-size")
+"""Flags whose product is the number of GPUs."""
 
 
 @dataclass(frozen=True)
 class Candidate:
     """
-    One profile with one model and size: the request for it, its plan, and what is missing (`lacks`; empty where it fits).
+    One profile with one model and size: the request for it, its plan, and what it lacks (nothing where it fits).
 
     Context and requests are those of the plan, or of the profile's own flags where no plan resolves.
     """
@@ -46,9 +49,21 @@ class Candidate:
         return not self.lacks
 
     @property
+    def held(self) -> int:
+        """How many of its requests run at full length at once; 0 where nothing starts."""
+        if self.fits:
+            return self.requests
+        return self.memory.steady_state_requests if self.memory and self.memory.sized else 0
+
+    @property
     def size(self) -> int:
         """The tensor parallel size; 0 where no plan resolves."""
         return self.selection.tensor_parallel_size if self.selection else 0
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it takes on all nodes; 0 where no plan resolves."""
+        return prod(int(self.plan.value(flag, 1)) for flag in _GROUPS) if self.plan else 0
 
 
 def of_profile(catalog: Catalog, request: Request, name: str, gpus: HostGpus, origin: str) -> Iterator[Candidate]:
