@@ -2,11 +2,12 @@
 # Run the known-answer layouts on a GPU host without network. From the repository root, in this order:
 #
 #   on_host.sh stage               keep the pieces of the packed vLLM that lie in .gpu/ now (once per delivery)
-#   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from .gpu-cache/
+#   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from pieces named kernels.*
 #   on_host.sh faults TP JOB...    qualification/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
+#   on_host.sh memory [NAME...]    qualification/gpu/kv_lines.py; kv-lines.jsonl, logs and kernels go to $OUT; $DEADLINE, $LIMIT
 #   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT, each result at once;
 #                                  `python -m qualification.gpu.unfold FILE.jsonl` makes a file of each, where they are kept
 #
@@ -39,9 +40,20 @@ engine() {  # what a pip installation has as bin/vllm
     export DSV4_VLLM=$base/bin/vllm
 }
 
+zstd() {  # the one that came with the pieces
+    LD_LIBRARY_PATH=$base/pieces "$base/pieces/zstd" --long=27 "$@"
+}
+
 save_kernels() {  # compiled kernels, in pieces that a later delivery can carry
-    XZ_OPT='-3 -T0' tar -C "$base/home" -cJf - . | split -b 15000000 - "$OUT/kernels." || true
+    tar -C "$base/home" -cf - . | zstd -T0 -10 -c | split -b 15000000 - "$OUT/kernels." || true
     ls -1 "$OUT"/kernels.* | tail -n +5 | xargs -r rm -f
+}
+
+share_caches() {  # one cache for all layouts, so that none compiles what another has
+    local caches=$base/home/kernels
+    export VLLM_CACHE_ROOT=$caches/vllm FLASHINFER_WORKSPACE_BASE=$caches/flashinfer TILELANG_CACHE_DIR=$caches/tilelang
+    export HUMMING_CACHE_DIR=$caches/humming TRITON_CACHE_DIR=$caches/triton TORCHINDUCTOR_CACHE_DIR=$caches/inductor
+    export CUTE_DSL_CACHE_DIR=$caches/cute-dsl CUDA_CACHE_PATH=$caches/cuda
 }
 
 site() {  # PYTHONPATH: the stock tree, `patched` before it when named; then the repository
@@ -66,9 +78,11 @@ unpack)
         PYTHONPATH=$base/ns python3 -m dsv4_serve.patcher ${step%% *} --tree "$base/patched" --series 0.32.0 \
             $(case $step in report*) echo "${step#report }" ;; esac)
     done
-    if compgen -G "$root/.gpu-cache/kernels.*" >/dev/null; then
-        cat "$root"/.gpu-cache/kernels.* | tar -C "$base/home" -xJf - || echo "the kernel archive is cut short; the rest compiles again"
+    if compgen -G "$base/pieces/kernels.*" >/dev/null; then
+        cat "$base"/pieces/kernels.* | zstd -d -c | tar -C "$base/home" -xf - || echo "the kernel archive is cut short; the rest compiles again"
     fi
+    # Bytecode once, not in each of many processes that start at the same time.
+    python3 -m compileall -q -j 0 "$base"/site/{vllm,torch,transformers,flashinfer,tilelang,triton} "$base/patched" >/dev/null || true
     PYTHONPATH=$(site patched) python3 -c 'import vllm, torch; print(vllm.__version__, vllm.__file__, torch.cuda.device_count())'
     ;;
 faults)
@@ -139,6 +153,22 @@ splits)
     package
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.splits
     ;;
+memory)
+    shift
+    package
+    out=$base/memory
+    rm -rf "$out"
+    mkdir -p "$out"
+    share_caches
+    status=0
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.kv_lines --work "$out" --record "${OUT:-$out}/kv-lines.jsonl" \
+        --deadline "${DEADLINE:-540}" --limit "${LIMIT:-180}" ${1:+--only "$@"} || status=$?
+    if [ -n "${OUT:-}" ]; then
+        (cd "$out" && for log in *.log; do tail -c 300000 "$log" > "$log.tail"; done; tar -cJf "$OUT/memory-logs.tar.xz" *.log.tail) || true
+        save_kernels
+    fi
+    exit $status
+    ;;
 run)
     shift
     package
@@ -149,6 +179,7 @@ run)
     rm -rf "$out"
     mkdir -p "$out"
     gpus=${GPUS:-$(nvidia-smi -L | wc -l)}
+    share_caches
     status=0
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_layouts --out "$out" --work "$base/checkpoints" \
         --tp "$tp" --gpus "$gpus" --patches "$base/patches.json" \
@@ -164,7 +195,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,16p" "$0"
+    sed -n "2,17p" "$0"
     exit 64
     ;;
 esac

@@ -1,0 +1,89 @@
+"""The shape of one server: how vLLM 0.32.0 spreads it over GPUs and nodes (vllm/config/parallel.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .plan import TENSOR_PARALLEL_SIZE, Setting, Value
+
+DATA_PARALLEL_SIZE = "data-parallel-size"
+PIPELINE_PARALLEL_SIZE = "pipeline-parallel-size"
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """
+    Sizes of the groups, by vLLM's flags; 1 is none.
+
+    A replica is `tensor` x `pipeline` x `prefill_context` GPUs that hold the model once; with `data` > 1 several
+    replicas share their experts. `decode_context` divides the KV cache among GPUs that a replica has anyway.
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    prefill_context: int = 1
+    decode_context: int = 1
+    expert: bool = False
+    """Whether whole experts are distributed, and not slices of each."""
+    nodes: int = 1
+    node_rank: int = 0
+    data_local: int | None = None
+    """Data parallel replicas of this node; None if they follow from the nodes."""
+    headless: bool = False
+    """Whether this node has no API server: another one has."""
+
+    @property
+    def replica_gpus(self) -> int:
+        """GPUs that hold the model once."""
+        return self.tensor * self.pipeline * self.prefill_context
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes."""
+        return self.replica_gpus * self.data
+
+    @property
+    def node_gpus(self) -> int:
+        """GPUs of this node."""
+        if self.data_local is not None:
+            return -(-self.replica_gpus * self.data_local // self.nodes_of_replica)
+        return -(-self.gpus // self.nodes)
+
+    @property
+    def nodes_of_replica(self) -> int:
+        """Nodes that one replica spans."""
+        if self.data_local is None:
+            return max(1, self.nodes // self.data)
+        return max(1, self.nodes * max(1, self.data_local) // self.data)
+
+    @property
+    def expert_gpus(self) -> int:
+        """GPUs that share the routed experts of one layer, with expert parallelism or without it."""
+        return self.tensor * self.data * self.prefill_context
+
+
+def parallel_of(flags: Mapping[str, Setting]) -> Parallel:
+    """Return the shape that a plan's flags describe; a value that is no number counts as vLLM's default."""
+
+    def number(name: str, otherwise: int = 1) -> int:
+        value: Value = flags[name].value if name in flags else otherwise
+        return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
+
+    def switch(name: str) -> bool:
+        return name in flags and flags[name].value is True
+
+    local = "data-parallel-size-local"
+    return Parallel(
+        tensor=number(TENSOR_PARALLEL_SIZE),
+        pipeline=number(PIPELINE_PARALLEL_SIZE),
+        data=number(DATA_PARALLEL_SIZE),
+        prefill_context=number("prefill-context-parallel-size"),
+        decode_context=number("decode-context-parallel-size"),
+        expert=switch("enable-expert-parallel"),
+        nodes=max(1, number("nnodes")),
+        node_rank=number("node-rank", 0),
+        data_local=number(local) if local in flags else None,
+        headless=switch("headless"),
+    )
