@@ -44,8 +44,8 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         raise ConfigError(f"{origin}: there is no {goal!r}{nearest(goal, NAMES)}. Known: {', '.join(NAMES)}.")
     hardware = request.choices.get("hardware")
     gpus = HostGpus(hardware.value, hardware.origin) if hardware else find()
-    ordered = ranked(catalog, request, gpus, goal, origin)
-    chosen = next((one for one in ordered if one.fits), None) or _fullest(ordered)
+    ordered = ranked(catalog, candidates(catalog, request, gpus, origin), goal, gpus.count)
+    chosen = best(ordered)
     reason = _reason(catalog, ordered, chosen, gpus)
     if chosen is None:
         raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is written for it'}.")
@@ -53,22 +53,29 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     return with_profile(chosen.request, profile)
 
 
-def _fullest(ordered: list[Candidate]) -> Candidate | None:
-    """Return what starts and holds the largest part of its requests; None where nothing starts."""
-    starts = [one for one in ordered if one.held]
-    return max(starts, key=lambda one: one.held / one.requests, default=None)
+def candidates(catalog: Catalog, request: Request, gpus: HostGpus, origin: str = "") -> list[Candidate]:
+    """Return a candidate for every profile and size, those that fit or not; only of the default's kind of model."""
+    named = "model" in request.choices
+    names = catalog.names("profile")
+    usual = [name for name in names if named or _is_usual(catalog, catalog.profile(name, ""))]
+    return [one for name in usual for one in of_profile(catalog, request, name, gpus, origin)]
 
 
-def ranked(catalog: Catalog, request: Request, gpus: HostGpus, goal: str, origin: str = "") -> list[Candidate]:
-    """Return a candidate for every profile and size, those that fit or not, the one that `auto` prefers first."""
-    every = [one for name in catalog.names("profile") for one in of_profile(catalog, request, name, gpus, origin)]
+def ranked(catalog: Catalog, candidates: list[Candidate], goal: str, gpus: int | None) -> list[Candidate]:
+    """Return the candidates, the one that `auto` prefers first; where GPUs are not counted, a size that is set last."""
 
     def order(one: Candidate) -> tuple[float, ...]:
-        profile = catalog.profile(one.profile, "")
-        any_number = gpus.count is not None or TENSOR_PARALLEL_SIZE not in profile.flags()
-        return (_is_usual(catalog, profile, request), any_number, *rank(one, goal, gpus.count))
+        any_number = gpus is not None or TENSOR_PARALLEL_SIZE not in catalog.profile(one.profile, "").flags()
+        return (any_number, *rank(one, goal, gpus))
 
-    return sorted(every, key=order, reverse=True)
+    return sorted(candidates, key=order, reverse=True)
+
+
+def best(ordered: list[Candidate]) -> Candidate | None:
+    """Return the first that fits, else what starts and holds the largest part of its requests; None for neither."""
+    starts = [one for one in ordered if one.held]
+    fullest = max(starts, key=lambda one: one.held / one.requests, default=None)
+    return next((one for one in ordered if one.fits), fullest)
 
 
 def rank(candidate: Candidate, goal: str, gpus: int | None) -> tuple[float, ...]:
@@ -83,11 +90,10 @@ def rank(candidate: Candidate, goal: str, gpus: int | None) -> tuple[float, ...]
     return (enough, *(by_context if enough else by_requests))
 
 
-def _is_usual(catalog: Catalog, profile: ProfileFile[Profile], request: Request) -> bool:
-    """Return whether a profile serves what the default profile serves, unless a model is requested."""
-    usual = catalog.profile(catalog.root().own.default_profile, "").get("models")
-    own = profile.get("models")
-    return "model" in request.choices or not own or not usual or not set(own).isdisjoint(usual)
+def _is_usual(catalog: Catalog, profile: ProfileFile[Profile]) -> bool:
+    """Return whether a profile serves a model that the default profile serves."""
+    usual, own = catalog.profile(catalog.root().own.default_profile, "").get("models"), profile.get("models")
+    return not own or not usual or not set(own).isdisjoint(usual)
 
 
 def _reason(catalog: Catalog, ordered: list[Candidate], chosen: Candidate | None, gpus: HostGpus) -> str:

@@ -180,7 +180,8 @@ def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
 
 def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> None:
     throughput = request_for("auto:throughput", hardware="rtx-pro-6000")
-    order = [one.profile for one in auto.ranked(CATALOG, throughput, HostGpus("rtx-pro-6000", ""), auto.THROUGHPUT)]
+    found = auto.candidates(CATALOG, throughput, HostGpus("rtx-pro-6000", ""))
+    order = [one.profile for one in auto.ranked(CATALOG, found, auto.THROUGHPUT, None)]
     assert order.index("throughput") > order.index("64k")
 
 
@@ -188,7 +189,8 @@ def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> No
 def test_a_profile_that_leaves_its_context_to_vllm_comes_last(folder, context) -> None:
     catalog = Catalog([folder({"mine.toml": f"[flags]\nmax-model-len = {context!r}\n"})])
     gpus = HostGpus("h200", "", 2)
-    ordered = auto.ranked(catalog, request_for(model="w4a16"), gpus, auto.CONTEXT)
+    found = auto.candidates(catalog, request_for(model="w4a16"), gpus)
+    ordered = auto.ranked(catalog, found, auto.CONTEXT, gpus.count)
     assert ordered[-1].profile == "mine"
     assert ordered[-1].context == 0
 
