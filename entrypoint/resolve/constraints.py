@@ -11,10 +11,11 @@ from ..catalog.catalog import ANY_GPU, ProfileFile
 from ..catalog.schema import Base, Constraint
 from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
+from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, memory_inputs, remedies
+from . import drafting, memory_inputs, remedies, shape
 from .select import Selection
 from .wording import described
 
@@ -23,7 +24,7 @@ MEMORY = frozenset({"weights", "kv-cache"})
 RENAMED = {"trunk-complete": "target-model-complete", "dspark-only": drafting.METHOD_RULE}
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-BUILT_IN = MEMORY | drafting.RULES | _SCOPE
+BUILT_IN = MEMORY | drafting.RULES | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -136,10 +137,11 @@ def _outside_scope(selection: Selection, flags: Mapping[str, Setting]) -> Iterat
             seen = f"{kind} {file.name} does not support {TENSOR_PARALLEL_SIZE} {size}"
             needed = _one_of(sizes)
             yield TENSOR_PARALLEL_SIZE, where, Problem(seen, needed, "choose one with --tp")
-    visible = remedies.visible(selection, flags)
-    if visible is not None and size > visible:
-        seen = f"{TENSOR_PARALLEL_SIZE} is {size}, but this process sees {visible} GPU{'s' * (visible != 1)}"
-        yield "gpu-count", where, Problem(seen, f"{size} GPUs", remedies.other_size(selection, flags))
+    yield from shape.violations(selection, flags)
+    here, visible = parallel_of(flags).node_gpus, selection.gpus
+    if visible is not None and here > visible:
+        seen = f"{shape.sizes(flags)}, but this process sees {visible} GPU{'s' * (visible != 1)}"
+        yield "gpu-count", where, Problem(seen, f"{here} GPUs", remedies.other_size(selection, flags))
 
 
 def _one_of(values: Collection[Any]) -> str:

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..machine.gpus import HostGpus
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
-from ..vllm_schema import schema
+from . import shape
 from .select_model import SelectedModel, default_model, requested_model, written_drafter
 from .wording import described
 
@@ -45,6 +45,8 @@ class Selection:
     weights_gib: float | None = None
     gpus: int | None = None
     gpu_order: Mapping[str, Setting] = field(default_factory=dict)
+    shape: Mapping[str, Setting] = field(default_factory=dict)
+    """What a request that sets other sizes means by leaving the tensor parallel size out."""
     catalog: Catalog | None = field(default=None, compare=False, repr=False)
     """Where the profile files come from, to name others."""
 
@@ -66,7 +68,8 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     profile = catalog.profile(requested.value, requested.origin)
     gpus = _gpus(catalog, profile, request, find)
     hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
-    size = _tensor_parallel_size(root, hardware, profile, request)
+    size = shape.tensor_parallel_size(root, hardware, profile, request)
+    alone = shape.alone(request)
     selected = named or default_model(catalog, request, profile, hardware, size)
     model = selected.model
     for link in model.chain():
@@ -103,6 +106,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         weights_gib=_weights_gib(model, selected.identity),
         gpus=gpus.count,
         gpu_order=gpu_order,
+        shape=alone,
         catalog=catalog,
     )
 
@@ -172,23 +176,3 @@ def _gpus(catalog: Catalog, profile: ProfileFile[Profile], request: Request, fin
     if len(only) == 1 and only[0] in catalog.names("hardware"):  # not an architecture
         return HostGpus(only[0], f"{profile.file}: the only hardware for profile {profile.name}")
     return find()
-
-
-def _tensor_parallel_size(
-    root: ProfileFile[Root], hardware: ProfileFile[Hardware], profile: ProfileFile[Profile], request: Request
-) -> int:
-    """Decide the size, before the model: a default model may depend on it, so no `when` block may set it."""
-    links: list[ProfileFile[Any]] = [*root.chain(), *hardware.chain(), *profile.chain()]
-    size = 1
-    for link in links:
-        if TENSOR_PARALLEL_SIZE in link.own.flags:
-            size = schema.check_value(
-                TENSOR_PARALLEL_SIZE, link.own.flags[TENSOR_PARALLEL_SIZE], f"{link.file} [flags]"
-            )
-        if any(TENSOR_PARALLEL_SIZE in when.flags for when in link.own.when):
-            raise ConfigError(
-                f"{link.file}: a [[when]] block cannot set {TENSOR_PARALLEL_SIZE}, which decides what applies;"
-                " set it under [flags]."
-            )
-    requested = request.flag(TENSOR_PARALLEL_SIZE)
-    return requested.value if requested else size

@@ -161,7 +161,7 @@ def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
 
 
 def test_too_few_gpus_are_the_reason() -> None:
-    with pytest.raises(ConfigError, match="no profile fits h200; .*is 2, but this process sees 1 GPU"):
+    with pytest.raises(ConfigError, match="no profile fits h200; .*-size 2, but this process sees 1 GPU"):
         settled(request_for(model="w4a16"), lambda: HostGpus("h200", "NVML: 1 x NVIDIA H200", 1))
 
 
