@@ -3,7 +3,7 @@
 
 | name | chooses, among the profiles that fit |
 |---|---|
-| `auto` | the longest context with at least as many requests as GPUs |
+| `auto` | the longest context with as many requests as GPUs, two at least |
 | `auto:context` | the longest context, then the most requests |
 | `auto:throughput` | the most requests, then the longest context |
 
@@ -80,13 +80,13 @@ def best(ordered: list[Candidate]) -> Candidate | None:
 
 def rank(candidate: Candidate, goal: str, gpus: int | None) -> tuple[float, ...]:
     """Return what is compared: more is better."""
-    context, requests = candidate.context, candidate.requests
+    context, requests = candidate.context, candidate.in_all
     by_context, by_requests = (context, requests, candidate.size), (requests, context, candidate.size)
     if goal == CONTEXT:
         return by_context
     if goal == THROUGHPUT:
         return by_requests
-    enough = requests >= (gpus or candidate.size)
+    enough = requests >= max(2, gpus or candidate.size)
     return (enough, *(by_context if enough else by_requests))
 
 
@@ -100,13 +100,13 @@ def _reason(catalog: Catalog, ordered: list[Candidate], chosen: Candidate | None
     """Return what the last better candidate lacks; what prevents a plan counts only where nothing else does."""
     if chosen and not chosen.fits:
         return f"; {chosen.lacks}"
-    reason = ""
+    reasons: dict[str, str] = {}
     for one in ordered:
         if one is chosen:
             break
-        if one.selection or (not reason and not _is_for_other_hardware(catalog, one.profile, gpus)):
-            reason = f"; {one.profile}: {one.lacks}"
-    return reason
+        if one.selection or (not reasons and not _is_for_other_hardware(catalog, one.profile, gpus)):
+            reasons.setdefault(one.profile, one.lacks)  # of its largest size
+    return f"; {[*reasons][-1]}: {[*reasons.values()][-1]}" if reasons else ""
 
 
 def _is_for_other_hardware(catalog: Catalog, name: str, gpus: HostGpus) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 
 from ..catalog.catalog import Catalog
 from ..errors import ConfigError, problems_of
 from ..machine.gpus import HostGpus
 from ..memory.estimate import MemoryEstimate
+from ..parallel import DATA_PARALLEL_SIZE, PIPELINE_PARALLEL_SIZE, parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Plan, Setting, Value
 from ..request import Request
 from . import memory_inputs
@@ -20,10 +20,8 @@ from .select import Selection, select
 
 SIZES = (8, 4, 2, 1)
 """Tensor parallel sizes that are tried, the largest first: it leaves the fewest GPUs idle."""
-_SHAPES = (TENSOR_PARALLEL_SIZE, "data-parallel-size", "pipeline-parallel-size", "nnodes")
+_SHAPES = (TENSOR_PARALLEL_SIZE, DATA_PARALLEL_SIZE, PIPELINE_PARALLEL_SIZE)
 """Flags that say how GPUs are used; a request or a profile that sets one keeps it."""
-_GROUPS = (TENSOR_PARALLEL_SIZE, "pipeline-parallel-size", "data-parallel-size")
-"""Flags whose product is the number of GPUs."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,12 @@ class Candidate:
     @property
     def gpus(self) -> int:
         """How many GPUs it takes on all nodes; 0 where no plan resolves."""
-        return prod(int(self.plan.value(flag, 1)) for flag in _GROUPS) if self.plan else 0
+        return parallel_of(self.plan.flags).gpus if self.plan else 0
+
+    @property
+    def in_all(self) -> int:
+        """Requests of all data parallel ranks."""
+        return self.requests * (parallel_of(self.plan.flags).data if self.plan else 1)
 
 
 def of_profile(catalog: Catalog, request: Request, name: str, gpus: HostGpus, origin: str) -> Iterator[Candidate]:
@@ -126,8 +129,7 @@ def _context(value: Value) -> int:
 
 def _uncounted(selection: Selection) -> str:
     """Return why a plan without an estimate is not chosen; nothing where the hardware itself has no memory to count."""
-    sized = selection.hardware.get("memory_gib") and selection.weights_gib is None
-    return f"the memory of {selection.model.name} is not counted here" if sized else ""
+    return f"the memory of {selection.model.name} is not counted here" if selection.hardware.get("memory_gib") else ""
 
 
 def _shortage(memory: MemoryEstimate) -> str:

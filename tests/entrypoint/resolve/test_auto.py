@@ -160,9 +160,9 @@ def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
     assert looks == [1]
 
 
-def test_too_few_gpus_are_the_reason() -> None:
-    with pytest.raises(ConfigError, match="no profile fits h200; .*-size 2, but this process sees 1 GPU"):
-        settled(request_for(model="w4a16"), lambda: HostGpus("h200", "NVML: 1 x NVIDIA H200", 1))
+def test_where_one_gpu_is_too_small_the_weights_are_the_reason() -> None:
+    with pytest.raises(ConfigError, match=r"no profile fits h200; \w+: the weights take 155.3 GiB per GPU"):
+        settled(request_for(model="w4a16"), box("h200", 1))
 
 
 def test_a_profile_for_more_gpus_is_not_named_where_memory_rules_another_out(small) -> None:
@@ -224,3 +224,12 @@ def test_settings_of_the_user_are_counted(small) -> None:
 def test_profiles_for_other_hardware_are_no_reason() -> None:
     assert "pro:" not in settled(request_for(hardware="rtx-pro-6000", model="nvfp4")).origin
     assert "demo" not in settled(request_for(hardware="rtx-pro-6000", model="nvfp4")).origin
+
+
+def test_a_plan_whose_memory_is_not_counted_is_not_chosen() -> None:
+    found = auto.candidates(CATALOG, request_for(model="flash", data_parallel_size=2), HostGpus("h200", "", 4))
+    assert {one.fits for one in found if one.selection and one.memory is None} <= {False}
+
+
+def test_one_large_gpu_serves_two_requests() -> None:
+    assert settled(request_for(), box("b300", 1)).value == "640k"
