@@ -70,18 +70,24 @@ def _profiles(found: WhatFits, notes: list[Measured]) -> Iterator[str]:
                 "model": first.model,
                 "disk": f"{first.disk_gib:.1f}",
                 "gpus": ",".join(str(fit.gpus) for fit in fits),
-                "held": f"{first.held}" if first.held >= first.requests else f"{first.held} of {first.requests}",
+                "held": _held(first),
             }
             speeds = [_speed(one, notes) for fit in fits for one in fit.measured] or ["unmeasured"]
             yield _ROW.format(**row, speed=speeds[0])
             yield from (_ROW.format(mark="", model="", disk="", gpus="", held="", speed=one) for one in speeds[1:])
 
 
+def _held(fit: FittingProfile) -> str:
+    """Return how many requests run at once: `8`, `2 of 8`, or `4 x 16` for data parallel replicas."""
+    held = f"{fit.held}" if fit.held >= fit.requests else f"{fit.held} of {fit.requests}"
+    return f"{fit.replicas} x {held}" if fit.replicas > 1 else held
+
+
 def _merged(fits: list[FittingProfile]) -> list[list[FittingProfile]]:
     """Put sizes of one model that hold as many requests together, the fewest GPUs first."""
-    rows: dict[tuple[str, int, int], list[FittingProfile]] = {}
+    rows: dict[tuple[str, str], list[FittingProfile]] = {}
     for fit in sorted(fits, key=lambda fit: (fit.model, fit.gpus)):
-        rows.setdefault((fit.model, fit.requests, fit.held), []).append(fit)
+        rows.setdefault((fit.model, _held(fit)), []).append(fit)
     return list(rows.values())
 
 

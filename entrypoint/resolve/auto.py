@@ -80,7 +80,7 @@ def best(ordered: list[Candidate]) -> Candidate | None:
 
 def rank(candidate: Candidate, goal: str, gpus: int | None) -> tuple[float, ...]:
     """Return what is compared: more is better."""
-    context, requests = candidate.context, candidate.in_all
+    context, requests = candidate.context, candidate.requests * candidate.replicas
     by_context, by_requests = (context, requests, candidate.size), (requests, context, candidate.size)
     if goal == CONTEXT:
         return by_context

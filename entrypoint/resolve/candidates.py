@@ -48,7 +48,7 @@ class Candidate:
 
     @property
     def held(self) -> int:
-        """How many of its requests run at full length at once; 0 where nothing starts."""
+        """How many of its requests run at full length at once, of each replica; 0 where nothing starts."""
         if self.fits:
             return self.requests
         return self.memory.steady_state_requests if self.memory and self.memory.sized else 0
@@ -64,9 +64,9 @@ class Candidate:
         return parallel_of(self.plan.flags).gpus if self.plan else 0
 
     @property
-    def in_all(self) -> int:
-        """Requests of all data parallel ranks."""
-        return self.requests * (parallel_of(self.plan.flags).data if self.plan else 1)
+    def replicas(self) -> int:
+        """Data parallel replicas; each has as many requests."""
+        return parallel_of(self.plan.flags).data if self.plan else 1
 
 
 def of_profile(catalog: Catalog, request: Request, name: str, gpus: HostGpus, origin: str) -> Iterator[Candidate]:
@@ -114,7 +114,7 @@ def _candidate(catalog: Catalog, request: Request, name: str, gpus: HostGpus) ->
         name,
         request,
         _context(plan.value("max-model-len")),
-        profile.get("requests") or plan.value("max-num-seqs", 0),
+        memory.requests if memory else plan.value("max-num-seqs", 0),
         _shortage(memory) if memory else _uncounted(selection),
         selection,
         plan,

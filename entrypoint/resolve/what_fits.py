@@ -22,7 +22,11 @@ from .select_model import requested_model
 
 @dataclass(frozen=True)
 class FittingProfile:
-    """One profile with one model over some GPUs, and how many of its requests run at full length at once."""
+    """
+    One profile with one model over some GPUs, and how many of its requests run at full length at once.
+
+    Both are of one of `replicas` data parallel replicas.
+    """
 
     profile: str
     model: str
@@ -30,6 +34,7 @@ class FittingProfile:
     requests: int
     held: int
     gpus: int
+    replicas: int
     disk_gib: float
     measured: tuple[Measured, ...] = ()
 
@@ -138,6 +143,7 @@ def _fitting(catalog: Catalog, model: ProfileFile[Model], found: Candidate) -> F
         requests=found.requests,
         held=found.held,
         gpus=found.gpus,
+        replicas=found.replicas,
         disk_gib=on_disk or model.own.files_gib or model.get("weights_gib") or 0,
         measured=tuple(_measured(catalog, found, model)),
     )

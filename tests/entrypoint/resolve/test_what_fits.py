@@ -103,6 +103,15 @@ def test_json_has_the_same() -> None:
     data = FOUR.to_json()
     assert data["gpus"] == 4
     assert len(data["fits"]) == len(FOUR.fits)
-    assert {"profile", "model", "context", "requests", "held", "gpus", "disk-gib", "measured"} == set(data["fits"][0])
+    assert {"profile", "model", "context", "requests", "held", "gpus", "replicas", "disk-gib", "measured"} == set(
+        data["fits"][0]
+    )
     assert data["choices"]["auto:throughput"]["profile"]
     assert len(data["does-not-fit"]) == len(FOUR.missing)
+
+
+def test_requests_of_data_parallel_replicas_are_told_for_each() -> None:
+    found = box("h200", 4, model="flash")
+    [spread] = [fit for fit in found.fits if fit.profile == "64k-dp"]
+    assert (spread.gpus, spread.replicas, spread.held) == (4, 4, 16)
+    assert " 4 x 16 " in what_fits_text.text(found, named=True)
