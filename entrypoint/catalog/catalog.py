@@ -69,7 +69,7 @@ class ProfileFile(Generic[S]):
 
 
 class Catalog:
-    """All profile files, by kind and name; each is read on demand."""
+    """All profile files, by kind and name; each is read on demand, and once."""
 
     KINDS: Mapping[str, tuple[str, type[Base]]] = {
         "profile": ("", Profile),
@@ -86,6 +86,7 @@ class Catalog:
                 raise ConfigError(f"environment DSV4_PROFILES: {folder} is not a folder; use folders of profile files.")
         self.folders = [*folders, SHIPPED]
         self._names: dict[str, list[str]] = {}
+        self._own: dict[str, tuple[str, Any]] = {}
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind, sorted."""
@@ -169,6 +170,11 @@ class Catalog:
         return ProfileFile(name, file, own, self._file(kind, model, own.extends, f"{file}: extends", (*above, name)))
 
     def _read(self, relative: str, model: type[S]) -> tuple[str, S]:
+        if relative not in self._own:
+            self._own[relative] = self._read_now(relative, model)
+        return self._own[relative]
+
+    def _read_now(self, relative: str, model: type[S]) -> tuple[str, S]:
         folder = next(f for f in self.folders if os.path.lexists(f / relative))
         file = relative if folder == SHIPPED else str(folder / relative)
         try:
