@@ -180,6 +180,7 @@ def compile_seconds(number: int, tokenizer: Path) -> dict[str, float] | None:
         params = [ChatCompletionToolsParam.model_validate(tool) for tool in tools(number)]
         level = ToolStrictLevel.FUNCTION
         tag = get_model_structural_tag("deepseek_v4", params, "auto", reasoning=False, strict_level=level)
+        assert tag
         found = {}
         for name in ("first", "second"):
             began = time.monotonic()
