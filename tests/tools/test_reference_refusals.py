@@ -20,6 +20,7 @@ from tools.reference import checks, refusals
 LAST = 62
 """The last number of a known failure."""
 REFUSED = {
+    "tool-strict-parameter": ["--tool-strict-level", "parameter"],
     "no-deep-gemm": ["VLLM_USE_DEEP_GEMM=0"],
     "graph-memory": ["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0"],
     "graph-sizes": ["--max-cudagraph-capture-size", "1"],
@@ -28,6 +29,7 @@ REFUSED = {
     "model-files": ["--model", "flash=deepseek-ai/DeepSeek-V4.1-Flash"],
     "drafter-method": ["--speculative-config.method", "dspark"],
     "dspark-block": ["--model", "flash-0731", "--speculative-config.num_speculative_tokens", "7"],
+    "mtp-depth": ["--model", "flash", "--speculative-config.num_speculative_tokens", "4"],
     "k-by-load": ["--speculative-config.num_speculative_tokens_per_batch_size", "[[2, 4, 1]]"],
     "profile-model": ["--model", "acti", "--profile", "pro", "--hardware", "b300", "--tp", "8"],
     "profile-hardware": ["--hardware", "cpu", "--model", "acti"],

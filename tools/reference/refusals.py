@@ -24,6 +24,10 @@ class Refusal:
 
 
 RULES = {
+    "tool-strict-parameter": Refusal(
+        "Calls in which the grammar forced other arguments than the model wrote",
+        f"{_SOURCE}/tool_parsers/tool_strict_level.py",
+    ),
     "no-deep-gemm": Refusal(
         "fp8 einsum weight rows must be divisible by out_rank=1024, got 256", f"{VLLM}/pull/43722", (23,)
     ),
@@ -68,6 +72,12 @@ SCOPE = {
         "drafts that are hardly accepted: 4 % at 7, 35 % at 5 (2 x GB10, a fork of vLLM, 2026-08-01, vllm#41834)",
         "set NUM_SPECULATIVE_TOKENS to the block or less",
         "`dspark_block_size` in config.json, else `drafter` of the model",
+    ),
+    "mtp-depth": (
+        "more draft tokens than 3, or than the MTP layers of the checkpoint",
+        "an MTP layer drafts one token; vLLM 0.32.0 runs it again on its own guesses, with fewer accepted each time",
+        "set NUM_SPECULATIVE_TOKENS=3 or fewer",
+        "`config/speculative.py`; the most that was published is 3 (vllm-project/recipes#493, 2026-05-28)",
     ),
     "k-by-load": (
         "`num_speculative_tokens_per_batch_size` is not valid, gives one request none, or meets data parallelism",
