@@ -21,7 +21,7 @@ from ..errors import ConfigError, listed, nearest
 from ..plan import Value
 from ..vllm_schema import settings
 from . import unsupported
-from .schema import Base, Hardware, Model, Profile, Root, sentence
+from .schema import Base, Hardware, Model, Profile, Root, Sibling, sentence
 
 SHIPPED = Path(__file__).resolve().parents[2] / "profiles"
 
@@ -142,6 +142,14 @@ class Catalog:
             own = [str(model.own.flags.get("model", "")), *model.own.repositories]
             if wanted and wanted in map(str.lower, own):
                 return model
+        return None
+
+    def sibling_of(self, repository: str) -> tuple[ProfileFile[Model], Sibling] | None:
+        """Return the model that has this repository as a sibling, ignoring case, and what the table says of it."""
+        for model in self.every_model():
+            for sibling in model.own.siblings:
+                if sibling.repository.lower() == repository.lower():
+                    return model, sibling
         return None
 
     def _file(self, kind: str, model: type[S], name: str, origin: str, above: tuple[str, ...] = ()) -> ProfileFile[S]:

@@ -15,7 +15,7 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, memory_inputs, remedies, shape
+from . import drafting, kv_cache_dtype, memory_inputs, remedies, shape
 from .select import Selection
 from .wording import described
 
@@ -24,7 +24,7 @@ MEMORY = frozenset({"weights", "kv-cache"})
 RENAMED = {"trunk-complete": "target-model-complete", "dspark-only": drafting.METHOD_RULE}
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-BUILT_IN = MEMORY | drafting.RULES | shape.RULES | _SCOPE
+BUILT_IN = MEMORY | drafting.RULES | {kv_cache_dtype.RULE} | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -58,10 +58,13 @@ def refusals(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the message of every reason to reject a plan."""
+    if selection.fault:  # the doctor has checks of its own for it
+        yield "model-files", f"model {selection.model.name}: {selection.fault}."
     for name, where, problem in (
         *_other_files(selection),
         *_violated_rules(selection, flags, env),
         *drafting.violations(selection, flags),
+        *kv_cache_dtype.violations(selection, flags),
         *_memory(selection, flags),
         *_outside_scope(selection, flags),
     ):
@@ -74,6 +77,7 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
     yield from drafting.violations(selection, flags)
+    yield from kv_cache_dtype.violations(selection, flags)
     yield from _outside_scope(selection, flags)
 
 

@@ -27,9 +27,10 @@ class Selection:
     """
     The profile files of one plan, and the reason for each.
 
-    `where` is what vLLM loads when it is not the model's repository. `identity` is what its files say, where they
-    could be read: `drafter` and `weights_gib` are then theirs, and otherwise the profile file's. `gpus` counts the
-    GPUs that this process sees (None: not read), and `gpu_order` are the variables that put the closest ones first.
+    `where` is what vLLM loads when it is not the model's repository, and `fault` why it could not load that. `identity`
+    is what its files say, where they could be read: `drafter` and `weights_gib` are then theirs, and otherwise the
+    profile file's. `gpus` counts the GPUs that this process sees (None: not read), and `gpu_order` are the variables
+    that put the closest ones first.
     """
 
     root: ProfileFile[Root]
@@ -41,6 +42,7 @@ class Selection:
     reasons: dict[str, Setting]
     drafter: Drafter
     where: Setting | None = None
+    fault: str = ""
     identity: Identity | None = None
     weights_gib: float | None = None
     gpus: int | None = None
@@ -97,6 +99,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         profile,
         hardware,
         model,
+        fault=selected.fault,
         nccl=catalog.nccl(nccl.value, nccl.origin) if nccl and nccl.value != "none" else None,
         tensor_parallel_size=size,
         reasons=reasons,

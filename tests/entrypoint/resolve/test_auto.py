@@ -39,7 +39,7 @@ def small(folder) -> Catalog:
     text = '{about}\nextends = "rtx-pro-6000"\nmemory-gib = {memory}\n'
     files = {
         f"hardware/card-{memory}.toml": text.format(about='about = "a smaller card"', memory=memory)
-        for memory in (60, 82, 90)
+        for memory in (60, 81, 90)
     }
     files["models/own.toml"] = 'extends = "w4a16"\nweights-gib = 140\nreplicated-gib = 2.0\n'
     return Catalog([folder(files)])
@@ -60,7 +60,7 @@ def test_the_largest_profile_is_taken_where_all_fit() -> None:
 
 
 @pytest.mark.parametrize("model", ["own", "acti", "w4a16", "nvfp4", "flash", ""])
-@pytest.mark.parametrize("hardware", ["rtx-pro-6000", "h200", "b300", "card-60", "card-82", "card-90"])
+@pytest.mark.parametrize("hardware", ["rtx-pro-6000", "h200", "b300", "card-60", "card-81", "card-90"])
 def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, model) -> None:
     request = request_for(hardware=hardware, model=model)
     try:
@@ -75,9 +75,9 @@ def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, mo
 
 
 def test_the_reason_of_the_next_larger_profile_is_in_the_origin(small) -> None:
-    profile = auto.settle(small, request_for(hardware="card-82", model="own"), nowhere).choices["profile"]
+    profile = auto.settle(small, request_for(hardware="card-81", model="own"), nowhere).choices["profile"]
     taken, reason = profile.origin.split("; ")
-    assert taken == f"environment PROFILE auto: {profile.value} fits 2 x card-82 with own"
+    assert taken == f"environment PROFILE auto: {profile.value} fits 2 x card-81 with own"
     larger, because = reason.split(": ")
     order = auto.largest_first(small)
     assert order.index(larger) < order.index(profile.value)
@@ -89,7 +89,7 @@ def test_less_memory_never_gets_a_larger_profile(small) -> None:
     order = auto.largest_first(small)
     taken = [
         order.index(auto.settle(small, request_for(hardware=name, model="own"), nowhere).choices["profile"].value)
-        for name in ("rtx-pro-6000", "card-90", "card-82")
+        for name in ("rtx-pro-6000", "card-90", "card-81")
     ]
     assert taken == sorted(taken)
     assert taken[0] < taken[-1]
@@ -112,7 +112,7 @@ def test_too_few_gpus_are_the_reason() -> None:
 
 
 def test_a_profile_for_more_gpus_is_not_named_where_memory_rules_another_out(small) -> None:
-    profile = auto.settle(small, request_for(model="own"), lambda: HostGpus("card-82", "NVML: 2 cards", 2)).choices[
+    profile = auto.settle(small, request_for(model="own"), lambda: HostGpus("card-81", "NVML: 2 cards", 2)).choices[
         "profile"
     ]
     assert profile.value == "64k"
