@@ -155,7 +155,8 @@ async def _serve(
         return ExitReason(exit_cause.STALLED, f"proving: no answer within {limit:.0f} s (supervise.stall.proving)")
     except (Unreachable, Refused) as error:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), DYING)
+            async with asyncio.timeout(DYING):
+                await process.wait()
             return None
         sentence = f"{health.phase}: a test request failed ({error}); see vLLM's log"
         return ExitReason(exit_cause.START_FAILED, sentence)

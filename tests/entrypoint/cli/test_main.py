@@ -283,7 +283,17 @@ def test_profiles_lists_context_requests_and_what_was_measured(dsv4: Run) -> Non
     text = dsv4("profiles").stdout
     for entry in entries.values():
         assert f"{entry['context']} x {entry['requests']}" in text
-        assert all(m["what"] in text for m in entry["measured"])
+        assert all(" ".join(m["what"].split()) in " ".join(text.split()) for m in entry["measured"])
+
+
+def test_what_fits_is_listed_in_a_pipe_and_as_json_and_needs_gpus_or_a_kind_of_them(dsv4: Run) -> None:
+    done = dsv4("profiles", "--hardware", "rtx-pro-6000", "--gpus", "4")
+    assert "* flash-0731-nvfp4" in done.stdout
+    assert "\x1b" not in done.stdout
+    data = json.loads(dsv4("profiles", "--hardware", "rtx-pro-6000", "--gpus", "4", "--format", "json").stdout)
+    assert data["choices"]["default"]["profile"] == "524k"
+    assert "--hardware" in dsv4("profiles", "--here").stderr
+    assert "need --here or --hardware" in dsv4("profiles", "--gpus", "4").stderr
 
 
 def test_unmeasured_profiles_say_so(dsv4: Run, folder: Callable[..., Path]) -> None:
