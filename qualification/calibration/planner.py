@@ -71,7 +71,7 @@ def indexer(kind: str) -> Iterator[None]:
     """Let the indexer keep its keys in MXFP4, for which vLLM asks for SM 10.x."""
     from vllm.models.deepseek_v4 import attention
 
-    asked, told = attention.dsa_indexer_uses_fp4, kind == "mxfp4"
+    asked, told = getattr(attention, "dsa_indexer_uses_fp4"), kind == "mxfp4"  # noqa: B009  pyright: not exported
     if told:
         setattr(attention, "dsa_indexer_uses_fp4", lambda _: told)  # noqa: B010  pyright: not exported
     try:
