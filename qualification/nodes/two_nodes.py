@@ -121,7 +121,7 @@ def until_ready(both: list[Node]) -> float:
                 raise SystemExit(f"node {node.number} ended: {(node.folder / 'log').read_text()[-2000:]}")
         if time.monotonic() - began > STARTED:
             raise SystemExit(f"not ready after {STARTED:.0f} s; logs are in {both[0].folder.parent}")
-        time.sleep(1)
+        time.sleep(5)
     return time.monotonic() - began
 
 
