@@ -108,6 +108,8 @@ def ask(port: int, number: int, choice: Any) -> TimedAnswer:
     first, tokens, finish, calls = 0.0, 0, "", dict[int, tuple[str, str]]()
     with urllib.request.urlopen(request, timeout=SECONDS) as lines:
         for event in events(lines):
+            if "error" in event:
+                raise served.Ended(f"{number} tools, tool_choice {choice}: {event['error']}")
             for choices in event["choices"]:
                 delta = choices["delta"]
                 if delta.get("content") or delta.get("tool_calls"):

@@ -20,6 +20,7 @@ from tools.reference import checks, refusals
 LAST = 62
 """The last number of a known failure."""
 REFUSED = {
+    "tool-strict-parameter": ["--tool-strict-level", "parameter"],
     "marlin-linear": ["--linear-backend", "marlin"],
     "cutlass-linear": ["--linear-backend", "cutlass"],
     "no-deep-gemm": ["VLLM_USE_DEEP_GEMM=0"],

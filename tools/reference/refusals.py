@@ -29,6 +29,10 @@ RULES = {
         f"{VLLM}/pull/43722",
         (7, 23),
     ),
+    "tool-strict-parameter": Refusal(
+        "Calls in which the grammar forced other arguments than the model wrote",
+        f"{_SOURCE}/tool_parsers/tool_strict_level.py",
+    ),
     "cutlass-linear": Refusal(
         "Assertion error (csrc/utils/layout.hpp:46): t.dim() == N, and: Worker proc died unexpectedly",
         "docs/results/speed.md",
