@@ -78,7 +78,6 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
 def uncounted(selection: Selection, flags: Mapping[str, Setting]) -> str:
     """Return why the memory of a plan cannot be counted, and what to set; empty if it can."""
     model, hardware, shape = selection.model, selection.hardware, parallel_of(flags)
-    size = hardware.get("memory_gib")
     v41 = str(model.get("architecture")).startswith("deepseek-v4.1")
     reasons = {
         "neither the KV cache of DeepSeek-V4.1 nor its Engram tables in host memory are modelled": v41,
