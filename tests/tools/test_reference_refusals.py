@@ -36,7 +36,7 @@ REFUSED = {
     "tensor-parallel-size": ["--tp", "16"],
     "gpu-count": ["--tp", "4"],
     "nodes": ["--nnodes", "2", "--node-rank", "1"],
-    "decode-context-parallel": ["--decode-context-parallel-size", "2"],
+    "context-parallel": ["--decode-context-parallel-size", "2"],
     "moe-backend": ["--model", "nvfp4", "--moe-backend", "flashinfer_b12x"],
     "draft-moe-backend": ["--model", "w4a16", "--speculative-config.moe_backend", "marlin"],
     "attention-backend": ["--attention-backend", "FLASHINFER_MLA_SPARSE"],
