@@ -78,17 +78,21 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
 def uncounted(selection: Selection, flags: Mapping[str, Setting]) -> str:
     """Return why the memory of a plan cannot be counted, and what to set; empty if it can."""
     model, hardware, shape = selection.model, selection.hardware, parallel_of(flags)
-    if not hardware.get("memory_gib"):
-        return f"the memory of {hardware.name} is not known: set memory-gib in its profile file"
-    if not selection.weights_gib:
-        return f"the size of {model.name} is not known: set weights-gib in its profile file, or name a folder of it"
-    if not _number(flags, "gpu-memory-utilization"):
-        return "vLLM chooses the share of memory: set --gpu-memory-utilization"
-    if shape.decode_context > 1:
-        return "decode context parallelism cannot divide sliding windows, and vLLM 0.32.0 ends with it"
-    if shape.prefill_context > 1:
-        return "prefill context parallelism is not modelled"
-    return ""
+    v41 = str(model.get("architecture")).startswith("deepseek-v4.1")
+    reasons = {
+        "neither the KV cache of DeepSeek-V4.1 nor its Engram tables in host memory are modelled": v41,
+        f"the memory of {hardware.name} is not known: set memory-gib in its profile file": not hardware.get(
+            "memory_gib"
+        ),
+        f"the size of {model.name} is not known: set weights-gib in its profile file, or name a folder of it": (
+            not selection.weights_gib
+        ),
+        "vLLM chooses the share of memory: set --gpu-memory-utilization": not _number(flags, "gpu-memory-utilization"),
+        "decode context parallelism cannot divide sliding windows, and vLLM 0.32.0 ends with it": shape.decode_context
+        > 1,
+        "prefill context parallelism is not modelled": shape.prefill_context > 1,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def unsized(selection: Selection, flags: Mapping[str, Setting]) -> str:
