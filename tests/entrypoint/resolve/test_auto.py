@@ -232,3 +232,9 @@ def test_a_plan_whose_memory_is_not_counted_is_not_chosen() -> None:
 
 def test_one_large_gpu_serves_two_requests() -> None:
     assert settled(request_for(), box("b300", 1)).value == "640k"
+
+
+def test_gpus_of_all_nodes_count() -> None:
+    request = auto.settle(CATALOG, request_for(nnodes=2), box("gb10", 1))
+    assert request.choices["profile"].value == "640k"
+    assert request.flag("tensor-parallel-size") == Setting(2, "auto: 1 GPU on each of 2 nodes")
