@@ -40,7 +40,7 @@ REFUSED = {
     "tensor-parallel-size": ["--tp", "16"],
     "gpu-count": ["--tp", "4"],
     "nodes": ["--nnodes", "2", "--node-rank", "1"],
-    "decode-context-parallel": ["--decode-context-parallel-size", "2"],
+    "context-parallel": ["--decode-context-parallel-size", "2"],
     "weights": [
         "--model",
         "w4a16",
