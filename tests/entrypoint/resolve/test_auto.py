@@ -169,7 +169,7 @@ def test_a_profile_for_more_gpus_is_not_named_where_memory_rules_another_out(sma
         "profile"
     ]
     assert profile.value == "64k"
-    assert "; 128k: 8 requests need " in profile.origin
+    assert "; throughput: 16 requests need " in profile.origin
 
 
 def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
