@@ -68,6 +68,11 @@ def loads(schedule: Sequence[Sequence[int]], requests: int, most: int) -> list[L
     return found
 
 
+def most(schedule: Sequence[Sequence[int]]) -> int:
+    """Return the most draft tokens that a valid schedule asks for."""
+    return max(tokens for _, _, tokens in schedule)
+
+
 def of_plan(values: Mapping[str, Any]) -> list[Load]:
     """Return the schedule of a plan's flags; empty where draft tokens do not depend on the load."""
     schedule, most = values.get(SCHEDULE), draft_tokens(values)

@@ -48,8 +48,13 @@ class Parallel:
     def node_gpus(self) -> int:
         """GPUs of this node."""
         if self.data_local is not None:
-            return -(-self.replica_gpus * self.data_local // self.nodes_of_replica)
+            return self.group_gpus * self.data_local
         return -(-self.gpus // self.nodes)
+
+    @property
+    def group_gpus(self) -> int:
+        """GPUs of one replica on this node."""
+        return -(-self.replica_gpus // self.nodes_of_replica)
 
     @property
     def nodes_of_replica(self) -> int:

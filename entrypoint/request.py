@@ -46,6 +46,8 @@ class Request:
     """Flags on the command line that vLLM does not take; a plan cannot be made, but its other problems can be found."""
     online: bool = False
     """Whether the Hub may be asked what a repository holds that is not in the local cache."""
+    here: bool = False
+    """Whether vLLM starts on this machine: a folder that is not here is then an error."""
 
     def flag(self, name: str) -> Setting | None:
         """Return what the request sets a flag to: the command line wins over the environment."""

@@ -109,6 +109,13 @@ def number(config: Mapping[str, Any], key: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 100_000 else 0
 
 
+def dspark_layers(config: Mapping[str, Any]) -> int:
+    """Return the layers of a DSpark drafter, as vLLM 0.32.0 counts them: three where config.json does not say."""
+    inner = text_config(config)
+    declared = number(inner, "num_nextn_predict_layers") if inner is not config else 0  # V4.1 alone reads this field
+    return number(inner, "n_mtp_layers") or declared or 3
+
+
 def _index(where: Path) -> bytes:
     try:
         return plain_file.read(where / INDEX, INDEX_MIB)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,14 @@ from .. import plain_file
 from ..catalog.catalog import ProfileFile
 from ..catalog.schema import Model
 from ..errors import ConfigError
-from . import described, unsupported
+from . import described, fields, unsupported
 from .described import Description, StoredTensor, number, text_config
 from .identity import Drafter, Identity
 
 _PUBLISHED = {4096: "deepseek-v4-flash", 7168: "deepseek-v4-pro"}
 _NATIVE = ("fp8-mxfp4", "fp8", "modelopt-nvfp4")
 _DSPARK = re.compile(r"mtp\.\d+\.(?:main_proj|markov_head|confidence_head)\.")
-_MTP_PARTS = ("e_proj", "h_proj", "enorm", "hnorm", "norm")
-_FIRST_PARTS, _LAST_PARTS = ("main_proj", "main_norm"), ("norm", "markov_head.markov_w1", "markov_head.markov_w2")
 _SHARED = (".head.weight", ".emb.tok_emb.weight")
-_DSPARK_FIELDS = ("dspark_block_size", "dspark_target_layer_ids", "dspark_noise_token_id", "dspark_markov_rank")
 
 
 def weights_bytes(folder: Path) -> int:
@@ -93,13 +90,15 @@ def _config(folder: Path, origin: str) -> dict[str, Any]:
 
 
 def config_object(text: bytes, origin: str, path: str = "config.json") -> dict[str, Any]:
-    """Return the object in a config.json; raise ConfigError where there is none."""
+    """Return the object in a config.json; raise ConfigError where there is none, or where vLLM could not use it."""
     try:
         config = plain_file.parse_json(text)
     except ValueError as error:
         raise ConfigError(f"{origin}: {path} is not valid JSON ({error}); fetch the checkpoint again.") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{origin}: {path} does not contain a JSON object; fetch the checkpoint again.")
+    if wrong := fields.wrong(config):
+        raise ConfigError(f"{origin}: {path} is damaged: {', '.join(wrong)}; fetch the original config.json.")
     return config
 
 
@@ -183,27 +182,15 @@ def _drafter(description: Description) -> Drafter:
     if not tensors:
         if description.whole or not (declared or "dspark_block_size" in config):
             return Drafter()
-        is_dspark, layers = "dspark_block_size" in config, declared
+        is_dspark = "dspark_block_size" in config
+        layers = described.dspark_layers(description.config) if is_dspark else declared
     else:
         is_dspark = any(_DSPARK.match(name) for name in tensors)
         layers = len({name.split(".")[1] for name in tensors})
-    ids = config.get("dspark_target_layer_ids") if is_dspark else ()
     return Drafter(
         kind="dspark" if is_dspark else "mtp",
         scheme=_stored(description, "mtp.0"),
         layers=layers,
         block_size=number(config, "dspark_block_size") if is_dspark else 0,
-        target_layer_ids=tuple(n for n in ids if type(n) is int) if isinstance(ids, list) else (),
         bytes=sum(tensor.bytes for name, tensor in tensors.items() if not name.endswith(_SHARED)),
-        missing=tuple(_missing(config, tensors, is_dspark=is_dspark)) if tensors else (),
     )
-
-
-def _missing(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor], *, is_dspark: bool) -> Iterator[str]:
-    layers = sorted({int(name.split(".")[1]) for name in tensors})
-    parts = [f"mtp.{layer}.{part}" for layer in layers for part in _MTP_PARTS]
-    if is_dspark:
-        parts = [f"mtp.{layers[0]}.{part}" for part in _FIRST_PARTS]
-        parts += [f"mtp.{layers[-1]}.{part}" for part in _LAST_PARTS]
-        yield from (f"{field} in config.json" for field in _DSPARK_FIELDS if field not in config)
-    yield from (part for part in parts if f"{part}.weight" not in tensors and f"{part}.weight_packed" not in tensors)

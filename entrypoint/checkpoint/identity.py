@@ -23,12 +23,8 @@ class Drafter:
     layers: int = 0
     block_size: int = 0
     """The most tokens that a DSpark drafter drafts at once; 0 for an MTP head."""
-    target_layer_ids: tuple[int, ...] = ()
-    """Layers of the target model whose hidden states a DSpark drafter reads."""
     bytes: int = 0
     """Its size on disk, without what it shares; 0 where the headers were not read."""
-    missing: tuple[str, ...] = ()
-    """Parts that the config promises and the files lack."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from .described import number
+from .described import dspark_layers, number
+from .identify import scheme as declared_scheme
 from .read import Checkpoint
 
 PROJECTIONS = ("w1", "w2", "w3")
@@ -36,6 +37,7 @@ SCHEMES = (
     Scheme("fp8", ("weight", "scale"), "F8_E4M3", 128),
     Scheme("unquantized", ("weight",), "BF16"),
 )
+_BY_NAME = {scheme.name: scheme for scheme in SCHEMES}
 
 
 def target_layers(config: Mapping[str, Any]) -> list[str]:
@@ -58,14 +60,9 @@ def scheme(checkpoint: Checkpoint, prefix: str) -> Scheme | None:
     return None
 
 
-def dspark_layers(config: Mapping[str, Any]) -> list[str]:
-    """Return the prefixes of a DSpark drafter's layers: three, as vLLM 0.32.0 has it."""
-    return [f"mtp.{layer}" for layer in range(number(config, "n_mtp_layers") or 3)]
-
-
 def missing_of_dspark(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield every tensor that a DSpark drafter lacks; it may do without a confidence head."""
-    layers = dspark_layers(checkpoint.config.value)
+    layers = [f"mtp.{layer}" for layer in range(dspark_layers(checkpoint.config.value))]
     for prefix in layers:
         yield from missing(checkpoint, prefix, head=False)
     yield from _missing_of(checkpoint, "mtp.0.main_proj")
@@ -78,6 +75,8 @@ def missing(checkpoint: Checkpoint, prefix: str, *, head: bool = True) -> Iterat
     """
     Yield every tensor that one layer lacks; the routed experts are counted in the layer's own scheme.
 
+    Experts that are stored in no known way are counted in the scheme that config.json declares; if that is none of
+    ours, the experts are one name.
     `head` is whether a layer under mtp.* has what an MTP layer has around its block.
     """
     config, tensors = checkpoint.config.value, checkpoint.tensors
@@ -85,7 +84,10 @@ def missing(checkpoint: Checkpoint, prefix: str, *, head: bool = True) -> Iterat
     yield from (name for name in _plain(config, prefix, head) if name not in tensors)
     for module in _modules(config, prefix, head):
         yield from _missing_of(checkpoint, module)
-    stored = scheme(checkpoint, prefix) or SCHEMES[-1]
+    stored = scheme(checkpoint, prefix) or _BY_NAME.get(declared_scheme(config))
+    if stored is None:
+        yield f"{prefix}.ffn.experts.*"
+        return
     suffixes = _expert_tensors(number(config, "n_routed_experts"), stored.tensors)
     yield from (name for suffix in suffixes if (name := prefix + suffix) not in tensors)
 

@@ -40,6 +40,8 @@ class Checkpoint:
     shards: Mapping[str, Shard]
     unfinished: int = 0
     """Files of an unfinished download, ours or huggingface_hub's."""
+    unreadable: str = ""
+    """Why the folder cannot be listed."""
 
     @cached_property
     def weight_map(self) -> Mapping[str, str]:

@@ -31,6 +31,7 @@ _METHODS: Mapping[str, Unsupported] = {
     "torchao": Unsupported("torchao", "PyTorch's quantized tensors", _UNPROVEN, _OURS),
     "modelopt": Unsupported("ModelOpt", "NVIDIA's format for whole models", _UNPROVEN, f"NVIDIA's NVFP4, or {_OURS}"),
 }
+GGUF = _METHODS["gguf"]
 _SYNONYMS = {
     "auto_awq": "awq", "awq_marlin": "awq", "auto_gptq": "gptq", "gptq_marlin": "gptq", "autoround": "auto-round",
     "auto_round": "auto-round", "intel/auto-round": "auto-round", "inc": "auto-round", "exl2": "exl3",
@@ -58,7 +59,7 @@ def of(config: Mapping[str, Any], scheme: str, files: frozenset[str]) -> Unsuppo
     """
     shards = any(name.endswith(".safetensors") for name in files)
     if not shards and any(name.endswith(".gguf") for name in files):
-        return _METHODS["gguf"]
+        return GGUF
     quantization = config.get("quantization_config")
     method = str(quantization.get("quant_method", "")).lower() if isinstance(quantization, dict) else ""
     if method in ("fp8", "deepseek_v4_fp8"):

@@ -59,4 +59,5 @@ def request(options: argparse.Namespace, argv: list[str]) -> Request:
         command_line=Layer(flags, supervision=supervision),
         problems=tuple(problems),
         online=getattr(options, "online", False) and not getattr(options, "dry_run", False),
+        here=getattr(options, "here", False),
     )

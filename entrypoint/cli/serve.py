@@ -32,7 +32,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the command that would start vLLM, and stop")
     arguments.add_collective(parser, "only between GPUs without NVLink")
     arguments.add_plan(parser)
-    parser.set_defaults(online=True)
+    parser.set_defaults(online=True, here=True)
 
 
 def run(options: argparse.Namespace, argv: list[str]) -> int:

@@ -48,6 +48,6 @@ def _read(folder: Path) -> Checkpoint:
     """Read a folder of weights; one that cannot be listed holds nothing."""
     try:
         return read.read(folder)
-    except OSError:
+    except OSError as error:
         nothing = read.Document({}, absent=True)
-        return Checkpoint(folder, frozenset(), nothing, nothing, {})
+        return Checkpoint(folder, frozenset(), nothing, nothing, {}, unreadable=error.strerror or str(error))

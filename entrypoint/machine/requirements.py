@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil
 from typing import TYPE_CHECKING
 
 from .. import served_plan
 from ..listen import health_address
+from ..parallel import parallel_of
 from ..plan import Plan
 
 if TYPE_CHECKING:  # the host can be read without pydantic
@@ -19,8 +19,7 @@ if TYPE_CHECKING:  # the host can be read without pydantic
 @dataclass(frozen=True)
 class HostRequirements:
     """
-    `group` is the GPUs of one replica on this host (tensor times pipeline parallel size, over the nodes), `gpus` those
-    of all replicas.
+    `group` is the GPUs of one data parallel rank on this host, `gpus` those of all of them.
     """
 
     gpus: int = 2
@@ -56,21 +55,14 @@ def host_requirements(
 ) -> HostRequirements:
     """Return what a plan requires; `architecture` is the model's, `environ` has the variables that vLLM starts with."""
 
-    def number(name: str) -> int:
-        value = plan.value(name, 1)
-        return value if isinstance(value, int) else 1
-
-    interconnect = hardware.get("interconnect")
-    nodes = max(1, number("nnodes"))
-    group = ceil(plan.tensor_parallel_size * number("pipeline-parallel-size") / nodes)
-    local = "data-parallel-size-local" if "data-parallel-size-local" in plan.flags else "data-parallel-size"
+    interconnect, shape = hardware.get("interconnect"), parallel_of(plan.flags)
     on_cpu = interconnect == "none"
     utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default
     host = str(plan.value("host", "0.0.0.0"))  # noqa: S104  vLLM's own default: every address
     health_host, health_port = health_address(environ)
     return HostRequirements(
-        gpus=0 if on_cpu else group * number(local),
-        group=0 if on_cpu else group,
+        gpus=0 if on_cpu else shape.node_gpus,
+        group=0 if on_cpu else shape.group_gpus,
         utilization=utilization if isinstance(utilization, float) else 1.0,
         hardware=hardware.name,
         capability=hardware.get("compute_capability"),
@@ -79,7 +71,7 @@ def host_requirements(
         custom_all_reduce=not plan.value("disable-custom-all-reduce", otherwise=False),
         load_format=str(plan.value("load-format", "auto")),
         ports=(
-            (host, served_plan.port(plan), "--host", "--port (PORT)"),
+            *(() if shape.headless else ((host, served_plan.port(plan), "--host", "--port (PORT)"),)),
             (health_host, health_port, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
         ),
         open_address=served_plan.open_address(plan),

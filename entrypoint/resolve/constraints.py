@@ -11,19 +11,28 @@ from ..catalog.catalog import ANY_GPU, ProfileFile
 from ..catalog.schema import Base, Constraint
 from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
+from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, memory_inputs, remedies
+from . import drafting, kernels, kv_cache_dtype, memory_inputs, remedies, shape
 from .select import Selection
 from .wording import described
 
 MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
-RENAMED = {"trunk-complete": "target-model-complete", "dspark-only": drafting.METHOD_RULE}
+RENAMED = {
+    "trunk-complete": "target-model-complete",
+    "dspark-only": drafting.METHOD_RULE,
+    "w4a16-moe-backend": kernels.MOE,
+    "nvfp4-mega-moe": kernels.MOE,
+    "swiglu-clamp": kernels.MOE,
+    "marlin-linear": kernels.LINEAR,
+    "cutlass-linear": kernels.LINEAR,
+}
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-BUILT_IN = MEMORY | drafting.RULES | _SCOPE
+BUILT_IN = MEMORY | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -57,10 +66,14 @@ def refusals(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the message of every reason to reject a plan."""
+    if selection.fault:  # the doctor has checks of its own for it
+        yield "model-files", f"model {selection.model.name}: {selection.fault}."
     for name, where, problem in (
         *_other_files(selection),
         *_violated_rules(selection, flags, env),
         *drafting.violations(selection, flags),
+        *_kernels(selection, flags, env),
+        *kv_cache_dtype.violations(selection, flags),
         *_memory(selection, flags),
         *_outside_scope(selection, flags),
     ):
@@ -73,6 +86,8 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
     yield from drafting.violations(selection, flags)
+    yield from _kernels(selection, flags, env)
+    yield from kv_cache_dtype.violations(selection, flags)
     yield from _outside_scope(selection, flags)
 
 
@@ -102,6 +117,17 @@ def _violated_rules(
     for file, rule in _rules(selection):
         if _matches(rule, selection, flags, env):
             yield rule.name, file.file, Problem(rule.because, "", rule.instead)
+
+
+def _kernels(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
+    """Yield kernels that vLLM does not have here; what a `[[refuse]]` block speaks against is not proposed."""
+
+    def allowed(flag: str, value: str) -> bool:
+        changed = {**flags, flag: Setting(value, "")}
+        rules = (rule for _, rule in _rules(selection) if flag in rule.flags)
+        return not any(_matches(rule, selection, changed, env) for rule in rules)
+
+    yield from kernels.violations(selection, flags, allowed)
 
 
 def _memory(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Violation]:
@@ -136,10 +162,11 @@ def _outside_scope(selection: Selection, flags: Mapping[str, Setting]) -> Iterat
             seen = f"{kind} {file.name} does not support {TENSOR_PARALLEL_SIZE} {size}"
             needed = _one_of(sizes)
             yield TENSOR_PARALLEL_SIZE, where, Problem(seen, needed, "choose one with --tp")
-    visible = remedies.visible(selection, flags)
-    if visible is not None and size > visible:
-        seen = f"{TENSOR_PARALLEL_SIZE} is {size}, but this process sees {visible} GPU{'s' * (visible != 1)}"
-        yield "gpu-count", where, Problem(seen, f"{size} GPUs", remedies.other_size(selection, flags))
+    yield from shape.violations(selection, flags)
+    here, visible = parallel_of(flags).node_gpus, selection.gpus
+    if visible is not None and here > visible:
+        seen = f"{shape.sizes(flags)}, but this process sees {visible} GPU{'s' * (visible != 1)}"
+        yield "gpu-count", where, Problem(seen, f"{here} GPUs", remedies.other_size(selection, flags))
 
 
 def _one_of(values: Collection[Any]) -> str:

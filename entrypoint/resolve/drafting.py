@@ -13,9 +13,9 @@ from ..problem import Problem
 from ..request import Layer, Request
 from .select import Selection
 
-METHOD_RULE, BLOCK_RULE, SCHEDULE_RULE = "drafter-method", "dspark-block", "k-by-load"
+METHOD_RULE, BLOCK_RULE, DEPTH_RULE, SCHEDULE_RULE = "drafter-method", "dspark-block", "mtp-depth", "k-by-load"
 """Names of the constraints, for `--skip`."""
-RULES = frozenset({METHOD_RULE, BLOCK_RULE, SCHEDULE_RULE})
+RULES = frozenset({METHOD_RULE, BLOCK_RULE, DEPTH_RULE, SCHEDULE_RULE})
 LOST = (
     "no drafter in the checkpoint, so every token takes a step of its own; with one, publishers measured 1.5 to 2.1"
     " times the tokens of one stream (forks of vLLM, 2026-05)"
@@ -24,6 +24,8 @@ _GROUP = "speculative-config."
 _SAMPLING, _DRAFT_MODEL = "speculative-config.draft_sample_method", "speculative-config.model"
 _BLOCK = 5
 """Tokens that every DSpark drafter published until 2026-11 was made for."""
+_MOST_OF_MTP = 3
+"""The most draft tokens of an MTP head that anybody published a run of, until 2026-11."""
 _NONE = "NUM_SPECULATIVE_TOKENS=0"
 _NGRAM = (
     "--speculative-config.method ngram --speculative-config.num_speculative_tokens 3"
@@ -57,8 +59,8 @@ def layer(selection: Selection) -> Layer:
 def described(drafter: Drafter) -> str:
     """Return a drafter in words."""
     if drafter.kind == DSPARK:
-        return f"DSpark, {drafter.layers or 3} layers, blocks of {drafter.block_size or _BLOCK} tokens"
-    return "an MTP head" if drafter.kind == MTP else "none"
+        return f"DSpark, {drafter.layers} layers, blocks of {drafter.block_size or _BLOCK} tokens"
+    return "an MTP head" if drafter.kind == MTP else "no drafter"
 
 
 def settle(selection: Selection, request: Request, flags: dict[str, Setting]) -> dict[str, Setting]:
@@ -78,8 +80,18 @@ def settle(selection: Selection, request: Request, flags: dict[str, Setting]) ->
         return {"drafter": Setting("none", LOST)}
     if method and _kind(method.value) != drafter.kind and _SAMPLING in own and flags[_SAMPLING] == own[_SAMPLING]:
         del flags[_SAMPLING]
-    found = draft_schedule.of_plan(plain(flags))
-    return {"draft tokens": Setting(draft_schedule.text(found), flags[SCHEDULE].origin)} if found else {}
+    return _shown(plain(flags), flags)
+
+
+def _shown(values: Mapping[str, object], flags: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return the draft tokens by load, for `explain`; a profile's schedule may be made for a drafter of more tokens."""
+    found = draft_schedule.of_plan(values)
+    if not found:
+        return {}
+    schedule = flags[SCHEDULE]
+    asked, most = draft_schedule.most(schedule.value), draft_tokens(values)
+    capped = f"; the schedule's {asked} is more than num_speculative_tokens" if asked > most else ""
+    return {"draft tokens": Setting(draft_schedule.text(found), f"{schedule.origin}{capped}")}
 
 
 def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[tuple[str, str, Problem]]:
@@ -90,24 +102,41 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
         return
     method = values.get(METHOD)
     if _DRAFT_MODEL not in flags and _kind(method) in ("", MTP, DSPARK) and _kind(method) != drafter.kind:
-        requested = f"speculative-config.method is {method}" if method else f"{tokens} draft tokens are requested"
-        yield METHOD_RULE, where, Problem(f"its drafter: {described(drafter)}; but {requested}", "", _way_out(drafter))
+        requested = f"speculative-config.method is {method}" if method else _requested(tokens)
+        has = "the checkpoint has no drafter" if drafter.kind == "none" else f"its drafter is {described(drafter)}"
+        yield METHOD_RULE, where, Problem(f"{requested}, but {has}", "", _way_out(drafter))
     if method == DSPARK and 0 < drafter.block_size < tokens:
         seen = (
             f"{tokens} draft tokens, but its DSpark drafter was made for blocks of {drafter.block_size}: 4 % were"
             " accepted at 7 and 35 % at 5 (2 x GB10, a fork of vLLM, 2026-08-01, vllm#41834)"
         )
         yield BLOCK_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={drafter.block_size} or fewer")
-    yield from _schedule(values, flags)
+    if _kind(method) == drafter.kind == MTP and tokens > max(drafter.layers, _MOST_OF_MTP):
+        seen = (
+            f"{tokens} draft tokens, but its MTP head drafts one: vLLM 0.32.0 runs it {tokens} times in a row, each on"
+            f" a guess of its own, and the most that anybody published is {_MOST_OF_MTP} (recipes#493, 2026-05-28)"
+        )
+        yield DEPTH_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={_MOST_OF_MTP} or fewer")
+    yield from _schedule(selection, values, flags)
 
 
-def _schedule(values: Mapping[str, object], flags: Mapping[str, Setting]) -> Iterator[tuple[str, str, Problem]]:
+def _requested(tokens: int) -> str:
+    return f"{tokens} draft token{'s are' if tokens > 1 else ' is'} requested"
+
+
+def _schedule(
+    selection: Selection, values: Mapping[str, object], flags: Mapping[str, Setting]
+) -> Iterator[tuple[str, str, Problem]]:
     if SCHEDULE not in flags or values[SCHEDULE] is None:
         return
     where, name = flags[SCHEDULE].origin, "num_speculative_tokens_per_batch_size"
     if wrong := draft_schedule.problem(values[SCHEDULE]):
         yield SCHEDULE_RULE, where, Problem(f"{name}: {wrong}", "", "correct it, such as [[1, 4, 3], [5, 16, 1]]")
         return
+    asked, most = draft_schedule.most(values[SCHEDULE]), draft_tokens(values)
+    if asked > most and values[SCHEDULE] != selection.profile.flags().get(SCHEDULE):
+        seen = f"{name} asks for {asked} draft tokens, but num_speculative_tokens is {most}, and vLLM drafts no more"
+        yield SCHEDULE_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={asked}, or ask for {most} or fewer")
     if not draft_schedule.alone(values):
         seen = f"{name} gives a single request no draft tokens, so the drafter could not be proved at the start"
         yield SCHEDULE_RULE, where, Problem(seen, "", f"give it 1 or more, or set {_NONE}")

@@ -67,6 +67,7 @@ def layers(selection: Selection, request: Request) -> Iterator[Layer]:
         yield from _file_layers(selection, selection.nccl)
     yield Layer(env=selection.gpu_order)
     yield from _file_layers(selection, selection.profile)
+    yield Layer(selection.shape)
     if selection.where:
         yield Layer({"model": selection.where, **_served_names(selection, selection.where)})
     yield request.environment

@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import Any
 
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Base, Hardware, Model, Profile, Root
 from ..checkpoint.identity import Drafter, Identity
 from ..errors import ConfigError
 from ..machine.gpus import HostGpus
+from ..parallel import DATA_PARALLEL_SIZE, PIPELINE_PARALLEL_SIZE
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
-from ..vllm_schema import schema
+from . import shape
 from .select_model import SelectedModel, default_model, requested_model, written_drafter
 from .wording import described
-
-if TYPE_CHECKING:
-    from ..machine.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,10 @@ class Selection:
     """
     The profile files of one plan, and the reason for each.
 
-    `where` is what vLLM loads when it is not the model's repository. `identity` is what its files say, where they
-    could be read: `drafter` and `weights_gib` are then theirs, and otherwise the profile file's. `gpus` counts the
-    GPUs that this process sees (None: not read), and `gpu_order` are the variables that put the closest ones first.
+    `where` is what vLLM loads when it is not the model's repository, and `fault` why it could not load that. `identity`
+    is what its files say, where they could be read: `drafter` and `weights_gib` are then theirs, and otherwise the
+    profile file's. `gpus` counts the GPUs that this process sees (None: not read), and `gpu_order` are the variables
+    that put the closest ones first.
     """
 
     root: ProfileFile[Root]
@@ -41,10 +41,13 @@ class Selection:
     reasons: dict[str, Setting]
     drafter: Drafter
     where: Setting | None = None
+    fault: str = ""
     identity: Identity | None = None
     weights_gib: float | None = None
     gpus: int | None = None
     gpu_order: Mapping[str, Setting] = field(default_factory=dict)
+    shape: Mapping[str, Setting] = field(default_factory=dict)
+    """What a request that sets other sizes means by leaving the tensor parallel size out."""
     catalog: Catalog | None = field(default=None, compare=False, repr=False)
     """Where the profile files come from, to name others."""
 
@@ -66,7 +69,8 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     profile = catalog.profile(requested.value, requested.origin)
     gpus = _gpus(catalog, profile, request, find)
     hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
-    size = _tensor_parallel_size(root, hardware, profile, request)
+    size = shape.tensor_parallel_size(root, hardware, profile, request)
+    alone = shape.alone(request)
     selected = named or default_model(catalog, request, profile, hardware, size)
     model = selected.model
     for link in model.chain():
@@ -83,7 +87,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         reasons["checkpoint"] = Setting(described(selected.identity), selected.read)
     elif selected.note:
         reasons["checkpoint"] = Setting("not read", selected.note)
-    by_topology, gpu_order = _by_topology(gpus.topology, size, request.operator)
+    by_topology, gpu_order = _by_topology(gpus, size, _gpus_together(profile, request, size), request.operator)
     nccl = request.choices.get("nccl") or by_topology
     if nccl is None and hardware.get("nccl"):
         nccl = Setting(hardware.get("nccl"), f"{hardware.file_of('nccl')}: nccl")
@@ -94,6 +98,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         profile,
         hardware,
         model,
+        fault=selected.fault,
         nccl=catalog.nccl(nccl.value, nccl.origin) if nccl and nccl.value != "none" else None,
         tensor_parallel_size=size,
         reasons=reasons,
@@ -103,6 +108,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         weights_gib=_weights_gib(model, selected.identity),
         gpus=gpus.count,
         gpu_order=gpu_order,
+        shape=alone,
         catalog=catalog,
     )
 
@@ -139,13 +145,15 @@ def _weights_gib(model: ProfileFile[Model], identity: Identity | None) -> float 
 
 
 def _by_topology(
-    topology: Topology | None, size: int, operator: Mapping[str, str]
+    gpus: HostGpus, size: int, together: int, operator: Mapping[str, str]
 ) -> tuple[Setting | None, dict[str, Setting]]:
     """
     Return the NCCL set that suits how this host's GPUs are connected, and the variables that put close ones together.
 
-    Every visible GPU stays visible; an order that the operator gave (CUDA_VISIBLE_DEVICES) stays as it is.
+    `size` GPUs share a layer; `together` GPUs of this host speak through NCCL. Every visible GPU that can serve stays
+    visible; an order that the operator gave (CUDA_VISIBLE_DEVICES) stays as it is.
     """
+    topology = gpus.topology
     if topology is None or not topology.gpus:
         return None, {}
     from ..machine.topology import choose_set, groups
@@ -154,15 +162,24 @@ def _by_topology(
     if "CUDA_VISIBLE_DEVICES" not in operator:
         grouped = [gpu for group in groups(topology, size) for gpu in group]
         order = (*grouped, *(gpu for gpu in topology.gpus if gpu not in grouped))
-    name, reason = choose_set(topology, order[:size])
+    name, reason = choose_set(topology, order[:together])
     settings = {}
-    if order != topology.gpus:
-        why = f"topology: the closest GPUs are {', '.join(map(str, order[:size]))}"
+    if order != topology.gpus or gpus.only:
+        closest = f"topology: the closest GPUs are {', '.join(map(str, order[:size]))}"
+        why = closest if order != topology.gpus else gpus.origin
         settings = {
             "CUDA_DEVICE_ORDER": Setting("PCI_BUS_ID", why),
             "CUDA_VISIBLE_DEVICES": Setting(",".join(map(str, order)), why),
         }
     return Setting(name, f"topology: {reason}"), settings
+
+
+def _gpus_together(profile: ProfileFile[Profile], request: Request, size: int) -> int:
+    """Return how many GPUs speak through NCCL: of all stages, and of data parallel replicas that share experts."""
+    flags = profile.flags()
+    setting = {name: request.flag(name) for name in (DATA_PARALLEL_SIZE, PIPELINE_PARALLEL_SIZE)}
+    sizes = [found.value if (found := setting[name]) else flags.get(name) for name in setting]
+    return size * prod(one for one in sizes if isinstance(one, int) and one > 0)
 
 
 def _gpus(catalog: Catalog, profile: ProfileFile[Profile], request: Request, find: Callable[[], HostGpus]) -> HostGpus:
@@ -172,23 +189,3 @@ def _gpus(catalog: Catalog, profile: ProfileFile[Profile], request: Request, fin
     if len(only) == 1 and only[0] in catalog.names("hardware"):  # not an architecture
         return HostGpus(only[0], f"{profile.file}: the only hardware for profile {profile.name}")
     return find()
-
-
-def _tensor_parallel_size(
-    root: ProfileFile[Root], hardware: ProfileFile[Hardware], profile: ProfileFile[Profile], request: Request
-) -> int:
-    """Decide the size, before the model: a default model may depend on it, so no `when` block may set it."""
-    links: list[ProfileFile[Any]] = [*root.chain(), *hardware.chain(), *profile.chain()]
-    size = 1
-    for link in links:
-        if TENSOR_PARALLEL_SIZE in link.own.flags:
-            size = schema.check_value(
-                TENSOR_PARALLEL_SIZE, link.own.flags[TENSOR_PARALLEL_SIZE], f"{link.file} [flags]"
-            )
-        if any(TENSOR_PARALLEL_SIZE in when.flags for when in link.own.when):
-            raise ConfigError(
-                f"{link.file}: a [[when]] block cannot set {TENSOR_PARALLEL_SIZE}, which decides what applies;"
-                " set it under [flags]."
-            )
-    requested = request.flag(TENSOR_PARALLEL_SIZE)
-    return requested.value if requested else size

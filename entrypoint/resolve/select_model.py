@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..catalog.catalog import Catalog, ProfileFile
-from ..catalog.schema import Hardware, Model, Profile
-from ..checkpoint import identify
+from ..catalog.schema import Hardware, Model, ModelDrafter, Profile, Sibling
+from ..checkpoint import identify, unsupported
 from ..checkpoint.identity import Drafter, Identity
 from ..errors import ConfigError
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from ..weights import hub_cache, hub_files
+from . import model_words
 from .wording import described
 
 
@@ -23,7 +24,8 @@ class SelectedModel:
     The model, and why it was selected.
 
     `where` is what vLLM loads where that is not the model's repository. `identity` is what its files say, with what
-    was read as its origin; without one, `note` says why not, if that was tried.
+    was read as its origin; without one, `note` says why not, if that was tried. A `fault` is why vLLM could not load
+    what `where` names.
     """
 
     model: ProfileFile[Model]
@@ -32,6 +34,7 @@ class SelectedModel:
     identity: Identity | None = None
     read: str = ""
     note: str = ""
+    fault: str = ""
 
 
 def default_model(
@@ -62,47 +65,82 @@ def requested_model(catalog: Catalog, request: Request) -> SelectedModel | None:
     requested = request.choices.get("model")
     if requested is None:
         return None
-    text, names, origin = str(requested.value), catalog.names("model"), requested.origin
-    name, given, where = text.partition("=")
-    if given and name in names:
-        if not where:
-            raise ConfigError(f"{origin}: {text!r} ends at the equals sign; add a folder or a repository.")
-        placed = dataclasses.replace(requested, value=where)
-        return _with_table(catalog, _with_files(SelectedModel(catalog.model(name, origin), origin, placed), request))
+    text, names, origin = str(requested.value).strip(), catalog.names("model"), requested.origin
+    if not text:
+        raise ConfigError(f"{origin} is empty; name a model, a repository or a folder.")
     if text in names:
         return _with_files(SelectedModel(catalog.model(text, origin), origin), request)
+    name, given, where = text.partition("=")
+    if given and name in names:
+        if not where.strip():
+            raise ConfigError(f"{origin}: {text!r} ends at the equals sign; add a folder or a repository.")
+        placed = _placed(request, requested, where)
+        return _with_table(catalog, _with_files(SelectedModel(catalog.model(name, origin), origin, placed), request))
+    placed = _placed(request, requested, text)
+    text = str(placed.value)
     if is_folder(text, origin):
         identity = identify.identity_of(Path(text), origin)
         model = _matching(catalog, identity, text, origin)
-        return SelectedModel(model, f"{origin}: config.json in {text}", requested, identity, f"files in {text}")
-    return _repository(catalog, request, requested)
+        return SelectedModel(model, f"{origin}: config.json in {text}", placed, identity, f"files in {text}")
+    _refuse_other_words(text, names, origin)
+    return _repository(catalog, request, placed)
+
+
+def _placed(request: Request, requested: Setting, where: str) -> Setting:
+    """Return where the model is, in the words of vLLM: an address of the Hub becomes its repository."""
+    text, origin = where.strip(), requested.origin
+    if not is_folder(text, origin):
+        revision = request.flag("revision")
+        text = model_words.place(
+            text, origin, request.operator.get("HF_ENDPOINT", ""), str(revision.value) if revision else "main"
+        )
+    return dataclasses.replace(requested, value=text)
+
+
+def _refuse_other_words(text: str, names: list[str], origin: str) -> None:
+    """Raise ConfigError for what can be neither a folder here nor a repository, with the answer to its kind."""
+    if Path(text).is_file():
+        other = unsupported.GGUF if text.lower().endswith(".gguf") else None
+        why = f"{other.name}, {other.what}: {other.loads}" if other else "a file; use the folder of the checkpoint"
+        raise ConfigError(f"{origin}: {text} is {why}.")
+    if model_words.is_path(text):
+        raise ConfigError(f"{origin}: there is no folder {text}; correct the path, or mount the folder there.")
+    if hub_files.is_repository(text):
+        return
+    name, given, _ = text.partition("=")
+    same = next((known for known in names if _folded(known) == _folded(name)), "")
+    hint = f" Write {same}{text[len(name) :]}." if same else ""
+    what = f"there is no model {name!r}" if given else f"{text!r} is not a known model, its repository, or a folder"
+    raise ConfigError(
+        f"{origin}: {what}.{hint} Known models: {', '.join(names)}."
+        " To serve other weights as one of them, write NAME=FOLDER."
+    )
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-").replace(" ", "-")
 
 
 def _repository(catalog: Catalog, request: Request, requested: Setting) -> SelectedModel:
     """Take a repository: by its files in the cache, by those on the Hub, or by the table of known repositories."""
     text, origin = str(requested.value), requested.origin
-    known = catalog.model_of(text)
+    known, sibling = catalog.model_of(text), catalog.sibling_of(text)
     repository = str(known.flags().get("model", "")) if known else text
     where = None if known and repository.lower() == text.lower() else requested
-    found = SelectedModel(known, origin, where) if known else None
     identity, read, note = _files(repository if where is None else text, request)
     if identity:
         model = known if known and _is_layout(known, identity) else _matching(catalog, identity, text, origin)
         own = str(model.flags().get("model", "")).lower() == text.lower()
         return SelectedModel(model, origin, None if own else requested, identity, read)
-    if found:
-        return dataclasses.replace(found, note=note)
-    names = ", ".join(catalog.names("model"))
-    if not hub_files.is_repository(text):
-        raise ConfigError(
-            f"{origin}: {text!r} is not a known model, its repository, or a folder. Known models: {names}."
-            " To serve other weights as one of them, write NAME=FOLDER."
-        )
+    if known:
+        return SelectedModel(known, origin, where, note=note)
+    if sibling:
+        return SelectedModel(sibling[0], origin, requested, _of_sibling(*sibling), f"{sibling[0].file}: siblings")
     why = note or "its config.json is not in the local cache"
     online = "" if request.online else " `dsv4 explain --online`, `dsv4 doctor` and `dsv4 serve` look at the Hub."
     raise ConfigError(
         f"{origin}: {text!r} is not known: {why}, and it is in no table here.{online}"
-        f" To serve it as one of {names}, write NAME={text}."
+        f" To serve it as one of {', '.join(catalog.names('model'))}, write NAME={text}."
     )
 
 
@@ -112,9 +150,14 @@ def _with_files(selected: SelectedModel, request: Request) -> SelectedModel:
     if selected.where and is_folder(text, selected.where.origin):
         try:
             identity = identify.identity_of(Path(text), selected.where.origin)
-        except ConfigError:
-            return selected  # the doctor says what is wrong with the folder
+        except ConfigError as error:
+            fault = str(error).removeprefix(f"{selected.where.origin}: ").rstrip(".")
+            return dataclasses.replace(selected, note=fault, fault=fault)
         return dataclasses.replace(selected, identity=identity, read=f"files in {text}")
+    if selected.where and not hub_files.is_repository(text):
+        note = f"there is no folder {text} here"
+        fault = f"{note}; correct the path, or mount the folder there" if request.here else ""
+        return dataclasses.replace(selected, note=note, fault=fault)
     if not hub_files.is_repository(text):
         return selected
     found, read, note = _files(text, request)
@@ -123,7 +166,12 @@ def _with_files(selected: SelectedModel, request: Request) -> SelectedModel:
 
 def _with_table(catalog: Catalog, selected: SelectedModel) -> SelectedModel:
     """Add what the table of known repositories says of another model's repository, where its files are not at hand."""
-    known = catalog.model_of(str(selected.where.value)) if selected.where and not selected.identity else None
+    if not selected.where or selected.identity:
+        return selected
+    text = str(selected.where.value)
+    if sibling := catalog.sibling_of(text):
+        return dataclasses.replace(selected, identity=_of_sibling(*sibling), read=f"{sibling[0].file}: siblings")
+    known = catalog.model_of(text)
     if known is None or known.name == selected.model.name:
         return selected
     identity = Identity(known.get("architecture"), known.get("scheme"), written_drafter(known))
@@ -132,9 +180,17 @@ def _with_table(catalog: Catalog, selected: SelectedModel) -> SelectedModel:
 
 def written_drafter(model: ProfileFile[Model]) -> Drafter:
     """Return the drafter that a model's profile file describes."""
-    own = model.get("drafter")
-    size = round(own.gib * (1 << 30))
-    return Drafter(own.kind, own.scheme, own.layers, own.block_size, tuple(own.target_layer_ids), size)
+    return _drafter(model.get("drafter"))
+
+
+def _drafter(own: ModelDrafter) -> Drafter:
+    return Drafter(own.kind, own.scheme, own.layers, own.block_size, round(own.gib * (1 << 30)))
+
+
+def _of_sibling(model: ProfileFile[Model], sibling: Sibling) -> Identity:
+    """Return what the table says of a repository with another drafter than the model's own."""
+    size = round((sibling.weights_gib or 0) * (1 << 30))
+    return Identity(model.get("architecture"), model.get("scheme"), _drafter(sibling.drafter), size)
 
 
 def _files(repository: str, request: Request) -> tuple[Identity | None, str, str]:

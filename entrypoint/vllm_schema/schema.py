@@ -6,6 +6,7 @@ What the pinned vLLM knows (flags, choices, ranges, variables), and the names th
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import functools
 import json
@@ -13,7 +14,7 @@ import math
 import operator
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ _OURS: Mapping[str, Mapping[str, int]] = {
     DRAFT_TOKENS: {"min": 0},  # no draft tokens, no speculation
     "port": {"min": 0, "max": 65535},  # vLLM leaves this to bind()
 }
+_MANY = 12
+"""Choices; a message lists no more."""
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG])")
 
 
@@ -39,7 +42,7 @@ def facts() -> dict[str, Any]:
 
 @functools.cache
 def retired() -> dict[str, Any]:
-    """Return the retired names by kind (`flag`, `env`, `json`), each with the message for it."""
+    """Return the retired names by kind (`flag`, `env`, `json`, `value`), each with the message for it."""
     return tomllib.loads((_HERE / "retired.toml").read_text(encoding="utf-8"))
 
 
@@ -168,13 +171,20 @@ def _scalar(setting: str, value: Value, kind: Mapping[str, Any], origin: str) ->
     if (choices := kind.get("choices")) and isinstance(value, str):
         if _folded(value, kind) in {_folded(str(choice), kind) for choice in choices}:
             return value
-        raise ConfigError(
-            f"{origin}: {setting} = {value!r} is not valid in vLLM {VERSION}{nearest(value, choices)}."
-            f" Allowed values: {listed(choices)}."
-        )
+        _refuse_retired("value", f"{setting}={value}", origin)
+        raise ConfigError(f"{origin}: {setting} = {value!r} is not valid in vLLM {VERSION}{_instead(value, choices)}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_range(setting, value, kind, origin)
     return value
+
+
+def _instead(value: str, choices: Collection[str]) -> str:
+    """End a sentence with every choice, or with those nearest to a value where there are many."""
+    if len(choices) <= _MANY:
+        return f"{nearest(value, choices)}. Allowed values: {listed(choices)}."
+    folded = {choice.lower(): choice for choice in choices}
+    near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded)]
+    return f", which has {len(choices)} others{'; the nearest: ' + ', '.join(near) if near else ''}."
 
 
 _BOUNDS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {

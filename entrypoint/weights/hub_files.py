@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoint import described, identify
@@ -54,31 +55,52 @@ def _read(repository: str, environ: Mapping[str, str], revision: str) -> Identit
     token = environ.get("HF_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     deadline = time.monotonic() + SECONDS
+    files = f"{hub}/{repository}/resolve/{revision}"
     try:
         with httpx.Client(follow_redirects=True, timeout=SECONDS, headers=headers) as client:
-            config = _document(client, f"{hub}/{repository}/resolve/{revision}/config.json", deadline)
-            if config is None:
-                return "it has no config.json on the Hub, or is private"
-            index = _document(client, f"{hub}/{repository}/resolve/{revision}/{INDEX}", deadline)
+            config = _document(client, f"{files}/config.json", deadline)
+            if isinstance(config, _Refusal):
+                return _why(config, hub, revision)
+            index = _document(client, f"{files}/{INDEX}", deadline)
+        if config.lstrip()[:1] != b"{":
+            return f"{hub} answered with something else than a config.json, as a proxy or a login page does"
         parsed = identify.config_object(config, repository)
-        return identify.identify(described.from_index(parsed, index or b""))
+        return identify.identify(described.from_index(parsed, index if isinstance(index, bytes) else b""))
     except httpx.HTTPError as error:
         return f"the Hub cannot be reached ({type(error).__name__})"
     except httpx.InvalidURL:
         return f"{hub} is no address of a Hub"
     except (ConfigError, TimeoutError) as error:
-        return str(error)
+        return str(error).removeprefix(f"{repository}: ").rstrip(".")
 
 
-def _document(client: object, url: str, deadline: float) -> bytes | None:
-    """Return a file of at most 256 MiB; None where the Hub has none for us."""
+@dataclass(frozen=True)
+class _Refusal:
+    status: int
+    code: str
+    """The Hub's own name of the error (X-Error-Code); a proxy gives none."""
+
+
+def _why(refusal: _Refusal, hub: str, revision: str) -> str:
+    """Return why the Hub, or something before it, did not give a config.json."""
+    if refusal.code == "GatedRepo":
+        return "it is gated on the Hub: accept its terms there, and set HF_TOKEN"
+    if refusal.code == "RevisionNotFound":
+        return f"it has no revision {revision} on the Hub"
+    if refusal.code or refusal.status in (401, 404):
+        return "it has no config.json on the Hub, or is private"
+    between = ", as a proxy or a firewall does" if refusal.status in (403, 407, 451) else ""
+    return f"{hub} answered with status {refusal.status}{between}"
+
+
+def _document(client: object, url: str, deadline: float) -> bytes | _Refusal:
+    """Return a file of at most 256 MiB, or how the server refused it."""
     import httpx
 
     assert isinstance(client, httpx.Client)
     with client.stream("GET", url) as answer:
-        if answer.status_code in (401, 403, 404):
-            return None
-        answer.raise_for_status()
+        if answer.status_code != 200:
+            return _Refusal(answer.status_code, answer.headers.get("x-error-code", ""))
         data = bytearray()
         for part in answer.iter_bytes():
             data += part

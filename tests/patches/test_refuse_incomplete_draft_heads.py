@@ -2,19 +2,8 @@
 # vLLM has these names when the series is applied.
 import pytest
 
+SAYS = "draft head weights were not initialized"
 LAYOUTS = ("bf16", "native", "w4a16", "nvfp4", "acti", "pro")
-
-
-def refusal(model, config):
-    from tests.support import cuda_model
-
-    try:
-        cuda_model.load(model, config)
-        message = "an incomplete draft head was loaded in silence"
-    except ValueError as error:
-        message = str(error)
-    assert "draft head weights were not initialized" in message, message
-    return message
 
 
 def check_complete_draft_heads_of_every_layout_load():
@@ -29,7 +18,7 @@ def holed(layout):
     from tests.support import cuda_model
 
     _, draft, config = cuda_model.built(layout, "holed")
-    assert f"model.layers.{cuda_model.DRAFT}.mtp_block.attn.wo_b.weight" in refusal(draft, config)
+    assert f"model.layers.{cuda_model.DRAFT}.mtp_block.attn.wo_b.weight" in cuda_model.refusal(draft, config, SAYS)
 
 
 def check_a_missing_weight_is_named_in_bf16():
@@ -68,7 +57,7 @@ def without(skipped):
     DefaultModelLoader.get_all_weights = lambda *a: (item for item in original(*a) if item[0] != skipped)
     try:
         with set_current_vllm_config(config):
-            return refusal(draft, config)
+            return cuda_model.refusal(draft, config, SAYS)
     finally:
         DefaultModelLoader.get_all_weights = original
 

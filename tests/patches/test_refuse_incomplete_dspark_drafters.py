@@ -2,19 +2,8 @@
 # vLLM has these names when the series is applied.
 import pytest
 
+SAYS = "drafter weights were not initialized"
 LAYOUTS = ("flash-0731", "flash-0731-nvfp4")
-
-
-def refusal(model, config):
-    from tests.support import cuda_model
-
-    try:
-        cuda_model.load(model, config)
-        message = "an incomplete drafter was loaded in silence"
-    except ValueError as error:
-        message = str(error)
-    assert "drafter weights were not initialized" in message, message
-    return message
 
 
 def without(*skipped, layout="flash-0731"):
@@ -29,7 +18,7 @@ def without(*skipped, layout="flash-0731"):
     DefaultModelLoader.get_all_weights = lambda *a: (item for item in original(*a) if item[0] not in skipped)
     try:
         with set_current_vllm_config(config):
-            return refusal(draft, config)
+            return cuda_model.refusal(draft, config, SAYS)
     finally:
         DefaultModelLoader.get_all_weights = original
 
@@ -62,7 +51,7 @@ def check_a_missing_weight_is_named():
 
     for layout in LAYOUTS:
         _, draft, config = cuda_model.built(layout, "holed")
-        assert "model.layers.1.attn.wo_b.weight (0 of 1)" in refusal(draft, config)
+        assert "model.layers.1.attn.wo_b.weight (0 of 1)" in cuda_model.refusal(draft, config, SAYS)
 
 
 def check_a_missing_expert_is_named():
@@ -91,7 +80,7 @@ def check_a_checkpoint_without_a_drafter_is_refused():
     from tests.support import cuda_model
 
     _, draft, config = cuda_model.built("flash-0731", "removed")
-    assert "more" in refusal(draft, config)
+    assert "more" in cuda_model.refusal(draft, config, SAYS)
 
 
 def test_complete_drafters_load(holds):

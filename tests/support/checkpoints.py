@@ -148,7 +148,7 @@ def _gguf(folder: Path) -> Path:
 
 _FLASH_DSPARK = {**DSPARK, "dspark_target_layer_ids": FLASH_IDS}
 _VISION = {"architectures": ["DeepseekV4ForConditionalGeneration"], "vision_config": {"hidden_size": 1024}}
-_V41 = {
+V41: dict[str, Any] = {
     "architectures": ["DeepseekV41ForCausalLM"],
     "model_type": "deepseek_v41",
     "quantization_config": {"quant_method": "fp8", "weight_block_size": [32, 32], "expert_dtype": "fp4"},
@@ -189,7 +189,12 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "pro-0813-nvfp4": _pro(
         "modelopt", "dspark", quantization_config=MODELOPT, **DSPARK, dspark_target_layer_ids=PRO_IDS
     ),
-    "v41-flash": lambda folder: write(folder, dict(_V41), {"layers.0.ffn.experts.0.w1.weight": ("I8", [8, 8])}),
+    "v41-flash-nvfp4": lambda folder: write(
+        folder,
+        {**V41, "quantization_config": {**V41["quantization_config"], "moe_quant_algo": "NVFP4"}},
+        {"layers.0.ffn.experts.0.w1.weight_scale_2": ("F32", [1])},
+    ),
+    "v41-flash": lambda folder: write(folder, dict(V41), {"layers.0.ffn.experts.0.w1.weight": ("I8", [8, 8])}),
 }  # fmt: skip
 
 

@@ -152,3 +152,14 @@ def load(model: Any, config: Any) -> set[str]:
         weights = DefaultModelLoader(config.load_config).get_all_weights(config.model_config, model)
         names: set[str] = model.load_weights(weights)
     return names
+
+
+def refusal(model: Any, config: Any, says: str) -> str:
+    """Load weights that are incomplete; return the error, which has to say so."""
+    try:
+        load(model, config)
+        message = "incomplete weights were loaded in silence"
+    except ValueError as error:
+        message = str(error)
+    assert says in message, message
+    return message

@@ -199,6 +199,7 @@ def retired() -> Iterator[str]:
                 "env": f"{name}=1 dsv4 explain",
                 "flag": f"dsv4 explain --{name} 1",
                 "json": f"dsv4 explain --{name} 1",
+                "value": f"dsv4 explain --{name.removeprefix('X')}",
             }
             yield f"{lines[kind]} --hardware {PLAIN}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...checkpoint import layout
+from ...checkpoint import fields, layout
 from ...checkpoint.described import number
 from ...checkpoint.read import Checkpoint
 from ...problem import Problem, check
@@ -37,6 +37,19 @@ def config_fields(checkpoint: Checkpoint, _required: CheckpointRequirements) -> 
     if not absent:
         return None
     return Problem(f"config.json lacks {some(absent, 6)}", "every field of the original")
+
+
+@check(
+    symptom="TypeError: 'str' object cannot be interpreted as an integer, or KeyError: 'quant_method'",
+    link=f"{_V4}/nvidia/model.py",
+    remedy=ORIGINAL,
+    failures=(12,),
+    tried="for real",
+)
+def config_types(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
+    """Sizes in config.json are whole numbers from 1 up, and quantization_config is a table that names its method."""
+    wrong = fields.wrong(checkpoint.config.value)
+    return Problem(f"config.json: {some(wrong, 6)}", "the fields of the original") if wrong else None
 
 
 @check(
@@ -158,11 +171,11 @@ def config_describes_weights(checkpoint: Checkpoint, _required: CheckpointRequir
         "layers.0.attn.q_norm.weight": ("q_lora_rank",),
     }
     config = checkpoint.config.value
-    for name, fields in shapes.items():
-        declared = [config.get(field) for field in fields]
+    for name, sizes in shapes.items():
+        declared = [config.get(size) for size in sizes]
         if name in checkpoint.tensors and (shape := list(checkpoint.tensors[name]["shape"])) != declared:
             return Problem(
-                f"{name} is {shape}, but config.json declares {declared} ({', '.join(fields)})",
+                f"{name} is {shape}, but config.json declares {declared} ({', '.join(sizes)})",
                 "config.json and weights from one checkpoint",
             )
     return None

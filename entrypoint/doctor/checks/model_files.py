@@ -12,6 +12,20 @@ _VLLM = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm"
 
 
 @check(
+    symptom="OSError: Can't load the configuration of ...",
+    link=f"{_VLLM}/transformers_utils/config.py",
+    remedy="correct the path, or fetch the weights into it with `dsv4 weights fetch`",
+    tried="for real",
+)
+def folder_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
+    """The folder is there, can be listed, and is not empty."""
+    if checkpoint.files:
+        return None
+    why = f"cannot be listed ({checkpoint.unreadable})" if checkpoint.unreadable else "is empty"
+    return Problem(f"{checkpoint.folder} {why}", "the folder of a checkpoint")
+
+
+@check(
     symptom="OSError or JSONDecodeError before anything is loaded",
     link=f"{_VLLM}/transformers_utils/config.py",
     remedy=(ORIGINAL, FETCH),

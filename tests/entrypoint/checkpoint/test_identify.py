@@ -91,9 +91,46 @@ def test_a_folder_without_a_config_is_reported(tmp_path: Path) -> None:
         identify.identity_of(tmp_path, "MODEL")
 
 
-@pytest.mark.parametrize("config", [{"architectures": 3}, {"architectures": ["Other"], "hidden_size": {}}])
+@pytest.mark.parametrize("config", [{}, {"architectures": ["Other"], "hidden_size": {}}])
 def test_an_unknown_architecture_is_no_model(tmp_path: Path, config: dict[str, Any]) -> None:
     assert served(checkpoint(tmp_path, config)) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"architectures": 3}, "architectures = 3"),
+        ({"architectures": ["DeepseekV41ForCausalLM"], "text_config": []}, "text_config = []"),
+        ({"quantization_config": ["fp8"]}, 'quantization_config = ["fp8"]'),
+        ({"quantization_config": "fp8"}, 'quantization_config = "fp8"'),
+        ({"quantization_config": {"bits": 4}}, "no quant_method in quantization_config"),
+        ({"quantization_config": {"quant_method": ["fp8"]}}, 'quant_method = ["fp8"]'),
+        ({"quantization_config": INT4 | {"config_groups": [1]}}, "config_groups = [1]"),
+        ({"quantization_config": {"quant_method": "fp8"}, "expert_dtype": None}, "expert_dtype = null"),
+        ({"num_hidden_layers": None, "hc_eps": "x"}, 'num_hidden_layers = null, hc_eps = "x"'),
+        ({"num_hidden_layers": True}, "num_hidden_layers = true"),
+        ({"n_routed_experts": -1}, "n_routed_experts = -1"),
+        ({"hidden_size": 10**30}, "hidden_size = 1000"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps = NaN"),
+    ],
+)
+def test_a_field_that_vllm_cannot_use_is_named_and_no_model(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=r"^MODEL: .*config\.json is damaged: .*original config\.json\.$") as caught:
+        identify.identity_of(checkpoint(tmp_path, V4 | changes), "MODEL")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quantization_config": None},
+        {"n_shared_experts": None, "num_hash_layers": 0, "swiglu_limit": None},
+        {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": "x"},
+        {"quantization_config": {"quant_method": "fp8"}},
+    ],
+)
+def test_what_vllm_takes_is_not_called_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert identify.identity_of(checkpoint(tmp_path, V4 | changes), "MODEL")
 
 
 @pytest.mark.parametrize("there", [b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n", None])

@@ -15,7 +15,7 @@ from dsv4_serve.entrypoint.checkpoint import described, identify
 from dsv4_serve.entrypoint.checkpoint.described import Description, StoredTensor
 from dsv4_serve.entrypoint.checkpoint.identity import Identity
 from tests.support import checkpoints
-from tests.support.checkpoints import FLASH_IDS, LAYOUTS, PRO_IDS, SHARD
+from tests.support.checkpoints import LAYOUTS, SHARD
 
 MODELS = list(Catalog([]).every_model())
 SERVED = {
@@ -33,6 +33,7 @@ SERVED = {
     "pro-nvfp4": "deepseek-v4-pro modelopt-nvfp4 mtp fp8-mxfp4 1",
     "pro-0813-nvfp4": "deepseek-v4-pro modelopt-nvfp4 dspark fp8-mxfp4 3",
     "v41-flash": "deepseek-v4.1-flash fp8-mxfp4 dspark  3",
+    "v41-flash-nvfp4": "deepseek-v4.1-flash modelopt-nvfp4 dspark  3",
 }
 NAMED = {
     "w4a8": "compressed-tensors W4A8", "w8a8": "compressed-tensors W8A8", "bf16": "BF16", "autoround": "AutoRound",
@@ -59,10 +60,9 @@ def test_a_published_layout_is_its_model(tmp_path: Path, layout: str) -> None:
     assert (seen, model(found), found.unsupported, found.missing) == (SERVED[layout], layout, None, ())
     if drafter.kind == "dspark":
         assert drafter.block_size == 5
-        assert drafter.target_layer_ids in ((), tuple(PRO_IDS if "pro" in layout else FLASH_IDS))
 
 
-@pytest.mark.parametrize("layout", [name for name in SERVED if name != "v41-flash"])
+@pytest.mark.parametrize("layout", [name for name in SERVED if not name.startswith("v41")])
 def test_the_index_alone_says_the_same_but_for_the_drafters_size(tmp_path: Path, layout: str) -> None:
     folder = LAYOUTS[layout](tmp_path)
     config = json.loads((folder / "config.json").read_text())
@@ -110,16 +110,12 @@ def test_sizes_are_those_of_the_files_and_what_is_stored_twice_is_not_loaded_twi
     assert found.loaded_bytes == found.bytes - found.shared_bytes
 
 
-def test_files_that_the_index_names_and_parts_that_a_drafter_lacks_are_missing(tmp_path: Path) -> None:
-    stored = checkpoints.tensors(43, "mxfp4", "dspark", "mxfp4")
-    del stored["mtp.2.markov_head.markov_w1.weight"]
-    folder = checkpoints.write(tmp_path, checkpoints.config(**checkpoints.DSPARK), stored)
+def test_files_that_the_index_names_and_the_folder_lacks_are_missing(tmp_path: Path) -> None:
+    folder = LAYOUTS["flash-0731"](tmp_path)
     index = json.loads((folder / checkpoints.INDEX).read_text())
     index["weight_map"]["layers.7.attn.wq_b.weight"] = "model-00002-of-00002.safetensors"
     (folder / checkpoints.INDEX).write_text(json.dumps(index))
-    found = identify.identity_of(folder, "test")
-    assert found.missing == ("model-00002-of-00002.safetensors",)
-    assert found.drafter.missing == ("dspark_target_layer_ids in config.json", "mtp.2.markov_head.markov_w1")
+    assert identify.identity_of(folder, "test").missing == ("model-00002-of-00002.safetensors",)
 
 
 def test_the_tensors_decide_over_the_config_what_drafts(tmp_path: Path) -> None:
@@ -139,6 +135,15 @@ def test_without_an_index_the_headers_say_the_same(tmp_path: Path, layout: str) 
     with_index = identity(layout, tmp_path)
     (tmp_path / checkpoints.INDEX).unlink()
     assert identify.identity_of(tmp_path, "test") == with_index
+
+
+def test_without_names_of_tensors_a_dspark_drafter_has_the_layers_that_vllm_builds() -> None:
+    """V4's code reads n_mtp_layers, or takes three; V4.1's reads num_nextn_predict_layers too."""
+    dspark = checkpoints.config(**checkpoints.DSPARK)  # its num_nextn_predict_layers is 1
+    for fields, layers in ((dspark, 3), (dspark | {"n_mtp_layers": 2}, 2), (dict(checkpoints.V41), 3)):
+        assert identify.identify(Description(fields)).drafter.layers == layers
+    nested = {**checkpoints.V41["text_config"], "num_nextn_predict_layers": 4}
+    assert identify.identify(Description({**checkpoints.V41, "text_config": nested})).drafter.layers == 4
 
 
 @given(st.binary(max_size=400), st.binary(max_size=400))

@@ -18,7 +18,7 @@ SCHEDULE = "speculative-config.num_speculative_tokens_per_batch_size"
 SAMPLING = "speculative-config.draft_sample_method"
 KINDS = {
     "mtp": Drafter("mtp", "fp8-mxfp4", 1),
-    "dspark": Drafter("dspark", "fp8-mxfp4", 3, 5, (40, 41, 42)),
+    "dspark": Drafter("dspark", "fp8-mxfp4", 3, 5),
     "none": Drafter(),
 }
 
@@ -76,11 +76,12 @@ def test_no_draft_tokens_always_serve(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "requested", "says"),
     [
-        ("mtp", {METHOD: "dspark"}, "an MTP head; but speculative-config.method is dspark; leave"),
+        ("mtp", {METHOD: "dspark"}, "speculative-config.method is dspark, but its drafter is an MTP head; leave"),
         ("dspark", {METHOD: "mtp"}, "set it to dspark, or set NUM_SPECULATIVE_TOKENS=0"),
         ("dspark", {METHOD: "deepseek_mtp"}, "speculative-config.method is deepseek_mtp"),
-        ("none", {METHOD: "mtp"}, "its drafter: none; but speculative-config.method is mtp"),
-        ("none", {TOKENS: 2}, "2 draft tokens are requested; leave speculative-config out"),
+        ("none", {METHOD: "mtp"}, "speculative-config.method is mtp, but the checkpoint has no drafter"),
+        ("none", {TOKENS: 2}, "2 draft tokens are requested, but the checkpoint has no drafter; leave"),
+        ("none", {TOKENS: 1}, "1 draft token is requested, but the checkpoint has no drafter; leave"),
     ],
 )
 def test_what_the_drafter_is_not_made_for_is_refused_with_what_to_write(
@@ -112,6 +113,28 @@ def test_dspark_drafts_no_more_than_its_block() -> None:
 
 def test_mtp_may_draft_more_than_one_token() -> None:
     assert plan("mtp", **{TOKENS: 3}).draft_tokens == 3
+
+
+def test_mtp_drafts_no_more_than_anybody_published() -> None:
+    with pytest.raises(ConfigError, match="100 draft tokens, but its MTP head drafts one.*NUM_SPECULATIVE_TOKENS=3 or"):
+        plan("mtp", **{TOKENS: 100})
+    assert plan("mtp", **{TOKENS: 4}, skip=("mtp-depth",)).draft_tokens == 4
+    wanted = request(hardware="h200", profile="128k", model="flash", **{TOKENS: 5})
+    chosen = dataclasses.replace(selected(wanted), drafter=Drafter("mtp", "fp8-mxfp4", 5))
+    assert resolve(chosen, wanted).draft_tokens == 5
+
+
+def test_a_schedule_of_ones_own_may_not_ask_for_more_than_is_drafted() -> None:
+    with pytest.raises(ConfigError, match="asks for 5 draft tokens, but num_speculative_tokens is 1.*--skip k-by-load"):
+        plan("mtp", **{SCHEDULE: [[1, 4, 5], [5, 8, 1]]})
+    assert plan("dspark", **{SCHEDULE: [[1, 4, 5], [5, 8, 1]]}).draft_tokens == 5
+
+
+def test_a_profiles_schedule_is_capped_and_explain_says_so() -> None:
+    wanted = request(hardware="h200", profile="shared", model="flash")
+    shown = resolve(selected(wanted), wanted).choices["draft tokens"]
+    assert shown.value == "1 for 1 to 16 requests, none for 17 to 64"
+    assert shown.origin == "shared.toml [flags]; the schedule's 5 is more than num_speculative_tokens"
 
 
 def test_k_by_load_is_shown_as_far_as_it_applies() -> None:

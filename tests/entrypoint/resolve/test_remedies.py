@@ -66,7 +66,7 @@ def changed(text: str, message: str) -> dict[str, Any]:
         (gpus(8, "NVIDIA H20", "9.0", 95.6), ""),
         (gpus(2, "NVIDIA RTX 6000D", "12.0", 83.6), ""),
         (gpus(2, "NVIDIA RTX PRO 6000 Blackwell Server Edition", "12.0", 95.6), ""),
-        (gpus(4, "NVIDIA GeForce RTX 5090", "12.0", 31.8), "no shipped model fits geforce-rtx-5090"),
+        (gpus(4, "NVIDIA GeForce RTX 5090", "12.0", 31.8), "it takes 8 x geforce-rtx-5090, and this process sees 4"),
         (gpus(2, "NVIDIA B200", "10.0", 179), ""),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.resolve import constraints
 from dsv4_serve.entrypoint.weights import hub_files
 from tests.support import checkpoints
@@ -57,11 +58,101 @@ def test_a_folder_and_its_repository_in_the_cache_give_the_same_answer(tmp_path:
         ("deepseek-ai/DeepSeek-V4.1-Flash-1017", "v41-flash", "dspark"),
         ("nvidia/DeepSeek-V4-Flash-0731-NVFP4", "flash-0731-nvfp4", "dspark"),
         ("nvidia/DeepSeek-V4-Pro-NVFP4", "pro-nvfp4", "mtp"),
+        ("nvidia/DeepSeek-V4.1-Flash-NVFP4", "v41-flash-nvfp4", "dspark"),
+        ("nvidia/DeepSeek-V4.1-Flash-1017-NVFP4", "v41-flash-nvfp4", "dspark"),
+        ("redhatai/DeepSeek-V4-Flash-0731-NVFP4", "nvfp4", "dspark"),
+        ("RedHatAI/DeepSeek-V4-Flash-NVFP4-FP8", "nvfp4", "none"),
+        ("nvfp4=RedHatAI/DeepSeek-V4-Flash-NVFP4-FP8", "nvfp4", "none"),
+        ("canada-quant/DeepSeek-V4-Flash-W4A16-FP8", "w4a16", "none"),
     ],
 )
 def test_a_known_repository_is_its_model_without_a_network(repository: str, model: str, drafter: str) -> None:
     found = selected(request(hardware="b300", model=repository))
     assert (found.model.name, found.drafter.kind) == (model, drafter)
+
+
+def test_a_repository_without_the_drafter_is_served_undrafted_and_counted_without_it() -> None:
+    plan = resolved(request(hardware="b300", model="RedHatAI/DeepSeek-V4-Flash-NVFP4-FP8"))
+    assert (plan.draft_tokens, plan.choices["drafter"].value) == (0, "none")
+    assert plan.flags["model"].value == "RedHatAI/DeepSeek-V4-Flash-NVFP4-FP8"
+    assert selected(request(hardware="b300", model="RedHatAI/DeepSeek-V4-Flash-NVFP4-FP8")).weights_gib == 155.0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "https://huggingface.co/{}",
+        "http://www.huggingface.co/{}/",
+        "huggingface.co/{}",
+        "https://hf.co/{}?library=vllm#files",
+        "hf://{}",
+        "https://huggingface.co/{}/tree/main",
+        "https://mirror.example/hub/{}",
+        "{}/",
+        " {} ",
+        "{}@main",
+        "flash-0731=https://huggingface.co/{}",
+    ],
+)
+def test_an_address_of_the_hub_is_its_repository(words: str) -> None:
+    repository = "deepseek-ai/DeepSeek-V4-Flash-0731"
+    operator = {"HF_ENDPOINT": "https://mirror.example/hub/"}
+    plan = resolved(request(hardware="b300", model=words.format(repository), operator=operator))
+    assert (plan.choices["model-name"].value, plan.flags["model"].value) == ("flash-0731", repository)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("some/one@v2", "names a revision; use --model some/one --revision v2."),
+        ("https://huggingface.co/some/one/tree/v2", "use --model some/one --revision v2."),
+        ("flash=some/one@0123abc", "use --model some/one --revision 0123abc."),
+        ("https://huggingface.co/some", "names no model on the Hub; use OWNER/NAME."),
+        ("https://huggingface.co/datasets/some/one", "names no model on the Hub; use OWNER/NAME."),
+        ("https://modelscope.cn/models/some/one", "an address of another site; use OWNER/NAME on the Hub"),
+        ("s3://bucket/model", "an address of another site"),
+        ("/nope", "there is no folder /nope; correct the path, or mount the folder there."),
+        ("./nope", "there is no folder ./nope; correct"),
+        ("Flash", "Write flash. Known models:"),
+        ("flash_0731=/nope", "there is no model 'flash_0731'. Write flash-0731=/nope."),
+        ("flash=", "'flash=' ends at the equals sign"),
+        ("  ", "test is empty; name a model"),
+    ],
+)
+def test_other_words_get_the_answer_to_their_kind(words: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        selected(request(hardware="h200", model=words))
+    assert says in str(caught.value)
+
+
+def test_a_revision_that_is_set_as_well_is_no_contradiction() -> None:
+    named = {"hardware": "b300", "model": "deepseek-ai/DeepSeek-V4-Flash-0731@v2", "revision": "v2"}
+    assert resolved(request(**named)).flags["model"].value == "deepseek-ai/DeepSeek-V4-Flash-0731"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("x.gguf", "is GGUF, llama.cpp's file format"), ("config.json", "is a file;")]
+)
+def test_a_file_is_no_folder(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        selected(request(hardware="h200", model=str(tmp_path / name)))
+
+
+def test_a_folder_that_is_not_here_is_refused_where_vllm_would_start_only() -> None:
+    """`explain` and `manifests` plan for other machines and for containers."""
+    named = request(hardware="h200", model="flash=/nope", **OFF)
+    assert resolved(named).choices["checkpoint"] == Setting("not read", "there is no folder /nope here")
+    with pytest.raises(ConfigError, match=r"^model flash: there is no folder /nope here; correct the path") as caught:
+        resolved(dataclasses.replace(named, here=True))
+    assert "--skip model-files" in str(caught.value)
+
+
+def test_a_damaged_config_is_refused_with_a_name_as_without(tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path, checkpoints.config(num_hidden_layers="43"), None)
+    for words in (f"flash={folder}", str(folder)):
+        with pytest.raises(ConfigError, match='config.json is damaged: num_hidden_layers = "43"; fetch the original'):
+            resolved(request(hardware="h200", model=words, **OFF))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +169,11 @@ def test_the_table_is_of_exact_names_and_each_belongs_to_one_model() -> None:
     own = [
         str(name).lower()
         for model in CATALOG.every_model()
-        for name in [model.own.flags.get("model", ""), *model.own.repositories]
+        for name in [
+            model.own.flags.get("model", ""),
+            *model.own.repositories,
+            *(one.repository for one in model.own.siblings),
+        ]
         if name
     ]
     assert all(hub_files.is_repository(name) for name in own)
@@ -200,6 +295,40 @@ def test_a_hub_that_does_not_answer_is_a_note_and_the_table_counts(operator: dic
 def test_a_repository_that_the_hub_does_not_have_is_said_so(hub: str) -> None:
     with pytest.raises(ConfigError, match="no config.json on the Hub, or is private"):
         selected(online("other/one", HF_ENDPOINT=hub))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "body", "says"),
+    [
+        (403, "", b"blocked", "answered with status 403, as a proxy or a firewall does"),
+        (407, "", b"", "answered with status 407, as a proxy or a firewall does"),
+        (403, "GatedRepo", b"", "it is gated on the Hub: accept its terms there, and set HF_TOKEN"),
+        (404, "RevisionNotFound", b"", "it has no revision main on the Hub"),
+        (401, "RepoNotFound", b"", "it has no config.json on the Hub, or is private"),
+        (500, "", b"", "answered with status 500"),
+        (
+            200,
+            "",
+            b"<html>sign in</html>",
+            "answered with something else than a config.json, as a proxy or a login page",
+        ),
+        (200, "", b'{"architectures": 7}', "config.json is damaged: architectures = 7; fetch the original config.json"),
+    ],
+)
+def test_what_the_hub_or_a_proxy_answers_is_told_apart(status: int, code: str, body: bytes, says: str) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            if code:
+                self.send_header("X-Error-Code", code)
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http_servers() as start:
+        answer = hub_files.online("some/one", {"HF_ENDPOINT": start(Answer)})
+    assert isinstance(answer, str)
+    assert says in answer
+    assert ("private" in says) == ("private" in answer)
 
 
 def test_a_slow_hub_ends_the_look(monkeypatch: pytest.MonkeyPatch) -> None:

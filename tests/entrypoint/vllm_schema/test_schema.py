@@ -54,7 +54,8 @@ def settings(prefix: str, described: dict[str, Any]) -> Iterator[tuple[str, dict
 
 
 JSON_KEYS = dict(pair for flag, described in FACTS["json"].items() for pair in settings(flag, described))
-KNOWN = {"env": FACTS["env"], "flag": FACTS["flags"], "json": JSON_KEYS}
+CHOICES = [f"{name}={c}" for name, kind in (FACTS["flags"] | JSON_KEYS).items() for c in kind.get("choices", ())]
+KNOWN = {"env": FACTS["env"], "flag": FACTS["flags"], "json": JSON_KEYS, "value": CHOICES}
 
 
 @pytest.mark.slow
@@ -106,8 +107,32 @@ def test_a_retired_name_is_unknown_to_vllm(kind: str, name: str) -> None:
     assert [known for known in KNOWN[kind] if fnmatchcase(known, name)] == []
 
 
+@pytest.mark.parametrize("setting", ["attention-backend", "speculative-config.attention_backend"])
+def test_a_retired_value_has_its_answer_and_no_list(setting: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        schema.check_value(setting, "B12X_MLA_SPARSE", "here")
+    assert str(caught.value).startswith(
+        f"here: {setting}=B12X_MLA_SPARSE does not exist in vLLM 0.32.0. Leave it out: it belongs to community images."
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("attention-backend", "FLASHINFER_MLA_SPARS", "the nearest: FLASHINFER_MLA_SPARSE, FLASHINFER_MLA"),
+        ("attention-backend", "zzz", "is not valid in vLLM 0.32.0, which has 47 others."),
+        ("dtype", "fp8", "Allowed values: auto, bfloat16, float, float16, float32, half."),
+    ],
+)
+def test_a_wrong_value_is_answered_with_the_near_ones_where_there_are_many(setting: str, value: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        schema.check_value(setting, value, "here")
+    assert says in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
 @needs_vllm
-@pytest.mark.parametrize(("kind", "name"), [entry for entry in ENTRIES if entry.values[0] != "json"])
+@pytest.mark.parametrize(("kind", "name"), [entry for entry in ENTRIES if entry.values[0] in ("env", "flag")])
 def test_a_retired_name_stands_nowhere_in_vllms_source(kind: str, name: str) -> None:
     names = names_in_vllms_source()[kind]
     assert {"VLLM_USE_DEEP_GEMM", "max-model-len"} & names

@@ -190,9 +190,11 @@ SEEN = {
         "nvfp4", rewrite(DRAFT, lambda t: t | {"norm.weight": bf16(np.zeros(512))}), {}, "norm.weight in two shards",
     ),
     "shards-listed": ("acti", index(lambda m: {n: f for n, f in m.items() if f == TARGET}), {}, f"does not name {DRAFT}, with tensors"),
+    "folder-readable": ("native", lambda f: [path.unlink() for path in f.iterdir()], {}, "native is empty"),
     "config-readable": ("native", lambda f: put(f / "config.json", b"{"), {}, "is not valid JSON"),
     "tokenizer-present": ("native", remove("tokenizer.json"), {}, "no tokenizer.json in"),
     "config-fields": ("w4a16", edit(compress_ratios=None, num_hash_layers=None), {}, "lacks compress_ratios, num_hash_layers"),
+    "config-types": ("w4a16", edit(num_hidden_layers="4", quantization_config=[1]), {}, 'num_hidden_layers = "4"'),
     "compress-ratios": ("w4a16", edit(compress_ratios=[0, 4, 128]), {}, "3 entries, 0, 4, 128"),
     "layer-types": ("w4a16", edit(layer_types=["sliding_attention"] * 5), {}, "5 layer_types in config.json for 4 layers"),
     "long-context-rope": ("w4a16", edit(rope_scaling=None), {}, "no rope_scaling"),
@@ -265,6 +267,40 @@ def test_problems_are_clauses(copy: Callable[[str], Path]) -> None:
         for clause in (problem.seen, problem.needed, problem.fix):
             assert clause
             assert not clause.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_hidden_layers": "43"}, 'num_hidden_layers = "43"'),
+        ({"hidden_size": -4096}, "hidden_size = -4096"),
+        ({"moe_intermediate_size": 20.5}, "moe_intermediate_size = 20.5"),
+        ({"num_nextn_predict_layers": "1"}, 'num_nextn_predict_layers = "1"'),
+        ({"rms_norm_eps": "1e-6"}, 'rms_norm_eps = "1e-6"'),
+        ({"quantization_config": "fp8"}, 'quantization_config = "fp8"'),
+        ({"quantization_config": {}}, "no quant_method in quantization_config"),
+        ({"quantization_config": {"quant_method": "compressed-tensors"}}, "config_groups = null"),
+        ({"expert_dtype": "int4", "quantization_config": {"quant_method": "fp8"}}, 'expert_dtype = "int4"'),
+    ],
+)
+def test_a_field_that_vllm_cannot_use_is_one_problem(
+    copy: Callable[[str], Path], changes: dict[str, Any], says: str
+) -> None:
+    folder = copy("w4a16")
+    edit(**changes)(folder)
+    problems = found(folder, asks("w4a16"))
+    assert set(problems) == {"config-types"}
+    assert problems["config-types"].seen == f"config.json: {says}"
+
+
+def test_a_folder_that_is_not_there_is_one_problem(tmp_path: Path) -> None:
+    nothing = checkpoint.Document({}, absent=True)
+    gone = checkpoint.Checkpoint(
+        tmp_path / "x", frozenset(), nothing, nothing, {}, unreadable="No such file or directory"
+    )
+    problems = dict(examine(gone, asks("w4a16")))
+    assert set(problems) == {"folder-readable"}
+    assert "x cannot be listed (No such file or directory)" in problems["folder-readable"].seen
 
 
 def test_a_check_that_is_skipped_does_not_run(copy: Callable[[str], Path]) -> None:

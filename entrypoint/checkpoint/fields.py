@@ -1,0 +1,88 @@
+"""Fields of a config.json that have a type or a value with which vLLM cannot build a DeepSeek-V4. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .described import text_config
+
+CLASSES = ("DeepseekV4ForCausalLM", "DeepseekV4ForConditionalGeneration", "DeepseekV41ForCausalLM")
+"""The classes of vLLM 0.32.0 for DeepSeek-V4 and V4.1."""
+_SIZES = (
+    "hc_mult", "hc_sinkhorn_iters", "head_dim", "hidden_size", "index_head_dim", "index_n_heads", "index_topk",
+    "moe_intermediate_size", "n_routed_experts", "num_attention_heads", "num_experts_per_tok", "num_hidden_layers",
+    "o_groups", "o_lora_rank", "q_lora_rank", "qk_rope_head_dim", "sliding_window", "vocab_size",
+)  # fmt: skip
+_COUNTS = ("n_shared_experts", "num_hash_layers", "num_nextn_predict_layers", "n_mtp_layers")
+"""They may be 0, and null stands for it."""
+_NUMBERS = ("compress_rope_theta", "hc_eps", "rms_norm_eps", "routed_scaling_factor")
+_LARGEST = 10_000_000
+_SHOWN = 40
+_EXPERT_DTYPES = ("fp4", "fp8")
+"""What vLLM 0.32.0 takes as expert_dtype (models/deepseek_v4/quant_config.py)."""
+
+
+def wrong(config: Mapping[str, Any]) -> list[str]:
+    """Return each field that is there and cannot be used, as `name = value` or `no name`."""
+    found = [*_of_any_model(config)]
+    names = config.get("architectures")
+    if isinstance(names, list) and names and names[0] in CLASSES:
+        found += _of_deepseek_v4(text_config(config))
+        found += _of_experts(config)
+    return found
+
+
+def _of_any_model(config: Mapping[str, Any]) -> Iterator[str]:
+    names = config.get("architectures")
+    if names is not None and not (isinstance(names, list) and names and all(type(name) is str for name in names)):
+        yield _shown("architectures", names)
+    if "text_config" in config and not isinstance(config["text_config"], dict):
+        yield _shown("text_config", config["text_config"])
+    quantization = config.get("quantization_config")
+    if quantization is None:
+        return
+    if not isinstance(quantization, dict):
+        yield _shown("quantization_config", quantization)
+        return
+    method = quantization.get("quant_method")
+    if method is None:
+        yield "no quant_method in quantization_config"
+    elif not isinstance(method, str) or not method:
+        yield _shown("quant_method", method)
+    elif method == "compressed-tensors" and not _is_table_of_tables(quantization.get("config_groups")):
+        yield _shown("config_groups", quantization.get("config_groups"))
+
+
+def _of_deepseek_v4(config: Mapping[str, Any]) -> Iterator[str]:
+    for name in _SIZES:
+        if name in config and not _is_count(config[name], 1):
+            yield _shown(name, config[name])
+    for name in _COUNTS:
+        if config.get(name) is not None and not _is_count(config[name], 0):
+            yield _shown(name, config[name])
+    for name in _NUMBERS:
+        if name in config and not (type(config[name]) in (int, float) and 0 < config[name] < math.inf):
+            yield _shown(name, config[name])
+
+
+def _of_experts(config: Mapping[str, Any]) -> Iterator[str]:
+    quantization = config.get("quantization_config")
+    is_fp8 = isinstance(quantization, dict) and quantization.get("quant_method") in ("fp8", "deepseek_v4_fp8")
+    if is_fp8 and "expert_dtype" in config and config["expert_dtype"] not in _EXPERT_DTYPES:
+        yield _shown("expert_dtype", config["expert_dtype"])
+
+
+def _is_table_of_tables(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(one, dict) for one in value.values())
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= _LARGEST
+
+
+def _shown(name: str, value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True)
+    return f"{name} = {text if len(text) <= _SHOWN else text[: _SHOWN - 1] + '…'}"

@@ -1,0 +1,57 @@
+"""How a user spells where a model is: a folder, OWNER/NAME, or the address of a page on the Hub. Pure."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..weights import hub_files
+
+_HUB = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/+|hf:(?://)?", re.IGNORECASE)
+_SITE = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_PAGES = ("tree", "blob", "resolve", "raw", "commit")
+"""Parts of the Hub's addresses that a revision follows."""
+
+
+def is_path(text: str) -> bool:
+    """Tell whether a text can only be meant as a path."""
+    return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
+
+
+def place(text: str, origin: str, endpoint: str = "", revision: str = "main") -> str:
+    """
+    Return the folder or the repository that is meant, spelled as vLLM takes it.
+
+    `endpoint` is HF_ENDPOINT, and `revision` what --revision says. Raise ConfigError for an address of another site,
+    for one that names no repository, and for a revision that --revision does not name.
+    """
+    text = text.strip()
+    if is_path(text):
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    address = _in_hub(text, endpoint)
+    parts = [part for part in re.split(r"[?#]", text if address is None else address)[0].split("/") if part]
+    if address is None and _SITE.match(text):
+        raise ConfigError(f"{origin}: {text} is an address of another site; use OWNER/NAME on the Hub, or a folder.")
+    if address is not None and (len(parts) < 2 or parts[0] in ("datasets", "spaces", "models")):
+        raise ConfigError(f"{origin}: {text} names no model on the Hub; use OWNER/NAME.")
+    if address is None and (len(parts) != 2 or text.endswith("//")):
+        return text
+    name, _, wanted = parts[1].partition("@")
+    if not wanted and len(parts) > 3 and parts[2] in _PAGES:
+        wanted = parts[3]
+    repository = f"{parts[0]}/{name}"
+    if not hub_files.is_repository(repository):
+        return text
+    if wanted and wanted != revision:
+        raise ConfigError(f"{origin}: {text} names a revision; use --model {repository} --revision {wanted}.")
+    return repository
+
+
+def _in_hub(text: str, endpoint: str) -> str | None:
+    """Return what follows the Hub's own part of an address; None for another text."""
+    own = endpoint.rstrip("/") + "/"
+    if endpoint and text.startswith(own):
+        return text.removeprefix(own)
+    found = _HUB.match(text)
+    return text[found.end() :] if found else None

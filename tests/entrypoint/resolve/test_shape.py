@@ -1,0 +1,94 @@
+"""A shape means what vLLM means by it, and what vLLM 0.32.0 cannot run is refused with a way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from tests.support.plans import request, resolved
+
+HOST = {"hardware": "h200", "model": "w4a16"}
+SECOND = {"nnodes": 2, "node_rank": 1, "tensor_parallel_size": 4, "headless": True, "master_addr": "10.0.0.1"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_every_profile_for_a_long_context_takes_each_tensor_parallel_size(size: int) -> None:
+    assert resolved(request(hardware="b300", model="flash", tensor_parallel_size=size)).tensor_parallel_size == size
+
+
+@pytest.mark.parametrize("other", ["data_parallel_size", "pipeline_parallel_size"])
+def test_another_size_alone_means_tensor_parallel_size_1(other: str) -> None:
+    plan = resolved(request(hardware="b300", model="flash", **{other: 2}))
+    setting = plan.flags["tensor-parallel-size"]
+    assert setting.value == 1
+    assert other.replace("_", "-") in setting.origin
+
+
+def test_a_tensor_parallel_size_beside_another_size_is_kept() -> None:
+    plan = resolved(request(hardware="b300", model="flash", tensor_parallel_size=4, data_parallel_size=2))
+    assert plan.tensor_parallel_size == 4
+
+
+def test_a_size_of_one_is_no_other_shape() -> None:
+    assert resolved(request(**HOST, pipeline_parallel_size=1)).tensor_parallel_size == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "gpus", "refused"),
+    [
+        ({"data_parallel_size": 8}, 8, False),
+        ({"data_parallel_size": 8}, 4, True),
+        ({"tensor_parallel_size": 4, "data_parallel_size": 2}, 4, True),
+        ({"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, 2, True),
+        ({"data_parallel_size": 16, "nnodes": 2}, 8, False),
+        ({"tensor_parallel_size": 8, "nnodes": 2}, 4, False),
+        ({"tensor_parallel_size": 8, "nnodes": 2}, 2, True),
+        ({"data_parallel_size": 16, "data_parallel_size_local": 8}, 8, False),
+    ],
+)
+def test_the_gpus_of_this_host_are_counted(shape: dict[str, Any], gpus: int, refused: bool) -> None:
+    given = request(model="flash", skip=("weights", "kv-cache"), **shape)
+    try:
+        resolved(given, gpus=HostGpus("b300", "NVML", gpus))
+    except ConfigError as error:
+        assert "gpu-count" in str(error)
+        assert refused
+    else:
+        assert not refused
+
+
+def test_a_headless_node_is_accepted() -> None:
+    assert resolved(request(**HOST, **SECOND)).value("headless") is True
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"node_rank": 2}, "needed: 0 to 1; set --node-rank"),
+        ({"headless": None}, "add --headless on every node but the first"),
+        ({"master_addr": None}, "set --master-addr to the first node's address"),
+        ({"nnodes": 3}, "3 nodes cannot share 4 GPUs evenly"),
+    ],
+)
+def test_a_node_that_cannot_join_is_refused(change: dict[str, Any], message: str) -> None:
+    given = {name: value for name, value in {**SECOND, **change}.items() if value is not None}
+    with pytest.raises(ConfigError, match=message):
+        resolved(request(**HOST, **given))
+
+
+@pytest.mark.parametrize("own_server", ["data_parallel_external_lb", "data_parallel_hybrid_lb"])
+def test_a_node_with_a_server_of_its_own_needs_no_headless(own_server: str) -> None:
+    given = {**SECOND, "data_parallel_size": 2, own_server: True}
+    del given["headless"]
+    assert resolved(request(**HOST, **given)).value("node-rank") == 1
+
+
+@pytest.mark.parametrize("size", ["decode_context_parallel_size", "prefill_context_parallel_size"])
+def test_context_parallelism_is_refused_for_deepseek_v4(size: str) -> None:
+    with pytest.raises(
+        ConfigError, match="sliding-window cache by context; leave .* out, and use --data-parallel-size"
+    ):
+        resolved(request(**HOST, tensor_parallel_size=2, **{size: 2}))
