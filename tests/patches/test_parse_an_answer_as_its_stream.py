@@ -15,7 +15,7 @@ def answers(value, spelled):
     before, after = "r 😀</think>c 🎉", ("path", "true", "p")
     ids = t.ids_of(before + t.block(t.call("edit", ("new", "true", "#"), after)))
     at = next(i for i, n in enumerate(ids) if t.tokenizer().decode([n]) == "#")
-    inner = sum((t.ids_of(c) for c in value), []) if spelled else t.ids_of(value)
+    inner = [i for c in value for i in t.ids_of(c)] if spelled else t.ids_of(value)
     ids[at : at + 1] = inner
     return [t.ask(ids, tools, thinking=True, stream=bool(s), steps=s) for s in (None, [1] * 200, [5] * 60)]
 

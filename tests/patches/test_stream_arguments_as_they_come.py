@@ -49,9 +49,9 @@ def check_no_silence():
 
 def check_time_does_not_grow():
     for form in ("code", "brackets", "list"):
-        short, long = (run(form, size)[0] * 1000 for size in (500, 6000))
-        assert long < 1, f"{form}: {long:.2f} ms a token"
-        assert long < 2 * short + 0.2, f"{form}: {long / short:.1f} times as long a token"
+        few, many = (run(form, size)[0] * 1000 for size in (500, 6000))
+        assert many < 1, f"{form}: {many:.2f} ms a token"
+        assert many < 2 * few + 0.2, f"{form}: {many / few:.1f} times as long a token"
 
 
 def check_what_arrives_is_what_was_written():
@@ -80,9 +80,10 @@ def check_full_and_stream_agree():
 
     tools = [t.function("f", {"a": {"type": "string"}, "b": {"type": ["integer", "array"]}})]
     begin, end = f'\n\n<{t.MARK}tool_calls>\n<{t.MARK}invoke name="f">\n', f"</{t.MARK}tool_calls>"
-    for inner, arguments in IMPERFECT.items():
-        for short, tag in (("P", "parameter"), ("I", "invoke")):
-            inner = inner.replace(f"<{short}", f"<{t.MARK}{tag}").replace(f"</{short}>", f"</{t.MARK}{tag}>")
+    for short_form, arguments in IMPERFECT.items():
+        inner = short_form
+        for letter, tag in (("P", "parameter"), ("I", "invoke")):
+            inner = inner.replace(f"<{letter}", f"<{t.MARK}{tag}").replace(f"</{letter}>", f"</{t.MARK}{tag}>")
         for steps in (None, [1] * 300, [3] * 100):
             answer = t.ask(begin + inner + "\n" + end, tools, stream=bool(steps), steps=steps)
             assert (answer.calls, answer.finish) == ([("f", arguments)], "tool_calls"), f"{inner}: {answer}"
