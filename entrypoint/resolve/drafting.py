@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from .. import draft_schedule
 from ..checkpoint.identity import Drafter
@@ -125,7 +126,7 @@ def _requested(tokens: int) -> str:
 
 
 def _schedule(
-    selection: Selection, values: Mapping[str, object], flags: Mapping[str, Setting]
+    selection: Selection, values: Mapping[str, Any], flags: Mapping[str, Setting]
 ) -> Iterator[tuple[str, str, Problem]]:
     if SCHEDULE not in flags or values[SCHEDULE] is None:
         return
