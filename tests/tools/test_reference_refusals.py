@@ -33,6 +33,8 @@ REFUSED = {
     "model-files": ["--model", "flash=deepseek-ai/DeepSeek-V4.1-Flash"],
     "drafter-method": ["--speculative-config.method", "dspark"],
     "dspark-block": ["--model", "flash-0731", "--speculative-config.num_speculative_tokens", "7"],
+    "mtp-depth": ["--model", "flash", "--speculative-config.num_speculative_tokens", "4"],
+    "kv-cache-dtype": ["--kv-cache-dtype", "nvfp4_ds_mla"],
     "k-by-load": ["--speculative-config.num_speculative_tokens_per_batch_size", "[[2, 4, 1]]"],
     "profile-model": ["--model", "acti", "--profile", "pro", "--hardware", "b300", "--tp", "8"],
     "profile-hardware": ["--hardware", "cpu", "--model", "acti"],

@@ -72,9 +72,9 @@ RULES = {
 }
 SCOPE = {
     "model-files": (
-        "the files that `--model NAME=WHERE` names are of another architecture or scheme, or vLLM would misread them",
+        "the files that `--model NAME=WHERE` names are of another architecture or scheme, damaged, or not there",
         "a server with the wrong name, flags and memory, or an end while weights are loaded",
-        "write `--model WHERE`, and the files decide",
+        "write `--model WHERE`, and the files decide; correct the path; fetch the original config.json",
         "the checkpoint's files",
     ),
     "drafter-method": (
@@ -89,9 +89,21 @@ SCOPE = {
         "set NUM_SPECULATIVE_TOKENS to the block or less",
         "`dspark_block_size` in config.json, else `drafter` of the model",
     ),
+    "mtp-depth": (
+        "more draft tokens than 3, or than the MTP layers of the checkpoint",
+        "an MTP layer drafts one token; vLLM 0.32.0 runs it again on its own guesses, with fewer accepted each time",
+        "set NUM_SPECULATIVE_TOKENS=3 or fewer",
+        "`config/speculative.py`; the most that was published is 3 (vllm-project/recipes#493, 2026-05-28)",
+    ),
+    "kv-cache-dtype": (
+        "`kv-cache-dtype` is a type that DeepSeek-V4's attention does not have on this GPU",
+        "vLLM ends while it builds the model: fp8_ds_mla layout only supports fp8 kv-cache",
+        "leave it at fp8",
+        "`models/deepseek_v4/attention.py`, `nvidia/flashinfer_sparse.py`, and V4.1's",
+    ),
     "k-by-load": (
-        "`num_speculative_tokens_per_batch_size` is not valid, gives one request none, or meets data parallelism",
-        "vLLM ends after the weights are loaded, or ignores the schedule with a warning",
+        "`num_speculative_tokens_per_batch_size` is not valid, gives one request none, more than k, or meets DP",
+        "vLLM ends after the weights are loaded, drafts fewer than asked, or ignores the schedule with a warning",
         "correct the ranges as the message says, or serve one replica for each rank",
         "flags",
     ),

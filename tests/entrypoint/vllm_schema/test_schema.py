@@ -201,7 +201,9 @@ def test_a_suffix_is_answered_with_the_numbers_that_it_may_mean(value: str, numb
         schema.check_value("max-num-batched-tokens", value, "command line")
 
 
-@pytest.mark.parametrize(("text", "number"), [("5.6g", 5_600_000_000), ("5G", 5 << 30), ("512m", 512_000_000), ("7", 7)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("5.6g", 5_600_000_000), ("5G", 5 << 30), ("512m", 512_000_000), ("7", 7)]
+)
 def test_bytes_are_read_as_vllm_reads_them(text: str, number: int) -> None:
     assert schema.check_value("kv-cache-memory-bytes", text, "command line") == number
     for wrong in ("5.6G", "5gb", "x"):
