@@ -90,13 +90,13 @@ def _other_files(selection: Selection) -> Iterator[Violation]:
     layout = (model.get("architecture"), model.get("scheme"))
     is_tiny = identity.architecture == "deepseek-v4-tiny"  # constructed; the doctor compares its architecture
     found = (layout[0] if is_tiny else identity.architecture, identity.scheme)
-    if all(layout) and found != layout:
-        other = identity.unsupported
+    other = identity.unsupported
+    if all(layout) and (found != layout or other):
         seen = f"{place} is {f'{other.name}, ' if other else ''}{described(identity)}"
         fix = f"what would serve: {other.instead}" if other else f"write --model {place}, and the files decide"
         yield "model-files", f"model {model.name}", Problem(seen, f"{layout[0]}, {layout[1]}", fix)
     for field in (part for part in identity.missing if part.endswith("in config.json")):
-        seen = f"vLLM would misread the experts of {place}: their type is not the one that config.json gives"
+        seen = f"vLLM would misread the experts of {place}: config.json does not give the type that they have"
         yield "model-files", f"model {model.name}", Problem(seen, field, "write it, or fetch the original config.json")
 
 
