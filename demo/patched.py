@@ -37,9 +37,7 @@ def patched_vllm(folder: Path) -> Path:
 
 def patched_tree(tree: Path, series: str) -> Path:
     """Copy the installed vLLM to `tree/vllm` and apply a series, by name or path; raise DemoError on failure."""
-    shutil.copytree(
-        installed(), cpu_wheel(tree) / "vllm", copy_function=_copy, ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(installed(), cpu_wheel(tree) / "vllm", copy_function=_copy)
     command = [sys.executable, "-m", "dsv4_serve.patcher", "apply", "--tree", str(tree), "--series", series]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -130,6 +130,28 @@ def listener(port: int) -> int | None:
     return next((each.pid for each in connections if each.pid and _is_listener(each, port)), None)
 
 
+def connected(pids: Iterable[int], port: int, *, inbound: bool) -> set[tuple[int, str]]:
+    """
+    Return which of these processes are connected at a TCP port, and to which address.
+
+    `inbound` connections come to the port of these processes, others go to that port elsewhere; connections among
+    these processes do not count.
+    """
+    import psutil
+
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            connections = psutil.Process(pid).net_connections("tcp")
+            found += [(pid, each) for each in connections if each.status == psutil.CONN_ESTABLISHED]
+    own = {each.laddr for _, each in found}
+    return {
+        (pid, each.raddr.ip.removeprefix("::ffff:"))
+        for pid, each in found
+        if (each.laddr if inbound else each.raddr).port == port and each.raddr not in own
+    }
+
+
 def _is_listener(connection: Any, port: int) -> bool:
     return bool(connection.status == "LISTEN" and connection.laddr.port == port)
 

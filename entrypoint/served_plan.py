@@ -6,6 +6,7 @@ import dataclasses
 
 from . import supervision_settings
 from .listen import API_PORT
+from .parallel import parallel_of
 from .plan import API_KEY, DEFAULT, DRAFT_TOKENS, Plan, Setting
 
 STEP_TOKENS = 8192
@@ -30,7 +31,13 @@ def port(plan: Plan) -> int:
 def open_address(plan: Plan) -> str:
     """Return where the API is open to other machines without a key; empty where it is not."""
     host = str(plan.value("host") or "0.0.0.0")  # noqa: S104  vLLM's default
-    if key(plan) or plan.value("uds") or host in {"localhost", "::1"} or host.startswith("127."):
+    if (
+        key(plan)
+        or plan.value("uds")
+        or parallel_of(plan.flags).headless
+        or host in {"localhost", "::1"}
+        or host.startswith("127.")
+    ):
         return ""
     return f"{host} port {port(plan)}"
 

@@ -17,6 +17,7 @@ HealthCheck = Callable[[Health, float], Finding]
 
 BEFORE_ENGINE = ("backoff", "resolving", "checking", "fetching weights", "starting")
 """The phases in which there may be no engine yet."""
+ELSEWHERE = "this node has no API server; the first node proves all nodes"
 ENDED = "the replica has ended or is ending; the end of its log has the reason"
 
 
@@ -68,6 +69,8 @@ def accepting(health: Health, _now: float) -> Finding:
 
 def generation(health: Health, _now: float) -> Finding:
     """Tell whether a real generation has succeeded since the start."""
+    if health.headless:
+        return Finding(ELSEWHERE)
     if health.generated_after is None:
         return Finding("", "no generation has succeeded since the start")
     return Finding(f"first generation {health.generated_after:.0f} s after start")
@@ -75,6 +78,8 @@ def generation(health: Health, _now: float) -> Finding:
 
 def draft_gate(health: Health, _now: float) -> Finding:
     """Tell whether the drafter drafts. Degraded, and below the floor in live traffic, are warnings."""
+    if health.headless:
+        return Finding(ELSEWHERE)
     finding = health.gate or Finding("", "draft acceptance is not measured yet")
     if health.degraded:
         why = f" ({health.gate.problem or health.gate.detail})" if health.gate else ""
@@ -90,6 +95,8 @@ def draft_gate(health: Health, _now: float) -> Finding:
 
 def corruption(health: Health, _now: float) -> Finding:
     """Tell whether the corruption canary passed."""
+    if health.headless:
+        return Finding(ELSEWHERE)
     return health.corruption or Finding("", "the corruption canary has not run yet")
 
 

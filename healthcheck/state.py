@@ -113,6 +113,8 @@ class Health:
     cache_saved: float | None = None
     """Whether an earlier start of this plan filled the kernel cache, and the seconds that this one saved by it."""
 
+    headless: bool = False
+    """Whether this node has no API server, and computes for another one."""
     engine: int | None = None
     """Process id of vLLM; None when there is none."""
     generated_after: float | None = None

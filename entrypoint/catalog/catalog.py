@@ -9,6 +9,7 @@ the same name.
 
 from __future__ import annotations
 
+import functools
 import os.path
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ class ProfileFile(Generic[S]):
 
 
 class Catalog:
-    """All profile files, by kind and name; each is read on demand."""
+    """All profile files, by kind and name; each is read on demand, and once."""
 
     KINDS: Mapping[str, tuple[str, type[Base]]] = {
         "profile": ("", Profile),
@@ -85,6 +86,7 @@ class Catalog:
                 raise ConfigError(f"environment DSV4_PROFILES: {folder} is not a folder; use folders of profile files.")
         self.folders = [*folders, SHIPPED]
         self._names: dict[str, list[str]] = {}
+        self._own: dict[str, tuple[str, Any]] = {}
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind, sorted."""
@@ -168,11 +170,15 @@ class Catalog:
         return ProfileFile(name, file, own, self._file(kind, model, own.extends, f"{file}: extends", (*above, name)))
 
     def _read(self, relative: str, model: type[S]) -> tuple[str, S]:
+        if relative not in self._own:
+            self._own[relative] = self._read_now(relative, model)
+        return self._own[relative]
+
+    def _read_now(self, relative: str, model: type[S]) -> tuple[str, S]:
         folder = next(f for f in self.folders if os.path.lexists(f / relative))
         file = relative if folder == SHIPPED else str(folder / relative)
-        tables = toml_file.read(folder / relative)
         try:
-            own = model.model_validate(tables)
+            own = _shipped(folder / relative, model) if folder == SHIPPED else _parsed(folder / relative, model)
         except ValidationError as error:
             raise ConfigError(sentence(file, model, error)) from None
         for block in (*own.when, *own.refuse):
@@ -201,6 +207,14 @@ class Catalog:
             what = "NCCL set" if kind == "nccl" else kind
             hint = nearest(name, known) if kind in ("profile", "nccl") else ""  # another model or GPU is no typo
             raise ConfigError(f"{origin}: there is no {what} {name!r}{hint}. Known: {', '.join(known)}.")
+
+
+def _parsed(path: Path, model: type[S]) -> S:
+    return model.model_validate(toml_file.read(path))
+
+
+_shipped = functools.cache(_parsed)
+"""A request looks through all models several times."""
 
 
 def _natural(name: str) -> tuple[int, str]:

@@ -121,6 +121,12 @@ class Measured(_Table):
     """The day or month of the measurement."""
     source: str
     """The result file, command, page or card that the figure comes from."""
+    short: Annotated[str, Field(max_length=26)] = ""
+    """Output tokens per second in a few words, for `dsv4 profiles --here`; it needs `kind` and `gpus`."""
+    kind: str = ""
+    """The name of the hardware file whose GPUs were measured."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """How many GPUs the replica had."""
 
 
 class Base(_Table):
@@ -203,6 +209,8 @@ class Model(Base):
     """What the checkpoint ships to draft with; it is compared with the checkpoint."""
     weights_gib: Annotated[float, Field(gt=0)] | None = None
     """The weights on all GPUs together, in GiB. `dsv4 fit` needs it."""
+    files_gib: Annotated[float, Field(gt=0)] | None = None
+    """The files on disk, in GiB, where that is known to differ from `weights-gib`."""
     replicated_gib: Annotated[float, Field(ge=0)] = 0.0
     """The part of the weights that every GPU holds in full, in GiB."""
     tensor_parallel_sizes: Sizes = []
@@ -227,7 +235,7 @@ class Hardware(Base):
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     """The memory of one GPU as CUDA sees it, in GiB. `dsv4 fit` needs it."""
     overhead_gib: Annotated[float, Field(gt=0)] | None = None
-    """What CUDA, NCCL and CUDA graphs take of one GPU, in GiB; the figure measured on H200 if absent."""
+    """What NCCL, libraries and the indexer's logits take of one GPU, in GiB; a measured figure if absent."""
     interconnect: str = ""
     """How GPUs of this kind are connected: `nvlink` or `pcie`."""
     nccl: str = ""

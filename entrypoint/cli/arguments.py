@@ -16,7 +16,8 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--profile",
         metavar="P",
-        help="name the profile, or let `auto` choose one by memory (env: PROFILE; default: 524k)",
+        help="name the profile, or let `auto`, `auto:context` or `auto:throughput` choose one that fits"
+        " (env: PROFILE; default: 524k)",
     )
     group.add_argument(
         "--model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from . import arguments
 from .output import answer, value_text
 
 if TYPE_CHECKING:
+    from ..memory.estimate import MemoryEstimate
     from .parser import Commands
 
 
@@ -36,10 +38,22 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Print the plan."""
+    from ..resolve import memory_inputs
     from .request import resolved
 
-    _, plan = resolved(options, argv)
+    selection, plan = resolved(options, argv)
+    plan = with_shortage(plan, memory_inputs.estimate(selection, plan.flags))
     return answer(options, plan.to_json, lambda: text(plan))
+
+
+def with_shortage(plan: Plan, memory: MemoryEstimate | None) -> Plan:
+    """Return the plan with a row that says so if it holds fewer full-length requests than it promises."""
+    from ..memory.advice import shortage
+
+    if memory is None or not (short := shortage(memory)):
+        return plan
+    origin = f"computed, the KV cache ± {memory.uncertainty_gib:.1f} GiB; dsv4 fit says what to change"
+    return dataclasses.replace(plan, choices={**plan.choices, "memory": Setting(short, origin)})
 
 
 def text(resolved: Plan) -> str:

@@ -35,10 +35,8 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     selection, plan = resolved(options, argv, skip=tuple(constraints.MEMORY))
     memory = memory_inputs.estimate(selection, plan.flags)
     if memory is None or not memory.sized:
-        raise ConfigError(
-            f"cannot estimate the memory of {selection.model.name} on {selection.hardware.name}: set weights-gib and"
-            " memory-gib in their profile files and --max-model-len, and use no pipeline or data parallelism."
-        )
+        why = memory_inputs.unsized(selection, plan.flags)
+        raise ConfigError(f"the memory of {selection.model.name} on {selection.hardware.name} is not counted: {why}.")
     fit = advice.fit(memory)
     answer(options, fit.to_json, lambda: advice.text(memory, fit))
     return 0 if fit.fits else 1

@@ -1,33 +1,88 @@
-"""`dsv4 profiles`: list what can be served by name."""
+"""`dsv4 profiles`: list what can be served by name, and what of it fits some GPUs."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UsageError
+from ..plan import Setting
 from ..text_table import table
 from . import arguments
 from .output import answer
+from .this_machine import this_machine
 
 if TYPE_CHECKING:
+    from ..catalog.catalog import Catalog
+    from ..machine.gpus import HostGpus
+    from ..request import Request
     from .parser import Commands
+
+WIDTH = 80
 
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add("profiles", "List the profiles and what was measured with each.", run)
+    parser = commands.add("profiles", "List the profiles and what was measured with each, or those that fit.", run)
+    group = parser.add_argument_group("what fits")
+    group.add_argument("--here", action="store_true", help="list what fits the GPUs of this host")
+    group.add_argument("--hardware", metavar="H", help="list what fits GPUs of this kind, where no GPU is at hand")
+    group.add_argument(
+        "--gpus", metavar="N", type=arguments.count, help="count N GPUs (default: this host's, or 2 of a named kind)"
+    )
+    group.add_argument(
+        "--model", metavar="M", help="list this model only: its name, Hub repository or folder (default: all)"
+    )
     arguments.add_format(parser)
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:
-    """Print the profiles."""
+    """Print the profiles, or what fits."""
     from ..catalog import listing
     from ..catalog.catalog import Catalog
     from ..resolve import environment
 
-    entries = listing.listing(Catalog(environment.folders()))
+    catalog = Catalog(environment.folders())
+    if options.here or options.hardware:
+        return _run_what_fits(options, catalog)
+    if options.gpus or options.model:
+        raise UsageError("--gpus and --model need --here or --hardware: the list without them is for any GPU.")
+    entries = listing.listing(catalog)
     return answer(options, lambda: entries, lambda: text(entries))
+
+
+def _run_what_fits(options: argparse.Namespace, catalog: Catalog) -> int:
+    from ..resolve.what_fits import what_fits
+    from .what_fits_text import text as shown
+
+    found = what_fits(catalog, _request(options), _gpus(options, catalog))
+    return answer(options, found.to_json, lambda: shown(found, named=bool(options.hardware)))
+
+
+def _request(options: argparse.Namespace) -> Request:
+    """Return the environment's request without the profile, hardware and size that are compared here."""
+    from ..plan import TENSOR_PARALLEL_SIZE
+    from ..resolve import environment
+
+    base = environment.read()
+    choices = {name: setting for name, setting in base.choices.items() if name not in ("profile", "hardware")}
+    if options.model:
+        choices["model"] = Setting(options.model, "command line --model")
+    flags = {name: setting for name, setting in base.environment.flags.items() if name != TENSOR_PARALLEL_SIZE}
+    return dataclasses.replace(base, choices=choices, environment=dataclasses.replace(base.environment, flags=flags))
+
+
+def _gpus(options: argparse.Namespace, catalog: Catalog) -> HostGpus:
+    from ..machine import detect
+    from ..machine.gpus import HostGpus
+
+    if options.hardware:
+        return HostGpus(options.hardware, "command line --hardware", options.gpus or 2)
+    here = detect.hardware_of(this_machine(), catalog)
+    return dataclasses.replace(here, count=options.gpus or here.count)
 
 
 def text(entries: Iterable[Mapping[str, Any]]) -> str:
@@ -44,12 +99,25 @@ def text(entries: Iterable[Mapping[str, Any]]) -> str:
                 " ".join(entry["hardware"]) or "any",
             )
         )
-        notes[len(lines) - 1] = [_figure(m) for m in entry["measured"]] or ["unmeasured"]
+        notes[len(lines) - 1] = [figure(m) for m in entry["measured"]] or ["unmeasured"]
     out = []
     for number, line in enumerate(table(lines).splitlines()):
-        out += [line, *(f"    {part}" for note in notes.get(number, []) for part in note.splitlines())]
+        out += [line, *(_wrapped(part) for note in notes.get(number, []) for part in note.splitlines())]
     return "\n".join(out)
 
 
-def _figure(measured: Mapping[str, str]) -> str:
-    return "{what}\n    {hardware}, {model}, vLLM {vllm}, {date}; {source}".format(**measured)
+def figure(measured: Mapping[str, Any]) -> str:
+    """Return a figure and its conditions, on two lines."""
+    return "{what}\n  {hardware}, {model}, vLLM {vllm}, {date}; {source}".format(**measured)
+
+
+def _wrapped(part: str) -> str:
+    indent = "    " + part[: len(part) - len(part.lstrip())]
+    return wrapped(part.strip(), indent, indent)
+
+
+def wrapped(text: str, first: str, rest: str) -> str:
+    """Wrap a text for a terminal; a path or an address stays whole."""
+    return textwrap.fill(
+        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )

@@ -56,10 +56,11 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Start them, and wait until they are ready unless --no-wait is given."""
     from ..containers import daemon, up
     from ..containers import options as replicas
+    from ..machine import detect
     from .request import request, resolved
 
     options = replicas.with_demo(options, os.environ)
     _, plan = resolved(options, argv)
-    deployment = replicas.deployment(options, argv, request(options, argv), plan, this_machine().topology)
+    deployment = replicas.deployment(options, argv, request(options, argv), plan, detect.topology_of(this_machine()))
     up.up(daemon.connect(os.environ), deployment, print_message, wait=not options.no_wait)
     return 0

@@ -32,7 +32,11 @@ class Completion:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer in a chat. Token counts are the server's own; `reasoning` is what vLLM's parser extracted."""
+    """
+    One answer in a chat. Token counts are the server's own; `reasoning` is what vLLM's parser extracted.
+
+    `prompt_ids` and `ids` are the token ids of prompt and answer, where the request sets `return_token_ids`.
+    """
 
     content: str
     reasoning: str
@@ -41,6 +45,24 @@ class Reply:
     tokens: int
     total_tokens: int
     tool_calls: Sequence[Mapping[str, Any]] = ()
+    prompt_ids: Sequence[int] = ()
+    ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class CallDelta:
+    """
+    One delta of a tool call in a stream, as it came; empty where the delta says nothing.
+
+    `at` are seconds since the request; `tokens` are those generated so far, None where the chunk does not say.
+    """
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+    at: float
+    tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,18 @@ class Stream:
     """From the usage chunk after the last piece; None without one."""
     done: bool
     seconds: float
+    deltas: Sequence[CallDelta] = ()
+    """Of tool calls, in order."""
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Return the tool calls that a client puts together, by index, in the form of an answer that did not stream."""
+        whole: dict[int, dict[str, Any]] = {}
+        for delta in self.deltas:
+            call = whole.setdefault(delta.index, {"id": "", "function": {"name": "", "arguments": ""}})
+            call["id"] += delta.id
+            call["function"]["name"] += delta.name
+            call["function"]["arguments"] += delta.arguments
+        return [whole[index] for index in sorted(whole)]
 
     def text(self, kind: str) -> str:
         """Return the whole text of one kind."""
@@ -65,7 +99,7 @@ class Stream:
     def whole(self) -> Reply:
         """Return it as one answer; a stream has no count of the prompt's tokens."""
         finish = self.finish[-1] if self.finish else "none"
-        return Reply(self.text("content"), self.text("reasoning"), finish, 0, self.tokens or 0, 0)
+        return Reply(self.text("content"), self.text("reasoning"), finish, 0, self.tokens or 0, 0, self.calls())
 
 
 def broken(logprobs: Sequence[float]) -> str:

@@ -6,8 +6,9 @@ independently (`AsyncLLM.output_handler`, `Scheduler.update_from_output`):
 
 * `iteration_tokens_total`, `generation_tokens_total`, `prompt_tokens_total` and `request_success_total` come from the
   outputs of a step. A chunk of a prefill has no output, so these stand still until the whole prompt is processed.
-* `kv_cache_usage_perc`, `num_requests_*` and `spec_decode_*` come from the scheduler, with every step. It allocates KV
-  blocks chunk by chunk (that a whole prompt fits is only checked), so the usage grows throughout a long prefill.
+* `kv_cache_usage_perc`, `prefix_cache_*`, `num_requests_*` and `spec_decode_*` come from the scheduler, every step.
+  It allocates KV blocks chunk by chunk (that a whole prompt fits is only checked), so the usage grows throughout a long
+  prefill.
   Observed: with 2000 tokens in 125 steps of 16, the usage rose by one block of 128 tokens at a time while every count
   of outputs stood still (a Llama on vLLM 0.32.0 for CPU, checked against its log of iterations, 2026-11-22; unmeasured
   on a GPU).
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 # A regular expression takes 0.3 ms for the 62 kB of a real answer, prometheus_client's parser 106 ms: it is polled.
 _SAMPLE = re.compile(
     r"^vllm:(iteration_tokens_total_count|generation_tokens_total|prompt_tokens_total|request_success_total"
-    r"|kv_cache_usage_perc|num_requests_running|num_requests_waiting|spec_decode_num_drafts_total"
+    r"|prefix_cache_queries_total|prefix_cache_hits_total|kv_cache_usage_perc|num_requests_running|num_requests_waiting|spec_decode_num_drafts_total"
     r"|spec_decode_num_draft_tokens_total|spec_decode_num_accepted_tokens_total"
     r'|spec_decode_num_accepted_tokens_per_pos_total(?=.*[{,]position="(\d+)"))(?:\{.*\})? (\S+)',
     re.MULTILINE,
@@ -50,6 +51,9 @@ class Counters:
     kv_usage: float = 0.0
     running: int = 0
     waiting: int = 0
+    prefix_queries: int = 0
+    """Prompt tokens looked up in the prefix cache, and those found there."""
+    prefix_hits: int = 0
     drafts: int = 0
     """Drafts made, each of up to `num_speculative_tokens` draft tokens."""
     drafted: int = 0
@@ -88,6 +92,8 @@ def read(metrics: str) -> Counters:
         kv_usage=sums.get("kv_cache_usage_perc", 0.0),
         running=count("num_requests_running"),
         waiting=count("num_requests_waiting"),
+        prefix_queries=count("prefix_cache_queries_total"),
+        prefix_hits=count("prefix_cache_hits_total"),
         drafts=count("spec_decode_num_drafts_total"),
         drafted=count("spec_decode_num_draft_tokens_total"),
         accepted=count("spec_decode_num_accepted_tokens_total"),

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import counters, http
-from .answers import NOT_A_NUMBER, Completion, Reply, Stream, broken
+from .answers import NOT_A_NUMBER, CallDelta, Completion, Reply, Stream, broken
 from .counters import Counters
 from .endpoint import MODELS, NOT_VLLM, ServedModels
 from .errors import Refused, Unreachable
@@ -142,8 +142,8 @@ class VllmClient:
 
     async def chat(self, question: str | Sequence[Mapping[str, Any]], tokens: int, **more: Any) -> Reply:
         """Return the greedy answer to a question, or to messages. Raise Unreachable or Refused."""
-        messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
-        answer = await self._send("POST", CHAT, {**await self._greedy(tokens), "messages": messages, **more})
+        request = {**await self._greedy(tokens), "messages": _messages(question), **more}
+        answer = await self._send("POST", CHAT, request)
         body = _object(http.accepted(answer, CHAT), CHAT)
         try:
             choice, usage = body["choices"][0], body["usage"]
@@ -156,23 +156,26 @@ class VllmClient:
                 tokens=int(usage["completion_tokens"]),
                 tool_calls=message.get("tool_calls") or (),
                 total_tokens=int(usage["total_tokens"]),
+                prompt_ids=body.get("prompt_token_ids") or (),
+                ids=choice.get("token_ids") or (),
             )
         except (LookupError, TypeError, ValueError, AttributeError):
             raise Refused(f"{CHAT}: the answer lacks a choice, message or usage") from None
 
-    async def stream(self, question: str, tokens: int, **more: Any) -> Stream:
-        """Return the greedy answer to a question as a stream. Raise Unreachable or Refused."""
+    async def stream(self, question: str | Sequence[Mapping[str, Any]], tokens: int, **more: Any) -> Stream:
+        """Return the greedy answer to a question, or to messages, as a stream. Raise Unreachable or Refused."""
         import httpx
         from httpx_sse import aconnect_sse
 
         body = {
             **await self._greedy(tokens),
-            "messages": [{"role": "user", "content": question}],
+            "messages": _messages(question),
             "stream": True,
             "stream_options": {"include_usage": True},
             **more,
         }
         pieces: list[tuple[str, str]] = []
+        deltas: list[CallDelta] = []
         finish: list[str] = []
         usage, done, first, began = None, False, 0.0, time.monotonic()
         try:
@@ -190,12 +193,13 @@ class VllmClient:
                         delta = choice.get("delta") or {}
                         pieces += [(kind, delta[kind]) for kind in ("reasoning", "content") if delta.get(kind)]
                         finish += [choice["finish_reason"]] if choice.get("finish_reason") else []
+                        deltas += _call_deltas(delta, time.monotonic() - began, _counted(chunk))
                     # what counts is the usage after the last piece
-                    usage = None if choices else (chunk.get("usage") or {}).get("completion_tokens")
+                    usage = None if choices else _counted(chunk)
                     first = first or (time.monotonic() - began if pieces else 0.0)
         except httpx.HTTPError as error:
             raise Unreachable(f"{self.url}{CHAT}: the stream broke ({http.cause(error)})") from None
-        return Stream(pieces, finish, usage, done, first)
+        return Stream(pieces, finish, usage, done, first, deltas)
 
     async def _greedy(self, tokens: int) -> dict[str, Any]:
         self._model = self._model or (await self.models())[0]
@@ -219,6 +223,33 @@ def _object(answer: httpx.Response, path: str) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Unreachable(f"{path}: {NOT_VLLM} (no JSON object)")
     return body
+
+
+def _messages(question: str | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+
+
+def _counted(chunk: Mapping[str, Any]) -> int | None:
+    """Return the output tokens that a chunk of a stream counts."""
+    return (chunk.get("usage") or {}).get("completion_tokens")
+
+
+def _call_deltas(delta: Mapping[str, Any], at: float, tokens: int | None) -> list[CallDelta]:
+    """Return the tool-call deltas of one choice; raise Refused where one has no index."""
+    try:
+        return [
+            CallDelta(
+                index=int(call["index"]),
+                id=call.get("id") or "",
+                name=(call.get("function") or {}).get("name") or "",
+                arguments=(call.get("function") or {}).get("arguments") or "",
+                at=at,
+                tokens=tokens,
+            )
+            for call in delta.get("tool_calls") or ()
+        ]
+    except (LookupError, TypeError, ValueError):
+        raise Refused(f"{CHAT}: a tool call in the stream has no index") from None
 
 
 def _chunk(event: ServerSentEvent) -> dict[str, Any]:

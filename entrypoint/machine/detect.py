@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -25,18 +26,38 @@ class NoGpu(ConfigError):
 
 def hardware_of(machine: Machine, catalog: Catalog) -> HostGpus:
     """Return the hardware of the visible GPUs; raise ConfigError where they cannot serve."""
-    gpus = readable_gpus(machine)
-    gpu, count = _one_model(gpus), len(gpus)
+    visible = readable_gpus(machine)
+    gpus, left_out = _one_model(_whole(visible, catalog), chosen_already=machine.visible.variable is not None)
+    split = [gpu for gpu in visible if gpu.mig]
+    left_out += [f"GPU {_list(split)}, split by MIG"] if split else []
+    gpu, count = gpus[0], len(gpus)
+    indexes = tuple(gpu.index for gpu in gpus)
+    found = _described(gpu, count, machine.topology.only(indexes), catalog)
+    if not left_out:
+        return found
+    origin = f"{found.origin}; left out: {', '.join(left_out)}"
+    return dataclasses.replace(found, origin=origin, only=indexes)
+
+
+def _described(gpu: Gpu, count: int, topology: Topology, catalog: Catalog) -> HostGpus:
+    """Return the hardware of GPUs of one model: the catalog's, with the memory that they have."""
     origin = f"NVML: {count} x {gpu.name}"
     known = match(gpu.name, catalog)
     if known is None:
-        return _measured(gpu, count, machine.topology, catalog)
+        return _measured(gpu, count, topology, catalog)
     memory, own = usable_gib(gpu), known.get("memory_gib")
     if not memory or not own or memory >= _LESS * own:
-        return HostGpus(known.name, origin, count, machine.topology)
+        return HostGpus(known.name, origin, count, topology)
     origin += f" with {memory:.1f} GiB, not {own:g}"
     less = ProfileFile(known.name, known.file, known.own.model_copy(update={"memory_gib": memory}), known.parent)
-    return HostGpus(known.name, origin, count, machine.topology, less)
+    return HostGpus(known.name, origin, count, topology, less)
+
+
+def topology_of(machine: Machine) -> Topology:
+    """Return the topology of the visible GPUs that serve together: whole ones, of one model."""
+    whole = [gpu for gpu in machine.gpus if not gpu.error and not gpu.mig]
+    chosen = _best(whole) if whole else []
+    return machine.topology.only(tuple(gpu.index for gpu in chosen))
 
 
 def readable_gpus(machine: Machine) -> list[Gpu]:
@@ -66,21 +87,53 @@ def usable_gib(gpu: Gpu) -> float:
     return round((gpu.total - gpu.reserved) / (1 << 30), 2)
 
 
-def _one_model(gpus: Sequence[Gpu]) -> Gpu:
-    """Return the first GPU; raise ConfigError for GPUs of several models, and say how to select the most memory."""
+def _whole(gpus: Sequence[Gpu], catalog: Catalog) -> list[Gpu]:
+    """Return the GPUs that MIG does not split; raise ConfigError where it splits all of them."""
+    if whole := [gpu for gpu in gpus if not gpu.mig]:
+        return whole
+    first = gpus[0]
+    instances = [f"{one.name} with {one.total / (1 << 30):.1f} GiB" for one in first.instances]
+    parts = f" into {', '.join(instances)}" if instances else ""
+    least = min(size for model in catalog.every_model() if (size := model.get("weights_gib")))
+    raise ConfigError(
+        f"GPU {first.index} ({first.name}) is split by MIG{parts}. vLLM takes one instance a process, instances cannot"
+        f" be joined by NCCL, and the smallest model has {least:g} GiB of weights; turn MIG off"
+        f" (nvidia-smi -i {_list(gpus, ',')} -mig 0), or make whole GPUs visible."
+    )
+
+
+def _one_model(gpus: Sequence[Gpu], *, chosen_already: bool) -> tuple[list[Gpu], list[str]]:
+    """
+    Return the GPUs of the model that can serve with the most memory, and what is left out, in words.
+
+    Raise ConfigError where CUDA_VISIBLE_DEVICES chose GPUs of several models, and say which of them to choose.
+    """
+    best, by_model = _best(gpus), _by_model(gpus)
+    if len(by_model) > 1 and chosen_already:
+        models = ", ".join(f"{len(group)} x {name}" for name, group in sorted(by_model.items()))
+        raise ConfigError(
+            f"CUDA_VISIBLE_DEVICES names GPUs of several models ({models}); name those of one, such as {len(best)} x"
+            f" {best[0].name} with CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={_list(best, ',')}."
+        )
+    return best, [f"{len(group)} x {name}" for name, group in sorted(by_model.items()) if group != best]
+
+
+def _best(gpus: Sequence[Gpu]) -> list[Gpu]:
+    """Return the GPUs of one model that have the most memory together, of those that can serve if there are any."""
+    groups = _by_model(gpus).values()
+    capable = [group for group in groups if not unsupported.by_capability(group[0].capability)]
+    return max(capable or groups, key=lambda group: sum(gpu.total for gpu in group))
+
+
+def _by_model(gpus: Sequence[Gpu]) -> dict[str, list[Gpu]]:
     by_model: dict[str, list[Gpu]] = {}
     for gpu in gpus:
         by_model.setdefault(gpu.name, []).append(gpu)
-    if len(by_model) == 1:
-        return gpus[0]
-    capable = [group for group in by_model.values() if not unsupported.by_capability(group[0].capability)]
-    best = max(capable or by_model.values(), key=lambda group: sum(gpu.total for gpu in group))
-    indexes = ",".join(str(gpu.index) for gpu in best)
-    models = ", ".join(f"{len(group)} x {name}" for name, group in sorted(by_model.items()))
-    raise ConfigError(
-        f"This host has GPUs of several models ({models}); serve on one of them, such as {len(best)} x {best[0].name}"
-        f" with CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={indexes}."
-    )
+    return by_model
+
+
+def _list(gpus: Sequence[Gpu], separator: str = ", ") -> str:
+    return separator.join(str(gpu.index) for gpu in gpus)
 
 
 def _measured(gpu: Gpu, count: int, topology: Topology, catalog: Catalog) -> HostGpus:

@@ -21,3 +21,5 @@ class HostGpus:
     topology: Topology | None = None
     profile_file: ProfileFile[Hardware] | None = None
     """If set, used in place of the catalog's hardware of that name."""
+    only: tuple[int, ...] = ()
+    """NVML's indexes of the GPUs that were chosen, where others are visible too."""

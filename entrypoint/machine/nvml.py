@@ -32,6 +32,16 @@ class GpuProcess:
 
 
 @dataclass(frozen=True)
+class MigInstance:
+    """A part of a GPU that MIG splits; memory in bytes."""
+
+    uuid: str
+    name: str
+    """Its profile, such as `2g.20gb`."""
+    total: int = 0
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One GPU. Memory in bytes; PCIe width in lanes (not the link's speed, which drops when a GPU idles)."""
 
@@ -48,6 +58,8 @@ class Gpu:
     """Whether CPU and GPU share one memory; `total` and `free` are the system's, as NVML has none for this GPU."""
     processes: tuple[GpuProcess, ...] = ()
     mig: bool | None = None
+    instances: tuple[MigInstance, ...] = ()
+    """The instances of a GPU in MIG mode that this process may use."""
     persistence: bool | None = None
     compute_mode: str | None = None
     fabric: str | None = None
@@ -152,6 +164,7 @@ def _gpu(nvml: Any, ask: Callable[..., Any], index: int, handle: Any) -> Gpu:
         unified=unified,
         processes=tuple(GpuProcess(p.pid, p.usedGpuMemory) for p in running),
         mig=None if mig is None else mig[0] == 1,
+        instances=tuple(_instances(nvml, ask, handle)) if mig and mig[0] == 1 else (),
         persistence=None if persistence is None else persistence == 1,
         compute_mode=_named(COMPUTE_MODES, ask(nvml.nvmlDeviceGetComputeMode, handle)),
         fabric=_fabric(nvml, ask, handle),
@@ -185,6 +198,15 @@ def system_memory(meminfo: str) -> SimpleNamespace:
         if colon
     }
     return SimpleNamespace(total=kib["MemTotal"] * 1024, free=kib["MemAvailable"] * 1024)
+
+
+def _instances(nvml: Any, ask: Callable[..., Any], handle: Any) -> Iterator[MigInstance]:
+    for index in range(ask(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+        if (device := ask(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)) is None:  # there are fewer
+            continue
+        name, memory = ask(nvml.nvmlDeviceGetName, device) or "", ask(nvml.nvmlDeviceGetMemoryInfo, device)
+        profile = name.rpartition(" MIG ")[2]  # NVIDIA H100 80GB HBM3 MIG 2g.20gb
+        yield MigInstance(ask(nvml.nvmlDeviceGetUUID, device) or "", profile, memory.total if memory else 0)
 
 
 def _links(nvml: Any, ask: Callable[..., Any], handle: Any) -> Iterator[bool]:

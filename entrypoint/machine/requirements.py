@@ -71,7 +71,7 @@ def host_requirements(
         custom_all_reduce=not plan.value("disable-custom-all-reduce", otherwise=False),
         load_format=str(plan.value("load-format", "auto")),
         ports=(
-            (host, served_plan.port(plan), "--host", "--port (PORT)"),
+            *(() if shape.headless else ((host, served_plan.port(plan), "--host", "--port (PORT)"),)),
             (health_host, health_port, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
         ),
         open_address=served_plan.open_address(plan),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -26,7 +27,11 @@ class Topology:
 
     def pair(self, a: int, b: int) -> Pair:
         """Return the pair of two GPUs, given by index in any order."""
-        return next(pair for pair in self.pairs if {pair.a, pair.b} == {a, b})
+        return self._by_gpus[frozenset((a, b))]
+
+    @cached_property
+    def _by_gpus(self) -> dict[frozenset[int], Pair]:
+        return {frozenset((pair.a, pair.b)): pair for pair in self.pairs}
 
     def only(self, gpus: tuple[int, ...]) -> Topology:
         """Return the topology of some of these GPUs, in their order; IOMMU and bridges stay those of all."""

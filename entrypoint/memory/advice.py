@@ -25,21 +25,31 @@ class Advice:
 
 @dataclass(frozen=True)
 class Fit:
-    """GiB per GPU, blocks of 256 tokens; `concurrency` is vLLM's own figure; both count full-length requests."""
+    """
+    GiB per GPU, blocks of 256 tokens; `concurrency` is vLLM's own figure; it and the requests are full-length ones.
+
+    The KV cache may be `uncertainty_gib` larger or smaller: `fits` if one request fits the largest, `certain` if it
+    fits the smallest. `promised` are the requests at once of the plan, of each data parallel replica.
+    """
 
     weights_gib: float
+    overhead_gib: float
     kv_available_gib: float
+    uncertainty_gib: float
     blocks: int
     blocks_per_request: int
     concurrency: float
     steady_state_requests: int
+    promised: int
     fits: bool
+    certain: bool
+    not_counted: tuple[str, ...] = ()
     advice: tuple[Advice, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields under their own names; sizes to 0.01 GiB."""
         plain = dataclasses.asdict(self)
-        rounded = {key: round(plain[key], 2) for key in ("weights_gib", "kv_available_gib", "concurrency")}
+        rounded = {key: round(value, 2) for key, value in plain.items() if isinstance(value, float)}
         return plain | rounded | {"advice": [dataclasses.asdict(advice) for advice in self.advice]}
 
 
@@ -47,12 +57,17 @@ def fit(memory: MemoryEstimate) -> Fit:
     """Return what a plan takes and holds; `memory.sized` must be true."""
     return Fit(
         weights_gib=memory.weights_gib,
+        overhead_gib=memory.overhead_gib,
         kv_available_gib=memory.kv_available_gib,
+        uncertainty_gib=memory.uncertainty_gib,
         blocks=memory.blocks,
         blocks_per_request=memory.blocks_per_request,
         concurrency=memory.concurrency,
         steady_state_requests=memory.steady_state_requests,
-        fits=memory.admits,
+        promised=memory.requests,
+        fits=memory.at_best.admits,
+        certain=memory.at_worst.admits,
+        not_counted=memory.not_counted,
         advice=tuple(_advice(memory)),
     )
 
@@ -96,23 +111,49 @@ def _largest(most: int, good: Callable[[int], bool]) -> int:
 def text(memory: MemoryEstimate, answer: Fit) -> str:
     """Return the answer as text: how the memory is used, both counts of requests, and what to change."""
     share = f"{memory.memory_gib:g} GiB x {memory.utilization:g}"
+    by_count = f", ± {answer.uncertainty_gib:.1f} GiB" if answer.uncertainty_gib else ""
     rows = [
         ("GPU memory for vLLM", f"{memory.memory_gib * memory.utilization:6.2f} GiB", share),
-        ("weights", f"{answer.weights_gib:6.2f} GiB", f"tensor-parallel-size {memory.tensor_parallel_size}"),
+        ("weights", f"{answer.weights_gib:6.2f} GiB", _shape(memory)),
         ("overhead", f"{memory.overhead_gib:6.2f} GiB", _overhead(memory)),
-        ("KV cache", f"{answer.kv_available_gib:6.2f} GiB", f"{answer.blocks:,} blocks of {BLOCK_TOKENS} tokens"),
+        (
+            "KV cache",
+            f"{answer.kv_available_gib:6.2f} GiB",
+            f"{answer.blocks:,} blocks of {BLOCK_TOKENS} tokens{by_count}",
+        ),
         ("one request", f"{memory.request_gib:6.2f} GiB", _request(memory, answer)),
     ]
     lines = [f"{name:<20}  {size}  {note}" for name, size, note in rows]
     lines += ["", *_verdict(memory, answer)]
+    lines += [f"Not counted: {'; '.join(answer.not_counted)}."] if answer.not_counted else []
     if answer.advice:
         lines += ["", "Any one of these is enough:"]
         lines += [f"  --{a.flag} {a.value}".ljust(36) + a.because for a in answer.advice]
     return "\n".join(lines)
 
 
+def shortage(memory: MemoryEstimate) -> str:
+    """Return in a few words that a plan holds less than it promises, or may not start; empty if neither."""
+    if not memory.sized or not memory.admits:
+        return "vLLM may not start: less than one full-length request fits" if memory.sized else ""
+    held, promised = memory.steady_state_requests, memory.requests
+    if held < promised:
+        return f"holds {held} of {promised} full-length requests at once; the others wait"
+    return "" if memory.at_worst.admits else "vLLM may not start: one full-length request only just fits"
+
+
+def _shape(memory: MemoryEstimate) -> str:
+    sizes = {
+        "tensor-parallel-size": memory.tensor_parallel_size,
+        "pipeline-parallel-size": memory.pipeline_parallel_size,
+        "data-parallel-size": memory.data_parallel_size,
+    }
+    return ", ".join(f"{name} {size}" for name, size in sizes.items() if size > 1 or name == "tensor-parallel-size")
+
+
 def _overhead(memory: MemoryEstimate) -> str:
-    return f"runtime and graphs, {memory.batched_tokens:,} batched tokens, buffers for the context"
+    graphs = f"{len(memory.graphs)} CUDA graph{'s' * (len(memory.graphs) != 1)}" if memory.graphs else "no CUDA graphs"
+    return f"{memory.batched_tokens:,} batched tokens, {graphs}, {memory.sequences} sequences, buffers for the context"
 
 
 def _request(memory: MemoryEstimate, answer: Fit) -> str:
@@ -124,15 +165,20 @@ def _request(memory: MemoryEstimate, answer: Fit) -> str:
 
 
 def _verdict(memory: MemoryEstimate, answer: Fit) -> list[str]:
-    if answer.kv_available_gib <= 0:
-        return ["Does not fit: the weights leave no room for a KV cache. Choose a smaller --model."]
     if not answer.fits:
+        if memory.at_best.kv_available_gib <= 0:
+            return ["Does not fit: the weights leave no room for a KV cache. Choose a smaller --model."]
         return ["Does not fit: vLLM will not start, because the KV cache cannot hold one full-length request."]
+    if not memory.admits:
+        return ["May not fit: vLLM starts only if the KV cache is larger than computed, within the uncertainty."]
     most = answer.steady_state_requests
+    start = "Fits." if answer.certain else "May not fit: one request only just does."
+    logged = f"{answer.concurrency:.2f}x"
+    each = " by each replica" if memory.data_parallel_size > 1 else ""
     return [
-        f"Fits. vLLM logs a maximum concurrency of {answer.concurrency:.2f}x, counting a whole step for each request.",
+        f"{start} vLLM logs a maximum concurrency of {logged}, counting a whole step for each request.",
         (
             f"Requests share steps, so {most} full-length request{'s' * (most > 1)} can run at once (one in prefill);"
-            f" the plan promises {memory.requests}."
+            f" the plan promises {memory.requests}{each}."
         ),
     ]

@@ -23,7 +23,7 @@ _ADMISSION = "https://github.com/vllm-project/vllm/issues/51041"
 )
 def weights(memory: MemoryEstimate) -> Problem | None:
     """The weights leave room for a KV cache."""
-    if memory.kv_available_gib > 0:
+    if memory.at_best.kv_available_gib > 0:
         return None
     room = memory.memory_gib * memory.utilization - memory.overhead_gib
     return Problem(
@@ -36,19 +36,23 @@ def weights(memory: MemoryEstimate) -> Problem | None:
 @check(
     symptom="To serve at least one request with the model's max seq len, … GiB KV cache is needed",
     link=_ADMISSION,
-    remedy=("lower {flag} to {value}", FEWER),
+    remedy=("lower {flag} to {value}", FEWER, "if vLLM does not start, lower max-num-batched-tokens"),
     failures=(43,),
     tried="constructed",
 )
 def kv_cache(memory: MemoryEstimate) -> Problem | None:
     """One full-length request fits the KV cache; otherwise vLLM stops after loading everything."""
-    if not memory.sized or memory.kv_available_gib <= 0 or memory.admits:
+    if not memory.sized or memory.at_best.kv_available_gib <= 0 or memory.at_worst.admits:
         return None
+    refused, change = not memory.at_best.admits, _change(fit(memory).advice)
+    uncertain = "" if refused else f" ± {memory.uncertainty_gib:.1f}"
+    remain = f"{memory.kv_available_gib:.1f}{uncertain} GiB"
     return Problem(
-        f"{memory.kv_available_gib:.1f} GiB remain for the KV cache after {memory.weights_gib:.1f} GiB of weights",
+        f"{remain} remain for the KV cache after {memory.weights_gib:.1f} GiB of weights",
         f"{memory.request_gib:.1f} GiB for one request of {memory.context} tokens at max-num-batched-tokens"
         f" {memory.batched_tokens}",
-        _change(fit(memory).advice) or FEWER,
+        (change or FEWER) if refused else f"if vLLM does not start, {change or 'lower max-num-batched-tokens'}",
+        fatal=refused,
     )
 
 

@@ -1,27 +1,32 @@
 """
-`PROFILE=auto`: the largest profile that fits these GPUs and this model, and why the next larger one does not. Pure.
+`PROFILE=auto`: the profile that suits these GPUs and this model, by what is wanted of them. Pure.
 
-Larger is a longer context, then more requests. A profile fits when its plan resolves and every request that it promises
-runs at full length at once (`MemoryEstimate.steady_state_requests`).
+| name | chooses, among the profiles that fit |
+|---|---|
+| `auto` | the longest context with as many requests as GPUs, two at least |
+| `auto:context` | the longest context, then the most requests |
+| `auto:throughput` | the most requests, then the longest context |
+
+A profile fits when its plan resolves and every request that it promises runs at full length at once
+(`MemoryEstimate.steady_state_requests`); where none does, the one that holds the largest part of its requests is taken.
+Where the GPUs are counted, the model is split over as many as can share it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
-from ..catalog.catalog import Catalog
-from ..errors import ConfigError, problems_of
+from ..catalog.catalog import Catalog, ProfileFile
+from ..catalog.schema import Profile
+from ..errors import ConfigError, nearest
 from ..machine.gpus import HostGpus
-from ..memory.estimate import MemoryEstimate
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
-from . import memory_inputs
-from .constraints import MEMORY
-from .layers import resolve
-from .select import Selection, select
+from .candidates import Candidate, of_profile, with_profile
 
 AUTO = "auto"
+CONTEXT, THROUGHPUT = f"{AUTO}:context", f"{AUTO}:throughput"
+NAMES = (AUTO, CONTEXT, THROUGHPUT)
 
 
 def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> Request:
@@ -32,40 +37,76 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     a constraint.
     """
     requested = request.choices.get("profile")
-    if requested is None or requested.value != AUTO:
+    if requested is None or str(requested.value).partition(":")[0] != AUTO:
         return request
-    hardware, origin = request.choices.get("hardware"), requested.origin
+    goal, origin = str(requested.value), requested.origin
+    if goal not in NAMES:
+        raise ConfigError(f"{origin}: there is no {goal!r}{nearest(goal, NAMES)}. Known: {', '.join(NAMES)}.")
+    hardware = request.choices.get("hardware")
     gpus = HostGpus(hardware.value, hardware.origin) if hardware else find()
-    reason = ""
-    for name in largest_first(catalog, gpus=gpus.count):
-        candidate = _with_profile(request, Setting(name, origin))
-        try:
-            selection = select(catalog, candidate, lambda: gpus)
-            plan = resolve(selection, dataclasses.replace(candidate, skip=(*candidate.skip, *MEMORY)))
-        except ConfigError as error:
-            if not reason and not _is_for_other_hardware(catalog, name, gpus):
-                reason = f"; {name}: {problems_of(error)[0].rstrip('.')}"
-        else:
-            memory = memory_inputs.estimate(selection, plan.flags)
-            shortage = _shortage(memory) if memory else _uncounted(selection)
-            if not shortage:
-                return _with_profile(request, Setting(name, f"{origin} {AUTO}: {_fits(name, selection)}{reason}"))
-            reason = f"; {name}: {shortage}"
-    raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is written for it'}.")
+    ordered = ranked(catalog, candidates(catalog, request, gpus, origin), goal, gpus.count)
+    chosen = best(ordered)
+    reason = _reason(catalog, ordered, chosen, gpus)
+    if chosen is None:
+        raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is written for it'}.")
+    profile = Setting(chosen.profile, f"{origin} {goal}: {_fits(chosen)}{reason}")
+    return with_profile(chosen.request, profile)
 
 
-def largest_first(catalog: Catalog, gpus: int | None = None) -> list[str]:
-    """Return the profiles, largest first; without a GPU count, those that set a tensor parallel size come last."""
+def candidates(catalog: Catalog, request: Request, gpus: HostGpus, origin: str = "") -> list[Candidate]:
+    """Return a candidate for every profile and size, those that fit or not; only of the default's kind of model."""
+    named = "model" in request.choices
+    names = catalog.names("profile")
+    usual = [name for name in names if named or _is_usual(catalog, catalog.profile(name, ""))]
+    return [one for name in usual for one in of_profile(catalog, request, name, gpus, origin)]
 
-    def size(name: str) -> tuple[bool, int, int]:
-        profile = catalog.profile(name, "")
-        flags = profile.flags()
-        any_number = gpus is not None or TENSOR_PARALLEL_SIZE not in flags
-        context = flags.get("max-model-len", 0)
-        requests = profile.get("requests") or flags.get("max-num-seqs", 0)
-        return any_number, context if isinstance(context, int) else 0, requests  # `auto` leaves the context to vLLM
 
-    return sorted(catalog.names("profile"), key=size, reverse=True)
+def ranked(catalog: Catalog, candidates: list[Candidate], goal: str, gpus: int | None) -> list[Candidate]:
+    """Return the candidates, the one that `auto` prefers first; where GPUs are not counted, a size that is set last."""
+
+    def order(one: Candidate) -> tuple[float, ...]:
+        any_number = gpus is not None or TENSOR_PARALLEL_SIZE not in catalog.profile(one.profile, "").flags()
+        return (any_number, *rank(one, goal, gpus))
+
+    return sorted(candidates, key=order, reverse=True)
+
+
+def best(ordered: list[Candidate]) -> Candidate | None:
+    """Return the first that fits, else what starts and holds the largest part of its requests; None for neither."""
+    starts = [one for one in ordered if one.held]
+    fullest = max(starts, key=lambda one: one.held / one.requests, default=None)
+    return next((one for one in ordered if one.fits), fullest)
+
+
+def rank(candidate: Candidate, goal: str, gpus: int | None) -> tuple[float, ...]:
+    """Return what is compared: more is better."""
+    context, requests = candidate.context, candidate.requests * candidate.replicas
+    by_context, by_requests = (context, requests, candidate.size), (requests, context, candidate.size)
+    if goal == CONTEXT:
+        return by_context
+    if goal == THROUGHPUT:
+        return by_requests
+    enough = requests >= max(2, gpus or candidate.size)
+    return (enough, *(by_context if enough else by_requests))
+
+
+def _is_usual(catalog: Catalog, profile: ProfileFile[Profile]) -> bool:
+    """Return whether a profile serves a model that the default profile serves."""
+    usual, own = catalog.profile(catalog.root().own.default_profile, "").get("models"), profile.get("models")
+    return not own or not usual or not set(own).isdisjoint(usual)
+
+
+def _reason(catalog: Catalog, ordered: list[Candidate], chosen: Candidate | None, gpus: HostGpus) -> str:
+    """Return what the last better candidate lacks; what prevents a plan counts only where nothing else does."""
+    if chosen and not chosen.fits:
+        return f"; {chosen.lacks}"
+    reasons: dict[str, str] = {}
+    for one in ordered:
+        if one is chosen:
+            break
+        if one.selection or (not reasons and not _is_for_other_hardware(catalog, one.profile, gpus)):
+            reasons.setdefault(one.profile, one.lacks)  # of its largest size
+    return f"; {[*reasons][-1]}: {[*reasons.values()][-1]}" if reasons else ""
 
 
 def _is_for_other_hardware(catalog: Catalog, name: str, gpus: HostGpus) -> bool:
@@ -75,27 +116,11 @@ def _is_for_other_hardware(catalog: Catalog, name: str, gpus: HostGpus) -> bool:
     return bool(kinds) and not hardware.is_one_of(kinds)
 
 
-def _with_profile(request: Request, profile: Setting) -> Request:
-    return dataclasses.replace(request, choices={**request.choices, "profile": profile})
-
-
-def _fits(name: str, selection: Selection) -> str:
-    return f"{name} fits {selection.tensor_parallel_size} x {selection.hardware.name} with {selection.model.name}"
-
-
-def _uncounted(selection: Selection) -> str:
-    """Return why a plan without an estimate is not chosen; nothing where the hardware itself has no memory to count."""
-    sized = selection.hardware.get("memory_gib") and selection.weights_gib is None
-    return f"the memory of {selection.model.name} is not counted here" if sized else ""
-
-
-def _shortage(memory: MemoryEstimate) -> str:
-    """Return what is missing for all requests that a plan promises, or nothing."""
-    if memory.kv_available_gib <= 0:
-        return f"the weights take {memory.weights_gib:.1f} GiB per GPU and leave no room for a KV cache"
-    if not memory.sized or memory.steady_state_requests >= memory.requests:
-        return ""
-    remaining = f"but only {memory.kv_available_gib:.1f} GiB remain"
-    if not memory.admits:
-        return f"one request needs {memory.request_gib:.1f} GiB of KV cache, {remaining}"
-    return f"{memory.requests} requests need {memory.requests_gib:.1f} GiB of KV cache, {remaining}"
+def _fits(chosen: Candidate) -> str:
+    selection = chosen.selection
+    assert selection
+    where = f"{chosen.size} x {selection.hardware.name} with {selection.model.name}"
+    if not chosen.fits:
+        held = f"{chosen.profile} holds {chosen.held} of its {chosen.requests} requests"
+        return f"no profile fits in full; {held} on {where}"
+    return f"{chosen.profile} fits {where}"

@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..draft_schedule import tiers
-from ..plan import Setting, plain
+from ..plan import Setting, draft_tokens, plain
 from .select import Selection
 
 SIZES = "cudagraph-capture-sizes"
-MOST = 512
-"""Tokens; vLLM's own ceiling for decode steps on all but SM 10.x."""
+_SIZES_HERE_TOO, _MODE = "compilation-config.cudagraph_capture_sizes", "compilation-config.cudagraph_mode"
+_LARGEST = ("max-cudagraph-capture-size", "compilation-config.max_cudagraph_capture_size")
+_LEVEL = ("optimization-level", "O")
+MOST, MOST_SM10 = 512, 1024
+"""Tokens; vLLM's own ceiling for decode steps, on all but SM 10.x and there."""
 
 
 def named(selection: Selection, flags: Mapping[str, Setting]) -> dict[str, Setting]:
@@ -71,3 +74,25 @@ def narrower(captured: list[int], values: Mapping[str, Any], requests: int) -> l
     limit = min(requests * lengths[-1], max(captured, default=0))
     added = {(-(-size // length) * length, length) for size in captured for length in lengths[:-1]}
     return sorted(tokens for tokens, length in added if tokens <= limit and tokens // length <= requests)
+
+
+def captured(values: Mapping[str, Any], requests: int, *, sm10: bool) -> tuple[int, ...]:
+    """
+    Return the tokens of every CUDA graph that vLLM captures for a plan: those that it sets, else vLLM's own list.
+
+    Empty where the plan turns graphs off. The list is that of `_set_cudagraph_sizes` (vLLM 0.32.0, config/vllm.py).
+    """
+    off = values.get("enforce-eager") is True or str(values.get(_MODE, "")).upper() == "NONE"
+    if off or any(str(values.get(name, "")) == "0" for name in _LEVEL):
+        return ()
+    batched = int(values.get("max-num-batched-tokens") or MOST_SM10)
+    if chosen := values.get(SIZES) or values.get(_SIZES_HERE_TOO):
+        return (*(size for size in chosen if size <= batched), *narrower(chosen, values, requests))
+    step, most = 1 + draft_tokens(values), MOST_SM10 if sm10 else MOST
+    largest = next((int(values[name]) for name in _LARGEST if values.get(name)), None)
+    longest = min(largest or min(requests * step * 2, most), batched)
+    grid = {1, 2, 4, *range(8, 256, 8), *range(256, longest + 1, 16)}
+    if largest is None and step > 1:
+        ends = (n * step for n in (1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16), requests) if n <= requests)
+        grid |= set(ends)
+    return tuple(sorted(size for size in grid if size <= longest))

@@ -41,7 +41,7 @@ class Variables(BaseSettings):
     model_config = SettingsConfigDict(case_sensitive=True, env_ignore_empty=True, extra="ignore", frozen=True)
 
     PROFILE: str | None = None
-    """The profile to serve, or `auto`."""
+    """The profile to serve, or `auto`, `auto:context`, `auto:throughput`."""
     MODEL: str | None = None
     """A model, a Hub repository, a folder, or NAME=FOLDER."""
     HARDWARE: str | None = None

@@ -2,52 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 
-from ..memory.estimate import CACHE_LAYOUTS, FIXED_GIB, GIB, MemoryEstimate
+from ..draft_floors import DSPARK
+from ..memory import overhead
+from ..memory.cache_layout import BF16_ROWS, CACHE_LAYOUTS, FP8_ROWS, MXFP4_KEY, CacheLayout
+from ..memory.estimate import GIB, MemoryEstimate
+from ..parallel import parallel_of
 from ..plan import Setting, Value, draft_tokens, plain
 from . import cuda_graphs
 from .select import Selection
 
 _SYNCHRONOUS = frozenset({"ngram", "medusa", "suffix", "mlp_speculator"})
 """Methods of speculation with which vLLM 0.32.0 schedules one step at a time (config/vllm.py)."""
-
-
 _OWN_DRAFTER = frozenset({"mtp", "deepseek_mtp", "dspark"})
 """Methods that draft with what the checkpoint ships."""
+_EXPERT_BITS = {"fp8-mxfp4": 4.25, "w4a16": 4.125, "nvfp4": 4.5, "modelopt-nvfp4": 4.5, "fp8": 8.0, "unquantized": 16.0}
+"""Bits of a weight of a routed expert with its scales, by scheme."""
+_EXPERTS = {"deepseek-v4-flash": (43, 256 * 3 * 4096 * 2048), "deepseek-v4-pro": (61, 384 * 3 * 7168 * 3072)}
+"""Layers, and weights of the routed experts of each."""
+_FLASHINFER, _SEQUENCES = "FLASHINFER_MLA_SPARSE_DSV4", 256
+_NOT_COUNTED = {
+    "enable-lora": "LoRA adapters",
+    "kv-transfer-config": "buffers of a KV connector",
+    "kv-offloading-size": "buffers of KV offloading",
+    "enable-eplb": "redundant experts of EPLB",
+    "cpu-offload-gb": "weights that --cpu-offload-gb keeps in host memory",
+    "disable-hybrid-kv-cache-manager": "sliding windows kept in full, without the hybrid manager",
+}
+"""Flags whose memory this count leaves out, beside groups of the same name."""
 
 
 def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstimate | None:
-    """Return the memory that a plan takes; None if a figure is missing or the layout is not modelled."""
-    size, total = selection.hardware.get("memory_gib"), selection.weights_gib
-    utilization = _number(flags, "gpu-memory-utilization")
-    if not size or not total or not utilization:
+    """Return the memory that a plan takes; None where `uncounted` has a reason."""
+    if uncounted(selection, flags):
         return None
-    if max(_number(flags, "pipeline-parallel-size"), _number(flags, "data-parallel-size")) > 1:
-        return None
-    cache = _number(flags, "kv-cache-memory-bytes")
-    tokens = draft_tokens(plain(flags))
-    if not tokens or _value(flags, "speculative-config.method") not in _OWN_DRAFTER:
+    total, shape = selection.weights_gib or 0.0, parallel_of(flags)
+    cache, tokens = _number(flags, "kv-cache-memory-bytes"), draft_tokens(plain(flags))
+    drafts = bool(tokens) and _value(flags, "speculative-config.method") in _OWN_DRAFTER
+    if not drafts:
         total -= selection.drafter.bytes / GIB  # vLLM does not load mtp.* then
+    sequences = int(_number(flags, "max-num-seqs")) or _SEQUENCES
+    capability = str(selection.hardware.get("compute_capability"))
+    flashinfer = capability.startswith("12.") or _FLASHINFER in _backends(flags)
     return MemoryEstimate(
-        memory_gib=size,
-        utilization=utilization,
+        memory_gib=selection.hardware.get("memory_gib"),
+        utilization=_number(flags, "gpu-memory-utilization"),
         checkpoint_gib=total,
         replicated_gib=min(selection.model.get("replicated_gib"), total),
         tensor_parallel_size=selection.tensor_parallel_size,
-        layout=CACHE_LAYOUTS.get(selection.model.get("architecture")),
+        layout=_layout(selection, flags, capability, drafts=drafts),
         context=max(0, int(_number(flags, "max-model-len"))),
         batched_tokens=int(_number(flags, "max-num-batched-tokens")),
-        requests=selection.profile.get("requests") or int(_number(flags, "max-num-seqs")) or 1,
+        requests=_promised(selection, flags, shape.data),
+        sequences=sequences,
         draft_tokens=tokens,
+        draft_logits=drafts and _value(flags, "speculative-config.draft_sample_method") == "probabilistic",
         asynchronous=_schedules_asynchronously(flags),
-        gathers=not selection.hardware.get("compute_capability").startswith("12."),
-        fixed_gib=selection.hardware.get("overhead_gib") or FIXED_GIB,
+        gathers=not flashinfer,
+        overhead=_overhead(selection, capability),
         workspace_factor=int(_number(flags, "attention-config.sparse_mla_prefill_workspace_factor")),
         kv_cache_memory_gib=cache / GIB if cache else None,
-        graphs=_graphs(flags),
+        graphs=cuda_graphs.captured(plain(flags), sequences, sm10=capability.startswith("10.")),
         tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),
+        experts_gib=_experts_gib(selection, drafts=drafts),
+        drafter_gib=selection.drafter.bytes / GIB if drafts else 0.0,
+        pipeline_parallel_size=shape.pipeline,
+        data_parallel_size=shape.data,
+        expert_parallel=shape.expert,
+        not_counted=tuple(_not_counted(selection, flags)),
     )
+
+
+def uncounted(selection: Selection, flags: Mapping[str, Setting]) -> str:
+    """Return why the memory of a plan cannot be counted, and what to set; empty if it can."""
+    model, hardware, shape = selection.model, selection.hardware, parallel_of(flags)
+    v41 = str(model.get("architecture")).startswith("deepseek-v4.1")
+    reasons = {
+        "neither the KV cache of DeepSeek-V4.1 nor its Engram tables in host memory are modelled": v41,
+        f"the memory of {hardware.name} is not known: set memory-gib in its profile file": not hardware.get(
+            "memory_gib"
+        ),
+        f"the size of {model.name} is not known: set weights-gib in its profile file, or name a folder of it": (
+            not selection.weights_gib
+        ),
+        "vLLM chooses the share of memory: set --gpu-memory-utilization": not _number(flags, "gpu-memory-utilization"),
+        "decode context parallelism cannot divide sliding windows, and vLLM 0.32.0 ends with it": shape.decode_context
+        > 1,
+        "prefill context parallelism is not modelled": shape.prefill_context > 1,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def unsized(selection: Selection, flags: Mapping[str, Setting]) -> str:
+    """Return why requests cannot be counted, though the weights may be; empty if they can."""
+    if reason := uncounted(selection, flags):
+        return reason
+    architecture = selection.model.get("architecture")
+    if architecture not in CACHE_LAYOUTS:
+        return f"the KV cache of {architecture} is not modelled"
+    missing = [name for name in ("max-model-len", "max-num-batched-tokens") if _number(flags, name) <= 0]
+    return f"vLLM chooses {missing[0]}: set --{missing[0]}" if missing else ""
+
+
+def _promised(selection: Selection, flags: Mapping[str, Setting], replicas: int) -> int:
+    """
+    Return the requests that a plan promises of each data parallel replica.
+
+    They are a share of the profile's, or `max-num-seqs`, which vLLM takes for each replica, where that was changed.
+    """
+    sequences, promised = int(_number(flags, "max-num-seqs")), selection.profile.get("requests")
+    changed = sequences and sequences != selection.profile.flags().get("max-num-seqs", sequences)
+    return sequences or 1 if changed or not promised else -(-promised // replicas)
+
+
+def _layout(selection: Selection, flags: Mapping[str, Setting], capability: str, *, drafts: bool) -> CacheLayout | None:
+    """Return the cache's layout with the plan's formats; FlashInfer keeps plain rows on SM 10.x."""
+    layout = CACHE_LAYOUTS.get(selection.model.get("architecture"))
+    if layout is None:
+        return None
+    formats: dict[str, int] = {}
+    if capability.startswith("10.") and _FLASHINFER in _backends(flags):
+        narrow = str(_value(flags, "kv-cache-dtype") or "auto").startswith("fp8")
+        formats["entry"] = FP8_ROWS if narrow else BF16_ROWS
+    if _value(flags, "attention-config.indexer_kv_dtype") == "mxfp4":
+        formats["key"] = MXFP4_KEY
+    layers = (selection.drafter.layers or (3 if selection.drafter.kind == DSPARK else 1)) if drafts else 0
+    return dataclasses.replace(layout, drafter=layers, **formats)
+
+
+def _overhead(selection: Selection, capability: str) -> overhead.Overhead:
+    """Return the overhead's numbers for a hardware: the measured ones, or those of H200 with a wide margin."""
+    hardware = selection.hardware
+    if "h200" in {link.name for link in hardware.chain()}:
+        found = overhead.H200
+    else:
+        found = overhead.SM12 if capability == "12.0" else overhead.UNMEASURED
+    own = hardware.get("overhead_gib")
+    return dataclasses.replace(found, fixed=own) if own else found
+
+
+def _experts_gib(selection: Selection, *, drafts: bool) -> float:
+    """Return the size of all routed experts; 0 where the scheme is not known: every replica then holds all."""
+    architecture = str(selection.model.get("architecture")).removesuffix("-vision")
+    layers, weights = _EXPERTS.get(architecture, (0, 0))
+    drafter = selection.drafter
+    bits = layers * _EXPERT_BITS.get(selection.model.get("scheme"), 0.0)
+    if drafts:
+        bits += (drafter.layers or 1) * _EXPERT_BITS.get(drafter.scheme, 0.0)
+    return weights * bits / 8 / GIB
+
+
+def _not_counted(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[str]:
+    """Yield what the plan asks for and the count leaves out."""
+    for name, what in _NOT_COUNTED.items():
+        if _value(flags, name) or any(flag.startswith(f"{name}.") for flag in flags):
+            yield what
+    if str(selection.model.get("architecture")).endswith("-vision") and not _value(flags, "language-model-only"):
+        tower = "" if selection.identity and selection.identity.bytes else "the vision tower, and "
+        yield f"{tower}what images take (--language-model-only leaves both out)"
+    method = _value(flags, "speculative-config.method")
+    if _value(flags, "speculative-config.model") or (method and method not in _OWN_DRAFTER | _SYNCHRONOUS):
+        yield "a drafter that the checkpoint does not ship"
+
+
+def _backends(flags: Mapping[str, Setting]) -> set[str]:
+    return {str(_value(flags, name) or "").upper() for name in ("attention-backend", "attention-config.backend")}
 
 
 def _schedules_asynchronously(flags: Mapping[str, Setting]) -> bool:
@@ -58,12 +179,6 @@ def _schedules_asynchronously(flags: Mapping[str, Setting]) -> bool:
     return _value(flags, "speculative-config.method") not in _SYNCHRONOUS
 
 
-def _graphs(flags: Mapping[str, Setting]) -> tuple[int, ...]:
-    """Return the tokens of the CUDA graphs whose sizes the plan sets; empty where vLLM decides them."""
-    sizes, requests = _value(flags, cuda_graphs.SIZES) or [], int(_number(flags, "max-num-seqs"))
-    return (*sizes, *cuda_graphs.narrower(sizes, plain(flags), requests)) if sizes else ()
-
-
 def _value(flags: Mapping[str, Setting], name: str) -> Value:
     return flags[name].value if name in flags else None
 
@@ -71,4 +186,4 @@ def _value(flags: Mapping[str, Setting], name: str) -> Value:
 def _number(flags: Mapping[str, Setting], name: str) -> float:
     """Return a flag's number; 0 if it is absent, or if vLLM decides it (`auto`)."""
     value = _value(flags, name)
-    return value if isinstance(value, (int, float)) else 0
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0

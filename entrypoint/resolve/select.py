@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import Any
 
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Base, Hardware, Model, Profile, Root
 from ..checkpoint.identity import Drafter, Identity
 from ..errors import ConfigError
 from ..machine.gpus import HostGpus
+from ..parallel import DATA_PARALLEL_SIZE, PIPELINE_PARALLEL_SIZE
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from . import shape
 from .select_model import SelectedModel, default_model, requested_model, written_drafter
 from .wording import described
-
-if TYPE_CHECKING:
-    from ..machine.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         reasons["checkpoint"] = Setting(described(selected.identity), selected.read)
     elif selected.note:
         reasons["checkpoint"] = Setting("not read", selected.note)
-    by_topology, gpu_order = _by_topology(gpus.topology, size, request.operator)
+    by_topology, gpu_order = _by_topology(gpus, size, _gpus_together(profile, request, size), request.operator)
     nccl = request.choices.get("nccl") or by_topology
     if nccl is None and hardware.get("nccl"):
         nccl = Setting(hardware.get("nccl"), f"{hardware.file_of('nccl')}: nccl")
@@ -146,13 +145,15 @@ def _weights_gib(model: ProfileFile[Model], identity: Identity | None) -> float 
 
 
 def _by_topology(
-    topology: Topology | None, size: int, operator: Mapping[str, str]
+    gpus: HostGpus, size: int, together: int, operator: Mapping[str, str]
 ) -> tuple[Setting | None, dict[str, Setting]]:
     """
     Return the NCCL set that suits how this host's GPUs are connected, and the variables that put close ones together.
 
-    Every visible GPU stays visible; an order that the operator gave (CUDA_VISIBLE_DEVICES) stays as it is.
+    `size` GPUs share a layer; `together` GPUs of this host speak through NCCL. Every visible GPU that can serve stays
+    visible; an order that the operator gave (CUDA_VISIBLE_DEVICES) stays as it is.
     """
+    topology = gpus.topology
     if topology is None or not topology.gpus:
         return None, {}
     from ..machine.topology import choose_set, groups
@@ -161,15 +162,24 @@ def _by_topology(
     if "CUDA_VISIBLE_DEVICES" not in operator:
         grouped = [gpu for group in groups(topology, size) for gpu in group]
         order = (*grouped, *(gpu for gpu in topology.gpus if gpu not in grouped))
-    name, reason = choose_set(topology, order[:size])
+    name, reason = choose_set(topology, order[:together])
     settings = {}
-    if order != topology.gpus:
-        why = f"topology: the closest GPUs are {', '.join(map(str, order[:size]))}"
+    if order != topology.gpus or gpus.only:
+        closest = f"topology: the closest GPUs are {', '.join(map(str, order[:size]))}"
+        why = closest if order != topology.gpus else gpus.origin
         settings = {
             "CUDA_DEVICE_ORDER": Setting("PCI_BUS_ID", why),
             "CUDA_VISIBLE_DEVICES": Setting(",".join(map(str, order)), why),
         }
     return Setting(name, f"topology: {reason}"), settings
+
+
+def _gpus_together(profile: ProfileFile[Profile], request: Request, size: int) -> int:
+    """Return how many GPUs speak through NCCL: of all stages, and of data parallel replicas that share experts."""
+    flags = profile.flags()
+    setting = {name: request.flag(name) for name in (DATA_PARALLEL_SIZE, PIPELINE_PARALLEL_SIZE)}
+    sizes = [found.value if (found := setting[name]) else flags.get(name) for name in setting]
+    return size * prod(one for one in sizes if isinstance(one, int) and one > 0)
 
 
 def _gpus(catalog: Catalog, profile: ProfileFile[Profile], request: Request, find: Callable[[], HostGpus]) -> HostGpus:

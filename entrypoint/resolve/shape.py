@@ -17,11 +17,12 @@ from ..vllm_schema import schema
 if TYPE_CHECKING:
     from .select import Selection
 
-NODES, DCP = "nodes", "decode-context-parallel"
-RULES = frozenset({NODES, DCP})
+NODES, CONTEXT = "nodes", "context-parallel"
+RULES = frozenset({NODES, CONTEXT})
 """Names of the constraints here, for `--skip`."""
 
 _OTHER_SIZES = (DATA_PARALLEL_SIZE, PIPELINE_PARALLEL_SIZE, "prefill-context-parallel-size")
+_CONTEXT_SIZES = ("decode-context-parallel-size", "prefill-context-parallel-size")
 _OWN_SERVER = ("data-parallel-hybrid-lb", "data-parallel-external-lb", "data-parallel-rank")
 """Flags with which every node has an API server."""
 
@@ -73,10 +74,11 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
     """Yield what vLLM 0.32.0 cannot run of a shape, for this model or for any."""
     shape, where = parallel_of(flags), f"{selection.profile.name}, {selection.model.name}"
     architecture = str(selection.model.get("architecture") or "")
-    if shape.decode_context > 1 and architecture.startswith("deepseek-v4"):
+    given = [name for name in _CONTEXT_SIZES if name in flags and flags[name].value not in (None, 1)]
+    if given and architecture.startswith("deepseek-v4"):
         # v1/core/kv_cache_coordinator.py allows full attention only, and models/deepseek_v4 has no code for it
-        seen = "decode context parallelism cannot divide DeepSeek-V4's sliding-window cache in vLLM 0.32.0"
-        yield DCP, where, Problem(seen, "", "leave --decode-context-parallel-size out, and use --data-parallel-size")
+        seen = f"{given[0]}: vLLM 0.32.0 cannot divide DeepSeek-V4's sliding-window cache by context"
+        yield CONTEXT, where, Problem(seen, "", f"leave --{given[0]} out, and use --data-parallel-size")
     if shape.gpus % shape.nodes:
         seen = f"{shape.nodes} nodes cannot share {shape.gpus} GPUs evenly"
         fix = "change --nnodes, --tensor-parallel-size, --pipeline-parallel-size or --data-parallel-size"

@@ -51,7 +51,7 @@ async def needles(client: VllmClient, context: Context) -> Outcome:
 
 async def _fitting(client: VllmClient, prompts: Mapping[str, Any], tokens: int) -> int:
     """Return how many lines of filler make the whole prompt `tokens` long, as the server's tokenizer counts."""
-    sample = "".join(_lines(prompts, prompts["sample-lines"]))
+    sample = "".join(filler(prompts, prompts["sample-lines"]))
     counted = (await client.complete(sample, 1)).prompt_tokens
     if not counted:
         raise Refused("/v1/completions: an answer without usage")
@@ -61,7 +61,7 @@ async def _fitting(client: VllmClient, prompts: Mapping[str, Any], tokens: int) 
 
 def haystack(prompts: Mapping[str, Any], lines: int) -> str:
     """Return the whole prompt with `lines` lines of filler."""
-    hay = _lines(prompts, lines)
+    hay = filler(prompts, lines)
     hidden = [
         prompts["needle"].format(where=where, code=code) + "\n"
         for where, code in zip(prompts["where"], prompts["codes"], strict=True)
@@ -71,8 +71,8 @@ def haystack(prompts: Mapping[str, Any], lines: int) -> str:
     return "".join([prompts["before"], *log, prompts["question"]])
 
 
-def _lines(prompts: Mapping[str, Any], count: int) -> list[str]:
-    """Return filler, in which no two lines are equal."""
+def filler(prompts: Mapping[str, Any], count: int) -> list[str]:
+    """Return lines of filler, no two of them equal."""
     words = {name: prompts[name] for name in ("place", "state", "wind")}
     return [
         prompts["line"].format(

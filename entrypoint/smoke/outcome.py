@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Verdict = Literal["passed", "failed", "skipped"]
-VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "skipped")
+Verdict = Literal["passed", "failed", "inconclusive", "skipped"]
+VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "inconclusive", "skipped")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ def passed(seen: str, **figures: Any) -> Outcome:
 def failed(seen: str, fix: str, **figures: Any) -> Outcome:
     """Return the outcome of a check that failed."""
     return Outcome("failed", seen, fix, figures)
+
+
+def inconclusive(seen: str, fix: str = "") -> Outcome:
+    """Return the outcome of a check that the model's answer did not reach: nothing is wrong, and nothing was shown."""
+    return Outcome("inconclusive", seen, fix)
 
 
 def skipped(reason: str) -> Outcome:

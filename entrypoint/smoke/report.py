@@ -52,7 +52,8 @@ class SmokeReport:
 
     def junit(self) -> str:
         """Return a JUnit XML document with one suite."""
-        counts = {"failures": str(len(self._named("failed"))), "skipped": str(len(self._named("skipped")))}
+        skipped = len(self._named("skipped")) + len(self._named("inconclusive"))
+        counts = {"failures": str(len(self._named("failed"))), "skipped": str(skipped)}
         total = f"{sum(outcome.seconds for outcome in self.outcomes):.3f}"
         names = {"name": "dsv4 smoke", "tests": str(len(self.outcomes)), "errors": "0", "time": total, **counts}
         root = ET.Element("testsuites", names)
@@ -72,8 +73,8 @@ def _case(suite: ET.Element, model: str, outcome: Outcome) -> None:
     )
     if outcome.verdict == "failed":
         ET.SubElement(case, "failure", {"message": _xml(outcome.seen)}).text = _xml(outcome.fix)
-    elif outcome.verdict == "skipped":
-        ET.SubElement(case, "skipped", {"message": _xml(outcome.seen)})
+    elif outcome.verdict in ("skipped", "inconclusive"):
+        ET.SubElement(case, "skipped", {"message": _xml(outcome.seen), "type": outcome.verdict})
     else:
         ET.SubElement(case, "system-out").text = _xml(f"{outcome.seen}\n{json.dumps(outcome.figures)}")
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from ..client.errors import Refused, Unreachable
 from ..client.vllm import VllmClient
-from . import basics, concurrency, needles, structure, thinking
+from . import basics, concurrency, needles, structure, thinking, tool_history, tools
 from .context import Context
 from .outcome import Outcome, failed, skipped
 
@@ -30,6 +30,14 @@ CHECKS: Mapping[str, Check] = {
     "thinking-stream": thinking.streamed,
     "empty-content": thinking.empty_content,
     "tool-call": structure.tool_call,
+    "tool-stream": tools.streamed,
+    "tool-thinking": tools.thinking,
+    "tool-truncated": tools.truncated,
+    "tool-gaps": tools.gaps,
+    "tool-tags": tools.tags,
+    "tool-ref": tools.ref,
+    "tool-parallel": tools.parallel,
+    "tool-history": tool_history.history,
     "json-schema": structure.json_schema,
     "needles": needles.needles,
     "parallel": concurrency.parallel,
@@ -53,7 +61,7 @@ async def run(client: VllmClient, context: Context, seconds: float, skip: Collec
         else:
             outcome = await _run_check(client, context, check, remaining)
         outcomes.append(dataclasses.replace(outcome, name=name, seconds=time.monotonic() - began))
-        log.info(f"{outcome.verdict:7} {name}")
+        log.info(f"{outcome.verdict:12} {name}")
     return outcomes
 
 

@@ -12,7 +12,7 @@ from .context import Context
 from .outcome import Outcome, failed, passed, quoted, skipped
 
 PARSER = "serve with --enable-auto-tool-choice --tool-call-parser deepseek_v4"
-_NO_PARSER = "--tool-call-parser to be set"
+NO_PARSER = "--tool-call-parser to be set"
 """The end of vLLM 0.32.0's error for tools (`renderers/online_renderer.py`)."""
 
 
@@ -26,7 +26,7 @@ async def tool_call(client: VllmClient, context: Context) -> Outcome:
     try:
         reply = await client.chat(messages, prompts["max-tokens"], tools=tools, tool_choice="auto", **mode)
     except Refused as error:
-        if _NO_PARSER in error.reason:
+        if NO_PARSER in error.reason:
             return skipped("served without --tool-call-parser")
         raise
     constructed = bool(context.record.constructed)

@@ -45,7 +45,8 @@ async def _stack(pid: int, spy: str) -> str:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        out, _ = await asyncio.wait_for(spying.communicate(), SECONDS)
+        async with asyncio.timeout(SECONDS):
+            out, _ = await spying.communicate()
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             spying.kill()

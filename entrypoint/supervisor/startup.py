@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from .. import procfs, served_plan
@@ -30,12 +31,27 @@ async def until_up(
 
     The route is queried only once a process of ours listens: until then, another server may answer on the port.
     """
+    port = served_plan.port(session.plan)
+
+    async def answers() -> bool:
+        return any(procfs.listens(pid, port) for pid in process.family()) and await session.client.healthy()
+
+    return await until(answers, session, process, progress, cache)
+
+
+async def until(
+    up: Callable[[], Awaitable[bool]],
+    session: VllmSession,
+    process: VllmProcess,
+    progress: StartupProgress,
+    cache: Path,
+) -> ExitReason | None:
+    """Return None when vLLM is `up`, or why the start is abandoned, because a phase makes no progress."""
     health = session.health
     limits = {phase.replace("-", " "): seconds for phase, seconds in session.settings.supervise.stall.items()}
     rate, download, total = LoadRate(), _Download(cache), _weights_bytes(session.plan)
-    port = served_plan.port(session.plan)
     silent = SignsOfLife(sum(limits.values()))
-    while not (any(procfs.listens(pid, port) for pid in process.family()) and await session.client.healthy()):
+    while not await up():
         now = time.monotonic()
         if health.phase == "loading weights":
             rate.add(now, await asyncio.to_thread(loaded_bytes, process.family()))

@@ -16,6 +16,7 @@ from ...healthcheck.state import PHASES, Health
 from .. import served_plan, supervision_settings
 from ..client.errors import Refused, Unreachable
 from ..client.vllm import VllmClient
+from ..parallel import parallel_of
 from ..plan import Plan
 from ..secret import MASK
 from ..supervision_settings import Supervision
@@ -37,8 +38,10 @@ from . import (
 )
 from .context import VllmSession
 from .drain import drain
+from .follower import Follower
 from .lifecycle import Lifecycle
 from .monitor import watch
+from .peers import Peers
 from .readiness_gate import prove
 from .request_count import ShutdownLog
 from .startup import until_up
@@ -54,9 +57,11 @@ log = logging.getLogger(__name__)
 
 async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     """Run vLLM until it ends; if the gate refuses it and the plan allows it, run it again without its draft head."""
-    settings = supervision_settings.read(plan.supervision)
+    settings, shape = supervision_settings.read(plan.supervision), parallel_of(plan.flags)
+    life.health.headless = shape.headless
     reason = await _run(plan, settings, life)
-    if reason.cause is not exit_cause.GATE_REFUSED or settings.gate.below_floor != "degrade":
+    may_degrade = settings.gate.below_floor == "degrade" and shape.nodes == 1  # other nodes keep their draft head
+    if reason.cause is not exit_cause.GATE_REFUSED or not may_degrade:
         return reason
     log.warning(f"{reason.sentence} Starting again without the draft head.")
     life.health.degraded = True
@@ -82,13 +87,18 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             progress.feed(line, time.monotonic())
             _show_progress(health, progress)
 
-    environ = {**life.context.environ, **plan.environment(secrets=True)}
-    environ |= guard_path.variables(life.context.vllm, environ, life.context.run_folder)
+    environ = _environ(plan, life)
     process = await VllmProcess.start([life.context.vllm, *plan.argv(secrets=True)[1:]], environ, on_line)
     health.engine = process.pid
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)
     session = VllmSession(plan, settings, health, client, cache, started)
-    serving = asyncio.create_task(_serve(session, process, progress, life))
+    peers = Peers(plan)
+    follower = Follower(session, process, progress, peers)
+    hub = cache_growth.folder(plan, life.context.environ)
+    serving = asyncio.create_task(
+        follower.follow(hub, life.forget_failures) if health.headless else _serve(session, process, progress, life)
+    )
+    lost = asyncio.create_task(peers.lost(process.family, ready=lambda: health.ready_after is not None))
     modules = [] if cache.filled else settings.supervise.prebuild
     prebuild = asyncio.create_task(jit_prebuild.compile_all(modules, environ))
     recording = asyncio.create_task(leftovers.record(life.context.run_folder, process.folder, process.shared_memory))
@@ -96,38 +106,56 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     xids = XidWatch.of(life.machine, environ)
     xids.start()
     try:
-        await asyncio.wait({serving, exited, stop}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving, exited, stop, lost}, return_when=asyncio.FIRST_COMPLETED)
         if stop.done():
             serving.cancel()
+            if health.headless:
+                return await follower.leave(signals, exited, lost)
             return await _with_stacks(await drain(session, process, signals, exited, shutdown), process, life)
+        if lost.done() and not exited.done():
+            return lost.result()
         if not exited.done() and (reason := serving.result()) is not None:
             situation = advice.situation(plan, life.machine, life.context, xids.found)
-            reason = exit_cause.explain(reason, notes, situation)
-            return await _with_stacks(reason, process, life)
-        status = await exited  # `serving` has no reason when the process is ending by itself
+            return await _with_stacks(exit_cause.explain(reason, notes, situation), process, life)
+        await exited  # `serving` has no reason when the process is ending by itself
         await process.finish_log()
+        if peers.blamed(notes.roots()):
+            return peers.reason(ready=health.ready_after is not None)
         await first_of(signals.hurry.wait(), xids.settled())
-        return exit_cause.classify(
-            notes,
-            status,
-            phase=health.phase,
-            was_ready=health.ready_after is not None,
-            situation=advice.situation(plan, life.machine, life.context, xids.found),
-        )
+        return _ended_by_itself(notes, exited.result(), plan, life, xids)
     finally:
         xids.stop()
-        tasks = (serving, exited, stop, prebuild, recording)
+        tasks = (serving, exited, stop, lost, prebuild, recording)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
-        if remaining := await process.end(TERM, signals.hurry):
-            log.error(
-                f"processes {remaining} survived SIGKILL: they wait in a driver call, and may still hold GPU memory."
-            )
-        else:
-            leftovers.forget(life.context.run_folder)
-        health.engine, health.busy = None, False
+        await _end(process, life)
+
+
+async def _end(process: VllmProcess, life: Lifecycle) -> None:
+    """End all of vLLM's processes."""
+    if remaining := await process.end(TERM, life.signals.hurry):
+        log.error(f"processes {remaining} survived SIGKILL: they wait in a driver call, and may still hold GPU memory.")
+    else:
+        leftovers.forget(life.context.run_folder)
+    life.health.engine, life.health.busy = None, False
+
+
+def _environ(plan: Plan, life: Lifecycle) -> dict[str, str]:
+    """Return the variables that vLLM starts with."""
+    environ = {**life.context.environ, **plan.environment(secrets=True)}
+    return environ | guard_path.variables(life.context.vllm, environ, life.context.run_folder)
+
+
+def _ended_by_itself(notes: LogNotes, status: int, plan: Plan, life: Lifecycle, xids: XidWatch) -> ExitReason:
+    return exit_cause.classify(
+        notes,
+        status,
+        phase=life.health.phase,
+        was_ready=life.health.ready_after is not None,
+        situation=advice.situation(plan, life.machine, life.context, xids.found),
+    )
 
 
 async def _serve(
@@ -155,7 +183,8 @@ async def _serve(
         return ExitReason(exit_cause.STALLED, f"proving: no answer within {limit:.0f} s (supervise.stall.proving)")
     except (Unreachable, Refused) as error:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), DYING)
+            async with asyncio.timeout(DYING):
+                await process.wait()
             return None
         sentence = f"{health.phase}: a test request failed ({error}); see vLLM's log"
         return ExitReason(exit_cause.START_FAILED, sentence)

@@ -5,13 +5,15 @@ What vLLM's own KV cache planner answers for DeepSeek-V4, on a machine without a
 
 The modules are those of models/deepseek_v4/nvidia at their real size, built on the meta device, so no weight exists; each
 layer says which cache it wants, and `get_kv_cache_configs` plans it for the memory that a setting names. Standard input
-is a list of {"trunk", "mtp", "async", "context", "batched_tokens", "tp", "available_bytes"}; standard output is the same
-list, each with the answer.
+is a list of {"trunk", "mtp", "async", "context", "batched_tokens", "tp", "available_bytes"}, and where it differs "drafter"
+("dspark"), "draft_tokens" and "indexer" ("mxfp4"); standard output is the same list, each with the answer.
 """
 
+import contextlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,12 @@ TARGETS = {  # config.json of the published checkpoints; ratios of the target mo
 
 def engine_config(setting: dict[str, Any], folder: Path) -> Any:
     """The VllmConfig of a setting on CUDA; what vLLM settles otherwise for a CPU, or for one process, is written in."""
+    method = setting.get("drafter", "mtp")
+    layout = "flash-0731" if method == "dspark" else "native"
     folder.joinpath("config.json").write_text(
-        json.dumps(config("native", TARGETS[setting["trunk"]]) | {"vocab_size": VOCABULARY})
+        json.dumps(config(layout, TARGETS[setting["trunk"]]) | {"vocab_size": VOCABULARY})
     )
-    draft = {"method": "mtp", "num_speculative_tokens": 1}
+    draft = {"method": method, "num_speculative_tokens": setting.get("draft_tokens", 1)}
     made = cuda_model.on_cuda(
         cuda_model.engine_config(
             folder,
@@ -53,6 +57,7 @@ def engine_config(setting: dict[str, Any], folder: Path) -> Any:
             max_num_batched_tokens=setting["batched_tokens"],
             max_num_seqs=2,
             speculative_config=draft if setting["mtp"] else None,
+            attention_config={"indexer_kv_dtype": setting.get("indexer", "auto")},
         )
     )
     made.scheduler_config.async_scheduling = setting["async"]
@@ -61,11 +66,26 @@ def engine_config(setting: dict[str, Any], folder: Path) -> Any:
     return made
 
 
+@contextlib.contextmanager
+def indexer(kind: str) -> Iterator[None]:
+    """Let the indexer keep its keys in MXFP4, for which vLLM asks for SM 10.x."""
+    from vllm.models.deepseek_v4 import attention
+
+    asked, told = getattr(attention, "dsa_indexer_uses_fp4"), kind == "mxfp4"  # noqa: B009  pyright: not exported
+    if told:
+        setattr(attention, "dsa_indexer_uses_fp4", lambda _: told)  # noqa: B010  pyright: not exported
+    try:
+        yield
+    finally:
+        setattr(attention, "dsa_indexer_uses_fp4", asked)  # noqa: B010  pyright: not exported
+
+
 def build(made: Any, *, mtp: bool) -> list[Any]:
     """Target model and draft head, unloaded, on the meta device; each layer registers its caches in the config."""
     from vllm.config import set_current_vllm_config
     from vllm.distributed import initialize_model_parallel, model_parallel_is_initialized
     from vllm.model_executor.model_loader.utils import initialize_model
+    from vllm.models.deepseek_v4.nvidia.dspark import DSparkDeepseekV4ForCausalLM
     from vllm.models.deepseek_v4.nvidia.model import DeepseekV4ForCausalLM
     from vllm.models.deepseek_v4.nvidia.mtp import DeepSeekV4MTP
 
@@ -77,7 +97,9 @@ def build(made: Any, *, mtp: bool) -> list[Any]:
         models = [initialize_model(made, model_class=DeepseekV4ForCausalLM)]
         if mtp:
             draft = made.speculative_config.draft_model_config
-            models.append(initialize_model(made, model_class=DeepSeekV4MTP, model_config=draft))
+            method = made.speculative_config.method
+            drafter = DSparkDeepseekV4ForCausalLM if method == "dspark" else DeepSeekV4MTP
+            models.append(initialize_model(made, model_class=drafter, model_config=draft))
     made.parallel_config.tensor_parallel_size = size
     return models
 
@@ -90,7 +112,8 @@ def answer(setting: dict[str, Any]) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         made = engine_config(setting, Path(folder))
-        build(made, mtp=setting["mtp"])
+        with indexer(setting.get("indexer", "auto")):
+            build(made, mtp=setting["mtp"])
     caches = get_kv_cache_spec(made)
     layers = made.compilation_config.static_forward_context
     layouts = get_supported_kv_cache_layouts({layers[name].get_attn_backend() for name in caches})

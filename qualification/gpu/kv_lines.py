@@ -151,13 +151,14 @@ def main() -> int:
     read = tomllib.loads(options.settings.read_text())
     options.work.mkdir(parents=True, exist_ok=True)
     name, described = hardware()
-    about = {"hardware": described, "versions": versions(), "date": dt.datetime.now(dt.UTC).date().isoformat()}
+    found = versions()
+    about = {"hardware": described, "versions": found, "date": dt.datetime.now(dt.UTC).date().isoformat()}
     environ = os.environ | {"VLLM_LOGGING_LEVEL": "DEBUG", "HF_HUB_OFFLINE": "1"}
     sized = 0
     for setting in read["setting"]:
         if options.only and setting["name"] not in options.only:
             continue
-        result = {"file": f"memory-{setting['name']}-{name}-vllm{about['versions']['vllm']}.json"}
+        result = {"file": f"memory-{setting['name']}-{name}-vllm{found['vllm']}.json"}
         result |= {"setting": setting, "share": SHARE, "common": read["common"]} | about
         left = until - time.monotonic()
         if left < options.least:

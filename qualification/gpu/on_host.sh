@@ -8,6 +8,7 @@
 #   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
 #   on_host.sh memory [NAME...]    qualification/gpu/kv_lines.py; kv-lines.jsonl, logs and kernels go to $OUT; $DEADLINE, $LIMIT
+#   on_host.sh strict [LAYOUT]     qualification/gpu/tool_strict.py on the first GPU; tool-strict.jsonl, the log and kernels go to $OUT; $DEADLINE
 #   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT, each result at once;
 #                                  `python -m qualification.gpu.unfold FILE.jsonl` makes a file of each, where they are kept
 #
@@ -169,6 +170,19 @@ memory)
     fi
     exit $status
     ;;
+strict)
+    package
+    engine
+    status=0
+    export FLASHINFER_CUDA_ARCH_LIST=9.0a CUDA_VISIBLE_DEVICES=0
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.tool_strict --work "$base/strict" \
+        --layout "${2:-native}" --deadline "${DEADLINE:-230}" --record "${OUT:-$base}/tool-strict.jsonl" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        tail -c 200000 "$base/strict"/*.log > "$OUT/tool-strict.log" || true
+        save_kernels
+    fi
+    exit $status
+    ;;
 run)
     shift
     package
@@ -195,7 +209,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,17p" "$0"
+    sed -n "2,18p" "$0"
     exit 64
     ;;
 esac

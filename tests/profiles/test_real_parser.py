@@ -74,9 +74,10 @@ def answers() -> dict[str, list[str]]:
     plans: dict[str, Any] = {label: {"argv": plan.argv(), "env": plan.environment()} for label, plan in every_plan()}
     plans |= {label: {"argv": GOOD + words, "env": env} for label, (words, env, _) in BROKEN.items()}
     plans["good"] = {"argv": GOOD, "env": {}}
+    texts = {label: json.dumps(plan) for label, plan in plans.items()}  # many say the same: it is asked once
     run = subprocess.run(
         [sys.executable, "-m", "tests.profiles.ask_vllm"],
-        input=json.dumps(plans),
+        input=json.dumps({text: json.loads(text) for text in texts.values()}),
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -84,7 +85,7 @@ def answers() -> dict[str, list[str]]:
     )
     assert run.returncode == 0, run.stderr
     answered: dict[str, list[str]] = json.loads(run.stdout)
-    return answered
+    return {label: answered[text] for label, text in texts.items()}
 
 
 @pytest.mark.parametrize("profile", CATALOG.names("profile"))

@@ -14,7 +14,7 @@ from dsv4_serve.entrypoint.catalog.schema import Profile
 from dsv4_serve.entrypoint.cli import arguments
 from dsv4_serve.entrypoint.doctor import registry
 from dsv4_serve.entrypoint.exit_status import ExitStatus
-from dsv4_serve.entrypoint.resolve import environment
+from dsv4_serve.entrypoint.resolve import auto, environment
 from dsv4_serve.entrypoint.vllm_log import known_failures
 from dsv4_serve.healthcheck import metrics
 from tools import reference
@@ -31,6 +31,7 @@ def add_rule(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 CHANGES: dict[str, Change] = {
+    "auto.md": lambda patch, _: patch.setattr(auto, "rank", lambda one, _goal, _gpus: (one.requests,)),
     "checks.md": lambda patch, _: patch.setitem(registry.GROUPS, "New", ()),
     "commands.md": lambda patch, _: patch.setattr(arguments, "VLLM_FLAGS", "New."),
     "environment.md": lambda patch, _: patch.setitem(environment.FLAGS, "PORT", "new"),

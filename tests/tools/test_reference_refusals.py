@@ -20,6 +20,7 @@ from tools.reference import checks, refusals
 LAST = 62
 """The last number of a known failure."""
 REFUSED = {
+    "tool-strict-parameter": ["--tool-strict-level", "parameter"],
     "marlin-linear": ["--linear-backend", "marlin"],
     "cutlass-linear": ["--linear-backend", "cutlass"],
     "no-deep-gemm": ["VLLM_USE_DEEP_GEMM=0"],
@@ -41,7 +42,7 @@ REFUSED = {
     "tensor-parallel-size": ["--tp", "16"],
     "gpu-count": ["--tp", "4"],
     "nodes": ["--nnodes", "2", "--node-rank", "1"],
-    "decode-context-parallel": ["--decode-context-parallel-size", "2"],
+    "context-parallel": ["--decode-context-parallel-size", "2"],
     "weights": [
         "--model",
         "w4a16",

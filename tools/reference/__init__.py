@@ -9,11 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tools.reference import checks, commands, environment, exit_statuses, failures, metrics, profile_keys, refusals
+from tools.reference import (
+    auto,
+    checks,
+    commands,
+    environment,
+    exit_statuses,
+    failures,
+    metrics,
+    profile_keys,
+    refusals,
+)
 from tools.tables import renewed
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs/reference"
 PAGES: Mapping[str, Callable[[], Mapping[str, str]]] = {
+    "auto.md": auto.tables,
     "checks.md": checks.tables,
     "commands.md": commands.tables,
     "environment.md": environment.tables,

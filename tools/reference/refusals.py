@@ -29,6 +29,10 @@ RULES = {
         f"{VLLM}/pull/43722",
         (7, 23),
     ),
+    "tool-strict-parameter": Refusal(
+        "Calls in which the grammar forced other arguments than the model wrote",
+        f"{_SOURCE}/tool_parsers/tool_strict_level.py",
+    ),
     "cutlass-linear": Refusal(
         "Assertion error (csrc/utils/layout.hpp:46): t.dim() == N, and: Worker proc died unexpectedly",
         "docs/results/speed.md",
@@ -137,8 +141,8 @@ SCOPE = {
         "set --nnodes, --node-rank, --master-addr and --headless as the message says",
         "`config/parallel.py`, `engine/arg_utils.py`",
     ),
-    "decode-context-parallel": (
-        "--decode-context-parallel-size with a DeepSeek-V4 model",
+    "context-parallel": (
+        "--decode-context-parallel-size or --prefill-context-parallel-size with a DeepSeek-V4 model",
         "vLLM 0.32.0 divides full attention only, and the cache of DeepSeek-V4 has sliding windows; the engine ends",
         "leave it out; --data-parallel-size gives each rank a KV cache of its own",
         "`v1/core/kv_cache_coordinator.py`, `v1/core/single_type_kv_cache_manager.py`",

@@ -96,9 +96,10 @@ def busy_gpu(host: Host, required: HostRequirements) -> Problem | None:
     tried="constructed",
 )
 def mig_mode(host: Host, required: HostRequirements) -> Problem | None:
-    """No GPU is split by MIG: a slice is too small for DeepSeek-V4, and slices have no peer access."""
+    """No GPU is split by MIG: an instance is too small for DeepSeek-V4, and NCCL cannot join instances."""
     split = [gpu for gpu in served(host, required) if gpu.mig]
-    return _of_gpus(split, Problem("is split (MIG mode)", "a whole GPU", _MIG_OFF))
+    parts = ", ".join(f"{one.name} {_gib(one.total)}" for gpu in split[:1] for one in gpu.instances)
+    return _of_gpus(split, Problem(f"is split by MIG{f' ({parts})' if parts else ''}", "a whole GPU", _MIG_OFF))
 
 
 @check(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from dsv4_serve.entrypoint.containers.deployment import BALANCER_IMAGE
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.resolve.environment import Variables
 from tests.deploy.kubernetes.rendered import (
     KUBERNETES,
@@ -32,6 +32,7 @@ from tests.deploy.kubernetes.rendered import (
     templates,
 )
 from tests.support.balancer import variables
+from tests.support.plans import request, resolved
 from tests.support.program import need
 
 VLLM_FLAGS = {
@@ -306,36 +307,21 @@ def test_a_group_of_two_nodes_has_the_gpus_of_its_tensor_parallel_size() -> None
     assert gpus.pop() * group["size"] == int(env(container(pods[0]))["TP"])
     assert not gpus
     leader, follower = (container(pod) for pod in pods)
-    assert not {key for key in follower if key.endswith("Probe")}
-    wait = follower["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert (
-        wait == leader["lifecycle"]["preStop"]["sleep"]["seconds"] + 5 + 120 < pods[1]["terminationGracePeriodSeconds"]
-    )
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
+        assert follower[probe] == leader[probe]
+    assert follower["args"] == ["serve", "--headless", *leader["args"][1:]]
 
 
-def test_a_follower_runs_vllm_as_the_plan_of_its_profile_says(tmp_path: Path) -> None:
+def test_each_pod_of_a_group_has_a_plan_for_its_place() -> None:
     group = one(overlay("pro-multinode"), "LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]
-    follower = container(group["workerTemplate"]["spec"])
-    vllm, key = tmp_path / "vllm", tmp_path / "key"
-    vllm.write_text('#!/bin/sh\necho "$$"; printf "%s\\n" "$@"\n')
-    vllm.chmod(0o755)
-    key.write_text("a-key")
-    settings = env(follower) | {
-        "LWS_GROUP_SIZE": "2",
-        "LWS_WORKER_INDEX": "1",
-        "LWS_LEADER_ADDRESS": "dsv4-0.dsv4.mine",
-    }
-    settings |= {"PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}", "API_KEY_FILE": str(key)}
-    settings["MODEL"] = settings["MODEL"].partition("=")[0]
-    assert follower["command"] == ["tini", "-g", "--", "sh", "-c"]
-    script = follower["args"][0].replace("/tmp/", f"{tmp_path}/")
-    process = subprocess.Popen(["sh", "-c", script], env=settings, stdout=subprocess.PIPE, text=True)
-    said = process.communicate()[0].splitlines()
-    assert process.returncode == 0
-    assert said[0] == str(process.pid)  # signals reach vLLM, as no shell stays before it
-    words = dict(itertools.pairwise(said))
-    assert words["--nnodes"] == "2"
-    assert words["--node-rank"] == "1"
-    assert words["--master-addr"] == "dsv4-0.dsv4.mine"
-    assert words["--tensor-parallel-size"] == "8"
-    assert "--headless" in said
+    for rank, role in enumerate(("leaderTemplate", "workerTemplate")):
+        pod = container(group[role]["spec"])
+        where = {"$(LWS_GROUP_SIZE)": 2, "$(LWS_WORKER_INDEX)": rank, "$(LWS_LEADER_ADDRESS)": "dsv4-0.dsv4.mine"}
+        words = (word.removeprefix("--").partition("=") for word in pod["args"][1:])
+        flags: dict[str, Any] = {name.replace("-", "_"): where.get(value, True) for name, _, value in words}
+        settings = env(pod)
+        model, size = settings["MODEL"].partition("=")[0], int(settings["TP"])
+        gpus = HostGpus(settings["HARDWARE"], "test", pod["resources"]["limits"]["nvidia.com/gpu"])
+        plan = resolved(request(profile="pro", model=model, tensor_parallel_size=size, **flags), gpus=gpus)
+        assert (plan.value("nnodes"), plan.value("node-rank")) == (2, rank)
+        assert bool(plan.value("headless")) == bool(rank)

@@ -52,4 +52,4 @@ def test_smoke_asks_with_the_key(keyed: ServeProcess, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words, "--out", str(tmp_path)]
     run = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     for name in ("models", "streaming", "logprobs", "acceptance"):  # the tiny model cannot chat; acceptance is /metrics
-        assert f"passed  {name}\n" in run.stderr, run.stdout + run.stderr
+        assert f"passed       {name}\n" in run.stderr, run.stdout + run.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from dsv4_serve.entrypoint.catalog.catalog import ANY_GPU, Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.machine import detect
 from dsv4_serve.entrypoint.machine.machine import Machine
-from dsv4_serve.entrypoint.machine.nvml import Driver, Gpu
+from dsv4_serve.entrypoint.machine.nvml import Driver, Gpu, MigInstance
 from dsv4_serve.entrypoint.machine.visible import visible_gpus
 from tests.support.hosts import gpus, host
 from tests.support.plans import CATALOG, request, resolved
@@ -132,14 +133,62 @@ def test_a_gpu_without_kernels_is_refused_with_the_reason_and_no_way_around(name
     assert "--hardware" not in str(caught.value)
 
 
-def test_of_gpus_of_several_models_those_with_the_most_memory_that_can_serve_are_offered() -> None:
-    mixed = host(
-        *gpus(1, "NVIDIA GeForce RTX 5090", "12.0", 32),
-        *gpus(2, MAX_Q, "12.0", 95.6, first=1),
-        *gpus(4, "NVIDIA A100-SXM4-80GB", "8.0", 80, first=3),
-    )
+MIXED = host(
+    *gpus(1, "NVIDIA GeForce RTX 4090", "8.9", 24),
+    *gpus(2, MAX_Q, "12.0", 95.6, first=1),
+    *gpus(1, "NVIDIA GeForce RTX 5090", "12.0", 32, first=3),
+)
+
+
+def test_of_gpus_of_several_models_those_with_the_most_memory_that_can_serve_are_taken() -> None:
+    found = detect.hardware_of(MIXED, CATALOG)
+    assert (found.hardware, found.count, found.only) == ("rtx-pro-6000-max-q", 2, (1, 2))
+    assert found.origin == (f"NVML: 2 x {MAX_Q}; left out: 1 x NVIDIA GeForce RTX 4090, 1 x NVIDIA GeForce RTX 5090")
+    plan = resolved(request(profile="64k"), gpus=found)
+    assert plan.env["CUDA_VISIBLE_DEVICES"].value == "1,2"
+    assert plan.env["CUDA_DEVICE_ORDER"].value == "PCI_BUS_ID"
+    seen = MIXED.seen_with({"CUDA_VISIBLE_DEVICES": "1,2"})
+    assert [gpu.name for gpu in seen.gpus] == [MAX_Q] * 2
+
+
+def test_where_the_user_chose_gpus_of_several_models_the_answer_says_which_to_name() -> None:
+    chosen = MIXED.seen_with({"CUDA_VISIBLE_DEVICES": "0,1,2"})
     with pytest.raises(ConfigError, match=rf"such as 2 x {MAX_Q} with .*CUDA_VISIBLE_DEVICES=1,2\.$"):
-        detect.hardware_of(mixed, CATALOG)
+        detect.hardware_of(chosen, CATALOG)
+    assert detect.hardware_of(MIXED.seen_with({"CUDA_VISIBLE_DEVICES": "2,1"}), CATALOG).only == ()
+
+
+def split(gpu: Gpu, *instances: tuple[str, float]) -> Gpu:
+    """A GPU in MIG mode."""
+    parts = tuple(
+        MigInstance(f"MIG-{gpu.index}{n}", name, round(gib * 2**30)) for n, (name, gib) in enumerate(instances)
+    )
+    return dataclasses.replace(gpu, mig=True, instances=parts)
+
+
+H100 = gpus(2, "NVIDIA H100 80GB HBM3", "9.0", 79.6)
+
+
+def test_a_gpu_that_mig_splits_is_named_with_its_instances_and_why_they_do_not_serve() -> None:
+    machine = host(*(split(gpu, ("1g.10gb", 9.8), ("2g.20gb", 19.5)) for gpu in H100))
+    with pytest.raises(ConfigError, match=r"split by MIG into 1g.10gb with 9.8 GiB, 2g.20gb with 19.5 GiB") as caught:
+        detect.hardware_of(machine, CATALOG)
+    assert "instances cannot be joined by NCCL" in str(caught.value)
+    assert "146.1 GiB of weights" in str(caught.value)
+    assert "nvidia-smi -i 0,1 -mig 0" in str(caught.value)
+
+
+def test_beside_whole_gpus_those_that_mig_splits_are_left_out() -> None:
+    whole, other = H100
+    found = detect.hardware_of(host(split(whole, ("1g.10gb", 9.8)), other), CATALOG)
+    assert (found.hardware, found.count, found.only) == ("h100", 1, (1,))
+    assert found.origin.endswith("; left out: GPU 0, split by MIG")
+
+
+def test_a_gpu_is_visible_by_the_uuid_of_an_instance() -> None:
+    driver = host(split(H100[0], ("1g.10gb", 9.8)), H100[1]).driver
+    assert visible_gpus(driver, "MIG-00").indexes == (0,)
+    assert visible_gpus(driver, "MIG-99").unknown == "MIG-99"
 
 
 def test_hardware_of_ones_own_is_found_too(tmp_path: Path) -> None:
@@ -159,3 +208,9 @@ def test_what_is_found_tells_how_many_gpus_and_how_they_are_connected(
     hardware = detect.hardware_of(machine, Catalog([]))
     assert hardware.hardware.startswith("rtx-pro-6000")
     assert (hardware.count, hardware.topology and hardware.topology.gpus) == (len(gpus), gpus)
+
+
+def test_replicas_side_by_side_get_gpus_of_one_model() -> None:
+    assert detect.topology_of(MIXED).gpus == (1, 2)
+    assert detect.topology_of(host(*H100)).gpus == (0, 1)
+    assert detect.topology_of(host()).gpus == ()

@@ -10,7 +10,7 @@ import pynvml
 import pytest
 
 from dsv4_serve.entrypoint.machine import nvml
-from dsv4_serve.entrypoint.machine.nvml import GpuProcess, Pair, read_driver
+from dsv4_serve.entrypoint.machine.nvml import GpuProcess, MigInstance, Pair, read_driver
 
 
 class Refused(Exception):
@@ -150,3 +150,24 @@ def test_memory_that_cpu_and_gpu_share_is_read_from_the_system_and_the_gpu_is_we
     assert (gpu.error, gpu.unified) == ("", True)
     assert (gpu.total, gpu.reserved, gpu.free) == (127_600_000 * 1024, 0, 118_000_000 * 1024)
     assert not read_driver(Library()).gpu(0).unified
+
+
+def test_the_instances_of_a_split_gpu_are_read_with_their_memory() -> None:
+    sizes = {"a": 20, "b": 40}
+
+    def instance(_handle: int, index: int) -> str:
+        if index >= len(sizes):
+            raise Refused("Not Found")
+        return [*sizes][index]
+
+    library = Library(
+        nvmlDeviceGetMigMode=(1, 1),
+        nvmlDeviceGetMaxMigDeviceCount=7,
+        nvmlDeviceGetMigDeviceHandleByIndex=instance,
+        nvmlDeviceGetName=lambda handle: f"NVIDIA H100 MIG {handle}g.20gb" if handle in sizes else "NVIDIA H100",
+        nvmlDeviceGetUUID=lambda handle: f"MIG-{handle}" if handle in sizes else f"GPU-{handle}",
+        nvmlDeviceGetMemoryInfo=lambda handle, *_v: SimpleNamespace(total=sizes.get(handle, 80), reserved=0, free=1),
+    )
+    first, _ = read_driver(library).gpus
+    assert first.instances == (MigInstance("MIG-a", "ag.20gb", 20), MigInstance("MIG-b", "bg.20gb", 40))
+    assert read_driver(Library()).gpus[0].instances == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dsv4_serve.entrypoint.catalog import listing
@@ -33,13 +35,21 @@ def settled(request: Request, find=nowhere) -> Setting:
     return auto.settle(CATALOG, request, find).choices["profile"]
 
 
+def box(hardware: str, gpus: int):
+    return lambda: HostGpus(hardware, f"NVML: {gpus} of them", gpus)
+
+
+def context(catalog: Catalog, profile: Setting) -> int:
+    return catalog.profile(profile.value, "").flags()["max-model-len"]
+
+
 @pytest.fixture
 def small(folder) -> Catalog:
     """RTX PRO 6000 with less memory, so that something does not fit, and a model of 71 GiB a GPU at TP=2."""
     text = '{about}\nextends = "rtx-pro-6000"\nmemory-gib = {memory}\n'
     files = {
         f"hardware/card-{memory}.toml": text.format(about='about = "a smaller card"', memory=memory)
-        for memory in (60, 82, 90)
+        for memory in (60, 81, 90)
     }
     files["models/own.toml"] = 'extends = "w4a16"\nweights-gib = 140\nreplicated-gib = 2.0\n'
     return Catalog([folder(files)])
@@ -54,13 +64,55 @@ def test_no_profile_comes_back_as_it_is() -> None:
     assert auto.settle(CATALOG, Request(), nowhere) == Request()
 
 
-def test_the_largest_profile_is_taken_where_all_fit() -> None:
-    profile = settled(request_for(hardware="h200", model="w4a16"))
-    assert profile == Setting("1m", "environment PROFILE auto: 1m fits 2 x h200 with w4a16")
+@pytest.mark.parametrize(("goal", "profile"), [("auto", "640k"), ("auto:context", "1m"), ("auto:throughput", "shared")])
+def test_where_all_fit_the_goal_decides(goal, profile) -> None:
+    found = settled(request_for(goal, hardware="h200", model="w4a16"))
+    assert found == Setting(profile, f"environment PROFILE {goal}: {profile} fits 2 x h200 with w4a16")
+
+
+@pytest.mark.parametrize(("gpus", "requests"), [(2, 2), (4, 4), (8, 8)])
+@pytest.mark.parametrize("hardware", ["rtx-pro-6000", "h200", "b300"])
+def test_auto_serves_at_least_one_request_a_gpu_and_splits_the_model_over_as_many_as_it_can(
+    hardware, gpus, requests
+) -> None:
+    settled_request = auto.settle(CATALOG, request_for(), box(hardware, gpus))
+    plan = resolve(select(CATALOG, settled_request, box(hardware, gpus)), settled_request)
+    profile = CATALOG.profile(settled_request.choices["profile"].value, "")
+    assert (profile.get("requests") or plan.value("max-num-seqs")) >= requests
+    allowed = [size for size in profile.get("tensor_parallel_sizes") if size <= gpus]
+    assert plan.tensor_parallel_size == max(allowed)
+    assert plan.flags["tensor-parallel-size"].origin == f"auto: {gpus} GPUs"
+
+
+def test_a_size_of_the_user_is_kept() -> None:
+    request = auto.settle(CATALOG, request_for(tensor_parallel_size=2), box("h200", 4))
+    assert request.flag("tensor-parallel-size") == Setting(2, "test")
+
+
+def test_an_unknown_goal_is_answered_with_those_that_are_known() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no 'auto:thruput' \(did you mean auto:throughput\?\)\. Known: auto, auto:context"
+    ):
+        settled(request_for("auto:thruput", hardware="h200"))
+
+
+def test_a_profile_for_another_kind_of_model_is_chosen_only_where_it_is_requested() -> None:
+    assert settled(request_for("auto:throughput"), box("b300", 8)).value == "shared"
+    assert settled(request_for("auto:throughput", model="pro-nvfp4"), box("b300", 8)).value == "pro"
+
+
+def test_where_no_profile_fits_in_full_the_one_that_holds_the_most_of_its_requests_is_taken() -> None:
+    profile = settled(request_for(max_num_seqs=90), box("rtx-6000d", 2))
+    assert profile.value in ("64k", "throughput")
+    found = re.search(
+        r"no profile fits in full; \w+ holds (\d+) of its 90 requests on .*; 90 requests need", profile.origin
+    )
+    assert found
+    assert 0 < int(found[1]) < 90
 
 
 @pytest.mark.parametrize("model", ["own", "acti", "w4a16", "nvfp4", "flash", ""])
-@pytest.mark.parametrize("hardware", ["rtx-pro-6000", "h200", "b300", "card-60", "card-82", "card-90"])
+@pytest.mark.parametrize("hardware", ["rtx-pro-6000", "h200", "b300", "card-60", "card-81", "card-90"])
 def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, model) -> None:
     request = request_for(hardware=hardware, model=model)
     try:
@@ -75,24 +127,25 @@ def test_what_auto_takes_resolves_and_holds_what_it_promises(small, hardware, mo
 
 
 def test_the_reason_of_the_next_larger_profile_is_in_the_origin(small) -> None:
-    profile = auto.settle(small, request_for(hardware="card-82", model="own"), nowhere).choices["profile"]
+    profile = auto.settle(small, request_for(hardware="card-81", model="own"), nowhere).choices["profile"]
     taken, reason = profile.origin.split("; ")
-    assert taken == f"environment PROFILE auto: {profile.value} fits 2 x card-82 with own"
+    assert taken == f"environment PROFILE auto: {profile.value} fits 2 x card-81 with own"
     larger, because = reason.split(": ")
-    order = auto.largest_first(small)
-    assert order.index(larger) < order.index(profile.value)
+    assert context(small, Setting(larger, "")) > context(small, profile)
     assert "of KV cache" in because
     assert because.endswith("GiB remain")
 
 
 def test_less_memory_never_gets_a_larger_profile(small) -> None:
-    order = auto.largest_first(small)
     taken = [
-        order.index(auto.settle(small, request_for(hardware=name, model="own"), nowhere).choices["profile"].value)
-        for name in ("rtx-pro-6000", "card-90", "card-82")
+        context(
+            small,
+            auto.settle(small, request_for("auto:context", hardware=name, model="own"), nowhere).choices["profile"],
+        )
+        for name in ("rtx-pro-6000", "card-90", "card-81")
     ]
-    assert taken == sorted(taken)
-    assert taken[0] < taken[-1]
+    assert taken == sorted(taken, reverse=True)
+    assert taken[0] > taken[-1]
 
 
 def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
@@ -102,17 +155,17 @@ def test_the_gpus_are_looked_at_once_when_none_are_named() -> None:
         looks.append(1)
         return HostGpus("h200", "NVML: 2 x NVIDIA H200", 2)
 
-    assert settled(request_for(), find).value == "1m"
+    assert settled(request_for(), find).value == "640k"
     assert looks == [1]
 
 
-def test_too_few_gpus_are_the_reason() -> None:
-    with pytest.raises(ConfigError, match="no profile fits h200; .*-size 2, but this process sees 1 GPU"):
-        settled(request_for(model="w4a16"), lambda: HostGpus("h200", "NVML: 1 x NVIDIA H200", 1))
+def test_where_one_gpu_is_too_small_the_weights_are_the_reason() -> None:
+    with pytest.raises(ConfigError, match=r"no profile fits h200; \w+: the weights take 155.3 GiB per GPU"):
+        settled(request_for(model="w4a16"), box("h200", 1))
 
 
 def test_a_profile_for_more_gpus_is_not_named_where_memory_rules_another_out(small) -> None:
-    profile = auto.settle(small, request_for(model="own"), lambda: HostGpus("card-82", "NVML: 2 cards", 2)).choices[
+    profile = auto.settle(small, request_for(model="own"), lambda: HostGpus("card-81", "NVML: 2 cards", 2)).choices[
         "profile"
     ]
     assert profile.value == "64k"
@@ -125,15 +178,20 @@ def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
 
 
 def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> None:
-    assert auto.largest_first(CATALOG).index("throughput") > auto.largest_first(CATALOG).index("64k")
-    counted = auto.largest_first(CATALOG, gpus=4)
-    assert counted.index("throughput") < counted.index("64k")
+    throughput = request_for("auto:throughput", hardware="rtx-pro-6000")
+    found = auto.candidates(CATALOG, throughput, HostGpus("rtx-pro-6000", ""))
+    order = [one.profile for one in auto.ranked(CATALOG, found, auto.THROUGHPUT, None)]
+    assert order.index("throughput") > order.index("64k")
 
 
 @pytest.mark.parametrize("context", ["auto", -1])
 def test_a_profile_that_leaves_its_context_to_vllm_comes_last(folder, context) -> None:
     catalog = Catalog([folder({"mine.toml": f"[flags]\nmax-model-len = {context!r}\n"})])
-    assert auto.largest_first(catalog, gpus=2)[-1] == "mine"
+    gpus = HostGpus("h200", "", 2)
+    found = auto.candidates(catalog, request_for(model="w4a16"), gpus)
+    ordered = auto.ranked(catalog, found, auto.CONTEXT, gpus.count)
+    assert ordered[-1].profile == "mine"
+    assert ordered[-1].context == 0
 
 
 @pytest.mark.parametrize(
@@ -156,12 +214,21 @@ def test_the_model_decides_too() -> None:
 
 def test_settings_of_the_user_are_counted(small) -> None:
     def taken(**flags) -> int:
-        request = auto.settle(small, request_for(hardware="card-90", model="own", **flags), nowhere)
-        return auto.largest_first(small).index(request.choices["profile"].value)
+        wanted = request_for("auto:context", hardware="card-90", model="own", **flags)
+        return context(small, auto.settle(small, wanted, nowhere).choices["profile"])
 
-    assert taken(max_num_batched_tokens=16_384) > taken(max_num_batched_tokens=2048)
+    assert taken(max_num_batched_tokens=16_384) < taken(max_num_batched_tokens=2048)
 
 
 def test_profiles_for_other_hardware_are_no_reason() -> None:
     assert "pro:" not in settled(request_for(hardware="rtx-pro-6000", model="nvfp4")).origin
     assert "demo" not in settled(request_for(hardware="rtx-pro-6000", model="nvfp4")).origin
+
+
+def test_a_plan_whose_memory_is_not_counted_is_not_chosen() -> None:
+    found = auto.candidates(CATALOG, request_for(model="flash", data_parallel_size=2), HostGpus("h200", "", 4))
+    assert {one.fits for one in found if one.selection and one.memory is None} <= {False}
+
+
+def test_one_large_gpu_serves_two_requests() -> None:
+    assert settled(request_for(), box("b300", 1)).value == "640k"

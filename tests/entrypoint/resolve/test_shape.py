@@ -86,6 +86,9 @@ def test_a_node_with_a_server_of_its_own_needs_no_headless(own_server: str) -> N
     assert resolved(request(**HOST, **given)).value("node-rank") == 1
 
 
-def test_decode_context_parallelism_is_refused_for_deepseek_v4() -> None:
-    with pytest.raises(ConfigError, match="sliding-window cache in vLLM 0.32.0; leave .* and use --data-parallel-size"):
-        resolved(request(**HOST, decode_context_parallel_size=2))
+@pytest.mark.parametrize("size", ["decode_context_parallel_size", "prefill_context_parallel_size"])
+def test_context_parallelism_is_refused_for_deepseek_v4(size: str) -> None:
+    with pytest.raises(
+        ConfigError, match="sliding-window cache by context; leave .* out, and use --data-parallel-size"
+    ):
+        resolved(request(**HOST, tensor_parallel_size=2, **{size: 2}))

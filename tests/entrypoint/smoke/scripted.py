@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
 from typing import Any
 
 from dsv4_serve.entrypoint.smoke.data import prompts
+from tests.entrypoint.smoke import scripted_tools
 
 CONTEXT = 20_000
 WORDS = [
@@ -65,7 +67,8 @@ class Replica(ThreadingHTTPServer):
         self.faults, self.plan = faults, plan
         self.requests: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
-        self.drafted = self.accepted = 0
+        self.drafted = self.accepted = self.hits = 0
+        self.cached: dict[str, str] = {}
         self.guard = threading.Lock()
 
     @property
@@ -110,7 +113,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({"argv": ["vllm", "serve"], "env": {}, "choices": chosen, "settings": settings})
         elif self.path == "/metrics" and not self.has("hidden-metrics"):
             drafts = "" if self.has("no-counters") else self.counters()
-            self.send(200, f"vllm:num_requests_running 0\n{drafts}", "text/plain")
+            hits = f'vllm:prefix_cache_hits_total{{engine="0"}} {self.server.hits}\n'
+            self.send(200, f"vllm:num_requests_running 0\n{hits}{drafts}", "text/plain")
         else:
             self.send(404, "{}")
 
@@ -134,14 +138,21 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.guard:
             self.server.bodies.append(body)
         try:
+            self.require_parser(body)
             if self.path == "/v1/completions":
                 self.answer(self.completion(body))
+            elif body.get("stream") and body.get("tools"):
+                self.stream_tools(body)
             elif body.get("stream"):
                 self.stream(body)
             else:
                 self.answer(self.chat(body))
         except Refused as error:
             self.answer({"error": {"message": error.message, "code": error.status}}, error.status)
+
+    def require_parser(self, body: dict[str, Any]) -> None:
+        if body.get("tools") and self.has("no-tool-parser"):
+            raise Refused(400, NO_TOOLS)
 
     # --- completions
 
@@ -184,6 +195,8 @@ class Handler(BaseHTTPRequestHandler):
     # --- chats
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body.get("tools") and not self.of_tool_call():
+            return self.with_tools(body)
         question = body["messages"][0]["content"]
         if self.has("dies") and question == prompts()["chat"]["question"]:
             self.connection.close()
@@ -233,8 +246,6 @@ class Handler(BaseHTTPRequestHandler):
         return {"content": content, "reasoning": REASONING}, "stop", 9
 
     def tool(self, body: dict[str, Any]) -> tuple[dict[str, Any], str, int]:
-        if self.has("no-tool-parser"):
-            raise Refused(400, NO_TOOLS)
         if len(body["messages"]) > 1:
             call, result = body["messages"][1]["tool_calls"][0], body["messages"][2]
             assert result["tool_call_id"] == call["id"]
@@ -255,6 +266,31 @@ class Handler(BaseHTTPRequestHandler):
             9,
         )
 
+    def of_tool_call(self) -> bool:
+        """Tell whether a request is one of the two of tool-call, the first check with a tool; a bad call has no second."""
+        with self.server.guard:
+            self.server.requests["tools"] += 1
+        ends_early = self.server.faults & {"no-call", "other-tool", "bad-arguments"}
+        return self.server.requests["tools"] <= (1 if ends_early else 2)
+
+    def with_tools(self, body: dict[str, Any]) -> dict[str, Any]:
+        faults = self.server.faults
+        turn = scripted_tools.written(body, thinks=self.thinks(body), faults=faults)
+        message, finish, tokens = scripted_tools.full(turn, body["max_tokens"], faults)
+        prompt = scripted_tools.prompt(body["messages"], faults)
+        if salt := body.get("cache_salt"):
+            known = self.server.cached.get(salt, "")
+            self.server.hits += (
+                0
+                if self.has("no-hits")
+                else sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(known, prompt, strict=False)))
+            )
+            self.server.cached[salt] = prompt + turn.raw()
+        told = {"prompt_token_ids": scripted_tools.ids(prompt)} if body.get("return_token_ids") else {}
+        choice = {"message": {"role": "assistant", **message}, "finish_reason": finish}
+        choice |= {"token_ids": scripted_tools.ids(turn.raw())} if told else {}
+        return {"choices": [choice], "usage": usage(len(prompt), tokens), **told}
+
     def ship(self) -> str:
         ship: dict[str, Any] = {"name": "Marigold", "launched": 1869, "sails": True}
         if self.has("extra-field"):
@@ -264,6 +300,22 @@ class Handler(BaseHTTPRequestHandler):
         return json.dumps(ship)[: 20 if self.has("not-json") else None]
 
     # --- streams
+
+    def stream_tools(self, body: dict[str, Any]) -> None:
+        faults, most = self.server.faults, body["max_tokens"]
+        turn = scripted_tools.written(body, thinks=self.thinks(body), faults=faults)
+        self.begin_stream()
+        for delta, spent in scripted_tools.deltas(turn, most, faults):
+            counted = {} if self.has("uncounted") else {"usage": usage(9, spent)}
+            self.event({"choices": [{"delta": delta, "finish_reason": None}], **counted})
+        self.event({"choices": [{"delta": {}, "finish_reason": scripted_tools.finish(turn, most, faults)}]})
+        self.event({"choices": [], "usage": usage(9, min(most, turn.tokens()))})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
 
     def stream(self, body: dict[str, Any]) -> None:
         thinking = self.thinks(body)
@@ -278,9 +330,7 @@ class Handler(BaseHTTPRequestHandler):
             pieces = [("content", "".join(text for _, text in said))]
         if not thinking and self.has("silent"):
             pieces = []
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
+        self.begin_stream()
         for kind, text in pieces:
             self.event({"choices": [{"delta": {kind: text}, "finish_reason": None}]})
         if not thinking and self.has("error-event"):

@@ -40,6 +40,26 @@ FAULTS = [
     ("other-tool", "tool-call", "the wrong call was made"),
     ("bad-arguments", "tool-call", "readable arguments"),
     ("ignores-result", "tool-call", "the answer is 'I do not know.'"),
+    ("other-stream", "tool-stream tool-parallel", "Elder"),
+    ("broken-stream", "tool-stream tool-tags tool-ref tool-parallel tool-gaps", "no JSON object"),
+    ("leaks", "tool-stream tool-thinking tool-tags tool-ref tool-parallel tool-history", "content has the markup"),
+    ("leaks-thought", "tool-thinking", "reasoning has the markup"),
+    ("no-thought", "tool-thinking", "a call without reasoning"),
+    ("cut-succeeds", "tool-truncated", "without streaming: finish_reason is tool_calls, with water_level('{}')"),
+    ("cut-stream-succeeds", "tool-truncated", "streamed: finish_reason is tool_calls"),
+    ("cut-leaks", "tool-truncated", "content has the markup"),
+    ("one-delta", "tool-gaps", "64 are allowed"),
+    (
+        "tags-deleted",
+        "tool-tags",
+        "without streaming, the argument is ' opens a thought and  ends it': tags are missing",
+    ),
+    ("tags-destroy", "tool-tags", "lacks text"),
+    ("ref-text", "tool-ref", "'7' is no integer"),
+    ("same-ids", "tool-parallel", "two calls have the id call-0"),
+    ("one-index", "tool-parallel", "names came for the calls [0, 0]"),
+    ("drift", "tool-history", "mode chat: the second prompt leaves the first turn at token"),
+    ("no-hits", "tool-history", "mode chat: 0 of"),
     ("not-json", "json-schema", "does not match the schema"),
     ("extra-field", "json-schema", "does not match the schema"),
     ("wrong-value", "json-schema", "launched=1896"),
@@ -52,6 +72,7 @@ FAULTS = [
 ]
 
 
+TOOLS = " ".join(name for name in CHECKS if name.startswith("tool-"))
 SETTINGS = SmokeSettings(context_share=0.5, seconds=60.0)
 
 
@@ -98,6 +119,44 @@ def test_each_fault_fails_its_check_and_hides_no_other(faults):
     assert not report.ok
 
 
+@pytest.mark.parametrize(
+    ("fault", "names", "seen"),
+    [
+        (
+            "refuses-calls",
+            "tool-stream tool-thinking tool-truncated tool-gaps tool-tags tool-ref tool-parallel tool-history",
+            "no call; content is 'I would rather not.', finish_reason stop",
+        ),
+        ("rewords", "tool-tags", "argument is 'no tags': the model wrote it without the tags"),
+        ("short", "tool-gaps", "too few to show a gap"),
+        ("one-call", "tool-parallel", "one call only: water_level"),
+    ],
+)
+def test_a_model_that_makes_no_useful_call_is_told_apart_from_a_fault(fault, names, seen):
+    outcomes, report, _ = run_smoke(fault)
+    assert verdicts(outcomes, "inconclusive") == set(names.split()), outcomes
+    assert not verdicts(outcomes, "failed")
+    assert all(seen in outcomes[name].seen for name in names.split())
+    assert report.ok
+
+
+def test_a_gap_is_not_judged_without_tokens_in_the_chunks():
+    outcomes, _, _ = run_smoke("uncounted")
+    assert verdicts(outcomes, "skipped") == {"tool-gaps"}
+
+
+def test_the_second_turn_sends_thought_and_calls_back_and_is_found_in_the_prefix_cache():
+    outcomes, _, replica = run_smoke()
+    figures = outcomes["tool-history"].figures
+    assert figures["chat"]["cached_tokens"] > 0.9 * figures["chat"]["prompt_tokens"]
+    back = [
+        body["messages"][2]
+        for body in replica.bodies
+        if "messages" in body and body["messages"][-1]["role"] == "tool" and body.get("cache_salt")
+    ]
+    assert [one.get("reasoning") for one in back] == [None, "The tool knows."]
+
+
 def test_reasoning_that_takes_every_token_passes_and_is_reported():
     outcomes, _, _ = run_smoke("long-thought")
     assert outcomes["thinking-max"].verdict == "passed"
@@ -139,12 +198,12 @@ def test_a_drafter_that_collapses_after_its_first_token_fails_and_positions_are_
 @pytest.mark.parametrize(
     ("faults", "changes", "names", "reason"),
     [
-        (["no-tool-parser"], {"tool-call-parser": None}, "tool-call", "served without --tool-call-parser"),
-        (["no-tool-parser"], {}, "tool-call", "served without --tool-call-parser"),
+        (["no-tool-parser"], {"tool-call-parser": None}, TOOLS, "served without --tool-call-parser"),
+        (["no-tool-parser"], {}, TOOLS, "served without --tool-call-parser"),
         (
             [],
             {"reasoning-parser": None},
-            "thinking-chat thinking-high thinking-max thinking-stream empty-content",
+            "thinking-chat thinking-high thinking-max thinking-stream empty-content tool-thinking",
             "served without --reasoning-parser",
         ),
         (
@@ -167,7 +226,7 @@ def test_constructed_weights_may_answer_anything_but_not_in_another_form():
     constructed = {**scripted.PLAN, "model-name": "demo"}
     outcomes, report, _ = run_smoke("wrong-answer", "ignores-result", "wrong-value", plan=constructed)
     assert verdicts(outcomes, "failed") == set()
-    assert {"needles"} == verdicts(outcomes, "skipped")
+    assert verdicts(outcomes, "skipped") == {"needles", "tool-tags"}
     assert "constructed weights" in outcomes["needles"].seen
     assert report.ok
     outcomes, _, _ = run_smoke("no-call", "not-json", plan=constructed)
@@ -193,10 +252,11 @@ def test_a_hidden_health_server_is_logged_and_hides_no_check(caplog):
 
 def test_a_model_that_never_thinks_is_no_fault_where_no_plan_says_that_it_should():
     outcomes, report, _ = run_smoke("never-thinks", plan=None)
-    assert verdicts(outcomes, "skipped") == {"thinking-high", "thinking-max", "thinking-stream", "empty-content"}
+    thinking = {"thinking-high", "thinking-max", "thinking-stream", "empty-content", "tool-thinking"}
+    assert verdicts(outcomes, "skipped") == thinking
     assert report.ok
     outcomes, _, _ = run_smoke("never-thinks")
-    assert verdicts(outcomes, "failed") == {"thinking-high", "thinking-max", "thinking-stream", "empty-content"}
+    assert verdicts(outcomes, "failed") == thinking
 
 
 def test_a_check_without_end_fails_at_the_deadline_and_what_was_not_begun_fails_too():

@@ -52,7 +52,7 @@ def test_the_command_prints_a_table_keeps_a_result_and_writes_junit(dsv4, tmp_pa
         ]
         done = dsv4("smoke", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith(f"deepseek-v4-flash at {replica.url}: 15 passed in ")
+    assert done.stdout.splitlines()[-1].startswith(f"deepseek-v4-flash at {replica.url}: 23 passed in ")
     (result,) = (tmp_path / "smoke").iterdir()
     assert result.name.startswith("w4a16-128k-h200-")
     assert str(result) in done.stderr
@@ -67,7 +67,7 @@ def test_the_command_prints_a_table_keeps_a_result_and_writes_junit(dsv4, tmp_pa
         "by_position": [0.7969],
         "on_record": 0.837,
     }
-    assert ET.parse(tmp_path / "j.xml").getroot().get("tests") == "15"
+    assert ET.parse(tmp_path / "j.xml").getroot().get("tests") == "23"
 
 
 def test_a_failed_check_is_exit_status_1_and_json_says_which(dsv4, tmp_path):

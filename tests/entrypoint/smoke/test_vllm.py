@@ -48,4 +48,4 @@ def test_the_request_names_the_mode_as_vllm_reads_it():
 
 def test_the_refusal_of_tools_reads_as_it_did():
     renderer = source("renderers/online_renderer.py").read_text(encoding="utf-8")
-    assert structure._NO_PARSER in renderer
+    assert structure.NO_PARSER in renderer

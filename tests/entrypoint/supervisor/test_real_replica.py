@@ -17,7 +17,9 @@ from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 
 pytestmark = pytest.mark.slow
-UNFIT = {"needles"}
+UNFIT = {"needles", "tool-gaps", "tool-tags", "tool-parallel"}
+OF_VLLM = {"tool-truncated", "tool-ref", "tool-history"}
+"""Faults of vLLM 0.32.0 itself, which this replica runs without our patches."""
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +38,14 @@ def where(replica: ServeProcess) -> list[str]:
     return ["--url", replica.endpoint.url, "--health", replica.endpoint.health]
 
 
-def test_smoke_passes_what_the_demo_can_do_and_skips_the_rest_by_name(
+def test_smoke_finds_the_faults_of_unpatched_vllm_and_skips_what_the_demo_cannot_do(
     dsv4: Callable[..., subprocess.CompletedProcess[str]], where: list[str], tmp_path: Path
 ) -> None:
     done = dsv4("smoke", *where, "--out", str(tmp_path), "--format", "json")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     found = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
     assert {name for name, one in found.items() if one["verdict"] == "skipped"} == UNFIT
+    assert {name for name, one in found.items() if one["verdict"] not in ("passed", "skipped")} == OF_VLLM
     assert "100% of tokens agree between answers alone and 4 at once" in found["parallel"]["seen"]
     prose = found["acceptance"]["figures"]["prose"]
     assert prose["accepted"] > 0.9 * prose["drafted"]

@@ -149,6 +149,8 @@ EXAMPLES = {
     "compiler-missing": "RuntimeError: Could not find nvcc and default cuda_home='/usr/local/cuda' doesn't exist",
     "custom-all-reduce-broken": "RuntimeError: Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'",
     "ranks-wait-for-each-other": "TimeoutError: RPC call to sample_tokens timed out.",
+    "rank-lost": "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer"
+    " [10.231.0.2]:37099. This is typically caused by a remote worker crash.",
     "nccl": "RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)",
     "cuda-graph-sizes": "ValueError: No valid cudagraph sizes after rounding to multiple of 2 (num_speculative_tokens + 1)",
     "linear-backend-without-output-projection": (

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from dsv4_serve.entrypoint.memory.cache_layout import FP8_KEY, MXFP4_KEY
 from dsv4_serve.entrypoint.memory.estimate import CACHE_LAYOUTS, GIB, CacheLayout, MemoryEstimate, weights_gib
 from tests.support.program import environment
 from tools import fit_map
 
 HERE = Path(__file__).parent
 RECORDED = json.loads((HERE / "planned.json").read_text())
-SETTINGS = ("trunk", "mtp", "async", "context", "batched_tokens", "tp", "available_bytes")
+SETTINGS = (
+    "trunk", "mtp", "async", "context", "batched_tokens", "tp", "available_bytes", "drafter", "draft_tokens", "indexer",
+)  # fmt: skip
 FIVE_LAYERS = CacheLayout(2, 1, window_groups=3)
 ALLOWED = 0.02
 
@@ -26,23 +29,28 @@ needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not i
 
 def label(answer):
     mtp, scheduling = ("mtp" if answer["mtp"] else "no-mtp"), ("async" if answer["async"] else "sync")
-    return f"{answer['trunk']}-{mtp}-{scheduling}-{answer['context']}-{answer['batched_tokens']}-tp{answer['tp']}"
+    other = "".join(f"-{answer[key]}" for key in ("drafter", "draft_tokens", "indexer") if key in answer)
+    name = f"{answer['trunk']}-{mtp}-{scheduling}-{answer['context']}-{answer['batched_tokens']}-tp{answer['tp']}"
+    return name + other
 
 
 def ours(answer) -> MemoryEstimate:
     """The same setting for entrypoint/memory; the free memory is given, so the weights do not matter."""
     layouts = CACHE_LAYOUTS | {"five-layers": FIVE_LAYERS}
+    layout = layouts.get(answer["trunk"]) or layouts[f"deepseek-v4-{answer['trunk']}"]
+    drafter = 3 if "drafter" in answer else int(answer["mtp"])
+    key = MXFP4_KEY if "indexer" in answer else FP8_KEY
     return MemoryEstimate(
         memory_gib=1.0,
         utilization=1.0,
         checkpoint_gib=1.0,
         replicated_gib=0.0,
         tensor_parallel_size=answer["tp"],
-        layout=layouts.get(answer["trunk"]) or layouts[f"deepseek-v4-{answer['trunk']}"],
+        layout=dataclasses.replace(layout, drafter=drafter, key=key),
         context=answer["context"],
         batched_tokens=answer["batched_tokens"],
         requests=1,
-        draft_tokens=int(answer["mtp"]),
+        draft_tokens=answer.get("draft_tokens", int(answer["mtp"])),
         asynchronous=answer["async"],
         kv_cache_memory_gib=answer["available_bytes"] / GIB,
     )
@@ -125,7 +133,7 @@ def of_vllm(program, *words, stdin=""):
 @needs_vllm
 def test_vllms_planner_still_answers_what_is_recorded():
     """The installed vLLM builds the CUDA modules at real size on the meta device, and plans their caches."""
-    settings = [{key: answer[key] for key in SETTINGS} for answer in RECORDED]
+    settings = [{key: answer[key] for key in SETTINGS if key in answer} for answer in RECORDED]
     assert of_vllm("planner", stdin=json.dumps(settings)) == RECORDED
 
 

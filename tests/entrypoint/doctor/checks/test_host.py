@@ -413,7 +413,7 @@ def test_what_a_plan_asks_is_read_from_it() -> None:
     assert (cpu.gpus, cpu.group, cpu.deepseek_on_cpu) == (0, 0, False)
     assert plan_asks("cpu", "demo-v4", model="demo-v4=/models/demo").deepseek_on_cpu
     twice = plan_asks("h200", flags={"data-parallel-size": Setting(2, "test")})
-    assert (twice.gpus, twice.group) == (4, 2)
+    assert (twice.gpus, twice.group) == (2, 1)
     h200 = plan_asks("h200")
     assert h200.peer_access
     assert h200.custom_all_reduce

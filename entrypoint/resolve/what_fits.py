@@ -1,0 +1,181 @@
+"""Everything that fits some GPUs: each profile with each model and size, and what was measured of it. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..catalog.catalog import Catalog, ProfileFile
+from ..catalog.schema import Hardware, Measured, Model, Profile
+from ..errors import ConfigError, problems_of
+from ..machine.gpus import HostGpus
+from ..plan import Setting
+from ..request import Request
+from . import auto
+from .candidates import SIZES, Candidate, of_profile
+from .layers import resolve
+from .select import select
+from .select_model import requested_model
+
+
+@dataclass(frozen=True)
+class FittingProfile:
+    """
+    One profile with one model over some GPUs, and how many of its requests run at full length at once.
+
+    Both are of one of `replicas` data parallel replicas.
+    """
+
+    profile: str
+    model: str
+    context: int
+    requests: int
+    held: int
+    gpus: int
+    replicas: int
+    disk_gib: float
+    measured: tuple[Measured, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is served for a name of a profile, or why nothing is."""
+
+    profile: str = ""
+    model: str = ""
+    gpus: int = 0
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class WhatFits:
+    """
+    What fits `gpus` GPUs, longest contexts first; `missing` are profile, model and size of those that do not fit.
+
+    `choices` has the default (an empty name) and every name of `auto`.
+    """
+
+    hardware: ProfileFile[Hardware]
+    gpus: int
+    origin: str
+    fits: tuple[FittingProfile, ...]
+    missing: tuple[tuple[str, str, int], ...]
+    choices: dict[str, Choice]
+    enough: int = 0
+    """Where nothing fits, how many of these GPUs would do; 0 where 8 do not."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        return {
+            "hardware": self.hardware.name,
+            "gpus": self.gpus,
+            "origin": self.origin,
+            "memory-gib": self.hardware.get("memory_gib"),
+            "choices": {name or "default": _json(choice) for name, choice in self.choices.items()},
+            "fits": [_json(fit) for fit in self.fits],
+            "does-not-fit": [dict(zip(("profile", "model", "gpus"), one, strict=True)) for one in self.missing],
+        }
+
+
+def what_fits(catalog: Catalog, request: Request, gpus: HostGpus) -> WhatFits:
+    """Return what fits; raise ConfigError for unknown hardware. `gpus.count` must be known."""
+    assert gpus.count
+    hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
+    fits, missing = _split(catalog, request, hardware, gpus)
+    enough = 0
+    if not fits:
+        more = [dataclasses.replace(gpus, count=count) for count in reversed(SIZES) if count > gpus.count]
+        enough = next((one.count for one in more if one.count and _split(catalog, request, hardware, one)[0]), 0)
+    fits.sort(key=lambda fit: (-fit.context, fit.profile, -fit.requests))
+    names = ("", *auto.NAMES)
+    choices = {name: _choice(catalog, request, gpus, name) for name in names}
+    return WhatFits(hardware, gpus.count, gpus.origin, tuple(fits), tuple(missing), choices, enough)
+
+
+def _split(
+    catalog: Catalog, request: Request, hardware: ProfileFile[Hardware], gpus: HostGpus
+) -> tuple[list[FittingProfile], list[tuple[str, str, int]]]:
+    """Return what fits, and profile, model and size of what does not."""
+    fits, missing = [], []
+    for profile, model in _combinations(catalog, request, hardware):
+        found = list(_candidates(catalog, request, profile, model, gpus))
+        starting = [_fitting(catalog, model, one) for one in found if one.held]
+        fits += starting
+        if not starting:
+            missing.append((profile.name, model.name, max(one.size for one in found)))
+    return fits, missing
+
+
+def _combinations(
+    catalog: Catalog, request: Request, hardware: ProfileFile[Hardware]
+) -> Iterator[tuple[ProfileFile[Profile], ProfileFile[Model]]]:
+    """Yield each profile for this hardware with each model that it is for; only with the requested model, if any."""
+    requested = requested_model(catalog, request)
+    named = requested.model if requested else None
+    for name in catalog.names("profile"):
+        profile = catalog.profile(name, "")
+        kinds, models = profile.get("hardware"), profile.get("models")
+        if kinds and not hardware.is_one_of(kinds):
+            continue
+        for model in [named] if named else catalog.every_model():
+            if model.is_one_of(models) if models else model.get("weights_gib"):
+                yield profile, model
+
+
+def _candidates(
+    catalog: Catalog, request: Request, profile: ProfileFile[Profile], model: ProfileFile[Model], gpus: HostGpus
+) -> Iterator[Candidate]:
+    choices = {"model": Setting(model.name, "profiles"), **request.choices}
+    one = dataclasses.replace(request, choices=choices)
+    return of_profile(catalog, one, profile.name, gpus, "profiles")
+
+
+def _fitting(catalog: Catalog, model: ProfileFile[Model], found: Candidate) -> FittingProfile:
+    assert found.selection
+    identity = found.selection.identity
+    on_disk = identity.bytes / (1 << 30) if identity and identity.bytes else 0
+    return FittingProfile(
+        profile=found.profile,
+        model=model.name,
+        context=found.context,
+        requests=found.requests,
+        held=found.held,
+        gpus=found.gpus,
+        replicas=found.replicas,
+        disk_gib=on_disk or model.own.files_gib or model.get("weights_gib") or 0,
+        measured=tuple(_measured(catalog, found, model)),
+    )
+
+
+def _measured(catalog: Catalog, found: Candidate, model: ProfileFile[Model]) -> Iterator[Measured]:
+    """Yield the figures of this model over as many GPUs of this kind, or of one that extends it or that it extends."""
+    assert found.selection
+    hardware = found.selection.hardware
+    for one in catalog.profile(found.profile, "").own.measured:
+        if one.model != model.name or one.gpus != found.gpus or one.kind not in catalog.names("hardware"):
+            continue
+        kind = catalog.hardware(one.kind, "")
+        if hardware.is_one_of([kind.name]) or kind.is_one_of([hardware.name]):
+            yield one
+
+
+def _choice(catalog: Catalog, request: Request, gpus: HostGpus, name: str) -> Choice:
+    """Return what is served where a profile has this name, or where none is named."""
+    try:
+        if name:
+            named = dataclasses.replace(request, choices={**request.choices, "profile": Setting(name, name)})
+            request = auto.settle(catalog, named, lambda: gpus)
+        selection = dataclasses.replace(select(catalog, request, lambda: gpus), gpus=gpus.count)
+        resolve(selection, request)
+    except ConfigError as error:
+        return Choice(why_not=problems_of(error)[0])
+    return Choice(selection.profile.name, selection.model.name, selection.tensor_parallel_size)
+
+
+def _json(one: Any) -> dict[str, Any]:
+    values = {field.name.replace("_", "-"): getattr(one, field.name) for field in dataclasses.fields(one)}
+    if "measured" in values:
+        values["measured"] = [figure.model_dump(by_alias=True) for figure in values["measured"]]
+    return values

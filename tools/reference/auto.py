@@ -1,0 +1,49 @@
+"""The table of auto.md: what `auto` chooses on each kind of GPU, from the shipped profile files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
+from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.request import Request
+from dsv4_serve.entrypoint.resolve import auto
+from dsv4_serve.entrypoint.resolve.candidates import Candidate
+from tools.reference.markdown import code, table
+
+COUNTS = (1, 2, 4, 8)
+
+
+def tables() -> dict[str, str]:
+    """Return a row for each hardware file and number of GPUs."""
+    return {"auto": table(("hardware", "GPUs", *map(code, auto.NAMES)), rows(Catalog([])))}
+
+
+def rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
+    """Yield hardware, number, and a cell for each goal."""
+    for hardware, count, found in _candidates(catalog.folders[-1]):
+        best = [auto.best(auto.ranked(catalog, found, goal, count)) for goal in auto.NAMES]
+        yield code(hardware), str(count), *(cell(one) for one in best)
+
+
+@functools.cache
+def _candidates(folder: Path) -> list[tuple[str, int, list[Candidate]]]:
+    """Return the candidates for each kind and number of GPUs; they take two seconds. `folder` is the shipped one."""
+    catalog = Catalog([])
+    assert catalog.folders == [folder]
+    kinds = [hardware.name for hardware in catalog.every_hardware() if hardware.get("interconnect") != "none"]
+    return [
+        (kind, count, auto.candidates(catalog, Request(), HostGpus(kind, "reference", count)))
+        for kind in kinds
+        for count in COUNTS
+    ]
+
+
+def cell(one: Candidate | None) -> str:
+    """Return profile, model, GPUs and requests; `none` where nothing starts."""
+    if one is None or one.selection is None:
+        return "none"
+    held = "" if one.fits else f", {one.held} of {one.requests} requests"
+    return f"{code(one.profile)}, {one.selection.model.name}, {one.gpus} GPU{'s' * (one.gpus != 1)}{held}"
