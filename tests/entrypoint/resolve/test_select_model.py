@@ -274,6 +274,28 @@ def test_a_quantization_without_a_model_is_named_with_what_would_serve(tmp_path:
         selected(request(hardware="h200", model=str(LAYOUTS[layout](tmp_path))))
 
 
+SERVED = {
+    "flash": "mtp 1", "flash-0731": "dspark 5", "flash-base": "mtp 1", "flash-vision": "dspark 5", "flash-nvfp4": "mtp 1",
+    "flash-0731-nvfp4": "dspark 5", "nvfp4": "mtp 2", "nvfp4-undrafted": "", "w4a16": "mtp 1", "w4a16-undrafted": "",
+    "acti": "mtp 1", "pro": "mtp 1", "pro-0813": "dspark 5", "pro-nvfp4": "mtp 1", "pro-0813-nvfp4": "dspark 5",
+    "v41-flash": "dspark 5", "v41-flash-nvfp4": "dspark 5",
+}  # fmt: skip
+"""How a folder of each published layout is drafted on B300; every other layout is named and refused."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_of_every_published_layout_gets_its_plan_or_its_name(tmp_path: Path, layout: str) -> None:
+    wanted = request(hardware="b300", model=str(LAYOUTS[layout](tmp_path)), tensor_parallel_size=8)
+    if layout not in SERVED:
+        with pytest.raises(ConfigError) as caught:
+            resolved(wanted)
+        assert re.search("What would serve: |needed: expert_dtype", str(caught.value))
+        return
+    plan = resolved(wanted)
+    drafted = f"{plan.value('speculative-config.method')} {plan.draft_tokens}" if plan.draft_tokens else ""
+    assert (plan.choices["model-name"].value, drafted) == (layout.removesuffix("-undrafted"), SERVED[layout])
+
+
 def test_a_folder_without_a_drafter_is_its_model_and_does_not_take_its_repositorys_name(tmp_path: Path) -> None:
     folder = LAYOUTS["w4a16-undrafted"](tmp_path)
     plan = resolved(request(hardware="h200", model=str(folder), **OFF))
