@@ -15,16 +15,24 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, kv_cache_dtype, memory_inputs, remedies, shape
+from . import drafting, kernels, kv_cache_dtype, memory_inputs, remedies, shape
 from .select import Selection
 from .wording import described
 
 MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
-RENAMED = {"trunk-complete": "target-model-complete", "dspark-only": drafting.METHOD_RULE}
+RENAMED = {
+    "trunk-complete": "target-model-complete",
+    "dspark-only": drafting.METHOD_RULE,
+    "w4a16-moe-backend": kernels.MOE,
+    "nvfp4-mega-moe": kernels.MOE,
+    "swiglu-clamp": kernels.MOE,
+    "marlin-linear": kernels.LINEAR,
+    "cutlass-linear": kernels.LINEAR,
+}
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-BUILT_IN = MEMORY | drafting.RULES | {kv_cache_dtype.RULE} | shape.RULES | _SCOPE
+BUILT_IN = MEMORY | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -64,6 +72,7 @@ def refusals(
         *_other_files(selection),
         *_violated_rules(selection, flags, env),
         *drafting.violations(selection, flags),
+        *_kernels(selection, flags, env),
         *kv_cache_dtype.violations(selection, flags),
         *_memory(selection, flags),
         *_outside_scope(selection, flags),
@@ -77,6 +86,7 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
     yield from drafting.violations(selection, flags)
+    yield from _kernels(selection, flags, env)
     yield from kv_cache_dtype.violations(selection, flags)
     yield from _outside_scope(selection, flags)
 
@@ -107,6 +117,17 @@ def _violated_rules(
     for file, rule in _rules(selection):
         if _matches(rule, selection, flags, env):
             yield rule.name, file.file, Problem(rule.because, "", rule.instead)
+
+
+def _kernels(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
+    """Yield kernels that vLLM does not have here; what a `[[refuse]]` block speaks against is not proposed."""
+
+    def allowed(flag: str, value: str) -> bool:
+        changed = {**flags, flag: Setting(value, "")}
+        rules = (rule for _, rule in _rules(selection) if flag in rule.flags)
+        return not any(_matches(rule, selection, changed, env) for rule in rules)
+
+    yield from kernels.violations(selection, flags, allowed)
 
 
 def _memory(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Violation]:

@@ -7,7 +7,7 @@ import re
 from dsv4_serve.entrypoint.doctor.registry import GROUPS
 from dsv4_serve.entrypoint.problem import AnyCheck
 from tools.reference.markdown import code, linked, prose, table
-from tools.reference.refusals import READING, RULES
+from tools.reference.refusals import READING, RULES, SCOPE_FAILURES
 
 HEAD = ("name", "what it looks for", "symptom without it", "remedy", "tried")
 # Heads a GPU that kernels do not have; tensors named by another quantizer (GPTQ, AutoRound) in place of the layout's.
@@ -35,7 +35,7 @@ def covered() -> dict[int, set[str]]:
     """Return what is caught before start: the names of checks and refusals by the number of a known failure."""
     names: dict[int, set[str]] = {}
     checks = [(check.name, check.failures) for checks in GROUPS.values() for check in checks]
-    refused = [(name, refusal.failures) for name, refusal in (RULES | READING).items()]
+    refused = [(name, refusal.failures) for name, refusal in (RULES | READING).items()] + list(SCOPE_FAILURES.items())
     for name, numbers in [*checks, *refused, *ALSO.items()]:
         for number in numbers:
             names.setdefault(number, set()).add(name)

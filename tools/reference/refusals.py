@@ -24,18 +24,9 @@ class Refusal:
 
 
 RULES = {
-    "marlin-linear": Refusal(
-        "b_scales dim 1 = 32 is not size_n = 1536; fp8 einsum weight rows must be divisible by out_rank",
-        f"{VLLM}/pull/43722",
-        (7, 23),
-    ),
     "tool-strict-parameter": Refusal(
         "Calls in which the grammar forced other arguments than the model wrote",
         f"{_SOURCE}/tool_parsers/tool_strict_level.py",
-    ),
-    "cutlass-linear": Refusal(
-        "Assertion error (csrc/utils/layout.hpp:46): t.dim() == N, and: Worker proc died unexpectedly",
-        "docs/results/speed.md",
     ),
     "no-deep-gemm": Refusal(
         "fp8 einsum weight rows must be divisible by out_rank=1024, got 256", f"{VLLM}/pull/43722", (23,)
@@ -46,22 +37,10 @@ RULES = {
     "graph-sizes": Refusal(
         "No valid cudagraph sizes after rounding to multiple of 2", f"{_SOURCE}/config/compilation.py", (30,)
     ),
-    "w4a16-moe-backend": Refusal(
-        "No INT4 kernel in the backend that was asked for",
-        f"{_SOURCE}/model_executor/layers/fused_moe/oracle/int_wna16.py",
-    ),
     "w4a16-marlin-sm120": Refusal(
         "Tokens of other scripts in the answers at concurrency 2 and more, then an illegal memory access",
         f"{VLLM}/pull/43730",
         (28,),
-    ),
-    "nvfp4-mega-moe": Refusal(
-        "KeyError: 'layers.0.ffn.experts.w13_input_scale'", f"{_SOURCE}/models/deepseek_v4/nvidia/model.py", (20,)
-    ),
-    "swiglu-clamp": Refusal(
-        "Model sets swiglu_limit=10.0, but ... does not apply the SwiGLU clamp",
-        f"{_SOURCE}/model_executor/layers/fused_moe/oracle/nvfp4.py",
-        (22,),
     ),
     "log-config": Refusal("The end of vLLM without a root cause", f"{_SOURCE}/logger.py"),
     "log-off": Refusal("A start without phases, and errors without the process they come from", f"{_SOURCE}/logger.py"),
@@ -71,9 +50,10 @@ RULES = {
         "Failed: Cuda error custom_all_reduce.cuh:455 'invalid argument'", f"{_SOURCE}/config/vllm.py"
     ),
     "pro-hardware": Refusal(
-        "Weights that no other host holds", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
+        "A MoE backend that the GPUs lack", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
     ),
 }
+_KERNELS = "vLLM itself: `entrypoint/vllm_schema/combinations-0.32.0.json`"
 SCOPE = {
     "model-files": (
         "the files that `--model NAME=WHERE` names are of another architecture or scheme, damaged, or not there",
@@ -98,12 +78,6 @@ SCOPE = {
         "an MTP layer drafts one token; vLLM 0.32.0 runs it again on its own guesses, with fewer accepted each time",
         "set NUM_SPECULATIVE_TOKENS=3 or fewer",
         "`config/speculative.py`; the most that was published is 3 (vllm-project/recipes#493, 2026-05-28)",
-    ),
-    "kv-cache-dtype": (
-        "`kv-cache-dtype` is a type that DeepSeek-V4's attention does not have on this GPU",
-        "vLLM ends while it builds the model: fp8_ds_mla layout only supports fp8 kv-cache",
-        "leave it at fp8",
-        "`models/deepseek_v4/attention.py`, `nvidia/flashinfer_sparse.py`, and V4.1's",
     ),
     "k-by-load": (
         "`num_speculative_tokens_per_batch_size` is not valid, gives one request none, more than k, or meets DP",
@@ -147,6 +121,48 @@ SCOPE = {
         "leave it out; --data-parallel-size gives each rank a KV cache of its own",
         "`v1/core/kv_cache_coordinator.py`, `v1/core/single_type_kv_cache_manager.py`",
     ),
+    "moe-backend": (
+        "vLLM has no kernel of `moe-backend` for the model's experts, on this GPU or with this expert parallelism",
+        "`does not support the deployment configuration`, or `KeyError: 'layers.0.ffn.experts.w13_input_scale'`",
+        "set a backend that the message lists",
+        _KERNELS,
+    ),
+    "draft-moe-backend": (
+        "the same for the drafter's experts; without `speculative-config.moe_backend` they take `moe-backend`",
+        "`moe_backend='marlin' is not supported for unquantized MoE`, after the target model is loaded",
+        "set `speculative-config.moe_backend` to one that the message lists",
+        _KERNELS,
+    ),
+    "attention-backend": (
+        "`attention-backend` is not one of DeepSeek-V4's, or does not run on this GPU",
+        "`is not a DeepSeek V4 attention backend`, or an end in the first step",
+        "set a backend that the message lists",
+        _KERNELS,
+    ),
+    "kv-cache-dtype": (
+        "the attention backend does not store this format on this GPU",
+        "`DeepseekV4 fp8_ds_mla layout only supports fp8 kv-cache`",
+        "set --kv-cache-dtype fp8",
+        _KERNELS,
+    ),
+    "block-size": (
+        "`block-size` is no multiple of the attention's block of 256 tokens",
+        "`No common block size`, after the weights are loaded",
+        "set --block-size 256",
+        _KERNELS,
+    ),
+    "indexer-kv-dtype": (
+        "`attention-config.indexer_kv_dtype` is none of the indexer's formats on this GPU; `mxfp4` is for SM 10.x",
+        "`indexer_kv_dtype='mxfp4' requires Blackwell datacenter GPUs`",
+        "set it to fp8",
+        _KERNELS,
+    ),
+    "linear-backend": (
+        "`linear-backend` has no FP8 kernel for this GPU, or one that stores wo_a as DeepGEMM cannot read it",
+        "`Failed to find a kernel`; `fp8 einsum weight rows must be divisible`; `Assertion error (…/layout.hpp:46)`",
+        "set --linear-backend auto",
+        _KERNELS,
+    ),
     "weights": (
         "the weights leave no memory for the KV cache",
         "vLLM ends out of memory",
@@ -161,6 +177,8 @@ SCOPE = {
     ),
 }
 """When, because, instead, and what sets it, by name: what a plan is refused for besides the rules of the files."""
+SCOPE_FAILURES = {"linear-backend": (7, 23), "moe-backend": (20, 22)}
+"""Numbers in the list of known failures."""
 READING = {
     "a flag given twice": Refusal(
         "Of two --served-model-name only the last is served", f"{_SOURCE}/entrypoints/launchers/cli_args.py", (45,)

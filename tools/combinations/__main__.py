@@ -1,0 +1,80 @@
+"""
+Write down which combinations of flags, scheme and GPU the installed vLLM starts with.
+
+Runs where vLLM is installed (the CPU build will do). vLLM's own selection code answers, for GPUs that are stated; what
+its CUDA build would find installed is answered as the image has it, and the file's head says so.
+
+    python -m tools.combinations > entrypoint/vllm_schema/combinations-0.32.0.json
+    python -m tools.combinations --check entrypoint/vllm_schema/combinations-0.32.0.json
+"""
+
+import argparse
+import difflib
+import json
+import logging
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tools.describe_vllm import LINES_SHOWN, isolate, render
+
+from . import attention, experts, linear
+from .platform import CAPABILITIES, COMPILED, PRESENT, stated
+
+DEPTH = {"present": 1, "experts": 3, "attention": 2, "linear": 2}  # levels of the file that get a line per item
+
+
+def table() -> dict[str, Any]:
+    """Everything that is written down."""
+    found: dict[str, dict[str, Any]] = {"attention": {}, "linear": {}}
+    by_scheme: dict[str, dict[str, Any]] = {scheme: {} for scheme in experts.SCHEMES}
+    for capability in CAPABILITIES:
+        with stated(capability):
+            for scheme, answers in by_scheme.items():
+                answers[capability] = experts.of_scheme(scheme)
+            found["attention"][capability] = attention.of_capability()
+            found["linear"][capability] = linear.of_capability()
+    return {
+        "about": "made by `python -m tools.combinations`: vLLM's own selection code, asked on a CPU for stated GPUs",
+        "vllm": import_module("vllm").__version__.partition("+")[0],
+        "present": PRESENT | dict.fromkeys(COMPILED, "vLLM's CUDA wheel, for CUDA 13"),
+        "experts": folded({scheme: folded(answers) for scheme, answers in by_scheme.items()}),
+        **{name: folded(answers) for name, answers in found.items()},
+    }
+
+
+def folded(answers: dict[str, Any]) -> dict[str, Any]:
+    """Join the names that have the same answers, with a space between them."""
+    names: dict[str, list[str]] = {}
+    for name, answer in answers.items():
+        names.setdefault(json.dumps(answer, sort_keys=True), []).append(name)
+    return {" ".join(same): answers[same[0]] for same in names.values()}
+
+
+def document(facts: dict[str, Any]) -> str:
+    """The data file's text."""
+    sections = (f'"{name}": {render(value, DEPTH.get(name, 0))}' for name, value in facts.items())
+    return "{\n" + ",\n".join(sections) + "\n}\n"
+
+
+def main(argv: list[str]) -> int:
+    """Print the table, or compare it with a file; return the exit status."""
+    options = argparse.ArgumentParser(description="Write which combinations vLLM starts with, as JSON.")
+    options.add_argument("--check", metavar="FILE", type=Path, help="compare with FILE instead of printing")
+    recorded = options.parse_args(argv).check
+    isolate(os.environ)
+    logging.disable()
+    found = document(table())
+    if recorded is None:
+        sys.stdout.write(found)
+        return 0
+    before, after = recorded.read_text(encoding="utf-8").splitlines(), found.splitlines()
+    lines = list(difflib.unified_diff(before, after, str(recorded), "installed vLLM", n=0, lineterm=""))
+    print("\n".join(lines[:LINES_SHOWN]) or f"{recorded} is what the installed vLLM answers")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
