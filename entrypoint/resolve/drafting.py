@@ -151,9 +151,9 @@ def _schedule(
         return
     asked, most = draft_schedule.most(values[SCHEDULE]), draft_tokens(values)
     if asked > most and values[SCHEDULE] != selection.profile.flags().get(SCHEDULE):
-        seen = f"{name} asks for {asked} draft tokens, but num_speculative_tokens is {most}, and vLLM drafts no more"
+        seen = f"{name} requests {asked} draft tokens, but num_speculative_tokens is {most}, and vLLM drafts no more"
         more = f"set NUM_SPECULATIVE_TOKENS={asked}, or " if asked <= _most(selection.drafter) else ""
-        yield SCHEDULE_RULE, where, Problem(seen, "", f"{more}ask for {most} or fewer")
+        yield SCHEDULE_RULE, where, Problem(seen, "", f"{more}request {most} or fewer")
     if not draft_schedule.alone(values):
         seen = f"{name} gives a single request no draft tokens, so the drafter could not be proved at the start"
         yield SCHEDULE_RULE, where, Problem(seen, "", f"give it 1 or more, or set {_NONE}")

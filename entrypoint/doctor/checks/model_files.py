@@ -32,7 +32,7 @@ def folder_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -
     tried="for real",
 )
 def config_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """config.json exists, is JSON, and names its model_type; `config-types` looks at the other fields."""
+    """config.json exists, is JSON, and names its model_type; `config-types` checks the other fields."""
     config = checkpoint.config
     if config.absent:
         return Problem(f"no config.json in {checkpoint.folder}", "config.json next to the weights", FETCH)

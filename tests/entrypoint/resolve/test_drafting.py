@@ -150,9 +150,9 @@ def test_mtp_drafts_no_more_than_anybody_published() -> None:
 
 
 def test_a_schedule_of_ones_own_may_not_ask_for_more_than_is_drafted() -> None:
-    with pytest.raises(ConfigError, match="asks for 5 draft.*num_speculative_tokens is 1.*; ask for 1 or.*k-by-load"):
+    with pytest.raises(ConfigError, match="requests 5 draft.*num_speculative_tokens is 1.*; request 1 or.*k-by-load"):
         plan("mtp", **{SCHEDULE: [[1, 4, 5], [5, 8, 1]]})
-    with pytest.raises(ConfigError, match="set NUM_SPECULATIVE_TOKENS=3, or ask for 1 or fewer"):
+    with pytest.raises(ConfigError, match="set NUM_SPECULATIVE_TOKENS=3, or request 1 or fewer"):
         plan("mtp", **{SCHEDULE: [[1, 4, 3], [5, 8, 1]]})
     assert plan("dspark", **{SCHEDULE: [[1, 4, 5], [5, 8, 1]]}).draft_tokens == 5
 
