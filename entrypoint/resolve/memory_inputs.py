@@ -80,7 +80,7 @@ def uncounted(selection: Selection, flags: Mapping[str, Setting]) -> str:
     model, hardware, shape = selection.model, selection.hardware, parallel_of(flags)
     v41 = str(model.get("architecture")).startswith("deepseek-v4.1")
     reasons = {
-        "neither the KV cache of DeepSeek-V4.1 nor its Engram tables in host memory are modelled": v41,
+        "neither the KV cache of DeepSeek-V4.1 nor its Engram tables in host memory is modelled": v41,
         f"nothing says how much memory {hardware.name} has: set memory-gib in its profile file": not hardware.get(
             "memory_gib"
         ),
