@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .plan import TENSOR_PARALLEL_SIZE, Setting, Value
+from .plan import TENSOR_PARALLEL_SIZE, Setting, Value, plain
 
 DATA_PARALLEL_SIZE = "data-parallel-size"
 PIPELINE_PARALLEL_SIZE = "pipeline-parallel-size"
@@ -33,6 +33,13 @@ class Parallel:
     """Data parallel replicas of this node; None if they follow from the nodes."""
     headless: bool = False
     """Whether this node has no API server: another one has."""
+
+    @property
+    def name(self) -> str:
+        """Its sizes in a file name: `tp2`, `tp1-dp4-ep`, `tp2-pp2-n2`."""
+        others = {"dp": self.data, "pp": self.pipeline, "n": self.nodes}
+        sizes = [f"{short}{size}" for short, size in others.items() if size > 1]
+        return "-".join([f"tp{self.tensor}", *sizes, *(["ep"] if self.expert and self.data > 1 else [])])
 
     @property
     def replica_gpus(self) -> int:
@@ -71,13 +78,18 @@ class Parallel:
 
 def parallel_of(flags: Mapping[str, Setting]) -> Parallel:
     """Return the shape that a plan's flags describe; a value that is no number counts as vLLM's default."""
+    return parallel(plain(flags))
+
+
+def parallel(values: Mapping[str, Value]) -> Parallel:
+    """Return the shape that the values of flags describe."""
 
     def number(name: str, otherwise: int = 1) -> int:
-        value: Value = flags[name].value if name in flags else otherwise
+        value = values.get(name, otherwise)
         return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
 
     def switch(name: str) -> bool:
-        return name in flags and flags[name].value is True
+        return values.get(name) is True
 
     local = "data-parallel-size-local"
     return Parallel(
@@ -89,6 +101,6 @@ def parallel_of(flags: Mapping[str, Setting]) -> Parallel:
         expert=switch("enable-expert-parallel"),
         nodes=max(1, number("nnodes")),
         node_rank=number("node-rank", 0),
-        data_local=number(local) if local in flags else None,
+        data_local=number(local) if local in values else None,
         headless=switch("headless"),
     )

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import math
-
 from . import served_plan, supervision_settings
-from .plan import TENSOR_PARALLEL_SIZE, Plan
+from .errors import ConfigError
+from .parallel import parallel_of
+from .plan import Plan
 
-_SIZES = (TENSOR_PARALLEL_SIZE, "pipeline-parallel-size", "data-parallel-size")
 _LAST = 5
 """Seconds to end what remains after the drain."""
 
 
 def gpus(plan: Plan) -> int:
-    """Return the GPUs that one replica takes."""
-    return math.prod(int(plan.value(name, 1)) for name in _SIZES)
+    """Return the GPUs that one replica takes on its host."""
+    return parallel_of(plan.flags).node_gpus
 
 
 def sequences(plan: Plan) -> int:
     """Return how many sequences one step of a replica computes; 0 when the plan leaves it to vLLM."""
-    return int(plan.value("max-num-seqs") or 0)
+    return int(plan.value("max-num-seqs") or 0) * parallel_of(plan.flags).data
+
+
+def require_one_host(plan: Plan) -> None:
+    """Raise ConfigError for a replica of several hosts."""
+    if (nodes := parallel_of(plan.flags).nodes) > 1:
+        raise ConfigError(
+            f"nnodes is {nodes}: a replica of several hosts is started on each of them (docs/how-to/shapes.md), or as a"
+            " LeaderWorkerSet (deploy/kubernetes/overlays/pro-multinode); leave nnodes out here."
+        )
 
 
 def stop_seconds(plan: Plan) -> int:

@@ -12,7 +12,8 @@ from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed
 from ..client.local_replica import start_of
 from ..errors import ConfigError, UserError
-from ..plan import TENSOR_PARALLEL_SIZE, draft_tokens
+from ..parallel import parallel
+from ..plan import draft_tokens
 from ..replica_description import flag_values
 from . import load
 from .load import Row, Tokenizer
@@ -131,11 +132,11 @@ def described(rates: Sequence[float], env: Mapping[str, str]) -> str:
 
 
 def subject(replica: Replica, weights: str) -> str:
-    """Return the name of what was measured: model, hardware, tensor parallel size, profile."""
+    """Return the name of what was measured: model, hardware, shape, profile."""
     choices = replica.get("choices", {})
-    size = flag_values(replica).get(TENSOR_PARALLEL_SIZE, 1)
+    shape = parallel(flag_values(replica))
     names = [str(choices.get(name, "")) for name in ("model-name", "hardware", "profile")]
-    parts = [*names[:2], f"tp{size}", *names[2:], "dummy" if weights.startswith("dummy") else ""]
+    parts = [*names[:2], shape.name, *names[2:], "dummy" if weights.startswith("dummy") else ""]
     return "-".join(filter(None, parts)) if choices else "unknown replica"
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import HostError, UsageError
 from . import arguments
 from .arguments import count
 from .output import answer, print_message
@@ -21,11 +22,14 @@ def register(commands: Commands) -> None:
         "eval",
         "Run a quality benchmark and compare it with what is published.",
         run,
-        details="lm-evaluation-harness sends the questions to a running replica.",
-        epilog="Exit status 1: worse than published. It needs the extra `eval`, and prints how to install it.",
+        details="lm-evaluation-harness sends the questions to a running replica; `tools` sends scenarios of its own.",
+        epilog="Exit status 1: worse than published, or a protocol fault of tools. All tasks but tools need the extra"
+        " `eval`, and print how to install it.",
     )
     parser.add_argument(
-        "task", metavar="TASK", help="gsm8k, aime, aime25, humaneval, ifeval, mmlu-pro, or a task of --tasks"
+        "task",
+        metavar="TASK",
+        help="gsm8k, aime, aime25, humaneval, ifeval, mmlu-pro, tools (needs no lm-eval), or a task of --tasks",
     )
     questions = parser.add_argument_group("questions and answers")
     questions.add_argument("--limit", type=count, metavar="N", help="ask the first N questions only (default: all)")
@@ -51,6 +55,14 @@ def register(commands: Commands) -> None:
     questions.add_argument(
         "--tasks", type=Path, metavar="FILE", help="read more tasks from FILE, written like entrypoint/evals/tasks.toml"
     )
+    questions.add_argument(
+        "--rounds",
+        type=count,
+        default=2,
+        metavar="N",
+        help="of tools: run each scenario N times, every second one streamed (default: %(default)s)",
+    )
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="of tools: also write the result as JUnit XML")
     parser.add_argument(
         "--python",
         metavar="PROGRAM",
@@ -79,7 +91,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:
-    """Run the task and keep the result; 1 where it is worse than published."""
+    """Run the task and keep the result; 1 where it is worse than published, or where tool calls are at fault."""
     from ..catalog.catalog import Catalog
     from ..client import endpoint
     from ..evals import evaluate, served, text
@@ -88,6 +100,10 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     from . import log
 
     log.to_stderr()
+    if options.task == "tools":
+        return _run_tools(options)
+    if options.junit:
+        raise UsageError("--junit is for the task tools; the other tasks write their result below --out.")
     request = evals.request(options, os.environ)
     where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
     model = served.identify(where, Catalog(environment.folders()), options.model)
@@ -100,6 +116,38 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
         return 0
     answer(options, lambda: result, lambda: text.text(result))
     return 1 if evaluate.verdict(result) == "worse" else 0
+
+
+def _run_tools(options: argparse.Namespace) -> int:
+    """Run the scenarios of tool calls; 1 where the protocol is at fault."""
+    from ..catalog.catalog import Catalog
+    from ..client import endpoint
+    from ..evals import options as evals
+    from ..evals import served, tool_eval, tool_scenarios, tool_text
+    from ..resolve import environment
+
+    where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
+    model = served.identify(where, Catalog(environment.folders()), options.model)
+    try:
+        result = tool_eval.evaluate(where, model, evals.tool_request(options))
+    except KeyboardInterrupt:
+        print_message("stopped; the answers so far are kept, continue with --resume")
+        raise
+    if not result:
+        return 0
+    answer(options, lambda: result, lambda: tool_text.text(result))
+    if options.junit:
+        scenarios = {one.name: one.kind for one in tool_scenarios.read()[1][: options.limit]}
+        write_text(options.junit, tool_text.junit(result, scenarios))
+    return 1 if tool_text.protocol_faults(result) else 0
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file; raise HostError where that fails."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise HostError(f"--junit: cannot write {path} ({error.strerror}).") from None
 
 
 def temperature(text: str) -> float:

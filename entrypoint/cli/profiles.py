@@ -33,6 +33,7 @@ def register(commands: Commands) -> None:
     group.add_argument(
         "--gpus", metavar="N", type=arguments.count, help="count N GPUs (default: this host's, or 2 of a named kind)"
     )
+    group.add_argument("--nodes", metavar="N", type=arguments.count, help="count N hosts of such GPUs (default: 1)")
     group.add_argument(
         "--model", metavar="M", help="list this model only: its name, Hub repository or folder (default: all)"
     )
@@ -48,8 +49,8 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     catalog = Catalog(environment.folders())
     if options.here or options.hardware:
         return _run_what_fits(options, catalog)
-    if options.gpus or options.model:
-        raise UsageError("--gpus and --model need --here or --hardware: the list without them is for any GPU.")
+    if options.gpus or options.nodes or options.model:
+        raise UsageError("--gpus, --nodes and --model need --here or --hardware: the list without them is for any GPU.")
     entries = listing.listing(catalog)
     return answer(options, lambda: entries, lambda: text(entries))
 
@@ -72,6 +73,8 @@ def _request(options: argparse.Namespace) -> Request:
     if options.model:
         choices["model"] = Setting(options.model, "command line --model")
     flags = {name: setting for name, setting in base.environment.flags.items() if name != TENSOR_PARALLEL_SIZE}
+    if options.nodes:
+        flags["nnodes"] = Setting(options.nodes, "command line --nodes")
     return dataclasses.replace(base, choices=choices, environment=dataclasses.replace(base.environment, flags=flags))
 
 

@@ -45,7 +45,8 @@ def _nothing(found: WhatFits) -> Iterator[str]:
     yield "Nothing fits."
     if enough:
         more = f"dsv4 profiles --hardware {name} --gpus {enough}"
-        yield wrapped(f"On {enough} of these GPUs, of one host or several, something does: {more}", "", "  ")
+        yield wrapped(f"On {enough} of these GPUs something does: {more}", "", "  ")
+        yield wrapped("GPUs of several hosts count too: add --nodes N here, and --nnodes N to a start.", "", "  ")
     yield wrapped(f"The default: {found.choices[''].why_not.partition(' To override')[0]}", "", "  ")
 
 

@@ -49,6 +49,7 @@ def deployment(
     """
     check_no_secret(request)
     on_cpu = plan.choices["hardware"].value == "cpu"
+    replica.require_one_host(plan)
     size = 0 if on_cpu else replica.gpus(plan)
     if options.gpus:
         groups = placement.read(options.gpus, size, topology.gpus)

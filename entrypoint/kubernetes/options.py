@@ -26,6 +26,7 @@ def overlay(options: argparse.Namespace, request: Request) -> Overlay:
     Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a path that Kubernetes would refuse.
     """
     selection, plan, products = _resolved(request)
+    replica.require_one_host(plan)
     stored = places.read(options.weights)
     folder, fetched = _folder(selection, fetch=stored.component == "fetch")
     if not places.NAME.fullmatch(options.namespace):

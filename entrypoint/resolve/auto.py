@@ -22,7 +22,7 @@ from ..errors import ConfigError, nearest
 from ..machine.gpus import HostGpus
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
-from .candidates import Candidate, of_profile, with_profile
+from .candidates import Candidate, of_all_nodes, of_profile, with_profile
 
 AUTO = "auto"
 CONTEXT, THROUGHPUT = f"{AUTO}:context", f"{AUTO}:throughput"
@@ -44,7 +44,7 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         raise ConfigError(f"{origin}: there is no {goal!r}{nearest(goal, NAMES)}. Known: {', '.join(NAMES)}.")
     hardware = request.choices.get("hardware")
     gpus = HostGpus(hardware.value, hardware.origin) if hardware else find()
-    ordered = ranked(catalog, candidates(catalog, request, gpus, origin), goal, gpus.count)
+    ordered = ranked(catalog, candidates(catalog, request, gpus, origin), goal, of_all_nodes(request, gpus))
     chosen = best(ordered)
     reason = _reason(catalog, ordered, chosen, gpus)
     if chosen is None:

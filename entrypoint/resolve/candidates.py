@@ -18,10 +18,10 @@ from .constraints import MEMORY
 from .layers import resolve
 from .select import Selection, select
 
-SIZES = (8, 4, 2, 1)
+SIZES = (16, 8, 4, 2, 1)
 """Tensor parallel sizes that are tried, the largest first: it leaves the fewest GPUs idle."""
 _SHAPES = (TENSOR_PARALLEL_SIZE, DATA_PARALLEL_SIZE, PIPELINE_PARALLEL_SIZE)
-"""Flags that say how GPUs are used; a request or a profile that sets one keeps it."""
+"""Flags that say how GPUs are used; a request that sets one keeps it, and so does a profile but for the first."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +84,29 @@ def sized(request: Request, size: int | None, gpus: HostGpus) -> Request:
     """Return the request with a tensor parallel size, as the environment would set it; None leaves it as it is."""
     if size is None:
         return request
-    setting = Setting(size, f"auto: {gpus.count} GPU{'s' * (gpus.count != 1)}")
+    nodes = request.flag("nnodes")
+    on = f" on each of {nodes.value} nodes" if nodes else ""
+    setting = Setting(size, f"auto: {gpus.count} GPU{'s' * (gpus.count != 1)}{on}")
     environment = request.environment
     flags = {**environment.flags, TENSOR_PARALLEL_SIZE: setting}
     return dataclasses.replace(request, environment=dataclasses.replace(environment, flags=flags))
 
 
+def of_all_nodes(request: Request, gpus: HostGpus) -> int | None:
+    """Return the GPUs of all nodes, if each has as many as this host; None where this host was not read."""
+    nodes = request.flag("nnodes")
+    several = nodes.value if nodes and isinstance(nodes.value, int) else 1
+    return None if gpus.count is None else gpus.count * max(1, several)
+
+
 def _sizes(catalog: Catalog, request: Request, name: str, gpus: HostGpus) -> list[int | None]:
     """Return the sizes to try; only the plan's own (None) where it is set, or where GPUs are not counted."""
     profile = catalog.profile(name, "")
-    if gpus.count is None or any(request.flag(flag) or flag in profile.flags() for flag in _SHAPES):
+    fixed = any(request.flag(flag) for flag in _SHAPES) or any(flag in profile.flags() for flag in _SHAPES[1:])
+    if gpus.count is None or fixed:
         return [None]
-    allowed = profile.get("tensor_parallel_sizes") or SIZES
-    return [size for size in SIZES if size in allowed and size <= gpus.count] or [None]
+    allowed, count = profile.get("tensor_parallel_sizes") or SIZES, of_all_nodes(request, gpus) or 0
+    return [size for size in SIZES if size in allowed and size <= count] or [None]
 
 
 def _candidate(catalog: Catalog, request: Request, name: str, gpus: HostGpus) -> Candidate:

@@ -14,7 +14,7 @@ from ..machine.gpus import HostGpus
 from ..plan import Setting
 from ..request import Request
 from . import auto
-from .candidates import SIZES, Candidate, of_profile
+from .candidates import SIZES, Candidate, of_all_nodes, of_profile
 from .layers import resolve
 from .select import select
 from .select_model import requested_model
@@ -52,7 +52,9 @@ class Choice:
 @dataclass(frozen=True)
 class WhatFits:
     """
-    What fits `gpus` GPUs, longest contexts first; `missing` are profile, model and size of those that do not fit.
+    What fits `gpus` GPUs of all nodes, longest contexts first.
+
+    `missing` are profile, model and size of those that do not fit.
 
     `choices` has the default (an empty name) and every name of `auto`.
     """
@@ -64,7 +66,7 @@ class WhatFits:
     missing: tuple[tuple[str, str, int], ...]
     choices: dict[str, Choice]
     enough: int = 0
-    """Where nothing fits, how many of these GPUs would do; 0 where 8 do not."""
+    """Where nothing fits, how many of these GPUs on each node would do; 0 where 8 do not."""
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
@@ -81,7 +83,9 @@ class WhatFits:
 
 def what_fits(catalog: Catalog, request: Request, gpus: HostGpus) -> WhatFits:
     """Return what fits; raise ConfigError for unknown hardware. `gpus.count` must be known."""
+    count = of_all_nodes(request, gpus)
     assert gpus.count
+    assert count
     hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
     fits, missing = _split(catalog, request, hardware, gpus)
     enough = 0
@@ -91,7 +95,7 @@ def what_fits(catalog: Catalog, request: Request, gpus: HostGpus) -> WhatFits:
     fits.sort(key=lambda fit: (-fit.context, fit.profile, -fit.requests))
     names = ("", *auto.NAMES)
     choices = {name: _choice(catalog, request, gpus, name) for name in names}
-    return WhatFits(hardware, gpus.count, gpus.origin, tuple(fits), tuple(missing), choices, enough)
+    return WhatFits(hardware, count, gpus.origin, tuple(fits), tuple(missing), choices, enough)
 
 
 def _split(

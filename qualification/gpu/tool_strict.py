@@ -252,7 +252,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                             return
                         name = {"cell": "speed", "tools": number, "k": k, "streams": streams, "level": level}
                         yield name | cell(port, number, k, level, options.repeats)
-                if time.monotonic() < until - 5:
+            for number in options.tools:
+                if time.monotonic() < until - 10:
                     yield {"cell": "forced", "tools": number, "level": "function", **forced(port, number)}
         except (served.Ended, OSError) as error:
             tail = log.read_text(errors="replace")[-1500:]

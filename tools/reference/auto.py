@@ -8,17 +8,24 @@ from pathlib import Path
 
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
+from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.resolve import auto
-from dsv4_serve.entrypoint.resolve.candidates import Candidate
+from dsv4_serve.entrypoint.resolve.candidates import Candidate, of_profile
 from tools.reference.markdown import code, table
 
 COUNTS = (1, 2, 4, 8)
+PRO = ("pro", "pro-0813", "pro-nvfp4", "pro-0813-nvfp4")
+PRO_COUNTS = (4, 8, 16)
 
 
 def tables() -> dict[str, str]:
-    """Return a row for each hardware file and number of GPUs."""
-    return {"auto": table(("hardware", "GPUs", *map(code, auto.NAMES)), rows(Catalog([])))}
+    """Return what `auto` chooses, and what holds V4-Pro, for each hardware file and number of GPUs."""
+    catalog = Catalog([])
+    return {
+        "auto": table(("hardware", "GPUs", *map(code, auto.NAMES)), rows(catalog)),
+        "pro": table(("hardware", "GPUs", *map(code, PRO)), pro_rows(catalog)),
+    }
 
 
 def rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
@@ -39,6 +46,22 @@ def _candidates(folder: Path) -> list[tuple[str, int, list[Candidate]]]:
         for kind in kinds
         for count in COUNTS
     ]
+
+
+def pro_rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
+    """Yield the hardware that holds one of V4-Pro's models, and how many requests of the profile `pro` run at once."""
+    for hardware in catalog.every_hardware():
+        for count in PRO_COUNTS:
+            held = [_pro(catalog, hardware.name, count, model) for model in PRO]
+            if any(held):
+                yield code(hardware.name), str(count), *(one or "no" for one in held)
+
+
+def _pro(catalog: Catalog, hardware: str, count: int, model: str) -> str:
+    request = Request({"model": Setting(model, "reference")})
+    gpus = HostGpus(hardware, "reference", count)
+    found = [one for one in of_profile(catalog, request, "pro", gpus, "reference") if one.gpus == count and one.held]
+    return f"{found[0].held} of {found[0].requests}" if found else ""
 
 
 def cell(one: Candidate | None) -> str:

@@ -50,7 +50,7 @@ RULES = {
         "Failed: Cuda error custom_all_reduce.cuh:455 'invalid argument'", f"{_SOURCE}/config/vllm.py"
     ),
     "pro-hardware": Refusal(
-        "Weights that no other host holds", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
+        "A MoE backend that the GPUs lack", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
     ),
 }
 _KERNELS = "vLLM itself: `entrypoint/vllm_schema/combinations-0.32.0.json`"

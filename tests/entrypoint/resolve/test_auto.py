@@ -169,7 +169,7 @@ def test_a_profile_for_more_gpus_is_not_named_where_memory_rules_another_out(sma
         "profile"
     ]
     assert profile.value == "64k"
-    assert "; 128k: 8 requests need " in profile.origin
+    assert "; throughput: 16 requests need " in profile.origin
 
 
 def test_weights_that_fit_nowhere_are_the_reason(small) -> None:
@@ -232,3 +232,9 @@ def test_a_plan_whose_memory_is_not_counted_is_not_chosen() -> None:
 
 def test_one_large_gpu_serves_two_requests() -> None:
     assert settled(request_for(), box("b300", 1)).value == "640k"
+
+
+def test_gpus_of_all_nodes_count() -> None:
+    request = auto.settle(CATALOG, request_for(nnodes=2), box("gb10", 1))
+    assert request.choices["profile"].value == "640k"
+    assert request.flag("tensor-parallel-size") == Setting(2, "auto: 1 GPU on each of 2 nodes")

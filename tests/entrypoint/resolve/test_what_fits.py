@@ -115,3 +115,12 @@ def test_requests_of_data_parallel_replicas_are_told_for_each() -> None:
     [spread] = [fit for fit in found.fits if fit.profile == "64k-dp"]
     assert (spread.gpus, spread.replicas, spread.held) == (4, 4, 16)
     assert " 4 x 16 " in what_fits_text.text(found, named=True)
+
+
+def test_hosts_with_one_gpu_are_told_how_many_would_do_and_count_together() -> None:
+    alone, together = box("gb10", 1), box("gb10", 1, nnodes=2)
+    assert (alone.fits, alone.enough) == ((), 2)
+    assert "--nodes N" in what_fits_text.text(alone, named=True)
+    assert together.gpus == 2
+    assert {fit.gpus for fit in together.fits} == {2}
+    assert together.choices["auto"].gpus == 2
