@@ -42,10 +42,11 @@ def read_facts(selection: Selection, plan: Plan, machine: Machine, options: Doct
         required = dataclasses.replace(required, ports=required.ports[:-1])
     checkable = options.serving or checkpoint is None or not required.gpus or _has_driver(machine)
     memory = memory_inputs.estimate(selection, plan.flags)
+    uncounted = memory_inputs.unsized(selection, plan.flags)
     not_checked = {
         f"the checkpoint: {absent}": checkpoint is None,
         _NO_DRIVER: not checkable,
-        "memory: the profile files lack the figures for it": memory is None and required.gpus,
+        f"memory: {uncounted}": uncounted and required.gpus,
     }
     return Facts(
         checkpoint=checkpoint,

@@ -92,7 +92,7 @@ def groups(topology: Topology, size: int) -> list[tuple[int, ...]]:
 def choose_set(topology: Topology, group: tuple[int, ...]) -> tuple[str, str]:
     """Return the name of the NCCL set for a group and the reason."""
     if len(group) < 2:
-        return "none", "one GPU needs no NCCL"
+        return "none", "one GPU of this host needs no settings of NCCL"
     names = " and ".join(map(str, group)) if len(group) == 2 else f"{group[0]} to {group[-1]}"
     if topology.nvlinked(group):
         return "none", f"NVLink connects GPUs {names}, and NCCL's defaults suit it"

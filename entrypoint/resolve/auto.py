@@ -14,6 +14,7 @@ Where the GPUs are counted, the model is split over as many as can share it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from ..catalog.catalog import Catalog, ProfileFile
@@ -22,7 +23,7 @@ from ..errors import ConfigError, nearest
 from ..machine.gpus import HostGpus
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
-from .candidates import Candidate, of_all_nodes, of_profile, with_profile
+from .candidates import SIZES, Candidate, of_all_nodes, of_profile, with_profile
 
 AUTO = "auto"
 CONTEXT, THROUGHPUT = f"{AUTO}:context", f"{AUTO}:throughput"
@@ -48,9 +49,20 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     chosen = best(ordered)
     reason = _reason(catalog, ordered, chosen, gpus)
     if chosen is None:
-        raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is written for it'}.")
+        more = _enough(catalog, request, gpus)
+        raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is written for it'}.{more}")
     profile = Setting(chosen.profile, f"{origin} {goal}: {_fits(chosen)}{reason}")
     return with_profile(chosen.request, profile)
+
+
+def _enough(catalog: Catalog, request: Request, gpus: HostGpus) -> str:
+    """Say how many of these GPUs would do, where that can be counted."""
+    count = of_all_nodes(request, gpus) or 0
+    for size in sorted(SIZES) if count else ():
+        more = dataclasses.replace(gpus, count=size, topology=None)
+        if size > count and best(candidates(catalog, request, more)):
+            return f" {size} x {gpus.hardware} would do; those of other hosts count with --nnodes."
+    return ""
 
 
 def candidates(catalog: Catalog, request: Request, gpus: HostGpus, origin: str = "") -> list[Candidate]:

@@ -92,7 +92,7 @@ def captured(values: Mapping[str, Any], requests: int, *, sm10: bool) -> tuple[i
     largest = next((int(values[name]) for name in _LARGEST if values.get(name)), None)
     longest = min(largest or min(requests * step * 2, most), batched)
     grid = {1, 2, 4, *range(8, 256, 8), *range(256, longest + 1, 16)}
-    if largest is None and step > 1:
+    if largest is None:
         ends = (n * step for n in (1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16), requests) if n <= requests)
         grid |= set(ends)
     return tuple(sorted(size for size in grid if size <= longest))

@@ -80,17 +80,15 @@ def uncounted(selection: Selection, flags: Mapping[str, Setting]) -> str:
     model, hardware, shape = selection.model, selection.hardware, parallel_of(flags)
     v41 = str(model.get("architecture")).startswith("deepseek-v4.1")
     reasons = {
-        "neither the KV cache of DeepSeek-V4.1 nor its Engram tables in host memory are modelled": v41,
-        f"the memory of {hardware.name} is not known: set memory-gib in its profile file": not hardware.get(
+        "neither the KV cache of DeepSeek-V4.1 nor its Engram tables in host memory is modelled": v41,
+        f"nothing says how much memory {hardware.name} has: set memory-gib in its profile file": not hardware.get(
             "memory_gib"
         ),
-        f"the size of {model.name} is not known: set weights-gib in its profile file, or name a folder of it": (
+        f"nothing says how large {model.name} is: set weights-gib in its profile file, or name a folder of it": (
             not selection.weights_gib
         ),
         "vLLM chooses the share of memory: set --gpu-memory-utilization": not _number(flags, "gpu-memory-utilization"),
-        "decode context parallelism cannot divide sliding windows, and vLLM 0.32.0 ends with it": shape.decode_context
-        > 1,
-        "prefill context parallelism is not modelled": shape.prefill_context > 1,
+        "vLLM 0.32.0 cannot divide sliding windows by context": max(shape.decode_context, shape.prefill_context) > 1,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ..catalog.catalog import ProfileFile
 from ..catalog.schema import Model
 from ..memory.estimate import MemoryEstimate
+from ..parallel import Parallel, parallel_of
 from ..plan import Setting
 from . import memory_inputs
 from .select import Selection
@@ -20,11 +21,15 @@ Fits = Callable[[MemoryEstimate], bool]
 
 def other_size(selection: Selection, flags: Mapping[str, Setting]) -> str:
     """Return the one change that leads on, or the reason why these GPUs cannot hold the plan."""
-    memory, seen = memory_inputs.estimate(selection, flags), visible(selection, flags)
+    memory, seen, shape = memory_inputs.estimate(selection, flags), visible(selection, flags), parallel_of(flags)
+    if seen is not None and (fewer := _fewer_groups(shape, seen)):
+        return fewer
+    groups = shape.gpus // shape.tensor
+    seen = None if seen is None else seen // groups
     own = _sizes(selection, selection.model)
     if memory is None:
         here = [size for size in own if seen is None or size <= seen]
-        return f"set --tp {here[-1]}" if here else _end(selection, min(own), seen)
+        return f"set --tp {here[-1]}" if here else _end(selection, min(own), groups)
     if share := _higher_share(selection, memory):
         return f"raise gpu-memory-utilization to {share:g}"
     for fits in (_starts, _holds_weights):
@@ -33,7 +38,7 @@ def other_size(selection: Selection, flags: Mapping[str, Setting]) -> str:
                 return _change(selection, model, size)
     sizes = [size for size in own if _holds_weights(_of(memory, selection, selection.model, size))]
     if sizes:
-        return _end(selection, sizes[0], seen)
+        return _end(selection, sizes[0], groups)
     return f"no shipped model fits {selection.hardware.name}: use GPUs with more memory"
 
 
@@ -93,7 +98,16 @@ def _change(selection: Selection, model: ProfileFile[Model], size: int) -> str:
     return f"set {' and '.join(changes)}" if changes else "lower --max-model-len"
 
 
-def _end(selection: Selection, size: int, seen: int | None) -> str:
+def _fewer_groups(shape: Parallel, seen: int) -> str:
+    """Return the change where the groups alone take more GPUs than there are, however small each of them is."""
+    if shape.gpus // shape.tensor <= seen:
+        return ""
+    if shape.data > 1:
+        return f"set --data-parallel-size {max(1, seen // (shape.gpus // shape.data))}"
+    return f"set --pipeline-parallel-size {max(1, seen // (shape.gpus // shape.pipeline))}"
+
+
+def _end(selection: Selection, size: int, groups: int) -> str:
     """Say how many GPUs it takes; no setting leads on from here."""
-    gpus = "" if seen is None else f", and this process sees {seen}; more hosts count with --nnodes"
-    return f"it takes {size} x {selection.hardware.name}{gpus}"
+    gpus = "" if selection.gpus is None else f", and this process sees {selection.gpus}; more hosts count with --nnodes"
+    return f"it takes {size * groups} x {selection.hardware.name}{gpus}"

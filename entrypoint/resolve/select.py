@@ -91,6 +91,8 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     nccl = request.choices.get("nccl") or by_topology
     if nccl is None and hardware.get("nccl"):
         nccl = Setting(hardware.get("nccl"), f"{hardware.file_of('nccl')}: nccl")
+    if nccl and "nccl" not in request.choices:
+        nccl = _between_nodes(nccl, request)
     if nccl:
         reasons["nccl"] = nccl
     return Selection(
@@ -172,6 +174,14 @@ def _by_topology(
             "CUDA_VISIBLE_DEVICES": Setting(",".join(map(str, order)), why),
         }
     return Setting(name, f"topology: {reason}"), settings
+
+
+def _between_nodes(nccl: Setting, request: Request) -> Setting:
+    """Return the set that leaves the network on, in place of p2p-off, where a server spans hosts."""
+    nodes = request.flag("nnodes")
+    if nccl.value != "p2p-off" or nodes is None or nodes.value == 1:
+        return nccl
+    return Setting("p2p-off-nodes", f"{nccl.origin}; {nodes.origin} is {nodes.value}, so the network stays on")
 
 
 def _gpus_together(profile: ProfileFile[Profile], request: Request, size: int) -> int:

@@ -173,6 +173,7 @@ memory)
 strict)
     package
     engine
+    share_caches
     status=0
     export FLASHINFER_CUDA_ARCH_LIST=9.0a CUDA_VISIBLE_DEVICES=0
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.tool_strict --work "$base/strict" \

@@ -32,11 +32,11 @@ from qualification.gpu.served import ANSWER, HEALTH, PROMPT_LENGTHS, Ended, ask,
 
 Result = dict[str, Any]
 PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
-REFUSAL = re.compile("(MTP|DSpark) speculative decoding: |problem draft-")
+REFUSAL = re.compile(r"(MTP|DSpark) speculative decoding: |^  draft-[\w-]+: ", re.MULTILINE)
 """Of a patch, and of a check before the start."""
 MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
 """The product's name for a layout, where it is another one."""
-SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size"]}
+SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size", "model-files"]}
 """Refusals that hold for the full-size model only, beside the one of an architecture of another size."""
 TOKENS = {"mtp": 1, "dspark": 5}
 COUNTED = re.compile(r"SpecDecoding metrics: .*Accepted: (\d+) tokens, Drafted: (\d+) tokens")

@@ -97,6 +97,7 @@ def ask(port: int, number: int, choice: Any) -> TimedAnswer:
         "tool_choice": choice,
         "stream": True,
         "stream_options": {"include_usage": True},
+        "return_token_ids": True,  # else the parser holds back what may become a call, and no chunk tells of it
         "temperature": 0,
         "max_tokens": 400,
         "cache_salt": f"{os.getpid()}-{next(_SALT)}",
@@ -112,7 +113,7 @@ def ask(port: int, number: int, choice: Any) -> TimedAnswer:
                 raise served.Ended(f"{number} tools, tool_choice {choice}: {event['error']}")
             for choices in event["choices"]:
                 delta = choices["delta"]
-                if delta.get("content") or delta.get("tool_calls"):
+                if choices.get("token_ids"):
                     first = first or time.monotonic() - began
                 for call in delta.get("tool_calls") or ():
                     had = calls.get(call["index"], ("", ""))

@@ -164,7 +164,7 @@ def a_stop(both: list[Node]) -> None:
 LOST = "closed its connections"
 SCENARIOS: list[tuple[Callable[[list[Node]], None], tuple[tuple[int, str], tuple[int, str]]]] = [
     (a_rank_without_a_server, ((82, LOST), (82, "VllmWorker-1 died"))),
-    (the_first_engine, ((82, "EngineCore"), (82, LOST))),
+    (the_first_engine, ((82, "engine core exited unexpectedly"), (82, LOST))),
     (a_rank_under_traffic, ((82, "10.231.7.2"), (82, "VllmWorker-1 died"))),
     (a_stop, ((0, ""), (0, ""))),
 ]

@@ -55,7 +55,7 @@ def ids_of(text: str) -> list[int]:
 def call(name: str, *parameters: tuple[str, str, str]) -> str:
     """Write one call as the model does: parameters are name, `true` or `false` for `string`, and the text."""
     lines = [f'<{MARK}parameter name="{n}" string="{s}">{v}</{MARK}parameter>' for n, s, v in parameters]
-    return "\n".join([f'<{MARK}invoke name="{name}">', *lines, f"</{MARK}invoke>"])
+    return "\n".join([f'<{MARK}invoke name="{name}">', "\n".join(lines), f"</{MARK}invoke>"])
 
 
 def block(*calls: str) -> str:
@@ -349,3 +349,23 @@ def _items(response: dict[str, Any]) -> Answer:
 
 
 _ROUTES: dict[str, Callable[[_Turn, Any], Any]] = {"chat": _chat, "messages": _messages, "responses": _responses}
+
+
+def prompt(tools: Any, thinking: bool) -> str:
+    """Return the prompt of the first turn."""
+    return _rendered([{"role": "user", "content": "hi"}], tools, thinking)
+
+
+def history(answer: Answer, tools: Any, thinking: bool) -> str:
+    """Return the prompt of the second turn, for which the client sends back what it received and a result."""
+    calls = [
+        {"id": str(n), "type": "function", "function": {"name": name, "arguments": json.loads(arguments)}}
+        for n, (name, arguments) in enumerate(answer.calls)
+    ]
+    turn = {"role": "assistant", "content": answer.content, "reasoning": answer.reasoning, "tool_calls": calls}
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in calls]
+    return _rendered([{"role": "user", "content": "hi"}, turn, *results], tools, thinking)
+
+
+def _rendered(messages: list[dict[str, Any]], tools: Any, thinking: bool) -> str:
+    return tokenizer().apply_chat_template(messages, tools, tokenize=False, thinking=thinking)

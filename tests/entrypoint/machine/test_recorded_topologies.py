@@ -127,6 +127,17 @@ def test_data_parallel_replicas_that_share_experts_get_the_set_of_all_of_them(na
     assert plan.choices["nccl"].value == nccl
 
 
+def test_a_replica_that_spans_hosts_keeps_the_network_on() -> None:
+    gpus = HostGpus("rtx-pro-6000", "test", 4, topology("l40s-x4"))
+    spread = resolved(request(profile="64k", tensor_parallel_size=8, nnodes=2), gpus=gpus)
+    assert spread.choices["nccl"].value == "p2p-off-nodes"
+    assert "NCCL_IB_DISABLE" not in spread.env
+    alone = resolved(request(profile="64k", tensor_parallel_size=4), gpus=gpus)
+    assert alone.env["NCCL_IB_DISABLE"].value == "1"
+    asked = resolved(request(profile="64k", tensor_parallel_size=8, nnodes=2, nccl="p2p-off"), gpus=gpus)
+    assert asked.choices["nccl"].value == "p2p-off"
+
+
 def test_choosing_among_sixteen_gpus_takes_no_time() -> None:
     pairs = tuple(Pair(a, b, "PIX" if a // 4 == b // 4 else "SYS") for a, b in combinations(range(16), 2))
     assert groups(Topology(tuple(range(16)), pairs), 8)[0] == tuple(range(8))

@@ -234,6 +234,11 @@ def test_one_large_gpu_serves_two_requests() -> None:
     assert settled(request_for(), box("b300", 1)).value == "640k"
 
 
+def test_where_nothing_fits_the_answer_says_how_many_gpus_would_do() -> None:
+    with pytest.raises(ConfigError, match=r" 2 x gb10 would do; those of other hosts count with --nnodes\.$"):
+        settled(request_for(), box("gb10", 1))
+
+
 def test_gpus_of_all_nodes_count() -> None:
     request = auto.settle(CATALOG, request_for(nnodes=2), box("gb10", 1))
     assert request.choices["profile"].value == "640k"

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from dsv4_serve.entrypoint.plan import plain
-from dsv4_serve.entrypoint.resolve import memory_inputs
+from dsv4_serve.entrypoint.resolve import cuda_graphs, memory_inputs
 from dsv4_serve.entrypoint.resolve.cuda_graphs import SIZES, narrower, sizes
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from tests.support.plans import request, selected
@@ -112,3 +112,33 @@ def test_the_graphs_of_every_k_take_memory() -> None:
     assert memory is not None
     assert memory.graphs == (*plan.value(SIZES), *narrower(plan.value(SIZES), plain(plan.flags), 16))
     assert len(memory.graphs) > len(plan.value(SIZES))
+
+
+ONE_DRAFT = {"speculative-config.method": "mtp", "speculative-config.num_speculative_tokens": 1}
+
+
+@pytest.mark.parametrize(
+    ("requests", "batched", "sm10", "many", "longest"),
+    [(16, 8192, False, 11, 64), (256, 8192, False, 51, 512), (256, 8192, True, 83, 1024), (256, 128, False, 19, 128)],
+)
+def test_what_vllm_captures_by_itself_is_known(
+    requests: int, batched: int, sm10: bool, many: int, longest: int
+) -> None:
+    """11 sizes to 64 tokens and 51 to 512 were captured on H200 (vLLM 0.32.0, 2026-11-22); the others are read there."""
+    captured = cuda_graphs.captured(ONE_DRAFT | {"max-num-batched-tokens": batched}, requests, sm10=sm10)
+    assert (len(captured), captured[-1]) == (many, longest)
+
+
+@pytest.mark.parametrize(
+    "off",
+    [{"enforce-eager": True}, {"compilation-config.cudagraph_mode": "NONE"}, {"optimization-level": 0}, {"O": 0}],
+    ids=str,
+)
+def test_no_graph_is_captured_where_the_plan_turns_them_off(off: dict[str, object]) -> None:
+    assert cuda_graphs.captured(ONE_DRAFT | off, 16, sm10=False) == ()
+
+
+def test_sizes_that_a_plan_sets_are_those_that_vllm_captures() -> None:
+    chosen = {"cudagraph-capture-sizes": [2, 4, 4096], "max-num-batched-tokens": 2048}
+    assert cuda_graphs.captured(ONE_DRAFT | chosen, 2, sm10=False) == (2, 4)
+    assert cuda_graphs.captured(ONE_DRAFT | {"max-cudagraph-capture-size": 8}, 2, sm10=False) == (1, 2, 4, 8)

@@ -76,6 +76,22 @@ def test_following_the_printed_fixes_arrives(wanted: dict[str, Any], seen: list[
     assert bool(message) == bool(end)
 
 
+@pytest.mark.parametrize(
+    ("shape", "count", "fix"),
+    [
+        ({"data_parallel_size": 8}, 4, "set --data-parallel-size 4"),
+        ({"tensor_parallel_size": 2, "data_parallel_size": 8}, 4, "set --data-parallel-size 2"),
+        ({"tensor_parallel_size": 2, "pipeline_parallel_size": 4}, 2, "set --pipeline-parallel-size 1"),
+        ({"tensor_parallel_size": 8, "data_parallel_size": 2}, 8, "set --tp 1"),
+    ],
+)
+def test_too_many_groups_lead_to_fewer(shape: dict[str, int], count: int, fix: str) -> None:
+    seen = hardware_of(host(*gpus(count, "NVIDIA B200", "10.0", 179)), CATALOG)
+    with pytest.raises(ConfigError, match="gpu-count") as caught:
+        resolved(request(model="flash", profile="64k", **shape), gpus=seen)
+    assert f"; {fix}. To override" in str(caught.value)
+
+
 def test_gpus_of_several_hosts_count_together() -> None:
     seen = hardware_of(host(*gpus(1, "NVIDIA GB10", "12.1", 121.7)), CATALOG)
     with pytest.raises(ConfigError, match="more hosts count with --nnodes"):
