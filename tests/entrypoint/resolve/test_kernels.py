@@ -154,7 +154,7 @@ def test_all_printed_fixes_at_once_lead_to_a_plan_within_two_rounds(requested: d
 @settings(max_examples=40, deadline=None)
 def test_no_circle_of_advice_when_one_fix_is_followed_at_a_time(requested: dict[str, Any], data: Any) -> None:
     seen = [requested]
-    for _ in range(max(MOST, len(problems(**requested)))):
+    for _ in range(MOST + len(problems(**requested))):
         if not (found := problems(**requested)):
             return
         requested = followed(requested, data.draw(st.sampled_from(fixes(found[0]))))
