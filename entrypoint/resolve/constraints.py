@@ -15,7 +15,7 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, kernels, kv_cache_dtype, memory_inputs, remedies, shape
+from . import drafting, environment, kernels, kv_cache_dtype, memory_inputs, remedies, shape
 from .select import Selection
 from .wording import described
 
@@ -46,10 +46,11 @@ def names(selection: Selection) -> frozenset[str]:
 
 def require_known(selection: Selection, skip: Collection[str], check_names: Callable[[], Collection[str]]) -> None:
     """
-    Raise ConfigError for a name to skip that is neither a constraint nor a check.
+    Raise ConfigError for a name to skip that is no constraint, no check, and no variable that vLLM does not read.
 
     `check_names` returns the names of the doctor's checks; it is called only for a name that is not a constraint.
     """
+    skip = [name for name in skip if not environment.is_unknown(name)]  # a variable of another vLLM
     if not set(skip) - names(selection):
         return
     known = names(selection) | set(check_names())
