@@ -8,6 +8,7 @@ nodes meet at the first node's master port, and hold a connection there for as l
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from .. import procfs
@@ -21,6 +22,7 @@ from ..vllm_log.standing import Standing
 MASTER_PORT = 29501
 """Where ranks meet; vLLM 0.32.0's default (config/parallel.py)."""
 PAUSE = 1.0  # seconds between two looks
+PATIENCE = 1800.0  # seconds that a node may wait for others; PyTorch's time-out with gloo
 LOOKS = 2  # in a row without a connection, after which a node counts as lost
 
 
@@ -71,9 +73,24 @@ class Peers:
         self.gone = self.gone or self._suspect
         return bool(self.gone)
 
-    async def lost(self, family: Callable[[], list[int]], *, ready: Callable[[], bool]) -> ExitReason:
-        """Return when a node is lost; never where none can be watched."""
+    @property
+    def missing(self) -> bool:
+        """Whether a node has not joined yet: it may be fetching its weights."""
+        expected = self.shape.nodes - 1 if self.shape.node_rank == 0 else 1
+        return self.watched and len({address for _, address in self._held}) < expected
+
+    async def lost(
+        self, family: Callable[[], list[int]], *, ready: Callable[[], bool], waits: Callable[[], None]
+    ) -> ExitReason:
+        """
+        Return when a node is lost; never where none can be watched.
+
+        `waits` is called again and again while this node waits for another one, at most as long as vLLM does.
+        """
+        patient_until = time.monotonic() + PATIENCE
         while not self.watched or not await asyncio.to_thread(self.look, family()):
+            if self.missing and time.monotonic() < patient_until:
+                waits()
             await asyncio.sleep(PAUSE)
         return self.reason(ready=ready())
 

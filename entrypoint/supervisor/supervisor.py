@@ -98,7 +98,13 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     serving = asyncio.create_task(
         follower.follow(hub, life.forget_failures) if health.headless else _serve(session, process, progress, life)
     )
-    lost = asyncio.create_task(peers.lost(process.family, ready=lambda: health.ready_after is not None))
+    lost = asyncio.create_task(
+        peers.lost(
+            process.family,
+            ready=lambda: health.ready_after is not None,
+            waits=lambda: progress.moved(time.monotonic()),
+        )
+    )
     modules = [] if cache.filled else settings.supervise.prebuild
     prebuild = asyncio.create_task(jit_prebuild.compile_all(modules, environ))
     recording = asyncio.create_task(leftovers.record(life.context.run_folder, process.folder, process.shared_memory))

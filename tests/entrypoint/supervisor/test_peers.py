@@ -108,10 +108,35 @@ def test_one_node_watches_nobody() -> None:
 
     async def wait() -> None:
         async with asyncio.timeout(0.05):
-            await peers.lost(list, ready=lambda: True)
+            await peers.lost(list, ready=lambda: True, waits=lambda: None)
 
     with pytest.raises(TimeoutError):
         asyncio.run(wait())
+
+
+@pytest.mark.parametrize(
+    ("rank", "nodes", "here", "waits"),
+    [
+        (0, 2, set(), True),
+        (0, 2, {(7, OTHER)}, False),
+        (0, 3, {(7, OTHER)}, True),
+        (0, 3, {(7, OTHER), (7, "10.0.0.3")}, False),
+        (1, 3, {(7, "10.0.0.1")}, False),
+        (0, 1, set(), False),
+    ],
+)
+def test_a_node_is_patient_with_others_that_have_not_joined(
+    rank: int, nodes: int, here: set[tuple[int, str]], waits: bool, connections: Connections
+) -> None:
+    connections.now, waited = here, []
+
+    async def wait() -> None:
+        async with asyncio.timeout(0.1):
+            await Peers(plan(rank, nodes)).lost(lambda: [7], ready=lambda: False, waits=lambda: waited.append(1))
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(wait())
+    assert bool(waited) is waits
 
 
 @pytest.fixture
