@@ -89,8 +89,8 @@ def _gpus(options: argparse.Namespace, catalog: Catalog) -> HostGpus:
 
 
 def text(entries: Iterable[Mapping[str, Any]]) -> str:
-    """Return one row for each profile, followed by its measured figures."""
-    lines: list[tuple[str, ...]] = [("profile", "context x requests", "TP", "models", "hardware")]
+    """Return one row for each profile, followed by its models and its measured figures, in 80 columns."""
+    lines: list[tuple[str, ...]] = [("profile", "context x requests", "TP", "hardware")]
     notes: dict[int, list[str]] = {}
     for entry in entries:
         lines.append(
@@ -98,11 +98,11 @@ def text(entries: Iterable[Mapping[str, Any]]) -> str:
                 entry["name"],
                 f"{entry['context']} x {entry['requests']}",
                 ",".join(map(str, entry["tensor-parallel-sizes"])) or "any",
-                " ".join(entry["models"]) or "any",
                 " ".join(entry["hardware"]) or "any",
             )
         )
-        notes[len(lines) - 1] = [figure(m) for m in entry["measured"]] or ["unmeasured"]
+        figures = [figure(m) for m in entry["measured"]] or ["unmeasured"]
+        notes[len(lines) - 1] = [f"models: {', '.join(entry['models']) or 'any'}", *figures]
     out = []
     for number, line in enumerate(table(lines).splitlines()):
         out += [line, *(_wrapped(part) for note in notes.get(number, []) for part in note.splitlines())]

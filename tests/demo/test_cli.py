@@ -71,6 +71,17 @@ def test_the_printed_measurements_work_as_they_stand(running_demo, tmp_path, wor
 
 
 @pytest.mark.slow
+def test_eval_tells_the_demos_sound_protocol_from_its_senseless_calls(running_demo, tmp_path):
+    command = running_demo.suggestion("dsv4 smoke").replace("dsv4 smoke", "dsv4 eval tools")
+    done = typed(f"{command} --limit 14 --out {tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"  (protocol|task) +(\d+) of (\d+)", done.stdout) == [
+        ("protocol", "28", "28"),
+        ("task", "0", "28"),
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [None, 0.3, 1])
 def test_a_temperature_changes_no_answer(running_demo, temperature):
     options = {} if temperature is None else {"temperature": temperature, "top_p": 0.9, "extra_body": {"top_k": 20}}

@@ -84,3 +84,11 @@ def test_a_hardware_file_gets_the_settings_of_its_architecture_and_runs_every_sh
             plan = resolved(request(hardware=hardware, profile=profile), catalog)
             assert plan.settings()["gpu-memory-utilization"].origin.startswith("architectures/gpu.toml")
             assert ("disable-custom-all-reduce" in plan.flags) == capability.startswith("12")
+
+
+def test_every_name_of_nvml_is_accepted_and_belongs_to_one_file() -> None:
+    owners = [(name, file.name) for file in CATALOG.every_hardware() for name in file.own.nvml_names]
+    assert len({name for name, _ in owners}) == len(owners)
+    for name, file in owners:
+        assert CATALOG.hardware(name, "test").name == file
+        assert not unsupported.by_name(name)

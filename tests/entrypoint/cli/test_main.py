@@ -299,7 +299,7 @@ def test_what_fits_is_listed_in_a_pipe_and_as_json_and_needs_gpus_or_a_kind_of_t
 def test_unmeasured_profiles_say_so(dsv4: Run, folder: Callable[..., Path]) -> None:
     mounted = folder({"mine.toml": 'extends = "128k"\n'})
     lines = dsv4("profiles", DSV4_PROFILES=str(mounted)).stdout.splitlines()
-    assert lines[[line.split()[0] for line in lines].index("mine") + 1].strip() == "unmeasured"
+    assert lines[[line.split()[0] for line in lines].index("mine") + 2].strip() == "unmeasured"
 
 
 def test_the_command_never_imports_torch_or_vllm() -> None:
