@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from .exit_status import ExitStatus
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -40,6 +43,15 @@ class SeveralProblems(ConfigError):
 def problems_of(error: ConfigError) -> tuple[str, ...]:
     """Return the problems that an error holds: several, or its message."""
     return error.problems if isinstance(error, SeveralProblems) else (str(error),)
+
+
+def gathered(problems: list[str], read: Callable[[], T], otherwise: T) -> T:
+    """Return what a function reads; add its problems to those of the request and return `otherwise` if it cannot."""
+    try:
+        return read()
+    except ConfigError as error:
+        problems += problems_of(error)
+        return otherwise
 
 
 class HostError(UserError):

@@ -7,6 +7,7 @@ name becomes DSV4_GATE_TOKENS; on the command line `--gate.tokens 32`. Times are
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from . import draft_floors
 from .draft_floors import Floors
-from .errors import ConfigError, UsageError, nearest
+from .errors import ConfigError, SeveralProblems, UsageError, gathered, nearest
 from .plan import DEFAULT, Setting, Value, nested
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -192,22 +193,28 @@ def check(name: str, value: Value, origin: str) -> Value:
 def from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
     """Return the settings from DSV4_GATE_* and DSV4_SUPERVISE_*; raise ConfigError for an unknown one."""
     known = {variable_of(name): name for name in [*names(), *_RENAMED]}
-    settings = {}
+    settings: dict[str, Setting] = {}
+    problems: list[str] = []
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT) or not text:
             continue
-        if variable not in known:
-            hint = nearest(variable, known)
-            raise ConfigError(f"environment {variable}: there is no such setting{hint}; correct or unset it.")
         origin = f"environment {variable}"
+        if variable not in known:
+            problems.append(f"{origin}: there is no such setting{nearest(variable, known)}; correct or unset it.")
+            continue
         name = known[variable]
-        settings[name] = Setting(check(name, _parts(name, text), origin), origin)
+        read = functools.partial(check, name, _parts(name, text), origin)
+        settings[name] = Setting(gathered(problems, read, None), origin)
+    if problems:
+        raise SeveralProblems(problems)
     return settings
 
 
-def from_command_line(arguments: Sequence[str]) -> tuple[dict[str, Setting], list[str]]:
-    """Return the settings from `--gate.X VALUE` and `--supervise.X=VALUE`, and the other arguments."""
-    settings, others = {}, []
+def from_command_line(arguments: Sequence[str]) -> tuple[dict[str, Setting], list[str], list[str]]:
+    """Return the settings from `--gate.X VALUE` and `--supervise.X=VALUE`, the other arguments, and every problem."""
+    settings: dict[str, Setting] = {}
+    others: list[str] = []
+    problems: list[str] = []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -220,8 +227,9 @@ def from_command_line(arguments: Sequence[str]) -> tuple[dict[str, Setting], lis
                 raise UsageError(f"--{name} needs a value.")
             text = rest.pop(0)
         origin = f"command line --{name}"
-        settings[name] = Setting(check(name, _parts(name, text), origin), origin)
-    return settings, others
+        read = functools.partial(check, name, _parts(name, text), origin)
+        settings[name] = Setting(gathered(problems, read, None), origin)
+    return settings, others, problems
 
 
 def read(settings: Mapping[str, Setting]) -> Supervision:

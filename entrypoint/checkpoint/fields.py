@@ -9,14 +9,18 @@ from typing import Any
 
 from .described import text_config
 
-CLASSES = ("DeepseekV4ForCausalLM", "DeepseekV4ForConditionalGeneration", "DeepseekV41ForCausalLM")
-"""The classes of vLLM 0.32.0 for DeepSeek-V4 and V4.1."""
+CLASSES = {
+    "DeepseekV4ForCausalLM": "deepseek_v4",
+    "DeepseekV4ForConditionalGeneration": "deepseek_v4",
+    "DeepseekV41ForCausalLM": "deepseek_v41",
+}
+"""The classes of vLLM 0.32.0 for DeepSeek-V4 and V4.1, and the model_type by which it reads their config.json."""
 _SIZES = (
     "hc_mult", "hc_sinkhorn_iters", "head_dim", "hidden_size", "index_head_dim", "index_n_heads", "index_topk",
     "moe_intermediate_size", "n_routed_experts", "num_attention_heads", "num_experts_per_tok", "num_hidden_layers",
     "o_groups", "o_lora_rank", "q_lora_rank", "qk_rope_head_dim", "sliding_window", "vocab_size",
 )  # fmt: skip
-_COUNTS = ("n_shared_experts", "num_hash_layers", "num_nextn_predict_layers", "n_mtp_layers")
+_COUNTS = ("n_shared_experts", "num_hash_layers", "num_nextn_predict_layers", "n_mtp_layers", "vision_n_layers")
 """They may be 0, and null stands for it."""
 _NUMBERS = ("compress_rope_theta", "hc_eps", "rms_norm_eps", "routed_scaling_factor")
 _LARGEST = 10_000_000
@@ -29,7 +33,9 @@ def wrong(config: Mapping[str, Any]) -> list[str]:
     """Return each field that is there and cannot be used, as `name = value` or `no name`."""
     found = [*_of_any_model(config)]
     names = config.get("architectures")
-    if isinstance(names, list) and names and names[0] in CLASSES:
+    if isinstance(names, list) and names and isinstance(names[0], str) and names[0] in CLASSES:
+        if (kind := config.get("model_type")) is not None and kind != CLASSES[names[0]]:
+            found.append(_shown("model_type", kind))
         found += _of_deepseek_v4(text_config(config))
         found += _of_experts(config)
     return found
@@ -37,7 +43,9 @@ def wrong(config: Mapping[str, Any]) -> list[str]:
 
 def _of_any_model(config: Mapping[str, Any]) -> Iterator[str]:
     names = config.get("architectures")
-    if names is not None and not (isinstance(names, list) and names and all(type(name) is str for name in names)):
+    if names is None:
+        yield "no architectures"
+    elif not (isinstance(names, list) and names and all(type(name) is str for name in names)):
         yield _shown("architectures", names)
     if "text_config" in config and not isinstance(config["text_config"], dict):
         yield _shown("text_config", config["text_config"])
@@ -50,13 +58,17 @@ def _of_any_model(config: Mapping[str, Any]) -> Iterator[str]:
     method = quantization.get("quant_method")
     if method is None:
         yield "no quant_method in quantization_config"
-    elif not isinstance(method, str) or not method:
+    elif not isinstance(method, str) or not method or method != method.lower():
         yield _shown("quant_method", method)
     elif method == "compressed-tensors" and not _is_table_of_tables(quantization.get("config_groups")):
         yield _shown("config_groups", quantization.get("config_groups"))
+    if not isinstance(quantization.get("moe_quant_algo", ""), str | None):
+        yield _shown("moe_quant_algo", quantization["moe_quant_algo"])
 
 
 def _of_deepseek_v4(config: Mapping[str, Any]) -> Iterator[str]:
+    if "hidden_size" not in config:
+        yield "no hidden_size"
     for name in _SIZES:
         if name in config and not _is_count(config[name], 1):
             yield _shown(name, config[name])
@@ -64,8 +76,10 @@ def _of_deepseek_v4(config: Mapping[str, Any]) -> Iterator[str]:
         if config.get(name) is not None and not _is_count(config[name], 0):
             yield _shown(name, config[name])
     for name in _NUMBERS:
-        if name in config and not (type(config[name]) in (int, float) and 0 < config[name] < math.inf):
+        if name in config and not _is_positive(config[name]):
             yield _shown(name, config[name])
+    if config.get("swiglu_limit") is not None and not _is_positive(config["swiglu_limit"]):
+        yield _shown("swiglu_limit", config["swiglu_limit"])
 
 
 def _of_experts(config: Mapping[str, Any]) -> Iterator[str]:
@@ -81,6 +95,10 @@ def _is_table_of_tables(value: Any) -> bool:
 
 def _is_count(value: Any, least: int) -> bool:
     return type(value) is int and least <= value <= _LARGEST
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
 
 
 def _shown(name: str, value: Any) -> str:

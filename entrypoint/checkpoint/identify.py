@@ -47,7 +47,10 @@ def identify(description: Description) -> Identity:
     missing = list(description.missing_files)
     if (stored == "fp8") != (declared == "fp8") and native:
         missing.append(f'expert_dtype "{"fp8" if stored == "fp8" else "fp4"}" in config.json')
-    kind, known = architecture(config), stored if native else declared
+    bare = declared == "unquantized" and stored not in ("", "unquantized")
+    if bare:
+        missing.append("quantization_config in config.json")
+    kind, known = architecture(config), stored if native or bare else declared
     is_published = kind.startswith("deepseek-v4") and not kind.startswith("deepseek-v4-tiny")
     return Identity(
         architecture=kind,

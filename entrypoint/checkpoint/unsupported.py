@@ -67,7 +67,7 @@ def of(config: Mapping[str, Any], scheme: str, files: frozenset[str]) -> Unsuppo
     if method == "compressed-tensors":
         return _SCHEMES.get(scheme) or (None if scheme in ("w4a16", "nvfp4") else _other(scheme))
     if not method:
-        return _SCHEMES["unquantized"]
+        return _SCHEMES.get(scheme)
     return _METHODS.get(_SYNONYMS.get(method, method)) or _other(method)
 
 

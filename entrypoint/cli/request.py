@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .. import supervision_settings
 from ..catalog.catalog import Catalog
+from ..errors import gathered
 from ..plan import TENSOR_PARALLEL_SIZE, Plan, Setting
 from ..request import Layer, Request, agreed
 from ..resolve import environment
@@ -38,20 +40,20 @@ def _check_names() -> frozenset[str]:
 
 def request(options: argparse.Namespace, argv: list[str]) -> Request:
     """Lay the command line over the environment; raise UserError for what neither may hold."""
-    base = environment.read()
-    supervision, argv = supervision_settings.from_command_line(argv)
+    base = environment.read_all()
+    supervision, argv, wrong = supervision_settings.from_command_line(argv)
     flags, problems = vllm_argv.read_all(argv)
+    problems = [*base.problems, *wrong, *problems]
     choices = {
         name: Setting(getattr(options, name), f"command line --{name}")
         for name in ("profile", "model", "hardware", "nccl")
         if getattr(options, name) is not None
     }
     if "model" in flags:
-        choices["model"] = agreed("model", choices.get("model"), flags.pop("model"))
-    if options.tp is not None:
-        origin = "command line --tp"
-        size = Setting(schema.check_value(TENSOR_PARALLEL_SIZE, options.tp, origin), origin)
-        flags[TENSOR_PARALLEL_SIZE] = agreed(TENSOR_PARALLEL_SIZE, flags.get(TENSOR_PARALLEL_SIZE), size)
+        both = choices.get("model"), flags.pop("model")
+        choices["model"] = gathered(problems, lambda: agreed("model", *both), both[1])
+    if options.tp is not None and (size := gathered(problems, lambda: _size(options.tp, flags), None)):
+        flags[TENSOR_PARALLEL_SIZE] = size
     return dataclasses.replace(
         base,
         choices={**base.choices, **choices},
@@ -61,3 +63,9 @@ def request(options: argparse.Namespace, argv: list[str]) -> Request:
         online=getattr(options, "online", False) and not getattr(options, "dry_run", False),
         here=getattr(options, "here", False),
     )
+
+
+def _size(text: str, flags: Mapping[str, Setting]) -> Setting:
+    origin = "command line --tp"
+    size = Setting(schema.check_value(TENSOR_PARALLEL_SIZE, text, origin), origin)
+    return agreed(TENSOR_PARALLEL_SIZE, flags.get(TENSOR_PARALLEL_SIZE), size)

@@ -52,7 +52,7 @@ def doctor(catalog: Catalog, request: Request, machine: Machine, options: Doctor
     skip = frozenset(request.skip)
     if selection.hardware is UNKNOWN:
         skip |= {"profile-hardware"}
-    plan = resolve(selection, dataclasses.replace(request, skip=tuple(constraints.names(selection))))
+    plan = resolve(selection, dataclasses.replace(request, skip=(*constraints.names(selection), *request.skip)))
     checked = check_plan(selection, plan, machine, dataclasses.replace(options, skip=skip))
     return report([*checked.diagnoses, *_violated(selection, plan, skip)], checked.not_checked)
 

@@ -15,7 +15,7 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, kernels, kv_cache_dtype, memory_inputs, remedies, shape
+from . import drafting, environment, kernels, kv_cache_dtype, memory_inputs, remedies, shape
 from .select import Selection
 from .wording import described
 
@@ -46,10 +46,11 @@ def names(selection: Selection) -> frozenset[str]:
 
 def require_known(selection: Selection, skip: Collection[str], check_names: Callable[[], Collection[str]]) -> None:
     """
-    Raise ConfigError for a name to skip that is neither a constraint nor a check.
+    Raise ConfigError for a name to skip that is no constraint, no check, and no variable that vLLM does not read.
 
     `check_names` returns the names of the doctor's checks; it is called only for a name that is not a constraint.
     """
+    skip = [name for name in skip if not environment.is_unknown(name)]  # a variable of another vLLM
     if not set(skip) - names(selection):
         return
     known = names(selection) | set(check_names())
@@ -100,13 +101,13 @@ def _other_files(selection: Selection) -> Iterator[Violation]:
     layout = (model.get("architecture"), model.get("scheme"))
     is_tiny = identity.architecture == "deepseek-v4-tiny"  # constructed; the doctor compares its architecture
     found = (layout[0] if is_tiny else identity.architecture, identity.scheme)
-    if all(layout) and found != layout:
-        other = identity.unsupported
+    other = identity.unsupported
+    if all(layout) and (found != layout or other):
         seen = f"{place} is {f'{other.name}, ' if other else ''}{described(identity)}"
         fix = f"what would serve: {other.instead}" if other else f"write --model {place}, and the files decide"
         yield "model-files", f"model {model.name}", Problem(seen, f"{layout[0]}, {layout[1]}", fix)
     for field in (part for part in identity.missing if part.endswith("in config.json")):
-        seen = f"vLLM would misread the experts of {place}: their type is not the one that config.json gives"
+        seen = f"vLLM would misread the experts of {place}: config.json does not give the type that they have"
         yield "model-files", f"model {model.name}", Problem(seen, field, "write it, or fetch the original config.json")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from .. import draft_schedule
 from ..checkpoint.identity import Drafter
@@ -26,6 +27,8 @@ _BLOCK = 5
 """Tokens that every DSpark drafter published until 2026-11 was made for."""
 _MOST_OF_MTP = 3
 """The most draft tokens of an MTP head that anybody published a run of, until 2026-11."""
+_WITH_A_MODEL = frozenset({"eagle", "eagle3", "dflash", "medusa", "mlp_speculator", "draft_model", "custom_class"})
+"""Methods that vLLM 0.32.0 refuses without `model` (config/speculative.py)."""
 _NONE = "NUM_SPECULATIVE_TOKENS=0"
 _NGRAM = (
     "--speculative-config.method ngram --speculative-config.num_speculative_tokens 3"
@@ -65,7 +68,7 @@ def described(drafter: Drafter) -> str:
 
 def settle(selection: Selection, request: Request, flags: dict[str, Setting]) -> dict[str, Setting]:
     """
-    Remove what drafts nothing for a checkpoint without drafter, and DSpark's sampling where another method drafts.
+    Remove what drafts nothing for a checkpoint without drafter, and what is the drafter's where another one drafts.
 
     Return what `explain` shows beside the flags.
     """
@@ -78,8 +81,13 @@ def settle(selection: Selection, request: Request, flags: dict[str, Setting]) ->
         if requested and requested.value:
             flags[DRAFT_TOKENS] = requested  # a violation says that nothing drafts them
         return {"drafter": Setting("none", LOST)}
-    if method and _kind(method.value) != drafter.kind and _SAMPLING in own and flags[_SAMPLING] == own[_SAMPLING]:
-        del flags[_SAMPLING]
+    if _DRAFT_MODEL in flags and flags.get(METHOD) == own.get(METHOD):
+        flags.pop(METHOD, None)  # vLLM takes the method from that model
+        method = None
+    if (method is None or _kind(method.value) != drafter.kind) and flags.get(_SAMPLING) == own.get(_SAMPLING):
+        flags.pop(_SAMPLING, None)
+    if method and method.value == "suffix" and flags.get(DRAFT_TOKENS) == own.get(DRAFT_TOKENS):
+        flags.pop(DRAFT_TOKENS, None)  # it has a maximum of its own
     return _shown(plain(flags), flags)
 
 
@@ -105,13 +113,16 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
         requested = f"speculative-config.method is {method}" if method else _requested(tokens)
         has = "the checkpoint has no drafter" if drafter.kind == "none" else f"its drafter is {described(drafter)}"
         yield METHOD_RULE, where, Problem(f"{requested}, but {has}", "", _way_out(drafter))
+    if method in _WITH_A_MODEL and _DRAFT_MODEL not in flags:
+        seen = f"speculative-config.method {method} needs a draft model of its own"
+        yield METHOD_RULE, where, Problem(seen, "speculative-config.model", "name it, or leave the method out")
     if method == DSPARK and 0 < drafter.block_size < tokens:
         seen = (
             f"{tokens} draft tokens, but its DSpark drafter was made for blocks of {drafter.block_size}: 4 % were"
             " accepted at 7 and 35 % at 5 (2 x GB10, a fork of vLLM, 2026-08-01, vllm#41834)"
         )
         yield BLOCK_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={drafter.block_size} or fewer")
-    if _kind(method) == drafter.kind == MTP and tokens > max(drafter.layers, _MOST_OF_MTP):
+    if _kind(method) == drafter.kind == MTP and tokens > _most(drafter):
         seen = (
             f"{tokens} draft tokens, but its MTP head drafts one: vLLM 0.32.0 runs it {tokens} times in a row, each on"
             f" a guess of its own, and the most that anybody published is {_MOST_OF_MTP} (recipes#493, 2026-05-28)"
@@ -120,12 +131,17 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
     yield from _schedule(selection, values, flags)
 
 
+def _most(drafter: Drafter) -> int:
+    """Return the most draft tokens that a drafter is allowed here."""
+    return drafter.block_size if drafter.kind == DSPARK else max(drafter.layers, _MOST_OF_MTP)
+
+
 def _requested(tokens: int) -> str:
     return f"{tokens} draft token{'s are' if tokens > 1 else ' is'} requested"
 
 
 def _schedule(
-    selection: Selection, values: Mapping[str, object], flags: Mapping[str, Setting]
+    selection: Selection, values: Mapping[str, Any], flags: Mapping[str, Setting]
 ) -> Iterator[tuple[str, str, Problem]]:
     if SCHEDULE not in flags or values[SCHEDULE] is None:
         return
@@ -135,8 +151,9 @@ def _schedule(
         return
     asked, most = draft_schedule.most(values[SCHEDULE]), draft_tokens(values)
     if asked > most and values[SCHEDULE] != selection.profile.flags().get(SCHEDULE):
-        seen = f"{name} asks for {asked} draft tokens, but num_speculative_tokens is {most}, and vLLM drafts no more"
-        yield SCHEDULE_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={asked}, or ask for {most} or fewer")
+        seen = f"{name} requests {asked} draft tokens, but num_speculative_tokens is {most}, and vLLM drafts no more"
+        more = f"set NUM_SPECULATIVE_TOKENS={asked}, or " if asked <= _most(selection.drafter) else ""
+        yield SCHEDULE_RULE, where, Problem(seen, "", f"{more}request {most} or fewer")
     if not draft_schedule.alone(values):
         seen = f"{name} gives a single request no draft tokens, so the drafter could not be proved at the start"
         yield SCHEDULE_RULE, where, Problem(seen, "", f"give it 1 or more, or set {_NONE}")
@@ -147,7 +164,7 @@ def _schedule(
 
 
 def _kind(method: object) -> str:
-    return MTP if method in OF_MTP else str(method or "")
+    return MTP if str(method).endswith(OF_MTP) else str(method or "")
 
 
 def _way_out(drafter: Drafter) -> str:

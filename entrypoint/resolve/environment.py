@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .. import listen, supervision_settings
 from ..api_key import key_in
-from ..errors import ConfigError
+from ..errors import ConfigError, SeveralProblems, gathered
 from ..machine import container
 from ..plan import DRAFT_TOKENS, TENSOR_PARALLEL_SIZE, Setting
 from ..request import Layer, Request, agreed
@@ -97,17 +97,35 @@ class Variables(BaseSettings):
 
 
 def read() -> Request:
-    """Return the request of the environment."""
+    """Return the request of the environment; raise ConfigError for what it may not hold."""
+    request = read_all()
+    if request.problems:
+        raise SeveralProblems(request.problems)
+    return request
+
+
+def read_all() -> Request:
+    """Return the request of the environment, with every problem of it."""
     given = {name: value for name, value in variables().model_dump().items() if value is not None}
     choices = {
         key: Setting(str(given[name]), f"environment {name}")
         for key, name in (("profile", "PROFILE"), ("model", "MODEL"), ("hardware", "HARDWARE"), ("nccl", "DSV4_NCCL"))
         if name in given
     }
-    layer = Layer(_flags(given), _key(given), supervision_settings.from_environment(os.environ))
+    problems: list[str] = []
+    layer = Layer(
+        _flags(given, problems),
+        gathered(problems, lambda: _key(given), {}),
+        gathered(problems, lambda: supervision_settings.from_environment(os.environ), {}),
+    )
     skip = tuple(part.strip() for part in given.get("DSV4_SKIP", "").split(",") if part.strip())
     return Request(
-        choices, skip=skip, environment=layer, operator=dict(os.environ), in_container=container.inside(os.environ)
+        choices,
+        skip=skip,
+        environment=layer,
+        operator=dict(os.environ),
+        in_container=container.inside(os.environ),
+        problems=tuple(problems),
     )
 
 
@@ -128,17 +146,20 @@ def folders() -> list[Path]:
     return [Path(part) for part in (variables().DSV4_PROFILES or "").split(":") if part]
 
 
-def _flags(given: Mapping[str, object]) -> dict[str, Setting]:
+def _flags(given: Mapping[str, object], problems: list[str]) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     for name, flag in FLAGS.items():
-        if name not in given:
-            continue
-        origin, text = f"environment {name}", str(given[name]).strip()
-        value = schema.check_value(
-            flag, text.replace(",", " ").split() if name == "SERVED_MODEL_NAME" else text, origin
-        )
-        settings[flag] = agreed(flag, settings.get(flag), Setting(value, origin))
+        if name in given:
+            before = settings.get(flag)
+            found = gathered(problems, lambda: agreed(flag, before, _flag(name, flag, str(given[name]))), before)  # noqa: B023
+            settings |= {flag: found} if found else {}
     return settings
+
+
+def _flag(name: str, flag: str, text: str) -> Setting:
+    origin, text = f"environment {name}", text.strip()
+    value = text.replace(",", " ").split() if name == "SERVED_MODEL_NAME" else text
+    return Setting(schema.check_value(flag, value, origin), origin)
 
 
 def _key(given: Mapping[str, object]) -> dict[str, Setting]:
@@ -151,16 +172,29 @@ def _key(given: Mapping[str, object]) -> dict[str, Setting]:
     return {"VLLM_API_KEY": Setting(key_in(str(path), origin), origin)}
 
 
-def operator_layer(environ: Mapping[str, str], set_below: frozenset[str]) -> tuple[Layer, list[str]]:
+def operator_layer(
+    environ: Mapping[str, str], set_below: frozenset[str], skip: Collection[str] = ()
+) -> tuple[Layer, list[str]]:
     """
     Return the variables of the process environment that belong to the plan, and every problem of those.
 
-    They are those that change the engine.
+    They are those that change the engine. One that vLLM does not read is passed on where it is skipped by its name.
     """
     named = {
         name: value
         for name, value in environ.items()
         if (name.startswith(_OF_THE_PLAN) and name not in _CHANGES_NOTHING) or name in set_below
     }
-    checked, problems = flatten.all_variables(named, "environment")
+    unknown = {name for name in named if is_unknown(name)}
+    checked, problems = flatten.all_variables({n: v for n, v in named.items() if n not in unknown}, "environment")
+    for name in unknown & set(skip):
+        checked[name] = named[name]
+    for name in sorted(unknown - set(skip)):
+        _, wrong = flatten.all_variables({name: named[name]}, "environment")
+        problems += [f"{problem} To override this, use --skip {name}." for problem in wrong]
     return Layer(env={name: Setting(value, f"environment {name}") for name, value in checked.items()}), problems
+
+
+def is_unknown(name: str) -> bool:
+    """Tell whether a name is a variable of vLLM's that the pinned version does not read; `--skip` takes such a name."""
+    return name.startswith("VLLM_") and name not in schema.facts()["env"]

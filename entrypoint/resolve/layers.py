@@ -13,7 +13,7 @@ from typing import Any
 from .. import supervision_settings
 from ..catalog.catalog import ProfileFile
 from ..catalog.schema import Base, When
-from ..errors import ConfigError, SeveralProblems
+from ..errors import SeveralProblems, gathered
 from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
@@ -35,25 +35,25 @@ def resolve(selection: Selection, request: Request) -> Plan:
         merge(supervision, layer.supervision)
     drafting_choices = drafting.settle(selection, request, flags)
     merge(flags, cuda_graphs.named(selection, flags))
-    operator, wrong = operator_layer(request.operator, frozenset(env))
+    operator, wrong = operator_layer(request.operator, frozenset(env), request.skip)
     problems = [*request.problems, *wrong]
     merge(env, operator.env)
-    handover.by_environment(flags, env)
+    gathered(problems, lambda: handover.by_environment(flags, env), None)
     flags.setdefault("host", handover.host(env, in_container=request.in_container))
     handover.guarded(flags, env)
-    handover.check_near_misses(request.operator, env)
+    gathered(problems, lambda: handover.check_near_misses(request.operator, env), None)
     choices = selection.reasons | drafting_choices
     for name, sentence in refusals(selection, flags, env):
         if name in request.skip:
             choices[f"skip {name}"] = Setting(True, f"requested; overrides {sentence}")
         else:
             problems.append(f"{sentence} To override this, use --skip {name}.")
+    if "model" not in flags:
+        problems.append(f"model {selection.model.name} has no repository; use --model {selection.model.name}=FOLDER.")
     if problems:
         raise SeveralProblems(problems)
     for name in request.skip:
         choices.setdefault(f"skip {name}", Setting(True, "requested"))
-    if "model" not in flags:
-        raise ConfigError(f"model {selection.model.name} has no repository; use --model {selection.model.name}=FOLDER.")
     return Plan(choices, flags, env, schema.shapes(), supervision)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..catalog.catalog import Catalog
-from ..errors import ConfigError, SeveralProblems, problems_of
+from ..errors import ConfigError, SeveralProblems, gathered, problems_of
 from ..machine.gpus import HostGpus
-from ..plan import Plan
+from ..plan import Plan, Setting
 from ..request import Request
 from . import auto
 from .constraints import require_known
+from .environment import operator_layer
 from .layers import resolve
 from .select import Selection, select
 
@@ -36,10 +38,30 @@ def resolve_request(
     `find` reads this host's GPUs, and is called only when no hardware is named. `check_names` returns the names
     of the doctor's checks, which may be skipped as constraints may.
     """
+    problems: list[str] = []
     try:
         request = auto.settle(catalog, request, find)
         selection = select(catalog, request, find)
     except ConfigError as error:
-        raise SeveralProblems([*request.problems, *problems_of(error)]) from None
-    require_known(selection, request.skip, check_names)
-    return Resolution(selection, resolve(selection, request))
+        problems += problems_of(error)
+        raise SeveralProblems([*request.problems, *problems, *_without_selection(catalog, request)]) from None
+    gathered(problems, lambda: require_known(selection, request.skip, check_names), None)
+    plan = gathered(problems, lambda: resolve(selection, request), None)
+    if plan is None or problems:
+        raise SeveralProblems(problems)
+    return Resolution(selection, plan)
+
+
+def _without_selection(catalog: Catalog, request: Request) -> list[str]:
+    """Return other problems of a request that nothing can be selected for; the model was looked up before the rest."""
+    problems: list[str] = []
+    readers = {"profile": catalog.profile, "hardware": catalog.hardware, "nccl": catalog.nccl}
+    for kind, read in readers.items():
+        named = request.choices.get(kind)
+        if named and named.value not in (*auto.NAMES, "none"):
+            gathered(problems, functools.partial(_read, read, named), None)
+    return problems + operator_layer(request.operator, frozenset(), request.skip)[1]
+
+
+def _read(read: Callable[[str, str], object], named: Setting) -> None:
+    read(str(named.value), named.origin)

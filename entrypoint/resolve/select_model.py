@@ -82,7 +82,7 @@ def requested_model(catalog: Catalog, request: Request) -> SelectedModel | None:
         identity = identify.identity_of(Path(text), origin)
         model = _matching(catalog, identity, text, origin)
         return SelectedModel(model, f"{origin}: config.json in {text}", placed, identity, f"files in {text}")
-    _refuse_other_words(text, names, origin)
+    _refuse_other_words(catalog, text, origin)
     return _repository(catalog, request, placed)
 
 
@@ -97,7 +97,7 @@ def _placed(request: Request, requested: Setting, where: str) -> Setting:
     return dataclasses.replace(requested, value=text)
 
 
-def _refuse_other_words(text: str, names: list[str], origin: str) -> None:
+def _refuse_other_words(catalog: Catalog, text: str, origin: str) -> None:
     """Raise ConfigError for what can be neither a folder here nor a repository, with the answer to its kind."""
     if Path(text).is_file():
         other = unsupported.GGUF if text.lower().endswith(".gguf") else None
@@ -107,14 +107,27 @@ def _refuse_other_words(text: str, names: list[str], origin: str) -> None:
         raise ConfigError(f"{origin}: there is no folder {text}; correct the path, or mount the folder there.")
     if hub_files.is_repository(text):
         return
+    if model_words.is_store(text):
+        raise ConfigError(f"{origin}: the files in {text} are not read; name their model, NAME={text}.")
     name, given, _ = text.partition("=")
-    same = next((known for known in names if _folded(known) == _folded(name)), "")
-    hint = f" Write {same}{text[len(name) :]}." if same else ""
     what = f"there is no model {name!r}" if given else f"{text!r} is not a known model, its repository, or a folder"
+    if same := _same(catalog, name):
+        raise ConfigError(f"{origin}: {what}; write {same}{text[len(name) :]}.")
     raise ConfigError(
-        f"{origin}: {what}.{hint} Known models: {', '.join(names)}."
+        f"{origin}: {what}. Known models: {', '.join(catalog.names('model'))}."
         " To serve other weights as one of them, write NAME=FOLDER."
     )
+
+
+def _same(catalog: Catalog, name: str) -> str:
+    """Return the model or repository that is spelled so but for case, dashes and owner; empty if there is none."""
+    for model in catalog.every_model():
+        repository = str(model.own.flags.get("model", ""))
+        if _folded(name) == _folded(model.name):
+            return model.name
+        if repository and _folded(name) == _folded(repository.partition("/")[2]):
+            return repository
+    return ""
 
 
 def _folded(name: str) -> str:
@@ -154,9 +167,10 @@ def _with_files(selected: SelectedModel, request: Request) -> SelectedModel:
             fault = str(error).removeprefix(f"{selected.where.origin}: ").rstrip(".")
             return dataclasses.replace(selected, note=fault, fault=fault)
         return dataclasses.replace(selected, identity=identity, read=f"files in {text}")
-    if selected.where and not hub_files.is_repository(text):
+    if selected.where and not hub_files.is_repository(text) and not model_words.is_store(text):
         note = f"there is no folder {text} here"
-        fault = f"{note}; correct the path, or mount the folder there" if request.here else ""
+        elsewhere = model_words.is_path(text) and not request.here
+        fault = "" if elsewhere else f"{note}; correct the path, or mount the folder there"
         return dataclasses.replace(selected, note=note, fault=fault)
     if not hub_files.is_repository(text):
         return selected
@@ -217,13 +231,16 @@ def _files(repository: str, request: Request) -> tuple[Identity | None, str, str
 def _matching(catalog: Catalog, identity: Identity, text: str, origin: str) -> ProfileFile[Model]:
     """Return the model of an identity; raise ConfigError that names what the checkpoint is."""
     models = list(catalog.every_model())
-    if model := identify.match(identity, models):
+    model = identify.match(identity, models)
+    if model and not identity.unsupported:
         return model
     if other := identity.unsupported:
         raise ConfigError(
             f"{origin}: {text} is {other.name} ({other.what}), for which there is no model here; {other.loads}."
             f" What would serve: {other.instead}."
         )
+    if not identity.architecture.startswith("deepseek-v4"):
+        raise ConfigError(f"{origin}: {text} is {identity.architecture}; only DeepSeek-V4 and V4.1 are served here.")
     raise ConfigError(
         f"{origin}: {text} is {described(identity)}, which is no model here"
         f" ({', '.join(model.name for model in models)}); to serve it as one of them, write NAME={text}."

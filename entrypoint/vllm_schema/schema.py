@@ -28,6 +28,8 @@ _OURS: Mapping[str, Mapping[str, int]] = {
     DRAFT_TOKENS: {"min": 0},  # no draft tokens, no speculation
     "port": {"min": 0, "max": 65535},  # vLLM leaves this to bind()
 }
+_OF_BYTES = frozenset({"kv-cache-memory-bytes"})
+"""Sizes that nobody means as a power of two, so a suffix is not ambiguous."""
 _MANY = 12
 """Choices; a message lists no more."""
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG])")
@@ -165,7 +167,9 @@ def _scalar(setting: str, value: Value, kind: Mapping[str, Any], origin: str) ->
         return value or None
     if kind.get("auto") and value == "auto":
         return value
-    if kind.get("human") and isinstance(value, str):
+    if setting in _OF_BYTES and isinstance(value, str):
+        value = _bytes(value)
+    elif kind.get("human") and isinstance(value, str):
         _refuse_suffix(setting, value, origin)
     value = _as_type(setting, value, types, origin)
     if (choices := kind.get("choices")) and isinstance(value, str):
@@ -236,6 +240,15 @@ def _as_type(setting: str, value: Value, types: list[str], origin: str) -> Value
         return value
     allowed = " or ".join(_TYPE_NAMES[name] for name in types)
     raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it must be {allowed}.")
+
+
+def _bytes(text: str) -> Value:
+    """Return a number of bytes as vLLM reads it: k, m and g are decimal, K, M and G binary; other text as it is."""
+    match = _SUFFIXED.fullmatch(text.strip())
+    if not match or (match[2].isupper() and "." in match[1]):
+        return text
+    base, power = 1024 if match[2].isupper() else 1000, "kmg".index(match[2].lower()) + 1
+    return int(float(match[1]) * base**power)
 
 
 def _refuse_suffix(setting: str, value: str, origin: str) -> None:

@@ -56,9 +56,9 @@ RULES = {
 _KERNELS = "vLLM itself: `entrypoint/vllm_schema/combinations-0.32.0.json`"
 SCOPE = {
     "model-files": (
-        "the files that `--model NAME=WHERE` names are of another architecture or scheme, or vLLM would misread them",
+        "the files that `--model NAME=WHERE` names are of another architecture or scheme, damaged, or not there",
         "a server with the wrong name, flags and memory, or an end while weights are loaded",
-        "write `--model WHERE`, and the files decide",
+        "write `--model WHERE`, and the files decide; correct the path; fetch the original config.json",
         "the checkpoint's files",
     ),
     "drafter-method": (
@@ -80,8 +80,8 @@ SCOPE = {
         "`config/speculative.py`; the most that was published is 3 (vllm-project/recipes#493, 2026-05-28)",
     ),
     "k-by-load": (
-        "`num_speculative_tokens_per_batch_size` is not valid, gives one request none, or meets data parallelism",
-        "vLLM ends after the weights are loaded, or ignores the schedule with a warning",
+        "`num_speculative_tokens_per_batch_size` is not valid, gives one request none, more than k, or meets DP",
+        "vLLM ends after the weights are loaded, drafts fewer than asked, or ignores the schedule with a warning",
         "correct the ranges as the message says, or serve one replica for each rank",
         "flags",
     ),

@@ -30,6 +30,6 @@ def examine(
 def _checks_of(checkpoint: Checkpoint, required: CheckpointRequirements) -> tuple[AnyCheck, ...]:
     if not checkpoint.files:
         return (model_files.folder_readable,)
-    if not checkpoint.is_deepseek_v4:
-        return _ANY
-    return _DAMAGED if config.config_types(checkpoint, required) else CHECKS
+    if checkpoint.config.value and config.config_types(checkpoint, required):
+        return _DAMAGED
+    return CHECKS if checkpoint.is_deepseek_v4 else _ANY

@@ -32,16 +32,12 @@ def folder_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -
     tried="for real",
 )
 def config_readable(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
-    """config.json exists, is JSON, and names its architecture."""
+    """config.json exists, is JSON, and names its model_type; `config-types` checks the other fields."""
     config = checkpoint.config
     if config.absent:
         return Problem(f"no config.json in {checkpoint.folder}", "config.json next to the weights", FETCH)
-    fields = [name for name in ("model_type", "architectures") if not config.value.get(name)]
-    if not config.fault and not fields:
-        return None
-    return Problem(
-        f"config.json: {config.fault or 'no ' + ' and no '.join(fields)}", "the model's own config.json", ORIGINAL
-    )
+    fault = config.fault or ("" if config.value.get("model_type") else "no model_type")
+    return Problem(f"config.json: {fault}", "the model's own config.json", ORIGINAL) if fault else None
 
 
 @check(

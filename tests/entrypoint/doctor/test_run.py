@@ -131,7 +131,8 @@ def rename(data: bytes, names: dict[str, str]) -> bytes:
 def test_a_folder_that_is_not_there_is_a_problem_and_no_traceback(doctor) -> None:
     status, answer = doctor("--model", "tiny=/no/such/folder")
     assert status == 78
-    assert "weights-present" in names(answer)
+    assert "folder-readable" in names(answer)
+    assert not {"weights-present", "config-readable", "tokenizer-present"} & set(names(answer))
 
 
 def test_without_driver_and_model_the_host_is_looked_at(doctor) -> None:

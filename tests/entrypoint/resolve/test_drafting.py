@@ -105,6 +105,31 @@ def test_another_method_does_not_inherit_how_dspark_samples() -> None:
     assert SAMPLING.partition(".")[2] not in drafting(plan("dspark", **ngram))
 
 
+@pytest.mark.parametrize("kind", ["mtp", "dspark"])
+def test_a_draft_model_of_ones_own_decides_the_method(kind: str) -> None:
+    found = drafting(plan(kind, **{"speculative-config.model": "some/one", TOKENS: 3}))
+    assert found == {"model": "some/one", "num_speculative_tokens": 3}
+
+
+@pytest.mark.parametrize("method", ["eagle", "eagle3", "dflash", "draft_model"])
+def test_a_method_that_needs_a_model_is_refused_without_one(method: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"method {method} needs a draft model of its own; needed: spec.*drafter-method"
+    ):
+        plan("mtp", **{METHOD: method})
+    assert plan("mtp", **{METHOD: method, "speculative-config.model": "some/one"}).draft_tokens == 1
+
+
+def test_suffix_decoding_has_a_length_of_its_own() -> None:
+    assert drafting(plan("dspark", **{METHOD: "suffix"})) == {"method": "suffix"}
+    assert drafting(plan("dspark", **{METHOD: "suffix", TOKENS: 8}))["num_speculative_tokens"] == 8
+
+
+def test_names_of_other_models_for_mtp_are_mtp() -> None:
+    with pytest.raises(ConfigError, match="speculative-config.method is glm5_next_mtp, but its drafter is DSpark"):
+        plan("dspark", **{METHOD: "glm5_next_mtp", TOKENS: 1})
+
+
 def test_dspark_drafts_no_more_than_its_block() -> None:
     assert plan("dspark", **{TOKENS: 3}).draft_tokens == 3
     with pytest.raises(ConfigError, match="blocks of 5.*NUM_SPECULATIVE_TOKENS=5 or fewer.*--skip dspark-block"):
@@ -125,8 +150,10 @@ def test_mtp_drafts_no_more_than_anybody_published() -> None:
 
 
 def test_a_schedule_of_ones_own_may_not_ask_for_more_than_is_drafted() -> None:
-    with pytest.raises(ConfigError, match="asks for 5 draft tokens, but num_speculative_tokens is 1.*--skip k-by-load"):
+    with pytest.raises(ConfigError, match="requests 5 draft.*num_speculative_tokens is 1.*; request 1 or.*k-by-load"):
         plan("mtp", **{SCHEDULE: [[1, 4, 5], [5, 8, 1]]})
+    with pytest.raises(ConfigError, match="set NUM_SPECULATIVE_TOKENS=3, or request 1 or fewer"):
+        plan("mtp", **{SCHEDULE: [[1, 4, 3], [5, 8, 1]]})
     assert plan("dspark", **{SCHEDULE: [[1, 4, 5], [5, 8, 1]]}).draft_tokens == 5
 
 

@@ -14,10 +14,13 @@ from dsv4_serve.entrypoint.resolve.constraints import MEMORY
 from dsv4_serve.entrypoint.vllm_schema import schema
 from tests.support.plans import CATALOG, request, resolved
 
-FIX = re.compile(r"(?:set|choose) --([\w.-]+)(?: ([^\s,;]+))?")
+ADVICE = re.compile(r"^(?:set|choose) ")
+UNSET = re.compile(
+    r"environment.*? (VLLM_\w+)(?:; correct or unset it| does not exist .* Leave it out)|leave (VLLM_\w+) unset"
+)
 GPUS = [file.name for file in CATALOG.every_hardware() if file.get("compute_capability")]
 MODELS = ["acti", "w4a16", "nvfp4", "flash", "flash-nvfp4", "flash-0731", "flash-0731-nvfp4", "flash-base"]
-ROUNDS = 2
+ROUNDS, MOST = 2, 6
 
 
 def problems(**requested: Any) -> list[str]:
@@ -28,15 +31,29 @@ def problems(**requested: Any) -> list[str]:
     return []
 
 
-def fixed(problem: str) -> tuple[str, Any]:
-    """The flag that a problem's first fix sets."""
+def fixes(problem: str) -> list[tuple[str, Any]]:
+    """Every flag and value that a problem proposes, in its order."""
     advice = problem.partition(" To override this")[0].rpartition("; ")[2].rstrip(".")
-    found = FIX.match(advice)
-    assert found, problem
-    value = found[2]
-    return found[1].replace("-", "_") if "." not in found[1] else found[1], (
-        True if value is None else int(value) if value.isdigit() else value
-    )
+    if variable := UNSET.search(problem):
+        return [("unset", variable[1] or variable[2])]
+    found, flag = [], ""
+    for part in re.split(r",? or |, ", ADVICE.sub("", advice)):
+        words = part.split()
+        if words[0].startswith("--"):
+            flag, *words = words
+        assert flag, problem
+        assert len(words) < 2, problem
+        name = flag.removeprefix("--")
+        value = words[0] if words else True
+        found.append((name if "." in name else name.replace("-", "_"), int(value) if str(value).isdigit() else value))
+    return found
+
+
+def followed(requested: dict[str, Any], *chosen: tuple[str, Any]) -> dict[str, Any]:
+    """The request after some fixes."""
+    unset = {value for name, value in chosen if name == "unset"}
+    kept = {name: value for name, value in requested.get("operator", {}).items() if name not in unset}
+    return requested | {name: value for name, value in chosen if name != "unset"} | {"operator": kept}
 
 
 @pytest.mark.parametrize(
@@ -113,17 +130,36 @@ REQUESTS = st.fixed_dictionaries(
         "attention-config.indexer_kv_dtype": st.sampled_from(["auto", "bf16", "fp8", "mxfp4", "nvfp4"]),
         "speculative-config.moe_backend": values("moe-backend"),
         "enable_expert_parallel": st.booleans(),
+        "operator": st.dictionaries(
+            st.sampled_from(["VLLM_USE_DEEP_GEMM", "VLLM_CONFIGURE_LOGGING", "VLLM_OF_A_FORK", "VLLM_USE_B12X_MOE"]),
+            st.just("0"),
+        ),
     },
 )  # fmt: skip
 
 
-@given(REQUESTS)
-@settings(max_examples=150, deadline=None)
-def test_all_printed_fixes_at_once_lead_to_a_plan_within_two_rounds(requested: dict[str, Any]) -> None:
+@given(REQUESTS, st.data())
+@settings(max_examples=80, deadline=None)
+def test_all_printed_fixes_at_once_lead_to_a_plan_within_two_rounds(requested: dict[str, Any], data: Any) -> None:
+    """Whichever of the proposed values are taken; `--model` of a rule's advice leads elsewhere and is not followed."""
     for _ in range(ROUNDS):
         if not (found := problems(**requested)):
             return
-        requested = requested | dict(map(fixed, found))
+        named = [[fix for fix in fixes(problem) if fix[0] != "model"] for problem in found]
+        requested = followed(requested, *(data.draw(st.sampled_from(options)) for options in named))
+    assert problems(**requested) == []
+
+
+@given(REQUESTS, st.data())
+@settings(max_examples=40, deadline=None)
+def test_no_circle_of_advice_when_one_fix_is_followed_at_a_time(requested: dict[str, Any], data: Any) -> None:
+    seen = [requested]
+    for _ in range(MOST + len(problems(**requested))):
+        if not (found := problems(**requested)):
+            return
+        requested = followed(requested, data.draw(st.sampled_from(fixes(found[0]))))
+        assert requested not in seen
+        seen.append(requested)
     assert problems(**requested) == []
 
 

@@ -110,11 +110,21 @@ def test_an_address_of_the_hub_is_its_repository(words: str) -> None:
         ("https://huggingface.co/some", "names no model on the Hub; use OWNER/NAME."),
         ("https://huggingface.co/datasets/some/one", "names no model on the Hub; use OWNER/NAME."),
         ("https://modelscope.cn/models/some/one", "an address of another site; use OWNER/NAME on the Hub"),
-        ("s3://bucket/model", "an address of another site"),
+        ("ftp://host/model", "an address of another site"),
+        (
+            "s3://bucket/model",
+            "the files in s3://bucket/model are not read; name their model, NAME=s3://bucket/model.",
+        ),
         ("/nope", "there is no folder /nope; correct the path, or mount the folder there."),
         ("./nope", "there is no folder ./nope; correct"),
-        ("Flash", "Write flash. Known models:"),
-        ("flash_0731=/nope", "there is no model 'flash_0731'. Write flash-0731=/nope."),
+        ("some/one@refs/pr/1", "use --model some/one --revision refs/pr/1."),
+        ("some/one:v2", "use --model some/one --revision v2."),
+        ("https://huggingface.co", "names no model on the Hub; use OWNER/NAME."),
+        ("https://me:secret@example.org/some/one", "test: https://example.org/some/one is an address of another site"),
+        ("Flash", "'Flash' is not a known model, its repository, or a folder; write flash."),
+        ("DeepSeek-V4-Flash", "or a folder; write deepseek-ai/DeepSeek-V4-Flash."),
+        ("flash_0731=/nope", "there is no model 'flash_0731'; write flash-0731=/nope."),
+        ("other=/nope", "there is no model 'other'. Known models: acti,"),
         ("flash=", "'flash=' ends at the equals sign"),
         ("  ", "test is empty; name a model"),
     ],
@@ -146,6 +156,44 @@ def test_a_folder_that_is_not_here_is_refused_where_vllm_would_start_only() -> N
     with pytest.raises(ConfigError, match=r"^model flash: there is no folder /nope here; correct the path") as caught:
         resolved(dataclasses.replace(named, here=True))
     assert "--skip model-files" in str(caught.value)
+
+
+def test_weights_in_an_object_store_are_served_as_the_model_that_is_named() -> None:
+    assert (
+        resolved(request(hardware="h200", model="flash=s3://bucket/model")).flags["model"].value == "s3://bucket/model"
+    )
+
+
+@pytest.mark.parametrize("where", ["flash", "=x", "a/b/c"])
+def test_what_is_neither_a_path_nor_a_repository_is_refused_everywhere(where: str) -> None:
+    with pytest.raises(ConfigError, match=f"there is no folder {where} here; correct the path"):
+        resolved(request(hardware="h200", model=f"flash={where}", **OFF))
+
+
+def test_gguf_beside_the_original_config_is_no_model(tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path, checkpoints.config(), None)
+    (folder / "x.gguf").write_bytes(b"GGUF")
+    for words, says in (
+        (str(folder), "is GGUF .llama.cpp's file format"),
+        (f"flash={folder}", "is GGUF, deepseek-v4-flash"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            resolved(request(hardware="h200", model=words, **OFF))
+
+
+def test_another_architecture_is_said_to_be_one(tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path, checkpoints.config(architectures=["DeepseekV3ForCausalLM"]), None)
+    with pytest.raises(ConfigError, match=r"is DeepseekV3ForCausalLM; only DeepSeek-V4 and V4\.1 are served here\.$"):
+        selected(request(hardware="h200", model=str(folder)))
+
+
+def test_quantized_experts_without_a_quantization_config_are_not_bf16(tmp_path: Path) -> None:
+    stored = checkpoints.tensors(43, "mxfp4", "mtp", "mxfp4")
+    folder = checkpoints.write(tmp_path, checkpoints.config(quantization_config=None), stored)
+    with pytest.raises(
+        ConfigError, match="does not give the type that they have; needed: quantization_config in config"
+    ):
+        resolved(request(hardware="h200", model=str(folder), **OFF))
 
 
 def test_a_damaged_config_is_refused_with_a_name_as_without(tmp_path: Path) -> None:
@@ -224,6 +272,28 @@ def test_a_field_that_vllm_would_misread_is_named(tmp_path: Path) -> None:
 def test_a_quantization_without_a_model_is_named_with_what_would_serve(tmp_path: Path, layout: str) -> None:
     with pytest.raises(ConfigError, match=r"for which there is no model here; .*vLLM 0\.32\.0.* What would serve: "):
         selected(request(hardware="h200", model=str(LAYOUTS[layout](tmp_path))))
+
+
+SERVED = {
+    "flash": "mtp 1", "flash-0731": "dspark 5", "flash-base": "mtp 1", "flash-vision": "dspark 5", "flash-nvfp4": "mtp 1",
+    "flash-0731-nvfp4": "dspark 5", "nvfp4": "mtp 2", "nvfp4-undrafted": "", "w4a16": "mtp 1", "w4a16-undrafted": "",
+    "acti": "mtp 1", "pro": "mtp 1", "pro-0813": "dspark 5", "pro-nvfp4": "mtp 1", "pro-0813-nvfp4": "dspark 5",
+    "v41-flash": "dspark 5", "v41-flash-nvfp4": "dspark 5",
+}  # fmt: skip
+"""How a folder of each published layout is drafted on B300; every other layout is named and refused."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_of_every_published_layout_gets_its_plan_or_its_name(tmp_path: Path, layout: str) -> None:
+    wanted = request(hardware="b300", model=str(LAYOUTS[layout](tmp_path)), tensor_parallel_size=8)
+    if layout not in SERVED:
+        with pytest.raises(ConfigError) as caught:
+            resolved(wanted)
+        assert re.search("What would serve: |needed: expert_dtype", str(caught.value))
+        return
+    plan = resolved(wanted)
+    drafted = f"{plan.value('speculative-config.method')} {plan.draft_tokens}" if plan.draft_tokens else ""
+    assert (plan.choices["model-name"].value, drafted) == (layout.removesuffix("-undrafted"), SERVED[layout])
 
 
 def test_a_folder_without_a_drafter_is_its_model_and_does_not_take_its_repositorys_name(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_serve.entrypoint.vllm_schema import combinations
+from dsv4_serve.entrypoint.vllm_schema import combinations, schema
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "entrypoint" / "vllm_schema" / "combinations-0.32.0.json"
@@ -71,3 +71,17 @@ def test_auto_is_the_kernel_that_vllm_selects() -> None:
 def test_nothing_is_said_of_what_vllm_was_not_asked() -> None:
     assert combinations.experts("awq", "9.0") is combinations.experts("fp8", "8.0") is None
     assert combinations.attention("8.0") is combinations.linear("8.0") is None
+
+
+@pytest.mark.unit
+def test_no_answer_for_a_retired_name_sends_to_a_kernel_that_runs_nowhere() -> None:
+    table = json.loads(FILE.read_text(encoding="utf-8"))
+    runs = {name for schemes in table["experts"].values() for gpu in schemes.values() for name in gpu["runs"]}
+    linear = set.intersection(*(set(gpu["refused"]) for gpu in table["linear"].values()))
+    attention = {name for gpu in table["attention"].values() for name in gpu}
+    entries = [entry for kind in schema.retired().values() for entry in kind.values()]
+    replaced = [text.partition("=") for entry in entries for text in entry["replaced-by"]]
+    for flag, _, value in replaced:
+        assert flag != "moe-backend" or not value or value in runs, value
+        assert flag != "linear-backend" or value not in linear, value
+        assert flag != "attention-backend" or not value or value in attention, value

@@ -194,8 +194,18 @@ def test_a_variable_is_suggested_only_for_one_spelled_alike(name: str, hint: str
 
 @pytest.mark.parametrize(
     ("value", "numbers"),
-    [("5.6g", "reads g as 1000000000; write the whole number, 5600000000 or 6012954214"), ("128k", "probably 131072")],
+    [("5.6k", "reads k as 1000; write the whole number, 5600 or 5734"), ("128k", "probably 131072")],
 )
 def test_a_suffix_is_answered_with_the_numbers_that_it_may_mean(value: str, numbers: str) -> None:
     with pytest.raises(ConfigError, match=numbers):
-        schema.check_value("kv-cache-memory-bytes", value, "command line")
+        schema.check_value("max-num-batched-tokens", value, "command line")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("5.6g", 5_600_000_000), ("5G", 5 << 30), ("512m", 512_000_000), ("7", 7)]
+)
+def test_bytes_are_read_as_vllm_reads_them(text: str, number: int) -> None:
+    assert schema.check_value("kv-cache-memory-bytes", text, "command line") == number
+    for wrong in ("5.6G", "5gb", "x"):
+        with pytest.raises(ConfigError, match="must be a whole number"):
+            schema.check_value("kv-cache-memory-bytes", wrong, "command line")
