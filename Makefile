@@ -61,8 +61,8 @@ mutants: $(VENV)/installed $(VENV)/mutants ## score modules by how many small ch
 lint: $(VENV)/installed ## check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
-	$(VENV)/bin/mypy $(addprefix -p dsv4_serve.,$(ROOMS))
+	$(VENV)/bin/mypy $(addprefix -p dsv4_serve.,$(ROOMS)) & mypy=$$!; failed=; \
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python || failed=yes; wait $$mypy && [ -z "$$failed" ]
 
 format: $(VENV)/installed ## fix style and format
 	$(VENV)/bin/ruff check --fix .
