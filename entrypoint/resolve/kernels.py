@@ -18,7 +18,8 @@ from .select import Selection
 
 MOE, DRAFT_MOE, LINEAR = "moe-backend", "draft-moe-backend", "linear-backend"
 ATTENTION, CACHE, BLOCK, INDEXER = "attention-backend", "kv-cache-dtype", "block-size", "indexer-kv-dtype"
-RULES = frozenset({MOE, DRAFT_MOE, LINEAR, ATTENTION, CACHE, BLOCK, INDEXER})
+TOPK = "sparse-indexer-topk-backend"
+RULES = frozenset({MOE, DRAFT_MOE, LINEAR, ATTENTION, CACHE, BLOCK, INDEXER, TOPK})
 """Names of the constraints, for `--skip`."""
 DRAFT_SETTING = "speculative-config.moe_backend"
 INDEXER_SETTING = "attention-config.indexer_kv_dtype"
@@ -26,6 +27,7 @@ _SETTINGS = {
     MOE: (MOE, "kernel-config.moe_backend"),
     LINEAR: (LINEAR, "kernel-config.linear_backend"),
     ATTENTION: (ATTENTION, "attention-config.backend"),
+    TOPK: (TOPK, "kernel-config.sparse_indexer_topk_backend"),
 }
 """Flags that a JSON flag can set too; the first one that is not `auto` counts."""
 _FAMILY = "deepseek-v4-"
@@ -137,6 +139,10 @@ def _attention(flags: Mapping[str, Setting], capability: str) -> Iterator[tuple[
     if indexer not in table["indexer_kv_dtype"]:
         other = f"DeepSeek-V4's indexer has no {indexer} cache on SM {capability}"
         yield INDEXER, Problem(f"vLLM {VERSION}: {other}", "", f"set --{INDEXER_SETTING} fp8")
+    topk, setting = effective(TOPK, flags)
+    if topk not in table["topk"]:
+        seen = f"vLLM {VERSION} has no {topk} kernel for the indexer on SM {capability}"
+        yield TOPK, Problem(seen, "", f"set --{setting} auto")
     backend, setting = effective(ATTENTION, flags)
     backends = [name for name in table if name.endswith("_DSV4")]
     if kind := table["refused"].get(backend):

@@ -73,6 +73,9 @@ def followed(requested: dict[str, Any], *chosen: tuple[str, Any]) -> dict[str, A
         ({"hardware": "b300", "model": "flash", "kv_cache_dtype": "bfloat16"}, "or --attention-backend FLASHINFER"),
         ({"hardware": "h200", "model": "flash", "block_size": 64}, "blocks of 256; set --block-size 256"),
         ({"hardware": "gb10", "model": "flash", "attention-config.indexer_kv_dtype": "mxfp4"}, "no mxfp4 cache on SM 12.1"),
+        ({"hardware": "gb10", "model": "flash", "sparse_indexer_topk_backend": "cooperative"}, "no cooperative kernel"),
+        ({"hardware": "h200", "model": "flash", "kernel-config.sparse_indexer_topk_backend": "deep_select"},
+         "set --kernel-config.sparse_indexer_topk_backend auto"),
         ({"hardware": "rtx-pro-6000", "model": "w4a16", "moe_backend": "auto"}, "Marlin, auto's choice for INT4"),
     ],
 )  # fmt: skip
@@ -126,6 +129,7 @@ REQUESTS = st.fixed_dictionaries(
         "linear_backend": values("linear-backend"),
         "attention_backend": values("attention-backend"),
         "kv_cache_dtype": values("kv-cache-dtype"),
+        "sparse_indexer_topk_backend": values("sparse-indexer-topk-backend"),
         "block_size": st.sampled_from([1, 16, 64, 128, 256, 512]),
         "attention-config.indexer_kv_dtype": st.sampled_from(["auto", "bf16", "fp8", "mxfp4", "nvfp4"]),
         "speculative-config.moe_backend": values("moe-backend"),
