@@ -18,7 +18,7 @@ class ExitStatus(IntEnum):
     CONFIG = 78, "A setting or the checkpoint is wrong; the message names it."
     OUT_OF_MEMORY_AT_LOAD = 80, "Memory ran out during startup."
     OUT_OF_MEMORY_LATER = 81, "Memory ran out after the replica was ready."
-    ENGINE_DIED = 82, "A vLLM process ended after the replica was ready, or during its drain."
+    ENGINE_DIED = 82, "A process of vLLM, or another node, ended after the replica was ready, or during its drain."
     HUNG = 83, "The engine had work but made no progress; its stacks are in the run directory."
     STALLED = 84, "A startup phase made no progress; its stacks are in the run directory."
     GATE_REFUSED = 85, "The draft head drafts noise or nothing."
