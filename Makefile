@@ -32,10 +32,10 @@ $(error VENV=$(VENV) must not contain ~, *, ? or [, which a shell would expand; 
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults mutants lint format docs bench image lock venv clean
+.PHONY: help demo test test-fast tools-deep faults mutants lint format docs bench image lock venv clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-9s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-10s %s\n", $$1, $$2}'
 
 demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question; CHECK=1 stops after the answer, PROFILE=demo-v4 shows DeepSeek-V4
 	@$(VENV)/bin/python -m dsv4_serve.demo --profile $(PROFILE) --port $(PORT) $(if $(CHECK),--check)
@@ -45,6 +45,9 @@ test: $(VENV)/installed ## run every test, three at once (JOBS=3); ARGS='tests/p
 
 test-fast: $(VENV)/installed ## run the tests that need neither vLLM nor an image and are not slow
 	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup -m "(unit or process) and not slow" $(ARGS)
+
+tools-deep: $(VENV)/installed ## try tool calls with 1,000 turns for each property, where `make test` takes 25
+	TOOL_CALL_EXAMPLES=1000 $(VENV)/bin/python -m pytest tests/patches/test_tool_call_properties.py $(ARGS)
 
 faults: $(VENV)/installed ## inject every fault into real vLLM (10 minutes) and update the table in docs/results/faults.md
 	rm -f build/faults.jsonl && mkdir -p build
@@ -58,8 +61,8 @@ mutants: $(VENV)/installed $(VENV)/mutants ## score modules by how many small ch
 lint: $(VENV)/installed ## check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
-	$(VENV)/bin/mypy $(addprefix -p dsv4_serve.,$(ROOMS))
+	$(VENV)/bin/mypy $(addprefix -p dsv4_serve.,$(ROOMS)) & mypy=$$!; failed=; \
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python || failed=yes; wait $$mypy && [ -z "$$failed" ]
 
 format: $(VENV)/installed ## fix style and format
 	$(VENV)/bin/ruff check --fix .

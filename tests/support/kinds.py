@@ -21,6 +21,16 @@ KINDS = ("unit", "process", "vllm", "image", "gpu")
 FOLDERS = {"image": "image", "faults": "vllm", "patches": "vllm"}
 FIXTURES = {"daemon": "image", "vllm": "vllm", "running_demo": "vllm", "answering": "vllm", "broken": "vllm"}
 SERIAL = {"vllm", "image", "gpu"}
+BESIDE = (
+    "demo/test_k_by_load.py",
+    "docs/test_readme_commands.py",
+    "entrypoint/vllm_schema/",
+    "patches/",
+    "profiles/",
+    "qualification/",
+    "tools/",
+)
+"""Tests of kind vllm that start one of their own, or only import it: one chain of them all would outlast the rest."""
 STARTERS = {"subprocess", "multiprocessing"}
 """A module that imports one of these starts processes, and so does one that imports a helper of the tests that does."""
 
@@ -38,9 +48,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def _alone(item: pytest.Item, kind: str) -> str:
-    """The kind; tests of patches, which share no server with others, are a group of their own beside it."""
-    folder = _folder(item)
-    return folder if kind == "vllm" and folder == "patches" else kind
+    """The kind; tests of vLLM that share no server with others are a group of their own beside it."""
+    below = item.path.relative_to(HERE).as_posix() if HERE in item.path.parents else ""
+    return "vllm-beside" if kind == "vllm" and below.startswith(BESIDE) else kind
 
 
 def _folder(item: pytest.Item) -> str:

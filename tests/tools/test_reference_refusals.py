@@ -43,6 +43,7 @@ REFUSED = {
     "kv-cache-dtype": ["--kv-cache-dtype", "nvfp4_ds_mla"],
     "block-size": ["--block-size", "128"],
     "indexer-kv-dtype": ["--attention-config.indexer_kv_dtype", "mxfp4"],
+    "sparse-indexer-topk-backend": ["--sparse-indexer-topk-backend", "deep_select"],
     "linear-backend": ["--linear-backend", "humming"],
     "weights": [
         "--model",

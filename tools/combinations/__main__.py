@@ -39,7 +39,7 @@ def table() -> dict[str, Any]:
     return {
         "about": "made by `python -m tools.combinations`: vLLM's own selection code, asked on a CPU for stated GPUs",
         "vllm": import_module("vllm").__version__.partition("+")[0],
-        "present": PRESENT | dict.fromkeys(COMPILED, "vLLM's CUDA wheel, for CUDA 13"),
+        "present": PRESENT | dict.fromkeys([*COMPILED, "_HAS_DEEP_SELECT_C"], "vLLM's CUDA wheel, for CUDA 13"),
         "experts": folded({scheme: folded(answers) for scheme, answers in by_scheme.items()}),
         **{name: folded(answers) for name, answers in found.items()},
     }

@@ -3,6 +3,7 @@
 import importlib
 from types import SimpleNamespace
 from typing import Any, get_args
+from unittest import mock
 
 import torch
 
@@ -10,6 +11,8 @@ from .platform import switch
 
 MODEL = "vllm.models.deepseek_v4"
 BLOCK_SIZES = (1, 8, 16, 32, 64, 128, 256, 512, 1024)
+TOP_K = (512, 1024)
+"""Tokens that the indexer keeps (index_topk in config.json of DeepSeek-V4-Flash and -Pro)."""
 BACKENDS = (
     "auto",
     "FLASHINFER_MLA_SPARSE",
@@ -74,6 +77,24 @@ def indexer_refusal(dtype: str) -> str:
     return ""
 
 
+def topk_refusal(backend: str) -> str:
+    """Return why the indexer does not take --sparse-indexer-topk-backend for one row of logits."""
+    topk: Any = importlib.import_module("vllm.model_executor.layers.indexer_topk")
+    logits = torch.zeros(1, 4096, dtype=torch.float32)
+    try:
+        with mock.patch.multiple(topk, _HAS_DEEP_SELECT_C=True, is_deep_select_supported=lambda *_: True):
+            for number in TOP_K:
+                topk.get_indexer_topk(backend).resolve_backend(logits, number, 1)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def topk_backends() -> list[str]:
+    """Return the values of --sparse-indexer-topk-backend."""
+    return list(get_args(importlib.import_module("vllm.config.kernel").SparseIndexerTopkBackend))
+
+
 def cache_formats() -> list[str]:
     """Return the values of --kv-cache-dtype."""
     return list(get_args(importlib.import_module("vllm.config.cache").CacheDType))
@@ -101,4 +122,7 @@ def of_capability() -> dict[str, Any]:
             "kv-cache-dtype": [dtype for dtype in cache_formats() if not cache_refusal(layer, version, dtype)],
             "block-size": [size for size in BLOCK_SIZES if not block_refusal(layer, size)],
         }
-    return found | {"indexer_kv_dtype": [dtype for dtype in indexer_formats() if not indexer_refusal(dtype)]}
+    return found | {
+        "indexer_kv_dtype": [dtype for dtype in indexer_formats() if not indexer_refusal(dtype)],
+        "topk": [backend for backend in topk_backends() if not topk_refusal(backend)],
+    }

@@ -157,6 +157,12 @@ SCOPE = {
         "set it to fp8",
         _KERNELS,
     ),
+    "sparse-indexer-topk-backend": (
+        "the indexer has no such kernel on this GPU: `deep_select` runs on SM 10.x only, `cooperative` not on 12.x",
+        "`sparse_indexer_topk_backend='deep_select' was requested, but`, in the first step",
+        "set --sparse-indexer-topk-backend auto",
+        _KERNELS,
+    ),
     "linear-backend": (
         "`linear-backend` has no FP8 kernel for this GPU, or one that stores wo_a as DeepGEMM cannot read it",
         "`Failed to find a kernel`; `fp8 einsum weight rows must be divisible`; `Assertion error (…/layout.hpp:46)`",

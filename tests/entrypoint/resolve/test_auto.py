@@ -243,3 +243,10 @@ def test_gpus_of_all_nodes_count() -> None:
     request = auto.settle(CATALOG, request_for(nnodes=2), box("gb10", 1))
     assert request.choices["profile"].value == "640k"
     assert request.flag("tensor-parallel-size") == Setting(2, "auto: 1 GPU on each of 2 nodes")
+
+
+def test_a_profile_for_one_other_kind_of_gpu_is_not_chosen(folder) -> None:
+    flags = "[flags]\nmax-model-len = 1048576\nmax-num-seqs = 4\n"
+    catalog = Catalog([folder({"mine.toml": f'hardware = ["b300"]\n{flags}'})])
+    assert auto.settle(catalog, request_for(), box("h200", 4)).choices["profile"].value == "256k"
+    assert auto.settle(catalog, request_for(), box("b300", 4)).choices["profile"].value == "mine"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,3 +85,31 @@ def test_a_failure_of_py_spy_is_kept_without_its_own_backtrace(tmp_path: Path, m
     failing_py_spy(tmp_path, monkeypatch, GONE)
     text = asyncio.run(stack_dump.dump([1]))
     assert text.splitlines()[-1] == GONE.splitlines()[0]
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_a_cancellation_that_meets_the_answer_is_not_lost(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    """A second signal cancels the dump; whoever waits for it would wait for ever."""
+
+    async def whole() -> bool:
+        answer: asyncio.Future[tuple[bytes, None]] = asyncio.get_running_loop().create_future()
+
+        async def communicate() -> tuple[bytes, None]:
+            return await answer
+
+        async def start(*_: object, **__: object) -> SimpleNamespace:
+            return SimpleNamespace(communicate=communicate, returncode=0)
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+        task = asyncio.create_task(stack_dump._stack(1, "py-spy"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        answer.set_result((b"stacks", None))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ended = task.done()
+        task.cancel()
+        await asyncio.wait({task})
+        return ended or task.cancelled()
+
+    assert asyncio.run(whole())
