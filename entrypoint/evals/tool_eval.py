@@ -67,7 +67,7 @@ class ScoredRound:
 
 def evaluate(endpoint: Endpoint, served: ServedReplica, request: ToolEvalRequest) -> dict[str, Any]:
     """Run the scenarios, write the result, and return it with its path as `file`; empty after a dry run."""
-    sampling = {
+    sampling: dict[str, Any] = {
         "max_tokens": request.max_tokens or _most_tokens(request.thinking, served.context),
         "temperature": request.temperature,
         "chat_template_kwargs": dict(THINKING[request.thinking]),

@@ -27,6 +27,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from dsv4_serve.demo.v4_layouts import LAYOUTS
 from dsv4_serve.entrypoint.bench import without_weights
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
@@ -34,8 +36,8 @@ from qualification.gpu.run_layouts import hardware, versions
 
 SHARE = 2
 NOTED = re.compile(
-    r"Model loading took|KV cache (memory|size)|Memory profiling takes|Initial free memory|Free memory after profiling"
-    r"|CUDA graph|Graph captur|Maximum concurrency|MoE backend|[Ww]orkspace|[Ii]ndexer|Error: |ERROR|^E ",
+    r"Model loading took|KV cache (memory|size):|Memory profiling takes|Initial free memory|Free memory after profiling"
+    r"|CUDA graph (pool|memory)|Graph captur|Maximum concurrency for|Using \S+ .*MoE backend|WORKSPACE|indexer cache|Error: |ERROR",
 )
 LAST = re.compile(r"Maximum concurrency for|estimated maximum model length|No available memory for the cache")
 KEPT = 400
@@ -105,7 +107,11 @@ def measured(command: list[str], environ: dict[str, str], until: float, log: Pat
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill every process of the session and wait for its GPU memory to come back."""
+    """Kill every descendant and every process of the session, and wait for the GPU memory to come back."""
+    with suppress(psutil.NoSuchProcess):
+        for one in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
     for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]:
         with suppress(ProcessLookupError, PermissionError):
             if os.getsid(pid) == process.pid:
@@ -155,7 +161,7 @@ def main() -> int:
     about = {"hardware": described, "versions": found, "date": dt.datetime.now(dt.UTC).date().isoformat()}
     environ = os.environ | {"VLLM_LOGGING_LEVEL": "DEBUG", "HF_HUB_OFFLINE": "1"}
     sized = 0
-    for setting in read["setting"]:
+    for number, setting in enumerate(read["setting"]):
         if options.only and setting["name"] not in options.only:
             continue
         result = {"file": f"memory-{setting['name']}-{name}-vllm{found['vllm']}.json"}
@@ -165,7 +171,7 @@ def main() -> int:
             result |= {"result": "skipped", "message": f"{left:.0f} s were left"}
         else:
             folder = folder_of(setting["layout"], options.work)
-            command = argv(setting, read["common"], folder, options.port)
+            command = argv(setting, read["common"], folder, options.port + number)  # a killed server may leave its port
             stop = time.monotonic() + min(left, setting.get("limit", options.limit))
             result |= measured(command, environ, stop, options.work / f"{setting['name']}.log")
         sized += result["result"] == "sized"

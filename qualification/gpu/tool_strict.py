@@ -165,7 +165,11 @@ def forced(port: int, number: int) -> dict[str, Any]:
     names = [f"tool_{n:03}" for n in range(1, number)][-4:]
     answers = [(ask(port, number, {"type": "function", "function": {"name": name}}), name) for name in names]
     answers.append((ask(port, number, "required"), NAME))
-    wrong = [name for answer, name in answers if not answer.well_formed(name)]
+    wrong = [
+        {"name": name, "finish": answer.finish, "tokens": answer.tokens, "calls": list(answer.calls.values())}
+        for answer, name in answers
+        if not answer.well_formed(name)
+    ]
     return {"answers": len(answers), "well_formed": len(answers) - len(wrong), "malformed": wrong}
 
 
