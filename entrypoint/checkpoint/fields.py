@@ -25,6 +25,7 @@ _COUNTS = ("n_shared_experts", "num_hash_layers", "num_nextn_predict_layers", "n
 _NUMBERS = ("compress_rope_theta", "hc_eps", "rms_norm_eps", "routed_scaling_factor")
 _LARGEST = 10_000_000
 _SHOWN = 40
+_SCHEMES = ("dynamic", "static")
 _EXPERT_DTYPES = ("fp4", "fp8")
 """What vLLM 0.32.0 takes as expert_dtype (models/deepseek_v4/quant_config.py)."""
 
@@ -37,7 +38,7 @@ def wrong(config: Mapping[str, Any]) -> list[str]:
         if (kind := config.get("model_type")) is not None and kind != CLASSES[names[0]]:
             found.append(_shown("model_type", kind))
         found += _of_deepseek_v4(text_config(config))
-        found += _of_experts(config)
+        found += _of_fp8(config)
     return found
 
 
@@ -82,11 +83,18 @@ def _of_deepseek_v4(config: Mapping[str, Any]) -> Iterator[str]:
         yield _shown("swiglu_limit", config["swiglu_limit"])
 
 
-def _of_experts(config: Mapping[str, Any]) -> Iterator[str]:
+def _of_fp8(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what DeepSeek's own format lacks: vLLM has no default for activation_scheme, and scales are by block."""
     quantization = config.get("quantization_config")
-    is_fp8 = isinstance(quantization, dict) and quantization.get("quant_method") in ("fp8", "deepseek_v4_fp8")
-    if is_fp8 and "expert_dtype" in config and config["expert_dtype"] not in _EXPERT_DTYPES:
+    if not isinstance(quantization, dict) or quantization.get("quant_method") not in ("fp8", "deepseek_v4_fp8"):
+        return
+    if "expert_dtype" in config and config["expert_dtype"] not in _EXPERT_DTYPES:
         yield _shown("expert_dtype", config["expert_dtype"])
+    if quantization.get("activation_scheme") not in _SCHEMES:
+        yield _shown("activation_scheme", quantization.get("activation_scheme"))
+    block = quantization.get("weight_block_size")
+    if not (isinstance(block, list) and len(block) == 2 and all(_is_count(size, 1) for size in block)):
+        yield _shown("weight_block_size", block)
 
 
 def _is_table_of_tables(value: Any) -> bool:

@@ -30,7 +30,8 @@ _SETTINGS = {
     TOPK: (TOPK, "kernel-config.sparse_indexer_topk_backend"),
 }
 """Flags that a JSON flag can set too; the first one that is not `auto` counts."""
-_FAMILY = "deepseek-v4-"
+_INDEXED, _FAMILY = "deepseek-v4", "deepseek-v4-"
+"""With DeepSeek-V4.1, and without."""
 _TINY = "deepseek-v4-tiny"
 _LAST = ("emulation", "batched_triton")
 """Backends that run and are never proposed: slow, or for tests."""
@@ -45,12 +46,16 @@ def violations(
 ) -> Iterator[tuple[str, str, Problem]]:
     """Yield every flag whose value vLLM has no kernel for, with one that it has."""
     capability, architecture = selection.hardware.get("compute_capability"), selection.model.get("architecture")
-    if not capability or not architecture.startswith(_FAMILY) or architecture == _TINY:
+    table = combinations.attention(capability) if capability else None
+    if not table or not architecture.startswith(_INDEXED) or architecture == _TINY:
         return
     where = f"{selection.model.name} on {selection.hardware.name}"
+    yield from ((name, where, problem) for name, problem in _indexer(flags, capability, table))
+    if not architecture.startswith(_FAMILY):
+        return
     for name, problem in (
         *_experts(selection, flags, capability, allowed),
-        *_attention(flags, capability),
+        *_attention(flags, capability, table),
         *_linear(flags, capability),
     ):
         yield name, where, problem
@@ -122,7 +127,7 @@ def _because(backend: str, kind: str, what: str, capability: str, layout: str) -
     reasons = {
         combinations.DEVICE: f"its kernels for {what} do not run on SM {capability}",
         combinations.CLAMP: f"it does not apply DeepSeek-V4's SwiGLU clamp to {what}",
-        combinations.PACKAGE: f"it takes a package that the image does not hold for {what}",
+        combinations.PACKAGE: f"its kernels for {what} are in a package that the image does not hold",
         combinations.VARIABLE: f"it takes a variable of vLLM for {what}",
         combinations.PARALLEL: f"it does not run {split} expert parallelism for {what}",
         combinations.LAYOUT: f"it stores {what} in a layout that the attention's DeepGEMM kernel cannot read",
@@ -130,15 +135,18 @@ def _because(backend: str, kind: str, what: str, capability: str, layout: str) -
     return f"vLLM {VERSION} cannot use {backend}: {reasons.get(kind, f'it has no kernel for {what}')}"
 
 
-def _attention(flags: Mapping[str, Setting], capability: str) -> Iterator[tuple[str, Problem]]:
-    """Yield what speaks against the attention backend, the KV cache's format and block, and the indexer's format."""
-    table = combinations.attention(capability)
-    if not table:
-        return
+def _indexer(flags: Mapping[str, Setting], capability: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+    """Yield what speaks against the indexer's format; DeepSeek-V4.1 asks the same function of vLLM."""
     indexer = str(flags[INDEXER_SETTING].value) if INDEXER_SETTING in flags else "auto"
     if indexer not in table["indexer_kv_dtype"]:
-        other = f"DeepSeek-V4's indexer has no {indexer} cache on SM {capability}"
-        yield INDEXER, Problem(f"vLLM {VERSION}: {other}", "", f"set --{INDEXER_SETTING} fp8")
+        seen = f"vLLM {VERSION}: the indexer has no {indexer} cache on SM {capability}"
+        yield INDEXER, Problem(seen, "", f"set --{INDEXER_SETTING} fp8")
+
+
+def _attention(
+    flags: Mapping[str, Setting], capability: str, table: Mapping[str, Any]
+) -> Iterator[tuple[str, Problem]]:
+    """Yield what speaks against the attention backend, the KV cache's format and block, and the top-k kernel."""
     topk, setting = effective(TOPK, flags)
     if topk not in table["topk"]:
         seen = f"vLLM {VERSION} has no {topk} kernel for the indexer on SM {capability}"

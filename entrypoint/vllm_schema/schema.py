@@ -188,7 +188,7 @@ def _instead(value: str, choices: Collection[str]) -> str:
         return f"{nearest(value, choices)}. Allowed values: {listed(choices)}."
     folded = {choice.lower(): choice for choice in choices}
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded)]
-    return f", which has {len(choices)} others{'; the nearest: ' + ', '.join(near) if near else ''}."
+    return f" (did you mean {' or '.join(near)}?)." if near else f", which has {len(choices)} others."
 
 
 _BOUNDS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {

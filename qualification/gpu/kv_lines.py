@@ -32,6 +32,7 @@ import psutil
 from dsv4_serve.demo.v4_layouts import LAYOUTS
 from dsv4_serve.entrypoint.bench import without_weights
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
+from dsv4_serve.entrypoint.client.local_replica import free_port
 from qualification.gpu.run_layouts import hardware, versions
 
 SHARE = 2
@@ -151,7 +152,6 @@ def main() -> int:
     parser.add_argument("--deadline", type=float, default=540, help="seconds for everything")
     parser.add_argument("--limit", type=float, default=180, help="seconds for one setting")
     parser.add_argument("--least", type=float, default=40, help="seconds without which no setting begins")
-    parser.add_argument("--port", type=int, default=8190)
     options = parser.parse_args()
     until = time.monotonic() + options.deadline
     read = tomllib.loads(options.settings.read_text())
@@ -161,7 +161,7 @@ def main() -> int:
     about = {"hardware": described, "versions": found, "date": dt.datetime.now(dt.UTC).date().isoformat()}
     environ = os.environ | {"VLLM_LOGGING_LEVEL": "DEBUG", "HF_HUB_OFFLINE": "1"}
     sized = 0
-    for number, setting in enumerate(read["setting"]):
+    for setting in read["setting"]:
         if options.only and setting["name"] not in options.only:
             continue
         result = {"file": f"memory-{setting['name']}-{name}-vllm{found['vllm']}.json"}
@@ -171,7 +171,7 @@ def main() -> int:
             result |= {"result": "skipped", "message": f"{left:.0f} s were left"}
         else:
             folder = folder_of(setting["layout"], options.work)
-            command = argv(setting, read["common"], folder, options.port + number)  # a killed server may leave its port
+            command = argv(setting, read["common"], folder, free_port())
             stop = time.monotonic() + min(left, setting.get("limit", options.limit))
             result |= measured(command, environ, stop, options.work / f"{setting['name']}.log")
         sized += result["result"] == "sized"

@@ -39,7 +39,7 @@ HOW: dict[str, dict[str, tuple[str, list[int]]]] = {
 }  # fmt: skip
 """The tensors of one projection, by how it is stored."""
 
-NATIVE = {"quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [128, 128]}
+NATIVE = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 MODELOPT = {**NATIVE, "moe_quant_algo": "NVFP4", "ignore": ["*.attn.*", "head", "mtp.*"]}
 DSPARK: dict[str, Any] = {"dspark_block_size": 5, "dspark_noise_token_id": 128799, "dspark_markov_rank": 256}
 FLASH_IDS, PRO_IDS = [40, 41, 42], [58, 59, 60]
@@ -151,7 +151,7 @@ _VISION = {"architectures": ["DeepseekV4ForConditionalGeneration"], "vision_conf
 V41: dict[str, Any] = {
     "architectures": ["DeepseekV41ForCausalLM"],
     "model_type": "deepseek_v41",
-    "quantization_config": {"quant_method": "fp8", "weight_block_size": [32, 32], "expert_dtype": "fp4"},
+    "quantization_config": {**NATIVE, "weight_block_size": [32, 32], "expert_dtype": "fp4"},
     "text_config": {
         "hidden_size": 5120, "num_hidden_layers": 40, "num_nextn_predict_layers": 3, "dspark_block_size": 5,
     },

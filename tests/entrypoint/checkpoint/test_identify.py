@@ -13,6 +13,7 @@ from dsv4_serve.entrypoint.checkpoint import identify
 from dsv4_serve.entrypoint.errors import ConfigError
 
 V4: dict[str, Any] = {"architectures": ["DeepseekV4ForCausalLM"], "hidden_size": 4096, "num_nextn_predict_layers": 1}
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 INT4 = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4, "type": "int"}}}}
 FP4 = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4, "type": "float"}}}}
 BF16_DRAFT = {"weight_map": {"mtp.0.ffn.experts.0.w1.weight": "a.safetensors"}}
@@ -34,12 +35,12 @@ def served(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("config", "index", "name"),
     [
-        (V4 | {"quantization_config": {"quant_method": "fp8"}}, None, "flash"),
+        (V4 | {"quantization_config": FP8}, None, "flash"),
         (V4 | {"quantization_config": INT4}, BF16_DRAFT, "w4a16"),
         (V4 | {"quantization_config": INT4}, QUANTIZED_DRAFT, "acti"),
         (V4 | {"quantization_config": FP4}, None, "nvfp4"),
         (
-            V4 | {"hidden_size": 7168, "quantization_config": {"quant_method": "fp8", "moe_quant_algo": "NVFP4"}},
+            V4 | {"hidden_size": 7168, "quantization_config": FP8 | {"moe_quant_algo": "NVFP4"}},
             None,
             "pro-nvfp4",
         ),
@@ -75,7 +76,7 @@ def test_unreadable_tensor_names_are_reported_in_one_sentence(tmp_path: Path, na
 
 
 def test_a_dspark_drafter_is_seen(tmp_path: Path) -> None:
-    config = V4 | {"quantization_config": {"quant_method": "fp8"}, "dspark_block_size": 5}
+    config = V4 | {"quantization_config": FP8, "dspark_block_size": 5}
     assert identify.identity_of(checkpoint(tmp_path, config), "MODEL").drafter.kind == "dspark"
 
 
@@ -103,14 +104,16 @@ def test_an_unknown_architecture_is_no_model(tmp_path: Path) -> None:
         ({"model_type": "deepseek_v41"}, 'model_type = "deepseek_v41"'),
         ({"text_config": {}}, "no hidden_size"),
         ({"quantization_config": {"quant_method": "FP8"}}, 'quant_method = "FP8"'),
-        ({"quantization_config": {"quant_method": "fp8", "moe_quant_algo": ["NVFP4"]}}, 'moe_quant_algo = ["NVFP4"]'),
+        ({"quantization_config": FP8 | {"moe_quant_algo": ["NVFP4"]}}, 'moe_quant_algo = ["NVFP4"]'),
         ({"architectures": ["DeepseekV41ForCausalLM"], "text_config": []}, "text_config = []"),
         ({"quantization_config": ["fp8"]}, 'quantization_config = ["fp8"]'),
         ({"quantization_config": "fp8"}, 'quantization_config = "fp8"'),
         ({"quantization_config": {"bits": 4}}, "no quant_method in quantization_config"),
         ({"quantization_config": {"quant_method": ["fp8"]}}, 'quant_method = ["fp8"]'),
         ({"quantization_config": INT4 | {"config_groups": [1]}}, "config_groups = [1]"),
-        ({"quantization_config": {"quant_method": "fp8"}, "expert_dtype": None}, "expert_dtype = null"),
+        ({"quantization_config": FP8, "expert_dtype": None}, "expert_dtype = null"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "activation_scheme = null, weight_block_size = null"),
+        ({"quantization_config": FP8 | {"weight_block_size": [128, "128"]}}, 'weight_block_size = [128, "128"]'),
         ({"num_hidden_layers": None, "hc_eps": "x"}, 'num_hidden_layers = null, hc_eps = "x"'),
         ({"num_hidden_layers": True}, "num_hidden_layers = true"),
         ({"n_routed_experts": -1}, "n_routed_experts = -1"),
@@ -130,7 +133,7 @@ def test_a_field_that_vllm_cannot_use_is_named_and_no_model(tmp_path: Path, chan
         {"quantization_config": None},
         {"n_shared_experts": None, "num_hash_layers": 0, "swiglu_limit": None},
         {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": "x"},
-        {"quantization_config": {"quant_method": "fp8"}},
+        {"quantization_config": FP8},
     ],
 )
 def test_what_vllm_takes_is_not_called_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:

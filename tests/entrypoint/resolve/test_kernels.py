@@ -61,7 +61,7 @@ def followed(requested: dict[str, Any], *chosen: tuple[str, Any]) -> dict[str, A
     [
         ({"hardware": "h200", "model": "w4a16", "moe_backend": "flashinfer_trtllm"}, "do not run on SM 9.0; set"),
         ({"hardware": "b200", "model": "w4a16", "moe_backend": "flashinfer_trtllm"}, "no kernel for the model's INT4"),
-        ({"hardware": "rtx-pro-6000", "model": "nvfp4", "moe_backend": "B12X"}, "a package that the image does not"),
+        ({"hardware": "rtx-pro-6000", "model": "nvfp4", "moe_backend": "B12X"}, "in a package that the image does not hold"),
         ({"hardware": "h200", "model": "nvfp4", "moe_backend": "flashinfer-b12x"}, "SwiGLU clamp"),
         ({"hardware": "b200", "model": "flash", "moe_backend": "deep_gemm_mega_moe"}, "without expert parallelism"),
         ({"hardware": "h200", "model": "nvfp4", "kernel-config.moe_backend": "b12x"}, "--kernel-config.moe_backend auto"),
@@ -73,6 +73,8 @@ def followed(requested: dict[str, Any], *chosen: tuple[str, Any]) -> dict[str, A
         ({"hardware": "b300", "model": "flash", "kv_cache_dtype": "bfloat16"}, "or --attention-backend FLASHINFER"),
         ({"hardware": "h200", "model": "flash", "block_size": 64}, "blocks of 256; set --block-size 256"),
         ({"hardware": "gb10", "model": "flash", "attention-config.indexer_kv_dtype": "mxfp4"}, "no mxfp4 cache on SM 12.1"),
+        ({"hardware": "h200", "profile": "v41", "model": "v41-flash", "tensor_parallel_size": 4,
+          "attention-config.indexer_kv_dtype": "mxfp4"}, "the indexer has no mxfp4 cache on SM 9.0"),
         ({"hardware": "gb10", "model": "flash", "sparse_indexer_topk_backend": "cooperative"}, "no cooperative kernel"),
         ({"hardware": "h200", "model": "flash", "kernel-config.sparse_indexer_topk_backend": "deep_select"},
          "set --kernel-config.sparse_indexer_topk_backend auto"),

@@ -119,7 +119,7 @@ def test_a_retired_value_has_its_answer_and_no_list(setting: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
     [
-        ("attention-backend", "FLASHINFER_MLA_SPARS", "the nearest: FLASHINFER_MLA_SPARSE, FLASHINFER_MLA"),
+        ("attention-backend", "FLASHINFER_MLA_SPARS", "(did you mean FLASHINFER_MLA_SPARSE or FLASHINFER_MLA"),
         ("attention-backend", "zzz", "is not valid in vLLM 0.32.0, which has 47 others."),
         ("dtype", "fp8", "Allowed values: auto, bfloat16, float, float16, float32, half."),
     ],

@@ -52,6 +52,7 @@ LAYOUTS = {
     "flash-0731": ("fp8-mxfp4", "fp8-mxfp4"),
     "flash-0731-nvfp4": ("modelopt-nvfp4", "fp8-mxfp4"),
 }
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 Break = Callable[[Path], None]
 
 
@@ -204,7 +205,7 @@ SEEN = {
     "config-describes-weights": ("w4a16", edit(vocab_size=129280), {}, "embed.weight is [128, 512], but config.json declares [129280, 512]"),
     "architecture-matches": ("native", lambda _: None, {"architecture": "deepseek-v4-flash"}, "holds deepseek-v4-tiny"),
     "target-model-complete": ("nvfp4", rewrite(TARGET, without(r"layers\.3\.ffn\.experts\.7\.w2\.weight_scale")), {}, "no layers.3.ffn.experts.7.w2.weight_scale among"),
-    "quantization-config-matches": ("w4a16", edit(quantization_config={"quant_method": "fp8"}), {}, "stored as w4a16, but quantization_config in config.json declares fp8-mxfp4"),
+    "quantization-config-matches": ("w4a16", edit(quantization_config=FP8), {}, "stored as w4a16, but quantization_config in config.json declares fp8-mxfp4"),
     "scheme-matches-model": ("acti", lambda _: None, {"drafter_scheme": "unquantized"}, "holds a drafter in w4a16"),
     "experts-targeted": ("w4a16", quantization(config_groups={"g": {"targets": [r"re:.*mlp\.experts.*"], "weights": {"num_bits": 4, "type": "int"}}}), {}, r"re:.*mlp\.experts.*"),
     "expert-targets-need-a-patch": ("nvfp4", lambda _: None, {"patches": frozenset(), "method": ""}, "named gate_proj"),
@@ -280,7 +281,7 @@ def test_problems_are_clauses(copy: Callable[[str], Path]) -> None:
         ({"quantization_config": "fp8"}, 'quantization_config = "fp8"'),
         ({"quantization_config": {}}, "no quant_method in quantization_config"),
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "config_groups = null"),
-        ({"expert_dtype": "int4", "quantization_config": {"quant_method": "fp8"}}, 'expert_dtype = "int4"'),
+        ({"expert_dtype": "int4", "quantization_config": FP8}, 'expert_dtype = "int4"'),
     ],
 )
 def test_a_field_that_vllm_cannot_use_is_one_problem(
