@@ -63,6 +63,9 @@ async def _two_turns(client: VllmClient, context: Context, mode: str) -> Outcome
     after = await _hits(client)
     told = [*first.prompt_ids, *first.ids]
     place = calls.first_difference(told, second.prompt_ids) if second.prompt_ids else None
+    # constructed weights write calls that no model would, so only what stands before them is theirs to repeat
+    if place is not None and context.record.constructed and place >= len(first.prompt_ids):
+        place = None
     if place is not None and not await _same_text(client, told, second.prompt_ids):
         return failed(
             f"mode {mode}: the second prompt leaves the first turn at token {place} of {len(told)}"
