@@ -39,6 +39,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self):
         self.send(200, {"data": [{"id": "deepseek-v4-flash", "max_model_len": 65536}]})
 

@@ -119,7 +119,7 @@ def test_variables_that_the_manifest_does_not_hold_do_not_count(overlay_for, mon
 
 
 def test_auto_becomes_the_profile_that_fits(overlay_for):
-    assert overlay_for("--profile", "auto", "--hardware", "h200").env["PROFILE"] == "1m"
+    assert overlay_for("--profile", "auto", "--hardware", "h200").env["PROFILE"] == "640k"
 
 
 def test_the_gpus_have_to_be_named_because_those_of_this_host_are_others(overlay_for):
