@@ -79,7 +79,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Clients:
-    openai: OpenAI
+    openai: Any
     anthropic: Any
 
 
@@ -108,7 +108,9 @@ def chat(clients: Clients, turn: Turn, streamed: bool) -> Received:
         "max_tokens": turn.max_tokens,
         "extra_body": {"chat_template_kwargs": {"thinking": bool(turn.thought)}},
     }
-    completions, pieces, thought = clients.openai.chat.completions, [], ""
+    completions = clients.openai.chat.completions
+    pieces: list[str] = []
+    thought = ""
     if streamed:
         with completions.stream(**request) as stream:
             for event in stream:
@@ -116,7 +118,7 @@ def chat(clients: Clients, turn: Turn, streamed: bool) -> Received:
                     thought += getattr(event.chunk.choices[0].delta, "reasoning", None) or ""
                 elif event.type == "tool_calls.function.arguments.delta":
                     pieces.append(event.arguments_delta)
-            choice: Any = _final(stream).choices[0]
+            choice = _final(stream).choices[0]
     else:
         choice = completions.create(**request).choices[0]
         thought = getattr(choice.message, "reasoning", None) or ""
@@ -140,7 +142,8 @@ def responses(clients: Clients, turn: Turn, streamed: bool) -> Received:
         "max_output_tokens": turn.max_tokens,
         "reasoning": {"effort": "high" if turn.thought else "none"},
     }
-    pieces, reply = [], None
+    pieces: list[str] = []
+    reply: Any = None
     if streamed:
         with clients.openai.responses.stream(**request) as stream:
             for event in stream:
@@ -170,7 +173,7 @@ def messages(clients: Clients, turn: Turn, streamed: bool) -> Received:
         "max_tokens": turn.max_tokens,
         "thinking": {"type": "adaptive" if turn.thought else "disabled"},
     }
-    pieces = []
+    pieces: list[str] = []
     if streamed:
         with clients.anthropic.messages.stream(**request) as stream:
             pieces = [event.partial_json for event in stream if event.type == "input_json"]
