@@ -26,6 +26,8 @@ KINDS = ("bench", "smoke", "eval")
 FOLDER = "qualification"
 """The default folder for results."""
 _OF_FLEETS = ("fleet", "fleet-limits")
+_RECORDS = ("memory", "nodes")
+"""Folders of what calibrations and lab programs recorded, which no page shows."""
 _Count = Annotated[int, Field(ge=1)]
 _Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -99,7 +101,8 @@ def _unwritable(target: Path, error: OSError) -> HostError:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the results in FOLDER, oldest first, as `read_one` does each."""
-    return sorted(map(read_one, sorted(folder.rglob("*.json"))), key=lambda result: (result["date"], result["file"]))
+    files = sorted(file for file in folder.rglob("*.json") if file.parent.name not in _RECORDS)
+    return sorted(map(read_one, files), key=lambda result: (result["date"], result["file"]))
 
 
 def read_one(path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ SETTLE_SECONDS = 0.05
 SETTLE_READS = 40
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+DETOKENIZE = "/detokenize"
 
 _NAN_ERROR = "Out of range float values"
 """The beginning of vLLM's error 400, from Python's JSON encoder, for a NaN or infinite logprob."""
@@ -200,6 +201,12 @@ class VllmClient:
         except httpx.HTTPError as error:
             raise Unreachable(f"{self.url}{CHAT}: the stream broke ({http.cause(error)})") from None
         return Stream(pieces, finish, usage, done, first, deltas)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids. Raise Unreachable or Refused."""
+        body = {"model": (await self._greedy(1))["model"], "tokens": list(ids)}
+        answer = http.accepted(await self._send("POST", DETOKENIZE, body), DETOKENIZE)
+        return str(_object(answer, DETOKENIZE).get("prompt", ""))
 
     async def _greedy(self, tokens: int) -> dict[str, Any]:
         self._model = self._model or (await self.models())[0]

@@ -6,7 +6,7 @@ Protocol and task are scored apart: a faultless call of the wrong tool is a faul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,28 +100,39 @@ def matches(expected: Any, value: Any) -> bool:
 
 
 def _by_rule(rule: str, expected: Any, value: Any) -> bool:
+    """Tell whether a value follows one rule; raise KeyError for an unknown one."""
     if rule == "$null":
         return value is None
-    if not isinstance(value, str):
-        return False
-    rules = {
-        "$text": lambda: value == expected,
-        "$contains": lambda: all(_plain(part, strip=False) in _plain(value, strip=False) for part in expected),
-        "$any-contains": lambda: any(_plain(part) in _plain(value) for part in expected),
-        "$any-of": lambda: any(_plain(one) == _plain(value) for one in expected),
-        "$least": lambda: len(value) >= expected,
+    rules: dict[str, Callable[[str], bool]] = {
+        "$text": lambda text: bool(text == expected),
+        "$contains": lambda text: all(part.casefold() in text.casefold() for part in expected),
+        "$any-contains": lambda text: any(part.casefold() in text.casefold() for part in expected),
+        "$any-of": lambda text: any(_plain(one) == _plain(text) for one in expected),
+        "$least": lambda text: bool(len(text) >= expected),
     }
-    return rules[rule]()
+    return isinstance(value, str) and rules[rule](value)
 
 
 def example(expected: Any) -> Any:
     """Return a value that matches."""
     if isinstance(expected, Mapping):
         if len(expected) == 1 and (rule := next(iter(expected))).startswith("$"):
-            made = {"$null": lambda _: None, "$text": str, "$contains": "".join, "$least": lambda least: "x" * least}
-            return made.get(rule, lambda choice: choice[0])(expected[rule])
+            return _example_of(rule, expected[rule])
         return {key: example(one) for key, one in expected.items()}
     return [example(one) for one in expected] if isinstance(expected, (list, tuple)) else expected
+
+
+def _example_of(rule: str, expected: Any) -> Any:
+    match rule:
+        case "$null":
+            return None
+        case "$text":
+            return expected
+        case "$contains":
+            return "".join(expected)
+        case "$least":
+            return "x" * expected
+    return expected[0]
 
 
 def _unfinished(state: _State) -> str:
@@ -138,8 +149,8 @@ def _unanswered(scenario: Scenario, reply: Reply) -> str:
     return "" if content else "the answer is empty"
 
 
-def _plain(text: str, *, strip: bool = True) -> str:
-    return text.casefold().strip() if strip else text.casefold()
+def _plain(text: str) -> str:
+    return text.casefold().strip()
 
 
 def _shown(call: Mapping[str, Any]) -> str:

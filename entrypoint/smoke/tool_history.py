@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from ..client.errors import Refused
@@ -61,7 +62,11 @@ async def _two_turns(client: VllmClient, context: Context, mode: str) -> Outcome
     second = await client.chat(messages, asked.tokens, **body)
     after = await _hits(client)
     told = [*first.prompt_ids, *first.ids]
-    if second.prompt_ids and (place := calls.first_difference(told, second.prompt_ids)) is not None:
+    place = calls.first_difference(told, second.prompt_ids) if second.prompt_ids else None
+    # constructed weights write calls that no model would, so only what stands before them is theirs to repeat
+    if place is not None and context.record.constructed and place >= len(first.prompt_ids):
+        place = None
+    if place is not None and not await _same_text(client, told, second.prompt_ids):
         return failed(
             f"mode {mode}: the second prompt leaves the first turn at token {place} of {len(told)}"
             f" ({told[place : place + 3]} became {list(second.prompt_ids[place : place + 3])});"
@@ -76,6 +81,14 @@ async def _two_turns(client: VllmClient, context: Context, mode: str) -> Outcome
     if hits < first.prompt_tokens // 2:
         return failed(f"mode {mode}: {share}, after a turn of {len(told) or first.prompt_tokens}", CACHE, **figures)
     return passed(share, **figures)
+
+
+async def _same_text(client: VllmClient, told: list[int], ids: Sequence[int]) -> bool:
+    """Tell whether the prompt repeats the turn as text: a model may choose other tokens than its tokenizer."""
+    try:
+        return (await client.detokenize(ids)).startswith(await client.detokenize(told))
+    except Refused:
+        return False
 
 
 async def _hits(client: VllmClient) -> int | None:

@@ -124,7 +124,7 @@ def test_a_stop_gets_the_time_that_a_drain_takes(deployment_for):
 
 def test_the_folder_of_a_model_is_mounted(deployment_for, tmp_path):
     (tmp_path / "acti").mkdir()
-    words = ("--hardware", "h200", "--profile", "128k")
+    words = ("--hardware", "h200", "--profile", "128k", "--skip", "model-files")  # it is empty
     assert deployment_for(*words, "--model", f"acti={tmp_path}/acti").weights == tmp_path / "acti"
     with pytest.raises(ConfigError, match="this folder does not exist"):
         deployment_for(*words, "--model", f"acti={tmp_path}/none")
@@ -133,7 +133,8 @@ def test_the_folder_of_a_model_is_mounted(deployment_for, tmp_path):
 def test_a_snapshot_of_the_hub_is_mounted_with_the_files_that_it_links_to(deployment_for, tmp_path):
     snapshot = tmp_path / "models--a--b/snapshots/0123"
     snapshot.mkdir(parents=True)
-    found = deployment_for("--hardware", "h200", "--profile", "128k", "--model", f"acti={snapshot}")
+    words = ("--hardware", "h200", "--profile", "128k", "--skip", "model-files")  # it is empty
+    found = deployment_for(*words, "--model", f"acti={snapshot}")
     assert found.weights == tmp_path / "models--a--b"
 
 

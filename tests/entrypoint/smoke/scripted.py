@@ -139,7 +139,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.bodies.append(body)
         try:
             self.require_parser(body)
-            if self.path == "/v1/completions":
+            if self.path == "/detokenize":
+                self.answer({"prompt": scripted_tools.text(body["tokens"])})
+            elif self.path == "/v1/completions":
                 self.answer(self.completion(body))
             elif body.get("stream") and body.get("tools"):
                 self.stream_tools(body)
@@ -288,7 +290,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.cached[salt] = prompt + turn.raw()
         told = {"prompt_token_ids": scripted_tools.ids(prompt)} if body.get("return_token_ids") else {}
         choice = {"message": {"role": "assistant", **message}, "finish_reason": finish}
-        choice |= {"token_ids": scripted_tools.ids(turn.raw())} if told else {}
+        choice |= {"token_ids": scripted_tools.generated(turn.raw(), faults)} if told else {}
         return {"choices": [choice], "usage": usage(len(prompt), tokens), **told}
 
     def ship(self) -> str:

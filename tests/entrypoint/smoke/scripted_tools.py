@@ -14,6 +14,8 @@ STEP = 4
 """Characters of a token."""
 TOKENS = 7_000_000
 """Ids of characters begin here."""
+OTHER = 5
+"""Two newlines as one token."""
 NUMBERS = "\n".join(f"number {n}" for n in range(120))
 
 
@@ -36,6 +38,18 @@ class Turn:
 
 def ids(text: str) -> list[int]:
     return [TOKENS + ord(character) for character in text]
+
+
+def generated(text: str, faults: Collection[str]) -> list[int]:
+    """Return the ids that the model chose, which its tokenizer may not choose for the same text."""
+    if "other-tokens" not in faults:
+        return ids(text)
+    head, _, tail = text.partition("\n\n")
+    return [*ids(head), OTHER, *ids(tail)]
+
+
+def text(tokens: list[int]) -> str:
+    return "".join(chr(token - TOKENS) if token != OTHER else "\n\n" for token in tokens)
 
 
 def prompt(messages: list[dict[str, Any]], faults: Collection[str]) -> str:

@@ -145,6 +145,11 @@ def test_a_gap_is_not_judged_without_tokens_in_the_chunks():
     assert verdicts(outcomes, "skipped") == {"tool-gaps"}
 
 
+def test_a_turn_written_in_other_tokens_than_the_tokenizers_is_no_drift():
+    outcomes, _, _ = run_smoke("other-tokens")
+    assert outcomes["tool-history"].verdict == "passed"
+
+
 def test_the_second_turn_sends_thought_and_calls_back_and_is_found_in_the_prefix_cache():
     outcomes, _, replica = run_smoke()
     figures = outcomes["tool-history"].figures

@@ -18,7 +18,7 @@ from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 
 pytestmark = pytest.mark.slow
 UNFIT = {"needles", "tool-gaps", "tool-tags", "tool-parallel"}
-OF_VLLM = {"tool-truncated", "tool-ref", "tool-history"}
+OF_VLLM = {"tool-truncated", "tool-ref"}
 """Faults of vLLM 0.32.0 itself, which this replica runs without our patches."""
 
 
