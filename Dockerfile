@@ -99,7 +99,7 @@ RUN --mount=type=bind,target=/src \
     --mount=type=bind,from=tools-gpu,source=/tools,target=/tools \
     sh /src/deploy/image/program.sh gpu
 LABEL org.opencontainers.image.title="dsv4-serve" \
-      org.opencontainers.image.description="DeepSeek-V4 with the drafter that it ships, on patched vLLM 0.32.0" \
+      org.opencontainers.image.description="DeepSeek-V4 with its draft head on patched vLLM 0.32.0" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.revision="${COMMIT}"

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 
+_OF_PROFILES = {"gpus": "split the model with --tp", "nodes": "use --nnodes"}
+
+
 def refuse(command: Parser, argv: Sequence[str]) -> None:
     """Raise UsageError for a flag that vLLM does not have and that is, or resembles, an option of this command."""
     flags = schema.facts()["flags"]
@@ -21,6 +24,8 @@ def refuse(command: Parser, argv: Sequence[str]) -> None:
         name = argument.partition("=")[0][2:]
         if not argument.startswith("--") or "." in name or name.replace("_", "-").removeprefix("no-") in known:
             continue
+        if name in _OF_PROFILES and name not in options:
+            raise UsageError(f"--{name} is an option of `dsv4 profiles`; here, {_OF_PROFILES[name]}.")
         if name in options:  # argparse takes every other one
             raise UsageError(f"--{name} is an option of `{command.prog}`, not of vLLM; write it before `--`.")
         if closest(name, [*options, *flags]) in options:

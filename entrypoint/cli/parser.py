@@ -120,7 +120,7 @@ def names() -> list[str]:
 def build(commands: Iterable[str]) -> tuple[Parser, Commands]:
     """Return the parser of `dsv4` with these commands; the modules of the others are not imported."""
     top = Parser(
-        prog="dsv4", description="Serve DeepSeek-V4 with the drafter that it ships, by the name of a profile.", usage=None
+        prog="dsv4", description="Serve DeepSeek-V4 with its draft head, by the name of a profile.", usage=None
     )
     top.add_argument("-V", "--version", action="store_true", help="print the version and stop")
     registry = Commands(top)

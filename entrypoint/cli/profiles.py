@@ -26,7 +26,7 @@ WIDTH = 80
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add("profiles", "List the profiles with what was measured, or those that fit.", run)
+    parser = commands.add("profiles", "List the profiles and what was measured, or those that fit.", run)
     group = parser.add_argument_group("what fits")
     group.add_argument("--here", action="store_true", help="list what fits the GPUs of this host")
     group.add_argument("--hardware", metavar="H", help="list what fits GPUs of this kind, where no GPU is at hand")

@@ -74,19 +74,21 @@ def fit(memory: MemoryEstimate) -> Fit:
 
 def _advice(memory: MemoryEstimate) -> Iterator[Advice]:
     """Yield each single change that lets one request fit, or, where one fits, all that the profile promises."""
-    if memory.steady_state_requests >= memory.requests:
+    doubtful = memory.admits and not memory.at_worst.admits
+    if memory.steady_state_requests >= memory.requests and not doubtful:
         return
     goal_requests = memory.requests if memory.admits else 1
 
     def enough(**changes: Any) -> bool:
-        return dataclasses.replace(memory, **changes).steady_state_requests >= goal_requests
+        changed = dataclasses.replace(memory, **changes)
+        return changed.steady_state_requests >= goal_requests and (not doubtful or changed.at_worst.admits)
 
     goal = f"{goal_requests} full-length request{'s' * (goal_requests > 1)}"
     if batch := next((n for n in _BATCHES if n < memory.batched_tokens and enough(batched_tokens=n)), None):
         yield Advice("max-num-batched-tokens", batch, f"{goal} at {memory.context:,} tokens")
     if context := _largest(memory.context // BLOCK_TOKENS, lambda n: enough(context=n * BLOCK_TOKENS)):
         yield Advice("max-model-len", context * BLOCK_TOKENS, goal)
-    if memory.admits:
+    if memory.admits and not doubtful:
         most = memory.steady_state_requests
         yield Advice("max-num-seqs", most, f"the most full-length requests that fit; {goal_requests} do not")
     if memory.kv_cache_memory_gib is None:
@@ -139,7 +141,7 @@ def shortage(memory: MemoryEstimate) -> str:
     held, promised = memory.steady_state_requests, memory.requests
     if held < promised:
         return f"holds {held} of {promised} full-length requests at once; the others wait"
-    return "" if memory.at_worst.admits else "vLLM may not start: one full-length request only just fits"
+    return "" if memory.at_worst.admits else "vLLM may not start: there is barely room for one full-length request"
 
 
 def _shape(memory: MemoryEstimate) -> str:
@@ -172,7 +174,7 @@ def _verdict(memory: MemoryEstimate, answer: Fit) -> list[str]:
     if not memory.admits:
         return ["May not fit: vLLM starts only if the KV cache is larger than computed, within the uncertainty."]
     most = answer.steady_state_requests
-    start = "Fits." if answer.certain else "May not fit: one request only just does."
+    start = "Fits." if answer.certain else "May not fit: there is barely room for one request."
     logged = f"{answer.concurrency:.2f}x"
     each = " by each replica" if memory.data_parallel_size > 1 else ""
     return [

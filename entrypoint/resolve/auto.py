@@ -30,6 +30,11 @@ CONTEXT, THROUGHPUT = f"{AUTO}:context", f"{AUTO}:throughput"
 NAMES = (AUTO, CONTEXT, THROUGHPUT)
 
 
+def asked(profile: Setting) -> bool:
+    """Tell whether a profile is to be selected, by a known goal or not."""
+    return str(profile.value).partition(":")[0] == AUTO
+
+
 def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> Request:
     """
     Return the request with the profile that `auto` selects, and the reason in its origin; any other profile is kept.
@@ -38,7 +43,7 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     a constraint.
     """
     requested = request.choices.get("profile")
-    if requested is None or str(requested.value).partition(":")[0] != AUTO:
+    if requested is None or not asked(requested):
         return request
     goal, origin = str(requested.value), requested.origin
     if goal not in NAMES:

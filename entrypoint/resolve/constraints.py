@@ -149,7 +149,9 @@ def _outside_scope(selection: Selection, flags: Mapping[str, Setting]) -> Iterat
     size, where = selection.tensor_parallel_size, f"{profile.name}, {_model_on_hardware(selection)}"
     if (models := profile.get("models")) and not model.is_one_of(models):
         seen = f"profile {profile.name} does not support model {model.name}"
-        yield "profile-model", where, Problem(seen, _one_of(models), "choose one with --model")
+        other = next(_profiles_for(selection), "")
+        fix = f"set --profile {other}, or choose one with --model" if other else "choose one with --model"
+        yield "profile-model", where, Problem(seen, _one_of(models), fix)
     if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
         seen = f"profile {profile.name} does not support {hardware.name}"
         yield (
@@ -157,17 +159,29 @@ def _outside_scope(selection: Selection, flags: Mapping[str, Setting]) -> Iterat
             where,
             Problem(seen, "a GPU" if kinds == [ANY_GPU] else _one_of(kinds), "choose another --profile"),
         )
-    for kind, file in (("profile", profile), ("model", model)):
-        sizes = file.get("tensor_parallel_sizes")
-        if sizes and size not in sizes:
-            seen = f"{kind} {file.name} does not support {TENSOR_PARALLEL_SIZE} {size}"
-            needed = _one_of(sizes)
-            yield TENSOR_PARALLEL_SIZE, where, Problem(seen, needed, "choose one with --tp")
+    limits = {f"profile {profile.name}": profile, f"model {model.name}": model}
+    allowed = {name: sizes for name, file in limits.items() if (sizes := file.get("tensor_parallel_sizes"))}
+    if against := [name for name, sizes in allowed.items() if size not in sizes]:
+        both = sorted(set.intersection(*map(set, allowed.values())))
+        seen = f"{against[0]} does not support {TENSOR_PARALLEL_SIZE} {size}"
+        if len(against) > 1:
+            seen = f"neither {against[0]} nor {against[1]} supports {TENSOR_PARALLEL_SIZE} {size}"
+        yield TENSOR_PARALLEL_SIZE, where, Problem(seen, _one_of(both or allowed[against[0]]), "choose one with --tp")
     yield from shape.violations(selection, flags)
     here, visible = parallel_of(flags).node_gpus, selection.gpus
     if visible is not None and here > visible:
         seen = f"{shape.sizes(flags)}, but this process sees {visible} GPU{'s' * (visible != 1)}"
         yield "gpu-count", where, Problem(seen, f"{here} GPUs", remedies.other_size(selection, flags))
+
+
+def _profiles_for(selection: Selection) -> Iterator[str]:
+    """Yield the profiles for the plan's model and hardware."""
+    catalog = selection.catalog
+    for name in catalog.names("profile") if catalog else ():
+        profile = catalog.profile(name, name)
+        kinds = profile.get("hardware")
+        if selection.model.is_one_of(profile.get("models")) and (not kinds or selection.hardware.is_one_of(kinds)):
+            yield name
 
 
 def _one_of(values: Collection[Any]) -> str:

@@ -81,8 +81,8 @@ def uncounted(selection: Selection, flags: Mapping[str, Setting]) -> str:
     v41 = str(model.get("architecture")).startswith("deepseek-v4.1")
     reasons = {
         "neither the KV cache of DeepSeek-V4.1 nor its Engram tables in host memory is modelled": v41,
-        f"nothing says how much memory {hardware.name} has: set memory-gib in its profile file": not hardware.get(
-            "memory_gib"
+        "the GPU's memory is not known: name the hardware (--hardware), or set memory-gib in its file": (
+            not hardware.get("memory_gib")
         ),
         f"nothing says how large {model.name} is: set weights-gib in its profile file, or name a folder of it": (
             not selection.weights_gib

@@ -39,7 +39,8 @@ def other_size(selection: Selection, flags: Mapping[str, Setting]) -> str:
     sizes = [size for size in own if _holds_weights(_of(memory, selection, selection.model, size))]
     if sizes:
         return _end(selection, sizes[0], groups)
-    return f"no shipped model fits {selection.hardware.name}: use GPUs with more memory"
+    kind, sizes_of = selection.model.get("architecture") or selection.model.name, f"profile {selection.profile.name}"
+    return f"no {kind} model fits {selection.hardware.name} at the sizes of {sizes_of}: use GPUs with more memory"
 
 
 def visible(selection: Selection, flags: Mapping[str, Setting]) -> int | None:

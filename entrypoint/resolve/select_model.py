@@ -54,6 +54,11 @@ def default_model(
         if not allowed or model.is_one_of(allowed):
             why = f"{file}: default-model: {entry.because}"
             return _with_files(SelectedModel(model, why), request)
+    if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
+        raise ConfigError(
+            f"profile {profile.name} does not support {hardware.name}; needed: {' or '.join(kinds)}; choose another"
+            " --profile. To override this, use --skip profile-hardware, and choose the --model."
+        )
     raise ConfigError(
         f"no default model for profile {profile.name} on {hardware.name} at {TENSOR_PARALLEL_SIZE} {size};"
         f" choose one with --model (MODEL): {', '.join(allowed or catalog.names('model'))}."

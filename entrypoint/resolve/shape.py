@@ -88,6 +88,10 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
 
 def _ranks(flags: Mapping[str, Setting], where: str) -> Iterator[tuple[str, str, Problem]]:
     shape = parallel_of(flags)
+    if shape.headless and shape.data == 1 and (shape.nodes == 1 or shape.node_rank == 0):
+        # entrypoints/cli/serve.py: its engine waits for an API server elsewhere, which only data parallelism has
+        seen = "--headless on the first node leaves the server without an API"
+        yield NODES, where, Problem(seen, "", "leave --headless out here, or set --nnodes and --node-rank")
     if shape.nodes == 1 or shape.node_rank == 0:
         return
     if shape.node_rank >= shape.nodes:

@@ -23,6 +23,7 @@ FIXTURES = {"daemon": "image", "vllm": "vllm", "running_demo": "vllm", "answerin
 SERIAL = {"vllm", "image", "gpu"}
 BESIDE = (
     "demo/test_k_by_load.py",
+    "demo/test_tool_calls.py",
     "docs/test_readme_commands.py",
     "entrypoint/vllm_schema/",
     "patches/",

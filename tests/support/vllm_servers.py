@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,13 +17,18 @@ from dsv4_serve.entrypoint.client import http, local_replica
 from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 from tests.support.http_servers import http_servers
+from tests.support.program import environment
 
 START_SECONDS = 300.0
 
 
 @contextmanager
-def started(model: Path, log: Path, *flags: str) -> Iterator[ServeProcess]:
-    """Start what `dsv4 explain` plans for the profile demo, without a supervisor whose own requests would be counted."""
+def started(model: Path, log: Path, *flags: str, tree: Path | str = "") -> Iterator[ServeProcess]:
+    """
+    Start what `dsv4 explain` plans for the profile demo, without a supervisor whose own requests would be counted.
+
+    `tree` holds a vLLM to use in place of the installed one.
+    """
     port = local_replica.free_port()
     explain = ["-m", "dsv4_serve.entrypoint", "explain", "--format", "json", "--profile", "demo"]
     told = subprocess.run(
@@ -36,7 +40,7 @@ def started(model: Path, log: Path, *flags: str) -> Iterator[ServeProcess]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("vllm")), *plan["argv"][1:]],
-            env={**os.environ, **{name: value for name, value in plan["env"].items() if value != "***"}},
+            env={**environment(tree), **{name: value for name, value in plan["env"].items() if value != "***"}},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -79,3 +79,17 @@ def test_a_variable_that_vllm_does_not_read_is_skipped_by_its_name_and_passed_on
     assert "VLLM_OF_A_FORK" not in said
     assert answer([*words, "--skip", "VLLM_OF_A_FORK"], environ | {"DSV4_SKIP": "VLLM_OTHER"})[0] == 0
     assert "VLLM_USE_DEEP_GEMM' is not a check" in answer([*words, "--skip", "VLLM_USE_DEEP_GEMM"], {})[1]
+
+
+@pytest.mark.parametrize(("option", "way"), [("--gpus", "--tp"), ("--nodes", "--nnodes")])
+def test_an_option_of_profiles_is_answered_with_what_a_plan_takes(option: str, way: str) -> None:
+    status, said = answer(["explain", *BASE, option, "2"], {})
+    assert status == 64
+    assert "option of `dsv4 profiles`" in said
+    assert way in said
+
+
+def test_a_goal_that_auto_does_not_have_is_one_problem() -> None:
+    said = answer(["explain", "--hardware", "h200", "--profile", "auto:fast"], {})[1]
+    assert said.count("auto:fast") == 1
+    assert "did you mean" in said

@@ -93,7 +93,7 @@ def test_a_good_checkpoint_passes_without_a_gpu_and_the_report_says_that_the_hos
     assert (status, answer["ok"], names(answer)) == (0, True, [])
     assert answer["not_checked"] == [
         "this host: it has no NVIDIA driver",
-        "memory: nothing says how much memory unknown has: set memory-gib in its profile file",
+        "memory: the GPU's memory is not known: name the hardware (--hardware), or set memory-gib in its file",
     ]
 
 

@@ -229,3 +229,16 @@ def test_a_drafter_takes_memory_only_where_it_drafts(model: str, gib: float) -> 
     assert drafting
     assert without
     assert drafting.checkpoint_gib - without.checkpoint_gib == pytest.approx(gib)
+
+
+def test_a_request_that_barely_fits_is_answered_with_what_makes_it_certain() -> None:
+    selection, found = plan("1m", "flash-0731-nvfp4", "rtx-pro-6000")
+    tight = memory_inputs.estimate(selection, found.flags)
+    assert tight
+    answer = fit_answer.fit(tight)
+    assert answer.fits
+    assert not answer.certain
+    assert {"max-model-len", "tensor-parallel-size"} <= {advice.flag for advice in answer.advice}
+    (context,) = [advice.value for advice in answer.advice if advice.flag == "max-model-len"]
+    assert dataclasses.replace(tight, context=int(context)).at_worst.admits
+    assert not dataclasses.replace(tight, context=int(context) + 256).at_worst.admits

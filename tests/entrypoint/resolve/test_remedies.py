@@ -15,7 +15,7 @@ from tests.support.hosts import gpus, host
 from tests.support.plans import CATALOG, request, resolved
 
 MOST = 6
-END = re.compile(r"it takes \d x|no shipped model fits|it is SM")
+END = re.compile(r"it takes \d x|no \S+ model fits|it is SM")
 CHANGE = re.compile(
     r"(?:--tp|--model|lower max-model-len to|lower max-num-batched-tokens to|raise gpu-memory-utilization to) \S+"
 )
@@ -107,3 +107,24 @@ def test_a_share_of_memory_below_the_hardwares_own_is_raised_first(kind: str, sh
     with pytest.raises(ConfigError, match=f"; raise gpu-memory-utilization to {own}\\. To override"):
         resolved(request(**wanted))
     assert resolved(request(**wanted | {"gpu_memory_utilization": float(own)})).tensor_parallel_size == 2
+
+
+@pytest.mark.parametrize(("model", "profile"), [("pro", "pro"), ("v41-flash", "v41")])
+def test_a_model_of_another_profile_leads_to_that_profile(model: str, profile: str) -> None:
+    with pytest.raises(ConfigError, match=f"set --profile {profile}, or choose one with --model"):
+        resolved(request(profile="64k", hardware="h200", model=model, tensor_parallel_size=8, skip=("weights",)))
+
+
+def test_no_profile_is_named_that_is_for_other_hardware() -> None:
+    with pytest.raises(ConfigError, match="flash-vision; choose one with --model"):
+        resolved(request(profile="64k", hardware="rtx-pro-6000", model="pro", skip=("weights",)))
+
+
+def test_no_end_claims_that_no_other_model_fits() -> None:
+    with pytest.raises(ConfigError, match="no deepseek-v4-pro model fits rtx-pro-6000 at the sizes of profile 64k"):
+        resolved(request(profile="64k", hardware="rtx-pro-6000", model="pro"))
+
+
+def test_hardware_that_the_profile_excludes_is_the_reason_where_no_model_is_its_default() -> None:
+    with pytest.raises(ConfigError, match="profile pro does not support rtx-pro-6000; needed: sm-9.0 or sm-10.0"):
+        resolved(request(profile="pro", hardware="rtx-pro-6000"))

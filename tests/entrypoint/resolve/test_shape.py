@@ -92,3 +92,21 @@ def test_context_parallelism_is_refused_for_deepseek_v4(size: str) -> None:
         ConfigError, match="sliding-window cache by context; leave .* out, and use --data-parallel-size"
     ):
         resolved(request(**HOST, tensor_parallel_size=2, **{size: 2}))
+
+
+@pytest.mark.parametrize("shape", [{}, {"nnodes": 2, "tensor_parallel_size": 4}])
+def test_a_first_node_without_an_api_server_is_refused(shape: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="--headless on the first node .*; leave --headless out here"):
+        resolved(request(**HOST, headless=True, **shape))
+
+
+def test_data_parallel_engines_of_a_server_elsewhere_may_be_headless() -> None:
+    assert resolved(request(**HOST, headless=True, data_parallel_size=2)).value("headless") is True
+
+
+def test_a_size_that_neither_profile_nor_model_has_is_one_problem() -> None:
+    with pytest.raises(
+        ConfigError, match="neither profile 64k nor model w4a16 supports .* 3; needed: one of 1, 2, 4, 8"
+    ) as caught:
+        resolved(request(**HOST, profile="64k", tensor_parallel_size=3))
+    assert "problems" not in str(caught.value)

@@ -1,0 +1,238 @@
+"""
+DeepSeek-V4's tool calls on the wire: patched vLLM on this CPU, drafting by n-grams, and the SDKs that clients use.
+
+The model writes what the test tells it (`tests/support/echo_model.py`), so the truth is known and vLLM's parser has to
+find it. One server for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from openai import DefaultHttpxClient, LengthFinishReasonError, OpenAI
+
+from dsv4_serve.demo.patched import patched_vllm
+from tests.support import echo_model
+from tests.support.tool_calls import Answer, block, call, ids_of
+from tests.support.vllm_servers import started
+
+pytestmark = pytest.mark.slow
+anthropic = pytest.importorskip("anthropic", reason="the Anthropic SDK, which vLLM requires, is not installed")
+
+COUNT = {"$ref": "#/$defs/count"}
+SCHEMA = {
+    "type": "object",
+    "properties": {"path": {"type": "string"}, "limit": COUNT, "text": {"type": "string"}},
+    "$defs": {"count": {"type": "integer"}},
+}
+NAMES = ("read_file", "write_file")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the model writes; `max_tokens` cuts it after the text `until`."""
+
+    thought: str = ""
+    content: str = ""
+    calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+    until: str = ""
+
+    @property
+    def text(self) -> str:
+        calls = [
+            call(name, *((key, str(isinstance(v, str)).lower(), str(v)) for key, v in arguments.items()))
+            for name, arguments in self.calls
+        ]
+        return (f"{self.thought}</think>" if self.thought else "") + self.content + (block(*calls) if calls else "")
+
+    @property
+    def max_tokens(self) -> int:
+        before, found, after = self.text.partition(self.until) if self.until else (self.text, "", "")
+        return len(ids_of(before + found)) + (0 if after else 1)  # the end of the turn is a token
+
+
+READ = ("read_file", {"path": "/srv/日本語.txt", "limit": 20})
+WRITE = ("write_file", {"path": "/srv/chat.jinja", "text": "{{ 'a' }}</think>\n  <b>\"€\"</b> 🚢"})
+LONG = ("write_file", {"path": "/srv/list", "text": "\n".join(map(str, range(40)))})
+TURNS = {
+    "one": Turn(content="I will look.", calls=(READ,)),
+    "two in parallel": Turn(calls=(READ, WRITE)),
+    "after a thought": Turn(thought="The user wants the file.", content="One moment.", calls=(READ,)),
+}
+CUT = {
+    "in an argument": Turn(calls=(LONG,), until="\n17"),
+    "between arguments": Turn(calls=(LONG,), until="parameter>\n"),
+}
+
+
+@dataclass
+class Received:
+    """`pieces` are those of the arguments, as a stream brought them."""
+
+    answer: Answer
+    pieces: list[str]
+
+
+@dataclass(frozen=True)
+class Clients:
+    openai: Any
+    anthropic: Any
+
+
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    folder = tmp_path_factory.mktemp("echo")
+    model = echo_model.write_checkpoint(folder / "model")
+    flags = ("--max-model-len", "4096", "--tool-strict-level", "auto")  # no grammar: the text is the model's own
+    with started(model, folder / "log", *flags, tree=patched_vllm(folder)) as server:
+        url = server.endpoint.url
+        with (
+            OpenAI(base_url=f"{url}/v1", api_key="none", http_client=DefaultHttpxClient(trust_env=False)) as openai,
+            anthropic.Anthropic(
+                base_url=url, api_key="none", http_client=anthropic.DefaultHttpxClient(trust_env=False)
+            ) as messages,
+        ):
+            yield Clients(openai, messages)
+
+
+def chat(clients: Clients, turn: Turn, streamed: bool) -> Received:
+    tools = [{"type": "function", "function": {"name": name, "parameters": SCHEMA}} for name in NAMES]
+    request: dict[str, Any] = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": echo_model.message(turn.text)}],
+        "tools": tools,
+        "max_tokens": turn.max_tokens,
+        "extra_body": {"chat_template_kwargs": {"thinking": bool(turn.thought)}},
+    }
+    completions = clients.openai.chat.completions
+    pieces: list[str] = []
+    thought = ""
+    if streamed:
+        with completions.stream(**request) as stream:
+            for event in stream:
+                if event.type == "chunk" and event.chunk.choices:
+                    thought += getattr(event.chunk.choices[0].delta, "reasoning", None) or ""
+                elif event.type == "tool_calls.function.arguments.delta":
+                    pieces.append(event.arguments_delta)
+            choice = _final(stream).choices[0]
+    else:
+        choice = completions.create(**request).choices[0]
+        thought = getattr(choice.message, "reasoning", None) or ""
+    calls = [(one.function.name, one.function.arguments) for one in choice.message.tool_calls or ()]
+    return Received(Answer(thought, choice.message.content or "", calls, choice.finish_reason), pieces)
+
+
+def _final(stream: Any) -> Any:
+    """The SDK raises for an answer that was cut, and hands over what there is."""
+    try:
+        return stream.get_final_completion()
+    except LengthFinishReasonError as cut:
+        return cut.completion
+
+
+def responses(clients: Clients, turn: Turn, streamed: bool) -> Received:
+    request: dict[str, Any] = {
+        "model": "demo",
+        "input": echo_model.message(turn.text),
+        "tools": [{"type": "function", "name": name, "parameters": SCHEMA, "strict": False} for name in NAMES],
+        "max_output_tokens": turn.max_tokens,
+        "reasoning": {"effort": "high" if turn.thought else "none"},
+    }
+    pieces: list[str] = []
+    reply: Any = None
+    if streamed:
+        with clients.openai.responses.stream(**request) as stream:
+            for event in stream:
+                if event.type == "response.function_call_arguments.delta":
+                    pieces.append(event.delta)
+                elif event.type in ("response.completed", "response.incomplete"):
+                    reply = event.response
+    else:
+        reply = clients.openai.responses.create(**request)
+    assert reply, "the stream broke off"
+    answer = Answer(finish=reply.status)
+    for item in reply.output:
+        if item.type == "reasoning":
+            answer.reasoning += item.content[0].text
+        elif item.type == "message":
+            answer.content += "".join(part.text for part in item.content)
+        else:
+            answer.calls.append((item.name, item.arguments))
+    return Received(answer, pieces)
+
+
+def messages(clients: Clients, turn: Turn, streamed: bool) -> Received:
+    request: dict[str, Any] = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": echo_model.message(turn.text)}],
+        "tools": [{"name": name, "input_schema": SCHEMA} for name in NAMES],
+        "max_tokens": turn.max_tokens,
+        "thinking": {"type": "adaptive" if turn.thought else "disabled"},
+    }
+    pieces: list[str] = []
+    if streamed:
+        with clients.anthropic.messages.stream(**request) as stream:
+            pieces = [event.partial_json for event in stream if event.type == "input_json"]
+            reply = stream.get_final_message()
+    else:
+        reply = clients.anthropic.messages.create(**request)
+    answer = Answer(finish=reply.stop_reason)
+    for part in reply.content:
+        answer.reasoning += getattr(part, "thinking", "")
+        answer.content += getattr(part, "text", "")
+        if part.type == "tool_use":
+            answer.calls.append((part.name, json.dumps(part.input)))
+    return Received(answer, pieces)
+
+
+ROUTES = {
+    "chat": (chat, "tool_calls", "length"),
+    "messages": (messages, "tool_use", "max_tokens"),
+    "responses": (responses, "completed", "incomplete"),
+}
+
+
+each_route = pytest.mark.parametrize("route", ROUTES)
+each_way = pytest.mark.parametrize("streamed", [False, True], ids=["full", "streamed"])
+
+
+@each_way
+@pytest.mark.parametrize("name", TURNS)
+@each_route
+def test_a_client_receives_what_the_model_wrote(clients: Clients, route: str, name: str, streamed: bool) -> None:
+    turn = TURNS[name]
+    ask, whole, _ = ROUTES[route]
+    received = ask(clients, turn, streamed)
+    answer = received.answer
+    assert tuple((tool, json.loads(arguments)) for tool, arguments in answer.calls) == turn.calls
+    assert answer.content == (f"{turn.content}\n\n" if turn.content else "")  # the line break belongs to the block
+    assert (answer.reasoning, answer.finish) == (turn.thought, whole)
+    if streamed:
+        assert "".join(received.pieces) == "".join(json.dumps(a, ensure_ascii=False) for _, a in turn.calls)
+        assert len(received.pieces) > 2 * len(turn.calls)
+
+
+@each_way
+@pytest.mark.parametrize("name", CUT)
+@each_route
+def test_a_call_that_max_tokens_cut_is_no_success(clients: Clients, route: str, name: str, streamed: bool) -> None:
+    turn = CUT[name]
+    ask, _, cut = ROUTES[route]
+    received = ask(clients, turn, streamed)
+    answer = received.answer
+    assert (answer.reasoning, answer.content, answer.finish) == ("", "", cut)
+    if route == "messages" and not streamed:
+        assert answer.calls == []  # a block of it holds an object, so half a call has no form there
+        return
+    ((tool, arguments),) = answer.calls
+    came = "".join(received.pieces) if streamed else arguments
+    ((called, truth),) = turn.calls
+    assert tool == called
+    assert '{"path": "/srv/list"' in came
+    assert json.dumps(truth).startswith(came)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(came)
