@@ -11,6 +11,7 @@ from ..catalog.catalog import ANY_GPU, ProfileFile
 from ..catalog.schema import Base, Constraint
 from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
+from ..memory.cache_layout import CACHE_LAYOUTS
 from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
@@ -31,7 +32,9 @@ RENAMED = {
     "cutlass-linear": kernels.LINEAR,
 }
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
-_SCOPE = {"model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+_CONTEXT, _POSITIONS = "max-model-len", 1_048_576
+"""`max_position_embeddings` of every DeepSeek-V4."""
+_SCOPE = {_CONTEXT, "model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
 BUILT_IN = MEMORY | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
@@ -75,6 +78,7 @@ def refusals(
         *drafting.violations(selection, flags),
         *_kernels(selection, flags, env),
         *kv_cache_dtype.violations(selection, flags),
+        *_too_long(selection, flags, env),
         *_memory(selection, flags),
         *_outside_scope(selection, flags),
     ):
@@ -89,6 +93,7 @@ def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     yield from drafting.violations(selection, flags)
     yield from _kernels(selection, flags, env)
     yield from kv_cache_dtype.violations(selection, flags)
+    yield from _too_long(selection, flags, env)
     yield from _outside_scope(selection, flags)
 
 
@@ -139,6 +144,20 @@ def _memory(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[Viol
             yield name, _model_on_hardware(selection), dataclasses.replace(problem, fix=fix)
 
 
+def _too_long(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
+    """Yield a context beyond the model's positions, which vLLM ends a start with unless a variable allows it."""
+    context, allowed = flags.get(_CONTEXT), env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN")
+    if (
+        selection.model.get("architecture") not in CACHE_LAYOUTS
+        or context is None
+        or not isinstance(context.value, int)
+    ):
+        return
+    if context.value > _POSITIONS and (allowed is None or str(allowed.value).lower() not in ("1", "true")):
+        seen = f"{_CONTEXT} is {context.value:,}"
+        yield _CONTEXT, selection.model.name, Problem(seen, f"at most {_POSITIONS:,}", f"set --{_CONTEXT} {_POSITIONS}")
+
+
 def _model_on_hardware(selection: Selection) -> str:
     return f"{selection.model.name} on {selection.hardware.name}"
 
@@ -159,7 +178,7 @@ def _outside_scope(selection: Selection, flags: Mapping[str, Setting]) -> Iterat
             where,
             Problem(seen, "a GPU" if kinds == [ANY_GPU] else _one_of(kinds), "choose another --profile"),
         )
-    limits = {f"profile {profile.name}": profile, f"model {model.name}": model}
+    limits: dict[str, ProfileFile[Any]] = {f"profile {profile.name}": profile, f"model {model.name}": model}
     allowed = {name: sizes for name, file in limits.items() if (sizes := file.get("tensor_parallel_sizes"))}
     if against := [name for name, sizes in allowed.items() if size not in sizes]:
         both = sorted(set.intersection(*map(set, allowed.values())))
@@ -177,7 +196,9 @@ def _outside_scope(selection: Selection, flags: Mapping[str, Setting]) -> Iterat
 def _profiles_for(selection: Selection) -> Iterator[str]:
     """Yield the profiles for the plan's model and hardware."""
     catalog = selection.catalog
-    for name in catalog.names("profile") if catalog else ():
+    if catalog is None:
+        return
+    for name in catalog.names("profile"):
         profile = catalog.profile(name, name)
         kinds = profile.get("hardware")
         if selection.model.is_one_of(profile.get("models")) and (not kinds or selection.hardware.is_one_of(kinds)):

@@ -92,6 +92,14 @@ def _ranks(flags: Mapping[str, Setting], where: str) -> Iterator[tuple[str, str,
         # entrypoints/cli/serve.py: its engine waits for an API server elsewhere, which only data parallelism has
         seen = "--headless on the first node leaves the server without an API"
         yield NODES, where, Problem(seen, "", "leave --headless out here, or set --nnodes and --node-rank")
+    backend = flags.get("distributed-executor-backend")
+    if shape.nodes > 1 and backend and backend.value not in (None, "mp", "uni", "external_launcher"):
+        seen = f"{shape.nodes} nodes with distributed-executor-backend {backend.value}"
+        yield (
+            NODES,
+            where,
+            Problem(seen, "mp, vLLM's default with --nnodes", "leave --distributed-executor-backend out"),
+        )
     if shape.nodes == 1 or shape.node_rank == 0:
         return
     if shape.node_rank >= shape.nodes:

@@ -45,6 +45,7 @@ REFUSED = {
     "indexer-kv-dtype": ["--attention-config.indexer_kv_dtype", "mxfp4"],
     "sparse-indexer-topk-backend": ["--sparse-indexer-topk-backend", "deep_select"],
     "linear-backend": ["--linear-backend", "humming"],
+    "max-model-len": ["--max-model-len", "2000000", "--skip", "kv-cache"],
     "weights": [
         "--model",
         "w4a16",

@@ -169,6 +169,12 @@ SCOPE = {
         "set --linear-backend auto",
         _KERNELS,
     ),
+    "max-model-len": (
+        "`max-model-len` is larger than the model's 1,048,576 positions",
+        "`User-specified max_model_len is greater than the derived max_model_len`",
+        "set it to 1048576 or less; VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 lifts it",
+        "`config/model.py`",
+    ),
     "weights": (
         "the weights leave no memory for the KV cache",
         "vLLM ends out of memory",

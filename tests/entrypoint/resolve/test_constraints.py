@@ -182,3 +182,12 @@ def test_a_model_is_served_with_a_profile_that_is_made_for_it() -> None:
     assert plan.choices["profile"].value == "v41"
     assert "first profile for v41-flash" in plan.choices["profile"].origin
     assert resolved(request(hardware="h200", model="acti")).choices["profile"].value == "524k"
+
+
+def test_a_context_beyond_the_models_positions_is_refused_unless_a_variable_allows_it() -> None:
+    wanted = {"hardware": "h200", "model": "w4a16", "max_model_len": 2_000_000}
+    with pytest.raises(ConfigError, match="max-model-len is 2,000,000; needed: at most 1,048,576; set --max-model-len"):
+        resolved(request(**wanted))
+    allowed = {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
+    assert resolved(request(**wanted, operator=allowed)).value("max-model-len") == 2_000_000
+    assert resolved(request(**wanted | {"max_model_len": 1_048_576})).value("max-model-len") == 1_048_576

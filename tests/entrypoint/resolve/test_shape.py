@@ -110,3 +110,8 @@ def test_a_size_that_neither_profile_nor_model_has_is_one_problem() -> None:
     ) as caught:
         resolved(request(**HOST, profile="64k", tensor_parallel_size=3))
     assert "problems" not in str(caught.value)
+
+
+def test_several_nodes_take_no_executor_but_vllms_own() -> None:
+    with pytest.raises(ConfigError, match="leave --distributed-executor-backend out"):
+        resolved(request(**HOST, **SECOND, distributed_executor_backend="ray"))
