@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .cache_layout import POSITIONS
 from .estimate import BLOCK_TOKENS, MemoryEstimate
 
 HIGHEST_UTILIZATION = 0.97
@@ -86,7 +87,7 @@ def _advice(memory: MemoryEstimate) -> Iterator[Advice]:
     goal = f"{goal_requests} full-length request{'s' * (goal_requests > 1)}"
     if batch := next((n for n in _BATCHES if n < memory.batched_tokens and enough(batched_tokens=n)), None):
         yield Advice("max-num-batched-tokens", batch, f"{goal} at {memory.context:,} tokens")
-    if context := _largest(memory.context // BLOCK_TOKENS, lambda n: enough(context=n * BLOCK_TOKENS)):
+    if context := _largest(min(memory.context, POSITIONS) // BLOCK_TOKENS, lambda n: enough(context=n * BLOCK_TOKENS)):
         yield Advice("max-model-len", context * BLOCK_TOKENS, goal)
     if memory.admits and not doubtful:
         most = memory.steady_state_requests

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 BLOCK_TOKENS = 256
+POSITIONS = 1_048_576
+"""`max_position_embeddings` of every DeepSeek-V4: no context is longer."""
 
 FP8_PACKED, FP8_ROWS, BF16_ROWS = 584, 512, 1024
 """Bytes of an entry: 448 FP8, 64 BF16 and 8 of scales (`fp8_ds_mla`, all that FlashMLA and SM 12.x take), or plain

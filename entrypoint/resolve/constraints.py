@@ -11,7 +11,7 @@ from ..catalog.catalog import ANY_GPU, ProfileFile
 from ..catalog.schema import Base, Constraint
 from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
-from ..memory.cache_layout import CACHE_LAYOUTS
+from ..memory.cache_layout import CACHE_LAYOUTS, POSITIONS
 from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
@@ -32,8 +32,7 @@ RENAMED = {
     "cutlass-linear": kernels.LINEAR,
 }
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
-_CONTEXT, _POSITIONS = "max-model-len", 1_048_576
-"""`max_position_embeddings` of every DeepSeek-V4."""
+_CONTEXT = "max-model-len"
 _SCOPE = {_CONTEXT, "model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
 BUILT_IN = MEMORY | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
@@ -153,9 +152,9 @@ def _too_long(selection: Selection, flags: Mapping[str, Setting], env: Mapping[s
         or not isinstance(context.value, int)
     ):
         return
-    if context.value > _POSITIONS and (allowed is None or str(allowed.value).lower() not in ("1", "true")):
+    if context.value > POSITIONS and (allowed is None or str(allowed.value).lower() not in ("1", "true")):
         seen = f"{_CONTEXT} is {context.value:,}"
-        yield _CONTEXT, selection.model.name, Problem(seen, f"at most {_POSITIONS:,}", f"set --{_CONTEXT} {_POSITIONS}")
+        yield _CONTEXT, selection.model.name, Problem(seen, f"at most {POSITIONS:,}", f"set --{_CONTEXT} {POSITIONS}")
 
 
 def _model_on_hardware(selection: Selection) -> str:

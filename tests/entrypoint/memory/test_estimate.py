@@ -242,3 +242,11 @@ def test_a_request_that_barely_fits_is_answered_with_what_makes_it_certain() -> 
     (context,) = [advice.value for advice in answer.advice if advice.flag == "max-model-len"]
     assert dataclasses.replace(tight, context=int(context)).at_worst.admits
     assert not dataclasses.replace(tight, context=int(context) + 256).at_worst.admits
+
+
+def test_no_context_is_advised_that_the_model_does_not_have() -> None:
+    skip = ("max-model-len", "kv-cache")
+    selection, found = plan("524k", "flash-0731-nvfp4", "rtx-pro-6000", skip=skip, max_model_len=5_000_000)
+    memory = memory_inputs.estimate(selection, found.flags)
+    assert memory
+    assert [advice.value for advice in fit_answer.fit(memory).advice if advice.flag == "max-model-len"] == [1_048_576]
