@@ -50,4 +50,9 @@ def masked(name: str, value: Any) -> Any:
         return MASK
     if isinstance(value, list):
         return [masked("", inner) for inner in value]
-    return IN_URL.sub(rf"\g<1>{MASK}", value) if isinstance(value, str) and "://" in value else value
+    return without_password(value) if isinstance(value, str) else value
+
+
+def without_password(text: str) -> str:
+    """Return a text whose URLs have no password."""
+    return IN_URL.sub(rf"\g<1>{MASK}", text) if "://" in text else text

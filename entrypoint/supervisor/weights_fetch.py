@@ -7,9 +7,7 @@ vLLM downloads too, but a dead download and a long one look alike there, and it 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import json
 import logging
 import sys
 import time
@@ -18,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import procfs, supervision_settings
+from .. import plain_file, procfs, supervision_settings
 from ..plan import Plan
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
@@ -33,6 +31,7 @@ PROGRAM = f"{__name__.rsplit('.', 2)[0]}.weights.fetch_program"
 """Not imported here: the Hub's modules would stay in memory for as long as vLLM runs."""
 LOG_EVERY = 15.0  # seconds
 _WINDOW = 30.0  # seconds over which the rate is measured
+_LAST = 3.0  # seconds for the last words of a process that has ended, or was killed
 _FORMATS = frozenset({"auto", "hf", "safetensors", "fastsafetensors", "instanttensor"})
 """Values of vLLM's `load-format` that read files of the Hub's cache; the others have ways of their own."""
 log = logging.getLogger(__name__)
@@ -103,27 +102,34 @@ class _Fetch:
             preexec_fn=procfs.end_with_parent,
         )
         assert process.stdout is not None
-        reading = asyncio.create_task(self._read(process.stdout))
+        reading, ended = asyncio.create_task(self._read(process.stdout)), asyncio.create_task(process.wait())
         try:
-            while not (reading.done() or stop.is_set() or self._stalled()):
-                await first_of(reading, stop.wait(), asyncio.sleep(1.0))
+            while not (ended.done() or stop.is_set() or self._stalled()):
+                await first_of(ended, stop.wait(), asyncio.sleep(1.0))
                 if self.waits:
                     self._look(await asyncio.to_thread(cache_growth.held, [self.cache]), time.monotonic())
         finally:
-            reading.cancel()
-            if process.returncode is None and not reading.done():
+            if not ended.done():
                 process.kill()
-            status = await process.wait()
+            await asyncio.wait({reading, ended}, timeout=_LAST)  # a disk that hangs holds a process beyond SIGKILL
+            reading.cancel()
+            ended.cancel()
         if stop.is_set():
             raise StartEnded(STOPPED_EARLY)
-        if self._stalled() or self.failure or status:
-            raise StartEnded(self._reason(status))
+        if self._stalled() or self.failure or process.returncode:
+            raise StartEnded(self._reason(process.returncode or 0))
         return self.fetched
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
-        async for line in stream:
-            with contextlib.suppress(ValueError):  # a library printed something
-                self.take(json.loads(line), time.monotonic())
+        while True:
+            try:
+                if not (line := await stream.readline()):
+                    return
+                report = plain_file.parse_json(line)
+            except ValueError:  # a library printed something, perhaps without end
+                continue
+            if isinstance(report, dict):
+                self.take(report, time.monotonic())
 
     def _look(self, held: int, now: float) -> None:
         """Take the size of the cache, which another process fills."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ..errors import ConfigError, HostError, UserError
+from ..secret import without_password
 from .manifest import CHUNK, Entry, TransferProgress, hasher, workers
 
 if TYPE_CHECKING:
@@ -138,10 +139,11 @@ def _content(answer: httpx.Response, file: File, part: _Part) -> Generator[bytes
 
 
 def _require_success(status: int, file: File) -> None:
+    url = without_password(file.url)
     if status in (401, 403):
-        raise ConfigError(f"access to {file.url} was denied (HTTP {status}); set HF_TOKEN to a token that can read it.")
+        raise ConfigError(f"access to {url} was denied (HTTP {status}); set HF_TOKEN to a token that can read it.")
     if status not in (200, 206):
-        raise HubUnreachable(f"{file.url} returned HTTP {status}; try again later.")
+        raise HubUnreachable(f"{url} returned HTTP {status}; try again later.")
 
 
 class _Pace:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from ..checkpoint import read
 from ..errors import ConfigError, HostError, UserError, listed
 from . import download, hub_cache, manifest
 from .download import HubUnreachable
+from .hub_errors import one_sentence
 from .manifest import Entry, Manifest, TransferProgress
 
 log = logging.getLogger(__name__)
@@ -83,9 +82,9 @@ def repository_of(catalog: Catalog, text: str, origin: str) -> str:
 
 def cached(repository: str, place: Place = Place()) -> Path | None:
     """Return the snapshot of a repository in the Hub's cache, complete or not, or None."""
-    from huggingface_hub import try_to_load_from_cache
+    with one_sentence(repository, place):
+        from huggingface_hub import try_to_load_from_cache
 
-    with _one_sentence(repository, place):
         config = try_to_load_from_cache(
             repository, "config.json", cache_dir=place.cache_folder, revision=place.revision
         )
@@ -94,9 +93,9 @@ def cached(repository: str, place: Place = Place()) -> Path | None:
 
 def listing(repository: str, place: Place = Place()) -> Manifest:
     """Request the files of a revision from the Hub; raise UserError if that fails."""
-    from huggingface_hub import HfApi
+    with one_sentence(repository, place):
+        from huggingface_hub import HfApi
 
-    with _one_sentence(repository, place):
         info = HfApi(endpoint=place.endpoint).model_info(repository, revision=place.revision, files_metadata=True)
     served = [
         file
@@ -195,7 +194,7 @@ def _complete_cache(known: Manifest, place: Place) -> Path:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    with _one_sentence(known.repository, place):
+    with one_sentence(known.repository, place):
         path = snapshot_download(
             known.repository,
             revision=place.revision,
@@ -246,52 +245,3 @@ def _require_room(repository: str, remaining: int, into: Path) -> None:
             f"{into} has {free / 1e9:.1f} GB free, but {repository} needs {remaining / 1e9:.1f} GB more;"
             " free some space, or choose a folder on another disk."
         )
-
-
-@contextmanager
-def _one_sentence(repository: str, place: Place) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one sentence."""
-    from huggingface_hub import constants, errors
-
-    hub = place.endpoint or constants.ENDPOINT
-    try:
-        yield
-    except errors.HFValidationError:
-        raise ConfigError(f"{repository!r} is not a repository name; use OWNER/NAME.") from None
-    except errors.GatedRepoError:
-        raise ConfigError(
-            f"{repository} is gated: accept its terms at {hub}/{repository}, and set HF_TOKEN to that account's token."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise ConfigError(f"{repository} has no revision {place.revision!r} at {hub}; check --revision.") from None
-    except errors.RepositoryNotFoundError:
-        raise ConfigError(
-            f"repository {repository} does not exist at {hub}, or is private; check the name, or set HF_TOKEN."
-        ) from None
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
-        raise HubUnreachable(
-            f"cannot fetch {repository} from {hub}: HF_HUB_OFFLINE is set, or the Hub is unreachable;"
-            " fetch it on a machine with a network, and copy the folder."
-        ) from None
-    except errors.HfHubHTTPError as error:
-        code = error.response.status_code
-        raise (ConfigError if code < 500 and code not in download.BUSY else HubUnreachable)(
-            _refused(hub, repository, code)
-        ) from None
-    except errors.HTTPError as error:  # type: ignore[attr-defined]
-        raise HubUnreachable(
-            f"cannot reach {hub} ({error}); check the network, HF_ENDPOINT and HTTPS_PROXY,"
-            " or fetch on another machine and copy the folder."
-        ) from None
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise HostError(
-                f"the disk filled up while fetching {repository}; free some space, and fetch again."
-            ) from None
-        raise HostError(f"{repository}: {str(error).splitlines()[0]}; fetch again to resume.") from None
-
-
-def _refused(hub: str, repository: str, code: int) -> str:
-    if code in (401, 403):
-        return f"{hub} denied access to {repository} (HTTP {code}); set HF_TOKEN to a token that can read it."
-    return f"{hub} returned HTTP {code} for {repository}; try again later."

@@ -13,6 +13,7 @@ from ..checkpoint import described, identify
 from ..checkpoint.identity import Identity
 from ..checkpoint.read import INDEX, INDEX_MIB
 from ..errors import ConfigError
+from ..secret import without_password
 from . import hub_cache
 
 SECONDS = 10
@@ -56,6 +57,7 @@ def _read(repository: str, environ: Mapping[str, str], revision: str) -> Identit
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     deadline = time.monotonic() + SECONDS
     files = f"{hub}/{repository}/resolve/{revision}"
+    hub = without_password(hub)
     try:
         with httpx.Client(follow_redirects=True, timeout=SECONDS, headers=headers) as client:
             config = _document(client, f"{files}/config.json", deadline)
@@ -68,10 +70,11 @@ def _read(repository: str, environ: Mapping[str, str], revision: str) -> Identit
         return identify.identify(described.from_index(parsed, index if isinstance(index, bytes) else b""))
     except httpx.HTTPError as error:
         return f"the Hub cannot be reached ({type(error).__name__})"
-    except httpx.InvalidURL:
-        return f"{hub} is no address of a Hub"
     except (ConfigError, TimeoutError) as error:
         return str(error).removeprefix(f"{repository}: ").rstrip(".")
+    except (httpx.InvalidURL, ValueError, ImportError) as error:  # or a token that is not ASCII, an unknown proxy
+        named = f"{hub} is no address of a Hub" if isinstance(error, httpx.InvalidURL) else ""
+        return named or f"the Hub cannot be asked ({type(error).__name__}): check HF_TOKEN and HTTPS_PROXY"
 
 
 @dataclass(frozen=True)

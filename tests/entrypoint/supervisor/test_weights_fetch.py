@@ -6,7 +6,9 @@ import asyncio
 import functools
 import json
 import logging
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +16,7 @@ from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervisor import cache_growth, startup, weights_fetch
 from dsv4_serve.entrypoint.supervisor.context import ServeContext
-from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle
+from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle, StartEnded
 from dsv4_serve.entrypoint.supervisor.weights_fetch import Repository
 from dsv4_serve.entrypoint.weights import download, fetch_program
 from dsv4_serve.entrypoint.weights.hub import Place
@@ -124,6 +126,39 @@ def test_vllm_is_kept_from_a_hub_that_cannot_be_reached(fetch, caplog, tmp_path:
     fetch.take({"note": "cannot reach it. owner/model is served from /cache.", "offline": True}, 1.0)
     assert fetch.life.context.environ == {"A": "b", "HF_HUB_OFFLINE": "1"}
     assert not fetch.fetched
+
+
+def test_what_a_library_prints_does_not_end_the_reading(fetch, caplog) -> None:
+    async def read() -> None:
+        stream = asyncio.StreamReader()
+        for line in (b"x" * 300_000, b"5", b"[" * 50_000, b'{"note": "whole"}'):
+            stream.feed_data(line + b"\n")
+        stream.feed_eof()
+        await fetch._read(stream)
+
+    asyncio.run(read())
+    assert caplog.messages == ["whole"]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_program_without_an_output_is_ended_by_a_stop_and_by_the_limit(
+    fetch, tmp_path: Path, monkeypatch, stops: bool
+) -> None:
+    (tmp_path / "silent.py").write_text("import os, time\nos.close(1)\ntime.sleep(30)\n")
+    monkeypatch.setattr(weights_fetch, "PROGRAM", "silent")
+    fetch.limit = 30.0 if stops else 0.5
+
+    async def run() -> None:
+        fetch.life.signals = SimpleNamespace(stop=asyncio.Event())
+        if stops:
+            asyncio.get_running_loop().call_later(0.5, fetch.life.signals.stop.set)
+        async with asyncio.timeout(10):
+            await fetch.run({**os.environ, "PYTHONPATH": str(tmp_path)})
+
+    with pytest.raises(StartEnded) as ended:
+        asyncio.run(run())
+    assert ended.value.reason.cause.exit_status == (0 if stops else 84)
 
 
 def test_the_cache_holds_what_any_process_wrote_by_any_call(tmp_path: Path) -> None:

@@ -286,6 +286,44 @@ def test_a_refusal_is_reported_in_one_sentence(served: Hub, place: Place, error:
     assert "\n" not in str(raised.value)
 
 
+def test_a_password_in_the_address_of_the_hub_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(HubUnreachable, match=r"http://me:\*\*\*@127.0.0.1:9") as raised:
+        hub.listing(REPOSITORY, Place("http://me:pa55word@127.0.0.1:9", tmp_path))
+    assert "pa55word" not in str(raised.value)
+    file = download.File("http://me:pa55word@127.0.0.1:9/a", tmp_path / "a", manifest.Entry("a", 1, "sha256", "0" * 64))
+    for status in (401, 404):
+        with pytest.raises(UserError, match=r"me:\*\*\*@") as refused:
+            download._require_success(status, file)
+        assert "pa55word" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HTTP_PROXY", "socks9://me:pa55word@x"), ("HF_TOKEN", "hf_pa55word\u00f6")]
+)
+def test_a_proxy_or_a_token_that_cannot_be_used_is_one_sentence(
+    served: Hub, place: Place, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    from huggingface_hub import close_session
+
+    close_session()  # its client has read the proxies
+    monkeypatch.setenv(name, value)
+    try:
+        with pytest.raises(ConfigError, match=r"cannot be used .*HF_TOKEN and HTTPS_PROXY") as raised:
+            hub.listing(REPOSITORY, place)
+    finally:
+        close_session()
+    assert "pa55word" not in str(raised.value)
+
+
+@pytest.mark.parametrize("page", [b"<html>Log in</html>", b"[1]", b'{"siblings": 5}'])
+def test_what_answers_in_place_of_the_hub_is_one_sentence(
+    served: Hub, place: Place, monkeypatch: pytest.MonkeyPatch, page: bytes
+) -> None:
+    monkeypatch.setattr("tests.support.hub.json.dumps", lambda _: page.decode())
+    with pytest.raises(ConfigError, match="such as a login page"):
+        hub.listing(REPOSITORY, place)
+
+
 def test_a_revision_that_is_not_there_is_named(served: Hub, place: Place) -> None:
     with pytest.raises(UserError, match="no revision 'v9'"):
         hub.listing(REPOSITORY, Place(served.url, revision="v9"))
