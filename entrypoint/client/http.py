@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from .. import plain_file
 from ..validation import sentence
 from .errors import OutOfFiles, Refused, Unreachable
 
@@ -78,7 +79,7 @@ def unreachable(url: str, error: Exception) -> Unreachable:
 def _reason(answer: httpx.Response) -> str:
     """Return the sentence of an error: vLLM gives `{"error": {"message": …}}`."""
     try:
-        body = answer.json()
+        body = plain_file.parse_json(answer.content)
         return str(body.get("error", body)["message"])
     except (ValueError, LookupError, TypeError, AttributeError):
         return "no reason given"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import plain_file
 from . import counters, http
 from .answers import NOT_A_NUMBER, CallDelta, Completion, Reply, Stream, broken
 from .counters import Counters
@@ -224,7 +225,7 @@ class VllmClient:
 
 def _object(answer: httpx.Response, path: str) -> dict[str, Any]:
     try:
-        body = answer.json()
+        body = plain_file.parse_json(answer.content)
     except ValueError:
         body = None
     if not isinstance(body, dict):
@@ -261,7 +262,7 @@ def _call_deltas(delta: Mapping[str, Any], at: float, tokens: int | None) -> lis
 
 def _chunk(event: ServerSentEvent) -> dict[str, Any]:
     try:
-        chunk = event.json()
+        chunk = plain_file.parse_json(event.data.encode())
     except ValueError:
         chunk = None
     if not isinstance(chunk, dict):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .. import plain_file
 from ..errors import ConfigError, HostError, UsageError
 
 ANSWERS = "answers.jsonl"
@@ -37,7 +38,9 @@ def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool
         yield _begin(parent / f"{subject}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}".replace("/", "-"), sampling)
         return
     named = re.compile(re.escape(subject.replace("/", "-")) + r"-\d{8}T\d{6}\.\d{6}Z")
-    kept = [answers for answers in parent.glob(f"*/{ANSWERS}") if named.fullmatch(answers.parent.name)]
+    kept = [
+        answers for answers in parent.glob(f"*/{ANSWERS}") if named.fullmatch(answers.parent.name) and answers.is_file()
+    ]
     earlier = sorted(
         answers.parent for answers in kept if answers.stat().st_size
     )  # empty: killed before the first answer
@@ -54,9 +57,9 @@ def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool
 
 
 def _sampling(answers: Path) -> dict[str, Any]:
-    with answers.open("rb") as file:
+    with plain_file.open_regular(answers) as file:
         try:
-            return dict(json.loads(file.readline())["sampling"])
+            return dict(plain_file.parse_json(file.readline(plain_file.MIB))["sampling"])
         except (ValueError, LookupError, TypeError):
             raise ConfigError(
                 f"{answers}: its first line does not hold the sampling settings; move the folder away to"

@@ -9,11 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from .. import plain_file
 from ..client.answers import Reply
-from ..errors import HostError
+from ..errors import ConfigError, HostError
 
 Key = tuple[str, int, int]
 """Scenario, round and turn."""
+_REPLY = TypeAdapter(Reply)
 
 
 class ToolAnswers:
@@ -27,8 +31,15 @@ class ToolAnswers:
             raise HostError(f"{path} is in use by another `dsv4 eval`; wait for it, or stop it.") from None
         text = self._file.read()
         whole = text[: text.rfind(b"\n") + 1]  # a kill may leave half a line
-        lines = [json.loads(line) for line in whole.splitlines()]
-        self.known: dict[Key, tuple[Reply, str]] = {_key(line): _answer(line) for line in lines if "turn" in line}
+        try:
+            lines = map(plain_file.parse_json, whole.splitlines()[1:])  # the first holds the sampling
+            self.known: dict[Key, tuple[Reply, str]] = {_key(line): _answer(line) for line in lines}
+        except (ValueError, LookupError, TypeError) as error:
+            self.close()
+            raise ConfigError(
+                f"{path}: a line does not hold an answer ({str(error).splitlines()[0]}); move the folder away, or"
+                " start again without --resume."
+            ) from None
         self._file.truncate(len(whole))
         self._file.seek(0, os.SEEK_END)
 
@@ -50,4 +61,4 @@ def _key(line: dict[str, Any]) -> Key:
 
 
 def _answer(line: dict[str, Any]) -> tuple[Reply, str]:
-    return Reply(**line["reply"]), str(line["fault"])
+    return _REPLY.validate_python(line["reply"]), str(line["fault"])

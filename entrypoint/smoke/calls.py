@@ -57,7 +57,7 @@ def arguments(call: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a call's arguments; None where they are no JSON object."""
     try:
         values = json.loads(call["function"]["arguments"])
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 

@@ -52,7 +52,7 @@ def _call_problem(calls: Any, prompts: dict[str, Any], *, any_value: bool) -> st
         arguments = json.loads(function["arguments"])
         value = str(arguments[prompts["argument"]])
         name, number = str(function["name"]), str(calls[0]["id"])
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RecursionError):
         return f"a tool call without id, name or readable arguments: {quoted(str(calls[0]))}"
     right = any_value or prompts["value"].lower() in value.lower()
     if name != prompts["function"]["name"] or not number or not right:

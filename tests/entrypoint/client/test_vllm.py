@@ -43,6 +43,13 @@ def test_something_that_is_not_vllm_is_unreachable(answering, body):
         with_client(answering(200, body), lambda engine: engine.models())
 
 
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_that_is_nested_too_deeply_is_one_sentence(answering, status):
+    url = answering(status, "[" * 100_000)
+    with pytest.raises(Unreachable if status == 200 else Refused, match="no JSON object|HTTP 400"):
+        with_client(url, lambda client: client.chat("Hello", 1))
+
+
 def test_the_servers_own_sentence_is_kept_apart_from_the_text(answering):
     url = answering(400, '{"error": {"message": "max_tokens is too large"}}')
     with pytest.raises(Refused) as caught:
@@ -109,6 +116,8 @@ def test_a_page_in_place_of_a_stream_is_unreachable(streaming):
     [
         (b"data: hello\n\n", "not a JSON object"),
         (b"data: []\n\n", "not a JSON object"),
+        (b"data: " + b"[" * 50_000 + b"\n\n", "not a JSON object"),
+        (b'data: {"text": "\\ud800"}\n\n', "not a JSON object"),
         (b'data: {"error": "died"}\n\n', "died"),
     ],
 )
