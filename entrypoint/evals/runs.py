@@ -38,12 +38,9 @@ def folder(out: Path, subject: str, sampling: Mapping[str, Any], *, resume: bool
         yield _begin(parent / f"{subject}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}".replace("/", "-"), sampling)
         return
     named = re.compile(re.escape(subject.replace("/", "-")) + r"-\d{8}T\d{6}\.\d{6}Z")
-    kept = [
-        answers for answers in parent.glob(f"*/{ANSWERS}") if named.fullmatch(answers.parent.name) and answers.is_file()
-    ]
-    earlier = sorted(
-        answers.parent for answers in kept if answers.stat().st_size
-    )  # empty: killed before the first answer
+    kept = [answers for answers in parent.glob(f"*/{ANSWERS}") if named.fullmatch(answers.parent.name)]
+    begun = [answers for answers in kept if answers.is_file() and answers.stat().st_size]
+    earlier = sorted(answers.parent for answers in begun)  # empty: killed before the first answer
     if not earlier:
         raise UsageError(f"{parent} has no run of {subject} to resume; start one without --resume.")
     before = _sampling(earlier[-1] / ANSWERS)

@@ -15,7 +15,7 @@ KINDS = ("gpu", "link", "driver", "program", "echo")
 """The likeliest cause first."""
 UNKNOWN = "unknown"
 """The address of a GPU that NVML cannot name any more."""
-_KERNEL = re.compile(r"NVRM: Xid \((?:PCI:)?(?P<bus>[0-9A-Fa-f:.]+)\): (?P<number>\d+)")
+_KERNEL = re.compile(r"NVRM: Xid \((?:PCI:)?(?P<bus>[0-9A-Fa-f:.]+)(?: [^)]*)?\): (?P<number>\d+)")
 _BUS = re.compile(r"(?:([0-9A-Fa-f]+):)?([0-9A-Fa-f]{2}):([0-9A-Fa-f]{2})(?:\.\d)?")
 
 

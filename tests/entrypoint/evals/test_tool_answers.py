@@ -24,6 +24,7 @@ GOOD = {"scenario": "a", "round": 0, "turn": 0, "fault": ""}
         *(json.dumps(GOOD | more).encode() for more in ({}, {"reply": {"x": 1}}, {"reply": {"content": 1}})),
         json.dumps(GOOD | {"round": {}, "reply": asdict(Reply("a", "", "stop", 1, 1, 2))}).encode(),
     ],
+    ids=["no-json", "number", "deep", "bytes", "no-reply", "another-reply", "part-of-a-reply", "no-round"],
 )
 def test_answers_that_cannot_be_read_are_one_sentence(tmp_path, line):
     (answers := tmp_path / "answers.jsonl").write_bytes(b'{"sampling": {}}\n' + line + b"\n")
@@ -34,7 +35,7 @@ def test_answers_that_cannot_be_read_are_one_sentence(tmp_path, line):
 
 def test_a_kept_answer_is_read_as_it_was(tmp_path):
     (path := tmp_path / "answers.jsonl").write_text('{"sampling": {}}\n')
-    reply = Reply("a", "b", "tool_calls", 1, 2, 3, [{"id": "1", "function": {"name": "f", "arguments": "{}"}}])
+    reply = Reply("a", "b", "tool_calls", 1, 2, 3, [{"id": "1", "function": {"name": "f", "arguments": "{}"}}], [], [])
     (answers := ToolAnswers(path)).keep(("a", 0, 1), reply, "fault", 0.1)
     answers.close()
     (again := ToolAnswers(path)).close()

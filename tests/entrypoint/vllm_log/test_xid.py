@@ -20,6 +20,7 @@ LOST, MAPPED, CLEANED = Xid(79, "0000:c1:00"), Xid(31, "0000:c1:00"), Xid(45, "0
         ("NVRM: Xid (PCI:0000:c1:00): 79, pid=4711, name=python, GPU has fallen off the bus.", LOST),
         ("6,1234,99,-;NVRM: Xid (PCI:0000:C1:00): 31, pid='<unknown>', name=<unknown>, Ch 00000010", MAPPED),
         ("[ 12.5] NVRM: Xid (0000:c1:00): 45, Ch 0000007e", CLEANED),
+        ("NVRM: Xid (PCI:0000:c1:00 GPU-I:05): 31, pid=7194, on an instance of MIG", MAPPED),
         ("NVRM: GPU at PCI:0000:c1:00: GPU-0b1c", None),
         ("nvidia-modeset: Xid", None),
     ],
