@@ -31,7 +31,10 @@ def register(commands: Commands) -> None:
     group.add_argument("--here", action="store_true", help="list what fits the GPUs of this host")
     group.add_argument("--hardware", metavar="H", help="list what fits GPUs of this kind, where no GPU is at hand")
     group.add_argument(
-        "--gpus", metavar="N", type=arguments.count, help="count N GPUs (default: this host's, or 2 of a named kind)"
+        "--gpus",
+        metavar="N",
+        type=arguments.count,
+        help="count N GPUs (default: this host's, or 2 of a named kind, or 1 a host of several GB10)",
     )
     group.add_argument("--nodes", metavar="N", type=arguments.count, help="count N hosts of such GPUs (default: 1)")
     group.add_argument(
@@ -78,12 +81,20 @@ def _request(options: argparse.Namespace) -> Request:
     return dataclasses.replace(base, choices=choices, environment=dataclasses.replace(base.environment, flags=flags))
 
 
+_GB10 = "12.1"
+"""Hosts of this capability have one GPU each."""
+
+
 def _gpus(options: argparse.Namespace, catalog: Catalog) -> HostGpus:
     from ..machine import detect
     from ..machine.gpus import HostGpus
 
     if options.hardware:
-        return HostGpus(options.hardware, "command line --hardware", options.gpus or 2)
+        origin = "command line --hardware"
+        several = (options.nodes or 1) > 1 and catalog.hardware(options.hardware, origin).get(
+            "compute_capability"
+        ) == _GB10
+        return HostGpus(options.hardware, origin, options.gpus or (1 if several else 2))
     here = detect.hardware_of(this_machine(), catalog)
     return dataclasses.replace(here, count=options.gpus or here.count)
 

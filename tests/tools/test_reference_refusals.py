@@ -36,6 +36,7 @@ REFUSED = {
     "tensor-parallel-size": ["--tp", "16"],
     "gpu-count": ["--tp", "4"],
     "nodes": ["--nnodes", "2", "--node-rank", "1"],
+    "expert-slices": ["--data-parallel-size", "3", "--skip", "gpu-count"],
     "context-parallel": ["--decode-context-parallel-size", "2"],
     "moe-backend": ["--model", "nvfp4", "--moe-backend", "flashinfer_b12x"],
     "draft-moe-backend": ["--model", "w4a16", "--speculative-config.moe_backend", "marlin"],

@@ -39,6 +39,7 @@ OTHERS = {
     "HUGGINGFACE_HUB_CACHE": "The former name of HF_HUB_CACHE.",
     "HF_ENDPOINT": "The address of the Hub.",
     "HF_HUB_OFFLINE": "1 forbids requests to the Hub.",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1 lets `max-model-len` be larger than the positions of the model.",
     "VLLM_USE_MODELSCOPE": "True lets vLLM download from ModelScope; `serve` then fetches nothing.",
     "HTTPS_PROXY": "The proxy for requests to the Hub.",
     "CC": "The C compiler that the doctor looks for.",

@@ -115,6 +115,12 @@ SCOPE = {
         "set --nnodes, --node-rank, --master-addr and --headless as the message says",
         "`config/parallel.py`, `engine/arg_utils.py`",
     ),
+    "expert-slices": (
+        "data parallelism without expert parallelism, and a number of GPUs that does not divide an expert's rows",
+        "`assert self.intermediate_size % tp_size == 0`, while the model is built",
+        "--enable-expert-parallel distributes whole experts",
+        "`model_executor/layers/fused_moe/config.py`",
+    ),
     "context-parallel": (
         "--decode-context-parallel-size or --prefill-context-parallel-size with a DeepSeek-V4 model",
         "vLLM 0.32.0 divides full attention only, and the cache of DeepSeek-V4 has sliding windows; the engine ends",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 from ...machine.host import CacheFolder, Host
+from ...machine.ports import Port
 from ...machine.requirements import HostRequirements
 from ...problem import Problem, check
 
@@ -12,6 +16,7 @@ CACHE_SPACE = 1 << 30
 
 _VOLUME = "mount a volume there, or set {names} to a folder on one"
 _PORT = "end the process that holds it, or choose another port with {settings}"
+_OTHER = "choose another port with {settings}"
 _ADDRESS = "set {settings} to an address of this host"
 _UNSET = "unset {name}"
 _NCCL_SHM = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory"
@@ -57,15 +62,26 @@ def home_known(host: Host, _required: HostRequirements) -> Problem | None:
     return Problem("this user id has no account, and HOME is not set", "a home folder")
 
 
+def _shared(ports: Sequence[Port]) -> int:
+    """Return the port that two servers would listen on at one address; 0 for none."""
+    for one, other in itertools.combinations(ports, 2):
+        if one.number == other.number and (one.host == other.host or {"0.0.0.0", "::"} & {one.host, other.host}):  # noqa: S104
+            return one.number
+    return 0
+
+
 @check(
     symptom="[Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use",
     link="https://github.com/vllm-project/vllm/issues/7514",
-    remedy=(_PORT, _ADDRESS),
+    remedy=(_PORT, _OTHER, _ADDRESS),
     tried="for real",
 )
 def port_free(host: Host, _required: HostRequirements) -> Problem | None:
     """The ports of vLLM and of the health server are free."""
     taken = [port for port in host.ports if port.refused]
+    if not taken and (twice := _shared(host.ports)):
+        seen = f"port {twice} is both vLLM's and the health server's"
+        return Problem(seen, "two ports", _OTHER.format(settings=" or ".join(port.setting for port in host.ports)))
     if not taken:
         return None
     seen = "; ".join(f"port {p.number} on {p.host}: {p.refused}" + (f", {p.holder}" if p.holder else "") for p in taken)

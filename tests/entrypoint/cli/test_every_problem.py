@@ -93,3 +93,11 @@ def test_a_goal_that_auto_does_not_have_is_one_problem() -> None:
     said = answer(["explain", "--hardware", "h200", "--profile", "auto:fast"], {})[1]
     assert said.count("auto:fast") == 1
     assert "did you mean" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "counted"), [(["gb10", "--nodes", "2"], 2), (["gb10"], 2), (["h200", "--nodes", "2"], 4)]
+)
+def test_hosts_of_gb10_have_one_gpu_each(words: list[str], counted: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profiles", "--hardware", *words, "--model", "acti"]) == 0
+    assert capsys.readouterr().out.startswith(f"{counted} x {words[0]},")

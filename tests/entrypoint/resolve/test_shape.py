@@ -115,3 +115,12 @@ def test_a_size_that_neither_profile_nor_model_has_is_one_problem() -> None:
 def test_several_nodes_take_no_executor_but_vllms_own() -> None:
     with pytest.raises(ConfigError, match="leave --distributed-executor-backend out"):
         resolved(request(**HOST, **SECOND, distributed_executor_backend="ray"))
+
+
+def test_ranks_that_cannot_slice_the_experts_need_expert_parallelism() -> None:
+    with pytest.raises(
+        ConfigError, match="3 GPUs cannot share experts of 2048 rows evenly; add --enable-expert-parallel"
+    ):
+        resolved(request(**HOST, data_parallel_size=3))
+    plan = resolved(request(**HOST, data_parallel_size=3, enable_expert_parallel=True))
+    assert plan.value("data-parallel-size") == 3

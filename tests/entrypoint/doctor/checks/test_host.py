@@ -466,3 +466,15 @@ def test_a_gpu_that_cannot_be_read_is_no_gpu_to_serve_on() -> None:
 def test_the_hub_s_cache_is_the_one_that_is_downloaded_to(named: dict[str, str], variable: str, path: str) -> None:
     hub = [cache for cache in host.read_caches({"HOME": "/home/me", **named}) if cache.variable.startswith("HF_")]
     assert [(cache.variable, cache.path) for cache in hub] == [(variable, path)]
+
+
+@pytest.mark.parametrize(("host", "shared"), [("0.0.0.0", True), ("127.0.0.1", True), ("127.0.0.2", False)])
+def test_vllm_and_the_health_server_need_a_port_each(host: str, shared: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+    health = ("127.0.0.1", number, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT")
+    required = HostRequirements(gpus=0, group=0, ports=(at(number, host), health))
+    problem = found(read_host(read_machine({}), required), required).get("port-free")
+    assert (problem.seen if problem else "") == (
+        f"port {number} is both vLLM's and the health server's" if shared else ""
+    )
