@@ -16,6 +16,8 @@ def _as_list(value: Any) -> Any:
 
 Names = Annotated[list[str], BeforeValidator(_as_list)]
 Sizes = Annotated[list[Annotated[int, Field(ge=1, strict=True)]], BeforeValidator(_as_list)]
+GiB = Annotated[float, Field(le=100_000, allow_inf_nan=False, strict=True)]
+PositiveGiB = Annotated[GiB, Field(gt=0)]
 Settings = dict[str, JsonValue]
 Variables = dict[Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")], str | int | float | bool]
 
@@ -183,7 +185,7 @@ class ModelDrafter(_Table):
     """Its layers."""
     block_size: Annotated[int, Field(ge=0)] = 0
     """The most tokens that a DSpark drafter drafts at once."""
-    gib: Annotated[float, Field(ge=0)] = 0.0
+    gib: Annotated[GiB, Field(ge=0)] = 0.0
     """Its part of `weights-gib`."""
 
 
@@ -194,7 +196,7 @@ class Sibling(_Table):
     """Its exact name."""
     drafter: ModelDrafter = ModelDrafter()
     """What it ships to draft with; none if absent."""
-    weights_gib: Annotated[float, Field(gt=0)] | None = None
+    weights_gib: PositiveGiB | None = None
     """Its weights on all GPUs together, in GiB; the model's own if absent."""
 
 
@@ -207,11 +209,11 @@ class Model(Base):
     """How the weights are quantized; it is compared with the checkpoint."""
     drafter: ModelDrafter = ModelDrafter()
     """What the checkpoint ships to draft with; it is compared with the checkpoint."""
-    weights_gib: Annotated[float, Field(gt=0)] | None = None
+    weights_gib: PositiveGiB | None = None
     """The weights on all GPUs together, in GiB. `dsv4 fit` needs it."""
-    files_gib: Annotated[float, Field(gt=0)] | None = None
+    files_gib: PositiveGiB | None = None
     """The files on disk, in GiB, where that is known to differ from `weights-gib`."""
-    replicated_gib: Annotated[float, Field(ge=0)] = 0.0
+    replicated_gib: Annotated[GiB, Field(ge=0)] = 0.0
     """The part of the weights that every GPU holds in full, in GiB."""
     tensor_parallel_sizes: Sizes = []
     """Numbers of GPUs that the model can be split over."""
@@ -232,9 +234,9 @@ class Hardware(Base):
     """The GPU's names as `nvidia-smi -L` prints them; they identify the hardware."""
     compute_capability: str = ""
     """The compute capability, such as `12.0`."""
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_gib: PositiveGiB | None = None
     """The memory of one GPU as CUDA sees it, in GiB. `dsv4 fit` needs it."""
-    overhead_gib: Annotated[float, Field(gt=0)] | None = None
+    overhead_gib: PositiveGiB | None = None
     """What NCCL, libraries and the indexer's logits take of one GPU, in GiB; a measured figure if absent."""
     interconnect: str = ""
     """How GPUs of this kind are connected: `nvlink` or `pcie`."""

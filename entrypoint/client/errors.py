@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from ..errors import UserError
+from ..secret import without_password
 
 
 class RequestFailed(UserError):
-    """A request to a server failed (EX_UNAVAILABLE)."""
+    """A request to a server failed (EX_UNAVAILABLE); a password in its URL is masked."""
 
     exit_status = 69
+
+    def __init__(self, text: str) -> None:
+        super().__init__(without_password(text))
 
 
 class Unreachable(RequestFailed):

@@ -84,7 +84,14 @@ class AnswerFile:
             raise RunFailed(f"{path} is in use by another `dsv4 eval`; wait for it, or stop it.") from None
         text = self._file.read()
         whole = text[: text.rfind(b"\n") + 1]
-        self.known = {line["key"]: line for line in map(json.loads, whole.splitlines()) if "key" in line}
+        try:
+            lines = list(map(json.loads, whole.splitlines()))
+            self.known = {line["key"]: line for line in lines if "key" in line}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RunFailed(
+                f"{path}: a line does not hold an answer ({str(error).splitlines()[0]}); move the folder away, or start"
+                " again without --resume."
+            ) from None
         self._file.truncate(len(whole))  # a kill may leave half a line
         self._file.seek(0, os.SEEK_END)
 
@@ -92,7 +99,7 @@ class AnswerFile:
         """Write one answer immediately."""
         with self._lock:
             self.known[answer["key"]] = answer
-            self._file.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+            self._file.write(json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
             self._file.flush()
 
 

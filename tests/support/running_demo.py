@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import threading
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,12 +51,17 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port)]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root())
     children: list[psutil.Process] = []
+    rest: list[str] = []
+    reader = threading.Thread(target=lambda: rest.extend(demo.stdout or ()), daemon=True)
     try:
         printed = read_until(demo, LAST_LINE)
+        reader.start()  # a pipe that nobody reads would stop the demo once it is full
         children = local_replica.descendants(demo.pid)
         yield Demo(printed, re.findall(r"http://\S+?(?=/v1)", printed)[0])
         demo.send_signal(signal.SIGINT)
-        assert demo.wait(60) == 0
+        status = demo.wait(60)
+        reader.join(10)
+        assert status == 0, "".join(rest)[-3000:]
     finally:
         demo.kill()
     assert len(children) > 1

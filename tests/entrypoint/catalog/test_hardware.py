@@ -86,6 +86,12 @@ def test_a_hardware_file_gets_the_settings_of_its_architecture_and_runs_every_sh
             assert ("disable-custom-all-reduce" in plan.flags) == capability.startswith("12")
 
 
+@pytest.mark.parametrize("value", ["inf", "nan", "1e308", "true", "0", "-1", '"96"'])
+def test_memory_is_a_number_of_gib(folder: Write, value: str) -> None:
+    with pytest.raises(ConfigError, match="memory-gib"):
+        Catalog([folder({"hardware/mine.toml": f'extends = "h200"\nmemory-gib = {value}\n'})]).hardware("mine", "test")
+
+
 def test_every_name_of_nvml_is_accepted_and_belongs_to_one_file() -> None:
     owners = [(name, file.name) for file in CATALOG.every_hardware() for name in file.own.nvml_names]
     assert len({name for name, _ in owners}) == len(owners)

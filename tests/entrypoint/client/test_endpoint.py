@@ -139,3 +139,8 @@ def test_a_file_without_one_key_is_refused(tmp_path: Path, held: bytes) -> None:
         resolve({}, key_file=str(file))
     with pytest.raises(ConfigError, match="cannot read"):
         resolve({}, key_file=str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("error", [Refused, Unreachable])
+def test_a_password_in_a_url_is_not_shown(error: type[Exception]) -> None:
+    assert "hunter2" not in str(error("http://user:hunter2@replica:8000: no answer"))

@@ -46,7 +46,7 @@ def test_something_that_is_not_vllm_is_unreachable(answering, body):
 @pytest.mark.parametrize("status", [200, 400])
 def test_an_answer_that_is_nested_too_deeply_is_one_sentence(answering, status):
     url = answering(status, "[" * 100_000)
-    with pytest.raises(Unreachable if status == 200 else Refused, match="no JSON object|HTTP 400"):
+    with pytest.raises(Unreachable if status == 200 else Refused, match="no JSON object|not from vLLM|HTTP 400"):
         with_client(url, lambda client: client.chat("Hello", 1))
 
 

@@ -70,7 +70,7 @@ def test_a_second_signal_shortens_the_end_of_an_engine_that_ignores_sigterm(star
         running.until(lambda: running.ask("/readyz/accepting")[0] == 503, 10, "not ready")
         running.stop()
         assert ended(running)[0] == 0  # nothing ran
-        assert not any(psutil.pid_exists(pid) for pid in pids)
+        assert not any(runs(pid) for pid in pids)
 
 
 def test_an_engine_that_is_killed_while_it_drains_cut_its_requests(start: Start) -> None:
@@ -190,6 +190,14 @@ def test_a_damaged_record_is_noted_and_the_start_goes_on(start: Start) -> None:
         assert json.loads((running.run_folder / "starts.json").read_text())["starts"] == 1
 
 
+def runs(pid: int) -> bool:
+    """Whether it is there and no zombie, which only its parent can remove."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_a_killed_supervisor_leaves_nothing_to_the_next_start(start: Start) -> None:
     with start("ignores-sigterm") as running:
         running.until_ready(60)
@@ -204,7 +212,7 @@ def test_a_killed_supervisor_leaves_nothing_to_the_next_start(start: Start) -> N
         assert all(psutil.pid_exists(pid) for pid in pids)  # it ignores SIGTERM, and its child is a daemon
         with start(PORT=str(running.port)) as again:
             again.until_ready(90)
-            assert not any(psutil.pid_exists(pid) for pid in pids)
+            assert not any(runs(pid) for pid in pids)
             assert not folder.exists()
             assert any("that an earlier `dsv4 serve` left behind" in line for line in again.messages())
             again.stop()
