@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import threading
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
