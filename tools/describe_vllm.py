@@ -223,18 +223,24 @@ def document(facts: Facts) -> str:
 
 def main(argv: list[str]) -> int:
     """Print the facts, or compare them with a file; return the exit status."""
-    options = argparse.ArgumentParser(description="Describe the installed vLLM as JSON on standard output.")
+    text = "Describe the installed vLLM as JSON on standard output."
+    return print_or_compare(argv, text, lambda: document(describe()), "describes the installed vLLM")
+
+
+def print_or_compare(argv: list[str], description: str, asked: Callable[[], str], same: str) -> int:
+    """Print what vLLM was asked, or with --check what differs from a file, or that it is the `same`."""
+    options = argparse.ArgumentParser(description=description)
     options.add_argument("--check", metavar="FILE", type=Path, help="compare with FILE instead of printing")
     recorded = options.parse_args(argv).check
     isolate(os.environ)
     logging.disable()
-    found = document(describe())
+    found = asked()
     if recorded is None:
         sys.stdout.write(found)
         return 0
     before, after = recorded.read_text(encoding="utf-8").splitlines(), found.splitlines()
     lines = list(difflib.unified_diff(before, after, str(recorded), "installed vLLM", n=0, lineterm=""))
-    print("\n".join(lines[:LINES_SHOWN]) or f"{recorded} describes the installed vLLM")
+    print("\n".join(lines[:LINES_SHOWN]) or f"{recorded} {same}")
     return 1 if lines else 0
 
 

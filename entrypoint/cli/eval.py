@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import HostError, UsageError
 from . import arguments
@@ -13,7 +14,11 @@ from .arguments import count
 from .output import answer, print_message
 
 if TYPE_CHECKING:
+    from ..client.endpoint import Endpoint
+    from ..evals.served import ServedReplica
     from .parser import Commands
+
+Request = TypeVar("Request")
 
 
 def register(commands: Commands) -> None:
@@ -92,11 +97,8 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Run the task and keep the result; 1 where it is worse than published, or where tool calls are at fault."""
-    from ..catalog.catalog import Catalog
-    from ..client import endpoint
-    from ..evals import evaluate, served, text
+    from ..evals import evaluate, text
     from ..evals import options as evals
-    from ..resolve import environment
     from . import log
 
     log.to_stderr()
@@ -105,13 +107,7 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     if options.junit:
         raise UsageError("--junit is for the task tools; the other tasks write their result below --out.")
     request = evals.request(options, os.environ)
-    where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
-    model = served.identify(where, Catalog(environment.folders()), options.model)
-    try:
-        result = evaluate.evaluate(where, model, request)
-    except KeyboardInterrupt:
-        print_message("stopped; the answers so far are kept, continue with --resume")
-        raise
+    result = _asked(options, evaluate.evaluate, request)
     if not result:
         return 0
     answer(options, lambda: result, lambda: text.text(result))
@@ -120,19 +116,10 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
 
 def _run_tools(options: argparse.Namespace) -> int:
     """Run the scenarios of tool calls; 1 where the protocol is at fault."""
-    from ..catalog.catalog import Catalog
-    from ..client import endpoint
     from ..evals import options as evals
-    from ..evals import served, tool_eval, tool_scenarios, tool_text
-    from ..resolve import environment
+    from ..evals import tool_eval, tool_scenarios, tool_text
 
-    where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
-    model = served.identify(where, Catalog(environment.folders()), options.model)
-    try:
-        result = tool_eval.evaluate(where, model, evals.tool_request(options))
-    except KeyboardInterrupt:
-        print_message("stopped; the answers so far are kept, continue with --resume")
-        raise
+    result = _asked(options, tool_eval.evaluate, evals.tool_request(options))
     if not result:
         return 0
     answer(options, lambda: result, lambda: tool_text.text(result))
@@ -140,6 +127,26 @@ def _run_tools(options: argparse.Namespace) -> int:
         scenarios = {one.name: one.kind for one in tool_scenarios.read()[1][: options.limit]}
         write_text(options.junit, tool_text.junit(result, scenarios))
     return 1 if tool_text.protocol_faults(result) else 0
+
+
+def _asked(
+    options: argparse.Namespace,
+    evaluate: Callable[[Endpoint, ServedReplica, Request], dict[str, Any]],
+    request: Request,
+) -> dict[str, Any]:
+    """Return the result of a request to the replica that the options name."""
+    from ..catalog.catalog import Catalog
+    from ..client import endpoint
+    from ..evals import served
+    from ..resolve import environment
+
+    where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
+    model = served.identify(where, Catalog(environment.folders()), options.model)
+    try:
+        return evaluate(where, model, request)
+    except KeyboardInterrupt:
+        print_message("stopped; the answers so far are kept, continue with --resume")
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

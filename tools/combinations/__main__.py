@@ -8,17 +8,12 @@ its CUDA build would find installed is answered as the image has it, and the fil
     python -m tools.combinations --check entrypoint/vllm_schema/combinations-0.32.0.json
 """
 
-import argparse
-import difflib
 import json
-import logging
-import os
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from tools.describe_vllm import LINES_SHOWN, isolate, render
+from tools.describe_vllm import print_or_compare, render
 
 from . import attention, experts, linear
 from .platform import CAPABILITIES, COMPILED, PRESENT, stated
@@ -61,19 +56,8 @@ def document(facts: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> int:
     """Print the table, or compare it with a file; return the exit status."""
-    options = argparse.ArgumentParser(description="Write which combinations vLLM starts with, as JSON.")
-    options.add_argument("--check", metavar="FILE", type=Path, help="compare with FILE instead of printing")
-    recorded = options.parse_args(argv).check
-    isolate(os.environ)
-    logging.disable()
-    found = document(table())
-    if recorded is None:
-        sys.stdout.write(found)
-        return 0
-    before, after = recorded.read_text(encoding="utf-8").splitlines(), found.splitlines()
-    lines = list(difflib.unified_diff(before, after, str(recorded), "installed vLLM", n=0, lineterm=""))
-    print("\n".join(lines[:LINES_SHOWN]) or f"{recorded} is what the installed vLLM answers")
-    return 1 if lines else 0
+    text = "Write which combinations vLLM starts with, as JSON."
+    return print_or_compare(argv, text, lambda: document(table()), "is what the installed vLLM answers")
 
 
 if __name__ == "__main__":
