@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..catalog.catalog import ANY_GPU, ProfileFile
@@ -71,28 +71,27 @@ def refusals(
     """Yield the name and the message of every reason to reject a plan."""
     if selection.fault:  # the doctor has checks of its own for it
         yield "model-files", f"model {selection.model.name}: {selection.fault}."
-    for name, where, problem in (
-        *_other_files(selection),
-        *_violated_rules(selection, flags, env),
-        *drafting.violations(selection, flags),
-        *_kernels(selection, flags, env),
-        *kv_cache_dtype.violations(selection, flags),
-        *_too_long(selection, flags, env),
-        *_memory(selection, flags),
-        *_outside_scope(selection, flags),
-    ):
+    for name, where, problem in _every(selection, flags, env, _memory(selection, flags)):
         needed = f"needed: {problem.needed}; " if problem.needed else ""
         yield name, f"{where}: {problem.seen}; {needed}{problem.fix}."
 
 
 def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
     """Yield every constraint that a plan violates, except for memory, which the doctor checks itself."""
+    return _every(selection, flags, env, ())
+
+
+def _every(
+    selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting], memory: Iterable[Violation]
+) -> Iterator[Violation]:
+    """Yield the violations of every kind in the order of an answer, those of memory as they are given."""
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
     yield from drafting.violations(selection, flags)
     yield from _kernels(selection, flags, env)
     yield from kv_cache_dtype.violations(selection, flags)
     yield from _too_long(selection, flags, env)
+    yield from memory
     yield from _outside_scope(selection, flags)
 
 
