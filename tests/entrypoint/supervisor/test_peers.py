@@ -140,28 +140,27 @@ def test_a_node_is_patient_with_others_that_have_not_joined(
 
 
 @pytest.fixture
-def served() -> Iterator[tuple[socket.socket, int]]:
-    """A connection between a port of this process and a child: our end, and the port."""
+def served() -> Iterator[tuple[socket.socket, int, int]]:
+    """A connection between a port of this process and a child: our end, the port, and the child's process ID."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         code = f"import socket, sys; s = socket.create_connection(('127.0.0.1', {port})); sys.stdin.read()"
         with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
             accepted, _ = server.accept()
             with accepted:
-                yield accepted, port
+                yield accepted, port, child.pid
             child.communicate()
 
 
-def test_real_connections_are_found_from_both_ends(served: tuple[socket.socket, int]) -> None:
-    _, port = served
-    child = next(process.pid for process in procfs.descendants(os.getpid()))
+def test_real_connections_are_found_from_both_ends(served: tuple[socket.socket, int, int]) -> None:
+    _, port, child = served
     assert procfs.connected([os.getpid()], port, inbound=True) == {(os.getpid(), "127.0.0.1")}
     assert procfs.connected([child], port, inbound=False) == {(child, "127.0.0.1")}
     assert procfs.connected([os.getpid()], port, inbound=False) == set()
     assert procfs.connected([os.getpid(), child], port, inbound=True) == set()
 
 
-def test_a_closed_connection_is_gone(served: tuple[socket.socket, int]) -> None:
-    accepted, port = served
+def test_a_closed_connection_is_gone(served: tuple[socket.socket, int, int]) -> None:
+    accepted, port, _ = served
     accepted.shutdown(socket.SHUT_RDWR)
     assert procfs.connected([os.getpid()], port, inbound=True) == set()
