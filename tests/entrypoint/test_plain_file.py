@@ -140,14 +140,14 @@ def test_a_pipe_without_a_reader_is_refused_at_once_and_one_with_a_reader_is_wri
     signal.alarm(10)  # ends the tests in place of a hang
     with pytest.raises(OSError, match="a pipe that nobody reads"):
         plain_file.write_text(pipe, "x")
-    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+    with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", pipe], stdout=got):
         while True:
             try:
                 plain_file.write_text(pipe, "x" * 200_000)
                 break
             except OSError:  # cat has not opened it yet
                 time.sleep(0.01)
-        assert reader.communicate()[0] == b"x" * 200_000
+    assert (tmp_path / "got").read_bytes() == b"x" * 200_000
     signal.alarm(0)
 
 
