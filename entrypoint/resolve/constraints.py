@@ -16,7 +16,7 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, environment, kernels, kv_cache_dtype, memory_inputs, remedies, shape
+from . import drafting, environment, kernels, kv_cache_dtype, memory_inputs, quantization, remedies, shape
 from .select import Selection
 from .wording import described
 
@@ -33,7 +33,7 @@ RENAMED = {
 }
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _CONTEXT = "max-model-len"
-_SCOPE = {_CONTEXT, "model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+_SCOPE = {quantization.RULE, _CONTEXT, "model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
 BUILT_IN = MEMORY | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
@@ -87,6 +87,7 @@ def _every(
     """Yield the violations of every kind in the order of an answer, those of memory as they are given."""
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
+    yield from quantization.violations(selection, flags)
     yield from drafting.violations(selection, flags)
     yield from _kernels(selection, flags, env)
     yield from kv_cache_dtype.violations(selection, flags)

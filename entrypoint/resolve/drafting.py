@@ -15,8 +15,9 @@ from ..request import Layer, Request
 from .select import Selection
 
 METHOD_RULE, BLOCK_RULE, DEPTH_RULE, SCHEDULE_RULE = "drafter-method", "dspark-block", "mtp-depth", "k-by-load"
+FIELDS_RULE = "draft-dspark-fields"
 """Names of the constraints, for `--skip`."""
-RULES = frozenset({METHOD_RULE, BLOCK_RULE, DEPTH_RULE, SCHEDULE_RULE})
+RULES = frozenset({METHOD_RULE, BLOCK_RULE, DEPTH_RULE, SCHEDULE_RULE, FIELDS_RULE})
 LOST = (
     "no drafter in the checkpoint, so every token takes a step of its own; with one, publishers measured 1.5 to 2.1"
     " times the tokens of one stream (forks of vLLM, 2026-05)"
@@ -116,7 +117,10 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
     if method in _WITH_A_MODEL and _DRAFT_MODEL not in flags:
         seen = f"speculative-config.method {method} needs a draft model of its own"
         yield METHOD_RULE, where, Problem(seen, "speculative-config.model", "name it, or leave the method out")
-    if method == DSPARK and 0 < drafter.block_size < tokens:
+    if method == DSPARK and drafter.wrong:
+        seen = f"config.json describes no DSpark drafter that vLLM could build: {', '.join(drafter.wrong)}"
+        yield FIELDS_RULE, where, Problem(seen, "", f"fetch the original config.json, or set {_NONE}")
+    elif method == DSPARK and 0 < drafter.block_size < tokens:
         seen = (
             f"{tokens} draft tokens, but its DSpark drafter was made for blocks of {drafter.block_size}: 4 % were"
             " accepted at 7 and 35 % at 5 (2 x GB10, a fork of vLLM, 2026-08-01, vllm#41834)"

@@ -63,6 +63,12 @@ def linear(capability: str) -> Mapping[str, str] | None:
     return entry["refused"] if entry else None
 
 
+def quantization(scheme: str) -> Mapping[str, Any] | None:
+    """Return the method that vLLM takes for a scheme (`auto`), and those that it accepts for it: a list, or `any`."""
+    entry: Mapping[str, Any] | None = _of(_table()["quantization"], scheme)
+    return entry
+
+
 def _of(folded: Mapping[str, Any], name: str) -> Any:
     """Return the entry of a name; entries of several names have them all as their key."""
     return next((entry for names, entry in folded.items() if name in names.split()), None)
