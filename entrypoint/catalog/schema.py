@@ -244,6 +244,8 @@ class Hardware(Base):
     """The set of NCCL variables that applies unless the topology or `--nccl` says otherwise."""
     prompt_graphs: list[Annotated[int, Field(gt=0)]] = []
     """Sizes in tokens for which CUDA graphs of prompts are captured too."""
+    default_profile: str = ""
+    """The profile that is served when none is named, in place of `default-profile` in base.toml."""
     default_model: list[DefaultModel] = []
     """The models that are served when none is named."""
 

@@ -89,7 +89,17 @@ def settle(selection: Selection, request: Request, flags: dict[str, Setting]) ->
         flags.pop(_SAMPLING, None)
     if method and method.value == "suffix" and flags.get(DRAFT_TOKENS) == own.get(DRAFT_TOKENS):
         flags.pop(DRAFT_TOKENS, None)  # it has a maximum of its own
-    return _shown(plain(flags), flags)
+    values = plain(flags)
+    if SCHEDULE in flags and _parallel(values) and values[SCHEDULE] == selection.profile.flags().get(SCHEDULE):
+        origin = f"{flags.pop(SCHEDULE).origin}: its schedule by load is left out; vLLM ignores it with data parallelism"
+        return {"draft tokens": Setting(draft_tokens(values), origin)}
+    return _shown(values, flags)
+
+
+def _parallel(values: Mapping[str, object]) -> bool:
+    """Tell whether data parallel ranks draft: vLLM 0.32.0 gives them all as many tokens (config/vllm.py)."""
+    replicas = values.get("data-parallel-size")
+    return isinstance(replicas, int) and replicas > 1
 
 
 def _shown(values: Mapping[str, object], flags: Mapping[str, Setting]) -> dict[str, Setting]:
@@ -161,8 +171,7 @@ def _schedule(
     if not draft_schedule.alone(values):
         seen = f"{name} gives a single request no draft tokens, so the drafter could not be proved at the start"
         yield SCHEDULE_RULE, where, Problem(seen, "", f"give it 1 or more, or set {_NONE}")
-    parallel = values.get("data-parallel-size")
-    if isinstance(parallel, int) and parallel > 1:
+    if _parallel(values):
         seen = f"vLLM 0.32.0 ignores {name} with data parallelism, as ranks could choose different numbers"
         yield SCHEDULE_RULE, where, Problem(seen, "", "leave it out, or serve one replica for each rank")
 
