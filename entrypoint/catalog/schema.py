@@ -240,6 +240,10 @@ class Hardware(Base):
     """What NCCL, libraries and the indexer's logits take of one GPU, in GiB; a measured figure if absent."""
     interconnect: str = ""
     """How GPUs of this kind are connected: `nvlink` or `pcie`."""
+    gpus_per_host: Annotated[int, Field(ge=0)] = 0
+    """How many GPUs a host of this kind has, where it is always the same number; 0 where it differs."""
+    processor: Literal["x86-64", "aarch64"] = "x86-64"
+    """The hosts' processors; the image is for x86-64."""
     nccl: str = ""
     """The set of NCCL variables that applies unless the topology or `--nccl` says otherwise."""
     prompt_graphs: list[Annotated[int, Field(gt=0)]] = []
