@@ -35,8 +35,8 @@ def overlay(options: argparse.Namespace, request: Request) -> Overlay:
     shape, stored = parallel_of(plan.flags), places.read(options.weights)
     if shape.nodes > 1 and stored.component == "fetch":
         raise ConfigError(
-            f"--weights fetch is for replicas of one node, and this one has {shape.nodes}: fetch the weights into a claim"
-            " or a folder of every node, and use --weights pvc:CLAIM or hostpath:/FOLDER."
+            f"--weights fetch is for replicas of one node, and this one has {shape.nodes}: fetch the weights into a"
+            " claim or a folder of every node, and use --weights pvc:CLAIM or hostpath:/FOLDER."
         )
     folder, fetched = _folder(selection, fetch=stored.component == "fetch")
     if not places.NAME.fullmatch(options.namespace):

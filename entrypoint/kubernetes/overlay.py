@@ -76,7 +76,7 @@ def comments(overlay: Overlay) -> dict[str, tuple[str, ...]]:
     prerequisites = (f"Before it is applied: {note}." for note in overlay.notes)
     return {
         "kustomization.yaml": (overlay.command, *prerequisites),
-        **{name: ("The namespace is the base's own; kustomization.yaml sets the actual one.",) for name in _OWN},
+        **dict.fromkeys(_OWN, ("The namespace is the base's own; kustomization.yaml sets the actual one.",)),
     }
 
 

@@ -15,6 +15,7 @@ from ..errors import ConfigError, HostError, NotFound
 from . import group
 from .overlay import Overlay, comments, components, documents
 
+
 class _NoAliases(yaml.SafeDumper):
     """Writes what two pods share twice: an overlay is read by people."""
 

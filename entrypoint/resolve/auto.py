@@ -52,25 +52,17 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
         raise ConfigError(f"{origin}: there is no {goal!r}{nearest(goal, NAMES)}. Known: {', '.join(NAMES)}.")
     hardware = request.choices.get("hardware")
     gpus = HostGpus(hardware.value, hardware.origin) if hardware else find()
-    found = candidates(catalog, request, gpus, origin)
-    return chosen(catalog, request, gpus, requested, found, lambda: enough(catalog, request, gpus))
+    ordered = ranked(catalog, candidates(catalog, request, gpus, origin), goal, of_all_nodes(request, gpus))
+    return chosen(ordered, requested, gpus.hardware, lambda: enough(catalog, request, gpus))
 
 
-def chosen(
-    catalog: Catalog,
-    request: Request,
-    gpus: HostGpus,
-    requested: Setting,
-    found: list[Candidate],
-    would_do: Callable[[], str],
-) -> Request:
-    """Return the request with the best of some candidates for a goal; ConfigError ends with what would do."""
+def chosen(ordered: list[Candidate], requested: Setting, hardware: str, would_do: Callable[[], str]) -> Request:
+    """Return the request of the best of some candidates for a goal; ConfigError ends with what would do."""
     goal, origin = str(requested.value), requested.origin
-    ordered = ranked(catalog, found, goal, of_all_nodes(request, gpus))
     one = best(ordered)
     reason = _reason(ordered, one)
     if one is None:
-        raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is written for it'}.{would_do()}")
+        raise ConfigError(f"{origin}: no profile fits {hardware}{reason or '; none is written for it'}.{would_do()}")
     profile = Setting(one.profile, f"{origin} {goal}: {_fits(one)}{reason}")
     return with_profile(one.request, profile)
 

@@ -33,8 +33,8 @@ RENAMED = {
 }
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _CONTEXT = "max-model-len"
-_SCOPE = {quantization.RULE, _CONTEXT, "model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-BUILT_IN = MEMORY | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
+_SCOPE = {_CONTEXT, "model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
+BUILT_IN = MEMORY | {quantization.RULE} | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]

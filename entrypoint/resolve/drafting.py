@@ -91,7 +91,7 @@ def settle(selection: Selection, request: Request, flags: dict[str, Setting]) ->
         flags.pop(DRAFT_TOKENS, None)  # it has a maximum of its own
     values = plain(flags)
     if SCHEDULE in flags and _parallel(values) and values[SCHEDULE] == selection.profile.flags().get(SCHEDULE):
-        origin = f"{flags.pop(SCHEDULE).origin}: its schedule by load is left out; vLLM ignores it with data parallelism"
+        origin = f"{flags.pop(SCHEDULE).origin}: no schedule by load, which vLLM ignores with data parallelism"
         return {"draft tokens": Setting(draft_tokens(values), origin)}
     return _shown(values, flags)
 

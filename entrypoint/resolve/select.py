@@ -132,9 +132,7 @@ def _default_profile(catalog: Catalog, named: SelectedModel | None, root: Profil
     return usual
 
 
-def _of_hardware(
-    catalog: Catalog, named: SelectedModel | None, hardware: ProfileFile[Hardware]
-) -> Setting | None:
+def _of_hardware(catalog: Catalog, named: SelectedModel | None, hardware: ProfileFile[Hardware]) -> Setting | None:
     """Return the hardware's own default profile, if it has one that serves the requested model."""
     if not (name := hardware.get("default_profile")):
         return None

@@ -185,7 +185,8 @@ def _of_auto(catalog: Catalog, request: Request, gpus: HostGpus) -> dict[str, Ch
     choices = {}
     for name in auto.NAMES:
         try:
-            settled = auto.chosen(catalog, request, gpus, Setting(name, name), found, would_do)
+            ordered = auto.ranked(catalog, found, name, of_all_nodes(request, gpus))
+            settled = auto.chosen(ordered, Setting(name, name), gpus.hardware, would_do)
         except ConfigError as error:
             choices[name] = Choice(why_not=problems_of(error)[0])
         else:

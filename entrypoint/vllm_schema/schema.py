@@ -190,7 +190,8 @@ def _instead(value: str, choices: Collection[str]) -> str:
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded)]
     if near:
         return f" (did you mean {' or '.join(near)}?)."
-    return f". Allowed values: {listed(choices)}." if len(choices) <= _TOO_MANY else f", which has {len(choices)} others."
+    many = len(choices) > _TOO_MANY
+    return f", which has {len(choices)} others." if many else f". Allowed values: {listed(choices)}."
 
 
 _BOUNDS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {

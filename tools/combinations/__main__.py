@@ -18,7 +18,8 @@ from tools.describe_vllm import print_or_compare, render
 from . import attention, experts, linear, quantization
 from .platform import CAPABILITIES, COMPILED, PRESENT, stated
 
-DEPTH = {"present": 1, "experts": 3, "attention": 2, "linear": 2, "quantization": 1}  # levels of the file that get a line per item
+DEPTH = {"present": 1, "experts": 3, "attention": 2, "linear": 2, "quantization": 1}
+"""Levels of the file that get a line per item."""
 
 
 def table() -> dict[str, Any]:

@@ -56,7 +56,7 @@ def accepts(config: dict[str, Any], model_type: str, method: str) -> bool:
 
 
 def of_checkpoints() -> dict[str, Any]:
-    """Return by scheme what vLLM takes by itself, and the values of --quantization that it does not end a start with."""
+    """Return by scheme what vLLM takes by itself, and the values of --quantization that it goes on with."""
     found = {}
     for scheme, config in CONFIGS.items():
         answers = [

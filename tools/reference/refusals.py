@@ -128,8 +128,7 @@ SCOPE = {
         "`v1/core/kv_cache_coordinator.py`, `v1/core/single_type_kv_cache_manager.py`",
     ),
     "quantization": (
-        "`quantization`, or the drafter's, is not the method that the files name; of DeepSeek's own files vLLM takes"
-        " `deepseek_v4_fp8` whatever it says",
+        "`quantization`, or the drafter's, is not the method of the files; DeepSeek's own accept any: vLLM replaces it",
         "`Quantization method specified in the model config (compressed-tensors) does not match`",
         "leave --quantization out",
         _KERNELS,
