@@ -198,6 +198,8 @@ class Sibling(_Table):
     """What it ships to draft with; none if absent."""
     weights_gib: PositiveGiB | None = None
     """Its weights on all GPUs together, in GiB; the model's own if absent."""
+    unknown: str = ""
+    """What is taken for granted of it until its files are read; `dsv4 explain` says so."""
 
 
 class Model(Base):

@@ -16,7 +16,7 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, environment, kernels, kv_cache_dtype, memory_inputs, quantization, remedies, shape
+from . import drafting, environment, kernels, memory_inputs, quantization, remedies, shape
 from .select import Selection
 from .wording import described, hardware_of
 
@@ -107,7 +107,6 @@ def _every(
     yield from quantization.violations(selection, flags)
     yield from drafting.violations(selection, flags)
     yield from _kernels(selection, flags, env)
-    yield from kv_cache_dtype.violations(selection, flags)
     yield from _too_long(selection, flags, env)
     yield from memory
     yield from _outside_scope(selection, flags)

@@ -164,7 +164,7 @@ def _repository(catalog: Catalog, request: Request, requested: Setting) -> Selec
     if known:
         return SelectedModel(known, origin, where, note=note)
     if sibling:
-        return SelectedModel(sibling[0], origin, requested, _of_sibling(*sibling), f"{sibling[0].file}: siblings")
+        return SelectedModel(sibling[0], origin, requested, _of_sibling(*sibling), _origin(*sibling))
     why = note or "its config.json is not in the local cache"
     online = "" if request.online else " `dsv4 explain --online`, `dsv4 doctor` and `dsv4 serve` look at the Hub."
     raise ConfigError(
@@ -200,7 +200,7 @@ def _with_table(catalog: Catalog, selected: SelectedModel) -> SelectedModel:
         return selected
     text = str(selected.where.value)
     if sibling := catalog.sibling_of(text):
-        return dataclasses.replace(selected, identity=_of_sibling(*sibling), read=f"{sibling[0].file}: siblings")
+        return dataclasses.replace(selected, identity=_of_sibling(*sibling), read=_origin(*sibling))
     known = catalog.model_of(text)
     if known is None or known.name == selected.model.name:
         return selected
@@ -221,6 +221,10 @@ def _of_sibling(model: ProfileFile[Model], sibling: Sibling) -> Identity:
     """Return what the table says of a repository with another drafter than the model's own."""
     size = round((sibling.weights_gib or 0) * (1 << 30))
     return Identity(model.get("architecture"), model.get("scheme"), _drafter(sibling.drafter), size)
+
+
+def _origin(model: ProfileFile[Model], sibling: Sibling) -> str:
+    return f"{model.file}: siblings{f'; {sibling.unknown}' if sibling.unknown else ''}"
 
 
 def _files(repository: str, request: Request) -> tuple[Identity | None, str, str]:

@@ -18,19 +18,20 @@ from tools.describe_vllm import print_or_compare, render
 from . import attention, experts, linear, quantization
 from .platform import CAPABILITIES, COMPILED, PRESENT, stated
 
-DEPTH = {"present": 1, "experts": 3, "attention": 2, "linear": 2, "quantization": 1}
+DEPTH = {"present": 1, "experts": 3, "attention": 2, "attention of v4.1": 2, "linear": 2, "quantization": 1}
 """Levels of the file that get a line per item."""
 
 
 def table() -> dict[str, Any]:
     """Everything that is written down."""
-    found: dict[str, dict[str, Any]] = {"attention": {}, "linear": {}}
+    found: dict[str, dict[str, Any]] = {"attention": {}, "attention of v4.1": {}, "linear": {}}
     by_scheme: dict[str, dict[str, Any]] = {scheme: {} for scheme in experts.SCHEMES}
     for capability in CAPABILITIES:
         with stated(capability):
             for scheme, answers in by_scheme.items():
                 answers[capability] = experts.of_scheme(scheme)
             found["attention"][capability] = attention.of_capability()
+            found["attention of v4.1"][capability] = attention.of_v41()
             found["linear"][capability] = linear.of_capability()
             by_checkpoint = quantization.of_checkpoints()  # the same for every capability
     return {
