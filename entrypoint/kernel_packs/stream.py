@@ -80,6 +80,8 @@ class PackReader:
     def _end(self) -> None:
         if any(self._exactly(BLOCK)) or self._some(1) or self._xz.unused_data or self._file.read(1):
             raise self.refused("there is something after its end")
+        if not self._xz.eof:
+            raise self.refused("it is cut short")
 
     def _exactly(self, size: int) -> bytes:
         parts: list[bytes] = []
