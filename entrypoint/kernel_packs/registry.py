@@ -108,7 +108,7 @@ def push(reference: Reference, path: Path, annotations: dict[str, str]) -> str:
         raise UsageError(f"{reference}: a push needs a tag, and the digest follows from it.")
     with _errors(reference), _client(reference, "pull,push") as client:
         with plain_file.open_regular(path) as file:
-            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            digest = sha256(file)
             size = file.tell()
             file.seek(0)
             _upload(client, reference, digest, size, file)
@@ -170,7 +170,7 @@ def _authorization(client: httpx.Client, reference: Reference, asked: httpx.Resp
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = fields.get("realm", "")
     if not challenge.lower().startswith("bearer") or urlsplit(realm).scheme != urlsplit(reference.url).scheme:
-        raise HostError(f"{reference}: the registry asks for a login; log in with `docker login {reference.host}`.")
+        raise HostError(f"{reference}: the registry requires a login; log in with `docker login {reference.host}`.")
     scope = f"repository:{reference.repository}:{actions}"
     service = {"service": fields["service"]} if "service" in fields else {}
     headers = {"Authorization": f"Basic {basic}"} if basic else {}
@@ -208,6 +208,14 @@ def _errors(reference: Reference) -> Iterator[None]:
         raise HostError(f"{reference}: the registry's answer is malformed ({error}).") from None
     except OSError as error:
         raise HostError(f"{reference}: {error.filename or 'a file'}: {error.strerror}.") from None
+
+
+def sha256(file: IO[bytes]) -> str:
+    """Return the digest of an open file, and leave it at its end."""
+    found = hashlib.sha256()
+    while part := file.read(_CHUNK):
+        found.update(part)
+    return f"sha256:{found.hexdigest()}"
 
 
 def _digest(data: bytes) -> str:

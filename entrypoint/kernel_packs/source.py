@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +19,12 @@ _CHUNK = 1 << 20
 LARGEST = 16 << 30
 """Bytes of a pack that is downloaded."""
 _TIMEOUT = 30.0  # seconds without a byte
-SCHEME = "sha256:"
 
 
 def check_pin(where: str, digest: str, *, unpinned: bool) -> None:
     """Raise UsageError for a pack that nothing pins, or a digest that is none."""
     if digest and not registry.DIGEST.fullmatch(digest):
-        raise UsageError(f"--digest {digest!r} is no digest; it is {SCHEME} and 64 hexadecimal digits.")
+        raise UsageError(f"--digest {digest!r} is no digest; it is sha256: and 64 hexadecimal digits.")
     if not (digest or unpinned or registry.is_pinned(where)):
         raise UsageError(
             f"{without_password(where)} is code that this host would run, and nothing pins it. Give the digest that"
@@ -62,9 +60,9 @@ def opened(where: str, digest: str = "") -> Iterator[tuple[IO[bytes], str]]:
 def _checked(file: IO[bytes], name: str, digest: str) -> IO[bytes]:
     file.seek(0)
     if digest:
-        found = SCHEME + hashlib.file_digest(file, "sha256").hexdigest()
+        found = registry.sha256(file)
         if found != digest:
-            raise ConfigError(f"{name} is not the pack that was asked for: it has {found}. Nothing was read from it.")
+            raise ConfigError(f"{name} does not have this digest, but {found}. Nothing was read from it.")
         file.seek(0)
     return file
 

@@ -151,7 +151,8 @@ def test_only_other_builds_and_leftovers_are_pruned(tmp_path: Path) -> None:
     assert [one.folder.name for one in found] == [".import-x", "0.31.0-aaaaaaaa"]
     assert found[1].size == 5
     assert cached.prunable(tmp_path, KEY["build"], 1) == []
-    os.utime(other / "k", (time.time() - 3 * 86400,) * 2)
+    long_ago = time.time() - 3 * 86400
+    os.utime(other / "k", (long_ago, long_ago))
     assert [one.folder.name for one in cached.prunable(tmp_path, KEY["build"], 2)] == ["0.31.0-aaaaaaaa"]
     cached.remove(found)
     assert sorted(path.name for path in tmp_path.iterdir()) == [KEY["build"], "run"]
