@@ -74,9 +74,9 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     """Start vLLM and return why it ended, when all its processes are gone."""
     health, signals = life.health, life.signals
     health.enter("starting")
-    health.generated_after = None
     started = time.monotonic()
     cache = kernel_cache.find(plan, kernel_cache.installed_folder(plan, life.context.environ))
+    health.generated_after, health.last_start = None, cache.last_start
     log.info(cache.sentence())
     progress, notes, shutdown = StartupProgress(started), LogNotes(), ShutdownLog()
 
