@@ -27,8 +27,8 @@ KINDS = ("bench", "smoke", "eval", "qualify")
 FOLDER = "qualification"
 """The default folder for results."""
 _OF_FLEETS = ("fleet", "fleet-limits")
-_RECORDS = ("memory", "nodes")
-"""Folders of what calibrations and lab programs recorded, which no page shows."""
+_RECORDS = ("memory", "nodes", "community")
+"""Folders of what calibrations, lab programs and other people recorded, which `dsv4 report` does not show."""
 _Count = Annotated[int, Field(ge=1)]
 _Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -50,6 +50,13 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_share(parser: argparse.ArgumentParser) -> None:
+    """Add the file for other people."""
+    parser.add_argument(
+        "--share", metavar="FILE.json", help="also write what can be published: no path, host name or secret"
+    )
+
+
 def add_collective(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the switch for the all-reduce trial; `default` says when it is tried otherwise."""
     parser.add_argument(

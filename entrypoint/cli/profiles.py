@@ -112,7 +112,7 @@ def text(entries: Iterable[Mapping[str, Any]]) -> str:
                 " ".join(entry["hardware"]) or "any",
             )
         )
-        figures = [figure(m) for m in entry["measured"]] or ["unmeasured"]
+        figures = [figure(m) for m in entry["measured"]] + [given(one) for one in entry["community"]] or ["unmeasured"]
         notes[len(lines) - 1] = [f"models: {', '.join(entry['models']) or 'any'}", *figures]
     out = []
     for number, line in enumerate(table(lines).splitlines()):
@@ -123,6 +123,13 @@ def text(entries: Iterable[Mapping[str, Any]]) -> str:
 def figure(measured: Mapping[str, Any]) -> str:
     """Return a figure and its conditions, on two lines."""
     return "{what}\n  {hardware}, {model}, vLLM {vllm}, {date}; {source}".format(**measured)
+
+
+def given(one: Mapping[str, Any]) -> str:
+    """Return a result that somebody else gave, with its name and conditions, on two lines."""
+    from ..catalog import community
+
+    return f"{community.credit(one)}: {community.figures(one)}\n  {community.conditions(one)}"
 
 
 def _wrapped(part: str) -> str:

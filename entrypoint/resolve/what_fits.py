@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..catalog import community
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Hardware, Measured, Model, Profile
 from ..errors import ConfigError, problems_of
@@ -37,6 +38,8 @@ class FittingProfile:
     replicas: int
     disk_gib: float
     measured: tuple[Measured, ...] = ()
+    community: tuple[community.Given, ...] = ()
+    """Results that other people gave."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def _fitting(catalog: Catalog, model: ProfileFile[Model], found: Candidate) -> F
         replicas=found.replicas,
         disk_gib=on_disk or model.own.files_gib or model.get("weights_gib") or 0,
         measured=tuple(_measured(catalog, found, model)),
+        community=tuple(_given(found, model)),
     )
 
 
@@ -163,6 +167,13 @@ def _measured(catalog: Catalog, found: Candidate, model: ProfileFile[Model]) -> 
         kind = catalog.hardware(one.kind, "")
         if hardware.is_one_of([kind.name]) or kind.is_one_of([hardware.name]):
             yield one
+
+
+def _given(found: Candidate, model: ProfileFile[Model]) -> list[community.Given]:
+    """Return what others gave of this model over as many GPUs of exactly this kind."""
+    assert found.selection
+    hardware = found.selection.hardware.name
+    return community.of(community.read(), profile=found.profile, model=model.name, gpus=found.gpus, hardware=hardware)
 
 
 def _choice(catalog: Catalog, request: Request, gpus: HostGpus, name: str) -> Choice:

@@ -103,9 +103,18 @@ def test_json_has_the_same() -> None:
     data = FOUR.to_json()
     assert data["gpus"] == 4
     assert len(data["fits"]) == len(FOUR.fits)
-    assert {"profile", "model", "context", "requests", "held", "gpus", "replicas", "disk-gib", "measured"} == set(
-        data["fits"][0]
-    )
+    assert {
+        "profile",
+        "model",
+        "context",
+        "requests",
+        "held",
+        "gpus",
+        "replicas",
+        "disk-gib",
+        "measured",
+        "community",
+    } == set(data["fits"][0])
     assert data["choices"]["auto:throughput"]["profile"]
     assert len(data["does-not-fit"]) == len(FOUR.missing)
 
