@@ -52,12 +52,14 @@ def register(commands: Commands) -> None:
         default="qualification",
         help="write the result and its page to this folder (default: %(default)s)",
     )
+    arguments.add_share(parser)
     arguments.add_plan(parser)
     parser.set_defaults(online=True)
 
 
 def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Run the stages, keep the result, and print the verdict; 1 where it is not a clean one."""
+    from .. import shared_result
     from ..bench.options import START_SECONDS, ServeOptions
     from ..qualify import command
     from ..qualify.box import Box
@@ -65,6 +67,8 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from .request import resolved
 
     log.to_stderr()
+    shared = Path(options.share) if options.share else None
+    shared_result.check_writable(shared)
     _construct(options, argv)
     selection, plan = resolved(options, argv)
     given = {name: getattr(options, name) for name in ("hardware", "nccl") if getattr(options, name) is not None}
@@ -83,6 +87,9 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     answer(options, report.to_json, report.text)
     path, page = command.keep(report, Path(options.out))
     print_message(f"result {path}, page {page}")
+    if shared:
+        command.share(report, shared, os.environ)
+        print_message(f"{shared} can be published: attach it to an issue, with your name as `who`")
     return 0 if report.ok else 1
 
 

@@ -28,7 +28,9 @@ LAYOUTS = {
     ("modelopt-nvfp4", "dspark", "fp8-mxfp4"): "flash-0731-nvfp4",
 }
 """The layout by scheme of the target model, kind of drafter, and scheme of the drafter."""
-ARCHITECTURES = ("deepseek-v4-flash", "deepseek-v4-pro", "deepseek-v4-tiny")
+PRO = "deepseek-v4-pro"
+"""Its quantization with an MTP head is another one's than that of Flash, with less of a description."""
+ARCHITECTURES = ("deepseek-v4-flash", PRO, "deepseek-v4-tiny")
 _WRITTEN = "written.json"
 
 
@@ -46,6 +48,8 @@ def layout_of(selection: Selection) -> str:
     """Return the layout of a selection's artifact; raise ConfigError where there is no small checkpoint of it."""
     model, drafter = selection.model, selection.drafter
     layout = LAYOUTS.get((str(model.get("scheme")), drafter.kind, drafter.scheme))
+    if layout == "flash-nvfp4" and model.get("architecture") == PRO:
+        layout = "pro"
     if layout is None or model.get("architecture") not in ARCHITECTURES:
         raise ConfigError(
             f"there is no small checkpoint of the layout of {model.name} ({model.get('architecture')},"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .. import results
+from .. import results, shared_result
 from ..errors import HostError
 from ..report import page
 from ..resolve.select import Selection
 from ..supervisor import kernel_cache, provenance
 from . import checkpoint, kept, run, small
+from . import share as shares
 from .box import CPU, Box
 from .report import QualifyReport
 
@@ -30,6 +32,12 @@ def qualify(box: Box, minutes: float, stages: Sequence[str], out: Path) -> Quali
     if all(outcome.verdict != "inconclusive" for outcome in outcomes):
         kept.forget(path)
     return report
+
+
+def share(report: QualifyReport, path: Path, environ: Mapping[str, str]) -> None:
+    """Write what can be published; raise UserError."""
+    private = [platform.node(), environ.get("USER", ""), environ.get("LOGNAME", ""), Path(environ.get("HOME", "")).name]
+    shared_result.write(path, shares.shared(report.outcomes, report.replica, datetime.now(UTC).date(), private))
 
 
 def constructed(selection: Selection, environ: Mapping[str, str]) -> Path:

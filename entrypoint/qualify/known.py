@@ -19,7 +19,10 @@ SEED = 0
 class Walks(Protocol):
     """What knows the answers: `demo.deepseek_v4.Answer`."""
 
-    perm: list[int]
+    @property
+    def perm(self) -> Sequence[int]:
+        """The token after each token."""
+        ...
 
     def continuation(self, token: int, count: int) -> list[int]:
         """Return the tokens after one."""

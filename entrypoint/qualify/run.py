@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..client import local_replica
-from ..errors import UserError
+from ..errors import ConfigError, UserError
 from ..smoke.outcome import Outcome, failed, inconclusive, skipped
 from . import kept, small
 from .asking import OutOfTime
@@ -62,7 +63,7 @@ def run(box: Box, wanted: Sequence[str], path: Path) -> list[Outcome]:
                 _on_small(box, names, keep)
             else:
                 began = time.monotonic()
-                keep(names[0], _outcome(box, lambda name=names[0]: ALONE[name](box)), began)
+                keep(names[0], _outcome(box, functools.partial(ALONE[names[0]], box)), began)
     return [outcomes[name] for name in STAGES if name in outcomes]
 
 
@@ -80,26 +81,26 @@ def _on_small(box: Box, names: Sequence[str], keep: Callable[[str, Outcome, floa
     """Serve the small checkpoint once for these stages; where it does not start, the first of them failed."""
     began, first = time.monotonic(), names[0]
     with contextlib.ExitStack() as stack:
-        replica: SmallReplica | None = None
+        served: list[SmallReplica] = []
 
         def start() -> Outcome:
-            nonlocal replica
-            replica = stack.enter_context(small.replica(box, small.write(box)))
+            try:
+                model = small.write(box)
+            except ConfigError as error:
+                return skipped(str(error))
+            served.append(stack.enter_context(small.replica(box, model)))
             return skipped("")
 
         started = _outcome(box, start)
-        if replica is None:
+        if not served:
             keep(first, started, began)
+            missing = inconclusive("the small checkpoint was not served", f"see {first}")
             for name in names[1:]:
-                keep(
-                    name,
-                    inconclusive("the small checkpoint was not served", f"see {first}"),
-                    time.monotonic(),
-                )
-            return
-        for name in names:
-            keep(name, _outcome(box, lambda name=name: ON_SMALL[name](box, replica)), began)
-            began = time.monotonic()
+                keep(name, started if started.verdict == "skipped" else missing, time.monotonic())
+        for replica in served:
+            for name in names:
+                keep(name, _outcome(box, functools.partial(ON_SMALL[name], box, replica)), began)
+                began = time.monotonic()
 
 
 def _outcome(box: Box, stage: Callable[[], Outcome]) -> Outcome:

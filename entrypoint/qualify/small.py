@@ -65,7 +65,7 @@ def served(box: Box, model: SmallCheckpoint) -> ServeOptions:
         "model": f"{selection.model.name}={model.folder}",
         "tp": str(selection.tensor_parallel_size),
     }
-    pro = selection.model.get("architecture") == "deepseek-v4-pro"
+    pro = selection.model.get("architecture") == checkpoint.PRO
     skip = (*box.serve.skip, *SKIPPED, *(PRO if pro else ()))
     return replace(box.serve, choices=choices, skip=skip, flags=(*box.serve.flags, *GATE))
 

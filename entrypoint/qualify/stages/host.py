@@ -9,9 +9,10 @@ from ..box import Box
 def host(box: Box) -> Outcome:
     """Driver, GPUs, topology, limits, patches and memory for the plan; problems of weights that are here too."""
     report = box.doctor()
-    notes = [f"note {one.name}: {one.problem.seen}" for one in report.diagnoses if not one.problem.fatal]
+    notes = [one.name for one in report.diagnoses if not one.problem.fatal]
     if report.fatal:
         seen = "; ".join(f"{one.name}: {one.problem.seen}" for one in report.fatal)
         fixes = "; ".join(one.problem.fix for one in report.fatal)
         return failed(seen, fixes, problems=[one.name for one in report.fatal])
-    return passed("; ".join(["no problem would prevent a start", *notes]), notes=len(notes))
+    more = f"; notes: {', '.join(notes)} (see `dsv4 doctor`)" if notes else ""
+    return passed(f"no problem would prevent a start{more}", notes=notes)
