@@ -116,4 +116,4 @@ def _outcome(box: Box, stage: Callable[[], Outcome]) -> Outcome:
     except UserError as error:
         if box.remaining <= 0:
             return inconclusive(f"not finished: {_TOO_LATE} ({error})", _MORE)
-        return failed(str(error), "see the message")
+        return failed(str(error), "mend what the message names, and run it again")

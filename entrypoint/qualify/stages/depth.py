@@ -55,7 +55,7 @@ def lengths(sizes: Sizes, context: int) -> list[int]:
 
 def expected(last: Sounding, length: int) -> float:
     """Return the seconds that a longer prompt may take; attention grows faster than its length."""
-    return last.seconds * (length / len(last.question.prompt)) ** 1.5
+    return float(last.seconds * (length / len(last.question.prompt)) ** 1.5)
 
 
 def judged(made: Sequence[Sounding], planned: Sequence[int]) -> Outcome:
