@@ -30,6 +30,7 @@ LAYERS = [
     "demo",
     "doctor",
     "supervisor",
+    "kernel_packs",
     "bench",
     "containers",
     "kubernetes",
@@ -37,6 +38,7 @@ LAYERS = [
     "evals",
     "report",
     "support",
+    "qualify",
     "cli",
 ]
 """Folders from the ground up: each imports only what stands before it."""
