@@ -31,6 +31,7 @@ LAYERS = [
     "doctor",
     "supervisor",
     "bench",
+    "tune",
     "containers",
     "kubernetes",
     "smoke",
