@@ -94,7 +94,7 @@ def what_fits(catalog: Catalog, request: Request, gpus: HostGpus) -> WhatFits:
     enough = 0
     if not fits:
         more = [dataclasses.replace(gpus, count=count) for count in reversed(SIZES) if count > gpus.count]
-        enough = next((one.count for one in more if one.count and _split(catalog, request, hardware, one)[0]), 0)
+        enough = next((one.count for one in more if one.count and _anything(catalog, request, hardware, one)), 0)
     fits.sort(key=lambda fit: (-fit.context, fit.profile, -fit.requests))
     names = ("", *auto.NAMES)
     choices = {name: _choice(catalog, request, gpus, name) for name in names}
@@ -113,6 +113,15 @@ def _split(
         if not starting:
             missing.append((profile.name, model.name, max(one.size for one in found)))
     return fits, missing
+
+
+def _anything(catalog: Catalog, request: Request, hardware: ProfileFile[Hardware], gpus: HostGpus) -> bool:
+    """Tell whether anything fits; it ends at the first that does."""
+    return any(
+        one.held
+        for profile, model in _combinations(catalog, request, hardware)
+        for one in _candidates(catalog, request, profile, model, gpus)
+    )
 
 
 def _combinations(

@@ -24,10 +24,9 @@ from ..plan import DRAFT_TOKENS, Value
 VERSION = "0.32.0"
 
 _HERE = Path(__file__).parent
-_OURS: Mapping[str, Mapping[str, int]] = {
-    DRAFT_TOKENS: {"min": 0},  # no draft tokens, no speculation
-    "port": {"min": 0, "max": 65535},  # vLLM leaves this to bind()
-}
+_DRAFTS: Mapping[str, int] = {"min": 0}  # no draft tokens, no speculation
+_PORT: Mapping[str, int] = {"min": 1, "max": 65535}  # vLLM leaves this to bind(), where 0 is any port: nobody finds it
+_A_PORT = re.compile(r"(.*[-_.])?port", re.IGNORECASE)
 _OF_BYTES = frozenset({"kv-cache-memory-bytes"})
 """Sizes that nobody means as a power of two, so a suffix is not ambiguous."""
 _MANY = 12
@@ -124,7 +123,9 @@ def check_variable(name: str, value: str, origin: str) -> None:
     if (choices := kind.get("choices")) and value not in choices:
         raise ConfigError(f"{origin}: {name} = {value!r} is not valid. Allowed values: {listed(choices)}.")
     if kind.get("type") in ("int", "float"):
-        _as_type(name, value, [kind["type"]], origin)
+        number = _as_type(name, value, [kind["type"]], origin)
+        if isinstance(number, int) and _A_PORT.fullmatch(name):
+            _check_range(name, number, {**_PORT, "min": 0}, origin)  # vLLM reads 0 as unset
 
 
 def keys_of(setting: str) -> Mapping[str, Any]:
@@ -153,11 +154,18 @@ def check_value(setting: str, value: Value, origin: str) -> Value:
 def _kind(setting: str) -> Mapping[str, Any]:
     flag, *path = setting.split(".")
     if not path:
-        return {**flag_kind(flag), **facts()["json"].get(flag, {}), **_OURS.get(setting, {})}
+        return {**flag_kind(flag), **facts()["json"].get(flag, {}), **_ours(setting)}
     table: Mapping[str, Any] = facts()["json"].get(flag, {})
     for key in path:
         table = table.get("keys", {}).get(key, {})
-    return {**table, **_OURS.get(setting, {})}
+    return {**table, **_ours(setting)}
+
+
+def _ours(setting: str) -> Mapping[str, int]:
+    """Return the bounds that vLLM does not state."""
+    if setting == DRAFT_TOKENS:
+        return _DRAFTS
+    return _PORT if _A_PORT.fullmatch(setting) else {}
 
 
 def _scalar(setting: str, value: Value, kind: Mapping[str, Any], origin: str) -> Value:

@@ -46,6 +46,11 @@ RULES = {
     "log-off": Refusal("A start without phases, and errors without the process they come from", f"{_SOURCE}/logger.py"),
     "log-level": Refusal("The end of vLLM without a root cause", f"{_SOURCE}/logger.py"),
     "log-stream": Refusal("The end of vLLM without a root cause", f"{_SOURCE}/logger.py"),
+    "no-http": Refusal("A start that never becomes ready", f"{_SOURCE}/entrypoints/launchers/cli_args.py"),
+    "rust-frontend": Refusal("Routes that answer without the API key", f"{_SOURCE}/v1/utils.py"),
+    "no-metrics": Refusal(
+        "A hung engine that nobody notices, and a stop that cuts requests unseen", f"{_SOURCE}/v1/metrics/loggers.py"
+    ),
     "expandable-segments": Refusal(
         "Failed: Cuda error custom_all_reduce.cuh:455 'invalid argument'", f"{_SOURCE}/config/vllm.py"
     ),
