@@ -24,7 +24,7 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "tune",
-        "Try changes to a plan one at a time, and write the best into a profile.",
+        "Try changes to a plan, and write the best as a profile.",
         run,
         details="`dsv4 serve` starts and proves each one, and it is stopped again. An interrupted run continues.",
         takes_vllm_flags=True,

@@ -189,9 +189,8 @@ def _parallelism(_selection: Selection, plan: Plan, batches: Sequence[int], _acc
         yield TuneCandidate("expert-parallel", "parallelism", {experts: True}, "experts split by GPU; unmeasured")
     if shape.tensor % 2 == 0 and max(batches) > 1:
         changes: dict[str, Any] = {TENSOR_PARALLEL_SIZE: shape.tensor // 2, DATA_PARALLEL_SIZE: 2, experts: True}
-        changes |= {
-            name: plan.value(name) for name in ("max-num-seqs",) if name in plan.flags
-        }  # some files set it by size
+        if "max-num-seqs" in plan.flags:  # some files set it by size
+            changes["max-num-seqs"] = plan.value("max-num-seqs")
         each = f"{shape.tensor // 2} GPU{'s' * (shape.tensor > 2)}"
         because = f"two replicas of {each}, experts split over all; unmeasured"
         yield TuneCandidate("data-parallel-2", "parallelism", changes, because)

@@ -29,7 +29,7 @@ _T99_LATER, _T99_NORMAL = 2.602, 2.326
 
 
 @dataclass(frozen=True)
-class Trial:
+class TuneTrial:
     """One start: output tokens a second by batch size, or why it does not count."""
 
     setup: Setup
@@ -78,7 +78,7 @@ def _t99(freedom: int) -> float:
     return _T99_LATER if freedom < 60 else _T99_NORMAL + 0.07
 
 
-def noise(trials: Sequence[Trial], value: Callable[[Trial], float] = lambda trial: trial.score) -> Noise:
+def noise(trials: Sequence[TuneTrial], value: Callable[[TuneTrial], float] = lambda trial: trial.score) -> Noise:
     """Return the noise, pooled over every setup that was started more than once."""
     squares, freedom = 0.0, 0
     counted = sorted((trial for trial in trials if not trial.failed), key=lambda trial: trial.setup)
@@ -90,17 +90,17 @@ def noise(trials: Sequence[Trial], value: Callable[[Trial], float] = lambda tria
     return Noise(math.sqrt(squares / freedom) if freedom else 0.0, freedom)
 
 
-def of(trials: Sequence[Trial], setup: Setup) -> list[Trial]:
+def of(trials: Sequence[TuneTrial], setup: Setup) -> list[TuneTrial]:
     """Return the starts of a setup that did not fail."""
     return [trial for trial in trials if trial.setup == setup and not trial.failed]
 
 
-def confirming(trials: Sequence[Trial], setup: Setup) -> list[Trial]:
+def confirming(trials: Sequence[TuneTrial], setup: Setup) -> list[TuneTrial]:
     """Return the starts that decide: not the one that a candidate was picked for, which is fast by chance too often."""
     return of(trials, setup)[len(setup) == 1 :]
 
 
-def compare(trials: Sequence[Trial], before: Setup, after: Setup) -> Comparison:
+def compare(trials: Sequence[TuneTrial], before: Setup, after: Setup) -> Comparison:
     """Compare two setups that each have a start that counts."""
     first = confirming(trials, before) or of(trials, before)
     second = confirming(trials, after) or of(trials, after)
@@ -109,7 +109,7 @@ def compare(trials: Sequence[Trial], before: Setup, after: Setup) -> Comparison:
     slower = []
     for batch in first[0].speeds:
 
-        def at(trial: Trial, batch: int = batch) -> float:
+        def at(trial: TuneTrial, batch: int = batch) -> float:
             return math.log(trial.speeds[batch])
 
         if _mean(first, at) - _mean(second, at) >= noise(trials, at).threshold(*sizes):
@@ -117,11 +117,11 @@ def compare(trials: Sequence[Trial], before: Setup, after: Setup) -> Comparison:
     return Comparison(math.expm1(gain), noise(trials).threshold(*sizes), tuple(slower))
 
 
-def _mean(trials: Sequence[Trial], value: Callable[[Trial], float]) -> float:
+def _mean(trials: Sequence[TuneTrial], value: Callable[[TuneTrial], float]) -> float:
     return sum(map(value, trials)) / len(trials)
 
 
-def failure(trials: Sequence[Trial], name: str) -> str:
+def failure(trials: Sequence[TuneTrial], name: str) -> str:
     """Return why a candidate does not count, by any of its starts; nothing if none failed."""
     return next((trial.failed for trial in trials if trial.failed and trial.setup[-1:] == (name,)), "")
 
@@ -130,27 +130,27 @@ Clash = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
-class Standing:
+class TuneStanding:
     """Where a run stands: the best setup so far, and the next to start (None: nothing is left to measure)."""
 
     best: Setup
     next: Setup | None
 
 
-def standing(names: Sequence[str], trials: Sequence[Trial], clash: Clash, spent: float = 0.0) -> Standing:
+def standing(names: Sequence[str], trials: Sequence[TuneTrial], clash: Clash, spent: float = 0.0) -> TuneStanding:
     """Return the best setup by the starts so far, and the next start; `spent` is the share of the time that is gone."""
     screened = [name for name in names if any(trial.setup == (name,) for trial in trials)]
     promising = _promising(screened, trials)
     best, undecided = _best(promising, trials, clash)
     plan, all_tried = len(of(trials, PLAN)), len(screened) == len(names)
     if plan < 1 + len(screened) // 2 or (all_tried and names and plan < 2):
-        return Standing(best, PLAN)
+        return TuneStanding(best, PLAN)
     if not all_tried and not (promising and spent > SCREENING):
-        return Standing(best, (next(name for name in names if name not in screened),))
-    return Standing(best, undecided)
+        return TuneStanding(best, (next(name for name in names if name not in screened),))
+    return TuneStanding(best, undecided)
 
 
-def _best(promising: Sequence[str], trials: Sequence[Trial], clash: Clash) -> tuple[Setup, Setup | None]:
+def _best(promising: Sequence[str], trials: Sequence[TuneTrial], clash: Clash) -> tuple[Setup, Setup | None]:
     """Return the best setup so far, and the start that decides on the next candidate (None: all are decided)."""
     best = PLAN
     for name in promising:
@@ -165,7 +165,7 @@ def _best(promising: Sequence[str], trials: Sequence[Trial], clash: Clash) -> tu
     return best, None
 
 
-def _promising(screened: Sequence[str], trials: Sequence[Trial]) -> list[str]:
+def _promising(screened: Sequence[str], trials: Sequence[TuneTrial]) -> list[str]:
     """Return candidates whose first start was faster than the plan by more than one deviation, the fastest first."""
     plan = of(trials, PLAN)
     if not plan:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from .. import plain_file
 from ..errors import ConfigError, HostError
 from ..validation import sentence
-from .decide import Trial
+from .decide import TuneTrial
 from .measure import Visit
 
 _MIB = 64
@@ -39,7 +39,7 @@ class Kept:
     visits: list[Visit] = field(default_factory=list)
 
     @property
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[TuneTrial]:
         """What has been measured."""
         return [visit.trial for visit in self.visits]
 
@@ -98,5 +98,5 @@ def opened(path: Path) -> Kept:
 
 
 def _visit(line: _Line) -> Visit:
-    trial = Trial(tuple(line.setup), line.speeds, line.failed, line.seconds)
+    trial = TuneTrial(tuple(line.setup), line.speeds, line.failed, line.seconds)
     return Visit(trial, tuple(line.rows), line.replica)

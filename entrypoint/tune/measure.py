@@ -22,7 +22,7 @@ from ..client import local_replica
 from ..client.errors import RequestFailed
 from ..client.local_replica import ReplicaEnded
 from ..errors import ConfigError
-from .decide import PLAN, Setup, Trial
+from .decide import PLAN, Setup, TuneTrial
 from .options import FEWEST_REQUESTS
 from .setups import Setups
 
@@ -49,7 +49,7 @@ class Bench:
 class Visit:
     """One start: the trial that decides, its rows, and the replica as `/plan` describes it."""
 
-    trial: Trial
+    trial: TuneTrial
     rows: tuple[dict[str, Any], ...] = ()
     replica: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -66,9 +66,9 @@ def visit(bench: Bench, setup: Setup, seconds: float) -> Visit:
     except (ReplicaEnded, load.LoadFailed, RequestFailed, ConfigError) as error:
         if setup == PLAN:
             raise
-        return Visit(Trial(setup, failed=str(error), seconds=round(time.monotonic() - began, 1)))
+        return Visit(TuneTrial(setup, failed=str(error), seconds=round(time.monotonic() - began, 1)))
     speeds = {row["batch"]: row["output_tokens_per_second"] for row in rows}
-    return Visit(Trial(setup, speeds, seconds=round(time.monotonic() - began, 1)), tuple(rows), replica)
+    return Visit(TuneTrial(setup, speeds, seconds=round(time.monotonic() - began, 1)), tuple(rows), replica)
 
 
 def _measured(bench: Bench, setup: Setup, seconds: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..bench import measure
 from . import decide
 from .candidates import TuneCandidate
-from .decide import PLAN, Standing
+from .decide import PLAN, TuneStanding
 from .kept import Kept
 from .options import TuneRequest
 from .setups import Setups
@@ -20,7 +20,7 @@ WINS, SLOWER, NO_FASTER, NOISE, FAILED, WAITS = "wins", "slower", "no faster", "
 
 
 def body(
-    request: TuneRequest, setups: Setups, left_out: Mapping[str, str], starts: Kept, now: Standing
+    request: TuneRequest, setups: Setups, left_out: Mapping[str, str], starts: Kept, now: TuneStanding
 ) -> dict[str, Any]:
     """Return the result of a run."""
     trials, best = starts.trials, now.best
@@ -58,7 +58,7 @@ def described(one: TuneCandidate) -> dict[str, Any]:
     return {"name": one.name, "changes": dict(one.changes), "because": one.because, "predicted": one.gain}
 
 
-def verdict(name: str, starts: Kept, now: Standing) -> dict[str, Any]:
+def verdict(name: str, starts: Kept, now: TuneStanding) -> dict[str, Any]:
     """Return what became of a candidate: its gain over the plan at its first start, and whether it won."""
     trials = starts.trials
     if failed := decide.failure(trials, name):

@@ -16,7 +16,7 @@ from ..plan import Plan
 from ..supervisor import provenance
 from . import decide, measure, rightness
 from .candidates import TuneCandidate
-from .decide import PLAN, Setup, Standing
+from .decide import PLAN, Setup, TuneStanding
 from .kept import Kept
 from .measure import Bench, Visit
 from .options import TuneRequest
@@ -41,7 +41,7 @@ def file_of(request: TuneRequest, key: str) -> Path:
     return request.out / FOLDER / f"{request.name}-{key}.jsonl"
 
 
-def measured(bench: Bench, request: TuneRequest, names: Sequence[str], starts: Kept) -> Standing:
+def measured(bench: Bench, request: TuneRequest, names: Sequence[str], starts: Kept) -> TuneStanding:
     """Measure until nothing is left or the time is over; return where the run stands. Raise UserError."""
     check_writable(starts.path)
     if starts.visits:

@@ -71,7 +71,7 @@ def body(profile: str, changes: Mapping[str, Value], comments: Iterable[str] = (
 
 def toml(value: Value) -> str:
     """Return a value as TOML writes it; JSON writes texts, numbers, switches and lists the same way."""
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def set_by_request(changes: Mapping[str, Value], request: Request) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.tune import decide
-from dsv4_serve.entrypoint.tune.decide import PLAN, Setup, Trial
+from dsv4_serve.entrypoint.tune.decide import PLAN, Setup, TuneTrial
 
 NAMES = ["a", "b", "c", "d", "e"]
 Speed = Callable[[Setup, int], float]
@@ -23,7 +23,7 @@ def never(_first: str, _second: str) -> bool:
 
 def simulated(
     gains: Mapping[str, float], deviation: float, seed: int, *, names: list[str] = NAMES, drift: float = 0.0
-) -> tuple[Setup, list[Trial]]:
+) -> tuple[Setup, list[TuneTrial]]:
     """Run to the end; a setup has the product of its gains, every start its own noise, and the box may slow down."""
     chance, trials = random.Random(seed), []
     for number in range(200):
@@ -32,7 +32,7 @@ def simulated(
             return now.best, trials
         factor = math.prod(1 + gains.get(name, 0.0) for name in now.next) * (1 - drift) ** number
         speeds = {b: 100.0 * b * factor * math.exp(chance.gauss(0, deviation)) for b in (1, 16)}
-        trials.append(Trial(now.next, speeds, seconds=1))
+        trials.append(TuneTrial(now.next, speeds, seconds=1))
     raise AssertionError("it does not end")
 
 
@@ -53,9 +53,9 @@ def test_a_gain_far_beyond_the_noise_is_found_and_others_are_laid_over_it() -> N
 
 
 def test_the_start_that_a_candidate_was_picked_for_does_not_decide() -> None:
-    lucky = [Trial(PLAN, {1: 10.0 + n / 100}) for n in range(3)]
-    lucky += [Trial(("a",), {1: speed}) for speed in (15.0, 10.0, 10.01, 10.02)]
-    assert decide.standing(["a"], lucky, never) == decide.Standing(PLAN, None)
+    lucky = [TuneTrial(PLAN, {1: 10.0 + n / 100}) for n in range(3)]
+    lucky += [TuneTrial(("a",), {1: speed}) for speed in (15.0, 10.0, 10.01, 10.02)]
+    assert decide.standing(["a"], lucky, never) == decide.TuneStanding(PLAN, None)
     assert [trial.speeds[1] for trial in decide.confirming(lucky, ("a",))] == [10.0, 10.01, 10.02]
 
 
@@ -68,66 +68,66 @@ def test_the_plan_is_started_between_the_candidates() -> None:
     _, trials = simulated({}, 0.02, 3)
     screening = [trial.setup for trial in trials][:8]
     assert screening == [(), ("a",), ("b",), (), ("c",), ("d",), (), ("e",)]
-    assert simulated({}, 0.0, 1, names=[])[1] == [Trial(PLAN, {1: 100.0, 16: 1600.0}, seconds=1)]
+    assert simulated({}, 0.0, 1, names=[])[1] == [TuneTrial(PLAN, {1: 100.0, 16: 1600.0}, seconds=1)]
 
 
 def test_a_candidate_that_fails_is_not_started_again() -> None:
     trials = [
-        Trial(PLAN, {1: 10.0}),
-        Trial(("a",), failed="it crashed"),
-        Trial(("b",), {1: 10.0}),
-        Trial(PLAN, {1: 10.0}),
+        TuneTrial(PLAN, {1: 10.0}),
+        TuneTrial(("a",), failed="it crashed"),
+        TuneTrial(("b",), {1: 10.0}),
+        TuneTrial(PLAN, {1: 10.0}),
     ]
-    assert decide.standing(["a", "b"], trials, never) == decide.Standing(PLAN, None)
+    assert decide.standing(["a", "b"], trials, never) == decide.TuneStanding(PLAN, None)
     assert decide.failure(trials, "a") == "it crashed"
     assert decide.failure(trials, "b") == ""
 
 
 def test_a_winner_that_fails_under_another_is_left_out() -> None:
-    trials = [Trial(PLAN, {1: 10.0}) for _ in range(3)]
-    trials += [Trial((name,), {1: speed}) for name, speed in (*[("a", 20.0)] * 4, ("b", 15.0))]
-    assert decide.standing(["a", "b"], trials, never) == decide.Standing(("a",), ("a", "b"))
-    trials.append(Trial(("a", "b"), failed="together they do not fit"))
-    assert decide.standing(["a", "b"], trials, never) == decide.Standing(("a",), None)
+    trials = [TuneTrial(PLAN, {1: 10.0}) for _ in range(3)]
+    trials += [TuneTrial((name,), {1: speed}) for name, speed in (*[("a", 20.0)] * 4, ("b", 15.0))]
+    assert decide.standing(["a", "b"], trials, never) == decide.TuneStanding(("a",), ("a", "b"))
+    trials.append(TuneTrial(("a", "b"), failed="together they do not fit"))
+    assert decide.standing(["a", "b"], trials, never) == decide.TuneStanding(("a",), None)
 
 
 def test_changes_that_clash_are_not_combined() -> None:
-    trials = [Trial(PLAN, {1: 10.0}) for _ in range(3)]
-    trials += [Trial((name,), {1: speed}) for name in "ab" for speed in (20.0,) * 4]
+    trials = [TuneTrial(PLAN, {1: 10.0}) for _ in range(3)]
+    trials += [TuneTrial((name,), {1: speed}) for name in "ab" for speed in (20.0,) * 4]
     assert decide.standing(["a", "b"], trials, lambda _a, _b: True).next is None
     assert decide.standing(["a", "b"], trials, never).next == ("a", "b")
 
 
 def test_a_gain_at_one_batch_size_does_not_pay_for_a_loss_at_another() -> None:
-    trials = [Trial(PLAN, {1: 10.0 + n / 100, 16: 100.0 + n / 10}) for n in range(3)]
-    trials += [Trial(("a",), {1: 20.0 + n / 100, 16: 90.0 + n / 10}) for n in range(4)]
+    trials = [TuneTrial(PLAN, {1: 10.0 + n / 100, 16: 100.0 + n / 10}) for n in range(3)]
+    trials += [TuneTrial(("a",), {1: 20.0 + n / 100, 16: 90.0 + n / 10}) for n in range(4)]
     found = decide.compare(trials, PLAN, ("a",))
     assert found.gain > found.threshold
     assert found.slower == (16,)
     assert not found.wins
-    assert decide.standing(["a"], trials, never) == decide.Standing(PLAN, None)
+    assert decide.standing(["a"], trials, never) == decide.TuneStanding(PLAN, None)
 
 
 def test_with_little_time_left_a_promising_candidate_is_confirmed_before_others_are_tried() -> None:
-    trials = [Trial(PLAN, {1: 10.0}), Trial(("a",), {1: 15.0})]
+    trials = [TuneTrial(PLAN, {1: 10.0}), TuneTrial(("a",), {1: 15.0})]
     assert decide.standing(NAMES, trials, never, spent=0.5).next == ("b",)
     assert decide.standing(NAMES, trials, never, spent=0.7).next == ("a",)
-    slow = [Trial(PLAN, {1: 10.0}), Trial(("a",), {1: 9.0})]
+    slow = [TuneTrial(PLAN, {1: 10.0}), TuneTrial(("a",), {1: 9.0})]
     assert decide.standing(NAMES, slow, never, spent=0.7).next == ("b",)
 
 
 def test_noise_needs_two_starts_of_one_setup() -> None:
     assert decide.noise([]).threshold(1, 1) == math.inf
-    one = [Trial(PLAN, {1: 10.0}), Trial(("a",), {1: 20.0})]
+    one = [TuneTrial(PLAN, {1: 10.0}), TuneTrial(("a",), {1: 20.0})]
     assert decide.noise(one).threshold(3, 3) == math.inf
-    two = decide.noise([*one, Trial(PLAN, {1: 10.0 * math.exp(0.02)})])
+    two = decide.noise([*one, TuneTrial(PLAN, {1: 10.0 * math.exp(0.02)})])
     assert (two.freedom, round(two.deviation, 6)) == (1, round(0.02 / math.sqrt(2), 6))
     assert two.threshold(2, 1) > decide.Noise(two.deviation, 10).threshold(2, 1) > decide.LEAST
 
 
 TRIALS = st.lists(
     st.builds(
-        Trial,
+        TuneTrial,
         st.lists(st.sampled_from("ab"), max_size=2, unique=True).map(tuple),
         st.fixed_dictionaries({1: st.floats(1, 1e4), 16: st.floats(1, 1e4)}),
         st.sampled_from(["", "", "", "it failed"]),
@@ -139,7 +139,7 @@ TRIALS = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(TRIALS, st.floats(0, 1), st.booleans())
 def test_whatever_was_measured_the_next_start_is_one_that_can_be_made(
-    trials: list[Trial], spent: float, clash: bool
+    trials: list[TuneTrial], spent: float, clash: bool
 ) -> None:
     now = decide.standing(["a", "b"], trials, lambda _a, _b: clash, spent)
     assert now == decide.standing(["a", "b"], list(trials), lambda _a, _b: clash, spent)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError, HostError, UsageError
 from dsv4_serve.entrypoint.tune import kept, profile_file, rightness, setups
-from dsv4_serve.entrypoint.tune.decide import PLAN, Trial
+from dsv4_serve.entrypoint.tune.decide import PLAN, TuneTrial
 from dsv4_serve.entrypoint.tune.measure import Visit
 
 
@@ -32,9 +32,9 @@ def row(**changed: Any) -> dict[str, Any]:
 def test_what_is_kept_is_read_back_and_a_line_cut_short_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "tune/a.jsonl"
     starts = kept.opened(path)
-    starts.add(Visit(Trial(PLAN, {1: 100.0}, seconds=5.0), (row(),), {"choices": {"profile": "x"}}))
-    starts.add(Visit(Trial(("a",), failed="it crashed", seconds=2.5)))
-    starts.add(Visit(Trial(PLAN, {1: 101.0}, seconds=5.0), (row(),), {"choices": {"profile": "x"}}))
+    starts.add(Visit(TuneTrial(PLAN, {1: 100.0}, seconds=5.0), (row(),), {"choices": {"profile": "x"}}))
+    starts.add(Visit(TuneTrial(("a",), failed="it crashed", seconds=2.5)))
+    starts.add(Visit(TuneTrial(PLAN, {1: 101.0}, seconds=5.0), (row(),), {"choices": {"profile": "x"}}))
     with path.open("a") as file:
         file.write('{"setup": ["b"], "spee')
     again = kept.opened(path)
@@ -42,7 +42,7 @@ def test_what_is_kept_is_read_back_and_a_line_cut_short_is_dropped(tmp_path: Pat
     assert again.spent == 12.5
     assert len(again.rows(PLAN)) == 2
     assert again.replica(PLAN) == {"choices": {"profile": "x"}}
-    again.add(Visit(Trial(("b",), {1: 1.0})))
+    again.add(Visit(TuneTrial(("b",), {1: 1.0})))
     assert [trial.setup for trial in kept.opened(path).trials] == [PLAN, ("a",), PLAN, ("b",)]
 
 
