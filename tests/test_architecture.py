@@ -30,6 +30,7 @@ LAYERS = [
     "demo",
     "doctor",
     "supervisor",
+    "kernel_packs",
     "bench",
     "tune",
     "containers",

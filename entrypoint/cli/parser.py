@@ -19,7 +19,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Check": ("doctor", "fit", "smoke", "probe"),
     "Measure": ("bench", "tune", "eval", "report"),
     "Operate": ("up", "down", "status", "logs"),
-    "Build": ("patch", "warm", "bundle", "manifests"),
+    "Build": ("patch", "warm", "kernels", "bundle", "manifests"),
     "Help": ("help", "version", "completion"),
 }
 """Modules of this folder by the group they are listed in; each has `register(commands)`."""

@@ -31,6 +31,7 @@ VARIABLES = {
     "TRITON_CACHE_DIR": "triton",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "CUTE_DSL_CACHE_DIR": "cute-dsl",
+    "TRTLLM_DG_CACHE_DIR": "tensorrt-llm",  # FlashInfer's block-scaled FP8 GEMMs; below HOME otherwise
     "CUDA_CACHE_PATH": "cuda",  # the driver's own, for PTX
 }
 """Variables that name a compiler's cache, and the folders that they get."""
@@ -114,9 +115,14 @@ def folder_of(plan: Plan, build_id: str, environ: Mapping[str, str]) -> Path:
 
 def find(plan: Plan, folder: Path) -> KernelCache:
     """Read the note of an earlier start of the same plan."""
-    note = folder / _NOTES / f"{fingerprint(_shaping(plan))}.json"
-    filled = state_file.read(note, _Note)
-    return KernelCache(folder, note, dataclasses.asdict(filled) if filled else {})
+    path = folder / _NOTES / f"{fingerprint(_shaping(plan))}.json"
+    return KernelCache(folder, path, note(path))
+
+
+def note(path: Path) -> dict[str, Any]:
+    """Return the note of one plan; empty where there is none."""
+    found = state_file.read(path, _Note)
+    return dataclasses.asdict(found) if found else {}
 
 
 def _shaping(plan: Plan) -> list[str]:
