@@ -39,6 +39,7 @@ LAYERS = [
     "evals",
     "report",
     "support",
+    "qualify",
     "cli",
 ]
 """Folders from the ground up: each imports only what stands before it."""
