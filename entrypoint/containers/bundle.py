@@ -47,7 +47,8 @@ def bundle(daemon: Daemon, images: tuple[str, str], out: Path, log: Log, kernels
     """
     Write images/*.tar, compose, HAProxy's configuration, profiles, a README of four lines and SHA256SUMS into `out`.
 
-    `images` are that of the replicas and that of the balancer. Kernel packs get a folder, and a file for Compose that mounts it.
+    `images` are that of the replicas and that of the balancer. Kernel packs get a folder, and a file for Compose that
+    mounts it.
 
     It is written under another name and renamed. Raise ConfigError when `out` exists, HostError when an image is
     missing, the disk is too small, or an archive is incomplete.
