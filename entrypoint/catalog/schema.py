@@ -170,6 +170,8 @@ class Profile(Base):
     """Hardware or architectures that the profile is for, with those that extend them; `gpu` is any GPU."""
     tensor_parallel_sizes: Sizes = []
     """Numbers of GPUs that the profile may be split over."""
+    nccl: str = ""
+    """The set of NCCL variables, in place of the one by topology or hardware; `--nccl` wins over it."""
     measured: list[Measured] = []
     """Figures that were measured with this profile."""
 

@@ -25,7 +25,7 @@ _GROUP = "speculative-config."
 _SAMPLING, _DRAFT_MODEL = "speculative-config.draft_sample_method", "speculative-config.model"
 _BLOCK = 5
 """Tokens that every DSpark drafter published until 2026-11 was made for."""
-_MOST_OF_MTP = 3
+MOST_OF_MTP = 3
 """The most draft tokens of an MTP head that anybody published a run of, until 2026-11."""
 _WITH_A_MODEL = frozenset({"eagle", "eagle3", "dflash", "medusa", "mlp_speculator", "draft_model", "custom_class"})
 """Methods that vLLM 0.32.0 refuses without `model` (config/speculative.py)."""
@@ -125,15 +125,15 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
     if _kind(method) == drafter.kind == MTP and tokens > _most(drafter):
         seen = (
             f"{tokens} draft tokens, but its MTP head drafts one: vLLM 0.32.0 runs it {tokens} times in a row, each on"
-            f" a guess of its own, and the most that anybody published is {_MOST_OF_MTP} (recipes#493, 2026-05-28)"
+            f" a guess of its own, and the most that anybody published is {MOST_OF_MTP} (recipes#493, 2026-05-28)"
         )
-        yield DEPTH_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={_MOST_OF_MTP} or fewer")
+        yield DEPTH_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={MOST_OF_MTP} or fewer")
     yield from _schedule(selection, values, flags)
 
 
 def _most(drafter: Drafter) -> int:
     """Return the most draft tokens that a drafter is allowed here."""
-    return drafter.block_size if drafter.kind == DSPARK else max(drafter.layers, _MOST_OF_MTP)
+    return drafter.block_size if drafter.kind == DSPARK else max(drafter.layers, MOST_OF_MTP)
 
 
 def _requested(tokens: int) -> str:

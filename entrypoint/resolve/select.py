@@ -88,7 +88,8 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     elif selected.note:
         reasons["checkpoint"] = Setting("not read", selected.note)
     by_topology, gpu_order = _by_topology(gpus, size, _gpus_together(profile, request, size), request.operator)
-    nccl = request.choices.get("nccl") or by_topology
+    by_profile = Setting(profile.get("nccl"), f"{profile.file_of('nccl')}: nccl") if profile.get("nccl") else None
+    nccl = request.choices.get("nccl") or by_profile or by_topology
     if nccl is None and hardware.get("nccl"):
         nccl = Setting(hardware.get("nccl"), f"{hardware.file_of('nccl')}: nccl")
     if nccl and "nccl" not in request.choices:
