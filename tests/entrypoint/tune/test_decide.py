@@ -71,6 +71,12 @@ def test_the_plan_is_started_between_the_candidates() -> None:
     assert simulated({}, 0.0, 1, names=[])[1] == [TuneTrial(PLAN, {1: 100.0, 16: 1600.0}, seconds=1)]
 
 
+def test_a_plan_whose_candidates_all_fail_is_not_started_for_nothing() -> None:
+    trials = [TuneTrial(PLAN, {1: 10.0}), TuneTrial(("a",), failed="it crashed")]
+    assert decide.standing(["a"], trials, never) == decide.TuneStanding(PLAN, None)
+    assert decide.standing(["a", "b"], trials, never).next == ("b",)
+
+
 def test_a_candidate_that_fails_is_not_started_again() -> None:
     trials = [
         TuneTrial(PLAN, {1: 10.0}),
