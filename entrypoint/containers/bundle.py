@@ -43,11 +43,12 @@ services:
 """
 
 
-def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, log: Log, kernels: Sequence[Path] = ()) -> None:
+def bundle(daemon: Daemon, images: tuple[str, str], out: Path, log: Log, kernels: Sequence[Path] = ()) -> None:
     """
     Write images/*.tar, compose, HAProxy's configuration, profiles, a README of four lines and SHA256SUMS into `out`.
 
-    Kernel packs get a folder, and a file for Compose that mounts it.
+    `images` are that of the replicas and that of the balancer. Kernel packs get a folder, and a file for Compose that
+    mounts it.
 
     It is written under another name and renamed. Raise ConfigError when `out` exists, HostError when an image is
     missing, the disk is too small, or an archive is incomplete.
@@ -57,14 +58,14 @@ def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, log: Log,
     partial = out.parent / f".{out.name}.partial"
     if partial.exists():
         raise ConfigError(f"{partial} remains from an interrupted bundle; remove it first.")
-    _check_space(daemon, (image, balancer_image), out.parent)
+    _check_space(daemon, images, out.parent)
     try:
         (partial / "images").mkdir(parents=True)
-        for name in (image, balancer_image):
+        for name in images:
             _save(daemon, name, partial / "images", log)
         _copy_files(partial)
         _copy_kernels(partial, kernels)
-        (partial / ".env").write_text(ENV.format(image=tag(image), balancer=tag(balancer_image)))
+        (partial / ".env").write_text(ENV.format(image=tag(images[0]), balancer=tag(images[1])))
         (partial / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(partial)))
         partial.rename(out)
     except OSError as error:
