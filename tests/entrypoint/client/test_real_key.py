@@ -40,6 +40,8 @@ def test_every_route_of_vllm_needs_the_key(keyed: ServeProcess) -> None:
         routes += [("get", "/metrics"), ("get", "/docs"), ("get", "/openapi.json"), ("get", "/redoc")]
         found = {(m, p) for m, p in routes if client.request(m, p, json={}).status_code != 401}
         assert {path for _, path in found} == {"/health", "/ping"}
+        half_preflight = {"Access-Control-Request-Method": "GET"}  # without an origin, no preflight of a browser
+        assert client.options("/metrics", headers=half_preflight).status_code == 401
         question = {"model": "demo", "prompt": "x", "max_tokens": 2}
         assert client.post("/invocations", json=question).status_code == 401
         assert client.post("/invocations", json=question, headers=key).status_code == 200
