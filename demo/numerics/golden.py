@@ -1,7 +1,7 @@
 """The reference's answers, as they are shipped: `golden-SIZE.npz`, made by `python -m tools.numerics`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import IO
 
@@ -29,10 +29,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Golden:
-    """Tables by the names that `rows` describes, and the digest of the weights."""
+    """
+    Tables by the names that `rows` describes, and the digest of the weights.
+
+    `floors` are medians of each expert's positions, [layer, expert], that rounding alone gave on CPU, by prompt.
+    """
 
     tables: dict[str, Table]
     digest: str
+    floors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def save(self, file: IO[bytes]) -> None:
         """Write; the same contents give the same bytes."""
@@ -60,7 +65,9 @@ def load(size: str = "tiny") -> Golden:
         tables = {
             name: Table(*(arrays[f"{name}.{part}"] for part in Table.__dataclass_fields__)) for name in names(arrays)
         }
-        return Golden(tables, arrays["digest"].tobytes().hex())
+        digest = arrays["digest"].tobytes().hex()
+    with (files(__package__) / f"floors-{size}.npz").open("rb") as file, np.load(file) as arrays:
+        return Golden(tables, digest, dict(arrays))
 
 
 def names(arrays: "np.lib.npyio.NpzFile") -> Iterator[str]:
