@@ -4,7 +4,7 @@ Ask an engine in this process what a random checkpoint answers, target model and
     python -m dsv4_serve.demo.numerics.engine OUT.npz CHECKPOINT --options '{"tensor_parallel_size": 2}'
 
 The vLLM that answers is the first on the path. `--options` are arguments of `vllm.LLM`. The drafter's logits are copied
-where they are sampled from, by a worker extension; a full CUDA graph leaves none to copy, its draft tokens are kept.
+where they are sampled from, by a worker extension; a full CUDA graph leaves none to copy.
 """
 
 import argparse
@@ -25,7 +25,7 @@ TOP = 20
 
 
 class Recorder:
-    """Worker extension: keeps the drafter's logits and tokens of every step, on the first rank."""
+    """Worker extension: keeps the drafter's logits of every step."""
 
     kept: list[Any]
     model_runner: Any
@@ -63,8 +63,7 @@ def ask(engine: Any, prompts: Sequence[Prompt], *, at_once: bool = False, record
         for prompt, output in zip(batch, outputs, strict=True):
             answer = output.outputs[0]
             rows[prompt.name] = table([*output.prompt_logprobs[1:], *answer.logprobs])
-            if recorded and not at_once:
-                drafts = engine.collective_rpc("recorded_drafts")[0]
+            if recorded and not at_once and (drafts := engine.collective_rpc("recorded_drafts")[0]):
                 rows[f"{prompt.name}/draft"] = answered(drafts, answer.token_ids)
     return rows
 
