@@ -32,6 +32,7 @@ LAYERS = [
     "supervisor",
     "kernel_packs",
     "bench",
+    "tune",
     "containers",
     "kubernetes",
     "smoke",

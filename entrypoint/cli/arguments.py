@@ -133,6 +133,13 @@ def port(text: str) -> int:
     return number
 
 
+def hours(text: str) -> float:
+    """Return a time in hours, above 0; raise ArgumentTypeError for anything else."""
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a valid time; use a number of hours above 0")
+    return number
+
+
 def seconds(text: str) -> float:
     """Return a time in seconds, above 0; raise ArgumentTypeError for anything else."""
     if not 0 < (number := float(text)) < float("inf"):

@@ -17,7 +17,7 @@ from ..errors import UsageError, closest, nearest
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Serve": ("serve", "explain", "profiles", "weights"),
     "Check": ("doctor", "qualify", "fit", "smoke", "probe"),
-    "Measure": ("bench", "eval", "report"),
+    "Measure": ("bench", "tune", "eval", "report"),
     "Operate": ("up", "down", "status", "logs"),
     "Build": ("patch", "warm", "kernels", "bundle", "manifests"),
     "Help": ("help", "version", "completion"),

@@ -81,20 +81,14 @@ def _request(options: argparse.Namespace) -> Request:
     return dataclasses.replace(base, choices=choices, environment=dataclasses.replace(base.environment, flags=flags))
 
 
-_GB10 = "12.1"
-"""Hosts of this capability have one GPU each."""
-
-
 def _gpus(options: argparse.Namespace, catalog: Catalog) -> HostGpus:
     from ..machine import detect
     from ..machine.gpus import HostGpus
 
     if options.hardware:
         origin = "command line --hardware"
-        several = (options.nodes or 1) > 1 and catalog.hardware(options.hardware, origin).get(
-            "compute_capability"
-        ) == _GB10
-        return HostGpus(options.hardware, origin, options.gpus or (1 if several else 2))
+        each = catalog.hardware(options.hardware, origin).get("gpus_per_host") if (options.nodes or 1) > 1 else 0
+        return HostGpus(options.hardware, origin, options.gpus or each or 2)
     here = detect.hardware_of(this_machine(), catalog)
     return dataclasses.replace(here, count=options.gpus or here.count)
 

@@ -55,7 +55,8 @@ def _choice(words: str, choice: Choice, gpus: int) -> str:
     label = f"{words:25}"
     if choice.why_not:
         return wrapped(choice.why_not.partition(" To override")[0], f"{label} none: ", " " * 26)
-    return f"{label} {choice.profile} with {choice.model} on {choice.gpus} of {gpus} GPU{'s' * (gpus != 1)}"
+    served = f"{label} {choice.profile} with {choice.model} on {choice.gpus} of {gpus} GPU{'s' * (gpus != 1)}"
+    return wrapped(choice.short, f"{served}: ", " " * 26) if choice.short else served
 
 
 def _profiles(found: WhatFits, notes: list[str]) -> Iterator[str]:

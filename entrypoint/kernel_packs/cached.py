@@ -60,7 +60,7 @@ class VerifiedCache:
 
 
 def verify(root: Path) -> VerifiedCache:
-    """Hash every file that a pack brought; FlashInfer's are only looked for, since ninja rewrites its logs."""
+    """Hash every file that a pack brought; what ninja and later starts write to is only looked for."""
     result = VerifiedCache()
     for folder in sorted(_folders(root)):
         for manifest in _imported(folder):
@@ -139,7 +139,7 @@ def _state(folder: Path, packed: PackedFile) -> str:
     """Return what is wrong with an imported file; an empty string where nothing is."""
     try:
         with plain_file.open_regular(folder / packed.path) as file:
-            if packed.path.startswith(f"{NINJA}/"):
+            if packed.path.startswith((f"{NINJA}/", f"{STARTS}/")):
                 return ""
             data = file.read()
     except FileNotFoundError:

@@ -29,8 +29,8 @@ _PORT: Mapping[str, int] = {"min": 1, "max": 65535}  # vLLM leaves this to bind(
 _A_PORT = re.compile(r"(.*[-_.])?port", re.IGNORECASE)
 _OF_BYTES = frozenset({"kv-cache-memory-bytes"})
 """Sizes that nobody means as a power of two, so a suffix is not ambiguous."""
-_MANY = 12
-"""Choices; a message lists no more."""
+_MANY, _TOO_MANY = 12, 30
+"""Choices; a message names those near to a value where there are many, and lists no more than 30."""
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG])")
 
 
@@ -196,7 +196,10 @@ def _instead(value: str, choices: Collection[str]) -> str:
         return f"{nearest(value, choices)}. Allowed values: {listed(choices)}."
     folded = {choice.lower(): choice for choice in choices}
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded)]
-    return f" (did you mean {' or '.join(near)}?)." if near else f", which has {len(choices)} others."
+    if near:
+        return f" (did you mean {' or '.join(near)}?)."
+    many = len(choices) > _TOO_MANY
+    return f", which has {len(choices)} others." if many else f". Allowed values: {listed(choices)}."
 
 
 _BOUNDS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {

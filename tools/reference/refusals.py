@@ -132,6 +132,18 @@ SCOPE = {
         "leave it out; --data-parallel-size gives each rank a KV cache of its own",
         "`v1/core/kv_cache_coordinator.py`, `v1/core/single_type_kv_cache_manager.py`",
     ),
+    "quantization": (
+        "`quantization`, or the drafter's, is not the method of the files; DeepSeek's own accept any: vLLM replaces it",
+        "`Quantization method specified in the model config (compressed-tensors) does not match`",
+        "leave --quantization out",
+        _KERNELS,
+    ),
+    "draft-dspark-fields": (
+        "a `dspark_*` field of config.json is out of range: the block size, noise token, Markov rank or target layers",
+        "vLLM ends while it builds the drafter, or drafts from the wrong layers",
+        "fetch the original config.json, or set NUM_SPECULATIVE_TOKENS=0",
+        "`models/deepseek_v4/nvidia/dspark.py`",
+    ),
     "moe-backend": (
         "vLLM has no kernel of `moe-backend` for the model's experts, on this GPU or with this expert parallelism",
         "`does not support the deployment configuration`, or `KeyError: 'layers.0.ffn.experts.w13_input_scale'`",
