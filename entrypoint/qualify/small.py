@@ -57,14 +57,8 @@ def serving(box: Box, options: ServeOptions) -> Iterator[tuple[Started, Asker]]:
 
 
 def served(box: Box, folder: Path, flags: Sequence[str]) -> ServeOptions:
-    """Return how a checkpoint is served: as requested, with the names that the request was resolved to."""
-    selection = box.selection
-    choices = {
-        **box.serve.choices,
-        "profile": selection.profile.name,
-        "model": f"{selection.model.name}={folder}",
-        "tp": str(selection.tensor_parallel_size),
-    }
+    """Return how a checkpoint is served: as the plan is, but from this folder."""
+    choices = {**box.serve.choices, "model": f"{box.selection.model.name}={folder}"}
     skip = (*box.serve.skip, *SKIPPED)
     return replace(box.serve, choices=choices, skip=skip, flags=(*box.serve.flags, *flags))
 

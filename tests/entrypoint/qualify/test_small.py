@@ -28,7 +28,7 @@ def test_the_small_checkpoint_changes_nothing_of_the_plan_but_the_model(
     make_box: Callable[..., Box], tmp_path: Path, profile: str, model: str, hardware: str
 ) -> None:
     box = make_box(profile=profile, model=model, hardware=hardware)
-    box = dataclasses.replace(box, serve=ServeOptions({"hardware": hardware}))
+    box = dataclasses.replace(box, serve=ServeOptions({"hardware": hardware, "profile": profile}))
     folder = checkpoint.write(tmp_path, checkpoint.layout_of(box.selection), tiny=True).folder
     options, flags = parser.parse(["serve", *small.served(box, folder, small.GATE).argv()])
     plan = resolved(options, flags)[1]
