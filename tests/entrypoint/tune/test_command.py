@@ -155,7 +155,7 @@ def test_the_time_is_kept_and_a_longer_run_continues(environ: dict[str, str], wo
     done = run([*words, "--hours", "0.002"], environ, tmp_path)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 40
-    assert "the time is over, not yet tried: " in done.stdout
+    assert "the time is over; not yet tried: " in done.stdout
     assert "Keep what you have" in done.stdout
     assert 1 <= len(starts(tmp_path)) <= 6
 
