@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,13 @@ def test_ninja_finds_an_imported_build_up_to_date(tmp_path: Path) -> None:
 
 def test_a_reader_needs_no_more_memory_than_the_writer_asks_for(tmp_path: Path) -> None:
     assert stream.DICTIONARY < stream._MEMORY
+
+
+def test_two_replicas_may_import_into_one_cache_at_once(tmp_path: Path) -> None:
+    manifest, _ = packed(cache(tmp_path / "a"), tmp_path / "pack")
+    data = (tmp_path / "pack").read_bytes()
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: imported(data, tmp_path / "b"), range(8)))
+    written = [file.path for placed in done for file in placed.written]
+    assert sorted(written) == [file.path for file in manifest.files]
+    assert cached.verify(tmp_path / "b").whole
