@@ -128,6 +128,7 @@ def test_noise_needs_two_starts_of_one_setup() -> None:
     assert decide.noise(one).threshold(3, 3) == math.inf
     two = decide.noise([*one, TuneTrial(PLAN, {1: 10.0 * math.exp(0.02)})])
     assert (two.freedom, round(two.deviation, 6)) == (1, round(0.02 / math.sqrt(2), 6))
+    assert decide.Noise(0.0, 5).threshold(3, 3) == decide.LEAST
     assert two.threshold(2, 1) > decide.Noise(two.deviation, 10).threshold(2, 1) > decide.LEAST
 
 
