@@ -173,11 +173,11 @@ def test_only_other_builds_and_leftovers_are_pruned(tmp_path: Path) -> None:
 def test_ninja_finds_an_imported_build_up_to_date(tmp_path: Path) -> None:
     """FlashInfer runs ninja over its builds at each start: without the files' own times it compiles all again."""
     inside = Path("flashinfer/build")
-    source = tmp_path / "source.txt"
-    source.write_text("one")
     folder = cache(tmp_path / "a")
-    build = folder / inside
+    build, source = folder / inside, folder / "flashinfer/generated/source.txt"
     build.mkdir(parents=True)
+    source.parent.mkdir()
+    source.write_text("FlashInfer writes sources into its cache")
     (build / "build.ninja").write_text(f"rule r\n  command = cp $in $out\nbuild {build}/out: r {source}\n")
     run = ["ninja", "-C", str(build)]
     subprocess.run(run, check=True, capture_output=True)
