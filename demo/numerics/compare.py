@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .golden import Golden, Table
+from .golden import Golden, ReferenceTable
 from .rows import Rows
 
 CLEAR = 0.01
@@ -24,7 +24,7 @@ ABSENT = 20.0
 
 
 @dataclass(frozen=True)
-class Comparison:
+class NumericsResult:
     """`figures` are what was measured, by table; `reasons` why the engine is wrong, a sentence each."""
 
     figures: dict[str, float]
@@ -58,7 +58,7 @@ def limits(hardware: str = "cpu") -> dict[str, float]:
     return {name: floor * room for name, floor in FLOORS.items()} | {"long expert": EXPERT * room / ROOM["cpu"]}
 
 
-def compare(golden: Golden, got: Rows, allowed: Mapping[str, float]) -> Comparison:
+def compare(golden: Golden, got: Rows, allowed: Mapping[str, float]) -> NumericsResult:
     """Measure every table that the engine returned and hold the figures against `limits`."""
     figures: dict[str, float] = {}
     reasons: list[str] = []
@@ -73,21 +73,21 @@ def compare(golden: Golden, got: Rows, allowed: Mapping[str, float]) -> Comparis
     for name, limit in allowed.items():
         if name in figures and not figures[name] <= limit:
             reasons.append(f"{name} is {figures[name]:.3f}, and {limit:.3f} is allowed.")
-    return Comparison(figures, tuple(reasons))
+    return NumericsResult(figures, tuple(reasons))
 
 
-def distances(table: Table, rows: NDArray[np.generic]) -> tuple[NDArray[np.float64], Table]:
+def distances(table: ReferenceTable, rows: NDArray[np.generic]) -> tuple[NDArray[np.float64], ReferenceTable]:
     """Return the distance of each position that the engine returned, and the table's rows of these."""
     count = min(len(rows), len(table.margin))
     seen = np.flatnonzero(~np.isnan(rows[:count]).all(axis=1))
-    part = Table(*(getattr(table, field)[seen] for field in Table.__dataclass_fields__))
+    part = ReferenceTable(*(getattr(table, field)[seen] for field in ReferenceTable.__dataclass_fields__))
     theirs = np.take_along_axis(rows[seen], part.tokens.astype(np.int64), axis=1).astype(np.float64)
     apart = np.abs(theirs - part.logprobs.astype(np.float64))
     return np.where(np.isnan(apart), ABSENT, apart).max(axis=1, initial=0.0), part
 
 
 def figures_of(
-    table: Table, rows: NDArray[np.generic], floor: NDArray[np.generic] | None
+    table: ReferenceTable, rows: NDArray[np.generic], floor: NDArray[np.generic] | None
 ) -> Iterator[tuple[str, float]]:
     """Yield the figures of one table; `floor` has each expert's median with rounding alone."""
     apart, part = distances(table, rows)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .prompts import GENERATED, PROMPTS, VOCAB, Prompt
+from .prompts import GENERATED, PROMPTS, VOCAB, NumericsPrompt
 from .rows import Rows, answered
 
 NAMED = {prompt.name: prompt for prompt in PROMPTS}
@@ -48,11 +48,11 @@ class Recorder:
         return kept
 
 
-def ask(engine: Any, prompts: Sequence[Prompt], *, at_once: bool = False, recorded: bool = True) -> Rows:
+def ask(engine: Any, prompts: Sequence[NumericsPrompt], *, at_once: bool = False, recorded: bool = True) -> Rows:
     """Ask every prompt and return the rows of logprobs by its name."""
     from vllm import SamplingParams
 
-    def sampling(prompt: Prompt) -> Any:
+    def sampling(prompt: NumericsPrompt) -> Any:
         fixed = {"temperature": 0, "max_tokens": GENERATED, "ignore_eos": True, "allowed_token_ids": [prompt.answer]}
         return SamplingParams(**fixed, logprobs=TOP, prompt_logprobs=TOP)
 
@@ -90,7 +90,7 @@ def main() -> None:
     np.savez_compressed(options.out, **served(options.checkpoint, prompts, options.drafter, options.options))
 
 
-def served(checkpoint: Path, prompts: Sequence[Prompt], drafter: str, options: Mapping[str, Any]) -> Rows:
+def served(checkpoint: Path, prompts: Sequence[NumericsPrompt], drafter: str, options: Mapping[str, Any]) -> Rows:
     """Start an engine, ask, and stop it."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM

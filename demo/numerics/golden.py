@@ -13,7 +13,7 @@ TOP = 8
 
 
 @dataclass(frozen=True)
-class Table:
+class ReferenceTable:
     """
     What the reference computed, a row a position.
 
@@ -35,7 +35,7 @@ class Golden:
     `floors` are medians of each expert's positions, [layer, expert], that rounding alone gave on CPU, by prompt.
     """
 
-    tables: dict[str, Table]
+    tables: dict[str, ReferenceTable]
     digest: str
     floors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
@@ -43,15 +43,15 @@ class Golden:
         """Write; the same contents give the same bytes."""
         arrays: dict[str, NDArray[np.generic]] = {"digest": np.frombuffer(bytes.fromhex(self.digest), np.uint8)}
         for name, table in self.tables.items():
-            for part in Table.__dataclass_fields__:
+            for part in ReferenceTable.__dataclass_fields__:
                 arrays[f"{name}.{part}"] = getattr(table, part)
         np.savez_compressed(file, **arrays)
 
 
-def kept(logprobs: NDArray[np.float64], margin: NDArray[np.float64], routes: NDArray[np.int64]) -> Table:
+def kept(logprobs: NDArray[np.float64], margin: NDArray[np.float64], routes: NDArray[np.int64]) -> ReferenceTable:
     """Keep the likeliest tokens of each row."""
     tokens = np.argsort(-logprobs, axis=1, kind="stable")[:, :TOP]
-    return Table(
+    return ReferenceTable(
         tokens.astype(np.uint8),
         np.take_along_axis(logprobs, tokens, axis=1).astype(np.float16),
         margin.astype(np.float16),
@@ -63,7 +63,8 @@ def load(size: str = "tiny") -> Golden:
     """Read what is shipped."""
     with (files(__package__) / f"golden-{size}.npz").open("rb") as file, np.load(file) as arrays:
         tables = {
-            name: Table(*(arrays[f"{name}.{part}"] for part in Table.__dataclass_fields__)) for name in names(arrays)
+            name: ReferenceTable(*(arrays[f"{name}.{part}"] for part in ReferenceTable.__dataclass_fields__))
+            for name in names(arrays)
         }
         digest = arrays["digest"].tobytes().hex()
     floors = files(__package__) / f"floors-{size}.npz"

@@ -57,7 +57,7 @@ def measured(fault: Fault, shipped: golden.Golden, plain: Params) -> dict[str, A
     with mutated(fault.reference) as module:
         for prompt in PROMPTS:
             if prompt.name in fault.prompts:
-                found = module.computed(module.Model({**plain, **changed}, dims), prompt)
+                found = module.computed(module.ReferenceModel({**plain, **changed}, dims), prompt)
                 rows |= {name: logprobs.astype(np.float32) for name, (logprobs, _, _) in found.items()}
     verdict = compare.compare(shipped, rows, compare.limits())
     figures = {name: round(value, 4) for name, value in verdict.figures.items()}
