@@ -17,7 +17,6 @@ from ..bench.options import ServeOptions
 from ..client import local_replica
 from ..client.local_replica import Started
 from ..errors import NotFound
-from ..plan import TENSOR_PARALLEL_SIZE
 from ..vllm_schema.schema import VERSION
 from . import checkpoint
 from .asking import Asker, asking
@@ -25,8 +24,7 @@ from .box import Box
 from .checkpoint import SmallCheckpoint
 
 SKIPPED = ("architecture-matches",)
-PRO = ("pro-hardware", TENSOR_PARALLEL_SIZE, "model-files")
-"""Checks that a checkpoint of another size than the published one cannot pass."""
+"""The check that a checkpoint of another size than the published one cannot pass."""
 GATE = ("--gate.signs", "logprobs")
 """It walks through its tokens, which is no language."""
 
@@ -59,16 +57,9 @@ def serving(box: Box, options: ServeOptions) -> Iterator[tuple[Started, Asker]]:
 
 
 def served(box: Box, folder: Path, flags: Sequence[str]) -> ServeOptions:
-    """Return how a checkpoint is served: as requested, with the names that the request was resolved to."""
-    selection = box.selection
-    choices = {
-        **box.serve.choices,
-        "profile": selection.profile.name,
-        "model": f"{selection.model.name}={folder}",
-        "tp": str(selection.tensor_parallel_size),
-    }
-    pro = selection.model.get("architecture") == checkpoint.PRO
-    skip = (*box.serve.skip, *SKIPPED, *(PRO if pro else ()))
+    """Return how a checkpoint is served: as the plan is, but from this folder."""
+    choices = {**box.serve.choices, "model": f"{box.selection.model.name}={folder}"}
+    skip = (*box.serve.skip, *SKIPPED)
     return replace(box.serve, choices=choices, skip=skip, flags=(*box.serve.flags, *flags))
 
 

@@ -29,7 +29,7 @@ from typing import Any
 from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
 from dsv4_serve.entrypoint.qualify.known import questions
 from dsv4_serve.entrypoint.qualify.sizes import Sizes
-from dsv4_serve.entrypoint.qualify.small import PRO, SKIPPED
+from dsv4_serve.entrypoint.qualify.small import SKIPPED
 from qualification.gpu.served import HEALTH, Ended, ask, server, wait_until_ready
 
 Result = dict[str, Any]
@@ -38,6 +38,8 @@ REFUSAL = re.compile(r"(MTP|DSpark) speculative decoding: |^  draft-[\w-]+: ", r
 """Of a patch, and of a check before the start."""
 MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
 """The product's name for a layout, where it is another one."""
+PRO = ("pro-hardware", "tensor-parallel-size", "model-files")
+"""Refusals that hold for the full-size V4-Pro only."""
 TOKENS = {"mtp": 1, "dspark": 5}
 COUNTED = re.compile(r"SpecDecoding metrics: .*Accepted: (\d+) tokens, Drafted: (\d+) tokens")
 JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?")

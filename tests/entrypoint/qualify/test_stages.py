@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from dsv4_serve.entrypoint.doctor.all_reduce.result import AllReduceResult, AllReduceTiming
 from dsv4_serve.entrypoint.doctor.report import Diagnosis, DoctorReport
 from dsv4_serve.entrypoint.problem import Problem
 from dsv4_serve.entrypoint.qualify.box import Box
 from dsv4_serve.entrypoint.qualify.sizes import Sizes
 from dsv4_serve.entrypoint.qualify.small import SmallReplica
-from dsv4_serve.entrypoint.qualify.stages import depth, faults, full_size, load
-from dsv4_serve.entrypoint.qualify.stages.all_reduce import all_reduce
+from dsv4_serve.entrypoint.qualify.stages import all_reduce, depth, faults, full_size, load
 from dsv4_serve.entrypoint.qualify.stages.host import host
 from dsv4_serve.entrypoint.qualify.stages.known_answers import known_answers
 from tests.entrypoint.qualify.engine import changed_under_load, short_sighted, sound
@@ -107,7 +107,7 @@ def test_the_problems_of_the_doctor_are_those_of_the_host(box: Box) -> None:
 
 
 def test_without_gpus_nothing_is_reduced_and_no_full_size_starts(box: Box) -> None:
-    assert all_reduce(box).verdict == full_size.full_size(box).verdict == "skipped"
+    assert all_reduce.all_reduce(box).verdict == full_size.full_size(box).verdict == "skipped"
 
 
 def test_memory_outside_of_the_estimate_fails(make_box: Callable[..., Box]) -> None:
@@ -123,3 +123,12 @@ def test_memory_outside_of_the_estimate_fails(make_box: Callable[..., Box]) -> N
     far = full_size.judged(rows, fit.kv_available_gib + fit.uncertainty_gib + 1, fit, {}, "dummy weights")
     assert (near.verdict, far.verdict) == ("passed", "failed")
     assert near.seen.startswith("211 for 1 output tok/s")
+
+
+def test_an_all_reduce_that_hangs_fails_and_one_that_ran_out_of_time_is_open() -> None:
+    timings = (AllReduceTiming(1024, 1e-5, 1e8), AllReduceTiming(1 << 26, 4e-4, 1.6e11))
+    good = all_reduce.judged(AllReduceResult(True, 2, "nccl", 9.0, timings))
+    assert (good.verdict, good.seen) == ("passed", "2 ranks, 160.0 GB/s at most")
+    hung = AllReduceResult(False, 2, "nccl", 15.0, hung_at="init", behind=(1,))
+    assert all_reduce.judged(hung).verdict == "failed"
+    assert all_reduce.judged(AllReduceResult(False, 2, "nccl", 20.0, ran_out_at="init")).verdict == "inconclusive"
