@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import HostError
+from ...errors import ConfigError, HostError
 from ...smoke.outcome import Outcome, failed, passed, skipped
 from .. import checkpoint, small
 from ..box import Box
@@ -34,9 +34,11 @@ def numerics(box: Box) -> Outcome:
     """Three prompts: within a window, beyond YaRN's original maximum, beyond what the indexer chooses from."""
     from ....demo.numerics import compare, golden, prompts
 
-    layout, size = checkpoint.layout_of(box.selection), "tiny" if box.on_cpu else "flash"
+    size = "tiny" if box.on_cpu else "flash"
     try:
-        reference = golden.load(size)
+        layout, reference = checkpoint.layout_of(box.selection), golden.load(size)
+    except ConfigError as error:
+        return skipped(str(error))
     except FileNotFoundError:
         return skipped(f"no reference values for checkpoints of size {size} are shipped")
     folder = _write(box, layout, size)
@@ -44,7 +46,7 @@ def numerics(box: Box) -> Outcome:
     with small.serving(box, small.served(box, folder, flags)) as (_, asker):
         alone = [asker.raw(body(prompt), box.remaining) for prompt in prompts.PROMPTS]
         at_once = asker.raws([body(prompt) for prompt in prompts.PROMPTS], box.remaining)
-    limits = compare.limits("cpu" if box.on_cpu else "gpu", layout)
+    limits = compare.limits(_hardware(box, layout))
     found = {
         name: compare.compare(reference, rows(prompts.PROMPTS, answers, prompts.VOCAB), limits)
         for name, answers in (("alone", alone), ("at once", at_once))
@@ -98,6 +100,13 @@ def judged(reasons: Sequence[str], figures: Mapping[str, float], layout: str) ->
     largest = max((value for name, value in figures.items() if name.endswith("median")), default=0.0)
     seen = f"log-probabilities in layout {layout} are the reference's, alone and at once; largest median distance"
     return passed(f"{seen} {largest:.3f}", **figures)
+
+
+def _hardware(box: Box, layout: str) -> str:
+    """Return what limits are for: GPUs may compute experts of NVFP4 with activations of four bits."""
+    if box.on_cpu:
+        return "cpu"
+    return "gpu-w4a4" if checkpoint.LAYOUTS_OF_NVFP4 & {layout} else "gpu"
 
 
 def _write(box: Box, layout: str, size: str) -> Path:
