@@ -24,7 +24,7 @@ ABSENT = 20.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """`figures` are what was measured, by table; `reasons` why the engine is wrong, a sentence each."""
 
     figures: dict[str, float]
@@ -58,7 +58,7 @@ def limits(hardware: str = "cpu") -> dict[str, float]:
     return {name: floor * (EXPERT if name.endswith("expert") else room) for name, floor in FLOORS.items()}
 
 
-def compare(golden: Golden, got: Rows, allowed: Mapping[str, float]) -> Verdict:
+def compare(golden: Golden, got: Rows, allowed: Mapping[str, float]) -> Comparison:
     """Measure every table that the engine returned and hold the figures against `limits`."""
     figures: dict[str, float] = {}
     reasons: list[str] = []
@@ -73,7 +73,7 @@ def compare(golden: Golden, got: Rows, allowed: Mapping[str, float]) -> Verdict:
     for name, limit in allowed.items():
         if name in figures and not figures[name] <= limit:
             reasons.append(f"{name} is {figures[name]:.3f}, and {limit:.3f} is allowed.")
-    return Verdict(figures, tuple(reasons))
+    return Comparison(figures, tuple(reasons))
 
 
 def distances(table: Table, rows: NDArray[np.generic]) -> tuple[NDArray[np.float64], Table]:
