@@ -6,7 +6,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...errors import ConfigError, HostError
 from ...smoke.outcome import Outcome, failed, passed, skipped
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ....demo.numerics.prompts import Prompt
-
     Rows = dict[str, NDArray[np.generic]]
 
 TOP = 20
@@ -28,6 +26,25 @@ CONTEXT = "2688"
 GATE = ("--gate.below-floor", "warn", "--gate.corrupted", "warn", "--gate.tokens", "4", "--gate.concurrency", "2")
 """Random weights draft nothing and write no language."""
 SUSPECTS = "a kernel computes something else than the model: try another --moe-backend, and report it"
+
+
+class RandomPrompt(Protocol):
+    """What is asked: `demo.numerics` has three."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the reference."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Token ids."""
+        ...
+
+    @property
+    def answer(self) -> int:
+        """The only token that the answer may have."""
+        ...
 
 
 def numerics(box: Box) -> Outcome:
@@ -56,7 +73,7 @@ def numerics(box: Box) -> Outcome:
     return judged(reasons, figures, layout)
 
 
-def body(prompt: Prompt) -> dict[str, Any]:
+def body(prompt: RandomPrompt) -> dict[str, Any]:
     """Return the request: the prompt's only allowed answer makes every engine compute the same positions."""
     from ....demo.numerics.prompts import GENERATED
 
@@ -72,7 +89,7 @@ def body(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-def rows(prompts: Sequence[Prompt], answers: Sequence[Mapping[str, Any]], vocab: int) -> Rows:
+def rows(prompts: Sequence[RandomPrompt], answers: Sequence[Mapping[str, Any]], vocab: int) -> Rows:
     """Return the log-probabilities of each prompt, a row a position; NaN where the engine returned none."""
     import numpy as np
 
