@@ -276,6 +276,7 @@ def test_an_exception_of_a_thread_is_the_root_where_a_process_died_without_a_wor
     died = line("Worker proc VllmWorker-0 died unexpectedly (exit code: 1), shutting down executor.")
     assert roots(thread, died)[0].startswith("MemoryError")
     assert roots(survived("MemoryError"), died) == [died.text]  # a request's
+    assert roots(line("something failed"), died) == [died.text]
     assert roots(thread, [WORK] * BURST, died) == [died.text]
     assert roots(thread, failed("ValueError: x")) == ["ValueError: x"]
 
