@@ -15,6 +15,9 @@ ARG NOT_YET="/site-packages/vllm/|/py312_"
 # A folder of wheels that take precedence over the index: --build-context wheels=DIR.
 FROM scratch AS wheels
 
+# A folder of kernel packs that a start imports: --build-context kernels=DIR.
+FROM scratch AS kernels
+
 # ---- What the running container needs from the distribution.
 FROM ${BASE_GPU} AS system-gpu
 RUN --mount=type=bind,source=deploy/image,target=/image sh /image/system.sh
@@ -54,6 +57,7 @@ ARG COMMIT=unknown
 ARG SOURCE_DATE_EPOCH
 RUN --mount=type=bind,target=/src \
     --mount=type=bind,from=tools-cpu,source=/tools,target=/tools \
+    --mount=type=bind,from=kernels,target=/kernels \
     sh /src/deploy/image/program.sh cpu
 LABEL org.opencontainers.image.title="dsv4-serve (CPU demo)" \
       org.opencontainers.image.description="dsv4-serve with vLLM 0.32.0 for CPU and a tiny model" \
@@ -97,6 +101,7 @@ ARG COMMIT=unknown
 ARG SOURCE_DATE_EPOCH
 RUN --mount=type=bind,target=/src \
     --mount=type=bind,from=tools-gpu,source=/tools,target=/tools \
+    --mount=type=bind,from=kernels,target=/kernels \
     sh /src/deploy/image/program.sh gpu
 LABEL org.opencontainers.image.title="dsv4-serve" \
       org.opencontainers.image.description="DeepSeek-V4 with its draft head on patched vLLM 0.32.0" \

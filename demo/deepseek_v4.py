@@ -18,6 +18,7 @@ import numpy as np
 from .tokenizer import write_text_files
 from .v4_dspark import DraftLayer, DSparkWeights
 from .v4_layouts import LAYOUTS, Layout, Storage, config
+from .v4_reach import ReachWeights
 from .v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
 from .v4_text import Walk, byte_walk
 from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights
@@ -119,14 +120,17 @@ class _Builder:
     def compressor(self, prefix: str, storage: Storage, ratio: int, head_dim: int) -> Tensors:
         rows = head_dim * (2 if ratio == 4 else 1)
         out = {f"{prefix}.ape": f32(np.zeros((ratio, rows))), f"{prefix}.norm.weight": _ones(head_dim)}
-        for name in ("wkv", "wgate"):
-            out |= self.encode(f"{prefix}.{name}", self.noise(rows, self.d.hidden, -7), storage.compressor)
+        wkv = self.w.compressor(rows, head_dim) or self.noise(rows, self.d.hidden, -7)
+        for name, linear in (("wkv", wkv), ("wgate", self.noise(rows, self.d.hidden, -7))):
+            out |= self.encode(f"{prefix}.{name}", linear, storage.compressor)
         return out
 
     def indexer(self, prefix: str, storage: Storage) -> Tensors:
         d = self.d
-        out = self.encode(f"{prefix}.wq_b", self.noise(d.index_heads * 128, d.q_lora, -7), storage.indexer_q)
-        out |= self.encode(f"{prefix}.weights_proj", self.noise(d.index_heads, d.hidden, -7), storage.compressor)
+        query = self.w.index_query or self.noise(d.index_heads * 128, d.q_lora, -7)
+        weights = self.w.index_weights or self.noise(d.index_heads, d.hidden, -7)
+        out = self.encode(f"{prefix}.wq_b", query, storage.indexer_q)
+        out |= self.encode(f"{prefix}.weights_proj", weights, storage.compressor)
         return out | self.compressor(f"{prefix}.compressor", storage, 4, 128)
 
     def experts(self, prefix: str, storage: Storage, weights: LayerWeights) -> Tensors:
@@ -201,7 +205,9 @@ def write(
     directory = Path(path)
     walk = walk or byte_walk(dims.vocab)
     answer = Answer(walk.successors)
-    builder = _Builder(LAYOUTS[layout], Weights(dims, answer.perm, walk.seed))
+    sizes = dims, answer.perm, walk.seed
+    weights = ReachWeights(*sizes, walk.reach) if walk.reach else Weights(*sizes)
+    builder = _Builder(LAYOUTS[layout], weights)
     draft = {} if mtp == "removed" else builder.draft()
     if mtp == "holed":
         hole = HOLES[builder.layout.drafter]

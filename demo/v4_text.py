@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .tokenizer import ASSISTANT, BOS, DSML, END_OF_THOUGHT, EOS, THINK, USER, byte_alphabet, spelled
+from .v4_reach import Reach, reach
 from .v4_weights import permutation
 
 READABLE_MARKS = (BOS, EOS, USER, ASSISTANT, THINK, END_OF_THOUGHT, DSML)
@@ -21,19 +22,27 @@ class Walk:
     """
     `vocabulary` is token to id; `successors[t]` is the token after token t, and no two tokens have the same one.
 
-    `seed` is that of the noise in weights that do not matter.
+    `seed` is that of the noise in weights that do not matter. With `reach`, the answer to its query depends on a token
+    far back.
     """
 
     vocabulary: dict[str, int]
     marks: tuple[str, ...]
     successors: list[int]
     seed: int = 0
+    reach: Reach | None = None
 
 
 def byte_walk(size: int, seed: int = 0) -> Walk:
     """Id = byte, for the bytes below `size`; 0 and 1 are BOS and EOS. One cycle in an order by lot."""
     vocabulary = {BOS: 0, EOS: 1} | {text: n for n, text in enumerate(byte_alphabet()[:size]) if n > 1}
     return Walk(vocabulary, (BOS, EOS), permutation(size, seed), seed)
+
+
+def reaching_walk(size: int, seed: int = 0) -> Walk:
+    """A walk of bytes that never comes to the last token, which is the query of a Reach."""
+    walk = byte_walk(size, seed)
+    return replace(walk, successors=permutation(size, seed, size - 1), reach=reach(size))
 
 
 def readable_walk() -> Walk:

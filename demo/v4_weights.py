@@ -63,9 +63,9 @@ FLASH = Dims(
 )  # fmt: skip
 
 
-def permutation(vocab: int, seed: int) -> list[int]:
-    """One cycle through every token but the two special ones, which map to themselves."""
-    order = np.random.default_rng(seed).permutation(np.arange(SPECIAL, vocab))
+def permutation(vocab: int, seed: int, last: int | None = None) -> list[int]:
+    """One cycle through every token but the two special ones and those from `last` on, which map to themselves."""
+    order = np.random.default_rng(seed).permutation(np.arange(SPECIAL, vocab if last is None else last))
     perm = list(range(vocab))
     for here, there in zip(order, np.roll(order, -1), strict=True):
         perm[int(here)] = int(there)
@@ -160,6 +160,14 @@ class Weights:
     def units(self) -> Ints:
         """The unit of each token in the experts."""
         return self._spread(self.dims.inter // 2)
+
+    index_query: Linear | None = None
+    """The indexer's query and, below, its weights and what compressors keep of a token: noise, where None."""
+    index_weights: Linear | None = None
+
+    def compressor(self, _rows: int, _head_dim: int) -> Linear | None:
+        """Return what a compressor keeps of a token."""
+        return None
 
     @cached_property
     def e_proj(self) -> Linear:

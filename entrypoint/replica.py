@@ -26,7 +26,7 @@ def require_one_host(plan: Plan) -> None:
     if (nodes := parallel_of(plan.flags).nodes) > 1:
         raise ConfigError(
             f"nnodes is {nodes}: a replica of several hosts is started on each of them (docs/how-to/shapes.md), or as a"
-            " LeaderWorkerSet (deploy/kubernetes/overlays/pro-multinode); leave nnodes out here."
+            f" LeaderWorkerSet (dsv4 manifests --nodes {nodes}); leave nnodes out here."
         )
 
 

@@ -1,8 +1,8 @@
 """
 Result files: what was measured, on what and when, as one JSON file each that is never overwritten.
 
-FOLDER/bench, FOLDER/smoke and FOLDER/eval hold those of `dsv4`. `qualification/results` of this repository has more
-kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and `fleet-limits` (simulated).
+The folders bench, smoke, eval, tune and qualify hold those of `dsv4`. `qualification/results` of this repository has
+more kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and `fleet-limits` (simulated).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .errors import ConfigError, HostError, listed
 from .replica_description import ReplicaDescription
 from .validation import sentence
 
-KINDS = ("bench", "smoke", "eval")
+KINDS = ("bench", "smoke", "eval", "tune", "qualify")
 FOLDER = "qualification"
 """The default folder for results."""
 _OF_FLEETS = ("fleet", "fleet-limits")
-_RECORDS = ("memory", "nodes")
-"""Folders of what calibrations and lab programs recorded, which no page shows."""
+_RECORDS = ("memory", "nodes", "community")
+"""Folders of what calibrations, lab programs and other people recorded, which `dsv4 report` does not show."""
 _Count = Annotated[int, Field(ge=1)]
 _Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

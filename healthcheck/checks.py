@@ -133,7 +133,7 @@ def as_text(group: str, findings: Mapping[str, Finding]) -> str:
 
 
 def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: float) -> dict[str, Any]:
-    """Return status, checks and phase; for `startup` also its progress (seconds, percent, bytes per second)."""
+    """Return status, checks and phase; for `startup` also how far it is (percent, bytes a second, seconds left)."""
     answer = {
         "status": _verdict(findings),
         "checks": [_check_json(name, finding) for name, finding in findings.items()],
@@ -141,6 +141,7 @@ def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: fl
     }
     if group != "startup":
         return answer
+    left = health.seconds_left(now)
     return {
         **answer,
         "detail": health.detail,
@@ -148,6 +149,7 @@ def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: fl
         "seconds_since_start": round(now - health.started, 3),
         "percent": health.percent,
         "rate": health.rate,
+        "seconds_left": None if left is None else round(left, 3),
         "caches": health.caches,
         "phases": {phase: round(seconds, 3) for phase, seconds in health.seconds(now).items()},
         **({"limit": health.stall_limit} if health.stalled else {}),
@@ -170,12 +172,14 @@ def _start_state(health: Health, now: float) -> str:
     wait = ""
     if health.phase == "backoff" and health.backoff_until is not None:
         wait = f"{max(0.0, health.backoff_until - now):.0f} s until the next start"
+    left = health.seconds_left(now)
     parts = [
         done,
         health.detail,
         wait,
         f"{now - health.phase_began:.0f} s in this phase",
         f"{now - health.started:.0f} s since start",
+        "" if left is None else f"about {left:.0f} s left" if left else "longer than the last start",
         "" if health.caches == "unknown" else f"caches {health.caches}",
     ]
     return f"{health.phase}: {', '.join(filter(None, parts))}"

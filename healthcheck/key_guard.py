@@ -56,9 +56,13 @@ class KeyGuard:
 
     @staticmethod
     def _is_preflight(scope: Mapping[str, Any]) -> bool:
-        """Tell whether a browser asks if it may send a request; it sends no key with that."""
+        """
+        Tell whether a browser asks if it may send a request; it sends no key with that.
+
+        Without an origin, vLLM's CORS middleware would pass it on, and /metrics answers every method.
+        """
         names = {name.lower() for name, _ in scope["headers"]}
-        return scope.get("method") == "OPTIONS" and b"access-control-request-method" in names
+        return scope.get("method") == "OPTIONS" and {b"access-control-request-method", b"origin"} <= names
 
 
 def _digest(key: bytes) -> bytes:

@@ -108,6 +108,8 @@ class Health:
     stall_limit: float | None = None
     """Seconds that this phase may last without progress; None without a limit."""
     caches: Caches = "unknown"
+    last_start: Mapping[str, float] = field(default_factory=dict)
+    """Seconds in each phase of this plan's last start that found its kernels; empty where it is not known."""
 
     cache_hit: bool | None = None
     cache_saved: float | None = None
@@ -172,6 +174,13 @@ class Health:
         """Return the seconds spent in each phase so far, the present one included."""
         spent = self.phase_seconds.get(self.phase, 0.0) + now - self.phase_began
         return {**self.phase_seconds, self.phase: spent}
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return how long the start still takes, by this plan's last one; None where that is not known."""
+        if not self.last_start or self.phase not in PHASES[PHASES.index("starting") : PHASES.index("ready")]:
+            return None
+        spent, ahead = self.seconds(now), PHASES[PHASES.index(self.phase) : PHASES.index("ready")]
+        return sum(max(0.0, self.last_start.get(phase, 0.0) - spent.get(phase, 0.0)) for phase in ahead)
 
     def idle_for(self, now: float) -> float:
         """Seconds without progress while there is work; 0 when there is none."""

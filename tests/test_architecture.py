@@ -30,13 +30,16 @@ LAYERS = [
     "demo",
     "doctor",
     "supervisor",
+    "kernel_packs",
     "bench",
+    "tune",
     "containers",
     "kubernetes",
     "smoke",
     "evals",
     "report",
     "support",
+    "qualify",
     "cli",
 ]
 """Folders from the ground up: each imports only what stands before it."""

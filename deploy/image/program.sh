@@ -29,6 +29,15 @@ done
 site=$(/opt/dsv4/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 sh /src/deploy/image/bytecode.sh "$site/vllm" "$site/dsv4_serve"
 
+# Kernel packs that every start looks at. A broken one fails the build; one of another key stays unused.
+for pack in /kernels/*.tar.xz; do
+    [ -f "$pack" ] || continue
+    /opt/dsv4/bin/dsv4 kernels verify "$pack"
+    mkdir -p $facts/kernels
+    cp "$pack" $facts/kernels/
+    chmod 644 "$facts/kernels/${pack##*/}"
+done
+
 /tools/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file "$work/sbom.json" /opt/dsv4/bin/python
 /opt/dsv4/bin/python /src/tools/image/describe.py "$target" "$work/patches.json" "$work/sbom.json" $facts
 rm -rf $work

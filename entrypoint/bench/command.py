@@ -7,10 +7,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import results
+from .. import results, shared_result
 from ..client import local_replica
 from ..client.endpoint import Endpoint
 from ..draft_floors import DSPARK
@@ -37,13 +38,25 @@ def bench(
     results.check_writable(request.out, "bench")
     if request.plot:
         _write(request.plot, "a", "")  # fails now rather than after the measurement
+    shared_result.check_writable(request.share)
     tokenizer = Tokenizer(request.tokenizer) if request.tokenizer else None
     with local_replica.stops_raise(), replica as endpoint:
         path = measure.measure(endpoint, request.matrix, environ, tokenizer, request.out)
     result = results.read_one(path)
     if request.plot:
         _write(request.plot, "w", plot.svg([result]))
+    if request.share:
+        share(request.share, "bench", result, rows=result["rows"])
     return result
+
+
+def share(path: Path, kind: str, result: Mapping[str, Any], **parts: Any) -> None:
+    """Write what can be shared of a result; raise UserError without a plan."""
+    if not result["replica"].get("settings"):
+        raise ConfigError(f"{path} was not written: the replica's plan is unknown; name its health server (--health).")
+    day = datetime.fromisoformat(result["date"]).date()
+    shared_result.write(path, shared_result.shared(kind, result["replica"], result["weights"], day, **parts))
+    log.info(f"{path} can be shared: add your name as `who` (docs/results/community.md)")
 
 
 @contextlib.contextmanager

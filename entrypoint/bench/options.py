@@ -57,6 +57,8 @@ class BenchRequest:
     out: Path
     plot: Path | None = None
     tokenizer: str | None = None
+    share: Path | None = None
+    """A file for what can be shared of the result."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class ServeOptions:
 def bench_request(options: argparse.Namespace) -> BenchRequest:
     """Return the request that the options of `bench` make; raise UsageError for an impossible number."""
     plot = Path(options.plot) if options.plot else None
-    return BenchRequest(_matrix(options), Path(options.out), plot, options.tokenizer)
+    share = Path(options.share) if options.share else None
+    return BenchRequest(_matrix(options), Path(options.out), plot, options.tokenizer, share)
 
 
 def _matrix(options: argparse.Namespace) -> LoadMatrix:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import community
 from .catalog import Catalog
 
 
 def listing(catalog: Catalog) -> list[dict[str, Any]]:
-    """Return each profile: context in tokens, requests, tensor parallel sizes, models, hardware, measured figures."""
+    """Return each profile: context in tokens, requests, sizes, models, hardware, our figures, and those of others."""
     entries = []
     for name in catalog.names("profile"):
         profile = catalog.profile(name, "")
@@ -23,6 +24,7 @@ def listing(catalog: Catalog) -> list[dict[str, Any]]:
                 "models": profile.get("models"),
                 "hardware": profile.get("hardware"),
                 "measured": [m.model_dump(by_alias=True) for m in profile.own.measured],
+                "community": community.of(community.read(), profile=name),
             }
         )
     return entries

@@ -170,6 +170,8 @@ class Profile(Base):
     """Hardware or architectures that the profile is for, with those that extend them; `gpu` is any GPU."""
     tensor_parallel_sizes: Sizes = []
     """Numbers of GPUs that the profile may be split over."""
+    nccl: str = ""
+    """The set of NCCL variables, in place of the one by topology or hardware; `--nccl` wins over it."""
     measured: list[Measured] = []
     """Figures that were measured with this profile."""
 
@@ -198,6 +200,8 @@ class Sibling(_Table):
     """What it ships to draft with; none if absent."""
     weights_gib: PositiveGiB | None = None
     """Its weights on all GPUs together, in GiB; the model's own if absent."""
+    unknown: str = ""
+    """What is taken for granted of it until its files are read; `dsv4 explain` says so."""
 
 
 class Model(Base):
@@ -240,10 +244,16 @@ class Hardware(Base):
     """What NCCL, libraries and the indexer's logits take of one GPU, in GiB; a measured figure if absent."""
     interconnect: str = ""
     """How GPUs of this kind are connected: `nvlink` or `pcie`."""
+    gpus_per_host: Annotated[int, Field(ge=0)] = 0
+    """How many GPUs a host of this kind has, where it is always the same number; 0 where it differs."""
+    processor: Literal["x86-64", "aarch64"] = "x86-64"
+    """The hosts' processors; the image is for x86-64."""
     nccl: str = ""
     """The set of NCCL variables that applies unless the topology or `--nccl` says otherwise."""
     prompt_graphs: list[Annotated[int, Field(gt=0)]] = []
     """Sizes in tokens for which CUDA graphs of prompts are captured too."""
+    default_profile: str = ""
+    """The profile that is served when none is named, in place of `default-profile` in base.toml."""
     default_model: list[DefaultModel] = []
     """The models that are served when none is named."""
 

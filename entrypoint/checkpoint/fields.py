@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .described import text_config
+from .described import number, text_config
 
 CLASSES = {
     "DeepseekV4ForCausalLM": "deepseek_v4",
@@ -24,6 +24,8 @@ _COUNTS = ("n_shared_experts", "num_hash_layers", "num_nextn_predict_layers", "n
 """They may be 0, and null stands for it."""
 _NUMBERS = ("compress_rope_theta", "hc_eps", "rms_norm_eps", "routed_scaling_factor")
 _LARGEST = 10_000_000
+_MOST_OF_A_BLOCK, _MOST_TOKENS = 64, 1_000_000
+"""Published drafters have blocks of 5, and a vocabulary of 129,280 tokens."""
 _SHOWN = 40
 _SCHEMES = ("dynamic", "static")
 _EXPERT_DTYPES = ("fp4", "fp8")
@@ -40,6 +42,21 @@ def wrong(config: Mapping[str, Any]) -> list[str]:
         found += _of_deepseek_v4(text_config(config))
         found += _of_fp8(config)
     return found
+
+
+def wrong_of_dspark(config: Mapping[str, Any]) -> list[str]:
+    """Return each field that describes a DSpark drafter and is absent or out of range."""
+    inner = text_config(config)
+    layers, ids = number(inner, "num_hidden_layers"), inner.get("dspark_target_layer_ids")
+    good = {
+        "dspark_block_size": _is_within(inner.get("dspark_block_size"), 1, _MOST_OF_A_BLOCK),
+        "dspark_noise_token_id": _is_within(inner.get("dspark_noise_token_id"), 0, _MOST_TOKENS),
+        "dspark_markov_rank": _is_within(inner.get("dspark_markov_rank"), 1, number(inner, "hidden_size")),
+        "dspark_target_layer_ids": (
+            isinstance(ids, list) and bool(ids) and all(_is_within(n, 0, layers - 1) for n in ids)
+        ),
+    }
+    return [_shown(name, inner[name]) if name in inner else f"no {name}" for name, fits in good.items() if not fits]
 
 
 def _of_any_model(config: Mapping[str, Any]) -> Iterator[str]:
@@ -102,7 +119,11 @@ def _is_table_of_tables(value: Any) -> bool:
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return type(value) is int and least <= value <= _LARGEST
+    return _is_within(value, least, _LARGEST)
+
+
+def _is_within(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 def _is_positive(value: Any) -> bool:

@@ -196,4 +196,10 @@ def _drafter(description: Description) -> Drafter:
         layers=layers,
         block_size=number(config, "dspark_block_size") if is_dspark else 0,
         bytes=sum(tensor.bytes for name, tensor in tensors.items() if not name.endswith(_SHARED)),
+        wrong=tuple(_present(fields.wrong_of_dspark(description.config))) if is_dspark else (),
     )
+
+
+def _present(wrong: list[str]) -> list[str]:
+    """Return the fields that are there; those that lack are the doctor's, who compares them with the tensors."""
+    return [field for field in wrong if not field.startswith("no ")]

@@ -25,6 +25,8 @@ class Drafter:
     """The most tokens that a DSpark drafter drafts at once; 0 for an MTP head."""
     bytes: int = 0
     """Its size on disk, without what it shares; 0 where the headers were not read."""
+    wrong: tuple[str, ...] = ()
+    """Fields of config.json that are there and describe no DSpark drafter that vLLM could build."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,13 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_share(parser: argparse.ArgumentParser) -> None:
+    """Add the file for other people."""
+    parser.add_argument(
+        "--share", metavar="FILE.json", help="also write what can be published: no path, host name or secret"
+    )
+
+
 def add_collective(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the switch for the all-reduce trial; `default` says when it is tried otherwise."""
     parser.add_argument(
@@ -123,6 +130,13 @@ def port(text: str) -> int:
     """Return a port; raise ArgumentTypeError for anything else."""
     if (number := count(text)) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return number
+
+
+def hours(text: str) -> float:
+    """Return a time in hours, above 0; raise ArgumentTypeError for anything else."""
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a valid time; use a number of hours above 0")
     return number
 
 

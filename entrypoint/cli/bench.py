@@ -69,6 +69,7 @@ def register(commands: Commands) -> None:
         help="write the result to this folder (default: %(default)s)",
     )
     parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency by batch size into this file")
+    arguments.add_share(parser)
     arguments.add_replica(parser)
     arguments.add_without_weights(parser)
     arguments.add_plan(parser)

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import ConfigError, UsageError
 from ..terminal import printable
 from . import arguments
 from .output import print_message
@@ -39,6 +39,13 @@ def register(commands: Commands) -> None:
         "--support", action="store_true", help="write one archive for a bug report, in place of the folder"
     )
     parser.add_argument("--log", metavar="FILE", help="with --support, include the end of this log of `dsv4 serve`")
+    parser.add_argument(
+        "--kernels",
+        metavar="PACK",
+        action="append",
+        default=[],
+        help="put this kernel pack into the folder, for every start to import; repeatable",
+    )
     arguments.add_images(parser)
     arguments.add_plan(parser)
 
@@ -46,6 +53,8 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Write the folder, or the archive."""
     if options.support:
+        if options.kernels:
+            raise UsageError("`dsv4 bundle` takes --kernels only without --support; see `dsv4 bundle --help`.")
         return _support(options, argv)
     unused = [f"--{name}" for name in _PLAN if getattr(options, name)] + argv[:1]
     if unused:
@@ -56,8 +65,21 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from ..containers import options as replicas
 
     images = replicas.images(options, os.environ)
-    bundle.bundle(daemon.connect(os.environ), *images, Path(options.out), print_message)
+    packs = [_checked_pack(pack) for pack in options.kernels]
+    bundle.bundle(daemon.connect(os.environ), images, Path(options.out), print_message, packs)
     return 0
+
+
+def _checked_pack(pack: str) -> Path:
+    """Return the path of a kernel pack; raise ConfigError for anything else, or a name that a start would not find."""
+    from ..kernel_packs import at_start, place, source
+
+    if not Path(pack).match(at_start.PATTERN):
+        raise ConfigError(f"--kernels {pack}: a start imports files named {at_start.PATTERN}; rename it.")
+    with source.opened(pack) as (file, name):
+        manifest, reader = place.read_manifest(file, name)
+        place.blobs_into(None, manifest, reader)
+    return Path(pack)
 
 
 def _support(options: argparse.Namespace, argv: list[str]) -> int:

@@ -43,6 +43,9 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
 
     selection, plan = resolved(options, argv)
     plan = with_shortage(plan, memory_inputs.estimate(selection, plan.flags))
+    if selection.hardware.get("memory_gib") and (reason := memory_inputs.uncounted(selection, plan.flags)):
+        plan = dataclasses.replace(plan, choices={**plan.choices, "memory": Setting("not counted", reason)})
+    plan = with_unchecked(plan)
     return answer(options, plan.to_json, lambda: text(plan))
 
 
@@ -54,6 +57,17 @@ def with_shortage(plan: Plan, memory: MemoryEstimate | None) -> Plan:
         return plan
     origin = f"computed, the KV cache ± {memory.uncertainty_gib:.1f} GiB; dsv4 fit says what to change"
     return dataclasses.replace(plan, choices={**plan.choices, "memory": Setting(short, origin)})
+
+
+def with_unchecked(plan: Plan) -> Plan:
+    """Return the plan with a row that names its flags of which no table here says whether vLLM starts with them."""
+    from ..resolve.kernels import UNCHECKED
+
+    found = [name for name, setting in plan.flags.items() if name.partition(".")[0] in UNCHECKED and setting.value]
+    if not found:
+        return plan
+    origin = "no table here knows which of their values vLLM starts with for this model on this GPU"
+    return dataclasses.replace(plan, choices={**plan.choices, "not checked": Setting(", ".join(found), origin)})
 
 
 def text(resolved: Plan) -> str:

@@ -28,6 +28,12 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("--replicas", required=True, type=count, metavar="N", help="run N replicas")
     parser.add_argument(
+        "--nodes",
+        type=count,
+        metavar="N",
+        help="spread each replica over N nodes, as a LeaderWorkerSet group (default: 1, or as many as GB10 takes)",
+    )
+    parser.add_argument(
         "--weights",
         default=f"pvc:{CLAIM}",
         metavar="W",

@@ -16,10 +16,10 @@ from ..errors import UsageError, closest, nearest
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Serve": ("serve", "explain", "profiles", "weights"),
-    "Check": ("doctor", "fit", "smoke", "probe"),
-    "Measure": ("bench", "eval", "report"),
+    "Check": ("doctor", "qualify", "fit", "smoke", "probe"),
+    "Measure": ("bench", "tune", "eval", "report"),
     "Operate": ("up", "down", "status", "logs"),
-    "Build": ("patch", "warm", "bundle", "manifests"),
+    "Build": ("patch", "warm", "kernels", "bundle", "manifests"),
     "Help": ("help", "version", "completion"),
 }
 """Modules of this folder by the group they are listed in; each has `register(commands)`."""

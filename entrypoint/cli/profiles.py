@@ -81,20 +81,14 @@ def _request(options: argparse.Namespace) -> Request:
     return dataclasses.replace(base, choices=choices, environment=dataclasses.replace(base.environment, flags=flags))
 
 
-_GB10 = "12.1"
-"""Hosts of this capability have one GPU each."""
-
-
 def _gpus(options: argparse.Namespace, catalog: Catalog) -> HostGpus:
     from ..machine import detect
     from ..machine.gpus import HostGpus
 
     if options.hardware:
         origin = "command line --hardware"
-        several = (options.nodes or 1) > 1 and catalog.hardware(options.hardware, origin).get(
-            "compute_capability"
-        ) == _GB10
-        return HostGpus(options.hardware, origin, options.gpus or (1 if several else 2))
+        each = catalog.hardware(options.hardware, origin).get("gpus_per_host") if (options.nodes or 1) > 1 else 0
+        return HostGpus(options.hardware, origin, options.gpus or each or 2)
     here = detect.hardware_of(this_machine(), catalog)
     return dataclasses.replace(here, count=options.gpus or here.count)
 
@@ -112,7 +106,7 @@ def text(entries: Iterable[Mapping[str, Any]]) -> str:
                 " ".join(entry["hardware"]) or "any",
             )
         )
-        figures = [figure(m) for m in entry["measured"]] or ["unmeasured"]
+        figures = [figure(m) for m in entry["measured"]] + [given(one) for one in entry["community"]] or ["unmeasured"]
         notes[len(lines) - 1] = [f"models: {', '.join(entry['models']) or 'any'}", *figures]
     out = []
     for number, line in enumerate(table(lines).splitlines()):
@@ -123,6 +117,13 @@ def text(entries: Iterable[Mapping[str, Any]]) -> str:
 def figure(measured: Mapping[str, Any]) -> str:
     """Return a figure and its conditions, on two lines."""
     return "{what}\n  {hardware}, {model}, vLLM {vllm}, {date}; {source}".format(**measured)
+
+
+def given(one: Mapping[str, Any]) -> str:
+    """Return a result that somebody else gave, with its name and conditions, on two lines."""
+    from ..catalog import community
+
+    return f"{community.credit(one)}: {community.figures(one)}\n  {community.conditions(one)}"
 
 
 def _wrapped(part: str) -> str:

@@ -28,11 +28,12 @@ def resolved(options: argparse.Namespace, argv: list[str], skip: tuple[str, ...]
 
     requested, catalog = request(options, argv), Catalog(environment.folders())
     requested = dataclasses.replace(requested, skip=(*requested.skip, *skip))
-    resolved = resolve_request(catalog, requested, lambda: detect.hardware_of(this_machine(), catalog), _check_names)
+    resolved = resolve_request(catalog, requested, lambda: detect.hardware_of(this_machine(), catalog), check_names)
     return resolved.selection, resolved.plan
 
 
-def _check_names() -> frozenset[str]:
+def check_names() -> frozenset[str]:
+    """Return the names of the doctor's checks."""
     from ..doctor.registry import NAMES
 
     return NAMES

@@ -98,6 +98,7 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
         if await weights_fetch.fetch(plan, life):
             selection, plan = await _resolve_again(plan, life, options, argv)
             await life.check(lambda: before_start(selection, plan, this_machine(), settings))
+        await life.unless_stopped(_take_kernels, plan)
         life.exit_reason = await supervise(plan, life)
     return life.exit_status
 
@@ -122,6 +123,17 @@ def _resolve(options: argparse.Namespace, argv: list[str]) -> tuple[Selection, P
 
     selection, plan = resolved(options, argv)
     return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
+
+
+def _take_kernels(plan: Plan) -> None:
+    """Import the kernel packs of the image, and those that DSV4_KERNELS names."""
+    from ..kernel_packs import at_start
+    from ..resolve import environment
+    from ..supervisor import kernel_cache
+
+    packs = at_start.sources(environment.variables().DSV4_KERNELS or "")
+    if packs:
+        at_start.take(packs, kernel_cache.root(os.environ), kernel_cache.installed_folder(plan, os.environ))
 
 
 def _context() -> ServeContext:

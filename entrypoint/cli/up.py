@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from . import arguments
 from .arguments import count, port
-from .output import print_message
 from .this_machine import this_machine
+from .updating_line import UpdatingLine
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -62,5 +62,6 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     options = replicas.with_demo(options, os.environ)
     _, plan = resolved(options, argv)
     deployment = replicas.deployment(options, argv, request(options, argv), plan, detect.topology_of(this_machine()))
-    up.up(daemon.connect(os.environ), deployment, print_message, wait=not options.no_wait)
+    with UpdatingLine() as line:
+        up.up(daemon.connect(os.environ), deployment, line.message, wait=not options.no_wait, watch=line.watch)
     return 0

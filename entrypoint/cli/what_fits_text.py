@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from .profiles import figure, wrapped
+from ..catalog import community
+from .profiles import figure, given, wrapped
 
 if TYPE_CHECKING:
     from ..catalog.schema import Measured
@@ -27,7 +28,7 @@ def text(found: WhatFits, *, named: bool) -> str:
     memory = hardware.get("memory_gib")
     size = f", {memory:g} GiB each" if memory else ""
     lines = [wrapped(f"{found.gpus} x {hardware.name}{size} ({found.origin})", "", "  ")]
-    notes: list[Measured] = []
+    notes: list[str] = []
     if not found.fits:
         return "\n".join([*lines, "", *_nothing(found)])
     header = _ROW.format(
@@ -54,10 +55,11 @@ def _choice(words: str, choice: Choice, gpus: int) -> str:
     label = f"{words:25}"
     if choice.why_not:
         return wrapped(choice.why_not.partition(" To override")[0], f"{label} none: ", " " * 26)
-    return f"{label} {choice.profile} with {choice.model} on {choice.gpus} of {gpus} GPU{'s' * (gpus != 1)}"
+    served = f"{label} {choice.profile} with {choice.model} on {choice.gpus} of {gpus} GPU{'s' * (gpus != 1)}"
+    return wrapped(choice.short, f"{served}: ", " " * 26) if choice.short else served
 
 
-def _profiles(found: WhatFits, notes: list[Measured]) -> Iterator[str]:
+def _profiles(found: WhatFits, notes: list[str]) -> Iterator[str]:
     default = found.choices[""]
     for (profile, context), group in groupby(found.fits, key=lambda fit: (fit.profile, fit.context)):
         yield f"{profile}: {context:,} tokens" if context else f"{profile}: a context that vLLM decides"
@@ -73,7 +75,9 @@ def _profiles(found: WhatFits, notes: list[Measured]) -> Iterator[str]:
                 "gpus": ",".join(str(fit.gpus) for fit in fits),
                 "held": _held(first),
             }
-            speeds = [_speed(one, notes) for fit in fits for one in fit.measured] or ["unmeasured"]
+            ours = [(one.short, _ours(one)) for fit in fits for one in fit.measured]
+            others = [(community.short(one), given(one)) for fit in fits for one in fit.community]
+            speeds = [_speed(*one, notes) for one in [*ours, *others]] or ["unmeasured"]
             yield _ROW.format(**row, speed=speeds[0])
             yield from (_ROW.format(mark="", model="", disk="", gpus="", held="", speed=one) for one in speeds[1:])
 
@@ -92,15 +96,19 @@ def _merged(fits: list[FittingProfile]) -> list[list[FittingProfile]]:
     return list(rows.values())
 
 
-def _speed(measured: Measured, notes: list[Measured]) -> str:
-    if measured not in notes:
-        notes.append(measured)
-    return f"{measured.short} [{notes.index(measured) + 1}]"
+def _ours(measured: Measured) -> str:
+    return figure(measured.model_dump())
 
 
-def _end(found: WhatFits, notes: list[Measured], named: bool) -> Iterator[str]:
+def _speed(short: str, note: str, notes: list[str]) -> str:
+    if note not in notes:
+        notes.append(note)
+    return f"{short} [{notes.index(note) + 1}]"
+
+
+def _end(found: WhatFits, notes: list[str], named: bool) -> Iterator[str]:
     for number, one in enumerate(notes, 1):
-        yield f"[{number}] {'; '.join(line.strip() for line in figure(one.model_dump()).splitlines())}"
+        yield f"[{number}] {'; '.join(line.strip() for line in one.splitlines())}"
     yield "*: the default. requests: of full length at once, computed. GPUs: those that one replica takes."
     if found.missing:
         profile, model, size = found.missing[0]

@@ -108,11 +108,12 @@ class ServeProcess:
 
 @dataclass(frozen=True)
 class Started:
-    """A ready replica, its log, and a description of its start (`start_of`)."""
+    """A ready replica, its log, a description of its start (`start_of`), and the process of `dsv4 serve`."""
 
     endpoint: Endpoint
     log: Path
     start: Mapping[str, Any]
+    process: subprocess.Popen[bytes]
 
 
 class _Start(BaseModel):
@@ -142,7 +143,7 @@ def replica(argv: Sequence[str], environ: Mapping[str, str], folder: Path, secon
         log.info(f"starting a replica on port {started.port}, health on {started.health_port}; log: {started.log}")
         for spent, phase in started.until_ready(seconds, PROGRESS):
             log.info(f"{phase}, {spent:.0f} s since start")
-        yield Started(started.endpoint, started.log, start_of(started.endpoint.health))
+        yield Started(started.endpoint, started.log, start_of(started.endpoint.health), started.process)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, HostError
@@ -32,9 +32,23 @@ BALANCER_IMAGE={balancer}
 """
 
 
-def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, log: Log) -> None:
+OVERRIDE = """\
+# Compose reads this file beside docker-compose.yml: each replica imports the packs in kernels/ before vLLM starts.
+services:
+  replica-0: &kernels
+    environment: {DSV4_KERNELS: /kernels}
+    volumes: ["./kernels:/kernels:ro"]
+  replica-1: *kernels
+  replica-tp4: *kernels
+"""
+
+
+def bundle(daemon: Daemon, images: tuple[str, str], out: Path, log: Log, kernels: Sequence[Path] = ()) -> None:
     """
     Write images/*.tar, compose, HAProxy's configuration, profiles, a README of four lines and SHA256SUMS into `out`.
+
+    `images` are that of the replicas and that of the balancer. Kernel packs get a folder, and a file for Compose that
+    mounts it.
 
     It is written under another name and renamed. Raise ConfigError when `out` exists, HostError when an image is
     missing, the disk is too small, or an archive is incomplete.
@@ -44,13 +58,14 @@ def bundle(daemon: Daemon, image: str, balancer_image: str, out: Path, log: Log)
     partial = out.parent / f".{out.name}.partial"
     if partial.exists():
         raise ConfigError(f"{partial} remains from an interrupted bundle; remove it first.")
-    _check_space(daemon, (image, balancer_image), out.parent)
+    _check_space(daemon, images, out.parent)
     try:
         (partial / "images").mkdir(parents=True)
-        for name in (image, balancer_image):
+        for name in images:
             _save(daemon, name, partial / "images", log)
         _copy_files(partial)
-        (partial / ".env").write_text(ENV.format(image=tag(image), balancer=tag(balancer_image)))
+        _copy_kernels(partial, kernels)
+        (partial / ".env").write_text(ENV.format(image=tag(images[0]), balancer=tag(images[1])))
         (partial / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(partial)))
         partial.rename(out)
     except OSError as error:
@@ -121,6 +136,14 @@ def _copy_files(folder: Path) -> None:
     for name in PLAIN:
         shutil.copytree(SHIPPED / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.py*"))
     (folder / "README").write_text(README)
+
+
+def _copy_kernels(folder: Path, packs: Sequence[Path]) -> None:
+    if packs:
+        (folder / "kernels").mkdir()
+        (folder / "docker-compose.override.yml").write_text(OVERRIDE)
+    for pack in packs:
+        shutil.copyfile(pack, folder / "kernels" / pack.name)
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:

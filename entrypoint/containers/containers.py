@@ -48,7 +48,7 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
         "DSV4_RUN_DIR": f"{CACHE_FOLDER}/run/{name_of(index)}",
         **({"DSV4_PROFILES": ":".join(map(str, deployment.profiles))} if deployment.profiles else {}),
     }
-    shared = [*deployment.profiles, *([deployment.weights] if deployment.weights else [])]
+    shared = [*deployment.profiles, *deployment.kernels, *([deployment.weights] if deployment.weights else [])]
     mounts = [
         {"Type": "volume", "Source": CACHE, "Target": CACHE_FOLDER},
         *(_read_only(folder, str(folder)) for folder in shared),

@@ -45,6 +45,8 @@ class Deployment:
     weights: Path | None = None
     """The folder of the model; None where the image has it, or vLLM fetches it."""
     profiles: tuple[Path, ...] = ()
+    kernels: tuple[Path, ...] = ()
+    """Folders of kernel packs, for every start to import."""
     haproxy: Path = HAPROXY
     port: int = 8000
     stop_seconds: int = 150

@@ -29,6 +29,12 @@ class ContainerState:
     detail: str = ""
     """The progress of the start, or why it is not ready."""
     percent: float | None = None
+    rate: float | None = None
+    """Bytes a second."""
+    step: str = ""
+    """The progress within the phase, such as `shard 3 of 35`."""
+    seconds_left: float | None = None
+    """By the last start of the plan; None where that is not known."""
     ready: bool = False
     answers: bool = False
     """Whether the health server answered."""
@@ -38,7 +44,8 @@ class ContainerState:
     def to_json(self) -> dict[str, Any]:
         """Return what `dsv4 status --format json` prints of one container."""
         names = {"status": "state", "began": "since"}
-        order = ("name", "role", "gpus", "status", "phase", "detail", "percent", "ready", "acceptance", "began")
+        progress = ("phase", "detail", "percent", "rate", "seconds_left")
+        order = ("name", "role", "gpus", "status", *progress, "ready", "acceptance", "began")
         return {names.get(field, field): getattr(self, field) for field in order}
 
 
@@ -87,6 +94,9 @@ def with_health(state: ContainerState, startup: dict[str, Any], ready: dict[str,
         phase=ready["phase"],
         detail=(starting or why or warning).removeprefix(f"{ready['phase']}: "),
         percent=startup["percent"],
+        rate=startup.get("rate"),
+        step=startup.get("detail", ""),
+        seconds_left=startup.get("seconds_left"),
         ready=ready["status"] == "passed",
         acceptance=checks.get("draft-gate", {}).get("detail", ""),
     )

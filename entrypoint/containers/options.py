@@ -67,6 +67,7 @@ def deployment(
         env["TP"] = str(tp)
     if request.skip:
         env["DSV4_SKIP"] = ",".join(request.skip)
+    kernels = _kernels(env)
     return make.Deployment(
         groups=groups,
         key_file=_key_file(options, request.operator),
@@ -77,6 +78,7 @@ def deployment(
         balancer_env={name: request.operator[name] for name in make.OF_BALANCER if request.operator.get(name)},
         weights=weights,
         profiles=tuple(make.folder(str(folder), "DSV4_PROFILES") for folder in environment.folders()),
+        kernels=kernels,
         port=options.port,
         stop_seconds=replica.stop_seconds(plan),
         requests=replica.sequences(plan),
@@ -91,6 +93,15 @@ def check_no_secret(request: Request) -> None:
             raise ConfigError(
                 f"--{name} would be visible to everyone who can list containers; write it to a file: {instead}."
             )
+
+
+def _kernels(env: dict[str, str]) -> tuple[Path, ...]:
+    """Return the folders that DSV4_KERNELS names, and make their paths in it absolute, as they are mounted."""
+    named = [part.strip() for part in env.get("DSV4_KERNELS", "").split(",") if part.strip()]
+    folders = {part: make.folder(part, "DSV4_KERNELS") for part in named if "://" not in part}
+    if named:
+        env["DSV4_KERNELS"] = ",".join(str(folders.get(part, part)) for part in named)
+    return tuple(folders.values())
 
 
 def _weights(model: str) -> Path | None:

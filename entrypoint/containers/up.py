@@ -14,14 +14,15 @@ from .down import stop
 from .wait import until_ready
 
 
-def up(daemon: Daemon, deployment: Deployment, log: Log, *, wait: bool = True) -> None:
+def up(daemon: Daemon, deployment: Deployment, log: Log, *, wait: bool = True, watch: Log | None = None) -> None:
     """
     Start what is missing, replace what has other settings, remove replicas in excess.
 
     A running replica is replaced only when those replaced before it are ready, so that the others carry the traffic.
+    `watch` gets the progress every second (`wait.until_ready`).
     Raise HostError on a conflict with other containers, or when a replica does not become ready.
     """
-    _Rollout(daemon, deployment, log).run(wait=wait)
+    _Rollout(daemon, deployment, log, watch).run(wait=wait)
 
 
 @dataclass
@@ -29,6 +30,7 @@ class _Rollout:
     daemon: Daemon
     deployment: Deployment
     log: Log
+    watch: Log | None
 
     def run(self, *, wait: bool) -> None:
         names = [*map(name_of, range(len(self.deployment.groups))), BALANCER]
@@ -47,13 +49,13 @@ class _Rollout:
                 continue
             conflicting = self._conflicting(name, body)
             if fresh and any(other.status == "running" for other in conflicting) and name != BALANCER:
-                until_ready(self.daemon, fresh, self.log)
+                until_ready(self.daemon, fresh, self.log, self.watch)
             stop(conflicting, self.log)
             self._start(name, body)
             if name != BALANCER:
                 fresh.append(name)
         if wait:
-            until_ready(self.daemon, names, self.log)
+            until_ready(self.daemon, names, self.log, self.watch)
             self.log(f"every replica is ready; the API is on port {self.deployment.port}")
 
     def _bodies(self, image: str, balancer: str) -> dict[str, dict[str, Any]]:

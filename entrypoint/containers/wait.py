@@ -17,9 +17,11 @@ SILENT = 120.0
 """Seconds that a container may run before its health server answers; it does so before anything is loaded."""
 
 
-def until_ready(daemon: Daemon, names: Sequence[str], log: Log) -> None:
+def until_ready(daemon: Daemon, names: Sequence[str], log: Log, watch: Log | None = None) -> None:
     """
     Return when every replica of `names` is ready; log a line when a phase changes, and every 15 s.
+
+    With `watch`, which a terminal has, it gets the line every second instead.
 
     Raise HostError when one ends, restarts, or never answers. There is no limit for a phase here: a replica that stalls
     ends by itself.
@@ -38,20 +40,25 @@ def until_ready(daemon: Daemon, names: Sequence[str], log: Log) -> None:
                     f"{name} has run for {SILENT:.0f} s, but its health server does not answer; see `dsv4 logs {name}`."
                 )
         phases = " ".join(state.phase for state in states.values())
-        if phases != logged or now - logged_at > QUIET:
+        if watch or phases != logged or now - logged_at > QUIET:
             logged, logged_at = phases, now
-            log(", ".join(line(state) for state in states.values()))
+            (watch or log)(", ".join(line(state) for state in states.values()))
         if all(state.ready for state in states.values()):
             return
         time.sleep(STEP)
 
 
 def line(state: ContainerState) -> str:
-    """Return the progress of one replica: `dsv4-replica-0 loading weights 43 %`."""
+    """Return the progress of one replica: `dsv4-replica-0 loading weights 43 % at 1.5 GiB/s, about 40 s left`."""
     if not state.answers:
         return f"{state.name} starting"
-    done = "" if state.percent is None or state.ready else f" {state.percent:.0f} %"
-    return f"{state.name} {state.phase}{done}"
+    if state.ready:
+        return f"{state.name} {state.phase}"
+    done = "" if state.percent is None else f" {state.percent:.0f} %"
+    rate = "" if state.rate is None else f" at {state.rate / 2**30:.1f} GiB/s"
+    step = f" ({state.step})" if state.step else ""
+    left = "" if state.seconds_left is None else f", about {state.seconds_left:.0f} s left"
+    return f"{state.name} {state.phase}{done}{rate}{step}{left}"
 
 
 def _last_message(daemon: Daemon, name: str) -> str:

@@ -80,7 +80,7 @@ def check_plan(selection: Selection, plan: Plan, machine: Machine, options: Doct
 
 def _violated(selection: Selection, plan: Plan, skip: frozenset[str]) -> Iterator[Diagnosis]:
     """Yield the constraints that the plan violates, each with its origin."""
-    for name, where, problem in constraints.violated(selection, plan.flags, plan.env):
+    for name, where, problem in constraints.violated(selection, plan.flags, plan.env, skip):
         if name not in skip:
             yield Diagnosis(name, dataclasses.replace(problem, seen=f"{where}: {problem.seen}"), name in _OF_HOST)
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from .. import replica
 from ..errors import ConfigError
-from ..plan import TENSOR_PARALLEL_SIZE, Plan
+from ..parallel import Parallel, parallel_of
+from ..plan import TENSOR_PARALLEL_SIZE, Plan, Setting
 from ..request import Layer, Request
+from ..vllm_schema.schema import VERSION
 from . import weights as places
 from .overlay import Overlay
 
@@ -19,15 +21,23 @@ if TYPE_CHECKING:
     from ..resolve.select import Selection
 
 
+_OF_THE_IMAGE = "x86-64"
+"""What the Dockerfile is for."""
+
+
 def overlay(options: argparse.Namespace, request: Request) -> Overlay:
     """
     Return the overlay that the options describe, with what has to exist before it is applied.
 
     Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a path that Kubernetes would refuse.
     """
-    selection, plan, products = _resolved(request)
-    replica.require_one_host(plan)
-    stored = places.read(options.weights)
+    selection, plan, products = _resolved(request, options.nodes)
+    shape, stored = parallel_of(plan.flags), places.read(options.weights)
+    if shape.nodes > 1 and stored.component == "fetch":
+        raise ConfigError(
+            f"--weights fetch is for replicas of one node, and this one has {shape.nodes}: fetch the weights into a"
+            " claim or a folder of every node, and use --weights pvc:CLAIM or hostpath:/FOLDER."
+        )
     folder, fetched = _folder(selection, fetch=stored.component == "fetch")
     if not places.NAME.fullmatch(options.namespace):
         raise ConfigError(
@@ -37,6 +47,8 @@ def overlay(options: argparse.Namespace, request: Request) -> Overlay:
     return Overlay(
         replicas=options.replicas,
         gpus=replica.gpus(plan),
+        nodes=shape.nodes,
+        processor=_other_processor(selection),
         products=products,
         env=_env(selection, request, folder),
         weights=stored,
@@ -45,13 +57,36 @@ def overlay(options: argparse.Namespace, request: Request) -> Overlay:
         image=image,
         fetched=fetched,
         command=_command(options),
-        notes=tuple(_notes(options, stored, folder, fetched)),
+        notes=(*_of_nodes(selection, shape), *_notes(options, stored, folder, fetched)),
     )
 
 
-def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
+def _other_processor(selection: Selection) -> str:
+    own: str = selection.hardware.get("processor")
+    return "" if own == _OF_THE_IMAGE else own
+
+
+def _of_nodes(selection: Selection, shape: Parallel) -> list[str]:
+    """Return what the nodes need that a replica on one x86-64 node does not."""
+    notes = []
+    if other := _other_processor(selection):
+        notes.append(
+            f"the processors of {selection.hardware.name} are {other}, and the Dockerfile is for {_OF_THE_IMAGE}: build"
+            f" an image for {other} with vLLM {VERSION}; none was tried"
+        )
+    if shape.nodes > 1:
+        notes.append(
+            f"each replica is a group of {shape.nodes} pods, one a node, with {shape.node_gpus} GPU"
+            f"{'s' * (shape.node_gpus != 1)} each: install LeaderWorkerSet 0.6.0 or later"
+        )
+    return notes
+
+
+def _resolved(request: Request, nodes: int | None) -> tuple[Selection, Plan, tuple[str, ...]]:
     """
     Resolve as a pod will: by the choices, without this shell's other variables, user profiles and GPUs.
+
+    Hosts with a fixed number of GPUs make as many nodes as the plan needs, unless `nodes` says another number.
 
     Also return the labels of the nodes' GPUs.
     """
@@ -69,9 +104,10 @@ def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
         )
 
     size = request.flag(TENSOR_PARALLEL_SIZE)
-    request = dataclasses.replace(
-        request, environment=Layer(), command_line=Layer({TENSOR_PARALLEL_SIZE: size} if size else {}), operator={}
-    )
+    flags = {TENSOR_PARALLEL_SIZE: size} if size else {}
+    if nodes:
+        flags["nnodes"] = Setting(nodes, "command line --nodes")
+    request = dataclasses.replace(request, environment=Layer(), command_line=Layer(flags), operator={})
     request = auto.settle(catalog, request, find)
     selection = select(catalog, request, find)
     products = tuple(name.replace(" ", "-") for name in selection.hardware.get("nvml_names"))
@@ -81,7 +117,14 @@ def _resolved(request: Request) -> tuple[Selection, Plan, tuple[str, ...]]:
             " for CPUs use the shipped overlay deploy/kubernetes/overlays/demo."
         )
     constraints.require_known(selection, request.skip, lambda: registry.NAMES)
-    return selection, resolve(selection, request), products
+    plan, each = resolve(selection, request), selection.hardware.get("gpus_per_host")
+    if nodes is None and each and parallel_of(plan.flags).node_gpus > each:
+        several = -(-parallel_of(plan.flags).gpus // each)
+        flags["nnodes"] = Setting(several, f"{selection.hardware.file_of('gpus_per_host')}: gpus-per-host")
+        request = dataclasses.replace(request, command_line=Layer(flags))
+        selection = select(catalog, request, find)
+        plan = resolve(selection, request)
+    return selection, plan, products
 
 
 def _folder(selection: Selection, *, fetch: bool) -> tuple[str, str]:
@@ -128,7 +171,7 @@ def _notes(options: argparse.Namespace, stored: places.WeightSource, folder: str
 
 def _command(options: argparse.Namespace) -> str:
     argv = ["dsv4", "manifests"]
-    for name in ("profile", "model", "hardware", "tp", "nccl", "replicas", "weights", "image", "namespace"):
+    for name in ("profile", "model", "hardware", "tp", "nccl", "replicas", "nodes", "weights", "image", "namespace"):
         if (value := getattr(options, name)) is not None:
             argv += [f"--{name}", str(value)]
     return shlex.join([*argv, *(argument for name in options.skip for argument in ("--skip", name))])

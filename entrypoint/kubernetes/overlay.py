@@ -16,9 +16,18 @@ _BASE_VOLUME: Mapping[str, Any] = {"persistentVolumeClaim": None}
 """Removes the base's claim, which a strategic merge would keep in addition to another source of the volume."""
 
 
+_OWN = ("replica.yaml", "group.yaml")
+_ARCHITECTURES = {"aarch64": "arm64"}
+"""Kubernetes' names of processors (`kubernetes.io/arch`)."""
+
+
 @dataclass(frozen=True)
 class Overlay:
-    """One fleet. `env` has the variables of a replica; `gpus` are those of one replica."""
+    """
+    One fleet. `env` has the variables of a replica; `gpus` are those of one pod.
+
+    A replica of several `nodes` is a group of as many pods; `processor` is the nodes', if it is not x86-64.
+    """
 
     replicas: int
     gpus: int
@@ -27,6 +36,8 @@ class Overlay:
     weights: WeightSource
     stop_seconds: int
     """The longest drain, as for `docker stop --time`."""
+    nodes: int = 1
+    processor: str = ""
     namespace: str = "dsv4"
     image: tuple[str, str] | None = None
     """Name and digest; None leaves the base's placeholder."""
@@ -48,8 +59,16 @@ class Overlay:
 
 
 def documents(overlay: Overlay) -> dict[str, dict[str, Any]]:
-    """Return the overlay's own documents by file name; `base` and `components` are copied next to them."""
-    return {"kustomization.yaml": _kustomization(overlay), "replica.yaml": _replica(overlay)}
+    """Return the overlay's own documents by file name, but for a group's; `base` and `components` are copied too."""
+    replica = {} if overlay.nodes > 1 else {"replica.yaml": _replica(overlay)}
+    return {"kustomization.yaml": _kustomization(overlay), **replica}
+
+
+def components(overlay: Overlay) -> tuple[str, ...]:
+    """Return the folders of components/ that the overlay needs."""
+    if overlay.nodes > 1:
+        return ("several-nodes",)
+    return (overlay.weights.component,) if overlay.weights.component else ()
 
 
 def comments(overlay: Overlay) -> dict[str, tuple[str, ...]]:
@@ -57,19 +76,22 @@ def comments(overlay: Overlay) -> dict[str, tuple[str, ...]]:
     prerequisites = (f"Before it is applied: {note}." for note in overlay.notes)
     return {
         "kustomization.yaml": (overlay.command, *prerequisites),
-        "replica.yaml": ("The namespace is the base's own; kustomization.yaml sets the actual one.",),
+        **dict.fromkeys(_OWN, ("The namespace is the base's own; kustomization.yaml sets the actual one.",)),
     }
 
 
 def _kustomization(overlay: Overlay) -> dict[str, Any]:
+    is_group = overlay.nodes > 1
     document: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": overlay.namespace,
-        "resources": ["base"],
+        "resources": ["base", "group.yaml"] if is_group else ["base"],
     }
-    if overlay.weights.component:
-        document["components"] = [f"components/{overlay.weights.component}"]
+    if needed := components(overlay):
+        document["components"] = [f"components/{name}" for name in needed]
+    if is_group:
+        return document
     document["replicas"] = [{"name": "dsv4", "count": overlay.replicas}]
     if overlay.image:
         name, digest = overlay.image
@@ -82,11 +104,12 @@ def _replica(overlay: Overlay) -> dict[str, Any]:
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "dsv4", "namespace": "dsv4"},
-        "spec": {"template": {"spec": _pod(overlay)}},
+        "spec": {"template": {"spec": pod_patch(overlay)}},
     }
 
 
-def _pod(overlay: Overlay) -> dict[str, Any]:
+def pod_patch(overlay: Overlay) -> dict[str, Any]:
+    """Return what the overlay sets of a pod."""
     label = {"key": PRODUCT, "operator": "In", "values": list(overlay.products)}
     terms = {"nodeSelectorTerms": [{"matchExpressions": [label]}]}
     limits = {"memory": f"{overlay.memory_gib}Gi", "nvidia.com/gpu": overlay.gpus}
@@ -94,6 +117,8 @@ def _pod(overlay: Overlay) -> dict[str, Any]:
         "terminationGracePeriodSeconds": PRE_STOP + overlay.stop_seconds + SPARE,
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}},
     }
+    if overlay.processor:
+        pod["nodeSelector"] = {"kubernetes.io/arch": _ARCHITECTURES[overlay.processor]}
     if overlay.fetched:
         fetched = {"WEIGHTS": overlay.fetched}
         pod["initContainers"] = [{"name": name, "env": _variables(fetched)} for name in ("fetch", "verify")]

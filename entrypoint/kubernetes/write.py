@@ -12,7 +12,16 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError, HostError, NotFound
-from .overlay import Overlay, comments, documents
+from . import group
+from .overlay import Overlay, comments, components, documents
+
+
+class _NoAliases(yaml.SafeDumper):
+    """Writes what two pods share twice: an overlay is read by people."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        return True
+
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
 """The folder of the manifests, in a checkout and in an installed package."""
@@ -20,8 +29,11 @@ SHIPPED = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
 
 def files(overlay: Overlay) -> dict[str, str]:
     """Return the text of the overlay's own files by name."""
-    above = comments(overlay)
-    return {name: _yaml(above[name], document) for name, document in documents(overlay).items()}
+    above, found = comments(overlay), documents(overlay)
+    if overlay.nodes > 1:
+        base = yaml.safe_load((SHIPPED / "base/deployment.yaml").read_text(encoding="utf-8"))
+        found["group.yaml"] = group.document(overlay, base)
+    return {name: _yaml(above[name], document) for name, document in found.items()}
 
 
 def folder(overlay: Overlay, out: Path) -> None:
@@ -30,7 +42,7 @@ def folder(overlay: Overlay, out: Path) -> None:
         raise ConfigError(f"{out} is not an empty folder, and nothing is overwritten; give another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("base", *([f"components/{overlay.weights.component}"] if overlay.weights.component else [])):
+        for name in ("base", *(f"components/{name}" for name in components(overlay))):
             shutil.copytree(SHIPPED / name, out / name)
         for name, text in files(overlay).items():
             (out / name).write_text(text, encoding="utf-8")
@@ -53,4 +65,4 @@ def stream(overlay: Overlay) -> str:
 
 def _yaml(comments: Iterable[str], document: Mapping[str, Any]) -> str:
     above = "".join(f"# {line}\n" for comment in comments for line in comment.splitlines())
-    return above + yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
+    return above + yaml.dump(document, Dumper=_NoAliases, sort_keys=False, width=120, allow_unicode=True)

@@ -22,7 +22,9 @@ def write(folder: Path, out: Path) -> str:
     """Write the page of the results in `folder` and return a line about it; raise ConfigError, HostError."""
     measured = results.read(folder)
     if not measured:
-        raise ConfigError(f"{folder} has no results; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` write them there.")
+        raise ConfigError(
+            f"{folder} has no results; `dsv4 qualify`, `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` write them there."
+        )
     try:
         out.write_text(page(measured, folder, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:

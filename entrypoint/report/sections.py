@@ -20,7 +20,14 @@ _QUALITY = {"same": True, "better": True, "worse": False}
 
 def sections(results: Sequence[Result]) -> list[Section]:
     """Return every section that is not empty."""
-    makers = {"eval": evaluations, "bench": bench, "smoke": smoke, "layout": layouts, "faults": faults}
+    makers = {
+        "qualify": qualify,
+        "eval": evaluations,
+        "bench": bench,
+        "smoke": smoke,
+        "layout": layouts,
+        "faults": faults,
+    }
     made = [machines(results), *patches(results)]
     for kind, make in makers.items():
         if of_kind := [result for result in results if result["kind"] == kind]:
@@ -86,7 +93,15 @@ def faults(results: Sequence[Result]) -> Section:
 
 def smoke(results: Sequence[Result]) -> Section:
     """Return every check of each smoke test, the newest first."""
-    parts: list[Text | Table] = []
+    return Section("Smoke tests", tuple(_checks(results, "check")))
+
+
+def qualify(results: Sequence[Result]) -> Section:
+    """Return every stage of each qualification, the newest first."""
+    return Section("Qualification", tuple(_checks(results, "stage")))
+
+
+def _checks(results: Sequence[Result], what: str) -> Iterator[Text | Table]:
     for result in reversed(results):
         rows = tuple(
             (
@@ -98,8 +113,8 @@ def smoke(results: Sequence[Result]) -> Section:
             )
             for check in result["checks"]
         )
-        parts += [_origin(result), Table(("check", "verdict", "seen", "fix", "time"), rows)]
-    return Section("Smoke tests", tuple(parts))
+        yield _origin(result, str(result.get("verdict", "")))
+        yield Table((what, "verdict", "seen", "fix", "time"), rows)
 
 
 def bench(results: Sequence[Result]) -> Section:
@@ -146,6 +161,8 @@ def summary(results: Sequence[Result]) -> list[Line]:
 def _in_short(result: Result) -> tuple[Cell, ...]:
     if result["kind"] == "eval":
         return share(result["scores"][0]), _verdict(evaluate.verdict(result))
+    if result["kind"] == "qualify":
+        return (Verdict(result["verdict"], result["ok"]),)
     if result["kind"] == "smoke":
         failed = [check["name"] for check in result["checks"] if check["verdict"] == "failed"]
         return (Verdict(f"failed: {', '.join(failed)}" if failed else "passed", not failed),)

@@ -9,13 +9,13 @@
 
 A profile fits when its plan resolves and every request that it promises runs at full length at once
 (`MemoryEstimate.steady_state_requests`); where none does, the one that holds the largest part of its requests is taken.
-Where the GPUs are counted, the model is split over as many as can share it.
+Where the GPUs are counted, the model is split over as many as can share it, eight at most where eight hold as much.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Profile
@@ -28,6 +28,8 @@ from .candidates import SIZES, Candidate, of_all_nodes, of_profile, with_profile
 AUTO = "auto"
 CONTEXT, THROUGHPUT = f"{AUTO}:context", f"{AUTO}:throughput"
 NAMES = (AUTO, CONTEXT, THROUGHPUT)
+_OF_ONE_HOST = 8
+"""A larger tensor parallel size is taken where no smaller one holds as much: its ranks meet over a network."""
 
 
 def asked(profile: Setting) -> bool:
@@ -51,21 +53,26 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     hardware = request.choices.get("hardware")
     gpus = HostGpus(hardware.value, hardware.origin) if hardware else find()
     ordered = ranked(catalog, candidates(catalog, request, gpus, origin), goal, of_all_nodes(request, gpus))
-    chosen = best(ordered)
-    reason = _reason(ordered, chosen)
-    if chosen is None:
-        more = _enough(catalog, request, gpus)
-        raise ConfigError(f"{origin}: no profile fits {gpus.hardware}{reason or '; none is written for it'}.{more}")
-    profile = Setting(chosen.profile, f"{origin} {goal}: {_fits(chosen)}{reason}")
-    return with_profile(chosen.request, profile)
+    return chosen(ordered, requested, gpus.hardware, lambda: enough(catalog, request, gpus))
 
 
-def _enough(catalog: Catalog, request: Request, gpus: HostGpus) -> str:
+def chosen(ordered: list[Candidate], requested: Setting, hardware: str, would_do: Callable[[], str]) -> Request:
+    """Return the request of the best of some candidates for a goal; ConfigError ends with what would do."""
+    goal, origin = str(requested.value), requested.origin
+    one = best(ordered)
+    reason = _reason(ordered, one)
+    if one is None:
+        raise ConfigError(f"{origin}: no profile fits {hardware}{reason or '; none is written for it'}.{would_do()}")
+    profile = Setting(one.profile, f"{origin} {goal}: {_fits(one)}{reason}")
+    return with_profile(one.request, profile)
+
+
+def enough(catalog: Catalog, request: Request, gpus: HostGpus) -> str:
     """Say how many of these GPUs would do, where that can be counted."""
     count = of_all_nodes(request, gpus) or 0
     for size in sorted(SIZES) if count else ():
         more = dataclasses.replace(gpus, count=size, topology=None)
-        if size > count and best(candidates(catalog, request, more)):
+        if size > count and any(one.held for one in _each(catalog, request, more, "")):
             return f" {size} x {gpus.hardware} would do; those of other hosts count with --nnodes."
     return ""
 
@@ -76,10 +83,14 @@ def candidates(catalog: Catalog, request: Request, gpus: HostGpus, origin: str =
 
     Profiles for other hardware are left out, and without a requested model those for other models than the default's.
     """
+    return list(_each(catalog, request, gpus, origin))
+
+
+def _each(catalog: Catalog, request: Request, gpus: HostGpus, origin: str) -> Iterator[Candidate]:
     named = "model" in request.choices
     names = [name for name in catalog.names("profile") if not _is_for_other_hardware(catalog, name, gpus)]
     usual = [name for name in names if named or _is_usual(catalog, catalog.profile(name, ""))]
-    return [one for name in usual for one in of_profile(catalog, request, name, gpus, origin)]
+    return (one for name in usual for one in of_profile(catalog, request, name, gpus, origin))
 
 
 def ranked(catalog: Catalog, candidates: list[Candidate], goal: str, gpus: int | None) -> list[Candidate]:
@@ -102,7 +113,8 @@ def best(ordered: list[Candidate]) -> Candidate | None:
 def rank(candidate: Candidate, goal: str, gpus: int | None) -> tuple[float, ...]:
     """Return what is compared: more is better."""
     context, requests = candidate.context, candidate.requests * candidate.replicas
-    by_context, by_requests = (context, requests, candidate.size), (requests, context, candidate.size)
+    size = candidate.size if candidate.size <= _OF_ONE_HOST else 0
+    by_context, by_requests = (context, requests, size), (requests, context, size)
     if goal == CONTEXT:
         return by_context
     if goal == THROUGHPUT:

@@ -7,7 +7,7 @@ import fnmatch
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..catalog.catalog import ANY_GPU, ProfileFile
+from ..catalog.catalog import ProfileFile
 from ..catalog.schema import Base, Constraint
 from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
@@ -16,9 +16,9 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, environment, kernels, kv_cache_dtype, memory_inputs, remedies, shape
+from . import drafting, environment, kernels, memory_inputs, quantization, remedies, shape
 from .select import Selection
-from .wording import described
+from .wording import described, hardware_of
 
 MEMORY = frozenset({"weights", "kv-cache"})
 """Names of the memory checks that prevent a start."""
@@ -34,7 +34,7 @@ RENAMED = {
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _CONTEXT = "max-model-len"
 _SCOPE = {_CONTEXT, "model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-BUILT_IN = MEMORY | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
+BUILT_IN = MEMORY | {quantization.RULE} | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -66,19 +66,36 @@ def require_known(selection: Selection, skip: Collection[str], check_names: Call
 
 
 def refusals(
-    selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
+    selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting], skip: Collection[str] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name and the message of every reason to reject a plan."""
+    """Yield the name and the message of every reason to reject a plan; `skip` has those that are overridden."""
     if selection.fault:  # the doctor has checks of its own for it
         yield "model-files", f"model {selection.model.name}: {selection.fault}."
-    for name, where, problem in _every(selection, flags, env, _memory(selection, flags)):
+    found = _every(selection, flags, env, _memory(selection, flags))
+    for name, where, problem in _causes(selection, flags, found, skip):
         needed = f"needed: {problem.needed}; " if problem.needed else ""
         yield name, f"{where}: {problem.seen}; {needed}{problem.fix}."
 
 
-def violated(selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iterator[Violation]:
+def violated(
+    selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting], skip: Collection[str] = ()
+) -> Iterator[Violation]:
     """Yield every constraint that a plan violates, except for memory, which the doctor checks itself."""
-    return _every(selection, flags, env, ())
+    return _causes(selection, flags, _every(selection, flags, env, ()), skip)
+
+
+def _causes(
+    selection: Selection, flags: Mapping[str, Setting], found: Iterable[Violation], skip: Collection[str]
+) -> Iterator[Violation]:
+    """Yield the violations without those that another profile mends: of a profile that is for other hardware."""
+    kinds, files = selection.profile.get("hardware"), {link.file for link in selection.profile.chain()}
+    other = bool(kinds) and not selection.hardware.is_one_of(kinds) and "profile-hardware" not in skip
+
+    def follows(name: str) -> bool:
+        setting = flags.get(name)
+        return name in MEMORY or (setting is not None and setting.origin.partition(" ")[0] in files)
+
+    return (one for one in found if not (other and follows(one[0])))
 
 
 def _every(
@@ -87,9 +104,9 @@ def _every(
     """Yield the violations of every kind in the order of an answer, those of memory as they are given."""
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
+    yield from quantization.violations(selection, flags)
     yield from drafting.violations(selection, flags)
     yield from _kernels(selection, flags, env)
-    yield from kv_cache_dtype.violations(selection, flags)
     yield from _too_long(selection, flags, env)
     yield from memory
     yield from _outside_scope(selection, flags)
@@ -171,11 +188,9 @@ def _outside_scope(selection: Selection, flags: Mapping[str, Setting]) -> Iterat
         yield "profile-model", where, Problem(seen, _one_of(models), fix)
     if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
         seen = f"profile {profile.name} does not support {hardware.name}"
-        yield (
-            "profile-hardware",
-            where,
-            Problem(seen, "a GPU" if kinds == [ANY_GPU] else _one_of(kinds), "choose another --profile"),
-        )
+        other = next(_profiles_for(selection), "")
+        fix = f"set --profile {other}" if other else "choose another --profile"
+        yield "profile-hardware", where, Problem(seen, hardware_of(kinds, selection.catalog), fix)
     limits: dict[str, ProfileFile[Any]] = {f"profile {profile.name}": profile, f"model {model.name}": model}
     allowed = {name: sizes for name, file in limits.items() if (sizes := file.get("tensor_parallel_sizes"))}
     if against := [name for name, sizes in allowed.items() if size not in sizes]:

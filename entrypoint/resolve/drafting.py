@@ -15,8 +15,9 @@ from ..request import Layer, Request
 from .select import Selection
 
 METHOD_RULE, BLOCK_RULE, DEPTH_RULE, SCHEDULE_RULE = "drafter-method", "dspark-block", "mtp-depth", "k-by-load"
+FIELDS_RULE = "draft-dspark-fields"
 """Names of the constraints, for `--skip`."""
-RULES = frozenset({METHOD_RULE, BLOCK_RULE, DEPTH_RULE, SCHEDULE_RULE})
+RULES = frozenset({METHOD_RULE, BLOCK_RULE, DEPTH_RULE, SCHEDULE_RULE, FIELDS_RULE})
 LOST = (
     "no drafter in the checkpoint, so every token takes a step of its own; with one, publishers measured 1.5 to 2.1"
     " times the tokens of one stream (forks of vLLM, 2026-05)"
@@ -25,7 +26,7 @@ _GROUP = "speculative-config."
 _SAMPLING, _DRAFT_MODEL = "speculative-config.draft_sample_method", "speculative-config.model"
 _BLOCK = 5
 """Tokens that every DSpark drafter published until 2026-11 was made for."""
-_MOST_OF_MTP = 3
+MOST_OF_MTP = 3
 """The most draft tokens of an MTP head that anybody published a run of, until 2026-11."""
 _WITH_A_MODEL = frozenset({"eagle", "eagle3", "dflash", "medusa", "mlp_speculator", "draft_model", "custom_class"})
 """Methods that vLLM 0.32.0 refuses without `model` (config/speculative.py)."""
@@ -88,7 +89,17 @@ def settle(selection: Selection, request: Request, flags: dict[str, Setting]) ->
         flags.pop(_SAMPLING, None)
     if method and method.value == "suffix" and flags.get(DRAFT_TOKENS) == own.get(DRAFT_TOKENS):
         flags.pop(DRAFT_TOKENS, None)  # it has a maximum of its own
-    return _shown(plain(flags), flags)
+    values = plain(flags)
+    if SCHEDULE in flags and _parallel(values) and values[SCHEDULE] == selection.profile.flags().get(SCHEDULE):
+        origin = f"{flags.pop(SCHEDULE).origin}: no schedule by load, which vLLM ignores with data parallelism"
+        return {"draft tokens": Setting(draft_tokens(values), origin)}
+    return _shown(values, flags)
+
+
+def _parallel(values: Mapping[str, object]) -> bool:
+    """Tell whether data parallel ranks draft: vLLM 0.32.0 gives them all as many tokens (config/vllm.py)."""
+    replicas = values.get("data-parallel-size")
+    return isinstance(replicas, int) and replicas > 1
 
 
 def _shown(values: Mapping[str, object], flags: Mapping[str, Setting]) -> dict[str, Setting]:
@@ -116,7 +127,10 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
     if method in _WITH_A_MODEL and _DRAFT_MODEL not in flags:
         seen = f"speculative-config.method {method} needs a draft model of its own"
         yield METHOD_RULE, where, Problem(seen, "speculative-config.model", "name it, or leave the method out")
-    if method == DSPARK and 0 < drafter.block_size < tokens:
+    if method == DSPARK and drafter.wrong:
+        seen = f"config.json describes no DSpark drafter that vLLM could build: {', '.join(drafter.wrong)}"
+        yield FIELDS_RULE, where, Problem(seen, "", f"fetch the original config.json, or set {_NONE}")
+    elif method == DSPARK and 0 < drafter.block_size < tokens:
         seen = (
             f"{tokens} draft tokens, but its DSpark drafter was made for blocks of {drafter.block_size}: 4 % were"
             " accepted at 7 and 35 % at 5 (2 x GB10, a fork of vLLM, 2026-08-01, vllm#41834)"
@@ -125,15 +139,15 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
     if _kind(method) == drafter.kind == MTP and tokens > _most(drafter):
         seen = (
             f"{tokens} draft tokens, but its MTP head drafts one: vLLM 0.32.0 runs it {tokens} times in a row, each on"
-            f" a guess of its own, and the most that anybody published is {_MOST_OF_MTP} (recipes#493, 2026-05-28)"
+            f" a guess of its own, and the most that anybody published is {MOST_OF_MTP} (recipes#493, 2026-05-28)"
         )
-        yield DEPTH_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={_MOST_OF_MTP} or fewer")
+        yield DEPTH_RULE, where, Problem(seen, "", f"set NUM_SPECULATIVE_TOKENS={MOST_OF_MTP} or fewer")
     yield from _schedule(selection, values, flags)
 
 
 def _most(drafter: Drafter) -> int:
     """Return the most draft tokens that a drafter is allowed here."""
-    return drafter.block_size if drafter.kind == DSPARK else max(drafter.layers, _MOST_OF_MTP)
+    return drafter.block_size if drafter.kind == DSPARK else max(drafter.layers, MOST_OF_MTP)
 
 
 def _requested(tokens: int) -> str:
@@ -157,8 +171,7 @@ def _schedule(
     if not draft_schedule.alone(values):
         seen = f"{name} gives a single request no draft tokens, so the drafter could not be proved at the start"
         yield SCHEDULE_RULE, where, Problem(seen, "", f"give it 1 or more, or set {_NONE}")
-    parallel = values.get("data-parallel-size")
-    if isinstance(parallel, int) and parallel > 1:
+    if _parallel(values):
         seen = f"vLLM 0.32.0 ignores {name} with data parallelism, as ranks could choose different numbers"
         yield SCHEDULE_RULE, where, Problem(seen, "", "leave it out, or serve one replica for each rank")
 

@@ -78,6 +78,8 @@ class Variables(BaseSettings):
     """The program `vllm` to start; the one next to `dsv4` if not set, else the one on PATH."""
     DSV4_CACHE: Path | None = None
     """The folder of compiled kernels; `dsv4` in the user's cache if not set."""
+    DSV4_KERNELS: str | None = None
+    """Kernel packs that a start imports: folders, and oci://HOST/REPOSITORY@sha256:…, separated by commas."""
     DSV4_RUN_DIR: Path | None = None
     """The folder of what outlives a restart: record of failures, plan, last exit, stacks."""
     DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")

@@ -21,6 +21,10 @@ ATTENTION, CACHE, BLOCK, INDEXER = "attention-backend", "kv-cache-dtype", "block
 TOPK = "sparse-indexer-topk-backend"
 RULES = frozenset({MOE, DRAFT_MOE, LINEAR, ATTENTION, CACHE, BLOCK, INDEXER, TOPK})
 """Names of the constraints, for `--skip`."""
+UNCHECKED = frozenset(
+    {"all2all-backend", "enable-eplb", "eplb-config", "enable-lora", "enable-dbo", "enable-elastic-ep"}
+)
+"""Flags beside those of RULES that decide which kernels run, and that vLLM was not asked about."""
 DRAFT_SETTING = "speculative-config.moe_backend"
 INDEXER_SETTING = "attention-config.indexer_kv_dtype"
 _SETTINGS = {
@@ -49,14 +53,12 @@ def violations(
     table = combinations.attention(capability) if capability else None
     if not table or not architecture.startswith(_INDEXED) or architecture == _TINY:
         return
-    where = f"{selection.model.name} on {selection.hardware.name}"
-    yield from ((name, where, problem) for name, problem in _indexer(flags, capability, table))
-    if not architecture.startswith(_FAMILY):
-        return
+    where, v41 = f"{selection.model.name} on {selection.hardware.name}", not architecture.startswith(_FAMILY)
     for name, problem in (
+        *_indexer(flags, capability, table),
         *_experts(selection, flags, capability, allowed),
-        *_attention(flags, capability, table),
-        *_linear(flags, capability),
+        *_attention(flags, capability, combinations.attention(capability, v41=v41) or table),
+        *(() if v41 else _linear(flags, capability)),
     ):
         yield name, where, problem
 
@@ -148,11 +150,11 @@ def _attention(
 ) -> Iterator[tuple[str, Problem]]:
     """Yield what speaks against the attention backend, the KV cache's format and block, and the top-k kernel."""
     topk, setting = effective(TOPK, flags)
-    if topk not in table["topk"]:
+    if topk not in table.get("topk", [topk]):
         seen = f"vLLM {VERSION} has no {topk} kernel for the indexer on SM {capability}"
         yield TOPK, Problem(seen, "", f"set --{setting} auto")
     backend, setting = effective(ATTENTION, flags)
-    backends = [name for name in table if name.endswith("_DSV4")]
+    backends = [name for name in table if name.endswith(("_DSV4", "_DSV41"))]
     if kind := table["refused"].get(backend):
         seen = _because(backend, kind, "DeepSeek-V4's attention", capability, "")
         yield ATTENTION, Problem(seen, "", f"set --{setting} {_listed(backends)}")
@@ -165,7 +167,7 @@ def _attention(
         what = "its default attention backend" if backend == "auto" else backend
         yield CACHE, Problem(f"vLLM {VERSION}: {what} has no {cache} cache on SM {capability}", "", fix)
     block = flags[BLOCK].value if BLOCK in flags else None
-    smallest = takes[BLOCK][0]
+    smallest = takes.get(BLOCK, [1])[0]
     if isinstance(block, int) and block % smallest:
         seen = f"vLLM {VERSION} cannot divide {BLOCK} {block} into the attention's blocks of {smallest}"
         yield BLOCK, Problem(seen, "", f"set --{BLOCK} {smallest}")

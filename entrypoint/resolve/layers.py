@@ -43,7 +43,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
     handover.guarded(flags, env)
     gathered(problems, lambda: handover.check_near_misses(request.operator, env), None)
     choices = selection.reasons | drafting_choices
-    for name, sentence in refusals(selection, flags, env):
+    for name, sentence in refusals(selection, flags, env, request.skip):
         if name in request.skip:
             choices[f"skip {name}"] = Setting(True, f"requested; overrides {sentence}")
         else:

@@ -69,6 +69,9 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     profile = catalog.profile(requested.value, requested.origin)
     gpus = _gpus(catalog, profile, request, find)
     hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
+    if "profile" not in request.choices and (usual := _of_hardware(catalog, named, hardware)):
+        requested = usual
+        profile = catalog.profile(requested.value, requested.origin)
     size = shape.tensor_parallel_size(root, hardware, profile, request)
     alone = shape.alone(request)
     selected = named or default_model(catalog, request, profile, hardware, size)
@@ -88,7 +91,8 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     elif selected.note:
         reasons["checkpoint"] = Setting("not read", selected.note)
     by_topology, gpu_order = _by_topology(gpus, size, _gpus_together(profile, request, size), request.operator)
-    nccl = request.choices.get("nccl") or by_topology
+    by_profile = Setting(profile.get("nccl"), f"{profile.file_of('nccl')}: nccl") if profile.get("nccl") else None
+    nccl = request.choices.get("nccl") or by_profile or by_topology
     if nccl is None and hardware.get("nccl"):
         nccl = Setting(hardware.get("nccl"), f"{hardware.file_of('nccl')}: nccl")
     if nccl and "nccl" not in request.choices:
@@ -127,6 +131,15 @@ def _default_profile(catalog: Catalog, named: SelectedModel | None, root: Profil
                 name, f"the first profile for {named.model.name}; that of {usual.origin} is for other models"
             )
     return usual
+
+
+def _of_hardware(catalog: Catalog, named: SelectedModel | None, hardware: ProfileFile[Hardware]) -> Setting | None:
+    """Return the hardware's own default profile, if it has one that serves the requested model."""
+    if not (name := hardware.get("default_profile")):
+        return None
+    usual = Setting(name, f"{hardware.file_of('default_profile')}: default-profile")
+    models = catalog.profile(usual.value, usual.origin).get("models")
+    return usual if named is None or not models or named.model.is_one_of(models) else None
 
 
 def _drafter(model: ProfileFile[Model], identity: Identity | None) -> Drafter:

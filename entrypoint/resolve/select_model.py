@@ -15,7 +15,7 @@ from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from ..weights import hub_cache, hub_files
 from . import model_words
-from .wording import described
+from .wording import described, hardware_of
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def default_model(
             return _with_files(SelectedModel(model, why), request)
     if (kinds := profile.get("hardware")) and not hardware.is_one_of(kinds):
         raise ConfigError(
-            f"profile {profile.name} does not support {hardware.name}; needed: {' or '.join(kinds)}; choose another"
-            " --profile. To override this, use --skip profile-hardware, and choose the --model."
+            f"profile {profile.name} does not support {hardware.name}; needed: {hardware_of(kinds, catalog)};"
+            " choose another --profile. To override this, use --skip profile-hardware, and choose the --model."
         )
     raise ConfigError(
         f"no default model for profile {profile.name} on {hardware.name} at {TENSOR_PARALLEL_SIZE} {size};"
@@ -118,8 +118,10 @@ def _refuse_other_words(catalog: Catalog, text: str, origin: str) -> None:
     what = f"there is no model {name!r}" if given else f"{text!r} is not a known model, its repository, or a folder"
     if same := _same(catalog, name):
         raise ConfigError(f"{origin}: {what}; write {same}{text[len(name) :]}.")
+    near = model_words.alike(name, [model.name for model in catalog.every_model()], 0.7)
+    hint = f" (did you mean {near}?)" if near else ""
     raise ConfigError(
-        f"{origin}: {what}. Known models: {', '.join(catalog.names('model'))}."
+        f"{origin}: {what}{hint}. Known models: {', '.join(catalog.names('model'))}."
         " To serve other weights as one of them, write NAME=FOLDER."
     )
 
@@ -133,6 +135,15 @@ def _same(catalog: Catalog, name: str) -> str:
         if repository and _folded(name) == _folded(repository.partition("/")[2]):
             return repository
     return ""
+
+
+def _near(catalog: Catalog, repository: str) -> str:
+    """Return a sentence that names the known repository of the same owner and release that is spelled almost so."""
+    known = [str(model.flags().get("model", "")) for model in catalog.every_model()]
+    known += [one.repository for model in catalog.every_model() for one in model.own.siblings]
+    known += [other for model in catalog.every_model() for other in model.own.repositories]
+    found = model_words.alike(repository, known, 0.9)
+    return f" Did you mean {found}?" if found else ""
 
 
 def _folded(name: str) -> str:
@@ -153,11 +164,11 @@ def _repository(catalog: Catalog, request: Request, requested: Setting) -> Selec
     if known:
         return SelectedModel(known, origin, where, note=note)
     if sibling:
-        return SelectedModel(sibling[0], origin, requested, _of_sibling(*sibling), f"{sibling[0].file}: siblings")
+        return SelectedModel(sibling[0], origin, requested, _of_sibling(*sibling), _origin(*sibling))
     why = note or "its config.json is not in the local cache"
     online = "" if request.online else " `dsv4 explain --online`, `dsv4 doctor` and `dsv4 serve` look at the Hub."
     raise ConfigError(
-        f"{origin}: {text!r} is not known: {why}, and it is in no table here.{online}"
+        f"{origin}: {text!r} is not known: {why}, and it is in no table here.{_near(catalog, text)}{online}"
         f" To serve it as one of {', '.join(catalog.names('model'))}, write NAME={text}."
     )
 
@@ -189,7 +200,7 @@ def _with_table(catalog: Catalog, selected: SelectedModel) -> SelectedModel:
         return selected
     text = str(selected.where.value)
     if sibling := catalog.sibling_of(text):
-        return dataclasses.replace(selected, identity=_of_sibling(*sibling), read=f"{sibling[0].file}: siblings")
+        return dataclasses.replace(selected, identity=_of_sibling(*sibling), read=_origin(*sibling))
     known = catalog.model_of(text)
     if known is None or known.name == selected.model.name:
         return selected
@@ -210,6 +221,10 @@ def _of_sibling(model: ProfileFile[Model], sibling: Sibling) -> Identity:
     """Return what the table says of a repository with another drafter than the model's own."""
     size = round((sibling.weights_gib or 0) * (1 << 30))
     return Identity(model.get("architecture"), model.get("scheme"), _drafter(sibling.drafter), size)
+
+
+def _origin(model: ProfileFile[Model], sibling: Sibling) -> str:
+    return f"{model.file}: siblings{f'; {sibling.unknown}' if sibling.unknown else ''}"
 
 
 def _files(repository: str, request: Request) -> tuple[Identity | None, str, str]:

@@ -107,6 +107,9 @@ def _ranks(flags: Mapping[str, Setting], where: str) -> Iterator[tuple[str, str,
             where,
             Problem(seen, "mp, vLLM's default with --nnodes", "leave --distributed-executor-backend out"),
         )
+    if shape.nodes == 1 and shape.node_rank and not any(name in flags for name in _OWN_SERVER):
+        seen = f"node-rank is {shape.node_rank}, but nnodes is not set, and vLLM would start a server of one node"
+        yield NODES, where, Problem(seen, "", "set --nnodes to the number of nodes, or leave --node-rank out")
     if shape.nodes == 1 or shape.node_rank == 0:
         return
     if shape.node_rank >= shape.nodes:

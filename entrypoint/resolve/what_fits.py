@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..catalog import community
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Hardware, Measured, Model, Profile
 from ..errors import ConfigError, problems_of
 from ..machine.gpus import HostGpus
+from ..memory import advice
+from ..parallel import parallel_of
 from ..plan import Setting
 from ..request import Request
-from . import auto
+from . import auto, memory_inputs
 from .candidates import SIZES, Candidate, of_all_nodes, of_profile
 from .layers import resolve
 from .select import select
@@ -37,6 +41,8 @@ class FittingProfile:
     replicas: int
     disk_gib: float
     measured: tuple[Measured, ...] = ()
+    community: tuple[community.Given, ...] = ()
+    """Results that other people gave."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class Choice:
     model: str = ""
     gpus: int = 0
     why_not: str = ""
+    short: str = ""
+    """That it holds fewer requests than it promises, or may not start."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +96,9 @@ def what_fits(catalog: Catalog, request: Request, gpus: HostGpus) -> WhatFits:
     assert count
     hardware = gpus.profile_file or catalog.hardware(gpus.hardware, gpus.origin)
     fits, missing = _split(catalog, request, hardware, gpus)
-    enough = 0
-    if not fits:
-        more = [dataclasses.replace(gpus, count=count) for count in reversed(SIZES) if count > gpus.count]
-        enough = next((one.count for one in more if one.count and _split(catalog, request, hardware, one)[0]), 0)
+    enough = 0 if fits else _enough(catalog, request, hardware, gpus)
     fits.sort(key=lambda fit: (-fit.context, fit.profile, -fit.requests))
-    names = ("", *auto.NAMES)
-    choices = {name: _choice(catalog, request, gpus, name) for name in names}
+    choices = {"": _choice(catalog, request, gpus), **_of_auto(catalog, request, gpus)}
     return WhatFits(hardware, count, gpus.origin, tuple(fits), tuple(missing), choices, enough)
 
 
@@ -150,6 +154,7 @@ def _fitting(catalog: Catalog, model: ProfileFile[Model], found: Candidate) -> F
         replicas=found.replicas,
         disk_gib=on_disk or model.own.files_gib or model.get("weights_gib") or 0,
         measured=tuple(_measured(catalog, found, model)),
+        community=tuple(_given(found, model)),
     )
 
 
@@ -165,17 +170,55 @@ def _measured(catalog: Catalog, found: Candidate, model: ProfileFile[Model]) -> 
             yield one
 
 
-def _choice(catalog: Catalog, request: Request, gpus: HostGpus, name: str) -> Choice:
-    """Return what is served where a profile has this name, or where none is named."""
+def _given(found: Candidate, model: ProfileFile[Model]) -> list[community.Given]:
+    """Return what others gave of this model over as many GPUs of exactly this kind."""
+    assert found.selection
+    hardware = found.selection.hardware.name
+    return community.of(community.read(), profile=found.profile, model=model.name, gpus=found.gpus, hardware=hardware)
+
+
+def _enough(catalog: Catalog, request: Request, hardware: ProfileFile[Hardware], gpus: HostGpus) -> int:
+    """Return the smallest larger number of GPUs on which anything starts, split over all of them; 0 for none."""
+    for count in reversed(SIZES):
+        more = dataclasses.replace(gpus, count=count)
+        if count > (gpus.count or 0) and any(
+            next(_candidates(catalog, request, profile, model, more)).held
+            for profile, model in _combinations(catalog, request, hardware)
+        ):
+            return count
+    return 0
+
+
+def _of_auto(catalog: Catalog, request: Request, gpus: HostGpus) -> dict[str, Choice]:
+    """Return what each name of `auto` selects; the candidates are the same for all of them."""
+    found = auto.candidates(catalog, request, gpus)
+    would_do = functools.cache(lambda: auto.enough(catalog, request, gpus))
+    choices = {}
+    for name in auto.NAMES:
+        try:
+            ordered = auto.ranked(catalog, found, name, of_all_nodes(request, gpus))
+            settled = auto.chosen(ordered, Setting(name, name), gpus.hardware, would_do)
+        except ConfigError as error:
+            choices[name] = Choice(why_not=problems_of(error)[0])
+        else:
+            choices[name] = _choice(catalog, settled, gpus)
+    return choices
+
+
+def _choice(catalog: Catalog, request: Request, gpus: HostGpus) -> Choice:
+    """Return what is served for a request, and what it holds less than it promises."""
     try:
-        if name:
-            named = dataclasses.replace(request, choices={**request.choices, "profile": Setting(name, name)})
-            request = auto.settle(catalog, named, lambda: gpus)
         selection = dataclasses.replace(select(catalog, request, lambda: gpus), gpus=gpus.count)
-        resolve(selection, request)
+        plan = resolve(selection, request)
     except ConfigError as error:
         return Choice(why_not=problems_of(error)[0])
-    return Choice(selection.profile.name, selection.model.name, selection.tensor_parallel_size)
+    memory = memory_inputs.estimate(selection, plan.flags)
+    return Choice(
+        selection.profile.name,
+        selection.model.name,
+        parallel_of(plan.flags).gpus,
+        short=advice.shortage(memory) if memory else "",
+    )
 
 
 def _json(one: Any) -> dict[str, Any]:

@@ -1,7 +1,10 @@
-"""How a checkpoint is described to a user. Pure."""
+"""How a checkpoint, and the hardware that a profile is for, are described to a user. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ..catalog.catalog import ANY_GPU, Catalog
 from ..checkpoint.identity import Drafter, Identity
 
 GIB = 1 << 30
@@ -26,3 +29,17 @@ def drafter(of: Drafter) -> str:
     layers = f" of {of.layers} layers" if of.layers > 1 else ""
     size = f" ({of.bytes / GIB:.1f} GiB)" if of.bytes else ""
     return f"{_NAMES[of.kind]}{layers}{stored}{size}"
+
+
+def hardware_of(kinds: Iterable[str], catalog: Catalog | None) -> str:
+    """Return the hardware that a profile is for: its names, and those of an architecture's GPUs."""
+    parts = []
+    for kind in kinds:
+        if kind == ANY_GPU:
+            return "a GPU"
+        if catalog is None or kind not in catalog.names("architecture"):
+            parts.append(kind)
+            continue
+        names = [file.name for file in catalog.every_hardware() if file.is_one_of([kind])]
+        parts.append(f"a GPU of SM {kind.removeprefix('sm-').partition('.')[0]}.x ({', '.join(names)})")
+    return " or ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -39,23 +40,16 @@ class SmokeReport:
 
     def text(self) -> str:
         """Return one row for each check, with the remedy below a failed one, and the verdict last."""
-        rows = [("check", "verdict", "s", "seen")]
-        rows += [(outcome.name, outcome.verdict, f"{outcome.seconds:.1f}", outcome.seen) for outcome in self.outcomes]
-        lines = table(rows).splitlines()
-        printed = [lines[0]]
-        for line, outcome in zip(lines[1:], self.outcomes, strict=True):
-            printed += [line, *([f"    fix: {outcome.fix}"] if outcome.fix else [])]
+        printed = lines(self.outcomes, "check")
         printed += ["", f"unknown: {self.unknown}"] if self.unknown else [""]
-        counts = ", ".join(f"{len(self._named(of))} {of}" for of in VERDICTS if self._named(of))
-        seconds = sum(outcome.seconds for outcome in self.outcomes)
-        return "\n".join([*printed, f"{self.model} at {self.url}: {counts} in {seconds:.0f} s"])
+        return "\n".join([*printed, f"{self.model} at {self.url}: {counts(self.outcomes)}"])
 
     def junit(self) -> str:
         """Return a JUnit XML document with one suite."""
         skipped = len(self._named("skipped")) + len(self._named("inconclusive"))
-        counts = {"failures": str(len(self._named("failed"))), "skipped": str(skipped)}
+        numbers = {"failures": str(len(self._named("failed"))), "skipped": str(skipped)}
         total = f"{sum(outcome.seconds for outcome in self.outcomes):.3f}"
-        names = {"name": "dsv4 smoke", "tests": str(len(self.outcomes)), "errors": "0", "time": total, **counts}
+        names = {"name": "dsv4 smoke", "tests": str(len(self.outcomes)), "errors": "0", "time": total, **numbers}
         root = ET.Element("testsuites", names)
         suite = ET.SubElement(root, "testsuite", {**names, "hostname": self.url})
         for outcome in self.outcomes:
@@ -65,6 +59,24 @@ class SmokeReport:
 
     def _named(self, verdict: Verdict) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.verdict == verdict]
+
+
+def lines(outcomes: Sequence[Outcome], what: str) -> list[str]:
+    """Return a heading and one row for each outcome, with the remedy below a failed one."""
+    rows = [(what, "verdict", "s", "seen")]
+    rows += [(outcome.name, outcome.verdict, f"{outcome.seconds:.1f}", outcome.seen) for outcome in outcomes]
+    heading, *rest = table(rows).splitlines()
+    printed = [heading]
+    for line, outcome in zip(rest, outcomes, strict=True):
+        printed += [line, *([f"    fix: {outcome.fix}"] if outcome.fix else [])]
+    return printed
+
+
+def counts(outcomes: Sequence[Outcome]) -> str:
+    """Return how many outcomes have each verdict, and their seconds together."""
+    numbers = Counter(outcome.verdict for outcome in outcomes)
+    named = ", ".join(f"{numbers[of]} {of}" for of in VERDICTS if numbers[of])
+    return f"{named} in {sum(outcome.seconds for outcome in outcomes):.0f} s"
 
 
 def _case(suite: ET.Element, model: str, outcome: Outcome) -> None:

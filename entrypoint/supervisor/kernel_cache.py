@@ -31,6 +31,7 @@ VARIABLES = {
     "TRITON_CACHE_DIR": "triton",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "CUTE_DSL_CACHE_DIR": "cute-dsl",
+    "TRTLLM_DG_CACHE_DIR": "tensorrt-llm",  # FlashInfer's block-scaled FP8 GEMMs; below HOME otherwise
     "CUDA_CACHE_PATH": "cuda",  # the driver's own, for PTX
 }
 """Variables that name a compiler's cache, and the folders that they get."""
@@ -42,11 +43,16 @@ _NOTES = "starts"
 
 @dataclass(frozen=True)
 class _Note:
-    """What a start that became ready leaves: how long it took, when, and the seconds of its phases."""
+    """
+    What a start that became ready leaves: how long it took, when, and the seconds of its phases.
+
+    `warm` has the phases of the last start that found its kernels.
+    """
 
     seconds: FiniteFloat
     date: str
     phases: dict[str, FiniteFloat] = dataclasses.field(default_factory=dict)
+    warm: dict[str, FiniteFloat] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,11 +73,17 @@ class KernelCache:
         """Return the seconds saved against the start that filled the cache; None at a miss."""
         return self.filled["seconds"] - seconds if self.filled else None
 
+    @property
+    def last_start(self) -> Mapping[str, float]:
+        """The seconds of each phase of the last start that found its kernels; empty before the first one."""
+        return self.filled.get("warm") or {}
+
     def keep(self, seconds: float, phases: Mapping[str, float]) -> None:
-        """Leave the note of a first start; if the folder cannot be written, the next start is a miss too."""
+        """Leave the note of a start; if the folder cannot be written after a first one, the next is a miss too."""
         if self.filled:
-            return
-        note = {"seconds": round(seconds, 1), "date": datetime.now(UTC).date().isoformat(), "phases": dict(phases)}
+            note = {**self.filled, "warm": dict(phases)}
+        else:
+            note = {"seconds": round(seconds, 1), "date": datetime.now(UTC).date().isoformat(), "phases": dict(phases)}
         try:
             self.note.parent.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -114,9 +126,14 @@ def folder_of(plan: Plan, build_id: str, environ: Mapping[str, str]) -> Path:
 
 def find(plan: Plan, folder: Path) -> KernelCache:
     """Read the note of an earlier start of the same plan."""
-    note = folder / _NOTES / f"{fingerprint(_shaping(plan))}.json"
-    filled = state_file.read(note, _Note)
-    return KernelCache(folder, note, dataclasses.asdict(filled) if filled else {})
+    path = folder / _NOTES / f"{fingerprint(_shaping(plan))}.json"
+    return KernelCache(folder, path, note(path))
+
+
+def note(path: Path) -> dict[str, Any]:
+    """Return the note of one plan; empty where there is none."""
+    found = state_file.read(path, _Note)
+    return dataclasses.asdict(found) if found else {}
 
 
 def _shaping(plan: Plan) -> list[str]:

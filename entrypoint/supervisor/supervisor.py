@@ -74,9 +74,9 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     """Start vLLM and return why it ended, when all its processes are gone."""
     health, signals = life.health, life.signals
     health.enter("starting")
-    health.generated_after = None
     started = time.monotonic()
     cache = kernel_cache.find(plan, kernel_cache.installed_folder(plan, life.context.environ))
+    health.generated_after, health.last_start = None, cache.last_start
     log.info(cache.sentence())
     progress, notes, shutdown = StartupProgress(started), LogNotes(), ShutdownLog()
 
@@ -228,6 +228,11 @@ async def _with_stacks(reason: ExitReason, process: VllmProcess, life: Lifecycle
 
 def _show_progress(health: Health, progress: StartupProgress) -> None:
     """Copy the progress that the log shows; the percentage of the weights may have another source."""
-    health.enter(progress.phase)
+    if progress.phase != health.phase:
+        health.enter(progress.phase)
+        now = time.monotonic()
+        left = health.seconds_left(now)
+        known = "" if left is None else f", about {left:.0f} s left"
+        log.info(f"start: {health.phase}, {now - health.started:.0f} s since start{known}")
     health.detail, health.caches = progress.detail, progress.caches
     health.percent = health.percent if progress.percent is None else progress.percent

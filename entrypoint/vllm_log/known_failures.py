@@ -27,6 +27,8 @@ _MISSING = tuple(
         r"No such file or directory: '(?P<name>\w[\w+]*)'",
         r"Could not find (?P<name>nvcc)",
         r"Failed to find C (?P<name>compiler)",
+        r"cannot execute '(?P<name>cc1\w*)'",
+        r"(?P<name>lib[\w+-]+)\.so[\d.]*: cannot open shared object",
     )
 )
 
@@ -109,6 +111,6 @@ def missing(line: str) -> str:
         if name and re.fullmatch(entry["pattern"], name):
             ways = [f"on Debian `apt install {entry['debian']}`"] if "debian" in entry else []
             ways += [f"with wheels `pip install {entry['wheel']}`"] if "wheel" in entry else []
-            return f"{name} is missing: {'; '.join(ways)}; the image has it."
+            return f"{entry.get('called', name)} is missing: {'; '.join(ways)}; the image has it."
     what = f"{name} is missing" if name else "a header, library or program is missing"
     return f"{what}, and no package of it is known here: use the image, whose compilers are complete."

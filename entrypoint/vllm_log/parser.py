@@ -15,7 +15,7 @@ JSON_BYTES = 1 << 18
 _END = re.compile(rb"[\r\n]")  # a progress bar of tqdm begins each of its states with \r
 _COLOR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LEVELS = "DEBUG|INFO|WARNING|ERROR|CRITICAL"
-_PROCESS = r"\((?P<process>[^()\s]+) pid=\d+\) ?"
+_PROCESS = r"\((?P<process>[^()\s]+) pid=\d+(?:, ip=[^()\s]+)?\) ?"  # Ray adds the host
 _RECORD = rf"(?P<level>{_LEVELS}) (?P<time>\d\d-\d\d \d\d:\d\d:\d\d) \[(?P<source>[^\]]*)\] ?"
 _LINE = re.compile(
     # vllm/logger.py _FORMAT, or uvicorn's `INFO:     text`; PyTorch's C++ logs `[E1122 04:49:58.3 file:1] text`

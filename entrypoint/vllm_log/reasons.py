@@ -17,7 +17,7 @@ DETAILS = 6
 _CLEAR = re.compile(
     r"\bfatal error\b ?[:#]|\b(nvcc|ptxas|nvlink) (fatal|error)\s*:|\bcatastrophic error\b|cannot find -l"
     r"|undefined (reference|symbol)|command not found|: not found$|Caused (by )?exception: "
-    r"|\berror: cannot open source file"
+    r"|\berror: cannot open source file|^Killed$|died due to signal|^Cuda failure "
 )
 _ERROR = re.compile(
     r"(^|[\s):\]])error( #?[\w-]+)?: |\bAssertion .+ failed|Check failed: |^\S*: No such file or directory"
@@ -36,6 +36,8 @@ _MODULE = (
         re.IGNORECASE,
     ),
 )
+_UNDERLINED = re.compile(r"[ ~]*\^[ ~^]*")  # Triton marks the place in the source, and says why on the next line
+_PLACED = re.compile(r": at \d+:\d+:$")
 _STEP = re.compile(r"FAILED: (?:\[code=\d+\] )?(\S+)")
 _VALIDATION = re.compile(r" validation errors? for ")
 
@@ -54,6 +56,7 @@ class Message:
     bare: bool = False
     """Whether the exception has no message of its own."""
     details: list[str] = field(default_factory=list)
+    _underlined: bool = False
 
     def feed(self, line: str) -> None:
         """Take one line below the headline."""
@@ -62,6 +65,12 @@ class Message:
         if not self.step and (match := _STEP.match(text)):
             self.step = match[1]
         rank = grade(line)
+        if self._underlined and text:
+            rank = max(rank, 2)
+            self._underlined = False
+        self._underlined = self._underlined or (
+            bool(_UNDERLINED.fullmatch(line)) and bool(_PLACED.search(self.headline.rstrip()))
+        )
         if rank > self.rank:
             self.reason, self.rank = text, rank
         if len(self.details) < DETAILS and text and not _HINT.match(text) and text.strip("^~-| "):

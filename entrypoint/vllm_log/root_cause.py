@@ -31,7 +31,9 @@ _ALONE = re.compile(
     r"|Failed: Cuda error"
 )
 _NOISE = re.compile(r"Dumping (input data|scheduler)")  # logging_utils/dump_input.py, between cause and echo
-_FROM_COMPILER = re.compile(r"[Cc]ompil|nvcc|NVCC|ninja|Ninja|[Bb]uild|\bjit\b|ptxas|CalledProcessError")
+_FROM_COMPILER = re.compile(
+    r"[Cc]ompil|nvcc|NVCC|ninja|Ninja|[Bb]uild|\bjit\b|ptxas|CalledProcessError|PassManager|MLIR|LLVM"
+)
 _PORT = re.compile(r"non-default args: .*?'port': (\d+)")
 _STOPPED = "[shutdown] API server: shutdown triggered"  # launcher.py, by SIGTERM or SIGINT; not when the engine died
 _WAITING = re.compile(r"No available shared memory broadcast block found")  # shm_broadcast.py, at level INFO
@@ -76,6 +78,8 @@ class LogNotes:
         """Return the possible causes, the likeliest first."""
         recent = [failure for failure in self._survived if failure.number > self._number - BURST]
         failures = self._fatal or recent
+        if all(failure.standing is Standing.ECHO for failure in self._fatal):
+            failures = failures + [one for one in recent if one.in_thread and one not in failures]
         ordered = sorted(failures, key=lambda failure: (failure.standing, self._when(failure), failure.number))
         return [self._root(failure) for failure in ordered]
 
@@ -96,6 +100,9 @@ class LogNotes:
         was_reading = reader.reading
         if failure := reader.feed(line.text, self._number, line.level, line.time or self._time):
             failure.said = [said for said, number in self._printed.items() if self._number - number < NEAR]
+            announced = self._survived and self._survived[-1].number == reader.headed
+            if announced and failure.standing is not Standing.ECHO:
+                self._survived.pop()  # the headline of this traceback, which says less
             self._add(failure)
         elif not (was_reading or reader.reading) or (not line.level and _ALONE.match(line.text)):
             self._note(reader, line)

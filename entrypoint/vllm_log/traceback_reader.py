@@ -66,6 +66,8 @@ class Failure:
     number: int
     fatal: bool
     time: str = ""
+    in_thread: bool = False
+    """Whether a thread ended with it; its process may have survived."""
     said: list[str] = field(default_factory=list)
     """What compilers and kernels had printed by themselves, shortly before."""
 
@@ -105,6 +107,7 @@ class TracebackReader:
     _code: str = ""  # the last line of source: all that a bare assert shows
     _warned: bool = False
     _grouped: bool = False
+    _opens: bool = False  # whether the last line ended with a colon, as before the traceback of another process
 
     def feed(self, text: str, number: int, level: str, time: str) -> Failure | None:
         """Take one line; return a failure when a new one begins here."""
@@ -112,6 +115,7 @@ class TracebackReader:
         inner = _GROUPED.sub("", text)
         if _BEGINS.match(inner):
             self._grouped = inner != text
+            self._chained = self._chained or (self._opens and self.failure is not None)
             self._begin(level)
         elif text.startswith(_CHAINED):
             self._chained, self._tracing = bool(self.failure), False
@@ -119,6 +123,7 @@ class TracebackReader:
             return self._traced(inner if self._grouped else text, number, time)
         elif self.failure:
             self.failure.links[-1].message.feed(text)
+            self._opens = text.rstrip().endswith(":") if text.strip() else self._opens
         return None
 
     @property
@@ -129,7 +134,7 @@ class TracebackReader:
     def head(self, text: str, number: int) -> None:
         """Take the line that announces a traceback; it ends what was before it."""
         self.headline, self.headed, self.failure = text, number, None
-        self._chained = self._tracing = False
+        self._chained = self._tracing = self._opens = False
 
     def _begin(self, level: str) -> None:
         self._warned = level == "WARNING"  # a process survives what is only a warning
@@ -148,6 +153,7 @@ class TracebackReader:
         bare = not re.search(r": \S", text)
         headline = f"{text.rstrip(':')}: {self._code}" if bare else text
         link = Link(Message(headline[: 4 * LENGTH], code=self._code, bare=bare), self._cleaning)
+        self._opens = text.endswith(":")
         self._tracing, self.ended = False, number
         if self._warned:
             self.failure = None
@@ -158,5 +164,5 @@ class TracebackReader:
             return None
         self._chained = False
         fatal = not self.headline or bool(FATAL.match(self.headline))
-        self.failure = Failure([link], number, fatal, time)
+        self.failure = Failure([link], number, fatal, time, self.headline.startswith("Exception in thread"))
         return self.failure

@@ -51,9 +51,13 @@ def experts(scheme: str, capability: str) -> Experts | None:
     return Experts(entry["auto"], entry["runs"], entry["refused"]) if entry else None
 
 
-def attention(capability: str) -> dict[str, Any] | None:
-    """Return the attention backends, with their KV cache formats and block sizes, and the indexer's formats."""
-    entry: dict[str, Any] | None = _of(_table()["attention"], capability)
+def attention(capability: str, *, v41: bool = False) -> dict[str, Any] | None:
+    """
+    Return the attention backends, with their KV cache formats and block sizes, and the indexer's formats.
+
+    Of DeepSeek-V4.1, backends and formats alone.
+    """
+    entry: dict[str, Any] | None = _of(_table()["attention of v4.1" if v41 else "attention"], capability)
     return entry
 
 
@@ -61,6 +65,12 @@ def linear(capability: str) -> Mapping[str, str] | None:
     """Return the kinds of reasons by linear backend; a backend that is not named runs."""
     entry = _of(_table()["linear"], capability)
     return entry["refused"] if entry else None
+
+
+def quantization(scheme: str) -> Mapping[str, Any] | None:
+    """Return the method that vLLM takes for a scheme (`auto`), and those that it accepts for it: a list, or `any`."""
+    entry: Mapping[str, Any] | None = _of(_table()["quantization"], scheme)
+    return entry
 
 
 def _of(folded: Mapping[str, Any], name: str) -> Any:

@@ -24,14 +24,13 @@ from ..plan import DRAFT_TOKENS, Value
 VERSION = "0.32.0"
 
 _HERE = Path(__file__).parent
-_OURS: Mapping[str, Mapping[str, int]] = {
-    DRAFT_TOKENS: {"min": 0},  # no draft tokens, no speculation
-    "port": {"min": 0, "max": 65535},  # vLLM leaves this to bind()
-}
+_DRAFTS: Mapping[str, int] = {"min": 0}  # no draft tokens, no speculation
+_PORT: Mapping[str, int] = {"min": 1, "max": 65535}  # vLLM leaves this to bind(), where 0 is any port: nobody finds it
+_A_PORT = re.compile(r"(.*[-_.])?port", re.IGNORECASE)
 _OF_BYTES = frozenset({"kv-cache-memory-bytes"})
 """Sizes that nobody means as a power of two, so a suffix is not ambiguous."""
-_MANY = 12
-"""Choices; a message lists no more."""
+_MANY, _TOO_MANY = 12, 30
+"""Choices; a message names those near to a value where there are many, and lists no more than 30."""
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG])")
 
 
@@ -124,7 +123,9 @@ def check_variable(name: str, value: str, origin: str) -> None:
     if (choices := kind.get("choices")) and value not in choices:
         raise ConfigError(f"{origin}: {name} = {value!r} is not valid. Allowed values: {listed(choices)}.")
     if kind.get("type") in ("int", "float"):
-        _as_type(name, value, [kind["type"]], origin)
+        number = _as_type(name, value, [kind["type"]], origin)
+        if isinstance(number, int) and _A_PORT.fullmatch(name):
+            _check_range(name, number, {**_PORT, "min": 0}, origin)  # vLLM reads 0 as unset
 
 
 def keys_of(setting: str) -> Mapping[str, Any]:
@@ -153,11 +154,18 @@ def check_value(setting: str, value: Value, origin: str) -> Value:
 def _kind(setting: str) -> Mapping[str, Any]:
     flag, *path = setting.split(".")
     if not path:
-        return {**flag_kind(flag), **facts()["json"].get(flag, {}), **_OURS.get(setting, {})}
+        return {**flag_kind(flag), **facts()["json"].get(flag, {}), **_ours(setting)}
     table: Mapping[str, Any] = facts()["json"].get(flag, {})
     for key in path:
         table = table.get("keys", {}).get(key, {})
-    return {**table, **_OURS.get(setting, {})}
+    return {**table, **_ours(setting)}
+
+
+def _ours(setting: str) -> Mapping[str, int]:
+    """Return the bounds that vLLM does not state."""
+    if setting == DRAFT_TOKENS:
+        return _DRAFTS
+    return _PORT if _A_PORT.fullmatch(setting) else {}
 
 
 def _scalar(setting: str, value: Value, kind: Mapping[str, Any], origin: str) -> Value:
@@ -188,7 +196,10 @@ def _instead(value: str, choices: Collection[str]) -> str:
         return f"{nearest(value, choices)}. Allowed values: {listed(choices)}."
     folded = {choice.lower(): choice for choice in choices}
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded)]
-    return f" (did you mean {' or '.join(near)}?)." if near else f", which has {len(choices)} others."
+    if near:
+        return f" (did you mean {' or '.join(near)}?)."
+    many = len(choices) > _TOO_MANY
+    return f", which has {len(choices)} others." if many else f". Allowed values: {listed(choices)}."
 
 
 _BOUNDS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {

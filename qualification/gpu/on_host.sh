@@ -6,6 +6,8 @@
 #   on_host.sh faults TP JOB...    qualification/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
+#   on_host.sh tune [OPTION...]    `dsv4 tune` without weights (W4A16, profile 64k, TP=2), with more options of its own; the result,
+#                                  starts, profile, logs and kernels go to $OUT; $HOURS (0.14). Run again on the host, it continues
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
 #   on_host.sh memory [NAME...]    qualification/gpu/kv_lines.py; kv-lines.jsonl, logs and kernels go to $OUT; $DEADLINE, $LIMIT
 #   on_host.sh strict [LAYOUT]     qualification/gpu/tool_strict.py on the first GPU; tool-strict.jsonl, the log and kernels go to $OUT; $DEADLINE
@@ -150,6 +152,25 @@ speed)
     for text in "$out"/*.txt; do echo "== $text"; tail -n 60 "$text" | cut -c1-700; done
     exit $status
     ;;
+tune)
+    shift
+    package
+    engine
+    out=$base/tune
+    mkdir -p "$out/profiles" "$out/tmp"
+    export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched) DSV4_PROFILES=$out/profiles TMPDIR=$out/tmp
+    unset VLLM_CACHE_ROOT
+    status=0
+    python3 -m dsv4_serve.entrypoint tune --profile 64k --model w4a16 --without-weights --max-num-seqs 16 \
+        --batch 1 16 --hours "${HOURS:-0.14}" --out "$out" --skip busy-gpu "$@" 2>&1 | tee "$out/tune.txt" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        (cd "$out" && cp -r --parents tune.txt tune profiles "$OUT/") || true
+        (cd "$out/tmp" && for log in dsv4-tune-logs-*/*/log; do tail -c 100000 "$log" > "$log.tail"; done; \
+            tar -cJf "$OUT/tune-logs.tar.xz" dsv4-tune-logs-*/*/log.tail) || true
+        save_kernels
+    fi
+    exit $status
+    ;;
 splits)
     package
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.splits
@@ -210,7 +231,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,18p" "$0"
+    sed -n "2,20p" "$0"
     exit 64
     ;;
 esac

@@ -53,7 +53,9 @@ def stock(
             "ignore_eos": True,
         }
         httpx.post(f"{where.url}/v1/completions", json=body, timeout=patience, trust_env=False).raise_for_status()
-        yield Started(where, log, {"phases": {name: round(s, 1) for name, s in spent.items()}, "caches": "unknown"})
+        yield Started(
+            where, log, {"phases": {name: round(s, 1) for name, s in spent.items()}, "caches": "unknown"}, process
+        )
     finally:
         _end(process)
         reader.join(5)

@@ -60,6 +60,15 @@ def test_a_bug_report_asks_for_the_support_bundle() -> None:
     assert "dsv4 bundle --support" in str(form)
 
 
+def test_the_form_for_results_asks_for_the_shared_file_and_its_consent() -> None:
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/result.yml").read_text())
+    required = {field["id"] for field in form["body"] if field.get("validations", {}).get("required")}
+    assert required == {"file"}
+    assert "python -m tools.community check" in str(form)
+    [consent] = [field["attributes"]["options"] for field in form["body"] if field["type"] == "checkboxes"]
+    assert all(option["required"] for option in consent)
+
+
 @pytest.mark.parametrize(
     ("line", "good"),
     [

@@ -18,9 +18,9 @@ MADE = ("build", "dist")
 FOLDERS = sorted(
     path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in MADE and path.name[0] != "."
 )
-NOT_OURS = re.compile(r"qualification/(bench|smoke)\b|deploy/dsv4\b")
+NOT_OURS = re.compile(r"qualification/(bench|smoke|qualify)\b|deploy/dsv4\b")
 """What begins as our folders do: results, which commands write where they are called, and kubectl's short `deploy/`."""
-NO_COMMAND = re.compile(r"\bdsv4 (create|exec|get|pod-security|port-forward|replica|rollout|scale|set)\b")
+NO_COMMAND = re.compile(r"\bdsv4 (create|dsv4|exec|get|pod-security|port-forward|replica|rollout|scale|set)\b")
 """`dsv4` as the name of something else: a namespace, a container, a job."""
 VLLMS_FILES = {"docs/explanation/seed-patches.md"}
 """Pages that name files of vLLM."""

@@ -37,7 +37,9 @@ KNOWN = {
     r"make demo": "test_the_demo_answers",
     r"docker build .*": "test_an_image_is_built_from_a_stage_of_the_dockerfile",
     r"mkdir .*": "test_the_key_can_be_read_by_any_uid_and_its_folder_by_one",
-    r"docker run .*": "test_the_container_serves_the_folder_that_the_one_before_it_fills",
+    r"docker run .* qualify .*": "test_the_box_is_qualified_for_what_is_served_then",
+    r"docker run (?!.* qualify ).*": "test_the_container_serves_the_folder_that_the_one_before_it_fills",
+    r"docker exec .*": "test_the_smoke_test_runs_in_the_container_that_serves",
     r"until curl .*": "test_what_is_waited_for_is_published_and_answers",
     r"(?:[A-Z_]+=\S+ )*docker compose (?:--profile \S+ )?up -d": "test_compose_serves_what_is_said",
     r"KEY=.*|curl .*": "test_the_questions_are_answered",
@@ -163,7 +165,7 @@ def test_the_key_can_be_read_by_any_uid_and_its_folder_by_one(place: Path) -> No
 
 
 def test_the_container_serves_the_folder_that_the_one_before_it_fills(place: Path) -> None:
-    fetch, serve = map(readme.docker_run, only("docker run .*"))
+    fetch, serve = map(readme.docker_run, only(r"docker run (?!.* qualify ).*"))
     here = {"$PWD": str(place)}
 
     def mounts(run: readme.DockerRun) -> dict[str, str]:
@@ -187,6 +189,26 @@ def test_the_container_serves_the_folder_that_the_one_before_it_fills(place: Pat
     assert int(serve.options["--stop-timeout"][0]) >= 145
     assert serve.ports() == {"127.0.0.1:8000", f"127.0.0.1:{listen.HEALTH_PORT}"}
     assert served_names(made) >= {"deepseek-v4-flash"}
+
+
+def test_the_box_is_qualified_for_what_is_served_then() -> None:
+    run = readme.docker_run(only("docker run .* qualify .*")[0])
+    serve = readme.docker_run(only(r"docker run (?!.* qualify ).*")[-1])
+    assert readme.stage(run.image) == "gpu"
+    assert run.options["--gpus"] == serve.options["--gpus"]
+    assert run.volumes() == {"/var/cache/dsv4": (serve.volumes()["/var/cache/dsv4"][0], False)}  # one cache of kernels
+    env = run.environment()
+    assert env == {"PROFILE": serve.environment()["PROFILE"], "MODEL": serve.environment()["MODEL"].split("=")[0]}
+    assert run.words[0] == "qualify"
+    assert "no weights are needed" in " ".join(dsv4(*run.words, "--help").split())
+    assert run.words[run.words.index("--out") + 1].startswith("/var/cache/dsv4/")
+
+
+def test_the_smoke_test_runs_in_the_container_that_serves() -> None:
+    _, _, container, program, *words = shlex.split(only("docker exec .*")[0])
+    assert [container] == readme.docker_run(only(r"docker run (?!.* qualify ).*")[-1]).options["--name"]
+    assert program == "dsv4"
+    assert "Send a running replica what users send" in " ".join(dsv4(*words, "--help").split())
 
 
 def served_names(made: dict[str, Any]) -> set[str]:

@@ -98,6 +98,33 @@ def test_only_what_is_known_of_a_start_is_reported(health: Health, said: str) ->
     assert failing("startup", health)["started"] == said
 
 
+LAST = {"starting": 20.0, "loading weights": 30.0, "capturing graphs": 8.0, "ready": 99.0}
+
+
+@pytest.mark.parametrize(
+    ("health", "said", "left"),
+    [
+        (starting("loading weights", last_start=LAST), ", about 26 s left", 26.0),  # 30 - 12 + 8
+        (starting("profiling", last_start=LAST), ", about 8 s left", 8.0),
+        (starting("proving", last_start=LAST), ", longer than the last start", 0.0),
+        (starting("resolving", last_start=LAST), "", None),
+        (starting("loading weights"), "", None),
+    ],
+)
+def test_a_start_says_how_long_it_still_takes_by_the_last_one(health: Health, said: str, left: float | None) -> None:
+    text = failing("startup", health)["started"]
+    assert text.endswith(f"s since start{said}")
+    assert checks.as_json("startup", checks.run("startup", health, NOW), health, NOW)["seconds_left"] == left
+
+
+def test_a_phase_that_comes_twice_counts_once() -> None:
+    """vLLM goes back from profiling to compiling kernels."""
+    health = starting(
+        "compiling kernels", last_start={"compiling kernels": 50.0}, phase_seconds={"compiling kernels": 20.0}
+    )
+    assert health.seconds_left(NOW) == 18.0
+
+
 def test_a_stalled_start_is_neither_live_nor_getting_on() -> None:
     health = starting("connecting ranks", stalled="connecting ranks: no progress for 60 s (limit 60 s)")
     assert failing("live", health) == {"progress": health.stalled}
@@ -227,6 +254,7 @@ def test_the_json_of_a_start_holds_its_figures() -> None:
         "seconds_since_start": 45.0,
         "percent": 37.2,
         "rate": 5e8,
+        "seconds_left": None,
         "caches": "unknown",
         "phases": {"checking": 3.0, "loading weights": 13.0},
     }

@@ -73,7 +73,10 @@ def test_more_routes_can_be_opened() -> None:
 
 
 def test_a_preflight_and_the_lifespan_pass() -> None:
-    assert status("/v1/models", [(b"Access-Control-Request-Method", b"GET")], method="OPTIONS") == 200
+    asks, origin = (b"Access-Control-Request-Method", b"GET"), (b"Origin", b"https://chat.example")
+    assert status("/v1/models", [asks, origin], method="OPTIONS") == 200
+    assert status("/metrics", [asks], method="OPTIONS") == 401  # vLLM would answer with its metrics
+    assert status("/metrics", [origin], method="OPTIONS") == status("/metrics", [asks, origin]) == 401
     assert status("", [], type="lifespan") == 200
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.resolve import constraints
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
+from tests.support import checkpoints
 from tools.reference import checks, refusals
 
 LAST = 62
@@ -27,6 +30,8 @@ REFUSED = {
     "w4a16-marlin-sm120": ["--model", "w4a16", "--moe-backend", "marlin", "--hardware", "rtx-pro-6000"],
     "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro", "--hardware", "h200"],
     "model-files": ["--model", "flash=deepseek-ai/DeepSeek-V4.1-Flash"],
+    "quantization": ["--model", "w4a16", "--quantization", "awq"],
+    "draft-dspark-fields": ["--model", "FOLDER"],
     "drafter-method": ["--speculative-config.method", "dspark"],
     "dspark-block": ["--model", "flash-0731", "--speculative-config.num_speculative_tokens", "7"],
     "mtp-depth": ["--model", "flash", "--speculative-config.num_speculative_tokens", "4"],
@@ -64,6 +69,9 @@ REFUSED = {
     "log-off": ["VLLM_CONFIGURE_LOGGING=0"],
     "log-level": ["VLLM_LOGGING_LEVEL=CRITICAL"],
     "log-stream": ["VLLM_LOGGING_STREAM=mine.log"],
+    "no-http": ["--uds", "/run/vllm.sock"],
+    "rust-frontend": ["--grpc-port", "9000"],
+    "no-metrics": ["--disable-log-stats"],
     "expandable-segments": ["PYTORCH_ALLOC_CONF=expandable_segments:True"],
     "a flag given twice": ["--served-model-name", "one", "--served-model-name", "other"],
     "a word that is no flag": ["serve"],
@@ -93,9 +101,12 @@ def test_what_is_listed_as_refused_is_what_this_test_makes() -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_listed_refusal_refuses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listed_refusal_refuses(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = checkpoints.LAYOUTS["flash-0731"](tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"dspark_block_size": 999}), encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        plan(REFUSED[name], monkeypatch)
+        plan([str(folder) if word == "FOLDER" else word for word in REFUSED[name]], monkeypatch)
     if name not in refusals.READING:
         assert f"--skip {name}." in str(caught.value)
 

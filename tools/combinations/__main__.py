@@ -15,28 +15,32 @@ from typing import Any
 
 from tools.describe_vllm import print_or_compare, render
 
-from . import attention, experts, linear
+from . import attention, experts, linear, quantization
 from .platform import CAPABILITIES, COMPILED, PRESENT, stated
 
-DEPTH = {"present": 1, "experts": 3, "attention": 2, "linear": 2}  # levels of the file that get a line per item
+DEPTH = {"present": 1, "experts": 3, "attention": 2, "attention of v4.1": 2, "linear": 2, "quantization": 1}
+"""Levels of the file that get a line per item."""
 
 
 def table() -> dict[str, Any]:
     """Everything that is written down."""
-    found: dict[str, dict[str, Any]] = {"attention": {}, "linear": {}}
+    found: dict[str, dict[str, Any]] = {"attention": {}, "attention of v4.1": {}, "linear": {}}
     by_scheme: dict[str, dict[str, Any]] = {scheme: {} for scheme in experts.SCHEMES}
     for capability in CAPABILITIES:
         with stated(capability):
             for scheme, answers in by_scheme.items():
                 answers[capability] = experts.of_scheme(scheme)
             found["attention"][capability] = attention.of_capability()
+            found["attention of v4.1"][capability] = attention.of_v41()
             found["linear"][capability] = linear.of_capability()
+            by_checkpoint = quantization.of_checkpoints()  # the same for every capability
     return {
         "about": "made by `python -m tools.combinations`: vLLM's own selection code, asked on a CPU for stated GPUs",
         "vllm": import_module("vllm").__version__.partition("+")[0],
         "present": PRESENT | dict.fromkeys([*COMPILED, "_HAS_DEEP_SELECT_C"], "vLLM's CUDA wheel, for CUDA 13"),
         "experts": folded({scheme: folded(answers) for scheme, answers in by_scheme.items()}),
         **{name: folded(answers) for name, answers in found.items()},
+        "quantization": folded(by_checkpoint),
     }
 
 

@@ -9,7 +9,7 @@ import torch
 
 from .platform import switch
 
-MODEL = "vllm.models.deepseek_v4"
+MODEL, V41 = "vllm.models.deepseek_v4", "vllm.models.deepseek_v41"
 BLOCK_SIZES = (1, 8, 16, 32, 64, 128, 256, 512, 1024)
 TOP_K = (512, 1024)
 """Tokens that the indexer keeps (index_topk in config.json of DeepSeek-V4-Flash and -Pro)."""
@@ -22,19 +22,21 @@ BACKENDS = (
     "FLASHMLA_SPARSE_DSV4",
 )
 """Backends that DeepSeek-V4's own selection names; it takes every other one for auto (`_select_dsv4_attn_cls`)."""
+OF_V41 = (*BACKENDS, "FLASHINFER_MLA_SPARSE_DSV41", "FLASHMLA_MEGA_ATTN_DSV41", "FLASHMLA_SPARSE_DSV41")
+"""The same for DeepSeek-V4.1."""
 
 
-def layer_class(backend: str) -> Any:
-    """Return the attention layer that DeepSeek-V4 takes for --attention-backend; ValueError where it takes none."""
+def layer_class(backend: str, model: str = MODEL) -> Any:
+    """Return the attention layer that a model takes for --attention-backend; ValueError where it takes none."""
     registry = importlib.import_module("vllm.v1.attention.backends.registry").AttentionBackendEnum
     chosen = None if backend == "auto" else registry[backend]
-    select = importlib.import_module(f"{MODEL}.nvidia.model")._select_dsv4_attn_cls
+    select = importlib.import_module(f"{model}.nvidia.model")._select_dsv4_attn_cls
     return select(SimpleNamespace(attention_config=SimpleNamespace(backend=chosen)))
 
 
-def cache_refusal(layer: Any, capability: Any, dtype: str) -> str:
+def cache_refusal(layer: Any, capability: Any, dtype: str, model: str = MODEL) -> str:
     """Return why a layer does not take --kv-cache-dtype: the layer resolves it, then its backend validates it."""
-    resolve = importlib.import_module(f"{MODEL}.attention")._resolve_dsv4_kv_cache_dtype
+    resolve = importlib.import_module(f"{model}.attention")._resolve_dsv4_kv_cache_dtype
     try:
         resolved, _ = resolve(layer.use_fp8_ds_mla_layout, dtype, None)
     except ValueError as error:
@@ -126,3 +128,32 @@ def of_capability() -> dict[str, Any]:
         "indexer_kv_dtype": [dtype for dtype in indexer_formats() if not indexer_refusal(dtype)],
         "topk": [backend for backend in topk_backends() if not topk_refusal(backend)],
     }
+
+
+def of_v41() -> dict[str, Any]:
+    """
+    Return the KV cache formats of DeepSeek-V4.1 by attention backend, and why other backends end a start.
+
+    On SM 10.x `auto` is mega attention or FlashMLA, by the heads of a rank: a format counts that either of them takes.
+    """
+    version = switch().get_device_capability()
+    found: dict[str, Any] = {"refused": {}}
+    kernels = importlib.import_module(f"{V41}.nvidia.flash_mla_mega_attn")
+    mega = kernels.DeepseekV4MegaAttnAttention
+    for backend in OF_V41:
+        formats: set[str] = set()
+        with mock.patch.object(kernels, "is_flashmla_mega_attn_supported", return_value=(version.major == 10, None)):
+            for available in {False, version.major == 10}:
+                with mock.patch.object(mega, "is_available_for", return_value=available):
+                    try:
+                        layer = layer_class(backend, V41)
+                    except ValueError:
+                        found["refused"][backend] = "scheme"
+                        break
+                if not layer.backend_cls.supports_compute_capability(version):
+                    found["refused"][backend] = "device"
+                    break
+                formats |= {one for one in cache_formats() if not cache_refusal(layer, version, one, V41)}
+            else:
+                found[backend] = {"kv-cache-dtype": [one for one in cache_formats() if one in formats]}
+    return found

@@ -9,8 +9,10 @@ import torch
 
 from .platform import forget, installed
 
-SIZES = {"flash": (4096, 2048, 256), "pro": (7168, 3072, 384)}
-"""Hidden size, intermediate size and experts of a layer (config.json of DeepSeek-V4-Flash and -Pro)."""
+SIZES = {"flash": (4096, 2048, 256), "pro": (7168, 3072, 384), "v41-flash": (5120, 2304, 384)}
+"""Hidden size, intermediate size and experts of a layer (config.json of DeepSeek-V4-Flash, -Pro and V4.1-Flash)."""
+OF_V4_ALONE = {"fp8", "w4a16", "unquantized"}
+"""Schemes that no DeepSeek-V4.1 has; vLLM serves its experts by the code of DeepSeek-V4."""
 TOP_K = 6
 SWIGLU_LIMIT = 10.0
 GROUP = 128
@@ -21,6 +23,11 @@ TENSOR_PARALLEL = {"tp": (1, 2, 4, 8), "ep": (2, 4, 8), "dp": (1, 2, 4), "dp+ep"
 INT4 = {"VLLM_USE_FLASHINFER_MOE_INT4": "1"}
 
 NAME = "vllm.model_executor.layers.fused_moe"
+
+
+def sizes(scheme: str) -> list[str]:
+    """Return the models that have a scheme, by their names in SIZES."""
+    return [name for name in SIZES if not (name.startswith("v41") and scheme in OF_V4_ALONE)]
 
 
 def moe_config(backend: str, size: str, tensor_parallel: int, mode: str, *, hashed: bool) -> Any:
@@ -129,7 +136,7 @@ def attempt(scheme: str, backend: str, mode: str) -> tuple[str, str]:
     try:
         if backend == "deep_gemm_mega_moe":
             return mega(scheme, mode), ""
-        for size in SIZES:
+        for size in sizes(scheme):
             for tensor_parallel in TENSOR_PARALLEL[mode]:
                 for hashed in (False, True):
                     layer = moe_config(backend, size, tensor_parallel, mode, hashed=hashed)

@@ -69,6 +69,7 @@ def switch() -> Any:
     importlib.import_module("vllm.v1.worker.utils")
     importlib.import_module("vllm.model_executor.layers.indexer_topk")
     importlib.import_module("vllm.models.deepseek_v4.nvidia.model")
+    importlib.import_module("vllm.models.deepseek_v41.nvidia.model")
     sys.modules.setdefault("vllm._C_stable_libtorch", types.ModuleType("vllm._C_stable_libtorch"))
     _answer(PRESENT, lambda *_, **__: True)
     operators = importlib.import_module("vllm._custom_ops")

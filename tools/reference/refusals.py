@@ -46,6 +46,11 @@ RULES = {
     "log-off": Refusal("A start without phases, and errors without the process they come from", f"{_SOURCE}/logger.py"),
     "log-level": Refusal("The end of vLLM without a root cause", f"{_SOURCE}/logger.py"),
     "log-stream": Refusal("The end of vLLM without a root cause", f"{_SOURCE}/logger.py"),
+    "no-http": Refusal("A start that never becomes ready", f"{_SOURCE}/entrypoints/launchers/cli_args.py"),
+    "rust-frontend": Refusal("Routes that answer without the API key", f"{_SOURCE}/v1/utils.py"),
+    "no-metrics": Refusal(
+        "A hung engine that nobody notices, and a stop that cuts requests unseen", f"{_SOURCE}/v1/metrics/loggers.py"
+    ),
     "expandable-segments": Refusal(
         "Failed: Cuda error custom_all_reduce.cuh:455 'invalid argument'", f"{_SOURCE}/config/vllm.py"
     ),
@@ -126,6 +131,18 @@ SCOPE = {
         "vLLM 0.32.0 divides full attention only, and the cache of DeepSeek-V4 has sliding windows; the engine ends",
         "leave it out; --data-parallel-size gives each rank a KV cache of its own",
         "`v1/core/kv_cache_coordinator.py`, `v1/core/single_type_kv_cache_manager.py`",
+    ),
+    "quantization": (
+        "`quantization`, or the drafter's, is not the method of the files; DeepSeek's own accept any: vLLM replaces it",
+        "`Quantization method specified in the model config (compressed-tensors) does not match`",
+        "leave --quantization out",
+        _KERNELS,
+    ),
+    "draft-dspark-fields": (
+        "a `dspark_*` field of config.json is out of range: the block size, noise token, Markov rank or target layers",
+        "vLLM ends while it builds the drafter, or drafts from the wrong layers",
+        "fetch the original config.json, or set NUM_SPECULATIVE_TOKENS=0",
+        "`models/deepseek_v4/nvidia/dspark.py`",
     ),
     "moe-backend": (
         "vLLM has no kernel of `moe-backend` for the model's experts, on this GPU or with this expert parallelism",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...checkpoint import layout
-from ...checkpoint.described import number, text_config
+from ...checkpoint import fields, layout
+from ...checkpoint.described import number
 from ...checkpoint.read import Checkpoint
 from ...problem import Problem, check
 from ..checkpoint_requirements import CheckpointRequirements
@@ -11,8 +11,6 @@ from .wording import FETCH, NO_DRAFT, ORIGINAL, some
 
 _DECLARE = "set num_nextn_predict_layers to 1, as the checkpoint has the tensors mtp.0.*"
 _DIVIDE = "set NUM_SPECULATIVE_TOKENS={layers}"
-_MOST_OF_A_BLOCK, _MOST_TOKENS = 64, 1_000_000
-"""Published drafters have blocks of 5, and a vocabulary of 129,280 tokens."""
 _ISSUES = "https://github.com/vllm-project/vllm/issues"
 _TRANSFORMERS = "https://github.com/huggingface/transformers/blob/main/src/transformers/models/deepseek_v4"
 _SPECULATIVE = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/config/speculative.py"
@@ -137,16 +135,7 @@ def draft_dspark_fields(checkpoint: Checkpoint, required: CheckpointRequirements
     """config.json describes the DSpark drafter: block size, noise token, Markov rank, layers of the target model."""
     if required.method != "dspark" or not _is_dspark(checkpoint):
         return None
-    config = text_config(checkpoint.config.value)
-    layers = number(config, "num_hidden_layers")
-    ids = config.get("dspark_target_layer_ids")
-    good = {
-        "dspark_block_size": _within(config.get("dspark_block_size"), 1, _MOST_OF_A_BLOCK),
-        "dspark_noise_token_id": _within(config.get("dspark_noise_token_id"), 0, _MOST_TOKENS),
-        "dspark_markov_rank": _within(config.get("dspark_markov_rank"), 1, number(config, "hidden_size")),
-        "dspark_target_layer_ids": isinstance(ids, list) and bool(ids) and all(_within(n, 0, layers - 1) for n in ids),
-    }
-    wrong = [f"{name} = {config.get(name)!r:.40}" for name, fits in good.items() if not fits]
+    wrong = fields.wrong_of_dspark(checkpoint.config.value)
     return Problem(f"config.json: {some(wrong)}", "the fields of the drafter", ORIGINAL) if wrong else None
 
 
@@ -172,10 +161,6 @@ def draft_tokens_divide(checkpoint: Checkpoint, required: CheckpointRequirements
 
 def _has(checkpoint: Checkpoint, prefix: str) -> bool:
     return any(name.startswith(f"{prefix}.") for name in checkpoint.draft_tensors)
-
-
-def _within(value: object, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most
 
 
 def _is_dspark(checkpoint: Checkpoint) -> bool:

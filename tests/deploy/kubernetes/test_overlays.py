@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from dsv4_serve.entrypoint.containers.deployment import BALANCER_IMAGE
+from dsv4_serve.entrypoint.kernel_packs import at_start
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.resolve.environment import Variables
 from tests.deploy.kubernetes.rendered import (
@@ -55,7 +56,7 @@ def test_every_overlay_of_the_issue_is_there() -> None:
     assert set(OVERLAYS) == {
         *("rtx-pro-6000-tp2", "rtx-pro-6000-tp4", "h200", "b300", "pro-multinode", "demo"),
         *("haproxy", "router", "gateway-inference", "autoscale", "monitoring", "dra"),
-        *("host-path", "image-volume", "fetch"),
+        *("host-path", "image-volume", "fetch", "kernels"),
     }
 
 
@@ -290,6 +291,14 @@ def test_what_is_fetched_is_what_is_served_and_only_the_fetch_may_write() -> Non
         c["name"]: m.get("readOnly", False) for c in containers(pod) for m in c["volumeMounts"] if m["name"] == "models"
     }
     assert mounts == {"fetch": False, "verify": False, "replica": True}
+
+
+def test_packs_of_kernels_are_pinned_and_the_registry_may_be_asked() -> None:
+    manifests = overlay("kernels")
+    (pod,) = replicas(manifests)
+    assert at_start.sources(env(container(pod))["DSV4_KERNELS"]) == [env(container(pod))["DSV4_KERNELS"]]
+    policy = one(manifests, "NetworkPolicy", "dsv4-kernels")
+    assert policy["spec"]["egress"] == [{"ports": [{"port": 443, "protocol": "TCP"}]}]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("host-path", "hostPath"), ("image-volume", "image")])

@@ -57,7 +57,7 @@ def result(folder: Path) -> dict:
 
 
 def test_a_running_replica_is_measured_with_its_plan_and_machine(dsv4: Bench, running: Started, tmp_path: Path) -> None:
-    done = dsv4("bench", *at(running), *SMALL, "--plot", "plot.svg")
+    done = dsv4("bench", *at(running), *SMALL, "--plot", "plot.svg", "--share", "mine.json")
     assert done.returncode == 0, done.stderr
     found = result(tmp_path)
     assert [(row["batch"], row["output_tokens_per_second"], row["acceptance"]) for row in found["rows"]] == [
@@ -70,6 +70,9 @@ def test_a_running_replica_is_measured_with_its_plan_and_machine(dsv4: Bench, ru
     assert found["start"]["phases"]["proving"] > 0
     assert "200.00" in done.stdout
     assert (tmp_path / "plot.svg").read_text().startswith("<svg")
+    shared = json.loads((tmp_path / "mine.json").read_text())
+    assert (shared["profile"], shared["hardware"], shared["kind"], len(shared["rows"])) == ("demo", "cpu", "bench", 2)
+    assert str(tmp_path) not in json.dumps(shared)
 
 
 def test_a_failure_keeps_the_rows_before_it(dsv4: Bench, running: Started, tmp_path: Path) -> None:
@@ -89,6 +92,8 @@ def test_a_hidden_health_server_is_skipped_by_name(dsv4: Bench, running: Started
     assert named.returncode == 0
     assert "plan, versions and machine are skipped" in named.stderr
     assert result(tmp_path)["replica"] == {}
+    where = ("--url", running.endpoint.url, "--health", "none", "--tokenizer", "/models/x", "--share", "mine.json")
+    assert "the replica's plan is unknown" in dsv4("bench", *where, *SMALL).stderr
 
 
 def test_a_key_reaches_the_generator_and_no_result(

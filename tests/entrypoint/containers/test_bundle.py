@@ -39,7 +39,7 @@ def image(daemon: Daemon):
 
 @pytest.fixture
 def bundle(daemon, image, tmp_path):
-    bundles.bundle(daemon, image, OTHER, tmp_path / "bundle", print)
+    bundles.bundle(daemon, (image, OTHER), tmp_path / "bundle", print)
     return tmp_path / "bundle"
 
 
@@ -80,7 +80,7 @@ def test_the_archive_is_loaded_again_with_its_name(bundle, daemon, image):
 
 
 def test_two_bundles_differ_in_their_archives_at_most(bundle, daemon, image, tmp_path):
-    bundles.bundle(daemon, image, OTHER, tmp_path / "again", print)
+    bundles.bundle(daemon, (image, OTHER), tmp_path / "again", print)
     sums = [(folder / "SHA256SUMS").read_text().splitlines() for folder in (bundle, tmp_path / "again")]
     assert [line for line in sums[0] if "images/" not in line] == [line for line in sums[1] if "images/" not in line]
 
@@ -114,12 +114,12 @@ def test_an_archive_without_a_layer_that_its_manifest_names_is_refused(tmp_path)
 
 def test_nothing_is_written_over(bundle, daemon, image):
     with pytest.raises(ConfigError, match="a bundle is never overwritten"):
-        bundles.bundle(daemon, image, OTHER, bundle, print)
+        bundles.bundle(daemon, (image, OTHER), bundle, print)
 
 
 def test_an_image_that_is_not_here_leaves_nothing_behind(daemon, tmp_path):
     with pytest.raises(HostError, match="Image no-such:image is not on this host"):
-        bundles.bundle(daemon, "no-such:image", OTHER, tmp_path / "bundle", print)
+        bundles.bundle(daemon, ("no-such:image", OTHER), tmp_path / "bundle", print)
     assert not list(tmp_path.iterdir())
 
 
@@ -127,7 +127,7 @@ def test_a_disk_that_is_too_small_is_refused_with_the_numbers(daemon, image, tmp
     free = shutil.disk_usage(tmp_path)._replace(free=bundles.SPARE)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
     with pytest.raises(HostError, match=r"takes up to \d\.\d GiB and 0\.1 GiB are free"):
-        bundles.bundle(daemon, image, OTHER, tmp_path / "bundle", print)
+        bundles.bundle(daemon, (image, OTHER), tmp_path / "bundle", print)
     assert not list(tmp_path.iterdir())
 
 

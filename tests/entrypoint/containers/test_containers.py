@@ -121,3 +121,9 @@ def test_the_balancer_lets_as_many_requests_wait_at_a_replica_as_run(deployment)
     assert "REPLICA_MAXCONN=16" in balancer_settings(deployment, "sha256:2")["Env"]
     unknown = balancer_settings(replace(deployment, requests=0), "sha256:2")["Env"]
     assert not [word for word in unknown if word.startswith("REPLICA_MAXCONN")]
+
+
+def test_folders_of_kernel_packs_are_mounted_read_only(deployment, tmp_path):
+    body = replica(replace(deployment, kernels=(tmp_path,)))
+    [mount] = [mount for mount in body["HostConfig"]["Mounts"] if mount["Target"] == str(tmp_path)]
+    assert mount["ReadOnly"]

@@ -41,7 +41,9 @@ def test_a_replica_that_loads_shows_its_phase_percent_and_rate(loading):
     found = seen(loading)
     assert (found.ready, found.phase, found.percent) == (False, "loading weights", 43.0)
     assert found.detail == "43 % at 1.5 GiB/s, 40 s in this phase, 100 s since start"
-    assert line(found) == "dsv4-replica-0 loading weights 43 %"
+    assert line(found) == "dsv4-replica-0 loading weights 43 % at 1.5 GiB/s"
+    loading.detail, loading.last_start = "shard 3 of 35", {"loading weights": 70.0}
+    assert line(seen(loading)) == "dsv4-replica-0 loading weights 43 % at 1.5 GiB/s (shard 3 of 35), about 30 s left"
 
 
 def test_a_ready_replica_shows_what_its_draft_head_did(ready):
@@ -82,6 +84,8 @@ def test_json_has_what_the_table_has(ready):
         "phase": "ready",
         "detail": "",
         "percent": None,
+        "rate": None,
+        "seconds_left": None,
         "ready": True,
         "acceptance": "91% of 240 draft tokens accepted, the floor is 40%",
         "since": "2026-11-22T07:00:00.123456789Z",

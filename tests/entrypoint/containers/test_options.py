@@ -200,3 +200,14 @@ def test_a_key_file_has_to_hold_one_key(tmp_path, content, why):
 def test_numbers_that_cannot_be_are_refused(words):
     with pytest.raises(UsageError, match="is not a (whole number of at least|port from) 1"):
         parse(["up", *words])
+
+
+def test_folders_of_kernel_packs_are_mounted_where_they_are(deployment_for, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "packs").mkdir()
+    pinned = f"oci://registry.example/kernels@sha256:{'a' * 64}"
+    found = deployment_for(*H200, DSV4_KERNELS=f"packs, {pinned}")
+    assert found.kernels == (tmp_path / "packs",)
+    assert found.env["DSV4_KERNELS"] == f"{tmp_path}/packs,{pinned}"
+    with pytest.raises(ConfigError, match="DSV4_KERNELS gone"):
+        deployment_for(*H200, DSV4_KERNELS="gone")

@@ -152,7 +152,7 @@ def test_a_name_in_a_plot_is_text(folder: Path, name: str) -> None:
 
 
 def test_without_results_it_says_what_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no results; `dsv4 bench`, `dsv4 smoke` and `dsv4 eval`"):
+    with pytest.raises(ConfigError, match="no results; `dsv4 qualify`, `dsv4 bench`, `dsv4 smoke` and `dsv4 eval`"):
         page.write(tmp_path, tmp_path / "report.html")
 
 

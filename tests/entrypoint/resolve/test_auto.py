@@ -250,3 +250,19 @@ def test_a_profile_for_one_other_kind_of_gpu_is_not_chosen(folder) -> None:
     catalog = Catalog([folder({"mine.toml": f'hardware = ["b300"]\n{flags}'})])
     assert auto.settle(catalog, request_for(), box("h200", 4)).choices["profile"].value == "256k"
     assert auto.settle(catalog, request_for(), box("b300", 4)).choices["profile"].value == "mine"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "gpus", "taken"), [("h200", 16, 8), ("h200", 8, 8), ("rtx-pro-6000", 16, 16), ("b300", 16, 8)]
+)
+def test_more_gpus_than_a_host_has_are_taken_where_no_fewer_hold_it(hardware: str, gpus: int, taken: int) -> None:
+    found = auto.settle(CATALOG, request_for(model="pro", hardware=""), box(hardware, gpus))
+    assert found.flag("tensor-parallel-size").value == taken
+
+
+@pytest.mark.parametrize("goal", auto.NAMES)
+@pytest.mark.parametrize("hardware", ["rtx-pro-6000", "rtx-pro-6000-max-q", "gb10"])
+def test_no_model_that_garbled_on_sm_12_is_chosen_where_another_one_fits(hardware: str, goal: str) -> None:
+    found = auto.settle(CATALOG, request_for(goal), box(hardware, 2))
+    selection = select(CATALOG, found, box(hardware, 2))
+    assert selection.model.get("scheme") != "w4a16"

@@ -11,7 +11,7 @@ from dsv4_serve.entrypoint.checkpoint.identity import Drafter
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Plan
 from dsv4_serve.entrypoint.resolve.layers import resolve
-from tests.support.plans import request, selected
+from tests.support.plans import request, resolved, selected
 
 METHOD, TOKENS = "speculative-config.method", "speculative-config.num_speculative_tokens"
 SCHEDULE = "speculative-config.num_speculative_tokens_per_batch_size"
@@ -187,3 +187,13 @@ def test_a_schedule_that_vllm_would_refuse_or_ignore_is_refused(requested: dict[
 
 def test_a_schedule_is_no_matter_without_draft_tokens() -> None:
     assert plan("mtp", **{SCHEDULE: [[2, 4, 1]], TOKENS: 0}).draft_tokens == 0
+
+
+def test_a_profile_s_schedule_is_left_out_where_vllm_ignores_it_and_a_user_s_is_refused() -> None:
+    """Data parallel ranks draft the same number of tokens, whatever the load (vllm/config/vllm.py)."""
+    plan = resolved(request(profile="shared", hardware="h200", model="flash-0731", data_parallel_size=2))
+    assert SCHEDULE not in plan.flags
+    assert plan.choices["draft tokens"].value == 5
+    assert "vLLM ignores with data parallelism" in plan.choices["draft tokens"].origin
+    with pytest.raises(ConfigError, match="leave it out, or serve one replica for each rank"):
+        resolved(request(hardware="h200", model="flash", data_parallel_size=2, **{SCHEDULE: [[1, 4, 1]]}))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.errors import ConfigError, problems_of
 from dsv4_serve.entrypoint.machine.detect import hardware_of
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.machine.nvml import Gpu
@@ -117,6 +117,8 @@ def test_a_model_of_another_profile_leads_to_that_profile(model: str, profile: s
 
 def test_no_profile_is_named_that_is_for_other_hardware() -> None:
     with pytest.raises(ConfigError, match="flash-vision; choose one with --model"):
+        resolved(request(profile="64k", hardware="cpu", model="pro"))
+    with pytest.raises(ConfigError, match="flash-vision; set --profile pro, or choose one with --model"):
         resolved(request(profile="64k", hardware="rtx-pro-6000", model="pro", skip=("weights",)))
 
 
@@ -126,5 +128,22 @@ def test_no_end_claims_that_no_other_model_fits() -> None:
 
 
 def test_hardware_that_the_profile_excludes_is_the_reason_where_no_model_is_its_default() -> None:
-    with pytest.raises(ConfigError, match="profile pro does not support rtx-pro-6000; needed: sm-9.0 or sm-10.0"):
-        resolved(request(profile="pro", hardware="rtx-pro-6000"))
+    with pytest.raises(ConfigError, match="profile 64k does not support cpu; needed: a GPU; choose another"):
+        resolved(request(profile="64k", hardware="cpu"))
+
+
+def test_an_architecture_is_named_by_its_gpus_and_a_profile_that_serves_here_is_named() -> None:
+    """Kernels and memory of a profile that is for other hardware are no causes of their own."""
+    with pytest.raises(ConfigError) as caught:
+        resolved(request(profile="pro-dp", hardware="h200"))
+    (problem,) = problems_of(caught.value)
+    assert "needed: a GPU of SM 10.x (b200, b300, gb200, gb300); set --profile pro." in problem
+    with pytest.raises(ConfigError) as caught:
+        resolved(request(profile="pro-dp", hardware="h200", skip=("profile-hardware",)))
+    assert len(problems_of(caught.value)) == 2
+
+
+def test_a_flag_of_the_user_is_told_beside_a_profile_for_other_hardware() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolved(request(profile="pro-dp", hardware="h200", kv_cache_dtype="nvfp4_ds_mla"))
+    assert ["kv-cache-dtype" in problem for problem in problems_of(caught.value)] == [True, False]

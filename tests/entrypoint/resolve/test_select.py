@@ -28,8 +28,12 @@ Write = Callable[[Mapping[str, str]], Path]
     ("requested", "model"),
     [
         ({"profile": "524k", "hardware": "rtx-pro-6000"}, "flash-0731-nvfp4"),
-        ({"profile": "1m", "hardware": "rtx-pro-6000-max-q"}, "acti"),
-        ({"profile": "524k-3", "hardware": "rtx-pro-6000"}, "acti"),
+        ({"profile": "1m", "hardware": "rtx-pro-6000-max-q"}, "flash-0731"),
+        ({"profile": "524k-3", "hardware": "rtx-pro-6000"}, "flash-0731"),
+        ({"profile": "64k", "hardware": "rtx-6000d"}, "acti"),
+        ({"profile": "64k", "hardware": "rtx-6000d", "tensor_parallel_size": 4}, "flash-0731"),
+        ({"profile": "524k", "hardware": "gb10"}, "flash-0731"),
+        ({"profile": "pro", "hardware": "rtx-pro-6000", "tensor_parallel_size": 16}, "pro"),
         ({"profile": "64k", "hardware": "rtx-pro-6000"}, "flash-0731-nvfp4"),
         ({"profile": "524k", "hardware": "rtx-pro-6000", "tensor_parallel_size": 4}, "flash-0731-nvfp4"),
         ({"profile": "524k", "hardware": "h200"}, "w4a16"),
@@ -47,8 +51,18 @@ def test_the_default_model_comes_with_its_reason(requested: dict[str, Any], mode
 
 def test_the_reason_of_a_default_model_is_that_of_the_hardware() -> None:
     named = selected(request(profile="1m", hardware="rtx-pro-6000-max-q")).reasons["model-name"]
-    assert named.value == "acti"
-    assert "74 GiB" in named.origin
+    assert named.value == "flash-0731"
+    assert "79 GiB" in named.origin
+
+
+@pytest.mark.parametrize(("model", "profile"), [(None, "64k"), ("acti", "64k"), ("pro", "pro")])
+def test_a_hardware_may_have_a_default_profile_of_its_own_for_the_models_that_it_serves(
+    model: str | None, profile: str
+) -> None:
+    """Two RTX 6000D have no room for one request of 524,288 tokens."""
+    found = selected(request(hardware="rtx-6000d", **({"model": model} if model else {})))
+    assert found.profile.name == profile
+    assert selected(request(hardware="rtx-6000d", profile="524k")).profile.name == "524k"
 
 
 @pytest.mark.parametrize("model", ["x" * 300, "acti=" + "x" * 300])

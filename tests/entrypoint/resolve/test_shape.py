@@ -124,3 +124,11 @@ def test_ranks_that_cannot_slice_the_experts_need_expert_parallelism() -> None:
         resolved(request(**HOST, data_parallel_size=3))
     plan = resolved(request(**HOST, data_parallel_size=3, enable_expert_parallel=True))
     assert plan.value("data-parallel-size") == 3
+
+
+@pytest.mark.parametrize("flags", [{"data_parallel_external_lb": True, "data_parallel_size": 2}, {"nnodes": 2}])
+def test_a_rank_without_nodes_is_refused_unless_it_is_one_of_data_parallel_servers(flags: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="node-rank is 1, but nnodes is not set.*set --nnodes"):
+        resolved(request(profile="64k", hardware="h200", node_rank=1))
+    place = {"headless": True, "master_addr": "10.0.0.1"} if "nnodes" in flags else {}
+    resolved(request(profile="64k", hardware="h200", tensor_parallel_size=2, node_rank=1, **flags, **place))

@@ -106,9 +106,18 @@ def test_json_has_the_same() -> None:
     data = four().to_json()
     assert data["gpus"] == 4
     assert len(data["fits"]) == len(four().fits)
-    assert {"profile", "model", "context", "requests", "held", "gpus", "replicas", "disk-gib", "measured"} == set(
-        data["fits"][0]
-    )
+    assert {
+        "profile",
+        "model",
+        "context",
+        "requests",
+        "held",
+        "gpus",
+        "replicas",
+        "disk-gib",
+        "measured",
+        "community",
+    } == set(data["fits"][0])
     assert data["choices"]["auto:throughput"]["profile"]
     assert len(data["does-not-fit"]) == len(four().missing)
 
@@ -127,3 +136,22 @@ def test_hosts_with_one_gpu_are_told_how_many_would_do_and_count_together() -> N
     assert together.gpus == 2
     assert {fit.gpus for fit in together.fits} == {2}
     assert together.choices["auto"].gpus == 2
+
+
+def test_the_default_is_a_profile_that_starts_and_auto_agrees() -> None:
+    found = box("rtx-6000d", 2)
+    assert found.choices[""].profile == found.choices["auto"].profile == "64k"
+    assert not found.choices[""].short
+    assert "* acti" in what_fits_text.text(found, named=True)
+
+
+def test_a_choice_says_what_it_holds_less_than_it_promises() -> None:
+    found = box("rtx-6000d", 2, model="flash")
+    short = found.choices[""].short
+    assert short.startswith("holds 1 of 4 ")
+    assert " ".join(what_fits_text.text(found, named=True).split()).count(short) >= 1
+
+
+@pytest.mark.parametrize(("hardware", "gpus", "enough"), [("h100", 1, 4), ("gb10", 1, 2), ("h100", 4, 0)])
+def test_the_fewest_gpus_that_would_do_are_named(hardware: str, gpus: int, enough: int) -> None:
+    assert box(hardware, gpus).enough == enough

@@ -64,8 +64,12 @@ def test_the_second_start_of_a_plan_is_a_hit_and_says_what_it_saved(tmp_path: Pa
     second = kernel_cache.find(plan_of(max_model_len=4096), tmp_path)
     assert "by a start that took 312 s" in second.sentence()
     assert second.saved(80.0) == 232.0
-    second.keep(80.0, {})
-    assert kernel_cache.find(plan_of(max_model_len=4096), tmp_path).filled["seconds"] == 312.0
+    assert second.last_start == {}
+    second.keep(80.0, {"compiling kernels": 5.0})
+    third = kernel_cache.find(plan_of(max_model_len=4096), tmp_path)
+    assert third.filled["seconds"] == 312.0
+    assert third.filled["phases"] == {"compiling kernels": 250.0}
+    assert third.last_start == {"compiling kernels": 5.0}
 
 
 def test_another_shape_is_a_miss_and_another_port_is_not(tmp_path: Path) -> None:

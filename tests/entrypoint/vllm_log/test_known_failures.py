@@ -72,6 +72,19 @@ def test_a_failure_is_found_among_the_causes_that_are_asked_for() -> None:
             "ninja is missing: on Debian `apt install ninja-build`; with wheels `pip install ninja`",
         ),
         ("a.cu:1:10: fatal error: nobody.h: No such file", "nobody.h is missing, and no package of it is known here"),
+        (
+            "gcc: fatal error: cannot execute 'cc1plus': execvp: No such file",
+            "cc1plus is missing: on Debian `apt install g++`",
+        ),
+        (
+            "RuntimeError: Failed to find C compiler. Please specify",
+            "a C compiler is missing: on Debian `apt install g++`",
+        ),
+        (
+            "OSError: libcudart.so.13: cannot open shared object file: No such file or directory",
+            "libcudart is missing: on Debian `apt install cuda-cudart-dev-13-0`; with wheels `pip install nvidia-cuda",
+        ),
+        ("a.c:3:10: fatal error: 'cuda.h' file not found", "cuda.h is missing: on Debian `apt install cuda-cudart-dev"),
         ("RuntimeError: it failed", "a header, library or program is missing, and no package of it is known here"),
     ],
 )

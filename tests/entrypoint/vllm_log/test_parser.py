@@ -61,6 +61,10 @@ def test_a_line_cut_within_a_character_survives() -> None:
             "(VllmWorker-0 pid=1) WARNING 11-22 06:21:06 [vllm.py:7] x",
             LogLine("x", "VllmWorker-0", "WARNING", "vllm.py:7"),
         ),
+        (
+            "(RayWorkerWrapper pid=9, ip=10.0.0.2) ERROR 11-22 04:11:57 [core.py:15] x",
+            LogLine("x", "RayWorkerWrapper", "ERROR", "core.py:15"),
+        ),
         ('INFO:     127.0.0.1:1 - "GET /" 200 OK', LogLine('127.0.0.1:1 - "GET /" 200 OK', level="INFO")),
         ("KeyError: 'x'", LogLine("KeyError: 'x'")),
         ("    raise e", LogLine("    raise e")),

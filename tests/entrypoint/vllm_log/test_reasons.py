@@ -25,6 +25,9 @@ def text(headline: str, *lines: str, code: str = "") -> str:
         ("ValueError: K is too small", 2),
         ("collect2: error: ld returned 1 exit status", 1),
         ("2 errors detected in the compilation", 1),
+        ("Killed", 3),
+        ("nvcc error   : 'cicc' died due to signal 9 (Kill signal)", 3),
+        ("Cuda failure 2 'out of memory'", 3),
         ("nvcc -c a.cu -o a.o", 0),
         ("[3/300] nvcc error: x", 0),
         ("a.cu(3): error: " + "x" * (2000 - 16), 2),
@@ -40,6 +43,15 @@ def test_the_surest_line_is_the_reason_and_the_first_among_equals() -> None:
     assert text("RuntimeError: Build failed", *lines) == "RuntimeError: Build failed: a.cu(1): error: first"
     fatal = "b.cu:1: fatal error: missing.h"
     assert text("RuntimeError: Build failed", *lines, fatal) == f"RuntimeError: Build failed: {fatal}"
+
+
+def test_triton_says_why_below_the_place_in_the_source_that_it_marks() -> None:
+    source = ("    x = tl.load(p)", "    y = tl.dot(x, w)", "           ^~~")
+    why = "Input shapes should have M >= 16"
+    placed = "triton.compiler.errors.CompilationError: at 12:11:"
+    assert text(placed, *source, "", why, "more") == f"{placed} {why}"
+    assert text(placed, *source, why, "a.cu(1): error: x", "fatal error: x.h") == f"{placed} fatal error: x.h"
+    assert text("ValueError: odd:", *source, why) == "ValueError: odd: x = tl.load(p)"
 
 
 def test_a_reason_that_the_headline_has_is_not_repeated() -> None:

@@ -263,3 +263,24 @@ def test_two_failures_of_january_keep_their_order() -> None:
         "ValueError: c",
         "ValueError: a",
     ]
+
+
+def test_a_headline_gives_way_to_the_exception_below_it() -> None:
+    assert roots(failed("ValueError: why", "It did not work")) == ["ValueError: why"]
+    both = roots(line("something else"), failed("ValueError: why", "It did not work"))
+    assert both == ["something else", "ValueError: why"]
+
+
+def test_an_exception_of_a_thread_is_the_root_where_a_process_died_without_a_word() -> None:
+    thread = [plain("Exception in thread Thread-1 (run):"), *map(plain, FRAMES), plain("MemoryError")]
+    died = line("Worker proc VllmWorker-0 died unexpectedly (exit code: 1), shutting down executor.")
+    assert roots(thread, died)[0].startswith("MemoryError")
+    assert roots(survived("MemoryError"), died) == [died.text]  # a request's
+    assert roots(thread, [WORK] * BURST, died) == [died.text]
+    assert roots(thread, failed("ValueError: x")) == ["ValueError: x"]
+
+
+def test_what_a_compiler_printed_is_the_reason_of_a_pass_that_failed() -> None:
+    printed = plain("/app/x.py:30:12: error: LLVM Translation failed for operation: builtin.cast")
+    (root,) = roots(printed, failed("RuntimeError: PassManager::run failed", process="Worker_TP0"))
+    assert root.endswith(f"failed: {printed.text}")

@@ -163,3 +163,18 @@ def test_a_file_whose_name_sounds_like_cleaning_cleans_nothing() -> None:
     (failure,) = read(BEGIN, '  File "/x/cleanup/shutdown.py", line 7, in run', CODE, "OSError: x")
     assert failure.standing is Standing.CAUSE
     assert Link(Message("OSError: x")).standing is Standing.CAUSE
+
+
+def test_a_traceback_below_a_message_that_announces_it_is_the_cause_of_that_message() -> None:
+    inner = (BEGIN, FRAME, CODE, "ValueError: of the child")
+    for between in ((), ("", "-- Process 3 terminated with the following error:")):
+        (failure,) = read(BEGIN, FRAME, CODE, "RuntimeError: the child failed:", *between, *inner)
+        assert failure.texts()[0] == "ValueError: of the child"
+    assert len(read(BEGIN, FRAME, CODE, "RuntimeError: the child failed:", "no, it did not", *inner)) == 2
+    assert len(read(BEGIN, FRAME, CODE, "RuntimeError: it failed", *inner)) == 2
+
+
+def test_an_exception_of_a_thread_is_told_from_others() -> None:
+    one = (BEGIN, FRAME, CODE, "ValueError: x")
+    (thread,), (other,) = read(*one, headline="Exception in thread Thread-1:"), read(*one, headline="Exception in ASGI")
+    assert (thread.in_thread, thread.fatal, other.in_thread) == (True, False, False)

@@ -68,8 +68,8 @@ def test_values_that_vllm_would_refuse_are_a_config_error(words: list[str]) -> N
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--port", "65536"], "at least 0 and at most 65535"),
-        (["--port", "-1"], "at least 0 and at most 65535"),
+        (["--port", "65536"], "at least 1 and at most 65535"),
+        (["--port", "-1"], "at least 1 and at most 65535"),
         (["--speculative-config.num_speculative_tokens", "-1"], "it must be at least 0"),
     ],
 )

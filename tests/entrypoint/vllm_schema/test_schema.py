@@ -209,3 +209,22 @@ def test_bytes_are_read_as_vllm_reads_them(text: str, number: int) -> None:
     for wrong in ("5.6G", "5gb", "x"):
         with pytest.raises(ConfigError, match="must be a whole number"):
             schema.check_value("kv-cache-memory-bytes", wrong, "command line")
+
+
+PORTS = [name for name in schema.facts()["flags"] if re.fullmatch(r"(.*-)?port", name)]
+PORTS += ["kv-transfer-config.kv_port", "ec-transfer-config.ec_port"]
+
+
+@pytest.mark.parametrize("name", PORTS)
+@pytest.mark.parametrize("port", [0, -1, 65536, 70000])
+def test_a_port_is_one_that_a_socket_can_have(name: str, port: int) -> None:
+    with pytest.raises(ConfigError, match="it must be at least 1 and at most 65535"):
+        schema.check_value(name, port, "here")
+    assert schema.check_value(name, 65535, "here") == 65535
+
+
+def test_the_port_of_a_variable_is_checked_and_may_be_unset_by_0() -> None:
+    assert {"port", "master-port", "data-parallel-rpc-port"} < set(PORTS)
+    with pytest.raises(ConfigError, match="VLLM_PORT = 70000 is out of range"):
+        schema.check_variable("VLLM_PORT", "70000", "here")
+    schema.check_variable("VLLM_DP_MASTER_PORT", "0", "here")

@@ -1,0 +1,84 @@
+"""The small checkpoint of a plan: the layout of its artifact, the widths of Flash (tiny on a CPU), a known answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, HostError, NotFound
+from ..fingerprint import fingerprint
+from ..resolve.select import Selection
+
+if TYPE_CHECKING:
+    from ...demo.deepseek_v4 import Answer
+    from ...demo.v4_reach import Reach
+
+LAYOUTS = {
+    ("unquantized", "mtp", "unquantized"): "bf16",
+    ("fp8-mxfp4", "mtp", "fp8-mxfp4"): "native",
+    ("w4a16", "mtp", "unquantized"): "w4a16",
+    ("w4a16", "mtp", "w4a16"): "acti",
+    ("nvfp4", "mtp", "unquantized"): "nvfp4",
+    ("modelopt-nvfp4", "mtp", "fp8-mxfp4"): "flash-nvfp4",
+    ("fp8-mxfp4", "dspark", "fp8-mxfp4"): "flash-0731",
+    ("modelopt-nvfp4", "dspark", "fp8-mxfp4"): "flash-0731-nvfp4",
+}
+"""The layout by scheme of the target model, kind of drafter, and scheme of the drafter."""
+PRO = "deepseek-v4-pro"
+"""Its quantization with an MTP head is another one's than that of Flash, with less of a description."""
+ARCHITECTURES = ("deepseek-v4-flash", PRO, "deepseek-v4-tiny")
+_WRITTEN = "written.json"
+
+
+@dataclass(frozen=True)
+class SmallCheckpoint:
+    """A folder to serve, the answers of its model, and the tokens of its far keys."""
+
+    folder: Path
+    layout: str
+    answer: Answer
+    reach: Reach
+
+
+def layout_of(selection: Selection) -> str:
+    """Return the layout of a selection's artifact; raise ConfigError where there is no small checkpoint of it."""
+    model, drafter = selection.model, selection.drafter
+    layout = LAYOUTS.get((str(model.get("scheme")), drafter.kind, drafter.scheme))
+    if layout == "flash-nvfp4" and model.get("architecture") == PRO:
+        layout = "pro"
+    if layout is None or model.get("architecture") not in ARCHITECTURES:
+        raise ConfigError(
+            f"there is no small checkpoint of the layout of {model.name} ({model.get('architecture')},"
+            f" {model.get('scheme')}, drafter {drafter.kind} {drafter.scheme})."
+        )
+    return layout
+
+
+def write(folder: Path, layout: str, *, tiny: bool) -> SmallCheckpoint:
+    """Write the checkpoint of a layout below `folder`, or find it there; raise HostError, or NotFound without numpy."""
+    try:
+        from ...demo import deepseek_v4, v4_text
+    except ModuleNotFoundError as error:
+        raise NotFound(f"`dsv4 qualify` needs {error.name}, which comes with vLLM; install vLLM here.") from None
+
+    dims = deepseek_v4.Dims(experts=64) if tiny else deepseek_v4.FLASH
+    walk = v4_text.reaching_walk(dims.vocab)
+    assert walk.reach
+    path = folder / f"{layout}-{fingerprint(dims, _writers(Path(deepseek_v4.__file__).parent))}"
+    if not (path / _WRITTEN).exists():
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+            deepseek_v4.write(path, layout, dims, walk=walk)
+            (path / _WRITTEN).write_text(json.dumps({"layout": layout}), encoding="utf-8")
+        except OSError as error:
+            raise HostError(f"cannot write {path} ({error.strerror}); set DSV4_CACHE to another folder.") from None
+    return SmallCheckpoint(path, layout, deepseek_v4.Answer(walk.successors), walk.reach)
+
+
+def _writers(package: Path) -> list[str]:
+    """Return what changes when a checkpoint would be written otherwise."""
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(package.glob("*.py"))]

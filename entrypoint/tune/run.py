@@ -1,0 +1,92 @@
+"""Run `dsv4 tune`: start one setup after the other until the winner is known or the time is over."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import shared_result
+from ..client import local_replica
+from ..errors import HostError
+from ..fingerprint import fingerprint
+from ..plan import Plan
+from ..supervisor import provenance
+from . import decide, measure, rightness
+from .candidates import TuneCandidate
+from .decide import PLAN, Setup, TuneStanding
+from .kept import Kept
+from .measure import Bench, Visit
+from .options import TuneRequest
+
+log = logging.getLogger(__name__)
+
+FOLDER = "tune"
+
+
+def key(plan: Plan, request: TuneRequest, candidates: Sequence[TuneCandidate], machine: Mapping[str, Any]) -> str:
+    """Return the hash of everything that a kept start depends on: plan, load, candidates, code, GPUs, weights."""
+    choices = {name: setting.value for name, setting in plan.choices.items()}
+    digest = shared_result.digest({**plan.to_json(), "choices": choices})
+    code = [provenance.versions(), provenance.patches().get("patches", [])]
+    changes = [(one.name, one.changes) for one in candidates]
+    weights = [choices.get("model-name"), plan.value("model"), request.without_weights]
+    return fingerprint(digest, dataclasses.asdict(request.matrix), changes, code, machine, weights)
+
+
+def file_of(request: TuneRequest, key: str) -> Path:
+    """Return the file that keeps the starts of a run."""
+    return request.out / FOLDER / f"{request.name}-{key}.jsonl"
+
+
+def measured(bench: Bench, request: TuneRequest, names: Sequence[str], starts: Kept) -> TuneStanding:
+    """Measure until nothing is left or the time is over; return where the run stands. Raise UserError."""
+    check_writable(starts.path)
+    if starts.visits:
+        log.info(f"{len(starts.visits)} starts are kept in {starts.path}; continuing after them")
+    with local_replica.stops_raise():
+        while True:
+            now = decide.standing(names, starts.trials, bench.setups.clash, starts.spent / request.seconds)
+            remaining = request.seconds - starts.spent
+            if now.next is None or (starts.visits and remaining < _longest(starts)):
+                return now
+            visit = _visit(bench, now.next, starts, remaining)
+            if visit.trial.failed and visit.trial.seconds >= remaining:
+                return now  # the time was over before it could be ready, which says nothing about it
+            starts.add(visit)
+
+
+def check_writable(path: Path) -> None:
+    """Raise HostError where nothing could be kept."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise HostError(f"cannot write {path} ({error.strerror}); choose another folder with --out.") from None
+    if not path.stat().st_size:
+        path.unlink()
+
+
+def _longest(starts: Kept) -> float:
+    """Return the seconds that the next start may take."""
+    return max((trial.seconds for trial in starts.trials if not trial.failed), default=0.0)
+
+
+def _visit(bench: Bench, setup: Setup, starts: Kept, remaining: float) -> Visit:
+    number = len(starts.visits) + 1
+    log.info(f"start {number}: {shown(setup)} ({remaining / 60:.0f} minutes are left)")
+    one = dataclasses.replace(bench, logs=measure.starts_folder(bench.logs))
+    visit = measure.visit(one, setup, remaining)
+    if setup != PLAN and not visit.trial.failed and bench.weights:
+        fell = rightness.drafts_less(starts.rows(PLAN), visit.rows)
+        visit = dataclasses.replace(visit, trial=dataclasses.replace(visit.trial, failed=fell))
+    if visit.trial.failed:
+        log.info(f"  it does not count: {visit.trial.failed}")
+    return visit
+
+
+def shown(setup: Setup) -> str:
+    """Return a setup for people."""
+    return " + ".join(setup) or "the plan"
