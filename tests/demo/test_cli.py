@@ -73,14 +73,14 @@ def test_the_printed_smoke_tests_pass_and_skip_what_the_demo_cannot_do(running_d
 
 
 @pytest.mark.slow
-def test_the_printed_bench_measures_each_batch_and_keeps_a_result(running_demo, tmp_path):
-    small = "--batch 1 4 --input 16 --output 8 --requests-per-batch 2"
+def test_the_printed_bench_measures_and_keeps_a_result(running_demo, tmp_path):
+    small = "--batch 4 --input 16 --output 8 --requests-per-batch 2"
     done = typed(f"{running_demo.suggestion('dsv4 bench')} {small} --out {tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     (result,) = (tmp_path / "bench").iterdir()
-    rows = json.loads(result.read_text())["rows"]
-    assert [row["batch"] for row in rows] == [1, 4]
-    assert all(row["output_tokens_per_second"] > 0 for row in rows)
+    (row,) = json.loads(result.read_text())["rows"]
+    assert row["batch"] == 4
+    assert row["output_tokens_per_second"] > 0
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import torch
 
 from dsv4_serve.demo.deepseek_v4 import Dims, write
 
-SMALL = Dims(experts=8, vocab=64, ratios=(0, 4, 128))
+SMALL = Dims(experts=8, vocab=64, ratios=(0, 4, 128), max_positions=16_384)  # vLLM computes a row for each position
 DRAFT = len(SMALL.ratios)  # the layer index that vLLM builds the draft head with
 
 
