@@ -1,5 +1,6 @@
 """
-The one way to open a file that somebody else wrote: a regular file, up to a size, and JSON without surprises.
+The one way to open a file that somebody else wrote or named: for reading a regular file, up to a size, and JSON without
+surprises; for writing nothing that would wait.
 
 What is wrong is an OSError whose `strerror` says so, or a ValueError for JSON, as for any other file.
 """
@@ -41,6 +42,23 @@ def read(path: Path, mib: int = 1) -> bytes:
     if len(data) > mib * MIB:
         raise NotPlain(errno.EFBIG, f"larger than {mib} MiB", str(path))
     return data
+
+
+def write_text(path: Path, text: str, *, append: bool = False) -> None:
+    """Write a file that the user named, or `append` to it; a pipe has to have a reader already."""
+    how = os.O_APPEND if append else os.O_TRUNC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | how
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except ValueError as error:  # a null byte
+        raise NotPlain(errno.EINVAL, str(error), str(path)) from None
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise NotPlain(error.errno, "a pipe that nobody reads", str(path)) from None
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
 
 
 def parse_json(data: bytes) -> Any:

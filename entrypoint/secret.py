@@ -20,8 +20,8 @@ _HELD = frozenset(["password", "passwd", "passphrase", "credential", "apikey"])
 _NOT = frozenset(["file", "files", "path", "dir", "folder", "type", "mode", "name", "url"])
 _SWITCHES = frozenset(["allow", "allowed", "disable", "enable", "max", "min", "num", "skip", "use"])
 _PAIRS = (("access", "key"), ("api", "key"), ("secret", "key"), ("private", "key"))
-IN_URL = re.compile(r"(://[^/\s:@]*:)[^@\s/]+(?=@)")
-"""The password in a URL."""
+IN_URL = re.compile(r"(://[^/\s:@]*:|://(?=[^@\s/?#:]+@))[^@\s/]+(?=@)")
+"""The password in a URL, or a user without one, who may be a token."""
 
 
 @cache

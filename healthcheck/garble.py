@@ -12,6 +12,7 @@ Any sound model may show one sign once, in greedy decoding; a replica is garbled
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 from ..entrypoint.client.answers import Completion
@@ -74,9 +75,9 @@ def logprobs(_prompt: Prompt, answer: Completion) -> str:
 
 
 def replacement(_prompt: Prompt, answer: Completion) -> str:
-    """Characters that replace invalid UTF-8; one at the end is a cut character."""
+    """Characters that replace invalid UTF-8, but for a cut last one; control characters and unassigned ones."""
     text = answer.text.removesuffix("\ufffd")
-    count = text.count("\ufffd")
+    count = sum(1 for character in text if character == "\ufffd" or _is_no_text(character))
     return f"{count} of its characters are not text" if count else ""
 
 
@@ -88,7 +89,15 @@ def special_tokens(_prompt: Prompt, answer: Completion) -> str:
 
 def empty(_prompt: Prompt, answer: Completion) -> str:
     """No visible character, where the numbers are sound."""
-    return "it is empty" if not answer.broken and not answer.text.strip() else ""
+    return "it is empty" if not answer.broken and not any(map(_is_visible, answer.text)) else ""
+
+
+def _is_visible(character: str) -> bool:
+    return unicodedata.category(character)[0] not in "ZC"  # blanks, controls, marks of zero width
+
+
+def _is_no_text(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cn", "Co") and not character.isspace()
 
 
 def known_answer(prompt: Prompt, answer: Completion) -> str:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import results, shared_result
+from .. import plain_file, results, shared_result
 from ..client import local_replica
 from ..client.endpoint import Endpoint
 from ..draft_floors import DSPARK
@@ -106,7 +106,6 @@ def dummy(
 
 def _write(path: Path, mode: str, text: str) -> None:
     try:
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(text)
+        plain_file.write_text(path, text, append=mode == "a")
     except OSError as error:
         raise HostError(f"cannot write {path} ({error.strerror}); choose another file with --plot.") from None

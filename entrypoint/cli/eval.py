@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .. import plain_file
 from ..errors import HostError, UsageError
 from . import arguments
 from .arguments import count
@@ -152,7 +153,7 @@ def _asked(
 def write_text(path: Path, text: str) -> None:
     """Write a file; raise HostError where that fails."""
     try:
-        path.write_text(text, encoding="utf-8")
+        plain_file.write_text(path, text)
     except OSError as error:
         raise HostError(f"--junit: cannot write {path} ({error.strerror}).") from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from .. import results, templates
+from .. import plain_file, results, templates
 from ..bench import plot
 from ..errors import ConfigError, HostError
 from . import sections
@@ -26,7 +26,7 @@ def write(folder: Path, out: Path) -> str:
             f"{folder} has no results; `dsv4 qualify`, `dsv4 bench`, `dsv4 smoke` and `dsv4 eval` write them there."
         )
     try:
-        out.write_text(page(measured, folder, datetime.now(UTC)), encoding="utf-8")
+        plain_file.write_text(out, page(measured, folder, datetime.now(UTC)))
     except OSError as error:
         raise HostError(f"cannot write {out} ({error.strerror}); choose another file with --out.") from None
     return f"{out}: {len(measured)} results from {folder}"

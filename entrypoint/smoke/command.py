@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .. import results
+from .. import plain_file, results
 from ..client.endpoint import Endpoint
 from ..client.vllm import VllmClient
 from ..errors import HostError, UsageError, nearest
@@ -67,7 +67,7 @@ def keep(report: SmokeReport, out: Path, junit: Path | None = None) -> Path:
     """Write the result below `out`, and JUnit XML if requested; return the result's path. Raise HostError."""
     if junit:
         try:
-            junit.write_text(report.junit(), encoding="utf-8")
+            plain_file.write_text(junit, report.junit())
         except OSError as error:
             raise HostError(f"--junit: cannot write {junit} ({error.strerror}).") from None
     return results.write(out, "smoke", {"subject": _subject(report), "replica": report.replica, **report.to_json()})

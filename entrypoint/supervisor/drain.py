@@ -100,13 +100,13 @@ def judge(drained: Drained, allowed: float, live_grace: float) -> ExitReason:
         return ExitReason(exit_cause.DRAINED, "stopped after every running request had finished")
     if status == 0 and _silent(drained):
         why = "vLLM ended with status 0, but closed its port before, and logged no count"
-        return ExitReason(exit_cause.CUT, f"whether {requests.cut or 'any'} requests were cut is unknown: {why}")
+        return ExitReason(exit_cause.CUT, f"whether {_cut(requests.cut) or 'requests were cut'} is unknown: {why}")
     return _incomplete(drained, allowed, live_grace)
 
 
 def _incomplete(drained: Drained, allowed: float, live_grace: float) -> ExitReason:
     requests, status = drained.requests, drained.status
-    cut = f"{requests.cut} requests were cut" if requests.cut else "whether requests were cut is unknown"
+    cut = _cut(requests.cut) or "whether requests were cut is unknown"
     if status is None and drained.hurried:
         return ExitReason(exit_cause.CUT, f"{cut}: a second signal came before they were answered")
     if status is None and requests.log.died and drained.seconds < allowed:
@@ -118,6 +118,10 @@ def _incomplete(drained: Drained, allowed: float, live_grace: float) -> ExitReas
         how = early_signals.name_of_status(status) or f"exit status {status}"
         return ExitReason(exit_cause.ENGINE_DIED, f"{cut}: vLLM's engine died while it was stopped ({how})")
     return ExitReason(exit_cause.CUT, f"{cut}: shutdown-timeout ({allowed:.0f} s) expired")
+
+
+def _cut(count: int) -> str:
+    return f"{count} requests were cut" if count > 1 else "1 request was cut" if count else ""
 
 
 def _whole(drained: Drained) -> bool:

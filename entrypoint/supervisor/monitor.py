@@ -47,6 +47,8 @@ class _Monitor:
         self.sound_at, self.used_at = now, now
         self.generated = self.spared = math.inf
         """Tokens that vLLM has generated, and had when the last corruption canary ended; unknown before a reading."""
+        self.owed = 1
+        """Runs of the corruption canary that traffic has to pay for before the next one."""
         self.blind, self.fruitless = False, False
         self.canary: asyncio.Task[ExitReason | None] | None = None
 
@@ -135,16 +137,18 @@ class _Monitor:
     def _affordable(self) -> bool:
         """Tell whether traffic has generated enough tokens for a corruption canary beside it."""
         cost = canary.cost(1, self.session.settings.gate.tokens)
-        return cost <= CANARY_SHARE * (self.generated - self.spared)
+        return self.owed * cost <= CANARY_SHARE * (self.generated - self.spared)
 
     async def _one_token(self) -> None:
         await canary.one_token(self.session.client)
 
     async def _corruption(self, beside_traffic: bool) -> ExitReason | None:
         """Run the corruption canary; return a reason only if it fails twice in a row."""
+        self.owed = 1
         try:
             if not await corruption(self.session, beside_traffic=beside_traffic):
                 return None
+            self.owed = 2
             return await corruption(self.session, beside_traffic=beside_traffic)
         finally:
             self.sound_at, self.spared = time.monotonic(), self.generated

@@ -91,7 +91,7 @@ class Verified:
 
 def write(manifest: Manifest, folder: Path) -> None:
     """Write the list into the folder of the weights."""
-    (folder / NAME).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    plain_file.write_text(folder / NAME, json.dumps(asdict(manifest), indent=1) + "\n")
 
 
 def read(folder: Path) -> Manifest | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,38 @@ def test_a_command_ends_with_one_sentence(place: str, kind: str, tmp_path: Path)
     assert run.returncode in (1, 64, 65, 69, 78), said
     assert b"Traceback" not in said
     assert b"\x1b" not in said
+
+
+def test_a_file_is_written_whatever_stood_there(tmp_path: Path) -> None:
+    file = tmp_path / "out"
+    plain_file.write_text(file, "longer than what follows")
+    plain_file.write_text(file, "é \ud800")
+    assert file.read_text(encoding="utf-8") == "é \\ud800"
+    plain_file.write_text(file, "x", append=True)
+    assert file.read_text(encoding="utf-8") == "é \\ud800x"
+    plain_file.write_text(Path("/dev/null"), "x")
+
+
+def test_a_pipe_without_a_reader_is_refused_at_once_and_one_with_a_reader_is_written(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    signal.alarm(10)  # ends the tests in place of a hang
+    with pytest.raises(OSError, match="a pipe that nobody reads"):
+        plain_file.write_text(pipe, "x")
+    with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", pipe], stdout=got):
+        while True:
+            try:
+                plain_file.write_text(pipe, "x" * 200_000)
+                break
+            except OSError:  # cat has not opened it yet
+                time.sleep(0.01)
+    assert (tmp_path / "got").read_bytes() == b"x" * 200_000
+    signal.alarm(0)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "no/such", "/dev/full", "loop"])
+def test_what_cannot_be_written_is_an_error_with_a_reason(path: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="Errno") as caught:
+        plain_file.write_text(tmp_path / path, "x" * 10_000)
+    assert caught.value.strerror

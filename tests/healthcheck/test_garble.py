@@ -83,7 +83,11 @@ def test_a_short_answer_and_one_to_a_prompt_that_asks_for_it_may_repeat():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("\ufffd" * 8, 7), ("ab\ufffdcd", 1), ("a" * 200 + "\ufffd", 0), ("a\ufffd" * 2, 1), ("", 0)]
+    ("text", "found"),
+    [
+        *[("\ufffd" * 8, 7), ("ab\ufffdcd", 1), ("a" * 200 + "\ufffd", 0), ("a\ufffd" * 2, 1), ("", 0)],
+        *[("a\0\x1b[1m", 2), ("\ue000 \U000e0fff", 2), ("a\tb\r\n\f", 0), ("\u200d\ufeff", 0)],
+    ],
 )
 def test_bytes_that_are_no_text_are_a_sign_but_for_a_cut_last_one(text, found):
     assert garble.replacement(ENGLISH, said(text)) == (f"{found} of its characters are not text" if found else "")
@@ -124,7 +128,8 @@ def test_special_tokens_are_found_in_the_text_and_operators_are_none(text, count
 
 
 def test_an_answer_without_a_character_is_empty_unless_its_numbers_are_broken():
-    assert garble.empty(ENGLISH, said(" \n")) == "it is empty"
+    for text in (" \n", "\u200b\u200d", "\0\0"):
+        assert garble.empty(ENGLISH, said(text)) == "it is empty"
     assert garble.empty(ENGLISH, said("a")) == ""
     assert garble.empty(ENGLISH, Completion("", (), broken="NaN")) == ""
 

@@ -78,6 +78,7 @@ def test_a_stop_in_which_every_request_was_answered_is_0(drained: Drained) -> No
             "whether requests were cut is unknown: a second signal came before they were answered",
         ),
         (ended(requests(5, 3), seconds=140.0), 143, "3 requests were cut: shutdown-timeout (120 s) expired"),
+        (ended(requests(5, 1), seconds=140.0), 143, "1 request was cut: shutdown-timeout (120 s) expired"),
         (ended(requests(5, 3), 0, seconds=121.0), 143, "3 requests were cut: shutdown-timeout (120 s) expired"),
         (ended(requests(5, 3), 1, seconds=121.0), 143, "3 requests were cut: shutdown-timeout (120 s) expired"),
         (

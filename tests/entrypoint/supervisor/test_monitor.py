@@ -222,6 +222,18 @@ def test_a_canary_beside_traffic_may_cost_a_two_hundredth_of_the_tokens_and_no_m
     assert not watch.monitor._affordable()
 
 
+def test_a_canary_that_had_to_run_again_is_paid_for_twice(watch: Watch) -> None:
+    watch.answers = [GARBLED, None]
+    cost = canary.cost(1, SETTINGS.gate.tokens)
+    assert asyncio.run(watch.monitor._corruption(True)) is None
+    polled(watch, (replace(BUSY, generated=10), 1.0), (replace(BUSY, generated=10 + 399 * cost), 1.0))
+    assert not watch.monitor._affordable()
+    polled(watch, (replace(BUSY, generated=10 + 400 * cost), 1.0))
+    assert watch.monitor._affordable()
+    assert asyncio.run(watch.monitor._corruption(True)) is None
+    assert watch.monitor.owed == 1
+
+
 def test_the_tokens_of_a_restarted_server_are_counted_from_its_start(watch: Watch) -> None:
     cost = canary.cost(1, SETTINGS.gate.tokens)
     polled(watch, (replace(BUSY, generated=10**9), 1.0), (replace(BUSY, generated=5), 1.0))
