@@ -23,7 +23,7 @@ from .v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
 from .v4_text import Walk, byte_walk
 from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights
 
-__all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "write"]
+__all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "save_shards", "write"]
 
 MTP = ("good", "removed", "holed", "scrambled")
 HOLES = {"mtp": "mtp.0.attn.wo_b.", "dspark": "mtp.1.attn.wo_b."}
@@ -215,7 +215,7 @@ def write(
     if mtp == "scrambled":
         draft = _scrambled(draft, walk.seed)
     directory.mkdir(parents=True, exist_ok=True)
-    _save_shards(
+    save_shards(
         directory, {"model-00001-of-00002.safetensors": builder.target(), "model-00002-of-00002.safetensors": draft}
     )
     (directory / "config.json").write_text(json.dumps(config(layout, dims), indent=2))
@@ -223,7 +223,8 @@ def write(
     return answer
 
 
-def _save_shards(directory: Path, shards: dict[str, Tensors]) -> None:
+def save_shards(directory: Path, shards: dict[str, Tensors]) -> None:
+    """Write safetensors files and the index that names them."""
     shards = {file: tensors for file, tensors in shards.items() if tensors}
     for file, tensors in shards.items():
         save(directory / file, tensors)

@@ -21,7 +21,7 @@ def outcome(check):
         check()
     except Exception as error:  # any failure of a check is its result
         traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
+        return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])  # hypothesis' example
     return None
 
 

@@ -9,6 +9,7 @@ MENTIONS = [
     "The block opens with {T} and holds calls.",
     "{T}",
     'Write {I} name="x"> for each.',
+    'Write {I} name="f"> and its parameters.',
     '{I} name="unknown">\n</｜DSML｜invoke>\nThat was a quote.',
     '{T}\n{I} name="unknown">\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>',
     '{T}\n{"name": "f", "arguments": {}}\n</｜DSML｜tool_calls> and more',
@@ -81,10 +82,30 @@ def check_an_opening_that_was_cut_does_not_leak():
             assert not answer.calls, f"{n} tokens: {answer}"
 
 
+def check_with_tool_choice_none_a_call_is_text():
+    """And it does not wait for the end."""
+    from tests.support import tool_calls as t
+
+    text = "a" + t.block(t.call("f", ("a", "true", "x " * 40)))
+    for answer in each(text, [t.function("f")], tool_choice="none"):
+        assert (answer.content, answer.calls, answer.finish) == (text, [], "stop"), answer
+        assert max(answer.gaps, default=0) < 32, f"nothing for {max(answer.gaps)} steps"
+
+
+def check_what_is_named_after_a_call_is_no_call():
+    from tests.support import tool_calls as t
+
+    said = '\nNext is <｜DSML｜invoke name="f">, then\n'
+    for end in ("", "\n</｜DSML｜tool_calls>"):
+        text = ("\n\n<｜DSML｜tool_calls>\n" if end else "") + t.call("f") + end + said
+        for answer in each(text, [t.function("f")]):
+            assert (answer.calls, answer.finish) == ([("f", "{}")], "tool_calls"), answer
+
+
 def check_a_bare_call_needs_its_end():
     from tests.support import tool_calls as t
 
-    for answer in each('Use <｜DSML｜invoke name="f"> for it.', [t.function("f")]):
+    for answer in each('<｜DSML｜invoke name="f">\n<｜DSML｜parameter name="a" string="true">x', [t.function("f")]):
         assert answer.finish == "stop", answer
     for answer in each(t.call("f"), [t.function("f")]):
         assert (answer.calls, answer.finish) == ([("f", "{}")], "tool_calls"), answer
@@ -112,6 +133,14 @@ def test_an_odd_opener_does_not_leak(needs_patch):
 
 def test_an_opening_that_was_cut_does_not_leak(needs_patch):
     needs_patch("check_an_opening_that_was_cut_does_not_leak", "tokens: Answer")
+
+
+def test_with_tool_choice_none_a_call_is_text(needs_patch):
+    needs_patch("check_with_tool_choice_none_a_call_is_text", "content='a")
+
+
+def test_what_is_named_after_a_call_is_no_call(needs_patch):
+    needs_patch("check_what_is_named_after_a_call_is_no_call", "finish='tool_calls'")
 
 
 def test_a_bare_call_needs_its_end(needs_patch):

@@ -44,6 +44,23 @@ def check_a_stop_string_ends_both_alike():
         assert seen[0] == seen[1] == seen[2], seen
 
 
+def check_a_step_keeps_the_order_of_its_parts():
+    """White space that waits for text, text and a call in one step; a thought and another one."""
+    from tests.support import tool_calls as t
+
+    text = "\na" + t.block(t.call("f"))
+    for steps in ([1], [2], [1, 2]):
+        answer = t.ask(text, [t.function("f")], stream=True, steps=steps)
+        assert answer.content == "\na\n\n", f"{steps}: {answer}"
+    for steps in ([1] * 9, [3], [9]):
+        answer = t.ask("A</think><think>B</think>C", None, thinking=True, stream=True, steps=steps)
+        assert (answer.reasoning, answer.content) == ("AB", "C"), f"{steps}: {answer}"
+
+
+def test_a_step_keeps_the_order_of_its_parts(needs_patch):
+    needs_patch("check_a_step_keeps_the_order_of_its_parts", "[1]:")
+
+
 def test_markers_of_thinking_in_an_argument_are_text(needs_patch):
     needs_patch("check_markers_of_thinking_in_an_argument_are_text", "'<think>': Answer")
 

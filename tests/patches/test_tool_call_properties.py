@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support import tool_calls as t
@@ -125,6 +125,8 @@ def turns(draw, least=0):
     thinking = draw(st.booleans())
     reasoning = draw(words).rstrip() if thinking else ""
     content = draw(words)
+    if content.strip():  # before any text, tags of thinking are tags
+        content += draw(values)
     calls, written = [], []
     for _ in range(draw(st.integers(least, 3))):
         tool = draw(st.sampled_from(tools))["function"]
@@ -189,8 +191,7 @@ def none_and_named_are_kept(turn, cuts):
 
 @given(turns(1))
 def history_is_what_was_written(turn):
-    tools, thinking, text, meaning = turn
-    assume(all("</think>" not in str(a) and "<think>" not in str(a) for _, a in meaning[2]))
+    tools, thinking, text, _meaning = turn
     answer = t.ask(text, tools, thinking=thinking)
     assert t.prompt(tools, thinking) + text in t.history(answer, tools, thinking)
 
@@ -208,7 +209,7 @@ def a_cut_turn_is_no_success(turn, route, data):
         assert answer.finish == CUT[route]
         whole = [(n, json.loads(a)) for n, a in answer.calls if a.endswith("}") and is_json(a)]
         assert whole == meaning[2][: len(whole)]
-        seen.append((answer.reasoning, answer.content, [c for c in answer.calls if is_json(c[1])]))
+        seen.append((answer.reasoning, answer.content, [(n, json.loads(a)) for n, a in answer.calls if is_json(a)]))
     assert seen[0] == seen[1]
 
 
@@ -220,7 +221,7 @@ def is_json(text):
 
 
 @given(
-    st.lists(st.sampled_from(PIECES + MARKS[1:] + TAGS * 2), max_size=40).map("".join),
+    st.lists(st.sampled_from(PIECES + MARKS + TAGS * 2), max_size=40).map("".join),
     steps,
     st.booleans(),
     st.sampled_from(ROUTES),

@@ -294,7 +294,8 @@ async def _responses(turn: _Turn, tools: Any, events: list[str] | None = None) -
         parser=parser_class(),
         model_config=None,
     )
-    given = {"tools": [{"type": "function", **t["function"]} for t in tools], "tool_choice": "auto"} if tools else {}
+    declared = [{"type": "function", **t["function"]} if "function" in t else t for t in tools or ()]
+    given = {"tools": declared, "tool_choice": "auto"} if tools else {}
     options = {k: v for k, v in turn.options.items() if k != "stop"}
     request = ResponsesRequest(model=MODEL, input="hi", stream=turn.stream, store=False, **given | options)
     parser = route._make_response_parser(request, tokenizer(), {"thinking": turn.thinking})
@@ -324,7 +325,7 @@ async def _responses(turn: _Turn, tools: Any, events: list[str] | None = None) -
         last = json.loads(event.model_dump_json())
         if events is not None:
             events.append(last["type"])
-        if last["type"] == "response.function_call_arguments.delta":
+        if last["type"] in ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"):
             arguments[last["output_index"]] = arguments.get(last["output_index"], "") + last["delta"]
     assert last["type"] in ("response.completed", "response.incomplete"), last
     answer = _items(last["response"])
@@ -335,6 +336,7 @@ async def _responses(turn: _Turn, tools: Any, events: list[str] | None = None) -
 def _items(response: dict[str, Any]) -> Answer:
     """`finish` is the status of the response, `tool_calls` if it holds complete calls."""
     answer = Answer(finish=response["status"])
+    whole: list[bool] = []
     for item in response["output"]:
         match item["type"]:
             case "reasoning":
@@ -343,8 +345,11 @@ def _items(response: dict[str, Any]) -> Answer:
                 answer.content += "".join(part["text"] for part in item["content"])
             case "function_call":
                 answer.calls.append((item["name"], item["arguments"]))
-                if answer.finish == "completed":
-                    answer.finish = "tool_calls" if item["status"] == "completed" else "stop"
+                whole.append(item["status"] == "completed")
+            case "custom_tool_call":
+                answer.calls.append((item["name"], item["input"]))
+    if answer.finish == "completed" and whole:
+        answer.finish = "tool_calls" if all(whole) else "stop"
     return answer
 
 

@@ -49,7 +49,16 @@ def test_the_same_kernels_are_the_same_bytes_wherever_they_were_and_whenever(tmp
 
 
 def test_locks_scratch_files_and_links_stay(tmp_path: Path) -> None:
-    folder = cache(tmp_path, {**FILES, "triton/x.lock": b"", "tilelang/tmp/half.cu": b"", "packs/a.json": b"{}"})
+    folder = cache(
+        tmp_path,
+        {
+            **FILES,
+            "triton/x.lock": b"",
+            "tilelang/tmp/half.cu": b"",
+            "vllm/startup_plan/startup_plan_a.json": b"{}",
+            "packs/a.json": b"{}",
+        },
+    )
     (folder / "triton/link").symlink_to("/etc/passwd")
     paths = set(export.contents(folder))
     assert paths == {*FILES, "triton/ABC/__grp__kernel.json", "starts/0123456789abcdef.json"}
