@@ -83,6 +83,7 @@ def keyed_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     key.parent.mkdir()
     key.write_text("ab" * 32 + "\n")
     settings = {"PROFILE": "demo", "MODEL": f"demo={write_checkpoint(folder / 'checkpoint')}", "API_KEY_FILE": str(key)}
+    settings["DSV4_SUPERVISE_STALL_STARTING"] = "900"  # a busy machine imports vLLM for minutes
     with replica(folder, model_name=NAME, SERVED_MODEL_NAME=NAME, **settings) as running:
         yield running
 
