@@ -21,7 +21,7 @@ from .v4_layouts import LAYOUTS, Layout, Storage, config
 from .v4_reach import ReachWeights
 from .v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
 from .v4_text import Walk, byte_walk
-from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights
+from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights, compressed_rows
 
 __all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "save_shards", "write"]
 
@@ -118,9 +118,9 @@ class _Builder:
         return out
 
     def compressor(self, prefix: str, storage: Storage, ratio: int, head_dim: int) -> Tensors:
-        rows = head_dim * (2 if ratio == 4 else 1)
+        rows = compressed_rows(ratio, head_dim)
         out = {f"{prefix}.ape": f32(np.zeros((ratio, rows))), f"{prefix}.norm.weight": _ones(head_dim)}
-        wkv = self.w.compressor(rows, head_dim) or self.noise(rows, self.d.hidden, -7)
+        wkv = self.w.compressor(ratio, head_dim) or self.noise(rows, self.d.hidden, -7)
         for name, linear in (("wkv", wkv), ("wgate", self.noise(rows, self.d.hidden, -7))):
             out |= self.encode(f"{prefix}.{name}", linear, storage.compressor)
         return out

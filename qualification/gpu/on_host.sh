@@ -14,6 +14,8 @@
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
 #   on_host.sh memory [NAME...]    qualification/gpu/kv_lines.py; kv-lines.jsonl, logs and kernels go to $OUT; $DEADLINE, $LIMIT
 #   on_host.sh strict [LAYOUT]     qualification/gpu/tool_strict.py on the first GPU; tool-strict.jsonl, the log and kernels go to $OUT; $DEADLINE
+#   on_host.sh qualify TP MODEL... `dsv4 qualify` for each model of profiles/models at $PROFILE (64k), $MINUTES (8) each; results, pages and
+#                                  kernels go to $OUT
 #   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT, each result at once;
 #                                  `python -m qualification.gpu.unfold FILE.jsonl` makes a file of each, where they are kept
 #
@@ -221,6 +223,26 @@ strict)
         --layout "${2:-native}" --deadline "${DEADLINE:-230}" --record "${OUT:-$base}/tool-strict.jsonl" || status=$?
     if [ -n "${OUT:-}" ]; then
         tail -c 200000 "$base/strict"/*.log > "$OUT/tool-strict.log" || true
+        save_kernels
+    fi
+    exit $status
+    ;;
+qualify)
+    shift
+    package
+    engine
+    tp=$1
+    shift
+    export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes the kernels along
+    unset VLLM_CACHE_ROOT
+    status=0
+    for model in "$@"; do
+        python3 -m dsv4_serve.entrypoint qualify --profile "${PROFILE:-64k}" --model "$model" --tp "$tp" --minutes "${MINUTES:-8}" \
+            --out "${OUT:-$base/qualify}" || status=$?
+    done
+    if [ -n "${OUT:-}" ]; then
+        (cd /tmp && for log in dsv4-*/log; do tail -c 200000 "$log" > "$OUT/$(dirname "$log").log" || true; done)
+        rm -rf "$base/home/dsv4/qualify"  # checkpoints
         save_kernels
     fi
     exit $status

@@ -26,6 +26,7 @@ SERIAL = {"vllm", "image", "gpu"}
 BESIDE = (
     "demo/test_k_by_load.py",
     "demo/test_tool_calls.py",
+    "entrypoint/qualify/",
     "entrypoint/vllm_schema/",
     "patches/",
     "profiles/",
