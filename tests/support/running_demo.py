@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -82,7 +83,11 @@ def keyed_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     key = folder / "secrets/api-key"
     key.parent.mkdir()
     key.write_text("ab" * 32 + "\n")
-    settings = {"PROFILE": "demo", "MODEL": f"demo={write_checkpoint(folder / 'checkpoint')}", "API_KEY_FILE": str(key)}
+    settings: dict[str, Any] = {
+        "PROFILE": "demo",
+        "MODEL": f"demo={write_checkpoint(folder / 'checkpoint')}",
+        "API_KEY_FILE": str(key),
+    }
     settings["DSV4_SUPERVISE_STALL_STARTING"] = "900"  # a busy machine imports vLLM for minutes
     with replica(folder, model_name=NAME, SERVED_MODEL_NAME=NAME, **settings) as running:
         yield running
