@@ -66,7 +66,9 @@ def _end(result: Mapping[str, Any]) -> Iterator[str]:
     if not result["best"]:
         yield "Keep what you have: nothing was faster beyond the noise."
     else:
-        lines = [("batch", "tok/s before", "after", "", "TPOT p50 ms", "after", "TTFT p50 ms", "after")]
+        lines: list[tuple[str, ...]] = [
+            ("batch", "tok/s before", "after", "", "TPOT p50 ms", "after", "TTFT p50 ms", "after")
+        ]
         lines += [_compared(*pair) for pair in zip(result["before"], result["after"], strict=True)]
         yield text_table.table(lines)
         best = f"{' + '.join(result['best'])}: {result['gain']:+.1%}"
