@@ -93,7 +93,12 @@ MISTAKES = [
         64,
         "`dsv4 bench compare` does not take '--fromat' (did you mean",
     ),
-    (["weights", "fetsh", "nvfp4"], {}, 64, "'fetsh' (choose from status, fetch, verify; did you mean fetch?)"),
+    (
+        ["weights", "fetsh", "nvfp4"],
+        {},
+        64,
+        "'fetsh' (choose from status, fetch, verify, prefetch; did you mean fetch?)",
+    ),
     (["weights", "status", "nvfp4", "--revison", "x"], {}, 64, "(did you mean --revision?)"),
     (["profiles", "--format", "jsn"], {}, 64, "(choose from text, json; did you mean json?)"),
     (["patch", "aply"], {}, 64, "did you mean apply?"),
