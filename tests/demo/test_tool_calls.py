@@ -239,10 +239,11 @@ def test_a_call_that_max_tokens_cut_is_no_success(clients: Clients, route: str, 
         json.loads(came)
 
 
+ONE = block(call("read_file", ("path", "true", "/srv/a")))
 SAID = {
-    "a call without tools": (block(call("read_file", ("path", "true", "/srv/a"))), None, "auto"),
-    "a call with tool_choice none": (block(call("read_file", ("path", "true", "/srv/a"))), NAMES, "none"),
-    "a call of a tool that is not declared": (block(call("delete", ("path", "true", "/srv/a"))), NAMES, "auto"),
+    "a call without tools": (ONE, None, "auto"),
+    "a call with tool_choice none": (ONE, NAMES, "none"),
+    "a tool that is not declared": (block(call("delete")), NAMES, "auto"),
     "an invoke line in prose": ('Write <｜DSML｜invoke name="read_file"> and its parameters.', NAMES, "auto"),
     "tags of thinking": ("Of <think> and </think>, the second ends it.", NAMES, "auto"),
     "nothing": ("", NAMES, "auto"),
@@ -253,8 +254,8 @@ SAID = {
 @pytest.mark.parametrize("name", SAID)
 def test_what_is_no_call_is_text(clients: Clients, name: str, streamed: bool) -> None:
     text, names, choice = SAID[name]
-    message = _said(clients, text, streamed, names, tool_choice=choice)
-    assert (message.content or "", message.tool_calls or []) == (text, [])
+    said = _said(clients, text, streamed, names, tool_choice=choice)
+    assert (said.content or "", said.tool_calls or []) == (text, [])
 
 
 def _said(clients: Clients, text: str, streamed: bool, names: tuple[str, ...] | None = NAMES, **options: Any) -> Any:
@@ -280,8 +281,8 @@ def _request(text: str, names: tuple[str, ...] | None = NAMES) -> dict[str, Any]
 @each_way
 def test_a_forced_call_is_a_call(clients: Clients, streamed: bool, choice: Any) -> None:
     """vLLM's grammar lets the model write what it would have written."""
-    message = _said(clients, block(call("read_file", ("path", "true", "/srv/a"))), streamed, tool_choice=choice)
-    ((one,),) = (message.tool_calls,)
+    message = _said(clients, ONE, streamed, tool_choice=choice)
+    (one,) = message.tool_calls
     assert (one.function.name, json.loads(one.function.arguments)) == ("read_file", {"path": "/srv/a"})
 
 
@@ -300,6 +301,5 @@ def test_the_next_prompt_begins_with_what_was_written(clients: Clients) -> None:
 
 
 def _cache_hits(clients: Clients) -> float:
-    url = str(clients.openai.base_url).removesuffix("v1/")
-    lines = clients.openai._client.get(f"{url}metrics").text.splitlines()
+    lines = clients.openai._client.get(str(clients.openai.base_url).replace("v1/", "metrics")).text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:prefix_cache_hits_total"))
