@@ -21,9 +21,9 @@ from .v4_layouts import LAYOUTS, Layout, Storage, config
 from .v4_reach import ReachWeights
 from .v4_tensors import Encoder, Linear, Tensor, bf16, f32, save
 from .v4_text import Walk, byte_walk
-from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights
+from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights, compressed_rows
 
-__all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "write"]
+__all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "save_shards", "write"]
 
 MTP = ("good", "removed", "holed", "scrambled")
 HOLES = {"mtp": "mtp.0.attn.wo_b.", "dspark": "mtp.1.attn.wo_b."}
@@ -118,9 +118,9 @@ class _Builder:
         return out
 
     def compressor(self, prefix: str, storage: Storage, ratio: int, head_dim: int) -> Tensors:
-        rows = head_dim * (2 if ratio == 4 else 1)
+        rows = compressed_rows(ratio, head_dim)
         out = {f"{prefix}.ape": f32(np.zeros((ratio, rows))), f"{prefix}.norm.weight": _ones(head_dim)}
-        wkv = self.w.compressor(rows, head_dim) or self.noise(rows, self.d.hidden, -7)
+        wkv = self.w.compressor(ratio, head_dim) or self.noise(rows, self.d.hidden, -7)
         for name, linear in (("wkv", wkv), ("wgate", self.noise(rows, self.d.hidden, -7))):
             out |= self.encode(f"{prefix}.{name}", linear, storage.compressor)
         return out
@@ -215,7 +215,7 @@ def write(
     if mtp == "scrambled":
         draft = _scrambled(draft, walk.seed)
     directory.mkdir(parents=True, exist_ok=True)
-    _save_shards(
+    save_shards(
         directory, {"model-00001-of-00002.safetensors": builder.target(), "model-00002-of-00002.safetensors": draft}
     )
     (directory / "config.json").write_text(json.dumps(config(layout, dims), indent=2))
@@ -223,7 +223,8 @@ def write(
     return answer
 
 
-def _save_shards(directory: Path, shards: dict[str, Tensors]) -> None:
+def save_shards(directory: Path, shards: dict[str, Tensors]) -> None:
+    """Write safetensors files and the index that names them."""
     shards = {file: tensors for file, tensors in shards.items() if tensors}
     for file, tensors in shards.items():
         save(directory / file, tensors)

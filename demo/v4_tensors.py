@@ -15,8 +15,17 @@ from numpy.typing import NDArray
 GROUP = 16
 EMPTY = -100
 WIDTH = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "F8_E8M0": 1, "U8": 1, "I8": 1, "I32": 4, "I64": 8}
-E4M3 = {0: 0x00, 1: 0x38, 4: 0x48, -1: 0xB8}
-E2M1 = {0: 0b0000, 1: 0b0010, 4: 0b0110, -1: 0b1010}
+_MAGNITUDES = (1, 2, 3, 4, 6)
+E4M3 = {0: 0x00} | {
+    sign * m: code | (0x80 if sign < 0 else 0)
+    for m, code in zip(_MAGNITUDES, (0x38, 0x40, 0x44, 0x48, 0x4C), strict=True)
+    for sign in (1, -1)
+}
+E2M1 = {0: 0b0000} | {
+    sign * m: code | (0b1000 if sign < 0 else 0)
+    for m, code in zip(_MAGNITUDES, (0b0010, 0b0100, 0b0101, 0b0110, 0b0111), strict=True)
+    for sign in (1, -1)
+}
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -42,7 +51,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Linear:
-    """`levels` in {-1, 0, 1, 4} [out, in]; `exps` [out, in/16], the power of two of each group."""
+    """`levels` in {0, ±1, ±2, ±3, ±4, ±6} [out, in]; `exps` [out, in/16], the power of two of each group."""
 
     levels: NDArray[np.int8]
     exps: NDArray[np.int8]

@@ -40,9 +40,11 @@ def byte_walk(size: int, seed: int = 0) -> Walk:
 
 
 def reaching_walk(size: int, seed: int = 0) -> Walk:
-    """A walk of bytes that never comes to the last token, which is the query of a Reach."""
-    walk = byte_walk(size, seed)
-    return replace(walk, successors=permutation(size, seed, size - 1), reach=reach(size))
+    """A walk of bytes that never comes to the queries of its Reach, which are the last tokens."""
+    tokens = reach(size)
+    return replace(
+        byte_walk(size, seed), successors=permutation(size, seed, min(tokens.queries.values())), reach=tokens
+    )
 
 
 def readable_walk() -> Walk:

@@ -72,6 +72,11 @@ def permutation(vocab: int, seed: int, last: int | None = None) -> list[int]:
     return perm
 
 
+def compressed_rows(ratio: int, head_dim: int) -> int:
+    """Return the rows of a compressor's weights; blocks of ratio 4 overlap."""
+    return head_dim * (2 if ratio == 4 else 1)
+
+
 class Weights:
     """Every distinct weight of the model, each built once; layers share them."""
 
@@ -165,7 +170,7 @@ class Weights:
     """The indexer's query and, below, its weights and what compressors keep of a token: noise, where None."""
     index_weights: Linear | None = None
 
-    def compressor(self, _rows: int, _head_dim: int) -> Linear | None:
+    def compressor(self, _ratio: int, _head_dim: int) -> Linear | None:
         """Return what a compressor keeps of a token."""
         return None
 

@@ -55,7 +55,7 @@ def write_text(path: Path, text: str, *, append: bool = False) -> None:
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise
-        raise NotPlain(error.errno, "a pipe that nobody reads", str(path)) from None
+        raise NotPlain(error.errno, "a pipe without a reader", str(path)) from None
     os.set_blocking(descriptor, True)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..machine.gpus import HostGpus
     from .parser import Commands
 
-STAGES = ("host", "all-reduce", "known-answers", "load", "depth", "faults", "full-size")
+STAGES = ("host", "all-reduce", "known-answers", "load", "depth", "faults", "numerics", "full-size")
 
 
 def register(commands: Commands) -> None:
@@ -61,6 +61,7 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Run the stages, keep the result, and print the verdict; 1 where it is not a clean one."""
     from .. import shared_result
     from ..bench.options import START_SECONDS, ServeOptions
+    from ..client.local_replica import Stopped
     from ..qualify import command
     from ..qualify.box import Box
     from . import log
@@ -72,7 +73,8 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     _construct(options, argv)
     selection, plan = resolved(options, argv)
     given = {name: getattr(options, name) for name in ("hardware", "nccl") if getattr(options, name) is not None}
-    serve = ServeOptions(given, tuple(options.skip), tuple(argv), START_SECONDS)
+    chosen = {"profile": selection.profile.name, "tp": str(selection.tensor_parallel_size)}
+    serve = ServeOptions({**given, **chosen}, tuple(options.skip), tuple(argv), START_SECONDS)
     box = Box(
         selection=selection,
         plan=plan,
@@ -83,7 +85,11 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
         until=time.monotonic() + 60 * options.minutes,
         doctor=lambda: _doctor(options, argv),
     )
-    report = command.qualify(box, options.minutes, options.only or STAGES, Path(options.out))
+    try:
+        report = command.qualify(box, options.minutes, options.only or STAGES, Path(options.out))
+    except Stopped:
+        print_message("finished stages are kept: the same command goes on with the others.")
+        raise
     answer(options, report.to_json, report.text)
     path, page = command.keep(report, Path(options.out))
     print_message(f"result {path}, page {page}")

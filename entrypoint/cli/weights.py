@@ -13,6 +13,7 @@ from .output import answer
 if TYPE_CHECKING:
     from ..weights.hub import Status
     from ..weights.manifest import Verified
+    from ..weights.prefetch import Prefetched
     from .parser import Commands
 
 
@@ -30,11 +31,15 @@ def register(commands: Commands) -> None:
         "weights",
         "Fetch a model's weights from the Hub, or check local ones.",
         run,
-        details="`fetch` resumes where it stopped, `status` lists what is there, and `verify` hashes every file.",
+        details="`fetch` resumes where it stopped, `status` lists what is there, `verify` hashes every file, and"
+        " `prefetch` reads the shards into the page cache.",
         epilog="Exit status 1: files are missing, wrong, or do not belong to the model.",
     )
     parser.add_argument(
-        "action", metavar="status|fetch|verify", choices=("status", "fetch", "verify"), help="what to do"
+        "action",
+        metavar="status|fetch|verify|prefetch",
+        choices=("status", "fetch", "verify", "prefetch"),
+        help="what to do",
     )
     parser.add_argument(
         "model", metavar="MODEL", help="a model that `dsv4 profiles` lists, or the repository OWNER/NAME"
@@ -45,7 +50,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:
-    """Fetch, list or verify; return 1 where files are missing or wrong."""
+    """Fetch, list, verify or prefetch; return 1 where files are missing or wrong."""
     from ..catalog.catalog import Catalog
     from ..resolve import environment
     from ..weights import hub, manifest
@@ -65,6 +70,11 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     if where is None or not where.is_dir():
         place_read = folder or "the Hub's cache"
         raise ConfigError(f"{repository} is not in {place_read}; fetch it, or name its folder with --to.")
+    if options.action == "prefetch":
+        from ..weights import prefetch
+
+        read = prefetch.prefetch(where, prefetch.available())
+        return answer(options, read.to_json, lambda: prefetched_text(read))
     verified = manifest.verify(where, manifest.read(where) or hub.listing(repository, place))
     answer(options, verified.to_json, lambda: verified_text(verified))
     return 0 if verified.whole else 1
@@ -82,6 +92,12 @@ def status_text(status: Status) -> str:
     remaining = "" if status.missing_size is None else f", {status.missing_size / 1e9:.2f} GB"
     missing = f"missing {len(status.missing)}{remaining}, {_SOURCES[status.source]}"
     return "\n".join([f"{here}; {missing}:", *(f"  {path}" for path in status.missing)])
+
+
+def prefetched_text(read: Prefetched) -> str:
+    """Return what was read into the page cache, and how fast."""
+    rate = f"{read.rate / 1e9:.2f} GB/s"
+    return f"{read.folder}: {_files(read.files)}, {read.bytes / 1e9:.2f} GB in {read.seconds:.1f} s, {rate}"
 
 
 def verified_text(verified: Verified) -> str:

@@ -20,7 +20,8 @@ from .manifest import NAME, STARTS, PackedFile, PackKey, PackManifest
 from .place import NINJA
 
 _NOT_CARRIED = (".lock", ".log.lock", "flashinfer_jit.log")
-_SCRATCH = frozenset({"tmp", "lock", "locks", "__pycache__"})
+_NOT_ENTERED = frozenset({"tmp", "lock", "locks", "__pycache__", "startup_plan"})
+"""Scratch folders, and how much memory was free on the other host (VLLM_ENABLE_STARTUP_PLAN)."""
 
 
 def contents(folder: Path) -> Iterator[str]:
@@ -28,7 +29,7 @@ def contents(folder: Path) -> Iterator[str]:
     found = []
     for top in (*kernel_cache.VARIABLES.values(), STARTS):
         for parent, folders, files in os.walk(folder / top):
-            folders[:] = [name for name in folders if name not in _SCRATCH]
+            folders[:] = [name for name in folders if name not in _NOT_ENTERED]
             inside = Path(parent).relative_to(folder)
             found += [
                 str(inside / name)

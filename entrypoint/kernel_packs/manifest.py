@@ -25,7 +25,7 @@ MOST_FILES = 200_000
 STARTS = "starts"
 """The folder of the notes that plans leave; the others are the compilers'."""
 _TOP = frozenset({*VARIABLES.values(), STARTS})
-_PART = re.compile(r"[A-Za-z0-9._+=@,-]{1,200}")
+_PART = re.compile(r"[ -.0-\[\]-~]{1,255}")  # printable ASCII but for slash and backslash
 _FOLDER = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

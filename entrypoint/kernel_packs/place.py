@@ -91,7 +91,7 @@ def place(file: IO[bytes], name: str, root: Path, folder: Path) -> Placed:
             placed = Placed(manifest, folder)
             for packed in manifest.files:
                 (placed.written if _put(packed, Path(staging), folder) else placed.kept).append(packed)
-            _keep_record(record, manifest)
+            _keep_record(record, manifest, Path(staging))
     except OSError as error:
         where = error.filename or folder
         raise HostError(f"cannot write {where} ({error.strerror}).") from None
@@ -132,9 +132,9 @@ def _folders(top: Path, folder: Path) -> None:
             raise HostError(f"{path} is not a folder; nothing is written through it.")
 
 
-def _keep_record(record: Path, manifest: PackManifest) -> None:
+def _keep_record(record: Path, manifest: PackManifest, staging: Path) -> None:
     _folders(record.parents[1], record.parent)
-    fresh = record.with_name(f".{record.name}.{os.getpid()}")
+    fresh = staging / record.name
     fresh.write_bytes(manifest.to_bytes())
     fresh.replace(record)
 

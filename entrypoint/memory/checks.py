@@ -46,7 +46,7 @@ def kv_cache(memory: MemoryEstimate) -> Problem | None:
         return None
     refused, change = not memory.at_best.admits, _change(fit(memory).advice)
     uncertain = "" if refused else f" ± {memory.uncertainty_gib:.1f}"
-    remain = f"{memory.kv_available_gib:.1f}{uncertain} GiB"
+    remain = f"{max(0.0, memory.kv_available_gib):.1f}{uncertain} GiB"
     return Problem(
         f"{remain} remain for the KV cache after {memory.weights_gib:.1f} GiB of weights",
         f"{memory.request_gib:.1f} GiB for one request of {memory.context} tokens at max-num-batched-tokens"

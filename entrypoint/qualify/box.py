@@ -24,7 +24,7 @@ CPU = "cpu"
 
 @dataclass(frozen=True)
 class Box:
-    """One request, resolved on this machine. `folder` keeps checkpoints and logs between runs."""
+    """One request, resolved on this machine; `serve` has its names. `folder` keeps checkpoints between runs."""
 
     selection: Selection
     plan: Plan

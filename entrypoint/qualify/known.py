@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ...demo.v4_reach import Reach
 
 SEED = 0
+NEAR_START, BEHIND = 60, 200
+"""Tokens: where a far key stands at most, or how far before the end at least; the window has 128."""
 
 
 class Walks(Protocol):
@@ -39,7 +41,7 @@ class Question:
 
 
 def questions(
-    walks: Walks, lengths: Sequence[int], tokens: Sequence[int], without: Sequence[int] = ()
+    walks: Walks, lengths: Sequence[int], tokens: Sequence[int], without: Collection[int] = ()
 ) -> list[Question]:
     """Return a prompt of random tokens for each length; its last token decides the answer."""
     rng = random.Random(SEED)  # noqa: S311
@@ -52,14 +54,23 @@ def questions(
     return made
 
 
-def far(walks: Walks, reach: Reach, length: int, tokens: int, number: int) -> Question:
-    """Return a prompt whose answer a key in its first tokens decides; `number` chooses the key and its place."""
-    rng = random.Random(f"{SEED} {length} {number}")  # noqa: S311
-    plain = [token for token in range(2, len(walks.perm)) if token not in (reach.query, *reach.keys)]
-    prompt = [rng.choice(plain) for _ in range(length - 1)] + [reach.query]
-    key = reach.keys[number % len(reach.keys)]
-    prompt[rng.randrange(1, 60)] = key
-    return Question(tuple(prompt), tuple(walks.continuation(key, tokens)), f"{length:,} tokens")
+def far(walks: Walks, reach: Reach, length: int, tokens: int) -> list[Question]:
+    """
+    Return prompts of one length whose answer a key decides that no window reaches, for layers of both ratios.
+
+    It stands among the first tokens, and for the indexer also before the last few hundred: one that chooses the first
+    blocks, or the last, misses one of them.
+    """
+    rng = random.Random(f"{SEED} {length}")  # noqa: S311
+    plain = [token for token in range(2, len(walks.perm)) if token not in (*reach.queries.values(), *reach.keys)]
+    start, behind = rng.randrange(1, NEAR_START), length - rng.randrange(BEHIND, min(2 * BEHIND, length - 1))
+    made = []
+    for (ratio, place), key in zip(((4, start), (4, behind), (128, start)), rng.sample(reach.keys, 3), strict=True):
+        prompt = [rng.choice(plain) for _ in range(length - 1)] + [reach.queries[ratio]]
+        prompt[place] = key
+        name = f"{length:,} tokens, key at {place:,}, ratio {ratio}"
+        made.append(Question(tuple(prompt), tuple(walks.continuation(key, tokens)), name))
+    return made
 
 
 def right(question: Question, tokens: Sequence[int]) -> int:

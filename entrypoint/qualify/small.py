@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,14 @@ from ..bench.options import ServeOptions
 from ..client import local_replica
 from ..client.local_replica import Started
 from ..errors import NotFound
-from ..plan import TENSOR_PARALLEL_SIZE
 from ..vllm_schema.schema import VERSION
 from . import checkpoint
 from .asking import Asker, asking
 from .box import Box
 from .checkpoint import SmallCheckpoint
 
-log = logging.getLogger(__name__)
-
 SKIPPED = ("architecture-matches",)
-PRO = ("pro-hardware", TENSOR_PARALLEL_SIZE, "model-files")
-"""Checks that a checkpoint of another size than the published one cannot pass."""
+"""The check that a checkpoint of another size than the published one cannot pass."""
 GATE = ("--gate.signs", "logprobs")
 """It walks through its tokens, which is no language."""
 
@@ -46,28 +41,38 @@ class SmallReplica:
 @contextlib.contextmanager
 def replica(box: Box, model: SmallCheckpoint) -> Iterator[SmallReplica]:
     """Serve the small checkpoint in the time that remains; raise UserError where it does not become ready."""
-    folder = local_replica.scratch()
-    arguments = served(box, model).argv()
-    seconds = max(box.remaining, 1.0)
-    with (
-        local_replica.replica(arguments, environment(box), folder, seconds) as started,
-        asking(started.endpoint) as asker,
-    ):
+    with serving(box, served(box, model.folder, GATE)) as (started, asker):
         yield SmallReplica(model, started, asker)
 
 
-def served(box: Box, model: SmallCheckpoint) -> ServeOptions:
-    """Return how it is served: as requested, with the names that the request was resolved to."""
-    selection = box.selection
-    choices = {
-        **box.serve.choices,
-        "profile": selection.profile.name,
-        "model": f"{selection.model.name}={model.folder}",
-        "tp": str(selection.tensor_parallel_size),
-    }
-    pro = selection.model.get("architecture") == checkpoint.PRO
-    skip = (*box.serve.skip, *SKIPPED, *(PRO if pro else ()))
-    return replace(box.serve, choices=choices, skip=skip, flags=(*box.serve.flags, *GATE))
+@contextlib.contextmanager
+def serving(box: Box, options: ServeOptions) -> Iterator[tuple[Started, Asker]]:
+    """Run `dsv4 serve` in the time that remains; raise UserError where it does not become ready."""
+    seconds, folder = max(box.remaining, 1.0), local_replica.scratch()
+    with (
+        local_replica.replica(options.argv(), environment(box), folder, seconds) as started,
+        asking(started.endpoint) as asker,
+    ):
+        yield started, asker
+
+
+def served(box: Box, folder: Path, flags: Sequence[str]) -> ServeOptions:
+    """Return how a checkpoint is served: as the plan is, but from this folder."""
+    choices = {**box.serve.choices, "model": f"{box.selection.model.name}={folder}"}
+    skip = (*box.serve.skip, *SKIPPED)
+    return replace(box.serve, choices=choices, skip=skip, flags=(*box.serve.flags, *flags))
+
+
+def without(flags: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return flags without one of them, `--name VALUE` or `--name=VALUE`."""
+    kept, rest = list[str](), list(flags)
+    while rest:
+        word = rest.pop(0)
+        if word == f"--{name}":
+            rest = rest[1:]
+        elif not word.startswith(f"--{name}="):
+            kept.append(word)
+    return tuple(kept)
 
 
 def environment(box: Box) -> Mapping[str, str]:

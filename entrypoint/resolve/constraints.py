@@ -87,7 +87,11 @@ def violated(
 def _causes(
     selection: Selection, flags: Mapping[str, Setting], found: Iterable[Violation], skip: Collection[str]
 ) -> Iterator[Violation]:
-    """Yield the violations without those that another profile mends: of a profile that is for other hardware."""
+    """
+    Yield the violations without those of the same cause.
+
+    Another profile mends what one for other hardware sets, and where the weights take more GPUs, so does the plan.
+    """
     kinds, files = selection.profile.get("hardware"), {link.file for link in selection.profile.chain()}
     other = bool(kinds) and not selection.hardware.is_one_of(kinds) and "profile-hardware" not in skip
 
@@ -95,7 +99,13 @@ def _causes(
         setting = flags.get(name)
         return name in MEMORY or (setting is not None and setting.origin.partition(" ")[0] in files)
 
-    return (one for one in found if not (other and follows(one[0])))
+    ends: set[str] = set()
+    for name, where, problem in found:
+        if (other and follows(name)) or (name == "gpu-count" and problem.fix in ends):
+            continue
+        if name in MEMORY:
+            ends.add(problem.fix)
+        yield name, where, problem
 
 
 def _every(

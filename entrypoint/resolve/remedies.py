@@ -36,10 +36,18 @@ def other_size(selection: Selection, flags: Mapping[str, Setting]) -> str:
         for model, size in _candidates(selection):
             if (seen is None or size <= seen) and fits(_of(memory, selection, model, size)):
                 return _change(selection, model, size)
-    sizes = [size for size in own if _holds_weights(_of(memory, selection, selection.model, size))]
-    if sizes:
+    return _of_more(selection, memory, groups)
+
+
+def _of_more(selection: Selection, memory: MemoryEstimate, groups: int) -> str:
+    """Say how many of these GPUs hold the plan's model, or what else it takes."""
+    model, own = selection.model, _sizes(selection, selection.model)
+    if sizes := [size for size in own if _holds_weights(_of(memory, selection, model, size))]:
         return _end(selection, sizes[0], groups)
-    kind, sizes_of = selection.model.get("architecture") or selection.model.name, f"profile {selection.profile.name}"
+    share = selection.hardware.flags().get("gpu-memory-utilization")
+    if isinstance(share, float) and memory.utilization < share:
+        return f"raise gpu-memory-utilization to {share:g}"
+    kind, sizes_of = model.get("architecture") or model.name, f"profile {selection.profile.name}"
     return f"no {kind} model fits {selection.hardware.name} at the sizes of {sizes_of}: use GPUs with more memory"
 
 
@@ -111,4 +119,5 @@ def _fewer_groups(shape: Parallel, seen: int) -> str:
 def _end(selection: Selection, size: int, groups: int) -> str:
     """Say how many GPUs it takes; no setting leads on from here."""
     gpus = "" if selection.gpus is None else f", and this process sees {selection.gpus}; more hosts count with --nnodes"
-    return f"it takes {size * groups} x {selection.hardware.name}{gpus}"
+    fewer = f"with --tp {size} " if size < selection.tensor_parallel_size else ""
+    return f"{fewer}it takes {size * groups} x {selection.hardware.name}{gpus}"

@@ -62,6 +62,8 @@ class KernelCache:
     folder: Path
     note: Path
     filled: Mapping[str, Any]
+    before: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Files of each compiler before the start (`compiled.count`)."""
 
     def sentence(self) -> str:
         """Return the message on whether this start finds its kernels."""

@@ -29,6 +29,7 @@ from . import (
     advice,
     atomic_file,
     cache_growth,
+    compiled,
     guard_path,
     jit_prebuild,
     kernel_cache,
@@ -39,6 +40,7 @@ from . import (
 from .context import VllmSession
 from .drain import drain
 from .follower import Follower
+from .kernel_cache import KernelCache
 from .lifecycle import Lifecycle
 from .monitor import watch
 from .peers import Peers
@@ -75,7 +77,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     health, signals = life.health, life.signals
     health.enter("starting")
     started = time.monotonic()
-    cache = kernel_cache.find(plan, kernel_cache.installed_folder(plan, life.context.environ))
+    cache = await asyncio.to_thread(_cache, plan, life)
     health.generated_after, health.last_start = None, cache.last_start
     log.info(cache.sentence())
     progress, notes, shutdown = StartupProgress(started), LogNotes(), ShutdownLog()
@@ -139,6 +141,12 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
         await _end(process, life)
 
 
+def _cache(plan: Plan, life: Lifecycle) -> KernelCache:
+    """Return the cache of a plan, with what it holds before the start."""
+    cache = kernel_cache.find(plan, kernel_cache.installed_folder(plan, life.context.environ))
+    return dataclasses.replace(cache, before=compiled.count(cache.folder))
+
+
 async def _end(process: VllmProcess, life: Lifecycle) -> None:
     """End all of vLLM's processes."""
     if remaining := await process.end(TERM, life.signals.hurry):
@@ -179,6 +187,7 @@ async def _serve(
                 return reason
         process.note_shared_memory()
         _become_ready(session)
+        log.info(compiled.sentence(session.cache.before, await asyncio.to_thread(compiled.count, session.cache.folder)))
         healthy = asyncio.get_running_loop().call_later(supervise.healthy_after, life.forget_failures)
         try:
             return await watch(session)

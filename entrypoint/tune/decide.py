@@ -140,20 +140,21 @@ class TuneStanding:
 def standing(names: Sequence[str], trials: Sequence[TuneTrial], clash: Clash, spent: float = 0.0) -> TuneStanding:
     """Return the best setup by the starts so far, and the next start; `spent` is the share of the time that is gone."""
     screened = [name for name in names if any(trial.setup == (name,) for trial in trials)]
-    promising = _promising(screened, trials)
-    best, undecided = _best(promising, trials, clash)
+    faster = promising(screened, trials)
+    best, undecided = _best(faster, trials, clash)
     plan, all_tried = len(of(trials, PLAN)), len(screened) == len(names)
-    if plan < 1 + len(screened) // 2 or (all_tried and names and plan < 2):
+    counted = any(of(trials, (name,)) for name in names)
+    if plan < 1 + len(screened) // 2 or (all_tried and counted and plan < 2):
         return TuneStanding(best, PLAN)
-    if not all_tried and not (promising and spent > SCREENING):
+    if not all_tried and not (faster and spent > SCREENING):
         return TuneStanding(best, (next(name for name in names if name not in screened),))
     return TuneStanding(best, undecided)
 
 
-def _best(promising: Sequence[str], trials: Sequence[TuneTrial], clash: Clash) -> tuple[Setup, Setup | None]:
+def _best(faster: Sequence[str], trials: Sequence[TuneTrial], clash: Clash) -> tuple[Setup, Setup | None]:
     """Return the best setup so far, and the start that decides on the next candidate (None: all are decided)."""
     best = PLAN
-    for name in promising:
+    for name in faster:
         setup = (*best, name)
         if any(clash(name, other) for other in best) or any(t.failed and t.setup == setup for t in trials):
             continue
@@ -165,7 +166,7 @@ def _best(promising: Sequence[str], trials: Sequence[TuneTrial], clash: Clash) -
     return best, None
 
 
-def _promising(screened: Sequence[str], trials: Sequence[TuneTrial]) -> list[str]:
+def promising(screened: Sequence[str], trials: Sequence[TuneTrial]) -> list[str]:
     """Return candidates whose first start was faster than the plan by more than one deviation, the fastest first."""
     plan = of(trials, PLAN)
     if not plan:

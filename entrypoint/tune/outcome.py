@@ -16,7 +16,8 @@ from .setups import Setups
 
 _MEANS = ("output_tokens_per_second", "tpot_p50", "tpot_p99", "ttft_p50", "ttft_p99", "acceptance")
 
-WINS, SLOWER, NO_FASTER, NOISE, FAILED, WAITS = "wins", "slower", "no faster", "within the noise", "failed", "not tried"
+WINS, SLOWER, NO_FASTER, NOISE, FAILED = "wins", "slower", "no faster", "within the noise", "failed"
+UNDECIDED, WAITS = "not decided", "not tried"
 
 
 def body(
@@ -73,7 +74,8 @@ def verdict(name: str, starts: Kept, now: TuneStanding) -> dict[str, Any]:
         return {"verdict": SLOWER, "batches": list(found.slower), **figures}
     if found.gain <= 0:
         return {"verdict": NO_FASTER, **figures}
-    return {"verdict": NOISE if len(alone) >= decide.REPEATS or found.gain < found.threshold else WAITS, **figures}
+    waiting = now.next is not None and len(alone) <= decide.REPEATS and name in decide.promising([name], trials)
+    return {"verdict": UNDECIDED if waiting else NOISE, **figures}
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import text_table
 from .candidates import TuneCandidate
-from .outcome import FAILED, WAITS
+from .outcome import FAILED, UNDECIDED, WAITS
 
 _LATENCIES = (("tpot_p50", 2), ("ttft_p50", 0))
 
@@ -61,19 +61,25 @@ def _end(result: Mapping[str, Any]) -> Iterator[str]:
     deviation = f"{noise['deviation']:.1%} from start to start" if noise["freedom"] else "unknown, too few starts"
     yield f"noise: {deviation}; {counted} starts that count in {result['spent_seconds'] / 60:.0f} minutes"
     if not result["finished"]:
-        waiting = [one["name"] for one in result["candidates"] if one["verdict"] == WAITS]
-        rest = f", not yet tried: {', '.join(waiting)}" if waiting else ""
+        rest = "".join(f"; {words}: {', '.join(names)}" for words, names in _open(result) if names)
         yield f"the time is over{rest}; the same command with a larger --hours continues"
     if not result["best"]:
         yield "Keep what you have: nothing was faster beyond the noise."
     else:
-        lines = [("batch", "tok/s before", "after", "", "TPOT p50 ms", "after", "TTFT p50 ms", "after")]
+        lines: list[tuple[str, ...]] = [
+            ("batch", "tok/s before", "after", "", "TPOT p50 ms", "after", "TTFT p50 ms", "after")
+        ]
         lines += [_compared(*pair) for pair in zip(result["before"], result["after"], strict=True)]
         yield text_table.table(lines)
         best = f"{' + '.join(result['best'])}: {result['gain']:+.1%}"
         yield f"{best}; a difference below {result['threshold']:.1%} is noise"
         yield f"profile: {result['profile']}"
     yield f"result: {result['file']}"
+
+
+def _open(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    for verdict, words in ((WAITS, "not yet tried"), (UNDECIDED, "not yet decided")):
+        yield words, [one["name"] for one in result["candidates"] if one["verdict"] == verdict]
 
 
 def _compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

@@ -67,7 +67,6 @@ class Message:
         rank = grade(line)
         if self._underlined and text:
             rank = max(rank, 2)
-            self._underlined = False
         self._underlined = self._underlined or (
             bool(_UNDERLINED.fullmatch(line)) and bool(_PLACED.search(self.headline.rstrip()))
         )

@@ -28,12 +28,14 @@ NEAR = 400  # lines between what a compiler or a kernel printed by itself, and t
 _ALONE = re.compile(
     r"(vllm( \w+)?|\S+\.py): error: |\[\w+\]:\[E\d{3,4} |\[E\d{3,4} "
     r"|terminate called|what\(\):|!!!!!!! Segfault|Fatal Python error|Segmentation fault|Bus error|Killed$"
-    r"|Failed: Cuda error"
+    r"|Failed: Cuda error|Illegal instruction|double free or corruption|corrupted (size vs|double-linked)"
+    r"|(malloc|free|realloc|munmap_chunk)\(\): |\*\*\* stack smashing detected"  # glibc
 )
 _NOISE = re.compile(r"Dumping (input data|scheduler)")  # logging_utils/dump_input.py, between cause and echo
 _FROM_COMPILER = re.compile(
     r"[Cc]ompil|nvcc|NVCC|ninja|Ninja|[Bb]uild|\bjit\b|ptxas|CalledProcessError|PassManager|MLIR|LLVM"
 )
+_FROM_NCCL = re.compile(r"NCCL WARN (.+)")  # with NCCL_DEBUG=WARN or more
 _PORT = re.compile(r"non-default args: .*?'port': (\d+)")
 _STOPPED = "[shutdown] API server: shutdown triggered"  # launcher.py, by SIGTERM or SIGINT; not when the engine died
 _WAITING = re.compile(r"No available shared memory broadcast block found")  # shm_broadcast.py, at level INFO
@@ -133,6 +135,8 @@ class LogNotes:
             self._add(self._alone(line, fatal="died unexpectedly" in text))
         elif "engine core exited unexpectedly" in text or (not line.level and _ALONE.match(text)):
             self._add(self._alone(line, fatal=True))
+        elif not line.level and (warning := _FROM_NCCL.search(text)):
+            self._print(f"NCCL: {warning[1].strip()[:LENGTH]}")
         elif not line.level and reasons.grade(text) > 1:
             self._print(reasons.asserted(text) or text.strip()[:LENGTH])
 
@@ -174,6 +178,8 @@ def _said_before(failure: Failure, text: str) -> str:
     """Return what a kernel or a compiler printed by itself, shortly before an exception that does not repeat it."""
     if "device-side assert" in text:
         return next((said for said in failure.said if "Assertion" in said), "")
+    if "NCCL error" in text and not failure.root.message.reason:
+        return next((said for said in failure.said if said.startswith("NCCL: ")), "")
     if _FROM_COMPILER.search(text) and not failure.root.message.reason:
-        return next((said for said in failure.said if "Assertion" not in said), "")
+        return next((said for said in failure.said if "Assertion" not in said and not said.startswith("NCCL: ")), "")
     return ""

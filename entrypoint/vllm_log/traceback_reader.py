@@ -107,7 +107,7 @@ class TracebackReader:
     _code: str = ""  # the last line of source: all that a bare assert shows
     _warned: bool = False
     _grouped: bool = False
-    _opens: bool = False  # whether the last line ended with a colon, as before the traceback of another process
+    _last: str = ""  # a line that ends with a colon announces the traceback of another process
 
     def feed(self, text: str, number: int, level: str, time: str) -> Failure | None:
         """Take one line; return a failure when a new one begins here."""
@@ -115,7 +115,7 @@ class TracebackReader:
         inner = _GROUPED.sub("", text)
         if _BEGINS.match(inner):
             self._grouped = inner != text
-            self._chained = self._chained or (self._opens and self.failure is not None)
+            self._chained = self._chained or (self._last.endswith(":") and self.failure is not None)
             self._begin(level)
         elif text.startswith(_CHAINED):
             self._chained, self._tracing = bool(self.failure), False
@@ -123,7 +123,7 @@ class TracebackReader:
             return self._traced(inner if self._grouped else text, number, time)
         elif self.failure:
             self.failure.links[-1].message.feed(text)
-            self._opens = text.rstrip().endswith(":") if text.strip() else self._opens
+            self._last = text.rstrip() or self._last
         return None
 
     @property
@@ -134,7 +134,8 @@ class TracebackReader:
     def head(self, text: str, number: int) -> None:
         """Take the line that announces a traceback; it ends what was before it."""
         self.headline, self.headed, self.failure = text, number, None
-        self._chained = self._tracing = self._opens = False
+        self._chained = self._tracing = False
+        self._last = ""
 
     def _begin(self, level: str) -> None:
         self._warned = level == "WARNING"  # a process survives what is only a warning
@@ -153,7 +154,7 @@ class TracebackReader:
         bare = not re.search(r": \S", text)
         headline = f"{text.rstrip(':')}: {self._code}" if bare else text
         link = Link(Message(headline[: 4 * LENGTH], code=self._code, bare=bare), self._cleaning)
-        self._opens = text.endswith(":")
+        self._last = text
         self._tracing, self.ended = False, number
         if self._warned:
             self.failure = None

@@ -5,12 +5,17 @@
 #   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from pieces named kernels.*
 #   on_host.sh faults TP JOB...    qualification/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
+#   on_host.sh pack [PLAN...]      qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs
+#                                  and the pack go to $OUT. A piece named *.tar.xz is taken for a pack of another host, and no cold
+#                                  start is made
 #   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
 #   on_host.sh tune [OPTION...]    `dsv4 tune` without weights (W4A16, profile 64k, TP=2), with more options of its own; the result,
 #                                  starts, profile, logs and kernels go to $OUT; $HOURS (0.14). Run again on the host, it continues
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
 #   on_host.sh memory [NAME...]    qualification/gpu/kv_lines.py; kv-lines.jsonl, logs and kernels go to $OUT; $DEADLINE, $LIMIT
 #   on_host.sh strict [LAYOUT]     qualification/gpu/tool_strict.py on the first GPU; tool-strict.jsonl, the log and kernels go to $OUT; $DEADLINE
+#   on_host.sh qualify TP MODEL... `dsv4 qualify` for each model of profiles/models at $PROFILE (64k), $MINUTES (8) each; results, pages and
+#                                  kernels go to $OUT
 #   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT, each result at once;
 #                                  `python -m qualification.gpu.unfold FILE.jsonl` makes a file of each, where they are kept
 #
@@ -126,6 +131,23 @@ caches)
     fi
     exit $status
     ;;
+pack)
+    shift
+    package
+    engine
+    out=$base/packs
+    mkdir -p "$out"
+    unset VLLM_CACHE_ROOT VLLM_DEEP_GEMM_WARMUP
+    other=$(compgen -G "$base/pieces/*.tar.xz" | head -n 1 || true)
+    status=0
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_packs --out "$out" ${other:+--pack "$other"} \
+        -- "${@:---profile=524k}" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        cp "$out"/packs.json "$out"/kernels.tar.xz "$OUT/" 2>/dev/null || true
+        (cd "$out" && for log in *.log; do tail -c 200000 "$log" > "$OUT/$log"; done) || true
+    fi
+    exit $status
+    ;;
 speed)
     shift
     package
@@ -205,6 +227,26 @@ strict)
     fi
     exit $status
     ;;
+qualify)
+    shift
+    package
+    engine
+    tp=$1
+    shift
+    export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes the kernels along
+    unset VLLM_CACHE_ROOT
+    status=0
+    for model in "$@"; do
+        python3 -m dsv4_serve.entrypoint qualify --profile "${PROFILE:-64k}" --model "$model" --tp "$tp" --minutes "${MINUTES:-8}" \
+            --out "${OUT:-$base/qualify}" || status=$?
+    done
+    if [ -n "${OUT:-}" ]; then
+        (cd /tmp && for log in dsv4-*/log; do tail -c 200000 "$log" > "$OUT/$(dirname "$log").log" || true; done)
+        rm -rf "$base/home/dsv4/qualify"  # checkpoints
+        save_kernels
+    fi
+    exit $status
+    ;;
 run)
     shift
     package
@@ -231,7 +273,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,20p" "$0"
+    sed -n "2,22p" "$0"
     exit 64
     ;;
 esac

@@ -14,7 +14,6 @@ import datetime as dt
 import json
 import os
 import queue
-import random
 import re
 import shlex
 import shutil
@@ -28,7 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
-from qualification.gpu.served import ANSWER, HEALTH, PROMPT_LENGTHS, Ended, ask, server, wait_until_ready
+from dsv4_serve.entrypoint.qualify.known import questions
+from dsv4_serve.entrypoint.qualify.sizes import Sizes
+from dsv4_serve.entrypoint.qualify.small import SKIPPED
+from qualification.gpu.served import HEALTH, Ended, ask, server, wait_until_ready
 
 Result = dict[str, Any]
 PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
@@ -36,8 +38,8 @@ REFUSAL = re.compile(r"(MTP|DSpark) speculative decoding: |^  draft-[\w-]+: ", r
 """Of a patch, and of a check before the start."""
 MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
 """The product's name for a layout, where it is another one."""
-SKIPPED = {"pro": ["pro-hardware", "tensor-parallel-size", "model-files"]}
-"""Refusals that hold for the full-size model only, beside the one of an architecture of another size."""
+PRO = ("pro-hardware", "tensor-parallel-size", "model-files")
+"""Refusals that hold for the full-size V4-Pro only."""
 TOKENS = {"mtp": 1, "dspark": 5}
 COUNTED = re.compile(r"SpecDecoding metrics: .*Accepted: (\d+) tokens, Drafted: (\d+) tokens")
 JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?")
@@ -116,7 +118,7 @@ class Runner:
         if started > self.until - 30:
             return result | {"result": "skipped", "message": "no time left"}
         path, answer = self.checkpoint(job)
-        prompts, expected = questions(answer)
+        asked = questions(answer, Sizes.prompts, [Sizes.answer])
         until, port = min(time.monotonic() + self.options.timeout, self.until), self.options.port + slot
         devices = ",".join(str(n) for n in range(job.tp)) if job.tp > 1 else str(slot % self.options.gpus)
         argv = command(self.options.stock_cmd if job.stock else self.options.serve_cmd, job, path)
@@ -124,7 +126,7 @@ class Runner:
             with server(argv, tp=job.tp, port=port, devices=devices, log=log) as process:
                 wait_until_ready(process, self.ready_url(job, port), until)
                 result["boot_seconds"] = round(time.monotonic() - started, 1)
-                counts = ask(port, prompts, expected, until)
+                counts = ask(port, asked, until)
         except (Ended, OSError) as error:
             outcome = "refused" if REFUSAL.search(log.read_text(errors="replace")) else "failed"
             if outcome == "failed" and (seen := counted(log)):
@@ -145,14 +147,8 @@ def command(template: str, job: Job, model: Path) -> list[str]:
     """The argv of a template; the product is also told which refusals do not hold for a small checkpoint."""
     name = MODELS.get(job.layout, job.layout)
     argv = [word.replace("{model}", str(model)).replace("{name}", name) for word in shlex.split(template)]
-    skipped = ["architecture-matches", *SKIPPED.get(job.layout, []), *job.skipped] if "{name}" in template else []
+    skipped = [*SKIPPED, *(PRO if job.layout == "pro" else ()), *job.skipped] if "{name}" in template else []
     return [*argv, *job.flags, *(word for refusal in skipped for word in ("--skip", refusal))]
-
-
-def questions(answer: Answer) -> tuple[list[list[int]], list[list[int]]]:
-    rng = random.Random(0)
-    prompts = [[rng.randrange(2, len(answer.perm)) for _ in range(length)] for length in PROMPT_LENGTHS]
-    return prompts, [answer.continuation(prompt[-1], ANSWER) for prompt in prompts]
 
 
 def judged(job: Job, outcome: str, right: bool = False) -> Result:

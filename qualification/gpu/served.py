@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from dsv4_serve.entrypoint.client import counters
+from dsv4_serve.entrypoint.qualify.known import Question
 
-ANSWER = 48
-"""Tokens of an answer."""
 SPECULATIVE = '{"method": "mtp", "num_speculative_tokens": 1}'
 HEALTH = 500
 """The health port of the product is so much higher than the server's."""
-PROMPT_LENGTHS = (5, 130, 600, 2300)
 FLAGS = [
     "--enforce-eager",
     "--max-model-len",
@@ -105,11 +103,12 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, until: float) -
     raise Ended("not ready in time")
 
 
-def ask(port: int, prompts: list[list[int]], expected: list[list[int]], until: float) -> Answered:
+def ask(port: int, questions: list[Question], until: float) -> Answered:
     """Complete every prompt greedily and compare token by token. Raises OSError when the server fails to answer."""
     was = _counters(port, until)
     right = 0
-    for prompt, want in zip(prompts, expected, strict=True):
+    for question in questions:
+        prompt, want = list(question.prompt), question.answer
         body = {"model": _model(port, until), "prompt": prompt, "max_tokens": len(want), "temperature": 0}
         got = _post(port, "/v1/completions", body | {"ignore_eos": True, "return_token_ids": True}, until)
         ids = got["choices"][0]["token_ids"]
@@ -118,7 +117,7 @@ def ask(port: int, prompts: list[list[int]], expected: list[list[int]], until: f
     places = zip_longest(now.accepted_at, was.accepted_at, fillvalue=0)
     return Answered(
         right=right,
-        asked=sum(map(len, expected)),
+        asked=sum(len(question.answer) for question in questions),
         drafted=now.drafted - was.drafted,
         accepted=now.accepted - was.accepted,
         accepted_at=tuple(after - before for after, before in places),

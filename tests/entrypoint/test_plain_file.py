@@ -137,8 +137,8 @@ def test_a_file_is_written_whatever_stood_there(tmp_path: Path) -> None:
 def test_a_pipe_without_a_reader_is_refused_at_once_and_one_with_a_reader_is_written(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    signal.alarm(10)  # ends the tests in place of a hang
-    with pytest.raises(OSError, match="a pipe that nobody reads"):
+    signal.alarm(60)  # ends the tests in place of a hang
+    with pytest.raises(OSError, match="a pipe without a reader"):
         plain_file.write_text(pipe, "x")
     with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", pipe], stdout=got):
         while True:

@@ -25,6 +25,7 @@ BESIDE = (
     "demo/test_k_by_load.py",
     "demo/test_tool_calls.py",
     "docs/test_readme_commands.py",
+    "entrypoint/qualify/",
     "entrypoint/vllm_schema/",
     "patches/",
     "profiles/",

@@ -14,7 +14,7 @@ from ..known import Question
 from ..sizes import Sizes
 from ..small import SmallReplica
 
-SLACK = 2.0
+SLACK = 4.0
 """A longer prompt is not begun unless so many times its expected seconds remain."""
 SUSPECTS = (
     "compressed attention, its indexer or its cache is wrong at this length: serve a shorter context, and report it"
@@ -34,15 +34,15 @@ def depth(box: Box, replica: SmallReplica) -> Outcome:
     """Ever longer prompts, while the time lasts; only compressed attention can reach the token that decides."""
     model, made = replica.checkpoint, list[Sounding]()
     planned = lengths(box.sizes, box.context)
-    for number, length in enumerate(planned):
+    for length in planned:
         if made and expected(made[-1], length) * SLACK > box.remaining:
             break
-        question = known.far(model.answer, model.reach, length, box.sizes.depth_answer, number)
-        began = time.monotonic()
-        answer = replica.asker.one(question, box.remaining)
-        made.append(Sounding(question, answer, time.monotonic() - began))
-        if known.wrong(question, answer):
-            break
+        for question in known.far(model.answer, model.reach, length, box.sizes.depth_answer):
+            began = time.monotonic()
+            answer = replica.asker.one(question, box.remaining)
+            made.append(Sounding(question, answer, time.monotonic() - began))
+            if known.wrong(question, answer):
+                return judged(made, planned)
     return judged(made, planned)
 
 
@@ -62,6 +62,7 @@ def judged(made: Sequence[Sounding], planned: Sequence[int]) -> Outcome:
     """Return the outcome of soundings, the last of which may be wrong."""
     soundings = [
         {
+            "asked": one.question.name,
             "tokens": len(one.question.prompt),
             "seconds": round(one.seconds, 2),
             "right": known.right(one.question, one.answer.tokens),
@@ -73,12 +74,13 @@ def judged(made: Sequence[Sounding], planned: Sequence[int]) -> Outcome:
         return inconclusive("no prompt was sent", "raise --minutes")
     last = made[-1]
     size = f"{len(last.question.prompt):,} tokens"
+    asked = last.question
     if known.wrong(last.question, last.answer):
-        right = known.right(last.question, last.answer.tokens)
-        seen = f"the answer to {size} does not depend on their far end as it must"
-        return failed(f"{seen}: {right} of {len(last.question.answer)} tokens right", SUSPECTS, **figures)
+        right = known.right(asked, last.answer.tokens)
+        seen = f"the answer to {asked.name} does not depend on it as it must"
+        return failed(f"{seen}: {right} of {len(asked.answer)} tokens right", SUSPECTS, **figures)
     speed = f"{len(last.question.prompt) / last.seconds:,.0f} tokens/s"
-    if len(made) < len(planned):
+    if len(asked.prompt) < max(planned):
         return inconclusive(
             f"right up to {size} ({speed}); {max(planned):,} tokens were not reached in the time that remained",
             "raise --minutes, and run it again",

@@ -35,7 +35,7 @@ def faults(box: Box, replica: SmallReplica) -> Outcome:
         return inconclusive(f"it takes up to {allowed:.0f} s, which did not remain", "raise --minutes")
     model, before = replica.checkpoint, replica.asker.counters(box.remaining)
     length = min(2048, (box.context or 4096) - 64)
-    questions = known.questions(model.answer, [32] * box.sizes.streams, [length], (model.reach.query,))
+    questions = known.questions(model.answer, [32] * box.sizes.streams, [length], model.reach.queries.values())
     running = [replica.asker.begin(question) for question in questions]
     title = engine.name()
     try:

@@ -18,7 +18,7 @@ def known_answers(box: Box, replica: SmallReplica) -> Outcome:
     """Prompts of several lengths, alone; draft tokens are counted."""
     asker, model = replica.asker, replica.checkpoint
     lengths = [n for n in box.sizes.prompts if not box.context or n + box.sizes.answer < box.context]
-    questions = known.questions(model.answer, lengths, [box.sizes.answer], (model.reach.query,))
+    questions = known.questions(model.answer, lengths, [box.sizes.answer], model.reach.queries.values())
     before = asker.counters(box.remaining)
     answers = [asker.one(question, box.remaining) for question in questions]
     after = asker.counters(box.remaining)

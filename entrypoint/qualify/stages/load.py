@@ -51,7 +51,7 @@ def asked(box: Box, replica: SmallReplica) -> list[Question]:
     sizes, model = box.sizes, replica.checkpoint
     longest = max(sizes.load_answers)
     lengths = [n for n in sizes.load_prompts if not box.context or n + longest < box.context]
-    return known.questions(model.answer, lengths, sizes.load_answers, (model.reach.query,))
+    return known.questions(model.answer, lengths, sizes.load_answers, model.reach.queries.values())
 
 
 def judged(pairs: Sequence[tuple[Question, Completion, Completion]], at_once: int, speed: dict[str, float]) -> Outcome:

@@ -51,7 +51,7 @@ PATHS = (
     "triton/a\x00b",
     "triton/a\nb",
     "triton/ü",
-    "triton/" + "x" * 201,
+    "triton/" + "x" * 256,
     "triton/" + "x/" * 600,
     "TRITON/x",
     "",

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,16 @@ def test_the_same_kernels_are_the_same_bytes_wherever_they_were_and_whenever(tmp
 
 
 def test_locks_scratch_files_and_links_stay(tmp_path: Path) -> None:
-    folder = cache(tmp_path, {**FILES, "triton/x.lock": b"", "tilelang/tmp/half.cu": b"", "packs/a.json": b"{}"})
+    folder = cache(
+        tmp_path,
+        {
+            **FILES,
+            "triton/x.lock": b"",
+            "tilelang/tmp/half.cu": b"",
+            "vllm/startup_plan/startup_plan_a.json": b"{}",
+            "packs/a.json": b"{}",
+        },
+    )
     (folder / "triton/link").symlink_to("/etc/passwd")
     paths = set(export.contents(folder))
     assert paths == {*FILES, "triton/ABC/__grp__kernel.json", "starts/0123456789abcdef.json"}
@@ -163,11 +173,11 @@ def test_only_other_builds_and_leftovers_are_pruned(tmp_path: Path) -> None:
 def test_ninja_finds_an_imported_build_up_to_date(tmp_path: Path) -> None:
     """FlashInfer runs ninja over its builds at each start: without the files' own times it compiles all again."""
     inside = Path("flashinfer/build")
-    source = tmp_path / "source.txt"
-    source.write_text("one")
     folder = cache(tmp_path / "a")
-    build = folder / inside
+    build, source = folder / inside, folder / "flashinfer/generated/source.txt"
     build.mkdir(parents=True)
+    source.parent.mkdir()
+    source.write_text("FlashInfer writes sources into its cache")
     (build / "build.ninja").write_text(f"rule r\n  command = cp $in $out\nbuild {build}/out: r {source}\n")
     run = ["ninja", "-C", str(build)]
     subprocess.run(run, check=True, capture_output=True)
@@ -182,3 +192,13 @@ def test_ninja_finds_an_imported_build_up_to_date(tmp_path: Path) -> None:
 
 def test_a_reader_needs_no_more_memory_than_the_writer_asks_for(tmp_path: Path) -> None:
     assert stream.DICTIONARY < stream._MEMORY
+
+
+def test_two_replicas_may_import_into_one_cache_at_once(tmp_path: Path) -> None:
+    manifest, _ = packed(cache(tmp_path / "a"), tmp_path / "pack")
+    data = (tmp_path / "pack").read_bytes()
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: imported(data, tmp_path / "b"), range(8)))
+    written = [file.path for placed in done for file in placed.written]
+    assert sorted(written) == [file.path for file in manifest.files]
+    assert cached.verify(tmp_path / "b").whole

@@ -23,7 +23,7 @@ def sound(prompt: Sequence[int], running: int) -> int:
     """The token that decides the answer: the last one, or the far key for the query."""
     del running
     keys = [token for token in prompt if token in REACH.keys]
-    return keys[0] if prompt[-1] == REACH.query and keys else prompt[-1]
+    return keys[0] if prompt[-1] in REACH.queries.values() and keys else prompt[-1]
 
 
 def changed_under_load(prompt: Sequence[int], running: int) -> int:
@@ -34,7 +34,7 @@ def changed_under_load(prompt: Sequence[int], running: int) -> int:
 def short_sighted(prompt: Sequence[int], running: int) -> int:
     """What is further back than a window is not seen."""
     near = prompt[-WINDOW:]
-    return sound(near, running) if prompt[-1] != REACH.query or {*near} & {*REACH.keys} else 2
+    return sound(near, running) if prompt[-1] not in REACH.queries.values() or {*near} & {*REACH.keys} else 2
 
 
 class Engine(ThreadingHTTPServer):

@@ -12,28 +12,34 @@ from tests.entrypoint.qualify.engine import ANSWER, REACH
 
 
 def test_the_last_token_decides_an_ordinary_question() -> None:
-    questions = known.questions(ANSWER, [5, 130, 9], [16, 4], [REACH.query])
+    questions = known.questions(ANSWER, [5, 130, 9], [16, 4], [*REACH.queries.values()])
     assert [len(one.prompt) for one in questions] == [5, 130, 9]
     assert [len(one.answer) for one in questions] == [16, 4, 16]
     for one in questions:
         assert list(one.answer) == ANSWER.continuation(one.prompt[-1], len(one.answer))
-        assert REACH.query not in one.prompt
-    assert questions == known.questions(ANSWER, [5, 130, 9], [16, 4], [REACH.query])
+        assert not {*REACH.queries.values()} & {*one.prompt}
+    assert questions == known.questions(ANSWER, [5, 130, 9], [16, 4], [*REACH.queries.values()])
 
 
-@pytest.mark.parametrize("number", range(9))
-def test_one_key_far_back_decides_a_far_question(number: int) -> None:
-    question = known.far(ANSWER, REACH, 500, 8, number)
-    places = [place for place, token in enumerate(question.prompt) if token in REACH.keys]
-    assert len(places) == 1
-    assert places[0] < 500 - 128  # no window reaches it
-    assert question.prompt[-1] == REACH.query
-    assert list(question.answer) == ANSWER.continuation(question.prompt[places[0]], 8)
+@pytest.mark.parametrize("length", [300, 500, 2452, 500_000])
+def test_one_key_that_no_window_reaches_decides_a_far_question(length: int) -> None:
+    questions = known.far(ANSWER, REACH, length, 8)
+    assert [question.prompt[-1] for question in questions] == [REACH.queries[ratio] for ratio in (4, 4, 128)]
+    for question in questions:
+        places = [place for place, token in enumerate(question.prompt) if token in REACH.keys]
+        assert len(question.prompt) == length
+        assert len(places) == 1
+        assert 1 <= places[0] < length - 128
+        assert list(question.answer) == ANSWER.continuation(question.prompt[places[0]], 8)
+    assert len({question.answer for question in questions}) == 3
 
 
-def test_neighbouring_far_questions_have_different_answers() -> None:
-    answers = {known.far(ANSWER, REACH, 500, 8, number).answer for number in range(len(REACH.keys))}
-    assert len(answers) == len(REACH.keys)
+def test_a_key_stands_at_the_start_and_before_the_last_blocks() -> None:
+    """With 2,452 tokens and 512 of 613 blocks chosen, one that chooses the first or the last misses one of the two."""
+    first, second, _ = known.far(ANSWER, REACH, 2452, 8)
+    blocks = [next(n for n, token in enumerate(one.prompt) if token in REACH.keys) // 4 for one in (first, second)]
+    assert blocks[0] < 613 - 512
+    assert blocks[1] >= 512
 
 
 QUESTION = known.Question((5,), (7, 8, 9), "1 token")

@@ -91,6 +91,7 @@ PRIVATE = ["lab-7.example.org", "lab-7", "ada"]
         ("10.0.0.7 does not answer", "(cut) does not answer"),
         ("HF_TOKEN=hf_abcdefghijklmn is wrong", ""),
         ("canada is no user", "canada is no user"),
+        ("146 tokens/s, ~/models and /srv", "146 tokens/s, (cut) and (cut)"),
     ],
 )
 def test_a_sentence_that_is_published_names_nobody(text: str, published: str) -> None:

@@ -138,6 +138,7 @@ def test_the_names_of_checks_are_read_only_where_a_name_is_not_a_constraint() ->
         ("log-off", {"operator": {"VLLM_CONFIGURE_LOGGING": "0"}}),
         ("log-off", {"logging-config.configure_logging": False}),
         ("log-level", {"operator": {"VLLM_LOGGING_LEVEL": "critical"}}),
+        ("log-level", {"operator": {"VLLM_LOGGING_LEVEL": "fatal"}}),
         ("log-level", {"log_level": "CRITICAL"}),
         ("log-level", {"logging-config.log_level": "CRITICAL"}),
         ("log-stream", {"operator": {"VLLM_LOGGING_STREAM": "/var/log/vllm"}}),

@@ -147,3 +147,23 @@ def test_a_flag_of_the_user_is_told_beside_a_profile_for_other_hardware() -> Non
     with pytest.raises(ConfigError) as caught:
         resolved(request(profile="pro-dp", hardware="h200", kv_cache_dtype="nvfp4_ds_mla"))
     assert ["kv-cache-dtype" in problem for problem in problems_of(caught.value)] == [True, False]
+
+
+def test_too_few_gpus_for_the_weights_are_one_problem() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolved(request(profile="pro", model="pro"), gpus=HostGpus("rtx-pro-6000", "test", 2))
+    (problem,) = problems_of(caught.value)
+    assert "it takes 16 x rtx-pro-6000, and this process sees 2" in problem
+
+
+def test_a_share_of_memory_that_was_lowered_is_raised_before_more_gpus_are_asked_for() -> None:
+    wanted = {"profile": "64k", "model": "acti", "tensor_parallel_size": 2}
+    box = HostGpus("rtx-pro-6000", "test", 2)
+    with pytest.raises(ConfigError, match="raise gpu-memory-utilization to 0.95"):
+        resolved(request(**wanted, gpu_memory_utilization=0.1), gpus=box)
+    resolved(request(**wanted, gpu_memory_utilization=0.95), gpus=box)
+
+
+def test_a_smaller_size_that_takes_fewer_gpus_is_named() -> None:
+    with pytest.raises(ConfigError, match="needed: 8 GPUs; with --tp 4 it takes 4 x b300"):
+        resolved(request(profile="pro"), gpus=HostGpus("b300", "test", 1))

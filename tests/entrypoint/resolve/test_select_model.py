@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -425,3 +426,32 @@ def test_a_cache_that_is_damaged_holds_nothing(tmp_path: Path) -> None:
     for broken in ("", "../../../etc", "0" * 40):
         (place / "refs/main").write_text(broken)
         assert hub_files.cached_folder("some/one", tmp_path / "hub") is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"dspark_block_size": 999}, "dspark_block_size = 999"),
+        ({"dspark_target_layer_ids": [99]}, r"dspark_target_layer_ids = \[99\]"),
+        (
+            {"dspark_markov_rank": -1, "dspark_noise_token_id": "x"},
+            'dspark_noise_token_id = "x", dspark_markov_rank = -1',
+        ),
+    ],
+)
+def test_a_drafter_that_vllm_could_not_build_is_refused_unless_nothing_drafts(
+    tmp_path: Path, changed: dict[str, Any], says: str
+) -> None:
+    folder = LAYOUTS["flash-0731"](tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | changed), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{says}; fetch the original config.json, or set NUM_SPECULATIVE_TOKENS=0"):
+        resolved(request(model=str(folder), hardware="b300"))
+    resolved(request(model=str(folder), hardware="b300", **OFF))
+
+
+def test_what_is_a_guess_of_a_repository_is_told_until_its_files_are_read() -> None:
+    red_hat = selected(request(model="RedHatAI/DeepSeek-V4-Flash-0731-NVFP4", hardware="b300"))
+    assert "is a guess until its files are read (--online)" in red_hat.reasons["checkpoint"].origin
+    other = selected(request(model="RedHatAI/DeepSeek-V4-Flash-NVFP4-FP8", hardware="b300"))
+    assert "guess" not in other.reasons["checkpoint"].origin

@@ -150,14 +150,22 @@ def test_noise_alone_keeps_what_you_have(environ: dict[str, str], words: list[st
     assert list((tmp_path / "profiles").iterdir()) == []
 
 
-def test_the_time_is_kept_and_a_longer_run_continues(environ: dict[str, str], words: list[str], tmp_path: Path) -> None:
-    began = time.monotonic()
-    done = run([*words, "--hours", "0.002"], environ, tmp_path)
+def test_without_weights_every_setup_has_dummy_ones_and_an_acceptance_for_each_of_its_drafts(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "tune", "--without-weights", "--acceptance", "0.5"]
+    argv += ["--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware"]
+    argv += ["--only", "drafts", "--batch", "1", "--input", "8", "--output", "8"]
+    done = run(argv, {**environ, "GENERATOR": "noise"}, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 40
-    assert "the time is over, not yet tried: " in done.stdout
-    assert "Keep what you have" in done.stdout
-    assert 1 <= len(starts(tmp_path)) <= 6
+    [result] = (tmp_path / "qualification/tune").glob("*.json")
+    assert json.loads(result.read_text())["weights"].startswith("dummy weights, synthetic acceptance 0.5")
+    first, second = starts(tmp_path)[:2]
+    rates = "speculative-config.synthetic_acceptance_rates"
+    assert first["replica"]["settings"][rates]["value"] == [0.5]
+    assert second["setup"] == ["drafts-2"]
+    assert second["replica"]["settings"][rates]["value"] == [0.5, 0.25]
+    assert first["replica"]["settings"]["load-format"]["value"] == "dummy"
 
 
 def test_a_plan_that_does_not_start_ends_the_run_with_its_cause(

@@ -71,6 +71,12 @@ def test_the_plan_is_started_between_the_candidates() -> None:
     assert simulated({}, 0.0, 1, names=[])[1] == [TuneTrial(PLAN, {1: 100.0, 16: 1600.0}, seconds=1)]
 
 
+def test_a_plan_whose_candidates_all_fail_is_not_started_for_nothing() -> None:
+    trials = [TuneTrial(PLAN, {1: 10.0}), TuneTrial(("a",), failed="it crashed")]
+    assert decide.standing(["a"], trials, never) == decide.TuneStanding(PLAN, None)
+    assert decide.standing(["a", "b"], trials, never).next == ("b",)
+
+
 def test_a_candidate_that_fails_is_not_started_again() -> None:
     trials = [
         TuneTrial(PLAN, {1: 10.0}),
@@ -122,6 +128,7 @@ def test_noise_needs_two_starts_of_one_setup() -> None:
     assert decide.noise(one).threshold(3, 3) == math.inf
     two = decide.noise([*one, TuneTrial(PLAN, {1: 10.0 * math.exp(0.02)})])
     assert (two.freedom, round(two.deviation, 6)) == (1, round(0.02 / math.sqrt(2), 6))
+    assert decide.Noise(0.0, 5).threshold(3, 3) == decide.LEAST
     assert two.threshold(2, 1) > decide.Noise(two.deviation, 10).threshold(2, 1) > decide.LEAST
 
 
@@ -158,3 +165,11 @@ def test_more_repeats_never_raise_the_threshold(freedom: int) -> None:
     less, more = decide.Noise(0.05, freedom), decide.Noise(0.05, freedom + 1)
     assert more.threshold(3, 3) <= less.threshold(3, 3)
     assert less.threshold(4, 3) < less.threshold(3, 3)
+
+
+def test_a_small_gain_is_none_even_without_noise_and_a_gain_within_one_deviation_is_not_pursued() -> None:
+    steady = [TuneTrial(PLAN, {1: 100.0}) for _ in range(3)]
+    steady += [TuneTrial(("a",), {1: speed}) for speed in (105.0, 100.5, 100.5, 100.5)]
+    assert decide.standing(["a"], steady, never) == decide.TuneStanding(PLAN, None)
+    noisy = [TuneTrial(PLAN, {1: speed}) for speed in (80.0, 100.0, 120.0)] + [TuneTrial(("a",), {1: 110.0})]
+    assert decide.standing(["a"], noisy, never) == decide.TuneStanding(PLAN, None)

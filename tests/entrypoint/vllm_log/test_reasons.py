@@ -51,6 +51,7 @@ def test_triton_says_why_below_the_place_in_the_source_that_it_marks() -> None:
     placed = "triton.compiler.errors.CompilationError: at 12:11:"
     assert text(placed, *source, "", why, "more") == f"{placed} {why}"
     assert text(placed, *source, why, "a.cu(1): error: x", "fatal error: x.h") == f"{placed} fatal error: x.h"
+    assert text(placed, *source, why, "a.cu(1): error: x") == f"{placed} {why}"
     assert text("ValueError: odd:", *source, why) == "ValueError: odd: x = tl.load(p)"
 
 

@@ -276,6 +276,7 @@ def test_an_exception_of_a_thread_is_the_root_where_a_process_died_without_a_wor
     died = line("Worker proc VllmWorker-0 died unexpectedly (exit code: 1), shutting down executor.")
     assert roots(thread, died)[0].startswith("MemoryError")
     assert roots(survived("MemoryError"), died) == [died.text]  # a request's
+    assert roots(line("something failed"), died) == [died.text]
     assert roots(thread, [WORK] * BURST, died) == [died.text]
     assert roots(thread, failed("ValueError: x")) == ["ValueError: x"]
 
@@ -284,3 +285,20 @@ def test_what_a_compiler_printed_is_the_reason_of_a_pass_that_failed() -> None:
     printed = plain("/app/x.py:30:12: error: LLVM Translation failed for operation: builtin.cast")
     (root,) = roots(printed, failed("RuntimeError: PassManager::run failed", process="Worker_TP0"))
     assert root.endswith(f"failed: {printed.text}")
+
+
+def test_what_nccl_warned_of_is_the_reason_of_its_error() -> None:
+    warned = plain("node:77:123 [0] misc/shmutils.cc:72 NCCL WARN Error: no room in /dev/shm/nccl-x, No space left")
+    error = failed("torch.distributed.DistBackendError: NCCL error in: NCCLUtils.cpp:93, unhandled system error")
+    (root,) = roots(warned, error)
+    assert root.endswith("unhandled system error: NCCL: Error: no room in /dev/shm/nccl-x, No space left")
+    assert roots(error) == [error[-1].text]
+    assert roots(warned, failed("RuntimeError: Compilation failed")) == ["RuntimeError: Compilation failed"]
+
+
+@pytest.mark.parametrize(
+    "text", ["malloc(): corrupted top size", "double free or corruption (!prev)", "Illegal instruction"]
+)
+def test_what_the_c_library_said_before_it_aborted_is_the_root(text: str) -> None:
+    died = line("Worker proc VllmWorker-1 died unexpectedly (exit code: -6), shutting down executor.")
+    assert roots(plain(text), died)[0] == text

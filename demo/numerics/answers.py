@@ -1,0 +1,48 @@
+"""The reference's tables: the target model and the MTP head, for every prompt."""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from . import drafters, weights
+from .checkpoint import SEED, Draw, plainly
+from .golden import Golden, kept
+from .prompts import GENERATED, PROMPTS, Prompt
+from .reference import Ints, Model, drawn, log_softmax
+from .rounding import Floats
+from .sizes import SIZES
+
+
+def model(size: str, draw: Draw = plainly) -> Model:
+    """Return the reference with every weight drawn; `draw` may put other numbers into them."""
+    dims = SIZES[size]
+    return Model(drawn([*weights.target(dims), *weights.mtp(dims)], lambda parameter: draw(parameter, SEED)), dims)
+
+
+def digest(reference: Model) -> str:
+    """Return a digest of all weights, to tell whether a table belongs to them."""
+    found = hashlib.sha256()
+    for name in sorted(reference.p):
+        found.update(name.encode() + np.ascontiguousarray(reference.p[name]).tobytes())
+    return found.hexdigest()
+
+
+def golden(size: str, prompts: Iterable[Prompt] = PROMPTS) -> Golden:
+    """Compute and keep the tables of every prompt."""
+    reference = model(size)
+    tables = {name: kept(*whole) for prompt in prompts for name, whole in computed(reference, prompt).items()}
+    return Golden(tables, digest(reference))
+
+
+def computed(reference: Model, prompt: Prompt) -> dict[str, tuple[Floats, Floats, Ints]]:
+    """Return logprobs of all tokens, margins and routes: of the target model, and of the draft from the answer on."""
+    tokens = np.array([*prompt.tokens, *[prompt.answer] * GENERATED])
+    trace = reference.trace(tokens)
+    logits, margin, routes = drafters.mtp(reference, tokens, trace)
+    seen = slice(len(prompt.tokens) - 1, None)
+    both = np.minimum(margin, trace.margin[:-1])
+    return {
+        prompt.name: (log_softmax(trace.logits[:-1]), trace.margin[:-1], trace.routes[:-1]),
+        f"{prompt.name}/draft": (log_softmax(logits[seen]), both[seen], routes[seen, None]),
+    }

@@ -1,0 +1,116 @@
+"""
+Ask an engine in this process what a random checkpoint answers, target model and drafter.
+
+    python -m dsv4_serve.demo.numerics.engine OUT.npz CHECKPOINT --options '{"tensor_parallel_size": 2}'
+
+The vLLM that answers is the first on the path. `--options` are arguments of `vllm.LLM`. The drafter's logits are copied
+where they are sampled from, by a worker extension; a full CUDA graph leaves none to copy, its draft tokens are kept.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .prompts import GENERATED, PROMPTS, VOCAB, Prompt
+from .rows import Rows, answered
+
+NAMED = {prompt.name: prompt for prompt in PROMPTS}
+TOP = 20
+"""How many logprobs a token vLLM returns without a flag."""
+
+
+class Recorder:
+    """Worker extension: keeps the drafter's logits and tokens of every step, on the first rank."""
+
+    kept: list[Any]
+    model_runner: Any
+
+    def record_drafts(self) -> None:
+        """Begin to record."""
+        self.kept, speculator = [], self.model_runner.speculator
+        inner = speculator.compute_draft_logits
+
+        def compute_draft_logits(hidden: Any, step: int) -> Any:
+            logits = inner(hidden, step)
+            self.kept.append(logits.float().cpu().numpy()[0])
+            return logits
+
+        speculator.compute_draft_logits = compute_draft_logits
+
+    def recorded_drafts(self) -> list[Any]:
+        """Return what was recorded since the last time."""
+        kept, self.kept = self.kept, []
+        return kept
+
+
+def ask(engine: Any, prompts: Sequence[Prompt], *, at_once: bool = False, recorded: bool = True) -> Rows:
+    """Ask every prompt and return the rows of logprobs by its name."""
+    from vllm import SamplingParams
+
+    def sampling(prompt: Prompt) -> Any:
+        fixed = {"temperature": 0, "max_tokens": GENERATED, "ignore_eos": True, "allowed_token_ids": [prompt.answer]}
+        return SamplingParams(**fixed, logprobs=TOP, prompt_logprobs=TOP)
+
+    rows: Rows = {}
+    for batch in [prompts] if at_once else [[prompt] for prompt in prompts]:
+        asked = [{"prompt_token_ids": list(prompt.tokens)} for prompt in batch]
+        outputs = engine.generate(asked, [sampling(prompt) for prompt in batch], use_tqdm=False)
+        for prompt, output in zip(batch, outputs, strict=True):
+            answer = output.outputs[0]
+            rows[prompt.name] = table([*output.prompt_logprobs[1:], *answer.logprobs])
+            if recorded and not at_once:
+                drafts = engine.collective_rpc("recorded_drafts")[0]
+                rows[f"{prompt.name}/draft"] = answered(drafts, answer.token_ids)
+    return rows
+
+
+def table(places: Sequence[Mapping[int, Any]]) -> "np.typing.NDArray[np.float32]":
+    """Return one row a position, NaN for tokens that were not returned."""
+    out = np.full((len(places), VOCAB), np.nan, np.float32)
+    for row, place in zip(out, places, strict=True):
+        for token, entry in place.items():
+            row[token] = entry.logprob
+    return out
+
+
+def main() -> None:
+    """Serve, ask and write."""
+    parser = argparse.ArgumentParser(description="Record what an engine answers to the prompts of a random checkpoint.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--options", type=json.loads, default={})
+    parser.add_argument("--drafter", choices=("mtp", "dspark", "none"), default="mtp")
+    parser.add_argument("--prompts", nargs="+", choices=NAMED, default=list(NAMED), metavar="NAME")
+    options = parser.parse_args()
+    prompts = [NAMED[name] for name in options.prompts]
+    np.savez_compressed(options.out, **served(options.checkpoint, prompts, options.drafter, options.options))
+
+
+def served(checkpoint: Path, prompts: Sequence[Prompt], drafter: str, options: Mapping[str, Any]) -> Rows:
+    """Start an engine, ask, and stop it."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    from vllm import LLM
+
+    if drafter != "none":
+        options = {"speculative_config": {"method": drafter, "num_speculative_tokens": 1}, **options}
+    defaults = {
+        "max_model_len": 2688,
+        "max_num_batched_tokens": 4096,
+        "max_num_seqs": 8,
+        "enable_prefix_caching": False,
+    }
+    engine = LLM(str(checkpoint), worker_extension_cls=f"{__package__}.engine.Recorder", **defaults | options)
+    if drafter != "none":
+        engine.collective_rpc("record_drafts")
+    rows = ask(engine, prompts, recorded=drafter != "none")
+    engine.llm_engine.engine_core.shutdown()
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The reference's answers, as they are shipped: `golden-SIZE.npz`, made by `python -m tools.numerics`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOP = 8
+"""How many tokens of each position are kept."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    What the reference computed, a row a position.
+
+    `tokens` are the likeliest, `logprobs` theirs; `margin` says how clearly the closest router chose; `routes` are the
+    experts taken, [position, layer, expert].
+    """
+
+    tokens: NDArray[np.uint8]
+    logprobs: NDArray[np.float16]
+    margin: NDArray[np.float16]
+    routes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Tables by the names that `rows` describes, and the digest of the weights."""
+
+    tables: dict[str, Table]
+    digest: str
+
+    def save(self, file: IO[bytes]) -> None:
+        """Write; the same contents give the same bytes."""
+        arrays: dict[str, NDArray[np.generic]] = {"digest": np.frombuffer(bytes.fromhex(self.digest), np.uint8)}
+        for name, table in self.tables.items():
+            for part in Table.__dataclass_fields__:
+                arrays[f"{name}.{part}"] = getattr(table, part)
+        np.savez_compressed(file, **arrays)
+
+
+def kept(logprobs: NDArray[np.float64], margin: NDArray[np.float64], routes: NDArray[np.int64]) -> Table:
+    """Keep the likeliest tokens of each row."""
+    tokens = np.argsort(-logprobs, axis=1, kind="stable")[:, :TOP]
+    return Table(
+        tokens.astype(np.uint8),
+        np.take_along_axis(logprobs, tokens, axis=1).astype(np.float16),
+        margin.astype(np.float16),
+        routes.astype(np.uint8),
+    )
+
+
+def load(size: str = "tiny") -> Golden:
+    """Read what is shipped."""
+    with (files(__package__) / f"golden-{size}.npz").open("rb") as file, np.load(file) as arrays:
+        tables = {
+            name: Table(*(arrays[f"{name}.{part}"] for part in Table.__dataclass_fields__)) for name in names(arrays)
+        }
+        return Golden(tables, arrays["digest"].tobytes().hex())
+
+
+def names(arrays: "np.lib.npyio.NpzFile") -> Iterator[str]:
+    """Yield the names of the tables in a file."""
+    return (key.removesuffix(".margin") for key in arrays if key.endswith(".margin"))

@@ -1,0 +1,86 @@
+"""What became of each candidate, and how it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.bench.options import LoadMatrix
+from dsv4_serve.entrypoint.tune import decide, outcome, text
+from dsv4_serve.entrypoint.tune.candidates import TuneCandidate
+from dsv4_serve.entrypoint.tune.decide import PLAN, TuneTrial
+from dsv4_serve.entrypoint.tune.kept import Kept
+from dsv4_serve.entrypoint.tune.measure import Visit
+from dsv4_serve.entrypoint.tune.options import TuneRequest
+from dsv4_serve.entrypoint.tune.setups import Setups
+from tests.entrypoint.tune.test_kept import row
+
+NAMES = ("a", "b", "c", "d", "e")
+REQUEST = TuneRequest(LoadMatrix((1, 16)), 3600.0, "mine", Path())
+SPEEDS = {"a": (1.3, 1.3), "b": (0.8, 0.9), "c": (1.5, 0.8)}
+
+
+def visit(setup: decide.Setup, one: float = 1.0, many: float = 1.0, jitter: float = 0.0) -> Visit:
+    speeds = {1: 100.0 * one * (1 + jitter), 16: 900.0 * many * (1 + jitter)}
+    rows = tuple(row(batch=batch, output_tokens_per_second=speed) for batch, speed in speeds.items())
+    return Visit(TuneTrial(setup, speeds, seconds=60), rows, {"choices": {"profile": "64k"}, "settings": {}})
+
+
+@pytest.fixture
+def setups(tmp_path: Path) -> Setups:
+    made = {name: TuneCandidate(name, name, {f"flag-{name}": 1}, f"why {name}") for name in NAMES}
+    return Setups("64k", lambda _name, _folders: pytest.fail("nothing is resolved"), made, tmp_path)
+
+
+def body(setups: Setups, visits: list[Visit]) -> dict[str, Any]:
+    starts = Kept(Path("none"), visits)
+    now = decide.standing(NAMES, starts.trials, setups.clash)
+    made = outcome.body(REQUEST, setups, {"x": "it does not fit"}, starts, now)
+    return {**made, "profile": "mine.toml", "file": "result.json"}
+
+
+def whole() -> list[Visit]:
+    plan = [visit(PLAN, jitter=n / 1000) for n in range(5)]
+    first = [visit((name,), *SPEEDS[name]) for name in "abc"]
+    failed = Visit(TuneTrial(("d",), failed="the draft gate refused it", seconds=30))
+    again = [visit(("a",), *SPEEDS["a"], jitter=n / 1000) for n in range(3)]
+    again += [visit(("c",), *SPEEDS["c"], jitter=n / 1000) for n in range(3)]
+    again += [visit(("a", "c"), 1.3 * 1.5, 1.3 * 0.8, jitter=n / 1000) for n in range(3)]
+    return [*plan, *first, failed, visit(("e",), 0.999, 0.999), *again]
+
+
+def test_every_verdict_has_its_name(setups: Setups) -> None:
+    made = body(setups, whole())
+    verdicts = {one["name"]: one["verdict"] for one in made["candidates"]}
+    assert verdicts == {"a": "wins", "b": "slower", "c": "slower", "d": "failed", "e": "no faster"}
+    assert made["best"] == ["a"]
+    assert made["changes"] == {"flag-a": 1}
+    assert made["finished"]
+    assert made["spent_seconds"] == 60 * 18 + 30
+    assert [r["output_tokens_per_second"] for r in made["before"]] == [100.2, 901.8]
+    told = text.outcome(made)
+    assert "slower at batch 16" in told
+    assert "failed: the draft gate refused it" in told
+    assert "100.20" in told
+    assert "+29.9%" in told
+    assert "profile: mine.toml" in told
+
+
+def test_a_run_without_time_says_what_is_open(setups: Setups) -> None:
+    made = body(setups, [visit(PLAN), visit(("a",), 1.3, 1.3)])
+    verdicts = {one["name"]: one["verdict"] for one in made["candidates"]}
+    assert verdicts == {"a": "not decided", **dict.fromkeys("bcde", "not tried")}
+    told = text.outcome(made)
+    assert "the time is over; not yet tried: b, c, d, e; not yet decided: a; the same command" in told
+    assert "noise: unknown, too few starts; 2 starts that count in 2 minutes" in told
+    assert "Keep what you have" in told
+
+
+def test_the_proposal_lists_candidates_and_reasons(setups: Setups) -> None:
+    told = text.proposal(list(setups.candidates.values())[:1], {"x": "it does not fit"}, (1, 16))
+    assert told.splitlines()[0] == "for batch 1, 16"
+    assert "a          unknown    why a" in told
+    assert told.endswith("not tried:\n  x: it does not fit")
+    assert "nothing is left to try" in text.proposal([], {}, (1,))
