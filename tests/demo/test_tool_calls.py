@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from openai import DefaultHttpxClient, LengthFinishReasonError, OpenAI
 
 from dsv4_serve.demo.patched import patched_vllm
 from tests.support import echo_model
@@ -21,7 +20,6 @@ from tests.support.tool_calls import Answer, block, call, ids_of
 from tests.support.vllm_servers import started
 
 pytestmark = pytest.mark.slow
-anthropic = pytest.importorskip("anthropic", reason="the Anthropic SDK, which vLLM requires, is not installed")
 
 COUNT = {"$ref": "#/$defs/count"}
 SCHEMA = {
@@ -85,6 +83,9 @@ class Clients:
 
 @pytest.fixture(scope="module")
 def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    from openai import DefaultHttpxClient, OpenAI  # not at the top: a second in every process of a run
+
+    anthropic = pytest.importorskip("anthropic", reason="the Anthropic SDK, which vLLM requires, is not installed")
     folder = tmp_path_factory.mktemp("echo")
     model = echo_model.write_checkpoint(folder / "model")
     flags = ("--max-model-len", "4096", "--tool-strict-level", "auto")  # no grammar: the text is the model's own
@@ -128,6 +129,8 @@ def chat(clients: Clients, turn: Turn, streamed: bool) -> Received:
 
 def _final(stream: Any) -> Any:
     """The SDK raises for an answer that was cut, and hands over what there is."""
+    from openai import LengthFinishReasonError
+
     try:
         return stream.get_final_completion()
     except LengthFinishReasonError as cut:
