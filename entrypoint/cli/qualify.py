@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..machine.gpus import HostGpus
     from .parser import Commands
 
-STAGES = ("host", "all-reduce", "known-answers", "load", "depth", "faults", "full-size")
+STAGES = ("host", "all-reduce", "known-answers", "load", "depth", "faults", "numerics", "full-size")
 
 
 def register(commands: Commands) -> None:

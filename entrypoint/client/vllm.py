@@ -142,6 +142,11 @@ class VllmClient:
         except (LookupError, TypeError, ValueError, AttributeError):
             raise Refused(f"{COMPLETIONS}: the answer has no choice") from None
 
+    async def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a greedy completion as vLLM gives it. Raise Unreachable or Refused."""
+        request = {**await self._greedy(1), **body}
+        return _object(http.accepted(await self._send("POST", COMPLETIONS, request), COMPLETIONS), COMPLETIONS)
+
     async def chat(self, question: str | Sequence[Mapping[str, Any]], tokens: int, **more: Any) -> Reply:
         """Return the greedy answer to a question, or to messages. Raise Unreachable or Refused."""
         request = {**await self._greedy(tokens), "messages": _messages(question), **more}

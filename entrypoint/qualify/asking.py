@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import secrets
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -40,6 +40,18 @@ class Asker:
 
         async def together() -> list[Completion]:
             return list(await asyncio.gather(*map(self._complete, questions)))
+
+        return self._wait(together(), seconds)
+
+    def raw(self, body: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Return the answer to a request of completions as vLLM gives it."""
+        return self.raws([body], seconds)[0]
+
+    def raws(self, bodies: Sequence[Mapping[str, Any]], seconds: float) -> list[dict[str, Any]]:
+        """Return the answers to requests that are sent at the same time."""
+
+        async def together() -> list[dict[str, Any]]:
+            return list(await asyncio.gather(*map(self._client.completion, bodies)))
 
         return self._wait(together(), seconds)
 

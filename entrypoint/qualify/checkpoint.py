@@ -28,6 +28,7 @@ LAYOUTS = {
     ("modelopt-nvfp4", "dspark", "fp8-mxfp4"): "flash-0731-nvfp4",
 }
 """The layout by scheme of the target model, kind of drafter, and scheme of the drafter."""
+LAYOUTS_OF_NVFP4 = frozenset({"nvfp4", "pro", "flash-nvfp4", "flash-0731-nvfp4"})
 PRO = "deepseek-v4-pro"
 """Its quantization with an MTP head is another one's than that of Flash, with less of a description."""
 ARCHITECTURES = ("deepseek-v4-flash", PRO, "deepseek-v4-tiny")

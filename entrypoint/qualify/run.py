@@ -24,10 +24,16 @@ from .stages.full_size import full_size
 from .stages.host import host
 from .stages.known_answers import known_answers
 from .stages.load import load
+from .stages.numerics import numerics
 
 log = logging.getLogger(__name__)
 
-ALONE: Mapping[str, Callable[[Box], Outcome]] = {"host": host, "all-reduce": all_reduce, "full-size": full_size}
+ALONE: Mapping[str, Callable[[Box], Outcome]] = {
+    "host": host,
+    "all-reduce": all_reduce,
+    "numerics": numerics,
+    "full-size": full_size,
+}
 """Stages that start what they need themselves."""
 ON_SMALL: Mapping[str, Callable[[Box, SmallReplica], Outcome]] = {
     "known-answers": known_answers,
@@ -36,7 +42,7 @@ ON_SMALL: Mapping[str, Callable[[Box, SmallReplica], Outcome]] = {
     "faults": faults,
 }
 """Stages that share one replica of the small checkpoint; the last one stops its engine."""
-STAGES = ("host", "all-reduce", *ON_SMALL, "full-size")
+STAGES = ("host", "all-reduce", *ON_SMALL, "numerics", "full-size")
 """In the order in which they run."""
 _TOO_LATE = "the time of --minutes was used up"
 _MORE = "run it again: finished stages are kept; or raise --minutes"

@@ -63,6 +63,18 @@ def served(box: Box, folder: Path, flags: Sequence[str]) -> ServeOptions:
     return replace(box.serve, choices=choices, skip=skip, flags=(*box.serve.flags, *flags))
 
 
+def without(flags: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return flags without one of them, `--name VALUE` or `--name=VALUE`."""
+    kept, rest = list[str](), list(flags)
+    while rest:
+        word = rest.pop(0)
+        if word == f"--{name}":
+            rest = rest[1:]
+        elif not word.startswith(f"--{name}="):
+            kept.append(word)
+    return tuple(kept)
+
+
 def environment(box: Box) -> Mapping[str, str]:
     """Return the variables of the replica: these, with a patched vLLM first on the path where a CPU needs one."""
     tree = _own_tree(box)

@@ -57,7 +57,7 @@ def verdicts(outcomes: list[Outcome]) -> dict[str, str]:
 def test_one_replica_serves_all_stages_that_need_it(box: Box, done: list[str], tmp_path: Path) -> None:
     outcomes = run.run(box, run.STAGES, tmp_path / "kept")
     assert [one.name for one in outcomes] == [*run.STAGES]
-    assert done == ["host", "all-reduce", "start", *run.ON_SMALL, "stop", "full-size"]
+    assert done == ["host", "all-reduce", "start", *run.ON_SMALL, "stop", "numerics", "full-size"]
 
 
 def test_an_interrupt_keeps_what_is_finished_and_the_next_run_goes_on(
@@ -77,7 +77,7 @@ def test_an_interrupt_keeps_what_is_finished_and_the_next_run_goes_on(
     done.clear()
     put(monkeypatch, "depth", sound)
     outcomes = run.run(box, run.STAGES, tmp_path / "kept")
-    assert done == ["start", "depth", "faults", "stop", "full-size"]
+    assert done == ["start", "depth", "faults", "stop", "numerics", "full-size"]
     assert verdicts(outcomes) == dict.fromkeys(run.STAGES, "passed")
 
 
