@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,21 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={})
     parser.add_argument("--drafter", choices=("mtp", "dspark", "none"), default="mtp")
     parser.add_argument("--prompts", nargs="+", choices=NAMED, default=list(NAMED), metavar="NAME")
+    parser.add_argument("--crowd", type=int, default=0, help="then so many of each at once, as NAME@NUMBER")
     options = parser.parse_args()
     prompts = [NAMED[name] for name in options.prompts]
-    np.savez_compressed(options.out, **served(options.checkpoint, prompts, options.drafter, options.options))
+    crowd = [replace(prompt, name=f"{prompt.name}@{number}") for number in range(options.crowd) for prompt in prompts]
+    np.savez_compressed(options.out, **served(options.checkpoint, prompts, crowd, options.drafter, options.options))
 
 
-def served(checkpoint: Path, prompts: Sequence[NumericsPrompt], drafter: str, options: Mapping[str, Any]) -> Rows:
-    """Start an engine, ask, and stop it."""
+def served(
+    checkpoint: Path,
+    prompts: Sequence[NumericsPrompt],
+    crowd: Sequence[NumericsPrompt],
+    drafter: str,
+    options: Mapping[str, Any],
+) -> Rows:
+    """Start an engine, ask one prompt after the other and then the crowd at once, and stop it."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM
 
@@ -107,6 +116,8 @@ def served(checkpoint: Path, prompts: Sequence[NumericsPrompt], drafter: str, op
     if drafter != "none":
         engine.collective_rpc("record_drafts")
     rows = ask(engine, prompts, recorded=drafter != "none")
+    if crowd:
+        rows |= ask(engine, crowd, at_once=True)
     engine.llm_engine.engine_core.shutdown()
     return rows
 

@@ -8,8 +8,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dsv4_serve.demo.numerics import checkpoint, compare, golden
 from dsv4_serve.demo.patched import patched_tree
 from dsv4_serve.patcher.series import PATCHES
 
@@ -27,12 +29,17 @@ ALONE = ["w4a16:good:1", "pro:good:1", "bf16:holed:1"]
 
 
 @pytest.fixture(scope="module")
-def series(tmp_path_factory):
-    """{case: what was measured} with both series, and with the CPU series alone."""
-    trees = [
+def trees(tmp_path_factory):
+    """Copies of vLLM with both series, and with the CPU series alone."""
+    return [
         cpu_tree(tmp_path_factory.mktemp("both"), alone=False),
         cpu_tree(tmp_path_factory.mktemp("alone"), alone=True),
     ]
+
+
+@pytest.fixture(scope="module")
+def series(trees):
+    """{case: what was measured} with both series, and with the CPU series alone."""
     with ThreadPoolExecutor() as side_by_side:
         return tuple(side_by_side.map(measured, trees, [GOOD + BAD, ALONE]))
 
@@ -80,16 +87,36 @@ def test_without_the_gpu_series_stock_vllm_fails_on_cpu_as_on_gpus(alone):
         assert alone[silent]["accepted"] <= 0.2 * alone[silent]["drafted"], alone
 
 
+def test_a_random_checkpoint_is_answered_as_the_reference_computes_alone_and_in_a_crowd(trees, tmp_path):
+    checkpoint.write(tmp_path / "native", "native")
+    out = tmp_path / "out.npz"
+    options = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "max_model_len": 512}
+    program = ["-m", "dsv4_serve.demo.numerics.engine", out, tmp_path / "native", "--options", json.dumps(options)]
+    run(trees[0], [*program, "--prompts", "short", "middle", "--crowd", "4"], out)
+    got = dict(np.load(out))
+    verdict = compare.compare(golden.load(), got, compare.limits())
+    assert verdict.right, verdict.reasons
+    assert {"middle median", "middle/draft median"} <= verdict.figures.keys()
+    for name in ("short", "middle"):
+        for number in range(4):
+            np.testing.assert_array_equal(got[f"{name}@{number}"], got[name])
+
+
 def measured(tree, cases):
     result = tree.with_name(f"{cases[0].replace(':', '-')}.json")
+    run(tree, [SCRIPT, result, *cases], result)
+    return json.loads(result.read_text())
+
+
+def run(tree, program, result):
     path = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
     environment["OMP_NUM_THREADS"] = "1"  # threads would mostly wait for each other
     environment["MALLOC_PERTURB_"] = "85"  # glibc fills new memory: a weight that is not loaded is never zero by chance
-    command = [sys.executable, SCRIPT, result, *cases]
+    environment["TRITON_INTERPRET"] = "1"
+    command = [sys.executable, *program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert result.exists(), done.stderr[-4000:]
-    return json.loads(result.read_text())
 
 
 def cpu_tree(folder, *, alone):
