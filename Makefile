@@ -7,6 +7,7 @@ ARGS ?=
 JOBS ?= 3
 FAST_JOBS ?= 3
 TARGET ?= cpu
+export PYTHONDONTWRITEBYTECODE := # what one process compiled, the next one reads, as do the workers of a test run
 VENV ?= .venv
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \

@@ -32,7 +32,7 @@ def tiny_llama(folder: Path) -> Exhibit:
 def tiny_deepseek_v4(folder: Path) -> Exhibit:
     """A DeepSeek-V4 that walks a permutation of its tokens, drafted by its MTP head."""
     checkpoint = folder / "deepseek-v4"
-    dims = deepseek_v4.Dims(experts=64)  # the minimum of vLLM's CPU router
+    dims = deepseek_v4.Dims(experts=64, max_positions=16_384)  # vLLM's CPU router takes 64; a position is memory
     deepseek_v4.write(checkpoint, "bf16", dims, walk=v4_text.readable_walk())
     thought, answer = "".join(v4_text.THOUGHT), "".join(v4_text.ANSWER)
     return Exhibit(checkpoint, thought, answer, acceptance=0.99, vllm=patched_vllm(folder))

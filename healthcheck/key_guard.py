@@ -51,7 +51,7 @@ class KeyGuard:
         given = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
         if len(given) != 1:
             return False
-        scheme, _, key = given[0].partition(b" ")
+        scheme, _, key = given.pop().partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(_digest(key), self._key)
 
     @staticmethod

@@ -4,14 +4,36 @@ What all tests share: their kinds, the reasons of skips, and fixtures of several
 A session starts each vLLM once, whichever room asks for it.
 """
 
+import gc
+
 from hypothesis import settings
 
 from tests.support.kinds import pytest_itemcollected
-from tests.support.running_demo import running_demo
+from tests.support.running_demo import keyed_demo, running_demo
 from tests.support.skips import pytest_terminal_summary
+from tests.support.temporary import pytest_configure, pytest_unconfigure
 from tests.support.vllm_servers import answering, broken, vllm
 
-__all__ = ["answering", "broken", "pytest_itemcollected", "pytest_terminal_summary", "running_demo", "vllm"]
+__all__ = [
+    "answering",
+    "broken",
+    "keyed_demo",
+    "pytest_configure",
+    "pytest_itemcollected",
+    "pytest_terminal_summary",
+    "pytest_unconfigure",
+    "running_demo",
+    "vllm",
+]
+
+gc.disable()  # while tests are collected: almost all that is made then stays
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is collected among what tests make."""
+    gc.freeze()
+    gc.enable()
+
 
 settings.register_profile("any machine", deadline=None)  # a busy one takes longer for an example than another one did
 settings.load_profile("any machine")

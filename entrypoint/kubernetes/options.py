@@ -118,8 +118,13 @@ def _resolved(request: Request, nodes: int | None) -> tuple[Selection, Plan, tup
         )
     constraints.require_known(selection, request.skip, lambda: registry.NAMES)
     plan, each = resolve(selection, request), selection.hardware.get("gpus_per_host")
-    if nodes is None and each and parallel_of(plan.flags).node_gpus > each:
+    if each and parallel_of(plan.flags).node_gpus > each:
         several = -(-parallel_of(plan.flags).gpus // each)
+        if nodes:
+            raise ConfigError(
+                f"--nodes {nodes}: a host of {selection.hardware.name} has {each} GPU{'s' * (each != 1)}, and"
+                f" {parallel_of(plan.flags).node_gpus} are needed on each; use --nodes {several}."
+            )
         flags["nnodes"] = Setting(several, f"{selection.hardware.file_of('gpus_per_host')}: gpus-per-host")
         request = dataclasses.replace(request, command_line=Layer(flags))
         selection = select(catalog, request, find)

@@ -58,7 +58,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SetupComparison:
     """The gain of a setup over another as a share, the least that counts, and what is slower with it."""
 
     gain: float
@@ -100,7 +100,7 @@ def confirming(trials: Sequence[TuneTrial], setup: Setup) -> list[TuneTrial]:
     return of(trials, setup)[len(setup) == 1 :]
 
 
-def compare(trials: Sequence[TuneTrial], before: Setup, after: Setup) -> Comparison:
+def compare(trials: Sequence[TuneTrial], before: Setup, after: Setup) -> SetupComparison:
     """Compare two setups that each have a start that counts."""
     first = confirming(trials, before) or of(trials, before)
     second = confirming(trials, after) or of(trials, after)
@@ -114,7 +114,7 @@ def compare(trials: Sequence[TuneTrial], before: Setup, after: Setup) -> Compari
 
         if _mean(first, at) - _mean(second, at) >= noise(trials, at).threshold(*sizes):
             slower.append(batch)
-    return Comparison(math.expm1(gain), noise(trials).threshold(*sizes), tuple(slower))
+    return SetupComparison(math.expm1(gain), noise(trials).threshold(*sizes), tuple(slower))
 
 
 def _mean(trials: Sequence[TuneTrial], value: Callable[[TuneTrial], float]) -> float:

@@ -128,6 +128,8 @@ def test_a_body_that_is_not_json_is_left_to_the_replica(pair: Pair) -> None:
             assert answer.status_code == 200 or answer.text == "Internal Server Error"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_200_streams_at_once_are_all_whole(pair: Pair) -> None:
     outcomes = asyncio.run(load.at_once(pair.balancer.url, 200, 20))
     assert [outcome.error for outcome in outcomes if outcome.error] == []
@@ -162,6 +164,8 @@ def test_a_client_that_hangs_up_stops_its_generation(pair: Pair, stream: bool) -
     assert until(lambda: sum(pair.seen(address)["hung_up"] for address in pair.names.running) == before + 1, EVERY)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_what_is_too_much_for_the_replicas_waits_and_then_gets_503(pair: Pair, tmp_path: Path, binary: str) -> None:
     few = {"REPLICA_MAXCONN": "1", "QUEUE_TIMEOUT": "700ms"}
     with balancer(tmp_path, pair.names, binary=binary, **ports(pair), **few) as narrow:

@@ -90,6 +90,8 @@ def test_10000_idle_connections_leave_the_status_port_answering(pair: Pair, tmp_
             assert ask(front, timeout=6 * HEAD_SECONDS * slowness()) == 200
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [b"", b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX-"], ids=["idle", "half a head"])
 def test_one_address_cannot_take_the_room_of_the_others(narrow: Balancer, first: bytes) -> None:
     with flood(narrow, SOURCES[:1], 1000, first):
@@ -100,6 +102,8 @@ def test_one_address_cannot_take_the_room_of_the_others(narrow: Balancer, first:
     assert "127.0.1.1" not in {line.split(":")[0] for line in narrow.tell("show table sources").splitlines()}
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_an_api_that_is_full_leaves_the_status_port_answering_and_is_free_again_soon(narrow: Balancer) -> None:
     with flood(narrow, SOURCES, 60):
         assert int(re.search(r"CurrConns: (\d+)", narrow.tell("show info"))[1]) <= 410  # type: ignore[index]
@@ -107,6 +111,8 @@ def test_an_api_that_is_full_leaves_the_status_port_answering_and_is_free_again_
         assert ask(narrow, timeout=6 * HEAD_SECONDS * slowness()) == 200
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_an_http2_connection_that_asks_for_nothing_is_closed(narrow: Balancer) -> None:
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
     with flood(narrow, SOURCES[:1], 1, preface) as (connection,):

@@ -28,8 +28,8 @@ from dsv4_serve.entrypoint.resolve.environment import Variables
 from tests.docs import readme
 from tests.support import checkpoints, hub
 from tests.support.program import find
-from tests.support.replica import replica
-from tests.support.running_demo import COMMAND, Demo
+from tests.support.replica import Replica
+from tests.support.running_demo import COMMAND, NAME, Demo
 
 DSV4 = [sys.executable, "-m", "dsv4_serve.entrypoint"]
 LOCAL = "http://127.0.0.1:"
@@ -280,41 +280,29 @@ def test_what_is_waited_for_is_published_and_answers() -> None:
 
 
 @pytest.mark.slow
-def test_the_questions_are_answered(tmp_path: Path) -> None:
+def test_the_questions_are_answered(keyed_demo: Replica) -> None:
     """Real vLLM with the tiny model under DeepSeek's name and the README's key; only the ports are others."""
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets/api-key").write_text("ab" * 32 + "\n")
-    model = write_checkpoint(tmp_path / "checkpoint")
-    name = "deepseek-v4-flash"
-    place = tmp_path / "replica"
-    key = str(tmp_path / "secrets/api-key")
-    with replica(
-        place, model_name=name, PROFILE="demo", MODEL=f"demo={model}", SERVED_MODEL_NAME=name, API_KEY_FILE=key
-    ) as running:
 
-        def here(text: str) -> str:
-            return text.replace(LOCAL + "8000", f"{LOCAL}{running.port}").replace(
-                LOCAL + "8001", f"{LOCAL}{running.health_port}"
-            )
+    def here(text: str) -> str:
+        ports = {LOCAL + "8000": f"{LOCAL}{keyed_demo.port}", LOCAL + "8001": f"{LOCAL}{keyed_demo.health_port}"}
+        return re.sub("|".join(map(re.escape, ports)), lambda found: ports[found[0]], text)
 
-        loop = next(command for command in only("until curl .*") if LOCAL + "8001" in command)
-        waited = subprocess.run(["bash", "-ec", here(loop)], capture_output=True, text=True, check=True, timeout=300)
-        assert waited.stdout.splitlines()[-1] == "readyz check passed"
-        questions = [block for block in readme.blocks("bash") if "KEY=" in block]
-        asked = subprocess.run(
-            ["bash", "-ec", here(questions[0])], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        decoder, text, answers = json.JSONDecoder(), asked.stdout.strip(), []
-        while text:
-            value, end = decoder.raw_decode(text)
-            answers.append(value)
-            text = text[end:].strip()
-        models, chat = answers
-        assert [one["id"] for one in models["data"]] == ["deepseek-v4-flash"]
-        assert chat["choices"][0]["message"]["content"]
-        for block in readme.blocks("python"):
-            ran = subprocess.run(
-                [sys.executable, "-c", here(block)], cwd=tmp_path, capture_output=True, text=True, check=False
-            )
-            assert ran.returncode == 0, ran.stderr
-            assert ran.stdout.strip()
+    def run(argv: list[str]) -> str:
+        folder = keyed_demo.log.parent
+        ran = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    loop = next(command for command in only("until curl .*") if LOCAL + "8001" in command)
+    assert run(["bash", "-ec", here(loop)]).splitlines()[-1] == "readyz check passed"
+    questions = next(block for block in readme.blocks("bash") if "KEY=" in block)
+    decoder, text, answers = json.JSONDecoder(), run(["bash", "-ec", here(questions)]).strip(), []
+    while text:
+        value, end = decoder.raw_decode(text)
+        answers.append(value)
+        text = text[end:].strip()
+    models, chat = answers
+    assert [one["id"] for one in models["data"]] == [NAME]
+    assert chat["choices"][0]["message"]["content"]
+    for block in readme.blocks("python"):
+        assert run([sys.executable, "-c", here(block)]).strip()

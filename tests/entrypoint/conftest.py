@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import slowness
+
 CLEAN = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -21,9 +23,9 @@ def dsv4(tmp_path: Path) -> Run:
 
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
-        keep = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", "COVERAGE_PROCESS_START")}
+        keep = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", "COVERAGE_PROCESS_START", "TMPDIR")}
         given = CLEAN | keep | {"DSV4_RUN_DIR": str(tmp_path / "run")} | env
-        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60 * slowness(), check=False)
 
     return run
 

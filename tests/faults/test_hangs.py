@@ -31,7 +31,6 @@ def stop(running: Replica, process: psutil.Process, fault: str, unready_within: 
     noted(fault, status, last_words(running), unready=unready, ended=ended)
 
 
-@pytest.mark.everyday
 def test_an_engine_that_stops_under_streams(ready: Replica) -> None:
     streams = [ready.stream(1500, f"Story {number}:") for number in range(8)]
     assert all(stream.began.wait(30) for stream in streams)

@@ -56,7 +56,6 @@ def test_sigterm_while_loading_ends_at_once_and_leaves_nothing(start: Start) -> 
     assert leaked_memory() <= before
 
 
-@pytest.mark.everyday
 def test_a_drafter_that_drafts_nothing_is_refused(start: Start) -> None:
     with start(*NEVER) as running:
         assert "nothing was drafted" in ended(running, "draft-nothing", 85)

@@ -222,6 +222,8 @@ def interrupted(tree: Path, series: Path, phase: str) -> None:
     assert killed(half_way, lambda: run(tree, series))
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("phase", ["stage", "commit"])
 def test_a_recovery_that_is_killed_itself_ends_in_the_same_tree(  # noqa: PLR0917

@@ -6,8 +6,10 @@ Run every `check_*` function of the named test files in this process and write {
 The vLLM that it meets is the first on the path: patched or not.
 """
 
+import gc
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 import traceback
@@ -38,6 +40,9 @@ def main(result, files):
 
 
 if __name__ == "__main__":
+    gc.disable()  # importing vLLM makes objects that stay
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder  # checkpoints that the checks write go with this process
         main(sys.argv[1], sys.argv[2:])
+    sys.stderr.flush()
+    os._exit(0)  # taking vLLM's modules apart takes seconds

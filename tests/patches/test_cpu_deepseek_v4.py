@@ -33,9 +33,8 @@ def series(tmp_path_factory):
         cpu_tree(tmp_path_factory.mktemp("both"), alone=False),
         cpu_tree(tmp_path_factory.mktemp("alone"), alone=True),
     ]
-    with ThreadPoolExecutor(2) as at_once:  # the longest first
-        first, second, alone = at_once.map(measured, [trees[0], trees[0], trees[1]], [GOOD, BAD, ALONE])
-    return first | second, alone
+    with ThreadPoolExecutor() as side_by_side:
+        return tuple(side_by_side.map(measured, trees, [GOOD + BAD, ALONE]))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import torch
 
 from dsv4_serve.demo.deepseek_v4 import Dims, write
 
-SMALL = Dims(experts=8, vocab=64, ratios=(0, 4, 128))
+SMALL = Dims(experts=8, vocab=64, ratios=(0, 4, 128), max_positions=16_384)  # vLLM computes a row for each position
 DRAFT = len(SMALL.ratios)  # the layer index that vLLM builds the draft head with
 
 
@@ -57,8 +57,10 @@ def prepare() -> None:
     from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors_moe import (
         compressed_tensors_moe_wna16 as ct_int4,
     )
+    from vllm.model_executor.models import registry
     from vllm.models.deepseek_v4.nvidia import flashmla
 
+    registry._run_in_subprocess = lambda inspect: inspect()  # there is no GPU that it could initialize; it takes 8 s
     setattr(flashmla, "compute_fp8_einsum_recipe", lambda: ((1, 128, 128), False))  # noqa: B010  pyright: not exported
     torch.cuda.Stream = torch.cuda.Event = _Nothing
     torch.set_default_dtype(torch.bfloat16)

@@ -19,12 +19,13 @@ import pytest
 HERE = Path(__file__).parents[1]
 KINDS = ("unit", "process", "vllm", "image", "gpu")
 FOLDERS = {"image": "image", "faults": "vllm", "patches": "vllm"}
-FIXTURES = {"daemon": "image", "vllm": "vllm", "running_demo": "vllm", "answering": "vllm", "broken": "vllm"}
+SHARED = {"vllm", "running_demo", "keyed_demo", "answering", "broken"}
+"""Fixtures of a vLLM that a run starts once: all tests with one are in one process."""
+FIXTURES = {"daemon": "image", **dict.fromkeys(SHARED, "vllm")}
 SERIAL = {"vllm", "image", "gpu"}
 BESIDE = (
     "demo/test_k_by_load.py",
     "demo/test_tool_calls.py",
-    "docs/test_readme_commands.py",
     "entrypoint/qualify/",
     "entrypoint/vllm_schema/",
     "patches/",
@@ -51,6 +52,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def _alone(item: pytest.Item, kind: str) -> str:
     """The kind; tests of vLLM that share no server with others are a group of their own beside it."""
+    if SHARED.intersection(getattr(item, "fixturenames", ())):
+        return kind
     below = item.path.relative_to(HERE).as_posix() if HERE in item.path.parents else ""
     return "vllm-beside" if kind == "vllm" and below.startswith(BESIDE) else kind
 

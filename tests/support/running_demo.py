@@ -1,4 +1,4 @@
-"""`make demo` as people start it, once for all tests that type what it prints, or what docs/how-to/clients.md says."""
+"""`make demo` once for all tests that type what it prints or what docs/how-to/clients.md says, and once with a key."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint.client import local_replica
+from tests.support.replica import Replica, replica
 
 COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
+NAME = "deepseek-v4-flash"
 LAST_LINE = re.compile(r"dsv4 bench")
 
 
@@ -66,6 +70,27 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         demo.kill()
     assert len(children) > 1
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture(scope="session")
+def keyed_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """
+    A replica as the README starts it: under DeepSeek's name, with a key in `secrets/api-key` of its folder.
+
+    It may still be loading, so that a test can wait as the README does.
+    """
+    folder = tmp_path_factory.mktemp("keyed")
+    key = folder / "secrets/api-key"
+    key.parent.mkdir()
+    key.write_text("ab" * 32 + "\n")
+    settings: dict[str, Any] = {
+        "PROFILE": "demo",
+        "MODEL": f"demo={write_checkpoint(folder / 'checkpoint')}",
+        "API_KEY_FILE": str(key),
+    }
+    settings["DSV4_SUPERVISE_STALL_STARTING"] = "900"  # a busy machine imports vLLM for minutes
+    with replica(folder, model_name=NAME, SERVED_MODEL_NAME=NAME, **settings) as running:
+        yield running
 
 
 def _root() -> Path:

@@ -67,6 +67,8 @@ def test_the_index_lists_every_page_and_no_other() -> None:
     assert set(re.findall(r"\]\((.*?)\)", index)) == pages
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_writing_changes_only_what_is_stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = shutil.copytree(reference.FOLDER, tmp_path / "reference")
     monkeypatch.setattr(reference, "FOLDER", folder)

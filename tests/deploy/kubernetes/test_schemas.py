@@ -41,6 +41,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("release", [OLDEST, NEWEST])
 def test_kubernetes_knows_every_field(rendered: Path, release: str) -> None:
     argv = [need("kubernetes-validate", "KUBERNETES_VALIDATE"), "--strict", "--kubernetes-version", release]

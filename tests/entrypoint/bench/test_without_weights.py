@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tokenizers import Tokenizer
-from vllm.model_executor.layers.fused_moe.router.routing_simulator_router import RoutingSimulator
 
 from dsv4_serve.demo.deepseek_v4 import Dims
 from dsv4_serve.demo.deepseek_v4 import write as write_whole
@@ -145,7 +143,12 @@ def test_experts_are_not_routed_at_random_where_that_would_change_their_kernels(
     }  # fmt: skip
 
 
+@pytest.mark.vllm
+@pytest.mark.slow
 def test_with_random_routing_sixteen_requests_read_as_many_experts_as_even_routing_has() -> None:
+    import torch  # not at the top: every process of a run would import vLLM
+    from vllm.model_executor.layers.fused_moe.router.routing_simulator_router import RoutingSimulator
+
     tokens, top_k, experts = 32, 6, 256
     [strategy] = measure.RANDOM_ROUTING.values()
     logits = torch.zeros(tokens, experts)

@@ -93,7 +93,12 @@ MISTAKES = [
         64,
         "`dsv4 bench compare` does not take '--fromat' (did you mean",
     ),
-    (["weights", "fetsh", "nvfp4"], {}, 64, "'fetsh' (choose from status, fetch, verify; did you mean fetch?)"),
+    (
+        ["weights", "fetsh", "nvfp4"],
+        {},
+        64,
+        "'fetsh' (choose from status, fetch, verify, prefetch; did you mean fetch?)",
+    ),
     (["weights", "status", "nvfp4", "--revison", "x"], {}, 64, "(did you mean --revision?)"),
     (["profiles", "--format", "jsn"], {}, 64, "(choose from text, json; did you mean json?)"),
     (["patch", "aply"], {}, 64, "did you mean apply?"),
@@ -172,6 +177,8 @@ def test_the_printed_command_can_be_pasted(dsv4: Run, tmp_path: Path) -> None:
     assert pasted.stdout.splitlines() == [*plan["argv"], *nccl]
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
     secret = tmp_path / "key"
     secret.write_text("s3cret-key\n")
@@ -253,6 +260,8 @@ def test_secrets_are_in_the_environment_of_vllm_and_in_no_process_list(dsv4: Run
     assert "give the key by file (API_KEY_FILE)" in answer.stderr
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_start_without_a_key_on_every_address_is_said_loudly(dsv4: Run) -> None:
     env = {"HARDWARE": "h200", "DSV4_VLLM": "/bin/true", "DSV4_SKIP": NO_GPU, "DSV4_HEALTH_PORT": "0"}
     said = "WARNING: NO KEY: everyone who reaches 0.0.0.0 port 8000"

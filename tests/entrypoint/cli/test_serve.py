@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
+from dsv4_serve.entrypoint.client.local_replica import free_port
 from tests.support.patience import slowness
 
 SLOW = """
@@ -60,10 +61,10 @@ def serve(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             "DSV4_VLLM": str(program),
             "DSV4_HEALTH_PORT": "0",
             "DSV4_RUN_DIR": str(tmp_path / "run"),
-            "PORT": "0",
+            "PORT": str(free_port()),
             **env,
         }
-        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60 * slowness(), check=False)
 
     return run
 
@@ -120,9 +121,16 @@ def test_serve_starts_the_planned_command_and_ends_with_it(tmp_path: Path) -> No
     fake.write_text('#!/bin/sh\necho "$NCCL_PROTO $*" > "$0.seen"\nexit 9\n')
     fake.chmod(0o755)
     env = {**os.environ, "DSV4_VLLM": str(fake), "HARDWARE": "rtx-pro-6000", "MODEL": "acti"}
-    env |= {"DSV4_RUN_DIR": str(tmp_path / "run"), "DSV4_HEALTH_PORT": "0", "PORT": "0", "DSV4_SUPERVISE_FETCH": "0"}
+    env |= {
+        "DSV4_RUN_DIR": str(tmp_path / "run"),
+        "DSV4_HEALTH_PORT": "0",
+        "PORT": str(free_port()),
+        "DSV4_SUPERVISE_FETCH": "0",
+    }
     env["DSV4_SKIP"] = "driver-answers,container-gpus,shared-memory"  # a machine without a GPU
-    done = subprocess.run([sys.executable, "-m", "dsv4_serve.entrypoint", "serve"], env=env, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "dsv4_serve.entrypoint", "serve"], env=env, timeout=60 * slowness(), check=False
+    )
     assert done.returncode == 87
     assert (tmp_path / "vllm.seen").read_text().startswith("LL serve LordNeel/")
 

@@ -103,8 +103,9 @@ def test_a_link_in_the_cache_is_not_followed(root: Path, tmp_path: Path) -> None
 )
 def test_a_member_that_is_no_regular_file(root: Path, kind: bytes) -> None:
     entry = tarfile.TarInfo(GOOD["sha256"])
-    entry.type, entry.size, entry.linkname = kind, 6, "/etc/passwd"
-    refused(archive(manifest_of([GOOD]), [(entry.tobuf(tarfile.USTAR_FORMAT), b"kernel")]), root, "valid kernel pack")
+    for target in ("", "/etc/passwd"):
+        entry.type, entry.size, entry.linkname = kind, 6, target
+        refused(archive(manifest_of([GOOD]), [(entry.tobuf(tarfile.USTAR_FORMAT), b"kernel")]), root, "regular file")
 
 
 def test_members_that_are_not_those_of_the_manifest(root: Path) -> None:

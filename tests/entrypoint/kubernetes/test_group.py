@@ -89,6 +89,7 @@ def test_what_the_nodes_need_is_said(overlay_for: Callable[..., Overlay]) -> Non
     [
         (("--weights", "fetch"), "--weights fetch is for replicas of one node, and this one has 2"),
         (("--nodes", "3"), "3 nodes cannot share 2 GPUs evenly"),
+        (("--nodes", "1"), "a host of gb10 has 1 GPU, and 2 are needed on each; use --nodes 2"),
     ],
 )
 def test_a_group_that_cannot_be_is_refused(

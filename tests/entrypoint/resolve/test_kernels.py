@@ -21,6 +21,7 @@ UNSET = re.compile(
 GPUS = [file.name for file in CATALOG.every_hardware() if file.get("compute_capability")]
 MODELS = ["acti", "w4a16", "nvfp4", "flash", "flash-nvfp4", "flash-0731", "flash-0731-nvfp4", "flash-base"]
 ROUNDS, MOST = 2, 6
+V41 = {"profile": "v41", "model": "v41-flash", "tensor_parallel_size": 4}
 
 
 def problems(**requested: Any) -> list[str]:
@@ -76,6 +77,10 @@ def followed(requested: dict[str, Any], *chosen: tuple[str, Any]) -> dict[str, A
         ({"hardware": "h200", "profile": "v41", "model": "v41-flash", "tensor_parallel_size": 4,
           "attention-config.indexer_kv_dtype": "mxfp4"}, "the indexer has no mxfp4 cache on SM 9.0"),
         ({"hardware": "gb10", "model": "flash", "sparse_indexer_topk_backend": "cooperative"}, "no cooperative kernel"),
+        ({"hardware": "h200", "attention_backend": "FLASHMLA_MEGA_ATTN_DSV41"} | V41, "do not run on SM 9.0; set"),
+        ({"hardware": "b300", "kv_cache_dtype": "bfloat16"} | V41, "or --attention-backend FLASHINFER_MLA_SPARSE_DSV4"),
+        ({"hardware": "gb10", "kv_cache_dtype": "nvfp4_ds_mla"} | V41, "has no nvfp4_ds_mla cache on SM 12.1"),
+        ({"hardware": "h200", "moe_backend": "flashinfer_trtllm"} | V41, "do not run on SM 9.0; set --moe-backend auto"),
         ({"hardware": "h200", "model": "flash", "kernel-config.sparse_indexer_topk_backend": "deep_select"},
          "set --kernel-config.sparse_indexer_topk_backend auto"),
         ({"hardware": "rtx-pro-6000", "model": "w4a16", "moe_backend": "auto"}, "Marlin, auto's choice for INT4"),
@@ -102,7 +107,9 @@ def test_what_vllm_has_no_kernel_for_is_refused_with_the_reason(requested: dict[
         {"hardware": "h200", "model": "flash", "block_size": 512},
         {"hardware": "h200", "model": "flash", "linear_backend": "deep_gemm"},
         {"hardware": "cpu", "profile": "demo-v4", "model": "demo-v4=/models/demo-v4", "block_size": 16},
-        {"hardware": "h200", "profile": "v41", "model": "v41-flash", "block_size": 128, "tensor_parallel_size": 4},
+        {"hardware": "h200", "block_size": 128} | V41,
+        {"hardware": "b300", "kv_cache_dtype": "nvfp4_ds_mla"} | V41,
+        {"hardware": "b300", "kv_cache_dtype": "bfloat16", "attention_backend": "FLASHINFER_MLA_SPARSE_DSV41"} | V41,
     ],
 )  # fmt: skip
 def test_what_vllm_has_a_kernel_for_is_not_refused(requested: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -21,11 +22,13 @@ def box(hardware: str, gpus: int, catalog: Catalog = CATALOG, **requested) -> Wh
     return what_fits(catalog, request(**requested), HostGpus(hardware, "test", gpus))
 
 
-FOUR = box("rtx-pro-6000", 4)
+@functools.cache
+def four() -> WhatFits:
+    return box("rtx-pro-6000", 4)
 
 
 def test_what_is_listed_resolves_and_holds_as_many_requests_as_it_says() -> None:
-    for fit in FOUR.fits:
+    for fit in four().fits:
         one = request(profile=fit.profile, model=fit.model, hardware="rtx-pro-6000", tensor_parallel_size=fit.gpus)
         selection = select(CATALOG, one, lambda: pytest.fail("the hardware was named"))
         memory = memory_inputs.estimate(selection, resolve(selection, one).flags)
@@ -36,27 +39,27 @@ def test_what_is_listed_resolves_and_holds_as_many_requests_as_it_says() -> None
 
 
 def test_a_pair_is_either_listed_or_counted_as_missing() -> None:
-    listed = {(fit.profile, fit.model) for fit in FOUR.fits}
-    missing = {(profile, model) for profile, model, _size in FOUR.missing}
+    listed = {(fit.profile, fit.model) for fit in four().fits}
+    missing = {(profile, model) for profile, model, _size in four().missing}
     assert listed.isdisjoint(missing)
     for name in CATALOG.names("profile"):
         profile = CATALOG.profile(name, "")
-        if not FOUR.hardware.is_one_of(profile.get("hardware")):
+        if not four().hardware.is_one_of(profile.get("hardware")):
             continue
         models = {model.name for model in CATALOG.every_model() if model.is_one_of(profile.get("models"))}
         assert {(name, model) for model in models} <= listed | missing
 
 
 def test_the_default_is_what_serve_would_take() -> None:
-    assert (FOUR.choices[""].profile, FOUR.choices[""].model) == ("524k", "flash-0731-nvfp4")
-    assert FOUR.choices["auto"].gpus == 4
+    assert (four().choices[""].profile, four().choices[""].model) == ("524k", "flash-0731-nvfp4")
+    assert four().choices["auto"].gpus == 4
 
 
 def test_a_figure_belongs_to_its_model_its_kind_of_gpu_and_its_number() -> None:
     def measured(found: WhatFits) -> set[tuple[str, str, int]]:
         return {(fit.profile, fit.model, fit.gpus) for fit in found.fits if fit.measured}
 
-    here = measured(FOUR)
+    here = measured(four())
     assert ("throughput", "w4a16", 4) in here
     assert ("524k", "acti", 2) in here  # on Max-Q, which extends this hardware
     assert ("524k", "acti", 4) not in here
@@ -69,8 +72,8 @@ def test_a_requested_model_is_the_only_one() -> None:
 
 
 def test_sizes_are_the_files_not_what_gpus_hold() -> None:
-    assert {fit.disk_gib for fit in FOUR.fits if fit.model == "w4a16"} == {158.19}
-    assert {fit.disk_gib for fit in FOUR.fits if fit.model == "acti"} == {146.1}
+    assert {fit.disk_gib for fit in four().fits if fit.model == "w4a16"} == {158.19}
+    assert {fit.disk_gib for fit in four().fits if fit.model == "acti"} == {146.1}
 
 
 def test_where_the_default_cannot_start_the_reason_is_told() -> None:
@@ -89,20 +92,20 @@ def test_the_text_is_readable_at_80_columns(hardware, gpus) -> None:
 
 
 def test_the_text_marks_the_default_quotes_figures_and_says_how_to_see_what_is_missing() -> None:
-    text = what_fits_text.text(FOUR, named=True)
+    text = what_fits_text.text(four(), named=True)
     [marked] = [line for line in text.splitlines() if line.startswith("* ")]
     assert marked.split()[1] == "flash-0731-nvfp4"
     assert "107 for one, 584 for 16 [" in text
     assert "0.21 main 50d9dd902" in text
     assert "dsv4 fit --profile" in " ".join(text.split())
-    partly = dataclasses.replace(FOUR.fits[0], requests=8, held=2)
-    assert " 2 of 8 " in what_fits_text.text(dataclasses.replace(FOUR, fits=(partly,)), named=False)
+    partly = dataclasses.replace(four().fits[0], requests=8, held=2)
+    assert " 2 of 8 " in what_fits_text.text(dataclasses.replace(four(), fits=(partly,)), named=False)
 
 
 def test_json_has_the_same() -> None:
-    data = FOUR.to_json()
+    data = four().to_json()
     assert data["gpus"] == 4
-    assert len(data["fits"]) == len(FOUR.fits)
+    assert len(data["fits"]) == len(four().fits)
     assert {
         "profile",
         "model",
@@ -116,7 +119,7 @@ def test_json_has_the_same() -> None:
         "community",
     } == set(data["fits"][0])
     assert data["choices"]["auto:throughput"]["profile"]
-    assert len(data["does-not-fit"]) == len(FOUR.missing)
+    assert len(data["does-not-fit"]) == len(four().missing)
 
 
 def test_requests_of_data_parallel_replicas_are_told_for_each() -> None:

@@ -42,6 +42,34 @@ def test_a_process_is_ended_if_it_is_the_recorded_one(tmp_path: Path, sleeper: s
     assert sleeper.wait(10) == -15
 
 
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "PATIENCE", 0.3)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        record(tmp_path, processes={process.pid: procfs.start_ticks(process.pid)})
+        leftovers.end(tmp_path)
+        assert process.wait(10) == -9
+
+
+def test_processes_that_are_not_recorded_are_found_by_their_temporary_folder_and_below_others(tmp_path: Path) -> None:
+    folder, env = tmp_path / "dsv4-abc", dict(os.environ)
+    folder.mkdir()
+    script = (
+        f"import subprocess; print(subprocess.Popen({SLEEP!r}, env={{}}).pid, flush=True); import time; time.sleep(60)"
+    )
+    run = [sys.executable, "-c", script]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, env={**env, "TMPDIR": str(folder)}) as process:
+        assert process.stdout
+        child = int(process.stdout.readline())
+        assert leftovers._found(leftovers.Leftovers(procfs.boot_id(), str(folder))) == {process.pid, child}
+        record(tmp_path, folder=str(folder))
+        leftovers.end(tmp_path)
+        assert process.wait(10) == -15
+    assert not procfs.start_ticks(child) or Path(f"/proc/{child}/stat").read_text().split()[2] == "Z"
+
+
 def test_its_own_temporary_folder_is_removed_and_no_other(tmp_path: Path) -> None:
     for name, stays in (("dsv4-abc", False), ("other", True)):
         folder = tmp_path / name

@@ -38,5 +38,4 @@ def test_a_candidate_that_breaks_the_drafter_does_not_count_however_fast_it_star
     assert [start["setup"] for start in result["starts"]] == [[], ["drafts-nothing"]]
     [row] = result["before"]
     assert row["output_tokens_per_second"] > 0
-    assert row["drafted"] > 0
     assert (result["best"], result["finished"]) == ([], True)
