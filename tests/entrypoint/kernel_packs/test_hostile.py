@@ -145,7 +145,7 @@ def test_sizes_that_would_fill_the_disk_or_the_memory(root: Path) -> None:
     huge = stream.header("manifest.json", 1 << 30)
     refused(lzma.compress(huge + b" " * 1024), root, "larger than")
     memory = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 27}]
-    refused(lzma.compress(stream.header("manifest.json", 0), filters=memory), root, "xz")
+    refused(lzma.compress(stream.header("manifest.json", 0), filters=memory), root, "xz: Memory usage limit")
     refused(archive(manifest_of([GOOD]), ONE, end=bytes(1 << 20)), root, "after its end")
 
 
