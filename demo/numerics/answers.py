@@ -8,19 +8,21 @@ import numpy as np
 from . import drafters, weights
 from .checkpoint import SEED, Draw, plainly
 from .golden import Golden, kept
-from .prompts import GENERATED, PROMPTS, Prompt
-from .reference import Ints, Model, drawn, log_softmax
+from .prompts import GENERATED, PROMPTS, NumericsPrompt
+from .reference import Ints, ReferenceModel, drawn, log_softmax
 from .rounding import Floats
 from .sizes import SIZES
 
 
-def model(size: str, draw: Draw = plainly) -> Model:
+def model(size: str, draw: Draw = plainly) -> ReferenceModel:
     """Return the reference with every weight drawn; `draw` may put other numbers into them."""
     dims = SIZES[size]
-    return Model(drawn([*weights.target(dims), *weights.mtp(dims)], lambda parameter: draw(parameter, SEED)), dims)
+    return ReferenceModel(
+        drawn([*weights.target(dims), *weights.mtp(dims)], lambda parameter: draw(parameter, SEED)), dims
+    )
 
 
-def digest(reference: Model) -> str:
+def digest(reference: ReferenceModel) -> str:
     """Return a digest of all weights, to tell whether a table belongs to them."""
     found = hashlib.sha256()
     for name in sorted(reference.p):
@@ -28,14 +30,14 @@ def digest(reference: Model) -> str:
     return found.hexdigest()
 
 
-def golden(size: str, prompts: Iterable[Prompt] = PROMPTS) -> Golden:
+def golden(size: str, prompts: Iterable[NumericsPrompt] = PROMPTS) -> Golden:
     """Compute and keep the tables of every prompt."""
     reference = model(size)
     tables = {name: kept(*whole) for prompt in prompts for name, whole in computed(reference, prompt).items()}
     return Golden(tables, digest(reference))
 
 
-def computed(reference: Model, prompt: Prompt) -> dict[str, tuple[Floats, Floats, Ints]]:
+def computed(reference: ReferenceModel, prompt: NumericsPrompt) -> dict[str, tuple[Floats, Floats, Ints]]:
     """Return logprobs of all tokens, margins and routes: of the target model, and of the draft from the answer on."""
     tokens = np.array([*prompt.tokens, *[prompt.answer] * GENERATED])
     trace = reference.trace(tokens)

@@ -72,7 +72,7 @@ def _one(parameter: Parameter, value: Any, kind: Layout, storage: Storage) -> Te
     match parameter:
         case weights.Matrix(name=name, role=role):
             return {f"{name}.{suffix}": tensor for suffix, tensor in getattr(storage, role)(value).items()}
-        case weights.Table(name=name):
+        case weights.RoutingTable(name=name):
             return {name: Tensor("I64", value.shape, np.ascontiguousarray(value))}
         case weights.Plain(name=name, dtype=dtype):
             narrow = dtype == "BF16" or (dtype == "HEAD" and not kind.head_f32)

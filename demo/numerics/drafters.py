@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .reference import Ints, Model, Trace, rms
+from .reference import Ints, ReferenceModel, Trace, rms
 from .rounding import Floats
 
 
-def mtp(model: Model, tokens: Ints, trace: Trace) -> tuple[Floats, Floats, Ints]:
+def mtp(model: ReferenceModel, tokens: Ints, trace: Trace) -> tuple[Floats, Floats, Ints]:
     """
     Return logits, router margins and routes of the MTP head.
 

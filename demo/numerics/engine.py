@@ -4,7 +4,7 @@ Ask an engine in this process what a random checkpoint answers, target model and
     python -m dsv4_serve.demo.numerics.engine OUT.npz CHECKPOINT --options '{"tensor_parallel_size": 2}'
 
 The vLLM that answers is the first on the path. `--options` are arguments of `vllm.LLM`. The drafter's logits are copied
-where they are sampled from, by a worker extension; a full CUDA graph leaves none to copy, its draft tokens are kept.
+where they are sampled from, by a worker extension; a full CUDA graph leaves none to copy.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .prompts import GENERATED, PROMPTS, VOCAB, Prompt
+from .prompts import GENERATED, PROMPTS, VOCAB, NumericsPrompt
 from .rows import Rows, answered
 
 NAMED = {prompt.name: prompt for prompt in PROMPTS}
@@ -25,7 +25,7 @@ TOP = 20
 
 
 class Recorder:
-    """Worker extension: keeps the drafter's logits and tokens of every step, on the first rank."""
+    """Worker extension: keeps the drafter's logits of every step."""
 
     kept: list[Any]
     model_runner: Any
@@ -48,11 +48,11 @@ class Recorder:
         return kept
 
 
-def ask(engine: Any, prompts: Sequence[Prompt], *, at_once: bool = False, recorded: bool = True) -> Rows:
+def ask(engine: Any, prompts: Sequence[NumericsPrompt], *, at_once: bool = False, recorded: bool = True) -> Rows:
     """Ask every prompt and return the rows of logprobs by its name."""
     from vllm import SamplingParams
 
-    def sampling(prompt: Prompt) -> Any:
+    def sampling(prompt: NumericsPrompt) -> Any:
         fixed = {"temperature": 0, "max_tokens": GENERATED, "ignore_eos": True, "allowed_token_ids": [prompt.answer]}
         return SamplingParams(**fixed, logprobs=TOP, prompt_logprobs=TOP)
 
@@ -63,8 +63,7 @@ def ask(engine: Any, prompts: Sequence[Prompt], *, at_once: bool = False, record
         for prompt, output in zip(batch, outputs, strict=True):
             answer = output.outputs[0]
             rows[prompt.name] = table([*output.prompt_logprobs[1:], *answer.logprobs])
-            if recorded and not at_once:
-                drafts = engine.collective_rpc("recorded_drafts")[0]
+            if recorded and not at_once and (drafts := engine.collective_rpc("recorded_drafts")[0]):
                 rows[f"{prompt.name}/draft"] = answered(drafts, answer.token_ids)
     return rows
 
@@ -91,7 +90,7 @@ def main() -> None:
     np.savez_compressed(options.out, **served(options.checkpoint, prompts, options.drafter, options.options))
 
 
-def served(checkpoint: Path, prompts: Sequence[Prompt], drafter: str, options: Mapping[str, Any]) -> Rows:
+def served(checkpoint: Path, prompts: Sequence[NumericsPrompt], drafter: str, options: Mapping[str, Any]) -> Rows:
     """Start an engine, ask, and stop it."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM

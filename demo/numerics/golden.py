@@ -1,7 +1,7 @@
 """The reference's answers, as they are shipped: `golden-SIZE.npz`, made by `python -m tools.numerics`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import IO
 
@@ -13,7 +13,7 @@ TOP = 8
 
 
 @dataclass(frozen=True)
-class Table:
+class ReferenceTable:
     """
     What the reference computed, a row a position.
 
@@ -29,24 +29,29 @@ class Table:
 
 @dataclass(frozen=True)
 class Golden:
-    """Tables by the names that `rows` describes, and the digest of the weights."""
+    """
+    Tables by the names that `rows` describes, and the digest of the weights.
 
-    tables: dict[str, Table]
+    `floors` are medians of each expert's positions, [layer, expert], that rounding alone gave on CPU, by prompt.
+    """
+
+    tables: dict[str, ReferenceTable]
     digest: str
+    floors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def save(self, file: IO[bytes]) -> None:
         """Write; the same contents give the same bytes."""
         arrays: dict[str, NDArray[np.generic]] = {"digest": np.frombuffer(bytes.fromhex(self.digest), np.uint8)}
         for name, table in self.tables.items():
-            for part in Table.__dataclass_fields__:
+            for part in ReferenceTable.__dataclass_fields__:
                 arrays[f"{name}.{part}"] = getattr(table, part)
         np.savez_compressed(file, **arrays)
 
 
-def kept(logprobs: NDArray[np.float64], margin: NDArray[np.float64], routes: NDArray[np.int64]) -> Table:
+def kept(logprobs: NDArray[np.float64], margin: NDArray[np.float64], routes: NDArray[np.int64]) -> ReferenceTable:
     """Keep the likeliest tokens of each row."""
     tokens = np.argsort(-logprobs, axis=1, kind="stable")[:, :TOP]
-    return Table(
+    return ReferenceTable(
         tokens.astype(np.uint8),
         np.take_along_axis(logprobs, tokens, axis=1).astype(np.float16),
         margin.astype(np.float16),
@@ -58,9 +63,15 @@ def load(size: str = "tiny") -> Golden:
     """Read what is shipped."""
     with (files(__package__) / f"golden-{size}.npz").open("rb") as file, np.load(file) as arrays:
         tables = {
-            name: Table(*(arrays[f"{name}.{part}"] for part in Table.__dataclass_fields__)) for name in names(arrays)
+            name: ReferenceTable(*(arrays[f"{name}.{part}"] for part in ReferenceTable.__dataclass_fields__))
+            for name in names(arrays)
         }
-        return Golden(tables, arrays["digest"].tobytes().hex())
+        digest = arrays["digest"].tobytes().hex()
+    floors = files(__package__) / f"floors-{size}.npz"
+    if not floors.is_file():
+        return Golden(tables, digest)
+    with floors.open("rb") as file, np.load(file) as arrays:
+        return Golden(tables, digest, dict(arrays))
 
 
 def names(arrays: "np.lib.npyio.NpzFile") -> Iterator[str]:

@@ -10,7 +10,7 @@ VOCAB, GENERATED = 128, 16
 
 
 @dataclass(frozen=True)
-class Prompt:
+class NumericsPrompt:
     """
     One request.
 
@@ -23,11 +23,11 @@ class Prompt:
     answer: int
 
 
-def drawn(name: str, count: int, seed: int) -> Prompt:
+def drawn(name: str, count: int, seed: int) -> NumericsPrompt:
     """Return a prompt of `count` tokens."""
     raw = np.random.PCG64(np.random.SeedSequence([seed, count])).random_raw(count)
     tokens = (raw % np.uint64(VOCAB - SPECIAL) + np.uint64(SPECIAL)).tolist()
-    return Prompt(name, tuple(tokens), tokens[seed])
+    return NumericsPrompt(name, tuple(tokens), tokens[seed])
 
 
 PROMPTS = (drawn("short", 40, 1), drawn("middle", 310, 2), drawn("long", 2552, 3))

@@ -50,7 +50,7 @@ def drawn(
     return out
 
 
-class Model:
+class ReferenceModel:
     """The target model; `mtp` and `dspark` are in `drafters`."""
 
     def __init__(self, params: Params, d: Dims) -> None:

@@ -66,7 +66,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Table:
+class RoutingTable:
     """Which experts a token goes to, in the first layers."""
 
     name: str
@@ -82,7 +82,7 @@ class Table:
         return np.ascontiguousarray(order[:, : self.top_k])
 
 
-Parameter = Matrix | Plain | Table
+Parameter = Matrix | Plain | RoutingTable
 
 
 def _raw(seed: int, name: str, count: int) -> NDArray[np.uint64]:
@@ -144,7 +144,7 @@ def block(prefix: str, d: Dims, ratio: int, *, hashed: bool = False) -> Iterator
         yield from _compressor(f"{indexer}.compressor", d, ratio, INDEX_DIM, 1.0)
     yield from _experts(f"{prefix}.ffn", d)
     if hashed:
-        yield Table(f"{prefix}.ffn.gate.tid2eid", d.vocab, d.experts, d.top_k)
+        yield RoutingTable(f"{prefix}.ffn.gate.tid2eid", d.vocab, d.experts, d.top_k)
     else:
         yield Plain(f"{prefix}.ffn.gate.bias", (d.experts,), 0, 2**-5)
 

@@ -14,6 +14,7 @@
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
 #   on_host.sh memory [NAME...]    qualification/gpu/kv_lines.py; kv-lines.jsonl, logs and kernels go to $OUT; $DEADLINE, $LIMIT
 #   on_host.sh strict [LAYOUT]     qualification/gpu/tool_strict.py on the first GPU; tool-strict.jsonl, the log and kernels go to $OUT; $DEADLINE
+#   on_host.sh numerics [JOB...]   qualification/gpu/run_numerics.py; numerics.jsonl, what the engines answered and kernels go to $OUT
 #   on_host.sh qualify TP MODEL... `dsv4 qualify` for each model of profiles/models at $PROFILE (64k), $MINUTES (8) each; results, pages and
 #                                  kernels go to $OUT
 #   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT, each result at once;
@@ -189,6 +190,23 @@ tune)
         (cd "$out" && cp -r --parents tune.txt tune profiles "$OUT/") || true
         (cd "$out/tmp" && for log in dsv4-tune-logs-*/*/log; do tail -c 100000 "$log" > "$log.tail"; done; \
             tar -cJf "$OUT/tune-logs.tar.xz" dsv4-tune-logs-*/*/log.tail) || true
+        save_kernels
+    fi
+    exit $status
+    ;;
+numerics)
+    shift
+    package
+    engine
+    share_caches
+    out=$base/numerics
+    rm -rf "$out"
+    status=0
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_numerics --out "$out" --work "$base/checkpoints" \
+        ${1:+--jobs "$@"} || status=$?
+    if [ -n "${OUT:-}" ]; then
+        cp "$out"/*.jsonl "$out"/*.npz "$OUT/" || true
+        (cd "$out" && for log in *.log; do tail -c 100000 "$log" > "$OUT/$log"; done) || true
         save_kernels
     fi
     exit $status

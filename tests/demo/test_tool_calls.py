@@ -240,3 +240,69 @@ def test_a_call_that_max_tokens_cut_is_no_success(clients: Clients, route: str, 
     assert json.dumps(truth).startswith(came)
     with pytest.raises(json.JSONDecodeError):
         json.loads(came)
+
+
+ONE = block(call("read_file", ("path", "true", "/srv/a")))
+SAID = {
+    "a call without tools": (ONE, None, "auto"),
+    "a call with tool_choice none": (ONE, NAMES, "none"),
+    "a tool that is not declared": (block(call("delete")), NAMES, "auto"),
+    "an invoke line in prose": ('Write <｜DSML｜invoke name="read_file"> and its parameters.', NAMES, "auto"),
+    "tags of thinking": ("Of <think> and </think>, the second ends it.", NAMES, "auto"),
+    "nothing": ("", NAMES, "auto"),
+}
+
+
+@each_way
+@pytest.mark.parametrize("name", SAID)
+def test_what_is_no_call_is_text(clients: Clients, name: str, streamed: bool) -> None:
+    text, names, choice = SAID[name]
+    said = _said(clients, text, streamed, names, tool_choice=choice)
+    assert (said.content or "", said.tool_calls or []) == (text, [])
+
+
+def _said(clients: Clients, text: str, streamed: bool, names: tuple[str, ...] | None = NAMES, **options: Any) -> Any:
+    request = _request(text, names) | (options if names else {})
+    if not streamed:
+        return clients.openai.chat.completions.create(**request).choices[0].message
+    with clients.openai.chat.completions.stream(**request) as stream:
+        return stream.get_final_completion().choices[0].message
+
+
+def _request(text: str, names: tuple[str, ...] | None = NAMES) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name, "parameters": SCHEMA}} for name in names or ()]
+    return {
+        "model": "demo",
+        "messages": [{"role": "user", "content": echo_model.message(text)}],
+        "max_tokens": 300,
+        "extra_body": {"chat_template_kwargs": {"thinking": False}, "return_token_ids": True},
+        **({"tools": tools} if tools else {}),
+    }
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "read_file"}}])
+@each_way
+def test_a_forced_call_is_a_call(clients: Clients, streamed: bool, choice: Any) -> None:
+    """vLLM's grammar lets the model write what it would have written."""
+    message = _said(clients, ONE, streamed, tool_choice=choice)
+    (one,) = message.tool_calls
+    assert (one.function.name, json.loads(one.function.arguments)) == ("read_file", {"path": "/srv/a"})
+
+
+def test_the_next_prompt_begins_with_what_was_written(clients: Clients) -> None:
+    """So most of it comes from the prefix cache, as vLLM counts it."""
+    request = _request(TURNS["one"].text)
+    first = clients.openai.chat.completions.create(**request)
+    message = first.choices[0].message
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "ok"}
+    hits = _cache_hits(clients)
+    history = [*request["messages"], message, result]
+    second = clients.openai.chat.completions.create(**request | {"messages": history, "max_tokens": 1})
+    written = first.prompt_token_ids + first.choices[0].token_ids
+    assert second.prompt_token_ids[: len(written)] == written
+    assert _cache_hits(clients) - hits > len(first.prompt_token_ids) / 2
+
+
+def _cache_hits(clients: Clients) -> float:
+    lines = clients.openai._client.get(str(clients.openai.base_url).replace("v1/", "metrics")).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:prefix_cache_hits_total"))

@@ -31,6 +31,11 @@ class Fault:
     reference: tuple[str, str, str] | tuple[()] = ()
     prompts: tuple[str, ...] = ("middle",)
 
+    def touches(self, name: str) -> bool:
+        """Whether a parameter's numbers may change."""
+        beginnings = [*self.weights, *([self.crossed] if self.crossed else [])]
+        return any(name.startswith(beginning) for beginning in beginnings)
+
     def draw(self, parameter: Parameter, seed: int) -> Any:
         """Return a parameter's numbers as the fault leaves them."""
         name = parameter.name

@@ -3,8 +3,8 @@ Put every fault of faults.toml into a copy of the reference, and keep which the 
 
     python -m tools.numerics.reference_faults [NAME...]
 
-The result is qualification/results/numerics/faults.json; docs/results/numerics.md shows it. Without a name, all: four
-minutes of one CPU core (OPENBLAS_NUM_THREADS=1).
+The result is qualification/results/numerics/faults.json; `python -m tools.numerics.page` brings it into
+docs/results/numerics.md. Without a name, all: about two minutes of one CPU core (OPENBLAS_NUM_THREADS=1).
 """
 
 import argparse
@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from dsv4_serve.demo import numerics
-from dsv4_serve.demo.numerics import compare, golden
+from dsv4_serve.demo.numerics import answers, checkpoint, compare, golden, reference, weights
+from dsv4_serve.demo.numerics.attention import Params
 from dsv4_serve.demo.numerics.prompts import PROMPTS
 from dsv4_serve.demo.numerics.rows import Rows
+from dsv4_serve.demo.numerics.sizes import SIZES
 
 from .faults import Fault, read
 
@@ -37,27 +39,30 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     names = parser.parse_args().names
     faults, kept = read(), json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    shipped = golden.load()
+    shipped, plain = golden.load(), answers.model("tiny").p
     for name in names or faults:
-        kept[name] = measured(faults[name], shipped)
+        kept[name] = measured(faults[name], shipped, plain)
         print(name, kept[name]["noticed"], flush=True)
         RESULT.parent.mkdir(parents=True, exist_ok=True)
         ordered = {name: kept[name] for name in faults if name in kept}
         RESULT.write_text(json.dumps(ordered, indent=1) + "\n")
 
 
-def measured(fault: Fault, shipped: golden.Golden) -> dict[str, Any]:
-    """Return what the comparison says of a reference with this fault."""
+def measured(fault: Fault, shipped: golden.Golden, plain: Params) -> dict[str, Any]:
+    """Return what the comparison says of a reference with this fault; `plain` are the parameters without it."""
     rows: Rows = {}
-    with mutated(fault.reference) as answers:
-        reference = answers.model("tiny", fault.draw)
+    dims = SIZES["tiny"]
+    touched = [p for p in (*weights.target(dims), *weights.mtp(dims)) if fault.touches(p.name)]
+    changed = reference.drawn(touched, lambda parameter: fault.draw(parameter, checkpoint.SEED))
+    with mutated(fault.reference) as module:
         for prompt in PROMPTS:
             if prompt.name in fault.prompts:
-                found = answers.computed(reference, prompt)
+                found = module.computed(module.ReferenceModel({**plain, **changed}, dims), prompt)
                 rows |= {name: logprobs.astype(np.float32) for name, (logprobs, _, _) in found.items()}
     verdict = compare.compare(shipped, rows, compare.limits())
     figures = {name: round(value, 4) for name, value in verdict.figures.items()}
-    return {"fault": fault.text, "noticed": not verdict.right, "figures": figures, "reasons": list(verdict.reasons)}
+    found = {"fault": fault.text, "in": "the reference", "noticed": not verdict.right}
+    return found | {"figures": figures, "reasons": list(verdict.reasons)}
 
 
 @contextmanager

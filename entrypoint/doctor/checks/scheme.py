@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...checkpoint import layout
+from ...checkpoint import layout, scalars
 from ...checkpoint.described import number
 from ...checkpoint.identify import scheme as scheme_of
 from ...checkpoint.read import Checkpoint
@@ -16,6 +16,7 @@ _MOE = (
     "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/layers/quantization/compressed_tensors"
     "/compressed_tensors_moe/compressed_tensors_moe.py"
 )
+_GLOBAL_SCALE = {"nvfp4": "weight_global_scale", "modelopt-nvfp4": "weight_scale_2"}
 _V4 = "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/models/deepseek_v4"
 
 
@@ -89,6 +90,26 @@ def experts_targeted(checkpoint: Checkpoint, _required: CheckpointRequirements) 
     return Problem(
         f"no target in quantization_config matches the experts: {some(names)}",
         r"a target such as re:.*experts\.\d+\.(w1|w2|w3)$",
+    )
+
+
+@check(
+    symptom="vLLM only warns: w1_weight_scale_2 must match w3_weight_scale_2. Accuracy may be affected",
+    link="https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/layers/quantization/modelopt.py",
+    remedy="fetch a checkpoint that was quantized with one scale for w1 and w3",
+    tried="for real",
+)
+def expert_scales_equal(checkpoint: Checkpoint, _required: CheckpointRequirements) -> Problem | None:
+    """w1 and w3 of an expert have one NVFP4 global scale. vLLM applies that of w1 to both. Two layers are read."""
+    stored = layout.scheme(checkpoint, "layers.0")
+    if stored is None or stored.name not in _GLOBAL_SCALE:
+        return None
+    layers = layout.target_layers(checkpoint.config.value)
+    different = scalars.unequal(checkpoint, {layers[0], layers[-1]} if layers else (), _GLOBAL_SCALE[stored.name])
+    if not different:
+        return None
+    return Problem(
+        f"w1 and w3 have different {_GLOBAL_SCALE[stored.name]} in {some(different)}", "one global scale for both"
     )
 
 

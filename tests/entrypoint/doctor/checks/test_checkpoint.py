@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dsv4_serve.demo.deepseek_v4 import Dims, write
-from dsv4_serve.demo.v4_tensors import WIDTH, Tensor, bf16, save
+from dsv4_serve.demo.v4_tensors import WIDTH, Tensor, bf16, f32, save
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint import read as checkpoint
 from dsv4_serve.entrypoint.checkpoint.read import INDEX
@@ -208,6 +208,10 @@ SEEN = {
     "quantization-config-matches": ("w4a16", edit(quantization_config=FP8), {}, "stored as w4a16, but quantization_config in config.json declares fp8-mxfp4"),
     "scheme-matches-model": ("acti", lambda _: None, {"drafter_scheme": "unquantized"}, "holds a drafter in w4a16"),
     "experts-targeted": ("w4a16", quantization(config_groups={"g": {"targets": [r"re:.*mlp\.experts.*"], "weights": {"num_bits": 4, "type": "int"}}}), {}, r"re:.*mlp\.experts.*"),
+    "expert-scales-equal": (
+        "pro", rewrite(TARGET, lambda t: t | {"layers.3.ffn.experts.7.w3.weight_scale_2": f32(np.array([3.0]))}), {},
+        "different weight_scale_2 in layers.3.ffn.experts.7",
+    ),
     "expert-targets-need-a-patch": ("nvfp4", lambda _: None, {"patches": frozenset(), "method": ""}, "named gate_proj"),
     "fp8-compressors-need-a-patch": ("acti", lambda _: None, {"patches": frozenset()}, "compressors stored in FP8"),
     "heads-split": ("native", lambda _: None, {"tensor_parallel_size": 4, "expert_parallel": True}, "4 GPUs cannot share 2 o_groups evenly"),
