@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,11 @@ from .sizes import HEAD_DIM, INDEX_DIM, ROPE_DIM, WINDOW, YARN_FACTOR
 EPS, THETA, COMPRESSED_THETA, FAST, SLOW = 1e-6, 1e4, 1.6e5, 32, 1
 CHUNK = 128
 """Queries at once, so that 64 heads and 2,600 positions fit into memory."""
-Params = Mapping[str, NDArray[np.generic]]
+Params = Mapping[str, NDArray[Any]]
 Ints = NDArray[np.int64]
 
 
-def rms(x: Floats, gain: NDArray[np.generic] | None = None) -> Floats:
+def rms(x: Floats, gain: NDArray[Any] | None = None) -> Floats:
     """Root-mean-square norm over the last axis."""
     normed = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + EPS)
     return normed if gain is None else normed * gain
@@ -44,7 +45,7 @@ class Attention:
     def __init__(self, p: Params, d: Dims, prefix: str, ratio: int) -> None:
         self.p, self.d, self.prefix, self.ratio = p, d, prefix, ratio
 
-    def weight(self, name: str) -> NDArray[np.generic]:
+    def weight(self, name: str) -> NDArray[Any]:
         """Return a weight by its name in this layer."""
         return self.p[f"{self.prefix}.{name}.weight"]
 

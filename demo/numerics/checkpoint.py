@@ -50,7 +50,7 @@ def write(folder: Path, layout: str = "bf16", size: str = "tiny", *, draw: Draw 
     write_text_files(folder, walk.vocabulary, walk.marks, dims.max_positions)
 
 
-def described(layout: str, dims: Dims) -> dict[str, object]:
+def described(layout: str, dims: Dims) -> dict[str, Any]:
     """Return config.json; YaRN begins early."""
     values = config(layout, dims)
     values["rope_scaling"] |= {

@@ -8,6 +8,7 @@ the median of the positions that went to it.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def compare(golden: Golden, got: Rows, allowed: Mapping[str, float]) -> Numerics
     return NumericsResult(figures, tuple(reasons))
 
 
-def distances(table: ReferenceTable, rows: NDArray[np.generic]) -> tuple[NDArray[np.float64], ReferenceTable]:
+def distances(table: ReferenceTable, rows: NDArray[Any]) -> tuple[NDArray[np.float64], ReferenceTable]:
     """Return the distance of each position that the engine returned, and the table's rows of these."""
     count = min(len(rows), len(table.margin))
     seen = np.flatnonzero(~np.isnan(rows[:count]).all(axis=1))
@@ -86,9 +87,7 @@ def distances(table: ReferenceTable, rows: NDArray[np.generic]) -> tuple[NDArray
     return np.where(np.isnan(apart), ABSENT, apart).max(axis=1, initial=0.0), part
 
 
-def figures_of(
-    table: ReferenceTable, rows: NDArray[np.generic], floor: NDArray[np.generic] | None
-) -> Iterator[tuple[str, float]]:
+def figures_of(table: ReferenceTable, rows: NDArray[Any], floor: NDArray[Any] | None) -> Iterator[tuple[str, float]]:
     """Yield the figures of one table; `floor` has each expert's median with rounding alone."""
     apart, part = distances(table, rows)
     if not len(apart):

@@ -90,7 +90,9 @@ def main() -> None:
     options = parser.parse_args()
     prompts = [NAMED[name] for name in options.prompts]
     crowd = [replace(prompt, name=f"{prompt.name}@{number}") for number in range(options.crowd) for prompt in prompts]
-    np.savez_compressed(options.out, **served(options.checkpoint, prompts, crowd, options.drafter, options.options))
+    np.savez_compressed(
+        options.out, allow_pickle=False, **served(options.checkpoint, prompts, crowd, options.drafter, options.options)
+    )
 
 
 def served(
@@ -112,7 +114,7 @@ def served(
         "max_num_seqs": 8,
         "enable_prefix_caching": False,
     }
-    engine = LLM(str(checkpoint), worker_extension_cls=f"{__package__}.engine.Recorder", **defaults | options)
+    engine = LLM(str(checkpoint), worker_extension_cls=f"{__package__}.engine.Recorder", **(defaults | dict(options)))
     if drafter != "none":
         engine.collective_rpc("record_drafts")
     rows = ask(engine, prompts, recorded=drafter != "none")

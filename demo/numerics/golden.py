@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +37,15 @@ class Golden:
 
     tables: dict[str, ReferenceTable]
     digest: str
-    floors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    floors: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def save(self, file: IO[bytes]) -> None:
         """Write; the same contents give the same bytes."""
-        arrays: dict[str, NDArray[np.generic]] = {"digest": np.frombuffer(bytes.fromhex(self.digest), np.uint8)}
+        arrays: dict[str, NDArray[Any]] = {"digest": np.frombuffer(bytes.fromhex(self.digest), np.uint8)}
         for name, table in self.tables.items():
             for part in ReferenceTable.__dataclass_fields__:
                 arrays[f"{name}.{part}"] = getattr(table, part)
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def kept(logprobs: NDArray[np.float64], margin: NDArray[np.float64], routes: NDArray[np.int64]) -> ReferenceTable:
@@ -61,13 +61,13 @@ def kept(logprobs: NDArray[np.float64], margin: NDArray[np.float64], routes: NDA
 
 def load(size: str = "tiny") -> Golden:
     """Read what is shipped."""
-    with (files(__package__) / f"golden-{size}.npz").open("rb") as file, np.load(file) as arrays:
+    with (files(__package__ or "") / f"golden-{size}.npz").open("rb") as file, np.load(file) as arrays:
         tables = {
             name: ReferenceTable(*(arrays[f"{name}.{part}"] for part in ReferenceTable.__dataclass_fields__))
             for name in names(arrays)
         }
         digest = arrays["digest"].tobytes().hex()
-    floors = files(__package__) / f"floors-{size}.npz"
+    floors = files(__package__ or "") / f"floors-{size}.npz"
     if not floors.is_file():
         return Golden(tables, digest)
     with floors.open("rb") as file, np.load(file) as arrays:

@@ -38,11 +38,9 @@ class Trace:
     routes: Ints
 
 
-def drawn(
-    parameters: Iterable[weights.Parameter], draw: Callable[[weights.Parameter], Any]
-) -> dict[str, NDArray[np.generic]]:
+def drawn(parameters: Iterable[weights.Parameter], draw: Callable[[weights.Parameter], Any]) -> dict[str, NDArray[Any]]:
     """Return every parameter's numbers by name, in float64; a matrix is [out, in]."""
-    out: dict[str, NDArray[np.generic]] = {}
+    out: dict[str, NDArray[Any]] = {}
     for parameter in parameters:
         value = draw(parameter)
         name = f"{parameter.name}.weight" if isinstance(parameter, weights.Matrix) else parameter.name

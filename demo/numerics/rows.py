@@ -1,12 +1,13 @@
 """What an engine answers, as one table a prompt: a row a position, a column a token."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Table = NDArray[np.float32]
-Rows = dict[str, NDArray[np.generic]]
+Rows = dict[str, NDArray[Any]]
 """By the prompt's name natural logprobs, NaN where the engine returned none: row i follows token i.
 
 `NAME/draft` are the drafter's: row j was computed when j tokens had been generated after the first one; NaN where an

@@ -1,6 +1,7 @@
 """The table of deliberate faults: the page shows the results file, and a fault changes what it says it changes."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def test_a_fault_changes_something_that_is_there(name):
     parameters = [p for p in (*weights.target(dims), *weights.mtp(dims)) if fault.touches(p.name)]
     changed = False
     for parameter in parameters[:3]:
-        mine, plain = fault.draw(parameter, checkpoint.SEED), parameter.draw(checkpoint.SEED)
+        mine = fault.draw(parameter, checkpoint.SEED)
+        plain: Any = parameter.draw(checkpoint.SEED)
         for part in ("levels", "exps"):
             changed |= not np.array_equal(getattr(mine, part, mine), getattr(plain, part, plain))
     assert changed or fault.reference

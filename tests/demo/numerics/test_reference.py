@@ -40,7 +40,7 @@ def test_mixing_keeps_the_sum_of_the_streams():
 
 
 def test_an_entry_of_ratio_4_sees_the_first_half_of_the_group_before():
-    groups = np.arange(2 * 4 * 2).reshape(2, 4, 2)
+    groups = np.arange(16, dtype=np.float64).reshape(2, 4, 2)
     seen = overlapped(groups, -1)[:, :, 0]
     assert seen.tolist() == [[-1] * 4 + groups[0, :, 1].tolist(), groups[0, :, 0].tolist() + groups[1, :, 1].tolist()]
 
