@@ -54,7 +54,12 @@ def ask(engine: Any, prompts: Sequence[NumericsPrompt], *, at_once: bool = False
     from vllm import SamplingParams
 
     def sampling(prompt: NumericsPrompt) -> Any:
-        fixed = {"temperature": 0, "max_tokens": GENERATED, "ignore_eos": True, "allowed_token_ids": [prompt.answer]}
+        fixed: dict[str, Any] = {
+            "temperature": 0,
+            "max_tokens": GENERATED,
+            "ignore_eos": True,
+            "allowed_token_ids": [prompt.answer],
+        }
         return SamplingParams(**fixed, logprobs=TOP, prompt_logprobs=TOP)
 
     rows: Rows = {}
