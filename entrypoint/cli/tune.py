@@ -74,7 +74,8 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Measure, write what won, and print it."""
     from ..bench import options as benches
     from ..catalog.catalog import Catalog
-    from ..resolve import environment
+    from ..errors import UsageError
+    from ..resolve import auto, environment
     from ..shared_result import check_writable
     from ..supervisor import provenance
     from ..tune import command, profile_file, text
@@ -88,6 +89,10 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     asked, folders = requested(options, argv), environment.folders()
     resolve = resolver(asked, folders)
     around = command.Around(resolve("", []), asked, resolve, provenance.hardware(this_machine()))
+    named = asked.choices.get("profile")
+    if named and auto.asked(named):
+        chosen = around.plan.plan.choices["profile"].value
+        raise UsageError(f"`dsv4 tune` takes no profile that is chosen anew each time; here auto is {chosen}: name it.")
     request = tune_request(options, around.plan.plan)
     found = command.proposal(around, request, options.acceptance)
     if options.dry_run:

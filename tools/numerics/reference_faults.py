@@ -3,8 +3,8 @@ Put every fault of faults.toml into a copy of the reference, and keep which the 
 
     python -m tools.numerics.reference_faults [NAME...]
 
-The result is qualification/results/numerics/faults.json; docs/results/numerics.md shows it. Without a name, all: four
-minutes of one CPU core (OPENBLAS_NUM_THREADS=1).
+The result is qualification/results/numerics/faults.json; `python -m tools.numerics.page` brings it into
+docs/results/numerics.md. Without a name, all: about two minutes of one CPU core (OPENBLAS_NUM_THREADS=1).
 """
 
 import argparse
@@ -61,7 +61,8 @@ def measured(fault: Fault, shipped: golden.Golden, plain: Params) -> dict[str, A
                 rows |= {name: logprobs.astype(np.float32) for name, (logprobs, _, _) in found.items()}
     verdict = compare.compare(shipped, rows, compare.limits())
     figures = {name: round(value, 4) for name, value in verdict.figures.items()}
-    return {"fault": fault.text, "noticed": not verdict.right, "figures": figures, "reasons": list(verdict.reasons)}
+    found = {"fault": fault.text, "in": "the reference", "noticed": not verdict.right}
+    return found | {"figures": figures, "reasons": list(verdict.reasons)}
 
 
 @contextmanager

@@ -103,8 +103,9 @@ def test_a_link_in_the_cache_is_not_followed(root: Path, tmp_path: Path) -> None
 )
 def test_a_member_that_is_no_regular_file(root: Path, kind: bytes) -> None:
     entry = tarfile.TarInfo(GOOD["sha256"])
-    entry.type, entry.size, entry.linkname = kind, 6, "/etc/passwd"
-    refused(archive(manifest_of([GOOD]), [(entry.tobuf(tarfile.USTAR_FORMAT), b"kernel")]), root, "valid kernel pack")
+    for target in ("", "/etc/passwd"):
+        entry.type, entry.size, entry.linkname = kind, 6, target
+        refused(archive(manifest_of([GOOD]), [(entry.tobuf(tarfile.USTAR_FORMAT), b"kernel")]), root, "regular file")
 
 
 def test_members_that_are_not_those_of_the_manifest(root: Path) -> None:
@@ -144,7 +145,7 @@ def test_sizes_that_would_fill_the_disk_or_the_memory(root: Path) -> None:
     huge = stream.header("manifest.json", 1 << 30)
     refused(lzma.compress(huge + b" " * 1024), root, "larger than")
     memory = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 27}]
-    refused(lzma.compress(stream.header("manifest.json", 0), filters=memory), root, "xz")
+    refused(lzma.compress(stream.header("manifest.json", 0), filters=memory), root, "xz: Memory usage limit")
     refused(archive(manifest_of([GOOD]), ONE, end=bytes(1 << 20)), root, "after its end")
 
 

@@ -86,6 +86,17 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         packed(folder_of(tmp_path / "a"), tmp_path / "pack")
 
 
+def test_a_file_that_a_compiler_writes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed(cache(tmp_path / "a"), tmp_path / "pack")
+    own = folder_of(tmp_path / "b") / "triton/ABC/kernel.ptx"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    monkeypatch.setattr(place.os.path, "lexists", lambda _: False)  # it was not there when that was asked
+    placed = imported((tmp_path / "pack").read_bytes(), tmp_path / "b")
+    assert own.read_bytes() == b"mine"
+    assert [file.path for file in placed.kept] == ["triton/ABC/kernel.ptx"]
+
+
 def test_a_pack_of_another_key_changes_nothing(tmp_path: Path) -> None:
     packed(cache(tmp_path / "a"), tmp_path / "pack")
     root = tmp_path / "b"

@@ -1,0 +1,31 @@
+"""Make the table of docs/results/numerics.md from the results file (`python -m tools.numerics.page`)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.tables import renewed
+
+from .reference_faults import RESULT
+
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "numerics.md"
+
+
+def page(text: str) -> str:
+    """Return the text of the page with its table made from the results."""
+    return renewed(text, {"numerics": rows(json.loads(RESULT.read_text(encoding="utf-8")))}, PAGE)
+
+
+def rows(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one row for each fault."""
+    lines = ["| fault | put into | noticed | by |", "|---|---|---|---|"]
+    for entry in found.values():
+        noticed, reasons = "yes" if entry["noticed"] else "**no**", entry["reasons"]
+        first = reasons[0].rstrip(".").replace(", and ", "; ") if reasons else ""
+        lines.append(f"| {entry['fault']} | {entry['in']} | {noticed} | {first} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
