@@ -86,6 +86,7 @@ def measured(tree, cases):
     environment = os.environ | {"PYTHONPATH": path, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
     environment["OMP_NUM_THREADS"] = "1"  # threads would mostly wait for each other
     environment["MALLOC_PERTURB_"] = "85"  # glibc fills new memory: a weight that is not loaded is never zero by chance
+    environment["VLLM_CACHE_ROOT"] = str(tree / "cache")  # trees that differ would evict each other's models from one
     command = [sys.executable, SCRIPT, result, *cases]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert result.exists(), done.stderr[-4000:]

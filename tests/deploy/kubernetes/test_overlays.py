@@ -41,7 +41,7 @@ VLLM_FLAGS = {
 }
 WHO_IS_WHO = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
 """What tells the pods of one group apart; nothing about how vLLM is started."""
-SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode")]
+SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode", "qualify")]
 WITH_TOKEN = {"dsv4-router", "dsv4-picker"}
 """They watch pods."""
 
@@ -56,7 +56,7 @@ def test_every_overlay_of_the_issue_is_there() -> None:
     assert set(OVERLAYS) == {
         *("rtx-pro-6000-tp2", "rtx-pro-6000-tp4", "h200", "b300", "pro-multinode", "demo"),
         *("haproxy", "router", "gateway-inference", "autoscale", "monitoring", "dra"),
-        *("host-path", "image-volume", "fetch", "kernels"),
+        *("host-path", "image-volume", "fetch", "kernels", "qualify"),
     }
 
 
