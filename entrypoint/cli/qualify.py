@@ -88,7 +88,7 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     try:
         report = command.qualify(box, options.minutes, options.only or STAGES, Path(options.out))
     except Stopped:
-        print_message("finished stages are kept: the same command goes on with the others.")
+        print_message("finished stages are kept: the same command resumes with the others.")
         raise
     answer(options, report.to_json, report.text)
     path, page = command.keep(report, Path(options.out))

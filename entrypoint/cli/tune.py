@@ -92,7 +92,7 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     named = asked.choices.get("profile")
     if named and auto.asked(named):
         chosen = around.plan.plan.choices["profile"].value
-        raise UsageError(f"`dsv4 tune` takes no profile that is chosen anew each time; here auto is {chosen}: name it.")
+        raise UsageError(f"`dsv4 tune` takes no profile that is chosen at each start; here auto is {chosen}: name it.")
     request = tune_request(options, around.plan.plan)
     found = command.proposal(around, request, options.acceptance)
     if options.dry_run:
