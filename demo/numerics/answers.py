@@ -6,10 +6,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import drafters, weights
+from .attention import Ints
 from .checkpoint import SEED, Draw, plainly
 from .golden import Golden, kept
 from .prompts import GENERATED, PROMPTS, NumericsPrompt
-from .reference import Ints, ReferenceModel, drawn, log_softmax
+from .reference import ReferenceModel, drawn, log_softmax
 from .rounding import Floats
 from .sizes import SIZES
 

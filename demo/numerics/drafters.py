@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .reference import Ints, ReferenceModel, Trace, rms
+from .attention import Ints, rms
+from .reference import ReferenceModel, Trace
 from .rounding import Floats
 
 
