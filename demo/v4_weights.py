@@ -166,9 +166,15 @@ class Weights:
         """The unit of each token in the experts."""
         return self._spread(self.dims.inter // 2)
 
-    index_query: Linear | None = None
-    """The indexer's query and, below, its weights and what compressors keep of a token: noise, where None."""
-    index_weights: Linear | None = None
+    @property
+    def index_query(self) -> Linear | None:
+        """The indexer's query and, below, its weights and what compressors keep of a token: noise, where None."""
+        return None
+
+    @property
+    def index_weights(self) -> Linear | None:
+        """The weight of each head of the indexer."""
+        return None
 
     def compressor(self, _ratio: int, _head_dim: int) -> Linear | None:
         """Return what a compressor keeps of a token."""

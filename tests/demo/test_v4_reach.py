@@ -20,6 +20,7 @@ def unit(x):
 @pytest.fixture(scope="module", params=[Dims(), FLASH], ids=["tiny", "flash"])
 def weights(request):
     walk = reaching_walk(request.param.vocab)
+    assert walk.reach
     return ReachWeights(request.param, walk.successors, walk.seed, walk.reach), walk.reach
 
 
@@ -79,6 +80,7 @@ def test_the_indexer_scores_blocks_with_a_key_only_and_only_for_its_query(weight
 
 
 def test_the_walk_never_comes_to_a_query():
+    assert WALK.reach
     assert all(WALK.successors[query] == query for query in WALK.reach.queries.values())
     token, walked = 2, set()
     while token not in walked:

@@ -257,7 +257,9 @@ def test_a_profile_for_one_other_kind_of_gpu_is_not_chosen(folder) -> None:
 )
 def test_more_gpus_than_a_host_has_are_taken_where_no_fewer_hold_it(hardware: str, gpus: int, taken: int) -> None:
     found = auto.settle(CATALOG, request_for(model="pro", hardware=""), box(hardware, gpus))
-    assert found.flag("tensor-parallel-size").value == taken
+    size = found.flag("tensor-parallel-size")
+    assert size
+    assert size.value == taken
 
 
 @pytest.mark.parametrize("goal", auto.NAMES)
