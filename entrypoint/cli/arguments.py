@@ -102,7 +102,7 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--without-weights",
         action="store_true",
-        help="start a replica of the real size with dummy weights, and stop it at the end",
+        help="start a replica with dummy weights of the real size, and stop it at the end",
     )
     group.add_argument(
         "--acceptance",

@@ -27,11 +27,13 @@ def register(commands: Commands) -> None:
     )
     actions = parser.add_subparsers(required=True, metavar="COMMAND")
     export = _add(actions, "export", _export, "write a pack of this host's kernels for a plan")
-    export.add_argument("--out", metavar="FILE", required=True, help="write the pack to FILE, which may not exist")
+    export.add_argument("--out", metavar="FILE", required=True, help="write the pack to FILE, which must not exist yet")
     take = _add(actions, "import", _import, "put the kernels of a pack into the cache; nothing there is overwritten")
     take.add_argument("pack", metavar="PACK", help="a file, an https:// URL, or oci://HOST/REPOSITORY:TAG@sha256:…")
     take.add_argument("--digest", metavar="D", default="", help="the pack's own digest, sha256:…; any other is refused")
-    take.add_argument("--unpinned", action="store_true", help="accept a pack that nothing pins: it is code")
+    take.add_argument(
+        "--unpinned", action="store_true", help="accept a pack without a digest; a pack is code that runs here"
+    )
     for one in (export, take):
         arguments.add_format(one)
         arguments.add_plan(one)
@@ -50,7 +52,7 @@ def register(commands: Commands) -> None:
         "--older-than",
         type=arguments.seconds,
         metavar="DAYS",
-        help="only folders that nothing was written to for so many days (default: all)",
+        help="only folders not written to for DAYS days (default: all)",
     )
     arguments.add_format(prune)
 
@@ -159,7 +161,7 @@ def _prune(options: argparse.Namespace, _argv: list[str]) -> int:
         cached.remove(found)
     answer(options, lambda: [one.to_json() for one in found], lambda: kernels_text.pruned(found, removed=options.yes))
     if found and not options.yes:
-        print_message("nothing was removed; `dsv4 kernels prune --yes` removes it")
+        print_message("nothing was removed; `dsv4 kernels prune --yes` removes these folders")
     return 0
 
 

@@ -25,7 +25,7 @@ def exported(manifest: PackManifest, out: str, digest: str, size: int) -> str:
     plans = len(manifest.plans)
     return "\n".join(
         [
-            f"kernels of {manifest.key}, with which {plans} plan{'s' * (plans != 1)} became ready",
+            f"kernels of {manifest.key}; {plans} plan{'s' * (plans != 1)} became ready with them",
             text_table.table([["family", "files", "MiB"], *rows]),
             f"{out}: {_mib(size)} MiB, {_mib(manifest.size)} MiB unpacked",
             f"on the other host: dsv4 kernels import {out} --digest {digest}",
@@ -64,7 +64,7 @@ def verified(result: VerifiedCache, root: str) -> str:
     lines = [f"  {what}: {path}" for what, path in named[:_SHOWN]]
     if len(named) > _SHOWN:
         lines.append(f"  and {len(named) - _SHOWN} more")
-    ending = f"{len(named)} differ:" if named else "all are as their packs had them."
+    ending = f"{len(named)} differ:" if named else "all unchanged."
     return "\n".join([f"{root}: {result.checked} imported files, {ending}", *lines])
 
 

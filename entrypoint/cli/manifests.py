@@ -31,7 +31,7 @@ def register(commands: Commands) -> None:
         "--nodes",
         type=count,
         metavar="N",
-        help="spread each replica over N nodes, as a LeaderWorkerSet group (default: 1, or as many as GB10 takes)",
+        help="spread each replica over N nodes, as a LeaderWorkerSet group (default: 1; on GB10, one node per GPU)",
     )
     parser.add_argument(
         "--weights",

@@ -24,11 +24,11 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "qualify",
-        "Show before a download that this machine serves a plan rightly.",
+        "Show before a download that this machine serves a plan correctly.",
         run,
         details="Small checkpoints in the layout of the model are served with the plan's flags; no weights are needed.",
         takes_vllm_flags=True,
-        epilog=f"Exit status 1: a stage failed, or the time did not suffice. {arguments.VLLM_FLAGS}",
+        epilog=f"Exit status 1: a stage failed, or time ran out. {arguments.VLLM_FLAGS}",
     )
     parser.add_argument(
         "--minutes",
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     try:
         report = command.qualify(box, options.minutes, options.only or STAGES, Path(options.out))
     except Stopped:
-        print_message("finished stages are kept: the same command resumes with the others.")
+        print_message("finished stages are kept: the same command continues with the rest.")
         raise
     answer(options, report.to_json, report.text)
     path, page = command.keep(report, Path(options.out))

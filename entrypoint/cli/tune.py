@@ -24,20 +24,20 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "tune",
-        "Try changes to a plan, and write the best as a profile.",
+        "Try changes to a plan, and write the best into a profile.",
         run,
-        details="`dsv4 serve` starts and proves each one, and it is stopped again. An interrupted run continues.",
+        details="`dsv4 serve` starts and proves each one, then stops it. An interrupted run continues.",
         takes_vllm_flags=True,
-        epilog=f"A setting that the command line or the environment makes is not varied. {arguments.VLLM_FLAGS}",
+        epilog=f"Settings from the command line or the environment are not varied. {arguments.VLLM_FLAGS}",
     )
     group = parser.add_argument_group("what is tuned for")
     group.add_argument(
         "--for",
         dest="aim",
         choices=("latency", "throughput"),
-        help="one request, or as many as the plan takes (default: both count the same)",
+        help="tune for one request, or for as many as the plan takes (default: both count the same)",
     )
-    group.add_argument("--batch", type=arguments.count, nargs="+", metavar="N", help="or these numbers of requests")
+    group.add_argument("--batch", type=arguments.count, nargs="+", metavar="N", help="tune for N requests at once")
     group.add_argument("--input", type=int, default=256, metavar="N", help="prompts of N tokens (default: 256)")
     group.add_argument(
         "--output", type=int, default=256, metavar="N", help="answers of N tokens (default: %(default)s)"
@@ -59,7 +59,7 @@ def register(commands: Commands) -> None:
         metavar="KIND",
         help="try these kinds of change only: drafts, experts, collectives, graphs, steps, scheduling, parallelism",
     )
-    parser.add_argument("--name", metavar="NAME", help="name the new profile (default: that of the plan, and -tuned)")
+    parser.add_argument("--name", metavar="NAME", help="name the new profile (default: the plan's name with -tuned)")
     parser.add_argument("--dry-run", action="store_true", help="list what would be tried, and start nothing")
     parser.add_argument(
         "--out", metavar="FOLDER", default="qualification", help="keep results in this folder (default: %(default)s)"
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     named = asked.choices.get("profile")
     if named and auto.asked(named):
         chosen = around.plan.plan.choices["profile"].value
-        raise UsageError(f"`dsv4 tune` takes no profile that is chosen at each start; here auto is {chosen}: name it.")
+        raise UsageError(f"`dsv4 tune` needs a fixed profile. Here `auto` chooses {chosen}: pass --profile {chosen}.")
     request = tune_request(options, around.plan.plan)
     found = command.proposal(around, request, options.acceptance)
     if options.dry_run:

@@ -51,7 +51,7 @@ def plan_line(placed: Placed, fingerprint: str, filled: Mapping[str, Any]) -> st
         return f"this plan: hit; its first start took {plans[fingerprint]:.0f} s where the pack was made"
     if filled:
         return "this plan: hit by an earlier start on this host; the pack was filled by other plans"
-    return f"this plan: miss; the pack was filled by {len(plans)} other plans, and what only this one needs compiles"
+    return f"this plan: miss; the pack was filled by {len(plans)} other plans; the rest will be compiled"
 
 
 def _miss(family: str, files: list[PackedFile], placed: Placed, driver: str) -> str:

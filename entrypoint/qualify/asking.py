@@ -76,7 +76,7 @@ class Asker:
         try:
             return future.result(max(seconds, 0.0))
         except concurrent.futures.TimeoutError:
-            raise OutOfTime("an answer did not come in the time that remained") from None
+            raise OutOfTime("an answer did not arrive in the time left") from None
         finally:
             future.cancel()
 

@@ -62,7 +62,7 @@ def _end(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"noise: {deviation}; {counted} starts that count in {result['spent_seconds'] / 60:.0f} minutes"
     if not result["finished"]:
         rest = "".join(f"; {words}: {', '.join(names)}" for words, names in _open(result) if names)
-        yield f"the time is over{rest}; the same command with a larger --hours continues"
+        yield f"time is up{rest}; the same command with a larger --hours continues"
     if not result["best"]:
         yield "Keep what you have: nothing was faster beyond the noise."
     else:

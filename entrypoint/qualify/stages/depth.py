@@ -77,12 +77,12 @@ def judged(made: Sequence[Sounding], planned: Sequence[int]) -> Outcome:
     asked = last.question
     if known.wrong(last.question, last.answer):
         right = known.right(asked, last.answer.tokens)
-        seen = f"the answer to {asked.name} does not depend on it as it must"
+        seen = f"the answer to {asked.name} ignores the token that decides it"
         return failed(f"{seen}: {right} of {len(asked.answer)} tokens right", SUSPECTS, **figures)
     speed = f"{len(last.question.prompt) / last.seconds:,.0f} tokens/s"
     if len(asked.prompt) < max(planned):
         return inconclusive(
-            f"right up to {size} ({speed}); {max(planned):,} tokens were not reached in the time that remained",
+            f"right up to {size} ({speed}); {max(planned):,} tokens were not reached in the time left",
             "raise --minutes, and run it again",
         )
     return passed(f"right up to {size}, {last.seconds:.1f} s ({speed})", **figures)

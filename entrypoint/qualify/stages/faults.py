@@ -32,7 +32,7 @@ def faults(box: Box, replica: SmallReplica) -> Outcome:
         return inconclusive("no process of the engine was found", "report it: dsv4 bundle --support")
     allowed = limit(box)
     if box.remaining < allowed + 5:
-        return inconclusive(f"it takes up to {allowed:.0f} s, which did not remain", "raise --minutes")
+        return inconclusive(f"it takes up to {allowed:.0f} s, more than is left", "raise --minutes")
     model, before = replica.checkpoint, replica.asker.counters(box.remaining)
     length = min(2048, (box.context or 4096) - 64)
     questions = known.questions(model.answer, [32] * box.sizes.streams, [length], model.reach.queries.values())
@@ -54,7 +54,7 @@ def judged(title: str, seconds: float | None, allowed: float) -> Outcome:
     figures = {"stopped": title, "not_ready_after": seconds and round(seconds, 1), "allowed": allowed}
     if seconds is None:
         return failed(
-            f"{title} was stopped, and /readyz still said yes after {allowed:.0f} s",
+            f"{title} was stopped, and /readyz still answered 200 after {allowed:.0f} s",
             "a hung engine would keep its traffic, which is an error of dsv4",
             **figures,
         )

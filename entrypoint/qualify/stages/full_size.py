@@ -30,7 +30,7 @@ def full_size(box: Box) -> Outcome:
     if why := unfit(box, fit):
         return skipped(why)
     if box.remaining < LEAST:
-        return inconclusive(f"a start takes {LEAST:.0f} s at least, which did not remain", "raise --minutes")
+        return inconclusive(f"a start takes at least {LEAST:.0f} s, more than is left", "raise --minutes")
     routing = measure.random_routing(box.selection.hardware.get("compute_capability"))
     environ = {**routing, **load.program_in(box.environ)}
     try:

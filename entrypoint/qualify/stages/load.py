@@ -78,7 +78,7 @@ def judged(pairs: Sequence[tuple[Question, Completion, Completion]], at_once: in
         seen = f"{len(changed)} of {len(pairs)} answers change with {at_once} requests at once, first {changed[0]}"
         return failed(seen, SUSPECTS, **figures)
     if wrong:
-        return failed(f"{len(wrong)} answers are wrong, alone and at once alike: {wrong[0]}", SUSPECTS, **figures)
+        return failed(f"{len(wrong)} answers are wrong, both alone and at once: {wrong[0]}", SUSPECTS, **figures)
     if largest > LOGPROB:
         seen = f"log-probabilities differ by up to {largest:.2g} with {at_once} requests at once (at most {LOGPROB})"
         return failed(seen, SUSPECTS, **figures)

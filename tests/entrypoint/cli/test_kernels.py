@@ -50,7 +50,7 @@ def test_the_printed_command_imports_what_was_exported(
     assert "this plan: miss" in out
     status, out, _ = run(capsys, "import", pack[0], "--digest", pack[1], "--format", "json")
     assert [one["written"] for one in json.loads(out)["families"]] == [0] * 5
-    assert run(capsys, "verify")[:2] == (0, f"{tmp_path}/b: 9 imported files, all are as their packs had them.\n")
+    assert run(capsys, "verify")[:2] == (0, f"{tmp_path}/b: 9 imported files, all unchanged.\n")
     status, out, _ = run(capsys, "list", "--format", "json")
     assert [(one["key"], one["packs"], one["current"]) for one in json.loads(out)] == [
         ("/".join(KEY.values()), 1, True)

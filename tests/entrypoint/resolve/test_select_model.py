@@ -452,6 +452,6 @@ def test_a_drafter_that_vllm_could_not_build_is_refused_unless_nothing_drafts(
 
 def test_what_is_a_guess_of_a_repository_is_told_until_its_files_are_read() -> None:
     red_hat = selected(request(model="RedHatAI/DeepSeek-V4-Flash-0731-NVFP4", hardware="b300"))
-    assert "is a guess until its files are read (--online)" in red_hat.reasons["checkpoint"].origin
+    assert "its files have not been read (--online)" in red_hat.reasons["checkpoint"].origin
     other = selected(request(model="RedHatAI/DeepSeek-V4-Flash-NVFP4-FP8", hardware="b300"))
     assert "guess" not in other.reasons["checkpoint"].origin

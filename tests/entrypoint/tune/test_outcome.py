@@ -73,7 +73,7 @@ def test_a_run_without_time_says_what_is_open(setups: Setups) -> None:
     verdicts = {one["name"]: one["verdict"] for one in made["candidates"]}
     assert verdicts == {"a": "not decided", **dict.fromkeys("bcde", "not tried")}
     told = text.outcome(made)
-    assert "the time is over; not yet tried: b, c, d, e; not yet decided: a; the same command" in told
+    assert "time is up; not yet tried: b, c, d, e; not yet decided: a; the same command" in told
     assert "noise: unknown, too few starts; 2 starts that count in 2 minutes" in told
     assert "Keep what you have" in told
 
