@@ -26,7 +26,7 @@ KINDS = ("bench", "smoke", "eval", "tune", "qualify")
 FOLDER = "qualification"
 """The default folder for results."""
 _OF_FLEETS = ("fleet", "fleet-limits")
-_RECORDS = ("memory", "nodes", "community")
+_RECORDS = ("memory", "nodes", "community", "numerics")
 """Folders of what calibrations, lab programs and other people recorded, which `dsv4 report` does not show."""
 _Count = Annotated[int, Field(ge=1)]
 _Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -30,7 +30,7 @@ def register(commands: Commands) -> None:
     export.add_argument("--out", metavar="FILE", required=True, help="write the pack to FILE, which must not exist yet")
     take = _add(actions, "import", _import, "put the kernels of a pack into the cache; nothing there is overwritten")
     take.add_argument("pack", metavar="PACK", help="a file, an https:// URL, or oci://HOST/REPOSITORY:TAG@sha256:…")
-    take.add_argument("--digest", metavar="D", default="", help="the pack's own digest, sha256:…; any other is refused")
+    take.add_argument("--digest", metavar="D", help="the pack's own digest, sha256:…; any other is refused")
     take.add_argument(
         "--unpinned", action="store_true", help="accept a pack without a digest; a pack is code that runs here"
     )

@@ -20,9 +20,9 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ValidationError
 
+from .. import procfs
 from ..errors import UserError
 from ..exit_status import of_signal
-from ..procfs import descendants
 from . import http
 from .endpoint import Endpoint
 from .errors import RequestFailed
@@ -39,6 +39,7 @@ LOCAL = "127.0.0.1"
 KEYS = ("API_KEY_FILE", "VLLM_API_KEY")
 """Variables that it does not inherit, as it has no other clients."""
 LOG_TAIL = 1 << 20  # bytes
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class ReplicaEnded(UserError):
@@ -154,16 +155,28 @@ def serving(
     port = port or free_port()
     health_port = health_port or free_port()
     ports = {"PORT": str(port), "DSV4_HEALTH_HOST": LOCAL, "DSV4_HEALTH_PORT": str(health_port)}
-    with output.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", *argv],
-            env={**environ, **ports},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that we pass on a Ctrl-C in the terminal
-        )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a signal within Popen would leave a process to nobody
+
+    def child() -> None:
+        procfs.end_with_parent()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     try:
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", *argv],
+                env={**environ, **ports},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that we pass on a Ctrl-C in the terminal
+                preexec_fn=child,  # noqa: PLW1509 - two system calls, which need no lock
+            )
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield ServeProcess(process, port, health_port, output)
     finally:
         stop(process)
@@ -171,12 +184,12 @@ def serving(
 
 def stop(process: subprocess.Popen[bytes], seconds: float = STOPPING) -> None:
     """Let it drain, then kill what remains of it and its children."""
-    children = descendants(process.pid)
+    children = procfs.descendants(process.pid)
     process.terminate()
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
-        children += descendants(process.pid)
+        children += procfs.descendants(process.pid)
         process.kill()
         process.wait()
     finally:
@@ -231,7 +244,7 @@ def stops_raise() -> Iterator[None]:
     def stopped(number: int, _frame: FrameType | None) -> None:
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stopped) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before = {number: signal.signal(number, stopped) for number in STOPS}
     try:
         yield
     finally:

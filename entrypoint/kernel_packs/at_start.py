@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, HostError, UserError
-from . import place, registry, source
 
 IMAGE = Path("/usr/share/dsv4/kernels")
 """The folder of packs that an image was built with."""
@@ -24,6 +23,8 @@ log = logging.getLogger(__name__)
 def sources(named: str, image: Path = IMAGE) -> list[str]:
     """Return what DSV4_KERNELS names, after the image's folder; raise ConfigError for a reference without a digest."""
     found = [part.strip() for part in named.split(",") if part.strip()]
+    if found:
+        from . import registry  # not needed by starts without packs: 1 MiB
     for one in found:
         if "://" in one and not registry.is_pinned(one):
             raise ConfigError(
@@ -53,6 +54,8 @@ def _packs(where: str) -> Iterator[str]:
 
 
 def _take(where: str, root: Path, folder: Path) -> None:
+    from . import place, registry, source
+
     digest = where.rpartition("@sha256:")[2] if registry.is_pinned(where) else ""
     done = folder / place.RECORDS / f"{digest[:16]}.pulled" if digest else None
     if done and done.exists():

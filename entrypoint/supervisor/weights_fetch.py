@@ -31,7 +31,8 @@ PROGRAM = f"{__name__.rsplit('.', 2)[0]}.weights.fetch_program"
 """Not imported here: the Hub's modules would stay in memory for as long as vLLM runs."""
 LOG_EVERY = 15.0  # seconds
 _WINDOW = 30.0  # seconds over which the rate is measured
-_LAST = 3.0  # seconds for the last words of a process that has ended, or was killed
+_LAST = 3.0  # seconds for a process to end that was killed
+_READ = 30.0  # seconds to read what a process reported that has ended
 _FORMATS = frozenset({"auto", "hf", "safetensors", "fastsafetensors", "instanttensor"})
 """Values of vLLM's `load-format` that read files of the Hub's cache; the others have ways of their own."""
 log = logging.getLogger(__name__)
@@ -109,9 +110,10 @@ class _Fetch:
                 if self.waits:
                     self._look(await asyncio.to_thread(cache_growth.held, [self.cache]), time.monotonic())
         finally:
+            limit = _READ if ended.done() else _LAST  # a disk that hangs holds a process beyond SIGKILL
             if not ended.done():
                 process.kill()
-            await asyncio.wait({reading, ended}, timeout=_LAST)  # a disk that hangs holds a process beyond SIGKILL
+            await asyncio.wait({reading, ended}, timeout=limit)
             reading.cancel()
             ended.cancel()
         if stop.is_set():

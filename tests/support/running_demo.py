@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
+from dsv4_serve.entrypoint import procfs
 from dsv4_serve.entrypoint.client import local_replica
 from tests.support.replica import Replica, replica
 
@@ -60,7 +61,7 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     try:
         printed = read_until(demo, LAST_LINE)
         reader.start()  # a pipe that nobody reads would stop the demo once it is full
-        children = local_replica.descendants(demo.pid)
+        children = procfs.descendants(demo.pid)
         yield Demo(printed, re.findall(r"http://\S+?(?=/v1)", printed)[0])
         demo.send_signal(signal.SIGINT)
         status = demo.wait(60)

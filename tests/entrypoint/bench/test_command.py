@@ -172,10 +172,10 @@ def test_a_replica_without_weights_is_started_measured_and_stopped(dsv4: Bench, 
 def test_a_signal_stops_what_was_started(environ: dict[str, str], tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bench", *DUMMY, *SMALL]
     process = subprocess.Popen(argv, env={**environ, "STAND_IN": "stalls"}, cwd=tmp_path, stderr=subprocess.PIPE)
-    until = time.monotonic() + 60
-    while len(psutil.Process(process.pid).children(recursive=True)) < 2 and time.monotonic() < until:
+    until, below = time.monotonic() + 60, []
+    while len(below) < 2 and time.monotonic() < until:
         time.sleep(0.1)
-    below = psutil.Process(process.pid).children(recursive=True)
+        below = psutil.Process(process.pid).children(recursive=True)
     assert len(below) >= 2
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)

@@ -85,7 +85,12 @@ def test_prune_asks_before_it_removes(tmp_path: Path, capsys: pytest.CaptureFixt
     old = tmp_path / "a/0.31.0-aaaaaaaa/h200/w4a16/triton"
     old.mkdir(parents=True)
     status, out, err = run(capsys, "prune")
-    assert (status, "0.31.0-aaaaaaaa" in out, "--yes` removes it" in err, old.exists()) == (0, True, True, True)
+    assert (status, "0.31.0-aaaaaaaa" in out, "--yes` removes these folders" in err, old.exists()) == (
+        0,
+        True,
+        True,
+        True,
+    )
     assert run(capsys, "prune", "--yes")[0] == 0
     assert not old.exists()
     assert run(capsys, "prune")[1] == "nothing to prune\n"

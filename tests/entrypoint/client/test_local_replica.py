@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from dsv4_serve.entrypoint import procfs
 from dsv4_serve.entrypoint.client import http, local_replica
-from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, ServeProcess
+from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, ServeProcess, Stopped
 
 
 def test_a_port_in_use_is_replaced_by_another():
@@ -65,7 +68,24 @@ def test_stop_ends_a_child_that_takes_no_notice_of_its_parents_end():
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.readline()
-    (orphan,) = local_replica.descendants(process.pid)
+    (orphan,) = procfs.descendants(process.pid)
     local_replica.stop(process)
     assert process.returncode is not None
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.process
+def test_a_signal_while_a_replica_is_created_leaves_none_behind(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    created: list[Any] = []
+    real = subprocess.Popen
+
+    def interrupted(*_: Any, **options: Any) -> subprocess.Popen[bytes]:
+        created.append(real([sys.executable, "-c", "import time; time.sleep(60)"], **options))
+        signal.raise_signal(signal.SIGTERM)
+        return created[0]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(Stopped), local_replica.stops_raise(), local_replica.serving((), {}, tmp_path / "log"):
+        pytest.fail("the signal was lost")
+    assert created[0].returncode == -signal.SIGTERM
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*local_replica.STOPS}

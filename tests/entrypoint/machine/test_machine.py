@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dsv4_serve.entrypoint.client.local_replica import free_port
 from dsv4_serve.entrypoint.machine.machine import Machine, read_machine
 from tests.support import pynvml_stand_in
 from tools import record_host
@@ -35,7 +36,7 @@ def nvml_reads(tmp_path: Path) -> Count:
         "DSV4_VLLM": str(vllm),
         "DSV4_HEALTH_PORT": "0",
         "DSV4_RUN_DIR": str(tmp_path / "run"),
-        "PORT": "0",
+        "PORT": str(free_port()),
     }
 
     def run(*words: str) -> tuple[int, subprocess.CompletedProcess[str]]:

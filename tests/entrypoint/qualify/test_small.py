@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from dsv4_serve.entrypoint.qualify import checkpoint, small
 from dsv4_serve.entrypoint.qualify.box import Box
 
 
+@pytest.fixture(autouse=True)
+def _environment_without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the variables that vLLM sets when it is imported, perhaps by a test before."""
+    for name in [name for name in os.environ if name.startswith(("PYTORCH_", "TORCH", "TRITON_", "VLLM_"))]:
+        monkeypatch.delenv(name)
+
+
 @pytest.mark.parametrize(
     ("profile", "model", "hardware"),
     [
@@ -25,7 +33,11 @@ from dsv4_serve.entrypoint.qualify.box import Box
     ],
 )
 def test_the_small_checkpoint_changes_nothing_of_the_plan_but_the_model(
-    make_box: Callable[..., Box], tmp_path: Path, profile: str, model: str, hardware: str
+    make_box: Callable[..., Box],
+    tmp_path: Path,
+    profile: str,
+    model: str,
+    hardware: str,
 ) -> None:
     box = make_box(profile=profile, model=model, hardware=hardware)
     box = dataclasses.replace(box, serve=ServeOptions({"hardware": hardware, "profile": profile}))
