@@ -24,7 +24,7 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "qualify",
-        "Show before a download that this machine serves a plan correctly.",
+        "Show before a download that this box serves a plan correctly.",
         run,
         details="Small checkpoints in the layout of the model are served with the plan's flags; no weights are needed.",
         takes_vllm_flags=True,

@@ -181,7 +181,7 @@ def test_a_plan_that_does_not_start_ends_the_run_with_its_cause(
     ("more", "env", "status", "said"),
     [
         ((), {"DSV4_PROFILES": ""}, 78, "DSV4_PROFILES names no folder for the profile that `dsv4 tune` writes"),
-        (("--profile", "auto", "--model", "w4a16", "--hardware", "h200"), {}, 64, "here auto is "),
+        (("--profile", "auto", "--model", "w4a16", "--hardware", "h200"), {}, 64, "needs a fixed profile"),
         (("--name", "64k"), {}, 78, "there is a profile 64k already"),
         (("--name", "../x"), {}, 64, "use lower case letters"),
         (("--for", "latency", "--batch", "2"), {}, 64, "--for names what --batch decides"),
