@@ -93,7 +93,7 @@ class ReachWeights(Weights):
                 put(linear, start + self.code()[self.keys], columns, 1, 0)
         return linear
 
-    @property
+    @cached_property
     def index_query(self) -> Linear:
         """The code of the query of ratio 4 to the flag in every head of the indexer."""
         linear, column = zeros(self.dims.index_heads * INDEX_DIM, self.dims.q_lora), self.code()[self.queries[4]]
@@ -101,7 +101,7 @@ class ReachWeights(Weights):
             put(linear, np.array([head * INDEX_DIM + INDEX_FLAG]), column, 1, 0)
         return linear
 
-    @property
+    @cached_property
     def index_weights(self) -> Linear:
         """Every head of the indexer counts for that query."""
         linear, column = zeros(self.dims.index_heads, self.dims.hidden), self.field(0)[self.queries[4]]

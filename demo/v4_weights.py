@@ -166,12 +166,12 @@ class Weights:
         """The unit of each token in the experts."""
         return self._spread(self.dims.inter // 2)
 
-    @property
+    @cached_property
     def index_query(self) -> Linear | None:
         """The indexer's query and, below, its weights and what compressors keep of a token: noise, where None."""
         return None
 
-    @property
+    @cached_property
     def index_weights(self) -> Linear | None:
         """The weight of each head of the indexer."""
         return None

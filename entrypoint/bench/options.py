@@ -83,7 +83,7 @@ def bench_request(options: argparse.Namespace) -> BenchRequest:
     """Return the request that the options of `bench` make; raise UsageError for an impossible number."""
     plot = Path(options.plot) if options.plot else None
     share = Path(options.share) if options.share else None
-    return BenchRequest(_matrix(options), Path(options.out), plot, options.tokenizer, share)
+    return BenchRequest(_matrix(options), options.out, plot, options.tokenizer, share)
 
 
 def _matrix(options: argparse.Namespace) -> LoadMatrix:

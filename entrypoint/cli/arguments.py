@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 VLLM_FLAGS = (
     "--gate.KEY and --supervise.KEY change how a replica is tested and watched."
@@ -47,6 +48,13 @@ def add_format(parser: argparse.ArgumentParser) -> None:
         choices=("text", "json"),
         default="text",
         help="print text for people, or JSON for programs (default: text)",
+    )
+
+
+def add_out(parser: argparse.ArgumentParser, what: str = "write the result to this folder") -> None:
+    """Add the folder of results; `what` says what is done there."""
+    parser.add_argument(
+        "--out", type=Path, default=Path("qualification"), metavar="FOLDER", help=f"{what} (default: %(default)s)"
     )
 
 

@@ -62,12 +62,7 @@ def register(commands: Commands) -> None:
         "--tokenizer", metavar="T", help="count tokens with this folder or repository (default: that of the replica)"
     )
     arguments.add_format(parser)
-    parser.add_argument(
-        "--out",
-        metavar="FOLDER",
-        default="qualification",
-        help="write the result to this folder (default: %(default)s)",
-    )
+    arguments.add_out(parser)
     parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency by batch size into this file")
     arguments.add_share(parser)
     arguments.add_replica(parser)

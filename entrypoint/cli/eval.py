@@ -85,13 +85,7 @@ def register(commands: Commands) -> None:
         action="store_true",
         help="run the code in answers on this machine, which humaneval needs",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("qualification"),
-        metavar="FOLDER",
-        help="write the result to this folder (default: %(default)s)",
-    )
+    arguments.add_out(parser)
     arguments.add_format(parser)
     arguments.add_replica(parser)
 

@@ -46,12 +46,7 @@ def register(commands: Commands) -> None:
         help=f"run this stage only; repeatable ({', '.join(STAGES)})",
     )
     arguments.add_format(parser)
-    parser.add_argument(
-        "--out",
-        metavar="FOLDER",
-        default="qualification",
-        help="write the result and its page to this folder (default: %(default)s)",
-    )
+    arguments.add_out(parser, "write the result and its page to this folder")
     arguments.add_share(parser)
     arguments.add_plan(parser)
     parser.set_defaults(online=True)
@@ -86,12 +81,12 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
         doctor=lambda: _doctor(options, argv),
     )
     try:
-        report = command.qualify(box, options.minutes, options.only or STAGES, Path(options.out))
+        report = command.qualify(box, options.minutes, options.only or STAGES, options.out)
     except Stopped:
         print_message("finished stages are kept: the same command continues with the rest.")
         raise
     answer(options, report.to_json, report.text)
-    path, page = command.keep(report, Path(options.out))
+    path, page = command.keep(report, options.out)
     print_message(f"result {path}, page {page}")
     if shared:
         command.share(report, shared, os.environ)

@@ -49,12 +49,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="skip one check; repeatable")
     arguments.add_format(parser)
     parser.add_argument("--junit", metavar="FILE", help="also write the result to FILE as JUnit XML")
-    parser.add_argument(
-        "--out",
-        metavar="FOLDER",
-        default="qualification",
-        help="write the result to this folder (default: %(default)s)",
-    )
+    arguments.add_out(parser)
     arguments.add_replica(parser)
 
 
@@ -69,7 +64,7 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     settings = command.SmokeSettings(options.context_share, options.timeout, options.streams, tuple(options.skip))
     report = command.smoke(where, settings)
     answer(options, report.to_json, report.text)
-    path = command.keep(report, Path(options.out), Path(options.junit) if options.junit else None)
+    path = command.keep(report, options.out, Path(options.junit) if options.junit else None)
     print_message(f"result {path}")
     return 0 if report.ok else 1
 

@@ -61,9 +61,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("--name", metavar="NAME", help="name the new profile (default: the plan's name with -tuned)")
     parser.add_argument("--dry-run", action="store_true", help="list what would be tried, and start nothing")
-    parser.add_argument(
-        "--out", metavar="FOLDER", default="qualification", help="keep results in this folder (default: %(default)s)"
-    )
+    arguments.add_out(parser, "keep results in this folder")
     arguments.add_share(parser)
     arguments.add_format(parser)
     arguments.add_without_weights(parser)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -155,14 +155,13 @@ def serving(
     port = port or free_port()
     health_port = health_port or free_port()
     ports = {"PORT": str(port), "DSV4_HEALTH_HOST": LOCAL, "DSV4_HEALTH_PORT": str(health_port)}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a signal within Popen would leave a process to nobody
+    with contextlib.ExitStack() as stack:
+        with stops_held() as before, output.open("wb") as out:
 
-    def child() -> None:
-        procfs.end_with_parent()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            def child() -> None:
+                procfs.end_with_parent()
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    try:
-        with output.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", *argv],
                 env={**environ, **ports},
@@ -172,14 +171,18 @@ def serving(
                 start_new_session=True,  # so that we pass on a Ctrl-C in the terminal
                 preexec_fn=child,  # noqa: PLW1509 - two system calls, which need no lock
             )
-    except BaseException:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        raise
-    try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            stack.callback(stop, process)
         yield ServeProcess(process, port, health_port, output)
+
+
+@contextlib.contextmanager
+def stops_held() -> Iterator[Collection[int]]:
+    """Hold signals to stop during the block, and yield the mask before it: one within Popen would lose the process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield before
     finally:
-        stop(process)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stop(process: subprocess.Popen[bytes], seconds: float = STOPPING) -> None:

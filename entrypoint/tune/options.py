@@ -50,7 +50,7 @@ def tune_request(options: argparse.Namespace, plan: Plan) -> TuneRequest:
         LoadMatrix(batches, (options.input,), options.output, options.requests_per_batch),
         options.hours * 3600,
         options.name or f"{profile}-tuned",
-        Path(options.out),
+        options.out,
         tuple(options.only),
         Path(options.share) if options.share else None,
         options.without_weights,
