@@ -49,15 +49,18 @@ class Answer:
 class _Builder:
     def __init__(self, layout: Layout, weights: Weights) -> None:
         self.layout, self.w, self.d = layout, weights, weights.dims
-        self._encoded: dict[tuple[int, Encoder], Tensors] = {}
+        self._encoded: dict[tuple[int, Encoder], tuple[Linear, Tensors]] = {}
         self._keep: dict[str, Linear] = {}
 
     def encode(self, prefix: str, linear: Linear, encoder: Encoder) -> Tensors:
-        """Encode once per weight and format; the many equal experts and layers then share the bytes."""
+        """Encode once per weight and format; the many equal experts and layers then share the bytes.
+
+        The weight is kept beside its bytes, because Python gives the id of a freed object to the next one.
+        """
         key = (id(linear), encoder)
         if key not in self._encoded:
-            self._encoded[key] = encoder(linear)
-        return {f"{prefix}.{suffix}": tensor for suffix, tensor in self._encoded[key].items()}
+            self._encoded[key] = linear, encoder(linear)
+        return {f"{prefix}.{suffix}": tensor for suffix, tensor in self._encoded[key][1].items()}
 
     def noise(self, rows: int, cols: int, exp: int) -> Linear:
         return self._keep.setdefault(f"{rows}x{cols}^{exp}", self.w.noise(rows, cols, exp, len(self._keep)))

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from dsv4_serve.demo.deepseek_v4 import LAYOUTS, Dims, write
-from dsv4_serve.demo.v4_tensors import dense
+from dsv4_serve.demo.deepseek_v4 import LAYOUTS, Dims, _Builder, write
+from dsv4_serve.demo.v4_tensors import dense, put, zeros
 from dsv4_serve.demo.v4_weights import FLASH, Weights, permutation
 
 SMALL = Dims(experts=8, vocab=64, ratios=(0, 4, 128))
@@ -212,3 +212,15 @@ def test_unknown_names_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="layout 'fp16'"):
         write(tmp_path / "x", "fp16")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_weight_that_is_freed_lends_its_bytes_to_no_other():
+    """Python gives the id of a freed object to the next; DSpark's weights are freed before the trunk's are made."""
+    builder = _Builder(LAYOUTS["bf16"], Weights(SMALL, permutation(64, 0), 0))
+    encoder = LAYOUTS["bf16"].target.attention
+    for row in range(32):
+        linear = zeros(32, 16)
+        put(linear, np.array([row]), np.array([0]), 1, 0)
+        (tensor,) = builder.encode("layer", linear, encoder).values()
+        assert np.flatnonzero(tensor.data) == [row * 16]
+        del linear, tensor
