@@ -26,7 +26,7 @@ class FullScreen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Draw one frame over the last one."""
-        sys.stdout.write("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
+        sys.stdout.write("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
         sys.stdout.flush()
 
     def key(self, seconds: float) -> str:

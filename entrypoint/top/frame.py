@@ -152,7 +152,7 @@ def _phase(reading: TopReading, *, short: bool = False) -> str:
         return f"{reading.phase}{done}{left.replace('about ', '')}"
     step = f", {reading.step}" if reading.step else ""
     spent = "" if reading.seconds_in_phase is None else f", {_time(reading.seconds_in_phase)} in this phase"
-    return f"{reading.phase}{done}{step}{spent}{left}"
+    return f"{reading.phase}{done}{left}{step}{spent}"
 
 
 def _colour(reading: TopReading) -> Colour:

@@ -39,7 +39,7 @@ def find(named: Sequence[str], key_file: str | None, environ: Mapping[str, str])
     """
     given = _key(key_file, environ)
     if named:
-        return [_named(url, environ) for url in dict.fromkeys(named)], given
+        return [_named(url, environ) for url in dict.fromkeys(one.rstrip("/") for one in named)], given
     if replicas := _of_up(environ):
         own = api_key.key_in(KEY_FILE, f"the default {KEY_FILE}") if not given and Path(KEY_FILE).exists() else given
         return replicas, own
@@ -61,15 +61,14 @@ def _key(named: str | None, environ: Mapping[str, str]) -> str | None:
     return api_key.checked(given, "environment VLLM_API_KEY") if given else None
 
 
-def _named(text: str, environ: Mapping[str, str]) -> TopTarget:
-    url = text.rstrip("/")
+def _named(url: str, environ: Mapping[str, str]) -> TopTarget:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 80
     except ValueError:
         host, port = None, 0
     if not host or not url.startswith(("http://", "https://")):
-        raise UsageError(f"--health {text!r} is not an address; write it as http://HOST:PORT.")
+        raise UsageError(f"--health {url!r} is not an address; write it as http://HOST:PORT.")
     return TopTarget(f"{host}:{port}", url, cause=_last_exit(host, port, environ))
 
 

@@ -42,7 +42,7 @@ def url() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(given.body if isinstance(given.body, bytes) else given.body.encode())
 
-        def log_message(self, format: str, *args: object) -> None: ...
+        def log_message(self, *args: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -60,7 +60,7 @@ class Terminal:
         environ = {**os.environ, "TERM": term, **env}
         self.process = subprocess.Popen(
             [*ARGV, *argv], stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one system call
         )  # fmt: skip
         self.slave, self.text = slave, ""
 
@@ -92,7 +92,7 @@ def test_a_terminal_is_drawn_over_resized_and_given_back(url: str) -> None:
     assert ENTER in first
     assert "ready for" in first
     assert not terminal.restored(), "keys come without Return"
-    terminal.size(6, 40)
+    terminal.size(4, 40)
     assert "more lines" in terminal.until("more lines")
     os.write(terminal.master, b"q")
     assert terminal.ends() == 0

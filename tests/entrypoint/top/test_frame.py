@@ -62,7 +62,9 @@ def test_a_draft_head_that_does_not_help_is_named(name: str, words: str) -> None
 
 
 def test_a_starting_replica_shows_how_far_it_is() -> None:
-    assert "loading weights 43 %, shard 3 of 35, 40 s in this phase, about 3 min left" in "\n".join(lines(LOADING))
+    text = "\n".join(lines(LOADING, look=Look(columns=100)))
+    assert "loading weights 43 %, about 3 min left, shard 3 of 35, 40 s in this phase" in text
+    assert "loading weights 43 %, about 3 min left" in "\n".join(lines(LOADING))
 
 
 def test_a_dead_replica_shows_why_and_how_it_ended() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.errors import ConfigError, HostError, UsageError
 from dsv4_serve.entrypoint.top import reading, targets
 from dsv4_serve.entrypoint.top.targets import TopTarget
 from dsv4_serve.healthcheck import app
-from dsv4_serve.healthcheck.state import Finding, Health
+from dsv4_serve.healthcheck.state import Acceptance, Finding, Health, LastExit
+from dsv4_serve.healthcheck.traffic import Traffic
 
 HERE = TopTarget("here", "http://127.0.0.1:8001", cause="hung (exit status 83): no progress")
 
@@ -46,6 +48,21 @@ def test_a_ready_replica(ready: Health) -> None:
     assert (found.phase, found.ready, found.why, found.note) == ("ready", True, "", "")
     assert found.models == ("demo",)
     assert found.seconds_in_phase == 10.0
+    assert (found.traffic, found.draft, found.cause) == (None, None, "")
+
+
+def test_figures_and_the_last_exit(ready: Health) -> None:
+    ready.traffic = Traffic(running=4, waiting=2, kv_usage=0.5, generated_rate=12.5)
+    ready.floors = Floors(0.25, (0.5,))
+    ready.live_acceptance = Acceptance(drafted=20, accepted=14, drafts=10, at=(9, 5))
+    ready.last_exit = LastExit("engine-died", 82, "vLLM ended", "CUDA error")
+    found = reading.read(HERE, None, server(ready))
+    assert found.traffic
+    assert (found.traffic.running, found.traffic.waiting, found.traffic.generated_rate) == (4, 2, 12.5)
+    assert found.draft
+    assert (found.draft.live, found.draft.floor, found.draft.drafted) == (0.7, 0.25, 20)
+    assert [(row.live, row.floor) for row in found.draft.positions] == [(0.9, 0.5), (0.5, None)]
+    assert found.cause == "engine-died (exit status 82): CUDA error"
 
 
 def test_a_starting_replica_is_not_blamed(ready: Health) -> None:
@@ -86,7 +103,7 @@ def test_another_server_is_named() -> None:
 def test_addresses_and_the_key_of_the_environment(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("secret\n")
     found, key = targets.find(["http://a:1/", "http://a:1", "http://[::1]:2"], str(tmp_path / "key"), {})
-    assert [one.url for one in found] == ["http://a:1/".rstrip("/"), "http://a:1", "http://[::1]:2"][1:]
+    assert [one.url for one in found] == ["http://a:1", "http://[::1]:2"]
     assert key == "secret"
     with pytest.raises(UsageError, match="not an address"):
         targets.find(["ftp://a"], None, {})
