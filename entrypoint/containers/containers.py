@@ -20,6 +20,7 @@ CACHE = "dsv4-cache"
 CACHE_FOLDER = "/var/cache/dsv4"
 HAPROXY_CFG = "/usr/local/etc/haproxy/haproxy.cfg"
 KEY = "/run/secrets/api-key"
+CERTIFICATES = "/run/certificates"
 BALANCER = "dsv4-balancer"
 PREFIX = "dsv4-replica-"
 ALIAS = "replica"
@@ -81,6 +82,10 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
         **({"REPLICA_MAXCONN": str(WAITING * deployment.requests)} if deployment.requests else {}),
         **deployment.balancer_env,
     }
+    certificate = {file: f"{CERTIFICATES}/{file.name}" for file in deployment.certificate}
+    if certificate:
+        env["BALANCER_CERTIFICATE"] = next(iter(certificate.values()))
+    mounts = {deployment.haproxy: HAPROXY_CFG, deployment.key_file: KEY, **certificate}
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
     body = {
         "Image": deployment.balancer_image,
@@ -91,13 +96,13 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
         "StopSignal": "SIGUSR1",  # finish what runs
         "StopTimeout": deployment.stop_seconds,
         "HostConfig": {
-            **_common([_read_only(deployment.haproxy, HAPROXY_CFG), _read_only(deployment.key_file, KEY)]),
+            **_common([_read_only(file, target) for file, target in mounts.items()]),
             "Tmpfs": {"/run/haproxy": "mode=1777"},  # its socket for `disable server` and the like
             "PortBindings": {f"{port}/tcp": [bound] for port, bound in ports.items()},
         },
         **_network(BALANCER),
     }
-    return _identified(body, image, [deployment.haproxy, deployment.key_file])
+    return _identified(body, image, list(mounts))
 
 
 def device_request(gpus: Group, *, podman: bool) -> dict[str, Any]:
