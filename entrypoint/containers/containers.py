@@ -18,7 +18,7 @@ from .placement import Group
 NETWORK = "dsv4"
 CACHE = "dsv4-cache"
 CACHE_FOLDER = "/var/cache/dsv4"
-HAPROXY_CFG = "/usr/local/etc/haproxy/haproxy.cfg"
+HAPROXY_FOLDER = "/usr/local/etc/haproxy"
 KEY = "/run/secrets/api-key"
 CERTIFICATES = "/run/certificates"
 BALANCER = "dsv4-balancer"
@@ -26,6 +26,8 @@ PREFIX = "dsv4-replica-"
 ALIAS = "replica"
 """The name of all replicas in the network, which the balancer resolves by DNS."""
 STATUS_PORT = 8404
+FLEET_PAGE = "fleet.html"
+"""The page at the status port, which lies beside the configuration."""
 WAITING = 2
 """Requests sent to a replica for each that it computes at once, so that the next is there when one finishes."""
 GPUS = "dsv4.gpus"
@@ -85,7 +87,9 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
     certificate = {file: f"{CERTIFICATES}/{file.name}" for file in deployment.certificate}
     if certificate:
         env["BALANCER_CERTIFICATE"] = next(iter(certificate.values()))
-    mounts = {deployment.haproxy: HAPROXY_CFG, deployment.key_file: KEY, **certificate}
+    configuration = [deployment.haproxy, deployment.haproxy.with_name(FLEET_PAGE)]
+    mounts = {file: f"{HAPROXY_FOLDER}/{file.name}" for file in configuration}
+    mounts |= {deployment.key_file: KEY, **certificate}
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
     body = {
         "Image": deployment.balancer_image,
