@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import replica
 from ..fingerprint import fingerprint
 from ..listen import API_PORT, HEALTH_PORT
 from .daemon import CONFIGURATION, ROLE
@@ -25,8 +26,6 @@ PREFIX = "dsv4-replica-"
 ALIAS = "replica"
 """The name of all replicas in the network, which the balancer resolves by DNS."""
 STATUS_PORT = 8404
-WAITING = 2
-"""Requests sent to a replica for each that it computes at once, so that the next is there when one finishes."""
 GPUS = "dsv4.gpus"
 STOP_SECONDS = "dsv4.stop-seconds"
 GIB = 2**30
@@ -78,7 +77,7 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
     """Return the body that creates the balancer."""
     env = {
         "API_KEY_FILE": KEY,
-        **({"REPLICA_MAXCONN": str(WAITING * deployment.requests)} if deployment.requests else {}),
+        **({"REPLICA_MAXCONN": str(replica.WAITING * deployment.requests)} if deployment.requests else {}),
         **deployment.balancer_env,
     }
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
