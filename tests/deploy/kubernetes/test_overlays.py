@@ -234,8 +234,9 @@ def hardware_of(product: str) -> str:
 def test_haproxy_reads_the_very_file_that_compose_mounts() -> None:
     manifests = overlay("haproxy")
     (generated,) = [m for m in manifests if m["kind"] == "ConfigMap"]
-    configuration = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
-    assert generated["data"] == {"haproxy.cfg": configuration}
+    held = {name: (ROOT / "deploy/haproxy" / name).read_text() for name in ("haproxy.cfg", "fleet.html")}
+    configuration = held["haproxy.cfg"]
+    assert generated["data"] == held
     pod = one(manifests, "Deployment", "dsv4-haproxy")["spec"]["template"]["spec"]
     mounted = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
     assert mounted == [generated["metadata"]["name"]]
