@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import replica
 from ..fingerprint import fingerprint
 from ..listen import API_PORT, HEALTH_PORT
 from .daemon import CONFIGURATION, ROLE
@@ -28,8 +29,6 @@ ALIAS = "replica"
 STATUS_PORT = 8404
 FLEET_PAGE = "fleet.html"
 """The page at the status port, which lies beside the configuration."""
-WAITING = 2
-"""Requests sent to a replica for each that it computes at once, so that the next is there when one finishes."""
 GPUS = "dsv4.gpus"
 STOP_SECONDS = "dsv4.stop-seconds"
 GIB = 2**30
@@ -81,7 +80,7 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
     """Return the body that creates the balancer."""
     env = {
         "API_KEY_FILE": KEY,
-        **({"REPLICA_MAXCONN": str(WAITING * deployment.requests)} if deployment.requests else {}),
+        **({"REPLICA_MAXCONN": str(replica.WAITING * deployment.requests)} if deployment.requests else {}),
         **deployment.balancer_env,
     }
     certificate = {file: f"{CERTIFICATES}/{file.name}" for file in deployment.certificate}
