@@ -161,7 +161,7 @@ def summary(results: Sequence[Result]) -> list[Line]:
 def _in_short(result: Result) -> tuple[Cell, ...]:
     if result["kind"] == "eval":
         return share(result["scores"][0]), _verdict(evaluate.verdict(result))
-    if result["kind"] == "qualify":
+    if result["kind"] in ("qualify", "canary"):
         return (Verdict(result["verdict"], result["ok"]),)
     if result["kind"] == "smoke":
         failed = [check["name"] for check in result["checks"] if check["verdict"] == "failed"]
