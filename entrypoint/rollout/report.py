@@ -39,7 +39,7 @@ def sentence(outcome: RolloutOutcome) -> str:
         found = [one for one in outcome.steps[-1].findings if one.state != "good"] if outcome.steps else []
         bad = [one for one in found if one.state == "bad"]
         shown = [one for one in bad if one.certain] or bad or found
-        why = "; ".join(one.text if one.state == "bad" else f"not enough evidence: {one.text}" for one in shown)
+        why = ("" if bad else "not enough evidence: ") + "; ".join(one.text for one in shown)
     rest = ""
     if outcome.not_reset:
         rest = f" A balancer could not be told ({outcome.not_reset.rstrip('.')}); its share ends within 60 s."

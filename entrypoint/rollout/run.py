@@ -174,10 +174,10 @@ def roll_back(balancers: Balancers) -> str:
 
 def _step(rollout: Rollout, share: int, baseline: Tally, outcome: RolloutOutcome) -> tuple[StepOutcome, Tally]:
     """Take one step and return how it ended, and what the next one can compare with."""
-    rollout.balancers.set(share, LEASE)
-    step, lost = CanaryStep(share, rollout.clock(), baseline), 0
+    step, lost, number = CanaryStep(share, rollout.clock(), baseline), 0, len(outcome.steps)
     findings: tuple[CanaryFinding, ...] = ()
-    number = len(outcome.steps)
+    outcome.steps.append(StepOutcome(share, 0.0, step.new, step.stable, findings))
+    rollout.balancers.set(share, LEASE)
     while True:
         took = rollout.clock() - step.began
         try:
