@@ -1,8 +1,8 @@
 """
 The health server: a bare ASGI application over one `Health`.
 
-The three probes are open, because kubelets and balancers have no key. `/plan` and `/metrics` require the bearer key
-if one is set.
+The three probes are open, because kubelets and balancers have no key, and so is the page at `/`, which holds no data.
+`/plan`, `/status` and `/metrics` require the bearer key if one is set.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from . import checks, metrics
+from . import checks, metrics, page, status
 from .state import Health
 
 Scope = Mapping[str, Any]
@@ -29,7 +29,8 @@ INDEX = """\
 /livez     whether the engine makes progress
 /readyz    whether the replica may receive traffic
 /plan      what is served, and where each setting came from (bearer key)
-/metrics   the same for Prometheus (bearer key)
+/status    what it does now, in figures, and why its last start ended, as JSON (bearer key)
+/metrics   the same as numbers, for Prometheus (bearer key)
 The first three take ?format=json, and the name of one check: /readyz/draft-gate
 """
 
@@ -72,9 +73,16 @@ def answer(health: Health, now: float, scope: Scope) -> HealthResponse:
     group = head.removesuffix("z")
     if head.endswith("z") and group in checks.GROUPS:
         return _probe(group, rest, health, now, scope)
-    if rest or head not in ("", "plan", "metrics"):
+    if rest or head not in ("", "plan", "status", "metrics"):
         return HealthResponse(404, "There is nothing at this path; / lists the paths.\n")
-    return _guarded(head, health, now, scope) if head else HealthResponse(200, INDEX)
+    return _guarded(head, health, now, scope) if head else _front(scope)
+
+
+def _front(scope: Scope) -> HealthResponse:
+    """Answer `/`: the page to a browser, the list of paths to others."""
+    if b"text/html" in dict(scope["headers"]).get(b"accept", b""):
+        return HealthResponse(200, page.html(), page.CONTENT_TYPE, page.headers())
+    return HealthResponse(200, INDEX, headers={"vary": "accept"})
 
 
 def _guarded(head: str, health: Health, now: float, scope: Scope) -> HealthResponse:
@@ -85,6 +93,8 @@ def _guarded(head: str, health: Health, now: float, scope: Scope) -> HealthRespo
         return HealthResponse(200, metrics.as_text(health, now), metrics.CONTENT_TYPE)
     if not health.plan:
         return HealthResponse(503, f"There is no plan yet ({health.phase}).\n")
+    if head == "status":
+        return HealthResponse(200, json.dumps(status.as_json(health, now)) + "\n", JSON)
     return HealthResponse(200, json.dumps(health.plan, indent=2) + "\n", JSON)
 
 
