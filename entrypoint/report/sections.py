@@ -180,43 +180,6 @@ def _evaluation(result: Result) -> Iterator[tuple[Cell, ...]]:
     for score in result["scores"]:
         right: Cell = share(score)
         for figure in score["published"] or [None]:
-<<<<<<< HEAD
-            yield (*names, *metric, *_published(figure))
-            names, metric = ("", "", ""), ("", "")
-        names = ("", "", "")
-
-
-def summary(results: Sequence[Result]) -> list[Line]:
-    """Return one line for the newest result of each kind and subject."""
-    newest = {(result["kind"], result["subject"]): result for result in results if "subject" in result}
-    lines = [
-        Line(f"{result['kind']}, {result['subject']}, {result['date'][:10]}", _in_short(result))
-        for result in newest.values()
-    ]
-    layouts = [result for result in results if result["kind"] == "layout"]
-    if served := [run for run in layouts if not run["stock"] and run["result"] != "cut"]:  # out of time: no verdict
-        right = sum(_LAYOUTS.get(run["result"], False) for run in served)
-        lines.append(Line("Draft gate", (Verdict(f"{right} of {len(served)} as expected", right == len(served)),)))
-    return lines
-
-
-def _in_short(result: Result) -> tuple[Cell, ...]:
-    if result["kind"] == "eval":
-        return share(result["scores"][0]), _verdict(evaluate.verdict(result))
-    if result["kind"] in ("qualify", "canary"):
-        return (Verdict(result["verdict"], result["ok"]),)
-    if result["kind"] == "smoke":
-        failed = [check["name"] for check in result["checks"] if check["verdict"] == "failed"]
-        return (Verdict(f"failed: {', '.join(failed)}" if failed else "passed", not failed),)
-    best = max((row["output_tokens_per_second"] for row in result.get("rows", [])), default=0)
-    return (f"{best:.1f} output tokens/s at most",)
-
-
-def _published(figure: Mapping[str, Any] | None) -> tuple[Cell, ...]:
-    if figure is None:
-        return "", "", _verdict(None)
-    return share(figure), f"{figure['settings']} ({figure['source']})", _verdict(figure["verdict"])
-=======
             said = _verdict(figure and figure["verdict"])
             published = (share(figure), f"{figure['settings']} ({figure['source']})") if figure else ("", "")
             yield (
@@ -230,7 +193,6 @@ def _published(figure: Mapping[str, Any] | None) -> tuple[Cell, ...]:
                 result["date"][:10],
             )
             subject, right = "", ""
->>>>>>> main
 
 
 def _verdict(word: str | None) -> Verdict:
