@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ App = Callable[[Scope, Any, Send], Coroutine[Any, Any, None]]
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
+UNREADY = 503
 INDEX = """\
 /startupz  the progress of the start, until the replica was ready once
 /livez     whether the engine makes progress
@@ -106,12 +108,20 @@ def _probe(group: str, rest: list[str], health: Health, now: float, scope: Scope
             return HealthResponse(404, f"/{group}z has no such check; it has {', '.join(findings)}.\n")
         findings = {name: findings[name]}
     form = parse_qs(scope["query_string"].decode("latin-1")).get("format", ["text"])[-1]
-    status = 200 if checks.passed(findings) else 503
+    status = 200 if checks.passed(findings) else UNREADY
+    headers = _retry_after(health, now) if status == UNREADY and group != "live" else {}
     if form == "text":
-        return HealthResponse(status, checks.as_text(group, findings))
+        return HealthResponse(status, checks.as_text(group, findings), headers=headers)
     if form == "json":
-        return HealthResponse(status, json.dumps(checks.as_json(group, findings, health, now)) + "\n", JSON)
+        body = json.dumps(checks.as_json(group, findings, health, now)) + "\n"
+        return HealthResponse(status, body, JSON, headers)
     return HealthResponse(400, "format must be text or json.\n")
+
+
+def _retry_after(health: Health, now: float) -> dict[str, str]:
+    """Return the header that balancers pass on to clients while no replica is ready."""
+    left = health.ready_in(now)
+    return {"retry-after": str(math.ceil(left))} if left else {}
 
 
 def _authorized(key: str, scope: Scope) -> bool:

@@ -201,6 +201,12 @@ class Health:
         spent, ahead = self.seconds(now), PHASES[PHASES.index(self.phase) : PHASES.index("ready")]
         return sum(max(0.0, self.last_start.get(phase, 0.0) - spent.get(phase, 0.0)) for phase in ahead)
 
+    def ready_in(self, now: float) -> float | None:
+        """Return the seconds until the replica is probably ready, a backoff included; None where that is not known."""
+        if self.phase != "backoff" or self.backoff_until is None:
+            return self.seconds_left(now)
+        return max(0.0, self.backoff_until - now) + sum(self.last_start.values())
+
     def idle_for(self, now: float) -> float:
         """Seconds without progress while there is work; 0 when there is none."""
         return max(0.0, now - self.progressed) if self.busy else 0.0

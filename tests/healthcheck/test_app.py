@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4_serve.healthcheck import checks, page
-from dsv4_serve.healthcheck.app import health_app
+from dsv4_serve.healthcheck.app import answer, health_app
 from dsv4_serve.healthcheck.state import Finding, Health, LastExit
 
 KEY = "sk-very-secret"
@@ -46,6 +46,15 @@ def test_a_replica_that_serves_answers_200_with_its_checks(probe: str) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
     assert answer.text.endswith(f"{probe} check passed\n")
     assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_start_that_knows_its_time_left_says_when_to_retry(form: str) -> None:
+    health = Health(phase="loading weights", phase_began=100.0, last_start={"loading weights": 30.5})
+    for probe, after in (("startupz", "28"), ("readyz", "28"), ("livez", None)):
+        asked = {"method": "GET", "path": f"/{probe}", "query_string": f"format={form}".encode(), "headers": []}
+        assert answer(health, 103.0, asked).headers.get("retry-after") == after
+        assert answer(health, 200.0, asked).headers.get("retry-after") is None  # longer than the last one
 
 
 @pytest.mark.parametrize(("probe", "status"), [("startupz", 503), ("livez", 200), ("readyz", 503)])

@@ -125,6 +125,14 @@ def test_a_phase_that_comes_twice_counts_once() -> None:
     assert health.seconds_left(NOW) == 18.0
 
 
+def test_when_a_start_is_ready_counts_the_backoff() -> None:
+    assert starting("loading weights", last_start=LAST).ready_in(NOW) == 26.0
+    assert starting("loading weights").ready_in(NOW) is None
+    waits = starting("backoff", last_start={"starting": 20.0, "proving": 5.0}, backoff_until=NOW + 100.0)
+    assert waits.ready_in(NOW) == 125.0
+    assert waits.ready_in(NOW + 110.0) == 25.0
+
+
 def test_a_stalled_start_is_neither_live_nor_getting_on() -> None:
     health = starting("connecting ranks", stalled="connecting ranks: no progress for 60 s (limit 60 s)")
     assert failing("live", health) == {"progress": health.stalled}

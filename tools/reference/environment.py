@@ -91,6 +91,8 @@ COMPOSE = {
     "BALANCER_SOURCE_MAXCONN": "Connections from one address at once; further ones are closed.",
     "CANDIDATE_NAME": "The name that stands for all candidates of `dsv4 canary`; without it there is no canary route.",
     "CANARY_KEY_FILE": "The file of the key that sets their share.",
+    "BALANCER_MAX_BODY": "The largest body of a request, in bytes; a larger one is answered 413.",
+    "CORS_ORIGINS": "Origins of web pages that may read answers, separated by blanks; none if not set.",
     "BALANCER_PORT": "The port that HAProxy listens on.",
     "BALANCER_STATUS_PORT": "The port of HAProxy's status page.",
     "BALANCER_SOCKET": "HAProxy's admin socket.",
