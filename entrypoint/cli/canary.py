@@ -30,7 +30,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--steps",
         type=steps,
-        default=steps(_STEPS),
+        default=_STEPS,
         metavar="P,P,...",
         help=f"shares in percent, one after the other (default: {_STEPS})",
     )

@@ -36,21 +36,21 @@ class CanaryShare(BaseModel):
 
 
 @dataclass(frozen=True)
-class Traffic:
+class BalancerTraffic:
     """Requests of clients to one side since HAProxy's start, and those that failed there."""
 
     requests: int = 0
     failed: int = 0
 
-    def since(self, before: Traffic) -> Traffic:
+    def since(self, before: BalancerTraffic) -> BalancerTraffic:
         """Return what came after `before`; everything where HAProxy started again."""
         if self.requests < before.requests or self.failed < before.failed:
             return self
-        return Traffic(self.requests - before.requests, self.failed - before.failed)
+        return BalancerTraffic(self.requests - before.requests, self.failed - before.failed)
 
-    def plus(self, other: Traffic) -> Traffic:
+    def plus(self, other: BalancerTraffic) -> BalancerTraffic:
         """Return the sum."""
-        return Traffic(self.requests + other.requests, self.failed + other.failed)
+        return BalancerTraffic(self.requests + other.requests, self.failed + other.failed)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Balancers:
         if failed:
             raise failed[0]
 
-    def traffic(self) -> Mapping[str, Mapping[str, Traffic]]:
+    def traffic(self) -> Mapping[str, Mapping[str, BalancerTraffic]]:
         """Return the traffic of `candidate` and `stable` by address; raise RequestFailed."""
         return {url: counted(http.get_accepted(f"{url}/metrics", None).text) for url in self._each()}
 
@@ -100,13 +100,13 @@ class Balancers:
         )
 
 
-def counted(metrics: str) -> dict[str, Traffic]:
+def counted(metrics: str) -> dict[str, BalancerTraffic]:
     """Return the traffic of each side from HAProxy's metrics; failed are 5xx and answers that were cut off."""
-    sides = {"candidate": Traffic(), "stable": Traffic()}
+    sides = {"candidate": BalancerTraffic(), "stable": BalancerTraffic()}
     for name, proxy, code, value in _COUNT.findall(metrics):
         if side := _SIDES.get(proxy):
             count = int(float(value))
             requests = count if name == "http_requests_total" else 0
             failed = count if code == "5xx" or name == "server_aborts_total" else 0
-            sides[side] = sides[side].plus(Traffic(requests, failed))
+            sides[side] = sides[side].plus(BalancerTraffic(requests, failed))
     return sides

@@ -121,7 +121,7 @@ def check_steps(steps: Sequence[int], candidates: int, stable: int) -> None:
     if too_high := [step for step in steps if step > most]:
         fitting = ",".join(str(step) for step in [*(step for step in steps if step < most), min(most, 100)])
         raise UsageError(
-            f"A share of {too_high[0]} % is too much for {candidates} beside {stable} stable: each candidate would get"
+            f"A share of {too_high[0]} % is too much for {candidates} next to {stable} stable: each candidate would get"
             f" more than a stable replica had. Pass --steps {fitting}, or start more candidates."
         )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from .balancers import Traffic
+from .balancers import BalancerTraffic
 from .judge import CanaryFinding, CanaryLimits, WatchedCandidate, judge
 from .reading import ReplicaReading, Tally, restarted, tally
 from .replicas import Readings
 
-Counted = Mapping[str, Mapping[str, Traffic]]
-"""Traffic of each side, by the address of a balancer."""
+Counted = Mapping[str, Mapping[str, BalancerTraffic]]
+"""BalancerTraffic of each side, by the address of a balancer."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class CanaryStep:
     new: Tally = field(default_factory=Tally)
     stable: Tally = field(default_factory=Tally)
     _stable_first: dict[str, ReplicaReading] = field(default_factory=dict)
-    _traffic_first: dict[str, Mapping[str, Traffic]] = field(default_factory=dict)
+    _traffic_first: dict[str, Mapping[str, BalancerTraffic]] = field(default_factory=dict)
 
     def add(self, candidates: Readings, stable: Readings, counted: Counted) -> None:
         """Take one reading of everything; later ones are compared with the first of each replica and balancer."""
@@ -40,7 +40,7 @@ class CanaryStep:
                     first = self._stable_first[address] = now
                 pairs.append((first, now))
         new = [(one.first, one.last) for one in self.candidates.values() if one.first and one.last]
-        sides = {"candidate": Traffic(), "stable": Traffic()}
+        sides = {"candidate": BalancerTraffic(), "stable": BalancerTraffic()}
         for url, until_now in counted.items():
             begun = self._traffic_first.setdefault(url, until_now)
             sides = {side: total.plus(until_now[side].since(begun[side])) for side, total in sides.items()}

@@ -10,7 +10,7 @@ import pytest
 from dsv4_serve.entrypoint.client.counters import Counters
 from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.rollout import reading
-from dsv4_serve.entrypoint.rollout.balancers import Traffic, counted
+from dsv4_serve.entrypoint.rollout.balancers import BalancerTraffic, counted
 from dsv4_serve.entrypoint.rollout.reading import ReplicaReading
 from dsv4_serve.healthcheck import metrics
 from dsv4_serve.healthcheck.state import Finding, Health
@@ -93,6 +93,6 @@ def test_a_restart_shows_in_the_counters(later: ReplicaReading, began_anew: bool
 
 
 def test_the_balancer_counts_both_sides() -> None:
-    assert counted(HAPROXY) == {"candidate": Traffic(7, 3), "stable": Traffic(50, 2)}
-    assert Traffic(7, 3).since(Traffic(5, 1)) == Traffic(2, 2)
-    assert Traffic(7, 3).since(Traffic(50, 1)) == Traffic(7, 3)
+    assert counted(HAPROXY) == {"candidate": BalancerTraffic(7, 3), "stable": BalancerTraffic(50, 2)}
+    assert BalancerTraffic(7, 3).since(BalancerTraffic(5, 1)) == BalancerTraffic(2, 2)
+    assert BalancerTraffic(7, 3).since(BalancerTraffic(50, 1)) == BalancerTraffic(7, 3)

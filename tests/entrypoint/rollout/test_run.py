@@ -16,7 +16,7 @@ from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.errors import UsageError
 from dsv4_serve.entrypoint.rollout import report
 from dsv4_serve.entrypoint.rollout import run as rollouts
-from dsv4_serve.entrypoint.rollout.balancers import FOR_GOOD, CanaryShare, Traffic
+from dsv4_serve.entrypoint.rollout.balancers import FOR_GOOD, CanaryShare, BalancerTraffic
 from dsv4_serve.entrypoint.rollout.judge import CanaryLimits
 from dsv4_serve.entrypoint.rollout.reading import ReplicaReading
 from dsv4_serve.entrypoint.rollout.run import Rollout, RolloutOutcome, RolloutRefused
@@ -92,8 +92,8 @@ class Front:
     def shares(self) -> dict[str, CanaryShare]:
         return {"http://b": CanaryShare(share=0, seconds=-9)}
 
-    def traffic(self) -> dict[str, dict[str, Traffic]]:
-        return {"http://b": {side: Traffic(int(number)) for side, number in self.world.requests.items()}}
+    def traffic(self) -> dict[str, dict[str, BalancerTraffic]]:
+        return {"http://b": {side: BalancerTraffic(int(number)) for side, number in self.world.requests.items()}}
 
 
 def ran(world: World, *steps: int, seconds: float = 60.0) -> RolloutOutcome:
@@ -201,7 +201,7 @@ def test_after_a_promotion_it_does_not_begin_again() -> None:
 def test_a_candidate_never_gets_more_than_a_stable_replica_had() -> None:
     rollouts.check_steps((1, 5, 25, 100), 1, 1)
     rollouts.check_steps((1, 5, 12), 1, 9)
-    with pytest.raises(UsageError, match=r"25 % is too much for 1 beside 9 stable.*--steps 1,5,12"):
+    with pytest.raises(UsageError, match=r"25 % is too much for 1 next to 9 stable.*--steps 1,5,12"):
         rollouts.check_steps((1, 5, 25, 100), 1, 9)
 
 
