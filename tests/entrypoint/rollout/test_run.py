@@ -16,7 +16,7 @@ from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.errors import UsageError
 from dsv4_serve.entrypoint.rollout import report
 from dsv4_serve.entrypoint.rollout import run as rollouts
-from dsv4_serve.entrypoint.rollout.balancers import FOR_GOOD, CanaryShare, BalancerTraffic
+from dsv4_serve.entrypoint.rollout.balancers import FOR_GOOD, BalancerTraffic, CanaryShare
 from dsv4_serve.entrypoint.rollout.judge import CanaryLimits
 from dsv4_serve.entrypoint.rollout.reading import ReplicaReading
 from dsv4_serve.entrypoint.rollout.run import Rollout, RolloutOutcome, RolloutRefused
