@@ -346,7 +346,7 @@ def test_a_disk_is_filled_by_whom_the_replica_waits_for_and_with_what_it_serves(
     )
 
 
-ROLES = ("replica", "balancer", "picker", "disk", "qualify")
+ROLES = ("replica", "balancer", "picker", "disk", "qualify", "candidate", "canary")
 
 
 def test_policies_open_the_ports_that_are_needed_and_no_other(name: str) -> None:
