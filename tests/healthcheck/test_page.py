@@ -193,6 +193,7 @@ def test_it_survives_the_end_of_the_server_and_finds_the_next_one(chromium: Brow
         assert "It was last seen ready. Asking again every 2 s." in opened.text()
         assert "What to do: Read the end of its log" in opened.text()
         assert opened.value("document.title").startswith("No answer")
+        assert contrast(opened) >= 4.5
         with served(starting(), int(url.rstrip("/").rpartition(":")[2])):
             opened.until(f"{word} === 'Starting'")
 
