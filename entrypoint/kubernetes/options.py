@@ -84,10 +84,11 @@ def _capacity(selection: Selection, plan: Plan, replicas: int) -> str:
     estimate = memory_inputs.estimate(selection, plan.flags)
     if estimate is None or not estimate.sized:
         return ""
-    each = estimate.steady_state_requests
+    each, held = replica.sequences(plan), estimate.steady_state_requests
+    running = f"{each * replicas:,} requests run at once, {each:,} on each replica; " if each else ""
     return (
-        f"{each * replicas:,} requests of {estimate.context:,} tokens at once, {each:,} on each replica (counted for"
-        f" vLLM {VERSION}, not measured)"
+        f"{running}the KV cache of a replica holds {held:,} of {estimate.context:,} tokens (counted for vLLM {VERSION},"
+        " not measured)"
     )
 
 

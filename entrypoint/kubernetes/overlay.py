@@ -56,7 +56,7 @@ class Overlay:
     command: str = ""
     """The command line that made this."""
     capacity: str = ""
-    """How many requests of full length the fleet holds, as `dsv4 fit` counts; empty if that is unknown."""
+    """How many requests run at once, and how many a KV cache holds as `dsv4 fit` counts; empty if that is unknown."""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     """Numbers that exceed what was measured or counted."""
