@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import shutil
 import signal
 import tempfile
@@ -13,14 +14,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .. import procfs
+from .. import json_log, procfs
 from ..vllm_log.parser import LogLine
+from ..vllm_log.records import RecordReader, VllmRecord
 from . import executable, leftovers
 from .log_reader import LogReader, LogStream
 from .stop_signals import first_of
 
 SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names that vLLM gives
 CHUNK = 1 << 16  # bytes, as much as a pipe holds
+TOGETHER = 0.5  # seconds without a line, after which a traceback is taken to be whole
 LOG_SECONDS = 1.0  # seconds for the last output to get through a slow terminal
 
 
@@ -65,12 +68,13 @@ class VllmProcess:
             for _, write_end in pipes:
                 os.close(write_end)
         reader = LogReader(on_line)
+        pump = _pump_json if json_log.wanted(environ) else _pump
         pumps = [
-            threading.Thread(target=_pump, args=(read_end, out, reader), daemon=True)
+            threading.Thread(target=pump, args=(read_end, out, reader), daemon=True)
             for (read_end, _), out in zip(pipes, (1, 2), strict=True)
         ]
-        for pump in pumps:
-            pump.start()
+        for thread in pumps:
+            thread.start()
         return cls(process, folder, reader, pumps)
 
     @property
@@ -161,6 +165,30 @@ def _pump(read_end: int, out: int, reader: LogReader) -> None:
     if writable and last != b"\n":  # so that our next message begins on a new line
         _write(out, b"\n")
     os.close(read_end)
+
+
+def _pump_json(read_end: int, out: int, reader: LogReader) -> None:
+    """Do the same with a JSON object for each record; what is read for phases and causes stays as vLLM wrote it."""
+    stream, writable, records = LogStream(), True, RecordReader()
+    while True:
+        if records.waits and not select.select([read_end], [], [], TOGETHER)[0]:
+            ended, chunk = [*records.flush()], b"\n"
+        elif chunk := os.read(read_end, CHUNK):
+            ended = [*records.feed(chunk)]
+            reader.feed(stream, chunk)
+        else:
+            ended = [*records.close()]
+        if ended and writable:
+            writable = _write(out, b"".join(map(_object, ended)))
+        if not chunk:
+            break
+    reader.close(stream)
+    os.close(read_end)
+
+
+def _object(record: VllmRecord) -> bytes:
+    fields = {"process": record.first.process, "logger": record.first.source}
+    return json_log.line(json_log.VLLM, record.level, record.message, **fields).encode() + b"\n"
 
 
 def _write(out: int, chunk: bytes) -> bool:
