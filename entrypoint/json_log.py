@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,10 +13,14 @@ OURS, VLLM = "dsv4", "vllm"
 """Sources of lines."""
 
 
-class Phase:
+@dataclass
+class LogPhase:
     """The phase of this process's replica, which each line carries; empty before there is one."""
 
-    current: Callable[[], str] = staticmethod(lambda: "")
+    current: Callable[[], str] = lambda: ""
+
+
+PHASE = LogPhase()
 
 
 def wanted(environ: Mapping[str, str]) -> bool:
@@ -26,7 +31,7 @@ def wanted(environ: Mapping[str, str]) -> bool:
 def line(source: str, level: str, message: str, **fields: Any) -> str:
     """Return one object without its end; empty fields are left out."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    record = {"time": now, "level": level, "source": source, "message": message, "phase": Phase.current()}
+    record = {"time": now, "level": level, "source": source, "message": message, "phase": PHASE.current()}
     return json.dumps(record | {name: value for name, value in fields.items() if value not in ("", None)})
 
 

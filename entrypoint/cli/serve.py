@@ -88,7 +88,7 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
     from .doctor import doctor_options
 
     async with lifecycle(context) as life:
-        json_log.Phase.current = lambda: life.health.phase
+        json_log.PHASE.current = lambda: life.health.phase
         await life.unless_stopped(leftovers.end, context.run_folder)
         selection, plan = await life.unless_stopped(_resolve, options, argv)
         show(plan)

@@ -9,7 +9,7 @@ from dsv4_serve.entrypoint import json_log
 
 
 def test_a_line_is_one_object_with_the_time_in_utc(monkeypatch) -> None:
-    monkeypatch.setattr(json_log.Phase, "current", staticmethod(lambda: "ready"))
+    monkeypatch.setattr(json_log.PHASE, "current", lambda: "ready")
     text = json_log.line("vllm", "ERROR", "a\nb\ud800", process="EngineCore", logger="", exit_status=0, cause=None)
     assert "\n" not in text
     record = json.loads(text)
