@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -11,13 +12,14 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .. import json_log, procfs
 from ..vllm_log.parser import LogLine
 from ..vllm_log.records import RecordReader, VllmRecord
 from . import executable, leftovers
+from .log_mask import LogMask
 from .log_reader import LogReader, LogStream
 from .stop_signals import first_of
 
@@ -42,16 +44,28 @@ class VllmProcess:
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], environ: Mapping[str, str], on_line: Callable[[LogLine], None]
+        cls,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        on_line: Callable[[LogLine], None],
+        *,
+        secret_flags: Mapping[str, str | list[str]] | None = None,
+        secrets: Collection[str] = (),
     ) -> VllmProcess:
-        """Start it; raise NotFound (127) or NotExecutable (126) when that is impossible."""
+        """
+        Start it; raise NotFound (127) or NotExecutable (126) when that is impossible.
+
+        `secret_flags` go into a file that only this user can read; `secrets` are masked in its log.
+        """
         program = executable.locate(argv[0], environ)
         folder = own_folder(tempfile.gettempdir())
+        config = ["--config", str(secret_config(folder, secret_flags))] if secret_flags else []
         pipes = [os.pipe() for _ in range(2)]
         try:
             process = await asyncio.create_subprocess_exec(
                 program,
                 *argv[1:],
+                *config,
                 env=_environment(environ, folder),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=pipes[0][1],
@@ -70,7 +84,7 @@ class VllmProcess:
         reader = LogReader(on_line)
         pump = _pump_json if json_log.wanted(environ) else _pump
         pumps = [
-            threading.Thread(target=pump, args=(read_end, out, reader), daemon=True)
+            threading.Thread(target=pump, args=(read_end, out, reader, LogMask(secrets)), daemon=True)
             for (read_end, _), out in zip(pipes, (1, 2), strict=True)
         ]
         for thread in pumps:
@@ -155,33 +169,52 @@ def own_folder(base: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=leftovers.PREFIX, dir=base if short else "/tmp"))  # noqa: S108
 
 
-def _pump(read_end: int, out: int, reader: LogReader) -> None:
+def secret_config(folder: Path, flags: Mapping[str, str | list[str]]) -> Path:
+    """Write flags for vLLM's --config, which takes YAML, and so JSON; return the file."""
+    file = folder / "flags.yaml"
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+        json.dump(flags, opened, ensure_ascii=False)
+    return file
+
+
+def _pump(read_end: int, out: int, reader: LogReader, mask: LogMask) -> None:
     """Pass the log on and have it read, in a thread, so that a stopped terminal does not stop us."""
     stream, writable, last = LogStream(), True, b"\n"
     while chunk := os.read(read_end, CHUNK):
-        writable, last = writable and _write(out, chunk), chunk[-1:]
-        reader.feed(stream, chunk)
+        if chunk := mask.feed(chunk):
+            writable, last = writable and _write(out, chunk), chunk[-1:]
+            reader.feed(stream, chunk)
+    if rest := mask.close():
+        writable, last = writable and _write(out, rest), rest[-1:]
+        reader.feed(stream, rest)
     reader.close(stream)
     if writable and last != b"\n":  # so that our next message begins on a new line
         _write(out, b"\n")
     os.close(read_end)
 
 
-def _pump_json(read_end: int, out: int, reader: LogReader) -> None:
+def _pump_json(read_end: int, out: int, reader: LogReader, mask: LogMask) -> None:
     """Do the same with a JSON object for each record; what is read for phases and causes stays as vLLM wrote it."""
     stream, writable, records = LogStream(), True, RecordReader()
+
+    def take(chunk: bytes) -> Iterator[VllmRecord]:
+        reader.feed(stream, chunk)
+        return records.feed(chunk)
+
+    def write(ended: Iterable[VllmRecord]) -> None:
+        nonlocal writable
+        lines = b"".join(map(_object, ended))
+        writable = writable and _write(out, lines)
+
     while True:
         if records.waits and not select.select([read_end], [], [], TOGETHER)[0]:
-            ended, chunk = [*records.flush()], b"\n"
+            write(records.flush())
         elif chunk := os.read(read_end, CHUNK):
-            ended = [*records.feed(chunk)]
-            reader.feed(stream, chunk)
+            write(take(mask.feed(chunk)))
         else:
-            ended = [*records.close()]
-        if ended and writable:
-            writable = _write(out, b"".join(map(_object, ended)))
-        if not chunk:
             break
+    write(take(mask.close()))
+    write(records.close())
     reader.close(stream)
     os.close(read_end)
 
