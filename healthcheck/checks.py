@@ -76,6 +76,12 @@ def generation(health: Health, _now: float) -> Finding:
     return Finding(f"first generation {health.generated_after:.0f} s after start")
 
 
+def gpus(health: Health, _now: float) -> Finding:
+    """Tell whether the GPUs work as they did at the start."""
+    faults = "; ".join(fault.sentence for fault in health.gpu_faults)
+    return Finding("no fault was reported", *(("", faults) if not health.gpu_faults_matter else (faults,)))
+
+
 def draft_gate(health: Health, _now: float) -> Finding:
     """Tell whether the drafter drafts. Degraded, and below the floor in live traffic, are warnings."""
     if health.headless:
@@ -106,6 +112,7 @@ GROUPS: Mapping[str, Mapping[str, HealthCheck]] = {
     "ready": {
         "accepting": accepting,
         "started": started,
+        "gpus": gpus,
         "generation": generation,
         "draft-gate": draft_gate,
         "corruption": corruption,
@@ -141,7 +148,7 @@ def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: fl
     }
     if group != "startup":
         return answer
-    left = health.seconds_left(now)
+    left, last = health.seconds_left(now), health.last_exit
     return {
         **answer,
         "detail": health.detail,
@@ -152,6 +159,11 @@ def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: fl
         "seconds_left": None if left is None else round(left, 3),
         "caches": health.caches,
         "phases": {phase: round(seconds, 3) for phase, seconds in health.seconds(now).items()},
+        "last_start": {phase: round(seconds, 3) for phase, seconds in health.last_start.items()},
+        "starts": health.starts,
+        "backoff_seconds": None if health.backoff_until is None else round(max(0.0, health.backoff_until - now), 3),
+        "last_exit": None if last is None else {"cause": last.cause, "status": last.status, "at": last.at},
+        "key_required": bool(health.key),
         **({"limit": health.stall_limit} if health.stalled else {}),
     }
 

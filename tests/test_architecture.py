@@ -34,12 +34,14 @@ LAYERS = [
     "bench",
     "tune",
     "containers",
+    "top",
     "kubernetes",
     "smoke",
     "evals",
     "report",
     "support",
     "qualify",
+    "rollout",
     "cli",
 ]
 """Folders from the ground up: each imports only what stands before it."""

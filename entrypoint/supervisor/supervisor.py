@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections.abc import Callable, Mapping
 
 from ...healthcheck.state import PHASES, Health
 from .. import served_plan, supervision_settings
@@ -18,7 +19,7 @@ from ..client.errors import Refused, Unreachable
 from ..client.vllm import VllmClient
 from ..parallel import parallel_of
 from ..plan import Plan
-from ..secret import MASK
+from ..secret import hidden
 from ..supervision_settings import Supervision
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
@@ -30,6 +31,7 @@ from . import (
     atomic_file,
     cache_growth,
     compiled,
+    gpu_faults,
     guard_path,
     jit_prebuild,
     kernel_cache,
@@ -61,7 +63,8 @@ async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     """Run vLLM until it ends; if the gate refuses it and the plan allows it, run it again without its draft head."""
     settings, shape = supervision_settings.read(plan.supervision), parallel_of(plan.flags)
     life.health.headless = shape.headless
-    reason = await _run(plan, settings, life)
+    life.health.gpu_faults_matter = settings.supervise.gpu_faults == "not-ready"
+    reason = gpu_faults.told(await _run(plan, settings, life), life.health)
     may_degrade = settings.gate.below_floor == "degrade" and shape.nodes == 1  # other nodes keep their draft head
     if reason.cause is not exit_cause.GATE_REFUSED or not may_degrade:
         return reason
@@ -69,7 +72,7 @@ async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     life.health.degraded = True
     plan = served_plan.without_draft(plan, f"degraded: {reason.sentence}")
     life.describe(plan)
-    return await _run(plan, settings, life)
+    return gpu_faults.told(await _run(plan, settings, life), life.health)
 
 
 async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason:
@@ -90,15 +93,16 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             _show_progress(health, progress)
 
     environ = _environ(plan, life)
-    process = await VllmProcess.start([life.context.vllm, *plan.argv(secrets=True)[1:]], environ, on_line)
+    process = await _start_vllm(plan, life, environ, on_line)
     health.engine = process.pid
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)
     session = VllmSession(plan, settings, health, client, cache, started)
     peers = Peers(plan)
     follower = Follower(session, process, progress, peers)
-    hub = cache_growth.folder(plan, life.context.environ)
     serving = asyncio.create_task(
-        follower.follow(hub, life.forget_failures) if health.headless else _serve(session, process, progress, life)
+        follower.follow(cache_growth.folder(plan, life.context.environ), life.forget_failures)
+        if health.headless
+        else _serve(session, process, progress, life)
     )
     lost = asyncio.create_task(
         peers.lost(
@@ -111,7 +115,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     prebuild = asyncio.create_task(jit_prebuild.compile_all(modules, environ))
     recording = asyncio.create_task(leftovers.record(life.context.run_folder, process.folder, process.shared_memory))
     exited, stop = asyncio.create_task(process.wait()), asyncio.create_task(signals.stop.wait())
-    xids = XidWatch.of(life.machine, environ)
+    xids = XidWatch.of(life.machine, environ, gpu_faults.noting(health, life.context.environ))
     xids.start()
     try:
         await asyncio.wait({serving, exited, stop, lost}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,6 +143,15 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
         await _end(process, life)
+
+
+async def _start_vllm(
+    plan: Plan, life: Lifecycle, environ: Mapping[str, str], on_line: Callable[[LogLine], None]
+) -> VllmProcess:
+    """Start vLLM; flags that hold a secret reach it in a file."""
+    (_, *arguments), secret_flags = plan.split_argv()
+    command = [life.context.vllm, *arguments]
+    return await VllmProcess.start(command, environ, on_line, secret_flags=secret_flags, secrets=life.secrets)
 
 
 def _cache(plan: Plan, life: Lifecycle) -> KernelCache:
@@ -228,7 +241,7 @@ async def _with_stacks(reason: ExitReason, process: VllmProcess, life: Lifecycle
     await first_of(dump, life.signals.hurry.wait())
     dump.cancel()
     text = dump.result() if dump.done() else "a second signal came before the stacks were read"
-    text = text.replace(health.key, MASK) if health.key else text  # argv may hold it
+    text = hidden(text, life.secrets)
     file = life.context.run_folder / run_folder.STACKS
     kept = f"Stacks are in {file}." if atomic_file.write(file, text) else ""
     log.info(f"stacks of vLLM's processes:\n{text}")
