@@ -7,22 +7,27 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...healthcheck import key_guard
+from ...healthcheck import key_guard, key_limits, key_usage
+from .. import key_file, plain_file
 from ..errors import HostError
 from . import executable
 
+_FILES = {"healthcheck": (key_guard, key_limits, key_usage), "entrypoint": (key_file, plain_file)}
+
 
 def variables(vllm: str, environ: Mapping[str, str], run_folder: Path) -> dict[str, str]:
-    """Return PYTHONPATH with a folder that holds the middleware alone; nothing for the vLLM beside this command."""
+    """Return PYTHONPATH with a folder of the middleware alone; nothing for the vLLM beside this command."""
     if Path(executable.locate(vllm, environ)).parent == Path(sys.executable).parent:
         return {}
     folder = run_folder / "python"
-    copy = folder / "dsv4_serve/healthcheck/key_guard.py"
+    copies = folder / "dsv4_serve"
     try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(Path(key_guard.__file__).read_bytes())
+        for room, modules in _FILES.items():
+            (copies / room).mkdir(parents=True, exist_ok=True)
+            for source in (Path(str(module.__file__)) for module in modules):
+                (copies / room / source.name).write_bytes(source.read_bytes())
     except OSError as error:
         raise HostError(
-            f"{copy} cannot be written ({error.strerror}); set DSV4_RUN_DIR to a writable folder."
+            f"{copies} cannot be written ({error.strerror}); set DSV4_RUN_DIR to a writable folder."
         ) from None
     return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), environ.get("PYTHONPATH"))))}
