@@ -1,5 +1,5 @@
 """
-Usage by key holder: counters on vLLM's own /metrics, and one JSON line for each request.
+Usage by key holder: counters on vLLM's own /metrics, and one JSON line for each request but GETs.
 
 Tokens are counted where vLLM's API server reads its engine: every answer passes there, streams and answers that nobody
 waits for as well. The usage in answers is no substitute: a stream has none unless its client asks for it.
@@ -26,6 +26,7 @@ class KeyRequest:
     """One request of a holder: its tokens so far."""
 
     name: str
+    method: str
     path: str
     began: float = field(default_factory=time.monotonic)
     status: int = 0
@@ -57,7 +58,7 @@ class KeyUsage:
     def begin(self, name: str, scope: Mapping[str, Any]) -> KeyRequest:
         """Count a request that was let in; what it generates is its own from here on."""
         self._read_engine(scope)
-        request = KeyRequest(name, str(scope["path"])[:LONGEST_PATH])
+        request = KeyRequest(name, scope.get("method", ""), str(scope["path"])[:LONGEST_PATH])
         self.requests.labels(name).inc()
         self.running.labels(name).inc()
         self._request.set(request)
@@ -66,6 +67,8 @@ class KeyUsage:
     def end(self, request: KeyRequest) -> None:
         """Log a request that has ended."""
         self.running.labels(request.name).dec()
+        if request.method == "GET":  # scrapes and lists
+            return
         write_line(
             {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

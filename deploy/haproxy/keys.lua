@@ -130,6 +130,11 @@ if not holders then
     error("API_KEY_FILE " .. PATH .. ": " .. trouble .. ". docs/how-to/keys.md has the format.", 0)
 end
 
+-- One line; `core.log` may write it twice, to the log and to the error output.
+local function tell(text)
+    io.stderr:write("dsv4: " .. text .. "\n")
+end
+
 -- Once a second. Two equal reads make a change, as an editor may not have written all of it at the first.
 local seen
 local function look()
@@ -148,10 +153,10 @@ local function look()
     end
     if found then
         data, holders, seen, trouble = now, found, nil, nil
-        core.log(core.warning, "key file " .. PATH .. ": read again.")
+        tell("key file " .. PATH .. ": read again.")
     elseif why ~= trouble then
         trouble = why
-        core.log(core.alert, "KEY FILE NOT VALID: " .. PATH .. ": " .. why .. ". The keys from before the change stay; mend it.")
+        tell("KEY FILE NOT VALID: " .. PATH .. ": " .. why .. ". The keys from before the change stay; mend it.")
     end
 end
 

@@ -18,7 +18,7 @@ from .placement import Group
 NETWORK = "dsv4"
 CACHE = "dsv4-cache"
 CACHE_FOLDER = "/var/cache/dsv4"
-HAPROXY_CFG = "/usr/local/etc/haproxy/haproxy.cfg"
+HAPROXY_FOLDER = "/usr/local/etc/haproxy"
 KEY = "/run/secrets/api-key"
 BALANCER = "dsv4-balancer"
 PREFIX = "dsv4-replica-"
@@ -45,6 +45,7 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
     env = {
         **deployment.env,
         "API_KEY_FILE": KEY,
+        "DSV4_KEY_LIMITS": "off",  # the balancer enforces them
         "DSV4_RUN_DIR": f"{CACHE_FOLDER}/run/{name_of(index)}",
         **({"DSV4_PROFILES": ":".join(map(str, deployment.profiles))} if deployment.profiles else {}),
     }
@@ -71,7 +72,7 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
         },
         **_network(name_of(index), ALIAS),
     }
-    return _identified(body, image, [*deployment.profiles, deployment.key_file])
+    return _identified(body, image, list(deployment.profiles), deployment.key_file)
 
 
 def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
@@ -82,6 +83,11 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
         **deployment.balancer_env,
     }
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
+    files = [deployment.haproxy, deployment.haproxy.with_name("keys.lua")]
+    mounts = [
+        *(_read_only(file, f"{HAPROXY_FOLDER}/{file.name}") for file in files),
+        _read_only(deployment.key_file, KEY),
+    ]
     body = {
         "Image": deployment.balancer_image,
         "User": _user(),
@@ -91,13 +97,13 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
         "StopSignal": "SIGUSR1",  # finish what runs
         "StopTimeout": deployment.stop_seconds,
         "HostConfig": {
-            **_common([_read_only(deployment.haproxy, HAPROXY_CFG), _read_only(deployment.key_file, KEY)]),
+            **_common(mounts),
             "Tmpfs": {"/run/haproxy": "mode=1777"},  # its socket for `disable server` and the like
             "PortBindings": {f"{port}/tcp": [bound] for port, bound in ports.items()},
         },
         **_network(BALANCER),
     }
-    return _identified(body, image, [deployment.haproxy, deployment.key_file])
+    return _identified(body, image, files, deployment.key_file)
 
 
 def device_request(gpus: Group, *, podman: bool) -> dict[str, Any]:
@@ -138,5 +144,7 @@ def _read_only(source: Path, target: str) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True}
 
 
-def _identified(body: dict[str, Any], image: str, files: list[Path]) -> dict[str, Any]:
-    return {**body, "Labels": {**body["Labels"], CONFIGURATION: fingerprint(body, image, stamps(files))}}
+def _identified(body: dict[str, Any], image: str, files: list[Path], key_file: Path) -> dict[str, Any]:
+    """Add what changes with the container: of the key file, which is read again while it runs, only another file."""
+    identity = fingerprint(body, image, stamps(files), key_file.stat().st_ino)
+    return {**body, "Labels": {**body["Labels"], CONFIGURATION: identity}}

@@ -99,7 +99,10 @@ COMPOSE_FILES = (".env", "docker-compose.yml", "deploy/haproxy/haproxy.cfg")
 _CACHE = "A folder in DSV4_CACHE, unless it is set already."
 SET = {
     **dict.fromkeys(kernel_cache.VARIABLES, ("`serve`", _CACHE)),
-    "VLLM_API_KEY": ("`serve`", "The key of API_KEY_FILE."),
+    "VLLM_API_KEY": (
+        "`serve`",
+        "A key of its own, with API_KEY_FILE; vLLM gets it for each request with a key of the file.",
+    ),
     "VLLM_RPC_BASE_PATH": ("`serve`", "The folder of this start's temporary files, removed at its end."),
     "TMPDIR": ("`serve`", "The same."),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),

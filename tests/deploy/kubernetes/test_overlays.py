@@ -230,8 +230,8 @@ def hardware_of(product: str) -> str:
 def test_haproxy_reads_the_very_file_that_compose_mounts() -> None:
     manifests = overlay("haproxy")
     (generated,) = [m for m in manifests if m["kind"] == "ConfigMap"]
-    configuration = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
-    assert generated["data"] == {"haproxy.cfg": configuration}
+    configuration, keys = ((ROOT / "deploy/haproxy" / name).read_text() for name in ("haproxy.cfg", "keys.lua"))
+    assert generated["data"] == {"haproxy.cfg": configuration, "keys.lua": keys}
     pod = one(manifests, "Deployment", "dsv4-haproxy")["spec"]["template"]["spec"]
     mounted = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
     assert mounted == [generated["metadata"]["name"]]
