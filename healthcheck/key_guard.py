@@ -11,7 +11,6 @@ library, and the files that `supervisor/guard_path.py` copies.
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..entrypoint.key_file import KeyFile, KeyHolder, digest
+from .error_body import error_body
 from .key_limits import KeyLimits
 from .key_usage import KeyRequest, KeyUsage
 
@@ -35,7 +35,7 @@ App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 @dataclass(frozen=True)
 class _Refusal:
     status: int
-    kind: str
+    code: str
     message: str
     header: tuple[bytes, bytes]
 
@@ -71,7 +71,7 @@ class KeyGuard:
             return
         holder = self._file.current().get(digest(key)) if self._file and key is not None else None
         if holder is None:
-            await _refuse(inner, send, _Refusal(401, "authentication_error", NO_KEY, (b"www-authenticate", b"Bearer")))
+            await _refuse(inner, send, _Refusal(401, "invalid_api_key", NO_KEY, (b"www-authenticate", b"Bearer")))
         else:
             await self._let_in(holder, inner, receive, send)
 
@@ -81,7 +81,7 @@ class KeyGuard:
         if over := self._limits.admit(holder) if self._limits else None:
             self._usage.refused.labels(holder.name, over.limit).inc()
             wait = (b"retry-after", str(over.retry_after).encode())
-            await _refuse(scope, send, _Refusal(429, "rate_limit_error", over.sentence, wait))
+            await _refuse(scope, send, _Refusal(429, "rate_limit_exceeded", over.sentence, wait))
             return
         request = self._usage.begin(holder.name, scope)
         try:
@@ -133,18 +133,13 @@ def _noting(request: KeyRequest, send: Any) -> Any:
 
 
 async def _refuse(scope: Mapping[str, Any], send: Any, refusal: _Refusal) -> None:
-    """Answer an error as the route's clients read it: Anthropic's shape below /v1/messages, else OpenAI's."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    error: dict[str, Any] = {"type": refusal.kind, "message": refusal.message}
-    if _path(scope).startswith("/v1/messages"):
-        body: dict[str, Any] = {"type": "error", "error": error}
-    else:
-        body = {"error": {**error, "param": None, "code": refusal.status}}
+    body = error_body(_path(scope), refusal.status, refusal.message, code=refusal.code)
     headers = [(b"content-type", b"application/json"), refusal.header]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _path(scope: Mapping[str, Any]) -> str:

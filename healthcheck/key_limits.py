@@ -25,8 +25,8 @@ class OverLimit:
     @property
     def sentence(self) -> str:
         """Tell the client."""
-        what = "requests a minute" if self.limit == "requests" else "requests at once"
-        return f"This key may send {self.most} {what}. Retry in {self.retry_after} s."
+        what = "a minute" if self.limit == "requests" else "at once"
+        return f"This key may send {self.most} request{'s' * (self.most != 1)} {what}. Retry in {self.retry_after} s."
 
 
 class KeyLimits:

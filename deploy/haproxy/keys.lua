@@ -213,14 +213,18 @@ local function wait_of(holder)
     return nil
 end
 
+local function requests(most, what)
+    return most .. (most == 1 and " request " or " requests ") .. what
+end
+
 -- After `txn.key_running` was set to the requests of this name, this one among them.
 core.register_action("key_admit", {"http-req"}, function(txn)
     local holder, over, wait, most = txn:get_priv(), nil, nil, nil
     if holder.concurrent and txn:get_var("txn.key_running") > holder.concurrent then
-        over, wait, most = "concurrent", 1, holder.concurrent .. " requests at once"
+        over, wait, most = "concurrent", 1, requests(holder.concurrent, "at once")
     elseif holder.per_minute then
         wait = wait_of(holder)
-        over, most = wait and "requests", holder.per_minute .. " requests a minute"
+        over, most = wait and "requests", requests(holder.per_minute, "a minute")
     end
     if over then
         refused[over][holder.name] = (refused[over][holder.name] or 0) + 1

@@ -1,4 +1,4 @@
-"""Let a vLLM of another installation import the middleware that asks for the key (`healthcheck/key_guard.py`)."""
+"""Let a vLLM of another installation import our middlewares, which its `--middleware` names."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...healthcheck import key_guard, key_limits, key_usage
+from ...healthcheck import client_routes, error_body, key_guard, key_limits, key_usage
 from .. import key_file, plain_file
 from ..errors import HostError
 from . import executable
 
-_FILES = {"healthcheck": (key_guard, key_limits, key_usage), "entrypoint": (key_file, plain_file)}
+_FILES = {
+    "healthcheck": (client_routes, error_body, key_guard, key_limits, key_usage),
+    "entrypoint": (key_file, plain_file),
+}
+"""The middlewares and what they import; these import the standard library, and key_usage prometheus_client."""
 
 
 def variables(vllm: str, environ: Mapping[str, str], run_folder: Path) -> dict[str, str]:
-    """Return PYTHONPATH with a folder of the middleware alone; nothing for the vLLM beside this command."""
+    """Return PYTHONPATH with a folder of the middlewares alone; nothing for the vLLM beside this command."""
     if Path(executable.locate(vllm, environ)).parent == Path(sys.executable).parent:
         return {}
     folder = run_folder / "python"

@@ -174,7 +174,8 @@ def test_requests_a_minute(front: Balancer) -> None:
     assert over.status_code == 429
     assert 50 <= int(over.headers["retry-after"]) <= 60
     message = f"This key may send 3 requests a minute. Retry in {over.headers['retry-after']} s."
-    assert over.json() == {"error": {"message": message, "type": "rate_limit_error", "code": 429}}
+    shape = {"message": message, "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}
+    assert over.json() == {"error": shape}
     over = ask(front, BOB, "/v1/messages")
     assert over.status_code == 429
     assert (over.json()["type"], over.json()["error"]["type"]) == ("error", "rate_limit_error")
@@ -189,7 +190,7 @@ def test_concurrent_requests_and_a_client_that_goes_away(front: Balancer) -> Non
     with stream(front, ALICE, 60), stream(front, EVE, 1) as other:
         over = ask(front, ALICE_2)  # the same name
         assert (over.status_code, over.headers["retry-after"]) == (429, "1")
-        assert json.loads(over.text)["error"]["message"] == "This key may send 1 requests at once. Retry in 1 s."
+        assert json.loads(over.text)["error"]["message"] == "This key may send 1 request at once. Retry in 1 s."
         assert len(other.read()) == 49
     until(lambda: ask(front, ALICE_2).status_code == 200, 5)
 

@@ -212,10 +212,10 @@ def test_requests_a_minute_are_counted_by_name(server: Server, monkeypatch: pyte
     body = asyncio.run(server.ask(ALICE))[2]
     assert json.loads(body) == {
         "error": {
-            "type": "rate_limit_error",
             "message": "This key may send 3 requests a minute. Retry in 20 s.",
+            "type": "rate_limit_error",
             "param": None,
-            "code": 429,
+            "code": "rate_limit_exceeded",
         }
     }
     assert [asyncio.run(server.ask(BOB))[0] for _ in range(9)] == [200] * 9
