@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from dsv4_serve.healthcheck.app import health_app
+from dsv4_serve.healthcheck.state import Health
 from tests.deploy.pair import Pair
-from tests.deploy.test_balancer import until
+from tests.deploy.test_balancer import ports, until
 from tests.support.balancer import KEY, Balancer, Names, balancer
 
 OPENAI = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/v1/models", "/v1/models/a"]
@@ -108,3 +116,56 @@ def test_a_replica_that_answers_nothing_in_time_is_504(binary: str, tmp_path: Pa
             for path, kind in (("/v1/messages", "timeout_error"), ("/v1/completions", "timeout_error")):
                 answer = client.post(path, content=b"{}")
                 assert (answer.status_code, error_of(answer)["type"]) == (504, kind)
+
+
+def test_a_body_that_is_too_large_is_413_and_reaches_no_replica(pair: Pair, tmp_path: Path, binary: str) -> None:
+    with (
+        balancer(tmp_path, pair.names, binary=binary, **ports(pair), BALANCER_MAX_BODY="1000") as front,
+        front.client() as client,
+    ):
+        assert until(lambda: front.up() == {"127.0.0.2", "127.0.0.3"}, 20)
+        for path in ("/v1/messages", "/v1/completions"):
+            answer = client.post(path, content=b" " * 1001)
+            assert (answer.status_code, error_of(answer)["type"]) == (413, "request_too_large")
+        assert client.post("/v1/completions", content=b'{"a": 1}'.ljust(1000)).status_code == 200
+
+
+def test_without_a_replica_503_says_when_the_first_one_is_ready(binary: str, tmp_path: Path) -> None:
+    """Two replicas start; one knows that it takes 40 s, the other one knows nothing."""
+    names = Names()
+    names.running += ["127.0.0.5", "127.0.0.6"]
+    with starting("127.0.0.5", 40) as port, starting("127.0.0.6", None, port):
+        env = {"REPLICA_PORT": str(port), "REPLICA_HEALTH_PORT": str(port)}
+        with balancer(tmp_path, names, binary=binary, **env) as front, front.client() as client:
+            assert until(lambda: 36 <= int(client.get("/v1/models").headers.get("retry-after", 0)) <= 40, 10)
+            assert error_of(client.get("/v1/models"))["type"] == "server_error"
+
+
+@contextmanager
+def starting(address: str, seconds: int | None, port: int = 0) -> Iterator[int]:
+    """A health server that answers as a start does; its port."""
+    health = Health(phase="loading weights")
+    health.last_start = {} if seconds is None else {"loading weights": seconds}
+    app = health_app(health, clock=lambda: health.phase_began)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            async def send(message: dict[str, Any]) -> None:
+                if message["type"] == "http.response.start":
+                    self.send_response(message["status"])
+                    for name, value in message["headers"]:
+                        self.send_header(name.decode(), value.decode())
+                    self.end_headers()
+                else:
+                    self.wfile.write(message["body"])
+
+            scope = {"method": "GET", "path": self.path, "query_string": b"", "headers": []}
+            asyncio.run(app(scope, None, send))
+
+        def log_message(self, *_words: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer((address, port), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
