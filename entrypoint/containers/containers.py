@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import replica
 from ..fingerprint import fingerprint
 from ..listen import API_PORT, HEALTH_PORT
 from .daemon import CONFIGURATION, ROLE
@@ -25,8 +26,8 @@ PREFIX = "dsv4-replica-"
 ALIAS = "replica"
 """The name of all replicas in the network, which the balancer resolves by DNS."""
 STATUS_PORT = 8404
-WAITING = 2
-"""Requests sent to a replica for each that it computes at once, so that the next is there when one finishes."""
+BESIDE = ("keys.lua", "fleet.html")
+"""What lies beside the balancer's configuration: the program of the keys, and the page at the status port."""
 GPUS = "dsv4.gpus"
 STOP_SECONDS = "dsv4.stop-seconds"
 GIB = 2**30
@@ -79,15 +80,13 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
     """Return the body that creates the balancer."""
     env = {
         "API_KEY_FILE": KEY,
-        **({"REPLICA_MAXCONN": str(WAITING * deployment.requests)} if deployment.requests else {}),
+        **({"REPLICA_MAXCONN": str(replica.WAITING * deployment.requests)} if deployment.requests else {}),
         **deployment.balancer_env,
     }
+    files = [deployment.haproxy, *(deployment.haproxy.with_name(name) for name in BESIDE)]
+    mounts = [_read_only(file, f"{HAPROXY_FOLDER}/{file.name}") for file in files]
+    mounts += [_read_only(deployment.key_file, KEY)]
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
-    files = [deployment.haproxy, deployment.haproxy.with_name("keys.lua")]
-    mounts = [
-        *(_read_only(file, f"{HAPROXY_FOLDER}/{file.name}") for file in files),
-        _read_only(deployment.key_file, KEY),
-    ]
     body = {
         "Image": deployment.balancer_image,
         "User": _user(),

@@ -23,6 +23,7 @@ FILE = ROOT / "docker-compose.yml"
 COMPOSE = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 REPLICAS = {name: service for name, service in SERVICES.items() if "replica" in name or "demo" in name}
+LIMITS = ("mem_limit", "pids_limit")
 GPU = {name: service for name, service in REPLICAS.items() if "demo" not in name}
 
 
@@ -35,6 +36,15 @@ def test_no_container_has_more_rights_than_it_needs(name: str) -> None:
     assert not {"privileged", "network_mode", "ipc", "pid", "cap_add", "devices"} & set(service)
     assert service["restart"] == "unless-stopped"
     assert service["logging"]["options"]["max-size"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_can_take_all_memory_or_processes_of_the_host(name: str) -> None:
+    memory, pids = (str(SERVICES[name][limit]).partition(":-")[2] or str(SERVICES[name][limit]) for limit in LIMITS)
+    assert re.fullmatch(r"[0-9]+g}?", memory)
+    assert int(pids.rstrip("}")) >= 1024
+    shared = SERVICES[name].get("shm_size", "0gb").removesuffix("gb")
+    assert int(memory.rstrip("g}")) > 2 * int(shared)
 
 
 @pytest.mark.parametrize("name", [n for n, s in SERVICES.items() if n != "balancer" and "ports" in s])
