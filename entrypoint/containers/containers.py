@@ -21,6 +21,7 @@ CACHE = "dsv4-cache"
 CACHE_FOLDER = "/var/cache/dsv4"
 HAPROXY_FOLDER = "/usr/local/etc/haproxy"
 KEY = "/run/secrets/api-key"
+CERTIFICATES = "/run/certificates"
 BALANCER = "dsv4-balancer"
 PREFIX = "dsv4-replica-"
 ALIAS = "replica"
@@ -83,9 +84,12 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
         **({"REPLICA_MAXCONN": str(replica.WAITING * deployment.requests)} if deployment.requests else {}),
         **deployment.balancer_env,
     }
-    files = [deployment.haproxy, *(deployment.haproxy.with_name(name) for name in BESIDE)]
-    mounts = [_read_only(file, f"{HAPROXY_FOLDER}/{file.name}") for file in files]
-    mounts += [_read_only(deployment.key_file, KEY)]
+    certificate = {file: f"{CERTIFICATES}/{file.name}" for file in deployment.certificate}
+    if certificate:
+        env["BALANCER_CERTIFICATE"] = next(iter(certificate.values()))
+    configuration = [deployment.haproxy, *(deployment.haproxy.with_name(name) for name in BESIDE)]
+    mounts = {file: f"{HAPROXY_FOLDER}/{file.name}" for file in configuration}
+    mounts |= {deployment.key_file: KEY, **certificate}
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
     body = {
         "Image": deployment.balancer_image,
@@ -96,12 +100,13 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
         "StopSignal": "SIGUSR1",  # finish what runs
         "StopTimeout": deployment.stop_seconds,
         "HostConfig": {
-            **_common(mounts),
+            **_common([_read_only(file, target) for file, target in mounts.items()]),
             "Tmpfs": {"/run/haproxy": "mode=1777"},  # its socket for `disable server` and the like
             "PortBindings": {f"{port}/tcp": [bound] for port, bound in ports.items()},
         },
         **_network(BALANCER),
     }
+    files = [file for file in mounts if file != deployment.key_file]
     return _identified(body, image, files, deployment.key_file)
 
 

@@ -17,6 +17,8 @@ _BY_OPTION = {
     "several-nodes": "--nodes N",
 }
 """Components that another option adds."""
+_OF_A_ROLLOUT = ("candidate", "canary")
+"""Components of overlays that are applied next to a fleet, while it gets a new image."""
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
 _COUNT = re.compile(r"[1-9][0-9]{0,4}")
 _PACK = re.compile(r"oci://" + DIGEST.pattern)
@@ -84,6 +86,11 @@ def read(texts: Iterable[str]) -> dict[str, str]:
 def _require_known(name: str) -> None:
     if name in _BY_OPTION:
         raise ConfigError(f"--with {name}: another option adds this component; use {_BY_OPTION[name]}.")
+    if name in _OF_A_ROLLOUT:
+        raise ConfigError(
+            f"--with {name}: it belongs to the rollout of a new image, not to the fleet; apply the overlay {name} of"
+            " deploy/kubernetes/overlays (docs/how-to/canary.md)."
+        )
     if name not in COMPONENTS:
         hint = nearest(name, COMPONENTS)
         raise ConfigError(f"--with {name}: there is no such component{hint}. Known: {', '.join(COMPONENTS)}.")

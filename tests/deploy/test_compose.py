@@ -115,6 +115,19 @@ def test_every_variable_of_the_balancer_is_one_of_its_configuration() -> None:
     assert {name for name in known | compose if f"`{name}`" not in documented} == set()
 
 
+@pytest.mark.parametrize("file", ["compose.yml", "acme.yml"])
+def test_the_files_for_tls_change_the_balancer_alone(file: str) -> None:
+    services = yaml.safe_load((ROOT / "deploy/tls" / file).read_text())["services"]
+    balancer = services.pop("balancer")
+    assert set(balancer["environment"]) == {"BALANCER_CERTIFICATE"} <= variables()
+    assert balancer["environment"]["BALANCER_CERTIFICATE"].startswith(balancer["volumes"][0].split(":")[-2])
+    assert balancer["volumes"][0].endswith(":ro")
+    assert (services == {}) == (file == "compose.yml")
+    for service in services.values():
+        assert (service["read_only"], service["cap_drop"], service["user"]) == (True, ["ALL"], "2000:0")
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
 def compose(*words: str) -> str:
     """What Docker Compose says; skip where there is none (COMPOSE names one)."""
     program = need("docker-compose", "COMPOSE")

@@ -56,7 +56,8 @@ class Kept:
 
     def write(self, text: str, age: float = 10) -> None:
         self.path.write_text(text)
-        os.utime(self.path, (time.time() - age,) * 2)
+        then = time.time() - age
+        os.utime(self.path, (then, then))
 
     def names(self) -> set[str]:
         self.file._next = 0

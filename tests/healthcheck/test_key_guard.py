@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,7 +130,7 @@ FILE = f"# team\nalice {ALICE} 3 1\nalice {ALICE_2} 3 1\n\nbob {BOB}\n"
 class Engine:
     """As vLLM's engine client: deltas where the sampling says so, else the whole answer at its end."""
 
-    async def generate(self, prompt: dict[str, Any], sampling_params: Any, request_id: str) -> Any:
+    async def generate(self, prompt: dict[str, Any], sampling_params: Any, request_id: str) -> AsyncIterator[Any]:
         for tokens in ([1], [2, 3]) if sampling_params.output_kind.name == "DELTA" else ([1, 2, 3],):
             yield SimpleNamespace(
                 prompt_token_ids=[0] * 5,

@@ -42,7 +42,7 @@ VLLM_FLAGS = {
 }
 WHO_IS_WHO = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
 """What tells the pods of one group apart; nothing about how vLLM is started."""
-SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode", "qualify")]
+SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode", "qualify", "canary")]
 WITH_TOKEN = {"dsv4-router", "dsv4-picker"}
 """They watch pods."""
 
@@ -57,7 +57,7 @@ def test_every_overlay_of_the_issue_is_there() -> None:
     assert set(OVERLAYS) == {
         *("rtx-pro-6000-tp2", "rtx-pro-6000-tp4", "h200", "b300", "pro-multinode", "demo"),
         *("haproxy", "router", "gateway-inference", "autoscale", "monitoring", "dra"),
-        *("host-path", "image-volume", "fetch", "kernels", "qualify"),
+        *("host-path", "image-volume", "fetch", "kernels", "qualify", "candidate", "canary"),
         *("ingress", "gateway", "node-disk"),
     }
 
@@ -131,7 +131,7 @@ def test_no_flag_of_vllm_stands_in_any_manifest(name: str) -> None:
             words = " ".join([*one_container.get("command", []), *one_container.get("args", [])])
             flags = set(re.findall(r"--[a-z][a-z-]+", words))
             assert flags & VLLM_FLAGS <= (WHO_IS_WHO if name == "pro-multinode" else set())
-        told = set(env(container(template["spec"]))) - {"HF_HUB_OFFLINE"}
+        told = set(env(container(template["spec"]))) - {"HF_HUB_OFFLINE", "CANARY_KEY_FILE"}
         assert told <= set(Variables.model_fields) - {"MAX_MODEL_LEN", "MAX_NUM_SEQS", "GPU_MEMORY_UTILIZATION"}
 
 
@@ -254,6 +254,25 @@ def test_with_a_balancer_the_name_that_clients_know_leads_to_it(name: str) -> No
     )
 
 
+def test_candidates_are_no_stable_replicas_and_the_canary_finds_both() -> None:
+    manifests = overlay("canary")
+    stable, candidate = (one(manifests, "Deployment", name)["spec"]["template"] for name in ("dsv4", "dsv4-candidate"))
+    for service, template in (("dsv4-replicas", stable), ("dsv4-replicas-candidate", candidate)):
+        selector = one(manifests, "Service", service)["spec"]["selector"]
+        found = [one for one in (stable, candidate) if selector.items() <= one["metadata"]["labels"].items()]
+        assert found == [template]
+    balancer = env(container(one(manifests, "Deployment", "dsv4-haproxy")["spec"]["template"]["spec"]))
+    assert balancer["CANDIDATE_NAME"].startswith("dsv4-replicas-candidate.")
+    argv = container(one(manifests, "Job", "dsv4-canary")["spec"]["template"]["spec"])["args"]
+    services = {manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "Service"}
+    named = {word.removeprefix("http://").partition(":")[0] for word in argv if word.startswith("http://")}
+    assert named == {"dsv4-replicas", "dsv4-replicas-candidate", "dsv4-balancers"} <= services
+    assert (
+        balancer["CANARY_KEY_FILE"]
+        == env(container(one(manifests, "Job", "dsv4-canary")["spec"]["template"]["spec"]))["CANARY_KEY_FILE"]
+    )
+
+
 def test_the_autoscaler_alone_says_how_many() -> None:
     manifests = overlay("autoscale")
     assert "replicas" not in one(manifests, "Deployment")["spec"]
@@ -327,7 +346,7 @@ def test_a_disk_is_filled_by_whom_the_replica_waits_for_and_with_what_it_serves(
     )
 
 
-ROLES = ("replica", "balancer", "picker", "disk", "qualify")
+ROLES = ("replica", "balancer", "picker", "disk", "qualify", "candidate", "canary")
 
 
 def test_policies_open_the_ports_that_are_needed_and_no_other(name: str) -> None:

@@ -52,7 +52,7 @@ def env(container: dict[str, Any]) -> dict[str, str]:
 
 def test_every_shipped_component_is_one_of_with_or_named_with_the_option_that_adds_it() -> None:
     shipped = {folder.name for folder in (write.SHIPPED / "components").iterdir()}
-    assert shipped == set(components.COMPONENTS) | set(components._BY_OPTION)
+    assert shipped == set(components.COMPONENTS) | set(components._BY_OPTION) | set(components._OF_A_ROLLOUT)
     assert set(edits._OF) == set(components.COMPONENTS)
 
 
