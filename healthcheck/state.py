@@ -103,6 +103,15 @@ class LastExit:
     """Seconds since the epoch."""
 
 
+@dataclass(frozen=True)
+class GpuFault:
+    """A GPU that does not work as before: its PCI address, the driver's error, and what to do."""
+
+    gpu: str
+    xid: int
+    sentence: str
+
+
 @dataclass
 class Health:
     """One replica, from the first second of its supervisor to the last."""
@@ -134,6 +143,9 @@ class Health:
     """Whether this node has no API server, and computes for another one."""
     engine: int | None = None
     """Process id of vLLM; None when there is none."""
+    gpu_faults: tuple[GpuFault, ...] = ()
+    gpu_faults_matter: bool = True
+    """Whether the replica is out of rotation then."""
     generated_after: float | None = None
     """Seconds from start to the first real generation; None before it."""
     ready_after: float | None = None

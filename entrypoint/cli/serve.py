@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from .. import json_log
 from . import arguments
 from .output import print_message, show
 from .this_machine import this_machine
@@ -86,6 +87,7 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
     from .doctor import doctor_options
 
     async with lifecycle(context) as life:
+        json_log.PHASE.current = lambda: life.health.phase
         await life.unless_stopped(leftovers.end, context.run_folder)
         selection, plan = await life.unless_stopped(_resolve, options, argv)
         show(plan)

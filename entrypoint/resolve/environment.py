@@ -85,6 +85,8 @@ class Variables(BaseSettings):
     """Kernel packs that a start imports: folders, and oci://HOST/REPOSITORY@sha256:…, separated by commas."""
     DSV4_RUN_DIR: Path | None = None
     """The folder of what outlives a restart: record of failures, plan, last exit, stacks."""
+    DSV4_LOG_FORMAT: Literal["text", "json"] = "text"
+    """How `serve` logs: `text`, or `json` with one object a line; text if not set."""
     DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")
     """The file that gets the cause of the end if it exists, for Kubernetes; /dev/termination-log if not set."""
 
