@@ -63,8 +63,18 @@ def stock(request: pytest.FixtureRequest, start: Start) -> Iterator[Stock]:
 
 
 @pytest.fixture
-def ready(stock: Stock) -> Iterator[Replica]:
-    """A replica that is ready, and this test's alone."""
+def ready(request: pytest.FixtureRequest) -> Iterator[Replica]:
+    """
+    A replica that is ready, and may be ended: for `make faults` this test's alone.
+
+    Else it is the one that other tests have asked before, as each takes as long to start as ten of them.
+    """
+    if not os.environ.get("RECORD_FAULTS"):
+        running = request.getfixturevalue("keyed_demo")
+        running.until_ready(300)
+        yield running
+        return
+    stock = request.getfixturevalue("stock")
     stack, running = stock.started.pop()
     stock.order()
     with stack:
