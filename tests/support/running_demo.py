@@ -65,9 +65,9 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """
     folder, port = tmp_path_factory.mktemp("demo"), local_replica.free_port()
     command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port)]
-    environ = {**os.environ, "DSV4_SUPERVISE_IDLE_CANARY_EVERY": "36000"}
+    quiet = {"DSV4_SUPERVISE_IDLE_CANARY_EVERY": "36000", "DSV4_SUPERVISE_DRAIN_WAIT": "0"}
     demo = subprocess.Popen(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root()
+        command, env=os.environ | quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root()
     )
     children: list[psutil.Process] = []
     rest: list[str] = []
