@@ -23,6 +23,8 @@ from .replica_description import ReplicaDescription
 from .validation import sentence
 
 KINDS = ("bench", "smoke", "eval", "tune", "qualify")
+PUBLISHED = "PUBLISHED"
+"""A file in a folder of results that the project published."""
 FOLDER = "qualification"
 """The default folder for results."""
 _OF_FLEETS = ("fleet", "fleet-limits")
@@ -100,9 +102,11 @@ def _unwritable(target: Path, error: OSError) -> HostError:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the results in FOLDER, oldest first, as `read_one` does each."""
+    """Return the results in FOLDER, oldest first, as `read_one` does each; `published` are those of the project."""
     files = sorted(file for file in folder.rglob("*.json") if file.parent.name not in _RECORDS)
-    return sorted(map(read_one, files), key=lambda result: (result["date"], result["file"]))
+    marked = {mark.parent for mark in folder.rglob(PUBLISHED)}
+    found = [{**read_one(file), "published": not marked.isdisjoint(file.parents)} for file in files]
+    return sorted(found, key=lambda result: (result["date"], result["file"]))
 
 
 def read_one(path: Path) -> dict[str, Any]:

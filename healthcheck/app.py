@@ -1,21 +1,22 @@
 """
 The health server: a bare ASGI application over one `Health`.
 
-The three probes are open, because kubelets and balancers have no key. `/plan` and `/metrics` require the bearer key
-if one is set.
+The three probes are open, because kubelets and balancers have no key, and so is the page at `/`, which holds no data.
+`/plan`, `/status` and `/metrics` require the bearer key if one is set.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from . import checks, metrics
+from . import checks, metrics, page, status
 from .state import Health
 
 Scope = Mapping[str, Any]
@@ -24,12 +25,14 @@ App = Callable[[Scope, Any, Send], Coroutine[Any, Any, None]]
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
+UNREADY = 503
 INDEX = """\
 /startupz  the progress of the start, until the replica was ready once
 /livez     whether the engine makes progress
 /readyz    whether the replica may receive traffic
 /plan      what is served, and where each setting came from (bearer key)
-/metrics   the same for Prometheus (bearer key)
+/status    what it does now, in figures, and why its last start ended, as JSON (bearer key)
+/metrics   the same as numbers, for Prometheus (bearer key)
 The first three take ?format=json, and the name of one check: /readyz/draft-gate
 """
 
@@ -72,9 +75,16 @@ def answer(health: Health, now: float, scope: Scope) -> HealthResponse:
     group = head.removesuffix("z")
     if head.endswith("z") and group in checks.GROUPS:
         return _probe(group, rest, health, now, scope)
-    if rest or head not in ("", "plan", "metrics"):
+    if rest or head not in ("", "plan", "status", "metrics"):
         return HealthResponse(404, "There is nothing at this path; / lists the paths.\n")
-    return _guarded(head, health, now, scope) if head else HealthResponse(200, INDEX)
+    return _guarded(head, health, now, scope) if head else _front(scope)
+
+
+def _front(scope: Scope) -> HealthResponse:
+    """Answer `/`: the page to a browser, the list of paths to others."""
+    if b"text/html" in dict(scope["headers"]).get(b"accept", b""):
+        return HealthResponse(200, page.html(), page.CONTENT_TYPE, page.headers())
+    return HealthResponse(200, INDEX, headers={"vary": "accept"})
 
 
 def _guarded(head: str, health: Health, now: float, scope: Scope) -> HealthResponse:
@@ -85,6 +95,8 @@ def _guarded(head: str, health: Health, now: float, scope: Scope) -> HealthRespo
         return HealthResponse(200, metrics.as_text(health, now), metrics.CONTENT_TYPE)
     if not health.plan:
         return HealthResponse(503, f"There is no plan yet ({health.phase}).\n")
+    if head == "status":
+        return HealthResponse(200, json.dumps(status.as_json(health, now)) + "\n", JSON)
     return HealthResponse(200, json.dumps(health.plan, indent=2) + "\n", JSON)
 
 
@@ -96,12 +108,20 @@ def _probe(group: str, rest: list[str], health: Health, now: float, scope: Scope
             return HealthResponse(404, f"/{group}z has no such check; it has {', '.join(findings)}.\n")
         findings = {name: findings[name]}
     form = parse_qs(scope["query_string"].decode("latin-1")).get("format", ["text"])[-1]
-    status = 200 if checks.passed(findings) else 503
+    status = 200 if checks.passed(findings) else UNREADY
+    headers = _retry_after(health, now) if status == UNREADY and group != "live" else {}
     if form == "text":
-        return HealthResponse(status, checks.as_text(group, findings))
+        return HealthResponse(status, checks.as_text(group, findings), headers=headers)
     if form == "json":
-        return HealthResponse(status, json.dumps(checks.as_json(group, findings, health, now)) + "\n", JSON)
+        body = json.dumps(checks.as_json(group, findings, health, now)) + "\n"
+        return HealthResponse(status, body, JSON, headers)
     return HealthResponse(400, "format must be text or json.\n")
+
+
+def _retry_after(health: Health, now: float) -> dict[str, str]:
+    """Return the header that balancers pass on to clients while no replica is ready."""
+    left = health.ready_in(now)
+    return {"retry-after": str(math.ceil(left))} if left else {}
 
 
 def _authorized(key: str, scope: Scope) -> bool:

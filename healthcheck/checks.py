@@ -141,7 +141,7 @@ def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: fl
     }
     if group != "startup":
         return answer
-    left = health.seconds_left(now)
+    left, last = health.seconds_left(now), health.last_exit
     return {
         **answer,
         "detail": health.detail,
@@ -152,6 +152,11 @@ def as_json(group: str, findings: Mapping[str, Finding], health: Health, now: fl
         "seconds_left": None if left is None else round(left, 3),
         "caches": health.caches,
         "phases": {phase: round(seconds, 3) for phase, seconds in health.seconds(now).items()},
+        "last_start": {phase: round(seconds, 3) for phase, seconds in health.last_start.items()},
+        "starts": health.starts,
+        "backoff_seconds": None if health.backoff_until is None else round(max(0.0, health.backoff_until - now), 3),
+        "last_exit": None if last is None else {"cause": last.cause, "status": last.status, "at": last.at},
+        "key_required": bool(health.key),
         **({"limit": health.stall_limit} if health.stalled else {}),
     }
 

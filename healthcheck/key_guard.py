@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from .error_body import error_body
+
 KEY, OPEN = "VLLM_API_KEY", "DSV4_OPEN_ROUTES"
 OPEN_ROUTES = ("/health", "/ping")
 """Probes, which hold no data."""
+
+UNAUTHORIZED = "This server requires the header `Authorization: Bearer KEY` with its API key."
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
@@ -38,7 +41,7 @@ class KeyGuard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            body = json.dumps({"error": "Unauthorized"}).encode()
+            body = error_body(_path(scope), 401, UNAUTHORIZED, code="invalid_api_key")
             headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
             await send({"type": "http.response.start", "status": 401, "headers": headers})
             await send({"type": "http.response.body", "body": body})

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from ..entrypoint.draft_floors import Floors
+from .traffic import Traffic
 
 PHASES = (
     "backoff",  # of the crash-loop breaker
@@ -88,6 +89,19 @@ class Acceptance:
         return Acceptance(max(0, self.drafted - self.drafts) if self.drafts else 0, self.accepted - first)
 
 
+@dataclass(frozen=True)
+class LastExit:
+    """How a start ended: the name of its cause, its exit status (None where none was recorded), and what it said."""
+
+    cause: str
+    status: int | None = None
+    sentence: str = ""
+    root: str = ""
+    """The root cause line of vLLM's log."""
+    at: float | None = None
+    """Seconds since the epoch."""
+
+
 @dataclass
 class Health:
     """One replica, from the first second of its supervisor to the last."""
@@ -130,6 +144,8 @@ class Health:
     degraded: bool = False
     """Whether the engine was restarted without its draft head because the gate failed."""
     corruption: Finding | None = None
+    corruption_at: float | None = None
+    """When the corruption canary last ended."""
     live_acceptance: Acceptance | None = None
     """Draft tokens of live traffic in the sliding window."""
     below_floor: bool = False
@@ -141,6 +157,7 @@ class Health:
     """When the engine last showed a sign of progress, or had nothing to do."""
     busy: bool = False
     """Whether the engine has work: requests of users, or a canary."""
+    traffic: Traffic | None = None
     requests: int = 0
     """Requests running and waiting when vLLM's counters were last read."""
     ready_grace: float = 35.0
@@ -153,6 +170,8 @@ class Health:
 
     starts: int = 1
     """Starts of this plan in the run directory's record, this one included."""
+    last_exit: LastExit | None = None
+    """How the start before this one ended, or this one that is held back; None where none is on record."""
     backoff_until: float | None = None
     """When the crash-loop breaker lets the next start begin."""
 
@@ -181,6 +200,12 @@ class Health:
             return None
         spent, ahead = self.seconds(now), PHASES[PHASES.index(self.phase) : PHASES.index("ready")]
         return sum(max(0.0, self.last_start.get(phase, 0.0) - spent.get(phase, 0.0)) for phase in ahead)
+
+    def ready_in(self, now: float) -> float | None:
+        """Return the seconds until the replica is probably ready, a backoff included; None where that is not known."""
+        if self.phase != "backoff" or self.backoff_until is None:
+            return self.seconds_left(now)
+        return max(0.0, self.backoff_until - now) + sum(self.last_start.values())
 
     def idle_for(self, now: float) -> float:
         """Seconds without progress while there is work; 0 when there is none."""

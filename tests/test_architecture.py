@@ -34,6 +34,7 @@ LAYERS = [
     "bench",
     "tune",
     "containers",
+    "top",
     "kubernetes",
     "smoke",
     "evals",

@@ -7,6 +7,7 @@ NumPy (3.11.2, 2 CPU cores, 2026-11-28), and draws in colours that do not follow
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ from .. import templates
 FOLDER = Path(__file__).resolve().parent
 """The folder of plot.svg, whose macros other pages use."""
 COLOURS = 6
-_WIDTH, _HEIGHT, _LEFT, _TOP = 360, 240, 56, 40  # px: the plotting area of a chart, and what is left of and above it
+_WIDTH, _HEIGHT, _LEFT, _TOP = 350, 230, 72, 40  # px: the plotting area of a chart, and what is left of and above it
 _CHARTS = (
-    ("output tokens per second", "output_tokens_per_second"),
-    ("time per output token, p50, ms", "tpot_p50"),
+    ("output speed", "output tokens/s", "output_tokens_per_second"),
+    ("time per output token, p50", "ms", "tpot_p50"),
 )
+_STEPS = (1, 2, 2.5, 5, 10)
 Result = Mapping[str, Any]
 _Line = tuple[str, Sequence[Mapping[str, Any]]]
 
@@ -36,9 +38,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure over the batch size. `levels` and `batches` are labels with their positions."""
+    """One figure over the batch size, in `unit`. `levels` and `batches` are labels with their positions."""
 
     title: str
+    unit: str
     levels: tuple[tuple[float, str], ...]
     batches: tuple[tuple[float, str], ...]
     curves: tuple[Curve, ...]
@@ -47,15 +50,16 @@ class Chart:
     right: int = _LEFT + _WIDTH
     bottom: int = _TOP + _HEIGHT
     width: int = _LEFT + _WIDTH + 20
-    height: int = _TOP + _HEIGHT + 44
+    height: int = _TOP + _HEIGHT + 48
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Both charts, and the legend: the colour of each line and what it is."""
+    """Both charts, the legend (the colour of each line and what it is), and how many lines are not drawn."""
 
     charts: tuple[Chart, ...]
     legend: tuple[tuple[int, str], ...]
+    left_out: int = 0
 
 
 def svg(results: Sequence[Result]) -> str:
@@ -63,25 +67,27 @@ def svg(results: Sequence[Result]) -> str:
     return templates.environment(FOLDER).get_template("plot.svg").render(plot=plot(results))
 
 
-def plot(results: Sequence[Result]) -> Plot:
-    """Return the plot of results that have rows; one line for each result and input length."""
+def plot(results: Sequence[Result], most: int | None = None) -> Plot:
+    """Return the plot of results that have rows: a line for each result and input length, of these the first `most`."""
     lines = [
-        (f"{result['subject']}, {length} in ({result['date'][:10]})", rows)
+        (f"{result['subject']}, {length:,} tokens in ({result['date'][:10]})", rows)
         for result in results
         for length in dict.fromkeys(row["input"] for row in result["rows"])
         if (rows := [row for row in result["rows"] if row["input"] == length])
     ]
-    legend = tuple((number % COLOURS, name) for number, (name, _) in enumerate(lines))
-    return Plot(tuple(_chart(title, figure, lines) for title, figure in _CHARTS), legend)
+    drawn = lines[:most]
+    legend = tuple((number % COLOURS, name) for number, (name, _) in enumerate(drawn))
+    return Plot(tuple(_chart(*chart, drawn) for chart in _CHARTS), legend, len(lines) - len(drawn))
 
 
-def _chart(title: str, figure: str, lines: Sequence[_Line]) -> Chart:
+def _chart(title: str, unit: str, figure: str, lines: Sequence[_Line]) -> Chart:
     batches = sorted({row["batch"] for _, rows in lines for row in rows})
-    top = _round_up(max(row[figure] for _, rows in lines for row in rows))
+    step, top = _scale(max(row[figure] for _, rows in lines for row in rows))
     across = {batch: _across(number, len(batches)) for number, batch in enumerate(batches)}
     return Chart(
         title,
-        levels=tuple((_up(share / 4), f"{top * share / 4:g}") for share in range(5)),
+        unit,
+        levels=tuple((_up(number * step / top), _number(number * step)) for number in range(round(top / step) + 1)),
         batches=tuple((x, str(batch)) for batch, x in across.items()),
         curves=tuple(
             Curve(number % COLOURS, tuple((across[row["batch"]], _up(row[figure] / top)) for row in _in_order(rows)))
@@ -103,13 +109,14 @@ def _up(share: float) -> float:
     return round(_TOP + _HEIGHT * (1 - share), 1)
 
 
-def _round_up(figure: float) -> float:
-    """Return the next 1, 2, 4 or 8 times a power of ten, so that quarters of it are short numbers; 1 for 0."""
+def _scale(figure: float) -> tuple[float, float]:
+    """Return the step between ticks and the top of an axis: four to seven ticks at short numbers; (0.25, 1) for 0."""
     if not figure:
-        return 1.0
-    power = 1.0
-    while figure > 8 * power:
-        power *= 10
-    while figure <= 0.8 * power:
-        power /= 10
-    return next(step * power for step in (1, 2, 4, 8) if figure <= step * power)
+        return 0.25, 1.0
+    power = 10.0 ** math.floor(math.log10(figure / 5))
+    step = next(short * power for short in _STEPS if figure / 5 <= short * power)
+    return step, step * math.ceil(figure / step)
+
+
+def _number(figure: float) -> str:
+    return f"{figure:,.10g}"

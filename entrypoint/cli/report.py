@@ -30,11 +30,16 @@ def register(commands: Commands) -> None:
         metavar="FILE",
         help="write the page to FILE (default: %(default)s)",
     )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="show the results that this project published too, below your own",
+    )
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Write the page."""
     from ..report import page
 
-    print(printable(str(page.write(options.folder, options.out))))
+    print(printable(str(page.write(options.folder, options.out, published=options.published))))
     return 0

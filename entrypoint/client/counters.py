@@ -23,6 +23,7 @@ from dataclasses import dataclass
 # A regular expression takes 0.3 ms for the 62 kB of a real answer, prometheus_client's parser 106 ms: it is polled.
 _SAMPLE = re.compile(
     r"^vllm:(iteration_tokens_total_count|generation_tokens_total|prompt_tokens_total|request_success_total"
+    r"|time_to_first_token_seconds_sum|time_to_first_token_seconds_count"
     r"|prefix_cache_queries_total|prefix_cache_hits_total|kv_cache_usage_perc|num_requests_running|num_requests_waiting|spec_decode_num_drafts_total"
     r"|spec_decode_num_draft_tokens_total|spec_decode_num_accepted_tokens_total"
     r'|spec_decode_num_accepted_tokens_per_pos_total(?=.*[{,]position="(\d+)"))(?:\{.*\})? (\S+)',
@@ -60,6 +61,11 @@ class Counters:
     accepted: int = 0
     accepted_at: tuple[int, ...] = ()
     """Draft tokens accepted at each position of a draft, the first one first."""
+    first_tokens: int = 0
+    """Requests that got their first token, and the seconds that they waited for it, all together."""
+    first_token_seconds: float = 0.0
+    engines: int = 0
+    """Engines whose shares of the KV cache `kv_usage` adds up."""
     speculates: bool = False
     """Whether vLLM counts draft tokens at all, which it does from its start if it has a speculative config."""
 
@@ -68,8 +74,10 @@ def read(metrics: str) -> Counters:
     """Return the counters in the text of `/metrics`, 0 for an absent one; raise ValueError for a value that is none."""
     sums: dict[str, float] = {}
     positions: dict[int, float] = {}
+    engines = 0
     for name, position, value in _SAMPLE.findall(metrics):
         sums[name] = sums.get(name, 0.0) + float(value)
+        engines += name == "kv_cache_usage_perc"
         if name == _PER_POSITION:
             positions[int(position)] = positions.get(int(position), 0.0) + float(value)
     for labels, value in _FINISHED.findall(metrics):
@@ -98,5 +106,8 @@ def read(metrics: str) -> Counters:
         drafted=count("spec_decode_num_draft_tokens_total"),
         accepted=count("spec_decode_num_accepted_tokens_total"),
         accepted_at=tuple(int(positions[index]) for index in sorted(positions)),
+        first_tokens=count("time_to_first_token_seconds_count"),
+        first_token_seconds=sums.get("time_to_first_token_seconds_sum", 0.0),
+        engines=engines,
         speculates="spec_decode_num_draft_tokens_total" in sums,
     )

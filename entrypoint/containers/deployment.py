@@ -27,7 +27,15 @@ PASSED_ON = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_")
 """Prefixes of the variables that are passed on."""
 OWN = {"PORT", "API_KEY_FILE", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
 """Variables that are not passed on: each container has its own."""
-OF_BALANCER = ("REPLICA_MAXCONN", "REPLICA_TIMEOUT", "QUEUE_TIMEOUT", "BALANCER_MAXCONN", "BALANCER_SOURCE_MAXCONN")
+OF_BALANCER = (
+    "REPLICA_MAXCONN",
+    "REPLICA_TIMEOUT",
+    "QUEUE_TIMEOUT",
+    "BALANCER_MAXCONN",
+    "BALANCER_SOURCE_MAXCONN",
+    "BALANCER_MAX_BODY",
+    "CORS_ORIGINS",
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_WIDTH, _LEFT, _LINE, _TOP, _BOTTOM = 400, 20, 36, 24, 28  # px: the scale, left of it, a line, above and below
+_WIDTH, _LEFT, _LINE, _BOTTOM = 400, 20, 40, 48  # px: the scale, left of it, a line, below
 Result = Mapping[str, Any]
 
 
@@ -30,10 +30,10 @@ class EvalPlot:
 
     lines: tuple[Interval, ...]
     ticks: tuple[tuple[float, str], ...]
+    bottom: int
     height: int
     width: int = _WIDTH + 2 * _LEFT
     left: int = _LEFT
-    top: int = _TOP
 
 
 def shares(results: Sequence[Result]) -> EvalPlot:
@@ -41,7 +41,8 @@ def shares(results: Sequence[Result]) -> EvalPlot:
     entries = [entry for result in results for entry in _shares(result)]
     lines = tuple(_line(number, *entry) for number, entry in enumerate(entries))
     ticks = tuple((_at(percent / 100), f"{percent}%") for percent in range(0, 101, 20))
-    return EvalPlot(lines, ticks, _TOP + _LINE * len(lines) + _BOTTOM)
+    bottom = _LINE * len(lines) + 8
+    return EvalPlot(lines, ticks, bottom, bottom + _BOTTOM)
 
 
 def _shares(result: Result) -> Iterator[tuple[str, Mapping[str, Any], str]]:
@@ -55,7 +56,7 @@ def _line(number: int, name: str, share: Mapping[str, Any], kind: str) -> Interv
     low, high = share["interval"]
     value = share["correct"] / share["total"]
     figure = f"{value:.1%} of {share['total']}"
-    return Interval(name, figure, _at(low), _at(value), _at(high), _TOP + _LINE * number + 26, kind)
+    return Interval(name, figure, _at(low), _at(value), _at(high), _LINE * number + 28, kind)
 
 
 def _at(share: float) -> float:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ..bench.plot import Plot
 from .eval_plot import EvalPlot
+
+Level = Literal["good", "bad", "open", "none"]
+"""Passed, failed, undecided, and neither: what was skipped or is not needed. Each has its colour."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,10 @@ class Code(Text):
 
 @dataclass(frozen=True)
 class Verdict(Text):
-    """A cell in the colour of good, bad, or neither (None)."""
+    """A cell in the colour of its level."""
 
-    good: bool | None
+    level: Level
     kind: ClassVar[str] = "verdict"
-
-    @property
-    def colour(self) -> str:
-        """The class that colours it."""
-        return {True: "good", False: "bad", None: "open"}[self.good]
 
 
 Cell = Text | str | int | None
@@ -66,16 +64,30 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """Parts behind a line that opens them."""
+
+    title: str
+    parts: tuple[Text | Table, ...]
+    kind: ClassVar[str] = "folded"
+
+
+Part = Text | Table | Speed | Quality | Folded
+
+
+@dataclass(frozen=True)
 class Section:
     """Parts under a title."""
 
     title: str
-    parts: tuple[Text | Table | Speed | Quality, ...]
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the summary."""
+class Collection:
+    """All that is shown of one origin: a sentence, a table of the newest results, and sections."""
 
-    name: str
-    cells: tuple[Cell, ...]
+    title: str
+    verdict: Verdict
+    summary: Table
+    sections: tuple[Section, ...]

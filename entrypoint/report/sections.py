@@ -7,32 +7,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..bench import measure, plot
-from ..evals import evaluate
 from ..evals.text import share
 from .eval_plot import shares
-from .parts import Cell, Code, Line, Quality, Section, Speed, Table, Text, Verdict
+from .parts import Cell, Code, Folded, Level, Part, Quality, Section, Speed, Table, Text, Verdict
+from .summary import QUALITY
 
 Result = Mapping[str, Any]
-_LAYOUTS = {"served": True, "refused": True, "reported": True, "failed": False}
-_SMOKE = {"passed": True, "failed": False}
-_QUALITY = {"same": True, "better": True, "worse": False}
+_LAYOUTS: Mapping[str, Level] = {"served": "good", "refused": "good", "reported": "good", "failed": "bad"}
+_CHECKS: Mapping[str, Level] = {"passed": "good", "failed": "bad", "inconclusive": "open"}
+_PATCHES: Mapping[str, Level] = {"applied": "good", "drifted": "bad"}
+_TUNED: Mapping[str, Level] = {"wins": "good"}
+_MOST_LINES = 4
+"""In a plot; tables hold the rest."""
 
 
-def sections(results: Sequence[Result]) -> list[Section]:
+def sections(results: Sequence[Result]) -> tuple[Section, ...]:
     """Return every section that is not empty."""
     makers = {
         "qualify": qualify,
+        "smoke": smoke,
         "eval": evaluations,
         "bench": bench,
-        "smoke": smoke,
+        "tune": tuning,
         "layout": layouts,
         "faults": faults,
     }
-    made = [machines(results), *patches(results)]
-    for kind, make in makers.items():
-        if of_kind := [result for result in results if result["kind"] == kind]:
-            made.append(make(of_kind))
-    return made
+    of_kinds = {kind: [result for result in results if result["kind"] == kind] for kind in makers}
+    made = [make(of_kinds[kind]) for kind, make in makers.items() if of_kinds[kind]]
+    return (*made, machines(results), *patches(results))
 
 
 def machines(results: Sequence[Result]) -> Section:
@@ -50,10 +52,13 @@ def patches(results: Sequence[Result]) -> list[Section]:
         for patch in (result.get("patches") or result.get("replica", {}).get("patches") or {}).get("patches", [])
     )
     rows = tuple(
-        (name, Code(sha[:12]), Verdict(state, state == "applied"), number)
+        (name, Code(sha[:12]), Verdict(state, _PATCHES.get(state, "none")), number)
         for (name, sha, state), number in sorted(counts.items())
     )
-    return [Section("Patches of vLLM", (Table(("patch", "SHA-256", "state", "results"), rows),))] if rows else []
+    table = Table(("patch", "SHA-256", "state", "results"), rows)
+    applied = sum(state == "applied" for _, _, state in counts)
+    title = f"{applied} of {len(counts)} applied"
+    return [Section("Patches of vLLM", (Folded(title, (table,)),))] if rows else []
 
 
 def layouts(results: Sequence[Result]) -> Section:
@@ -66,13 +71,13 @@ def layouts(results: Sequence[Result]) -> Section:
 
 
 def _layout(run: Result) -> tuple[Cell, ...]:
-    good = None if run["stock"] else _LAYOUTS.get(run["result"])
+    level = "none" if run["stock"] else _LAYOUTS.get(run["result"], "none")
     return (
         run["layout"],
         run["mtp"],
         run["tp"],
         "stock" if run["stock"] else "patched",
-        Verdict(run["result"], good),
+        Verdict(run["result"], level),
         f"{run['right']}/{run['asked']}" if "right" in run else "",
         f"{run['accepted']}/{run['drafted']}" if "accepted" in run else "",
     )
@@ -81,7 +86,7 @@ def _layout(run: Result) -> tuple[Cell, ...]:
 def faults(results: Sequence[Result]) -> Section:
     """Return each injected fault, how soon it was noticed, and how it ended."""
     head = ("fault", "not ready after", "ended after", "status", "last message")
-    parts: list[Text | Table] = []
+    parts: list[Part] = []
     for result in results:
         rows = tuple(
             (fault["fault"], _seconds(fault["unready"]), _seconds(fault["ended"]), fault["status"], fault["words"])
@@ -101,83 +106,97 @@ def qualify(results: Sequence[Result]) -> Section:
     return Section("Qualification", tuple(_checks(results, "stage")))
 
 
-def _checks(results: Sequence[Result], what: str) -> Iterator[Text | Table]:
-    for result in reversed(results):
-        rows = tuple(
-            (
-                check["name"],
-                Verdict(check["verdict"], _SMOKE.get(check["verdict"])),
-                check.get("seen"),
-                check.get("fix"),
-                _seconds(check.get("seconds")),
-            )
-            for check in result["checks"]
-        )
-        yield _origin(result, str(result.get("verdict", "")))
-        yield Table((what, "verdict", "seen", "fix", "time"), rows)
+def _checks(results: Sequence[Result], what: str) -> Iterator[Part]:
+    shown, older = _newest_first(results)
+    for result in (*shown, *older):
+        fixes = any(check.get("fix") for check in result["checks"])
+        rows = tuple(_check(check, fixes=fixes) for check in result["checks"])
+        columns = Table((what, "verdict", "time", "seen", *(["what to do"] if fixes else [])), rows)
+        parts = (_origin(result, str(result.get("verdict", ""))), columns)
+        yield from parts if result in shown else (_folded(result, parts),)
+
+
+def _check(check: Mapping[str, Any], *, fixes: bool) -> tuple[Cell, ...]:
+    verdict = Verdict(check["verdict"], _CHECKS.get(check["verdict"], "none"))
+    seen = (check["name"], verdict, _seconds(check.get("seconds")), check.get("seen"))
+    return (*seen, check.get("fix")) if fixes else seen
 
 
 def bench(results: Sequence[Result]) -> Section:
-    """Return the speed by batch size: the plot, and the figures of each result."""
-    measured = [result for result in results if result["rows"]]
-    parts: list[Text | Table | Speed] = [Speed(plot.plot(measured))] if measured else []
-    for result in reversed(measured):
+    """Return the speed by batch size: the plot of the newest results, and the figures of each."""
+    shown, older = _newest_first([result for result in results if result["rows"]])
+    whole = [result for result in shown if not result.get("failed")] or shown
+    parts: list[Part] = [Speed(plot.plot(whole, _MOST_LINES))] if whole else []
+    for number, result in enumerate((*shown, *older)):
         weights = f"weights: {result.get('weights', 'not recorded')}"
-        parts += [_origin(result, weights), Table(measure.HEADINGS, tuple(map(measure.cells, result["rows"])))]
+        table = Table(measure.HEADINGS, tuple(map(measure.cells, result["rows"])))
+        about = (_origin(result, weights), table)
+        parts += about if number < _MOST_LINES and result in shown else (_folded(result, about),)
     return Section("Speed", tuple(parts))
+
+
+def tuning(results: Sequence[Result]) -> Section:
+    """Return what `dsv4 tune` tried, the newest first."""
+    parts: list[Part] = []
+    for result in reversed(results):
+        rows = tuple(
+            (one["name"], Verdict(one["verdict"], _TUNED.get(one["verdict"], "none")), _gain(one), one["because"])
+            for one in result["candidates"]
+        )
+        best = ", ".join(result["best"]) or "no change"
+        parts += [
+            _origin(result, f"best: {best}, {result['gain']:.1%} faster"),
+            Table(("change", "verdict", "faster by", "because"), rows),
+        ]
+    return Section("Tuning", tuple(parts))
+
+
+def _gain(candidate: Mapping[str, Any]) -> str:
+    return f"{candidate['gain']:.1%}" if "gain" in candidate else ""
 
 
 def evaluations(results: Sequence[Result]) -> Section:
     """Return the quality: the plot, and every metric with its published figures."""
-    head = ("task, mode, model", "date", "cut", "metric", "correct (95% interval)", "published", "settings", "verdict")
+    head = ("task, mode, model", "correct (95% interval)", "verdict", "published", "metric", "settings", "cut", "date")
     rows = tuple(row for result in reversed(results) for row in _evaluation(result))
-    return Section("Quality", (Quality(shares(results)), Table(head, rows)))
+    shown, _ = _newest_first(results)
+    return Section("Quality", (Quality(shares(shown)), Table(head, rows)))
+
+
+def _newest_first(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+    """Return the newest result of each subject, and all others."""
+    newest = {result["subject"]: result for result in results}
+    ordered = list(reversed(results))
+    shown = [result for result in ordered if newest[result["subject"]] is result]
+    return shown, [result for result in ordered if newest[result["subject"]] is not result]
+
+
+def _folded(result: Result, parts: tuple[Text | Table, ...]) -> Folded:
+    return Folded(f"{result['subject']}, {result['date'][:10]}", parts)
 
 
 def _evaluation(result: Result) -> Iterator[tuple[Cell, ...]]:
-    names: tuple[Cell, ...] = (result["subject"], result["date"][:10], result["cut"])
+    subject: Cell = result["subject"]
     for score in result["scores"]:
-        metric: tuple[Cell, ...] = (score["metric"], share(score))
+        right: Cell = share(score)
         for figure in score["published"] or [None]:
-            yield (*names, *metric, *_published(figure))
-            names, metric = ("", "", ""), ("", "")
-        names = ("", "", "")
-
-
-def summary(results: Sequence[Result]) -> list[Line]:
-    """Return one line for the newest result of each kind and subject."""
-    newest = {(result["kind"], result["subject"]): result for result in results if "subject" in result}
-    lines = [
-        Line(f"{result['kind']}, {result['subject']}, {result['date'][:10]}", _in_short(result))
-        for result in newest.values()
-    ]
-    layouts = [result for result in results if result["kind"] == "layout"]
-    if served := [run for run in layouts if not run["stock"] and run["result"] != "cut"]:  # out of time: no verdict
-        right = sum(_LAYOUTS.get(run["result"], False) for run in served)
-        lines.append(Line("Draft gate", (Verdict(f"{right} of {len(served)} as expected", right == len(served)),)))
-    return lines
-
-
-def _in_short(result: Result) -> tuple[Cell, ...]:
-    if result["kind"] == "eval":
-        return share(result["scores"][0]), _verdict(evaluate.verdict(result))
-    if result["kind"] == "qualify":
-        return (Verdict(result["verdict"], result["ok"]),)
-    if result["kind"] == "smoke":
-        failed = [check["name"] for check in result["checks"] if check["verdict"] == "failed"]
-        return (Verdict(f"failed: {', '.join(failed)}" if failed else "passed", not failed),)
-    best = max((row["output_tokens_per_second"] for row in result.get("rows", [])), default=0)
-    return (f"{best:.1f} output tokens/s at most",)
-
-
-def _published(figure: Mapping[str, Any] | None) -> tuple[Cell, ...]:
-    if figure is None:
-        return "", "", _verdict(None)
-    return share(figure), f"{figure['settings']} ({figure['source']})", _verdict(figure["verdict"])
+            said = _verdict(figure and figure["verdict"])
+            published = (share(figure), f"{figure['settings']} ({figure['source']})") if figure else ("", "")
+            yield (
+                subject,
+                right,
+                said,
+                published[0],
+                score["metric"],
+                published[1],
+                result["cut"],
+                result["date"][:10],
+            )
+            subject, right = "", ""
 
 
 def _verdict(word: str | None) -> Verdict:
-    return Verdict(word or "nothing published to compare with", _QUALITY.get(word or ""))
+    return Verdict(word or "nothing published to compare with", QUALITY.get(word or "", "none"))
 
 
 def _origin(result: Result, more: str = "") -> Text:

@@ -11,8 +11,9 @@ from ..plan import API_KEY, DEFAULT, Setting
 
 BY_ENVIRONMENT = {"api-key": API_KEY, "hf-token": "HF_TOKEN"}
 """Flags of vLLM 0.32.0 that hold a secret, and the variables that vLLM reads in their place."""
+CLIENT_ROUTES = "dsv4_serve.healthcheck.client_routes.ClientRoutes"
 GUARD = "dsv4_serve.healthcheck.key_guard.KeyGuard"
-"""The middleware; vLLM adds the last one outermost."""
+"""Our middlewares; vLLM adds the last one outermost."""
 _MEANT = ("APIKEY", "APIKEYS", "APIKEYFILE", "APIKEYFILES", "APIKEYPATH", "APITOKEN")
 _OURS = ("DSV4", "VLLM")
 _ALIKE = 0.85
@@ -46,14 +47,19 @@ def by_environment(flags: dict[str, Setting], env: dict[str, Setting]) -> None:
 
 
 def guarded(flags: dict[str, Setting], env: Mapping[str, Setting]) -> None:
-    """With a key, add the middleware that asks for it on every route; vLLM itself leaves `/invocations` open."""
+    """
+    With a key, add our middlewares: one asks for it on every route, since vLLM leaves `/invocations` open.
+
+    The other answers what clients of the balancer expect, and the balancer requires a key.
+    """
     if not (API_KEY in env and env[API_KEY].value):
         return
     before = flags.get("middleware")
     named = list(before.value) if before else []
-    if GUARD not in named:
+    added = [one for one in (CLIENT_ROUTES, GUARD) if one not in named]
+    if added:
         history = (Setting(before.value, before.origin), *before.overridden) if before else ()
-        flags["middleware"] = Setting([*named, GUARD], f"{DEFAULT} with a key", history)
+        flags["middleware"] = Setting([*named, *added], f"{DEFAULT} with a key", history)
 
 
 def host(env: Mapping[str, Setting], *, in_container: bool) -> Setting:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
+from pathlib import Path
 
+from ...healthcheck.state import LastExit
 from ..vllm_log.exit_cause import ExitReason
-from . import atomic_file, run_folder
+from . import atomic_file, crash_loop, run_folder, state_file
 from .context import ServeContext
+from .crash_loop import StartRecord
 
 log = logging.getLogger(__name__)
 TERMINATION_MESSAGE = 4096  # characters that Kubernetes reads
@@ -34,3 +38,13 @@ def publish(reason: ExitReason, context: ServeContext) -> None:
         "xids": [{"number": xid.number, "gpu": xid.bus, "what": xid.fact["what"]} for xid in reason.xids],
     }
     atomic_file.write(context.run_folder / run_folder.LAST_EXIT, json.dumps(summary, indent=2))
+
+
+def last(folder: Path, record: StartRecord) -> LastExit | None:
+    """Return how the start before this one ended; None where none is on record."""
+    if not record.starts:
+        return None
+    if not record.ended:
+        return LastExit("unrecorded", sentence=f"{crash_loop.UNRECORDED}: it was killed, or the power failed.")
+    told = state_file.read(folder / run_folder.LAST_EXIT, LastExit) or LastExit("")
+    return dataclasses.replace(told if told.cause == record.cause else LastExit(record.cause), at=record.ended)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ...healthcheck.app import health_app
 from ...healthcheck.server import serving
-from ...healthcheck.state import Health
+from ...healthcheck.state import Health, LastExit
 from .. import procfs, served_plan, supervision_settings
 from ..errors import UserError
 from ..fingerprint import fingerprint
@@ -57,6 +57,7 @@ class Lifecycle:
     def __init__(self, context: ServeContext, signals: StopSignals) -> None:
         self.context, self.signals, self.health = context, signals, Health()
         self.record = crash_loop.load(context.run_folder)
+        self.health.last_exit = exit_report.last(context.run_folder, self.record)
         self.machine: Machine | None = None
         self.exit_reason: ExitReason | None = None
         self.exit_status = 0
@@ -130,9 +131,11 @@ class Lifecycle:
         """Log an error at once; if the same error repeats, wait longer each time."""
         log.error(str(error))
         self._begin(fingerprint("refused", str(error)))
+        cause = exit_cause.by_status(error.exit_status)
+        self.health.last_exit = LastExit(cause.name, cause.exit_status, str(error), at=time.time())
         if not self.context.interactive:
             await self._back_off(Supervise())
-        return ExitReason(exit_cause.by_status(error.exit_status), str(error), logged=True)
+        return ExitReason(cause, str(error), logged=True)
 
     def finish(self, reason: ExitReason) -> None:
         """Report why it ended, and record that for the next start."""

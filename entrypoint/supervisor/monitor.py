@@ -11,6 +11,7 @@ from ...healthcheck import canary
 from ...healthcheck.positions import COLLAPSED, by_position, collapses
 from ...healthcheck.progress import EngineProgress
 from ...healthcheck.state import Acceptance
+from ...healthcheck.traffic import TrafficWindow
 from ...healthcheck.window import Window
 from ..client.counters import Counters
 from ..client.errors import OutOfFiles, Refused, Unreachable
@@ -44,6 +45,7 @@ class _Monitor:
         self.supervise = session.settings.supervise
         now = time.monotonic()
         self.progress, self.window = EngineProgress(now), Window(self.supervise.window)
+        self.traffic = TrafficWindow()
         self.sound_at, self.used_at = now, now
         self.generated = self.spared = math.inf
         """Tokens that vLLM has generated, and had when the last corruption canary ended; unknown before a reading."""
@@ -87,6 +89,7 @@ class _Monitor:
         self.blind = False
         self.progress.feed(now, counters)
         self.health.requests = counters.running + counters.waiting
+        self.health.traffic = self.traffic.feed(now, counters)
         self.generated = counters.generated
         self.spared = min(self.spared, counters.generated)  # a restarted vLLM counts from 0
         if self.health.requests:

@@ -60,6 +60,7 @@ async def corruption(session: VllmSession, *, beside_traffic: bool = False) -> E
     concurrency = 1 if beside_traffic else min(settings.concurrency, _most_requests(session))
     floor = 0.0 if beside_traffic else settings.agreement_floor
     finding = await canary.run(session.client, concurrency, settings.tokens, settings.signs, floor)
+    health.corruption_at = time.monotonic()
     if finding.problem:
         await _require_alive(session)
     if finding.problem and settings.corrupted == "warn":

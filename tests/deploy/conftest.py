@@ -42,6 +42,7 @@ def make_pair(binary: str, tmp_path_factory: pytest.TempPathFactory) -> MakePair
                     "DSV4_VLLM": str(program),
                     "DSV4_GATE_TOKENS": "8",
                     "API_KEY_FILE": str(folder / "key"),
+                    "DSV4_OPEN_ROUTES": "/health,/seen",
                     **env,
                 }
                 words = ("--host", address)

@@ -22,10 +22,21 @@ from tests.support import load
 from tests.support.balancer import CONFIGURATION, KEY, Names, balancer, free_port
 
 OPEN = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"]
+MODEL = "/v1/models/stand-in"
 CLOSED = [
     *("/", "/health", "/metrics", "/docs", "/openapi.json", "/ping", "/version", "/load", "/seen"),
     *("/invocations", "/collective_rpc", "/sleep", "/pause", "/abort_requests", "/update_weights", "/server_info"),
-    *("/v1/load_lora_adapter", "/v1/embeddings", "/v1/realtime", "/v1/responses/1", "/v1/responses/1/cancel"),
+    *("/v1/load_lora_adapter", "/v1/embeddings", "/v1/realtime"),
+    *(
+        "/v1/models/",
+        "/v1/models/../metrics",
+        "/v1/models/a/../b",
+        "/v1/models//a",
+        "/v1/models/.",
+        "/v1/models/a%2F..%2Fb",
+    ),
+    *("/v1/models/%2e%2e/metrics", "/v1/models/a%00", "/v1/models/a%2f/", "/v1/models/a%252fb"),
+    *("/v1/messages/batches", "/v1/messages/", "/v1/messagesx", "/v1/models/" + "a" * 300),
     *("/v1/chat/completions/", "//v1/completions", "/v1/../invocations", "/v1/%63ompletions", "/V1/completions"),
 ]
 EVERY = 5.0  # seconds within which a replica has noticed a client that hung up
@@ -57,6 +68,7 @@ def test_without_the_key_every_route_is_401_and_says_what_is_required(pair: Pair
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == 'Bearer realm="dsv4"'
     assert "Authorization: Bearer KEY" in answer.json()["error"]["message"]
+    assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -78,8 +90,10 @@ def test_every_route_that_is_open_is_one_of_vllm() -> None:
     if vllm is None or vllm.origin is None:
         pytest.skip("vLLM is not installed")
     source = "".join(file.read_text() for file in Path(vllm.origin).parent.rglob("api_router.py"))
-    line = next(line for line in CONFIGURATION.read_text().splitlines() if "acl open path" in line)
-    assert [path for path in line.split()[3:] if f'"{path}"' not in source] == []
+    lines = [line.split() for line in CONFIGURATION.read_text().splitlines()]
+    paths = [path for words in lines if words[:1] == ["acl"] and words[2:3] == ["path"] for path in words[3:]]
+    assert len(paths) == 8
+    assert [path for path in paths if f'"{path}"' not in source] == []
 
 
 def test_new_requests_go_to_the_replica_with_the_fewest(pair: Pair) -> None:

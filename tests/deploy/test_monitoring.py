@@ -79,9 +79,23 @@ def test_load_and_speed_are_recorded_for_each_replica_and_for_the_fleet(level: s
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_an_alert_says_what_is_seen_and_what_to_do_and_the_page_explains_it(name: str) -> None:
-    assert set(ALARMS[name]["annotations"]) == {"summary", "description"}
+    assert set(ALARMS[name]["annotations"]) == {"summary", "description", "runbook_url"}
     assert ALARMS[name]["labels"]["severity"] in ("critical", "warning")
-    assert f"| `{name}` |" in (ROOT / "docs/how-to/monitoring.md").read_text()
+    assert f"| [`{name}`](runbooks.md#{name.lower()}) |" in (ROOT / "docs/how-to/monitoring.md").read_text()
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_the_runbook_of_an_alert_is_a_section_that_says_what_it_means_how_to_see_it_and_what_to_do(name: str) -> None:
+    path, _, anchor = ALARMS[name]["annotations"]["runbook_url"].partition("#")
+    sections = re.split(r"^## ", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    (found,) = [section for section in sections if section.partition("\n")[0].lower() == anchor]
+    assert found.startswith(f"{name}\n")
+    assert [word for word in ("**Means**", "**See**", "**Do**") if word not in found] == []
+
+
+def test_every_section_of_the_runbooks_is_an_alert() -> None:
+    page = (ROOT / "docs/how-to/runbooks.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^## (.*)", page, re.MULTILINE)) == sorted(ALARMS)
 
 
 def test_the_page_explains_no_alert_that_does_not_exist() -> None:

@@ -20,7 +20,9 @@ FOLDERS = sorted(
 )
 NOT_OURS = re.compile(r"qualification/(bench|smoke|qualify)\b|deploy/dsv4\b")
 """What begins as our folders do: results, which commands write where they are called, and kubectl's short `deploy/`."""
-NO_COMMAND = re.compile(r"\bdsv4 (create|dsv4|exec|get|pod-security|port-forward|replica|rollout|scale|set)\b")
+NO_COMMAND = re.compile(
+    r"\bdsv4 (create|describe|dsv4|exec|get|logs|pod-security|port-forward|replica|rollout|scale|set)\b"
+)
 """`dsv4` as the name of something else: a namespace, a container, a job."""
 VLLMS_FILES = {"docs/explanation/seed-patches.md"}
 """Pages that name files of vLLM."""

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4_serve.healthcheck import checks
-from dsv4_serve.healthcheck.app import health_app
-from dsv4_serve.healthcheck.state import Finding, Health
+from dsv4_serve.healthcheck import checks, page
+from dsv4_serve.healthcheck.app import answer, health_app
+from dsv4_serve.healthcheck.state import Finding, Health, LastExit
 
 KEY = "sk-very-secret"
 PROBES = ("startupz", "livez", "readyz")
@@ -46,6 +46,15 @@ def test_a_replica_that_serves_answers_200_with_its_checks(probe: str) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
     assert answer.text.endswith(f"{probe} check passed\n")
     assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_start_that_knows_its_time_left_says_when_to_retry(form: str) -> None:
+    health = Health(phase="loading weights", phase_began=100.0, last_start={"loading weights": 30.5})
+    for probe, after in (("startupz", "28"), ("readyz", "28"), ("livez", None)):
+        asked = {"method": "GET", "path": f"/{probe}", "query_string": f"format={form}".encode(), "headers": []}
+        assert answer(health, 103.0, asked).headers.get("retry-after") == after
+        assert answer(health, 200.0, asked).headers.get("retry-after") is None  # longer than the last one
 
 
 @pytest.mark.parametrize(("probe", "status"), [("startupz", 503), ("livez", 200), ("readyz", 503)])
@@ -99,7 +108,7 @@ def test_other_methods_are_405(method: str) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
-@pytest.mark.parametrize("path", ["/", "/readyz", "/plan", "/metrics", "/nothing"])
+@pytest.mark.parametrize("path", ["/", "/readyz", "/plan", "/status", "/metrics", "/nothing"])
 def test_head_answers_like_get_without_the_body(path: str) -> None:
     health = ready(plan={"argv": []})
     got, head = ask(health, path), ask(health, path, "HEAD")
@@ -110,8 +119,35 @@ def test_head_answers_like_get_without_the_body(path: str) -> None:
 
 
 def test_the_root_lists_what_there_is() -> None:
-    listed = ask(Health(), "/").text
-    assert all(f"/{name}" in listed for name in (*PROBES, "plan", "metrics"))
+    listed = ask(Health(), "/")
+    assert all(f"/{name}" in listed.text for name in (*PROBES, "plan", "status", "metrics"))
+    assert listed.headers["vary"] == "accept"
+
+
+def test_a_browser_gets_the_page_and_the_page_is_the_same_in_every_state() -> None:
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    states = (Health(), ready(key=KEY, plan={"argv": ["inner-name"]}), Health(phase="backoff"))
+    answers = [ask(health, "/", Accept=browser) for health in states]
+    assert {answer.content for answer in answers} == {page.FILE.read_bytes()}
+    assert {answer.headers["content-type"] for answer in answers} == {"text/html; charset=utf-8"}
+    assert answers[0].headers["referrer-policy"] == "no-referrer"
+    assert ask(Health(), "/readyz", Accept=browser).headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_the_policy_of_the_page_allows_its_own_script_and_style_and_no_other_server() -> None:
+    policy = ask(Health(), "/", Accept="text/html").headers["content-security-policy"]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules.pop("script-src").startswith("'sha256-")
+    assert rules.pop("style-src").startswith("'sha256-")
+    assert (rules.pop("connect-src"), rules.pop("img-src")) == ("'self'", "data:")
+    assert rules.pop("require-trusted-types-for") == "'script'"
+    assert set(rules.values()) == {"'none'"}
+    assert "unsafe" not in policy
+
+
+def test_before_there_is_a_plan_nothing_of_the_last_exit_is_told() -> None:
+    answer = ask(Health(last_exit=LastExit("config", 78, "KEY=sk-secret is wrong")), "/status")
+    assert (answer.status_code, answer.text) == (503, "There is no plan yet (resolving).\n")
 
 
 def test_the_plan_is_answered_as_it_is() -> None:
@@ -131,7 +167,7 @@ def test_metrics_have_the_type_that_prometheus_wants() -> None:
     assert "dsv4_ready 0.0\n" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/plan", "/metrics"])
+@pytest.mark.parametrize("path", ["/plan", "/status", "/metrics"])
 @pytest.mark.parametrize(
     ("header", "status"),
     [
@@ -146,7 +182,7 @@ def test_metrics_have_the_type_that_prometheus_wants() -> None:
         (f"Bearer {KEY[:-1]}", 401),
     ],
 )
-def test_with_a_key_set_plan_and_metrics_want_it(path: str, header: str, status: int) -> None:
+def test_with_a_key_set_plan_status_and_metrics_want_it(path: str, header: str, status: int) -> None:
     answer = ask(ready(key=KEY, plan={"argv": []}), path, **({"Authorization": header} if header else {}))
     assert answer.status_code == status
     if status == 401:
@@ -181,7 +217,8 @@ def test_a_key_of_any_letters_is_compared_byte_by_byte() -> None:
 @pytest.mark.parametrize("path", ["/", *(f"/{p}{form}" for p in PROBES for form in ("", "?format=json"))])
 def test_what_is_open_says_nothing_of_the_key_or_the_plan(path: str) -> None:
     plan = {"env": {"API_KEY_FILE": "/run/secrets/key"}, "argv": ["--served-model-name", "inner-name"]}
-    for health in (ready(key=KEY, plan=plan), Health(key=KEY, plan=plan)):
+    last = LastExit("config", 78, "inner-name is wrong", "/run/secrets")
+    for health in (ready(key=KEY, plan=plan, last_exit=last), Health(key=KEY, plan=plan, last_exit=last)):
         answer = ask(health, path)
         assert answer.status_code in (200, 503)
         assert not any(secret in answer.text for secret in (KEY, "/run/secrets", "inner-name"))

@@ -12,7 +12,7 @@ from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.vllm_log import startup_phase
 from dsv4_serve.healthcheck import checks
 from dsv4_serve.healthcheck.positions import COLLAPSED
-from dsv4_serve.healthcheck.state import PHASES, Acceptance, Finding, Health
+from dsv4_serve.healthcheck.state import PHASES, Acceptance, Finding, Health, LastExit
 
 NOW = 1000.0
 GATE = Finding("64 of 64 draft tokens accepted (100%)")
@@ -123,6 +123,14 @@ def test_a_phase_that_comes_twice_counts_once() -> None:
         "compiling kernels", last_start={"compiling kernels": 50.0}, phase_seconds={"compiling kernels": 20.0}
     )
     assert health.seconds_left(NOW) == 18.0
+
+
+def test_when_a_start_is_ready_counts_the_backoff() -> None:
+    assert starting("loading weights", last_start=LAST).ready_in(NOW) == 26.0
+    assert starting("loading weights").ready_in(NOW) is None
+    waits = starting("backoff", last_start={"starting": 20.0, "proving": 5.0}, backoff_until=NOW + 100.0)
+    assert waits.ready_in(NOW) == 125.0
+    assert waits.ready_in(NOW + 110.0) == 25.0
 
 
 def test_a_stalled_start_is_neither_live_nor_getting_on() -> None:
@@ -257,7 +265,24 @@ def test_the_json_of_a_start_holds_its_figures() -> None:
         "seconds_left": None,
         "caches": "unknown",
         "phases": {"checking": 3.0, "loading weights": 13.0},
+        "last_start": {},
+        "starts": 1,
+        "backoff_seconds": None,
+        "last_exit": None,
+        "key_required": False,
     }
+
+
+def test_the_json_of_a_start_names_the_last_exit_and_quotes_nothing_of_it() -> None:
+    ended = LastExit("engine-died", 82, "the engine died: /models/secret", "RuntimeError: of the log", 1e9)
+    health = starting(
+        "backoff", backoff_until=NOW + 4.0, starts=3, last_exit=ended, key="sk-secret", last_start={"proving": 9.25}
+    )
+    told = checks.as_json("startup", checks.run("startup", health, NOW), health, NOW)
+    assert told["last_exit"] == {"cause": "engine-died", "status": 82, "at": 1e9}
+    assert (told["starts"], told["backoff_seconds"], told["key_required"]) == (3, 4.0, True)
+    assert told["last_start"] == {"proving": 9.25}
+    assert not any(quoted in json.dumps(told) for quoted in ("/models", "RuntimeError", "sk-secret"))
 
 
 def test_a_line_of_the_log_is_not_shown_to_whoever_asks() -> None:

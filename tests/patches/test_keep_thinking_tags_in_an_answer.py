@@ -37,6 +37,19 @@ def check_tags_before_any_text_are_tags():
     assert received("A</think><think>B</think>So.", True, None) == {("AB", "So.", ())}
 
 
+def check_tags_are_kept_where_a_stop_string_holds_text_back():
+    from tests.support import tool_calls as t
+
+    for stop in ("STOP", "@@@@@@@@@@@@"):
+        for steps in STEPS:
+            answer = t.ask("Hm.</think>A <think> tag", thinking=True, stream=bool(steps), steps=steps, stop=[stop])
+            assert (answer.reasoning, answer.content) == ("Hm.", "A <think> tag"), (stop, steps, answer)
+
+
+def test_tags_are_kept_where_a_stop_string_holds_text_back(needs_patch):
+    needs_patch("check_tags_are_kept_where_a_stop_string_holds_text_back", "AssertionError")
+
+
 def test_tags_in_the_content_are_text(needs_patch):
     needs_patch("check_tags_in_the_content_are_text", "The tag ")
 

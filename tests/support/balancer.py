@@ -27,7 +27,7 @@ A, NO_SUCH_NAME = 1, 3
 
 def variables() -> set[str]:
     """Return the names of the environment variables that the shipped configuration reads."""
-    return set(re.findall(r"\$\{([A-Z_]+)[-}]", CONFIGURATION.read_text()))
+    return set(re.findall(r"\$\{([A-Z_]+)[-}[]", CONFIGURATION.read_text()))
 
 
 def haproxy() -> str | None:

@@ -70,5 +70,7 @@ def named(send):
 
 if __name__ == "__main__":
     stand_in.log("non-default args: {}")
-    config = uvicorn.Config(app, host=HOST, port=stand_in.PORT, log_level="error", lifespan="off", backlog=2048)
+    config = uvicorn.Config(
+        stand_in.guarded(app), host=HOST, port=stand_in.PORT, log_level="error", lifespan="off", backlog=2048
+    )
     stand_in.Server(config).run()

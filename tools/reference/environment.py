@@ -88,6 +88,8 @@ COMPOSE = {
     "REPLICA_HEALTH_PORT": "The port of the replicas' health servers.",
     "BALANCER_MAXCONN": "Connections of clients at once, at most 4700; further ones wait to be accepted.",
     "BALANCER_SOURCE_MAXCONN": "Connections from one address at once; further ones are closed.",
+    "BALANCER_MAX_BODY": "The largest body of a request, in bytes; a larger one is answered 413.",
+    "CORS_ORIGINS": "Origins of web pages that may read answers, separated by blanks; none if not set.",
     "BALANCER_PORT": "The port that HAProxy listens on.",
     "BALANCER_STATUS_PORT": "The port of HAProxy's status page.",
     "BALANCER_SOCKET": "HAProxy's admin socket.",

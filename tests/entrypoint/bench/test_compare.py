@@ -115,7 +115,7 @@ def test_the_plot_has_a_line_for_each_result_and_length_in_both_charts() -> None
     root = ET.fromstring(text)
     lines = list(root.iter("{http://www.w3.org/2000/svg}polyline"))
     assert len(lines) == 6
-    assert "w4a16-h200-tp2-64k, 8192 in (2026-11-22)" in text
+    assert "w4a16-h200-tp2-64k, 8,192 tokens in (2026-11-22)" in text
 
 
 def test_more_is_higher_and_nothing_leaves_the_chart() -> None:
@@ -124,6 +124,23 @@ def test_more_is_higher_and_nothing_leaves_the_chart() -> None:
     circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))[:2]
     low, high = (float(circle.get("cy", "")) for circle in circles)
     assert 40 <= high < low <= 280
+
+
+@pytest.mark.parametrize(
+    ("speed", "labels"),
+    [(800.0, "0 200 400 600 800"), (210.0, "0 50 100 150 200 250"), (2527.6, "0 1,000 2,000 3,000"), (0.0, "0 0.25 0.5 0.75 1")],
+)  # fmt: skip
+def test_ticks_are_short_numbers_and_the_axis_ends_above_the_data(speed: float, labels: str) -> None:
+    first = plot.plot([result([{**row(1, 1.0), "output_tokens_per_second": speed}])]).charts[0]
+    assert [label for _, label in first.levels] == labels.split()
+    ((_, y),) = first.curves[0].points
+    assert first.top <= y <= first.bottom
+
+
+def test_a_long_plot_says_how_many_lines_it_leaves_out() -> None:
+    drawn = plot.plot([result([row(1, 10.0), row(1, 9.0, 8192)])] * 3, most=4)
+    assert len(drawn.legend) == len(drawn.charts[0].curves) == 4
+    assert drawn.left_out == 2
 
 
 def test_the_plot_follows_light_and_dark_and_names_its_axis() -> None:

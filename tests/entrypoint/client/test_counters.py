@@ -49,6 +49,7 @@ def test_what_prometheus_client_writes_is_read_whatever_the_model_is_called(mode
     columns = [sum(column) for column in zip(*engines, strict=True)]
     assert (counters.generated, counters.finished, counters.drafted) == (columns[0], 2 * columns[1], columns[2])
     assert (counters.running, counters.kv_usage) == (columns[3], pytest.approx(columns[4]))
+    assert counters.engines == len(engines)
     assert counters.accepted_at == tuple(positions)
 
 
@@ -58,6 +59,14 @@ def test_steps_are_the_observations_of_the_histogram():
     for tokens in (1, 4, 2048):
         steps.observe(tokens)
     assert read(generate_latest(registry).decode()) == Counters(steps=3)
+
+
+def test_the_waits_for_first_tokens_are_added_up_over_the_engines():
+    registry = CollectorRegistry()
+    waits = Histogram("vllm:time_to_first_token_seconds", "x", ["engine"], registry=registry)
+    for engine, seconds in (("0", 0.25), ("0", 0.5), ("1", 2.0)):
+        waits.labels(engine).observe(seconds)
+    assert read(generate_latest(registry).decode()) == Counters(first_tokens=3, first_token_seconds=2.75)
 
 
 @pytest.mark.parametrize("text", ["", "<html>a proxy's page</html>", "python_gc_objects_collected_total 4.0\n"])
@@ -75,7 +84,11 @@ def test_real_vllm_reports_every_one_of_them(vllm: Demo):
     counters = read(metrics(vllm))
     assert counters.speculates
     assert len(counters.accepted_at) == 3
-    missing = [name for name in ("iteration_tokens_total_count", "kv_cache_usage_perc") if name not in metrics(vllm)]
+    missing = [
+        name
+        for name in ("iteration_tokens_total_count", "kv_cache_usage_perc", "time_to_first_token_seconds_sum")
+        if name not in metrics(vllm)
+    ]
     assert not missing
 
 

@@ -96,7 +96,7 @@ def test_every_kind_has_its_section(folder: Path) -> None:
         assert title in text
     for seen in ("2 x NVIDIA H200", "210.2", "89.0%", "1100 of 1319 = 83.4%", "93.7%", "worse", "name the parser"):
         assert seen in text
-    assert "failed: tool call" in text
+    assert "tool call failed" in text
     assert re.search(r"(\d+) of \1 as expected", text)
 
 
@@ -117,7 +117,7 @@ def test_foreign_names_and_texts_are_escaped(folder: Path) -> None:
 
 def test_the_plots_are_svg_of_their_own(folder: Path) -> None:
     plots = re.findall(r"<svg.*?</svg>", html(folder), re.DOTALL)
-    assert len([plot for plot in plots if "output tokens per second" in plot]) == 1
+    assert len([plot for plot in plots if "output tokens/s" in plot]) == 1
     assert len([plot for plot in plots if "time per output token" in plot]) == 1
     quality = next(plot for plot in plots if "share of correct answers" in plot)
     drawn = ET.fromstring(quality)
@@ -190,7 +190,61 @@ def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> 
 
 
 def test_every_result_of_this_repository_is_on_the_page(tmp_path: Path) -> None:
-    said = page.write(RESULTS, tmp_path / "report.html")
+    said = page.write(RESULTS, tmp_path / "report.html", published=True)
     assert said.endswith(f"{len(results.read(RESULTS))} results from {RESULTS}")
     shown = (tmp_path / "report.html").read_text()
     assert all(kind in shown for kind in ("layout", "faults", "bench", "fleet"))
+
+
+def mixed(folder: Path) -> Path:
+    """One result of the user's, and one that the project published."""
+    theirs = folder / "results"
+    theirs.mkdir(parents=True)
+    (theirs / results.PUBLISHED).touch()
+    checks = [{"name": "chat", "verdict": "passed", "seen": "", "fix": "", "seconds": 1.0}]
+    results.write(theirs, "smoke", {"subject": "far away", "checks": checks})
+    results.write(folder, "smoke", {"subject": "at home", "checks": checks})
+    return folder
+
+
+def test_what_the_project_published_is_shown_on_demand_and_last(tmp_path: Path) -> None:
+    folder, out = mixed(tmp_path / "q"), tmp_path / "report.html"
+    assert "1 results" in page.write(folder, out)
+    assert "far away" not in out.read_text()
+    assert "2 results" in page.write(folder, out, published=True)
+    text = out.read_text()
+    assert text.index("at home") < text.index("Published by the project") < text.index("far away")
+
+
+def test_published_results_alone_are_named(tmp_path: Path) -> None:
+    folder = mixed(tmp_path / "q")
+    shutil.rmtree(folder / "smoke")
+    with pytest.raises(ConfigError, match="no results of yours.*1 that this project published; --published shows"):
+        page.write(folder, tmp_path / "report.html")
+
+
+def test_the_repository_marks_what_it_published() -> None:
+    assert (RESULTS / results.PUBLISHED).exists()
+
+
+def test_only_a_failure_is_red(tmp_path: Path) -> None:
+    verdicts = ("passed", "skipped", "inconclusive")
+    checks = [{"name": one, "verdict": one, "seen": "", "fix": "", "seconds": 1.0} for one in verdicts]
+    patches = [{"name": "x", "sha256": "ab" * 32, "state": "pending"}]
+    results.write(tmp_path, "smoke", {"subject": "x", "checks": checks, "replica": {"patches": {"patches": patches}}})
+    assert 'class="bad"' not in html(tmp_path)
+    assert '<b class="none">skipped' in html(tmp_path)
+    checks[0]["verdict"] = "failed"
+    results.write(tmp_path, "smoke", {"subject": "x", "checks": checks})
+    assert '<b class="bad">failed' in html(tmp_path)
+
+
+def test_the_plot_has_few_lines_and_older_results_are_folded(tmp_path: Path) -> None:
+    row = {"input": 256, "output": 256, "tpot_p50": 9.0, "tpot_p99": 9.5, "ttft_p50": 90, "ttft_p99": 99}
+    rows = [{**row, "batch": 1, "output_tokens_per_second": 90.5, "acceptance": None}]
+    for subject in "abcdeff":
+        results.write(tmp_path, "bench", {"subject": subject, "rows": rows})
+    text = html(tmp_path)
+    assert len(re.findall("<polyline", text)) == 2 * 4
+    assert "2 more lines are in the tables below" in text
+    assert text.count("<details>") == 3

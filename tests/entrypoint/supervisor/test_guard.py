@@ -23,8 +23,15 @@ def test_the_routes_of_a_replica_with_a_key(start: Start) -> None:
         for path in ("/metrics", "/v1/models"):
             assert [ask(running.port, path, key) for key in ("", "other", "s3cret")] == [401, 401, 200]
         assert ask(running.port, "/health") == 200
-        copy = running.run_folder / "python/dsv4_serve/healthcheck/key_guard.py"
-        assert copy.read_bytes() == Path("healthcheck/key_guard.py").read_bytes()
+        for name in ("client_routes.py", "error_body.py", "key_guard.py"):
+            copy = running.run_folder / "python/dsv4_serve/healthcheck" / name
+            assert copy.read_bytes() == Path("healthcheck", name).read_bytes()
+        one = httpx.get(
+            f"http://127.0.0.1:{running.port}/v1/models/stand-in",
+            headers={"Authorization": "Bearer s3cret"},
+            trust_env=False,
+        )
+        assert one.json() == {"id": "stand-in"}
 
 
 def test_routes_that_are_opened_and_no_guard_without_a_key(start: Start) -> None:

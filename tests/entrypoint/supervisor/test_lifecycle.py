@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import signal
@@ -24,6 +25,7 @@ from dsv4_serve.entrypoint.supervisor.context import ServeContext
 from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle, StartEnded, lifecycle
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason
+from dsv4_serve.healthcheck.state import LastExit
 
 PLAN = Plan({}, {"model": Setting("m", "test")}, {})
 FAST = {name: Setting(0.2, "test") for name in ("supervise.backoff-first", "supervise.backoff-most")}
@@ -155,6 +157,45 @@ def test_a_plan_whose_starts_failed_waits_and_a_healthy_start_resets_the_count(c
         (True, 4),
     ]
     assert crash_loop.load(context.run_folder).failures == 1
+
+
+def test_a_start_knows_how_the_last_one_ended(context) -> None:
+    plan = dataclasses.replace(PLAN, supervision=FAST)
+
+    async def start(reason: ExitReason | None) -> LastExit | None:
+        async with lifecycle(context) as life:
+            await life.admit(plan, Machine())
+            life.exit_reason = reason or DRAINED
+        return life.health.last_exit
+
+    assert asyncio.run(start(ExitReason(exit_cause.HUNG, "no progress for 120 s", root="a line of the log"))) is None
+    last = asyncio.run(start(DRAINED))
+    assert last is not None
+    assert (last.cause, last.status, last.sentence, last.root) == (
+        "hung",
+        83,
+        "no progress for 120 s",
+        "a line of the log",
+    )
+    assert time.time() - 60 < (last.at or 0.0) <= time.time()
+    (context.run_folder / "last-exit.json").write_text('{"cause": "of another start", "status": 1}')
+    assert dataclasses.replace(asyncio.run(start(None)), at=None) == LastExit("drained")
+    record = crash_loop.load(context.run_folder)
+    crash_loop.save(context.run_folder, dataclasses.replace(record, ended=0.0))  # it was killed
+    killed = asyncio.run(start(None))
+    assert killed == LastExit("unrecorded", sentence="no exit reason was recorded: it was killed, or the power failed.")
+
+
+def test_a_refused_plan_is_the_last_exit_while_it_is_held_back(context, monkeypatch) -> None:
+    seen: list[LastExit | None] = []
+
+    async def wait(life: Lifecycle, _supervise: object) -> bool:
+        seen.append(life.health.last_exit)
+        return True
+
+    monkeypatch.setattr(Lifecycle, "_back_off", wait)
+    assert ended(context, ConfigError("TP = 3 is no divisor.")) == 78
+    assert [(one.cause, one.status, one.sentence) for one in seen if one] == [("config", 78, "TP = 3 is no divisor.")]
 
 
 def test_a_fatal_problem_ends_the_start_and_another_one_is_a_note(context, caplog) -> None:

@@ -1,0 +1,1 @@
+"""What replicas do now, for `dsv4 top`."""
