@@ -1,6 +1,7 @@
 """The demo as people run it: a real `dsv4 serve`, real vLLM on CPU, what it prints typed as it stands, Ctrl-C."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from dsv4_serve.demo import llama
 from dsv4_serve.entrypoint.client import local_replica
-from tests.support.running_demo import COMMAND, Demo
+from tests.support.running_demo import COMMAND, PATIENT, Demo
 
 TOOL = {
     "name": "water_level",
@@ -188,8 +189,20 @@ def test_an_invalid_port_is_refused(port):
     reason="vLLM's CPU wheel has DeepSeek-V4's kernels for x86 with AVX512_BF16 only",
 )
 def test_the_demo_of_deepseek_v4_gives_every_token_and_its_draft_head_is_reported(tmp_path):
-    command = [*COMMAND, "--profile", "demo-v4", "--check", "--folder", str(tmp_path), "--port", "8300"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    command = [
+        *COMMAND,
+        "--profile",
+        "demo-v4",
+        "--check",
+        "--folder",
+        str(tmp_path),
+        "--port",
+        "8300",
+        "--limit",
+        "1800",
+    ]
+    env = os.environ | PATIENT
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "draft gate: 100% of " in done.stdout
     assert "The answer is the known one." in done.stdout

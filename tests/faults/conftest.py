@@ -31,7 +31,6 @@ def start(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Start:
             **{f"DSV4_{name.upper().replace('.', '_').replace('-', '_')}": str(v) for name, v in SETTINGS.items()},
             "PROFILE": "demo",
             "MODEL": f"demo={model}",
-            "TORCHINDUCTOR_CACHE_DIR": str(model.parent / "inductor"),
             **env,
         }
         return replica(folder or tmp_path_factory.mktemp("replica"), *words, model_name="demo", **settings)

@@ -25,6 +25,8 @@ from tests.support.replica import Replica, replica
 
 COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
 NAME = "deepseek-v4-flash"
+PATIENT = {"DSV4_SUPERVISE_STALL_STARTING": "900"}
+"""A busy machine imports vLLM for minutes, and logs nothing meanwhile."""
 LAST_LINE = re.compile(r"dsv4 bench")
 
 
@@ -64,10 +66,10 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     Its supervisor asks for no token of its own, so that a test can count those of its requests.
     """
     folder, port = tmp_path_factory.mktemp("demo"), local_replica.free_port()
-    command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port)]
-    quiet = {"DSV4_SUPERVISE_IDLE_CANARY_EVERY": "36000", "DSV4_SUPERVISE_DRAIN_WAIT": "0"}
+    command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port), "--limit", "1800"]
+    settings = {"DSV4_SUPERVISE_IDLE_CANARY_EVERY": "36000", "DSV4_SUPERVISE_DRAIN_WAIT": "0", **PATIENT}
     demo = subprocess.Popen(
-        command, env=os.environ | quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root()
+        command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root()
     )
     children: list[psutil.Process] = []
     rest: list[str] = []
@@ -121,8 +123,7 @@ def _keyed(tmp_path_factory: pytest.TempPathFactory) -> AbstractContextManager[R
         "MODEL": f"demo={write_checkpoint(folder / 'checkpoint')}",
         "API_KEY_FILE": str(key),
     }
-    settings["DSV4_SUPERVISE_STALL_STARTING"] = "900"  # a busy machine imports vLLM for minutes
-    return replica(folder, model_name=NAME, SERVED_MODEL_NAME=NAME, **settings)
+    return replica(folder, model_name=NAME, SERVED_MODEL_NAME=NAME, **PATIENT, **settings)
 
 
 def _root() -> Path:

@@ -20,6 +20,7 @@ from dsv4_serve.entrypoint.tune.candidates import TuneCandidate
 from dsv4_serve.entrypoint.tune.options import TuneRequest
 from tests.entrypoint.tune.test_candidates import resolver
 from tests.support.plans import request
+from tests.support.running_demo import PATIENT
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 LOOKUP = "speculative-config.prompt_lookup_min", "speculative-config.prompt_lookup_max"
@@ -40,7 +41,7 @@ def test_a_candidate_that_breaks_the_drafter_does_not_count_however_fast_it_star
     found = command.settled(around, one, [BROKEN])
     assert found.left_out == {}
     serve = ServeOptions({"model": model, "hardware": "cpu"}, flags=("--gate.tokens", "24"))
-    environ = {**os.environ, "TMPDIR": str(tmp_path)}  # its kernel cache is that of other starts of the demo
+    environ = {**os.environ, **PATIENT, "TMPDIR": str(tmp_path)}  # its kernel cache is that of other starts of the demo
     kept = run.file_of(one, run.key(around.plan.plan, one, [BROKEN], around.machine))
     kept.parent.mkdir(parents=True)
     kept.write_text(json.dumps(PLAN) + "\n", encoding="utf-8")
