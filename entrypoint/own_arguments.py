@@ -6,6 +6,8 @@ import ctypes
 from collections.abc import Iterable
 from pathlib import Path
 
+from .secret import forms
+
 _ARG_START = 48  # field of proc(5)'s stat, from 1
 
 
@@ -19,7 +21,8 @@ def hide(secrets: Iterable[str]) -> bool:
         return False
     if not start or len(data) != end - start:
         return False
-    for secret in sorted((s.encode("utf-8", "surrogateescape") for s in secrets if s), key=len, reverse=True):
+    written = {form for secret in secrets if secret for form in (secret, *forms(secret))}
+    for secret in sorted((text.encode("utf-8", "surrogateescape") for text in written), key=len, reverse=True):
         at = data.find(secret)
         while at >= 0:
             ctypes.memset(start + at, ord("*"), len(secret))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .secret import MASK, masked
+from .secret import MASK, masked, secrets_in
 
 Value = Any  # what TOML and JSON can hold: str, int, float, bool, list, and tables of these
 
@@ -66,6 +66,21 @@ class Plan:
     def argv(self, *, secrets: bool = False) -> list[str]:
         """Return the command as a list of arguments; secret values are masked unless `secrets`."""
         return [argument for group in self._grouped(secrets=secrets) for argument in group]
+
+    def split_argv(self) -> tuple[list[str], dict[str, str | list[str]]]:
+        """Return the arguments of the command without the flags that hold a secret, and the values of those flags."""
+        secret = {name.partition(".")[0] for name, s in self.flags.items() if secrets_in(name, s.value)}
+        flags = {f"--{name}" for name in secret if self.shapes.get(name) != "repeated"}
+        command, *groups = self._grouped(secrets=True)
+        values = {flag.removeprefix("--"): rest for flag, *rest in groups if flag in flags}
+        shown = [argument for group in groups if group[0] not in flags for argument in group]
+        return [*command, *shown], {name: rest[0] if len(rest) == 1 else rest for name, rest in values.items()}
+
+    def secrets(self) -> set[str]:
+        """Return every secret that it holds."""
+        settings = {**self.flags, **self.env}.items()
+        each = ((name, value) for name, s in settings for value in (s.value, *(old.value for old in s.overridden)))
+        return {secret for name, value in each for secret in secrets_in(name, value)}
 
     def _grouped(self, *, secrets: bool = False) -> list[list[str]]:
         """Return the command, and each flag with its values."""

@@ -7,6 +7,8 @@ from .errors import ConfigError
 from .parallel import parallel_of
 from .plan import Plan
 
+WAITING = 2
+"""Requests sent to a replica for each that it computes at once, so that the next is there when one finishes."""
 _LAST = 5
 """Seconds to end what remains after the drain."""
 

@@ -1,8 +1,9 @@
 """
 Result files: what was measured, on what and when, as one JSON file each that is never overwritten.
 
-The folders bench, smoke, eval, tune and qualify hold those of `dsv4`. `qualification/results` of this repository has
-more kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and `fleet-limits` (simulated).
+The folders bench, smoke, eval, tune, qualify and canary hold those of `dsv4`. `qualification/results` of this
+repository has more kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and
+`fleet-limits` (simulated).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .errors import ConfigError, HostError, listed
 from .replica_description import ReplicaDescription
 from .validation import sentence
 
-KINDS = ("bench", "smoke", "eval", "tune", "qualify")
+KINDS = ("bench", "smoke", "eval", "tune", "qualify", "canary")
 PUBLISHED = "PUBLISHED"
 """A file in a folder of results that the project published."""
 FOLDER = "qualification"

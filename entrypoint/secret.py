@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -12,7 +15,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _LAST = frozenset(
     {"key", "keys", "token", "secret", "secrets", "password", "passwords", "passwd", "pass", "passphrase", "credential"}
     | {"credentials", "cookie", "cookies", "auth", "authorization", "pat", "apikey", "apikeys", "accesskey"}
-    | {"secretkey", "privatekey"}
+    | {"secretkey", "privatekey", "pw", "pwd", "jwt", "bearer", "sas", "sig", "signature"}
 )
 """A name that ends with one of these holds a secret; numbers after it do not count."""
 _HELD = frozenset(["password", "passwd", "passphrase", "credential", "apikey"])
@@ -22,6 +25,11 @@ _SWITCHES = frozenset(["allow", "allowed", "disable", "enable", "max", "min", "n
 _PAIRS = (("access", "key"), ("api", "key"), ("secret", "key"), ("private", "key"))
 IN_URL = re.compile(r"(://[^/\s:@]*:|://(?=[^@\s/?#:]+@))[^@\s/]+(?=@)")
 """The password in a URL, or a user without one, who may be a token."""
+_QUERY = re.compile(r"[?&;]([A-Za-z][\w.-]*)=([^&;\s\"']+)")
+_BEARER = re.compile(r"(?i)\bbearer\s+([^\s\"',}]{4,})")
+_NAMED = re.compile(r"([\w.-]+)[\"']?(?:\s*[=:]\s*|\s+)[\"']?([^\s\"',}]+)")
+_SHORTEST = 6
+"""Characters: a shorter secret is masked only between quotes."""
 
 
 @cache
@@ -41,18 +49,109 @@ def is_secret(name: str) -> bool:
 
 
 def masked(name: str, value: Any) -> Any:
-    """Return a value for people: a secret, one inside of a table, and a password in a URL are masked."""
+    """Return a value for people: a secret, one inside of a table or a JSON text, and a password in a URL are masked."""
+    return _masked(value, secret=is_secret(name))
+
+
+def _masked(value: Any, *, secret: bool) -> Any:
     if isinstance(value, dict):
-        return {key: masked(str(key), inner) for key, inner in value.items()}
+        return {key: _masked(inner, secret=secret or is_secret(str(key))) for key, inner in value.items()}
     if isinstance(value, bool) or value is None or value == "":
         return value
-    if is_secret(name):
+    if secret:
         return MASK
     if isinstance(value, list):
-        return [masked("", inner) for inner in value]
-    return without_password(value) if isinstance(value, str) else value
+        return [_masked(inner, secret=False) for inner in value]
+    return _masked_text(value) if isinstance(value, str) else value
+
+
+def _masked_text(text: str) -> str:
+    if (value := _json(text)) is None:
+        return _without(text, _spans(text))
+    shown = _masked(value, secret=False)
+    return text if shown == value else json.dumps(shown)
+
+
+def secrets_in(name: str, value: Any) -> set[str]:
+    """Return every secret within a value, as a text; what `masked` hides."""
+    return set(_secrets(value, secret=is_secret(name)))
+
+
+def _secrets(value: Any, *, secret: bool) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _secrets(inner, secret=secret or is_secret(str(key)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _secrets(inner, secret=secret)
+    elif isinstance(value, bool) or value is None or value == "":
+        return
+    elif secret:
+        yield str(value)
+    elif isinstance(value, str) and (inner := _json(value)) is not None:
+        yield from _secrets(inner, secret=False)
+    elif isinstance(value, str):
+        yield from (value[start:end] for start, end in _spans(value))
+
+
+def forms(secret: str) -> set[str]:
+    """
+    Return how a program may print a secret: as it is, and within the quotes of JSON and Python.
+
+    A short one counts only within quotes, as it may be a part of ordinary words.
+    """
+    written = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
+    if len(secret) >= _SHORTEST:
+        return written | {line for line in secret.splitlines() if len(line) >= _SHORTEST}
+    return {f"{quote}{text}{quote}" for text in written for quote in ("'", '"')}
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """Return a text in which none of these secrets is left."""
+    for form in sorted((form for secret in secrets for form in forms(secret)), key=len, reverse=True):
+        text = text.replace(form, MASK)
+    return text
+
+
+def without_secrets(text: str) -> str:
+    """Return a text that nothing could read, such as broken JSON, without what its names call a secret."""
+    return _without(text, _named(text))
+
+
+def named_in(text: str) -> set[str]:
+    """Return what the names in a text that nothing could read call a secret."""
+    return {text[start:end] for start, end in _named(text)}
+
+
+def _named(text: str) -> list[tuple[int, int]]:
+    named = [match.span(2) for match in _NAMED.finditer(text) if is_secret(match[1])]
+    return sorted([*named, *_spans(text)])
 
 
 def without_password(text: str) -> str:
     """Return a text whose URLs have no password."""
     return IN_URL.sub(rf"\g<1>{MASK}", text) if "://" in text else text
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Return where a text holds a secret: in a URL, its query, a connection string, or after `Bearer`."""
+    found = [(match.end(1), match.end()) for match in IN_URL.finditer(text)] if "://" in text else []
+    found += [match.span(2) for match in _QUERY.finditer(text) if is_secret(match[1])]
+    return sorted([*found, *(match.span(1) for match in _BEARER.finditer(text))])
+
+
+def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    kept, at = [], 0
+    for start, end in spans:
+        if start >= at:
+            kept += [text[at:start], MASK]
+            at = end
+    return "".join([*kept, text[at:]])
+
+
+def _json(text: str) -> Any:
+    """Return the table or list that a text is as JSON; None for any other text."""
+    if text.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text)
+    return None

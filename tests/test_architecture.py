@@ -41,6 +41,7 @@ LAYERS = [
     "report",
     "support",
     "qualify",
+    "rollout",
     "cli",
 ]
 """Folders from the ground up: each imports only what stands before it."""

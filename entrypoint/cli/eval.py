@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import plain_file
-from ..errors import HostError, UsageError
+from ..errors import UsageError
 from . import arguments
 from .arguments import count
 from .output import answer, print_message
@@ -68,7 +67,12 @@ def register(commands: Commands) -> None:
         metavar="N",
         help="of tools: run each scenario N times, every second one streamed (default: %(default)s)",
     )
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="of tools: also write the result as JUnit XML")
+    parser.add_argument(
+        "--junit",
+        type=Path,
+        metavar="FILE",
+        help="of tools: also write the result, or the error, to FILE as JUnit XML",
+    )
     parser.add_argument(
         "--python",
         metavar="PROGRAM",
@@ -111,16 +115,18 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
 
 def _run_tools(options: argparse.Namespace) -> int:
     """Run the scenarios of tool calls; 1 where the protocol is at fault."""
+    from .. import junit
     from ..evals import options as evals
     from ..evals import tool_eval, tool_scenarios, tool_text
 
-    result = _asked(options, tool_eval.evaluate, evals.tool_request(options))
+    with junit.error_kept(options.junit, "dsv4 eval tools"):
+        result = _asked(options, tool_eval.evaluate, evals.tool_request(options))
     if not result:
         return 0
     answer(options, lambda: result, lambda: tool_text.text(result))
     if options.junit:
         scenarios = {one.name: one.kind for one in tool_scenarios.read()[1][: options.limit]}
-        write_text(options.junit, tool_text.junit(result, scenarios))
+        junit.write(options.junit, tool_text.junit(result, scenarios))
     return 1 if tool_text.protocol_faults(result) else 0
 
 
@@ -142,14 +148,6 @@ def _asked(
     except KeyboardInterrupt:
         print_message("stopped; the answers so far are kept, continue with --resume")
         raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file; raise HostError where that fails."""
-    try:
-        plain_file.write_text(path, text)
-    except OSError as error:
-        raise HostError(f"--junit: cannot write {path} ({error.strerror}).") from None
 
 
 def temperature(text: str) -> float:

@@ -23,8 +23,8 @@ def register(commands: Commands) -> None:
         run,
         details="It writes a Kustomize overlay, or prints the rendered manifests.",
         epilog="What `dsv4 explain` refuses is refused here too. Put vLLM's flags into a profile."
-        " Of this shell, only PROFILE, MODEL, HARDWARE, TP, DSV4_NCCL and DSV4_SKIP are read."
-        " A pod uses the profiles in its image.",
+        " Of this shell, only PROFILE, MODEL, HARDWARE, TP, DSV4_NCCL, DSV4_SKIP and DSV4_PROFILES are read."
+        " Profile files of DSV4_PROFILES go into a ConfigMap.",
     )
     parser.add_argument("--replicas", required=True, type=count, metavar="N", help="run N replicas")
     parser.add_argument(
@@ -39,6 +39,15 @@ def register(commands: Commands) -> None:
         metavar="W",
         help="take the weights from pvc:CLAIM, hostpath:/FOLDER or image:REF@sha256:…, in a folder for each model,"
         " or `fetch` them from the Hub (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="add components, in any order: haproxy, router or gateway-inference; ingress=HOST, gateway=HOST,"
+        " monitoring[=URL], autoscale[=MAX], dra, kernels=oci://…, node-disk, priority[=CLASS]; repeatable",
     )
     parser.add_argument(
         "--image", metavar="REF", help="image of the replicas, by digest (default: a placeholder for you to replace)"
@@ -61,6 +70,8 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     overlay = kubernetes.overlay(options, request(options, []))
     for note in overlay.notes:
         print_message(f"before you apply it: {note}")
+    for warning in overlay.warnings:
+        print_message(f"warning: {warning}")
     if options.out is None:
         print(write.stream(overlay), end="")
         return 0

@@ -18,7 +18,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Serve": ("serve", "explain", "profiles", "weights"),
     "Check": ("doctor", "qualify", "fit", "smoke", "probe"),
     "Measure": ("bench", "tune", "eval", "report"),
-    "Operate": ("up", "down", "status", "top", "logs"),
+    "Operate": ("up", "down", "status", "top", "logs", "canary"),
     "Build": ("patch", "warm", "kernels", "bundle", "manifests"),
     "Help": ("help", "version", "completion"),
 }

@@ -7,7 +7,6 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ..secret import is_secret
 from . import arguments
 from .output import print_message, show
 from .this_machine import this_machine
@@ -55,7 +54,7 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
 
 def _hide_secrets(argv: list[str]) -> None:
     """Keep the secrets of our own arguments from `ps`; those of processes above us (tini, sudo) cannot be changed."""
-    if not any(argument.startswith("--") and is_secret(argument.partition("=")[0]) for argument in argv):
+    if not argv:
         return
     from .. import own_arguments
     from ..vllm_schema.argv import secrets_in
@@ -64,7 +63,7 @@ def _hide_secrets(argv: list[str]) -> None:
         own_arguments.hide(secrets)
         print_message(
             "the arguments of this command hold a secret, which other users may have read; give the key by file"
-            " (API_KEY_FILE), and a token of the Hub as HF_TOKEN."
+            " (API_KEY_FILE), a token of the Hub as HF_TOKEN, and others in a profile file that only you can read."
         )
 
 

@@ -48,23 +48,26 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="skip one check; repeatable")
     arguments.add_format(parser)
-    parser.add_argument("--junit", metavar="FILE", help="also write the result to FILE as JUnit XML")
+    parser.add_argument("--junit", metavar="FILE", help="also write the result, or the error, to FILE as JUnit XML")
     arguments.add_out(parser)
     arguments.add_replica(parser)
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Run the checks and keep the result; 1 where one failed."""
+    from .. import junit
     from ..client import endpoint
     from ..smoke import command
     from . import log
 
     log.to_stderr()
-    where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
+    file = Path(options.junit) if options.junit else None
     settings = command.SmokeSettings(options.context_share, options.timeout, options.streams, tuple(options.skip))
-    report = command.smoke(where, settings)
+    with junit.error_kept(file, "dsv4 smoke"):
+        where = endpoint.resolve(options.url, options.health, options.api_key_file, os.environ)
+        report = command.smoke(where, settings)
     answer(options, report.to_json, report.text)
-    path = command.keep(report, options.out, Path(options.junit) if options.junit else None)
+    path = command.keep(report, options.out, file)
     print_message(f"result {path}")
     return 0 if report.ok else 1
 

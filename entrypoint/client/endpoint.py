@@ -79,7 +79,7 @@ def resolve(url: str | None, health: str | None, key_file: str | None, environ: 
 
     Raise UsageError for an invalid address, ConfigError for an invalid port or key.
     """
-    url = _url("--url", url) if url else f"http://localhost:{_port(environ, 'PORT', API_PORT)}"
+    url = checked_url("--url", url) if url else f"http://localhost:{_port(environ, 'PORT', API_PORT)}"
     return Endpoint(url, _health(health, url, environ), _key(key_file, environ))
 
 
@@ -87,7 +87,7 @@ def _health(named: str | None, url: str, environ: Mapping[str, str]) -> str | No
     if named == "none":
         return None
     if named:
-        return _url("--health", named)
+        return checked_url("--health", named)
     host = urlsplit(url).hostname or "localhost"
     return f"http://{f'[{host}]' if ':' in host else host}:{health_address(environ)[1]}"
 
@@ -96,7 +96,7 @@ def _port(environ: Mapping[str, str], variable: str, default: int) -> int:
     return int(schema.check_value("port", environ.get(variable) or default, f"environment {variable}"))
 
 
-def _url(option: str, text: str) -> str:
+def checked_url(option: str, text: str) -> str:
     """Return `scheme://host[:port]`, without the `/v1` that people often copy with it."""
     bare = text.rstrip("/").removesuffix("/v1")
     try:

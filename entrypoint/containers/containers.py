@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import replica
 from ..fingerprint import fingerprint
 from ..listen import API_PORT, HEALTH_PORT
 from .daemon import CONFIGURATION, ROLE
@@ -18,15 +19,16 @@ from .placement import Group
 NETWORK = "dsv4"
 CACHE = "dsv4-cache"
 CACHE_FOLDER = "/var/cache/dsv4"
-HAPROXY_CFG = "/usr/local/etc/haproxy/haproxy.cfg"
+HAPROXY_FOLDER = "/usr/local/etc/haproxy"
 KEY = "/run/secrets/api-key"
+CERTIFICATES = "/run/certificates"
 BALANCER = "dsv4-balancer"
 PREFIX = "dsv4-replica-"
 ALIAS = "replica"
 """The name of all replicas in the network, which the balancer resolves by DNS."""
 STATUS_PORT = 8404
-WAITING = 2
-"""Requests sent to a replica for each that it computes at once, so that the next is there when one finishes."""
+FLEET_PAGE = "fleet.html"
+"""The page at the status port, which lies beside the configuration."""
 GPUS = "dsv4.gpus"
 STOP_SECONDS = "dsv4.stop-seconds"
 GIB = 2**30
@@ -78,9 +80,15 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
     """Return the body that creates the balancer."""
     env = {
         "API_KEY_FILE": KEY,
-        **({"REPLICA_MAXCONN": str(WAITING * deployment.requests)} if deployment.requests else {}),
+        **({"REPLICA_MAXCONN": str(replica.WAITING * deployment.requests)} if deployment.requests else {}),
         **deployment.balancer_env,
     }
+    certificate = {file: f"{CERTIFICATES}/{file.name}" for file in deployment.certificate}
+    if certificate:
+        env["BALANCER_CERTIFICATE"] = next(iter(certificate.values()))
+    configuration = [deployment.haproxy, deployment.haproxy.with_name(FLEET_PAGE)]
+    mounts = {file: f"{HAPROXY_FOLDER}/{file.name}" for file in configuration}
+    mounts |= {deployment.key_file: KEY, **certificate}
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
     body = {
         "Image": deployment.balancer_image,
@@ -91,13 +99,13 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
         "StopSignal": "SIGUSR1",  # finish what runs
         "StopTimeout": deployment.stop_seconds,
         "HostConfig": {
-            **_common([_read_only(deployment.haproxy, HAPROXY_CFG), _read_only(deployment.key_file, KEY)]),
+            **_common([_read_only(file, target) for file, target in mounts.items()]),
             "Tmpfs": {"/run/haproxy": "mode=1777"},  # its socket for `disable server` and the like
             "PortBindings": {f"{port}/tcp": [bound] for port, bound in ports.items()},
         },
         **_network(BALANCER),
     }
-    return _identified(body, image, [deployment.haproxy, deployment.key_file])
+    return _identified(body, image, list(mounts))
 
 
 def device_request(gpus: Group, *, podman: bool) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class Deployment:
     """The arguments after `serve`."""
     env: Mapping[str, str] = field(default_factory=dict)
     balancer_env: Mapping[str, str] = field(default_factory=dict)
+    certificate: tuple[Path, ...] = ()
+    """The balancer's certificate, and its key if that is a file of its own."""
     weights: Path | None = None
     """The folder of the model; None where the image has it, or vLLM fetches it."""
     profiles: tuple[Path, ...] = ()
@@ -79,10 +81,27 @@ def folder(path: str, option: str) -> Path:
     return absolute
 
 
+def certificate(path: str, option: str) -> tuple[Path, ...]:
+    """Return a certificate and the key beside it; raise ConfigError when the containers' user could not read them."""
+    file = Path(path).absolute()
+    if not file.is_file():
+        raise ConfigError(f"{option} {path}: this file does not exist on this host.")
+    files = tuple(one for one in (file, file.with_suffix(".key")) if one.is_file())
+    for one in files:
+        check_readable(one, option, str(one))
+    return files
+
+
 def key_file(path: str, option: str) -> Path:
     """Return a file with the bearer key; raise ConfigError when the containers' user could not read it."""
     file = Path(path).absolute()
     key_in(str(file), f"{option} {path}")
+    check_readable(file, option, path)
+    return file
+
+
+def check_readable(file: Path, option: str, path: str) -> None:
+    """Raise ConfigError when the containers' user could not read a file of this host."""
     status, (user, group) = file.stat(), USER
     bits = 0o004 | 0o040 * (status.st_gid == group) | 0o400 * (status.st_uid == user)
     if not status.st_mode & bits:
@@ -91,7 +110,6 @@ def key_file(path: str, option: str) -> Path:
             f" {status.st_mode & 0o777:03o}, owner {status.st_uid}:{status.st_gid}); mode 644 allows it, and"
             " mode 700 of its folder keeps other users out."
         )
-    return file
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:

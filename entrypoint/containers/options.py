@@ -76,6 +76,7 @@ def deployment(
         flags=tuple(argv),
         env=env,
         balancer_env={name: request.operator[name] for name in make.OF_BALANCER if request.operator.get(name)},
+        certificate=_certificate(request.operator),
         weights=weights,
         profiles=tuple(make.folder(str(folder), "DSV4_PROFILES") for folder in environment.folders()),
         kernels=kernels,
@@ -93,6 +94,12 @@ def check_no_secret(request: Request) -> None:
             raise ConfigError(
                 f"--{name} would be visible to everyone who can list containers; write it to a file: {instead}."
             )
+
+
+def _certificate(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the files of the certificate that BALANCER_CERTIFICATE names."""
+    named = environ.get("BALANCER_CERTIFICATE")
+    return make.certificate(named, "environment BALANCER_CERTIFICATE") if named else ()
 
 
 def _kernels(env: dict[str, str]) -> tuple[Path, ...]:

@@ -64,6 +64,8 @@ def _pod(overlay: Overlay, base: Mapping[str, Any]) -> dict[str, Any]:
         container["image"] = "@".join(overlay.image)
     models = {"name": "models", **overlay.weights.volume}
     others = [_CACHE] if overlay.weights.component == "host-path" else []
+    others += [volume for volume in patch["volumes"] if volume["name"] != "models"]
+    container["volumeMounts"] = [*container["volumeMounts"], *own.get("volumeMounts", [])]
     replaced = {"models", *(volume["name"] for volume in others)}
     pod["volumes"] = [models, *others, *(volume for volume in pod["volumes"] if volume["name"] not in replaced)]
     rest = {key: value for key, value in patch.items() if key not in ("containers", "volumes")}

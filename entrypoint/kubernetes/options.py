@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import replica
@@ -12,8 +14,12 @@ from ..errors import ConfigError
 from ..parallel import Parallel, parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Plan, Setting
 from ..request import Layer, Request
+from ..resolve import environment
 from ..vllm_schema.schema import VERSION
+from . import components as parts
+from . import limits, own_profiles
 from . import weights as places
+from .edits import most_replicas
 from .overlay import Overlay
 
 if TYPE_CHECKING:
@@ -31,34 +37,44 @@ def overlay(options: argparse.Namespace, request: Request) -> Overlay:
 
     Raise ConfigError for what `dsv4 explain` refuses, and for an image, a name or a path that Kubernetes would refuse.
     """
-    selection, plan, products = _resolved(request, options.nodes)
+    extras = parts.read(options.extras)
+    folders = environment.folders()
+    selection, plan, devices = _resolved(request, options.nodes, folders)
     shape, stored = parallel_of(plan.flags), places.read(options.weights)
     if shape.nodes > 1 and stored.component == "fetch":
         raise ConfigError(
             f"--weights fetch is for replicas of one node, and this one has {shape.nodes}: fetch the weights into a"
             " claim or a folder of every node, and use --weights pvc:CLAIM or hostpath:/FOLDER."
         )
-    folder, fetched = _folder(selection, fetch=stored.component == "fetch")
+    parts.require_fit(extras, shape.nodes, stored.component)
+    folder, fetched = _folder(selection, fetch=stored.component == "fetch" or "node-disk" in extras)
     if not places.NAME.fullmatch(options.namespace):
         raise ConfigError(
             f"--namespace {options.namespace}: must be lower-case letters, digits and hyphens, 63 at most."
         )
     image = places.digest(options.image, f"--image {options.image}") if options.image else None
-    return Overlay(
+    made = Overlay(
         replicas=options.replicas,
         gpus=replica.gpus(plan),
         nodes=shape.nodes,
         processor=_other_processor(selection),
-        products=products,
+        devices=devices,
         env=_env(selection, request, folder),
         weights=stored,
         stop_seconds=replica.stop_seconds(plan),
         namespace=options.namespace,
         image=image,
         fetched=fetched,
-        command=_command(options),
-        notes=(*_of_nodes(selection, shape), *_notes(options, stored, folder, fetched)),
+        hardware=selection.hardware.name,
+        sequences=replica.sequences(plan),
+        extras=extras,
+        profiles=own_profiles.read(folders),
+        command=_command(options, extras),
     )
+    if (most := most_replicas(made)) < made.replicas:
+        raise ConfigError(f"--with autoscale={most}: must be at least --replicas, {made.replicas}.")
+    notes = (*_of_nodes(selection, shape), *_notes(options, made, folder))
+    return dataclasses.replace(made, notes=notes, warnings=limits.warnings(made))
 
 
 def _other_processor(selection: Selection) -> str:
@@ -82,13 +98,13 @@ def _of_nodes(selection: Selection, shape: Parallel) -> list[str]:
     return notes
 
 
-def _resolved(request: Request, nodes: int | None) -> tuple[Selection, Plan, tuple[str, ...]]:
+def _resolved(request: Request, nodes: int | None, folders: list[Path]) -> tuple[Selection, Plan, tuple[str, ...]]:
     """
-    Resolve as a pod will: by the choices, without this shell's other variables, user profiles and GPUs.
+    Resolve as a pod will: by the choices and profile files, without this shell's other variables and GPUs.
 
     Hosts with a fixed number of GPUs make as many nodes as the plan needs, unless `nodes` says another number.
 
-    Also return the labels of the nodes' GPUs.
+    Also return NVML's names of the nodes' GPUs.
     """
     from ..catalog.catalog import Catalog
     from ..doctor import registry
@@ -96,7 +112,7 @@ def _resolved(request: Request, nodes: int | None) -> tuple[Selection, Plan, tup
     from ..resolve.layers import resolve
     from ..resolve.select import select
 
-    catalog = Catalog([])
+    catalog = Catalog(folders)
 
     def find() -> HostGpus:
         raise ConfigError(
@@ -110,8 +126,8 @@ def _resolved(request: Request, nodes: int | None) -> tuple[Selection, Plan, tup
     request = dataclasses.replace(request, environment=Layer(), command_line=Layer(flags), operator={})
     request = auto.settle(catalog, request, find)
     selection = select(catalog, request, find)
-    products = tuple(name.replace(" ", "-") for name in selection.hardware.get("nvml_names"))
-    if not products:
+    devices = tuple(selection.hardware.get("nvml_names"))
+    if not devices:
         raise ConfigError(
             f"Manifests are for GPUs, but {selection.hardware.name} has no nvml-names in its profile file;"
             " for CPUs use the shipped overlay deploy/kubernetes/overlays/demo."
@@ -129,7 +145,7 @@ def _resolved(request: Request, nodes: int | None) -> tuple[Selection, Plan, tup
         request = dataclasses.replace(request, command_line=Layer(flags))
         selection = select(catalog, request, find)
         plan = resolve(selection, request)
-    return selection, plan, products
+    return selection, plan, devices
 
 
 def _folder(selection: Selection, *, fetch: bool) -> tuple[str, str]:
@@ -159,24 +175,29 @@ def _env(selection: Selection, request: Request, folder: str) -> dict[str, str]:
     return env
 
 
-def _notes(options: argparse.Namespace, stored: places.WeightSource, folder: str, fetched: str) -> list[str]:
+def _notes(options: argparse.Namespace, made: Overlay, folder: str) -> list[str]:
     space = options.namespace
     notes = [f"`kubectl create namespace {space}`"] if space != "default" else []
     notes.append(
         f"`kubectl -n {space} create secret generic dsv4-api-key --from-file=api-key=FILE`, where FILE holds"
         " the bearer key"
     )
-    notes.append(stored.note)
-    if not fetched:
+    if "node-disk" in made.extras:
+        notes.append("the namespace must allow hostPath")
+    else:
+        notes.append(made.weights.note)
+    if not made.fetched:
         notes.append(f"the weights have to be on the volume, in {folder.removeprefix(places.MOUNTED)}")
     if not options.image:
         notes.append("the image has no digest yet; give --image REF@sha256:…")
-    return notes
+    return [*notes, *(note for name in made.extras if (note := parts.COMPONENTS[name].note))]
 
 
-def _command(options: argparse.Namespace) -> str:
+def _command(options: argparse.Namespace, extras: Mapping[str, str]) -> str:
     argv = ["dsv4", "manifests"]
     for name in ("profile", "model", "hardware", "tp", "nccl", "replicas", "nodes", "weights", "image", "namespace"):
         if (value := getattr(options, name)) is not None:
             argv += [f"--{name}", str(value)]
+    if extras:
+        argv += ["--with", ",".join(f"{name}={value}" if value else name for name, value in extras.items())]
     return shlex.join([*argv, *(argument for name in options.skip for argument in ("--skip", name))])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from .weights import WeightSource
+from .weights import MOUNTED, WeightSource
 
 PRODUCT = "nvidia.com/gpu.product"
 """The label that NVIDIA's GPU feature discovery puts on nodes: NVML's name with hyphens for spaces."""
@@ -16,7 +16,9 @@ _BASE_VOLUME: Mapping[str, Any] = {"persistentVolumeClaim": None}
 """Removes the base's claim, which a strategic merge would keep in addition to another source of the volume."""
 
 
-_OWN = ("replica.yaml", "group.yaml")
+_OWN = ("replica.yaml", "group.yaml", "disk.yaml")
+PROFILES = "/etc/dsv4/profiles"
+"""Where a pod has the profile files of the operator."""
 _ARCHITECTURES = {"aarch64": "arm64"}
 """Kubernetes' names of processors (`kubernetes.io/arch`)."""
 
@@ -31,7 +33,8 @@ class Overlay:
 
     replicas: int
     gpus: int
-    products: tuple[str, ...]
+    devices: tuple[str, ...]
+    """NVML's names of the nodes' GPUs."""
     env: Mapping[str, str]
     weights: WeightSource
     stop_seconds: int
@@ -42,10 +45,24 @@ class Overlay:
     image: tuple[str, str] | None = None
     """Name and digest; None leaves the base's placeholder."""
     fetched: str = ""
-    """What the component `fetch` fetches: a model's name or a repository."""
+    """What the component `fetch` or `node-disk` fetches: a model's name or a repository."""
+    hardware: str = ""
+    sequences: int = 0
+    """How many requests a step of a replica computes; 0 if vLLM decides."""
+    extras: Mapping[str, str] = field(default_factory=dict)
+    """The components of `--with` and their values, in their order."""
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    """The operator's profile files: text by path, as in profiles/."""
     command: str = ""
     """The command line that made this."""
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Numbers that exceed what was measured or counted."""
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """The labels of the nodes' GPUs."""
+        return tuple(name.replace(" ", "-") for name in self.devices)
 
     @property
     def cpus(self) -> int:
@@ -61,21 +78,23 @@ class Overlay:
 def documents(overlay: Overlay) -> dict[str, dict[str, Any]]:
     """Return the overlay's own documents by file name, but for a group's; `base` and `components` are copied too."""
     replica = {} if overlay.nodes > 1 else {"replica.yaml": _replica(overlay)}
-    return {"kustomization.yaml": _kustomization(overlay), **replica}
+    disk = {"disk.yaml": _disk(overlay)} if "node-disk" in overlay.extras else {}
+    return {"kustomization.yaml": _kustomization(overlay), **replica, **disk}
 
 
 def components(overlay: Overlay) -> tuple[str, ...]:
-    """Return the folders of components/ that the overlay needs."""
-    if overlay.nodes > 1:
-        return ("several-nodes",)
-    return (overlay.weights.component,) if overlay.weights.component else ()
+    """Return the folders of components/ that the overlay needs, in order."""
+    storage = "several-nodes" if overlay.nodes > 1 else overlay.weights.component
+    by_disk = {"kernels"} if "node-disk" in overlay.extras else set()  # it imports the pack for the replicas
+    return (*([storage] if storage else []), *(name for name in overlay.extras if name not in by_disk))
 
 
 def comments(overlay: Overlay) -> dict[str, tuple[str, ...]]:
     """Return the comment lines above each document, by file name."""
     prerequisites = (f"Before it is applied: {note}." for note in overlay.notes)
+    warnings = (f"Warning: {warning}." for warning in overlay.warnings)
     return {
-        "kustomization.yaml": (overlay.command, *prerequisites),
+        "kustomization.yaml": (overlay.command, *prerequisites, *warnings),
         **dict.fromkeys(_OWN, ("The namespace is the base's own; kustomization.yaml sets the actual one.",)),
     }
 
@@ -90,13 +109,34 @@ def _kustomization(overlay: Overlay) -> dict[str, Any]:
     }
     if needed := components(overlay):
         document["components"] = [f"components/{name}" for name in needed]
+    if overlay.profiles:
+        document["configMapGenerator"] = [_profiles(overlay)]
     if is_group:
         return document
-    document["replicas"] = [{"name": "dsv4", "count": overlay.replicas}]
+    if "autoscale" not in overlay.extras:
+        document["replicas"] = [{"name": "dsv4", "count": overlay.replicas}]
     if overlay.image:
         name, digest = overlay.image
         document["images"] = [{"name": "dsv4-serve", "newName": name, "digest": digest}]
-    return {**document, "patches": [{"path": "replica.yaml"}]}
+    return {**document, "patches": [{"path": name} for name in patches(overlay)]}
+
+
+def patches(overlay: Overlay) -> tuple[str, ...]:
+    """Return the names of the overlay's own files that are patches."""
+    return ("replica.yaml", *(["disk.yaml"] if "node-disk" in overlay.extras else []))
+
+
+def _profiles(overlay: Overlay) -> dict[str, Any]:
+    files = [f"{profile_key(path)}=profiles/{path}" for path in overlay.profiles]
+    generated: dict[str, Any] = {"name": "dsv4-profiles", "files": files}
+    if overlay.nodes > 1:  # Kustomize does not know where a LeaderWorkerSet names it
+        generated["options"] = {"disableNameSuffixHash": True}
+    return generated
+
+
+def profile_key(path: str) -> str:
+    """Return the key of a profile file in its ConfigMap, whose keys have no slash."""
+    return path.replace("/", "__")
 
 
 def _replica(overlay: Overlay) -> dict[str, Any]:
@@ -108,28 +148,80 @@ def _replica(overlay: Overlay) -> dict[str, Any]:
     }
 
 
-def pod_patch(overlay: Overlay) -> dict[str, Any]:
-    """Return what the overlay sets of a pod."""
+def _disk(overlay: Overlay) -> dict[str, Any]:
+    """Return the patch of the DaemonSet that fills the nodes' disks."""
+    # Each init container is named: Kustomize puts those of a patch before those that it does not name.
+    init = [{"name": "folders"}, _reading(overlay, {"name": "fetch"}, {"WEIGHTS": overlay.fetched})]
+    if pack := overlay.extras.get("kernels"):
+        init.append(_reading(overlay, _import(pack), {**overlay.env, "HARDWARE": overlay.hardware}))
+    models = {"name": "models", "hostPath": {**overlay.weights.volume["hostPath"], "type": "DirectoryOrCreate"}}
+    pod = {**_place(overlay), "initContainers": init, "volumes": [models, *_profile_volumes(overlay)]}
+    pod["nodeSelector"] = {"nvidia.com/gpu.present": None, **pod.get("nodeSelector", {})}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "dsv4-disk", "namespace": "dsv4"},
+        "spec": {"template": {"spec": pod}},
+    }
+
+
+def _import(pack: str) -> dict[str, Any]:
+    mounts = {"models": MOUNTED, "cache": "/var/cache/dsv4", "tmp": "/tmp"}  # noqa: S108  of a pod
+    return {
+        "name": "kernels",
+        "image": "dsv4-serve@sha256:" + "0" * 64,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["kernels", "import", pack],
+        "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+    }
+
+
+def _reading(overlay: Overlay, container: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
+    """Return a container of ours with variables, and with the operator's profile files if there are any."""
+    if not overlay.profiles:
+        return {**container, "env": _variables(env)}
+    mount = {"name": "profiles", "mountPath": PROFILES, "readOnly": True}
+    mounts = [*container.get("volumeMounts", []), mount]
+    return {**container, "env": _variables({**env, "DSV4_PROFILES": PROFILES}), "volumeMounts": mounts}
+
+
+def _profile_volumes(overlay: Overlay) -> list[dict[str, Any]]:
+    items = [{"key": profile_key(path), "path": path} for path in overlay.profiles]
+    return [{"name": "profiles", "configMap": {"name": "dsv4-profiles", "items": items}}] if items else []
+
+
+def _place(overlay: Overlay) -> dict[str, Any]:
+    """Return where a pod may run."""
     label = {"key": PRODUCT, "operator": "In", "values": list(overlay.products)}
     terms = {"nodeSelectorTerms": [{"matchExpressions": [label]}]}
-    limits = {"memory": f"{overlay.memory_gib}Gi", "nvidia.com/gpu": overlay.gpus}
-    pod: dict[str, Any] = {
-        "terminationGracePeriodSeconds": PRE_STOP + overlay.stop_seconds + SPARE,
-        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}},
-    }
+    place: dict[str, Any] = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
     if overlay.processor:
-        pod["nodeSelector"] = {"kubernetes.io/arch": _ARCHITECTURES[overlay.processor]}
+        place["nodeSelector"] = {"kubernetes.io/arch": _ARCHITECTURES[overlay.processor]}
+    return place
+
+
+def pod_patch(overlay: Overlay) -> dict[str, Any]:
+    """Return what the overlay sets of a pod."""
+    by_claim = "dra" in overlay.extras  # a ResourceClaim names GPUs and product
+    limits: dict[str, Any] = {"memory": f"{overlay.memory_gib}Gi"} | (
+        {} if by_claim else {"nvidia.com/gpu": overlay.gpus}
+    )
+    pod: dict[str, Any] = {"terminationGracePeriodSeconds": PRE_STOP + overlay.stop_seconds + SPARE}
+    pod |= {name: value for name, value in _place(overlay).items() if not (by_claim and name == "affinity")}
     if overlay.fetched:
-        fetched = {"WEIGHTS": overlay.fetched}
-        pod["initContainers"] = [{"name": name, "env": _variables(fetched)} for name in ("fetch", "verify")]
-    pod["containers"] = [
-        {
-            "name": "replica",
-            "env": _variables(overlay.env),
-            "resources": {"requests": {"cpu": str(overlay.cpus), **limits}, "limits": dict(limits)},
-        }
-    ]
-    pod["volumes"] = [{"name": "models", **_BASE_VOLUME, **overlay.weights.volume}]
+        names = ("wait",) if "node-disk" in overlay.extras else ("fetch", "verify")
+        weights = {"WEIGHTS": overlay.fetched}
+        pod["initContainers"] = [_reading(overlay, {"name": name}, weights) for name in names]
+    resources = {"requests": {"cpu": str(overlay.cpus), **limits}, "limits": dict(limits)}
+    pod["containers"] = [{**_reading(overlay, {"name": "replica"}, overlay.env), "resources": resources}]
+    pod["volumes"] = [{"name": "models", **_BASE_VOLUME, **overlay.weights.volume}, *_profile_volumes(overlay)]
     return pod
 
 

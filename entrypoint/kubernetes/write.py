@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ import yaml
 
 from ..errors import ConfigError, HostError, NotFound
 from . import group
+from .edits import edits
 from .overlay import Overlay, comments, components, documents
 
 
@@ -44,10 +46,42 @@ def folder(overlay: Overlay, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for name in ("base", *(f"components/{name}" for name in components(overlay))):
             shutil.copytree(SHIPPED / name, out / name)
-        for name, text in files(overlay).items():
-            (out / name).write_text(text, encoding="utf-8")
+        _bring_outside(out)
+        for file, texts in edits(overlay).items():
+            _edit(out / "components" / file, texts)
+        for path, text in {**files(overlay), **{f"profiles/{path}": t for path, t in overlay.profiles.items()}}.items():
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            (out / path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise HostError(f"cannot write {out} ({error.strerror or error}).") from None
+
+
+def _bring_outside(out: Path) -> None:
+    """Copy what components include from outside of the manifests, such as HAProxy's configuration, and point to it."""
+    for file in out.glob("components/*/kustomization.yaml"):
+        text = file.read_text(encoding="utf-8")
+        for name in re.findall(r"^  - \.\./\.\./\.\./([a-z-]+)$", text, re.MULTILINE):
+            shutil.copytree(
+                SHIPPED.parent / name, out / name, ignore=lambda folder, names: _unused(Path(folder), names)
+            )
+            text = text.replace(f"- ../../../{name}\n", f"- ../../{name}\n")
+        file.write_text(text, encoding="utf-8")
+
+
+def _unused(folder: Path, names: list[str]) -> list[str]:
+    """Return the files of a folder that its kustomization does not name."""
+    text = (folder / "kustomization.yaml").read_text(encoding="utf-8")
+    return [name for name in names if name != "kustomization.yaml" and name not in text]
+
+
+def _edit(file: Path, texts: Mapping[str, str]) -> None:
+    """Replace texts that have to be in a file: a component that changed without its edits is an error of ours."""
+    text = file.read_text(encoding="utf-8")
+    for old, new in texts.items():
+        if old not in text:
+            raise LookupError(f"{file.name} has no {old!r}")
+        text = text.replace(old, new)
+    file.write_text(text, encoding="utf-8")
 
 
 def stream(overlay: Overlay) -> str:

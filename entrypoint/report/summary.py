@@ -11,7 +11,14 @@ from .parts import Level, Table, Verdict
 
 Result = Mapping[str, Any]
 QUALITY: Mapping[str, Level] = {"same": "good", "better": "good", "worse": "bad"}
-_NAMES = {"qualify": "qualification", "smoke": "smoke test", "eval": "quality", "bench": "speed", "tune": "tuning"}
+_NAMES = {
+    "qualify": "qualification",
+    "smoke": "smoke test",
+    "eval": "quality",
+    "bench": "speed",
+    "tune": "tuning",
+    "canary": "new image",
+}
 _AGAINST = {"same": "same as published", "better": "better than published", "worse": "worse than published"}
 _UNPROVEN = "run `dsv4 qualify` or `dsv4 smoke`."
 
@@ -62,6 +69,8 @@ def outcome(result: Result) -> Verdict:
         return Verdict(result["verdict"], _qualified(result))
     if kind == "smoke":
         return _smoke(result)
+    if kind == "canary":  # rolled back says nothing against what is served
+        return Verdict(result["verdict"], "good" if result["ok"] else "none")
     if kind == "tune":
         return Verdict(f"{result.get('gain', 0):.1%} faster" if result.get("best") else "no faster setting", "none")
     return Verdict(_fastest([result]) or "no rows", "none")

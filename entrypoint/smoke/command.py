@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .. import plain_file, results
+from .. import junit as junit_file
+from .. import results
 from ..client.endpoint import Endpoint
 from ..client.vllm import VllmClient
-from ..errors import HostError, UsageError, nearest
+from ..errors import UsageError, nearest
 from . import context as contexts
 from .context import Context
 from .outcome import Outcome
@@ -66,10 +67,7 @@ async def _run(endpoint: Endpoint, context: Context, settings: SmokeSettings) ->
 def keep(report: SmokeReport, out: Path, junit: Path | None = None) -> Path:
     """Write the result below `out`, and JUnit XML if requested; return the result's path. Raise HostError."""
     if junit:
-        try:
-            plain_file.write_text(junit, report.junit())
-        except OSError as error:
-            raise HostError(f"--junit: cannot write {junit} ({error.strerror}).") from None
+        junit_file.write(junit, report.junit())
     return results.write(out, "smoke", {"subject": _subject(report), "replica": report.replica, **report.to_json()})
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from ..junit import xml_text
 from ..text_table import table
 from .outcome import VERDICTS, Outcome, Verdict
 
@@ -84,13 +85,8 @@ def _case(suite: ET.Element, model: str, outcome: Outcome) -> None:
         suite, "testcase", {"classname": f"smoke.{model}", "name": outcome.name, "time": f"{outcome.seconds:.3f}"}
     )
     if outcome.verdict == "failed":
-        ET.SubElement(case, "failure", {"message": _xml(outcome.seen)}).text = _xml(outcome.fix)
+        ET.SubElement(case, "failure", {"message": xml_text(outcome.seen)}).text = xml_text(outcome.fix)
     elif outcome.verdict in ("skipped", "inconclusive"):
-        ET.SubElement(case, "skipped", {"message": _xml(outcome.seen), "type": outcome.verdict})
+        ET.SubElement(case, "skipped", {"message": xml_text(outcome.seen), "type": outcome.verdict})
     else:
-        ET.SubElement(case, "system-out").text = _xml(f"{outcome.seen}\n{json.dumps(outcome.figures)}")
-
-
-def _xml(text: str) -> str:
-    """Return text without the control characters that XML 1.0 cannot hold."""
-    return "".join(char for char in text if char >= " " or char in "\t\n")
+        ET.SubElement(case, "system-out").text = xml_text(f"{outcome.seen}\n{json.dumps(outcome.figures)}")

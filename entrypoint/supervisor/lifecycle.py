@@ -24,7 +24,7 @@ from .. import procfs, served_plan, supervision_settings
 from ..errors import UserError
 from ..fingerprint import fingerprint
 from ..plan import Plan
-from ..secret import MASK
+from ..secret import hidden
 from ..supervision_settings import Supervise
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
@@ -59,6 +59,8 @@ class Lifecycle:
         self.record = crash_loop.load(context.run_folder)
         self.health.last_exit = exit_report.last(context.run_folder, self.record)
         self.machine: Machine | None = None
+        self.secrets: set[str] = set()
+        """Those of the plan, which no file and no message may hold."""
         self.exit_reason: ExitReason | None = None
         self.exit_status = 0
         self._erred = False
@@ -119,7 +121,7 @@ class Lifecycle:
         """Publish a plan: at `/plan`, and in the run directory."""
         assert self.machine is not None
         self.health.plan = provenance.replica(plan, self.machine)
-        self.health.key = served_plan.key(plan)
+        self.health.key, self.secrets = served_plan.key(plan), plan.secrets()
         atomic_file.write(self.context.run_folder / run_folder.PLAN, json.dumps(self.health.plan, indent=2))
 
     def forget_failures(self) -> None:
@@ -151,8 +153,8 @@ class Lifecycle:
     def internal_error(self, error: BaseException) -> ExitReason:
         """Return the reason for an error that is not the user's; its traceback goes to the run directory."""
         file = self.context.run_folder / run_folder.INTERNAL_ERROR
-        text = "".join(traceback.format_exception(error))
-        saved = atomic_file.write(file, text.replace(self.health.key, MASK) if self.health.key else text)
+        text = hidden("".join(traceback.format_exception(error)), self.secrets)
+        saved = atomic_file.write(file, text)
         where = f" Its traceback is in {file}." if saved else ""
         sentence = f"internal error ({type(error).__name__}); report it with `dsv4 bundle --support`.{where}"
         return ExitReason(exit_cause.INTERNAL_ERROR, sentence)

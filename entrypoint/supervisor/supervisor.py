@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections.abc import Callable, Mapping
 
 from ...healthcheck.state import PHASES, Health
 from .. import served_plan, supervision_settings
@@ -18,7 +19,7 @@ from ..client.errors import Refused, Unreachable
 from ..client.vllm import VllmClient
 from ..parallel import parallel_of
 from ..plan import Plan
-from ..secret import MASK
+from ..secret import hidden
 from ..supervision_settings import Supervision
 from ..vllm_log import exit_cause
 from ..vllm_log.exit_cause import ExitReason
@@ -90,15 +91,16 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             _show_progress(health, progress)
 
     environ = _environ(plan, life)
-    process = await VllmProcess.start([life.context.vllm, *plan.argv(secrets=True)[1:]], environ, on_line)
+    process = await _start_vllm(plan, life, environ, on_line)
     health.engine = process.pid
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)
     session = VllmSession(plan, settings, health, client, cache, started)
     peers = Peers(plan)
     follower = Follower(session, process, progress, peers)
-    hub = cache_growth.folder(plan, life.context.environ)
     serving = asyncio.create_task(
-        follower.follow(hub, life.forget_failures) if health.headless else _serve(session, process, progress, life)
+        follower.follow(cache_growth.folder(plan, life.context.environ), life.forget_failures)
+        if health.headless
+        else _serve(session, process, progress, life)
     )
     lost = asyncio.create_task(
         peers.lost(
@@ -139,6 +141,15 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
         await _end(process, life)
+
+
+async def _start_vllm(
+    plan: Plan, life: Lifecycle, environ: Mapping[str, str], on_line: Callable[[LogLine], None]
+) -> VllmProcess:
+    """Start vLLM; flags that hold a secret reach it in a file."""
+    (_, *arguments), secret_flags = plan.split_argv()
+    command = [life.context.vllm, *arguments]
+    return await VllmProcess.start(command, environ, on_line, secret_flags=secret_flags, secrets=life.secrets)
 
 
 def _cache(plan: Plan, life: Lifecycle) -> KernelCache:
@@ -228,7 +239,7 @@ async def _with_stacks(reason: ExitReason, process: VllmProcess, life: Lifecycle
     await first_of(dump, life.signals.hurry.wait())
     dump.cancel()
     text = dump.result() if dump.done() else "a second signal came before the stacks were read"
-    text = text.replace(health.key, MASK) if health.key else text  # argv may hold it
+    text = hidden(text, life.secrets)
     file = life.context.run_folder / run_folder.STACKS
     kept = f"Stacks are in {file}." if atomic_file.write(file, text) else ""
     log.info(f"stacks of vLLM's processes:\n{text}")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from .. import procfs
 from ..vllm_log.parser import LogLine
 from . import executable, leftovers
+from .log_mask import LogMask
 from .log_reader import LogReader, LogStream
 from .stop_signals import first_of
 
@@ -39,16 +41,28 @@ class VllmProcess:
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], environ: Mapping[str, str], on_line: Callable[[LogLine], None]
+        cls,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        on_line: Callable[[LogLine], None],
+        *,
+        secret_flags: Mapping[str, str | list[str]] | None = None,
+        secrets: Collection[str] = (),
     ) -> VllmProcess:
-        """Start it; raise NotFound (127) or NotExecutable (126) when that is impossible."""
+        """
+        Start it; raise NotFound (127) or NotExecutable (126) when that is impossible.
+
+        `secret_flags` go into a file that only this user can read; `secrets` are masked in its log.
+        """
         program = executable.locate(argv[0], environ)
         folder = own_folder(tempfile.gettempdir())
+        config = ["--config", str(secret_config(folder, secret_flags))] if secret_flags else []
         pipes = [os.pipe() for _ in range(2)]
         try:
             process = await asyncio.create_subprocess_exec(
                 program,
                 *argv[1:],
+                *config,
                 env=_environment(environ, folder),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=pipes[0][1],
@@ -66,7 +80,7 @@ class VllmProcess:
                 os.close(write_end)
         reader = LogReader(on_line)
         pumps = [
-            threading.Thread(target=_pump, args=(read_end, out, reader), daemon=True)
+            threading.Thread(target=_pump, args=(read_end, out, reader, LogMask(secrets)), daemon=True)
             for (read_end, _), out in zip(pipes, (1, 2), strict=True)
         ]
         for pump in pumps:
@@ -151,12 +165,24 @@ def own_folder(base: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=leftovers.PREFIX, dir=base if short else "/tmp"))  # noqa: S108
 
 
-def _pump(read_end: int, out: int, reader: LogReader) -> None:
+def secret_config(folder: Path, flags: Mapping[str, str | list[str]]) -> Path:
+    """Write flags for vLLM's --config, which takes YAML, and so JSON; return the file."""
+    file = folder / "flags.yaml"
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+        json.dump(flags, opened, ensure_ascii=False)
+    return file
+
+
+def _pump(read_end: int, out: int, reader: LogReader, mask: LogMask) -> None:
     """Pass the log on and have it read, in a thread, so that a stopped terminal does not stop us."""
     stream, writable, last = LogStream(), True, b"\n"
     while chunk := os.read(read_end, CHUNK):
-        writable, last = writable and _write(out, chunk), chunk[-1:]
-        reader.feed(stream, chunk)
+        if chunk := mask.feed(chunk):
+            writable, last = writable and _write(out, chunk), chunk[-1:]
+            reader.feed(stream, chunk)
+    if rest := mask.close():
+        writable, last = writable and _write(out, rest), rest[-1:]
+        reader.feed(stream, rest)
     reader.close(stream)
     if writable and last != b"\n":  # so that our next message begins on a new line
         _write(out, b"\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from ..secret import IN_URL, MASK, is_secret
+from ..secret import IN_URL, MASK, hidden, is_secret
 
 _ENGINE = (
     *("DSV4_", "VLLM_", "NCCL_", "CUDA_", "NVIDIA_", "TORCH_", "PYTORCH_", "TRITON_", "FLASHINFER_", "HF_", "HUGGING"),
@@ -20,6 +20,8 @@ _SHAPES = (
     IN_URL,
     re.compile(r"()\b(?:hf|sk|ghp|glpat)[_-][A-Za-z0-9_-]{8,}"),
 )
+_QUOTED = re.compile(r"([\"']([A-Za-z][\w.-]*)[\"']\s*:\s*[\"'])[^\"']+")
+"""A key of JSON or of a Python dictionary, with its text."""
 _ASSIGNED = re.compile(r"(\b[A-Za-z][A-Za-z0-9]*(?:[_.-][A-Za-z0-9]+)+)([\"']?\s*[=:]\s*[\"']?)[^\s\"',}]{4,}")
 """A name of several words with its value; whether it is a secret, `is_secret` says."""
 _SHORTEST = 4
@@ -39,10 +41,12 @@ def secrets_in(environ: Mapping[str, str]) -> set[str]:
 
 def redacted(text: str, secrets: Iterable[str], home: str = "") -> str:
     """Return a text with known secrets, and what looks like one, masked; the home directory becomes `~`."""
+    text = hidden(text, secrets)
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
     for shape in _SHAPES:
         text = shape.sub(rf"\g<1>{MASK}", text)
+    text = _QUOTED.sub(lambda match: f"{match[1]}{MASK}" if is_secret(match[2]) else match[0], text)
     text = _ASSIGNED.sub(_assigned, text)
     return re.sub(rf"{re.escape(home)}(?=/|\b)", "~", text) if len(home) > 1 else text
 

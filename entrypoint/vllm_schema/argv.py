@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Sequence
 
+from .. import secret
 from ..errors import ConfigError, SeveralProblems, UsageError, problems_of
 from ..plan import Setting, Value, nested
 from ..request import agreed
-from ..secret import is_secret
 from . import schema
 from . import settings as flatten
 
@@ -60,13 +60,19 @@ def _read_one(rest: list[str], settings: dict[str, Setting]) -> None:
 
 
 def secrets_in(argv: Sequence[str]) -> set[str]:
-    """Return the values of arguments whose flags hold secrets; empty for arguments that vLLM would reject."""
-    try:
-        settings = read(argv)
-    except (ConfigError, UsageError):
-        return set()
-    values = (s.value if isinstance(s.value, list) else [s.value] for n, s in settings.items() if is_secret(n))
-    return {value for each in values for value in each if isinstance(value, str)}
+    """Return every secret in the arguments; in those that vLLM would reject, what their names call one."""
+    settings: dict[str, Setting] = {}
+    found: set[str] = set()
+    rest = list(argv)
+    while rest:
+        before = list(rest)
+        try:
+            _read_one(rest, settings)
+        except (ConfigError, UsageError):
+            while rest and not _is_flag(rest[0]):
+                rest.pop(0)
+            found |= secret.named_in(" ".join(before[: len(before) - len(rest)]))
+    return found.union(*(secret.secrets_in(name, setting.value) for name, setting in settings.items()))
 
 
 def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
@@ -117,8 +123,9 @@ def _json(text: str, origin: str) -> Value:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
+        shown = secret.without_secrets(text)
         raise ConfigError(
-            f"{origin}: {text!r} is not valid JSON ({error}); quote it, as in '{{\"key\": 1}}'."
+            f"{origin}: {shown!r} is not valid JSON ({error}); quote it, as in '{{\"key\": 1}}'."
         ) from None
 
 

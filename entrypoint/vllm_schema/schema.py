@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import ConfigError, listed, nearest
 from ..plan import DRAFT_TOKENS, Value
+from ..secret import masked
 
 VERSION = "0.32.0"
 
@@ -142,7 +143,9 @@ def check_value(setting: str, value: Value, origin: str) -> Value:
     """
     kind = _kind(setting)
     if kind.get("keys") and not isinstance(value, dict) and not (value is None and kind.get("none")):
-        raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it must be a table (a JSON object).")
+        raise ConfigError(
+            f"{origin}: {setting} = {masked(setting, value)!r} has the wrong type; it must be a table (a JSON object)."
+        )
     if shapes().get(setting) not in ("spread", "repeated"):
         return _scalar(setting, value, kind, origin)
     values = value if isinstance(value, list) else [value]
@@ -250,7 +253,8 @@ def _as_type(setting: str, value: Value, types: list[str], origin: str) -> Value
     if not types:
         return value
     allowed = " or ".join(_TYPE_NAMES[name] for name in types)
-    raise ConfigError(f"{origin}: {setting} = {value!r} has the wrong type; it must be {allowed}.")
+    shown = masked(setting, value)
+    raise ConfigError(f"{origin}: {setting} = {shown!r} has the wrong type; it must be {allowed}.")
 
 
 def _bytes(text: str) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ def haproxy_before(
     as_shipped = shipped.CONFIGURATION.read_text()
     text = as_shipped.replace(NO_DELAY, "") if variant == "delay" else as_shipped
     configuration.write_text(text)
+    shutil.copy(shipped.CONFIGURATION.with_name("fleet.html"), folder)
     changes = tuple(line.strip() for line in text.splitlines() if line not in as_shipped.splitlines())
     names = Names()
     names.running = list(addresses)

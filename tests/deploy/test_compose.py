@@ -23,6 +23,7 @@ FILE = ROOT / "docker-compose.yml"
 COMPOSE = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 REPLICAS = {name: service for name, service in SERVICES.items() if "replica" in name or "demo" in name}
+LIMITS = ("mem_limit", "pids_limit")
 GPU = {name: service for name, service in REPLICAS.items() if "demo" not in name}
 
 
@@ -35,6 +36,15 @@ def test_no_container_has_more_rights_than_it_needs(name: str) -> None:
     assert not {"privileged", "network_mode", "ipc", "pid", "cap_add", "devices"} & set(service)
     assert service["restart"] == "unless-stopped"
     assert service["logging"]["options"]["max-size"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_can_take_all_memory_or_processes_of_the_host(name: str) -> None:
+    memory, pids = (str(SERVICES[name][limit]).partition(":-")[2] or str(SERVICES[name][limit]) for limit in LIMITS)
+    assert re.fullmatch(r"[0-9]+g}?", memory)
+    assert int(pids.rstrip("}")) >= 1024
+    shared = SERVICES[name].get("shm_size", "0gb").removesuffix("gb")
+    assert int(memory.rstrip("g}")) > 2 * int(shared)
 
 
 @pytest.mark.parametrize("name", [n for n, s in SERVICES.items() if n != "balancer" and "ports" in s])
@@ -102,6 +112,19 @@ def test_every_variable_of_the_balancer_is_one_of_its_configuration() -> None:
     documented = (ROOT / "docs/how-to/compose.md").read_text()
     compose = set(re.findall(r"\$\{([A-Z0-9_]+):-", FILE.read_text()))
     assert {name for name in known | compose if f"`{name}`" not in documented} == set()
+
+
+@pytest.mark.parametrize("file", ["compose.yml", "acme.yml"])
+def test_the_files_for_tls_change_the_balancer_alone(file: str) -> None:
+    services = yaml.safe_load((ROOT / "deploy/tls" / file).read_text())["services"]
+    balancer = services.pop("balancer")
+    assert set(balancer["environment"]) == {"BALANCER_CERTIFICATE"} <= variables()
+    assert balancer["environment"]["BALANCER_CERTIFICATE"].startswith(balancer["volumes"][0].split(":")[-2])
+    assert balancer["volumes"][0].endswith(":ro")
+    assert (services == {}) == (file == "compose.yml")
+    for service in services.values():
+        assert (service["read_only"], service["cap_drop"], service["user"]) == (True, ["ALL"], "2000:0")
+        assert service["security_opt"] == ["no-new-privileges:true"]
 
 
 def compose(*words: str) -> str:

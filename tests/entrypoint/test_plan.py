@@ -61,3 +61,27 @@ def test_draft_tokens_are_one_where_speculation_is_on_and_vllm_finds_out() -> No
 def test_the_tensor_parallel_size_is_one_where_a_plan_sets_none() -> None:
     assert plan().tensor_parallel_size == 1
     assert plan(tensor_parallel_size=4).tensor_parallel_size == 4
+
+
+def test_flags_that_hold_a_secret_are_split_from_the_arguments() -> None:
+    flags = {
+        "model": Setting("m", "test"),
+        "port": Setting(1, "test"),
+        "kv-transfer-config.kv_connector": Setting("x", "test"),
+        "kv-transfer-config.kv_connector_extra_config": Setting({"password": "hunter2", "e": 1e-06}, "test"),
+        "lora-modules": Setting(["a", "redis://u:hunter3@h"], "test"),
+        "middleware": Setting(["redis://u:hunter4@h"], "test"),
+        "otlp": Setting("http://me:hunter5@h", "test", (Setting("http://me:hunter6@h", "test"),)),
+    }
+    split = Plan(
+        {}, flags, {"HF_TOKEN": Setting("hunter7", "test")}, {"lora-modules": "spread", "middleware": "repeated"}
+    )
+    argv, secret = split.split_argv()
+    assert argv == ["vllm", "serve", "m", "--middleware", "redis://u:hunter4@h", "--port", "1"]  # it takes one by one
+    assert secret == {
+        "kv-transfer-config": '{"kv_connector":"x","kv_connector_extra_config":{"password":"hunter2","e":1e-06}}',
+        "lora-modules": ["a", "redis://u:hunter3@h"],
+        "otlp": "http://me:hunter5@h",
+    }
+    assert split.secrets() == {f"hunter{number}" for number in range(2, 8)}
+    assert not any(value in split.command() + str(split.to_json()) for value in split.secrets())

@@ -7,10 +7,8 @@ page asks, stores and requests nothing else.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,11 +18,10 @@ import pytest
 from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.healthcheck import page
-from dsv4_serve.healthcheck.app import health_app
-from dsv4_serve.healthcheck.server import serving
 from dsv4_serve.healthcheck.state import PHASES, Acceptance, Finding, Health, LastExit
 from dsv4_serve.healthcheck.traffic import Traffic
 from tests.support.browser import CHROMIUM, Browser, Page, browser
+from tests.support.health_server import served
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")]
 KEY = "sk-very-secret"
@@ -72,29 +69,6 @@ def starting(**changes: Any) -> Health:
         "plan": PLAN,
     }
     return Health(**{**known, **changes})
-
-
-@contextlib.contextmanager
-def served(health: Health, port: int = 0) -> Iterator[str]:
-    """The address of a health server in a thread."""
-    listening, running = threading.Event(), {}
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        async with serving(health_app(health), "127.0.0.1", port) as taken:
-            running.update(port=taken, stop=lambda: loop.call_soon_threadsafe(stop.set))
-            loop = asyncio.get_running_loop()
-            listening.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert listening.wait(10)
-    try:
-        yield f"http://127.0.0.1:{running['port']}/"
-    finally:
-        running["stop"]()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

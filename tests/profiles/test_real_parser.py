@@ -18,6 +18,7 @@ from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
+from dsv4_serve.entrypoint.supervisor import vllm_process
 from tools.golden.grid import profile_files
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,14 @@ BROKEN: dict[str, tuple[list[str], dict[str, str], str]] = {
     "unknown variable": ([], {"VLLM_TEST_FORCE_FP8_MARLIN": "1"}, "VLLM_TEST_FORCE_FP8_MARLIN"),
     "variable that vLLM cannot read": ([], {"VLLM_USE_DEEP_GEMM": "true"}, "invalid literal"),
 }
+FILES: dict[str, dict[str, str | list[str]]] = {
+    "good file": {
+        "additional-config": json.dumps({"password": "ü'\"\\", "epsilon": 1e-06}),
+        "lora-modules": ["a=/x", '{"name": "b", "path": "/y"}'],
+    },
+    "bad file": {"max-num-seqs": "four"},
+}
+"""Flags that reach vLLM in a file, as they hold a secret."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,11 +90,14 @@ def planned(names: tuple[str, ...], size: int) -> Plan | None:
 
 
 @pytest.fixture(scope="module")
-def answers() -> dict[str, list[str]]:
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Complaints by label: `/`-joined names for plans, a description for the broken ones; vLLM is imported once."""
     plans: dict[str, Any] = {label: {"argv": plan.argv(), "env": plan.environment()} for label, plan in every_plan()}
     plans |= {label: {"argv": GOOD + words, "env": env} for label, (words, env, _) in BROKEN.items()}
     plans["good"] = {"argv": GOOD, "env": {}}
+    for label, flags in FILES.items():
+        folder = tmp_path_factory.mktemp("config")
+        plans[label] = {"argv": [*GOOD[:3], "--config", str(vllm_process.secret_config(folder, flags))], "env": {}}
     texts = {label: json.dumps(plan) for label, plan in plans.items()}  # many say the same: it is asked once
     run = subprocess.run(
         [sys.executable, "-m", "tests.profiles.ask_vllm"],
@@ -114,3 +126,8 @@ def test_a_broken_plan_is_complained_about(answers: dict[str, list[str]], label:
 
 def test_a_good_plan_is_not(answers: dict[str, list[str]]) -> None:
     assert answers["good"] == []
+
+
+def test_vllm_takes_flags_from_a_file_as_from_the_command_line(answers: dict[str, list[str]]) -> None:
+    assert answers["good file"] == []
+    assert "invalid int value" in "".join(answers["bad file"])

@@ -36,10 +36,11 @@ def haproxy() -> str | None:
 
 
 class Names:
-    """A DNS server on the loopback: `replica` has the addresses of `running`."""
+    """A DNS server on the loopback: `replica` has the addresses of `running`, `candidate` those of `candidates`."""
 
     def __init__(self) -> None:
         self.running: list[str] = []
+        self.candidates: list[str] = []
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.port: int = self.socket.getsockname()[1]
@@ -56,8 +57,10 @@ class Names:
     def _answer(self, query: bytes) -> bytes:
         end = query.index(b"\0", 12) + 5
         question, kind = query[12:end], struct.unpack("!H", query[end - 4 : end - 2])[0]
-        known = question.startswith(b"\x07replica\0") and bool(self.running)
-        addresses = [socket.inet_aton(address) for address in self.running] if known and kind == A else []
+        by_name = {b"\x07replica\0": self.running, b"\x09candidate\0": self.candidates}
+        found = next((running for name, running in by_name.items() if question.startswith(name)), [])
+        known = bool(found)
+        addresses = [socket.inet_aton(address) for address in found] if kind == A else []
         flags = 0x8180 | (0 if known else NO_SUCH_NAME)
         head = query[:2] + struct.pack("!HHHHH", flags, 1, len(addresses), 0, 0)
         records = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", A, 1, 600, 4) + address for address in addresses)

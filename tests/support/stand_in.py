@@ -127,12 +127,14 @@ def metrics() -> str:
         f"vllm:iteration_tokens_total_count{label} {state['steps']}",
         f"vllm:generation_tokens_total{label} {state['steps']}",
         f"vllm:prompt_tokens_total{label} {state['steps']}",
+        *(f'vllm:time_to_first_token_seconds_bucket{{le="{le}"}} {state["finished"]}' for le in ("0.25", "+Inf")),
     ]
     if SPECULATES:
         lines += [
             f"vllm:spec_decode_num_drafts_total{label} {state['drafted']}",
             f"vllm:spec_decode_num_draft_tokens_total{label} {state['drafted']}",
             f"vllm:spec_decode_num_accepted_tokens_total{label} {state['accepted']}",
+            f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{engine="0",position="0"}} {state["accepted"]}',
         ]
     return "\n".join(lines) + "\n"
 

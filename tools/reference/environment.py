@@ -23,6 +23,7 @@ COMMANDS = {
     "DSV4_IMAGE": ("The image of the replicas, for `dsv4 up`, `dsv4 bundle` and compose.", "dsv4-serve"),
     "DSV4_CPU_IMAGE": ("The image of the profile `demo`, for `dsv4 up` and compose.", "dsv4-serve:cpu"),
     "BALANCER_IMAGE": ("The image of HAProxy, for `dsv4 up`, `dsv4 bundle` and compose.", "HAProxy 3.0 by digest"),
+    "CANARY_KEY_FILE": ("The file of the key that sets the candidates' share, for `dsv4 canary`.", ""),
     "VLLM_API_KEY": ("The bearer key itself; `docker inspect` shows it, unlike a key in API_KEY_FILE.", ""),
 }
 """Variables of ours that `Variables` does not hold: what each is, and its default."""
@@ -88,14 +89,29 @@ COMPOSE = {
     "REPLICA_HEALTH_PORT": "The port of the replicas' health servers.",
     "BALANCER_MAXCONN": "Connections of clients at once, at most 4700; further ones wait to be accepted.",
     "BALANCER_SOURCE_MAXCONN": "Connections from one address at once; further ones are closed.",
+    "CANDIDATE_NAME": "The name that stands for all candidates of `dsv4 canary`; without it there is no canary route.",
+    "CANARY_KEY_FILE": "The file of the key that sets their share.",
     "BALANCER_MAX_BODY": "The largest body of a request, in bytes; a larger one is answered 413.",
+    "BALANCER_CERTIFICATE": "The certificate of the API, with its key in it or in `.key`; plain HTTP if not set.",
     "CORS_ORIGINS": "Origins of web pages that may read answers, separated by blanks; none if not set.",
+    "CERTIFICATES": "The folder of the certificate on this host.",
+    "ACME_DOMAIN": "The name in the certificate that lego gets.",
+    "ACME_EMAIL": "The address that the CA may write to.",
+    "ACME_PORT": "The port of this host on which lego answers the CA.",
+    "ACME_SERVER": "The directory of the CA.",
+    "LEGO_IMAGE": "The image of lego, by digest.",
     "BALANCER_PORT": "The port that HAProxy listens on.",
     "BALANCER_STATUS_PORT": "The port of HAProxy's status page.",
     "BALANCER_SOCKET": "HAProxy's admin socket.",
 }
 """Variables of compose and of the balancer."""
-COMPOSE_FILES = (".env", "docker-compose.yml", "deploy/haproxy/haproxy.cfg")
+COMPOSE_FILES = (
+    ".env",
+    "docker-compose.yml",
+    "deploy/haproxy/haproxy.cfg",
+    "deploy/tls/compose.yml",
+    "deploy/tls/acme.yml",
+)
 """Where they stand with their defaults, relative to the top of the repository."""
 
 _CACHE = "A folder in DSV4_CACHE, unless it is set already."

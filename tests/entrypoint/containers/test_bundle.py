@@ -59,6 +59,7 @@ def test_it_has_all_that_the_other_host_needs_and_the_check_passes(bundle):
         "SHA256SUMS",
         "docker-compose.yml",
         "images/dsv4-tiny-test.tar",
+        "deploy/haproxy/fleet.html",
         "deploy/haproxy/haproxy.cfg",
         "profiles/524k.toml",
     }

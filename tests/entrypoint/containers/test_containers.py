@@ -80,6 +80,20 @@ def test_no_secret_is_among_the_settings(deployment):
     assert "sesame" not in str([replica(deployment), balancer_settings(deployment, "sha256:2")])
 
 
+def test_a_certificate_and_its_key_are_mounted_and_a_new_one_makes_a_new_balancer(deployment, tmp_path):
+    files = (tmp_path / "tls.crt", tmp_path / "tls.key")
+    for file in files:
+        file.write_text("PEM")
+    secured = replace(deployment, certificate=files)
+    body = balancer_settings(secured, "sha256:2")
+    assert "BALANCER_CERTIFICATE=/run/certificates/tls.crt" in body["Env"]
+    mounts = {mount["Target"]: mount["Source"] for mount in body["HostConfig"]["Mounts"]}
+    assert [mounts[f"/run/certificates/{file.name}"] for file in files] == [str(file) for file in files]
+    assert configuration(body) != configuration(balancer_settings(deployment, "sha256:2"))
+    files[1].write_text("another PEM")
+    assert configuration(balancer_settings(secured, "sha256:2")) != configuration(body)
+
+
 def test_folders_keep_their_paths_so_that_a_model_is_named_alike_inside_and_outside(deployment):
     body = replica(deployment)
     mounts = {mount["Target"]: mount["Source"] for mount in body["HostConfig"]["Mounts"]}

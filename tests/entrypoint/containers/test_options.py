@@ -160,6 +160,22 @@ def test_images_can_be_named_as_compose_names_them(deployment_for):
     assert found.balancer_env == {"REPLICA_TIMEOUT": "2h"}
 
 
+def test_a_certificate_is_a_file_that_the_containers_can_read(deployment_for, tmp_path):
+    (tmp_path / "tls.crt").write_text("PEM")
+    (tmp_path / "tls.crt").chmod(0o644)
+    assert deployment_for(*H200, BALANCER_CERTIFICATE="tls.crt").certificate == (tmp_path / "tls.crt",)
+    (tmp_path / "tls.key").write_text("PEM")
+    (tmp_path / "tls.key").chmod(0o600)
+    with pytest.raises(ConfigError, match=r"BALANCER_CERTIFICATE .*tls.key: the containers, .* cannot read it"):
+        deployment_for(*H200, BALANCER_CERTIFICATE="tls.crt")
+    (tmp_path / "tls.key").chmod(0o644)
+    found = deployment_for(*H200, BALANCER_CERTIFICATE="tls.crt").certificate
+    assert found == (tmp_path / "tls.crt", tmp_path / "tls.key")
+    with pytest.raises(ConfigError, match=r"BALANCER_CERTIFICATE none: this file does not exist"):
+        deployment_for(*H200, BALANCER_CERTIFICATE="none")
+    assert deployment_for(*H200, BALANCER_CERTIFICATE="").certificate == ()
+
+
 def test_the_images_are_those_of_the_compose_file():
     compose = (SHIPPED / "docker-compose.yml").read_text()
     for name in (IMAGE, CPU_IMAGE, BALANCER_IMAGE):

@@ -69,3 +69,10 @@ UNPROVEN = "run `dsv4 qualify` or `dsv4 smoke`."
 def test_the_sentence(results: list[dict[str, Any]], level: str, text: str) -> None:
     found = summary.sentence(results)
     assert (found.level, found.text) == (level, text)
+
+
+def test_a_canary_that_was_rolled_back_says_nothing_against_what_is_served() -> None:
+    canary = {"kind": "canary", "subject": "canary", "date": "2026-11-29", "ok": False, "verdict": "Rolled back: why."}
+    assert summary.outcome(canary).level == "none"
+    assert summary.sentence([smoke(PASSED), canary]).level == "good"
+    assert [row[:2] for row in summary.table([canary]).rows] == [("new image", summary.outcome(canary))]

@@ -79,11 +79,17 @@ def test_a_failed_check_is_exit_status_1_and_json_says_which(dsv4, tmp_path):
 
 
 def test_without_a_replica_it_reports_one_sentence_and_exits_with_69(dsv4, tmp_path):
-    done = dsv4("smoke", "--url", "http://127.0.0.1:9", "--out", str(tmp_path))
+    (tmp_path / "j.xml").write_text("<testsuites name='of an earlier run'/>")
+    out = tmp_path / "out"
+    done = dsv4("smoke", "--url", "http://127.0.0.1:9", "--out", str(out), "--junit", str(tmp_path / "j.xml"))
     assert done.returncode == 69
     assert done.stderr.count("\n") == 1
     assert not done.stdout
-    assert not list(tmp_path.iterdir())
+    assert not out.exists()
+    root = ET.parse(tmp_path / "j.xml").getroot()
+    assert (root.get("errors"), root.get("failures")) == ("1", "0")
+    (error,) = root.findall("testsuite/testcase[@name='replica']/error")
+    assert str(error.get("message")) in done.stderr
 
 
 def test_a_wrong_argument_is_reported_in_one_sentence_and_exits_with_64(dsv4):

@@ -27,6 +27,8 @@ SECRET = "s3cr3tvalue"
         f"token hf_{SECRET} given",
         f"sk-{SECRET}",
         f"password={SECRET}",
+        f"config={{'extra': {{'token': '{SECRET}', 'n': 1}}}}",
+        f'{{"extra": {{"jwt": "{SECRET}"}}}}',
     ],
 )
 def test_what_looks_like_a_secret_is_masked_where_nothing_names_it(text: str) -> None:

@@ -116,3 +116,17 @@ def test_every_flag_that_vllm_does_not_take_is_answered_at_once() -> None:
     assert {name: setting.value for name, setting in settings.items()} == {"max-num-seqs": 4}
     with pytest.raises(ConfigError, match=r"^2 problems:\n1\. .*no-such-flag.*\n2\. .*fp8"):
         argv.read(["--no-such-flag", "--dtype", "fp8"])
+
+
+def test_secrets_are_found_within_json_and_in_arguments_that_vllm_would_reject() -> None:
+    words = ["--kv-transfer-config", '{"kv_connector_extra_config": {"s3": {"password": "one"}}}', "stray"]
+    words += ["--additional-config", '{"token": "two"', "--hf-token", "three", "--nonsense", "x"]
+    words += ["--additional-config.s3", '{"secret_key": "four"}', "--port", "many", "--api-key", "five", "six"]
+    assert argv.secrets_in(words) == {"one", "two", "three", "four", "five", "six"}
+
+
+def test_an_error_in_json_does_not_show_its_secrets() -> None:
+    with pytest.raises(ConfigError, match=r"--additional-config: '\{\"password\": \"\*\*\*\", ' is not valid JSON"):
+        argv.read(["--additional-config", '{"password": "hunter2", '])
+    with pytest.raises(ConfigError, match=r"watermark-config.key = '\*\*\*' has the wrong type"):
+        argv.read(["--watermark-config", '{"key": "hunter2"}'])

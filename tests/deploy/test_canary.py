@@ -1,0 +1,213 @@
+"""`dsv4 canary` with a real HAProxy and real supervisors: a share for a candidate, promoted or rolled back."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dsv4_serve.demo.llama import write_checkpoint
+from tests.support import load
+from tests.support.balancer import KEY, Balancer, Names, balancer, free_port
+from tests.support.program import executable
+from tests.support.replica import Replica, replica
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+STABLE, CANDIDATE = "127.0.0.2", "127.0.0.3"
+CANARY_KEY = "a-canary-key-of-the-tests"
+QUICK = ("--minutes-per-step", "0.03", "--least-drafts", "100", "--least-requests", "5")
+
+
+@dataclass
+class Stage:
+    """A stable replica and a candidate behind a balancer."""
+
+    folder: Path
+    balancer: Balancer
+    port: int
+    health_port: int
+    candidate: Replica
+
+    def argv(self, *words: str) -> list[str]:
+        sides = ["--stable", f"http://{STABLE}:{self.port}", "--candidate", f"http://{CANDIDATE}:{self.port}"]
+        keys = ["--api-key-file", str(self.folder / "key"), "--canary-key-file", str(self.folder / "canary-key")]
+        there = [
+            "--health-port",
+            str(self.health_port),
+            "--balancer",
+            self.status,
+            "--out",
+            str(self.folder / "results"),
+        ]
+        return [
+            sys.executable,
+            "-m",
+            "dsv4_serve.entrypoint",
+            "canary",
+            *sides,
+            *there,
+            *keys,
+            "--format",
+            "json",
+            *words,
+        ]
+
+    @property
+    def status(self) -> str:
+        return f"http://127.0.0.1:{self.balancer.status_port}"
+
+    def canary(self, *words: str) -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(self.argv(*words), stdout=subprocess.PIPE, check=False, timeout=60)
+        return done.returncode, json.loads(done.stdout)
+
+    def share(self, key: str = CANARY_KEY, **headers: str) -> httpx.Response:
+        method = "PUT" if headers else "GET"
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.request(
+            method, f"{self.status}/canary", headers={"Authorization": f"Bearer {key}", **named}, trust_env=False
+        )
+
+    def served_by(self, number: int) -> list[str]:
+        with self.balancer.client() as client:
+            asked = {"prompt": "Once", "max_tokens": 1}
+            return [client.post("/v1/completions", json=asked).headers["x-replica"] for _ in range(number)]
+
+
+@pytest.fixture(scope="module")
+def make_stage(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Stage]]:
+    """Keywords are variables of the candidate."""
+    model = write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+    @contextmanager
+    def make(**of_candidate: str) -> Iterator[Stage]:
+        folder = tmp_path_factory.mktemp("stage")
+        (folder / "key").write_text(KEY)
+        (folder / "canary-key").write_text(f"{CANARY_KEY}\n")
+        program = executable(folder / "vllm", "tests.support.engine")
+        port, health_port = free_port(), free_port()
+        names = Names()
+        front = {"REPLICA_PORT": str(port), "REPLICA_HEALTH_PORT": str(health_port), "CANDIDATE_NAME": "candidate"}
+        with ExitStack() as stack:
+            started = []
+            for address, more in ((STABLE, {}), (CANDIDATE, of_candidate)):
+                settings = {"PROFILE": "demo", "MODEL": f"demo={model}", "PORT": str(port), "DSV4_VLLM": str(program)}
+                settings |= {"DSV4_HEALTH_HOST": address, "DSV4_HEALTH_PORT": str(health_port)}
+                settings |= {"API_KEY_FILE": str(folder / "key"), "DSV4_GATE_TOKENS": "8"}
+                settings |= {"DSV4_SUPERVISE_DRAIN_WAIT": "0", **more}
+                one = replica(folder / address, "--host", address, model_name="stand-in", seconds_to_stop=5, **settings)
+                started.append(stack.enter_context(one))
+            names.running.append(STABLE)
+            names.candidates.append(CANDIDATE)
+            canary_key = {"CANARY_KEY_FILE": str(folder / "canary-key")}
+            running = stack.enter_context(balancer(folder / "b", names, binary=binary, **front, **canary_key))
+            for one, backend, address in zip(started, ("replicas", "candidates"), (STABLE, CANDIDATE), strict=True):
+                one.until(lambda a=address, b=backend: running.up(b) == {a}, 60, f"{address} gets requests")
+            yield Stage(folder, running, port, health_port, started[1])
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def stage(make_stage: Callable[..., AbstractContextManager[Stage]]) -> Iterator[Stage]:
+    """A candidate that is as good as the stable replica."""
+    with make_stage() as made:
+        yield made
+
+
+def test_the_share_requires_its_own_key_and_ends_by_itself(stage: Stage) -> None:
+    assert [stage.share(key).status_code for key in ("wrong", KEY, CANARY_KEY)] == [401, 401, 200]
+    for wrong in ("101", "-1", "5%", "05"):
+        assert stage.share(X_Share=wrong, X_Seconds="60").status_code == 400
+    assert stage.share(X_Share="5").status_code == 400
+    assert stage.share(X_Share="100", X_Seconds="3").json() == {"share": 100, "seconds": 3}
+    assert set(stage.served_by(5)) == {CANDIDATE}
+    time.sleep(4)
+    assert stage.share().json()["seconds"] < 0
+    assert set(stage.served_by(5)) == {STABLE}
+
+
+def test_a_session_keeps_its_side_while_the_share_grows(stage: Stage) -> None:
+    def sides() -> set[str]:
+        with stage.balancer.client() as client:
+            return {
+                session
+                for session in map(str, range(40))
+                if client.get("/v1/models", headers={"X-Session-ID": session}).status_code == 200
+                and client.post("/v1/completions", json={"max_tokens": 1}, headers={"X-Session-ID": session}).headers[
+                    "x-replica"
+                ]
+                == CANDIDATE
+            }
+
+    among = []
+    for share in ("0", "25", "60", "100"):
+        stage.share(X_Share=share, X_Seconds="30")
+        among.append(sides())
+    assert among[0] == set()
+    assert len(among[3]) == 40
+    assert 0 < len(among[1]) < len(among[2]) < 40
+    assert among[1] < among[2]
+
+
+def test_a_good_candidate_is_promoted_and_no_stream_is_lost(stage: Stage) -> None:
+    stage.share(X_Share="0", X_Seconds="1")
+    with load.load(stage.balancer.url, clients=4, tokens=30) as steady:
+        status, result = stage.canary(*QUICK, "--steps", "50,100")
+    assert steady.failed() == []
+    assert {one.replica for one in steady.outcomes} == {STABLE, CANDIDATE}
+    assert (status, result["ok"]) == (0, True), result["verdict"]
+    assert [step["share"] for step in result["steps"]] == [50, 100]
+    assert set(stage.served_by(5)) == {CANDIDATE}
+    again = subprocess.run(stage.argv(*QUICK), capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "An earlier canary was promoted: 100 %" in again.stderr
+    assert subprocess.run(stage.argv("--roll-back"), check=False).returncode == 0
+    assert set(stage.served_by(5)) == {STABLE}
+
+
+def test_without_traffic_nothing_is_promoted(stage: Stage) -> None:
+    status, result = stage.canary("--minutes-per-step", "0.01", "--steps", "50")
+    assert status == 1
+    assert "not enough evidence" in result["verdict"]
+    assert stage.share().json()["share"] == 0
+
+
+def test_a_dry_run_changes_nothing(stage: Stage) -> None:
+    stage.share(X_Share="0", X_Seconds="1")
+    assert stage.canary("--dry-run", "--steps", "5,50") == (0, {"steps": [5, 50], "candidates": 1})
+    assert stage.share().json()["share"] == 0
+
+
+def test_a_stop_rolls_back(stage: Stage) -> None:
+    process = subprocess.Popen(stage.argv("--steps", "40,50"), stdout=subprocess.PIPE)
+    stage.candidate.until(lambda: stage.share().json()["share"] == 40, 20, "the first step")
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert json.loads(out)["verdict"] == "Rolled back at 40 %: it was stopped."
+    assert stage.share().json()["share"] == 0
+
+
+def test_a_candidate_that_drafts_noise_is_rolled_back_though_it_answers(
+    make_stage: Callable[..., AbstractContextManager[Stage]],
+) -> None:
+    with (
+        make_stage(STAND_IN="scrambled", DSV4_GATE_BELOW_FLOOR="warn") as stage,
+        load.load(stage.balancer.url, clients=4, tokens=30) as steady,
+    ):
+        status, result = stage.canary(*QUICK, "--steps", "50")
+    assert steady.failed() == []
+    assert status == 1
+    assert result["verdict"].startswith("Rolled back at 50 %: candidates accept 0% of ")
+    found = {one["rule"]: one["state"] for one in result["steps"][0]["findings"]}
+    assert (found["acceptance"], found["answers"], found["errors"]) == ("bad", "good", "good")
