@@ -82,6 +82,9 @@ class Supervise(_Group):
     live_grace: Seconds = 120.0
     """Seconds without progress, while there is work, until the engine is ended as hung. Longer than one step with the
     longest prompt."""
+    gpu_faults: Literal["not-ready", "warn"] = "not-ready"
+    """What happens when a GPU fails while vLLM serves: `not-ready` takes the replica out of rotation, `warn` only says
+    so."""
     idle_canary_every: Seconds = 10.0
     """Seconds between two requests of one token while nothing else runs."""
     corruption_every: Seconds = 1800.0

@@ -76,6 +76,12 @@ def generation(health: Health, _now: float) -> Finding:
     return Finding(f"first generation {health.generated_after:.0f} s after start")
 
 
+def gpus(health: Health, _now: float) -> Finding:
+    """Tell whether the GPUs work as they did at the start."""
+    faults = "; ".join(fault.sentence for fault in health.gpu_faults)
+    return Finding("no fault was reported", *(("", faults) if not health.gpu_faults_matter else (faults,)))
+
+
 def draft_gate(health: Health, _now: float) -> Finding:
     """Tell whether the drafter drafts. Degraded, and below the floor in live traffic, are warnings."""
     if health.headless:
@@ -106,6 +112,7 @@ GROUPS: Mapping[str, Mapping[str, HealthCheck]] = {
     "ready": {
         "accepting": accepting,
         "started": started,
+        "gpus": gpus,
         "generation": generation,
         "draft-gate": draft_gate,
         "corruption": corruption,

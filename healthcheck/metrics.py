@@ -41,6 +41,9 @@ FAMILIES = {
         Family("dsv4_ready", "1 when every check of /readyz passes."),
         Family("dsv4_check_ok", "1 for each check that passes, with or without a warning.", ("group", "check")),
         Family("dsv4_check_warning", "1 for each check that passes with a warning.", ("group", "check")),
+        Family(
+            "dsv4_gpu_fault", "1 for each GPU that has failed since the start, by the driver's error.", ("gpu", "xid")
+        ),
         Family("dsv4_starts", "Starts of this plan on record, this one included."),
         Family("dsv4_backoff_seconds", "Seconds until the crash-loop breaker lets the next start begin."),
         Family("dsv4_warmup_seconds", "Seconds from the start until the replica was ready."),
@@ -85,6 +88,7 @@ class _Replica(Collector):
         yield from _value("dsv4_live", checks.passed(findings["live"]))
         yield from _value("dsv4_ready", checks.passed(findings["ready"]))
         yield from _checks(findings)
+        yield from _gpu_faults(health)
         yield from _value("dsv4_starts", health.starts)
         wait = 0.0 if health.backoff_until is None else max(0.0, health.backoff_until - now)
         yield from _value("dsv4_backoff_seconds", wait)
@@ -112,6 +116,14 @@ def _checks(findings: Mapping[str, Mapping[str, Finding]]) -> Iterator[Metric]:
             passed.add_metric([group, name], not finding.problem)
             warned.add_metric([group, name], bool(finding.warning))
     yield from (passed, warned)
+
+
+def _gpu_faults(health: Health) -> Iterator[Metric]:
+    if health.gpu_faults:
+        faults = FAMILIES["dsv4_gpu_fault"].metric()
+        for fault in health.gpu_faults:
+            faults.add_metric([fault.gpu, str(fault.xid)], 1.0)
+        yield faults
 
 
 def _draft_head(health: Health) -> Iterator[Metric]:

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from ..entrypoint.draft_floors import Floors
+from ..entrypoint.key_file import KeyFile
 from .traffic import Traffic
 
 PHASES = (
@@ -102,6 +103,15 @@ class LastExit:
     """Seconds since the epoch."""
 
 
+@dataclass(frozen=True)
+class GpuFault:
+    """A GPU that does not work as before: its PCI address, the driver's error, and what to do."""
+
+    gpu: str
+    xid: int
+    sentence: str
+
+
 @dataclass
 class Health:
     """One replica, from the first second of its supervisor to the last."""
@@ -133,6 +143,9 @@ class Health:
     """Whether this node has no API server, and computes for another one."""
     engine: int | None = None
     """Process id of vLLM; None when there is none."""
+    gpu_faults: tuple[GpuFault, ...] = ()
+    gpu_faults_matter: bool = True
+    """Whether the replica is out of rotation then."""
     generated_after: float | None = None
     """Seconds from start to the first real generation; None before it."""
     ready_after: float | None = None
@@ -176,7 +189,9 @@ class Health:
     """When the crash-loop breaker lets the next start begin."""
 
     key: str = ""
-    """The bearer key; empty when none is set."""
+    """The key of this replica itself; empty when none is set."""
+    key_file: KeyFile | None = None
+    """The keys of clients, where a file has them."""
     plan: Mapping[str, Any] = field(default_factory=dict)
     """The answer of `/plan`: the plan with masked secrets, the patch report, versions."""
 

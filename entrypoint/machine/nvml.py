@@ -169,7 +169,7 @@ def _gpu(nvml: Any, ask: Callable[..., Any], index: int, handle: Any) -> Gpu:
         compute_mode=_named(COMPUTE_MODES, ask(nvml.nvmlDeviceGetComputeMode, handle)),
         fabric=_fabric(nvml, ask, handle),
         remap_failed=None if remapped is None else bool(remapped[3]),
-        recovery=_recovery(nvml, ask, handle),
+        recovery=recovery_action(nvml, ask, handle),
         uncorrected=ask(nvml.nvmlDeviceGetTotalEccErrors, handle, 1, 0),  # uncorrected, since the driver was loaded
         nvlinks=sum(links) if links else None,
         nvlinks_down=len(links) - sum(links) if links else None,
@@ -226,7 +226,8 @@ def _fabric(nvml: Any, ask: Callable[..., Any], handle: Any) -> str | None:
     return _named(FABRIC, info.state)
 
 
-def _recovery(nvml: Any, ask: Callable[..., Any], handle: Any) -> str | None:
+def recovery_action(nvml: Any, ask: Callable[..., Any], handle: Any) -> str | None:
+    """Return what the driver asks to do with a GPU, one of RECOVERY; None where it does not answer."""
     values = ask(nvml.nvmlDeviceGetFieldValues, handle, [nvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
     if values is None or values[0].nvmlReturn:
         return None

@@ -14,10 +14,19 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..vllm_log import xid
 from ..vllm_log.xid import UNKNOWN, Xid, bus, in_kernel_log
 
 _RECORD = 8192  # bytes that one record of /dev/kmsg has at most
 _MOST = 20_000  # records that are read at once
+_STATES = {
+    "nvmlEventTypeDoubleBitEccError": xid.ECC,
+    "nvmlEventTypeDramRetirementEvent": xid.ROW_PENDING,
+    "nvmlEventTypeDramRetirementFailure": xid.ROW_FAILED,
+    "nvmlEventTypeFatalPoisonError": xid.NOT_CONTAINED,
+    "nvmlEventTypeGpuUnavailableError": xid.RECOVERY,
+}
+"""Events that have no number, and the error that each stands for; older drivers do not have all of them."""
 
 
 class NvmlEvents:
@@ -28,12 +37,15 @@ class NvmlEvents:
         self._nvml = nvml or importlib.import_module("pynvml")
         self._nvml.nvmlInit()
         self._set = self._nvml.nvmlEventSetCreate()
+        self._xid = self._nvml.nvmlEventTypeXidCriticalError
+        kinds = {getattr(self._nvml, name, 0): number for name, number in _STATES.items()}
+        self._kinds = {kind: number for kind, number in kinds.items() if kind}
         registered = 0
         for index in range(self._nvml.nvmlDeviceGetCount()):
             try:
                 device = self._nvml.nvmlDeviceGetHandleByIndex(index)
                 if self._bus(device) in buses:
-                    self._nvml.nvmlDeviceRegisterEvents(device, self._nvml.nvmlEventTypeXidCriticalError, self._set)
+                    self._nvml.nvmlDeviceRegisterEvents(device, self._supported(device), self._set)
                     registered += 1
             except self._nvml.NVMLError:  # lost, or without such events
                 continue
@@ -47,14 +59,22 @@ class NvmlEvents:
             event = self._nvml.nvmlEventSetWait(self._set, int(seconds * 1000))
         except self._nvml.NVMLError_Timeout:
             return None
-        if event.eventType != self._nvml.nvmlEventTypeXidCriticalError:
-            return None
-        return Xid(int(event.eventData), self._bus(event.device))
+        if event.eventType == self._xid:
+            return Xid(int(event.eventData), self._bus(event.device))
+        number = self._kinds.get(event.eventType)
+        return Xid(number, self._bus(event.device), state=True) if number else None
 
     def close(self) -> None:
         """Give NVML back."""
         self._nvml.nvmlEventSetFree(self._set)
         self._nvml.nvmlShutdown()
+
+    def _supported(self, device: Any) -> int:
+        """Return the events that a GPU has: NVML refuses all of them for one that it has not."""
+        try:
+            return self._xid | sum(self._kinds) & int(self._nvml.nvmlDeviceGetSupportedEventTypes(device))
+        except self._nvml.NVMLError:
+            return int(self._xid)
 
     def _bus(self, device: Any) -> str:
         try:

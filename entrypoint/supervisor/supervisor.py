@@ -31,6 +31,7 @@ from . import (
     atomic_file,
     cache_growth,
     compiled,
+    gpu_faults,
     guard_path,
     jit_prebuild,
     kernel_cache,
@@ -62,7 +63,8 @@ async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     """Run vLLM until it ends; if the gate refuses it and the plan allows it, run it again without its draft head."""
     settings, shape = supervision_settings.read(plan.supervision), parallel_of(plan.flags)
     life.health.headless = shape.headless
-    reason = await _run(plan, settings, life)
+    life.health.gpu_faults_matter = settings.supervise.gpu_faults == "not-ready"
+    reason = gpu_faults.told(await _run(plan, settings, life), life.health)
     may_degrade = settings.gate.below_floor == "degrade" and shape.nodes == 1  # other nodes keep their draft head
     if reason.cause is not exit_cause.GATE_REFUSED or not may_degrade:
         return reason
@@ -70,7 +72,7 @@ async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     life.health.degraded = True
     plan = served_plan.without_draft(plan, f"degraded: {reason.sentence}")
     life.describe(plan)
-    return await _run(plan, settings, life)
+    return gpu_faults.told(await _run(plan, settings, life), life.health)
 
 
 async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason:
@@ -113,7 +115,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     prebuild = asyncio.create_task(jit_prebuild.compile_all(modules, environ))
     recording = asyncio.create_task(leftovers.record(life.context.run_folder, process.folder, process.shared_memory))
     exited, stop = asyncio.create_task(process.wait()), asyncio.create_task(signals.stop.wait())
-    xids = XidWatch.of(life.machine, environ)
+    xids = XidWatch.of(life.machine, environ, gpu_faults.noting(health, life.context.environ))
     xids.start()
     try:
         await asyncio.wait({serving, exited, stop, lost}, return_when=asyncio.FIRST_COMPLETED)

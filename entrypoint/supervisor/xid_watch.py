@@ -1,7 +1,7 @@
 """
-Watch for errors of the GPUs (Xid) while vLLM runs, in one daemon thread.
+Watch for errors of the GPUs (Xid) while vLLM runs: one daemon thread waits for events, one reads the GPUs' states.
 
-A call into the driver may block for ever once a GPU is lost, so nothing waits for this thread, neither a probe nor a
+A call into the driver may block for ever once a GPU is lost, so nothing waits for these threads, neither a probe nor a
 stop.
 """
 
@@ -13,12 +13,14 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
 
+from ..machine.gpu_states import GpuStates
 from ..machine.machine import Machine
 from ..machine.xid_sources import KernelLog, NvmlEvents, wait_for
 from ..vllm_log import xid
 from ..vllm_log.xid import UNKNOWN, Xid
 
 STEP = 2.0  # seconds between two looks at the kernel log
+LOOK = 10.0  # seconds between two looks at the states
 LATE = 0.5  # seconds in which the error that ended vLLM may still arrive
 KEPT = 64
 log = logging.getLogger(__name__)
@@ -32,23 +34,34 @@ class XidWatch:
         buses: Collection[str],
         nvml: Callable[[Collection[str]], NvmlEvents] = NvmlEvents,
         kernel: Callable[[], KernelLog] = KernelLog,
+        states: Callable[[Collection[str]], GpuStates] = GpuStates,
+        note: Callable[[Xid], None] = lambda _: None,
     ) -> None:
-        """`buses` are the PCI addresses of the GPUs; without any there is nothing to watch."""
+        """
+        `buses` are the PCI addresses of the GPUs; without any there is nothing to watch.
+
+        `note` is called for each error, in a thread of this watch.
+        """
         self._buses, self._nvml, self._kernel = frozenset(buses), nvml, kernel
+        self._states, self._note = states, note
         self._found: list[Xid] = []
+        self._adding = threading.Lock()
         self._end = threading.Event()
         self.available = False
 
     @classmethod
-    def of(cls, machine: Machine | None, environ: Mapping[str, str]) -> XidWatch:
+    def of(
+        cls, machine: Machine | None, environ: Mapping[str, str], note: Callable[[Xid], None] = lambda _: None
+    ) -> XidWatch:
         """Return the watch over the GPUs that a process with these variables sees."""
         gpus = machine.seen_with(environ).gpus if machine else []
-        return cls({xid.bus(gpu.bus) for gpu in gpus if gpu.bus})
+        return cls({xid.bus(gpu.bus) for gpu in gpus if gpu.bus}, note=note)
 
     def start(self) -> None:
-        """Begin, in a daemon thread."""
+        """Begin, in two daemon threads."""
         if self._buses:
             threading.Thread(target=self.run, name="xid", daemon=True).start()
+            threading.Thread(target=self.look, name="gpu-states", daemon=True).start()
 
     def stop(self) -> None:
         """End within a step; nothing waits for that."""
@@ -87,9 +100,20 @@ class XidWatch:
             if kernel:
                 kernel.close()
 
+    def look(self) -> None:
+        """Read the states of the GPUs until it is stopped, or NVML does not answer any more."""
+        with contextlib.suppress(Exception):
+            states = self._states(self._buses)
+            while not self._end.wait(LOOK):
+                for each in states.worse():
+                    self._add(each)
+
     def _add(self, found: Xid | None) -> None:
-        if found is None or found in self._found or found.bus not in self._buses | {UNKNOWN}:
+        if found is None or found.bus not in self._buses | {UNKNOWN}:
             return
-        if len(self._found) < KEPT:
+        with self._adding:
+            if found in self._found or len(self._found) >= KEPT:
+                return
             self._found.append(found)
-            log.warning(f"the driver reports {found.clause()}.")
+        log.warning(f"the driver reports {found.clause()}.")
+        self._note(found)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .. import toml_file
 
@@ -15,6 +16,8 @@ KINDS = ("gpu", "link", "driver", "program", "echo")
 """The likeliest cause first."""
 UNKNOWN = "unknown"
 """The address of a GPU that NVML cannot name any more."""
+ECC, ROW_PENDING, ROW_FAILED, LOST, NOT_CONTAINED, RECOVERY = 48, 63, 64, 79, 95, 154
+"""Errors that events and states of NVML stand for."""
 _KERNEL = re.compile(r"NVRM: Xid \((?:PCI:)?(?P<bus>[0-9A-Fa-f:.]+)(?: [^)]*)?\): (?P<number>\d+)")
 _BUS = re.compile(r"(?:([0-9A-Fa-f]+):)?([0-9A-Fa-f]{2}):([0-9A-Fa-f]{2})(?:\.\d)?")
 
@@ -25,16 +28,24 @@ class Xid:
 
     number: int
     bus: str
+    state: bool = field(default=False, compare=False)
+    """Whether it was read from the GPU's state, and no event named this number."""
 
     @property
-    def fact(self) -> Mapping[str, str]:
+    def fact(self) -> Mapping[str, Any]:
         """Return what is known about this number."""
-        unknown = {"kind": "driver", "what": "an error that is not known here", "remedy": "{report}"}
+        unknown = {"kind": "driver", "what": "an error that is not known here", "remedy": "{report}", "serves": True}
         return known().get(self.number, unknown)
+
+    @property
+    def serves(self) -> bool:
+        """Whether the GPU works as before: it did not fail, or the driver's state of it will tell."""
+        return not self.state and bool(self.fact.get("serves", self.fact["kind"] in ("program", "echo")))
 
     def clause(self) -> str:
         """Return `Xid 79 on GPU 0000:0a:00 (the GPU has fallen off the bus)`."""
-        return f"Xid {self.number} on GPU {self.bus} ({self.fact['what']})"
+        name = f"a state like Xid {self.number}" if self.state else f"Xid {self.number}"
+        return f"{name} on GPU {self.bus} ({self.fact['what']})"
 
     @property
     def remedy(self) -> str:
@@ -43,8 +54,8 @@ class Xid:
 
 
 @functools.cache
-def known() -> dict[int, dict[str, str]]:
-    """Return kind, what and remedy by number."""
+def known() -> dict[int, dict[str, Any]]:
+    """Return kind, what and remedy by number, and whether the replica stays ready."""
     return {int(number): entry for number, entry in toml_file.read(FILE).items()}
 
 

@@ -12,6 +12,7 @@
 #   on_host.sh tune [OPTION...]    `dsv4 tune` without weights (W4A16, profile 64k, TP=2), with more options of its own; the result,
 #                                  starts, profile, logs and kernels go to $OUT; $HOURS (0.14). Run again on the host, it continues
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
+#   on_host.sh watch               qualification/gpu/gpu_watch.py: which faults of these GPUs can be noticed; watch.json goes to $OUT
 #   on_host.sh memory [NAME...]    qualification/gpu/kv_lines.py; kv-lines.jsonl, logs and kernels go to $OUT; $DEADLINE, $LIMIT
 #   on_host.sh strict [LAYOUT]     qualification/gpu/tool_strict.py on the first GPU; tool-strict.jsonl, the log and kernels go to $OUT; $DEADLINE
 #   on_host.sh numerics [JOB...]   qualification/gpu/run_numerics.py; numerics.jsonl, what the engines answered and kernels go to $OUT
@@ -214,6 +215,10 @@ numerics)
 splits)
     package
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.splits
+    ;;
+watch)
+    package
+    PYTHONPATH=$(site) python3 -m qualification.gpu.gpu_watch
     ;;
 memory)
     shift

@@ -56,7 +56,7 @@ def test_the_text_is_that_of_etcd_and_kubernetes() -> None:
         "z check passed\n"
     )
     assert checks.as_text("ready", checks.run("ready", stuck, NOW)) == (
-        "[+]accepting ok\n[+]started ok\n[-]generation failed: no generation has succeeded since the start\n"
+        "[+]accepting ok\n[+]started ok\n[+]gpus ok\n[-]generation failed: no generation has succeeded since the start\n"
         "[+]draft-gate ok\n[+]corruption ok\n[+]progress ok\nreadyz check failed\n"
     )
 
@@ -244,7 +244,7 @@ def test_json_holds_the_same_checks_and_the_phase() -> None:
     told = checks.as_json("ready", checks.run("ready", health, NOW), health, NOW)
     assert (told["status"], told["phase"]) == ("failed", "ready")
     assert told["checks"][0] == {"name": "accepting", "ok": True, "detail": "accepting requests"}
-    assert told["checks"][4] == {"name": "corruption", "ok": False, "why": "the corruption canary has not run yet"}
+    assert told["checks"][5] == {"name": "corruption", "ok": False, "why": "the corruption canary has not run yet"}
     assert [c["name"] for c in told["checks"]] == list(checks.GROUPS["ready"])
 
 

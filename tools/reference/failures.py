@@ -25,9 +25,16 @@ def tables() -> dict[str, str]:
     )
     packages = table(("header, library or program, as a regular expression", "package on Debian", "wheel"), missing)
     errors = (
-        (f"{number}", entry["kind"], entry["what"], _filled(entry["remedy"])) for number, entry in xid.known().items()
+        (
+            f"{number}",
+            entry["kind"],
+            entry["what"],
+            "yes" if xid.Xid(number, "").serves else "no",
+            _filled(entry["remedy"]),
+        )
+        for number, entry in xid.known().items()
     )
-    xids = table(("Xid", "of", "what happened", "advice"), errors)
+    xids = table(("Xid", "of", "what happened", "stays ready", "advice"), errors)
     return {"failures": table(head, rows), "packages": packages, "xids": xids}
 
 

@@ -8,12 +8,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from dsv4_serve.entrypoint.machine.gpu_states import GpuStates
 from dsv4_serve.entrypoint.machine.machine import Machine
 from dsv4_serve.entrypoint.machine.nvml import Driver, Gpu
 from dsv4_serve.entrypoint.machine.visible import VisibleGpus
@@ -29,6 +30,8 @@ class Nvml:
     """Two of three GPUs report events, which a test puts into `events`."""
 
     nvmlEventTypeXidCriticalError = 8  # noqa: N815
+    nvmlEventTypeDoubleBitEccError = 2  # noqa: N815
+    nvmlEventTypeDramRetirementFailure = 2048  # noqa: N815
 
     class NVMLError(Exception):
         pass
@@ -38,7 +41,7 @@ class Nvml:
 
     def __init__(self) -> None:
         self.events: queue.Queue[tuple[int, int, int]] = queue.Queue()
-        self.registered: list[int] = []
+        self.registered: list[tuple[int, int]] = []
         self.fails = self.shut = False
 
     def nvmlInit(self) -> None:  # noqa: N802
@@ -60,9 +63,13 @@ class Nvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         return index
 
-    def nvmlDeviceRegisterEvents(self, device: int, kind: int, _set: str) -> None:  # noqa: N802
-        assert kind == 8
-        self.registered.append(device)
+    def nvmlDeviceGetSupportedEventTypes(self, device: int) -> int:  # noqa: N802
+        if device == 1:
+            raise self.NVMLError("Not Supported")
+        return 2 | 4 | 8
+
+    def nvmlDeviceRegisterEvents(self, device: int, kinds: int, _set: str) -> None:  # noqa: N802
+        self.registered.append((device, kinds))
 
     def nvmlDeviceGetPciInfo(self, device: int) -> SimpleNamespace:  # noqa: N802
         if device == 9:
@@ -100,11 +107,11 @@ def no_kernel() -> KernelLog:
     raise PermissionError
 
 
-def watching(nvml: Nvml, kernel: KernelLog | None = None) -> XidWatch:
+def watching(nvml: Nvml, kernel: KernelLog | None = None, note: Callable[[Xid], None] = lambda _: None) -> XidWatch:
     def events(buses: Collection[str]) -> NvmlEvents:
         return NvmlEvents(buses, nvml)
 
-    return XidWatch(BUSES, events, (lambda: kernel) if kernel else no_kernel)
+    return XidWatch(BUSES, events, (lambda: kernel) if kernel else no_kernel, note=note)
 
 
 def run(watch: XidWatch, until: int) -> None:
@@ -119,16 +126,47 @@ def run(watch: XidWatch, until: int) -> None:
 
 
 def test_events_of_the_gpus_in_use_are_noted_and_logged_once(nvml: Nvml, caplog: pytest.LogCaptureFixture) -> None:
-    for event in ((0, 8, 45), (1, 2, 99), (1, 8, 79), (1, 8, 79), (2, 8, 31)):
+    for event in ((0, 8, 45), (1, 4, 99), (1, 8, 79), (1, 8, 79), (2, 8, 31)):
         nvml.events.put(event)
     watch = watching(nvml)
     run(watch, 2)
     assert watch.found == (Xid(79, "0000:02:00"), Xid(45, "0000:01:00"))
-    assert nvml.registered == [0, 1]
+    assert nvml.registered == [(0, 2 | 8), (1, 8)]
     assert nvml.shut
     assert [message for message in caplog.messages if "Xid 79" in message] == [
         "the driver reports Xid 79 on GPU 0000:02:00 (the GPU has fallen off the bus)."
     ]
+
+
+def test_events_without_a_number_stand_for_one_and_do_not_count_twice(nvml: Nvml) -> None:
+    for event in ((0, 2, 7), (0, 8, 48), (1, 2048, 0)):
+        nvml.events.put(event)
+    noted: list[tuple[Xid, bool]] = []
+    watch = watching(nvml, note=lambda found: noted.append((found, found.state)))
+    run(watch, 2)
+    assert noted == [(Xid(48, "0000:01:00"), True), (Xid(64, "0000:02:00"), True)]
+
+
+def test_what_becomes_worse_in_the_states_is_noted(nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xid_watch, "LOOK", 0.01)
+    lost, other = Xid(79, "0000:01:00", state=True), Xid(64, "0000:03:00", state=True)
+    states = SimpleNamespace(worse=lambda: iter([lost, other]))
+    watch = XidWatch(BUSES, NvmlEvents, no_kernel, lambda buses: states if buses == BUSES else None)  # type: ignore[arg-type,return-value]
+    thread = threading.Thread(target=watch.look, daemon=True)
+    thread.start()
+    limit = time.monotonic() + 20
+    while not watch.found and time.monotonic() < limit:
+        time.sleep(0.005)
+    watch.stop()
+    thread.join(20)
+    assert watch.found == (lost,)
+
+
+def test_states_that_cannot_be_read_end_nothing(nvml: Nvml) -> None:
+    def fails(_: Collection[str]) -> GpuStates:
+        raise OSError("Driver Not Loaded")
+
+    XidWatch(BUSES, NvmlEvents, no_kernel, fails).look()
 
 
 def test_a_gpu_that_nvml_cannot_name_any_more_still_counts(nvml: Nvml) -> None:
@@ -177,7 +215,7 @@ def test_an_exit_waits_a_moment_for_the_driver_unless_it_has_spoken(nvml: Nvml) 
     assert time.monotonic() - began >= xid_watch.LATE
 
 
-def test_it_watches_the_gpus_that_vllm_sees_in_one_thread_and_none_where_there_are_none(
+def test_it_watches_the_gpus_that_vllm_sees_in_two_threads_and_none_where_there_are_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started: list[str] = []
@@ -189,7 +227,7 @@ def test_it_watches_the_gpus_that_vllm_sees_in_one_thread_and_none_where_there_a
     watch.start()
     XidWatch.of(None, {}).start()
     XidWatch.of(Machine(), {}).start()
-    assert started == ["xid"]
+    assert started == ["xid", "gpu-states"]
 
 
 def test_the_end_of_a_file_is_the_end_of_the_kernel_log(tmp_path: Path) -> None:

@@ -13,7 +13,15 @@ import pytest
 from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.startup_patterns import StartupMark, read
-from dsv4_serve.entrypoint.vllm_log.startup_phase import ORDER, LoadRate, SignsOfLife, StartupProgress, loaded_bytes
+from dsv4_serve.entrypoint.vllm_log.startup_phase import (
+    ORDER,
+    LoadRate,
+    SignsOfLife,
+    StartupProgress,
+    cpu_seconds,
+    loaded_bytes,
+    received_bytes,
+)
 from tests.support.vllm_logs import lines_of
 
 LIMITS = {phase.replace("-", " "): seconds for phase, seconds in Supervise().stall.items()}
@@ -197,6 +205,33 @@ def test_the_same_line_again_is_no_progress_but_a_kernel_is() -> None:
     assert progress.progressed == 5.0
 
 
+def test_another_detail_of_the_same_phase_is_progress() -> None:
+    progress = StartupProgress(0.0)
+    feed(progress, "Loading safetensors checkpoint shards:   0% Completed | 0/35 [00:00<?]", 1.0)
+    assert feed(progress, "Loading safetensors checkpoint shards:   0% Completed | 1/35 [00:00<?]", 2.0)
+    assert feed(progress, "Loading safetensors checkpoint shards:   1% Completed | 1/35 [00:00<?]", 3.0)
+    assert not feed(progress, "Loading safetensors checkpoint shards:   1% Completed | 1/35 [00:00<?]", 4.0)
+    assert progress.progressed == 3.0
+
+
+def test_tokens_of_another_phase_do_not_size_the_cache() -> None:
+    progress, _ = followed([WORKER + "Model loading took 1.64 GiB", "DeepGEMM warmup:  45%|████▍     | 355/790 tokens"])
+    progress._sized = False
+    feed(progress, WORKER + "Available KV cache memory: 30.17 GiB", 3.0)
+    assert not progress._sized
+    feed(progress, WORKER + "GPU KV cache size: 1,024 tokens", 4.0)
+    assert progress._sized
+
+
+def test_a_silent_log_and_a_long_line_are_shown_as_such() -> None:
+    progress = StartupProgress(0.0)
+    assert progress.stalled(1e6, LIMITS).endswith(
+        "last line: none; vLLM logs nothing at level INFO, and its processes neither read, received nor computed"
+    )
+    feed(progress, WORKER + "x" * 300, 0.0)
+    assert progress.stalled(1e6, LIMITS).endswith(f"last line: {'x' * 200}")
+
+
 def test_bytes_that_arrive_keep_a_silent_load_alive() -> None:
     progress = StartupProgress(0.0)
     feed(progress, WORKER + "Loading model from scratch...", 0.0)
@@ -214,11 +249,11 @@ def test_only_vllms_own_line_at_level_info_shows_that_the_log_says_something() -
     assert progress.heard
 
 
-def proc(root: Path, *, read: int = 0, ticks: int = 0, received: int = 0) -> Path:
-    folder = root / "7"
+def proc(root: Path, *, read: int = 0, ticks: int = 0, received: int = 0, pid: int = 7) -> Path:
+    folder = root / str(pid)
     (folder / "net").mkdir(parents=True, exist_ok=True)
     (folder / "io").write_text(f"rchar: {read}\n")
-    (folder / "stat").write_text(f"7 (a b) S {' '.join('0' * 10)} {ticks} 0 0 0\n")
+    (folder / "stat").write_text(f"{pid} (a b) S {' '.join('0' * 10)} {ticks} {ticks // 2} 7 7\n")
     (folder / "net/dev").write_text(f"head\nhead\n  lo: 99999999999 0\n  eth0: {received} 0\n")
     return root
 
@@ -230,7 +265,7 @@ def proc(root: Path, *, read: int = 0, ticks: int = 0, received: int = 0) -> Pat
         ({"read": 3 << 20}, True),
         ({"received": 3 << 20}, True),
         ({"ticks": 20}, True),
-        ({"read": 1 << 20, "ticks": 4}, False),
+        ({"read": 1 << 20, "ticks": 3}, False),
     ],
 )
 def test_a_process_shows_that_it_works(tmp_path: Path, changes: dict[str, int], seen: bool) -> None:
@@ -244,6 +279,69 @@ def test_work_alone_does_not_keep_a_start_going_for_ever(tmp_path: Path) -> None
     signs = SignsOfLife(100.0)
     found = [signs.seen(now, [7], proc(tmp_path, ticks=int(100 * now))) for now in (0.0, 1.0, 99.0, 101.0, 102.0)]
     assert found == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "seen"),
+    [
+        ({"read": (1 << 20) + 1}, 1.0, True),
+        ({"read": 1 << 20}, 1.0, False),
+        ({"read": (4 << 20) + 1}, 4.0, True),
+        ({"read": 4 << 20}, 4.0, False),
+        ({"ticks": 4}, 1.0, True),  # 0.04 and 0.02 s
+        ({"ticks": 10}, 4.0, False),
+        ({"ticks": 16}, 4.0, True),
+    ],
+)
+def test_work_is_counted_from_sample_to_sample(
+    tmp_path: Path, changes: dict[str, int], seconds: float, seen: bool
+) -> None:
+    before = {"read": 5 << 30, "ticks": 1000, "received": 1 << 30}
+    signs = SignsOfLife(1e6)
+    assert not signs.seen(900.0, [7], proc(tmp_path, **before))
+    after = {name: value + changes.get(name, 0) for name, value in before.items()}
+    assert signs.seen(900.0 + seconds, [7], proc(tmp_path, **after)) is seen
+
+
+def test_two_samples_at_one_moment_say_nothing(tmp_path: Path) -> None:
+    signs = SignsOfLife(100.0)
+    assert not signs.seen(5.0, [7], proc(tmp_path))
+    assert not signs.seen(5.0, [7, 8], proc(tmp_path, read=1 << 30))
+
+
+def test_patience_ends_exactly_at_its_limit(tmp_path: Path) -> None:
+    signs = SignsOfLife(100.0)
+    found = [signs.seen(now, [7], proc(tmp_path, ticks=int(100 * now))) for now in (50.0, 150.0, 150.1)]
+    assert found == [False, True, False]
+
+
+def test_cpu_time_is_that_of_user_and_system_of_all_that_live(tmp_path: Path) -> None:
+    proc(tmp_path, ticks=200, pid=7)
+    proc(tmp_path, ticks=100, pid=9)
+    tick = os.sysconf("SC_CLK_TCK")
+    assert cpu_seconds([], tmp_path) == 0
+    assert cpu_seconds([7, 8, 9], tmp_path) == (200 + 100 + 100 + 50) / tick
+
+
+def test_bytes_received_are_those_of_every_interface_but_loopback(tmp_path: Path) -> None:
+    proc(tmp_path)
+    (tmp_path / "7/net/dev").write_text("head\nhead\n eth0: 5 9\n  lo: 99 0\n eth1: 7 9\n")
+    assert received_bytes(7, tmp_path) == 12
+    assert received_bytes(8, tmp_path) == 0
+    signs = SignsOfLife(100.0)
+    assert not signs.seen(0.0, [], proc(tmp_path, pid=1))
+    assert not signs.seen(1.0, [], proc(tmp_path, pid=1, received=1 << 30))  # no process, so nobody receives
+    proc(tmp_path, pid=0)
+    assert received_bytes(0, tmp_path) == 0
+
+
+def test_kilobytes_of_the_kernel_are_1024_bytes(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/io").write_text("rchar: 3\n")
+    (tmp_path / "7/status").write_text("Name: x\nRssFile:\t  2 kB\n")
+    assert loaded_bytes([7], tmp_path) == 2051
+    (tmp_path / "7/status").write_text("Name: x\n")
+    assert loaded_bytes([7], tmp_path) == 3
 
 
 def test_a_phase_without_a_limit_never_stalls() -> None:
@@ -294,6 +392,28 @@ def test_a_rate_is_of_the_last_seconds_only() -> None:
     assert rate.percent(40_000) == 50.0
     assert rate.percent(20_000) == 99.0
     assert rate.percent(0) is None
+
+
+def test_a_rate_needs_two_samples_and_the_oldest_one_is_that_at_the_windows_edge() -> None:
+    rate = LoadRate(window=10.0)
+    rate.add(100.0, 500)
+    assert rate.per_second is None
+    rate.add(100.0, 900)
+    assert rate.per_second is None  # no time has passed
+    rate = LoadRate(window=10.0)
+    for now, count in ((100.0, 0), (104.0, 40), (108.0, 1000), (112.0, 1000)):
+        rate.add(now, count)
+    assert rate.per_second == 1000 / 12.0  # 104 is within the window, so 100 is its edge
+    rate.add(114.0, 1000)
+    assert rate.per_second == 960 / 10.0
+    assert rate.percent(1) == 99.0
+
+
+def test_a_rate_of_two_samples_is_kept_however_old_they_are() -> None:
+    rate = LoadRate()
+    rate.add(0.0, 0)
+    rate.add(1000.0, 5000)
+    assert rate.per_second == 5.0
 
 
 def test_a_shard_that_is_unmapped_is_no_loss() -> None:
