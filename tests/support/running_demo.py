@@ -25,8 +25,10 @@ from tests.support.replica import Replica, replica
 
 COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
 NAME = "deepseek-v4-flash"
-PATIENT = {"DSV4_SUPERVISE_STALL_STARTING": "900"}
+PATIENT = {"DSV4_SUPERVISE_STALL_STARTING": "900", "DSV4_SUPERVISE_LIVE_GRACE": "900"}
 """A busy machine imports vLLM for minutes, and logs nothing meanwhile."""
+SILENT = {f"DSV4_SUPERVISE_{name}_EVERY": "36000" for name in ("IDLE_CANARY", "CORRUPTION")}
+"""The supervisor asks for no token of its own."""
 LAST_LINE = re.compile(r"dsv4 bench")
 
 
@@ -67,7 +69,7 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """
     folder, port = tmp_path_factory.mktemp("demo"), local_replica.free_port()
     command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port), "--limit", "1800"]
-    settings = {"DSV4_SUPERVISE_IDLE_CANARY_EVERY": "36000", "DSV4_SUPERVISE_DRAIN_WAIT": "0", **PATIENT}
+    settings = {**PATIENT, **SILENT, "DSV4_SUPERVISE_DRAIN_WAIT": "0"}
     demo = subprocess.Popen(
         command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root()
     )
