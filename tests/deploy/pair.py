@@ -38,10 +38,8 @@ class Pair:
     def ready(self, address: str) -> bool:
         """What the replica says itself."""
         try:
-            return (
-                httpx.get(f"http://{address}:{self.health_port}/readyz", trust_env=False, verify=False).status_code
-                == 200
-            )
+            url = f"http://{address}:{self.health_port}/readyz"
+            return httpx.get(url, trust_env=False, verify=False).status_code == 200
         except httpx.HTTPError:
             return False
 

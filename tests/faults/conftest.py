@@ -15,6 +15,7 @@ import pytest
 from dsv4_serve.demo.llama import write_checkpoint
 from tests.faults.noted import SETTINGS
 from tests.support.replica import Replica, Start, replica
+from tests.support.running_demo import PATIENT
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +29,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Start:
 
     def run(*words: str, folder: Path | None = None, **env: str) -> AbstractContextManager[Replica]:
         settings: dict[str, Any] = {
+            **PATIENT,
             **{f"DSV4_{name.upper().replace('.', '_').replace('-', '_')}": str(v) for name, v in SETTINGS.items()},
             "PROFILE": "demo",
             "MODEL": f"demo={model}",
