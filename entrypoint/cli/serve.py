@@ -118,11 +118,13 @@ async def _resolve_again(
 
 
 def _resolve(options: argparse.Namespace, argv: list[str]) -> tuple[Selection, Plan]:
-    """Return what was selected, and the plan with its kernel caches."""
+    """Return what was selected, and the plan with its kernel caches and a key of its own."""
+    from .. import served_plan
     from ..supervisor import kernel_cache
     from .request import resolved
 
     selection, plan = resolved(options, argv)
+    plan = served_plan.with_own_key(plan, os.environ)
     return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
 
 

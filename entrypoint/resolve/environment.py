@@ -66,7 +66,9 @@ class Variables(BaseSettings):
     PORT: str | None = None
     """The port of vLLM's API."""
     API_KEY_FILE: Path | None = None
-    """A file that holds the bearer key of the API."""
+    """A file with the keys of the API: lines of NAME KEY [requests/min] [concurrent], or one bare key."""
+    DSV4_KEY_LIMITS: Literal["on", "off"] | None = None
+    """`off` where a balancer enforces the limits of the key file; `on` if not set. Usage is counted either way."""
     DSV4_OPEN_ROUTES: str | None = None
     """Routes of vLLM that need no key, separated by commas; `/health,/ping` if not set."""
     DSV4_PROFILES: str | None = None

@@ -97,6 +97,7 @@ def test_weights_are_read_only_and_the_key_is_a_file(name: str) -> None:
     assert REPLICAS[name]["environment"]["API_KEY_FILE"] == "/run/secrets/api-key"
     assert REPLICAS[name]["secrets"] == ["api-key"]
     assert COMPOSE["secrets"]["api-key"] == {"file": "${API_KEY_FILE:-./secrets/api-key}"}
+    assert REPLICAS[name]["environment"]["DSV4_KEY_LIMITS"] == "off"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -158,3 +159,11 @@ def test_the_balancer_s_health_check_hears_its_answer(tmp_path: Path) -> None:
         here = [word.replace("8404", str(running.status_port)) for word in words]
         assert subprocess.run(here, timeout=5, check=False).returncode == 0
     assert subprocess.run(here, timeout=5, check=False, stderr=subprocess.DEVNULL).returncode != 0
+
+
+def test_grafana_has_a_password_of_its_own() -> None:
+    """And neither it nor Prometheus can read the list of keys."""
+    grafana, prometheus = COMPOSE["services"]["grafana"], COMPOSE["services"]["prometheus"]
+    assert (grafana["secrets"], prometheus["secrets"]) == (["grafana-password"], ["metrics-key"])
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana-password"
+    assert COMPOSE["secrets"]["grafana-password"]["file"] != COMPOSE["secrets"]["api-key"]["file"]

@@ -152,7 +152,7 @@ def test_prometheus_reads_its_configuration_with_the_rules_and_the_key_that_it_n
     key = tmp_path / "api-key"
     key.write_text("key\n")
     config = tmp_path / PROMETHEUS.name
-    config.write_text(PROMETHEUS.read_text().replace("/run/secrets/api-key", str(key)))
+    config.write_text(PROMETHEUS.read_text().replace("/run/secrets/metrics-key", str(key)))
     (tmp_path / ALERTS.name).write_text(ALERTS.read_text())
     promtool("check", "config", config)
 
@@ -179,7 +179,7 @@ def test_prometheus_shows_the_key_to_replicas_only() -> None:
     jobs = {job["job_name"]: job for job in yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]}
     assert [name for name, job in jobs.items() if "authorization" in job] == ["replica", "vllm"]
     for name in ("replica", "vllm"):
-        assert jobs[name]["authorization"] == {"credentials_file": "/run/secrets/api-key"}
+        assert jobs[name]["authorization"] == {"credentials_file": "/run/secrets/metrics-key"}
 
 
 def test_both_ports_of_a_replica_have_one_name_for_it() -> None:
