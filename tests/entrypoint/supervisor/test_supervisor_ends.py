@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,7 +45,11 @@ class Vllm:
         self.did: list[str] = []
         self.started: list[dict[str, Any]] = []
         self.remaining: list[int] = []
-        self.pid, self.on_line = 42, lambda _: None
+        self.described: list[Plan] = []
+        self.hurried = False
+        self.ready: Callable[[], bool] = lambda: False
+        self.pid = 42
+        self.on_line: Callable[[LogLine], None] = lambda _: None
         self.xids: tuple[Xid, ...] = ()
         self.blames = False
         for name in ("until_up", "prove", "watch"):
@@ -61,7 +66,7 @@ class Vllm:
         monkeypatch.setattr(supervisor.guard_path, "variables", lambda *_: {"GUARD": "on"})
         monkeypatch.setattr(supervisor, "Peers", lambda _: self.peers())
         monkeypatch.setattr(supervisor, "XidWatch", SimpleNamespace(of=lambda *_: self.watch_over_gpus()))
-        monkeypatch.setattr(supervisor, "VllmClient", lambda *_, **__: SimpleNamespace(close=self.closed))
+        monkeypatch.setattr(supervisor, "VllmClient", self.client)
         monkeypatch.setattr(supervisor, "Follower", lambda *_: SimpleNamespace(follow=self.follow, leave=self.leave))
 
     def step(self, name: str) -> Callable[..., Any]:
@@ -70,7 +75,8 @@ class Vllm:
             answer = self.answers[name]
             if isinstance(answer, BaseException):
                 raise answer
-            return await answer() if callable(answer) else answer
+            given = answer() if callable(answer) else answer
+            return await given if asyncio.iscoroutine(given) else given
 
         return run
 
@@ -89,13 +95,22 @@ class Vllm:
             before=2,
             last_start={"starting": 9.0},
             sentence=lambda: "kernel cache: miss",
-            keep=lambda seconds, _phases: self.did.append(f"kept {seconds >= 0}"),
+            keep=lambda seconds, _phases: self.did.append(f"kept {0 <= seconds < 60}"),
             saved=lambda _: self.answers.get("saved"),
         )
 
+    def client(self, url: str, key: str, *, verify: bool) -> Any:
+        assert (key, verify) == ("hunter2-secret", False)
+        return SimpleNamespace(close=self.closed)
+
+    def lost(self, _family: Any, *, ready: Callable[[], bool], waits: Callable[[], None]) -> Any:
+        self.ready = ready
+        waits()
+        return self.step("lost")()
+
     def peers(self) -> Any:
         return SimpleNamespace(
-            lost=lambda *_, **__: self.step("lost")(),
+            lost=self.lost,
             blamed=lambda _: self.blames,
             reason=lambda *, ready: ExitReason(PEER.cause, f"{PEER.sentence} {ready}"),
         )
@@ -128,7 +143,7 @@ class Vllm:
 
     async def end(self, patience: float, hurry: asyncio.Event) -> list[int]:
         assert patience == supervisor.TERM
-        assert not hurry.is_set()
+        assert hurry.is_set() == self.hurried
         self.did.append("ended")
         return self.remaining
 
@@ -171,7 +186,6 @@ def supervised(
         life = Lifecycle(context, StopSignals())
         life.machine = SimpleNamespace()  # type: ignore[assignment]
         monkeypatch.setattr(supervisor.advice, "situation", lambda *_: None)
-        monkeypatch.setattr(life, "describe", lambda plan: setattr(life, "described", plan))
         plan = Plan(
             {},
             {"model": Setting("m", "t"), **{name: Setting(value, "t") for name, value in (flags or {}).items()}},
@@ -180,6 +194,7 @@ def supervised(
         )
         life.secrets = plan.secrets()
         vllm = Vllm(monkeypatch, tmp_path, **answers)
+        monkeypatch.setattr(life, "describe", vllm.described.append)
         running = asyncio.create_task(supervisor.supervise(plan, life))
         for _ in range(20):
             await asyncio.sleep(0.002)
@@ -187,6 +202,11 @@ def supervised(
         return await asyncio.wait_for(running, 20), vllm, life
 
     return asyncio.run(whole())
+
+
+def said(caplog: pytest.LogCaptureFixture, pattern: str) -> bool:
+    """Whether a whole message matches; a machine may be so busy that seconds pass."""
+    return any(re.fullmatch(pattern, message) for message in caplog.messages)
 
 
 def exits(status: int) -> Callable[[Vllm, Lifecycle], None]:
@@ -204,6 +224,7 @@ def test_it_is_proved_before_it_is_ready_and_a_stop_drains_it(monkeypatch, tmp_p
     def during(vllm: Vllm, life: Lifecycle) -> None:
         phases.append(life.health.phase)
         assert life.health.engine == 42
+        assert vllm.ready()
         assert life.health.last_start == {"starting": 9.0}
         stops(vllm, life)
 
@@ -218,7 +239,7 @@ def test_it_is_proved_before_it_is_ready_and_a_stop_drains_it(monkeypatch, tmp_p
     assert (life.health.cache_hit, life.health.cache_saved) == (False, None)
     assert 0 <= (life.health.ready_after or -1) < 10
     assert "cache: 2 3" in caplog.messages
-    assert "ready 0 s after start" in caplog.messages
+    assert said(caplog, r"ready \d+ s after start")
 
 
 def test_a_filled_cache_is_told_and_nothing_is_prebuilt(monkeypatch, tmp_path: Path, caplog) -> None:
@@ -229,19 +250,20 @@ def test_a_filled_cache_is_told_and_nothing_is_prebuilt(monkeypatch, tmp_path: P
     _, vllm, life = supervised(monkeypatch, tmp_path, stops, supervision=modules, filled="before", saved=5.4)
     assert "prebuilt [] on" in vllm.did
     assert (life.health.cache_hit, life.health.cache_saved) == (True, 5.4)
-    assert "ready 0 s after start; the kernel cache saved 5 s" in caplog.messages
+    assert said(caplog, r"ready \d+ s after start; the kernel cache saved 5 s")
     caplog.clear()
     supervised(monkeypatch, tmp_path, stops, filled="before", saved=1.0)
-    assert "ready 0 s after start; the kernel cache saved 1 s" in caplog.messages
+    assert said(caplog, r"ready \d+ s after start; the kernel cache saved 1 s")
     caplog.clear()
     supervised(monkeypatch, tmp_path, stops, filled="before", saved=0.9)
-    assert "ready 0 s after start" in caplog.messages
+    assert said(caplog, r"ready \d+ s after start")
 
 
 @pytest.mark.parametrize("step", ["until_up", "prove", "watch"])
 def test_a_reason_of_any_step_ends_it(monkeypatch, tmp_path: Path, step: str) -> None:
     answer = ExitReason(exit_cause.CORRUPTED, "answers are corrupted")
-    reason, vllm, life = supervised(monkeypatch, tmp_path, **{step: answer})
+    answers: dict[str, Any] = {step: answer}
+    reason, vllm, life = supervised(monkeypatch, tmp_path, **answers)
     assert (reason.cause, "ended" in vllm.did) == (exit_cause.CORRUPTED, True)
     assert (life.health.ready_after is not None) == (step == "watch")
 
@@ -273,14 +295,10 @@ def test_a_second_signal_does_not_wait_for_stacks(monkeypatch, tmp_path: Path) -
 
     def during(vllm: Vllm, life: Lifecycle) -> None:
         monkeypatch.setattr(supervisor.stack_dump, "dump", dump)
-        monkeypatch.setattr(vllm, "end", lambda *_: vllm.closed_with([]))
+        vllm.hurried = True
         life.signals.received(15)
         life.signals.received(15)
 
-    async def closed_with(_self: Vllm, remaining: list[int]) -> list[int]:
-        return remaining
-
-    monkeypatch.setattr(Vllm, "closed_with", closed_with, raising=False)
     supervised(monkeypatch, tmp_path, during, drain=HUNG)
     assert (tmp_path / "run/stacks.txt").read_text() == "a second signal came before the stacks were read"
 
@@ -377,7 +395,7 @@ def test_a_refused_draft_head_is_left_out_where_the_plan_says_so(  # noqa: PLR09
         assert reason.cause is exit_cause.HUNG
         assert "--speculative-config" in vllm.started[0]["argv"]
         assert "--speculative-config" not in vllm.started[1]["argv"]
-        assert life.described.settings()["speculative-config.num_speculative_tokens"].origin.startswith("degraded: ")
+        assert vllm.described[0].settings()["speculative-config.num_speculative_tokens"].origin.startswith("degraded: ")
         assert f"{REFUSED.sentence} Starting again without the draft head." in caplog.messages
     else:
         assert reason.cause is exit_cause.GATE_REFUSED
@@ -427,6 +445,7 @@ def test_the_log_moves_the_phase_until_the_proofs_and_not_after(monkeypatch, tmp
     line = "(Worker_TP0 pid=1) INFO 11-22 04:12:25 [x.py:1] "
 
     def starting(vllm: Vllm, life: Lifecycle) -> None:
+        assert not vllm.ready()
         vllm.on_line(LogLine.parse(line + "Loading model from scratch..."))
         life.health.percent = 7.0
         vllm.on_line(LogLine.parse(line + "Loading model from scratch..."))
@@ -437,7 +456,7 @@ def test_the_log_moves_the_phase_until_the_proofs_and_not_after(monkeypatch, tmp
         stops(vllm, life)
 
     supervised(monkeypatch, tmp_path, starting, until_up=forever)
-    assert "start: loading weights, 0 s since start, about" in caplog.text
+    assert said(caplog, r"start: loading weights, \d+ s since start, about \d+ s left")
 
     def ready(vllm: Vllm, life: Lifecycle) -> None:
         vllm.on_line(LogLine.parse(line + "Loading model from scratch..."))
@@ -452,7 +471,7 @@ def test_a_start_of_unknown_length_has_no_time_left(caplog) -> None:
     health, progress = Health(), supervisor.StartupProgress(0.0)
     progress.phase, progress.caches = "profiling", "warm"
     supervisor._show_progress(health, progress)
-    assert caplog.messages == ["start: profiling, 0 s since start"]
+    assert said(caplog, r"start: profiling, \d+ s since start")
     assert (health.phase, health.caches) == ("profiling", "warm")
     supervisor._show_progress(health, progress)
     assert len(caplog.messages) == 1
@@ -473,4 +492,4 @@ def test_the_caches_of_a_start_are_named_where_they_are_known(monkeypatch, tmp_p
 
     monkeypatch.setattr(Lifecycle, "__init__", init)
     supervised(monkeypatch, tmp_path, stops, prove=prove)
-    assert "ready 0 s after start; caches cold" in caplog.messages
+    assert said(caplog, r"ready \d+ s after start; caches cold")
