@@ -15,7 +15,7 @@ import yaml
 from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.vllm_schema import schema
 from dsv4_serve.healthcheck import metrics
-from dsv4_serve.healthcheck.state import Acceptance, Health
+from dsv4_serve.healthcheck.state import Acceptance, GpuFault, Health
 from tests.deploy.pair import Pair
 from tests.support.program import need
 
@@ -45,6 +45,7 @@ def replica_s_metrics() -> set[str]:
         live_acceptance=Acceptance(100, 90, 50, (48, 42)),
         cache_hit=True,
         cache_saved=120.0,
+        gpu_faults=(GpuFault("0000:17:00.0", 79, "GPU has fallen off the bus."),),
     )
     return set(re.findall(r"^(dsv4_\w+)", metrics.as_text(health, 0.0).decode(), re.MULTILINE))
 
