@@ -1,29 +1,27 @@
-"""Read a bearer key from a file, and check it."""
+"""Read the keys of a key file for commands, and check a key."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from . import plain_file
+from . import key_file, plain_file
 from .errors import ConfigError
+from .key_file import LONGEST, KeyLine
 
-LONGEST = 4096
-"""Characters; balancers and servers refuse longer headers."""
+
+def lines_in(path: str, origin: str) -> list[KeyLine]:
+    """Return the lines of a key file; raise ConfigError, beginning with `origin`."""
+    try:
+        return key_file.parse(plain_file.read(Path(path)))
+    except OSError as error:
+        raise ConfigError(f"{origin}: cannot read the file ({error.strerror}); mount a readable file there.") from None
+    except key_file.KeyFileError as error:
+        raise ConfigError(f"{origin}: {error}. docs/how-to/keys.md has the format.") from None
 
 
 def key_in(path: str, origin: str) -> str:
-    """Return the key in a file; raise ConfigError, beginning with `origin`, unless it contains exactly one."""
-    try:
-        key = plain_file.read(Path(path)).decode("utf-8-sig").strip()
-    except OSError as error:
-        raise ConfigError(f"{origin}: cannot read the file ({error.strerror}); mount a readable file there.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{origin}: the file is not UTF-8 text; it must contain one key on one line.") from None
-    if key.startswith("#"):
-        raise ConfigError(f"{origin}: the key begins with #, which is a comment to the balancer; use another key.")
-    if len(key.splitlines()) > 1:
-        raise ConfigError(f"{origin}: the file has {len(key.splitlines())} lines; it must contain one key on one line.")
-    return checked(key, origin)
+    """Return the first key in a file, which our own commands use; raise ConfigError, beginning with `origin`."""
+    return lines_in(path, origin)[0].key
 
 
 def checked(key: str, origin: str) -> str:

@@ -21,6 +21,8 @@ DRAFT_TOKENS = "speculative-config.num_speculative_tokens"
 TENSOR_PARALLEL_SIZE = "tensor-parallel-size"
 API_KEY = "VLLM_API_KEY"
 """The variable that hands the bearer key to vLLM."""
+KEY_FILE = "API_KEY_FILE"
+"""The variable that names the file of the clients' keys."""
 DEFAULT = "default of dsv4"
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import secrets
+from collections.abc import Mapping
 
 from . import supervision_settings
 from .listen import API_PORT
 from .parallel import parallel_of
-from .plan import API_KEY, DEFAULT, DRAFT_TOKENS, Plan, Setting
+from .plan import API_KEY, DEFAULT, DRAFT_TOKENS, KEY_FILE, Plan, Setting
 
 STEP_TOKENS = 8192
 """Tokens of a step where a plan does not say: vLLM's default for most GPUs."""
@@ -50,6 +53,23 @@ def shutdown_timeout(plan: Plan) -> float:
 def key(plan: Plan) -> str:
     """Return the bearer key; empty when none is set."""
     return plan.environment(secrets=True).get(API_KEY, "")
+
+
+@functools.cache
+def _own_key() -> str:
+    return secrets.token_hex(32)
+
+
+def with_own_key(plan: Plan, environ: Mapping[str, str]) -> Plan:
+    """
+    Return the plan with a key that only this process and its vLLM know, where a key file has those of the clients.
+
+    Keys of the file may be withdrawn while it serves; this one stays.
+    """
+    if not (environ.get(KEY_FILE) and key(plan)):
+        return plan
+    before = plan.env[API_KEY]
+    return dataclasses.replace(plan, env={**plan.env, API_KEY: dataclasses.replace(before, value=_own_key())})
 
 
 def without_draft(plan: Plan, reason: str) -> Plan:

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
+from ..entrypoint.key_file import digest
 from . import checks, metrics, page, status
+from .key_guard import key_of
 from .state import Health
 
 Scope = Mapping[str, Any]
@@ -88,7 +90,7 @@ def _front(scope: Scope) -> HealthResponse:
 
 
 def _guarded(head: str, health: Health, now: float, scope: Scope) -> HealthResponse:
-    if health.key and not _authorized(health.key, scope):
+    if health.key and not _authorized(health, scope):
         why = f"/{head} requires the header `Authorization: Bearer KEY` with the API key of this replica.\n"
         return HealthResponse(401, why, headers={"www-authenticate": 'Bearer realm="dsv4"'})
     if head == "metrics":
@@ -124,8 +126,11 @@ def _retry_after(health: Health, now: float) -> dict[str, str]:
     return {"retry-after": str(math.ceil(left))} if left else {}
 
 
-def _authorized(key: str, scope: Scope) -> bool:
-    given = dict(scope["headers"]).get(b"authorization", b"")
-    scheme, _, credentials = given.partition(b" ")
-    expected = key.encode(errors="surrogateescape")  # as os.environ holds bytes that are not UTF-8
-    return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), expected)
+def _authorized(health: Health, scope: Scope) -> bool:
+    given = key_of(scope["headers"])
+    if given is None:
+        return False
+    own = health.key.encode(errors="surrogateescape")  # as os.environ holds bytes that are not UTF-8
+    if hmac.compare_digest(digest(given.strip()), digest(own)):
+        return True
+    return health.key_file is not None and digest(given.strip()) in health.key_file.current()

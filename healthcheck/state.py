@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from ..entrypoint.draft_floors import Floors
+from ..entrypoint.key_file import KeyFile
 from .traffic import Traffic
 
 PHASES = (
@@ -188,7 +189,9 @@ class Health:
     """When the crash-loop breaker lets the next start begin."""
 
     key: str = ""
-    """The bearer key; empty when none is set."""
+    """The key of this replica itself; empty when none is set."""
+    key_file: KeyFile | None = None
+    """The keys of clients, where a file has them."""
     plan: Mapping[str, Any] = field(default_factory=dict)
     """The answer of `/plan`: the plan with masked secrets, the patch report, versions."""
 

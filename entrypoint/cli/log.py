@@ -1,12 +1,16 @@
-"""Print what the package logs as `dsv4: …`. A module of its own, because importing logging takes 10 ms."""
+"""Print what the package logs as `dsv4: …`, or as JSON. A module of its own, because importing logging takes 10 ms."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import sys
+import traceback
+from types import TracebackType
 
+from .. import json_log
 from ..terminal import printable
+from .output import LogFormat
 
 
 class _Stderr(logging.Handler):
@@ -16,8 +20,30 @@ class _Stderr(logging.Handler):
             print(f"dsv4: {level}{printable(record.getMessage())}", file=sys.stderr, flush=True)
 
 
+class _Json(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        _write_json(record.levelname, message, **getattr(record, "fields", {}))
+
+
 def to_stderr() -> None:
-    """Print what the package logs at level INFO and above."""
+    """Print what the package logs at level INFO and above; as JSON, also what libraries log, and the last error."""
     logger = logging.getLogger(__name__.partition(".")[0])
     logger.setLevel(logging.INFO)
-    logger.handlers = [_Stderr()]
+    if LogFormat.json:
+        logger.handlers = []
+        logging.getLogger().handlers = [_Json()]
+        sys.excepthook = _last_words
+    else:
+        logger.handlers = [_Stderr()]
+
+
+def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _write_json("CRITICAL", "".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+
+def _write_json(level: str, message: str, **fields: object) -> None:
+    with contextlib.suppress(OSError):
+        print(json_log.line(json_log.OURS, level, message, **fields), file=sys.stderr, flush=True)

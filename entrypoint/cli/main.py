@@ -46,15 +46,16 @@ def _open_closed_streams() -> None:
 def _run(argv: list[str]) -> int:
     from ..errors import UserError
     from ..exit_status import ExitStatus
-    from .output import print_message
+    from .output import LogFormat, print_message
 
+    LogFormat.json = _serves(argv) and "--dry-run" not in argv and os.environ.get("DSV4_LOG_FORMAT") == "json"
     try:
         try:
             return _dispatch(argv)
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print_message(str(error))
+        print_message(str(error), "ERROR", exit_status=int(error.exit_status))
         return error.exit_status
     except OSError as error:
         if error.filename is not None or error.errno not in _CANNOT_WRITE:

@@ -46,8 +46,9 @@ def register(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="NAMES",
-        help="add components, in any order: haproxy, router or gateway-inference; ingress=HOST, gateway=HOST,"
-        " monitoring[=URL], autoscale[=MAX], dra, kernels=oci://…, node-disk, priority[=CLASS]; repeatable",
+        help="add components, in any order: haproxy, router or gateway-inference; ingress=[CLASS/]HOST,"
+        " gateway=[CLASS/]HOST, monitoring[=URL], autoscale[=MAX], dra, kernels=oci://…, node-disk[=URL],"
+        " priority[=CLASS]; repeatable",
     )
     parser.add_argument(
         "--image", metavar="REF", help="image of the replicas, by digest (default: a placeholder for you to replace)"
@@ -72,6 +73,8 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
         print_message(f"before you apply it: {note}")
     for warning in overlay.warnings:
         print_message(f"warning: {warning}")
+    if overlay.capacity:
+        print_message(f"capacity: {overlay.capacity}")
     if options.out is None:
         print(write.stream(overlay), end="")
         return 0

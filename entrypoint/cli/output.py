@@ -16,9 +16,22 @@ if TYPE_CHECKING:
     from ..plan import Plan, Setting, Value
 
 
-def print_message(text: str) -> None:
+class LogFormat:
+    """How this process prints messages: as text, or for `serve` as JSON."""
+
+    json = False
+
+
+def print_message(text: str, level: str = "INFO", **fields: Any) -> None:
     """Print progress, or an error, on stderr."""
-    print(f"dsv4: {printable(text)}", file=sys.stderr, flush=True)
+    if not LogFormat.json:
+        print(f"dsv4: {printable(text)}", file=sys.stderr, flush=True)
+        return
+    from .. import json_log
+
+    bare = text.removeprefix("WARNING: ")
+    level = level if bare == text else "WARNING"
+    print(json_log.line(json_log.OURS, level, bare, **fields), file=sys.stderr, flush=True)
 
 
 def answer(options: argparse.Namespace, data: Callable[[], Any], text: Callable[[], str]) -> int:
@@ -29,6 +42,10 @@ def answer(options: argparse.Namespace, data: Callable[[], Any], text: Callable[
 
 def show(plan: Plan) -> None:
     """Print the selected names, and the command that starts vLLM."""
+    if LogFormat.json:
+        chosen = {name: value_text(name, setting.value) for name, setting in plan.choices.items()}
+        print_message("the plan", choices=chosen, command=plan.command())
+        return
     for name, setting in plan.choices.items():
         print(printable(f"# {setting_line(name, setting)}"))
     print(printable(plan.command()), flush=True)

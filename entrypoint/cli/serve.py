@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from .. import json_log
 from . import arguments
 from .output import print_message, show
 from .this_machine import this_machine
@@ -86,6 +87,7 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
     from .doctor import doctor_options
 
     async with lifecycle(context) as life:
+        json_log.PHASE.current = lambda: life.health.phase
         await life.unless_stopped(leftovers.end, context.run_folder)
         selection, plan = await life.unless_stopped(_resolve, options, argv)
         show(plan)
@@ -116,11 +118,13 @@ async def _resolve_again(
 
 
 def _resolve(options: argparse.Namespace, argv: list[str]) -> tuple[Selection, Plan]:
-    """Return what was selected, and the plan with its kernel caches."""
+    """Return what was selected, and the plan with its kernel caches and a key of its own."""
+    from .. import served_plan
     from ..supervisor import kernel_cache
     from .request import resolved
 
     selection, plan = resolved(options, argv)
+    plan = served_plan.with_own_key(plan, os.environ)
     return selection, kernel_cache.placed(plan, os.environ, kernel_cache.installed_folder(plan, os.environ))
 
 

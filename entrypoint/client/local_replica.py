@@ -154,7 +154,12 @@ def serving(
     """Run `dsv4 serve ARGV` on this host, on free ports where none are given; stop it and all its children."""
     port = port or free_port()
     health_port = health_port or free_port()
-    ports = {"PORT": str(port), "DSV4_HEALTH_HOST": LOCAL, "DSV4_HEALTH_PORT": str(health_port)}
+    ports = {
+        "DSV4_LOG_FORMAT": "text",
+        "PORT": str(port),
+        "DSV4_HEALTH_HOST": LOCAL,
+        "DSV4_HEALTH_PORT": str(health_port),
+    }
     with contextlib.ExitStack() as stack:
         with stops_held() as before, output.open("wb") as out:
 

@@ -27,8 +27,8 @@ PREFIX = "dsv4-replica-"
 ALIAS = "replica"
 """The name of all replicas in the network, which the balancer resolves by DNS."""
 STATUS_PORT = 8404
-FLEET_PAGE = "fleet.html"
-"""The page at the status port, which lies beside the configuration."""
+BESIDE = ("keys.lua", "fleet.html")
+"""What lies beside the balancer's configuration: the program of the keys, and the page at the status port."""
 GPUS = "dsv4.gpus"
 STOP_SECONDS = "dsv4.stop-seconds"
 GIB = 2**30
@@ -47,6 +47,7 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
     env = {
         **deployment.env,
         "API_KEY_FILE": KEY,
+        "DSV4_KEY_LIMITS": "off",  # the balancer enforces them
         "DSV4_RUN_DIR": f"{CACHE_FOLDER}/run/{name_of(index)}",
         **({"DSV4_PROFILES": ":".join(map(str, deployment.profiles))} if deployment.profiles else {}),
     }
@@ -73,7 +74,7 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
         },
         **_network(name_of(index), ALIAS),
     }
-    return _identified(body, image, [*deployment.profiles, deployment.key_file])
+    return _identified(body, image, list(deployment.profiles), deployment.key_file)
 
 
 def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
     certificate = {file: f"{CERTIFICATES}/{file.name}" for file in deployment.certificate}
     if certificate:
         env["BALANCER_CERTIFICATE"] = next(iter(certificate.values()))
-    configuration = [deployment.haproxy, deployment.haproxy.with_name(FLEET_PAGE)]
+    configuration = [deployment.haproxy, *(deployment.haproxy.with_name(name) for name in BESIDE)]
     mounts = {file: f"{HAPROXY_FOLDER}/{file.name}" for file in configuration}
     mounts |= {deployment.key_file: KEY, **certificate}
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}
@@ -105,7 +106,8 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
         },
         **_network(BALANCER),
     }
-    return _identified(body, image, list(mounts))
+    files = [file for file in mounts if file != deployment.key_file]
+    return _identified(body, image, files, deployment.key_file)
 
 
 def device_request(gpus: Group, *, podman: bool) -> dict[str, Any]:
@@ -146,5 +148,7 @@ def _read_only(source: Path, target: str) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True}
 
 
-def _identified(body: dict[str, Any], image: str, files: list[Path]) -> dict[str, Any]:
-    return {**body, "Labels": {**body["Labels"], CONFIGURATION: fingerprint(body, image, stamps(files))}}
+def _identified(body: dict[str, Any], image: str, files: list[Path], key_file: Path) -> dict[str, Any]:
+    """Add what changes with the container: of the key file, which is read again while it runs, only another file."""
+    identity = fingerprint(body, image, stamps(files), key_file.stat().st_ino)
+    return {**body, "Labels": {**body["Labels"], CONFIGURATION: identity}}

@@ -25,7 +25,7 @@ USER = (2000, 0)
 
 PASSED_ON = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_")
 """Prefixes of the variables that are passed on."""
-OWN = {"PORT", "API_KEY_FILE", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
+OWN = {"PORT", "API_KEY_FILE", "DSV4_KEY_LIMITS", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
 """Variables that are not passed on: each container has its own."""
 OF_BALANCER = (
     "REPLICA_MAXCONN",

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from .. import json_log
 from ..errors import ConfigError
 from .containers import BALANCER, name_of
 from .daemon import Daemon, engine_errors
@@ -57,9 +58,17 @@ def _lines(container: Any, follow: bool, tail: int | None) -> Iterator[str]:
         rest = b""
         for part in container.logs(stream=True, follow=follow, tail=tail or "all"):
             *whole, rest = (rest + part).split(b"\n")
-            yield from (_text(line) for line in whole)
+            for line in whole:
+                yield from _lines_of(line)
         if rest:
-            yield _text(rest)
+            yield from _lines_of(rest)
+
+
+def _lines_of(line: bytes) -> list[str]:
+    """Return a line; one for each line of the message of a JSON object."""
+    text = _text(line)
+    shown = json_log.readable(text)
+    return [text] if shown is text else shown.splitlines()
 
 
 def _text(line: bytes) -> str:

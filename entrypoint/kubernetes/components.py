@@ -19,10 +19,12 @@ _BY_OPTION = {
 """Components that another option adds."""
 _OF_A_ROLLOUT = ("candidate", "canary")
 """Components of overlays that are applied next to a fleet, while it gets a new image."""
-_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
+_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_HOST = re.compile(rf"({_LABEL}/)?(\*\.)?{_LABEL}(\.{_LABEL})+")
+"""A class and a host, or a host alone."""
 _COUNT = re.compile(r"[1-9][0-9]{0,4}")
 _PACK = re.compile(r"oci://" + DIGEST.pattern)
-_LINK = re.compile(r"https?://[^\s\"'#{}]+")
+_LINK = re.compile(r"https?://[\w.-]+(:[0-9]+)?(/[^\s\"'#{}]*)?")
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ COMPONENTS: Mapping[str, Component] = {
         note="name your image of llm-d's endpoint picker in kustomization.yaml (images), and install the Gateway API"
         " with its inference extension",
     ),
-    "ingress": Component("HOST", _HOST, requires_value=True, needs=("haproxy",), note=_TLS),
-    "gateway": Component("HOST", _HOST, requires_value=True, needs=("haproxy",), note=_TLS),
+    "ingress": Component("[CLASS/]HOST", _HOST, requires_value=True, needs=("haproxy",), note=_TLS),
+    "gateway": Component("[CLASS/]HOST", _HOST, requires_value=True, needs=("haproxy",), note=_TLS),
     "monitoring": Component(
         "URL", _LINK, note="install the Prometheus operator; its Prometheus runs in the namespace `monitoring`"
     ),
@@ -60,9 +62,11 @@ COMPONENTS: Mapping[str, Component] = {
     "dra": Component(one_node=True, note="install NVIDIA's DRA driver; Kubernetes must be 1.34 or newer"),
     "kernels": Component("oci://REF@sha256:…", _PACK, requires_value=True, one_node=True),
     "node-disk": Component(
+        "URL",
+        _LINK,
         one_node=True,
         note="`kubectl rollout status daemonset/dsv4-disk` reports how many nodes are filled; each fetches the weights"
-        " itself, so set HF_ENDPOINT to a mirror if they are many",
+        " itself, so name a mirror of the Hub (node-disk=URL) if they are many",
     ),
     "priority": Component("CLASS", NAME, note="the PriorityClass is the cluster's: let only one fleet bring it"),
 }

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 from .. import replica
 from .overlay import Overlay
 
+CELL = 64
+"""Replicas that one balancer finds (REPLICA_PLACES), and the largest fleet that was measured."""
 Edits = Mapping[str, Mapping[str, str]]
 """For each file below components/, texts that it has and what replaces each."""
 _HOST = "dsv4.example.com"
+_INGRESS_CLASS = "# ingressClassName: nginx # the cluster's default class, unless you name one"
+_GATEWAY_CLASS = "gatewayClassName: istio # patch it to yours"
+_MIRROR = '# - {name: HF_ENDPOINT, value: "https://hub-mirror.example.com"} # for many nodes'
 _PACK = "oci://registry.example/dsv4-kernels@sha256:" + "0" * 64
 
 
@@ -19,10 +25,10 @@ def edits(overlay: Overlay) -> dict[str, Mapping[str, str]]:
 
 
 def most_replicas(overlay: Overlay) -> int:
-    """Return how many replicas the fleet may have; `autoscale` at most doubles them, unless its value says more."""
+    """Return how many replicas the fleet may have; `autoscale` without a value doubles them, up to a cell."""
     if "autoscale" not in overlay.extras:
         return overlay.replicas
-    return int(overlay.extras["autoscale"] or 2 * overlay.replicas)
+    return int(overlay.extras["autoscale"] or max(overlay.replicas, min(2 * overlay.replicas, CELL)))
 
 
 def balancer_share(overlay: Overlay) -> int:
@@ -37,8 +43,30 @@ def _haproxy(overlay: Overlay, _: str) -> Edits:
     return {"haproxy/deployment.yaml": {places: f'{places}\n            - {{name: REPLICA_MAXCONN, value: "{share}"}}'}}
 
 
-def _public(file: str) -> Callable[[Overlay, str], Edits]:
-    return lambda _, host: {path: {_HOST: host} for path in file.split()}
+def _ingress(_: Overlay, place: str) -> Edits:
+    name, _, host = place.rpartition("/")
+    named = {_INGRESS_CLASS: f"ingressClassName: {name}"} if name else {}
+    return {"ingress/ingress.yaml": {_HOST: host, **named}}
+
+
+def _gateway(_: Overlay, place: str) -> Edits:
+    name, _, host = place.rpartition("/")
+    named = {_GATEWAY_CLASS: f"gatewayClassName: {name}"} if name else {}
+    return {"gateway/gateway.yaml": {_HOST: host, **named}, "gateway/routes.yaml": {_HOST: host}}
+
+
+def _node_disk(_: Overlay, mirror: str) -> Edits:
+    if not mirror:
+        return {}
+    address = urlsplit(mirror)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    return {
+        "node-disk/daemonset.yaml": {_MIRROR: f'- {{name: HF_ENDPOINT, value: "{mirror}"}}'},
+        "node-disk/network.yaml": {
+            "{port: 443, protocol: TCP}": "{port: 443, protocol: TCP}"
+            + f", {{port: {port}, protocol: TCP}}" * (port != 443)
+        },
+    }
 
 
 def _monitoring(_: Overlay, url: str) -> Edits:
@@ -81,12 +109,12 @@ _OF: Mapping[str, Callable[[Overlay, str], Edits]] = {
     "haproxy": _haproxy,
     "router": _none,
     "gateway-inference": _none,
-    "ingress": _public("ingress/ingress.yaml"),
-    "gateway": _public("gateway/gateway.yaml gateway/routes.yaml"),
+    "ingress": _ingress,
+    "gateway": _gateway,
     "monitoring": _monitoring,
     "autoscale": _autoscale,
     "dra": _dra,
     "kernels": _kernels,
-    "node-disk": _none,
+    "node-disk": _node_disk,
     "priority": _priority,
 }

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .components import WAY_IN
-from .edits import balancer_share, most_replicas
+from .edits import CELL, balancer_share, most_replicas
 from .overlay import Overlay
 
-CELL = 64
-"""Replicas that one balancer finds (REPLICA_PLACES), and the largest fleet that was measured."""
 CONNECTIONS = 4096
 """Client connections that one HAProxy takes (BALANCER_MAXCONN)."""
 _ROUTER = 32

@@ -74,7 +74,22 @@ def overlay(options: argparse.Namespace, request: Request) -> Overlay:
     if (most := most_replicas(made)) < made.replicas:
         raise ConfigError(f"--with autoscale={most}: must be at least --replicas, {made.replicas}.")
     notes = (*_of_nodes(selection, shape), *_notes(options, made, folder))
-    return dataclasses.replace(made, notes=notes, warnings=limits.warnings(made))
+    capacity = _capacity(selection, plan, made.replicas)
+    return dataclasses.replace(made, notes=notes, warnings=limits.warnings(made), capacity=capacity)
+
+
+def _capacity(selection: Selection, plan: Plan, replicas: int) -> str:
+    from ..resolve import memory_inputs
+
+    estimate = memory_inputs.estimate(selection, plan.flags)
+    if estimate is None or not estimate.sized:
+        return ""
+    each, held = replica.sequences(plan), estimate.steady_state_requests
+    running = f"{each * replicas:,} requests run at once, {each:,} on each replica; " if each else ""
+    return (
+        f"{running}the KV cache of a replica holds {held:,} of {estimate.context:,} tokens (counted for vLLM {VERSION},"
+        " not measured)"
+    )
 
 
 def _other_processor(selection: Selection) -> str:

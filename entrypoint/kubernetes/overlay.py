@@ -55,6 +55,8 @@ class Overlay:
     """The operator's profile files: text by path, as in profiles/."""
     command: str = ""
     """The command line that made this."""
+    capacity: str = ""
+    """How many requests run at once, and how many a KV cache holds as `dsv4 fit` counts; empty if that is unknown."""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     """Numbers that exceed what was measured or counted."""
@@ -93,8 +95,9 @@ def comments(overlay: Overlay) -> dict[str, tuple[str, ...]]:
     """Return the comment lines above each document, by file name."""
     prerequisites = (f"Before it is applied: {note}." for note in overlay.notes)
     warnings = (f"Warning: {warning}." for warning in overlay.warnings)
+    capacity = [f"Capacity: {overlay.capacity}."] if overlay.capacity else []
     return {
-        "kustomization.yaml": (overlay.command, *prerequisites, *warnings),
+        "kustomization.yaml": (overlay.command, *prerequisites, *warnings, *capacity),
         **dict.fromkeys(_OWN, ("The namespace is the base's own; kustomization.yaml sets the actual one.",)),
     }
 

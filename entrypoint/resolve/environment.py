@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -65,7 +66,9 @@ class Variables(BaseSettings):
     PORT: str | None = None
     """The port of vLLM's API."""
     API_KEY_FILE: Path | None = None
-    """A file that holds the bearer key of the API."""
+    """A file with the keys of the API: lines of NAME KEY [requests/min] [concurrent], or one bare key."""
+    DSV4_KEY_LIMITS: Literal["on", "off"] | None = None
+    """`off` where a balancer enforces the limits of the key file; `on` if not set. Usage is counted either way."""
     DSV4_OPEN_ROUTES: str | None = None
     """Routes of vLLM that need no key, separated by commas; `/health,/ping` if not set."""
     DSV4_PROFILES: str | None = None
@@ -82,6 +85,8 @@ class Variables(BaseSettings):
     """Kernel packs that a start imports: folders, and oci://HOST/REPOSITORY@sha256:…, separated by commas."""
     DSV4_RUN_DIR: Path | None = None
     """The folder of what outlives a restart: record of failures, plan, last exit, stacks."""
+    DSV4_LOG_FORMAT: Literal["text", "json"] = "text"
+    """How `serve` logs: `text`, or `json` with one object a line; text if not set."""
     DSV4_TERMINATION_LOG: Path = Path("/dev/termination-log")
     """The file that gets the cause of the end if it exists, for Kubernetes; /dev/termination-log if not set."""
 

@@ -25,7 +25,8 @@ def publish(reason: ExitReason, context: ServeContext) -> None:
     if reason.root:
         text += f"\nroot cause: {reason.root}"
     if not reason.logged:
-        log.error(text)
+        cause = {"cause": reason.cause.name, "exit_status": int(reason.cause.exit_status), "root_cause": reason.root}
+        log.error(text, extra={"fields": cause})
     if reason.failed and context.termination_log.exists():  # Kubernetes makes the file
         flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK  # a pipe without a reader would block for ever
         with contextlib.suppress(OSError), os.fdopen(os.open(context.termination_log, flags), "wb") as file:

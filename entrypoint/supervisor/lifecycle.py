@@ -15,6 +15,7 @@ import os
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ...healthcheck.app import health_app
@@ -23,7 +24,8 @@ from ...healthcheck.state import Health, LastExit
 from .. import procfs, served_plan, supervision_settings
 from ..errors import UserError
 from ..fingerprint import fingerprint
-from ..plan import Plan
+from ..key_file import KeyFile
+from ..plan import KEY_FILE, Plan
 from ..secret import hidden
 from ..supervision_settings import Supervise
 from ..vllm_log import exit_cause
@@ -41,6 +43,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 STOPPED_EARLY = ExitReason(exit_cause.DRAINED, "stopped before vLLM was started")
+
+
+def _said_by_vllm(_: str) -> None:
+    """Drop a message of a key file: the middleware in vLLM's process reads the same file, and logs it."""
 
 
 class StartEnded(Exception):
@@ -122,6 +128,8 @@ class Lifecycle:
         assert self.machine is not None
         self.health.plan = provenance.replica(plan, self.machine)
         self.health.key, self.secrets = served_plan.key(plan), plan.secrets()
+        if (path := self.context.environ.get(KEY_FILE)) and self.health.key:
+            self.health.key_file = KeyFile(Path(path), _said_by_vllm)
         atomic_file.write(self.context.run_folder / run_folder.PLAN, json.dumps(self.health.plan, indent=2))
 
     def forget_failures(self) -> None:

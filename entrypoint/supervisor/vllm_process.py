@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .. import procfs
+from .. import json_log, procfs
 from ..vllm_log.parser import LogLine
+from ..vllm_log.records import RecordReader, VllmRecord
 from . import executable, leftovers
 from .log_mask import LogMask
 from .log_reader import LogReader, LogStream
@@ -23,6 +25,7 @@ from .stop_signals import first_of
 
 SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names that vLLM gives
 CHUNK = 1 << 16  # bytes, as much as a pipe holds
+TOGETHER = 0.5  # seconds without a line, after which a traceback is taken to be whole
 LOG_SECONDS = 1.0  # seconds for the last output to get through a slow terminal
 
 
@@ -79,12 +82,13 @@ class VllmProcess:
             for _, write_end in pipes:
                 os.close(write_end)
         reader = LogReader(on_line)
+        pump = _pump_json if json_log.wanted(environ) else _pump
         pumps = [
-            threading.Thread(target=_pump, args=(read_end, out, reader, LogMask(secrets)), daemon=True)
+            threading.Thread(target=pump, args=(read_end, out, reader, LogMask(secrets)), daemon=True)
             for (read_end, _), out in zip(pipes, (1, 2), strict=True)
         ]
-        for pump in pumps:
-            pump.start()
+        for thread in pumps:
+            thread.start()
         return cls(process, folder, reader, pumps)
 
     @property
@@ -187,6 +191,37 @@ def _pump(read_end: int, out: int, reader: LogReader, mask: LogMask) -> None:
     if writable and last != b"\n":  # so that our next message begins on a new line
         _write(out, b"\n")
     os.close(read_end)
+
+
+def _pump_json(read_end: int, out: int, reader: LogReader, mask: LogMask) -> None:
+    """Do the same with a JSON object for each record; what is read for phases and causes stays as vLLM wrote it."""
+    stream, writable, records = LogStream(), True, RecordReader()
+
+    def take(chunk: bytes) -> Iterator[VllmRecord]:
+        reader.feed(stream, chunk)
+        return records.feed(chunk)
+
+    def write(ended: Iterable[VllmRecord]) -> None:
+        nonlocal writable
+        lines = b"".join(map(_object, ended))
+        writable = writable and _write(out, lines)
+
+    while True:
+        if records.waits and not select.select([read_end], [], [], TOGETHER)[0]:
+            write(records.flush())
+        elif chunk := os.read(read_end, CHUNK):
+            write(take(mask.feed(chunk)))
+        else:
+            break
+    write(take(mask.close()))
+    write(records.close())
+    reader.close(stream)
+    os.close(read_end)
+
+
+def _object(record: VllmRecord) -> bytes:
+    fields = {"process": record.first.process, "logger": record.first.source}
+    return json_log.line(json_log.VLLM, record.level, record.message, **fields).encode() + b"\n"
 
 
 def _write(out: int, chunk: bytes) -> bool:

@@ -31,7 +31,8 @@ def haproxy_before(
     as_shipped = shipped.CONFIGURATION.read_text()
     text = as_shipped.replace(NO_DELAY, "") if variant == "delay" else as_shipped
     configuration.write_text(text)
-    shutil.copy(shipped.CONFIGURATION.with_name("fleet.html"), folder)
+    for name in ("keys.lua", "fleet.html"):
+        shutil.copy(shipped.CONFIGURATION.with_name(name), folder)
     changes = tuple(line.strip() for line in text.splitlines() if line not in as_shipped.splitlines())
     names = Names()
     names.running = list(addresses)

@@ -23,7 +23,6 @@ FILE = ROOT / "docker-compose.yml"
 COMPOSE = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 REPLICAS = {name: service for name, service in SERVICES.items() if "replica" in name or "demo" in name}
-LIMITS = ("mem_limit", "pids_limit")
 GPU = {name: service for name, service in REPLICAS.items() if "demo" not in name}
 
 
@@ -38,13 +37,23 @@ def test_no_container_has_more_rights_than_it_needs(name: str) -> None:
     assert service["logging"]["options"]["max-size"]
 
 
-@pytest.mark.parametrize("name", SERVICES)
+def started() -> dict[str, dict[str, Any]]:
+    """Every service that has an image, of each compose file; files that are laid over others change services too."""
+    files = [FILE, *(ROOT / "deploy").glob("*/*.yml")]
+    services = {file: (yaml.safe_load(file.read_text()) or {}).get("services", {}) for file in files}
+    return {
+        f"{file.name} {name}": one for file, all_ in services.items() for name, one in all_.items() if "image" in one
+    }
+
+
+@pytest.mark.parametrize("name", started())
 def test_no_container_can_take_all_memory_or_processes_of_the_host(name: str) -> None:
-    memory, pids = (str(SERVICES[name][limit]).partition(":-")[2] or str(SERVICES[name][limit]) for limit in LIMITS)
-    assert re.fullmatch(r"[0-9]+g}?", memory)
-    assert int(pids.rstrip("}")) >= 1024
-    shared = SERVICES[name].get("shm_size", "0gb").removesuffix("gb")
-    assert int(memory.rstrip("g}")) > 2 * int(shared)
+    service = started()[name]
+    memory, pids = (re.sub(r".*:-|}", "", str(service[limit])) for limit in ("mem_limit", "pids_limit"))
+    assert int(pids) >= 64
+    amount, unit = int(memory[:-1]), memory[-1]
+    assert unit in "mg"
+    assert amount * {"m": 1, "g": 1024}[unit] > 2 * 1024 * int(service.get("shm_size", "0gb").removesuffix("gb"))
 
 
 @pytest.mark.parametrize("name", [n for n, s in SERVICES.items() if n != "balancer" and "ports" in s])
@@ -97,6 +106,7 @@ def test_weights_are_read_only_and_the_key_is_a_file(name: str) -> None:
     assert REPLICAS[name]["environment"]["API_KEY_FILE"] == "/run/secrets/api-key"
     assert REPLICAS[name]["secrets"] == ["api-key"]
     assert COMPOSE["secrets"]["api-key"] == {"file": "${API_KEY_FILE:-./secrets/api-key}"}
+    assert REPLICAS[name]["environment"]["DSV4_KEY_LIMITS"] == "off"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -158,3 +168,11 @@ def test_the_balancer_s_health_check_hears_its_answer(tmp_path: Path) -> None:
         here = [word.replace("8404", str(running.status_port)) for word in words]
         assert subprocess.run(here, timeout=5, check=False).returncode == 0
     assert subprocess.run(here, timeout=5, check=False, stderr=subprocess.DEVNULL).returncode != 0
+
+
+def test_grafana_has_a_password_of_its_own() -> None:
+    """And neither it nor Prometheus can read the list of keys."""
+    grafana, prometheus = COMPOSE["services"]["grafana"], COMPOSE["services"]["prometheus"]
+    assert (grafana["secrets"], prometheus["secrets"]) == (["grafana-password"], ["metrics-key"])
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana-password"
+    assert COMPOSE["secrets"]["grafana-password"]["file"] != COMPOSE["secrets"]["api-key"]["file"]

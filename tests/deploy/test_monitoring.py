@@ -15,7 +15,7 @@ import yaml
 from dsv4_serve.entrypoint.draft_floors import Floors
 from dsv4_serve.entrypoint.vllm_schema import schema
 from dsv4_serve.healthcheck import metrics
-from dsv4_serve.healthcheck.state import Acceptance, Health
+from dsv4_serve.healthcheck.state import Acceptance, GpuFault, Health
 from tests.deploy.pair import Pair
 from tests.support.program import need
 
@@ -45,6 +45,7 @@ def replica_s_metrics() -> set[str]:
         live_acceptance=Acceptance(100, 90, 50, (48, 42)),
         cache_hit=True,
         cache_saved=120.0,
+        gpu_faults=(GpuFault("0000:17:00.0", 79, "GPU has fallen off the bus."),),
     )
     return set(re.findall(r"^(dsv4_\w+)", metrics.as_text(health, 0.0).decode(), re.MULTILINE))
 
@@ -152,7 +153,7 @@ def test_prometheus_reads_its_configuration_with_the_rules_and_the_key_that_it_n
     key = tmp_path / "api-key"
     key.write_text("key\n")
     config = tmp_path / PROMETHEUS.name
-    config.write_text(PROMETHEUS.read_text().replace("/run/secrets/api-key", str(key)))
+    config.write_text(PROMETHEUS.read_text().replace("/run/secrets/metrics-key", str(key)))
     (tmp_path / ALERTS.name).write_text(ALERTS.read_text())
     promtool("check", "config", config)
 
@@ -179,7 +180,7 @@ def test_prometheus_shows_the_key_to_replicas_only() -> None:
     jobs = {job["job_name"]: job for job in yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]}
     assert [name for name, job in jobs.items() if "authorization" in job] == ["replica", "vllm"]
     for name in ("replica", "vllm"):
-        assert jobs[name]["authorization"] == {"credentials_file": "/run/secrets/api-key"}
+        assert jobs[name]["authorization"] == {"credentials_file": "/run/secrets/metrics-key"}
 
 
 def test_both_ports_of_a_replica_have_one_name_for_it() -> None:

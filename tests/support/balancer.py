@@ -27,7 +27,9 @@ A, NO_SUCH_NAME = 1, 3
 
 def variables() -> set[str]:
     """Return the names of the environment variables that the shipped configuration reads."""
-    return set(re.findall(r"\$\{([A-Z_]+)[-}[]", CONFIGURATION.read_text()))
+    program = CONFIGURATION.with_name("keys.lua").read_text()
+    of_program = re.findall(r'getenv\("([A-Z_]+)"', program)
+    return {*re.findall(r"\$\{([A-Z_]+)[-}[]", CONFIGURATION.read_text()), *of_program}
 
 
 def haproxy() -> str | None:

@@ -67,7 +67,9 @@ COMPOSE = {
     "DSV4_IMAGE": "The image of the replicas.",
     "DSV4_CPU_IMAGE": "The image of the replicas of `demo`.",
     "MODELS": "The folder of weights, mounted at `/models`.",
-    "API_KEY_FILE": "The file of the bearer key; in a container, where it is mounted.",
+    "API_KEY_FILE": "The file of the keys; in a container, where it is mounted.",
+    "METRICS_KEY_FILE": "A file with one bare key, for Prometheus.",
+    "GRAFANA_PASSWORD_FILE": "The file with the password of Grafana's `admin`.",
     "GPU_0": "The first GPU of replica 0.",
     "GPU_1": "The second GPU of replica 0.",
     "GPU_2": "The first GPU of replica 1, or the third of the one replica of `tp4`.",
@@ -117,7 +119,10 @@ COMPOSE_FILES = (
 _CACHE = "A folder in DSV4_CACHE, unless it is set already."
 SET = {
     **dict.fromkeys(kernel_cache.VARIABLES, ("`serve`", _CACHE)),
-    "VLLM_API_KEY": ("`serve`", "The key of API_KEY_FILE."),
+    "VLLM_API_KEY": (
+        "`serve`",
+        "A key of its own, with API_KEY_FILE; vLLM gets it for each request with a key of the file.",
+    ),
     "VLLM_RPC_BASE_PATH": ("`serve`", "The folder of this start's temporary files, removed at its end."),
     "TMPDIR": ("`serve`", "The same."),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),

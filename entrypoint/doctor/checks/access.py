@@ -8,7 +8,7 @@ from ...problem import Problem, check
 
 @check(
     symptom="Strangers use the GPUs: without a key vLLM answers everyone who reaches its port",
-    link="docs/how-to/rotate-keys.md",
+    link="docs/how-to/keys.md",
     remedy="set API_KEY_FILE, or listen on loopback (--host 127.0.0.1); in a container, publish the port on loopback",
     tried="for real",
 )

@@ -234,7 +234,7 @@ def hardware_of(product: str) -> str:
 def test_haproxy_reads_the_very_file_that_compose_mounts() -> None:
     manifests = overlay("haproxy")
     (generated,) = [m for m in manifests if m["kind"] == "ConfigMap"]
-    held = {name: (ROOT / "deploy/haproxy" / name).read_text() for name in ("haproxy.cfg", "fleet.html")}
+    held = {name: (ROOT / "deploy/haproxy" / name).read_text() for name in ("haproxy.cfg", "keys.lua", "fleet.html")}
     configuration = held["haproxy.cfg"]
     assert generated["data"] == held
     pod = one(manifests, "Deployment", "dsv4-haproxy")["spec"]["template"]["spec"]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dsv4_serve.entrypoint import json_log
 from dsv4_serve.entrypoint.cli import main as cli
 from dsv4_serve.entrypoint.cli import probe
 from dsv4_serve.entrypoint.containers import daemon
@@ -19,6 +20,19 @@ def test_escape_sequences_in_a_container_s_log_do_not_reach_the_terminal(
     monkeypatch.setattr(daemon, "connect", lambda _: SimpleNamespace(ours=lambda: {container.name: container}))
     assert cli.main(["logs"]) == 0
     assert capsys.readouterr().out == "plain\n\\x1b[2Jgone\n100%\nhalf a line\\x07\n"
+
+
+def test_json_lines_are_shown_as_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    made = json_log.line("vllm", "ERROR", "one\n  two\x1b[2J", process="EngineCore")
+    containers = {
+        name: SimpleNamespace(name=name, logs=lambda **_: iter([f"{made}\nplain\n".encode()])) for name in ("a", "b")
+    }
+    monkeypatch.setattr(daemon, "connect", lambda _: SimpleNamespace(ours=lambda: containers))
+    assert cli.main(["logs"]) == 0
+    first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("a | ")
+    assert first.endswith(" ERROR vllm EngineCore: one")
+    assert (second, third) == ("a |   two\\x1b[2J", "a | plain")
 
 
 def test_escape_sequences_in_an_answer_do_not_reach_the_terminal(

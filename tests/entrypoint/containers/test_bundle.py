@@ -61,6 +61,7 @@ def test_it_has_all_that_the_other_host_needs_and_the_check_passes(bundle):
         "images/dsv4-tiny-test.tar",
         "deploy/haproxy/fleet.html",
         "deploy/haproxy/haproxy.cfg",
+        "deploy/haproxy/keys.lua",
         "profiles/524k.toml",
     }
     assert required <= held

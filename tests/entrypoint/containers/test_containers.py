@@ -124,11 +124,20 @@ def test_another_image_of_the_same_name_is_another_configuration(deployment):
     assert configuration(replica(deployment, image="sha256:9")) != configuration(replica(deployment))
 
 
-@pytest.mark.parametrize("file", ["key", "profiles/mine.toml"])
-def test_a_file_that_was_written_anew_is_another_configuration(deployment, tmp_path, file):
+def test_a_profile_that_was_written_anew_is_another_configuration(deployment, tmp_path):
     before = configuration(replica(deployment))
-    os.utime(tmp_path / file, ns=(1, 1))
+    os.utime(tmp_path / "profiles/mine.toml", ns=(1, 1))
     assert configuration(replica(deployment)) != before
+
+
+def test_a_key_file_is_another_configuration_only_when_it_was_replaced(deployment, tmp_path):
+    key, settings = tmp_path / "key", (replica, lambda made: balancer_settings(made, "sha256:2"))
+    before = [configuration(make(deployment)) for make in settings]
+    key.write_text("alice another-key-0123456789\n")  # a running container reads it again
+    assert [configuration(make(deployment)) for make in settings] == before
+    (tmp_path / "new").write_text("sesame")
+    (tmp_path / "new").rename(key)  # a running container still has the old file
+    assert all(configuration(make(deployment)) != was for make, was in zip(settings, before, strict=True))
 
 
 def test_the_balancer_lets_as_many_requests_wait_at_a_replica_as_run(deployment):

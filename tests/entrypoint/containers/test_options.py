@@ -195,14 +195,14 @@ def test_a_key_that_the_containers_could_not_read_is_refused_before_they_start(t
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "must be one line of ASCII"),
-        (b"two words\n", "must be one line of ASCII"),
-        (b"a\nb\n", "has 2 lines; it must contain one key"),
-        (b"#a", "begins with #, which is a comment to the balancer"),
-        (b"\xff\xfe", "not UTF-8 text; it must contain one key"),
+        (b"", "the file has no key"),
+        (b"two words\n", "line 1: the key is weak"),
+        (b"a\nb\n", "line 1: write NAME KEY"),
+        (b"#a", "the file has no key"),
+        (b"\xff\xfe", "not UTF-8 text"),
     ],
 )
-def test_a_key_file_has_to_hold_one_key(tmp_path, content, why):
+def test_a_key_file_has_to_hold_a_key(tmp_path, content, why):
     key = tmp_path / "key"
     key.chmod(0o644)
     key.write_bytes(content)

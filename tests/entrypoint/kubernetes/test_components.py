@@ -123,6 +123,34 @@ def test_a_class_that_exists_is_used_and_none_is_made(made: Made) -> None:
     assert pod(objects["Deployment/dsv4-haproxy"])["priorityClassName"] == "serving"
 
 
+def test_a_class_a_host_and_a_mirror_are_named(made: Made) -> None:
+    words = "haproxy,ingress=nginx/a.example.com,gateway=envoy/b.example.com,node-disk=http://mirror.lan:8080/hub"
+    objects = made(*DISK, "--with", words)
+    ingress, gateway = objects["Ingress/dsv4"]["spec"], objects["Gateway/dsv4"]["spec"]
+    assert (ingress["ingressClassName"], ingress["rules"][0]["host"]) == ("nginx", "a.example.com")
+    assert gateway["gatewayClassName"] == "envoy"
+    assert {listener["hostname"] for listener in gateway["listeners"]} == {"b.example.com"}
+    assert objects["HTTPRoute/dsv4"]["spec"]["hostnames"] == ["b.example.com"]
+    fetch = pod(objects["DaemonSet/dsv4-disk"])["initContainers"][1]
+    assert env(fetch)["HF_ENDPOINT"] == "http://mirror.lan:8080/hub"
+    (egress,) = objects["NetworkPolicy/dsv4-disk"]["spec"]["egress"]
+    assert [port["port"] for port in egress["ports"]] == [53, 53, 443, 8080]
+
+
+def test_the_fleet_s_capacity_is_that_of_its_replicas(overlay_for: Callable[..., Overlay]) -> None:
+    one, three = (overlay_for(*H200, "--replicas", number).capacity for number in ("1", "3"))
+    assert one.startswith(
+        "2 requests run at once, 2 on each replica; the KV cache of a replica holds 17 of 524,288 tokens"
+    )
+    assert three.startswith("6 requests run at once, 2 on each replica; the KV cache of a replica holds 17 of 524,288")
+
+
+def test_an_autoscaler_stays_within_a_cell_unless_it_says_otherwise(overlay_for: Callable[..., Overlay]) -> None:
+    for least, most in ((2, 4), (61, 64), (70, 70)):
+        overlay = overlay_for(*H200, "--replicas", str(least), "--with", "haproxy,autoscale")
+        assert edits.most_replicas(overlay) == most
+
+
 def test_a_group_of_nodes_has_a_balancer_and_a_priority_too(made: Made) -> None:
     objects = made("--tp", "8", "--nodes", "2", "--with", "haproxy,priority,monitoring")
     template = objects["LeaderWorkerSet/dsv4"]["spec"]["leaderWorkerTemplate"]
@@ -141,8 +169,8 @@ def test_a_group_of_nodes_has_a_balancer_and_a_priority_too(made: Made) -> None:
         (("--with", "host-path"), "use --weights hostpath:/FOLDER"),
         (("--with", "several-nodes"), "use --nodes N"),
         (("--with", "haproxy=2"), "haproxy takes no value"),
-        (("--with", "haproxy,ingress"), "must be ingress=HOST"),
-        (("--with", "haproxy,ingress=a b"), "must be ingress=HOST"),
+        (("--with", "haproxy,ingress"), r"must be ingress=\[CLASS/\]HOST"),
+        (("--with", "haproxy,ingress=a b"), r"must be ingress=\[CLASS/\]HOST"),
         (("--with", "ingress=a.example.com"), "it needs haproxy.* use --with haproxy,ingress=a.example.com"),
         (("--with", "kernels=oci://r/k:latest"), "must be kernels=oci://REF@sha256:…"),
         (("--with", "autoscale=none"), "must be autoscale=MAX"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dsv4_serve.entrypoint.kubernetes import limits
+from dsv4_serve.entrypoint.kubernetes import edits, limits
 from dsv4_serve.entrypoint.kubernetes.overlay import Overlay
 from dsv4_serve.entrypoint.kubernetes.write import SHIPPED
 
@@ -44,7 +44,7 @@ def test_a_number_above_its_limit_is_said(
 
 def test_the_limits_are_those_of_the_balancer() -> None:
     deployment = (SHIPPED / "components/haproxy/deployment.yaml").read_text()
-    assert f'{{name: REPLICA_PLACES, value: "{limits.CELL}"}}' in deployment
+    assert f'{{name: REPLICA_PLACES, value: "{edits.CELL}"}}' in deployment
     haproxy = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
     assert f'"${{BALANCER_MAXCONN-{limits.CONNECTIONS}}}"' in haproxy
     assert f'"${{REPLICA_MAXCONN-{limits._SHARE_BY_DEFAULT}}}"' in haproxy

@@ -1,0 +1,48 @@
+"""The log as JSON, one object a line: `DSV4_LOG_FORMAT=json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+VARIABLE = "DSV4_LOG_FORMAT"
+OURS, VLLM = "dsv4", "vllm"
+"""Sources of lines."""
+
+
+@dataclass
+class LogPhase:
+    """The phase of this process's replica, which each line carries; empty before there is one."""
+
+    current: Callable[[], str] = lambda: ""
+
+
+PHASE = LogPhase()
+
+
+def wanted(environ: Mapping[str, str]) -> bool:
+    """Tell whether the log is to be JSON."""
+    return environ.get(VARIABLE) == "json"
+
+
+def line(source: str, level: str, message: str, **fields: Any) -> str:
+    """Return one object without its end; empty fields are left out."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    record = {"time": now, "level": level, "source": source, "message": message, "phase": PHASE.current()}
+    return json.dumps(record | {name: value for name, value in fields.items() if value not in ("", None)})
+
+
+def readable(text: str) -> str:
+    """Return an object of `line` as text for people; anything else as it is."""
+    if not text.startswith('{"time": "'):
+        return text
+    try:
+        record = json.loads(text)
+        time, level, source, message = (str(record[name]) for name in ("time", "level", "source", "message"))
+    except (ValueError, LookupError, TypeError):
+        return text
+    who = " ".join(str(part) for part in (source, record.get("process"), record.get("logger")) if part)
+    return f"{time[:19].replace('T', ' ')} {level} {who}: {message}"
