@@ -42,7 +42,7 @@ class Sdks:
 
     def anthropic(self, key: str | None = None, retries: int = 0) -> anthropic.Anthropic:
         settings: Any = {"http_client": self.http2, "max_retries": retries}
-        return anthropic.Anthropic(base_url=self.url, auth_token=key or self.key, **settings)
+        return anthropic.Anthropic(base_url=self.url, api_key=key or self.key, **settings)  # as x-api-key
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +173,19 @@ def test_without_a_replica_both_sdks_wait_as_retry_after_says(binary: str, tmp_p
             with pytest.raises(kind, match="No replica is ready"):
                 call()
             assert time.monotonic() - began >= 5
+
+
+def test_over_a_limit_both_sdks_raise_their_rate_limit_error(binary: str, tmp_path: Path) -> None:
+    sign(tmp_path)
+    keys, certificate = f"slow {KEY} 1\n", tmp_path / "tls.crt"
+    with balancer(tmp_path, Names(), binary=binary, key=keys, BALANCER_CERTIFICATE=str(certificate)) as front:
+        limited = Sdks(f"https://localhost:{front.port}", certificate, KEY)
+        with pytest.raises(openai.InternalServerError):  # admitted, and there is no replica
+            limited.openai().models.list()
+        with pytest.raises(openai.RateLimitError) as slow:
+            limited.openai().models.list()
+        assert (slow.value.code, slow.value.type) == ("rate_limit_exceeded", "rate_limit_error")
+        with pytest.raises(anthropic.RateLimitError) as too:
+            limited.anthropic().messages.create(model="a", max_tokens=1, messages=QUESTION)
+        assert too.value.type == "rate_limit_error"
+        assert 1 <= int(too.value.response.headers["retry-after"]) <= 60
