@@ -4,7 +4,7 @@ PORT ?= 8000
 CHECK ?=
 PROFILE ?= demo
 ARGS ?=
-JOBS ?= 3
+JOBS ?= 4
 FAST_JOBS ?= 3
 TARGET ?= cpu
 export PYTHONDONTWRITEBYTECODE := # what one process compiled, the next one reads, as do the workers of a test run
@@ -41,7 +41,7 @@ help: ## list the targets
 demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question; CHECK=1 stops after the answer, PROFILE=demo-v4 shows DeepSeek-V4
 	@$(VENV)/bin/python -m dsv4_serve.demo --profile $(PROFILE) --port $(PORT) $(if $(CHECK),--check)
 
-test: $(VENV)/installed ## run every test, three at once (JOBS=3); ARGS='tests/patcher -x' runs some (tests/README.md)
+test: $(VENV)/installed ## run every test, four at once (JOBS=4); ARGS='tests/patcher -x' runs some (tests/README.md)
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 test-fast: $(VENV)/installed ## run the tests that need neither vLLM nor an image and are not slow
@@ -105,12 +105,12 @@ $(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 	@mkdir -p "$(VENV)" && touch "$(MADE)" && find "$(VENV)/" -mindepth 1 ! -path "$(MADE)" -delete
 	$(PYTHON) -m venv $(VENV)
 	@echo "== 2 of 4: torch for CPU"
-	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
+	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --require-hashes --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
 		echo >&2 "error: torch 2.13.0+cpu was not found for $$($(PYTHON) --version) on $$(uname -sm); pip's output above shows where it searched. Name another index: make TORCH_CPU_INDEX=URL"; exit 1; }
 	@echo "== 3 of 4: vLLM for CPU, the command's dependencies and the tools"
 	@$(PIP) --only-binary :all: --require-hashes -r requirements/cpu.txt -r requirements/dsv4.txt -r requirements/dev.txt || { \
 		echo >&2 "error: the pinned wheels could not be installed; pip's output above names the one that failed. Fix that and run make again."; exit 1; }
-	@$(VENV)/bin/python -m compileall -qq -j 0 "$(VENV)/lib" || true # on all cores, where pip uses one; some files are templates
+	@cd $(VENV)/lib/python*/site-packages && "$(abspath $(VENV))/bin/python" -m compileall -qq -j 0 torch vllm || true # copies of vLLM keep it; the rest is compiled where it is imported
 	@touch $@
 
 $(VENV)/mutants: requirements/mutants.txt | $(VENV)/pinned

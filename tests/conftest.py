@@ -9,7 +9,7 @@ import gc
 from hypothesis import settings
 
 from tests.support.kinds import pytest_itemcollected
-from tests.support.running_demo import keyed_demo, running_demo
+from tests.support.running_demo import keyed_demo, keyed_start, running_demo
 from tests.support.skips import pytest_terminal_summary
 from tests.support.temporary import pytest_configure, pytest_unconfigure
 from tests.support.vllm_servers import answering, broken, vllm
@@ -18,6 +18,7 @@ __all__ = [
     "answering",
     "broken",
     "keyed_demo",
+    "keyed_start",
     "pytest_configure",
     "pytest_itemcollected",
     "pytest_terminal_summary",

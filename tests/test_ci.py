@@ -69,3 +69,16 @@ def test_where_nothing_may_be_installed_the_packages_are_named(place: Path, lack
     assert done.returncode == 0
     assert f"skipped: {' '.join(PROGRAMS.values())} (as root on Debian" in done.stdout
     assert not (place / "calls").exists()
+
+
+@pytest.mark.parametrize("fails", ["", "programs", "venv", "lint", "test"])
+def test_a_run_fails_with_any_of_its_steps_and_shows_what_lint_said(tmp_path: Path, fails: str) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
+    write(tmp_path / ".ci/programs", f"[ {fails or 'none'} != programs ]")
+    write(tmp_path / "make", f"echo make $1\n[ $1 != {fails or 'none'} ]")
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run([tmp_path / ".ci/run"], env=path, capture_output=True, text=True, check=False)
+    assert bool(done.returncode) == bool(fails), done.stderr
+    assert ("make lint" in done.stdout) == (fails == "lint")
+    assert ("make test" in done.stdout) == (fails not in ("programs", "venv"))

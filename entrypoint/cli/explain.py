@@ -7,12 +7,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ..parallel import parallel_of
 from ..plan import DEFAULT, Plan, Setting
 from ..text_table import table
 from . import arguments
 from .output import answer, value_text
 
 if TYPE_CHECKING:
+    from ..catalog.catalog import ProfileFile
+    from ..catalog.schema import Hardware
     from ..memory.estimate import MemoryEstimate
     from .parser import Commands
 
@@ -45,7 +48,7 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     plan = with_shortage(plan, memory_inputs.estimate(selection, plan.flags))
     if selection.hardware.get("memory_gib") and (reason := memory_inputs.uncounted(selection, plan.flags)):
         plan = dataclasses.replace(plan, choices={**plan.choices, "memory": Setting("not counted", reason)})
-    plan = with_unchecked(plan)
+    plan = with_unchecked(with_hosts(plan, selection.hardware))
     return answer(options, plan.to_json, lambda: text(plan))
 
 
@@ -57,6 +60,16 @@ def with_shortage(plan: Plan, memory: MemoryEstimate | None) -> Plan:
         return plan
     origin = f"computed, the KV cache ± {memory.uncertainty_gib:.1f} GiB; dsv4 fit says what to change"
     return dataclasses.replace(plan, choices={**plan.choices, "memory": Setting(short, origin)})
+
+
+def with_hosts(plan: Plan, hardware: ProfileFile[Hardware]) -> Plan:
+    """Return the plan with a row that says so if it needs more GPUs than a host of this hardware has."""
+    each, shape = hardware.get("gpus_per_host"), parallel_of(plan.flags)
+    if not each or shape.node_gpus <= each:
+        return plan
+    hosts = -(-shape.gpus // each)
+    origin = f"{hardware.file_of('gpus_per_host')}: gpus-per-host = {each}; add --nnodes {hosts}"
+    return dataclasses.replace(plan, choices={**plan.choices, "hosts": Setting(hosts, origin)})
 
 
 def with_unchecked(plan: Plan) -> Plan:

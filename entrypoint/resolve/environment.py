@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -140,12 +141,18 @@ def variables() -> Variables:
     """Return our variables; raise ConfigError for one of the wrong type."""
     listen.health_address(os.environ)  # every command rejects an invalid one at once
     try:
-        return Variables()
+        return _variables(frozenset((name, os.environ[name]) for name in Variables.model_fields if name in os.environ))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigError(
             f"environment {first['loc'][0]} = {first['input']!r} is not valid: {first['msg'].lower()}."
         ) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _variables(_given: frozenset[tuple[str, str]]) -> Variables:
+    """Read them; a command asks twice, and each reading takes a millisecond."""
+    return Variables()
 
 
 def folders() -> list[Path]:

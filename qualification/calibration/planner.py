@@ -10,6 +10,7 @@ is a list of {"trunk", "mtp", "async", "context", "batched_tokens", "tp", "avail
 """
 
 import contextlib
+import gc
 import json
 import sys
 import tempfile
@@ -144,7 +145,10 @@ def answer(setting: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer for every setting on standard input."""
+    gc.disable()  # importing vLLM makes objects that stay
     cuda_model.prepare()
+    gc.freeze()
+    gc.enable()
     settings = json.load(sys.stdin)
     json.dump([setting | answer(setting) for setting in settings], sys.stdout, indent=1)
 

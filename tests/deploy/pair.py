@@ -33,12 +33,13 @@ class Pair:
 
     def seen(self, address: str) -> dict[str, int]:
         """What reached the engine of a replica."""
-        return httpx.get(f"http://{address}:{self.port}/seen", trust_env=False).json()
+        return httpx.get(f"http://{address}:{self.port}/seen", trust_env=False, verify=False).json()
 
     def ready(self, address: str) -> bool:
         """What the replica says itself."""
         try:
-            return httpx.get(f"http://{address}:{self.health_port}/readyz", trust_env=False).status_code == 200
+            url = f"http://{address}:{self.health_port}/readyz"
+            return httpx.get(url, trust_env=False, verify=False).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -15,6 +15,7 @@ import pytest
 from dsv4_serve.demo.llama import write_checkpoint
 from tests.faults.noted import SETTINGS
 from tests.support.replica import Replica, Start, replica
+from tests.support.running_demo import PATIENT
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +29,10 @@ def start(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Start:
 
     def run(*words: str, folder: Path | None = None, **env: str) -> AbstractContextManager[Replica]:
         settings: dict[str, Any] = {
+            **PATIENT,
             **{f"DSV4_{name.upper().replace('.', '_').replace('-', '_')}": str(v) for name, v in SETTINGS.items()},
             "PROFILE": "demo",
             "MODEL": f"demo={model}",
-            "TORCHINDUCTOR_CACHE_DIR": str(model.parent / "inductor"),
             **env,
         }
         return replica(folder or tmp_path_factory.mktemp("replica"), *words, model_name="demo", **settings)
@@ -63,8 +64,18 @@ def stock(request: pytest.FixtureRequest, start: Start) -> Iterator[Stock]:
 
 
 @pytest.fixture
-def ready(stock: Stock) -> Iterator[Replica]:
-    """A replica that is ready, and this test's alone."""
+def ready(request: pytest.FixtureRequest) -> Iterator[Replica]:
+    """
+    A replica that is ready, and may be ended: for `make faults` this test's alone.
+
+    Else it is the one that other tests have asked before, as each takes as long to start as ten of them.
+    """
+    if not os.environ.get("RECORD_FAULTS"):
+        running = request.getfixturevalue("keyed_demo")
+        running.until_ready(300)
+        yield running
+        return
+    stock = request.getfixturevalue("stock")
     stack, running = stock.started.pop()
     stock.order()
     with stack:

@@ -20,6 +20,7 @@ from dsv4_serve.healthcheck.garble import NAMES
 from dsv4_serve.healthcheck.prompts import Prompt, prompts
 from dsv4_serve.healthcheck.state import Finding
 from tests.support.client import with_client
+from tests.support.running_demo import Demo
 
 TOKENS = st.lists(st.integers(0, 3), max_size=20).map(tuple)
 RIGHT = "and so it went on for 3 h to Earth at 4k"
@@ -213,7 +214,7 @@ def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(
 
 
 @pytest.mark.slow
-def test_a_sound_real_engine_passes_at_four_requests_at_once(vllm: ServeProcess):
+def test_a_sound_real_engine_passes_at_four_requests_at_once(vllm: Demo):
     """The demo's model knows one answer only, which the profile `demo` allows for, and the other signs see."""
     demo = [name for name in NAMES if name not in ("known-answers", "prompt-independence")]
     found = with_client(vllm.endpoint.url, lambda engine: run(engine, 4, 48, demo))
@@ -224,7 +225,7 @@ def test_a_sound_real_engine_passes_at_four_requests_at_once(vllm: ServeProcess)
 
 
 @pytest.mark.slow
-def test_more_requests_at_once_than_there_are_prompts_are_sent(vllm: ServeProcess):
+def test_more_requests_at_once_than_there_are_prompts_are_sent(vllm: Demo):
     async def counted(engine: VllmClient) -> int:
         before = (await engine.settled_counters()).finished
         assert (await run(engine, 25, 4)).problem == ""
@@ -234,7 +235,7 @@ def test_more_requests_at_once_than_there_are_prompts_are_sent(vllm: ServeProces
 
 
 @pytest.mark.slow
-def test_one_token_is_generated_by_the_idle_canary(vllm: ServeProcess):
+def test_one_token_is_generated_by_the_idle_canary(vllm: Demo):
     async def counted(engine: VllmClient) -> int:
         before = (await engine.settled_counters()).generated
         await canary.one_token(engine)

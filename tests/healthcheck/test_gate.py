@@ -23,6 +23,7 @@ from dsv4_serve.healthcheck.positions import collapses
 from dsv4_serve.healthcheck.prompts import prompts
 from dsv4_serve.healthcheck.state import Acceptance, Finding
 from tests.support.http_servers import http_servers
+from tests.support.running_demo import Demo
 
 
 def run(url: str, floor: float, tokens: int) -> tuple[Finding, Acceptance]:
@@ -238,7 +239,7 @@ def test_a_refused_prompt_is_a_problem_and_a_server_that_is_gone_is_unreachable(
 
 
 @pytest.mark.slow
-def test_real_drafts_that_match_pass_and_every_kind_is_reported(vllm: ServeProcess):
+def test_real_drafts_that_match_pass_and_every_kind_is_reported(vllm: Demo):
     finding, acceptance = run(vllm.endpoint.url, 0.5, 48)
     assert finding.problem == ""
     assert acceptance.drafted > 100
@@ -248,7 +249,7 @@ def test_real_drafts_that_match_pass_and_every_kind_is_reported(vllm: ServeProce
 
 
 @pytest.mark.slow
-def test_real_drafts_below_the_floor_are_refused_with_their_figures(vllm: ServeProcess):
+def test_real_drafts_below_the_floor_are_refused_with_their_figures(vllm: Demo):
     finding, acceptance = run(vllm.endpoint.url, 0.99, 48)
     assert f"of {acceptance.drafted} draft tokens accepted, the floor is 99%" in finding.problem
 

@@ -1,10 +1,11 @@
 """
 Serve constructed checkpoints on CPU, one after the other in this process, and count right and accepted tokens.
 
-    python cpu_drafts.py RESULT.json LAYOUT:MTP:DRAFTED...
+    python cpu_drafts.py RESULT.json LAYOUT:MTP:DRAFTED[:by-load]...
 
-DRAFTED is the number of draft tokens per step. The result is {case: counts, or {"error": ...}}. The vLLM that serves is
-the first on the path.
+DRAFTED is the number of draft tokens per step, with `by-load` of one request alone: SCHEDULE says how many of several.
+The result is {case: counts, or {"error": ...}}; with `by-load`, counts of each load by the number of its requests. The
+vLLM that serves is the first on the path.
 """
 
 import gc
@@ -16,7 +17,10 @@ from pathlib import Path
 
 TOKENS = {"1": 8}  # by draft tokens per step, so that each case drafts in several steps
 MOST_TOKENS = 16
+COUNTERS = {"drafts": "drafts", "drafted": "draft_tokens", "accepted": "accepted_tokens"}
 PROMPT_LENGTHS = (5, 130)  # 130 is longer than the window, and than the larger compression ratio
+SCHEDULE = [[1, 1, 3], [2, 3, 1], [4, 4, 0]]  # from so many requests to so many, and their draft tokens
+LOADS = (1, 2, 4)
 POSITIONS = 16_384  # vLLM computes a table with a row for each
 OPTIONS = {
     "enforce_eager": True,
@@ -40,7 +44,7 @@ def measure(case, folder):
         gc.collect()
 
 
-def served(layout, mtp, drafted, folder):
+def served(layout, mtp, drafted, by_load="", *, folder):
     from vllm import LLM, SamplingParams
     from vllm.model_executor.models import registry
 
@@ -50,20 +54,30 @@ def served(layout, mtp, drafted, folder):
     answer = write(folder, layout, Dims(experts=64, ratios=(0, 4, 128), max_positions=POSITIONS), mtp)
     registry._run_in_subprocess = lambda inspect: inspect()  # there is no GPU that it could initialize; it takes 8 s
     speculative = {"method": LAYOUTS[layout].drafter, "num_speculative_tokens": int(drafted)}
+    if by_load:
+        speculative["num_speculative_tokens_per_batch_size"] = SCHEDULE
     gc.freeze()  # what vLLM imported is not gone through again when a case is over
     tokens = TOKENS.get(drafted, MOST_TOKENS)
-    engine = LLM(str(folder), speculative_config=speculative, **OPTIONS)
-    prompts = [[2 + (7 * n + length) % 126 for n in range(length)] for length in PROMPT_LENGTHS]
+    options = OPTIONS | ({"max_num_seqs": max(LOADS)} if by_load else {})
+    engine = LLM(str(folder), speculative_config=speculative, **options)
     sampling = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
-    outputs = engine.generate([{"prompt_token_ids": p} for p in prompts], sampling, use_tqdm=False)
-    counters = {metric.name: getattr(metric, "value", None) for metric in engine.get_metrics()}
+
+    def counters():
+        values = {metric.name: getattr(metric, "value", None) for metric in engine.get_metrics()}
+        return {name: values[f"vllm:spec_decode_num_{counter}"] for name, counter in COUNTERS.items()}
+
+    def asked(lengths):
+        prompts = [[2 + (7 * n + length) % 126 for n in range(length)] for length in lengths]
+        before = counters()
+        outputs = engine.generate([{"prompt_token_ids": p} for p in prompts], sampling, use_tqdm=False)
+        expected = [answer.continuation(prompt[-1], tokens) for prompt in prompts]
+        wrong = sum(list(out.outputs[0].token_ids) != want for out, want in zip(outputs, expected, strict=True))
+        return {"wrong": wrong} | {name: count - before[name] for name, count in counters().items()}
+
+    loads = {load: range(5, 5 + load) for load in LOADS}
+    found = {load: asked(lengths) for load, lengths in loads.items()} if by_load else asked(PROMPT_LENGTHS)
     engine.llm_engine.engine_core.shutdown()
-    expected = [answer.continuation(prompt[-1], tokens) for prompt in prompts]
-    return {
-        "wrong": sum(list(out.outputs[0].token_ids) != want for out, want in zip(outputs, expected, strict=True)),
-        "drafted": counters["vllm:spec_decode_num_draft_tokens"],
-        "accepted": counters["vllm:spec_decode_num_accepted_tokens"],
-    }
+    return found
 
 
 if __name__ == "__main__":

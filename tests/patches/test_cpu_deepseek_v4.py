@@ -23,8 +23,9 @@ pytestmark = pytest.mark.skipif(
 
 SCRIPT = Path(__file__).with_name("cpu_drafts.py")
 LAYOUTS = ("bf16", "native", "w4a16", "nvfp4", "acti", "pro")
-GOOD = [*(f"{layout}:good:1" for layout in LAYOUTS), "bf16:good:2", "flash-0731:good:7"]
+GOOD = [*(f"{layout}:good:1" for layout in LAYOUTS), "flash-0731:good:7"]
 BAD = ["bf16:scrambled:1", "bf16:holed:1", "bf16:removed:1", "flash-0731:scrambled:5", "flash-0731:removed:5"]
+BY_LOAD = "bf16:good:3:by-load"
 ALONE = ["w4a16:good:1", "pro:good:1", "bf16:holed:1"]
 
 
@@ -41,7 +42,7 @@ def trees(tmp_path_factory):
 def series(trees):
     """{case: what was measured} with both series, and with the CPU series alone."""
     with ThreadPoolExecutor() as side_by_side:
-        return tuple(side_by_side.map(measured, trees, [GOOD + BAD, ALONE]))
+        return tuple(side_by_side.map(measured, trees, [[*GOOD, *BAD, BY_LOAD], ALONE]))
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,17 @@ def test_a_good_draft_head_drafts_what_the_model_says(both, case):
     found = both[case]
     assert found.get("wrong") == 0, found
     assert found["accepted"] >= 0.99 * found["drafted"] > 0, found
+
+
+def test_fewer_tokens_are_drafted_together_than_alone_and_the_answers_stay(both):
+    found = both[BY_LOAD]
+    assert [found[load]["wrong"] for load in ("1", "2", "4")] == [0, 0, 0], found
+    alone, two, four = (found[load] for load in ("1", "2", "4"))
+    assert alone["drafted"] == 3 * alone["drafts"] > 0, found
+    assert two["drafted"] == two["drafts"] > 0, found
+    assert four["drafted"] == 0, found
+    for load in (alone, two):
+        assert load["accepted"] >= 0.9 * load["drafted"], found
 
 
 @pytest.mark.parametrize("case", ["bf16:scrambled:1", "flash-0731:scrambled:5"])

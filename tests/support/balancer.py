@@ -92,10 +92,10 @@ class Balancer:
 
     def client(self, key: str | None = KEY, timeout: float = 60.0) -> httpx.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False, verify=False)
 
     def metrics(self) -> str:
-        return httpx.get(f"http://127.0.0.1:{self.status_port}/metrics", trust_env=False).text
+        return httpx.get(f"http://127.0.0.1:{self.status_port}/metrics", trust_env=False, verify=False).text
 
     def tell(self, command: str) -> str:
         """What the administrator's socket answers."""

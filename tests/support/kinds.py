@@ -24,7 +24,6 @@ SHARED = {"vllm", "running_demo", "keyed_demo", "answering", "broken"}
 FIXTURES = {"daemon": "image", **dict.fromkeys(SHARED, "vllm")}
 SERIAL = {"vllm", "image", "gpu"}
 BESIDE = (
-    "demo/test_k_by_load.py",
     "demo/test_tool_calls.py",
     "entrypoint/qualify/",
     "entrypoint/vllm_schema/",

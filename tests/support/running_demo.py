@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,15 @@ import pytest
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint import procfs
 from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from tests.support.replica import Replica, replica
 
 COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
 NAME = "deepseek-v4-flash"
+PATIENT = {"DSV4_SUPERVISE_STALL_STARTING": "900", "DSV4_SUPERVISE_LIVE_GRACE": "900"}
+"""A busy machine imports vLLM for minutes, and logs nothing meanwhile."""
+SILENT = {f"DSV4_SUPERVISE_{name}_EVERY": "36000" for name in ("IDLE_CANARY", "CORRUPTION")}
+"""The supervisor asks for no token of its own."""
 LAST_LINE = re.compile(r"dsv4 bench")
 
 
@@ -31,6 +38,10 @@ class Demo:
 
     printed: str
     url: str
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.url)
 
     def suggestion(self, word: str) -> str:
         """Return the printed command that has this word."""
@@ -51,10 +62,17 @@ def read_until(process: subprocess.Popen[str], mark: re.Pattern[str]) -> str:
 
 @pytest.fixture(scope="session")
 def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """Start the demo on a free port, and end it by Ctrl-C: it then leaves no process behind."""
+    """
+    Start the demo on a free port, and end it by Ctrl-C: it then leaves no process behind.
+
+    Its supervisor asks for no token of its own, so that a test can count those of its requests.
+    """
     folder, port = tmp_path_factory.mktemp("demo"), local_replica.free_port()
-    command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port)]
-    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root())
+    command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port), "--limit", "1800"]
+    settings = {**PATIENT, **SILENT, "DSV4_SUPERVISE_DRAIN_WAIT": "0"}
+    demo = subprocess.Popen(
+        command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root()
+    )
     children: list[psutil.Process] = []
     rest: list[str] = []
     reader = threading.Thread(target=lambda: rest.extend(demo.stdout or ()), daemon=True)
@@ -74,12 +92,30 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 @pytest.fixture(scope="session")
-def keyed_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+def keyed_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Replica]]:
+    """The replica of `keyed_demo`; another one once a test has ended the last."""
+    with ExitStack() as stack:
+        running: list[Replica] = []
+
+        def start() -> Replica:
+            if not running or running[-1].process.poll() is not None:
+                running.append(stack.enter_context(_keyed(tmp_path_factory)))
+            return running[-1]
+
+        yield start
+
+
+@pytest.fixture
+def keyed_demo(keyed_start: Callable[[], Replica]) -> Replica:
     """
     A replica as the README starts it: under DeepSeek's name, with a key in `secrets/api-key` of its folder.
 
     It may still be loading, so that a test can wait as the README does.
     """
+    return keyed_start()
+
+
+def _keyed(tmp_path_factory: pytest.TempPathFactory) -> AbstractContextManager[Replica]:
     folder = tmp_path_factory.mktemp("keyed")
     key = folder / "secrets/api-key"
     key.parent.mkdir()
@@ -89,9 +125,7 @@ def keyed_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
         "MODEL": f"demo={write_checkpoint(folder / 'checkpoint')}",
         "API_KEY_FILE": str(key),
     }
-    settings["DSV4_SUPERVISE_STALL_STARTING"] = "900"  # a busy machine imports vLLM for minutes
-    with replica(folder, model_name=NAME, SERVED_MODEL_NAME=NAME, **settings) as running:
-        yield running
+    return replica(folder, model_name=NAME, SERVED_MODEL_NAME=NAME, **PATIENT, **settings)
 
 
 def _root() -> Path:

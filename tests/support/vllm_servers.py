@@ -1,4 +1,4 @@
-"""Real vLLM on this CPU, once for all tests: a sound demo server, and one that is broken in every way that can be built."""
+"""Real vLLM on this CPU, once for all tests: the demo's, which is sound, and one broken in every way that can be built."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.client.local_replica import ServeProcess
 from tests.support.http_servers import http_servers
 from tests.support.program import environment
+from tests.support.running_demo import Demo
 
 START_SECONDS = 300.0
 
@@ -69,13 +70,9 @@ def wait(running: ServeProcess) -> None:
 
 
 @pytest.fixture(scope="session")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
-    """A demo server that is sound and drafts by n-grams."""
-    from dsv4_serve.demo import llama
-
-    folder = tmp_path_factory.mktemp("sound")
-    with started(llama.write_checkpoint(folder / "model"), folder / "log") as running:
-        yield running
+def vllm(running_demo: Demo) -> Demo:
+    """A server that is sound and drafts by n-grams."""
+    return running_demo
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,8 @@ def test_the_index_lists_every_page_and_no_other() -> None:
 def test_writing_changes_only_what_is_stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = shutil.copytree(reference.FOLDER, tmp_path / "reference")
     monkeypatch.setattr(reference, "FOLDER", folder)
+    quick = ("exit-statuses.md", "metrics.md", "profile-keys.md")  # the others take seconds
+    monkeypatch.setattr(reference, "PAGES", {name: reference.PAGES[name] for name in quick})
     assert list(reference.write()) == []
     monkeypatch.setattr(ExitStatus.HUNG, "meaning", "New.")
     assert list(reference.write()) == [folder / "exit-statuses.md"]

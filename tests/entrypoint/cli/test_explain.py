@@ -44,3 +44,11 @@ def test_flags_that_no_table_knows_are_said_not_to_be_checked(choices) -> None:
     named = found["not checked"]["value"].split(", ")
     assert sorted(named) == ["all2all-backend", "enable-lora", "eplb-config.window_size"]
     assert "not checked" not in choices(*words, "--moe-backend", "triton")
+
+
+def test_a_plan_for_more_gpus_than_a_host_has_says_how_many_hosts_it_needs(choices) -> None:
+    row = choices("--hardware", "gb10")["hosts"]
+    assert row["value"] == 2
+    assert row["origin"].endswith("gpus-per-host = 1; add --nnodes 2")
+    assert "hosts" not in choices("--hardware", "gb10", "--nnodes", "2")
+    assert "hosts" not in choices("--hardware", "h200")

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from dsv4_serve.entrypoint.client import http
 from dsv4_serve.entrypoint.client.counters import Counters, read
-from dsv4_serve.entrypoint.client.local_replica import ServeProcess
+from tests.support.running_demo import Demo
 
 
-def metrics(server: ServeProcess) -> str:
+def metrics(server: Demo) -> str:
     return http.get(f"{server.endpoint.url}/metrics", None).text
 
 
@@ -80,7 +80,7 @@ def test_the_time_when_a_counter_was_made_is_no_count():
 
 
 @pytest.mark.slow
-def test_real_vllm_reports_every_one_of_them(vllm: ServeProcess):
+def test_real_vllm_reports_every_one_of_them(vllm: Demo):
     counters = read(metrics(vllm))
     assert counters.speculates
     assert len(counters.accepted_at) == 3
@@ -93,7 +93,7 @@ def test_real_vllm_reports_every_one_of_them(vllm: ServeProcess):
 
 
 @pytest.mark.slow
-def test_a_hundred_kilobytes_are_read_in_two_milliseconds(vllm: ServeProcess):
+def test_a_hundred_kilobytes_are_read_in_two_milliseconds(vllm: Demo):
     """0.8 ms on a core of a 2-core machine, CPython 3.11, 2026-11-22; the best of many, so that others do not disturb."""
     text = metrics(vllm)
     text *= 100_000 // len(text) + 1

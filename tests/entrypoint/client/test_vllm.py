@@ -19,6 +19,7 @@ from dsv4_serve.entrypoint.client.vllm import VllmClient
 from tests.support.client import with_client
 from tests.support.http_servers import http_servers
 from tests.support.patience import slowness
+from tests.support.running_demo import Demo
 
 
 def test_a_port_where_nobody_listens_is_unreachable_and_not_healthy():
@@ -165,7 +166,7 @@ def test_one_logprob_that_is_no_number_or_infinite_breaks_an_answer(number):
 
 
 @pytest.mark.slow
-def test_real_vllm_gives_text_tokens_and_their_logprobs(vllm: ServeProcess):
+def test_real_vllm_gives_text_tokens_and_their_logprobs(vllm: Demo):
     assert with_client(vllm.endpoint.url, lambda engine: engine.healthy())
     assert with_client(vllm.endpoint.url, lambda engine: engine.models()) == ["demo"]
     answer = with_client(vllm.endpoint.url, lambda engine: engine.complete("Hello", 21, logprobs=True, salt="s"))
@@ -175,7 +176,7 @@ def test_real_vllm_gives_text_tokens_and_their_logprobs(vllm: ServeProcess):
 
 
 @pytest.mark.slow
-def test_an_answer_ends_where_the_model_ends_it_only_when_it_may(vllm: ServeProcess):
+def test_an_answer_ends_where_the_model_ends_it_only_when_it_may(vllm: Demo):
     longer = llama.ANSWER_TOKENS + 20
     assert len(with_client(vllm.endpoint.url, lambda engine: engine.complete("Hello", longer)).tokens) == longer
     to_the_end = with_client(vllm.endpoint.url, lambda engine: engine.complete("Hello", longer, to_the_end=True))
@@ -183,7 +184,7 @@ def test_an_answer_ends_where_the_model_ends_it_only_when_it_may(vllm: ServeProc
 
 
 @pytest.mark.slow
-def test_real_counters_move_with_an_answer_and_are_settled_after_it(vllm: ServeProcess):
+def test_real_counters_move_with_an_answer_and_are_settled_after_it(vllm: Demo):
     async def scenario(engine: VllmClient) -> list[int]:
         before = await engine.settled_counters()
         await engine.complete("Hello", 16)

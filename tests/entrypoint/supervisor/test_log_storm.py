@@ -13,7 +13,7 @@ from tests.support.patience import slowness
 from tests.support.replica import Start
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-SECONDS = float(os.environ.get("STORM_SECONDS", "20"))
+SECONDS = float(os.environ.get("STORM_SECONDS", "8"))
 MEMORY = 150 << 20
 LIVE = 1.0  # seconds
 

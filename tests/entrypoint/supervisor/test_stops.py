@@ -107,9 +107,9 @@ def test_a_server_that_hangs_while_it_drains_is_ended_as_hung_with_its_stacks(st
 
 
 def test_a_server_that_hung_before_sigterm_is_judged_by_the_last_reading(start: Start) -> None:
-    with start(STAND_IN_SECONDS="0.2", DSV4_SUPERVISE_LIVE_GRACE="20") as running:
+    with start(STAND_IN_SECONDS="0.2", DSV4_SUPERVISE_LIVE_GRACE="8") as running:
         busy(running)
-        time.sleep(2 * slowness())  # some polls
+        time.sleep(2 * slowness(2))  # some polls
         psutil.Process(running.stand_in_pids()[0]).suspend()
         running.stop()
         assert ended(running, 90)[1].startswith("5 requests were cut: vLLM made no progress for ")

@@ -95,7 +95,7 @@ def test_only_the_rank_that_is_behind_is_named(tmp_path: Path) -> None:
         tmp_path,
         before='if rank == 0: sys.stdout.write(\'{"step": "init"}\\n\'); sys.stdout.flush()\ntime.sleep(600)',
     )
-    result = probe.run(3, "gloo", ENV, 2.0 * slowness(), sleeper)
+    result = probe.run(3, "gloo", ENV, 2.0 * slowness(4), sleeper)
     assert result.behind == (1, 2)
 
 
@@ -106,7 +106,7 @@ for number in range(600):
     print('{"step": "all-reduce of %d bytes"}' % number, flush=True)
     time.sleep(0.1)
 """
-    result = probe.run(2, "gloo", ENV, 3.0 * slowness(), faulty(tmp_path, before=busy))
+    result = probe.run(2, "gloo", ENV, 3.0 * slowness(4), faulty(tmp_path, before=busy))
     assert not result.hung_at
     assert result.ran_out_at.startswith("all-reduce of")
     assert set(found(result)) == {"collective-unknown"}
