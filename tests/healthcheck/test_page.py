@@ -38,6 +38,7 @@ def ready(**changes: Any) -> Health:
     known: dict[str, Any] = {
         "started": now - 5000,
         "phase": "ready",
+        "phase_began": now - 4000,
         "phase_seconds": {"resolving": 1.0, "starting": 14.0, "loading weights": 41.0, "proving": 9.0},
         "engine": 4711,
         "generated_after": 82.0,
@@ -81,7 +82,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def shown(chromium: Browser, health: Health, **how: Any) -> Iterator[Page]:
     """The page of a replica, once it has an answer."""
     with served(health) as url, chromium.page(url, **how) as opened:
-        opened.until("document.getElementById('word').textContent")
+        opened.until("document.getElementById('updated').textContent")
         yield opened
 
 
@@ -155,6 +156,7 @@ def test_a_ready_replica_shows_its_figures_its_last_restart_and_what_to_copy(chr
             ["all", "51 %", "82 %", "30 %", "above"],
         ]
         assert "Ready, with a warning" in text
+        assert "For 1 h 6 min; started 1 h 23 min ago" in text
         assert "The engine died while it served (engine-died, exit status 82)" in text
         assert "RuntimeError: <b>illegal</b> access" in text, "what a log says is text, never markup"
         snippets = []

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.patience import slowness
 from tests.support.replica import Late
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -38,7 +39,7 @@ class Browser:
             **({"sessionId": session} if session else {}),
         }
         os.write(self._out, json.dumps(message).encode() + b"\0")
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + PATIENCE * slowness()
         while time.monotonic() < until:
             answer = self._receive(until)
             if answer.get("id") == self._next:
@@ -105,7 +106,7 @@ class Page:
 
     def until(self, expression: str) -> Any:
         """Wait until an expression is true, and return its value."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + PATIENCE * slowness()
         while not (value := self.value(f"document.readyState === 'complete' && ({expression})")):
             if time.monotonic() > end:
                 raise Late(f"{expression} did not come; the page shows:\n{self.text()}")
