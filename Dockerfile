@@ -90,6 +90,7 @@ RUN --mount=type=bind,source=deploy/image,target=/image \
     sh /image/packages.sh cuda.txt && sh /image/toolkit.sh
 ARG NOT_YET
 ARG FLASHINFER_INDEX=
+ARG FLASHINFER_CUBIN_SHA256=
 RUN --mount=type=bind,source=deploy/image,target=/image \
     --mount=type=bind,source=requirements,target=/requirements \
     --mount=type=bind,from=tools-gpu,source=/tools,target=/tools \

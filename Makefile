@@ -105,7 +105,7 @@ $(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 	@mkdir -p "$(VENV)" && touch "$(MADE)" && find "$(VENV)/" -mindepth 1 ! -path "$(MADE)" -delete
 	$(PYTHON) -m venv $(VENV)
 	@echo "== 2 of 4: torch for CPU"
-	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
+	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --require-hashes --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
 		echo >&2 "error: torch 2.13.0+cpu was not found for $$($(PYTHON) --version) on $$(uname -sm); pip's output above shows where it searched. Name another index: make TORCH_CPU_INDEX=URL"; exit 1; }
 	@echo "== 3 of 4: vLLM for CPU, the command's dependencies and the tools"
 	@$(PIP) --only-binary :all: --require-hashes -r requirements/cpu.txt -r requirements/dsv4.txt -r requirements/dev.txt || { \

@@ -11,6 +11,8 @@ from typing import Any
 VARIABLE = "DSV4_LOG_FORMAT"
 OURS, VLLM = "dsv4", "vllm"
 """Sources of lines."""
+EVENT = ("event", "name", "path", "status", "whole", "prompt_tokens", "generated_tokens", "seconds")
+"""The fields of a request in the usage by key (`healthcheck/key_usage.py`)."""
 
 
 @dataclass
@@ -33,6 +35,17 @@ def line(source: str, level: str, message: str, **fields: Any) -> str:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     record = {"time": now, "level": level, "source": source, "message": message, "phase": PHASE.current()}
     return json.dumps(record | {name: value for name, value in fields.items() if value not in ("", None)})
+
+
+def event(text: str) -> dict[str, Any]:
+    """Return the fields of a line that the middleware of the keys wrote; empty for any other."""
+    if not text.startswith('{"event": "request", '):
+        return {}
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return {}
+    return {name: fields[name] for name in EVENT if name in fields}
 
 
 def readable(text: str) -> str:

@@ -71,8 +71,8 @@ class KeyUsage:
             return
         write_line(
             {
-                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "event": "request",
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "name": request.name,
                 "path": request.path,
                 "status": request.status,

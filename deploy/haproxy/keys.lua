@@ -175,7 +175,7 @@ local function key_of(headers)
     end
     local key = plain and plain[0]
     if bearers then
-        local scheme, bearer = bearers[0]:match("^(%a+) +([^ ].*)$")
+        local scheme, bearer = bearers[0]:match("^(%a+) ([^ ].*)$")
         if not scheme or scheme:lower() ~= "bearer" or key and key ~= bearer then
             return nil
         end

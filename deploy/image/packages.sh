@@ -6,14 +6,17 @@ set -eu
 
 install() { # an index is tried twice at most, so that a machine with its own wheels continues
     /tools/bin/pip --python /opt/dsv4/bin/python --disable-pip-version-check install --quiet --no-deps --no-compile \
-        --only-binary :all: --retries 1 --timeout 20 --find-links /wheels "$@"
+        --require-hashes --only-binary :all: --retries 1 --timeout 20 --find-links /wheels "$@"
 }
 for lock in "$@"; do
     case $lock in
-    torch.txt) install --extra-index-url "$TORCH_CPU_INDEX" -r /requirements/torch.txt ;; # unhashed, see there
-    *) install --require-hashes -r "/requirements/$lock" ;;
+    torch.txt) install --extra-index-url "$TORCH_CPU_INDEX" -r /requirements/torch.txt ;;
+    *) install -r "/requirements/$lock" ;;
     esac
 done
-if [ -n "${FLASHINFER_INDEX:-}" ]; then # unhashed: the wheel is on FlashInfer's own index only
-    install --index-url "$FLASHINFER_INDEX" flashinfer-cubin==0.7.0.post1
+if [ -n "${FLASHINFER_INDEX:-}" ]; then # the wheel is on FlashInfer's own index only, and so is its hash
+    : "${FLASHINFER_CUBIN_SHA256:?names the SHA-256 of the wheel flashinfer-cubin 0.7.0.post1; pass it as a build argument}"
+    echo "flashinfer-cubin==0.7.0.post1 --hash=sha256:$FLASHINFER_CUBIN_SHA256" >/tmp/cubin.txt
+    install --index-url "$FLASHINFER_INDEX" -r /tmp/cubin.txt
+    rm /tmp/cubin.txt
 fi

@@ -137,8 +137,8 @@ def _key(options: argparse.Namespace, argv: list[str]) -> str:
 
 
 def _secrets(argv: list[str]) -> set[str]:
-    """Return the secrets of this environment, the one in API_KEY_FILE among them, and of the arguments."""
-    from ..api_key import key_in
+    """Return the secrets of this environment, those in API_KEY_FILE among them, and of the arguments."""
+    from ..api_key import lines_in
     from ..errors import ConfigError
     from ..support import redact
     from ..vllm_schema.argv import secrets_in
@@ -146,7 +146,7 @@ def _secrets(argv: list[str]) -> set[str]:
     secrets = redact.secrets_in(os.environ) | secrets_in(argv)
     if path := os.environ.get("API_KEY_FILE"):
         with contextlib.suppress(ConfigError):  # the doctor's part says so
-            secrets.add(key_in(path, "API_KEY_FILE"))
+            secrets |= {line.key for line in lines_in(path, "API_KEY_FILE")}
     return secrets
 
 

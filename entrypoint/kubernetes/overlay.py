@@ -156,7 +156,8 @@ def _disk(overlay: Overlay) -> dict[str, Any]:
     # Each init container is named: Kustomize puts those of a patch before those that it does not name.
     init = [{"name": "folders"}, _reading(overlay, {"name": "fetch"}, {"WEIGHTS": overlay.fetched})]
     if pack := overlay.extras.get("kernels"):
-        init.append(_reading(overlay, _import(pack), {**overlay.env, "HARDWARE": overlay.hardware}))
+        no_gpus = {"NVIDIA_VISIBLE_DEVICES": "void", "HARDWARE": overlay.hardware}
+        init.append(_reading(overlay, _import(pack), {**overlay.env, **no_gpus}))
     models = {"name": "models", "hostPath": {**overlay.weights.volume["hostPath"], "type": "DirectoryOrCreate"}}
     pod = {**_place(overlay), "initContainers": init, "volumes": [models, *_profile_volumes(overlay)]}
     pod["nodeSelector"] = {"nvidia.com/gpu.present": None, **pod.get("nodeSelector", {})}

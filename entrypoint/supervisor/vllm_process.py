@@ -221,6 +221,8 @@ def _pump_json(read_end: int, out: int, reader: LogReader, mask: LogMask) -> Non
 
 def _object(record: VllmRecord) -> bytes:
     fields = {"process": record.first.process, "logger": record.first.source}
+    if event := json_log.event(record.message):
+        return json_log.line(json_log.VLLM, record.level, "request", **event).encode() + b"\n"
     return json_log.line(json_log.VLLM, record.level, record.message, **fields).encode() + b"\n"
 
 

@@ -5,114 +5,32 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager
 
-import httpx
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
+from tests.deploy.stage import CANARY_KEY, CANDIDATE, STABLE, Stage, staged
 from tests.support import load
-from tests.support.balancer import KEY, Balancer, Names, balancer, free_port
+from tests.support.balancer import KEY
 from tests.support.program import executable
-from tests.support.replica import Replica, replica
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-STABLE, CANDIDATE = "127.0.0.2", "127.0.0.3"
-CANARY_KEY = "a-canary-key-of-the-tests"
 QUICK = ("--minutes-per-step", "0.03", "--least-drafts", "100", "--least-requests", "5")
-
-
-@dataclass
-class Stage:
-    """A stable replica and a candidate behind a balancer."""
-
-    folder: Path
-    balancer: Balancer
-    port: int
-    health_port: int
-    candidate: Replica
-
-    def argv(self, *words: str) -> list[str]:
-        sides = ["--stable", f"http://{STABLE}:{self.port}", "--candidate", f"http://{CANDIDATE}:{self.port}"]
-        keys = ["--api-key-file", str(self.folder / "key"), "--canary-key-file", str(self.folder / "canary-key")]
-        there = [
-            "--health-port",
-            str(self.health_port),
-            "--balancer",
-            self.status,
-            "--out",
-            str(self.folder / "results"),
-        ]
-        return [
-            sys.executable,
-            "-m",
-            "dsv4_serve.entrypoint",
-            "canary",
-            *sides,
-            *there,
-            *keys,
-            "--format",
-            "json",
-            *words,
-        ]
-
-    @property
-    def status(self) -> str:
-        return f"http://127.0.0.1:{self.balancer.status_port}"
-
-    def canary(self, *words: str) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(self.argv(*words), stdout=subprocess.PIPE, check=False, timeout=60)
-        return done.returncode, json.loads(done.stdout)
-
-    def share(self, key: str = CANARY_KEY, **headers: str) -> httpx.Response:
-        method = "PUT" if headers else "GET"
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.request(
-            method, f"{self.status}/canary", headers={"Authorization": f"Bearer {key}", **named}, trust_env=False
-        )
-
-    def served_by(self, number: int) -> list[str]:
-        with self.balancer.client() as client:
-            asked = {"prompt": "Once", "max_tokens": 1}
-            return [client.post("/v1/completions", json=asked).headers["x-replica"] for _ in range(number)]
 
 
 @pytest.fixture(scope="module")
 def make_stage(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Stage]]:
-    """Keywords are variables of the candidate."""
+    """Stand-ins for vLLM; keywords are variables of the candidate."""
     model = write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
-    @contextmanager
-    def make(**of_candidate: str) -> Iterator[Stage]:
+    def make(**of_candidate: str) -> AbstractContextManager[Stage]:
         folder = tmp_path_factory.mktemp("stage")
-        (folder / "key").write_text(KEY)
-        (folder / "canary-key").write_text(f"{CANARY_KEY}\n")
         program = executable(folder / "vllm", "tests.support.engine")
-        port, health_port = free_port(), free_port()
-        names = Names()
-        front = {"REPLICA_PORT": str(port), "REPLICA_HEALTH_PORT": str(health_port), "CANDIDATE_NAME": "candidate"}
-        with ExitStack() as stack:
-            started = []
-            for address, more in ((STABLE, {}), (CANDIDATE, of_candidate)):
-                settings = {"PROFILE": "demo", "MODEL": f"demo={model}", "PORT": str(port), "DSV4_VLLM": str(program)}
-                settings |= {"DSV4_HEALTH_HOST": address, "DSV4_HEALTH_PORT": str(health_port)}
-                settings |= {"API_KEY_FILE": str(folder / "key"), "DSV4_GATE_TOKENS": "8"}
-                settings |= {"DSV4_SUPERVISE_DRAIN_WAIT": "0", **more}
-                one = replica(folder / address, "--host", address, model_name="stand-in", seconds_to_stop=5, **settings)
-                started.append(stack.enter_context(one))
-            names.running.append(STABLE)
-            names.candidates.append(CANDIDATE)
-            canary_key = {"CANARY_KEY_FILE": str(folder / "canary-key")}
-            running = stack.enter_context(balancer(folder / "b", names, binary=binary, **front, **canary_key))
-            for one, backend, address in zip(started, ("replicas", "candidates"), (STABLE, CANDIDATE), strict=True):
-                one.until(lambda a=address, b=backend: running.up(b) == {a}, 60, f"{address} gets requests")
-            yield Stage(folder, running, port, health_port, started[1])
+        settings = {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_VLLM": str(program)}
+        return staged(folder, binary, settings, of_candidate, {})
 
     return make
 

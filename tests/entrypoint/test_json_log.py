@@ -25,3 +25,19 @@ def test_people_read_it_as_text() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \S+ INFO vllm EngineCore core.py:7: one\ntwo", json_log.readable(text))
     for other in ("plain", '{"time": "x"}', '{"time": "broken', '{"a": 1}'):
         assert json_log.readable(other) is other
+
+
+def test_a_request_in_the_usage_of_keys_has_fields_of_its_own() -> None:
+    text = '{"event": "request", "time": "x", "name": "bob", "path": "/v1/completions", "status": 200, "whole": false, "generated_tokens": 0}'
+    fields = {
+        "event": "request",
+        "name": "bob",
+        "path": "/v1/completions",
+        "status": 200,
+        "whole": False,
+        "generated_tokens": 0,
+    }
+    assert json_log.event(text) == fields
+    assert json_log.event(text[:-1] + ', "level": "ERROR"}') == fields
+    assert json_log.event(text[:-1]) == json_log.event('{"event": "other"}') == json_log.event("a line") == {}
+    assert fields.items() <= json.loads(json_log.line("vllm", "INFO", "request", **fields)).items()

@@ -25,3 +25,13 @@ def test_a_plan_with_larger_steps_waits_longer() -> None:
 def test_a_grace_that_is_set_is_kept() -> None:
     short = {"supervise.ready-grace": Setting(3.0, "environment DSV4_SUPERVISE_READY_GRACE")}
     assert served_plan.ready_grace(plan(short, max_num_batched_tokens=32768)) == 3.0
+
+
+def test_with_a_key_file_vllm_gets_a_key_of_this_process_alone() -> None:
+    keyed = Plan({}, {}, {"VLLM_API_KEY": Setting("alice's", "environment API_KEY_FILE = keys")})
+    own = served_plan.with_own_key(keyed, {"API_KEY_FILE": "keys"})
+    assert len(served_plan.key(own)) == 64
+    assert own == served_plan.with_own_key(keyed, {"API_KEY_FILE": "keys"})  # resolved again, it is the same plan
+    assert own.env["VLLM_API_KEY"].origin == keyed.env["VLLM_API_KEY"].origin
+    assert served_plan.with_own_key(keyed, {}) is keyed
+    assert served_plan.with_own_key(plan(), {"API_KEY_FILE": "keys"}).env == {}

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+LOCKS = sorted(path for path in (ROOT / "requirements").glob("*.txt") if path.name != "excluded.txt")
 SCRIPTS = sorted((ROOT / "deploy/image").glob("*.sh"))
 
 
@@ -70,13 +71,21 @@ def test_the_gpu_lock_agrees_with_the_other_locks_of_the_image(lock):
     assert not {pin for pin in theirs - pins if pin[0] in named}
 
 
-@pytest.mark.parametrize("lock", ["cuda.txt", "gpu.txt", "sbom.txt"])
-def test_every_pin_of_an_image_lock_has_a_hash_and_no_index_is_named(lock):
+@pytest.mark.parametrize("lock", [path.name for path in LOCKS])
+def test_every_pin_of_a_lock_has_a_hash_and_no_index_is_named(lock):
     text = (ROOT / "requirements" / lock).read_text("utf-8")
-    pins = re.findall(r"^[a-z0-9-]+(?:\[[a-z0-9,]+\])?==.+(?:\n    .*)*", text, re.MULTILINE)
+    pins = re.findall(r"^[a-z0-9.-]+(?:\[[a-z0-9,]+\])?==.+(?:\n    .*)*", text, re.MULTILINE)
     assert len(pins) == len(re.findall(r"^[a-z]", text, re.MULTILINE))
     assert all("--hash=sha256:" in pin for pin in pins)
     assert not re.search(r"^--|://", text, re.MULTILINE)
+
+
+def test_nothing_is_installed_without_its_hash():
+    scripts = "".join(path.read_text("utf-8") for path in SCRIPTS) + (ROOT / "Makefile").read_text("utf-8")
+    commands = re.findall(r"(?:/tools/bin/pip|\$\(PIP\))(?:.*\\\n)*.*", scripts)
+    fetches = [line for line in commands if "--no-index" not in line]
+    assert len(fetches) == 5
+    assert [line for line in fetches if "--require-hashes" not in line] == []
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, ROOT / "tools/image/build.sh"], ids=lambda path: path.name)

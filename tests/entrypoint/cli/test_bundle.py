@@ -67,6 +67,12 @@ def test_the_key_of_the_metrics_is_the_configured_one(
     assert cli_bundle._key(options, argv) == "key-from-a-file"
 
 
+def test_every_key_of_a_list_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keys").write_text("alice a-key-of-0123456789\nbob b-key-of-0123456789\n")
+    monkeypatch.setenv("API_KEY_FILE", str(tmp_path / "keys"))
+    assert {"a-key-of-0123456789", "b-key-of-0123456789"} <= cli_bundle._secrets([])
+
+
 def test_a_request_that_cannot_be_resolved_is_part_of_the_report(tmp_path: Path) -> None:
     run = bundle(tmp_path, "--support", "--profile", "none")
     assert run.returncode == 0

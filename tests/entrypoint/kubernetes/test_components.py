@@ -90,7 +90,10 @@ def test_the_disk_has_what_the_replicas_serve_and_they_wait_for_it(made: Made) -
     (wait,) = replica["initContainers"]
     assert env(fetch)["WEIGHTS"] == env(wait)["WEIGHTS"] == "w4a16"
     assert kernels["args"] == ["kernels", "import", PACK]
-    assert env(kernels) == {"PROFILE": "524k", "MODEL": "w4a16=/models/w4a16", "TP": "2", "HARDWARE": "h200"}
+    named = {"PROFILE": "524k", "MODEL": "w4a16=/models/w4a16", "TP": "2", "HARDWARE": "h200"}
+    assert env(kernels) == named | {"NVIDIA_VISIBLE_DEVICES": "void"}
+    for one in (*disk["initContainers"], *disk["containers"], wait):
+        assert env(one)["NVIDIA_VISIBLE_DEVICES"] == "void"
     assert "DSV4_KERNELS" not in env(replica["containers"][0])
     assert "NetworkPolicy/dsv4-kernels" not in objects
     assert disk["affinity"] == replica["affinity"]

@@ -41,3 +41,21 @@ def test_routes_that_are_opened_and_no_guard_without_a_key(start: Start) -> None
     with start() as running:
         running.until(running.ready, 30, "ready")
         assert ask(running.port, "/v1/models") == 200
+
+
+def test_a_key_file_that_changes_while_the_replica_serves(start: Start, tmp_path: Path) -> None:
+    keys, old, new = tmp_path / "keys", "old-key-0123456789", "new-key-0123456789"
+    keys.write_text(f"alice {old} 1000\n")
+    with start(API_KEY_FILE=str(keys)) as running:
+        running.until(running.ready, 30, "ready")  # with a key of its own
+        assert [ask(running.port, "/v1/models", key) for key in ("", "other", old)] == [401, 401, 200]
+        assert [ask(running.health_port, "/plan", key) for key in ("", new, old)] == [401, 401, 200]
+        keys.write_text(f"bob {new}\n")
+        running.until(lambda: ask(running.port, "/v1/models", new) == 200, 10, "read again")
+        running.until(lambda: ask(running.health_port, "/plan", new) == 200, 10, "read again")
+        assert [
+            ask(port, path, old) for port, path in ((running.port, "/metrics"), (running.health_port, "/plan"))
+        ] == [401] * 2
+        assert running.ready()
+        assert old not in running.log_text()
+        assert old not in (running.run_folder / "plan.json").read_text()

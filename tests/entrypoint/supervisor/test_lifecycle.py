@@ -6,7 +6,9 @@ import asyncio
 import dataclasses
 import json
 import logging
+import os
 import signal
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,10 +19,12 @@ import pytest
 from dsv4_serve.entrypoint import early_signals, procfs
 from dsv4_serve.entrypoint.doctor.report import Diagnosis, DoctorReport
 from dsv4_serve.entrypoint.errors import ConfigError, HostError
+from dsv4_serve.entrypoint.fingerprint import fingerprint
 from dsv4_serve.entrypoint.machine.machine import Machine
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.problem import Problem
 from dsv4_serve.entrypoint.supervisor import crash_loop, exit_report
+from dsv4_serve.entrypoint.supervisor import lifecycle as lifecycles
 from dsv4_serve.entrypoint.supervisor.context import ServeContext
 from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle, StartEnded, lifecycle
 from dsv4_serve.entrypoint.vllm_log import exit_cause
@@ -222,6 +226,15 @@ def test_a_requested_stop_leaves_no_termination_message(context, caplog) -> None
     assert caplog.messages == ["drained (exit status 0): stopped after every running request had finished"]
 
 
+@pytest.mark.parametrize(("reason", "level"), [(DRAINED, "INFO"), (ExitReason(exit_cause.HUNG, "no"), "ERROR")])
+def test_the_last_line_is_an_error_only_where_it_failed(context, caplog, reason: ExitReason, level: str) -> None:
+    context.run_folder.mkdir()
+    exit_report.publish(reason, context)
+    [record] = caplog.records
+    assert record.levelname == level
+    assert record.fields == {"cause": reason.cause.name, "exit_status": int(reason.cause.exit_status), "root_cause": ""}
+
+
 def test_a_termination_message_has_the_root_cause_and_the_size_that_kubernetes_reads(context) -> None:
     context.run_folder.mkdir()
     exit_report.publish(ExitReason(exit_cause.HUNG, "no progress", "TimeoutError: x"), context)
@@ -232,3 +245,107 @@ def test_a_termination_message_has_the_root_cause_and_the_size_that_kubernetes_r
     exit_report.publish(ExitReason(exit_cause.HUNG, "again"), context)
     assert not context.termination_log.exists()
     assert last_exit(context)["sentence"] == "again"
+
+
+@pytest.mark.parametrize(
+    ("reason", "ready", "failures"),
+    [
+        (DRAINED, True, 0),
+        (DRAINED, False, 2),  # a stop during the start proves nothing
+        (ExitReason(exit_cause.CUT, "5 requests were cut"), True, 2),
+        (ExitReason(exit_cause.HUNG, "no progress"), True, 3),
+        (ExitReason(exit_cause.HUNG, "no progress"), False, 3),
+    ],
+)
+def test_only_a_clean_end_of_a_ready_replica_clears_the_record(
+    context, reason: ExitReason, ready: bool, failures: int
+) -> None:
+    async def start() -> int:
+        async with lifecycle(context) as life:
+            life.record = crash_loop.StartRecord("plan", 3, 2)
+            life.health.ready_after = 5.0 if ready else None
+            life.exit_reason = reason
+        assert (life.health.phase, life.health.ended) == ("ended", reason.sentence)
+        return life.exit_status
+
+    assert asyncio.run(start()) == reason.cause.exit_status
+    kept = crash_loop.load(context.run_folder)
+    assert (kept.failures, kept.cause) == (failures, reason.cause.name)
+
+
+def test_a_backoff_is_shown_while_it_lasts_and_a_stop_ends_it(context, caplog) -> None:
+    plan = Plan(PLAN.choices, PLAN.flags, {}, supervision={"supervise.backoff-first": Setting(100.0, "test")})
+
+    async def start() -> Lifecycle:
+        async with lifecycle(context) as life:
+            life.record = crash_loop.StartRecord(fingerprint(plan.argv(), plan.environment()), 2, 2, 1.0, "hung")
+            waiting = asyncio.create_task(life.admit(plan, Machine()))
+            await asyncio.sleep(0.05)
+            assert life.health.phase == "backoff"
+            assert 90 < (life.health.backoff_until or 0) - time.monotonic() <= 100
+            life.signals.received(signal.SIGTERM)
+            await waiting
+        return life
+
+    life = asyncio.run(start())
+    assert life.health.backoff_until is None
+    assert (life.exit_reason, life.exit_status) == (lifecycles.STOPPED_EARLY, 0)
+    assert "2 starts in a row failed (the last: hung); the next one begins in 100 s" in caplog.text
+
+
+def test_the_plan_is_published_without_its_secrets_and_none_is_in_a_traceback(context) -> None:
+    plan = Plan({}, {"model": Setting("m", "test")}, {"VLLM_API_KEY": Setting("hunter2-secret", "test")})
+
+    async def start() -> Lifecycle:
+        async with lifecycle(context) as life:
+            await life.admit(plan, Machine())
+            raise ZeroDivisionError("of hunter2-secret")
+        return life
+
+    life = asyncio.run(start())
+    assert life.health.key == "hunter2-secret"
+    assert life.exit_status == 70
+    assert json.loads((context.run_folder / "plan.json").read_text()) == life.health.plan
+    texts = [file.read_text() for file in context.run_folder.rglob("*") if file.is_file()]
+    assert any("ZeroDivisionError: of ***" in text for text in texts)
+    assert not any("hunter2-secret" in text for text in texts)
+
+
+def test_a_step_that_was_stopped_before_it_began_does_not_begin(context) -> None:
+    async def start() -> tuple[int, list[int]]:
+        async with lifecycle(context) as life:
+            life.signals.received(signal.SIGTERM)
+            await life.unless_stopped(lambda: begun.append(1))
+        return life.exit_status, begun
+
+    begun: list[int] = []
+    assert asyncio.run(start()) == (0, [])
+
+
+def test_a_step_that_is_stopped_takes_its_processes_with_it(context, monkeypatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(procfs, "end_all", ended.append)
+
+    async def start() -> Lifecycle:
+        async with lifecycle(context) as life:
+            asyncio.get_running_loop().call_later(0.05, life.signals.received, signal.SIGTERM)
+            await life.unless_stopped(release.wait, 20)
+        return life
+
+    release = threading.Event()
+    assert asyncio.run(start()).exit_reason == lifecycles.STOPPED_EARLY
+    release.set()
+    assert ended == [os.getpid()]
+
+
+def test_an_error_of_the_user_within_a_step_comes_through(context) -> None:
+    def step() -> None:
+        raise HostError("no GPU.")
+
+    async def start() -> Lifecycle:
+        async with lifecycle(context) as life:
+            life.health.enter("checking")
+            await life.unless_stopped(step)
+        return life
+
+    assert asyncio.run(start()).exit_status == 69
