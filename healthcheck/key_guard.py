@@ -99,7 +99,7 @@ class KeyGuard:
 
 def key_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """Return the key of a request: as Bearer, in x-api-key, or the same in both; None where it is none or unclear."""
-    given = [(name.lower(), value) for name, value in headers if name.lower() in _HEADERS]
+    given = [(name.lower(), value.strip(b" \t")) for name, value in headers if name.lower() in _HEADERS]
     if len({name for name, _ in given}) != len(given):
         return None
     keys = {_bearer(value) if name == b"authorization" else value for name, value in given}

@@ -33,9 +33,9 @@ end
 
 local function rows_of(text)
     local rows, number = {}, 0
-    for line in (text .. "\n"):gmatch("(.-)\n") do
+    for raw in (text .. "\n"):gmatch("(.-)\n") do
         number = number + 1
-        line = line:match("^[ \t\r]*(.-)[ \t\r]*$")
+        local line = raw:match("^[ \t\r]*(.-)[ \t\r]*$")
         if line ~= "" and line:sub(1, 1) ~= "#" then
             if line:find("[^\t\x20-\x7e]") then
                 refuse(number, "only printable ASCII characters may stand there")
@@ -175,7 +175,7 @@ local function key_of(headers)
     end
     local key = plain and plain[0]
     if bearers then
-        local scheme, bearer = bearers[0]:match("^(%a+) +([^ ].*)$")
+        local scheme, bearer = bearers[0]:match("^(%a+) ([^ ].*)$")
         if not scheme or scheme:lower() ~= "bearer" or key and key ~= bearer then
             return nil
         end

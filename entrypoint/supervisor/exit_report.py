@@ -26,7 +26,7 @@ def publish(reason: ExitReason, context: ServeContext) -> None:
         text += f"\nroot cause: {reason.root}"
     if not reason.logged:
         cause = {"cause": reason.cause.name, "exit_status": int(reason.cause.exit_status), "root_cause": reason.root}
-        log.error(text, extra={"fields": cause})
+        log.log(logging.ERROR if reason.failed else logging.INFO, text, extra={"fields": cause})
     if reason.failed and context.termination_log.exists():  # Kubernetes makes the file
         flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK  # a pipe without a reader would block for ever
         with contextlib.suppress(OSError), os.fdopen(os.open(context.termination_log, flags), "wb") as file:

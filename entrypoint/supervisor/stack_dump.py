@@ -13,7 +13,7 @@ SECONDS = 10.0
 MOST = 16  # processes
 SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 REFUSED = "no Python stack: reading it was refused"
-_PY_SPY_WAS_REFUSED = "Permission Denied"
+_PY_SPY_WAS_REFUSED = "permission denied"  # in either case: py-spy's word, and the kernel's
 _BACKTRACE = "Stack backtrace:"  # of py-spy itself
 
 
@@ -53,7 +53,7 @@ async def _stack(pid: int, spy: str) -> str:
         await spying.wait()
         return f"py-spy returned no stack within {SECONDS:.0f} s"
     text = out.decode(errors="replace")
-    if spying.returncode and _PY_SPY_WAS_REFUSED in text:
+    if spying.returncode and _PY_SPY_WAS_REFUSED in text.lower():
         return REFUSED
     return text.partition(_BACKTRACE)[0].strip()
 

@@ -18,7 +18,8 @@ def frame(readings: Sequence[TopReading], now: datetime, look: Look) -> list[Row
     if len(readings) == 1:
         return [_title(readings[0].name, ", ".join(readings[0].models), now), [], *_one(readings[0], look)]
     ready = sum(one.ready for one in readings)
-    return [_title(f"{ready} of {len(readings)} replicas ready", "", now), [], *_several(readings, look)]
+    title = _title(f"{ready} of {len(readings)} replicas ready", "", now)
+    return [title, _total(readings), [], *_several(sorted(readings, key=lambda one: one.ready), look)]
 
 
 def _title(what: str, models: str, now: datetime) -> Row:
@@ -84,6 +85,7 @@ def _drafting(draft: TopDraft) -> str:
 
 
 def _several(readings: Sequence[TopReading], look: Look) -> Iterator[Row]:
+    """Yield a row for each, then what is wrong; those that are not ready come first, as a window may be short."""
     cells = [_cells(one) for one in readings]
     head = ("replica", "phase", "tok/s", "run", "wait", "KV", "accepted by position")
     widths = [max(len(row[column]) for row in [head, *cells]) for column in range(len(head))]
@@ -99,7 +101,6 @@ def _several(readings: Sequence[TopReading], look: Look) -> Iterator[Row]:
             Piece(numbers),
             Piece(f"  {rest[-1]}", _low(one.draft) if one.draft else ""),
         ]
-    yield _total(readings)
     for one in readings:
         if words := one.why or one.note or ("" if one.ready else one.cause):
             yield []

@@ -132,7 +132,7 @@ def header_sets(key: str) -> dict[str, list[str]]:
     return {
         "bearer": [f"Authorization: Bearer {key}"],
         "small bearer": [f"authorization: bearer {key}"],
-        "x-api-key": [f"X-API-Key: {key}"],
+        "x-api-key": [f"X-API-Key: \t{key} "],
         "both the same": [f"Authorization: Bearer {key}", f"x-api-key: {key}"],
     }
 
@@ -159,6 +159,7 @@ def test_where_a_key_may_stand(front: Balancer) -> None:
         [f"x-api-key: {EVE}", "x-api-key: "],
         [f"Authorization: Basic {EVE}", f"x-api-key: {EVE}"],
         [f"Authorization: {EVE}"],
+        [f"Authorization: Bearer  {EVE}"],
         [f"x-api-key: Bearer {EVE}"],
         [f"x_api_key: {EVE}"],
         [f"Cookie: x-api-key={EVE}"],

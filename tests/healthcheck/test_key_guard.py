@@ -117,7 +117,8 @@ def test_nothing_but_the_key_opens_a_route(value: bytes, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [[(b"X-Api-Key", b"s3cret")], [*GOOD, (b"x-api-key", b"s3cret")], [(b"Authorization", b"bearer s3cret")]]
+    "headers",
+    [[(b"X-Api-Key", b"\t s3cret  ")], [*GOOD, (b"x-api-key", b"s3cret")], [(b"Authorization", b"bearer s3cret")]],
 )
 def test_headers_that_carry_the_key(headers: list[tuple[bytes, bytes]]) -> None:
     assert status("/v1/messages", headers) == 200

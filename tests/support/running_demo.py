@@ -21,6 +21,7 @@ from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint import procfs
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
+from tests.support.patience import slowness
 from tests.support.replica import Replica, replica
 
 COMMAND = (sys.executable, "-m", "dsv4_serve.demo")
@@ -82,7 +83,7 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         children = procfs.descendants(demo.pid)
         yield Demo(printed, re.findall(r"http://\S+?(?=/v1)", printed)[0])
         demo.send_signal(signal.SIGINT)
-        status = demo.wait(60)
+        status = demo.wait(60 * slowness())
         reader.join(10)
         assert status == 0, "".join(rest)[-3000:]
     finally:

@@ -72,6 +72,7 @@ REFUSED = {
     "no-http": ["--uds", "/run/vllm.sock"],
     "rust-frontend": ["--grpc-port", "9000"],
     "no-metrics": ["--disable-log-stats"],
+    "traces-endpoint": ["--collect-detailed-traces", "all"],
     "expandable-segments": ["PYTORCH_ALLOC_CONF=expandable_segments:True"],
     "a flag given twice": ["--served-model-name", "one", "--served-model-name", "other"],
     "a word that is no flag": ["serve"],

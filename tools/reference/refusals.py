@@ -51,6 +51,9 @@ RULES = {
     "no-metrics": Refusal(
         "A hung engine that nobody notices, and a stop that cuts requests unseen", f"{_SOURCE}/v1/metrics/loggers.py"
     ),
+    "traces-endpoint": Refusal(
+        "collect_detailed_traces requires `--otlp-traces-endpoint` to be set", f"{_SOURCE}/config/observability.py"
+    ),
     "expandable-segments": Refusal(
         "Failed: Cuda error custom_all_reduce.cuh:455 'invalid argument'", f"{_SOURCE}/config/vllm.py"
     ),

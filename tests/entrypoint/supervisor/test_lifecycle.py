@@ -226,6 +226,15 @@ def test_a_requested_stop_leaves_no_termination_message(context, caplog) -> None
     assert caplog.messages == ["drained (exit status 0): stopped after every running request had finished"]
 
 
+@pytest.mark.parametrize(("reason", "level"), [(DRAINED, "INFO"), (ExitReason(exit_cause.HUNG, "no"), "ERROR")])
+def test_the_last_line_is_an_error_only_where_it_failed(context, caplog, reason: ExitReason, level: str) -> None:
+    context.run_folder.mkdir()
+    exit_report.publish(reason, context)
+    [record] = caplog.records
+    assert record.levelname == level
+    assert record.fields == {"cause": reason.cause.name, "exit_status": int(reason.cause.exit_status), "root_cause": ""}
+
+
 def test_a_termination_message_has_the_root_cause_and_the_size_that_kubernetes_reads(context) -> None:
     context.run_folder.mkdir()
     exit_report.publish(ExitReason(exit_cause.HUNG, "no progress", "TimeoutError: x"), context)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,3 +115,23 @@ def test_a_cancellation_that_meets_the_answer_is_not_lost(monkeypatch: pytest.Mo
         return ended or task.cancelled()
 
     assert asyncio.run(whole())
+
+
+def holds_ptrace() -> bool:
+    """Whether this process may read others, which one without this capability then may not."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
+    return bool(int(line.split()[1], 16) >> 19 & 1) and shutil.which("setpriv") is not None
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not holds_ptrace(), reason="only a process that may read others can give that up")
+def test_the_kernels_own_refusal_is_understood() -> None:
+    """A process with fewer capabilities may not read this one: what the kernel and the real py-spy say then."""
+    program = "import asyncio, sys; from dsv4_serve.entrypoint.supervisor import stack_dump as s;"
+    program += " print(asyncio.run(s.dump([int(sys.argv[1])])))"
+    weaker = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    argv = [*weaker, sys.executable, "-c", program, str(os.getpid())]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert "no Python stack: reading it was refused\n" in done.stdout, done.stdout + done.stderr
+    assert "Python stacks cannot be read, because " in done.stdout
+    assert "sudo" not in done.stdout

@@ -241,3 +241,22 @@ def test_the_end_of_a_file_is_the_end_of_the_kernel_log(tmp_path: Path) -> None:
     log.close()
     with pytest.raises(OSError, match="No such file"):
         KernelLog(tmp_path / "none")
+
+
+def test_the_real_sources_of_a_sound_machine_report_nothing_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pynvml with or without a driver, and /dev/kmsg where it can be read."""
+    monkeypatch.setattr(xid_watch, "STEP", 0.01)
+    monkeypatch.setattr(xid_watch, "LOOK", 0.01)
+    watch = XidWatch({"ffff:ff:00"})
+    threads = [threading.Thread(target=work, daemon=True) for work in (watch.run, watch.look)]
+    for thread in threads:
+        thread.start()
+    limit = time.monotonic() + 20
+    while threads[0].is_alive() and not watch.available and time.monotonic() < limit:
+        time.sleep(0.005)
+    assert watch.available or not threads[0].is_alive()  # it ends where nothing can be read
+    watch.stop()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert watch.found == ()

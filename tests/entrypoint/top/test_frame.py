@@ -82,6 +82,15 @@ def test_several_replicas_have_a_row_each_and_a_sum() -> None:
     assert "all: 246.8 tok/s, 8 running, 4 waiting" in text
     assert "90/80/70/60/50/40/30%" in text
     assert "c: Connection refused" in text
+    assert [line.split()[0] for line in shown[4:8]] == ["b", "c", "localhost:8001", "b2"]
+
+
+def test_a_short_window_shows_the_sum_and_what_is_not_ready() -> None:
+    shown = lines(*[replace(READY, name=f"r{number}") for number in range(200)], DEAD, look=Look(lines=10))
+    assert len(shown) == 10
+    assert "200 of 201 replicas ready" in shown[0]
+    assert shown[1].startswith("all: 24,680.0 tok/s")
+    assert "no answer" in shown[4]
 
 
 def test_a_small_window_says_what_it_hides() -> None:
