@@ -33,9 +33,9 @@ end
 
 local function rows_of(text)
     local rows, number = {}, 0
-    for line in (text .. "\n"):gmatch("(.-)\n") do
+    for raw in (text .. "\n"):gmatch("(.-)\n") do
         number = number + 1
-        line = line:match("^[ \t\r]*(.-)[ \t\r]*$")
+        local line = raw:match("^[ \t\r]*(.-)[ \t\r]*$")
         if line ~= "" and line:sub(1, 1) ~= "#" then
             if line:find("[^\t\x20-\x7e]") then
                 refuse(number, "only printable ASCII characters may stand there")
