@@ -48,7 +48,7 @@ class Stage:
         return f"http://127.0.0.1:{self.balancer.status_port}"
 
     def canary(self, *words: str) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(self.argv(*words), stdout=subprocess.PIPE, check=False, timeout=60)
+        done = subprocess.run(self.argv(*words), stdout=subprocess.PIPE, check=False, timeout=240)
         return done.returncode, json.loads(done.stdout)
 
     def share(self, key: str = CANARY_KEY, **headers: str) -> httpx.Response:
