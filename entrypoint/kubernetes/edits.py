@@ -44,13 +44,13 @@ def _haproxy(overlay: Overlay, _: str) -> Edits:
 
 
 def _ingress(_: Overlay, place: str) -> Edits:
-    name, _, host = place.rpartition("/")
+    name, _slash, host = place.rpartition("/")
     named = {_INGRESS_CLASS: f"ingressClassName: {name}"} if name else {}
     return {"ingress/ingress.yaml": {_HOST: host, **named}}
 
 
 def _gateway(_: Overlay, place: str) -> Edits:
-    name, _, host = place.rpartition("/")
+    name, _slash, host = place.rpartition("/")
     named = {_GATEWAY_CLASS: f"gatewayClassName: {name}"} if name else {}
     return {"gateway/gateway.yaml": {_HOST: host, **named}, "gateway/routes.yaml": {_HOST: host}}
 

@@ -183,7 +183,9 @@ def test_a_start_knows_how_the_last_one_ended(context) -> None:
     )
     assert time.time() - 60 < (last.at or 0.0) <= time.time()
     (context.run_folder / "last-exit.json").write_text('{"cause": "of another start", "status": 1}')
-    assert dataclasses.replace(asyncio.run(start(None)), at=None) == LastExit("drained")
+    other = asyncio.run(start(None))
+    assert other is not None
+    assert dataclasses.replace(other, at=None) == LastExit("drained")
     record = crash_loop.load(context.run_folder)
     crash_loop.save(context.run_folder, dataclasses.replace(record, ended=0.0))  # it was killed
     killed = asyncio.run(start(None))
