@@ -87,8 +87,8 @@ def _capacity(selection: Selection, plan: Plan, replicas: int) -> str:
     each, held = replica.sequences(plan), estimate.steady_state_requests
     running = f"{each * replicas:,} requests run at once, {each:,} on each replica; " if each else ""
     return (
-        f"{running}the KV cache of a replica holds {held:,} of {estimate.context:,} tokens (counted for vLLM {VERSION},"
-        " not measured)"
+        f"{running}the KV cache of a replica has room for {held:,} of {estimate.context:,} tokens each"
+        f" (counted for vLLM {VERSION}, not measured)"
     )
 
 

@@ -72,7 +72,7 @@ class NvmlEvents:
     def _supported(self, device: Any) -> int:
         """Return the events that a GPU has: NVML refuses all of them for one that it has not."""
         try:
-            return self._xid | sum(self._kinds) & int(self._nvml.nvmlDeviceGetSupportedEventTypes(device))
+            return int(self._xid | sum(self._kinds) & self._nvml.nvmlDeviceGetSupportedEventTypes(device))
         except self._nvml.NVMLError:
             return int(self._xid)
 

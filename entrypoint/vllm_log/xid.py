@@ -50,7 +50,7 @@ class Xid:
     @property
     def remedy(self) -> str:
         """Return what to do."""
-        return self.fact["remedy"]
+        return str(self.fact["remedy"])
 
 
 @functools.cache

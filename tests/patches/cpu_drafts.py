@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 TOKENS = {"1": 8}  # by draft tokens per step, so that each case drafts in several steps
 MOST_TOKENS = 16
@@ -58,12 +59,12 @@ def served(layout, mtp, drafted, by_load="", *, folder):
         speculative["num_speculative_tokens_per_batch_size"] = SCHEDULE
     gc.freeze()  # what vLLM imported is not gone through again when a case is over
     tokens = TOKENS.get(drafted, MOST_TOKENS)
-    options = OPTIONS | ({"max_num_seqs": max(LOADS)} if by_load else {})
+    options: dict[str, Any] = OPTIONS | ({"max_num_seqs": max(LOADS)} if by_load else {})
     engine = LLM(str(folder), speculative_config=speculative, **options)
     sampling = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
 
     def counters():
-        values = {metric.name: getattr(metric, "value", None) for metric in engine.get_metrics()}
+        values: dict[str, Any] = {metric.name: getattr(metric, "value", None) for metric in engine.get_metrics()}
         return {name: values[f"vllm:spec_decode_num_{counter}"] for name, counter in COUNTERS.items()}
 
     def asked(lengths):

@@ -224,7 +224,7 @@ def test_a_folder_of_another_user_stays_and_one_that_cannot_be_removed_ends_noth
         raise OSError("busy")
 
     record(tmp_path, folder=str(folder))
-    monkeypatch.setattr(leftovers.shutil.os, "rmdir", fails)
+    monkeypatch.setattr(leftovers.os, "rmdir", fails)
     leftovers.end(tmp_path)
     assert folder.exists()
     monkeypatch.undo()
