@@ -110,6 +110,11 @@ def test_every_step_is_taken_and_the_last_share_stays() -> None:
     assert report.sentence(outcome) == "Promoted: 100 % of requests go to the candidates; every rule held in 3 steps."
 
 
+def test_a_balancer_that_takes_no_share_ends_the_step_that_it_was_in() -> None:
+    outcome = ran(World(lost=True), 5, 100)
+    assert report.sentence(outcome).startswith("Rolled back at 5 %: not enough evidence: the balancer does not take")
+
+
 def test_at_100_percent_it_is_compared_with_the_step_before() -> None:
     outcome = ran(World(), 50, 100)
     assert outcome.steps[1].stable.requests == outcome.steps[0].stable.requests > 0
