@@ -53,10 +53,13 @@ class _Row(BaseModel):
     ttft_p99: _Figure
     acceptance: _Figure | None
     by_position: list[_Figure] = []
+    good_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    request_goodput: _Figure | None = None
 
 
 class _Bench(_Result):
     subject: str
+    goodput: dict[str, _Figure] = {}
     rows: list[_Row]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from ..errors import ConfigError
 from ..plan import plain
 from ..replica_description import flag_values
 from ..vllm_schema import argv
+from . import goodput
 
 _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
 _FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
+_GOODPUT_HEADINGS = ("within limits", "within limits/s", "×")
+_GOODPUT = ("good_share", "request_goodput")
 Result = Mapping[str, Any]
 
 
@@ -24,10 +27,12 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     Return `{"rows", "differs"}` of two result files; raise UserError for a file of another kind.
 
     A row has `batch`, `input`, `output`, and for each figure `[first, second, second / first]`, the ratio None
-    where the first is 0.
+    where the first is 0. Shares and rates of requests within limits are there if both files have the same limits.
     """
     a, b = _read(first), _read(second)
-    rows = [_row(row, other) for row in a["rows"] for other in b["rows"] if _shape(row) == _shape(other)]
+    same_limits = a.get("goodput") and a.get("goodput") == b.get("goodput")
+    names = (*_FIGURES, *_GOODPUT) if same_limits else _FIGURES
+    rows = [_row(row, other, names) for row in a["rows"] for other in b["rows"] if _shape(row) == _shape(other)]
     if not rows:
         raise ConfigError(f"{first} and {second} have no row with the same batch size, input and output.")
     return {"rows": rows, "differs": dict(differences(a, b))}
@@ -35,7 +40,8 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
 
 def text(comparison: Mapping[str, Any]) -> str:
     """Return the comparison as a table, and one line for each thing that differs."""
-    lines = [_HEADINGS, *(tuple(_cells(row)) for row in comparison["rows"])]
+    headings = (*_HEADINGS, *_GOODPUT_HEADINGS) if "good_share" in comparison["rows"][0] else _HEADINGS
+    lines = [headings, *(tuple(_cells(row)) for row in comparison["rows"])]
     differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in comparison["differs"].items()]
     return "\n".join([text_table.table(lines), "", *(differs or ["nothing else differs"])])
 
@@ -56,6 +62,8 @@ def _facts(result: Result) -> dict[str, str]:
         "weights": result.get("weights", ""),
         "GPUs": " + ".join(f"{gpus.count(g)} x {g}" for g in dict.fromkeys(gpus)),
     }
+    if limits := result.get("goodput"):
+        facts["limits"] = goodput.described(limits)
     facts |= {name: machine.get(name, "") for name in ("driver", "cpu")}
     facts |= {f"version of {name}": version for name, version in (replica.get("versions") or {}).items()}
     facts |= {
@@ -91,8 +99,8 @@ def _shape(row: Result) -> tuple[int, int, int]:
     return row["batch"], row["input"], row["output"]
 
 
-def _row(first: Result, second: Result) -> dict[str, Any]:
-    figures = {name: [first[name], second[name], _ratio(first[name], second[name])] for name in _FIGURES}
+def _row(first: Result, second: Result, names: Iterable[str]) -> dict[str, Any]:
+    figures = {name: [first[name], second[name], _ratio(first[name], second[name])] for name in names}
     return {"batch": first["batch"], "input": first["input"], "output": first["output"], **figures}
 
 
@@ -102,7 +110,15 @@ def _ratio(first: float, second: float) -> float | None:
 
 def _cells(row: Mapping[str, Any]) -> Iterator[str]:
     yield from (str(row[name]) for name in ("batch", "input", "output"))
-    for name in _FIGURES:
+    yield from _pairs(row, _FIGURES)
+    if "good_share" in row:
+        first, second, _ = row["good_share"]
+        yield f"{first:.1%} -> {second:.1%}"
+        yield from _pairs(row, ("request_goodput",))
+
+
+def _pairs(row: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+    for name in names:
         first, second, ratio = row[name]
         yield f"{first:.2f} -> {second:.2f}"
         yield "-" if ratio is None else f"{ratio:.2f}"

@@ -13,6 +13,7 @@ from typing import Any
 from ..client.endpoint import Endpoint
 from ..errors import NotFound, UserError
 from ..supervisor.executable import vllm_program
+from . import goodput
 from .options import LoadShape
 
 RESULT = "result.json"
@@ -46,6 +47,10 @@ class Row:
     seconds: float
     """From the first request to the last token."""
     by_position: tuple[float, ...] = ()
+    good_share: float | None = None
+    """The share of requests that kept the limits, None without limits."""
+    request_goodput: float | None = None
+    """Those requests, per second."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the row by the names of its fields."""
@@ -115,7 +120,8 @@ def command(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokeniz
         "result-filename": RESULT,
     }
     options = [argument for name, value in settings.items() for argument in (f"--{name}", str(value))]
-    return ["bench", "serve", *options, "--ignore-eos", "--save-result", "--disable-tqdm"]
+    limits = goodput.arguments(shape.limits)
+    return ["bench", "serve", *options, *limits, "--ignore-eos", "--save-result", "--disable-tqdm"]
 
 
 def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
@@ -125,6 +131,7 @@ def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
         raise LoadFailed(f"{failed} of {shape.requests} requests failed at batch {shape.batch}; see vLLM's log.")
     drafted = int(saved.get("spec_decode_draft_tokens", 0))
     accepted = int(saved.get("spec_decode_accepted_tokens", 0))
+    rate = saved["request_goodput"] if shape.limits else None  # good requests / seconds
     return Row(
         batch=shape.batch,
         input=shape.input,
@@ -140,6 +147,8 @@ def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
         accepted=accepted,
         seconds=round(saved["duration"], 2),
         by_position=tuple(round(share, 4) for share in saved.get("spec_decode_per_position_acceptance_rates") or ()),
+        good_share=None if rate is None else round(round(rate * saved["duration"]) / shape.requests, 6),
+        request_goodput=None if rate is None else round(rate, 4),
     )
 
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError, UserError
 from ..parallel import parallel
 from ..plan import draft_tokens
 from ..replica_description import flag_values
-from . import load
+from . import goodput, load
 from .load import Row, Tokenizer
 from .options import LoadMatrix
 
@@ -30,7 +30,8 @@ Variables that route each token to random experts, all equally likely. With the 
 read at most 49 experts of a layer (2 x H200), with random routing 136; a token takes 5.8 and 11.2 ms (half of W4A16 on
 one H200; vLLM 0.32.0, 2026-11-22).
 """
-HEADINGS = ("batch", "input", "output", "output tok/s", "TPOT p50/p99 ms", "TTFT p50/p99 ms", "acceptance")
+_HEADINGS = ("batch", "input", "output", "output tok/s", "TPOT p50/p99 ms", "TTFT p50/p99 ms", "acceptance")
+_WITHIN = "within limits"
 
 
 def rows(
@@ -65,6 +66,7 @@ def measure(
         "subject": subject(replica, weights),
         "weights": weights,
         "load": LOAD,
+        **({"goodput": dict(matrix.limits)} if matrix.limits else {}),
         "replica": replica,
         "start": start_of(endpoint.health),
     }
@@ -148,6 +150,7 @@ def text(result: Mapping[str, Any]) -> str:
         f"{result['subject']} ({result['weights']})",
         *([f"start, s: {start}; caches {result['start']['caches']}"] if start else []),
         table(result["rows"]),
+        *([goodput.summary(result["rows"], result["goodput"])] if result.get("goodput") else []),
         f"result: {result['file']}",
     ]
     return "\n".join(lines)
@@ -155,11 +158,17 @@ def text(result: Mapping[str, Any]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a table."""
-    return text_table.table([HEADINGS, *map(cells, rows)])
+    return text_table.table(lines(rows))
 
 
-def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return one row's figures as text, in the order of HEADINGS."""
+def lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the headings, and the figures of each row as text; the share within limits only where one was measured."""
+    if any(row.get("good_share") is not None for row in rows):
+        return [(*_HEADINGS, _WITHIN), *((*_cells(row), goodput.cell(row)) for row in rows)]
+    return [_HEADINGS, *map(_cells, rows)]
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     accepted = row["acceptance"]
     return (
         str(row["batch"]),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
+from . import goodput
 
 START_SECONDS = 3600.0
 ACCEPTANCE = (0.89,)
@@ -29,6 +30,8 @@ class LoadShape:
     warm_up: int = 1
     """Requests before them that are not measured."""
     seed: int = 0
+    limits: goodput.Limits = field(default_factory=dict)
+    """What a request has to keep to be counted as good, in ms."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class LoadMatrix:
     requests: int = 4
     """Requests for each place in a batch."""
     seed: int = 0
+    limits: goodput.Limits = field(default_factory=dict)
 
     def shapes(self) -> Iterator[LoadShape]:
         """Yield every measurement; each has new prompts, which no prefix cache holds."""
         pairs = [(length, batch) for length in self.inputs for batch in self.batches]
         for number, (length, batch) in enumerate(pairs):
-            yield LoadShape(batch, length, self.output, self.requests * batch, warm_up=batch, seed=self.seed + number)
+            requests, seed = self.requests * batch, self.seed + number
+            yield LoadShape(batch, length, self.output, requests, warm_up=batch, seed=seed, limits=self.limits)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ def _matrix(options: argparse.Namespace) -> LoadMatrix:
         raise UsageError(
             f"--context {min(options.context)}: must be more than the {options.output} tokens of --output."
         )
-    return LoadMatrix(tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch)
+    limits = goodput.limits(options.goodput)
+    return LoadMatrix(tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch, limits=limits)
 
 
 def serve_options(options: argparse.Namespace, flags: Sequence[str]) -> ServeOptions:

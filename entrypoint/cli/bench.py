@@ -59,6 +59,13 @@ def register(commands: Commands) -> None:
         help="send R requests for each concurrent one (default: %(default)s)",
     )
     load.add_argument(
+        "--goodput",
+        nargs="+",
+        default=[],
+        metavar="NAME:MS",
+        help="count the requests within these limits in ms, such as ttft:2000 tpot:50; e2el is the whole request",
+    )
+    load.add_argument(
         "--tokenizer", metavar="T", help="count tokens with this folder or repository (default: that of the replica)"
     )
     arguments.add_format(parser)

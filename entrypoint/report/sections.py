@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..bench import measure, plot
+from ..bench import goodput, measure, plot
 from ..evals.text import share
 from .eval_plot import shares
 from .parts import Cell, Code, Folded, Level, Part, Quality, Section, Speed, Table, Text, Verdict
@@ -129,8 +129,10 @@ def bench(results: Sequence[Result]) -> Section:
     parts: list[Part] = [Speed(plot.plot(whole, _MOST_LINES))] if whole else []
     for number, result in enumerate((*shown, *older)):
         weights = f"weights: {result.get('weights', 'not recorded')}"
-        table = Table(measure.HEADINGS, tuple(map(measure.cells, result["rows"])))
-        about = (_origin(result, weights), table)
+        headings, *rows = measure.lines(result["rows"])
+        limits = result.get("goodput")
+        closing = [Text(goodput.summary(result["rows"], limits))] if limits else []
+        about = (_origin(result, weights), Table(headings, tuple(rows)), *closing)
         parts += about if number < _MOST_LINES and result in shown else (_folded(result, about),)
     return Section("Speed", tuple(parts))
 

@@ -76,7 +76,7 @@ def test_a_missing_result_is_reported_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not a kind of result: bench, eval, qualify, smoke, tune"):
+    with pytest.raises(ValueError, match="not a kind of result: bench, canary, eval, qualify, smoke, tune"):
         results.write(tmp_path, "layout", {"subject": "x"})
 
 

@@ -30,7 +30,7 @@ saved = {
     "completed": count - (os.environ.get("GENERATOR") == "loses"), "output_throughput": 100.0 * batch, "duration": 1.5,
     "p50_tpot_ms": 10.0, "p99_tpot_ms": 11.0, "p50_ttft_ms": 20.0, "p99_ttft_ms": 30.0,
     "spec_decode_draft_tokens": 100, "spec_decode_accepted_tokens": 89, "argv": words,
-    "key": os.environ.get("OPENAI_API_KEY", ""),
+    "key": os.environ.get("OPENAI_API_KEY", ""), "request_goodput": count / 2 / 1.5 if "--goodput" in words else None,
 }
 with open(os.path.join(given["--result-dir"], given["--result-filename"]), "w") as file:
     json.dump(saved, file)

@@ -57,7 +57,7 @@ def result(folder: Path) -> dict:
 
 
 def test_a_running_replica_is_measured_with_its_plan_and_machine(dsv4: Bench, running: Started, tmp_path: Path) -> None:
-    done = dsv4("bench", *at(running), *SMALL, "--plot", "plot.svg", "--share", "mine.json")
+    done = dsv4("bench", *at(running), *SMALL, "--plot", "plot.svg", "--share", "mine.json", "--goodput", "ttft:25")
     assert done.returncode == 0, done.stderr
     found = result(tmp_path)
     assert [(row["batch"], row["output_tokens_per_second"], row["acceptance"]) for row in found["rows"]] == [
@@ -69,6 +69,8 @@ def test_a_running_replica_is_measured_with_its_plan_and_machine(dsv4: Bench, ru
     assert found["replica"]["choices"]["profile"] == "demo"
     assert found["start"]["phases"]["proving"] > 0
     assert "200.00" in done.stdout
+    assert (found["goodput"], [row["good_share"] for row in found["rows"]]) == ({"ttft": 25.0}, [0.5, 0.5])
+    assert "within TTFT 25 ms: none with 8 tokens in." in done.stdout
     assert (tmp_path / "plot.svg").read_text().startswith("<svg")
     shared = json.loads((tmp_path / "mine.json").read_text())
     assert (shared["profile"], shared["hardware"], shared["kind"], len(shared["rows"])) == ("demo", "cpu", "bench", 2)
