@@ -69,6 +69,10 @@ class Side:
     world: World
     name: str
 
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://{self.name}:8000"]
+
     def read(self) -> dict[str, ReplicaReading | str]:
         if self.name == "candidate" and self.world.silent:
             return {"http://c": self.world.silent}
@@ -216,7 +220,7 @@ def test_it_begins_with_what_is_there_only() -> None:
         rollouts.prepared(world.rollout(5))
     rollout = world.rollout(5)
     cast("Any", rollout.candidates).read = dict
-    with pytest.raises(RolloutRefused, match="No candidate was found"):
+    with pytest.raises(RolloutRefused, match="No candidate is at http://candidate:8000; start one"):
         rollouts.prepared(rollout)
     cast("Any", rollout.candidates).read = lambda: {"http://c": replace(world.reading("candidate", 1), ready=False)}
     with pytest.raises(RolloutRefused, match="is not ready"):
