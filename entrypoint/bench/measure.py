@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import results, text_table
+from .. import results, shared_result, text_table
 from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed
 from ..client.local_replica import start_of
@@ -66,6 +66,7 @@ def measure(
         "subject": subject(replica, weights),
         "weights": weights,
         "load": LOAD,
+        "digests": digests(replica),
         **({"goodput": dict(matrix.limits)} if matrix.limits else {}),
         "replica": replica,
         "start": start_of(endpoint.health),
@@ -80,6 +81,15 @@ def measure(
         raise
     body["rows"] = [row.to_json() for row in measured]
     return results.write(out, "bench", body)
+
+
+def digests(replica: Replica) -> dict[str, str]:
+    """Return what a result is bound to: hashes of plan and patches, and the driver; empty without a plan."""
+    if not replica.get("settings"):
+        return {}
+    driver = str((replica.get("machine") or {}).get("driver", ""))
+    found = {"plan": shared_result.digest(replica), "series": shared_result.series_digest(replica), "driver": driver}
+    return {name: value for name, value in found.items() if value}
 
 
 def _replica(endpoint: Endpoint) -> Replica:
