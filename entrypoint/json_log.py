@@ -11,8 +11,10 @@ from typing import Any
 VARIABLE = "DSV4_LOG_FORMAT"
 OURS, VLLM = "dsv4", "vllm"
 """Sources of lines."""
+REQUEST = '{"event": "request", '
+"""How the line of a request in the usage by key begins (`healthcheck/key_usage.py`)."""
 EVENT = ("event", "name", "path", "status", "whole", "prompt_tokens", "generated_tokens", "seconds")
-"""The fields of a request in the usage by key (`healthcheck/key_usage.py`)."""
+"""The fields of that line."""
 
 
 @dataclass
@@ -39,7 +41,7 @@ def line(source: str, level: str, message: str, **fields: Any) -> str:
 
 def event(text: str) -> dict[str, Any]:
     """Return the fields of a line that the middleware of the keys wrote; empty for any other."""
-    if not text.startswith('{"event": "request", '):
+    if not text.startswith(REQUEST):
         return {}
     try:
         fields = json.loads(text)

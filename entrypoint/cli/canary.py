@@ -36,7 +36,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--minutes-per-step",
-        type=minutes,
+        type=positive,
         default=_MINUTES,
         metavar="M",
         help="keep each share for M minutes; three times as long while evidence is missing (default: %(default)g)",
@@ -194,13 +194,12 @@ def steps(text: str) -> Sequence[int]:
     return found
 
 
-def minutes(text: str) -> float:
-    """Return a time in minutes, above 0."""
-    return arguments.seconds(text)
-
-
 def positive(text: str) -> float:
     """Return a number above 0; raise ArgumentTypeError for anything else."""
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number

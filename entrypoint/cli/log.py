@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 import traceback
 from types import TracebackType
 
@@ -29,18 +30,20 @@ class _Json(logging.Handler):
 
 
 def to_stderr() -> None:
-    """Print what the package logs at level INFO and above; as JSON, also what libraries log, and the last error."""
+    """Print what the package logs at level INFO and above; as JSON, also what others log, warn and raise."""
     logger = logging.getLogger(__name__.partition(".")[0])
     logger.setLevel(logging.INFO)
     if LogFormat.json:
         logger.handlers = []
         logging.getLogger().handlers = [_Json()]
+        logging.captureWarnings(capture=True)
         sys.excepthook = _last_words
+        threading.excepthook = lambda args: _last_words(args.exc_type, args.exc_value, args.exc_traceback)
     else:
         logger.handlers = [_Stderr()]
 
 
-def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _last_words(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     _write_json("CRITICAL", "".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 

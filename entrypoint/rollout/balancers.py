@@ -81,7 +81,8 @@ class Balancers:
         return {url: counted(http.get_accepted(f"{url}/metrics", None).text) for url in self._each()}
 
     def _each(self) -> list[str]:
-        return [address for url in self.urls for address in self.resolve(url)]
+        """Return all addresses; a name without one stays, so that the request to it fails."""
+        return [address for url in self.urls for address in self.resolve(url) or [url]]
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str]) -> CanaryShare:
         import httpx

@@ -22,7 +22,7 @@ from ..errors import UsageError, UserError
 from .balancers import FOR_GOOD, Balancers, CanaryShare
 from .judge import CanaryFinding, CanaryLimits
 from .reading import Tally
-from .replicas import Readings, ReplicaSet
+from .replicas import ReplicaSet
 from .step import CanaryStep
 
 log = logging.getLogger(__name__)
@@ -95,18 +95,17 @@ def prepared(rollout: Rollout) -> tuple[Sequence[int], int]:
 
     Raise RolloutRefused or RequestFailed where it cannot begin, UsageError for steps that candidates cannot take.
     """
-    stable = _present(rollout.stable.read(), "stable replica", "--stable", ready=False)
-    candidates = _present(rollout.candidates.read(), "candidate", "--candidate", ready=True)
+    stable = _present(rollout.stable, "stable replica", "--stable", ready=False)
+    candidates = _present(rollout.candidates, "candidate", "--candidate", ready=True)
     shares = rollout.balancers.shares()
-    if not shares:
-        raise RolloutRefused(f"No balancer is at {', '.join(rollout.balancers.urls)}; name it with --balancer.")
     check_steps(rollout.steps, candidates, stable)
     return remaining(rollout.steps, list(shares.values())), candidates
 
 
-def _present(found: Readings, noun: str, option: str, *, ready: bool) -> int:
+def _present(side: ReplicaSet, noun: str, option: str, *, ready: bool) -> int:
+    found = side.read()
     if not found:
-        raise RolloutRefused(f"No {noun} was found; start one, or name it with {option}.")
+        raise RolloutRefused(f"No {noun} is at {', '.join(side.urls)}; start one, or name it with {option}.")
     for address, one in found.items():
         if isinstance(one, str):
             raise RolloutRefused(f"The {noun} {address} cannot be read: {one}")
@@ -155,7 +154,7 @@ def run(rollout: Rollout, steps: Sequence[int]) -> RolloutOutcome:
             outcome.stopped = stopped.exit_status - 128
         except RequestFailed as error:
             lost = CanaryFinding("balancer", "missing", f"the balancer does not take the share ({error})")
-            outcome.steps.append(StepOutcome(steps[-1], 0.0, Tally(), Tally(), (lost,)))
+            outcome.steps.append(StepOutcome(outcome.steps[-1].share, 0.0, Tally(), Tally(), (lost,)))
         finally:
             _ignore_stops()
             if not outcome.promoted:

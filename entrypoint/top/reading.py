@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from ..client import http
 from .targets import TopTarget
 
 TIMEOUT = 3.0  # seconds
@@ -124,10 +125,12 @@ def read(target: TopTarget, key: str | None, transport: httpx.BaseTransport | No
     if target.url is None:
         return TopReading(target.name, target.phase, cause=target.cause)
     try:
-        with httpx.Client(base_url=target.url, timeout=TIMEOUT, trust_env=False, transport=transport) as client:
+        settings = http.settings(None) | {"timeout": TIMEOUT}
+        with httpx.Client(base_url=target.url, transport=transport, **settings) as client:
             return _read(client, target, key)
-    except httpx.HTTPError as error:
-        return TopReading(target.name, NO_ANSWER, why=str(error) or type(error).__name__, cause=target.cause)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:  # a container that starts or ends has no port
+        why = f"nothing answers at {target.url} ({http.cause(error)}); is a replica running there?"
+        return TopReading(target.name, NO_ANSWER, why=why, cause=target.cause)
     except ValidationError:
         why = "the answer is not from the health server of a replica; name that with --health"
         return TopReading(target.name, NO_ANSWER, why=why)

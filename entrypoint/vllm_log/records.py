@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..json_log import REQUEST
 from .parser import LogLine
 
 MOST = 1 << 18  # bytes of one record, as much as Loki takes by default
@@ -45,14 +46,14 @@ class VllmRecord:
         return "\n".join(self.texts).rstrip()
 
     def takes(self, line: LogLine) -> bool:
-        """Tell whether a line of the same process goes on with this record."""
+        """Tell whether a line of the same process goes on with this record; that of a request never does."""
         if self.size >= MOST:
             return False
         if self.unfinished and (line.level, line.time, line.source) == (
             self.first.level, self.first.time, self.first.source,
         ):  # fmt: skip
             return True
-        return self.failed and not line.level
+        return self.failed and not line.level and not line.text.startswith(REQUEST)
 
     def add(self, line: LogLine, *, unfinished: bool) -> None:
         """Add a line."""

@@ -8,13 +8,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
+import httpx
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from tests.deploy.stage import CANARY_KEY, CANDIDATE, STABLE, Stage, staged
 from tests.support import load
-from tests.support.balancer import KEY
+from tests.support.balancer import KEY, Names, balancer
 from tests.support.program import executable
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -44,7 +46,7 @@ def stage(make_stage: Callable[..., AbstractContextManager[Stage]]) -> Iterator[
 
 def test_the_share_requires_its_own_key_and_ends_by_itself(stage: Stage) -> None:
     assert [stage.share(key).status_code for key in ("wrong", KEY, CANARY_KEY)] == [401, 401, 200]
-    for wrong in ("101", "-1", "5%", "05"):
+    for wrong in ("101", "-1", "5%", "05", "5, 999", "999, 5"):
         assert stage.share(X_Share=wrong, X_Seconds="60").status_code == 400
     assert stage.share(X_Share="5").status_code == 400
     assert stage.share(X_Share="100", X_Seconds="3").json() == {"share": 100, "seconds": 3}
@@ -52,6 +54,17 @@ def test_the_share_requires_its_own_key_and_ends_by_itself(stage: Stage) -> None
     time.sleep(4)
     assert stage.share().json()["seconds"] < 0
     assert set(stage.served_by(5)) == {STABLE}
+
+
+def test_a_name_in_the_file_of_the_canary_key_opens_nothing(binary: str, tmp_path: Path) -> None:
+    """HAProxy takes the first word of a line; in a key file that is a name, which anybody may guess."""
+    (tmp_path / "canary-key").write_text(f"operators {CANARY_KEY}\n")
+    settings = {"CANDIDATE_NAME": "candidate", "CANARY_KEY_FILE": str(tmp_path / "canary-key")}
+    with balancer(tmp_path / "b", Names(), binary=binary, **settings) as running:
+        for key in ("operators", CANARY_KEY):
+            headers = {"Authorization": f"Bearer {key}"}
+            url = f"http://127.0.0.1:{running.status_port}/canary"
+            assert httpx.get(url, headers=headers, trust_env=False).status_code == 401
 
 
 def test_a_session_keeps_its_side_while_the_share_grows(stage: Stage) -> None:

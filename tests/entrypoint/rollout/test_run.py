@@ -69,6 +69,10 @@ class Side:
     world: World
     name: str
 
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://{self.name}:8000"]
+
     def read(self) -> dict[str, ReplicaReading | str]:
         if self.name == "candidate" and self.world.silent:
             return {"http://c": self.world.silent}
@@ -108,6 +112,11 @@ def test_every_step_is_taken_and_the_last_share_stays() -> None:
     assert world.set[-1] == (100, FOR_GOOD)
     assert {seconds for share, seconds in world.set[:-1]} == {rollouts.LEASE}
     assert report.sentence(outcome) == "Promoted: 100 % of requests go to the candidates; every rule held in 3 steps."
+
+
+def test_a_balancer_that_takes_no_share_ends_the_step_that_it_was_in() -> None:
+    outcome = ran(World(lost=True), 5, 100)
+    assert report.sentence(outcome).startswith("Rolled back at 5 %: not enough evidence: the balancer does not take")
 
 
 def test_at_100_percent_it_is_compared_with_the_step_before() -> None:
@@ -211,7 +220,7 @@ def test_it_begins_with_what_is_there_only() -> None:
         rollouts.prepared(world.rollout(5))
     rollout = world.rollout(5)
     cast("Any", rollout.candidates).read = dict
-    with pytest.raises(RolloutRefused, match="No candidate was found"):
+    with pytest.raises(RolloutRefused, match="No candidate is at http://candidate:8000; start one"):
         rollouts.prepared(rollout)
     cast("Any", rollout.candidates).read = lambda: {"http://c": replace(world.reading("candidate", 1), ready=False)}
     with pytest.raises(RolloutRefused, match="is not ready"):

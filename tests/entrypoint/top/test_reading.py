@@ -92,7 +92,13 @@ def test_a_dead_replica_keeps_its_last_cause() -> None:
         raise httpx.ConnectError("Connection refused")
 
     found = reading.read(HERE, None, httpx.MockTransport(refuse))
-    assert (found.phase, found.why, found.cause) == (reading.NO_ANSWER, "Connection refused", HERE.cause)
+    why = "nothing answers at http://127.0.0.1:8001 (Connection refused); is a replica running there?"
+    assert (found.phase, found.why, found.cause) == (reading.NO_ANSWER, why, HERE.cause)
+
+
+def test_a_container_without_a_published_port_ends_nothing() -> None:
+    found = reading.read(TopTarget("starts", "http://127.0.0.1:None"), None)
+    assert found.phase == reading.NO_ANSWER
 
 
 def test_another_server_is_named() -> None:

@@ -72,6 +72,12 @@ def test_an_exception_below_uvicorn_s_headline_belongs_to_it() -> None:
     assert (found.level, len(found.texts)) == ("ERROR", 5)
 
 
+def test_the_usage_of_a_request_that_failed_is_no_part_of_its_traceback() -> None:
+    usage = b'{"event": "request", "name": "bob", "status": 500}'
+    text = b"ERROR:    Exception in ASGI application\nTraceback (most recent call last):\nKeyError: 1\n" + usage + b"\n"
+    assert [(one.level, one.message) for one in read(text)][1:] == [("INFO", usage.decode())]
+
+
 def test_a_progress_bar_shows_its_last_state_and_colours_go() -> None:
     assert [one.message for one in read(b"  0%|\r 50%|\r100%| done\n\x1b[32mok\x1b[0m\n")] == ["100%| done", "ok"]
 
