@@ -105,6 +105,12 @@ def digest(replica: Mapping[str, Any]) -> str:
     return fingerprint(flags, env)
 
 
+def series_digest(replica: Mapping[str, Any]) -> str:
+    """Return a hash of the patches that the replica's vLLM has, by name and content."""
+    patches = (replica.get("patches") or {}).get("patches") or ()
+    return fingerprint(sorted((patch["name"], patch["sha256"]) for patch in patches))
+
+
 def shared(kind: str, replica: Mapping[str, Any], weights: str, day: date, **parts: Any) -> dict[str, Any]:
     """Return what can be shared of a result; `parts` are `rows`, `checks` or `changes`."""
     choices, machine = replica.get("choices") or {}, replica.get("machine") or {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import results, text_table
+from .. import results, shared_result, text_table
 from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed
 from ..client.local_replica import start_of
@@ -43,7 +43,8 @@ def rows(
 ) -> Iterator[Row]:
     """Measure a served model and yield each row at once; raise UserError at the first that fails."""
     for shape in matrix.shapes():
-        tokens = f"batch {shape.batch}, {shape.input} tokens in, {shape.output} out"
+        history = f"{shape.history} tokens of history and " if shape.history else ""
+        tokens = f"batch {shape.batch}, {history}{shape.input} tokens in, {shape.output} out"
         log.info(f"{tokens}: {shape.requests} requests after {shape.warm_up} for warm-up")
         yield load.run(shape, endpoint, model, tokenizer, environ)
 
@@ -66,6 +67,7 @@ def measure(
         "subject": subject(replica, weights),
         "weights": weights,
         "load": LOAD,
+        "digests": digests(replica),
         **({"goodput": dict(matrix.limits)} if matrix.limits else {}),
         "replica": replica,
         "start": start_of(endpoint.health),
@@ -80,6 +82,15 @@ def measure(
         raise
     body["rows"] = [row.to_json() for row in measured]
     return results.write(out, "bench", body)
+
+
+def digests(replica: Replica) -> dict[str, str]:
+    """Return what a result is bound to: hashes of plan and patches, and the driver; empty without a plan."""
+    if not replica.get("settings"):
+        return {}
+    driver = str((replica.get("machine") or {}).get("driver", ""))
+    found = {"plan": shared_result.digest(replica), "series": shared_result.series_digest(replica), "driver": driver}
+    return {name: value for name, value in found.items() if value}
 
 
 def _replica(endpoint: Endpoint) -> Replica:
@@ -172,13 +183,18 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     accepted = row["acceptance"]
     return (
         str(row["batch"]),
-        str(row["input"]),
+        prompt(row),
         str(row["output"]),
         f"{row['output_tokens_per_second']:.2f}",
         f"{row['tpot_p50']:.2f} / {row['tpot_p99']:.2f}",
         f"{row['ttft_p50']:.0f} / {row['ttft_p99']:.0f}",
         "nothing drafted" if accepted is None else f"{accepted:.1%}{_by_position(row)}",
     )
+
+
+def prompt(row: Mapping[str, Any]) -> str:
+    """Return the tokens of a row's prompts as text: `16384 + 256` with a history."""
+    return f"{row['history']} + {row['input']}" if row.get("history") else str(row["input"])
 
 
 def _by_position(row: Mapping[str, Any]) -> str:

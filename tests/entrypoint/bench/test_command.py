@@ -18,6 +18,7 @@ import pytest
 from dsv4_serve.entrypoint.bench import warm
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, Started
+from dsv4_serve.entrypoint.shared_result import digest
 from tests.support.program import argv_of
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -67,6 +68,8 @@ def test_a_running_replica_is_measured_with_its_plan_and_machine(dsv4: Bench, ru
     assert found["weights"] == "as served"
     assert found["replica"]["machine"]["cores"] >= 1
     assert found["replica"]["choices"]["profile"] == "demo"
+    assert found["digests"]["plan"] == digest(found["replica"])
+    assert len(found["digests"]["series"]) == 16
     assert found["start"]["phases"]["proving"] > 0
     assert "200.00" in done.stdout
     assert (found["goodput"], [row["good_share"] for row in found["rows"]]) == ({"ttft": 25.0}, [0.5, 0.5])
