@@ -83,13 +83,15 @@ class KeyGuard:
             wait = (b"retry-after", str(over.retry_after).encode())
             await _refuse(scope, send, _Refusal(429, "rate_limit_exceeded", over.sentence, wait))
             return
-        request = self._usage.begin(holder.name, scope)
         try:
-            await self._app(self._with_key(scope), receive, _noting(request, send))
+            request = self._usage.begin(holder.name, scope)
+            try:
+                await self._app(self._with_key(scope), receive, _noting(request, send))
+            finally:
+                self._usage.end(request)
         finally:
             if self._limits:
                 self._limits.release(holder)
-            self._usage.end(request)
 
     def _with_key(self, scope: dict[str, Any]) -> dict[str, Any]:
         """Return a scope with the one key that vLLM knows."""

@@ -225,6 +225,19 @@ def test_requests_a_minute_are_counted_by_name(server: Server, monkeypatch: pyte
     assert server.value("dsv4_key_refused_total", name="alice", limit="requests") == 3
 
 
+def test_a_request_that_cannot_be_counted_frees_its_place(server: Server) -> None:
+    """Metrics of several processes are files: a full disk must not lock a name out."""
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server.guard._usage, "begin", full)
+        with pytest.raises(OSError, match="No space"):
+            asyncio.run(server.ask(ALICE))
+    assert asyncio.run(server.ask(ALICE))[0] == 200
+
+
 def test_a_client_that_goes_away_frees_its_place_and_pays(server: Server) -> None:
     async def play() -> list[int]:
         slow = asyncio.create_task(server.ask(ALICE, "/slow"))
