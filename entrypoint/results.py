@@ -55,6 +55,7 @@ class _Row(BaseModel):
     by_position: list[_Figure] = []
     good_share: Annotated[float, Field(ge=0, le=1)] | None = None
     request_goodput: _Figure | None = None
+    history: Annotated[int, Field(ge=0)] = 0
 
 
 class _Bench(_Result):

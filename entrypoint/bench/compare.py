@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..plan import plain
 from ..replica_description import flag_values
 from ..vllm_schema import argv
-from . import goodput
+from . import goodput, measure
 
 _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
 _FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
@@ -26,8 +26,8 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     """
     Return `{"rows", "differs"}` of two result files; raise UserError for a file of another kind.
 
-    A row has `batch`, `input`, `output`, and for each figure `[first, second, second / first]`, the ratio None
-    where the first is 0. Shares and rates of requests within limits are there if both files have the same limits.
+    A row has `batch`, `history`, `input`, `output`, and for each figure `[first, second, second / first]`, the ratio
+    None where the first is 0. Shares and rates of requests within limits are there if both files have the same limits.
     """
     a, b = _read(first), _read(second)
     same_limits = a.get("goodput") and a.get("goodput") == b.get("goodput")
@@ -95,13 +95,13 @@ def _read(path: Path) -> Result:
     return result
 
 
-def _shape(row: Result) -> tuple[int, int, int]:
-    return row["batch"], row["input"], row["output"]
+def _shape(row: Result) -> tuple[int, int, int, int]:
+    return row["batch"], row["input"], row["output"], row.get("history", 0)
 
 
 def _row(first: Result, second: Result, names: Iterable[str]) -> dict[str, Any]:
     figures = {name: [first[name], second[name], _ratio(first[name], second[name])] for name in names}
-    return {"batch": first["batch"], "input": first["input"], "output": first["output"], **figures}
+    return {**{name: first.get(name, 0) for name in ("batch", "history", "input", "output")}, **figures}
 
 
 def _ratio(first: float, second: float) -> float | None:
@@ -109,7 +109,7 @@ def _ratio(first: float, second: float) -> float | None:
 
 
 def _cells(row: Mapping[str, Any]) -> Iterator[str]:
-    yield from (str(row[name]) for name in ("batch", "input", "output"))
+    yield from (str(row["batch"]), measure.prompt(row), str(row["output"]))
     yield from _pairs(row, _FIGURES)
     if "good_share" in row:
         first, second, _ = row["good_share"]

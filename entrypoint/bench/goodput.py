@@ -52,12 +52,16 @@ def cell(row: Mapping[str, Any]) -> str:
 
 def summary(rows: Sequence[Mapping[str, Any]], limits: Limits) -> str:
     """Return a sentence that names the largest batch that keeps the limits, for each prompt length."""
-    lengths = dict.fromkeys(row["input"] for row in rows)
-    largest = {length: _largest(row for row in rows if row["input"] == length) for length in lengths}
+    lengths = dict.fromkeys(map(_length, rows))
+    largest = {length: _largest(row for row in rows if _length(row) == length) for length in lengths}
     named = [f"{batch or 'none'} with {length:,} tokens in" for length, batch in largest.items()]
     return (
         f"The largest batch with at least {ENOUGH:.0%} of the requests within {described(limits)}: {', '.join(named)}."
     )
+
+
+def _length(row: Mapping[str, Any]) -> int:
+    return int(row["input"]) + int(row.get("history", 0))
 
 
 def _largest(rows: Iterable[Mapping[str, Any]]) -> int | None:

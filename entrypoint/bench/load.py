@@ -51,6 +51,8 @@ class Row:
     """The share of requests that kept the limits, None without limits."""
     request_goodput: float | None = None
     """Those requests, per second."""
+    history: int = 0
+    """Tokens before `input` that the requests of one conversation share."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the row by the names of its fields."""
@@ -105,10 +107,7 @@ def command(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokeniz
         "model": model,
         "tokenizer": tokenizer.name,
         "tokenizer-mode": tokenizer.mode,
-        "dataset-name": "random",
-        "random-input-len": shape.input,
-        "random-output-len": shape.output,
-        "random-range-ratio": 0,
+        **_prompts(shape),
         "num-prompts": shape.requests,
         "num-warmups": shape.warm_up,
         "max-concurrency": shape.batch,
@@ -122,6 +121,20 @@ def command(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokeniz
     options = [argument for name, value in settings.items() for argument in (f"--{name}", str(value))]
     limits = goodput.arguments(shape.limits)
     return ["bench", "serve", *options, *limits, "--ignore-eos", "--save-result", "--disable-tqdm"]
+
+
+def _prompts(shape: LoadShape) -> dict[str, str | int]:
+    """Return the settings of random prompts, or of random conversations that send their history again."""
+    if not shape.history:
+        lengths = {"random-input-len": shape.input, "random-output-len": shape.output, "random-range-ratio": 0}
+        return {"dataset-name": "random", **lengths}
+    return {
+        "dataset-name": "prefix_repetition",
+        "prefix-repetition-prefix-len": shape.history,
+        "prefix-repetition-suffix-len": shape.input,
+        "prefix-repetition-num-prefixes": shape.batch,
+        "prefix-repetition-output-len": shape.output,
+    }
 
 
 def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
@@ -149,6 +162,7 @@ def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
         by_position=tuple(round(share, 4) for share in saved.get("spec_decode_per_position_acceptance_rates") or ()),
         good_share=None if rate is None else round(round(rate * saved["duration"]) / shape.requests, 6),
         request_goodput=None if rate is None else round(rate, 4),
+        history=shape.history,
     )
 
 

@@ -43,7 +43,8 @@ def rows(
 ) -> Iterator[Row]:
     """Measure a served model and yield each row at once; raise UserError at the first that fails."""
     for shape in matrix.shapes():
-        tokens = f"batch {shape.batch}, {shape.input} tokens in, {shape.output} out"
+        history = f"{shape.history} tokens of history and " if shape.history else ""
+        tokens = f"batch {shape.batch}, {history}{shape.input} tokens in, {shape.output} out"
         log.info(f"{tokens}: {shape.requests} requests after {shape.warm_up} for warm-up")
         yield load.run(shape, endpoint, model, tokenizer, environ)
 
@@ -182,13 +183,18 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     accepted = row["acceptance"]
     return (
         str(row["batch"]),
-        str(row["input"]),
+        prompt(row),
         str(row["output"]),
         f"{row['output_tokens_per_second']:.2f}",
         f"{row['tpot_p50']:.2f} / {row['tpot_p99']:.2f}",
         f"{row['ttft_p50']:.0f} / {row['ttft_p99']:.0f}",
         "nothing drafted" if accepted is None else f"{accepted:.1%}{_by_position(row)}",
     )
+
+
+def prompt(row: Mapping[str, Any]) -> str:
+    """Return the tokens of a row's prompts as text: `16384 + 256` with a history."""
+    return f"{row['history']} + {row['input']}" if row.get("history") else str(row["input"])
 
 
 def _by_position(row: Mapping[str, Any]) -> str:

@@ -32,6 +32,8 @@ class LoadShape:
     seed: int = 0
     limits: goodput.Limits = field(default_factory=dict)
     """What a request has to keep to be counted as good, in ms."""
+    history: int = 0
+    """Tokens before `input` that the requests of one conversation share; there are `batch` conversations."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,15 @@ class LoadMatrix:
     """Requests for each place in a batch."""
     seed: int = 0
     limits: goodput.Limits = field(default_factory=dict)
+    history: int = 0
+    """Tokens that each request for one place in a batch begins with."""
 
     def shapes(self) -> Iterator[LoadShape]:
         """Yield every measurement; each has new prompts, which no prefix cache holds."""
         pairs = [(length, batch) for length in self.inputs for batch in self.batches]
         for number, (length, batch) in enumerate(pairs):
             requests, seed = self.requests * batch, self.seed + number
-            yield LoadShape(batch, length, self.output, requests, warm_up=batch, seed=seed, limits=self.limits)
+            yield LoadShape(batch, length, self.output, requests, batch, seed, self.limits, self.history)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ def bench_request(options: argparse.Namespace) -> BenchRequest:
 
 
 def _matrix(options: argparse.Namespace) -> LoadMatrix:
-    inputs = [context - options.output for context in options.context] or [options.input]
+    taken = options.output + options.history
+    inputs = [context - taken for context in options.context] or [options.input]
     numbers = {
         "--batch": options.batch,
         "--input": [options.input],
@@ -104,10 +109,18 @@ def _matrix(options: argparse.Namespace) -> LoadMatrix:
             raise UsageError(f"{name} {min(values)}: must be 1 or more.")
     if min(inputs) < 1:
         raise UsageError(
-            f"--context {min(options.context)}: must be more than the {options.output} tokens of --output."
+            f"--context {min(options.context)}: must be more than the {taken} tokens of --output"
+            f"{' and --history' if options.history else ''}."
         )
+    if options.history < 0:
+        raise UsageError(f"--history {options.history}: must be 0 or more.")
+    if options.history and options.requests_per_batch == 1:
+        raise UsageError("--history needs --requests-per-batch 2 or more, so that a history is sent again.")
+    if options.history and options.share:
+        raise UsageError("--share does not take results with --history; leave one of them out.")
     limits = goodput.limits(options.goodput)
-    return LoadMatrix(tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch, limits=limits)
+    load = (tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch)
+    return LoadMatrix(*load, limits=limits, history=options.history)
 
 
 def serve_options(options: argparse.Namespace, flags: Sequence[str]) -> ServeOptions:

@@ -52,6 +52,13 @@ def register(commands: Commands) -> None:
         help="let prompt and answer together have N tokens, one run for each N; replaces --input",
     )
     load.add_argument(
+        "--history",
+        type=int,
+        default=0,
+        metavar="N",
+        help="begin each prompt with N tokens that the conversation sent before; it has --requests-per-batch turns",
+    )
+    load.add_argument(
         "--requests-per-batch",
         type=int,
         default=4,

@@ -17,6 +17,8 @@ from dsv4_serve.entrypoint.bench.options import BenchRequest, LoadMatrix, LoadSh
 from dsv4_serve.entrypoint.cli import main
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
+from dsv4_serve.entrypoint.report import sections
+from dsv4_serve.entrypoint.report.parts import Table, Text
 
 LIMITS = {"ttft": 2000.0, "tpot": 50.0}
 WHERE = Endpoint("http://127.0.0.1:9", None, None)
@@ -123,6 +125,13 @@ def test_the_last_line_names_the_largest_batch(rows: list[dict[str, Any]], answe
 
 def test_a_result_without_limits_has_no_such_line() -> None:
     assert "largest batch" not in measure.text(result(row(1, None)))
+
+
+def test_the_report_has_the_column_and_the_sentence() -> None:
+    section = sections.bench([result(row(4, 1.0), **LIMITS)])
+    (table,) = [part for part in section.parts if isinstance(part, Table)]
+    assert (table.headings[-1], table.rows[0][-1]) == ("within limits", "100.0% (10.00/s)")
+    assert any(isinstance(part, Text) and part.text.startswith("The largest batch") for part in section.parts)
 
 
 @pytest.fixture
