@@ -16,6 +16,9 @@ REQUEST = '{"event": "request", '
 EVENT = ("event", "name", "path", "status", "whole", "prompt_tokens", "generated_tokens", "seconds")
 """The fields of that line."""
 
+_COMMON = ("time", "level", "source", "message", "phase", "process", "logger")
+"""The fields that a line of text has without their names, or not at all."""
+
 
 @dataclass
 class LogPhase:
@@ -51,7 +54,7 @@ def event(text: str) -> dict[str, Any]:
 
 
 def readable(text: str) -> str:
-    """Return an object of `line` as text for people; anything else as it is."""
+    """Return an object of `line` as text for people, with the fields that it has of its own; anything else as it is."""
     if not text.startswith('{"time": "'):
         return text
     try:
@@ -60,4 +63,5 @@ def readable(text: str) -> str:
     except (ValueError, LookupError, TypeError):
         return text
     who = " ".join(str(part) for part in (source, record.get("process"), record.get("logger")) if part)
-    return f"{time[:19].replace('T', ' ')} {level} {who}: {message}"
+    own = "".join(f" {name}={json.dumps(value)}" for name, value in record.items() if name not in _COMMON)
+    return f"{time[:19].replace('T', ' ')} {level} {who}: {message}{own}"

@@ -125,7 +125,7 @@ def read(target: TopTarget, key: str | None, transport: httpx.BaseTransport | No
     if target.url is None:
         return TopReading(target.name, target.phase, cause=target.cause)
     try:
-        settings = http.settings(None) | {"timeout": TIMEOUT}
+        settings: dict[str, Any] = http.settings(None) | {"timeout": TIMEOUT}
         with httpx.Client(base_url=target.url, transport=transport, **settings) as client:
             return _read(client, target, key)
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # a container that starts or ends has no port

@@ -23,6 +23,8 @@ def test_a_line_is_one_object_with_the_time_in_utc(monkeypatch) -> None:
 def test_people_read_it_as_text() -> None:
     text = json_log.line("vllm", "INFO", "one\ntwo", process="EngineCore", logger="core.py:7")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \S+ INFO vllm EngineCore core.py:7: one\ntwo", json_log.readable(text))
+    request = json_log.line("vllm", "INFO", "request", event="request", name="bob", generated_tokens=7)
+    assert json_log.readable(request).endswith(' INFO vllm: request event="request" name="bob" generated_tokens=7')
     for other in ("plain", '{"time": "x"}', '{"time": "broken', '{"a": 1}'):
         assert json_log.readable(other) is other
 
