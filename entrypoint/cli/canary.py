@@ -22,7 +22,7 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "canary",
-        "Give a new image a growing share of the requests, and promote it or roll back.",
+        "Give a new image more and more requests, or roll it back.",
         run,
         details="Their draft acceptance, answers, errors and times are compared with those of the stable replicas.",
         epilog="Status 0: promoted. Status 1: rolled back. Ctrl-C rolls back; a run that was killed continues.",

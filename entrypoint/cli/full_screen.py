@@ -38,8 +38,11 @@ class FullScreen:
         return os.read(sys.stdin.fileno(), 1).decode(errors="replace") if ready else ""
 
     def size(self) -> tuple[int, int]:
-        """Return columns and lines."""
-        return shutil.get_terminal_size()
+        """Return columns and lines: the terminal's own, since COLUMNS and LINES do not follow it."""
+        try:
+            return os.get_terminal_size(sys.stdout.fileno())
+        except OSError:
+            return shutil.get_terminal_size()
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def register(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add(
         "top",
-        "Watch replicas live: phase, tokens a second, draft acceptance, KV cache, queue.",
+        "Watch replicas live: phase, speed, draft acceptance, queue.",
         run,
         details="Without --health it shows what `dsv4 up` started, else the replica of this host. q or Ctrl-C ends it.",
         epilog="Exit status of --once: 1 where not every replica is ready.",

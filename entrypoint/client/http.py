@@ -22,10 +22,11 @@ SECONDS = 10.0
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-def settings(key: str | None) -> dict[str, Any]:
-    """Return the settings of every request; a proxy is never used."""
+def settings(key: str | None, url: str = "https:") -> dict[str, Any]:
+    """Return the settings of every request to an address; a proxy is never used."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return {"headers": headers, "trust_env": False, "timeout": SECONDS, "verify": _trusted()}
+    verify = _trusted() if url.lower().startswith("https:") else _none_trusted()
+    return {"headers": headers, "trust_env": False, "timeout": SECONDS, "verify": verify}
 
 
 @functools.cache
@@ -36,12 +37,20 @@ def _trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
+@functools.cache
+def _none_trusted() -> ssl.SSLContext:
+    """Return a context for plain HTTP: the certificates would take 3 MiB."""
+    import ssl
+
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def get(url: str, key: str | None) -> httpx.Response:
     """Return the answer to one GET, whatever its status; raise Unreachable without one."""
     import httpx
 
     try:
-        return httpx.get(url, **settings(key))
+        return httpx.get(url, **settings(key, url))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Unreachable(f"{url}: no answer ({cause(error)}); is a replica running there?") from None
 

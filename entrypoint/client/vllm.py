@@ -52,7 +52,7 @@ class VllmClient:
         # no limit of connections, as concurrent requests must not queue here; httpx and uvicorn both keep an idle one
         # for 5 s, and a request on one that the server is just closing fails
         limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
-        settings: dict[str, Any] = http.settings(key) | ({} if verify else {"verify": False})
+        settings: dict[str, Any] = http.settings(key, url) | ({} if verify else {"verify": False})
         self._http = httpx.AsyncClient(base_url=url, limits=limits, **settings)
 
     async def close(self) -> None:

@@ -92,8 +92,8 @@ def test_every_route_that_is_open_is_one_of_vllm() -> None:
     source = "".join(file.read_text() for file in Path(vllm.origin).parent.rglob("api_router.py"))
     lines = [line.split() for line in CONFIGURATION.read_text().splitlines()]
     paths = [path for words in lines if words[:1] == ["acl"] and words[2:3] == ["path"] for path in words[3:]]
-    assert len(paths) == 8
-    assert [path for path in paths if f'"{path}"' not in source] == []
+    assert len(paths) == 9
+    assert [path for path in paths if path != "/canary" and f'"{path}"' not in source] == []
 
 
 def test_new_requests_go_to_the_replica_with_the_fewest(pair: Pair) -> None:
@@ -243,13 +243,12 @@ def test_prometheus_reads_what_the_balancer_counts(pair: Pair) -> None:
     assert httpx.get(url, trust_env=False).status_code == 200
 
 
-def test_an_empty_key_file_lets_nobody_in(binary: str, tmp_path: Path) -> None:
-    with balancer(tmp_path, Names(), binary=binary, key="") as closed:
-        for given in ("Bearer", "Bearer #", ""):
-            assert httpx.get(f"{closed.url}/v1/models", headers={"Authorization": given}).status_code == 401
-
-
-def test_a_missing_key_file_is_named_and_nothing_listens(binary: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, "", "# no key\n"])
+def test_a_key_file_without_a_key_is_named_and_nothing_listens(
+    binary: str, tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "none").write_text(content)
     env = {
         "API_KEY_FILE": str(tmp_path / "none"),
         "BALANCER_SOCKET": str(tmp_path / "s"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,10 @@ class Sdks:
 
 
 @pytest.fixture(scope="module")
-def sdks(keyed_demo: Replica, binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdks]:
+def sdks(keyed_start: Callable[[], Replica], binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdks]:
     folder = tmp_path_factory.mktemp("sdks")
     sign(folder)
+    keyed_demo = keyed_start()
     keyed_demo.until(keyed_demo.ready, 900, "ready")
     names = Names()
     names.running.append("127.0.0.1")

@@ -106,7 +106,10 @@ class Balancer:
 
     def up(self, backend: str = "replicas") -> set[str]:
         """Addresses of the replicas that get new requests. One that was never checked gets them too; it is left out."""
-        rows = [line.split(",") for line in self.tell("show stat").splitlines()]
+        try:
+            rows = [line.split(",") for line in self.tell("show stat").splitlines()]
+        except (FileNotFoundError, ConnectionRefusedError):  # it has not begun yet
+            return set()
         names = [name.strip("# ") for name in rows[0]]
         servers = [dict(zip(names, row, strict=False)) for row in rows[1:] if row[0] == backend and row[1] != "BACKEND"]
         up = [one for one in servers if one["status"].startswith("UP") and "INI" not in one["check_status"]]

@@ -19,7 +19,7 @@ import pytest
 HERE = Path(__file__).parents[1]
 KINDS = ("unit", "process", "vllm", "image", "gpu")
 FOLDERS = {"image": "image", "faults": "vllm", "patches": "vllm"}
-SHARED = {"vllm", "running_demo", "keyed_demo", "answering", "broken"}
+SHARED = {"vllm", "running_demo", "keyed_demo", "keyed_start", "answering", "broken"}
 """Fixtures of a vLLM that a run starts once: all tests with one are in one process."""
 FIXTURES = {"daemon": "image", **dict.fromkeys(SHARED, "vllm")}
 SERIAL = {"vllm", "image", "gpu"}

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.healthcheck import metrics
+from dsv4_serve.healthcheck.state import GpuFault
 from tests.healthcheck.test_metrics import FULL, read, samples_of
 from tests.healthcheck.test_probe import replica
 from tools.reference import FOLDER, commands, environment, profile_keys
@@ -24,7 +25,8 @@ from tools.reference import metrics as metrics_page
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("entrypoint", "healthcheck", "patcher", "demo")
 OURS = re.compile(r"DSV4_[A-Z_]*[A-Z]|(?:VLLM|NCCL)_[A-Z0-9_]*[A-Z0-9]")
-EVERYTHING = dataclasses.replace(FULL, cache_hit=True, cache_saved=3.0)
+FAULT = GpuFault("0000:0a:00", 79, "the GPU has fallen off the bus")
+EVERYTHING = dataclasses.replace(FULL, cache_hit=True, cache_saved=3.0, gpu_faults=(FAULT,))
 """A replica that knows the value of every metric."""
 
 

@@ -21,6 +21,8 @@ def tables() -> dict[str, str]:
         ("position", "of a token in its draft: `0`, `1` and so on"),
         ("source", "`gate` at the start, `live` for the traffic of the sliding window"),
         ("kind", code("drafted", "accepted")),
+        ("gpu", "the PCI address: `0000:0a:00`"),
+        ("xid", "the driver's error, or the one that the GPU's state is like: `79`"),
     )
     return {
         "metrics": table(("metric", "type", "labels", "what it is"), rows),

@@ -181,9 +181,11 @@ def test_the_printed_command_can_be_pasted(dsv4: Run, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
     secret = tmp_path / "key"
-    secret.write_text("s3cret-key\n")
+    secret.write_text("s3cret-key-of-this-test\n")
     fake = tmp_path / "vllm"
-    fake.write_text('#!/bin/sh\n[ "$VLLM_API_KEY" = s3cret-key ] && echo "child has it"\n')
+    fake.write_text(
+        '#!/bin/sh\n[ "$VLLM_API_KEY" ] && [ "$VLLM_API_KEY" != s3cret-key-of-this-test ] && echo "child has another"\n'
+    )
     fake.chmod(0o755)
     env = {"HARDWARE": "h200", "API_KEY_FILE": str(secret), "DSV4_VLLM": str(fake), "DSV4_SKIP": NO_GPU}
     env |= {"DSV4_HEALTH_PORT": "0", "DSV4_SUPERVISE_FETCH": "0"}
@@ -191,7 +193,7 @@ def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
         answer = dsv4(*words, **env)
         assert answer.returncode == status, answer.stderr
         assert "s3cret" not in answer.stdout + answer.stderr
-    assert "child has it" in answer.stdout
+    assert "child has another" in answer.stdout
     both = dsv4("explain", "--api-key", "other", **env)
     assert both.returncode == 78
     assert "s3cret" not in both.stderr

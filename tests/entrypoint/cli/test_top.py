@@ -57,7 +57,7 @@ class Terminal:
         self.master, slave = pty.openpty()
         self.size(24, 80)
         self.before = termios.tcgetattr(slave)
-        environ = {**os.environ, "TERM": term, **env}
+        environ = {**os.environ, "TERM": term, "LINES": "50", "COLUMNS": "132", **env}
         self.process = subprocess.Popen(
             [*ARGV, *argv], stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one system call

@@ -28,6 +28,10 @@ def test_trusted_certificates_are_read_once(answering, monkeypatch: pytest.Monke
     url = answering(200, "sound")
     assert [http.get(url, None).text for _ in range(3)] == ["sound"] * 3
     assert with_client(url, VllmClient.metrics) == "sound"
+    assert read == [], "plain HTTP needs none"
+    for _ in range(3):
+        with pytest.raises(Unreachable):
+            http.get(url.replace("http:", "https:"), None)
     assert read == [{"trust_env": False}]
 
 

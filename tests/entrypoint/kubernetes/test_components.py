@@ -143,9 +143,9 @@ def test_a_class_a_host_and_a_mirror_are_named(made: Made) -> None:
 def test_the_fleet_s_capacity_is_that_of_its_replicas(overlay_for: Callable[..., Overlay]) -> None:
     one, three = (overlay_for(*H200, "--replicas", number).capacity for number in ("1", "3"))
     assert one.startswith(
-        "2 requests run at once, 2 on each replica; the KV cache of a replica holds 17 of 524,288 tokens"
+        "2 requests run at once, 2 on each replica; the KV cache of a replica has room for 17 of 524,288 tokens"
     )
-    assert three.startswith("6 requests run at once, 2 on each replica; the KV cache of a replica holds 17 of 524,288")
+    assert three.startswith("6 requests run at once, 2 on each replica; the KV cache of a replica has room for 17")
 
 
 def test_an_autoscaler_stays_within_a_cell_unless_it_says_otherwise(overlay_for: Callable[..., Overlay]) -> None:

@@ -14,6 +14,7 @@ from dsv4_serve.demo.llama import write_checkpoint
 from tests.deploy.stage import CANDIDATE, STABLE, Stage, staged
 from tests.support import load
 from tests.support.balancer import KEY
+from tests.support.program import need
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 # Few requests on a busy CPU have no steady time to first token.
@@ -43,8 +44,9 @@ def answer(stage: Stage, address: str) -> str:
 
 
 def test_a_shuffled_drafter_is_rolled_back_and_a_sound_one_promoted_with_no_stream_lost(
-    binary: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    binary = need("haproxy", "HAPROXY")
     model = write_checkpoint(tmp_path / "model")
     words = {STABLE: drafts_by(model), CANDIDATE: drafts_by(scrambled(tmp_path / "scrambled"))}
     settings = {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_SUPERVISE_STALL_STARTING": "900"}
