@@ -132,7 +132,7 @@ def bench(results: Sequence[Result]) -> Section:
         headings, *rows = measure.lines(result["rows"])
         limits = result.get("goodput")
         closing = [Text(goodput.summary(result["rows"], limits))] if limits else []
-        about = (_origin(result, weights), Table(headings, tuple(rows)), *closing)
+        about: tuple[Text | Table, ...] = (_origin(result, weights), Table(headings, tuple(rows)), *closing)
         parts += about if number < _MOST_LINES and result in shown else (_folded(result, about),)
     return Section("Speed", tuple(parts))
 
