@@ -8,11 +8,11 @@ own process (`--middleware`), which may be another installation: it imports the 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .error_body import error_body, is_anthropic
+from .error_body import error_body, is_anthropic, path_of
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -28,7 +28,7 @@ class ClientRoutes:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
         """Pass the request on, or answer it."""
-        path = _path(scope) if scope["type"] == "http" else ""
+        path = path_of(scope) if scope["type"] == "http" else ""
         if path.startswith(f"{MODELS}/") and scope["method"] == "GET":
             await self._model(scope, receive, send)
         elif is_anthropic(path):
@@ -38,7 +38,7 @@ class ClientRoutes:
 
     async def _model(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
         """Answer with one entry of vLLM's list of models."""
-        name = _path(scope).removeprefix(f"{MODELS}/")
+        name = path_of(scope).removeprefix(f"{MODELS}/")
         path = scope.get("root_path", "") + MODELS
         listed = _Kept()
         await self._app({**scope, "path": path, "raw_path": path.encode(), "query_string": b""}, receive, listed)
@@ -112,8 +112,3 @@ async def _answer(send: Send, status: int, body: bytes, headers: Any = ()) -> No
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*kept, *own]})
     await send({"type": "http.response.body", "body": body})
-
-
-def _path(scope: Mapping[str, Any]) -> str:
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))

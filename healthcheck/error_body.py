@@ -8,6 +8,8 @@ imports the standard library only.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 TYPES = {
     400: "invalid_request_error",
@@ -22,6 +24,12 @@ TYPES = {
     504: "timeout_error",
 }
 """The types that both APIs have, by status."""
+
+
+def path_of(scope: Mapping[str, Any]) -> str:
+    """Return the route that an ASGI request names, without what the server is mounted below."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def is_anthropic(path: str) -> bool:

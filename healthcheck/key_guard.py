@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..entrypoint.key_file import KeyFile, KeyHolder, digest
-from .error_body import error_body
+from .error_body import error_body, path_of
 from .key_limits import KeyLimits
 from .key_usage import KeyRequest, KeyUsage
 
@@ -62,7 +62,7 @@ class KeyGuard:
             return
         inner = {**scope}
         scope["query_string"] = b""  # the access log prints that of this dictionary, and a query may hold a key
-        if _path(inner) in self._open or _is_preflight(inner):
+        if path_of(inner) in self._open or _is_preflight(inner):
             await self._app(inner, receive, send)
             return
         key = key_of(inner["headers"])
@@ -138,12 +138,7 @@ async def _refuse(scope: Mapping[str, Any], send: Any, refusal: _Refusal) -> Non
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    body = error_body(_path(scope), refusal.status, refusal.message, code=refusal.code)
+    body = error_body(path_of(scope), refusal.status, refusal.message, code=refusal.code)
     headers = [(b"content-type", b"application/json"), refusal.header]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _path(scope: Mapping[str, Any]) -> str:
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))

@@ -138,7 +138,7 @@ def _rollout(options: argparse.Namespace) -> Rollout:
     from ..rollout.replicas import ReplicaSet
     from ..rollout.run import Rollout
 
-    key = endpoint.resolve("http://localhost", "none", options.api_key_file, os.environ).key
+    key = endpoint.key_of(options.api_key_file, os.environ)
     file = options.canary_key_file or os.environ.get("CANARY_KEY_FILE")
     if not file:
         raise UsageError(

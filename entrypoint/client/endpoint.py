@@ -80,7 +80,7 @@ def resolve(url: str | None, health: str | None, key_file: str | None, environ: 
     Raise UsageError for an invalid address, ConfigError for an invalid port or key.
     """
     url = checked_url("--url", url) if url else f"http://localhost:{_port(environ, 'PORT', API_PORT)}"
-    return Endpoint(url, _health(health, url, environ), _key(key_file, environ))
+    return Endpoint(url, _health(health, url, environ), key_of(key_file, environ))
 
 
 def _health(named: str | None, url: str, environ: Mapping[str, str]) -> str | None:
@@ -109,8 +109,8 @@ def checked_url(option: str, text: str) -> str:
     return bare
 
 
-def _key(file: str | None, environ: Mapping[str, str]) -> str | None:
-    """Return the key of --api-key-file, of API_KEY_FILE, or VLLM_API_KEY; None where none is set."""
+def key_of(file: str | None, environ: Mapping[str, str]) -> str | None:
+    """Return the key of --api-key-file, of API_KEY_FILE, or VLLM_API_KEY; None for none; raise ConfigError."""
     named = file or environ.get("API_KEY_FILE")
     if not named:
         key = environ.get("VLLM_API_KEY")

@@ -246,10 +246,12 @@ def _is_free(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def stops_raise() -> Iterator[None]:
-    """Turn signals to stop into Stopped during the block, so that what was started is stopped."""
+def stops_raise(*, once: bool = False) -> Iterator[None]:
+    """Turn signals to stop into Stopped during the block; with `once`, those after the first are ignored."""
 
     def stopped(number: int, _frame: FrameType | None) -> None:
+        if once:
+            ignore_stops()
         raise Stopped(number)
 
     before = {number: signal.signal(number, stopped) for number in STOPS}
@@ -258,3 +260,9 @@ def stops_raise() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ignore_stops() -> None:
+    """Ignore signals to stop until the end of the block of `stops_raise`."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)

@@ -89,7 +89,8 @@ def restarted(before: ReplicaReading, after: ReplicaReading) -> bool:
 
 def tally(pairs: Iterable[tuple[ReplicaReading, ReplicaReading]], requests: int, failed: int) -> Tally:
     """Sum what replicas did between two readings each."""
-    drafts, accepted, speculates, number = 0, [0] * 0, False, 0
+    drafts, speculates, number = 0, False, 0
+    accepted: list[int] = []
     ttft: dict[float, int] = {}
     for before, after in pairs:
         number += 1

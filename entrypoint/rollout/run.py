@@ -7,17 +7,14 @@ a word, requests return to the stable replicas.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 
 from ..client.errors import RequestFailed
-from ..client.local_replica import STOPS, Stopped
+from ..client.local_replica import Stopped, ignore_stops, stops_raise
 from ..errors import UsageError, UserError
 from .balancers import FOR_GOOD, Balancers, CanaryShare
 from .judge import CanaryFinding, CanaryLimits
@@ -140,7 +137,7 @@ def remaining(steps: Sequence[int], shares: Sequence[CanaryShare]) -> Sequence[i
 def run(rollout: Rollout, steps: Sequence[int]) -> RolloutOutcome:
     """Take the steps; promote after the last, or roll back at the first that fails. A signal rolls back too."""
     outcome, baseline = RolloutOutcome(), Tally()
-    with _stoppable():
+    with stops_raise(once=True):
         try:
             for share in steps:
                 log.info("%d %% of requests go to the candidates, for %.3g min", share, rollout.seconds / 60)
@@ -156,7 +153,7 @@ def run(rollout: Rollout, steps: Sequence[int]) -> RolloutOutcome:
             lost = CanaryFinding("balancer", "missing", f"the balancer does not take the share ({error})")
             outcome.steps.append(StepOutcome(outcome.steps[-1].share, 0.0, Tally(), Tally(), (lost,)))
         finally:
-            _ignore_stops()
+            ignore_stops()
             if not outcome.promoted:
                 outcome.not_reset = roll_back(rollout.balancers)
     return outcome
@@ -201,24 +198,3 @@ def ended(findings: Sequence[CanaryFinding], took: float, seconds: float) -> boo
         return True
     missing = any(one.state == "missing" for one in findings)
     return took >= seconds * (PATIENCE if missing else 1)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Raise Stopped in this block where a signal would end the process."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        _ignore_stops()
-        raise Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ignore_stops() -> None:
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)

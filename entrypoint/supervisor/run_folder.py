@@ -14,19 +14,25 @@ from ..errors import HostError
 PLAN, STACKS, LAST_EXIT, INTERNAL_ERROR = "plan.json", "stacks.txt", "last-exit.json", "internal-error.txt"
 
 
+def of_user(environ: Mapping[str, str], health_port: int) -> Path:
+    """Return the folder of this user's server with this health port, below their state."""
+    state = Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/nonexistent", ".local/state"))
+    return state / "dsv4" / str(health_port)
+
+
 def choose(named: Path | None, environ: Mapping[str, str], health_port: int) -> Path:
     """Return the named folder, else one of the user's for this health port; raise HostError if none can be made."""
     if named:
         return named
-    state = Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/nonexistent", ".local/state"))
-    temporary = Path(tempfile.gettempdir())
-    for folder in (state / "dsv4" / str(health_port), temporary / f"dsv4-{os.getuid()}" / str(health_port)):
+    own, temporary = of_user(environ, health_port), Path(tempfile.gettempdir())
+    for folder in (own, temporary / f"dsv4-{os.getuid()}" / str(health_port)):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 return folder
     raise HostError(
-        f"The run directory cannot be created under {state} or {temporary}; set DSV4_RUN_DIR to a writable folder."
+        f"The run directory cannot be created under {own.parents[1]} or {temporary};"
+        " set DSV4_RUN_DIR to a writable folder."
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .. import api_key, plain_file
+from ..client import endpoint
 from ..containers import daemon
 from ..containers.observe import published
 from ..containers.options import KEY_FILE
@@ -37,7 +38,7 @@ def find(named: Sequence[str], key_file: str | None, environ: Mapping[str, str])
     Without one, that of `dsv4 up` is sent to its own replicas only. Raise UsageError for an invalid address,
     ConfigError for an invalid port or key.
     """
-    given = _key(key_file, environ)
+    given = endpoint.key_of(key_file, environ)
     if named:
         return [_named(url, environ) for url in dict.fromkeys(one.rstrip("/") for one in named)], given
     if replicas := _of_up(environ):
@@ -51,14 +52,6 @@ def _of_up(environ: Mapping[str, str]) -> list[TopTarget]:
         ours = daemon.connect(environ).ours().values()
         return [_container(one) for one in ours if one.labels.get(daemon.ROLE) == "replica"]
     return []
-
-
-def _key(named: str | None, environ: Mapping[str, str]) -> str | None:
-    file = named or environ.get("API_KEY_FILE")
-    if file:
-        return api_key.key_in(file, f"{'--api-key-file' if named else 'environment API_KEY_FILE ='} {file}")
-    given = environ.get("VLLM_API_KEY")
-    return api_key.checked(given, "environment VLLM_API_KEY") if given else None
 
 
 def _named(url: str, environ: Mapping[str, str]) -> TopTarget:
@@ -88,8 +81,8 @@ def _last_exit(host: str, port: int, environ: Mapping[str, str]) -> str:
     """Return how the last server of this host and port ended, by its run directory; empty where that is unknown."""
     if host not in ("localhost", "127.0.0.1", "::1"):
         return ""
-    state = Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/nonexistent", ".local/state"))
-    folder = Path(environ["DSV4_RUN_DIR"]) if environ.get("DSV4_RUN_DIR") else state / "dsv4" / str(port)
+    named = environ.get("DSV4_RUN_DIR")
+    folder = Path(named) if named else run_folder.of_user(environ, port)
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         last = plain_file.parse_json(plain_file.read(folder / run_folder.LAST_EXIT, 1))
         return f"{last['cause']} (exit status {last['status']}): {last['root'] or last['sentence']}"
