@@ -69,7 +69,8 @@ class Stage:
 
     def until_up(self, seconds: float = 60.0) -> None:
         """Return when the balancer sends requests to both."""
-        for address, backend in ((self.names.running[0], "replicas"), (self.names.candidates[0], "candidates")):
+        stable, candidate = self.names.running[0], self.names.candidates[0]
+        for address, backend in ((stable, "replicas"), (stable, "sessions"), (candidate, "candidates")):
             self.replicas[address].until(
                 lambda address=address, backend=backend: self.balancer.up(backend) == {address},
                 seconds,
