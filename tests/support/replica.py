@@ -142,8 +142,7 @@ class Replica:
         try:
             connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            if answer.status != 200:
-                raise ValueError(f"{answer.status}: {answer.read(500)!r}")
+            stream.error = "" if answer.status == 200 else f"{answer.status}: {answer.read(500)!r}"
             stream.accepted.set()
             for line in answer:
                 if not line.startswith(b"data: "):
@@ -154,8 +153,8 @@ class Replica:
                 chunk = json.loads(line[6:])
                 stream.got = (chunk.get("usage") or {}).get("completion_tokens", stream.got)
                 stream.began.set()
-            if not stream.done:
-                raise ValueError(f"the answer ended after {stream.got} tokens, without [DONE]")
+            if not stream.done and not stream.error:
+                stream.error = f"the answer ended after {stream.got} tokens, without [DONE]"
         except (OSError, http.client.HTTPException, ValueError) as error:
             stream.error = f"{type(error).__name__}: {error}"
         finally:
