@@ -8,7 +8,9 @@
 #   on_host.sh pack [PLAN...]      qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs
 #                                  and the pack go to $OUT. A piece named *.tar.xz is taken for a pack of another host, and no cold
 #                                  start is made
-#   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
+#   on_host.sh speed FILE[:NAME,...]@GPUS...
+#                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
+#                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts
 #   on_host.sh tune [OPTION...]    `dsv4 tune` without weights (W4A16, profile 64k, TP=2), with more options of its own; the result,
 #                                  starts, profile, logs and kernels go to $OUT; $HOURS (0.14). Run again on the host, it continues
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
@@ -158,11 +160,13 @@ speed)
     mkdir -p "$out"
     export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes it along
     unset VLLM_CACHE_ROOT
+    [ "${KERNELS:-}" != shared ] || share_caches
     running=()
     for one in "$@"; do
-        name=$(basename "${one%@*}" .toml)
+        IFS=: read -r file only <<< "${one%@*}"
+        name=$(basename "$file" .toml)${only:+-${only//,/-}}
         rm -rf "${out:?}/$name" "$out/$name.txt"
-        python3 -m qualification.gpu.speed --variants "${one%@*}" --gpus "${one#*@}" --out "$out/$name" \
+        python3 -m qualification.gpu.speed --variants "$file" ${only:+--only ${only//,/ }} --gpus "${one#*@}" --out "$out/$name" \
             --deadline "${DEADLINE:-500}" > "$out/$name.txt" 2>&1 &
         running+=($!)
     done
@@ -296,7 +300,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,22p" "$0"
+    sed -n "2,26p" "$0"
     exit 64
     ;;
 esac
