@@ -8,7 +8,9 @@
 #   on_host.sh pack [PLAN...]      qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs
 #                                  and the pack go to $OUT. A piece named *.tar.xz is taken for a pack of another host, and no cold
 #                                  start is made
-#   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
+#   on_host.sh speed FILE[:NAME,...]@GPUS...
+#                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
+#                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts
 #   on_host.sh tune OPTION...      `dsv4 tune` with these options; $MODEL, $PROFILE (64k), $HOURS (0.14). tune.tar.xz (result, starts,
 #                                  profile, logs) and kernels go to $OUT. Run again on the host, it continues
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
@@ -57,7 +59,7 @@ zstd() {  # the one that came with the pieces
 }
 
 save_kernels() {  # compiled kernels, in pieces that a later delivery can carry; KERNELS=no leaves the room to other files
-    [ "${KERNELS:-yes}" = yes ] || return 0
+    [ "${KERNELS:-}" != no ] || return 0
     tar -C "$base/home" -cf - . | zstd -T0 -10 -c | split -b 15000000 - "$OUT/kernels." || true
     ls -1 "$OUT"/kernels.* | tail -n +5 | xargs -r rm -f
 }
@@ -169,11 +171,13 @@ speed)
     mkdir -p "$out"
     export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes it along
     unset VLLM_CACHE_ROOT
+    [ "${KERNELS:-}" != shared ] || share_caches
     running=()
     for one in "$@"; do
-        name=$(basename "${one%@*}" .toml)
+        IFS=: read -r file only <<< "${one%@*}"
+        name=$(basename "$file" .toml)${only:+-${only//,/-}}
         rm -rf "${out:?}/$name" "$out/$name.txt"
-        python3 -m qualification.gpu.speed --variants "${one%@*}" --gpus "${one#*@}" --out "$out/$name" \
+        python3 -m qualification.gpu.speed --variants "$file" ${only:+--only ${only//,/ }} --gpus "${one#*@}" --out "$out/$name" \
             --deadline "${DEADLINE:-500}" > "$out/$name.txt" 2>&1 &
         running+=($!)
     done
@@ -261,7 +265,7 @@ qualify)
     out=$base/qualify
     mkdir -p "$out/tmp"
     export DSV4_CACHE=$base/qualify-cache PYTHONPATH=$(site patched) TMPDIR=$out/tmp  # kept, so that a second call goes on
-    (while sleep 10; do cp "$DSV4_CACHE"/qualify/unfinished-*.json "$out/" 2>/dev/null; gather_qualify; done) & gatherer=$!
+    (while sleep 10; do cp "$DSV4_CACHE"/qualify/unfinished-*.json "$out/" 2>/dev/null || true; gather_qualify; done) & gatherer=$!
     status=0
     for model in "$@"; do
         python3 -m dsv4_serve.entrypoint qualify --profile "${PROFILE:-64k}" --model "$model" --tp "$tp" --minutes "${MINUTES:-8}" \
@@ -298,7 +302,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,25p" "$0"
+    sed -n "2,29p" "$0"
     exit 64
     ;;
 esac
