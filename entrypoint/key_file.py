@@ -136,12 +136,10 @@ class KeyFile:
         trouble = error.strerror or "" if isinstance(error, OSError) else str(error)
         if trouble != self._trouble:
             self._trouble = trouble
-            rest = (
-                "The keys from before the change stay; mend it"
-                if self._holders
-                else "Mend it: it has no key until then"
+            kept = (
+                "The keys from before the change stay; mend it." if self._holders else "No key of it is valid; mend it."
             )
-            self._tell(f"KEY FILE NOT VALID: {self._path}: {trouble}. {rest}.")
+            self._tell(f"KEY FILE NOT VALID: {self._path}: {trouble}. {kept}")
 
 
 def _words(number: int, line: str) -> list[str]:
