@@ -10,16 +10,16 @@ from .attention import Ints
 from .checkpoint import SEED, Draw, plainly
 from .golden import Golden, kept
 from .prompts import GENERATED, PROMPTS, NumericsPrompt
-from .reference import ReferenceModel, drawn, log_softmax
+from .reference import DrawnOnDemand, ReferenceModel, drawn, log_softmax
 from .rounding import Floats
 from .sizes import SIZES
 
 
 def model(size: str, draw: Draw = plainly) -> ReferenceModel:
     """Return the reference with every weight drawn; `draw` may put other numbers into them."""
-    dims = SIZES[size]
+    dims, params = SIZES[size], drawn if size == "tiny" else DrawnOnDemand
     return ReferenceModel(
-        drawn([*weights.target(dims), *weights.mtp(dims)], lambda parameter: draw(parameter, SEED)), dims
+        params([*weights.target(dims), *weights.mtp(dims)], lambda parameter: draw(parameter, SEED)), dims
     )
 
 

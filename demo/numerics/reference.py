@@ -4,8 +4,9 @@ The reference shares no code with vLLM and reads no checkpoint: it takes the num
 sequence at once and rounds only where the engine's cache does.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from .rounding import Floats
 from .sizes import HC
 
 EPS, ROUTED_SCALE, SWIGLU_LIMIT, SINKHORN = 1e-6, 1.5, 10.0, 20
+_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,33 @@ class Trace:
 
 def drawn(parameters: Iterable[weights.Parameter], draw: Callable[[weights.Parameter], Any]) -> dict[str, NDArray[Any]]:
     """Return every parameter's numbers by name, in float64; a matrix is [out, in]."""
-    out: dict[str, NDArray[Any]] = {}
-    for parameter in parameters:
-        value = draw(parameter)
-        name = f"{parameter.name}.weight" if isinstance(parameter, weights.Matrix) else parameter.name
-        out[name] = dense(value).astype(np.float64) if isinstance(parameter, weights.Matrix) else value
-    return out
+    return {_name(parameter): _numbers(parameter, draw) for parameter in parameters}
+
+
+class DrawnOnDemand(Mapping[str, NDArray[Any]]):
+    """The same as `drawn`, each drawn when it is asked for: all of `flash` would take 23 GB. Few are kept."""
+
+    def __init__(self, parameters: Iterable[weights.Parameter], draw: Callable[[weights.Parameter], Any]) -> None:
+        self._named = {_name(parameter): parameter for parameter in parameters}
+        self._kept = lru_cache(_KEPT)(lambda name: _numbers(self._named[name], draw))
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._kept(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+
+def _name(parameter: weights.Parameter) -> str:
+    return f"{parameter.name}.weight" if isinstance(parameter, weights.Matrix) else parameter.name
+
+
+def _numbers(parameter: weights.Parameter, draw: Callable[[weights.Parameter], Any]) -> NDArray[Any]:
+    value = draw(parameter)
+    return dense(value).astype(np.float64) if isinstance(parameter, weights.Matrix) else value
 
 
 class ReferenceModel:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from .. import plain_file, results, shared_result
 from ..client import local_replica
 from ..client.endpoint import Endpoint
-from ..draft_floors import DSPARK
 from ..errors import ConfigError, HostError, NotFound
 from ..fingerprint import fingerprint
 from ..plan import Plan
@@ -86,12 +85,7 @@ def dummy(
         raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
     model = selection.model
-    if plan.draft_tokens and model.get("drafter").kind == DSPARK:
-        raise ConfigError(
-            f"--without-weights writes MTP heads only, and {model.name} has a DSpark drafter; measure it with weights,"
-            " or without drafting: NUM_SPECULATIVE_TOKENS=0."
-        )
-    layout = folders.layout_of(model.get("scheme"), model.get("drafter").scheme, model.name)
+    layout = folders.layout_of(model.get("scheme"), model.get("drafter"), model.name)
     name = f"{model.name}-{fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
     rates = folders.acceptance_rates(serve.acceptance, plan.draft_tokens)

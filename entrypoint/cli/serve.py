@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..supervisor.context import ServeContext
     from ..supervisor.lifecycle import Lifecycle
     from .parser import Commands
+    from .start_line import StartLine
 
 
 def register(commands: Commands) -> None:
@@ -46,11 +47,13 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
         return 0
     import asyncio
 
-    from . import log
+    from . import log, start_line
+    from .output import LogFormat
 
     log.to_stderr()
     _hide_secrets(argv)
-    return asyncio.run(_serve(options, argv, _context()))
+    with start_line.to_stderr(json=LogFormat.json) as line:
+        return asyncio.run(_serve(options, argv, _context(line), line))
 
 
 def _hide_secrets(argv: list[str]) -> None:
@@ -78,7 +81,7 @@ def _warn_if_open(plan: Plan) -> None:
         )
 
 
-async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext) -> int:
+async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext, line: StartLine) -> int:
     """Resolve, check and supervise; the lifecycle reports why it ended, at whichever step."""
     from ..doctor.run import before_start
     from ..supervisor import leftovers, weights_fetch
@@ -88,6 +91,7 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
 
     async with lifecycle(context) as life:
         json_log.PHASE.current = lambda: life.health.phase
+        line.health = life.health
         await life.unless_stopped(leftovers.end, context.run_folder)
         selection, plan = await life.unless_stopped(_resolve, options, argv)
         show(plan)
@@ -139,10 +143,10 @@ def _take_kernels(plan: Plan) -> None:
         at_start.take(packs, kernel_cache.root(os.environ), kernel_cache.installed_folder(plan, os.environ))
 
 
-def _context() -> ServeContext:
+def _context(line: StartLine) -> ServeContext:
     from .. import listen
     from ..resolve import environment
-    from ..supervisor import executable, run_folder
+    from ..supervisor import executable, run_folder, vllm_process
     from ..supervisor.context import ServeContext
 
     variables = environment.variables()
@@ -155,4 +159,5 @@ def _context() -> ServeContext:
         run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, health_port),
         termination_log=variables.DSV4_TERMINATION_LOG,
         interactive=sys.stderr.isatty(),
+        write=line.writer(vllm_process.write_all),
     )
