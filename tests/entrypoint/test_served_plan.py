@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dsv4_serve.entrypoint import served_plan, supervision_settings
@@ -19,7 +21,7 @@ def graces(given: Plan) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("tokens", [{}, {"max_num_batched_tokens": 8192}])
-def test_a_step_of_31_seconds_and_one_of_8192_slow_tokens_take_no_replica_out(tokens: dict[str, int]) -> None:
+def test_a_step_of_31_seconds_and_one_of_8192_slow_tokens_take_no_replica_out(tokens: dict[str, Any]) -> None:
     ready, live = graces(plan(**tokens))
     assert (ready, live) == (35.0, 120.0)
     assert ready > max(31.0, 8192 / 500)
