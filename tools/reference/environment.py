@@ -49,6 +49,7 @@ OTHERS = {
     "PYTHONPATH": "Kept by `make demo`, which puts a patched copy of vLLM before it.",
     "DOCKER_HOST": "The container engine of `dsv4 up`, `down`, `status`, `logs` and `bundle`.",
     "DOCKER_CONFIG": "The folder of config.json, which holds the credentials of registries for `dsv4 kernels`.",
+    "OTEL_*": "Settings of vLLM's traces, which `dsv4 up` passes on, but for headers: they hold secrets.",
     "TERM": "A terminal that is `dumb` gets whole lines in place of an updating one.",
     "NO_COLOR": "Any text leaves the colours of `dsv4 top` out.",
     "HOSTNAME": "The name of the pod in the advice for a GPU that failed.",
