@@ -114,7 +114,7 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--acceptance",
-        type=float,
+        type=share,
         nargs="+",
         metavar="R",
         help=f"accept this share of draft tokens at random; one value, or one for each draft token (default: {rate})",
@@ -138,6 +138,17 @@ def port(text: str) -> int:
     """Return a port; raise ArgumentTypeError for anything else."""
     if (number := count(text)) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return number
+
+
+def share(text: str) -> float:
+    """Return a share from 0 to 1; raise ArgumentTypeError for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
     return number
 
 
