@@ -171,13 +171,12 @@ def _plan(rollout: Rollout) -> dict[str, Any]:
     from ..client.endpoint import Endpoint
     from ..client.errors import RequestFailed
 
-    for url in rollout.candidates.urls:
-        for address in rollout.candidates.resolve(url):
-            try:
-                one = Endpoint(address, rollout.candidates.health(address), rollout.candidates.key).plan()
-            except RequestFailed:
-                continue
-            return one.to_json()
+    for address in rollout.candidates.addresses():
+        try:
+            one = Endpoint(address.url, rollout.candidates.health(address), rollout.candidates.key).plan()
+        except RequestFailed:
+            continue
+        return one.to_json()
     return {}
 
 
