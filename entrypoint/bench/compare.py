@@ -78,10 +78,21 @@ def summary(comparison: Mapping[str, Any]) -> str:
 
 def differences(a: Result, b: Result) -> Iterator[tuple[str, list[str]]]:
     """Yield what differs between two results' weights, machines, versions, patches, choices, flags and variables."""
+    plans = [
+        bool(result.get("replica", {}).get("settings") or result.get("replica", {}).get("argv")) for result in (a, b)
+    ]
+    if any(plans) and not all(plans):
+        yield "plan", ["known" if known else "unknown" for known in plans]
+        a, b = _without_plan(a), _without_plan(b)
     first, second = _facts(a), _facts(b)
     for name in [*first, *(name for name in second if name not in first)]:
         if first.get(name) != second.get(name):
             yield name, [first.get(name, "-"), second.get(name, "-")]
+
+
+def _without_plan(result: Result) -> Result:
+    replica = result.get("replica") or {}
+    return {**result, "replica": {name: replica[name] for name in ("machine", "versions") if name in replica}}
 
 
 def _facts(result: Result) -> dict[str, str]:

@@ -15,7 +15,9 @@ ACCEPTANCE = (0.89,)
 ROUNDS = 2
 """How often two engines are measured, each in its turn."""
 FULL = "full"
-"""The word for a prompt as long as the served context allows."""
+"""The word for a prompt as long as the served context allows, less ADDED."""
+ADDED = 8
+"""Tokens that a server may add to a prompt, such as BOS."""
 _CHOICES = ("profile", "model", "hardware", "tp", "nccl")
 _ADDRESS = ("url", "health", "api_key_file")
 _WITHOUT_WEIGHTS = ("acceptance", "start_timeout")
@@ -74,7 +76,7 @@ class LoadMatrix:
             return self
         if context is None:
             raise ConfigError(f"--context full: {url} does not say its context; write the number of tokens.")
-        if (length := context - self.output - self.history) < 1:
+        if (length := context - self.output - self.history - ADDED) < 1:
             raise ConfigError(f"--context full: the served context has {context} tokens; request shorter answers.")
         return replace(self, inputs=(*self.inputs, length), whole_context=False)
 

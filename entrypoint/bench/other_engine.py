@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from .. import plain_file
+from .. import api_key, plain_file
 from ..client import endpoint, http
 from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed
@@ -27,7 +27,7 @@ class OtherEngine:
 
 def at(url: str, key_file: str | None, model: str | None) -> OtherEngine:
     """Return the engine that --engine-url names; its key comes from --engine-key-file alone."""
-    key = endpoint.key_of(key_file, {}) if key_file else None
+    key = api_key.key_in(key_file, f"{OPTIONS[1]} {key_file}") if key_file else None
     return OtherEngine(Endpoint(endpoint.checked_url(OPTIONS[0], url), None, key, OPTIONS), model)
 
 

@@ -152,7 +152,10 @@ def test_an_end_in_the_middle_keeps_the_rows_of_both(
         (("--rounds", "0"), "--rounds 0: must be 1 or more"),
         (("--seed", "-1"), "--seed -1: must be 0 to 4294967295"),
         (("--engine-url", "nonsense"), "--engine-url 'nonsense' is not an address"),
-        (("--engine-url", "http://127.0.0.1:9", "--engine-key-file", "nowhere"), "nowhere"),
+        (
+            ("--engine-url", "http://127.0.0.1:9", "--engine-key-file", "nowhere"),
+            "--engine-key-file nowhere: cannot read",
+        ),
         (("--context", "no"), "--context: invalid"),
     ],
 )
@@ -228,11 +231,11 @@ def test_a_full_context_is_the_smaller_one_and_has_to_be_told(
     short, untold = servers(engine("sglang", context=1024)), servers(engine("sglang", context=None))
     loads.speeds[short] = [1.0, 1.0]
     assert bench(ours, short, "--context", "512", "full") == 0
-    assert {shape.input for _, shape in loads.asked} == {256, 768}
+    assert {shape.input for _, shape in loads.asked} == {256, 760}
     assert bench(ours, untold, "--context", "full") == 78
     assert f"{untold} does not say its context; write the number" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="the served context has 300 tokens; request shorter answers"):
-        LoadMatrix(history=44, whole_context=True).within(300, "")
+        LoadMatrix(history=36, whole_context=True).within(300, "")
 
 
 def test_rounds_become_means_and_their_range_is_the_noise() -> None:
@@ -252,6 +255,18 @@ def test_a_plot_has_one_point_for_each_batch() -> None:
     row = {"batch": 1, "input": 2, "output": 3, "output_tokens_per_second": 5.0, "tpot_p50": 1.0}
     drawn = plot.plot([{"subject": "x", "date": "2026-11-29", "rows": [row, row | {"batch": 2}, row | {"round": 2}]}])
     assert [len(curve.points) for curve in drawn.charts[0].curves] == [2]
+
+
+def test_without_the_plan_of_one_that_of_the_other_is_no_difference() -> None:
+    ours = {
+        "settings": {"model": {"value": "m"}, "port": {"value": 1}},
+        "choices": {"profile": "64k"},
+        "versions": {"vllm": "1"},
+    }
+    other = {"versions": {"sglang": "2"}}
+    assert dict(compare.differences({"replica": other, "weights": ""}, {"replica": ours, "weights": ""})) == {
+        "plan": ["unknown", "known"], "version of sglang": ["2", "-"], "version of vllm": ["-", "1"],
+    }  # fmt: skip
 
 
 def test_a_result_without_speed_has_no_ratio() -> None:
