@@ -110,10 +110,11 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from ..bench import command, compare, measure
     from ..bench import options as benches
     from ..client import endpoint
-    from . import log
+    from . import log, own_secrets
     from .request import resolved
 
     log.to_stderr()
+    own_secrets.hide(argv)
     request = benches.bench_request(options)
     benches.check_bench(options, argv)
     replica: AbstractContextManager[Endpoint]

@@ -83,7 +83,13 @@ def deployment(
         port=options.port,
         stop_seconds=replica.stop_seconds(plan),
         requests=replica.sequences(plan),
+        **_limits(request.operator),
     )
+
+
+def _limits(environ: Mapping[str, str]) -> dict[str, int]:
+    size, number = environ.get("REPLICA_MEMORY"), environ.get("REPLICA_PIDS")
+    return {**({"memory": make.memory(size)} if size else {}), **({"pids": make.pids(number)} if number else {})}
 
 
 def check_no_secret(request: Request) -> None:

@@ -28,7 +28,8 @@ _ECHO = re.compile(
 # Peers that are gone, time-outs of those who waited, pipes that nobody reads; PyTorch, NCCL, Gloo, ZeroMQ, Python
 _CONSEQUENCE = re.compile(
     r"NCCL error|nccl(System|Internal|Remote|UnhandledCuda)Error|Dist(Backend|Network|Store)Error|remote process exited"
-    r"|RPC call to \w+ timed out|collective operation timeout|TCPStore|HeartbeatMonitor|[Hh]eartbeat"
+    r"|RPC call to \w+ timed out|collective operation timeout|failure detected by watchdog|TCPStore|HeartbeatMonitor"
+    r"|[Hh]eartbeat"
     r"|\b(BrokenPipe|ConnectionReset|ConnectionRefused|ConnectionAborted|EOF)Error|Broken pipe"
     r"|(pipe|socket|connection|handle|file) (is|was|has been)? ?closed|closed (pipe|file|by (the )?(peer|remote))"
     r"|Connection (reset|closed|refused)|zmq\.error|ZMQError|gloo.*(Timed out|recv|send)|Timed out waiting"
