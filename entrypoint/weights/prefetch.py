@@ -78,6 +78,6 @@ def _read(file: Path) -> int:
     buffer, done = bytearray(_CHUNK), 0
     with plain_file.open_regular(file) as stream:
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while count := stream.readinto(buffer):
+        while count := os.readv(stream.fileno(), [buffer]):
             done += count
     return done
