@@ -59,10 +59,11 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from ..client.local_replica import Stopped
     from ..qualify import command
     from ..qualify.box import Box
-    from . import log
+    from . import log, own_secrets
     from .request import resolved
 
     log.to_stderr()
+    own_secrets.hide(argv)
     shared = Path(options.share) if options.share else None
     shared_result.check_writable(shared)
     _construct(options, argv)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0
 """For an answer to a GET, which vLLM's event loop sends between two requests."""
+KEY_OPTION = "--api-key-file (API_KEY_FILE)"
+"""The option that names the file of a key, as messages name it."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -71,13 +73,11 @@ def get(url: str, key: str | None, name: str = "") -> httpx.Response:
         raise Unreachable(f"{url}: no answer ({cause(error)}); is a replica running there?") from None
 
 
-def get_accepted(url: str, key: str | None, name: str = "") -> httpx.Response:
+def get_accepted(url: str, key: str | None, key_option: str = KEY_OPTION, *, name: str = "") -> httpx.Response:
     """Return the answer to one GET; raise Unreachable without one, and Refused for an error."""
     answer = get(url, key, name)
     if answer.status_code == 401:
-        raise Refused(
-            f"{url}: HTTP 401 (unauthorized); pass the file of the replica's key with --api-key-file (API_KEY_FILE)."
-        )
+        raise Refused(f"{url}: HTTP 401 (unauthorized); pass the file of the replica's key with {key_option}.")
     if not answer.is_success:
         raise Refused(f"{url}: HTTP {answer.status_code}.", _reason(answer))
     return answer

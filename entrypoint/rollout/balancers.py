@@ -82,7 +82,7 @@ class Balancers:
         """Return the traffic of `candidate` and `stable` by address; raise RequestFailed."""
 
         def read(address: CanaryAddress) -> Mapping[str, BalancerTraffic]:
-            return counted(http.get_accepted(f"{address.url}/metrics", None, address.name).text)
+            return counted(http.get_accepted(f"{address.url}/metrics", None, name=address.name).text)
 
         return at_once(read, self._each())
 

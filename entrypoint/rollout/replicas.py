@@ -49,7 +49,7 @@ class ReplicaSet:
             return "it was not asked, as too many others do not answer"
         try:
             ours = http.get_accepted(f"{self.health(address)}/metrics", self.key).text
-            of_vllm = http.get_accepted(f"{address.url}/metrics", self.key, address.name).text
+            of_vllm = http.get_accepted(f"{address.url}/metrics", self.key, name=address.name).text
             return reading.read(of_vllm, ours)
         except (RequestFailed, ValueError) as error:
             return str(error)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ...healthcheck.state import LastExit
 from ...healthcheck.traffic import Traffic
 from ..client import http
+from ..secret import without_password
 from .targets import TopTarget
 
 TIMEOUT = 3.0  # seconds
@@ -114,7 +115,7 @@ def read(target: TopTarget, key: str | None, transport: httpx.BaseTransport | No
         with httpx.Client(base_url=target.url, transport=transport, **settings) as client:
             return _read(client, target, key)
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # a container that starts or ends has no port
-        why = f"nothing answers at {target.url} ({http.cause(error)}); is a replica running there?"
+        why = f"nothing answers at {without_password(target.url)} ({http.cause(error)}); is a replica running there?"
         return TopReading(target.name, NO_ANSWER, why=why, cause=target.cause)
     except ValidationError:
         why = "the answer is not from the health server of a replica; name that with --health"

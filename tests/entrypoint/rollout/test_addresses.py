@@ -69,11 +69,11 @@ def test_an_address_has_to_show_the_certificate_of_its_name(tmp_path: Path, monk
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"https://127.0.0.1:{server.server_address[1]}"
-        assert http.get_accepted(url, None, NAME).status_code == 200
+        assert http.get_accepted(url, None, name=NAME).status_code == 200
         assert hosts == [f"{NAME}:{server.server_address[1]}"]
         for other in ("", "another.test"):
             with pytest.raises(Unreachable, match="certificate"):
-                http.get_accepted(url, None, other)
+                http.get_accepted(url, None, name=other)
         server.shutdown()
 
 
@@ -85,7 +85,7 @@ def test_silent_addresses_are_waited_for_at_the_same_time() -> None:
 
 def test_many_silent_replicas_do_not_outlast_the_share_at_the_balancer(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(0, replicas.SECONDS / 3)
-    monkeypatch.setattr(http, "get_accepted", lambda *_words: (_ for _ in ()).throw(Unreachable("silent")))
+    monkeypatch.setattr(http, "get_accepted", lambda *_words, **_name: (_ for _ in ()).throw(Unreachable("silent")))
     side = ReplicaSet(["http://a"], 8001, None, lambda _url: [CanaryAddress(f"http://{n}") for n in range(9)])
     read = ReplicaSet(side.urls, 8001, None, side.resolve, lambda: next(clock)).read()
     assert (
