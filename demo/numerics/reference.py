@@ -20,7 +20,7 @@ from .rounding import Floats
 from .sizes import HC
 
 EPS, ROUTED_SCALE, SWIGLU_LIMIT, SINKHORN = 1e-6, 1.5, 10.0, 20
-_KEPT = 8
+_KEPT = 12
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,22 @@ class ReferenceModel:
             layers.append(x.mean(axis=1))
         return Trace(self.logits(x, "", "norm"), x, layers, np.min(margins, axis=0), np.stack(routes, axis=1))
 
-    def layer(self, x: Floats, prefix: str, ratio: int, tokens: Ints) -> tuple[Floats, Floats, Ints]:
-        """Return the streams after one layer, how clearly its router chose, and which experts."""
-        attention = Attention(self.p, self.d, f"{prefix}.attn", ratio)
+    def layer(
+        self,
+        x: Floats,
+        prefix: str,
+        ratio: int,
+        tokens: Ints,
+        attend: Callable[[Attention, Floats], Floats] | None = None,
+    ) -> tuple[Floats, Floats, Ints]:
+        """
+        Return the streams after one layer, how clearly its router chose, and which experts.
+
+        `attend` replaces attention over the sequence.
+        """
+        attention, attend = Attention(self.p, self.d, f"{prefix}.attn", ratio), attend or Attention.sequence
         norm = self.p[f"{prefix}.attn_norm.weight"]
-        x = self.connected(x, f"{prefix}.hc_attn", lambda h: attention.sequence(rms(h, norm)))
+        x = self.connected(x, f"{prefix}.hc_attn", lambda h: attend(attention, rms(h, norm)))
         chosen: list[tuple[Floats, Ints]] = []
 
         def experts(h: Floats) -> Floats:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import json_log
-from . import arguments
+from . import arguments, own_secrets
 from .output import print_message, show
 from .this_machine import this_machine
 
@@ -51,24 +51,9 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from .output import LogFormat
 
     log.to_stderr()
-    _hide_secrets(argv)
+    own_secrets.hide(argv)
     with start_line.to_stderr(json=LogFormat.json) as line:
         return asyncio.run(_serve(options, argv, _context(line), line))
-
-
-def _hide_secrets(argv: list[str]) -> None:
-    """Keep the secrets of our own arguments from `ps`; those of processes above us (tini, sudo) cannot be changed."""
-    if not argv:
-        return
-    from .. import own_arguments
-    from ..vllm_schema.argv import secrets_in
-
-    if secrets := secrets_in(argv):
-        own_arguments.hide(secrets)
-        print_message(
-            "the arguments of this command hold a secret, which other users may have read; give the key by file"
-            " (API_KEY_FILE), a token of the Hub as HF_TOKEN, and others in a profile file that only you can read."
-        )
 
 
 def _warn_if_open(plan: Plan) -> None:

@@ -263,13 +263,18 @@ def _matches(rule: Constraint, selection: Selection, flags: Mapping[str, Setting
         and (not rule.drafter or selection.drafter.kind in rule.drafter)
         and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
         and all(_holds(tree, name, value) or _off(tree, name, value) for name, value in rule.flags.items())
-        and all(name in env and _like(env[name].value, str(value)) for name, value in rule.env.items())
+        and all(name in env and _like(_packed(env[name].value), str(value)) for name, value in rule.env.items())
     )
 
 
 def _off(tree: Mapping[str, Any], name: str, condition: Any) -> bool:
     """Tell whether a condition asks for a switch that is off, and the plan does not name it."""
     return condition is False and name not in tree
+
+
+def _packed(value: Any) -> str:
+    """Return a variable's value without blanks: PyTorch skips them in its own."""
+    return "".join(str(value).split())
 
 
 def _like(value: Any, pattern: str) -> bool:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from ...healthcheck.app import health_app
 from ...healthcheck.server import serving
 from ...healthcheck.state import Health, LastExit
-from .. import api_key, procfs, served_plan, supervision_settings
+from .. import api_key, procfs, served_plan
 from ..errors import UserError
 from ..fingerprint import fingerprint
 from ..plan import KEY_FILE, Plan
@@ -75,8 +75,8 @@ class Lifecycle:
 
         Return whether it waited, since the machine may have changed meanwhile; raise StartEnded for a stop.
         """
-        supervise = supervision_settings.read(plan.supervision).supervise
-        self.health.ready_grace, self.health.live_grace = served_plan.ready_grace(plan), supervise.live_grace
+        supervise = served_plan.supervision(plan).supervise
+        self.health.ready_grace, self.health.live_grace = supervise.ready_grace, supervise.live_grace
         self.machine = machine
         self.describe(plan)
         self._begin(fingerprint(plan.argv(), plan.environment()))

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from ...healthcheck.state import PHASES, Health
-from .. import served_plan, supervision_settings
+from .. import served_plan
 from ..client.errors import Refused, Unreachable
 from ..client.vllm import VllmClient
 from ..parallel import parallel_of
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     """Run vLLM until it ends; if the gate refuses it and the plan allows it, run it again without its draft head."""
-    settings, shape = supervision_settings.read(plan.supervision), parallel_of(plan.flags)
+    settings, shape = served_plan.supervision(plan), parallel_of(plan.flags)
     life.health.headless = shape.headless
     life.health.gpu_faults_matter = settings.supervise.gpu_faults == "not-ready"
     reason = gpu_faults.told(await _run(plan, settings, life), life.health)

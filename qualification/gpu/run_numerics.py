@@ -55,10 +55,17 @@ class Place:
     common: dict[str, Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def named(self, job: str) -> str:
+        """Return the name of a job's result file, for `python -m qualification.gpu.unfold`."""
+        layout, options = arguments(job)
+        words = [layout, *job.split("+")[1:]]
+        vllm = self.common.get("versions", {}).get("vllm", "")
+        return f"{'-'.join(words)}-{hardware()[0]}-tp{options['tensor_parallel_size']}-vllm{vllm}.json"
+
     def keep(self, job: str, found: dict[str, Any]) -> None:
         """Print a job's figures, and keep them with what the engine answered and logged."""
         with self.lock:
-            line = json.dumps({"job": job} | found | self.common)
+            line = json.dumps({"file": self.named(job), "job": job} | found | self.common)
             print(json.dumps({"job": job} | found), flush=True)
             with (self.out / "numerics.jsonl").open("a") as file:
                 file.write(line + "\n")

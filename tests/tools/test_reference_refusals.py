@@ -75,6 +75,11 @@ REFUSED = {
     "no-metrics": ["--disable-log-stats"],
     "traces-endpoint": ["--collect-detailed-traces", "all"],
     "expandable-segments": ["PYTORCH_ALLOC_CONF=expandable_segments:True"],
+    "expandable-segments-with-kv-connector": [
+        "PYTORCH_ALLOC_CONF=expandable_segments:True",
+        "--kv-transfer-config",
+        '{"kv_connector": "NixlConnector", "kv_role": "kv_both"}',
+    ],
     "a flag given twice": ["--served-model-name", "one", "--served-model-name", "other"],
     "a word that is no flag": ["serve"],
 }

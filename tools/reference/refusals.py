@@ -57,6 +57,10 @@ RULES = {
     "expandable-segments": Refusal(
         "Failed: Cuda error custom_all_reduce.cuh:455 'invalid argument'", f"{_SOURCE}/config/vllm.py"
     ),
+    "expandable-segments-with-kv-connector": Refusal(
+        "KV connector NixlConnector is incompatible with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True",
+        f"{_SOURCE}/config/vllm.py",
+    ),
     "pro-hardware": Refusal(
         "A MoE backend that the GPUs lack", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
     ),

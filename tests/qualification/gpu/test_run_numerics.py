@@ -35,6 +35,7 @@ def served(tmp_path, monkeypatch, jobs, *, status=0, seconds=60.0):
         return SimpleNamespace(returncode=status)
 
     monkeypatch.setattr(run_numerics.subprocess, "run", engine)
+    monkeypatch.setattr(run_numerics, "hardware", lambda: ("cpu", "no GPU"))
     monkeypatch.setattr(run_numerics.checkpoint, "write", lambda folder, *_: folder.mkdir())
     place = run_numerics.Place(tmp_path, tmp_path, shipped, "tiny", time.monotonic() + seconds, {"hardware": "x"})
     run_numerics.run(place, jobs, ["4", "7"], 2)
@@ -45,6 +46,7 @@ def test_figures_and_answers_are_kept_and_a_job_of_two_ranks_has_both_gpus(tmp_p
     lines, places = served(tmp_path, monkeypatch, ["native", "native@2", "acti"])
     assert {one["job"]: one["figures"]["short median"] for one in lines} == {"native": 0, "native@2": 0, "acti": 0}
     assert places["native@2"] == "4,7"
+    assert [one["file"] for one in lines if one["job"] == "native@2"] == ["native-cpu-tp2-vllm.json"]
     assert {places["native"], places["acti"]} <= {"4", "7"}
     assert all(one["hardware"] == "x" for one in lines)
     with zipfile.ZipFile(tmp_path / "numerics.zip") as kept:
