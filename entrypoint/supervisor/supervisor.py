@@ -31,6 +31,7 @@ from . import (
     advice,
     atomic_file,
     cache_growth,
+    compile_threads,
     compiled,
     gpu_faults,
     guard_path,
@@ -93,7 +94,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             progress.feed(line, time.monotonic())
             _show_progress(health, progress)
 
-    environ = _environ(plan, life)
+    environ = _environ(plan, life, first=not cache.filled)
     process = await _start_vllm(plan, life, environ, on_line)
     health.engine = process.pid
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)
@@ -172,9 +173,11 @@ async def _end(process: VllmProcess, life: Lifecycle) -> None:
     life.health.engine, life.health.busy = None, False
 
 
-def _environ(plan: Plan, life: Lifecycle) -> dict[str, str]:
-    """Return the variables that vLLM starts with."""
+def _environ(plan: Plan, life: Lifecycle, *, first: bool) -> dict[str, str]:
+    """Return the variables that vLLM starts with; a `first` start compiles in more threads."""
     environ = {**life.context.environ, **plan.environment(secrets=True)}
+    if first and life.machine:
+        environ |= compile_threads.variables(environ, life.machine.cores, parallel_of(plan.flags).node_gpus)
     return environ | guard_path.variables(life.context.vllm, environ, life.context.run_folder)
 
 

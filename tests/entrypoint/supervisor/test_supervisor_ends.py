@@ -184,7 +184,7 @@ def supervised(
         (tmp_path / "run").mkdir(exist_ok=True)
         context = ServeContext({"A": "b"}, "/bin/vllm", "127.0.0.1", 0, tmp_path / "run", tmp_path / "none")
         life = Lifecycle(context, StopSignals())
-        life.machine = SimpleNamespace()  # type: ignore[assignment]
+        life.machine = SimpleNamespace(cores=2)  # type: ignore[assignment]
         monkeypatch.setattr(supervisor.advice, "situation", lambda *_: None)
         plan = Plan(
             {},
