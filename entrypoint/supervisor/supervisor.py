@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ...healthcheck.state import PHASES, Health
 from .. import served_plan
@@ -40,6 +41,7 @@ from . import (
     leftovers,
     run_folder,
     stack_dump,
+    weights_prefetch,
 )
 from .context import VllmSession
 from .drain import drain
@@ -114,8 +116,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             waits=lambda: progress.moved(time.monotonic()),
         )
     )
-    modules = [] if cache.filled else settings.supervise.prebuild
-    prebuild = asyncio.create_task(jit_prebuild.compile_all(modules, environ))
+    background = _background(plan, settings, environ, first=not cache.filled)
     recording = asyncio.create_task(leftovers.record(life.context.run_folder, process.folder, process.shared_memory))
     exited, stop = asyncio.create_task(process.wait()), asyncio.create_task(signals.stop.wait())
     xids = XidWatch.of(life.machine, environ, gpu_faults.noting(health, life.context.environ))
@@ -140,12 +141,24 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
         return _ended_by_itself(notes, exited.result(), plan, life, xids)
     finally:
         xids.stop()
-        tasks = (serving, exited, stop, lost, prebuild, recording)
+        tasks: tuple[asyncio.Task[Any], ...] = (serving, exited, stop, lost, recording, *background)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
         await _end(process, life)
+
+
+def _background(
+    plan: Plan, settings: Supervision, environ: Mapping[str, str], *, first: bool
+) -> tuple[asyncio.Task[None], ...]:
+    """Begin what makes a start shorter and may fail: kernels before vLLM needs them, weights into the page cache."""
+    modules = settings.supervise.prebuild if first else []
+    shards = weights_prefetch.folder(plan, environ) if settings.supervise.prefetch else None
+    return (
+        asyncio.create_task(jit_prebuild.compile_all(modules, environ)),
+        asyncio.create_task(weights_prefetch.read(shards)),
+    )
 
 
 async def _start_vllm(

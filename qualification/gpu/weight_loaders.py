@@ -11,6 +11,7 @@ once, as vLLM copies it into the model. `dsv4 weights prefetch` is one of the wa
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -57,10 +58,9 @@ def tensors(way: str, files: list[str], device: str) -> Iterator[Any]:
     elif way == "fastsafetensors" and device == "cuda":
         found = weight_utils.fastsafetensors_weights_iterator(files, use_tqdm_on_load=False)
     elif way == "fastsafetensors":
-        from fastsafetensors import SingleGroup
-        from fastsafetensors.parallel_loader import ParallelLoader
-
-        loader = ParallelLoader(SingleGroup(), files, use_tqdm_on_load=False, device="cpu", nogds=True)
+        fast = importlib.import_module("fastsafetensors")
+        parallel = importlib.import_module("fastsafetensors.parallel_loader")
+        loader = parallel.ParallelLoader(fast.SingleGroup(), files, use_tqdm_on_load=False, device="cpu", nogds=True)
         found = loader.iterate_weights()
     else:
         found = weight_utils.safetensors_weights_iterator(files, False, way)
