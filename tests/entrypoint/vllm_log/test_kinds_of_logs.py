@@ -144,3 +144,22 @@ def test_one_failure_has_many_messages(error: str, failure: str) -> None:
 def test_a_kernel_that_the_driver_rejects_is_not_said_to_be_deepgemms() -> None:
     found = read(worker("RuntimeError: Triton Error [CUDA]: device kernel image is invalid").encode(), was_ready=False)
     assert "such as one of DeepGEMM" in found.sentence
+
+
+NINJA = "RuntimeError: Ninja build failed. Ninja output:\n[1/3] c++ -c a.cpp\nFAILED: a.o\na.cpp:1: error: y"
+DIRECT = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "root"),
+    [
+        (NINJA, "RuntimeError: Ninja build failed: a.cpp:1: error: y (while building a.o)"),
+        (f"KeyError: 'a'{DIRECT}{TRACEBACK}\nRuntimeError:\nbelow\nmore", "RuntimeError: below"),
+        (f"KeyError: 'a'{DIRECT}{TRACEBACK}\n{SUBPROCESS}\n\n{TRACEBACK}\nValueError: K=8", f"{SUBPROCESS} ValueError: K=8"),
+        (f"RuntimeError: \n{'x' * 3000}", f"RuntimeError: {'x' * 486}"),
+        ("AssertionError\nafterwards", "AssertionError: run()"),
+    ],
+    ids=["a compiler", "a chain", "a subprocess", "a long line", "a bare assertion"],
+)  # fmt: skip
+def test_the_whole_root(error: str, root: str) -> None:
+    assert read(worker(error).encode(), was_ready=False).root == root
