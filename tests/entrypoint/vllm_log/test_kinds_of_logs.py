@@ -134,11 +134,20 @@ def test_the_line_that_says_why_is_the_root(log: str, status: int, failure: str,
         ("RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(", "illegal-memory-access"),
         ("torch.AcceleratorError: CUDA error: an illegal instruction was encountered", "illegal-memory-access"),
         ("KeyError: 'getpwuid(): uid not found: 1234'", "user-without-a-name"),
+        ("RuntimeError: Gloo connectFullMesh failed with [pair.cc:144] no error", "no-network-interface"),
         ("RuntimeError: ifa != nullptr. Unable to find address for: ib0", "no-network-interface"),
     ],
 )  # fmt: skip
 def test_one_failure_has_many_messages(error: str, failure: str) -> None:
     assert read((worker(error) + echoes()).encode(), was_ready=False).failure == failure
+
+
+def test_what_follows_an_error_of_a_capture_is_not_the_root_though_it_came_first() -> None:
+    error = "torch.AcceleratorError: CUDA error: operation failed due to a previous error during capture"
+    first = logged("Worker_TP1", f"WorkerProc failed to start.\n{TRACEBACK}\n{error}", "09-07 03:03:01")
+    found = read((first + worker("RuntimeError: CUDA error: x is not permitted when stream is capturing")).encode())
+    assert "not permitted when stream is capturing" in found.root
+    assert found.failure == "graph-capture-failed"
 
 
 def test_a_kernel_that_the_driver_rejects_is_not_said_to_be_deepgemms() -> None:
