@@ -13,6 +13,7 @@ from .. import api_key
 from ..errors import UsageError
 from ..listen import API_PORT, health_address
 from ..replica_description import ReplicaDescription
+from ..secret import without_password
 from ..vllm_schema import schema
 from . import http
 from .errors import Unreachable
@@ -104,11 +105,11 @@ def checked_url(option: str, text: str) -> str:
     bare = text.rstrip("/").removesuffix("/v1")
     try:
         parts = urlsplit(bare)
-        named = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 80) > 0
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in bare
     except ValueError:
         named = False
-    if not named:
-        raise UsageError(f"{option} {text!r} is not an address; write it as http://HOST:PORT.")
+    if not named or not bare.isprintable():
+        raise UsageError(f"{option} {without_password(repr(text))} is not an address; write it as http://HOST:PORT.")
     return bare
 
 
