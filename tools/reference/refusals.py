@@ -145,6 +145,12 @@ SCOPE = {
         "leave --quantization out",
         _KERNELS,
     ),
+    "weight-cache": (
+        "`load-format` is `ipc_cache`, and the files are compressed-tensors or `moe-backend` is `deep_gemm_mega_moe`",
+        "`CompressedTensorsLinearMethod does not support loading from pre-processed weights`, or empty experts",
+        "leave load-format out",
+        "`model_executor/model_loader/weight_cache/`",
+    ),
     "draft-dspark-fields": (
         "a `dspark_*` field of config.json is out of range: the block size, noise token, Markov rank or target layers",
         "vLLM ends while it builds the drafter, or drafts from the wrong layers",
