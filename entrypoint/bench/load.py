@@ -210,7 +210,7 @@ def error_of_request(output: str) -> str:
     """Return the last line of the first request's error that `vllm bench serve` prints; empty for none."""
     found = _REQUEST_ERROR.search(output)
     lines = [line.strip() for line in found[1].splitlines() if line.strip()] if found else []
-    return lines[-1][:300].rstrip(".") if lines else ""
+    return lines[-1][:300].rstrip(".!") if lines else ""
 
 
 def cause(output: str) -> str:
