@@ -43,7 +43,7 @@ demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question;
 
 test: $(VENV)/installed ## run every test, four at once (JOBS=4); ARGS='tests/patcher -x' runs some (tests/README.md)
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS) || { [ $$? -eq 1 ] && \
-		echo "make test: what failed beside other tests is tried once more, alone" && \
+		echo "make test: what failed among other tests is tried again, alone" && \
 		$(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none --exitfirst -rA --no-header $(ARGS); }
 
 test-fast: $(VENV)/installed ## run the tests that need neither vLLM nor an image and are not slow

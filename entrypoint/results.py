@@ -29,7 +29,7 @@ PUBLISHED = "PUBLISHED"
 FOLDER = "qualification"
 """The default folder for results."""
 _OF_FLEETS = ("fleet", "fleet-limits")
-_RECORDS = ("memory", "nodes", "community", "numerics")
+_RECORDS = ("memory", "nodes", "community", "numerics", "contexts")
 """Folders of what calibrations, lab programs and other people recorded, which `dsv4 report` does not show."""
 _Count = Annotated[int, Field(ge=1)]
 _Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -56,6 +56,9 @@ class _Row(BaseModel):
     good_share: Annotated[float, Field(ge=0, le=1)] | None = None
     request_goodput: _Figure | None = None
     history: Annotated[int, Field(ge=0)] = 0
+    round: _Count = 1
+    counted: Annotated[list[_Figure], Field(min_length=2, max_length=2)] | None = None
+    cached_share: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class _Bench(_Result):

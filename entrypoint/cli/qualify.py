@@ -32,7 +32,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--minutes",
-        type=minutes,
+        type=arguments.above_zero("number of minutes", 1440),
         default=15.0,
         metavar="N",
         help="use N minutes at most; finished stages are kept for the next run (default: 15)",
@@ -128,6 +128,7 @@ def _doctor(options: argparse.Namespace, argv: list[str]) -> DoctorReport:
 
     settings = DoctorOptions(os.environ, collective=False)
     return doctor.doctor(Catalog(environment.folders()), request(options, argv), this_machine(), settings)
+<<<<<<< HEAD
 
 
 def minutes(text: str) -> float:
@@ -139,3 +140,5 @@ def minutes(text: str) -> float:
     if not 0 < number <= 1440:
         raise argparse.ArgumentTypeError(f"{text} is not a number of minutes above 0 and up to 1440")
     return number
+=======
+>>>>>>> main

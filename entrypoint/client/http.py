@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import functools
+import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0
 """For an answer to a GET, which vLLM's event loop sends between two requests."""
+KEY_OPTION = "--api-key-file (API_KEY_FILE)"
+"""The option that names the file of a key, as messages name it."""
+_MOST = 16 << 20
+"""Bytes of an answer; vLLM's metrics are about 100 KiB."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -45,23 +51,53 @@ def _none_trusted() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def get(url: str, key: str | None) -> httpx.Response:
+def request(
+    method: str, url: str, key: str | None, *, name: str = "", headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    """Send one request; where the URL has an address, `name` is the host that it stands for, also in a certificate."""
+    import httpx
+
+    given, extensions = dict(headers or {}), {}
+    if name:
+        parts = httpx.URL(url)
+        given["Host"] = f"{name}:{parts.port}" if parts.port else name
+        extensions["sni_hostname"] = name
+    with httpx.Client(**settings(key, url)) as client:
+        return whole(client, method, url, SECONDS, headers=given, extensions=extensions)
+
+
+def whole(client: httpx.Client, method: str, url: str, seconds: float, **how: Any) -> httpx.Response:
+    """Send one request and read its answer; raise httpx.HTTPError where that has no end within a time or a size."""
+    import httpx
+
+    until, parts, size = time.monotonic() + seconds, list[bytes](), 0
+    with client.stream(method, url, **how) as answer:
+        for part in answer.iter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > _MOST:
+                raise httpx.ReadError(f"the answer has more than {_MOST >> 20} MiB")
+            if time.monotonic() > until:
+                raise httpx.ReadTimeout(f"the answer did not end within {seconds:g} s")
+    kept = [(name, value) for name, value in answer.headers.items() if name.lower() == "content-type"]
+    return httpx.Response(answer.status_code, headers=kept, content=b"".join(parts), request=answer.request)
+
+
+def get(url: str, key: str | None, name: str = "") -> httpx.Response:
     """Return the answer to one GET, whatever its status; raise Unreachable without one."""
     import httpx
 
     try:
-        return httpx.get(url, **settings(key, url))
+        return request("GET", url, key, name=name)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Unreachable(f"{url}: no answer ({cause(error)}); is a replica running there?") from None
 
 
-def get_accepted(url: str, key: str | None) -> httpx.Response:
+def get_accepted(url: str, key: str | None, key_option: str = KEY_OPTION, *, name: str = "") -> httpx.Response:
     """Return the answer to one GET; raise Unreachable without one, and Refused for an error."""
-    answer = get(url, key)
+    answer = get(url, key, name)
     if answer.status_code == 401:
-        raise Refused(
-            f"{url}: HTTP 401 (unauthorized); pass the file of the replica's key with --api-key-file (API_KEY_FILE)."
-        )
+        raise Refused(f"{url}: HTTP 401 (unauthorized); pass the file of the replica's key with {key_option}.")
     if not answer.is_success:
         raise Refused(f"{url}: HTTP {answer.status_code}.", _reason(answer))
     return answer

@@ -27,8 +27,8 @@ PASSED_ON = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_", "OTEL_")
 """Prefixes of the variables that are passed on."""
 OWN = {"PORT", "API_KEY_FILE", "DSV4_KEY_LIMITS", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
 """Variables that are not passed on: each container has its own."""
-_MOST_PIDS = 1 << 22
-"""Linux has no more."""
+PIDS, _MOST_PIDS = 16384, 1 << 22
+"""Processes and threads of a replica, as in docker-compose.yml, and the most that Linux has."""
 OF_BALANCER = (
     "REPLICA_MAXCONN",
     "REPLICA_TIMEOUT",
@@ -67,7 +67,7 @@ class Deployment:
     """Sequences in one step of a replica (max-num-seqs); 0 where the plan has none."""
     memory: int = 0
     """The memory limit of a replica in bytes; 0 for one by its GPUs."""
-    pids: int = 16384
+    pids: int = PIDS
     """The most processes and threads of a replica."""
 
 
@@ -80,7 +80,9 @@ def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dic
 
 
 def memory(size: str) -> int:
-    """Return the bytes of a size as compose writes it (`96g`); raise ConfigError."""
+    """Return the bytes of a size as compose writes it (`96g`), 0 for none; raise ConfigError."""
+    if not size:
+        return 0
     import docker.errors
     from docker.utils import parse_bytes
 
@@ -94,7 +96,9 @@ def memory(size: str) -> int:
 
 
 def pids(number: str) -> int:
-    """Return a number of processes; raise ConfigError."""
+    """Return a number of processes and threads, for none the default; raise ConfigError."""
+    if not number:
+        return PIDS
     if not (number.isascii() and number.isdigit() and 0 < int(number) <= _MOST_PIDS):
         raise ConfigError(f"environment REPLICA_PIDS = {number}: this is not a number from 1 to {_MOST_PIDS}.")
     return int(number)

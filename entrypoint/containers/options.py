@@ -83,13 +83,9 @@ def deployment(
         port=options.port,
         stop_seconds=replica.stop_seconds(plan),
         requests=replica.sequences(plan),
-        **_limits(request.operator),
+        memory=make.memory(request.operator.get("REPLICA_MEMORY", "")),
+        pids=make.pids(request.operator.get("REPLICA_PIDS", "")),
     )
-
-
-def _limits(environ: Mapping[str, str]) -> dict[str, int]:
-    size, number = environ.get("REPLICA_MEMORY"), environ.get("REPLICA_PIDS")
-    return {**({"memory": make.memory(size)} if size else {}), **({"pids": make.pids(number)} if number else {})}
 
 
 def check_no_secret(request: Request) -> None:

@@ -1,14 +1,20 @@
-"""Read weights into the page cache, so that the next start loads them from memory."""
+"""
+Read weights into the page cache, so that the next start loads them from memory.
+
+    python -m dsv4_serve.entrypoint.weights.prefetch FOLDER
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import plain_file
 from ..errors import ConfigError, HostError
 
 PATTERN = "*.safetensors"
@@ -75,8 +81,12 @@ def prefetch(folder: Path, memory: int) -> Prefetched:
 def _read(file: Path) -> int:
     """Read a file into one buffer, again and again; its pages stay in the cache."""
     buffer, done = bytearray(_CHUNK), 0
-    with file.open("rb", buffering=0) as stream:
+    with plain_file.open_regular(file) as stream:
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while count := stream.readinto(buffer):
+        while count := os.readv(stream.fileno(), [buffer]):
             done += count
     return done
+
+
+if __name__ == "__main__":
+    prefetch(Path(sys.argv[1]), available())

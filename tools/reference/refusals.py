@@ -145,6 +145,12 @@ SCOPE = {
         "leave --quantization out",
         _KERNELS,
     ),
+    "weight-cache": (
+        "`load-format` is `ipc_cache`, and the files are compressed-tensors, or FP4 experts without TRTLLM's kernels",
+        "`does not support loading from pre-processed weights`; `pre-processed weights require FLASHINFER_TRTLLM`",
+        "leave load-format out",
+        "`model_executor/model_loader/weight_cache/`",
+    ),
     "draft-dspark-fields": (
         "a `dspark_*` field of config.json is out of range: the block size, noise token, Markov rank or target layers",
         "vLLM ends while it builds the drafter, or drafts from the wrong layers",

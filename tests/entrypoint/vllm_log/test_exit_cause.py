@@ -142,6 +142,8 @@ EXAMPLES = {
     "user-without-a-name": "KeyError: 'getpwuid(): uid not found: 1234'",
     "compiler-crashed": "RuntimeError: Ninja build failed: nvcc error   : 'ptxas' died due to signal 11 (Invalid memory",
     "first-node-not-reached": "torch.distributed.DistNetworkError: The client socket has failed to connect to any network",
+    "compiling-process-killed": "torch._inductor.exc.InductorError: BrokenProcessPool: A process in the process pool was",
+    "graph-capture-failed": "torch.AcceleratorError: CUDA error: operation not permitted when stream is capturing",
     "ranks-share-a-gpu": "RuntimeError: NCCL error: invalid usage: Duplicate GPU detected : rank 1 and rank 0 both on",
     "no-network-interface": "RuntimeError: NCCL error: unhandled system error: Bootstrap : no socket interface found",
     "rank-port-held": "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address.",

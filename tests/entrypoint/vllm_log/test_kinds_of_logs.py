@@ -134,6 +134,7 @@ def test_the_line_that_says_why_is_the_root(log: str, status: int, failure: str,
         ("RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(", "illegal-memory-access"),
         ("torch.AcceleratorError: CUDA error: an illegal instruction was encountered", "illegal-memory-access"),
         ("KeyError: 'getpwuid(): uid not found: 1234'", "user-without-a-name"),
+        ("RuntimeError: Gloo connectFullMesh failed with [pair.cc:144] no error", "no-network-interface"),
         ("RuntimeError: ifa != nullptr. Unable to find address for: ib0", "no-network-interface"),
     ],
 )  # fmt: skip
@@ -141,6 +142,33 @@ def test_one_failure_has_many_messages(error: str, failure: str) -> None:
     assert read((worker(error) + echoes()).encode(), was_ready=False).failure == failure
 
 
+def test_what_follows_an_error_of_a_capture_is_not_the_root_though_it_came_first() -> None:
+    error = "torch.AcceleratorError: CUDA error: operation failed due to a previous error during capture"
+    first = logged("Worker_TP1", f"WorkerProc failed to start.\n{TRACEBACK}\n{error}", "09-07 03:03:01")
+    found = read((first + worker("RuntimeError: CUDA error: x is not permitted when stream is capturing")).encode())
+    assert "not permitted when stream is capturing" in found.root
+    assert found.failure == "graph-capture-failed"
+
+
 def test_a_kernel_that_the_driver_rejects_is_not_said_to_be_deepgemms() -> None:
     found = read(worker("RuntimeError: Triton Error [CUDA]: device kernel image is invalid").encode(), was_ready=False)
     assert "such as one of DeepGEMM" in found.sentence
+
+
+NINJA = "RuntimeError: Ninja build failed. Ninja output:\n[1/3] c++ -c a.cpp\nFAILED: a.o\na.cpp:1: error: y"
+DIRECT = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "root"),
+    [
+        (NINJA, "RuntimeError: Ninja build failed: a.cpp:1: error: y (while building a.o)"),
+        (f"KeyError: 'a'{DIRECT}{TRACEBACK}\nRuntimeError:\nbelow\nmore", "RuntimeError: below"),
+        (f"KeyError: 'a'{DIRECT}{TRACEBACK}\n{SUBPROCESS}\n\n{TRACEBACK}\nValueError: K=8", f"{SUBPROCESS} ValueError: K=8"),
+        (f"RuntimeError: \n{'x' * 3000}", f"RuntimeError: {'x' * 486}"),
+        ("AssertionError\nafterwards", "AssertionError: run()"),
+    ],
+    ids=["a compiler", "a chain", "a subprocess", "a long line", "a bare assertion"],
+)  # fmt: skip
+def test_the_whole_root(error: str, root: str) -> None:
+    assert read(worker(error).encode(), was_ready=False).root == root
