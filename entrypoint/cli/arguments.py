@@ -142,7 +142,6 @@ def port(text: str) -> int:
     return int(text)
 
 
-<<<<<<< HEAD
 def share(text: str) -> float:
     """Return a share from 0 to 1; raise ArgumentTypeError for anything else."""
     try:
@@ -154,12 +153,6 @@ def share(text: str) -> float:
     return number
 
 
-def hours(text: str) -> float:
-    """Return a time in hours, above 0; raise ArgumentTypeError for anything else."""
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a valid time; use a number of hours above 0")
-    return number
-=======
 def above_zero(what: str = "number", most: float | None = None) -> Callable[[str], float]:
     """Return the type of a finite number above 0, up to `most`; it raises ArgumentTypeError for anything else."""
     limit = "" if most is None else f" and up to {most:.10g}"
@@ -174,7 +167,6 @@ def above_zero(what: str = "number", most: float | None = None) -> Callable[[str
         return number
 
     return read
->>>>>>> main
 
 
 seconds = above_zero("number of seconds", 604_800)  # a week; no timer of the kernel takes every number

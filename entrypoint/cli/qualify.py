@@ -128,17 +128,3 @@ def _doctor(options: argparse.Namespace, argv: list[str]) -> DoctorReport:
 
     settings = DoctorOptions(os.environ, collective=False)
     return doctor.doctor(Catalog(environment.folders()), request(options, argv), this_machine(), settings)
-<<<<<<< HEAD
-
-
-def minutes(text: str) -> float:
-    """Return a number of minutes; raise ArgumentTypeError for anything else."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 1440:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes above 0 and up to 1440")
-    return number
-=======
->>>>>>> main

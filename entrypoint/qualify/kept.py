@@ -17,12 +17,9 @@ from ..plan import Plan
 from ..smoke.outcome import Outcome
 from ..supervisor import atomic_file
 
-<<<<<<< HEAD
 log = logging.getLogger(__name__)
 
-=======
 _MIB = 64
->>>>>>> main
 _Outcomes = TypeAdapter(list[Outcome])
 FINISHED: tuple[Literal["passed", "skipped"], ...] = ("passed", "skipped")
 """Verdicts that hold for the next run; what failed is tried again."""

