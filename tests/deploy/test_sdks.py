@@ -18,7 +18,6 @@ from dsv4_serve.demo import llama
 from tests.deploy.test_balancer import until
 from tests.deploy.test_tls import sign
 from tests.support.balancer import KEY, Names, balancer
-from tests.support.patience import slowness
 from tests.support.replica import Replica
 from tests.support.running_demo import NAME
 
@@ -60,7 +59,7 @@ def sdks(keyed_start: Callable[[], Replica], binary: str, tmp_path_factory: pyte
         "BALANCER_CERTIFICATE": str(folder / "tls.crt"),
     }
     with balancer(folder, names, binary=binary, key=key, **env) as front:
-        assert until(lambda: front.up() == {"127.0.0.1"}, 30 * slowness())
+        assert until(lambda: front.up() == {"127.0.0.1"}, 30)
         yield Sdks(f"https://localhost:{front.port}", folder / "tls.crt", key)
 
 

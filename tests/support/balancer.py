@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.support.patience import slowness
 from tests.support.program import find
 from tests.support.replica import Late, free_port
 
@@ -86,7 +87,7 @@ class Balancer:
     def until_answers(self, seconds: float = 10.0) -> None:
         began = time.monotonic()
         while not answers(self.port):
-            if self.process.poll() is not None or time.monotonic() - began > seconds:
+            if self.process.poll() is not None or time.monotonic() - began > seconds * slowness():
                 raise Late(f"HAProxy does not answer\n{self.log.read_text()}")
             time.sleep(0.02)
 
