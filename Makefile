@@ -42,7 +42,9 @@ demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question;
 	@$(VENV)/bin/python -m dsv4_serve.demo --profile $(PROFILE) --port $(PORT) $(if $(CHECK),--check)
 
 test: $(VENV)/installed ## run every test, four at once (JOBS=4); ARGS='tests/patcher -x' runs some (tests/README.md)
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS) || { [ $$? -eq 1 ] && \
+		echo "make test: what failed among other tests is tried again, alone" && \
+		$(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none --exitfirst -rA --no-header $(ARGS); }
 
 test-fast: $(VENV)/installed ## run the tests that need neither vLLM nor an image and are not slow
 	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup -m "(unit or process) and not slow" $(ARGS)

@@ -88,15 +88,22 @@ class KeyFile:
     """
     A key file that may change while it is used: `current` has its holders.
 
-    A change that is not valid, or a file that is gone, leaves the holders as they were, and is told once.
+    A change that is not valid, or a file that is gone, leaves the holders as they were, and is told once. Where the
+    first read fails, raise OSError or KeyFileError; unless it is `required`, there are no holders until it is mended.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], None], *, required: bool = True) -> None:
         self._path, self._tell = path, tell
-        self._read = plain_file.read(path)
-        self._holders = holders(parse(self._read))
+        self._read, self._trouble = b"", ""
+        self._holders: Holders = {}
         self._next = time.monotonic() + REREAD
-        self._trouble = ""
+        try:
+            self._read = plain_file.read(path)
+            self._holders = holders(parse(self._read))
+        except (OSError, KeyFileError) as error:
+            if required:
+                raise
+            self._keep(error)
 
     def current(self) -> Holders:
         """Return the holders; at most once a second, look whether the file has changed."""
@@ -117,7 +124,7 @@ class KeyFile:
                 return
             found = holders(parse(data))
         except (OSError, KeyFileError) as error:
-            self._keep(error.strerror or "" if isinstance(error, OSError) else str(error))
+            self._keep(error)
             return
         self._read, self._trouble = data, ""
         names = {holder.name for holder in self._holders.values()}, {holder.name for holder in found.values()}
@@ -125,10 +132,14 @@ class KeyFile:
         added, removed = (", ".join(sorted(one)) or "none" for one in (names[1] - names[0], names[0] - names[1]))
         self._tell(f"key file {self._path}: read again, {len(found)} keys; names added: {added}; removed: {removed}.")
 
-    def _keep(self, trouble: str) -> None:
+    def _keep(self, error: OSError | KeyFileError) -> None:
+        trouble = error.strerror or "" if isinstance(error, OSError) else str(error)
         if trouble != self._trouble:
             self._trouble = trouble
-            self._tell(f"KEY FILE NOT VALID: {self._path}: {trouble}. The keys from before the change stay; mend it.")
+            kept = (
+                "The keys from before the change stay; mend it." if self._holders else "No key of it is valid; mend it."
+            )
+            self._tell(f"KEY FILE NOT VALID: {self._path}: {trouble}. {kept}")
 
 
 def _words(number: int, line: str) -> list[str]:

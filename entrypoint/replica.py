@@ -23,6 +23,11 @@ def sequences(plan: Plan) -> int:
     return int(plan.value("max-num-seqs") or 0) * parallel_of(plan.flags).data
 
 
+def memory_gib(gpus: int) -> int:
+    """Return the memory limit of a replica in GiB, its shared memory included: 32, and 32 for each GPU. Unmeasured."""
+    return 32 + 32 * gpus
+
+
 def require_one_host(plan: Plan) -> None:
     """Raise ConfigError for a replica of several hosts."""
     if (nodes := parallel_of(plan.flags).nodes) > 1:

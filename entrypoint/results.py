@@ -56,6 +56,8 @@ class _Row(BaseModel):
     good_share: Annotated[float, Field(ge=0, le=1)] | None = None
     request_goodput: _Figure | None = None
     history: Annotated[int, Field(ge=0)] = 0
+    round: _Count = 1
+    cached_share: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class _Bench(_Result):

@@ -27,6 +27,14 @@ IN_URL = re.compile(r"(://[^/\s:@]*:|://(?=[^@\s/?#:]+@))[^@\s/]+(?=@)")
 """The password in a URL, or a user without one, who may be a token."""
 _QUERY = re.compile(r"[?&;]([A-Za-z][\w.-]*)=([^&;\s\"']+)")
 _BEARER = re.compile(r"(?i)\bbearer\s+([^\s\"',}]{4,})")
+_ASSIGNED = re.compile(r"([A-Za-z][\w.-]*)=(\S+)")
+"""All of a text: a name and its value."""
+_SHAPED = re.compile(
+    r"\bhf_[A-Za-z0-9]{30,}|\bgh[a-z]_[A-Za-z0-9]{30,}|\bglpat-[\w-]{20,}|\bsk-[\w-]{32,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\Z)",
+    re.DOTALL,
+)
+"""What its shape alone says to be a secret, whatever it is called: tokens of known services, a private key."""
 _NAMED = re.compile(r"([\w.-]+)[\"']?(?:\s*[=:]\s*|\s+)[\"']?([^\s\"',}]+)")
 _SHORTEST = 6
 """Characters: a shorter secret is masked only between quotes."""
@@ -134,9 +142,12 @@ def without_password(text: str) -> str:
 
 
 def _spans(text: str) -> list[tuple[int, int]]:
-    """Return where a text holds a secret: in a URL, its query, a connection string, or after `Bearer`."""
+    """Return where a text holds a secret: in a URL, its query, a connection string, after `Bearer`, or by its shape."""
     found = [(match.end(1), match.end()) for match in IN_URL.finditer(text)] if "://" in text else []
     found += [match.span(2) for match in _QUERY.finditer(text) if is_secret(match[1])]
+    found += [match.span() for match in _SHAPED.finditer(text)]
+    if (match := _ASSIGNED.fullmatch(text)) and is_secret(match[1]):
+        found.append(match.span(2))
     return sorted([*found, *(match.span(1) for match in _BEARER.finditer(text))])
 
 

@@ -11,6 +11,7 @@ from . import supervision_settings
 from .listen import API_PORT
 from .parallel import parallel_of
 from .plan import API_KEY, DEFAULT, DRAFT_TOKENS, KEY_FILE, Plan, Setting
+from .supervision_settings import Supervision
 
 STEP_TOKENS = 8192
 """Tokens of a step where a plan does not say: vLLM's default for most GPUs."""
@@ -79,15 +80,24 @@ def without_draft(plan: Plan, reason: str) -> Plan:
     return dataclasses.replace(plan, flags={**plan.flags, DRAFT_TOKENS: after})
 
 
-def ready_grace(plan: Plan) -> float:
+def supervision(plan: Plan) -> Supervision:
     """
-    Return the seconds without progress after which a busy replica is not ready.
+    Return the settings of the supervisor, with the graces that the plan's own steps need.
 
-    It is `supervise.ready-grace` where that is set. Its default is longer than any step but one of very many tokens.
+    A grace that is set is kept. The defaults are longer than any step but one of very many tokens.
     """
-    supervise = supervision_settings.read(plan.supervision).supervise
-    setting = plan.supervision.get("supervise.ready-grace")
-    if setting is not None and setting.origin != DEFAULT:
-        return supervise.ready_grace
+    settings = supervision_settings.read(plan.supervision)
+    supervise = settings.supervise
     step = int(plan.value("max-num-batched-tokens", STEP_TOKENS)) / SLOW_PREFILL
-    return max(supervise.ready_grace, step + 2 * supervise.poll)
+    needed = {"ready_grace": step + 2 * supervise.poll, "live_grace": 2 * step}
+    longer = {
+        name: max(getattr(supervise, name), seconds)
+        for name, seconds in needed.items()
+        if not _is_set(plan, f"supervise.{name.replace('_', '-')}")
+    }
+    return settings.model_copy(update={"supervise": supervise.model_copy(update=longer)})
+
+
+def _is_set(plan: Plan, name: str) -> bool:
+    setting = plan.supervision.get(name)
+    return setting is not None and setting.origin != DEFAULT

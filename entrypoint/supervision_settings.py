@@ -81,7 +81,7 @@ class Supervise(_Group):
     `max-num-batched-tokens` at 500 tokens/s."""
     live_grace: Seconds = 120.0
     """Seconds without progress, while there is work, until the engine is ended as hung. Longer than one step with the
-    longest prompt."""
+    longest prompt. Where it is not set, it is at least twice what `ready-grace` allows the tokens of a step."""
     gpu_faults: Literal["not-ready", "warn"] = "not-ready"
     """What happens when a GPU fails while vLLM serves: `not-ready` takes the replica out of rotation, `warn` only says
     so."""

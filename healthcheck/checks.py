@@ -42,7 +42,7 @@ def start_progress(health: Health, _now: float) -> Finding:
 def started(health: Health, now: float) -> Finding:
     """Tell whether the replica was ready once; the problem shows the progress of the start."""
     if health.ready_after is None:
-        return Finding("", _start_state(health, now))
+        return Finding("", start_state(health, now))
     return Finding(f"ready {health.ready_after:.0f} s after start")
 
 
@@ -177,7 +177,8 @@ def _progress(health: Health, now: float, grace: float) -> Finding:
     return Finding(f"last progress {idle:.0f} s ago" if health.busy else "nothing to do")
 
 
-def _start_state(health: Health, now: float) -> str:
+def start_state(health: Health, now: float) -> str:
+    """Return the phase and how far it is, in one line: percent, rate, detail, the seconds spent and left."""
     done = "" if health.percent is None else f"{health.percent:.0f} %"
     if health.rate is not None:
         done = f"{done} at {_rate(health.rate)}".strip()

@@ -51,7 +51,8 @@ class KeyGuard:
         self._open = frozenset(environ.get(OPEN, "").replace(",", " ").split() or OPEN_ROUTES)
         tell = logging.getLogger("vllm.dsv4").warning
         path = environ.get(FILE) if self._closed else None
-        self._file = KeyFile(Path(path), lambda text: tell("%s", text)) if path else None
+        # `dsv4 serve` has read the file; if it has broken since, vLLM starts all the same, and is told.
+        self._file = KeyFile(Path(path), lambda text: tell("%s", text), required=False) if path else None
         self._limits = KeyLimits() if environ.get(LIMITS) != "off" else None
         self._usage = KeyUsage() if path else None
 

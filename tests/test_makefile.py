@@ -133,3 +133,21 @@ def test_a_virtual_environment_that_was_interrupted_is_begun_again(make: Make, t
     assert (tmp_path / ".venv/pyvenv.cfg").exists()
     again = make("venv")
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("statuses", "runs", "status"),
+    [("0", 1, 0), ("1 0", 2, 0), ("1 1", 2, 2), ("2", 1, 2)],  # of pytest: 1 is a failed test, 2 an interrupt
+)
+def test_what_failed_beside_other_tests_is_tried_once_more_alone(
+    make: Make, tmp_path: Path, statuses: str, runs: int, status: int
+) -> None:
+    assert make("venv", "VENV=made").returncode == 0
+    (tmp_path / "statuses").write_text("\n".join([*statuses.split(), ""]))
+    script = 'echo "$*" >> calls\nstatus=$(head -n 1 statuses)\nsed -i 1d statuses\nexit "$status"\n'
+    (tmp_path / "made/bin/python").write_text(f"#!/bin/sh\n{script}")
+    assert make("test", "VENV=made", "ARGS=tests/demo").returncode == status
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == runs
+    assert all(call.endswith("tests/demo") for call in calls)
+    assert [("--last-failed" in call, "-n" in call.split()) for call in calls] == [(False, True), (True, False)][:runs]

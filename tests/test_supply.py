@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,16 @@ def test_an_image_is_checked_before_it_is_published_and_signed_by_its_digest() -
     at = [next(number for number, step in enumerate(text) if word in step) for word in order]
     assert at == sorted(at)
     assert all("digest" in text[number].lower() for number in at[3:])
+
+
+def test_the_name_of_an_image_has_no_capital_letters(tmp_path: Path) -> None:
+    job = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["image"]
+    named = next(number for number, step in enumerate(job["steps"]) if "NAME=" in step.get("run", ""))
+    assert "NAME" not in job["env"]
+    assert not any("$NAME" in step.get("run", "") for step in job["steps"][:named])
+    environ = {"PATH": "/usr/bin:/bin", "GITHUB_REPOSITORY": "Owner-X/DSV4-serve", "GITHUB_ENV": str(tmp_path / "env")}
+    subprocess.run(["bash", "-e", "-c", job["steps"][named]["run"]], env=environ, check=True)
+    assert (tmp_path / "env").read_text() == "NAME=ghcr.io/owner-x/dsv4-serve\n"
 
 
 def test_what_patches_and_measurements_are_bound_to_moves_by_hand_only() -> None:

@@ -1,4 +1,4 @@
-"""The reference's tables: the target model and the MTP head, for every prompt."""
+"""The reference's tables: the target model, the MTP head and the DSpark drafter, for every prompt."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,16 +10,19 @@ from .attention import Ints
 from .checkpoint import SEED, Draw, plainly
 from .golden import Golden, kept
 from .prompts import GENERATED, PROMPTS, NumericsPrompt
-from .reference import ReferenceModel, drawn, log_softmax
+from .reference import DrawnOnDemand, ReferenceModel, drawn, log_softmax
 from .rounding import Floats
 from .sizes import SIZES
 
 
 def model(size: str, draw: Draw = plainly) -> ReferenceModel:
     """Return the reference with every weight drawn; `draw` may put other numbers into them."""
-    dims = SIZES[size]
+    dims, params = SIZES[size], drawn if size == "tiny" else DrawnOnDemand
     return ReferenceModel(
-        drawn([*weights.target(dims), *weights.mtp(dims)], lambda parameter: draw(parameter, SEED)), dims
+        params(
+            [*weights.target(dims), *weights.mtp(dims), *weights.dspark(dims)], lambda parameter: draw(parameter, SEED)
+        ),
+        dims,
     )
 
 
@@ -39,13 +42,15 @@ def golden(size: str, prompts: Iterable[NumericsPrompt] = PROMPTS) -> Golden:
 
 
 def computed(reference: ReferenceModel, prompt: NumericsPrompt) -> dict[str, tuple[Floats, Floats, Ints]]:
-    """Return logprobs of all tokens, margins and routes: of the target model, and of the draft from the answer on."""
+    """Return logprobs, margins and routes: of the target model, and of both drafters from the answer on."""
     tokens = np.array([*prompt.tokens, *[prompt.answer] * GENERATED])
     trace = reference.trace(tokens)
     logits, margin, routes = drafters.mtp(reference, tokens, trace)
     seen = slice(len(prompt.tokens) - 1, None)
     both = np.minimum(margin, trace.margin[:-1])
+    drafts, *rest = drafters.dspark(reference, tokens, trace, len(prompt.tokens) + np.arange(GENERATED))
     return {
         prompt.name: (log_softmax(trace.logits[:-1]), trace.margin[:-1], trace.routes[:-1]),
         f"{prompt.name}/draft": (log_softmax(logits[seen]), both[seen], routes[seen, None]),
+        f"{prompt.name}/dspark": (log_softmax(drafts), rest[0], rest[1]),
     }

@@ -7,6 +7,7 @@ Write a random checkpoint: the same numbers in every layout.
 import argparse
 import json
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,9 @@ def described(layout: str, dims: Dims) -> dict[str, Any]:
 def encoded(parameters: Iterable[Parameter], kind: Layout, storage: Storage, draw: Draw) -> Tensors:
     """Draw every parameter and encode it as the layout does."""
     out: Tensors = {}
-    for parameter in parameters:
-        out |= _one(parameter, draw(parameter, SEED), kind, storage)
+    with ThreadPoolExecutor() as pool:  # NumPy draws and looks up without Python's lock
+        for tensors in pool.map(lambda parameter: _one(parameter, draw(parameter, SEED), kind, storage), parameters):
+            out |= tensors
     return out
 
 

@@ -23,10 +23,12 @@ from .rows import Rows, answered
 NAMED = {prompt.name: prompt for prompt in PROMPTS}
 TOP = 20
 """How many logprobs a token vLLM returns without a flag."""
+TOKENS = {"mtp": 1, "dspark": 5, "none": 0}
+"""Drafted a step, by drafter: DSpark's whole block."""
 
 
 class Recorder:
-    """Worker extension: keeps the drafter's logits of every step."""
+    """Worker extension: keeps the drafter's logits of every step; a step of DSpark has as many as it drafts tokens."""
 
     kept: list[Any]
     model_runner: Any
@@ -34,14 +36,16 @@ class Recorder:
     def record_drafts(self) -> None:
         """Begin to record."""
         self.kept, speculator = [], self.model_runner.speculator
-        inner = speculator.compute_draft_logits
+        sampled = getattr(speculator, "_sample_logits", None)
+        inner = sampled or speculator.compute_draft_logits
 
-        def compute_draft_logits(hidden: Any, step: int) -> Any:
-            logits = inner(hidden, step)
+        def recorded(first: Any, *others: Any) -> Any:
+            result = inner(first, *others)
+            logits = first if sampled else result
             self.kept.append(logits.float().cpu().numpy()[0])
-            return logits
+            return result
 
-        speculator.compute_draft_logits = compute_draft_logits
+        setattr(speculator, "_sample_logits" if sampled else "compute_draft_logits", recorded)
 
     def recorded_drafts(self) -> list[Any]:
         """Return what was recorded since the last time."""
@@ -49,8 +53,8 @@ class Recorder:
         return kept
 
 
-def ask(engine: Any, prompts: Sequence[NumericsPrompt], *, at_once: bool = False, recorded: bool = True) -> Rows:
-    """Ask every prompt and return the rows of logprobs by its name."""
+def ask(engine: Any, prompts: Sequence[NumericsPrompt], *, at_once: bool = False, tokens: int = 1) -> Rows:
+    """Ask every prompt and return the rows of logprobs by its name; `tokens` are drafted a step."""
     from vllm import SamplingParams
 
     def sampling(prompt: NumericsPrompt) -> Any:
@@ -69,8 +73,9 @@ def ask(engine: Any, prompts: Sequence[NumericsPrompt], *, at_once: bool = False
         for prompt, output in zip(batch, outputs, strict=True):
             answer = output.outputs[0]
             rows[prompt.name] = table([*output.prompt_logprobs[1:], *answer.logprobs])
-            if recorded and not at_once and (drafts := engine.collective_rpc("recorded_drafts")[0]):
-                rows[f"{prompt.name}/draft"] = answered(drafts, answer.token_ids)
+            if tokens and not at_once and (drafts := engine.collective_rpc("recorded_drafts")[0]):
+                kind = "draft" if tokens == 1 else "dspark"
+                rows[f"{prompt.name}/{kind}"] = answered(drafts, answer.token_ids, tokens)
     return rows
 
 
@@ -89,7 +94,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--options", type=json.loads, default={})
-    parser.add_argument("--drafter", choices=("mtp", "dspark", "none"), default="mtp")
+    parser.add_argument("--drafter", choices=TOKENS, default="mtp")
     parser.add_argument("--prompts", nargs="+", choices=NAMED, default=list(NAMED), metavar="NAME")
     parser.add_argument("--crowd", type=int, default=0, help="then so many of each at once, as NAME@NUMBER")
     options = parser.parse_args()
@@ -111,18 +116,18 @@ def served(
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM
 
-    if drafter != "none":
-        options = {"speculative_config": {"method": drafter, "num_speculative_tokens": 1}, **options}
+    if tokens := TOKENS[drafter]:
+        options = {"speculative_config": {"method": drafter, "num_speculative_tokens": tokens}, **options}
     defaults = {
-        "max_model_len": 2688,
+        "max_model_len": 2816,
         "max_num_batched_tokens": 4096,
         "max_num_seqs": 8,
         "enable_prefix_caching": False,
     }
     engine = LLM(str(checkpoint), worker_extension_cls=f"{__package__}.engine.Recorder", **(defaults | dict(options)))
-    if drafter != "none":
+    if tokens:
         engine.collective_rpc("record_drafts")
-    rows = ask(engine, prompts, recorded=drafter != "none")
+    rows = ask(engine, prompts, tokens=tokens)
     if crowd:
         rows |= ask(engine, crowd, at_once=True)
     engine.llm_engine.engine_core.shutdown()

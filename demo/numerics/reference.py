@@ -4,8 +4,9 @@ The reference shares no code with vLLM and reads no checkpoint: it takes the num
 sequence at once and rounds only where the engine's cache does.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from .rounding import Floats
 from .sizes import HC
 
 EPS, ROUTED_SCALE, SWIGLU_LIMIT, SINKHORN = 1e-6, 1.5, 10.0, 20
+_KEPT = 12
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,33 @@ class Trace:
 
 def drawn(parameters: Iterable[weights.Parameter], draw: Callable[[weights.Parameter], Any]) -> dict[str, NDArray[Any]]:
     """Return every parameter's numbers by name, in float64; a matrix is [out, in]."""
-    out: dict[str, NDArray[Any]] = {}
-    for parameter in parameters:
-        value = draw(parameter)
-        name = f"{parameter.name}.weight" if isinstance(parameter, weights.Matrix) else parameter.name
-        out[name] = dense(value).astype(np.float64) if isinstance(parameter, weights.Matrix) else value
-    return out
+    return {_name(parameter): _numbers(parameter, draw) for parameter in parameters}
+
+
+class DrawnOnDemand(Mapping[str, NDArray[Any]]):
+    """The same as `drawn`, each drawn when it is asked for: all of `flash` would take 23 GB. Few are kept."""
+
+    def __init__(self, parameters: Iterable[weights.Parameter], draw: Callable[[weights.Parameter], Any]) -> None:
+        self._named = {_name(parameter): parameter for parameter in parameters}
+        self._kept = lru_cache(_KEPT)(lambda name: _numbers(self._named[name], draw))
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._kept(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+
+def _name(parameter: weights.Parameter) -> str:
+    return f"{parameter.name}.weight" if isinstance(parameter, weights.Matrix) else parameter.name
+
+
+def _numbers(parameter: weights.Parameter, draw: Callable[[weights.Parameter], Any]) -> NDArray[Any]:
+    value = draw(parameter)
+    return dense(value).astype(np.float64) if isinstance(parameter, weights.Matrix) else value
 
 
 class ReferenceModel:
@@ -65,11 +88,22 @@ class ReferenceModel:
             layers.append(x.mean(axis=1))
         return Trace(self.logits(x, "", "norm"), x, layers, np.min(margins, axis=0), np.stack(routes, axis=1))
 
-    def layer(self, x: Floats, prefix: str, ratio: int, tokens: Ints) -> tuple[Floats, Floats, Ints]:
-        """Return the streams after one layer, how clearly its router chose, and which experts."""
-        attention = Attention(self.p, self.d, f"{prefix}.attn", ratio)
+    def layer(
+        self,
+        x: Floats,
+        prefix: str,
+        ratio: int,
+        tokens: Ints,
+        attend: Callable[[Attention, Floats], Floats] | None = None,
+    ) -> tuple[Floats, Floats, Ints]:
+        """
+        Return the streams after one layer, how clearly its router chose, and which experts.
+
+        `attend` replaces attention over the sequence.
+        """
+        attention, attend = Attention(self.p, self.d, f"{prefix}.attn", ratio), attend or Attention.sequence
         norm = self.p[f"{prefix}.attn_norm.weight"]
-        x = self.connected(x, f"{prefix}.hc_attn", lambda h: attention.sequence(rms(h, norm)))
+        x = self.connected(x, f"{prefix}.hc_attn", lambda h: attend(attention, rms(h, norm)))
         chosen: list[tuple[Floats, Ints]] = []
 
         def experts(h: Floats) -> Floats:

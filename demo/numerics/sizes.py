@@ -10,7 +10,7 @@ _SHARED = {"vocab": 128, "max_positions": 4096}
 SIZES = {
     "tiny": Dims(experts=64, ratios=(0, 4, 128, 4), **_SHARED),
     "flash": Dims(
-        hidden=4096, heads=64, q_lora=1024, o_groups=8, o_lora=1024, inter=512, experts=16, ratios=(0, 4, 128, 4),
+        hidden=4096, heads=64, q_lora=1024, o_groups=8, o_lora=1024, inter=2048, experts=16, ratios=(0, 4, 128, 4),
         **_SHARED,
     ),
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from .. import plain_file, results, shared_result
 from ..client import local_replica
 from ..client.endpoint import Endpoint
-from ..draft_floors import DSPARK
 from ..errors import ConfigError, HostError, NotFound
 from ..fingerprint import fingerprint
 from ..plan import Plan
 from ..resolve.select import Selection
 from ..supervisor import kernel_cache
-from . import load, measure, plot
+from . import load, measure, other_engine, plot, rounds
 from .load import Tokenizer
-from .options import BenchRequest, ServeOptions
+from .measure import Subject
+from .options import BenchRequest, LoadMatrix, ServeOptions
 
 if TYPE_CHECKING:
     from ...demo.v4_weights import Dims  # with numpy, which comes with vLLM
@@ -32,22 +32,40 @@ log = logging.getLogger(__name__)
 
 def bench(
     replica: AbstractContextManager[Endpoint], request: BenchRequest, environ: Mapping[str, str]
-) -> dict[str, Any]:
-    """Measure a replica, write the result, and return it; raise UserError."""
+) -> list[dict[str, Any]]:
+    """
+    Measure a replica, write the result, and return it; raise UserError.
+
+    With another engine, both are measured in turn, and its result comes first.
+    """
     environ = load.program_in(environ)
     results.check_writable(request.out, "bench")
     if request.plot:
         _write(request.plot, "a", "")  # fails now rather than after the measurement
     shared_result.check_writable(request.share)
-    tokenizer = Tokenizer(request.tokenizer) if request.tokenizer else None
-    with local_replica.stops_raise(), replica as endpoint:
-        path = measure.measure(endpoint, request.matrix, environ, tokenizer, request.out)
-    result = results.read_one(path)
+    engine = None
+    if request.engine_url:
+        engine = other_engine.at(request.engine_url, request.engine_key_file, request.engine_model)
+    with local_replica.stops_raise():
+        others = [other_engine.subject(engine)] if engine else []
+        with replica as endpoint:
+            subjects = [*others, measure.replica_subject(endpoint)]
+            named = Tokenizer(request.tokenizer) if request.tokenizer else None
+            tokenizer = named or measure.tokenizer_of(subjects[-1].about["replica"])
+            paths = measure.measure(subjects, _within(request.matrix, subjects), environ, tokenizer, request.out)
+    found = [results.read_one(path) for path in paths]
     if request.plot:
-        _write(request.plot, "w", plot.svg([result]))
+        _write(request.plot, "w", plot.svg(found))
     if request.share:
-        share(request.share, "bench", result, rows=result["rows"])
-    return result
+        share(request.share, "bench", found[-1], rows=rounds.means(found[-1]["rows"]))
+    return found
+
+
+def _within(matrix: LoadMatrix, subjects: Sequence[Subject]) -> LoadMatrix:
+    """Return the matrix with the lengths for the smallest of the served contexts."""
+    for subject in sorted(subjects, key=lambda one: one.context or 0):
+        matrix = matrix.within(subject.context, subject.endpoint.url)
+    return matrix
 
 
 def share(path: Path, kind: str, result: Mapping[str, Any], **parts: Any) -> None:
@@ -86,12 +104,7 @@ def dummy(
         raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
     model = selection.model
-    if plan.draft_tokens and model.get("drafter").kind == DSPARK:
-        raise ConfigError(
-            f"--without-weights writes MTP heads only, and {model.name} has a DSpark drafter; measure it with weights,"
-            " or without drafting: NUM_SPECULATIVE_TOKENS=0."
-        )
-    layout = folders.layout_of(model.get("scheme"), model.get("drafter").scheme, model.name)
+    layout = folders.layout_of(model.get("scheme"), model.get("drafter"), model.name)
     name = f"{model.name}-{fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
     rates = folders.acceptance_rates(serve.acceptance, plan.draft_tokens)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import dropwhile
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from .. import results, text_table
@@ -13,12 +14,13 @@ from ..errors import ConfigError
 from ..plan import plain
 from ..replica_description import flag_values
 from ..vllm_schema import argv
-from . import goodput, measure
+from . import goodput, measure, rounds
 
 _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TTFT p50 ms", "×")
 _FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
 _GOODPUT_HEADINGS = ("within limits", "within limits/s", "×")
 _GOODPUT = ("good_share", "request_goodput")
+NOISE = "±: half of the range that the ratio has between rounds"
 Result = Mapping[str, Any]
 
 
@@ -28,13 +30,19 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
 
     A row has `batch`, `history`, `input`, `output`, and for each figure `[first, second, second / first]`, the ratio
     None where the first is 0. Shares and rates of requests within limits are there if both files have the same limits.
+    Where a file has a row several times, its figures are means, and `noise` has half of the range of each ratio.
     """
-    a, b = _read(first), _read(second)
+    return compared(_read(first), _read(second))
+
+
+def compared(a: Result, b: Result) -> dict[str, Any]:
+    """Return the comparison of two results."""
     same_limits = a.get("goodput") and a.get("goodput") == b.get("goodput")
     names = (*_FIGURES, *_GOODPUT) if same_limits else _FIGURES
-    rows = [_row(row, other, names) for row in a["rows"] for other in b["rows"] if _shape(row) == _shape(other)]
+    firsts, seconds = rounds.by_shape(a["rows"]), rounds.by_shape(b["rows"])
+    rows = [_row(same, seconds[shape], names) for shape, same in firsts.items() if shape in seconds]
     if not rows:
-        raise ConfigError(f"{first} and {second} have no row with the same batch size, input and output.")
+        raise ConfigError(f"{a['file']} and {b['file']} have no row with the same batch size, input and output.")
     return {"rows": rows, "differs": dict(differences(a, b))}
 
 
@@ -43,15 +51,48 @@ def text(comparison: Mapping[str, Any]) -> str:
     headings = (*_HEADINGS, *_GOODPUT_HEADINGS) if "good_share" in comparison["rows"][0] else _HEADINGS
     lines = [headings, *(tuple(_cells(row)) for row in comparison["rows"])]
     differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in comparison["differs"].items()]
-    return "\n".join([text_table.table(lines), "", *(differs or ["nothing else differs"])])
+    noise = [NOISE] if any("noise" in row for row in comparison["rows"]) else []
+    return "\n".join([text_table.table(lines), *noise, "", *(differs or ["nothing else differs"])])
+
+
+def text_of_engines(found: Sequence[Result], comparison: Mapping[str, Any]) -> str:
+    """Return the results of two engines that were measured in turn, and the second as a multiple of the first."""
+    parts = [*map(measure.text, found), f"{found[1]['subject']} / {found[0]['subject']}"]
+    return "\n\n".join([*parts, f"{text(comparison)}\n\n{summary(comparison)}"])
+
+
+def summary(comparison: Mapping[str, Any]) -> str:
+    """Return a sentence with the mean ratio of the output speeds, the lowest, and how many noise can explain."""
+    pairs = [(row["output_tokens_per_second"][2], row) for row in comparison["rows"]]
+    ratios = [(ratio, row) for ratio, row in pairs if ratio]
+    if not ratios:
+        return "No output speed can be compared."
+    lowest, row = min(ratios, key=lambda pair: pair[0])
+    level = [one for ratio, one in ratios if abs(ratio - 1) <= one.get("noise", {}).get("output_tokens_per_second", 0)]
+    return (
+        f"Output speed: x {geometric_mean(ratio for ratio, _ in ratios):.2f} as a geometric mean of {len(ratios)} rows,"
+        f" x {lowest:.2f} at least (batch {row['batch']}, {measure.prompt(row)} tokens in);"
+        f" {len(level)} rows differ by no more than the noise."
+    )
 
 
 def differences(a: Result, b: Result) -> Iterator[tuple[str, list[str]]]:
     """Yield what differs between two results' weights, machines, versions, patches, choices, flags and variables."""
+    plans = [
+        bool(result.get("replica", {}).get("settings") or result.get("replica", {}).get("argv")) for result in (a, b)
+    ]
+    if any(plans) and not all(plans):
+        yield "plan", ["known" if known else "unknown" for known in plans]
+        a, b = _without_plan(a), _without_plan(b)
     first, second = _facts(a), _facts(b)
     for name in [*first, *(name for name in second if name not in first)]:
         if first.get(name) != second.get(name):
             yield name, [first.get(name, "-"), second.get(name, "-")]
+
+
+def _without_plan(result: Result) -> Result:
+    replica = result.get("replica") or {}
+    return {**result, "replica": {name: replica[name] for name in ("machine", "versions") if name in replica}}
 
 
 def _facts(result: Result) -> dict[str, str]:
@@ -95,12 +136,12 @@ def _read(path: Path) -> Result:
     return result
 
 
-def _shape(row: Result) -> tuple[int, int, int, int]:
-    return row["batch"], row["input"], row["output"], row.get("history", 0)
-
-
-def _row(first: Result, second: Result, names: Iterable[str]) -> dict[str, Any]:
-    figures = {name: [first[name], second[name], _ratio(first[name], second[name])] for name in names}
+def _row(firsts: Sequence[Result], seconds: Sequence[Result], names: Iterable[str]) -> dict[str, Any]:
+    [first], [second] = rounds.means(firsts), rounds.means(seconds)
+    figures: dict[str, Any] = {name: [first[name], second[name], _ratio(first[name], second[name])] for name in names}
+    noise = {name: rounds.noise([row[name] for row in firsts], [row[name] for row in seconds]) for name in names}
+    if any(half is not None for half in noise.values()):
+        figures["noise"] = noise
     return {**{name: first.get(name, 0) for name in ("batch", "history", "input", "output")}, **figures}
 
 
@@ -121,4 +162,5 @@ def _pairs(row: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
     for name in names:
         first, second, ratio = row[name]
         yield f"{first:.2f} -> {second:.2f}"
-        yield "-" if ratio is None else f"{ratio:.2f}"
+        half = row.get("noise", {}).get(name)
+        yield "-" if ratio is None else f"{ratio:.2f}" + (f" ± {half:.2f}" if half is not None else "")

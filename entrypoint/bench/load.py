@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..client import counters, http
 from ..client.endpoint import Endpoint
+from ..client.errors import RequestFailed
 from ..errors import NotFound, UserError
 from ..supervisor.executable import vllm_program
 from . import goodput
 from .options import LoadShape
 
 RESULT = "result.json"
+_IN, _OUT = "total_input_tokens", "total_output_tokens"
+_REQUEST_ERROR = re.compile(r"^Error 0: (.*?)(?=^Error 1: |^[=-]{3,}|^tip: |\Z)", re.MULTILINE | re.DOTALL)
 _CAUSE_LINES = 400  # the end of the output, which is searched for the reason of a failure
 
 
@@ -53,6 +59,12 @@ class Row:
     """Those requests, per second."""
     history: int = 0
     """Tokens before `input` that the requests of one conversation share."""
+    round: int = 1
+    """Which time it is that this shape is measured."""
+    counted: tuple[int, int] | None = None
+    """Tokens of all prompts and of all answers, as the server's `usage` counts them."""
+    cached_share: float | None = None
+    """Prompt tokens found in the prefix cache / looked up, warm-up included; None without vLLM's counters."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the row by the names of its fields."""
@@ -67,8 +79,9 @@ def run(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, 
     """
     with tempfile.TemporaryDirectory() as scratch:
         argv = command(shape, endpoint, model, tokenizer, scratch)
-        key = {"OPENAI_API_KEY": endpoint.key} if endpoint.key else {}
+        key = {"OPENAI_API_KEY": endpoint.key or ""}  # empty: none of the user's own for another server
         log = Path(scratch, "log")
+        before = prefix_cache(endpoint)
         with log.open("wb") as out:
             try:
                 ended = subprocess.run(
@@ -88,7 +101,23 @@ def run(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, 
         saved = Path(scratch, RESULT)
         if ended.returncode or not saved.exists():
             raise LoadFailed(f"`vllm bench serve` ended with status {ended.returncode}: {cause(output)}")
-        return row(shape, json.loads(saved.read_text(encoding="utf-8")))
+        found = row(shape, json.loads(saved.read_text(encoding="utf-8")), error_of_request(output))
+        return replace(found, cached_share=cached_share(before, prefix_cache(endpoint)))
+
+
+def prefix_cache(endpoint: Endpoint) -> tuple[int, int] | None:
+    """Return the prompt tokens found in the prefix cache, and those looked up, since the start; None where unknown."""
+    with contextlib.suppress(RequestFailed, ValueError):
+        found = counters.read(http.get_accepted(f"{endpoint.url}/metrics", endpoint.key).text)
+        return found.prefix_hits, found.prefix_queries
+    return None
+
+
+def cached_share(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
+    """Return the share of the prompt tokens looked up between two readings that were found; None where unknown."""
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    return round((after[0] - before[0]) / (after[1] - before[1]), 4)
 
 
 @dataclass(frozen=True)
@@ -137,11 +166,14 @@ def _prompts(shape: LoadShape) -> dict[str, str | int]:
     }
 
 
-def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
+def row(shape: LoadShape, saved: Mapping[str, Any], error: str = "") -> Row:
     """Return the reported figures; raise LoadFailed if a request failed, as the others then mean little."""
     failed = shape.requests - int(saved.get("completed", 0))
     if failed:
-        raise LoadFailed(f"{failed} of {shape.requests} requests failed at batch {shape.batch}; see vLLM's log.")
+        first = f" The first error: {error}." if error else ""
+        raise LoadFailed(
+            f"{failed} of {shape.requests} requests failed at batch {shape.batch}; see the server's log.{first}"
+        )
     drafted = int(saved.get("spec_decode_draft_tokens", 0))
     accepted = int(saved.get("spec_decode_accepted_tokens", 0))
     rate = saved["request_goodput"] if shape.limits else None  # good requests / seconds
@@ -163,7 +195,16 @@ def row(shape: LoadShape, saved: Mapping[str, Any]) -> Row:
         good_share=None if rate is None else round(round(rate * saved["duration"]) / shape.requests, 6),
         request_goodput=None if rate is None else round(rate, 4),
         history=shape.history,
+        round=shape.round,
+        counted=(int(saved[_IN]), int(saved[_OUT])) if _IN in saved and _OUT in saved else None,
     )
+
+
+def error_of_request(output: str) -> str:
+    """Return the last line of the first request's error that `vllm bench serve` prints; empty for none."""
+    found = _REQUEST_ERROR.search(output)
+    lines = [line.strip() for line in found[1].splitlines() if line.strip()] if found else []
+    return lines[-1][:300].rstrip(".") if lines else ""
 
 
 def cause(output: str) -> str:

@@ -1,9 +1,11 @@
-"""Measure every row of a matrix on one replica, and write the result."""
+"""Measure every row of a matrix on a replica, or on several engines in turn, and write the results."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from ..errors import ConfigError, UserError
 from ..parallel import parallel
 from ..plan import draft_tokens
 from ..replica_description import flag_values
-from . import goodput, load
-from .load import Row, Tokenizer
-from .options import LoadMatrix
+from . import goodput, load, rounds
+from .load import LoadFailed, Row, Tokenizer
+from .options import ADDED, LoadMatrix, LoadShape
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,22 @@ read at most 49 experts of a layer (2 x H200), with random routing 136; a token 
 one H200; vLLM 0.32.0, 2026-11-22).
 """
 _HEADINGS = ("batch", "input", "output", "output tok/s", "TPOT p50/p99 ms", "TTFT p50/p99 ms", "acceptance")
-_WITHIN = "within limits"
+_WITHIN, _CACHED = "within limits", "prefix cache"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: its endpoint, the model's served name, its context, and what the result says of it."""
+
+    endpoint: Endpoint
+    model: str
+    context: int | None
+    about: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of the result."""
+        return str(self.about["subject"])
 
 
 def rows(
@@ -43,45 +60,86 @@ def rows(
 ) -> Iterator[Row]:
     """Measure a served model and yield each row at once; raise UserError at the first that fails."""
     for shape in matrix.shapes():
-        history = f"{shape.history} tokens of history and " if shape.history else ""
-        tokens = f"batch {shape.batch}, {history}{shape.input} tokens in, {shape.output} out"
-        log.info(f"{tokens}: {shape.requests} requests after {shape.warm_up} for warm-up")
+        _announce(shape)
         yield load.run(shape, endpoint, model, tokenizer, environ)
 
 
 def measure(
-    endpoint: Endpoint, matrix: LoadMatrix, environ: Mapping[str, str], tokenizer: Tokenizer | None, out: Path
-) -> Path:
+    subjects: Sequence[Subject], matrix: LoadMatrix, environ: Mapping[str, str], tokenizer: Tokenizer, out: Path
+) -> list[Path]:
     """
-    Measure a replica, write a result below `out`, and return its path; `environ` names the load generator by DSV4_VLLM.
+    Measure the subjects in turn, write a result of each below `out`, and return the paths.
 
-    After a failure the rows measured so far are kept, and it is raised again. Without a health server, the result has
-    no plan, and a tokenizer has to be named.
+    Every row of one is followed by the same row of the next, with the same prompts; which one begins changes from row
+    to row. `environ` names the load generator by DSV4_VLLM. After a failure or a signal the rows measured so far are
+    kept, and it is raised again.
     """
-    model = endpoint.models()[0].id
+    measured: list[list[Row]] = [[] for _ in subjects]
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    turns = {"interleaved": {"with": [one.name for one in subjects], "rounds": matrix.rounds, "began": began}}
+    common = {**_load(matrix), **(turns if len(subjects) > 1 else {})}
+
+    def write(failed: Mapping[str, str]) -> list[Path]:
+        bodies = [
+            {**one.about, **common, "rows": [row.to_json() for row in got]}
+            for one, got in zip(subjects, measured, strict=True)
+            if got
+        ]
+        return [results.write(out, "bench", {**body, **failed}) for body in bodies]
+
+    order = list(range(len(subjects)))
+    try:
+        for shape in matrix.shapes():
+            for number in order:
+                _announce(shape, subjects[number].name if len(subjects) > 1 else "")
+                measured[number].append(_one(subjects, number, shape, tokenizer, environ))
+            order.reverse()
+    except UserError as error:
+        if kept := write({"failed": str(error)}):
+            log.info(f"the rows measured so far are kept in {' and '.join(map(str, kept))}")
+        raise
+    return write({})
+
+
+def _one(
+    subjects: Sequence[Subject], number: int, shape: LoadShape, tokenizer: Tokenizer, environ: Mapping[str, str]
+) -> Row:
+    subject = subjects[number]
+    try:
+        return load.run(shape, subject.endpoint, subject.model, tokenizer, environ)
+    except LoadFailed as error:
+        if len(subjects) == 1:
+            raise
+        raise LoadFailed(f"{subject.name} ({subject.endpoint.url}): {error}") from None
+
+
+def _announce(shape: LoadShape, name: str = "") -> None:
+    history = f"{shape.history} tokens of history and " if shape.history else ""
+    tokens = f"batch {shape.batch}, {history}{shape.input} tokens in, {shape.output} out"
+    log.info(
+        f"{f'{name}: ' if name else ''}{tokens}: {shape.requests} requests after {shape.warm_up} for warm-up"
+        f"{f', round {shape.round}' if shape.round > 1 else ''}"
+    )
+
+
+def _load(matrix: LoadMatrix) -> dict[str, Any]:
+    limits = {"goodput": dict(matrix.limits)} if matrix.limits else {}
+    return {"load": LOAD, "seed": matrix.seed, **limits}
+
+
+def replica_subject(endpoint: Endpoint) -> Subject:
+    """Return a replica as a subject; without a health server the result has no plan."""
+    served = endpoint.models()[0]
     replica = _replica(endpoint)
-    tokenizer = tokenizer or tokenizer_of(replica)
-    measured: list[Row] = []
     weights = weights_of(replica)
-    body: dict[str, Any] = {
+    about = {
         "subject": subject(replica, weights),
         "weights": weights,
-        "load": LOAD,
         "digests": digests(replica),
-        **({"goodput": dict(matrix.limits)} if matrix.limits else {}),
         "replica": replica,
         "start": start_of(endpoint.health),
     }
-    try:
-        for row in rows(endpoint, model, matrix, tokenizer, environ):
-            measured.append(row)  # noqa: PERF402 - at once: a failure keeps the rows before it
-    except UserError as error:
-        if measured:
-            failed = {**body, "rows": [row.to_json() for row in measured], "failed": str(error)}
-            log.info(f"the rows measured so far are kept in {results.write(out, 'bench', failed)}")
-        raise
-    body["rows"] = [row.to_json() for row in measured]
-    return results.write(out, "bench", body)
+    return Subject(endpoint, served.id, served.max_model_len, about)
 
 
 def digests(replica: Replica) -> dict[str, str]:
@@ -161,10 +219,23 @@ def text(result: Mapping[str, Any]) -> str:
         f"{result['subject']} ({result['weights']})",
         *([f"start, s: {start}; caches {result['start']['caches']}"] if start else []),
         table(result["rows"]),
-        *([goodput.summary(result["rows"], result["goodput"])] if result.get("goodput") else []),
+        *miscounted(result["rows"]),
+        *([goodput.summary(rounds.means(result["rows"]), result["goodput"])] if result.get("goodput") else []),
         f"result: {result['file']}",
     ]
     return "\n".join(lines)
+
+
+def miscounted(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each shape whose tokens the server counted otherwise, by more than 1 % and ADDED."""
+    for row in rounds.means([row for row in rows if row.get("counted")]):
+        asked = [row["input"] + row.get("history", 0), row["output"]]
+        counted = [tokens / row["requests"] for tokens in row["counted"]]
+        if any(abs(had - want) > max(want / 100, ADDED) for had, want in zip(counted, asked, strict=True)):
+            yield (
+                f"At batch {row['batch']} with {prompt(row)} tokens in, the server counted {counted[0]:,.1f} tokens a"
+                f" prompt and {counted[1]:,.1f} an answer."
+            )
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -173,10 +244,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the headings, and the figures of each row as text; the share within limits only where one was measured."""
+    """
+    Return the headings, and the figures of each row as text, means where it was measured in several rounds.
+
+    The share within limits only where one was measured, that of prompts from the prefix cache only with a history.
+    """
+    rows = rounds.means(rows)
+    more: dict[str, Callable[[Mapping[str, Any]], str]] = {}
+    if any(row.get("history") and row.get("cached_share") is not None for row in rows):
+        more[_CACHED] = lambda row: "-" if row.get("cached_share") is None else f"{row['cached_share']:.1%}"
     if any(row.get("good_share") is not None for row in rows):
-        return [(*_HEADINGS, _WITHIN), *((*_cells(row), goodput.cell(row)) for row in rows)]
-    return [_HEADINGS, *map(_cells, rows)]
+        more[_WITHIN] = goodput.cell
+    return [(*_HEADINGS, *more), *((*_cells(row), *(cell(row) for cell in more.values())) for row in rows)]
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

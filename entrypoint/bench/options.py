@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import ConfigError, UsageError
 from . import goodput
 
 START_SECONDS = 3600.0
 ACCEPTANCE = (0.89,)
+"""The share of draft tokens that W4A16's card names for its own workload; with random prompts it names 0.70."""
+ROUNDS = 2
+"""How often two engines are measured, each in its turn."""
+FULL = "full"
+"""The word for a prompt as long as the served context allows, less ADDED."""
+ADDED = 8
+"""Tokens that a server may add to a prompt, such as BOS."""
 _CHOICES = ("profile", "model", "hardware", "tp", "nccl")
 _ADDRESS = ("url", "health", "api_key_file")
 _WITHOUT_WEIGHTS = ("acceptance", "start_timeout")
@@ -34,6 +41,8 @@ class LoadShape:
     """What a request has to keep to be counted as good, in ms."""
     history: int = 0
     """Tokens before `input` that the requests of one conversation share; there are `batch` conversations."""
+    round: int = 1
+    """How often the same batch and lengths were measured, this time included."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +58,28 @@ class LoadMatrix:
     limits: goodput.Limits = field(default_factory=dict)
     history: int = 0
     """Tokens that each request for one place in a batch begins with."""
+    rounds: int = 1
+    """How often all of it is measured."""
+    whole_context: bool = False
+    """Whether to measure prompts too that leave `output` tokens of the served context."""
 
     def shapes(self) -> Iterator[LoadShape]:
         """Yield every measurement; each has new prompts, which no prefix cache holds."""
-        pairs = [(length, batch) for length in self.inputs for batch in self.batches]
-        for number, (length, batch) in enumerate(pairs):
+        rounds = range(1, self.rounds + 1)
+        cells = [(turn, length, batch) for turn in rounds for length in self.inputs for batch in self.batches]
+        for number, (turn, length, batch) in enumerate(cells):
             requests, seed = self.requests * batch, self.seed + number
-            yield LoadShape(batch, length, self.output, requests, batch, seed, self.limits, self.history)
+            yield LoadShape(batch, length, self.output, requests, batch, seed, self.limits, self.history, turn)
+
+    def within(self, context: int | None, url: str) -> LoadMatrix:
+        """Return the matrix with the lengths for a served context; raise ConfigError where that is unknown or short."""
+        if not self.whole_context:
+            return self
+        if context is None:
+            raise ConfigError(f"--context full: {url} does not say its context; write the number of tokens.")
+        if (length := context - self.output - self.history - ADDED) < 1:
+            raise ConfigError(f"--context full: the served context has {context} tokens; request shorter answers.")
+        return replace(self, inputs=(*self.inputs, length), whole_context=False)
 
 
 @dataclass(frozen=True)
@@ -68,6 +92,10 @@ class BenchRequest:
     tokenizer: str | None = None
     share: Path | None = None
     """A file for what can be shared of the result."""
+    engine_url: str | None = None
+    engine_key_file: str | None = None
+    engine_model: str | None = None
+    """Another engine to measure in turn with the replica: its address, the file of its key, the name that it serves."""
 
 
 @dataclass(frozen=True)
@@ -92,24 +120,30 @@ def bench_request(options: argparse.Namespace) -> BenchRequest:
     """Return the request that the options of `bench` make; raise UsageError for an impossible number."""
     plot = Path(options.plot) if options.plot else None
     share = Path(options.share) if options.share else None
-    return BenchRequest(_matrix(options), options.out, plot, options.tokenizer, share)
+    engine = (options.engine_url, options.engine_key_file, options.engine_model)
+    if not options.engine_url and (given := _given(options, ("engine_key_file", "engine_model"))):
+        raise UsageError(f"{given[0]} is about another engine; name its address with --engine-url.")
+    return BenchRequest(_matrix(options), options.out, plot, options.tokenizer, share, *engine)
 
 
 def _matrix(options: argparse.Namespace) -> LoadMatrix:
     taken = options.output + options.history
-    inputs = [context - taken for context in options.context] or [options.input]
+    inputs = [int(context) - taken for context in options.context if context != FULL]
+    if not options.context:
+        inputs = [options.input]
     numbers = {
         "--batch": options.batch,
         "--input": [options.input],
         "--output": [options.output],
         "--requests-per-batch": [options.requests_per_batch],
+        "--rounds": [1 if options.rounds is None else options.rounds],
     }
     for name, values in numbers.items():
         if min(values) < 1:
             raise UsageError(f"{name} {min(values)}: must be 1 or more.")
-    if min(inputs) < 1:
+    if min(inputs, default=1) < 1:
         raise UsageError(
-            f"--context {min(options.context)}: must be more than the {taken} tokens of --output"
+            f"--context {min(inputs) + taken}: must be more than the {taken} tokens of --output"
             f"{' and --history' if options.history else ''}."
         )
     if options.history < 0:
@@ -119,8 +153,11 @@ def _matrix(options: argparse.Namespace) -> LoadMatrix:
     if options.history and options.share:
         raise UsageError("--share does not take results with --history; leave one of them out.")
     limits = goodput.limits(options.goodput)
-    load = (tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch)
-    return LoadMatrix(*load, limits=limits, history=options.history)
+    if not 0 <= options.seed < 1 << 32:
+        raise UsageError(f"--seed {options.seed}: must be 0 to {(1 << 32) - 1}.")
+    load = (tuple(options.batch), tuple(inputs), options.output, options.requests_per_batch, options.seed)
+    rounds = options.rounds or (ROUNDS if options.engine_url else 1)
+    return LoadMatrix(*load, limits, options.history, rounds, FULL in options.context)
 
 
 def serve_options(options: argparse.Namespace, flags: Sequence[str]) -> ServeOptions:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import templates
+from . import rounds
 
 FOLDER = Path(__file__).resolve().parent
 """The folder of plot.svg, whose macros other pages use."""
@@ -73,7 +74,7 @@ def plot(results: Sequence[Result], most: int | None = None) -> Plot:
         (f"{result['subject']}, {length:,} tokens in ({result['date'][:10]})", rows)
         for result in results
         for length in dict.fromkeys(row["input"] for row in result["rows"])
-        if (rows := [row for row in result["rows"] if row["input"] == length])
+        if (rows := [row for row in rounds.means(result["rows"]) if row["input"] == length])
     ]
     drawn = lines[:most]
     legend = tuple((number % COLOURS, name) for number, (name, _) in enumerate(drawn))

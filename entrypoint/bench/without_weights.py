@@ -18,6 +18,7 @@ from typing import Any
 
 from ...demo import deepseek_v4, v4_layouts
 from ...demo.v4_weights import Dims
+from ..catalog.schema import ModelDrafter
 from ..errors import ConfigError, UsageError
 
 INDEX = "model.safetensors.index.json"
@@ -25,13 +26,15 @@ _NO_FILE = "not-here.safetensors"
 _BOS, _EOS, _UNKNOWN = "<bos>", "<eos>", "<unk>"
 
 LAYOUTS = {
-    ("w4a16", "unquantized"): "w4a16",
-    ("w4a16", "w4a16"): "acti",
-    ("nvfp4", "unquantized"): "nvfp4",
-    ("fp8-mxfp4", "fp8-mxfp4"): "native",
-    ("modelopt-nvfp4", "fp8-mxfp4"): "pro",
+    ("w4a16", "mtp", "unquantized"): "w4a16",
+    ("w4a16", "mtp", "w4a16"): "acti",
+    ("nvfp4", "mtp", "unquantized"): "nvfp4",
+    ("fp8-mxfp4", "mtp", "fp8-mxfp4"): "native",
+    ("modelopt-nvfp4", "mtp", "fp8-mxfp4"): "pro",
+    ("fp8-mxfp4", "dspark", "fp8-mxfp4"): "flash-0731",
+    ("modelopt-nvfp4", "dspark", "fp8-mxfp4"): "flash-0731-nvfp4",
 }
-"""The layout on disk, by the schemes of target model and draft head."""
+"""The layout on disk, by the scheme of the target model, and kind and scheme of the drafter."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,12 @@ SKIPPED = ("weights-present",)
 """Checks of the doctor that cannot pass without weights."""
 
 
-def layout_of(scheme: str, drafter: str, model: str) -> str:
+def layout_of(scheme: str, drafter: ModelDrafter, model: str) -> str:
     """Return the layout on disk of a model; raise ConfigError where none is known."""
-    if layout := LAYOUTS.get((scheme, drafter)):
+    if layout := LAYOUTS.get((scheme, drafter.kind, drafter.scheme)):
         return layout
-    raise ConfigError(
-        f"--without-weights does not support the layout of the model {model} ({scheme}, drafter {drafter or 'none'})."
-    )
+    kind = f"{drafter.kind} {drafter.scheme}".strip()
+    raise ConfigError(f"--without-weights does not support the layout of the model {model} ({scheme}, drafter {kind}).")
 
 
 def write(folder: Path, architecture: str, layout: str, sizes: Dims | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 VLLM_FLAGS = (
@@ -136,20 +137,26 @@ def count(text: str) -> int:
 
 def port(text: str) -> int:
     """Return a port; raise ArgumentTypeError for anything else."""
-    if (number := count(text)) > 65535:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return number
+    return int(text)
 
 
-def hours(text: str) -> float:
-    """Return a time in hours, above 0; raise ArgumentTypeError for anything else."""
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a valid time; use a number of hours above 0")
-    return number
+def above_zero(what: str = "number", most: float | None = None) -> Callable[[str], float]:
+    """Return the type of a finite number above 0, up to `most`; it raises ArgumentTypeError for anything else."""
+    limit = "" if most is None else f" and up to {most:.10g}"
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < float("inf") or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} above 0{limit}")
+        return number
+
+    return read
 
 
-def seconds(text: str) -> float:
-    """Return a time in seconds, above 0; raise ArgumentTypeError for anything else."""
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a valid time; use a number of seconds above 0")
-    return number
+seconds = above_zero("number of seconds", 604_800)  # a week; no timer of the kernel takes every number
+hours = above_zero("number of hours", 168)

@@ -45,11 +45,11 @@ def register(commands: Commands) -> None:
     )
     load.add_argument(
         "--context",
-        type=int,
+        type=_context,
         nargs="+",
         default=[],
         metavar="N",
-        help="let prompt and answer together have N tokens, one run for each N; replaces --input",
+        help="let prompt and answer have N tokens, or `full` for the served context; replaces --input",
     )
     load.add_argument(
         "--history",
@@ -66,6 +66,12 @@ def register(commands: Commands) -> None:
         help="send R requests for each concurrent one (default: %(default)s)",
     )
     load.add_argument(
+        "--rounds", type=int, metavar="R", help="measure everything R times (default: 1, or 2 with --engine-url)"
+    )
+    load.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="make the random prompts from S (default: %(default)s)"
+    )
+    load.add_argument(
         "--goodput",
         nargs="+",
         default=[],
@@ -80,6 +86,12 @@ def register(commands: Commands) -> None:
     parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput and latency by batch size into this file")
     arguments.add_share(parser)
     arguments.add_replica(parser)
+    engine = parser.add_argument_group("another engine")
+    engine.add_argument(
+        "--engine-url", metavar="URL", help="measure the OpenAI server here too, in turn and with the same prompts"
+    )
+    engine.add_argument("--engine-key-file", metavar="FILE", help="read the other engine's bearer key from FILE")
+    engine.add_argument("--engine-model", metavar="NAME", help="name of the model there (default: the first it lists)")
     arguments.add_without_weights(parser)
     arguments.add_plan(parser)
 
@@ -95,13 +107,14 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Measure, keep the result, and print it."""
     from contextlib import nullcontext
 
-    from ..bench import command, measure
+    from ..bench import command, compare, measure
     from ..bench import options as benches
     from ..client import endpoint
-    from . import log
+    from . import log, own_secrets
     from .request import resolved
 
     log.to_stderr()
+    own_secrets.hide(argv)
     request = benches.bench_request(options)
     benches.check_bench(options, argv)
     replica: AbstractContextManager[Endpoint]
@@ -110,8 +123,22 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
         replica = command.without_weights(selection, plan, benches.serve_options(options, argv), os.environ)
     else:
         replica = nullcontext(endpoint.resolve(options.url, options.health, options.api_key_file, os.environ))
-    result = command.bench(replica, request, os.environ)
-    return answer(options, lambda: result, lambda: measure.text(result))
+    found = command.bench(replica, request, os.environ)
+    if len(found) == 1:
+        return answer(options, lambda: found[0], lambda: measure.text(found[0]))
+    comparison = compare.compared(*found)
+    engines = [result["subject"] for result in found]
+    return answer(
+        options,
+        lambda: {"engines": engines, "results": [result["file"] for result in found], **comparison},
+        lambda: compare.text_of_engines(found, comparison),
+    )
+
+
+def _context(text: str) -> str | int:
+    from ..bench.options import FULL
+
+    return text if text == FULL else int(text)
 
 
 def run_compare(options: argparse.Namespace, _argv: list[str]) -> int:

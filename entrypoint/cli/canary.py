@@ -36,7 +36,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--minutes-per-step",
-        type=positive,
+        type=arguments.above_zero(),
         default=_MINUTES,
         metavar="M",
         help="keep each share for M minutes; three times as long while evidence is missing (default: %(default)g)",
@@ -95,7 +95,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         ("--error-rise", 0.01, "allow the share of failed requests to be S above the stable replicas'"),
         ("--ttft-ratio", 1.5, "allow S times the stable replicas' time to first token, 90th percentile"),
     ):
-        group.add_argument(option, type=positive, default=default, metavar="S", help=f"{what} (default: %(default)s)")
+        group.add_argument(
+            option, type=arguments.above_zero(), default=default, metavar="S", help=f"{what} (default: %(default)s)"
+        )
 
 
 def run(options: argparse.Namespace, _argv: list[str]) -> int:
@@ -171,13 +173,12 @@ def _plan(rollout: Rollout) -> dict[str, Any]:
     from ..client.endpoint import Endpoint
     from ..client.errors import RequestFailed
 
-    for url in rollout.candidates.urls:
-        for address in rollout.candidates.resolve(url):
-            try:
-                one = Endpoint(address, rollout.candidates.health(address), rollout.candidates.key).plan()
-            except RequestFailed:
-                continue
-            return one.to_json()
+    for address in rollout.candidates.addresses():
+        try:
+            one = Endpoint(address.url, rollout.candidates.health(address), rollout.candidates.key).plan()
+        except RequestFailed:
+            continue
+        return one.to_json()
     return {}
 
 
@@ -192,14 +193,3 @@ def steps(text: str) -> Sequence[int]:
             f"{text!r} does not rise from 1 to 100 with a first step below 100, which leaves stable replicas to compare"
         )
     return found
-
-
-def positive(text: str) -> float:
-    """Return a number above 0; raise ArgumentTypeError for anything else."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number

@@ -11,13 +11,13 @@ from types import TracebackType
 
 from .. import json_log
 from ..terminal import printable
-from .output import LogFormat
+from .output import ABOVE, LogFormat
 
 
 class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "WARNING: " if record.levelno == logging.WARNING else ""
-        with contextlib.suppress(OSError):  # a full disk or a closed pipe loses lines but must not end the command
+        with contextlib.suppress(OSError), ABOVE.line():  # a full disk or closed pipe loses lines but ends nothing
             print(f"dsv4: {level}{printable(record.getMessage())}", file=sys.stderr, flush=True)
 
 

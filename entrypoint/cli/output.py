@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..plan import shown
@@ -22,10 +25,21 @@ class LogFormat:
     json = False
 
 
+@dataclass
+class Above:
+    """How a message gets above a line that is written over; nothing has to be done where there is none."""
+
+    line: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+
+
+ABOVE = Above()
+
+
 def print_message(text: str, level: str = "INFO", **fields: Any) -> None:
     """Print progress, or an error, on stderr."""
     if not LogFormat.json:
-        print(f"dsv4: {printable(text)}", file=sys.stderr, flush=True)
+        with ABOVE.line():
+            print(f"dsv4: {printable(text)}", file=sys.stderr, flush=True)
         return
     from .. import json_log
 
@@ -46,9 +60,10 @@ def show(plan: Plan) -> None:
         chosen = {name: value_text(name, setting.value) for name, setting in plan.choices.items()}
         print_message("the plan", choices=chosen, command=plan.command())
         return
-    for name, setting in plan.choices.items():
-        print(printable(f"# {setting_line(name, setting)}"))
-    print(printable(plan.command()), flush=True)
+    with ABOVE.line():
+        for name, setting in plan.choices.items():
+            print(printable(f"# {setting_line(name, setting)}"))
+        print(printable(plan.command()), flush=True)
 
 
 def setting_line(name: str, setting: Setting) -> str:

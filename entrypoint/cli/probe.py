@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...healthcheck.probe import GROUPS, probe
 from ..listen import HEALTH_PORT, health_address
 from ..terminal import printable
+from . import arguments
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -35,13 +36,13 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--port",
-        type=port,
+        type=arguments.port,
         metavar="PORT",
         help=f"port of the health server (env: DSV4_HEALTH_PORT; default: {HEALTH_PORT})",
     )
     parser.add_argument(
         "--timeout",
-        type=timeout,
+        type=arguments.above_zero("number of seconds", 3600),
         default="5",
         metavar="SECONDS",
         help="give up without an answer after SECONDS (default: %(default)s)",
@@ -56,13 +57,6 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     return status
 
 
-def port(text: str) -> int:
-    """Return a port; raise ArgumentTypeError for anything else."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return int(text)
-
-
 def _replicas_port(environ: Mapping[str, str]) -> int:
     """Return the port that `serve` listens on with these variables; raise ConfigError where it has no fixed one."""
     if not (number := health_address(environ)[1]):
@@ -70,14 +64,3 @@ def _replicas_port(environ: Mapping[str, str]) -> int:
 
         raise ConfigError("environment DSV4_HEALTH_PORT = 0 lets `serve` take any free port; name it with --port.")
     return number
-
-
-def timeout(text: str) -> float:
-    """Return a time to wait; raise ArgumentTypeError for anything else."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and up to 3600")
-    return seconds

@@ -32,7 +32,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--minutes",
-        type=minutes,
+        type=arguments.above_zero("number of minutes", 1440),
         default=15.0,
         metavar="N",
         help="use N minutes at most; finished stages are kept for the next run (default: 15)",
@@ -59,10 +59,11 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from ..client.local_replica import Stopped
     from ..qualify import command
     from ..qualify.box import Box
-    from . import log
+    from . import log, own_secrets
     from .request import resolved
 
     log.to_stderr()
+    own_secrets.hide(argv)
     shared = Path(options.share) if options.share else None
     shared_result.check_writable(shared)
     _construct(options, argv)
@@ -125,10 +126,3 @@ def _doctor(options: argparse.Namespace, argv: list[str]) -> DoctorReport:
 
     settings = DoctorOptions(os.environ, collective=False)
     return doctor.doctor(Catalog(environment.folders()), request(options, argv), this_machine(), settings)
-
-
-def minutes(text: str) -> float:
-    """Return a number of minutes; raise ArgumentTypeError for anything else."""
-    if not 0 < (number := float(text)) <= 1440:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes above 0 and up to 1440")
-    return number

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import json_log
-from . import arguments
+from . import arguments, own_secrets
 from .output import print_message, show
 from .this_machine import this_machine
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..supervisor.context import ServeContext
     from ..supervisor.lifecycle import Lifecycle
     from .parser import Commands
+    from .start_line import StartLine
 
 
 def register(commands: Commands) -> None:
@@ -46,26 +47,13 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
         return 0
     import asyncio
 
-    from . import log
+    from . import log, start_line
+    from .output import LogFormat
 
     log.to_stderr()
-    _hide_secrets(argv)
-    return asyncio.run(_serve(options, argv, _context()))
-
-
-def _hide_secrets(argv: list[str]) -> None:
-    """Keep the secrets of our own arguments from `ps`; those of processes above us (tini, sudo) cannot be changed."""
-    if not argv:
-        return
-    from .. import own_arguments
-    from ..vllm_schema.argv import secrets_in
-
-    if secrets := secrets_in(argv):
-        own_arguments.hide(secrets)
-        print_message(
-            "the arguments of this command hold a secret, which other users may have read; give the key by file"
-            " (API_KEY_FILE), a token of the Hub as HF_TOKEN, and others in a profile file that only you can read."
-        )
+    own_secrets.hide(argv)
+    with start_line.to_stderr(json=LogFormat.json) as line:
+        return asyncio.run(_serve(options, argv, _context(line), line))
 
 
 def _warn_if_open(plan: Plan) -> None:
@@ -78,7 +66,7 @@ def _warn_if_open(plan: Plan) -> None:
         )
 
 
-async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext) -> int:
+async def _serve(options: argparse.Namespace, argv: list[str], context: ServeContext, line: StartLine) -> int:
     """Resolve, check and supervise; the lifecycle reports why it ended, at whichever step."""
     from ..doctor.run import before_start
     from ..supervisor import leftovers, weights_fetch
@@ -88,6 +76,7 @@ async def _serve(options: argparse.Namespace, argv: list[str], context: ServeCon
 
     async with lifecycle(context) as life:
         json_log.PHASE.current = lambda: life.health.phase
+        line.health = life.health
         await life.unless_stopped(leftovers.end, context.run_folder)
         selection, plan = await life.unless_stopped(_resolve, options, argv)
         show(plan)
@@ -139,10 +128,10 @@ def _take_kernels(plan: Plan) -> None:
         at_start.take(packs, kernel_cache.root(os.environ), kernel_cache.installed_folder(plan, os.environ))
 
 
-def _context() -> ServeContext:
+def _context(line: StartLine) -> ServeContext:
     from .. import listen
     from ..resolve import environment
-    from ..supervisor import executable, run_folder
+    from ..supervisor import executable, run_folder, vllm_process
     from ..supervisor.context import ServeContext
 
     variables = environment.variables()
@@ -155,4 +144,5 @@ def _context() -> ServeContext:
         run_folder=run_folder.choose(variables.DSV4_RUN_DIR, os.environ, health_port),
         termination_log=variables.DSV4_TERMINATION_LOG,
         interactive=sys.stderr.isatty(),
+        write=line.writer(vllm_process.write_all),
     )

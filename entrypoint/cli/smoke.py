@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .arguments import count, seconds
+from .arguments import above_zero, count, seconds
 from .output import answer, print_message
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--context-share",
-        type=share,
+        type=above_zero("share of the context", 0.95),
         default=0.1,
         metavar="S",
         help="fill this share of the context with the long prompt, up to 0.95 (default: %(default)s)",
@@ -70,13 +70,6 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     path = command.keep(report, options.out, file)
     print_message(f"result {path}")
     return 0 if report.ok else 1
-
-
-def share(text: str) -> float:
-    """Return a share of the context; raise ArgumentTypeError for anything else."""
-    if not 0 < (number := float(text)) <= 0.95:
-        raise argparse.ArgumentTypeError(f"{text} is not a valid share of the context; use 0.95 or less, above 0")
-    return number
 
 
 def streams(text: str) -> int:

@@ -78,11 +78,12 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from ..supervisor import provenance
     from ..tune import command, profile_file, text
     from ..tune.options import tune_request
-    from . import log
+    from . import log, own_secrets
     from .request import request as requested
     from .this_machine import this_machine
 
     log.to_stderr()
+    own_secrets.hide(argv)
     benches.check_warm(options)
     asked, folders = requested(options, argv), environment.folders()
     resolve = resolver(asked, folders)

@@ -33,10 +33,11 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Start, stop, and print what was compiled."""
     from ..bench import options as benches
     from ..bench import warm
-    from . import log
+    from . import log, own_secrets
     from .request import resolved
 
     log.to_stderr()
+    own_secrets.hide(argv)
     benches.check_warm(options)
     serve = benches.serve_options(options, argv)
     result = warm.warm(resolved(options, argv), serve, os.environ, dummy=options.without_weights, again=options.again)

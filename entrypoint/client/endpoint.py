@@ -13,6 +13,7 @@ from .. import api_key
 from ..errors import UsageError
 from ..listen import API_PORT, health_address
 from ..replica_description import ReplicaDescription
+from ..secret import without_password
 from ..vllm_schema import schema
 from . import http
 from .errors import Unreachable
@@ -23,11 +24,12 @@ NOT_VLLM = "the answer is not from vLLM"
 
 
 class ServedModel(BaseModel):
-    """One served name as /v1/models lists it: its context in tokens and its weights, None where absent."""
+    """One served name as /v1/models lists it: its context in tokens, its weights and its engine, None where absent."""
 
     id: str
     max_model_len: int | None = None
     root: str | None = None
+    owned_by: str | None = None
 
 
 class ServedModels(BaseModel):
@@ -57,11 +59,13 @@ class Endpoint:
     url: str
     health: str | None = None
     key: str | None = field(default=None, repr=False)
+    options: tuple[str, str] = ("--url", http.KEY_OPTION)
+    """The options that name its address and the file of its key, for messages."""
 
     def models(self) -> list[ServedModel]:
         """Return what is served, the model's own name first; raise RequestFailed."""
-        answer = http.get_accepted(f"{self.url}{MODELS}", self.key)
-        return http.parsed(ServedModels, answer, NOT_VLLM, "; name its server with --url.").data
+        answer = http.get_accepted(f"{self.url}{MODELS}", self.key, self.options[1])
+        return http.parsed(ServedModels, answer, NOT_VLLM, f"; name its server with {self.options[0]}.").data
 
     def plan(self) -> ServedPlan:
         """Return the plan that the health server has at `/plan`; raise RequestFailed."""
@@ -101,11 +105,11 @@ def checked_url(option: str, text: str) -> str:
     bare = text.rstrip("/").removesuffix("/v1")
     try:
         parts = urlsplit(bare)
-        named = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 80) > 0
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in bare
     except ValueError:
         named = False
-    if not named:
-        raise UsageError(f"{option} {text!r} is not an address; write it as http://HOST:PORT.")
+    if not named or not bare.isprintable():
+        raise UsageError(f"{option} {without_password(repr(text))} is not an address; write it as http://HOST:PORT.")
     return bare
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0
 """For an answer to a GET, which vLLM's event loop sends between two requests."""
+KEY_OPTION = "--api-key-file (API_KEY_FILE)"
+"""The option that names the file of a key, as messages name it."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -45,23 +48,36 @@ def _none_trusted() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def get(url: str, key: str | None) -> httpx.Response:
+def request(
+    method: str, url: str, key: str | None, *, name: str = "", headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    """Send one request; where the URL has an address, `name` is the host that it stands for, also in a certificate."""
+    import httpx
+
+    given, extensions = dict(headers or {}), {}
+    if name:
+        parts = httpx.URL(url)
+        given["Host"] = f"{name}:{parts.port}" if parts.port else name
+        extensions["sni_hostname"] = name
+    with httpx.Client(**settings(key, url)) as client:
+        return client.request(method, url, headers=given, extensions=extensions)
+
+
+def get(url: str, key: str | None, name: str = "") -> httpx.Response:
     """Return the answer to one GET, whatever its status; raise Unreachable without one."""
     import httpx
 
     try:
-        return httpx.get(url, **settings(key, url))
+        return request("GET", url, key, name=name)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Unreachable(f"{url}: no answer ({cause(error)}); is a replica running there?") from None
 
 
-def get_accepted(url: str, key: str | None) -> httpx.Response:
+def get_accepted(url: str, key: str | None, key_option: str = KEY_OPTION, *, name: str = "") -> httpx.Response:
     """Return the answer to one GET; raise Unreachable without one, and Refused for an error."""
-    answer = get(url, key)
+    answer = get(url, key, name)
     if answer.status_code == 401:
-        raise Refused(
-            f"{url}: HTTP 401 (unauthorized); pass the file of the replica's key with --api-key-file (API_KEY_FILE)."
-        )
+        raise Refused(f"{url}: HTTP 401 (unauthorized); pass the file of the replica's key with {key_option}.")
     if not answer.is_success:
         raise Refused(f"{url}: HTTP {answer.status_code}.", _reason(answer))
     return answer

@@ -100,6 +100,14 @@ class ServeProcess:
         except (RequestFailed, ValueError, LookupError, TypeError):
             return "its health server does not answer"
 
+    def progress(self) -> str:
+        """Return how far its start is, as its own log has it."""
+        try:
+            check = http.get(f"{self.endpoint.health}/startupz/started?format=json", None).json()["checks"][0]
+            return str(check.get("why", "ready"))
+        except (RequestFailed, ValueError, LookupError, TypeError):
+            return "its health server does not answer"
+
     def ended(self) -> str:
         """Return how a replica ended that should still run, with the last message of its log."""
         _, marker, message = tail(self.log).rpartition("dsv4: ")
@@ -142,8 +150,8 @@ def replica(argv: Sequence[str], environ: Mapping[str, str], folder: Path, secon
     }
     with stops_raise(), serving([*argv, "--host", LOCAL, *QUICK_END], variables, folder / "log") as started:
         log.info(f"starting a replica on port {started.port}, health on {started.health_port}; log: {started.log}")
-        for spent, phase in started.until_ready(seconds, PROGRESS):
-            log.info(f"{phase}, {spent:.0f} s since start")
+        for _ in started.until_ready(seconds, PROGRESS):
+            log.info(started.progress())
         yield Started(started.endpoint, started.log, start_of(started.endpoint.health), started.process)
 
 

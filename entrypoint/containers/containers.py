@@ -1,7 +1,8 @@
 """
 The settings of each container for the Docker Engine API (POST /containers/create). Pure, except for file times.
 
-All containers have a read-only root, no capabilities, no new privileges, no network or IPC of the host, bounded logs.
+All containers have a read-only root, no capabilities, no new privileges, no network or IPC of the host, and bounded
+logs, memory and PIDs.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
         "Labels": {ROLE: "replica", GPUS: ",".join(map(str, gpus)), STOP_SECONDS: str(deployment.stop_seconds)},
         "StopTimeout": deployment.stop_seconds,
         "HostConfig": {
-            **_common(mounts),
+            **_common(mounts, deployment.memory or replica.memory_gib(len(gpus)) * GIB, deployment.pids),
             "Tmpfs": {"/tmp": "exec"},  # noqa: S108  compiled kernels are loaded from there
             "ShmSize": (16 if gpus else 1) * GIB,
             "PortBindings": {f"{HEALTH_PORT}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]},
@@ -100,7 +101,7 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
         "StopSignal": "SIGUSR1",  # finish what runs
         "StopTimeout": deployment.stop_seconds,
         "HostConfig": {
-            **_common([_read_only(file, target) for file, target in mounts.items()]),
+            **_common([_read_only(file, target) for file, target in mounts.items()], GIB, 1024),
             "Tmpfs": {"/run/haproxy": "mode=1777"},  # its socket for `disable server` and the like
             "PortBindings": {f"{port}/tcp": [bound] for port, bound in ports.items()},
         },
@@ -124,8 +125,10 @@ def _with_gpus(gpus: Group, *, podman: bool) -> dict[str, Any]:
     }
 
 
-def _common(mounts: list[dict[str, Any]]) -> dict[str, Any]:
+def _common(mounts: list[dict[str, Any]], memory: int, pids: int) -> dict[str, Any]:
     return {
+        "Memory": memory,
+        "PidsLimit": pids,
         "NetworkMode": NETWORK,
         "Mounts": mounts,
         "ReadonlyRootfs": True,

@@ -23,10 +23,12 @@ HAPROXY = SHIPPED / "deploy/haproxy/haproxy.cfg"
 USER = (2000, 0)
 """User and group of every process in both images; they have to be able to read the key file."""
 
-PASSED_ON = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_")
+PASSED_ON = ("DSV4_GATE_", "DSV4_SUPERVISE_", "VLLM_", "NCCL_", "OTEL_")
 """Prefixes of the variables that are passed on."""
 OWN = {"PORT", "API_KEY_FILE", "DSV4_KEY_LIMITS", "DSV4_VLLM", "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT", "DSV4_RUN_DIR"}
 """Variables that are not passed on: each container has its own."""
+PIDS, _MOST_PIDS = 16384, 1 << 22
+"""Processes and threads of a replica, as in docker-compose.yml, and the most that Linux has."""
 OF_BALANCER = (
     "REPLICA_MAXCONN",
     "REPLICA_TIMEOUT",
@@ -63,6 +65,10 @@ class Deployment:
     """The longest drain: for balancers to notice, to finish requests, to release the GPUs, and 5 s."""
     requests: int = 0
     """Sequences in one step of a replica (max-num-seqs); 0 where the plan has none."""
+    memory: int = 0
+    """The memory limit of a replica in bytes; 0 for one by its GPUs."""
+    pids: int = PIDS
+    """The most processes and threads of a replica."""
 
 
 def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dict[str, str]:
@@ -71,6 +77,31 @@ def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dic
     env = {k: v for k, v in environ.items() if v and (k in known or k.startswith(PASSED_ON)) and not is_secret(k)}
     names = {"profile": "PROFILE", "model": "MODEL", "hardware": "HARDWARE", "nccl": "DSV4_NCCL"}
     return env | {names[key]: str(choice.value) for key, choice in choices.items() if key in names}
+
+
+def memory(size: str) -> int:
+    """Return the bytes of a size as compose writes it (`96g`), 0 for none; raise ConfigError."""
+    if not size:
+        return 0
+    import docker.errors
+    from docker.utils import parse_bytes
+
+    try:
+        found = int(parse_bytes(size)) if size.isascii() else 0
+    except (docker.errors.DockerException, OverflowError):
+        found = 0
+    if not 0 < found < 1 << 63:
+        raise ConfigError(f"environment REPLICA_MEMORY = {size}: this is not a size; write it as 96g.")
+    return found
+
+
+def pids(number: str) -> int:
+    """Return a number of processes and threads, for none the default; raise ConfigError."""
+    if not number:
+        return PIDS
+    if not (number.isascii() and number.isdigit() and 0 < int(number) <= _MOST_PIDS):
+        raise ConfigError(f"environment REPLICA_PIDS = {number}: this is not a number from 1 to {_MOST_PIDS}.")
+    return int(number)
 
 
 def folder(path: str, option: str) -> Path:

@@ -39,7 +39,7 @@ def take(named: list[str], root: Path, folder: Path) -> None:
         try:
             for pack in _packs(where):
                 _take(pack, root, folder)
-        except UserError as error:
+        except (UserError, OSError) as error:
             log.info(f"note: kernel pack: {error}")
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +21,9 @@ from .manifest import LARGEST_MIB, STARTS, PackedFile, PackManifest, parse
 from .place import NINJA, RECORDS
 
 _LEFT = ".import-*"
+_CHUNK = 1 << 20
+_RUNNING = 1 / 24
+"""Days without a write after which an import is taken for broken."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,9 @@ class Prunable:
 def prunable(root: Path, build: str, days: float) -> list[Prunable]:
     """Return the folders of other builds that nothing was written to for `days`, and what broken imports left."""
     builds = {folder.parents[1] for folder in _folders(root)} - {root / build}
-    found = [_prunable(folder) for folder in sorted([*builds, *root.glob(_LEFT)])]
-    return [one for one in found if one.days >= days]
+    left = [_prunable(folder) for folder in root.glob(_LEFT) if not folder.is_symlink()]
+    found = [*map(_prunable, builds), *(one for one in left if one.days >= _RUNNING)]
+    return sorted((one for one in found if one.days >= days), key=lambda one: one.folder)
 
 
 def remove(found: list[Prunable]) -> None:
@@ -100,31 +107,38 @@ def remove(found: list[Prunable]) -> None:
         try:
             shutil.rmtree(one.folder)
         except OSError as error:
-            raise HostError(f"cannot remove {error.filename or one.folder} ({error.strerror}).") from None
+            raise HostError(f"cannot remove {error.filename or one.folder} ({error.strerror or error}).") from None
 
 
 def _folders(root: Path) -> Iterator[Path]:
     """Yield each folder BUILD/HARDWARE/MODEL that has a compiler's folder or a note in it."""
     for folder in root.glob("*/*/*"):
-        if not folder.is_symlink() and any((folder / name).is_dir() for name in (*VARIABLES.values(), STARTS)):
+        linked = any(one.is_symlink() for one in (folder, *folder.parents[:2]))
+        if not linked and any((folder / name).is_dir() for name in (*VARIABLES.values(), STARTS)):
             yield folder
 
 
 def _cached(folder: Path, build: str) -> CachedKernels:
-    sizes = [file.stat().st_size for name in VARIABLES.values() for file in _files(folder / name)]
+    sizes = [file.st_size for name in VARIABLES.values() for file in _files(folder / name)]
     plans, packs = len(list((folder / STARTS).glob("*.json"))), len(list((folder / RECORDS).glob("*.json")))
     key = "/".join(folder.parts[-3:])
     return CachedKernels(folder, key, len(sizes), sum(sizes), plans, packs, folder.parts[-3] == build)
 
 
 def _prunable(folder: Path) -> Prunable:
-    stats = [file.stat() for file in _files(folder)]
+    stats = list(_files(folder))
     newest = max((one.st_mtime for one in stats), default=folder.stat().st_mtime)
     return Prunable(folder, sum(one.st_size for one in stats), (time.time() - newest) / 86400)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+def _files(folder: Path) -> Iterator[os.stat_result]:
+    """Yield what is known of each regular file; compilers that work meanwhile remove files and folders."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                status = Path(parent, name).lstat()
+                if stat.S_ISREG(status.st_mode):
+                    yield status
 
 
 def _imported(folder: Path) -> Iterator[PackManifest]:
@@ -141,10 +155,14 @@ def _state(folder: Path, packed: PackedFile) -> str:
         with plain_file.open_regular(folder / packed.path) as file:
             if packed.path.startswith((f"{NINJA}/", f"{STARTS}/")):
                 return ""
-            data = file.read()
+            if relocate.moves(packed.path) and packed.size <= relocate.LARGEST:
+                found = hashlib.sha256(relocate.packed(packed.path, file.read(2 * relocate.LARGEST)))
+            else:
+                found = hashlib.sha256()
+                while part := file.read(_CHUNK):
+                    found.update(part)
     except FileNotFoundError:
         return "missing"
     except OSError:
         return "changed"
-    data = relocate.packed(packed.path, data) if relocate.moves(packed.path) else data
-    return "" if hashlib.sha256(data).hexdigest() == packed.sha256 else "changed"
+    return "" if found.hexdigest() == packed.sha256 else "changed"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +27,7 @@ _NOT_ENTERED = frozenset({"tmp", "lock", "locks", "__pycache__", "startup_plan"}
 
 
 def contents(folder: Path) -> Iterator[str]:
-    """Yield the path of each file that a pack takes along, sorted; locks, scratch files and links stay."""
+    """Yield the path of each regular file that a pack takes along, sorted; locks and scratch files stay."""
     found = []
     for top in (*kernel_cache.VARIABLES.values(), STARTS):
         for parent, folders, files in os.walk(folder / top):
@@ -34,7 +36,7 @@ def contents(folder: Path) -> Iterator[str]:
             found += [
                 str(inside / name)
                 for name in files
-                if not name.endswith(_NOT_CARRIED) and not Path(parent, name).is_symlink()
+                if not name.endswith(_NOT_CARRIED) and _is_regular(Path(parent, name))
             ]
     return iter(sorted(found))
 
@@ -47,8 +49,11 @@ def describe(folder: Path, provenance: Mapping[str, Any]) -> PackManifest:
     """
     files = []
     for path in contents(folder):
-        with contextlib.suppress(FileNotFoundError):  # a compiler that works meanwhile removes its scratch files
-            files.append(_file(folder, path))
+        try:
+            with contextlib.suppress(FileNotFoundError):  # a compiler that works meanwhile removes its scratch files
+                files.append(_file(folder, path))
+        except OSError as error:
+            raise HostError(f"{folder / path} cannot be read ({error.strerror}).") from None
     if not any(file.family != STARTS for file in files):
         raise ConfigError(f"{folder} holds no kernels; start the plan once, or run `dsv4 warm` with the same options.")
     machine = provenance["machine"]
@@ -76,10 +81,12 @@ def write(manifest: PackManifest, folder: Path, out: Path) -> str:
     refusal = f"{out} exists and is not overwritten; remove it, or choose another file with --out."
     if out.exists():
         raise ConfigError(refusal)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = None
     try:
-        with partial.open("wb") as file:
+        with tempfile.NamedTemporaryFile(prefix=f".{out.name}.", dir=out.parent, delete=False) as file:
+            partial = Path(file.name)
             _write(manifest, folder, file)
+        partial.chmod(0o644)
         os.link(partial, out)  # unlike a rename, it never replaces a file
         with out.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -88,8 +95,8 @@ def write(manifest: PackManifest, folder: Path, out: Path) -> str:
     except OSError as error:
         raise HostError(f"cannot write {out} ({error.strerror}); choose another file with --out.") from None
     finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        if partial:
+            partial.unlink(missing_ok=True)
 
 
 def _write(manifest: PackManifest, folder: Path, file: IO[bytes]) -> None:
@@ -105,6 +112,13 @@ def _write(manifest: PackManifest, folder: Path, file: IO[bytes]) -> None:
             archive.write(data)
             archive.write(stream.padding(size))
         archive.write(stream.END)
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _file(folder: Path, path: str) -> PackedFile:

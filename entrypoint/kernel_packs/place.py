@@ -104,11 +104,11 @@ def _put(packed: PackedFile, staging: Path, folder: Path) -> bool:
     _folders(folder, target.parent)
     if os.path.lexists(target):
         return False
-    data = (staging / packed.sha256).read_bytes()
-    if relocate.moves(packed.path):
-        data = relocate.placed(packed.path, data, folder)
-    fresh = staging / "fresh"
-    fresh.write_bytes(data)
+    fresh, content = staging / "fresh", staging / packed.sha256
+    if relocate.moves(packed.path) and packed.size <= relocate.LARGEST:
+        fresh.write_bytes(relocate.placed(packed.path, content.read_bytes(), folder))
+    else:
+        shutil.copyfile(content, fresh)
     fresh.chmod(0o644)
     if packed.mtime is not None:
         os.utime(fresh, ns=(packed.mtime, packed.mtime))

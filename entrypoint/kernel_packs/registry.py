@@ -80,15 +80,12 @@ def is_pinned(text: str) -> bool:
 def pull(reference: Reference, file: IO[bytes]) -> None:
     """Write the pack of an artifact to a file; raise HostError or ConfigError where it is not what its digest says."""
     with _errors(reference), _client(reference, "pull") as client:
-        response = client.get(
-            f"{reference.url}/manifests/{reference.digest or reference.tag}", headers={"Accept": _MANIFEST}
-        )
+        url = f"{reference.url}/manifests/{reference.digest or reference.tag}"
+        response, manifest = _small(client, url, reference, headers={"Accept": _MANIFEST})
         _expect(response, reference, 200)
-        if len(response.content) > _LARGEST_MANIFEST:
-            raise ConfigError(f"{reference}: its manifest is larger than 1 MiB.")
-        if reference.digest and _digest(response.content) != reference.digest:
+        if reference.digest and _digest(manifest) != reference.digest:
             raise ConfigError(f"{reference}: the registry's answer does not have this digest.")
-        layer = _layer(response.content, reference)
+        layer = _layer(manifest, reference)
         with client.stream("GET", f"{reference.url}/blobs/{layer['digest']}") as blob:
             _expect(blob, reference, 200)
             found, size = hashlib.sha256(), 0
@@ -156,7 +153,7 @@ def _layer(data: bytes, reference: Reference) -> dict[str, Any]:
 def _client(reference: Reference, actions: str) -> Iterator[httpx.Client]:
     """Yield a client that is logged in, where the registry asks for that."""
     with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
-        asked = client.get(f"{reference.url.partition('/v2/')[0]}/v2/")
+        asked, _ = _small(client, f"{reference.url.partition('/v2/')[0]}/v2/", reference)
         if asked.status_code == httpx.codes.UNAUTHORIZED:
             client.headers["Authorization"] = _authorization(client, reference, asked, actions)
         yield client
@@ -174,10 +171,23 @@ def _authorization(client: httpx.Client, reference: Reference, asked: httpx.Resp
     scope = f"repository:{reference.repository}:{actions}"
     service = {"service": fields["service"]} if "service" in fields else {}
     headers = {"Authorization": f"Basic {basic}"} if basic else {}
-    answer = client.get(realm, params={"scope": scope, **service}, headers=headers)
+    answer, body = _small(client, realm, reference, params={"scope": scope, **service}, headers=headers)
     _expect(answer, reference, 200)
-    token = plain_file.parse_json(answer.content)
+    token = plain_file.parse_json(body)
+    if not isinstance(token, dict):
+        raise HostError(f"{reference}: the registry's token is malformed.")
     return f"Bearer {token.get('token') or token.get('access_token')}"
+
+
+def _small(client: httpx.Client, url: str, reference: Reference, **more: Any) -> tuple[httpx.Response, bytes]:
+    """Return the answer to a GET and its body; raise ConfigError for a body that is larger than any manifest."""
+    with client.stream("GET", url, **more) as response:
+        body = b""
+        for part in response.iter_bytes(_CHUNK):
+            body += part
+            if len(body) > _LARGEST_MANIFEST:
+                raise ConfigError(f"{reference}: {response.request.url.path} is larger than 1 MiB.")
+        return response, body
 
 
 def credentials(host: str, folder: str) -> str:

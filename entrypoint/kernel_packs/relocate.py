@@ -11,6 +11,8 @@ import json
 from pathlib import Path, PurePosixPath
 
 MARK = "@FOLDER@"
+LARGEST = 1 << 20
+"""Bytes of a group; a larger file is none."""
 
 
 def moves(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,15 @@ def opened(where: str, digest: str = "") -> Iterator[tuple[IO[bytes], str]]:
         except OSError as error:
             raise ConfigError(f"{where} cannot be read ({error.strerror}).") from None
         with local:
-            yield _checked(local, name, digest), name
+            if not digest:
+                yield local, name
+                return
+            with tempfile.TemporaryFile() as file:  # what was checked is what is read, whoever writes meanwhile
+                try:
+                    shutil.copyfileobj(local, file, _CHUNK)
+                except OSError as error:
+                    raise HostError(f"{name} cannot be copied to the folder of TMPDIR ({error.strerror}).") from None
+                yield _checked(file, name, digest), name
 
 
 def _checked(file: IO[bytes], name: str, digest: str) -> IO[bytes]:

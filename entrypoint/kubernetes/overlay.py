@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..replica import memory_gib
 from .weights import MOUNTED, WeightSource
 
 PRODUCT = "nvidia.com/gpu.product"
@@ -73,8 +74,8 @@ class Overlay:
 
     @property
     def memory_gib(self) -> int:
-        """Memory of a replica in GiB, its 16 GiB of shared memory included: 32, and 32 for each GPU. Unmeasured."""
-        return 32 + 32 * self.gpus
+        """Memory of a replica in GiB."""
+        return memory_gib(self.gpus)
 
 
 def documents(overlay: Overlay) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..weights import hub_cache
-from . import build_tools
+from . import build_tools, trace_packages
 from .machine import Machine
 from .ports import Port, probe_port
 from .requirements import HostRequirements
@@ -55,6 +55,8 @@ class Host:
     """What compiling a kernel needs and this host lacks, of nvcc, ninja, cc and Python.h."""
     cubins: bool = False
     """Whether FlashInfer's compiled kernels (flashinfer-cubin) are installed."""
+    missing_packages: tuple[str, ...] = ()
+    """What vLLM needs for its traces and this installation lacks."""
 
 
 def read_host(machine: Machine, required: HostRequirements) -> Host:
@@ -73,6 +75,7 @@ def read_host(machine: Machine, required: HostRequirements) -> Host:
         },
         missing_tools=tuple(build_tools.missing(env)) if required.gpus else (),
         cubins=build_tools.has_cubins(),
+        missing_packages=trace_packages.missing(env) if required.traces else (),
     )
 
 

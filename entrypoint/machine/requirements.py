@@ -38,6 +38,8 @@ class HostRequirements:
     """Where the API is open to other machines without a key."""
     env: Mapping[str, str] = field(default_factory=dict)
     deepseek_on_cpu: bool = False
+    traces: bool = False
+    """Whether vLLM sends traces."""
 
     @property
     def nvlink(self) -> bool:
@@ -77,4 +79,5 @@ def host_requirements(
         open_address=served_plan.open_address(plan),
         env={**environ, **plan.environment()},
         deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),
+        traces=bool(plan.value("otlp-traces-endpoint")),
     )

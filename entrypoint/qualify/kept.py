@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from .. import plain_file
 from ..fingerprint import fingerprint
 from ..plan import Plan
 from ..smoke.outcome import Outcome
 from ..supervisor import atomic_file
 
+_MIB = 64
 _Outcomes = TypeAdapter(list[Outcome])
 FINISHED: tuple[Literal["passed", "skipped"], ...] = ("passed", "skipped")
 """Verdicts that hold for the next run; what failed is tried again."""
@@ -34,7 +36,7 @@ def file(folder: Path, name: str) -> Path:
 def read(path: Path) -> dict[str, Outcome]:
     """Return the stages that an interrupted run finished; none where there is no readable file."""
     try:
-        outcomes = _Outcomes.validate_json(path.read_bytes())
+        outcomes = _Outcomes.validate_json(plain_file.read(path, _MIB))
     except (OSError, ValidationError):
         return {}
     return {outcome.name: outcome for outcome in outcomes if outcome.verdict in FINISHED}

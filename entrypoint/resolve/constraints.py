@@ -16,7 +16,7 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, environment, kernels, memory_inputs, quantization, remedies, shape
+from . import drafting, environment, kernels, memory_inputs, quantization, remedies, shape, weight_cache
 from .select import Selection
 from .wording import described, hardware_of
 
@@ -34,7 +34,7 @@ RENAMED = {
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _CONTEXT = "max-model-len"
 _SCOPE = {_CONTEXT, "model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-BUILT_IN = MEMORY | {quantization.RULE} | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
+BUILT_IN = MEMORY | {quantization.RULE, weight_cache.RULE} | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -115,6 +115,7 @@ def _every(
     yield from _other_files(selection)
     yield from _violated_rules(selection, flags, env)
     yield from quantization.violations(selection, flags)
+    yield from weight_cache.violations(selection, flags)
     yield from drafting.violations(selection, flags)
     yield from _kernels(selection, flags, env)
     yield from _too_long(selection, flags, env)
@@ -262,13 +263,18 @@ def _matches(rule: Constraint, selection: Selection, flags: Mapping[str, Setting
         and (not rule.drafter or selection.drafter.kind in rule.drafter)
         and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
         and all(_holds(tree, name, value) or _off(tree, name, value) for name, value in rule.flags.items())
-        and all(name in env and _like(env[name].value, str(value)) for name, value in rule.env.items())
+        and all(name in env and _like(_packed(env[name].value), str(value)) for name, value in rule.env.items())
     )
 
 
 def _off(tree: Mapping[str, Any], name: str, condition: Any) -> bool:
     """Tell whether a condition asks for a switch that is off, and the plan does not name it."""
     return condition is False and name not in tree
+
+
+def _packed(value: Any) -> str:
+    """Return a variable's value without blanks: PyTorch skips them in its own."""
+    return "".join(str(value).split())
 
 
 def _like(value: Any, pattern: str) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 
 from .. import api_key
 from ..errors import ConfigError
 from ..plan import API_KEY, DEFAULT, Setting
+from ..secret import secrets_in
+from ..vllm_schema import schema
 
 BY_ENVIRONMENT = {"api-key": API_KEY, "hf-token": "HF_TOKEN"}
 """Flags of vLLM 0.32.0 that hold a secret, and the variables that vLLM reads in their place."""
@@ -17,6 +20,7 @@ GUARD = "dsv4_serve.healthcheck.key_guard.KeyGuard"
 _MEANT = ("APIKEY", "APIKEYS", "APIKEYFILE", "APIKEYFILES", "APIKEYPATH", "APITOKEN")
 _OURS = ("DSV4", "VLLM")
 _ALIKE = 0.85
+_PYTHON_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def by_environment(flags: dict[str, Setting], env: dict[str, Setting]) -> None:
@@ -44,6 +48,25 @@ def by_environment(flags: dict[str, Setting], env: dict[str, Setting]) -> None:
             env[variable] = Setting(given[0], setting.origin, setting.overridden)
     if API_KEY in env and env[API_KEY].value:
         api_key.checked(str(env[API_KEY].value), env[API_KEY].origin)
+
+
+def check_arguments(flags: Mapping[str, Setting]) -> None:
+    """
+    Raise ConfigError for a secret in what vLLM takes only as an argument: its model, and flags given several times.
+
+    All others that hold a secret go into a file.
+    """
+    for name, setting in flags.items():
+        repeated = schema.shapes().get(name) == "repeated"
+        if (repeated or name == "model") and secrets_in(name, setting.value):
+            raise ConfigError(
+                f"{setting.origin}: {name} holds a secret, and vLLM takes it only as an argument, which everyone on its"
+                " host can read. Give the secret by a variable or a file that the program behind it reads."
+            )
+    names = flags["middleware"].value if "middleware" in flags else []
+    if not all(_PYTHON_NAME.fullmatch(str(name)) for name in names):
+        origin = flags["middleware"].origin
+        raise ConfigError(f"{origin}: middleware is not valid; it must be a Python name, such as package.module.Class.")
 
 
 def guarded(flags: dict[str, Setting], env: Mapping[str, Setting]) -> None:

@@ -39,6 +39,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
     problems = [*request.problems, *wrong]
     merge(env, operator.env)
     gathered(problems, lambda: handover.by_environment(flags, env), None)
+    gathered(problems, lambda: handover.check_arguments(flags), None)
     flags.setdefault("host", handover.host(env, in_container=request.in_container))
     handover.guarded(flags, env)
     gathered(problems, lambda: handover.check_near_misses(request.operator, env), None)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from ..client import http
 from ..client.errors import Refused, RequestFailed, Unreachable
-from .addresses import Resolve
+from .addresses import CanaryAddress, Resolve, at_once
 
 _COUNT = re.compile(
     r"^haproxy_backend_(http_requests_total|http_responses_total|server_aborts_total)"
@@ -63,33 +63,39 @@ class Balancers:
 
     def shares(self) -> dict[str, CanaryShare]:
         """Return the share by address; raise RequestFailed."""
-        return {url: self._ask("GET", url, {}) for url in self._each()}
+        return at_once(lambda address: self._ask("GET", address, {}), self._each())
 
     def set(self, share: int, seconds: int) -> None:
         """Set the share everywhere, for some seconds; raise RequestFailed after all have been tried."""
-        failed: list[RequestFailed] = []
-        for url in self._each():
+
+        def failure(address: CanaryAddress) -> RequestFailed | None:
             try:
-                self._ask("PUT", url, {"X-Share": str(share), "X-Seconds": str(seconds)})
+                self._ask("PUT", address, {"X-Share": str(share), "X-Seconds": str(seconds)})
             except RequestFailed as error:
-                failed.append(error)
-        if failed:
-            raise failed[0]
+                return error
+            return None
+
+        for failed in filter(None, at_once(failure, self._each()).values()):
+            raise failed
 
     def traffic(self) -> Mapping[str, Mapping[str, BalancerTraffic]]:
         """Return the traffic of `candidate` and `stable` by address; raise RequestFailed."""
-        return {url: counted(http.get_accepted(f"{url}/metrics", None).text) for url in self._each()}
 
-    def _each(self) -> list[str]:
+        def read(address: CanaryAddress) -> Mapping[str, BalancerTraffic]:
+            return counted(http.get_accepted(f"{address.url}/metrics", None, name=address.name).text)
+
+        return at_once(read, self._each())
+
+    def _each(self) -> list[CanaryAddress]:
         """Return all addresses; a name without one stays, so that the request to it fails."""
-        return [address for url in self.urls for address in self.resolve(url) or [url]]
+        return [address for url in self.urls for address in self.resolve(url) or [CanaryAddress(url)]]
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str]) -> CanaryShare:
+    def _ask(self, method: str, address: CanaryAddress, headers: Mapping[str, str]) -> CanaryShare:
         import httpx
 
-        route, settings = f"{url}/canary", http.settings(self.key)
+        route = f"{address.url}/canary"
         try:
-            answer = httpx.request(method, route, **{**settings, "headers": {**settings["headers"], **headers}})
+            answer = http.request(method, route, self.key, name=address.name, headers=headers)
         except httpx.HTTPError as error:
             raise Unreachable(f"{route}: no answer ({http.cause(error)}); name the status port of HAProxy.") from None
         if answer.status_code == 401:

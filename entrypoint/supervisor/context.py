@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class ServeContext:
     termination_log: Path
     interactive: bool = False
     """Whether a person is watching; a repeated error is then reported without a wait."""
+    write: Callable[[int, bytes], bool] | None = None
+    """Writes vLLM's log to a file descriptor, below it a line with the progress; None where there is no such line."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,5 @@ class VllmSession:
     cache: KernelCache
     started: float
     """When it was started, on the clock of `time.monotonic()`."""
+    report_every: float = 30.0
+    """Seconds between two messages on the progress within a phase; infinite where a line shows it."""

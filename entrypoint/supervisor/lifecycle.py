@@ -15,16 +15,14 @@ import os
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ...healthcheck.app import health_app
 from ...healthcheck.server import serving
 from ...healthcheck.state import Health, LastExit
-from .. import procfs, served_plan, supervision_settings
+from .. import api_key, procfs, served_plan
 from ..errors import UserError
 from ..fingerprint import fingerprint
-from ..key_file import KeyFile
 from ..plan import KEY_FILE, Plan
 from ..secret import hidden
 from ..supervision_settings import Supervise
@@ -77,8 +75,8 @@ class Lifecycle:
 
         Return whether it waited, since the machine may have changed meanwhile; raise StartEnded for a stop.
         """
-        supervise = supervision_settings.read(plan.supervision).supervise
-        self.health.ready_grace, self.health.live_grace = served_plan.ready_grace(plan), supervise.live_grace
+        supervise = served_plan.supervision(plan).supervise
+        self.health.ready_grace, self.health.live_grace = supervise.ready_grace, supervise.live_grace
         self.machine = machine
         self.describe(plan)
         self._begin(fingerprint(plan.argv(), plan.environment()))
@@ -124,12 +122,13 @@ class Lifecycle:
             raise StartEnded(ExitReason(cause, f"the checks before the start failed:\n{problems}"))
 
     def describe(self, plan: Plan) -> None:
-        """Publish a plan: at `/plan`, and in the run directory."""
+        """Publish a plan: at `/plan`, and in the run directory; raise ConfigError if its key file has broken since."""
         assert self.machine is not None
         self.health.plan = provenance.replica(plan, self.machine)
         self.health.key, self.secrets = served_plan.key(plan), plan.secrets()
         if (path := self.context.environ.get(KEY_FILE)) and self.health.key:
-            self.health.key_file = KeyFile(Path(path), _said_by_vllm)
+            file = self.health.key_file or api_key.followed(path, f"environment {KEY_FILE} = {path}", _said_by_vllm)
+            self.health.key_file = file
         atomic_file.write(self.context.run_folder / run_folder.PLAN, json.dumps(self.health.plan, indent=2))
 
     def forget_failures(self) -> None:

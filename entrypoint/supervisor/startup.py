@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from ...healthcheck import checks
 from .. import procfs, served_plan
 from ..checkpoint import identify
 from ..plan import Plan
@@ -21,6 +23,7 @@ from .vllm_process import VllmProcess
 MAY_DOWNLOAD = ("starting", "loading weights")
 PAUSE = 0.5  # seconds between two checks
 LOOK_EVERY = 2.0  # seconds between two looks at the Hub's cache, which may hold hundreds of files
+log = logging.getLogger(__name__)
 
 
 async def until_up(
@@ -50,7 +53,7 @@ async def until(
     health = session.health
     limits = {phase.replace("-", " "): seconds for phase, seconds in session.settings.supervise.stall.items()}
     rate, download, total = LoadRate(), _Download(cache), _weights_bytes(session.plan)
-    silent = SignsOfLife(sum(limits.values()))
+    silent, reported = SignsOfLife(sum(limits.values())), time.monotonic()
     while not await up():
         now = time.monotonic()
         if health.phase == "loading weights":
@@ -69,6 +72,9 @@ async def until(
         if stalled := progress.stalled(now, limits):
             health.stalled = stalled
             return ExitReason(exit_cause.STALLED, stalled)
+        if now - max(reported, health.phase_began) >= session.report_every:
+            reported = now
+            log.info(f"start: {checks.start_state(health, now)}")
         await asyncio.sleep(PAUSE)
     return None
 

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 
 from ...healthcheck.state import PHASES, Health
-from .. import served_plan, supervision_settings
+from .. import served_plan
 from ..client.errors import Refused, Unreachable
 from ..client.vllm import VllmClient
 from ..parallel import parallel_of
@@ -50,7 +51,7 @@ from .readiness_gate import prove
 from .request_count import ShutdownLog
 from .startup import until_up
 from .stop_signals import first_of
-from .vllm_process import VllmProcess
+from .vllm_process import Passing, VllmProcess
 from .xid_watch import XidWatch
 
 STARTING = PHASES[PHASES.index("starting") : PHASES.index("proving")]
@@ -61,7 +62,7 @@ log = logging.getLogger(__name__)
 
 async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     """Run vLLM until it ends; if the gate refuses it and the plan allows it, run it again without its draft head."""
-    settings, shape = supervision_settings.read(plan.supervision), parallel_of(plan.flags)
+    settings, shape = served_plan.supervision(plan), parallel_of(plan.flags)
     life.health.headless = shape.headless
     life.health.gpu_faults_matter = settings.supervise.gpu_faults == "not-ready"
     reason = gpu_faults.told(await _run(plan, settings, life), life.health)
@@ -96,7 +97,8 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
     process = await _start_vllm(plan, life, environ, on_line)
     health.engine = process.pid
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)
-    session = VllmSession(plan, settings, health, client, cache, started)
+    every = math.inf if life.context.write else VllmSession.report_every
+    session = VllmSession(plan, settings, health, client, cache, started, every)
     peers = Peers(plan)
     follower = Follower(session, process, progress, peers)
     serving = asyncio.create_task(
@@ -151,7 +153,8 @@ async def _start_vllm(
     """Start vLLM; flags that hold a secret reach it in a file."""
     (_, *arguments), secret_flags = plan.split_argv()
     command = [life.context.vllm, *arguments]
-    return await VllmProcess.start(command, environ, on_line, secret_flags=secret_flags, secrets=life.secrets)
+    passing = Passing(life.secrets, life.context.write)
+    return await VllmProcess.start(command, environ, on_line, secret_flags=secret_flags, passing=passing)
 
 
 def _cache(plan: Plan, life: Lifecycle) -> KernelCache:

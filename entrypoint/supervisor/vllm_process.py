@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import json_log, procfs
@@ -27,6 +28,14 @@ SOCKET_PATH, SOCKET_NAME = 107, 36  # bytes: sun_path of unix(7), and the names 
 CHUNK = 1 << 16  # bytes, as much as a pipe holds
 TOGETHER = 0.5  # seconds without a line, after which a traceback is taken to be whole
 LOG_SECONDS = 1.0  # seconds for the last output to get through a slow terminal
+
+
+@dataclass(frozen=True)
+class Passing:
+    """How vLLM's log is passed on: `secrets` are masked; `write` writes to a file descriptor, in threads of its own."""
+
+    secrets: Collection[str] = ()
+    write: Callable[[int, bytes], bool] | None = None
 
 
 class VllmProcess:
@@ -50,12 +59,12 @@ class VllmProcess:
         on_line: Callable[[LogLine], None],
         *,
         secret_flags: Mapping[str, str | list[str]] | None = None,
-        secrets: Collection[str] = (),
+        passing: Passing | None = None,
     ) -> VllmProcess:
         """
         Start it; raise NotFound (127) or NotExecutable (126) when that is impossible.
 
-        `secret_flags` go into a file that only this user can read; `secrets` are masked in its log.
+        `secret_flags` go into a file that only this user can read; `passing` says how its log is passed on.
         """
         program = executable.locate(argv[0], environ)
         folder = own_folder(tempfile.gettempdir())
@@ -82,9 +91,10 @@ class VllmProcess:
             for _, write_end in pipes:
                 os.close(write_end)
         reader = LogReader(on_line)
+        passing = passing or Passing()
         pump = _pump_json if json_log.wanted(environ) else _pump
         pumps = [
-            threading.Thread(target=pump, args=(read_end, out, reader, LogMask(secrets)), daemon=True)
+            threading.Thread(target=pump, args=(read_end, out, reader, passing), daemon=True)
             for (read_end, _), out in zip(pipes, (1, 2), strict=True)
         ]
         for thread in pumps:
@@ -177,44 +187,46 @@ def secret_config(folder: Path, flags: Mapping[str, str | list[str]]) -> Path:
     return file
 
 
-def _pump(read_end: int, out: int, reader: LogReader, mask: LogMask) -> None:
+def _pump(read_end: int, out: int, reader: LogReader, passing: Passing) -> None:
     """Pass the log on and have it read, in a thread, so that a stopped terminal does not stop us."""
-    stream, writable, last = LogStream(), True, b"\n"
+    stream, mask, write = LogStream(), LogMask(passing.secrets), passing.write or write_all
+    writable, last = True, b"\n"
     while chunk := os.read(read_end, CHUNK):
         if chunk := mask.feed(chunk):
-            writable, last = writable and _write(out, chunk), chunk[-1:]
+            writable, last = writable and write(out, chunk), chunk[-1:]
             reader.feed(stream, chunk)
     if rest := mask.close():
-        writable, last = writable and _write(out, rest), rest[-1:]
+        writable, last = writable and write(out, rest), rest[-1:]
         reader.feed(stream, rest)
     reader.close(stream)
     if writable and last != b"\n":  # so that our next message begins on a new line
-        _write(out, b"\n")
+        write(out, b"\n")
     os.close(read_end)
 
 
-def _pump_json(read_end: int, out: int, reader: LogReader, mask: LogMask) -> None:
+def _pump_json(read_end: int, out: int, reader: LogReader, passing: Passing) -> None:
     """Do the same with a JSON object for each record; what is read for phases and causes stays as vLLM wrote it."""
-    stream, writable, records = LogStream(), True, RecordReader()
+    stream, mask, write = LogStream(), LogMask(passing.secrets), passing.write or write_all
+    writable, records = True, RecordReader()
 
     def take(chunk: bytes) -> Iterator[VllmRecord]:
         reader.feed(stream, chunk)
         return records.feed(chunk)
 
-    def write(ended: Iterable[VllmRecord]) -> None:
+    def pass_on(ended: Iterable[VllmRecord]) -> None:
         nonlocal writable
         lines = b"".join(map(_object, ended))
-        writable = writable and _write(out, lines)
+        writable = writable and write(out, lines)
 
     while True:
         if records.waits and not select.select([read_end], [], [], TOGETHER)[0]:
-            write(records.flush())
+            pass_on(records.flush())
         elif chunk := os.read(read_end, CHUNK):
-            write(take(mask.feed(chunk)))
+            pass_on(take(mask.feed(chunk)))
         else:
             break
-    write(take(mask.close()))
-    write(records.close())
+    pass_on(take(mask.close()))
+    pass_on(records.close())
     reader.close(stream)
     os.close(read_end)
 
@@ -226,7 +238,7 @@ def _object(record: VllmRecord) -> bytes:
     return json_log.line(json_log.VLLM, record.level, record.message, **fields).encode() + b"\n"
 
 
-def _write(out: int, chunk: bytes) -> bool:
+def write_all(out: int, chunk: bytes) -> bool:
     """Write all of it; tell whether the reader is still there. A full disk loses lines of the log, but ends nothing."""
     try:
         while chunk:

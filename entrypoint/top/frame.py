@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from .reading import NO_ANSWER, TopDraft, TopReading, TopTraffic
+from ...healthcheck.traffic import Traffic
+from .reading import NO_ANSWER, TopDraft, TopReading
 from .screen import Colour, Look, Piece, Row, bar
 
 _LABEL = 11
@@ -47,7 +48,7 @@ def _one(reading: TopReading, look: Look) -> Iterator[Row]:
     yield _row("last exit", Piece(f"{starts}{reading.cause or 'none on record'}", "" if reading.cause else "quiet"))
 
 
-def _traffic(traffic: TopTraffic, look: Look) -> Iterator[Row]:
+def _traffic(traffic: Traffic, look: Look) -> Iterator[Row]:
     first = "" if traffic.first_token is None else f", {traffic.first_token:.2f} s to the first token"
     yield []
     yield _row("output", Piece(_rate(traffic.generated_rate), "bold"), Piece(first))

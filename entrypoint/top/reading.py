@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from ...healthcheck.state import LastExit
+from ...healthcheck.traffic import Traffic
 from ..client import http
+from ..secret import without_password
 from .targets import TopTarget
 
 TIMEOUT = 3.0  # seconds
@@ -38,17 +41,6 @@ class _Ready(BaseModel):
     checks: list[_Check]
 
 
-class TopTraffic(BaseModel):
-    """Requests and the used share of the KV cache as last read; tokens a second over the last 10 s."""
-
-    running: int = 0
-    waiting: int = 0
-    kv_usage: float = 0.0
-    generated_rate: float | None = None
-    prompt_rate: float | None = None
-    first_token: float | None = None
-
-
 class TopPosition(BaseModel):
     """Shares of drafts that were accepted up to a position, with its floor."""
 
@@ -71,19 +63,12 @@ class TopDraft(BaseModel):
     positions: list[TopPosition] = []
 
 
-class _Exit(BaseModel):
-    cause: str = ""
-    status: int | None = None
-    sentence: str = ""
-    root: str = ""
-
-
 class _Status(BaseModel):
     models: list[str] = []
-    traffic: TopTraffic | None = None
+    traffic: Traffic | None = None
     draft: TopDraft | None = None
     starts: int | None = None
-    last_exit: _Exit | None = None
+    last_exit: LastExit | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +85,7 @@ class TopReading:
     percent: float | None = None
     step: str = ""
     seconds_left: float | None = None
-    traffic: TopTraffic | None = None
+    traffic: Traffic | None = None
     draft: TopDraft | None = None
     starts: int | None = None
     cause: str = ""
@@ -111,7 +96,8 @@ class TopReading:
     def to_json(self) -> dict[str, Any]:
         """Return what `--format json` prints of one replica."""
         plain = {**vars(self), "models": list(self.models)}
-        return {name: one.model_dump() if isinstance(one, BaseModel) else one for name, one in plain.items()}
+        draft = None if self.draft is None else self.draft.model_dump()
+        return {**plain, "traffic": None if self.traffic is None else asdict(self.traffic), "draft": draft}
 
 
 def read_all(targets: Sequence[TopTarget], key: str | None) -> list[TopReading]:
@@ -129,7 +115,7 @@ def read(target: TopTarget, key: str | None, transport: httpx.BaseTransport | No
         with httpx.Client(base_url=target.url, transport=transport, **settings) as client:
             return _read(client, target, key)
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # a container that starts or ends has no port
-        why = f"nothing answers at {target.url} ({http.cause(error)}); is a replica running there?"
+        why = f"nothing answers at {without_password(target.url)} ({http.cause(error)}); is a replica running there?"
         return TopReading(target.name, NO_ANSWER, why=why, cause=target.cause)
     except ValidationError:
         why = "the answer is not from the health server of a replica; name that with --health"
@@ -172,7 +158,7 @@ def _status(client: httpx.Client, key: str | None) -> tuple[_Status, str]:
     return (_parsed(_Status, answer), "") if answer.is_success else (_Status(), "")
 
 
-def _cause(last: _Exit | None) -> str:
+def _cause(last: LastExit | None) -> str:
     if last is None or not last.cause:
         return ""
     status = "" if last.status is None else f" (exit status {last.status})"

@@ -14,7 +14,7 @@ from ..client import endpoint
 from ..containers import daemon
 from ..containers.observe import published
 from ..containers.options import KEY_FILE
-from ..errors import HostError, UsageError
+from ..errors import HostError
 from ..exit_status import ExitStatus
 from ..listen import HEALTH_PORT, health_address
 from ..supervisor import run_folder
@@ -40,7 +40,8 @@ def find(named: Sequence[str], key_file: str | None, environ: Mapping[str, str])
     """
     given = endpoint.key_of(key_file, environ)
     if named:
-        return [_named(url, environ) for url in dict.fromkeys(one.rstrip("/") for one in named)], given
+        urls = dict.fromkeys(endpoint.checked_url("--health", one) for one in named)
+        return [_named(url, environ) for url in urls], given
     if replicas := _of_up(environ):
         own = api_key.key_in(KEY_FILE, f"the default {KEY_FILE}") if not given and Path(KEY_FILE).exists() else given
         return replicas, own
@@ -55,13 +56,8 @@ def _of_up(environ: Mapping[str, str]) -> list[TopTarget]:
 
 
 def _named(url: str, environ: Mapping[str, str]) -> TopTarget:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 80
-    except ValueError:
-        host, port = None, 0
-    if not host or not url.startswith(("http://", "https://")):
-        raise UsageError(f"--health {url!r} is not an address; write it as http://HOST:PORT.")
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 80
     return TopTarget(f"{host}:{port}", url, cause=_last_exit(host, port, environ))
 
 

@@ -63,8 +63,7 @@ class Kept:
         )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line.model_dump_json() + "\n")
+            plain_file.write_text(self.path, line.model_dump_json() + "\n", append=True)
         except OSError as error:
             raise HostError(f"cannot write {self.path} ({error.strerror}); choose another folder with --out.") from None
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..bench import options
+
 FIXED, ALL_EXPERTS, READ = 7.5, 26.9, 6 / 256
 """ms of a step that reads no expert; ms to read all of them; the share that a row reads."""
 DRAFT = 0.6
-ACCEPTANCE = 0.8
-"""The share of draft tokens that is accepted, each after the one before; assumed where none is known."""
+[ACCEPTANCE] = options.ACCEPTANCE
+"""The share of draft tokens that is accepted, each after the one before; assumed where none is stated."""
 
 
 def step_ms(rows: int) -> float:

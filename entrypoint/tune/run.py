@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import shared_result
+from .. import plain_file, shared_result
 from ..client import local_replica
 from ..errors import HostError
 from ..fingerprint import fingerprint
@@ -62,7 +62,7 @@ def check_writable(path: Path) -> None:
     """Raise HostError where nothing could be kept."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
+        plain_file.write_text(path, "", append=True)
     except OSError as error:
         raise HostError(f"cannot write {path} ({error.strerror}); choose another folder with --out.") from None
     if not path.stat().st_size:

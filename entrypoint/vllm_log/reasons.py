@@ -17,7 +17,7 @@ DETAILS = 6
 _CLEAR = re.compile(
     r"\bfatal error\b ?[:#]|\b(nvcc|ptxas|nvlink) (fatal|error)\s*:|\bcatastrophic error\b|cannot find -l"
     r"|undefined (reference|symbol)|command not found|: not found$|Caused (by )?exception: "
-    r"|\berror: cannot open source file|^Killed$|died due to signal|^Cuda failure "
+    r"|\berror: cannot open source file|^Killed$|died due to signal|^Cuda failure |final link failed"
 )
 _ERROR = re.compile(
     r"(^|[\s):\]])error( #?[\w-]+)?: |\bAssertion .+ failed|Check failed: |^\S*: No such file or directory"
@@ -28,6 +28,7 @@ _HINT = re.compile(
     r"Set TORCHDYNAMO|Search for `cuda|CUDA kernel errors might|For debugging consider|Compile with `TORCH_USE"
     r"|Device-side assertion|You can suppress|For further information|\[\d+/\d+\] |FAILED: |Command:|Output:|\^|\$|cd "
 )
+_LAST_ERROR = "Last error:"  # PyTorch's NCCLUtils.cpp: what NCCL warned of last, on the next line
 _ASSERTED = re.compile(r"(?P<file>\S+:\d+): .*(?P<what>Assertion .+ failed\.?)")
 _MODULE = (
     re.compile(r"""(?:Entering directory [`']|'-C', ')(?:[^'`]*/)?([\w.+-]+)'"""),  # ninja; its command
@@ -55,18 +56,24 @@ class Message:
     """The last line of source in its traceback."""
     bare: bool = False
     """Whether the exception has no message of its own."""
+    announced: str = ""
+    """The exception's class where its message begins on the next line."""
     details: list[str] = field(default_factory=list)
     _underlined: bool = False
+    _before: str = ""
 
     def feed(self, line: str) -> None:
         """Take one line below the headline."""
         text = line.strip()
+        if self.announced and text:
+            self.headline, self.bare, self.announced = f"{self.announced} {text}"[: 4 * LENGTH], False, ""
         self._find_module(text)
         if not self.step and (match := _STEP.match(text)):
             self.step = match[1]
         rank = grade(line)
-        if self._underlined and text:
+        if text and (self._underlined or self._before == _LAST_ERROR):
             rank = max(rank, 2)
+        self._before = text
         self._underlined = self._underlined or (
             bool(_UNDERLINED.fullmatch(line)) and bool(_PLACED.search(self.headline.rstrip()))
         )

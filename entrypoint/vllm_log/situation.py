@@ -42,8 +42,8 @@ class Situation:
         return f"the driver reported {', '.join(xid.clause() for xid in self.xids[:NAMED])}"
 
     def has(self, settings: Mapping[str, Any]) -> bool:
-        """Tell whether the plan sets all of these; a value is a glob, and case does not count."""
+        """Tell whether the plan sets all of these; a value is a glob, and neither case nor blanks count."""
         return all(
-            name in self.settings and fnmatchcase(self.settings[name].lower(), str(value).lower())
+            name in self.settings and fnmatchcase("".join(self.settings[name].lower().split()), str(value).lower())
             for name, value in settings.items()
         )

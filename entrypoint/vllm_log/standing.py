@@ -25,14 +25,15 @@ _ECHO = re.compile(
     r"|Error in .*(stream|completion|chat|response|generat)|Error (while )?(processing|handling) (the )?request"
     r"|[Ss]ee (the )?(stack trace|root cause)|check the stack trace above"
 )
-# Peers that are gone, time-outs of those who waited, pipes that nobody reads; PyTorch, NCCL, Gloo, ZeroMQ, Python
+# Peers that are gone, time-outs of those who waited, pipes that nobody reads; PyTorch, CUDA, NCCL, Gloo, ZeroMQ, Python
 _CONSEQUENCE = re.compile(
     r"NCCL error|nccl(System|Internal|Remote|UnhandledCuda)Error|Dist(Backend|Network|Store)Error|remote process exited"
-    r"|RPC call to \w+ timed out|collective operation timeout|TCPStore|HeartbeatMonitor|[Hh]eartbeat"
+    r"|RPC call to \w+ timed out|collective operation timeout|failure detected by watchdog|TCPStore|HeartbeatMonitor"
+    r"|[Hh]eartbeat"
     r"|\b(BrokenPipe|ConnectionReset|ConnectionRefused|ConnectionAborted|EOF)Error|Broken pipe"
     r"|(pipe|socket|connection|handle|file) (is|was|has been)? ?closed|closed (pipe|file|by (the )?(peer|remote))"
     r"|Connection (reset|closed|refused)|zmq\.error|ZMQError|gloo.*(Timed out|recv|send)|Timed out waiting"
-    r"|peer .*(gone|lost|died)"
+    r"|peer .*(gone|lost|died)|due to a previous error"
 )
 _NAMES_CAUSE = re.compile(
     r"No space left|Read-only file|/dev/shm|failed to listen|EADDRINUSE|[Aa]ddress already in use"

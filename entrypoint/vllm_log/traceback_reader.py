@@ -16,10 +16,11 @@ from .reasons import LENGTH, Message
 from .standing import Standing
 
 # Headlines of tracebacks that end a process of the engine: v1/engine/core.py, v1/engine/async_llm.py,
-# v1/executor/multiproc_executor.py, v1/utils.py; Python's multiprocessing.
+# v1/executor/{multiproc_executor,ray_executor_v2,ray_utils}.py, v1/utils.py; Python's multiprocessing.
 FATAL = re.compile(
-    r"EngineCore (failed to start|encountered a fatal error)|WorkerProc (failed|hit an exception)"
-    r"|AsyncLLM output_handler failed|Worker proc \S+ died unexpectedly|Exception occurred while running API servers"
+    r"EngineCore (failed to start|encountered a fatal error)|(Ray)?WorkerProc (failed|hit an exception)"
+    r"|Error executing method |AsyncLLM output_handler failed"
+    r"|Worker proc \S+ died unexpectedly|Exception occurred while running API servers"
     r"|Process \S+:$"
 )
 # Headlines of tracebacks that a process survives: uvicorn, threading, asyncio.
@@ -103,6 +104,7 @@ class TracebackReader:
     """Line number of its last exception line."""
     _tracing: bool = False
     _chained: bool = False
+    _announced: bool = False  # whether the last line of a message, and not Python, chained what follows
     _cleaning: bool = False
     _code: str = ""  # the last line of source: all that a bare assert shows
     _warned: bool = False
@@ -115,7 +117,8 @@ class TracebackReader:
         inner = _GROUPED.sub("", text)
         if _BEGINS.match(inner):
             self._grouped = inner != text
-            self._chained = self._chained or (self._last.endswith(":") and self.failure is not None)
+            self._announced = not self._chained and self._last.endswith(":") and self.failure is not None
+            self._chained = self._chained or self._announced
             self._begin(level)
         elif text.startswith(_CHAINED):
             self._chained, self._tracing = bool(self.failure), False
@@ -153,7 +156,8 @@ class TracebackReader:
         text = text.rstrip()
         bare = not re.search(r": \S", text)
         headline = f"{text.rstrip(':')}: {self._code}" if bare else text
-        link = Link(Message(headline[: 4 * LENGTH], code=self._code, bare=bare), self._cleaning)
+        announced = text if bare and text.endswith(":") else ""
+        link = Link(Message(headline[: 4 * LENGTH], code=self._code, bare=bare, announced=announced), self._cleaning)
         self._last = text
         self._tracing, self.ended = False, number
         if self._warned:
@@ -161,6 +165,8 @@ class TracebackReader:
             return None
         if self._chained and self.failure:
             self._chained = False
+            if self._announced:
+                self.failure.links[-1].message.details.append(text)
             self.failure.links.append(link)
             return None
         self._chained = False

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import plain_file
 from ..checkpoint import described, identify
 from ..checkpoint.identity import Identity
 from ..checkpoint.read import INDEX, INDEX_MIB
@@ -31,11 +32,15 @@ def cached_folder(repository: str, cache: Path, revision: str = "main") -> Path 
     """Return the snapshot of a repository in the Hub's cache if it has a config.json; without huggingface_hub."""
     place = hub_cache.repository_folder(cache, repository)
     try:
-        commit = revision if _COMMIT.fullmatch(revision) else (place / "refs" / revision).read_text("utf-8").strip()
+        commit = revision if _COMMIT.fullmatch(revision) else _text(place / "refs" / revision).strip()
         folder = place / "snapshots" / commit
         return folder if _COMMIT.fullmatch(commit) and (folder / "config.json").is_file() else None
     except (OSError, ValueError):
         return None
+
+
+def _text(path: Path) -> str:
+    return plain_file.read(path).decode("utf-8")
 
 
 def online(repository: str, environ: Mapping[str, str], revision: str = "main") -> Identity | str:

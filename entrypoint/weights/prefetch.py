@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import plain_file
 from ..errors import ConfigError, HostError
 
 PATTERN = "*.safetensors"
@@ -75,8 +76,8 @@ def prefetch(folder: Path, memory: int) -> Prefetched:
 def _read(file: Path) -> int:
     """Read a file into one buffer, again and again; its pages stay in the cache."""
     buffer, done = bytearray(_CHUNK), 0
-    with file.open("rb", buffering=0) as stream:
+    with plain_file.open_regular(file) as stream:
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while count := stream.readinto(buffer):
+        while count := os.readv(stream.fileno(), [buffer]):
             done += count
     return done

@@ -8,21 +8,25 @@
 #   on_host.sh pack [PLAN...]      qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs
 #                                  and the pack go to $OUT. A piece named *.tar.xz is taken for a pack of another host, and no cold
 #                                  start is made
-#   on_host.sh speed FILE@GPUS...  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), side by side; $DEADLINE seconds
-#   on_host.sh tune [OPTION...]    `dsv4 tune` without weights (W4A16, profile 64k, TP=2), with more options of its own; the result,
-#                                  starts, profile, logs and kernels go to $OUT; $HOURS (0.14). Run again on the host, it continues
+#   on_host.sh speed FILE[:NAME,...]@GPUS...
+#                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
+#                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts
+#   on_host.sh tune OPTION...      `dsv4 tune` with these options; $MODEL, $PROFILE (64k), $HOURS (0.14). tune.tar.xz (result, starts,
+#                                  profile, logs) and kernels go to $OUT. Run again on the host, it continues
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
 #   on_host.sh watch               qualification/gpu/gpu_watch.py: which faults of these GPUs can be noticed; watch.json goes to $OUT
 #   on_host.sh memory [NAME...]    qualification/gpu/kv_lines.py; kv-lines.jsonl, logs and kernels go to $OUT; $DEADLINE, $LIMIT
 #   on_host.sh strict [LAYOUT]     qualification/gpu/tool_strict.py on the first GPU; tool-strict.jsonl, the log and kernels go to $OUT; $DEADLINE
-#   on_host.sh numerics [JOB...]   qualification/gpu/run_numerics.py; numerics.jsonl, what the engines answered and kernels go to $OUT
-#   on_host.sh qualify TP MODEL... `dsv4 qualify` for each model of profiles/models at $PROFILE (64k), $MINUTES (8) each; results, pages and
-#                                  kernels go to $OUT
+#   on_host.sh numerics [JOB...]   qualification/gpu/run_numerics.py; numerics.jsonl, numerics.zip (answers, logs) and kernels go to $OUT;
+#                                  $DEADLINE, $PARALLEL, $GPUS
+#   on_host.sh qualify TP MODEL... `dsv4 qualify` for each model of profiles/models at $PROFILE (64k), $MINUTES (8) each, with $OPTIONS;
+#                                  results, pages, qualify-logs.tar.xz and kernels go to $OUT. Run again on the host, it continues
 #   on_host.sh run TP JOB...       qualification/gpu/run_layouts.py; results, logs and kernels go to $OUT, each result at once;
 #                                  `python -m qualification.gpu.unfold FILE.jsonl` makes a file of each, where they are kept
 #
 # DSV4_HOST (default $HOME/dsv4-host) is the place for all of it. SERVE_CMD replaces the product's command by another
-# one, `{model}` standing for the checkpoint and `{name}` for the name of its layout in profiles/models. DEADLINE,
+# one, `{model}` standing for the checkpoint and `{name}` for the name of its layout in profiles/models. KERNELS=no
+# leaves kernels out of $OUT, which holds 8 files; two jobs can run side by side, each with its own $OUT. DEADLINE,
 # TIMEOUT, PARALLEL, PORT and GPUS go to run_layouts.py.
 set -euo pipefail
 base=${DSV4_HOST:-$HOME/dsv4-host}
@@ -54,7 +58,8 @@ zstd() {  # the one that came with the pieces
     LD_LIBRARY_PATH=$base/pieces "$base/pieces/zstd" --long=27 "$@"
 }
 
-save_kernels() {  # compiled kernels, in pieces that a later delivery can carry
+save_kernels() {  # compiled kernels, in pieces that a later delivery can carry; KERNELS=no leaves the room to other files
+    [ "${KERNELS:-}" != no ] || return 0
     tar -C "$base/home" -cf - . | zstd -T0 -10 -c | split -b 15000000 - "$OUT/kernels." || true
     ls -1 "$OUT"/kernels.* | tail -n +5 | xargs -r rm -f
 }
@@ -69,6 +74,14 @@ share_caches() {  # one cache for all layouts, so that none compiles what anothe
 site() {  # PYTHONPATH: the stock tree, `patched` before it when named; then the repository
     local stock=$base/site
     echo "${1:+$base/$1:}$stock:$stock/nvidia_cutlass_dsl/dsl_packages:$base/ns:$root"
+}
+
+gather_tune() {  # into one file at $OUT, whatever ends the run
+    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/tune.tar.xz" --ignore-failed-read tune.txt $(cd "$out" && ls -d tune profiles tmp/dsv4-tune-logs-*/*/log) 2>/dev/null || true
+}
+
+gather_qualify() {  # what is not in a result yet
+    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/qualify-logs.tar.xz" --ignore-failed-read $(cd "$out" && ls -d ./*.txt unfinished-*.json tmp/dsv4-*/log) 2>/dev/null || true
 }
 
 case ${1:-} in
@@ -158,11 +171,13 @@ speed)
     mkdir -p "$out"
     export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes it along
     unset VLLM_CACHE_ROOT
+    [ "${KERNELS:-}" != shared ] || share_caches
     running=()
     for one in "$@"; do
-        name=$(basename "${one%@*}" .toml)
+        IFS=: read -r file only <<< "${one%@*}"
+        name=$(basename "$file" .toml)${only:+-${only//,/-}}
         rm -rf "${out:?}/$name" "$out/$name.txt"
-        python3 -m qualification.gpu.speed --variants "${one%@*}" --gpus "${one#*@}" --out "$out/$name" \
+        python3 -m qualification.gpu.speed --variants "$file" ${only:+--only ${only//,/ }} --gpus "${one#*@}" --out "$out/$name" \
             --deadline "${DEADLINE:-500}" > "$out/$name.txt" 2>&1 &
         running+=($!)
     done
@@ -180,19 +195,17 @@ tune)
     shift
     package
     engine
+    share_caches
     out=$base/tune
     mkdir -p "$out/profiles" "$out/tmp"
-    export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched) DSV4_PROFILES=$out/profiles TMPDIR=$out/tmp
-    unset VLLM_CACHE_ROOT
+    export DSV4_CACHE=$base/tune-cache PYTHONPATH=$(site patched) DSV4_PROFILES=$out/profiles TMPDIR=$out/tmp
+    (while sleep 10; do gather_tune; done) & gatherer=$!
     status=0
-    python3 -m dsv4_serve.entrypoint tune --profile 64k --model w4a16 --without-weights --max-num-seqs 16 \
-        --batch 1 16 --hours "${HOURS:-0.14}" --out "$out" --skip busy-gpu "$@" 2>&1 | tee "$out/tune.txt" || status=$?
-    if [ -n "${OUT:-}" ]; then
-        (cd "$out" && cp -r --parents tune.txt tune profiles "$OUT/") || true
-        (cd "$out/tmp" && for log in dsv4-tune-logs-*/*/log; do tail -c 100000 "$log" > "$log.tail"; done; \
-            tar -cJf "$OUT/tune-logs.tar.xz" dsv4-tune-logs-*/*/log.tail) || true
-        save_kernels
-    fi
+    python3 -m dsv4_serve.entrypoint tune ${MODEL:+--model "$MODEL"} --profile "${PROFILE:-64k}" --hours "${HOURS:-0.14}" --out "$out" \
+        --skip busy-gpu "$@" 2>&1 | tee "$out/tune.txt" || status=$?
+    kill "$gatherer" || true
+    gather_tune
+    if [ -n "${OUT:-}" ]; then save_kernels; fi
     exit $status
     ;;
 numerics)
@@ -200,17 +213,9 @@ numerics)
     package
     engine
     share_caches
-    out=$base/numerics
-    rm -rf "$out"
-    status=0
-    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_numerics --out "$out" --work "$base/checkpoints" \
-        ${1:+--jobs "$@"} || status=$?
-    if [ -n "${OUT:-}" ]; then
-        cp "$out"/*.jsonl "$out"/*.npz "$OUT/" || true
-        (cd "$out" && for log in *.log; do tail -c 100000 "$log" > "$OUT/$log"; done) || true
-        save_kernels
-    fi
-    exit $status
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_numerics --out "${OUT:-$base/numerics}" --work "$base/checkpoints" \
+        --patches "$base/patches.json" --deadline "${DEADLINE:-540}" --parallel "${PARALLEL:-4}" ${GPUS:+--gpus "$GPUS"} ${1:+--jobs "$@"}
+    if [ -n "${OUT:-}" ]; then save_kernels; fi
     ;;
 splits)
     package
@@ -254,20 +259,21 @@ qualify)
     shift
     package
     engine
+    share_caches
     tp=$1
     shift
-    export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes the kernels along
-    unset VLLM_CACHE_ROOT
+    out=$base/qualify
+    mkdir -p "$out/tmp"
+    export DSV4_CACHE=$base/qualify-cache PYTHONPATH=$(site patched) TMPDIR=$out/tmp  # kept, so that a second call goes on
+    (while sleep 10; do cp "$DSV4_CACHE"/qualify/unfinished-*.json "$out/" 2>/dev/null || true; gather_qualify; done) & gatherer=$!
     status=0
     for model in "$@"; do
         python3 -m dsv4_serve.entrypoint qualify --profile "${PROFILE:-64k}" --model "$model" --tp "$tp" --minutes "${MINUTES:-8}" \
-            --out "${OUT:-$base/qualify}" || status=$?
+            --out "${OUT:-$out}" ${OPTIONS:-} 2>&1 | tee "$out/$model.txt" || status=$?
     done
-    if [ -n "${OUT:-}" ]; then
-        (cd /tmp && for log in dsv4-*/log; do tail -c 200000 "$log" > "$OUT/$(dirname "$log").log" || true; done)
-        rm -rf "$base/home/dsv4/qualify"  # checkpoints
-        save_kernels
-    fi
+    kill "$gatherer" || true
+    gather_qualify
+    if [ -n "${OUT:-}" ]; then save_kernels; fi
     exit $status
     ;;
 run)
@@ -296,7 +302,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,22p" "$0"
+    sed -n "2,29p" "$0"
     exit 64
     ;;
 esac

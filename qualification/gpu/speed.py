@@ -8,8 +8,9 @@ FILE.toml: what all have in common on top (names and defaults: DEFAULTS below), 
 and only the variant's own flags; `trace = [1, 16]` adds a profile of a few steps at these batch sizes; `cache = "cold"`
 compiles everything anew; `sweep = true` asks for the prompts of `dsv4 warm` first; `readyz = true` measures the health
 server beside 200 streams; after `limit` seconds the next variant's turn has come; `also = [{batches = [1], inputs =
-[2048]}]` adds rows. `share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same matrices and
-kernels, and no all-reduce. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
+[2048]}]` adds rows, with `requests` of their own if need be. `share = 2` with `tp = 1` serves on one GPU what one of two
+would compute: the same matrices and kernels, and no all-reduce; `ways = 2` chooses `tp` and `share` so by the GPUs that
+are given. `skip` names checks and constraints to skip. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
 written after every row; the last lines are a short table.
 """
 
@@ -23,7 +24,7 @@ import signal
 import sys
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -56,7 +57,7 @@ LEAST = 75  # seconds without which a variant is not begun
 DEFAULTS: dict[str, Any] = {
     "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
     "inputs": [256], "output": 256, "requests": 4, "stock": False, "trace": [], "cache": "shared", "sweep": False,
-    "readyz": False, "limit": 3600, "share": 1, "also": [],
+    "readyz": False, "limit": 3600, "share": 1, "also": [], "ways": 0, "skip": [],
 }  # fmt: skip
 
 
@@ -90,8 +91,8 @@ class Result:
         return " | ".join([f"{name} ready {self.ready:.0f} s ({spent})", *swept, *cells, *end])
 
 
-def variants(path: Path) -> list[dict[str, Any]]:
-    """Every variant with what it does not say filled in."""
+def variants(path: Path, gpus: int, only: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Every variant, or those that are named, with what it does not say filled in."""
     read = tomllib.loads(path.read_text())
     each = read.pop("variant")
     common = {**DEFAULTS, **read}
@@ -99,9 +100,15 @@ def variants(path: Path) -> list[dict[str, Any]]:
         raise SystemExit(f"{path}: unknown {sorted(unknown)}; known are {sorted(DEFAULTS)}")
     merged = []
     for one in each:
+        if (ways := one.get("ways", common["ways"])) and ways % gpus:
+            raise SystemExit(f"{path}: {ways} ways cannot be served on {gpus} GPUs")
+        shape = {"tp": gpus, "share": ways // gpus} if ways else {}
         flags = one.get("flags", []) if one.get("stock") else [*common["flags"], *one.get("flags", [])]
-        merged.append({**common, **one, "flags": list(map(str, flags)), "env": {**common["env"], **one.get("env", {})}})
-    return merged
+        env = {**common["env"], **one.get("env", {})}
+        merged.append({**common, **one, **shape, "flags": list(map(str, flags)), "env": env})
+    if unknown := set(only) - {one["name"] for one in merged}:
+        raise SystemExit(f"{path}: no variant {sorted(unknown)}; there are {[one['name'] for one in merged]}")
+    return [one for one in merged if not only or one["name"] in only]
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
     if variant["share"] > 1:
         words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the file's are those of the whole model
+    words += [word for name in variant["skip"] for word in ("--skip", name)]
     given, flags = options.parse(words)
     flags += [] if variant["stock"] else variant["flags"]
     chosen, plan = resolve(given, flags)
@@ -153,7 +161,7 @@ def starting(
     if not variant["stock"]:
         return local_replica.replica([*serve, *extra], environ, out, patience), Tokenizer(folder, "deepseek_v4")
     if variant["cache"] == "shared":
-        environ = {**environ, **{name: str(how.kernels / inside) for name, inside in kernel_cache.VARIABLES.items()}}
+        environ = {**{name: str(how.kernels / inside) for name, inside in kernel_cache.VARIABLES.items()}, **environ}
     flags = [*variant["flags"], *extra, "--tensor-parallel-size", str(variant["tp"]), "--load-format", "dummy"]
     rates = json.loads(serve[serve.index("--speculative-config.synthetic_acceptance_rates") + 1])
     synthetic = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
@@ -174,7 +182,8 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
 
     try:
         if variant["cache"] == "cold":
-            environ = {**environ, "DSV4_CACHE": str(out / "cache")}
+            environ = {name: value for name, value in environ.items() if name not in kernel_cache.VARIABLES}
+            environ["DSV4_CACHE"] = str(out / "cache")
         how = planned(variant, environ)
         result.weights = how.weights
         context, tokenizer = starting(variant, how, out, patience)
@@ -189,7 +198,7 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
             write(out, result)
             for rows in [variant, *variant["also"]]:
                 batches, inputs = tuple(rows["batches"]), tuple(rows["inputs"])
-                matrix = LoadMatrix(batches, inputs, variant["output"], variant["requests"])
+                matrix = LoadMatrix(batches, inputs, variant["output"], rows.get("requests", variant["requests"]))
                 for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, environ):
                     keep(row)
             if variant["readyz"] and where.health:
@@ -237,6 +246,7 @@ def stop(number: int, _frame: Any) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Several ways to serve, measured one after the other.")
     parser.add_argument("--variants", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="variants; all of the file without it")
     parser.add_argument("--gpus", default="0,1", help="CUDA_VISIBLE_DEVICES")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--deadline", type=float, default=540, help="seconds, for everything")
@@ -249,7 +259,7 @@ def main() -> int:
     before = dict(os.environ)
     log.to_stderr()
     signal.signal(signal.SIGALRM, stop)
-    for variant in variants(options.variants):
+    for variant in variants(options.variants, len(options.gpus.split(",")), options.only):
         if (left := until - time.monotonic()) < LEAST:
             results.append(Result(variant, failed=f"not begun, {left:.0f} s were left"))
             continue

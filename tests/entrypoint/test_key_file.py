@@ -118,6 +118,20 @@ def test_a_change_that_is_not_valid_keeps_the_keys_and_is_told_once(kept: Kept) 
     assert len(kept.told) == 4
 
 
+def test_a_file_that_broke_before_the_first_read_has_no_key_until_it_is_mended(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = tmp_path / "keys"
+    with pytest.raises(FileNotFoundError):
+        KeyFile(path, told.append)
+    file = KeyFile(path, told.append, required=False)
+    assert file.current() == {}
+    assert told == [f"KEY FILE NOT VALID: {path}: No such file or directory. No key of it is valid; mend it."]
+    path.write_text(ONE)
+    os.utime(path, (1, 1))
+    file._next = 0.0
+    assert [one.name for one in file.current().values()] == ["alice"]
+
+
 def test_it_is_not_read_at_every_request(kept: Kept) -> None:
     kept.names()
     kept.write(TWO)

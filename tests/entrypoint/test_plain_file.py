@@ -15,7 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint import plain_file
+from dsv4_serve.entrypoint.errors import HostError
+from dsv4_serve.entrypoint.qualify import kept as qualify_kept
 from dsv4_serve.entrypoint.terminal import printable
+from dsv4_serve.entrypoint.tune import run as tune_run
+from dsv4_serve.entrypoint.weights import hub_files, prefetch
 from tests.support.patience import slowness
 
 
@@ -69,6 +73,21 @@ def test_printable_text_moves_no_cursor_and_can_be_written(text: str) -> None:
     shown.encode("utf-8")
     assert not any((ord(c) < 32 and c not in "\t\n") or 127 <= ord(c) < 160 for c in shown)
     assert printable(shown) == shown
+
+
+def test_a_pipe_in_a_cache_a_result_folder_or_among_shards_does_not_block(tmp_path: Path) -> None:
+    refs = tmp_path / "models--o--n" / "refs"
+    refs.mkdir(parents=True)
+    for pipe in (refs / "main", tmp_path / "model.safetensors"):
+        os.mkfifo(pipe)
+    signal.alarm(int(20 * slowness()))  # ends the tests in place of a hang
+    assert hub_files.cached_folder("o/n", tmp_path) is None
+    assert qualify_kept.read(refs / "main") == {}
+    with pytest.raises(HostError, match="a pipe without a reader"):
+        tune_run.check_writable(refs / "main")
+    with pytest.raises(HostError, match="not a regular file"):
+        prefetch.prefetch(tmp_path, memory=1 << 30)
+    signal.alarm(0)
 
 
 COMMANDS = {

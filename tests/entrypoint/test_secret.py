@@ -100,6 +100,14 @@ def test_names_that_only_look_like_it(name: str) -> None:
         ("x.extra", '[{"n": 1}]', '[{"n": 1}]'),
         ("x.extra", "{{ template }}", "{{ template }}"),
         ("url", "https://h/x?api_key=abc&n=1", f"https://h/x?api_key={MASK}&n=1"),
+        ("served-model-name", ["hf_" + "a" * 34], [MASK]),
+        ("x.extra", {"env": ["TOKEN=abc", "N=1", "no TOKEN=xyz"]}, {"env": [f"TOKEN={MASK}", "N=1", "no TOKEN=xyz"]}),
+        ("x.extra", "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----", f"{MASK} PRIVATE KEY-----"),
+        (
+            "model",
+            "/models/hf_deepseek_v4_flash_w4a16_fp8_mtp_experts",
+            "/models/hf_deepseek_v4_flash_w4a16_fp8_mtp_experts",
+        ),
         ("url", "AccountName=a;AccountKey=abc==;n=1", f"AccountName=a;AccountKey={MASK};n=1"),
     ],
 )

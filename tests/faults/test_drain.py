@@ -28,14 +28,14 @@ def test_a_full_disk_ends_nothing_and_200_streams_are_drained(start: Start, smal
         noted("disk-full", 0, "nothing: it serves on, and lines of the log are lost")
 
         streams = [running.stream(TOKENS, f"Story {number}:") for number in range(STREAMS)]
-        running.until(lambda: any(stream.done for stream in streams), 120, "the first stream")
+        running.until(lambda: all(stream.accepted.is_set() for stream in streams), 120, "every stream accepted")
         running.stop()
         began = time.monotonic()
         running.until(lambda: running.ask("/readyz/accepting")[0] == 503, 1, "not ready at once")
         unready = time.monotonic() - began
         status, _ = running.until_ended(200)
         ended = time.monotonic() - began
-        running.until(lambda: all(stream.done or stream.error for stream in streams), 10, "every stream ended")
+        running.until(lambda: all(stream.done or stream.error for stream in streams), 30, "every stream ended")
         lost = [s for s in streams if s.error or not s.done or s.got != TOKENS]
         assert lost == []
         assert (status, cause(running)) == (0, "drained")

@@ -19,7 +19,7 @@ def http_servers() -> Iterator[Start]:
         def start(handler: type[BaseHTTPRequestHandler]) -> str:
             silent = type(handler.__name__, (handler,), {"log_message": lambda *_: None})
             server = running.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), silent))
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
             running.callback(server.shutdown)
             return f"http://127.0.0.1:{server.server_port}"
 

@@ -36,6 +36,7 @@ class Stream:
     got: int = 0
     done: bool = False
     error: str = ""
+    accepted: threading.Event = field(default_factory=threading.Event)
     began: threading.Event = field(default_factory=threading.Event)
 
 
@@ -140,7 +141,10 @@ class Replica:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         try:
             connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-            for line in connection.getresponse():
+            answer = connection.getresponse()
+            stream.error = "" if answer.status == 200 else f"{answer.status}: {answer.read(500)!r}"
+            stream.accepted.set()
+            for line in answer:
                 if not line.startswith(b"data: "):
                     continue
                 if line.strip() == b"data: [DONE]":
@@ -149,9 +153,12 @@ class Replica:
                 chunk = json.loads(line[6:])
                 stream.got = (chunk.get("usage") or {}).get("completion_tokens", stream.got)
                 stream.began.set()
+            if not stream.done and not stream.error:
+                stream.error = f"the answer ended after {stream.got} tokens, without [DONE]"
         except (OSError, http.client.HTTPException, ValueError) as error:
             stream.error = f"{type(error).__name__}: {error}"
         finally:
+            stream.accepted.set()
             stream.began.set()
             connection.close()
 

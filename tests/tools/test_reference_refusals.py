@@ -31,6 +31,7 @@ REFUSED = {
     "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro", "--hardware", "h200"],
     "model-files": ["--model", "flash=deepseek-ai/DeepSeek-V4.1-Flash"],
     "quantization": ["--model", "w4a16", "--quantization", "awq"],
+    "weight-cache": ["--model", "w4a16", "--load-format", "ipc_cache"],
     "draft-dspark-fields": ["--model", "FOLDER"],
     "drafter-method": ["--speculative-config.method", "dspark"],
     "dspark-block": ["--model", "flash-0731", "--speculative-config.num_speculative_tokens", "7"],
@@ -74,6 +75,11 @@ REFUSED = {
     "no-metrics": ["--disable-log-stats"],
     "traces-endpoint": ["--collect-detailed-traces", "all"],
     "expandable-segments": ["PYTORCH_ALLOC_CONF=expandable_segments:True"],
+    "expandable-segments-with-kv-connector": [
+        "PYTORCH_ALLOC_CONF=expandable_segments:True",
+        "--kv-transfer-config",
+        '{"kv_connector": "NixlConnector", "kv_role": "kv_both"}',
+    ],
     "a flag given twice": ["--served-model-name", "one", "--served-model-name", "other"],
     "a word that is no flag": ["serve"],
 }

@@ -20,8 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compute what the random checkpoints answer.")
     parser.add_argument("--size", choices=SIZES, default="tiny")
     options = parser.parse_args()
+    computed = answers.golden(options.size)
     with (FOLDER / f"golden-{options.size}.npz").open("wb") as file:
-        answers.golden(options.size).save(file)
+        computed.save(file)
 
 
 if __name__ == "__main__":

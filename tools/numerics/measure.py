@@ -49,8 +49,7 @@ def measure(name: str, folder: Path, tree: Path) -> None:
     if name in LAYOUTS:
         checkpoint.write(scratch / "checkpoint", name)
         arguments = ("--prompts", *(NAMED if name == "bf16" else ("short", "middle")))
-        if LAYOUTS[name].drafter != "mtp":
-            arguments += ("--drafter", "none")
+        arguments += ("--drafter", LAYOUTS[name].drafter)
     else:
         fault = read()[name]
         fault.write(scratch / "checkpoint")

@@ -32,6 +32,9 @@ OTHERS = {
     "VLLM_* and NCCL_* and PYTORCH_* and TORCH* and CUDA_* and TRITON_* and FLASHINFER_*": (
         "Settings of the plan, above those of profile files; names in VLLM_* have to be vLLM's. CUDA_VERSION is none."
     ),
+    "DG_* and TILELANG_* and CUBLAS_* and CUDNN_* and LD_PRELOAD and NVIDIA_TF32_OVERRIDE": (
+        "Settings of the plan too: they change what kernels compute, or which code runs."
+    ),
     "CUDA_VISIBLE_DEVICES": "The GPUs that may be used; its order is kept.",
     "CUDA_HOME": "The CUDA toolkit that the doctor looks for compilers in.",
     "HF_TOKEN": "The token of the Hub for gated and private repositories.",
@@ -49,6 +52,7 @@ OTHERS = {
     "PYTHONPATH": "Kept by `make demo`, which puts a patched copy of vLLM before it.",
     "DOCKER_HOST": "The container engine of `dsv4 up`, `down`, `status`, `logs` and `bundle`.",
     "DOCKER_CONFIG": "The folder of config.json, which holds the credentials of registries for `dsv4 kernels`.",
+    "OTEL_*": "Settings of vLLM's traces, which `dsv4 up` passes on, but for headers: they hold secrets.",
     "TERM": "A terminal that is `dumb` gets whole lines in place of an updating one.",
     "NO_COLOR": "Any text leaves the colours of `dsv4 top` out.",
     "HOSTNAME": "The name of the pod in the advice for a GPU that failed.",

@@ -57,6 +57,10 @@ RULES = {
     "expandable-segments": Refusal(
         "Failed: Cuda error custom_all_reduce.cuh:455 'invalid argument'", f"{_SOURCE}/config/vllm.py"
     ),
+    "expandable-segments-with-kv-connector": Refusal(
+        "KV connector NixlConnector is incompatible with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True",
+        f"{_SOURCE}/config/vllm.py",
+    ),
     "pro-hardware": Refusal(
         "A MoE backend that the GPUs lack", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
     ),
@@ -140,6 +144,12 @@ SCOPE = {
         "`Quantization method specified in the model config (compressed-tensors) does not match`",
         "leave --quantization out",
         _KERNELS,
+    ),
+    "weight-cache": (
+        "`load-format` is `ipc_cache`, and the files are compressed-tensors or `moe-backend` is `deep_gemm_mega_moe`",
+        "`CompressedTensorsLinearMethod does not support loading from pre-processed weights`, or empty experts",
+        "leave load-format out",
+        "`model_executor/model_loader/weight_cache/`",
     ),
     "draft-dspark-fields": (
         "a `dspark_*` field of config.json is out of range: the block size, noise token, Markov rank or target layers",

@@ -140,6 +140,19 @@ def build_tools(host: Host, required: HostRequirements) -> Problem | None:
     )
 
 
+@check(
+    symptom="OpenTelemetry is not available. Unable to configure 'otlp_traces_endpoint'",
+    link="docs/how-to/traces.md",
+    remedy="pip install 'vllm[otel]==0.32.0', or leave otlp-traces-endpoint out",
+    tried="constructed",
+)
+def trace_packages(host: Host, _required: HostRequirements) -> Problem | None:
+    """The packages that vLLM's traces need are installed, where the plan sends traces."""
+    if not host.missing_packages:
+        return None
+    return Problem(f"not installed: {', '.join(host.missing_packages)}", "them, as otlp-traces-endpoint is set")
+
+
 def _caches(wrong: list[CacheFolder], seen: str, needed: str) -> Problem:
     names = ", ".join(cache.variable for cache in wrong)
     places = ", ".join(sorted({cache.exists for cache in wrong}))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import psutil
 
-from ... import served_plan, supervision_settings
+from ... import served_plan
 from ...client import http
 from ...client.errors import RequestFailed
 from ...procfs import descendants
@@ -63,8 +63,8 @@ def judged(title: str, seconds: float | None, allowed: float) -> Outcome:
 
 def limit(box: Box) -> float:
     """Return the seconds within which the plan promises to notice."""
-    poll = supervision_settings.read(box.plan.supervision).supervise.poll
-    return served_plan.ready_grace(box.plan) + 2 * poll + SLACK
+    supervise = served_plan.supervision(box.plan).supervise
+    return supervise.ready_grace + 2 * supervise.poll + SLACK
 
 
 def engine_of(processes: Sequence[psutil.Process]) -> psutil.Process | None:

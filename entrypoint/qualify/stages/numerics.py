@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TOP = 20
 """Log-probabilities of a position: as many as vLLM returns without a flag."""
-CONTEXT = "2688"
+CONTEXT = "2816"
 """Tokens of the longest prompt and its answer, in whole blocks."""
 GATE = ("--gate.below-floor", "warn", "--gate.corrupted", "warn", "--gate.tokens", "4", "--gate.concurrency", "2")
 """Random weights draft nothing and write no language."""

@@ -129,7 +129,7 @@ def test_a_missing_replica_is_reported_in_one_sentence(dsv4: Bench) -> None:
         (("--context", "100"), "--context 100: must be more than the 256 tokens of --output"),
         (("--acceptance", "nan"), "does not take --acceptance"),
         (("--start-timeout", "60"), "does not take --start-timeout"),
-        ((*DUMMY, "--start-timeout", "nan"), "nan is not a valid time"),
+        ((*DUMMY, "--start-timeout", "nan"), "'nan' is not a number of seconds above 0"),
         ((*DUMMY, "--acceptance", "nan"), "--acceptance: a share must be between 0 and 1"),
         ((*DUMMY, "--url", "http://127.0.0.1:9"), "its own replica and does not take --url"),
         ((*DUMMY, "--health", "foo"), "its own replica and does not take --health"),

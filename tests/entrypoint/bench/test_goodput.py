@@ -171,9 +171,9 @@ def test_a_result_of_the_command_line_is_of_its_limits(
 ) -> None:
     asked: list[BenchRequest] = []
 
-    def measured(_replica: object, request: BenchRequest, _environ: object) -> dict[str, Any]:
+    def measured(_replica: object, request: BenchRequest, _environ: object) -> list[dict[str, Any]]:
         asked.append(request)
-        return result(row(1, 1.0), **request.matrix.limits)
+        return [result(row(1, 1.0), **request.matrix.limits)]
 
     monkeypatch.setattr(command, "bench", measured)
     assert main.main(["bench", "--url", "http://127.0.0.1:9", "--goodput", "ttft:2000", "tpot:50", "--batch", "1"]) == 0

@@ -78,7 +78,7 @@ def test_rows_of_another_history_are_not_divided(tmp_path: Path) -> None:
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[BenchRequest]:
     asked: list[BenchRequest] = []
     body = {"subject": "x", "weights": "", "start": {}, "file": "f", "rows": []}
-    monkeypatch.setattr(command, "bench", lambda _replica, request, _environ: asked.append(request) or body)
+    monkeypatch.setattr(command, "bench", lambda _replica, request, _environ: asked.append(request) or [body])
     main.main(["bench", "--url", "http://127.0.0.1:9", *words])
     return asked
 

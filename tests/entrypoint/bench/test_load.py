@@ -6,11 +6,13 @@ import importlib.util
 import itertools
 from pathlib import Path
 
+import httpx
 import pytest
 
-from dsv4_serve.entrypoint.bench import load
+from dsv4_serve.entrypoint.bench import load, measure
 from dsv4_serve.entrypoint.bench.load import LoadFailed, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadMatrix, LoadShape
+from dsv4_serve.entrypoint.client import http
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.errors import NotFound
 
@@ -66,6 +68,50 @@ def test_without_drafts_there_is_no_acceptance() -> None:
 def test_a_lost_request_makes_no_figure() -> None:
     with pytest.raises(LoadFailed, match="1 of 4 requests failed at batch 1"):
         load.row(LoadShape(1, requests=4), {**SAVED, "completed": 3})
+
+
+def test_a_lost_request_says_the_first_error() -> None:
+    with pytest.raises(LoadFailed, match=r"see the server's log\. The first error: Too Many Requests\.$"):
+        load.row(LoadShape(1, requests=4), {**SAVED, "completed": 3}, "Too Many Requests")
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        ("", ""),
+        ("Error 0: \n======\n", ""),
+        (
+            "Error 0: Traceback (most recent call last):\n  File x\nOSError: gone.\n\n============ Result ====\n",
+            "OSError: gone",
+        ),
+    ],
+)
+def test_the_error_of_a_request_is_the_last_line_of_what_was_printed(said: str, first: str) -> None:
+    assert load.error_of_request(said) == first
+
+
+def test_tokens_are_counted_by_the_server() -> None:
+    row = load.row(LoadShape(1, requests=4), SAVED | {"total_input_tokens": 1000, "total_output_tokens": 1024})
+    assert row.counted == (1000, 1024)
+    found = [{**row.to_json(), "input": size} for size in (242, 259)]
+    assert [list(measure.miscounted([one])) for one in found] == [
+        [], ["At batch 1 with 259 tokens in, the server counted 250.0 tokens a prompt and 256.0 an answer."],
+    ]  # fmt: skip
+
+
+def test_the_share_from_the_prefix_cache_is_of_the_tokens_looked_up_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = iter([(100, 400), (250, 600)])
+
+    def accepted(url: str, key: str | None) -> httpx.Response:
+        assert (url, key) == ("http://127.0.0.1:9/metrics", "secret")
+        hits, queries = next(pages)
+        text = f"vllm:prefix_cache_queries_total{{}} {queries}\nvllm:prefix_cache_hits_total{{}} {hits}\n"
+        return httpx.Response(200, text=text)
+
+    monkeypatch.setattr(http, "get_accepted", accepted)
+    assert load.cached_share(load.prefix_cache(WHERE), load.prefix_cache(WHERE)) == 0.75
+    assert load.cached_share(None, (1, 2)) is None
+    assert load.cached_share((1, 2), (1, 2)) is None
 
 
 def test_a_generator_that_breaks_names_its_cause(environ: dict[str, str]) -> None:

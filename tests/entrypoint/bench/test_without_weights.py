@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from dsv4_serve.demo.deepseek_v4 import Dims
+from dsv4_serve.demo.deepseek_v4 import LAYOUTS, Dims
 from dsv4_serve.demo.deepseek_v4 import write as write_whole
 from dsv4_serve.entrypoint.bench import command, measure
 from dsv4_serve.entrypoint.bench import without_weights as dummy
 from dsv4_serve.entrypoint.bench.options import ServeOptions
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
+from dsv4_serve.entrypoint.catalog.schema import ModelDrafter
 from dsv4_serve.entrypoint.checkpoint import read
+from dsv4_serve.entrypoint.checkpoint.identify import identity_of
 from dsv4_serve.entrypoint.doctor.checkpoint_requirements import CheckpointRequirements
 from dsv4_serve.entrypoint.doctor.checks import checkpoint as checkpoint_checks
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError
@@ -53,8 +55,10 @@ def test_the_draft_head_has_the_names_that_a_whole_checkpoint_has(tmp_path: Path
     assert set(dummy.draft_tensors(layout, 16)) == {name for name in names if name.startswith("mtp.")}
 
 
-def test_the_doctor_misses_nothing_but_the_weights(flash: Path) -> None:
-    found = checkpoint_checks.examine(read.read(flash), CheckpointRequirements())
+@pytest.mark.parametrize("layout", ["w4a16", "flash-0731", "flash-0731-nvfp4"])
+def test_the_doctor_misses_nothing_but_the_weights(tmp_path: Path, layout: str) -> None:
+    dummy.write(tmp_path, "deepseek-v4-flash", layout)
+    found = checkpoint_checks.examine(read.read(tmp_path), CheckpointRequirements())
     assert {name for name, _ in found} == set(dummy.SKIPPED)
 
 
@@ -63,19 +67,24 @@ def test_every_model_that_is_published_quantized_has_a_layout_and_sizes() -> Non
     published = [model for model in models if str(model.get("architecture")) in dummy.SIZES]
     assert len(published) >= 5
     for model in (model for model in published if model.name != "flash-base"):  # FP8 experts: no layout of the demo
-        assert dummy.layout_of(model.get("scheme"), model.get("drafter").scheme, model.name)
+        layout = dummy.layout_of(model.get("scheme"), model.get("drafter"), model.name)
+        assert LAYOUTS[layout].drafter == model.get("drafter").kind, model.name
 
 
-def test_a_dspark_drafter_is_not_measured_as_an_mtp_head() -> None:
+def test_a_dspark_drafter_is_served_as_one(tmp_path: Path) -> None:
     wanted = request(hardware="h200", profile="64k", model="flash-0731")
     selection = selected(wanted)
-    with pytest.raises(ConfigError, match="flash-0731 has a DSpark drafter"):
-        command.dummy(selection, resolve(selection, wanted), ServeOptions({}), {})
+    serve, weights = command.dummy(
+        selection, resolve(selection, wanted), ServeOptions({}, acceptance=(0.5,)), {"DSV4_CACHE": str(tmp_path)}
+    )
+    found = identity_of(Path(serve.choices["model"].partition("=")[2]), "").drafter
+    assert (found.kind, found.scheme, found.layers, found.block_size, found.wrong) == ("dspark", "fp8-mxfp4", 3, 5, ())
+    assert weights == "dummy weights, synthetic acceptance 0.5, 0.25, 0.125, 0.0625, 0.03125"
 
 
 def test_a_model_of_unknown_layout_or_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not support the layout of the model demo"):
-        dummy.layout_of("unquantized", "", "demo")
+        dummy.layout_of("unquantized", ModelDrafter(), "demo")
     with pytest.raises(ConfigError, match="supports deepseek-v4-flash and deepseek-v4-pro, not"):
         dummy.write(tmp_path, "deepseek-v5", "w4a16")
 

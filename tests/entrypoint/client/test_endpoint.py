@@ -115,10 +115,16 @@ def test_the_health_server_is_looked_for_on_the_host_of_the_url() -> None:
     assert resolve({}, health="http://other:7/").health == "http://other:7"
 
 
-@pytest.mark.parametrize("url", ["box:8000", "ftp://box", "http://", "http://box:port", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    ["box:8000", "ftp://box", "http://", "http://box:port", "http://[::1", "http://box:0", "http://a b", "http://a\nb"],
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="is not an address; write it as http://HOST:PORT"):
         resolve({}, url=url)
+    with pytest.raises(UsageError, match="u:\\*\\*\\*@") as shown:
+        resolve({}, url="http://u:hunter2@box:0")
+    assert "hunter2" not in str(shown.value)
 
 
 def test_the_key_comes_from_a_file_or_the_environment_and_is_never_shown(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -15,6 +17,8 @@ import pytest
 from dsv4_serve.entrypoint import procfs
 from dsv4_serve.entrypoint.client import http, local_replica
 from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, ServeProcess, Stopped
+from dsv4_serve.healthcheck import app
+from dsv4_serve.healthcheck.state import Health
 
 
 def test_a_port_in_use_is_replaced_by_another():
@@ -52,6 +56,31 @@ def test_the_phase_is_reported_until_the_replica_is_given_up(tmp_path):
                 list(phases)
         finally:
             process.kill()
+
+
+def test_its_progress_is_that_of_its_own_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    health = Health()
+    health.enter("loading weights")
+    health.percent, health.detail = 43.2, "shard 3 of 35"
+
+    def get(url: str, _key: None) -> httpx.Response:
+        scope = {
+            "method": "GET",
+            "path": urlsplit(url).path,
+            "query_string": urlsplit(url).query.encode(),
+            "headers": [],
+        }
+        given = app.answer(health, health.phase_began + 3, scope)
+        return httpx.Response(given.status, text=str(given.body))
+
+    monkeypatch.setattr(http, "get", get)
+    with subprocess.Popen(["true"]) as process:
+        running = ServeProcess(process, 1, 2, tmp_path / "log")
+        assert running.progress().startswith("loading weights: 43 %, shard 3 of 35, 3 s in this phase, 3 s since start")
+        health.ready_after = 12.0
+        assert running.progress() == "ready"
+        monkeypatch.setattr(http, "get", lambda *_: httpx.Response(200, text="[]"))
+        assert running.progress() == "its health server does not answer"
 
 
 @pytest.mark.parametrize("answer", ["no json", "[]", "{}", '{"phases": [], "caches": "warm"}'])

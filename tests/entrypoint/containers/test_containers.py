@@ -64,6 +64,16 @@ def test_containers_can_do_nothing_that_they_need_not(deployment):
         assert all(mount["ReadOnly"] for mount in host["Mounts"] if mount["Type"] == "bind")
 
 
+def test_memory_and_pids_have_limits(deployment):
+    def limits(body):
+        return body["HostConfig"]["Memory"] / 2**30, body["HostConfig"]["PidsLimit"]
+
+    assert limits(replica(deployment)) == (96, 16384)
+    assert limits(replica(replace(deployment, groups=((0, 1, 2, 3),)))) == (160, 16384)
+    assert limits(replica(replace(deployment, memory=2**30, pids=7))) == (1, 7)
+    assert limits(balancer_settings(deployment, "sha256:2")) == (1, 1024)
+
+
 def test_only_the_api_is_reached_from_other_hosts(deployment):
     bodies = [replica(deployment), balancer_settings(deployment, "sha256:2")]
     outside = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from itertools import combinations
 
 import pytest
@@ -108,10 +109,21 @@ def test_choices_are_passed_on_by_name_and_flags_as_arguments(deployment_for):
 
 
 def test_the_environment_goes_on_but_for_secrets_and_what_each_container_has_of_its_own(deployment_for):
-    told = {"MAX_NUM_SEQS": "6", "NCCL_DEBUG": "INFO", "DSV4_GATE_TOKENS": "8"}
-    found = deployment_for(*H200, **told, HF_TOKEN="hf_secret", PORT="9000", DSV4_RUN_DIR="/here", PATHEXT="x")
+    told = {"MAX_NUM_SEQS": "6", "NCCL_DEBUG": "INFO", "DSV4_GATE_TOKENS": "8", "OTEL_SERVICE_NAME": "dsv4"}
+    secret = {"HF_TOKEN": "hf_secret", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=secret"}
+    found = deployment_for(*H200, **told, **secret, PORT="9000", DSV4_RUN_DIR="/here", PATHEXT="x")
     assert {key: found.env.get(key) for key in told} == told
-    assert not {"HF_TOKEN", "PORT", "DSV4_RUN_DIR", "PATHEXT", "API_KEY_FILE"} & set(found.env)
+    assert not {*secret, "PORT", "DSV4_RUN_DIR", "PATHEXT", "API_KEY_FILE"} & set(found.env)
+
+
+def test_limits_are_those_of_compose(deployment_for):
+    found = deployment_for(*H200, REPLICA_MEMORY="1.5g", REPLICA_PIDS="900")
+    assert (found.memory, found.pids) == (3 * 2**29, 900)
+    for name, wrong in itertools.product(
+        ("REPLICA_MEMORY", "REPLICA_PIDS"), ("-1", "0", "96GiBs", "nan", "٣", "9" * 30)
+    ):
+        with pytest.raises(ConfigError, match=f"environment {name} = {wrong}: this is not a"):
+            deployment_for(*H200, **{"REPLICA_MEMORY": "1g", name: wrong})
 
 
 def test_a_stop_gets_the_time_that_a_drain_takes(deployment_for):

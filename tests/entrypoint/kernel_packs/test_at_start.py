@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.errors import ConfigError
-from dsv4_serve.entrypoint.kernel_packs import at_start, registry
+from dsv4_serve.entrypoint.kernel_packs import at_start, place, registry
 from tests.support.packs import FILES, KEY, cache, folder_of, packed, tree
 
 PINNED = "oci://registry.example/kernels@sha256:" + "a" * 64
@@ -46,6 +46,17 @@ def test_what_does_not_fit_ends_nothing(packs: Path, tmp_path: Path, caplog: pyt
     (packs / "notes.txt").write_text("other files are not read")
     lines = taken([str(tmp_path / "none"), str(packs)], root, caplog)
     assert [line.split(":")[0] for line in lines] == ["note", "note", "kernel pack"]
+
+
+def test_a_disk_that_is_full_ends_nothing(
+    packs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "x")
+
+    monkeypatch.setattr(place, "place", full)
+    [line] = taken([str(packs)], tmp_path / "b", caplog)
+    assert line.startswith("note: kernel pack: [Errno 28] No space left on device")
 
 
 def test_a_pinned_reference_is_pulled_once(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
 import os
+import socket
 import subprocess
 import time
+import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -166,17 +171,19 @@ def test_only_other_builds_and_leftovers_are_pruned(tmp_path: Path) -> None:
     other = tmp_path / "0.31.0-aaaaaaaa/h200/w4a16/triton"
     other.mkdir(parents=True)
     (other / "k").write_bytes(b"12345")
+    long_ago = time.time() - 3 * 86400
     (tmp_path / ".import-x").mkdir()
+    os.utime(tmp_path / ".import-x", (long_ago, long_ago))
+    (tmp_path / ".import-running").mkdir()
     (tmp_path / "run/somebody/else").mkdir(parents=True)
     found = cached.prunable(tmp_path, KEY["build"], 0)
     assert [one.folder.name for one in found] == [".import-x", "0.31.0-aaaaaaaa"]
     assert found[1].size == 5
-    assert cached.prunable(tmp_path, KEY["build"], 1) == []
-    long_ago = time.time() - 3 * 86400
+    assert [one.folder.name for one in cached.prunable(tmp_path, KEY["build"], 1)] == [".import-x"]
     os.utime(other / "k", (long_ago, long_ago))
-    assert [one.folder.name for one in cached.prunable(tmp_path, KEY["build"], 2)] == ["0.31.0-aaaaaaaa"]
+    assert [one.folder.name for one in cached.prunable(tmp_path, KEY["build"], 2)] == [".import-x", "0.31.0-aaaaaaaa"]
     cached.remove(found)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [KEY["build"], "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".import-running", KEY["build"], "run"]
     assert [(one.files, one.plans, one.current) for one in cached.listed(tmp_path, KEY["build"])] == [(8, 1, True)]
 
 
@@ -213,3 +220,98 @@ def test_two_replicas_may_import_into_one_cache_at_once(tmp_path: Path) -> None:
     written = [file.path for placed in done for file in placed.written]
     assert sorted(written) == [file.path for file in manifest.files]
     assert cached.verify(tmp_path / "b").whole
+
+
+def test_what_is_no_regular_file_stays_and_does_not_hold_up_an_export(tmp_path: Path) -> None:
+    folder = cache(tmp_path / "a")
+    os.mkfifo(folder / "triton/ABC/pipe")
+    (folder / "triton/ABC/link").symlink_to("/etc/passwd")
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(folder / "triton/ABC"):
+        listening.bind("socket")
+    manifest, _ = packed(folder, tmp_path / "p.tar.xz")
+    assert len(manifest.files) == len(FILES) + 2
+    assert [one.files for one in cached.listed(tmp_path / "a", "x")] == [len(FILES) + 1]
+
+
+def test_an_export_writes_through_no_link_and_no_pipe(tmp_path: Path) -> None:
+    folder = cache(tmp_path / "a")
+    (tmp_path / "precious").write_text("precious")
+    for name in (".p.tar.xz.partial", ".p.tar.xz.tmp"):
+        (tmp_path / name).symlink_to(tmp_path / "precious")
+    packed(folder, tmp_path / "p.tar.xz")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".p")) == [
+        ".p.tar.xz.partial",
+        ".p.tar.xz.tmp",
+    ]
+    (tmp_path / "q.tar.xz").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="exists and is not overwritten"):
+        packed(folder, tmp_path / "q.tar.xz")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
+    folder = cache(tmp_path / "a")
+    manifest = export.describe(folder, PROVENANCE)
+
+    def write(_: int) -> str:
+        try:
+            return export.write(manifest, folder, tmp_path / "p.tar.xz")
+        except ConfigError as error:
+            assert "exists and is not overwritten" in str(error)
+            return ""
+
+    with ThreadPoolExecutor(8) as pool:
+        [digest] = {*pool.map(write, range(16))} - {""}
+    assert digest == hashlib.sha256((tmp_path / "p.tar.xz").read_bytes()).hexdigest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "p.tar.xz"]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cache(tmp_path / "a")
+
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(export.plain_file, "open_regular", denied)
+    with pytest.raises(HostError, match=r"cuda/3/3/\w+ cannot be read \(Permission denied\)"):
+        export.describe(folder, PROVENANCE)
+
+
+def test_a_list_is_made_while_compilers_remove_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cache(tmp_path)
+    walk = os.walk
+
+    def removing(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for parent, folders, names in walk(top):
+            if "kernel.ptx" in names:
+                (folder / "triton/ABC/kernel.ptx").unlink()
+            yield parent, folders, names
+
+    monkeypatch.setattr(os, "walk", removing)
+    assert [one.files for one in cached.listed(tmp_path, KEY["build"])] == [len(FILES)]
+
+
+def test_nothing_behind_a_link_is_listed_or_pruned(tmp_path: Path) -> None:
+    precious = cache(tmp_path / "elsewhere")
+    root = tmp_path / "cache"
+    (root / "0.31.0-aaaaaaaa").mkdir(parents=True)
+    (root / "0.30.0-bbbbbbbb").symlink_to(precious.parents[1])
+    (root / "0.31.0-aaaaaaaa/h200").symlink_to(precious.parent)
+    (root / ".import-x").symlink_to(precious)
+    assert cached.listed(root, "x") == []
+    assert cached.prunable(root, "x", 0) == []
+
+
+def test_large_files_are_never_held_in_memory(tmp_path: Path) -> None:
+    folder = cache(tmp_path / "a", {**FILES, "triton/__grp__x.json": bytes(96 << 20)})
+    packed(folder, tmp_path / "p.tar.xz")
+    tracemalloc.start()
+    try:
+        with (tmp_path / "p.tar.xz").open("rb") as file:
+            place.place(file, "p", tmp_path / "b", folder_of(tmp_path / "b"))
+        assert cached.verify(tmp_path / "b").whole
+        assert tracemalloc.get_traced_memory()[1] < 90 << 20  # xz takes 64 MiB
+    finally:
+        tracemalloc.stop()
+    assert (folder_of(tmp_path / "b") / "triton/__grp__x.json").stat().st_size == 96 << 20

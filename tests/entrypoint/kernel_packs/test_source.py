@@ -119,6 +119,18 @@ def test_a_file_is_read_only_with_its_digest(pack: Path) -> None:
         fetched(str(pack.parent))
 
 
+def test_what_has_the_digest_is_what_is_read_whoever_writes_to_the_file(pack: Path) -> None:
+    with source.opened(str(pack), DIGEST) as (file, _):
+        pack.write_bytes(b"another pack")
+        assert file.read() == PACK
+
+
+def test_a_token_that_is_none(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    monkeypatch.setattr(registry.plain_file, "parse_json", lambda _: ["t0k"])
+    with pytest.raises(HostError, match="token is malformed"):
+        fetched(f"oci://{server}/kernels:v1")
+
+
 def test_a_url_is_read_only_with_its_digest(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Registry.blobs["p"] = PACK
     assert fetched(f"http://{server}/storage/p", DIGEST) == PACK

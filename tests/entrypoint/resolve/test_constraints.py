@@ -14,6 +14,11 @@ from dsv4_serve.entrypoint.resolve.resolution import resolve_request
 from tests.support.plans import CATALOG, request, resolved, selected
 
 MARLIN: dict[str, Any] = {"hardware": "rtx-pro-6000", "model": "w4a16", "moe_backend": "marlin"}
+CONNECTOR: dict[str, Any] = {
+    "kv-transfer-config.kv_connector": "NixlConnector",
+    "kv-transfer-config.kv_role": "kv_both",
+    "disable_custom_all_reduce": True,
+}
 HEAVY: dict[str, Any] = {"hardware": "rtx-pro-6000", "model": "w4a16", "tensor_parallel_size": 1}
 
 
@@ -151,6 +156,11 @@ def test_the_names_of_checks_are_read_only_where_a_name_is_not_a_constraint() ->
         ("traces-endpoint", {"collect_detailed_traces": ["all"]}),
         ("expandable-segments", {"operator": {"PYTORCH_CUDA_ALLOC_CONF": "a:1,expandable_segments:True"}}),
         ("expandable-segments", {"operator": {"PYTORCH_ALLOC_CONF": "expandable_segments:True,a:1"}}),
+        ("expandable-segments", {"operator": {"PYTORCH_ALLOC_CONF": " a:1 , expandable_segments : True "}}),
+        (
+            "expandable-segments-with-kv-connector",
+            {"operator": {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, **CONNECTOR},
+        ),
     ],
 )
 def test_a_setting_that_blinds_the_supervisor_or_ends_the_engine_is_refused(
@@ -172,6 +182,11 @@ def test_a_setting_that_blinds_the_supervisor_or_ends_the_engine_is_refused(
         {"otlp_traces_endpoint": "http://collector:4317"},
         {"operator": {"VLLM_CONFIGURE_LOGGING": "1", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False"}},
         {"operator": {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}, "disable_custom_all_reduce": True},
+        {
+            "operator": {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"},
+            "enable_cumem_allocator": True,
+            **CONNECTOR,
+        },
     ],
 )
 def test_what_the_supervisor_can_read_and_the_engine_can_do_is_not_refused(requested: dict[str, Any]) -> None:

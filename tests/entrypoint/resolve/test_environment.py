@@ -66,6 +66,10 @@ def test_what_the_operator_sets_beats_a_profile_file_and_other_variables_stay_ou
         "CUDA_LAUNCH_BLOCKING",
         "TRITON_PRINT_AUTOTUNING",
         "FLASHINFER_CUDA_ARCH_LIST",
+        "DG_JIT_USE_NVRTC",
+        "TILELANG_DISABLE_TMA",
+        "CUBLAS_WORKSPACE_CONFIG",
+        "LD_PRELOAD",
     ],
 )
 def test_a_variable_that_changes_the_engine_stands_in_the_plan_with_its_origin(name: str) -> None:

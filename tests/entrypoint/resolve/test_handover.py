@@ -8,6 +8,7 @@ import pytest
 
 from dsv4_serve.entrypoint import served_plan
 from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.resolve import handover
 from tests.support.plans import request, resolved
 
@@ -32,6 +33,27 @@ def test_several_keys_are_refused_with_the_reason() -> None:
     with pytest.raises(ConfigError, match="holds 2 keys.*Use one key") as caught:
         resolved(request(hardware="h200", api_key=["first", "second"]))
     assert "second" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("middleware", ["my.package.Guard", "redis://u:hunter2@host"]),
+        ("middleware", ["my.package.Guard?token=hunter2"]),
+        ("middleware", ["hunter2"]),
+        ("model", "https://u:hunter2@host/flash"),
+    ],
+)
+def test_a_secret_that_could_only_be_an_argument_is_refused_and_not_shown(flag: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"^test: {flag} (holds a secret|is not valid)") as caught:
+        handover.check_arguments({flag: Setting(value, "test")})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_middleware_of_the_users_is_passed_on() -> None:
+    assert "my.package.Guard" in resolved(request(hardware="h200", middleware=["my.package.Guard"])).argv()
+    with pytest.raises(ConfigError, match="middleware is not valid"):
+        resolved(request(hardware="h200", middleware=["Guard"]))
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,39 @@ def test_the_plan_is_published_without_its_secrets_and_none_is_in_a_traceback(co
     assert not any("hunter2-secret" in text for text in texts)
 
 
+@pytest.mark.parametrize("content", [None, "", "x y z\n"], ids=["gone", "empty", "broken"])
+def test_a_key_file_that_broke_since_the_plan_is_one_sentence(context, tmp_path, caplog, content) -> None:
+    file = tmp_path / "keys"
+    plan = Plan({}, {"model": Setting("m", "test")}, {"VLLM_API_KEY": Setting("key-of-the-plan", "test")})
+    if content is not None:
+        file.write_text(content)
+
+    async def start() -> int:
+        async with lifecycle(dataclasses.replace(context, environ={"API_KEY_FILE": str(file)})) as life:
+            await life.admit(plan, Machine())
+        return life.exit_status
+
+    assert asyncio.run(start()) == 78
+    assert [one for one in caplog.messages if f"environment API_KEY_FILE = {file}: " in one]
+    assert not (context.run_folder / "internal-error.txt").exists()
+
+
+def test_a_key_file_that_breaks_while_it_serves_does_not_end_the_next_plan(context, tmp_path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("a-bare-key-of-clients")
+    plan = Plan({}, {"model": Setting("m", "test")}, {"VLLM_API_KEY": Setting("key-of-the-plan", "test")})
+
+    async def start() -> tuple[int, int]:
+        async with lifecycle(dataclasses.replace(context, environ={"API_KEY_FILE": str(file)})) as life:
+            await life.admit(plan, Machine())
+            file.unlink()
+            life.describe(plan)
+            life.exit_reason = DRAINED
+        return life.exit_status, len(life.health.key_file.current())
+
+    assert asyncio.run(start()) == (0, 1)
+
+
 def test_a_step_that_was_stopped_before_it_began_does_not_begin(context) -> None:
     async def start() -> tuple[int, list[int]]:
         async with lifecycle(context) as life:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +37,7 @@ class Start:
             settings=SimpleNamespace(supervise=SimpleNamespace(stall=stall)),
             plan=Plan({}, {"model": Setting(model, "test")}, {}),
             client=SimpleNamespace(healthy=self.healthy),
+            report_every=30.0,
         )
         self.process: Any = SimpleNamespace(family=lambda: [7, 8])
         self.read, self.arrives, self.held = 0.0, 0.0, 0.0  # bytes a second
@@ -193,3 +196,23 @@ def test_vllm_is_up_when_a_process_of_ours_listens_and_its_health_route_answers(
     assert up() is None
     begun.answers = False
     assert up() is not None
+
+
+def test_in_a_pipe_a_long_phase_is_a_line_every_half_minute_with_all_figures(
+    start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    loading = start("loading weights", loading_weights=300.0)
+    loading.health.phase_began = 1000.0
+    loading.health.last_start, loading.health.detail = {"loading weights": 90.0}, "shard 3 of 35"
+    loading.read = 300 * MIB
+    loading.until(70)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"start: loading weights: at 0.3 GiB/s, shard 3 of 35, {n} s in this phase, {n} s since start, about {90 - n} s left"
+        for n in (30, 60)
+    ]
+    caplog.clear()
+    loading.session.report_every = math.inf  # a terminal shows a line of its own
+    loading.looks = 0
+    loading.until(70)
+    assert not caplog.records

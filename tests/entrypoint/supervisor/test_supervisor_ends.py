@@ -411,7 +411,7 @@ def test_vllm_gets_its_command_its_variables_and_its_secrets(monkeypatch, tmp_pa
     (given,) = vllm.started
     assert given["argv"] == ["/bin/vllm", "serve", "m", "--port", "1"]
     assert given["secret_flags"] == {"otlp": "http://u:hunter3-secret@h"}
-    assert given["secrets"] == {"hunter2-secret", "hunter3-secret"}
+    assert given["passing"].secrets == {"hunter2-secret", "hunter3-secret"}
     assert given["environ"] == {"A": "b", "VLLM_API_KEY": "hunter2-secret", "GUARD": "on"}
 
 

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 import pytest
 
 from dsv4_serve.entrypoint.top.frame import frame
-from dsv4_serve.entrypoint.top.reading import NO_ANSWER, TopDraft, TopPosition, TopReading, TopTraffic
+from dsv4_serve.entrypoint.top.reading import NO_ANSWER, TopDraft, TopPosition, TopReading
 from dsv4_serve.entrypoint.top.screen import Look, rendered
+from dsv4_serve.healthcheck.traffic import Traffic
 
 NOW = datetime(2026, 11, 29, 9, 41, 12, tzinfo=UTC)
 FUNNEL = [TopPosition(position=n, floor=0.5 if n == 0 else 0.0, gate=0.9, live=0.9 - n / 10) for n in range(7)]
 DRAFT = TopDraft(floor=0.25, gate=0.9, live=0.74, drafted=12345, positions=FUNNEL)
-TRAFFIC = TopTraffic(running=4, waiting=2, kv_usage=0.123, generated_rate=123.4, prompt_rate=5678.0, first_token=0.25)
+TRAFFIC = Traffic(running=4, waiting=2, kv_usage=0.123, generated_rate=123.4, prompt_rate=5678.0, first_token=0.25)
 READY = TopReading(
     "localhost:8001", "ready", ready=True, models=("demo",), seconds_in_phase=200.0, traffic=TRAFFIC, draft=DRAFT,
     starts=2, cause="hung (exit status 83): no progress",

@@ -96,6 +96,14 @@ def test_a_dead_replica_keeps_its_last_cause() -> None:
     assert (found.phase, found.why, found.cause) == (reading.NO_ANSWER, why, HERE.cause)
 
 
+def test_a_password_in_an_address_is_not_shown() -> None:
+    def silent(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    found = reading.read(TopTarget("a:1", "http://u:hunter2@a:1"), None, httpx.MockTransport(silent))
+    assert found.why == "nothing answers at http://u:***@a:1 (refused); is a replica running there?"
+
+
 def test_a_container_without_a_published_port_ends_nothing() -> None:
     found = reading.read(TopTarget("starts", "http://127.0.0.1:None"), None)
     assert found.phase == reading.NO_ANSWER

@@ -186,7 +186,7 @@ def test_a_plan_that_does_not_start_ends_the_run_with_its_cause(
         (("--name", "../x"), {}, 64, "use lower case letters"),
         (("--for", "latency", "--batch", "2"), {}, 64, "--for names what --batch decides"),
         (("--only", "luck"), {}, 64, "--only luck: use drafts, experts,"),
-        (("--hours", "0"), {}, 64, "0 is not a valid time; use a number of hours above 0"),
+        (("--hours", "0"), {}, 64, "'0' is not a number of hours above 0"),
         (("--output", "1"), {}, 64, "--output 1: must be 2 or more"),
         (("--acceptance", "0.5"), {}, 64, "add --without-weights"),
         (("--out", "/dev/null/x"), {}, 69, "cannot write /dev/null/x"),

@@ -45,7 +45,8 @@ def test_a_situation_holds_flags_and_variables_of_the_plan() -> None:
 
 
 def test_a_situation_has_settings_when_it_has_all_of_them_by_glob_and_whatever_their_case() -> None:
-    found = Situation({"moe-backend": "FLASHINFER_trtllm", "enforce-eager": "True"})
+    found = Situation({"moe-backend": "FLASHINFER_trtllm", "enforce-eager": "True", "VARIABLE": "a:1, b : True"})
+    assert found.has({"VARIABLE": "*b:true"})
     assert found.has({})
     assert found.has({"moe-backend": "flashinfer*", "enforce-eager": True})
     assert not found.has({"moe-backend": "flashinfer*", "enforce-eager": False})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.bench import sweep, without_weights
+from dsv4_serve.entrypoint.plan import draft_tokens, plain
 from qualification.gpu import speed
 
 FLASH = without_weights.SIZES["deepseek-v4-flash"]
@@ -26,7 +27,7 @@ def test_a_share_is_served_on_one_gpu_as_the_plan_of_the_whole_model(
     monkeypatch.setenv("HARDWARE", "h200")
     file = tmp_path / "variants.toml"
     file.write_text('flags = ["--max-num-seqs", 16]\ntp = 1\nshare = 2\n[[variant]]\nname = "half"\n')
-    [variant] = speed.variants(file)
+    [variant] = speed.variants(file, 1)
     how = speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)})
     assert how.weights == "dummy weights, synthetic acceptance 0.89, experts uniform_random, one GPU's share of 2"
     assert how.environ["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_random"
@@ -39,8 +40,40 @@ def test_a_share_is_served_on_one_gpu_as_the_plan_of_the_whole_model(
 def test_variants_add_to_what_they_share_and_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "variants.toml"
     file.write_text('flags = ["--a"]\nenv = {A = "1"}\n[[variant]]\nname = "x"\nflags = ["--b"]\nenv = {B = "2"}\n')
-    [variant] = speed.variants(file)
+    [variant] = speed.variants(file, 2)
     assert (variant["flags"], variant["env"]) == (["--a", "--b"], {"A": "1", "B": "2"})
     file.write_text('[[variant]]\nname = "x"\nbatch = 1\n')
     with pytest.raises(SystemExit, match="unknown \\['batch'\\]"):
-        speed.variants(file)
+        speed.variants(file, 2)
+
+
+def test_ways_are_split_over_the_gpus_that_are_given_and_the_rest_is_a_share(tmp_path: Path) -> None:
+    file = tmp_path / "variants.toml"
+    file.write_text('ways = 2\n[[variant]]\nname = "x"\n[[variant]]\nname = "y"\n')
+    found = {gpus: [(one["tp"], one["share"]) for one in speed.variants(file, gpus, ["y"])] for gpus in (1, 2)}
+    assert found == {1: [(1, 2)], 2: [(2, 1)]}
+    with pytest.raises(SystemExit, match="2 ways cannot be served on 3 GPUs"):
+        speed.variants(file, 3)
+    with pytest.raises(SystemExit, match=r"no variant \['z'\]; there are \['x', 'y'\]"):
+        speed.variants(file, 2, ["z"])
+
+
+K_BY_LOAD = Path(speed.__file__).with_name("k_by_load.toml")
+
+
+@pytest.mark.parametrize("name", [one["name"] for one in speed.variants(K_BY_LOAD, 1)])
+def test_each_variant_of_k_by_load_resolves_and_has_a_graph_for_each_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    [variant] = speed.variants(K_BY_LOAD, 1, [name])
+    for key, value in variant["env"].items():
+        monkeypatch.setenv(key, value)
+    how = speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)})
+    tokens = int(name.partition("-k")[2] or 0)
+    assert draft_tokens(plain(how.plan.flags)) == tokens
+    batches = [*variant["batches"], *variant["also"][0]["batches"]]
+    assert batches == [1, 4, 16, 64]
+    captured = plain(how.plan.flags)["cudagraph-capture-sizes"]
+    assert captured == sorted({*(batch * (1 + tokens) for batch in batches), 288, 576, 1152, 2304})
+    assert [size % (1 + tokens) for size in captured] == [0] * len(captured)

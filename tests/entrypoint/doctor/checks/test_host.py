@@ -20,7 +20,7 @@ from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.doctor import registry
 from dsv4_serve.entrypoint.doctor.checks import gpu
 from dsv4_serve.entrypoint.doctor.checks import limit as limit_checks
-from dsv4_serve.entrypoint.machine import build_tools, host, ports
+from dsv4_serve.entrypoint.machine import build_tools, host, ports, trace_packages
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.machine.host import Host, read_host
 from dsv4_serve.entrypoint.machine.machine import Machine, ResourceLimits, read_machine
@@ -381,6 +381,26 @@ def test_compilers_are_found_on_path_and_in_cuda_home(tmp_path: Path) -> None:
         (tmp_path / name).touch(mode=0o755)
     env = {"PATH": str(tmp_path / "bin"), "CUDA_HOME": str(tmp_path / "cuda")}
     assert not {"nvcc", "ninja", "cc"} & set(build_tools.missing(env))
+
+
+def test_traces_need_packages_of_the_vllm_that_is_installed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"vllm", "opentelemetry", "opentelemetry.trace", "opentelemetry.sdk.trace"}
+
+    def find_spec(module: str) -> bool | None:
+        if "opentelemetry.exporter" in module:
+            raise ModuleNotFoundError(module)
+        return module in here or None
+
+    asked = plan_asks("rtx-pro-6000", flags={"otlp-traces-endpoint": Setting("http://collector:4317", "test")})
+    monkeypatch.setattr(trace_packages.importlib.util, "find_spec", find_spec)
+    problem = found(read_host(read_machine({}), asked), asked)["trace-packages"]
+    names = ("opentelemetry-exporter-otlp-proto-grpc", "opentelemetry-exporter-otlp-proto-http")
+    assert (problem.seen, problem.fatal) == (f"not installed: {', '.join(names)}", True)
+    assert trace_packages.missing({"DSV4_VLLM": "/opt/vllm"}) == ()
+    quiet = plan_asks("rtx-pro-6000")
+    assert "trace-packages" not in found(read_host(read_machine({}), quiet), quiet)
+    here.remove("vllm")
+    assert trace_packages.missing({}) == ()
 
 
 def test_deepseek_on_a_cpu_needs_its_instructions() -> None:
