@@ -49,7 +49,7 @@ def ask(client: httpx.Client, *, headers: dict[str, str] | None = None, **body: 
 
 def raw(pair: Pair, path: str) -> bytes:
     """The answer to a path that no client library would send."""
-    with socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=60 * slowness()) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
         return connection.recv(65536)
 
@@ -172,7 +172,7 @@ def test_a_client_that_hangs_up_stops_its_generation(pair: Pair, stream: bool) -
     body = {"max_tokens": 5000, "stream": stream}
     with (
         contextlib.suppress(httpx.ReadTimeout),
-        pair.balancer.client(timeout=1.0) as client,
+        pair.balancer.client(timeout=slowness(5)) as client,
         client.stream("POST", "/v1/completions", json=body) as answer,
     ):
         next(answer.iter_lines())

@@ -18,6 +18,7 @@ from dsv4_serve.demo import llama
 from tests.deploy.test_balancer import until
 from tests.deploy.test_tls import sign
 from tests.support.balancer import KEY, Names, balancer
+from tests.support.patience import slowness
 from tests.support.replica import Replica
 from tests.support.running_demo import NAME
 
@@ -33,7 +34,10 @@ class Sdks:
     def __init__(self, url: str, certificate: Path, key: str) -> None:
         self.url, self.key = url, key
         trusted = ssl.create_default_context(cafile=str(certificate))
-        self.http, self.http2 = httpx.Client(verify=trusted, timeout=300), httpx2.Client(verify=trusted, timeout=300)
+        self.http, self.http2 = (
+            httpx.Client(verify=trusted, timeout=300 * slowness()),
+            httpx2.Client(verify=trusted, timeout=300 * slowness()),
+        )
 
     def openai(self, key: str | None = None, retries: int = 0) -> openai.OpenAI:
         settings: Any = {"http_client": self.http, "max_retries": retries}

@@ -22,6 +22,7 @@ import pytest
 
 from dsv4_serve.healthcheck import app
 from dsv4_serve.healthcheck.state import Finding, Health
+from tests.support.patience import slowness
 
 ARGV = [sys.executable, "-m", "dsv4_serve.entrypoint", "top"]
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -67,9 +68,9 @@ class Terminal:
     def size(self, lines: int, columns: int) -> None:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
-    def until(self, words: str, seconds: float = 20) -> str:
+    def until(self, words: str, seconds: float = 0.0) -> str:
         """Return what is printed until these words come; then forget it."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + (seconds or 20 * slowness())
         while words not in self.text:
             assert time.monotonic() < end, f"no {words!r} in {self.text!r}"
             if select.select([self.master], [], [], 0.1)[0]:
@@ -80,7 +81,7 @@ class Terminal:
     def ends(self) -> int:
         with contextlib.suppress(AssertionError):
             self.until("\0never", 0.3)
-        return self.process.wait(20)
+        return self.process.wait(20 * slowness())
 
     def restored(self) -> bool:
         return termios.tcgetattr(self.slave) == self.before
@@ -129,7 +130,9 @@ def test_a_dumb_terminal_gets_plain_frames(url: str) -> None:
 
 
 def once(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*ARGV, "--once", *argv], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [*ARGV, "--once", *argv], capture_output=True, text=True, timeout=60 * slowness(), check=False
+    )
 
 
 def test_one_frame_in_a_pipe_is_plain_text(url: str) -> None:

@@ -30,6 +30,7 @@ from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle, StartEnded, li
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason
 from dsv4_serve.healthcheck.state import LastExit
+from tests.support.patience import slowness
 
 PLAN = Plan({}, {"model": Setting("m", "test")}, {})
 FAST = {name: Setting(0.2, "test") for name in ("supervise.backoff-first", "supervise.backoff-most")}
@@ -127,7 +128,7 @@ def test_an_error_in_the_background_ends_nothing_and_is_reported_once(context, c
 def test_probes_are_answered_while_a_step_blocks(context, caplog) -> None:
     def ask(path: str) -> str:
         port = next(message.split(":")[0].split()[-1] for message in caplog.messages if message.startswith("health on"))
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5 * slowness()) as answer:
             return answer.read().decode()
 
     async def start() -> tuple[str, str]:

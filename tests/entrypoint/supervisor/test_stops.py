@@ -26,7 +26,7 @@ def busy(running: Replica) -> list[Stream]:
     """Streams that run for minutes."""
     running.until_ready(60)
     streams = [running.stream(600) for _ in range(STREAMS)]
-    assert all(stream.began.wait(60) for stream in streams)
+    assert all(stream.began.wait(60 * slowness()) for stream in streams)
     return streams
 
 
