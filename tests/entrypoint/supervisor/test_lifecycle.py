@@ -134,9 +134,11 @@ def test_probes_are_answered_while_a_step_blocks(context, caplog) -> None:
     async def start() -> tuple[str, str]:
         async with lifecycle(context) as life:
             life.health.enter("checking")
-            step = asyncio.create_task(life.unless_stopped(lambda: time.sleep(1) or "result"))
+            asked = threading.Event()
+            step = asyncio.create_task(life.unless_stopped(lambda: asked.wait(60 * slowness()) and "result"))
             live = await asyncio.to_thread(ask, "/livez")
             assert not step.done()
+            asked.set()
             life.exit_reason = DRAINED
             return live, await step
         raise AssertionError
@@ -283,7 +285,10 @@ def test_a_backoff_is_shown_while_it_lasts_and_a_stop_ends_it(context, caplog) -
         async with lifecycle(context) as life:
             life.record = crash_loop.StartRecord(fingerprint(plan.argv(), plan.environment()), 2, 2, 1.0, "hung")
             waiting = asyncio.create_task(life.admit(plan, Machine()))
-            await asyncio.sleep(0.05)
+            for _ in range(600):
+                if life.health.phase == "backoff":
+                    break
+                await asyncio.sleep(0.05)
             assert life.health.phase == "backoff"
             assert 90 < (life.health.backoff_until or 0) - time.monotonic() <= 100
             life.signals.received(signal.SIGTERM)
