@@ -15,7 +15,8 @@ from typing import Any
 from ..client import counters, http
 from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed
-from ..errors import NotFound, UserError
+from ..errors import NotFound, UsageError, UserError
+from ..secret import secrets_in, without_password
 from ..supervisor.executable import vllm_program
 from . import goodput
 from .options import LoadShape
@@ -129,7 +130,12 @@ class Tokenizer:
 
 
 def command(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, folder: str) -> list[str]:
-    """Return the arguments after `vllm`."""
+    """Return the arguments after `vllm`; raise UsageError for an address with a password, which they would show."""
+    if secrets_in("url", endpoint.url):
+        raise UsageError(
+            f"{without_password(endpoint.url)} holds a password, which vLLM's load generator would show in its"
+            " arguments; use an address without one, and --api-key-file for a key."
+        )
     settings = {
         "backend": "openai",
         "base-url": endpoint.url,
@@ -204,7 +210,7 @@ def error_of_request(output: str) -> str:
     """Return the last line of the first request's error that `vllm bench serve` prints; empty for none."""
     found = _REQUEST_ERROR.search(output)
     lines = [line.strip() for line in found[1].splitlines() if line.strip()] if found else []
-    return lines[-1][:300].rstrip(".") if lines else ""
+    return lines[-1][:300].rstrip(".!") if lines else ""
 
 
 def cause(output: str) -> str:

@@ -35,7 +35,7 @@ FLAGS = {
 
 _OF_THE_PLAN = (
     *("VLLM_", "NCCL_", "PYTORCH_", "TORCH", "CUDA_", "TRITON_", "FLASHINFER_"),
-    *("DG_", "TILELANG_", "CUBLAS_", "CUDNN_", "LD_PRELOAD", "NVIDIA_TF32_OVERRIDE"),
+    *("DG_", "TILELANG_", "CUBLAS_", "CUDNN_", "LD_PRELOAD", "NVIDIA_TF32_OVERRIDE", "MAX_JOBS"),
 )
 """How the names of variables begin that change the engine."""
 _CHANGES_NOTHING = frozenset({"CUDA_VERSION"})  # a label of CUDA's images

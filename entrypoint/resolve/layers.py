@@ -18,7 +18,7 @@ from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
 from ..weights import hub_files
-from . import cuda_graphs, drafting, handover
+from . import cuda_graphs, drafting, handover, long_prompts
 from .constraints import refusals
 from .environment import operator_layer
 from .select import Selection
@@ -35,6 +35,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
         merge(supervision, layer.supervision)
     drafting_choices = drafting.settle(selection, request, flags)
     merge(flags, cuda_graphs.named(selection, flags))
+    merge(flags, long_prompts.named(flags))
     operator, wrong = operator_layer(request.operator, frozenset(env), request.skip)
     problems = [*request.problems, *wrong]
     merge(env, operator.env)

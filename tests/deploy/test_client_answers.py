@@ -71,6 +71,17 @@ def test_a_closed_route_has_the_shape_of_its_api(alone: Balancer, path: str) -> 
     assert ("not stored" in (error_of(answer)["message"] or "")) == ("responses/" in path)
 
 
+@pytest.mark.parametrize(
+    "path", ["/x", "/v1/models", "/stat", "/metrics/", "/replica/1/status", "/replica/1/startupz/"]
+)
+def test_the_status_port_has_its_own_pages_only(alone: Balancer, path: str) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{alone.status_port}", trust_env=False) as client:
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "text/plain")
+        assert client.post("/replica/1/startupz").status_code == 404
+        assert {client.get(page).status_code for page in ("/", "/stats", "/stats;csv", "/metrics", "/keys")} == {200}
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/models", "/v1/models/stand-in"])
 def test_a_route_has_one_method(pair: Pair, path: str, method: str) -> None:

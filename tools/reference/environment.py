@@ -32,8 +32,8 @@ OTHERS = {
     "VLLM_* and NCCL_* and PYTORCH_* and TORCH* and CUDA_* and TRITON_* and FLASHINFER_*": (
         "Settings of the plan, above those of profile files; names in VLLM_* have to be vLLM's. CUDA_VERSION is none."
     ),
-    "DG_* and TILELANG_* and CUBLAS_* and CUDNN_* and LD_PRELOAD and NVIDIA_TF32_OVERRIDE": (
-        "Settings of the plan too: they change what kernels compute, or which code runs."
+    "DG_* and TILELANG_* and CUBLAS_* and CUDNN_* and LD_PRELOAD and NVIDIA_TF32_OVERRIDE and MAX_JOBS": (
+        "Settings of the plan too: they change what kernels compute, which code runs, or how it is compiled."
     ),
     "CUDA_VISIBLE_DEVICES": "The GPUs that may be used; its order is kept.",
     "CUDA_HOME": "The CUDA toolkit that the doctor looks for compilers in.",

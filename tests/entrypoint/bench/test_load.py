@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 from pathlib import Path
@@ -14,7 +15,7 @@ from dsv4_serve.entrypoint.bench.load import LoadFailed, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadMatrix, LoadShape
 from dsv4_serve.entrypoint.client import http
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
-from dsv4_serve.entrypoint.errors import NotFound
+from dsv4_serve.entrypoint.errors import NotFound, UsageError
 
 WHERE = Endpoint("http://127.0.0.1:9", None, "secret")
 SAVED = {
@@ -38,6 +39,13 @@ def test_the_command_names_everything_that_shapes_the_load() -> None:
     assert (given["--seed"], given["--temperature"]) == ("7", "0")
     assert "--ignore-eos" in words
     assert "secret" not in " ".join(words)
+
+
+def test_an_address_with_a_password_is_no_argument() -> None:
+    where = dataclasses.replace(WHERE, url="http://me:hunter2@127.0.0.1:8000")
+    with pytest.raises(UsageError, match="holds a password") as caught:
+        load.command(LoadShape(1), where, "m", Tokenizer("t"), "/tmp/x")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_every_flag_is_one_of_the_installed_generator() -> None:

@@ -70,6 +70,7 @@ def test_what_the_operator_sets_beats_a_profile_file_and_other_variables_stay_ou
         "TILELANG_DISABLE_TMA",
         "CUBLAS_WORKSPACE_CONFIG",
         "LD_PRELOAD",
+        "MAX_JOBS",
     ],
 )
 def test_a_variable_that_changes_the_engine_stands_in_the_plan_with_its_origin(name: str) -> None:
