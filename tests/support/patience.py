@@ -15,5 +15,5 @@ def slowness(most: float = math.inf) -> float:
 
     `most` bounds it where a test waits for all of the time, and not only at most for so long; it then begins at 1.
     """
-    waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
+    waiting = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     return min(most, max(LIMIT if most == math.inf else 1.0, waiting * (1 + os.nice(0) / 5)))
