@@ -26,6 +26,8 @@ from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights, compressed_row
 __all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "save_shards", "write"]
 
 MTP = ("good", "removed", "holed", "scrambled")
+NOISE = -12
+"""The shared expert's, as a power of two; noise that reaches the residual stream grows with the widths."""
 HOLES = {"mtp": "mtp.0.attn.wo_b.", "dspark": "mtp.1.attn.wo_b."}
 Tensors = dict[str, Tensor]
 LayerWeights = Weights | DraftLayer
@@ -146,9 +148,9 @@ class _Builder:
             out |= self.encode(
                 f"{prefix}.shared_experts.{name}", self.noise(self.d.inter, self.d.hidden, -7), storage.shared
             )
-        return out | self.encode(
-            f"{prefix}.shared_experts.w2", self.noise(self.d.hidden, self.d.inter, -12), storage.shared
-        )
+        noise = self._keep.get("undisturbed") or self.w.undisturbed(self.noise(self.d.hidden, self.d.inter, NOISE))
+        self._keep["undisturbed"] = noise
+        return out | self.encode(f"{prefix}.shared_experts.w2", noise, storage.shared)
 
     def router(self, prefix: str, *, hashed: bool) -> Tensors:
         rng = np.random.default_rng((self.w.seed, len(prefix)))
