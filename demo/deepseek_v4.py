@@ -53,6 +53,7 @@ class _Builder:
         self.layout, self.w, self.d = layout, weights, weights.dims
         self._encoded: dict[tuple[int, Encoder], tuple[Linear, Tensors]] = {}
         self._keep: dict[str, Linear] = {}
+        self._shared: Linear | None = None
 
     def encode(self, prefix: str, linear: Linear, encoder: Encoder) -> Tensors:
         """Encode once per weight and format; the many equal experts and layers then share the bytes.
@@ -148,9 +149,8 @@ class _Builder:
             out |= self.encode(
                 f"{prefix}.shared_experts.{name}", self.noise(self.d.inter, self.d.hidden, -7), storage.shared
             )
-        noise = self._keep.get("undisturbed") or self.w.undisturbed(self.noise(self.d.hidden, self.d.inter, NOISE))
-        self._keep["undisturbed"] = noise
-        return out | self.encode(f"{prefix}.shared_experts.w2", noise, storage.shared)
+        self._shared = self._shared or self.w.undisturbed(self.noise(self.d.hidden, self.d.inter, NOISE))
+        return out | self.encode(f"{prefix}.shared_experts.w2", self._shared, storage.shared)
 
     def router(self, prefix: str, *, hashed: bool) -> Tensors:
         rng = np.random.default_rng((self.w.seed, len(prefix)))
