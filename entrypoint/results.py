@@ -57,6 +57,7 @@ class _Row(BaseModel):
     request_goodput: _Figure | None = None
     history: Annotated[int, Field(ge=0)] = 0
     round: _Count = 1
+    counted: Annotated[list[_Figure], Field(min_length=2, max_length=2)] | None = None
     cached_share: Annotated[float, Field(ge=0, le=1)] | None = None
 
 

@@ -36,7 +36,7 @@ def _mean(rows: Sequence[Row]) -> Row:
         values = [row[name] for row in rows if row.get(name) is not None]
         if name in ("by_position", "counted"):
             found[name] = [fmean(shares) for shares in zip(*values, strict=False)]
-        elif values:
+        elif values and all(isinstance(value, int | float) for value in values):
             found[name] = fmean(values)
     return found
 

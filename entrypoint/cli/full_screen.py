@@ -47,7 +47,7 @@ class FullScreen:
 
 @contextlib.contextmanager
 def opened() -> Iterator[FullScreen]:
-    """Take the terminal during the block; Ctrl-Z gives it back until the command continues."""
+    """Take the terminal during the block; Ctrl-Z gives it back until the command continues, Ctrl-\\ for good."""
     keys = sys.stdin.fileno() if sys.stdin.isatty() else None
     before = termios.tcgetattr(keys) if keys is not None else None
 
@@ -68,10 +68,19 @@ def opened() -> Iterator[FullScreen]:
         os.kill(os.getpid(), signal.SIGSTOP)
         enter()
 
-    stopped = signal.signal(signal.SIGTSTP, suspend)
+    def quit_(number: int, _frame: object) -> None:
+        leave()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before_signals = {
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGTSTP, suspend), (signal.SIGQUIT, quit_))
+    }
     try:
         enter()
         yield FullScreen()
     finally:
         leave()
-        signal.signal(signal.SIGTSTP, stopped)
+        for number, handler in before_signals.items():
+            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,8 @@ SECONDS = 10.0
 """For an answer to a GET, which vLLM's event loop sends between two requests."""
 KEY_OPTION = "--api-key-file (API_KEY_FILE)"
 """The option that names the file of a key, as messages name it."""
+_MOST = 16 << 20
+"""Bytes of an answer; vLLM's metrics are about 100 KiB."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -60,7 +63,24 @@ def request(
         given["Host"] = f"{name}:{parts.port}" if parts.port else name
         extensions["sni_hostname"] = name
     with httpx.Client(**settings(key, url)) as client:
-        return client.request(method, url, headers=given, extensions=extensions)
+        return whole(client, method, url, SECONDS, headers=given, extensions=extensions)
+
+
+def whole(client: httpx.Client, method: str, url: str, seconds: float, **how: Any) -> httpx.Response:
+    """Send one request and read its answer; raise httpx.HTTPError where that has no end within a time or a size."""
+    import httpx
+
+    until, parts, size = time.monotonic() + seconds, list[bytes](), 0
+    with client.stream(method, url, **how) as answer:
+        for part in answer.iter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > _MOST:
+                raise httpx.ReadError(f"the answer has more than {_MOST >> 20} MiB")
+            if time.monotonic() > until:
+                raise httpx.ReadTimeout(f"the answer did not end within {seconds:g} s")
+    kept = [(name, value) for name, value in answer.headers.items() if name.lower() == "content-type"]
+    return httpx.Response(answer.status_code, headers=kept, content=b"".join(parts), request=answer.request)
 
 
 def get(url: str, key: str | None, name: str = "") -> httpx.Response:

@@ -123,8 +123,8 @@ def read(target: TopTarget, key: str | None, transport: httpx.BaseTransport | No
 
 
 def _read(client: httpx.Client, target: TopTarget, key: str | None) -> TopReading:
-    startup = _parsed(_Startup, client.get("/startupz", params={"format": "json"}))
-    ready = _parsed(_Ready, client.get("/readyz", params={"format": "json"}))
+    startup = _parsed(_Startup, _get(client, "/startupz?format=json"))
+    ready = _parsed(_Ready, _get(client, "/readyz?format=json"))
     status, note = _status(client, key)
     wrong = [check.why for check in ready.checks if not check.ok and check.name != "started"]
     wrong += [check.warning for check in ready.checks if check.warning]
@@ -149,7 +149,7 @@ def _read(client: httpx.Client, target: TopTarget, key: str | None) -> TopReadin
 
 def _status(client: httpx.Client, key: str | None) -> tuple[_Status, str]:
     """Return the figures, or none and why."""
-    answer = client.get("/status", headers={"Authorization": f"Bearer {key}"} if key else {})
+    answer = _get(client, "/status", headers={"Authorization": f"Bearer {key}"} if key else {})
     if answer.status_code == 401:
         wrong = "the key is not this replica's" if key else "figures need the key"
         return _Status(), f"{wrong}; name its file with --api-key-file (API_KEY_FILE)"
@@ -163,6 +163,10 @@ def _cause(last: LastExit | None) -> str:
         return ""
     status = "" if last.status is None else f" (exit status {last.status})"
     return ": ".join(filter(None, [f"{last.cause}{status}", last.root or last.sentence]))
+
+
+def _get(client: httpx.Client, path: str, **how: Any) -> httpx.Response:
+    return http.whole(client, "GET", path, TIMEOUT, **how)
 
 
 def _parsed(model: type[_Answer], answer: httpx.Response) -> _Answer:

@@ -246,6 +246,7 @@ def test_rounds_become_means_and_their_range_is_the_noise() -> None:
     [mean] = rounds.means(rows)
     assert (mean["x"], mean["by_position"], mean["requests"], mean["batch"]) == (15.0, [1.5, 1.5], 4, 1)
     assert rounds.means(rows[:1]) == rows[:1]
+    assert rounds.means([rows[0] | {"note": "x"}, rows[1] | {"note": "y"}])[0]["note"] == "x"
     assert rounds.noise([10.0], [11.0]) is None
     assert rounds.noise([0.0, 1.0], [1.0]) is None
     assert rounds.noise([100.0, 90.0], [110.0, 99.0]) == pytest.approx((110 / 90 - 99 / 100) / 2)

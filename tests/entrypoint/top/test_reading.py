@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,6 +104,17 @@ def test_a_password_in_an_address_is_not_shown() -> None:
 
     found = reading.read(TopTarget("a:1", "http://u:hunter2@a:1"), None, httpx.MockTransport(silent))
     assert found.why == "nothing answers at http://u:***@a:1 (refused); is a replica running there?"
+
+
+@pytest.mark.parametrize(("part", "why"), [(b" " * (1 << 20), "more than 16 MiB"), (b"", "did not end within 0 s")])
+def test_an_answer_without_an_end_is_none(monkeypatch: pytest.MonkeyPatch, part: bytes, why: str) -> None:
+    class Endless(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield from itertools.repeat(part or b" ")
+
+    monkeypatch.setattr(reading, "TIMEOUT", 300.0 if part else 0.0)
+    found = reading.read(HERE, None, httpx.MockTransport(lambda _request: httpx.Response(200, stream=Endless())))
+    assert why in found.why
 
 
 def test_a_container_without_a_published_port_ends_nothing() -> None:
