@@ -115,7 +115,7 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--acceptance",
-        type=float,
+        type=share,
         nargs="+",
         metavar="R",
         help=f"accept this share of draft tokens at random; one value, or one for each draft token (default: {rate})",
@@ -140,6 +140,17 @@ def port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return int(text)
+
+
+def share(text: str) -> float:
+    """Return a share from 0 to 1; raise ArgumentTypeError for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+    return number
 
 
 def above_zero(what: str = "number", most: float | None = None) -> Callable[[str], float]:
