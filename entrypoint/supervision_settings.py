@@ -108,6 +108,8 @@ class Supervise(_Group):
     fetch: bool = True
     """Whether `serve` fetches weights that the Hub's cache lacks before it starts vLLM. Without that, vLLM downloads
     them itself."""
+    prefetch: bool = False
+    """Whether `serve` reads the weights into the page cache while vLLM starts, if memory can hold them."""
     stall: dict[str, Seconds] = {
         "fetching-weights": 600.0,
         "starting": 180.0,

@@ -8,7 +8,7 @@ import gc
 
 from hypothesis import settings
 
-from tests.support.kinds import pytest_itemcollected
+from tests.support.kinds import pytest_collection_modifyitems, pytest_itemcollected
 from tests.support.running_demo import keyed_demo, keyed_start, running_demo
 from tests.support.skips import pytest_terminal_summary
 from tests.support.temporary import pytest_configure, pytest_unconfigure
@@ -19,6 +19,7 @@ __all__ = [
     "broken",
     "keyed_demo",
     "keyed_start",
+    "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_itemcollected",
     "pytest_terminal_summary",

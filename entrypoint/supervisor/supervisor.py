@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ...healthcheck.state import PHASES, Health
 from .. import served_plan
@@ -31,6 +32,7 @@ from . import (
     advice,
     atomic_file,
     cache_growth,
+    compile_threads,
     compiled,
     gpu_faults,
     guard_path,
@@ -39,6 +41,7 @@ from . import (
     leftovers,
     run_folder,
     stack_dump,
+    weights_prefetch,
 )
 from .context import VllmSession
 from .drain import drain
@@ -93,7 +96,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             progress.feed(line, time.monotonic())
             _show_progress(health, progress)
 
-    environ = _environ(plan, life)
+    environ = _environ(plan, life, first=not cache.filled)
     process = await _start_vllm(plan, life, environ, on_line)
     health.engine = process.pid
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)
@@ -113,8 +116,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             waits=lambda: progress.moved(time.monotonic()),
         )
     )
-    modules = [] if cache.filled else settings.supervise.prebuild
-    prebuild = asyncio.create_task(jit_prebuild.compile_all(modules, environ))
+    background = _background(plan, settings, environ, first=not cache.filled)
     recording = asyncio.create_task(leftovers.record(life.context.run_folder, process.folder, process.shared_memory))
     exited, stop = asyncio.create_task(process.wait()), asyncio.create_task(signals.stop.wait())
     xids = XidWatch.of(life.machine, environ, gpu_faults.noting(health, life.context.environ))
@@ -139,12 +141,24 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
         return _ended_by_itself(notes, exited.result(), plan, life, xids)
     finally:
         xids.stop()
-        tasks = (serving, exited, stop, lost, prebuild, recording)
+        tasks: tuple[asyncio.Task[Any], ...] = (serving, exited, stop, lost, recording, *background)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
         await _end(process, life)
+
+
+def _background(
+    plan: Plan, settings: Supervision, environ: Mapping[str, str], *, first: bool
+) -> tuple[asyncio.Task[None], ...]:
+    """Begin what makes a start shorter and may fail: kernels before vLLM needs them, weights into the page cache."""
+    modules = settings.supervise.prebuild if first else []
+    shards = weights_prefetch.folder(plan, environ) if settings.supervise.prefetch else None
+    return (
+        asyncio.create_task(jit_prebuild.compile_all(modules, environ)),
+        asyncio.create_task(weights_prefetch.read(shards)),
+    )
 
 
 async def _start_vllm(
@@ -172,9 +186,11 @@ async def _end(process: VllmProcess, life: Lifecycle) -> None:
     life.health.engine, life.health.busy = None, False
 
 
-def _environ(plan: Plan, life: Lifecycle) -> dict[str, str]:
-    """Return the variables that vLLM starts with."""
+def _environ(plan: Plan, life: Lifecycle, *, first: bool) -> dict[str, str]:
+    """Return the variables that vLLM starts with; a `first` start compiles in more threads."""
     environ = {**life.context.environ, **plan.environment(secrets=True)}
+    if first and life.machine:
+        environ |= compile_threads.variables(environ, life.machine.cores, parallel_of(plan.flags).node_gpus)
     return environ | guard_path.variables(life.context.vllm, environ, life.context.run_folder)
 
 

@@ -1,8 +1,13 @@
-"""Read weights into the page cache, so that the next start loads them from memory."""
+"""
+Read weights into the page cache, so that the next start loads them from memory.
+
+    python -m dsv4_serve.entrypoint.weights.prefetch FOLDER
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -81,3 +86,7 @@ def _read(file: Path) -> int:
         while count := os.readv(stream.fileno(), [buffer]):
             done += count
     return done
+
+
+if __name__ == "__main__":
+    prefetch(Path(sys.argv[1]), available())

@@ -8,6 +8,12 @@
 #   on_host.sh pack [PLAN...]      qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs
 #                                  and the pack go to $OUT. A piece named *.tar.xz is taken for a pack of another host, and no cold
 #                                  start is made
+#   on_host.sh restart VARIANT...  `dsv4 warm` without weights (profile $PROFILE, 524k) once for each VARIANT: NAME=VALUE[,NAME=VALUE...]
+#                                  for its environment, - for none. One cache is kept for all of them, so the first run on a host
+#                                  compiles. The phases of each, restart.jsonl, and the logs go to $OUT. The startup plan of vLLM, and
+#                                  its fallback where 2 GiB less are free: restart - - VLLM_ENABLE_STARTUP_PLAN=1 VLLM_ENABLE_STARTUP_PLAN=1
+#                                  TAKE_GIB=2,VLLM_ENABLE_STARTUP_PLAN=1
+#   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders.json goes to $OUT
 #   on_host.sh speed FILE[:NAME,...]@GPUS...
 #                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
 #                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts
@@ -216,6 +222,43 @@ numerics)
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_numerics --out "${OUT:-$base/numerics}" --work "$base/checkpoints" \
         --patches "$base/patches.json" --deadline "${DEADLINE:-540}" --parallel "${PARALLEL:-4}" ${GPUS:+--gpus "$GPUS"} ${1:+--jobs "$@"}
     if [ -n "${OUT:-}" ]; then save_kernels; fi
+    ;;
+restart)
+    shift
+    package
+    engine
+    out=$base/restart
+    mkdir -p "$out"
+    unset VLLM_CACHE_ROOT VLLM_DEEP_GEMM_WARMUP
+    export DSV4_CACHE=$base/restart-cache PYTHONPATH=$(site patched)
+    status=0
+    for variant in "${@:--}"; do
+        pairs=()
+        if [ "$variant" != - ]; then IFS=, read -ra pairs <<< "$variant"; fi
+        taker=
+        if [[ ",$variant," =~ ,TAKE_GIB=([0-9]+), ]]; then
+            python3 -c "import time, torch
+kept = [torch.empty(${BASH_REMATCH[1]} << 30, dtype=torch.uint8, device=f'cuda:{i}') for i in range(torch.cuda.device_count())]
+time.sleep(3600)" & taker=$!
+            sleep 20
+        fi
+        log=$out/$(date +%H%M%S).log
+        if env "${pairs[@]}" python3 -m dsv4_serve.entrypoint warm --without-weights --format json --profile "${PROFILE:-524k}" \
+            --skip busy-gpu ${MODEL:+--model "$MODEL"} ${TP:+--tp "$TP"} > "$out/last.json" 2> "$log"; then
+            python3 -c 'import json, sys; print(json.dumps({"variant": sys.argv[1], **json.load(open(sys.argv[2]))}))' \
+                "$variant" "$out/last.json" | tee -a "$out/restart.jsonl"
+        else
+            status=$?
+            tail -n 5 "$log"
+        fi
+        if [ -n "$taker" ]; then kill "$taker" || true; wait "$taker" || true; fi
+        if [ -n "${OUT:-}" ]; then cp "$out"/restart.jsonl "$out"/*.log "$OUT/" 2>/dev/null || true; fi
+    done
+    exit $status
+    ;;
+loaders)
+    package
+    PYTHONPATH=$(site) python3 -m qualification.gpu.weight_loaders "$2" --gb "${3:-79}" --device cuda --out "${OUT:-$base}/loaders.json"
     ;;
 splits)
     package

@@ -13,6 +13,7 @@ import pytest
 
 from dsv4_serve.demo import llama
 from dsv4_serve.entrypoint.client import local_replica
+from tests.support.patience import slowness
 from tests.support.running_demo import COMMAND, PATIENT, Demo
 
 TOOL = {
@@ -29,7 +30,9 @@ THINKING_OFF = {"chat_template_kwargs": {"thinking": False}}
 
 def typed(line: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).parents[2]
-    return subprocess.run(line, shell=True, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        line, shell=True, cwd=root, capture_output=True, text=True, timeout=300 * slowness(), check=False
+    )
 
 
 def chat(demo: Demo, **options: Any) -> Any:
@@ -159,7 +162,7 @@ def test_a_port_that_is_taken_is_replaced_and_a_server_that_is_not_ready_in_time
         holder.listen()
         port = holder.getsockname()[1]
         command = [*COMMAND, "--check", "--folder", str(tmp_path), "--port", str(port), "--limit", "0"]
-        demo = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        demo = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300 * slowness())
     assert demo.returncode == 1
     assert re.fullmatch(r"error: the replica is not ready after 0 s: .* its log is \S+\n", demo.stderr)
     used = re.search(rf"{port} is taken; using (\d+)", demo.stdout)

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from tests.support.balancer import KEY, Balancer, Names, balancer, free_port
+from tests.support.patience import slowness
 from tests.support.replica import Replica, replica
 
 STABLE, CANDIDATE = "127.0.0.2", "127.0.0.3"
@@ -48,7 +49,7 @@ class Stage:
         return f"http://127.0.0.1:{self.balancer.status_port}"
 
     def canary(self, *words: str) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(self.argv(*words), stdout=subprocess.PIPE, check=False, timeout=240)
+        done = subprocess.run(self.argv(*words), stdout=subprocess.PIPE, check=False, timeout=240 * slowness())
         return done.returncode, json.loads(done.stdout)
 
     def share(self, key: str = CANARY_KEY, **headers: str) -> httpx.Response:

@@ -20,6 +20,7 @@ import pytest
 from tests.deploy.pair import Pair
 from tests.support import load
 from tests.support.balancer import CONFIGURATION, KEY, Names, balancer, free_port
+from tests.support.patience import slowness
 
 OPEN = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"]
 MODEL = "/v1/models/stand-in"
@@ -48,13 +49,13 @@ def ask(client: httpx.Client, *, headers: dict[str, str] | None = None, **body: 
 
 def raw(pair: Pair, path: str) -> bytes:
     """The answer to a path that no client library would send."""
-    with socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=60 * slowness()) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
         return connection.recv(65536)
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
-    ends = time.monotonic() + seconds
+    ends = time.monotonic() + seconds * slowness()
     while not condition() and time.monotonic() < ends:
         time.sleep(0.05)
     return condition()
@@ -171,7 +172,7 @@ def test_a_client_that_hangs_up_stops_its_generation(pair: Pair, stream: bool) -
     body = {"max_tokens": 5000, "stream": stream}
     with (
         contextlib.suppress(httpx.ReadTimeout),
-        pair.balancer.client(timeout=1.0) as client,
+        pair.balancer.client(timeout=slowness(5)) as client,
         client.stream("POST", "/v1/completions", json=body) as answer,
     ):
         next(answer.iter_lines())
@@ -181,7 +182,7 @@ def test_a_client_that_hangs_up_stops_its_generation(pair: Pair, stream: bool) -
 @pytest.mark.process
 @pytest.mark.slow
 def test_what_is_too_much_for_the_replicas_waits_and_then_gets_503(pair: Pair, tmp_path: Path, binary: str) -> None:
-    few = {"REPLICA_MAXCONN": "1", "QUEUE_TIMEOUT": "700ms"}
+    few = {"REPLICA_MAXCONN": "1", "QUEUE_TIMEOUT": "2s"}  # 20 tokens take 0.4 s, 200 take 4
     with balancer(tmp_path, pair.names, binary=binary, **ports(pair), **few) as narrow:
         assert until(lambda: narrow.up() == {"127.0.0.2", "127.0.0.3"}, 10)
         waited = asyncio.run(load.at_once(narrow.url, 4, 20))
@@ -211,7 +212,7 @@ def test_sigusr1_finishes_running_streams_and_takes_no_new_ones(pair: Pair, tmp_
             leaving.process.send_signal(signal.SIGUSR1)
             assert until(lambda: refuses(leaving.port), 5)
             assert list(lines)[-2:] == ["data: [DONE]", ""]
-        leaving.process.wait(10)
+        leaving.process.wait(10 * slowness())
 
 
 def refuses(port: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +16,7 @@ from dsv4_serve.demo.llama import write_checkpoint
 from tests.deploy.stage import CANARY_KEY, CANDIDATE, STABLE, Stage, staged
 from tests.support import load
 from tests.support.balancer import KEY, Names, balancer
+from tests.support.patience import slowness
 from tests.support.program import executable
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -49,10 +49,10 @@ def test_the_share_requires_its_own_key_and_ends_by_itself(stage: Stage) -> None
     for wrong in ("101", "-1", "5%", "05", "5, 999", "999, 5"):
         assert stage.share(X_Share=wrong, X_Seconds="60").status_code == 400
     assert stage.share(X_Share="5").status_code == 400
-    assert stage.share(X_Share="100", X_Seconds="3").json() == {"share": 100, "seconds": 3}
+    seconds = round(3 * slowness(5))
+    assert stage.share(X_Share="100", X_Seconds=str(seconds)).json() == {"share": 100, "seconds": seconds}
     assert set(stage.served_by(5)) == {CANDIDATE}
-    time.sleep(4)
-    assert stage.share().json()["seconds"] < 0
+    stage.candidate.until(lambda: stage.share().json()["seconds"] < 0, 2 * seconds, "the end of the share")
     assert set(stage.served_by(5)) == {STABLE}
 
 
@@ -123,7 +123,7 @@ def test_a_stop_rolls_back(stage: Stage) -> None:
     process = subprocess.Popen(stage.argv("--steps", "40,50"), stdout=subprocess.PIPE)
     stage.candidate.until(lambda: stage.share().json()["share"] == 40, 20, "the first step")
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=20 * slowness())
     assert process.returncode == 143
     assert json.loads(out)["verdict"] == "Rolled back at 40 %: it was stopped."
     assert stage.share().json()["share"] == 0

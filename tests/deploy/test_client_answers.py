@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dsv4_serve.healthcheck.state import Health
 from tests.deploy.pair import Pair
 from tests.deploy.test_balancer import ports, until
 from tests.support.balancer import KEY, Balancer, Names, balancer
+from tests.support.patience import slowness
 
 OPENAI = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/v1/models", "/v1/models/a"]
 ANTHROPIC = ["/v1/messages", "/v1/messages/count_tokens"]
@@ -104,16 +105,20 @@ def test_one_model_by_its_id(pair: Pair) -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/completions"])
-def test_half_a_body_is_408_in_the_shape_of_its_api(pair: Pair, path: str) -> None:
-    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=60) as connection:
-        connection.sendall(f"{head}Content-Length: 9\r\n\r\n{{".encode())
-        answer = connection.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    body = json.loads(answer.partition(b"\r\n\r\n")[2])
-    assert ("type" in body) == (path == "/v1/messages")
-    assert body["error"]["type"] == "timeout_error"
+def test_half_a_body_is_408_in_the_shape_of_its_api(pair: Pair) -> None:
+    with ExitStack() as stack:  # both at once: each waits for half a minute
+        waiting = {}
+        for path in ("/v1/messages", "/v1/completions"):
+            connection = socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=60 * slowness())
+            waiting[path] = stack.enter_context(connection)
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
+            connection.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{".encode())
+        for path, connection in waiting.items():
+            answer = connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            body = json.loads(answer.partition(b"\r\n\r\n")[2])
+            assert ("type" in body) == (path == "/v1/messages")
+            assert body["error"]["type"] == "timeout_error"
 
 
 def test_a_replica_that_answers_nothing_in_time_is_504(binary: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from dsv4_serve.entrypoint.toml_file import read
 from tests.support.balancer import Names, balancer, variables
+from tests.support.patience import slowness
 from tests.support.program import need
 
 ROOT = Path(__file__).parents[2]
@@ -167,8 +168,8 @@ def test_the_balancer_s_health_check_hears_its_answer(tmp_path: Path) -> None:
     words = SERVICES["balancer"]["healthcheck"]["test"][1:]
     with balancer(tmp_path, Names(), binary=binary) as running:
         here = [word.replace("8404", str(running.status_port)) for word in words]
-        assert subprocess.run(here, timeout=5, check=False).returncode == 0
-    assert subprocess.run(here, timeout=5, check=False, stderr=subprocess.DEVNULL).returncode != 0
+        assert subprocess.run(here, timeout=5 * slowness(), check=False).returncode == 0
+    assert subprocess.run(here, timeout=5 * slowness(), check=False, stderr=subprocess.DEVNULL).returncode != 0
 
 
 def test_grafana_has_a_password_of_its_own() -> None:

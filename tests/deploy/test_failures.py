@@ -12,6 +12,7 @@ import pytest
 
 from tests.deploy.pair import MakePair, Pair
 from tests.support.load import client, load, stream
+from tests.support.patience import slowness
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
@@ -58,7 +59,7 @@ def test_a_kill_fails_only_what_was_in_flight_there(make_pair: MakePair, capsys:
             family = members(pair, ONE)
             for process in family:
                 process.kill()
-            psutil.wait_procs(family, timeout=5)
+            psutil.wait_procs(family, timeout=5 * slowness())
             killed = time.monotonic()
             out = pair.until_up(OTHER, seconds=10)
             time.sleep(1)

@@ -16,6 +16,7 @@ from dsv4_serve.healthcheck.state import Finding, Health, LastExit
 from tests.support.balancer import CONFIGURATION, Names, balancer, free_port
 from tests.support.browser import CHROMIUM, browser
 from tests.support.health_server import served
+from tests.support.patience import slowness
 
 FLEET = CONFIGURATION.with_name("fleet.html")
 PLAN = {"choices": {}, "settings": {}}
@@ -100,7 +101,7 @@ def ask(url: str, method: str = "GET", **headers: str) -> httpx.Response:
 @pytest.mark.process
 @pytest.mark.slow
 def test_only_the_progress_of_a_start_passes_the_status_port(fleet: Fleet) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 30 * slowness()
     while (answer := ask(f"{fleet.url}/replica/1/startupz")).headers.get("x-replica") != "replica1":
         assert time.monotonic() < until, answer.text
         time.sleep(0.1)

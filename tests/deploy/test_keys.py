@@ -98,7 +98,7 @@ def ask(front: Balancer, key: str, path: str = PROMPT, seconds: float = 0) -> ht
 @contextlib.contextmanager
 def stream(front: Balancer, key: str, seconds: float) -> Iterator[http.client.HTTPResponse]:
     """A stream whose first byte has come; its client goes away at the end of the block."""
-    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=30 * slowness())
     connection.request("POST", PROMPT, str(seconds), {"Authorization": f"Bearer {key}"})
     answer = connection.getresponse()
     assert answer.status == 200
@@ -138,7 +138,7 @@ def header_sets(key: str) -> dict[str, list[str]]:
 
 
 def raw(front: Balancer, headers: list[str], path: str = "/v1/models") -> int:
-    with socket.create_connection(("127.0.0.1", front.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", front.port), timeout=10 * slowness()) as connection:
         connection.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: a", *headers, "", ""]).encode("latin-1"))
         return int(connection.recv(65536).split()[1])
 

@@ -34,7 +34,10 @@ class Sdks:
     def __init__(self, url: str, certificate: Path, key: str) -> None:
         self.url, self.key = url, key
         trusted = ssl.create_default_context(cafile=str(certificate))
-        self.http, self.http2 = httpx.Client(verify=trusted, timeout=300), httpx2.Client(verify=trusted, timeout=300)
+        self.http, self.http2 = (
+            httpx.Client(verify=trusted, timeout=300 * slowness()),
+            httpx2.Client(verify=trusted, timeout=300 * slowness()),
+        )
 
     def openai(self, key: str | None = None, retries: int = 0) -> openai.OpenAI:
         settings: Any = {"http_client": self.http, "max_retries": retries}
@@ -60,7 +63,7 @@ def sdks(keyed_start: Callable[[], Replica], binary: str, tmp_path_factory: pyte
         "BALANCER_CERTIFICATE": str(folder / "tls.crt"),
     }
     with balancer(folder, names, binary=binary, key=key, **env) as front:
-        assert until(lambda: front.up() == {"127.0.0.1"}, 30 * slowness())
+        assert until(lambda: front.up() == {"127.0.0.1"}, 30)
         yield Sdks(f"https://localhost:{front.port}", folder / "tls.crt", key)
 
 

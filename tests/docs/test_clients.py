@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.demo import llama
+from tests.support.patience import slowness
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/clients.md"
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -38,7 +39,12 @@ def test_a_snippet_does_what_the_page_says(running_demo, number):
     assert "http://localhost:8000" in text
     here = text.replace("http://localhost:8000", running_demo.url)
     done = subprocess.run(
-        [*PROGRAMS[language], here], capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL
+        [*PROGRAMS[language], here],
+        capture_output=True,
+        text=True,
+        timeout=300 * slowness(),
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
     for expected in EXPECTED[number]:

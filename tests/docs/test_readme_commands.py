@@ -27,6 +27,7 @@ from dsv4_serve.entrypoint import listen
 from dsv4_serve.entrypoint.resolve.environment import Variables
 from tests.docs import readme
 from tests.support import checkpoints, hub
+from tests.support.patience import slowness
 from tests.support.program import find
 from tests.support.replica import Replica
 from tests.support.running_demo import COMMAND, NAME, Demo
@@ -289,7 +290,7 @@ def test_the_questions_are_answered(keyed_demo: Replica) -> None:
 
     def run(argv: list[str]) -> str:
         folder = keyed_demo.log.parent
-        ran = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+        ran = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=300 * slowness())
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from dsv4_serve.entrypoint import procfs
+from tests.support.patience import slowness
 
 TREE = """
 import os, signal, subprocess, sys, time
@@ -41,7 +42,9 @@ def gone(pid: int) -> bool:
 
 def run_in_child(body: str) -> subprocess.CompletedProcess[str]:
     code = f"from dsv4_serve.entrypoint import procfs\nimport os, subprocess, sys, time\nTREE={TREE!r}\n{body}"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60 * slowness(), check=True
+    )
 
 
 def test_all_that_is_below_is_found_parents_first() -> None:

@@ -14,6 +14,7 @@ from dsv4_serve.demo.llama import write_checkpoint
 from tests.deploy.stage import CANDIDATE, STABLE, Stage, staged
 from tests.support import load
 from tests.support.balancer import KEY
+from tests.support.patience import slowness
 from tests.support.program import need
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -40,7 +41,9 @@ def answer(stage: Stage, address: str) -> str:
     body = {"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0}
     key = {"Authorization": f"Bearer {KEY}"}
     url = f"http://{address}:{stage.port}/v1/completions"
-    return httpx.post(url, json=body, headers=key, timeout=60, trust_env=False).json()["choices"][0]["text"]
+    return httpx.post(url, json=body, headers=key, timeout=60 * slowness(), trust_env=False).json()["choices"][0][
+        "text"
+    ]
 
 
 def test_a_shuffled_drafter_is_rolled_back_and_a_sound_one_promoted_with_no_stream_lost(

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from tests.faults.noted import cause, last_words, noted
+from tests.support.patience import slowness
 from tests.support.replica import Late, Replica, leaked_memory
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ def test_a_supervisor_that_is_killed_takes_the_engine_along(ready: Replica) -> N
     family = ready.family()
     ready.process.kill()
     began = time.monotonic()
-    left = psutil.wait_procs(family, timeout=60)[1]
+    left = psutil.wait_procs(family, timeout=60 * slowness())[1]
     if left:
         raise Late(f"{left} outlive the supervisor\n{ready.log_text()[-2000:]}")
     noted("supervisor-killed", 137, "nothing: it was killed", ended=time.monotonic() - began)

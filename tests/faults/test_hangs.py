@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from tests.faults.noted import SETTINGS, cause, last_words, noted
+from tests.support.patience import slowness
 from tests.support.replica import Replica
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def stop(running: Replica, process: psutil.Process, fault: str, unready_within: 
 
 def test_an_engine_that_stops_under_streams(ready: Replica) -> None:
     streams = [ready.stream(1500, f"Story {number}:") for number in range(8)]
-    assert all(stream.began.wait(30) for stream in streams)
+    assert all(stream.began.wait(30 * slowness()) for stream in streams)
     stop(ready, ready.member("VLLM::EngineCore"), "engine-stopped-busy", SETTINGS["supervise.ready-grace"] + POLLS)
 
 
@@ -44,6 +45,6 @@ def test_an_engine_that_stops_while_idle(ready: Replica) -> None:
 
 def test_an_api_server_that_stops(ready: Replica) -> None:
     streams = [ready.stream(1500, f"Story {number}:") for number in range(8)]
-    assert all(stream.began.wait(30) for stream in streams)
+    assert all(stream.began.wait(30 * slowness()) for stream in streams)
     wait = ANSWER + SETTINGS["supervise.ready-grace"] + POLLS  # where the poll before the stop saw no stream yet
     stop(ready, ready.api_server(), "api-server-stopped", wait)

@@ -85,7 +85,7 @@ def test_a_request_in_flight_is_not_the_one_that_makes_room(monkeypatch: pytest.
             answer = asyncio.create_task(status(connection))
             await asyncio.sleep(0.1)
             async with idle(port, 12):
-                await asyncio.sleep(0.1 * slowness())
+                await asyncio.sleep(0.1 * slowness(5))
                 release.set()
                 return await answer
 

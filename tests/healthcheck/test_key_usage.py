@@ -20,7 +20,7 @@ KEY = "ab" * 32
 def client(keyed_demo: Replica):
     keyed_demo.until_ready(900)
     url = f"http://127.0.0.1:{keyed_demo.port}"
-    with httpx.Client(base_url=url, headers={"x-api-key": KEY}, timeout=120, trust_env=False) as made:
+    with httpx.Client(base_url=url, headers={"x-api-key": KEY}, timeout=120 * slowness(), trust_env=False) as made:
         yield made
 
 

@@ -22,6 +22,7 @@ from dsv4_serve.healthcheck.state import PHASES, Acceptance, Finding, Health, La
 from dsv4_serve.healthcheck.traffic import Traffic
 from tests.support.browser import CHROMIUM, Browser, Page, browser
 from tests.support.health_server import served
+from tests.support.patience import slowness
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")]
 KEY = "sk-very-secret"
@@ -283,7 +284,7 @@ def test_a_screen_reader_finds_landmarks_names_and_one_live_region(chromium: Bro
 
 def test_without_javascript_it_names_the_plain_texts(chromium: Browser) -> None:
     with served(ready()) as url, chromium.page(url, scripts=False) as opened:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * slowness()
         while (
             "needs JavaScript" not in str(tree := opened.call("Accessibility.getFullAXTree"))
             and time.monotonic() < deadline

@@ -43,7 +43,7 @@ def replica(health: Health, host: str = "127.0.0.1") -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert up.wait(10)
+        assert up.wait(10 * slowness())
         yield str(ports[0])
     finally:
         over.set()
@@ -63,7 +63,7 @@ def saying(answer: bytes, *, close: bool = True) -> Iterator[str]:
                 for start in range(0, len(answer), 65536):
                     connection.sendall(answer[start : start + 65536])
                 if not close:
-                    over.wait(20)
+                    over.wait(20 * slowness())
 
         thread = threading.Thread(target=one)
         thread.start()

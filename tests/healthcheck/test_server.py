@@ -111,7 +111,9 @@ def test_the_ipv6_wildcard_answers_both_families() -> None:
 
 def test_a_client_that_connects_before_the_loop_goes_on_is_answered_later() -> None:
     async def blocked(port: int) -> bytes:
-        with socket.create_connection((HOST, port), timeout=5) as early:  # a blocking call: the loop stands still
+        with socket.create_connection(
+            (HOST, port), timeout=5 * slowness()
+        ) as early:  # a blocking call: the loop stands still
             early.sendall(GET)
             await asyncio.sleep(0)
             return await asyncio.to_thread(early.recv, 12)

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.support.patience import slowness
 from tests.support.program import find
 from tests.support.replica import Late, free_port
 
@@ -86,7 +87,7 @@ class Balancer:
     def until_answers(self, seconds: float = 10.0) -> None:
         began = time.monotonic()
         while not answers(self.port):
-            if self.process.poll() is not None or time.monotonic() - began > seconds:
+            if self.process.poll() is not None or time.monotonic() - began > seconds * slowness():
                 raise Late(f"HAProxy does not answer\n{self.log.read_text()}")
             time.sleep(0.02)
 
@@ -98,17 +99,19 @@ class Balancer:
         return httpx.get(f"http://127.0.0.1:{self.status_port}/metrics", trust_env=False, verify=False).text
 
     def tell(self, command: str) -> str:
-        """What the administrator's socket answers."""
+        """What the administrator's socket answers; nothing before it listens."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.socket))
+            try:
+                connection.connect(str(self.socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return ""
             connection.sendall(command.encode() + b"\n")
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
     def up(self, backend: str = "replicas") -> set[str]:
         """Addresses of the replicas that get new requests. One that was never checked gets them too; it is left out."""
-        try:
-            rows = [line.split(",") for line in self.tell("show stat").splitlines()]
-        except (FileNotFoundError, ConnectionRefusedError):  # it has not begun yet
+        rows = [line.split(",") for line in self.tell("show stat").splitlines()]
+        if not rows:
             return set()
         names = [name.strip("# ") for name in rows[0]]
         servers = [dict(zip(names, row, strict=False)) for row in rows[1:] if row[0] == backend and row[1] != "BACKEND"]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dsv4_serve.healthcheck.app import health_app
 from dsv4_serve.healthcheck.server import serving
 from dsv4_serve.healthcheck.state import Health
+from tests.support.patience import slowness
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def served(health: Health, port: int = 0, host: str = "127.0.0.1") -> Iterator[s
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert listening.wait(10)
+    assert listening.wait(10 * slowness())
     try:
         yield f"http://{host}:{running['port']}/"
     finally:

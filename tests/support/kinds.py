@@ -49,6 +49,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests last that end a server which others ask: it would have to start once more."""
+    items.sort(key=lambda item: _folder(item) == "faults")
+
+
 def _alone(item: pytest.Item, kind: str) -> str:
     """The kind; tests of vLLM that share no server with others are a group of their own beside it."""
     if SHARED.intersection(getattr(item, "fixturenames", ())):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from tests.support.balancer import KEY
+from tests.support.patience import slowness
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def slow(port: int, tokens: int, pause: float = 0.7) -> bytes:
         f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60 * slowness()) as connection:
         connection.sendall(head.encode())
         for start in range(0, len(body), 100):
             connection.sendall(body[start : start + 100])
@@ -77,7 +78,7 @@ def client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=url,
         headers={"Authorization": f"Bearer {KEY}"},
-        timeout=120.0,
+        timeout=120.0 * slowness(),
         trust_env=False,
         limits=httpx.Limits(max_connections=None),
     )
@@ -107,4 +108,4 @@ def load(url: str, clients: int = 8, tokens: int = 20) -> Iterator[Load]:
         yield made
     finally:
         made.stopping = True
-        thread.join(130)
+        thread.join(130 * slowness())

@@ -1,16 +1,19 @@
-"""How much longer a busy machine may take: limits of tests hold where a core is to spare, and are stretched elsewhere."""
+"""How much longer a busy or slow machine may take: limits of tests are stretched by this factor."""
 
 from __future__ import annotations
 
 import math
 import os
 
+LIMIT = 5.0
+"""A limit that nothing reaches costs nothing, so that it is wide on every machine: the load says how many wait, not how fast it is."""
+
 
 def slowness(most: float = math.inf) -> float:
     """
-    1 on an idle machine; the processes that wait for each core, threefold for a process of niceness 10.
+    The processes that wait for each core, threefold for a process of niceness 10; `LIMIT` at least.
 
-    `most` bounds it where a test waits for all of the time, and not only at most for so long.
+    `most` bounds it where a test waits for all of the time, and not only at most for so long; it then begins at 1.
     """
-    waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
-    return min(most, max(1.0, waiting) * (1 + os.nice(0) / 5))
+    waiting = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return min(most, max(LIMIT if most == math.inf else 1.0, waiting * (1 + os.nice(0) / 5)))

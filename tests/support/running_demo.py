@@ -84,7 +84,7 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         yield Demo(printed, re.findall(r"http://\S+?(?=/v1)", printed)[0])
         demo.send_signal(signal.SIGINT)
         status = demo.wait(60 * slowness())
-        reader.join(10)
+        reader.join(10 * slowness())
         assert status == 0, "".join(rest)[-3000:]
     finally:
         demo.kill()

@@ -146,8 +146,8 @@ SCOPE = {
         _KERNELS,
     ),
     "weight-cache": (
-        "`load-format` is `ipc_cache`, and the files are compressed-tensors or `moe-backend` is `deep_gemm_mega_moe`",
-        "`CompressedTensorsLinearMethod does not support loading from pre-processed weights`, or empty experts",
+        "`load-format` is `ipc_cache`, and the files are compressed-tensors, or FP4 experts without TRTLLM's kernels",
+        "`does not support loading from pre-processed weights`; `pre-processed weights require FLASHINFER_TRTLLM`",
         "leave load-format out",
         "`model_executor/model_loader/weight_cache/`",
     ),

@@ -19,6 +19,7 @@ from dsv4_serve.entrypoint.bench import warm
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, Started
 from dsv4_serve.entrypoint.shared_result import digest
+from tests.support.patience import slowness
 from tests.support.program import argv_of
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -35,7 +36,13 @@ def dsv4(environ: dict[str, str], tmp_path: Path) -> Bench:
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
         return subprocess.run(
-            argv, env={**environ, **env}, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+            argv,
+            env={**environ, **env},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120 * slowness(),
+            check=False,
         )
 
     return run
@@ -177,16 +184,16 @@ def test_a_replica_without_weights_is_started_measured_and_stopped(dsv4: Bench, 
 def test_a_signal_stops_what_was_started(environ: dict[str, str], tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bench", *DUMMY, *SMALL]
     process = subprocess.Popen(argv, env={**environ, "STAND_IN": "stalls"}, cwd=tmp_path, stderr=subprocess.PIPE)
-    until, below = time.monotonic() + 60, []
+    until, below = time.monotonic() + 60 * slowness(), []
     while len(below) < 2 and time.monotonic() < until:
         time.sleep(0.1)
         below = psutil.Process(process.pid).children(recursive=True)
     assert len(below) >= 2
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60 * slowness())
     assert process.returncode == 128 + signal.SIGTERM
     assert b"stopped by SIGTERM" in said
-    assert psutil.wait_procs(below, timeout=5)[1] == []
+    assert psutil.wait_procs(below, timeout=5 * slowness())[1] == []
 
 
 def test_a_replica_that_does_not_start_says_its_root_cause(dsv4: Bench, tmp_path: Path) -> None:

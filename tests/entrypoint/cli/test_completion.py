@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.cli import completion, parser
+from tests.support.patience import slowness
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -110,7 +111,7 @@ def test_zsh_completes(scripts: Path, tmp_path: Path, words: list[str], offered:
 
 def seen(terminal: int, text: str) -> bool:
     """Whether a text comes out of a terminal within ten seconds."""
-    out, until = b"", time.monotonic() + 10
+    out, until = b"", time.monotonic() + 10 * slowness()
     while text.encode() not in out and time.monotonic() < until:
         if select.select([terminal], [], [], 0.1)[0]:
             out += os.read(terminal, 4096)

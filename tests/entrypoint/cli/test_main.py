@@ -17,6 +17,7 @@ import pytest
 
 from dsv4_serve.entrypoint.weights import manifest
 from dsv4_serve.entrypoint.weights.manifest import Entry, Manifest
+from tests.support.patience import slowness
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -237,7 +238,7 @@ def test_ctrl_c_ends_a_verification_at_once_and_without_a_traceback(tmp_path: Pa
         assert child.stderr is not None
         assert "verified" in child.stderr.readline()  # five seconds after it began
         child.send_signal(signal.SIGINT)
-        assert child.wait(5) == 130
+        assert child.wait(5 * slowness()) == 130
         assert "Traceback" not in child.stderr.read()
 
 
@@ -373,5 +374,5 @@ def test_closed_standard_streams_change_no_status(closed: tuple[int, ...]) -> No
 
     for words, expected in ((["version"], 0), (["profiles"], 0), (["servee"], 64)):
         argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
-        done = subprocess.run(argv, preexec_fn=close, check=False, timeout=60)
+        done = subprocess.run(argv, preexec_fn=close, check=False, timeout=60 * slowness())
         assert done.returncode == expected, words

@@ -14,6 +14,7 @@ import pytest
 
 from dsv4_serve.entrypoint.cli import program
 from dsv4_serve.entrypoint.errors import NotExecutable, NotFound
+from tests.support.patience import slowness
 
 ENV = {"PATH": os.environ["PATH"]}
 RUN = "import os, sys; from dsv4_serve.entrypoint.cli import program; sys.exit(program.run(sys.argv[1:], os.environ))"
@@ -29,7 +30,7 @@ def started_by(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         init.write_text('#!/bin/sh\n"$@"\nexit $?\n')
         init.chmod(0o755)
         argv = [init, sys.executable, "-m", "dsv4_serve.entrypoint", *words]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60 * slowness(), check=False)
 
     return run
 
@@ -106,7 +107,7 @@ def test_a_signal_reaches_the_child_once_and_its_status_is_ours(number: int, say
     assert ours.stdout is not None
     assert ours.stdout.readline() == "ready\n"
     ours.send_signal(number)
-    assert ours.wait(timeout=10) == status
+    assert ours.wait(timeout=10 * slowness()) == status
     assert ours.stdout.read() == f"{says}\n"
 
 
@@ -122,7 +123,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_child_once() -> None:
     assert ours.stdout is not None
     assert ours.stdout.readline() == "ready\n"
     os.killpg(ours.pid, signal.SIGINT)
-    assert ours.wait(timeout=20) == 0
+    assert ours.wait(timeout=20 * slowness()) == 0
     assert ours.stdout.read() == "int 1\n"
 
 
@@ -135,8 +136,8 @@ def test_the_child_is_gone_when_we_are_killed_by_term() -> None:
     assert ours.stdout is not None
     child = int(ours.stdout.readline())
     ours.terminate()
-    assert ours.wait(timeout=10) == 128 + signal.SIGTERM
-    deadline = time.monotonic() + 5
+    assert ours.wait(timeout=10 * slowness()) == 128 + signal.SIGTERM
+    deadline = time.monotonic() + 5 * slowness()
     while Path(f"/proc/{child}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)

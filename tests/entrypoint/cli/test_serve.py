@@ -27,7 +27,6 @@ from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervision_settings import defaults
 from dsv4_serve.entrypoint.supervisor.context import ServeContext
 from dsv4_serve.entrypoint.supervisor.lifecycle import lifecycle
-from tests.support.patience import slowness
 
 def check():
     print("checking", flush=True)
@@ -106,8 +105,9 @@ def test_a_stop_while_looking_ends_it_at_once_with_what_it_started(tmp_path: Pat
         for line in process.stdout:
             if line.strip() == "checking":
                 break
-        time.sleep(0.3)
-        below = psutil.Process(process.pid).children(recursive=True)
+        ends = time.monotonic() + 10 * slowness()
+        while not (below := psutil.Process(process.pid).children(recursive=True)) and time.monotonic() < ends:
+            time.sleep(0.02)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10 * slowness()) == 0

@@ -27,7 +27,7 @@ def key_file(keyed_demo: Replica) -> Path:
 
 def test_every_route_of_vllm_needs_the_key(keyed_demo: Replica, key_file: Path) -> None:
     url, key = f"http://127.0.0.1:{keyed_demo.port}", {"Authorization": f"Bearer {key_file.read_text().strip()}"}
-    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60 * slowness()) as client:
         described = client.get("/openapi.json", headers=key).json()["paths"]
         routes = [(method, path) for path, methods in described.items() for method in methods]
         assert {"/invocations", "/tokenize", "/version", "/load", "/v1/completions"} <= set(described)

@@ -17,6 +17,7 @@ from dsv4_serve.entrypoint.containers.down import down
 from dsv4_serve.entrypoint.containers.status import status
 from dsv4_serve.entrypoint.containers.up import up
 from dsv4_serve.entrypoint.errors import ConfigError, HostError
+from tests.support.patience import slowness
 
 from .conftest import KEY, Deployment
 
@@ -38,7 +39,7 @@ def ask(deployment: Deployment, tokens: int = 1, stream: bool = False, key: str 
         f"http://127.0.0.1:{deployment.port}/v1/completions",
         json={"model": "demo", "prompt": "a", "max_tokens": tokens, "stream": stream},
         headers={"Authorization": f"Bearer {key}"},
-        timeout=60,
+        timeout=60 * slowness(),
         trust_env=False,
     )
 
@@ -234,6 +235,6 @@ def test_followed_logs_go_on_until_the_containers_end(daemon, deployment_of):
     follower.start()
     time.sleep(1)
     down(daemon, Said())
-    follower.join(timeout=20)
+    follower.join(timeout=20 * slowness())
     assert not follower.is_alive()
     assert [line for line in found if line.startswith(name_of(0)) and "drain" in line]

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import slowness
+
 ROOT = Path(__file__).resolve().parents[3]
 KEY = "sk-not-to-be-kept"
 SECONDS = 240
@@ -148,7 +150,7 @@ def run(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int,
 
     def ended(*words: str, **env: str) -> tuple[int, str, str]:
         with start(*words, **env) as child:
-            out, err = child.communicate(timeout=SECONDS)
+            out, err = child.communicate(timeout=SECONDS * slowness())
             return child.returncode, out, err
 
     return ended

@@ -15,6 +15,7 @@ import pytest
 
 from dsv4_serve.entrypoint import procfs, results
 from dsv4_serve.entrypoint.evals.task import HERE
+from tests.support.patience import slowness
 
 from .conftest import KEY, SECONDS, Chat, said, total
 
@@ -90,7 +91,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     chat.answer = lambda body: said("#### 1")  # all wrong: 100% published for the model, so this is worse
     words = ("gsm8k", "--tasks", str(questions(16)), "--python", harness_python, "--concurrency", "2")
     with start(*words) as child:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 120 * slowness()
         while len(chat.requests) < 6:
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -124,7 +125,7 @@ def test_a_replica_that_refuses_ends_it_at_once_with_its_own_message(
     def answer(body: dict) -> dict:
         if total(body) == 0:
             return {"status": 400, "error": "max_tokens is too large"}
-        time.sleep(SECONDS)  # the others still generate
+        time.sleep(100 * SECONDS)  # the others still generate
         return said("")
 
     chat.answer = answer

@@ -14,6 +14,7 @@ import pytest
 from dsv4_serve.entrypoint.client.local_replica import free_port
 from dsv4_serve.entrypoint.machine.machine import Machine, read_machine
 from tests.support import pynvml_stand_in
+from tests.support.patience import slowness
 from tools import record_host
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -42,7 +43,7 @@ def nvml_reads(tmp_path: Path) -> Count:
     def run(*words: str) -> tuple[int, subprocess.CompletedProcess[str]]:
         calls.write_text("")
         argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
-        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60 * slowness(), check=False)
         return len(calls.read_text().splitlines()), done
 
     return run

@@ -11,6 +11,7 @@ from typing import Any
 
 from dsv4_serve.demo.deepseek_v4 import Answer
 from dsv4_serve.demo.v4_text import reaching_walk
+from tests.support.patience import slowness
 
 VOCAB = 128
 WALK = reaching_walk(VOCAB)
@@ -56,10 +57,10 @@ class Engine(ThreadingHTTPServer):
         with self.lock:
             self.running += 1
         try:
-            self.together.wait(5)
+            self.together.wait(5 * slowness())
             running = self.running
             tokens = ANSWER.continuation(self.decides(body["prompt"], running), body["max_tokens"])
-            self.together.wait(5)
+            self.together.wait(5 * slowness())
         finally:
             with self.lock:
                 self.running -= 1

@@ -20,6 +20,7 @@ from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.evals import task
 from dsv4_serve.entrypoint.evals.evaluate import scores
 from dsv4_serve.entrypoint.report import page
+from tests.support.patience import slowness
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "qualification" / "results"
@@ -184,7 +185,7 @@ def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> 
     page.write(folder, out)
     argv = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
     argv += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1300,2600", f"--screenshot={picture}"]
-    done = subprocess.run([*argv, out.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([*argv, out.as_uri()], capture_output=True, text=True, timeout=120 * slowness(), check=True)
     assert "CONSOLE" not in done.stderr, "a resource was refused, or markup is broken"
     assert picture.stat().st_size > 50_000
 

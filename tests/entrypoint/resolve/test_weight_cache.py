@@ -18,15 +18,18 @@ def test_compressed_tensors_are_refused(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["flash", "flash-nvfp4"])
-def test_methods_that_take_processed_weights_are_not(model: str) -> None:
+def test_fp4_experts_are_taken_on_sm_10_with_its_own_kernels_only(model: str) -> None:
     assert resolved(request(**WANTED, model=model)).value("load-format") == "ipc_cache"
+    for hardware, capability in (("h200", "9.0"), ("rtx-pro-6000", "12.0")):
+        with pytest.raises(ConfigError, match=f"on SM 10.x only, not on SM {capability}; leave --load-format out"):
+            resolved(request(**WANTED | {"hardware": hardware, "profile": "128k"}, model=model))
+    with pytest.raises(ConfigError, match=r"cannot map the experts of --moe-backend humming"):
+        resolved(request(**WANTED, model=model, **{"moe-backend": "humming"}))
 
 
-def test_the_experts_of_mega_moe_are_not_handed_over() -> None:
-    mega = {"model": "flash", "moe-backend": "deep_gemm_mega_moe", "enable-expert-parallel": True}
-    with pytest.raises(ConfigError, match=r"does not hand over the experts of --moe-backend deep_gemm_mega_moe"):
-        resolved(request(**WANTED, **mega))
-    resolved(request(**WANTED | {"load-format": "auto"}, **mega))
+def test_fp8_experts_are_taken_on_other_hardware_too() -> None:
+    plan = resolved(request(**WANTED | {"hardware": "h200"}, model="flash-base", **{"tensor-parallel-size": 4}))
+    assert plan.value("load-format") == "ipc_cache"
 
 
 @pytest.mark.vllm

@@ -16,6 +16,7 @@ from dsv4_serve.entrypoint.vllm_log.xid import Xid
 from dsv4_serve.healthcheck import checks, metrics
 from dsv4_serve.healthcheck.state import Health
 from tests.support import pynvml_stand_in
+from tests.support.patience import slowness
 from tests.support.replica import Start
 
 BUS = "0000:0a:00"
@@ -100,7 +101,7 @@ def test_a_replica_whose_gpu_fails_leaves_rotation_and_its_end_has_the_cause(sta
     with start(**env) as running:
         running.until_ready(60)
         stream = running.stream(100)
-        assert stream.began.wait(60)
+        assert stream.began.wait(60 * slowness())
         events.write_text("0 8 31\n1 8 79\n")
         began = time.monotonic()
         running.until(lambda: not running.ready(), 30, "not ready")

@@ -17,6 +17,7 @@ import pytest
 
 from dsv4_serve.entrypoint import procfs
 from dsv4_serve.entrypoint.supervisor import leftovers
+from tests.support.patience import slowness
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -43,7 +44,7 @@ def test_a_process_is_ended_if_it_is_the_recorded_one(tmp_path: Path, sleeper: s
         assert not (tmp_path / leftovers.FILE).exists()
     record(tmp_path, processes={sleeper.pid: start})
     leftovers.end(tmp_path)
-    assert sleeper.wait(10) == -15
+    assert sleeper.wait(10 * slowness()) == -15
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +55,7 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: p
         process.stdout.readline()
         record(tmp_path, processes={process.pid: procfs.start_ticks(process.pid)})
         leftovers.end(tmp_path)
-        assert process.wait(10) == -9
+        assert process.wait(10 * slowness()) == -9
 
 
 def test_processes_that_are_not_recorded_are_found_by_their_temporary_folder_and_below_others(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_processes_that_are_not_recorded_are_found_by_their_temporary_folder_and
         assert leftovers._found(leftovers.Leftovers(procfs.boot_id(), str(folder))) == {process.pid, child}
         record(tmp_path, folder=str(folder))
         leftovers.end(tmp_path)
-        assert process.wait(10) == -15
+        assert process.wait(10 * slowness()) == -15
     assert not procfs.start_ticks(child) or Path(f"/proc/{child}/stat").read_text().split()[2] == "Z"
 
 

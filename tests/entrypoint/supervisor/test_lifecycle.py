@@ -30,6 +30,7 @@ from dsv4_serve.entrypoint.supervisor.lifecycle import Lifecycle, StartEnded, li
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason
 from dsv4_serve.healthcheck.state import LastExit
+from tests.support.patience import slowness
 
 PLAN = Plan({}, {"model": Setting("m", "test")}, {})
 FAST = {name: Setting(0.2, "test") for name in ("supervise.backoff-first", "supervise.backoff-most")}
@@ -127,15 +128,17 @@ def test_an_error_in_the_background_ends_nothing_and_is_reported_once(context, c
 def test_probes_are_answered_while_a_step_blocks(context, caplog) -> None:
     def ask(path: str) -> str:
         port = next(message.split(":")[0].split()[-1] for message in caplog.messages if message.startswith("health on"))
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5 * slowness()) as answer:
             return answer.read().decode()
 
     async def start() -> tuple[str, str]:
         async with lifecycle(context) as life:
             life.health.enter("checking")
-            step = asyncio.create_task(life.unless_stopped(lambda: time.sleep(1) or "result"))
+            asked = threading.Event()
+            step = asyncio.create_task(life.unless_stopped(lambda: asked.wait(60 * slowness()) and "result"))
             live = await asyncio.to_thread(ask, "/livez")
             assert not step.done()
+            asked.set()
             life.exit_reason = DRAINED
             return live, await step
         raise AssertionError
@@ -282,7 +285,10 @@ def test_a_backoff_is_shown_while_it_lasts_and_a_stop_ends_it(context, caplog) -
         async with lifecycle(context) as life:
             life.record = crash_loop.StartRecord(fingerprint(plan.argv(), plan.environment()), 2, 2, 1.0, "hung")
             waiting = asyncio.create_task(life.admit(plan, Machine()))
-            await asyncio.sleep(0.05)
+            for _ in range(600):
+                if life.health.phase == "backoff":
+                    break
+                await asyncio.sleep(0.05)
             assert life.health.phase == "backoff"
             assert 90 < (life.health.backoff_until or 0) - time.monotonic() <= 100
             life.signals.received(signal.SIGTERM)

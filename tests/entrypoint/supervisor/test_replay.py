@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
-from tests.entrypoint.supervisor.conftest import QUICK
+from tests.entrypoint.supervisor.conftest import quick
 from tests.entrypoint.vllm_log.cases import CASES, Case
 from tests.support.program import executable
 from tests.support.replica import replica
@@ -28,7 +28,7 @@ def test_every_reported_failure_ends_with_its_status_and_its_root(tmp_path: Path
         log, now = folder / "vllm.log", folder / "now"
         log.write_bytes(case.log)
         settings = {"MODEL": f"demo={model}", "DSV4_VLLM": str(program), "STAND_IN": "replay", "REPLAY_LOG": str(log)}
-        settings |= QUICK | ({"REPLAY_WHEN": str(now)} if serving else {})
+        settings |= quick() | ({"REPLAY_WHEN": str(now)} if serving else {})
         with replica(
             folder / "replica", model_name="stand-in", seconds_to_stop=15, PROFILE="demo", **settings
         ) as running:

@@ -11,6 +11,7 @@ import pytest
 
 from dsv4_serve.entrypoint.errors import HostError
 from dsv4_serve.entrypoint.supervisor import atomic_file, run_folder
+from tests.support.patience import slowness
 
 
 def test_two_servers_of_one_host_differ_in_their_health_port(tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def test_temporary_files_are_the_place_where_the_home_cannot_be_written(tmp_path
 def hold_it(folder: Path, held: multiprocessing.Event, done: multiprocessing.Event) -> None:  # type: ignore[valid-type]
     with run_folder.owned(folder):
         held.set()
-        done.wait(20)
+        done.wait(20 * slowness())
 
 
 def test_two_servers_cannot_share_a_run_directory(tmp_path: Path) -> None:
@@ -40,11 +41,11 @@ def test_two_servers_cannot_share_a_run_directory(tmp_path: Path) -> None:
     held, done = spawn.Event(), spawn.Event()
     other = spawn.Process(target=hold_it, args=(tmp_path, held, done))
     other.start()
-    assert held.wait(20)
+    assert held.wait(20 * slowness())
     with pytest.raises(HostError, match="in use by another `dsv4 serve`; set DSV4_RUN_DIR"), run_folder.owned(tmp_path):
         pass
     done.set()
-    other.join(10)
+    other.join(10 * slowness())
     with run_folder.owned(tmp_path):
         pass
 

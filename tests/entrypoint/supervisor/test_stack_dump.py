@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from dsv4_serve.entrypoint.supervisor import stack_dump
+from tests.support.patience import slowness
 
 CODE = "import time\ndef waits_for_a_peer():\n    print('up', flush=True)\n    time.sleep(600)\nwaits_for_a_peer()"
 
@@ -27,7 +29,10 @@ def test_the_python_stack_and_the_state_are_reported(stopped: bool) -> None:
         process.stdout.readline()
         if stopped:
             process.send_signal(signal.SIGSTOP)
-        time.sleep(0.3)
+        ends, state = time.monotonic() + 30 * slowness(), psutil.STATUS_STOPPED if stopped else psutil.STATUS_SLEEPING
+        while psutil.Process(process.pid).status() != state and time.monotonic() < ends:
+            time.sleep(0.01)
+        time.sleep(0.3)  # it sleeps in the call that is to be seen, and not in a read of its imports
         text = asyncio.run(stack_dump.dump([process.pid]))
     finally:
         process.kill()

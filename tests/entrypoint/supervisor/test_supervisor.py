@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.patience import slowness
 from tests.support.replica import Start, free_port, leaked_memory
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -31,7 +32,7 @@ def test_sigterm_finishes_running_streams_and_ends_with_0(start: Start) -> None:
     with start(STAND_IN_SECONDS="0.05") as running:
         running.until_ready(30)
         streams = [running.stream(60) for _ in range(20)]
-        assert all(stream.began.wait(60) for stream in streams)
+        assert all(stream.began.wait(60 * slowness()) for stream in streams)
         running.stop()
         running.until(lambda: running.ask("/readyz/accepting")[0] == 503, 1, "not ready at once")
         assert running.ask("/livez")[0] == 200

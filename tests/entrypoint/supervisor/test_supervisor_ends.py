@@ -184,7 +184,7 @@ def supervised(
         (tmp_path / "run").mkdir(exist_ok=True)
         context = ServeContext({"A": "b"}, "/bin/vllm", "127.0.0.1", 0, tmp_path / "run", tmp_path / "none")
         life = Lifecycle(context, StopSignals())
-        life.machine = SimpleNamespace()  # type: ignore[assignment]
+        life.machine = SimpleNamespace(cores=2)  # type: ignore[assignment]
         monkeypatch.setattr(supervisor.advice, "situation", lambda *_: None)
         plan = Plan(
             {},
@@ -493,3 +493,16 @@ def test_the_caches_of_a_start_are_named_where_they_are_known(monkeypatch, tmp_p
     monkeypatch.setattr(Lifecycle, "__init__", init)
     supervised(monkeypatch, tmp_path, stops, prove=prove)
     assert said(caplog, r"ready \d+ s after start; caches cold")
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(True, "/weights"), (False, None)])
+def test_weights_are_prefetched_where_that_is_wanted(monkeypatch, tmp_path: Path, wanted, expected) -> None:
+    read: list[Any] = []
+
+    async def reading(where: Path | None) -> None:
+        read.append(where)
+
+    monkeypatch.setattr(supervisor.weights_prefetch, "read", reading)
+    monkeypatch.setattr(supervisor.weights_prefetch, "folder", lambda plan, environ: "/weights")
+    supervised(monkeypatch, tmp_path, stops, supervision={"supervise.prefetch": wanted})
+    assert read == [expected]

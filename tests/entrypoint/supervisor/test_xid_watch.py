@@ -22,6 +22,7 @@ from dsv4_serve.entrypoint.machine.xid_sources import KernelLog, NvmlEvents
 from dsv4_serve.entrypoint.supervisor import xid_watch
 from dsv4_serve.entrypoint.supervisor.xid_watch import XidWatch
 from dsv4_serve.entrypoint.vllm_log.xid import UNKNOWN, Xid
+from tests.support.patience import slowness
 
 BUSES = {"0000:01:00", "0000:02:00"}
 
@@ -117,11 +118,11 @@ def watching(nvml: Nvml, kernel: KernelLog | None = None, note: Callable[[Xid], 
 def run(watch: XidWatch, until: int) -> None:
     thread = threading.Thread(target=watch.run, daemon=True)
     thread.start()
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 20 * slowness()
     while len(watch.found) < until and time.monotonic() < limit:
         time.sleep(0.005)
     watch.stop()
-    thread.join(20)
+    thread.join(20 * slowness())
     assert not thread.is_alive()
 
 
@@ -154,11 +155,11 @@ def test_what_becomes_worse_in_the_states_is_noted(nvml: Nvml, monkeypatch: pyte
     watch = XidWatch(BUSES, NvmlEvents, no_kernel, lambda buses: states if buses == BUSES else None)  # type: ignore[arg-type,return-value]
     thread = threading.Thread(target=watch.look, daemon=True)
     thread.start()
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 20 * slowness()
     while not watch.found and time.monotonic() < limit:
         time.sleep(0.005)
     watch.stop()
-    thread.join(20)
+    thread.join(20 * slowness())
     assert watch.found == (lost,)
 
 
@@ -251,12 +252,12 @@ def test_the_real_sources_of_a_sound_machine_report_nothing_and_end(monkeypatch:
     threads = [threading.Thread(target=work, daemon=True) for work in (watch.run, watch.look)]
     for thread in threads:
         thread.start()
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 20 * slowness()
     while threads[0].is_alive() and not watch.available and time.monotonic() < limit:
         time.sleep(0.005)
     assert watch.available or not threads[0].is_alive()  # it ends where nothing can be read
     watch.stop()
     for thread in threads:
-        thread.join(20)
+        thread.join(20 * slowness())
     assert not any(thread.is_alive() for thread in threads)
     assert watch.found == ()

@@ -18,6 +18,7 @@ import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint import shared_result
+from tests.support.patience import slowness
 from tests.support.program import ROOT, argv_of
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -72,7 +73,9 @@ def words(tmp_path: Path) -> list[str]:
 
 
 def run(words: list[str], environ: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, env=environ, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        words, env=environ, cwd=folder, capture_output=True, text=True, timeout=300 * slowness(), check=False
+    )
 
 
 def starts(folder: Path) -> list[dict]:
@@ -84,11 +87,11 @@ def test_a_run_that_is_interrupted_continues_and_writes_what_won(
     environ: dict[str, str], words: list[str], tmp_path: Path
 ) -> None:
     process = subprocess.Popen(words, env=environ, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 120 * slowness()
     while len(starts(tmp_path)) < 2 and time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60 * slowness())
     assert process.returncode == 128 + signal.SIGTERM
     assert b"stopped by SIGTERM" in said
     assert not [one for one in psutil.process_iter() if str(tmp_path) in " ".join(argv_of(one))]

@@ -22,6 +22,7 @@ from dsv4_serve.entrypoint.vllm_log.startup_phase import (
     loaded_bytes,
     received_bytes,
 )
+from tests.support.patience import slowness
 from tests.support.vllm_logs import lines_of
 
 LIMITS = {phase.replace("-", " "): seconds for phase, seconds in Supervise().stall.items()}
@@ -378,7 +379,7 @@ def test_bytes_read_and_bytes_mapped_are_counted(tmp_path: Path) -> None:
     idle = loaded_bytes([os.getpid()])
     assert loaded_bytes([child.pid, os.getpid()]) >= loaded_bytes([child.pid]) + idle
     assert 2 * size <= loaded_bytes([child.pid]) < 3 * size
-    child.communicate(timeout=10)
+    child.communicate(timeout=10 * slowness())
     assert loaded_bytes([child.pid]) == 0  # it has ended
 
 

@@ -21,6 +21,7 @@ from dsv4_serve.entrypoint.weights import download, hub, manifest
 from dsv4_serve.entrypoint.weights.download import HubUnreachable
 from dsv4_serve.entrypoint.weights.hub import Place
 from tests.support.hub import COMMIT, LARGE, REPOSITORY, Hub, hub_server
+from tests.support.patience import slowness
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ fetch({REPOSITORY!r}, Place({served.url!r}, Path({str(place.cache)!r})), {f"Path
 """
     served.slow = 0.2
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL) as child:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 60 * slowness()
         while not any(p.stat().st_size > 9_000_000 for p in tmp_path.rglob("*.part")):
             assert time.monotonic() < deadline, "nothing arrived"
             time.sleep(0.02)

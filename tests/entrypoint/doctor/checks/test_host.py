@@ -33,6 +33,7 @@ from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
 from tests.support.checks import problems
+from tests.support.patience import slowness
 from tools import record_host
 
 RECORDED = Path(__file__).parents[2] / "machine/recorded"
@@ -77,7 +78,7 @@ def in_child(setup: str, **env: str) -> dict[str, str]:
     """What the checks of the host say in a process of its own, after `setup`."""
     clean = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH")} | env
     argv = [sys.executable, "-c", AS_NOBODY.format(setup=setup)]
-    done = subprocess.run(argv, env=clean, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, env=clean, capture_output=True, text=True, timeout=60 * slowness(), check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -457,7 +458,9 @@ def test_reading_host_and_topology_imports_no_torch() -> None:
         "from dsv4_serve.entrypoint.machine.requirements import HostRequirements;"
         "read_host(read_machine({}), HostRequirements()); print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60 * slowness()
+    )
     assert done.stdout == "False\n"
 
 
