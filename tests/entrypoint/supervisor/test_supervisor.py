@@ -191,7 +191,9 @@ def test_start_and_stop_leave_no_process_and_no_file(start: Start) -> None:
 def test_the_supervisor_is_small(start: Start) -> None:
     with start() as running:
         running.until_ready(20)
-        assert psutil.Process(running.process.pid).memory_info().rss < 60 << 20
+        held = psutil.Process(running.process.pid).memory_info()
+        # 40 MiB, and 16 of mapped files, of which more or fewer are in memory by what else runs; `make bench` holds both to 60
+        assert held.rss - held.shared < 50 << 20
 
 
 def test_a_first_start_prebuilds_the_named_modules_and_the_next_one_does_not(start: Start, tmp_path: Path) -> None:
