@@ -103,8 +103,9 @@ def test_a_garbled_engine_is_refused(start: Start, fault: str) -> None:
 
 
 def test_a_start_whose_log_says_nothing_goes_on_while_it_computes(start: Start) -> None:
-    limits = {"DSV4_SUPERVISE_STALL_STARTING": "2"}
-    with start("computes", STAND_IN_COMPUTES="6", VLLM_LOGGING_LEVEL="WARNING", **limits) as running:
+    limit = 2 * slowness(2)
+    env = {"DSV4_SUPERVISE_STALL_STARTING": f"{limit:.1f}", "STAND_IN_COMPUTES": f"{2.5 * limit:.1f}"}
+    with start("computes", VLLM_LOGGING_LEVEL="WARNING", **env) as running:
         running.until_ready(40)
 
 
