@@ -153,7 +153,7 @@ def _record(tree: Tree, phase: str, files: Files) -> None:
 
 def _read_journal(file: Path) -> tuple[str, Files]:
     try:
-        journal = json.loads(file.read_bytes())
+        journal = json.loads(file.read_bytes() if file.is_file() else b"")  # a pipe would be waited for
         return journal["phase"], [(checked_path(path.encode()), pre, post) for path, pre, post in journal["files"]]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise TreeError(f"{file} is not a journal of this patcher; reinstall vLLM, then remove this file") from None

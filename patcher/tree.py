@@ -67,11 +67,13 @@ def open_tree(directory: Path | None) -> Tree:
     root = (installed() if directory is None else directory).resolve()
     file = root / "vllm" / "_version.py"
     try:
-        text = file.read_text("utf-8")
+        text = file.read_text("utf-8") if file.is_file() else ""  # a pipe would be waited for
     except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text:
         raise TreeError(
             f"{root} is not an unpacked vLLM: cannot read {file}. Set --tree to the folder that contains vllm/"
-        ) from None
+        )
     version, commit = _VERSION.search(text), _COMMIT.search(text)
     if not version:
         raise TreeError(f"{file} contains no version, so this is not an unpacked vLLM wheel")

@@ -115,7 +115,7 @@ def add_without_weights(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--acceptance",
-        type=float,
+        type=share,
         nargs="+",
         metavar="R",
         help=f"accept this share of draft tokens at random; one value, or one for each draft token (default: {rate})",
@@ -142,6 +142,17 @@ def port(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """Return a share from 0 to 1; raise ArgumentTypeError for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+    return number
+
+
 def above_zero(what: str = "number", most: float | None = None) -> Callable[[str], float]:
     """Return the type of a finite number above 0, up to `most`; it raises ArgumentTypeError for anything else."""
     limit = "" if most is None else f" and up to {most:.10g}"
@@ -158,5 +169,6 @@ def above_zero(what: str = "number", most: float | None = None) -> Callable[[str
     return read
 
 
+days = above_zero("number of days", 36_500)
 seconds = above_zero("number of seconds", 604_800)  # a week; no timer of the kernel takes every number
 hours = above_zero("number of hours", 168)

@@ -54,7 +54,7 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, argv: list[str]) -> int:
     """Run the stages, keep the result, and print the verdict; 1 where it is not a clean one."""
-    from .. import shared_result
+    from .. import folder_lock, shared_result
     from ..bench.options import START_SECONDS, ServeOptions
     from ..client.local_replica import Stopped
     from ..qualify import command
@@ -66,26 +66,28 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     own_secrets.hide(argv)
     shared = Path(options.share) if options.share else None
     shared_result.check_writable(shared)
-    _construct(options, argv)
-    selection, plan = resolved(options, argv)
-    given = {name: getattr(options, name) for name in ("hardware", "nccl") if getattr(options, name) is not None}
-    chosen = {"profile": selection.profile.name, "tp": str(selection.tensor_parallel_size)}
-    serve = ServeOptions({**given, **chosen}, tuple(options.skip), tuple(argv), START_SECONDS)
-    box = Box(
-        selection=selection,
-        plan=plan,
-        machine=this_machine(),
-        serve=serve,
-        environ=os.environ,
-        folder=command.folder(os.environ),
-        until=time.monotonic() + 60 * options.minutes,
-        doctor=lambda: _doctor(options, argv),
-    )
-    try:
-        report = command.qualify(box, options.minutes, options.only or STAGES, options.out)
-    except Stopped:
-        print_message("finished stages are kept: the same command continues with the rest.")
-        raise
+    folder = command.folder(os.environ)
+    with folder_lock.locked(folder, "`dsv4 qualify`"):
+        _construct(options, argv)
+        selection, plan = resolved(options, argv)
+        given = {name: getattr(options, name) for name in ("hardware", "nccl") if getattr(options, name) is not None}
+        chosen = {"profile": selection.profile.name, "tp": str(selection.tensor_parallel_size)}
+        serve = ServeOptions({**given, **chosen}, tuple(options.skip), tuple(argv), START_SECONDS)
+        box = Box(
+            selection=selection,
+            plan=plan,
+            machine=this_machine(),
+            serve=serve,
+            environ=os.environ,
+            folder=folder,
+            until=time.monotonic() + 60 * options.minutes,
+            doctor=lambda: _doctor(options, argv),
+        )
+        try:
+            report = command.qualify(box, options.minutes, options.only or STAGES, options.out)
+        except Stopped:
+            print_message("finished stages are kept: the same command continues with the rest.")
+            raise
     answer(options, report.to_json, report.text)
     path, page = command.keep(report, options.out)
     print_message(f"result {path}, page {page}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ LAYOUTS_OF_NVFP4 = frozenset({"nvfp4", "pro", "flash-nvfp4", "flash-0731-nvfp4"}
 PRO = "deepseek-v4-pro"
 """Its quantization with an MTP head is another one's than that of Flash, with less of a description."""
 ARCHITECTURES = ("deepseek-v4-flash", PRO, "deepseek-v4-tiny")
-_WRITTEN = "written.json"
+_WRITTEN, _DEMO = "written.json", Path(__file__).parents[2] / "demo"
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,25 @@ def write(folder: Path, layout: str, *, tiny: bool) -> SmallCheckpoint:
     dims = deepseek_v4.Dims(experts=64) if tiny else deepseek_v4.FLASH
     walk = v4_text.reaching_walk(dims.vocab)
     assert walk.reach
-    path = folder / f"{layout}-{fingerprint(dims, _writers(Path(deepseek_v4.__file__).parent))}"
-    if not (path / _WRITTEN).exists():
-        try:
-            shutil.rmtree(path, ignore_errors=True)
-            deepseek_v4.write(path, layout, dims, walk=walk)
-            (path / _WRITTEN).write_text(json.dumps({"layout": layout}), encoding="utf-8")
-        except OSError as error:
-            raise HostError(f"cannot write {path} ({error.strerror}); set DSV4_CACHE to another folder.") from None
+    path = written(folder, layout, [repr(dims)], lambda path: deepseek_v4.write(path, layout, dims, walk=walk))
     return SmallCheckpoint(path, layout, deepseek_v4.Answer(walk.successors), walk.reach)
+
+
+def written(folder: Path, name: str, sizes: Sequence[str], write: Callable[[Path], object]) -> Path:
+    """Return the folder of a checkpoint, written by `write` where it is not there yet; raise HostError."""
+    path = folder / f"{name}-{fingerprint(*sizes, _writers(_DEMO))}"
+    if (path / _WRITTEN).exists():
+        return path
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+        write(path)
+        (path / _WRITTEN).write_text(json.dumps({"name": name}), encoding="utf-8")
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        raise HostError(f"cannot write {path} ({error.strerror}); set DSV4_CACHE to another folder.") from None
+    return path
 
 
 def _writers(package: Path) -> list[str]:
     """Return what changes when a checkpoint would be written otherwise."""
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(package.glob("*.py"))]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(package.rglob("*.py"))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from ..fingerprint import fingerprint
 from ..plan import Plan
 from ..smoke.outcome import Outcome
 from ..supervisor import atomic_file
+
+log = logging.getLogger(__name__)
 
 _MIB = 64
 _Outcomes = TypeAdapter(list[Outcome])
@@ -45,7 +48,8 @@ def read(path: Path) -> dict[str, Outcome]:
 def write(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Keep the stages that are finished."""
     finished = [dataclasses.asdict(outcome) for outcome in outcomes if outcome.verdict in FINISHED]
-    atomic_file.write(path, json.dumps(finished))
+    if not atomic_file.write(path, json.dumps(finished)):
+        log.warning(f"cannot write {path}: if this run is interrupted, its stages are lost; is the disk full?")
 
 
 def forget(path: Path) -> None:

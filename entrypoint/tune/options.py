@@ -43,13 +43,16 @@ def tune_request(options: argparse.Namespace, plan: Plan) -> TuneRequest:
     batches = tuple(sorted(set(options.batch or _batches(options.aim, plan))))
     if batches[0] < 1:
         raise UsageError(f"--batch {batches[0]}: must be 1 or more.")
+    most = plan.value("max-num-seqs")
+    if isinstance(most, int) and batches[-1] > most:
+        raise UsageError(f"--batch {batches[-1]}: the plan runs {most} requests at once; raise it with --max-num-seqs.")
     if unknown := [kind for kind in options.only if kind not in KINDS]:
         raise UsageError(f"--only {unknown[0]}: use {', '.join(KINDS)}.")
     profile = str(plan.choices["profile"].value)
     return TuneRequest(
         LoadMatrix(batches, (options.input,), options.output, options.requests_per_batch),
         options.hours * 3600,
-        options.name or f"{profile}-tuned",
+        f"{profile}-tuned" if options.name is None else options.name,
         options.out,
         tuple(options.only),
         Path(options.share) if options.share else None,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import plain_file, shared_result
+from .. import folder_lock, plain_file, shared_result
 from ..client import local_replica
 from ..errors import HostError
 from ..fingerprint import fingerprint
@@ -46,7 +46,7 @@ def measured(bench: Bench, request: TuneRequest, names: Sequence[str], starts: K
     check_writable(starts.path)
     if starts.visits:
         log.info(f"{len(starts.visits)} starts are kept in {starts.path}; continuing after them")
-    with local_replica.stops_raise():
+    with folder_lock.locked(starts.path.parent, "`dsv4 tune`"), local_replica.stops_raise():
         while True:
             now = decide.standing(names, starts.trials, bench.setups.clash, starts.spent / request.seconds)
             remaining = request.seconds - starts.spent

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from dsv4_serve.patcher import apply
 from dsv4_serve.patcher.errors import TreeError
 from dsv4_serve.patcher.series import Series, read_series
 from dsv4_serve.patcher.tree import leftovers, open_tree, require_match, states
@@ -130,3 +133,15 @@ def test_leftovers_of_patch_tools_are_seen(tree: Path):
     for name in ("models/long.py.orig", "models/long.py.rej", "models/.long.py.dsv4-new", ".dsv4-patch"):
         (tree / "vllm" / name).write_text("")
     assert len(list(leftovers(open_tree(tree)))) == 4
+
+
+def test_a_pipe_in_the_tree_does_not_block(tmp_path: Path):
+    (tmp_path / "vllm").mkdir()
+    pipe = tmp_path / "vllm" / "_version.py"
+    os.mkfifo(pipe)
+    signal.alarm(60)  # ends the tests in place of a hang
+    with pytest.raises(TreeError, match="is not an unpacked vLLM"):
+        open_tree(tmp_path)
+    with pytest.raises(TreeError, match="not a journal of this patcher"):
+        apply._read_journal(pipe)
+    signal.alarm(0)

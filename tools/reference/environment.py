@@ -134,6 +134,10 @@ SET = {
     ),
     "VLLM_RPC_BASE_PATH": ("`serve`", "The folder of this start's temporary files, removed at its end."),
     "TMPDIR": ("`serve`", "The same."),
+    "VLLM_TRITON_JIT_WARMUP_NUM_THREADS": (
+        "`serve`",
+        "On a first start, the node's cores divided by its ranks, 5 to 16; vLLM's own is 4.",
+    ),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),
     "CUDA_VISIBLE_DEVICES": ("the topology", "The GPUs with the closest ones first, unless it is set."),
     **dict.fromkeys(RANDOM_ROUTING, ("`--without-weights`", "`uniform_random`: each token goes to random experts.")),

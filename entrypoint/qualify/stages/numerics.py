@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...errors import ConfigError, HostError
+from ...errors import ConfigError
 from ...smoke.outcome import Outcome, failed, passed, skipped
 from .. import checkpoint, small
 from ..box import Box
@@ -129,10 +128,4 @@ def _hardware(box: Box, layout: str) -> str:
 def _write(box: Box, layout: str, size: str) -> Path:
     from ....demo.numerics import checkpoint as random
 
-    path = box.folder / f"random-{size}-{layout}"
-    try:
-        shutil.rmtree(path, ignore_errors=True)
-        random.write(path, layout, size)
-    except OSError as error:
-        raise HostError(f"cannot write {path} ({error.strerror}); set DSV4_CACHE to another folder.") from None
-    return path
+    return checkpoint.written(box.folder, f"random-{layout}", [size], lambda path: random.write(path, layout, size))

@@ -102,3 +102,19 @@ sys.exit(main(["explain", "--hardware", "h200"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["qualify", "--minutes", "abc"], "'abc' is not a number of minutes above 0 and up to 1440"),
+        (["tune", "--acceptance", "2"], "2 is not a share from 0 to 1"),
+        (["tune", "--acceptance", "0.9", "nan"], "nan is not a share from 0 to 1"),
+        (["bench", "--acceptance", "most"], "most is not a share from 0 to 1"),
+    ],
+)
+def test_a_number_that_is_none_is_named_with_its_range(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 64
+    assert message in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.demo import v4_layouts
-from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.errors import ConfigError, HostError
 from dsv4_serve.entrypoint.qualify import checkpoint
 from tests.support.plans import CATALOG, request, selected
 
@@ -45,3 +45,14 @@ def test_a_checkpoint_is_written_once_and_again_where_it_is_not_whole(tmp_path: 
     (first.folder / "written.json").unlink()
     checkpoint.write(tmp_path, "bf16", tiny=True)
     assert config.stat().st_mtime_ns > before
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        path.mkdir()
+        (path / "part").write_text("x")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(HostError, match=r"cannot write .*/x-\w+ \(No space left on device\); set DSV4_CACHE"):
+        checkpoint.written(tmp_path, "x", ["tiny"], write)
+    assert not list(tmp_path.iterdir())
