@@ -190,6 +190,6 @@ def test_serve_on_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
         _, status = os.waitpid(pid, 0)
     text += terminal.read()
     assert re.search(r"\rstarting: [^\r\n]*s in this phase, \d+ s since start\x1b\[K", text), text[-3000:]
-    assert re.search(r"\r\x1b\[Kdsv4: ready \d+ s after start", text), text[-3000:]
+    assert re.search(r"(\x1b\[K|\n)dsv4: ready \d+ s after start", text), text[-3000:]
     assert "\x1b[K" not in text[text.index("s after start") :]
     assert os.waitstatus_to_exitcode(status) == 0
