@@ -112,6 +112,16 @@ def test_before_the_first_phase_and_once_ready_everything_passes(terminal: Termi
     assert terminal.read() == "\r\x1b[Khalf a line\n\rbar 50%"
 
 
+def test_half_a_line_that_waits_passes_once_ready(terminal: Terminal) -> None:
+    line, write = line_and_write(terminal, loading())
+    write(terminal.out, b"half a ")
+    assert line.health
+    line.health.ready_after = 12.0
+    line._draw()
+    write(terminal.out, b"line\n")
+    assert terminal.read().endswith("half a line\n")
+
+
 def test_an_end_before_ready_takes_the_line_away(terminal: Terminal) -> None:
     line, write = line_and_write(terminal, loading())
     write(terminal.out, b"one\n")
