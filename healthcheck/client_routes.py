@@ -1,8 +1,9 @@
 """
 An ASGI middleware for vLLM: what clients of OpenAI's and Anthropic's APIs expect and vLLM 0.32.0 lacks.
 
-It answers `GET /v1/models/ID`, and gives errors below /v1/messages Anthropic's shape. vLLM imports this file in its
-own process (`--middleware`), which may be another installation: it imports the standard library only.
+It answers `GET /v1/models/ID`, gives errors below /v1/messages Anthropic's shape, and FastAPI's own errors elsewhere
+OpenAI's. vLLM imports this file in its own process (`--middleware`), which may be another installation: it imports the
+standard library only.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FIRST_ERROR = 400
 
 
 class ClientRoutes:
-    """Answers the route of one model; reshapes Anthropic's errors; passes everything else on."""
+    """Answers the route of one model; reshapes errors; passes everything else on."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -31,10 +32,8 @@ class ClientRoutes:
         path = path_of(scope) if scope["type"] == "http" else ""
         if path.startswith(f"{MODELS}/") and scope["method"] == "GET":
             await self._model(scope, receive, send)
-        elif is_anthropic(path):
-            await self._app(scope, receive, _Reshaped(path, send))
         else:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _Reshaped(path, send) if path else send)
 
     async def _model(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
         """Answer with one entry of vLLM's list of models."""
@@ -69,7 +68,7 @@ class _Kept:
 
 @dataclass
 class _Reshaped:
-    """An ASGI `send` that passes a success on at once, and an error once it is whole and in Anthropic's shape."""
+    """An ASGI `send` that passes a success on at once, and an error once it is whole and in the shape of its API."""
 
     path: str
     send: Send
@@ -84,9 +83,13 @@ class _Reshaped:
         else:
             self.body += message.get("body", b"")
             if not message.get("more_body"):
-                status = self.start["status"]
-                body = error_body(self.path, status, _message(bytes(self.body)))
-                await _answer(self.send, status, body, self.start.get("headers", []))
+                status, body = self.start["status"], bytes(self.body)
+                if is_anthropic(self.path) or "detail" in _json(body):
+                    body = error_body(self.path, status, _message(body))
+                    await _answer(self.send, status, body, self.start.get("headers", []))
+                else:
+                    await self.send(self.start)
+                    await self.send({"type": "http.response.body", "body": body})
 
 
 def _message(body: bytes) -> str:
@@ -101,7 +104,7 @@ def _message(body: bytes) -> str:
 def _json(body: bytes | bytearray) -> dict[str, Any]:
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 

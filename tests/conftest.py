@@ -5,6 +5,7 @@ A session starts each vLLM once, whichever room asks for it.
 """
 
 import gc
+import signal
 
 from hypothesis import settings
 
@@ -27,6 +28,9 @@ __all__ = [
     "running_demo",
     "vllm",
 ]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a script's shell put into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt themselves and their children
 
 gc.disable()  # while tests are collected: almost all that is made then stays
 

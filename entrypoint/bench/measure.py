@@ -33,6 +33,8 @@ read at most 49 experts of a layer (2 x H200), with random routing 136; a token 
 one H200; vLLM 0.32.0, 2026-11-22).
 """
 _HEADINGS = ("batch", "input", "output", "output tok/s", "TPOT p50/p99 ms", "TTFT p50/p99 ms", "acceptance")
+_SHOWN = 0.01
+"""The share of prompt tokens from the prefix cache from which on a table has it."""
 _WITHIN, _CACHED = "within limits", "prefix cache"
 
 
@@ -247,11 +249,11 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """
     Return the headings, and the figures of each row as text, means where it was measured in several rounds.
 
-    The share within limits only where one was measured, that of prompts from the prefix cache only with a history.
+    The share within limits only where one was measured, that of prompts from the prefix cache only from 1 % on.
     """
     rows = rounds.means(rows)
     more: dict[str, Callable[[Mapping[str, Any]], str]] = {}
-    if any(row.get("history") and row.get("cached_share") is not None for row in rows):
+    if any((row.get("cached_share") or 0) >= _SHOWN for row in rows):
         more[_CACHED] = lambda row: "-" if row.get("cached_share") is None else f"{row['cached_share']:.1%}"
     if any(row.get("good_share") is not None for row in rows):
         more[_WITHIN] = goodput.cell

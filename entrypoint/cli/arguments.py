@@ -169,5 +169,6 @@ def above_zero(what: str = "number", most: float | None = None) -> Callable[[str
     return read
 
 
+days = above_zero("number of days", 36_500)
 seconds = above_zero("number of seconds", 604_800)  # a week; no timer of the kernel takes every number
 hours = above_zero("number of hours", 168)

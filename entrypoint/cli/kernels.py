@@ -50,7 +50,7 @@ def register(commands: Commands) -> None:
     prune.add_argument("--yes", action="store_true", help="remove it")
     prune.add_argument(
         "--older-than",
-        type=arguments.seconds,
+        type=arguments.days,
         metavar="DAYS",
         help="only folders not written to for DAYS days (default: all)",
     )

@@ -70,6 +70,13 @@ class Counters:
     """Whether vLLM counts draft tokens at all, which it does from its start if it has a speculative config."""
 
 
+def finite(text: str) -> float:
+    """Return a number; raise ValueError for anything else, and for one that is not finite."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError("a counter is not a finite number")
+    return number
+
+
 def read(metrics: str) -> Counters:
     """Return the counters in the text of `/metrics`, 0 for an absent one; raise ValueError for a value that is none."""
     sums: dict[str, float] = {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, Field
 
 from ..client import http
+from ..client.counters import finite
 from ..client.errors import Refused, RequestFailed, Unreachable
 from .addresses import CanaryAddress, Resolve, at_once
 
@@ -82,7 +83,11 @@ class Balancers:
         """Return the traffic of `candidate` and `stable` by address; raise RequestFailed."""
 
         def read(address: CanaryAddress) -> Mapping[str, BalancerTraffic]:
-            return counted(http.get_accepted(f"{address.url}/metrics", None, name=address.name).text)
+            answer = http.get_accepted(f"{address.url}/metrics", None, name=address.name)
+            try:
+                return counted(answer.text)
+            except ValueError as error:
+                raise Unreachable(f"{address.url}/metrics: {error}; name the status port of HAProxy.") from None
 
         return at_once(read, self._each())
 
@@ -108,11 +113,11 @@ class Balancers:
 
 
 def counted(metrics: str) -> dict[str, BalancerTraffic]:
-    """Return the traffic of each side from HAProxy's metrics; failed are 5xx and answers that were cut off."""
+    """Return the traffic of each side from HAProxy's metrics; failed are 5xx and cut answers; raise ValueError."""
     sides = {"candidate": BalancerTraffic(), "stable": BalancerTraffic()}
     for name, proxy, code, value in _COUNT.findall(metrics):
         if side := _SIDES.get(proxy):
-            count = int(float(value))
+            count = int(finite(value))
             requests = count if name == "http_requests_total" else 0
             failed = count if code == "5xx" or name == "server_aborts_total" else 0
             sides[side] = sides[side].plus(BalancerTraffic(requests, failed))

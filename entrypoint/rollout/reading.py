@@ -54,8 +54,8 @@ def read(of_vllm: str, ours: str) -> ReplicaReading:
     """Return a reading from the text of vLLM's `/metrics` and of the health server's; raise ValueError for neither."""
     buckets: dict[float, int] = {}
     for bound, value in _TTFT.findall(of_vllm):
-        buckets[float(bound)] = buckets.get(float(bound), 0) + int(float(value))
-    samples = {(name, labels): float(value) for name, labels, value in _OURS.findall(ours)}
+        buckets[float(bound)] = buckets.get(float(bound), 0) + int(counters.finite(value))
+    samples = {(name, labels): counters.finite(value) for name, labels, value in _OURS.findall(ours)}
     if ("dsv4_live", "") not in samples:
         raise ValueError("these are not the metrics of a health server of dsv4")
     floors = {

@@ -14,7 +14,7 @@ from ..client import endpoint
 from ..containers import daemon
 from ..containers.observe import published
 from ..containers.options import KEY_FILE
-from ..errors import HostError
+from ..errors import ConfigError, HostError
 from ..exit_status import ExitStatus
 from ..listen import HEALTH_PORT, health_address
 from ..supervisor import run_folder
@@ -49,7 +49,7 @@ def find(named: Sequence[str], key_file: str | None, environ: Mapping[str, str])
 
 
 def _of_up(environ: Mapping[str, str]) -> list[TopTarget]:
-    with contextlib.suppress(HostError):
+    with contextlib.suppress(HostError, ConfigError):  # none here, or DOCKER_HOST is another host's
         ours = daemon.connect(environ).ours().values()
         return [_container(one) for one in ours if one.labels.get(daemon.ROLE) == "replica"]
     return []

@@ -32,7 +32,7 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
     if variant["share"] > 1:
         served = served.replace(f"-tp{variant['tp']}-", f"-share-of-{variant['share']}-")
     env = {name: value for name, value in variant["env"].items() if name.startswith(VARIABLES)}
-    extra = {key: found[key] for key in ("swept", "kernels", "readyz", "failed") if found[key]}
+    extra = {key: found[key] for key in ("swept", "kernels", "readyz", "beside", "failed") if found.get(key)}
     text = json.dumps(
         {
             "date": date.isoformat(timespec="seconds"),

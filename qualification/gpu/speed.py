@@ -10,7 +10,8 @@ compiles everything anew; `sweep = true` asks for the prompts of `dsv4 warm` fir
 server beside 200 streams; after `limit` seconds the next variant's turn has come; `also = [{batches = [1], inputs =
 [2048]}]` adds rows, with `requests` of their own if need be. `share = 2` with `tp = 1` serves on one GPU what one of two
 would compute: the same matrices and kernels, and no all-reduce; `ways = 2` chooses `tp` and `share` so by the GPUs that
-are given. `skip` names checks and constraints to skip. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
+are given. `skip` names checks and constraints to skip. `history` is that of `dsv4 bench`; `beside = 131000` measures
+short prompts while one of so many tokens is read. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
 written after every row; the last lines are a short table.
 """
 
@@ -43,11 +44,12 @@ from dsv4_serve.entrypoint.cli import log
 from dsv4_serve.entrypoint.cli import parser as options
 from dsv4_serve.entrypoint.cli.request import resolved as resolve
 from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan
 from dsv4_serve.entrypoint.supervisor import kernel_cache
-from qualification.gpu import readyz
+from qualification.gpu import beside, readyz
 from qualification.gpu.stock import stock
 from tools import kernel_time
 
@@ -57,7 +59,8 @@ LEAST = 75  # seconds without which a variant is not begun
 DEFAULTS: dict[str, Any] = {
     "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
     "inputs": [256], "output": 256, "requests": 4, "stock": False, "trace": [], "cache": "shared", "sweep": False,
-    "readyz": False, "limit": 3600, "share": 1, "also": [], "ways": 0, "skip": [],
+    "readyz": False, "limit": 3600, "share": 1, "also": [], "ways": 0, "skip": [], "history": 0,
+    "beside": 0,
 }  # fmt: skip
 
 
@@ -72,6 +75,7 @@ class Result:
     kernels: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     swept: dict[str, Any] = field(default_factory=dict)
     readyz: dict[str, Any] = field(default_factory=dict)
+    beside: dict[str, Any] = field(default_factory=dict)
     failed: str = ""
     weights: str = ""
     replica: Mapping[str, Any] = field(default_factory=dict)
@@ -198,19 +202,29 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
             write(out, result)
             for rows in [variant, *variant["also"]]:
                 batches, inputs = tuple(rows["batches"]), tuple(rows["inputs"])
-                matrix = LoadMatrix(batches, inputs, variant["output"], rows.get("requests", variant["requests"]))
+                requests, history = (rows.get(name, variant[name]) for name in ("requests", "history"))
+                matrix = LoadMatrix(batches, inputs, variant["output"], requests, history=history)
                 for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, environ):
                     keep(row)
-            if variant["readyz"] and where.health:
-                pid = procfs.listener(urlsplit(where.health).port or 0)
-                result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
-                say(f"/readyz: {result.readyz}")
+            other_loads(variant, where, result)
             for batch in variant["trace"]:
                 result.kernels[str(batch)] = traced(running, batch, tokenizer, environ, out / "trace")
     except (UserError, OSError, LookupError, ValueError, AssertionError, httpx.HTTPError) as error:
         result.failed = " ".join(f"{type(error).__name__}: {error}".split())[:600]
     write(out, result)
     return result
+
+
+def other_loads(variant: Mapping[str, Any], where: Endpoint, result: Result) -> None:
+    """Measure the health server beside many streams, and short prompts beside a long one, where the variant asks for it."""
+    if variant["readyz"] and where.health:
+        pid = procfs.listener(urlsplit(where.health).port or 0)
+        result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
+        say(f"/readyz: {result.readyz}")
+    if variant["beside"]:
+        vocab = SIZES["deepseek-v4-flash"].vocab // variant["share"]
+        result.beside = asyncio.run(beside.measure(where.url, where.models()[0].id, variant["beside"], vocab))
+        say(f"beside: {result.beside}")
 
 
 def traced(

@@ -14,7 +14,7 @@ import pytest
 from dsv4_serve.demo import llama
 from dsv4_serve.entrypoint.client import local_replica
 from tests.support.patience import slowness
-from tests.support.running_demo import COMMAND, PATIENT, Demo
+from tests.support.running_demo import COMMAND, PATIENT, SILENT, Demo
 
 TOOL = {
     "name": "water_level",
@@ -63,7 +63,7 @@ UNFIT = {"needles", "tool-gaps", "tool-tags", "tool-parallel"}
 
 @pytest.mark.slow
 def test_the_printed_smoke_tests_pass_and_skip_what_the_demo_cannot_do(running_demo, tmp_path):
-    done = typed(f"{running_demo.suggestion('dsv4 smoke')} --format json --out {tmp_path}")
+    done = typed(f"{running_demo.suggestion('dsv4 smoke')} --format json --out {tmp_path} --timeout 900")
     assert done.returncode == 0, done.stdout + done.stderr
     found = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
     assert {name: one["verdict"] for name, one in found.items() if one["verdict"] != "passed"} == dict.fromkeys(
@@ -204,7 +204,8 @@ def test_the_demo_of_deepseek_v4_gives_every_token_and_its_draft_head_is_reporte
         "--limit",
         "1800",
     ]
-    env = os.environ | PATIENT
+    # prompts take seconds: a gate of half as many tokens, no questions beside it, and nobody to wait for at the end
+    env = os.environ | PATIENT | SILENT | {"DSV4_GATE_TOKENS": "4", "DSV4_SUPERVISE_DRAIN_WAIT": "0"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "draft gate: 100% of " in done.stdout

@@ -84,7 +84,22 @@ def test_what_the_list_answers_instead_is_passed_on() -> None:
 def test_other_requests_pass_unchanged(path: str, method: str) -> None:
     asked = Answered(400, b'{"error": ', b'"x"}', headers=((b"a", b"b"),))
     assert asked.ask(path, method) == (400, b'{"error": "x"}')
-    assert (asked.asked[0]["path"], len(asked.sent)) == (path, 3)
+    assert asked.asked[0]["path"] == path
+    assert asked.sent[0]["headers"] == [(b"a", b"b")]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/completions", 400), ("/nowhere", 404)])
+def test_an_error_of_fastapi_has_openais_shape(path: str, status: int) -> None:
+    asked = Answered(status, b'{"detail": "There was an error', b' parsing the body"}', headers=((b"a", b"b"),))
+    answered, body = asked.ask(path, "POST")
+    assert (answered, (b"a", b"b") in asked.sent[0]["headers"]) == (status, True)
+    error = json.loads(body)["error"]
+    assert (error["message"], error["code"]) == ("There was an error parsing the body", None)
+
+
+@pytest.mark.parametrize("body", [b"", b"[" * 100_000, b"\xff"])
+def test_an_error_that_is_no_json_passes(body: bytes) -> None:
+    assert Answered(500, body).ask("/v1/completions", "POST") == (500, body)
 
 
 def test_what_is_no_request_passes() -> None:

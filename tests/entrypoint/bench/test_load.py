@@ -151,3 +151,17 @@ def test_every_pair_of_length_and_batch_is_one_row_with_prompts_of_its_own() -> 
         (256, 1, 3, 1), (256, 4, 12, 4), (8192, 1, 3, 1), (8192, 4, 12, 4),
     ]  # fmt: skip
     assert len({shape.seed for shape in shapes}) == 4
+
+
+def test_one_request_is_not_warmed_up_with_its_own_prompt() -> None:
+    assert [shape.warm_up for shape in LoadMatrix((1, 2), (8,), 4, 1).shapes()] == [0, 2]
+
+
+def test_a_table_has_the_share_from_the_prefix_cache_where_it_matters() -> None:
+    row = load.row(LoadShape(1, requests=4), SAVED).to_json()
+    assert "prefix cache" not in measure.lines([row | {"cached_share": 0.009}])[0]
+    assert [line[-1] for line in measure.lines([row | {"cached_share": 0.2}, row | {"batch": 2}])] == [
+        "prefix cache",
+        "20.0%",
+        "-",
+    ]

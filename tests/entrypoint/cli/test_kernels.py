@@ -94,3 +94,9 @@ def test_prune_asks_before_it_removes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run(capsys, "prune", "--yes")[0] == 0
     assert not old.exists()
     assert run(capsys, "prune")[1] == "nothing to prune\n"
+
+
+def test_an_age_is_a_number_of_days(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("nan", "-1", "0", "40000"):
+        status, _, err = run(capsys, "prune", "--older-than", wrong)
+        assert (status, "is not a number of days above 0 and up to 36500" in err) == (64, True)

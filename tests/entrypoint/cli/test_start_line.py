@@ -112,6 +112,16 @@ def test_before_the_first_phase_and_once_ready_everything_passes(terminal: Termi
     assert terminal.read() == "\r\x1b[Khalf a line\n\rbar 50%"
 
 
+def test_half_a_line_that_waits_passes_once_ready(terminal: Terminal) -> None:
+    line, write = line_and_write(terminal, loading())
+    write(terminal.out, b"half a ")
+    assert line.health
+    line.health.ready_after = 12.0
+    line._draw()
+    write(terminal.out, b"line\n")
+    assert terminal.read().endswith("half a line\n")
+
+
 def test_an_end_before_ready_takes_the_line_away(terminal: Terminal) -> None:
     line, write = line_and_write(terminal, loading())
     write(terminal.out, b"one\n")
@@ -190,6 +200,6 @@ def test_serve_on_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
         _, status = os.waitpid(pid, 0)
     text += terminal.read()
     assert re.search(r"\rstarting: [^\r\n]*s in this phase, \d+ s since start\x1b\[K", text), text[-3000:]
-    assert re.search(r"\r\x1b\[Kdsv4: ready \d+ s after start", text), text[-3000:]
+    assert re.search(r"(\x1b\[K|\n)dsv4: ready \d+ s after start", text), text[-3000:]
     assert "\x1b[K" not in text[text.index("s after start") :]
     assert os.waitstatus_to_exitcode(status) == 0

@@ -14,6 +14,7 @@ import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -315,3 +316,26 @@ def test_large_files_are_never_held_in_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert (folder_of(tmp_path / "b") / "triton/__grp__x.json").stat().st_size == 96 << 20
+
+
+def test_an_import_that_was_interrupted_is_completed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed(cache(tmp_path / "a"), tmp_path / "p.tar.xz")
+    data, root, put, done = (tmp_path / "p.tar.xz").read_bytes(), tmp_path / "b", place._put, []
+
+    def interrupted(*arguments: Any) -> bool:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(put(*arguments))
+        return True
+
+    monkeypatch.setattr(place, "_put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        imported(data, root)
+    assert not list(root.glob(".import-*"))
+    assert not (folder_of(root) / place.RECORDS).exists()
+    monkeypatch.setattr(place, "_put", put)
+    again = imported(data, root)
+    assert (len(again.kept), len(again.written), again.before) == (3, len(FILES) - 1, False)
+    assert cached.verify(root).whole

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running_demo import PATIENT
+from tests.support.running_demo import PATIENT, SILENT
 
 CPU_INFO = Path("/proc/cpuinfo")
 COMMAND = (sys.executable, "-m", "dsv4_serve.entrypoint", "qualify", "--profile", "demo-v4", "--max-model-len", "1024")
@@ -28,7 +28,7 @@ def test_a_sound_machine_is_qualified(tmp_path: Path) -> None:
     words = [*stages, "--minutes", "15", "--out", str(tmp_path), "--share", str(tmp_path / "share.json")]
     run = subprocess.run(
         [*COMMAND, *words],
-        env={**os.environ, **PATIENT, "DSV4_CACHE": str(tmp_path / "cache")},
+        env={**os.environ, **PATIENT, **SILENT, "DSV4_GATE_TOKENS": "4", "DSV4_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
         check=False,

@@ -57,6 +57,18 @@ def test_it_reads_what_the_health_server_writes() -> None:
     assert reading.read(VLLM, health(corruption=Finding("fine"))).answers_sound is True
 
 
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "x"])
+def test_a_number_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="not a finite number|could not convert"):
+        counted(f'haproxy_backend_http_requests_total{{proxy="replicas"}} {value}')
+    for of_vllm, ours in (
+        (f'vllm:time_to_first_token_seconds_bucket{{engine="0",le="0.1",model_name="m"}} {value}', health()),
+        ("", f"{health()}dsv4_starts {value}\n"),
+    ):
+        with pytest.raises(ValueError, match="not a finite number|could not convert"):
+            reading.read(of_vllm, ours)
+
+
 def test_other_metrics_are_refused() -> None:
     with pytest.raises(ValueError, match="not the metrics of a health server"):
         reading.read(VLLM, "up 1\n")

@@ -135,7 +135,7 @@ def test_probes_are_answered_while_a_step_blocks(context, caplog) -> None:
         async with lifecycle(context) as life:
             life.health.enter("checking")
             asked = threading.Event()
-            step = asyncio.create_task(life.unless_stopped(lambda: asked.wait(60 * slowness()) and "result"))
+            step = asyncio.create_task(life.unless_stopped(lambda: "result" if asked.wait(60 * slowness()) else ""))
             live = await asyncio.to_thread(ask, "/livez")
             assert not step.done()
             asked.set()
@@ -347,6 +347,7 @@ def test_a_key_file_that_breaks_while_it_serves_does_not_end_the_next_plan(conte
             file.unlink()
             life.describe(plan)
             life.exit_reason = DRAINED
+        assert life.health.key_file
         return life.exit_status, len(life.health.key_file.current())
 
     assert asyncio.run(start()) == (0, 1)

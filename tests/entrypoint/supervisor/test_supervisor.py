@@ -103,8 +103,9 @@ def test_a_garbled_engine_is_refused(start: Start, fault: str) -> None:
 
 
 def test_a_start_whose_log_says_nothing_goes_on_while_it_computes(start: Start) -> None:
-    limits = {"DSV4_SUPERVISE_STALL_STARTING": "2"}
-    with start("computes", STAND_IN_COMPUTES="6", VLLM_LOGGING_LEVEL="WARNING", **limits) as running:
+    limit = 2 * slowness(2)
+    env = {"DSV4_SUPERVISE_STALL_STARTING": f"{limit:.1f}", "STAND_IN_COMPUTES": f"{2.5 * limit:.1f}"}
+    with start("computes", VLLM_LOGGING_LEVEL="WARNING", **env) as running:
         running.until_ready(40)
 
 
@@ -191,7 +192,9 @@ def test_start_and_stop_leave_no_process_and_no_file(start: Start) -> None:
 def test_the_supervisor_is_small(start: Start) -> None:
     with start() as running:
         running.until_ready(20)
-        assert psutil.Process(running.process.pid).memory_info().rss < 60 << 20
+        held = psutil.Process(running.process.pid).memory_info()
+        # 40 MiB, and 16 of mapped files, of which more or fewer are in memory by what else runs; `make bench` holds both to 60
+        assert held.rss - held.shared < 50 << 20
 
 
 def test_a_first_start_prebuilds_the_named_modules_and_the_next_one_does_not(start: Start, tmp_path: Path) -> None:

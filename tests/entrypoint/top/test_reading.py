@@ -159,6 +159,11 @@ def test_what_up_started_comes_before_this_host(tmp_path: Path, monkeypatch: pyt
     assert targets.find(["http://a:1"], None, {})[1] is None, "the key of `up` is for its own replicas"
 
 
+def test_an_engine_of_another_host_does_not_hide_the_replica_of_this_one() -> None:
+    found, _ = targets.find([], None, {"DOCKER_HOST": "tcp://elsewhere:2375"})
+    assert [one.url for one in found] == ["http://localhost:8001"]
+
+
 def test_the_replica_of_this_host_remembers_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_: object) -> None:
         raise HostError("no engine")

@@ -97,7 +97,7 @@ def test_a_run_that_is_interrupted_continues_and_writes_what_won(
     assert not [one for one in psutil.process_iter() if str(tmp_path) in " ".join(argv_of(one))]
     assert list((tmp_path / "profiles").iterdir()) == []
     before = starts(tmp_path)
-    assert [start["setup"] for start in before][:2] == [[], ["drafts-4"]]
+    assert [start["setup"] for start in before][:2] == [[], ["drafts-7"]]
 
     done = run([*words, "--format", "json", "--share", "mine.json"], environ, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -219,5 +219,5 @@ def test_a_dry_run_lists_what_would_be_tried_and_starts_nothing(
     environ: dict[str, str], words: list[str], tmp_path: Path
 ) -> None:
     done = run([*words, "--dry-run", "--format", "json"], {**environ, "DSV4_PROFILES": ""}, tmp_path)
-    assert [one["name"] for one in json.loads(done.stdout)["candidates"]] == ["drafts-4", "drafts-5", "drafts-7"]
+    assert [one["name"] for one in json.loads(done.stdout)["candidates"]] == ["drafts-7", "drafts-5", "drafts-4"]
     assert starts(tmp_path) == []

@@ -77,3 +77,16 @@ def test_each_variant_of_k_by_load_resolves_and_has_a_graph_for_each_batch(
     captured = plain(how.plan.flags)["cudagraph-capture-sizes"]
     assert captured == sorted({*(batch * (1 + tokens) for batch in batches), 288, 576, 1152, 2304})
     assert [size % (1 + tokens) for size in captured] == [0] * len(captured)
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_each_variant_of_long_prompts_resolves_with_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    found = {}
+    for variant in speed.variants(Path(speed.__file__).with_name("long_prompts.toml"), gpus):
+        values = plain(speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}).plan.flags)
+        found[variant["name"]] = values["long-prefill-token-threshold"]
+        assert variant["beside"] < values["max-model-len"]
+    assert found == {"half-step": 4096, "whole-step": 0, "quarter-step": 2048}
