@@ -138,7 +138,12 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
 def _context(text: str) -> str | int:
     from ..bench.options import FULL
 
-    return text if text == FULL else int(text)
+    if text == FULL:
+        return text
+    try:
+        return arguments.count(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor {FULL!r}") from None
 
 
 def run_compare(options: argparse.Namespace, _argv: list[str]) -> int:
