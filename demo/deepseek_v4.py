@@ -26,6 +26,8 @@ from .v4_weights import FLASH, HC, HEAD_DIM, TINY, Dims, Weights, compressed_row
 __all__ = ["FLASH", "LAYOUTS", "MTP", "TINY", "Answer", "Dims", "save_shards", "write"]
 
 MTP = ("good", "removed", "holed", "scrambled")
+NOISE = -12
+"""The shared expert's, as a power of two; noise that reaches the residual stream grows with the widths."""
 HOLES = {"mtp": "mtp.0.attn.wo_b.", "dspark": "mtp.1.attn.wo_b."}
 Tensors = dict[str, Tensor]
 LayerWeights = Weights | DraftLayer
@@ -51,6 +53,7 @@ class _Builder:
         self.layout, self.w, self.d = layout, weights, weights.dims
         self._encoded: dict[tuple[int, Encoder], tuple[Linear, Tensors]] = {}
         self._keep: dict[str, Linear] = {}
+        self._shared: Linear | None = None
 
     def encode(self, prefix: str, linear: Linear, encoder: Encoder) -> Tensors:
         """Encode once per weight and format; the many equal experts and layers then share the bytes.
@@ -146,9 +149,8 @@ class _Builder:
             out |= self.encode(
                 f"{prefix}.shared_experts.{name}", self.noise(self.d.inter, self.d.hidden, -7), storage.shared
             )
-        return out | self.encode(
-            f"{prefix}.shared_experts.w2", self.noise(self.d.hidden, self.d.inter, -12), storage.shared
-        )
+        self._shared = self._shared or self.w.undisturbed(self.noise(self.d.hidden, self.d.inter, NOISE))
+        return out | self.encode(f"{prefix}.shared_experts.w2", self._shared, storage.shared)
 
     def router(self, prefix: str, *, hashed: bool) -> Tensors:
         rng = np.random.default_rng((self.w.seed, len(prefix)))

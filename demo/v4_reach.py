@@ -77,6 +77,17 @@ class ReachWeights(Weights):
                 put(linear, np.array([row]), column, 1, 0)
         return linear
 
+    def undisturbed(self, noise: Linear) -> Linear:
+        """
+        No noise where the compressors look for keys: a block without one has to make an entry of zeros.
+
+        The norm makes any other entry as strong as that of a key. At Flash's widths, noise was enough for that: with it
+        the answer to 1,310 tokens had 0 of 16 tokens right (2 x H200, vLLM 0.32.0, 2026-11-29).
+        """
+        levels = noise.levels.copy()
+        levels[self.field(0)[[*self.keys, *np.concatenate(list(self.queries.values()))]]] = 0
+        return Linear(levels, noise.exps)
+
     def compressor(self, ratio: int, head_dim: int) -> Linear:
         """The flag of keys, and their code where the entry is a value too; overlapping blocks have the same rows."""
         if (ratio, head_dim) not in self._compressors:

@@ -176,6 +176,10 @@ class Weights:
         """The weight of each head of the indexer."""
         return None
 
+    def undisturbed(self, noise: Linear) -> Linear:
+        """Return the shared expert's noise without what would disturb the answer."""
+        return noise
+
     def compressor(self, _ratio: int, _head_dim: int) -> Linear | None:
         """Return what a compressor keeps of a token."""
         return None

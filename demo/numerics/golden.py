@@ -33,11 +33,13 @@ class Golden:
     Tables by the names that `rows` describes, and the digest of the weights.
 
     `floors` are medians of each expert's positions, [layer, expert], that rounding alone gave on CPU, by prompt.
+    `signatures` are how a fault changes a table's logprobs, by the names of table and fault.
     """
 
     tables: dict[str, ReferenceTable]
     digest: str
     floors: dict[str, NDArray[Any]] = field(default_factory=dict)
+    signatures: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
 
     def save(self, file: IO[bytes]) -> None:
         """Write; the same contents give the same bytes."""
@@ -67,11 +69,20 @@ def load(size: str = "tiny") -> Golden:
             for name in names(arrays)
         }
         digest = arrays["digest"].tobytes().hex()
-    floors = files(__package__ or "") / f"floors-{size}.npz"
-    if not floors.is_file():
-        return Golden(tables, digest)
-    with floors.open("rb") as file, np.load(file) as arrays:
-        return Golden(tables, digest, dict(arrays))
+    signatures = {}
+    for key, values in _beside(f"signatures-{size}.npz").items():
+        table, _, fault = key.partition(":")
+        signatures[table, fault] = values
+    return Golden(tables, digest, _beside(f"floors-{size}.npz"), signatures)
+
+
+def _beside(name: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file that not every size has."""
+    path = files(__package__ or "") / name
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file, np.load(file) as arrays:
+        return dict(arrays)
 
 
 def names(arrays: "np.lib.npyio.NpzFile") -> Iterator[str]:

@@ -141,9 +141,9 @@ def _context(text: str) -> str | int:
     if text == FULL:
         return text
     try:
-        return arguments.count(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}, nor {FULL!r}") from None
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor `{FULL}`") from None
 
 
 def run_compare(options: argparse.Namespace, _argv: list[str]) -> int:

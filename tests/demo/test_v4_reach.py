@@ -99,3 +99,14 @@ def test_every_layout_can_hold_it(tmp_path, layout):
 def test_without_it_the_weights_are_as_before():
     walk = reaching_walk(128)
     assert Weights(Dims(), walk.successors, 0).compressor(4, HEAD_DIM) is None
+
+
+def test_the_shared_expert_writes_nothing_where_compressors_look_for_keys(weights):
+    reaching, reach = weights
+    noise = reaching.noise(reaching.dims.hidden, 256, -12, 1)
+    left = reaching.undisturbed(noise)
+    quiet = reaching.field(0)[[*reach.keys, *reach.queries.values()]]
+    assert not left.levels[quiet].any()
+    assert np.count_nonzero(left.levels) == left.levels.size - len(quiet) * 256
+    looked_at = np.flatnonzero(reaching.compressor(4, INDEX_DIM).levels.any(axis=0))
+    assert {*looked_at} <= {*quiet}

@@ -30,6 +30,8 @@ class Fault:
     code: tuple[str, str, str] | tuple[()] = ()
     reference: tuple[str, str, str] | tuple[()] = ()
     prompts: tuple[str, ...] = ("middle",)
+    faint: str = ""
+    """The table that a signature is kept of (signatures.py), where the fault changes less than rounding does."""
 
     def touches(self, name: str) -> bool:
         """Whether a parameter's numbers may change."""
