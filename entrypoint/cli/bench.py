@@ -138,7 +138,12 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
 def _context(text: str) -> str | int:
     from ..bench.options import FULL
 
-    return text if text == FULL else int(text)
+    if text == FULL:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor `{FULL}`") from None
 
 
 def run_compare(options: argparse.Namespace, _argv: list[str]) -> int:

@@ -80,6 +80,10 @@ class StartLine(UpdatingLine):
             yield
             self._draw()
 
+    def _clear(self) -> None:
+        with contextlib.suppress(OSError):  # a terminal that is gone must not end the thread that reads vLLM's log
+            super()._clear()
+
     def _follow(self) -> None:
         while not self._over and not self._stop.wait(PAUSE):
             with self._lock:

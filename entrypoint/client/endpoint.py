@@ -105,6 +105,7 @@ def checked_url(option: str, text: str) -> str:
     bare = text.rstrip("/").removesuffix("/v1")
     try:
         parts = urlsplit(bare)
+        (parts.hostname or "").encode("idna")  # as a look-up does, which ends otherwise with a UnicodeError
         named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in bare
     except ValueError:
         named = False

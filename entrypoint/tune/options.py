@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import replica
 from ..bench.options import LoadMatrix
 from ..errors import UsageError
 from ..plan import Plan
@@ -43,8 +44,7 @@ def tune_request(options: argparse.Namespace, plan: Plan) -> TuneRequest:
     batches = tuple(sorted(set(options.batch or _batches(options.aim, plan))))
     if batches[0] < 1:
         raise UsageError(f"--batch {batches[0]}: must be 1 or more.")
-    most = plan.value("max-num-seqs")
-    if isinstance(most, int) and batches[-1] > most:
+    if (most := replica.sequences(plan)) and batches[-1] > most:
         raise UsageError(f"--batch {batches[-1]}: the plan runs {most} requests at once; raise it with --max-num-seqs.")
     if unknown := [kind for kind in options.only if kind not in KINDS]:
         raise UsageError(f"--only {unknown[0]}: use {', '.join(KINDS)}.")

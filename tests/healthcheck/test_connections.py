@@ -74,16 +74,17 @@ def test_a_request_in_flight_is_not_the_one_that_makes_room(monkeypatch: pytest.
     monkeypatch.setattr(connections, "CONNECTIONS", 4)
 
     async def whole() -> bytes:
-        release = asyncio.Event()
+        began, release = asyncio.Event(), asyncio.Event()
 
         async def slow(scope: Any, receive: Any, send: Any) -> None:
+            began.set()
             await release.wait()
             await health_app(Health())(scope, receive, send)
 
         async with serving(slow, HOST, 0) as port:
             connection = await asyncio.open_connection(HOST, port)
             answer = asyncio.create_task(status(connection))
-            await asyncio.sleep(0.1)
+            await began.wait()
             async with idle(port, 12):
                 await asyncio.sleep(0.1 * slowness(5))
                 release.set()

@@ -156,7 +156,7 @@ def test_an_end_in_the_middle_keeps_the_rows_of_both(
             ("--engine-url", "http://127.0.0.1:9", "--engine-key-file", "nowhere"),
             "--engine-key-file nowhere: cannot read",
         ),
-        (("--context", "no"), "--context: invalid"),
+        (("--context", "no"), "--context: 'no' is neither a number of tokens nor `full`"),
     ],
 )
 def test_options_that_make_no_comparison_are_refused(

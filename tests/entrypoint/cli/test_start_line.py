@@ -133,6 +133,20 @@ def test_an_end_before_ready_takes_the_line_away(terminal: Terminal) -> None:
     assert text.endswith("\r\x1b[Ktwo\n")
 
 
+def test_a_terminal_that_is_gone_ends_nothing(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, write = line_and_write(terminal, loading())
+    write(terminal.out, b"one\n")
+
+    def gone(_text: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(terminal.stream, "write", gone)
+    assert write(terminal.out, b"two\n")
+    with line:
+        pass
+    assert "two\n" in terminal.read()
+
+
 def test_what_goes_to_a_file_stays_as_it_is(terminal: Terminal, tmp_path: Path) -> None:
     _, write = line_and_write(terminal, loading())
     with (tmp_path / "log").open("wb") as file:

@@ -117,7 +117,10 @@ def test_the_health_server_is_looked_for_on_the_host_of_the_url() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["box:8000", "ftp://box", "http://", "http://box:port", "http://[::1", "http://box:0", "http://a b", "http://a\nb"],
+    [
+        *("box:8000", "ftp://box", "http://", "http://box:port", "http://[::1", "http://box:0"),
+        *("http://a b", "http://a\nb", "http://a..b", f"http://{64 * 'a'}.b:8000"),
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="is not an address; write it as http://HOST:PORT"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
+from dsv4_serve.entrypoint import procfs
 from tests.support.patience import slowness
 from tests.support.program import executable
 from tests.support.replica import Replica, Start, replica
@@ -26,6 +28,16 @@ def quick() -> dict[str, str]:
         "DSV4_SUPERVISE_STOP_GRACE": f"{3 * most:.1f}",
         "DSV4_GATE_TOKENS": "8",
     }
+
+
+@pytest.fixture(autouse=True)
+def servers_of_other_tests_live_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ending all that is below this process, as the supervisor does with its own, spares what was there before."""
+    before, descendants = {one.pid for one in procfs.descendants(os.getpid())}, procfs.descendants
+    if before:
+        monkeypatch.setattr(
+            procfs, "descendants", lambda pid: [one for one in descendants(pid) if one.pid not in before]
+        )
 
 
 @pytest.fixture

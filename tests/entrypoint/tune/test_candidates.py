@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
+from dsv4_serve.entrypoint import replica
 from dsv4_serve.entrypoint.bench.options import LoadMatrix
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
+from dsv4_serve.entrypoint.cli.parser import parse
+from dsv4_serve.entrypoint.errors import UsageError
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.plan import DRAFT_TOKENS, Setting
 from dsv4_serve.entrypoint.request import Request
@@ -19,9 +22,9 @@ from dsv4_serve.entrypoint.resolve.resolution import Resolution, resolve_request
 from dsv4_serve.entrypoint.tune import candidates, predict
 from dsv4_serve.entrypoint.tune.candidates import TuneCandidate
 from dsv4_serve.entrypoint.tune.command import Around, Proposal, proposal
-from dsv4_serve.entrypoint.tune.options import TuneRequest
+from dsv4_serve.entrypoint.tune.options import TuneRequest, tune_request
 from dsv4_serve.entrypoint.tune.setups import Setups
-from tests.support.plans import request
+from tests.support.plans import request, resolved
 
 
 def resolver(asked: Request, gpus: HostGpus):
@@ -53,6 +56,17 @@ def test_the_best_prediction_comes_first_and_unknown_ones_before_losses() -> Non
     assert names(found)[0].startswith("drafts-")
     assert {"experts-marlin", "experts-triton", "all-reduce-nccl", "expert-parallel"} <= set(names(found))
     assert not {"experts-emulation", "experts-humming", "experts-auto"} & set(names(found))
+
+
+def test_a_batch_is_no_larger_than_what_all_ranks_run_at_once() -> None:
+    plan = resolved(request(hardware="h200", profile="64k-dp", model="w4a16"))
+    most = replica.sequences(plan)
+    assert most > plan.value("max-num-seqs")
+    options, _ = parse(["tune", "--batch", str(most)])
+    assert tune_request(options, plan).matrix.batches == (most,)
+    options, _ = parse(["tune", "--batch", str(most + 1)])
+    with pytest.raises(UsageError, match=f"the plan runs {most} requests at once"):
+        tune_request(options, plan)
 
 
 def drafted(found: Proposal) -> set[Any]:

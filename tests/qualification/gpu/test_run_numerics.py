@@ -21,7 +21,7 @@ def test_a_job_says_layout_ranks_and_graphs():
         run_numerics.arguments("natve")
 
 
-def served(tmp_path, monkeypatch, jobs, *, status=0, seconds=60.0):
+def served(tmp_path, monkeypatch, jobs, *, status=0, seconds=600.0):
     """Run jobs with an engine that answers as the reference does; return lines of the record, and where each ran."""
     shipped, places = golden.load("tiny"), {}
     table = shipped.tables["short"]
