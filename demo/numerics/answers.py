@@ -48,9 +48,9 @@ def computed(reference: ReferenceModel, prompt: NumericsPrompt) -> dict[str, tup
     logits, margin, routes = drafters.mtp(reference, tokens, trace)
     seen = slice(len(prompt.tokens) - 1, None)
     both = np.minimum(margin, trace.margin[:-1])
-    drafts, *rest = drafters.dspark(reference, tokens, trace, len(prompt.tokens) + np.arange(GENERATED))
+    drafts, clear, taken = drafters.dspark(reference, tokens, trace, len(prompt.tokens) + np.arange(GENERATED))
     return {
         prompt.name: (log_softmax(trace.logits[:-1]), trace.margin[:-1], trace.routes[:-1]),
         f"{prompt.name}/draft": (log_softmax(logits[seen]), both[seen], routes[seen, None]),
-        f"{prompt.name}/dspark": (log_softmax(drafts), rest[0], rest[1]),
+        f"{prompt.name}/dspark": (log_softmax(drafts), clear, taken),
     }

@@ -11,7 +11,7 @@ import argparse
 from collections import ChainMap
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def signature(name: str, fault: Fault, shipped: golden.Golden, size: str) -> dic
     changed: dict[str, Any] = reference.drawn(touched, lambda parameter: fault.draw(parameter, checkpoint.SEED))
     prompt = next(prompt for prompt in PROMPTS if prompt.name in fault.prompts)
     with mutated(fault.reference) as module:
-        faulty = module.ReferenceModel(ChainMap(changed, model.p), dims)
+        faulty = module.ReferenceModel(ChainMap(changed, cast("dict[str, Any]", model.p)), dims)
         apart, _ = compare.differences(shipped.tables[fault.faint], rows(module, faulty, prompt, fault.faint))
     return {f"{fault.faint}:{name}": apart.astype(np.float16)}
 

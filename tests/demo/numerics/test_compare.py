@@ -98,6 +98,7 @@ def test_an_accepted_draft_leaves_a_row_out():
 
 def test_fp4_activations_have_thrice_the_room_until_they_are_measured():
     wide, narrow = compare.limits("gpu"), compare.limits("gpu-w4a4")
+    assert wide.pop("signature") == compare.SIGNATURE
     assert {name: round(narrow[name] / wide[name], 6) for name in wide} == dict.fromkeys(wide, 3)
 
 
@@ -110,6 +111,9 @@ def test_what_gpus_gave_is_within_the_limits_and_not_by_far(path):
     shares = {name: figures[name] / limits[name] for name in figures.keys() & limits.keys()}
     assert len(shares) >= 9
     assert max(shares.values()) <= 0.51, shares
+    held = [figures[f"middle {fault}"] for fault in ("sinkhorn", "bias", "comb")]
+    assert max(held) < compare.SIGNATURE
+    assert min(held) > compare.SIGNATURE - 1, "the fault would not be seen"
 
 
 def test_a_fault_below_rounding_is_seen_by_its_signature():
