@@ -52,7 +52,8 @@ async def read(where: Path | None) -> None:
     _, output = await process.communicate()
     if process.returncode:
         last = output[-_LAST:].decode(errors="replace").strip().rpartition("\n")[2]
-        log.info(f"note: the weights were not prefetched ({last or f'status {process.returncode}'})")
+        why = last.partition("Error: ")[2] or last or f"status {process.returncode}"  # without the class of the error
+        log.info(f"note: the weights were not prefetched: {why}")
         return
     seconds = max(time.monotonic() - began, 1e-6)
     size = sum(file.stat().st_size for file in where.glob(prefetch.PATTERN))
