@@ -54,7 +54,8 @@ def _filled(text: str) -> str:
 
 
 def _when(case: Remedy) -> str:
-    return ", ".join(_conditions(case)).capitalize()
+    text = ", ".join(_conditions(case))
+    return text[:1].upper() + text[1:]
 
 
 def _conditions(case: Remedy) -> Iterator[str]:
