@@ -98,10 +98,11 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     """Run the task and keep the result; 1 where it is worse than published, or where tool calls are at fault."""
     from ..evals import evaluate, text
     from ..evals import options as evals
+    from ..evals.task import TOOLS
     from . import log
 
     log.to_stderr()
-    if options.task == "tools":
+    if options.task == TOOLS:
         return _run_tools(options)
     if options.junit:
         raise UsageError("--junit is for the task tools; the other tasks write their result below --out.")

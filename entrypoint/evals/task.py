@@ -15,6 +15,8 @@ from ..validation import first_error
 from .intervals import Share
 
 HERE = Path(__file__).resolve().parent
+TOOLS = "tools"
+"""The task that is a program of ours (tool_eval.py), not one of lm-eval."""
 THINKING: Mapping[str, Mapping[str, Any]] = {
     "chat": {"thinking": False},
     "high": {"thinking": True, "reasoning_effort": "high"},
@@ -85,7 +87,8 @@ def find(name: str, more: Path | None = None) -> Task:
     """Return a task of ours, or of the user's own file; raise UsageError for an unknown name."""
     tasks = read(HERE / "tasks.toml") | (read(more) if more else {})
     if name not in tasks:
-        raise UsageError(f"{name!r} is not a task{nearest(name, tasks)}; known tasks are {listed(tasks)}.")
+        known = [*tasks, TOOLS]
+        raise UsageError(f"{name!r} is not a task{nearest(name, known)}; known tasks are {listed(known)}.")
     return tasks[name]
 
 

@@ -24,14 +24,13 @@ from . import pace, runs, tool_scenarios, tool_score
 from .intervals import Share
 from .progress import EvalProgress
 from .served import ServedReplica
-from .task import LONGEST_ANSWER, THINKING
+from .task import LONGEST_ANSWER, THINKING, TOOLS
 from .tool_answers import ToolAnswers
 from .tool_scenarios import Scenario
 from .tool_score import Play
 
 log = logging.getLogger(__name__)
 
-NAME = "tools"
 PROMPT_TOKENS = 8192
 """For the longest conversation of a scenario, with all its tools."""
 CHAT_TOKENS = 4096
@@ -73,7 +72,7 @@ def evaluate(endpoint: Endpoint, served: ServedReplica, request: ToolEvalRequest
         "chat_template_kwargs": dict(THINKING[request.thinking]),
         "rounds": request.rounds,
     }
-    subject = f"{NAME}-{request.thinking}-{served.model or served.name}"
+    subject = f"{TOOLS}-{request.thinking}-{served.model or served.name}"
     scenarios = tool_scenarios.read()[1][: request.limit]
     with runs.folder(request.out, subject, sampling, resume=request.resume, keep=not request.dry_run) as kept:
         answers = ToolAnswers(kept / runs.ANSWERS)
@@ -93,7 +92,7 @@ def evaluate(endpoint: Endpoint, served: ServedReplica, request: ToolEvalRequest
             file.writelines(json.dumps(_sample(one), ensure_ascii=False) + "\n" for one in scored)
         body = {
             "subject": subject,
-            "task": NAME,
+            "task": TOOLS,
             "thinking": request.thinking,
             "model": served.model,
             "drafts": alone(_settings(served)) if served.replica else None,
