@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ConfigError, UsageError
+from ..secret import without_password
 from . import goodput
 
 START_SECONDS = 3600.0
@@ -77,7 +78,9 @@ class LoadMatrix:
         if not self.whole_context:
             return self
         if context is None:
-            raise ConfigError(f"--context full: {url} does not say its context; write the number of tokens.")
+            raise ConfigError(
+                f"--context full: {without_password(url)} does not say its context; write the number of tokens."
+            )
         if (length := context - self.output - self.history - ADDED) < 1:
             raise ConfigError(f"--context full: the served context has {context} tokens; request shorter answers.")
         return replace(self, inputs=(*self.inputs, length), whole_context=False)

@@ -10,6 +10,7 @@ from ..client import endpoint, http
 from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed
 from ..errors import UsageError, listed
+from ..secret import without_password
 from .measure import Subject
 
 OPTIONS = ("--engine-url", "--engine-key-file")
@@ -36,7 +37,8 @@ def subject(engine: OtherEngine) -> Subject:
     models = engine.endpoint.models()
     names = [model.id for model in models]
     if engine.model is not None and engine.model not in names:
-        raise UsageError(f"--engine-model {engine.model}: {engine.endpoint.url} serves {listed(names)}.")
+        url = without_password(engine.endpoint.url)
+        raise UsageError(f"--engine-model {engine.model}: {url} serves {listed(names)}.")
     served = next(model for model in models if engine.model in (None, model.id))
     kind = served.owned_by or "engine"
     found = version(engine.endpoint)
