@@ -3,9 +3,9 @@ Compare random checkpoints of Flash's widths with the reference, on the GPUs of 
 
     python -m qualification.gpu.run_numerics --out OUT --work FOLDER --jobs native w4a16@2 native@2+ep native+graphs
 
-A job is LAYOUT[@TP][+ep][+graphs]. Several run at a time; those of one rank are spread over the GPUs. Each adds a line to OUT/numerics.jsonl as soon as it is there, with the figures of the
-comparison, and to OUT/numerics.zip what the engine answered and the end of its log. No job begins after the deadline, and
-one that runs then is stopped.
+A job is LAYOUT[@TP][+ep][+graphs]. Several run at a time; those of one rank are spread over the GPUs. Each adds a line to
+OUT/numerics.jsonl as soon as it is there, with the figures of the comparison, and to OUT/numerics.zip what the engine
+answered and the end of its log. No job begins after the deadline, and one that runs then is stopped.
 """
 
 import argparse
