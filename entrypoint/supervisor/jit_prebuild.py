@@ -11,18 +11,15 @@ architecture is that of FLASHINFER_CUDA_ARCH_LIST.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .. import procfs
+from . import background
 
-_LAST = 2000  # bytes of a failed compiler's output, of which the last line is logged
 log = logging.getLogger(__name__)
 
 
@@ -34,26 +31,9 @@ async def compile_all(names: Sequence[str], environ: Mapping[str, str]) -> None:
     """
     if not names:
         return
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", __spec__.name, *names),
-        env={**environ, "CUDA_VISIBLE_DEVICES": ""},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        preexec_fn=_in_child,
-    )
-    _, output = await process.communicate()
-    if process.returncode:
-        last = output[-_LAST:].decode(errors="replace").strip().rpartition("\n")[2]
-        log.info(
-            f"note: the JIT prebuild failed with status {process.returncode} ({last});"
-            " vLLM compiles these modules itself"
-        )
-
-
-def _in_child() -> None:
-    procfs.end_with_parent()
-    os.nice(10)
+    status, last = await background.run(__spec__.name, *names, environ={**environ, "CUDA_VISIBLE_DEVICES": ""})
+    if status:
+        log.info(f"note: the JIT prebuild failed with status {status} ({last}); vLLM compiles these modules itself")
 
 
 def specification(name: str) -> Any:

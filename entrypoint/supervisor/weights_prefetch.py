@@ -7,21 +7,16 @@ process that ends with vLLM reads four at a time. Weights that memory cannot hol
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from .. import procfs
 from ..plan import Plan
 from ..weights import hub_cache, prefetch
-from . import cache_growth
+from . import background, cache_growth
 
-_LAST = 2000  # bytes of a failed process's output, of which the last line is logged
 log = logging.getLogger(__name__)
 
 
@@ -42,24 +37,11 @@ async def read(where: Path | None) -> None:
     if where is None:
         return
     began = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", prefetch.__name__, str(where)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        preexec_fn=_in_child,
-    )
-    _, output = await process.communicate()
-    if process.returncode:
-        last = output[-_LAST:].decode(errors="replace").strip().rpartition("\n")[2]
-        why = last.partition("Error: ")[2] or last or f"status {process.returncode}"  # without the class of the error
+    status, last = await background.run(prefetch.__name__, str(where))
+    if status:
+        why = last.partition("Error: ")[2] or last or f"status {status}"  # without the class of the error
         log.info(f"note: the weights were not prefetched: {why}")
         return
     seconds = max(time.monotonic() - began, 1e-6)
     size = sum(file.stat().st_size for file in where.glob(prefetch.PATTERN))
     log.info(f"weights prefetched: {size / 1e9:.1f} GB in {seconds:.0f} s, {size / seconds / 1e9:.2f} GB/s")
-
-
-def _in_child() -> None:
-    procfs.end_with_parent()
-    os.nice(10)
