@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 Start = Callable[[type[BaseHTTPRequestHandler]], str]
 """Start a server with a handler, and return its URL."""
 
 
 @contextmanager
-def http_servers() -> Iterator[Start]:
-    """Yield a function that starts servers, which log nothing; all of them end with the block."""
+def http_servers(certificate: Path | None = None, key: Path | None = None) -> Iterator[Start]:
+    """Yield a function that starts servers, which log nothing; all of them end with the block. A certificate: TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if certificate else None
+    if context and certificate:
+        context.load_cert_chain(certificate, key)
     with ExitStack() as running:
 
         def start(handler: type[BaseHTTPRequestHandler]) -> str:
             silent = type(handler.__name__, (handler,), {"log_message": lambda *_: None})
             server = running.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), silent))
+            if context:
+                server.socket = context.wrap_socket(server.socket, server_side=True)
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
             running.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_port}"
+            return f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
 
         yield start

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
@@ -15,6 +13,7 @@ from dsv4_serve.entrypoint.client import http
 from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.client.vllm import VllmClient
 from tests.support.client import with_client
+from tests.support.http_servers import http_servers
 from tests.support.program import need
 
 pytestmark = pytest.mark.process
@@ -41,14 +40,9 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> Non
     subprocess.run(
         [need("openssl", "OPENSSL"), "req", "-x509", "-subj", "/CN=localhost", *words], check=True, capture_output=True
     )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"https://localhost:{server.server_port}"
+    with http_servers(certificate, key) as start:
+        url = start(BaseHTTPRequestHandler).replace("127.0.0.1", "localhost")
         with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
             http.get(url, None)
         with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
             with_client(url, VllmClient.metrics)
-        server.shutdown()

@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.rollout import replicas
 from dsv4_serve.entrypoint.rollout.addresses import CanaryAddress, at_once, resolved
 from dsv4_serve.entrypoint.rollout.replicas import ReplicaSet
+from tests.support.http_servers import http_servers
 from tests.support.program import need
 
 NAME = "replica.test"
@@ -47,7 +48,7 @@ def test_an_address_stands_for_itself() -> None:
 
 
 def test_an_address_has_to_show_the_certificate_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
     words = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", certificate]
     subject = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}", "-days", "2"]
     subprocess.run([need("openssl", "OPENSSL"), "req", "-x509", *words, *subject], check=True, capture_output=True)
@@ -60,21 +61,13 @@ def test_an_address_has_to_show_the_certificate_of_its_name(tmp_path: Path, monk
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_words: object) -> None:
-            """Stay silent."""
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"https://127.0.0.1:{server.server_address[1]}"
+    with http_servers(certificate, key) as start:
+        url = start(Handler)
         assert http.get_accepted(url, None, name=NAME).status_code == 200
-        assert hosts == [f"{NAME}:{server.server_address[1]}"]
+        assert hosts == [f"{NAME}:{url.rpartition(':')[2]}"]
         for other in ("", "another.test"):
             with pytest.raises(Unreachable, match="certificate"):
                 http.get_accepted(url, None, name=other)
-        server.shutdown()
 
 
 def test_silent_addresses_are_waited_for_at_the_same_time() -> None:
