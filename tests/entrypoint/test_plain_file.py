@@ -19,7 +19,7 @@ from dsv4_serve.entrypoint.qualify import kept as qualify_kept
 from dsv4_serve.entrypoint.terminal import printable
 from dsv4_serve.entrypoint.tune import run as tune_run
 from dsv4_serve.entrypoint.weights import hub_files, prefetch
-from tests.support.patience import hang_ends_the_run
+from tests.support.patience import hang_ends_the_run, slowness
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/dev/tty", "/proc/self/fd", "pipe", "a\0b"])
