@@ -3,8 +3,8 @@ Decide what to measure next, and what has won. Pure, so that an interrupted run 
 
 First every candidate is started once, between starts of the plan itself. Those that look faster are then measured
 again, in turns with what is best so far, and each that wins is kept under the next; one that is far ahead needs fewer
-starts. A winner is faster beyond the noise, by Student's t at 99 % over whole starts (a start differs from the next more than two measurements of one do),
-and slower than the best at no batch size.
+starts. A winner is faster beyond the noise, by Student's t at 99 % over whole starts (a start differs from the next
+more than two measurements of one do), and slower than the best at no batch size.
 """
 
 from __future__ import annotations

@@ -66,7 +66,9 @@ def test_a_first_start_that_compiled_kernels_does_not_end_the_run_early(started:
     def colder(setup: Setup, seconds: float) -> Visit:
         asked.append(setup)
         one = good(setup, seconds)
-        return dataclasses.replace(one, trial=dataclasses.replace(one.trial, seconds=500.0 if len(asked) == 1 else 100.0))
+        return dataclasses.replace(
+            one, trial=dataclasses.replace(one.trial, seconds=500.0 if len(asked) == 1 else 100.0)
+        )
 
     started(1000, colder)
     assert len(asked) == 5  # the fifth ends after 900 s
