@@ -13,7 +13,7 @@
 #                                  plan of vLLM, its fallback where 2 GiB less are free, and a killed engine: restart --share 2 - kill
 #                                  VLLM_ENABLE_STARTUP_PLAN=1 VLLM_ENABLE_STARTUP_PLAN=1 TAKE_GIB=2,VLLM_ENABLE_STARTUP_PLAN=1
 #                                  Both go on when a call has to end: after $WAIT seconds (530) it returns, and the same line again waits on
-#   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders.json goes to $OUT; $DEADLINE
+#   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders-NAME.json goes to $OUT; $DEADLINE
 #   on_host.sh speed FILE[:NAME,...]@GPUS...
 #                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
 #                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts
@@ -265,7 +265,7 @@ restart)
 loaders)
     package
     PYTHONPATH=$(site) python3 -m qualification.gpu.weight_loaders "$2" --gb "${3:-79}" --device cuda --deadline "${DEADLINE:-500}" \
-        --out "${OUT:-$base}/loaders.json"
+        --out "${OUT:-$base}/loaders-$(basename "$2").json"
     ;;
 splits)
     package
