@@ -92,6 +92,12 @@ def fresh(before: Kernels, after: Kernels) -> dict[str, Any]:
     return {"files": len(added), "by": by, "names": added[:60], "again": again[:60]}
 
 
+def timeline(before: Kernels, after: Kernels) -> str:
+    """Return what was added, by the time when it was written: seconds since the epoch, bytes, path."""
+    added = sorted((*after[name], name) for name in after.keys() - before.keys())
+    return "".join(f"{written / 1e9:.3f} {size} {name}\n" for written, size, name in added)
+
+
 def lengths(requests: int, seed: int, context: int) -> list[int]:
     """Return the prompt lengths of so many requests: as many short ones as long ones by order of magnitude."""
     chance = random.Random(seed)

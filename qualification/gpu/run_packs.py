@@ -106,6 +106,7 @@ def started(how: Planned, options: argparse.Namespace, kept: Kept, name: str, *,
         found = {"seconds": round(time.monotonic() - began, 1), **replica.start}
         after = full_size.kernels(how.kernels)
         kept.add(**{name: {**found, "compiled": full_size.fresh(before, after)}})
+        (options.out / f"{name}-kernels.txt").write_text(full_size.timeline(before, after), encoding="utf-8")
         if swept:
             done = asdict(sweep.run(replica.endpoint, sweep.lengths(how.plan)))
             before, after = after, full_size.kernels(how.kernels)

@@ -162,6 +162,8 @@ def test_a_kernel_that_is_written_again_is_told_from_a_new_one(tmp_path: Path) -
     os.utime(tmp_path / "triton/b", ns=(1, 1))
     found = full_size.fresh(before, full_size.kernels(tmp_path))
     assert found == {"files": 1, "by": {"triton": 1}, "names": ["triton/d"], "again": ["triton/b"]}
+    os.utime(tmp_path / "triton/d", ns=(1, 1_500_000_000))
+    assert full_size.timeline(before, full_size.kernels(tmp_path)) == "1.500 0 triton/d\n"
 
 
 def test_a_share_of_the_plan_is_served_with_the_routing_of_serve(
