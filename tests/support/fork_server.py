@@ -38,8 +38,8 @@ def main() -> None:
     gc.freeze()
     running: dict[int, tuple[int, int]] = {}  # of each pidfd: the process, and the pipe that waits for its status
     while True:
-        for ready in select.select([channel, *running], [], [])[0]:
-            if ready is not channel:
+        for ready in select.select([channel.fileno(), *running], [], [])[0]:
+            if ready in running:
                 child, pipe = running.pop(ready)
                 os.write(pipe, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
                 _close(ready, pipe)
