@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Run the known-answer layouts on a GPU host without network. From the repository root, in this order:
 #
-#   on_host.sh stage               keep the pieces of the packed vLLM that lie in .gpu/ now (once per delivery)
+#   on_host.sh stage               keep the pieces of the packed vLLM that lie in .gpu/ now (once per delivery), and those of SGLang
+#                                  that lie in .gpu-sglang/
 #   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from pieces named kernels.*
+#   on_host.sh unpack-sglang       unpack SGLang, restore its kernels from pieces named sglang.*, and compile FlashInfer's experts for
+#                                  SM 9.0 in the background, with all cores but $SPARE (4); sglang-prebuild.log
 #   on_host.sh faults TP JOB...    qualification/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh pack [PLAN...]      qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs
@@ -16,7 +19,8 @@
 #   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders.json goes to $OUT
 #   on_host.sh speed FILE[:NAME,...]@GPUS...
 #                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
-#                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts
+#                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts;
+#                                  KERNELS=sglang brings back SGLang's kernels instead of ours
 #   on_host.sh tune OPTION...      `dsv4 tune` with these options; $MODEL, $PROFILE (64k), $HOURS (0.14). tune.tar.xz (result, starts,
 #                                  profile, logs) and kernels go to $OUT. Run again on the host, it continues
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
@@ -60,14 +64,29 @@ engine() {  # what a pip installation has as bin/vllm
     export DSV4_VLLM=$base/bin/vllm
 }
 
+sglang() {  # what a pip installation has as bin/sglang, and its Python; caches in a HOME of its own, so that save_kernels can tell them apart
+    mkdir -p "$base/bin" "$base/home-sglang"
+    local site=$base/site-sglang
+    printf '#!/bin/sh\nunset XDG_CACHE_HOME VLLM_CACHE_ROOT FLASHINFER_WORKSPACE_BASE TRITON_CACHE_DIR TILELANG_CACHE_DIR TORCHINDUCTOR_CACHE_DIR\n%s\nexec python3 "$@"\n' \
+        "unset CUTE_DSL_CACHE_DIR HUMMING_CACHE_DIR CUDA_CACHE_PATH; export HOME=$base/home-sglang PYTHONPATH=$site:$site/nvidia_cutlass_dsl/dsl_packages" \
+        > "$base/bin/sglang-python"
+    printf '#!/bin/sh\nexec "%s" -m sglang.cli.main "$@"\n' "$base/bin/sglang-python" > "$base/bin/sglang"
+    chmod +x "$base/bin/sglang" "$base/bin/sglang-python"
+    export PATH=$base/bin:$PATH
+}
+
 zstd() {  # the one that came with the pieces
-    LD_LIBRARY_PATH=$base/pieces "$base/pieces/zstd" --long=27 "$@"
+    local pieces=$base/pieces
+    [ -x "$pieces/zstd" ] || pieces=$base/pieces-sglang
+    LD_LIBRARY_PATH=$pieces "$pieces/zstd" --long=27 "$@"
 }
 
 save_kernels() {  # compiled kernels, in pieces that a later delivery can carry; KERNELS=no leaves the room to other files
     [ "${KERNELS:-}" != no ] || return 0
-    tar -C "$base/home" -cf - . | zstd -T0 -10 -c | split -b 15000000 - "$OUT/kernels." || true
-    ls -1 "$OUT"/kernels.* | tail -n +5 | xargs -r rm -f
+    local name=kernels home=$base/home
+    if [ "${KERNELS:-}" = sglang ]; then name=sglang home=$base/home-sglang; fi
+    tar -C "$home" -cf - . | zstd -T0 -10 -c | split -b 15000000 - "$OUT/$name." || true
+    ls -1 "$OUT/$name".* | tail -n +5 | xargs -r rm -f
 }
 
 share_caches() {  # one cache for all layouts, so that none compiles what another has
@@ -92,8 +111,26 @@ gather_qualify() {  # what is not in a result yet
 
 case ${1:-} in
 stage)
-    cp -lf "$root"/.gpu/d*/* "$base/pieces/" 2>/dev/null || cp -f "$root"/.gpu/d*/* "$base/pieces/"
-    ls "$base/pieces" | wc -l
+    for one in "" -sglang; do
+        mkdir -p "$base/pieces$one"
+        compgen -G "$root/.gpu$one/d*/*" >/dev/null || continue
+        cp -lf "$root/.gpu$one"/d*/* "$base/pieces$one/" 2>/dev/null || cp -f "$root/.gpu$one"/d*/* "$base/pieces$one/"
+        ls "$base/pieces$one" | wc -l
+    done
+    ;;
+unpack-sglang)
+    bash "$base/pieces-sglang/unpack.sh" "$base/site-sglang"
+    if compgen -G "$base/pieces-sglang/sglang.*" >/dev/null; then
+        cat "$base"/pieces-sglang/sglang.* | zstd -d -c | tar -C "$base/home-sglang" -xf - || echo "SGLang's kernel archive is cut short"
+    fi
+    sglang
+    "$base/bin/sglang" version
+    setsid nice -n 19 env MAX_JOBS=$(($(nproc) - ${SPARE:-4})) "$base/bin/sglang-python" -c '
+import time
+began = time.monotonic()
+from flashinfer.jit.fused_moe import gen_cutlass_fused_moe_sm90_module
+gen_cutlass_fused_moe_sm90_module().build_and_load()
+print(f"compiled after {time.monotonic() - began:.0f} s")' > "$base/sglang-prebuild.log" 2>&1 < /dev/null &
     ;;
 unpack)
     package
@@ -173,6 +210,7 @@ speed)
     shift
     package
     engine
+    sglang
     out=$base/speed
     mkdir -p "$out"
     export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes it along
@@ -345,7 +383,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,29p" "$0"
+    sed -n "2,/^set -/p" "$0" | sed "\$d"
     exit 64
     ;;
 esac
