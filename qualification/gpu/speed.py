@@ -12,7 +12,7 @@ server beside 200 streams; after `limit` seconds the next variant's turn has com
 [2048]}]` adds rows, with `requests` of their own if need be. `share = 2` with `tp = 1` serves on one GPU what one of two
 would compute: the same matrices and kernels, and no all-reduce; `ways = 2` chooses `tp` and `share` so by the GPUs that
 are given. `skip` names checks and constraints to skip. `history` is that of `dsv4 bench`; `beside = 131000` measures
-short prompts while one of so many tokens is read. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
+short prompts while one of so many tokens is read; `replicas = 2` serves so often, `tp` GPUs each, behind HAProxy. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
 written after every row; the last lines are a short table.
 """
 
@@ -50,7 +50,7 @@ from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan, plain
 from dsv4_serve.entrypoint.supervisor import kernel_cache
-from qualification.gpu import beside, readyz, sglang, trace, warm_generator
+from qualification.gpu import beside, pair, readyz, sglang, trace, warm_generator
 from qualification.gpu.stock import stock
 
 RESERVE = 25  # seconds before the deadline for the replica to end and for files to be written
@@ -60,7 +60,7 @@ DEFAULTS: dict[str, Any] = {
     "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
     "inputs": [256], "output": 256, "requests": 4, "engine": OURS, "trace": [], "cache": "shared", "sweep": False,
     "readyz": False, "limit": 3600, "share": 1, "also": [], "ways": 0, "skip": [], "history": 0,
-    "beside": 0,
+    "beside": 0, "replicas": 1,
 }  # fmt: skip
 
 
@@ -161,6 +161,9 @@ def starting(
     serve, environ = how.serve, how.environ
     folder = serve[serve.index("--model") + 1].partition("=")[2]
     extra = trace.flags(out / "trace") if variant["trace"] else []
+    if variant["replicas"] > 1:
+        devices = pair.groups(environ["CUDA_VISIBLE_DEVICES"], variant["tp"])
+        return pair.served(devices, serve, environ, out, patience), Tokenizer(folder, "deepseek_v4")
     if variant["engine"] == OURS:
         return local_replica.replica([*serve, *extra], environ, out, patience), Tokenizer(folder, "deepseek_v4")
     name = "--speculative-config.synthetic_acceptance_rates"
