@@ -7,6 +7,9 @@
 #   on_host.sh unpack-sglang       unpack SGLang, restore its kernels from pieces named sglang.*, and compile FlashInfer's experts for
 #                                  SM 9.0 in the background, with all cores but $SPARE (4); sglang-prebuild.log
 #   on_host.sh faults TP JOB...    qualification/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
+#   on_host.sh pair TP GPUS [LAYOUT]
+#                                  qualification/gpu/run_pair.py: replicas of TP of GPUS (0,1,2,3) each behind HAProxy, with a known-answer
+#                                  checkpoint; pair.json, logs and kernels go to $OUT. .gpu-tools/haproxy/ holds HAProxy and its libraries
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh pack [PLAN...]      qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs
 #                                  and the pack go to $OUT. A piece named *.tar.xz is taken for a pack of another host, and no cold
@@ -96,6 +99,15 @@ share_caches() {  # one cache for all layouts, so that none compiles what anothe
     export CUTE_DSL_CACHE_DIR=$caches/cute-dsl CUDA_CACHE_PATH=$caches/cuda
 }
 
+balancer() {  # HAProxy, if the host has none
+    local tools=$root/.gpu-tools/haproxy
+    [ -x "$tools/haproxy" ] || return 0
+    mkdir -p "$base/bin"
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s/haproxy "$@"\n' "$tools" "$tools" > "$base/bin/haproxy"
+    chmod +x "$base/bin/haproxy"
+    export HAPROXY=$base/bin/haproxy
+}
+
 site() {  # PYTHONPATH: the stock tree, `patched` before it when named; then the repository
     local stock=$base/site
     echo "${1:+$base/$1:}$stock:$stock/nvidia_cutlass_dsl/dsl_packages:$base/ns:$root"
@@ -172,6 +184,25 @@ faults)
     fi
     exit $status
     ;;
+pair)
+    package
+    engine
+    balancer
+    share_caches
+    out=$base/pair
+    rm -rf "$out"
+    mkdir -p "$out"
+    status=0
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_pair --out "$out" --work "$base/checkpoints" \
+        --tp "$2" --gpus "$3" --layout "${4:-w4a16}" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        cp "$out/pair.json" "$OUT/" || true
+        (cd "$out" && for log in */log; do tail -c 200000 "$log" > "${log%/log}.log.tail"; done) || true
+        tar -C "$out" -cJf "$OUT/pair-logs.tar.xz" --ignore-failed-read $(cd "$out" && ls -d ./*.log.tail balancer/haproxy.log) || true
+        save_kernels
+    fi
+    exit $status
+    ;;
 caches)
     package
     engine
@@ -211,6 +242,7 @@ speed)
     package
     engine
     sglang
+    balancer
     out=$base/speed
     mkdir -p "$out"
     export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes it along
