@@ -127,7 +127,8 @@ class _Builder:
         rows = compressed_rows(ratio, head_dim)
         out = {f"{prefix}.ape": f32(np.zeros((ratio, rows))), f"{prefix}.norm.weight": _ones(head_dim)}
         wkv = self.w.compressor(ratio, head_dim) or self.noise(rows, self.d.hidden, -7)
-        for name, linear in (("wkv", wkv), ("wgate", self.noise(rows, self.d.hidden, -7))):
+        gate = self.noise(rows, self.d.hidden, self.w.gate_noise)
+        for name, linear in (("wkv", wkv), ("wgate", gate)):
             out |= self.encode(f"{prefix}.{name}", linear, storage.compressor)
         return out
 

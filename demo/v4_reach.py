@@ -47,7 +47,14 @@ def reach(vocab: int) -> Reach:
 
 
 class ReachWeights(Weights):
-    """The weights of a model that has both: the walk, and the far key."""
+    """
+    The weights of a model that has both: the walk, and the far key.
+
+    Compressors weigh each dimension of a token by itself. With noise of 2**-7, a key's flag got up to five times the
+    weight of its code, and the answer hung on a logit of 3; with this it has at least 20 (float64, Flash's widths).
+    """
+
+    gate_noise = -10
 
     def __init__(self, dims: Dims, perm: Sequence[int], seed: int, tokens: Reach) -> None:
         super().__init__(dims, list(perm), seed)

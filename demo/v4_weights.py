@@ -80,6 +80,9 @@ def compressed_rows(ratio: int, head_dim: int) -> int:
 class Weights:
     """Every distinct weight of the model, each built once; layers share them."""
 
+    gate_noise = -7
+    """How compressors weigh tokens, as a power of two."""
+
     def __init__(self, dims: Dims, perm: list[int], seed: int) -> None:
         self.dims, self.seed = dims, seed
         self.tokens: Ints = np.arange(dims.vocab)

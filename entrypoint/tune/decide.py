@@ -2,9 +2,9 @@
 Decide what to measure next, and what has won. Pure, so that an interrupted run continues where it was.
 
 First every candidate is started once, between starts of the plan itself. Those that look faster are then measured
-again, in turns with what is best so far, and each that wins is kept under the next. A winner is faster beyond the
-noise, by Student's t at 99 % over whole starts (a start differs from the next more than two measurements of one do),
-and slower than the best at no batch size.
+again, in turns with what is best so far, and each that wins is kept under the next; one that is far ahead needs fewer
+starts. A winner is faster beyond the noise, by Student's t at 99 % over whole starts (a start differs from the next
+more than two measurements of one do), and slower than the best at no batch size.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ Setup = tuple[str, ...]
 PLAN: Setup = ()
 REPEATS = 3
 """Starts of a winner, and of what it has to beat."""
+CLEAR, CLEAR_REPEATS = 2.0, 2
+"""A gain of so many thresholds wins after fewer starts."""
 LEAST = 0.01
 """A smaller gain is none."""
 SCREENING = 0.6
@@ -70,6 +72,11 @@ class SetupComparison:
     def wins(self) -> bool:
         """Whether it is faster beyond the noise, and slower nowhere."""
         return self.gain >= self.threshold and not self.slower
+
+    @property
+    def clear(self) -> bool:
+        """Whether more starts would not change it."""
+        return self.wins and self.gain >= CLEAR * self.threshold
 
 
 def _t99(freedom: int) -> float:
@@ -159,7 +166,8 @@ def _best(faster: Sequence[str], trials: Sequence[TuneTrial], clash: Clash) -> t
         if any(clash(name, other) for other in best) or any(t.failed and t.setup == setup for t in trials):
             continue
         counts = len(confirming(trials, setup)), len(confirming(trials, best))
-        if min(counts) < REPEATS:
+        sure = min(counts) >= CLEAR_REPEATS and compare(trials, best, setup).clear
+        if min(counts) < REPEATS and not sure:
             return best, setup if counts[0] <= counts[1] else best
         if compare(trials, best, setup).wins:
             best = setup

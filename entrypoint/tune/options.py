@@ -62,5 +62,5 @@ def tune_request(options: argparse.Namespace, plan: Plan) -> TuneRequest:
 
 def _batches(aim: str | None, plan: Plan) -> list[int]:
     """Return the batch sizes of an aim: one request, as many as the plan takes, or both."""
-    most = min(int(plan.value("max-num-seqs", MOST)), MOST)
+    most = min(replica.sequences(plan) or MOST, MOST)
     return {LATENCY: [1], THROUGHPUT: [most]}.get(aim or "", [1, most])

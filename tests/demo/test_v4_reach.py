@@ -7,7 +7,7 @@ from dsv4_serve.demo.deepseek_v4 import LAYOUTS, Dims, write
 from dsv4_serve.demo.v4_reach import FLAGS, INDEX_DIM, ReachWeights
 from dsv4_serve.demo.v4_tensors import dense
 from dsv4_serve.demo.v4_text import reaching_walk
-from dsv4_serve.demo.v4_weights import FLASH, HEAD_DIM, Weights
+from dsv4_serve.demo.v4_weights import FLASH, HEAD_DIM, Weights, compressed_rows
 
 SMALL = Dims(experts=8, vocab=64, ratios=(0, 4, 128))
 WALK = reaching_walk(128)
@@ -68,6 +68,22 @@ def test_the_value_of_a_key_is_its_code_alone(weights, ratio):
     weights, reach = weights
     entry = dense(weights.compressor(ratio, HEAD_DIM))[:HEAD_DIM] @ weights.embed[reach.keys[0]]
     assert set(np.flatnonzero(entry)) == {FLAGS[ratio], weights.code()[reach.keys[0]]}
+
+
+@pytest.mark.parametrize("ratio", FLAGS)
+def test_blocks_weigh_the_flag_of_a_key_and_its_code_nearly_alike(weights, ratio):
+    reaching, reach = weights
+    rows = compressed_rows(ratio, HEAD_DIM)
+    gate = dense(reaching.noise(rows, reaching.dims.hidden, reaching.gate_noise, 7))
+    rng, places = np.random.default_rng(0), slice(0, HEAD_DIM)
+    for _ in range(20):
+        key = rng.choice(reach.keys)
+        block = reaching.embed[[key, *rng.integers(2, 100, ratio - 1)]] * reaching.root
+        share = np.exp(block @ gate[places].T)
+        share /= share.sum(axis=0)
+        flag, code = share[0, FLAGS[ratio]], share[0, reaching.code()[key]]
+        assert 0.6 < flag / code < 1.6
+    assert gate.any()
 
 
 def test_the_indexer_scores_blocks_with_a_key_only_and_only_for_its_query(weights):

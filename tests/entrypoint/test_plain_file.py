@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,16 +19,14 @@ from dsv4_serve.entrypoint.qualify import kept as qualify_kept
 from dsv4_serve.entrypoint.terminal import printable
 from dsv4_serve.entrypoint.tune import run as tune_run
 from dsv4_serve.entrypoint.weights import hub_files, prefetch
-from tests.support.patience import slowness
+from tests.support.patience import hang_ends_the_run, slowness
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/dev/tty", "/proc/self/fd", "pipe", "a\0b"])
 def test_what_is_no_regular_file_is_refused_at_once(path: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    signal.alarm(10)  # ends the tests in place of a hang
-    with pytest.raises(OSError, match=r"Errno") as caught:
+    with hang_ends_the_run(), pytest.raises(OSError, match=r"Errno") as caught:
         plain_file.read(tmp_path / path)
-    signal.alarm(0)
     assert caught.value.strerror
 
 
@@ -80,14 +77,13 @@ def test_a_pipe_in_a_cache_a_result_folder_or_among_shards_does_not_block(tmp_pa
     refs.mkdir(parents=True)
     for pipe in (refs / "main", tmp_path / "model.safetensors"):
         os.mkfifo(pipe)
-    signal.alarm(int(20 * slowness()))  # ends the tests in place of a hang
-    assert hub_files.cached_folder("o/n", tmp_path) is None
-    assert qualify_kept.read(refs / "main") == {}
-    with pytest.raises(HostError, match="a pipe without a reader"):
-        tune_run.check_writable(refs / "main")
-    with pytest.raises(HostError, match="not a regular file"):
-        prefetch.prefetch(tmp_path, memory=1 << 30)
-    signal.alarm(0)
+    with hang_ends_the_run():
+        assert hub_files.cached_folder("o/n", tmp_path) is None
+        assert qualify_kept.read(refs / "main") == {}
+        with pytest.raises(HostError, match="a pipe without a reader"):
+            tune_run.check_writable(refs / "main")
+        with pytest.raises(HostError, match="not a regular file"):
+            prefetch.prefetch(tmp_path, memory=1 << 30)
 
 
 COMMANDS = {
@@ -156,18 +152,17 @@ def test_a_file_is_written_whatever_stood_there(tmp_path: Path) -> None:
 def test_a_pipe_without_a_reader_is_refused_at_once_and_one_with_a_reader_is_written(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    signal.alarm(60)  # ends the tests in place of a hang
-    with pytest.raises(OSError, match="a pipe without a reader"):
-        plain_file.write_text(pipe, "x")
-    with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", pipe], stdout=got):
-        while True:
-            try:
-                plain_file.write_text(pipe, "x" * 200_000)
-                break
-            except OSError:  # cat has not opened it yet
-                time.sleep(0.01)
-    assert (tmp_path / "got").read_bytes() == b"x" * 200_000
-    signal.alarm(0)
+    with hang_ends_the_run():
+        with pytest.raises(OSError, match="a pipe without a reader"):
+            plain_file.write_text(pipe, "x")
+        with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", pipe], stdout=got):
+            while True:
+                try:
+                    plain_file.write_text(pipe, "x" * 200_000)
+                    break
+                except OSError:  # cat has not opened it yet
+                    time.sleep(0.01)
+        assert (tmp_path / "got").read_bytes() == b"x" * 200_000
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", "no/such", "/dev/full", "loop"])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dsv4_serve.patcher import apply
 from dsv4_serve.patcher.errors import TreeError
 from dsv4_serve.patcher.series import Series, read_series
 from dsv4_serve.patcher.tree import leftovers, open_tree, require_match, states
+from tests.support.patience import hang_ends_the_run
 
 
 def verdicts(tree: Path, series: Path) -> list[str]:
@@ -139,9 +139,8 @@ def test_a_pipe_in_the_tree_does_not_block(tmp_path: Path):
     (tmp_path / "vllm").mkdir()
     pipe = tmp_path / "vllm" / "_version.py"
     os.mkfifo(pipe)
-    signal.alarm(60)  # ends the tests in place of a hang
-    with pytest.raises(TreeError, match="is not an unpacked vLLM"):
-        open_tree(tmp_path)
-    with pytest.raises(TreeError, match="not a journal of this patcher"):
-        apply._read_journal(pipe)
-    signal.alarm(0)
+    with hang_ends_the_run():
+        with pytest.raises(TreeError, match="is not an unpacked vLLM"):
+            open_tree(tmp_path)
+        with pytest.raises(TreeError, match="not a journal of this patcher"):
+            apply._read_journal(pipe)

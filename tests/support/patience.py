@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LIMIT = 5.0
 """A limit that nothing reaches costs nothing, so that it is wide on every machine: the load says how many wait, not how fast it is."""
@@ -17,3 +20,13 @@ def slowness(most: float = math.inf) -> float:
     """
     waiting = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     return min(most, max(LIMIT if most == math.inf else 1.0, waiting * (1 + os.nice(0) / 5)))
+
+
+@contextmanager
+def hang_ends_the_run(seconds: float = 20) -> Iterator[None]:
+    """End this process by SIGALRM where the block hangs in a system call that no exception interrupts."""
+    signal.alarm(int(seconds * slowness()))
+    try:
+        yield
+    finally:
+        signal.alarm(0)

@@ -69,6 +69,12 @@ def test_a_batch_is_no_larger_than_what_all_ranks_run_at_once() -> None:
         tune_request(options, plan)
 
 
+def test_without_batches_of_ones_own_all_ranks_are_loaded() -> None:
+    plan = resolved(request(hardware="h200", profile="64k-dp", model="w4a16", max_num_seqs=4))
+    assert replica.sequences(plan) > 4
+    assert tune_request(parse(["tune"])[0], plan).matrix.batches == (1, replica.sequences(plan))
+
+
 def drafted(found: Proposal) -> set[Any]:
     """The numbers of draft tokens that are proposed."""
     return {one.changes[DRAFT_TOKENS] for one in found.candidates if DRAFT_TOKENS in one.changes}

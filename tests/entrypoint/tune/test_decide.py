@@ -59,6 +59,18 @@ def test_the_start_that_a_candidate_was_picked_for_does_not_decide() -> None:
     assert [trial.speeds[1] for trial in decide.confirming(lucky, ("a",))] == [10.0, 10.01, 10.02]
 
 
+def test_a_gain_far_beyond_the_noise_is_decided_by_two_starts_each() -> None:
+    trials = [TuneTrial(PLAN, {1: 10.0}), TuneTrial(PLAN, {1: 10.2})]
+    trials += [TuneTrial(("a",), {1: speed}) for speed in (15.0, 14.8, 15.1)]
+    assert decide.compare(trials, PLAN, ("a",)).clear
+    assert decide.standing(["a"], trials, never) == decide.TuneStanding(("a",), None)
+    assert decide.standing(["a"], trials[:-1], never).next == ("a",)
+    nearer = [*trials[:3], TuneTrial(("a",), {1: 11.0}), TuneTrial(("a",), {1: 11.1})]
+    assert not decide.compare(nearer, PLAN, ("a",)).clear
+    assert decide.standing(["a"], nearer, never).best == PLAN
+    assert decide.standing(["a"], nearer, never).next is not None
+
+
 def test_without_any_noise_a_small_difference_is_still_none() -> None:
     assert simulated({"a": 0.009}, 0.0, 1)[0] == PLAN
     assert simulated({"a": 0.02}, 0.0, 1)[0] == ("a",)

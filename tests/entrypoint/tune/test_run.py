@@ -60,6 +60,20 @@ def test_no_start_begins_that_could_outlast_the_time(started: Callable[..., Any]
     assert starts.spent == 300
 
 
+def test_a_first_start_that_compiled_kernels_does_not_end_the_run_early(started: Callable[..., Any]) -> None:
+    asked: list[Setup] = []
+
+    def colder(setup: Setup, seconds: float) -> Visit:
+        asked.append(setup)
+        one = good(setup, seconds)
+        return dataclasses.replace(
+            one, trial=dataclasses.replace(one.trial, seconds=500.0 if len(asked) == 1 else 100.0)
+        )
+
+    started(1000, colder)
+    assert len(asked) == 5  # the fifth ends after 900 s
+
+
 def test_a_run_with_more_time_continues_where_it_was(started: Callable[..., Any]) -> None:
     started(250)
     asked, _ = started(10_000)
