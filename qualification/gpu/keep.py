@@ -40,7 +40,7 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
             "weights": found["weights"],
             "load": measure.LOAD,
             "variant": {key: variant[key] for key in STARTED} | {"env": env},
-            "replica": found["replica"],
+            "replica": found["replica"] or said(found),
             "start": found["start"],
             "ready_after": found["ready"],
             "rows": found["rows"],
@@ -49,6 +49,12 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
     )
     cleaned: dict[str, Any] = json.loads(FOLDERS.sub("", text))
     return cleaned
+
+
+def said(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what an engine without a plan told: its version."""
+    version = found.get("version")
+    return {"versions": {found["variant"]["engine"]: version}} if version else {}
 
 
 def plain(variant: dict[str, Any]) -> dict[str, Any]:

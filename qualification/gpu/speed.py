@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from dsv4_serve.entrypoint import procfs
-from dsv4_serve.entrypoint.bench import command, load, measure, sweep
+from dsv4_serve.entrypoint.bench import command, load, measure, other_engine, sweep
 from dsv4_serve.entrypoint.bench import options as benches
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadMatrix
@@ -79,6 +79,8 @@ class Result:
     failed: str = ""
     weights: str = ""
     replica: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    """Of an engine without a plan, as it says."""
 
     def line(self) -> str:
         name, end = f"{self.variant['name']:20}", [f"FAILED: {self.failed}"] if self.failed else []
@@ -207,6 +209,8 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
             result.start = dict(running.start)
             if where.health:
                 result.replica = where.plan().to_json()
+            else:
+                result.version = other_engine.version(where)
             if variant["sweep"]:
                 result.swept = asdict(sweep.run(where, sweep.lengths(how.plan)))
             write(out, result)

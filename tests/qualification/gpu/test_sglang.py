@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dsv4_serve.entrypoint.client.local_replica import Started
-from qualification.gpu import sglang, speed
+from qualification.gpu import keep, sglang, speed
 
 FILE = Path(speed.__file__).with_name("sglang.toml")
 NAMES = [one["name"] for one in speed.variants(FILE, 2)]
@@ -74,6 +76,8 @@ def test_each_group_of_rows_has_other_prompts(tmp_path: Path, monkeypatch: pytes
         seeds.extend(shape.seed for shape in matrix.shapes())
         return []
 
+    monkeypatch.setattr(speed.other_engine, "version", lambda _: "0.5.23")
+
     class Running:
         def __enter__(self) -> Started:
             where = type("Where", (), {"health": None, "models": lambda _: [type("Model", (), {"id": "m"})]})()
@@ -87,5 +91,15 @@ def test_each_group_of_rows_has_other_prompts(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(speed.measure, "rows", rows)
     monkeypatch.setattr(speed, "starting", lambda *_: (Running(), None))
     result = speed.measured(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}, tmp_path / "x", 1.0, "vllm")
-    assert result.failed == ""
+    assert (result.failed, result.version) == ("", "0.5.23")
     assert len(set(seeds)) == len(seeds) == 12
+
+
+def test_a_kept_result_names_the_engine_and_its_version() -> None:
+    [variant] = speed.variants(FILE, 2, ["sglang-mtp"])
+    found = asdict(speed.Result(variant, version="0.5.23", weights="dummy weights"))
+    body = keep.body(found, datetime(2026, 11, 29, tzinfo=UTC))
+    assert body["subject"] == "flash-h200-tp2-sglang-dummy-sglang-mtp"
+    assert body["replica"] == {"versions": {"sglang": "0.5.23"}}
+    assert body["variant"]["env"] == {"SGLANG_JIT_DEEPGEMM_PRECOMPILE": "0"}
+    assert body["variant"]["engine"] == "sglang"
