@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .kernel_cache import VARIABLES
 
-_SCRATCH = frozenset({"tmp", "lock", "locks", "__pycache__"})
+_SCRATCH = frozenset({"tmp", "lock", "locks", "__pycache__", "startup_plan"})
 _NO_KERNEL = (".lock", ".log")
 
 
-def count(folder: Path) -> dict[str, int]:
-    """Return the number of files of each compiler, without locks, logs and scratch files."""
-    found = {}
-    for name in VARIABLES.values():
-        files = 0
-        for _, folders, names in os.walk(folder / name):
+def paths(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the compiler and the path of each kernel, without locks, logs and scratch files."""
+    for compiler in VARIABLES.values():
+        for parent, folders, names in os.walk(folder / compiler):
             folders[:] = [one for one in folders if one not in _SCRATCH]
-            files += sum(not one.endswith(_NO_KERNEL) for one in names)
-        found[name] = files
-    return found
+            yield from ((compiler, os.path.join(parent, one)) for one in names if not one.endswith(_NO_KERNEL))  # noqa: PTH118
+
+
+def count(folder: Path) -> dict[str, int]:
+    """Return the number of kernels of each compiler."""
+    found = Counter(compiler for compiler, _ in paths(folder))
+    return {compiler: found[compiler] for compiler in VARIABLES.values()}
 
 
 def sentence(before: Mapping[str, int], after: Mapping[str, int]) -> str:

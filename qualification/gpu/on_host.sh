@@ -11,15 +11,15 @@
 #                                  qualification/gpu/run_pair.py: replicas of TP of GPUS (0,1,2,3) each behind HAProxy, with a known-answer
 #                                  checkpoint; pair.json, logs and kernels go to $OUT. .gpu-tools/haproxy/ holds HAProxy and its libraries
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
-#   on_host.sh pack [PLAN...]      qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs
-#                                  and the pack go to $OUT. A piece named *.tar.xz is taken for a pack of another host, and no cold
-#                                  start is made
-#   on_host.sh restart VARIANT...  `dsv4 warm` without weights (profile $PROFILE, 524k) once for each VARIANT: NAME=VALUE[,NAME=VALUE...]
-#                                  for its environment, - for none. One cache is kept for all of them, so the first run on a host
-#                                  compiles. The phases of each, restart.jsonl, and the logs go to $OUT. The startup plan of vLLM, and
-#                                  its fallback where 2 GiB less are free: restart - - VLLM_ENABLE_STARTUP_PLAN=1 VLLM_ENABLE_STARTUP_PLAN=1
-#                                  TAKE_GIB=2,VLLM_ENABLE_STARTUP_PLAN=1
-#   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders.json goes to $OUT
+#   on_host.sh pack [OPTION...]    qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs and
+#                                  the pack, in pieces pack.*, go to $OUT. Pieces pack.* of a delivery are taken for a pack of another host,
+#                                  and no cold start is made. One GPU's share: CUDA_VISIBLE_DEVICES=0 on_host.sh pack --share 2 --export-only
+#   on_host.sh restart [OPTION...] VARIANT...
+#                                  qualification/gpu/run_restarts.py with the caches of `pack`; restart.jsonl and logs go to $OUT. The startup
+#                                  plan of vLLM, its fallback where 2 GiB less are free, and a killed engine: restart --share 2 - kill
+#                                  VLLM_ENABLE_STARTUP_PLAN=1 VLLM_ENABLE_STARTUP_PLAN=1 TAKE_GIB=2,VLLM_ENABLE_STARTUP_PLAN=1
+#                                  Both go on when a call has to end: after $WAIT seconds (530) it returns, and the same line again waits on
+#   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders-NAME.json goes to $OUT; $DEADLINE
 #   on_host.sh speed FILE[:NAME,...]@GPUS...
 #                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
 #                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts;
@@ -106,6 +106,25 @@ balancer() {  # HAProxy, if the host has none
     printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s/haproxy "$@"\n' "$tools" "$tools" > "$base/bin/haproxy"
     chmod +x "$base/bin/haproxy"
     export HAPROXY=$base/bin/haproxy
+}
+
+detached() {  # FOLDER LOG COMMAND...: run it in a session of its own; wait $WAIT seconds, and go on waiting at the next call
+    local folder=$1 log=$1/$2 pid until=$((SECONDS + ${WAIT:-530}))
+    shift 2
+    if [ ! -f "$folder/pid" ]; then
+        rm -f "$folder/rc"
+        folder=$folder setsid nohup bash -c '"$@"; echo $? > "$folder/rc"' detached "$@" > "$log" 2>&1 < /dev/null &
+        echo $! > "$folder/pid"
+    fi
+    pid=$(cat "$folder/pid")
+    while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt $until ]; do sleep 1; done
+    tail -n 40 "$log" | cut -c1-1500
+    if kill -0 "$pid" 2>/dev/null; then
+        echo "it goes on as process $pid; the same line again waits for it"
+        return 0
+    fi
+    rm "$folder/pid"
+    return "$(cat "$folder/rc" || echo 1)"
 }
 
 site() {  # PYTHONPATH: the stock tree, `patched` before it when named; then the repository
@@ -227,13 +246,17 @@ pack)
     out=$base/packs
     mkdir -p "$out"
     unset VLLM_CACHE_ROOT VLLM_DEEP_GEMM_WARMUP
-    other=$(compgen -G "$base/pieces/*.tar.xz" | head -n 1 || true)
+    options=(--deadline "${DEADLINE:-1500}" "$@")
+    if compgen -G "$base/pieces/pack.*" >/dev/null && [[ " $* " != *" --export-only "* ]]; then
+        cat "$base"/pieces/pack.* > "$out/other.tar.xz"
+        options+=(--pack "$out/other.tar.xz")
+    fi
     status=0
-    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_packs --out "$out" ${other:+--pack "$other"} \
-        -- "${@:---profile=524k}" || status=$?
+    PYTHONPATH=$(site patched) detached "$out" packs.txt python3 -m qualification.gpu.run_packs --out "$out" "${options[@]}" || status=$?
     if [ -n "${OUT:-}" ]; then
-        cp "$out"/packs.json "$out"/kernels.tar.xz "$OUT/" 2>/dev/null || true
-        (cd "$out" && for log in *.log; do tail -c 200000 "$log" > "$OUT/$log"; done) || true
+        cp "$out"/packs.json "$OUT/" || true
+        [ ! -f "$out/kernels.tar.xz" ] || split -b 15000000 "$out/kernels.tar.xz" "$OUT/pack."
+        (cd "$out" && tar -cJf "$OUT/pack-logs.tar.xz" *.txt *.log */log) 2>/dev/null || true
     fi
     exit $status
     ;;
@@ -300,35 +323,19 @@ restart)
     out=$base/restart
     mkdir -p "$out"
     unset VLLM_CACHE_ROOT VLLM_DEEP_GEMM_WARMUP
-    export DSV4_CACHE=$base/restart-cache PYTHONPATH=$(site patched)
     status=0
-    for variant in "${@:--}"; do
-        pairs=()
-        if [ "$variant" != - ]; then IFS=, read -ra pairs <<< "$variant"; fi
-        taker=
-        if [[ ",$variant," =~ ,TAKE_GIB=([0-9]+), ]]; then
-            python3 -c "import time, torch
-kept = [torch.empty(${BASH_REMATCH[1]} << 30, dtype=torch.uint8, device=f'cuda:{i}') for i in range(torch.cuda.device_count())]
-time.sleep(3600)" & taker=$!
-            sleep 20
-        fi
-        log=$out/$(date +%H%M%S).log
-        if env "${pairs[@]}" python3 -m dsv4_serve.entrypoint warm --without-weights --format json --profile "${PROFILE:-524k}" \
-            --skip busy-gpu ${MODEL:+--model "$MODEL"} ${TP:+--tp "$TP"} > "$out/last.json" 2> "$log"; then
-            python3 -c 'import json, sys; print(json.dumps({"variant": sys.argv[1], **json.load(open(sys.argv[2]))}))' \
-                "$variant" "$out/last.json" | tee -a "$out/restart.jsonl"
-        else
-            status=$?
-            tail -n 5 "$log"
-        fi
-        if [ -n "$taker" ]; then kill "$taker" || true; wait "$taker" || true; fi
-        if [ -n "${OUT:-}" ]; then cp "$out"/restart.jsonl "$out"/*.log "$OUT/" 2>/dev/null || true; fi
-    done
+    PYTHONPATH=$(site patched) detached "$out" restart.txt python3 -m qualification.gpu.run_restarts --out "$out" \
+        --home "$base/packs/home" --deadline "${DEADLINE:-1500}" "$@" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        cp "$out"/restart.jsonl "$OUT/" || true
+        (cd "$out" && tar -cJf "$OUT/restart-logs.tar.xz" *.txt */log) 2>/dev/null || true
+    fi
     exit $status
     ;;
 loaders)
     package
-    PYTHONPATH=$(site) python3 -m qualification.gpu.weight_loaders "$2" --gb "${3:-79}" --device cuda --out "${OUT:-$base}/loaders.json"
+    PYTHONPATH=$(site) python3 -m qualification.gpu.weight_loaders "$2" --gb "${3:-79}" --device cuda --deadline "${DEADLINE:-500}" \
+        --out "${OUT:-$base}/loaders-$(basename "$2").json"
     ;;
 splits)
     package
@@ -415,7 +422,7 @@ run)
     exit $status
     ;;
 *)
-    sed -n "2,/^set -/p" "$0" | sed "\$d"
+    sed -n "2,/^set /{/^#/p}" "$0"
     exit 64
     ;;
 esac

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -120,9 +119,7 @@ def gpus_of(running: Replica) -> list[int]:
         pynvml.nvmlInit()
         handles = list(map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount())))
         pids = {process.pid for process in running.family()}
-        held = functools.partial(map, lambda one: one.pid)
-        return [
-            n for n, gpu in enumerate(handles) if pids & set(held(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)))
-        ]
+        held = [{one.pid for one in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)} for gpu in handles]
+        return [number for number, holders in enumerate(held) if holders & pids]
     except (pynvml.NVMLError, psutil.Error):
         return []

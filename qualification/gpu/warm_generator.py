@@ -21,6 +21,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 IMPORTED = (
     "vllm.entrypoints.cli.main",
@@ -83,16 +84,16 @@ def _main(modules: Sequence[str]) -> Callable[[], object]:
     return found
 
 
-def _run(main: Callable[[], object], asked: dict[str, object], numbers: Sequence[int]) -> None:
+def _run(main: Callable[[], object], asked: dict[str, Any], numbers: Sequence[int]) -> None:
     """Be the program, and end."""
     status = 1
     try:
         for target, given in zip((1, 2), numbers, strict=True):
             os.dup2(given, target)
         os.environ.clear()
-        os.environ.update(asked["environ"])  # type: ignore[arg-type]
+        os.environ.update(asked["environ"])
         os.chdir(str(asked["folder"]))
-        sys.argv = ["vllm", *asked["argv"]]  # type: ignore[misc]
+        sys.argv = ["vllm", *asked["argv"]]
         main()
         status = 0
     except SystemExit as end:

@@ -188,12 +188,15 @@ def guarded(inner):
 if __name__ == "__main__":
     if FAULT == "replay" and "REPLAY_WHEN" not in os.environ:
         replay()
-    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+    title = "import ctypes; ctypes.CDLL(None).prctl(15, b'VLLM::EngineCore')"  # PR_SET_NAME, which keeps 15 characters
+    child = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {title}; time.sleep(3600)"
     engine = subprocess.Popen([sys.executable, "-c", child], start_new_session=FAULT == "ignores-sigterm")
     memory = shared_memory.SharedMemory(create=True, size=1 << 16)
     print(f"stand-in {os.getpid()} {engine.pid} {memory.name}", flush=True)
     if FAULT == "replay":
         threading.Thread(target=replay, daemon=True).start()
+    if FAULT == "watches":  # as vLLM's API server ends when its engine died
+        threading.Thread(target=lambda: (engine.wait(), os._exit(1)), daemon=True).start()
     if FAULT == "computes":
         compute(float(os.environ["STAND_IN_COMPUTES"]))
     if FAULT == "silent":
