@@ -9,7 +9,7 @@ import signal
 
 from hypothesis import settings
 
-from tests.support.kinds import pytest_collection_modifyitems, pytest_itemcollected
+from tests.support.kinds import pytest_collection_modifyitems, pytest_itemcollected, pytest_sessionfinish
 from tests.support.running_demo import keyed_demo, keyed_start, running_demo
 from tests.support.skips import pytest_terminal_summary
 from tests.support.temporary import pytest_configure, pytest_unconfigure
@@ -23,6 +23,7 @@ __all__ = [
     "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_itemcollected",
+    "pytest_sessionfinish",
     "pytest_terminal_summary",
     "pytest_unconfigure",
     "running_demo",

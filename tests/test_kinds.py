@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kinds import BESIDE, HERE, KINDS
+from tests.support.kinds import BESIDE, HERE, KINDS, without_group
 from tests.support.program import environment
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +68,19 @@ def test_a_run_ends_with_the_reasons_of_its_skips_and_then_the_counts(tmp_path: 
     *_, reasons, counts = run(tmp_path, "-n", jobs).splitlines()
     assert reasons == "skipped 4: 3 × no gate is installed; 1 × not on Sundays"
     assert "3 passed, 4 skipped" in counts
+
+
+@pytest.mark.parametrize(
+    ("name", "alone"),
+    [
+        ("tests/test_a.py::test_b@a/test_a.py", "tests/test_a.py::test_b"),
+        ("tests/test_a.py::test_b[1@2]@gpu", "tests/test_a.py::test_b[1@2]"),
+        ("tests/test_a.py::test_b[1@2]", "tests/test_a.py::test_b[1@2]"),
+        ("tests/test_a.py::test_b", "tests/test_a.py::test_b"),
+    ],
+)
+def test_what_failed_is_tried_again_by_the_name_that_it_has_without_a_group(name: str, alone: str) -> None:
+    assert without_group(name) == alone
 
 
 def test_side_by_side_a_kind_that_is_serial_is_one_group(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ whose tests run one after the other in one process, where they would only wait f
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,13 +40,14 @@ STARTERS = {"subprocess", "multiprocessing"}
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Give the test its kind."""
-    given = [kind for kind in KINDS if item.get_closest_marker(kind)]
+    marks = {mark.name for mark in item.iter_markers()}
+    given = [kind for kind in KINDS if kind in marks]
     if len(given) > 1:
         raise pytest.UsageError(f"{item.nodeid} has more than one kind: {', '.join(given)}")
-    kind = given[0] if given else _kind(item)
+    kind = given[0] if given else _kind(item, marks)
     if not given:
         item.add_marker(kind)
-    if group := _alone(item, kind) if kind in SERIAL else _group(item):
+    if group := _alone(item, kind) if kind in SERIAL else _group(item, kind):
         item.add_marker(pytest.mark.xdist_group(group))
 
 
@@ -54,34 +56,58 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _folder(item) == "faults")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let --last-failed find what failed in a run with xdist, which adds the group to a test's name."""
+    cache = getattr(session.config, "cache", None)
+    if cache and "PYTEST_XDIST_WORKER" not in os.environ:
+        failed = cache.get("cache/lastfailed", {})
+        cache.set("cache/lastfailed", {without_group(name): value for name, value in failed.items()})
+
+
+def without_group(name: str) -> str:
+    return name[: name.rindex("@")] if name.rfind("@") > name.rfind("]") else name
+
+
 def _alone(item: pytest.Item, kind: str) -> str:
     """The kind; tests of vLLM that share no server with others are a group of their own beside it."""
     if SHARED.intersection(getattr(item, "fixturenames", ())):
         return kind
-    below = item.path.relative_to(HERE).as_posix() if HERE in item.path.parents else ""
-    return "vllm-beside" if kind == "vllm" and below.startswith(BESIDE) else kind
+    return "vllm-beside" if kind == "vllm" and _below(item.path).startswith(BESIDE) else kind
 
 
 def _folder(item: pytest.Item) -> str:
-    return item.path.relative_to(HERE).parts[0] if HERE in item.path.parents else ""
+    return _below(item.path).partition("/")[0]
 
 
-def _kind(item: pytest.Item) -> str:
+@functools.cache
+def _below(path: Path) -> str:
+    """The path inside tests/; empty elsewhere."""
+    return path.relative_to(HERE).as_posix() if HERE in path.parents else ""
+
+
+def _kind(item: pytest.Item, marks: set[str]) -> str:
     folder = _folder(item)
     if folder in FOLDERS:
         return FOLDERS[folder]
     for fixture, kind in FIXTURES.items():
         if fixture in getattr(item, "fixturenames", ()):
             return kind
-    if item.get_closest_marker("slow"):
+    if "slow" in marks:
         return "vllm"
     return "process" if any(map(_starts_processes, _modules(item))) else "unit"
 
 
-def _group(item: pytest.Item) -> str:
-    """The file, where its tests share a fixture of ours: what makes it runs once, not once in every process."""
+def _group(item: pytest.Item, kind: str) -> str:
+    """
+    The file, where what one test makes serves the others: once, not once in every process.
+
+    That is so where they share a fixture of ours, and where they run in this process, whose caches they fill. xdist also
+    takes seconds to hand out thousands of groups of one test each.
+    """
     shared = (d for d in _definitions(item) if d.scope != "function" and d.func.__module__.startswith("tests."))
-    return str(item.path) if next(shared, None) else ""
+    together = kind == "unit" or next(shared, None)
+    return (_below(item.path) or str(item.path)) if together else ""
 
 
 def _definitions(item: pytest.Item) -> Iterator[Any]:
