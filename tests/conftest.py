@@ -5,7 +5,10 @@ A session starts each vLLM once, whichever room asks for it.
 """
 
 import gc
+import os
 import signal
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported: processes side by side would wait for each other
 
 from hypothesis import settings
 

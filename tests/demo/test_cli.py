@@ -186,6 +186,7 @@ def test_an_invalid_port_is_refused(port):
     assert "Traceback" not in demo.stderr
 
 
+@pytest.mark.deep
 @pytest.mark.slow
 @pytest.mark.skipif(
     "avx512_bf16" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"),

@@ -34,6 +34,9 @@ BESIDE = (
     "tools/",
 )
 """Tests of kind vllm that start one of their own, or only import it: one chain of them all would outlast the rest."""
+LONG = ("golden",)
+"""Folders with one test that takes as long as some chain of vLLM's."""
+LAST = 3
 STARTERS = {"subprocess", "multiprocessing"}
 """A module that imports one of these starts processes, and so does one that imports a helper of the tests that does."""
 
@@ -51,9 +54,28 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests last that end a server which others ask: it would have to start once more."""
-    items.sort(key=lambda item: _folder(item) == "faults")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Leave `deep` tests to `make test-deep`, and begin with the files that take longest.
+
+    Last are those that end a server which others ask: it would have to start once more.
+    """
+    if left := [item for item in items if item.get_closest_marker("deep") and not os.environ.get("TEST_DEEP")]:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+    longest: dict[Path, int] = {}
+    for item in items:
+        longest[item.path] = min(_turn(item), longest.get(item.path, LAST))
+    items.sort(key=lambda item: longest[item.path])
+
+
+def _turn(item: pytest.Item) -> int:
+    """Long chains, then what is slow, then the rest: a test that begins late keeps one process busy at the end."""
+    if _folder(item) == "faults":
+        return LAST
+    if _folder(item) in LONG or any(item.get_closest_marker(kind) for kind in SERIAL):
+        return 0
+    return 1 if item.get_closest_marker("slow") else 2
 
 
 @pytest.hookimpl(trylast=True)
