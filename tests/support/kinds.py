@@ -22,6 +22,8 @@ KINDS = ("unit", "process", "vllm", "image", "gpu")
 FOLDERS = {"image": "image", "faults": "vllm", "patches": "vllm"}
 SHARED = {"vllm", "running_demo", "keyed_demo", "keyed_start", "answering", "broken"}
 """Fixtures of a vLLM that a run starts once: all tests with one are in one process."""
+ONCE = {"pair"}
+"""Fixtures of processes of ours that several files share."""
 FIXTURES = {"daemon": "image", **dict.fromkeys(SHARED, "vllm")}
 SERIAL = {"vllm", "image", "gpu"}
 BESIDE = {
@@ -124,6 +126,8 @@ def _group(item: pytest.Item, kind: str) -> str:
     takes seconds to hand out thousands of groups of one test each.
     """
     shared = (d for d in _definitions(item) if d.scope != "function" and d.func.__module__.startswith("tests."))
+    if one := ONCE.intersection(getattr(item, "fixturenames", ())):
+        return min(one)
     together = kind == "unit" or next(shared, None)
     return (_below(item.path) or str(item.path)) if together else ""
 
