@@ -26,16 +26,11 @@ ONCE = {"pair"}
 """Fixtures of processes of ours that several files share."""
 FIXTURES = {"daemon": "image", **dict.fromkeys(SHARED, "vllm")}
 SERIAL = {"vllm", "image", "gpu"}
-BESIDE = (
-    "demo/test_tool_calls.py",
-    "entrypoint/qualify/",
-    "entrypoint/vllm_schema/",
-    "patches/",
-    "profiles/",
-    "qualification/",
-    "tools/",
-)
-"""Tests of kind vllm that start one of their own, or only import it: one chain of them all would outlast the rest."""
+BESIDE = {
+    "vllm-alone": ("demo/test_tool_calls.py", "entrypoint/qualify/"),
+    "vllm-imported": ("entrypoint/vllm_schema/", "patches/", "profiles/", "qualification/", "tools/"),
+}
+"""Tests of kind vllm that start one of their own, and those that only import it: one chain of all would outlast the rest."""
 LONG = ("golden",)
 """Folders with one test that takes as long as some chain of vLLM's."""
 LAST = 3
@@ -94,10 +89,11 @@ def without_group(name: str) -> str:
 
 
 def _alone(item: pytest.Item, kind: str) -> str:
-    """The kind; tests of vLLM that share no server with others are a group of their own beside it."""
+    """The kind; tests of vLLM that share no server with others are groups of their own beside it."""
     if SHARED.intersection(getattr(item, "fixturenames", ())):
         return kind
-    return "vllm-beside" if kind == "vllm" and _below(item.path).startswith(BESIDE) else kind
+    chains = (chain for chain, places in BESIDE.items() if _below(item.path).startswith(places))
+    return next(chains, kind) if kind == "vllm" else kind
 
 
 def _folder(item: pytest.Item) -> str:
