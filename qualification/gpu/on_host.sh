@@ -73,7 +73,8 @@ sglang() {  # what a pip installation has as bin/sglang, and its Python; caches 
     printf '#!/bin/sh\nunset XDG_CACHE_HOME VLLM_CACHE_ROOT FLASHINFER_WORKSPACE_BASE TRITON_CACHE_DIR TILELANG_CACHE_DIR TORCHINDUCTOR_CACHE_DIR\n%s\nexec python3 "$@"\n' \
         "unset CUTE_DSL_CACHE_DIR HUMMING_CACHE_DIR CUDA_CACHE_PATH; export HOME=$base/home-sglang PYTHONPATH=$site:$site/nvidia_cutlass_dsl/dsl_packages" \
         > "$base/bin/sglang-python"
-    printf '#!/bin/sh\nexec "%s" -m sglang.cli.main "$@"\n' "$base/bin/sglang-python" > "$base/bin/sglang"
+    printf 'if __name__ == "__main__":\n    from sglang.cli.main import main\n\n    main()\n' > "$base/bin/sglang-main.py"
+    printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$base/bin/sglang-python" "$base/bin/sglang-main.py" > "$base/bin/sglang"
     chmod +x "$base/bin/sglang" "$base/bin/sglang-python"
     export PATH=$base/bin:$PATH
 }
