@@ -4,7 +4,7 @@ PORT ?= 8000
 CHECK ?=
 PROFILE ?= demo
 ARGS ?=
-JOBS ?= 4
+JOBS ?= 5
 FAST_JOBS ?= 3
 TARGET ?= cpu
 export PYTHONDONTWRITEBYTECODE := # what one process compiled, the next one reads, as do the workers of a test run
@@ -33,7 +33,7 @@ $(error VENV=$(VENV) must not contain ~, *, ? or [, which a shell would expand; 
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast tools-deep faults mutants lint format docs bench image lock venv clean
+.PHONY: help demo test test-fast test-deep tools-deep faults mutants lint format docs bench image lock venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -41,13 +41,16 @@ help: ## list the targets
 demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question; CHECK=1 stops after the answer, PROFILE=demo-v4 shows DeepSeek-V4
 	@$(VENV)/bin/python -m dsv4_serve.demo --profile $(PROFILE) --port $(PORT) $(if $(CHECK),--check)
 
-test: $(VENV)/installed ## run every test, four at once (JOBS=4); ARGS='tests/patcher -x' runs some (tests/README.md)
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS) || { [ $$? -eq 1 ] && \
+test: $(VENV)/installed ## run every test, five at once (JOBS=5); ARGS='tests/patcher -x' runs some (tests/README.md)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS) || { [ $$? -eq 1 ] && \
 		echo "make test: what failed among other tests is tried again, alone" && \
 		$(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none --exitfirst -rA --no-header $(ARGS); }
 
 test-fast: $(VENV)/installed ## run the tests that need neither vLLM nor an image and are not slow
 	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup -m "(unit or process) and not slow" $(ARGS)
+
+test-deep: $(VENV)/installed ## run what `make test` leaves out because a shorter test shows the same (tests/README.md)
+	TEST_DEEP=1 $(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m deep $(ARGS)
 
 tools-deep: $(VENV)/installed ## try tool calls with 1,000 turns for each property, where `make test` takes 25
 	TOOL_CALL_EXAMPLES=1000 $(VENV)/bin/python -m pytest tests/patches/test_tool_call_properties.py $(ARGS)

@@ -231,7 +231,8 @@ _DOMAINS = "com|net|org|io|ai|dev|local|localdomain|lan|internal|intranet|corp|h
 _UNFIT = (
     (re.compile(r"(?<![\w.])[/~\\][\w.~-]+[/\\]|\b[A-Za-z]:\\|/too long/"), "a path, or a very long value"),
     (re.compile(r"\w://|\bwww\."), "an address"),
-    (re.compile(r"\b\d{1,3}(\.\d{1,3}){3}\b|\b(?:[0-9a-f]{1,4}:){3,}"), "an IP address"),
+    (re.compile(r"\b\d{1,3}(\.\d{1,3}){3}\b"), "an IP address"),
+    (re.compile(r"(?i)\b(?:[0-9a-f]{1,4}:){3,}|\b(?:[0-9a-f]{1,4}:)+:[0-9a-f]{1,4}\b"), "an IP address"),
     (re.compile(r"[\w.+-]+@[\w-]+"), "a mail address or a user at a host"),
     (re.compile(rf"(?i)\b[\w-]+(\.[\w-]+)*\.({_DOMAINS})\b"), "a host name"),
     (re.compile(r"\b(?:hf|sk|ghp|gho|glpat|xox[bp])[_-][A-Za-z0-9_-]{8,}|(?i:bearer )\S"), "a secret"),

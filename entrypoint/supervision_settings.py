@@ -156,6 +156,11 @@ ENVIRONMENT = ("DSV4_GATE_", "DSV4_SUPERVISE_")
 
 def defaults() -> dict[str, Setting]:
     """Return every setting with its default."""
+    return dict(_defaults())
+
+
+@functools.cache
+def _defaults() -> dict[str, Setting]:
     whole = Supervision().model_dump(by_alias=True)
     return {name: Setting(value, DEFAULT) for name, value in _leaves(whole)}
 

@@ -5,11 +5,14 @@ A session starts each vLLM once, whichever room asks for it.
 """
 
 import gc
+import os
 import signal
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported: processes side by side would wait for each other
 
 from hypothesis import settings
 
-from tests.support.kinds import pytest_collection_modifyitems, pytest_itemcollected
+from tests.support.kinds import pytest_collection_modifyitems, pytest_itemcollected, pytest_sessionfinish
 from tests.support.running_demo import keyed_demo, keyed_start, running_demo
 from tests.support.skips import pytest_terminal_summary
 from tests.support.temporary import pytest_configure, pytest_unconfigure
@@ -23,6 +26,7 @@ __all__ = [
     "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_itemcollected",
+    "pytest_sessionfinish",
     "pytest_terminal_summary",
     "pytest_unconfigure",
     "running_demo",

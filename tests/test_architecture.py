@@ -59,6 +59,8 @@ LONGEST = 300
 KNOWN_BACK: set[str] = set()
 KNOWN_LONG: set[str] = set()
 KNOWN_SHARED: set[str] = set()
+SPEECH = {"print", "exit", "quit", "SystemExit", "sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
+LAST_WORDS = {one.rpartition(".")[2] for one in SPEECH}
 
 
 def modules() -> list[Path]:
@@ -74,6 +76,13 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), name(path))
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.expr | ast.stmt]:
+    """The nodes of a module that tests ask for: imports, names and attributes."""
+    kinds = (ast.Import, ast.ImportFrom, ast.Name, ast.Attribute)
+    return [node for node in ast.walk(tree(path)) if isinstance(node, kinds)]
+
+
 def folder(path: Path) -> str:
     """The layer that a module or package belongs to."""
     first, *rest = path.relative_to(ROOT).parts
@@ -84,7 +93,7 @@ def folder(path: Path) -> str:
 
 def imported(path: Path) -> Iterator[Path]:
     """The modules and packages of ours that a module imports, for types too."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
             for alias in node.names:
@@ -94,7 +103,7 @@ def imported(path: Path) -> Iterator[Path]:
 
 def absolute(path: Path) -> Iterator[str]:
     """Names of ours that a module imports as if from outside."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module or ""]
@@ -103,17 +112,9 @@ def absolute(path: Path) -> Iterator[str]:
 
 def speech(path: Path) -> Iterator[str]:
     """Where a module prints, or ends the process."""
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Name | ast.Attribute) and (what := ast.unparse(node)) in (
-            "print",
-            "exit",
-            "quit",
-            "SystemExit",
-            "sys.exit",
-            "os._exit",
-            "sys.stdout",
-            "sys.stderr",
-        ):
+    for node in nodes(path):
+        last = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+        if last in LAST_WORDS and (what := ast.unparse(node)) in SPEECH:
             yield f"{name(path)}:{node.lineno}: {what}"
 
 

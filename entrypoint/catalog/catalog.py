@@ -64,6 +64,10 @@ class ProfileFile(Generic[S]):
 
     def flags(self) -> dict[str, Value]:
         """Return the flags of `[flags]` over those of the files it extends; raise ConfigError as a plan would."""
+        return dict(self._flags)
+
+    @functools.cached_property
+    def _flags(self) -> dict[str, Value]:
         each = (settings.flags(link.own.flags, f"{link.file} [flags]") for link in self.chain())
         return {name: value for flags in each for name, value in flags.items()}
 
@@ -85,8 +89,10 @@ class Catalog:
             if not folder.is_dir():
                 raise ConfigError(f"environment DSV4_PROFILES: {folder} is not a folder; use folders of profile files.")
         self.folders = [*folders, SHIPPED]
+        self._root: ProfileFile[Root] | None = None
         self._names: dict[str, list[str]] = {}
         self._own: dict[str, tuple[str, Any]] = {}
+        self._found: dict[tuple[str, str], ProfileFile[Any]] = {}
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind, sorted."""
@@ -102,7 +108,9 @@ class Catalog:
 
     def root(self) -> ProfileFile[Root]:
         """Return base.toml."""
-        return ProfileFile("base", *self._read("base.toml", Root))
+        if self._root is None:
+            self._root = ProfileFile("base", *self._read("base.toml", Root))
+        return self._root
 
     def profile(self, name: str, origin: str) -> ProfileFile[Profile]:
         """Return a profile; raise ConfigError if there is none of that name."""
@@ -154,7 +162,13 @@ class Catalog:
                     return model, sibling
         return None
 
-    def _file(self, kind: str, model: type[S], name: str, origin: str, above: tuple[str, ...] = ()) -> ProfileFile[S]:
+    def _file(self, kind: str, model: type[S], name: str, origin: str) -> ProfileFile[S]:
+        """Return a file with those that it extends: the same object each time, as it keeps what follows from it."""
+        if (kind, name) not in self._found:
+            self._found[kind, name] = self._linked(kind, model, name, origin)
+        return self._found[kind, name]
+
+    def _linked(self, kind: str, model: type[S], name: str, origin: str, above: tuple[str, ...] = ()) -> ProfileFile[S]:
         self._check_name(kind, name, origin)
         inside = self.KINDS[kind][0]
         file, own = self._read(f"{inside}/{name}.toml".lstrip("/"), model)
@@ -167,7 +181,7 @@ class Catalog:
             return ProfileFile(name, file, own)
         if len(above) >= MOST_LINKS:
             raise ConfigError(f"{file}: more than {MOST_LINKS} files extend each other; extend fewer.")
-        return ProfileFile(name, file, own, self._file(kind, model, own.extends, f"{file}: extends", (*above, name)))
+        return ProfileFile(name, file, own, self._linked(kind, model, own.extends, f"{file}: extends", (*above, name)))
 
     def _read(self, relative: str, model: type[S]) -> tuple[str, S]:
         if relative not in self._own:

@@ -52,10 +52,12 @@ def layout_of(selection: Selection) -> str:
     layout = LAYOUTS.get((str(model.get("scheme")), drafter.kind, drafter.scheme))
     if layout == "flash-nvfp4" and model.get("architecture") == PRO:
         layout = "pro"
+    drafts = " ".join(filter(None, (drafter.kind, drafter.scheme)))
     if layout is None or model.get("architecture") not in ARCHITECTURES:
         raise ConfigError(
             f"there is no small checkpoint of the layout of {model.name} ({model.get('architecture')},"
-            f" {model.get('scheme')}, drafter {drafter.kind} {drafter.scheme})."
+            f" {model.get('scheme')}, drafter {drafts}); `dsv4 qualify` needs DeepSeek-V4 with an MTP head or DSpark's"
+            " drafter."
         )
     return layout
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..smoke.outcome import Outcome
 from ..smoke.report import counts, lines
+from .run import STAGES
 
 SCHEMA = 1
 """Of the result file."""
@@ -43,13 +44,13 @@ class QualifyReport:
         if failed:
             return f"not qualified: {', '.join(failed)} failed"
         if self.ok:
-            return (
-                "qualified" if any(outcome.name == PROOF for outcome in self.outcomes) else "the wanted stages passed"
-            )
+            every = {outcome.name for outcome in self.outcomes} >= {*STAGES}
+            return "qualified" if every else "the stages of --only passed"
         left = [outcome.name for outcome in self.outcomes if outcome.verdict == "inconclusive"]
         if left:
             return f"not finished: {', '.join(left)}; the same command goes on with these"
-        return "nothing was shown: there is no small checkpoint of this layout"
+        missing = [outcome.name for outcome in self.outcomes if outcome.verdict == "skipped"]
+        return f"nothing was shown: the reason is above ({', '.join(missing)})"
 
     def to_json(self) -> dict[str, Any]:
         """Return the body of the result file, without its kind and date."""

@@ -16,7 +16,7 @@ CUT = "(cut)"
 _VERDICTS: Mapping[Verdict, str] = {"passed": "pass", "failed": "fail", "inconclusive": "skip", "skipped": "skip"}
 _SMALL = "dummy weights: small checkpoints with a known answer"
 _CUT = re.compile(
-    r"(?<![\w.])[/~\\][^\s;,)]+|\b[A-Za-z]:\\\S+|\w+://\S+"
+    r"'[/~\\][^']*'|\"[/~\\][^\"]*\"|(?<![\w.])[/~\\][^\s;,)]+|\b[A-Za-z]:\\\S+|\w+://\S+"
     r"|\bGPU-[0-9a-f-]{8,}|\b[0-9a-fA-F]{12,}\b|\b(?:\d{1,3}\.){3}\d{1,3}\b"
 )
 """Paths, addresses, and what names one GPU or one machine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -236,11 +237,15 @@ def _one_of(values: Collection[Any]) -> str:
 def _rules(selection: Selection) -> Iterator[tuple[ProfileFile[Any], Constraint]]:
     files: list[ProfileFile[Any]] = [selection.root, selection.model, selection.hardware, selection.profile]
     for file in files:
-        link: ProfileFile[Base]
         for link in file.chain():
-            for rule in link.own.refuse:
-                _check_names(rule, f"{link.file} [[refuse]] {rule.name}")
-                yield link, rule
+            yield from ((link, rule) for rule in _rules_of(link))
+
+
+@functools.lru_cache(maxsize=256)
+def _rules_of(link: ProfileFile[Base]) -> list[Constraint]:
+    for rule in link.own.refuse:
+        _check_names(rule, f"{link.file} [[refuse]] {rule.name}")
+    return link.own.refuse
 
 
 def _check_names(rule: Constraint, origin: str) -> None:
@@ -255,16 +260,19 @@ def _check_names(rule: Constraint, origin: str) -> None:
 
 def _matches(rule: Constraint, selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> bool:
     selected = selection.names()
-    tree = nested(plain(flags))
     served = str(flags["model"].value) if "model" in flags else ""
     return (
         all(selected[key] in allowed for key, allowed in rule.given().items())
         and selection.hardware.name not in rule.except_hardware
         and (not rule.drafter or selection.drafter.kind in rule.drafter)
         and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
-        and all(_holds(tree, name, value) or _off(tree, name, value) for name, value in rule.flags.items())
         and all(name in env and _like(_packed(env[name].value), str(value)) for name, value in rule.env.items())
+        and (not rule.flags or _hold(nested(plain(flags)), rule.flags))
     )
+
+
+def _hold(tree: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
+    return all(_holds(tree, name, value) or _off(tree, name, value) for name, value in conditions.items())
 
 
 def _off(tree: Mapping[str, Any], name: str, condition: Any) -> bool:

@@ -6,6 +6,7 @@ Turn the selected profile files and the request into one plan. Pure: reads no fi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,21 @@ def _served_names(selection: Selection, where: Setting) -> dict[str, Setting]:
 def _file_layers(selection: Selection, file: ProfileFile[Any]) -> Iterator[Layer]:
     """Yield the file that this one extends first; for each, its own tables, then the `when` blocks that apply."""
     names = selection.names()
-    link: ProfileFile[Base]
     for link in file.chain():
-        yield _layer(link.own, link.file)
-        for when in link.own.when:
-            given = when.given()
-            label = ", ".join(f"{key} = {'|'.join(map(str, allowed))}" for key, allowed in given.items())
-            layer = _layer(when, f"{link.file} [[when]] {label}")  # checked even if it does not apply
+        for given, layer in _layers_of(link):
             if all(names[key] in allowed for key, allowed in given.items()):
                 yield layer
+
+
+@functools.lru_cache(maxsize=256)
+def _layers_of(link: ProfileFile[Base]) -> list[tuple[Mapping[str, list[Any]], Layer]]:
+    """Return the layers of one file, each with its conditions; those that do not apply are checked too."""
+    found: list[tuple[Mapping[str, list[Any]], Layer]] = [({}, _layer(link.own, link.file))]
+    for when in link.own.when:
+        given = when.given()
+        label = ", ".join(f"{key} = {'|'.join(map(str, allowed))}" for key, allowed in given.items())
+        found.append((given, _layer(when, f"{link.file} [[when]] {label}")))
+    return found
 
 
 def _layer(own: Base | When, label: str) -> Layer:
@@ -118,7 +125,8 @@ def _named(values: Mapping[str, Value], origin: str) -> dict[str, Setting]:
 def merge(into: dict[str, Setting], above: Mapping[str, Setting]) -> None:
     """Lay `above` over `into`; replaced settings are kept as history, nearest first."""
     for name, setting in above.items():
-        replaced = [into.pop(other) for other in list(into) if _same(other, name)]
+        others = [name] if name in into else [other for other in into if _same(other, name)]
+        replaced = [into.pop(other) for other in others]
         into[name] = Setting(setting.value, setting.origin, tuple(_history(replaced)))
 
 

@@ -20,7 +20,8 @@ from ..resolve.select import Selection
 from ..vllm_schema import combinations
 from . import predict
 
-KINDS = ("drafts", "experts", "collectives", "graphs", "steps", "scheduling", "parallelism")
+EXPERTS = "experts"
+KINDS = ("drafts", EXPERTS, "collectives", "graphs", "steps", "scheduling", "parallelism")
 NCCL = "nccl"
 """The key of a change that names a set of NCCL variables."""
 WORST = -0.1
@@ -104,7 +105,7 @@ def _experts(selection: Selection, plan: Plan, batches: Sequence[int], _acceptan
         gain = _marlin(batches) if (other, capability, backend) == ("marlin", "9.0", "humming") else None
         why = "1.016 times the tokens at batch 1 and 0.93 at 16 on H200" if gain is not None else "unmeasured"
         yield TuneCandidate(
-            f"experts-{other.replace('_', '-')}", "experts", {kernels.MOE: other},
+            f"experts-{other.replace('_', '-')}", EXPERTS, {kernels.MOE: other},
             f"experts on {other} instead of {backend}; {why}", gain,
         )  # fmt: skip
 

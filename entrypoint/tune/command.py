@@ -13,8 +13,9 @@ from ..bench.command import share
 from ..bench.options import ServeOptions
 from ..catalog.catalog import Catalog
 from ..request import Request
+from ..resolve import kernels
 from ..resolve.resolution import Resolution
-from . import candidates, kept, outcome, predict, profile_file, run
+from . import candidates, kept, outcome, predict, profile_file, qualified, run
 from .candidates import TuneCandidate
 from .measure import Bench
 from .options import TuneRequest
@@ -73,7 +74,11 @@ def _why_not(
         return f"{one.because}; it is predicted to lose {-one.gain:.0%}"
     if request.without_weights and one.kind == "drafts" and not acceptance:
         return "without weights nothing shows how many drafts are accepted; state it with --acceptance"
-    return allowed(setups, one, around.asked, around.plan)
+    if (reason := allowed(setups, one, around.asked, around.plan)) or one.kind != candidates.EXPERTS:
+        return reason
+    model = around.plan.selection.model.name
+    backends = qualified.here(request.out, model, around.machine)
+    return qualified.why_not(str(one.changes[kernels.MOE]), backends, setups.profile, model)
 
 
 def described(one: TuneCandidate) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from dsv4_serve.entrypoint import results
 from dsv4_serve.entrypoint.bench import measure
 
 FOLDERS = re.compile(r"/root/dsv4-host/(home/|speed/)?")
-STARTED = ("stock", "cache", "flags", "share")
+STARTED = ("engine", "cache", "flags", "share")
 """Settings of a variant by which it was started, beside variables; the others are in the rows."""
-VARIABLES = ("VLLM_", "NCCL_", "DSV4_", "PYTHONPATH", "HOME", "XDG_CACHE_HOME")
+VARIABLES = ("VLLM_", "SGLANG_", "NCCL_", "DSV4_", "PYTHONPATH", "HOME", "XDG_CACHE_HOME")
 
 
 def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
             "weights": found["weights"],
             "load": measure.LOAD,
             "variant": {key: variant[key] for key in STARTED} | {"env": env},
-            "replica": found["replica"],
+            "replica": found["replica"] or said(found),
             "start": found["start"],
             "ready_after": found["ready"],
             "rows": found["rows"],
@@ -51,9 +51,16 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
     return cleaned
 
 
+def said(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what an engine without a plan told: its version."""
+    version = found.get("version")
+    return {"versions": {found["variant"]["engine"]: version}} if version else {}
+
+
 def plain(variant: dict[str, Any]) -> dict[str, Any]:
-    """Return what names the result of plain vLLM, which has no plan."""
-    choices = {"model-name": variant["model"], "hardware": "h200", "profile": "stock"}
+    """Return what names the result of plain vLLM or of SGLang, which have no plan."""
+    engine = {"vllm": "stock"}.get(variant["engine"], variant["engine"])
+    choices = {"model-name": variant["model"], "hardware": "h200", "profile": engine}
     return {"choices": choices, "settings": {"tensor-parallel-size": {"value": variant["tp"]}}}
 
 

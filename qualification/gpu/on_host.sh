@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
 # Run the known-answer layouts on a GPU host without network. From the repository root, in this order:
 #
-#   on_host.sh stage               keep the pieces of the packed vLLM that lie in .gpu/ now (once per delivery)
+#   on_host.sh stage               keep the pieces of the packed vLLM that lie in .gpu/ now (once per delivery), and those of SGLang
+#                                  that lie in .gpu-sglang/
 #   on_host.sh unpack              unpack them, patch a copy of vllm/, restore compiled kernels from pieces named kernels.*
+#   on_host.sh unpack-sglang       unpack SGLang, restore its kernels from pieces named sglang.*, and compile FlashInfer's experts for
+#                                  SM 9.0 in the background, with all cores but $SPARE (4); sglang-prebuild.log
 #   on_host.sh faults TP JOB...    qualification/gpu/run_faults.py; faults.json, logs and kernels go to $OUT
+#   on_host.sh pair TP GPUS [LAYOUT]
+#                                  qualification/gpu/run_pair.py: replicas of TP of GPUS (0,1,2,3) each behind HAProxy, with a known-answer
+#                                  checkpoint; pair.json, logs and kernels go to $OUT. .gpu-tools/haproxy/ holds HAProxy and its libraries
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh pack [OPTION...]    qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs and
 #                                  the pack, in pieces pack.*, go to $OUT. Pieces pack.* of a delivery are taken for a pack of another host,
@@ -17,7 +23,8 @@
 #   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders-NAME.json goes to $OUT; $DEADLINE
 #   on_host.sh speed FILE[:NAME,...]@GPUS...
 #                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
-#                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts
+#                                  side by side; $DEADLINE seconds. KERNELS=shared takes and fills the cache of the known-answer layouts;
+#                                  KERNELS=sglang brings back SGLang's kernels instead of ours
 #   on_host.sh tune OPTION...      `dsv4 tune` with these options; $MODEL, $PROFILE (64k), $HOURS (0.14). tune.tar.xz (result, starts,
 #                                  profile, logs) and kernels go to $OUT. Run again on the host, it continues
 #   on_host.sh splits              qualification/gpu/splits.py; splits.json goes to $OUT
@@ -61,14 +68,30 @@ engine() {  # what a pip installation has as bin/vllm
     export DSV4_VLLM=$base/bin/vllm
 }
 
+sglang() {  # what a pip installation has as bin/sglang, and its Python; caches in a HOME of its own, so that save_kernels can tell them apart
+    mkdir -p "$base/bin" "$base/home-sglang"
+    local site=$base/site-sglang
+    printf '#!/bin/sh\nunset XDG_CACHE_HOME VLLM_CACHE_ROOT FLASHINFER_WORKSPACE_BASE TRITON_CACHE_DIR TILELANG_CACHE_DIR TORCHINDUCTOR_CACHE_DIR\n%s\nexec python3 "$@"\n' \
+        "unset CUTE_DSL_CACHE_DIR HUMMING_CACHE_DIR CUDA_CACHE_PATH; export HOME=$base/home-sglang PYTHONPATH=$site:$site/nvidia_cutlass_dsl/dsl_packages" \
+        > "$base/bin/sglang-python"
+    printf 'if __name__ == "__main__":\n    from sglang.cli.main import main\n\n    main()\n' > "$base/bin/sglang-main.py"
+    printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$base/bin/sglang-python" "$base/bin/sglang-main.py" > "$base/bin/sglang"
+    chmod +x "$base/bin/sglang" "$base/bin/sglang-python"
+    export PATH=$base/bin:$PATH
+}
+
 zstd() {  # the one that came with the pieces
-    LD_LIBRARY_PATH=$base/pieces "$base/pieces/zstd" --long=27 "$@"
+    local pieces=$base/pieces
+    [ -x "$pieces/zstd" ] || pieces=$base/pieces-sglang
+    LD_LIBRARY_PATH=$pieces "$pieces/zstd" --long=27 "$@"
 }
 
 save_kernels() {  # compiled kernels, in pieces that a later delivery can carry; KERNELS=no leaves the room to other files
     [ "${KERNELS:-}" != no ] || return 0
-    tar -C "$base/home" -cf - . | zstd -T0 -10 -c | split -b 15000000 - "$OUT/kernels." || true
-    ls -1 "$OUT"/kernels.* | tail -n +5 | xargs -r rm -f
+    local name=kernels home=$base/home
+    if [ "${KERNELS:-}" = sglang ]; then name=sglang home=$base/home-sglang; fi
+    tar -C "$home" -cf - . | zstd -T0 -10 -c | split -b 15000000 - "$OUT/$name." || true
+    ls -1 "$OUT/$name".* | tail -n +5 | xargs -r rm -f
 }
 
 share_caches() {  # one cache for all layouts, so that none compiles what another has
@@ -76,6 +99,15 @@ share_caches() {  # one cache for all layouts, so that none compiles what anothe
     export VLLM_CACHE_ROOT=$caches/vllm FLASHINFER_WORKSPACE_BASE=$caches/flashinfer TILELANG_CACHE_DIR=$caches/tilelang
     export HUMMING_CACHE_DIR=$caches/humming TRITON_CACHE_DIR=$caches/triton TORCHINDUCTOR_CACHE_DIR=$caches/inductor
     export CUTE_DSL_CACHE_DIR=$caches/cute-dsl CUDA_CACHE_PATH=$caches/cuda
+}
+
+balancer() {  # HAProxy, if the host has none
+    local tools=$root/.gpu-tools/haproxy
+    [ -x "$tools/haproxy" ] || return 0
+    mkdir -p "$base/bin"
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s/haproxy "$@"\n' "$tools" "$tools" > "$base/bin/haproxy"
+    chmod +x "$base/bin/haproxy"
+    export HAPROXY=$base/bin/haproxy
 }
 
 detached() {  # FOLDER LOG COMMAND...: run it in a session of its own; wait $WAIT seconds, and go on waiting at the next call
@@ -112,8 +144,26 @@ gather_qualify() {  # what is not in a result yet
 
 case ${1:-} in
 stage)
-    cp -lf "$root"/.gpu/d*/* "$base/pieces/" 2>/dev/null || cp -f "$root"/.gpu/d*/* "$base/pieces/"
-    ls "$base/pieces" | wc -l
+    for one in "" -sglang; do
+        mkdir -p "$base/pieces$one"
+        compgen -G "$root/.gpu$one/d*/*" >/dev/null || continue
+        cp -lf "$root/.gpu$one"/d*/* "$base/pieces$one/" 2>/dev/null || cp -f "$root/.gpu$one"/d*/* "$base/pieces$one/"
+        ls "$base/pieces$one" | wc -l
+    done
+    ;;
+unpack-sglang)
+    bash "$base/pieces-sglang/unpack.sh" "$base/site-sglang"
+    if compgen -G "$base/pieces-sglang/sglang.*" >/dev/null; then
+        cat "$base"/pieces-sglang/sglang.* | zstd -d -c | tar -C "$base/home-sglang" -xf - || echo "SGLang's kernel archive is cut short"
+    fi
+    sglang
+    "$base/bin/sglang" version
+    setsid nice -n 19 env MAX_JOBS=$(($(nproc) - ${SPARE:-4})) "$base/bin/sglang-python" -c '
+import time
+began = time.monotonic()
+from flashinfer.jit.fused_moe import gen_cutlass_fused_moe_sm90_module
+gen_cutlass_fused_moe_sm90_module().build_and_load()
+print(f"compiled after {time.monotonic() - began:.0f} s")' > "$base/sglang-prebuild.log" 2>&1 < /dev/null &
     ;;
 unpack)
     package
@@ -151,6 +201,25 @@ faults)
         cp "$out/faults.json" "$OUT/faults-tp$tp.json" || true
         (cd "$out" && for log in */log; do tail -c 200000 "$log" > "${log%/log}.log.tail"; done)
         tar -C "$out" -cJf "$OUT/fault-logs-tp$tp.tar.xz" $(cd "$out" && ls | grep 'log.tail$' || true)
+        save_kernels
+    fi
+    exit $status
+    ;;
+pair)
+    package
+    engine
+    balancer
+    share_caches
+    out=$base/pair
+    rm -rf "$out"
+    mkdir -p "$out"
+    status=0
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_pair --out "$out" --work "$base/checkpoints" \
+        --tp "$2" --gpus "$3" --layout "${4:-w4a16}" || status=$?
+    if [ -n "${OUT:-}" ]; then
+        cp "$out/pair.json" "$OUT/" || true
+        (cd "$out" && for log in */log; do tail -c 200000 "$log" > "${log%/log}.log.tail"; done) || true
+        tar -C "$out" -cJf "$OUT/pair-logs.tar.xz" --ignore-failed-read $(cd "$out" && ls -d ./*.log.tail balancer/haproxy.log) || true
         save_kernels
     fi
     exit $status
@@ -197,6 +266,8 @@ speed)
     shift
     package
     engine
+    sglang
+    balancer
     out=$base/speed
     mkdir -p "$out"
     export DSV4_CACHE=$base/home/dsv4 PYTHONPATH=$(site patched)  # below HOME, so that save_kernels takes it along

@@ -4,14 +4,15 @@ How fast several ways to serve are, at full size without weights: each is starte
     python -m qualification.gpu.speed --variants FILE.toml --gpus 0,1 --out DIR --deadline 540
 
 FILE.toml: what all have in common on top (names and defaults: DEFAULTS below), then one `[[variant]]` each with a
-`name` and settings of its own; flags and variables add up. `stock = true` is plain `vllm serve` with the same folder
-and only the variant's own flags; `trace = [1, 16]` adds a profile of a few steps at these batch sizes; `cache = "cold"`
+`name` and settings of its own; flags and variables add up. `engine = "vllm"` is plain `vllm serve` and `"sglang"` is
+`sglang serve`, with the same folder, as many draft tokens and only the variant's own flags; `trace = [1, 16]` adds a
+profile of a few steps at these batch sizes; `cache = "cold"`
 compiles everything anew; `sweep = true` asks for the prompts of `dsv4 warm` first; `readyz = true` measures the health
 server beside 200 streams; after `limit` seconds the next variant's turn has come; `also = [{batches = [1], inputs =
 [2048]}]` adds rows, with `requests` of their own if need be. `share = 2` with `tp = 1` serves on one GPU what one of two
 would compute: the same matrices and kernels, and no all-reduce; `ways = 2` chooses `tp` and `share` so by the GPUs that
 are given. `skip` names checks and constraints to skip. `history` is that of `dsv4 bench`; `beside = 131000` measures
-short prompts while one of so many tokens is read. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
+short prompts while one of so many tokens is read; `replicas = 2` serves so often, `tp` GPUs each, behind HAProxy. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
 written after every row; the last lines are a short table.
 """
 
@@ -35,10 +36,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from dsv4_serve.entrypoint import procfs
-from dsv4_serve.entrypoint.bench import command, load, measure, sweep
+from dsv4_serve.entrypoint.bench import command, load, measure, other_engine, sweep
 from dsv4_serve.entrypoint.bench import options as benches
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
-from dsv4_serve.entrypoint.bench.options import LoadMatrix, LoadShape
+from dsv4_serve.entrypoint.bench.options import LoadMatrix
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
 from dsv4_serve.entrypoint.cli import log
 from dsv4_serve.entrypoint.cli import parser as options
@@ -47,20 +48,19 @@ from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
-from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.plan import Plan, plain
 from dsv4_serve.entrypoint.supervisor import kernel_cache
-from qualification.gpu import beside, readyz
+from qualification.gpu import beside, pair, readyz, sglang, trace, warm_generator
 from qualification.gpu.stock import stock
-from tools import kernel_time
 
 RESERVE = 25  # seconds before the deadline for the replica to end and for files to be written
-STEPS = 20
 LEAST = 75  # seconds without which a variant is not begun
+OURS, PLAIN, SGLANG = ENGINES = ("dsv4", "vllm", "sglang")
 DEFAULTS: dict[str, Any] = {
     "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
-    "inputs": [256], "output": 256, "requests": 4, "stock": False, "trace": [], "cache": "shared", "sweep": False,
+    "inputs": [256], "output": 256, "requests": 4, "engine": OURS, "trace": [], "cache": "shared", "sweep": False,
     "readyz": False, "limit": 3600, "share": 1, "also": [], "ways": 0, "skip": [], "history": 0,
-    "beside": 0,
+    "beside": 0, "replicas": 1,
 }  # fmt: skip
 
 
@@ -79,6 +79,8 @@ class Result:
     failed: str = ""
     weights: str = ""
     replica: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    """Of an engine without a plan, as it says."""
 
     def line(self) -> str:
         name, end = f"{self.variant['name']:20}", [f"FAILED: {self.failed}"] if self.failed else []
@@ -107,7 +109,9 @@ def variants(path: Path, gpus: int, only: Sequence[str] = ()) -> list[dict[str, 
         if (ways := one.get("ways", common["ways"])) and ways % gpus:
             raise SystemExit(f"{path}: {ways} ways cannot be served on {gpus} GPUs")
         shape = {"tp": gpus, "share": ways // gpus} if ways else {}
-        flags = one.get("flags", []) if one.get("stock") else [*common["flags"], *one.get("flags", [])]
+        if (engine := one.get("engine", common["engine"])) not in ENGINES:
+            raise SystemExit(f"{path}: engine is one of {ENGINES}, not {engine!r}")
+        flags = [*(common["flags"] if engine == OURS else []), *one.get("flags", [])]
         env = {**common["env"], **one.get("env", {})}
         merged.append({**common, **one, **shape, "flags": list(map(str, flags)), "env": env})
     if unknown := set(only) - {one["name"] for one in merged}:
@@ -134,7 +138,7 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
         words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the file's are those of the whole model
     words += [word for name in variant["skip"] for word in ("--skip", name)]
     given, flags = options.parse(words)
-    flags += [] if variant["stock"] else variant["flags"]
+    flags += variant["flags"] if variant["engine"] == OURS else []
     chosen, plan = resolve(given, flags)
     sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
     environ = {**measure.random_routing(chosen.hardware.get("compute_capability")), **environ}
@@ -158,25 +162,33 @@ def starting(
     """What starts the variant, and the tokenizer to measure it with."""
     serve, environ = how.serve, how.environ
     folder = serve[serve.index("--model") + 1].partition("=")[2]
-    profiler = {"profiler": "torch", "torch_profiler_dir": str(out / "trace"), "torch_profiler_activities": ["CUDA"]}
-    profiler |= {"torch_profiler_with_stack": False, "ignore_frontend": True}
-    tracing = ["--profiler-config", json.dumps(profiler)]
-    extra = tracing if variant["trace"] else []
-    if not variant["stock"]:
+    extra = trace.flags(out / "trace") if variant["trace"] else []
+    if variant["replicas"] > 1:
+        devices = pair.groups(environ["CUDA_VISIBLE_DEVICES"], variant["tp"])
+        return pair.served(devices, serve, environ, out, patience), Tokenizer(folder, "deepseek_v4")
+    if variant["engine"] == OURS:
         return local_replica.replica([*serve, *extra], environ, out, patience), Tokenizer(folder, "deepseek_v4")
+    name = "--speculative-config.synthetic_acceptance_rates"
+    rates = json.loads(serve[serve.index(name) + 1]) if name in serve else []
+    method = str(plain(how.plan.flags).get("speculative-config.method", ""))
+    if variant["engine"] == SGLANG:
+        draft = sglang.drafting(method, len(rates))
+        argv = sglang.command(folder, variant["tp"], draft, variant["flags"])
+        return stock(argv, environ | sglang.variables(rates), out, say, patience), Tokenizer(folder)
     if variant["cache"] == "shared":
         environ = {**{name: str(how.kernels / inside) for name, inside in kernel_cache.VARIABLES.items()}, **environ}
     flags = [*variant["flags"], *extra, "--tensor-parallel-size", str(variant["tp"]), "--load-format", "dummy"]
-    rates = json.loads(serve[serve.index("--speculative-config.synthetic_acceptance_rates") + 1])
     synthetic = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
-    draft = {"method": "mtp", "num_speculative_tokens": len(rates), **synthetic}
-    if "--speculative-config" not in flags:
-        flags += ["--speculative-config", json.dumps(draft)]
+    draft_config = {"method": method, "num_speculative_tokens": len(rates), **synthetic}
+    if rates and "--speculative-config" not in flags:
+        flags += ["--speculative-config", json.dumps(draft_config)]
     return stock([environ["DSV4_VLLM"], "serve", folder, *flags], environ, out, say, patience), Tokenizer(folder)
 
 
-def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patience: float) -> Result:
-    """Start, measure, stop; whatever happens, what was measured is in the result and in its file."""
+def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patience: float, generator: str) -> Result:
+    """
+    Start, measure with the load generator, stop; whatever happens, what was measured is in the result and in its file.
+    """
     result = Result(variant)
     began = time.monotonic()
 
@@ -197,18 +209,22 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
             result.start = dict(running.start)
             if where.health:
                 result.replica = where.plan().to_json()
+            else:
+                result.version = other_engine.version(where)
             if variant["sweep"]:
                 result.swept = asdict(sweep.run(where, sweep.lengths(how.plan)))
             write(out, result)
-            for rows in [variant, *variant["also"]]:
+            for number, rows in enumerate([variant, *variant["also"]]):
                 batches, inputs = tuple(rows["batches"]), tuple(rows["inputs"])
                 requests, history = (rows.get(name, variant[name]) for name in ("requests", "history"))
-                matrix = LoadMatrix(batches, inputs, variant["output"], requests, history=history)
-                for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, environ):
+                seed = 100 * number  # other prompts in each group of rows, which no prefix cache holds
+                matrix = LoadMatrix(batches, inputs, variant["output"], requests, seed, history=history)
+                loads = environ | {"DSV4_VLLM": generator}
+                for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, loads):
                     keep(row)
             other_loads(variant, where, result)
             for batch in variant["trace"]:
-                result.kernels[str(batch)] = traced(running, batch, tokenizer, environ, out / "trace")
+                result.kernels[str(batch)] = trace.steps(running, batch, tokenizer, environ, out / "trace")
     except (UserError, OSError, LookupError, ValueError, AssertionError, httpx.HTTPError) as error:
         result.failed = " ".join(f"{type(error).__name__}: {error}".split())[:600]
     write(out, result)
@@ -225,24 +241,6 @@ def other_loads(variant: Mapping[str, Any], where: Endpoint, result: Result) -> 
         vocab = SIZES["deepseek-v4-flash"].vocab // variant["share"]
         result.beside = asyncio.run(beside.measure(where.url, where.models()[0].id, variant["beside"], vocab))
         say(f"beside: {result.beside}")
-
-
-def traced(
-    running: Started, batch: int, tokenizer: Tokenizer, environ: dict[str, str], folder: Path
-) -> list[dict[str, Any]]:
-    """Profile STEPS decode steps at one batch size; return what the kernels of rank 0 took, by family."""
-    where, before = running.endpoint, set(folder.rglob("*.json.gz"))
-    shape = LoadShape(batch, input=64, output=4 * STEPS, requests=batch, warm_up=0, seed=99)
-    bounds = {"delay_iterations": STEPS, "max_iterations": STEPS}  # past the prefill
-    httpx.post(f"{where.url}/start_profile", json=bounds, timeout=60, trust_env=False).raise_for_status()
-    load.run(shape, where, where.models()[0].id, tokenizer, environ)
-    httpx.post(f"{where.url}/stop_profile", timeout=240, trust_env=False).raise_for_status()
-    fresh = sorted(set(folder.rglob("*.json.gz")) - before, key=lambda path: -path.stat().st_size)
-    say(f"traces at batch {batch}: {[f'{path.name} {path.stat().st_size >> 20} MiB' for path in fresh]}")
-    ranked = [path for path in fresh if "rank0" in path.name or "rank_0" in path.name or "rank-0" in path.name] or fresh
-    found = kernel_time.by_family(kernel_time.read(ranked[0]))
-    print(f"kernels at batch {batch}\n{kernel_time.table(found)}", flush=True)
-    return [asdict(one) for one in found]
 
 
 def write(out: Path, result: Result) -> None:
@@ -273,19 +271,21 @@ def main() -> int:
     before = dict(os.environ)
     log.to_stderr()
     signal.signal(signal.SIGALRM, stop)
-    for variant in variants(options.variants, len(options.gpus.split(",")), options.only):
-        if (left := until - time.monotonic()) < LEAST:
-            results.append(Result(variant, failed=f"not begun, {left:.0f} s were left"))
-            continue
-        left = min(left, variant["limit"])
-        print(f"{variant['name']}: {left:.0f} s left", flush=True)
-        os.environ.update({name: str(value) for name, value in variant["env"].items()})
-        signal.alarm(int(left))
-        results.append(measured(variant, load.program_in(os.environ), options.out / variant["name"], left))
-        signal.alarm(0)
-        print(results[-1].line(), flush=True)
-        os.environ.clear()
-        os.environ.update(before)
+    with warm_generator.running() as generator:
+        for variant in variants(options.variants, len(options.gpus.split(",")), options.only):
+            if (left := until - time.monotonic()) < LEAST:
+                results.append(Result(variant, failed=f"not begun, {left:.0f} s were left"))
+                continue
+            left = min(left, variant["limit"])
+            print(f"{variant['name']}: {left:.0f} s left", flush=True)
+            os.environ.update({name: str(value) for name, value in variant["env"].items()})
+            signal.alarm(int(left))
+            folder = options.out / variant["name"]
+            results.append(measured(variant, load.program_in(os.environ), folder, left, generator))
+            signal.alarm(0)
+            print(results[-1].line(), flush=True)
+            os.environ.clear()
+            os.environ.update(before)
     print("\n" + "\n".join(result.line() for result in results), flush=True)
     return 0 if all(result.rows for result in results) else 1
 

@@ -1,4 +1,4 @@
-"""Plain `vllm serve`, watched from outside: the phases of its start as the supervisor reads them from the log."""
+"""Another server than ours, watched from outside: for vLLM, the phases of its start as the supervisor reads them from the log."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _until_up(process: subprocess.Popen[bytes], where: Endpoint, log: Path, unti
             for line in lines:
                 notes.feed(LogLine.parse(line))
             reason = exit_cause.classify(notes, process.returncode, phase="starting", was_ready=False)
-            raise ReplicaEnded(f"vLLM ended with {process.returncode}: {reason.sentence} Root cause: {reason.root}")
+            raise ReplicaEnded(f"it ended with {process.returncode}: {reason.sentence} Root cause: {reason.root}")
         with contextlib.suppress(Unreachable):
             if http.get(f"{where.url}/health", None).is_success:
                 return

@@ -53,13 +53,16 @@ def read(file):
 def decode(dtype, raw):
     if dtype == "BF16":
         return (raw.astype(np.uint32) << 16).view(np.float32)
-    if dtype == "F8_E8M0":
-        return np.exp2(raw.astype(np.float64) - 127)
-    if dtype == "F8_E4M3":
-        exponent, mantissa = raw >> 3 & 15, (raw & 7) / 8
-        value = np.where(exponent > 0, (1 + mantissa) * np.exp2(exponent - 7.0), mantissa * 2.0**-6)
-        return np.where(raw >> 7, -value, value)
-    return raw
+    return BYTES[dtype][raw] if dtype in BYTES else raw
+
+
+def e4m3(raw):
+    exponent, mantissa = raw >> 3 & 15, (raw & 7) / 8
+    value = np.where(exponent > 0, (1 + mantissa) * np.exp2(exponent - 7.0), mantissa * 2.0**-6)
+    return np.where(raw >> 7, -value, value)
+
+
+BYTES = {"F8_E8M0": np.exp2(np.arange(256) - 127.0), "F8_E4M3": e4m3(np.arange(256))}
 
 
 def nibbles(packed, count):

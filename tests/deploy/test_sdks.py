@@ -6,12 +6,8 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import httpx
-import httpx2
-import openai
 import pytest
 
 from dsv4_serve.demo import llama
@@ -21,6 +17,10 @@ from tests.support.balancer import KEY, Names, balancer
 from tests.support.patience import slowness
 from tests.support.replica import Replica
 from tests.support.running_demo import NAME
+
+if TYPE_CHECKING:  # each test imports what it uses: both take a second and a half in every process of a run
+    import anthropic
+    import openai
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 QUESTION: list[Any] = [{"role": "user", "content": "How does speculative decoding work?"}]
@@ -32,6 +32,9 @@ class Sdks:
     """Clients of both SDKs for one balancer with a certificate."""
 
     def __init__(self, url: str, certificate: Path, key: str) -> None:
+        import httpx
+        import httpx2
+
         self.url, self.key = url, key
         trusted = ssl.create_default_context(cafile=str(certificate))
         self.http, self.http2 = (
@@ -40,10 +43,14 @@ class Sdks:
         )
 
     def openai(self, key: str | None = None, retries: int = 0) -> openai.OpenAI:
+        import openai
+
         settings: Any = {"http_client": self.http, "max_retries": retries}
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key or self.key, **settings)
 
     def anthropic(self, key: str | None = None, retries: int = 0) -> anthropic.Anthropic:
+        import anthropic
+
         settings: Any = {"http_client": self.http2, "max_retries": retries}
         return anthropic.Anthropic(base_url=self.url, api_key=key or self.key, **settings)  # as x-api-key
 
@@ -68,6 +75,8 @@ def sdks(keyed_start: Callable[[], Replica], binary: str, tmp_path_factory: pyte
 
 
 def test_models(sdks: Sdks) -> None:
+    import openai
+
     client = sdks.openai()
     assert [model.id for model in client.models.list()] == [NAME]
     model = client.models.retrieve(NAME)
@@ -93,6 +102,8 @@ def test_openai_answers_streams_and_calls_tools(sdks: Sdks) -> None:
 
 
 def test_responses_are_answered_and_not_stored(sdks: Sdks) -> None:
+    import openai
+
     client = sdks.openai()
     response = client.responses.create(model=NAME, input="Hello", reasoning={"effort": "none"}, store=True)
     assert START in response.output_text
@@ -107,6 +118,8 @@ def test_responses_are_answered_and_not_stored(sdks: Sdks) -> None:
 
 
 def test_errors_of_openai(sdks: Sdks) -> None:
+    import openai
+
     client = sdks.openai()
     with pytest.raises(openai.AuthenticationError) as wrong:
         sdks.openai("wrong").models.list()
@@ -134,6 +147,8 @@ def test_anthropic_answers_streams_and_calls_tools(sdks: Sdks) -> None:
 
 
 def test_errors_of_anthropic(sdks: Sdks) -> None:
+    import anthropic
+
     client = sdks.anthropic()
     asked: Any = {"model": NAME, "max_tokens": 8, "messages": QUESTION}
     failures: list[tuple[type[anthropic.APIStatusError], str, Any]] = [
@@ -163,6 +178,9 @@ def test_errors_of_anthropic(sdks: Sdks) -> None:
 
 
 def test_without_a_replica_both_sdks_wait_as_retry_after_says(binary: str, tmp_path: Path) -> None:
+    import anthropic
+    import openai
+
     sign(tmp_path)
     with balancer(tmp_path, Names(), binary=binary, BALANCER_CERTIFICATE=str(tmp_path / "tls.crt")) as front:
         alone = Sdks(f"https://localhost:{front.port}", tmp_path / "tls.crt", KEY)
@@ -180,6 +198,9 @@ def test_without_a_replica_both_sdks_wait_as_retry_after_says(binary: str, tmp_p
 
 
 def test_over_a_limit_both_sdks_raise_their_rate_limit_error(binary: str, tmp_path: Path) -> None:
+    import anthropic
+    import openai
+
     sign(tmp_path)
     keys, certificate = f"slow {KEY} 1\n", tmp_path / "tls.crt"
     with balancer(tmp_path, Names(), binary=binary, key=keys, BALANCER_CERTIFICATE=str(certificate)) as front:

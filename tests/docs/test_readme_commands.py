@@ -27,12 +27,12 @@ from dsv4_serve.entrypoint import listen
 from dsv4_serve.entrypoint.resolve.environment import Variables
 from tests.docs import readme
 from tests.support import checkpoints, hub
+from tests.support.command import run as run_dsv4
 from tests.support.patience import slowness
 from tests.support.program import find
 from tests.support.replica import Replica
 from tests.support.running_demo import COMMAND, NAME, Demo
 
-DSV4 = [sys.executable, "-m", "dsv4_serve.entrypoint"]
 LOCAL = "http://127.0.0.1:"
 KNOWN = {
     r"make demo": "test_the_demo_answers",
@@ -83,8 +83,11 @@ def test_every_command_in_a_sentence_answers() -> None:
     assert spans
     for span in spans:
         program, *words = shlex.split(span)
-        argv = [*DSV4, *words, "--help"] if program == "dsv4" else ["make", "--dry-run", *words]
-        run = subprocess.run(argv, cwd=readme.ROOT, capture_output=True, text=True, check=False)
+        if program == "dsv4":
+            run = run_dsv4(*words, "--help", env=os.environ)
+        else:
+            argv = ["make", "--dry-run", *words]
+            run = subprocess.run(argv, cwd=readme.ROOT, capture_output=True, text=True, check=False)
         assert run.returncode == 0, (span, run.stderr)
 
 
@@ -127,7 +130,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def dsv4(*words: str, **env: str) -> str:
-    run = subprocess.run([*DSV4, *words], env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    run = run_dsv4(*words, env={**os.environ, **env})
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -219,12 +222,7 @@ def served_names(made: dict[str, Any]) -> set[str]:
 
 def test_without_a_model_the_log_says_what_is_downloaded(place: Path) -> None:
     """The README says so of a container without MODEL."""
-    run = subprocess.run(
-        [*DSV4, "doctor", "--profile", "524k", "--hardware", "h200", "--no-collective"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_dsv4("doctor", "--profile", "524k", "--hardware", "h200", "--no-collective", env=os.environ)
     assert "`dsv4 serve` fetches it (about" in run.stdout
 
 

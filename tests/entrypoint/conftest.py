@@ -1,16 +1,15 @@
-"""Fixtures: a clean environment, the command as a real process, folders of profiles."""
+"""Fixtures: a clean environment, the command as a process, folders of profiles."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.patience import slowness
+from tests.support import command
 
 CLEAN = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
 
@@ -19,13 +18,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def dsv4(tmp_path: Path) -> Run:
-    """`dsv4 WORDS…` as a real process, with a record of failures of its own; keywords are environment variables."""
+    """`dsv4 WORDS…` as a process, with a record of failures of its own; keywords are environment variables."""
 
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
         keep = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", "COVERAGE_PROCESS_START", "TMPDIR")}
-        given = CLEAN | keep | {"DSV4_RUN_DIR": str(tmp_path / "run")} | env
-        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60 * slowness(), check=False)
+        return command.run(*words, env=CLEAN | keep | {"DSV4_RUN_DIR": str(tmp_path / "run")} | env)
 
     return run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from dsv4_serve.entrypoint.qualify import kept as qualify_kept
 from dsv4_serve.entrypoint.terminal import printable
 from dsv4_serve.entrypoint.tune import run as tune_run
 from dsv4_serve.entrypoint.weights import hub_files, prefetch
+from tests.support import command
 from tests.support.patience import hang_ends_the_run, slowness
 
 
@@ -129,14 +129,11 @@ def test_a_command_ends_with_one_sentence(place: str, kind: str, tmp_path: Path)
     env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME")}
     env |= {"HF_HUB_OFFLINE": "1", "DSV4_PROFILES": str(tmp_path / "profiles")}
     env |= {"API_KEY_FILE": str(path)} if place == "key" else {}
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *COMMANDS[place]]
-    run = subprocess.run(
-        argv, cwd=tmp_path, env=env, capture_output=True, timeout=20 * slowness(), check=False, stdin=subprocess.DEVNULL
-    )
+    run = command.run(*COMMANDS[place], cwd=tmp_path, env=env, timeout=20 * slowness())
     said = run.stdout + run.stderr
     assert run.returncode in (1, 64, 65, 69, 78), said
-    assert b"Traceback" not in said
-    assert b"\x1b" not in said
+    assert "Traceback" not in said
+    assert "\x1b" not in said
 
 
 def test_a_file_is_written_whatever_stood_there(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave those to `make faults` that take a start of vLLM of their own, all but a few."""
     if os.environ.get("RECORD_FAULTS"):
         return
-    own = [item for item in items if Path(__file__).parent in item.path.parents]
+    here = str(Path(__file__).parent)
+    own = (item for item in items if str(item.path).startswith(here))
     if left := [item for item in own if item.get_closest_marker("everyday") is None]:
         config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
+        ids = set(map(id, left))
+        items[:] = [item for item in items if id(item) not in ids]

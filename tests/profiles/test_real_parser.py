@@ -23,6 +23,7 @@ from tools.golden.grid import profile_files
 
 ROOT = Path(__file__).parents[2]
 CATALOG = Catalog([])
+EVERY_SIZE = bool(os.environ.get("TEST_DEEP"))
 KINDS = ("profile", "model", "hardware")
 GOOD = ["vllm", "serve", "some/model", "--speculative-config", '{"method":"mtp","num_speculative_tokens":1}']
 BROKEN: dict[str, tuple[list[str], dict[str, str], str]] = {
@@ -59,20 +60,21 @@ FILES: dict[str, dict[str, str | list[str]]] = {
 
 pytestmark = [
     pytest.mark.slow,
+    *([pytest.mark.deep] if EVERY_SIZE else []),
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed beside this interpreter"),
 ]
 
 
 def every_plan() -> Iterator[tuple[str, Plan]]:
     """
-    Each allowed profile/model/hardware/tensor parallel size, with its plan.
+    Each allowed profile/model/hardware with its plan at the largest size that is allowed.
 
-    Hardware that nobody has measured is tried at its largest size: all flags but one or two are the same at others.
+    `make test-deep` tries every size, where all flags but one or two are the same, of hardware that somebody measured.
     """
     for names in itertools.product(*map(CATALOG.names, KINDS)):
         plans = ((size, plan) for size in (8, 4, 2, 1) if (plan := planned(names, size)))
         measured = "unmeasured" not in profile_files("hardware")[names[-1]].get("about", "")
-        for size, plan in plans if measured else itertools.islice(plans, 1):
+        for size, plan in plans if measured and EVERY_SIZE else itertools.islice(plans, 1):
             yield "/".join(map(str, (*names, size))), plan
 
 

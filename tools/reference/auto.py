@@ -60,8 +60,9 @@ def pro_rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
 def _pro(catalog: Catalog, hardware: str, count: int, model: str) -> str:
     request = Request({"model": Setting(model, "reference")})
     gpus = HostGpus(hardware, "reference", count)
-    found = [one for one in of_profile(catalog, request, "pro", gpus, "reference") if one.gpus == count and one.held]
-    return f"{found[0].held} of {found[0].requests}" if found else ""
+    every = of_profile(catalog, request, "pro", gpus, "reference")
+    found = next((one for one in every if one.gpus == count and one.held), None)
+    return f"{found.held} of {found.requests}" if found else ""
 
 
 def cell(one: Candidate | None) -> str:

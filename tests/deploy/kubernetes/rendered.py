@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,21 +31,48 @@ def written(folder: Path) -> list[Manifest]:
 BASE = written(KUBERNETES / "base")
 
 
+def kustomize(folder: Path) -> list[Manifest]:
+    """What `kubectl apply -k` would send."""
+    return _loaded(_kustomized(folder))
+
+
+def overlay(name: str) -> list[Manifest]:
+    return _loaded(_once(KUBERNETES / "overlays" / name, name))
+
+
+def laid_over(name: str, image: str) -> list[Manifest]:
+    """An overlay as a user changes it: in the namespace `mine`, and with an image REPOSITORY@DIGEST in place of ours."""
+    repository, _, digest = image.partition("@")
+    folder = Path(tempfile.mkdtemp())
+    body = {
+        "namespace": "mine",
+        "resources": [os.path.relpath(KUBERNETES / "overlays" / name, folder)],
+        "images": [{"name": "dsv4-serve", "newName": repository, "digest": digest}],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(body))
+    return _loaded(_once(folder, f"{name}-mine"))
+
+
 @functools.cache
-def _kustomize(folder: Path) -> str:
+def _once(folder: Path, name: str) -> str:
+    """As all processes of a run see it, which have one TMPDIR: the first one asks kubectl."""
+    kept = Path(tempfile.gettempdir()) / f"kustomize-{name}.yaml"
+    if not kept.exists():
+        mine = kept.with_suffix(f".{os.getpid()}")
+        mine.write_text(_kustomized(folder))
+        mine.rename(kept)
+    return kept.read_text()
+
+
+def _kustomized(folder: Path) -> str:
     argv = [need("kubectl", "KUBECTL"), "kustomize", folder]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def kustomize(folder: Path) -> list[Manifest]:
-    """What `kubectl apply -k` would send."""
-    return list(yaml.load_all(_kustomize(folder), yaml.CSafeLoader))  # eight times as fast as safe_load_all
-
-
-def overlay(name: str) -> list[Manifest]:
-    return kustomize(KUBERNETES / "overlays" / name)
+def _loaded(text: str) -> list[Manifest]:
+    return list(yaml.load_all(text, yaml.CSafeLoader))  # eight times as fast as safe_load_all
 
 
 def one(manifests: list[Manifest], kind: str, name: str = "dsv4") -> Manifest:

@@ -26,13 +26,14 @@ from tests.deploy.kubernetes.rendered import (
     containers,
     env,
     gib,
-    kustomize,
+    laid_over,
     one,
     ours,
     overlay,
     replicas,
     templates,
 )
+from tests.support import command
 from tests.support.balancer import variables
 from tests.support.plans import request, resolved
 from tests.support.program import need
@@ -43,6 +44,7 @@ VLLM_FLAGS = {
 WHO_IS_WHO = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
 """What tells the pods of one group apart; nothing about how vLLM is started."""
 SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode", "qualify", "canary")]
+IMAGE = f"registry.example.com/dsv4-serve@sha256:{'1' * 64}"
 WITH_TOKEN = {"dsv4-router", "dsv4-picker"}
 """They watch pods."""
 
@@ -105,22 +107,13 @@ def test_every_image_is_a_digest(name: str) -> None:
         assert all(re.search("@sha256:[0-9a-f]{64}$", image) for image in images)
 
 
-def test_one_line_replaces_every_placeholder_of_our_image(name: str, tmp_path: Path) -> None:
+def test_one_line_replaces_every_placeholder_of_our_image(name: str) -> None:
     if name == "demo":
         pytest.skip("the demo's image is built on the spot")
-    digest = "sha256:" + "1" * 64
-    (tmp_path / "kustomization.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "resources": [os.path.relpath(KUBERNETES / "overlays" / name, tmp_path)],
-                "images": [{"name": "dsv4-serve", "newName": "registry.example.com/dsv4-serve", "digest": digest}],
-            }
-        )
-    )
-    pods = [template["spec"] for _, template in templates(kustomize(tmp_path))]
+    pods = [template["spec"] for _, template in templates(laid_over(name, IMAGE))]
     images = [c["image"] for pod in pods for c in containers(pod) if "dsv4-serve" in c["image"]]
     assert images
-    assert set(images) == {f"registry.example.com/dsv4-serve@{digest}"}
+    assert set(images) == {IMAGE}
 
 
 def test_no_flag_of_vllm_stands_in_any_manifest(name: str) -> None:
@@ -174,12 +167,9 @@ def test_services_budgets_and_policies_find_their_pods(name: str) -> None:
                     assert named <= ports
 
 
-def test_all_objects_lie_in_one_namespace_and_a_user_can_move_them(name: str, tmp_path: Path) -> None:
+def test_all_objects_lie_in_one_namespace_and_a_user_can_move_them(name: str) -> None:
     assert {m["metadata"].get("namespace") for m in overlay(name) if m["kind"] != "PriorityClass"} == {"dsv4"}
-    (tmp_path / "kustomization.yaml").write_text(
-        yaml.safe_dump({"namespace": "mine", "resources": [os.path.relpath(KUBERNETES / "overlays" / name, tmp_path)]})
-    )
-    moved = kustomize(tmp_path)
+    moved = laid_over(name, IMAGE)
     assert {m["metadata"].get("namespace") for m in moved if m["kind"] != "PriorityClass"} == {"mine"}
     subjects = [subject for m in moved if m["kind"] == "RoleBinding" for subject in m["subjects"]]
     assert {subject["namespace"] for subject in subjects} <= {"mine"}
@@ -200,21 +190,10 @@ def test_a_replica_is_one_that_dsv4_serves_on_the_gpus_it_gets(name: str) -> Non
         assert "nvidia.com/gpu" not in container(pod)["resources"]["limits"]
     else:
         assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == int(told["TP"])
-    argv = [
-        sys.executable,
-        "-m",
-        "dsv4_serve.entrypoint",
-        "fit",
-        "--hardware",
-        hardware_of(product),
-        "--format",
-        "json",
-    ]
     settings = {key: told[key] for key in ("PROFILE", "MODEL", "TP")}
     settings["MODEL"] = settings["MODEL"].partition("=")[0]
-    done = subprocess.run(
-        argv, env={"PATH": os.environ["PATH"]} | settings, capture_output=True, text=True, check=False
-    )
+    env_ = {"PATH": os.environ["PATH"]} | settings
+    done = command.run("fit", "--hardware", hardware_of(product), "--format", "json", env=env_)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["fits"] is True
 

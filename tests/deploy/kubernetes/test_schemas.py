@@ -18,7 +18,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from tests.deploy.kubernetes.rendered import KUBERNETES, OVERLAYS, overlay, templates
+from tests.deploy.kubernetes.rendered import KUBERNETES, OVERLAYS, one, overlay, templates
 from tests.support.program import need
 
 SCHEMAS = {file.stem: json.loads(file.read_text()) for file in (Path(__file__).parent / "schemas").glob("*.json")}
@@ -53,17 +53,20 @@ def test_kubernetes_knows_every_field(rendered: Path, release: str) -> None:
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "WARN" not in said, said
-    objects = [one for file in files for one in yaml.load_all(file.read_text(), yaml.CSafeLoader)]
-    deployments = [one["metadata"]["name"] for one in objects if one["kind"] == "Deployment"]
+    objects = [found for file in files for found in yaml.load_all(file.read_text(), yaml.CSafeLoader)]
+    deployments = [found["metadata"]["name"] for found in objects if found["kind"] == "Deployment"]
     assert len(deployments) > len(OVERLAYS)
     assert sorted(re.findall(r"passed for resource deployment/(\S+) ", said)) == sorted(deployments)
 
 
-def test_kubernetes_refuses_a_field_that_is_misspelt(rendered: Path, tmp_path: Path) -> None:
+def test_kubernetes_refuses_a_field_that_is_misspelt(tmp_path: Path) -> None:
     argv = [need("kubernetes-validate", "KUBERNETES_VALIDATE"), "--strict"]
-    text = (rendered / "h200.yaml").read_text()
+    need("kubectl", "KUBECTL")
+    text = yaml.safe_dump(one(overlay("h200"), "Deployment"))
     (tmp_path / "wrong.yaml").write_text(text.replace("terminationGracePeriodSeconds", "terminationGraceSeconds"))
-    assert subprocess.run([*argv, tmp_path / "wrong.yaml"], capture_output=True, check=False).returncode != 0
+    done = subprocess.run([*argv, tmp_path / "wrong.yaml"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "terminationGraceSeconds" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import pytest
 from dsv4_serve.entrypoint import exit_status
 from dsv4_serve.entrypoint.cli import bundle as cli_bundle
 from dsv4_serve.entrypoint.cli import parser
+from tests.support import command
 
 
 def bundle(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **variables}
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "bundle", *words]
-    return subprocess.run(argv, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    return command.run("bundle", *words, cwd=folder, env=environ)
 
 
 def text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:

@@ -1,4 +1,4 @@
-"""The command as a user meets it: real processes, exit statuses, one sentence for every mistake."""
+"""The command as a user meets it: exit statuses, and one sentence for every mistake."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 
 from dsv4_serve.entrypoint.weights import manifest
 from dsv4_serve.entrypoint.weights.manifest import Entry, Manifest
+from tests.support.command import ARGV
 from tests.support.patience import slowness
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -233,8 +234,7 @@ def test_ctrl_c_ends_a_verification_at_once_and_without_a_traceback(tmp_path: Pa
         file.truncate(size)
     manifest.write(Manifest("o/n", "0" * 40, (Entry("model.safetensors", size, "sha256", "0" * 64),)), tmp_path)
     words = ["weights", "verify", "o/n", "--to", str(tmp_path)]
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([*ARGV, *words], stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         assert "verified" in child.stderr.readline()  # five seconds after it began
         child.send_signal(signal.SIGINT)
@@ -247,7 +247,7 @@ def test_an_api_key_on_the_command_line_is_masked(dsv4: Run) -> None:
         assert "s3cret" not in dsv4(*words, "--hardware", "h200", "--api-key", "s3cret").stdout
 
 
-def test_secrets_are_in_the_environment_of_vllm_and_in_no_process_list(dsv4: Run, tmp_path: Path) -> None:
+def test_secrets_are_in_the_environment_of_vllm_and_in_no_process_list(tmp_path: Path) -> None:
     fake = tmp_path / "vllm"
     fake.write_text(
         '#!/bin/sh\n[ "$VLLM_API_KEY$HF_TOKEN" = s3cret-as3cret-b ] && echo "child has both"\n'
@@ -255,8 +255,9 @@ def test_secrets_are_in_the_environment_of_vllm_and_in_no_process_list(dsv4: Run
     )
     fake.chmod(0o755)
     env = {"HARDWARE": "h200", "DSV4_VLLM": str(fake), "DSV4_SKIP": NO_GPU, "DSV4_HEALTH_PORT": "0"}
-    env["DSV4_SUPERVISE_FETCH"] = "0"
-    answer = dsv4("serve", "--api-key", "s3cret-a", "--hf-token=s3cret-b", **env)
+    env |= {"DSV4_SUPERVISE_FETCH": "0", "DSV4_RUN_DIR": str(tmp_path / "run"), "PATH": os.environ["PATH"]}
+    argv = [*ARGV, "serve", "--api-key", "s3cret-a", "--hf-token=s3cret-b"]
+    answer = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60 * slowness(), check=False)
     assert "child has both" in answer.stdout
     assert "--api-key ******** --hf-token=********" in answer.stdout  # ours
     assert "s3cret" not in answer.stdout + answer.stderr
@@ -373,6 +374,5 @@ def test_closed_standard_streams_change_no_status(closed: tuple[int, ...]) -> No
             os.close(number)
 
     for words, expected in ((["version"], 0), (["profiles"], 0), (["servee"], 64)):
-        argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
-        done = subprocess.run(argv, preexec_fn=close, check=False, timeout=60 * slowness())
+        done = subprocess.run([*ARGV, *words], preexec_fn=close, check=False, timeout=60 * slowness())
         assert done.returncode == expected, words

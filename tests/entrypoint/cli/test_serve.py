@@ -17,6 +17,7 @@ import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint.client.local_replica import free_port
+from tests.support import command
 from tests.support.patience import slowness
 
 SLOW = """
@@ -52,7 +53,6 @@ def serve(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     model = write_checkpoint(tmp_path / "model")
 
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", *words]
         given = {
             **os.environ,
             "PROFILE": "demo",
@@ -63,7 +63,7 @@ def serve(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             "PORT": str(free_port()),
             **env,
         }
-        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60 * slowness(), check=False)
+        return command.run("serve", *words, env=given)
 
     return run
 

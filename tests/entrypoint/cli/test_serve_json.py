@@ -13,7 +13,7 @@ import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint.client.local_replica import free_port
-from tests.support.patience import slowness
+from tests.support import command
 
 FAILS = """#!{python}
 import sys
@@ -42,10 +42,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProce
 
 
 def serve(here: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "serve", *words]
     ours = {"DSV4_LOG_FORMAT": "json", "DSV4_HEALTH_PORT": "0", "DSV4_RUN_DIR": str(here / "run")}
     environ = {**os.environ, **ours, **env}
-    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60 * slowness(), check=False)
+    return command.run("serve", *words, env=environ)
 
 
 def objects(text: str) -> list[dict[str, Any]]:

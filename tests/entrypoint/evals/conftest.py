@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import command
 from tests.support.patience import slowness
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -132,25 +133,30 @@ def start(chat: Chat, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """`dsv4 eval WORDS…` against the chat endpoint, with results in tmp_path/out; keywords are variables."""
 
     def started(*words: str, **env: str) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "eval", "--url", chat.url, "--health", "none"]
-        argv += ["--out", str(tmp_path / "out"), *words]
-        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "PYTHONPATH")}
-        # no Hub: what a test asks for is on this disk
-        offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-        return subprocess.Popen(
-            argv, env=keep | offline | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        argv = [*command.ARGV, *_words(chat, tmp_path), *words]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(argv, env=_environ(tmp_path) | env, stdout=pipe, stderr=pipe, text=True)
 
     return started
 
 
 @pytest.fixture
-def run(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int, str, str]]:
+def run(chat: Chat, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
     """The same to its end: exit status, stdout, stderr."""
 
     def ended(*words: str, **env: str) -> tuple[int, str, str]:
-        with start(*words, **env) as child:
-            out, err = child.communicate(timeout=SECONDS * slowness())
-            return child.returncode, out, err
+        given = _environ(tmp_path) | env
+        done = command.run(*_words(chat, tmp_path), *words, env=given, timeout=SECONDS * slowness())
+        return done.returncode, done.stdout, done.stderr
 
     return ended
+
+
+def _words(chat: Chat, folder: Path) -> list[str]:
+    return ["eval", "--url", chat.url, "--health", "none", "--out", str(folder / "out")]
+
+
+def _environ(folder: Path) -> dict[str, str]:
+    """No Hub: what a test asks for is on this disk."""
+    keep = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "PYTHONPATH")}
+    return {**keep, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}

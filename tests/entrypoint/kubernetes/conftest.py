@@ -43,6 +43,6 @@ def rendered() -> Callable[[Path], dict[str, Any]]:
     def render(folder: Path) -> dict[str, Any]:
         done = subprocess.run([program, "kustomize", folder], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.safe_load_all(done.stdout)}
+        return {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.load_all(done.stdout, yaml.CSafeLoader)}
 
     return render

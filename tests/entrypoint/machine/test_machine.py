@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import pytest
 
 from dsv4_serve.entrypoint.client.local_replica import free_port
 from dsv4_serve.entrypoint.machine.machine import Machine, read_machine
-from tests.support import pynvml_stand_in
-from tests.support.patience import slowness
+from tests.support import command, pynvml_stand_in
 from tools import record_host
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -42,8 +40,7 @@ def nvml_reads(tmp_path: Path) -> Count:
 
     def run(*words: str) -> tuple[int, subprocess.CompletedProcess[str]]:
         calls.write_text("")
-        argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
-        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60 * slowness(), check=False)
+        done = command.run(*words, env=env)
         return len(calls.read_text().splitlines()), done
 
     return run

@@ -14,6 +14,7 @@ import pytest
 from dsv4_serve.entrypoint import results, shared_result
 from dsv4_serve.entrypoint.qualify import command, share
 from dsv4_serve.entrypoint.qualify.report import QualifyReport
+from dsv4_serve.entrypoint.qualify.run import STAGES
 from dsv4_serve.entrypoint.smoke.outcome import Outcome, failed, inconclusive, passed, skipped
 
 REPLICA: dict[str, Any] = {
@@ -35,8 +36,8 @@ def report(**stages: Outcome) -> QualifyReport:
 @pytest.mark.parametrize(
     ("stages", "ok", "verdict"),
     [
-        ({"host": passed("a"), "known_answers": passed("b"), "faults": skipped("c")}, True, "qualified"),
-        ({"host": passed("a")}, True, "the wanted stages passed"),
+        ({name: passed("a") for name in STAGES} | {"full-size": skipped("b")}, True, "qualified"),
+        ({"host": passed("a"), "known_answers": passed("b")}, True, "the stages of --only passed"),
         ({"known_answers": passed("a"), "load": failed("b", "c")}, False, "not qualified: load failed"),
         (
             {"known_answers": passed("a"), "depth": inconclusive("b")},
@@ -46,9 +47,13 @@ def report(**stages: Outcome) -> QualifyReport:
         (
             {"host": passed("a"), "known_answers": skipped("no layout")},
             False,
-            "nothing was shown: there is no small checkpoint of this layout",
+            "nothing was shown: the reason is above (known-answers)",
         ),
-        ({"all_reduce": skipped("one GPU")}, False, "nothing was shown: there is no small checkpoint of this layout"),
+        (
+            {"all_reduce": skipped("one GPU"), "full_size": skipped("a CPU")},
+            False,
+            "nothing was shown: the reason is above (all-reduce, full-size)",
+        ),
     ],
 )
 def test_only_what_was_shown_counts(stages: dict[str, Outcome], ok: bool, verdict: str) -> None:
@@ -89,6 +94,9 @@ PRIVATE = ["lab-7.example.org", "lab-7", "ada"]
         ("GPU-5c2f0a11-0000-1111-2222-333344445555 on lab-7 fell off", "(cut) on (cut) fell off"),
         ("user ada, serial 1652823054321", "user (cut), serial (cut)"),
         ("10.0.0.7 does not answer", "(cut) does not answer"),
+        ("2001:db8::8a2e:370:7334 does not answer", ""),
+        ("cannot read '/home/ada lovelace/w 4'; is it there", "cannot read (cut); is it there"),
+        ("c10d::detail and VLLM::Worker_TP1 stopped", "c10d::detail and VLLM::Worker_TP1 stopped"),
         ("HF_TOKEN=hf_abcdefghijklmn is wrong", ""),
         ("canada is no user", "canada is no user"),
         ("146 tokens/s, ~/models and /srv", "146 tokens/s, (cut) and (cut)"),

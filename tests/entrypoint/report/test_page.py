@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
-import sys
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +20,7 @@ from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.evals import task
 from dsv4_serve.entrypoint.evals.evaluate import scores
 from dsv4_serve.entrypoint.report import page
+from tests.support import command
 from tests.support.patience import slowness
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -172,8 +173,7 @@ def test_a_share_of_nothing_is_reported_in_one_sentence(folder: Path) -> None:
 
 def test_the_command_writes_the_page(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "report", "--from", str(folder), "--out", str(out)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    done = command.run("report", "--from", str(folder), "--out", str(out), env=os.environ)
     assert done.stdout == f"{out}: {len(results.read(folder))} results from {folder}\n"
     assert out.read_text().startswith("<!doctype html>")
 

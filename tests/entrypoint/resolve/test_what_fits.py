@@ -18,11 +18,11 @@ from dsv4_serve.entrypoint.resolve.what_fits import WhatFits, what_fits
 from tests.support.plans import CATALOG, request
 
 
+@functools.cache
 def box(hardware: str, gpus: int, catalog: Catalog = CATALOG, **requested) -> WhatFits:
     return what_fits(catalog, request(**requested), HostGpus(hardware, "test", gpus))
 
 
-@functools.cache
 def four() -> WhatFits:
     return box("rtx-pro-6000", 4)
 

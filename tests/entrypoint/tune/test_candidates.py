@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dsv4_serve.entrypoint.tune.candidates import TuneCandidate
 from dsv4_serve.entrypoint.tune.command import Around, Proposal, proposal
 from dsv4_serve.entrypoint.tune.options import TuneRequest, tune_request
 from dsv4_serve.entrypoint.tune.setups import Setups
+from tests.entrypoint.tune.test_qualified import MACHINE, result
 from tests.support.plans import request, resolved
 
 
@@ -37,12 +38,19 @@ def resolver(asked: Request, gpus: HostGpus):
 
 
 def proposed(
-    batches: tuple[int, ...] = (1, 16), acceptance: Any = None, dummy: bool = False, gpus: int = 2, **asked: Any
+    batches: tuple[int, ...] = (1, 16),
+    acceptance: Any = None,
+    dummy: bool = False,
+    *,
+    gpus: int = 2,
+    out: Path = Path("/none"),
+    machine: Mapping[str, Any] | None = None,
+    **asked: Any,
 ) -> Proposal:
     one = request(**asked)
     resolve = resolver(one, HostGpus(asked.get("hardware", "h200"), "test", gpus))
-    around = Around(resolve("", []), one, resolve, {})
-    return proposal(around, TuneRequest(LoadMatrix(batches), 60, "mine", Path(), without_weights=dummy), acceptance)
+    around = Around(resolve("", []), one, resolve, machine or {})
+    return proposal(around, TuneRequest(LoadMatrix(batches), 60, "mine", out, without_weights=dummy), acceptance)
 
 
 def names(found: Proposal) -> list[str]:
@@ -54,8 +62,17 @@ def test_the_best_prediction_comes_first_and_unknown_ones_before_losses() -> Non
     gains = [one.gain or 0.0 for one in found.candidates]
     assert gains == sorted(gains, reverse=True)
     assert names(found)[0].startswith("drafts-")
-    assert {"experts-marlin", "experts-triton", "all-reduce-nccl", "expert-parallel"} <= set(names(found))
-    assert not {"experts-emulation", "experts-humming", "experts-auto"} & set(names(found))
+    assert {"all-reduce-nccl", "expert-parallel"} <= set(names(found))
+    assert {name for name in found.left_out if name.startswith("experts-")} == {"experts-marlin", "experts-triton"}
+
+
+def test_a_backend_that_was_not_qualified_here_is_left_out_with_the_command_that_does_it(tmp_path: Path) -> None:
+    found = proposed(hardware="h200", profile="64k", model="w4a16")
+    assert "dsv4 qualify --profile 64k --model w4a16 --moe-backend marlin" in found.left_out["experts-marlin"]
+    result(tmp_path, {})
+    found = proposed(hardware="h200", profile="64k", model="w4a16", out=tmp_path, machine=MACHINE)
+    assert "experts-marlin" in names(found)
+    assert "experts-triton" in found.left_out
 
 
 def test_a_batch_is_no_larger_than_what_all_ranks_run_at_once() -> None:
@@ -87,9 +104,9 @@ def test_an_mtp_head_drafts_no_more_than_anybody_published_and_dspark_no_more_th
 
 def test_only_kernels_of_this_gpu_are_proposed() -> None:
     found = proposed(hardware="rtx-pro-6000", model="flash-0731-nvfp4")
-    assert "experts-marlin" in names(found)
+    assert "not qualified" in found.left_out["experts-marlin"]
     assert "drafter's MXFP4 experts" in found.left_out["experts-cutlass"]
-    assert not [name for name in names(found) if "trtllm" in name]
+    assert not [name for name in (*names(found), *found.left_out) if "trtllm" in name]
 
 
 def test_what_leaves_less_memory_than_the_plan_promises_is_left_out_with_the_reason() -> None:
@@ -192,7 +209,8 @@ def test_the_prediction_agrees_with_what_was_measured() -> None:
 
 
 def test_a_setup_is_a_profile_that_extends_the_plans_own(tmp_path: Path) -> None:
-    found = proposed(hardware="h200")
+    result(tmp_path, {})
+    found = proposed(hardware="h200", model="w4a16", out=tmp_path, machine=MACHINE)
     setups = Setups(found.setups.profile, found.setups.resolve, found.setups.candidates, tmp_path)
     name, [folder] = setups.place(("drafts-3", "experts-marlin"))
     text = (folder / f"{name}.toml").read_text()

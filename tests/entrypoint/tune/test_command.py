@@ -112,9 +112,8 @@ def test_a_run_that_is_interrupted_continues_and_writes_what_won(
     assert result["gain"] == pytest.approx(0.3, abs=0.01)
     assert result["finished"]
     counts = [start["setup"] for start in starts(tmp_path)]
-    assert (counts.count([]), counts.count(["drafts-5"]), counts.count(["drafts-7"])) == (4, 4, 1) or counts.count(
-        []
-    ) == 3
+    assert counts.count([]) == 2, "a gain far beyond the noise needs no more"
+    assert (counts.count(["drafts-5"]), counts.count(["drafts-7"])) == (3, 1)
 
     written = Path(result["profile"])
     assert written == tmp_path / "profiles/demo-tuned.toml"

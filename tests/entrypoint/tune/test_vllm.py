@@ -22,7 +22,7 @@ from tests.entrypoint.tune.test_candidates import resolver
 from tests.support.plans import request
 from tests.support.running_demo import PATIENT
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.deep]
 LOOKUP = "speculative-config.prompt_lookup_min", "speculative-config.prompt_lookup_max"
 BROKEN = TuneCandidate("drafts-nothing", "drafts", dict.fromkeys(LOOKUP, 60), "no 60 tokens in a row are ever the same")
 

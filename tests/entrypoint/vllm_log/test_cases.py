@@ -125,9 +125,13 @@ ROOTS = {
 }
 
 
-@pytest.mark.parametrize("name", ["text", "debug", "color", "prefix", "json"])
+FORMATS = ["text", "debug", "color", "prefix", "json"]
+FEW_AND_MANY = [*((name, count) for name in FORMATS for count in (0, 1, 29)), ("text", 2000), ("json", 2000)]
+"""Formats of the log, and numbers of streams; many ones take a tenth of a second each."""
+
+
+@pytest.mark.parametrize(("name", "count"), FEW_AND_MANY)
 @pytest.mark.parametrize("root", ROOTS, ids=lambda root: root.partition(":")[0])
-@pytest.mark.parametrize("count", [0, 1, 29, 2000])
 def test_no_number_of_streams_ranks_or_steps_hides_the_root(
     formats: dict[str, logging.Formatter], name: str, root: str, count: int
 ) -> None:

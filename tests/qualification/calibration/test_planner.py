@@ -14,7 +14,6 @@ import pytest
 from dsv4_serve.entrypoint.memory.cache_layout import FP8_KEY, MXFP4_KEY
 from dsv4_serve.entrypoint.memory.estimate import CACHE_LAYOUTS, GIB, CacheLayout, MemoryEstimate, weights_gib
 from tests.support.program import environment
-from tools import fit_map
 
 HERE = Path(__file__).parent
 RECORDED = json.loads((HERE / "planned.json").read_text())
@@ -116,6 +115,8 @@ def test_the_least_memory_that_vllm_admits_is_the_least_that_we_admit():
 
 def test_the_shipped_drawings_are_those_of_the_shipped_profile_files():
     """After a profile file changes: `python -m tools.fit_map`."""
+    from tools import fit_map  # not at the top: every process of a run would import matplotlib
+
     root = HERE.parents[2]
     found = fit_map.drawings()
     assert {name: (root / "docs/explanation" / name).read_text() for name in found} == found

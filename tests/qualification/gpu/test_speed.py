@@ -90,3 +90,24 @@ def test_each_variant_of_long_prompts_resolves_with_its_bound(
         found[variant["name"]] = values["long-prefill-token-threshold"]
         assert variant["beside"] < values["max-model-len"]
     assert found == {"half-step": 4096, "whole-step": 0, "quarter-step": 2048}
+
+
+MANY = [(name, gpus) for name in ("four", "four_as_shipped", "eight") for gpus in (2, {"eight": 8}.get(name, 4))]
+
+
+@pytest.mark.parametrize(("name", "gpus"), MANY)
+def test_each_variant_for_many_gpus_resolves_to_its_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, gpus: int
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    for variant in speed.variants(Path(speed.__file__).with_name(f"{name}.toml"), gpus):
+        flags = plain(speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}).plan.flags)
+        ranks = flags["tensor-parallel-size"] * flags.get("data-parallel-size", 1) * variant["replicas"]
+        assert ranks in ({gpus} if variant["ways"] else {gpus, 4, 8}), variant["name"]
+        assert flags.get("enable-expert-parallel", False) == variant["name"].endswith("-ep")
+        steps = 1 + draft_tokens(flags)
+        places = flags.get("data-parallel-size", 1)
+        decodes = {-(-batch // places) * steps for batch in variant["batches"]}
+        assert {size for size in decodes if size <= flags["max-num-seqs"] * steps} <= set(
+            flags["cudagraph-capture-sizes"]
+        )

@@ -1,0 +1,105 @@
+"""What SGLang is started with, so that it does the same work as ours."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.client.local_replica import Started
+from qualification.gpu import keep, sglang, speed
+
+FILE = Path(speed.__file__).with_name("sglang.toml")
+NAMES = [one["name"] for one in speed.variants(FILE, 2)]
+
+
+def test_accepted_tokens_are_those_of_the_synthetic_rates() -> None:
+    found = sglang.variables([0.5, 0.25])
+    assert found["SGLANG_SIMULATE_ACC_LEN"] == "1.7500"
+    assert found["SGLANG_SIMULATE_UNIFORM_EXPERTS"] == "1"
+    assert sglang.variables([]) == {"SGLANG_SIMULATE_UNIFORM_EXPERTS": "1"}
+
+
+def test_an_mtp_head_verifies_one_token_more_than_it_drafts_and_dspark_drafts_its_block() -> None:
+    flags = sglang.drafting("mtp", 3)
+    assert flags[flags.index("--speculative-num-steps") + 1] == "3"
+    assert flags[flags.index("--speculative-num-draft-tokens") + 1] == "4"
+    assert sglang.drafting("dspark", 5)[-2:] == ["--speculative-dspark-block-size", "5"]
+    assert sglang.drafting("", 0) == []
+    with pytest.raises(ValueError, match="'ngram'"):
+        sglang.drafting("ngram", 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_engine_of_a_comparison_does_the_same_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    started: list[Any] = []
+    monkeypatch.setattr(speed, "stock", lambda argv, environ, *_: started.append((argv, environ)))
+    monkeypatch.setattr(speed.local_replica, "replica", lambda argv, environ, *_: started.append((argv, environ)))
+    [variant] = speed.variants(FILE, 2, [name])
+    how = speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path), "DSV4_VLLM": "vllm"})
+    _, tokenizer = speed.starting(variant, how, tmp_path, 1.0)
+    [(argv, environ)] = started
+    words = " ".join(argv)
+    assert Path(tokenizer.name, "tokenizer.json").is_file()
+    dspark = "dspark" in name
+    if variant["engine"] == "sglang":
+        assert environ["SGLANG_SIMULATE_ACC_LEN"] == ("3.5096" if dspark else "1.8900")
+        assert ("DSPARK" if dspark else "EAGLE") in argv
+        assert environ["SGLANG_SIMULATE_UNIFORM_EXPERTS"] == "1"
+    else:
+        assert ("0.285952" if dspark else "[0.89]") in words
+        assert environ["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_random"
+    assert ('"method": "dspark"' in words) == (variant["engine"] == "vllm" and dspark)
+    assert tokenizer.name in words
+    assert ("dummy" in argv, "prefix-caching" in words) == (True, False)
+
+
+def test_all_variants_measure_the_same_rows_with_prompts_of_their_own() -> None:
+    found = speed.variants(FILE, 2)
+    rows = [(one["batches"], one["inputs"], one["also"], one["requests"]) for one in found]
+    assert rows.count(rows[0]) == len(rows)
+    cells = {(b, i) for group in [found[0], *found[0]["also"]] for b in group["batches"] for i in group["inputs"]}
+    assert cells == {(batch, length) for batch in (1, 4, 16, 64) for length in (256, 1024, 16000)}
+
+
+def test_each_group_of_rows_has_other_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def rows(_where: object, _model: str, matrix: Any, *_: object) -> list[Any]:
+        seeds.extend(shape.seed for shape in matrix.shapes())
+        return []
+
+    monkeypatch.setattr(speed.other_engine, "version", lambda _: "0.5.23")
+
+    class Running:
+        def __enter__(self) -> Started:
+            where = type("Where", (), {"health": None, "models": lambda _: [type("Model", (), {"id": "m"})]})()
+            return Started(where, tmp_path, {}, None)  # type: ignore[arg-type]
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    [variant] = speed.variants(FILE, 2, ["sglang-mtp"])
+    monkeypatch.setenv("HARDWARE", "h200")
+    monkeypatch.setattr(speed.measure, "rows", rows)
+    monkeypatch.setattr(speed, "starting", lambda *_: (Running(), None))
+    result = speed.measured(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}, tmp_path / "x", 1.0, "vllm")
+    assert (result.failed, result.version) == ("", "0.5.23")
+    assert len(set(seeds)) == len(seeds) == 12
+
+
+def test_a_kept_result_names_the_engine_and_its_version() -> None:
+    [variant] = speed.variants(FILE, 2, ["sglang-mtp"])
+    found = asdict(speed.Result(variant, version="0.5.23", weights="dummy weights"))
+    body = keep.body(found, datetime(2026, 11, 29, tzinfo=UTC))
+    assert body["subject"] == "flash-h200-tp2-sglang-dummy-sglang-mtp"
+    assert body["replica"] == {"versions": {"sglang": "0.5.23"}}
+    assert body["variant"]["env"] == {"SGLANG_JIT_DEEPGEMM_PRECOMPILE": "0"}
+    assert body["variant"]["engine"] == "sglang"

@@ -1,0 +1,92 @@
+"""
+A process that has imported the command, and forks for each command line that tests.support.command sends to it.
+
+    python -m tests.support.fork_server CHANNEL
+
+Nothing of the product runs in it. It imports nothing that reads its environment when imported (huggingface_hub does).
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import select
+import socket
+import sys
+import threading
+import traceback
+from typing import Any
+
+IMPORTED = (
+    *("catalog.listing", "resolve.what_fits", "resolve.resolution", "resolve.memory_inputs"),
+    *("doctor.run", "doctor.report", "smoke.command", "report.page", "supervisor.supervisor"),
+    *("containers.bundle", "weights.hub", "weights.manifest", "evals.evaluate"),
+    *(f"cli.{name}" for name in ("main", "parser", "request", "output", "what_fits_text", "log", "program")),
+    *(f"cli.{name}" for name in ("explain", "fit", "profiles", "doctor", "weights", "manifests", "serve", "bundle")),
+)
+LEFT_OUT = ("huggingface_hub", "pynvml", "torch", "vllm")
+
+
+def main() -> None:
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    for name in IMPORTED:
+        importlib.import_module(f"dsv4_serve.entrypoint.{name}")
+    assert not [name for name in LEFT_OUT if name in sys.modules]
+    gc.freeze()
+    running: dict[int, tuple[int, int]] = {}  # of each pidfd: the process, and the pipe that waits for its status
+    while True:
+        for ready in select.select([channel.fileno(), *running], [], [])[0]:
+            if ready in running:
+                child, pipe = running.pop(ready)
+                os.write(pipe, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                _close(ready, pipe)
+                continue
+            message, files, _, _ = socket.recv_fds(channel, 1 << 20, 3)
+            if not message:
+                return
+            child = os.fork()
+            if not child:
+                channel.close()
+                _close(*running, *(pipe for _, pipe in running.values()))
+                _run(json.loads(message), files)
+            running[os.pidfd_open(child)] = child, files[2]
+            os.write(files[2], b"%d\n" % child)
+            _close(*files[:2])
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)
+
+
+def _run(message: dict[str, Any], files: list[int]) -> None:
+    """Be the process that the message describes, to its end."""
+    from dsv4_serve.entrypoint.cli.main import main as command
+
+    for number, file in enumerate(files[:2], 1):
+        os.dup2(file, number)
+    _close(*files)
+    os.chdir(message["cwd"])
+    os.environ.clear()
+    os.environ.update(message["env"])
+    places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    sys.path[:] = dict.fromkeys([*places, *sys.path])
+    sys.argv = ["dsv4", *message["argv"]]
+    status: Any = 1
+    try:
+        status = command()
+    except SystemExit as error:
+        status = error.code
+    except BaseException:  # what the interpreter would do
+        traceback.print_exc()
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)  # the rest of an interpreter's end takes ten milliseconds and changes nothing
+
+
+if __name__ == "__main__":
+    main()
