@@ -135,11 +135,11 @@ site() {  # PYTHONPATH: the stock tree, `patched` before it when named; then the
 }
 
 gather_tune() {  # into one file at $OUT, whatever ends the run
-    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/tune.tar.xz" --ignore-failed-read tune.txt $(cd "$out" && ls -d tune profiles tmp/dsv4-tune-logs-*/*/log) 2>/dev/null || true
+    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/tune.tar.xz" --ignore-failed-read tune.txt $(cd "$out" && ls -d tune profiles tmp/dsv4-tune-logs-*/*/log 2>/dev/null) 2>/dev/null || true
 }
 
 gather_qualify() {  # what is not in a result yet
-    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/qualify-logs.tar.xz" --ignore-failed-read $(cd "$out" && ls -d ./*.txt unfinished-*.json tmp/dsv4-*/log) 2>/dev/null || true
+    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/qualify-logs.tar.xz" --ignore-failed-read $(cd "$out" && ls -d ./*.txt unfinished-*.json tmp/dsv4-*/log 2>/dev/null) 2>/dev/null || true
 }
 
 case ${1:-} in

@@ -5,7 +5,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +179,9 @@ def test_a_folder_that_cannot_be_written_is_reported_in_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_an_invalid_port_is_refused(port, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["demo", "--port", port])
+def test_an_invalid_port_is_refused(port, capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        cli.main(["--port", port])
     assert ended.value.code == 2
     assert "--port" in capsys.readouterr().err
 
