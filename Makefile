@@ -4,7 +4,7 @@ PORT ?= 8000
 CHECK ?=
 PROFILE ?= demo
 ARGS ?=
-JOBS ?= 4
+JOBS ?= 5
 FAST_JOBS ?= 3
 TARGET ?= cpu
 export PYTHONDONTWRITEBYTECODE := # what one process compiled, the next one reads, as do the workers of a test run
@@ -41,7 +41,7 @@ help: ## list the targets
 demo: $(VENV)/installed ## serve a tiny model on this CPU and ask it a question; CHECK=1 stops after the answer, PROFILE=demo-v4 shows DeepSeek-V4
 	@$(VENV)/bin/python -m dsv4_serve.demo --profile $(PROFILE) --port $(PORT) $(if $(CHECK),--check)
 
-test: $(VENV)/installed ## run every test, four at once (JOBS=4); ARGS='tests/patcher -x' runs some (tests/README.md)
+test: $(VENV)/installed ## run every test, five at once (JOBS=5); ARGS='tests/patcher -x' runs some (tests/README.md)
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS) || { [ $$? -eq 1 ] && \
 		echo "make test: what failed among other tests is tried again, alone" && \
 		$(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none --exitfirst -rA --no-header $(ARGS); }

@@ -72,6 +72,11 @@ class ProfileFile(Generic[S]):
         return {name: value for flags in each for name, value in flags.items()}
 
 
+_Names = dict[str, list[str]]
+_Own = dict[str, tuple[str, Any]]
+_Found = dict[tuple[str, str], ProfileFile[Any]]
+
+
 class Catalog:
     """All profile files, by kind and name; each is read on demand, and once."""
 
@@ -89,10 +94,7 @@ class Catalog:
             if not folder.is_dir():
                 raise ConfigError(f"environment DSV4_PROFILES: {folder} is not a folder; use folders of profile files.")
         self.folders = [*folders, SHIPPED]
-        self._root: ProfileFile[Root] | None = None
-        self._names: dict[str, list[str]] = {}
-        self._own: dict[str, tuple[str, Any]] = {}
-        self._found: dict[tuple[str, str], ProfileFile[Any]] = {}
+        self._names, self._own, self._found = ({}, {}, {}) if folders else _of_shipped(SHIPPED)
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind, sorted."""
@@ -108,9 +110,9 @@ class Catalog:
 
     def root(self) -> ProfileFile[Root]:
         """Return base.toml."""
-        if self._root is None:
-            self._root = ProfileFile("base", *self._read("base.toml", Root))
-        return self._root
+        if ("base", "") not in self._found:
+            self._found["base", ""] = ProfileFile("base", *self._read("base.toml", Root))
+        return self._found["base", ""]
 
     def profile(self, name: str, origin: str) -> ProfileFile[Profile]:
         """Return a profile; raise ConfigError if there is none of that name."""
@@ -221,6 +223,12 @@ class Catalog:
             what = "NCCL set" if kind == "nccl" else kind
             hint = nearest(name, known) if kind in ("profile", "nccl") else ""  # another model or GPU is no typo
             raise ConfigError(f"{origin}: there is no {what} {name!r}{hint}. Known: {', '.join(known)}.")
+
+
+@functools.cache
+def _of_shipped(_folder: Path) -> tuple[_Names, _Own, _Found]:
+    """Return what catalogs of the shipped files alone share."""
+    return {}, {}, {}
 
 
 def _parsed(path: Path, model: type[S]) -> S:

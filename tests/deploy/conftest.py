@@ -61,8 +61,8 @@ def make_pair(binary: str, tmp_path_factory: pytest.TempPathFactory) -> MakePair
     return make
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pair(make_pair: MakePair) -> Iterator[Pair]:
-    """A pair that stays whole."""
+    """A pair that stays whole: its start takes four seconds of CPU time."""
     with make_pair(DSV4_SUPERVISE_DRAIN_WAIT="0") as made:
         yield made

@@ -22,18 +22,15 @@ KINDS = ("unit", "process", "vllm", "image", "gpu")
 FOLDERS = {"image": "image", "faults": "vllm", "patches": "vllm"}
 SHARED = {"vllm", "running_demo", "keyed_demo", "keyed_start", "answering", "broken"}
 """Fixtures of a vLLM that a run starts once: all tests with one are in one process."""
+ONCE = {"pair"}
+"""Fixtures of processes of ours that several files share."""
 FIXTURES = {"daemon": "image", **dict.fromkeys(SHARED, "vllm")}
 SERIAL = {"vllm", "image", "gpu"}
-BESIDE = (
-    "demo/test_tool_calls.py",
-    "entrypoint/qualify/",
-    "entrypoint/vllm_schema/",
-    "patches/",
-    "profiles/",
-    "qualification/",
-    "tools/",
-)
-"""Tests of kind vllm that start one of their own, or only import it: one chain of them all would outlast the rest."""
+BESIDE = {
+    "vllm-alone": ("demo/test_tool_calls.py", "entrypoint/qualify/"),
+    "vllm-imported": ("entrypoint/vllm_schema/", "patches/", "profiles/", "qualification/", "tools/"),
+}
+"""Tests of kind vllm that start one of their own, and those that only import it: one chain of all would outlast the rest."""
 LONG = ("golden",)
 """Folders with one test that takes as long as some chain of vLLM's."""
 LAST = 3
@@ -92,10 +89,11 @@ def without_group(name: str) -> str:
 
 
 def _alone(item: pytest.Item, kind: str) -> str:
-    """The kind; tests of vLLM that share no server with others are a group of their own beside it."""
+    """The kind; tests of vLLM that share no server with others are groups of their own beside it."""
     if SHARED.intersection(getattr(item, "fixturenames", ())):
         return kind
-    return "vllm-beside" if kind == "vllm" and _below(item.path).startswith(BESIDE) else kind
+    chains = (chain for chain, places in BESIDE.items() if _below(item.path).startswith(places))
+    return next(chains, kind) if kind == "vllm" else kind
 
 
 def _folder(item: pytest.Item) -> str:
@@ -128,6 +126,8 @@ def _group(item: pytest.Item, kind: str) -> str:
     takes seconds to hand out thousands of groups of one test each.
     """
     shared = (d for d in _definitions(item) if d.scope != "function" and d.func.__module__.startswith("tests."))
+    if one := ONCE.intersection(getattr(item, "fixturenames", ())):
+        return min(one)
     together = kind == "unit" or next(shared, None)
     return (_below(item.path) or str(item.path)) if together else ""
 

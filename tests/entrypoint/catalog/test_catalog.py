@@ -170,3 +170,11 @@ def test_hostile_toml_ends_quickly_with_one_sentence(folder: Write, text: str) -
 def test_dots_in_values_are_no_parts_of_a_key(folder: Write) -> None:
     text = f'about = "{"." * 300}"\n[flags]\nmiddleware = ["{".".join(["a"] * 200)}"] # {"." * 200}\n'
     assert Catalog([folder({"mine.toml": text})]).profile("mine", "test").own.about == "." * 300
+
+
+def test_catalogs_of_the_shipped_files_share_them_and_one_with_folders_has_its_own(folder) -> None:
+    mounted = folder({"128k.toml": 'extends = "64k"\nrequests = 77\n'})
+    before = Catalog([]).profile("128k", "test")
+    assert Catalog([mounted]).profile("128k", "test").get("requests") == 77
+    assert Catalog([]).profile("128k", "test") is before
+    assert before.get("requests") != 77
