@@ -19,6 +19,7 @@
 #                                  plan of vLLM, its fallback where 2 GiB less are free, and a killed engine: restart --share 2 - kill
 #                                  VLLM_ENABLE_STARTUP_PLAN=1 VLLM_ENABLE_STARTUP_PLAN=1 TAKE_GIB=2,VLLM_ENABLE_STARTUP_PLAN=1
 #                                  Both go on when a call has to end: after $WAIT seconds (530) it returns, and the same line again waits on
+#   on_host.sh gemms [OPTION...]   qualification/gpu/run_gemms.py: DeepGEMM's kernels in many processes and in one; gemms.json goes to $OUT
 #   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders-NAME.json goes to $OUT; $DEADLINE
 #   on_host.sh speed FILE[:NAME,...]@GPUS...
 #                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
@@ -134,11 +135,11 @@ site() {  # PYTHONPATH: the stock tree, `patched` before it when named; then the
 }
 
 gather_tune() {  # into one file at $OUT, whatever ends the run
-    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/tune.tar.xz" --ignore-failed-read tune.txt $(cd "$out" && ls -d tune profiles tmp/dsv4-tune-logs-*/*/log) 2>/dev/null || true
+    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/tune.tar.xz" --ignore-failed-read tune.txt $(cd "$out" && ls -d tune profiles tmp/dsv4-tune-logs-*/*/log 2>/dev/null) 2>/dev/null || true
 }
 
 gather_qualify() {  # what is not in a result yet
-    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/qualify-logs.tar.xz" --ignore-failed-read $(cd "$out" && ls -d ./*.txt unfinished-*.json tmp/dsv4-*/log) 2>/dev/null || true
+    [ -z "${OUT:-}" ] || tar -C "$out" -cJf "$OUT/qualify-logs.tar.xz" --ignore-failed-read $(cd "$out" && ls -d ./*.txt unfinished-*.json tmp/dsv4-*/log 2>/dev/null) 2>/dev/null || true
 }
 
 case ${1:-} in
@@ -332,6 +333,15 @@ restart)
         (cd "$out" && tar -cJf "$OUT/restart-logs.tar.xz" *.txt */log) 2>/dev/null || true
     fi
     exit $status
+    ;;
+gemms)
+    shift
+    package
+    engine
+    unset VLLM_CACHE_ROOT VLLM_DEEP_GEMM_WARMUP
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_gemms --out "$base/gemms" --deadline "${DEADLINE:-300}" "$@" || status=$?
+    [ -z "${OUT:-}" ] || cp "$base/gemms/gemms.json" "$OUT/"
+    exit ${status:-0}
     ;;
 loaders)
     package
