@@ -4,8 +4,8 @@ Send prompts of every length that a step of vLLM can have: the first of each kin
 vLLM's own warm-up leaves some out. On 2 x H200 (vLLM 0.32.0, W4A16, 2026-11-22) the first requests after a start waited
 up to 15 s for DeepGEMM's batched GEMM of the attention's output projection, whose kernel is chosen by the tokens of the
 step in blocks of 64, for its GEMM before the hyper connections, and for Triton's experts of the draft head. Triton has
-another kernel where a step's tokens are no multiple of 8: two of the draft head's experts were compiled by the first 200
-requests after prompts of multiples of 64 only (1 x H200, one GPU's share, W4A16, 2026-11-29).
+another kernel where a step's tokens are no multiple of 8: after prompts of multiples of 64 only, the first 200 requests
+still compiled two of the draft head's experts (one GPU's share of two, H200, W4A16, 2026-11-29).
 """
 
 from __future__ import annotations
