@@ -14,7 +14,7 @@ from ..client import local_replica
 from ..plan import Plan
 from ..resolve.select import Selection
 from ..supervisor import kernel_cache
-from . import command, gemm_prebuild, load, sweep
+from . import command, kernel_prebuild, load, sweep
 from .options import ServeOptions
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def warm(
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
     with local_replica.stops_raise():
-        gemms = gemm_prebuild.of_plan(selection, plan, environ, folder)
+        prebuilt = kernel_prebuild.of_plan(selection, plan, environ, folder)
         if dummy:
             serve, weights = command.dummy(selection, plan, serve, environ)
             log.info(weights)
@@ -44,8 +44,8 @@ def warm(
             starts.append(_start(serve, environ, lengths))
             if not number:
                 filled = added(before, contents(folder))
-    prebuilt = {"prebuilt": asdict(gemms)} if gemms else {}
-    return {"folder": str(folder), **prebuilt, "starts": starts, "filled": filled}
+    before_start = {"prebuilt": asdict(prebuilt)} if prebuilt else {}
+    return {"folder": str(folder), **before_start, "starts": starts, "filled": filled}
 
 
 def _start(serve: ServeOptions, environ: Mapping[str, str], lengths: list[int]) -> dict[str, Any]:

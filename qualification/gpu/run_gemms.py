@@ -1,11 +1,11 @@
 """
-DeepGEMM's kernels of a plan on a GPU: compiled in many processes, in one, and whether vLLM's own warmup then finds them.
+DeepGEMM's and TileLang's kernels of a plan on a GPU: compiled in many processes, and whether vLLM's warmup finds them.
 
     python -m qualification.gpu.run_gemms --out gemms --share 2 --deadline 300
 
-Three steps, each in a process of its own: all products in many processes into an empty cache, as `dsv4 warm` does it; vLLM's
-warmup of the same weights with that cache, which should add no kernel; and the same warmup with an empty cache, which
-is what a start does, as far as the deadline lets it. Writes `gemms.json` after every step, with the names of the kernels:
+Three steps: all kernels in many processes into an empty cache, as `dsv4 warm` does it; vLLM's warmup of DeepGEMM's linear
+products with that cache, which should add none; and the same warmup with an empty cache, which is what a start does, as
+far as the deadline lets it. Writes `gemms.json` after every step, with the names of the kernels:
 those of a first start are in `cold-kernels.txt` of the job `pack`.
 """
 
@@ -23,8 +23,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint.bench import gemm_prebuild, sweep
-from dsv4_serve.entrypoint.bench.gemm_prebuild import Gemm
+from dsv4_serve.entrypoint.bench import kernel_prebuild, sweep
+from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm
 from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from qualification.gpu import full_size
 from qualification.gpu.full_size import Kept
@@ -52,11 +52,12 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     how = full_size.planned(options, full_size.caches_in(out / "home"))
     sizes = share(SIZES["deepseek-v4-flash"], options.share) if options.share > 1 else SIZES["deepseek-v4-flash"]
-    products = gemm_prebuild.gemms(sizes, how.plan.tensor_parallel_size)
+    products = kernel_prebuild.gemms(sizes, how.plan.tensor_parallel_size)
     tokens = sorted({*sweep.lengths(how.plan), *how.plan.value("cudagraph-capture-sizes", ())})
     kept = Kept(out / "gemms.json", products=[asdict(one) for one in products], **full_size.about(options))
     many = emptied(out / "many")
-    found = gemm_prebuild.compile_all(products, tokens, many, how.environ, os.cpu_count() or 1)
+    environ = {**how.environ, "TILELANG_CACHE_DIR": str(many / "tilelang")}
+    found = kernel_prebuild.compile_all(products, tokens, many, environ, os.cpu_count() or 1)
     kept.add(many={**asdict(found), "names": names(many)})
     left = began + options.deadline - time.monotonic()
     kept.add(vllm_after=warmed(products, tokens[-1], many, how.environ, left))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.bench.gemm_prebuild import PrebuiltGemms
+from dsv4_serve.entrypoint.bench.kernel_prebuild import PrebuiltKernels
 from qualification.gpu import run_gemms
 from tests.support.patience import slowness
 
@@ -29,16 +29,16 @@ print(41.5)
 def run(
     monkeypatch: pytest.MonkeyPatch, folder: Path, *compiled: str, seconds: int = 600
 ) -> tuple[int, dict[str, Any]]:
-    def compile_all(products: Any, tokens: Any, cache: Path, environ: Any, processes: int) -> PrebuiltGemms:
+    def compile_all(products: Any, tokens: Any, cache: Path, environ: Any, processes: int) -> PrebuiltKernels:
         for name in compiled:
             (cache / "deep_gemm/cache" / name).mkdir(parents=True)
             (cache / "deep_gemm/cache" / name / "kernel.cubin").touch()
-        return PrebuiltGemms(len(compiled), 40.0)
+        return PrebuiltKernels(len(compiled), 40.0)
 
     monkeypatch.setenv("HARDWARE", "h200")
     monkeypatch.setenv("KERNELS", "a,b")
     monkeypatch.setattr(run_gemms, "WARMUP", WARMUP)
-    monkeypatch.setattr(run_gemms.gemm_prebuild, "compile_all", compile_all)
+    monkeypatch.setattr(run_gemms.kernel_prebuild, "compile_all", compile_all)
     monkeypatch.setattr(sys, "argv", ["run_gemms", "--out", str(folder), "--share", "2", "--deadline", str(seconds)])
     return run_gemms.main(), json.loads((folder / "gemms.json").read_text())
 

@@ -1,13 +1,13 @@
 """
-Compile DeepGEMM's kernels of a plan in many processes, before the start that needs them.
+Compile kernels of a plan in many processes, before the start that would compile them one after the other.
 
-DeepGEMM compiles a kernel when it is first launched, 2 to 7 s each and one after the other. vLLM's own warmup of 823
-shapes launches them in the one process of a rank: in the cache of an H200 host they came to 41 kernels, with 17 more of
-the attention's output projection and of the hyper connections (vLLM 0.32.0, W4A16, TP=2, 2026-11-29). These launches
-need no model, only tensors of its sizes, so processes of their own make them, and the start finds the kernels.
+In a first start of 643 s, DeepGEMM compiled 76 kernels in 283 s and TileLang 11 in 122 s, in the one process of a rank
+(one GPU's share of two, H200, vLLM 0.32.0, W4A16, profile 524k, 2026-11-29). DeepGEMM compiles a kernel when it is
+launched for the first time, and TileLang one for each number of splits of a sum. Neither needs the model, only its
+sizes. So processes of their own do both, and the start finds the kernels.
 
-Only for SM 9.0, whose kernels these are. They are launched as vLLM launches them: deep_gemm_warmup.py, o_proj.py and
-tilelang.py. Unmeasured: it has not run on a GPU yet.
+Only for SM 9.0. Everything is launched as vLLM launches it: deep_gemm_warmup.py, o_proj.py and tilelang_kernels.py.
+Unmeasured: it has not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .. import procfs
@@ -43,6 +45,8 @@ LIMIT = 180.0
 DEVICE = "cuda"
 _HEAD_DIM, _HC = 512, 4
 _MIXES = _HC * (_HC + 2)
+_EPS, _POST, _SINKHORN = 1e-6, 2.0, 20
+"""Of every published model, as TileLang's kernels have them built in."""
 _BLOCK = 128  # of weights that share a scale
 _LINEAR, _GROUPED, _HYPER = "linear", "grouped", "hyper connections"
 
@@ -58,7 +62,7 @@ class Gemm:
 
 
 @dataclass(frozen=True)
-class PrebuiltGemms:
+class PrebuiltKernels:
     """How many kernels were compiled, and how long it took; `failed` is what a process said that failed."""
 
     kernels: int
@@ -80,7 +84,7 @@ def gemms(sizes: Dims, ways: int) -> list[Gemm]:
     ]
 
 
-def of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder: Path) -> PrebuiltGemms | None:
+def of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder: Path) -> PrebuiltKernels | None:
     """Compile what a plan needs into the folder of its kernels; None where no product is known, or it has them."""
     if selection.hardware.get("compute_capability") != CAPABILITY or kernel_cache.find(plan, folder).filled:
         return None
@@ -96,7 +100,7 @@ def of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder
     variables = {**environ, **plan.environment()}
     found = compile_all(products, sorted(tokens), Path(variables["VLLM_CACHE_ROOT"]), variables, _cores())
     note = f"; one process failed: {found.failed}" if found.failed else ""
-    log.info(f"DeepGEMM: {found.kernels} kernels compiled beforehand in {found.seconds:.0f} s{note}")
+    log.info(f"DeepGEMM and TileLang: {found.kernels} kernels compiled beforehand in {found.seconds:.0f} s{note}")
     return found
 
 
@@ -106,21 +110,21 @@ def _cores() -> int:
 
 def compile_all(
     products: Sequence[Gemm], tokens: Sequence[int], cache: Path, environ: Mapping[str, str], processes: int
-) -> PrebuiltGemms:
+) -> PrebuiltKernels:
     """
     Compile the kernels for steps of these tokens into `cache`, vLLM's cache folder (VLLM_CACHE_ROOT).
 
     Nothing is raised: what fails is compiled by the start.
     """
-    began, before = time.monotonic(), _kernels(cache)
     environ = {**environ, "VLLM_CACHE_ROOT": str(cache)}
+    began, before = time.monotonic(), _kernels(environ)
     count = max(1, min(PROCESSES, processes))
     work = {"gemms": [asdict(one) for one in products], "tokens": sorted(tokens), "of": count}
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(_process({**work, "part": part}, environ)) for part in range(count)]
         failed = [_failure(one, began + LIMIT) for one in running]
-    kernels = _kernels(cache) - before
-    return PrebuiltGemms(kernels, round(time.monotonic() - began, 1), next(filter(None, failed), ""))
+    kernels = _kernels(environ) - before
+    return PrebuiltKernels(kernels, round(time.monotonic() - began, 1), next(filter(None, failed), ""))
 
 
 @contextlib.contextmanager
@@ -150,8 +154,9 @@ def _failure(process: subprocess.Popen[str], until: float) -> str:
     return output.strip().rpartition("\n")[2][:300] if process.returncode else ""
 
 
-def _kernels(cache: Path) -> int:
-    return sum(1 for _ in (cache / "deep_gemm").rglob("kernel.cubin"))
+def _kernels(environ: Mapping[str, str]) -> int:
+    folders = [Path(environ["VLLM_CACHE_ROOT"], "deep_gemm"), Path(environ.get("TILELANG_CACHE_DIR") or "/nonexistent")]
+    return sum(1 for folder in folders for _ in folder.rglob("*.cubin"))
 
 
 def launches(products: Sequence[Gemm], lengths: Mapping[Gemm, Sequence[int]]) -> list[tuple[Gemm, int]]:
@@ -168,23 +173,43 @@ def main(work: Mapping[str, Any]) -> None:
     from vllm.model_executor.warmup import deep_gemm_warmup as warmup
 
     products, tokens = [Gemm(**one) for one in work["gemms"]], work["tokens"]
+    hidden = min((one.k for one in products if one.kind == _HYPER), default=0)
     device = torch.device(DEVICE, 0)
     lengths = {
         one: sorted({*tokens, *(warmup._generate_optimal_warmup_m_values(tokens[-1], one.n, device))})  # noqa: SLF001
         for one in products
     }
     ready: dict[Gemm, Any] = {}
+
+    def launch(one: Gemm, count: int) -> None:
+        if one not in ready:
+            ready[one] = _operands(torch, one, tokens[-1], device)
+        _launch(one, count, *ready[one])
+        torch.cuda.synchronize()
+
+    tasks = [*_sums(hidden, tokens[-1]), *(partial(launch, *each) for each in launches(products, lengths))]
     failed: Exception | None = None
-    for one, count in launches(products, lengths)[work["part"] :: work["of"]]:
+    for task in tasks[work["part"] :: work["of"]]:
         try:
-            if one not in ready:
-                ready[one] = _operands(torch, one, tokens[-1], device)
-            _launch(one, count, *ready[one])
-            torch.cuda.synchronize()
-        except Exception as error:  # the other products are worth trying
+            task()
+        except Exception as error:  # the others are worth trying
             failed = error
     if failed:
         raise failed
+
+
+def _sums(hidden: int, tokens: int) -> list[Callable[[], None]]:
+    """Return the builds of TileLang's sums over splits, which are the longest; none without hyper connections."""
+    if not hidden:
+        return []
+    from vllm.model_executor.kernels.mhc.tilelang_kernels import _MHC_PRE_BIG_FUSE_TILELANG_KERNEL as sums  # noqa: N811
+
+    settings = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_batched_tokens=tokens))
+    epsilons = dict.fromkeys(("rms_eps", "hc_pre_eps", "hc_sinkhorn_eps", "norm_eps", "broadcast_norm_eps"), _EPS)
+    splits = dict.fromkeys(("use_norm_weight", "include_pre_gemm_splits", "include_broadcast_splits"), True)
+    post = {"hc_post_mult_value": _POST, "sinkhorn_repeat": _SINKHORN}
+    keys = sums.get_warmup_keys(settings, hidden_size=hidden, hc_mult=_HC, **epsilons, **splits, **post)
+    return [partial(sums.compile, key) for key in keys]
 
 
 def _operands(torch: Any, one: Gemm, tokens: int, device: Any) -> tuple[Any, ...]:

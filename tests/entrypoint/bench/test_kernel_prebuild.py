@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.bench import gemm_prebuild
-from dsv4_serve.entrypoint.bench.gemm_prebuild import Gemm, PrebuiltGemms
+from dsv4_serve.entrypoint.bench import kernel_prebuild
+from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm, PrebuiltKernels
 from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.cli import parser, request
 from dsv4_serve.entrypoint.supervisor import kernel_cache
@@ -21,7 +21,7 @@ LINEAR, GROUPED, HYPER = Gemm("linear", 256, 128), Gemm("grouped", 128, 256, 2),
 
 
 def test_the_products_are_those_of_the_kernels_that_an_h200_host_had() -> None:
-    found = [(one.kind, one.n, one.k, one.groups) for one in gemm_prebuild.gemms(FLASH, 2)]
+    found = [(one.kind, one.n, one.k, one.groups) for one in kernel_prebuild.gemms(FLASH, 2)]
     assert found == [
         ("linear", 1536, 4096, 1),
         ("linear", 16384, 1024, 1),
@@ -34,11 +34,11 @@ def test_the_products_are_those_of_the_kernels_that_an_h200_host_had() -> None:
 
 def test_each_launch_is_in_one_part() -> None:
     lengths = {LINEAR: [1, 2, 64], GROUPED: [64, 128]}
-    found = gemm_prebuild.launches([LINEAR, GROUPED], lengths)
+    found = kernel_prebuild.launches([LINEAR, GROUPED], lengths)
     assert sorted(found, key=str) == sorted(
         [(one, tokens) for one, each in lengths.items() for tokens in each], key=str
     )
-    assert found == gemm_prebuild.launches([LINEAR, GROUPED], lengths)
+    assert found == kernel_prebuild.launches([LINEAR, GROUPED], lengths)
 
 
 @pytest.fixture
@@ -58,25 +58,43 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def hyper(inputs: Any, mixes: Any, *, hidden_size: int, hc_mult: int) -> None:
         done.append(("hyper", tuple(inputs.shape), tuple(mixes.shape), hidden_size, hc_mult))
 
-    warmup, deep_gemm, tilelang = (ModuleType(name) for name in ("deep_gemm_warmup", "deep_gemm", "tilelang"))
+    def keys(settings: Any, **named: Any) -> list[str]:
+        assert settings.scheduler_config.max_num_batched_tokens == 6
+        assert (named["hidden_size"], named["hc_mult"], named["rms_eps"], named["sinkhorn_repeat"]) == (
+            512,
+            4,
+            1e-6,
+            20,
+        )
+        return ["1 split", "4 splits"]
+
+    names = ("deep_gemm_warmup", "deep_gemm", "tilelang", "tilelang_kernels")
+    warmup, deep_gemm, tilelang, sums = (ModuleType(name) for name in names)
+    builds = SimpleNamespace(get_warmup_keys=keys, compile=lambda key: done.append(("sum", key)))
+    sums._MHC_PRE_BIG_FUSE_TILELANG_KERNEL = builds  # type: ignore[attr-defined]
     warmup._generate_optimal_warmup_m_values = lambda tokens, n, device: [1, tokens]  # type: ignore[attr-defined]
     deep_gemm.fp8_gemm_nt, deep_gemm.fp8_einsum = linear, grouped  # type: ignore[attr-defined]
     tilelang._hc_prenorm_gemm_outputs = hyper  # type: ignore[attr-defined]
-    for name, module in {
-        "model_executor.warmup": warmup,
-        "utils": deep_gemm,
-        "model_executor.kernels.mhc": tilelang,
-    }.items():
-        parts = name.split(".")
-        for depth in range(len(parts) + 1):
-            full = ".".join(["vllm", *parts[:depth]])
-            if full not in sys.modules or not hasattr(sys.modules[full], "stand_in"):
-                package = ModuleType(full)
-                package.stand_in = True  # type: ignore[attr-defined]
-                monkeypatch.setitem(sys.modules, full, package)
-        monkeypatch.setattr(sys.modules[f"vllm.{name}"], module.__name__, module, raising=False)
+    mhc = "vllm.model_executor.kernels.mhc"
+    for name in (
+        "vllm",
+        "vllm.utils",
+        "vllm.model_executor",
+        "vllm.model_executor.warmup",
+        mhc.rpartition(".")[0],
+        mhc,
+    ):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for name, module in (
+        ("vllm.model_executor.warmup", warmup),
+        ("vllm.utils", deep_gemm),
+        (mhc, tilelang),
+        (mhc, sums),
+    ):
+        setattr(sys.modules[name], module.__name__, module)
+        monkeypatch.setitem(sys.modules, f"{name}.{module.__name__}", module)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    monkeypatch.setattr(gemm_prebuild, "DEVICE", "cpu")
+    monkeypatch.setattr(kernel_prebuild, "DEVICE", "cpu")
     return done
 
 
@@ -85,7 +103,7 @@ def work(*products: Gemm, tokens: tuple[int, ...] = (6,)) -> dict[str, Any]:
 
 
 def test_each_product_is_launched_as_vllm_does_it(launched: list[tuple[Any, ...]]) -> None:
-    gemm_prebuild.main(work(LINEAR, GROUPED, HYPER))
+    kernel_prebuild.main(work(LINEAR, GROUPED, HYPER))
     assert sorted(launched) == [
         ("grouped", (1, 2, 256), (1, 2, 2), (2, 128, 256), (2, 1, 2), (1, 2, 128)),
         ("grouped", (6, 2, 256), (6, 2, 2), (2, 128, 256), (2, 1, 2), (6, 2, 128)),
@@ -93,6 +111,8 @@ def test_each_product_is_launched_as_vllm_does_it(launched: list[tuple[Any, ...]
         ("hyper", (6, 512), (24, 512), 128, 4),
         ("linear", (1, 128), (1, 1), (256, 128), (2, 1), (1, 256)),
         ("linear", (6, 128), (6, 1), (256, 128), (2, 1), (6, 256)),
+        ("sum", "1 split"),
+        ("sum", "4 splits"),
     ]
 
 
@@ -104,7 +124,7 @@ def test_a_product_that_fails_does_not_keep_the_others_from_being_compiled(
 
     monkeypatch.setattr(sys.modules["vllm.utils"].deep_gemm, "fp8_einsum", fails)
     with pytest.raises(RuntimeError, match="no such layout"):
-        gemm_prebuild.main(work(GROUPED, LINEAR))
+        kernel_prebuild.main(work(GROUPED, LINEAR))
     assert [one[0] for one in launched] == ["linear", "linear"]
 
 
@@ -117,21 +137,21 @@ def test_a_first_start_on_sm90_gets_the_kernels_of_its_steps(
     selection, plan = request.resolved(options, flags)
     asked: list[Any] = []
 
-    def compile_all(*words: Any) -> PrebuiltGemms:
+    def compile_all(*words: Any) -> PrebuiltKernels:
         asked.append(words)
-        return PrebuiltGemms(58, 40.0)
+        return PrebuiltKernels(58, 40.0)
 
-    monkeypatch.setattr(gemm_prebuild, "compile_all", compile_all)
+    monkeypatch.setattr(kernel_prebuild, "compile_all", compile_all)
     folder = tmp_path / "kernels"
-    found = gemm_prebuild.of_plan(selection, plan, {"HOME": "/home/x"}, folder)
+    found = kernel_prebuild.of_plan(selection, plan, {"HOME": "/home/x"}, folder)
     assert (found is not None) is compiles
     for products, tokens, cache, variables, _ in asked:
-        assert products == gemm_prebuild.gemms(FLASH, 2)
+        assert products == kernel_prebuild.gemms(FLASH, 2)
         assert {1, 64, 2048, 8192, *plan.value("cudagraph-capture-sizes")} <= set(tokens)
         assert (str(cache), variables["HOME"]) == (variables["VLLM_CACHE_ROOT"], "/home/x")
         assert cache == folder / "vllm"
     kernel_cache.find(plan, folder).keep(600.0, {})
-    assert gemm_prebuild.of_plan(selection, plan, {}, folder) is None, "an earlier start filled it"
+    assert kernel_prebuild.of_plan(selection, plan, {}, folder) is None, "an earlier start filled it"
 
 
 PROGRAM = """
@@ -158,11 +178,11 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_every_part_has_a_process_and_a_failed_one_is_told(program: None, tmp_path: Path) -> None:
     (tmp_path / "vllm/deep_gemm/cache/before").mkdir(parents=True)
     (tmp_path / "vllm/deep_gemm/cache/before/kernel.cubin").touch()
-    found = gemm_prebuild.compile_all([LINEAR], [64], tmp_path / "vllm", {}, 3)
+    found = kernel_prebuild.compile_all([LINEAR], [64], tmp_path / "vllm", {}, 3)
     assert (found.kernels, found.failed) == (2, "RuntimeError: out of memory")
 
 
 def test_what_takes_too_long_is_ended(program: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(gemm_prebuild, "LIMIT", 0.1)
-    found = gemm_prebuild.compile_all([LINEAR], [64], tmp_path, {"SLEEPS": str(600 * slowness())}, 1)
+    monkeypatch.setattr(kernel_prebuild, "LIMIT", 0.1)
+    found = kernel_prebuild.compile_all([LINEAR], [64], tmp_path, {"SLEEPS": str(600 * slowness())}, 1)
     assert (found.kernels, found.failed) == (0, "not done after 0 s")
