@@ -187,8 +187,12 @@ def main(work: Mapping[str, Any]) -> None:
         _launch(one, count, *ready[one])
         torch.cuda.synchronize()
 
-    tasks = [*_sums(hidden, tokens[-1]), *(partial(launch, *each) for each in launches(products, lengths))]
     failed: Exception | None = None
+    try:
+        sums = _sums(hidden, tokens[-1])
+    except Exception as error:  # the products are worth trying
+        sums, failed = [], error
+    tasks = [*sums, *(partial(launch, *each) for each in launches(products, lengths))]
     for task in tasks[work["part"] :: work["of"]]:
         try:
             task()
@@ -202,14 +206,14 @@ def _sums(hidden: int, tokens: int) -> list[Callable[[], None]]:
     """Return the builds of TileLang's sums over splits, which are the longest; none without hyper connections."""
     if not hidden:
         return []
-    from vllm.model_executor.kernels.mhc.tilelang_kernels import _MHC_PRE_BIG_FUSE_TILELANG_KERNEL as sums  # noqa: N811
+    from vllm.model_executor.kernels.mhc.tilelang_kernels import _MHC_PRE_BIG_FUSE_TILELANG_KERNEL as built  # noqa: N811
 
     settings = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_batched_tokens=tokens))
     epsilons = dict.fromkeys(("rms_eps", "hc_pre_eps", "hc_sinkhorn_eps", "norm_eps", "broadcast_norm_eps"), _EPS)
     splits = dict.fromkeys(("use_norm_weight", "include_pre_gemm_splits", "include_broadcast_splits"), True)
     post = {"hc_post_mult_value": _POST, "sinkhorn_repeat": _SINKHORN}
-    keys = sums.get_warmup_keys(settings, hidden_size=hidden, hc_mult=_HC, **epsilons, **splits, **post)
-    return [partial(sums.compile, key) for key in keys]
+    keys = built.get_warmup_keys(settings, hidden_size=hidden, hc_mult=_HC, **epsilons, **splits, **post)
+    return [partial(built.compile, key) for key in keys]
 
 
 def _operands(torch: Any, one: Gemm, tokens: int, device: Any) -> tuple[Any, ...]:

@@ -13,7 +13,8 @@
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh pack [OPTION...]    qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs and
 #                                  the pack, in pieces pack.*, go to $OUT. Pieces pack.* of a delivery are taken for a pack of another host,
-#                                  and no cold start is made. One GPU's share: CUDA_VISIBLE_DEVICES=0 on_host.sh pack --share 2 --export-only
+#                                  and no cold start is made. One GPU's share: CUDA_VISIBLE_DEVICES=0 on_host.sh pack --share 2 --export-only.
+#                                  PACKS=NAME takes another folder than packs, for a second run beside it
 #   on_host.sh restart [OPTION...] VARIANT...
 #                                  qualification/gpu/run_restarts.py with the caches of `pack`; restart.jsonl and logs go to $OUT. The startup
 #                                  plan of vLLM, its fallback where 2 GiB less are free, and a killed engine: restart --share 2 - kill
@@ -245,7 +246,7 @@ pack)
     shift
     package
     engine
-    out=$base/packs
+    out=$base/${PACKS:-packs}
     mkdir -p "$out"
     unset VLLM_CACHE_ROOT VLLM_DEEP_GEMM_WARMUP
     options=(--deadline "${DEADLINE:-1500}" "$@")

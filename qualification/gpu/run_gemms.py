@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,12 +22,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint.bench import kernel_prebuild, sweep
+from dsv4_serve.entrypoint.bench import sweep
 from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm
-from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from qualification.gpu import full_size
 from qualification.gpu.full_size import Kept
-from qualification.gpu.speed import share
 
 WARMUP = """
 import json, sys, time, torch
@@ -51,18 +48,15 @@ def main() -> int:
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     how = full_size.planned(options, full_size.caches_in(out / "home"))
-    sizes = share(SIZES["deepseek-v4-flash"], options.share) if options.share > 1 else SIZES["deepseek-v4-flash"]
-    products = kernel_prebuild.gemms(sizes, how.plan.tensor_parallel_size)
-    tokens = sorted({*sweep.lengths(how.plan), *how.plan.value("cudagraph-capture-sizes", ())})
-    kept = Kept(out / "gemms.json", products=[asdict(one) for one in products], **full_size.about(options))
+    kept = Kept(out / "gemms.json", **full_size.about(options))
     many = emptied(out / "many")
-    environ = {**how.environ, "TILELANG_CACHE_DIR": str(many / "tilelang")}
-    found = kernel_prebuild.compile_all(products, tokens, many, environ, os.cpu_count() or 1)
-    kept.add(many={**asdict(found), "names": names(many)})
+    products, found = full_size.prebuilt(options, how, many)
+    most = sweep.lengths(how.plan)[-1]
+    kept.add(products=[asdict(one) for one in products], many={**asdict(found), "names": names(many)})
     left = began + options.deadline - time.monotonic()
-    kept.add(vllm_after=warmed(products, tokens[-1], many, how.environ, left))
+    kept.add(vllm_after=warmed(products, most, many, how.environ, left))
     left = began + options.deadline - time.monotonic()
-    kept.add(vllm_alone=warmed(products, tokens[-1], emptied(out / "alone"), how.environ, left))
+    kept.add(vllm_alone=warmed(products, most, emptied(out / "alone"), how.environ, left))
     return 0 if found.kernels and not found.failed and not kept.found["vllm_after"]["kernels"] else 1
 
 
@@ -72,7 +66,7 @@ def warmed(
     """Run vLLM's warmup of the linear products with a cache; return what it added and how long it took."""
     before, linear = set(names(cache)), [(one.n, one.k) for one in products if one.kind == "linear"]
     argv = [sys.executable, "-c", WARMUP, json.dumps(linear), str(tokens)]
-    variables = {**environ, "VLLM_CACHE_ROOT": str(cache)}
+    variables = {**environ, "VLLM_CACHE_ROOT": str(cache / "vllm")}
     try:
         done = subprocess.run(
             argv, env=variables, capture_output=True, text=True, check=False, timeout=max(1.0, seconds)
@@ -88,7 +82,7 @@ def warmed(
 
 def names(cache: Path) -> list[str]:
     """Return the kernels of a cache by name."""
-    return sorted(file.parent.name for file in (cache / "deep_gemm").rglob("kernel.cubin"))
+    return sorted(file.parent.name for file in (cache / "vllm/deep_gemm").rglob("kernel.cubin"))
 
 
 def emptied(folder: Path) -> Path:

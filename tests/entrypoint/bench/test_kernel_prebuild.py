@@ -128,6 +128,15 @@ def test_a_product_that_fails_does_not_keep_the_others_from_being_compiled(
     assert [one[0] for one in launched] == ["linear", "linear"]
 
 
+def test_without_tilelang_the_products_are_compiled(
+    launched: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "vllm.model_executor.kernels.mhc.tilelang_kernels")
+    with pytest.raises(ImportError):
+        kernel_prebuild.main(work(LINEAR, HYPER))
+    assert sorted(one[0] for one in launched) == ["hyper", "hyper", "linear", "linear"]
+
+
 @pytest.mark.parametrize(("hardware", "tp", "compiles"), [("h200", "2", True), ("b300", "2", False)])
 def test_a_first_start_on_sm90_gets_the_kernels_of_its_steps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hardware: str, tp: str, compiles: bool

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.bench import kernel_prebuild
 from dsv4_serve.entrypoint.bench.kernel_prebuild import PrebuiltKernels
 from qualification.gpu import run_gemms
 from tests.support.patience import slowness
@@ -38,7 +39,7 @@ def run(
     monkeypatch.setenv("HARDWARE", "h200")
     monkeypatch.setenv("KERNELS", "a,b")
     monkeypatch.setattr(run_gemms, "WARMUP", WARMUP)
-    monkeypatch.setattr(run_gemms.kernel_prebuild, "compile_all", compile_all)
+    monkeypatch.setattr(kernel_prebuild, "compile_all", compile_all)
     monkeypatch.setattr(sys, "argv", ["run_gemms", "--out", str(folder), "--share", "2", "--deadline", str(seconds)])
     return run_gemms.main(), json.loads((folder / "gemms.json").read_text())
 
