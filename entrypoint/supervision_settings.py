@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from . import draft_floors
 from .draft_floors import Floors
@@ -181,23 +182,33 @@ def check(name: str, value: Value, origin: str) -> Value:
     if name in _RENAMED:
         raise ConfigError(f"{origin}: {name} was renamed to {_RENAMED[name]}; use the new name.")
     group, key, *inner = name.split(".")
-    fields = {f.alias or n: f for n, f in GROUPS[group].model_fields.items()}
+    fields = _fields(group)
     below = list(Supervise().stall) if name.startswith("supervise.stall.") else []
     if key not in fields or (inner and f"{group}.{key}" not in _TABLES) or (below and ".".join(inner) not in below):
         known = below or list(fields)
         hint = nearest(".".join(inner) if below else key, known)
         raise ConfigError(f"{origin}: there is no setting {name!r}{hint}. Valid names: {', '.join(known)}.")
-    annotation: Any = fields[key].rebuild_annotation()
     if inner:
-        annotation = _TABLES[f"{group}.{key}"]
         value = {".".join(inner): value}
     try:
-        read = TypeAdapter(annotation).validate_python(value)
+        read = _validator(group, key, bool(inner)).validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         shown = value[".".join(inner)] if inner else value
         raise ConfigError(f"{origin}: {name} = {shown!r} is not valid: {first['msg'].lower()}.") from None
     return next(iter(read.values())) if inner else read
+
+
+@functools.cache
+def _fields(group: str) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in GROUPS[group].model_fields.items()}
+
+
+@functools.cache
+def _validator(group: str, key: str, table: bool) -> TypeAdapter[Any]:
+    if table:
+        return TypeAdapter(_TABLES[f"{group}.{key}"])
+    return TypeAdapter(_fields(group)[key].rebuild_annotation())
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:

@@ -18,6 +18,7 @@ from dsv4_serve.entrypoint.bench.without_weights import SIZES
 
 INT4 = 0.5 + 2 / 128  # bytes a weight: four bits, and a BF16 scale for 128 weights
 NVFP4 = 0.5 + 1 / 16  # four bits, and an FP8 scale for 16 weights
+MXFP4 = 0.5 + 1 / 32  # four bits, and a scale of a byte for 32 weights
 FP8, BF16, F32 = 1.0, 2.0, 4.0
 
 
@@ -36,6 +37,7 @@ MODELS = {
     "w4a16": ("deepseek-v4-flash", Storage(INT4)),
     "acti": ("deepseek-v4-flash", Storage(INT4, compressor=FP8, draft=FP8, draft_experts=INT4)),
     "nvfp4": ("deepseek-v4-flash", Storage(NVFP4)),
+    "flash": ("deepseek-v4-flash", Storage(MXFP4, draft=FP8, draft_experts=MXFP4)),
 }
 
 

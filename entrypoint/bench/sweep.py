@@ -3,7 +3,9 @@ Send prompts of every length that a step of vLLM can have: the first of each kin
 
 vLLM's own warm-up leaves some out. On 2 x H200 (vLLM 0.32.0, W4A16, 2026-11-22) the first requests after a start waited
 up to 15 s for DeepGEMM's batched GEMM of the attention's output projection, whose kernel is chosen by the tokens of the
-step in blocks of 64, for its GEMM before the hyper connections, and for Triton's experts of the draft head.
+step in blocks of 64, for its GEMM before the hyper connections, and for Triton's experts of the draft head. Triton has
+another kernel where a step's tokens are no multiple of 8: after prompts of multiples of 64 only, the first 200 requests
+still compiled two of the draft head's experts (one GPU's share of two, H200, W4A16, 2026-11-29).
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def lengths(plan: Plan) -> list[int]:
     """Return prompt lengths in tokens, up to what one step takes and the context leaves room for."""
     context = int(plan.value("max-model-len", 2048)) - ANSWER
     most = min(int(plan.value("max-num-batched-tokens", 8192)), context)
-    return [*(small for small in SMALL if small < most), *range(BLOCK, most, BLOCK), most]
+    even = {*SMALL, *range(BLOCK, most, BLOCK), most}
+    odd = {(BLOCK << doubled) + 1 for doubled in range(most.bit_length())} | {most - 1}
+    return sorted(length for length in even | odd if 0 < length <= most)
 
 
 def run(endpoint: Endpoint, prompts: Sequence[int]) -> SweepResult:

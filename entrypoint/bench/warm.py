@@ -14,7 +14,7 @@ from ..client import local_replica
 from ..plan import Plan
 from ..resolve.select import Selection
 from ..supervisor import kernel_cache
-from . import command, load, sweep
+from . import command, kernel_prebuild, load, sweep
 from .options import ServeOptions
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ def warm(
     resolved: tuple[Selection, Plan], serve: ServeOptions, environ: Mapping[str, str], *, dummy: bool, again: bool
 ) -> dict[str, Any]:
     """
-    Return `{"folder", "starts": [{"seconds", "phases", "caches", "swept"}], "filled": {FOLDER: {"files", "mib"}}}`.
+    Return `{"folder", "starts": [{"seconds", "phases", "caches", "swept"}], "filled": {FOLDER: {"files", "mib"}}}`, and
+    `{"prebuilt": {"kernels", "seconds", "failed"}}` where kernels were compiled before the first start.
 
     `filled` is what the first start added to the folder, by compiler; `swept` is how long prompts of every length took
     (`sweep.SweepResult`). `resolved` is what `serve` resolves to. `dummy` starts without weights, `again` starts
@@ -35,6 +36,7 @@ def warm(
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
     with local_replica.stops_raise():
+        prebuilt = kernel_prebuild.of_plan(selection, plan, environ, folder)
         if dummy:
             serve, weights = command.dummy(selection, plan, serve, environ)
             log.info(weights)
@@ -42,7 +44,8 @@ def warm(
             starts.append(_start(serve, environ, lengths))
             if not number:
                 filled = added(before, contents(folder))
-    return {"folder": str(folder), "starts": starts, "filled": filled}
+    before_start = {"prebuilt": asdict(prebuilt)} if prebuilt else {}
+    return {"folder": str(folder), **before_start, "starts": starts, "filled": filled}
 
 
 def _start(serve: ServeOptions, environ: Mapping[str, str], lengths: list[int]) -> dict[str, Any]:

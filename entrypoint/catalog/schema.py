@@ -84,8 +84,7 @@ class Constraint(Conditions):
     drafter: Names = []
     """Kinds of drafter (`mtp`, `dspark`, `none`), as the checkpoint's files or the model's `drafter` give them."""
     flags: Settings = {}
-    """Final values of vLLM's flags; a list matches any of its values, a text with `*` is a glob, and `false` also
-    matches a switch that is not set."""
+    """Final values of vLLM's flags; a list matches any, `*` makes a glob, `false` matches an unset switch too."""
     env: Variables = {}
     """Final values of environment variables; each is a glob, and case does not count."""
 
@@ -129,6 +128,23 @@ class Measured(_Table):
     """The name of the hardware file whose GPUs were measured."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """How many GPUs the replica had."""
+
+
+class DraftTokensByLoad(_Table):
+    """The measured time per output token with one number of draft tokens, by the number of concurrent requests."""
+
+    model: str
+    """The name of the model."""
+    drafter: Literal["mtp", "dspark", "none"]
+    """The kind of drafter; `none` is serving without drafts."""
+    tokens: Annotated[int, Field(ge=0)]
+    """Draft tokens of a step."""
+    tpot_ms: list[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0)]]]
+    """Pairs of concurrent requests and the median time per output token, in ms."""
+    conditions: str
+    """What was measured: the share of a model, weights, prompts, and how many draft tokens are accepted."""
+    source: str
+    """The result file."""
 
 
 class Base(_Table):
@@ -256,6 +272,8 @@ class Hardware(Base):
     """The profile that is served when none is named, in place of `default-profile` in base.toml."""
     default_model: list[DefaultModel] = []
     """The models that are served when none is named."""
+    k_by_load: list[DraftTokensByLoad] = []
+    """What numbers of draft tokens are worth under load on this hardware; unmeasured if absent."""
 
 
 _INNER: dict[str, type[_Table]] = {
@@ -264,6 +282,7 @@ _INNER: dict[str, type[_Table]] = {
     "measured": Measured,
     "default-model": DefaultModel,
     "drafter": ModelDrafter,
+    "k-by-load": DraftTokensByLoad,
 }
 
 
@@ -274,8 +293,7 @@ def sentence(file: str, model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] != "extra_forbidden":
         return f"{file}: {where} = {first['input']!r} is not valid: {first['msg'].lower()}."
     *tables, key = first["loc"]
-    if tables:
-        model = _INNER[str(tables[0])]
+    model = _INNER[str(tables[0])] if tables else model
     keys = [field.alias or name for name, field in model.model_fields.items()]
     hint = nearest(str(key), keys)
     flags = " Put vLLM's flags under [flags]." if not hint and not tables else ""

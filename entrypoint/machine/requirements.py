@@ -40,6 +40,8 @@ class HostRequirements:
     deepseek_on_cpu: bool = False
     traces: bool = False
     """Whether vLLM sends traces."""
+    offloading_gib: float = 0.0
+    """Shared memory for KV caches that vLLM's own offloading keeps in host memory."""
 
     @property
     def nvlink(self) -> bool:
@@ -80,4 +82,12 @@ def host_requirements(
         env={**environ, **plan.environment()},
         deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),
         traces=bool(plan.value("otlp-traces-endpoint")),
+        offloading_gib=_offloading_gib(plan) * (shape.node_gpus // (shape.group_gpus or 1)),
     )
+
+
+def _offloading_gib(plan: Plan) -> float:
+    """Return the GiB of host memory for the KV cache of each data parallel rank (vLLM 0.32.0, config/cache.py)."""
+    size = plan.value("kv-offloading-size", 0.0)
+    native = plan.value("kv-offloading-backend", "native") == "native"
+    return float(size) if native and isinstance(size, (int, float)) else 0.0

@@ -15,11 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint.bench import load, measure
+from dsv4_serve.entrypoint.bench import kernel_prebuild, load, measure, sweep
+from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm, PrebuiltKernels
+from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.vllm import VllmClient
-from dsv4_serve.entrypoint.supervisor import compiled
+from dsv4_serve.entrypoint.supervisor import compiled, kernel_cache
 from qualification.gpu import speed
 from qualification.gpu.run_layouts import hardware, versions
 from qualification.gpu.speed import Planned
@@ -53,6 +55,20 @@ def planned(options: argparse.Namespace, environ: Mapping[str, str], flags: Sequ
     how = speed.planned({**speed.DEFAULTS, **share, **one}, load.program_in(environ))
     kept = {name: value for name, value in how.environ.items() if name not in measure.RANDOM_ROUTING}
     return replace(how, environ=kept)
+
+
+def prebuilt(
+    options: argparse.Namespace, how: Planned, cache: Path | None = None
+) -> tuple[list[Gemm], PrebuiltKernels]:
+    """Compile kernels in many processes as `dsv4 warm` does it; return the products, and what it took."""
+    whole = SIZES["deepseek-v4-flash"]
+    sizes = speed.share(whole, options.share) if options.share > 1 else whole
+    products = kernel_prebuild.gemms(sizes, how.plan.tensor_parallel_size)
+    tokens = {*sweep.lengths(how.plan), *how.plan.value("cudagraph-capture-sizes", ())}
+    folder = cache or how.kernels
+    inside = {name: str(folder / place) for name, place in kernel_cache.VARIABLES.items()}
+    root, cores = folder / kernel_cache.VARIABLES["VLLM_CACHE_ROOT"], os.cpu_count() or 1
+    return products, kernel_prebuild.compile_all(products, sorted(tokens), root, {**how.environ, **inside}, cores)
 
 
 def about(options: argparse.Namespace) -> dict[str, Any]:

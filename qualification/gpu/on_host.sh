@@ -13,12 +13,14 @@
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh pack [OPTION...]    qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs and
 #                                  the pack, in pieces pack.*, go to $OUT. Pieces pack.* of a delivery are taken for a pack of another host,
-#                                  and no cold start is made. One GPU's share: CUDA_VISIBLE_DEVICES=0 on_host.sh pack --share 2 --export-only
+#                                  and no cold start is made. One GPU's share: CUDA_VISIBLE_DEVICES=0 on_host.sh pack --share 2 --export-only.
+#                                  PACKS=NAME takes another folder than packs, for a second run beside it
 #   on_host.sh restart [OPTION...] VARIANT...
 #                                  qualification/gpu/run_restarts.py with the caches of `pack`; restart.jsonl and logs go to $OUT. The startup
 #                                  plan of vLLM, its fallback where 2 GiB less are free, and a killed engine: restart --share 2 - kill
 #                                  VLLM_ENABLE_STARTUP_PLAN=1 VLLM_ENABLE_STARTUP_PLAN=1 TAKE_GIB=2,VLLM_ENABLE_STARTUP_PLAN=1
 #                                  Both go on when a call has to end: after $WAIT seconds (530) it returns, and the same line again waits on
+#   on_host.sh gemms [OPTION...]   qualification/gpu/run_gemms.py: DeepGEMM's kernels in many processes and in one; gemms.json goes to $OUT
 #   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders-NAME.json goes to $OUT; $DEADLINE
 #   on_host.sh speed FILE[:NAME,...]@GPUS...
 #                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
@@ -244,7 +246,7 @@ pack)
     shift
     package
     engine
-    out=$base/packs
+    out=$base/${PACKS:-packs}
     mkdir -p "$out"
     unset VLLM_CACHE_ROOT VLLM_DEEP_GEMM_WARMUP
     options=(--deadline "${DEADLINE:-1500}" "$@")
@@ -332,6 +334,15 @@ restart)
         (cd "$out" && tar -cJf "$OUT/restart-logs.tar.xz" *.txt */log) 2>/dev/null || true
     fi
     exit $status
+    ;;
+gemms)
+    shift
+    package
+    engine
+    unset VLLM_CACHE_ROOT VLLM_DEEP_GEMM_WARMUP
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_gemms --out "$base/gemms" --deadline "${DEADLINE:-300}" "$@" || status=$?
+    [ -z "${OUT:-}" ] || cp "$base/gemms/gemms.json" "$OUT/"
+    exit ${status:-0}
     ;;
 loaders)
     package

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,6 +59,7 @@ def pair(
                 "DSV4_HEALTH_HOST": where,
                 "DSV4_HEALTH_PORT": str(health_port),
                 "API_KEY_FILE": str(folder / "key"),
+                "TMPDIR": tempfile.gettempdir(),  # short, for the paths of vLLM's sockets
             }
             own = [*words, "--host", where, *(QUICK_END if quick_end else ())]
             running = replica(folder / where, *own, model_name="deepseek-v4-flash", seconds_to_stop=30, **settings)

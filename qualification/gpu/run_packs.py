@@ -50,6 +50,9 @@ def main() -> int:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--export-only", action="store_true", help="make a pack, and start no second time")
     only.add_argument("--pack", type=Path, help="a pack of another host; without it one is made here")
+    parser.add_argument(
+        "--prebuild", action="store_true", help="compile kernels in many processes before the cold start"
+    )
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--cold", type=float, help="seconds of the cold start (default: from the pack)")
     options, began = parser.parse_args(), time.monotonic()
@@ -77,6 +80,8 @@ def exported(options: argparse.Namespace, kept: Kept, until: float) -> None:
     pack.unlink(missing_ok=True)
     try:
         with full_size.deadline(until - ENDING - EXPORTING - time.monotonic()):
+            if options.prebuild:
+                kept.add(prebuilt=asdict(full_size.prebuilt(options, how)[1]))
             started(how, options, kept, "cold", swept=True)
     finally:
         kept.add(export=dsv4(options.out, how, "export", "--out", str(pack)), pack_bytes=pack.stat().st_size)

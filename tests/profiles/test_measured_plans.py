@@ -117,8 +117,36 @@ def test_a_figure_is_of_the_shipped_series_or_the_change_is_told(profile: str, e
     assert {sha for name, sha in measured.items() if sha != shipped[name]} <= told, profile
 
 
+def by_load() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the hardware and each of its entries of draft tokens by load."""
+    for path in sorted((ROOT / "profiles/hardware").glob("*.toml")):
+        for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("k-by-load", []):
+            yield path.stem, entry
+
+
+BY_LOAD = [pytest.param(hardware, entry, id=Path(entry["source"]).stem) for hardware, entry in by_load()]
+
+
+@pytest.mark.parametrize(("hardware", "entry"), BY_LOAD)
+def test_draft_tokens_by_load_are_the_rows_of_their_result_and_of_the_plan_of_today(
+    hardware: str, entry: dict[str, Any]
+) -> None:
+    result, held = result_of(entry), HELD.get(name_of(entry), {})
+    chosen = result["replica"]["choices"]
+    assert (chosen["hardware"], chosen["model-name"]) == (hardware, entry["model"])
+    assert [[row["batch"], row["tpot_p50"]] for row in result["rows"]] == entry["tpot-ms"]
+    flags = flags_then(result)
+    assert flags["speculative-config.num_speculative_tokens"] == entry["tokens"]
+    assert flags["speculative-config.method"] == entry["drafter"]
+    assert "dummy weights" in result["weights"]
+    assert "dummy weights" in entry["conditions"]
+    assert ("share of two" in entry["conditions"]) == (result["variant"]["share"] == 2)
+    served = 2 // result["variant"]["share"]  # a share of two is served on one GPU
+    assert problem(result, plan_today(result, held, **{"tensor-parallel-size": served}), held) == ""
+
+
 def test_every_entry_of_the_table_is_of_a_figure_in_a_profile() -> None:
-    assert HELD.keys() <= {name_of(entry) for _, entry in quoted()}
+    assert HELD.keys() <= {name_of(entry) for _, entry in [*quoted(), *by_load()]}
 
 
 @pytest.fixture

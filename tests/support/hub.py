@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -41,6 +42,12 @@ class Hub:
     sent: int = 0
 
 
+@functools.lru_cache(maxsize=32)  # every answer names those of all files
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@functools.lru_cache(maxsize=32)
 def git_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
@@ -94,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.hub.busy -= 1
             self.send(503, b"")
             return
-        etag = hashlib.sha256(data).hexdigest() if is_large(path) else git_id(data)
+        etag = sha256(data) if is_large(path) else git_id(data)
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         byte_range, status = self.headers.get("Range"), 200
         self.server.hub.tokens.add(self.headers.get("Authorization"))
@@ -133,13 +140,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def node(path: str, data: bytes) -> dict[str, object]:
-    lfs = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    lfs = {"oid": sha256(data), "size": len(data), "pointerSize": 130}
     file = {"type": "file", "oid": git_id(data), "size": len(data), "path": path}
     return {**file, "lfs": lfs} if is_large(path) else file
 
 
 def sibling(path: str, data: bytes) -> dict[str, object]:
-    lfs = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    lfs = {"sha256": sha256(data), "size": len(data), "pointerSize": 130}
     file = {"rfilename": path, "size": len(data), "blobId": git_id(data)}
     return {**file, "lfs": lfs} if is_large(path) else file
 

@@ -18,6 +18,7 @@ from dsv4_serve.entrypoint.resolve import auto, environment
 from dsv4_serve.entrypoint.vllm_log import known_failures
 from dsv4_serve.healthcheck import metrics
 from tools import reference
+from tools.reference import k_by_load
 
 RULE = '[[refuse]]\nname = "pro-hardware"\nbecause = "new"\ninstead = "new"\n'
 Change = Callable[[pytest.MonkeyPatch, Path], object]
@@ -37,6 +38,7 @@ CHANGES: dict[str, Change] = {
     "environment.md": lambda patch, _: patch.setitem(environment.FLAGS, "PORT", "new"),
     "exit-statuses.md": lambda patch, _: patch.setattr(ExitStatus.HUNG, "meaning", "New."),
     "failures.md": lambda patch, _: patch.setattr(known_failures, "REPORT", "New."),
+    "k-by-load.md": lambda patch, _: patch.setattr(k_by_load, "LOADS", (1, 2)),
     "metrics.md": lambda patch, _: patch.setitem(metrics.FAMILIES, "dsv4_new", metrics.Family("dsv4_new", "New.")),
     "profile-keys.md": lambda patch, _: patch.setattr(Profile.model_fields["requests"], "default", 7),
     "refusals.md": add_rule,

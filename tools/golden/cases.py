@@ -88,8 +88,10 @@ def _plan(sandbox: Sandbox, words: tuple[str, ...]) -> list[str]:
 
 def _changes(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
     """Yield the names of settings that were removed, and the settings that were added or changed; not their order."""
-    added = [one for one in after if one not in before and "order of " not in one]
-    yield from (f"- {name}" for name in dict.fromkeys(map(_name, before)) if name not in set(map(_name, after)))
+    known = set(before)
+    added = [one for one in after if one not in known and "order of " not in one]
+    kept = set(map(_name, after))
+    yield from (f"- {name}" for name in dict.fromkeys(map(_name, before)) if name not in kept)
     yield from (line for one in added for line in f"+ {one}".splitlines())
 
 

@@ -16,6 +16,7 @@ from dsv4_serve.entrypoint.catalog.schema import (
     Base,
     Constraint,
     DefaultModel,
+    DraftTokensByLoad,
     Hardware,
     Measured,
     Model,
@@ -39,6 +40,7 @@ BLOCKS: Mapping[str, type[BaseModel]] = {
     "refuse": Constraint,
     "measured": Measured,
     "default-model": DefaultModel,
+    "k-by-load": DraftTokensByLoad,
 }
 SETTINGS: Mapping[str, type[BaseModel]] = {"gate": Gate, "supervise": Supervise}
 HEAD = ("key", "type", "default", "what it is", "example")
@@ -159,6 +161,8 @@ def _examples(files: str, block: str = "") -> dict[str, str]:
 
 
 def _cut(text: str) -> str:
+    if len(text) > LONGEST and "qualification/" in text:
+        return ""  # half a path names nothing
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 

@@ -16,6 +16,10 @@ STACK = 8 * MIB
 """Linux's own default; NVIDIA's containers recommend 64 MiB."""
 
 _ENLARGE = "use docker run --shm-size=16g or --ipc=host; on Kubernetes, mount an emptyDir of medium Memory there"
+_OFFLOADING = (
+    "use docker run --shm-size with 16 GiB more than --kv-offloading-size, as in --shm-size=80g for 64, or a smaller"
+    " --kv-offloading-size"
+)
 _REMOUNT = "remove the read-only mount there, and use docker run --shm-size=16g"
 _NCCL_SHM = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory"
 
@@ -27,7 +31,12 @@ def shm_needed(required: HostRequirements) -> int:
     vLLM refuses to start when its largest queue does not fit. Without peer access NCCL's data goes through /dev/shm
     too: for every rank and channel one connection of 4 KiB + 512 KiB (LL) + 4,915,200 B (LL128) + NCCL_BUFFSIZE,
     as in NVIDIA/nccl#342 (9,637,888 B at the default of 4 MiB), for two communicators: torch's and vLLM's own.
+    vLLM's own KV offloading keeps its caches there (v1/kv_offload/cpu/shared_offload_region.py, 0.32.0).
     """
+    return int(required.offloading_gib * (1 << 30)) + _communication(required)
+
+
+def _communication(required: HostRequirements) -> int:
     if required.group < 2:
         return 0
     if required.peer_access or required.env.get("NCCL_SHM_DISABLE", "0") != "0":
@@ -42,11 +51,12 @@ def shm_needed(required: HostRequirements) -> int:
     remedy=(
         _ENLARGE,
         _REMOUNT,
+        _OFFLOADING,
     ),
     tried="for real",
 )
 def shared_memory(host: Host, required: HostRequirements) -> Problem | None:
-    """Shared memory holds vLLM's queues and, without peer access, NCCL's buffers."""
+    """Shared memory holds vLLM's queues, the caches of KV offloading and, without peer access, NCCL's buffers."""
     if not host.machine.shm_writable:
         return Problem(
             f"{SHM} cannot be written",
@@ -59,8 +69,9 @@ def shared_memory(host: Host, required: HostRequirements) -> Problem | None:
     return Problem(
         f"{SHM} has {host.machine.shm_free / MIB:.0f} MiB free",
         f"at least {needed / MIB:.0f} MiB for {required.group} GPUs"
+        + (f" and {required.offloading_gib:g} GiB of KV offloading" if required.offloading_gib else "")
         + ("" if required.peer_access else ", as NCCL's data goes through it without peer access"),
-        _ENLARGE,
+        _OFFLOADING if required.offloading_gib else _ENLARGE,
     )
 
 

@@ -61,12 +61,17 @@ def plan(**flags: int) -> Plan:
 
 def test_every_block_of_64_tokens_that_one_step_takes_is_requested() -> None:
     found = sweep.lengths(plan(max_model_len=65536, max_num_batched_tokens=256))
-    assert found == [1, 2, 4, 8, 16, 32, 64, 128, 192, 256]
+    assert found == [1, 2, 4, 8, 16, 32, 64, 65, 128, 129, 192, 255, 256]
+
+
+def test_a_step_that_is_no_multiple_of_8_tokens_is_requested_at_every_order_of_length() -> None:
+    found = sweep.lengths(plan(max_model_len=65536, max_num_batched_tokens=8192))
+    assert [length for length in found if length > 8 and length % 8] == [65, 129, 257, 513, 1025, 2049, 4097, 8191]
 
 
 def test_no_prompt_is_longer_than_the_context_with_its_answer() -> None:
-    assert sweep.lengths(plan(max_model_len=130, max_num_batched_tokens=8192))[-3:] == [32, 64, 128]
-    assert sweep.lengths(plan(max_model_len=12))[-2:] == [8, 10]
+    assert sweep.lengths(plan(max_model_len=130, max_num_batched_tokens=8192))[-5:] == [32, 64, 65, 127, 128]
+    assert sweep.lengths(plan(max_model_len=12))[-3:] == [8, 9, 10]
 
 
 def test_each_length_is_requested_once_and_no_prompt_begins_like_another(server: Server) -> None:

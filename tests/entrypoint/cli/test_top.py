@@ -22,6 +22,7 @@ import pytest
 
 from dsv4_serve.healthcheck import app
 from dsv4_serve.healthcheck.state import Finding, Health
+from tests.support import command
 from tests.support.patience import slowness
 
 ARGV = [sys.executable, "-m", "dsv4_serve.entrypoint", "top"]
@@ -139,7 +140,7 @@ def test_a_dumb_terminal_gets_plain_frames(url: str) -> None:
 
 
 def once(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*ARGV, "--once", *argv], capture_output=True, text=True, timeout=60, check=False)
+    return command.run("top", "--once", *argv, env=os.environ)
 
 
 def test_one_frame_in_a_pipe_is_plain_text(url: str) -> None:

@@ -7,7 +7,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def describe(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@cache
+@pytest.fixture(scope="module")
 def names_in_vllms_source() -> dict[str, set[str]]:
     """Every VLLM_ word, and every quoted word that begins with two dashes."""
     spec = find_spec("vllm")
@@ -128,8 +127,10 @@ def test_a_wrong_value_is_answered_with_the_near_ones_where_there_are_many(setti
 
 @needs_vllm
 @pytest.mark.parametrize(("kind", "name"), [entry for entry in ENTRIES if entry.values[0] in ("env", "flag")])
-def test_a_retired_name_stands_nowhere_in_vllms_source(kind: str, name: str) -> None:
-    names = names_in_vllms_source()[kind]
+def test_a_retired_name_stands_nowhere_in_vllms_source(
+    names_in_vllms_source: dict[str, set[str]], kind: str, name: str
+) -> None:
+    names = names_in_vllms_source[kind]
     assert {"VLLM_USE_DEEP_GEMM", "max-model-len"} & names
     assert [word for word in names if fnmatchcase(word, name)] == []
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.bench.kernel_prebuild import PrebuiltKernels
 from dsv4_serve.entrypoint.bench.sweep import SweepResult
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded
@@ -89,6 +90,19 @@ def test_a_first_host_starts_from_empty_caches_and_exports_what_its_requests_com
     assert (status, found["share"], found["pack_bytes"]) == (0, 2, 4)
     assert found["cold"]["compiled"]["names"] == ["triton/A/start"]
     assert found["cold_requests"]["compiled"]["by"] == {"triton": 2}
+
+
+def test_kernels_are_compiled_before_a_cold_start_where_that_is_asked_for(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def prebuilt(options: Any, how: Any) -> tuple[list[Any], PrebuiltKernels]:
+        host.done.append("prebuilt")
+        return [], PrebuiltKernels(87, 40.0)
+
+    monkeypatch.setattr(full_size, "prebuilt", prebuilt)
+    _, found = run(monkeypatch, tmp_path, "--export-only", "--prebuild")
+    assert host.done[:2] == ["prebuilt", "cold, empty"]
+    assert found["prebuilt"] == {"kernels": 87, "seconds": 40.0, "failed": ""}
 
 
 def test_a_start_that_was_cut_exports_what_it_compiled(

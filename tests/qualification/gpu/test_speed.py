@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.bench import sweep, without_weights
+from dsv4_serve.entrypoint.bench.options import ADDED
 from dsv4_serve.entrypoint.plan import draft_tokens, plain
 from qualification.gpu import speed
 
@@ -111,3 +112,22 @@ def test_each_variant_for_many_gpus_resolves_to_its_shape(
         assert {size for size in decodes if size <= flags["max-num-seqs"] * steps} <= set(
             flags["cudagraph-capture-sizes"]
         )
+
+
+@pytest.mark.parametrize("name", ["batch_one", "contexts", "returning", "shape"])
+def test_each_prompt_fits_the_context_of_its_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    for variant in speed.variants(Path(speed.__file__).with_name(f"{name}.toml"), 2):
+        flags = plain(speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}).plan.flags)
+        for rows in [variant, *variant["also"]]:
+            history = rows.get("history", variant["history"])
+            longest = max(rows["inputs"]) + history + variant["output"]
+            assert longest + ADDED <= flags["max-model-len"], variant["name"]
+            places = flags["max-num-seqs"] * flags.get("data-parallel-size", 1)
+            assert max(rows["batches"]) <= places, variant["name"]
+        if name == "contexts":  # as long as it can be, the history of a second turn too
+            assert variant["name"] == variant["profile"]
+            ends = [max(rows["inputs"]) + rows.get("history", 0) for rows in [variant, *variant["also"]]]
+            assert ends[0] == ends[1] == flags["max-model-len"] - variant["output"] - ADDED

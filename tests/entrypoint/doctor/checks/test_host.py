@@ -273,6 +273,36 @@ def test_nccl_without_peer_access_needs_more_shared_memory_and_more_for_more_cha
     assert limit_checks.shm_needed(dataclasses.replace(RTX, env=unread)) == off
 
 
+@pytest.mark.parametrize(
+    ("flags", "gib"),
+    [
+        ({"kv-offloading-size": 64.0}, 64),
+        ({"kv-offloading-size": 64.0, "kv-offloading-backend": "lmcache"}, 0),
+        ({"kv-offloading-size": 16.0, "tensor-parallel-size": 1, "data-parallel-size": 2}, 32),
+        ({}, 0),
+    ],
+)
+def test_caches_of_kv_offloading_take_shared_memory_for_each_engine(flags: dict[str, object], gib: int) -> None:
+    settings = {name: Setting(value, "test") for name, value in flags.items()}
+    required = plan_asks("h200", flags=settings)
+    assert required.offloading_gib == gib
+    queue = limit_checks.shm_needed(dataclasses.replace(required, offloading_gib=0.0))
+    assert limit_checks.shm_needed(required) == queue + gib * GIB
+    problem = limit_checks.shared_memory(on_machine(replay("h200-x2"), shm_free=15 * GIB), required)
+    assert (problem is not None) == (gib > 0)
+    if problem:
+        assert f"{gib} GiB of KV offloading" in problem.needed
+        assert "--shm-size=80g for 64" in problem.fix
+
+
+def test_vllm_keeps_its_offloaded_caches_in_shared_memory() -> None:
+    spec = find_spec("vllm")
+    assert spec
+    assert spec.submodule_search_locations
+    text = Path(spec.submodule_search_locations[0], "v1/kv_offload/cpu/shared_offload_region.py").read_text()
+    assert 'f"/dev/shm/vllm_offload_{engine_id}.mmap"' in text
+
+
 def test_vllms_own_largest_queue_is_the_floor() -> None:
     spec = find_spec("vllm")
     assert spec

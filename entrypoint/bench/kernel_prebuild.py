@@ -1,0 +1,259 @@
+"""
+Compile kernels of a plan in many processes, before the start that would compile them one after the other.
+
+In a first start of 643 s, DeepGEMM compiled 76 kernels in 283 s and TileLang 11 in 122 s, in the one process of a rank
+(one GPU's share of two, H200, vLLM 0.32.0, W4A16, profile 524k, 2026-11-29). DeepGEMM compiles a kernel when it is
+launched for the first time, and TileLang one for each number of splits of a sum. Neither needs the model, only its
+sizes. So processes of their own do both, and the start finds the kernels.
+
+Only for SM 9.0. Everything is launched as vLLM launches it: deep_gemm_warmup.py, o_proj.py and tilelang_kernels.py.
+Unmeasured: it has not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from .. import procfs
+from ..plan import Plan
+from ..resolve.select import Selection
+from ..supervisor import kernel_cache
+from . import sweep
+
+if TYPE_CHECKING:
+    from ...demo.v4_weights import Dims
+
+log = logging.getLogger(__name__)
+
+CAPABILITY = "9.0"
+PROCESSES = 16
+LIMIT = 180.0
+"""Seconds; the start compiles what remains."""
+DEVICE = "cuda"
+_HEAD_DIM, _HC = 512, 4
+_MIXES = _HC * (_HC + 2)
+_EPS, _POST, _SINKHORN = 1e-6, 2.0, 20
+"""Of every published model, as TileLang's kernels have them built in."""
+_BLOCK = 128  # of weights that share a scale
+_LINEAR, _GROUPED, _HYPER = "linear", "grouped", "hyper connections"
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """A product of `tokens` x `k` and `k` x `n`, in `groups` of them."""
+
+    kind: str
+    n: int
+    k: int
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class PrebuiltKernels:
+    """How many kernels were compiled, and how long it took; `failed` is what a process said that failed."""
+
+    kernels: int
+    seconds: float
+    failed: str = ""
+
+
+def gemms(sizes: Dims, ways: int) -> list[Gemm]:
+    """Return the products of FP8 attention and of the hyper connections on one of so many GPUs."""
+    attention = sizes.heads * _HEAD_DIM // ways
+    groups = sizes.o_groups // ways
+    return [
+        Gemm(_LINEAR, sizes.q_lora + _HEAD_DIM, sizes.hidden),
+        Gemm(_LINEAR, attention, sizes.q_lora),
+        Gemm(_LINEAR, sizes.hidden, groups * sizes.o_lora),
+        Gemm(_GROUPED, sizes.o_lora, attention // groups, groups),
+        Gemm(_HYPER, _MIXES, _HC * sizes.hidden),
+        Gemm(_HYPER, _MIXES, sizes.hidden),
+    ]
+
+
+def of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder: Path) -> PrebuiltKernels | None:
+    """Compile what a plan needs into the folder of its kernels; None where no product is known, or it has them."""
+    if selection.hardware.get("compute_capability") != CAPABILITY or kernel_cache.find(plan, folder).filled:
+        return None
+    try:
+        from .without_weights import SIZES
+    except ModuleNotFoundError:  # numpy, which comes with vLLM
+        return None
+    if (sizes := SIZES.get(str(selection.model.get("architecture")))) is None:
+        return None
+    plan = kernel_cache.placed(plan, environ, folder)
+    tokens = {*sweep.lengths(plan), *plan.value("cudagraph-capture-sizes", ())}
+    products = gemms(sizes, plan.tensor_parallel_size)
+    variables = {**environ, **plan.environment()}
+    found = compile_all(products, sorted(tokens), Path(variables["VLLM_CACHE_ROOT"]), variables, _cores())
+    note = f"; one process failed: {found.failed}" if found.failed else ""
+    log.info(f"DeepGEMM and TileLang: {found.kernels} kernels compiled beforehand in {found.seconds:.0f} s{note}")
+    return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def compile_all(
+    products: Sequence[Gemm], tokens: Sequence[int], cache: Path, environ: Mapping[str, str], processes: int
+) -> PrebuiltKernels:
+    """
+    Compile the kernels for steps of these tokens into `cache`, vLLM's cache folder (VLLM_CACHE_ROOT).
+
+    Nothing is raised: what fails is compiled by the start.
+    """
+    environ = {**environ, "VLLM_CACHE_ROOT": str(cache)}
+    began, before = time.monotonic(), _kernels(environ)
+    count = max(1, min(PROCESSES, processes))
+    work = {"gemms": [asdict(one) for one in products], "tokens": sorted(tokens), "of": count}
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(_process({**work, "part": part}, environ)) for part in range(count)]
+        failed = [_failure(one, began + LIMIT) for one in running]
+    kernels = _kernels(environ) - before
+    return PrebuiltKernels(kernels, round(time.monotonic() - began, 1), next(filter(None, failed), ""))
+
+
+@contextlib.contextmanager
+def _process(work: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", __spec__.name, json.dumps(work)],
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        preexec_fn=procfs.end_with_parent,  # noqa: PLW1509 - one system call, which needs no lock
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _failure(process: subprocess.Popen[str], until: float) -> str:
+    try:
+        _, output = process.communicate(timeout=max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return f"not done after {LIMIT:.0f} s"
+    return output.strip().rpartition("\n")[2][:300] if process.returncode else ""
+
+
+def _kernels(environ: Mapping[str, str]) -> int:
+    folders = [Path(environ["VLLM_CACHE_ROOT"], "deep_gemm"), Path(environ.get("TILELANG_CACHE_DIR") or "/nonexistent")]
+    return sum(1 for folder in folders for _ in folder.rglob("*.cubin"))
+
+
+def launches(products: Sequence[Gemm], lengths: Mapping[Gemm, Sequence[int]]) -> list[tuple[Gemm, int]]:
+    """Return each product with each number of tokens, in an order that is the same everywhere, and mixed: neighbours
+    need the same kernel, and two processes would compile it at the same time."""
+    found = [(one, tokens) for one in products for tokens in lengths[one]]
+    random.Random(0).shuffle(found)  # noqa: S311 - an order, no secret
+    return found
+
+
+def main(work: Mapping[str, Any]) -> None:
+    """Launch one process's part; raise the last error when all were tried."""
+    import torch
+    from vllm.model_executor.warmup import deep_gemm_warmup as warmup
+
+    products, tokens = [Gemm(**one) for one in work["gemms"]], work["tokens"]
+    hidden = min((one.k for one in products if one.kind == _HYPER), default=0)
+    device = torch.device(DEVICE, 0)
+    lengths = {
+        one: sorted({*tokens, *(warmup._generate_optimal_warmup_m_values(tokens[-1], one.n, device))})  # noqa: SLF001
+        for one in products
+    }
+    ready: dict[Gemm, Any] = {}
+
+    def launch(one: Gemm, count: int) -> None:
+        if one not in ready:
+            ready[one] = _operands(torch, one, tokens[-1], device)
+        _launch(one, count, *ready[one])
+        torch.cuda.synchronize()
+
+    failed: Exception | None = None
+    try:
+        sums = _sums(hidden, tokens[-1])
+    except Exception as error:  # the products are worth trying
+        sums, failed = [], error
+    tasks = [*sums, *(partial(launch, *each) for each in launches(products, lengths))]
+    for task in tasks[work["part"] :: work["of"]]:
+        try:
+            task()
+        except Exception as error:  # the others are worth trying
+            failed = error
+    if failed:
+        raise failed
+
+
+def _sums(hidden: int, tokens: int) -> list[Callable[[], None]]:
+    """Return the builds of TileLang's sums over splits, which are the longest; none without hyper connections."""
+    if not hidden:
+        return []
+    from vllm.model_executor.kernels.mhc.tilelang_kernels import _MHC_PRE_BIG_FUSE_TILELANG_KERNEL as built  # noqa: N811
+
+    settings = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_batched_tokens=tokens))
+    epsilons = dict.fromkeys(("rms_eps", "hc_pre_eps", "hc_sinkhorn_eps", "norm_eps", "broadcast_norm_eps"), _EPS)
+    splits = dict.fromkeys(("use_norm_weight", "include_pre_gemm_splits", "include_broadcast_splits"), True)
+    post = {"hc_post_mult_value": _POST, "sinkhorn_repeat": _SINKHORN}
+    keys = built.get_warmup_keys(settings, hidden_size=hidden, hc_mult=_HC, **epsilons, **splits, **post)
+    return [partial(built.compile, key) for key in keys]
+
+
+def _operands(torch: Any, one: Gemm, tokens: int, device: Any) -> tuple[Any, ...]:
+    """Return the operands and the result, as vLLM has them on SM 9.0."""
+    fp8 = {"dtype": torch.float8_e4m3fn, "device": device}
+    plain = {"dtype": torch.float32, "device": device}
+    if one.kind == _HYPER:
+        return torch.zeros(tokens, one.k, dtype=torch.bfloat16, device=device), torch.zeros(one.n, one.k, **plain)
+    scales = (one.n // _BLOCK, one.k // _BLOCK)
+    if one.kind == _LINEAR:
+        inputs = torch.empty(tokens, one.k, **fp8), torch.zeros(tokens, one.k // _BLOCK, **plain)
+        weight = torch.empty(one.n, one.k, **fp8), torch.zeros(scales, **plain)
+        return *inputs, weight, torch.empty(tokens, one.n, dtype=torch.bfloat16, device=device)
+    weight = torch.empty(one.groups, one.n, one.k, **fp8), torch.zeros(one.groups, *scales, **plain)
+    inputs = (
+        torch.empty(one.groups * tokens * one.k, **fp8),
+        torch.zeros(one.groups * (tokens + 3) * one.k // _BLOCK, **plain),
+    )
+    return *inputs, weight, torch.empty(tokens, one.groups, one.n, dtype=torch.bfloat16, device=device)
+
+
+def _launch(one: Gemm, count: int, *operands: Any) -> None:
+    from vllm.utils import deep_gemm
+
+    if one.kind == _HYPER:
+        from vllm.model_executor.kernels.mhc import tilelang
+
+        inputs, mixes = operands
+        tilelang._hc_prenorm_gemm_outputs(inputs[:count], mixes, hidden_size=one.k // _HC, hc_mult=_HC)  # noqa: SLF001
+        return
+    inputs, scale, weight, result = operands
+    if one.kind == _LINEAR:
+        deep_gemm.fp8_gemm_nt((inputs[:count], scale[:count]), weight, result[:count])
+        return
+    # Group by group, and scales by column, each aligned to 4 tokens: as vLLM's quantization kernel writes both.
+    aligned, blocks = -(-count // 4) * 4, one.k // _BLOCK
+    values = inputs[: one.groups * count * one.k].view(one.groups, count, one.k).transpose(0, 1)
+    columns = scale[: one.groups * blocks * aligned].view(one.groups, blocks, aligned).permute(2, 0, 1)[:count]
+    deep_gemm.fp8_einsum("bhr,hdr->bhd", (values, columns), weight, result[:count], recipe=(1, _BLOCK, _BLOCK))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,197 @@
+"""DeepGEMM's kernels, compiled beforehand: which products a plan has, and how each is launched; vLLM is a stand-in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.bench import kernel_prebuild
+from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm, PrebuiltKernels
+from dsv4_serve.entrypoint.bench.without_weights import SIZES
+from dsv4_serve.entrypoint.cli import parser, request
+from dsv4_serve.entrypoint.supervisor import kernel_cache
+from tests.support.patience import slowness
+
+FLASH = SIZES["deepseek-v4-flash"]
+LINEAR, GROUPED, HYPER = Gemm("linear", 256, 128), Gemm("grouped", 128, 256, 2), Gemm("hyper connections", 24, 512)
+
+
+def test_the_products_are_those_of_the_kernels_that_an_h200_host_had() -> None:
+    found = [(one.kind, one.n, one.k, one.groups) for one in kernel_prebuild.gemms(FLASH, 2)]
+    assert found == [
+        ("linear", 1536, 4096, 1),
+        ("linear", 16384, 1024, 1),
+        ("linear", 4096, 4096, 1),
+        ("grouped", 1024, 4096, 4),
+        ("hyper connections", 24, 16384, 1),
+        ("hyper connections", 24, 4096, 1),
+    ]
+
+
+def test_each_launch_is_in_one_part() -> None:
+    lengths = {LINEAR: [1, 2, 64], GROUPED: [64, 128]}
+    found = kernel_prebuild.launches([LINEAR, GROUPED], lengths)
+    assert sorted(found, key=str) == sorted(
+        [(one, tokens) for one, each in lengths.items() for tokens in each], key=str
+    )
+    assert found == kernel_prebuild.launches([LINEAR, GROUPED], lengths)
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What a stand-in for vLLM was asked to launch, by shapes."""
+    torch = pytest.importorskip("torch")
+    done: list[tuple[Any, ...]] = []
+
+    def linear(inputs: Any, weight: Any, result: Any) -> None:
+        done.append(("linear", *(tuple(one.shape) for one in (*inputs, *weight, result))))
+
+    def grouped(_words: str, inputs: Any, weight: Any, result: Any, *, recipe: Any) -> None:
+        assert recipe == (1, 128, 128)
+        assert inputs[1].stride()[0] == 1, "scales by column"
+        done.append(("grouped", *(tuple(one.shape) for one in (*inputs, *weight, result))))
+
+    def hyper(inputs: Any, mixes: Any, *, hidden_size: int, hc_mult: int) -> None:
+        done.append(("hyper", tuple(inputs.shape), tuple(mixes.shape), hidden_size, hc_mult))
+
+    def keys(settings: Any, **named: Any) -> list[str]:
+        assert settings.scheduler_config.max_num_batched_tokens == 6
+        assert (named["hidden_size"], named["hc_mult"], named["rms_eps"], named["sinkhorn_repeat"]) == (
+            512,
+            4,
+            1e-6,
+            20,
+        )
+        return ["1 split", "4 splits"]
+
+    names = ("deep_gemm_warmup", "deep_gemm", "tilelang", "tilelang_kernels")
+    warmup, deep_gemm, tilelang, sums = (ModuleType(name) for name in names)
+    builds = SimpleNamespace(get_warmup_keys=keys, compile=lambda key: done.append(("sum", key)))
+    sums._MHC_PRE_BIG_FUSE_TILELANG_KERNEL = builds  # type: ignore[attr-defined]
+    warmup._generate_optimal_warmup_m_values = lambda tokens, n, device: [1, tokens]  # type: ignore[attr-defined]
+    deep_gemm.fp8_gemm_nt, deep_gemm.fp8_einsum = linear, grouped  # type: ignore[attr-defined]
+    tilelang._hc_prenorm_gemm_outputs = hyper  # type: ignore[attr-defined]
+    mhc = "vllm.model_executor.kernels.mhc"
+    for name in (
+        "vllm",
+        "vllm.utils",
+        "vllm.model_executor",
+        "vllm.model_executor.warmup",
+        mhc.rpartition(".")[0],
+        mhc,
+    ):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for name, module in (
+        ("vllm.model_executor.warmup", warmup),
+        ("vllm.utils", deep_gemm),
+        (mhc, tilelang),
+        (mhc, sums),
+    ):
+        setattr(sys.modules[name], module.__name__, module)
+        monkeypatch.setitem(sys.modules, f"{name}.{module.__name__}", module)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(kernel_prebuild, "DEVICE", "cpu")
+    return done
+
+
+def work(*products: Gemm, tokens: tuple[int, ...] = (6,)) -> dict[str, Any]:
+    return {"gemms": [vars(one) for one in products], "tokens": list(tokens), "part": 0, "of": 1}
+
+
+def test_each_product_is_launched_as_vllm_does_it(launched: list[tuple[Any, ...]]) -> None:
+    kernel_prebuild.main(work(LINEAR, GROUPED, HYPER))
+    assert sorted(launched) == [
+        ("grouped", (1, 2, 256), (1, 2, 2), (2, 128, 256), (2, 1, 2), (1, 2, 128)),
+        ("grouped", (6, 2, 256), (6, 2, 2), (2, 128, 256), (2, 1, 2), (6, 2, 128)),
+        ("hyper", (1, 512), (24, 512), 128, 4),
+        ("hyper", (6, 512), (24, 512), 128, 4),
+        ("linear", (1, 128), (1, 1), (256, 128), (2, 1), (1, 256)),
+        ("linear", (6, 128), (6, 1), (256, 128), (2, 1), (6, 256)),
+        ("sum", "1 split"),
+        ("sum", "4 splits"),
+    ]
+
+
+def test_a_product_that_fails_does_not_keep_the_others_from_being_compiled(
+    launched: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_words: Any, **_names: Any) -> None:
+        raise RuntimeError("no such layout")
+
+    monkeypatch.setattr(sys.modules["vllm.utils"].deep_gemm, "fp8_einsum", fails)
+    with pytest.raises(RuntimeError, match="no such layout"):
+        kernel_prebuild.main(work(GROUPED, LINEAR))
+    assert [one[0] for one in launched] == ["linear", "linear"]
+
+
+def test_without_tilelang_the_products_are_compiled(
+    launched: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "vllm.model_executor.kernels.mhc.tilelang_kernels")
+    with pytest.raises(ImportError):
+        kernel_prebuild.main(work(LINEAR, HYPER))
+    assert sorted(one[0] for one in launched) == ["hyper", "hyper", "linear", "linear"]
+
+
+@pytest.mark.parametrize(("hardware", "tp", "compiles"), [("h200", "2", True), ("b300", "2", False)])
+def test_a_first_start_on_sm90_gets_the_kernels_of_its_steps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hardware: str, tp: str, compiles: bool
+) -> None:
+    monkeypatch.setenv("HARDWARE", hardware)
+    options, flags = parser.parse(["warm", "--without-weights", "--model", "w4a16", "--profile", "64k", "--tp", tp])
+    selection, plan = request.resolved(options, flags)
+    asked: list[Any] = []
+
+    def compile_all(*words: Any) -> PrebuiltKernels:
+        asked.append(words)
+        return PrebuiltKernels(58, 40.0)
+
+    monkeypatch.setattr(kernel_prebuild, "compile_all", compile_all)
+    folder = tmp_path / "kernels"
+    found = kernel_prebuild.of_plan(selection, plan, {"HOME": "/home/x"}, folder)
+    assert (found is not None) is compiles
+    for products, tokens, cache, variables, _ in asked:
+        assert products == kernel_prebuild.gemms(FLASH, 2)
+        assert {1, 64, 2048, 8192, *plan.value("cudagraph-capture-sizes")} <= set(tokens)
+        assert (str(cache), variables["HOME"]) == (variables["VLLM_CACHE_ROOT"], "/home/x")
+        assert cache == folder / "vllm"
+    kernel_cache.find(plan, folder).keep(600.0, {})
+    assert kernel_prebuild.of_plan(selection, plan, {}, folder) is None, "an earlier start filled it"
+
+
+PROGRAM = """
+import json, os, pathlib, sys, time
+work = json.loads(sys.argv[-1])
+time.sleep(float(os.environ.get("SLEEPS", "0")))
+if work["part"] == 1:
+    sys.exit("RuntimeError: out of memory")
+folder = pathlib.Path(os.environ["VLLM_CACHE_ROOT"], "deep_gemm/cache", str(work["part"]))
+folder.mkdir(parents=True)
+(folder / "kernel.cubin").touch()
+"""
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every part runs this program instead."""
+    file = tmp_path / "python"
+    file.write_text(f"#!{sys.executable}\n{PROGRAM}")
+    file.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(file))
+
+
+def test_every_part_has_a_process_and_a_failed_one_is_told(program: None, tmp_path: Path) -> None:
+    (tmp_path / "vllm/deep_gemm/cache/before").mkdir(parents=True)
+    (tmp_path / "vllm/deep_gemm/cache/before/kernel.cubin").touch()
+    found = kernel_prebuild.compile_all([LINEAR], [64], tmp_path / "vllm", {}, 3)
+    assert (found.kernels, found.failed) == (2, "RuntimeError: out of memory")
+
+
+def test_what_takes_too_long_is_ended(program: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernel_prebuild, "LIMIT", 0.1)
+    found = kernel_prebuild.compile_all([LINEAR], [64], tmp_path, {"SLEEPS": str(600 * slowness())}, 1)
+    assert (found.kernels, found.failed) == (0, "not done after 0 s")
