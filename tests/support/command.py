@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock, Thread
+from typing import IO
 
 from tests.support.patience import slowness
 from tests.support.program import environment
@@ -37,20 +38,21 @@ def run(
         socket.send_fds(_server(), [message], [there for _, there in pipes])
     for _, there in pipes:
         os.close(there)
-    out, err, status = (os.fdopen(here, encoding="utf-8") for here, _ in pipes)
-    child, found = int(status.readline()), {}
-    readers = [Thread(target=lambda file=file: found.update({file: file.read()}), daemon=True) for file in (out, err)]
+    out, err, status = (os.fdopen(here, encoding="utf-8", errors="backslashreplace") for here, _ in pipes)
+    started = status.readline()
+    assert started, "the process that forks has ended; its own message is above"
+    found: dict[IO[str], str] = {}
+    files = (out, err, status)
+    readers = [Thread(target=lambda file=file: found.update({file: file.read()}), daemon=True) for file in files]
     for reader in readers:
         reader.start()
-    for reader in readers:
+    for file, reader in zip(files, readers, strict=True):
         reader.join(limit)
         if reader.is_alive():
-            os.kill(child, signal.SIGKILL)
+            os.kill(int(started), signal.SIGKILL)
             raise subprocess.TimeoutExpired(words, limit)
-    code = int(status.readline())
-    for file in (out, err, status):
         file.close()
-    return subprocess.CompletedProcess([*ARGV, *words], code, found[out], found[err])
+    return subprocess.CompletedProcess([*ARGV, *words], int(found[status]), found[out], found[err])
 
 
 @functools.cache

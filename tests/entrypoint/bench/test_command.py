@@ -19,6 +19,7 @@ from dsv4_serve.entrypoint.bench import warm
 from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, Started
 from dsv4_serve.entrypoint.shared_result import digest
+from tests.support import command
 from tests.support.patience import slowness
 from tests.support.program import argv_of
 
@@ -34,16 +35,7 @@ def dsv4(environ: dict[str, str], tmp_path: Path) -> Bench:
     """`dsv4 WORDS…` in a folder of its own; keywords are environment variables."""
 
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
-        return subprocess.run(
-            argv,
-            env={**environ, **env},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120 * slowness(),
-            check=False,
-        )
+        return command.run(*words, env={**environ, **env}, cwd=tmp_path, timeout=120 * slowness())
 
     return run
 

@@ -18,6 +18,7 @@ import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from dsv4_serve.entrypoint import shared_result
+from tests.support import command
 from tests.support.patience import slowness
 from tests.support.program import ROOT, argv_of
 
@@ -68,14 +69,13 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def words(tmp_path: Path) -> list[str]:
     """The command for the demo profile; 3 draft tokens are its plan."""
     model = write_checkpoint(tmp_path / "model")
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "tune", "--profile", "demo", "--hardware", "cpu"]
+    argv = [*command.ARGV, "tune", "--profile", "demo", "--hardware", "cpu"]
     return [*argv, "--model", f"demo={model}", "--output", "8", "--input", "8", "--requests-per-batch", "2"]
 
 
 def run(words: list[str], environ: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words, env=environ, cwd=folder, capture_output=True, text=True, timeout=300 * slowness(), check=False
-    )
+    own = words[len(command.ARGV) :]
+    return command.run(*own, env=environ, cwd=folder, timeout=300 * slowness())
 
 
 def starts(folder: Path) -> list[dict]:
@@ -155,7 +155,7 @@ def test_noise_alone_keeps_what_you_have(environ: dict[str, str], words: list[st
 def test_without_weights_every_setup_has_dummy_ones_and_an_acceptance_for_each_of_its_drafts(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", "tune", "--without-weights", "--acceptance", "0.5"]
+    argv = [*command.ARGV, "tune", "--without-weights", "--acceptance", "0.5"]
     argv += ["--model", "w4a16", "--profile", "64k", "--hardware", "cpu", "--skip", "profile-hardware"]
     argv += ["--only", "drafts", "--batch", "1", "--input", "8", "--output", "8"]
     done = run(argv, {**environ, "GENERATOR": "noise"}, tmp_path)
