@@ -239,7 +239,7 @@ def free_port(preferred: int = 0) -> int:
 
     It lies below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes it before a server does.
     """
-    others = random.sample(range(20000, 32768), 100)
+    others = random.SystemRandom().sample(range(20000, 32768), 100)  # processes with one seed would draw the same
     return next((port for port in (preferred, *others) if port and _is_free(port)), 0)
 
 

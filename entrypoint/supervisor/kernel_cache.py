@@ -37,7 +37,9 @@ VARIABLES = {
 """Variables that name a compiler's cache, and the folders that they get."""
 
 _NO_KERNEL_DEPENDS_ON = frozenset({"host", "port", "api-key", "served-model-name", "shutdown-timeout"})
-_NO_KERNEL_READS = frozenset({*VARIABLES, "CUDA_VISIBLE_DEVICES", "MAX_JOBS"})
+_NO_KERNEL_READS = frozenset({
+    *VARIABLES, "CUDA_VISIBLE_DEVICES", "MAX_JOBS", "VLLM_ENABLE_STARTUP_PLAN", "VLLM_TRITON_JIT_WARMUP_NUM_THREADS",
+})  # fmt: skip
 _NOTES = "starts"
 
 

@@ -91,7 +91,7 @@ def tune(
 ) -> dict[str, Any]:
     """Measure, write the result, and return it; raise UserError."""
     names = list(found.setups.candidates)
-    starts = kept.opened(run.file_of(request, run.key(around.plan.plan, request, found.candidates, around.machine)))
+    starts = kept.opened(run.file_of(request, run.key(around.plan.plan, request, around.machine)))
     logs = Path(tempfile.mkdtemp(prefix="dsv4-tune-logs-"))
     bench = Bench(found.setups, serve, request.matrix, environ, logs, not request.without_weights)
     now = run.measured(bench, request, names, starts)

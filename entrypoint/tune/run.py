@@ -15,7 +15,6 @@ from ..fingerprint import fingerprint
 from ..plan import Plan
 from ..supervisor import provenance
 from . import decide, measure, rightness
-from .candidates import TuneCandidate
 from .decide import PLAN, Setup, TuneStanding
 from .kept import Kept
 from .measure import Bench, Visit
@@ -26,14 +25,17 @@ log = logging.getLogger(__name__)
 FOLDER = "tune"
 
 
-def key(plan: Plan, request: TuneRequest, candidates: Sequence[TuneCandidate], machine: Mapping[str, Any]) -> str:
-    """Return the hash of everything that a kept start depends on: plan, load, candidates, code, GPUs, weights."""
+def key(plan: Plan, request: TuneRequest, machine: Mapping[str, Any]) -> str:
+    """
+    Return the hash of everything that a kept start depends on: plan, load, code, GPUs, weights.
+
+    The list of candidates is none of it: it grows when `dsv4 qualify` passes with another MoE backend.
+    """
     choices = {name: setting.value for name, setting in plan.choices.items()}
     digest = shared_result.digest({**plan.to_json(), "choices": choices})
     code = [provenance.versions(), provenance.patches().get("patches", [])]
-    changes = [(one.name, one.changes) for one in candidates]
     weights = [choices.get("model-name"), plan.value("model"), request.without_weights]
-    return fingerprint(digest, dataclasses.asdict(request.matrix), changes, code, machine, weights)
+    return fingerprint(digest, dataclasses.asdict(request.matrix), code, machine, weights)
 
 
 def file_of(request: TuneRequest, key: str) -> Path:

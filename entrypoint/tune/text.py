@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import text_table
 from .candidates import TuneCandidate
+from .decide import REPEATS
 from .outcome import FAILED, UNDECIDED, WAITS
 
 _LATENCIES = (("tpot_p50", 2), ("ttft_p50", 0))
@@ -62,9 +64,11 @@ def _end(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"noise: {deviation}; {counted} starts that count in {result['spent_seconds'] / 60:.0f} minutes"
     if not result["finished"]:
         rest = "".join(f"; {words}: {', '.join(names)}" for words, names in _open(result) if names)
-        yield f"time is up{rest}; the same command with a larger --hours continues"
+        yield f"time is up{rest}; the same command with --hours {hours(result):.1f} continues, and can decide"
     if not result["best"]:
-        yield "Keep what you have: nothing was faster beyond the noise."
+        undecided = any(one["verdict"] == UNDECIDED for one in result["candidates"])
+        why = "nothing is decided yet" if undecided else "nothing was faster beyond the noise"
+        yield f"Keep what you have: {why}."
     else:
         lines: list[tuple[str, ...]] = [
             ("batch", "tok/s before", "after", "", "TPOT p50 ms", "after", "TTFT p50 ms", "after")
@@ -75,6 +79,15 @@ def _end(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"{best}; a difference below {result['threshold']:.1%} is noise"
         yield f"profile: {result['profile']}"
     yield f"result: {result['file']}"
+
+
+def hours(result: Mapping[str, Any]) -> float:
+    """Return about how many hours the whole run takes: a start for each candidate, and those that decide on one."""
+    seconds = [start["seconds"] for start in result["starts"] if not start["failed"]]
+    untried = sum(one["verdict"] == WAITS for one in result["candidates"])
+    starts = math.ceil(1.5 * untried) + 2 * REPEATS  # the plan is started between candidates
+    whole = result["spent_seconds"] + starts * max(seconds, default=0)
+    return max(math.ceil(whole / 360) / 10, result["hours"] + 0.1)
 
 
 def _open(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:

@@ -224,7 +224,8 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
                     keep(row)
             other_loads(variant, where, result)
             for batch in variant["trace"]:
-                result.kernels[str(batch)] = trace.steps(running, batch, tokenizer, environ, out / "trace")
+                profiled = trace.steps_of_sglang if variant["engine"] == SGLANG else trace.steps
+                result.kernels[str(batch)] = profiled(running, batch, tokenizer, environ, out / "trace")
     except (UserError, OSError, LookupError, ValueError, AssertionError, httpx.HTTPError) as error:
         result.failed = " ".join(f"{type(error).__name__}: {error}".split())[:600]
     write(out, result)

@@ -1,9 +1,13 @@
-"""A profile of a few decode steps, by torch's profiler in vLLM, summed up by kernel family."""
+"""A profile of a few decode steps, by torch's profiler in vLLM or SGLang, summed up by kernel family."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import time
+import zlib
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,10 @@ from dsv4_serve.entrypoint.bench.options import LoadShape
 from dsv4_serve.entrypoint.client.local_replica import Started
 from tools import kernel_time
 
-STEPS = 20
+STEPS, LONG = 20, 4096
+HEAD_START, WRITING = 5.0, 60.0
+"""Seconds until SGLang decodes, and for the trace to be written after the last answer."""
+FIRST = re.compile(r"rank[_-]?0|TP-0")
 
 
 def flags(folder: Path) -> list[str]:
@@ -36,11 +43,46 @@ def steps(
     httpx.post(f"{where.url}/start_profile", json=bounds, timeout=60, trust_env=False).raise_for_status()
     load.run(shape, where, where.models()[0].id, tokenizer, environ)
     httpx.post(f"{where.url}/stop_profile", timeout=240, trust_env=False).raise_for_status()
-    fresh = sorted(set(folder.rglob("*.json.gz")) - before, key=lambda path: -path.stat().st_size)
+    return summed(batch, set(folder.rglob("*.json.gz")) - before)
+
+
+def steps_of_sglang(
+    running: Started, batch: int, tokenizer: Tokenizer, environ: Mapping[str, str], folder: Path
+) -> list[dict[str, Any]]:
+    """Do the same with SGLang, whose profiler counts steps from when it is asked: so ask while it decodes."""
+    where = running.endpoint
+    folder.mkdir(parents=True, exist_ok=True)
+    before = set(folder.rglob("*.json.gz"))
+    shape = LoadShape(batch, input=64, output=LONG, requests=batch, warm_up=0, seed=99)
+    asking = ThreadPoolExecutor(1).submit(load.run, shape, where, where.models()[0].id, tokenizer, environ)
+    time.sleep(HEAD_START)
+    asked = {"output_dir": str(folder), "num_steps": STEPS, "activities": ["GPU"], "with_stack": False}
+    httpx.post(f"{where.url}/start_profile", json=asked, timeout=60, trust_env=False).raise_for_status()
+    asking.result()
+    until = time.monotonic() + WRITING
+    while not any(FIRST.search(path.name) and whole(path) for path in set(folder.rglob("*.json.gz")) - before):
+        if time.monotonic() > until:
+            raise FileNotFoundError(f"no trace in {folder} after {WRITING:.0f} s")
+        time.sleep(0.5)
+    return summed(batch, set(folder.rglob("*.json.gz")) - before)
+
+
+def whole(path: Path) -> bool:
+    """Tell whether a trace is written to its end."""
+    try:
+        kernel_time.read(path)
+    except (OSError, EOFError, ValueError, zlib.error):
+        return False
+    return True
+
+
+def summed(batch: int, traces: Collection[Path]) -> list[dict[str, Any]]:
+    """Print what the kernels of the first rank took, by family, and return it."""
+    fresh = sorted(traces, key=lambda path: -path.stat().st_size)
     print(
         f"  traces at batch {batch}: {[f'{path.name} {path.stat().st_size >> 20} MiB' for path in fresh]}", flush=True
     )
-    ranked = [path for path in fresh if "rank0" in path.name or "rank_0" in path.name or "rank-0" in path.name] or fresh
+    ranked = [path for path in fresh if FIRST.search(path.name)] or fresh
     found = kernel_time.by_family(kernel_time.read(ranked[0]))
     print(f"kernels at batch {batch}\n{kernel_time.table(found)}", flush=True)
     return [asdict(one) for one in found]

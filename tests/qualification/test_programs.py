@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted(path for room in ("qualification", "tools") for path in (ROOT / room).rglob("*.py"))
 SCRIPTS = sorted((ROOT / "qualification").rglob("*.sh"))
+pytestmark = pytest.mark.xdist_group("programs")  # one process imports torch and matplotlib for them
 NEEDS_TORCH = {"qualification.calibration.planner", "qualification.calibration.weights"}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dsv4_serve.demo.numerics import compare, golden
 from tools.tables import renewed
 
 from .reference_faults import RESULT
@@ -19,12 +20,21 @@ def page(text: str) -> str:
 
 def rows(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return one row for each fault."""
-    lines = ["| fault | put into | noticed | by |", "|---|---|---|---|"]
-    for entry in found.values():
+    lines = ["| fault | put into | noticed | by | with the limits of GPUs |", "|---|---|---|---|---|"]
+    for name, entry in found.items():
         noticed, reasons = "yes" if entry["noticed"] else "**no**", entry["reasons"]
         first = reasons[0].rstrip(".").replace(", and ", "; ") if reasons else ""
-        lines.append(f"| {entry['fault']} | {entry['in']} | {noticed} | {first} |")
+        lines.append(f"| {entry['fault']} | {entry['in']} | {noticed} | {first} | {on_gpus(name, entry['figures'])} |")
     return "\n".join(lines) + "\n"
+
+
+def on_gpus(name: str, figures: Mapping[str, float]) -> str:
+    """Return whether a fault's signature is shipped for GPUs, or whether its figures exceed a limit of theirs."""
+    if any(fault == name for _, fault in golden.load("flash").signatures):
+        return "by its signature"
+    limits = compare.limits("gpu")
+    over = any(value > limits[figure] for figure, value in figures.items() if figure in limits)
+    return "yes" if over else "**no**"
 
 
 if __name__ == "__main__":

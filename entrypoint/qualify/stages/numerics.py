@@ -62,7 +62,7 @@ def numerics(box: Box) -> Outcome:
     with small.serving(box, small.served(box, folder, flags)) as (_, asker):
         alone = [asker.raw(body(prompt), box.remaining) for prompt in prompts.PROMPTS]
         at_once = asker.raws([body(prompt) for prompt in prompts.PROMPTS], box.remaining)
-    limits = compare.limits(_hardware(box, layout))
+    limits = compare.limits(hardware_of(box, layout))
     found = {
         name: compare.compare(reference, rows(prompts.PROMPTS, answers, prompts.VOCAB), limits)
         for name, answers in (("alone", alone), ("at once", at_once))
@@ -118,11 +118,12 @@ def judged(reasons: Sequence[str], figures: Mapping[str, float], layout: str) ->
     return passed(f"{seen} {largest:.3f}", **figures)
 
 
-def _hardware(box: Box, layout: str) -> str:
-    """Return what limits are for: GPUs may compute experts of NVFP4 with activations of four bits."""
+def hardware_of(box: Box, layout: str) -> str:
+    """Return what limits are for: from SM 10.0 on, experts of NVFP4 may be computed with activations of four bits."""
     if box.on_cpu:
         return "cpu"
-    return "gpu-w4a4" if checkpoint.LAYOUTS_OF_NVFP4 & {layout} else "gpu"
+    before = str(box.selection.hardware.get("compute_capability")).startswith(("8.", "9."))
+    return "gpu-w4a4" if layout in checkpoint.LAYOUTS_OF_NVFP4 and not before else "gpu"
 
 
 def _write(box: Box, layout: str, size: str) -> Path:

@@ -111,7 +111,8 @@ def test_what_gpus_gave_is_within_the_limits_and_not_by_far(path):
     shares = {name: figures[name] / limits[name] for name in figures.keys() & limits.keys()}
     assert len(shares) >= 9
     assert max(shares.values()) <= 0.51, shares
-    held = [figures[f"middle {fault}"] for fault in ("sinkhorn", "bias", "comb")]
+    held = [figures[f"middle {fault}"] for name, fault in golden.load("flash").signatures if name == "middle"]
+    assert len(held) >= 8
     assert max(held) < compare.SIGNATURE
     assert min(held) > compare.SIGNATURE - 1, "the fault would not be seen"
 

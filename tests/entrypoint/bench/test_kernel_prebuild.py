@@ -102,6 +102,8 @@ def work(*products: Gemm, tokens: tuple[int, ...] = (6,)) -> dict[str, Any]:
     return {"gemms": [vars(one) for one in products], "tokens": list(tokens), "part": 0, "of": 1}
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_each_product_is_launched_as_vllm_does_it(launched: list[tuple[Any, ...]]) -> None:
     kernel_prebuild.main(work(LINEAR, GROUPED, HYPER))
     assert sorted(launched) == [
@@ -116,6 +118,8 @@ def test_each_product_is_launched_as_vllm_does_it(launched: list[tuple[Any, ...]
     ]
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_product_that_fails_does_not_keep_the_others_from_being_compiled(
     launched: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +132,8 @@ def test_a_product_that_fails_does_not_keep_the_others_from_being_compiled(
     assert [one[0] for one in launched] == ["linear", "linear"]
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_without_tilelang_the_products_are_compiled(
     launched: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import socket
 import subprocess
@@ -118,3 +119,12 @@ def test_a_signal_while_a_replica_is_created_leaves_none_behind(tmp_path, monkey
         pytest.fail("the signal was lost")
     assert created[0].returncode == -signal.SIGTERM
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*local_replica.STOPS}
+
+
+def test_processes_with_one_seed_draw_different_ports() -> None:
+    """Tests in random order seed all their processes alike."""
+    drawn = set()
+    for _ in range(2):
+        random.seed(1)
+        drawn.add(tuple(local_replica.free_port() for _ in range(3)))
+    assert len(drawn) == 2

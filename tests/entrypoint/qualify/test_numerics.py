@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from dsv4_serve.demo.numerics import compare, golden
 from dsv4_serve.demo.numerics.prompts import GENERATED, PROMPTS, VOCAB
-from dsv4_serve.entrypoint.qualify import small
+from dsv4_serve.entrypoint.qualify import checkpoint, small
+from dsv4_serve.entrypoint.qualify.box import Box
 from dsv4_serve.entrypoint.qualify.stages import numerics
 
 REFERENCE = golden.load("tiny")
@@ -51,3 +53,21 @@ def test_the_context_of_the_plan_gives_way_to_that_of_the_random_checkpoint() ->
     flags = ("--max-model-len", "4096", "--seed", "1", "--max-model-len=7", "--enforce-eager")
     assert small.without(flags, "max-model-len") == ("--seed", "1", "--enforce-eager")
     assert int(numerics.CONTEXT) >= max(len(prompt.tokens) for prompt in PROMPTS) + GENERATED
+
+
+@pytest.mark.parametrize(
+    ("hardware", "model", "limits"),
+    [
+        ("h200", "nvfp4", "gpu"),
+        ("b300", "nvfp4", "gpu-w4a4"),
+        ("rtx-pro-6000", "flash-0731-nvfp4", "gpu-w4a4"),
+        ("b300", "flash", "gpu"),
+    ],
+)
+def test_the_room_of_four_bit_activations_is_only_for_gpus_that_have_them(
+    make_box: Callable[..., Box], hardware: str, model: str, limits: str
+) -> None:
+    box = make_box(hardware=hardware, profile="64k", model=model)
+    layout = checkpoint.layout_of(box.selection)
+    assert numerics.hardware_of(box, layout) == limits
+    assert compare.limits(limits)

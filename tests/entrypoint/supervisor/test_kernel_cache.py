@@ -78,7 +78,8 @@ def test_another_shape_is_a_miss_and_another_port_is_not(tmp_path: Path) -> None
     assert not kernel_cache.find(plan_of(max_model_len=8192, port=8000), tmp_path).filled
     other = dataclasses.replace(plan_of(max_model_len=4096, port=8000), env={"VLLM_X": Setting("1", "")})
     assert not kernel_cache.find(other, tmp_path).filled
-    jobs = dataclasses.replace(plan_of(max_model_len=4096, port=8000), env={"MAX_JOBS": Setting("2", "")})
+    names = ("MAX_JOBS", "VLLM_ENABLE_STARTUP_PLAN", "VLLM_TRITON_JIT_WARMUP_NUM_THREADS")
+    jobs = dataclasses.replace(plan_of(max_model_len=4096, port=8000), env=dict.fromkeys(names, Setting("2", "")))
     assert kernel_cache.find(jobs, tmp_path).filled
 
 

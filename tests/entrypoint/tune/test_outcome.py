@@ -73,9 +73,16 @@ def test_a_run_without_time_says_what_is_open(setups: Setups) -> None:
     verdicts = {one["name"]: one["verdict"] for one in made["candidates"]}
     assert verdicts == {"a": "not decided", **dict.fromkeys("bcde", "not tried")}
     told = text.outcome(made)
-    assert "time is up; not yet tried: b, c, d, e; not yet decided: a; the same command" in told
+    assert "time is up; not yet tried: b, c, d, e; not yet decided: a; the same command with --hours" in told
     assert "noise: unknown, too few starts; 2 starts that count in 2 minutes" in told
-    assert "Keep what you have" in told
+    assert "Keep what you have: nothing is decided yet." in told
+
+
+def test_the_hours_that_are_named_are_enough_for_every_candidate_and_one_decision(setups: Setups) -> None:
+    made = body(setups, [visit(PLAN), visit(("a",), 1.3, 1.3)])  # 60 s each; four are not tried
+    assert text.hours(made) == pytest.approx(max(0.3, made["hours"] + 0.1))
+    assert text.hours({**made, "hours": 2.0}) == pytest.approx(2.1)
+    assert text.hours({**made, "hours": 0.01, "starts": [{**one, "seconds": 600.0} for one in made["starts"]]}) == 2.1
 
 
 def test_the_proposal_lists_candidates_and_reasons(setups: Setups) -> None:

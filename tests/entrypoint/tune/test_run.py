@@ -11,7 +11,7 @@ import pytest
 
 from dsv4_serve.entrypoint.bench.options import LoadMatrix, ServeOptions
 from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded, Stopped
-from dsv4_serve.entrypoint.tune import kept, measure, run
+from dsv4_serve.entrypoint.tune import decide, kept, measure, run
 from dsv4_serve.entrypoint.tune.candidates import TuneCandidate
 from dsv4_serve.entrypoint.tune.decide import PLAN, Setup, TuneTrial
 from dsv4_serve.entrypoint.tune.measure import Bench, Visit
@@ -81,6 +81,18 @@ def test_a_run_with_more_time_continues_where_it_was(started: Callable[..., Any]
     assert asked[2][1] == 10_000 - 200
     again, _ = started(10_000)
     assert len(again) == 5  # nothing is left to measure
+
+
+def test_starts_of_candidates_that_are_no_longer_proposed_are_kept_and_change_nothing(
+    started: Callable[..., Any], tmp_path: Path
+) -> None:
+    started(10_000)
+    starts = kept.opened(tmp_path / "starts.jsonl")
+    starts.add(Visit(TuneTrial(("experts-marlin",), {1: 1000.0}, seconds=100.0), (row(),), {}))
+    asked, starts = started(10_000)
+    assert len(asked) == 5, "nothing is left to measure"
+    assert starts.trials[-1].setup == ("experts-marlin",)
+    assert decide.standing(NAMES, starts.trials, lambda _a, _b: False) == decide.TuneStanding(PLAN, None)
 
 
 def test_a_setup_that_was_not_ready_when_the_time_was_over_is_not_called_a_failure(started: Callable[..., Any]) -> None:

@@ -86,7 +86,7 @@ def test_each_group_of_rows_has_other_prompts(tmp_path: Path, monkeypatch: pytes
         def __exit__(self, *_: object) -> None:
             pass
 
-    [variant] = speed.variants(FILE, 2, ["sglang-mtp"])
+    [variant] = speed.variants(FILE, 2, ["sglang-dspark"])
     monkeypatch.setenv("HARDWARE", "h200")
     monkeypatch.setattr(speed.measure, "rows", rows)
     monkeypatch.setattr(speed, "starting", lambda *_: (Running(), None))
