@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -16,6 +14,9 @@ from dsv4_serve.demo.llama import write_checkpoint
 from tests.faults.noted import SETTINGS
 from tests.support.replica import Replica, Start, replica
 from tests.support.running_demo import PATIENT
+from tests.support.small_disk import small_disk
+
+__all__ = ["small_disk"]
 
 
 @pytest.fixture(scope="session")
@@ -81,19 +82,6 @@ def ready(request: pytest.FixtureRequest) -> Iterator[Replica]:
     with stack:
         running.until_ready(300)
         yield running
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MiB; skipped where none may be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    sudo = ["sudo", "-n"] if shutil.which("sudo") else []
-    mount = [*sudo, "mount", "-t", "tmpfs", "-o", "size=64m,mode=1777", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    yield folder
-    subprocess.run([*sudo, "umount", "--lazy", str(folder)], check=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -44,7 +44,7 @@ class Stream:
 class Replica:
     """A running `dsv4 serve`. Ports are its own; its output goes to `log`, its record to `run_folder`."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     port: int
     health_port: int
     log: Path

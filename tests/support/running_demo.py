@@ -30,6 +30,7 @@ PATIENT = {"DSV4_SUPERVISE_STALL_STARTING": "900", "DSV4_SUPERVISE_LIVE_GRACE": 
 """A busy machine imports vLLM for minutes, and logs nothing meanwhile."""
 SILENT = {f"DSV4_SUPERVISE_{name}_EVERY": "36000" for name in ("IDLE_CANARY", "CORRUPTION")}
 """The supervisor asks for no token of its own."""
+TOKENS = 60
 LAST_LINE = re.compile(r"dsv4 bench")
 
 
@@ -64,7 +65,7 @@ def read_until(process: subprocess.Popen[str], mark: re.Pattern[str]) -> str:
 @pytest.fixture(scope="session")
 def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """
-    Start the demo on a free port, and end it by Ctrl-C: it then leaves no process behind.
+    Start the demo on a free port, and end it by Ctrl-C while it streams: it cuts no stream and leaves no process behind.
 
     Its supervisor asks for no token of its own, so that a test can count those of its requests.
     """
@@ -81,11 +82,19 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         printed = read_until(demo, LAST_LINE)
         reader.start()  # a pipe that nobody reads would stop the demo once it is full
         children = procfs.descendants(demo.pid)
-        yield Demo(printed, re.findall(r"http://\S+?(?=/v1)", printed)[0])
+        url = re.findall(r"http://\S+?(?=/v1)", printed)[0]
+        yield Demo(printed, url)
+        log = Path(re.findall(r"^log +(\S+)$", printed, re.MULTILINE)[0])
+        running = Replica(demo, int(url.rpartition(":")[2]), 0, log, folder, "demo")
+        streams = [running.stream(TOKENS, f"Story {number}:") for number in range(6)]  # the profile runs four at once
+        running.until(lambda: all(s.accepted.is_set() for s in streams) and any(s.got for s in streams), 60, "streams")
         demo.send_signal(signal.SIGINT)
         status = demo.wait(60 * slowness())
         reader.join(10 * slowness())
         assert status == 0, "".join(rest)[-3000:]
+        running.until(lambda: all(stream.done or stream.error for stream in streams), 30, "every stream ended")
+        assert [stream for stream in streams if stream.error or not stream.done or stream.got != TOKENS] == []
+        assert "dsv4: drained (exit status 0)" in running.log_text()
     finally:
         demo.kill()
     assert len(children) > 1

@@ -14,6 +14,9 @@ from dsv4_serve.entrypoint import procfs
 from tests.support.patience import slowness
 from tests.support.program import executable
 from tests.support.replica import Replica, Start, replica
+from tests.support.small_disk import small_disk
+
+__all__ = ["small_disk"]
 
 
 def quick() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""An engine that logs as fast as it is read: probes answer, signals are heard, memory stays where it is."""
+"""A log that is too much, or that cannot be written any more: probes answer, signals are heard, memory stays where it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.patience import slowness
-from tests.support.replica import Start
+from tests.support.replica import Start, fill
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 SECONDS = float(os.environ.get("STORM_SECONDS", "8"))
@@ -51,3 +51,18 @@ def test_a_storm_of_lines_starves_nothing(start: Start, capsys: pytest.CaptureFi
     assert memory < MEMORY
     assert slowest < LIVE * slowness()
     assert rate > 1e6  # it was a storm
+
+
+def test_a_log_on_a_full_disk_ends_nothing(start: Start, small_disk: Path) -> None:
+    with start(LOG=str(small_disk / "log")) as running:
+        running.until_ready(30)
+        fill(small_disk)
+        size = running.log.stat().st_size
+        stream = running.stream(20)
+        running.until(lambda: stream.done or bool(stream.error), 30, "a stream on a full disk")
+        assert stream.done, stream.error
+        assert running.ready(), running.ask("/readyz")[1]
+        running.stop()
+        assert running.until_ended(30)[0] == 0
+        assert running.last_exit()["cause"] == "drained"
+        assert running.log.stat().st_size - size < 4096  # what was left of a page
