@@ -18,20 +18,24 @@ import json
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .. import procfs
+from ..client import local_replica
 from ..plan import Plan
 from ..resolve.select import Selection
 from ..supervisor import kernel_cache
+from ..weights import prefetch
 from . import sweep
 
 if TYPE_CHECKING:
@@ -41,6 +45,8 @@ log = logging.getLogger(__name__)
 
 CAPABILITY = "9.0"
 PROCESSES = 16
+MEMORY = 4 << 30
+"""Bytes of host memory that a process may take: CUDA, torch and a compiler. Unmeasured."""
 LIMIT = 180.0
 """Seconds; the start compiles what remains."""
 DEVICE = "cuda"
@@ -86,7 +92,21 @@ def gemms(sizes: Dims, ways: int) -> list[Gemm]:
 
 
 def of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder: Path) -> PrebuiltKernels | None:
-    """Compile what a plan needs into the folder of its kernels; None where no product is known, or it has them."""
+    """
+    Compile what a plan needs into the folder of its kernels; None where no product is known, or it has them.
+
+    Nothing is raised but a signal to stop: what fails is compiled by the start.
+    """
+    try:
+        return _of_plan(selection, plan, environ, folder)
+    except local_replica.Stopped:
+        raise
+    except Exception as error:
+        log.warning(f"no kernel was compiled beforehand, the start compiles all: {type(error).__name__}: {error}")
+        return None
+
+
+def _of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder: Path) -> PrebuiltKernels | None:
     if selection.hardware.get("compute_capability") != CAPABILITY or kernel_cache.find(plan, folder).filled:
         return None
     try:
@@ -99,14 +119,17 @@ def of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder
     tokens = {*sweep.lengths(plan), *plan.value("cudagraph-capture-sizes", ())}
     products = gemms(sizes, plan.tensor_parallel_size)
     variables = {**environ, **plan.environment()}
-    found = compile_all(products, sorted(tokens), Path(variables["VLLM_CACHE_ROOT"]), variables, _cores())
-    note = f"; one process failed: {found.failed}" if found.failed else ""
-    log.info(f"DeepGEMM and TileLang: {found.kernels} kernels compiled beforehand in {found.seconds:.0f} s{note}")
+    found = compile_all(products, sorted(tokens), Path(variables["VLLM_CACHE_ROOT"]), variables, _processes())
+    note = f"; one process failed, and the start compiles the rest: {found.failed}" if found.failed else ""
+    level = logging.WARNING if found.failed else logging.INFO
+    message = f"DeepGEMM and TileLang: {found.kernels} kernels compiled beforehand in {found.seconds:.0f} s{note}"
+    log.log(level, message)
     return found
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+def _processes() -> int:
+    """Return how many have a core and memory: what a container's memory limit ends may be the whole container."""
+    return max(1, min(PROCESSES, len(os.sched_getaffinity(0)), prefetch.available() // MEMORY))
 
 
 def compile_all(
@@ -115,44 +138,51 @@ def compile_all(
     """
     Compile the kernels for steps of these tokens into `cache`, vLLM's cache folder (VLLM_CACHE_ROOT).
 
-    Nothing is raised: what fails is compiled by the start.
+    A process that fails is named in the result. Raise OSError where none can be started.
     """
     environ = {**environ, "VLLM_CACHE_ROOT": str(cache)}
     began, before = time.monotonic(), _kernels(environ)
-    count = max(1, min(PROCESSES, processes))
-    work = {"gemms": [asdict(one) for one in products], "tokens": sorted(tokens), "of": count}
+    work = {"gemms": [asdict(one) for one in products], "tokens": sorted(tokens), "of": processes}
     with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(_process({**work, "part": part}, environ)) for part in range(count)]
-        failed = [_failure(one, began + LIMIT) for one in running]
+        running = [stack.enter_context(_process({**work, "part": part}, environ)) for part in range(processes)]
+        failed = [_failure(*one, began + LIMIT) for one in running]
     kernels = _kernels(environ) - before
     return PrebuiltKernels(kernels, round(time.monotonic() - began, 1), next(filter(None, failed), ""))
 
 
 @contextlib.contextmanager
-def _process(work: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", __spec__.name, json.dumps(work)],
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        preexec_fn=procfs.end_with_parent,  # noqa: PLW1509 - one system call, which needs no lock
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def _process(
+    work: Mapping[str, Any], environ: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Start one part; at the end it is killed with its compilers. Its errors go to a file: nobody reads a pipe."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, json.dumps(work)],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            preexec_fn=procfs.end_with_parent,  # noqa: PLW1509 - one system call, which needs no lock
+        )
+        with process:
+            try:
+                yield process, errors
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
-def _failure(process: subprocess.Popen[str], until: float) -> str:
+def _failure(process: subprocess.Popen[bytes], errors: IO[bytes], until: float) -> str:
     try:
-        _, output = process.communicate(timeout=max(0.0, until - time.monotonic()))
+        status = process.wait(timeout=max(0.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
         return f"not done after {LIMIT:.0f} s"
-    return output.strip().rpartition("\n")[2][:300] if process.returncode else ""
+    if not status:
+        return ""
+    errors.seek(0)
+    last = errors.read().decode(errors="replace").strip().rpartition("\n")[2][:300]
+    return last or f"exit status {status}"
 
 
 def _kernels(environ: Mapping[str, str]) -> int:

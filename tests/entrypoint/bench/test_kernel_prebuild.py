@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from dsv4_serve.entrypoint.bench import kernel_prebuild
 from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm, PrebuiltKernels
 from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.cli import parser, request
+from dsv4_serve.entrypoint.client.local_replica import Stopped
 from dsv4_serve.entrypoint.supervisor import kernel_cache
+from dsv4_serve.entrypoint.weights import prefetch
 from tests.support.patience import slowness
 
 FLASH = SIZES["deepseek-v4-flash"]
@@ -169,9 +176,54 @@ def test_a_first_start_on_sm90_gets_the_kernels_of_its_steps(
     assert kernel_prebuild.of_plan(selection, plan, {}, folder) is None, "an earlier start filled it"
 
 
+def test_what_cannot_be_compiled_beforehand_stops_no_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    options, flags = parser.parse(["warm", "--without-weights", "--model", "w4a16", "--profile", "64k", "--tp", "2"])
+    selection, plan = request.resolved(options, flags)
+
+    def popen(*_words: Any, **_names: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    assert kernel_prebuild.of_plan(selection, plan, {}, tmp_path) is None
+    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "Resource temporarily unavailable" in warnings[0]
+
+
+def test_a_signal_to_stop_ends_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    options, flags = parser.parse(["warm", "--without-weights", "--model", "w4a16", "--profile", "64k", "--tp", "2"])
+    selection, plan = request.resolved(options, flags)
+
+    def compile_all(*_words: Any) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(kernel_prebuild, "compile_all", compile_all)
+    with pytest.raises(Stopped):
+        kernel_prebuild.of_plan(selection, plan, {}, tmp_path)
+
+
+def test_no_more_processes_than_memory_is_left_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: range(128))
+    found = []
+    for memory in (1, 2 * kernel_prebuild.MEMORY, 1 << 40):
+        monkeypatch.setattr(prefetch, "available", lambda memory=memory: memory)
+        found.append(kernel_prebuild._processes())
+    assert found == [1, 2, kernel_prebuild.PROCESSES]
+
+
 PROGRAM = """
-import json, os, pathlib, sys, time
+import json, os, pathlib, signal, subprocess, sys, time
 work = json.loads(sys.argv[-1])
+if "COMPILER" in os.environ:
+    child = subprocess.Popen(["sleep", "600"])
+    pathlib.Path(os.environ["COMPILER"]).write_text(str(child.pid))
+    child.wait()
+if "KILLED" in os.environ:
+    os.kill(os.getpid(), signal.SIGKILL)
 time.sleep(float(os.environ.get("SLEEPS", "0")))
 if work["part"] == 1:
     sys.exit("RuntimeError: out of memory")
@@ -201,3 +253,34 @@ def test_what_takes_too_long_is_ended(program: None, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kernel_prebuild, "LIMIT", 0.1)
     found = kernel_prebuild.compile_all([LINEAR], [64], tmp_path, {"SLEEPS": str(600 * slowness())}, 1)
     assert (found.kernels, found.failed) == (0, "not done after 0 s")
+
+
+def test_a_process_that_the_kernel_kills_is_named_by_its_status(program: None, tmp_path: Path) -> None:
+    found = kernel_prebuild.compile_all([LINEAR], [64], tmp_path, {"KILLED": "1"}, 1)
+    assert (found.kernels, found.failed) == (0, "exit status -9")
+
+
+def test_a_compiler_ends_with_its_process(program: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    variables = {"COMPILER": str(file), "PATH": os.defpath}
+    monkeypatch.setattr(kernel_prebuild, "_failure", lambda *_words: _written(file))
+    kernel_prebuild.compile_all([LINEAR], [64], tmp_path, variables, 1)
+    compiler = int(file.read_text())
+    until = time.monotonic() + 10 * slowness()
+    while (alive := _runs(compiler)) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not alive
+
+
+def _written(file: Path) -> str:
+    until = time.monotonic() + 20 * slowness()
+    while not (file.exists() and file.read_text()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return ""
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
