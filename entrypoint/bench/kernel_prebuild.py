@@ -13,6 +13,7 @@ Unmeasured: it has not run on a GPU yet.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -170,8 +171,8 @@ def launches(products: Sequence[Gemm], lengths: Mapping[Gemm, Sequence[int]]) ->
 def main(work: Mapping[str, Any]) -> None:
     """Launch one process's part; raise the last error when all were tried."""
     import torch
-    from vllm.model_executor.warmup import deep_gemm_warmup as warmup
 
+    warmup: Any = importlib.import_module("vllm.model_executor.warmup.deep_gemm_warmup")
     products, tokens = [Gemm(**one) for one in work["gemms"]], work["tokens"]
     hidden = min((one.k for one in products if one.kind == _HYPER), default=0)
     device = torch.device(DEVICE, 0)
@@ -192,7 +193,7 @@ def main(work: Mapping[str, Any]) -> None:
         sums = _sums(hidden, tokens[-1])
     except Exception as error:  # the products are worth trying
         sums, failed = [], error
-    tasks = [*sums, *(partial(launch, *each) for each in launches(products, lengths))]
+    tasks: list[Callable[[], None]] = [*sums, *(partial(launch, *each) for each in launches(products, lengths))]
     for task in tasks[work["part"] :: work["of"]]:
         try:
             task()
@@ -206,8 +207,8 @@ def _sums(hidden: int, tokens: int) -> list[Callable[[], None]]:
     """Return the builds of TileLang's sums over splits, which are the longest; none without hyper connections."""
     if not hidden:
         return []
-    from vllm.model_executor.kernels.mhc.tilelang_kernels import _MHC_PRE_BIG_FUSE_TILELANG_KERNEL as built  # noqa: N811
-
+    kernels: Any = importlib.import_module("vllm.model_executor.kernels.mhc.tilelang_kernels")
+    built = kernels._MHC_PRE_BIG_FUSE_TILELANG_KERNEL  # noqa: SLF001
     settings = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_batched_tokens=tokens))
     epsilons = dict.fromkeys(("rms_eps", "hc_pre_eps", "hc_sinkhorn_eps", "norm_eps", "broadcast_norm_eps"), _EPS)
     splits = dict.fromkeys(("use_norm_weight", "include_pre_gemm_splits", "include_broadcast_splits"), True)
@@ -236,11 +237,9 @@ def _operands(torch: Any, one: Gemm, tokens: int, device: Any) -> tuple[Any, ...
 
 
 def _launch(one: Gemm, count: int, *operands: Any) -> None:
-    from vllm.utils import deep_gemm
-
+    deep_gemm: Any = importlib.import_module("vllm.utils.deep_gemm")
     if one.kind == _HYPER:
-        from vllm.model_executor.kernels.mhc import tilelang
-
+        tilelang: Any = importlib.import_module("vllm.model_executor.kernels.mhc.tilelang")
         inputs, mixes = operands
         tilelang._hc_prenorm_gemm_outputs(inputs[:count], mixes, hidden_size=one.k // _HC, hc_mult=_HC)  # noqa: SLF001
         return
