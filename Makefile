@@ -113,7 +113,11 @@ $(VENV)/pinned: $(addprefix requirements/,cpu.txt dev.txt dsv4.txt torch.txt)
 	@$(PIP) --only-binary :all: --retries 1 --timeout 20 --require-hashes --extra-index-url $(TORCH_CPU_INDEX) -r requirements/torch.txt || { \
 		echo >&2 "error: torch 2.13.0+cpu was not found for $$($(PYTHON) --version) on $$(uname -sm); pip's output above shows where it searched. Name another index: make TORCH_CPU_INDEX=URL"; exit 1; }
 	@echo "== 3 of 4: vLLM for CPU, the command's dependencies and the tools"
-	@$(PIP) --only-binary :all: --require-hashes -r requirements/cpu.txt -r requirements/dsv4.txt -r requirements/dev.txt || { \
+	@awk '/^[a-z0-9]/ {other = !($$0 in seen); if (FILENAME !~ /dev/) seen[$$0]} FILENAME ~ /dev/ && other' \
+		requirements/cpu.txt requirements/dsv4.txt requirements/dev.txt >$(VENV)/tools.txt # no package is in both halves
+	@$(PIP) --only-binary :all: --require-hashes -r $(VENV)/tools.txt & tools=$$!; failed=; trap "kill $$tools; exit 1" INT TERM; \
+	$(PIP) --only-binary :all: --require-hashes -r requirements/cpu.txt -r requirements/dsv4.txt || failed=yes; \
+	{ wait $$tools && [ -z "$$failed" ]; } || { \
 		echo >&2 "error: the pinned wheels could not be installed; pip's output above names the one that failed. Fix that and run make again."; exit 1; }
 	@cd $(VENV)/lib/python*/site-packages && "$(abspath $(VENV))/bin/python" -m compileall -qq -j 0 torch vllm || true # copies of vLLM keep it; the rest is compiled where it is imported
 	@touch $@
