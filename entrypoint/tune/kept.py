@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import plain_file
 from ..errors import ConfigError, HostError
@@ -17,15 +17,16 @@ from .decide import TuneTrial
 from .measure import Visit
 
 _MIB = 64
+_Measured = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     setup: list[str]
-    speeds: dict[int, float] = {}
+    speeds: dict[int, _Measured] = {}
     failed: str = ""
-    seconds: float = 0.0
+    seconds: _Measured = 0.0
     rows: list[dict[str, Any]] = []
     replica: dict[str, Any] = {}
     """Of the first start of a setup."""
@@ -82,20 +83,23 @@ def opened(path: Path) -> Kept:
     if not path.exists():
         return Kept(path)
     try:
-        lines = plain_file.read(path, _MIB).decode("utf-8").splitlines(keepends=True)
+        content = plain_file.read(path, _MIB)
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:  # it was interrupted while it wrote
+            path.write_bytes(whole)
+        lines = whole.decode("utf-8").split("\n")[:-1]
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path} ({getattr(error, 'strerror', error)}); move it away.") from None
-    whole = [line for line in lines if line.endswith("\n")]
-    if len(whole) < len(lines):  # it was interrupted while it wrote
-        path.write_text("".join(whole), encoding="utf-8")
     try:
-        return Kept(path, [_visit(_Line.model_validate(json.loads(line))) for line in whole])
+        return Kept(path, [_visit(_Line.model_validate(json.loads(line))) for line in lines])
     except ValidationError as error:
         raise ConfigError(f"{path} is not what `dsv4 tune` keeps ({sentence(error)}); move it away.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not what `dsv4 tune` keeps ({error}); move it away.") from None
 
 
 def _visit(line: _Line) -> Visit:
+    if not line.failed and not (line.speeds and all(line.speeds.values())):
+        raise ValueError("a start without a speed has not failed")
     trial = TuneTrial(tuple(line.setup), line.speeds, line.failed, line.seconds)
     return Visit(trial, tuple(line.rows), line.replica)

@@ -36,8 +36,10 @@ def why_not(backend: str, qualified: frozenset[str], profile: str, model: str) -
     return f"not qualified on these GPUs: `{' --only '.join((command, *STAGES))}` first"
 
 
-def _passed(checks: Sequence[Mapping[str, Any]]) -> bool:
+def _passed(checks: Any) -> bool:
     """Tell whether answers were known ones, and neither load nor numerics failed; one may not apply to a plan."""
+    if not isinstance(checks, list) or not all(isinstance(check, Mapping) for check in checks):
+        return False  # damaged
     verdicts = {check.get("name"): check.get("verdict") for check in checks}
     return verdicts.get(STAGES[0]) == "passed" and all(verdicts.get(name) in ("passed", "skipped") for name in STAGES)
 

@@ -40,6 +40,33 @@ def test_what_is_kept_is_read_back_and_a_line_cut_short_is_dropped(tmp_path: Pat
     assert [trial.setup for trial in kept.opened(path).trials] == [PLAN, ("a",), PLAN, ("b",)]
 
 
+def test_a_line_cut_within_a_character_is_dropped_and_odd_line_ends_within_one_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    starts = kept.opened(path)
+    starts.add(Visit(TuneTrial(("a",), failed="one\u2028two\x85three", seconds=2.5)))
+    whole = path.read_bytes()
+    path.write_bytes(whole + '{"setup": ["é'.encode()[:-1])
+    assert kept.opened(path).trials == starts.trials
+    assert path.read_bytes() == whole
+
+
+_DAMAGED = [
+    "[" * 100_000,
+    '{"setup": [], "speeds": {"1": NaN}}',
+    '{"setup": [], "speeds": {"1": 0}}',
+    '{"setup": [], "speeds": {"1": -5}}',
+    '{"setup": []}',
+    '{"setup": [], "speeds": {"1": 5}, "seconds": -1e9}',
+]
+
+
+@pytest.mark.parametrize("line", _DAMAGED, ids=lambda line: line[:40])
+def test_a_damaged_start_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    with pytest.raises(ConfigError, match="is not what `dsv4 tune` keeps"):
+        kept.opened(tmp_path / "a.jsonl")
+
+
 @pytest.mark.parametrize("text", ["no json\n", "[]\n", '{"setup": 1}\n', '{"setup": [], "more": 1}\n'])
 def test_another_file_is_not_taken_for_a_run(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.jsonl").write_text(text)

@@ -62,3 +62,11 @@ def test_a_damaged_result_is_passed_over(tmp_path: Path) -> None:
 def test_the_reason_is_the_command_that_qualifies_it() -> None:
     why = qualified.why_not("triton", frozenset({"marlin"}), "64k", "w4a16")
     assert "`dsv4 qualify --profile 64k --model w4a16 --moe-backend triton --only known-answers" in why
+
+
+@pytest.mark.parametrize("checks", [None, 3, "x", [None], [{"name": "load"}, "x"]])
+def test_checks_that_are_none_pass_nothing(tmp_path: Path, checks: object) -> None:
+    result(tmp_path, {})
+    path = tmp_path / "qualify/marlin.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "checks": checks}))
+    assert not qualified.here(tmp_path, "w4a16", MACHINE)
