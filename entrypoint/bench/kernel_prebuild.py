@@ -142,9 +142,10 @@ def compile_all(
     """
     environ = {**environ, "VLLM_CACHE_ROOT": str(cache)}
     began, before = time.monotonic(), _kernels(environ)
-    work = {"gemms": [asdict(one) for one in products], "tokens": sorted(tokens), "of": processes}
+    count = max(1, min(PROCESSES, processes))
+    work = {"gemms": [asdict(one) for one in products], "tokens": sorted(tokens), "of": count}
     with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(_process({**work, "part": part}, environ)) for part in range(processes)]
+        running = [stack.enter_context(_process({**work, "part": part}, environ)) for part in range(count)]
         failed = [_failure(*one, began + LIMIT) for one in running]
     kernels = _kernels(environ) - before
     return PrebuiltKernels(kernels, round(time.monotonic() - began, 1), next(filter(None, failed), ""))

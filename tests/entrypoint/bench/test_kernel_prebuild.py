@@ -284,3 +284,8 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_many_cores_do_not_start_a_process_each(program: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernel_prebuild, "PROCESSES", 2)
+    assert kernel_prebuild.compile_all([LINEAR], [64], tmp_path, {}, 128).kernels == 1, "part 0; part 1 fails"
