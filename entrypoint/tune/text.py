@@ -87,7 +87,7 @@ def hours(result: Mapping[str, Any]) -> float:
     untried = sum(one["verdict"] == WAITS for one in result["candidates"])
     starts = math.ceil(1.5 * untried) + 2 * REPEATS  # the plan is started between candidates
     whole = result["spent_seconds"] + starts * max(seconds, default=0)
-    return max(math.ceil(whole / 360) / 10, result["hours"] + 0.1)
+    return max(math.ceil(whole / 360) / 10, float(result["hours"]) + 0.1)
 
 
 def _open(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
