@@ -6,14 +6,14 @@ How fast several ways to serve are, at full size without weights: each is starte
 FILE.toml: what all have in common on top (names and defaults: DEFAULTS below), then one `[[variant]]` each with a
 `name` and settings of its own; flags and variables add up. `engine = "vllm"` is plain `vllm serve` and `"sglang"` is
 `sglang serve`, with the same folder, as many draft tokens and only the variant's own flags; `trace = [1, 16]` adds a
-profile of a few steps at these batch sizes; `cache = "cold"`
-compiles everything anew; `sweep = true` asks for the prompts of `dsv4 warm` first; `readyz = true` measures the health
-server beside 200 streams; after `limit` seconds the next variant's turn has come; `also = [{batches = [1], inputs =
-[2048]}]` adds rows, with `requests` of their own if need be. `share = 2` with `tp = 1` serves on one GPU what one of two
-would compute: the same matrices and kernels, and no all-reduce; `ways = 2` chooses `tp` and `share` so by the GPUs that
-are given. `skip` names checks and constraints to skip. `history` is that of `dsv4 bench`; `beside = 131000` measures
-short prompts while one of so many tokens is read; `replicas = 2` serves so often, `tp` GPUs each, behind HAProxy. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise. DIR/NAME.json is
-written after every row; the last lines are a short table.
+profile of a few steps at these batch sizes; `cache = "cold"` compiles everything anew; `sweep = true` asks for the
+prompts of `dsv4 warm` first; `readyz = true` measures the health server beside 200 streams; after `limit` seconds the
+next variant's turn has come; `also = [{batches = [1], inputs = [2048]}]` adds rows, with `requests` of their own if
+need be. `share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same matrices and kernels, and
+no all-reduce; `ways = 2` chooses `tp` and `share` so by the GPUs that are given. `skip` names checks and constraints
+to skip. `history` is that of `dsv4 bench`; `beside = 131000` measures short prompts while one of so many tokens is
+read; `replicas = 2` serves so often, `tp` GPUs each, behind HAProxy. Experts are routed at random, as by `dsv4 bench`,
+unless `env` says otherwise. DIR/NAME.json is written after every row; the last lines are a short table.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.plan import Plan, plain
+from dsv4_serve.entrypoint.resolve.select import Selection
 from dsv4_serve.entrypoint.supervisor import kernel_cache
 from qualification.gpu import beside, pair, readyz, sglang, trace, warm_generator
 from qualification.gpu.stock import stock
@@ -130,8 +131,8 @@ class Planned:
     kernels: Path
 
 
-def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
-    """Write the folder without weights, and return how it is served."""
+def resolved(variant: Mapping[str, Any]) -> tuple[argparse.Namespace, list[str], Selection, Plan]:
+    """Return the options and flags of a variant, what they select, and the plan."""
     words = ["bench", "--without-weights", "--model", variant["model"], "--profile", variant["profile"]]
     words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
     if variant["share"] > 1:
@@ -139,7 +140,12 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     words += [word for name in variant["skip"] for word in ("--skip", name)]
     given, flags = options.parse(words)
     flags += variant["flags"] if variant["engine"] == OURS else []
-    chosen, plan = resolve(given, flags)
+    return given, flags, *resolve(given, flags)
+
+
+def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
+    """Write the folder without weights, and return how it is served."""
+    given, flags, chosen, plan = resolved(variant)
     sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
     environ = {**measure.random_routing(chosen.hardware.get("compute_capability")), **environ}
     own, weights = command.dummy(chosen, plan, benches.serve_options(given, flags), environ, sizes)

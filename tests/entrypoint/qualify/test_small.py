@@ -19,7 +19,9 @@ from dsv4_serve.entrypoint.qualify.box import Box
 @pytest.fixture(autouse=True)
 def _environment_without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the variables that vLLM sets when it is imported, perhaps by a test before."""
-    for name in [name for name in os.environ if name.startswith(("PYTORCH_", "TILELANG_", "TORCH", "TRITON_", "VLLM_"))]:
+    for name in [
+        name for name in os.environ if name.startswith(("PYTORCH_", "TILELANG_", "TORCH", "TRITON_", "VLLM_"))
+    ]:
         monkeypatch.delenv(name)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,10 @@ from dsv4_serve.entrypoint.plan import draft_tokens, plain
 from qualification.gpu import speed
 
 FLASH = without_weights.SIZES["deepseek-v4-flash"]
+
+
+def flags_of(variant: Mapping[str, Any]) -> dict[str, Any]:
+    return plain(speed.resolved(variant)[-1].flags)
 
 
 def test_a_share_has_a_part_of_what_gpus_split_and_all_of_what_each_holds() -> None:
@@ -64,30 +70,28 @@ K_BY_LOAD = Path(speed.__file__).with_name("k_by_load.toml")
 
 @pytest.mark.parametrize("name", [one["name"] for one in speed.variants(K_BY_LOAD, 1)])
 def test_each_variant_of_k_by_load_resolves_and_has_a_graph_for_each_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
     [variant] = speed.variants(K_BY_LOAD, 1, [name])
     for key, value in variant["env"].items():
         monkeypatch.setenv(key, value)
-    how = speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)})
+    flags = flags_of(variant)
     tokens = int(name.partition("-k")[2] or 0)
-    assert draft_tokens(plain(how.plan.flags)) == tokens
+    assert draft_tokens(flags) == tokens
     batches = [*variant["batches"], *variant["also"][0]["batches"]]
     assert batches == [1, 4, 16, 64]
-    captured = plain(how.plan.flags)["cudagraph-capture-sizes"]
+    captured = flags["cudagraph-capture-sizes"]
     assert captured == sorted({*(batch * (1 + tokens) for batch in batches), 288, 576, 1152, 2304})
     assert [size % (1 + tokens) for size in captured] == [0] * len(captured)
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
-def test_each_variant_of_long_prompts_resolves_with_its_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
-) -> None:
+def test_each_variant_of_long_prompts_resolves_with_its_bound(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
     found = {}
     for variant in speed.variants(Path(speed.__file__).with_name("long_prompts.toml"), gpus):
-        values = plain(speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}).plan.flags)
+        values = flags_of(variant)
         found[variant["name"]] = values["long-prefill-token-threshold"]
         assert variant["beside"] < values["max-model-len"]
     assert found == {"half-step": 4096, "whole-step": 0, "quarter-step": 2048}
@@ -98,11 +102,11 @@ MANY = [(name, gpus) for name in ("four", "four_as_shipped", "eight") for gpus i
 
 @pytest.mark.parametrize(("name", "gpus"), MANY)
 def test_each_variant_for_many_gpus_resolves_to_its_shape(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, gpus: int
+    monkeypatch: pytest.MonkeyPatch, name: str, gpus: int
 ) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
     for variant in speed.variants(Path(speed.__file__).with_name(f"{name}.toml"), gpus):
-        flags = plain(speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}).plan.flags)
+        flags = flags_of(variant)
         ranks = flags["tensor-parallel-size"] * flags.get("data-parallel-size", 1) * variant["replicas"]
         assert ranks in ({gpus} if variant["ways"] else {gpus, 4, 8}), variant["name"]
         assert flags.get("enable-expert-parallel", False) == variant["name"].endswith("-ep")
@@ -115,12 +119,10 @@ def test_each_variant_for_many_gpus_resolves_to_its_shape(
 
 
 @pytest.mark.parametrize("name", ["batch_one", "contexts", "returning", "shape"])
-def test_each_prompt_fits_the_context_of_its_variant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_each_prompt_fits_the_context_of_its_variant(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
     for variant in speed.variants(Path(speed.__file__).with_name(f"{name}.toml"), 2):
-        flags = plain(speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}).plan.flags)
+        flags = flags_of(variant)
         for rows in [variant, *variant["also"]]:
             history = rows.get("history", variant["history"])
             longest = max(rows["inputs"]) + history + variant["output"]
