@@ -8,12 +8,12 @@ FILE.toml: what all have in common on top (names and defaults: DEFAULTS below), 
 `sglang serve`, with the same folder, as many draft tokens and only the variant's own flags; `trace = [1, 16]` adds a
 profile of a few steps at these batch sizes; `cache = "cold"` compiles everything anew; `sweep = true` asks for the
 prompts of `dsv4 warm` first; `readyz = true` measures the health server beside 200 streams; after `limit` seconds the
-next variant's turn has come; `also = [{batches = [1], inputs = [2048]}]` adds rows, with `requests` of their own if
-need be. `share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same matrices and kernels, and
-no all-reduce; `ways = 2` chooses `tp` and `share` so by the GPUs that are given. `skip` names checks and constraints
-to skip. `history` is that of `dsv4 bench`; `beside = 131000` measures short prompts while one of so many tokens is
-read; `replicas = 2` serves so often, `tp` GPUs each, behind HAProxy. Experts are routed at random, as by `dsv4 bench`,
-unless `env` says otherwise. DIR/NAME.json is written after every row; the last lines are a short table.
+next variant's turn has come; `also = [{batches = [1], inputs = [2048]}]` adds rows, with their own `requests` if need
+be. `share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same kernels, and no all-reduce;
+`ways = 2` chooses `tp` and `share` so by the GPUs that are given. `skip` names checks and constraints to skip.
+`history` is that of `dsv4 bench`; `beside = 131000` measures short prompts while one of so many tokens is read;
+`replicas = 2` serves so often, `tp` GPUs each, behind HAProxy. Experts are routed at random, as by `dsv4 bench`,
+unless `env` says otherwise. DIR/NAME.json is written after every row.
 """
 
 from __future__ import annotations
@@ -152,8 +152,7 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     serve = own.argv()
     if sizes:
         weights += f", one GPU's share of {variant['share']}"
-    kernels = kernel_cache.installed_folder(plan, environ)
-    return Planned(serve, environ, weights, plan, kernels)
+    return Planned(serve, environ, weights, plan, kernel_cache.installed_folder(plan, environ))
 
 
 def share(sizes: Published, ways: int) -> Published:
@@ -287,8 +286,8 @@ def main() -> int:
             print(f"{variant['name']}: {left:.0f} s left", flush=True)
             os.environ.update({name: str(value) for name, value in variant["env"].items()})
             signal.alarm(int(left))
-            folder = options.out / variant["name"]
-            results.append(measured(variant, load.program_in(os.environ), folder, left, generator))
+            environ, folder = load.program_in(os.environ), options.out / variant["name"]
+            results.append(measured(variant, environ, folder, left, generator))
             signal.alarm(0)
             print(results[-1].line(), flush=True)
             os.environ.clear()
