@@ -86,8 +86,9 @@ def hours(result: Mapping[str, Any]) -> float:
     seconds = [start["seconds"] for start in result["starts"] if not start["failed"]]
     untried = sum(one["verdict"] == WAITS for one in result["candidates"])
     starts = math.ceil(1.5 * untried) + 2 * REPEATS  # the plan is started between candidates
-    whole = result["spent_seconds"] + starts * max(seconds, default=0)
-    return max(math.ceil(whole / 360) / 10, float(result["hours"]) + 0.1)
+    whole: float = result["spent_seconds"] + starts * max(seconds, default=0)
+    tenths = math.ceil(whole / 360)
+    return max(tenths / 10, float(result["hours"]) + 0.1)
 
 
 def _open(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
