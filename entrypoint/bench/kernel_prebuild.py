@@ -116,15 +116,19 @@ def _of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folde
     if (sizes := SIZES.get(str(selection.model.get("architecture")))) is None:
         return None
     plan = kernel_cache.placed(plan, environ, folder)
-    tokens = {*sweep.lengths(plan), *plan.value("cudagraph-capture-sizes", ())}
     products = gemms(sizes, plan.tensor_parallel_size)
     variables = {**environ, **plan.environment()}
-    found = compile_all(products, sorted(tokens), Path(variables["VLLM_CACHE_ROOT"]), variables, _processes())
+    found = compile_all(products, steps(plan), Path(variables["VLLM_CACHE_ROOT"]), variables, _processes())
     note = f"; one process failed, and the start compiles the rest: {found.failed}" if found.failed else ""
     level = logging.WARNING if found.failed else logging.INFO
     message = f"DeepGEMM and TileLang: {found.kernels} kernels compiled beforehand in {found.seconds:.0f} s{note}"
     log.log(level, message)
     return found
+
+
+def steps(plan: Plan) -> list[int]:
+    """Return the tokens of the steps that a plan's first prompts and graphs have."""
+    return sorted({*sweep.lengths(plan), *plan.value("cudagraph-capture-sizes", ())})
 
 
 def _processes() -> int:

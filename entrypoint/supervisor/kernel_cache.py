@@ -115,11 +115,16 @@ def installed_folder(plan: Plan, environ: Mapping[str, str]) -> Path:
 def placed(plan: Plan, environ: Mapping[str, str], folder: Path) -> Plan:
     """Return the plan with each compiler's cache below `folder`, except for caches that are named already."""
     ours = {
-        name: Setting(str(folder / inside), "kernel cache (DSV4_CACHE)")
-        for name, inside in VARIABLES.items()
+        name: Setting(inside, "kernel cache (DSV4_CACHE)")
+        for name, inside in variables(folder).items()
         if name not in plan.env and not environ.get(name)
     }
     return dataclasses.replace(plan, env={**plan.env, **ours})
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """Return the variables that put each compiler's cache below `folder`."""
+    return {name: str(folder / inside) for name, inside in VARIABLES.items()}
 
 
 def folder_of(plan: Plan, build_id: str, environ: Mapping[str, str]) -> Path:

@@ -9,16 +9,16 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint.bench import kernel_prebuild, load, measure, sweep
+from dsv4_serve.entrypoint.bench import kernel_prebuild, load, measure
 from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm, PrebuiltKernels
 from dsv4_serve.entrypoint.bench.without_weights import SIZES
-from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.entrypoint.supervisor import compiled, kernel_cache
@@ -64,11 +64,9 @@ def prebuilt(
     whole = SIZES["deepseek-v4-flash"]
     sizes = speed.share(whole, options.share) if options.share > 1 else whole
     products = kernel_prebuild.gemms(sizes, how.plan.tensor_parallel_size)
-    tokens = {*sweep.lengths(how.plan), *how.plan.value("cudagraph-capture-sizes", ())}
-    folder = cache or how.kernels
-    inside = {name: str(folder / place) for name, place in kernel_cache.VARIABLES.items()}
-    root, cores = folder / kernel_cache.VARIABLES["VLLM_CACHE_ROOT"], os.cpu_count() or 1
-    return products, kernel_prebuild.compile_all(products, sorted(tokens), root, {**how.environ, **inside}, cores)
+    tokens, caches = kernel_prebuild.steps(how.plan), kernel_cache.variables(cache or how.kernels)
+    root, cores = Path(caches["VLLM_CACHE_ROOT"]), os.cpu_count() or 1
+    return products, kernel_prebuild.compile_all(products, tokens, root, {**how.environ, **caches}, cores)
 
 
 def about(options: argparse.Namespace) -> dict[str, Any]:
@@ -102,10 +100,8 @@ def fresh(before: Kernels, after: Kernels) -> dict[str, Any]:
     """Return how many files were added by compiler, their names, and those that were written again."""
     added = sorted(after.keys() - before.keys())
     again = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
-    by: dict[str, int] = {}
-    for name in added:
-        by[name.partition("/")[0]] = by.get(name.partition("/")[0], 0) + 1
-    return {"files": len(added), "by": by, "names": added[:60], "again": again[:60]}
+    by = Counter(name.partition("/")[0] for name in added)
+    return {"files": len(added), "by": dict(by), "names": added[:60], "again": again[:60]}
 
 
 def timeline(before: Kernels, after: Kernels) -> str:
@@ -162,11 +158,7 @@ async def _ask(where: Endpoint, prompts: Sequence[int], seed: int) -> list[float
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """Raise `local_replica.Stopped` after so many seconds, which stops a replica too."""
-
-    def stop(number: int, _frame: Any) -> None:
-        raise local_replica.Stopped(number)
-
-    before = signal.signal(signal.SIGALRM, stop)
+    before = signal.signal(signal.SIGALRM, speed.stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield

@@ -181,7 +181,7 @@ def starting(
         argv = sglang.command(folder, variant["tp"], draft, variant["flags"])
         return stock(argv, environ | sglang.variables(rates), out, say, patience), Tokenizer(folder)
     if variant["cache"] == "shared":
-        environ = {**{name: str(how.kernels / inside) for name, inside in kernel_cache.VARIABLES.items()}, **environ}
+        environ = {**kernel_cache.variables(how.kernels), **environ}
     flags = [*variant["flags"], *extra, "--tensor-parallel-size", str(variant["tp"]), "--load-format", "dummy"]
     synthetic = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
     draft_config = {"method": method, "num_speculative_tokens": len(rates), **synthetic}

@@ -12,6 +12,7 @@ import pytest
 
 from dsv4_serve.demo.llama import write_checkpoint
 from tests.faults.noted import SETTINGS
+from tests.support.kinds import leave_out
 from tests.support.replica import Replica, Start, replica
 from tests.support.running_demo import PATIENT
 from tests.support.small_disk import small_disk
@@ -90,7 +91,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     here = str(Path(__file__).parent)
     own = (item for item in items if str(item.path).startswith(here))
-    if left := [item for item in own if item.get_closest_marker("everyday") is None]:
-        config.hook.pytest_deselected(items=left)
-        ids = set(map(id, left))
-        items[:] = [item for item in items if id(item) not in ids]
+    leave_out(config, items, [item for item in own if item.get_closest_marker("everyday") is None])

@@ -57,13 +57,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Last are those that end a server which others ask: it would have to start once more.
     """
-    if left := [item for item in items if item.get_closest_marker("deep") and not os.environ.get("TEST_DEEP")]:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
+    if not os.environ.get("TEST_DEEP"):
+        leave_out(config, items, [item for item in items if item.get_closest_marker("deep")])
     longest: dict[Path, int] = {}
     for item in items:
         longest[item.path] = min(_turn(item), longest.get(item.path, LAST))
     items.sort(key=lambda item: longest[item.path])
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item], left: list[pytest.Item]) -> None:
+    """Take the items of `left` out of a run, which counts them as deselected."""
+    if left:
+        config.hook.pytest_deselected(items=left)
+        ids = set(map(id, left))
+        items[:] = [item for item in items if id(item) not in ids]
 
 
 def _turn(item: pytest.Item) -> int:
