@@ -18,7 +18,7 @@ from dsv4_serve.entrypoint.resolve import auto, environment
 from dsv4_serve.entrypoint.vllm_log import known_failures
 from dsv4_serve.healthcheck import metrics
 from tools import reference
-from tools.reference import k_by_load
+from tools.reference import failures, k_by_load
 
 RULE = '[[refuse]]\nname = "pro-hardware"\nbecause = "new"\ninstead = "new"\n'
 Change = Callable[[pytest.MonkeyPatch, Path], object]
@@ -80,3 +80,22 @@ def test_writing_changes_only_what_is_stale(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(ExitStatus.HUNG, "meaning", "New.")
     assert list(reference.write()) == [folder / "exit-statuses.md"]
     assert "| New. |" in (folder / "exit-statuses.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("glob", "words"),
+    [
+        ("True", "`it` is `True`"),
+        ("[12]", "`it` is `1` or `2`"),
+        ("[2-9]", "`it` is from `2` to `9`"),
+        ("deep_gemm*", "`it` begins with `deep_gemm`"),
+        ("*segments:true*", "`it` contains `segments:true`"),
+    ],
+)
+def test_a_condition_of_an_advice_is_in_words(glob: str, words: str) -> None:
+    assert failures.setting("it", glob) == words
+
+
+def test_a_glob_without_words_is_refused() -> None:
+    with pytest.raises(ValueError, match="no words for the glob"):
+        failures.setting("it", "[!a]*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from dsv4_serve.entrypoint import toml_file
@@ -10,6 +11,16 @@ from dsv4_serve.entrypoint.vllm_log.known_failures import KnownFailure, Remedy
 from dsv4_serve.entrypoint.vllm_log.situation import Situation
 from tests.entrypoint.vllm_log.cases import CASES
 from tools.reference.markdown import code, prose, table
+
+_PLAIN = r"([^*?\[]+)"
+_WORDS = (
+    (_PLAIN, "is `{}`"),
+    (rf"{_PLAIN}\*", "begins with `{}`"),
+    (rf"\*{_PLAIN}\*", "contains `{}`"),
+    (r"\[(\w)(\w)\]", "is `{}` or `{}`"),
+    (r"\[(\w)-(\w)\]", "is from `{}` to `{}`"),
+)
+"""Kinds of globs, and what they say."""
 
 
 def tables() -> dict[str, str]:
@@ -59,11 +70,20 @@ def _when(case: Remedy) -> str:
 
 
 def _conditions(case: Remedy) -> Iterator[str]:
-    yield from (f"with `{name}` = `{value}`" for name, value in case.given.items())
+    if case.given:
+        yield "if " + " and ".join(setting(name, str(value)) for name, value in case.given.items())
     if case.nvlink is not None:
         yield "with NVLink" if case.nvlink else "without NVLink"
     if case.serving is not None:
         yield "while serving" if case.serving else "during the start"
+
+
+def setting(name: str, glob: str) -> str:
+    """Return in words that a setting matches a glob; raise ValueError for a kind of glob that has no words yet."""
+    for pattern, words in _WORDS:
+        if found := re.fullmatch(pattern, glob):
+            return f"`{name}` {words.format(*found.groups())}"
+    raise ValueError(f"{name}: no words for the glob {glob!r}")
 
 
 def _tests(failure: KnownFailure) -> str:
