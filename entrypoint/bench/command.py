@@ -104,7 +104,7 @@ def dummy(
         raise NotFound(f"--without-weights needs {error.name}, which comes with vLLM; install vLLM here.") from None
 
     model = selection.model
-    layout = folders.layout_of(model.get("scheme"), model.get("drafter"), model.name)
+    layout = folders.layout_of(model)
     name = f"{model.name}-{fingerprint(sizes)}" if sizes else model.name
     folder = kernel_cache.root(environ) / "without-weights" / name
     rates = folders.acceptance_rates(serve.acceptance, plan.draft_tokens)

@@ -18,23 +18,14 @@ from typing import Any
 
 from ...demo import deepseek_v4, v4_layouts
 from ...demo.v4_weights import Dims
-from ..catalog.schema import ModelDrafter
+from ..catalog import demo_layout
+from ..catalog.catalog import ProfileFile
+from ..catalog.schema import Model
 from ..errors import ConfigError, UsageError
 
 INDEX = "model.safetensors.index.json"
 _NO_FILE = "not-here.safetensors"
 _BOS, _EOS, _UNKNOWN = "<bos>", "<eos>", "<unk>"
-
-LAYOUTS = {
-    ("w4a16", "mtp", "unquantized"): "w4a16",
-    ("w4a16", "mtp", "w4a16"): "acti",
-    ("nvfp4", "mtp", "unquantized"): "nvfp4",
-    ("fp8-mxfp4", "mtp", "fp8-mxfp4"): "native",
-    ("modelopt-nvfp4", "mtp", "fp8-mxfp4"): "pro",
-    ("fp8-mxfp4", "dspark", "fp8-mxfp4"): "flash-0731",
-    ("modelopt-nvfp4", "dspark", "fp8-mxfp4"): "flash-0731-nvfp4",
-}
-"""The layout on disk, by the scheme of the target model, and kind and scheme of the drafter."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +52,15 @@ SKIPPED = ("weights-present",)
 """Checks of the doctor that cannot pass without weights."""
 
 
-def layout_of(scheme: str, drafter: ModelDrafter, model: str) -> str:
+def layout_of(model: ProfileFile[Model]) -> str:
     """Return the layout on disk of a model; raise ConfigError where none is known."""
-    if layout := LAYOUTS.get((scheme, drafter.kind, drafter.scheme)):
+    architecture, scheme, drafter = str(model.get("architecture")), str(model.get("scheme")), model.get("drafter")
+    if layout := demo_layout.layout_of(architecture, scheme, drafter):
         return layout
     kind = f"{drafter.kind} {drafter.scheme}".strip()
-    raise ConfigError(f"--without-weights does not support the layout of the model {model} ({scheme}, drafter {kind}).")
+    raise ConfigError(
+        f"--without-weights does not support the layout of the model {model.name} ({scheme}, drafter {kind})."
+    )
 
 
 def write(folder: Path, architecture: str, layout: str, sizes: Dims | None = None) -> None:

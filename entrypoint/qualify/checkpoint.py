@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..catalog import demo_layout
 from ..errors import ConfigError, HostError, NotFound
 from ..fingerprint import fingerprint
 from ..resolve.select import Selection
@@ -18,21 +19,8 @@ if TYPE_CHECKING:
     from ...demo.deepseek_v4 import Answer
     from ...demo.v4_reach import Reach
 
-LAYOUTS = {
-    ("unquantized", "mtp", "unquantized"): "bf16",
-    ("fp8-mxfp4", "mtp", "fp8-mxfp4"): "native",
-    ("w4a16", "mtp", "unquantized"): "w4a16",
-    ("w4a16", "mtp", "w4a16"): "acti",
-    ("nvfp4", "mtp", "unquantized"): "nvfp4",
-    ("modelopt-nvfp4", "mtp", "fp8-mxfp4"): "flash-nvfp4",
-    ("fp8-mxfp4", "dspark", "fp8-mxfp4"): "flash-0731",
-    ("modelopt-nvfp4", "dspark", "fp8-mxfp4"): "flash-0731-nvfp4",
-}
-"""The layout by scheme of the target model, kind of drafter, and scheme of the drafter."""
 LAYOUTS_OF_NVFP4 = frozenset({"nvfp4", "pro", "flash-nvfp4", "flash-0731-nvfp4"})
-PRO = "deepseek-v4-pro"
-"""Its quantization with an MTP head is another one's than that of Flash, with less of a description."""
-ARCHITECTURES = ("deepseek-v4-flash", PRO, "deepseek-v4-tiny")
+ARCHITECTURES = ("deepseek-v4-flash", "deepseek-v4-pro", "deepseek-v4-tiny")
 _WRITTEN, _DEMO = "written.json", Path(__file__).parents[2] / "demo"
 
 
@@ -49,9 +37,7 @@ class SmallCheckpoint:
 def layout_of(selection: Selection) -> str:
     """Return the layout of a selection's artifact; raise ConfigError where there is no small checkpoint of it."""
     model, drafter = selection.model, selection.drafter
-    layout = LAYOUTS.get((str(model.get("scheme")), drafter.kind, drafter.scheme))
-    if layout == "flash-nvfp4" and model.get("architecture") == PRO:
-        layout = "pro"
+    layout = demo_layout.layout_of(str(model.get("architecture")), str(model.get("scheme")), drafter)
     drafts = " ".join(filter(None, (drafter.kind, drafter.scheme)))
     if layout is None or model.get("architecture") not in ARCHITECTURES:
         raise ConfigError(

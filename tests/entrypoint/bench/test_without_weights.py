@@ -15,7 +15,6 @@ from dsv4_serve.entrypoint.bench import command, measure
 from dsv4_serve.entrypoint.bench import without_weights as dummy
 from dsv4_serve.entrypoint.bench.options import ServeOptions
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
-from dsv4_serve.entrypoint.catalog.schema import ModelDrafter
 from dsv4_serve.entrypoint.checkpoint import read
 from dsv4_serve.entrypoint.checkpoint.identify import identity_of
 from dsv4_serve.entrypoint.doctor.checkpoint_requirements import CheckpointRequirements
@@ -48,7 +47,7 @@ def test_every_token_is_a_word_that_comes_back(flash: Path) -> None:
     assert tokenizer.encode("Hello there").ids == [2, 2]
 
 
-@pytest.mark.parametrize("layout", sorted(set(dummy.LAYOUTS.values())))
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_draft_head_has_the_names_that_a_whole_checkpoint_has(tmp_path: Path, layout: str) -> None:
     write_whole(tmp_path, layout, Dims(experts=16))
     names = json.loads((tmp_path / dummy.INDEX).read_text())["weight_map"]
@@ -67,8 +66,13 @@ def test_every_model_that_is_published_quantized_has_a_layout_and_sizes() -> Non
     published = [model for model in models if str(model.get("architecture")) in dummy.SIZES]
     assert len(published) >= 5
     for model in (model for model in published if model.name != "flash-base"):  # FP8 experts: no layout of the demo
-        layout = dummy.layout_of(model.get("scheme"), model.get("drafter"), model.name)
+        layout = dummy.layout_of(model)
         assert LAYOUTS[layout].drafter == model.get("drafter").kind, model.name
+
+
+@pytest.mark.parametrize(("name", "layout"), [("flash-nvfp4", "flash-nvfp4"), ("pro-nvfp4", "pro")])
+def test_flash_and_pro_in_nvfp4_are_described_as_each_is_published(name: str, layout: str) -> None:
+    assert dummy.layout_of(Catalog([]).model(name, "")) == layout
 
 
 def test_a_dspark_drafter_is_served_as_one(tmp_path: Path) -> None:
@@ -84,7 +88,7 @@ def test_a_dspark_drafter_is_served_as_one(tmp_path: Path) -> None:
 
 def test_a_model_of_unknown_layout_or_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not support the layout of the model demo"):
-        dummy.layout_of("unquantized", ModelDrafter(), "demo")
+        dummy.layout_of(Catalog([]).model("demo", ""))
     with pytest.raises(ConfigError, match="supports deepseek-v4-flash and deepseek-v4-pro, not"):
         dummy.write(tmp_path, "deepseek-v5", "w4a16")
 
