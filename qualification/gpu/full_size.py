@@ -22,8 +22,7 @@ from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.entrypoint.supervisor import compiled, kernel_cache
-from qualification.gpu import speed
-from qualification.gpu.run_layouts import hardware, versions
+from qualification.gpu import speed, this_host
 from qualification.gpu.speed import Planned
 
 PLACES = (1, 4, 16)
@@ -65,15 +64,13 @@ def prebuilt(
     sizes = speed.share(whole, options.share) if options.share > 1 else whole
     products = kernel_prebuild.gemms(sizes, how.plan.tensor_parallel_size)
     tokens, caches = kernel_prebuild.steps(how.plan), kernel_cache.variables(cache or how.kernels)
-    root, cores = Path(caches["VLLM_CACHE_ROOT"]), os.cpu_count() or 1
-    return products, kernel_prebuild.compile_all(products, tokens, root, {**how.environ, **caches}, cores)
+    return products, kernel_prebuild.compile_all(products, tokens, {**how.environ, **caches}, os.cpu_count() or 1)
 
 
 def about(options: argparse.Namespace) -> dict[str, Any]:
     """Return on what it is measured, and what."""
     shape = {"profile": options.profile, "model": options.model, "tp": options.tp, "share": options.share}
-    day = time.strftime("%Y-%m-%d", time.gmtime())
-    return {"date": day, "hardware": hardware()[1], "cores": os.cpu_count(), "versions": versions(), **shape}
+    return {**this_host.facts(), "cores": os.cpu_count(), **shape}
 
 
 def caches_in(home: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -11,7 +11,6 @@ would, but for the buffers of NCCL, and for the vocabulary, which stays whole as
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
 import re
@@ -33,7 +32,7 @@ from dsv4_serve.demo.v4_layouts import LAYOUTS
 from dsv4_serve.entrypoint.bench import without_weights
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
 from dsv4_serve.entrypoint.client.local_replica import free_port
-from qualification.gpu.run_layouts import hardware, versions
+from qualification.gpu import this_host
 
 SHARE = 2
 NOTED = re.compile(
@@ -156,15 +155,13 @@ def main() -> int:
     until = time.monotonic() + options.deadline
     read = tomllib.loads(options.settings.read_text())
     options.work.mkdir(parents=True, exist_ok=True)
-    name, described = hardware()
-    found = versions()
-    about = {"hardware": described, "versions": found, "date": dt.datetime.now(dt.UTC).date().isoformat()}
+    name, about = this_host.hardware()[0], this_host.facts()
     environ = os.environ | {"VLLM_LOGGING_LEVEL": "DEBUG", "HF_HUB_OFFLINE": "1"}
     sized = 0
     for setting in read["setting"]:
         if options.only and setting["name"] not in options.only:
             continue
-        result = {"file": f"memory-{setting['name']}-{name}-vllm{found['vllm']}.json"}
+        result = {"file": f"memory-{setting['name']}-{name}-vllm{about['versions']['vllm']}.json"}
         result |= {"setting": setting, "share": SHARE, "common": read["common"]} | about
         left = until - time.monotonic()
         if left < options.least:

@@ -18,8 +18,8 @@ from typing import Any
 import pynvml
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, write
+from qualification.gpu import this_host
 from qualification.gpu.run_faults import idle, phases
-from qualification.gpu.run_layouts import hardware, versions
 from qualification.gpu.served import FLAGS, SPECULATIVE
 from tests.support.replica import replica
 
@@ -39,12 +39,7 @@ def main() -> int:
     words = ["--profile", "known-answer", "--model", f"{options.layout}={model}", *FLAGS]
     words += ["--tensor-parallel-size", str(options.tp), "--speculative-config", SPECULATIVE]
     env: dict[str, Any] = {"DSV4_CACHE": str(out / "cache"), "DSV4_SUPERVISE_LIVE_GRACE": "30"}
-    found: dict[str, Any] = {
-        "hardware": hardware()[1],
-        "versions": versions(),
-        "tp": options.tp,
-        "layout": options.layout,
-    }
+    found: dict[str, Any] = {**this_host.facts(), "tp": options.tp, "layout": options.layout}
     for name in ("cold", "warm"):
         with replica(out / name, *words, model_name="deepseek-v4-flash", **env) as running:
             found[name] = {

@@ -23,7 +23,7 @@ import pynvml
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, write
 from dsv4_serve.entrypoint.plan import DRAFT_TOKENS
-from qualification.gpu.run_layouts import hardware, versions
+from qualification.gpu import this_host
 from qualification.gpu.served import FLAGS, SPECULATIVE
 from tests.support.replica import Late, Replica, replica
 
@@ -170,7 +170,7 @@ def main() -> int:
         time.sleep(1)
     for thread in threads:
         thread.join()
-    facts = {"hardware": hardware()[1], "versions": versions(), "tp": options.tp, "live_grace": LIVE_GRACE}
+    facts = {**this_host.facts(), "tp": options.tp, "live_grace": LIVE_GRACE}
     (Path(options.out) / "faults.json").write_text(json.dumps(facts | {"jobs": results}, indent=2) + "\n")
     for name, result in results.items():
         print(name, json.dumps({k: v for k, v in result.items() if k != "stacks"})[:1500])

@@ -10,19 +10,15 @@ there, to `--out` and as a line of `--record`.
 """
 
 import argparse
-import datetime as dt
 import json
 import os
 import queue
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,7 @@ from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
 from dsv4_serve.entrypoint.qualify.known import questions
 from dsv4_serve.entrypoint.qualify.sizes import Sizes
 from dsv4_serve.entrypoint.qualify.small import SKIPPED
+from qualification.gpu import this_host
 from qualification.gpu.served import HEALTH, Ended, ask, server, wait_until_ready
 
 Result = dict[str, Any]
@@ -186,33 +183,11 @@ def backends(log: Path) -> list[str]:
     return sorted({line.split("] ", 1)[-1][:120] for line in lines if " MoE backend" in line and "Using" in line})
 
 
-def hardware() -> tuple[str, str]:
-    """Name for file names and full description, by nvidia-smi; `cpu` without it."""
-    if not shutil.which("nvidia-smi"):
-        return "cpu", "no GPU"
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    lines = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
-    name = lines[0].split(",")[0] if lines else "unknown"
-    return name.removeprefix("NVIDIA ").lower().replace(" ", "-"), f"{len(lines)} x {lines[0] if lines else name}"
-
-
-def versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for package in ("vllm", "torch", "flashinfer-python", "tilelang", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
 def keep(result: Result, options: argparse.Namespace) -> None:
     """Write `<job>-<hardware>-tp<N>-vllm<version>.json`, and a line of the record."""
-    short, full = hardware()
-    found = versions()
-    facts = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "hardware": full, "versions": found}
-    facts["patches"] = None if result["stock"] else options.patches
-    name = f"{result['job']}-{short}-tp{result['tp']}-vllm{found['vllm']}.json"
+    facts = {**this_host.facts(), "patches": None if result["stock"] else options.patches}
+    short, vllm = this_host.hardware()[0], facts["versions"]["vllm"]
+    name = f"{result['job']}-{short}-tp{result['tp']}-vllm{vllm}.json"
     (Path(options.out) / name).write_text(json.dumps(result | facts, indent=2) + "\n")
     if options.record:
         with Path(options.record).open("a") as record:

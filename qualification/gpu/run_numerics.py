@@ -9,7 +9,6 @@ answered and the end of its log. No job begins after the deadline, and one that 
 """
 
 import argparse
-import datetime as dt
 import json
 import os
 import queue
@@ -28,7 +27,8 @@ import numpy as np
 
 from dsv4_serve.demo.numerics import answers, checkpoint, compare, golden
 from dsv4_serve.demo.v4_layouts import LAYOUTS
-from qualification.gpu.run_layouts import backends, hardware, versions
+from qualification.gpu import this_host
+from qualification.gpu.run_layouts import backends
 
 W4A4 = ("nvfp4", "pro", "flash-nvfp4", "flash-0731-nvfp4")
 LEAST, LOG = 40.0, 60_000
@@ -60,7 +60,7 @@ class Place:
         layout, options = arguments(job)
         words = [layout, *job.split("+")[1:]]
         vllm = self.common.get("versions", {}).get("vllm", "")
-        return f"{'-'.join(words)}-{hardware()[0]}-tp{options['tensor_parallel_size']}-vllm{vllm}.json"
+        return f"{'-'.join(words)}-{this_host.hardware()[0]}-tp{options['tensor_parallel_size']}-vllm{vllm}.json"
 
     def keep(self, job: str, found: dict[str, Any]) -> None:
         """Print a job's figures, and keep them with what the engine answered and logged."""
@@ -93,7 +93,7 @@ def main() -> None:
         arguments(job)
     for folder in (options.out, options.work):
         folder.mkdir(parents=True, exist_ok=True)
-    common = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "hardware": hardware()[1], "versions": versions()}
+    common = this_host.facts()
     if options.patches:
         common["patches"] = json.loads(options.patches.read_text())
     place = Place(options.out, options.work, tables(options.size), options.size, until, common)

@@ -10,7 +10,6 @@ its result.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
 import sys
@@ -26,8 +25,9 @@ import psutil
 from dsv4_serve.demo.deepseek_v4 import FLASH, TINY, write
 from dsv4_serve.entrypoint.qualify.small import SKIPPED
 from qualification.gpu import pair as replicas
+from qualification.gpu import this_host
 from qualification.gpu.pair import address, groups
-from qualification.gpu.run_layouts import MODELS, hardware, versions
+from qualification.gpu.run_layouts import MODELS
 from qualification.gpu.served import FLAGS
 from tests.deploy.pair import Pair
 from tests.support.balancer import Late
@@ -160,12 +160,7 @@ def main() -> int:
     words += ["--tensor-parallel-size", str(options.tp), *(word for name in SKIPPED for word in ("--skip", name))]
     devices = groups(options.gpus, options.tp)
     options.out.mkdir(parents=True, exist_ok=True)
-    found: Step = {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "hardware": hardware()[1],
-        "versions": versions(),
-    }
-    found |= {"layout": options.layout, "tp": options.tp, "gpus": devices, "steps": {}}
+    found: Step = {**this_host.facts(), "layout": options.layout, "tp": options.tp, "gpus": devices, "steps": {}}
     with replicas.pair(devices, words, os.environ | GRACE, options.out.resolve(), quick_end=False) as made:
         run = Run(made, tuple(made.replicas), options.patience)
         for name, step in STEPS.items():

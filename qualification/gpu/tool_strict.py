@@ -28,8 +28,7 @@ from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, Dims, write
 from dsv4_serve.demo.tokenizer import DSML, END_OF_THOUGHT, EOS, THINK, spelled
 from dsv4_serve.demo.v4_text import CHARACTERS, READABLE_MARKS, Walk
 from dsv4_serve.entrypoint.client import counters
-from qualification.gpu import served
-from qualification.gpu.run_layouts import hardware, versions
+from qualification.gpu import served, this_host
 
 SMALL = Dims(hidden=1024, experts=64, vocab=256)
 """For a CPU, whose router has 64 experts at least."""
@@ -283,12 +282,11 @@ def main() -> int:
     parser.add_argument("--cpu", action="store_true", help="a smaller checkpoint, to try this program")
     options = parser.parse_args()
     Path(options.work).mkdir(parents=True, exist_ok=True)
-    short, full = hardware()
-    facts = {"hardware": full, "layout": options.layout, "versions": versions()}
+    short, facts = this_host.hardware()[0], {**this_host.facts(), "layout": options.layout}
     failed = False
     for found in measure(options):
         failed = failed or found["cell"] == "failed"
-        line = json.dumps(found | {"date": time.strftime("%Y-%m-%d", time.gmtime())} | facts)
+        line = json.dumps(found | facts)
         with Path(options.record).open("a", encoding="utf-8") as record:
             record.write(line + "\n")
         print(f"{short} {json.dumps(found)}", flush=True)

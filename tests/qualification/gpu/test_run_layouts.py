@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qualification.gpu import run_layouts, unfold
+from qualification.gpu import run_layouts, this_host, unfold
 from qualification.gpu.run_layouts import Job, command, judged, parse_job
 
 
@@ -60,8 +60,8 @@ def test_what_a_drafter_promises(drafter: str, outcome: str, right: bool, ok: bo
 def test_a_result_is_kept_as_soon_as_it_is_there_and_a_cut_record_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_layouts, "hardware", lambda: ("h200", "1 x NVIDIA H200"))
-    monkeypatch.setattr(run_layouts, "versions", lambda: {"vllm": "0.32.0"})
+    monkeypatch.setattr(this_host, "hardware", lambda: ("h200", "1 x NVIDIA H200"))
+    monkeypatch.setattr(this_host, "versions", lambda: {"vllm": "0.32.0"})
     record, out = tmp_path / "record.jsonl", tmp_path / "results"
     options = argparse.Namespace(out=str(tmp_path), record=str(record), patches={"series": "0.32.0"})
     for job, result in (("native", "served"), ("acti", "skipped")):

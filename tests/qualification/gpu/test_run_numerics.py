@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dsv4_serve.demo.numerics import golden
-from qualification.gpu import run_numerics
+from qualification.gpu import run_numerics, this_host
 
 
 def test_a_job_says_layout_ranks_and_graphs():
@@ -35,7 +35,7 @@ def served(tmp_path, monkeypatch, jobs, *, status=0, seconds=600.0):
         return SimpleNamespace(returncode=status)
 
     monkeypatch.setattr(run_numerics.subprocess, "run", engine)
-    monkeypatch.setattr(run_numerics, "hardware", lambda: ("cpu", "no GPU"))
+    monkeypatch.setattr(this_host, "hardware", lambda: ("cpu", "no GPU"))
     monkeypatch.setattr(run_numerics.checkpoint, "write", lambda folder, *_: folder.mkdir())
     place = run_numerics.Place(tmp_path, tmp_path, shipped, "tiny", time.monotonic() + seconds, {"hardware": "x"})
     run_numerics.run(place, jobs, ["4", "7"], 2)
