@@ -118,7 +118,7 @@ def _of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folde
     plan = kernel_cache.placed(plan, environ, folder)
     products = gemms(sizes, plan.tensor_parallel_size)
     variables = {**environ, **plan.environment()}
-    found = compile_all(products, steps(plan), Path(variables["VLLM_CACHE_ROOT"]), variables, _processes())
+    found = compile_all(products, steps(plan), variables, _processes())
     note = f"; one process failed, and the start compiles the rest: {found.failed}" if found.failed else ""
     level = logging.WARNING if found.failed else logging.INFO
     message = f"DeepGEMM and TileLang: {found.kernels} kernels compiled beforehand in {found.seconds:.0f} s{note}"
@@ -137,14 +137,13 @@ def _processes() -> int:
 
 
 def compile_all(
-    products: Sequence[Gemm], tokens: Sequence[int], cache: Path, environ: Mapping[str, str], processes: int
+    products: Sequence[Gemm], tokens: Sequence[int], environ: Mapping[str, str], processes: int
 ) -> PrebuiltKernels:
     """
-    Compile the kernels for steps of these tokens into `cache`, vLLM's cache folder (VLLM_CACHE_ROOT).
+    Compile the kernels for steps of these tokens into vLLM's cache folder, which `environ` names (VLLM_CACHE_ROOT).
 
     A process that fails is named in the result. Raise OSError where none can be started.
     """
-    environ = {**environ, "VLLM_CACHE_ROOT": str(cache)}
     began, before = time.monotonic(), _kernels(environ)
     count = max(1, min(PROCESSES, processes))
     work = {"gemms": [asdict(one) for one in products], "tokens": sorted(tokens), "of": count}
