@@ -18,10 +18,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+from tests.support.become import become
 
 IMPORTED = (
     "vllm.entrypoints.cli.main",
@@ -68,7 +68,7 @@ def serve(number: int, modules: Sequence[str]) -> None:
                 asked = json.loads(text)
                 child = os.fork()
                 if not child:
-                    _run(main, asked, numbers)
+                    become(main, ["vllm", *asked["argv"]], asked["environ"], asked["folder"], numbers)
                 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
                 for each in numbers:
                     os.close(each)
@@ -82,28 +82,6 @@ def _main(modules: Sequence[str]) -> Callable[[], object]:
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.suppress(SystemExit):
         found()
     return found
-
-
-def _run(main: Callable[[], object], asked: dict[str, Any], numbers: Sequence[int]) -> None:
-    """Be the program, and end."""
-    status = 1
-    try:
-        for target, given in zip((1, 2), numbers, strict=True):
-            os.dup2(given, target)
-        os.environ.clear()
-        os.environ.update(asked["environ"])
-        os.chdir(str(asked["folder"]))
-        sys.argv = ["vllm", *asked["argv"]]
-        main()
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def ask(where: str, argv: Sequence[str]) -> int:

@@ -17,8 +17,9 @@ import select
 import socket
 import sys
 import threading
-import traceback
-from typing import Any
+from typing import Any, NoReturn
+
+from tests.support.become import become
 
 IMPORTED = (
     *("catalog.listing", "resolve.what_fits", "resolve.resolution", "resolve.memory_inputs"),
@@ -62,30 +63,22 @@ def _close(*files: int) -> None:
         os.close(file)
 
 
-def _run(message: dict[str, Any], files: list[int]) -> None:
+def _run(message: dict[str, Any], files: list[int]) -> NoReturn:
     """Be the process that the message describes, to its end."""
-    from dsv4_serve.entrypoint.cli.main import main as command
-
-    for number, file in enumerate(files[:2], 1):
-        os.dup2(file, number)
-    _close(*files)
-    os.chdir(message["cwd"])
-    os.environ.clear()
-    os.environ.update(message["env"])
-    places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    places = [place for place in message["env"].get("PYTHONPATH", "").split(os.pathsep) if place]
     sys.path[:] = dict.fromkeys([*places, *sys.path])
-    sys.argv = ["dsv4", *message["argv"]]
-    status: Any = 1
+    os.close(files[2])
+    become(_command, ["dsv4", *message["argv"]], message["env"], message["cwd"], files[:2])
+
+
+def _command() -> int:
+    from dsv4_serve.entrypoint.cli.main import main
+
     try:
-        status = command()
-    except SystemExit as error:
-        status = error.code
-    except BaseException:  # what the interpreter would do
-        traceback.print_exc()
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    os._exit(status)  # the rest of an interpreter's end takes ten milliseconds and changes nothing
+        return main()
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ def main():
     if "--help" in sys.argv: return
     print("also this", file=sys.stderr)
     if "fail" in sys.argv: raise ValueError("as asked")
+    if "leave" in sys.argv: sys.exit("no more")
     sys.exit(int(sys.argv[-1]))
 """
 
@@ -57,3 +58,8 @@ def test_an_exception_is_a_failure_with_its_traceback(program: str, tmp_path: Pa
     assert done.returncode == 1
     assert done.stderr.endswith("ValueError: as asked\n")
     assert run(program, tmp_path, "0").returncode == 0  # the next one runs
+
+
+def test_a_text_at_the_end_is_shown_and_a_failure(program: str, tmp_path: Path) -> None:
+    done = run(program, tmp_path, "leave")
+    assert (done.returncode, done.stderr) == (1, "also this\nno more\n")
