@@ -15,7 +15,6 @@ import json
 import os
 import re
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ from dsv4_serve.demo.v4_layouts import LAYOUTS
 from dsv4_serve.entrypoint.bench import without_weights
 from dsv4_serve.entrypoint.bench.without_weights import SIZES, Published
 from dsv4_serve.entrypoint.client.local_replica import free_port
-from qualification.gpu import this_host
+from qualification.gpu import session, this_host
 
 SHARE = 2
 NOTED = re.compile(
@@ -112,11 +111,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
         for one in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 one.kill()
-    for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]:
-        with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(pid) == process.pid:
-                os.kill(pid, signal.SIGKILL)
-    process.wait()
+    session.kill(process)
     for _ in range(20):
         if (used := memory_used()) is None or used < 2048:
             return

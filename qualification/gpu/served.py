@@ -2,12 +2,11 @@
 
 import json
 import os
-import signal
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from dsv4_serve.entrypoint.client import counters
 from dsv4_serve.entrypoint.qualify.known import Question
+from qualification.gpu import session
 
 SPECULATIVE = '{"method": "mtp", "num_speculative_tokens": 1}'
 HEALTH = 500
@@ -75,19 +75,7 @@ def server(argv: list[str], *, tp: int, port: int, devices: str, log: Path) -> I
         try:
             yield process
         finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the leader to end, then kill what is left of its session: the engine has process groups of its own."""
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(15)
-    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
-        with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(pid) == process.pid:
-                os.kill(pid, signal.SIGKILL)
-    process.wait()
+            session.end(process, 15)
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, until: float) -> None:

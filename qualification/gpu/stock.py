@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import subprocess
 import threading
 import time
@@ -21,6 +19,7 @@ from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.root_cause import LogNotes
 from dsv4_serve.entrypoint.vllm_log.startup_phase import StartupProgress
+from qualification.gpu import session
 
 
 @contextlib.contextmanager
@@ -57,7 +56,7 @@ def stock(
             where, log, {"phases": {name: round(s, 1) for name, s in spent.items()}, "caches": "unknown"}, process
         )
     finally:
-        _end(process)
+        session.end(process, 20)
         reader.join(5)
 
 
@@ -91,14 +90,3 @@ def _read(process: subprocess.Popen[bytes], log: Path, spent: dict[str, float], 
             if progress.phase != before:
                 spent[before] = spent.get(before, 0.0) + now - last
                 last = now
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(20)
-    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getsid(pid) == process.pid:
-                os.kill(pid, signal.SIGKILL)
-    process.wait()
