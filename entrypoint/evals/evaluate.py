@@ -80,15 +80,11 @@ def scores(task: Task, thinking: str, model: str | None, result: Mapping[str, An
         scored.append(
             {
                 "metric": metric,
-                "correct": share.correct,
-                "total": share.total,
-                "interval": [round(bound, 4) for bound in share.interval()],
+                **share.entry(),
                 "of-whole-answers": [result["correct-of-whole"][metric], whole],
                 "published": [
                     {
-                        "correct": figure.share.correct,
-                        "total": figure.share.total,
-                        "interval": [round(bound, 4) for bound in figure.share.interval()],
+                        **figure.share.entry(),
                         "settings": figure.settings,
                         "source": figure.source,
                         "difference": [round(bound, 4) for bound in intervals.difference(share, figure.share)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, lgamma, sqrt
+from typing import Any
 
 Z = 1.959964
 """Normal quantile of a two-sided interval of 95%."""
@@ -36,6 +37,11 @@ class Share:
         middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
         half = Z / (1 + Z * Z / n) * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
         return max(0.0, middle - half), min(1.0, middle + half)
+
+    def entry(self) -> dict[str, Any]:
+        """Return it for a result file."""
+        bounds = [round(bound, 4) for bound in self.interval()]
+        return {"correct": self.correct, "total": self.total, "interval": bounds}
 
 
 def difference(ours: Share, theirs: Share) -> tuple[float, float]:

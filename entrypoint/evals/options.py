@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 from .task import find
-from .task_request import EvalRequest, default_python
-from .tool_eval import ToolEvalRequest
+from .task_request import EvalRequest, EvalSettings, ToolEvalRequest, default_python
 
 
 def request(options: argparse.Namespace, environ: Mapping[str, str]) -> EvalRequest:
     """Return the evaluation that the options request; raise UserError for an unknown task."""
     task = find(options.task, options.tasks)
     return EvalRequest(
+        **_settings(options, task.thinking),
         task=task,
-        thinking=options.thinking or task.thinking,
-        limit=options.limit,
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        concurrency=options.concurrency,
-        out=options.out,
-        resume=options.resume,
-        dry_run=options.dry_run,
         run_code=options.confirm_run_unsafe_code,
         python=options.python or default_python(environ),
     )
@@ -30,14 +24,10 @@ def request(options: argparse.Namespace, environ: Mapping[str, str]) -> EvalRequ
 
 def tool_request(options: argparse.Namespace) -> ToolEvalRequest:
     """Return the run of the tool scenarios that the options request."""
-    return ToolEvalRequest(
-        thinking=options.thinking or "chat",
-        rounds=options.rounds,
-        limit=options.limit,
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        concurrency=options.concurrency,
-        out=options.out,
-        resume=options.resume,
-        dry_run=options.dry_run,
-    )
+    return ToolEvalRequest(**_settings(options, "chat"), rounds=options.rounds)
+
+
+def _settings(options: argparse.Namespace, thinking: str) -> dict[str, Any]:
+    """Return what every evaluation is asked for, by the fields of EvalSettings; `thinking` where none is chosen."""
+    asked = {field.name: getattr(options, field.name) for field in fields(EvalSettings)}
+    return {**asked, "thinking": options.thinking or thinking}

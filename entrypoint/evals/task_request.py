@@ -1,4 +1,4 @@
-"""One evaluation, as `dsv4 eval` requests it."""
+"""One evaluation, as `dsv4 eval` requests it: of a task, or of the tool scenarios."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from .task import Task
 
 
-@dataclass(frozen=True)
-class EvalRequest:
-    """A task and how it is run; `limit` None runs every question, `max_tokens` None takes the task's."""
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """How an evaluation is run; `limit` None runs all of it."""
 
-    task: Task
     thinking: str
     limit: int | None
     max_tokens: int | None
@@ -23,8 +22,22 @@ class EvalRequest:
     out: Path
     resume: bool
     dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRequest(EvalSettings):
+    """A task and how it is run; `max_tokens` None takes the task's."""
+
+    task: Task
     run_code: bool
     python: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolEvalRequest(EvalSettings):
+    """How the scenarios are run; `max_tokens` None leaves what the context allows."""
+
+    rounds: int
 
 
 def default_python(environ: Mapping[str, str]) -> str:

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import results
@@ -25,6 +24,7 @@ from .intervals import Share
 from .progress import EvalProgress
 from .served import ServedReplica
 from .task import LONGEST_ANSWER, THINKING, TOOLS
+from .task_request import ToolEvalRequest
 from .tool_answers import ToolAnswers
 from .tool_scenarios import Scenario
 from .tool_score import Play
@@ -34,21 +34,6 @@ log = logging.getLogger(__name__)
 PROMPT_TOKENS = 8192
 """For the longest conversation of a scenario, with all its tools."""
 CHAT_TOKENS = 4096
-
-
-@dataclass(frozen=True)
-class ToolEvalRequest:
-    """How the scenarios are run; `limit` None runs all of them, `max_tokens` None leaves what the context allows."""
-
-    thinking: str
-    rounds: int
-    limit: int | None
-    max_tokens: int | None
-    temperature: float
-    concurrency: int
-    out: Path
-    resume: bool
-    dry_run: bool
 
 
 @dataclass(frozen=True)
@@ -207,12 +192,9 @@ def summary(scored: Sequence[ScoredRound]) -> dict[str, Any]:
         return sum(not getattr(one.played, metric) for one in chosen)
 
     def entry(metric: str) -> dict[str, Any]:
-        share = Share(score(metric, scored), len(scored))
         return {
             "metric": metric,
-            "correct": share.correct,
-            "total": share.total,
-            "interval": [round(bound, 4) for bound in share.interval()],
+            **Share(score(metric, scored), len(scored)).entry(),
             "of-whole-answers": [score(metric, whole), len(whole)],
             "published": [],
         }

@@ -15,7 +15,7 @@ from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.errors import UsageError
 from dsv4_serve.entrypoint.evals import tool_eval, tool_scenarios, tool_text
 from dsv4_serve.entrypoint.evals.served import ServedReplica
-from dsv4_serve.entrypoint.evals.tool_eval import ToolEvalRequest
+from dsv4_serve.entrypoint.evals.task_request import ToolEvalRequest
 from dsv4_serve.entrypoint.smoke.structure import NO_PARSER
 from tests.entrypoint.evals.perfect import perfect
 
@@ -94,7 +94,10 @@ def serving(*faults, most=10_000):
 
 
 def request(out: Path, **changes) -> ToolEvalRequest:
-    whole = ToolEvalRequest("chat", 2, None, None, 0.0, 4, out, resume=False, dry_run=False)
+    whole = ToolEvalRequest(
+        thinking="chat", limit=None, max_tokens=None, temperature=0.0, concurrency=4, out=out, resume=False,
+        dry_run=False, rounds=2,
+    )  # fmt: skip
     return replace(whole, **changes)
 
 
