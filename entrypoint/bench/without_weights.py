@@ -55,7 +55,7 @@ SKIPPED = ("weights-present",)
 def layout_of(model: ProfileFile[Model]) -> str:
     """Return the layout on disk of a model; raise ConfigError where none is known."""
     architecture, scheme, drafter = str(model.get("architecture")), str(model.get("scheme")), model.get("drafter")
-    if layout := demo_layout.layout_of(architecture, scheme, drafter):
+    if layout := demo_layout.layout_of(architecture, scheme, drafter.kind, drafter.scheme):
         return layout
     kind = f"{drafter.kind} {drafter.scheme}".strip()
     raise ConfigError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from .schema import ModelDrafter
-
 _LAYOUTS = {
     ("unquantized", "mtp", "unquantized"): "bf16",
     ("fp8-mxfp4", "mtp", "fp8-mxfp4"): "native",
@@ -19,7 +17,7 @@ _PRO = {"flash-nvfp4": "pro"}
 """Pro's own: its quantization with an MTP head is another one's than that of Flash, with less of a description."""
 
 
-def layout_of(architecture: str, scheme: str, drafter: ModelDrafter) -> str | None:
+def layout_of(architecture: str, scheme: str, drafter: str, draft_scheme: str) -> str | None:
     """Return the name of the layout; None where no checkpoint of it can be written."""
-    layout = _LAYOUTS.get((scheme, drafter.kind, drafter.scheme))
+    layout = _LAYOUTS.get((scheme, drafter, draft_scheme))
     return _PRO.get(layout or "", layout) if architecture == "deepseek-v4-pro" else layout

@@ -37,7 +37,8 @@ class SmallCheckpoint:
 def layout_of(selection: Selection) -> str:
     """Return the layout of a selection's artifact; raise ConfigError where there is no small checkpoint of it."""
     model, drafter = selection.model, selection.drafter
-    layout = demo_layout.layout_of(str(model.get("architecture")), str(model.get("scheme")), drafter)
+    architecture, scheme = str(model.get("architecture")), str(model.get("scheme"))
+    layout = demo_layout.layout_of(architecture, scheme, drafter.kind, drafter.scheme)
     drafts = " ".join(filter(None, (drafter.kind, drafter.scheme)))
     if layout is None or model.get("architecture") not in ARCHITECTURES:
         raise ConfigError(

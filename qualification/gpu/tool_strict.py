@@ -28,7 +28,7 @@ from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, Dims, write
 from dsv4_serve.demo.tokenizer import DSML, END_OF_THOUGHT, EOS, THINK, spelled
 from dsv4_serve.demo.v4_text import CHARACTERS, READABLE_MARKS, Walk
 from dsv4_serve.entrypoint.client import counters
-from qualification.gpu import served, this_host
+from qualification.gpu import served, session, this_host
 
 SMALL = Dims(hidden=1024, experts=64, vocab=256)
 """For a CPU, whose router has 64 experts at least."""
@@ -263,7 +263,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             tail = log.read_text(errors="replace")[-1500:]
             yield {"cell": "failed", "message": f"{type(error).__name__}: {error}", "log": tail}
         finally:
-            served._end(process)
+            session.end(process, 15)
     for number in options.tools:
         yield {"cell": "compile", "tools": number, "seconds": compile_seconds(number, path)}
 
