@@ -28,6 +28,7 @@ SCREENING = 0.6
 """The share of the time after which no further candidate is tried while one waits to be confirmed."""
 _T99 = (31.82, 6.965, 4.541, 3.747, 3.365, 3.143, 2.998, 2.896, 2.821, 2.764, 2.718, 2.681, 2.65, 2.624, 2.602)
 _T99_LATER, _T99_NORMAL = 2.602, 2.326
+_LARGEST = 700.0  # whose exponential is a number
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Noise:
     freedom: int
 
     def threshold(self, first: int, second: int) -> float:
-        """Return the least difference between the means of so many starts that is not noise."""
+        """Return the least difference between the mean scores of so many starts that is not noise."""
         if not self.freedom:
             return math.inf
         return max(LEAST, _t99(self.freedom) * self.deviation * math.sqrt(1 / first + 1 / second))
@@ -61,7 +62,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class SetupComparison:
-    """The gain of a setup over another as a share, the least that counts, and what is slower with it."""
+    """The gain of a setup over another and the least that counts, both as shares, and what is slower with it."""
 
     gain: float
     threshold: float
@@ -76,7 +77,7 @@ class SetupComparison:
     @property
     def clear(self) -> bool:
         """Whether more starts would not change it."""
-        return self.wins and self.gain >= CLEAR * self.threshold
+        return self.wins and math.log1p(self.gain) >= CLEAR * math.log1p(self.threshold)
 
 
 def _t99(freedom: int) -> float:
@@ -107,10 +108,14 @@ def confirming(trials: Sequence[TuneTrial], setup: Setup) -> list[TuneTrial]:
     return of(trials, setup)[len(setup) == 1 :]
 
 
+def deciding(trials: Sequence[TuneTrial], setup: Setup) -> list[TuneTrial]:
+    """Return the starts that a setup is compared by: those that confirm, or the first where there are none yet."""
+    return confirming(trials, setup) or of(trials, setup)
+
+
 def compare(trials: Sequence[TuneTrial], before: Setup, after: Setup) -> SetupComparison:
     """Compare two setups that each have a start that counts."""
-    first = confirming(trials, before) or of(trials, before)
-    second = confirming(trials, after) or of(trials, after)
+    first, second = deciding(trials, before), deciding(trials, after)
     sizes = len(first), len(second)
     gain = _mean(second, lambda trial: trial.score) - _mean(first, lambda trial: trial.score)
     slower = []
@@ -121,7 +126,12 @@ def compare(trials: Sequence[TuneTrial], before: Setup, after: Setup) -> SetupCo
 
         if _mean(first, at) - _mean(second, at) >= noise(trials, at).threshold(*sizes):
             slower.append(batch)
-    return SetupComparison(math.expm1(gain), noise(trials).threshold(*sizes), tuple(slower))
+    return SetupComparison(_share(gain), _share(noise(trials).threshold(*sizes)), tuple(slower))
+
+
+def _share(difference: float) -> float:
+    """Return a difference of logarithms as a share: only for small ones the two are about the same."""
+    return math.expm1(difference) if difference < _LARGEST else math.inf
 
 
 def _mean(trials: Sequence[TuneTrial], value: Callable[[TuneTrial], float]) -> float:

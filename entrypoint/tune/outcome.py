@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, geometric_mean
 from typing import Any
 
 from ..bench import measure
 from . import decide
 from .candidates import TuneCandidate
-from .decide import PLAN, TuneStanding
+from .decide import PLAN, Clash, Setup, TuneStanding, TuneTrial
 from .kept import Kept
 from .options import TuneRequest
 from .setups import Setups
 
-_MEANS = ("output_tokens_per_second", "tpot_p50", "tpot_p99", "ttft_p50", "ttft_p99", "acceptance")
+_SPEED = "output_tokens_per_second"
+_MEANS = ("tpot_p50", "tpot_p99", "ttft_p50", "ttft_p99", "acceptance")
 
 WINS, SLOWER, NO_FASTER, NOISE, FAILED = "wins", "slower", "no faster", "within the noise", "failed"
 UNDECIDED, WAITS = "not decided", "not tried"
+BEHIND = "behind the winner"
+"""It looked faster than the plan, but less so than a winner that it cannot be combined with."""
 
 
 def body(
@@ -39,15 +42,15 @@ def body(
         "finished": now.next is None,
         "noise": {"deviation": round(noise.deviation, 5), "freedom": noise.freedom},
         "candidates": [
-            {**described(one), **verdict(one.name, starts, now)} for one in setups.candidates.values()
+            {**described(one), **verdict(one.name, starts, now, setups.clash)} for one in setups.candidates.values()
         ],
         "left_out": [{"name": name, "because": why} for name, why in left_out.items()],
         "best": list(best),
         "changes": setups.changes(best),
         "gain": round(against.gain, 4) if against else 0.0,
         "threshold": round(against.threshold, 4) if against else None,
-        "before": means(starts.rows(PLAN)),
-        "after": means(starts.rows(best)),
+        "before": means(deciding(starts, PLAN)),
+        "after": means(deciding(starts, best)),
         "starts": [
             {"setup": list(t.setup), "speeds": dict(t.speeds), "failed": t.failed, "seconds": t.seconds} for t in trials
         ],
@@ -59,7 +62,13 @@ def described(one: TuneCandidate) -> dict[str, Any]:
     return {"name": one.name, "changes": dict(one.changes), "because": one.because, "predicted": one.gain}
 
 
-def verdict(name: str, starts: Kept, now: TuneStanding) -> dict[str, Any]:
+def deciding(starts: Kept, setup: Setup) -> list[Mapping[str, Any]]:
+    """Return the rows of the starts that a setup is compared by."""
+    chosen = decide.deciding(starts.trials, setup)
+    return [row for visit in starts.visits if any(visit.trial is one for one in chosen) for row in visit.rows]
+
+
+def verdict(name: str, starts: Kept, now: TuneStanding, clash: Clash) -> dict[str, Any]:
     """Return what became of a candidate: its gain over the plan at its first start, and whether it won."""
     trials = starts.trials
     if failed := decide.failure(trials, name):
@@ -72,20 +81,27 @@ def verdict(name: str, starts: Kept, now: TuneStanding) -> dict[str, Any]:
         return {"verdict": WINS, **figures}
     if found.slower:
         return {"verdict": SLOWER, "batches": list(found.slower), **figures}
-    if found.gain <= 0:
-        return {"verdict": NO_FASTER, **figures}
-    waiting = now.next is not None and len(alone) <= decide.REPEATS and name in decide.promising([name], trials)
-    return {"verdict": UNDECIDED if waiting else NOISE, **figures}
+    return {"verdict": NO_FASTER if found.gain <= 0 else _open(name, len(alone), trials, now, clash), **figures}
+
+
+def _open(name: str, count: int, trials: Sequence[TuneTrial], now: TuneStanding, clash: Clash) -> str:
+    """Return what a faster candidate is that has not won."""
+    if count > decide.REPEATS or name not in decide.promising([name], trials):
+        return NOISE
+    if any(clash(name, other) for other in now.best):
+        return BEHIND
+    return NOISE if now.next is None else UNDECIDED
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each batch size, with the mean of its figures over starts."""
+    """Return one row for each batch size, with the mean of its figures over starts: the geometric one of speeds."""
     batches = dict.fromkeys(row["batch"] for row in rows)
     return [_mean([row for row in rows if row["batch"] == batch]) for batch in batches]
 
 
 def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = dict(rows[0])
+    found[_SPEED] = round(geometric_mean(row[_SPEED] for row in rows), 4)
     for name in _MEANS:
         values = [row[name] for row in rows if row[name] is not None]
         found[name] = round(fmean(values), 4) if values else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,31 @@ def test_every_verdict_has_its_name(setups: Setups) -> None:
     assert made["changes"] == {"flag-a": 1}
     assert made["finished"]
     assert made["spent_seconds"] == 60 * 18 + 30
-    assert [r["output_tokens_per_second"] for r in made["before"]] == [100.2, 901.8]
+    assert [round(r["output_tokens_per_second"], 2) for r in made["before"]] == [100.2, 901.8]
     told = text.outcome(made)
     assert "slower at batch 16" in told
     assert "failed: the draft gate refused it" in told
     assert "100.20" in told
     assert "+29.9%" in told
     assert "profile: mine.toml" in told
+
+
+def test_what_a_winner_gains_is_what_its_speeds_say_without_the_start_that_it_was_picked_for(setups: Setups) -> None:
+    starts = [visit(PLAN), visit(PLAN), visit(("a",), 2.6, 2.6), visit(("a",), 2.0, 2.0), visit(("a",), 2.42, 2.42)]
+    starts += [visit((name,), 0.5, 0.5) for name in "bcde"] + [visit(PLAN), visit(("a",), 2.2, 2.2)]
+    made = body(setups, starts)
+    assert made["best"] == ["a"]
+    assert made["gain"] == pytest.approx(1.2)
+    assert [row["starts"] for row in (*made["before"], *made["after"])] == [3, 3, 3, 3]
+    assert [round(row["output_tokens_per_second"]) for row in made["after"]] == [220, 1980]
+
+
+def test_what_a_winner_rules_out_is_behind_it_and_not_within_the_noise(setups: Setups) -> None:
+    clashing = replace(setups, candidates={**setups.candidates, "b": replace(setups.candidates["b"], kind="a")})
+    visits = [visit(PLAN, jitter=n / 1000) for n in range(5)] + [visit(("a",), 1.5, 1.5) for _ in range(4)]
+    visits += [visit(("b",), 1.3, 1.3), *(visit((name,), 0.999, 0.999) for name in "cde")]
+    verdicts = {one["name"]: one["verdict"] for one in body(clashing, visits)["candidates"]}
+    assert verdicts == {"a": "wins", "b": "behind the winner", **dict.fromkeys("cde", "no faster")}
 
 
 def test_a_run_without_time_says_what_is_open(setups: Setups) -> None:
