@@ -23,6 +23,8 @@ from .options import TuneRequest
 log = logging.getLogger(__name__)
 
 FOLDER = "tune"
+WARM = 0.25
+"""Of a first start, which compiles kernels: a second one took 18 to 23 % of it on H200 (docs/explanation/start.md)."""
 
 
 def key(plan: Plan, request: TuneRequest, machine: Mapping[str, Any]) -> str:
@@ -52,7 +54,7 @@ def measured(bench: Bench, request: TuneRequest, names: Sequence[str], starts: K
         while True:
             now = decide.standing(names, starts.trials, bench.setups.clash, starts.spent / request.seconds)
             remaining = request.seconds - starts.spent
-            if now.next is None or (starts.visits and remaining < _longest(starts)):
+            if now.next is None or (starts.visits and remaining < _least(starts)):
                 return now
             visit = _visit(bench, now.next, starts, remaining)
             if visit.trial.failed and visit.trial.seconds >= remaining:
@@ -71,10 +73,10 @@ def check_writable(path: Path) -> None:
         path.unlink()
 
 
-def _longest(starts: Kept) -> float:
-    """Return the seconds that the next start may take; the first one may have compiled kernels for the others."""
-    seconds = [trial.seconds for trial in starts.trials if not trial.failed]
-    return max(seconds[1:] or seconds, default=0.0)
+def _least(starts: Kept) -> float:
+    """Return the seconds without which no further start is begun; the first one may have compiled for the others."""
+    first, *others = [trial.seconds for trial in starts.trials if not trial.failed] or [0.0]
+    return max(others, default=WARM * first)
 
 
 def _visit(bench: Bench, setup: Setup, starts: Kept, remaining: float) -> Visit:

@@ -66,8 +66,7 @@ def _end(result: Mapping[str, Any]) -> Iterator[str]:
         rest = "".join(f"; {words}: {', '.join(names)}" for words, names in _open(result) if names)
         yield f"time is up{rest}; the same command with --hours {hours(result):.1f} continues, and can decide"
     if not result["best"]:
-        undecided = any(one["verdict"] == UNDECIDED for one in result["candidates"])
-        why = "nothing is decided yet" if undecided else "nothing was faster beyond the noise"
+        why = "nothing was faster beyond the noise" if result["finished"] else "nothing is decided yet"
         yield f"Keep what you have: {why}."
     else:
         lines: list[tuple[str, ...]] = [
@@ -86,7 +85,7 @@ def hours(result: Mapping[str, Any]) -> float:
     seconds = [start["seconds"] for start in result["starts"] if not start["failed"]]
     untried = sum(one["verdict"] == WAITS for one in result["candidates"])
     starts = math.ceil(1.5 * untried) + 2 * REPEATS  # the plan is started between candidates
-    whole: float = result["spent_seconds"] + starts * max(seconds, default=0)
+    whole: float = result["spent_seconds"] + starts * max(seconds[1:] or seconds, default=0)
     tenths = math.ceil(whole / 360)
     return max(tenths / 10, float(result["hours"]) + 0.1)
 

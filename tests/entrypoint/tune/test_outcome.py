@@ -97,11 +97,19 @@ def test_a_run_without_time_says_what_is_open(setups: Setups) -> None:
     assert "Keep what you have: nothing is decided yet." in told
 
 
+def test_a_run_that_tried_nothing_does_not_say_that_nothing_was_faster(setups: Setups) -> None:
+    told = text.outcome(body(setups, [visit(PLAN)]))
+    assert "not yet tried: a, b, c, d, e" in told
+    assert "Keep what you have: nothing is decided yet." in told
+
+
 def test_the_hours_that_are_named_are_enough_for_every_candidate_and_one_decision(setups: Setups) -> None:
     made = body(setups, [visit(PLAN), visit(("a",), 1.3, 1.3)])  # 60 s each; four are not tried
     assert text.hours(made) == pytest.approx(max(0.3, made["hours"] + 0.1))
     assert text.hours({**made, "hours": 2.0}) == pytest.approx(2.1)
     assert text.hours({**made, "hours": 0.01, "starts": [{**one, "seconds": 600.0} for one in made["starts"]]}) == 2.1
+    compiled = [{**made["starts"][0], "seconds": 600.0}, {**made["starts"][1], "seconds": 60.0}]
+    assert text.hours({**made, "hours": 0.01, "starts": compiled}) == pytest.approx(0.3), "only the first one compiles"
 
 
 def test_the_proposal_lists_candidates_and_reasons(setups: Setups) -> None:

@@ -74,6 +74,19 @@ def test_a_first_start_that_compiled_kernels_does_not_end_the_run_early(started:
     assert len(asked) == 5  # the fifth ends after 900 s
 
 
+@pytest.mark.parametrize(("seconds", "starts"), [(620, 1), (630, 2), (700, 3)])
+def test_after_a_first_start_that_compiled_kernels_a_quarter_of_its_time_is_enough_for_the_second(
+    started: Callable[..., Any], seconds: float, starts: int
+) -> None:
+    def colder(setup: Setup, remaining: float) -> Visit:
+        one = good(setup, remaining)
+        spent = 100.0 if setup or remaining < seconds else 500.0
+        return dataclasses.replace(one, trial=dataclasses.replace(one.trial, seconds=spent))
+
+    asked, _ = started(seconds, colder)
+    assert len(asked) == starts
+
+
 def test_a_run_with_more_time_continues_where_it_was(started: Callable[..., Any]) -> None:
     started(250)
     asked, _ = started(10_000)
