@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from tools.pictures import BAND, GRID, INK, NOTE, PAPER, SERIES, dark
+from tools.colours import BAND, GRID, INK, NOTE, PAPER, SERIES, dark
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs/images"
 WIDTH, HEIGHT = 860, 388

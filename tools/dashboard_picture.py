@@ -24,7 +24,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tools.pictures import NOTE, PIXEL, SERIES, svg
+from tools.colours import NOTE, SERIES
+from tools.pictures import PIXEL, svg
 
 DASHBOARD = Path(__file__).resolve().parent.parent / "deploy/grafana/dsv4.json"
 COLUMN, ROW, POINTS = 42, 22, 120

@@ -27,7 +27,8 @@ from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve import memory_inputs
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
-from tools.pictures import BAND, NOTE, PIXEL, SERIES, note, svg, title
+from tools.colours import BAND, NOTE, SERIES
+from tools.pictures import PIXEL, note, svg, title
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANNED = ROOT / "tests/qualification/calibration/planned.json"

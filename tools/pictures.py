@@ -12,13 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from tools.colours import DARK, GRID, INK, NOTE, PAPER
+
 PIXEL = 1 / 72
 """Inches: an SVG of matplotlib's has 72 units an inch."""
-INK, NOTE, PAPER, GRID, BAND = "#1b1f24", "#57606a", "#ffffff", "#d8dee4", "#eef1f4"
-SERIES = ("#1f6feb", "#b35900", "#1a7f37", "#8250df", "#cf222e", "#0f766e")
-_DARK = {INK: "#e6edf3", NOTE: "#9da7b3", PAPER: "#0d1117", GRID: "#30363d", BAND: "#161b22"} | dict(
-    zip(SERIES, ("#58a6ff", "#f0883e", "#3fb950", "#bc8cff", "#ff7b72", "#2dd4bf"), strict=True)
-)
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": GRID, "axes.facecolor": PAPER, "axes.labelcolor": NOTE, "axes.titlecolor": INK,
     "axes.grid": True, "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -56,15 +53,10 @@ def svg(figure: Figure) -> str:
     return "\n".join([f"<svg {root}{end.rstrip()}", _dark(), *lines, ""])
 
 
-def dark(text: str) -> str:
-    """Return a picture with each colour replaced by its dark one."""
-    return re.sub("|".join(_DARK), lambda match: _DARK[match[0]], text)
-
-
 def _dark() -> str:
     rules = (
         f'[style*="{part}: {light}"]{{{part}:{dark}!important}}'
-        for light, dark in _DARK.items()
+        for light, dark in DARK.items()
         for part in ("fill", "stroke")
     )
     return f"<style>@media(prefers-color-scheme:dark){{{''.join(rules)}}}</style>"
