@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from tests.support.kinds import pytest_collection_modifyitems, pytest_itemcollected, pytest_sessionfinish
 from tests.support.running_demo import keyed_demo, keyed_start, running_demo
+from tests.support.schedule import pytest_xdist_make_scheduler
 from tests.support.skips import pytest_terminal_summary
 from tests.support.temporary import pytest_configure, pytest_unconfigure
 from tests.support.vllm_servers import answering, broken, vllm
@@ -29,6 +30,7 @@ __all__ = [
     "pytest_sessionfinish",
     "pytest_terminal_summary",
     "pytest_unconfigure",
+    "pytest_xdist_make_scheduler",
     "running_demo",
     "vllm",
 ]

@@ -13,6 +13,7 @@ import pytest
 
 from dsv4_serve.entrypoint.cli import help as help_command
 from dsv4_serve.entrypoint.cli import parser as line
+from tests.support.each import each
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("entrypoint", "healthcheck", "patcher", "demo")
@@ -111,7 +112,7 @@ def test_the_list_finds_a_word_and_not_a_part_of_another() -> None:
     assert words_of("`trunk-complete` was renamed") == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@each("path", SOURCES)
 def test_no_message_has_a_banned_word(path: Path) -> None:
     """Messages of errors, log lines, answers, help texts and the declarations of checks."""
     bad = [f"{path}:{number}: {word} in {text!r}" for number, text in _texts(path) for word in words_of(text)]
@@ -135,14 +136,14 @@ def test_no_text_of_what_is_deployed_has_a_banned_word(name: str) -> None:
     assert [f"{name}: {word} in {text!r}" for text in texts for word in words_of(text)] == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "profiles").rglob("*.toml")), ids=lambda path: path.name)
+@each("path", sorted((ROOT / "profiles").rglob("*.toml")))
 def test_no_reason_in_a_profile_has_a_banned_word(path: Path) -> None:
     """What refusals, choices and `dsv4 profiles` print of a profile file."""
     bad = [f"{path}: {w} in {t!r}" for t in _printed(tomllib.loads(path.read_text("utf-8"))) for w in words_of(t)]
     assert not bad, "\n".join(bad)
 
 
-@pytest.mark.parametrize("name", ["", *line.names()])
+@each("name", ["", *line.names()])
 def test_no_help_has_a_banned_word(name: str) -> None:
     """The real help of every command and its subcommands, and the list of commands."""
     if not name:

@@ -8,6 +8,7 @@ import pytest
 from dsv4_serve.demo.deepseek_v4 import LAYOUTS, Dims, _Builder, write
 from dsv4_serve.demo.v4_tensors import dense, put, zeros
 from dsv4_serve.demo.v4_weights import FLASH, Weights, permutation
+from tests.support.each import each
 
 SMALL = Dims(experts=8, vocab=64, ratios=(0, 4, 128))
 MODULES = (
@@ -101,7 +102,7 @@ def written(tmp_path_factory):
     return folder, tensors
 
 
-@pytest.mark.parametrize(("layout", "module"), [case for case in CASES if case[0] != "bf16"])
+@each("layout, module", [case for case in CASES if case[0] != "bf16"])
 def test_every_layout_holds_the_same_numbers(written, layout, module):
     _, tensors = written
     expected = numbers(tensors["bf16"], module)

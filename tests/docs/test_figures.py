@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.each import each
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROFILES = sorted((ROOT / "profiles").rglob("*.toml"))
@@ -142,15 +144,15 @@ def has_figures(text: str) -> bool:
 
 
 MEASURED = [
-    pytest.param(section, id=f"{page.stem}: {section.heading.lstrip('# ')}")
+    (f"{page.stem}: {section.heading.lstrip('# ')}", section)
     for page in RESULTS
     for section in sections(page)
     if has_figures(section.text) and "on paper" not in section.heading
 ]
 
 
-@pytest.mark.parametrize("section", MEASURED)
-def test_a_section_with_figures_names_their_conditions(section: Section) -> None:
+@each("name, section", MEASURED, ids=lambda case: case[0])
+def test_a_section_with_figures_names_their_conditions(name: str, section: Section) -> None:
     assert missing(section.text + section.inherited) == []
 
 
@@ -244,7 +246,7 @@ def comments(path: Path) -> Iterator[str]:
             yield behind
 
 
-@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+@each("path", PROFILES)
 def test_a_figure_in_a_comment_names_its_conditions(path: Path) -> None:
     for comment in comments(path):
         if SPEED.search(comment) and not UNMEASURED.search(comment):

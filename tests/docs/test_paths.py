@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_serve.entrypoint.cli import parser
+from tests.support.each import each
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "tests/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -109,7 +110,7 @@ KINDS: dict[str, tuple[Callable[[Path], Found], Callable[[str], bool]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@each("page", PAGES)
 def test_what_a_page_names_exists(page: Path, kind: str) -> None:
     find, exists = KINDS[kind]
     assert [name for name in find(page) if not exists(name)] == []

@@ -15,6 +15,7 @@ from dsv4_serve.entrypoint.request import Layer, Request
 from dsv4_serve.entrypoint.resolve import memory_inputs
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
+from tests.support.each import each
 
 CATALOG = Catalog([])
 GPUS = [name for name in CATALOG.names("hardware") if name != "cpu"]
@@ -58,8 +59,8 @@ def test_a_profile_is_what_its_name_says(profile: str, context: int, requests: i
     assert (entry["context"], entry["requests"], entry["tensor-parallel-sizes"]) == (context, requests, sizes)
 
 
-@pytest.mark.parametrize(
-    ("profile", "hardware", "size"),
+@each(
+    "profile, hardware, size",
     [
         (profile, hardware, size)
         for profile, hardware, size in itertools.product(FLASH, GPUS, [2, 4])

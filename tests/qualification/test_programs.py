@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.each import each
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted(path for room in ("qualification", "tools") for path in (ROOT / room).rglob("*.py"))
 SCRIPTS = sorted((ROOT / "qualification").rglob("*.sh"))
@@ -21,7 +23,7 @@ def module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-@pytest.mark.parametrize("name", sorted({module(path) for path in PROGRAMS} - NEEDS_TORCH))
+@each("name", sorted({module(path) for path in PROGRAMS} - NEEDS_TORCH))
 def test_a_program_can_be_imported(name: str) -> None:
     import_module(name)
 
@@ -37,9 +39,7 @@ def test_a_script_can_be_parsed_and_runs_modules_that_are_there(script: Path) ->
     assert [name for name in names if find_spec(name) is None] == []
 
 
-@pytest.mark.parametrize(
-    "program", [path for path in PROGRAMS if re.search(r"^    python ", path.read_text(), re.MULTILINE)], ids=module
-)
+@each("program", [path for path in PROGRAMS if re.search(r"^    python ", path.read_text(), re.MULTILINE)])
 def test_a_program_names_itself_as_it_is_run(program: Path) -> None:
     usage = re.findall(r"^    python (.*)$", program.read_text(encoding="utf-8"), re.MULTILINE)
     assert [line for line in usage if not re.match(rf"-m {module(program).removesuffix('.__main__')}\b", line)] == []

@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from pydantic import BaseModel
 
 from dsv4_serve.entrypoint import supervision_settings
@@ -19,6 +18,7 @@ from dsv4_serve.healthcheck import metrics
 from dsv4_serve.healthcheck.state import GpuFault
 from tests.healthcheck.test_metrics import FULL, read, samples_of
 from tests.healthcheck.test_probe import replica
+from tests.support.each import each
 from tools.reference import FOLDER, commands, environment, profile_keys
 from tools.reference import metrics as metrics_page
 
@@ -79,7 +79,7 @@ def test_every_variable_on_the_page_is_in_the_code_compose_or_a_profile_file() -
     assert [name for name in listed("environment.md") - made if name.rstrip("*") not in text] == []
 
 
-@pytest.mark.parametrize(("variable", "name"), environment.supervisor_variables().items())
+@each("variable, name", environment.supervisor_variables().items())
 def test_a_variable_of_the_supervisor_is_read(variable: str, name: str) -> None:
     defaults = supervision_settings.defaults()
     value = defaults[name].value if name in defaults else 0.3
@@ -113,7 +113,7 @@ def test_every_key_says_what_it_is() -> None:
             assert re.fullmatch(r"[A-Z`v].*[.)]\.?", about), f"{kind.__name__}: {key}"
 
 
-@pytest.mark.parametrize("parser", list(commands.every()), ids=lambda parser: parser.prog)
+@each("parser", commands.every(), ids=lambda parser: parser.prog)
 def test_a_help_line_is_one_clause_with_its_default(parser: argparse.ArgumentParser) -> None:
     for action in parser._actions:
         if action.dest == "help" or isinstance(action.choices, dict):

@@ -12,6 +12,7 @@ from dsv4_serve.entrypoint.supervision_settings import Supervise
 from dsv4_serve.entrypoint.supervisor.supervisor import TERM
 from dsv4_serve.entrypoint.toml_file import read
 from tests.deploy.kubernetes.rendered import BASE, KUBERNETES, PLACEHOLDER, ROOT, SELECTED, container, env, gib, one
+from tests.support.each import each
 
 DEPLOYMENT = one(BASE, "Deployment")["spec"]
 POD = DEPLOYMENT["template"]["spec"]
@@ -122,7 +123,7 @@ def test_only_balancers_and_labelled_clients_reach_a_replica() -> None:
     assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53]
 
 
-@pytest.mark.parametrize("file", sorted(KUBERNETES.rglob("kustomization.yaml")), ids=lambda f: f.parent.name)
+@each("file", sorted(KUBERNETES.rglob("kustomization.yaml")))
 def test_what_a_kustomization_names_is_there(file: Path) -> None:
     body = yaml.safe_load(file.read_text())
     patches = [patch["path"] for patch in body.get("patches", []) if "path" in patch]

@@ -8,9 +8,10 @@ import pytest
 from dsv4_serve.entrypoint.evals import tool_scenarios, tool_score
 from dsv4_serve.entrypoint.evals.tool_score import example, play
 from tests.entrypoint.evals.perfect import perfect, turn
+from tests.support.each import each
 
 TOOLS, SCENARIOS = tool_scenarios.read()
-BY_NAME = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+BY_NAME = each("scenario", SCENARIOS, ids=lambda one: one.name)
 
 
 def test_there_are_enough_of_each_kind():
@@ -20,7 +21,7 @@ def test_there_are_enough_of_each_kind():
     assert len({one.name for one in SCENARIOS}) == len(SCENARIOS)
 
 
-@pytest.mark.parametrize("name", TOOLS)
+@each("name", TOOLS)
 def test_every_schema_is_valid_and_its_tool_is_used(name):
     parameters = TOOLS[name]["function"]["parameters"]
     jsonschema.Draft202012Validator.check_schema(parameters)

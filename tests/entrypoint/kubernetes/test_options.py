@@ -10,6 +10,7 @@ from dsv4_serve.entrypoint.cli.main import main
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.kubernetes.overlay import documents
 from dsv4_serve.entrypoint.kubernetes.write import SHIPPED
+from tests.support.each import each
 
 DIGEST = f"sha256:{'a' * 64}"
 ON_GPUS = [name for name in Catalog([]).names("hardware") if name != "cpu"]
@@ -27,16 +28,16 @@ def env(container):
 
 
 @pytest.mark.parametrize("hardware", ON_GPUS)
-@pytest.mark.parametrize("profile", [name for name in Catalog([]).names("profile") if not name.startswith("demo")])
+@each("profile", [name for name in Catalog([]).names("profile") if not name.startswith("demo")])
 def test_what_explain_refuses_is_refused_with_the_same_message(profile, hardware, capsys, tmp_path):
     words = ["--profile", profile, "--hardware", hardware]
     explained = main(["explain", *words]), capsys.readouterr().err
     written = (
-        main(["manifests", *words, "--replicas", "2", "--out", str(tmp_path / "out")]),
+        main(["manifests", *words, "--replicas", "2", "--out", str(tmp_path / profile)]),
         capsys.readouterr().err,
     )
     assert written[0] == explained[0]
-    assert (tmp_path / "out").exists() == (explained[0] == 0)
+    assert (tmp_path / profile).exists() == (explained[0] == 0)
     if explained[0]:
         assert written == explained
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from dsv4_serve.entrypoint.errors import ConfigError, problems_of
 from dsv4_serve.entrypoint.resolve.constraints import MEMORY
 from dsv4_serve.entrypoint.vllm_schema import schema
+from tests.support.each import each
 from tests.support.plans import CATALOG, request, resolved
 
 ADVICE = re.compile(r"^(?:set|choose) ")
@@ -176,8 +178,7 @@ def test_no_circle_of_advice_when_one_fix_is_followed_at_a_time(requested: dict[
     assert problems(**requested) == []
 
 
-@pytest.mark.parametrize("hardware", GPUS)
-@pytest.mark.parametrize("model", MODELS)
+@each("hardware, model", itertools.product(GPUS, MODELS))
 def test_what_the_profiles_set_themselves_runs(hardware: str, model: str) -> None:
     assert problems(hardware=hardware, model=model) == []
 

@@ -15,6 +15,7 @@ from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason, classify, expl
 from dsv4_serve.entrypoint.vllm_log.parser import LogLine
 from dsv4_serve.entrypoint.vllm_log.root_cause import BURST, KEPT, LogNotes
 from dsv4_serve.entrypoint.vllm_log.situation import Situation
+from tests.support.each import each
 from tests.support.vllm_logs import lines_of
 
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in f', "    f()"]
@@ -202,7 +203,7 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@each("name", EXAMPLES)
 def test_a_known_failure_is_recognized_by_its_message(name: str) -> None:
     """No earlier pattern takes it away."""
     found = known_failures.find(EXAMPLES[name])

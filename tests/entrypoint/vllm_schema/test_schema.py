@@ -15,6 +15,7 @@ import pytest
 
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.vllm_schema import schema
+from tests.support.each import each
 
 ROOT = Path(__file__).parents[3]
 FACTS_FILE = ROOT / "entrypoint" / "vllm_schema" / "vllm-0.32.0.json"
@@ -22,7 +23,7 @@ FACTS: dict[str, Any] = json.loads(FACTS_FILE.read_text(encoding="utf-8"))
 RETIRED: dict[str, dict[str, dict[str, Any]]] = tomllib.loads(
     (ROOT / "entrypoint/vllm_schema/retired.toml").read_text(encoding="utf-8")
 )
-ENTRIES = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, names in RETIRED.items() for name in names]
+ENTRIES = [(kind, name) for kind, names in RETIRED.items() for name in names]
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed beside this interpreter")
 
@@ -96,7 +97,7 @@ def test_the_facts_name_the_counters_that_draft_acceptance_is_read_from(what: st
     assert f"vllm:spec_decode_num_{what}_total" in FACTS["metrics"]
 
 
-@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+@each("kind, name", ENTRIES)
 def test_a_retired_name_is_unknown_to_vllm(kind: str, name: str) -> None:
     assert [known for known in KNOWN[kind] if fnmatchcase(known, name)] == []
 
@@ -126,7 +127,7 @@ def test_a_wrong_value_is_answered_with_the_near_ones_where_there_are_many(setti
 
 
 @needs_vllm
-@pytest.mark.parametrize(("kind", "name"), [entry for entry in ENTRIES if entry.values[0] in ("env", "flag")])
+@each("kind, name", [entry for entry in ENTRIES if entry[0] in ("env", "flag")])
 def test_a_retired_name_stands_nowhere_in_vllms_source(
     names_in_vllms_source: dict[str, set[str]], kind: str, name: str
 ) -> None:
@@ -135,7 +136,7 @@ def test_a_retired_name_stands_nowhere_in_vllms_source(
     assert [word for word in names if fnmatchcase(word, name)] == []
 
 
-@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+@each("kind, name", ENTRIES)
 def test_what_replaced_a_retired_name_exists(kind: str, name: str) -> None:
     for replacement in RETIRED[kind][name]["replaced-by"]:
         setting, _, choice = replacement.partition("=")
@@ -146,7 +147,7 @@ def test_what_replaced_a_retired_name_exists(kind: str, name: str) -> None:
         assert any(word in RETIRED[kind][name]["answer"] for word in said), f"the answer does not speak of {setting}"
 
 
-@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+@each("kind, name", ENTRIES)
 def test_a_retired_name_is_answered_in_a_sentence_with_its_release_and_source(kind: str, name: str) -> None:
     entry = RETIRED[kind][name]
     assert set(entry) == {"answer", "replaced-by", "since", "source"}
