@@ -47,7 +47,7 @@ test: $(VENV)/installed ## run every test, five at once (JOBS=5); ARGS='tests/pa
 		$(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none --exitfirst -rA --no-header $(ARGS); }
 
 test-fast: $(VENV)/installed ## run the tests that need neither vLLM nor an image and are not slow
-	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup -m "(unit or process) and not slow" $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(FAST_JOBS) --dist loadgroup --hypothesis-profile quick -m "(unit or process) and not slow" $(ARGS)
 
 test-deep: $(VENV)/installed ## run what `make test` leaves out because a shorter test shows the same (tests/README.md)
 	TEST_DEEP=1 $(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m deep $(ARGS)

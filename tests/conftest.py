@@ -12,6 +12,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported: processes 
 
 from hypothesis import settings
 
+from tests.support.examples import QUICK
 from tests.support.kinds import pytest_collection_modifyitems, pytest_itemcollected, pytest_sessionfinish
 from tests.support.running_demo import keyed_demo, keyed_start, running_demo
 from tests.support.schedule import pytest_xdist_make_scheduler
@@ -48,4 +49,5 @@ def pytest_collection_finish() -> None:
 
 
 settings.register_profile("any machine", deadline=None)  # a busy one takes longer for an example than another one did
+settings.register_profile("quick", settings.get_profile("any machine"), max_examples=QUICK)  # make test-fast
 settings.load_profile("any machine")

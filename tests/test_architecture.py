@@ -12,6 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.sources import TOGETHER, tree
+
+pytestmark = TOGETHER
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("entrypoint", "healthcheck", "patcher", "demo")
 LAYERS = [
@@ -69,11 +73,6 @@ def modules() -> list[Path]:
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
-
-
-@functools.cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), name(path))
 
 
 @functools.cache

@@ -14,6 +14,9 @@ import pytest
 from dsv4_serve.entrypoint.cli import help as help_command
 from dsv4_serve.entrypoint.cli import parser as line
 from tests.support.each import each
+from tests.support.sources import TOGETHER, tree
+
+pytestmark = TOGETHER
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("entrypoint", "healthcheck", "patcher", "demo")
@@ -159,21 +162,21 @@ def test_no_help_has_a_banned_word(name: str) -> None:
 
 def _texts(path: Path) -> Iterator[tuple[int, str]]:
     """Yield line and text of every string, parts of f-strings too, that a raise or a call of _CALLS is given."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    module = tree(path)
     constants = {  # _FIX = "…", which declarations name
         target.id: node.value
-        for node in tree.body
+        for node in module.body
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    for node in ast.walk(tree):
+    for node in ast.walk(module):
         if isinstance(node, ast.Raise) and node.exc is not None:
             yield from _strings(node.exc, constants)
         elif isinstance(node, ast.Call) and _called(node.func) in _CALLS:
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 yield from _strings(argument, constants)
-    for node in ast.walk(tree):
+    for node in ast.walk(module):
         decorated = isinstance(node, ast.FunctionDef) and any(
             isinstance(decorator, ast.Call) and _called(decorator.func) == "check" for decorator in node.decorator_list
         )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dsv4_serve.patcher.diff import ABSENT, blob_id, parse_diff, patched
 from dsv4_serve.patcher.errors import DataError, PatcherError
+from tests.support.examples import examples
 
 OLD = b"one\ntwo\nthree\n"
 NEW = b"one\n2\nthree\n"
@@ -137,7 +138,7 @@ def test_any_edit_of_a_valid_diff_yields_the_named_bytes_or_our_error(data: st.D
 LINES = st.lists(st.sampled_from([b"a\n", b"b\n", b" c\n", b"-d\n", b"+e\n", b"\n", b"\\ f\n", b"g\r\n", b"h\x0b\n"]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LINES, LINES, st.sampled_from([b"", b"end"]), st.sampled_from([b"", b"end"]))
 def test_what_git_diffs_is_applied_to_the_byte(
     tmp_path: Path, old: list[bytes], new: list[bytes], end: bytes, to: bytes

@@ -47,6 +47,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     kind = given[0] if given else _kind(item, marks)
     if not given:
         item.add_marker(kind)
+    if item.get_closest_marker("xdist_group"):
+        return
     if group := _alone(item, kind) if kind in SERIAL else _group(item, kind):
         item.add_marker(pytest.mark.xdist_group(group))
 

@@ -19,8 +19,11 @@ from dsv4_serve.healthcheck.state import GpuFault
 from tests.healthcheck.test_metrics import FULL, read, samples_of
 from tests.healthcheck.test_probe import replica
 from tests.support.each import each
+from tests.support.sources import TOGETHER, tree
 from tools.reference import FOLDER, commands, environment, profile_keys
 from tools.reference import metrics as metrics_page
+
+pytestmark = TOGETHER
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("entrypoint", "healthcheck", "patcher", "demo")
@@ -39,12 +42,12 @@ def listed(page: str) -> set[str]:
 def trees() -> Iterator[ast.Module]:
     for folder in PRODUCT:
         for path in (ROOT / folder).rglob("*.py"):
-            yield ast.parse(path.read_text(encoding="utf-8"))
+            yield tree(path)
 
 
-def in_code(tree: ast.Module) -> Iterator[str]:
+def in_code(module: ast.Module) -> Iterator[str]:
     """Variables that code names: texts of ours, keys of an environment, and keys of tables that are one."""
-    for node in ast.walk(tree):
+    for node in ast.walk(module):
         match node:
             case ast.Constant(value=str(text)) if OURS.fullmatch(text):
                 yield text
@@ -61,7 +64,7 @@ def _environment(node: ast.AST) -> bool:
 
 
 def test_every_variable_in_the_code_is_on_the_page() -> None:
-    found = {name for tree in trees() for name in in_code(tree)}
+    found = {name for module in trees() for name in in_code(module)}
     assert {"DSV4_HEALTH_PORT", "DOCKER_HOST", "VLLM_API_KEY", "NCCL_P2P_DISABLE"} <= found
     assert sorted(found - listed("environment.md")) == []
 

@@ -13,6 +13,9 @@ from dsv4_serve.entrypoint import errors
 from dsv4_serve.entrypoint.exit_status import ExitStatus
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.patcher import errors as patcher
+from tests.support.sources import TOGETHER, tree
+
+pytestmark = TOGETHER
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("entrypoint", "healthcheck", "patcher", "demo")
@@ -56,13 +59,13 @@ def test_every_status_is_given_by_some_code_and_no_other() -> None:
     """By name outside of the table, or as a number where a function returns one or a class has it."""
     given = set()
     for path in (path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py")):
-        given |= set(statuses(ast.parse(path.read_text(encoding="utf-8")))) if path.name != "exit_status.py" else set()
+        given |= set(statuses(tree(path))) if path.name != "exit_status.py" else set()
     signals = {ExitStatus.KILLED, ExitStatus.CUT}  # as `exit_status.of_signal` counts them
     assert given | signals == set(ExitStatus)
 
 
-def statuses(tree: ast.Module) -> Iterator[int]:
-    for node in ast.walk(tree):
+def statuses(module: ast.Module) -> Iterator[int]:
+    for node in ast.walk(module):
         match node:
             case ast.Attribute(value=ast.Name(id="ExitStatus"), attr=name):
                 yield ExitStatus[name]

@@ -50,11 +50,21 @@ def _candidates(folder: Path) -> list[tuple[str, int, list[Candidate]]]:
 
 def pro_rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
     """Yield the hardware that holds one of V4-Pro's models, and how many requests of the profile `pro` run at once."""
-    for hardware in catalog.every_hardware():
-        for count in PRO_COUNTS:
-            held = [_pro(catalog, hardware.name, count, model) for model in PRO]
-            if any(held):
-                yield code(hardware.name), str(count), *(one or "no" for one in held)
+    for hardware, count, found in _held(catalog.folders[-1]):
+        if any(found):
+            yield code(hardware), str(count), *(one or "no" for one in found)
+
+
+@functools.cache
+def _held(folder: Path) -> list[tuple[str, int, list[str]]]:
+    """Return what each kind and number of GPUs holds of each model, as `_candidates` does; it takes a second."""
+    catalog = Catalog([])
+    assert catalog.folders == [folder]
+    return [
+        (hardware.name, count, [_pro(catalog, hardware.name, count, model) for model in PRO])
+        for hardware in catalog.every_hardware()
+        for count in PRO_COUNTS
+    ]
 
 
 def _pro(catalog: Catalog, hardware: str, count: int, model: str) -> str:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.cli.main import main
+from tests.support.examples import examples
 
 BASE = ["--hardware", "h200", "--profile", "64k", "--model", "w4a16"]
 COMMANDS = (["explain"], ["serve", "--dry-run"])
@@ -50,7 +51,7 @@ def answer(words: list[str], environ: dict[str, str]) -> tuple[int, str]:
 
 
 @given(st.lists(st.sampled_from(list(FAULTS)), min_size=1, max_size=6, unique=True))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_explain_and_serve_print_every_problem_of_a_request_in_one_answer(chosen: list[str]) -> None:
     words = [word for name in chosen for word in FAULTS[name][0]]
     environ = {key: value for name in chosen for key, value in FAULTS[name][1].items()}

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.cli.main import main
+from tests.support.examples import examples
 
 NAMES = st.sampled_from(
     ["64k", "524k", "demo", "pro", "acti", "flash", "h200", "cpu", "rtx-pro-6000", "b300", "none", "p2p-on", "mine", ""]
@@ -82,7 +83,7 @@ def _run(words: list[str], environ: dict[str, str]) -> None:
     assert bool(err.getvalue()) == (status != 0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(WORDS, ENVIRONMENT)
 def test_any_command_line_and_environment_end_in_a_plan_or_our_error(words: list[str], environ: dict[str, str]) -> None:
     _run(words, environ)
@@ -96,7 +97,7 @@ def _toml(value: object) -> str:
     return str(value).lower() if isinstance(value, (bool, float)) else json.dumps(value)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(FLAG | TEXT, TREE, max_size=4),
     st.dictionaries(st.sampled_from(["NCCL_PROTO", "VLLM_X", "a b", "model"]), SCALAR, max_size=2),
@@ -112,7 +113,7 @@ def test_any_profile_ends_in_a_plan_or_our_error(
     _run(["--profile", "mine", "--hardware", "h200"], {"DSV4_PROFILES": str(tmp_path)})
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=60))
 def test_any_bytes_as_a_profile_end_in_a_plan_or_our_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mine.toml").write_bytes(content)

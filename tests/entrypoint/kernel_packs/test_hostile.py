@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.errors import UserError
 from dsv4_serve.entrypoint.kernel_packs import stream
+from tests.support.examples import examples
 from tests.support.packs import archive, file_of, folder_of, imported, manifest_of, member, tree
 
 GOOD = file_of("triton/a/kernel.cubin", b"kernel")
@@ -167,7 +168,7 @@ def test_every_cut_is_noticed(root: Path) -> None:
         refused(lzma.compress(raw[:length], preset=0), root)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.data())
 def test_a_changed_byte_is_refused_or_makes_another_valid_pack(data: st.DataObject) -> None:
     """Whoever wrote the manifest may name other paths: that is why a pack is pinned by its digest."""
@@ -189,7 +190,7 @@ def test_a_changed_byte_is_refused_or_makes_another_valid_pack(data: st.DataObje
 PART = st.text(st.sampled_from("aA.-_/\\ \x00é~"), max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["triton", "cuda", "vllm", "starts", "..", "", "packs"]), PART, PART), max_size=4

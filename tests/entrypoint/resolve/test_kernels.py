@@ -14,6 +14,7 @@ from dsv4_serve.entrypoint.errors import ConfigError, problems_of
 from dsv4_serve.entrypoint.resolve.constraints import MEMORY
 from dsv4_serve.entrypoint.vllm_schema import schema
 from tests.support.each import each
+from tests.support.examples import examples
 from tests.support.plans import CATALOG, request, resolved
 
 ADVICE = re.compile(r"^(?:set|choose) ")
@@ -154,7 +155,7 @@ REQUESTS = st.fixed_dictionaries(
 
 
 @given(REQUESTS, st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_all_printed_fixes_at_once_lead_to_a_plan_within_two_rounds(requested: dict[str, Any], data: Any) -> None:
     """Whichever of the proposed values are taken; `--model` of a rule's advice leads elsewhere and is not followed."""
     for _ in range(ROUNDS):
@@ -166,7 +167,7 @@ def test_all_printed_fixes_at_once_lead_to_a_plan_within_two_rounds(requested: d
 
 
 @given(REQUESTS, st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_no_circle_of_advice_when_one_fix_is_followed_at_a_time(requested: dict[str, Any], data: Any) -> None:
     seen = [requested]
     for _ in range(MOST + len(problems(**requested))):

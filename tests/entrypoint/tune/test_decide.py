@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dsv4_serve.entrypoint.tune import decide
 from dsv4_serve.entrypoint.tune.decide import PLAN, Setup, TuneTrial
+from tests.support.examples import examples
 
 NAMES = ["a", "b", "c", "d", "e"]
 Speed = Callable[[Setup, int], float]
@@ -166,7 +167,7 @@ TRIALS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(TRIALS, st.floats(0, 1), st.booleans())
 def test_whatever_was_measured_the_next_start_is_one_that_can_be_made(
     trials: list[TuneTrial], spent: float, clash: bool

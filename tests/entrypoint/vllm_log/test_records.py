@@ -93,6 +93,7 @@ def test_records_that_may_go_on_wait_and_others_do_not() -> None:
 
 
 def test_a_record_has_a_bound() -> None:
-    found = read(b"Traceback (most recent call last):\n" + b"  x\n" * MOST)
-    assert max(one.size for one in found) <= MOST + 3
+    line = b"  %s\n" % (b"x" * 61)
+    found = read(b"Traceback (most recent call last):\n" + line * (4 * MOST // len(line)))
+    assert MOST < max(one.size for one in found) < MOST + len(line)
     assert len(read(b"x" * (3 * MOST) + b"\n")[0].message) == MOST
