@@ -20,6 +20,11 @@ def environment(first: Path | str = "") -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(part for part in path if part)}
 
 
+def ends_at_once() -> dict[str, str]:
+    """This process's environment for a short run of a Go program: a fifth of what kubectl costs is to collect garbage."""
+    return os.environ | {"GOGC": "off"}
+
+
 def executable(path: Path, module: str) -> Path:
     """Write a program to `path` that runs `python -m module` with its own arguments."""
     words = shlex.join([sys.executable, "-m", module])

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.program import need
+from tests.support.program import ends_at_once, need
 
 ROOT = Path(__file__).parents[3]
 KUBERNETES = ROOT / "deploy/kubernetes"
@@ -66,7 +66,7 @@ def _once(folder: Path, name: str) -> str:
 
 def _kustomized(folder: Path) -> str:
     argv = [need("kubectl", "KUBECTL"), "kustomize", folder]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, env=ends_at_once(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

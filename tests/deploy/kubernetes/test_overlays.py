@@ -36,7 +36,7 @@ from tests.deploy.kubernetes.rendered import (
 from tests.support import command
 from tests.support.balancer import variables
 from tests.support.plans import request, resolved
-from tests.support.program import need
+from tests.support.program import ends_at_once, need
 
 VLLM_FLAGS = {
     f"--{name}" for name in json.loads((ROOT / "entrypoint/vllm_schema/vllm-0.32.0.json").read_text())["flags"]
@@ -377,7 +377,8 @@ def test_two_components_for_one_thing_are_refused_by_name_in_any_order(
     for order in (components, components[::-1]):
         body = {"resources": [f"{at}/base"], "components": [f"{at}/components/{one_name}" for one_name in order]}
         (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(body))
-        done = subprocess.run([program, "kustomize", tmp_path], capture_output=True, text=True, check=False)
+        argv = [program, "kustomize", tmp_path]
+        done = subprocess.run(argv, env=ends_at_once(), capture_output=True, text=True, check=False)
         assert done.returncode != 0
         assert f"already registered id: {kind}.v1.dsv4-serve/choose-one-of-" in done.stderr
         assert all(one_name in done.stderr for one_name in components)

@@ -20,6 +20,7 @@ from tests.support.program import need
 @pytest.fixture(autouse=True)
 def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GOGC", "off")  # as `ends_at_once`: also where the product runs kubectl
     for name in ("PROFILE", "MODEL", "HARDWARE", "TP", "DSV4_SKIP", "DSV4_NCCL", "DSV4_PROFILES", "API_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
 
