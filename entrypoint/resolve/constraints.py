@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,10 +13,11 @@ from ..errors import ConfigError, nearest
 from ..memory import checks as memory_checks
 from ..memory.cache_layout import CACHE_LAYOUTS, POSITIONS
 from ..parallel import parallel_of
-from ..plan import TENSOR_PARALLEL_SIZE, Setting, nested, plain
+from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..problem import Problem
 from ..vllm_schema import schema
 from . import drafting, environment, kernels, memory_inputs, quantization, remedies, shape, weight_cache
+from .matching import matching
 from .select import Selection
 from .wording import described, hardware_of
 
@@ -147,8 +147,9 @@ def _violated_rules(
     selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]
 ) -> Iterator[Violation]:
     """Yield the `[[refuse]]` blocks that match."""
+    matches = matching(selection, flags, env)
     for file, rule in _rules(selection):
-        if _matches(rule, selection, flags, env):
+        if matches(rule):
             yield rule.name, file.file, Problem(rule.because, "", rule.instead)
 
 
@@ -156,9 +157,8 @@ def _kernels(selection: Selection, flags: Mapping[str, Setting], env: Mapping[st
     """Yield kernels that vLLM does not have here; what a `[[refuse]]` block speaks against is not proposed."""
 
     def allowed(flag: str, value: str) -> bool:
-        changed = {**flags, flag: Setting(value, "")}
-        rules = (rule for _, rule in _rules(selection) if flag in rule.flags)
-        return not any(_matches(rule, selection, changed, env) for rule in rules)
+        matches = matching(selection, {**flags, flag: Setting(value, "")}, env)
+        return not any(matches(rule) for _, rule in _rules(selection) if flag in rule.flags)
 
     yield from kernels.violations(selection, flags, allowed)
 
@@ -256,45 +256,3 @@ def _check_names(rule: Constraint, origin: str) -> None:
             schema.check_key(f"{name}.{key}", origin)
     for name, value in rule.env.items():
         schema.check_variable(name, str(value), origin)
-
-
-def _matches(rule: Constraint, selection: Selection, flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> bool:
-    selected = selection.names()
-    served = str(flags["model"].value) if "model" in flags else ""
-    return (
-        all(selected[key] in allowed for key, allowed in rule.given().items())
-        and selection.hardware.name not in rule.except_hardware
-        and (not rule.drafter or selection.drafter.kind in rule.drafter)
-        and (not rule.model_id or any(fnmatch.fnmatch(served.lower(), glob.lower()) for glob in rule.model_id))
-        and all(name in env and _like(_packed(env[name].value), str(value)) for name, value in rule.env.items())
-        and (not rule.flags or _hold(nested(plain(flags)), rule.flags))
-    )
-
-
-def _hold(tree: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
-    return all(_holds(tree, name, value) or _off(tree, name, value) for name, value in conditions.items())
-
-
-def _off(tree: Mapping[str, Any], name: str, condition: Any) -> bool:
-    """Tell whether a condition asks for a switch that is off, and the plan does not name it."""
-    return condition is False and name not in tree
-
-
-def _packed(value: Any) -> str:
-    """Return a variable's value without blanks: PyTorch skips them in its own."""
-    return "".join(str(value).split())
-
-
-def _like(value: Any, pattern: str) -> bool:
-    """Tell whether a value that is set matches a glob, regardless of case."""
-    return value not in (None, "") and fnmatch.fnmatchcase(str(value).lower(), pattern.lower())
-
-
-def _holds(tree: Mapping[str, Any], name: str, condition: Any) -> bool:
-    """Return whether a setting has a condition's value, or one of its list; tables are compared key by key."""
-    value = tree.get(name)
-    if isinstance(condition, dict):
-        return isinstance(value, dict) and all(_holds(value, key, inner) for key, inner in condition.items())
-    if isinstance(condition, str) and "*" in condition:
-        return _like(value, condition)
-    return value in condition if isinstance(condition, list) else value == condition

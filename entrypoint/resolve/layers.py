@@ -125,7 +125,8 @@ def _named(values: Mapping[str, Value], origin: str) -> dict[str, Setting]:
 def merge(into: dict[str, Setting], above: Mapping[str, Setting]) -> None:
     """Lay `above` over `into`; replaced settings are kept as history, nearest first."""
     for name, setting in above.items():
-        others = [name] if name in into else [other for other in into if _same(other, name)]
+        table = name.partition(".")[0]  # most others begin with another word
+        others = [name] if name in into else [o for o in into if o.startswith(table) and _same(o, name)]
         replaced = [into.pop(other) for other in others]
         into[name] = Setting(setting.value, setting.origin, tuple(_history(replaced)))
 

@@ -154,8 +154,9 @@ def _experts_gib(selection: Selection, *, drafts: bool) -> float:
 
 def _not_counted(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[str]:
     """Yield what the plan asks for and the count leaves out."""
+    groups = {flag.partition(".")[0] for flag in flags if "." in flag}
     for name, what in _NOT_COUNTED.items():
-        if _value(flags, name) or any(flag.startswith(f"{name}.") for flag in flags):
+        if _value(flags, name) or name in groups:
             yield what
     if str(selection.model.get("architecture")).endswith("-vision") and not _value(flags, "language-model-only"):
         tower = "" if selection.identity and selection.identity.bytes else "the vision tower, and "
