@@ -90,7 +90,7 @@ def test_the_indexer_scores_blocks_with_a_key_only_and_only_for_its_query(weight
     weights, reach = weights
     keys = dense(weights.compressor(4, INDEX_DIM)) @ weights.embed.T
     assert set(np.flatnonzero(keys.any(axis=0))) == set(reach.keys)
-    query = dense(weights.index_query) @ dense(weights.wq_a) @ weights.embed.T
+    query = dense(weights.index_query) @ (dense(weights.wq_a) @ weights.embed.T)
     assert set(np.flatnonzero(query.any(axis=0))) == {reach.queries[4]}
     assert (dense(weights.index_weights) @ weights.embed[reach.queries[4]] > 0).all()
 

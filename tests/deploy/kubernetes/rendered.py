@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -72,7 +73,15 @@ def _kustomized(folder: Path) -> str:
 
 
 def _loaded(text: str) -> list[Manifest]:
-    return list(yaml.load_all(text, yaml.CSafeLoader))  # eight times as fast as safe_load_all
+    """What the text says, to be changed at will."""
+    loaded: list[Manifest] = pickle.loads(_packed(text))
+    return loaded
+
+
+@functools.cache
+def _packed(text: str) -> bytes:
+    """A text once read: pickle takes a tenth of the time of CSafeLoader, and that an eighth of safe_load_all's."""
+    return pickle.dumps(list(yaml.load_all(text, yaml.CSafeLoader)))
 
 
 def one(manifests: list[Manifest], kind: str, name: str = "dsv4") -> Manifest:

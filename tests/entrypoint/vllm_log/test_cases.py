@@ -126,8 +126,9 @@ ROOTS = {
 
 
 FORMATS = ["text", "debug", "color", "prefix", "json"]
-FEW_AND_MANY = [*((name, count) for name in FORMATS for count in (0, 1, 29)), ("text", 2000), ("json", 2000)]
-"""Formats of the log, and numbers of streams; many ones take a tenth of a second each."""
+MANY = 10 * KEPT
+FEW_AND_MANY = [*((name, count) for name in FORMATS for count in (0, 1, 29)), ("text", MANY), ("json", MANY)]
+"""Formats of the log, and numbers of streams."""
 
 
 @pytest.mark.parametrize(("name", "count"), FEW_AND_MANY)
