@@ -10,6 +10,7 @@ import signal
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported: processes side by side would wait for each other
 
+import pytest
 from hypothesis import settings
 
 from tests.support.examples import QUICK
@@ -17,7 +18,7 @@ from tests.support.kinds import pytest_collection_modifyitems, pytest_itemcollec
 from tests.support.running_demo import keyed_demo, keyed_start, running_demo
 from tests.support.schedule import pytest_xdist_make_scheduler
 from tests.support.skips import pytest_terminal_summary
-from tests.support.temporary import pytest_configure, pytest_unconfigure
+from tests.support.temporary import pytest_configure, remove_folder
 from tests.support.vllm_servers import answering, broken, vllm
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "pytest_itemcollected",
     "pytest_sessionfinish",
     "pytest_terminal_summary",
-    "pytest_unconfigure",
     "pytest_xdist_make_scheduler",
     "running_demo",
     "vllm",
@@ -46,6 +46,12 @@ def pytest_collection_finish() -> None:
     """From here on garbage is collected among what tests make."""
     gc.freeze()
     gc.enable()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """At its end pytest, and then Python, would look through all that is left: two seconds of each process."""
+    gc.freeze()
+    remove_folder(config)
 
 
 settings.register_profile("any machine", deadline=None)  # a busy one takes longer for an example than another one did

@@ -24,7 +24,7 @@ def test_it_goes_with_the_run_and_what_comes_after_it_has_the_folder_of_before(
     temporary.pytest_configure(config)
     folder = Path(tempfile.gettempdir())
     assert os.environ["TMPDIR"] == str(folder) == config.stash[temporary.FOLDER]
-    temporary.pytest_unconfigure(config)
+    temporary.remove_folder(config)
     assert not folder.exists()
     assert os.environ.get("TMPDIR") == before
     assert tempfile.gettempdir() == (before or "/tmp")

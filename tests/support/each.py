@@ -24,6 +24,7 @@ def each(names: str, cases: Iterable[Any], ids: Callable[[Any], object] = str) -
     def one_test(test: Test) -> Test:
         @functools.wraps(test)
         def every(**fixtures: Any) -> None:
+            __tracebackhide__ = True
             assert listed, "there is no case"
             failed = []
             for case in listed:

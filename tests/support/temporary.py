@@ -23,8 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
         Path(tempfile.tempdir).chmod(0o1777)  # as /tmp: some tests become another user
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove it; `make mutants` goes on in this process."""
+def remove_folder(config: pytest.Config) -> None:
+    """Remove it when the run ends; `make mutants` goes on in this process."""
     if folder := config.stash.get(FOLDER, ""):
         shutil.rmtree(folder, ignore_errors=True)
         tempfile.tempdir = None
