@@ -22,7 +22,13 @@ COUNTERS = {"drafts": "drafts", "drafted": "draft_tokens", "accepted": "accepted
 PROMPT_LENGTHS = (5, 130)  # 130 is longer than the window, and than the larger compression ratio
 SCHEDULE = [[1, 1, 3], [2, 3, 1], [4, 4, 0]]  # from so many requests to so many, and their draft tokens
 LOADS = (1, 2, 4)
-POSITIONS = 16_384  # vLLM computes a table with a row for each
+DIMS: dict[str, Any] = {
+    "hidden": 256,  # with `vocab` the fewest that the constructed weights take
+    "vocab": 64,
+    "experts": 64,  # the fewest that vLLM's CPU router takes
+    "ratios": (0, 4, 128),  # each kind of attention layer stands once
+    "max_positions": 16_384,  # vLLM computes a table with a row for each
+}
 OPTIONS = {
     "enforce_eager": True,
     "max_model_len": 512,
@@ -51,9 +57,9 @@ def served(layout, mtp, drafted, by_load="", *, folder):
 
     from dsv4_serve.demo.deepseek_v4 import LAYOUTS, Dims, write
 
-    # 64 experts are the fewest that vLLM's CPU router takes; each kind of attention layer stands once.
-    answer = write(folder, layout, Dims(experts=64, ratios=(0, 4, 128), max_positions=POSITIONS), mtp)
+    answer = write(folder, layout, Dims(**DIMS), mtp)
     registry._run_in_subprocess = lambda inspect: inspect()  # there is no GPU that it could initialize; it takes 8 s
+    gc.unfreeze = lambda: None  # vLLM would go through all that it imported when a case is over
     speculative = {"method": LAYOUTS[layout].drafter, "num_speculative_tokens": int(drafted)}
     if by_load:
         speculative["num_speculative_tokens_per_batch_size"] = SCHEDULE
@@ -68,7 +74,7 @@ def served(layout, mtp, drafted, by_load="", *, folder):
         return {name: values[f"vllm:spec_decode_num_{counter}"] for name, counter in COUNTERS.items()}
 
     def asked(lengths):
-        prompts = [[2 + (7 * n + length) % 126 for n in range(length)] for length in lengths]
+        prompts = [[2 + (7 * n + length) % (DIMS["vocab"] - 2) for n in range(length)] for length in lengths]
         before = counters()
         outputs = engine.generate([{"prompt_token_ids": p} for p in prompts], sampling, use_tqdm=False)
         expected = [answer.continuation(prompt[-1], tokens) for prompt in prompts]
