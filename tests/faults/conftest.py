@@ -53,7 +53,8 @@ class Stock:
         if self.count > 0:
             self.count -= 1
             stack = ExitStack()
-            self.started.append((stack, stack.enter_context(self.start(MAX_NUM_SEQS="64"))))
+            workers = ("--distributed-executor-backend", "mp")  # a process beside the engine, as on GPUs
+            self.started.append((stack, stack.enter_context(self.start(*workers, MAX_NUM_SEQS="64"))))
 
 
 @pytest.fixture(scope="session")
