@@ -2,13 +2,15 @@
 DeepSeek-V4's tool calls on the wire: patched vLLM on this CPU, drafting by n-grams, and the SDKs that clients use.
 
 The model writes what the test tells it (`tests/support/echo_model.py`), so the truth is known and vLLM's parser has to
-find it. One server for all.
+find it. One server for all, which is asked for all turns at once: a step of many requests costs as much as one of one.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,7 @@ SCHEMA = {
     "$defs": {"count": {"type": "integer"}},
 }
 NAMES = ("read_file", "write_file")
+AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     anthropic = pytest.importorskip("anthropic", reason="the Anthropic SDK, which vLLM requires, is not installed")
     folder = tmp_path_factory.mktemp("echo")
     model = echo_model.write_checkpoint(folder / "model")
-    flags = ("--max-model-len", "4096", "--tool-strict-level", "auto")  # no grammar: the text is the model's own
+    flags = ("--max-model-len", "4096", "--max-num-seqs", str(AT_ONCE))
+    flags += ("--tool-strict-level", "auto")  # no grammar: the text is the model's own
     with started(model, folder / "log", *flags, tree=patched_vllm(folder)) as server:
         url = server.endpoint.url
         with (
@@ -199,47 +203,62 @@ ROUTES = {
 }
 
 
+@pytest.fixture(scope="module")
+def received(clients: Clients) -> Iterator[Callable[..., Any]]:
+    """Return what came of a turn by route, name and whether it was streamed, or of what was said by name and the latter."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        turns = itertools.product(ROUTES, TURNS | CUT, WAYS)
+        asked = {one: pool.submit(ROUTES[one[0]][0], clients, (TURNS | CUT)[one[1]], one[2]) for one in turns}
+        said = {one: pool.submit(_answer, clients, *one) for one in itertools.product(SAID, WAYS)}
+        yield lambda *one: (asked | said)[one].result()
+
+
+WAYS = (False, True)
 each_route = pytest.mark.parametrize("route", ROUTES)
-each_way = pytest.mark.parametrize("streamed", [False, True], ids=["full", "streamed"])
+each_way = pytest.mark.parametrize("streamed", WAYS, ids=["full", "streamed"])
 
 
 @each_way
 @pytest.mark.parametrize("name", TURNS)
 @each_route
-def test_a_client_receives_what_the_model_wrote(clients: Clients, route: str, name: str, streamed: bool) -> None:
+def test_a_client_receives_what_the_model_wrote(
+    received: Callable[..., Received], route: str, name: str, streamed: bool
+) -> None:
     turn = TURNS[name]
-    ask, whole, _ = ROUTES[route]
-    received = ask(clients, turn, streamed)
-    answer = received.answer
+    _, whole, _ = ROUTES[route]
+    came = received(route, name, streamed)
+    answer = came.answer
     assert tuple((tool, json.loads(arguments)) for tool, arguments in answer.calls) == turn.calls
     assert answer.content == (f"{turn.content}\n\n" if turn.content else "")  # the line break belongs to the block
     assert (answer.reasoning, answer.finish) == (turn.thought, whole)
     if streamed:
-        assert "".join(received.pieces) == "".join(json.dumps(a, ensure_ascii=False) for _, a in turn.calls)
+        assert "".join(came.pieces) == "".join(json.dumps(a, ensure_ascii=False) for _, a in turn.calls)
 
 
 @each_way
 @pytest.mark.parametrize("name", CUT)
 @each_route
-def test_a_call_that_max_tokens_cut_is_no_success(clients: Clients, route: str, name: str, streamed: bool) -> None:
+def test_a_call_that_max_tokens_cut_is_no_success(
+    received: Callable[..., Received], route: str, name: str, streamed: bool
+) -> None:
     turn = CUT[name]
-    ask, _, cut = ROUTES[route]
-    received = ask(clients, turn, streamed)
-    answer = received.answer
+    _, _, cut = ROUTES[route]
+    came = received(route, name, streamed)
+    answer = came.answer
     assert (answer.reasoning, answer.content, answer.finish) == ("", "", cut)
     if route == "messages" and not streamed:
         assert answer.calls == []  # a block of it holds an object, so half a call has no form there
         return
     ((tool, arguments),) = answer.calls
-    came = "".join(received.pieces) if streamed else arguments
+    text = "".join(came.pieces) if streamed else arguments
     if streamed and name == "in an argument":  # a short call may come at once where the client is slow to read
-        assert len(received.pieces) > 2
+        assert len(came.pieces) > 2
     ((called, truth),) = turn.calls
     assert tool == called
-    assert '{"path": "/srv/list"' in came
-    assert json.dumps(truth).startswith(came)
+    assert '{"path": "/srv/list"' in text
+    assert json.dumps(truth).startswith(text)
     with pytest.raises(json.JSONDecodeError):
-        json.loads(came)
+        json.loads(text)
 
 
 ONE = block(call("read_file", ("path", "true", "/srv/a")))
@@ -255,10 +274,14 @@ SAID = {
 
 @each_way
 @pytest.mark.parametrize("name", SAID)
-def test_what_is_no_call_is_text(clients: Clients, name: str, streamed: bool) -> None:
+def test_what_is_no_call_is_text(received: Callable[..., Any], name: str, streamed: bool) -> None:
+    said = received(name, streamed)
+    assert (said.content or "", said.tool_calls or []) == (SAID[name][0], [])
+
+
+def _answer(clients: Clients, name: str, streamed: bool) -> Any:
     text, names, choice = SAID[name]
-    said = _said(clients, text, streamed, names, tool_choice=choice)
-    assert (said.content or "", said.tool_calls or []) == (text, [])
+    return _said(clients, text, streamed, names, tool_choice=choice)
 
 
 def _said(clients: Clients, text: str, streamed: bool, names: tuple[str, ...] | None = NAMES, **options: Any) -> Any:

