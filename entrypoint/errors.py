@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -60,6 +62,21 @@ class HostError(UserError):
     exit_status = ExitStatus.HOST
 
 
+_OF_HOST = frozenset({
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ESTALE),
+})  # fmt: skip
+"""What folders, disks and limits refuse. A file that is missing is none of them: a caller that may miss one says so."""
+
+
+def of_file(error: BaseException) -> HostError | None:
+    """Return the message for a file that cannot be used, such as one in a folder of another user; None for the rest."""
+    if not isinstance(error, OSError) or error.errno not in _OF_HOST:
+        return None
+    named = error.filename if isinstance(error.filename, str) else ""
+    return HostError(f"cannot {f'use {named}' if named else 'write a file'} ({error.strerror}).")
+
+
 class NotExecutable(UserError):
     """The command exists but cannot be executed."""
 
@@ -83,6 +100,17 @@ def nearest(name: str, known: Iterable[str], alike: float = 0.6) -> str:
     """Return ` (did you mean X?)` for the known name nearest to `name`, or an empty string."""
     match = closest(name, known, alike)
     return f" (did you mean {match}?)" if match else ""
+
+
+def closest_release(name: str, known: Iterable[str], alike: float) -> str | None:
+    """Return the known model of the same release that is spelled almost so: another number is another model."""
+    digits = _digits(name)
+    return closest(name, [one for one in known if _digits(one) == digits], alike)
+
+
+def _digits(name: str) -> list[str]:
+    """Return the digits of a name in any order, without zeros: `flash-731` may be `flash-0731`, and V4.1 is not V4."""
+    return sorted(re.findall(r"[1-9]", name))
 
 
 def listed(names: Iterable[str]) -> str:

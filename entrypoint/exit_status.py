@@ -14,7 +14,7 @@ class ExitStatus(IntEnum):
     USAGE = 64, "The command line is not valid."
     DATA = 65, "`patch`: the series or a patch is malformed."
     HOST = 69, "The host prevents it: a port is in use, a driver is too old, a folder is not writable."
-    INTERNAL_ERROR = 70, "For `serve`: an error of `dsv4` itself; its traceback is in the run directory."
+    INTERNAL_ERROR = 70, "An error of `dsv4` itself. For `serve`, its traceback is in the run directory."
     CONFIG = 78, "A setting or the checkpoint is wrong; the message names it."
     OUT_OF_MEMORY_AT_LOAD = 80, "Memory ran out during startup."
     OUT_OF_MEMORY_LATER = 81, "Memory ran out after the replica was ready."

@@ -201,7 +201,7 @@ def _wrong_date(text: str, today: date) -> Iterator[str]:
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        yield f"date {text!r} is no day."
+        yield f"date {text!r} is not a day."
         return
     if day > today:
         yield f"date {text} is in the future."

@@ -35,6 +35,12 @@ def main(argv: list[str]) -> int:
     except PatcherError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone, as in `... | head`
+        return 0
+    except OSError as error:
+        print(f"error: cannot write: {error.strerror}", file=sys.stderr)
+        return TreeError.exit_status
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,11 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     except PatcherError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone, as in `... | head`
-        return 0
     except OSError as error:
-        print(f"error: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)
+        if error.filename is None:  # standard output, which the caller answers for, or a full disk
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return TreeError.exit_status
     except KeyboardInterrupt:
         return 130

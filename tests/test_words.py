@@ -50,8 +50,8 @@ BANNED = {
     r"it said|said nothing": "answered, no output",
     r"look(s|ed)? at|looked for": "check, read",
     r"became of|came of": "result",
-    r"(?<!here )is no (?!replica|engine|plan|such|supported|known|longer)": "is not a",
-    r"takes no '": "does not take",
+    r"(?<!here )is no(?= (?!replica|engine|plan|such|supported|known|longer))": "is not a",
+    r"takes no(?= ')": "does not take",
     r"goes on|go on|gets on": "continues, resumes",
     r"written over": "overwritten",
     r"left alone|in the way": "unchanged, conflict",
@@ -111,6 +111,7 @@ def test_the_list_finds_a_word_and_not_a_part_of_another() -> None:
     """A guard of the guard."""
     assert words_of("the trunk was told to go on") != []
     assert words_of("look at the sheet") == ["'sheet': write profile file", "'look at': write check, read"]
+    assert words_of("'x' is no task; it takes no 'y'") == ["'is no': write is not a", "'takes no': write does not take"]
     assert words_of("besides, a spreadsheet of receipted trunks is no longer looking ahea") == []
     assert words_of("`trunk-complete` was renamed") == []
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import TypeGuard
 
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_HERE = __name__.removesuffix(".main")
+_SPEAKERS = (_HERE, _HERE.replace("entrypoint.cli", "patcher.cli"))
+"""The modules that print."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +49,7 @@ def _open_closed_streams() -> None:
 
 
 def _run(argv: list[str]) -> int:
-    from ..errors import UserError
+    from ..errors import UserError, of_file
     from ..exit_status import ExitStatus
     from .output import LogFormat, print_message
 
@@ -57,14 +62,48 @@ def _run(argv: list[str]) -> int:
     except UserError as error:
         print_message(str(error), "ERROR", exit_status=int(error.exit_status))
         return error.exit_status
-    except OSError as error:
-        if error.filename is not None or error.errno not in _CANNOT_WRITE:
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
-        if error.errno == errno.EPIPE:
-            return ExitStatus.PIPE_CLOSED
-        print_message(f"cannot write to standard output ({error.strerror}).")
-        return ExitStatus.HOST
+    except Exception as error:
+        if _of_stdout(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
+            if error.errno == errno.EPIPE:
+                return ExitStatus.PIPE_CLOSED
+            print_message(f"cannot write to standard output ({error.strerror}).")
+            return ExitStatus.HOST
+        if known := of_file(error):
+            print_message(str(known), "ERROR", exit_status=int(known.exit_status))
+            return known.exit_status
+        _print_traceback(error)
+        return ExitStatus.INTERNAL_ERROR
+    finally:
+        _give_up_stderr()
+
+
+def _of_stdout(error: Exception) -> TypeGuard[OSError]:
+    """Tell whether standard output could not be written: files are written by other rooms than those that print."""
+    if not isinstance(error, OSError) or error.filename is not None or error.errno not in _CANNOT_WRITE:
+        return False
+    step = error.__traceback__
+    while step and step.tb_next:
+        step = step.tb_next
+    return step is not None and step.tb_frame.f_globals["__name__"].startswith(_SPEAKERS)
+
+
+def _print_traceback(error: Exception) -> None:
+    import traceback
+
+    from .output import print_message
+
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
+    print_message(f"internal error ({type(error).__name__}); report it with `dsv4 bundle --support`.", "ERROR")
+
+
+def _give_up_stderr() -> None:
+    """Discard what standard error still holds and cannot be written: at its exit, Python would end with 120 for it."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -28,5 +28,8 @@ def refuse(command: Parser, argv: Sequence[str]) -> None:
             raise UsageError(f"--{name} is an option of `dsv4 profiles`; here, {_OF_PROFILES[name]}.")
         if name in options:  # argparse takes every other one
             raise UsageError(f"--{name} is an option of `{command.prog}`, not of vLLM; write it before `--`.")
-        if closest(name, [*options, *flags]) in options:
+        meant = closest(name, [*options, "version", *flags])
+        if meant == "version":
+            raise UsageError(f"`{command.prog}` does not take {argument!r}; `dsv4 --version` prints the version.")
+        if meant in options:
             command.refuse(argument)

@@ -36,16 +36,17 @@ ABOVE = Above()
 
 
 def print_message(text: str, level: str = "INFO", **fields: Any) -> None:
-    """Print progress, or an error, on stderr."""
+    """Print progress, or an error, on stderr; that it cannot be written changes nothing else."""
     if not LogFormat.json:
-        with ABOVE.line():
+        with ABOVE.line(), contextlib.suppress(OSError):
             print(f"dsv4: {printable(text)}", file=sys.stderr, flush=True)
         return
     from .. import json_log
 
     bare = text.removeprefix("WARNING: ")
     level = level if bare == text else "WARNING"
-    print(json_log.line(json_log.OURS, level, bare, **fields), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(json_log.line(json_log.OURS, level, bare, **fields), file=sys.stderr, flush=True)
 
 
 def answer(options: argparse.Namespace, data: Callable[[], Any], text: Callable[[], str]) -> int:

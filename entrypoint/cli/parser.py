@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ..errors import UsageError, closest, nearest
+from ..errors import UsageError, closest
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Serve": ("serve", "explain", "profiles", "weights"),
@@ -54,7 +54,8 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, argument: str) -> NoReturn:
         """Raise UsageError for an argument that this command does not take."""
-        hint = nearest(argument.partition("=")[0], self.options()) if argument.startswith("-") else ""
+        near = closest(argument.partition("=")[0].lstrip("-"), [option[2:] for option in self.options()])
+        hint = f" (did you mean --{near}?)" if near and argument.startswith("-") else ""
         raise UsageError(f"`{self.prog}` does not take {argument!r}{hint}; see `{self.prog} --help`.")
 
     def may_begin_with(self, name: str, register: Callable[[Commands], None]) -> None:

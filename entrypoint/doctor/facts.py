@@ -39,7 +39,7 @@ def read_facts(selection: Selection, plan: Plan, machine: Machine, options: Doct
     patches = applied_patches() if checkpoint and checkpoint.is_deepseek_v4 else None
     required = host_requirements(plan, selection.hardware, selection.model.get("architecture"), options.environ)
     if options.serving:  # the health server already has its port
-        required = dataclasses.replace(required, ports=required.ports[:-1])
+        required = dataclasses.replace(required, listening=True)
     checkable = options.serving or checkpoint is None or not required.gpus or _has_driver(machine)
     memory = memory_inputs.estimate(selection, plan.flags)
     uncounted = memory_inputs.unsized(selection, plan.flags)

@@ -25,10 +25,13 @@ def read_served(plan: Plan, model: ProfileFile[Model], environ: Mapping[str, str
     download = plan.value("download-dir")
     cache = Path(download) if download else hub_cache.folder(environ)
     folder = None
-    if hub_cache.repository_folder(cache, named).is_dir():
-        from ..weights.hub import Place, cached
+    try:
+        if hub_cache.repository_folder(cache, named).is_dir():
+            from ..weights.hub import Place, cached
 
-        folder = cached(named, Place(cache=cache, revision=plan.value("revision") or None))
+            folder = cached(named, Place(cache=cache, revision=plan.value("revision") or None))
+    except OSError as error:
+        return None, f"the Hub's cache, {cache}, cannot be read ({error.strerror})"
     if folder is None:
         return None, f"{named} is not in the Hub's cache; `dsv4 serve` fetches it{_advice(model)}"
     checkpoint = _read(folder)

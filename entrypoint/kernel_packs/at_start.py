@@ -49,7 +49,7 @@ def _packs(where: str) -> Iterator[str]:
         return
     folder = Path(where)
     if not folder.is_dir():
-        raise HostError(f"{where} is no folder of packs.")
+        raise HostError(f"{where} is not a folder of packs.")
     yield from (str(path) for path in sorted(folder.glob(PATTERN)))
 
 

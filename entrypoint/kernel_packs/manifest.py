@@ -80,7 +80,7 @@ class PackedFile(_Strict):
         if parts[0] not in _TOP or len(parts) < 2 or len(path) > 1000:
             raise ValueError(f"{path[:80]!r} is in no folder of a compiler")
         if not all(_PART.fullmatch(part) for part in parts) or {".", ".."} & set(parts):
-            raise ValueError(f"{path[:80]!r} is no plain relative path")
+            raise ValueError(f"{path[:80]!r} is not a plain relative path")
         return path
 
     @property
@@ -149,6 +149,6 @@ def parse(data: bytes, where: str) -> PackManifest:
     try:
         return PackManifest.model_validate(plain_file.parse_json(data))
     except ValidationError as error:
-        raise ConfigError(f"{where} is no kernel pack: {NAME}: {sentence(error)}.") from None
+        raise ConfigError(f"{where} is not a kernel pack: {NAME}: {sentence(error)}.") from None
     except ValueError as error:
-        raise ConfigError(f"{where} is no kernel pack: {NAME}: {error}.") from None
+        raise ConfigError(f"{where} is not a kernel pack: {NAME}: {error}.") from None

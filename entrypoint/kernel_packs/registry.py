@@ -66,7 +66,7 @@ def parse(text: str) -> Reference:
     match = _REFERENCE.fullmatch(text)
     if not match or not (match["tag"] or match["digest"]):
         raise UsageError(
-            f"{text!r} is no reference; write oci://HOST/REPOSITORY:TAG or oci://HOST/REPOSITORY@sha256:…."
+            f"{text!r} is not a reference; write oci://HOST/REPOSITORY:TAG or oci://HOST/REPOSITORY@sha256:…."
         )
     return Reference(match["host"], match["repository"], match["tag"] or "", match["digest"] or "")
 
@@ -145,7 +145,7 @@ def _layer(data: bytes, reference: Reference) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         right, found = False, {"size": 0}
     if not right or not 0 < found["size"] <= _LARGEST:
-        raise ConfigError(f"{reference} is no kernel pack: it has not exactly one layer of {LAYER}.")
+        raise ConfigError(f"{reference} is not a kernel pack: it does not have exactly one layer of {LAYER}.")
     return found
 
 

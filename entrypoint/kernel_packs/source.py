@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -19,13 +19,16 @@ from . import registry
 _CHUNK = 1 << 20
 LARGEST = 16 << 30
 """Bytes of a pack that is downloaded."""
+_SCHEMES = (registry.SCHEME, "https://", "http://")
 _TIMEOUT = 30.0  # seconds without a byte
 
 
 def check_pin(where: str, digest: str, *, unpinned: bool) -> None:
-    """Raise UsageError for a pack that nothing pins, or a digest that is none."""
+    """Raise UsageError for what names no pack, a pack that nothing pins, or a digest that is none."""
+    if not where or ("://" in where and not where.startswith(_SCHEMES)):
+        raise UsageError(f"{where!r} is not a file, an https:// URL, or an oci:// reference.")
     if digest and not registry.DIGEST.fullmatch(digest):
-        raise UsageError(f"--digest {digest!r} is no digest; it is sha256: and 64 hexadecimal digits.")
+        raise UsageError(f"--digest {digest!r} is not a digest; write sha256: and 64 hexadecimal digits.")
     if not (digest or unpinned or registry.is_pinned(where)):
         raise UsageError(
             f"{without_password(where)} is code that this host would run, and nothing pins it. Give the digest that"
@@ -42,12 +45,11 @@ def opened(where: str, digest: str = "") -> Iterator[tuple[IO[bytes], str]]:
     """
     name = without_password(where)
     if where.startswith(registry.SCHEME):
-        with tempfile.TemporaryFile() as file:
-            registry.pull(registry.parse(where), file)
+        reference = registry.parse(where)
+        with _copied(name, lambda file: registry.pull(reference, file)) as file:
             yield _checked(file, name, digest), name
     elif where.startswith(("https://", "http://")):
-        with tempfile.TemporaryFile() as file:
-            _download(where, file)
+        with _copied(name, lambda file: _download(where, file)) as file:
             yield _checked(file, name, digest), name
     else:
         try:
@@ -58,12 +60,21 @@ def opened(where: str, digest: str = "") -> Iterator[tuple[IO[bytes], str]]:
             if not digest:
                 yield local, name
                 return
-            with tempfile.TemporaryFile() as file:  # what was checked is what is read, whoever writes meanwhile
-                try:
-                    shutil.copyfileobj(local, file, _CHUNK)
-                except OSError as error:
-                    raise HostError(f"{name} cannot be copied to the folder of TMPDIR ({error.strerror}).") from None
+            # What was checked is what is read, whoever writes meanwhile.
+            with _copied(name, lambda file: shutil.copyfileobj(local, file, _CHUNK)) as file:
                 yield _checked(file, name, digest), name
+
+
+def _copied(name: str, copy_to: Callable[[IO[bytes]], None]) -> IO[bytes]:
+    """Return a temporary file that `copy_to` filled; raise HostError where it cannot be written."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            copy_to(file)
+        except OSError as error:
+            raise HostError(f"{name} cannot be copied to the folder of TMPDIR ({error.strerror}).") from None
+        stack.pop_all()
+        return file
 
 
 def _checked(file: IO[bytes], name: str, digest: str) -> IO[bytes]:
@@ -86,7 +97,7 @@ def _download(url: str, file: IO[bytes]) -> None:
     except httpx.HTTPError as error:
         raise HostError(f"{name} cannot be fetched ({error or type(error).__name__}).") from None
     except httpx.InvalidURL as error:
-        raise ConfigError(f"{name} is no valid URL ({error}).") from None
+        raise ConfigError(f"{name} is not a valid URL ({error}).") from None
 
 
 def copy(response: httpx.Response, file: IO[bytes], most: int, name: str) -> None:

@@ -75,7 +75,7 @@ class PackReader:
 
     def refused(self, why: str) -> ConfigError:
         """Return the error for an archive that is not accepted."""
-        return ConfigError(f"{self._name} is no valid kernel pack: {why}.")
+        return ConfigError(f"{self._name} is not a valid kernel pack: {why}.")
 
     def _end(self) -> None:
         if any(self._exactly(BLOCK)) or self._some(1) or self._xz.unused_data or self._file.read(1):

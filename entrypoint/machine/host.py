@@ -67,16 +67,24 @@ def read_host(machine: Machine, required: HostRequirements) -> Host:
         compat=compat_version(env.get("LD_LIBRARY_PATH", "")),
         home=home_folder(env),
         caches=tuple(read_caches(env)),
-        ports=tuple(probe_port(*port) for port in required.ports),
+        ports=tuple(read_ports(required)),
         missing_files={
             name: env[name]
             for name in ("NCCL_GRAPH_FILE", "NCCL_TOPO_FILE")
-            if env.get(name) and not Path(env[name]).is_file()
+            if env.get(name) and not _is_file(env[name])
         },
         missing_tools=tuple(build_tools.missing(env)) if required.gpus else (),
         cubins=build_tools.has_cubins(),
         missing_packages=trace_packages.missing(env) if required.traces else (),
     )
+
+
+def read_ports(required: HostRequirements) -> Iterator[Port]:
+    """Yield the state of each port."""
+    own = required.ports[-1:] if required.listening else ()
+    for host, number, by_host, by_port in required.ports:
+        taken = (host, number, by_host, by_port) in own
+        yield Port(host, number, by_port) if taken else probe_port(host, number, by_host, by_port)
 
 
 def home_folder(env: Mapping[str, str]) -> str:
@@ -102,7 +110,7 @@ def read_caches(env: Mapping[str, str]) -> Iterator[CacheFolder]:
 
 def _cache_folder(variable: str, named: str) -> CacheFolder:
     path = Path(named).absolute()
-    exists = next(part for part in (path, *path.parents) if part.exists())
+    exists = next(part for part in (path, *path.parents) if os.path.exists(part))  # noqa: PTH110 - see _is_file
     writable = exists.is_dir() and os.access(exists, os.W_OK | os.X_OK)
     return CacheFolder(variable, named, str(exists), writable, shutil.disk_usage(exists).free)
 
@@ -113,6 +121,11 @@ def compat_version(library_path: str) -> str:
         libraries = sorted(Path(folder).glob("libcuda.so.*.*"))
         if libraries and "compat" in Path(folder).parts:
             return libraries[0].name.removeprefix("libcuda.so.")
-        if libraries or (Path(folder) / "libcuda.so.1").exists():
+        if libraries or _is_file(f"{folder}/libcuda.so.1"):
             return ""
     return ""
+
+
+def _is_file(path: str) -> bool:
+    """Tell whether a file is there and can be reached; Path's methods raise OSError in a folder of another user."""
+    return os.path.isfile(path)  # noqa: PTH113

@@ -33,7 +33,9 @@ class HostRequirements:
     custom_all_reduce: bool = True
     load_format: str = "auto"
     ports: tuple[tuple[str, int, str, str], ...] = ()
-    """Host, port, and the settings that change them."""
+    """Host, port, and the settings that change them; the health server's is the last one."""
+    listening: bool = False
+    """Whether the health server is this process's and listens already."""
     open_address: str = ""
     """Where the API is open to other machines without a key."""
     env: Mapping[str, str] = field(default_factory=dict)

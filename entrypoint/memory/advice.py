@@ -92,6 +92,7 @@ def _advice(memory: MemoryEstimate) -> Iterator[Advice]:
     if memory.admits and not doubtful:
         most = memory.steady_state_requests
         yield Advice("max-num-seqs", most, f"the most full-length requests that fit; {goal_requests} do not")
+    yield from _fewer_sequences(memory, goal, enough)
     if memory.kv_cache_memory_gib is None:
         hundredths = range(int(memory.utilization * 100) + 1, int(HIGHEST_UTILIZATION * 100) + 1)
         if percent := next((n for n in hundredths if enough(utilization=n / 100)), None):
@@ -100,6 +101,12 @@ def _advice(memory: MemoryEstimate) -> Iterator[Advice]:
         if size > memory.tensor_parallel_size and enough(tensor_parallel_size=size):
             yield Advice("tensor-parallel-size", size, f"{goal}, on {size} GPUs")
             return
+
+
+def _fewer_sequences(memory: MemoryEstimate, goal: str, enough: Callable[..., bool]) -> Iterator[Advice]:
+    """Yield the most sequences whose buffers leave room for one request, where none fits."""
+    if not memory.admits and (most := _largest(memory.sequences - 1, lambda n: enough(sequences=n))):
+        yield Advice("max-num-seqs", most, goal)
 
 
 def _largest(most: int, good: Callable[[int], bool]) -> int:
@@ -145,6 +152,12 @@ def shortage(memory: MemoryEstimate) -> str:
     return "" if memory.at_worst.admits else "vLLM may not start: there is barely room for one full-length request"
 
 
+def _no_room(memory: MemoryEstimate) -> str:
+    if memory.weights_gib >= memory.memory_gib * memory.utilization:
+        return "Does not fit: the weights leave no room for a KV cache. Choose a smaller --model."
+    return "Does not fit: weights and overhead leave no room for a KV cache."
+
+
 def _shape(memory: MemoryEstimate) -> str:
     sizes = {
         "tensor-parallel-size": memory.tensor_parallel_size,
@@ -170,7 +183,7 @@ def _request(memory: MemoryEstimate, answer: Fit) -> str:
 def _verdict(memory: MemoryEstimate, answer: Fit) -> list[str]:
     if not answer.fits:
         if memory.at_best.kv_available_gib <= 0:
-            return ["Does not fit: the weights leave no room for a KV cache. Choose a smaller --model."]
+            return [_no_room(memory)]
         return ["Does not fit: vLLM will not start, because the KV cache cannot hold one full-length request."]
     if not memory.admits:
         return ["May not fit: vLLM starts only if the KV cache is larger than computed, within the uncertainty."]

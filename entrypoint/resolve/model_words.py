@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import ConfigError, closest
+from ..errors import ConfigError
 from ..weights import hub_files
 
 _HUB = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)(?:/+|$)|hf:(?://)?", re.IGNORECASE)
@@ -61,17 +60,6 @@ def place(text: str, origin: str, endpoint: str = "", revision: str = "main") ->
     if wanted and wanted != revision:
         raise ConfigError(f"{origin}: {text} names a revision; use --model {repository} --revision {wanted}.")
     return repository
-
-
-def alike(name: str, known: Iterable[str], least: float) -> str | None:
-    """Return the known name of the same release that is spelled almost so: another number is another model."""
-    digits = _digits(name)
-    return closest(name, [one for one in known if _digits(one) == digits], least)
-
-
-def _digits(name: str) -> list[str]:
-    """Return the digits of a name in any order, without zeros: `flash-731` may be `flash-0731`, and V4.1 is not V4."""
-    return sorted(re.findall(r"[1-9]", name))
 
 
 def _apart(text: str) -> tuple[str, str, str]:

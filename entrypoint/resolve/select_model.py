@@ -10,7 +10,7 @@ from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Hardware, Model, ModelDrafter, Profile, Sibling
 from ..checkpoint import identify, unsupported
 from ..checkpoint.identity import Drafter, Identity
-from ..errors import ConfigError
+from ..errors import ConfigError, closest_release
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from ..weights import hub_cache, hub_files
@@ -118,7 +118,7 @@ def _refuse_other_words(catalog: Catalog, text: str, origin: str) -> None:
     what = f"there is no model {name!r}" if given else f"{text!r} is not a known model, its repository, or a folder"
     if same := _same(catalog, name):
         raise ConfigError(f"{origin}: {what}; write {same}{text[len(name) :]}.")
-    near = model_words.alike(name, [model.name for model in catalog.every_model()], 0.7)
+    near = closest_release(name, [model.name for model in catalog.every_model()], 0.7)
     hint = f" (did you mean {near}?)" if near else ""
     raise ConfigError(
         f"{origin}: {what}{hint}. Known models: {', '.join(catalog.names('model'))}."
@@ -142,7 +142,7 @@ def _near(catalog: Catalog, repository: str) -> str:
     known = [str(model.flags().get("model", "")) for model in catalog.every_model()]
     known += [one.repository for model in catalog.every_model() for one in model.own.siblings]
     known += [other for model in catalog.every_model() for other in model.own.repositories]
-    found = model_words.alike(repository, known, 0.9)
+    found = closest_release(repository, known, 0.9)
     return f" Did you mean {found}?" if found else ""
 
 
@@ -262,7 +262,7 @@ def _matching(catalog: Catalog, identity: Identity, text: str, origin: str) -> P
     if not identity.architecture.startswith("deepseek-v4"):
         raise ConfigError(f"{origin}: {text} is {identity.architecture}; only DeepSeek-V4 and V4.1 are served here.")
     raise ConfigError(
-        f"{origin}: {text} is {described(identity)}, which is no model here"
+        f"{origin}: {text} is {described(identity)}, which is not a model here"
         f" ({', '.join(model.name for model in models)}); to serve it as one of them, write NAME={text}."
     )
 

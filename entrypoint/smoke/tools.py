@@ -222,7 +222,7 @@ async def ref(client: VllmClient, context: Context) -> Outcome:
     value = _value(full, context.prompts["tools"]["ref"]["argument"])
     if not isinstance(value, int) or isinstance(value, bool):
         return failed(
-            f"{shown(full)}: {value!r} is no integer, and its schema says integer behind $ref",
+            f"{shown(full)}: {value!r} is not an integer, and its schema says integer behind $ref",
             f'either the parser made it text or the model wrote it so (string="true"); {PATCHES}',
         )
     return passed(shown(full))

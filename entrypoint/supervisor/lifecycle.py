@@ -21,7 +21,7 @@ from ...healthcheck.app import health_app
 from ...healthcheck.server import serving
 from ...healthcheck.state import Health, LastExit
 from .. import api_key, procfs, served_plan
-from ..errors import UserError
+from ..errors import UserError, of_file
 from ..fingerprint import fingerprint
 from ..plan import KEY_FILE, Plan
 from ..secret import hidden
@@ -219,6 +219,7 @@ async def lifecycle(context: ServeContext) -> AsyncIterator[Lifecycle]:
                 else:  # the host or the checkpoint cannot be read, or vLLM cannot be started
                     life.exit_reason = ExitReason(exit_cause.by_status(error.exit_status), str(error))
             except Exception as error:  # nothing ends without its last words
-                life.exit_reason = life.internal_error(error)
+                known = of_file(error)
+                life.exit_reason = ExitReason(exit_cause.HOST, str(known)) if known else life.internal_error(error)
             assert life.exit_reason is not None
             life.finish(life.exit_reason)

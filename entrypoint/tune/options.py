@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import replica
 from ..bench.options import LoadMatrix
-from ..errors import UsageError
+from ..errors import UsageError, nearest
 from ..plan import Plan
 from .candidates import KINDS
 
@@ -47,7 +47,7 @@ def tune_request(options: argparse.Namespace, plan: Plan) -> TuneRequest:
     if (most := replica.sequences(plan)) and batches[-1] > most:
         raise UsageError(f"--batch {batches[-1]}: the plan runs {most} requests at once; raise it with --max-num-seqs.")
     if unknown := [kind for kind in options.only if kind not in KINDS]:
-        raise UsageError(f"--only {unknown[0]}: use {', '.join(KINDS)}.")
+        raise UsageError(f"--only {unknown[0]}{nearest(unknown[0], KINDS)}: use {', '.join(KINDS)}.")
     profile = str(plan.choices["profile"].value)
     return TuneRequest(
         LoadMatrix(batches, (options.input,), options.output, options.requests_per_batch),

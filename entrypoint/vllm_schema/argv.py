@@ -77,7 +77,8 @@ def secrets_in(argv: Sequence[str]) -> set[str]:
 
 def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     """Remove one flag and its values from `rest`; return it as spelled, its name, its JSON key, its values."""
-    argument = _LEVEL.sub("--optimization-level=", rest.pop(0))
+    argument = rest.pop(0)
+    argument = "--optimization-level" if argument == "-O" else _LEVEL.sub("--optimization-level=", argument)
     spelled, glued, value = argument.partition("=")
     if not spelled.startswith("-") or spelled.strip("-") == "":
         raise UsageError(f"{argument!r} is not a vLLM flag; flags begin with --, and values with spaces need quotes.")
@@ -87,6 +88,8 @@ def _take(rest: list[str]) -> tuple[str, str, str, list[Value]]:
     switch = name.removeprefix("no-")
     if switch != name and not glued and not dotted and schema.shapes().get(switch) == "negatable":
         return spelled, switch, "", [False]
+    if switch != name and glued and schema.shapes().get(switch) == "negatable":
+        raise ConfigError(f"{origin}: it does not take a value; write {spelled}, or --{switch}.")
     flag = schema.canonical_flag(name, origin)
     if flag in _UNSUPPORTED:
         raise ConfigError(f"{origin} is not supported; {_UNSUPPORTED[flag]}.")

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..catalog.catalog import Catalog
 from ..checkpoint import read
-from ..errors import ConfigError, HostError, UserError, listed
+from ..errors import ConfigError, HostError, UserError, closest_release, listed
 from . import download, hub_cache, manifest
 from .download import HubUnreachable
 from .hub_errors import one_sentence
@@ -77,7 +77,11 @@ def repository_of(catalog: Catalog, text: str, origin: str) -> str:
     elif "/" in text:
         return text
     named = [model.name for model in catalog.every_model() if model.flags().get("model")]
-    raise ConfigError(f"{origin}: no repository is known for {text!r}; use OWNER/NAME, or one of {listed(named)}.")
+    near = closest_release(text, named, 0.7)
+    hint = f" (did you mean {near}?)" if near else ""
+    raise ConfigError(
+        f"{origin}: no repository is known for {text!r}{hint}; use OWNER/NAME, or one of {listed(named)}."
+    )
 
 
 def cached(repository: str, place: Place = Place()) -> Path | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, HostError
+from ..errors import ConfigError, HostError, of_file
 from ..secret import without_password
 from . import download
 from .download import HubUnreachable
@@ -70,7 +70,8 @@ def _of_the_hub(repository: str, place: Place) -> Iterator[None]:
             raise HostError(
                 f"the disk filled up while fetching {repository}; free some space, and fetch again."
             ) from None
-        raise HostError(f"{repository}: {str(error).splitlines()[0]}; fetch again to resume.") from None
+        message = f"{repository}: {str(error).splitlines()[0]}; fetch again to resume."
+        raise (of_file(error) if error.filename else None) or HostError(message) from None
 
 
 def _refused(hub: str, repository: str, code: int) -> str:

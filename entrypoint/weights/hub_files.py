@@ -78,7 +78,7 @@ def _read(repository: str, environ: Mapping[str, str], revision: str) -> Identit
     except (ConfigError, TimeoutError) as error:
         return str(error).removeprefix(f"{repository}: ").rstrip(".")
     except (httpx.InvalidURL, ValueError, ImportError) as error:  # or a token that is not ASCII, an unknown proxy
-        named = f"{hub} is no address of a Hub" if isinstance(error, httpx.InvalidURL) else ""
+        named = f"{hub} is not the address of a Hub" if isinstance(error, httpx.InvalidURL) else ""
         return named or f"the Hub cannot be asked ({type(error).__name__}): check HF_TOKEN and HTTPS_PROXY"
 
 

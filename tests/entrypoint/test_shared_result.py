@@ -53,7 +53,7 @@ def test_what_is_written_of_a_real_result_passes_once_it_has_a_name() -> None:
         ({"gpus": "2"}, "gpus"),
         ({"gpus": True}, "gpus"),
         ({"date": "yesterday"}, "date"),
-        ({"date": "2026-02-31"}, "'2026-02-31' is no day"),
+        ({"date": "2026-02-31"}, "'2026-02-31' is not a day"),
         ({"date": (TODAY + timedelta(1)).isoformat()}, "in the future"),
         ({"date": "2025-11-29"}, "before 2026-11-01"),
         ({"hardware": "h900"}, "hardware 'h900' is unknown"),

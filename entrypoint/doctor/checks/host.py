@@ -79,7 +79,7 @@ def _shared(ports: Sequence[Port]) -> int:
 def port_free(host: Host, _required: HostRequirements) -> Problem | None:
     """The ports of vLLM and of the health server are free."""
     taken = [port for port in host.ports if port.refused]
-    if not taken and (twice := _shared(host.ports)):
+    if twice := _shared(host.ports):
         seen = f"port {twice} is both vLLM's and the health server's"
         return Problem(seen, "two ports", _OTHER.format(settings=" or ".join(port.setting for port in host.ports)))
     if not taken:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dsv4_serve.entrypoint.cli import main, version
 from dsv4_serve.entrypoint.weights import manifest
 from dsv4_serve.entrypoint.weights.manifest import Entry, Manifest
 from tests.support.command import ARGV
@@ -109,6 +110,16 @@ MISTAKES = [
     (["completion", "zhs"], {}, 64, "did you mean zsh?"),
     (["explain", "--hardware", "h200", "--", "--format", "json"], {}, 64, "write it before `--`"),
     (["explain", "--hardware", "h200", "--", "--format=json"], {}, 64, "write it before `--`"),
+    (["--verison"], {}, 64, "`dsv4 --version` prints the version"),
+    (["weights", "status", "w4a61"], {}, 78, "(did you mean w4a16?)"),
+    (["kernels", "list", "--cache", "x"], {}, 64, "does not take '--cache'; see"),
+    (["tune", "--hardware", "h200", "--only", "drafs"], {}, 64, "(did you mean drafts?)"),
+    (
+        ["explain", "--hardware", "h200", "--no-enable-prefix-caching=true"],
+        {},
+        78,
+        "it does not take a value; write --no-",
+    ),
     (["--version=3"], {}, 64, "does not take '--version=3'; write --version alone"),
     (["-Vx"], {}, 64, "does not take '-Vx'; write --version alone"),
     (["--help=serve"], {}, 64, "does not take '--help=serve'; write --help alone"),
@@ -211,7 +222,9 @@ def test_a_key_that_no_request_can_carry_is_refused_before_the_start_and_not_sho
     assert dsv4("explain", "--hardware", "h200", VLLM_API_KEY="").returncode == 0
 
 
-@pytest.mark.parametrize("words", ["profiles", "explain --hardware h200", "--help", "--version", "probe -h"])
+@pytest.mark.parametrize(
+    "words", ["profiles", "explain --hardware h200", "--help", "--version", "probe -h", "patch lint"]
+)
 def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(words: str) -> None:
     command = f"{shlex.quote(sys.executable)} -m dsv4_serve.entrypoint {words}"
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -224,6 +237,59 @@ def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(words: str) -> None
         shell = ["bash", "-c", f"{before}{command} {after}"]
         found = subprocess.run(shell, env=environ, capture_output=True, text=True, check=False)
         assert (found.returncode, found.stderr) == (status, said)
+
+
+def test_an_error_that_cannot_be_printed_keeps_its_status() -> None:
+    for words, status in ((["explain", "--profile", "525k"], 78), (["servee"], 64)):
+        with Path("/dev/full").open("wb") as full:
+            found = subprocess.run([*ARGV, *words], stdout=subprocess.PIPE, stderr=full, check=False)
+        assert (found.returncode, found.stdout) == (status, b"")
+
+
+@pytest.mark.parametrize("name", ["DSV4_CACHE", "DSV4_PROFILES", "HF_HOME"])
+@pytest.mark.parametrize("words", ["kernels list", "profiles", "weights status w4a16", "doctor --hardware h200"])
+def test_a_folder_that_cannot_be_used_is_named_in_one_line(dsv4: Run, tmp_path: Path, name: str, words: str) -> None:
+    """Another user's folder answers as one with too long a name does; root may read the former."""
+    folder = tmp_path / ("x" * 300) / "cache"
+    answer = dsv4(*words.split(), **{name: str(folder)})
+    assert "Traceback" not in answer.stderr
+    if "cannot use" in answer.stderr:
+        assert answer.returncode == 69
+        assert answer.stderr.count("\n") == 1
+        assert answer.stderr.startswith(f"dsv4: cannot use {folder}")
+    if (name, words) in (("DSV4_CACHE", "kernels list"), ("DSV4_PROFILES", "profiles")):
+        assert answer.returncode == 69
+
+
+def test_the_doctor_reports_a_cache_that_cannot_be_used_with_all_others(dsv4: Run, tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 300)
+    answer = dsv4("doctor", "--hardware", "h200", "--format", "json", HF_HOME=str(folder), DSV4_CACHE=str(folder))
+    report = json.loads(answer.stdout)
+    assert "driver-answers" in {problem["name"] for problem in report["problems"]}
+    assert (
+        f"the checkpoint: the Hub's cache, {folder}/hub, cannot be read (File name too long)" in report["not_checked"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (OSError(28, "No space left on device"), 69, "dsv4: cannot write a file (No space left on device).\n"),
+        (PermissionError(13, "Permission denied", "/x"), 69, "dsv4: cannot use /x (Permission denied).\n"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 70, "Traceback"),
+        (KeyError("x"), 70, "dsv4: internal error (KeyError); report it with `dsv4 bundle --support`.\n"),
+    ],
+)
+def test_an_error_that_no_command_expects(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, status: int, says: str
+) -> None:
+    def fails(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(version, "run", fails)
+    assert main.main(["version"]) == status
+    printed = capsys.readouterr()
+    assert (printed.out, says in printed.err) == ("", True)
 
 
 @pytest.mark.process

@@ -30,7 +30,7 @@ def test_packs_are_copied_and_without_one_nothing_is(tmp_path: Path) -> None:
     assert list((tmp_path / "without").iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "said"), [("pack.xz", "rename it"), ("pack.tar.xz", "is no valid kernel pack")])
+@pytest.mark.parametrize(("name", "said"), [("pack.xz", "rename it"), ("pack.tar.xz", "is not a valid kernel pack")])
 def test_what_is_no_pack_is_refused_before_an_image_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
 ) -> None:

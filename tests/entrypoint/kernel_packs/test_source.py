@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -99,8 +100,23 @@ def test_what_nothing_pins_is_refused(where: str) -> None:
         source.check_pin(where, "", unpinned=False)
     source.check_pin(where, "", unpinned=True)
     source.check_pin(where, DIGEST, unpinned=False)
-    with pytest.raises(UsageError, match="is no digest"):
+    with pytest.raises(UsageError, match="is not a digest"):
         source.check_pin(where, "sha256:12", unpinned=True)
+
+
+@pytest.mark.parametrize("where", ["", "ftp://host/pack", "s3://bucket/pack"])
+def test_what_names_no_pack_is_refused_before_its_digest(where: str) -> None:
+    with pytest.raises(UsageError, match="is not a file, an https:// URL, or an oci:// reference"):
+        source.check_pin(where, "", unpinned=False)
+
+
+def test_a_full_disk_under_a_download_is_not_standard_output(monkeypatch: pytest.MonkeyPatch, pack: Path) -> None:
+    monkeypatch.setattr(source.tempfile, "TemporaryFile", lambda: io.FileIO("/dev/full", "r+"))
+    with pytest.raises(HostError, match=r"cannot be copied to the folder of TMPDIR \(No space left on device\)"):
+        fetched(str(pack), DIGEST)
+    monkeypatch.setattr(source, "_download", lambda _url, file: file.write(PACK))
+    with pytest.raises(HostError, match=r"cannot be copied to the folder of TMPDIR \(No space left on device\)"):
+        fetched("https://host/pack")
 
 
 def test_a_reference_with_a_digest_is_pinned() -> None:
@@ -172,7 +188,7 @@ def test_a_registry_that_answers_something_else(server: str) -> None:
             pulled(server, wrong)
     bad: tuple[Any, ...] = (b"", b"[]", {}, {"layers": []}, {"layers": layer()["layers"] * 2}, layer(kind="x"))
     for wrong in (*bad, layer("sha256:../../x"), layer(size=1 << 60), layer(size=-1)):
-        with pytest.raises(ConfigError, match="no kernel pack"):
+        with pytest.raises(ConfigError, match="not a kernel pack"):
             pulled(server, wrong)
     with pytest.raises(ConfigError, match="larger than"):
         pulled(server, b" " * (1 << 21))
@@ -206,7 +222,7 @@ def test_a_token_never_goes_to_a_realm_without_tls(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_a_malformed_reference(text: str) -> None:
-    with pytest.raises(UsageError, match="is no reference"):
+    with pytest.raises(UsageError, match="is not a reference"):
         registry.parse(text)
     assert not registry.is_pinned(text)
 

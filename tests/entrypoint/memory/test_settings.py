@@ -41,6 +41,17 @@ def test_a_changed_number_of_sequences_is_what_the_plan_promises() -> None:
     assert memory_of("1m", "acti", "rtx-pro-6000", max_num_seqs=8).requests == 8
 
 
+def test_too_many_sequences_are_not_blamed_on_the_weights() -> None:
+    memory = memory_of("524k", "w4a16", "h200", max_num_seqs=10**6)
+    answer = fit_answer.fit(memory)
+    assert "weights and overhead leave no room" in fit_answer.text(memory, answer)
+    [most] = [one.value for one in answer.advice if one.flag == "max-num-seqs"]
+    assert memory_of("524k", "w4a16", "h200", max_num_seqs=most).admits
+    assert not dataclasses.replace(memory, sequences=int(most) + 1).admits
+    whole = memory_of("524k", "pro", "h200")
+    assert "the weights leave no room" in fit_answer.text(whole, fit_answer.fit(whole))
+
+
 @pytest.mark.parametrize(
     ("less", "more"),
     [

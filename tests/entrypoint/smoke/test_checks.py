@@ -55,7 +55,7 @@ FAULTS = [
         "without streaming, the argument is ' opens a thought and  ends it': tags are missing",
     ),
     ("tags-destroy", "tool-tags", "lacks text"),
-    ("ref-text", "tool-ref", "'7' is no integer"),
+    ("ref-text", "tool-ref", "'7' is not an integer"),
     ("same-ids", "tool-parallel", "two calls have the id call-0"),
     ("one-index", "tool-parallel", "names came for the calls [0, 0]"),
     ("drift", "tool-history", "mode chat: the second prompt leaves the first turn at token"),

@@ -30,6 +30,7 @@ from dsv4_serve.entrypoint.vllm_schema import argv
         (["--port", "1", "--port", "1"], {"port": 1}),
         (["-O3"], {"optimization-level": "3"}),
         (["-O=1"], {"optimization-level": "1"}),
+        (["-O", "2"], {"optimization-level": "2"}),
         (["--max-model-len", "auto"], {"max-model-len": "auto"}),
         (["--allowed-origins", '["*"]'], {"allowed-origins": ["*"]}),
         (["--speculative-config", "null"], {"speculative-config": None}),

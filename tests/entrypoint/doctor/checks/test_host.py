@@ -356,6 +356,17 @@ def at(number: int, host: str = "127.0.0.1") -> tuple[str, int, str, str]:
     return (host, number, "--host", "--port (PORT)")
 
 
+def test_the_health_server_that_listens_already_does_not_hide_that_it_has_the_port_of_vllm() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        health = ("127.0.0.1", number, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT")
+        required = HostRequirements(gpus=0, group=0, ports=(at(number), health), listening=True)
+        problem = found(read_host(read_machine({}), required), required)["port-free"]
+        assert problem.seen == f"port {number} is both vLLM's and the health server's"
+        other = dataclasses.replace(required, ports=(at(0), health))
+        assert "port-free" not in found(read_host(read_machine({}), other), other)
+
+
 def test_a_port_in_use_is_found_with_the_process_that_listens_on_it() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
