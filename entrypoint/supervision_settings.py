@@ -18,6 +18,7 @@ from . import draft_floors
 from .draft_floors import Floors
 from .errors import ConfigError, SeveralProblems, UsageError, gathered, nearest
 from .plan import DEFAULT, Setting, Value, nested
+from .validation import reason
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -195,7 +196,7 @@ def check(name: str, value: Value, origin: str) -> Value:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         shown = value[".".join(inner)] if inner else value
-        raise ConfigError(f"{origin}: {name} = {shown!r} is not valid: {first['msg'].lower()}.") from None
+        raise ConfigError(f"{origin}: {name} = {shown!r} is not valid: {reason(first['msg'])}.") from None
     return next(iter(read.values())) if inner else read
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path} ({error.strerror}).") from None
     _check_depth(path, text)
     try:
-        return tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         position = _AT.search(str(error))
         reason = _AT.sub("", str(error))
@@ -38,6 +39,20 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}:{line}:{column}: invalid TOML: {reason}.") from None
     except RecursionError:
         raise ConfigError(f"{path}: the tables are nested too deeply; flatten them.") from None
+    if "0000" in text and any("\0" in part for part in _texts(tables)):
+        raise ConfigError(f"{path}: a text has a null character (\\u0000), which no program can be given; remove it.")
+    return tables
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a value, and the names of tables and keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value:
+            yield from _texts(part)
+        if isinstance(value, dict):
+            yield from _texts(list(value.values()))
 
 
 def _check_depth(path: Path, text: str) -> None:

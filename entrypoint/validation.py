@@ -12,7 +12,12 @@ def first_error(error: ValidationError) -> tuple[str, str]:
     """Return where the first error is (`rows.0.batch`, empty for the whole) and what it is; unknown keys go first."""
     errors = error.errors(include_url=False)
     first = min(errors, key=lambda item: item["type"] != "extra_forbidden")  # a misspelt key explains a missing one
-    return ".".join(map(str, first["loc"])), first["msg"].lower()
+    return ".".join(map(str, first["loc"])), reason(first["msg"])
+
+
+def reason(message: str) -> str:
+    """Return a message of pydantic as it goes on a sentence; patterns and names in it keep their case."""
+    return message[:1].lower() + message[1:]
 
 
 def sentence(error: ValidationError) -> str:

@@ -22,7 +22,8 @@ from ..errors import ConfigError, listed, nearest
 from ..plan import Value
 from ..vllm_schema import settings
 from . import unsupported
-from .schema import Base, Hardware, Model, Profile, Root, Sibling, sentence
+from .mistakes import sentence
+from .schema import Base, Hardware, Model, Profile, Root, Sibling
 
 SHIPPED = Path(__file__).resolve().parents[2] / "profiles"
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
-
-from ..errors import listed, nearest
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 
 def _as_list(value: Any) -> Any:
@@ -274,27 +272,3 @@ class Hardware(Base):
     """The models that are served when none is named."""
     k_by_load: list[DraftTokensByLoad] = []
     """What numbers of draft tokens are worth under load on this hardware; unmeasured if absent."""
-
-
-_INNER: dict[str, type[_Table]] = {
-    "when": When,
-    "refuse": Constraint,
-    "measured": Measured,
-    "default-model": DefaultModel,
-    "drafter": ModelDrafter,
-    "k-by-load": DraftTokensByLoad,
-}
-
-
-def sentence(file: str, model: type[BaseModel], error: ValidationError) -> str:
-    """Return what is wrong with a file, and what to write instead."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] != "extra_forbidden":
-        return f"{file}: {where} = {first['input']!r} is not valid: {first['msg'].lower()}."
-    *tables, key = first["loc"]
-    model = _INNER[str(tables[0])] if tables else model
-    keys = [field.alias or name for name, field in model.model_fields.items()]
-    hint = nearest(str(key), keys)
-    flags = " Put vLLM's flags under [flags]." if not hint and not tables else ""
-    return f"{file}: unknown key {where!r}{hint}. Valid keys: {listed(keys)}.{flags}"

@@ -17,6 +17,7 @@ from ..errors import ConfigError, SeveralProblems, gathered
 from ..machine import container
 from ..plan import DRAFT_TOKENS, TENSOR_PARALLEL_SIZE, Setting
 from ..request import Layer, Request, agreed
+from ..validation import reason
 from ..vllm_schema import schema
 from ..vllm_schema import settings as flatten
 
@@ -149,7 +150,7 @@ def variables() -> Variables:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigError(
-            f"environment {first['loc'][0]} = {first['input']!r} is not valid: {first['msg'].lower()}."
+            f"environment {first['loc'][0]} = {first['input']!r} is not valid: {reason(first['msg'])}."
         ) from None
 
 

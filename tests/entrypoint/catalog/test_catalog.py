@@ -69,8 +69,8 @@ BROKEN = [
     ("[flags]\nspeculative-config = 3\n", "a table"),
     ("[flags.speculative-config]\nmethd = 'mtp'\n", "did you mean method?"),
     ("[flags.attention-config]\nuse_fp4_indexer_cache = true\n", "indexer_kv_dtype"),
-    ("[flags]\nmax-model-len = 2020-01-01\n", "not a valid json value"),
-    ("[flags.hf-overrides]\nday = 2020-01-01\n", "not a valid json value"),
+    ("[flags]\nmax-model-len = 2020-01-01\n", "not a valid JSON value"),
+    ("[flags.hf-overrides]\nday = 2020-01-01\n", "not a valid JSON value"),
     ("[env]\nVLLM_TRITON_MLA_SPARSE = 1\n", "does not exist in vLLM 0.32.0"),
     ("[env]\nnccl_proto = 'LL'\n", "env"),
     ("requests = 0\n", "requests = 0"),
@@ -100,6 +100,21 @@ def test_a_broken_profile_is_answered_with_file_place_and_remedy(folder: Write, 
         plan(Catalog([mounted]), profile="mine")
     assert says in str(caught.value)
     assert "mine.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['[env]\nX = "a\\u0000b"\n', '[flags]\nserved-model-name = ["a\\U00000000"]\n'])
+def test_a_null_character_that_no_program_can_be_given_is_reported(folder: Write, text: str) -> None:
+    mounted = folder({"mine.toml": text})
+    with pytest.raises(ConfigError, match="a text has a null character"):
+        plan(Catalog([mounted]), profile="mine")
+
+
+def test_a_message_on_a_variable_shows_the_pattern_that_its_name_has_to_match(folder: Write) -> None:
+    mounted = folder({"mine.toml": "[env]\nlower = 1\n", "other.toml": "[env]\nX = [1]\n"})
+    with pytest.raises(ConfigError, match=r"env.lower = 'lower' is not valid: string should match pattern '\^\[A-Z_\]"):
+        plan(Catalog([mounted]), profile="mine")
+    with pytest.raises(ConfigError, match=r"env.X = \[1\] is not valid"):
+        plan(Catalog([mounted]), profile="other")
 
 
 def test_a_file_that_is_not_utf8_is_reported(folder: Write) -> None:
