@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
-from collections.abc import Sequence
-from typing import TypeGuard
 
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _HERE = __name__.removesuffix(".main")
@@ -15,7 +12,7 @@ _SPEAKERS = (_HERE, _HERE.replace("entrypoint.cli", "patcher.cli"))
 """The modules that print."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
     command = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -31,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitStatus.INTERRUPTED
 
 
-def _serves(argv: Sequence[str]) -> bool:
+def _serves(argv: list[str]) -> bool:
     """Tell whether a command line starts a replica; a leading flag means `serve`."""
     return bool(argv) and (argv[0] == "serve" or _is_flag(argv[0]))
 
@@ -51,7 +48,7 @@ def _open_closed_streams() -> None:
 def _run(argv: list[str]) -> int:
     from ..errors import UserError, of_file
     from ..exit_status import ExitStatus
-    from .output import LogFormat, print_message
+    from .output import LogFormat, print_message, print_traceback
 
     LogFormat.json = _serves(argv) and "--dry-run" not in argv and os.environ.get("DSV4_LOG_FORMAT") == "json"
     try:
@@ -63,39 +60,29 @@ def _run(argv: list[str]) -> int:
         print_message(str(error), "ERROR", exit_status=int(error.exit_status))
         return error.exit_status
     except Exception as error:
-        if _of_stdout(error):
+        if unwritten := _of_stdout(error):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
-            if error.errno == errno.EPIPE:
+            if unwritten.errno == errno.EPIPE:
                 return ExitStatus.PIPE_CLOSED
-            print_message(f"cannot write to standard output ({error.strerror}).")
+            print_message(f"cannot write to standard output ({unwritten.strerror}).")
             return ExitStatus.HOST
         if known := of_file(error):
             print_message(str(known), "ERROR", exit_status=int(known.exit_status))
             return known.exit_status
-        _print_traceback(error)
+        print_traceback(error)
         return ExitStatus.INTERNAL_ERROR
     finally:
         _give_up_stderr()
 
 
-def _of_stdout(error: Exception) -> TypeGuard[OSError]:
-    """Tell whether standard output could not be written: files are written by other rooms than those that print."""
+def _of_stdout(error: Exception) -> OSError | None:
+    """Return an error of writing standard output: files are written by other rooms than those that print."""
     if not isinstance(error, OSError) or error.filename is not None or error.errno not in _CANNOT_WRITE:
-        return False
+        return None
     step = error.__traceback__
     while step and step.tb_next:
         step = step.tb_next
-    return step is not None and step.tb_frame.f_globals["__name__"].startswith(_SPEAKERS)
-
-
-def _print_traceback(error: Exception) -> None:
-    import traceback
-
-    from .output import print_message
-
-    with contextlib.suppress(OSError):
-        traceback.print_exception(error)
-    print_message(f"internal error ({type(error).__name__}); report it with `dsv4 bundle --support`.", "ERROR")
+    return error if step and step.tb_frame.f_globals["__name__"].startswith(_SPEAKERS) else None
 
 
 def _give_up_stderr() -> None:

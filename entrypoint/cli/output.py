@@ -49,6 +49,15 @@ def print_message(text: str, level: str = "INFO", **fields: Any) -> None:
         print(json_log.line(json_log.OURS, level, bare, **fields), file=sys.stderr, flush=True)
 
 
+def print_traceback(error: Exception) -> None:
+    """Print an error that no command expects, and what to do with it."""
+    import traceback
+
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
+    print_message(f"internal error ({type(error).__name__}); report it with `dsv4 bundle --support`.", "ERROR")
+
+
 def answer(options: argparse.Namespace, data: Callable[[], Any], text: Callable[[], str]) -> int:
     """Print an answer in the format of --format; return 0."""
     print(json.dumps(data(), indent=2) if options.format == "json" else printable(text()))

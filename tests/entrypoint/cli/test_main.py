@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -290,6 +291,14 @@ def test_an_error_that_no_command_expects(
     assert main.main(["version"]) == status
     printed = capsys.readouterr()
     assert (printed.out, says in printed.err) == ("", True)
+
+
+def test_what_main_imports_at_once_is_loaded_before_any_code_of_ours() -> None:
+    """Ctrl-C during another import would print a traceback, as nothing handles it yet."""
+    tree = ast.parse(Path(main.__file__).read_text(encoding="utf-8"))
+    names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "." for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert names == {"__future__", "errno", "os", "sys"}
 
 
 @pytest.mark.process
