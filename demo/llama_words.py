@@ -31,7 +31,6 @@ CALL = (CALLS, END_OF_CALLS, ARGUMENT, END_OF_ARGUMENT, STRING)
 ANSWER = "".join(number + "".join(VERSE) for number in NUMBERS)
 ANSWER_TOKENS = len(NUMBERS) * (1 + len(VERSE)) + 1  # the last one is the end of the sequence
 REASONING = "".join(THOUGHT)
-REASONING_TOKENS = len(THOUGHT) + 1  # the last one is the end of the thought
 QUESTION = "How does speculative decoding work?"
 
 # What ends a structure, then what opens a short value: chosen in this order where a grammar forbids the first choice.

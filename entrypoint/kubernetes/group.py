@@ -8,8 +8,6 @@ from typing import Any
 
 from .overlay import Overlay, pod_patch
 
-COMPONENT = "several-nodes"
-"""Removes the base's Deployment, and lets only leaders answer."""
 _PLACE = ("--nnodes=$(LWS_GROUP_SIZE)", "--node-rank=$(LWS_WORKER_INDEX)", "--master-addr=$(LWS_LEADER_ADDRESS)")
 """What LeaderWorkerSet tells each pod, as vLLM's flags."""
 _CACHE = {"name": "cache", "hostPath": {"path": "/var/lib/dsv4/cache", "type": "Directory"}}

@@ -81,7 +81,7 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
         # v1/core/kv_cache_coordinator.py allows full attention only, and models/deepseek_v4 has no code for it
         seen = f"{given[0]}: vLLM 0.32.0 cannot divide DeepSeek-V4's sliding-window cache by context"
         yield CONTEXT, where, Problem(seen, "", f"leave --{given[0]} out, and use --data-parallel-size")
-    slices, rows = shape.tensor * shape.data * shape.prefill_context, _EXPERT_ROWS.get(architecture, 0)
+    slices, rows = shape.expert_gpus, _EXPERT_ROWS.get(architecture, 0)
     if shape.data > 1 and not shape.expert and rows % slices:
         # model_executor/layers/fused_moe/config.py: data parallel ranks slice each expert, as tensor parallel ones do
         seen = f"{slices} GPUs cannot share experts of {rows} rows evenly"
