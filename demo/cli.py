@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--profile", choices=EXHIBITS, default="demo", help="demo (a Llama) or demo-v4 (DeepSeek-V4)")
     options.add_argument("--check", action="store_true", help="stop after the answer")
-    options.add_argument("--port", type=port_number, default=8000, help="port to listen on (8000)")
+    options.add_argument("--port", type=port_number, default=API_PORT, help="port to listen on (%(default)s)")
     options.add_argument("--folder", type=Path, default=cache, help="for the checkpoint and the log (%(default)s)")
     options.add_argument("--limit", type=float, default=600, help="seconds that loading may take (600)")
     return options

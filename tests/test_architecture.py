@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from dsv4_serve.entrypoint.exit_status import ExitStatus
+from dsv4_serve.entrypoint.listen import API_PORT, HEALTH_PORT
 from tests.support.sources import TOGETHER, tree
 
 pytestmark = TOGETHER
@@ -161,6 +163,25 @@ def test_no_two_public_classes_share_a_name() -> None:
     new = {one: places for one, places in shared.items() if one not in KNOWN_SHARED}
     assert new == {}
     assert shared.keys() == KNOWN_SHARED
+
+
+def test_ports_and_exit_statuses_are_written_in_one_place() -> None:
+    """In code; texts and addresses of examples may have them."""
+    there = {"entrypoint/listen.py", "entrypoint/exit_status.py", "patcher/errors.py"}  # the patcher stands alone
+    numbers = {API_PORT, HEALTH_PORT, *(status for status in ExitStatus if 64 <= status <= 87)}
+    given = ("port", "default", "status", "exit_status", "return")
+    found = [
+        f"{name(path)}:{node.lineno}: {ast.unparse(node)}"
+        for path in modules()
+        if name(path) not in there
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.keyword | ast.Assign | ast.AnnAssign | ast.Return)
+        and isinstance(node.value, ast.Constant)
+        and type(node.value.value) is int
+        and node.value.value in numbers
+        and any(part in given for part in ast.unparse(node).partition("=")[0].lower().replace(":", " ").split())
+    ]
+    assert found == []
 
 
 def test_nothing_changes_the_path_of_imports() -> None:

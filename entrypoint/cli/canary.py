@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..listen import HEALTH_PORT
 from . import arguments
 from .output import answer, print_message
 
@@ -62,7 +63,7 @@ def register(commands: Commands) -> None:
     group.add_argument(
         "--health-port",
         type=arguments.port,
-        default=8001,
+        default=HEALTH_PORT,
         metavar="N",
         help="port of the health servers (default: %(default)s)",
     )

@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from ..listen import API_PORT
 from . import arguments
 from .arguments import count, port
 from .this_machine import this_machine
@@ -43,7 +44,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--port",
         type=port,
-        default=8000,
+        default=API_PORT,
         metavar="N",
         help="serve the API on this port of the host (default: %(default)s)",
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ..errors import UserError
+from ..exit_status import ExitStatus
 from ..secret import without_password
 
 
 class RequestFailed(UserError):
-    """A request to a server failed (EX_UNAVAILABLE); a password in its URL is masked."""
+    """A request to a server failed; a password in its URL is masked."""
 
-    exit_status = 69
+    exit_status = ExitStatus.HOST
 
     def __init__(self, text: str) -> None:
         super().__init__(without_password(text))

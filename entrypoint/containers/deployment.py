@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..api_key import key_in
 from ..errors import ConfigError
+from ..listen import API_PORT
 from ..plan import Setting
 from ..resolve.environment import Variables
 from ..secret import is_secret
@@ -60,7 +61,7 @@ class Deployment:
     kernels: tuple[Path, ...] = ()
     """Folders of kernel packs, for every start to import."""
     haproxy: Path = HAPROXY
-    port: int = 8000
+    port: int = API_PORT
     stop_seconds: int = 150
     """The longest drain: for balancers to notice, to finish requests, to release the GPUs, and 5 s."""
     requests: int = 0
