@@ -17,6 +17,7 @@ def first_error(error: ValidationError) -> tuple[str, str]:
 
 def reason(message: str) -> str:
     """Return a message of pydantic as it goes on a sentence; patterns and names in it keep their case."""
+    message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 

@@ -34,7 +34,7 @@ class Placed:
     kept: list[PackedFile] = field(default_factory=list)
     """Files that were there already, and stay as they are."""
     before: bool = False
-    """Whether this pack was imported before; then nothing was read but its manifest."""
+    """Whether this pack was imported before and its files are there; then nothing was read but its manifest."""
 
 
 def read_manifest(file: IO[bytes], name: str) -> tuple[PackManifest, PackReader]:
@@ -81,7 +81,7 @@ def place(file: IO[bytes], name: str, root: Path, folder: Path) -> Placed:
         key = "/".join(folder.parts[-3:])
         raise ConfigError(f"{name} is for {manifest.key}, and this plan needs {key}: nothing was changed.")
     record = folder / RECORDS / f"{hashlib.sha256(manifest.to_bytes()).hexdigest()[:16]}.json"
-    if record.exists():
+    if record.exists() and all(os.path.lexists(folder / packed.path) for packed in manifest.files):
         return Placed(manifest, folder, kept=list(manifest.files), before=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .manifest import PackedFile
 from .place import NINJA, Placed
 
 _OF_DRIVER = "cuda"
@@ -38,7 +37,7 @@ def families(placed: Placed, driver: str) -> list[FamilyState]:
             len(files),
             sum(file.size for file in files),
             sum(file.path in written for file in files),
-            _miss(family, files, placed, driver),
+            _miss(family, placed, driver),
         )
         for family, files in placed.manifest.families().items()
     ]
@@ -54,11 +53,10 @@ def plan_line(placed: Placed, fingerprint: str, filled: Mapping[str, Any]) -> st
     return f"this plan: miss; the pack was filled by {len(plans)} other plans; the rest will be compiled"
 
 
-def _miss(family: str, files: list[PackedFile], placed: Placed, driver: str) -> str:
+def _miss(family: str, placed: Placed, driver: str) -> str:
     manifest = placed.manifest
     if family == NINJA and manifest.root != str(placed.folder):
         return f"built in {manifest.root}; FlashInfer builds again in another folder"
     if family == _OF_DRIVER and driver and driver != manifest.driver:
         return f"compiled by driver {manifest.driver or 'unknown'}; {driver} compiles again"
-    missing = sum(not (placed.folder / file.path).exists() for file in files) if placed.before else 0
-    return f"{missing} files are gone since the import" if missing else ""
+    return ""

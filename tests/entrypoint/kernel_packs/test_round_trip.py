@@ -142,9 +142,19 @@ def test_each_family_is_a_hit_or_a_miss_with_its_reason(tmp_path: Path) -> None:
     assert "builds again in another folder" in found["flashinfer"].miss
     assert "compiled by driver 580.159.04; 570.1 compiles again" in found["cuda"].miss
     assert {one.family: one.miss for one in state.families(placed, "580.159.04")}["cuda"] == ""
-    again = imported((tmp_path / "pack").read_bytes(), tmp_path / "b")
-    (folder_of(tmp_path / "b") / "triton/ABC/kernel.ptx").unlink()
-    assert {one.family: one.miss for one in state.families(again, "")}["triton"] == "1 files are gone since the import"
+
+
+def test_a_second_import_brings_back_what_was_lost_since(tmp_path: Path) -> None:
+    packed(cache(tmp_path / "a"), tmp_path / "pack")
+    data = (tmp_path / "pack").read_bytes()
+    imported(data, tmp_path / "b")
+    lost = folder_of(tmp_path / "b") / "triton/ABC/kernel.ptx"
+    content = lost.read_bytes()
+    lost.unlink()
+    again = imported(data, tmp_path / "b")
+    assert ([file.path for file in again.written], again.before) == (["triton/ABC/kernel.ptx"], False)
+    assert lost.read_bytes() == content
+    assert imported(data, tmp_path / "b").before
 
 
 def test_a_plan_that_filled_the_pack_is_a_hit(tmp_path: Path) -> None:
