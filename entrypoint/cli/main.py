@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
             early_signals.catch()
         _open_closed_streams()
+        _take_any_character()
         return _run(command)
     except KeyboardInterrupt:
         from ..exit_status import ExitStatus
@@ -43,6 +44,14 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is the closed stream's
             setattr(sys, name, os.fdopen(null, mode, encoding="utf-8", closefd=False))
+
+
+def _take_any_character() -> None:
+    """Print what the locale's encoding lacks, such as ± in ASCII, as an escape."""
+    import io
+
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(argv: list[str]) -> int:

@@ -240,6 +240,13 @@ def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(words: str) -> None
         assert (found.returncode, found.stderr) == (status, said)
 
 
+def test_what_an_encoding_lacks_is_printed_as_an_escape() -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    found = subprocess.run([*ARGV, "fit", "--hardware", "h200"], env=env, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert r", \xb1 " in found.stdout
+
+
 def test_an_error_that_cannot_be_printed_keeps_its_status() -> None:
     for words, status in ((["explain", "--profile", "525k"], 78), (["servee"], 64)):
         with Path("/dev/full").open("wb") as full:
