@@ -265,7 +265,9 @@ class Hardware(Base):
     nccl: str = ""
     """The set of NCCL variables that applies unless the topology or `--nccl` says otherwise."""
     prompt_graphs: list[Annotated[int, Field(gt=0)]] = []
-    """Sizes in tokens for which CUDA graphs of prompts are captured too."""
+    """Sizes in tokens for which CUDA graphs of prompts are captured too, as far as they leave the promised requests."""
+    prompt_graphs_measured: bool = False
+    """Whether `prompt-graphs` was measured on this hardware; all of them are captured then, whatever they leave."""
     default_profile: str = ""
     """The profile that is served when none is named, in place of `default-profile` in base.toml."""
     default_model: list[DefaultModel] = []

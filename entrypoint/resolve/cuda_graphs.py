@@ -3,7 +3,7 @@ The sizes of steps that vLLM captures as CUDA graphs: those of decoding, and tho
 
 vLLM 0.32.0 captures up to twice the tokens that decode together, 512 at most (config/vllm.py, `_set_cudagraph_sizes`):
 8 for two requests with one draft token each. A longer step runs kernel by kernel, each launched by the host, and
-requests that decode in it wait. If a hardware's file sets `prompt-graphs`, these sizes are captured too.
+requests that decode in it wait. `prompt_graphs` adds sizes of prompts, where a hardware's file names some.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..draft_schedule import tiers
-from ..plan import Setting, draft_tokens, plain
-from .select import Selection
+from ..plan import draft_tokens
 
 SIZES = "cudagraph-capture-sizes"
 _SIZES_HERE_TOO, _MODE = "compilation-config.cudagraph_capture_sizes", "compilation-config.cudagraph_mode"
@@ -21,26 +20,6 @@ _LARGEST = ("max-cudagraph-capture-size", "compilation-config.max_cudagraph_capt
 _LEVEL = ("optimization-level", "O")
 MOST, MOST_SM10 = 512, 1024
 """Tokens; vLLM's own ceiling for decode steps, on all but SM 10.x and there."""
-
-
-def named(selection: Selection, flags: Mapping[str, Setting]) -> dict[str, Setting]:
-    """
-    Return the flag of the sizes to capture, none above the tokens of a step.
-
-    Empty if the hardware sets none, or if another layer sets graphs.
-    """
-    prompts, requests = selection.hardware.get("prompt_graphs"), flags.get("max-num-seqs")
-    if not prompts or requests is None or any("cudagraph" in name or name == "enforce-eager" for name in flags):
-        return {}
-    decoding = {tokens + 1: count for tokens, count in tiers(plain(flags), int(requests.value)).items()}
-    steps = ", ".join(
-        f"{count} requests of {step} token{'s' * (step > 1)}" for step, count in sorted(decoding.items(), reverse=True)
-    )
-    origin = f"{selection.hardware.file} prompt-graphs, and {steps} per step"
-    batched = flags.get("max-num-batched-tokens")
-    longest = batched.value if batched else prompts[-1]
-    captured = [size for size in sizes(decoding, prompts) if size <= longest]
-    return {SIZES: Setting(captured, origin)}
 
 
 def sizes(decoding: Mapping[int, int], prompts: list[int]) -> list[int]:

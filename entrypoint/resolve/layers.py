@@ -19,7 +19,7 @@ from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
 from ..weights import hub_files
-from . import cuda_graphs, drafting, handover, long_prompts
+from . import drafting, handover, long_prompts, prompt_graphs
 from .constraints import refusals
 from .environment import operator_layer
 from .select import Selection
@@ -35,7 +35,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
         merge(env, layer.env)
         merge(supervision, layer.supervision)
     drafting_choices = drafting.settle(selection, request, flags)
-    merge(flags, cuda_graphs.named(selection, flags))
+    graph_choices = prompt_graphs.settle(selection, flags)
     merge(flags, long_prompts.named(flags))
     operator, wrong = operator_layer(request.operator, frozenset(env), request.skip)
     problems = [*request.problems, *wrong]
@@ -45,7 +45,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
     flags.setdefault("host", handover.host(env, in_container=request.in_container))
     handover.guarded(flags, env)
     gathered(problems, lambda: handover.check_near_misses(request.operator, env), None)
-    choices = selection.reasons | drafting_choices
+    choices = selection.reasons | drafting_choices | graph_choices
     for name, sentence in refusals(selection, flags, env, request.skip):
         if name in request.skip:
             choices[f"skip {name}"] = Setting(True, f"requested; overrides {sentence}")

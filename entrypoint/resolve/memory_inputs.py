@@ -64,7 +64,7 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         overhead=_overhead(selection, capability),
         workspace_factor=int(_number(flags, "attention-config.sparse_mla_prefill_workspace_factor")),
         kv_cache_memory_gib=cache / GIB if cache else None,
-        graphs=cuda_graphs.captured(plain(flags), sequences, sm10=capability.startswith("10.")),
+        graphs=graphs(selection, plain(flags), sequences),
         tensor_parallel_sizes=tuple(selection.model.get("tensor_parallel_sizes")),
         experts_gib=_experts_gib(selection, drafts=drafts),
         drafter_gib=selection.drafter.bytes / GIB if drafts else 0.0,
@@ -73,6 +73,12 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         expert_parallel=shape.expert,
         not_counted=tuple(_not_counted(selection, flags)),
     )
+
+
+def graphs(selection: Selection, values: Mapping[str, Value], sequences: int) -> tuple[int, ...]:
+    """Return the sizes of the CUDA graphs that vLLM captures on this hardware."""
+    sm10 = str(selection.hardware.get("compute_capability")).startswith("10.")
+    return cuda_graphs.captured(values, sequences, sm10=sm10)
 
 
 def uncounted(selection: Selection, flags: Mapping[str, Setting]) -> str:
