@@ -7,13 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-Names = Annotated[list[str], BeforeValidator(_as_list)]
-Sizes = Annotated[list[Annotated[int, Field(ge=1, strict=True)]], BeforeValidator(_as_list)]
+_AS_LIST = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+Names = Annotated[list[str], _AS_LIST]
+Sizes = Annotated[list[Annotated[int, Field(ge=1, strict=True)]], _AS_LIST]
 GiB = Annotated[float, Field(le=100_000, allow_inf_nan=False, strict=True)]
 PositiveGiB = Annotated[GiB, Field(gt=0)]
 Settings = dict[str, JsonValue]

@@ -19,8 +19,35 @@ from . import cuda_graphs, memory_inputs
 from .cuda_graphs import SIZES
 from .select import Selection
 
-CHOICE = "prompt graphs"
+CHOICE, _BATCHED = "prompt graphs", "max-num-batched-tokens"
 """The row of `explain` that says why a plan has none though its hardware's file names some."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+    """The sizes of a file, the most requests that decode together by the tokens of a step, and the longest step."""
+
+    origin: str
+    prompts: Sequence[int]
+    decoding: Mapping[int, int]
+    longest: int
+
+    @property
+    def possible(self) -> list[int]:
+        """The sizes of prompts that a step may have, ascending."""
+        return sorted({size for size in self.prompts if size <= self.longest})
+
+    def captured(self, prompts: Sequence[int]) -> list[int]:
+        """Return these sizes of prompts with those of decode steps."""
+        return [size for size in cuda_graphs.sizes(self.decoding, [*prompts]) if size <= self.longest]
+
+    def setting(self, prompts: Sequence[int], upto: str = "") -> Setting:
+        """Return the flag, with where it comes from."""
+        steps = ", ".join(
+            f"{count} requests of {step} token{'s' * (step > 1)}"
+            for step, count in sorted(self.decoding.items(), reverse=True)
+        )
+        return Setting(self.captured(prompts), f"{self.origin}{upto}, and {steps} per step")
 
 
 def settle(selection: Selection, flags: dict[str, Setting]) -> dict[str, Setting]:
@@ -33,38 +60,38 @@ def settle(selection: Selection, flags: dict[str, Setting]) -> dict[str, Setting
     if not prompts or requests is None or any("cudagraph" in name or name == "enforce-eager" for name in flags):
         return {}
     decoding = {tokens + 1: count for tokens, count in tiers(plain(flags), int(requests.value)).items()}
-    file, batched = selection.hardware.file_of("prompt_graphs"), flags.get("max-num-batched-tokens")
-    longest = batched.value if batched else max(prompts)
-
-    def captured(some: Sequence[int]) -> list[int]:
-        return [size for size in cuda_graphs.sizes(decoding, [*some]) if size <= longest]
-
+    origin, batched = f"{selection.hardware.file_of('prompt_graphs')} prompt-graphs", flags.get(_BATCHED)
+    sizes = _Sizes(origin, prompts, decoding, batched.value if batched else max(prompts))
     if selection.hardware.get("prompt_graphs_measured"):
-        flags[SIZES] = Setting(captured(prompts), f"{file} prompt-graphs, and {_steps(decoding)}")
+        flags[SIZES] = sizes.setting(prompts)
         return {}
-    known = f"{file} prompt-graphs"
     if reason := memory_inputs.unsized(selection, flags):
-        return {CHOICE: Setting("none", f"{known}: what they leave for requests is not counted: {reason}")}
+        return {CHOICE: Setting("none", f"{origin}: what they leave for requests is not counted: {reason}")}
     memory = memory_inputs.estimate(selection, flags)
-    possible = sorted({size for size in prompts if size <= longest})
-    if memory is None or not memory.graphs or not possible:
+    if memory is None or not memory.graphs or not sizes.possible:
         return {}
+    return _as_far_as_memory_is_left(selection, flags, sizes, memory)
+
+
+def _as_far_as_memory_is_left(
+    selection: Selection, flags: dict[str, Setting], sizes: _Sizes, memory: MemoryEstimate
+) -> dict[str, Setting]:
+    possible = sizes.possible
 
     def too_many(count: int) -> bool:
-        values = {**plain(flags), SIZES: captured(possible[:count])}
+        values = {**plain(flags), SIZES: sizes.captured(possible[:count])}
         return not _holds(memory, memory_inputs.graphs(selection, values, memory.sequences))
 
     promised = f"{memory.requests} request{'s' * (memory.requests > 1)} of full length that the plan promises"
     if not _holds(memory, memory.graphs):
-        return {CHOICE: Setting("none", f"{known}: without them too, there is no memory for the {promised}")}
+        return {CHOICE: Setting("none", f"{sizes.origin}: without them too, there is no memory for the {promised}")}
     fitting = bisect.bisect_left(range(1, len(possible) + 1), True, key=too_many)
     taken, out = possible[:fitting], possible[fitting:]
     left_out = f"no memory for {_span(out)} beside the {promised}" if out else ""
     if not taken or (out and taken[-1] <= max(memory.graphs)):
         reached = f", and vLLM's own sizes reach {max(memory.graphs):,}" if taken else ""
-        return {CHOICE: Setting("none", f"{known}: {left_out}{reached}")}
-    upto = f" to {taken[-1]:,} tokens ({left_out})" if out else ""
-    flags[SIZES] = Setting(captured(taken), f"{known}{upto}, and {_steps(decoding)}")
+        return {CHOICE: Setting("none", f"{sizes.origin}: {left_out}{reached}")}
+    flags[SIZES] = sizes.setting(taken, f" to {taken[-1]:,} tokens ({left_out})" if out else "")
     return {}
 
 
@@ -84,13 +111,3 @@ def _holds(memory: MemoryEstimate, graphs: Sequence[int]) -> bool:
 
 def _span(sizes: Sequence[int]) -> str:
     return f"{sizes[0]:,} to {sizes[-1]:,} tokens" if len(sizes) > 1 else f"{sizes[0]:,} tokens"
-
-
-def _steps(decoding: Mapping[int, int]) -> str:
-    return (
-        ", ".join(
-            f"{count} requests of {step} token{'s' * (step > 1)}"
-            for step, count in sorted(decoding.items(), reverse=True)
-        )
-        + " per step"
-    )

@@ -153,7 +153,7 @@ def test_draft_tokens_by_load_are_for_many_requests() -> None:
 
 
 def test_graphs_for_prompts_are_tried_where_the_hardware_has_none() -> None:
-    found = proposed(hardware="b300", profile="shared", batches=(1, 64))
+    found = proposed(hardware="gb10", profile="64k", batches=(1, 4), nnodes=2, max_num_batched_tokens=8192, gpus=1)
     [graphs] = [one for one in found.candidates if one.kind == "graphs"]
     sizes = graphs.changes["cudagraph-capture-sizes"]
     assert sizes[-1] == 4096
@@ -163,6 +163,14 @@ def test_graphs_for_prompts_are_tried_where_the_hardware_has_none() -> None:
     assert candidates.prompt_sizes(128) == [64, 80, 96, 112, 128]
     h200 = proposed(hardware="h200").setups.resolution(()).plan.value("cudagraph-capture-sizes")
     assert set(candidates.prompt_sizes(4096)) <= set(h200) | {s for s in candidates.prompt_sizes(4096) if s < 1024}
+
+
+def test_no_graphs_are_tried_that_the_plan_has_or_that_leave_too_little_memory() -> None:
+    longer = proposed(hardware="b300", profile="64k")
+    assert [one.name for one in longer.candidates if one.kind == "graphs"] == ["graphs-8192"]
+    tight = proposed(hardware="rtx-pro-6000", profile="128k", model="acti")
+    assert tight.setups.resolution(()).plan.value("cudagraph-capture-sizes")[-1] < 4096
+    assert "of the promised requests would fit at full length" in tight.left_out["graphs-4096"]
 
 
 def test_a_cpu_is_offered_draft_tokens_and_nothing_of_gpus(tmp_path: Path) -> None:
