@@ -182,12 +182,12 @@ def test_a_client_that_hangs_up_stops_its_generation(pair: Pair, stream: bool) -
 @pytest.mark.process
 @pytest.mark.slow
 def test_what_is_too_much_for_the_replicas_waits_and_then_gets_503(pair: Pair, tmp_path: Path, binary: str) -> None:
-    few = {"REPLICA_MAXCONN": "1", "QUEUE_TIMEOUT": "2s"}  # 20 tokens take 0.4 s, 200 take 4
+    few = {"REPLICA_MAXCONN": "1", "QUEUE_TIMEOUT": "2s"}  # 20 tokens take 0.4 s, 400 take 8
     with balancer(tmp_path, pair.names, binary=binary, **ports(pair), **few) as narrow:
         assert until(lambda: narrow.up() == {"127.0.0.2", "127.0.0.3"}, 10)
         waited = asyncio.run(load.at_once(narrow.url, 4, 20))
         assert [outcome.error for outcome in waited] == [""] * 4
-        refused = [outcome.error for outcome in asyncio.run(load.at_once(narrow.url, 4, 200)) if outcome.error]
+        refused = [outcome.error for outcome in asyncio.run(load.at_once(narrow.url, 4, 400)) if outcome.error]
         assert len(refused) == 2
         assert all("503" in error and "busy for too long" in error for error in refused)
 

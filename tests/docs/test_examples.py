@@ -25,7 +25,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answer(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    status = main.main(words)
+    status = main.main(list(words))
     return status, capsys.readouterr().out
 
 
