@@ -1,11 +1,17 @@
-"""HTTP requests with httpx: no proxy, one bearer key, and errors as Unreachable and Refused."""
+"""
+HTTP requests with httpx: no proxy, one bearer key, and errors as Unreachable and Refused.
+
+`weights/` and `kernel_packs/` have clients of their own: the Hub and registries are reached through the environment's
+proxy, redirect to other hosts, take other credentials, and send files that are streamed to disk.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -49,6 +55,19 @@ def _none_trusted() -> ssl.SSLContext:
     import ssl
 
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@contextlib.contextmanager
+def session(url: str, seconds: float, transport: httpx.BaseTransport | None = None) -> Iterator[httpx.Client]:
+    """Yield a client for several requests to an address; raise Unreachable, with the cause alone, without an answer."""
+    import httpx
+
+    try:
+        options: dict[str, Any] = settings(None, url) | {"timeout": seconds}
+        with httpx.Client(base_url=url, transport=transport, **options) as client:
+            yield client
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Unreachable(cause(error)) from None
 
 
 def request(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
-
+from ..client import http
+from ..client.errors import Unreachable
 from ..listen import HEALTH_PORT
 from .containers import GPUS, STATUS_PORT
 from .daemon import ROLE
@@ -66,13 +66,13 @@ def observe(container: Any) -> ContainerState:
     balancer = state.role == "balancer"
     port = published(container, STATUS_PORT if balancer else HEALTH_PORT)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT, trust_env=False) as client:
+        with http.session(f"http://127.0.0.1:{port}", TIMEOUT) as client:
             ready = client.get("/readyz", params={"format": "json"})
             if balancer:
                 none = "" if ready.is_success else "no replica is ready"
                 return replace(state, answers=True, ready=ready.is_success, detail=none)
             return with_health(state, client.get("/startupz", params={"format": "json"}).json(), ready.json())
-    except (httpx.HTTPError, ValueError):
+    except (Unreachable, ValueError):
         return replace(state, detail="its health server does not answer")
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx
 from pydantic import BaseModel, ValidationError
 
 from ...healthcheck.state import LastExit
 from ...healthcheck.traffic import Traffic
 from ..client import http
+from ..client.errors import Unreachable
 from ..secret import without_password
 from .targets import TopTarget
+
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT = 3.0  # seconds
 NO_ANSWER = "no answer"
@@ -111,11 +114,10 @@ def read(target: TopTarget, key: str | None, transport: httpx.BaseTransport | No
     if target.url is None:
         return TopReading(target.name, target.phase, cause=target.cause)
     try:
-        settings: dict[str, Any] = http.settings(None) | {"timeout": TIMEOUT}
-        with httpx.Client(base_url=target.url, transport=transport, **settings) as client:
+        with http.session(target.url, TIMEOUT, transport) as client:
             return _read(client, target, key)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:  # a container that starts or ends has no port
-        why = f"nothing answers at {without_password(target.url)} ({http.cause(error)}); is a replica running there?"
+    except Unreachable as error:  # a container that starts or ends has no port
+        why = f"nothing answers at {without_password(target.url)} ({error}); is a replica running there?"
         return TopReading(target.name, NO_ANSWER, why=why, cause=target.cause)
     except ValidationError:
         why = "the answer is not from the health server of a replica; name that with --health"

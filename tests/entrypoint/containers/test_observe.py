@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
-from dsv4_serve.entrypoint.containers.observe import ContainerState, with_health
+from dsv4_serve.entrypoint.containers.observe import ContainerState, observe, with_health
 from dsv4_serve.entrypoint.containers.status import text
 from dsv4_serve.entrypoint.containers.wait import line
 from dsv4_serve.healthcheck import checks
@@ -90,3 +91,9 @@ def test_json_has_what_the_table_has(ready):
         "acceptance": "91% of 240 draft tokens accepted, the floor is 40%",
         "since": "2026-11-22T07:00:00.123456789Z",
     }
+
+
+def test_a_container_without_a_published_port_does_not_answer():
+    engine = {"Status": "running", "StartedAt": BARE.began, "Running": True, "ExitCode": 0}
+    found = observe(SimpleNamespace(name="a", labels={}, attrs={"State": engine, "NetworkSettings": {"Ports": None}}))
+    assert (found.answers, found.detail) == (False, "its health server does not answer")
