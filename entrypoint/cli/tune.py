@@ -87,9 +87,9 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     benches.check_warm(options)
     asked, folders = requested(options, argv), environment.folders()
     resolve = resolver(asked, folders)
-    around = command.Around(resolve("", []), asked, resolve, provenance.hardware(this_machine()))
+    around = command.TuneContext(resolve("", []), asked, resolve, provenance.hardware(this_machine()))
     named = asked.choices.get("profile")
-    if named and auto.asked(named):
+    if named and auto.is_auto(named):
         chosen = around.plan.plan.choices["profile"].value
         raise UsageError(f"`dsv4 tune` needs a fixed profile. Here `auto` chooses {chosen}: pass --profile {chosen}.")
     request = tune_request(options, around.plan.plan)

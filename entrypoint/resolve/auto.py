@@ -32,7 +32,7 @@ _OF_ONE_HOST = 8
 """A larger tensor parallel size is taken where no smaller one holds as much: its ranks meet over a network."""
 
 
-def asked(profile: Setting) -> bool:
+def is_auto(profile: Setting) -> bool:
     """Tell whether a profile is to be selected, by a known goal or not."""
     return str(profile.value).partition(":")[0] == AUTO
 
@@ -45,7 +45,7 @@ def settle(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     a constraint.
     """
     requested = request.choices.get("profile")
-    if requested is None or not asked(requested):
+    if requested is None or not is_auto(requested):
         return request
     goal, origin = str(requested.value), requested.origin
     if goal not in NAMES:

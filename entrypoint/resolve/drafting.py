@@ -108,8 +108,8 @@ def _shown(values: Mapping[str, object], flags: Mapping[str, Setting]) -> dict[s
     if not found:
         return {}
     schedule = flags[SCHEDULE]
-    asked, most = draft_schedule.most(schedule.value), draft_tokens(values)
-    capped = f"; the schedule's {asked} is more than num_speculative_tokens" if asked > most else ""
+    drafts, most = draft_schedule.most(schedule.value), draft_tokens(values)
+    capped = f"; the schedule's {drafts} is more than num_speculative_tokens" if drafts > most else ""
     return {"draft tokens": Setting(draft_schedule.text(found), f"{schedule.origin}{capped}")}
 
 
@@ -163,10 +163,10 @@ def _schedule(
     if wrong := draft_schedule.problem(values[SCHEDULE]):
         yield SCHEDULE_RULE, where, Problem(f"{name}: {wrong}", "", "correct it, such as [[1, 4, 3], [5, 16, 1]]")
         return
-    asked, most = draft_schedule.most(values[SCHEDULE]), draft_tokens(values)
-    if asked > most and values[SCHEDULE] != selection.profile.flags().get(SCHEDULE):
-        seen = f"{name} requests {asked} draft tokens, but num_speculative_tokens is {most}, and vLLM drafts no more"
-        more = f"set NUM_SPECULATIVE_TOKENS={asked}, or " if asked <= _most(selection.drafter) else ""
+    drafts, most = draft_schedule.most(values[SCHEDULE]), draft_tokens(values)
+    if drafts > most and values[SCHEDULE] != selection.profile.flags().get(SCHEDULE):
+        seen = f"{name} requests {drafts} draft tokens, but num_speculative_tokens is {most}, and vLLM drafts no more"
+        more = f"set NUM_SPECULATIVE_TOKENS={drafts}, or " if drafts <= _most(selection.drafter) else ""
         yield SCHEDULE_RULE, where, Problem(seen, "", f"{more}request {most} or fewer")
     if not draft_schedule.alone(values):
         seen = f"{name} gives a single request no draft tokens, so the drafter could not be proved at the start"

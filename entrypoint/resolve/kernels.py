@@ -94,11 +94,11 @@ def _experts(
     schemes = {MOE: selection.model.get("scheme"), DRAFT_MOE: selection.drafter.scheme if drafts else ""}
     found = {name: combinations.experts(scheme, capability) for name, scheme in schemes.items()}
     (target, setting), own = effective(MOE, flags), str(flags[DRAFT_SETTING].value) if DRAFT_SETTING in flags else ""
-    wanted = {MOE: target, DRAFT_MOE: _spelled(MOE, own or target)}
+    backends = {MOE: target, DRAFT_MOE: _spelled(MOE, own or target)}
     layout, split = mode(flags)
     settings = {MOE: f"--{setting}", DRAFT_MOE: f"--{DRAFT_SETTING}"}
     for name, table in found.items():
-        kind = table.refusal(wanted[name], layout) if table else ""
+        kind = table.refusal(backends[name], layout) if table else ""
         if not table or not kind:
             continue
         if name == DRAFT_MOE and not own and (of_target := found[MOE]) and of_target.refusal(target, layout):
@@ -111,9 +111,9 @@ def _experts(
             and not (inherits and inherits.refusal(value, layout))
             and (name == DRAFT_MOE or allowed(MOE, value))
         ]
-        seen = _because(wanted[name], kind, _stored(schemes[name], name), capability, layout)
+        seen = _because(backends[name], kind, _stored(schemes[name], name), capability, layout)
         fix = f"{settings[name]} {_listed(values[:_MOST])}"
-        if kind == combinations.PARALLEL and split and not table.refusal(wanted[name], split):
+        if kind == combinations.PARALLEL and split and not table.refusal(backends[name], split):
             fix = f"--enable-expert-parallel, or {settings[name]} auto"
         yield name, Problem(seen, "", f"set {fix}")
 

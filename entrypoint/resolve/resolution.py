@@ -58,7 +58,7 @@ def _without_selection(catalog: Catalog, request: Request) -> list[str]:
     readers = {"profile": catalog.profile, "hardware": catalog.hardware, "nccl": catalog.nccl}
     for kind, read in readers.items():
         named = request.choices.get(kind)
-        if named and named.value != "none" and not (kind == "profile" and auto.asked(named)):
+        if named and named.value != "none" and not (kind == "profile" and auto.is_auto(named)):
             gathered(problems, functools.partial(_read, read, named), None)
     return problems + operator_layer(request.operator, frozenset(), request.skip)[1]
 

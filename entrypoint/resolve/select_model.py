@@ -14,7 +14,7 @@ from ..errors import ConfigError, closest_release
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from ..weights import hub_cache, hub_files
-from . import model_words
+from . import model_reference
 from .wording import described, hardware_of
 
 
@@ -87,7 +87,7 @@ def requested_model(catalog: Catalog, request: Request) -> SelectedModel | None:
         identity = identify.identity_of(Path(text), origin)
         model = _matching(catalog, identity, text, origin)
         return SelectedModel(model, f"{origin}: config.json in {text}", placed, identity, f"files in {text}")
-    _refuse_other_words(catalog, text, origin)
+    _refuse_other_forms(catalog, text, origin)
     return _repository(catalog, request, placed)
 
 
@@ -96,23 +96,23 @@ def _placed(request: Request, requested: Setting, where: str) -> Setting:
     text, origin = where.strip(), requested.origin
     if not is_folder(text, origin):
         revision = request.flag("revision")
-        text = model_words.place(
+        text = model_reference.place(
             text, origin, request.operator.get("HF_ENDPOINT", ""), str(revision.value) if revision else "main"
         )
     return dataclasses.replace(requested, value=text)
 
 
-def _refuse_other_words(catalog: Catalog, text: str, origin: str) -> None:
+def _refuse_other_forms(catalog: Catalog, text: str, origin: str) -> None:
     """Raise ConfigError for what can be neither a folder here nor a repository, with the answer to its kind."""
     if Path(text).is_file():
         other = unsupported.GGUF if text.lower().endswith(".gguf") else None
         why = f"{other.name}, {other.what}: {other.loads}" if other else "a file; use the folder of the checkpoint"
         raise ConfigError(f"{origin}: {text} is {why}.")
-    if model_words.is_path(text):
+    if model_reference.is_path(text):
         raise ConfigError(f"{origin}: there is no folder {text}; correct the path, or mount the folder there.")
     if hub_files.is_repository(text):
         return
-    if model_words.is_store(text):
+    if model_reference.is_store(text):
         raise ConfigError(f"{origin}: the files in {text} are not read; name their model, NAME={text}.")
     name, given, _ = text.partition("=")
     what = f"there is no model {name!r}" if given else f"{text!r} is not a known model, its repository, or a folder"
@@ -183,9 +183,9 @@ def _with_files(selected: SelectedModel, request: Request) -> SelectedModel:
             fault = str(error).removeprefix(f"{selected.where.origin}: ").rstrip(".")
             return dataclasses.replace(selected, note=fault, fault=fault)
         return dataclasses.replace(selected, identity=identity, read=f"files in {text}")
-    if selected.where and not hub_files.is_repository(text) and not model_words.is_store(text):
+    if selected.where and not hub_files.is_repository(text) and not model_reference.is_store(text):
         note = f"there is no folder {text} here"
-        elsewhere = model_words.is_path(text) and not request.here
+        elsewhere = model_reference.is_path(text) and not request.here
         fault = "" if elsewhere else f"{note}; correct the path, or mount the folder there"
         return dataclasses.replace(selected, note=note, fault=fault)
     if not hub_files.is_repository(text):

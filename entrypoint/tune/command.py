@@ -23,11 +23,11 @@ from .setups import Resolve, Setups, allowed, named
 
 
 @dataclass(frozen=True)
-class Around:
+class TuneContext:
     """What is tuned: a resolved plan, the request that it comes from, how other profiles resolve, and the machine."""
 
     plan: Resolution
-    asked: Request
+    request: Request
     resolve: Resolve
     machine: Mapping[str, Any]
 
@@ -45,39 +45,42 @@ class Proposal:
         return list(self.setups.candidates.values())
 
 
-def proposal(around: Around, request: TuneRequest, acceptance: Sequence[float] | None) -> Proposal:
+def proposal(context: TuneContext, request: TuneRequest, acceptance: Sequence[float] | None) -> Proposal:
     """
     Return what can be tried around a plan.
 
     Without weights the number of draft tokens is only tried where a rate of acceptance is stated, which decides it.
     """
-    plan, assumed = around.plan.plan, (acceptance or (predict.ACCEPTANCE,))[0]
-    found = named(candidates.propose(around.plan.selection, plan, request.matrix.batches, assumed), request.kinds)
-    return settled(around, request, found, acceptance)
+    plan, assumed = context.plan.plan, (acceptance or (predict.ACCEPTANCE,))[0]
+    found = named(candidates.propose(context.plan.selection, plan, request.matrix.batches, assumed), request.kinds)
+    return settled(context, request, found, acceptance)
 
 
 def settled(
-    around: Around, request: TuneRequest, found: Sequence[TuneCandidate], acceptance: Sequence[float] | None = None
+    context: TuneContext,
+    request: TuneRequest,
+    found: Sequence[TuneCandidate],
+    acceptance: Sequence[float] | None = None,
 ) -> Proposal:
     """Return these candidates, and why some of them cannot be tried."""
-    profile, folder = str(around.plan.plan.choices["profile"].value), Path(tempfile.mkdtemp(prefix="dsv4-tune-"))
-    setups = Setups(profile, around.resolve, {one.name: one for one in found}, folder)
-    why = {one.name: _why_not(setups, one, around, request, acceptance) for one in found}
+    profile, folder = str(context.plan.plan.choices["profile"].value), Path(tempfile.mkdtemp(prefix="dsv4-tune-"))
+    setups = Setups(profile, context.resolve, {one.name: one for one in found}, folder)
+    why = {one.name: _why_not(setups, one, context, request, acceptance) for one in found}
     tried = {one.name: one for one in found if not why[one.name]}
-    return Proposal(Setups(profile, around.resolve, tried, folder), {name: text for name, text in why.items() if text})
+    return Proposal(Setups(profile, context.resolve, tried, folder), {name: text for name, text in why.items() if text})
 
 
 def _why_not(
-    setups: Setups, one: TuneCandidate, around: Around, request: TuneRequest, acceptance: Sequence[float] | None
+    setups: Setups, one: TuneCandidate, context: TuneContext, request: TuneRequest, acceptance: Sequence[float] | None
 ) -> str:
     if one.gain is not None and one.gain < candidates.WORST:
         return f"{one.because}; it is predicted to lose {-one.gain:.0%}"
     if request.without_weights and one.kind == "drafts" and not acceptance:
         return "without weights nothing shows how many drafts are accepted; state it with --acceptance"
-    if (reason := allowed(setups, one, around.asked, around.plan)) or one.kind != candidates.EXPERTS:
+    if (reason := allowed(setups, one, context.request, context.plan)) or one.kind != candidates.EXPERTS:
         return reason
-    model = around.plan.selection.model.name
-    backends = qualified.here(request.out, model, around.machine)
+    model = context.plan.selection.model.name
+    backends = qualified.here(request.out, model, context.machine)
     return qualified.why_not(str(one.changes[kernels.MOE]), backends, setups.profile, model)
 
 
@@ -87,11 +90,11 @@ def described(one: TuneCandidate) -> dict[str, Any]:
 
 
 def tune(
-    found: Proposal, around: Around, request: TuneRequest, serve: ServeOptions, environ: Mapping[str, str]
+    found: Proposal, context: TuneContext, request: TuneRequest, serve: ServeOptions, environ: Mapping[str, str]
 ) -> dict[str, Any]:
     """Measure, write the result, and return it; raise UserError."""
     names = list(found.setups.candidates)
-    starts = kept.opened(run.file_of(request, run.key(around.plan.plan, request, around.machine)))
+    starts = kept.opened(run.file_of(request, run.key(context.plan.plan, request, context.machine)))
     logs = Path(tempfile.mkdtemp(prefix="dsv4-tune-logs-"))
     bench = Bench(found.setups, serve, request.matrix, environ, logs, not request.without_weights)
     now = run.measured(bench, request, names, starts)

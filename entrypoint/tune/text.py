@@ -63,7 +63,7 @@ def _end(result: Mapping[str, Any]) -> Iterator[str]:
     deviation = f"{noise['deviation']:.1%} from start to start" if noise["freedom"] else "unknown, too few starts"
     yield f"noise: {deviation}; {counted} starts that count in {result['spent_seconds'] / 60:.0f} minutes"
     if not result["finished"]:
-        rest = "".join(f"; {words}: {', '.join(names)}" for words, names in _open(result) if names)
+        rest = "".join(f"; {label}: {', '.join(names)}" for label, names in _open(result) if names)
         yield f"time is up{rest}; the same command with --hours {hours(result):.1f} continues, and can decide"
     if not result["best"]:
         why = "nothing was faster beyond the noise" if result["finished"] else "nothing is decided yet"
@@ -91,8 +91,8 @@ def hours(result: Mapping[str, Any]) -> float:
 
 
 def _open(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    for verdict, words in ((WAITS, "not yet tried"), (UNDECIDED, "not yet decided")):
-        yield words, [one["name"] for one in result["candidates"] if one["verdict"] == verdict]
+    for verdict, label in ((WAITS, "not yet tried"), (UNDECIDED, "not yet decided")):
+        yield label, [one["name"] for one in result["candidates"] if one["verdict"] == verdict]
 
 
 def _compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

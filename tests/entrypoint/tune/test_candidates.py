@@ -21,7 +21,7 @@ from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.resolve.resolution import Resolution, resolve_request
 from dsv4_serve.entrypoint.tune import candidates, predict
 from dsv4_serve.entrypoint.tune.candidates import TuneCandidate
-from dsv4_serve.entrypoint.tune.command import Around, Proposal, proposal
+from dsv4_serve.entrypoint.tune.command import Proposal, TuneContext, proposal
 from dsv4_serve.entrypoint.tune.options import TuneRequest, tune_request
 from dsv4_serve.entrypoint.tune.setups import Setups
 from tests.entrypoint.tune.test_qualified import MACHINE, result
@@ -49,8 +49,8 @@ def proposed(
 ) -> Proposal:
     one = request(**asked)
     resolve = resolver(one, HostGpus(asked.get("hardware", "h200"), "test", gpus))
-    around = Around(resolve("", []), one, resolve, machine or {})
-    return proposal(around, TuneRequest(LoadMatrix(batches), 60, "mine", out, without_weights=dummy), acceptance)
+    context = TuneContext(resolve("", []), one, resolve, machine or {})
+    return proposal(context, TuneRequest(LoadMatrix(batches), 60, "mine", out, without_weights=dummy), acceptance)
 
 
 def names(found: Proposal) -> list[str]:

@@ -36,16 +36,16 @@ def test_a_candidate_that_breaks_the_drafter_does_not_count_however_fast_it_star
     model = f"demo={write_checkpoint(tmp_path / 'model')}"
     asked = request(profile="demo", model=model, hardware="cpu")
     resolve = resolver(asked, HostGpus("cpu", "test", 0))
-    around = command.Around(resolve("", []), asked, resolve, {})
+    context = command.TuneContext(resolve("", []), asked, resolve, {})
     one = TuneRequest(LoadMatrix((1,), (8,), 8), 3600, "mine", tmp_path)
-    found = command.settled(around, one, [BROKEN])
+    found = command.settled(context, one, [BROKEN])
     assert found.left_out == {}
     serve = ServeOptions({"model": model, "hardware": "cpu"}, flags=("--gate.tokens", "24"))
     environ = {**os.environ, **PATIENT, "TMPDIR": str(tmp_path)}  # its kernel cache is that of other starts of the demo
-    kept = run.file_of(one, run.key(around.plan.plan, one, around.machine))
+    kept = run.file_of(one, run.key(context.plan.plan, one, context.machine))
     kept.parent.mkdir(parents=True)
     kept.write_text(json.dumps(PLAN) + "\n", encoding="utf-8")
-    result = command.tune(found, around, one, serve, environ)
+    result = command.tune(found, context, one, serve, environ)
     [broken] = result["candidates"]
     assert broken["verdict"] == "failed"
     assert "draft gate" in broken["why"]

@@ -46,19 +46,19 @@ def place(text: str, origin: str, endpoint: str = "", revision: str = "main") ->
             f"{origin}: {text} is an address of another site; use OWNER/NAME on the Hub (HF_ENDPOINT names a mirror),"
             " or a folder."
         )
-    bare, _, wanted = _apart(text if address is None else re.split(r"[?#]", address)[0])
+    bare, _, stated = _apart(text if address is None else re.split(r"[?#]", address)[0])
     parts = [part for part in bare.split("/") if part]
     if address is not None and (len(parts) < 2 or parts[0] in ("datasets", "spaces", "models")):
         raise ConfigError(f"{origin}: {text} names no model on the Hub; use OWNER/NAME.")
     if address is None and len(parts) != 2:
         return text
-    if not wanted and len(parts) > 3 and parts[2] in _PAGES:
-        wanted = parts[3]
+    if not stated and len(parts) > 3 and parts[2] in _PAGES:
+        stated = parts[3]
     repository = "/".join(parts[:2])
     if not hub_files.is_repository(repository):
         return text
-    if wanted and wanted != revision:
-        raise ConfigError(f"{origin}: {text} names a revision; use --model {repository} --revision {wanted}.")
+    if stated and stated != revision:
+        raise ConfigError(f"{origin}: {text} names a revision; use --model {repository} --revision {stated}.")
     return repository
 
 
