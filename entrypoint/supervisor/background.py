@@ -12,10 +12,10 @@ from .. import procfs
 _LAST = 2000  # bytes of a failed process's output, of which the last line is returned
 
 
-async def run(module: str, *words: str, environ: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run `python -m MODULE WORDS` and return its exit status, and the last line that it wrote if that is not 0."""
+async def run(module: str, *arguments: str, environ: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run `python -m MODULE ARGUMENTS` and return its exit status, and the last line that it wrote if that is not 0."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *words),
+        *(sys.executable, "-m", module, *arguments),
         env=environ,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

@@ -47,5 +47,5 @@ def last(folder: Path, record: StartRecord) -> LastExit | None:
         return None
     if not record.ended:
         return LastExit("unrecorded", sentence=f"{crash_loop.UNRECORDED}: it was killed, or the power failed.")
-    told = state_file.read(folder / run_folder.LAST_EXIT, LastExit) or LastExit("")
-    return dataclasses.replace(told if told.cause == record.cause else LastExit(record.cause), at=record.ended)
+    stored = state_file.read(folder / run_folder.LAST_EXIT, LastExit) or LastExit("")
+    return dataclasses.replace(stored if stored.cause == record.cause else LastExit(record.cause), at=record.ended)

@@ -39,11 +39,11 @@ def in_kubernetes(xid: Xid, environ: Mapping[str, str]) -> str:
     return f"Until that is done, keep pods off this node: `{taint}`."
 
 
-def told(reason: ExitReason, health: Health) -> ExitReason:
+def with_faults(reason: ExitReason, health: Health) -> ExitReason:
     """Add the faults to a reason that does not name them, such as a stop."""
     if reason.xids or not health.gpu_faults:
         return reason
     first = health.gpu_faults[0]
     xids = tuple(Xid(fault.xid, fault.gpu) for fault in health.gpu_faults)
-    said = reason.sentence.rstrip(".")
-    return dataclasses.replace(reason, sentence=f"{said}. A GPU had failed: {first.sentence}", xids=xids)
+    sentence = reason.sentence.rstrip(".")
+    return dataclasses.replace(reason, sentence=f"{sentence}. A GPU had failed: {first.sentence}", xids=xids)

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 STOPPED_EARLY = ExitReason(exit_cause.DRAINED, "stopped before vLLM was started")
 
 
-def _said_by_vllm(_: str) -> None:
+def _logged_by_vllm(_: str) -> None:
     """Drop a message of a key file: the middleware in vLLM's process reads the same file, and logs it."""
 
 
@@ -127,7 +127,7 @@ class Lifecycle:
         self.health.plan = provenance.replica(plan, self.machine)
         self.health.key, self.secrets = served_plan.key(plan), plan.secrets()
         if (path := self.context.environ.get(KEY_FILE)) and self.health.key:
-            file = self.health.key_file or api_key.followed(path, f"environment {KEY_FILE} = {path}", _said_by_vllm)
+            file = self.health.key_file or api_key.followed(path, f"environment {KEY_FILE} = {path}", _logged_by_vllm)
             self.health.key_file = file
         atomic_file.write(self.context.run_folder / run_folder.PLAN, json.dumps(self.health.plan, indent=2))
 

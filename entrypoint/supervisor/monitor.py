@@ -145,13 +145,13 @@ class _Monitor:
     async def _one_token(self) -> None:
         await canary.one_token(self.session.client)
 
-    async def _corruption(self, beside_traffic: bool) -> ExitReason | None:
+    async def _corruption(self, during_traffic: bool) -> ExitReason | None:
         """Run the corruption canary; return a reason only if it fails twice in a row."""
         self.owed = 1
         try:
-            if not await corruption(self.session, beside_traffic=beside_traffic):
+            if not await corruption(self.session, during_traffic=during_traffic):
                 return None
             self.owed = 2
-            return await corruption(self.session, beside_traffic=beside_traffic)
+            return await corruption(self.session, during_traffic=during_traffic)
         finally:
             self.sound_at, self.spared = time.monotonic(), self.generated

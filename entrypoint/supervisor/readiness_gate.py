@@ -48,7 +48,7 @@ async def _drafter(session: VllmSession) -> ExitReason | None:
     return ExitReason(exit_cause.GATE_REFUSED, f"draft gate: {health.gate.problem}")
 
 
-async def corruption(session: VllmSession, *, beside_traffic: bool = False) -> ExitReason | None:
+async def corruption(session: VllmSession, *, during_traffic: bool = False) -> ExitReason | None:
     """
     Run the corruption canary and record its result; return why the replica is refused, or None.
 
@@ -57,8 +57,8 @@ async def corruption(session: VllmSession, *, beside_traffic: bool = False) -> E
     """
     health, settings = session.health, session.settings.gate
     health.detail = "corruption canary"
-    concurrency = 1 if beside_traffic else min(settings.concurrency, _most_requests(session))
-    floor = 0.0 if beside_traffic else settings.agreement_floor
+    concurrency = 1 if during_traffic else min(settings.concurrency, _most_requests(session))
+    floor = 0.0 if during_traffic else settings.agreement_floor
     finding = await canary.run(session.client, concurrency, settings.tokens, settings.signs, floor)
     health.corruption_at = time.monotonic()
     if finding.problem:

@@ -68,7 +68,7 @@ async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     settings, shape = served_plan.supervision(plan), parallel_of(plan.flags)
     life.health.headless = shape.headless
     life.health.gpu_faults_matter = settings.supervise.gpu_faults == "not-ready"
-    reason = gpu_faults.told(await _run(plan, settings, life), life.health)
+    reason = gpu_faults.with_faults(await _run(plan, settings, life), life.health)
     may_degrade = settings.gate.below_floor == "degrade" and shape.nodes == 1  # other nodes keep their draft head
     if reason.cause is not exit_cause.GATE_REFUSED or not may_degrade:
         return reason
@@ -76,7 +76,7 @@ async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     life.health.degraded = True
     plan = served_plan.without_draft(plan, f"degraded: {reason.sentence}")
     life.describe(plan)
-    return gpu_faults.told(await _run(plan, settings, life), life.health)
+    return gpu_faults.with_faults(await _run(plan, settings, life), life.health)
 
 
 async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason:

@@ -57,8 +57,8 @@ class Watch:
         client: Any = self.engine
         self.monitor = monitor._Monitor(VllmSession(plan, SETTINGS, self.health, client, cache, 0.0))
 
-    async def corruption(self, _session: object, *, beside_traffic: bool) -> ExitReason | None:
-        self.canaries.append(beside_traffic)
+    async def corruption(self, _session: object, *, during_traffic: bool) -> ExitReason | None:
+        self.canaries.append(during_traffic)
         return self.answers.pop(0) if self.answers else None
 
     async def poll(self, counters: Counters | Exception, seconds: float = 2.0) -> ExitReason | None:

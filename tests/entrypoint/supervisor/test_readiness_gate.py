@@ -66,8 +66,8 @@ class Proofs:
     def prove(self, flags: dict[str, Any] = DRAFTS, **choices: str) -> ExitReason | None:
         return asyncio.run(readiness_gate.prove(self.session(flags, **choices)))
 
-    def canary(self, flags: dict[str, Any] = DRAFTS, *, beside_traffic: bool = False) -> ExitReason | None:
-        return asyncio.run(readiness_gate.corruption(self.session(flags), beside_traffic=beside_traffic))
+    def canary(self, flags: dict[str, Any] = DRAFTS, *, during_traffic: bool = False) -> ExitReason | None:
+        return asyncio.run(readiness_gate.corruption(self.session(flags), during_traffic=during_traffic))
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_the_canary_sends_no_more_at_once_than_vllm_runs(
 
 def test_beside_traffic_it_sends_one_at_a_time_and_only_signs_count(proofs: Callable[..., Proofs]) -> None:
     made = proofs(tokens=40, signs=["empty"])
-    assert made.canary(beside_traffic=True) is None
+    assert made.canary(during_traffic=True) is None
     assert made.asked == [("canary", 1, 40, ["empty"], 0.0)]
 
 
