@@ -118,14 +118,14 @@ def classify(
 def explain(reason: ExitReason, notes: LogNotes, situation: Situation | None = None) -> ExitReason:
     """Add the known cause of a stall or a hang, by the last line of the log or by waiting ranks, and GPU errors."""
     where = replace(situation or Situation(), port=notes.port, serving=reason.cause is HUNG)
-    said = reason.sentence.rstrip(".")
+    summary = reason.sentence.rstrip(".")
     for text in (reason.sentence, notes.waiting):
         if failure := known_failures.find(text, STALLED.name, HUNG.name):
-            sentence = f"{said}. {failure.advice(where, text)}"
+            sentence = f"{summary}. {failure.advice(where, text)}"
             return replace(reason, sentence=sentence, failure=failure.name, xids=where.xids)
     if reason.cause not in (HUNG, STALLED) and not where.xids:
         return reason
-    sentence = known_failures.of_gpu_errors(where, f"{said}. {known_failures.REPORT}")
+    sentence = known_failures.of_gpu_errors(where, f"{summary}. {known_failures.REPORT}")
     return replace(reason, sentence=sentence, xids=where.xids)
 
 

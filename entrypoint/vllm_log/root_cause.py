@@ -101,7 +101,7 @@ class LogNotes:
             reader.head(line.text, self._number)
         was_reading = reader.reading
         if failure := reader.feed(line.text, self._number, line.level, line.time or self._time):
-            failure.said = [said for said, number in self._printed.items() if self._number - number < NEAR]
+            failure.printed = [text for text, number in self._printed.items() if self._number - number < NEAR]
             announced = self._survived and self._survived[-1].number == reader.headed
             if announced and failure.standing is not Standing.ECHO:
                 self._survived.pop()  # the headline of this traceback, which says less
@@ -140,8 +140,8 @@ class LogNotes:
         elif not line.level and reasons.grade(text) > 1:
             self._print(reasons.asserted(text) or text.strip()[:LENGTH])
 
-    def _print(self, said: str) -> None:
-        self._printed.setdefault(said, self._number)
+    def _print(self, text: str) -> None:
+        self._printed.setdefault(text, self._number)
         if len(self._printed) > KEPT:
             self._printed.pop(next(iter(self._printed)))
 
@@ -169,17 +169,17 @@ class LogNotes:
 
     def _root(self, failure: Failure) -> RootCause:
         text, *others = failure.texts()
-        if said := _said_before(failure, text):
-            text = f"{text[: LENGTH // 2]}: {said}"[:LENGTH]
+        if printed := _printed_before(failure, text):
+            text = f"{text[: LENGTH // 2]}: {printed}"[:LENGTH]
         return RootCause(text, tuple(others), failure.standing, failure.fatal)
 
 
-def _said_before(failure: Failure, text: str) -> str:
+def _printed_before(failure: Failure, text: str) -> str:
     """Return what a kernel or a compiler printed by itself, shortly before an exception that does not repeat it."""
     if "device-side assert" in text:
-        return next((said for said in failure.said if "Assertion" in said), "")
+        return next((line for line in failure.printed if "Assertion" in line), "")
     if "NCCL error" in text and not failure.root.message.reason:
-        return next((said for said in failure.said if said.startswith("NCCL: ")), "")
+        return next((line for line in failure.printed if line.startswith("NCCL: ")), "")
     if _FROM_COMPILER.search(text) and not failure.root.message.reason:
-        return next((said for said in failure.said if "Assertion" not in said and not said.startswith("NCCL: ")), "")
+        return next((line for line in failure.printed if "Assertion" not in line and not line.startswith("NCCL: ")), "")
     return ""

@@ -69,7 +69,7 @@ class Failure:
     time: str = ""
     in_thread: bool = False
     """Whether a thread ended with it; its process may have survived."""
-    said: list[str] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
     """What compilers and kernels had printed by themselves, shortly before."""
 
     @property
