@@ -42,10 +42,10 @@ async def _two_turns(client: VllmClient, context: Context, mode: str) -> Outcome
         {"role": "system", "content": f"{prompts['system']}\n{log}"},
         {"role": "user", "content": tool["question"]},
     ]
-    asked = request(client, context, "", mode=mode)
-    body = {**asked.body, "return_token_ids": True, "cache_salt": secrets.token_hex(8)}
-    first = await client.chat(messages, asked.tokens, **body)
-    if problem := calls.fault(first, asked.names):
+    question = request(client, context, "", mode=mode)
+    body = {**question.body, "return_token_ids": True, "cache_salt": secrets.token_hex(8)}
+    first = await client.chat(messages, question.tokens, **body)
+    if problem := calls.fault(first, question.names):
         return failed(problem, PATCHES)
     if not first.tool_calls or first.finish == "length":
         return no_call(first)
@@ -59,17 +59,17 @@ async def _two_turns(client: VllmClient, context: Context, mode: str) -> Outcome
         *({"role": "tool", "tool_call_id": call["id"], "content": prompts["result"]} for call in first.tool_calls),
     ]
     before = await _hits(client)
-    second = await client.chat(messages, asked.tokens, **body)
+    second = await client.chat(messages, question.tokens, **body)
     after = await _hits(client)
-    told = [*first.prompt_ids, *first.ids]
-    place = calls.first_difference(told, second.prompt_ids) if second.prompt_ids else None
+    earlier = [*first.prompt_ids, *first.ids]
+    place = calls.first_difference(earlier, second.prompt_ids) if second.prompt_ids else None
     # constructed weights write calls that no model would, so only what stands before them is theirs to repeat
     if place is not None and context.record.constructed and place >= len(first.prompt_ids):
         place = None
-    if place is not None and not await _same_text(client, told, second.prompt_ids):
+    if place is not None and not await _same_text(client, earlier, second.prompt_ids):
         return failed(
-            f"mode {mode}: the second prompt leaves the first turn at token {place} of {len(told)}"
-            f" ({told[place : place + 3]} became {list(second.prompt_ids[place : place + 3])});"
+            f"mode {mode}: the second prompt leaves the first turn at token {place} of {len(earlier)}"
+            f" ({earlier[place : place + 3]} became {list(second.prompt_ids[place : place + 3])});"
             f" its content was {quoted(first.content)}",
             f"each turn is computed again from there; {PATCHES}",
         )
@@ -79,14 +79,14 @@ async def _two_turns(client: VllmClient, context: Context, mode: str) -> Outcome
     share = f"{hits} of {second.prompt_tokens} tokens from the prefix cache"
     figures = {"prompt_tokens": second.prompt_tokens, "cached_tokens": hits}
     if hits < first.prompt_tokens // 2:
-        return failed(f"mode {mode}: {share}, after a turn of {len(told) or first.prompt_tokens}", CACHE, **figures)
+        return failed(f"mode {mode}: {share}, after a turn of {len(earlier) or first.prompt_tokens}", CACHE, **figures)
     return passed(share, **figures)
 
 
-async def _same_text(client: VllmClient, told: list[int], ids: Sequence[int]) -> bool:
+async def _same_text(client: VllmClient, earlier: list[int], ids: Sequence[int]) -> bool:
     """Tell whether the prompt repeats the turn as text: a model may choose other tokens than its tokenizer."""
     try:
-        return (await client.detokenize(ids)).startswith(await client.detokenize(told))
+        return (await client.detokenize(ids)).startswith(await client.detokenize(earlier))
     except Refused:
         return False
 

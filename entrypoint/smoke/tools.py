@@ -92,10 +92,10 @@ def request(client: VllmClient, context: Context, name: str, function: str = "",
     """Return the request of one check in `prompts.toml`; `function` empty is the water level."""
     prompts, modes = context.prompts, context.prompts["thinking"]["modes"]
     chosen = prompts["tools"]["functions"][function] if function else prompts["tool"]["function"]
-    asked = prompts["tools"][name] if name else prompts["tool"]
-    tokens = asked.get("max-tokens") or prompts["tools"]["max-tokens"]
+    prompt = prompts["tools"][name] if name else prompts["tool"]
+    tokens = prompt.get("max-tokens") or prompts["tools"]["max-tokens"]
     tokens = prompts["tools"]["thinking-tokens"] if mode != "chat" else tokens
-    return ToolQuestion(client, asked["question"], [chosen], tokens, modes[mode])
+    return ToolQuestion(client, prompt["question"], [chosen], tokens, modes[mode])
 
 
 def no_call(reply: Reply) -> Outcome:
@@ -122,9 +122,9 @@ async def thinking(client: VllmClient, context: Context) -> Outcome:
     """After thinking, a call is a call, and the thought stays in reasoning."""
     if context.lacks("reasoning-parser"):
         return skipped("served without --reasoning-parser")
-    asked = request(client, context, "", mode="high")
-    reply = await asked.full()
-    if problem := calls.fault(reply, asked.names):
+    question = request(client, context, "", mode="high")
+    reply = await question.full()
+    if problem := calls.fault(reply, question.names):
         return failed(problem, f"{PARSER}; {PATCHES}")
     if not reply.tool_calls:
         return no_call(reply)
@@ -138,19 +138,19 @@ async def thinking(client: VllmClient, context: Context) -> Outcome:
 @with_tools
 async def truncated(client: VllmClient, context: Context) -> Outcome:
     """A call that max_tokens cuts ends with finish_reason `length`, streamed or not."""
-    asked = request(client, context, "")
-    full = await asked.full()
+    question = request(client, context, "")
+    full = await question.full()
     if not full.tool_calls:
         return no_call(full)
     places = sorted({max(1, int(full.tokens * share)) for share in context.prompts["tools"]["cuts"]})
     for tokens in places:
-        cut, stream = await asked.full(tokens), (await asked.stream(tokens)).whole()
+        cut, stream = await question.full(tokens), (await question.stream(tokens)).whole()
         for how, end in (("without streaming", cut), ("streamed", stream)):
             where = f"cut after {tokens} of {full.tokens} tokens, {how}:"
             if end.finish != "length" and end.tokens >= tokens:
                 seen = f"{where} finish_reason is {end.finish}, with {shown(end) or 'no call'}"
                 return failed(seen, f"a client runs half a call; {PATCHES}")
-            if problem := calls.fault(end, asked.names):
+            if problem := calls.fault(end, question.names):
                 return failed(f"{where} {problem}", PATCHES)
     return passed(f"cut after {', '.join(map(str, places))} of {full.tokens} tokens: length", cuts=places)
 
@@ -159,10 +159,10 @@ async def truncated(client: VllmClient, context: Context) -> Outcome:
 async def gaps(client: VllmClient, context: Context) -> Outcome:
     """A long argument arrives as it is generated."""
     prompts = context.prompts["tools"]["gaps"]
-    asked = request(client, context, "gaps", "write_file")
-    stream = await asked.stream()
+    question = request(client, context, "gaps", "write_file")
+    stream = await question.stream()
     whole = stream.whole()
-    if whole.finish != "length" and (problem := calls.stream_fault(stream, asked.names)):
+    if whole.finish != "length" and (problem := calls.stream_fault(stream, question.names)):
         return failed(problem, PATCHES)
     if not whole.tool_calls:
         return no_call(whole)
@@ -184,11 +184,11 @@ async def gaps(client: VllmClient, context: Context) -> Outcome:
 async def tags(client: VllmClient, context: Context) -> Outcome:
     """Thinking tags inside an argument are text."""
     prompts = context.prompts["tools"]["tags"]
-    asked = request(client, context, "tags", "save_note")
-    full, stream = await asked.full(), (await asked.stream()).whole()
+    question = request(client, context, "tags", "save_note")
+    full, stream = await question.full(), (await question.stream()).whole()
     values = {"without streaming": _value(full, prompts["argument"]), "streamed": _value(stream, prompts["argument"])}
     for how, reply in (("without streaming", full), ("streamed", stream)):
-        if problem := calls.fault(reply, asked.names):
+        if problem := calls.fault(reply, question.names):
             return failed(f"{how}: {problem}", PATCHES)
         if reply.tool_calls and values[how] is None:
             return failed(f"{how}: {shown(reply)} lacks {prompts['argument']}", PATCHES)
@@ -215,8 +215,8 @@ def _tags_kept(values: Mapping[str, Any], text: str, tags: Sequence[str]) -> Out
 @with_tools
 async def ref(client: VllmClient, context: Context) -> Outcome:
     """An integer whose schema is behind `$ref` stays an integer."""
-    asked = request(client, context, "ref", "open_gate")
-    full, _, wrong = await asked.both()
+    question = request(client, context, "ref", "open_gate")
+    full, _, wrong = await question.both()
     if wrong:
         return wrong
     value = _value(full, context.prompts["tools"]["ref"]["argument"])
