@@ -158,8 +158,8 @@ def worst_position(new: Tally, stable: Tally, floors: tuple[float, ...], limits:
         text = f"candidates accept {share:.0%} of {new.drafts:,} drafts at position {position + 1}"
         if share < floor:
             sure = share + _noise(floor, new.drafts) < floor
-            beside = "" if other is None else f", stable replicas accept {other:.0%}"
-            return CanaryFinding(_ACCEPTANCE, "bad", f"{text}, the floor is {floor:.0%}{beside}", certain=sure)
+            comparison = "" if other is None else f", stable replicas accept {other:.0%}"
+            return CanaryFinding(_ACCEPTANCE, "bad", f"{text}, the floor is {floor:.0%}{comparison}", certain=sure)
         if other is not None and share < other - limits.acceptance_drop:
             sure = share + _noise(other, min(new.drafts, stable.drafts)) < other - limits.acceptance_drop
             return CanaryFinding(_ACCEPTANCE, "bad", f"{text}, stable replicas {other:.0%}", certain=sure)

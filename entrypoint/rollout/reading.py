@@ -106,13 +106,13 @@ def tally(pairs: Iterable[tuple[ReplicaReading, ReplicaReading]], requests: int,
 def quantile(ttft: Mapping[float, int], share: float) -> float | None:
     """Return the time within which this share of first tokens came, interpolated in its bucket; None without any."""
     bounds = sorted(ttft)
-    if not bounds or not (wanted := ttft[bounds[-1]] * share):
+    if not bounds or not (rank := ttft[bounds[-1]] * share):
         return None
     below, low = 0, 0.0
     for bound in bounds:
-        if ttft[bound] >= wanted:
+        if ttft[bound] >= rank:
             if math.isinf(bound):
                 return low
-            return low + (bound - low) * (wanted - below) / (ttft[bound] - below)
+            return low + (bound - low) * (rank - below) / (ttft[bound] - below)
         below, low = ttft[bound], bound
     return None
