@@ -182,12 +182,12 @@ def _evaluation(result: Result) -> Iterator[tuple[Cell, ...]]:
     for score in result["scores"]:
         right: Cell = share(score)
         for figure in score["published"] or [None]:
-            said = _verdict(figure and figure["verdict"])
+            verdict = _verdict(figure and figure["verdict"])
             published = (share(figure), f"{figure['settings']} ({figure['source']})") if figure else ("", "")
             yield (
                 subject,
                 right,
-                said,
+                verdict,
                 published[0],
                 score["metric"],
                 published[1],

@@ -73,8 +73,8 @@ def _draft(draft: TopDraft, look: Look) -> Iterator[Row]:
         floor = "" if row.floor is None else f"  floor {row.floor:.0%}"
         figure = Piece(f"{bar(at, _BAR, look)} {at:4.0%}", "open" if below else "")
         yield _row(f"  token {row.position + 1}", figure, Piece(floor, "quiet"))
-    if words := _drafting(draft):
-        yield _row("", Piece(words, "open"))
+    if reason := _drafting(draft):
+        yield _row("", Piece(reason, "open"))
 
 
 def _drafting(draft: TopDraft) -> str:
@@ -103,9 +103,9 @@ def _several(readings: Sequence[TopReading], look: Look) -> Iterator[Row]:
             Piece(f"  {rest[-1]}", _low(one.draft) if one.draft else ""),
         ]
     for one in readings:
-        if words := one.why or one.note or ("" if one.ready else one.cause):
+        if reason := one.why or one.note or ("" if one.ready else one.cause):
             yield []
-            yield [Piece(f"{one.name}: ", "bold"), Piece(words, "open" if one.ready or one.note else "bad")]
+            yield [Piece(f"{one.name}: ", "bold"), Piece(reason, "open" if one.ready or one.note else "bad")]
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
