@@ -164,8 +164,8 @@ def _elsewhere(gone: list[str], target: Tree) -> dict[str, str]:
     last = {what: what.rpartition(".")[2] for what in gone if " " not in what}
     if not last:
         return {}
-    words = "|".join(sorted(set(last.values()))).encode()
-    form = re.compile(rb"^(?:async )?(?:def|class) (" + words + rb")\b", re.MULTILINE)
+    either = "|".join(sorted(set(last.values()))).encode()
+    form = re.compile(rb"^(?:async )?(?:def|class) (" + either + rb")\b", re.MULTILINE)
     places: dict[str, list[str]] = defaultdict(list)
     for file in sorted((target.root / "vllm").rglob("*.py")):
         for match in form.finditer(file.read_bytes()):
@@ -186,8 +186,8 @@ def _definers(names: set[str], tree: Tree) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {name: set() for name in names}
     if not names:
         return found
-    words = "|".join(map(re.escape, sorted(names))).encode()
-    form = re.compile(rb"^[ \t]+(?:async )?(?:def |class |[\w.]+\.)?(" + words + rb")\b[ \t]*[:=(,]", re.MULTILINE)
+    either = "|".join(map(re.escape, sorted(names))).encode()
+    form = re.compile(rb"^[ \t]+(?:async )?(?:def |class |[\w.]+\.)?(" + either + rb")\b[ \t]*[:=(,]", re.MULTILINE)
     for file in (tree.root / "vllm").rglob("*.py"):
         for match in form.finditer(file.read_bytes()):
             found[match[1].decode()].add(str(file))

@@ -68,8 +68,8 @@ def ask(engine: Any, prompts: Sequence[NumericsPrompt], *, at_once: bool = False
 
     rows: Rows = {}
     for batch in [prompts] if at_once else [[prompt] for prompt in prompts]:
-        asked = [{"prompt_token_ids": list(prompt.tokens)} for prompt in batch]
-        outputs = engine.generate(asked, [sampling(prompt) for prompt in batch], use_tqdm=False)
+        requests = [{"prompt_token_ids": list(prompt.tokens)} for prompt in batch]
+        outputs = engine.generate(requests, [sampling(prompt) for prompt in batch], use_tqdm=False)
         for prompt, output in zip(batch, outputs, strict=True):
             answer = output.outputs[0]
             rows[prompt.name] = table([*output.prompt_logprobs[1:], *answer.logprobs])

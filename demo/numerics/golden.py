@@ -70,13 +70,13 @@ def load(size: str = "tiny") -> Golden:
         }
         digest = arrays["digest"].tobytes().hex()
     signatures = {}
-    for key, values in _beside(f"signatures-{size}.npz").items():
+    for key, values in _load(f"signatures-{size}.npz").items():
         table, _, fault = key.partition(":")
         signatures[table, fault] = values
-    return Golden(tables, digest, _beside(f"floors-{size}.npz"), signatures)
+    return Golden(tables, digest, _load(f"floors-{size}.npz"), signatures)
 
 
-def _beside(name: str) -> dict[str, NDArray[Any]]:
+def _load(name: str) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file that not every size has."""
     path = files(__package__ or "") / name
     if not path.is_file():
