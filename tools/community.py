@@ -104,17 +104,17 @@ def stray(folder: Path) -> Iterator[str]:
             yield f"{path.name}: the folder holds results only, files of JSON."
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run one of the two; return the status."""
-    if not words or words[0] not in ("check", "write"):
+    if not argv or argv[0] not in ("check", "write"):
         sys.stderr.write(__doc__ or "")
         return 64
     today = datetime.now(UTC).date()
-    paths = [Path(word) for word in words[1:]]
+    paths = [Path(word) for word in argv[1:]]
     wrong = list(check(paths or sorted(FOLDER.glob("*.json")), today)) + ([] if paths else list(stray(FOLDER)))
     if not wrong and not paths:
         for path, text in made(FOLDER).items():
-            if words[0] == "write":
+            if argv[0] == "write":
                 path.write_text(text, encoding="utf-8")
             elif path.read_text(encoding="utf-8") != text:
                 wrong.append(f"{path.relative_to(ROOT)} is out of date: run `python -m tools.community write`.")

@@ -152,6 +152,6 @@ def picture(client: httpx.Client, span: Span, note: str) -> str:
 
 
 if __name__ == "__main__":
-    url, first, last, words = sys.argv[1:]
+    url, first, last, note = sys.argv[1:]
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as prometheus:
-        print(picture(prometheus, Span(float(first), float(last)), words), end="")
+        print(picture(prometheus, Span(float(first), float(last)), note), end="")

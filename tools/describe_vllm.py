@@ -228,7 +228,7 @@ def main(argv: list[str]) -> int:
     return print_or_compare(argv, text, lambda: document(describe()), "describes the installed vLLM")
 
 
-def print_or_compare(argv: list[str], description: str, asked: Callable[[], str], same: str) -> int:
+def print_or_compare(argv: list[str], description: str, generate: Callable[[], str], same: str) -> int:
     """Print what vLLM was asked, or with --check what differs from a file, or that it is the `same`."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--check", metavar="FILE", type=Path, help="compare with FILE instead of printing")
@@ -236,7 +236,7 @@ def print_or_compare(argv: list[str], description: str, asked: Callable[[], str]
     gc.disable()  # a fifth of the time: importing vLLM makes objects that stay
     isolate(os.environ)
     logging.disable()
-    found = asked()
+    found = generate()
     if recorded is None:
         sys.stdout.write(found)
         return 0

@@ -75,9 +75,9 @@ GPU_JOBS = {
 }
 
 
-def main(words: list[str]) -> int:
-    """Do what the words say; print a result file, or write the page."""
-    match words:
+def main(argv: list[str]) -> int:
+    """Do what the arguments say; print a result file, or write the page."""
+    match argv:
         case ["page"]:
             PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read(RESULTS)), encoding="utf-8")
         case ["cpu", noted, hardware, date]:
@@ -113,14 +113,14 @@ def from_gpu(results: Mapping[str, Any], date: str) -> Result:
         if found.get("ok"):
             ending = found.get("exit", {})
             warning = next((line for line in found.get("said", ()) if "WARNING" in line), "")
-            said = " Root cause: ".join(filter(None, (ending.get("sentence"), ending.get("root"))))
+            sentence = " Root cause: ".join(filter(None, (ending.get("sentence"), ending.get("root"))))
             faults.append(
                 {
                     "fault": name,
                     "unready": _rounded(found.get("unready_after")),
                     "ended": _rounded(found.get("ended_after", found.get("ready_after"))),
                     "status": found.get("status", 0),
-                    "words": said or warning.removeprefix("dsv4: "),
+                    "words": sentence or warning.removeprefix("dsv4: "),
                 }
             )
     settings = {"supervise.live-grace": results["live_grace"], "gate.tokens": 32, "tensor-parallel-size": results["tp"]}
@@ -148,8 +148,8 @@ def faults(result: Result) -> str:
     for found in result["faults"]:
         done, bound = FAULTS[found["fault"]]
         within = f"{bound[0]:.0f} s, {bound[1]:.0f} s" if bound else ""
-        words = found["words"].replace("|", "\\|").replace("\n", " ")
-        cells = (done, _seconds(found["unready"]), _seconds(found["ended"]), within, _status(found), words)
+        message = found["words"].replace("|", "\\|").replace("\n", " ")
+        cells = (done, _seconds(found["unready"]), _seconds(found["ended"]), within, _status(found), message)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([head, *lines]) + "\n"
 

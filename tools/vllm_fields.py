@@ -80,8 +80,8 @@ def enum_facts(cls: Any, field: str, enum: Any) -> Facts:
     """Return the spellings of an enum's members that a field takes: names, values, or both."""
     spellings = [value for member in enum for value in (member.name, member.value) if isinstance(value, str | int)]
     taken = [value for value in ["auto", *spellings] if accepts(cls, field, value)]
-    words = [value for value in taken if isinstance(value, str)]
-    ignorecase = any(word.isupper() for word in words) and all(accepts(cls, field, word.lower()) for word in words)
+    strings = [value for value in taken if isinstance(value, str)]
+    ignorecase = any(word.isupper() for word in strings) and all(accepts(cls, field, word.lower()) for word in strings)
     distinct = {str(value).lower() if ignorecase else str(value): str(value) for value in taken}
     types = sorted({type(value).__name__ for value in taken if type(value) in (str, int)})
     facts: Facts = {"choices": sorted(distinct.values()), "type": types[0] if len(types) == 1 else types}

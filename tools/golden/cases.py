@@ -32,9 +32,9 @@ def lines(sandbox: Sandbox) -> Iterator[str]:
         if line.startswith("#"):
             yield f"\n{line}"
         elif line:
-            env, words = parsed(line)
-            answer = sandbox.run(words, env)
-            answered = list(_lines(sandbox, words, answer))
+            env, argv = parsed(line)
+            answer = sandbox.run(argv, env)
+            answered = list(_lines(sandbox, argv, answer))
             yield f"$ {line}"
             yield from (f"    {one}".rstrip() for one in (_against(before, answered) if answer.files else answered))
             before = answered if answer.files else before
@@ -42,17 +42,17 @@ def lines(sandbox: Sandbox) -> Iterator[str]:
 
 def parsed(line: str) -> tuple[dict[str, str], list[str]]:
     """Return the variables and the words after `dsv4` of a line."""
-    words = shlex.split(line)
-    at = words.index("dsv4")
-    return dict(word.split("=", 1) for word in words[:at]), words[at + 1 :]
+    argv = shlex.split(line)
+    at = argv.index("dsv4")
+    return dict(word.split("=", 1) for word in argv[:at]), argv[at + 1 :]
 
 
-def _lines(sandbox: Sandbox, words: Sequence[str], answer: Answer) -> Iterator[str]:
+def _lines(sandbox: Sandbox, argv: Sequence[str], answer: Answer) -> Iterator[str]:
     """Yield status and stderr, stdout, and files; of a plan, what differs from the plan of its choices alone."""
     yield from (f"{answer.status}! {line}" for line in answer.err.splitlines())
     out = answer.out.splitlines()
-    if words[:1] == ["explain"] and "json" in words and not answer.status:
-        out = list(_changes(_plan(sandbox, tuple(choices(words))), list(facts.of_plan(json.loads(answer.out)))))
+    if argv[:1] == ["explain"] and "json" in argv and not answer.status:
+        out = list(_changes(_plan(sandbox, tuple(choices(argv))), list(facts.of_plan(json.loads(answer.out)))))
     yield from (f"{answer.status}  {line}" for line in out)
     if not answer.err and not out:
         yield f"{answer.status}"
@@ -61,7 +61,7 @@ def _lines(sandbox: Sandbox, words: Sequence[str], answer: Answer) -> Iterator[s
         yield from (f"  {line}" for line in text.splitlines())
 
 
-def choices(words: Sequence[str]) -> Iterator[str]:
+def choices(argv: Sequence[str]) -> Iterator[str]:
     """Yield the arguments that name shipped profile files and a size."""
     known = {
         "--profile": profile_files("."),
@@ -69,18 +69,18 @@ def choices(words: Sequence[str]) -> Iterator[str]:
         "--hardware": profile_files("hardware"),
         "--tp": {"2", "4"},
     }
-    for word, value in itertools.pairwise(words):
+    for word, value in itertools.pairwise(argv):
         name = value.partition("=")[0]
         if name in known.get(word, ()):
             yield from (word, name)
-    if "--hardware" not in words:
+    if "--hardware" not in argv:
         yield from ("--hardware", PLAIN)
 
 
 @functools.cache
-def _plan(sandbox: Sandbox, words: tuple[str, ...]) -> list[str]:
+def _plan(sandbox: Sandbox, argv: tuple[str, ...]) -> list[str]:
     """Return the facts of a plan; of the plan of PLAIN where these arguments are refused."""
-    answer = sandbox.run(["explain", "--format", "json", *words])
+    answer = sandbox.run(["explain", "--format", "json", *argv])
     if answer.status:
         return _plan(sandbox, ("--hardware", PLAIN))
     return list(facts.of_plan(json.loads(answer.out)))

@@ -30,8 +30,8 @@ def of_plan(answer: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"env {name}={value}" for name, value in answer["env"].items())
     yield from _order("env", list(answer["env"]))
     flags = list(_by_flag(answer["argv"]))
-    yield from (f"argv {shlex.join(words)}" for words in flags)
-    yield from _order("argv", ["" if words[0] == "vllm" else words[0] for words in flags])
+    yield from (f"argv {shlex.join(arguments)}" for arguments in flags)
+    yield from _order("argv", ["" if arguments[0] == "vllm" else arguments[0] for arguments in flags])
 
 
 def _setting(name: str, *, value: Any, origin: str, overridden: Sequence[Mapping[str, Any]]) -> str:
@@ -50,13 +50,13 @@ def _order(what: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _by_flag(argv: Sequence[str]) -> Iterator[list[str]]:
-    words: list[str] = []
+    arguments: list[str] = []
     for word in argv:
-        if word.startswith("--") and words:
-            yield words
-            words = []
-        words.append(word)
-    yield words
+        if word.startswith("--") and arguments:
+            yield arguments
+            arguments = []
+        arguments.append(word)
+    yield arguments
 
 
 def of_fit(answer: Mapping[str, Any]) -> str:

@@ -29,8 +29,8 @@ def main() -> int:
     if options.page:
         results.write_page()
         return 0
-    wanted = [one for one in table.targets if not options.words or any(word in one.file for word in options.words)]
-    scores = [score(target, table, options.jobs) for target in wanted]
+    selected = [one for one in table.targets if not options.words or any(word in one.file for word in options.words)]
+    scores = [score(target, table, options.jobs) for target in selected]
     low = [one for one in scores if one.share < table.least]
     print(f"{len(low)} of {len(scores)} modules are below {table.least:.0%}")
     if options.write:

@@ -84,14 +84,14 @@ def spelled(action: argparse.Action) -> str:
 def synopsis(parser: Parser) -> str:
     """Return how a command is written in short."""
     takes_options = any(action.option_strings for action in parser._actions if action.dest != "help")
-    words = [parser.prog, *(["[OPTION …]"] if takes_options else [])]
+    parts = [parser.prog, *(["[OPTION …]"] if takes_options else [])]
     for action in parser._get_positional_actions():
         name = spelled(action).strip("`")
         if isinstance(action.choices, dict):
-            words.append("COMMAND …" if action.required else "[COMMAND …]")
+            parts.append("COMMAND …" if action.required else "[COMMAND …]")
         else:
-            words.append(f"[{name}]" if action.nargs in ("?", "*") else name)
-    return " ".join([*words, *(["[VLLM'S FLAG …]"] if parser.takes_vllm_flags else [])])
+            parts.append(f"[{name}]" if action.nargs in ("?", "*") else name)
+    return " ".join([*parts, *(["[VLLM'S FLAG …]"] if parser.takes_vllm_flags else [])])
 
 
 def subcommands(parser: Parser) -> Mapping[str, Parser]:
