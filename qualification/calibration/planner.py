@@ -72,13 +72,13 @@ def indexer(kind: str) -> Iterator[None]:
     """Let the indexer keep its keys in MXFP4, for which vLLM asks for SM 10.x."""
     from vllm.models.deepseek_v4 import attention
 
-    asked, told = getattr(attention, "dsa_indexer_uses_fp4"), kind == "mxfp4"  # noqa: B009  pyright: not exported
-    if told:
-        setattr(attention, "dsa_indexer_uses_fp4", lambda _: told)  # noqa: B010  pyright: not exported
+    original, fp4 = getattr(attention, "dsa_indexer_uses_fp4"), kind == "mxfp4"  # noqa: B009  pyright: not exported
+    if fp4:
+        setattr(attention, "dsa_indexer_uses_fp4", lambda _: fp4)  # noqa: B010  pyright: not exported
     try:
         yield
     finally:
-        setattr(attention, "dsa_indexer_uses_fp4", asked)  # noqa: B010  pyright: not exported
+        setattr(attention, "dsa_indexer_uses_fp4", original)  # noqa: B010  pyright: not exported
 
 
 def build(made: Any, *, mtp: bool) -> list[Any]:

@@ -97,11 +97,11 @@ def two(made: Fleet, binary: str, folder: Path) -> dict[str, Any]:
 
     One has found all replicas at once, the other half of them later, as after a scale-out.
     """
-    ports, words = (made.port, made.health_port), f"haproxy:{binary}"
+    ports, program = (made.port, made.health_port), f"haproxy:{binary}"
     half = len(made.addresses) // 2
     with (
-        front(words, made.addresses, *ports, folder / "one") as one,
-        front(words, made.addresses[half:], *ports, folder / "other") as other,
+        front(program, made.addresses, *ports, folder / "one") as one,
+        front(program, made.addresses[half:], *ports, folder / "other") as other,
     ):
         settled(other, half)
         other.names[:] = made.addresses

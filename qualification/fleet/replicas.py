@@ -21,9 +21,9 @@ class Fleet:
         self.addresses = [address(number) for number in range(count)]
         self.port, self.health_port = free_port(), free_port()
         argv = [sys.executable, "-m", "qualification.fleet.serve_fleet"]
-        words = map(str, (count, self.port, self.health_port))
+        arguments = map(str, (count, self.port, self.health_port))
         self.process = subprocess.Popen(
-            [*argv, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+            [*argv, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
         )
         self._line()
 
@@ -34,14 +34,14 @@ class Fleet:
             raise RuntimeError("the simulated replicas ended")
         return line
 
-    def tell(self, *words: object) -> float:
+    def tell(self, *arguments: object) -> float:
         """Give a command; return when it was done."""
-        return float(self.ask(*words)["at"])
+        return float(self.ask(*arguments)["at"])
 
-    def ask(self, *words: object) -> dict[str, Any]:
+    def ask(self, *arguments: object) -> dict[str, Any]:
         """Give a command; return when it was done (`at`), which replicas are `over`, and how many requests each has."""
         assert self.process.stdin is not None
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.write(" ".join(map(str, arguments)) + "\n")
         self.process.stdin.flush()
         return json.loads(self._line())
 

@@ -51,20 +51,20 @@ async def sample(replicas: list[Replica], log: Log) -> None:
         await asyncio.sleep(SAMPLE)
 
 
-async def obey(what: str, words: list[str], replicas: list[Replica], log: Log) -> None:
+async def obey(what: str, arguments: list[str], replicas: list[Replica], log: Log) -> None:
     if what == "report":
-        Path(words[0]).write_text(json.dumps(asdict(log)))
+        Path(arguments[0]).write_text(json.dumps(asdict(log)))
         return
     if what == "look":
         return
-    replica = replicas[int(words[0])]
+    replica = replicas[int(arguments[0])]
     match what:
         case "start":
             await replica.start()
         case "freeze" | "thaw":
             replica.freeze(frozen=what == "freeze")
         case "slow":
-            replica.slow = float(words[1])
+            replica.slow = float(arguments[1])
         case "kill" | "hang" | "drain":
             getattr(replica, what)()
 

@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--only", default="")
     parser.add_argument("--out", type=Path)
-    words = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         stopped = Path(folder) / "stopped.py"
         stopped.write_text(STOPPED)
@@ -68,15 +68,15 @@ def main() -> None:
         }
         kept = []
         for name, (env, program) in rows.items():
-            if words.only and name != words.only:
+            if options.only and name != options.only:
                 continue
-            result, shm = watched(words.ranks, env, program)
+            result, shm = watched(options.ranks, env, program)
             print(f"{name}: {result}; {result.wall:.1f} s in all, {shm / 2**20:.0f} MiB of /dev/shm", flush=True)
             for timing in result.timings:
                 print(f"  {timing.bytes:>9} B {timing.seconds * 1e6:>10.1f} us {timing.bandwidth / 1e9:>8.2f} GB/s")
             kept.append({"name": name, "shm": shm, "result": repr(result)})
-    if words.out:
-        words.out.write_text(json.dumps(kept, indent=1) + "\n")
+    if options.out:
+        options.out.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

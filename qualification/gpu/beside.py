@@ -48,15 +48,15 @@ async def measure(url: str, model: str, tokens: int, vocab: int, seed: int = 0) 
         long_alone = await one(tokens)
         long = asyncio.create_task(one(tokens))
         await asyncio.sleep(HEAD_START)
-        beside: list[float] = []
+        concurrent: list[float] = []
         while not long.done():
-            beside.append(await one(SHORT))
+            concurrent.append(await one(SHORT))
             await asyncio.sleep(PAUSE)
         return {
             "tokens": tokens,
             "short_alone": alone,
             "long_alone": long_alone,
-            "short_beside": beside,
-            "short_beside_p50": round(statistics.median(beside), 3) if beside else None,
+            "short_beside": concurrent,
+            "short_beside_p50": round(statistics.median(concurrent), 3) if concurrent else None,
             "long_beside": await long,
         }

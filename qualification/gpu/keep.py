@@ -40,7 +40,7 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
             "weights": found["weights"],
             "load": measure.LOAD,
             "variant": {key: variant[key] for key in STARTED} | {"env": env},
-            "replica": found["replica"] or said(found),
+            "replica": found["replica"] or versions(found),
             "start": found["start"],
             "ready_after": found["ready"],
             "rows": found["rows"],
@@ -51,7 +51,7 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
     return cleaned
 
 
-def said(found: dict[str, Any]) -> dict[str, Any]:
+def versions(found: dict[str, Any]) -> dict[str, Any]:
     """Return what an engine without a plan told: its version."""
     version = found.get("version")
     return {"versions": {found["variant"]["engine"]: version}} if version else {}

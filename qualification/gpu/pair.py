@@ -37,10 +37,15 @@ def groups(gpus: str, size: int) -> list[str]:
 
 @contextmanager
 def pair(
-    devices: Sequence[str], words: Sequence[str], environ: Mapping[str, str], folder: Path, *, quick_end: bool = True
+    devices: Sequence[str],
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    folder: Path,
+    *,
+    quick_end: bool = True,
 ) -> Iterator[Pair]:
     """
-    Start `dsv4 serve WORDS` for each of `devices`, all at the same time, and the balancer; yield them as they start.
+    Start `dsv4 serve ARGUMENTS` for each of `devices`, all at the same time, and the balancer; yield them as they start.
 
     `quick_end` ends them without the wait for a balancer. Raise FileNotFoundError without HAProxy.
     """
@@ -61,7 +66,7 @@ def pair(
                 "API_KEY_FILE": str(folder / "key"),
                 "TMPDIR": tempfile.gettempdir(),  # short, for the paths of vLLM's sockets
             }
-            own = [*words, "--host", where, *(QUICK_END if quick_end else ())]
+            own = [*arguments, "--host", where, *(QUICK_END if quick_end else ())]
             running = replica(folder / where, *own, model_name="deepseek-v4-flash", seconds_to_stop=30, **settings)
             return stack.enter_context(running)
 
@@ -95,10 +100,10 @@ def until_started(made: Pair, patience: float) -> dict[str, Any]:
 
 @contextmanager
 def served(
-    devices: Sequence[str], words: Sequence[str], environ: Mapping[str, str], folder: Path, patience: float
+    devices: Sequence[str], arguments: Sequence[str], environ: Mapping[str, str], folder: Path, patience: float
 ) -> Iterator[Started]:
     """Start them, and yield the balancer's address when all are ready; the plan is that of the first."""
-    with stops_raise(), pair(devices, words, environ, folder) as made:
+    with stops_raise(), pair(devices, arguments, environ, folder) as made:
         try:
             start = until_started(made, patience)
         except Late as error:

@@ -36,12 +36,12 @@ def main() -> int:
     out = Path(options.out)
     model = Path(options.work) / "good"
     write(model, options.layout, FLASH, "good")
-    words = ["--profile", "known-answer", "--model", f"{options.layout}={model}", *FLAGS]
-    words += ["--tensor-parallel-size", str(options.tp), "--speculative-config", SPECULATIVE]
+    argv = ["--profile", "known-answer", "--model", f"{options.layout}={model}", *FLAGS]
+    argv += ["--tensor-parallel-size", str(options.tp), "--speculative-config", SPECULATIVE]
     env: dict[str, Any] = {"DSV4_CACHE": str(out / "cache"), "DSV4_SUPERVISE_LIVE_GRACE": "30"}
     found: dict[str, Any] = {**this_host.facts(), "tp": options.tp, "layout": options.layout}
     for name in ("cold", "warm"):
-        with replica(out / name, *words, model_name="deepseek-v4-flash", **env) as running:
+        with replica(out / name, *argv, model_name="deepseek-v4-flash", **env) as running:
             found[name] = {
                 "ready_after": round(running.until_ready(450), 1),
                 **phases(running),

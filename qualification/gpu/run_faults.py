@@ -143,10 +143,10 @@ def run(name: str, options: argparse.Namespace, results: dict[str, Result]) -> N
     if "MAX_NUM_SEQS" in env:
         at = flags.index("--max-num-seqs")
         del flags[at : at + 2]
-    words = ["--profile", "known-answer", "--model", f"w4a16={Path(options.work) / mtp}", *flags]
+    argv = ["--profile", "known-answer", "--model", f"w4a16={Path(options.work) / mtp}", *flags]
     grace: dict[str, Any] = {"DSV4_SUPERVISE_LIVE_GRACE": str(LIVE_GRACE), "DSV4_GATE_TOKENS": "32"}
     try:
-        with replica(folder, *words, model_name="deepseek-v4-flash", **{**grace, **env}) as running:
+        with replica(folder, *argv, model_name="deepseek-v4-flash", **{**grace, **env}) as running:
             results[name] = {"ok": True, **job(running)}
     except (Late, psutil.Error, OSError, LookupError, ValueError) as error:
         results[name] = {"ok": False, "error": str(error)[-3000:]}

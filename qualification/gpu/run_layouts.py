@@ -75,7 +75,7 @@ class Job:
     def skipped(self) -> list[str]:
         """Refusals that a job exists to go past: more tokens than the drafter's block, and a drafter that is not there."""
         past = {"dspark-block": self.method == "dspark" and self.tokens > 5, "drafter-method": self.mtp == "removed"}
-        return [name for name, wanted in past.items() if wanted]
+        return [name for name, applies in past.items() if applies]
 
 
 def parse_job(text: str, tp: int) -> Job:
@@ -115,7 +115,7 @@ class Runner:
         if started > self.until - 30:
             return result | {"result": "skipped", "message": "no time left"}
         path, answer = self.checkpoint(job)
-        asked = questions(answer, Sizes.prompts, [Sizes.answer])
+        requests = questions(answer, Sizes.prompts, [Sizes.answer])
         until, port = min(time.monotonic() + self.options.timeout, self.until), self.options.port + slot
         devices = ",".join(str(n) for n in range(job.tp)) if job.tp > 1 else str(slot % self.options.gpus)
         argv = command(self.options.stock_cmd if job.stock else self.options.serve_cmd, job, path)
@@ -123,7 +123,7 @@ class Runner:
             with server(argv, tp=job.tp, port=port, devices=devices, log=log) as process:
                 wait_until_ready(process, self.ready_url(job, port), until)
                 result["boot_seconds"] = round(time.monotonic() - started, 1)
-                counts = ask(port, asked, until)
+                counts = ask(port, requests, until)
         except (Ended, OSError) as error:
             outcome = "refused" if REFUSAL.search(log.read_text(errors="replace")) else "failed"
             if outcome == "failed" and (seen := counted(log)):

@@ -58,9 +58,9 @@ class Place:
     def named(self, job: str) -> str:
         """Return the name of a job's result file, for `python -m qualification.gpu.unfold`."""
         layout, options = arguments(job)
-        words = [layout, *job.split("+")[1:]]
+        parts = [layout, *job.split("+")[1:]]
         vllm = self.common.get("versions", {}).get("vllm", "")
-        return f"{'-'.join(words)}-{this_host.hardware()[0]}-tp{options['tensor_parallel_size']}-vllm{vllm}.json"
+        return f"{'-'.join(parts)}-{this_host.hardware()[0]}-tp{options['tensor_parallel_size']}-vllm{vllm}.json"
 
     def keep(self, job: str, found: dict[str, Any]) -> None:
         """Print a job's figures, and keep them with what the engine answered and logged."""
@@ -145,14 +145,14 @@ def ranks(job: str) -> int:
 
 def arguments(job: str) -> tuple[str, dict[str, Any]]:
     """Return a job's layout and its arguments of `vllm.LLM`."""
-    name, *words = job.split("+")
+    name, *parts = job.split("+")
     layout, _, size = name.partition("@")
-    if layout not in LAYOUTS or {*words} - {"ep", "graphs"}:
+    if layout not in LAYOUTS or {*parts} - {"ep", "graphs"}:
         raise SystemExit(f"job {job!r}: expected LAYOUT[@TP][+ep][+graphs], with {', '.join(LAYOUTS)}")
     return layout, {
         "tensor_parallel_size": int(size or 1),
-        "enable_expert_parallel": "ep" in words,
-        "enforce_eager": "graphs" not in words,
+        "enable_expert_parallel": "ep" in parts,
+        "enforce_eager": "graphs" not in parts,
     }
 
 

@@ -142,10 +142,10 @@ def emptied(out: Path) -> dict[str, str]:
     return full_size.caches_in(out / "home")
 
 
-def dsv4(out: Path, how: Planned, action: str, *words: str) -> dict[str, Any]:
+def dsv4(out: Path, how: Planned, action: str, *arguments: str) -> dict[str, Any]:
     """Run `dsv4 kernels`, and return its seconds and its answer; its log goes to a file."""
     began = time.monotonic()
-    argv = [*DSV4, "kernels", action, *words, "--format", "json", *how.serve]
+    argv = [*DSV4, "kernels", action, *arguments, "--format", "json", *how.serve]
     environ = {**os.environ, **how.environ}
     with (out / f"kernels-{action}.log").open("w") as errors:
         done = subprocess.run(argv, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True, check=True)

@@ -150,18 +150,18 @@ def main() -> int:
     checkpoint = options.work / f"{options.layout}-good"
     write(checkpoint, options.layout, TINY if options.tiny else FLASH, "good")
     os.environ.setdefault("DSV4_PROFILES", str(Path(__file__).parent / "profiles"))
-    words = [
+    argv = [
         "--profile",
         "known-answer",
         "--model",
         f"{MODELS.get(options.layout, options.layout)}={checkpoint}",
         *FLAGS,
     ]
-    words += ["--tensor-parallel-size", str(options.tp), *(word for name in SKIPPED for word in ("--skip", name))]
+    argv += ["--tensor-parallel-size", str(options.tp), *(word for name in SKIPPED for word in ("--skip", name))]
     devices = groups(options.gpus, options.tp)
     options.out.mkdir(parents=True, exist_ok=True)
     found: Step = {**this_host.facts(), "layout": options.layout, "tp": options.tp, "gpus": devices, "steps": {}}
-    with replicas.pair(devices, words, os.environ | GRACE, options.out.resolve(), quick_end=False) as made:
+    with replicas.pair(devices, argv, os.environ | GRACE, options.out.resolve(), quick_end=False) as made:
         run = Run(made, tuple(made.replicas), options.patience)
         for name, step in STEPS.items():
             try:

@@ -133,12 +133,12 @@ class Planned:
 
 def resolved(variant: Mapping[str, Any]) -> tuple[argparse.Namespace, list[str], Selection, Plan]:
     """Return the options and flags of a variant, what they select, and the plan."""
-    words = ["bench", "--without-weights", "--model", variant["model"], "--profile", variant["profile"]]
-    words += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
+    argv = ["bench", "--without-weights", "--model", variant["model"], "--profile", variant["profile"]]
+    argv += ["--tp", str(variant["tp"]), "--acceptance", *map(str, variant["acceptance"])]
     if variant["share"] > 1:
-        words += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the file's are those of the whole model
-    words += [word for name in variant["skip"] for word in ("--skip", name)]
-    given, flags = options.parse(words)
+        argv += ["--skip", "weights", "--skip", "tensor-parallel-size"]  # the file's are those of the whole model
+    argv += [word for name in variant["skip"] for word in ("--skip", name)]
+    given, flags = options.parse(argv)
     flags += variant["flags"] if variant["engine"] == OURS else []
     return given, flags, *resolve(given, flags)
 

@@ -56,8 +56,8 @@ def steps_of_sglang(
     shape = LoadShape(batch, input=64, output=LONG, requests=batch, warm_up=0, seed=99)
     asking = ThreadPoolExecutor(1).submit(load.run, shape, where, where.models()[0].id, tokenizer, environ)
     time.sleep(HEAD_START)
-    asked = {"output_dir": str(folder), "num_steps": STEPS, "activities": ["GPU"], "with_stack": False}
-    httpx.post(f"{where.url}/start_profile", json=asked, timeout=60, trust_env=False).raise_for_status()
+    body = {"output_dir": str(folder), "num_steps": STEPS, "activities": ["GPU"], "with_stack": False}
+    httpx.post(f"{where.url}/start_profile", json=body, timeout=60, trust_env=False).raise_for_status()
     asking.result()
     until = time.monotonic() + WRITING
     while not any(FIRST.search(path.name) and whole(path) for path in set(folder.rglob("*.json.gz")) - before):

@@ -65,10 +65,10 @@ def serve(number: int, modules: Sequence[str]) -> None:
         while True:
             with listener.accept()[0] as connection:
                 text, numbers, *_ = socket.recv_fds(connection, 1 << 20, 2)
-                asked = json.loads(text)
+                request = json.loads(text)
                 child = os.fork()
                 if not child:
-                    become(main, ["vllm", *asked["argv"]], asked["environ"], asked["folder"], numbers)
+                    become(main, ["vllm", *request["argv"]], request["environ"], request["folder"], numbers)
                 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
                 for each in numbers:
                     os.close(each)
@@ -86,11 +86,11 @@ def _main(modules: Sequence[str]) -> Callable[[], object]:
 
 def ask(where: str, argv: Sequence[str]) -> int:
     """Run it there with our arguments, variables, folder and output; return its exit status."""
-    asked = json.dumps({"argv": argv, "environ": dict(os.environ), "folder": str(Path.cwd())}).encode()
+    request = json.dumps({"argv": argv, "environ": dict(os.environ), "folder": str(Path.cwd())}).encode()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [1, 2]))]
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(where)
-        connection.sendmsg([asked], rights)
+        connection.sendmsg([request], rights)
         return int(connection.recv(16) or b"1")
 
 

@@ -80,9 +80,9 @@ def network() -> Iterator[None]:
             subprocess.run(["ip", "netns", "del", name], check=False)
 
 
-def ip(*words: str) -> None:
+def ip(*arguments: str) -> None:
     """Run `ip`."""
-    subprocess.run(["ip", *words], check=True)
+    subprocess.run(["ip", *arguments], check=True)
 
 
 @contextlib.contextmanager
