@@ -15,21 +15,21 @@ ENOUGH = 0.99
 Limits = Mapping[str, float]
 
 
-def limits(words: Iterable[str]) -> dict[str, float]:
-    """Return the limits in ms of words such as `ttft:2000`, by name; raise UsageError for an invalid one."""
+def limits(options: Iterable[str]) -> dict[str, float]:
+    """Return the limits in ms of options such as `ttft:2000`, by name; raise UsageError for an invalid one."""
     found: dict[str, float] = {}
-    for word in words:
-        name, _, text = word.partition(":")
+    for option in options:
+        name, _, text = option.partition(":")
         if name not in NAMES:
-            raise UsageError(f"--goodput {word}: use NAME:MS, such as ttft:2000; NAME is ttft, tpot or e2el.")
+            raise UsageError(f"--goodput {option}: use NAME:MS, such as ttft:2000; NAME is ttft, tpot or e2el.")
         if name in found:
-            raise UsageError(f"--goodput {word}: {name} is given twice; give one limit for each name.")
+            raise UsageError(f"--goodput {option}: {name} is given twice; give one limit for each name.")
         try:
             value = float(text)
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
-            raise UsageError(f"--goodput {word}: the limit must be a number of milliseconds above 0.")
+            raise UsageError(f"--goodput {option}: the limit must be a number of milliseconds above 0.")
         found[name] = value
     return found
 

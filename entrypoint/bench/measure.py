@@ -231,9 +231,9 @@ def text(result: Mapping[str, Any]) -> str:
 def miscounted(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield a sentence for each shape whose tokens the server counted otherwise, by more than 1 % and ADDED."""
     for row in rounds.means([row for row in rows if row.get("counted")]):
-        asked = [row["input"] + row.get("history", 0), row["output"]]
+        requested = [row["input"] + row.get("history", 0), row["output"]]
         counted = [tokens / row["requests"] for tokens in row["counted"]]
-        if any(abs(had - want) > max(want / 100, ADDED) for had, want in zip(counted, asked, strict=True)):
+        if any(abs(had - want) > max(want / 100, ADDED) for had, want in zip(counted, requested, strict=True)):
             yield (
                 f"At batch {row['batch']} with {prompt(row)} tokens in, the server counted {counted[0]:,.1f} tokens a"
                 f" prompt and {counted[1]:,.1f} an answer."

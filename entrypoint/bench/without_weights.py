@@ -113,7 +113,7 @@ def _every_expert(name: str, few: int, experts: int) -> Iterator[str]:
 def _tokenizer(vocab: int) -> dict[str, Any]:
     """Return a tokenizer that writes token N as the word `tN`, so that its texts keep their number of tokens."""
     special = [_BOS, _EOS, _UNKNOWN]
-    words = [*special, *(f"t{number}" for number in range(len(special), vocab))]
+    tokens = [*special, *(f"t{number}" for number in range(len(special), vocab))]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
@@ -126,7 +126,7 @@ def _tokenizer(vocab: int) -> dict[str, Any]:
         "decoder": None,
         "model": {
             "type": "WordLevel",
-            "vocab": {word: number for number, word in enumerate(words)},
+            "vocab": {token: number for number, token in enumerate(tokens)},
             "unk_token": _UNKNOWN,
         },
     }
