@@ -150,10 +150,10 @@ class Catalog:
 
     def model_of(self, repository: str) -> ProfileFile[Model] | None:
         """Return the model whose own file names this repository, ignoring case, or None."""
-        wanted = repository.lower()
+        requested = repository.lower()
         for model in self.every_model():
             own = [str(model.own.flags.get("model", "")), *model.own.repositories]
-            if wanted and wanted in map(str.lower, own):
+            if requested and requested in map(str.lower, own):
                 return model
         return None
 
@@ -207,9 +207,9 @@ class Catalog:
         """Return the name of the hardware file that is meant; another spelling of it and NVML's name are accepted."""
         if name in self.names("hardware"):
             return name
-        wanted = unsupported.folded(name)
+        requested = unsupported.folded(name)
         for file in self.every_hardware():
-            if wanted in map(unsupported.folded, (file.name, *file.own.nvml_names)):
+            if requested in map(unsupported.folded, (file.name, *file.own.nvml_names)):
                 return file.name
         if reason := unsupported.by_name(name):
             raise ConfigError(f"{origin}: {name} cannot serve DeepSeek-V4 here: {reason}.")

@@ -61,8 +61,8 @@ def folder(config: Mapping[str, Any], where: Path) -> Description:
     entries = {entry.name: entry for entry in where.iterdir()}
     sizes = {name: path.stat().st_size for name, path in entries.items() if _is_shard(path)}
     index = _index(where)
-    wanted = _shards_of_interest(index) if index else sizes.keys()
-    headers = [safetensors.raw(where / name)[1][8:] for name in sorted(wanted & sizes.keys())]
+    needed = _shards_of_interest(index) if index else sizes.keys()
+    headers = [safetensors.raw(where / name)[1][8:] for name in sorted(needed & sizes.keys())]
     tensors = _names(index)
     for header in headers:
         tensors |= _sampled(header)

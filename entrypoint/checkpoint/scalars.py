@@ -11,10 +11,10 @@ from .read import Checkpoint
 
 def float32(checkpoint: Checkpoint, names: Iterable[str]) -> Iterator[tuple[str, float]]:
     """Yield the value of each F32 tensor of one element; others, and those that cannot be read, are left out."""
-    wanted = set(names)
+    requested = set(names)
     for file in sorted(checkpoint.listed & checkpoint.shards.keys()):
         shard = checkpoint.shards[file]
-        here = [name for name in wanted & shard.tensors.keys() if shard.tensors[name]["dtype"] == "F32"]
+        here = [name for name in requested & shard.tensors.keys() if shard.tensors[name]["dtype"] == "F32"]
         if not here:
             continue
         begin = shard.declared - max(tensor["data_offsets"][1] for tensor in shard.tensors.values())
@@ -31,13 +31,13 @@ def float32(checkpoint: Checkpoint, names: Iterable[str]) -> Iterator[tuple[str,
 
 def unequal(checkpoint: Checkpoint, prefixes: Iterable[str], scale: str) -> list[str]:
     """Return the routed experts below `prefixes` whose w1 and w3 have different values of the tensor `scale`."""
-    wanted = [
+    scales = [
         name
         for name in checkpoint.tensors
         if name.endswith((f".w1.{scale}", f".w3.{scale}"))
         and any(name.startswith(f"{prefix}.ffn.experts.") for prefix in prefixes)
     ]
-    values = dict(float32(checkpoint, wanted))
+    values = dict(float32(checkpoint, scales))
     ends = (f".w1.{scale}", f".w3.{scale}")
     experts = [name.removesuffix(ends[0]) for name in values if name.endswith(ends[0])]
     return sorted(e for e in experts if values[e + ends[0]] != values.get(e + ends[1], values[e + ends[0]]))
