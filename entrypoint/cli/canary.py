@@ -185,10 +185,10 @@ def _plan(rollout: Rollout) -> dict[str, Any]:
 
 def steps(text: str) -> Sequence[int]:
     """Return shares in percent, each above the one before; the first leaves the stable replicas some traffic."""
-    words = text.split(",")
-    if not all(word.isascii() and word.isdigit() for word in words):
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole percentages, as {_STEPS} is")
-    found = [int(word) for word in words]
+    found = [int(part) for part in parts]
     if found != sorted(set(found)) or not 0 < found[0] < 100 or found[-1] > 100:
         raise argparse.ArgumentTypeError(
             f"{text!r} does not rise from 1 to 100 with a first step below 100, which leaves stable replicas to compare"

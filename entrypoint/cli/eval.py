@@ -107,7 +107,7 @@ def run(options: argparse.Namespace, _argv: list[str]) -> int:
     if options.junit:
         raise UsageError("--junit is for the task tools; the other tasks write their result below --out.")
     request = evals.request(options, os.environ)
-    result = _asked(options, evaluate.evaluate, request)
+    result = _run_on_replica(options, evaluate.evaluate, request)
     if not result:
         return 0
     answer(options, lambda: result, lambda: text.text(result))
@@ -121,7 +121,7 @@ def _run_tools(options: argparse.Namespace) -> int:
     from ..evals import tool_eval, tool_scenarios, tool_text
 
     with junit.error_kept(options.junit, "dsv4 eval tools"):
-        result = _asked(options, tool_eval.evaluate, evals.tool_request(options))
+        result = _run_on_replica(options, tool_eval.evaluate, evals.tool_request(options))
     if not result:
         return 0
     answer(options, lambda: result, lambda: tool_text.text(result))
@@ -131,7 +131,7 @@ def _run_tools(options: argparse.Namespace) -> int:
     return 1 if tool_text.protocol_faults(result) else 0
 
 
-def _asked(
+def _run_on_replica(
     options: argparse.Namespace,
     evaluate: Callable[[Endpoint, ServedReplica, Request], dict[str, Any]],
     request: Request,

@@ -37,13 +37,13 @@ def to_stderr() -> None:
         logger.handlers = []
         logging.getLogger().handlers = [_Json()]
         logging.captureWarnings(capture=True)
-        sys.excepthook = _last_words
-        threading.excepthook = lambda args: _last_words(args.exc_type, args.exc_value, args.exc_traceback)
+        sys.excepthook = _log_uncaught
+        threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     else:
         logger.handlers = [_Stderr()]
 
 
-def _last_words(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     _write_json("CRITICAL", "".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 

@@ -88,10 +88,10 @@ def _draw_frames(every: float, read: Read) -> int:
 
     found: list[TopReading] = read()
     with local_replica.stops_raise(), ThreadPoolExecutor(1) as pool, full_screen.opened() as screen:
-        asked, pending, drawn = time.monotonic(), None, None
+        requested_at, pending, drawn = time.monotonic(), None, None
         while True:
-            if pending is None and time.monotonic() - asked >= every:
-                asked, pending = time.monotonic(), pool.submit(read)
+            if pending is None and time.monotonic() - requested_at >= every:
+                requested_at, pending = time.monotonic(), pool.submit(read)
             if pending is not None and pending.done():
                 found, pending, drawn = pending.result(), None, None
             if drawn != (size := screen.size()):

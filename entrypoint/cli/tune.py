@@ -79,21 +79,21 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from ..tune import command, profile_file, text
     from ..tune.options import tune_request
     from . import log, own_secrets
-    from .request import request as requested
+    from .request import request as plan_request
     from .this_machine import this_machine
 
     log.to_stderr()
     own_secrets.hide(argv)
     benches.check_warm(options)
-    asked, folders = requested(options, argv), environment.folders()
-    resolve = resolver(asked, folders)
-    around = command.TuneContext(resolve("", []), asked, resolve, provenance.hardware(this_machine()))
-    named = asked.choices.get("profile")
+    requested, folders = plan_request(options, argv), environment.folders()
+    resolve = resolver(requested, folders)
+    context = command.TuneContext(resolve("", []), requested, resolve, provenance.hardware(this_machine()))
+    named = requested.choices.get("profile")
     if named and auto.is_auto(named):
-        chosen = around.plan.plan.choices["profile"].value
+        chosen = context.plan.plan.choices["profile"].value
         raise UsageError(f"`dsv4 tune` needs a fixed profile. Here `auto` chooses {chosen}: pass --profile {chosen}.")
-    request = tune_request(options, around.plan.plan)
-    found = command.proposal(around, request, options.acceptance)
+    request = tune_request(options, context.plan.plan)
+    found = command.proposal(context, request, options.acceptance)
     if options.dry_run:
         listed = [command.described(one) for one in found.candidates]
         body = {"candidates": listed, "left_out": dict(found.left_out)}
@@ -104,12 +104,12 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     if options.format == "text":
         print_message(text.proposal(found.candidates, found.left_out, request.matrix.batches))
     serve = benches.serve_options(options, argv)
-    result = command.tune(found, around, request, serve, os.environ)
+    result = command.tune(found, context, request, serve, os.environ)
     result = command.finished(result, request, found.setups.profile, folders, Catalog(folders))
     return answer(options, lambda: result, lambda: text.outcome(result))
 
 
-def resolver(asked: Request, folders: Sequence[Path]) -> Resolve:
+def resolver(request: Request, folders: Sequence[Path]) -> Resolve:
     """Return what resolves a profile for this host as `serve` would; no name is the one that was asked for."""
     import dataclasses
 
@@ -125,8 +125,8 @@ def resolver(asked: Request, folders: Sequence[Path]) -> Resolve:
         return detect.hardware_of(this_machine(), Catalog(list(folders)))
 
     def resolve(name: str, before: Sequence[Path]) -> Resolution:
-        choices = {**asked.choices, **({"profile": Setting(name, "dsv4 tune")} if name else {})}
-        one = dataclasses.replace(asked, choices=choices)
+        choices = {**request.choices, **({"profile": Setting(name, "dsv4 tune")} if name else {})}
+        one = dataclasses.replace(request, choices=choices)
         return resolve_request(Catalog([*before, *folders]), one, find, check_names)
 
     return resolve

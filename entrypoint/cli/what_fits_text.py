@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..resolve.what_fits import Choice, FittingProfile, WhatFits
 
 _ROW = "{mark:1} {model:16} {disk:>8}  {gpus:7}  {held:9}  {speed}"
-_WORDS = {
+_LABELS = {
     "": "default",
     "auto": "PROFILE=auto",
     "auto:context": "PROFILE=auto:context",
@@ -36,7 +36,7 @@ def text(found: WhatFits, *, named: bool) -> str:
     )
     lines += ["", header, *_profiles(found, notes)]
     lines += ["", *(wrapped(line, "", "  ") for line in _end(found, notes, named)), ""]
-    lines += [_choice(_WORDS[name], choice, found.gpus) for name, choice in found.choices.items()]
+    lines += [_choice(_LABELS[name], choice, found.gpus) for name, choice in found.choices.items()]
     return "\n".join(lines)
 
 
@@ -51,8 +51,8 @@ def _nothing(found: WhatFits) -> Iterator[str]:
     yield wrapped(f"The default: {found.choices[''].why_not.partition(' To override')[0]}", "", "  ")
 
 
-def _choice(words: str, choice: Choice, gpus: int) -> str:
-    label = f"{words:25}"
+def _choice(label: str, choice: Choice, gpus: int) -> str:
+    label = f"{label:25}"
     if choice.why_not:
         return wrapped(choice.why_not.partition(" To override")[0], f"{label} none: ", " " * 26)
     served = f"{label} {choice.profile} with {choice.model} on {choice.gpus} of {gpus} GPU{'s' * (gpus != 1)}"
