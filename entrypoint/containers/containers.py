@@ -28,8 +28,8 @@ PREFIX = "dsv4-replica-"
 ALIAS = "replica"
 """The name of all replicas in the network, which the balancer resolves by DNS."""
 STATUS_PORT = 8404
-BESIDE = ("keys.lua", "fleet.html")
-"""What lies beside the balancer's configuration: the program of the keys, and the page at the status port."""
+HAPROXY_FILES = ("keys.lua", "fleet.html")
+"""Files next to the balancer's configuration: the program of the keys, and the page at the status port."""
 GPUS = "dsv4.gpus"
 STOP_SECONDS = "dsv4.stop-seconds"
 GIB = 2**30
@@ -88,7 +88,7 @@ def balancer_settings(deployment: Deployment, image: str) -> dict[str, Any]:
     certificate = {file: f"{CERTIFICATES}/{file.name}" for file in deployment.certificate}
     if certificate:
         env["BALANCER_CERTIFICATE"] = next(iter(certificate.values()))
-    configuration = [deployment.haproxy, *(deployment.haproxy.with_name(name) for name in BESIDE)]
+    configuration = [deployment.haproxy, *(deployment.haproxy.with_name(name) for name in HAPROXY_FILES)]
     mounts = {file: f"{HAPROXY_FOLDER}/{file.name}" for file in configuration}
     mounts |= {deployment.key_file: KEY, **certificate}
     ports = {API_PORT: {"HostPort": str(deployment.port)}, STATUS_PORT: {"HostIp": "127.0.0.1", "HostPort": ""}}

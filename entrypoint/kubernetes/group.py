@@ -48,8 +48,8 @@ def _template(role: str, labels: Mapping[str, str], pod: dict[str, Any]) -> dict
     return {"metadata": {"labels": {**labels, **own}}, "spec": pod}
 
 
-def _serve(pod: dict[str, Any], *words: str) -> None:
-    pod["containers"][0] |= {"command": ["tini", "--", "dsv4"], "args": list(words)}
+def _serve(pod: dict[str, Any], *argv: str) -> None:
+    pod["containers"][0] |= {"command": ["tini", "--", "dsv4"], "args": list(argv)}
 
 
 def _pod(overlay: Overlay, base: Mapping[str, Any]) -> dict[str, Any]:
