@@ -29,5 +29,5 @@ def tool_request(options: argparse.Namespace) -> ToolEvalRequest:
 
 def _settings(options: argparse.Namespace, thinking: str) -> dict[str, Any]:
     """Return what every evaluation is asked for, by the fields of EvalSettings; `thinking` where none is chosen."""
-    asked = {field.name: getattr(options, field.name) for field in fields(EvalSettings)}
-    return {**asked, "thinking": options.thinking or thinking}
+    settings = {field.name: getattr(options, field.name) for field in fields(EvalSettings)}
+    return {**settings, "thinking": options.thinking or thinking}
