@@ -153,14 +153,14 @@ def _layer(data: bytes, reference: Reference) -> dict[str, Any]:
 def _client(reference: Reference, actions: str) -> Iterator[httpx.Client]:
     """Yield a client that is logged in, where the registry asks for that."""
     with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
-        asked, _ = _small(client, f"{reference.url.partition('/v2/')[0]}/v2/", reference)
-        if asked.status_code == httpx.codes.UNAUTHORIZED:
-            client.headers["Authorization"] = _authorization(client, reference, asked, actions)
+        response, _ = _small(client, f"{reference.url.partition('/v2/')[0]}/v2/", reference)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            client.headers["Authorization"] = _authorization(client, reference, response, actions)
         yield client
 
 
-def _authorization(client: httpx.Client, reference: Reference, asked: httpx.Response, actions: str) -> str:
-    challenge = asked.headers.get("www-authenticate", "")
+def _authorization(client: httpx.Client, reference: Reference, response: httpx.Response, actions: str) -> str:
+    challenge = response.headers.get("www-authenticate", "")
     basic = credentials(reference.host, os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker"))
     if challenge.lower().startswith("basic") and basic:
         return f"Basic {basic}"
