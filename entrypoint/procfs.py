@@ -89,10 +89,10 @@ def start_ticks(pid: int) -> int | None:
 
 def with_variable(name: str, value: str) -> set[int]:
     """Return the processes of this user that were started with an environment variable."""
-    found, wanted = set(), f"{name}={value}".encode()
+    found, variable = set(), f"{name}={value}".encode()
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            if wanted in path.read_bytes().split(b"\0"):
+            if variable in path.read_bytes().split(b"\0"):
                 found.add(int(path.parent.name))
     return {pid for pid in found if start_ticks(pid)}
 

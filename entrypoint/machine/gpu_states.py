@@ -43,8 +43,8 @@ class GpuStates:
         self._nvml.nvmlInit()
         self._handles: dict[str, Any] = {}
         for index in range(self._nvml.nvmlDeviceGetCount()):
-            handle = self._asked(self._nvml.nvmlDeviceGetHandleByIndex, index)
-            info = None if handle is None else self._asked(self._nvml.nvmlDeviceGetPciInfo, handle)
+            handle = self._query(self._nvml.nvmlDeviceGetHandleByIndex, index)
+            info = None if handle is None else self._query(self._nvml.nvmlDeviceGetPciInfo, handle)
             if info is not None and (bus := xid.bus(_text(info.busId))) in buses:
                 self._handles[bus] = handle
         self.first = {bus: self._read(handle) for bus, handle in self._handles.items()}
@@ -79,7 +79,7 @@ class GpuStates:
 
         return ask
 
-    def _asked(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _query(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return self._asking([])(function, *arguments)
 
 

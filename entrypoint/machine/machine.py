@@ -50,7 +50,7 @@ class Machine:
     """CPU cores that this process may use."""
     avx512_bf16: bool = True
     other: str = ""
-    """What is to be said of another maker's accelerator in this host; empty when there is none."""
+    """The message about another maker's accelerator in this host; empty when there is none."""
 
     @property
     def gpus(self) -> list[Gpu]:
@@ -80,7 +80,7 @@ def read_machine(environ: Mapping[str, str], nvml: Any = None) -> Machine:
         cpu=_cpu_model(cpuinfo),
         cores=len(os.sched_getaffinity(0)),
         avx512_bf16="avx512_bf16" in cpuinfo,
-        other=next((said for node, said in unsupported.DEVICES.items() if Path(node).exists()), ""),
+        other=next((message for node, message in unsupported.DEVICES.items() if Path(node).exists()), ""),
     )
 
 
