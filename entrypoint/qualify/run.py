@@ -48,13 +48,13 @@ _TOO_LATE = "the time of --minutes was used up"
 _MORE = "run it again: finished stages are kept; or raise --minutes"
 
 
-def run(box: Box, wanted: Sequence[str], path: Path) -> list[Outcome]:
+def run(box: Box, stages: Sequence[str], path: Path) -> list[Outcome]:
     """
-    Return the outcomes of the wanted stages, in order; those that an interrupted run finished are not run again.
+    Return the outcomes of these stages, in order; those that an interrupted run finished are not run again.
 
     Each is kept in `path` as soon as it is finished, so that Stopped, which a signal raises, loses no more than one.
     """
-    outcomes = {name: one for name, one in kept.read(path).items() if name in wanted}
+    outcomes = {name: one for name, one in kept.read(path).items() if name in stages}
     for name, outcome in outcomes.items():
         log.info(f"{name}: finished in an earlier run, {outcome.verdict}")
 
@@ -64,7 +64,7 @@ def run(box: Box, wanted: Sequence[str], path: Path) -> list[Outcome]:
         kept.write(path, list(outcomes.values()))
 
     with local_replica.stops_raise():
-        for names in _groups([name for name in STAGES if name in wanted and name not in outcomes]):
+        for names in _groups([name for name in STAGES if name in stages and name not in outcomes]):
             if names[0] in ON_SMALL:
                 _on_small(box, names, keep)
             else:

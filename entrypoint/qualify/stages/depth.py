@@ -49,8 +49,7 @@ def depth(box: Box, replica: SmallReplica) -> Outcome:
 def lengths(sizes: Sizes, context: int) -> list[int]:
     """Return the lengths of prompts for a context, ascending."""
     room = (context or 4096) - sizes.depth_answer
-    wanted = {min(max(int(share * room), sizes.shallowest), sizes.deepest, room) for share in sizes.depths}
-    return sorted(wanted)
+    return sorted({min(max(int(share * room), sizes.shallowest), sizes.deepest, room) for share in sizes.depths})
 
 
 def expected(last: Sounding, length: int) -> float:
@@ -74,13 +73,13 @@ def judged(made: Sequence[Sounding], planned: Sequence[int]) -> Outcome:
         return inconclusive("no prompt was sent", "raise --minutes")
     last = made[-1]
     size = f"{len(last.question.prompt):,} tokens"
-    asked = last.question
+    question = last.question
     if known.wrong(last.question, last.answer):
-        right = known.right(asked, last.answer.tokens)
-        seen = f"the answer to {asked.name} ignores the token that decides it"
-        return failed(f"{seen}: {right} of {len(asked.answer)} tokens right", SUSPECTS, **figures)
+        right = known.right(question, last.answer.tokens)
+        seen = f"the answer to {question.name} ignores the token that decides it"
+        return failed(f"{seen}: {right} of {len(question.answer)} tokens right", SUSPECTS, **figures)
     speed = f"{len(last.question.prompt) / last.seconds:,.0f} tokens/s"
-    if len(asked.prompt) < max(planned):
+    if len(question.prompt) < max(planned):
         return inconclusive(
             f"right up to {size} ({speed}); {max(planned):,} tokens were not reached in the time left",
             "raise --minutes, and run it again",

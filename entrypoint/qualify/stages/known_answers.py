@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ...smoke.outcome import Outcome, failed, passed
 from .. import known
@@ -25,7 +25,7 @@ def known_answers(box: Box, replica: SmallReplica) -> Outcome:
     right = sum(known.right(question, answer.tokens) for question, answer in zip(questions, answers, strict=True))
     counts = DraftCounts(
         right=right,
-        asked=sum(len(question.answer) for question in questions),
+        requested=sum(len(question.answer) for question in questions),
         drafted=after.drafted - before.drafted,
         accepted=after.accepted - before.accepted,
     )
@@ -34,21 +34,21 @@ def known_answers(box: Box, replica: SmallReplica) -> Outcome:
 
 @dataclass(frozen=True)
 class DraftCounts:
-    """Tokens that are right and that were asked for, draft tokens that were made and accepted."""
+    """Tokens that are right and that were requested, draft tokens that were made and accepted."""
 
     right: int
-    asked: int
+    requested: int
     drafted: int
     accepted: int
 
 
 def judged(counts: DraftCounts, planned: int, layout: str) -> Outcome:
     """Return the outcome of these counts; `planned` draft tokens are made in a step."""
-    figures = {**asdict(counts), "layout": layout}
-    right, asked, drafted, accepted = counts.right, counts.asked, counts.drafted, counts.accepted
+    right, requested, drafted, accepted = counts.right, counts.requested, counts.drafted, counts.accepted
+    figures = {"right": right, "asked": requested, "drafted": drafted, "accepted": accepted, "layout": layout}
     share = f"{accepted} of {drafted} draft tokens accepted"
-    if right < asked:
-        return failed(f"{right} of {asked} tokens are the known ones", SUSPECTS, **figures)
+    if right < requested:
+        return failed(f"{right} of {requested} tokens are the known ones", SUSPECTS, **figures)
     if planned and not drafted:
         return failed("no token was drafted", "see vLLM's log for the draft head", **figures)
     if planned and accepted < ACCEPTED * drafted:
@@ -57,4 +57,4 @@ def judged(counts: DraftCounts, planned: int, layout: str) -> Outcome:
             "check the patch series with `dsv4 patch verify`, or serve without drafts: NUM_SPECULATIVE_TOKENS=0",
             **figures,
         )
-    return passed(f"{right} of {asked} tokens right in layout {layout}, {share}", **figures)
+    return passed(f"{right} of {requested} tokens right in layout {layout}, {share}", **figures)

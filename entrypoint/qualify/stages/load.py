@@ -26,7 +26,7 @@ def load(box: Box, replica: SmallReplica) -> Outcome:
     at_once = min(box.requests, box.sizes.requests)
     if at_once < 2:
         return skipped("the plan runs one request at a time")
-    questions = asked(box, replica)[: 2 * at_once]
+    questions = distinct_questions(box, replica)[: 2 * at_once]
     asker = replica.asker
     began = time.monotonic()
     alone = [asker.one(question, box.remaining) for question in questions]
@@ -46,7 +46,7 @@ def load(box: Box, replica: SmallReplica) -> Outcome:
     return judged(pairs, at_once, speed)
 
 
-def asked(box: Box, replica: SmallReplica) -> list[Question]:
+def distinct_questions(box: Box, replica: SmallReplica) -> list[Question]:
     """Return the different requests."""
     sizes, model = box.sizes, replica.checkpoint
     longest = max(sizes.load_answers)
