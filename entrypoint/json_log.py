@@ -30,7 +30,7 @@ class LogPhase:
 PHASE = LogPhase()
 
 
-def wanted(environ: Mapping[str, str]) -> bool:
+def enabled(environ: Mapping[str, str]) -> bool:
     """Tell whether the log is to be JSON."""
     return environ.get(VARIABLE) == "json"
 

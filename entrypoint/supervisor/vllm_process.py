@@ -92,7 +92,7 @@ class VllmProcess:
                 os.close(write_end)
         reader = LogReader(on_line)
         passing = passing or Passing()
-        pump = _pump_json if json_log.wanted(environ) else _pump
+        pump = _pump_json if json_log.enabled(environ) else _pump
         pumps = [
             threading.Thread(target=pump, args=(read_end, out, reader, passing), daemon=True)
             for (read_end, _), out in zip(pipes, (1, 2), strict=True)
