@@ -72,9 +72,9 @@ def parse(data: bytes) -> list[KeyLine]:
     rows = [(number, line) for number, line in rows if line and not line.startswith("#")]
     if not rows:
         raise KeyFileError("the file has no key")
-    if len(rows) == 1 and len(_words(*rows[0])) == 1:
-        return [KeyLine(_checked(_words(*rows[0])[0], rows[0][0]), KeyHolder(BARE))]
-    lines = [_line(number, _words(number, line)) for number, line in rows]
+    if len(rows) == 1 and len(_fields(*rows[0])) == 1:
+        return [KeyLine(_checked(_fields(*rows[0])[0], rows[0][0]), KeyHolder(BARE))]
+    lines = [_line(number, _fields(number, line)) for number, line in rows]
     _check_together(lines, [number for number, _ in rows])
     return lines
 
@@ -142,7 +142,7 @@ class KeyFile:
             self._tell(f"KEY FILE NOT VALID: {self._path}: {trouble}. {kept}")
 
 
-def _words(number: int, line: str) -> list[str]:
+def _fields(number: int, line: str) -> list[str]:
     if not line.isascii() or not line.replace("\t", " ").isprintable():
         raise KeyFileError(f"line {number}: only printable ASCII characters may stand there")
     return line.split()
@@ -154,10 +154,10 @@ def _checked(key: str, number: int) -> str:
     return key
 
 
-def _line(number: int, words: list[str]) -> KeyLine:
-    if not 2 <= len(words) <= 4:
+def _line(number: int, fields: list[str]) -> KeyLine:
+    if not 2 <= len(fields) <= 4:
         raise KeyFileError(f"line {number}: write NAME KEY [REQUESTS-A-MINUTE] [CONCURRENT]")
-    name, key, *limits = words
+    name, key, *limits = fields
     if not _NAME.fullmatch(name):
         raise KeyFileError(f"line {number}: a name has up to 64 letters, digits, dots, dashes and underscores")
     if len(_checked(key, number)) < SHORTEST or len(set(key)) < DISTINCT:
