@@ -18,11 +18,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def dsv4(tmp_path: Path) -> Run:
-    """`dsv4 WORDS…` as a process, with a record of failures of its own; keywords are environment variables."""
+    """`dsv4 ARGS…` as a process, with a record of failures of its own; keywords are environment variables."""
 
-    def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         keep = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", "COVERAGE_PROCESS_START", "TMPDIR")}
-        return command.run(*words, env=CLEAN | keep | {"DSV4_RUN_DIR": str(tmp_path / "run")} | env)
+        return command.run(*argv, env=CLEAN | keep | {"DSV4_RUN_DIR": str(tmp_path / "run")} | env)
 
     return run
 

@@ -7,8 +7,8 @@ from dsv4_serve.entrypoint.errors import HostError
 
 
 def test_a_second_command_is_told_and_a_later_one_goes_on(tmp_path):
-    told = pytest.raises(HostError, match=r"Another `dsv4 x` works in .*; wait for it, or stop it\.")
-    with folder_lock.locked(tmp_path, "`dsv4 x`"), told, folder_lock.locked(tmp_path, "`dsv4 x`"):
+    refused = pytest.raises(HostError, match=r"Another `dsv4 x` works in .*; wait for it, or stop it\.")
+    with folder_lock.locked(tmp_path, "`dsv4 x`"), refused, folder_lock.locked(tmp_path, "`dsv4 x`"):
         pytest.fail("both work in it")
     with folder_lock.locked(tmp_path, "`dsv4 x`"):
         assert not list(tmp_path.iterdir())

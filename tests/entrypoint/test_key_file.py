@@ -51,8 +51,8 @@ class Kept:
     """A key file that is looked at now, whatever the time, and what it told."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.told = path, list[str]()
-        self.file = KeyFile(path, self.told.append)
+        self.path, self.messages = path, list[str]()
+        self.file = KeyFile(path, self.messages.append)
 
     def write(self, text: str, age: float = 10) -> None:
         self.path.write_text(text)
@@ -73,7 +73,7 @@ def kept(tmp_path: Path) -> Kept:
 def test_a_change_is_taken_over(kept: Kept) -> None:
     kept.write(TWO)
     assert kept.names() == NAMES
-    assert kept.told == [f"key file {kept.path}: read again, 2 keys; names added: bob; removed: none."]
+    assert kept.messages == [f"key file {kept.path}: read again, 2 keys; names added: bob; removed: none."]
     assert kept.file.current()[digest(b"b-key-of-0123456789")] == KeyHolder("bob", 5)
     kept.write(ONE)
     assert kept.names() == {"alice"}
@@ -103,29 +103,29 @@ def test_a_secret_that_kubernetes_swaps(tmp_path: Path) -> None:
 def test_a_change_that_is_not_valid_keeps_the_keys_and_is_told_once(kept: Kept) -> None:
     kept.write("alice geheim\n")
     assert [kept.names() for _ in range(3)] == [{"alice"}] * 3
-    (told,) = kept.told
-    assert told.startswith(f"KEY FILE NOT VALID: {kept.path}: line 1: the key is weak")
-    assert "geheim" not in told
+    (message,) = kept.messages
+    assert message.startswith(f"KEY FILE NOT VALID: {kept.path}: line 1: the key is weak")
+    assert "geheim" not in message
     kept.path.unlink()
     assert [kept.names() for _ in range(3)] == [{"alice"}] * 3
-    assert "No such file" in kept.told[-1]
+    assert "No such file" in kept.messages[-1]
     os.mkfifo(kept.path)
     assert kept.names() == {"alice"}
-    assert "not a regular file" in kept.told[-1]
+    assert "not a regular file" in kept.messages[-1]
     kept.path.unlink()
     kept.write(TWO)
     assert kept.names() == NAMES
-    assert len(kept.told) == 4
+    assert len(kept.messages) == 4
 
 
 def test_a_file_that_broke_before_the_first_read_has_no_key_until_it_is_mended(tmp_path: Path) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     path = tmp_path / "keys"
     with pytest.raises(FileNotFoundError):
-        KeyFile(path, told.append)
-    file = KeyFile(path, told.append, required=False)
+        KeyFile(path, messages.append)
+    file = KeyFile(path, messages.append, required=False)
     assert file.current() == {}
-    assert told == [f"KEY FILE NOT VALID: {path}: No such file or directory. No key of it is valid; mend it."]
+    assert messages == [f"KEY FILE NOT VALID: {path}: No such file or directory. No key of it is valid; mend it."]
     path.write_text(ONE)
     os.utime(path, (1, 1))
     file._next = 0.0

@@ -130,10 +130,10 @@ def test_a_command_ends_with_one_sentence(place: str, kind: str, tmp_path: Path)
     env |= {"HF_HUB_OFFLINE": "1", "DSV4_PROFILES": str(tmp_path / "profiles")}
     env |= {"API_KEY_FILE": str(path)} if place == "key" else {}
     run = command.run(*COMMANDS[place], cwd=tmp_path, env=env, timeout=20 * slowness())
-    said = run.stdout + run.stderr
-    assert run.returncode in (1, 64, 65, 69, 78), said
-    assert "Traceback" not in said
-    assert "\x1b" not in said
+    output = run.stdout + run.stderr
+    assert run.returncode in (1, 64, 65, 69, 78), output
+    assert "Traceback" not in output
+    assert "\x1b" not in output
 
 
 def test_a_file_is_written_whatever_stood_there(tmp_path: Path) -> None:

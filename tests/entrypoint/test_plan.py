@@ -15,7 +15,7 @@ def plan(shapes: dict[str, str] | None = None, **values: object) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("shape", "value", "words"),
+    ("shape", "value", "argv"),
     [
         ("", 4, ["--flag", "4"]),
         ("", {"a": [1]}, ["--flag", '{"a":[1]}']),
@@ -28,8 +28,8 @@ def plan(shapes: dict[str, str] | None = None, **values: object) -> Plan:
         ("repeated", ["a", "b"], ["--flag", "a", "--flag", "b"]),
     ],
 )
-def test_a_flag_is_written_by_its_shape(shape: str, value: object, words: list[str]) -> None:
-    assert plan({"flag": shape}, flag=value).argv() == ["vllm", "serve", *words]
+def test_a_flag_is_written_by_its_shape(shape: str, value: object, argv: list[str]) -> None:
+    assert plan({"flag": shape}, flag=value).argv() == ["vllm", "serve", *argv]
 
 
 def test_a_command_has_one_line_for_each_flag_also_where_a_value_looks_like_one() -> None:

@@ -48,7 +48,7 @@ def test_what_is_written_of_a_real_result_passes_once_it_has_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"gpus": "2"}, "gpus"),
         ({"gpus": True}, "gpus"),
@@ -82,9 +82,9 @@ def test_what_is_written_of_a_real_result_passes_once_it_has_a_name() -> None:
         ({"checks": [{**CHECK, "verdict": "good"}]}, "verdict"),
     ],
 )  # fmt: skip
-def test_what_may_not_be_there_is_refused_with_a_sentence(changed: dict[str, Any], said: str) -> None:
+def test_what_may_not_be_there_is_refused_with_a_sentence(changed: dict[str, Any], message: str) -> None:
     [first, *_] = shared_result.problems(made(**changed), TODAY, KNOWN)
-    assert said in first
+    assert message in first
     assert first.endswith(".")
 
 

@@ -16,8 +16,8 @@ from dsv4_serve.entrypoint.plan import Setting
 PLAN = {"PROFILE": "524k", "HARDWARE": "h200"}
 
 
-def settings_of(dsv4: Callable, *words: str, **env: str) -> dict:
-    done = dsv4("explain", "--format", "json", *words, **PLAN | env)
+def settings_of(dsv4: Callable, *argv: str, **env: str) -> dict:
+    done = dsv4("explain", "--format", "json", *argv, **PLAN | env)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["settings"]
 

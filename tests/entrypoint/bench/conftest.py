@@ -60,6 +60,6 @@ def environ(tmp_path: Path, program: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def demo_words(tmp_path: Path) -> list[str]:
+def demo_argv(tmp_path: Path) -> list[str]:
     """Words of `dsv4 serve` for the demo profile."""
     return ["--profile", "demo", "--hardware", "cpu", "--model", f"demo={write_checkpoint(tmp_path / 'model')}"]

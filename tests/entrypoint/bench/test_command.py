@@ -32,18 +32,18 @@ Bench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def dsv4(environ: dict[str, str], tmp_path: Path) -> Bench:
-    """`dsv4 WORDS…` in a folder of its own; keywords are environment variables."""
+    """`dsv4 ARGS…` in a folder of its own; keywords are environment variables."""
 
-    def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return command.run(*words, env={**environ, **env}, cwd=tmp_path, timeout=120 * slowness())
+    def run(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return command.run(*argv, env={**environ, **env}, cwd=tmp_path, timeout=120 * slowness())
 
     return run
 
 
 @pytest.fixture
-def running(environ: dict[str, str], demo_words: list[str], tmp_path: Path) -> Iterator[Started]:
+def running(environ: dict[str, str], demo_argv: list[str], tmp_path: Path) -> Iterator[Started]:
     """A replica of the demo profile over the stand-in."""
-    with local_replica.replica(demo_words, environ, tmp_path / "replica", 60) as replica:
+    with local_replica.replica(demo_argv, environ, tmp_path / "replica", 60) as replica:
         yield replica
 
 
@@ -101,10 +101,10 @@ def test_a_hidden_health_server_is_skipped_by_name(dsv4: Bench, running: Started
 
 
 def test_a_key_reaches_the_generator_and_no_result(
-    dsv4: Bench, environ: dict[str, str], demo_words: list[str], tmp_path: Path
+    dsv4: Bench, environ: dict[str, str], demo_argv: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "key").write_text("sesame-9")
-    with local_replica.replica([*demo_words, "--api-key", "sesame-9"], environ, tmp_path / "r", 60) as replica:
+    with local_replica.replica([*demo_argv, "--api-key", "sesame-9"], environ, tmp_path / "r", 60) as replica:
         refused = dsv4("bench", *at(replica), *SMALL)
         done = dsv4("bench", *at(replica), *SMALL, "--api-key-file", "key")
     assert "--api-key-file" in refused.stderr
@@ -120,7 +120,7 @@ def test_a_missing_replica_is_reported_in_one_sentence(dsv4: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "message"),
     [
         (("--profile", "64k"), "does not take --profile; start the replica with it, or add --without-weights"),
         (("--max-num-seqs", "4"), "does not take --max-num-seqs"),
@@ -134,10 +134,10 @@ def test_a_missing_replica_is_reported_in_one_sentence(dsv4: Bench) -> None:
         ((*DUMMY, "--health", "foo"), "its own replica and does not take --health"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(dsv4: Bench, words: tuple[str, ...], said: str) -> None:
-    done = dsv4("bench", *words)
+def test_what_cannot_be_measured_is_refused(dsv4: Bench, argv: tuple[str, ...], message: str) -> None:
+    done = dsv4("bench", *argv)
     assert done.returncode == 64
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_warm_takes_a_synthetic_rate_only_without_weights(dsv4: Bench) -> None:
@@ -182,9 +182,9 @@ def test_a_signal_stops_what_was_started(environ: dict[str, str], tmp_path: Path
         below = psutil.Process(process.pid).children(recursive=True)
     assert len(below) >= 2
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60 * slowness())
+    _, stderr = process.communicate(timeout=60 * slowness())
     assert process.returncode == 128 + signal.SIGTERM
-    assert b"stopped by SIGTERM" in said
+    assert b"stopped by SIGTERM" in stderr
     assert psutil.wait_procs(below, timeout=5 * slowness())[1] == []
 
 
@@ -196,11 +196,11 @@ def test_a_replica_that_does_not_start_says_its_root_cause(dsv4: Bench, tmp_path
 
 
 def test_a_replica_that_is_not_ready_in_time_is_given_up(
-    environ: dict[str, str], demo_words: list[str], tmp_path: Path
+    environ: dict[str, str], demo_argv: list[str], tmp_path: Path
 ) -> None:
     with (
         pytest.raises(ReplicaEnded, match="not ready after 3 s: "),
-        local_replica.replica(demo_words, {**environ, "STAND_IN": "stalls"}, tmp_path / "r", 3),
+        local_replica.replica(demo_argv, {**environ, "STAND_IN": "stalls"}, tmp_path / "r", 3),
     ):
         pass
 
@@ -226,8 +226,8 @@ def test_what_a_start_adds_to_each_cache_is_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["bench", "warm"])
 def test_without_vllm_and_numpy_the_message_names_what_is_missing(command: str, tmp_path: Path) -> None:
-    words = [command, "--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "h200"]
-    code = f"import sys; sys.modules['numpy'] = None; from dsv4_serve.entrypoint.cli.main import main; sys.exit(main({words}))"
+    argv = [command, "--without-weights", "--model", "w4a16", "--profile", "64k", "--hardware", "h200"]
+    code = f"import sys; sys.modules['numpy'] = None; from dsv4_serve.entrypoint.cli.main import main; sys.exit(main({argv}))"
     env = {**os.environ, "DSV4_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 127

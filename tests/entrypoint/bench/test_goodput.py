@@ -169,13 +169,13 @@ def test_an_impossible_share_makes_no_result(files: Callable[..., list[Path]]) -
 def test_a_result_of_the_command_line_is_of_its_limits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[BenchRequest] = []
+    requests: list[BenchRequest] = []
 
     def measured(_replica: object, request: BenchRequest, _environ: object) -> list[dict[str, Any]]:
-        asked.append(request)
+        requests.append(request)
         return [result(row(1, 1.0), **request.matrix.limits)]
 
     monkeypatch.setattr(command, "bench", measured)
     assert main.main(["bench", "--url", "http://127.0.0.1:9", "--goodput", "ttft:2000", "tpot:50", "--batch", "1"]) == 0
-    assert asked[0].matrix.limits == LIMITS
+    assert requests[0].matrix.limits == LIMITS
     assert "within TTFT 2,000 ms and TPOT 50 ms: 1 with 256 tokens in." in capsys.readouterr().out

@@ -75,12 +75,12 @@ def test_rows_of_another_history_are_not_divided(tmp_path: Path) -> None:
     assert "16384 + 256" in compare.text(compare.compare(paths[1], paths[1]))
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[BenchRequest]:
-    asked: list[BenchRequest] = []
+def run(monkeypatch: pytest.MonkeyPatch, *argv: str) -> list[BenchRequest]:
+    requests: list[BenchRequest] = []
     body = {"subject": "x", "weights": "", "start": {}, "file": "f", "rows": []}
-    monkeypatch.setattr(command, "bench", lambda _replica, request, _environ: asked.append(request) or [body])
-    main.main(["bench", "--url", "http://127.0.0.1:9", *words])
-    return asked
+    monkeypatch.setattr(command, "bench", lambda _replica, request, _environ: requests.append(request) or [body])
+    main.main(["bench", "--url", "http://127.0.0.1:9", *argv])
+    return requests
 
 
 def test_a_context_holds_history_prompt_and_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_a_context_holds_history_prompt_and_answer(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
         (("--history", "-1"), "--history -1: must be 0 or more"),
         (("--history", "9", "--requests-per-batch", "1"), "so that a history is sent again"),
@@ -98,9 +98,9 @@ def test_a_context_holds_history_prompt_and_answer(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_what_makes_no_conversation_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], message: str
 ) -> None:
-    assert run(monkeypatch, *words) == []
+    assert run(monkeypatch, *argv) == []
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

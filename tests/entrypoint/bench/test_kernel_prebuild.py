@@ -57,7 +57,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def linear(inputs: Any, weight: Any, result: Any) -> None:
         done.append(("linear", *(tuple(one.shape) for one in (*inputs, *weight, result))))
 
-    def grouped(_words: str, inputs: Any, weight: Any, result: Any, *, recipe: Any) -> None:
+    def grouped(_args: str, inputs: Any, weight: Any, result: Any, *, recipe: Any) -> None:
         assert recipe == (1, 128, 128)
         assert inputs[1].stride()[0] == 1, "scales by column"
         done.append(("grouped", *(tuple(one.shape) for one in (*inputs, *weight, result))))
@@ -130,7 +130,7 @@ def test_each_product_is_launched_as_vllm_does_it(launched: list[tuple[Any, ...]
 def test_a_product_that_fails_does_not_keep_the_others_from_being_compiled(
     launched: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_words: Any, **_names: Any) -> None:
+    def fails(*_args: Any, **_names: Any) -> None:
         raise RuntimeError("no such layout")
 
     monkeypatch.setattr(sys.modules["vllm.utils"].deep_gemm, "fp8_einsum", fails)
@@ -157,17 +157,17 @@ def test_a_first_start_on_sm90_gets_the_kernels_of_its_steps(
     monkeypatch.setenv("HARDWARE", hardware)
     options, flags = parser.parse(["warm", "--without-weights", "--model", "w4a16", "--profile", "64k", "--tp", tp])
     selection, plan = request.resolved(options, flags)
-    asked: list[Any] = []
+    calls: list[Any] = []
 
-    def compile_all(*words: Any) -> PrebuiltKernels:
-        asked.append(words)
+    def compile_all(*args: Any) -> PrebuiltKernels:
+        calls.append(args)
         return PrebuiltKernels(58, 40.0)
 
     monkeypatch.setattr(kernel_prebuild, "compile_all", compile_all)
     folder = tmp_path / "kernels"
     found = kernel_prebuild.of_plan(selection, plan, {"HOME": "/home/x"}, folder)
     assert (found is not None) is compiles
-    for products, tokens, variables, _ in asked:
+    for products, tokens, variables, _ in calls:
         assert products == kernel_prebuild.gemms(FLASH, 2)
         assert {1, 64, 2048, 8192, *plan.value("cudagraph-capture-sizes")} <= set(tokens)
         assert (variables["VLLM_CACHE_ROOT"], variables["HOME"]) == (str(folder / "vllm"), "/home/x")
@@ -182,7 +182,7 @@ def test_what_cannot_be_compiled_beforehand_stops_no_start(
     options, flags = parser.parse(["warm", "--without-weights", "--model", "w4a16", "--profile", "64k", "--tp", "2"])
     selection, plan = request.resolved(options, flags)
 
-    def popen(*_words: Any, **_names: Any) -> None:
+    def popen(*_args: Any, **_names: Any) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", popen)
@@ -197,7 +197,7 @@ def test_a_signal_to_stop_ends_the_command(monkeypatch: pytest.MonkeyPatch, tmp_
     options, flags = parser.parse(["warm", "--without-weights", "--model", "w4a16", "--profile", "64k", "--tp", "2"])
     selection, plan = request.resolved(options, flags)
 
-    def compile_all(*_words: Any) -> None:
+    def compile_all(*_args: Any) -> None:
         raise Stopped(signal.SIGTERM)
 
     monkeypatch.setattr(kernel_prebuild, "compile_all", compile_all)
@@ -263,7 +263,7 @@ def test_a_process_that_the_kernel_kills_is_named_by_its_status(program: None, t
 def test_a_compiler_ends_with_its_process(program: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     variables = {"COMPILER": str(file), "PATH": os.defpath, "VLLM_CACHE_ROOT": str(tmp_path)}
-    monkeypatch.setattr(kernel_prebuild, "_failure", lambda *_words: _written(file))
+    monkeypatch.setattr(kernel_prebuild, "_failure", lambda *_args: _written(file))
     kernel_prebuild.compile_all([LINEAR], [64], variables, 1)
     compiler = int(file.read_text())
     until = time.monotonic() + 10 * slowness()

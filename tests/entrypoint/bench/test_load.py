@@ -25,11 +25,11 @@ SAVED = {
 
 
 def test_the_command_names_everything_that_shapes_the_load() -> None:
-    words = load.command(
+    argv = load.command(
         LoadShape(4, 512, 128, 16, 4, 7), WHERE, "flash", Tokenizer("/models/x", "deepseek_v4"), "/tmp/x"
     )
-    given = dict(itertools.pairwise(words))
-    assert words[:2] == ["bench", "serve"]
+    given = dict(itertools.pairwise(argv))
+    assert argv[:2] == ["bench", "serve"]
     assert given["--base-url"] == WHERE.url
     assert (given["--max-concurrency"], given["--num-prompts"], given["--num-warmups"]) == ("4", "16", "4")
     assert (given["--random-input-len"], given["--random-output-len"], given["--random-range-ratio"]) == (
@@ -37,8 +37,8 @@ def test_the_command_names_everything_that_shapes_the_load() -> None:
     )  # fmt: skip
     assert (given["--tokenizer"], given["--tokenizer-mode"], given["--model"]) == ("/models/x", "deepseek_v4", "flash")
     assert (given["--seed"], given["--temperature"]) == ("7", "0")
-    assert "--ignore-eos" in words
-    assert "secret" not in " ".join(words)
+    assert "--ignore-eos" in argv
+    assert "secret" not in " ".join(argv)
 
 
 def test_an_address_with_a_password_is_no_argument() -> None:
@@ -54,8 +54,8 @@ def test_every_flag_is_one_of_the_installed_generator() -> None:
         pytest.skip("no vLLM here")
     folder = Path(found.origin).parent / "benchmarks"
     known = (folder / "serve.py").read_text() + (folder / "datasets" / "datasets.py").read_text()
-    words = load.command(LoadShape(1), WHERE, "m", Tokenizer("t"), "/tmp/x")
-    assert [word for word in words if word.startswith("--") and f'"{word}"' not in known] == []
+    argv = load.command(LoadShape(1), WHERE, "m", Tokenizer("t"), "/tmp/x")
+    assert [word for word in argv if word.startswith("--") and f'"{word}"' not in known] == []
 
 
 def test_figures_are_taken_and_rounded() -> None:
@@ -84,7 +84,7 @@ def test_a_lost_request_says_the_first_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "first"),
+    ("output", "first"),
     [
         ("", ""),
         ("Error 0: \n======\n", ""),
@@ -94,8 +94,8 @@ def test_a_lost_request_says_the_first_error() -> None:
         ),
     ],
 )
-def test_the_error_of_a_request_is_the_last_line_of_what_was_printed(said: str, first: str) -> None:
-    assert load.error_of_request(said) == first
+def test_the_error_of_a_request_is_the_last_line_of_what_was_printed(output: str, first: str) -> None:
+    assert load.error_of_request(output) == first
 
 
 def test_tokens_are_counted_by_the_server() -> None:
@@ -133,7 +133,7 @@ def test_a_missing_vllm_is_reported_with_the_remedy(environ: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "cause"),
+    ("output", "cause"),
     [
         ("", "no output"),
         ("one\ntwo\n", "two"),
@@ -141,8 +141,8 @@ def test_a_missing_vllm_is_reported_with_the_remedy(environ: dict[str, str]) -> 
         ("vllm: error: argument --x: bad", "vllm: error: argument --x: bad"),
     ],
 )
-def test_the_cause_is_the_line_that_names_an_error(said: str, cause: str) -> None:
-    assert load.cause(said) == cause
+def test_the_cause_is_the_line_that_names_an_error(output: str, cause: str) -> None:
+    assert load.cause(output) == cause
 
 
 def test_every_pair_of_length_and_batch_is_one_row_with_prompts_of_its_own() -> None:

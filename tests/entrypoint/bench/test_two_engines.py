@@ -48,11 +48,11 @@ class Loads:
     """The load generator's place: a speed for each engine and round, and everything that was asked of it."""
 
     def __init__(self, speeds: dict[str, list[float]]) -> None:
-        self.speeds, self.asked = speeds, list[tuple[str, LoadShape]]()
+        self.speeds, self.calls = speeds, list[tuple[str, LoadShape]]()
         self.fails: Callable[[str, LoadShape], UserError | None] = lambda _url, _shape: None
 
     def run(self, shape: LoadShape, endpoint: Endpoint, _model: str, _tokenizer: Tokenizer, _environ: Any) -> Row:
-        self.asked.append((endpoint.url, shape))
+        self.calls.append((endpoint.url, shape))
         if error := self.fails(endpoint.url, shape):
             raise error
         speed = self.speeds[endpoint.url][shape.round - 1] * shape.batch
@@ -72,8 +72,8 @@ def pair(servers: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tup
     return ours, theirs, loads
 
 
-def bench(ours: str, theirs: str, *words: str) -> int:
-    return main.main(["bench", "--url", ours, "--engine-url", theirs, *SMALL, *words])
+def bench(ours: str, theirs: str, *argv: str) -> int:
+    return main.main(["bench", "--url", ours, "--engine-url", theirs, *SMALL, *argv])
 
 
 def kept(folder: Path = Path("qualification")) -> dict[str, dict[str, Any]]:
@@ -85,8 +85,8 @@ def kept(folder: Path = Path("qualification")) -> dict[str, dict[str, Any]]:
 def test_each_gets_the_same_prompts_in_turn_and_the_first_one_changes(pair: tuple[str, str, Loads]) -> None:
     ours, theirs, loads = pair
     assert bench(ours, theirs, "--seed", "7") == 0
-    assert [url for url, _ in loads.asked] == [theirs, ours, ours, theirs, theirs, ours, ours, theirs]
-    shapes = [[shape for url, shape in loads.asked if url == one] for one in (ours, theirs)]
+    assert [url for url, _ in loads.calls] == [theirs, ours, ours, theirs, theirs, ours, ours, theirs]
+    shapes = [[shape for url, shape in loads.calls if url == one] for one in (ours, theirs)]
     assert shapes[0] == shapes[1]
     assert [(shape.batch, shape.round, shape.seed) for shape in shapes[0]] == [
         (1, 1, 7),
@@ -145,7 +145,7 @@ def test_an_end_in_the_middle_keeps_the_rows_of_both(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
         (("--engine-key-file", "k"), "--engine-key-file is about another engine; name its address with --engine-url"),
         (("--engine-model", "m"), "--engine-model is about another engine"),
@@ -160,9 +160,9 @@ def test_an_end_in_the_middle_keeps_the_rows_of_both(
     ],
 )
 def test_options_that_make_no_comparison_are_refused(
-    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], message: str
 ) -> None:
-    assert main.main(["bench", *SMALL, *words]) in (64, 78)
+    assert main.main(["bench", *SMALL, *argv]) in (64, 78)
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -179,7 +179,7 @@ def body(text: bytes, status: int = 200) -> type[BaseHTTPRequestHandler]:
 
 
 @pytest.mark.parametrize(
-    ("handler", "words", "status", "message"),
+    ("handler", "argv", "status", "message"),
     [
         (
             engine("sglang", key="sesame"),
@@ -199,16 +199,16 @@ def test_what_the_other_engine_answers_wrongly_is_said_before_anything_is_measur
     servers: Start,
     capsys: pytest.CaptureFixture[str],
     handler: type[BaseHTTPRequestHandler],
-    words: tuple[str, ...],
+    argv: tuple[str, ...],
     status: int,
     message: str,
 ) -> None:
     ours, _, loads = pair
-    assert bench(ours, servers(handler), *words) == status
+    assert bench(ours, servers(handler), *argv) == status
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    assert (loads.asked, Path("qualification").exists()) == ([], False)
+    assert (loads.calls, Path("qualification").exists()) == ([], False)
 
 
 def test_the_other_engine_gets_its_own_key_alone(
@@ -231,7 +231,7 @@ def test_a_full_context_is_the_smaller_one_and_has_to_be_told(
     short, untold = servers(engine("sglang", context=1024)), servers(engine("sglang", context=None))
     loads.speeds[short] = [1.0, 1.0]
     assert bench(ours, short, "--context", "512", "full") == 0
-    assert {shape.input for _, shape in loads.asked} == {256, 760}
+    assert {shape.input for _, shape in loads.calls} == {256, 760}
     assert bench(ours, untold, "--context", "full") == 78
     assert f"{untold} does not say its context; write the number" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="the served context has 300 tokens; request shorter answers"):

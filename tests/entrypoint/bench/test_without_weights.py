@@ -76,10 +76,10 @@ def test_flash_and_pro_in_nvfp4_are_described_as_each_is_published(name: str, la
 
 
 def test_a_dspark_drafter_is_served_as_one(tmp_path: Path) -> None:
-    wanted = request(hardware="h200", profile="64k", model="flash-0731")
-    selection = selected(wanted)
+    requested = request(hardware="h200", profile="64k", model="flash-0731")
+    selection = selected(requested)
     serve, weights = command.dummy(
-        selection, resolve(selection, wanted), ServeOptions({}, acceptance=(0.5,)), {"DSV4_CACHE": str(tmp_path)}
+        selection, resolve(selection, requested), ServeOptions({}, acceptance=(0.5,)), {"DSV4_CACHE": str(tmp_path)}
     )
     found = identity_of(Path(serve.choices["model"].partition("=")[2]), "").drafter
     assert (found.kind, found.scheme, found.layers, found.block_size, found.wrong) == ("dspark", "fp8-mxfp4", 3, 5, ())

@@ -16,9 +16,9 @@ from dsv4_serve.entrypoint.cli import parser
 from tests.support import command
 
 
-def bundle(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def bundle(folder: Path, *argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **variables}
-    return command.run("bundle", *words, cwd=folder, env=environ)
+    return command.run("bundle", *argv, cwd=folder, env=environ)
 
 
 def text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
@@ -80,14 +80,14 @@ def test_a_request_that_cannot_be_resolved_is_part_of_the_report(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
         ((), "needs --out FOLDER, or --support"),
         (("--out", "x", "--profile", "64k"), "takes --profile only with --support"),
         (("--out", "x", "--max-num-seqs", "3"), "takes --max-num-seqs only with --support"),
     ],
 )
-def test_what_fits_neither_form_is_a_mistake(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    run = bundle(tmp_path, *words)
+def test_what_fits_neither_form_is_a_mistake(tmp_path: Path, argv: tuple[str, ...], message: str) -> None:
+    run = bundle(tmp_path, *argv)
     assert run.returncode == exit_status.ExitStatus.USAGE
     assert message in run.stderr

@@ -15,8 +15,8 @@ def choices(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     for name in ("PROFILE", "MODEL", "HARDWARE", "TP", "DSV4_SKIP", "DSV4_NCCL", "DSV4_PROFILES"):
         monkeypatch.delenv(name, raising=False)
 
-    def explained(*words: str) -> dict[str, dict[str, str]]:
-        assert main(["explain", "--format", "json", *words]) == 0
+    def explained(*argv: str) -> dict[str, dict[str, str]]:
+        assert main(["explain", "--format", "json", *argv]) == 0
         found: dict[str, dict[str, str]] = json.loads(capsys.readouterr().out)["settings"]
         return found
 
@@ -37,13 +37,11 @@ def test_memory_that_is_short_is_said_with_its_uncertainty(choices) -> None:
 
 
 def test_flags_that_no_table_knows_are_said_not_to_be_checked(choices) -> None:
-    words = ("--profile", "64k", "--hardware", "h200")
-    found = choices(
-        *words, "--enable-lora", "--all2all-backend", "deepep_low_latency", "--eplb-config.window_size", "9"
-    )
+    argv = ("--profile", "64k", "--hardware", "h200")
+    found = choices(*argv, "--enable-lora", "--all2all-backend", "deepep_low_latency", "--eplb-config.window_size", "9")
     named = found["not checked"]["value"].split(", ")
     assert sorted(named) == ["all2all-backend", "enable-lora", "eplb-config.window_size"]
-    assert "not checked" not in choices(*words, "--moe-backend", "triton")
+    assert "not checked" not in choices(*argv, "--moe-backend", "triton")
 
 
 def test_a_plan_for_more_gpus_than_a_host_has_says_how_many_hosts_it_needs(choices) -> None:

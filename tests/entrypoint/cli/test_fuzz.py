@@ -59,7 +59,7 @@ ENVIRONMENT = st.dictionaries(
     TEXT | NAMES | st.integers(-3, 9).map(str),
     max_size=5,
 )
-WORDS = st.lists(
+ARGV = st.lists(
     st.sampled_from(["--profile", "--model", "--hardware", "--tp", "--nccl", "--skip", "--", "--max-num-seqs", "-sc"])
     | NAMES
     | TEXT
@@ -68,7 +68,7 @@ WORDS = st.lists(
 )
 
 
-def _run(words: list[str], environ: dict[str, str]) -> None:
+def _run(argv: list[str], environ: dict[str, str]) -> None:
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.dict(os.environ, environ, clear=True),
@@ -76,7 +76,7 @@ def _run(words: list[str], environ: dict[str, str]) -> None:
         contextlib.redirect_stderr(err),
     ):
         try:
-            status = main(["explain", *words])
+            status = main(["explain", *argv])
         except SystemExit as done:  # --help
             status = 0 if done.code in (0, None) else 1
     assert status in (0, 64, 78)
@@ -84,9 +84,9 @@ def _run(words: list[str], environ: dict[str, str]) -> None:
 
 
 @settings(max_examples=examples(150), deadline=None)
-@given(WORDS, ENVIRONMENT)
-def test_any_command_line_and_environment_end_in_a_plan_or_our_error(words: list[str], environ: dict[str, str]) -> None:
-    _run(words, environ)
+@given(ARGV, ENVIRONMENT)
+def test_any_command_line_and_environment_end_in_a_plan_or_our_error(argv: list[str], environ: dict[str, str]) -> None:
+    _run(argv, environ)
 
 
 def _toml(value: object) -> str:

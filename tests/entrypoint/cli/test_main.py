@@ -25,8 +25,8 @@ from tests.support.patience import slowness
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def explained(run: Run, *words: str, **env: str) -> dict[str, dict[str, object]]:
-    answer = run("explain", "--format", "json", *words, **env)
+def explained(run: Run, *argv: str, **env: str) -> dict[str, dict[str, object]]:
+    answer = run("explain", "--format", "json", *argv, **env)
     assert answer.returncode == 0, answer.stderr
     settings: dict[str, dict[str, object]] = json.loads(answer.stdout)["settings"]
     return settings
@@ -130,11 +130,11 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "env", "status", "says"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+@pytest.mark.parametrize(("argv", "env", "status", "says"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
 def test_a_mistake_is_answered_in_one_line_with_its_status(
-    dsv4: Run, words: list[str], env: dict[str, str], status: int, says: str
+    dsv4: Run, argv: list[str], env: dict[str, str], status: int, says: str
 ) -> None:
-    answer = dsv4(*words, **env)
+    answer = dsv4(*argv, **env)
     assert answer.returncode == status, answer
     assert says in answer.stderr
     assert answer.stdout == ""
@@ -155,7 +155,7 @@ def test_a_leading_flag_means_serve(dsv4: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "other"),
+    ("argv", "other"),
     [
         (["serv"], "--"),  # a word is never taken for an option
         (["weights", "status", "nvfp4", "format"], "--format"),
@@ -164,8 +164,8 @@ def test_a_leading_flag_means_serve(dsv4: Run) -> None:
         (["weights", "serve", "nvfp4"], "mean serve"),  # nor a choice for a command
     ],
 )
-def test_what_is_meant_is_of_the_kind_that_was_written(dsv4: Run, words: list[str], other: str) -> None:
-    answer = dsv4(*words)
+def test_what_is_meant_is_of_the_kind_that_was_written(dsv4: Run, argv: list[str], other: str) -> None:
+    answer = dsv4(*argv)
     assert answer.returncode in (64, 78)
     assert other not in answer.stderr.partition("see `")[0]
 
@@ -179,12 +179,12 @@ def test_a_misspelt_flag_of_vllm_is_still_answered_with_vllms(dsv4: Run) -> None
 
 def test_the_printed_command_can_be_pasted(dsv4: Run, tmp_path: Path) -> None:
     """A shell that runs the printed command gives vLLM exactly the plan's arguments and environment."""
-    words = ["--hardware", "rtx-pro-6000", "--profile", "256k", "--", "--override-generation-config", '{"top_k": 1}']
-    plan = json.loads(dsv4("explain", "--format", "json", *words).stdout)
+    argv = ["--hardware", "rtx-pro-6000", "--profile", "256k", "--", "--override-generation-config", '{"top_k": 1}']
+    plan = json.loads(dsv4("explain", "--format", "json", *argv).stdout)
     fake = tmp_path / "vllm"
     fake.write_text('#!/bin/sh\nfor a in vllm "$@"; do printf "%s\\n" "$a"; done; env | grep ^NCCL_ | sort\n')
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-    command = dsv4("serve", "--dry-run", *words).stdout
+    command = dsv4("serve", "--dry-run", *argv).stdout
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     pasted = subprocess.run(["sh", "-c", command], env=env, capture_output=True, text=True, check=True)
     nccl = [f"{k}={v}" for k, v in sorted(plan["env"].items()) if k.startswith("NCCL_")]
@@ -203,8 +203,8 @@ def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
     fake.chmod(0o755)
     env = {"HARDWARE": "h200", "API_KEY_FILE": str(secret), "DSV4_VLLM": str(fake), "DSV4_SKIP": NO_GPU}
     env |= {"DSV4_HEALTH_PORT": "0", "DSV4_SUPERVISE_FETCH": "0"}
-    for words, status in ((["explain"], 0), (["explain", "--format", "json"], 0), (["serve"], 87)):
-        answer = dsv4(*words, **env)
+    for argv, status in ((["explain"], 0), (["explain", "--format", "json"], 0), (["serve"], 87)):
+        answer = dsv4(*argv, **env)
         assert answer.returncode == status, answer.stderr
         assert "s3cret" not in answer.stdout + answer.stderr
     assert "child has another" in answer.stdout
@@ -214,8 +214,8 @@ def test_a_key_is_passed_on_and_never_shown(dsv4: Run, tmp_path: Path) -> None:
 
 
 def test_a_key_that_no_request_can_carry_is_refused_before_the_start_and_not_shown(dsv4: Run) -> None:
-    for words, env in ((["--api-key", "schlüssel"], {}), ([], {"VLLM_API_KEY": "two words"})):
-        answer = dsv4("explain", "--hardware", "h200", *words, **env)
+    for argv, env in ((["--api-key", "schlüssel"], {}), ([], {"VLLM_API_KEY": "two words"})):
+        answer = dsv4("explain", "--hardware", "h200", *argv, **env)
         assert (answer.returncode, answer.stdout) == (78, "")
         assert "one line of ASCII characters" in answer.stderr
         assert "schlüssel" not in answer.stderr
@@ -224,20 +224,20 @@ def test_a_key_that_no_request_can_carry_is_refused_before_the_start_and_not_sho
 
 
 @pytest.mark.parametrize(
-    "words", ["profiles", "explain --hardware h200", "--help", "--version", "probe -h", "patch lint"]
+    "arguments", ["profiles", "explain --hardware h200", "--help", "--version", "probe -h", "patch lint"]
 )
-def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(words: str) -> None:
-    command = f"{shlex.quote(sys.executable)} -m dsv4_serve.entrypoint {words}"
+def test_a_reader_that_goes_and_a_full_disk_are_no_traceback(arguments: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m dsv4_serve.entrypoint {arguments}"
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     full = "dsv4: cannot write to standard output (No space left on device).\n"
-    for before, after, status, said in (
+    for before, after, status, stderr in (
         ("", "| true; exit ${PIPESTATUS[0]}", 141, ""),
         ("", "> /dev/full", 69, full),
         ("PYTHONUNBUFFERED=1 ", "> /dev/full", 69, full),  # as in the image
     ):
         shell = ["bash", "-c", f"{before}{command} {after}"]
         found = subprocess.run(shell, env=environ, capture_output=True, text=True, check=False)
-        assert (found.returncode, found.stderr) == (status, said)
+        assert (found.returncode, found.stderr) == (status, stderr)
 
 
 def test_what_an_encoding_lacks_is_printed_as_an_escape() -> None:
@@ -248,24 +248,26 @@ def test_what_an_encoding_lacks_is_printed_as_an_escape() -> None:
 
 
 def test_an_error_that_cannot_be_printed_keeps_its_status() -> None:
-    for words, status in ((["explain", "--profile", "525k"], 78), (["servee"], 64)):
+    for argv, status in ((["explain", "--profile", "525k"], 78), (["servee"], 64)):
         with Path("/dev/full").open("wb") as full:
-            found = subprocess.run([*ARGV, *words], stdout=subprocess.PIPE, stderr=full, check=False)
+            found = subprocess.run([*ARGV, *argv], stdout=subprocess.PIPE, stderr=full, check=False)
         assert (found.returncode, found.stdout) == (status, b"")
 
 
 @pytest.mark.parametrize("name", ["DSV4_CACHE", "DSV4_PROFILES", "HF_HOME"])
-@pytest.mark.parametrize("words", ["kernels list", "profiles", "weights status w4a16", "doctor --hardware h200"])
-def test_a_folder_that_cannot_be_used_is_named_in_one_line(dsv4: Run, tmp_path: Path, name: str, words: str) -> None:
+@pytest.mark.parametrize("arguments", ["kernels list", "profiles", "weights status w4a16", "doctor --hardware h200"])
+def test_a_folder_that_cannot_be_used_is_named_in_one_line(
+    dsv4: Run, tmp_path: Path, name: str, arguments: str
+) -> None:
     """Another user's folder answers as one with too long a name does; root may read the former."""
     folder = tmp_path / ("x" * 300) / "cache"
-    answer = dsv4(*words.split(), **{name: str(folder)})
+    answer = dsv4(*arguments.split(), **{name: str(folder)})
     assert "Traceback" not in answer.stderr
     if "cannot use" in answer.stderr:
         assert answer.returncode == 69
         assert answer.stderr.count("\n") == 1
         assert answer.stderr.startswith(f"dsv4: cannot use {folder}")
-    if (name, words) in (("DSV4_CACHE", "kernels list"), ("DSV4_PROFILES", "profiles")):
+    if (name, arguments) in (("DSV4_CACHE", "kernels list"), ("DSV4_PROFILES", "profiles")):
         assert answer.returncode == 69
 
 
@@ -315,8 +317,8 @@ def test_ctrl_c_ends_a_verification_at_once_and_without_a_traceback(tmp_path: Pa
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(size)
     manifest.write(Manifest("o/n", "0" * 40, (Entry("model.safetensors", size, "sha256", "0" * 64),)), tmp_path)
-    words = ["weights", "verify", "o/n", "--to", str(tmp_path)]
-    with subprocess.Popen([*ARGV, *words], stderr=subprocess.PIPE, text=True) as child:
+    argv = ["weights", "verify", "o/n", "--to", str(tmp_path)]
+    with subprocess.Popen([*ARGV, *argv], stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         assert "verified" in child.stderr.readline()  # five seconds after it began
         child.send_signal(signal.SIGINT)
@@ -325,8 +327,8 @@ def test_ctrl_c_ends_a_verification_at_once_and_without_a_traceback(tmp_path: Pa
 
 
 def test_an_api_key_on_the_command_line_is_masked(dsv4: Run) -> None:
-    for words in (["explain"], ["explain", "--format", "json"], ["serve", "--dry-run"]):
-        assert "s3cret" not in dsv4(*words, "--hardware", "h200", "--api-key", "s3cret").stdout
+    for argv in (["explain"], ["explain", "--format", "json"], ["serve", "--dry-run"]):
+        assert "s3cret" not in dsv4(*argv, "--hardware", "h200", "--api-key", "s3cret").stdout
 
 
 def test_secrets_are_in_the_environment_of_vllm_and_in_no_process_list(tmp_path: Path) -> None:
@@ -350,8 +352,8 @@ def test_secrets_are_in_the_environment_of_vllm_and_in_no_process_list(tmp_path:
 @pytest.mark.slow
 def test_a_start_without_a_key_on_every_address_is_said_loudly(dsv4: Run) -> None:
     env = {"HARDWARE": "h200", "DSV4_VLLM": "/bin/true", "DSV4_SKIP": NO_GPU, "DSV4_HEALTH_PORT": "0"}
-    said = "WARNING: NO KEY: everyone who reaches 0.0.0.0 port 8000"
-    assert said in dsv4("serve", "--host", "0.0.0.0", **env).stderr
+    warning = "WARNING: NO KEY: everyone who reaches 0.0.0.0 port 8000"
+    assert warning in dsv4("serve", "--host", "0.0.0.0", **env).stderr
     assert "NO KEY" not in dsv4("serve", "--host", "127.0.0.1", **env).stderr
     assert "NO KEY" not in dsv4("serve", "--host", "0.0.0.0", VLLM_API_KEY="key", **env).stderr
 
@@ -413,11 +415,11 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 def test_fit_answers_in_text_and_json_and_by_its_exit_status(dsv4: Run) -> None:
-    words = ["fit", "--profile", "1m", "--hardware", "rtx-pro-6000", "--model", "w4a16"]
-    fits = dsv4(*words)
+    argv = ["fit", "--profile", "1m", "--hardware", "rtx-pro-6000", "--model", "w4a16"]
+    fits = dsv4(*argv)
     assert fits.returncode == 0, fits.stderr
     assert "maximum concurrency" in fits.stdout
-    too_much = dsv4(*words, "--max-num-batched-tokens", "16384", "--format", "json")
+    too_much = dsv4(*argv, "--max-num-batched-tokens", "16384", "--format", "json")
     assert too_much.returncode == 1
     answer = json.loads(too_much.stdout)
     assert (answer["fits"], answer["advice"][0]["flag"]) == (False, "max-num-batched-tokens")
@@ -439,12 +441,12 @@ def test_weights_are_listed_and_verified_without_a_network(dsv4: Run, tmp_path: 
     (folder / "a.safetensors").write_bytes(b"12345")
     entry = Entry("a.safetensors", 5, "sha256", hashlib.sha256(b"12345").hexdigest())
     manifest.write(Manifest("me/mine", "0" * 40, (entry,)), folder)
-    words = ["weights", "verify", "me/mine", "--to", str(folder)]
-    whole = dsv4(*words, **env)
+    argv = ["weights", "verify", "me/mine", "--to", str(folder)]
+    whole = dsv4(*argv, **env)
     assert (whole.returncode, "all bytes match" in whole.stdout) == (0, True)
     assert dsv4("weights", "status", "me/mine", "--to", str(folder), **env).returncode == 0
     (folder / "a.safetensors").write_bytes(b"12346")
-    changed = dsv4(*words, "--format", "json", **env)
+    changed = dsv4(*argv, "--format", "json", **env)
     assert changed.returncode == 1
     assert json.loads(changed.stdout)["wrong"] == ["a.safetensors"]
 
@@ -455,6 +457,6 @@ def test_closed_standard_streams_change_no_status(closed: tuple[int, ...]) -> No
         for number in closed:
             os.close(number)
 
-    for words, expected in ((["version"], 0), (["profiles"], 0), (["servee"], 64)):
-        done = subprocess.run([*ARGV, *words], preexec_fn=close, check=False, timeout=60 * slowness())
-        assert done.returncode == expected, words
+    for argv, expected in ((["version"], 0), (["profiles"], 0), (["servee"], 64)):
+        done = subprocess.run([*ARGV, *argv], preexec_fn=close, check=False, timeout=60 * slowness())
+        assert done.returncode == expected, argv

@@ -36,24 +36,24 @@ def test_the_list_of_commands_has_groups_and_one_sentence_on_one_line_each(
         assert sentence.endswith(".")
         assert ". " not in sentence
         assert [line for line in lines if line.split() == [name, *sentence.split()]], f"{name}: not on one line"
-    for words in ([], ["help"], ["--help"], ["-h"]):
-        assert main(words) == 0
+    for command in ([], ["help"], ["--help"], ["-h"]):
+        assert main(command) == 0
         assert capsys.readouterr().out.splitlines() == lines
 
 
-@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+@pytest.mark.parametrize("command", HELPS, ids=" ".join)
 def test_the_help_of_a_command_fits_80_columns_and_is_that_of_help(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     texts = []
-    for argv in ([*words, "--help"], ["help", *words]):
+    for argv in ([*command, "--help"], ["help", *command]):
         with pytest.raises(SystemExit) as ended:
             main(argv)
         assert ended.value.code == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
-    assert texts[0].startswith(f"usage: dsv4 {' '.join(words)} ")
+    assert texts[0].startswith(f"usage: dsv4 {' '.join(command)} ")
     assert max(map(len, texts[0].splitlines())) <= 80
 
 
@@ -83,8 +83,8 @@ def test_listing_the_commands_imports_no_room_of_theirs() -> None:
 
 def test_results_go_where_they_are_looked_for() -> None:
     """The folder's name stands in the parser, because importing `results` takes as long as all else of it."""
-    for words in (["bench"], ["smoke"], ["eval", "gsm8k"]):
-        assert str(parser.parse(words)[0].out) == results.FOLDER
+    for command in (["bench"], ["smoke"], ["eval", "gsm8k"]):
+        assert str(parser.parse(command)[0].out) == results.FOLDER
     assert str(parser.parse(["report"])[0].folder) == results.FOLDER
 
 

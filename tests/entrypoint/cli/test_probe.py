@@ -38,7 +38,7 @@ def test_the_port_comes_from_the_environment_unless_one_is_given(dsv4: Run) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "message"),
     [
         ([], "the following arguments are required: startup|live|ready"),
         (["health"], "invalid choice: 'health' (choose from startup, live, ready)"),
@@ -53,20 +53,20 @@ def test_the_port_comes_from_the_environment_unless_one_is_given(dsv4: Run) -> N
         (["live", "--timeout=-1"], "'-1' is not a number of seconds"),
     ],
 )
-def test_unknown_arguments_are_reported_in_one_line_and_exit_with_64(dsv4: Run, words: list[str], said: str) -> None:
-    answer = dsv4("probe", *words)
+def test_unknown_arguments_are_reported_in_one_line_and_exit_with_64(dsv4: Run, argv: list[str], message: str) -> None:
+    answer = dsv4("probe", *argv)
     assert (answer.returncode, answer.stdout) == (64, "")
-    assert said in answer.stderr
+    assert message in answer.stderr
     assert answer.stderr.endswith("; see `dsv4 probe --help`.\n")
     assert len(answer.stderr.splitlines()) == 1
 
 
 def test_an_invalid_port_in_the_environment_is_named(dsv4: Run) -> None:
     """With the status that every other command gives it; HEALTHCHECK and exec probes take any but 0 for a failure."""
-    for port, said in (("http", "DSV4_HEALTH_PORT = 'http' is not valid"), ("0", "name it with --port")):
+    for port, message in (("http", "DSV4_HEALTH_PORT = 'http' is not valid"), ("0", "name it with --port")):
         answer = dsv4("probe", "live", DSV4_HEALTH_PORT=port)
         assert (answer.returncode, answer.stdout) == (78, "")
-        assert said in answer.stderr
+        assert message in answer.stderr
         assert len(answer.stderr.splitlines()) == 1
         assert dsv4("probe", "live", "--port", "1", DSV4_HEALTH_PORT=port).returncode == 1
 

@@ -23,13 +23,13 @@ OURS = [sys.executable, "-c", RUN]
 
 @pytest.fixture
 def started_by(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`dsv4 WORDS…` as the child of a program of that name."""
+    """`dsv4 ARGS…` as the child of a program of that name."""
 
-    def run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(name: str, *args: str) -> subprocess.CompletedProcess[str]:
         init = tmp_path / name
         init.write_text('#!/bin/sh\n"$@"\nexit $?\n')
         init.chmod(0o755)
-        argv = [init, sys.executable, "-m", "dsv4_serve.entrypoint", *words]
+        argv = [init, sys.executable, "-m", "dsv4_serve.entrypoint", *args]
         return subprocess.run(argv, capture_output=True, text=True, timeout=60 * slowness(), check=False)
 
     return run

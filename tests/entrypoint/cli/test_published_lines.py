@@ -40,9 +40,9 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
                     patched.setenv(name, value)
             named = [w for key in ("hardware", "profile", "model") if key in line for w in (f"--{key}", line[key])]
             status = main(["explain", *named, *flags])
-        said = capsys.readouterr().err.removeprefix("dsv4: ").strip()
-        assert (status == 0) == (not said)
-        return [re.sub(r"^\d+\. ", "", one) for one in said.splitlines() if not one.endswith(" problems:")]
+        stderr = capsys.readouterr().err.removeprefix("dsv4: ").strip()
+        assert (status == 0) == (not stderr)
+        return [re.sub(r"^\d+\. ", "", one) for one in stderr.splitlines() if not one.endswith(" problems:")]
 
     return problems
 

@@ -52,7 +52,7 @@ def serve(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     program.chmod(0o755)
     model = write_checkpoint(tmp_path / "model")
 
-    def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         given = {
             **os.environ,
             "PROFILE": "demo",
@@ -63,7 +63,7 @@ def serve(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             "PORT": str(free_port()),
             **env,
         }
-        return command.run("serve", *words, env=given)
+        return command.run("serve", *argv, env=given)
 
     return run
 

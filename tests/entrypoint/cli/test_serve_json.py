@@ -41,10 +41,10 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProce
     )
 
 
-def serve(here: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+def serve(here: Path, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     ours = {"DSV4_LOG_FORMAT": "json", "DSV4_HEALTH_PORT": "0", "DSV4_RUN_DIR": str(here / "run")}
     environ = {**os.environ, **ours, **env}
-    return command.run("serve", *words, env=environ)
+    return command.run("serve", *argv, env=environ)
 
 
 def objects(text: str) -> list[dict[str, Any]]:

@@ -74,11 +74,11 @@ class Terminal:
     def size(self, lines: int, columns: int) -> None:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
-    def until(self, words: str, seconds: float = 20) -> str:
-        """Return what is printed until these words come; then forget it."""
+    def until(self, text: str, seconds: float = 20) -> str:
+        """Return what is printed until this text comes; then forget it."""
         end = time.monotonic() + seconds * slowness()
-        while words not in self.text:
-            assert time.monotonic() < end, f"no {words!r} in {self.text!r}"
+        while text not in self.text:
+            assert time.monotonic() < end, f"no {text!r} in {self.text!r}"
             if select.select([self.master], [], [], 0.1)[0]:
                 self.text += os.read(self.master, 65536).decode()
         seen, self.text = self.text, ""

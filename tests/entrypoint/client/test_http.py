@@ -36,9 +36,9 @@ def test_trusted_certificates_are_read_once(answering, monkeypatch: pytest.Monke
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key", tmp_path / "certificate"
-    words = ["-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "1"]
+    args = ["-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "1"]
     subprocess.run(
-        [need("openssl", "OPENSSL"), "req", "-x509", "-subj", "/CN=localhost", *words], check=True, capture_output=True
+        [need("openssl", "OPENSSL"), "req", "-x509", "-subj", "/CN=localhost", *args], check=True, capture_output=True
     )
     with http_servers(certificate, key) as start:
         url = start(BaseHTTPRequestHandler).replace("127.0.0.1", "localhost")

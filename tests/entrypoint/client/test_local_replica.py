@@ -37,12 +37,12 @@ def test_the_last_message_of_dsv4_is_why_it_ended(tmp_path):
     process = subprocess.Popen(["false"])
     process.wait()
     running = ServeProcess(process, local_replica.free_port(), local_replica.free_port(), log)
-    said = (
+    message = (
         "the replica ended with status 1: start-failed (exit status 82): it died root cause: KeyError: 'x'; its log is "
     )
     with pytest.raises(ReplicaEnded) as caught:
         list(running.until_ready(5, 1))
-    assert str(caught.value) == f"{said}{log}"
+    assert str(caught.value) == f"{message}{log}"
 
 
 def test_the_phase_is_reported_until_the_replica_is_given_up(tmp_path):

@@ -48,7 +48,7 @@ def test_smoke_asks_with_the_key_and_finds_the_faults_of_unpatched_vllm(
     keyed_demo: Replica, key_file: Path, tmp_path: Path
 ) -> None:
     where = ["--url", f"http://127.0.0.1:{keyed_demo.port}", "--health", f"http://127.0.0.1:{keyed_demo.health_port}"]
-    words = [
+    args = [
         "smoke",
         *where,
         "--api-key-file",
@@ -61,7 +61,7 @@ def test_smoke_asks_with_the_key_and_finds_the_faults_of_unpatched_vllm(
         "900",
         *(word for name in ELSEWHERE for word in ("--skip", name)),
     ]
-    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *words]
+    argv = [sys.executable, "-m", "dsv4_serve.entrypoint", *args]
     run = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=1000)
     assert run.returncode == 1, run.stdout + run.stderr
     found = {one["name"]: one["verdict"] for one in json.loads(run.stdout)["checks"]}

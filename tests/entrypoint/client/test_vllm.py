@@ -113,7 +113,7 @@ def test_a_page_in_place_of_a_stream_is_unreachable(streaming):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b"data: hello\n\n", "not a JSON object"),
         (b"data: []\n\n", "not a JSON object"),
@@ -122,8 +122,8 @@ def test_a_page_in_place_of_a_stream_is_unreachable(streaming):
         (b'data: {"error": "died"}\n\n', "died"),
     ],
 )
-def test_a_stream_of_something_else_is_refused(streaming, body, said):
-    with pytest.raises(Refused, match=said):
+def test_a_stream_of_something_else_is_refused(streaming, body, message):
+    with pytest.raises(Refused, match=message):
         streamed(streaming(body))
 
 

@@ -30,10 +30,10 @@ def test_packs_are_copied_and_without_one_nothing_is(tmp_path: Path) -> None:
     assert list((tmp_path / "without").iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "said"), [("pack.xz", "rename it"), ("pack.tar.xz", "is not a valid kernel pack")])
+@pytest.mark.parametrize(("name", "message"), [("pack.xz", "rename it"), ("pack.tar.xz", "is not a valid kernel pack")])
 def test_what_is_no_pack_is_refused_before_an_image_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     (tmp_path / name).write_bytes(b"something")
     assert main(["bundle", "--out", str(tmp_path / "out"), "--kernels", str(tmp_path / name)]) == 78
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -35,7 +35,7 @@ def engine(tmp_path):
         def address_string(self):
             return "local"
 
-        def log_message(self, *words):
+        def log_message(self, *args):
             pass
 
     class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -49,10 +49,10 @@ def environ(monkeypatch, tmp_path):
 def deployment_for(monkeypatch):
     """The deployment for a command line on a host with four GPUs."""
 
-    def deployment(*words, topology=FOUR, **env):
+    def deployment(*argv, topology=FOUR, **env):
         for name, value in env.items():
             monkeypatch.setenv(name, value)
-        options, rest = parse(["up", *words])
+        options, rest = parse(["up", *argv])
         options = ours.with_demo(options, env)
         request = request_of(options, rest)
         selection = select(Catalog([]), request, lambda: pytest.fail("the hardware is named"))
@@ -109,10 +109,10 @@ def test_choices_are_passed_on_by_name_and_flags_as_arguments(deployment_for):
 
 
 def test_the_environment_goes_on_but_for_secrets_and_what_each_container_has_of_its_own(deployment_for):
-    told = {"MAX_NUM_SEQS": "6", "NCCL_DEBUG": "INFO", "DSV4_GATE_TOKENS": "8", "OTEL_SERVICE_NAME": "dsv4"}
+    variables = {"MAX_NUM_SEQS": "6", "NCCL_DEBUG": "INFO", "DSV4_GATE_TOKENS": "8", "OTEL_SERVICE_NAME": "dsv4"}
     secret = {"HF_TOKEN": "hf_secret", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=secret"}
-    found = deployment_for(*H200, **told, **secret, PORT="9000", DSV4_RUN_DIR="/here", PATHEXT="x")
-    assert {key: found.env.get(key) for key in told} == told
+    found = deployment_for(*H200, **variables, **secret, PORT="9000", DSV4_RUN_DIR="/here", PATHEXT="x")
+    assert {key: found.env.get(key) for key in variables} == variables
     assert not {*secret, "PORT", "DSV4_RUN_DIR", "PATHEXT", "API_KEY_FILE"} & set(found.env)
 
 
@@ -136,17 +136,17 @@ def test_a_stop_gets_the_time_that_a_drain_takes(deployment_for):
 
 def test_the_folder_of_a_model_is_mounted(deployment_for, tmp_path):
     (tmp_path / "acti").mkdir()
-    words = ("--hardware", "h200", "--profile", "128k", "--skip", "model-files")  # it is empty
-    assert deployment_for(*words, "--model", f"acti={tmp_path}/acti").weights == tmp_path / "acti"
+    argv = ("--hardware", "h200", "--profile", "128k", "--skip", "model-files")  # it is empty
+    assert deployment_for(*argv, "--model", f"acti={tmp_path}/acti").weights == tmp_path / "acti"
     with pytest.raises(ConfigError, match="this folder does not exist"):
-        deployment_for(*words, "--model", f"acti={tmp_path}/none")
+        deployment_for(*argv, "--model", f"acti={tmp_path}/none")
 
 
 def test_a_snapshot_of_the_hub_is_mounted_with_the_files_that_it_links_to(deployment_for, tmp_path):
     snapshot = tmp_path / "models--a--b/snapshots/0123"
     snapshot.mkdir(parents=True)
-    words = ("--hardware", "h200", "--profile", "128k", "--skip", "model-files")  # it is empty
-    found = deployment_for(*words, "--model", f"acti={snapshot}")
+    argv = ("--hardware", "h200", "--profile", "128k", "--skip", "model-files")  # it is empty
+    found = deployment_for(*argv, "--model", f"acti={snapshot}")
     assert found.weights == tmp_path / "models--a--b"
 
 
@@ -224,10 +224,10 @@ def test_a_key_file_has_to_hold_a_key(tmp_path, content, why):
         key_in(str(key), "environment API_KEY_FILE")  # a replica refuses the same
 
 
-@pytest.mark.parametrize("words", [("--replicas", "0"), ("--replicas", "many"), ("--port", "65536")])
-def test_numbers_that_cannot_be_are_refused(words):
+@pytest.mark.parametrize("argv", [("--replicas", "0"), ("--replicas", "many"), ("--port", "65536")])
+def test_numbers_that_cannot_be_are_refused(argv):
     with pytest.raises(UsageError, match="is not a (whole number of at least|port from) 1"):
-        parse(["up", *words])
+        parse(["up", *argv])
 
 
 def test_folders_of_kernel_packs_are_mounted_where_they_are(deployment_for, tmp_path, monkeypatch):

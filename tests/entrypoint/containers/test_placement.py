@@ -61,7 +61,7 @@ def test_gpus_can_be_named_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("texts", "said"),
+    ("texts", "message"),
     [
         (["0,x"], "must be GPU numbers"),
         (["0,"], "must be GPU numbers"),
@@ -71,6 +71,6 @@ def test_gpus_can_be_named_by_hand():
         (["0,9"], "names GPU 9; this host shows 0, 1, 2, 3"),
     ],
 )
-def test_gpus_that_cannot_be_meant_are_refused(texts, said):
-    with pytest.raises(ConfigError, match=said):
+def test_gpus_that_cannot_be_meant_are_refused(texts, message):
+    with pytest.raises(ConfigError, match=message):
         read(texts, 2, (0, 1, 2, 3))

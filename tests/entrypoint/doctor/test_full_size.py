@@ -37,8 +37,8 @@ def test_a_folder_of_full_size_is_its_model_and_complete(
     tmp_path: Path, layout: str, answer: str, tensors: int, sizes: tuple[float, float]
 ) -> None:
     folder = full_size.folder(tmp_path, layout)
-    wanted = request(hardware="b300", model=str(folder), profile="64k")
-    chosen, plan = selected(wanted), resolved(wanted)
+    requested = request(hardware="b300", model=str(folder), profile="64k")
+    chosen, plan = selected(requested), resolved(requested)
     assert chosen.identity
     assert (f"{chosen.model.name} {chosen.drafter.kind}", chosen.identity.missing) == (answer, ())
     assert (chosen.weights_gib, chosen.identity.drafter.bytes / GIB) == pytest.approx(sizes, abs=0.1)

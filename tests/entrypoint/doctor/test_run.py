@@ -62,8 +62,8 @@ def doctor(dsv4, folder):
     """`dsv4 doctor --format json` of a tiny checkpoint as a model of our own; returns exit status and answer."""
     mounted = folder({"models/tiny.toml": TINY, "mine.toml": PROFILE})
 
-    def ask(*words: str, **env: str):
-        answer = dsv4("doctor", "--format", "json", *words, **{"DSV4_PROFILES": str(mounted), "PROFILE": "mine", **env})
+    def ask(*argv: str, **env: str):
+        answer = dsv4("doctor", "--format", "json", *argv, **{"DSV4_PROFILES": str(mounted), "PROFILE": "mine", **env})
         return answer.returncode, json.loads(answer.stdout) if answer.stdout else answer.stderr
 
     return ask
@@ -148,21 +148,21 @@ def test_a_port_in_use_is_a_problem_of_the_host_and_can_be_skipped(dsv4, tmp_pat
         held.bind(("127.0.0.1", 0))
         held.listen()
         env = {"PORT": str(held.getsockname()[1]), "DSV4_HEALTH_PORT": str(free_port())}
-        words = ["doctor", "--profile", "demo", "--model", f"demo={model}"]
-        refused = dsv4(*words, **env)
+        argv = ["doctor", "--profile", "demo", "--model", f"demo={model}"]
+        refused = dsv4(*argv, **env)
         assert refused.returncode == 69
         assert "problem port-free: port" in refused.stdout
         assert "(PORT)" in refused.stdout
-        assert dsv4(*words, "--skip", "port-free", **env).returncode == 0
+        assert dsv4(*argv, "--skip", "port-free", **env).returncode == 0
 
 
 def test_refusals_and_problems_come_together_under_one_list_of_names(doctor, tiny) -> None:
     (tiny / "tokenizer.json").unlink()
-    words = ["--model", f"tiny={tiny}", "--log-config-file", "mine.json", "--moe-backend", "auto"]
-    status, answer = doctor(*words)
+    argv = ["--model", f"tiny={tiny}", "--log-config-file", "mine.json", "--moe-backend", "auto"]
+    status, answer = doctor(*argv)
     assert status == 78
     assert {"log-config", "tokenizer-present"} <= set(names(answer))
-    assert doctor(*words, "--skip", "log-config", "--skip", "tokenizer-present")[0] == 0
+    assert doctor(*argv, "--skip", "log-config", "--skip", "tokenizer-present")[0] == 0
 
 
 def test_what_is_fatal_comes_first_and_a_name_once() -> None:
@@ -211,10 +211,10 @@ def looked(monkeypatch, tmp_path, caplog):
 
 
 def test_serve_tries_an_all_reduce_where_there_is_no_nvlink_and_says_why(looked) -> None:
-    answer, tried, said = looked("rtx-pro-6000-x2")
+    answer, tried, messages = looked("rtx-pro-6000-x2")
     assert (len(tried), answer.fatal) == (1, ())
     assert tried[0]["NCCL_P2P_DISABLE"] == "1"
-    assert "no NVLink between them" in said[0]
+    assert "no NVLink between them" in messages[0]
 
 
 def test_serve_tries_no_all_reduce_over_nvlink_unless_requested(looked) -> None:
@@ -226,13 +226,13 @@ def test_serve_tries_no_all_reduce_over_nvlink_unless_requested(looked) -> None:
 
 
 def test_the_doctor_tries_peer_access_where_nothing_stands_against_it(looked) -> None:
-    answer, tried, said = looked("rtx-pro-6000-x2", collective=True, compare=True)
+    answer, tried, messages = looked("rtx-pro-6000-x2", collective=True, compare=True)
     assert ["NCCL_P2P_LEVEL" in env for env in tried] == [True]
-    assert any("--nccl p2p-on" in line for line in said)
+    assert any("--nccl p2p-on" in line for line in messages)
     assert answer.fatal == ()
-    _, tried, said = looked("rtx-pro-6000-x2", ("p2p-on",), collective=True, compare=True)
+    _, tried, messages = looked("rtx-pro-6000-x2", ("p2p-on",), collective=True, compare=True)
     assert ["NCCL_P2P_LEVEL" in env for env in tried] == [True, False]
-    assert not any("--nccl p2p-on" in line for line in said)
+    assert not any("--nccl p2p-on" in line for line in messages)
 
 
 def test_peer_access_is_not_tried_where_the_iommu_translates(looked) -> None:

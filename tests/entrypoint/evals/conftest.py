@@ -53,7 +53,7 @@ class Chat:
 @pytest.fixture
 def chat() -> Iterator[Chat]:
     """A chat endpoint on a free port, which answers sums right."""
-    chat = Chat(lambda body: said(f"#### {total(body)}"))
+    chat = Chat(lambda body: completion(f"#### {total(body)}"))
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -76,7 +76,7 @@ def chat() -> Iterator[Chat]:
             self.end_headers()
             self.wfile.write(text)
 
-        def log_message(self, *_words: object) -> None: ...
+        def log_message(self, *_args: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -91,7 +91,7 @@ def total(body: dict[str, Any]) -> int:
     return sum(int(word.strip("?")) for word in words if word.strip("?").isdecimal())
 
 
-def said(content: str | None, reasoning: str = "", why: str = "stop") -> dict[str, Any]:
+def completion(content: str | None, reasoning: str = "", why: str = "stop") -> dict[str, Any]:
     """Return an answer as vLLM gives it."""
     message = {"role": "assistant", "content": content, "reasoning": reasoning}
     usage = {"prompt_tokens": 50, "completion_tokens": 10}
@@ -130,10 +130,10 @@ test = "{data}"
 
 @pytest.fixture
 def start(chat: Chat, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """`dsv4 eval WORDS…` against the chat endpoint, with results in tmp_path/out; keywords are variables."""
+    """`dsv4 eval ARGS…` against the chat endpoint, with results in tmp_path/out; keywords are variables."""
 
-    def started(*words: str, **env: str) -> subprocess.Popen[str]:
-        argv = [*command.ARGV, *_words(chat, tmp_path), *words]
+    def started(*args: str, **env: str) -> subprocess.Popen[str]:
+        argv = [*command.ARGV, *_argv(chat, tmp_path), *args]
         pipe = subprocess.PIPE
         return subprocess.Popen(argv, env=_environ(tmp_path) | env, stdout=pipe, stderr=pipe, text=True)
 
@@ -144,15 +144,15 @@ def start(chat: Chat, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 def run(chat: Chat, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
     """The same to its end: exit status, stdout, stderr."""
 
-    def ended(*words: str, **env: str) -> tuple[int, str, str]:
+    def ended(*args: str, **env: str) -> tuple[int, str, str]:
         given = _environ(tmp_path) | env
-        done = command.run(*_words(chat, tmp_path), *words, env=given, timeout=SECONDS * slowness())
+        done = command.run(*_argv(chat, tmp_path), *args, env=given, timeout=SECONDS * slowness())
         return done.returncode, done.stdout, done.stderr
 
     return ended
 
 
-def _words(chat: Chat, folder: Path) -> list[str]:
+def _argv(chat: Chat, folder: Path) -> list[str]:
     return ["eval", "--url", chat.url, "--health", "none", "--out", str(folder / "out")]
 
 

@@ -17,7 +17,7 @@ from dsv4_serve.entrypoint import procfs, results
 from dsv4_serve.entrypoint.evals.task import HERE
 from tests.support.patience import slowness
 
-from .conftest import KEY, SECONDS, Chat, said, total
+from .conftest import KEY, SECONDS, Chat, completion, total
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 Run = Callable[..., tuple[int, str, str]]
@@ -34,17 +34,17 @@ def test_wrong_and_cut_answers_are_counted_apart_and_the_verdict_follows(
     def answer(body: dict) -> dict:
         number = total(body)
         if number == 0:  # cut while it still thought: vLLM gives no content then
-            return said(None, "hm, Question: what was asked", "length")
+            return completion(None, "hm, Question: what was asked", "length")
         if number == 2:
-            return said("<think>no parser</think>So #### 2")
+            return completion("<think>no parser</think>So #### 2")
         if number == 4:
-            return {"status": 503, "error": "busy"} if len(chat.requests) < 9 else said("#### 4")
-        return said(f"#### {number if number < 14 else 7}", "let me add")
+            return {"status": 503, "error": "busy"} if len(chat.requests) < 9 else completion("#### 4")
+        return completion(f"#### {number if number < 14 else 7}", "let me add")
 
     chat.answer, chat.key = answer, KEY
     file = tmp_path / "key"
     file.write_text(KEY)
-    words = (
+    argv = (
         "gsm8k",
         "--tasks",
         str(questions(12)),
@@ -55,7 +55,7 @@ def test_wrong_and_cut_answers_are_counted_apart_and_the_verdict_follows(
         "--python",
         harness_python,
     )
-    status, out, err = run(*words, "--api-key-file", str(file), "--format", "json")
+    status, out, err = run(*argv, "--api-key-file", str(file), "--format", "json")
     assert status == 0, err  # nothing is published of this task in this mode
     found = json.loads(out)
     assert (found["total"], found["cut"]) == (12, 1)
@@ -88,9 +88,9 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     start: Callable, run: Run, chat: Chat, questions: Callable[[int], Path], *, harness_python: str, tmp_path: Path
 ) -> None:
     chat.seconds = 0.4
-    chat.answer = lambda body: said("#### 1")  # all wrong: 100% published for the model, so this is worse
-    words = ("gsm8k", "--tasks", str(questions(16)), "--python", harness_python, "--concurrency", "2")
-    with start(*words) as child:
+    chat.answer = lambda body: completion("#### 1")  # all wrong: 100% published for the model, so this is worse
+    argv = ("gsm8k", "--tasks", str(questions(16)), "--python", harness_python, "--concurrency", "2")
+    with start(*argv) as child:
         until = time.monotonic() + 120 * slowness()
         while len(chat.requests) < 6:
             assert time.monotonic() < until
@@ -109,7 +109,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
         file.write('{"key": "half a li')  # as a kill in the middle of a write leaves it
 
     before, chat.seconds = len(chat.requests), 0.0
-    status, out, err = run(*words, "--resume")
+    status, out, err = run(*argv, "--resume")
     assert f"{16 - there} requests ({there} of 16 are already answered)" in err
     assert len(chat.requests) - before == 16 - there
     assert "gsm8k, chat, w4a16: 16 answers" in out
@@ -126,7 +126,7 @@ def test_a_replica_that_refuses_ends_it_at_once_with_its_own_message(
         if total(body) == 0:
             return {"status": 400, "error": "max_tokens is too large"}
         time.sleep(100 * SECONDS)  # the others still generate
-        return said("")
+        return completion("")
 
     chat.answer = answer
     status, _, err = run("gsm8k", "--tasks", str(questions(3)), "--python", harness_python)
@@ -140,12 +140,12 @@ def test_a_replica_that_refuses_ends_it_at_once_with_its_own_message(
 def test_two_do_not_write_one_run(
     run: Run, chat: Chat, questions: Callable[[int], Path], harness_python: str, tmp_path: Path
 ) -> None:
-    words = ("gsm8k", "--tasks", str(questions(2)), "--python", harness_python)
-    assert run(*words)[0] == 0
+    argv = ("gsm8k", "--tasks", str(questions(2)), "--python", harness_python)
+    assert run(*argv)[0] == 0
     (answers,) = (tmp_path / "out" / "eval").glob("*/answers.jsonl")
     with answers.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        status, _, err = run(*words, "--resume")
+        status, _, err = run(*argv, "--resume")
     assert status == 1
     assert f"{answers} is in use by another `dsv4 eval`" in err
 

@@ -48,7 +48,7 @@ def test_an_invalid_python_is_named(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "seen"),
+    ("argv", "seen"),
     [
         (("gsm9k",), "did you mean gsm8k"),
         (("gsm8k", "--limit", "0"), "not a whole number of at least 1"),
@@ -58,8 +58,8 @@ def test_an_invalid_python_is_named(run: Run) -> None:
         (("gsm8k", "--temperature", "-3"), "-3 is not a valid temperature"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_reported_in_one_sentence(run: Run, words: tuple[str, ...], seen: str) -> None:
-    status, _, err = run(*words)
+def test_a_mistake_on_the_command_line_is_reported_in_one_sentence(run: Run, argv: tuple[str, ...], seen: str) -> None:
+    status, _, err = run(*argv)
     assert status == 64
     assert seen in err
     assert "Traceback" not in err

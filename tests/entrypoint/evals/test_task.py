@@ -71,7 +71,7 @@ def test_a_task_of_the_user_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("[own]\nask = ['x']", r"\[own\] is not a task \('metrics'\)"),
         ("own = 3", r"\[own\] is not a task"),
@@ -89,8 +89,8 @@ def test_a_task_of_the_user_is_read(tmp_path: Path) -> None:
         ("[own", "invalid TOML"),
     ],
 )
-def test_what_is_wrong_in_a_file_of_tasks_is_named(tmp_path: Path, text: str, words: str) -> None:
+def test_what_is_wrong_in_a_file_of_tasks_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "own.toml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         task.find("own", path)

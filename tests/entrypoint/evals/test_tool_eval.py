@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
 
-    def log_message(self, *_words):
+    def log_message(self, *_args):
         return
 
 
@@ -113,9 +113,9 @@ def test_a_perfect_model_scores_in_full_and_the_result_is_kept(tmp_path):
     assert (result["drafts"], result["by-kind"]["parallel"]["total"]) == (3, 16)
     assert json.loads(Path(result["file"]).read_text())["kind"] == "eval"
     assert len((tmp_path / result["samples"]).read_text().splitlines()) == 2 * len(SCENARIOS)
-    asked = [body for body in server.bodies if len(body["messages"]) == 1]
-    assert sum(bool(body.get("stream")) for body in asked) == len(SCENARIOS)
-    assert all(body["chat_template_kwargs"] == {"thinking": False} for body in asked)
+    first_turns = [body for body in server.bodies if len(body["messages"]) == 1]
+    assert sum(bool(body.get("stream")) for body in first_turns) == len(SCENARIOS)
+    assert all(body["chat_template_kwargs"] == {"thinking": False} for body in first_turns)
     assert "no protocol fault" in tool_text.text(result)
     assert "3 draft tokens" in tool_text.text(result)
 
@@ -158,9 +158,9 @@ def test_a_dry_run_asks_nothing_and_no_parser_is_said(tmp_path):
 
 def test_the_command_exits_by_the_protocol_and_writes_junit(dsv4, tmp_path):
     with serving("leaks") as server:
-        words = ["--url", server.url, "--health", "none", "--out", str(tmp_path), "--limit", "3"]
-        done = dsv4("eval", "tools", *words, "--junit", str(tmp_path / "j.xml"))
-        once = dsv4("eval", "tools", *words, "--rounds", "1")
+        argv = ["--url", server.url, "--health", "none", "--out", str(tmp_path), "--limit", "3"]
+        done = dsv4("eval", "tools", *argv, "--junit", str(tmp_path / "j.xml"))
+        once = dsv4("eval", "tools", *argv, "--rounds", "1")
     assert done.returncode == 1, done.stderr
     assert "tools, chat, an unknown model, drafts unknown: 6 in 2 rounds" in done.stdout
     assert ET.parse(tmp_path / "j.xml").getroot().get("errors") == "3"

@@ -29,8 +29,8 @@ def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def overlay_for() -> Callable[..., Overlay]:
     """The overlay for a command line; of two replicas unless it says otherwise."""
 
-    def overlay(*words: str) -> Overlay:
-        options, _ = parse(["manifests", "--replicas", "2", *words])
+    def overlay(*argv: str) -> Overlay:
+        options, _ = parse(["manifests", "--replicas", "2", *argv])
         return ours.overlay(options, request(options, []))
 
     return overlay

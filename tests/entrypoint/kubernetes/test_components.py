@@ -35,8 +35,8 @@ Made = Callable[..., dict[str, Any]]
 def made(overlay_for: Callable[..., Overlay], rendered: Callable[[Path], dict[str, Any]], tmp_path: Path) -> Made:
     """The objects of an overlay, as they are applied."""
 
-    def make(*words: str) -> dict[str, Any]:
-        write.folder(overlay_for(*H200, *words), tmp_path / "out")
+    def make(*argv: str) -> dict[str, Any]:
+        write.folder(overlay_for(*H200, *argv), tmp_path / "out")
         return rendered(tmp_path / "out")
 
     return make
@@ -57,10 +57,10 @@ def test_every_shipped_component_is_one_of_with_or_named_with_the_option_that_ad
 
 
 def test_any_order_gives_the_same_files(overlay_for: Callable[..., Overlay]) -> None:
-    words = ("haproxy", "monitoring", "autoscale")
-    texts = [write.files(overlay_for(*H200, "--with", ",".join(order))) for order in itertools.permutations(words)]
+    names = ("haproxy", "monitoring", "autoscale")
+    texts = [write.files(overlay_for(*H200, "--with", ",".join(order))) for order in itertools.permutations(names)]
     assert texts == [texts[0]] * 6
-    twice = [word for name in reversed(words) for word in ("--with", name)]
+    twice = [word for name in reversed(names) for word in ("--with", name)]
     assert write.files(overlay_for(*H200, *twice)) == texts[0]
 
 
@@ -108,8 +108,8 @@ def test_the_disk_has_what_the_replicas_serve_and_they_wait_for_it(made: Made) -
 def test_a_claim_of_gpus_names_their_number_and_every_name_of_the_product(
     overlay_for: Callable[..., Overlay], rendered: Callable[[Path], dict[str, Any]], tmp_path: Path
 ) -> None:
-    words = ("--profile", "524k", "--hardware", "rtx-pro-6000-max-q", "--tp", "4")
-    write.folder(overlay_for(*words, "--with", "dra"), tmp_path / "out")
+    argv = ("--profile", "524k", "--hardware", "rtx-pro-6000-max-q", "--tp", "4")
+    write.folder(overlay_for(*argv, "--with", "dra"), tmp_path / "out")
     objects = rendered(tmp_path / "out")
     exactly = objects["ResourceClaimTemplate/dsv4-gpus"]["spec"]["spec"]["devices"]["requests"][0]["exactly"]
     assert exactly["count"] == 4
@@ -127,8 +127,8 @@ def test_a_class_that_exists_is_used_and_none_is_made(made: Made) -> None:
 
 
 def test_a_class_a_host_and_a_mirror_are_named(made: Made) -> None:
-    words = "haproxy,ingress=nginx/a.example.com,gateway=envoy/b.example.com,node-disk=http://mirror.lan:8080/hub"
-    objects = made(*DISK, "--with", words)
+    names = "haproxy,ingress=nginx/a.example.com,gateway=envoy/b.example.com,node-disk=http://mirror.lan:8080/hub"
+    objects = made(*DISK, "--with", names)
     ingress, gateway = objects["Ingress/dsv4"]["spec"], objects["Gateway/dsv4"]["spec"]
     assert (ingress["ingressClassName"], ingress["rules"][0]["host"]) == ("nginx", "a.example.com")
     assert gateway["gatewayClassName"] == "envoy"
@@ -162,7 +162,7 @@ def test_a_group_of_nodes_has_a_balancer_and_a_priority_too(made: Made) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("argv", "says"),
     [
         (("--with", "haprox"), r"there is no such component \(did you mean haproxy\?\). Known: haproxy, router, "),
         (("--with", ""), "there is no such component"),
@@ -187,16 +187,16 @@ def test_a_group_of_nodes_has_a_balancer_and_a_priority_too(made: Made) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_with_a_way_out(
-    overlay_for: Callable[..., Overlay], words: tuple[str, ...], says: str
+    overlay_for: Callable[..., Overlay], argv: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        overlay_for(*H200, *words)
+        overlay_for(*H200, *argv)
 
 
 def test_the_command_with_components_makes_it_again(overlay_for: Callable[..., Overlay]) -> None:
     overlay = overlay_for(*H200, *DISK, "--with", ",".join(reversed(ALL)))
-    words = overlay.command.split()[2:]
-    assert write.files(overlay_for(*words)) == write.files(overlay)
+    argv = overlay.command.split()[2:]
+    assert write.files(overlay_for(*argv)) == write.files(overlay)
 
 
 def test_an_edit_whose_text_is_gone_is_noticed(overlay_for: Callable[..., Overlay], tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ def test_an_edit_whose_text_is_gone_is_noticed(overlay_for: Callable[..., Overla
 
 def test_what_a_component_needs_is_said(overlay_for: Callable[..., Overlay]) -> None:
     notes = " ".join(overlay_for(*H200, *DISK, "--with", ",".join(ALL)).notes)
-    for words in ("Secret dsv4-tls", "install KEDA", "Prometheus operator", "rollout status daemonset/dsv4-disk"):
-        assert words in notes
+    for text in ("Secret dsv4-tls", "install KEDA", "Prometheus operator", "rollout status daemonset/dsv4-disk"):
+        assert text in notes
 
 
 def test_own_profiles_are_a_config_map_where_serve_reads_them(
@@ -220,9 +220,9 @@ def test_own_profiles_are_a_config_map_where_serve_reads_them(
     (mine / "short.toml").write_text('about = "short"\nextends = "64k"\n[flags]\nmax-num-seqs = 3\n')
     (mine / "hardware/box.toml").write_text('extends = "h200"\nnvml-names = ["NVIDIA H200 BOX"]\n')
     monkeypatch.setenv("DSV4_PROFILES", str(mine))
-    for number, words in enumerate(((*DISK, "--with", f"node-disk,kernels={PACK}"), ("--tp", "8", "--nodes", "2"))):
+    for number, argv in enumerate(((*DISK, "--with", f"node-disk,kernels={PACK}"), ("--tp", "8", "--nodes", "2"))):
         folder = tmp_path / f"out{number}"
-        write.folder(overlay_for("--profile", "short", "--hardware", "box", *words), folder)
+        write.folder(overlay_for("--profile", "short", "--hardware", "box", *argv), folder)
         objects = rendered(folder)
         (name,) = (one.partition("/")[2] for one in objects if one.startswith("ConfigMap/dsv4-profiles"))
         data = objects[f"ConfigMap/{name}"]["data"]

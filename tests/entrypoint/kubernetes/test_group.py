@@ -21,8 +21,8 @@ Made = Callable[..., dict[str, Any]]
 def made(overlay_for: Callable[..., Overlay], rendered: Callable[[Path], dict[str, Any]], tmp_path: Path) -> Made:
     """The objects of an overlay, as they are applied."""
 
-    def make(*words: str) -> dict[str, Any]:
-        write.folder(overlay_for(*words), tmp_path / "out")
+    def make(*argv: str) -> dict[str, Any]:
+        write.folder(overlay_for(*argv), tmp_path / "out")
         return rendered(tmp_path / "out")
 
     return make
@@ -57,15 +57,15 @@ def test_only_leaders_answer_and_the_pods_of_a_group_may_connect(made: Made) -> 
     template = objects["LeaderWorkerSet/dsv4"]["spec"]["leaderWorkerTemplate"]
     labels = [template[role]["metadata"]["labels"] for role in ("leaderTemplate", "workerTemplate")]
     for name in ("dsv4", "dsv4-replicas"):
-        wanted = objects[f"Service/{name}"]["spec"]["selector"].items()
-        assert [wanted <= own.items() for own in labels] == [True, False]
+        needed = objects[f"Service/{name}"]["spec"]["selector"].items()
+        assert [needed <= own.items() for own in labels] == [True, False]
     selector = objects["NetworkPolicy/dsv4-group"]["spec"]["podSelector"]
     assert all(selector["matchLabels"].items() <= own.items() and "dsv4-serve/group" in own for own in labels)
 
 
 def test_nodes_of_many_gpus_share_a_replica_by_request(made: Made) -> None:
-    words = ("--profile", "pro", "--hardware", "h200", "--tp", "16", "--nodes", "2", "--weights", "hostpath:/models")
-    group, both = pods(made(*words))
+    argv = ("--profile", "pro", "--hardware", "h200", "--tp", "16", "--nodes", "2", "--weights", "hostpath:/models")
+    group, both = pods(made(*argv))
     assert group["leaderWorkerTemplate"]["size"] == 2
     for pod in both:
         assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 8
@@ -85,7 +85,7 @@ def test_what_the_nodes_need_is_said(overlay_for: Callable[..., Overlay]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("argv", "says"),
     [
         (("--weights", "fetch"), "--weights fetch is for replicas of one node, and this one has 2"),
         (("--nodes", "3"), "3 nodes cannot share 2 GPUs evenly"),
@@ -93,7 +93,7 @@ def test_what_the_nodes_need_is_said(overlay_for: Callable[..., Overlay]) -> Non
     ],
 )
 def test_a_group_that_cannot_be_is_refused(
-    overlay_for: Callable[..., Overlay], words: tuple[str, ...], says: str
+    overlay_for: Callable[..., Overlay], argv: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        overlay_for(*GB10, *words)
+        overlay_for(*GB10, *argv)

@@ -16,7 +16,7 @@ DISK = ("--weights", "hostpath:/srv/models")
 
 
 @pytest.mark.parametrize(
-    ("profile", "words", "says"),
+    ("profile", "argv", "says"),
     [
         ("524k", ("--replicas", "64", *DISK, "--with", "haproxy"), ["a rollout takes about 7.9 h: 64 replicas"]),
         ("524k", ("--replicas", "32", *DISK, "--with", "haproxy"), []),
@@ -34,10 +34,10 @@ DISK = ("--weights", "hostpath:/srv/models")
     ],
 )  # fmt: skip
 def test_a_number_above_its_limit_is_said(
-    overlay_for: Callable[..., Overlay], profile: str, words: tuple[str, ...], says: list[str]
+    overlay_for: Callable[..., Overlay], profile: str, argv: tuple[str, ...], says: list[str]
 ) -> None:
     hardware = "b300" if profile == "pro" else "h200"
-    found = overlay_for("--profile", profile, "--hardware", hardware, *words).warnings
+    found = overlay_for("--profile", profile, "--hardware", hardware, *argv).warnings
     assert len(found) == len(says)
     assert [text for text, sentence in zip(says, found, strict=True) if not re.search(text, sentence)] == []
 

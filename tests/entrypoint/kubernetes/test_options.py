@@ -30,10 +30,10 @@ def env(container):
 @pytest.mark.parametrize("hardware", ON_GPUS)
 @each("profile", [name for name in Catalog([]).names("profile") if not name.startswith("demo")])
 def test_what_explain_refuses_is_refused_with_the_same_message(profile, hardware, capsys, tmp_path):
-    words = ["--profile", profile, "--hardware", hardware]
-    explained = main(["explain", *words]), capsys.readouterr().err
+    argv = ["--profile", profile, "--hardware", hardware]
+    explained = main(["explain", *argv]), capsys.readouterr().err
     written = (
-        main(["manifests", *words, "--replicas", "2", "--out", str(tmp_path / profile)]),
+        main(["manifests", *argv, "--replicas", "2", "--out", str(tmp_path / profile)]),
         capsys.readouterr().err,
     )
     assert written[0] == explained[0]
@@ -43,7 +43,7 @@ def test_what_explain_refuses_is_refused_with_the_same_message(profile, hardware
 
 
 @pytest.mark.parametrize(
-    ("shipped", "words"),
+    ("shipped", "argv"),
     [
         ("h200", ("--profile", "524k", "--hardware", "h200")),
         ("b300", ("--profile", "524k", "--hardware", "b300")),
@@ -54,10 +54,10 @@ def test_what_explain_refuses_is_refused_with_the_same_message(profile, hardware
         ),
     ],
 )
-def test_it_says_the_same_as_the_overlay_that_is_shipped_for_a_hardware(overlay_for, shipped, words):
+def test_it_says_the_same_as_the_overlay_that_is_shipped_for_a_hardware(overlay_for, shipped, argv):
     text = (SHIPPED / "overlays" / shipped / "replica.yaml").read_text()
     theirs = yaml.safe_load(text)["spec"]["template"]["spec"]
-    spec, ours = pod(overlay_for(*words))
+    spec, ours = pod(overlay_for(*argv))
     assert env(ours) == env(theirs["containers"][0])
     assert ours["resources"] == theirs["containers"][0]["resources"]
     terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
@@ -79,17 +79,17 @@ def test_the_time_to_stop_is_that_of_the_base_where_the_profile_says_nothing_els
 
 
 def test_the_model_lies_in_a_folder_of_its_name_unless_one_is_named(overlay_for):
-    words = ("--profile", "524k", "--hardware", "h200")
-    assert overlay_for(*words).env["MODEL"] == "w4a16=/models/w4a16"
-    assert overlay_for(*words, "--model", "acti").env["MODEL"] == "acti=/models/acti"
-    assert overlay_for(*words, "--model", "acti=/models/a/b").env["MODEL"] == "acti=/models/a/b"
+    argv = ("--profile", "524k", "--hardware", "h200")
+    assert overlay_for(*argv).env["MODEL"] == "w4a16=/models/w4a16"
+    assert overlay_for(*argv, "--model", "acti").env["MODEL"] == "acti=/models/acti"
+    assert overlay_for(*argv, "--model", "acti=/models/a/b").env["MODEL"] == "acti=/models/a/b"
 
 
 def test_what_is_fetched_lies_where_the_replica_looks_for_it(overlay_for):
-    words = ("--profile", "524k", "--hardware", "h200", "--weights", "fetch")
-    named = overlay_for(*words)
+    argv = ("--profile", "524k", "--hardware", "h200", "--weights", "fetch")
+    named = overlay_for(*argv)
     assert (named.fetched, named.env["MODEL"]) == ("w4a16", "w4a16=/models/w4a16")
-    other = overlay_for(*words, "--model", "flash=someone/Flash-copy")
+    other = overlay_for(*argv, "--model", "flash=someone/Flash-copy")
     assert (other.fetched, other.env["MODEL"]) == ("someone/Flash-copy", "flash=/models/someone/Flash-copy")
 
 
@@ -101,11 +101,11 @@ def test_a_folder_of_this_host_is_refused_because_a_pod_has_none(overlay_for):
 
 
 def test_what_is_skipped_here_is_skipped_in_the_pod(overlay_for):
-    words = ("--profile", "1m", "--hardware", "rtx-pro-6000", "--model", "nvfp4", "--tp", "2", "--nccl", "p2p-on")
+    argv = ("--profile", "1m", "--hardware", "rtx-pro-6000", "--model", "nvfp4", "--tp", "2", "--nccl", "p2p-on")
     with pytest.raises(ConfigError, match="use --skip kv-cache"):
-        overlay_for(*words)
-    assert overlay_for(*words, "--skip", "kv-cache").env["DSV4_SKIP"] == "kv-cache"
-    assert overlay_for(*words, "--skip", "kv-cache").env["DSV4_NCCL"] == "p2p-on"
+        overlay_for(*argv)
+    assert overlay_for(*argv, "--skip", "kv-cache").env["DSV4_SKIP"] == "kv-cache"
+    assert overlay_for(*argv, "--skip", "kv-cache").env["DSV4_NCCL"] == "p2p-on"
 
 
 def test_variables_that_the_manifest_does_not_hold_do_not_count(overlay_for, monkeypatch):
@@ -175,6 +175,6 @@ def test_fewer_replicas_than_one_are_a_usage_error(replicas, capsys):
 
 
 def test_a_flag_of_vllm_is_refused_because_a_profile_says_those(capsys):
-    words = ["manifests", "--profile", "524k", "--hardware", "h200", "--replicas", "2", "--max-model-len", "1024"]
-    assert main(words) == 64
+    argv = ["manifests", "--profile", "524k", "--hardware", "h200", "--replicas", "2", "--max-model-len", "1024"]
+    assert main(argv) == 64
     assert "does not take '--max-model-len'" in capsys.readouterr().err

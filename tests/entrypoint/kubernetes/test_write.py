@@ -29,8 +29,8 @@ def models(spec):
 def made(overlay_for, rendered, tmp_path):
     """The objects of an overlay, as they are applied."""
 
-    def make(*words):
-        write.folder(overlay_for(*H200, *words), tmp_path / "out")
+    def make(*argv):
+        write.folder(overlay_for(*H200, *argv), tmp_path / "out")
         return rendered(tmp_path / "out")
 
     return make
@@ -78,8 +78,8 @@ def test_what_the_base_says_of_a_replica_stays(made, rendered):
     assert {k: v for k, v in container.items() if k not in changed} == {
         k: v for k, v in base_container.items() if k not in changed
     }
-    told = {one["name"]: one["value"] for one in container["env"]}
-    assert told == {one["name"]: one["value"] for one in base_container["env"]} | {
+    env = {one["name"]: one["value"] for one in container["env"]}
+    assert env == {one["name"]: one["value"] for one in base_container["env"]} | {
         "PROFILE": "524k",
         "MODEL": "w4a16=/models/w4a16",
         "TP": "4",
@@ -156,11 +156,11 @@ def test_a_folder_that_cannot_be_made_is_reported(overlay_for, tmp_path):
 def test_without_a_folder_the_rendered_stream_goes_to_stdout_and_notes_to_stderr(rendered, capsys):
     del rendered  # it skips without kubectl
     assert main(["manifests", *H200, "--replicas", "3"]) == 0
-    said = capsys.readouterr()
-    kinds = [one["kind"] for one in yaml.safe_load_all(said.out)]
+    printed = capsys.readouterr()
+    kinds = [one["kind"] for one in yaml.safe_load_all(printed.out)]
     assert "Deployment" in kinds
-    assert "the image has no digest yet" in said.err
-    assert "create secret generic dsv4-api-key" in said.err
+    assert "the image has no digest yet" in printed.err
+    assert "create secret generic dsv4-api-key" in printed.err
 
 
 def test_without_kubectl_the_way_out_is_named(overlay_for, monkeypatch, tmp_path):
@@ -170,8 +170,8 @@ def test_without_kubectl_the_way_out_is_named(overlay_for, monkeypatch, tmp_path
 
 
 def test_the_command_that_made_it_makes_it_again(overlay_for, tmp_path):
-    words = (*H200, "--replicas", "3", "--weights", "hostpath:/srv/m", "--image", f"dsv4@{DIGEST}", "--skip", "weights")
-    write.folder(overlay_for(*words), tmp_path / "one")
+    argv = (*H200, "--replicas", "3", "--weights", "hostpath:/srv/m", "--image", f"dsv4@{DIGEST}", "--skip", "weights")
+    write.folder(overlay_for(*argv), tmp_path / "one")
     command = (tmp_path / "one/kustomization.yaml").read_text().splitlines()[0].removeprefix("# dsv4 manifests ")
     write.folder(overlay_for(*command.split()), tmp_path / "two")
     for name in ("kustomization.yaml", "replica.yaml"):

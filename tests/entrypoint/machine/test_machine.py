@@ -38,9 +38,9 @@ def nvml_reads(tmp_path: Path) -> Count:
         "PORT": str(free_port()),
     }
 
-    def run(*words: str) -> tuple[int, subprocess.CompletedProcess[str]]:
+    def run(*argv: str) -> tuple[int, subprocess.CompletedProcess[str]]:
         calls.write_text("")
-        done = command.run(*words, env=env)
+        done = command.run(*argv, env=env)
         return len(calls.read_text().splitlines()), done
 
     return run
@@ -61,8 +61,8 @@ def test_serve_reads_nvml_once(nvml_reads: Count, tmp_path: Path) -> None:
 
 
 def test_a_plan_reads_nvml_only_where_no_hardware_is_named(nvml_reads: Count) -> None:
-    for words, expected in ((["524k"], 1), (["auto"], 1), (["524k", "--hardware", "h200"], 0)):
-        reads, done = nvml_reads("explain", "--profile", *words)
+    for argv, expected in ((["524k"], 1), (["auto"], 1), (["524k", "--hardware", "h200"], 0)):
+        reads, done = nvml_reads("explain", "--profile", *argv)
         assert (reads, done.returncode) == (expected, 0), done.stderr
 
 

@@ -34,18 +34,18 @@ class Library:
             "nvmlSystemGetCudaDriverVersion": 13000,
             "nvmlDeviceGetCount": 2,
             "nvmlDeviceGetHandleByIndex": lambda index: index,
-            "nvmlDeviceGetMemoryInfo": lambda *_words: SimpleNamespace(total=100, reserved=5, free=60),
+            "nvmlDeviceGetMemoryInfo": lambda *_args: SimpleNamespace(total=100, reserved=5, free=60),
             "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
             "nvmlDeviceGetName": "NVIDIA H200",
             "nvmlDeviceGetPciInfo": lambda handle: SimpleNamespace(busId=b"00000000:0%d:00.0" % handle),
         } | answers
 
     def __getattr__(self, name: str) -> Any:
-        def answer(*words: Any) -> Any:
+        def answer(*args: Any) -> Any:
             if name not in self.answers:
                 raise Refused("Not Supported")
             given = self.answers[name]
-            return given(*words) if callable(given) else given
+            return given(*args) if callable(given) else given
 
         return answer
 

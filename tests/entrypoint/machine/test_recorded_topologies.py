@@ -21,12 +21,12 @@ HOSTS: dict[str, Any] = tomllib.loads((Path(__file__).parent / "recorded/topolog
 def topology(name: str) -> Topology:
     """The topology of a host; what is connected by NVLink has no other level in `topo -m`."""
     host = HOSTS[name]
-    words = [row.split() for row in host["rows"]]
-    count = len(words) + 1
-    assert [len(row) for row in words] == list(range(count - 1, 0, -1)), name
+    links = [row.split() for row in host["rows"]]
+    count = len(links) + 1
+    assert [len(row) for row in links] == list(range(count - 1, 0, -1)), name
     pairs = []
     for a, b in combinations(range(count), 2):
-        word = words[a][b - a - 1]
+        word = links[a][b - a - 1]
         linked = word.startswith("NV")
         assert linked or word in ANCESTORS.values(), word
         pairs.append(Pair(a, b, "SYS" if linked else word, linked, "ok", "ok"))
@@ -134,8 +134,8 @@ def test_a_replica_that_spans_hosts_keeps_the_network_on() -> None:
     assert "NCCL_IB_DISABLE" not in spread.env
     alone = resolved(request(profile="64k", tensor_parallel_size=4), gpus=gpus)
     assert alone.env["NCCL_IB_DISABLE"].value == "1"
-    asked = resolved(request(profile="64k", tensor_parallel_size=8, nnodes=2, nccl="p2p-off"), gpus=gpus)
-    assert asked.choices["nccl"].value == "p2p-off"
+    plan = resolved(request(profile="64k", tensor_parallel_size=8, nnodes=2, nccl="p2p-off"), gpus=gpus)
+    assert plan.choices["nccl"].value == "p2p-off"
 
 
 def test_choosing_among_sixteen_gpus_takes_no_time() -> None:

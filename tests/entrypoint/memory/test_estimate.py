@@ -128,9 +128,9 @@ def test_the_json_has_exactly_the_promised_keys() -> None:
 
 
 def test_the_text_tells_both_ways_to_count() -> None:
-    said = fit_answer.text(W4A16, fit_answer.fit(W4A16))
-    assert re.search(r"maximum concurrency of \d\.\d\dx", said)
-    assert "can run at once (one in prefill); the plan promises 2" in said
+    text = fit_answer.text(W4A16, fit_answer.fit(W4A16))
+    assert re.search(r"maximum concurrency of \d\.\d\dx", text)
+    assert "can run at once (one in prefill); the plan promises 2" in text
 
 
 def test_the_text_names_flags_as_they_are_typed() -> None:

@@ -52,7 +52,7 @@ def test_what_h200_reserved_for_cuda_graphs_is_counted_within_a_tenth(start: dic
     assert overhead.graphs_gib(overhead.H200, sizes) == pytest.approx(start["graphs_gib"], rel=0.1)
 
 
-def said(lines: list[str], pattern: str) -> float:
+def number_in(lines: list[str], pattern: str) -> float:
     """The number in vLLM's line."""
     (found,) = {match[1] for line in lines if (match := re.search(pattern, line))}
     return float(found)
@@ -75,7 +75,7 @@ def counted_setting(one: dict[str, Any]) -> MemoryEstimate:
     return MemoryEstimate(
         memory_gib=139.80,
         utilization=values["gpu-memory-utilization"],
-        checkpoint_gib=said(one["lines"], r"Model loading took ([\d.]+) GiB"),
+        checkpoint_gib=number_in(one["lines"], r"Model loading took ([\d.]+) GiB"),
         replicated_gib=0.0,
         tensor_parallel_size=1,
         layout=CACHE_LAYOUTS["deepseek-v4-flash"],
@@ -94,9 +94,9 @@ def counted_setting(one: dict[str, Any]) -> MemoryEstimate:
 def test_what_vllm_said_of_a_setting_is_counted_within_2_percent(one: dict[str, Any]) -> None:
     """One GPU's share of two, weights as loaded (qualification/gpu/kv_lines.py)."""
     memory = counted_setting(one)
-    left = said(one["lines"], r"Available KV cache memory: ([\d.]+) GiB")
+    left = number_in(one["lines"], r"Available KV cache memory: ([\d.]+) GiB")
     print(f"{one['setting']['name']:<36} {memory.kv_available_gib:6.2f} counted {left:6.2f} measured")
     assert memory.kv_available_gib == pytest.approx(left, rel=0.02)
-    concurrency = said(one["lines"], r"Maximum concurrency for .*: ([\d.]+)x")
+    concurrency = number_in(one["lines"], r"Maximum concurrency for .*: ([\d.]+)x")
     exact = dataclasses.replace(memory, kv_cache_memory_gib=left)
     assert exact.concurrency == pytest.approx(concurrency, abs=0.02)

@@ -108,17 +108,17 @@ def test_pipeline_stages_divide_layers_and_add_steps_in_flight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ({"enable_lora": True}, "LoRA"),
         ({"kv-transfer-config.kv_connector": "OffloadingConnector"}, "KV connector"),
         ({"enable_eplb": True}, "EPLB"),
     ],
 )
-def test_what_is_not_counted_is_said(flags: dict[str, object], said: str) -> None:
+def test_what_is_not_counted_is_said(flags: dict[str, object], message: str) -> None:
     found = memory_of("64k", "flash", "h200", **flags)
-    assert any(said in what for what in found.not_counted)
-    assert said in fit_answer.text(found, fit_answer.fit(found))
+    assert any(message in what for what in found.not_counted)
+    assert message in fit_answer.text(found, fit_answer.fit(found))
 
 
 def test_v41_is_not_counted_and_says_so() -> None:

@@ -29,11 +29,11 @@ from tests.support.plans import request, selected
 @pytest.fixture
 def make_box(tmp_path: Path) -> Callable[..., Box]:
     def make(seconds: float = 60, **choices: str) -> Box:
-        wanted = request(**(choices or {"hardware": "cpu", "profile": "demo-v4", "model": "demo-v4=/nowhere/small"}))
-        selection = selected(wanted)
+        requested = request(**(choices or {"hardware": "cpu", "profile": "demo-v4", "model": "demo-v4=/nowhere/small"}))
+        selection = selected(requested)
         return Box(
             selection=selection,
-            plan=resolve(selection, wanted),
+            plan=resolve(selection, requested),
             machine=Machine(),
             serve=ServeOptions({}),
             environ={},
@@ -64,12 +64,12 @@ def replica_of(tmp_path: Path) -> Iterator[Callable[..., SmallReplica]]:
             started = Started(endpoint, tmp_path / "log", {}, process)
             model = SmallCheckpoint(tmp_path, "bf16", ANSWER, REACH)
             if at_once > 1:
-                asked = asker.at_once
+                send = asker.at_once
 
                 def together(questions: Any, seconds: float) -> Any:
                     server.together = threading.Barrier(len(questions))
                     try:
-                        return asked(questions, seconds)
+                        return send(questions, seconds)
                     finally:
                         server.together = threading.Barrier(1)
 

@@ -19,12 +19,12 @@ NONE = {"demo", "flash-base", "flash-vision", "v41-flash", "v41-flash-nvfp4"}
 @pytest.mark.parametrize("name", CATALOG.names("model"))
 def test_every_model_has_a_small_checkpoint_or_is_known_to_have_none(name: str) -> None:
     profile = {"demo": "demo", "demo-v4": "demo-v4"}.get(name, "64k")
-    wanted = request(profile=profile, model=name, hardware="cpu" if name.startswith("demo") else "h200")
+    requested = request(profile=profile, model=name, hardware="cpu" if name.startswith("demo") else "h200")
     if name in NONE:
         with pytest.raises(ConfigError, match=f"no small checkpoint of the layout of {name}"):
-            checkpoint.layout_of(selected(wanted))
+            checkpoint.layout_of(selected(requested))
     else:
-        assert checkpoint.layout_of(selected(wanted)) in v4_layouts.LAYOUTS
+        assert checkpoint.layout_of(selected(requested)) in v4_layouts.LAYOUTS
 
 
 @pytest.mark.parametrize(

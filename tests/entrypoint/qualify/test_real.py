@@ -23,11 +23,11 @@ COMMAND = (sys.executable, "-m", "dsv4_serve.entrypoint", "qualify", "--profile"
     reason="vLLM's CPU wheel has DeepSeek-V4's kernels for x86 with AVX512_BF16 only",
 )
 def test_a_sound_machine_is_qualified(tmp_path: Path) -> None:
-    wanted = ("host", "known-answers", "load", "depth")
-    stages = [word for name in wanted for word in ("--only", name)]
-    words = [*stages, "--minutes", "15", "--out", str(tmp_path), "--share", str(tmp_path / "share.json")]
+    names = ("host", "known-answers", "load", "depth")
+    stages = [word for name in names for word in ("--only", name)]
+    argv = [*stages, "--minutes", "15", "--out", str(tmp_path), "--share", str(tmp_path / "share.json")]
     run = subprocess.run(
-        [*COMMAND, *words],
+        [*COMMAND, *argv],
         env={**os.environ, **PATIENT, **SILENT, "DSV4_GATE_TOKENS": "4", "DSV4_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,

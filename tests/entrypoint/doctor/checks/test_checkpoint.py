@@ -246,11 +246,11 @@ def test_a_good_checkpoint_of_every_layout_passes_on_a_patched_vllm(
 
 @pytest.mark.parametrize("name", SEEN)
 def test_a_fault_in_the_files_is_named(copy: Callable[[str], Path], name: str) -> None:
-    layout, fault, changes, words = SEEN[name]
+    layout, fault, changes, message = SEEN[name]
     folder = copy(layout)
     fault(folder)
     problems = found(folder, asks(layout, **changes))
-    assert words in problems[name].seen
+    assert message in problems[name].seen
     assert set(problems) - ALSO.get(name, set()) == {name}
 
 

@@ -317,9 +317,9 @@ def test_vllms_own_largest_queue_is_the_floor() -> None:
     [("MEMLOCK", 65536, "memlock"), ("STACK", 4194304, "stack"), ("NOFILE", 1024, "open-files")],
 )
 def test_a_low_limit_is_found_in_a_process_that_has_it(limit: str, value: int, name: str) -> None:
-    said = in_child(f"resource.setrlimit(resource.RLIMIT_{limit}, ({value}, {value}))", HOME="/tmp")
-    assert name in said
-    assert str(value if limit == "NOFILE" else value // 1024) in said[name]
+    seen = in_child(f"resource.setrlimit(resource.RLIMIT_{limit}, ({value}, {value}))", HOME="/tmp")
+    assert name in seen
+    assert str(value if limit == "NOFILE" else value // 1024) in seen[name]
 
 
 def test_limits_matter_only_where_they_are_needed() -> None:
@@ -342,8 +342,8 @@ def test_an_unwritable_cache_folder_is_found_as_another_user(tmp_path: Path) -> 
     closed.mkdir(mode=0o755)
     for folder in (tmp_path, *tmp_path.parents[:-1]):
         folder.chmod(folder.stat().st_mode | 0o011)
-    said = in_child("os.setuid(65534)", HOME="/tmp", VLLM_CACHE_ROOT=str(closed / "vllm"))
-    assert f"{closed} cannot be written to (VLLM_CACHE_ROOT)" in said["cache-writable"]
+    seen = in_child("os.setuid(65534)", HOME="/tmp", VLLM_CACHE_ROOT=str(closed / "vllm"))
+    assert f"{closed} cannot be written to (VLLM_CACHE_ROOT)" in seen["cache-writable"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changing the user id takes root")
@@ -433,9 +433,9 @@ def test_traces_need_packages_of_the_vllm_that_is_installed_here(monkeypatch: py
             raise ModuleNotFoundError(module)
         return module in here or None
 
-    asked = plan_asks("rtx-pro-6000", flags={"otlp-traces-endpoint": Setting("http://collector:4317", "test")})
+    plan = plan_asks("rtx-pro-6000", flags={"otlp-traces-endpoint": Setting("http://collector:4317", "test")})
     monkeypatch.setattr(trace_packages.importlib.util, "find_spec", find_spec)
-    problem = found(read_host(read_machine({}), asked), asked)["trace-packages"]
+    problem = found(read_host(read_machine({}), plan), plan)["trace-packages"]
     names = ("opentelemetry-exporter-otlp-proto-grpc", "opentelemetry-exporter-otlp-proto-http")
     assert (problem.seen, problem.fatal) == (f"not installed: {', '.join(names)}", True)
     assert trace_packages.missing({"DSV4_VLLM": "/opt/vllm"}) == ()
