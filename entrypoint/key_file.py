@@ -88,7 +88,7 @@ class KeyFile:
     """
     A key file that may change while it is used: `current` has its holders.
 
-    A change that is not valid, or a file that is gone, leaves the holders as they were, and is told once. Where the
+    A change that is not valid, or a file that is gone, leaves the holders as they were, and is reported once. Where the
     first read fails, raise OSError or KeyFileError; unless it is `required`, there are no holders until it is mended.
     """
 

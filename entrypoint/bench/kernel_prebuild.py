@@ -70,7 +70,7 @@ class Gemm:
 
 @dataclass(frozen=True)
 class PrebuiltKernels:
-    """How many kernels were compiled, and how long it took; `failed` is what a process said that failed."""
+    """How many kernels were compiled, and how long it took; `failed` is the message of a process that failed."""
 
     kernels: int
     seconds: float

@@ -114,7 +114,7 @@ def folder(path: str, option: str) -> Path:
 
 
 def certificate(path: str, option: str) -> tuple[Path, ...]:
-    """Return a certificate and the key beside it; raise ConfigError when the containers' user could not read them."""
+    """Return a certificate and its key; raise ConfigError when the containers' user could not read them."""
     file = Path(path).absolute()
     if not file.is_file():
         raise ConfigError(f"{option} {path}: this file does not exist on this host.")

@@ -28,6 +28,6 @@ def tool_request(options: argparse.Namespace) -> ToolEvalRequest:
 
 
 def _settings(options: argparse.Namespace, thinking: str) -> dict[str, Any]:
-    """Return what every evaluation is asked for, by the fields of EvalSettings; `thinking` where none is chosen."""
+    """Return the settings of every evaluation, by the fields of EvalSettings; `thinking` where none is chosen."""
     settings = {field.name: getattr(options, field.name) for field in fields(EvalSettings)}
     return {**settings, "thinking": options.thinking or thinking}

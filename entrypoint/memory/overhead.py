@@ -1,5 +1,5 @@
 """
-What vLLM takes of a GPU beside weights and KV cache, in GiB: a model with fitted numbers.
+What vLLM takes of a GPU in addition to weights and KV cache, in GiB: a model with fitted numbers.
 
 Each number has its starts in qualification/results/memory, and a test compares them; docs/explanation/memory.md
 explains it.

@@ -22,7 +22,7 @@ SUSPECTS = (
 
 
 def load(box: Box, replica: SmallReplica) -> Outcome:
-    """Prompts and answers of mixed lengths; none of them may change by what runs beside it."""
+    """Prompts and answers of mixed lengths; none of them may change by what runs at the same time."""
     at_once = min(box.requests, box.sizes.requests)
     if at_once < 2:
         return skipped("the plan runs one request at a time")
