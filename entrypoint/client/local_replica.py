@@ -235,7 +235,7 @@ def tail(output: Path) -> str:
 
 def free_port(preferred: int = 0) -> int:
     """
-    Return `preferred` when nothing listens there, else a free port.
+    Return `preferred` when nothing listens there on any address, else a free port.
 
     It lies below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes it before a server does.
     """
@@ -247,7 +247,7 @@ def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOCAL, port))
+            probe.bind(("", port))  # one that listens on another address keeps a server for all of them from it
         except OSError:
             return False
     return True

@@ -22,9 +22,10 @@ from dsv4_serve.healthcheck import app
 from dsv4_serve.healthcheck.state import Health
 
 
-def test_a_port_in_use_is_replaced_by_another():
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.3", "0.0.0.0"])
+def test_a_port_in_use_is_replaced_by_another(address):
     with socket.socket() as holder:
-        holder.bind((local_replica.LOCAL, 0))
+        holder.bind((address, 0))
         holder.listen()
         held = holder.getsockname()[1]
         assert local_replica.free_port(held) not in {held, 0}
