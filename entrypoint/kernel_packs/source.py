@@ -19,7 +19,8 @@ from . import registry
 _CHUNK = 1 << 20
 LARGEST = 16 << 30
 """Bytes of a pack that is downloaded."""
-_SCHEMES = (registry.SCHEME, "https://", "http://")
+_WEB = ("https://", "http://")
+_SCHEMES = (registry.SCHEME, *_WEB)
 _TIMEOUT = 30.0  # seconds without a byte
 
 
@@ -48,7 +49,7 @@ def opened(where: str, digest: str = "") -> Iterator[tuple[IO[bytes], str]]:
         reference = registry.parse(where)
         with _copied(name, lambda file: registry.pull(reference, file)) as file:
             yield _checked(file, name, digest), name
-    elif where.startswith(("https://", "http://")):
+    elif where.startswith(_WEB):
         with _copied(name, lambda file: _download(where, file)) as file:
             yield _checked(file, name, digest), name
     else:
