@@ -65,6 +65,8 @@ no code that runs V4.1.
 
 `tools/qualification.py` makes this page from the results in `qualification/results/`.
 """
+SIZES = (2, 4, 8)
+"""Tensor parallel sizes at which each layout should be served, with expert parallel and without."""
 OUTCOMES = {
     "served": "serves",
     "refused": "refused, by name",
@@ -95,7 +97,19 @@ def page(results: Iterable[dict[str, Any]]) -> str:
         "Stock vLLM, the same checkpoints": [r for r in results if r["stock"]],
     }
     tables = "".join(f"\n## {title}\n\n{table(group)}" for title, group in groups.items() if group)
-    return HEAD + tables + notes(results)
+    return HEAD + tables + notes(results) + outstanding(groups["With the series"])
+
+
+def outstanding(results: Iterable[dict[str, Any]]) -> str:
+    """Return a table of the layouts that were not served yet, by tensor parallel size."""
+    ran = {(r["tp"], bool(r.get("expert_parallel")), r["layout"]) for r in results if r["result"] == "served"}
+    layouts = sorted({layout for *_, layout in ran})
+    lines = ["| TP | without expert parallel | with expert parallel |", "|---|---|---|"]
+    for tp in SIZES:
+        left = [[one for one in layouts if (tp, parallel, one) not in ran] for parallel in (False, True)]
+        cells = ["all" if some == layouts else ", ".join(some) for some in left]
+        lines.append(f"| {tp} | {' | '.join(cells)} |")
+    return "\n## Layouts that have not been served with the series yet\n\n" + "\n".join(lines) + "\n"
 
 
 def superseded() -> dict[str, dict[str, str]]:

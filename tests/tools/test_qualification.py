@@ -17,7 +17,7 @@ def test_the_page_is_made_from_the_results() -> None:
     assert (ROOT / "docs/results/qualification.md").read_text(encoding="utf-8") == qualification.page(RESULTS)
 
 
-@pytest.mark.parametrize("tp", [1, 2])
+@pytest.mark.parametrize("tp", [1, 2, 4])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_every_token_and_drafts(layout: str, tp: int) -> None:
     found = [r for r in RESULTS if (r["layout"], r["tp"], r["mtp"], r["stock"]) == (layout, tp, "good", False)]
@@ -25,6 +25,15 @@ def test_every_layout_gives_every_token_and_drafts(layout: str, tp: int) -> None
     for result in found:
         assert result["right"] == result["asked"] > 0
         assert result["acceptance"] >= 0.99
+
+
+def test_the_page_names_the_layouts_that_were_not_served_at_a_size() -> None:
+    served = {"result": "served", "expert_parallel": False}
+    some = [served | {"layout": name, "tp": tp} for name in ("acti", "pro") for tp in (1, 2)]
+    some += [served | {"layout": "pro", "tp": 4, "expert_parallel": True}, served | {"layout": "acti", "tp": 4}]
+    some += [{"layout": "pro", "tp": 4, "result": "failed"}]
+    lines = qualification.outstanding(some).splitlines()
+    assert lines[-3:] == ["| 2 |  | all |", "| 4 | pro | acti |", "| 8 | all | all |"]
 
 
 @pytest.mark.parametrize("mtp", ["removed", "scrambled"])
