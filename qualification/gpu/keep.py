@@ -4,7 +4,7 @@ Make results of what speed.py measured, for `dsv4 bench compare` and docs/result
     python -m qualification.gpu.keep speed/b4/ours-warm.json speed/a4/stock-cold.json --out qualification/results
 
 One result for each variant that has rows, with the date of its file; names of the host's folders are left out, and so are
-the seconds in which a variant waited for another one's GPU (`--queued NAME`).
+the seconds in which a variant waited for another one's GPU (`--queued NAME`). `--host` is the host's DSV4_HOST.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 from dsv4_serve.entrypoint import results
 from dsv4_serve.entrypoint.bench import measure
 
-FOLDERS = re.compile(r"/root/dsv4-host/(home/|speed/)?")
-STARTED = ("engine", "cache", "flags", "share")
+HOST = "/root/dsv4-host"
+STARTED = ("engine", "cache", "flags", "share", "tp", "replicas")
 """Settings of a variant by which it was started, beside variables; the others are in the rows."""
 VARIABLES = ("VLLM_", "SGLANG_", "NCCL_", "DSV4_", "PYTHONPATH", "HOME", "XDG_CACHE_HOME")
 
 
-def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
+def body(found: dict[str, Any], date: datetime, host: str = HOST) -> dict[str, Any]:
     """Return the result of one variant, as `dsv4 bench` writes it, with the phases, kernels and reason to end of it."""
     variant = found["variant"]
     served = measure.subject(found["replica"] or plain(variant), found["weights"])
@@ -47,7 +47,7 @@ def body(found: dict[str, Any], date: datetime) -> dict[str, Any]:
             **extra,
         }
     )
-    cleaned: dict[str, Any] = json.loads(FOLDERS.sub("", text))
+    cleaned: dict[str, Any] = json.loads(re.sub(rf"{re.escape(host)}/(home/|speed/)?", "", text))
     return cleaned
 
 
@@ -69,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Results of what speed.py measured.")
     parser.add_argument("results", type=Path, nargs="+", metavar="VARIANT.json")
     parser.add_argument("--out", type=Path, default=Path("qualification/results"))
+    parser.add_argument("--host", default=HOST, help="the folder on the host, whose name is left out")
     parser.add_argument("--queued", nargs="+", default=[], metavar="NAME", help="variants that waited for their GPU")
     options = parser.parse_args()
     for path in options.results:
@@ -78,7 +79,7 @@ def main() -> None:
             found["start"]["phases"].pop("starting")
         if found["rows"]:
             date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            print(results.write(options.out, "bench", body(found, date)))
+            print(results.write(options.out, "bench", body(found, date, options.host.rstrip("/"))))
 
 
 if __name__ == "__main__":

@@ -103,3 +103,15 @@ def test_a_kept_result_names_the_engine_and_its_version() -> None:
     assert body["replica"] == {"versions": {"sglang": "0.5.23"}}
     assert body["variant"]["env"] == {"SGLANG_JIT_DEEPGEMM_PRECOMPILE": "0"}
     assert body["variant"]["engine"] == "sglang"
+
+
+def test_a_kept_result_of_replicas_names_their_number_and_no_folder_of_the_host() -> None:
+    [variant] = speed.variants(FILE.with_name("four.toml"), 4, ["two-tp2"])
+    choices = {"model-name": "w4a16", "hardware": "h200", "profile": "64k"}
+    served: dict[str, Any] = {"choices": choices, "argv": ["/data/h/home/dsv4/x"]}
+    served["settings"] = {"tensor-parallel-size": {"value": 2}}
+    found = asdict(speed.Result(variant, replica=served, weights="dummy weights"))
+    body = keep.body(found, datetime(2026, 11, 30, tzinfo=UTC), "/data/h")
+    assert body["subject"] == "w4a16-h200-tp2-64k-dummy-two-tp2"
+    assert (body["variant"]["replicas"], body["variant"]["tp"]) == (2, 2)
+    assert body["replica"]["argv"] == ["dsv4/x"]
