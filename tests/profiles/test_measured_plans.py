@@ -72,9 +72,11 @@ def plan_today(result: Result, held: Mapping[str, Any], **changes: Any) -> Plan:
     choices = result["replica"]["choices"]
     named = {name.removesuffix("-name"): choices[name] for name in ("profile", "model-name", "hardware", "nccl")}
     skip = tuple(name.removeprefix("skip ") for name in choices if name.startswith("skip "))
-    started = result.get("variant", {}).get("flags", held.get("flags"))
+    variant = result.get("variant", {})
+    started = variant.get("flags", held.get("flags"))
     assert started is not None, "add `flags` to the entry of this result in qualification/results/plans.toml"
-    return resolved(request(**named, skip=skip, **{**plain(argv.read(started)), **changes}))
+    shape = {"tensor-parallel-size": variant["tp"]} if "tp" in variant else {}  # results from before 2026-11-30 lack it
+    return resolved(request(**named, skip=skip, **{**plain(argv.read(started)), **shape, **changes}))
 
 
 def shaping(flags: Mapping[str, Any]) -> dict[str, Any]:
