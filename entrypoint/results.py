@@ -3,7 +3,7 @@ Result files: what was measured, on what and when, as one JSON file each that is
 
 The folders bench, smoke, eval, tune, qualify and canary hold those of `dsv4`. `qualification/results` of this
 repository has more kinds: `layout` (constructed checkpoints, flat in the folder), `faults`, `fleet` and
-`fleet-limits` (simulated).
+`fleet-limits` (simulated), `fleet-pair` (replicas on GPUs).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PUBLISHED = "PUBLISHED"
 """A file in a folder of results that the project published."""
 FOLDER = "qualification"
 """The default folder for results."""
-_OF_FLEETS = ("fleet", "fleet-limits")
+_OF_FLEETS = ("fleet", "fleet-limits", "fleet-pair")
 _RECORDS = ("memory", "nodes", "community", "numerics", "contexts", "splits", "starts")
 """Folders of what calibrations, lab programs and other people recorded, which `dsv4 report` does not show."""
 _Count = Annotated[int, Field(ge=1)]

@@ -1,5 +1,5 @@
 """
-Make the tables of docs/results/fleet.md from qualification/results/fleet/*.json.
+Make the tables of docs/results/fleet.md, and that of GPUs in balancer.md, from qualification/results/fleet/*.json.
 
     python -m qualification.fleet.page
 """
@@ -16,6 +16,7 @@ from tools.tables import renewed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/results/fleet.md"
+BALANCER = ROOT / "docs/results/balancer.md"
 RESULTS = ROOT / "qualification" / "results" / "fleet"
 LATE = 20.0
 """Milliseconds: where clients or replicas were later than that in one look of a hundred, the 99th percentiles are left out."""
@@ -27,10 +28,12 @@ FAULTS = {
     "freeze": "engine and supervisor hang",
     "drain": "drained",
 }
+EVENTS = {"drain": "SIGTERM", "kill": "killed (SIGKILL)", "hang": "a worker hangs (SIGSTOP)"}
 
 
 def main() -> int:
     PAGE.write_text(page(PAGE.read_text(), read()))
+    BALANCER.write_text(balancer(BALANCER.read_text()))
     return 0
 
 
@@ -57,8 +60,14 @@ def page(text: str, rows: list[Row]) -> str:
         "lost": pivot(whole, FAULTS, lost),
         "back": pivot(whole, FAULTS, back),
         "slow": pivot(whole, {"slow": "four times as slow"}, lambda fault: f"{fault['share_of_mean']:.2f}"),
+        "pair": pair(whole, results("fleet-pair")),
     }
     return renewed(text, tables, PAGE)
+
+
+def balancer(text: str) -> str:
+    """Return the page of one pair of replicas with its table of GPUs made anew."""
+    return renewed(text, {"gpus": on_gpus(results("fleet-pair"))}, BALANCER)
 
 
 def name(row: Row) -> str:
@@ -157,6 +166,49 @@ def pivot(rows: list[Row], faults: Mapping[str, str], cell: Callable[[Row], str]
             if found:
                 lines.append(f"| {title} | {before} | {' | '.join(found.get(count, '') for count in counts)} |")
     return "\n".join(lines) + "\n"
+
+
+def pair(rows: Iterable[Row], runs: Iterable[Row]) -> str:
+    """Return a table of two replicas, simulated beside those on GPUs, behind the same balancer."""
+    simulated = ("simulated: out after", "lost", "first request after ready")
+    lines = head(("fault", *simulated, "on GPUs: out after", "lost", "in rotation after ready"))
+    rows = list(rows)
+    for one in runs:
+        (same,) = (row for row in rows if row["replicas"] == len(one["gpus"]) and name(row) == one["front"])
+        made = {fault["kind"]: fault for fault in same["faults"]}
+        for kind, title in FAULTS.items():
+            seen = (out(made[kind]), lost(made[kind]), back(made[kind]))
+            step, again = one["steps"].get(kind), one["steps"].get(f"after {kind}")
+            real = (f"{step['out_after']:.1f} s", failed(step)) if step else ("unmeasured", "unmeasured")
+            returned = f"{again['back_after_ready']:.1f} s" if again else "unmeasured"
+            lines.append(f"| {' | '.join((title, *seen, *real, returned))} |")
+    return "\n".join(lines) + "\n"
+
+
+def on_gpus(runs: Iterable[Row]) -> str:
+    """Return what clients lost on GPUs while one of two replicas stopped or died."""
+    lines = head(("event", "out of rotation after", "failed requests", "back"))
+    for steps in (one["steps"] for one in runs):
+        for kind, title in EVENTS.items():
+            if (step := steps.get(kind)) is None:
+                lines.append(f"| {title} | unmeasured | unmeasured | unmeasured |")
+                continue
+            ended = (
+                [f"ended with status {step['status']} after {step['ended_after']:.0f} s"] if "status" in step else []
+            )
+            again = steps.get(f"after {kind}")
+            after = "then unmeasured" if ended else "unmeasured"
+            if again:
+                ready, rotation = again["ready_again_after"], again["back_after_ready"]
+                after = f"started again, ready after {ready:.0f} s, in rotation {rotation:.1f} s later"
+            lines.append(f"| {title} | {step['out_after']:.1f} s | {failed(step)} | {'; '.join([*ended, after])} |")
+    return "\n".join(lines) + "\n"
+
+
+def failed(step: Row) -> str:
+    """Return how many requests failed, and how many of those were sent when the replica was out of rotation."""
+    some = f"{step['failed']} of {step['requests']}"
+    return f"{some}; {step['failed_later']} of those sent after it was out" if step["failed"] else some
 
 
 def out(fault: Row) -> str:

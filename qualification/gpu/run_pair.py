@@ -160,7 +160,14 @@ def main() -> int:
     argv += ["--tensor-parallel-size", str(options.tp), *(word for name in SKIPPED for word in ("--skip", name))]
     devices = groups(options.gpus, options.tp)
     options.out.mkdir(parents=True, exist_ok=True)
-    found: Step = {**this_host.facts(), "layout": options.layout, "tp": options.tp, "gpus": devices, "steps": {}}
+    found: Step = {
+        "kind": "fleet-pair",
+        **this_host.facts(),
+        "layout": options.layout,
+        "tp": options.tp,
+        "gpus": devices,
+        "steps": {},
+    }
     with replicas.pair(devices, argv, os.environ | GRACE, options.out.resolve(), quick_end=False) as made:
         run = Run(made, tuple(made.replicas), options.patience)
         for name, step in STEPS.items():
