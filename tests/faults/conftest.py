@@ -54,7 +54,8 @@ class Stock:
             self.count -= 1
             stack = ExitStack()
             workers = ("--distributed-executor-backend", "mp")  # a process beside the engine, as on GPUs
-            self.started.append((stack, stack.enter_context(self.start(*workers, MAX_NUM_SEQS="64"))))
+            started = self.start(*workers, MAX_NUM_SEQS="64", DSV4_SUPERVISE_SPARE_PROCESSES="true")
+            self.started.append((stack, stack.enter_context(started)))
 
 
 @pytest.fixture(scope="session")

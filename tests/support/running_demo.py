@@ -120,7 +120,7 @@ def keyed_demo(keyed_start: Callable[[], Replica]) -> Replica:
     """
     A replica as the README starts it: under DeepSeek's name, with a key in `secrets/api-key` of its folder.
 
-    It may still be loading, so that a test can wait as the README does.
+    It may still be loading, so that a test can wait as the README does. Unlike there, its processes import in advance.
     """
     return keyed_start()
 
@@ -134,6 +134,7 @@ def _keyed(tmp_path_factory: pytest.TempPathFactory) -> AbstractContextManager[R
         "PROFILE": "demo",
         "MODEL": f"demo={write_checkpoint(folder / 'checkpoint')}",
         "API_KEY_FILE": str(key),
+        "DSV4_SUPERVISE_SPARE_PROCESSES": "true",
     }
     return replica(folder, model_name=NAME, SERVED_MODEL_NAME=NAME, **PATIENT, **settings)
 

@@ -139,6 +139,10 @@ SET = {
         "`serve`",
         "On a first start, the node's cores divided by its ranks, 5 to 16; vLLM's own is 4.",
     ),
+    "VLLM_SPARE_PROCESSES": (
+        "`serve`",
+        "With `supervise.spare-processes`: how many processes vLLM launches before its imports, and how many each of those.",
+    ),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),
     "CUDA_VISIBLE_DEVICES": ("the topology", "The GPUs with the closest ones first, unless it is set."),
     **dict.fromkeys(RANDOM_ROUTING, ("`--without-weights`", "`uniform_random`: each token goes to random experts.")),

@@ -1,0 +1,174 @@
+"""The mechanics are tried with vLLM's file in a package of the same name that imports nothing else: real processes, in seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+PROGRAM = """
+import multiprocessing, os, signal, sys, time
+import vllm
+from vllm import spare_process
+from vllm.spare_process import context_with_spares
+
+def spares():
+    return [one.pid for one in spare_process._spares]
+
+def told(lock, pipe, queue, depth):
+    pipe.send((os.getpid(), os.environ.get("SET_LATE"), os.environ.get("REMOVED"), "vllm.v1.engine.core" in sys.modules))
+    with lock:
+        queue.put(multiprocessing.current_process().name)
+    if depth:
+        queue.put(list(run(depth - 1)))
+    sys.exit(7)
+
+def run(depth, method=None):
+    context = method or context_with_spares()
+    lock, (here, there), queue = context.Lock(), context.Pipe(), context.Queue()
+    expected = spares()[:1]
+    child = context.Process(target=told, args=(lock, there, queue, depth), name="engine", daemon=depth == 0)
+    child.start()
+    there.close()
+    seen, name = here.recv(), queue.get(timeout=60)
+    below = queue.get(timeout=60) if depth else None
+    child.join(60)
+    return expected == [seen[0]], seen[1:], name, child.exitcode, child.pid == seen[0], below
+"""
+
+
+@contextmanager
+def package():
+    """Yield a folder with that package; `import vllm` launches spares, which import its empty modules."""
+    from vllm import spare_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("", *spare_process.MODULES):
+            path = Path(folder, "vllm", *name.split(".")[1:])
+            module = path.with_suffix(".py") if name else path / "__init__.py"
+            module.parent.mkdir(parents=True, exist_ok=True)
+            module.write_text("")
+        Path(folder, "vllm/__init__.py").write_text("from vllm import spare_process\nspare_process.launch()\n")
+        shutil.copy(spare_process.__file__, Path(folder, "vllm"))
+        yield folder
+
+
+def ran(program, *, spares="", **variables):
+    """Return what a program printed that has `run` and the like, and asks for so many spares."""
+    with package() as folder:
+        script = Path(folder, "script.py")
+        body = textwrap.indent(textwrap.dedent(program), "    ")
+        script.write_text(f'{PROGRAM}\nif __name__ == "__main__":\n{body}')
+        environ = {**os.environ, **variables, "PYTHONPATH": folder, "VLLM_SPARE_PROCESSES": spares}
+        command = [sys.executable, script]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+        assert not done.returncode, done.stderr[-3000:]
+        return done.stdout
+
+
+def check_a_process_runs_in_a_spare_and_its_own_in_those_of_the_spare():
+    found = ran(
+        """
+        os.environ["SET_LATE"] = "yes"
+        del os.environ["REMOVED"]
+        print(run(1))
+        """,
+        spares="1,1",
+        REMOVED="before",
+    )
+    below = "[True, ('yes', None, True), 'engine', 7, True, None]"
+    assert found == f"(True, ('yes', None, True), 'engine', 7, True, {below})\n", found
+
+
+def check_without_a_spare_a_process_is_spawned():
+    found = ran(
+        """
+        print(context_with_spares() is None, "VLLM_SPARE_PROCESSES" in os.environ)
+        print(run(0, multiprocessing.get_context("spawn")))
+        """
+    )
+    assert found == "True False\n(False, (None, None, False), 'engine', 7, True, None)\n", found
+
+
+def check_a_second_process_and_one_whose_spare_has_ended_are_spawned():
+    found = ran(
+        """
+        context = context_with_spares()
+        print(run(0, context)[1], run(0, context)[1])
+        os.environ[spare_process.VARIABLE] = "1"
+        spare_process.launch()
+        context = context_with_spares()
+        os.kill(spares()[0], signal.SIGKILL)
+        os.waitpid(spares()[0], 0)
+        print(run(0, context)[1:5])
+        """,
+        spares="1",
+    )
+    assert found == "(None, None, True) (None, None, False)\n((None, None, False), 'engine', 7, True)\n", found
+
+
+def check_spares_end_with_their_parent_and_say_nothing():
+    started = ran("print(*spares(), flush=True); os._exit(0)", spares="2")
+    until = time.monotonic() + 30
+    while alive := [pid for pid in map(int, started.split()) if running(pid)]:
+        assert time.monotonic() < until, alive
+        time.sleep(0.05)
+
+
+def running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def check_garbage_is_collected_again_before_a_process_starts():
+    found = ran(
+        """
+        import gc
+        print(gc.isenabled())
+        context_with_spares()
+        print(gc.isenabled())
+        """,
+        spares="1",
+    )
+    assert found == "False\nTrue\n", found
+
+
+def check_vllm_spawns_as_before_without_the_variable():
+    from vllm import spare_process
+    from vllm.utils.system_utils import get_mp_context
+
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    assert spare_process.context_with_spares() is None
+    assert type(get_mp_context()).__name__ == "SpawnContext"
+
+
+def test_a_process_runs_in_a_spare_and_its_own_in_those_of_the_spare(needs_patch):
+    needs_patch("check_a_process_runs_in_a_spare_and_its_own_in_those_of_the_spare", "spare_process")
+
+
+def test_without_a_spare_a_process_is_spawned(holds):
+    holds("check_without_a_spare_a_process_is_spawned")
+
+
+def test_a_second_process_and_one_whose_spare_has_ended_are_spawned(holds):
+    holds("check_a_second_process_and_one_whose_spare_has_ended_are_spawned")
+
+
+def test_spares_end_with_their_parent_and_say_nothing(holds):
+    holds("check_spares_end_with_their_parent_and_say_nothing")
+
+
+def test_garbage_is_collected_again_before_a_process_starts(holds):
+    holds("check_garbage_is_collected_again_before_a_process_starts")
+
+
+def test_vllm_spawns_as_before_without_the_variable(holds):
+    holds("check_vllm_spawns_as_before_without_the_variable")
