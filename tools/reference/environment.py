@@ -141,7 +141,7 @@ SET = {
     ),
     "VLLM_SPARE_PROCESSES": (
         "`serve`",
-        "With `supervise.spare-processes`: processes that vLLM launches before its imports, and that each of those does.",
+        "With `supervise.spare-processes`: processes that vLLM launches before its imports, and each of them.",
     ),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),
     "CUDA_VISIBLE_DEVICES": ("the topology", "The GPUs with the closest ones first, unless it is set."),
