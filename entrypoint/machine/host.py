@@ -81,10 +81,10 @@ def read_host(machine: Machine, required: HostRequirements) -> Host:
 
 def read_ports(required: HostRequirements) -> Iterator[Port]:
     """Yield the state of each port."""
-    own = required.ports[-1:] if required.listening else ()
-    for host, number, by_host, by_port in required.ports:
-        taken = (host, number, by_host, by_port) in own
-        yield Port(host, number, by_port) if taken else probe_port(host, number, by_host, by_port)
+    if required.api_port:
+        yield probe_port(required.api_port)
+    if health := required.health_port:
+        yield Port(health.host, health.number, health.port_setting) if required.listening else probe_port(health)
 
 
 def home_folder(env: Mapping[str, str]) -> str:

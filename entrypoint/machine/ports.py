@@ -10,6 +10,17 @@ from ..listen import CannotListen, listener
 
 
 @dataclass(frozen=True)
+class RequiredPort:
+    """An address to listen on, and the settings that change its host and its port."""
+
+    host: str
+    number: int
+    """The TCP port; 0 is any free one."""
+    host_setting: str
+    port_setting: str
+
+
+@dataclass(frozen=True)
 class Port:
     """A port to listen on; `refused` is empty when it is free, `holder` where the process is not known."""
 
@@ -22,15 +33,16 @@ class Port:
     elsewhere: bool = False
 
 
-def probe_port(host: str, number: int, by_host: str, by_port: str) -> Port:
-    """Listen there for a moment; `by_host` and `by_port` are the settings that change them. Port 0 is always free."""
+def probe_port(port: RequiredPort) -> Port:
+    """Listen there for a moment."""
+    host, number = port.host, port.number
     try:
         listener(host, number).close()
     except CannotListen as error:
         if error.elsewhere:
-            return Port(host, number, by_host, str(error), elsewhere=True)
-        return Port(host, number, by_port, str(error), _holder(number) if error.taken else "")
-    return Port(host, number, by_port)
+            return Port(host, number, port.host_setting, str(error), elsewhere=True)
+        return Port(host, number, port.port_setting, str(error), _holder(number) if error.taken else "")
+    return Port(host, number, port.port_setting)
 
 
 def _holder(number: int) -> str:

@@ -10,6 +10,7 @@ from .. import served_plan
 from ..listen import health_address
 from ..parallel import parallel_of
 from ..plan import Plan
+from .ports import RequiredPort
 
 if TYPE_CHECKING:  # the host can be read without pydantic
     from ..catalog.catalog import ProfileFile
@@ -18,22 +19,28 @@ if TYPE_CHECKING:  # the host can be read without pydantic
 
 @dataclass(frozen=True)
 class HostRequirements:
-    """
-    `group` is the GPUs of one data parallel rank on this host, `gpus` those of all of them.
-    """
+    """Settings of a plan that a host has to provide for."""
 
     gpus: int = 2
+    """GPUs of all data parallel ranks on this host; 0 on a CPU."""
     group: int = 2
+    """GPUs of one data parallel rank on this host."""
     utilization: float = 0.9
+    """The share of a GPU's memory that vLLM may use, from 0 to 1."""
     hardware: str = ""
+    """The name of the hardware file, such as `h200`."""
     capability: str = ""
+    """The compute capability, such as `9.0`."""
     memory_gib: float | None = None
     """The memory of one GPU that the plan counts with."""
     interconnect: str = ""
+    """As in the hardware file: `nvlink`, `pcie` or `none`."""
     custom_all_reduce: bool = True
     load_format: str = "auto"
-    ports: tuple[tuple[str, int, str, str], ...] = ()
-    """Host, port, and the settings that change them; the health server's is the last one."""
+    api_port: RequiredPort | None = None
+    """vLLM's; None on a node without an API server."""
+    health_port: RequiredPort | None = None
+    """The health server's; None where no plan is served."""
     listening: bool = False
     """Whether the health server is this process's and listens already."""
     open_address: str = ""
@@ -76,10 +83,8 @@ def host_requirements(
         interconnect=interconnect,
         custom_all_reduce=not plan.value("disable-custom-all-reduce", otherwise=False),
         load_format=str(plan.value("load-format", "auto")),
-        ports=(
-            *(() if shape.headless else ((host, served_plan.port(plan), "--host", "--port (PORT)"),)),
-            (health_host, health_port, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
-        ),
+        api_port=None if shape.headless else RequiredPort(host, served_plan.port(plan), "--host", "--port (PORT)"),
+        health_port=RequiredPort(health_host, health_port, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT"),
         open_address=served_plan.open_address(plan),
         env={**environ, **plan.environment()},
         deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),

@@ -25,6 +25,7 @@ from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.machine.host import Host, read_host
 from dsv4_serve.entrypoint.machine.machine import Machine, ResourceLimits, read_machine
 from dsv4_serve.entrypoint.machine.nvml import Driver, Gpu
+from dsv4_serve.entrypoint.machine.ports import RequiredPort
 from dsv4_serve.entrypoint.machine.requirements import HostRequirements, host_requirements
 from dsv4_serve.entrypoint.machine.visible import VisibleGpus, visible_gpus
 from dsv4_serve.entrypoint.plan import Setting
@@ -352,18 +353,21 @@ def test_a_user_without_account_and_home_is_advised_to_set_home() -> None:
     assert "home-known" not in in_child("os.setuid(4242424)", HOME="/tmp")
 
 
-def at(number: int, host: str = "127.0.0.1") -> tuple[str, int, str, str]:
-    return (host, number, "--host", "--port (PORT)")
+def api(number: int, host: str = "127.0.0.1") -> RequiredPort:
+    return RequiredPort(host, number, "--host", "--port (PORT)")
+
+
+def health(number: int) -> RequiredPort:
+    return RequiredPort("127.0.0.1", number, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT")
 
 
 def test_the_health_server_that_listens_already_does_not_hide_that_it_has_the_port_of_vllm() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         number = server.getsockname()[1]
-        health = ("127.0.0.1", number, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT")
-        required = HostRequirements(gpus=0, group=0, ports=(at(number), health), listening=True)
+        required = HostRequirements(gpus=0, group=0, api_port=api(number), health_port=health(number), listening=True)
         problem = found(read_host(read_machine({}), required), required)["port-free"]
         assert problem.seen == f"port {number} is both vLLM's and the health server's"
-        other = dataclasses.replace(required, ports=(at(0), health))
+        other = dataclasses.replace(required, api_port=api(0))
         assert "port-free" not in found(read_host(read_machine({}), other), other)
 
 
@@ -372,11 +376,11 @@ def test_a_port_in_use_is_found_with_the_process_that_listens_on_it() -> None:
         held.bind(("127.0.0.1", 0))
         held.listen()
         number = held.getsockname()[1]
-        required = HostRequirements(gpus=0, group=0, ports=(at(number), at(0)))
+        required = HostRequirements(gpus=0, group=0, api_port=api(number), health_port=health(0))
         problem = found(read_host(read_machine({}), required), required)["port-free"]
     assert f"port {number} on 127.0.0.1: Address already in use, pid {os.getpid()} (" in problem.seen
     assert problem.fix == "end the process that holds it, or choose another port with --port (PORT)"
-    assert ports.probe_port(*at(number)).refused == ""
+    assert ports.probe_port(api(number)).refused == ""
 
 
 def test_a_connection_from_a_port_does_not_hold_it() -> None:
@@ -394,7 +398,7 @@ def test_a_connection_from_a_port_does_not_hold_it() -> None:
     ],
 )
 def test_a_host_that_is_not_this_one_is_to_be_changed_rather_than_the_port(host: str, why: str) -> None:
-    required = HostRequirements(gpus=0, group=0, ports=(at(8000, host),))
+    required = HostRequirements(gpus=0, group=0, api_port=api(8000, host))
     problem = found(read_host(read_machine({}), required), required)["port-free"]
     assert problem.seen == f"port 8000 on {host}: {why}"
     assert problem.fix == "set --host to an address of this host"
@@ -470,7 +474,13 @@ def test_what_a_plan_asks_is_read_from_it() -> None:
     assert rtx.utilization == 0.9
     assert not rtx.peer_access
     assert not rtx.custom_all_reduce
-    assert [port[1] for port in rtx.ports] == [8000, 9001]
+    assert rtx.api_port
+    assert rtx.health_port
+    assert (rtx.api_port.number, rtx.health_port.number) == (8000, 9001)
+    follower = {"nnodes": 2, "node-rank": 1, "headless": True, "tensor-parallel-size": 4, "master-addr": "10.0.0.1"}
+    headless = plan_asks("h200", flags={name: Setting(value, "test") for name, value in follower.items()})
+    assert headless.api_port is None
+    assert headless.health_port
     cpu = plan_asks("cpu", "demo", model="demo=/models/demo")
     assert (cpu.gpus, cpu.group, cpu.deepseek_on_cpu) == (0, 0, False)
     assert plan_asks("cpu", "demo-v4", model="demo-v4=/models/demo").deepseek_on_cpu
@@ -482,7 +492,7 @@ def test_what_a_plan_asks_is_read_from_it() -> None:
 
 
 def test_the_host_is_read_with_less_than_100_milliseconds_of_cpu(tmp_path: Path) -> None:
-    required = HostRequirements(gpus=2, env={"HOME": str(tmp_path)}, ports=(at(0),))
+    required = HostRequirements(gpus=2, env={"HOME": str(tmp_path)}, api_port=api(0))
     times = []
     for _ in range(5):
         began = time.process_time()
@@ -536,8 +546,7 @@ def test_the_hub_s_cache_is_the_one_that_is_downloaded_to(named: dict[str, str],
 def test_vllm_and_the_health_server_need_a_port_each(host: str, shared: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]
-    health = ("127.0.0.1", number, "DSV4_HEALTH_HOST", "DSV4_HEALTH_PORT")
-    required = HostRequirements(gpus=0, group=0, ports=(at(number, host), health))
+    required = HostRequirements(gpus=0, group=0, api_port=api(number, host), health_port=health(number))
     problem = found(read_host(read_machine({}), required), required).get("port-free")
     assert (problem.seen if problem else "") == (
         f"port {number} is both vLLM's and the health server's" if shared else ""
