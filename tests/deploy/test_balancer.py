@@ -9,9 +9,7 @@ import json
 import signal
 import socket
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -20,7 +18,7 @@ import pytest
 from tests.deploy.pair import Pair
 from tests.support import load
 from tests.support.balancer import CONFIGURATION, KEY, Names, balancer, free_port
-from tests.support.patience import slowness
+from tests.support.patience import slowness, until
 
 OPEN = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"]
 MODEL = "/v1/models/stand-in"
@@ -52,13 +50,6 @@ def raw(pair: Pair, path: str) -> bytes:
     with socket.create_connection(("127.0.0.1", pair.balancer.port), timeout=60 * slowness()) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
         return connection.recv(65536)
-
-
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    ends = time.monotonic() + seconds * slowness()
-    while not condition() and time.monotonic() < ends:
-        time.sleep(0.05)
-    return condition()
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/completions", "/metrics", "/nothing"])

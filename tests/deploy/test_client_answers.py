@@ -18,9 +18,9 @@ import pytest
 from dsv4_serve.healthcheck.app import health_app
 from dsv4_serve.healthcheck.state import Health
 from tests.deploy.pair import Pair
-from tests.deploy.test_balancer import ports, until
+from tests.deploy.test_balancer import ports
 from tests.support.balancer import KEY, Balancer, Names, balancer
-from tests.support.patience import slowness
+from tests.support.patience import slowness, until
 
 OPENAI = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/v1/models", "/v1/models/a"]
 ANTHROPIC = ["/v1/messages", "/v1/messages/count_tokens"]

@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from tests.deploy.pair import Pair
-from tests.deploy.test_balancer import ports, until
+from tests.deploy.test_balancer import ports
 from tests.support.balancer import KEY, Balancer, balancer
+from tests.support.patience import until
 
 PAGE, OTHER = "https://chat.example", "http://localhost:3000"
 PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-evil"}

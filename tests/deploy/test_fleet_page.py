@@ -124,18 +124,18 @@ def test_only_the_progress_of_a_start_passes_the_status_port(fleet: Fleet) -> No
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_the_openedshows_each_replica_and_survives_the_end_of_the_balancer(fleet: Fleet, tmp_path: Path) -> None:
+def test_the_page_shows_each_replica_and_survives_the_end_of_the_balancer(fleet: Fleet, tmp_path: Path) -> None:
     with browser(tmp_path) as chromium, chromium.page(f"{fleet.url}/", width=390, dark=True) as opened:
         opened.until("document.getElementById('headline').textContent === '1 of 4 replicas ready'")
         opened.until("document.getElementById('replicas').textContent.includes('Held back')")
         rows = opened.value(
             "[...document.getElementById('replicas').rows].map((row) => [row.cells[0].textContent.split(':')[0], row.cells[1].textContent])"
         )
-        told = {address: text.replace("\u00a0", " ") for address, text in rows}
-        assert told.pop("127.0.0.2") == "Ready"
-        assert re.fullmatch(r"StartingLoading weights: 43 %, about 3\d min \d+ s left", told.pop("127.0.0.3"))
-        assert re.fullmatch(r"Held backhung; next start in 1 h 2\d min", told.pop("127.0.0.4"))
-        assert told == {"127.0.0.9": "No answerits health port cannot be reached"}
+        states = {address: text.replace("\u00a0", " ") for address, text in rows}
+        assert states.pop("127.0.0.2") == "Ready"
+        assert re.fullmatch(r"StartingLoading weights: 43 %, about 3\d min \d+ s left", states.pop("127.0.0.3"))
+        assert re.fullmatch(r"Held backhung; next start in 1 h 2\d min", states.pop("127.0.0.4"))
+        assert states == {"127.0.0.9": "No answerits health port cannot be reached"}
         assert opened.value("document.documentElement.scrollWidth <= innerWidth")
         assert [one for one in opened.complaints() if "status of 503" not in one] == []
         assert {one["url"].startswith((fleet.url, "data:")) for one in opened.requests()} == {True}

@@ -7,7 +7,7 @@ import http.client
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,7 +16,7 @@ import pytest
 from tests.deploy.pair import Pair
 from tests.deploy.test_balancer import ports
 from tests.support.balancer import KEY, Balancer, Names, balancer
-from tests.support.patience import slowness
+from tests.support.patience import slowness, until
 
 HEAD_SECONDS = 5.0  # `timeout http-request` as shipped
 SOURCES = [f"127.0.1.{number}" for number in range(1, 11)]
@@ -66,13 +66,6 @@ def connected(front: Balancer) -> int:
     found = re.search(r"CurrConns: (\d+)", front.tell("show info"))
     assert found
     return int(found[1])
-
-
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    ends = time.monotonic() + seconds * slowness()
-    while not (held := condition()) and time.monotonic() < ends:
-        time.sleep(0.05)
-    return held
 
 
 @pytest.fixture

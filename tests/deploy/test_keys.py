@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.balancer import CONFIGURATION, Balancer, Names, balancer
 from tests.support.key_files import REFUSED, TAKEN
-from tests.support.patience import slowness
+from tests.support.patience import slowness, until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -65,7 +65,7 @@ def front(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bal
     names.running = ["127.0.0.2"]
     env = {"API_KEY_FILE": str(folder / "keys"), "REPLICA_PORT": port, "REPLICA_HEALTH_PORT": port}
     with balancer(folder, names, binary=binary, **env) as running:
-        until(lambda: running.up() == {"127.0.0.2"}, 20)
+        assert until(lambda: running.up() == {"127.0.0.2"}, 20)
         yield running
     server.shutdown()
     server.server_close()
@@ -77,14 +77,7 @@ def keys(front: Balancer) -> Iterator[Path]:
     file = front.log.parent / "keys"
     yield file
     file.write_text(FILE)
-    until(lambda: code(front, ALICE) == 200, 10)
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    ends = time.monotonic() + seconds * slowness()
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
+    assert until(lambda: code(front, ALICE) == 200, 10)
 
 
 def code(front: Balancer, key: str, path: str = "/v1/models") -> int:
@@ -171,15 +164,15 @@ def test_where_a_key_may_stand(front: Balancer) -> None:
 
 def test_requests_a_minute(front: Balancer) -> None:
     assert [ask(front, BOB).status_code for _ in range(3)] == [200] * 3
-    over = ask(front, BOB)
-    assert over.status_code == 429
-    assert 50 <= int(over.headers["retry-after"]) <= 60
-    message = f"This key may send 3 requests a minute. Retry in {over.headers['retry-after']} s."
+    refused = ask(front, BOB)
+    assert refused.status_code == 429
+    assert 50 <= int(refused.headers["retry-after"]) <= 60
+    message = f"This key may send 3 requests a minute. Retry in {refused.headers['retry-after']} s."
     shape = {"message": message, "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}
-    assert over.json() == {"error": shape}
-    over = ask(front, BOB, "/v1/messages")
-    assert over.status_code == 429
-    assert (over.json()["type"], over.json()["error"]["type"]) == ("error", "rate_limit_error")
+    assert refused.json() == {"error": shape}
+    refused = ask(front, BOB, "/v1/messages")
+    assert refused.status_code == 429
+    assert (refused.json()["type"], refused.json()["error"]["type"]) == ("error", "rate_limit_error")
     assert [ask(front, EVE).status_code for _ in range(9)] == [200] * 9
     assert code(front, BOB, "/closed") == 404
     metrics = httpx.get(f"http://127.0.0.1:{front.status_port}/keys", trust_env=False).text
@@ -189,19 +182,19 @@ def test_requests_a_minute(front: Balancer) -> None:
 
 def test_concurrent_requests_and_a_client_that_goes_away(front: Balancer) -> None:
     with stream(front, ALICE, 60), stream(front, EVE, 1) as other:
-        over = ask(front, ALICE_2)  # the same name
-        assert (over.status_code, over.headers["retry-after"]) == (429, "1")
-        assert json.loads(over.text)["error"]["message"] == "This key may send 1 request at once. Retry in 1 s."
+        refused = ask(front, ALICE_2)  # the same name
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert json.loads(refused.text)["error"]["message"] == "This key may send 1 request at once. Retry in 1 s."
         assert len(other.read()) == 49
-    until(lambda: ask(front, ALICE_2).status_code == 200, 5)
+    assert until(lambda: ask(front, ALICE_2).status_code == 200, 5)
 
 
 def test_keys_come_and_go_while_a_stream_runs(front: Balancer, keys: Path) -> None:
     pid = front.process.pid
     with stream(front, ALICE, 6) as running:
         keys.write_text(FILE.replace(f"alice {ALICE} - 1\n", "") + "mallory mallorys-key-0123456\n")
-        until(lambda: code(front, "mallorys-key-0123456") == 200, 10)
-        until(lambda: code(front, ALICE) == 401, 10)
+        assert until(lambda: code(front, "mallorys-key-0123456") == 200, 10)
+        assert until(lambda: code(front, ALICE) == 401, 10)
         assert len(running.read()) == 299  # the withdrawn key's stream is whole
     assert (front.process.pid, front.process.poll()) == (pid, None)
 
@@ -211,7 +204,7 @@ def test_a_secret_that_kubernetes_swaps(front: Balancer, keys: Path) -> None:
     swapped.write_text(FILE + "mallory mallorys-key-0123456\n")
     (keys.parent / "link").symlink_to(swapped)
     (keys.parent / "link").rename(keys)
-    until(lambda: code(front, "mallorys-key-0123456") == 200, 10)
+    assert until(lambda: code(front, "mallorys-key-0123456") == 200, 10)
     keys.unlink()
 
 
@@ -222,7 +215,7 @@ def test_a_change_that_is_not_valid_keeps_the_keys(front: Balancer, keys: Path, 
         keys.unlink()
     else:
         keys.write_text(broken)
-    until(lambda: front.log.read_text().count("KEY FILE NOT VALID") > before, 10)
+    assert until(lambda: front.log.read_text().count("KEY FILE NOT VALID") > before, 10)
     time.sleep(1.5)  # another look
     assert front.log.read_text().count("KEY FILE NOT VALID") == before + 1
     assert code(front, EVE) == 200
@@ -231,6 +224,6 @@ def test_a_change_that_is_not_valid_keeps_the_keys(front: Balancer, keys: Path, 
 def test_the_log_has_names_and_no_keys(front: Balancer) -> None:
     raw(front, [f"Authorization: Bearer {EVE}"], "/v1/models?key=geheim")
     raw(front, ["x-api-key: geheim"])
-    until(lambda: ' eve "GET /v1/models HTTP/1.1"' in front.log.read_text(), 5)
+    assert until(lambda: ' eve "GET /v1/models HTTP/1.1"' in front.log.read_text(), 5)
     log = front.log.read_text()
     assert [key for key in (ALICE, ALICE_2, BOB, EVE, "geheim") if key in log] == []

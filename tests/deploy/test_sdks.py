@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dsv4_serve.demo import llama
-from tests.deploy.test_balancer import until
 from tests.deploy.test_tls import sign
 from tests.support.balancer import KEY, Names, balancer
-from tests.support.patience import slowness
+from tests.support.patience import slowness, until
 from tests.support.replica import Replica
 from tests.support.running_demo import NAME
 

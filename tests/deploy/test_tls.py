@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.pair import Pair
-from tests.deploy.test_balancer import ports, until
+from tests.deploy.test_balancer import ports
 from tests.support.balancer import KEY, Balancer, Names, balancer
-from tests.support.patience import slowness
+from tests.support.patience import slowness, until
 from tests.support.program import need
 
 

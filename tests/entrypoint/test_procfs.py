@@ -8,14 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from dsv4_serve.entrypoint import procfs
-from tests.support.patience import slowness
+from tests.support.patience import slowness, until
 
 TREE = """
 import os, signal, subprocess, sys, time
@@ -25,15 +24,6 @@ if len(sys.argv) > 1:
 print("up", flush=True)
 time.sleep(600)
 """
-
-
-def until(condition, seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def gone(pid: int) -> bool:
@@ -50,7 +40,7 @@ def run_in_child(body: str) -> subprocess.CompletedProcess[str]:
 def test_all_that_is_below_is_found_parents_first() -> None:
     child = subprocess.Popen([sys.executable, "-c", TREE, TREE], stdout=subprocess.PIPE)
     try:
-        assert until(lambda: len(procfs.descendants(child.pid)) == 1)
+        assert until(lambda: len(procfs.descendants(child.pid)) == 1, 60)
         below = [process.pid for process in procfs.descendants(os.getpid())]  # with what else this process has started
         (grandchild,) = procfs.descendants(child.pid)
         assert below.index(child.pid) < below.index(grandchild.pid)
@@ -86,7 +76,9 @@ time.sleep(600)
     child = int(done.stdout.readline())
     done.kill()
     done.wait()
-    assert until(lambda: gone(child) or "Z" in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0])
+    assert until(
+        lambda: gone(child) or "Z" in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0], 60
+    )
 
 
 def test_shared_memory_of_a_process_is_seen_and_removed() -> None:
@@ -155,7 +147,7 @@ def test_a_process_that_has_ended_has_nothing_below_and_listens_nowhere() -> Non
 def test_a_zombie_is_not_below() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     try:
-        assert until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+        assert until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE, 60)
         assert child.pid not in [process.pid for process in procfs.descendants(os.getpid())]
     finally:
         child.wait()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LIMIT = 5.0
@@ -20,6 +21,14 @@ def slowness(most: float = math.inf) -> float:
     """
     waiting = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     return min(most, max(LIMIT if most == math.inf else 1.0, waiting * (1 + os.nice(0) / 5)))
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until it holds; return whether it did within so many seconds. A busy machine gets longer."""
+    ends = time.monotonic() + seconds * slowness()
+    while not (held := condition()) and time.monotonic() < ends:
+        time.sleep(0.05)
+    return held
 
 
 @contextmanager

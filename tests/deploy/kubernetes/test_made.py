@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from pathlib import Path
 
 import yaml
@@ -13,7 +12,7 @@ import yaml
 from dsv4_serve.entrypoint.vllm_log.exit_cause import CAUSES
 from tests.deploy.kubernetes.rendered import BASE, KUBERNETES, OVERLAYS, ROOT, container, kustomize, one, replicas
 from tests.support.balancer import Names, balancer
-from tests.support.patience import slowness
+from tests.support.patience import until
 from tests.support.program import need
 from tools import kubernetes as tool
 
@@ -73,11 +72,8 @@ def test_haproxy_finds_replicas_by_the_name_that_kubernetes_gives_them(tmp_path:
     names = Cluster()
     names.running = ["127.0.0.7"]
     with balancer(tmp_path, names, binary=binary, REPLICA_NAME=NAME, REPLICA_PLACES="3") as running:
-        began = time.monotonic()
-        while "127.0.0.7" not in (said := running.tell("show servers state replicas")):
-            assert time.monotonic() - began < 5 * slowness(), said
-            time.sleep(0.1)
-        assert len(re.findall(r" replica\d ", said)) == 3
+        assert until(lambda: "127.0.0.7" in running.tell("show servers state replicas"), 5)
+        assert len(re.findall(r" replica\d ", running.tell("show servers state replicas"))) == 3
 
 
 def test_haproxy_takes_a_name_for_its_nameserver(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from tests.support.program import ends_at_once, need
 VLLM_FLAGS = {
     f"--{name}" for name in json.loads((ROOT / "entrypoint/vllm_schema/vllm-0.32.0.json").read_text())["flags"]
 }
-WHO_IS_WHO = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
+NODE_FLAGS = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
 """What tells the pods of one group apart; nothing about how vLLM is started."""
 SERVES_GPUS = [name for name in OVERLAYS if name not in ("demo", "pro-multinode", "qualify", "canary")]
 IMAGE = f"registry.example.com/dsv4-serve@sha256:{'1' * 64}"
@@ -123,9 +123,9 @@ def test_no_flag_of_vllm_stands_in_any_manifest(name: str) -> None:
         for one_container in containers(template["spec"]):
             words = " ".join([*one_container.get("command", []), *one_container.get("args", [])])
             flags = set(re.findall(r"--[a-z][a-z-]+", words))
-            assert flags & VLLM_FLAGS <= (WHO_IS_WHO if name == "pro-multinode" else set())
-        told = set(env(container(template["spec"]))) - {"HF_HUB_OFFLINE", "CANARY_KEY_FILE", "NVIDIA_VISIBLE_DEVICES"}
-        assert told <= set(Variables.model_fields) - {"MAX_MODEL_LEN", "MAX_NUM_SEQS", "GPU_MEMORY_UTILIZATION"}
+            assert flags & VLLM_FLAGS <= (NODE_FLAGS if name == "pro-multinode" else set())
+        names = set(env(container(template["spec"]))) - {"HF_HUB_OFFLINE", "CANARY_KEY_FILE", "NVIDIA_VISIBLE_DEVICES"}
+        assert names <= set(Variables.model_fields) - {"MAX_MODEL_LEN", "MAX_NUM_SEQS", "GPU_MEMORY_UTILIZATION"}
 
 
 def test_memory_counts_every_volume_in_memory_and_drains_have_their_time(name: str) -> None:
@@ -179,18 +179,18 @@ def test_all_objects_lie_in_one_namespace_and_a_user_can_move_them(name: str) ->
 def test_a_replica_is_one_that_dsv4_serves_on_the_gpus_it_gets(name: str) -> None:
     manifests = overlay(name)
     (pod,) = replicas(manifests)
-    told = env(container(pod))
+    variables = env(container(pod))
     product = pod.get("nodeSelector", {}).get("nvidia.com/gpu.product")
     if product is None:  # a ResourceClaim names it
         device = one(manifests, "ResourceClaimTemplate", "dsv4-gpus")["spec"]["spec"]["devices"]["requests"][0][
             "exactly"
         ]
-        assert device["count"] == int(told["TP"])
+        assert device["count"] == int(variables["TP"])
         product = re.findall('== "([^"]+)"', device["selectors"][0]["cel"]["expression"])[0].replace(" ", "-")
         assert "nvidia.com/gpu" not in container(pod)["resources"]["limits"]
     else:
-        assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == int(told["TP"])
-    settings = {key: told[key] for key in ("PROFILE", "MODEL", "TP")}
+        assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == int(variables["TP"])
+    settings = {key: variables[key] for key in ("PROFILE", "MODEL", "TP")}
     settings["MODEL"] = settings["MODEL"].partition("=")[0]
     env_ = {"PATH": os.environ["PATH"]} | settings
     done = command.run("fit", "--hardware", hardware_of(product), "--format", "json", env=env_)
@@ -200,10 +200,10 @@ def test_a_replica_is_one_that_dsv4_serves_on_the_gpus_it_gets(name: str) -> Non
 
 def hardware_of(product: str) -> str:
     """The hardware of profiles/ whose name in NVML makes this label."""
-    sheets = {file.stem: file.read_text() for file in (ROOT / "profiles/hardware").glob("*.toml")}
+    hardware_files = {file.stem: file.read_text() for file in (ROOT / "profiles/hardware").glob("*.toml")}
     (found,) = [
         name
-        for name, text in sheets.items()
+        for name, text in hardware_files.items()
         for seen in re.findall('"(NVIDIA [^"]+)"', text)
         if seen.replace(" ", "-") == product
     ]
@@ -336,8 +336,8 @@ def test_policies_open_the_ports_that_are_needed_and_no_other(name: str) -> None
         if who == "dsv4-group":
             continue  # NCCL selects its ports
         assert all(rule.get("ports") for rule in (*spec.get("ingress", []), *spec.get("egress", [])))
-        anyone = [p["port"] for rule in spec.get("ingress", []) if "from" not in rule for p in rule["ports"]]
-        assert anyone == (["api"] if who == "dsv4-haproxy" else [])
+        open_ports = [p["port"] for rule in spec.get("ingress", []) if "from" not in rule for p in rule["ports"]]
+        assert open_ports == (["api"] if who == "dsv4-haproxy" else [])
         anywhere = {p["port"] for rule in spec.get("egress", []) if "to" not in rule for p in rule["ports"]}
         https = {"dsv4-fetch": {443}, "dsv4-kernels": {443}, "dsv4-disk": {53, 443}}
         api = {"dsv4-router": {53, 443, 6443}, "dsv4-picker": {53, 443, 6443}}

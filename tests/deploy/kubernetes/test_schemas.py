@@ -50,13 +50,13 @@ def test_kubernetes_knows_every_field(rendered: Path, release: str) -> None:
     files = sorted(rendered.glob("*.yaml"))
     assert len(files) == len(OVERLAYS)
     done = subprocess.run([*argv, *files], capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert "WARN" not in said, said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "WARN" not in output, output
     objects = [found for file in files for found in yaml.load_all(file.read_text(), yaml.CSafeLoader)]
     deployments = [found["metadata"]["name"] for found in objects if found["kind"] == "Deployment"]
     assert len(deployments) > len(OVERLAYS)
-    assert sorted(re.findall(r"passed for resource deployment/(\S+) ", said)) == sorted(deployments)
+    assert sorted(re.findall(r"passed for resource deployment/(\S+) ", output)) == sorted(deployments)
 
 
 def test_kubernetes_refuses_a_field_that_is_misspelt(tmp_path: Path) -> None:
