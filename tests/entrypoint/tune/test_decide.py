@@ -72,11 +72,12 @@ def test_a_gain_far_beyond_the_noise_is_decided_by_two_starts_each() -> None:
     assert decide.standing(["a"], nearer, never).next is not None
 
 
-def test_a_large_gain_and_the_noise_are_shares_of_the_same_kind() -> None:
+def test_a_large_gain_is_compared_by_its_logarithm_and_shown_as_a_share() -> None:
     """Seven starts of the demo on a busy CPU: in logarithms 1.06 gained, and 0.78 needed."""
     trials = [TuneTrial(PLAN, {1: speed}) for speed in (698.35, 716.08)]
     trials += [TuneTrial(("a",), {1: speed}) for speed in (2086.65, 1660.9, 2531.59)]
     found = decide.compare(trials, PLAN, ("a",))
+    assert (round(found.log_gain, 2), round(found.log_threshold, 2)) == (1.06, 0.78)
     assert (round(found.gain, 2), round(found.threshold, 2)) == (1.9, 1.19)
     assert found.wins
     assert not found.clear, "1.06 is less than twice 0.78"
