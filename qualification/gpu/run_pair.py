@@ -12,10 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from qualification.gpu.served import FLAGS
 from tests.deploy.pair import Pair
 from tests.support.balancer import Late
 from tests.support.load import Load, load
+from tests.support.patience import until
 from tests.support.replica import Replica
 
 Step = dict[str, Any]
@@ -39,6 +43,8 @@ ONE = address(0)
 GRACE = {"DSV4_SUPERVISE_LIVE_GRACE": "30", "DSV4_GATE_TOKENS": "32"}
 CLIENTS, TOKENS, PAUSE = 8, 200, 3.0
 """Clients at a time, tokens of an answer, seconds of load before and after an event."""
+LOGGED = re.compile(r" api (?P<server>\S+) \S+ (?P<status>\d+) \d+ - - (?P<end>\S{4}) .*\"POST /v1/completions ")
+"""A request in HAProxy's log; `end` is `----` when neither side broke it off."""
 
 
 @dataclass
@@ -48,6 +54,8 @@ class Run:
     pair: Pair
     every: tuple[str, ...]
     patience: float
+    answered: dict[str, int] = field(default_factory=dict)
+    """The requests that each replica answered in full, in the last step under load."""
 
     @property
     def others(self) -> list[str]:
@@ -65,9 +73,22 @@ class Run:
         ready = time.monotonic() - began
         return {"ready_again_after": round(ready, 1), "back_after_ready": round(self.pair.until_up(*self.every), 1)}
 
+    @contextmanager
+    def load(self) -> Iterator[Load]:
+        """Keep clients busy during the block, then read from HAProxy's log who answered them: vLLM does not say."""
+        addresses, before = self.pair.balancer.addresses(), len(self.logged())
+        with load(self.pair.balancer.url, CLIENTS, TOKENS) as sent:
+            yield sent
+        until(lambda: len(self.logged()) - before >= len(sent.outcomes), 1)
+        self.answered = answered(self.logged()[before:], addresses)
+
+    def logged(self) -> list[re.Match[str]]:
+        """Return the requests in HAProxy's log, each written when it is over."""
+        return list(LOGGED.finditer(self.pair.balancer.log.read_text()))
+
     def drained(self) -> Step:
         """SIGTERM under load."""
-        with load(self.pair.balancer.url, CLIENTS, TOKENS) as running:
+        with self.load() as sent:
             time.sleep(PAUSE)
             began = time.monotonic()
             self.pair.replicas[ONE].stop()
@@ -76,29 +97,25 @@ class Run:
             ended = time.monotonic() - began
             self.pair.names.running.remove(ONE)
             time.sleep(PAUSE)
-        return {
-            "out_after": round(out, 1),
-            "ended_after": round(ended, 1),
-            "status": status,
-            **lost(running, began + out),
-        }
+        facts = {"out_after": round(out, 1), "ended_after": round(ended, 1), "status": status}
+        return {**facts, **self.lost(sent, began + out)}
 
     def killed(self) -> Step:
         """SIGKILL of all its processes under load."""
         family = [psutil.Process(self.pair.replicas[ONE].process.pid), *self.pair.replicas[ONE].family()]
-        with load(self.pair.balancer.url, CLIENTS, TOKENS) as running:
+        with self.load() as sent:
             time.sleep(PAUSE)
             began = time.monotonic()
             for process in family:
                 process.kill()
             out = self.pair.until_up(*self.others, seconds=30)
             time.sleep(PAUSE)
-        return {"out_after": round(out, 1), **lost(running, began + out)}
+        return {"out_after": round(out, 1), **self.lost(sent, began + out)}
 
     def hung(self) -> Step:
         """SIGSTOP of a worker under load, for good: out of rotation, then ended by its supervisor."""
         running = self.pair.replicas[ONE]
-        with load(self.pair.balancer.url, CLIENTS, TOKENS) as sent:
+        with self.load() as sent:
             time.sleep(PAUSE)
             worker = a_worker(running)
             name = worker.name()
@@ -109,7 +126,18 @@ class Run:
             ended = time.monotonic() - began
             time.sleep(PAUSE)
         facts = {"stopped": name, "out_after": round(out, 1), "ended_after": round(ended, 1), "status": status}
-        return {**facts, "exit": running.last_exit(), **lost(sent, began + out)}
+        return {**facts, "exit": running.last_exit(), **self.lost(sent, began + out)}
+
+    def lost(self, sent: Load, since: float) -> Step:
+        """Return how many requests were sent, which failed, how many of those were sent `since`, and who answered."""
+        failed = sent.failed()
+        return {
+            "requests": len(sent.outcomes),
+            "failed": len(failed),
+            "failed_later": len([one for one in failed if one.began > since]),
+            "errors": sorted({one.error[:200] for one in failed}),
+            "answered": self.answered,
+        }
 
 
 def a_worker(running: Replica) -> psutil.Process:
@@ -119,17 +147,10 @@ def a_worker(running: Replica) -> psutil.Process:
     return found[0] if found else running.api_server()
 
 
-def lost(running: Load, since: float) -> Step:
-    """Return how many requests were sent, which failed, how many of those were sent `since`, and who answered."""
-    failed = running.failed()
-    answered = [one.replica for one in running.outcomes]
-    return {
-        "requests": len(running.outcomes),
-        "failed": len(failed),
-        "failed_later": len([one for one in failed if one.began > since]),
-        "errors": sorted({one.error[:200] for one in failed}),
-        "answered": {one: answered.count(one) for one in sorted(set(answered))},
-    }
+def answered(requests: Sequence[re.Match[str]], addresses: Mapping[str, str]) -> dict[str, int]:
+    """Return how many requests of HAProxy's log each replica answered in full, by its address."""
+    whole = [addresses[one["server"]] for one in requests if (one["status"], one["end"]) == ("200", "----")]
+    return dict(sorted(Counter(whole).items()))
 
 
 STEPS: dict[str, Callable[[Run], Step]] = {

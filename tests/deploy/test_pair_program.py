@@ -42,7 +42,9 @@ def test_every_step_is_recorded_with_what_clients_lost(make_pair: MakePair, monk
     assert found["after kill"]["back_after_ready"] >= 0
     assert found["hang"]["status"] == 83
     assert found["hang"]["exit"]["status"] == 83
-    assert OTHER in found["hang"]["answered"]
+    for step in (found["drain"], found["kill"], found["hang"]):
+        assert set(step["answered"]) == {ONE, OTHER}
+        assert sum(step["answered"].values()) + step["failed"] == step["requests"]
 
 
 def test_a_measurement_goes_through_the_balancer_to_replicas_that_are_all_ready(binary: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import socket
@@ -110,13 +111,19 @@ class Balancer:
 
     def up(self, backend: str = "replicas") -> set[str]:
         """Addresses of the replicas that get new requests. One that was never checked gets them too; it is left out."""
-        rows = [line.split(",") for line in self.tell("show stat").splitlines()]
-        if not rows:
-            return set()
-        names = [name.strip("# ") for name in rows[0]]
-        servers = [dict(zip(names, row, strict=False)) for row in rows[1:] if row[0] == backend and row[1] != "BACKEND"]
+        servers = [one for one in self._servers() if one["pxname"] == backend]
         up = [one for one in servers if one["status"].startswith("UP") and "INI" not in one["check_status"]]
         return {one["addr"].rpartition(":")[0] for one in up}
+
+    def addresses(self) -> dict[str, str]:
+        """Return the address of each server that has one, by the name that the log gives it: `replicas/replica1`."""
+        servers = {f"{one['pxname']}/{one['svname']}": one["addr"].rpartition(":")[0] for one in self._servers()}
+        return {name: address for name, address in servers.items() if address}
+
+    def _servers(self) -> list[dict[str, str]]:
+        """The servers of all backends, with the columns of HAProxy's statistics."""
+        rows = csv.DictReader(self.tell("show stat").removeprefix("# ").splitlines())
+        return [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
 
 
 @contextmanager
