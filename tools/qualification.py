@@ -106,8 +106,8 @@ def outstanding(results: Iterable[dict[str, Any]]) -> str:
     layouts = sorted({layout for *_, layout in ran})
     lines = ["| TP | without expert parallel | with expert parallel |", "|---|---|---|"]
     for tp in SIZES:
-        left = [[one for one in layouts if (tp, parallel, one) not in ran] for parallel in (False, True)]
-        cells = ["all" if some == layouts else ", ".join(some) for some in left]
+        missing = [[one for one in layouts if (tp, parallel, one) not in ran] for parallel in (False, True)]
+        cells = ["all" if some == layouts else ", ".join(some) for some in missing]
         lines.append(f"| {tp} | {' | '.join(cells)} |")
     return "\n## Layouts that have not been served with the series yet\n\n" + "\n".join(lines) + "\n"
 

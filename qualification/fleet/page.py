@@ -190,19 +190,20 @@ def on_gpus(runs: Iterable[Row]) -> str:
     lines = head(("event", "out of rotation after", "failed requests", "back"))
     for steps in (one["steps"] for one in runs):
         for kind, title in EVENTS.items():
-            if (step := steps.get(kind)) is None:
-                lines.append(f"| {title} | unmeasured | unmeasured | unmeasured |")
-                continue
-            ended = (
-                [f"ended with status {step['status']} after {step['ended_after']:.0f} s"] if "status" in step else []
-            )
-            again = steps.get(f"after {kind}")
-            after = "then unmeasured" if ended else "unmeasured"
-            if again:
-                ready, rotation = again["ready_again_after"], again["back_after_ready"]
-                after = f"started again, ready after {ready:.0f} s, in rotation {rotation:.1f} s later"
-            lines.append(f"| {title} | {step['out_after']:.1f} s | {failed(step)} | {'; '.join([*ended, after])} |")
+            cells = ["unmeasured"] * 3
+            if step := steps.get(kind):
+                cells = [f"{step['out_after']:.1f} s", failed(step), end_and_return(step, steps.get(f"after {kind}"))]
+            lines.append(f"| {' | '.join((title, *cells))} |")
     return "\n".join(lines) + "\n"
+
+
+def end_and_return(step: Row, again: Row | None) -> str:
+    """Return how a replica ended, where it ended by itself, and when it was back."""
+    ended = f"ended with status {step['status']} after {step['ended_after']:.0f} s; " if "status" in step else ""
+    if again is None:
+        return f"{ended}then unmeasured" if ended else "unmeasured"
+    ready, rotation = again["ready_again_after"], again["back_after_ready"]
+    return f"{ended}started again, ready after {ready:.0f} s, in rotation {rotation:.1f} s later"
 
 
 def failed(step: Row) -> str:
