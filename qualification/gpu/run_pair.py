@@ -171,13 +171,8 @@ def main() -> int:
     checkpoint = options.work / f"{options.layout}-good"
     write(checkpoint, options.layout, TINY if options.tiny else FLASH, "good")
     os.environ.setdefault("DSV4_PROFILES", str(Path(__file__).parent / "profiles"))
-    argv = [
-        "--profile",
-        "known-answer",
-        "--model",
-        f"{MODELS.get(options.layout, options.layout)}={checkpoint}",
-        *FLAGS,
-    ]
+    model = f"{MODELS.get(options.layout, options.layout)}={checkpoint}"
+    argv = ["--profile", "known-answer", "--model", model, *FLAGS]
     argv += ["--tensor-parallel-size", str(options.tp), *(word for name in SKIPPED for word in ("--skip", name))]
     devices = groups(options.gpus, options.tp)
     options.out.mkdir(parents=True, exist_ok=True)
