@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bench import command, load, measure
+from ..bench import command, kernel_prebuild, load, measure
 from ..bench.options import LoadMatrix, ServeOptions
 from ..client import local_replica
 from ..client.errors import RequestFailed
 from ..client.local_replica import ReplicaEnded
 from ..errors import ConfigError
+from ..supervisor import kernel_cache
 from .decide import PLAN, Setup, TuneTrial
 from .options import FEWEST_REQUESTS
 from .setups import Setups
@@ -54,15 +55,15 @@ class Visit:
     replica: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def visit(bench: Bench, setup: Setup, seconds: float) -> Visit:
+def visit(bench: Bench, setup: Setup, seconds: float, *, first: bool = False) -> Visit:
     """
-    Start a setup, measure it and stop it; it has so many seconds to become ready.
+    Start a setup, measure it and stop it; it has so many seconds to become ready. The `first` one compiles for all.
 
     A setup that does not start or does not stay right is a failed trial; the plan itself raises UserError then.
     """
     began = time.monotonic()
     try:
-        rows, replica = _measured(bench, setup, seconds)
+        rows, replica = _measured(bench, setup, seconds, first=first)
     except (ReplicaEnded, load.LoadFailed, RequestFailed, ConfigError) as error:
         if setup == PLAN:
             raise
@@ -71,8 +72,12 @@ def visit(bench: Bench, setup: Setup, seconds: float) -> Visit:
     return Visit(TuneTrial(setup, speeds, seconds=round(time.monotonic() - began, 1)), tuple(rows), replica)
 
 
-def _measured(bench: Bench, setup: Setup, seconds: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _measured(
+    bench: Bench, setup: Setup, seconds: float, *, first: bool
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     serve, environ = _started_as(bench, setup)
+    if first:
+        _compile(bench, setup, environ)
     with local_replica.replica(serve.argv(), environ, bench.logs, min(seconds, serve.start_seconds)) as replica:
         described = replica.endpoint.plan().to_json()
         model, tokenizer = replica.endpoint.models()[0].id, measure.tokenizer_of(described)
@@ -83,6 +88,13 @@ def _measured(bench: Bench, setup: Setup, seconds: float) -> tuple[list[dict[str
             log.info(f"  batch {row.batch}: {row.output_tokens_per_second:.2f} tok/s, TTFT p50 {row.ttft_p50:.0f} ms")
             rows.append(row.to_json())
     return rows, described
+
+
+def _compile(bench: Bench, setup: Setup, environ: Mapping[str, str]) -> None:
+    """Compile kernels in many processes, unless an earlier start filled their cache."""
+    resolved = bench.setups.resolution(setup)
+    folder = kernel_cache.installed_folder(resolved.plan, environ)
+    kernel_prebuild.of_plan(resolved.selection, resolved.plan, environ, folder)
 
 
 def _started_as(bench: Bench, setup: Setup) -> tuple[ServeOptions, dict[str, str]]:

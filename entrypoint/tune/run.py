@@ -83,7 +83,7 @@ def _visit(bench: Bench, setup: Setup, starts: Kept, remaining: float) -> Visit:
     number = len(starts.visits) + 1
     log.info(f"start {number}: {shown(setup)} ({remaining / 60:.0f} minutes are left)")
     one = dataclasses.replace(bench, logs=measure.starts_folder(bench.logs))
-    visit = measure.visit(one, setup, remaining)
+    visit = measure.visit(one, setup, remaining, first=number == 1)
     if setup != PLAN and not visit.trial.failed and bench.weights:
         fell = rightness.drafts_less(starts.rows(PLAN), visit.rows)
         visit = dataclasses.replace(visit, trial=dataclasses.replace(visit.trial, failed=fell))

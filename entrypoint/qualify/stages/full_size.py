@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ...bench import command, load, measure
+from ...bench import command, kernel_prebuild, load, measure
 from ...bench.options import LoadMatrix
 from ...client import local_replica
 from ...client.local_replica import ReplicaEnded, Started
@@ -15,6 +15,7 @@ from ...memory import advice
 from ...memory.advice import Fit
 from ...resolve import memory_inputs
 from ...smoke.outcome import Outcome, failed, inconclusive, passed, skipped
+from ...supervisor import kernel_cache
 from ..box import Box
 
 LEAST = 120.0
@@ -37,6 +38,7 @@ def full_size(box: Box) -> Outcome:
         serve, weights = command.dummy(box.selection, box.plan, box.serve, environ)
     except ConfigError as error:
         return skipped(str(error))
+    kernel_prebuild.of_plan(box.selection, box.plan, environ, kernel_cache.installed_folder(box.plan, environ))
     try:
         with local_replica.replica(serve.argv(), environ, local_replica.scratch(), box.remaining) as replica:
             return judged(_rows(box, replica, environ), available_gib(replica.log), fit, replica.start, weights)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.bench import kernel_prebuild
+from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded
 from dsv4_serve.entrypoint.doctor.all_reduce.result import AllReduceResult, AllReduceTiming
 from dsv4_serve.entrypoint.doctor.report import Diagnosis, DoctorReport
 from dsv4_serve.entrypoint.problem import Problem
@@ -108,6 +114,25 @@ def test_the_problems_of_the_doctor_are_those_of_the_host(box: Box) -> None:
 
 def test_without_gpus_nothing_is_reduced_and_no_full_size_starts(box: Box) -> None:
     assert all_reduce.all_reduce(box).verdict == full_size.full_size(box).verdict == "skipped"
+
+
+def test_the_full_size_compiles_kernels_in_many_processes_before_it_starts(
+    make_box: Callable[..., Box], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    box = make_box(profile="64k", model="w4a16", hardware="h200")
+    box = replace(box, environ={**box.environ, "DSV4_CACHE": str(tmp_path)}, until=time.monotonic() + 600)
+    done: list[Any] = []
+
+    def start(*_args: object) -> None:
+        done.append("start")
+        raise ReplicaEnded("no GPU")
+
+    monkeypatch.setattr(kernel_prebuild, "of_plan", lambda *args: done.append(args))
+    monkeypatch.setattr(local_replica, "replica", start)
+    assert full_size.full_size(box).verdict == "failed"
+    (selection, plan, _, folder), last = done
+    assert (selection, plan, last) == (box.selection, box.plan, "start")
+    assert tmp_path in folder.parents
 
 
 def test_memory_outside_of_the_estimate_fails(make_box: Callable[..., Box]) -> None:

@@ -40,7 +40,8 @@ def started(monkeypatch: pytest.MonkeyPatch, bench: Bench, tmp_path: Path) -> Ca
     asked: list[tuple[Setup, float]] = []
 
     def go(seconds: float, answer: Answer = good) -> tuple[list[tuple[Setup, float]], kept.Kept]:
-        def visit(_bench: Bench, setup: Setup, remaining: float) -> Visit:
+        def visit(_bench: Bench, setup: Setup, remaining: float, *, first: bool) -> Visit:
+            assert first is (not starts.visits), "only the first start compiles for all"
             asked.append((setup, remaining))
             return answer(setup, remaining)
 

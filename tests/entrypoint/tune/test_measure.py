@@ -1,0 +1,48 @@
+"""The first start of a run compiles kernels in many processes before it begins, and no other one does."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.bench import kernel_prebuild
+from dsv4_serve.entrypoint.bench.options import LoadMatrix, ServeOptions
+from dsv4_serve.entrypoint.cli import parser, request
+from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client.local_replica import ReplicaEnded
+from dsv4_serve.entrypoint.resolve.resolution import Resolution
+from dsv4_serve.entrypoint.tune import measure
+from dsv4_serve.entrypoint.tune.candidates import TuneCandidate
+from dsv4_serve.entrypoint.tune.measure import Bench
+from dsv4_serve.entrypoint.tune.setups import Setups
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_only_the_first_start_compiles_before_it(first: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    options, flags = parser.parse(["serve", "--model", "w4a16", "--profile", "64k", "--tp", "2", "--skip", "weights"])
+    resolved = Resolution(*request.resolved(options, flags))
+    done: list[Any] = []
+
+    @contextmanager
+    def replica(*_args: Any) -> Any:
+        done.append("start")
+        raise ReplicaEnded("no GPU")
+        yield
+
+    monkeypatch.setattr(local_replica, "replica", replica)
+    monkeypatch.setattr(kernel_prebuild, "of_plan", lambda *args: done.append(args))
+    setups = Setups("64k", lambda _name, _folders: resolved, {"a": TuneCandidate("a", "a", {"x": 1}, "")}, tmp_path)
+    environ = {"DSV4_CACHE": str(tmp_path / "cache"), "PATH": ""}
+    bench = Bench(setups, ServeOptions({}), LoadMatrix((1,)), environ, tmp_path / "logs")
+    assert measure.visit(bench, ("a",), 60, first=first).trial.failed
+    *compiled, last = done
+    assert last == "start"
+    assert len(compiled) == int(first)
+    for selection, plan, variables, folder in compiled:
+        assert (selection, plan) == (resolved.selection, resolved.plan)
+        assert variables["DSV4_CACHE"] == environ["DSV4_CACHE"]
+        assert Path(environ["DSV4_CACHE"]) in folder.parents
