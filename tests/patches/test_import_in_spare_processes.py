@@ -1,5 +1,6 @@
 """The mechanics are tried with vLLM's file in a package of the same name that imports nothing else: real processes, in seconds."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -46,8 +47,7 @@ def run(depth, method=None):
 @contextmanager
 def package():
     """Yield a folder with that package; `import vllm` launches spares, which import its empty modules."""
-    from vllm import spare_process
-
+    spare_process = importlib.import_module("vllm.spare_process")
     with tempfile.TemporaryDirectory() as folder:
         for name in ("", *spare_process.MODULES):
             path = Path(folder, "vllm", *name.split(".")[1:])
@@ -142,9 +142,9 @@ def check_garbage_is_collected_again_before_a_process_starts():
 
 
 def check_vllm_spawns_as_before_without_the_variable():
-    from vllm import spare_process
     from vllm.utils.system_utils import get_mp_context
 
+    spare_process = importlib.import_module("vllm.spare_process")
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     assert spare_process.context_with_spares() is None
     assert type(get_mp_context()).__name__ == "SpawnContext"
