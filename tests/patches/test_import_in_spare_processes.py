@@ -55,7 +55,7 @@ def package():
             module.parent.mkdir(parents=True, exist_ok=True)
             module.write_text("")
         Path(folder, "vllm/__init__.py").write_text("from vllm import spare_process\nspare_process.launch()\n")
-        shutil.copy(spare_process.__file__, Path(folder, "vllm"))
+        shutil.copy(str(spare_process.__file__), Path(folder, "vllm"))
         yield folder
 
 
