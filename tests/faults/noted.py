@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 from tests.support.replica import Replica
@@ -17,6 +18,8 @@ SETTINGS = {
     "supervise.stop-grace": 20,
 }
 """Shorter than the defaults, so that no test waits for minutes."""
+_FOLDER = re.compile(r"(?:/[^\s/]+)*/pytest-of-[^\s/]+/pytest-\d+/[^\s/:,;]+")
+"""A test's own."""
 
 
 def noted(fault: str, status: int, words: str, *, unready: float | None = None, ended: float | None = None) -> None:
@@ -32,7 +35,7 @@ def last_words(running: Replica) -> str:
     """The sentence and the root cause that it ended with, without the folders of the test."""
     ending = json.loads((running.run_folder / "last-exit.json").read_text())
     text = ending["sentence"] + (f" Root cause: {ending['root']}" if ending["root"] else "")
-    return text.replace(str(running.run_folder), "RUN").replace(str(running.port), "PORT")
+    return _FOLDER.sub("", text.replace(str(running.run_folder), "RUN").replace(str(running.port), "PORT"))
 
 
 def cause(running: Replica) -> str:

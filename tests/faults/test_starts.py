@@ -40,7 +40,7 @@ def test_a_port_in_use_is_named(start: Start) -> None:
 @pytest.mark.everyday
 def test_a_checkpoint_that_is_not_there_is_named(start: Start, tmp_path: Path) -> None:
     with start(MODEL=f"demo={tmp_path / 'nothing'}") as running:
-        assert "nothing" in ended(running, "checkpoint-missing", 78).replace(str(tmp_path), "")
+        assert "/nothing" in ended(running, "checkpoint-missing", 78)
 
 
 def test_sigterm_while_loading_ends_at_once_and_leaves_nothing(start: Start) -> None:
@@ -69,7 +69,7 @@ def test_a_drafter_that_drafts_nothing_is_left_out_where_the_profile_says_so(sta
         assert "--speculative-config" not in plan["argv"]
         body = running.ask("/readyz")[1]
         assert "warn: draft-gate: degraded" in body
-        warning = next(line for line in running.messages() if "WARNING" in line)
+        warning = next(line for line in running.messages() if "WARNING" in line and "drafted" in line)
         noted("draft-nothing-degrade", 0, warning.removeprefix("dsv4: "), ended=time.monotonic() - began)
 
 
