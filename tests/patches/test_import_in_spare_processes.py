@@ -128,6 +128,85 @@ def running(pid):
         return False
 
 
+def check_a_process_with_cores_of_its_own_is_spawned_and_the_spare_ends():
+    """OpenMP reads them once, and the spare has loaded it."""
+    found = ran(
+        """
+        spare, context = spares()[0], context_with_spares()
+        os.environ["GOMP_CPU_AFFINITY"] = "0"
+        print(run(0, context)[:2], os.path.exists(f"/proc/{spare}"))
+        """,
+        spares="1",
+    )
+    assert found == "(False, (None, None, False)) False\n", found
+
+
+def check_vllm_that_forks_ends_its_spares_and_collects_garbage():
+    found = ran(
+        """
+        import gc
+        spare = spares()[0]
+        print(context_with_spares("fork"), gc.isenabled(), os.path.exists(f"/proc/{spare}"))
+        """,
+        spares="1",
+    )
+    assert found == "None True False\n", found
+
+
+def check_values_that_are_no_numbers_of_processes_launch_none():
+    for value in ("x", "0", "-1", "99999999999", ",1", " 1", "\u00b2"):
+        assert ran("print(spares(), 'VLLM_SPARE_PROCESSES' in os.environ)", spares=value) == "[] False\n", value
+
+
+def check_no_spare_is_launched_where_the_libraries_come_from_a_path_that_is_set_later():
+    assert ran("print(spares())", spares="1", VLLM_ENABLE_CUDA_COMPATIBILITY="1") == "[]\n"
+
+
+def check_a_start_goes_on_without_spares_where_none_can_be_launched():
+    found = ran(
+        """
+        import resource
+        os.environ[spare_process.VARIABLE] = "2"
+        os.environ.pop(spare_process.OMP, None)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        spare_process.launch()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        print(spares(), spare_process.OMP in os.environ)
+        """,
+    )
+    assert found == "[] False\n", found
+
+
+def check_a_spare_imports_nothing_from_the_working_directory():
+    found = ran(
+        """
+        import tempfile
+        os.chdir(tempfile.mkdtemp())
+        open("pickle.py", "w").write("raise SystemExit('from the working directory')")
+        os.environ[spare_process.VARIABLE] = "1"
+        spare_process.launch()
+        print(run(0))
+        """
+    )
+    assert found == "(True, (None, None, True), 'engine', 7, True, None)\n", found
+
+
+def check_the_end_of_a_message_arrives_although_a_fork_has_a_copy_of_the_socket():
+    found = ran(
+        """
+        parent = os.getpid()
+        if not os.fork():
+            while os.getppid() == parent:
+                time.sleep(0.05)
+            os._exit(0)
+        print(run(0))
+        """,
+        spares="1",
+    )
+    assert found == "(True, (None, None, True), 'engine', 7, True, None)\n", found
+
+
 def check_garbage_is_collected_again_before_a_process_starts():
     found = ran(
         """
@@ -164,6 +243,34 @@ def test_a_second_process_and_one_whose_spare_has_ended_are_spawned(holds):
 
 def test_spares_end_with_their_parent_and_say_nothing(holds):
     holds("check_spares_end_with_their_parent_and_say_nothing")
+
+
+def test_a_process_with_cores_of_its_own_is_spawned_and_the_spare_ends(holds):
+    holds("check_a_process_with_cores_of_its_own_is_spawned_and_the_spare_ends")
+
+
+def test_vllm_that_forks_ends_its_spares_and_collects_garbage(holds):
+    holds("check_vllm_that_forks_ends_its_spares_and_collects_garbage")
+
+
+def test_values_that_are_no_numbers_of_processes_launch_none(holds):
+    holds("check_values_that_are_no_numbers_of_processes_launch_none")
+
+
+def test_no_spare_is_launched_where_the_libraries_come_from_a_path_that_is_set_later(holds):
+    holds("check_no_spare_is_launched_where_the_libraries_come_from_a_path_that_is_set_later")
+
+
+def test_a_start_goes_on_without_spares_where_none_can_be_launched(holds):
+    holds("check_a_start_goes_on_without_spares_where_none_can_be_launched")
+
+
+def test_a_spare_imports_nothing_from_the_working_directory(holds):
+    holds("check_a_spare_imports_nothing_from_the_working_directory")
+
+
+def test_the_end_of_a_message_arrives_although_a_fork_has_a_copy_of_the_socket(holds):
+    holds("check_the_end_of_a_message_arrives_although_a_fork_has_a_copy_of_the_socket")
 
 
 def test_garbage_is_collected_again_before_a_process_starts(holds):
