@@ -54,8 +54,7 @@ class Stock:
             self.count -= 1
             stack = ExitStack()
             workers = ("--distributed-executor-backend", "mp")  # a process beside the engine, as on GPUs
-            started = self.start(*workers, MAX_NUM_SEQS="64", DSV4_SUPERVISE_SPARE_PROCESSES="true")
-            self.started.append((stack, stack.enter_context(started)))
+            self.started.append((stack, stack.enter_context(self.start(*workers, MAX_NUM_SEQS="64"))))
 
 
 @pytest.fixture(scope="session")

@@ -67,11 +67,12 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """
     Start the demo on a free port, and end it by Ctrl-C while it streams: it cuts no stream and leaves no process behind.
 
-    Its supervisor asks for no token of its own, so that a test can count those of its requests.
+    Its supervisor asks for no token of its own, so that a test can count those of its requests. Its engine runs in a spare
+    process, which it would not by default.
     """
     folder, port = tmp_path_factory.mktemp("demo"), local_replica.free_port()
     command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port), "--limit", "1800"]
-    settings = {**PATIENT, **SILENT, "DSV4_SUPERVISE_DRAIN_WAIT": "0"}
+    settings = {**PATIENT, **SILENT, "DSV4_SUPERVISE_DRAIN_WAIT": "0", "DSV4_SUPERVISE_SPARE_PROCESSES": "true"}
     demo = subprocess.Popen(
         command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root()
     )
@@ -120,7 +121,7 @@ def keyed_demo(keyed_start: Callable[[], Replica]) -> Replica:
     """
     A replica as the README starts it: under DeepSeek's name, with a key in `secrets/api-key` of its folder.
 
-    It may still be loading, so that a test can wait as the README does. Unlike there, its processes import in advance.
+    It may still be loading, so that a test can wait as the README does.
     """
     return keyed_start()
 
@@ -134,7 +135,6 @@ def _keyed(tmp_path_factory: pytest.TempPathFactory) -> AbstractContextManager[R
         "PROFILE": "demo",
         "MODEL": f"demo={write_checkpoint(folder / 'checkpoint')}",
         "API_KEY_FILE": str(key),
-        "DSV4_SUPERVISE_SPARE_PROCESSES": "true",
     }
     return replica(folder, model_name=NAME, SERVED_MODEL_NAME=NAME, **PATIENT, **settings)
 
