@@ -22,7 +22,7 @@ from vllm.spare_process import context_with_spares
 def spares():
     return [one.pid for one in spare_process._spares]
 
-def told(lock, pipe, queue, depth):
+def report(lock, pipe, queue, depth):
     pipe.send((os.getpid(), os.environ.get("SET_LATE"), os.environ.get("REMOVED"), "vllm.v1.engine.core" in sys.modules))
     with lock:
         queue.put(multiprocessing.current_process().name)
@@ -34,7 +34,7 @@ def run(depth, method=None):
     context = method or context_with_spares()
     lock, (here, there), queue = context.Lock(), context.Pipe(), context.Queue()
     expected = spares()[:1]
-    child = context.Process(target=told, args=(lock, there, queue, depth), name="engine", daemon=depth == 0)
+    child = context.Process(target=report, args=(lock, there, queue, depth), name="engine", daemon=depth == 0)
     child.start()
     there.close()
     seen, name = here.recv(), queue.get(timeout=60)
