@@ -73,7 +73,7 @@ async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     may_degrade = settings.gate.below_floor == "degrade" and shape.nodes == 1  # other nodes keep their draft head
     if reason.cause is not exit_cause.GATE_REFUSED or not may_degrade:
         return reason
-    log.warning(f"{reason.sentence} Starting again without the draft head.")
+    log.warning(f"{reason.sentence.rstrip('.')}. Starting again without the draft head.")
     life.health.degraded = True
     plan = served_plan.without_draft(plan, f"degraded: {reason.sentence}")
     life.describe(plan)
