@@ -42,8 +42,9 @@ def test_every_step_is_recorded_with_what_clients_lost(make_pair: MakePair, monk
     assert found["after kill"]["back_after_ready"] >= 0
     assert found["hang"]["status"] == 83
     assert found["hang"]["exit"]["status"] == 83
+    assert set(found["drain"]["answered"]) == {ONE, OTHER}
     for step in (found["drain"], found["kill"], found["hang"]):
-        assert set(step["answered"]) == {ONE, OTHER}
+        assert OTHER in step["answered"]  # the one that is hurt may not have finished any
         assert sum(step["answered"].values()) + step["failed"] == step["requests"]
 
 
