@@ -6,8 +6,9 @@ Restarts on GPUs: a plan at full size without weights is started once for each v
 A variant is NAME=VALUE[,NAME=VALUE...] for the environment of its start, or - for none. `TAKE_GIB=2` holds so much memory of
 the first GPU meanwhile. `kill` starts as the one before it, whose engine it kills while it serves: `down` is the time until
 `dsv4 serve` has ended, `back` the time from the kill until the next start is ready, as a container would be that
-restarts at once. All starts share the caches below `--home`, so the first one compiles what is not there. Writes a line
-of `restart.jsonl` for each start as soon as it is ready.
+restarts at once. All starts share the caches below `--home`, so the first one compiles what is not there; `--prebuild`
+compiles kernels in many processes before it, as `dsv4 warm` does. Writes a line of `restart.jsonl` for each start as
+soon as it is ready.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
@@ -52,6 +54,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A restart, in several ways.")
     full_size.add_options(parser)
     parser.add_argument("--home", type=Path, required=True, help="the folder of all caches")
+    parser.add_argument(
+        "--prebuild", action="store_true", help="compile kernels in many processes before the first start"
+    )
     parser.add_argument("variants", nargs="+", metavar="VARIANT")
     options = parser.parse_args()
     log.to_stderr()
@@ -62,6 +67,8 @@ def main() -> int:
     done = 0
     try:
         with full_size.deadline(options.deadline - ENDING):
+            if options.prebuild:
+                print(json.dumps(asdict(full_size.prebuilt(options, how)[1])), flush=True)
             for line in starts(options, how):
                 done += "failed" not in line
                 with record.open("a", encoding="utf-8") as file:

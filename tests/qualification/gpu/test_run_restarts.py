@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.bench.kernel_prebuild import PrebuiltKernels
 from qualification.gpu import full_size, run_restarts
 from tests.support.program import ROOT
 
@@ -44,6 +45,17 @@ def test_an_engine_is_killed_and_the_next_start_is_timed_from_there(
     assert back["compiled"]["files"] == 0, "it has the variables of the start before it"
     assert 0 < back["down"] < back["back"]
     assert back["back"] >= back["seconds"]
+
+
+def test_kernels_are_compiled_before_the_first_start_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    monkeypatch.setattr(full_size, "prebuilt", lambda *_: ([], PrebuiltKernels(87, 40.0)))
+    monkeypatch.setattr(run_restarts, "_HOLD", "print('no memory')")
+    run(monkeypatch, tmp_path, "--prebuild", "TAKE_GIB=2")
+    prebuilt, start = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (prebuilt["kernels"], start["variant"]) == (87, "TAKE_GIB=2")
 
 
 def test_a_variant_that_fails_is_kept_and_the_next_one_is_tried(
