@@ -91,14 +91,17 @@ def gemms(sizes: Dims, ways: int) -> list[Gemm]:
     ]
 
 
-def of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder: Path) -> PrebuiltKernels | None:
+def of_plan(
+    selection: Selection, plan: Plan, environ: Mapping[str, str], seconds: float = LIMIT
+) -> PrebuiltKernels | None:
     """
     Compile what a plan needs into the folder of its kernels; None where no product is known, or it has them.
 
-    Nothing is raised but a signal to stop: what fails is compiled by the start.
+    It takes so many `seconds` at most, and never more than LIMIT. Nothing is raised but a signal to stop: what fails is
+    compiled by the start.
     """
     try:
-        return _of_plan(selection, plan, environ, folder)
+        return _of_plan(selection, plan, environ, min(seconds, LIMIT))
     except local_replica.Stopped:
         raise
     except Exception as error:
@@ -106,8 +109,11 @@ def of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder
         return None
 
 
-def _of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folder: Path) -> PrebuiltKernels | None:
-    if selection.hardware.get("compute_capability") != CAPABILITY or kernel_cache.find(plan, folder).filled:
+def _of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], seconds: float) -> PrebuiltKernels | None:
+    if selection.hardware.get("compute_capability") != CAPABILITY:
+        return None
+    folder = kernel_cache.installed_folder(plan, environ)
+    if kernel_cache.find(plan, folder).filled:
         return None
     try:
         from .without_weights import SIZES
@@ -118,7 +124,7 @@ def _of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], folde
     plan = kernel_cache.placed(plan, environ, folder)
     products = gemms(sizes, plan.tensor_parallel_size)
     variables = {**environ, **plan.environment()}
-    found = compile_all(products, steps(plan), variables, _processes())
+    found = compile_all(products, steps(plan), variables, _processes(), seconds)
     note = f"; one process failed, and the start compiles the rest: {found.failed}" if found.failed else ""
     level = logging.WARNING if found.failed else logging.INFO
     message = f"DeepGEMM and TileLang: {found.kernels} kernels compiled beforehand in {found.seconds:.0f} s{note}"
@@ -137,19 +143,20 @@ def _processes() -> int:
 
 
 def compile_all(
-    products: Sequence[Gemm], tokens: Sequence[int], environ: Mapping[str, str], processes: int
+    products: Sequence[Gemm], tokens: Sequence[int], environ: Mapping[str, str], processes: int, seconds: float = LIMIT
 ) -> PrebuiltKernels:
     """
     Compile the kernels for steps of these tokens into vLLM's cache folder, which `environ` names (VLLM_CACHE_ROOT).
 
-    A process that fails is named in the result. Raise OSError where none can be started.
+    It is over after so many `seconds`. A process that fails is named in the result. Raise OSError where none can be
+    started.
     """
     began, before = time.monotonic(), _kernels(environ)
     count = max(1, min(PROCESSES, processes))
     work = {"gemms": [asdict(one) for one in products], "tokens": sorted(tokens), "of": count}
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(_process({**work, "part": part}, environ)) for part in range(count)]
-        failed = [_failure(*one, began + LIMIT) for one in running]
+        failed = [_failure(*one, began, seconds) for one in running]
     kernels = _kernels(environ) - before
     return PrebuiltKernels(kernels, round(time.monotonic() - began, 1), next(filter(None, failed), ""))
 
@@ -177,11 +184,11 @@ def _process(
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-def _failure(process: subprocess.Popen[bytes], errors: IO[bytes], until: float) -> str:
+def _failure(process: subprocess.Popen[bytes], errors: IO[bytes], began: float, seconds: float) -> str:
     try:
-        status = process.wait(timeout=max(0.0, until - time.monotonic()))
+        status = process.wait(timeout=max(0.0, began + seconds - time.monotonic()))
     except subprocess.TimeoutExpired:
-        return f"not done after {LIMIT:.0f} s"
+        return f"not done after {seconds:.0f} s"
     if not status:
         return ""
     errors.seek(0)

@@ -36,7 +36,7 @@ def warm(
     before, filled, lengths = contents(folder), {}, sweep.lengths(plan)
     starts: list[dict[str, Any]] = []
     with local_replica.stops_raise():
-        prebuilt = kernel_prebuild.of_plan(selection, plan, environ, folder)
+        prebuilt = kernel_prebuild.of_plan(selection, plan, environ)
         if dummy:
             serve, weights = command.dummy(selection, plan, serve, environ)
             log.info(weights)

@@ -22,7 +22,6 @@ from ..client import local_replica
 from ..client.errors import RequestFailed
 from ..client.local_replica import ReplicaEnded
 from ..errors import ConfigError
-from ..supervisor import kernel_cache
 from .decide import PLAN, Setup, TuneTrial
 from .options import FEWEST_REQUESTS
 from .setups import Setups
@@ -93,8 +92,7 @@ def _measured(
 def _compile(bench: Bench, setup: Setup, environ: Mapping[str, str]) -> None:
     """Compile kernels in many processes, unless an earlier start filled their cache."""
     resolved = bench.setups.resolution(setup)
-    folder = kernel_cache.installed_folder(resolved.plan, environ)
-    kernel_prebuild.of_plan(resolved.selection, resolved.plan, environ, folder)
+    kernel_prebuild.of_plan(resolved.selection, resolved.plan, environ)
 
 
 def _started_as(bench: Bench, setup: Setup) -> tuple[ServeOptions, dict[str, str]]:

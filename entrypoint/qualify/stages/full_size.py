@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...bench import command, kernel_prebuild, load, measure
-from ...bench.options import LoadMatrix
+from ...bench.options import LoadMatrix, ServeOptions
 from ...client import local_replica
 from ...client.local_replica import ReplicaEnded, Started
 from ...errors import ConfigError
@@ -15,11 +16,12 @@ from ...memory import advice
 from ...memory.advice import Fit
 from ...resolve import memory_inputs
 from ...smoke.outcome import Outcome, failed, inconclusive, passed, skipped
-from ...supervisor import kernel_cache
 from ..box import Box
 
 LEAST = 120.0
 """Seconds without which no start is tried; a warm one took 118 s (2 x H200, vLLM 0.32.0, 2026-11-22)."""
+TOO_SHORT = f"a start takes at least {LEAST:.0f} s, more than is left"
+AGAIN = "compiled kernels are kept: run it again, or raise --minutes"
 MATRIX = LoadMatrix(inputs=(256,), output=128, requests=2)
 _AVAILABLE = re.compile(r"Available KV cache memory: (\d+(?:\.\d+)?) GiB")
 
@@ -31,20 +33,26 @@ def full_size(box: Box) -> Outcome:
     if why := unfit(box, fit):
         return skipped(why)
     if box.remaining < LEAST:
-        return inconclusive(f"a start takes at least {LEAST:.0f} s, more than is left", "raise --minutes")
+        return inconclusive(TOO_SHORT, "raise --minutes")
     routing = measure.random_routing(box.selection.hardware.get("compute_capability"))
     environ = {**routing, **load.program_in(box.environ)}
     try:
         serve, weights = command.dummy(box.selection, box.plan, box.serve, environ)
     except ConfigError as error:
         return skipped(str(error))
-    kernel_prebuild.of_plan(box.selection, box.plan, environ, kernel_cache.installed_folder(box.plan, environ))
+    kernel_prebuild.of_plan(box.selection, box.plan, environ, box.remaining)
+    return _started(box, serve, environ, fit, weights)
+
+
+def _started(box: Box, serve: ServeOptions, environ: Mapping[str, str], fit: Fit | None, weights: str) -> Outcome:
+    if box.remaining < LEAST:
+        return inconclusive(TOO_SHORT, AGAIN)
     try:
         with local_replica.replica(serve.argv(), environ, local_replica.scratch(), box.remaining) as replica:
             return judged(_rows(box, replica, environ), available_gib(replica.log), fit, replica.start, weights)
     except ReplicaEnded as error:
         if box.remaining <= 0:
-            return inconclusive(str(error), "compiled kernels are kept: run it again, or raise --minutes")
+            return inconclusive(str(error), AGAIN)
         return failed(str(error), "see the log that it names")
 
 
@@ -57,7 +65,7 @@ def unfit(box: Box, fit: Fit | None) -> str:
     return ""
 
 
-def _rows(box: Box, replica: Started, environ: dict[str, str]) -> list[dict[str, Any]]:
+def _rows(box: Box, replica: Started, environ: Mapping[str, str]) -> list[dict[str, Any]]:
     model = replica.endpoint.models()[0].id
     tokenizer = measure.tokenizer_of(replica.endpoint.plan().to_json())
     batches = tuple(sorted({1, min(box.requests, 16)}))

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from dsv4_serve.entrypoint.bench import kernel_prebuild
-from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm, PrebuiltKernels
+from dsv4_serve.entrypoint.bench.kernel_prebuild import LIMIT, Gemm, PrebuiltKernels
 from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.cli import parser, request
 from dsv4_serve.entrypoint.client.local_replica import Stopped
@@ -164,15 +164,17 @@ def test_a_first_start_on_sm90_gets_the_kernels_of_its_steps(
         return PrebuiltKernels(58, 40.0)
 
     monkeypatch.setattr(kernel_prebuild, "compile_all", compile_all)
-    folder = tmp_path / "kernels"
-    found = kernel_prebuild.of_plan(selection, plan, {"HOME": "/home/x"}, folder)
+    environ = {"HOME": "/home/x", "DSV4_CACHE": str(tmp_path)}
+    found = kernel_prebuild.of_plan(selection, plan, environ, 1000.0)
     assert (found is not None) is compiles
-    for products, tokens, variables, _ in calls:
+    folder = kernel_cache.installed_folder(plan, environ)
+    for products, tokens, variables, _, seconds in calls:
+        assert seconds == LIMIT
         assert products == kernel_prebuild.gemms(FLASH, 2)
         assert {1, 64, 2048, 8192, *plan.value("cudagraph-capture-sizes")} <= set(tokens)
         assert (variables["VLLM_CACHE_ROOT"], variables["HOME"]) == (str(folder / "vllm"), "/home/x")
     kernel_cache.find(plan, folder).keep(600.0, {})
-    assert kernel_prebuild.of_plan(selection, plan, {}, folder) is None, "an earlier start filled it"
+    assert kernel_prebuild.of_plan(selection, plan, environ) is None, "an earlier start filled it"
 
 
 def test_what_cannot_be_compiled_beforehand_stops_no_start(
@@ -186,7 +188,7 @@ def test_what_cannot_be_compiled_beforehand_stops_no_start(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    assert kernel_prebuild.of_plan(selection, plan, {}, tmp_path) is None
+    assert kernel_prebuild.of_plan(selection, plan, {"DSV4_CACHE": str(tmp_path)}) is None
     warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert len(warnings) == 1
     assert "Resource temporarily unavailable" in warnings[0]
@@ -202,7 +204,7 @@ def test_a_signal_to_stop_ends_the_command(monkeypatch: pytest.MonkeyPatch, tmp_
 
     monkeypatch.setattr(kernel_prebuild, "compile_all", compile_all)
     with pytest.raises(Stopped):
-        kernel_prebuild.of_plan(selection, plan, {}, tmp_path)
+        kernel_prebuild.of_plan(selection, plan, {"DSV4_CACHE": str(tmp_path)})
 
 
 def test_no_more_processes_than_memory_is_left_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,10 +250,9 @@ def test_every_part_has_a_process_and_a_failed_one_is_told(program: None, tmp_pa
     assert (found.kernels, found.failed) == (2, "RuntimeError: out of memory")
 
 
-def test_what_takes_too_long_is_ended(program: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(kernel_prebuild, "LIMIT", 0.1)
+def test_what_takes_too_long_is_ended(program: None, tmp_path: Path) -> None:
     variables = {"VLLM_CACHE_ROOT": str(tmp_path), "SLEEPS": str(600 * slowness())}
-    found = kernel_prebuild.compile_all([LINEAR], [64], variables, 1)
+    found = kernel_prebuild.compile_all([LINEAR], [64], variables, 1, 0.1)
     assert (found.kernels, found.failed) == (0, "not done after 0 s")
 
 

@@ -130,9 +130,24 @@ def test_the_full_size_compiles_kernels_in_many_processes_before_it_starts(
     monkeypatch.setattr(kernel_prebuild, "of_plan", lambda *args: done.append(args))
     monkeypatch.setattr(local_replica, "replica", start)
     assert full_size.full_size(box).verdict == "failed"
-    (selection, plan, _, folder), last = done
+    (selection, plan, environ, seconds), last = done
     assert (selection, plan, last) == (box.selection, box.plan, "start")
-    assert tmp_path in folder.parents
+    assert environ["DSV4_CACHE"] == str(tmp_path)
+    assert 500 < seconds <= 600
+
+
+def test_no_full_size_starts_in_the_time_that_compilers_have_left(
+    make_box: Callable[..., Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = make_box(profile="64k", model="w4a16", hardware="h200")
+    left, starts = [full_size.LEAST], list[Any]()
+    monkeypatch.setattr(Box, "remaining", property(lambda _: left[-1]))
+    monkeypatch.setattr(kernel_prebuild, "of_plan", lambda *_args: left.append(full_size.LEAST - 1))
+    monkeypatch.setattr(local_replica, "replica", lambda *args: starts.append(args))
+    outcome = full_size.full_size(box)
+    assert (outcome.verdict, starts) == ("inconclusive", [])
+    assert "at least 120 s" in outcome.seen
+    assert "compiled kernels are kept" in outcome.fix
 
 
 def test_memory_outside_of_the_estimate_fails(make_box: Callable[..., Box]) -> None:
