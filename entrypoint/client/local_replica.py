@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ValidationError
 
-from .. import procfs
+from .. import procfs, sentences
 from ..errors import UserError
 from ..exit_status import of_signal
 from . import http
@@ -112,7 +112,9 @@ class ServeProcess:
         """Return how a replica ended that should still run, with the last message of its log."""
         _, marker, message = tail(self.log).rpartition("dsv4: ")
         reason = " ".join((message if marker else tail(self.log)[-400:]).split()) or "it logged nothing"
-        return f"the replica ended with status {self.process.returncode}: {reason}; its log is {self.log}"
+        return (
+            f"the replica ended with status {self.process.returncode}: {sentences.ended(reason)} Its log is {self.log}"
+        )
 
 
 @dataclass(frozen=True)

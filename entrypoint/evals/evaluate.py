@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import procfs, results
+from .. import procfs, results, sentences
 from ..client.endpoint import Endpoint
 from ..errors import HostError, UsageError, UserError
 from . import intervals, pace, runs
@@ -148,7 +148,7 @@ def _run(job: Mapping[str, Any], python: str, key: str | None, rate: tuple[float
             elif "result" in event:
                 return dict(event["result"])
             elif "error" in event:
-                raise UserError(f"{event['error'].rstrip('.')}.{again}")
+                raise UserError(f"{sentences.ended(event['error'])}{again}")
     if job["dry-run"] and progress:
         return None
     raise UserError(f"lm-eval ended without a result.{again}")

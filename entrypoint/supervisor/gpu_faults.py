@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 
@@ -45,5 +44,4 @@ def with_faults(reason: ExitReason, health: Health) -> ExitReason:
         return reason
     first = health.gpu_faults[0]
     xids = tuple(Xid(fault.xid, fault.gpu) for fault in health.gpu_faults)
-    sentence = reason.sentence.rstrip(".")
-    return dataclasses.replace(reason, sentence=f"{sentence}. A GPU had failed: {first.sentence}", xids=xids)
+    return reason.then(f"A GPU had failed: {first.sentence}", xids=xids)

@@ -116,7 +116,7 @@ class Lifecycle:
                 log.info(f"note: {diagnosis.sentence()}")
         if report.fatal:
             problems = "\n".join(
-                f"  {diagnosis.sentence()} (--skip {diagnosis.name} overrides)" for diagnosis in report.fatal
+                f"  {diagnosis.sentence()} (--skip {diagnosis.name} overrides)." for diagnosis in report.fatal
             )
             cause = exit_cause.by_status(report.exit_status)
             raise StartEnded(ExitReason(cause, f"the checks before the start failed:\n{problems}"))
@@ -140,11 +140,11 @@ class Lifecycle:
         """Log an error at once; if the same error repeats, wait longer each time."""
         log.error(str(error))
         self._begin(fingerprint("refused", str(error)))
-        cause = exit_cause.by_status(error.exit_status)
-        self.health.last_exit = LastExit(cause.name, cause.exit_status, str(error), at=time.time())
+        reason = ExitReason(exit_cause.by_status(error.exit_status), str(error), logged=True)
+        self.health.last_exit = LastExit(reason.cause.name, reason.cause.exit_status, reason.sentence, at=time.time())
         if not self.context.interactive:
             await self._back_off(Supervise())
-        return ExitReason(cause, str(error), logged=True)
+        return reason
 
     def finish(self, reason: ExitReason) -> None:
         """Report why it ended, and record that for the next start."""

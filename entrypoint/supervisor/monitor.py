@@ -76,7 +76,7 @@ class _Monitor:
             sentence = (
                 f"no progress for {idle:.0f} s while there was work ({self.progress.work}); the limit is {grace:.0f} s"
             )
-            return ExitReason(exit_cause.HUNG, f"{sentence} (supervise.live-grace).")
+            return ExitReason(exit_cause.HUNG, f"{sentence} (supervise.live-grace)")
         return reason
 
     def _could_not_look(self, error: OutOfFiles) -> None:

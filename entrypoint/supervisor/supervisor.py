@@ -73,9 +73,9 @@ async def supervise(plan: Plan, life: Lifecycle) -> ExitReason:
     may_degrade = settings.gate.below_floor == "degrade" and shape.nodes == 1  # other nodes keep their draft head
     if reason.cause is not exit_cause.GATE_REFUSED or not may_degrade:
         return reason
-    log.warning(f"{reason.sentence.rstrip('.')}. Starting again without the draft head.")
+    log.warning(f"{reason.sentence} Starting again without the draft head.")
     life.health.degraded = True
-    plan = served_plan.without_draft(plan, f"degraded: {reason.sentence}")
+    plan = served_plan.without_draft(plan, f"degraded: {reason.sentence.removesuffix('.')}")
     life.describe(plan)
     return gpu_faults.with_faults(await _run(plan, settings, life), life.health)
 
@@ -266,7 +266,7 @@ async def _with_stacks(reason: ExitReason, process: VllmProcess, life: Lifecycle
     file = life.context.run_folder / run_folder.STACKS
     kept = f"Stacks are in {file}." if atomic_file.write(file, text) else ""
     log.info(f"stacks of vLLM's processes:\n{text}")
-    return dataclasses.replace(reason, sentence=f"{reason.sentence} {kept}".strip())
+    return reason.then(kept)
 
 
 def _show_progress(health: Health, progress: StartupProgress) -> None:

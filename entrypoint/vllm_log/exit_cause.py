@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from .. import sentences
 from ..exit_status import ExitStatus
 from . import known_failures
 from .known_failures import KnownFailure
@@ -17,7 +19,7 @@ from .xid import Xid
 
 @dataclass(frozen=True)
 class Cause:
-    """A kind of exit; `sentence` is its message, with `{phase}` as a placeholder."""
+    """A kind of exit; `sentence` is its message without a period, with `{phase}` as a placeholder."""
 
     name: str
     exit_status: int
@@ -63,7 +65,7 @@ CAUSES = (
 
 @dataclass(frozen=True)
 class ExitReason:
-    """Why a replica ended. `logged`: the sentence is already in our log."""
+    """Why a replica ended. `sentence` ends with a period, given or not; `logged`: it is already in our log."""
 
     cause: Cause
     sentence: str
@@ -73,6 +75,13 @@ class ExitReason:
     """The name in failures.toml; empty for an unknown failure."""
     xids: tuple[Xid, ...] = ()
     """What the driver reported of the GPUs meanwhile, the likeliest cause first."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sentence", sentences.ended(self.sentence))
+
+    def then(self, more: str, **changes: Any) -> ExitReason:
+        """Return it with more sentences, and other changes."""
+        return replace(self, sentence=f"{self.sentence} {more}".strip(), **changes)
 
     @property
     def failed(self) -> bool:
@@ -94,7 +103,7 @@ def classify(
     A known failure counts only in lines that vLLM logged as the end of a process, never in those of level INFO.
     """
     if notes.stopped and status == 0:  # the status is 0, too, when the engine died
-        return ExitReason(DRAINED, f"{DRAINED.sentence}.")
+        return ExitReason(DRAINED, DRAINED.sentence)
     number = -status if status < 0 else status - 128
     by_signal = signal.Signals(number).name if number in set(signal.Signals) else ""
     roots = notes.roots()
@@ -111,22 +120,18 @@ def classify(
     where = replace(situation or Situation(), port=notes.port, serving=was_ready)
     unknown = "" if cause is CUT else known_failures.of_gpu_errors(where, known_failures.REPORT)
     advice = failure.advice(where, text) if failure else unknown
-    sentence = f"{sentence}. {advice}".strip()
-    return ExitReason(cause, sentence, text, failure=failure.name if failure else "", xids=where.xids)
+    return ExitReason(cause, sentence, text, failure=failure.name if failure else "", xids=where.xids).then(advice)
 
 
 def explain(reason: ExitReason, notes: LogNotes, situation: Situation | None = None) -> ExitReason:
     """Add the known cause of a stall or a hang, by the last line of the log or by waiting ranks, and GPU errors."""
     where = replace(situation or Situation(), port=notes.port, serving=reason.cause is HUNG)
-    summary = reason.sentence.rstrip(".")
     for text in (reason.sentence, notes.waiting):
         if failure := known_failures.find(text, STALLED.name, HUNG.name):
-            sentence = f"{summary}. {failure.advice(where, text)}"
-            return replace(reason, sentence=sentence, failure=failure.name, xids=where.xids)
+            return reason.then(failure.advice(where, text), failure=failure.name, xids=where.xids)
     if reason.cause not in (HUNG, STALLED) and not where.xids:
         return reason
-    sentence = known_failures.of_gpu_errors(where, f"{summary}. {known_failures.REPORT}")
-    return replace(reason, sentence=sentence, xids=where.xids)
+    return reason.then(known_failures.of_gpu_errors(where, known_failures.REPORT), xids=where.xids)
 
 
 def _outranks(root: RootCause | None, by_signal: str) -> bool:

@@ -71,7 +71,7 @@ class KnownFailure:
         text = next(case.text for case in cases if case.suits(situation))
         names_gpu_errors = "{xid}" in text
         text = text.format(port=situation.port, report=REPORT, missing=missing(root), xid=situation.gpu_errors())
-        text = f"{text} ({self.link})" if self.link and text != REPORT else text
+        text = f"{text} See {self.link}." if self.link and text != REPORT else text
         return of_gpu_errors(situation, text, named=names_gpu_errors)
 
 
@@ -82,7 +82,7 @@ def of_gpu_errors(situation: Situation, advice: str, *, named: bool = False) -> 
     clause = situation.gpu_errors()
     remedy = situation.xids[0].remedy.format(report=REPORT)
     errors = remedy if named else f"{clause[0].upper()}{clause[1:]}. {remedy}"
-    return f"{advice.replace(REPORT, '').strip()} {errors}".strip()
+    return " ".join([*advice.replace(REPORT, "").split(), errors])
 
 
 @functools.cache

@@ -39,7 +39,7 @@ def test_the_last_message_of_dsv4_is_why_it_ended(tmp_path):
     process.wait()
     running = ServeProcess(process, local_replica.free_port(), local_replica.free_port(), log)
     message = (
-        "the replica ended with status 1: start-failed (exit status 82): it died root cause: KeyError: 'x'; its log is "
+        "the replica ended with status 1: start-failed (exit status 82): it died root cause: KeyError: 'x'. Its log is "
     )
     with pytest.raises(ReplicaEnded) as caught:
         list(running.until_ready(5, 1))

@@ -61,7 +61,7 @@ def told(drained: Drained, allowed: float = 120.0) -> tuple[int, str]:
     ],
 )
 def test_a_stop_in_which_every_request_was_answered_is_0(drained: Drained) -> None:
-    assert told(drained) == (0, "stopped after every running request had finished")
+    assert told(drained) == (0, "stopped after every running request had finished.")
 
 
 @pytest.mark.parametrize(
@@ -70,66 +70,66 @@ def test_a_stop_in_which_every_request_was_answered_is_0(drained: Drained) -> No
         (
             ended(requests(5, 3), hurried=True),
             143,
-            "3 requests were cut: a second signal came before they were answered",
+            "3 requests were cut: a second signal came before they were answered.",
         ),
         (
             ended(requests(), hurried=True),
             143,
-            "whether requests were cut is unknown: a second signal came before they were answered",
+            "whether requests were cut is unknown: a second signal came before they were answered.",
         ),
-        (ended(requests(5, 3), seconds=140.0), 143, "3 requests were cut: shutdown-timeout (120 s) expired"),
-        (ended(requests(5, 1), seconds=140.0), 143, "1 request was cut: shutdown-timeout (120 s) expired"),
-        (ended(requests(5, 3), 0, seconds=121.0), 143, "3 requests were cut: shutdown-timeout (120 s) expired"),
-        (ended(requests(5, 3), 1, seconds=121.0), 143, "3 requests were cut: shutdown-timeout (120 s) expired"),
+        (ended(requests(5, 3), seconds=140.0), 143, "3 requests were cut: shutdown-timeout (120 s) expired."),
+        (ended(requests(5, 1), seconds=140.0), 143, "1 request was cut: shutdown-timeout (120 s) expired."),
+        (ended(requests(5, 3), 0, seconds=121.0), 143, "3 requests were cut: shutdown-timeout (120 s) expired."),
+        (ended(requests(5, 3), 1, seconds=121.0), 143, "3 requests were cut: shutdown-timeout (120 s) expired."),
         (
             ended(requests(5, 3), -9, seconds=2.0),
             82,
-            "3 requests were cut: vLLM's engine died while it was stopped (SIGKILL)",
+            "3 requests were cut: vLLM's engine died while it was stopped (SIGKILL).",
         ),
         (
             ended(requests(5, 3), 0, seconds=2.0),  # the API server's status is 0 when its engine was killed
             82,
-            "3 requests were cut: vLLM's engine died while it was stopped (exit status 0)",
+            "3 requests were cut: vLLM's engine died while it was stopped (exit status 0).",
         ),
         (
             ended(requests(5, 3, log=shutdown(BEGUN, BEGUN, DONE)), 0, seconds=2.0),
             82,
-            "3 requests were cut: vLLM's engine died while it was stopped (exit status 0)",
+            "3 requests were cut: vLLM's engine died while it was stopped (exit status 0).",
         ),
         (
             ended(requests(5, 3, log=shutdown()), 0, seconds=2.0, unread=0.2),
             82,
-            "3 requests were cut: vLLM's engine died while it was stopped (exit status 0)",
+            "3 requests were cut: vLLM's engine died while it was stopped (exit status 0).",
         ),
         (  # a server that closes its port and says nothing
             ended(requests(5, log=shutdown()), 0, seconds=2.0, unread=2.0),
             143,
-            "whether 5 requests were cut is unknown: vLLM ended with status 0, but closed its port before, and logged no count",
+            "whether 5 requests were cut is unknown: vLLM ended with status 0, but closed its port before, and logged no count.",
         ),
         (
             ended(requests(5, 0, errors=2), 0, seconds=2.0),
             82,
-            "2 requests were cut: vLLM's engine died while it was stopped (exit status 0)",
+            "2 requests were cut: vLLM's engine died while it was stopped (exit status 0).",
         ),
         (
             ended(requests(5, 0), 1, seconds=2.0),
             82,
-            "whether requests were cut is unknown: vLLM's engine died while it was stopped (exit status 1)",
+            "whether requests were cut is unknown: vLLM's engine died while it was stopped (exit status 1).",
         ),
         (
             ended(requests(0), 1, signalled=False),
             82,
-            "whether requests were cut is unknown: vLLM's engine died while it was stopped (exit status 1)",
+            "whether requests were cut is unknown: vLLM's engine died while it was stopped (exit status 1).",
         ),
         (
             ended(requests(before=5), quiet=61.0, seconds=61.0),
             83,
-            "5 requests were cut: vLLM made no progress for 61 s while it was stopped (supervise.live-grace)",
+            "5 requests were cut: vLLM made no progress for 61 s while it was stopped (supervise.live-grace).",
         ),
         (
             ended(requests(5, 5), quiet=61.0, seconds=61.0),
             83,
-            "5 requests were cut: vLLM made no progress for 61 s while it was stopped (supervise.live-grace)",
+            "5 requests were cut: vLLM made no progress for 61 s while it was stopped (supervise.live-grace).",
         ),
     ],
 )
@@ -139,8 +139,8 @@ def test_a_stop_that_cut_requests_says_how_many_and_why(drained: Drained, status
 
 def test_an_engine_that_its_server_lost_is_dead_although_the_server_goes_on() -> None:
     lost = ended(requests(5, 3, log=shutdown(BEGUN, BEGUN, DONE, STOPPED)), seconds=2.0)
-    assert told(lost) == (82, "3 requests were cut: vLLM's engine died while it was stopped")
-    assert told(replace(lost, seconds=121.0)) == (143, "3 requests were cut: shutdown-timeout (120 s) expired")
+    assert told(lost) == (82, "3 requests were cut: vLLM's engine died while it was stopped.")
+    assert told(replace(lost, seconds=121.0)) == (143, "3 requests were cut: shutdown-timeout (120 s) expired.")
     assert told(replace(lost, requests=requests(5, 3, log=shutdown(BEGUN, DONE, STOPPED))))[0] == 0
 
 
@@ -150,7 +150,7 @@ def test_without_a_timeout_vllm_aborts_what_runs_although_its_log_says_complete(
     unread = requests(5, log=shutdown(ABORTS, DONE))
     assert told(ended(unread, 0, seconds=0.3), allowed=0.0) == (
         143,
-        "5 requests were cut: shutdown-timeout (0 s) expired",
+        "5 requests were cut: shutdown-timeout (0 s) expired.",
     )
 
 

@@ -28,7 +28,7 @@ ALLOWED, GRACE, STOP = 120.0, 60.0, 20.0
 BEGUN = "[shutdown] EngineCore: start mode=drain timeout=120s"
 DONE = "[shutdown] EngineCore: request processing complete; starting resource teardown"
 UNCOUNTED = (
-    "whether 5 requests were cut is unknown: vLLM ended with status 0, but closed its port before, and logged no count"
+    "whether 5 requests were cut is unknown: vLLM ended with status 0, but closed its port before, and logged no count."
 )
 STOPPED = "[shutdown] API server: engine client stopped"
 
@@ -109,14 +109,14 @@ def answers_all(engine: Engine) -> None:
 
 def test_a_replica_that_was_never_ready_has_nothing_to_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     found, engine, health = stopped(monkeypatch, lambda: Engine(always(None)), ready_after=None)
-    assert found == (0, "stopped during the start")
+    assert found == (0, "stopped during the start.")
     assert engine.signals == []
     assert (health.draining, health.phase) == (True, "draining")
 
 
 def test_vllm_gets_one_sigterm_answers_what_runs_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     found, engine, health = stopped(monkeypatch, lambda: Engine(generating(5), answers_all))
-    assert found == (0, "stopped after every running request had finished")
+    assert found == (0, "stopped after every running request had finished.")
     assert engine.signals == [signal.SIGTERM]
     assert engine.log_finished  # its last lines count
     assert engine.now - 1000.0 < 10
@@ -141,7 +141,7 @@ def test_a_second_signal_ends_the_wait_and_no_sigterm_follows(monkeypatch: pytes
     found, engine, _ = stopped(
         monkeypatch, lambda: Engine(generating(5)), signals=(signal.SIGTERM, signal.SIGTERM), wait=3600.0
     )
-    assert found == (143, "5 requests were cut: a second signal came before they were answered")
+    assert found == (143, "5 requests were cut: a second signal came before they were answered.")
     assert engine.signals == []
 
 
@@ -149,7 +149,7 @@ def test_a_second_signal_ends_the_drain(monkeypatch: pytest.MonkeyPatch) -> None
     found, engine, _ = stopped(
         monkeypatch, lambda: Engine(generating(4), lambda engine: engine.stop.received(signal.SIGTERM))
     )
-    assert found == (143, "4 requests were cut: a second signal came before they were answered")
+    assert found == (143, "4 requests were cut: a second signal came before they were answered.")
     assert engine.now - 1000.0 < 10
     assert engine.signals == [signal.SIGTERM]
 
@@ -161,13 +161,13 @@ def test_vllm_that_ended_before_its_sigterm_died(monkeypatch: pytest.MonkeyPatch
         return engine
 
     found, engine, _ = stopped(monkeypatch, gone, wait=3600.0)
-    assert found == (82, "5 requests were cut: vLLM's engine died while it was stopped (exit status 1)")
+    assert found == (82, "5 requests were cut: vLLM's engine died while it was stopped (exit status 1).")
     assert engine.signals == []
 
 
 def test_requests_that_go_on_have_the_shutdown_timeout_and_the_time_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     found, engine, health = stopped(monkeypatch, lambda: Engine(generating(3)))
-    assert found == (143, "3 requests were cut: shutdown-timeout (120 s) expired")
+    assert found == (143, "3 requests were cut: shutdown-timeout (120 s) expired.")
     assert ALLOWED + STOP <= engine.now - 1000.0 <= ALLOWED + STOP + 10
     assert health.detail == "3 requests running"
 
@@ -188,7 +188,7 @@ def test_a_hang_from_before_the_stop_counts(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_engine_that_its_server_lost_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     found, engine, _ = stopped(monkeypatch, lambda: Engine(generating(5), lambda engine: engine.says(BEGUN, STOPPED)))
-    assert found == (82, "5 requests were cut: vLLM's engine died while it was stopped")
+    assert found == (82, "5 requests were cut: vLLM's engine died while it was stopped.")
     assert engine.now - 1000.0 < 10
 
 
@@ -197,7 +197,7 @@ def test_a_server_that_lost_an_idle_engine_is_waited_for(monkeypatch: pytest.Mon
         engine.says(BEGUN, STOPPED)
 
     found, engine, _ = stopped(monkeypatch, lambda: Engine(always(Counters()), lost))
-    assert found == (0, "stopped after every running request had finished")
+    assert found == (0, "stopped after every running request had finished.")
     assert engine.now - 1000.0 >= ALLOWED + STOP
 
 
@@ -221,7 +221,7 @@ def test_a_server_that_ends_with_streams_and_no_word_while_its_port_is_open_died
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found, _, _ = stopped(monkeypatch, lambda: Engine(generating(5), lambda engine: engine.exited.set_result(0)))
-    assert found == (82, "5 requests were cut: vLLM's engine died while it was stopped (exit status 0)")
+    assert found == (82, "5 requests were cut: vLLM's engine died while it was stopped (exit status 0).")
 
 
 def test_a_server_that_was_never_read_and_says_nothing_may_have_cut_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:

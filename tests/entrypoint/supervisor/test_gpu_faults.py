@@ -79,7 +79,7 @@ def test_in_kubernetes_the_log_has_the_command_that_keeps_pods_off_the_node(capl
 def test_a_stop_after_a_fault_names_it() -> None:
     stopped = ExitReason(exit_cause.DRAINED, "stopped after every running request had finished")
     reported = gpu_faults.with_faults(stopped, noted(Xid(79, BUS)))
-    assert reported.sentence == f"{stopped.sentence}. A GPU had failed: {OFF_THE_BUS}"
+    assert reported.sentence == f"{stopped.sentence} A GPU had failed: {OFF_THE_BUS}"
     assert reported.xids == (Xid(79, BUS),)
     assert gpu_faults.with_faults(stopped, Health()) == stopped
     named = ExitReason(exit_cause.HUNG, "no progress. Xid 79 …", xids=(Xid(79, BUS),))

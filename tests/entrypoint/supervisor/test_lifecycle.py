@@ -181,7 +181,7 @@ def test_a_start_knows_how_the_last_one_ended(context) -> None:
     assert (last.cause, last.status, last.sentence, last.root) == (
         "hung",
         83,
-        "no progress for 120 s",
+        "no progress for 120 s.",
         "a line of the log",
     )
     assert time.time() - 60 < (last.at or 0.0) <= time.time()
@@ -228,7 +228,7 @@ def test_a_requested_stop_leaves_no_termination_message(context, caplog) -> None
     context.run_folder.mkdir()
     exit_report.publish(DRAINED, context)
     assert context.termination_log.read_text() == ""
-    assert caplog.messages == ["drained (exit status 0): stopped after every running request had finished"]
+    assert caplog.messages == ["drained (exit status 0): stopped after every running request had finished."]
 
 
 @pytest.mark.parametrize(("reason", "level"), [(DRAINED, "INFO"), (ExitReason(exit_cause.HUNG, "no"), "ERROR")])
@@ -243,13 +243,13 @@ def test_the_last_line_is_an_error_only_where_it_failed(context, caplog, reason:
 def test_a_termination_message_has_the_root_cause_and_the_size_that_kubernetes_reads(context) -> None:
     context.run_folder.mkdir()
     exit_report.publish(ExitReason(exit_cause.HUNG, "no progress", "TimeoutError: x"), context)
-    assert context.termination_log.read_text() == "hung (exit status 83): no progress\nroot cause: TimeoutError: x"
+    assert context.termination_log.read_text() == "hung (exit status 83): no progress.\nroot cause: TimeoutError: x"
     exit_report.publish(ExitReason(exit_cause.HUNG, "x" * 9000), context)
     assert len(context.termination_log.read_text()) == 4096
     context.termination_log.unlink()
     exit_report.publish(ExitReason(exit_cause.HUNG, "again"), context)
     assert not context.termination_log.exists()
-    assert last_exit(context)["sentence"] == "again"
+    assert last_exit(context)["sentence"] == "again."
 
 
 @pytest.mark.parametrize(

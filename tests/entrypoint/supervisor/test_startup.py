@@ -95,7 +95,7 @@ def test_a_phase_without_progress_is_given_up_after_its_limit(start) -> None:
     reason = begun.until(100)
     assert reason.cause is exit_cause.STALLED
     assert reason.sentence.startswith("profiling: no progress for 5 s (limit 5 s")
-    assert begun.health.stalled == reason.sentence
+    assert f"{begun.health.stalled}." == reason.sentence
     assert begun.now == 1005.0
 
 

@@ -49,7 +49,7 @@ def test_a_second_signal_ends_the_drain_and_says_what_was_cut(start: Start) -> N
         draining(running)
         running.stop()
         began = time.monotonic()
-        assert ended(running)[:2] == (143, "5 requests were cut: a second signal came before they were answered")
+        assert ended(running)[:2] == (143, "5 requests were cut: a second signal came before they were answered.")
         assert time.monotonic() - began < 5 * slowness()
 
 
@@ -59,7 +59,7 @@ def test_a_second_signal_while_the_balancer_notices_is_no_drain_either(start: St
         running.stop()
         running.until(lambda: running.ask("/readyz/accepting")[0] == 503, 10, "not ready")
         running.stop()
-        assert ended(running)[:2] == (143, "5 requests were cut: a second signal came before they were answered")
+        assert ended(running)[:2] == (143, "5 requests were cut: a second signal came before they were answered.")
 
 
 def test_a_second_signal_shortens_the_end_of_an_engine_that_ignores_sigterm(start: Start) -> None:
@@ -81,7 +81,7 @@ def test_an_engine_that_is_killed_while_it_drains_cut_its_requests(start: Start)
         os.kill(running.stand_in_pids()[0], signal.SIGKILL)
         status, sentence, failures = ended(running)
         assert (status, failures) == (82, 1)
-        assert sentence == "5 requests were cut: vLLM's engine died while it was stopped (SIGKILL)"
+        assert sentence == "5 requests were cut: vLLM's engine died while it was stopped (SIGKILL)."
 
 
 def test_a_server_that_ends_with_0_although_it_cut_requests_is_not_believed(start: Start) -> None:
@@ -90,7 +90,7 @@ def test_a_server_that_ends_with_0_although_it_cut_requests_is_not_believed(star
         running.stop()
         assert ended(running)[:2] == (
             82,
-            "5 requests were cut: vLLM's engine died while it was stopped (exit status 0)",
+            "5 requests were cut: vLLM's engine died while it was stopped (exit status 0).",
         )
 
 
@@ -119,7 +119,7 @@ def test_requests_that_outlast_the_shutdown_timeout_are_counted(start: Start) ->
     with start("", "--shutdown-timeout", "2", STAND_IN_SECONDS="0.5", STAND_IN_SHUTDOWN="2") as running:
         busy(running)
         running.stop()
-        assert ended(running)[:2] == (143, "5 requests were cut: shutdown-timeout (2 s) expired")
+        assert ended(running)[:2] == (143, "5 requests were cut: shutdown-timeout (2 s) expired.")
 
 
 def test_only_a_clean_drain_clears_the_failures_on_record(start: Start) -> None:

@@ -286,7 +286,7 @@ def test_other_ends_leave_no_stacks(monkeypatch, tmp_path: Path) -> None:
 
 def test_a_drain_that_hung_leaves_stacks_too(monkeypatch, tmp_path: Path) -> None:
     reason, _, _ = supervised(monkeypatch, tmp_path, stops, drain=HUNG)
-    assert "Stacks are in" in reason.sentence
+    assert reason.sentence == f"{HUNG.sentence} Stacks are in {tmp_path / 'run/stacks.txt'}."
 
 
 def test_a_second_signal_does_not_wait_for_stacks(monkeypatch, tmp_path: Path) -> None:
@@ -331,8 +331,8 @@ def test_another_node_is_blamed_where_it_is_at_fault(monkeypatch, tmp_path: Path
         vllm.blames = True
         vllm.exited.set_result(1)
 
-    assert supervised(monkeypatch, tmp_path, during)[0].sentence == f"{PEER.sentence} True"
-    assert supervised(monkeypatch, tmp_path, during, until_up=forever)[0].sentence == f"{PEER.sentence} False"
+    assert supervised(monkeypatch, tmp_path, during)[0].sentence == f"{PEER.sentence} True."
+    assert supervised(monkeypatch, tmp_path, during, until_up=forever)[0].sentence == f"{PEER.sentence} False."
     assert supervised(monkeypatch, tmp_path, lost=PEER)[0] == PEER
 
 
@@ -395,7 +395,9 @@ def test_a_refused_draft_head_is_left_out_where_the_plan_says_so(  # noqa: PLR09
         assert reason.cause is exit_cause.HUNG
         assert "--speculative-config" in vllm.started[0]["argv"]
         assert "--speculative-config" not in vllm.started[1]["argv"]
-        assert vllm.described[0].settings()["speculative-config.num_speculative_tokens"].origin.startswith("degraded: ")
+        assert vllm.described[0].settings()["speculative-config.num_speculative_tokens"].origin == (
+            "degraded: draft gate: 0% accepted"
+        )
         assert "draft gate: 0% accepted. Starting again without the draft head." in caplog.messages
     else:
         assert reason.cause is exit_cause.GATE_REFUSED
@@ -428,7 +430,7 @@ def test_processes_that_survive_are_named_and_stay_on_record(monkeypatch, tmp_pa
 def test_a_node_without_an_api_server_follows_and_leaves(monkeypatch, tmp_path: Path) -> None:
     flags = {"nnodes": 2, "node-rank": 1, "headless": True}
     reason, vllm, life = supervised(monkeypatch, tmp_path, stops, flags=flags)
-    assert reason.sentence == "left"
+    assert reason.sentence == "left."
     assert life.health.headless
     assert "prove" not in vllm.did
     assert not supervised(monkeypatch, tmp_path, stops)[2].health.headless

@@ -313,7 +313,7 @@ def test_sigterm_while_weights_are_fetched_ends_with_0_and_leaves_no_process(
         status, seconds = running.until_ended(10)
         assert status == 0
         assert seconds < 5
-        assert running.last_exit()["sentence"] == "stopped before vLLM was started"
+        assert running.last_exit()["sentence"] == "stopped before vLLM was started."
         assert not family[0].is_running()
 
 

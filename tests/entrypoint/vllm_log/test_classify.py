@@ -154,6 +154,15 @@ def test_a_hang_is_explained_by_ranks_that_wait_and_a_stall_by_its_last_line() -
     assert one.sentence != explained.sentence
 
 
+@pytest.mark.parametrize("given", ["no progress", "no progress."])
+def test_a_reason_ends_with_one_period_and_more_follows_it(given: str) -> None:
+    reason = ExitReason(exit_cause.HUNG, given)
+    assert reason.sentence == "no progress."
+    assert reason.then("") == reason
+    more = reason.then("Stacks are here.", failure="x")
+    assert more == ExitReason(exit_cause.HUNG, "no progress. Stacks are here.", failure="x")
+
+
 def test_every_signal_has_its_name() -> None:
     assert found(status=-signal.SIGSEGV).root == "vLLM was ended by SIGSEGV"
     assert found(status=128 + signal.SIGBUS).root == "vLLM was ended by SIGBUS"
@@ -182,8 +191,8 @@ def test_an_end_without_a_hang_is_only_explained_by_errors_of_gpus() -> None:
 def test_a_hang_is_advised_as_serving_and_a_stall_as_starting(
     monkeypatch: pytest.MonkeyPatch, cause: exit_cause.Cause, serving: bool
 ) -> None:
-    cases = (Remedy("while serving", serving=True), Remedy("while starting", serving=False))
+    cases = (Remedy("While serving.", serving=True), Remedy("While starting.", serving=False))
     failure = KnownFailure("x", re.compile("x"), cause.name, "", cases=cases)
     monkeypatch.setattr(exit_cause.known_failures, "find", lambda *_: failure)
-    advice = "while serving" if serving else "while starting"
+    advice = "While serving." if serving else "While starting."
     assert explain(ExitReason(cause, "no progress."), notes()).sentence == f"no progress. {advice}"

@@ -245,7 +245,9 @@ def test_every_known_failure_is_complete() -> None:
             assert text.endswith((".", "{report}", "{missing}"))
             assert len(text) < 300
         for serving, nvlink in itertools.product((True, False), (True, False, None)):
-            assert "{" not in failure.advice(Situation(nvlink=nvlink, serving=serving))
+            advice = failure.advice(Situation(nvlink=nvlink, serving=serving))
+            assert "{" not in advice
+            assert advice.endswith(".")
         assert re.match(r"https://github\.com/|$", failure.link)
 
 
@@ -396,7 +398,7 @@ def test_a_stall_or_a_hang_is_explained_by_the_last_line_or_by_ranks_that_wait()
     )
     assert "--nccl p2p-off" in explain(stalled, LogNotes()).sentence
     hung = ExitReason(exit_cause.HUNG, "no progress for 120 s while there was work")
-    assert explain(hung, LogNotes()).sentence == f"{hung.sentence.rstrip('.')}. {known_failures.REPORT}"
+    assert explain(hung, LogNotes()).sentence == f"{hung.sentence} {known_failures.REPORT}"
     waiting = notes_on(
         [
             "(EngineCore pid=7) INFO 11-22 04:11:57 [shm_broadcast.py:750] No available shared memory broadcast block found in 60 seconds."

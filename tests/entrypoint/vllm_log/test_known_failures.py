@@ -36,7 +36,7 @@ def test_a_remedy_suits_a_situation(remedy: dict[str, Any], situation: Situation
 
 
 def failure(**more: Any) -> KnownFailure:
-    return KnownFailure("x", re.compile("x"), "host", "general on {port}", **more)
+    return KnownFailure("x", re.compile("x"), "host", "General on {port}.", **more)
 
 
 def test_the_first_remedy_that_suits_is_given_then_the_general_one_then_the_report() -> None:
@@ -44,13 +44,13 @@ def test_the_first_remedy_that_suits_is_given_then_the_general_one_then_the_repo
     known = failure(cases=cases, sets={"enforce-eager": True})
     assert known.advice(Situation(nvlink=True, serving=True)) == "for nvlink"
     assert known.advice(Situation(serving=True)) == "while serving"
-    assert known.advice(Situation(port=8123)) == "general on 8123"
+    assert known.advice(Situation(port=8123)) == "General on 8123."
     assert known.advice(SET) == REPORT
 
 
 def test_a_link_follows_an_advice_and_no_report() -> None:
     known = failure(link="https://example.org", sets={"enforce-eager": True})
-    assert known.advice(Situation(port=1)) == "general on 1 (https://example.org)"
+    assert known.advice(Situation(port=1)) == "General on 1. See https://example.org."
     assert known.advice(SET) == REPORT
 
 
@@ -98,7 +98,9 @@ def test_errors_of_gpus_are_told_after_an_advice_and_in_place_of_a_report() -> N
     assert of_gpu_errors(lost, "set x.") == f"set x. {told}"
     assert of_gpu_errors(lost, REPORT) == told
     assert of_gpu_errors(Situation(), "set x.") == "set x."
-    assert failure().advice(lost) == f"general on 8000 {told}"
+    assert failure().advice(lost) == f"General on 8000. {told}"
+    linked = KnownFailure("x", re.compile("x"), "host", "Set x. {report}", link="https://example.org")
+    assert linked.advice(lost) == f"Set x. See https://example.org. {told}"
     named = KnownFailure("x", re.compile("x"), "host", "see: {xid}")
     assert named.advice(lost) == f"see: {lost.gpu_errors()} {lost.xids[0].remedy.format(report=REPORT)}"
     assert named.advice(Situation()) == f"see: {Situation().gpu_errors()}"
