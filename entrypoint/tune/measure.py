@@ -75,9 +75,11 @@ def _measured(
     bench: Bench, setup: Setup, seconds: float, *, first: bool
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     serve, environ = _started_as(bench, setup)
+    until = time.monotonic() + seconds
     if first:
-        _compile(bench, setup, environ)
-    with local_replica.replica(serve.argv(), environ, bench.logs, min(seconds, serve.start_seconds)) as replica:
+        _compile(bench, setup, environ, seconds)
+    patience = min(until - time.monotonic(), serve.start_seconds)
+    with local_replica.replica(serve.argv(), environ, bench.logs, patience) as replica:
         described = replica.endpoint.plan().to_json()
         model, tokenizer = replica.endpoint.models()[0].id, measure.tokenizer_of(described)
         rows = []
@@ -89,10 +91,10 @@ def _measured(
     return rows, described
 
 
-def _compile(bench: Bench, setup: Setup, environ: Mapping[str, str]) -> None:
+def _compile(bench: Bench, setup: Setup, environ: Mapping[str, str], seconds: float) -> None:
     """Compile kernels in many processes, unless an earlier start filled their cache."""
     resolved = bench.setups.resolution(setup)
-    kernel_prebuild.of_plan(resolved.selection, resolved.plan, environ)
+    kernel_prebuild.of_plan(resolved.selection, resolved.plan, environ, seconds)
 
 
 def _started_as(bench: Bench, setup: Setup) -> tuple[ServeOptions, dict[str, str]]:

@@ -28,20 +28,28 @@ def test_only_the_first_start_compiles_before_it(first: bool, monkeypatch: pytes
     done: list[Any] = []
 
     @contextmanager
-    def replica(*_args: Any) -> Any:
-        done.append("start")
+    def replica(_argv: Any, _environ: Any, _folder: Any, seconds: float) -> Any:
+        done.append(seconds)
         raise ReplicaEnded("no GPU")
         yield
 
     monkeypatch.setattr(local_replica, "replica", replica)
-    monkeypatch.setattr(kernel_prebuild, "of_plan", lambda *args: done.append(args))
+
+    def of_plan(*args: Any) -> None:
+        done.append(args)
+        clock.append(20.0)
+
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "monotonic", lambda: sum(clock))
+    monkeypatch.setattr(kernel_prebuild, "of_plan", of_plan)
     setups = Setups("64k", lambda _name, _folders: resolved, {"a": TuneCandidate("a", "a", {"x": 1}, "")}, tmp_path)
     environ = {"DSV4_CACHE": str(tmp_path / "cache"), "PATH": ""}
     bench = Bench(setups, ServeOptions({}), LoadMatrix((1,)), environ, tmp_path / "logs")
     assert measure.visit(bench, ("a",), 60, first=first).trial.failed
     *compiled, last = done
-    assert last == "start"
+    assert last == (40 if first else 60), "what the compilers took is not there for the start"
     assert len(compiled) == int(first)
-    for selection, plan, variables in compiled:
+    for selection, plan, variables, seconds in compiled:
+        assert seconds == 60
         assert (selection, plan) == (resolved.selection, resolved.plan)
         assert variables["DSV4_CACHE"] == environ["DSV4_CACHE"]
