@@ -32,7 +32,9 @@ def body(found: dict[str, Any], date: datetime, host: str = HOST) -> dict[str, A
     if variant["share"] > 1:
         served = served.replace(f"-tp{variant['tp']}-", f"-share-of-{variant['share']}-")
     env = {name: value for name, value in variant["env"].items() if name.startswith(VARIABLES)}
-    extra = {key: found[key] for key in ("swept", "kernels", "readyz", "beside", "failed") if found.get(key)}
+    extra = {
+        key: found[key] for key in ("swept", "kernels", "readyz", "beside", "failed", "tokens_a_step") if found.get(key)
+    }
     text = json.dumps(
         {
             "date": date.isoformat(timespec="seconds"),

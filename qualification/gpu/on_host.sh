@@ -74,7 +74,7 @@ sglang() {  # what a pip installation has as bin/sglang, and its Python; caches 
     mkdir -p "$base/bin" "$base/home-sglang"
     local site=$base/site-sglang
     printf '#!/bin/sh\nunset XDG_CACHE_HOME VLLM_CACHE_ROOT FLASHINFER_WORKSPACE_BASE TRITON_CACHE_DIR TILELANG_CACHE_DIR TORCHINDUCTOR_CACHE_DIR\n%s\nexec python3 "$@"\n' \
-        "unset CUTE_DSL_CACHE_DIR HUMMING_CACHE_DIR CUDA_CACHE_PATH; export HOME=$base/home-sglang PYTHONPATH=$site:$site/nvidia_cutlass_dsl/dsl_packages" \
+        "unset HUMMING_CACHE_DIR CUDA_CACHE_PATH; export HOME=$base/home-sglang CUTE_DSL_CACHE_DIR=$base/home-sglang/.cache/cute-dsl; export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1 PYTHONPATH=$site:$site/nvidia_cutlass_dsl/dsl_packages" \
         > "$base/bin/sglang-python"
     printf 'if __name__ == "__main__":\n    from sglang.cli.main import main\n\n    main()\n' > "$base/bin/sglang-main.py"
     printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$base/bin/sglang-python" "$base/bin/sglang-main.py" > "$base/bin/sglang"
@@ -163,6 +163,7 @@ unpack-sglang)
     setsid nice -n 19 env MAX_JOBS=$(($(nproc) - ${SPARE:-4})) "$base/bin/sglang-python" -c '
 import time
 began = time.monotonic()
+import sglang  # names the folder of FlashInfer
 from flashinfer.jit.fused_moe import gen_cutlass_fused_moe_sm90_module
 gen_cutlass_fused_moe_sm90_module().build_and_load()
 print(f"compiled after {time.monotonic() - began:.0f} s")' > "$base/sglang-prebuild.log" 2>&1 < /dev/null &

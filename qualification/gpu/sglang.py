@@ -10,6 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dsv4_serve.entrypoint.client import http
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
+
+MULTICAST = (
+    "--enable-nccl-nvls",
+    "--enable-symm-mem",
+    "--enable-torch-symm-mem",
+    "--enable-mscclpp",
+    "mnnvl",
+    "cutedsl",
+)
+"""Flags and values that use NVLink multicast, which can put the GPUs of a shared host out of service."""
+
 
 def variables(rates: Sequence[float]) -> dict[str, str]:
     """Return the variables for random experts, and for drafts that are accepted at these rates, up to each position."""
@@ -36,6 +49,15 @@ def drafting(method: str, tokens: int) -> list[str]:
 
 
 def command(folder: str, tp: int, draft: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """Return the command without host and port."""
+    """Return the command without host and port; raise ValueError for a flag that uses NVLink multicast."""
+    if used := sorted({*map(str, flags)} & {*MULTICAST}):
+        raise ValueError(f"{used[0]} uses NVLink multicast, which can put a shared host's GPUs out of service")
     served = ["--model-path", folder, "--served-model-name", "deepseek-v4-flash", "--tp", str(tp)]
     return ["sglang", "serve", *served, "--load-format", "dummy", "--trust-remote-code", *draft, *flags]
+
+
+def tokens_a_step(where: Endpoint) -> float | None:
+    """Return how many tokens a step of a request yielded since the start, None without drafts."""
+    state = http.get(f"{where.url}/server_info", None).json()["internal_states"][0]
+    mean = state.get("avg_spec_accept_length")
+    return None if mean is None else round(float(mean), 3)

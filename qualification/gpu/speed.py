@@ -81,7 +81,8 @@ class Result:
     weights: str = ""
     replica: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
-    """Of an engine without a plan, as it says."""
+    tokens_a_step: float | None = None
+    """What an engine without a plan says of itself, and SGLang of all rows together."""
 
     def line(self) -> str:
         name, end = f"{self.variant['name']:20}", [f"FAILED: {self.failed}"] if self.failed else []
@@ -191,9 +192,7 @@ def starting(
 
 
 def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patience: float, generator: str) -> Result:
-    """
-    Start, measure with the load generator, stop; whatever happens, what was measured is in the result and in its file.
-    """
+    """Start, measure with the load generator, stop; what was measured is in the result and in its file in any case."""
     result = Result(variant)
     began = time.monotonic()
 
@@ -227,6 +226,7 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
                 loads = environ | {"DSV4_VLLM": generator}
                 for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, loads):
                     keep(row)
+                result.tokens_a_step = sglang.tokens_a_step(where) if variant["engine"] == SGLANG else None
             other_loads(variant, where, result)
             for batch in variant["trace"]:
                 profiled = trace.steps_of_sglang if variant["engine"] == SGLANG else trace.steps

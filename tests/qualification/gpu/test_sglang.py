@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.local_replica import Started
 from qualification.gpu import keep, sglang, speed
 
@@ -32,6 +34,27 @@ def test_an_mtp_head_verifies_one_token_more_than_it_drafts_and_dspark_drafts_it
     assert sglang.drafting("", 0) == []
     with pytest.raises(ValueError, match="'ngram'"):
         sglang.drafting("ngram", 2)
+
+
+@pytest.mark.parametrize("flags", [["--enable-symm-mem"], ["--flashinfer-allreduce-fusion-backend", "mnnvl"]])
+def test_a_flag_that_uses_multicast_is_refused(flags: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"{flags[-1]} uses NVLink multicast"):
+        sglang.command("folder", 2, [], flags)
+
+
+@pytest.mark.parametrize(("state", "mean"), [({"avg_spec_accept_length": 1.88888}, 1.889), ({}, None)])
+def test_tokens_a_step_are_those_that_sglang_counted(
+    monkeypatch: pytest.MonkeyPatch, state: dict[str, float], mean: float | None
+) -> None:
+    asked: list[str] = []
+
+    def get(url: str, _key: object) -> httpx.Response:
+        asked.append(url)
+        return httpx.Response(200, json={"internal_states": [state]})
+
+    monkeypatch.setattr(sglang.http, "get", get)
+    assert sglang.tokens_a_step(Endpoint("http://127.0.0.1:1")) == mean
+    assert asked == ["http://127.0.0.1:1/server_info"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,6 +100,7 @@ def test_each_group_of_rows_has_other_prompts(tmp_path: Path, monkeypatch: pytes
         return []
 
     monkeypatch.setattr(speed.other_engine, "version", lambda _: "0.5.23")
+    monkeypatch.setattr(speed.sglang, "tokens_a_step", lambda _: 3.51)
 
     class Running:
         def __enter__(self) -> Started:
@@ -91,7 +115,7 @@ def test_each_group_of_rows_has_other_prompts(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(speed.measure, "rows", rows)
     monkeypatch.setattr(speed, "starting", lambda *_: (Running(), None))
     result = speed.measured(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}, tmp_path / "x", 1.0, "vllm")
-    assert (result.failed, result.version) == ("", "0.5.23")
+    assert (result.failed, result.version, result.tokens_a_step) == ("", "0.5.23", 3.51)
     assert len(set(seeds)) == len(seeds) == 12
 
 
@@ -101,7 +125,7 @@ def test_a_kept_result_names_the_engine_and_its_version() -> None:
     body = keep.body(found, datetime(2026, 11, 29, tzinfo=UTC))
     assert body["subject"] == "flash-h200-tp2-sglang-dummy-sglang-mtp"
     assert body["replica"] == {"versions": {"sglang": "0.5.23"}}
-    assert body["variant"]["env"] == {"SGLANG_JIT_DEEPGEMM_PRECOMPILE": "0"}
+    assert body["variant"]["env"]["SGLANG_JIT_DEEPGEMM_PRECOMPILE"] == "0"
     assert body["variant"]["engine"] == "sglang"
 
 
