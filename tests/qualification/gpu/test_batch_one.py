@@ -1,0 +1,103 @@
+"""What batch_one.toml changes, and that what it leaves out cannot act: read in the installed vLLM, without importing it."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.plan import plain
+from qualification.gpu import speed
+
+FILE = Path(speed.__file__).with_name("batch_one.toml")
+CHANGES: dict[str, dict[str, Any]] = {
+    "plan": {},
+    "nccl": {"disable-custom-all-reduce": True},
+    "full-graphs": {"compilation-config.cudagraph_mode": "FULL"},
+    "one-stream": {"VLLM_DISABLE_SHARED_EXPERTS_STREAM": "1"},
+    "gemm-streams": {"VLLM_MULTI_STREAM_GEMM_TOKEN_THRESHOLD": "8192"},
+    "one-gemm-stream": {"VLLM_MULTI_STREAM_GEMM_TOKEN_THRESHOLD": "0"},
+    "fp8-deepgemm": {"VLLM_BLOCKSCALE_FP8_GEMM_FLASHINFER": "0"},
+    "fp8-shared": {"quantization-config.targets": {r"re:.*\.shared_experts\..*": "fp8_per_block"}},
+    "plan-again": {},
+}
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, name: str, gpus: int) -> dict[str, Any]:
+    [variant] = speed.variants(FILE, gpus, [name])
+    with monkeypatch.context() as patch:
+        patch.setenv("HARDWARE", "h200")
+        for key, value in variant["env"].items():
+            patch.setenv(key, value)
+        plan = speed.resolved(variant)[-1]
+        return plain(plan.flags) | {key: setting.value for key, setting in plan.env.items()}
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_each_variant_changes_one_setting_of_the_plan(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+    assert [one["name"] for one in speed.variants(FILE, gpus)] == list(CHANGES)
+    plan = settings(monkeypatch, "plan", gpus)
+    for name, change in CHANGES.items():
+        found = settings(monkeypatch, name, gpus)
+        assert {key: value for key, value in found.items() if plan.get(key) != value} == change, name
+        assert plan.keys() <= found.keys(), name
+
+
+def test_a_graph_is_captured_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    [variant] = speed.variants(FILE, 2, ["plan"])
+    steps = {2 * batch for batch in variant["batches"]}
+    assert steps <= set(settings(monkeypatch, "plan", 2)["cudagraph-capture-sizes"])
+
+
+def test_only_shared_experts_are_quantized() -> None:
+    [variant] = speed.variants(FILE, 2, ["fp8-shared"])
+    [target] = json.loads(variant["flags"][-1])["targets"]
+    pattern = re.compile(target.removeprefix("re:"))
+    shared = [
+        "model.layers.42.ffn.shared_experts.gate_up_proj",
+        "model.layers.43.mtp_block.ffn.shared_experts.down_proj",
+    ]
+    others = [
+        "model.layers.0.ffn.experts.routed_experts",
+        "model.layers.4.attn.wo_a",
+        "lm_head",
+        "model.layers.0.ffn.gate",
+    ]
+    assert [name for name in [*shared, *others] if pattern.match(name)] == shared
+
+
+def source(name: str) -> str:
+    spec = find_spec("vllm")
+    assert spec is not None
+    assert spec.origin is not None
+    found = Path(spec.origin).parent / name
+    files = sorted(found.rglob("*.py")) if found.is_dir() else [found]
+    return "\n".join(file.read_text() for file in files)
+
+
+def test_no_pass_of_the_compiler_can_act_on_the_cuda_model() -> None:
+    """Breakable graphs turn compilation off for it, and no part of it is marked as one to compile."""
+    assert "support_torch_compile" not in source("models/deepseek_v4/nvidia")
+    assert "support_torch_compile" in source("models/deepseek_v4/cpu")
+    config = source("config/vllm.py")
+    architectures = config.partition("DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES = ")[2].partition(")")[0]
+    assert {"DeepseekV4ForCausalLM", "DeepSeekV4MTPModel"} <= set(re.findall(r'"(\w+)"', architectures))
+    assert "if enabled:\n            self.compilation_config.mode = CompilationMode.NONE" in config
+
+
+def test_interactivity_only_chooses_sizes_of_graphs_where_none_are_given() -> None:
+    found = re.findall(r'performance_mode [=!]= "\w+"', source("."))
+    assert sorted(found) == [
+        'performance_mode != "balanced"', 'performance_mode == "interactivity"', 'performance_mode == "throughput"',
+    ]  # fmt: skip
+    sizes = source("config/vllm.py").partition("if self.compilation_config.cudagraph_capture_sizes is not None:")[2]
+    assert 'else:\n                if self.performance_mode == "interactivity"' in sizes
+
+
+def test_the_cuda_draft_head_has_no_local_argmax() -> None:
+    assert "get_top_tokens" not in source("models/deepseek_v4/nvidia")
+    assert "get_top_tokens" in source("models/deepseek_v4/amd")
