@@ -23,7 +23,7 @@ FAMILIES = (
     ("experts", r"moe|expert|humming|marlin|wna16|grouped|group_gemm|topk_softplus|silu_and_mul|swiglu|permute"),
     ("indexer", r"indexer|mqa_logits|top_?k"),
     ("compressor", r"compress"),
-    ("attention", r"attn|attention|mla|flash|sparse_?(fwd|decode)|combine|rope|kv_?cache|swa"),
+    ("attention", r"attn|attention|mla|flash|sparse_?(fwd|decode)|combine|rope|kv_?cache|swa(?!pab)"),
     ("hyper-connections", r"\bhc_|_hc_|mhc|sinkhorn|hyper"),
     ("FP8 GEMM", r"fp8.*gemm|gemm.*fp8|deep_?gemm|sm90_fp8|blockscale|block_scaled"),
     ("other GEMM", r"gemm|nvjet|cutlass|cublas|splitk|matmul|gemv|dot"),

@@ -49,6 +49,8 @@ def test_a_trace_without_a_gpu_has_no_families() -> None:
         ("void vllm::cross_device_reduce_1stage<__nv_bfloat16, 2>", "all-reduce"),
         ("flash_mla_sparse_fwd_kernel", "attention"),
         ("deep_gemm::sm90_fp8_gemm_1d2d_impl", "FP8 GEMM"),
+        ("void deep_gemm::fp8_gemm_kernel_swapAB<4096u, 1024u, 64u>", "FP8 GEMM"),
+        ("_compute_swa_indices_and_lens_kernel", "attention"),
         ("nvjet_tst_128x64_bf16", "other GEMM"),
         ("Memcpy DtoD (Device -> Device)", "copy"),
         ("mystery", "other"),
