@@ -130,7 +130,7 @@ class ReferenceModel:
         mixes = rms(x.reshape(len(x), -1)) @ self.p[f"{name}_fn"].T.astype(np.float64)
         gates = sigmoid(mixes * self.p[f"{name}_scale"] + self.p[f"{name}_base"]) + EPS
         hidden = rms(gathered(gates, x), self.p[f"{prefix}{norm}.weight"])
-        return hidden @ self.p["head.weight"].T.astype(np.float64)
+        return self.linear(hidden, "head")
 
     def experts(self, h: Floats, prefix: str, tokens: Ints) -> tuple[Floats, Floats, Ints]:
         """Return the experts' output, how clearly the router chose, and which experts it chose."""
@@ -153,9 +153,13 @@ class ReferenceModel:
 
     def mlp(self, h: Floats, prefix: str) -> Floats:
         """SwiGLU with a limit."""
-        gate = np.minimum(h @ self.p[f"{prefix}.w1.weight"].T, SWIGLU_LIMIT)
-        up = np.clip(h @ self.p[f"{prefix}.w3.weight"].T, -SWIGLU_LIMIT, SWIGLU_LIMIT)
-        return (gate * sigmoid(gate) * up) @ self.p[f"{prefix}.w2.weight"].T
+        gate = np.minimum(self.linear(h, f"{prefix}.w1"), SWIGLU_LIMIT)
+        up = np.clip(self.linear(h, f"{prefix}.w3"), -SWIGLU_LIMIT, SWIGLU_LIMIT)
+        return self.linear(gate * sigmoid(gate) * up, f"{prefix}.w2")
+
+    def linear(self, h: Floats, name: str) -> Floats:
+        """Multiply with an expert's weight or with the head."""
+        return h @ self.p[f"{name}.weight"].T.astype(np.float64)
 
 
 def gathered(gates: Floats, x: Floats) -> Floats:

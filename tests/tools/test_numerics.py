@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsv4_serve.demo.numerics import checkpoint, weights
+from dsv4_serve.demo.numerics import checkpoint, reference, rounding, weights
 from dsv4_serve.demo.numerics.sizes import SIZES
-from tools.numerics import faults, page, reference_faults
+from tools.numerics import faults, narrowed, page, reference_faults
 
 
 def test_the_page_shows_the_results():
@@ -49,3 +49,32 @@ def test_a_line_that_is_not_there_is_an_error():
         reference_faults.mutated(("attention", "no such", "")),
     ):
         pass
+
+
+def test_a_block_keeps_its_largest_and_loses_at_most_a_sixteenth_of_the_others():
+    weight = np.random.default_rng(3).normal(size=(160, 256))
+    weight[:128, :128] *= 1000
+    rounded = narrowed.by_blocks(weight)
+    for rows in (slice(128), slice(128, 160)):
+        for cols in (slice(128), slice(128, 256)):
+            block, there = weight[rows, cols], rounded[rows, cols]
+            largest = np.abs(block).max()
+            assert np.abs(there).max() == pytest.approx(largest)
+            codes = there / largest * rounding.E4M3_MAX
+            np.testing.assert_allclose(rounding.e4m3(codes), codes, rtol=1e-12)
+            ordinary = np.abs(block) > largest / 2**14
+            assert (np.abs(there / block - 1)[ordinary] <= 1 / 16).all()
+
+
+def test_only_the_layers_that_are_named_are_rounded():
+    rng = np.random.default_rng(4)
+    names = ("layers.0.ffn.shared_experts.w1", "layers.0.ffn.experts.3.w1", "mtp.0.ffn.shared_experts.w2", "head")
+    params = {f"{name}.weight": rng.normal(size=(128, 128)) for name in names}
+    h = rng.normal(size=(3, 128))
+    plain = reference.ReferenceModel(params, SIZES["tiny"])
+    found = {}
+    for kind, pattern in narrowed.KINDS.items():
+        model = narrowed.narrowed(plain, pattern)
+        found[kind] = [name for name in names if not np.array_equal(model.linear(h, name), plain.linear(h, name))]
+    shared = [name for name in names if "shared" in name]
+    assert list(found.values()) == [shared, ["head"], [*shared, "head"]]
