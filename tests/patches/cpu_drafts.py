@@ -1,9 +1,10 @@
 """
 Serve constructed checkpoints on CPU, one after the other in this process, and count right and accepted tokens.
 
-    python cpu_drafts.py RESULT.json LAYOUT:MTP:DRAFTED[:by-load]...
+    python cpu_drafts.py RESULT.json LAYOUT:MTP:DRAFTED[:by-load|:fp8-shared]...
 
 DRAFTED is the number of draft tokens per step, with `by-load` of one request alone: SCHEDULE says how many of several.
+With `fp8-shared`, BF16 shared experts become FP8 while they load, as the page about speed says.
 The result is {case: counts, or {"error": ...}}; with `by-load`, counts of each load by the number of its requests. The
 vLLM that serves is the first on the path.
 """
@@ -29,6 +30,7 @@ DIMS: dict[str, Any] = {
     "ratios": (0, 4, 128),  # each kind of attention layer stands once
     "max_positions": 16_384,  # vLLM computes a table with a row for each
 }
+FP8_SHARED = {"quantization_config": {"targets": {r"re:.*\.shared_experts\..*": "fp8_per_block"}}}
 OPTIONS = {
     "enforce_eager": True,
     "max_model_len": 512,
@@ -51,7 +53,7 @@ def measure(case, folder):
         gc.collect()
 
 
-def served(layout, mtp, drafted, by_load="", *, folder):
+def served(layout, mtp, drafted, how="", *, folder):
     from vllm import LLM, SamplingParams
     from vllm.model_executor.models import registry
 
@@ -60,12 +62,14 @@ def served(layout, mtp, drafted, by_load="", *, folder):
     answer = write(folder, layout, Dims(**DIMS), mtp)
     registry._run_in_subprocess = lambda inspect: inspect()  # there is no GPU that it could initialize; it takes 8 s
     gc.unfreeze = lambda: None  # vLLM would go through all that it imported when a case is over
+    by_load = how == "by-load"
     speculative = {"method": LAYOUTS[layout].drafter, "num_speculative_tokens": int(drafted)}
     if by_load:
         speculative["num_speculative_tokens_per_batch_size"] = SCHEDULE
     gc.freeze()  # what vLLM imported is not gone through again when a case is over
     tokens = TOKENS.get(drafted, MOST_TOKENS)
     options: dict[str, Any] = OPTIONS | ({"max_num_seqs": max(LOADS)} if by_load else {})
+    options |= FP8_SHARED if how == "fp8-shared" else {}
     engine = LLM(str(folder), speculative_config=speculative, **options)
     sampling = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
 

@@ -13,6 +13,7 @@ import pytest
 
 from dsv4_serve.demo.numerics import checkpoint, compare, golden
 from dsv4_serve.demo.patched import patched_tree
+from dsv4_serve.entrypoint.vllm_log import known_failures
 from dsv4_serve.patcher.series import PATCHES
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -23,10 +24,11 @@ pytestmark = pytest.mark.skipif(
 
 SCRIPT = Path(__file__).with_name("cpu_drafts.py")
 LAYOUTS = ("bf16", "native", "w4a16", "nvfp4", "acti", "pro")
-GOOD = [*(f"{layout}:good:1" for layout in LAYOUTS), "flash-0731:good:7"]
+GOOD = [*(f"{layout}:good:1" for layout in LAYOUTS), "flash-0731:good:7", "w4a16:good:1:fp8-shared"]
 BAD = ["bf16:scrambled:1", "bf16:holed:1", "bf16:removed:1", "flash-0731:scrambled:5", "flash-0731:removed:5"]
 BY_LOAD = "bf16:good:3:by-load"
 ALONE = ["w4a16:good:1", "pro:good:1", "bf16:holed:1"]
+REQUANTIZED = "native:good:1:fp8-shared"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def trees(tmp_path_factory):
 def series(trees):
     """{case: what was measured} with both series, and with the CPU series alone."""
     with ThreadPoolExecutor() as side_by_side:
-        return tuple(side_by_side.map(measured, trees, [[*GOOD, *BAD, BY_LOAD], ALONE]))
+        return tuple(side_by_side.map(measured, trees, [[*GOOD, *BAD, BY_LOAD, REQUANTIZED], ALONE]))
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,12 @@ def test_a_good_draft_head_drafts_what_the_model_says(both, case):
     found = both[case]
     assert found.get("wrong") == 0, found
     assert found["accepted"] >= 0.99 * found["drafted"] > 0, found
+
+
+def test_shared_experts_that_are_fp8_already_are_not_quantized_again(both):
+    found = known_failures.find(both[REQUANTIZED].get("error", ""))
+    assert found
+    assert found.name == "requantized-layer"
 
 
 def test_fewer_tokens_are_drafted_together_than_alone_and_the_answers_stay(both):

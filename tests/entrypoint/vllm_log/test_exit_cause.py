@@ -178,6 +178,8 @@ EXAMPLES = {
         "RuntimeError: Assertion error (csrc/apis/../jit_kernels/impls/../heuristics/../../utils/layout.hpp:46): t.dim() == N"
     ),
     "no-moe-backend": "NotImplementedError: No NvFp4 MoE backend supports the deployment configuration.",
+    "requantized-layer": "NotImplementedError: The quantization method <class 'vllm.model_executor.layers.quantization.fp8."
+    "Fp8LinearMethod'> does not implement dequantize_weight. Please open an issue.",
     "no-sparse-decode-kernel": "ValueError: SM120 sparse-MLA has no decode kernel for this shape: heads=4 topk=512",
     "flashinfer-sampler": "RuntimeError: FlashInfer requires GPUs with sm75 or higher",
     "workspace-locked": "AssertionError: Workspace is locked but allocation from 'attention.py:1457' requires 21.80 MB",
