@@ -25,7 +25,10 @@ from ..errors import ConfigError, UsageError
 
 INDEX = "model.safetensors.index.json"
 _NO_FILE = "not-here.safetensors"
-_BOS, _EOS, _UNKNOWN = "<bos>", "<eos>", "<unk>"
+_BOS, _EOS = "<bos>", "<eos>"
+_UNKNOWN = "<unknown>"
+"""Longer than every word with the space after it: vLLM refuses a text that has more characters than its longest token
+times the context, before it counts tokens (vllm/renderers/params.py)."""
 
 
 @dataclass(frozen=True)

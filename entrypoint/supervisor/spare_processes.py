@@ -11,23 +11,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..parallel import parallel_of
-from ..plan import Setting, plain
+from ..plan import Plan, Setting, plain
 
 VARIABLE = "VLLM_SPARE_PROCESSES"
+BREAKABLE = "VLLM_USE_BREAKABLE_CUDAGRAPH"
+"""
+vLLM sets it while it starts DeepSeek-V4 (vllm/config/vllm.py), and decorators of attention read it when they are
+imported. A spare that has imported them without it would be left unused.
+"""
 _MULTIPROCESSING = "mp"
 
 
-def variables(flags: Mapping[str, Setting]) -> dict[str, str]:
+def variables(plan: Plan) -> dict[str, str]:
     """
     Return how many processes each is to launch in advance: `1` for an engine core that is its own worker, and `1,2` for
-    one with two workers; nothing for other shapes.
+    one with two workers; nothing for other shapes. What they import has to know before that it is DeepSeek-V4.
     """
+    processes, checkpoint = _processes(plan.flags), plan.choices.get("checkpoint")
+    if not processes:
+        return {}
+    v4 = checkpoint is None or str(checkpoint.value).startswith("deepseek-v4")  # all but the plain demo
+    return {VARIABLE: processes, **({BREAKABLE: "1"} if v4 else {})}
+
+
+def _processes(flags: Mapping[str, Setting]) -> str:
     shape, values = parallel_of(flags), plain(flags)
     if shape.data > 1 or shape.nodes > 1 or shape.headless or values.get("numa-bind"):
-        return {}
+        return ""
     if values.get("api-server-count", 1) != 1:
-        return {}
+        return ""
     executor = values.get("distributed-executor-backend") or (_MULTIPROCESSING if shape.replica_gpus > 1 else "uni")
     if executor == _MULTIPROCESSING:
-        return {VARIABLE: f"1,{shape.replica_gpus}"}
-    return {VARIABLE: "1"} if shape.replica_gpus == 1 else {}
+        return f"1,{shape.replica_gpus}"
+    return "1" if shape.replica_gpus == 1 else ""

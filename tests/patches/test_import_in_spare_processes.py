@@ -141,6 +141,25 @@ def check_a_process_with_cores_of_its_own_is_spawned_and_the_spare_ends():
     assert found == "(False, (None, None, False)) False\n", found
 
 
+def check_a_process_is_spawned_where_a_variable_has_changed_that_imports_read():
+    """Attention that was imported without its breaks in CUDA graphs read memory that was not mapped."""
+    for name, spawned in (("VLLM_USE_BREAKABLE_CUDAGRAPH", True), ("VLLM_USE_DEEP_GEMM_E8M0", False)):
+        found = ran(
+            f"""
+            os.environ["{name}"] = "1"
+            print(run(0)[0])
+            """,
+            spares="1",
+        )
+        assert found == f"{not spawned}\n", (name, found)
+
+
+def check_every_variable_that_vllm_hands_to_ray_before_imports_is_one_of_them():
+    ray = importlib.import_module("vllm.v1.executor.ray_env_utils")._RAY_WORKER_PRE_IMPORT_ENV_VARS
+    assert ray
+    assert ray <= {*importlib.import_module("vllm.spare_process").EARLY}
+
+
 def check_vllm_that_forks_ends_its_spares_and_collects_garbage():
     found = ran(
         """
@@ -247,6 +266,14 @@ def test_spares_end_with_their_parent_and_say_nothing(holds):
 
 def test_a_process_with_cores_of_its_own_is_spawned_and_the_spare_ends(holds):
     holds("check_a_process_with_cores_of_its_own_is_spawned_and_the_spare_ends")
+
+
+def test_a_process_is_spawned_where_a_variable_has_changed_that_imports_read(holds):
+    holds("check_a_process_is_spawned_where_a_variable_has_changed_that_imports_read")
+
+
+def test_every_variable_that_vllm_hands_to_ray_before_imports_is_one_of_them(holds):
+    holds("check_every_variable_that_vllm_hands_to_ray_before_imports_is_one_of_them")
 
 
 def test_vllm_that_forks_ends_its_spares_and_collects_garbage(holds):

@@ -47,6 +47,13 @@ def test_every_token_is_a_word_that_comes_back(flash: Path) -> None:
     assert tokenizer.encode("Hello there").ids == [2, 2]
 
 
+def test_a_text_has_no_more_characters_than_its_longest_token_allows(flash: Path) -> None:
+    """vLLM refuses it otherwise, whatever its tokens: a prompt as long as the context was answered with 400."""
+    tokenizer = Tokenizer.from_file(str(flash / "tokenizer.json"))
+    text = tokenizer.decode([129279] * 1000)
+    assert len(text) <= 1000 * max(map(len, tokenizer.get_vocab()))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_draft_head_has_the_names_that_a_whole_checkpoint_has(tmp_path: Path, layout: str) -> None:
     write_whole(tmp_path, layout, Dims(experts=16))

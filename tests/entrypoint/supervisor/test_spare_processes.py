@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dsv4_serve.entrypoint.plan import Setting, Value
+from dsv4_serve.entrypoint.plan import Plan, Setting, Value
 from dsv4_serve.entrypoint.supervisor import spare_processes
-from dsv4_serve.entrypoint.supervisor.spare_processes import VARIABLE
+from dsv4_serve.entrypoint.supervisor.spare_processes import BREAKABLE, VARIABLE
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,26 @@ from dsv4_serve.entrypoint.supervisor.spare_processes import VARIABLE
 )
 def test_spares_follow_the_shape(flags: dict[str, Value], spares: str | None) -> None:
     settings = {name: Setting(value, "test") for name, value in flags.items()}
-    assert spare_processes.variables(settings).get(VARIABLE) == spares
+    assert spare_processes.variables(Plan({}, settings, {})).get(VARIABLE) == spares
+
+
+@pytest.mark.parametrize(
+    ("choices", "gpus", "value"),
+    [
+        ({"checkpoint": "deepseek-v4-flash, w4a16, an MTP head in BF16 (1.1 GiB), 155 GiB"}, 2, "1"),
+        ({"checkpoint": "deepseek-v4.1-flash, native, a DSpark drafter, 160 GiB"}, 2, "1"),
+        ({}, 2, "1"),
+        ({"checkpoint": "LlamaForCausalLM, BF16, no drafter, 0.0 GiB"}, 2, None),
+        ({"checkpoint": "deepseek-v4-flash, w4a16, an MTP head in BF16 (1.1 GiB), 155 GiB"}, 0, None),
+    ],
+)
+def test_what_vllm_sets_for_deepseek_v4_is_set_before_the_spares_import(
+    choices: dict[str, Value], gpus: int, value: str | None
+) -> None:
+    flags = {"tensor-parallel-size": gpus} if gpus else {"data-parallel-size": 2}
+    plan = Plan(
+        {name: Setting(text, "test") for name, text in choices.items()},
+        {name: Setting(number, "test") for name, number in flags.items()},
+        {},
+    )
+    assert spare_processes.variables(plan).get(BREAKABLE) == value
