@@ -67,10 +67,10 @@ def observe(container: Any) -> ContainerState:
     port = published(container, STATUS_PORT if balancer else HEALTH_PORT)
     try:
         with http.session(f"http://127.0.0.1:{port}", TIMEOUT) as client:
+            if balancer:  # HAProxy compares the whole path: with parameters, /readyz is an unknown page
+                any_ready = client.get("/readyz").is_success
+                return replace(state, answers=True, ready=any_ready, detail="" if any_ready else "no replica is ready")
             ready = client.get("/readyz", params={"format": "json"})
-            if balancer:
-                none = "" if ready.is_success else "no replica is ready"
-                return replace(state, answers=True, ready=ready.is_success, detail=none)
             return with_health(state, client.get("/startupz", params={"format": "json"}).json(), ready.json())
     except (Unreachable, ValueError):
         return replace(state, detail="its health server does not answer")

@@ -11,10 +11,14 @@ import socket
 import subprocess
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from dsv4_serve.entrypoint.containers.containers import STATUS_PORT
+from dsv4_serve.entrypoint.containers.daemon import ROLE
+from dsv4_serve.entrypoint.containers.observe import observe
 from tests.deploy.pair import Pair
 from tests.support import load
 from tests.support.balancer import CONFIGURATION, KEY, Balancer, Names, balancer, free_port
@@ -243,6 +247,21 @@ def test_prometheus_reads_what_the_balancer_counts(pair: Pair) -> None:
         assert f'{name}{{proxy="replicas"' in text
     url = f"http://127.0.0.1:{pair.balancer.status_port}/readyz"
     assert httpx.get(url, trust_env=False).status_code == 200
+
+
+def test_dsv4_up_and_status_see_at_the_balancer_whether_a_replica_is_ready(
+    pair: Pair, tmp_path: Path, binary: str
+) -> None:
+    def seen(status_port: int) -> tuple[bool, bool, str]:
+        state = {"Status": "running", "StartedAt": "2026-11-30T04:00:00Z", "Running": True, "ExitCode": 0}
+        ports = {"Ports": {f"{STATUS_PORT}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(status_port)}]}}
+        attributes = {"State": state, "NetworkSettings": ports}
+        found = observe(SimpleNamespace(name="dsv4-balancer", labels={ROLE: "balancer"}, attrs=attributes))
+        return found.answers, found.ready, found.detail
+
+    assert seen(pair.balancer.status_port) == (True, True, "")
+    with balancer(tmp_path, Names(), binary=binary) as alone:
+        assert seen(alone.status_port) == (True, False, "no replica is ready")
 
 
 @pytest.mark.parametrize("content", [None, "", "# no key\n"])
