@@ -128,7 +128,7 @@ def test_an_image_that_is_not_here_leaves_nothing_behind(daemon, tmp_path):
 def test_a_disk_that_is_too_small_is_refused_with_the_numbers(daemon, image, tmp_path, monkeypatch):
     free = shutil.disk_usage(tmp_path)._replace(free=bundles.SPARE)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
-    with pytest.raises(HostError, match=r"takes up to \d\.\d GiB and 0\.1 GiB are free"):
+    with pytest.raises(HostError, match=r"takes up to \d\.\d GiB, but only 0\.1 GiB are free"):
         bundles.bundle(daemon, (image, OTHER), tmp_path / "bundle", print)
     assert not list(tmp_path.iterdir())
 
