@@ -143,6 +143,10 @@ SET = {
         "`serve`",
         "With `supervise.spare-processes`: processes that vLLM launches before its imports, and each of them.",
     ),
+    "VLLM_USE_BREAKABLE_CUDAGRAPH": (
+        "`serve`",
+        "1 with `supervise.spare-processes`, as vLLM sets it for DeepSeek-V4, but before the imports.",
+    ),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),
     "CUDA_VISIBLE_DEVICES": ("the topology", "The GPUs with the closest ones first, unless it is set."),
     **dict.fromkeys(RANDOM_ROUTING, ("`--without-weights`", "`uniform_random`: each token goes to random experts.")),
