@@ -24,6 +24,7 @@ from ..client.local_replica import ReplicaEnded
 from ..errors import ConfigError
 from .decide import PLAN, Setup, TuneTrial
 from .options import FEWEST_REQUESTS
+from .other_load import OtherLoad
 from .setups import Setups
 
 log = logging.getLogger(__name__)
@@ -82,12 +83,14 @@ def _measured(
     with local_replica.replica(serve.argv(), environ, bench.logs, patience) as replica:
         described = replica.endpoint.plan().to_json()
         model, tokenizer = replica.endpoint.models()[0].id, measure.tokenizer_of(described)
-        rows = []
+        rows, others = [], OtherLoad()
         for shape in bench.matrix.shapes():
             requests = max(FEWEST_REQUESTS, shape.requests)
             row = load.run(dataclasses.replace(shape, requests=requests), replica.endpoint, model, tokenizer, environ)
             log.info(f"  batch {row.batch}: {row.output_tokens_per_second:.2f} tok/s, TTFT p50 {row.ttft_p50:.0f} ms")
             rows.append(row.to_json())
+        if sentence := others.sentence():
+            log.warning(f"  {sentence}")
     return rows, described
 
 
