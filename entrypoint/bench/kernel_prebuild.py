@@ -97,7 +97,7 @@ def of_plan(
     """
     Compile what a plan needs into the folder of its kernels; None where no product is known, or it has them.
 
-    It takes so many `seconds` at most, and never more than LIMIT. Nothing is raised but a signal to stop: what fails is
+    It takes `seconds` at most, and never more than LIMIT. Nothing is raised but a signal to stop: what fails is
     compiled by the start.
     """
     try:
@@ -148,7 +148,7 @@ def compile_all(
     """
     Compile the kernels for steps of these tokens into vLLM's cache folder, which `environ` names (VLLM_CACHE_ROOT).
 
-    It is over after so many `seconds`. A process that fails is named in the result. Raise OSError where none can be
+    It takes `seconds` at most. A process that fails is named in the result. Raise OSError where none can be
     started.
     """
     began, before = time.monotonic(), _kernels(environ)
