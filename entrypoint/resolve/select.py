@@ -18,7 +18,7 @@ from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
 from . import shape
 from .select_model import SelectedModel, default_model, requested_model, written_drafter
-from .wording import described
+from .wording import NOT_READ, described
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def select(catalog: Catalog, request: Request, find: Callable[[], HostGpus]) -> 
     if selected.identity:
         reasons["checkpoint"] = Setting(described(selected.identity), selected.read)
     elif selected.note:
-        reasons["checkpoint"] = Setting("not read", selected.note)
+        reasons["checkpoint"] = Setting(NOT_READ, selected.note)
     by_topology, gpu_order = _by_topology(gpus, size, _gpus_together(profile, request, size), request.operator)
     by_profile = Setting(profile.get("nccl"), f"{profile.file_of('nccl')}: nccl") if profile.get("nccl") else None
     nccl = request.choices.get("nccl") or by_profile or by_topology

@@ -8,6 +8,8 @@ from ..catalog.catalog import ANY_GPU, Catalog
 from ..checkpoint.identity import Drafter, Identity
 
 GIB = 1 << 30
+NOT_READ = "not read"
+"""What a plan says of a checkpoint whose files are not at hand."""
 _NAMES = {"mtp": "an MTP head", "dspark": "a DSpark drafter"}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from ..parallel import parallel_of
 from ..plan import Plan, Setting, plain
+from ..resolve.wording import NOT_READ
 
 VARIABLE = "VLLM_SPARE_PROCESSES"
 BREAKABLE = "VLLM_USE_BREAKABLE_CUDAGRAPH"
@@ -30,7 +31,8 @@ def variables(plan: Plan) -> dict[str, str]:
     processes, checkpoint = _processes(plan.flags), plan.choices.get("checkpoint")
     if not processes:
         return {}
-    v4 = checkpoint is None or str(checkpoint.value).startswith("deepseek-v4")  # all but the plain demo
+    text = str(checkpoint.value) if checkpoint else NOT_READ
+    v4 = text.startswith(("deepseek-v4", NOT_READ))  # all but the plain demo
     return {VARIABLE: processes, **({BREAKABLE: "1"} if v4 else {})}
 
 

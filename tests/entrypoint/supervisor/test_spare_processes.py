@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsv4_serve.entrypoint.plan import Plan, Setting, Value
+from dsv4_serve.entrypoint.resolve.wording import NOT_READ
 from dsv4_serve.entrypoint.supervisor import spare_processes
 from dsv4_serve.entrypoint.supervisor.spare_processes import BREAKABLE, VARIABLE
 
@@ -38,6 +39,8 @@ def test_spares_follow_the_shape(flags: dict[str, Value], spares: str | None) ->
         ({"checkpoint": "deepseek-v4-flash, w4a16, an MTP head in BF16 (1.1 GiB), 155 GiB"}, 2, "1"),
         ({"checkpoint": "deepseek-v4.1-flash, native, a DSpark drafter, 160 GiB"}, 2, "1"),
         ({}, 2, "1"),
+        ({"checkpoint": NOT_READ}, 2, "1"),
+        ({"checkpoint": "deepseek-v4-flash-vision, fp8-mxfp4, a DSpark drafter, 160 GiB"}, 2, "1"),
         ({"checkpoint": "LlamaForCausalLM, BF16, no drafter, 0.0 GiB"}, 2, None),
         ({"checkpoint": "deepseek-v4-flash, w4a16, an MTP head in BF16 (1.1 GiB), 155 GiB"}, 0, None),
     ],
