@@ -80,6 +80,8 @@ def _measured(
     if first:
         _compile(bench, setup, environ, seconds)
     patience = min(until - time.monotonic(), serve.start_seconds)
+    if patience <= 0:
+        raise ReplicaEnded("compiling kernels took all the time; they are kept: run it again, or raise --hours.")
     with local_replica.replica(serve.argv(), environ, bench.logs, patience) as replica:
         described = replica.endpoint.plan().to_json()
         model, tokenizer = replica.endpoint.models()[0].id, measure.tokenizer_of(described)
