@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from dsv4_serve.entrypoint.client import http
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
+from dsv4_serve.entrypoint.client.errors import RequestFailed
 
 MULTICAST = (
     "--enable-nccl-nvls",
@@ -50,14 +51,17 @@ def drafting(method: str, tokens: int) -> list[str]:
 
 def command(folder: str, tp: int, draft: Sequence[str], flags: Sequence[str]) -> list[str]:
     """Return the command without host and port; raise ValueError for a flag that uses NVLink multicast."""
-    if used := sorted({*map(str, flags)} & {*MULTICAST}):
+    words = {word for flag in flags for word in str(flag).split("=")}
+    if used := sorted(words & {*MULTICAST}):
         raise ValueError(f"{used[0]} uses NVLink multicast, which can put a shared host's GPUs out of service")
     served = ["--model-path", folder, "--served-model-name", "deepseek-v4-flash", "--tp", str(tp)]
     return ["sglang", "serve", *served, "--load-format", "dummy", "--trust-remote-code", *draft, *flags]
 
 
 def tokens_a_step(where: Endpoint) -> float | None:
-    """Return how many tokens a step of a request yielded since the start, None without drafts."""
-    state = http.get(f"{where.url}/server_info", None).json()["internal_states"][0]
-    mean = state.get("avg_spec_accept_length")
-    return None if mean is None else round(float(mean), 3)
+    """Return how many tokens a step of a request yielded since the start, None without drafts or another answer."""
+    try:
+        state = http.get(f"{where.url}/server_info", None).json()["internal_states"][0]
+        return round(float(state["avg_spec_accept_length"]), 3)
+    except (RequestFailed, ValueError, LookupError, TypeError):
+        return None

@@ -36,9 +36,16 @@ def test_an_mtp_head_verifies_one_token_more_than_it_drafts_and_dspark_drafts_it
         sglang.drafting("ngram", 2)
 
 
-@pytest.mark.parametrize("flags", [["--enable-symm-mem"], ["--flashinfer-allreduce-fusion-backend", "mnnvl"]])
-def test_a_flag_that_uses_multicast_is_refused(flags: list[str]) -> None:
-    with pytest.raises(ValueError, match=f"{flags[-1]} uses NVLink multicast"):
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--enable-symm-mem"], "--enable-symm-mem"),
+        (["--flashinfer-allreduce-fusion-backend", "mnnvl"], "mnnvl"),
+        (["--flashinfer-allreduce-fusion-backend=mnnvl"], "mnnvl"),
+    ],
+)
+def test_a_flag_that_uses_multicast_is_refused(flags: list[str], named: str) -> None:
+    with pytest.raises(ValueError, match=f"{named} uses NVLink multicast"):
         sglang.command("folder", 2, [], flags)
 
 
@@ -55,6 +62,16 @@ def test_tokens_a_step_are_those_that_sglang_counted(
     monkeypatch.setattr(sglang.http, "get", get)
     assert sglang.tokens_a_step(Endpoint("http://127.0.0.1:1")) == mean
     assert asked == ["http://127.0.0.1:1/server_info"]
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"internal_states": []}', '{"internal_states": [null]}', "404"])
+def test_rows_are_kept_where_an_engine_answers_otherwise(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    monkeypatch.setattr(sglang.http, "get", lambda *_: httpx.Response(200, text=body))
+    assert sglang.tokens_a_step(Endpoint("http://127.0.0.1:1")) is None
+
+
+def test_no_tokens_are_counted_where_nothing_answers() -> None:
+    assert sglang.tokens_a_step(Endpoint("http://127.0.0.1:1")) is None
 
 
 @pytest.mark.parametrize("name", NAMES)
