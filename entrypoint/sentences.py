@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+_ENDS = (".", "?", "!")
+
 
 def ended(text: str) -> str:
-    """Return a text with a period at its end, which it may have."""
-    return text if text.endswith(".") else f"{text}."
+    """Return a text with a period at its end, unless it ends as a sentence does, and without space after it."""
+    text = text.rstrip()
+    return text if text.endswith(_ENDS) else f"{text}."
