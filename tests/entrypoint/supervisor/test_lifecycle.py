@@ -203,24 +203,27 @@ def test_a_refused_plan_is_the_last_exit_while_it_is_held_back(context, monkeypa
         return True
 
     monkeypatch.setattr(Lifecycle, "_back_off", wait)
-    assert ended(context, ConfigError("TP = 3 is no divisor.")) == 78
+    assert ended(context, ConfigError("TP = 3 is no divisor")) == 78
     assert [(one.cause, one.status, one.sentence) for one in seen if one] == [("config", 78, "TP = 3 is no divisor.")]
 
 
 def test_a_fatal_problem_ends_the_start_and_another_one_is_a_note(context, caplog) -> None:
     note = Diagnosis("shm", Problem("a", "b", "c", fatal=False), of_host=True)
     fatal = Diagnosis("port-free", Problem("port 8000 is held", "", "stop it"), of_host=True)
+    second = Diagnosis("disk", Problem("it is full", "", "empty it"), of_host=True)
     life = Lifecycle.__new__(Lifecycle)
     life.require(DoctorReport((note,), ("the checkpoint: `dsv4 serve` fetches it",)))
     with pytest.raises(StartEnded) as caught:
-        life.require(DoctorReport((fatal, note)))
+        life.require(DoctorReport((fatal, second, note)))
     assert caplog.messages == [
         "note: not checked: the checkpoint: `dsv4 serve` fetches it",
         *["note: shm: a; needed: b; c"] * 2,
     ]
     assert caught.value.reason == ExitReason(
         exit_cause.HOST,
-        "the checks before the start failed:\n  port-free: port 8000 is held; stop it (--skip port-free overrides)",
+        "the checks before the start failed:\n"
+        "  port-free: port 8000 is held; stop it (--skip port-free overrides).\n"
+        "  disk: it is full; empty it (--skip disk overrides).",
     )
 
 

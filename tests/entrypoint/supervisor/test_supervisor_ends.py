@@ -417,6 +417,12 @@ def test_vllm_gets_its_command_its_variables_and_its_secrets(monkeypatch, tmp_pa
     assert given["environ"] == {"A": "b", "VLLM_API_KEY": "hunter2-secret", "GUARD": "on"}
 
 
+def test_variables_of_spare_processes_are_overridden_by_those_that_were_given(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(supervisor.spare_processes, "BREAKABLE", "A")
+    _, vllm, _ = supervised(monkeypatch, tmp_path, stops, supervision={"supervise.spare-processes": True})
+    assert (vllm.started[0]["environ"]["A"], vllm.started[0]["environ"]["VLLM_SPARE_PROCESSES"]) == ("b", "1")
+
+
 def test_processes_that_survive_are_named_and_stay_on_record(monkeypatch, tmp_path: Path, caplog) -> None:
     def during(vllm: Vllm, life: Lifecycle) -> None:
         vllm.remaining = [7, 8]

@@ -152,6 +152,8 @@ def test_a_hang_is_explained_by_ranks_that_wait_and_a_stall_by_its_last_line() -
     assert explain(hang, notes()) == replace(hang, sentence=f"no progress. {REPORT}")
     one = explain(hang, notes(waiting=waiting), Situation({"tensor-parallel-size": "1"}))
     assert one.sentence != explained.sentence
+    lost = explain(hang, notes(waiting=waiting), Situation(xids=(Xid(79, "bus"),)))
+    assert (lost.failure, lost.xids) == (explained.failure, (Xid(79, "bus"),))
 
 
 @pytest.mark.parametrize("given", ["no progress", "no progress."])
