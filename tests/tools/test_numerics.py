@@ -78,3 +78,5 @@ def test_only_the_layers_that_are_named_are_rounded():
         found[kind] = [name for name in names if not np.array_equal(model.linear(h, name), plain.linear(h, name))]
     shared = [name for name in names if "shared" in name]
     assert list(found.values()) == [shared, ["head"], [*shared, "head"]]
+    weight = narrowed.by_blocks(params["head.weight"])
+    np.testing.assert_array_equal(model.linear(h, "head"), narrowed.by_groups(h) @ weight.T)

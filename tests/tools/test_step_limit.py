@@ -56,10 +56,21 @@ def test_what_a_step_reads_in_bf16_is_what_the_layout_stores_so_and_vllm_compute
 def test_the_table_has_a_row_for_each_batch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["step_limit.py", "w4a16", "--bandwidth", "4.0", "--batch", "1", "16"])
+    monkeypatch.setattr(sys, "argv", ["step_limit.py", "w4a16", "--bandwidth", "4.36", "--batch", "1", "16"])
     assert step_limit.main() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["1", "16"]
+    assert lines[2:] == ["| 1 | 12 | 9.59 | 29 | 2.20 | 859 |", "| 16 | 136 | 47.39 | 471 | 10.87 | 2,782 |"]
+
+
+def test_each_draft_token_reads_the_draft_head_and_the_output_head_once_more() -> None:
+    architecture, storage = step_limit.MODELS["w4a16"]
+    flash = step_limit.SIZES[architecture]
+    none, one, three = (step_limit.in_bf16(flash, storage, draft_tokens=n, tp=2) for n in (0, 1, 3))
+    drafting, heads = "the draft head", "lm_head, target and draft"
+    assert drafting not in none
+    assert three[drafting] == pytest.approx(3 * one[drafting])
+    assert (one[heads], three[heads]) == (2 * none[heads], 4 * none[heads])
+    assert none == {name: size for name, size in three.items() if name != drafting} | {heads: none[heads]}
 
 
 def test_what_fp8_would_save_is_half_of_what_bf16_reads(

@@ -252,8 +252,9 @@ def test_every_part_has_a_process_and_a_failed_one_is_told(program: None, tmp_pa
 
 def test_what_takes_too_long_is_ended(program: None, tmp_path: Path) -> None:
     variables = {"VLLM_CACHE_ROOT": str(tmp_path), "SLEEPS": str(600 * slowness())}
-    found = kernel_prebuild.compile_all([LINEAR], [64], variables, 1, 0.1)
-    assert (found.kernels, found.failed) == (0, "not done after 0 s")
+    found = kernel_prebuild.compile_all([LINEAR], [64], variables, 4, 2.0)
+    assert (found.kernels, found.failed) == (0, "not done after 2 s")
+    assert found.seconds < 7, "the time is that of all processes together"
 
 
 def test_a_process_that_the_kernel_kills_is_named_by_its_status(program: None, tmp_path: Path) -> None:

@@ -150,6 +150,23 @@ def test_no_full_size_starts_in_the_time_that_compilers_have_left(
     assert "compiled kernels are kept" in outcome.fix
 
 
+def test_a_full_size_that_ends_when_the_time_is_over_says_nothing_about_it(
+    make_box: Callable[..., Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box, left = make_box(profile="64k", model="w4a16", hardware="h200"), [full_size.LEAST]
+    monkeypatch.setattr(Box, "remaining", property(lambda _: left[-1]))
+    monkeypatch.setattr(kernel_prebuild, "of_plan", lambda *_args: None)
+
+    def start(*args: object) -> None:
+        assert args[-1] == full_size.LEAST
+        left.append(0.0)
+        raise ReplicaEnded("it was not ready")
+
+    monkeypatch.setattr(local_replica, "replica", start)
+    outcome = full_size.full_size(box)
+    assert (outcome.verdict, outcome.seen, outcome.fix) == ("inconclusive", "it was not ready", full_size.AGAIN)
+
+
 def test_memory_outside_of_the_estimate_fails(make_box: Callable[..., Box]) -> None:
     from dsv4_serve.entrypoint.memory import advice
     from dsv4_serve.entrypoint.resolve import memory_inputs

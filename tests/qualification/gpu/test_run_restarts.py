@@ -59,12 +59,14 @@ def test_kernels_are_compiled_before_the_first_start_where_that_is_asked_for(
 
 
 def test_a_variant_that_fails_is_kept_and_the_next_one_is_tried(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
+    monkeypatch.setattr(full_size, "prebuilt", lambda *_: ([], PrebuiltKernels(87, 40.0)))
     monkeypatch.setattr(run_restarts, "_HOLD", "print('no memory')")
     status, lines = run(monkeypatch, tmp_path, "TAKE_GIB=2", "TAKE_GIB=2")
     assert status == 1
+    assert not capsys.readouterr().out.startswith('{"kernels"'), "nothing is compiled unasked"
     assert [(line["number"], line["failed"]) for line in lines] == [
         (number, "OSError: 2 GiB of the GPU cannot be taken") for number in range(2)
     ]

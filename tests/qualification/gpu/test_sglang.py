@@ -138,8 +138,9 @@ def test_each_group_of_rows_has_other_prompts(tmp_path: Path, monkeypatch: pytes
 
 def test_a_kept_result_names_the_engine_and_its_version() -> None:
     [variant] = speed.variants(FILE, 2, ["sglang-mtp"])
-    found = asdict(speed.Result(variant, version="0.5.23", weights="dummy weights"))
+    found = asdict(speed.Result(variant, version="0.5.23", weights="dummy weights", tokens_a_step=1.889))
     body = keep.body(found, datetime(2026, 11, 29, tzinfo=UTC))
+    assert body["tokens_a_step"] == 1.889
     assert body["subject"] == "flash-h200-tp2-sglang-dummy-sglang-mtp"
     assert body["replica"] == {"versions": {"sglang": "0.5.23"}}
     assert body["variant"]["env"]["SGLANG_JIT_DEEPGEMM_PRECOMPILE"] == "0"
