@@ -150,6 +150,7 @@ def check_a_process_is_spawned_where_a_variable_has_changed_that_imports_read():
             print(run(0)[0])
             """,
             spares="1",
+            **{name: "0"},
         )
         assert found == f"{not spawned}\n", (name, found)
 
