@@ -1,4 +1,6 @@
-"""The number formats that an engine's caches hold, in float64."""
+"""The number formats that an engine's caches and weights hold, in float64."""
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +25,13 @@ def e4m3(values: Floats) -> Floats:
 
 def fp8(values: Floats, group: int) -> Floats:
     """Quantize to e4m3 and back, with a power of two as the scale of each `group` of the last axis."""
+    return scaled(values, group, lambda largest: np.exp2(np.ceil(np.log2(np.maximum(largest, 1e-4) / E4M3_MAX))))
+
+
+def scaled(values: Floats, group: int, scale_of: Callable[[Floats], Floats]) -> Floats:
+    """Quantize to e4m3 and back, with the scale that belongs to the largest of each `group` of the last axis."""
     grouped = values.reshape(*values.shape[:-1], -1, group)
-    largest = np.maximum(np.abs(grouped).max(axis=-1, keepdims=True), 1e-4)
-    scale = np.exp2(np.ceil(np.log2(largest / E4M3_MAX)))
+    scale = scale_of(np.abs(grouped).max(axis=-1, keepdims=True))
     return (e4m3(grouped / scale) * scale).reshape(values.shape)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from dsv4_serve.demo.numerics import answers, compare, golden
 from dsv4_serve.demo.numerics.prompts import PROMPTS
 from dsv4_serve.demo.numerics.reference import ReferenceModel
-from dsv4_serve.demo.numerics.rounding import E4M3_MAX, Floats, e4m3
+from dsv4_serve.demo.numerics.rounding import E4M3_MAX, Floats, scaled
 from dsv4_serve.demo.numerics.rows import Rows
 
 from .reference_faults import RESULT as FAULTS
@@ -32,9 +32,7 @@ BLOCK = 128
 
 def by_groups(values: Floats, group: int = BLOCK) -> Floats:
     """Round to e4m3 and back, the largest of each `group` of the last axis being 448."""
-    grouped = values.reshape(*values.shape[:-1], -1, group)
-    scale = np.maximum(np.abs(grouped).max(axis=-1, keepdims=True), 1e-10) / E4M3_MAX
-    return (e4m3(grouped / scale) * scale).reshape(values.shape)
+    return scaled(values, group, lambda largest: np.maximum(largest, 1e-10) / E4M3_MAX)
 
 
 def by_blocks(weight: Floats) -> Floats:
