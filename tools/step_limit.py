@@ -98,14 +98,18 @@ def draft(d: Dims, storage: Storage, tp: int) -> Weights:
     return {**dense(d, 0, tp, storage.draft), "projections": (2 * d.hidden * d.hidden, storage.draft.projections)}
 
 
+def bf16(weights: Weights) -> dict[str, float]:
+    """Return the bytes of those that are stored in BF16."""
+    return {name: count * size for name, (count, size) in weights.items() if size == BF16}
+
+
 def in_bf16(d: Dims, storage: Storage, *, draft_tokens: int, tp: int) -> dict[str, float]:
     """Return the bytes that a step's BF16 GEMMs read on one of `tp` GPUs, but for routed experts."""
     found: dict[str, float] = {}
     for ratio in d.ratios:
-        for name, (count, size) in dense(d, ratio, tp, storage.target).items():
-            found[name] = found.get(name, 0.0) + count * size * (size == BF16)
-    drafted = draft(d, storage, tp).values()
-    found["the draft head"] = draft_tokens * sum(count * size for count, size in drafted if size == BF16)
+        for name, size in bf16(dense(d, ratio, tp, storage.target)).items():
+            found[name] = found.get(name, 0.0) + size
+    found["the draft head"] = draft_tokens * sum(bf16(draft(d, storage, tp)).values())
     found["lm_head, target and draft"] = (1 + draft_tokens) * d.vocab * d.hidden / tp * BF16
     return {name: size for name, size in found.items() if size}
 
