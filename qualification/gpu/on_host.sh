@@ -50,7 +50,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$base/pieces" "$base/home"
 
 # Multicast over NVLink can put shared GPUs out of service: off in every library that would use it.
-export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1
+no_multicast="NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1"
+export $no_multicast
 export VLLM_ALLREDUCE_USE_SYMM_MEM=0 VLLM_ALLREDUCE_USE_FLASHINFER=0
 export VLLM_DEEP_GEMM_WARMUP=skip HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 export HOME=$base/home XDG_CACHE_HOME=$base/home/.cache VLLM_CACHE_ROOT=$base/home/.cache/vllm
@@ -74,7 +75,7 @@ sglang() {  # what a pip installation has as bin/sglang, and its Python; caches 
     mkdir -p "$base/bin" "$base/home-sglang"
     local site=$base/site-sglang
     printf '#!/bin/sh\nunset XDG_CACHE_HOME VLLM_CACHE_ROOT FLASHINFER_WORKSPACE_BASE TRITON_CACHE_DIR TILELANG_CACHE_DIR TORCHINDUCTOR_CACHE_DIR\n%s\nexec python3 "$@"\n' \
-        "unset HUMMING_CACHE_DIR CUDA_CACHE_PATH; export HOME=$base/home-sglang CUTE_DSL_CACHE_DIR=$base/home-sglang/.cache/cute-dsl; export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1 PYTHONPATH=$site:$site/nvidia_cutlass_dsl/dsl_packages" \
+        "unset HUMMING_CACHE_DIR CUDA_CACHE_PATH; export HOME=$base/home-sglang CUTE_DSL_CACHE_DIR=$base/home-sglang/.cache/cute-dsl $no_multicast PYTHONPATH=$site:$site/nvidia_cutlass_dsl/dsl_packages" \
         > "$base/bin/sglang-python"
     printf 'if __name__ == "__main__":\n    from sglang.cli.main import main\n\n    main()\n' > "$base/bin/sglang-main.py"
     printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$base/bin/sglang-python" "$base/bin/sglang-main.py" > "$base/bin/sglang"
