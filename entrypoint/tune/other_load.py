@@ -13,7 +13,7 @@ SHARE, LEAST = 0.05, 0.5
 
 
 class OtherLoad:
-    """Counts from when it is made; `root` is the process whose tree is not counted, this one by default."""
+    """Counts from when it is made; the tree of `root`, a living process and this one by default, is not counted."""
 
     def __init__(self, root: int | None = None) -> None:
         self._root = root or os.getpid()
@@ -46,8 +46,7 @@ def _of_tree(root: int) -> float:
     import psutil
 
     total = 0.0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for one in (psutil.Process(root), *procfs.descendants(root)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                total += sum(one.cpu_times()[:4])  # user and system, of itself and of children that have ended
+    for one in (psutil.Process(root), *procfs.descendants(root)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(one.cpu_times()[:4])  # user and system, of itself and of children that have ended
     return total

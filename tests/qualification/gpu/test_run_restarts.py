@@ -47,23 +47,27 @@ def test_an_engine_is_killed_and_the_next_start_is_timed_from_there(
     assert back["back"] >= back["seconds"]
 
 
-def test_kernels_are_compiled_before_the_first_start_where_that_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory of an H200 can be held, so that no start begins; kernels are compiled at once."""
     monkeypatch.setenv("HARDWARE", "h200")
     monkeypatch.setattr(full_size, "prebuilt", lambda *_: ([], PrebuiltKernels(87, 40.0)))
     monkeypatch.setattr(run_restarts, "_HOLD", "print('no memory')")
+
+
+@pytest.mark.usefixtures("no_memory")
+def test_kernels_are_compiled_before_the_first_start_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(monkeypatch, tmp_path, "--prebuild", "TAKE_GIB=2")
     prebuilt, start = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (prebuilt["kernels"], start["variant"]) == (87, "TAKE_GIB=2")
 
 
+@pytest.mark.usefixtures("no_memory")
 def test_a_variant_that_fails_is_kept_and_the_next_one_is_tried(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("HARDWARE", "h200")
-    monkeypatch.setattr(full_size, "prebuilt", lambda *_: ([], PrebuiltKernels(87, 40.0)))
-    monkeypatch.setattr(run_restarts, "_HOLD", "print('no memory')")
     status, lines = run(monkeypatch, tmp_path, "TAKE_GIB=2", "TAKE_GIB=2")
     assert status == 1
     assert not capsys.readouterr().out.startswith('{"kernels"'), "nothing is compiled unasked"
