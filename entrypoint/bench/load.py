@@ -14,11 +14,11 @@ from typing import Any
 
 from ..client import counters, http
 from ..client.endpoint import Endpoint
-from ..client.errors import RequestFailed
+from ..client.errors import Refused, RequestFailed
 from ..errors import NotFound, UsageError, UserError
 from ..secret import secrets_in, without_password
 from ..supervisor.executable import vllm_program
-from . import goodput
+from . import goodput, warm_up
 from .options import LoadShape
 
 RESULT = "result.json"
@@ -65,7 +65,7 @@ class Row:
     counted: tuple[int, int] | None = None
     """Tokens of all prompts and of all answers, as the server's `usage` counts them."""
     cached_share: float | None = None
-    """Prompt tokens found in the prefix cache / looked up, warm-up included; None without vLLM's counters."""
+    """Prompt tokens found in the prefix cache / looked up; None without vLLM's counters."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the row by the names of its fields."""
@@ -78,6 +78,11 @@ def run(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, 
 
     The program is `environ["DSV4_VLLM"]`. Raise LoadFailed with the cause that it names, NotFound where there is none.
     """
+    try:
+        warm_up.send(shape, endpoint, model)
+    except RequestFailed as error:
+        told = error.with_reason() if isinstance(error, Refused) else str(error)
+        raise LoadFailed(f"a request before the measurement was not answered: {told.rstrip('.')}.") from None
     with tempfile.TemporaryDirectory() as scratch:
         argv = command(shape, endpoint, model, tokenizer, scratch)
         key = {"OPENAI_API_KEY": endpoint.key or ""}  # empty: none of the user's own for another server
@@ -144,7 +149,6 @@ def command(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokeniz
         "tokenizer-mode": tokenizer.mode,
         **_prompts(shape),
         "num-prompts": shape.requests,
-        "num-warmups": shape.warm_up,
         "max-concurrency": shape.batch,
         "seed": shape.seed,
         "temperature": 0,

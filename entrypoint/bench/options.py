@@ -70,8 +70,7 @@ class LoadMatrix:
         cells = [(turn, length, batch) for turn in rounds for length in self.inputs for batch in self.batches]
         for number, (turn, length, batch) in enumerate(cells):
             requests, seed = self.requests * batch, self.seed + number
-            warm_up = batch if requests > 1 else 0  # it sends the first prompt, which a prefix cache then holds
-            yield LoadShape(batch, length, self.output, requests, warm_up, seed, self.limits, self.history, turn)
+            yield LoadShape(batch, length, self.output, requests, batch, seed, self.limits, self.history, turn)
 
     def within(self, context: int | None, url: str) -> LoadMatrix:
         """Return the matrix with the lengths for a served context; raise ConfigError where that is unknown or short."""

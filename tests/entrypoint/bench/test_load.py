@@ -31,7 +31,8 @@ def test_the_command_names_everything_that_shapes_the_load() -> None:
     given = dict(itertools.pairwise(argv))
     assert argv[:2] == ["bench", "serve"]
     assert given["--base-url"] == WHERE.url
-    assert (given["--max-concurrency"], given["--num-prompts"], given["--num-warmups"]) == ("4", "16", "4")
+    assert (given["--max-concurrency"], given["--num-prompts"]) == ("4", "16")
+    assert "--num-warmups" not in given  # it would send the first measured prompt
     assert (given["--random-input-len"], given["--random-output-len"], given["--random-range-ratio"]) == (
         "512", "128", "0",
     )  # fmt: skip
@@ -124,12 +125,12 @@ def test_the_share_from_the_prefix_cache_is_of_the_tokens_looked_up_meanwhile(mo
 
 def test_a_generator_that_breaks_names_its_cause(environ: dict[str, str]) -> None:
     with pytest.raises(LoadFailed, match="status 1: ValueError: no tokenizer here"):
-        load.run(LoadShape(1), WHERE, "m", Tokenizer("t"), {**environ, "GENERATOR": "breaks"})
+        load.run(LoadShape(1, warm_up=0), WHERE, "m", Tokenizer("t"), {**environ, "GENERATOR": "breaks"})
 
 
 def test_a_missing_vllm_is_reported_with_the_remedy(environ: dict[str, str]) -> None:
     with pytest.raises(NotFound, match="install vLLM here too, or name it with DSV4_VLLM"):
-        load.run(LoadShape(1), WHERE, "m", Tokenizer("t"), {**environ, "DSV4_VLLM": "/nowhere/vllm"})
+        load.run(LoadShape(1, warm_up=0), WHERE, "m", Tokenizer("t"), {**environ, "DSV4_VLLM": "/nowhere/vllm"})
 
 
 @pytest.mark.parametrize(
@@ -151,10 +152,6 @@ def test_every_pair_of_length_and_batch_is_one_row_with_prompts_of_its_own() -> 
         (256, 1, 3, 1), (256, 4, 12, 4), (8192, 1, 3, 1), (8192, 4, 12, 4),
     ]  # fmt: skip
     assert len({shape.seed for shape in shapes}) == 4
-
-
-def test_one_request_is_not_warmed_up_with_its_own_prompt() -> None:
-    assert [shape.warm_up for shape in LoadMatrix((1, 2), (8,), 4, 1).shapes()] == [0, 2]
 
 
 def test_a_table_has_the_share_from_the_prefix_cache_where_it_matters() -> None:

@@ -129,7 +129,11 @@ def test_each_prompt_fits_the_context_of_its_variant(monkeypatch: pytest.MonkeyP
             assert longest + ADDED <= flags["max-model-len"], variant["name"]
             places = flags["max-num-seqs"] * flags.get("data-parallel-size", 1)
             assert max(rows["batches"]) <= places, variant["name"]
-        if name == "contexts":  # as long as it can be, the history of a second turn too
+        if name == "contexts":  # as long as it can be, the history of a second turn and two prompts at once too
             assert variant["name"] == variant["profile"]
-            ends = [max(rows["inputs"]) + rows.get("history", 0) for rows in [variant, *variant["also"]]]
-            assert ends[0] == ends[1] == flags["max-model-len"] - variant["output"] - ADDED
+            full = flags["max-model-len"] - variant["output"] - ADDED
+            ends = [
+                [length + rows.get("history", 0) for length in rows["inputs"]] for rows in [variant, *variant["also"]]
+            ]
+            assert {length for row in ends for length in row} == set(variant["inputs"])
+            assert full in variant["inputs"]

@@ -1,0 +1,92 @@
+"""Requests before a measurement, over a real HTTP server that keeps them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.bench import load, warm_up
+from dsv4_serve.entrypoint.bench.load import LoadFailed, Tokenizer
+from dsv4_serve.entrypoint.bench.options import LoadShape
+from dsv4_serve.entrypoint.client.endpoint import Endpoint
+
+TOO_MANY = 999
+SHAPE = LoadShape(batch=3, input=64, output=7, requests=12, warm_up=3, seed=5)
+
+
+class Server(ThreadingHTTPServer):
+    bodies: list[dict[str, Any]]
+    keys: set[str | None]
+    together: threading.Barrier
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert isinstance(self.server, Server)
+        self.server.bodies.append(body)
+        self.server.keys.add(self.headers["Authorization"])
+        self.server.together.wait(20)  # until all have come
+        refused = body["max_tokens"] == TOO_MANY
+        self.answer({"error": {"message": "too many tokens"}} if refused else {}, 400 if refused else 200)
+
+    def answer(self, body: object, status: int) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.bodies, running.keys, running.together = [], set(), threading.Barrier(SHAPE.warm_up)
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def where(server: Server) -> Endpoint:
+    return Endpoint(f"http://127.0.0.1:{server.server_address[1]}", None, "secret")
+
+
+def test_so_many_requests_of_the_shape_are_sent_at_once_with_the_key(server: Server) -> None:
+    warm_up.send(SHAPE, where(server), "m")
+    assert [(len(body["prompt"]), body["max_tokens"], body["model"]) for body in server.bodies] == [(64, 7, "m")] * 3
+    assert all(body["ignore_eos"] and body["temperature"] == 0 for body in server.bodies)
+    assert server.keys == {"Bearer secret"}
+
+
+def test_no_two_prompts_of_any_rows_begin_alike() -> None:
+    blocks = [prompt[:16] for seed in range(20) for prompt in warm_up.prompts(LoadShape(3, warm_up=3, seed=seed))]
+    assert len({tuple(block) for block in blocks}) == 60
+
+
+@pytest.mark.parametrize(("history", "length", "tokens"), [(0, 1, 1), (16128, 256, 16384), (500_000, 256, 16384)])
+def test_a_prompt_is_as_long_as_a_measured_one_but_no_longer_than_needed(
+    history: int, length: int, tokens: int
+) -> None:
+    assert [len(prompt) for prompt in warm_up.prompts(LoadShape(1, length, history=history))] == [tokens]
+
+
+def test_without_any_nothing_is_sent() -> None:
+    warm_up.send(LoadShape(1, warm_up=0), Endpoint("http://127.0.0.1:9"), "m")
+
+
+def test_a_refused_one_ends_the_measurement_with_the_reason_of_the_server(server: Server) -> None:
+    shape = LoadShape(3, output=TOO_MANY, warm_up=3)
+    with pytest.raises(LoadFailed, match=r"not answered: /v1/completions: HTTP 400: too many tokens\.$"):
+        load.run(shape, where(server), "m", Tokenizer("t"), {"DSV4_VLLM": "/nowhere"})
+
+
+def test_no_answer_ends_it_too() -> None:
+    with pytest.raises(LoadFailed, match="a request before the measurement was not answered: http://127.0.0.1:9"):
+        load.run(SHAPE, Endpoint("http://127.0.0.1:9"), "m", Tokenizer("t"), {"DSV4_VLLM": "/nowhere"})
