@@ -74,7 +74,7 @@ def main() -> int:
                 with record.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({**line, **about}) + "\n")
                 print(json.dumps(line), flush=True)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"ended after {done} starts: {error}", flush=True)
     return 0 if done == len(options.variants) else 1
 
