@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 from ..client import http
 from ..client.endpoint import Endpoint
@@ -31,7 +32,7 @@ def send(shape: LoadShape, endpoint: Endpoint, model: str) -> None:
 async def _all(shape: LoadShape, endpoint: Endpoint, model: str) -> None:
     import httpx
 
-    settings = http.settings(endpoint.key, endpoint.url) | {"timeout": SECONDS}
+    settings: dict[str, Any] = http.settings(endpoint.key, endpoint.url) | {"timeout": SECONDS}
     bodies = [_body(shape, model, prompt) for prompt in prompts(shape)]
     try:
         async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), **settings) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -31,3 +32,12 @@ def http_servers(certificate: Path | None = None, key: Path | None = None) -> It
             return f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
 
         yield start
+
+
+def answer_json(handler: BaseHTTPRequestHandler, body: object, status: int = 200) -> None:
+    """Answer a request with a JSON body."""
+    text = json.dumps(body).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(text)))
+    handler.end_headers()
+    handler.wfile.write(text)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -13,45 +13,37 @@ from dsv4_serve.entrypoint.bench import sweep
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.errors import Unreachable
 from dsv4_serve.entrypoint.plan import Plan, Setting
+from tests.support.http_servers import answer_json, http_servers
 
 TOO_LONG = 700
 
 
-class Server(ThreadingHTTPServer):
-    prompts: list[list[int]]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.answer({"data": [{"id": "m"}]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert isinstance(self.server, Server)
-        self.server.prompts.append(body["prompt"])
-        self.answer({"choices": [{"text": "", "token_ids": []}]}, 400 if len(body["prompt"]) > TOO_LONG else 200)
-
-    def answer(self, body: object, status: int = 200) -> None:
-        text = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None: ...
+@dataclass
+class Server:
+    url: str = ""
+    prompts: list[list[int]] = field(default_factory=list)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
-        running.prompts = []
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    running = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer_json(self, {"data": [{"id": "m"}]})
+
+        def do_POST(self) -> None:
+            prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["prompt"]
+            running.prompts.append(prompt)
+            answer_json(self, {"choices": [{"text": "", "token_ids": []}]}, 400 if len(prompt) > TOO_LONG else 200)
+
+    with http_servers() as start:
+        running.url = start(Handler)
         yield running
-        running.shutdown()
 
 
 def where(server: Server) -> Endpoint:
-    return Endpoint(f"http://127.0.0.1:{server.server_address[1]}")
+    return Endpoint(server.url)
 
 
 def plan(**flags: int) -> Plan:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -14,51 +15,42 @@ from dsv4_serve.entrypoint.bench import load, warm_up
 from dsv4_serve.entrypoint.bench.load import LoadFailed, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadShape
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
+from tests.support.http_servers import answer_json, http_servers
 
 TOO_MANY = 999
 SHAPE = LoadShape(batch=3, input=64, output=7, requests=12, warm_up=3, seed=5)
 
 
-class Server(ThreadingHTTPServer):
-    bodies: list[dict[str, Any]]
-    keys: set[str | None]
-    together: threading.Barrier
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert isinstance(self.server, Server)
-        self.server.bodies.append(body)
-        self.server.keys.add(self.headers["Authorization"])
-        self.server.together.wait(20)  # until all have come
-        refused = body["max_tokens"] == TOO_MANY
-        self.answer({"error": {"message": "too many tokens"}} if refused else {}, 400 if refused else 200)
-
-    def answer(self, body: object, status: int) -> None:
-        text = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None: ...
+@dataclass
+class Sent:
+    url: str = ""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    keys: set[str | None] = field(default_factory=set)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
-        running.bodies, running.keys, running.together = [], set(), threading.Barrier(SHAPE.warm_up)
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield running
-        running.shutdown()
+def server() -> Iterator[Sent]:
+    sent, together = Sent(), threading.Barrier(SHAPE.warm_up)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            sent.bodies.append(body)
+            sent.keys.add(self.headers["Authorization"])
+            together.wait(20)  # until all have come
+            refused = body["max_tokens"] == TOO_MANY
+            answer_json(self, {"error": {"message": "too many tokens"}} if refused else {}, 400 if refused else 200)
+
+    with http_servers() as start:
+        sent.url = start(Handler)
+        yield sent
 
 
-def where(server: Server) -> Endpoint:
-    return Endpoint(f"http://127.0.0.1:{server.server_address[1]}", None, "secret")
+def where(server: Sent) -> Endpoint:
+    return Endpoint(server.url, None, "secret")
 
 
-def test_so_many_requests_of_the_shape_are_sent_at_once_with_the_key(server: Server) -> None:
+def test_so_many_requests_of_the_shape_are_sent_at_once_with_the_key(server: Sent) -> None:
     warm_up.send(SHAPE, where(server), "m")
     assert [(len(body["prompt"]), body["max_tokens"], body["model"]) for body in server.bodies] == [(64, 7, "m")] * 3
     assert all(body["ignore_eos"] and body["temperature"] == 0 for body in server.bodies)
@@ -81,7 +73,7 @@ def test_without_any_nothing_is_sent() -> None:
     warm_up.send(LoadShape(1, warm_up=0), Endpoint("http://127.0.0.1:9"), "m")
 
 
-def test_a_refused_one_ends_the_measurement_with_the_reason_of_the_server(server: Server) -> None:
+def test_a_refused_one_ends_the_measurement_with_the_reason_of_the_server(server: Sent) -> None:
     shape = LoadShape(3, output=TOO_MANY, warm_up=3)
     with pytest.raises(LoadFailed, match=r"not answered: /v1/completions: HTTP 400: too many tokens\.$"):
         load.run(shape, where(server), "m", Tokenizer("t"), {"DSV4_VLLM": "/nowhere"})
