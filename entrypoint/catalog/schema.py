@@ -132,7 +132,7 @@ class DraftTokensByLoad(_Table):
     drafter: Literal["mtp", "dspark", "none"]
     """The kind of drafter; `none` is serving without drafts."""
     tokens: Annotated[int, Field(ge=0)]
-    """Draft tokens of a step."""
+    """Draft tokens of a step; 0 without drafts."""
     tpot_ms: list[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0)]]]
     """Pairs of concurrent requests and the median time per output token, in ms."""
     conditions: str

@@ -12,6 +12,7 @@ from ..draft_schedule import SCHEDULE
 from ..plan import DRAFT_TOKENS, Setting, draft_tokens, plain
 from ..problem import Problem
 from ..request import Layer, Request
+from . import measured_drafts
 from .select import Selection
 
 METHOD_RULE, BLOCK_RULE, DEPTH_RULE, SCHEDULE_RULE = "drafter-method", "dspark-block", "mtp-depth", "k-by-load"
@@ -89,11 +90,11 @@ def settle(selection: Selection, request: Request, flags: dict[str, Setting]) ->
         flags.pop(_SAMPLING, None)
     if method and method.value == "suffix" and flags.get(DRAFT_TOKENS) == own.get(DRAFT_TOKENS):
         flags.pop(DRAFT_TOKENS, None)  # it has a maximum of its own
-    values = plain(flags)
-    if SCHEDULE in flags and _parallel(values) and values[SCHEDULE] == selection.profile.flags().get(SCHEDULE):
+    shown = _by_load(selection, flags)
+    if SCHEDULE in flags and _parallel(plain(flags)) and _of_profile(selection, flags[SCHEDULE]):
         origin = f"{flags.pop(SCHEDULE).origin}: no schedule by load, which vLLM ignores with data parallelism"
-        return {"draft tokens": Setting(draft_tokens(values), origin)}
-    return _shown(values, flags)
+        return {"draft tokens": Setting(draft_tokens(plain(flags)), origin)}
+    return shown
 
 
 def _parallel(values: Mapping[str, object]) -> bool:
@@ -102,15 +103,31 @@ def _parallel(values: Mapping[str, object]) -> bool:
     return isinstance(replicas, int) and replicas > 1
 
 
-def _shown(values: Mapping[str, object], flags: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Return the draft tokens by load, for `explain`; a profile's schedule may be made for a drafter of more tokens."""
+def _of_profile(selection: Selection, setting: Setting) -> bool:
+    """Tell whether the profile, or one that it extends, sets this: it may be made for a drafter of more tokens."""
+    return setting.origin.startswith(tuple(f"{link.file} [" for link in selection.profile.chain()))
+
+
+def _by_load(selection: Selection, flags: dict[str, Setting]) -> dict[str, Setting]:
+    """
+    Return the draft tokens by load, for `explain`.
+
+    A profile's schedule that drafts all tokens at every load is removed: vLLM does the same without one.
+    """
+    values = plain(flags)
     found = draft_schedule.of_plan(values)
     if not found:
         return {}
-    schedule = flags[SCHEDULE]
-    drafts, most = draft_schedule.most(schedule.value), draft_tokens(values)
-    capped = f"; the schedule's {drafts} is more than num_speculative_tokens" if drafts > most else ""
-    return {"draft tokens": Setting(draft_schedule.text(found), f"{schedule.origin}{capped}")}
+    schedule, most = flags[SCHEDULE], draft_tokens(values)
+    drafts = draft_schedule.most(schedule.value)
+    origin = schedule.origin
+    if drafts > most:
+        origin = f"{origin}; the schedule's {drafts} is more than num_speculative_tokens"
+    if _of_profile(selection, schedule):
+        origin += measured_drafts.clause(selection.hardware, _kind(values.get(METHOD)), found)
+        if {load.draft_tokens for load in found} == {most}:
+            del flags[SCHEDULE]
+    return {"draft tokens": Setting(draft_schedule.text(found), origin)}
 
 
 def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[tuple[str, str, Problem]]:
@@ -164,7 +181,7 @@ def _schedule(
         yield SCHEDULE_RULE, where, Problem(f"{name}: {wrong}", "", "correct it, such as [[1, 4, 3], [5, 16, 1]]")
         return
     drafts, most = draft_schedule.most(values[SCHEDULE]), draft_tokens(values)
-    if drafts > most and values[SCHEDULE] != selection.profile.flags().get(SCHEDULE):
+    if drafts > most and not _of_profile(selection, flags[SCHEDULE]):
         seen = f"{name} requests {drafts} draft tokens, but num_speculative_tokens is {most}, and vLLM drafts no more"
         more = f"set NUM_SPECULATIVE_TOKENS={drafts}, or " if drafts <= _most(selection.drafter) else ""
         yield SCHEDULE_RULE, where, Problem(seen, "", f"{more}request {most} or fewer")

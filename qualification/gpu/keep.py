@@ -22,7 +22,7 @@ from dsv4_serve.entrypoint.bench import measure
 HOST = "/root/dsv4-host"
 STARTED = ("engine", "cache", "flags", "share", "tp", "replicas")
 """Settings of a variant by which it was started, beside variables; the others are in the rows."""
-VARIABLES = ("VLLM_", "SGLANG_", "NCCL_", "DSV4_", "PYTHONPATH", "HOME", "XDG_CACHE_HOME")
+VARIABLES = ("NUM_SPECULATIVE_TOKENS", "VLLM_", "SGLANG_", "NCCL_", "DSV4_", "PYTHONPATH", "HOME", "XDG_CACHE_HOME")
 
 
 def body(found: dict[str, Any], date: datetime, host: str = HOST) -> dict[str, Any]:

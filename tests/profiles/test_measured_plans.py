@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint import draft_schedule
 from dsv4_serve.entrypoint.fingerprint import fingerprint
 from dsv4_serve.entrypoint.plan import Plan, plain
 from dsv4_serve.entrypoint.replica_description import flag_values
@@ -27,6 +28,7 @@ from tools import qualification
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "qualification/results"
 HELD = tomllib.loads((RESULTS / "plans.toml").read_text(encoding="utf-8"))
+TOKENS = "speculative-config.num_speculative_tokens"
 OF_THE_HOST = ("model", "served-model-name", "tokenizer", "host", "port", "api-key", "download-dir", "shutdown-timeout")
 OF_THE_MEASUREMENT = (
     "load-format",
@@ -138,13 +140,39 @@ def test_draft_tokens_by_load_are_the_rows_of_their_result_and_of_the_plan_of_to
     assert (chosen["hardware"], chosen["model-name"]) == (hardware, entry["model"])
     assert [[row["batch"], row["tpot_p50"]] for row in result["rows"]] == entry["tpot-ms"]
     flags = flags_then(result)
-    assert flags["speculative-config.num_speculative_tokens"] == entry["tokens"]
-    assert flags["speculative-config.method"] == entry["drafter"]
+    assert flags[TOKENS] == entry["tokens"]
+    assert entry["drafter"] == (flags["speculative-config.method"] if entry["tokens"] else "none")
     assert "dummy weights" in result["weights"]
     assert "dummy weights" in entry["conditions"]
     assert ("share of two" in entry["conditions"]) == (result["variant"]["share"] == 2)
     served = 2 // result["variant"]["share"]  # a share of two is served on one GPU
-    assert problem(result, plan_today(result, held, **{"tensor-parallel-size": served}), held) == ""
+    undrafted = {} if entry["tokens"] else {TOKENS: 0}  # by a variable, which is no flag of the variant
+    assert problem(result, plan_today(result, held, **{"tensor-parallel-size": served, **undrafted}), held) == ""
+
+
+def tokens_then(hardware: str, model: str, requests: int, most: int) -> int:
+    """Return the draft tokens of a step with so many requests, in the plan of `shared`."""
+    values = plain(resolved(request(profile="shared", hardware=hardware, model=model, **{TOKENS: most})).flags)
+    by_load = {load.last: load.draft_tokens for load in draft_schedule.of_plan(values)}
+    return next((tokens for last, tokens in by_load.items() if requests <= last), most)
+
+
+@pytest.mark.parametrize("hardware", sorted({hardware for hardware, _ in by_load()}))
+def test_where_draft_tokens_by_load_were_measured_the_fastest_are_drafted(hardware: str) -> None:
+    """Of those that were measured, none included, up to the number that is requested."""
+    entries = [entry for name, entry in by_load() if name == hardware]
+    loads: dict[tuple[str, int], dict[int, float]] = {
+        (entry["drafter"], entry["tokens"]): dict(entry["tpot-ms"]) for entry in entries
+    }
+    for entry in entries:
+        drafter, most = entry["drafter"], entry["tokens"]
+        for load in dict(entry["tpot-ms"]):
+            times = {
+                tokens: times[load]
+                for (kind, tokens), times in loads.items()
+                if kind in (drafter, "none") and tokens <= most
+            }
+            assert tokens_then(hardware, entry["model"], load, most) == min(times, key=times.__getitem__), (most, load)
 
 
 def test_every_entry_of_the_table_is_of_a_figure_in_a_profile() -> None:

@@ -62,6 +62,12 @@ def test_a_page_is_stale_when_the_code_changes(name: str, monkeypatch: pytest.Mo
     assert stale(name)
 
 
+def test_a_step_takes_the_time_of_the_tokens_that_it_yields() -> None:
+    row = {"requests": 4, "output": 256, "tpot_p50": 4.0, "drafted": 1530}
+    assert k_by_load.step(row, 3) == (8.0, 2.0)  # 1,020 tokens after the first ones, of 510 steps
+    assert k_by_load.step({**row, "drafted": 0}, 0) == (4.0, 1.0)
+
+
 def test_the_index_lists_every_page_and_no_other() -> None:
     index = (reference.FOLDER / "index.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| \[(.*?)\]\(\1\) \|", index, re.MULTILINE)) == set(reference.PAGES)

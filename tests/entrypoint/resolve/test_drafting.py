@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.checkpoint.identity import Drafter
+from dsv4_serve.entrypoint.draft_schedule import Load
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.resolve import measured_drafts
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from tests.support.plans import request, resolved, selected
 
@@ -157,11 +161,81 @@ def test_a_schedule_of_ones_own_may_not_ask_for_more_than_is_drafted() -> None:
     assert plan("dspark", **{SCHEDULE: [[1, 4, 5], [5, 8, 1]]}).draft_tokens == 5
 
 
+def shown(hardware: str, model: str, **requested: Any) -> tuple[Plan, Any]:
+    """The plan of `shared`, and what `explain` shows of its draft tokens."""
+    found = resolved(request(hardware=hardware, profile="shared", model=model, **requested))
+    return found, found.choices["draft tokens"]
+
+
 def test_a_profiles_schedule_is_capped_and_explain_says_so() -> None:
-    wanted = request(hardware="h200", profile="shared", model="flash")
-    shown = resolve(selected(wanted), wanted).choices["draft tokens"]
-    assert shown.value == "1 for 1 to 16 requests, none for 17 to 64"
-    assert shown.origin == "shared.toml [flags]; the schedule's 5 is more than num_speculative_tokens"
+    found, tokens = shown("b300", "flash")
+    assert found.flags[SCHEDULE].value == [[1, 4, 5], [5, 16, 3], [17, 64, 0]]
+    assert tokens.value == "1 for 1 to 16 requests, none for 17 to 64"
+    assert tokens.origin == (
+        "shared.toml [flags]; the schedule's 5 is more than num_speculative_tokens; unmeasured on b300"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "requested", "tokens", "measured"),
+    [
+        ("flash-0731", {}, 5, "16.95 ms a token at 64 requests, 30.84 without drafts: one GPU's share of two; dummy"),
+        ("flash-0731", {TOKENS: 3}, 3, "18.02 ms a token at 64 requests, 30.84 without drafts"),
+        ("flash-0731", {TOKENS: 4}, 4, "unmeasured on h200"),
+        ("flash", {}, 1, "20.83 ms a token at 64 requests, 30.84 without drafts"),
+        ("flash", {TOKENS: 3}, 3, "14.86 ms a token at 64 requests, 30.84 without drafts"),
+    ],
+)
+def test_where_it_was_measured_all_tokens_are_drafted_at_every_load_and_explain_says_why(
+    model: str, requested: dict[str, Any], tokens: int, measured: str
+) -> None:
+    found, drafts = shown("h200", model, **requested)
+    assert SCHEDULE not in found.flags
+    assert found.draft_tokens == tokens
+    assert drafts.value == f"{tokens} for 1 to 64 requests"
+    assert drafts.origin.startswith("shared.toml [[when]] hardware = h200 [flags]; ")
+    assert measured in drafts.origin
+    assert ("-none-2026" in drafts.origin) == ("unmeasured" not in measured)
+
+
+def test_what_was_measured_is_not_inherited_by_other_hardware() -> None:
+    found, drafts = shown("h200-nvl", "flash-0731")
+    assert SCHEDULE in found.flags
+    assert drafts.origin == "shared.toml [flags]; unmeasured on h200-nvl"
+
+
+@pytest.mark.parametrize(
+    ("load", "says"),
+    [(8, "; 5.00 ms a token at 8 requests, 9.00 without drafts: mine, 2 tokens a step (a, b)"), (4, "")],
+)
+def test_a_hardware_file_of_ones_own_is_quoted_where_its_entries_share_a_load(
+    load: int, says: str, tmp_path: Path
+) -> None:
+    entry = '[[k-by-load]]\nmodel = "flash"\ndrafter = "{}"\ntokens = {}\ntpot-ms = [[{}, {}]]\n'
+    entry += 'conditions = "{}"\nsource = "{}"\n'
+    (tmp_path / "hardware").mkdir()
+    own = 'extends = "b300"\n' + entry.format("mtp", 1, 8, 5.0, "mine, 2 tokens a step", "a")
+    (tmp_path / "hardware/mine.toml").write_text(own + entry.format("none", 0, load, 9.0, "mine", "b"))
+    hardware = Catalog([tmp_path]).hardware("mine", "test")
+    assert measured_drafts.clause(hardware, "mtp", [Load(1, 16, 1), Load(17, 64, 1)]) == says
+
+
+def test_a_profile_of_ones_own_may_draft_fewer_than_the_one_that_it_extends(tmp_path: Path) -> None:
+    own = f'extends = "shared"\n[flags.speculative-config]\n{SCHEDULE.partition(".")[2]} = [[1, 16, 5], [17, 64, 3]]\n'
+    (tmp_path / "mine.toml").write_text(own, encoding="utf-8")
+    found = resolved(request(hardware="h200", profile="mine", model="flash-0731"), Catalog([tmp_path]))
+    assert found.flags[SCHEDULE].value == [[1, 16, 5], [17, 64, 3]]
+    tokens = found.choices["draft tokens"]
+    assert tokens.value == "5 for 1 to 16 requests, 3 for 17 to 64"
+    assert tokens.origin.startswith(f"{tmp_path}/mine.toml [flags]; 18.02 ms a token at 64 requests, 30.84 without")
+
+
+def test_a_schedule_of_ones_own_stays_where_the_profile_s_is_left_out() -> None:
+    found, drafts = shown("h200", "flash-0731", **{SCHEDULE: [[1, 64, 5]]})
+    assert found.flags[SCHEDULE].value == [[1, 64, 5]]
+    assert (drafts.value, drafts.origin) == ("5 for 1 to 64 requests", "test")
+    with pytest.raises(ConfigError, match="requests 5 draft.*num_speculative_tokens is 1.*k-by-load"):
+        shown("b300", "flash", **{SCHEDULE: [[1, 4, 5], [5, 16, 3], [17, 64, 0]]})
 
 
 def test_k_by_load_is_shown_as_far_as_it_applies() -> None:
@@ -191,7 +265,7 @@ def test_a_schedule_is_no_matter_without_draft_tokens() -> None:
 
 def test_a_profile_s_schedule_is_left_out_where_vllm_ignores_it_and_a_user_s_is_refused() -> None:
     """Data parallel ranks draft the same number of tokens, whatever the load (vllm/config/vllm.py)."""
-    plan = resolved(request(profile="shared", hardware="h200", model="flash-0731", data_parallel_size=2))
+    plan = resolved(request(profile="shared", hardware="b300", model="flash-0731", data_parallel_size=2))
     assert SCHEDULE not in plan.flags
     assert plan.choices["draft tokens"].value == 5
     assert "vLLM ignores with data parallelism" in plan.choices["draft tokens"].origin

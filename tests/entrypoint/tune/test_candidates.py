@@ -149,7 +149,8 @@ def test_draft_tokens_by_load_are_for_many_requests() -> None:
     [by_load] = [one for one in many.candidates if one.name == "drafts-by-load"]
     assert [[1, 4, 5], [5, 16, 3], [17, 64, 0]] in by_load.changes.values()
     assert "drafts-by-load" not in names(proposed(hardware="h200", model="flash-0731", profile="64k", batches=(1, 4)))
-    assert not [n for n in names(proposed(hardware="h200", profile="shared", batches=(1, 64))) if "drafts" in n]
+    assert not [n for n in names(proposed(hardware="b300", profile="shared", batches=(1, 64))) if "drafts" in n]
+    assert "drafts-by-load" in names(proposed(hardware="h200", profile="shared", batches=(1, 64)))  # it has no schedule
 
 
 def test_graphs_for_prompts_are_tried_where_the_hardware_has_none() -> None:
