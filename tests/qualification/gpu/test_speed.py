@@ -86,6 +86,19 @@ def test_each_variant_of_k_by_load_resolves_and_has_a_graph_for_each_batch(
     assert [size % (1 + tokens) for size in captured] == [0] * len(captured)
 
 
+def test_both_numbers_of_drafts_are_measured_at_the_same_depths_in_graphs_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    for variant in speed.variants(Path(speed.__file__).with_name("k_at_depth.toml"), 1):
+        flags = flags_of(variant)
+        step = 1 + draft_tokens(flags)
+        assert f"dspark-k{step - 1}" == variant["name"]
+        captured = flags["cudagraph-capture-sizes"]
+        assert captured == sorted({*(batch * step for batch in variant["batches"]), 288, 576, 1152, 2304})
+        assert flags["max-num-batched-tokens"] % step == 0
+
+
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_each_variant_of_long_prompts_resolves_with_its_bound(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
@@ -118,7 +131,7 @@ def test_each_variant_for_many_gpus_resolves_to_its_shape(
         )
 
 
-@pytest.mark.parametrize("name", ["batch_one", "contexts", "returning", "shape"])
+@pytest.mark.parametrize("name", ["batch_one", "contexts", "k_at_depth", "returning", "shape"])
 def test_each_prompt_fits_the_context_of_its_variant(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
     for variant in speed.variants(Path(speed.__file__).with_name(f"{name}.toml"), 2):
