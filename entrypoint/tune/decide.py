@@ -5,6 +5,9 @@ First every candidate is started once, between starts of the plan itself. Those 
 again, in turns with what is best so far, and each that wins is kept under the next; one that is far ahead needs fewer
 starts. A winner is faster beyond the noise, by Student's t at 99 % over whole starts (a start differs from the next
 more than two measurements of one do), and slower than the best at no batch size.
+
+Simulated with 12.6 % from start to start: of two candidates one of which gains 96.5 %, it wins within seven starts in
+64 % of the runs (in 39 % where CLEAR is 2), within eight in 99 %. One that changes nothing wins in about 1 %.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ Setup = tuple[str, ...]
 PLAN: Setup = ()
 REPEATS = 3
 """Starts of a winner, and of what it has to beat."""
-CLEAR, CLEAR_REPEATS = 2.0, 2
+CLEAR, CLEAR_REPEATS = 1.5, 2
 """A gain of so many thresholds wins after fewer starts."""
 LEAST = 0.01
 """A smaller gain is none."""
@@ -140,6 +143,15 @@ def compare(trials: Sequence[TuneTrial], before: Setup, after: Setup) -> SetupCo
     return SetupComparison(gain, noise(trials).threshold(*sizes), tuple(slower))
 
 
+def decided(trials: Sequence[TuneTrial], before: Setup, after: Setup) -> bool | None:
+    """Return whether a setup is faster than another; None as long as that takes more starts of one of them."""
+    count = min(len(confirming(trials, setup)) for setup in (before, after))
+    if count < CLEAR_REPEATS:
+        return None
+    found = compare(trials, before, after)
+    return found.wins if count >= REPEATS or found.clear else None
+
+
 def _share(difference: float) -> float:
     """Return a difference of logarithms as a share: only for small ones the two are about the same."""
     return math.expm1(difference) if difference < _LARGEST else math.inf
@@ -159,52 +171,63 @@ Clash = Callable[[str, str], bool]
 
 @dataclass(frozen=True)
 class TuneStanding:
-    """Where a run stands: the best setup so far, and the next to start (None: nothing is left to measure)."""
+    """
+    Where a run stands: the best setup so far, and the next to start (None: nothing is left to measure).
+
+    `undecided` names the candidates that look faster, and that further starts may show to be so or not.
+    """
 
     best: Setup
     next: Setup | None
+    undecided: tuple[str, ...] = ()
 
 
 def standing(names: Sequence[str], trials: Sequence[TuneTrial], clash: Clash, spent: float = 0.0) -> TuneStanding:
     """Return the best setup by the starts so far, and the next start; `spent` is the share of the time that is gone."""
     screened = [name for name in names if any(trial.setup == (name,) for trial in trials)]
     faster = promising(screened, trials)
-    best, undecided = _best(faster, trials, clash)
+    now = _confirmed(faster, trials, clash)
     plan, all_tried = len(of(trials, PLAN)), len(screened) == len(names)
     counted = any(of(trials, (name,)) for name in names)
     if plan < 1 + len(screened) // 2 or (all_tried and counted and plan < 2):
-        return TuneStanding(best, PLAN)
-    if not all_tried and not (faster and spent > SCREENING):
-        return TuneStanding(best, (next(name for name in names if name not in screened),))
-    return TuneStanding(best, undecided)
+        following = PLAN
+    elif not all_tried and not (now.undecided and spent > SCREENING):
+        following = (next(name for name in names if name not in screened),)
+    else:
+        return now
+    unsure = (name for name, gain in _first_gains(screened, trials).items() if gain > 0 and name not in faster)
+    return TuneStanding(now.best, following, (*now.undecided, *unsure))
 
 
-def _best(faster: Sequence[str], trials: Sequence[TuneTrial], clash: Clash) -> tuple[Setup, Setup | None]:
+def _confirmed(faster: Sequence[str], trials: Sequence[TuneTrial], clash: Clash) -> TuneStanding:
     """Return the best setup so far, and the start that decides on the next candidate (None: all are decided)."""
-    best = PLAN
-    for name in faster:
-        setup = (*best, name)
-        if any(clash(name, other) for other in best) or any(t.failed and t.setup == setup for t in trials):
-            continue
-        counts = len(confirming(trials, setup)), len(confirming(trials, best))
-        sure = min(counts) >= CLEAR_REPEATS and compare(trials, best, setup).clear
-        if min(counts) < REPEATS and not sure:
-            return best, setup if counts[0] <= counts[1] else best
-        if compare(trials, best, setup).wins:
-            best = setup
-    return best, None
+    best, left = PLAN, [name for name in faster if not failure(trials, name)]
+    while left := [name for name in left if not any(clash(name, other) for other in best)]:
+        setup = (*best, left[0])
+        wins = decided(trials, best, setup)
+        if wins is None:
+            fewer = len(confirming(trials, setup)) <= len(confirming(trials, best))
+            return TuneStanding(best, setup if fewer else best, tuple(left))
+        best = setup if wins else best
+        left = left[1:]
+    return TuneStanding(best, None)
 
 
 def promising(screened: Sequence[str], trials: Sequence[TuneTrial]) -> list[str]:
-    """Return candidates whose first start was faster than the plan by more than one deviation, the fastest first."""
-    plan = of(trials, PLAN)
-    if not plan:
-        return []
-    between = noise(plan).deviation
-    gains = {}
-    for name in screened:
-        if first := of(trials, (name,))[:1]:
-            gain = first[0].score - _mean(plan, lambda trial: trial.score)
-            if gain >= max(LEAST, between):
-                gains[name] = gain
-    return sorted(gains, key=lambda name: -gains[name])
+    """
+    Return the candidates that are measured again, the fastest first.
+
+    Their first start was faster than the plan by more than one deviation, or was when they were started again.
+    """
+    least = max(LEAST, noise(trials).deviation)
+    gains = _first_gains(screened, trials)
+    found = [name for name, gain in gains.items() if gain >= least or confirming(trials, (name,))]
+    return sorted(found, key=lambda name: -gains[name])
+
+
+def _first_gains(screened: Sequence[str], trials: Sequence[TuneTrial]) -> dict[str, float]:
+    """Return by how much the first start of each was faster than the plan, as logarithms; empty without the plan."""
+    if not (plan := of(trials, PLAN)):
+        return {}
+    before = _mean(plan, lambda trial: trial.score)
+    return {name: first[0].score - before for name in screened if (first := of(trials, (name,)))}

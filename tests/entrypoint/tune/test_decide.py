@@ -66,10 +66,20 @@ def test_a_gain_far_beyond_the_noise_is_decided_by_two_starts_each() -> None:
     assert decide.compare(trials, PLAN, ("a",)).clear
     assert decide.standing(["a"], trials, never) == decide.TuneStanding(("a",), None)
     assert decide.standing(["a"], trials[:-1], never).next == ("a",)
+    assert decide.decided(trials[:-1], PLAN, ("a",)) is None
+    assert decide.decided(trials, PLAN, ("a",)) is True
     nearer = [*trials[:3], TuneTrial(("a",), {1: 11.0}), TuneTrial(("a",), {1: 11.1})]
+    assert decide.decided(nearer, PLAN, ("a",)) is None
     assert not decide.compare(nearer, PLAN, ("a",)).clear
     assert decide.standing(["a"], nearer, never).best == PLAN
     assert decide.standing(["a"], nearer, never).next is not None
+
+
+def test_what_is_no_faster_after_three_starts_each_is_decided() -> None:
+    trials = [TuneTrial(setup, {1: 10.0 + n / 100}) for setup in (PLAN, ("a",)) for n in range(4)]
+    assert decide.decided(trials[:3] + trials[4:], PLAN, ("a",)) is False
+    assert decide.decided(trials[:2] + trials[4:], PLAN, ("a",)) is None, "the plan lacks a start"
+    assert decide.decided(trials[:-1], PLAN, ("a",)) is None, "so does the candidate: its first does not count"
 
 
 def test_a_large_gain_is_compared_by_its_logarithm_and_shown_as_a_share() -> None:
@@ -80,8 +90,8 @@ def test_a_large_gain_is_compared_by_its_logarithm_and_shown_as_a_share() -> Non
     assert (round(found.log_gain, 2), round(found.log_threshold, 2)) == (1.06, 0.78)
     assert (round(found.gain, 2), round(found.threshold, 2)) == (1.9, 1.19)
     assert found.wins
-    assert not found.clear, "1.06 is less than twice 0.78"
-    assert decide.standing(["a"], trials, never) == decide.TuneStanding(PLAN, ("a",))
+    assert not found.clear, "1.06 is less than one and a half times 0.78"
+    assert decide.standing(["a"], trials, never) == decide.TuneStanding(PLAN, ("a",), ("a",))
 
 
 def test_without_any_noise_a_small_difference_is_still_none() -> None:
@@ -117,7 +127,7 @@ def test_a_candidate_that_fails_is_not_started_again() -> None:
 def test_a_winner_that_fails_under_another_is_left_out() -> None:
     trials = [TuneTrial(PLAN, {1: 10.0}) for _ in range(3)]
     trials += [TuneTrial((name,), {1: speed}) for name, speed in (*[("a", 20.0)] * 4, ("b", 15.0))]
-    assert decide.standing(["a", "b"], trials, never) == decide.TuneStanding(("a",), ("a", "b"))
+    assert decide.standing(["a", "b"], trials, never) == decide.TuneStanding(("a",), ("a", "b"), ("b",))
     trials.append(TuneTrial(("a", "b"), failed="together they do not fit"))
     assert decide.standing(["a", "b"], trials, never) == decide.TuneStanding(("a",), None)
 
@@ -147,6 +157,14 @@ def test_with_little_time_left_a_promising_candidate_is_confirmed_before_others_
     assert decide.standing(NAMES, slow, never, spent=0.7).next == ("b",)
 
 
+def test_with_little_time_left_others_are_tried_once_the_promising_one_is_decided() -> None:
+    trials = [TuneTrial(PLAN, {1: 10.0 + n / 100}) for n in range(4)]
+    wins = [TuneTrial(("a",), {1: 15.0 + n / 100}) for n in range(4)]
+    loses = [TuneTrial(("a",), {1: speed}) for speed in (15.0, 10.0, 10.0, 10.0)]
+    assert decide.standing(["a", "b"], [*trials, *wins], never, spent=0.9) == decide.TuneStanding(("a",), ("b",))
+    assert decide.standing(["a", "b"], [*trials, *loses], never, spent=0.9) == decide.TuneStanding(PLAN, ("b",))
+
+
 def test_noise_needs_two_starts_of_one_setup() -> None:
     assert decide.noise([]).threshold(1, 1) == math.inf
     one = [TuneTrial(PLAN, {1: 10.0}), TuneTrial(("a",), {1: 20.0})]
@@ -155,6 +173,44 @@ def test_noise_needs_two_starts_of_one_setup() -> None:
     assert (two.freedom, round(two.deviation, 6)) == (1, round(0.02 / math.sqrt(2), 6))
     assert decide.Noise(0.0, 5).threshold(3, 3) == decide.LEAST
     assert two.threshold(2, 1) > decide.Noise(two.deviation, 10).threshold(2, 1) > decide.LEAST
+
+
+def test_a_candidate_that_is_measured_again_is_decided_whatever_the_plan_does_meanwhile() -> None:
+    trials = [TuneTrial(PLAN, {1: speed}) for speed in (10.0, 10.1)]
+    trials += [TuneTrial(("a",), {1: speed}) for speed in (10.5, 12.0)]
+    assert decide.standing(["a"], trials, never).undecided == ("a",)
+    faster = [*trials, TuneTrial(PLAN, {1: 12.0})]
+    assert decide.promising(["a"], trials[:3] + faster[-1:]) == [], "its first start alone would no longer do"
+    assert decide.standing(["a"], faster, never).undecided == ("a",)
+
+
+def test_a_gain_is_pursued_by_the_noise_of_every_setup() -> None:
+    steady = [TuneTrial(PLAN, {1: speed}) for speed in (10.0, 10.05)]
+    other = [TuneTrial(("b",), {1: speed}) for speed in (8.0, 10.0)]
+    assert decide.promising(["a"], [*steady, TuneTrial(("a",), {1: 10.5})]) == ["a"]
+    assert decide.promising(["a"], [*steady, *other, TuneTrial(("a",), {1: 10.5})]) == []
+
+
+def test_what_looks_faster_is_undecided_while_the_plan_lacks_a_start_or_others_are_not_tried() -> None:
+    trials = [TuneTrial(PLAN, {1: 10.0})]
+    trials += [TuneTrial((name,), {1: speed}) for name, speed in (("a", 15.0), ("b", 10.05), ("c", 9.0))]
+    assert decide.standing(["a", "b", "c"], trials, never) == decide.TuneStanding(PLAN, PLAN, ("a", "b"))
+    trials.append(TuneTrial(PLAN, {1: 10.0}))
+    assert decide.standing(["a", "b", "c", "d"], trials, never) == decide.TuneStanding(PLAN, ("d",), ("a", "b"))
+    assert decide.standing(["a", "b", "c"], trials, never) == decide.TuneStanding(PLAN, ("a",), ("a",))
+
+
+def test_a_large_gain_is_mostly_decided_within_seven_starts_on_a_noisy_gpu() -> None:
+    """Noise of 12.6 %, as on H200; two candidates that cannot be combined, one of which gains 96.5 %."""
+    counts = []
+    for seed in range(150):
+        chance, trials = random.Random(seed), list[TuneTrial]()
+        while (now := decide.standing(["a", "b"], trials, lambda _a, _b: True)).next is not None:
+            speed = 196.5 if now.next == ("a",) else 100.0
+            trials.append(TuneTrial(now.next, {1: speed * math.exp(chance.gauss(0, 0.126))}))
+        counts.append(len(trials) if now.best == ("a",) else math.inf)
+    assert sum(count <= 7 for count in counts) >= 75  # 64 % expected; 39 % if a clear gain were twice the threshold
+    assert sum(count <= 8 for count in counts) >= 142
 
 
 TRIALS = st.lists(
