@@ -7,9 +7,9 @@ from statistics import fmean, geometric_mean
 from typing import Any
 
 from ..bench import measure
-from . import decide
+from . import decide, forecast
 from .candidates import TuneCandidate
-from .decide import PLAN, Clash, Setup, TuneStanding, TuneTrial
+from .decide import PLAN, Clash, Setup, SetupComparison, TuneStanding, TuneTrial
 from .kept import Kept
 from .options import TuneRequest
 from .setups import Setups
@@ -20,7 +20,7 @@ _MEANS = ("tpot_p50", "tpot_p99", "ttft_p50", "ttft_p99", "acceptance")
 WINS, SLOWER, NO_FASTER, NOISE, FAILED = "wins", "slower", "no faster", "within the noise", "failed"
 UNDECIDED, WAITS = "not decided", "not tried"
 BEHIND = "behind the winner"
-"""It looked faster than the plan, but less so than a winner that it cannot be combined with."""
+"""It looked faster than the plan, but a winner cannot be combined with it, or gains nothing by it."""
 
 
 def body(
@@ -31,6 +31,8 @@ def body(
     replica = starts.replica(PLAN)
     weights = measure.weights_of(replica)
     noise = decide.noise(trials)
+    names, finished = list(setups.candidates), now.next is None
+    enough = None if finished else forecast.hours(names, trials, setups.clash, request.seconds)
     against = decide.compare(trials, PLAN, best) if best else None
     return {
         "subject": f"{measure.subject(replica, weights)}-{request.name}",
@@ -39,7 +41,8 @@ def body(
         "replica": dict(replica),
         "hours": round(request.seconds / 3600, 4),
         "spent_seconds": round(starts.spent, 1),
-        "finished": now.next is None,
+        "finished": finished,
+        "enough_hours": enough,
         "noise": {"deviation": round(noise.deviation, 5), "freedom": noise.freedom},
         "candidates": [
             {**described(one), **verdict(one.name, starts, now, setups.clash)} for one in setups.candidates.values()
@@ -69,28 +72,31 @@ def deciding(starts: Kept, setup: Setup) -> list[Mapping[str, Any]]:
 
 
 def verdict(name: str, starts: Kept, now: TuneStanding, clash: Clash) -> dict[str, Any]:
-    """Return what became of a candidate: its gain over the plan at its first start, and whether it won."""
+    """Return what became of a candidate: its gain over the plan, and whether it won or may still win."""
     trials = starts.trials
     if failed := decide.failure(trials, name):
         return {"verdict": FAILED, "why": failed}
     if not (alone := decide.of(trials, (name,))):
         return {"verdict": WAITS}
     found = decide.compare(trials, PLAN, (name,))
-    figures = {"gain": round(found.gain, 4), "starts": len(alone)}
+    word = _word(name, trials, now, clash, found)
+    batches = {"batches": list(found.slower)} if word == SLOWER else {}
+    return {"verdict": word, **batches, "gain": round(found.gain, 4), "starts": len(alone)}
+
+
+def _word(
+    name: str, trials: Sequence[TuneTrial], now: TuneStanding, clash: Clash, against_plan: SetupComparison
+) -> str:
     if name in now.best:
-        return {"verdict": WINS, **figures}
-    if found.slower:
-        return {"verdict": SLOWER, "batches": list(found.slower), **figures}
-    return {"verdict": NO_FASTER if found.gain <= 0 else _open(name, len(alone), trials, now, clash), **figures}
-
-
-def _open(name: str, count: int, trials: Sequence[TuneTrial], now: TuneStanding, clash: Clash) -> str:
-    """Return what a faster candidate is that has not won."""
-    if count > decide.REPEATS or name not in decide.promising([name], trials):
-        return NOISE
-    if any(clash(name, other) for other in now.best):
-        return BEHIND
-    return NOISE if now.next is None else UNDECIDED
+        return WINS
+    if name in now.undecided:
+        return UNDECIDED
+    if against_plan.slower:
+        return SLOWER
+    if against_plan.gain <= 0:
+        return NO_FASTER
+    clashes = any(clash(name, other) for other in now.best)
+    return BEHIND if against_plan.wins or (clashes and decide.promising([name], trials)) else NOISE
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,8 +14,9 @@ from ..errors import HostError
 from ..fingerprint import fingerprint
 from ..plan import Plan
 from ..supervisor import provenance
-from . import decide, measure, rightness
+from . import decide, forecast, measure, rightness
 from .decide import PLAN, Setup, TuneStanding
+from .forecast import TuneForecast
 from .kept import Kept
 from .measure import Bench, Visit
 from .options import TuneRequest
@@ -23,8 +24,6 @@ from .options import TuneRequest
 log = logging.getLogger(__name__)
 
 FOLDER = "tune"
-WARM = 0.25
-"""Of a first start, which compiles kernels: a second one took 18 to 23 % of it on H200 (docs/explanation/start.md)."""
 
 
 def key(plan: Plan, request: TuneRequest, machine: Mapping[str, Any]) -> str:
@@ -51,12 +50,22 @@ def measured(bench: Bench, request: TuneRequest, names: Sequence[str], starts: K
     if starts.visits:
         log.info(f"{len(starts.visits)} starts are kept in {starts.path}; continuing after them")
     with folder_lock.locked(starts.path.parent, "`dsv4 tune`"), local_replica.stops_raise():
+        warned = False
         while True:
-            now = decide.standing(names, starts.trials, bench.setups.clash, starts.spent / request.seconds)
+            clash = bench.setups.clash
+            now = decide.standing(names, starts.trials, clash, starts.spent / request.seconds)
+            further = forecast.until_decided(names, starts.trials, clash, request.seconds)
             remaining = request.seconds - starts.spent
-            if now.next is None or (starts.visits and remaining < _least(starts)):
+            if now.next is None or (starts.visits and remaining < further.fewest):
                 return now
-            visit = _visit(bench, now.next, starts, remaining)
+            if further.seconds > remaining and not warned:
+                hours = forecast.hours(names, starts.trials, clash, request.seconds)
+                log.warning(
+                    f"too little time is left for a decision, which takes {further}; starts are kept, "
+                    f"so the same command with --hours {hours:.1f} continues after them"
+                )
+                warned = True
+            visit = _visit(bench, now.next, starts, remaining, further)
             if visit.trial.failed and visit.trial.seconds >= remaining:
                 return now  # the time was over before it could be ready, which says nothing about it
             starts.add(visit)
@@ -73,15 +82,9 @@ def check_writable(path: Path) -> None:
         path.unlink()
 
 
-def _least(starts: Kept) -> float:
-    """Return the seconds without which no further start is begun; the first one may have compiled for the others."""
-    first, *others = [trial.seconds for trial in starts.trials if not trial.failed] or [0.0]
-    return max(others, default=WARM * first)
-
-
-def _visit(bench: Bench, setup: Setup, starts: Kept, remaining: float) -> Visit:
+def _visit(bench: Bench, setup: Setup, starts: Kept, remaining: float, further: TuneForecast) -> Visit:
     number = len(starts.visits) + 1
-    log.info(f"start {number}: {shown(setup)} ({remaining / 60:.0f} minutes are left)")
+    log.info(f"start {number}: {shown(setup)} ({remaining / 60:.0f} minutes are left; a decision takes {further})")
     one = dataclasses.replace(bench, logs=measure.starts_folder(bench.logs))
     visit = measure.visit(one, setup, remaining, first=number == 1)
     if setup != PLAN and not visit.trial.failed and bench.weights:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import text_table
 from .candidates import TuneCandidate
-from .decide import REPEATS
 from .outcome import FAILED, UNDECIDED, WAITS
 
 _LATENCIES = (("tpot_p50", 2), ("ttft_p50", 0))
@@ -64,7 +62,7 @@ def _end(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"noise: {deviation}; {counted} starts that count in {result['spent_seconds'] / 60:.0f} minutes"
     if not result["finished"]:
         rest = "".join(f"; {label}: {', '.join(names)}" for label, names in _open(result) if names)
-        yield f"time is up{rest}; the same command with --hours {hours(result):.1f} continues, and can decide"
+        yield f"time is up{rest}; the same command with --hours {result['enough_hours']:.1f} continues, and can decide"
     if not result["best"]:
         why = "nothing was faster beyond the noise" if result["finished"] else "nothing is decided yet"
         yield f"Keep what you have: {why}."
@@ -78,16 +76,6 @@ def _end(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"{best}; a difference below {result['threshold']:.1%} is noise"
         yield f"profile: {result['profile']}"
     yield f"result: {result['file']}"
-
-
-def hours(result: Mapping[str, Any]) -> float:
-    """Return about how many hours the whole run takes: a start for each candidate, and those that decide on one."""
-    seconds = [start["seconds"] for start in result["starts"] if not start["failed"]]
-    untried = sum(one["verdict"] == WAITS for one in result["candidates"])
-    starts = math.ceil(1.5 * untried) + 2 * REPEATS  # the plan is started between candidates
-    whole: float = result["spent_seconds"] + starts * max(seconds[1:] or seconds, default=0)
-    tenths = math.ceil(whole / 360)
-    return max(tenths / 10, float(result["hours"]) + 0.1)
 
 
 def _open(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:

@@ -147,3 +147,32 @@ def test_the_plan_itself_has_to_start(started: Callable[..., Any], tmp_path: Pat
     with pytest.raises(ReplicaEnded):
         started(1000, broken)
     assert not (tmp_path / "starts.jsonl").exists()
+
+
+def test_each_start_says_how_many_a_decision_takes(
+    started: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    started(10_000)
+    told = [message for message in caplog.messages if message.startswith("start ")]
+    assert told[:3] == [
+        "start 1: the plan (167 minutes are left; a decision takes about 7 starts)",
+        "start 2: a (165 minutes are left; a decision takes about 6 starts, up to 10 minutes)",
+        "start 3: b (163 minutes are left; a decision takes about 5 starts, up to 9 minutes)",
+    ]
+    assert told[-1] == "start 5: c (160 minutes are left; a decision takes about 3 starts, up to 5 minutes)"
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_too_little_time_is_told_as_soon_as_it_is_known_and_once(
+    started: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    started(450)
+    [told] = [message for message in caplog.messages if "too little" in message]
+    assert told == (
+        "too little time is left for a decision, which takes about 4 starts, up to 7 minutes; starts are kept, "
+        "so the same command with --hours 0.2 continues after them"
+    )
+    before = caplog.messages[: caplog.messages.index(told)]
+    assert [message.split(" (")[0] for message in before] == ["start 1: the plan", "start 2: a"]
