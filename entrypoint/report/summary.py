@@ -72,7 +72,8 @@ def outcome(result: Result) -> Verdict:
     if kind == "canary":  # rolled back says nothing against what is served
         return Verdict(result["verdict"], "good" if result["ok"] else "none")
     if kind == "tune":
-        return Verdict(f"{result.get('gain', 0):.1%} faster" if result.get("best") else "no faster setting", "none")
+        nothing = "no faster setting" if result.get("finished", True) else "not decided"
+        return Verdict(f"{result.get('gain', 0):.1%} faster" if result.get("best") else nothing, "none")
     return Verdict(_fastest([result]) or "no rows", "none")
 
 

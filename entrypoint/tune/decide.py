@@ -7,7 +7,7 @@ starts. A winner is faster beyond the noise, by Student's t at 99 % over whole s
 more than two measurements of one do), and slower than the best at no batch size.
 
 Simulated with 12.6 % from start to start: of two candidates one of which gains 96.5 %, it wins within seven starts in
-64 % of the runs (in 39 % where CLEAR is 2), within eight in 99 %. One that changes nothing wins in about 1 %.
+65 % of the runs (in 41 % where CLEAR is 2), within eight in 99 %. One that changes nothing wins in about 1 %.
 """
 
 from __future__ import annotations

@@ -76,3 +76,15 @@ def test_a_canary_that_was_rolled_back_says_nothing_against_what_is_served() -> 
     assert summary.outcome(canary).level == "none"
     assert summary.sentence([smoke(PASSED), canary]).level == "good"
     assert [row[:2] for row in summary.table([canary]).rows] == [("new image", summary.outcome(canary))]
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"best": [], "finished": True}, "no faster setting"),
+        ({"best": [], "finished": False}, "not decided"),
+        ({"best": ["drafts-3"], "finished": False, "gain": 0.5}, "50.0% faster"),
+    ],
+)
+def test_a_tuning_without_a_winner_is_not_decided_until_it_is_finished(changed: dict[str, Any], text: str) -> None:
+    assert summary.outcome({"kind": "tune", "subject": "w4a16", "date": "2026-11-28", **changed}).text == text

@@ -209,7 +209,7 @@ def test_a_large_gain_is_mostly_decided_within_seven_starts_on_a_noisy_gpu() -> 
             speed = 196.5 if now.next == ("a",) else 100.0
             trials.append(TuneTrial(now.next, {1: speed * math.exp(chance.gauss(0, 0.126))}))
         counts.append(len(trials) if now.best == ("a",) else math.inf)
-    assert sum(count <= 7 for count in counts) >= 75  # 64 % expected; 39 % if a clear gain were twice the threshold
+    assert sum(count <= 7 for count in counts) >= 75  # 65 % expected; 41 % if a clear gain were twice the threshold
     assert sum(count <= 8 for count in counts) >= 142
 
 
