@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...demo import deepseek_v4, v4_layouts
+from ...demo.tokenizer import BOS, EOS, MARKS
 from ...demo.v4_weights import Dims
 from ..catalog import demo_layout
 from ..catalog.catalog import ProfileFile
@@ -25,10 +26,7 @@ from ..errors import ConfigError, UsageError
 
 INDEX = "model.safetensors.index.json"
 _NO_FILE = "not-here.safetensors"
-_BOS, _EOS = "<bos>", "<eos>"
-_UNKNOWN = "<unknown>"
-"""Longer than every word with the space after it: vLLM refuses a text that has more characters than its longest token
-times the context, before it counts tokens (vllm/renderers/params.py)."""
+_UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,8 @@ def write(folder: Path, architecture: str, layout: str, sizes: Dims | None = Non
         "tokenizer.json": _tokenizer(dims.vocab),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": _BOS,
-            "eos_token": _EOS,
+            "bos_token": BOS,
+            "eos_token": EOS,
             "unk_token": _UNKNOWN,
             "clean_up_tokenization_spaces": False,
             "model_max_length": dims.max_positions,
@@ -114,15 +112,24 @@ def _every_expert(name: str, few: int, experts: int) -> Iterator[str]:
 
 
 def _tokenizer(vocab: int) -> dict[str, Any]:
-    """Return a tokenizer that writes token N as the word `tN`, so that its texts keep their number of tokens."""
-    special = [_BOS, _EOS, _UNKNOWN]
-    tokens = [*special, *(f"t{number}" for number in range(len(special), vocab))]
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    """
+    Return a tokenizer that writes token N as the word `tN`, so that its texts keep their number of tokens.
+
+    Its first tokens are DeepSeek-V4's marks, without which SGLang 0.5.23 does not start: it encodes a chat before. They
+    are longer than every word with the space after it: vLLM refuses a text that has more characters than its longest
+    token times the context, before it counts tokens (vllm/renderers/params.py).
+    """
+    special = (BOS, EOS, _UNKNOWN)
+    marks = (*special, *MARKS[2:])
+    tokens = [*marks, *(f"t{number}" for number in range(len(marks), vocab))]
+    exact = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": number, "content": word, **flags} for number, word in enumerate(special)],
+        "added_tokens": [
+            {"id": number, "content": word, **exact, "special": word in special} for number, word in enumerate(marks)
+        ],
         "normalizer": None,
         "pre_tokenizer": {"type": "WhitespaceSplit"},
         "post_processor": None,

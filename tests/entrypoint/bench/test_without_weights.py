@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from dsv4_serve.demo.deepseek_v4 import LAYOUTS, Dims
 from dsv4_serve.demo.deepseek_v4 import write as write_whole
+from dsv4_serve.demo.tokenizer import MARKS
 from dsv4_serve.entrypoint.bench import command, measure
 from dsv4_serve.entrypoint.bench import without_weights as dummy
 from dsv4_serve.entrypoint.bench.options import ServeOptions
@@ -41,10 +42,16 @@ def test_the_configuration_has_the_published_sizes(flash: Path) -> None:
 
 def test_every_token_is_a_word_that_comes_back(flash: Path) -> None:
     tokenizer = Tokenizer.from_file(str(flash / "tokenizer.json"))
-    ids = [3, 77, 129279, 4, 128000]
+    ids = [10, 77, 129279, 11, 128000, 5, 10]  # with a mark
     assert tokenizer.encode(tokenizer.decode(ids)).ids == ids
     assert tokenizer.get_vocab_size() == 129280
     assert tokenizer.encode("Hello there").ids == [2, 2]
+
+
+def test_each_mark_of_a_chat_is_a_token(flash: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(flash / "tokenizer.json"))
+    assert tokenizer.encode("".join(MARKS)).ids == [tokenizer.token_to_id(mark) for mark in MARKS]
+    assert None not in {tokenizer.token_to_id(mark) for mark in MARKS}
 
 
 def test_a_text_has_no_more_characters_than_its_longest_token_allows(flash: Path) -> None:
