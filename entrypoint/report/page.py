@@ -40,19 +40,23 @@ def write(folder: Path, out: Path, *, published: bool = False) -> str:
         plain_file.write_text(out, page(shown, folder, datetime.now(UTC)))
     except OSError as error:
         raise HostError(f"cannot write {out} ({error.strerror}); choose another file with --out.") from None
-    return f"{out}: {len(shown)} results from {folder}"
+    return f"{out}: {_counted(shown)} from {folder}"
 
 
 def page(measured: Sequence[dict[str, Any]], folder: Path, now: datetime) -> str:
     """Return the page as HTML."""
     template = templates.environment(_FOLDER, plot.FOLDER).get_template("page.html")
-    about = f"{len(measured)} results from {folder}, {now:%Y-%m-%d %H:%M} UTC"
+    about = f"{_counted(measured)} from {folder}, {now:%Y-%m-%d %H:%M} UTC"
     try:
         return template.render(about=about, collections=list(_collections(measured)))
     except _UNREADABLE as error:
         raise ConfigError(
             f"{folder}: a result is from another version ({error!r}); move it out of the folder."
         ) from None
+
+
+def _counted(measured: Sequence[dict[str, Any]]) -> str:
+    return "1 result" if len(measured) == 1 else f"{len(measured)} results"
 
 
 def _collections(measured: Sequence[dict[str, Any]]) -> Iterator[Collection]:

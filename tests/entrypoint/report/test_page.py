@@ -178,6 +178,12 @@ def test_the_command_writes_the_page(folder: Path, tmp_path: Path) -> None:
     assert out.read_text().startswith("<!doctype html>")
 
 
+def test_one_result_is_counted_as_one(tmp_path: Path) -> None:
+    results.write(tmp_path, "smoke", {"subject": "x", "checks": [], "replica": {}})
+    out = tmp_path / "report.html"
+    assert page.write(tmp_path, out) == f"{out}: 1 result from {tmp_path}"
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_chromium_draws_it_without_a_complaint(folder: Path, tmp_path: Path) -> None:
     assert CHROMIUM
@@ -210,7 +216,7 @@ def mixed(folder: Path) -> Path:
 
 def test_what_the_project_published_is_shown_on_demand_and_last(tmp_path: Path) -> None:
     folder, out = mixed(tmp_path / "q"), tmp_path / "report.html"
-    assert "1 results" in page.write(folder, out)
+    assert "1 result from" in page.write(folder, out)
     assert "far away" not in out.read_text()
     assert "2 results" in page.write(folder, out, published=True)
     text = out.read_text()
