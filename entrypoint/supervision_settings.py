@@ -90,7 +90,8 @@ class Supervise(_Group):
     idle_canary_every: Seconds = 10.0
     """Seconds between two requests of one token while nothing else runs."""
     corruption_every: Seconds = 1800.0
-    """Seconds between two corruption canaries after the start; they run only while nothing else does."""
+    """Seconds between two corruption canaries after the start. One that is due during traffic waits until its tokens
+    are at most 0.5 % of those that traffic generated since the last one."""
     window: Seconds = 300.0
     """Seconds of live traffic over which acceptance is watched."""
     window_drafts: Count = 500
