@@ -152,7 +152,7 @@ def _is_for_other_hardware(catalog: Catalog, name: str, gpus: HostGpus) -> bool:
 def _fits(chosen: Candidate) -> str:
     selection = chosen.selection
     assert selection
-    where = f"{chosen.size} x {selection.hardware.name} with {selection.model.name}"
+    where = f"{chosen.gpus} x {selection.hardware.name} with {selection.model.name}"
     if not chosen.fits:
         held = f"{chosen.profile} holds {chosen.held} of its {chosen.requests} requests"
         return f"no profile fits in full; {held} on {where}"

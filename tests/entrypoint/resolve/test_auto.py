@@ -184,6 +184,11 @@ def test_a_profile_for_four_gpus_is_not_taken_where_gpus_are_not_counted() -> No
     assert order.index("throughput") > order.index("64k")
 
 
+def test_the_reason_counts_the_gpus_of_all_data_parallel_ranks() -> None:
+    taken = settled(request_for(hardware="b200", tensor_parallel_size=1))
+    assert taken.origin.startswith("environment PROFILE auto: 64k-dp fits 4 x b200 with nvfp4")
+
+
 @pytest.mark.parametrize("context", ["auto", -1])
 def test_a_profile_that_leaves_its_context_to_vllm_comes_last(folder, context) -> None:
     catalog = Catalog([folder({"mine.toml": f"[flags]\nmax-model-len = {context!r}\n"})])
