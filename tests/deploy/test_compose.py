@@ -178,3 +178,15 @@ def test_grafana_has_a_password_of_its_own() -> None:
     assert (grafana["secrets"], prometheus["secrets"]) == (["grafana-password"], ["metrics-key"])
     assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana-password"
     assert COMPOSE["secrets"]["grafana-password"]["file"] != COMPOSE["secrets"]["api-key"]["file"]
+
+
+def test_a_candidate_differs_from_replica_1_in_its_image_and_its_names_alone() -> None:
+    candidate = yaml.safe_load((ROOT / "deploy/compose/canary.yml").read_text())["services"]["candidate"]
+    replica = SERVICES["replica-1"]
+    own = {"container_name", "image", "networks", "environment", "deploy"}
+    assert {key: value for key, value in candidate.items() if key not in own} == {
+        key: value for key, value in replica.items() if key not in own
+    }
+    assert candidate["deploy"] == replica["deploy"]
+    folder = {"DSV4_RUN_DIR": "/var/cache/dsv4/run/dsv4-candidate"}
+    assert candidate["environment"] == {**replica["environment"], **folder}
