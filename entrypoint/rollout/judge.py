@@ -155,7 +155,7 @@ def worst_position(new: Tally, stable: Tally, floors: tuple[float, ...], limits:
     for position, share in enumerate(new.shares()):
         floor = floors[position] if position < len(floors) else 0.0
         other = compared[position] if position < len(compared) else None
-        text = f"candidates accept {share:.0%} of {new.drafts:,} drafts at position {position + 1}"
+        text = f"candidates accept {share:.0%} of {new.drafts:,} drafts at position {position}"
         if share < floor:
             sure = share + _noise(floor, new.drafts) < floor
             comparison = "" if other is None else f", stable replicas accept {other:.0%}"

@@ -47,6 +47,12 @@ def test_acceptance_is_held_to_its_floor_and_to_the_stable_replicas_at_each_posi
     assert (found.state, found.certain) == (state, certain)
 
 
+def test_positions_are_counted_from_0_as_in_the_metrics_and_the_gate() -> None:
+    assert "drafts at position 0, the floor is 60%" in findings(replace(SIDE, accepted_at=(0, 0)))["acceptance"].text
+    later = findings(replace(SIDE, accepted_at=(1600, 400)))["acceptance"].text
+    assert later == "candidates accept 20% of 2,000 drafts at position 1, the floor is 30%, stable replicas accept 50%"
+
+
 def test_few_drafts_prove_nothing() -> None:
     few = replace(SIDE, drafts=100, accepted_at=(0, 0))
     assert findings(few)["acceptance"].state == "missing"
