@@ -240,6 +240,7 @@ def test_candidates_are_no_stable_replicas_and_the_canary_finds_both() -> None:
         selector = one(manifests, "Service", service)["spec"]["selector"]
         found = [one for one in (stable, candidate) if selector.items() <= one["metadata"]["labels"].items()]
         assert found == [template]
+    assert env(container(candidate["spec"])) == env(container(stable["spec"]))  # the balancer limits keys for both
     balancer = env(container(one(manifests, "Deployment", "dsv4-haproxy")["spec"]["template"]["spec"]))
     assert balancer["CANDIDATE_NAME"].startswith("dsv4-replicas-candidate.")
     argv = container(one(manifests, "Job", "dsv4-canary")["spec"]["template"]["spec"])["args"]
