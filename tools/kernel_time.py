@@ -109,4 +109,7 @@ def table(found: Sequence[Family]) -> str:
 
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
-        print(table(by_family(read(Path(argument)))))
+        try:
+            print(table(by_family(read(Path(argument)))))
+        except (OSError, EOFError, ValueError, LookupError) as error:
+            sys.exit(f"{argument}: not a trace of torch's profiler that can be read ({error}).")

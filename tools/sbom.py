@@ -150,4 +150,6 @@ def main(root: Path) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / SBOM).is_file():
+        sys.exit(f"usage: python -m tools.sbom ROOT, the unpacked files of an image, with {SBOM}")
     sys.exit(main(Path(sys.argv[1])))
