@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from .options import LoadShape
 RESULT = "result.json"
 _IN, _OUT = "total_input_tokens", "total_output_tokens"
 _REQUEST_ERROR = re.compile(r"^Error 0: (.*?)(?=^Error 1: |^[=-]{3,}|^tip: |\Z)", re.MULTILINE | re.DOTALL)
+_CAUSE = 400  # characters of a reason, which may quote the prompt
 _CAUSE_LINES = 400  # the end of the output, which is searched for the reason of a failure
 
 
@@ -78,13 +80,11 @@ def run(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, 
 
     The program is `environ["DSV4_VLLM"]`. Raise LoadFailed with the cause that it names, NotFound where there is none.
     """
-    try:
-        warm_up.send(shape, endpoint, model)
-    except RequestFailed as error:
-        told = error.with_reason() if isinstance(error, Refused) else str(error)
-        raise LoadFailed(f"a request before the measurement was not answered: {told.rstrip('.')}.") from None
     with tempfile.TemporaryDirectory() as scratch:
         argv = command(shape, endpoint, model, tokenizer, scratch)
+        if shutil.which(environ["DSV4_VLLM"]) is None:
+            raise _not_found(environ["DSV4_VLLM"], "no such program")
+        _warm_up(shape, endpoint, model)
         key = {"OPENAI_API_KEY": endpoint.key or ""}  # empty: none of the user's own for another server
         log = Path(scratch, "log")
         before = prefix_cache(endpoint)
@@ -99,16 +99,28 @@ def run(shape: LoadShape, endpoint: Endpoint, model: str, tokenizer: Tokenizer, 
                     check=False,
                 )
             except OSError as error:
-                raise NotFound(
-                    f"{environ['DSV4_VLLM']}: cannot be started ({error.strerror}); `dsv4 bench` measures with vLLM's"
-                    " own load generator, so install vLLM here too, or name it with DSV4_VLLM."
-                ) from None
+                raise _not_found(environ["DSV4_VLLM"], error.strerror) from None
         output = log.read_text(encoding="utf-8", errors="replace")
         saved = Path(scratch, RESULT)
         if ended.returncode or not saved.exists():
             raise LoadFailed(f"`vllm bench serve` ended with status {ended.returncode}: {cause(output)}")
         found = row(shape, json.loads(saved.read_text(encoding="utf-8")), error_of_request(output))
         return replace(found, cached_share=cached_share(before, prefix_cache(endpoint)))
+
+
+def _not_found(program: str, why: str | None) -> NotFound:
+    return NotFound(
+        f"{program}: cannot be started ({why}); `dsv4 bench` measures with vLLM's own load generator, so install vLLM"
+        " here too, or name it with DSV4_VLLM."
+    )
+
+
+def _warm_up(shape: LoadShape, endpoint: Endpoint, model: str) -> None:
+    try:
+        warm_up.send(shape, endpoint, model)
+    except RequestFailed as error:
+        told = " ".join((error.with_reason() if isinstance(error, Refused) else str(error)).split())
+        raise LoadFailed(f"a request before the measurement failed: {told[:_CAUSE].rstrip('.')}.") from None
 
 
 def prefix_cache(endpoint: Endpoint) -> tuple[int, int] | None:
@@ -221,7 +233,7 @@ def cause(output: str) -> str:
     """Return the line of the output that names the reason: the last one of a traceback, else the last one."""
     lines = [line.strip() for line in output.splitlines()[-_CAUSE_LINES:] if line.strip()]
     named = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception", "error"))]
-    return (named or lines or ["no output"])[-1][:400]
+    return (named or lines or ["no output"])[-1][:_CAUSE]
 
 
 def program_in(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,10 +18,13 @@ import pytest
 from dsv4_serve.entrypoint.bench import load, warm_up
 from dsv4_serve.entrypoint.bench.load import LoadFailed, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadShape
+from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
+from dsv4_serve.entrypoint.client.local_replica import Stopped
+from dsv4_serve.entrypoint.errors import NotFound, UsageError
 from tests.support.http_servers import answer_json, http_servers
 
-TOO_MANY = 999
+TOO_MANY, ECHOED = 999, 998
 SHAPE = LoadShape(batch=3, input=64, output=7, requests=12, warm_up=3, seed=5)
 
 
@@ -38,8 +45,8 @@ def server() -> Iterator[Sent]:
             sent.bodies.append(body)
             sent.keys.add(self.headers["Authorization"])
             together.wait(20)  # until all have come
-            refused = body["max_tokens"] == TOO_MANY
-            answer_json(self, {"error": {"message": "too many tokens"}} if refused else {}, 400 if refused else 200)
+            said = {TOO_MANY: "too many tokens", ECHOED: f"no\ntokens: {body['prompt']}"}.get(body["max_tokens"])
+            answer_json(self, {"error": {"message": said}} if said else {}, 400 if said else 200)
 
     with http_servers() as start:
         sent.url = start(Handler)
@@ -75,10 +82,39 @@ def test_without_any_nothing_is_sent() -> None:
 
 def test_a_refused_one_ends_the_measurement_with_the_reason_of_the_server(server: Sent) -> None:
     shape = LoadShape(3, output=TOO_MANY, warm_up=3)
-    with pytest.raises(LoadFailed, match=r"not answered: /v1/completions: HTTP 400: too many tokens\.$"):
-        load.run(shape, where(server), "m", Tokenizer("t"), {"DSV4_VLLM": "/nowhere"})
+    with pytest.raises(LoadFailed, match=r"failed: /v1/completions: HTTP 400: too many tokens\.$"):
+        load.run(shape, where(server), "m", Tokenizer("t"), {"DSV4_VLLM": sys.executable})
 
 
 def test_no_answer_ends_it_too() -> None:
-    with pytest.raises(LoadFailed, match="a request before the measurement was not answered: http://127.0.0.1:9"):
-        load.run(SHAPE, Endpoint("http://127.0.0.1:9"), "m", Tokenizer("t"), {"DSV4_VLLM": "/nowhere"})
+    with pytest.raises(LoadFailed, match="a request before the measurement failed: http://127.0.0.1:9"):
+        load.run(SHAPE, Endpoint("http://127.0.0.1:9"), "m", Tokenizer("t"), {"DSV4_VLLM": sys.executable})
+
+
+def test_a_reason_that_quotes_the_prompt_is_cut_to_one_line(server: Sent) -> None:
+    shape = LoadShape(3, input=5000, output=ECHOED, warm_up=3)
+    with pytest.raises(LoadFailed) as failed:
+        load.run(shape, where(server), "m", Tokenizer("t"), {"DSV4_VLLM": sys.executable})
+    assert "HTTP 400: no tokens: [" in str(failed.value)
+    assert len(str(failed.value)) < 500
+
+
+def test_a_signal_within_the_event_loop_ends_it(server: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, threads = warm_up._body, threading.active_count()
+
+    def interrupted(shape: LoadShape, model: str, prompt: list[int]) -> dict[str, object]:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+        return body(shape, model, prompt)
+
+    monkeypatch.setattr(warm_up, "_body", interrupted)
+    with pytest.raises(Stopped, match="SIGINT"), local_replica.stops_raise():
+        warm_up.send(LoadShape(1, warm_up=1), where(server), "m")  # the server waits for two more
+    assert threading.active_count() <= threads + 1  # that of the server
+
+
+def test_nothing_is_sent_where_the_load_generator_could_not_start(server: Sent) -> None:
+    with pytest.raises(NotFound, match="/nowhere: cannot be started"):
+        load.run(SHAPE, where(server), "m", Tokenizer("t"), {"DSV4_VLLM": "/nowhere"})
+    with pytest.raises(UsageError, match="holds a password"):
+        load.run(SHAPE, Endpoint(f"http://u:pw@{server.url[7:]}"), "m", Tokenizer("t"), {"DSV4_VLLM": sys.executable})
+    assert not server.bodies
