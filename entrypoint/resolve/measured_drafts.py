@@ -29,7 +29,8 @@ def _compared(used: DraftTokensByLoad, without: DraftTokensByLoad) -> str:
     load = max(drafted.keys() & undrafted.keys(), default=None)
     if load is None:
         return ""
+    models = " and ".join(dict.fromkeys((used.model, without.model)))  # which may be others than the plan's
     return (
-        f"{drafted[load]:.2f} ms a token at {load} requests, {undrafted[load]:.2f} without drafts: {used.conditions}"
-        f" ({used.source}, {without.source})"
+        f"{drafted[load]:.2f} ms a token at {load} requests, {undrafted[load]:.2f} without drafts:"
+        f" {models}, {used.conditions} ({used.source}, {without.source})"
     )

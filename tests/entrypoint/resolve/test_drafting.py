@@ -179,10 +179,11 @@ def test_a_profiles_schedule_is_capped_and_explain_says_so() -> None:
 @pytest.mark.parametrize(
     ("model", "requested", "tokens", "measured"),
     [
-        ("flash-0731", {}, 5, "16.95 ms a token at 64 requests, 30.84 without drafts: one GPU's share of two; dummy"),
+        ("flash-0731", {}, 5, "16.95 ms a token at 64 requests, 30.84 without drafts: flash-0731 and flash, one GPU's"),
         ("flash-0731", {TOKENS: 3}, 3, "18.02 ms a token at 64 requests, 30.84 without drafts"),
         ("flash-0731", {TOKENS: 4}, 4, "unmeasured on h200"),
-        ("flash", {}, 1, "20.83 ms a token at 64 requests, 30.84 without drafts"),
+        ("flash", {}, 1, "20.83 ms a token at 64 requests, 30.84 without drafts: flash, one GPU's share of two; dummy"),
+        ("w4a16", {}, 1, "20.83 ms a token at 64 requests, 30.84 without drafts: flash, one GPU's share of two"),
         ("flash", {TOKENS: 3}, 3, "14.86 ms a token at 64 requests, 30.84 without drafts"),
     ],
 )
@@ -206,7 +207,7 @@ def test_what_was_measured_is_not_inherited_by_other_hardware() -> None:
 
 @pytest.mark.parametrize(
     ("load", "says"),
-    [(8, "; 5.00 ms a token at 8 requests, 9.00 without drafts: mine, 2 tokens a step (a, b)"), (4, "")],
+    [(8, "; 5.00 ms a token at 8 requests, 9.00 without drafts: flash, mine, 2 tokens a step (a, b)"), (4, "")],
 )
 def test_a_hardware_file_of_ones_own_is_quoted_where_its_entries_share_a_load(
     load: int, says: str, tmp_path: Path
