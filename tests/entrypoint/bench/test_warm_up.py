@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -18,7 +19,7 @@ import pytest
 from dsv4_serve.entrypoint.bench import load, warm_up
 from dsv4_serve.entrypoint.bench.load import LoadFailed, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadShape
-from dsv4_serve.entrypoint.client import local_replica
+from dsv4_serve.entrypoint.client import http, local_replica
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.local_replica import Stopped
 from dsv4_serve.entrypoint.errors import NotFound, UsageError
@@ -100,7 +101,7 @@ def test_a_reason_that_quotes_the_prompt_is_cut_to_one_line(server: Sent) -> Non
 
 
 def test_a_signal_within_the_event_loop_ends_it(server: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
-    body, threads = warm_up._body, threading.active_count()
+    body, threads, began = warm_up._body, threading.active_count(), time.monotonic()
 
     def interrupted(shape: LoadShape, model: str, prompt: list[int]) -> dict[str, object]:
         asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
@@ -110,6 +111,7 @@ def test_a_signal_within_the_event_loop_ends_it(server: Sent, monkeypatch: pytes
     with pytest.raises(Stopped, match="SIGINT"), local_replica.stops_raise():
         warm_up.send(LoadShape(1, warm_up=1), where(server), "m")  # the server waits for two more
     assert threading.active_count() <= threads + 1  # that of the server
+    assert time.monotonic() - began < warm_up.CLOSING, "its requests are cancelled"
 
 
 def test_nothing_is_sent_where_the_load_generator_could_not_start(server: Sent) -> None:
@@ -118,3 +120,26 @@ def test_nothing_is_sent_where_the_load_generator_could_not_start(server: Sent) 
     with pytest.raises(UsageError, match="holds a password"):
         load.run(SHAPE, Endpoint(f"http://u:pw@{server.url[7:]}"), "m", Tokenizer("t"), {"DSV4_VLLM": sys.executable})
     assert not server.bodies
+
+
+def test_a_first_answer_may_wait_for_kernels(server: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "SECONDS", 0.2)
+    threading.Timer(0.6, warm_up.send, (LoadShape(2, warm_up=2), where(server), "m")).start()
+    warm_up.send(LoadShape(1, warm_up=1), where(server), "m")  # the server waits for the two
+    assert len(server.bodies) == 3
+
+
+def test_what_the_prefix_cache_had_is_counted_after_it(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = list[str]()
+
+    def counted(_endpoint: Endpoint) -> tuple[int, int]:
+        order.append("counters")
+        return 0, len(order)
+
+    monkeypatch.setattr(load, "prefix_cache", counted)
+    monkeypatch.setattr(warm_up, "send", lambda *_: order.append("warm-up"))
+    with pytest.raises(LoadFailed):
+        load.run(SHAPE, Endpoint("http://127.0.0.1:9"), "m", Tokenizer("t"), environ | {"GENERATOR": "breaks"})
+    assert order == ["warm-up", "counters"]

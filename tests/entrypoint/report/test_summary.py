@@ -82,6 +82,7 @@ def test_a_canary_that_was_rolled_back_says_nothing_against_what_is_served() -> 
     ("changed", "text"),
     [
         ({"best": [], "finished": True}, "no faster setting"),
+        ({"best": []}, "no faster setting"),
         ({"best": [], "finished": False}, "not decided"),
         ({"best": ["drafts-3"], "finished": False, "gain": 0.5}, "50.0% faster"),
     ],

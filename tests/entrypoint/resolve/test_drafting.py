@@ -231,6 +231,23 @@ def test_a_profile_of_ones_own_may_draft_fewer_than_the_one_that_it_extends(tmp_
     assert tokens.origin.startswith(f"{tmp_path}/mine.toml [flags]; 18.02 ms a token at 64 requests, 30.84 without")
 
 
+def test_a_profile_that_extends_another_has_its_schedule_and_one_of_fewer_tokens_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "shared"\n', encoding="utf-8")
+    found = resolved(request(hardware="b300", profile="mine", model="flash"), Catalog([tmp_path]))
+    assert found.flags[SCHEDULE].value == [[1, 4, 5], [5, 16, 3], [17, 64, 0]]
+    fewer = f'extends = "shared"\n[flags.speculative-config]\n{SCHEDULE.partition(".")[2]} = [[1, 64, 3]]\n'
+    (tmp_path / "fewer.toml").write_text(fewer, encoding="utf-8")
+    found = resolved(request(hardware="h200", profile="fewer", model="flash-0731"), Catalog([tmp_path]))
+    assert found.flags[SCHEDULE].value == [[1, 64, 3]]
+    assert found.choices["draft tokens"].value == "3 for 1 to 64 requests"
+
+
+def test_nothing_is_quoted_for_a_highest_load_without_drafts() -> None:
+    hardware = Catalog([]).hardware("h200", "test")
+    assert measured_drafts.clause(hardware, "dspark", [Load(1, 16, 5), Load(17, 64, 0)]) == ""
+    assert measured_drafts.clause(hardware, "dspark", [Load(1, 16, 4), Load(17, 64, 0)]) == "; unmeasured on h200"
+
+
 def test_a_schedule_of_ones_own_stays_where_the_profile_s_is_left_out() -> None:
     found, drafts = shown("h200", "flash-0731", **{SCHEDULE: [[1, 64, 5]]})
     assert found.flags[SCHEDULE].value == [[1, 64, 5]]

@@ -60,6 +60,8 @@ def test_a_first_start_may_have_compiled_kernels_and_later_ones_tell() -> None:
     assert str(found) == "about 4 starts, up to 27 minutes"
     found = forecast.until_decided(["a"], [first, TuneTrial(("a",), {1: 15.0}, seconds=150)], never)
     assert (found.starts, found.fewest, found.most, found.seconds) == (3, 150, 150, 450)
+    again = [first, TuneTrial(("a",), {1: 15.0}, seconds=150), TuneTrial(PLAN, {1: 10.0}, seconds=170)]
+    assert forecast.until_decided(["a"], again, never).fewest == 170, "the longest of the others"
     failed = TuneTrial(("a",), failed="it crashed", seconds=900)
     assert forecast.until_decided(["a", "b"], [first, failed], never).most == 400
 
@@ -91,3 +93,9 @@ def test_the_hours_that_are_named_are_enough_for_every_candidate_and_one_decisio
     failed = TuneTrial(("b",), failed="it crashed", seconds=3600)
     assert forecast.hours(names, [*compiled, failed], never, 36) >= 2.1
     assert math.isfinite(forecast.hours([], [], never, 36))
+
+
+def test_what_was_not_tried_yet_may_be_far_beyond_a_noise_that_is_known() -> None:
+    failed = [TuneTrial((name,), failed="it crashed") for name in "ab"]
+    trials = [TuneTrial(PLAN, {1: 10.0}), *failed, TuneTrial(PLAN, {1: 9.0})]
+    assert forecast.until_decided(["a", "b", "c"], trials, never).starts == 3, "it, and two that confirm it"

@@ -62,6 +62,7 @@ def test_every_verdict_has_its_name(setups: Setups) -> None:
     assert made["best"] == ["a"]
     assert made["changes"] == {"flag-a": 1}
     assert made["finished"]
+    assert made["enough_hours"] is None
     assert made["spent_seconds"] == 60 * 18 + 30
     assert [round(r["output_tokens_per_second"], 2) for r in made["before"]] == [100.2, 901.8]
     told = text.outcome(made)
@@ -82,12 +83,13 @@ def test_what_a_winner_gains_is_what_its_speeds_say_without_the_start_that_it_wa
     assert [round(row["output_tokens_per_second"]) for row in made["after"]] == [220, 1980]
 
 
-def test_what_a_winner_rules_out_is_behind_it_and_not_within_the_noise(setups: Setups) -> None:
+@pytest.mark.parametrize(("times", "word"), [(1.3, "behind the winner"), (1.004, "within the noise")])
+def test_what_a_winner_rules_out_is_behind_it_if_it_looked_faster(setups: Setups, times: float, word: str) -> None:
     clashing = replace(setups, candidates={**setups.candidates, "b": replace(setups.candidates["b"], kind="a")})
     visits = [visit(PLAN, jitter=n / 1000) for n in range(5)] + [visit(("a",), 1.5, 1.5) for _ in range(4)]
-    visits += [visit(("b",), 1.3, 1.3), *(visit((name,), 0.999, 0.999) for name in "cde")]
+    visits += [visit(("b",), times, times), *(visit((name,), 0.999, 0.999) for name in "cde")]
     verdicts = {one["name"]: one["verdict"] for one in body(clashing, visits)["candidates"]}
-    assert verdicts == {"a": "wins", "b": "behind the winner", **dict.fromkeys("cde", "no faster")}
+    assert verdicts == {"a": "wins", "b": word, **dict.fromkeys("cde", "no faster")}
 
 
 H200: tuple[tuple[decide.Setup, float, float], ...] = (
