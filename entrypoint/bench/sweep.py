@@ -10,7 +10,6 @@ still compiled two of the draft head's experts (one GPU's share of two, H200, W4
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ..client.endpoint import Endpoint
 from ..client.errors import RequestFailed, Unreachable
 from ..client.vllm import VllmClient
 from ..plan import Plan
+from . import event_loop
 
 BLOCK = 64  # tokens; the smallest block of rows of DeepGEMM's kernels on SM 9.0
 SMALL = (1, 2, 4, 8, 16, 32)
@@ -47,7 +47,7 @@ def lengths(plan: Plan) -> list[int]:
 
 def run(endpoint: Endpoint, prompts: Sequence[int]) -> SweepResult:
     """Send one prompt of each length, all with different beginnings; raise Unreachable if one fails."""
-    return summary(prompts, asyncio.run(_time_each(VllmClient(endpoint.url, endpoint.key), prompts)))
+    return summary(prompts, event_loop.run(_time_each(VllmClient(endpoint.url, endpoint.key), prompts)))
 
 
 async def _time_each(client: VllmClient, prompts: Sequence[int]) -> list[float]:

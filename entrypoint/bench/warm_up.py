@@ -8,15 +8,13 @@ first measured prompt, `--num-warmups`.)
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import random
-import threading
-from collections.abc import Coroutine
 from typing import Any
 
 from ..client import http
 from ..client.endpoint import Endpoint
 from ..client.vllm import COMPLETIONS
+from . import event_loop
 from .options import LoadShape
 from .sweep import FIRST, IDS
 
@@ -24,35 +22,12 @@ MOST = 16384
 """Tokens of a prompt; a longer one is read in steps of the same kinds."""
 SECONDS = 3600.0
 """For an answer: the first ones may wait for kernels."""
-CLOSING = 5.0
-"""Seconds to close what still runs after a signal."""
 
 
 def send(shape: LoadShape, endpoint: Endpoint, model: str) -> None:
     """Send `shape.warm_up` requests of that shape at once, and wait for the answers; raise Unreachable or Refused."""
     if shape.warm_up:
-        _run(_all(shape, endpoint, model))
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run it in a thread, so that a signal is raised here: an event loop may log what a handler raises, and go on."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(work, loop).result()
-    finally:
-        concurrent.futures.wait([asyncio.run_coroutine_threadsafe(_end(), loop)], CLOSING)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(CLOSING)
-
-
-async def _end() -> None:
-    """Cancel what still runs, and wait until its connections are closed."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+        event_loop.run(_all(shape, endpoint, model))
 
 
 async def _all(shape: LoadShape, endpoint: Endpoint, model: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -10,8 +13,10 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from dsv4_serve.entrypoint.bench import sweep
+from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.errors import Unreachable
+from dsv4_serve.entrypoint.client.local_replica import Stopped
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from tests.support.http_servers import answer_json, http_servers
 
@@ -82,3 +87,15 @@ def test_the_slowest_prompt_is_named() -> None:
 def test_a_prompt_that_is_refused_is_named(server: Server) -> None:
     with pytest.raises(Unreachable, match="a prompt of 701 tokens was not answered"):
         sweep.run(where(server), [1, 701])
+
+
+def test_a_signal_within_the_event_loop_ends_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = sweep._prompt
+
+    def interrupted(tokens: int) -> list[int]:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+        return prompt(tokens)
+
+    monkeypatch.setattr(sweep, "_prompt", interrupted)
+    with pytest.raises(Stopped, match="SIGINT"), local_replica.stops_raise():
+        sweep.run(where(server), [8, 64])

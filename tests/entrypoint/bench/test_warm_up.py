@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.bench import load, warm_up
+from dsv4_serve.entrypoint.bench import event_loop, load, warm_up
 from dsv4_serve.entrypoint.bench.load import LoadFailed, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadShape
 from dsv4_serve.entrypoint.client import http, local_replica
@@ -111,7 +111,7 @@ def test_a_signal_within_the_event_loop_ends_it(server: Sent, monkeypatch: pytes
     with pytest.raises(Stopped, match="SIGINT"), local_replica.stops_raise():
         warm_up.send(LoadShape(1, warm_up=1), where(server), "m")  # the server waits for two more
     assert threading.active_count() <= threads + 1  # that of the server
-    assert time.monotonic() - began < warm_up.CLOSING, "its requests are cancelled"
+    assert time.monotonic() - began < event_loop.CLOSING, "its requests are cancelled"
 
 
 def test_nothing_is_sent_where_the_load_generator_could_not_start(server: Sent) -> None:
