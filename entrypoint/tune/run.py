@@ -48,7 +48,8 @@ def measured(bench: Bench, request: TuneRequest, names: Sequence[str], starts: K
     """Measure until nothing is left or the time is over; return where the run stands. Raise UserError."""
     check_writable(starts.path)
     if starts.visits:
-        log.info(f"{len(starts.visits)} starts are kept in {starts.path}; continuing after them")
+        counted = "1 start is" if len(starts.visits) == 1 else f"{len(starts.visits)} starts are"
+        log.info(f"{counted} kept in {starts.path}; continuing from there")
     with folder_lock.locked(starts.path.parent, "`dsv4 tune`"), local_replica.stops_raise():
         warned = False
         while True:

@@ -58,8 +58,9 @@ def _verdict(one: Mapping[str, Any]) -> str:
 def _end(result: Mapping[str, Any]) -> Iterator[str]:
     noise = result["noise"]
     counted = sum(not start["failed"] for start in result["starts"])
+    starts = "1 start that counts" if counted == 1 else f"{counted} starts that count"
     deviation = f"{noise['deviation']:.1%} from start to start" if noise["freedom"] else "unknown, too few starts"
-    yield f"noise: {deviation}; {counted} starts that count in {result['spent_seconds'] / 60:.0f} minutes"
+    yield f"noise: {deviation}; {starts} in {result['spent_seconds'] / 60:.0f} minutes"
     if not result["finished"]:
         rest = "".join(f"; {label}: {', '.join(names)}" for label, names in _open(result) if names)
         yield f"time is up{rest}; the same command with --hours {result['enough_hours']:.1f} continues, and can decide"

@@ -199,6 +199,7 @@ def test_a_run_without_time_says_what_is_open(setups: Setups) -> None:
     assert "time is up; not yet tried: b, c, d, e; not yet decided: a; the same command with --hours" in told
     assert "noise: unknown, too few starts; 2 starts that count in 2 minutes" in told
     assert "Keep what you have: nothing is decided yet." in told
+    assert "too few starts; 1 start that counts in " in text.outcome(body(setups, [visit(PLAN)]))
 
 
 def test_a_run_that_tried_nothing_does_not_say_that_nothing_was_faster(setups: Setups) -> None:
