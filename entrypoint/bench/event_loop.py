@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 CLOSING = 5.0
 """Seconds to close what still runs after a signal."""
+_ENDING = 1.0
+"""Seconds of them until tasks are cancelled that did not end with the coroutine."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -23,9 +25,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+    running = asyncio.run_coroutine_threadsafe(work, loop)
     try:
-        return asyncio.run_coroutine_threadsafe(work, loop).result()
+        return running.result()
     finally:
+        running.cancel()
         concurrent.futures.wait([asyncio.run_coroutine_threadsafe(_end(), loop)], CLOSING)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(CLOSING)
@@ -34,8 +38,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _end() -> None:
-    """Cancel what still runs, and wait until its connections are closed."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    """Wait until tasks have ended and their connections are closed; anyio complains if its own are cancelled."""
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        _, alive = await asyncio.wait(others, timeout=_ENDING)
+        for task in alive:
+            task.cancel()
+        await asyncio.gather(*alive, return_exceptions=True)
