@@ -5,7 +5,7 @@ Each byte of a prompt is a token, and each of DeepSeek-V4's marks; words are onl
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
@@ -26,17 +26,20 @@ def spelled(text: str) -> str:
     return "".join(alphabet[byte] for byte in text.encode())
 
 
+def added_tokens(numbers: Mapping[str, int], special: Collection[str] = (BOS, EOS)) -> list[dict[str, object]]:
+    """Return the entries of `tokenizer.json` for marks; decoding may leave out the `special` ones."""
+    exact = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return [{"id": number, "content": mark, **exact, "special": mark in special} for mark, number in numbers.items()]
+
+
 def tokenizer(vocabulary: Mapping[str, int], marks: Sequence[str]) -> dict[str, object]:
     """Return `tokenizer.json`; `vocabulary` is spelled in the byte alphabet, but for the `marks`."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    exact = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": vocabulary[mark], "content": mark, **exact, "special": mark in (BOS, EOS)} for mark in marks
-        ],
+        "added_tokens": added_tokens({mark: vocabulary[mark] for mark in marks}),
         "normalizer": None,
         "pre_tokenizer": byte_level,
         "post_processor": None,

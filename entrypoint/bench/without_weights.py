@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...demo import deepseek_v4, v4_layouts
-from ...demo.tokenizer import BOS, EOS, MARKS
+from ...demo.tokenizer import BOS, EOS, MARKS, added_tokens
 from ...demo.v4_weights import Dims
 from ..catalog import demo_layout
 from ..catalog.catalog import ProfileFile
@@ -122,14 +122,11 @@ def _tokenizer(vocab: int) -> dict[str, Any]:
     special = (BOS, EOS, _UNKNOWN)
     marks = (*special, *MARKS[2:])
     tokens = [*marks, *(f"t{number}" for number in range(len(marks), vocab))]
-    exact = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": number, "content": word, **exact, "special": word in special} for number, word in enumerate(marks)
-        ],
+        "added_tokens": added_tokens({mark: number for number, mark in enumerate(marks)}, special),
         "normalizer": None,
         "pre_tokenizer": {"type": "WhitespaceSplit"},
         "post_processor": None,
