@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint.bench import kernel_prebuild, load, measure
+from dsv4_serve.entrypoint.bench import event_loop, kernel_prebuild, load, measure
 from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm, PrebuiltKernels
 from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
@@ -121,7 +121,7 @@ def ask(where: Endpoint, requests: int, seed: int, context: int) -> dict[str, An
     """Send so many requests of mixed lengths, few or many at a time; return how long they took."""
     prompts = lengths(requests, seed, context)
     began = time.monotonic()
-    took = asyncio.run(_ask(where, prompts, seed))
+    took = event_loop.run(_ask(where, prompts, seed))
     slowest = sorted(zip(took, prompts, strict=True), reverse=True)[:5]
     return {
         "requests": len(took),

@@ -19,7 +19,6 @@ unless `env` says otherwise. DIR/NAME.json is written after every row.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import signal
@@ -36,7 +35,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from dsv4_serve.entrypoint import procfs
-from dsv4_serve.entrypoint.bench import command, load, measure, other_engine, sweep
+from dsv4_serve.entrypoint.bench import command, event_loop, load, measure, other_engine, sweep
 from dsv4_serve.entrypoint.bench import options as benches
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadMatrix
@@ -241,11 +240,11 @@ def other_loads(variant: Mapping[str, Any], where: Endpoint, result: Result) -> 
     """Measure the health server beside many streams, and short prompts beside a long one, where the variant asks for it."""
     if variant["readyz"] and where.health:
         pid = procfs.listener(urlsplit(where.health).port or 0)
-        result.readyz = asyncio.run(readyz.measure(where.url, where.health, pid or 0))
+        result.readyz = event_loop.run(readyz.measure(where.url, where.health, pid or 0))
         say(f"/readyz: {result.readyz}")
     if variant["beside"]:
         vocab = SIZES["deepseek-v4-flash"].vocab // variant["share"]
-        result.beside = asyncio.run(beside.measure(where.url, where.models()[0].id, variant["beside"], vocab))
+        result.beside = event_loop.run(beside.measure(where.url, where.models()[0].id, variant["beside"], vocab))
         say(f"beside: {result.beside}")
 
 
