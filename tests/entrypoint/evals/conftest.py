@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support import command
+from tests.support.http_servers import answer_json
 from tests.support.patience import slowness
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -70,11 +71,7 @@ def chat() -> Iterator[Chat]:
         def send(self, body: dict[str, Any], status: int = 200) -> None:
             if chat.key and self.headers["Authorization"] != f"Bearer {chat.key}":
                 body, status = {"error": "Unauthorized"}, 401
-            text = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+            answer_json(self, body, status)
 
         def log_message(self, *_args: object) -> None: ...
 
