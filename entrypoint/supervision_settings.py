@@ -113,9 +113,9 @@ class Supervise(_Group):
     them itself."""
     prefetch: bool = False
     """Whether `serve` reads the weights into the page cache while vLLM starts, if memory can hold them."""
-    spare_processes: bool = False
+    spare_processes: bool = True
     """Whether vLLM's processes import at the same time instead of one after the other. On one H200 that saved 15 s of a
-    start; with several GPUs it has not been tried."""
+    start."""
     stall: dict[str, Seconds] = {
         "fetching-weights": 600.0,
         "starting": 180.0,

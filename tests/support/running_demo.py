@@ -67,12 +67,11 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """
     Start the demo on a free port, and end it by Ctrl-C while it streams: it cuts no stream and leaves no process behind.
 
-    Its supervisor asks for no token of its own, so that a test can count those of its requests. Its engine runs in a spare
-    process, which it would not by default.
+    Its supervisor asks for no token of its own, so that a test can count those of its requests.
     """
     folder, port = tmp_path_factory.mktemp("demo"), local_replica.free_port()
     command = [*COMMAND, "--profile", "demo", "--folder", str(folder), "--port", str(port), "--limit", "1800"]
-    settings = {**PATIENT, **SILENT, "DSV4_SUPERVISE_DRAIN_WAIT": "0", "DSV4_SUPERVISE_SPARE_PROCESSES": "true"}
+    settings = {**PATIENT, **SILENT, "DSV4_SUPERVISE_DRAIN_WAIT": "0"}
     demo = subprocess.Popen(
         command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_root()
     )

@@ -409,7 +409,9 @@ def test_another_reason_is_not_degraded(monkeypatch, tmp_path: Path) -> None:
 
 
 def test_vllm_gets_its_command_its_variables_and_its_secrets(monkeypatch, tmp_path: Path) -> None:
-    _, vllm, _ = supervised(monkeypatch, tmp_path, stops, flags={"port": 1, "otlp": "http://u:hunter3-secret@h"})
+    flags = {"port": 1, "otlp": "http://u:hunter3-secret@h"}
+    alone = {"supervise.spare-processes": False}
+    _, vllm, _ = supervised(monkeypatch, tmp_path, stops, flags=flags, supervision=alone)
     (given,) = vllm.started
     assert given["argv"] == ["/bin/vllm", "serve", "m", "--port", "1"]
     assert given["secret_flags"] == {"otlp": "http://u:hunter3-secret@h"}
@@ -419,7 +421,7 @@ def test_vllm_gets_its_command_its_variables_and_its_secrets(monkeypatch, tmp_pa
 
 def test_variables_of_spare_processes_are_overridden_by_those_that_were_given(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(supervisor.spare_processes, "BREAKABLE", "A")
-    _, vllm, _ = supervised(monkeypatch, tmp_path, stops, supervision={"supervise.spare-processes": True})
+    _, vllm, _ = supervised(monkeypatch, tmp_path, stops)
     assert (vllm.started[0]["environ"]["A"], vllm.started[0]["environ"]["VLLM_SPARE_PROCESSES"]) == ("b", "1")
 
 
