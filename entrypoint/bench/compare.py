@@ -20,17 +20,19 @@ _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TT
 _FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
 _GOODPUT_HEADINGS = ("within limits", "within limits/s", "×")
 _GOODPUT = ("good_share", "request_goodput")
+_SHAPE = ("batch", "history", "input", "output")
 NOISE = "±: half of the range that the ratio has between rounds"
 Result = Mapping[str, Any]
 
 
 def compare(first: Path, second: Path) -> dict[str, Any]:
     """
-    Return `{"rows", "differs"}` of two result files; raise UserError for a file of another kind.
+    Return `{"rows", "only", "differs"}` of two result files; raise UserError for a file of another kind.
 
     A row has `batch`, `history`, `input`, `output`, and for each figure `[first, second, second / first]`, the ratio
     None where the first is 0. Shares and rates of requests within limits are there if both files have the same limits.
     Where a file has a row several times, its figures are means, and `noise` has half of the range of each ratio.
+    `only` has the shapes of the rows that the other file lacks: `[[of the first], [of the second]]`.
     """
     return compared(_read(first), _read(second))
 
@@ -43,7 +45,8 @@ def compared(a: Result, b: Result) -> dict[str, Any]:
     rows = [_row(same, seconds[shape], names) for shape, same in firsts.items() if shape in seconds]
     if not rows:
         raise ConfigError(f"{a['file']} and {b['file']} have no row with the same batch size, input and output.")
-    return {"rows": rows, "differs": dict(differences(a, b))}
+    only = [_lacked_by(seconds, firsts), _lacked_by(firsts, seconds)]
+    return {"rows": rows, "only": only, "differs": dict(differences(a, b))}
 
 
 def text(comparison: Mapping[str, Any]) -> str:
@@ -52,7 +55,12 @@ def text(comparison: Mapping[str, Any]) -> str:
     lines = [headings, *(tuple(_cells(row)) for row in comparison["rows"])]
     differs = [f"{name}: {pair[0]} -> {pair[1]}" for name, pair in comparison["differs"].items()]
     noise = [NOISE] if any("noise" in row for row in comparison["rows"]) else []
-    return "\n".join([text_table.table(lines), *noise, "", *(differs or ["nothing else differs"])])
+    only = [
+        f"only in the {which}: {'; '.join(map(_named, rows))}"
+        for which, rows in zip(("first", "second"), comparison["only"], strict=True)
+        if rows
+    ]
+    return "\n".join([text_table.table(lines), *noise, *only, "", *(differs or ["nothing else differs"])])
 
 
 def text_of_engines(found: Sequence[Result], comparison: Mapping[str, Any]) -> str:
@@ -90,6 +98,16 @@ def differences(a: Result, b: Result) -> Iterator[tuple[str, list[str]]]:
             yield name, [first.get(name, "-"), second.get(name, "-")]
 
 
+def _lacked_by(
+    others: Mapping[rounds.Shape, Any], rows: Mapping[rounds.Shape, Sequence[Result]]
+) -> list[dict[str, Any]]:
+    return [{name: same[0].get(name, 0) for name in _SHAPE} for shape, same in rows.items() if shape not in others]
+
+
+def _named(row: Result) -> str:
+    return f"batch {row['batch']}, {measure.prompt(row)} tokens in, {row['output']} out"
+
+
 def _without_plan(result: Result) -> Result:
     replica = result.get("replica") or {}
     return {**result, "replica": {name: replica[name] for name in ("machine", "versions") if name in replica}}
@@ -99,13 +117,15 @@ def _facts(result: Result) -> dict[str, str]:
     replica = result.get("replica") or {}
     machine = replica.get("machine") or {}
     gpus = [gpu["name"] for gpu in machine.get("gpus", ())]
+    absent = "-" if machine else "unknown"
     facts = {
         "weights": result.get("weights", ""),
-        "GPUs": " + ".join(f"{gpus.count(g)} x {g}" for g in dict.fromkeys(gpus)),
+        "ended early": result.get("failed") or "-",
+        "GPUs": " + ".join(f"{gpus.count(g)} x {g}" for g in dict.fromkeys(gpus)) or absent,
     }
     if limits := result.get("goodput"):
         facts["limits"] = goodput.described(limits)
-    facts |= {name: machine.get(name, "") for name in ("driver", "cpu")}
+    facts |= {name: machine.get(name) or absent for name in ("driver", "cpu")}
     facts |= {f"version of {name}": version for name, version in (replica.get("versions") or {}).items()}
     facts |= {
         f"patch {patch['name']}": patch["sha256"][:12] for patch in (replica.get("patches") or {}).get("patches", ())
@@ -142,7 +162,7 @@ def _row(firsts: Sequence[Result], seconds: Sequence[Result], names: Iterable[st
     noise = {name: rounds.noise([row[name] for row in firsts], [row[name] for row in seconds]) for name in names}
     if any(half is not None for half in noise.values()):
         figures["noise"] = noise
-    return {**{name: first.get(name, 0) for name in ("batch", "history", "input", "output")}, **figures}
+    return {**{name: first.get(name, 0) for name in _SHAPE}, **figures}
 
 
 def _ratio(first: float, second: float) -> float | None:

@@ -50,6 +50,40 @@ def test_rows_of_the_same_shape_are_divided(files: Any) -> None:
     assert "nothing else differs" in compare.text(found)
 
 
+def test_rows_that_the_other_result_lacks_are_named(files: Any) -> None:
+    first, second = result([row(1, 88.0), row(4, 140.0)]), result([row(16, 9.0), row(1, 132.0), row(16, 5.0, 8192)])
+    found = compare.compare(*files(first, second))
+    shape = {"history": 0, "output": 256}
+    assert found["only"] == [
+        [{"batch": 4, "input": 256, **shape}],
+        [{"batch": 16, "input": 256, **shape}, {"batch": 16, "input": 8192, **shape}],
+    ]
+    text = compare.text(found)
+    assert "\nonly in the first: batch 4, 256 tokens in, 256 out\n" in text
+    assert "only in the second: batch 16, 256 tokens in, 256 out; batch 16, 8192 tokens in, 256 out\n" in text
+    assert "only in" not in compare.text(compare.compare(*files(first, first)))
+
+
+def test_a_result_that_ended_early_is_named(files: Any) -> None:
+    one = result([row(1, 88.0)])
+    found = compare.compare(*files({**one, "failed": "it was stopped"}, one))
+    assert found["differs"] == {"ended early": ["it was stopped", "-"]}
+
+
+def test_a_machine_that_is_not_told_is_unknown(files: Any) -> None:
+    """SGLang's results have a version and no machine; a host without GPUs has no driver."""
+    other = {**result([row(1, 88.0)]), "replica": {"versions": {"sglang": "0.5.23"}}}
+    cpu = result([row(1, 88.0)], machine={"gpus": [], "cpu": "c"})
+    assert compare.compare(*files(other, cpu))["differs"] == {
+        "plan": ["unknown", "known"],
+        "GPUs": ["unknown", "-"],
+        "driver": ["unknown", "-"],
+        "cpu": ["unknown", "c"],
+        "version of sglang": ["0.5.23", "-"],
+        "version of vllm": ["-", "0.32.0"],
+    }
+
+
 def test_what_differs_in_the_context_of_the_figures_is_named(files: Any) -> None:
     other = result(
         [row(1, 90.0)],
