@@ -46,8 +46,8 @@ def register(commands: Commands) -> None:
     verify = _add(actions, "verify", _verify, "hash the files of a pack, or without one all that were imported")
     verify.add_argument("pack", metavar="FILE", nargs="?", help="a pack (default: the cache)")
     arguments.add_format(verify)
-    prune = _add(actions, "prune", _prune, "show what no installed build uses, or remove it")
-    prune.add_argument("--yes", action="store_true", help="remove it")
+    prune = _add(actions, "prune", _prune, "show the kernels of builds other than the installed one, or remove them")
+    prune.add_argument("--yes", action="store_true", help="remove them")
     prune.add_argument(
         "--older-than",
         type=arguments.days,

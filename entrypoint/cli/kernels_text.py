@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..kernel_packs.state import FamilyState
 
 _SHOWN = 20
+_OTHERS = "not installed: a vLLM with other versions or patches compiled them, such as the patched copy that `make demo` serves"
 
 
 def exported(manifest: PackManifest, out: str, digest: str, size: int) -> str:
@@ -52,8 +53,11 @@ def listed(found: Sequence[CachedKernels], root: str, build: str) -> str:
         [one.key, str(one.files), _mib(one.size), str(one.plans), str(one.packs), "yes" if one.current else "no"]
         for one in found
     ]
-    head = ["build/hardware/model", "files", "MiB", "plans", "packs", "used"]
-    return "\n".join([text_table.table([head, *rows]), f"in {root}; the installed build is {build}"])
+    head = ["build/hardware/model", "files", "MiB", "plans", "packs", "installed"]
+    lines = [text_table.table([head, *rows]), f"in {root}; the installed build is {build}"]
+    if not all(one.current for one in found):
+        lines.append(_OTHERS)
+    return "\n".join(lines)
 
 
 def verified(result: VerifiedCache, root: str) -> str:
@@ -69,10 +73,10 @@ def verified(result: VerifiedCache, root: str) -> str:
 
 
 def pruned(found: Sequence[Prunable], *, removed: bool) -> str:
-    """Return what no installed build uses."""
+    """Return the folders of other builds."""
     if not found:
         return "nothing to prune"
-    rows = [["removed" if removed else "not used", "MiB", "days"]]
+    rows = [["removed" if removed else "can be removed", "MiB", "days"]]
     rows += [[str(one.folder), _mib(one.size), f"{one.days:.1f}"] for one in found]
     return text_table.table(rows)
 

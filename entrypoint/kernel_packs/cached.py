@@ -1,4 +1,4 @@
-"""What the cache of this host holds: list it, verify what was imported, find what no installed build uses."""
+"""What the cache of this host holds: list it, verify what was imported, find what other builds left."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CachedKernels:
     """Plans that became ready with them."""
     packs: int
     current: bool
-    """Whether the installed build uses them."""
+    """Whether they are of the installed build. Others may be in use too, by a vLLM elsewhere on this host."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -81,7 +81,7 @@ def verify(root: Path) -> VerifiedCache:
 
 @dataclass(frozen=True)
 class Prunable:
-    """A folder that the installed build does not use."""
+    """A folder of a build other than the installed one, or of a broken import."""
 
     folder: Path
     size: int

@@ -81,6 +81,16 @@ def test_verify_fails_for_a_file_that_changed(
     assert "changed: 0.32.0-0a1b2c3d/h200/w4a16/triton/ABC/kernel.ptx" in out
 
 
+def test_a_list_says_what_another_build_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache(tmp_path / "a")
+    told = "not installed: a vLLM with other versions or patches"
+    assert told not in run(capsys, "list")[1]
+    (tmp_path / "a/0.32.0+cpu-aaaaaaaa/cpu/demo/vllm").mkdir(parents=True)
+    lines = run(capsys, "list")[1].splitlines()
+    assert [line.split()[-1] for line in lines[:3]] == ["installed", "no", "yes"]
+    assert lines[-1].startswith(told)
+
+
 def test_prune_asks_before_it_removes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = tmp_path / "a/0.31.0-aaaaaaaa/h200/w4a16/triton"
     old.mkdir(parents=True)
