@@ -33,6 +33,8 @@ class Setting:
     value: Value
     origin: str
     overridden: tuple[Setting, ...] = ()
+    of_profile: bool = False
+    """Whether a table of the selected profile sets it, or of one that this extends."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..kernel_packs.state import FamilyState
 
 _SHOWN = 20
-_OTHERS = "not installed: a vLLM with other versions or patches compiled them, such as the patched copy that `make demo` serves"
+_OTHERS = "not installed: compiled by a vLLM of other versions or patches, such as the patched copy of `make demo`"
 
 
 def exported(manifest: PackManifest, out: str, digest: str, size: int) -> str:

@@ -93,12 +93,12 @@ def _causes(
 
     Another profile mends what one for other hardware sets, and where the weights take more GPUs, so does the plan.
     """
-    kinds, files = selection.profile.get("hardware"), {link.file for link in selection.profile.chain()}
+    kinds = selection.profile.get("hardware")
     other = bool(kinds) and not selection.hardware.is_one_of(kinds) and "profile-hardware" not in skip
 
     def follows(name: str) -> bool:
         setting = flags.get(name)
-        return name in MEMORY or (setting is not None and setting.origin.partition(" ")[0] in files)
+        return name in MEMORY or (setting is not None and setting.of_profile)
 
     ends: set[str] = set()
     for name, where, problem in found:

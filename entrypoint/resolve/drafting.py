@@ -91,7 +91,7 @@ def settle(selection: Selection, request: Request, flags: dict[str, Setting]) ->
     if method and method.value == "suffix" and flags.get(DRAFT_TOKENS) == own.get(DRAFT_TOKENS):
         flags.pop(DRAFT_TOKENS, None)  # it has a maximum of its own
     shown = _by_load(selection, flags)
-    if SCHEDULE in flags and _parallel(plain(flags)) and _of_profile(selection, flags[SCHEDULE]):
+    if SCHEDULE in flags and _parallel(plain(flags)) and flags[SCHEDULE].of_profile:
         origin = f"{flags.pop(SCHEDULE).origin}: no schedule by load, which vLLM ignores with data parallelism"
         return {"draft tokens": Setting(draft_tokens(plain(flags)), origin)}
     return shown
@@ -101,11 +101,6 @@ def _parallel(values: Mapping[str, object]) -> bool:
     """Tell whether data parallel ranks draft: vLLM 0.32.0 gives them all as many tokens (config/vllm.py)."""
     replicas = values.get("data-parallel-size")
     return isinstance(replicas, int) and replicas > 1
-
-
-def _of_profile(selection: Selection, setting: Setting) -> bool:
-    """Tell whether the profile, or one that it extends, sets this: it may be made for a drafter of more tokens."""
-    return setting.origin.startswith(tuple(f"{link.file} [" for link in selection.profile.chain()))
 
 
 def _by_load(selection: Selection, flags: dict[str, Setting]) -> dict[str, Setting]:
@@ -123,7 +118,7 @@ def _by_load(selection: Selection, flags: dict[str, Setting]) -> dict[str, Setti
     origin = schedule.origin
     if drafts > most:
         origin = f"{origin}; the schedule's {drafts} is more than num_speculative_tokens"
-    if _of_profile(selection, schedule):
+    if schedule.of_profile:
         origin += measured_drafts.clause(selection.hardware, _kind(values.get(METHOD)), found)
         if {load.draft_tokens for load in found} == {most}:
             del flags[SCHEDULE]
@@ -181,7 +176,7 @@ def _schedule(
         yield SCHEDULE_RULE, where, Problem(f"{name}: {wrong}", "", "correct it, such as [[1, 4, 3], [5, 16, 1]]")
         return
     drafts, most = draft_schedule.most(values[SCHEDULE]), draft_tokens(values)
-    if drafts > most and not _of_profile(selection, flags[SCHEDULE]):
+    if drafts > most and not flags[SCHEDULE].of_profile:  # a profile's may be made for a drafter of more tokens
         seen = f"{name} requests {drafts} draft tokens, but num_speculative_tokens is {most}, and vLLM drafts no more"
         more = f"set NUM_SPECULATIVE_TOKENS={drafts}, or " if drafts <= _most(selection.drafter) else ""
         yield SCHEDULE_RULE, where, Problem(seen, "", f"{more}request {most} or fewer")

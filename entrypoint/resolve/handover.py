@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Mapping
@@ -45,7 +46,7 @@ def by_environment(flags: dict[str, Setting], env: dict[str, Setting]) -> None:
                 " its host can read. Use one key."
             )
         if given:
-            env[variable] = Setting(given[0], setting.origin, setting.overridden)
+            env[variable] = dataclasses.replace(setting, value=given[0])
     if API_KEY in env and env[API_KEY].value:
         api_key.checked(str(env[API_KEY].value), env[API_KEY].origin)
 

@@ -6,6 +6,7 @@ Turn the selected profile files and the request into one plan. Pure: reads no fi
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from .. import supervision_settings
 from ..catalog.catalog import ProfileFile
-from ..catalog.schema import Base, When
+from ..catalog.schema import Base, Profile, When
 from ..errors import SeveralProblems, gathered
 from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
@@ -101,25 +102,27 @@ def _file_layers(selection: Selection, file: ProfileFile[Any]) -> Iterator[Layer
 @functools.lru_cache(maxsize=256)
 def _layers_of(link: ProfileFile[Base]) -> list[tuple[Mapping[str, list[Any]], Layer]]:
     """Return the layers of one file, each with its conditions; those that do not apply are checked too."""
-    found: list[tuple[Mapping[str, list[Any]], Layer]] = [({}, _layer(link.own, link.file))]
+    of_profile = isinstance(link.own, Profile)
+    found: list[tuple[Mapping[str, list[Any]], Layer]] = [({}, _layer(link.own, link.file, of_profile=of_profile))]
     for when in link.own.when:
         given = when.given()
         label = ", ".join(f"{key} = {'|'.join(map(str, allowed))}" for key, allowed in given.items())
-        found.append((given, _layer(when, f"{link.file} [[when]] {label}")))
+        found.append((given, _layer(when, f"{link.file} [[when]] {label}", of_profile=of_profile)))
     return found
 
 
-def _layer(own: Base | When, label: str) -> Layer:
-    supervision = supervision_settings.settings({"gate": own.gate, "supervise": own.supervise}, label)
+def _layer(own: Base | When, label: str, *, of_profile: bool) -> Layer:
+    def named(values: Mapping[str, Value], table: str = "") -> dict[str, Setting]:
+        return {
+            name: Setting(value, f"{label} [{table or name.partition('.')[0]}]", of_profile=of_profile)
+            for name, value in values.items()
+        }
+
     return Layer(
-        _named(settings.flags(own.flags, f"{label} [flags]"), f"{label} [flags]"),
-        _named(settings.variables(own.env, f"{label} [env]"), f"{label} [env]"),
-        {name: Setting(value, f"{label} [{name.partition('.')[0]}]") for name, value in supervision.items()},
+        named(settings.flags(own.flags, f"{label} [flags]"), "flags"),
+        named(settings.variables(own.env, f"{label} [env]"), "env"),
+        named(supervision_settings.settings({"gate": own.gate, "supervise": own.supervise}, label)),
     )
-
-
-def _named(values: Mapping[str, Value], origin: str) -> dict[str, Setting]:
-    return {name: Setting(value, origin) for name, value in values.items()}
 
 
 def merge(into: dict[str, Setting], above: Mapping[str, Setting]) -> None:
@@ -128,7 +131,7 @@ def merge(into: dict[str, Setting], above: Mapping[str, Setting]) -> None:
         table = name.partition(".")[0]  # most others begin with another word
         others = [name] if name in into else [o for o in into if o.startswith(table) and _same(o, name)]
         replaced = [into.pop(other) for other in others]
-        into[name] = Setting(setting.value, setting.origin, tuple(_history(replaced)))
+        into[name] = dataclasses.replace(setting, overridden=tuple(_history(replaced)))
 
 
 def _same(name: str, other: str) -> bool:
@@ -138,5 +141,5 @@ def _same(name: str, other: str) -> bool:
 
 def _history(replaced: Iterable[Setting]) -> Iterator[Setting]:
     for setting in replaced:
-        yield Setting(setting.value, setting.origin)
+        yield dataclasses.replace(setting, overridden=())
         yield from setting.overridden

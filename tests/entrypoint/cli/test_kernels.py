@@ -83,7 +83,7 @@ def test_verify_fails_for_a_file_that_changed(
 
 def test_a_list_says_what_another_build_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache(tmp_path / "a")
-    told = "not installed: a vLLM with other versions or patches"
+    told = "not installed: compiled by a vLLM of other versions or patches"
     assert told not in run(capsys, "list")[1]
     (tmp_path / "a/0.32.0+cpu-aaaaaaaa/cpu/demo/vllm").mkdir(parents=True)
     lines = run(capsys, "list")[1].splitlines()

@@ -65,8 +65,8 @@ def test_what_was_replaced_stands_beneath_with_its_origin_nearest_first(folder: 
         "test",
         (
             Setting(6, "environment MAX_NUM_SEQS"),
-            Setting(5, f"{mounted}/mine.toml [flags]"),
-            Setting(8, "128k.toml [flags]"),
+            Setting(5, f"{mounted}/mine.toml [flags]", of_profile=True),
+            Setting(8, "128k.toml [flags]", of_profile=True),
         ),
     )
     assert flags["disable-custom-all-reduce"].origin == "nccl/p2p-off.toml [flags]"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError, problems_of
 from dsv4_serve.entrypoint.machine.detect import hardware_of
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
@@ -141,6 +143,18 @@ def test_an_architecture_is_named_by_its_gpus_and_a_profile_that_serves_here_is_
     with pytest.raises(ConfigError) as caught:
         resolved(request(profile="pro-dp", hardware="h200", skip=("profile-hardware",)))
     assert len(problems_of(caught.value)) == 2
+
+
+def test_that_holds_for_a_profile_in_a_folder_with_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "my profiles"
+    folder.mkdir()
+    (folder / "mine.toml").write_text(
+        'extends = "shared"\nhardware = ["b300"]\n[flags]\nkv-cache-dtype = "nvfp4_ds_mla"\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        resolved(request(profile="mine", hardware="h200", model="w4a16"), Catalog([folder]))
+    (problem,) = problems_of(caught.value)
+    assert "profile mine does not support h200" in problem
 
 
 def test_a_flag_of_the_user_is_told_beside_a_profile_for_other_hardware() -> None:
