@@ -121,6 +121,19 @@ def test_a_random_checkpoint_is_answered_as_the_reference_computes_alone_and_in_
         np.testing.assert_array_equal(got[f"{name}@0"], got[name])
 
 
+def test_two_workers_run_in_spare_processes_and_end_with_one_that_is_killed(trees, tmp_path):
+    """The shape that `dsv4 serve --supervise.spare-processes true` asks for on two GPUs."""
+    result = tmp_path / "workers.json"
+    run(trees[0], ["-m", "tests.patches.cpu_workers", result], result)
+    found = json.loads(result.read_text())
+    titles = ("VLLM::EngineCore", "VLLM::Worker_TP0", "VLLM::Worker_TP1")
+    assert [found["serving"].get(str(pid)) for pid in found["launched"]] == list(titles), found
+    assert (found["wrong"], found["accepted"]) == (0, found["drafted"]), found
+    assert found["drafted"] > 0
+    assert "EngineCore encountered an issue" in found["error"]
+    assert found["left"] == []
+
+
 def measured(tree, cases):
     result = tree.with_name(f"{cases[0].replace(':', '-')}.json")
     run(tree, [SCRIPT, result, *cases], result)
