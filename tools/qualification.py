@@ -102,7 +102,8 @@ def page(results: Iterable[dict[str, Any]]) -> str:
 
 def outstanding(results: Iterable[dict[str, Any]]) -> str:
     """Return a table of the layouts that were not served yet, by tensor parallel size."""
-    ran = {(r["tp"], bool(r.get("expert_parallel")), r["layout"]) for r in results if r["result"] == "served"}
+    plain = [r for r in results if r["result"] == "served" and not r.get("env")]
+    ran = {(r["tp"], bool(r.get("expert_parallel")), r["layout"]) for r in plain}
     layouts = sorted({layout for *_, layout in ran})
     lines = ["| TP | without expert parallel | with expert parallel |", "|---|---|---|"]
     for tp in SIZES:
@@ -160,7 +161,8 @@ def table(results: list[dict[str, Any]]) -> str:
 def experts(result: dict[str, Any]) -> str:
     """Return the backend of the target model's experts, as vLLM logged it; empty where it came to no experts."""
     found = (re.match(r"Using '(\w+)' \w+ MoE backend", line) for line in result.get("backends", []))
-    return next((match[1].lower() for match in found if match), "")
+    backend = next((match[1].lower() for match in found if match), "")
+    return ", ".join([backend, *(f"`{name}={value}`" for name, value in result.get("env", {}).items())])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@ Load every published layout on GPUs and compare each token with the known answer
 
     python -m qualification.gpu.run_layouts --out results --tp 1 --jobs native w4a16:scrambled stock/pro flash-0731@7+ep
 
-A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep]`: draft tokens a step (1 for an MTP head, 5 for DSpark), expert parallel.
+A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+fp8]`: draft tokens a step (1 for an MTP head, 5 for DSpark), expert
+parallel, FP8 activations of HUMMING's experts (in groups of 128; `+fp8token` has one scale a token).
 `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must be refused at start; `scrambled`
 ones cannot be told from good ones at load and must show in the acceptance counter. Each result is written when it is
 there, to `--out` and as a line of `--record`.
@@ -26,7 +27,7 @@ from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
 from dsv4_serve.entrypoint.qualify.known import questions
 from dsv4_serve.entrypoint.qualify.sizes import Sizes
 from dsv4_serve.entrypoint.qualify.small import SKIPPED
-from qualification.gpu import this_host
+from qualification.gpu import fp8_experts, this_host
 from qualification.gpu.served import HEALTH, Ended, ask, server, wait_until_ready
 
 Result = dict[str, Any]
@@ -39,7 +40,7 @@ PRO = ("pro-hardware", "tensor-parallel-size", "model-files")
 """Refusals that hold for the full-size V4-Pro only."""
 TOKENS = {"mtp": 1, "dspark": 5}
 COUNTED = re.compile(r"SpecDecoding metrics: .*Accepted: (\d+) tokens, Drafted: (\d+) tokens")
-JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?")
+JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?(?:\+(fp8|fp8token))?")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Job:
     tp: int
     tokens: int = 1
     experts: bool = False
+    fp8: str | None = None
 
     @property
     def method(self) -> str:
@@ -63,6 +65,7 @@ class Job:
             "" if self.mtp == "good" else f"{self.method}-{self.mtp}",
             "" if self.tokens == 1 else f"k{self.tokens}",
             "ep" if self.experts else "",
+            self.fp8 or "",
         ]
         return "-".join(part for part in parts if part)
 
@@ -83,9 +86,9 @@ def parse_job(text: str, tp: int) -> Job:
     match = JOB.fullmatch(text)
     if not match or match[2] not in LAYOUTS or (match[3] or "good") not in MTP:
         names = f"{', '.join(LAYOUTS)} and {', '.join(MTP)}"
-        raise ValueError(f"job {text!r}: expected [stock/]LAYOUT[:DRAFTER][@TOKENS][+ep], with {names}")
+        raise ValueError(f"job {text!r}: expected [stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+fp8], with {names}")
     tokens = int(match[4] or TOKENS[LAYOUTS[match[2]].drafter])
-    return Job(match[2], match[3] or "good", bool(match[1]), tp, tokens, bool(match[5]))
+    return Job(match[2], match[3] or "good", bool(match[1]), tp, tokens, bool(match[5]), match[6])
 
 
 class Runner:
@@ -112,6 +115,7 @@ class Runner:
         started = time.monotonic()
         result: Result = {"job": job.name, "layout": job.layout, "mtp": job.mtp, "stock": job.stock, "tp": job.tp}
         result |= {"method": job.method, "num_speculative_tokens": job.tokens, "expert_parallel": job.experts}
+        result |= {"env": env} if (env := fp8_experts.variables(job.fp8)) else {}
         if started > self.until - 30:
             return result | {"result": "skipped", "message": "no time left"}
         path, answer = self.checkpoint(job)
@@ -120,7 +124,7 @@ class Runner:
         devices = ",".join(str(n) for n in range(job.tp)) if job.tp > 1 else str(slot % self.options.gpus)
         argv = command(self.options.stock_cmd if job.stock else self.options.serve_cmd, job, path)
         try:
-            with server(argv, tp=job.tp, port=port, devices=devices, log=log) as process:
+            with server(argv, tp=job.tp, port=port, devices=devices, log=log, env=env) as process:
                 wait_until_ready(process, self.ready_url(job, port), until)
                 result["boot_seconds"] = round(time.monotonic() - started, 1)
                 counts = ask(port, requests, until)
@@ -209,7 +213,7 @@ def read_json(path: str) -> Any:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Known-answer checkpoints on GPUs.")
-    parser.add_argument("--jobs", nargs="+", required=True, metavar="[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep]")
+    parser.add_argument("--jobs", nargs="+", required=True, metavar="[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+fp8]")
     parser.add_argument("--out", required=True, help="directory for results and logs")
     parser.add_argument("--work", required=True, help="directory for checkpoints, 3 GB each")
     parser.add_argument("--tp", type=int, default=1)

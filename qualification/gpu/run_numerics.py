@@ -3,7 +3,8 @@ Compare random checkpoints of Flash's widths with the reference, on the GPUs of 
 
     python -m qualification.gpu.run_numerics --out OUT --work FOLDER --jobs native w4a16@2 native@2+ep native+graphs
 
-A job is LAYOUT[@TP][+ep][+graphs]. Several run at a time; those of one rank are spread over the GPUs. Each adds a line to
+A job is LAYOUT[@TP][+ep][+graphs][+fp8]; the last gives HUMMING's experts FP8 activations in groups of 128, and
+`+fp8token` one scale a token. Several run at a time; those of one rank are spread over the GPUs. Each adds a line to
 OUT/numerics.jsonl as soon as it is there, with the figures of the comparison, and to OUT/numerics.zip what the engine
 answered and the end of its log. No job begins after the deadline, and one that runs then is stopped.
 """
@@ -27,7 +28,7 @@ import numpy as np
 
 from dsv4_serve.demo.numerics import answers, checkpoint, compare, golden
 from dsv4_serve.demo.v4_layouts import LAYOUTS
-from qualification.gpu import this_host
+from qualification.gpu import fp8_experts, this_host
 from qualification.gpu.run_layouts import backends
 
 W4A4 = ("nvfp4", "pro", "flash-nvfp4", "flash-0731-nvfp4")
@@ -147,13 +148,19 @@ def arguments(job: str) -> tuple[str, dict[str, Any]]:
     """Return a job's layout and its arguments of `vllm.LLM`."""
     name, *parts = job.split("+")
     layout, _, size = name.partition("@")
-    if layout not in LAYOUTS or {*parts} - {"ep", "graphs"}:
-        raise SystemExit(f"job {job!r}: expected LAYOUT[@TP][+ep][+graphs], with {', '.join(LAYOUTS)}")
+    if layout not in LAYOUTS or {*parts} - {"ep", "graphs", *fp8_experts.ACTIVATIONS}:
+        raise SystemExit(f"job {job!r}: expected LAYOUT[@TP][+ep][+graphs][+fp8], with {', '.join(LAYOUTS)}")
     return layout, {
         "tensor_parallel_size": int(size or 1),
         "enable_expert_parallel": "ep" in parts,
         "enforce_eager": "graphs" not in parts,
     }
+
+
+def variables(job: str) -> dict[str, str]:
+    """Return the environment of a job, beside that of this program."""
+    endings = [part for part in job.split("+")[1:] if part in fp8_experts.ACTIVATIONS]
+    return fp8_experts.variables(endings[-1] if endings else None)
 
 
 def measured(job: str, place: Place, gpus: str) -> dict[str, Any]:
@@ -175,13 +182,14 @@ def measured(job: str, place: Place, gpus: str) -> dict[str, Any]:
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"CUDA_VISIBLE_DEVICES": gpus},
+                env=os.environ | variables(job) | {"CUDA_VISIBLE_DEVICES": gpus},
                 timeout=max(place.until - time.monotonic(), 1.0),
                 check=False,
             ).returncode
     except subprocess.TimeoutExpired:
         status = -9
     found: dict[str, Any] = {"layout": layout, "tp": options["tensor_parallel_size"], "options": options}
+    found |= {"env": env} if (env := variables(job)) else {}
     found |= {"checkpoint_seconds": round(wrote), "seconds": round(time.monotonic() - began), "status": status}
     if status:
         return found | {"result": "failed", "message": blame(log)}

@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -58,7 +58,9 @@ class Ended(Exception):
 
 
 @contextmanager
-def server(argv: list[str], *, tp: int, port: int, devices: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def server(
+    argv: list[str], *, tp: int, port: int, devices: str, log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """
     Start `argv` as the leader of a session whose processes are ended with the block.
 
@@ -67,7 +69,7 @@ def server(argv: list[str], *, tp: int, port: int, devices: str, log: Path) -> I
     flags = [*FLAGS, "--tensor-parallel-size", str(tp), "--port", str(port)]
     ours = {"DSV4_HEALTH_PORT": str(port + HEALTH), "DSV4_RUN_DIR": str(log.with_suffix(".run"))}
     warned = {"DSV4_GATE_BELOW_FLOOR": "warn"}  # a scrambled draft head is to be served here, and counted
-    environment = os.environ | ours | warned | {"CUDA_VISIBLE_DEVICES": devices}
+    environment = os.environ | ours | warned | dict(env or {}) | {"CUDA_VISIBLE_DEVICES": devices}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*argv, *flags], stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True

@@ -80,3 +80,17 @@ def test_only_the_layers_that_are_named_are_rounded():
     assert list(found.values()) == [shared, ["head"], [*shared, "head"]]
     weight = narrowed.by_blocks(params["head.weight"])
     np.testing.assert_array_equal(model.linear(h, "head"), narrowed.by_groups(h) @ weight.T)
+
+
+@pytest.mark.parametrize(("group", "scales"), [(128, 2), (0, 1)])
+def test_of_routed_experts_only_the_inputs_are_rounded(group, scales):
+    rng = np.random.default_rng(4)
+    names = ("layers.0.ffn.experts.3.w1", "mtp.0.ffn.experts.0.w2", "layers.0.ffn.shared_experts.w1", "head")
+    params = {f"{name}.weight": rng.normal(size=(128, 256)) for name in names}
+    h = rng.normal(size=(3, 256)) * np.repeat([1.0, 100.0], 128)
+    plain = reference.ReferenceModel(params, SIZES["tiny"])
+    model = narrowed.narrowed(plain, narrowed.EXPERTS, group)
+    found = [name for name in names if not np.array_equal(model.linear(h, name), plain.linear(h, name))]
+    assert found == list(names[:2])
+    rounded = np.concatenate([narrowed.by_groups(part, part.shape[-1]) for part in np.split(h, scales, axis=1)], axis=1)
+    np.testing.assert_array_equal(model.linear(h, names[0]), rounded @ params[f"{names[0]}.weight"].T)

@@ -1,0 +1,85 @@
+"""What mxfp4_experts.toml and jobs that end in +fp8 change, and that vLLM reads it for experts alone: by its source."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.plan import plain
+from qualification.gpu import fp8_experts, run_layouts, run_numerics, speed
+
+GROUPS, TOKENS = ({fp8_experts.VARIABLE: fp8_experts.ACTIVATIONS[name]} for name in ("fp8", "fp8token"))
+CHANGES: dict[str, dict[str, dict[str, Any]]] = {
+    "plan": {
+        "fp8-groups": GROUPS, "fp8-tokens": TOKENS, "plan-again": {}, "marlin": {"moe-backend": "marlin"},
+        "grouped": {"VLLM_HUMMING_MOE_GEMM_TYPE": "grouped"},
+    },
+    "dspark-plan": {"dspark-fp8-groups": GROUPS},
+}  # fmt: skip
+OF_SGLANG = {"ours-mtp": {"ours-mtp-fp8": GROUPS}, "ours-dspark": {"ours-dspark-fp8": GROUPS}}
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, file: str, name: str, gpus: int) -> dict[str, Any]:
+    [variant] = speed.variants(Path(speed.__file__).with_name(file), gpus, [name])
+    with monkeypatch.context() as patch:
+        patch.setenv("HARDWARE", "h200")
+        for key, value in variant["env"].items():
+            patch.setenv(key, value)
+        plan = speed.resolved(variant)[-1]
+        return plain(plan.flags) | {key: setting.value for key, setting in plan.env.items()}
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize(("file", "changes"), [("mxfp4_experts.toml", CHANGES), ("sglang.toml", OF_SGLANG)])
+def test_each_variant_changes_one_setting_of_the_plan(
+    monkeypatch: pytest.MonkeyPatch, file: str, changes: dict[str, dict[str, dict[str, Any]]], gpus: int
+) -> None:
+    for name, others in changes.items():
+        plan = settings(monkeypatch, file, name, gpus)
+        for other, change in others.items():
+            found = settings(monkeypatch, file, other, gpus)
+            assert {key: value for key, value in found.items() if plan.get(key) != value} == change, other
+            assert plan.keys() <= found.keys(), other
+
+
+def test_no_variant_is_left_out_above() -> None:
+    names = {one["name"] for one in speed.variants(Path(speed.__file__).with_name("mxfp4_experts.toml"), 2)}
+    assert names == CHANGES.keys() | {name for others in CHANGES.values() for name in others}
+
+
+@pytest.mark.parametrize(("ending", "changed"), [("", {}), ("+fp8", GROUPS), ("+ep+fp8token", TOKENS)])
+def test_a_job_says_which_activations_its_experts_have(ending: str, changed: dict[str, str]) -> None:
+    assert run_numerics.variables(f"native@2{ending}") == changed
+    job = run_layouts.parse_job(f"native{ending}", 2)
+    assert fp8_experts.variables(job.fp8) == changed
+    assert job.name == "native" + ending.replace("+", "-")
+
+
+def source(name: str) -> Path:
+    spec = find_spec("vllm")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / name
+
+
+def test_vllm_reads_the_variable_for_experts_and_its_own_humming_scheme_alone() -> None:
+    readers = {path.name for path in source(".").rglob("*.py") if fp8_experts.VARIABLE in path.read_text()}
+    assert readers == {"envs.py", "moe.py", "mxfp4.py", "humming.py"}
+    moe = source("model_executor/layers/quantization/utils/humming/moe.py").read_text()
+    assert 'input_quant_config.pop(\n                    "allow_fallback", False\n                )' in moe
+
+
+def test_vllm_has_kernels_for_both_kinds_of_activations() -> None:
+    experts = source("model_executor/layers/fused_moe/experts/fused_humming_moe.py").read_text()
+    for kind in ("kFp8DynamicTokenSym", "kFp8Dynamic128Sym"):
+        assert f"(kMxfp4Static, {kind})," in experts
+
+
+def test_the_variable_has_the_names_of_humming_0_1_17() -> None:
+    """Its HummingInputSchema: `a_dtype` or `dtype`, `input_scale_group_size` or `group_size`; another key is ignored."""
+    read = {name: json.loads(value) for name, value in fp8_experts.ACTIVATIONS.items()}
+    assert read == {"fp8": {"dtype": "float8e4m3", "group_size": 128}, "fp8token": {"dtype": "float8e4m3"}}
