@@ -119,7 +119,7 @@ def _facts(result: Result) -> dict[str, str]:
     gpus = [gpu["name"] for gpu in machine.get("gpus", ())]
     absent = "-" if machine else "unknown"
     facts = {
-        "weights": result.get("weights", ""),
+        "weights": result.get("weights") or "unknown",
         "ended early": result.get("failed") or "-",
         "GPUs": " + ".join(f"{gpus.count(g)} x {g}" for g in dict.fromkeys(gpus)) or absent,
     }
@@ -151,8 +151,11 @@ def _shown(value: Any) -> str:
 
 def _read(path: Path) -> Result:
     result = results.read_one(path)
-    if result["kind"] != "bench" or not result["rows"]:
+    if result["kind"] != "bench":
         raise ConfigError(f"{path} is a result of `{result['kind']}`; name one of `dsv4 bench`.")
+    if not result["rows"]:
+        why = str(result.get("failed") or "nothing was measured").rstrip(".")
+        raise ConfigError(f"{path} has no rows ({why}); name another result.")
     return result
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..doctor import installed_patches
 from ..parallel import parallel_of
 from ..plan import Plan, Setting, plain
 from ..resolve.wording import NOT_READ
 
+PATCH = "import-in-spare-processes"
 VARIABLE = "VLLM_SPARE_PROCESSES"
 BREAKABLE = "VLLM_USE_BREAKABLE_CUDAGRAPH"
 """
@@ -34,6 +36,12 @@ def variables(plan: Plan) -> dict[str, str]:
     text = str(checkpoint.value) if checkpoint else NOT_READ
     v4 = text.startswith(("deepseek-v4", NOT_READ))  # all but the plain demo
     return {VARIABLE: processes, **({BREAKABLE: "1"} if v4 else {})}
+
+
+def read_by_vllm() -> bool:
+    """Tell whether the installed vLLM has the patch, or may have it; without it, vLLM warns of an unknown variable."""
+    applied = installed_patches.applied_patches()
+    return applied is None or PATCH in applied
 
 
 def _processes(flags: Mapping[str, Setting]) -> str:

@@ -98,7 +98,8 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             _show_progress(health, progress)
 
     environ = _environ(plan, life, first=not cache.filled)
-    spares = spare_processes.variables(plan) if settings.supervise.spare_processes else {}
+    spare = settings.supervise.spare_processes and await asyncio.to_thread(spare_processes.read_by_vllm)
+    spares = spare_processes.variables(plan) if spare else {}
     process = await _start_vllm(plan, life, spares | environ, on_line)
     health.engine = process.pid
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)

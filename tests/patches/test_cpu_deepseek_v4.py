@@ -122,7 +122,7 @@ def test_a_random_checkpoint_is_answered_as_the_reference_computes_alone_and_in_
 
 
 def test_two_workers_run_in_spare_processes_and_end_with_one_that_is_killed(trees, tmp_path):
-    """The shape that `dsv4 serve --supervise.spare-processes true` asks for on two GPUs."""
+    """The shape that `dsv4 serve` asks for on two GPUs."""
     result = tmp_path / "workers.json"
     run(trees[0], ["-m", "tests.patches.cpu_workers", result], result)
     found = json.loads(result.read_text())

@@ -70,6 +70,20 @@ def test_a_result_that_ended_early_is_named(files: Any) -> None:
     assert found["differs"] == {"ended early": ["it was stopped", "-"]}
 
 
+@pytest.mark.parametrize(("ended", "why"), [({}, "nothing was measured"), ({"failed": "it hung."}, "it hung")])
+def test_a_result_without_rows_is_refused_with_its_reason(files: Any, ended: dict[str, str], why: str) -> None:
+    paths = files(result([row(1, 88.0)]), {**result([]), **ended})
+    with pytest.raises(ConfigError) as caught:
+        compare.compare(*paths)
+    assert str(caught.value) == f"{paths[1]} has no rows ({why}); name another result."
+
+
+def test_weights_that_are_not_told_are_unknown(files: Any) -> None:
+    one = result([row(1, 88.0)])
+    found = compare.compare(*files(one, {name: value for name, value in one.items() if name != "weights"}))
+    assert found["differs"] == {"weights": ["dummy", "unknown"]}
+
+
 def test_a_machine_that_is_not_told_is_unknown(files: Any) -> None:
     """SGLang's results have a version and no machine; a host without GPUs has no driver."""
     other = {**result([row(1, 88.0)]), "replica": {"versions": {"sglang": "0.5.23"}}}

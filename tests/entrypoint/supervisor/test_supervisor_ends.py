@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dsv4_serve.entrypoint.client.errors import Refused, Unreachable
+from dsv4_serve.entrypoint.doctor import installed_patches
 from dsv4_serve.entrypoint.plan import Plan, Setting
 from dsv4_serve.entrypoint.supervisor import supervisor
 from dsv4_serve.entrypoint.supervisor.context import ServeContext
@@ -421,8 +422,19 @@ def test_vllm_gets_its_command_its_variables_and_its_secrets(monkeypatch, tmp_pa
 
 def test_variables_of_spare_processes_are_overridden_by_those_that_were_given(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(supervisor.spare_processes, "BREAKABLE", "A")
+    monkeypatch.setattr(installed_patches, "applied_patches", lambda: {"import-in-spare-processes"})
     _, vllm, _ = supervised(monkeypatch, tmp_path, stops)
     assert (vllm.started[0]["environ"]["A"], vllm.started[0]["environ"]["VLLM_SPARE_PROCESSES"]) == ("b", "1")
+
+
+@pytest.mark.parametrize(("applied", "asked"), [({"another"}, False), (set(), False), (None, True)])
+def test_a_vllm_without_the_patch_is_asked_for_no_spare_process(
+    monkeypatch, tmp_path: Path, applied: set[str] | None, asked: bool
+) -> None:
+    """It would warn of a variable that it does not know. A vLLM of another installation, which is not read, may have it."""
+    monkeypatch.setattr(installed_patches, "applied_patches", lambda: applied)
+    _, vllm, _ = supervised(monkeypatch, tmp_path, stops)
+    assert ("VLLM_SPARE_PROCESSES" in vllm.started[0]["environ"]) == asked
 
 
 def test_processes_that_survive_are_named_and_stay_on_record(monkeypatch, tmp_path: Path, caplog) -> None:
