@@ -50,6 +50,22 @@ def test_rows_of_the_same_shape_are_divided(files: Any) -> None:
     assert "nothing else differs" in compare.text(found)
 
 
+def test_every_common_row_is_divided_in_the_order_of_the_first(files: Any) -> None:
+    turn = {**row(2, 60.0), "history": 4096}
+    first, second = result([row(4, 140.0), row(1, 88.0), turn]), result([row(1, 44.0), row(4, 350.0), turn])
+    found = compare.compare(*files(first, second))
+    shapes = [(one["batch"], one["history"], one["output_tokens_per_second"][2]) for one in found["rows"]]
+    assert shapes == [(4, 0, 2.5), (1, 0, 0.5), (2, 4096, 1.0)]
+    assert [found["rows"][0][name][2] for name in ("tpot_p50", "ttft_p50")] == pytest.approx([0.4, 1.0])
+    assert found["only"] == [[], []]
+
+
+def test_the_history_of_a_row_that_the_other_result_lacks_is_told(files: Any) -> None:
+    one, turn = row(1, 88.0), {**row(2, 60.0), "history": 4096}
+    found = compare.compare(*files(result([one, turn]), result([one])))
+    assert "only in the first: batch 2, 4096 + 256 tokens in, 256 out\n" in compare.text(found)
+
+
 def test_rows_that_the_other_result_lacks_are_named(files: Any) -> None:
     first, second = result([row(1, 88.0), row(4, 140.0)]), result([row(16, 9.0), row(1, 132.0), row(16, 5.0, 8192)])
     found = compare.compare(*files(first, second))
@@ -87,7 +103,7 @@ def test_weights_that_are_not_told_are_unknown(files: Any) -> None:
 def test_a_machine_that_is_not_told_is_unknown(files: Any) -> None:
     """SGLang's results have a version and no machine; a host without GPUs has no driver."""
     other = {**result([row(1, 88.0)]), "replica": {"versions": {"sglang": "0.5.23"}}}
-    cpu = result([row(1, 88.0)], machine={"gpus": [], "cpu": "c"})
+    cpu = result([row(1, 88.0)], machine={"gpus": [], "driver": "", "cpu": "c"})
     assert compare.compare(*files(other, cpu))["differs"] == {
         "plan": ["unknown", "known"],
         "GPUs": ["unknown", "-"],

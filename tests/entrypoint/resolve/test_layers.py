@@ -70,6 +70,7 @@ def test_what_was_replaced_stands_beneath_with_its_origin_nearest_first(folder: 
         ),
     )
     assert flags["disable-custom-all-reduce"].origin == "nccl/p2p-off.toml [flags]"
+    assert not flags["disable-custom-all-reduce"].of_profile
 
 
 def test_keys_of_a_json_flag_merge_and_keep_their_own_origins() -> None:
