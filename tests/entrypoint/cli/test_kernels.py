@@ -101,7 +101,9 @@ def test_prune_asks_before_it_removes(tmp_path: Path, capsys: pytest.CaptureFixt
         True,
         True,
     )
-    assert run(capsys, "prune", "--yes")[0] == 0
+    assert out.startswith("can be removed")
+    status, out, _ = run(capsys, "prune", "--yes")
+    assert (status, out.split()[0]) == (0, "removed")
     assert not old.exists()
     assert run(capsys, "prune")[1] == "nothing to prune\n"
 

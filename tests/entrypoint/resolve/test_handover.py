@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from dsv4_serve.entrypoint import served_plan
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Setting
 from dsv4_serve.entrypoint.resolve import handover
 from tests.support.plans import request, resolved
+
+
+def test_what_a_secret_replaced_stands_beneath_its_variable(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "64k"\n[flags]\nhf-token = "f1rst"\n')
+    plan = resolved(request(profile="mine", hardware="h200", hf_token="s3cret"), Catalog([tmp_path]))
+    token = plan.env["HF_TOKEN"]
+    assert "f1rst" not in str(plan.to_json())
+    below = [(one.value, one.origin) for one in token.overridden]
+    assert (token.value, below) == ("s3cret", [("f1rst", f"{tmp_path}/mine.toml [flags]")])
 
 
 @pytest.mark.parametrize(("flag", "variable"), [("api_key", "VLLM_API_KEY"), ("hf_token", "HF_TOKEN")])

@@ -7,7 +7,12 @@ import pytest
 from dsv4_serve.entrypoint.plan import Plan, Setting, Value
 from dsv4_serve.entrypoint.resolve.wording import NOT_READ
 from dsv4_serve.entrypoint.supervisor import spare_processes
-from dsv4_serve.entrypoint.supervisor.spare_processes import BREAKABLE, VARIABLE
+from dsv4_serve.entrypoint.supervisor.spare_processes import BREAKABLE, PATCH, VARIABLE
+from dsv4_serve.patcher.series import locate, newest, read_series
+
+
+def test_the_patch_that_reads_the_variable_is_one_of_the_series() -> None:
+    assert PATCH in [patch.name for patch in read_series(locate(newest())).patches]
 
 
 @pytest.mark.parametrize(

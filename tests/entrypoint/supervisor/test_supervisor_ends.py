@@ -411,6 +411,7 @@ def test_another_reason_is_not_degraded(monkeypatch, tmp_path: Path) -> None:
 
 def test_vllm_gets_its_command_its_variables_and_its_secrets(monkeypatch, tmp_path: Path) -> None:
     flags = {"port": 1, "otlp": "http://u:hunter3-secret@h"}
+    monkeypatch.setattr(installed_patches, "applied_patches", lambda: {"import-in-spare-processes"})
     alone = {"supervise.spare-processes": False}
     _, vllm, _ = supervised(monkeypatch, tmp_path, stops, flags=flags, supervision=alone)
     (given,) = vllm.started
