@@ -98,8 +98,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
             _show_progress(health, progress)
 
     environ = _environ(plan, life, first=not cache.filled)
-    spare = settings.supervise.spare_processes and await asyncio.to_thread(spare_processes.read_by_vllm)
-    spares = spare_processes.variables(plan) if spare else {}
+    spares = await asyncio.to_thread(_spares, plan, settings)
     process = await _start_vllm(plan, life, spares | environ, on_line)
     health.engine = process.pid
     client = VllmClient(served_plan.url(plan), served_plan.key(plan), verify=False)
@@ -195,6 +194,11 @@ def _environ(plan: Plan, life: Lifecycle, *, first: bool) -> dict[str, str]:
     if first and life.machine:
         environ |= compile_threads.variables(environ, life.machine.cores, parallel_of(plan.flags).node_gpus)
     return environ | guard_path.variables(life.context.vllm, environ, life.context.run_folder)
+
+
+def _spares(plan: Plan, settings: Supervision) -> dict[str, str]:
+    asked = settings.supervise.spare_processes and spare_processes.read_by_vllm()
+    return spare_processes.variables(plan) if asked else {}
 
 
 def _ended_by_itself(notes: LogNotes, status: int, plan: Plan, life: Lifecycle, xids: XidWatch) -> ExitReason:
