@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,3 +65,9 @@ def flag_values(replica: Mapping[str, Any]) -> dict[str, Any]:
         for name, setting in (replica.get("settings") or {}).items()
         if name not in others and not name.startswith(("gate.", "supervise."))
     }
+
+
+def gpus(machine: Mapping[str, Any]) -> list[str]:
+    """Return how many GPUs of each name a described machine has, such as `2 x NVIDIA H200`; empty where it has none."""
+    counts = Counter(gpu["name"] for gpu in machine.get("gpus") or ())
+    return [f"{number} x {name}" for name, number in counts.items()]

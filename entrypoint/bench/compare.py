@@ -12,7 +12,7 @@ from typing import Any
 from .. import results, text_table
 from ..errors import ConfigError
 from ..plan import plain
-from ..replica_description import flag_values
+from ..replica_description import flag_values, gpus
 from ..vllm_schema import argv
 from . import goodput, measure, rounds
 
@@ -20,7 +20,6 @@ _HEADINGS = ("batch", "input", "output", "tok/s", "×", "TPOT p50 ms", "×", "TT
 _FIGURES = ("output_tokens_per_second", "tpot_p50", "ttft_p50")
 _GOODPUT_HEADINGS = ("within limits", "within limits/s", "×")
 _GOODPUT = ("good_share", "request_goodput")
-_SHAPE = ("batch", "history", "input", "output")
 NOISE = "±: half of the range that the ratio has between rounds"
 Result = Mapping[str, Any]
 
@@ -101,7 +100,11 @@ def differences(a: Result, b: Result) -> Iterator[tuple[str, list[str]]]:
 def _lacked_by(
     others: Mapping[rounds.Shape, Any], rows: Mapping[rounds.Shape, Sequence[Result]]
 ) -> list[dict[str, Any]]:
-    return [{name: same[0].get(name, 0) for name in _SHAPE} for shape, same in rows.items() if shape not in others]
+    return [_shape(same[0]) for shape, same in rows.items() if shape not in others]
+
+
+def _shape(row: Result) -> dict[str, Any]:
+    return {name: row.get(name, 0) for name in ("batch", "history", "input", "output")}
 
 
 def _named(row: Result) -> str:
@@ -116,12 +119,11 @@ def _without_plan(result: Result) -> Result:
 def _facts(result: Result) -> dict[str, str]:
     replica = result.get("replica") or {}
     machine = replica.get("machine") or {}
-    gpus = [gpu["name"] for gpu in machine.get("gpus", ())]
     absent = "-" if machine else "unknown"
     facts = {
         "weights": result.get("weights") or "unknown",
         "ended early": result.get("failed") or "-",
-        "GPUs": " + ".join(f"{gpus.count(g)} x {g}" for g in dict.fromkeys(gpus)) or absent,
+        "GPUs": " + ".join(gpus(machine)) or absent,
     }
     if limits := result.get("goodput"):
         facts["limits"] = goodput.described(limits)
@@ -165,7 +167,7 @@ def _row(firsts: Sequence[Result], seconds: Sequence[Result], names: Iterable[st
     noise = {name: rounds.noise([row[name] for row in firsts], [row[name] for row in seconds]) for name in names}
     if any(half is not None for half in noise.values()):
         figures["noise"] = noise
-    return {**{name: first.get(name, 0) for name in _SHAPE}, **figures}
+    return {**_shape(first), **figures}
 
 
 def _ratio(first: float, second: float) -> float | None:

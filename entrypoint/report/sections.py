@@ -8,6 +8,7 @@ from typing import Any
 
 from ..bench import goodput, measure, plot
 from ..evals.text import share
+from ..replica_description import gpus
 from .eval_plot import shares
 from .parts import Cell, Code, Folded, Level, Part, Quality, Section, Speed, Table, Text, Verdict
 from .summary import QUALITY
@@ -210,9 +211,8 @@ def _hardware(result: Result) -> str:
     if "hardware" in result:
         return str(result["hardware"])
     machine = result.get("replica", {}).get("machine", {})
-    counts = Counter(gpu["name"] for gpu in machine.get("gpus", []))
-    gpus = ", ".join(f"{number} x {name}" for name, number in counts.items())
-    return gpus or (f"{machine['cpu']}, {machine['cores']} cores" if "cpu" in machine else "unknown")
+    processor = f"{machine['cpu']}, {machine['cores']} cores" if "cpu" in machine else "unknown"
+    return ", ".join(gpus(machine)) or processor
 
 
 def _versions(result: Result) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from ..catalog.catalog import Catalog
 from ..errors import ConfigError, HostError, UsageError
 from ..plan import Value
+from ..replica_description import gpus
 from . import setups
 
 _NAME = "abcdefghijklmnopqrstuvwxyz0123456789.-_"
@@ -40,10 +41,8 @@ def conditions(result: Mapping[str, Any]) -> dict[str, str]:
     """Return hardware, model, version and date of a result."""
     replica = result["replica"]
     machine, choices = replica.get("machine") or {}, replica.get("choices") or {}
-    gpus = [gpu["name"] for gpu in machine.get("gpus") or ()]
-    names = " + ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))
     return {
-        "hardware": names or f"{machine.get('cores', '?')} CPU cores",
+        "hardware": " + ".join(gpus(machine)) or f"{machine.get('cores', '?')} CPU cores",
         "model": str(choices.get("model-name", "unknown")),
         "vllm": str((replica.get("versions") or {}).get("vllm", "unknown")),
         "date": str(result["date"])[:10],
