@@ -166,6 +166,7 @@ def variables(job: str) -> dict[str, str]:
 def measured(job: str, place: Place, gpus: str) -> dict[str, Any]:
     """Serve one checkpoint, ask, and compare."""
     layout, options = arguments(job)
+    env = variables(job)
     remaining = place.until - time.monotonic()
     if remaining < LEAST:
         return {"result": "skipped", "message": "no time left"}
@@ -182,14 +183,14 @@ def measured(job: str, place: Place, gpus: str) -> dict[str, Any]:
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | variables(job) | {"CUDA_VISIBLE_DEVICES": gpus},
+                env=os.environ | env | {"CUDA_VISIBLE_DEVICES": gpus},
                 timeout=max(place.until - time.monotonic(), 1.0),
                 check=False,
             ).returncode
     except subprocess.TimeoutExpired:
         status = -9
     found: dict[str, Any] = {"layout": layout, "tp": options["tensor_parallel_size"], "options": options}
-    found |= {"env": env} if (env := variables(job)) else {}
+    found |= {"env": env} if env else {}
     found |= {"checkpoint_seconds": round(wrote), "seconds": round(time.monotonic() - began), "status": status}
     if status:
         return found | {"result": "failed", "message": blame(log)}

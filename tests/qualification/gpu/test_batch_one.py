@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.plan import plain
 from qualification.gpu import speed
+from tests.support.variants import changes, settings
 
 FILE = Path(speed.__file__).with_name("batch_one.toml")
 CHANGES: dict[str, dict[str, Any]] = {
@@ -27,30 +27,18 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def settings(monkeypatch: pytest.MonkeyPatch, name: str, gpus: int) -> dict[str, Any]:
-    [variant] = speed.variants(FILE, gpus, [name])
-    with monkeypatch.context() as patch:
-        patch.setenv("HARDWARE", "h200")
-        for key, value in variant["env"].items():
-            patch.setenv(key, value)
-        plan = speed.resolved(variant)[-1]
-        return plain(plan.flags) | {key: setting.value for key, setting in plan.env.items()}
-
-
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_each_variant_changes_one_setting_of_the_plan(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
     assert [one["name"] for one in speed.variants(FILE, gpus)] == list(CHANGES)
-    plan = settings(monkeypatch, "plan", gpus)
+    plan = settings(monkeypatch, FILE, "plan", gpus)
     for name, change in CHANGES.items():
-        found = settings(monkeypatch, name, gpus)
-        assert {key: value for key, value in found.items() if plan.get(key) != value} == change, name
-        assert plan.keys() <= found.keys(), name
+        assert changes(plan, settings(monkeypatch, FILE, name, gpus)) == change, name
 
 
 def test_a_graph_is_captured_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     [variant] = speed.variants(FILE, 2, ["plan"])
     steps = {2 * batch for batch in variant["batches"]}
-    assert steps <= set(settings(monkeypatch, "plan", 2)["cudagraph-capture-sizes"])
+    assert steps <= set(settings(monkeypatch, FILE, "plan", 2)["cudagraph-capture-sizes"])
 
 
 def test_only_shared_experts_are_quantized() -> None:

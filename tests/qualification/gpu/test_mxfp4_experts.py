@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.plan import plain
 from qualification.gpu import fp8_experts, run_layouts, run_numerics, speed
+from tests.support.variants import changes, settings
 
+EXPERTS, ENGINES = (Path(speed.__file__).with_name(name) for name in ("mxfp4_experts.toml", "sglang.toml"))
 GROUPS, TOKENS = ({fp8_experts.VARIABLE: fp8_experts.ACTIVATIONS[name]} for name in ("fp8", "fp8token"))
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "plan": {
@@ -23,31 +24,19 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 OF_SGLANG = {"ours-mtp": {"ours-mtp-fp8": GROUPS}, "ours-dspark": {"ours-dspark-fp8": GROUPS}}
 
 
-def settings(monkeypatch: pytest.MonkeyPatch, file: str, name: str, gpus: int) -> dict[str, Any]:
-    [variant] = speed.variants(Path(speed.__file__).with_name(file), gpus, [name])
-    with monkeypatch.context() as patch:
-        patch.setenv("HARDWARE", "h200")
-        for key, value in variant["env"].items():
-            patch.setenv(key, value)
-        plan = speed.resolved(variant)[-1]
-        return plain(plan.flags) | {key: setting.value for key, setting in plan.env.items()}
-
-
 @pytest.mark.parametrize("gpus", [1, 2])
-@pytest.mark.parametrize(("file", "changes"), [("mxfp4_experts.toml", CHANGES), ("sglang.toml", OF_SGLANG)])
+@pytest.mark.parametrize(("file", "expected"), [(EXPERTS, CHANGES), (ENGINES, OF_SGLANG)])
 def test_each_variant_changes_one_setting_of_the_plan(
-    monkeypatch: pytest.MonkeyPatch, file: str, changes: dict[str, dict[str, dict[str, Any]]], gpus: int
+    monkeypatch: pytest.MonkeyPatch, file: Path, expected: dict[str, dict[str, dict[str, Any]]], gpus: int
 ) -> None:
-    for name, others in changes.items():
+    for name, others in expected.items():
         plan = settings(monkeypatch, file, name, gpus)
         for other, change in others.items():
-            found = settings(monkeypatch, file, other, gpus)
-            assert {key: value for key, value in found.items() if plan.get(key) != value} == change, other
-            assert plan.keys() <= found.keys(), other
+            assert changes(plan, settings(monkeypatch, file, other, gpus)) == change, other
 
 
 def test_no_variant_is_left_out_above() -> None:
-    names = {one["name"] for one in speed.variants(Path(speed.__file__).with_name("mxfp4_experts.toml"), 2)}
+    names = {one["name"] for one in speed.variants(EXPERTS, 2)}
     assert names == CHANGES.keys() | {name for others in CHANGES.values() for name in others}
 
 

@@ -1,0 +1,28 @@
+"""What a variant of qualification/gpu/*.toml serves with, as it resolves on H200."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.entrypoint.plan import plain
+from qualification.gpu import speed
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, file: Path, name: str, gpus: int) -> dict[str, Any]:
+    """Return the flags and variables of a variant on so many GPUs."""
+    [variant] = speed.variants(file, gpus, [name])
+    with monkeypatch.context() as patch:
+        patch.setenv("HARDWARE", "h200")
+        for key, value in variant["env"].items():
+            patch.setenv(key, value)
+        plan = speed.resolved(variant)[-1]
+        return plain(plan.flags) | {key: setting.value for key, setting in plan.env.items()}
+
+
+def changes(plan: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
+    """Return what a variant sets otherwise than the plan, each of whose settings it has too."""
+    assert plan.keys() <= variant.keys()
+    return {key: value for key, value in variant.items() if plan.get(key) != value}
