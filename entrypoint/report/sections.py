@@ -211,8 +211,9 @@ def _hardware(result: Result) -> str:
     if "hardware" in result:
         return str(result["hardware"])
     machine = result.get("replica", {}).get("machine", {})
-    processor = f"{machine['cpu']}, {machine['cores']} cores" if "cpu" in machine else "unknown"
-    return ", ".join(gpus(machine)) or processor
+    if named := gpus(machine):
+        return ", ".join(named)
+    return f"{machine['cpu']}, {machine['cores']} cores" if "cpu" in machine else "unknown"
 
 
 def _versions(result: Result) -> str:
