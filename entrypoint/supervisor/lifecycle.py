@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from ...healthcheck.app import health_app
 from ...healthcheck.server import serving
 from ...healthcheck.state import Health, LastExit
-from .. import api_key, procfs, served_plan
+from .. import api_key, process_limits, procfs, served_plan
 from ..errors import UserError, of_file
 from ..fingerprint import fingerprint
 from ..plan import KEY_FILE, Plan
@@ -63,6 +63,7 @@ class Lifecycle:
         self.record = crash_loop.load(context.run_folder)
         self.health.last_exit = exit_report.last(context.run_folder, self.record)
         self.machine: Machine | None = None
+        self.process_limits = process_limits.read()
         self.secrets: set[str] = set()
         """Those of the plan, which no file and no message may hold."""
         self.exit_reason: ExitReason | None = None

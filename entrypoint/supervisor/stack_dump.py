@@ -35,15 +35,11 @@ async def _section(pid: int, spy: str | None) -> str:
 
 async def _stack(pid: int, spy: str) -> str:
     """Read the stacks without pausing the process: a paused one might never resume."""
-    spying = await asyncio.create_subprocess_exec(
-        spy,
-        "dump",
-        "--nonblocking",
-        "--pid",
-        str(pid),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    argv, pipe = (spy, "dump", "--nonblocking", "--pid", str(pid)), asyncio.subprocess.PIPE
+    try:
+        spying = await asyncio.create_subprocess_exec(*argv, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    except (OSError, RuntimeError) as error:  # such as a limit of processes, which made the engine hang, too
+        return f"no Python stack: py-spy could not be started ({error})"
     try:
         async with asyncio.timeout(SECONDS):
             out, _ = await spying.communicate()

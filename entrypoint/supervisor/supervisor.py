@@ -133,7 +133,7 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
         if lost.done() and not exited.done():
             return lost.result()
         if not exited.done() and (reason := serving.result()) is not None:
-            situation = advice.situation(plan, life.machine, life.context, xids.found)
+            situation = advice.situation(plan, life.machine, life.context, xids.found, life.process_limits)
             return await _with_stacks(exit_cause.explain(reason, notes, situation), process, life)
         await exited  # `serving` has no reason when the process is ending by itself
         await process.finish_log()
@@ -207,7 +207,7 @@ def _ended_by_itself(notes: LogNotes, status: int, plan: Plan, life: Lifecycle, 
         status,
         phase=life.health.phase,
         was_ready=life.health.ready_after is not None,
-        situation=advice.situation(plan, life.machine, life.context, xids.found),
+        situation=advice.situation(plan, life.machine, life.context, xids.found, life.process_limits),
     )
 
 

@@ -110,14 +110,16 @@ def classify(
     root = roots[0] if roots else None
     if by_signal and not _outranks(root, by_signal):
         roots = [RootCause(f"vLLM was ended by {by_signal}", (), Standing.CAUSE, fatal=True)]
+    where = replace(situation or Situation(), port=notes.port, serving=was_ready)
     text, failure = _known(roots)
+    if failure is None and where.limit and not was_ready:
+        failure = known_failures.too_few_processes()  # it has many messages, some without a reason
     cause = of_known(failure, was_ready=was_ready)
     if failure is None and was_ready and by_signal == "SIGTERM":
         cause = CUT
     sentence = cause.sentence.format(phase=phase)
     if failure is None and cause in (START_FAILED, ENGINE_DIED):
         sentence += f" ({by_signal or f'exit status {status}'})"
-    where = replace(situation or Situation(), port=notes.port, serving=was_ready)
     unknown = "" if cause is CUT else known_failures.of_gpu_errors(where, known_failures.REPORT)
     advice = failure.advice(where, text) if failure else unknown
     return ExitReason(cause, sentence, text, failure=failure.name if failure else "", xids=where.xids).then(advice)
@@ -129,6 +131,9 @@ def explain(reason: ExitReason, notes: LogNotes, situation: Situation | None = N
     for text in (reason.sentence, notes.waiting):
         if failure := known_failures.find(text, STALLED.name, HUNG.name):
             return reason.then(failure.advice(where, text), failure=failure.name, xids=where.xids)
+    if reason.cause is STALLED and where.limit:  # a rank waits for one that could not start its threads
+        advice = known_failures.too_few_processes().advice(where)
+        return reason.then(advice, failure="too-few-processes", xids=where.xids)
     if reason.cause not in (HUNG, STALLED) and not where.xids:
         return reason
     return reason.then(known_failures.of_gpu_errors(where, known_failures.REPORT), xids=where.xids)

@@ -70,7 +70,8 @@ class KnownFailure:
         cases = (*self.cases, Remedy(self.remedy, sets=self.sets), Remedy("{report}"))
         text = next(case.text for case in cases if case.suits(situation))
         names_gpu_errors = "{xid}" in text
-        text = text.format(port=situation.port, report=REPORT, missing=missing(root), xid=situation.gpu_errors())
+        filled = {"missing": missing(root), "xid": situation.gpu_errors(), "processes": situation.processes()}
+        text = text.format(port=situation.port, report=REPORT, **filled)
         text = f"{text} See {self.link}." if self.link and text != REPORT else text
         return of_gpu_errors(situation, text, named=names_gpu_errors)
 
@@ -102,6 +103,11 @@ def known() -> tuple[KnownFailure, ...]:
 def find(line: str, *causes: str) -> KnownFailure | None:
     """Return the first known failure whose pattern is in this line, among those with these causes if any are named."""
     return next((f for f in known() if (not causes or f.cause in causes) and f.pattern.search(line)), None)
+
+
+def too_few_processes() -> KnownFailure:
+    """Return the one of a limit of processes, which has many messages."""
+    return next(failure for failure in known() if failure.name == "too-few-processes")
 
 
 def missing(line: str) -> str:

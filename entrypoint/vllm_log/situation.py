@@ -9,8 +9,13 @@ from typing import Any
 
 from ..listen import API_PORT
 from ..plan import Plan
+from ..process_limits import ProcessLimit
 from .xid import Xid
 
+_ANY_LIMIT = (
+    "The limit of processes and threads is too low: raise it for the container (--pids-limit), or for the user"
+    " (`ulimit -u`)."
+)
 NAMED = 4
 """Errors of GPUs that one sentence names."""
 
@@ -28,12 +33,18 @@ class Situation:
     port: int = API_PORT
     xids: tuple[Xid, ...] = ()
     """What the driver reported of the GPUs meanwhile, the likeliest cause first."""
+    limit: ProcessLimit | None = None
+    """The limit of processes that was reached, if one was."""
 
     @classmethod
-    def of(cls, plan: Plan, *, nvlink: bool | None, xids: tuple[Xid, ...] = ()) -> Situation:
+    def of(cls, plan: Plan, *, nvlink: bool | None, **more: Any) -> Situation:
         """Return the situation of a plan."""
         flags = {name: str(setting.value) for name, setting in plan.flags.items()}
-        return cls({**flags, **plan.environment()}, nvlink, xids=xids)
+        return cls({**flags, **plan.environment()}, nvlink, **more)
+
+    def processes(self) -> str:
+        """Return which limit of processes was reached and how to raise it, as a sentence; or how to raise any."""
+        return self.limit.clause() if self.limit else _ANY_LIMIT
 
     def gpu_errors(self) -> str:
         """Return what the driver reported, as a clause; or where to look."""

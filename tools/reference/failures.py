@@ -60,8 +60,9 @@ def _advice(failure: KnownFailure) -> str:
 
 
 def _filled(text: str) -> str:
-    missing, xid_lines = "what is missing, and its packages", Situation().gpu_errors()
-    return prose(text.format(port="PORT", report=known_failures.REPORT, missing=missing, xid=xid_lines))
+    missing, nothing = "what is missing, and its packages", Situation()
+    filled = {"missing": missing, "xid": nothing.gpu_errors(), "processes": nothing.processes()}
+    return prose(text.format(port="PORT", report=known_failures.REPORT, **filled))
 
 
 def _when(case: Remedy) -> str:

@@ -140,3 +140,12 @@ def test_the_kernels_own_refusal_is_understood() -> None:
     assert "no Python stack: reading it was refused\n" in done.stdout, done.stdout + done.stderr
     assert "Python stacks cannot be read, because " in done.stdout
     assert "sudo" not in done.stdout
+
+
+def test_a_py_spy_that_cannot_be_started_leaves_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a limit of processes it cannot, and the reason for the end would be lost."""
+    failing_py_spy(tmp_path, monkeypatch, "")
+    (tmp_path / "py-spy").write_text("#!/nowhere/sh\n")
+    text = asyncio.run(stack_dump.dump([os.getpid()]))
+    assert "no Python stack: py-spy could not be started (" in text
+    assert f"process {os.getpid()} " in text

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from dsv4_serve.entrypoint.process_limits import ProcessLimit
 from dsv4_serve.entrypoint.vllm_log import exit_cause
 from dsv4_serve.entrypoint.vllm_log.exit_cause import ExitReason, by_status, classify, explain, of_known
 from dsv4_serve.entrypoint.vllm_log.known_failures import REPORT, KnownFailure, Remedy, known
@@ -154,6 +155,39 @@ def test_a_hang_is_explained_by_ranks_that_wait_and_a_stall_by_its_last_line() -
     assert one.sentence != explained.sentence
     lost = explain(hang, notes(waiting=waiting), Situation(xids=(Xid(79, "bus"),)))
     assert (lost.failure, lost.xids) == (explained.failure, (Xid(79, "bus"),))
+
+
+REACHED = Situation(limit=ProcessLimit("/sys/fs/cgroup", 50, 4, refused=1))
+
+
+def test_a_start_that_fails_for_no_known_cause_at_a_limit_of_processes_is_explained_by_it() -> None:
+    unknown = notes("terminate called without an active exception")
+    start = classify(unknown, -6, phase="starting", was_ready=False, situation=REACHED)
+    assert (start.failure, start.cause) == ("too-few-processes", exit_cause.HOST)
+    assert "The limit of 50 processes and threads was reached" in start.sentence
+    assert REPORT not in start.sentence
+    far = classify(unknown, -6, phase="starting", was_ready=False, situation=Situation())
+    assert (far.failure, far.cause) == ("", exit_cause.START_FAILED)
+    assert "processes" not in far.sentence
+    later = classify(unknown, -6, phase="ready", was_ready=True, situation=REACHED)
+    assert later.cause is exit_cause.ENGINE_DIED
+    known = classify(
+        notes("torch.OutOfMemoryError: CUDA out of memory."),
+        1,
+        phase="loading weights",
+        was_ready=False,
+        situation=REACHED,
+    )
+    assert known.failure == "cuda-out-of-memory"
+
+
+def test_a_stall_at_a_limit_of_processes_is_explained_by_it_and_a_hang_is_not() -> None:
+    stall = explain(ExitReason(exit_cause.STALLED, "no progress."), notes(), REACHED)
+    assert stall.failure == "too-few-processes"
+    assert "The limit of 50 processes and threads was reached" in stall.sentence
+    assert stall.cause is exit_cause.STALLED
+    assert "processes" not in explain(ExitReason(exit_cause.STALLED, "no progress."), notes(), Situation()).sentence
+    assert "processes" not in explain(ExitReason(exit_cause.HUNG, "no progress."), notes(), REACHED).sentence
 
 
 @pytest.mark.parametrize("given", ["no progress", "no progress."])

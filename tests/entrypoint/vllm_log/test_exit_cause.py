@@ -244,7 +244,7 @@ def test_every_known_failure_is_complete() -> None:
         assert failure.cause in names
         assert failure.name in EXAMPLES or failure.name in found_from_outside
         for text in (failure.remedy, *(case.text for case in failure.cases)):
-            assert text.endswith((".", "{report}", "{missing}"))
+            assert text.endswith((".", "{report}", "{missing}", "{processes}"))
             assert len(text) < 300
         for serving, nvlink in itertools.product((True, False), (True, False, None)):
             advice = failure.advice(Situation(nvlink=nvlink, serving=serving))
