@@ -22,7 +22,7 @@ from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.vllm import VllmClient
 from dsv4_serve.entrypoint.supervisor import compiled, kernel_cache
-from qualification.gpu import speed, this_host
+from qualification.gpu import speed, this_host, variants
 from qualification.gpu.speed import Planned
 
 PLACES = (1, 4, 16)
@@ -51,7 +51,7 @@ def planned(options: argparse.Namespace, environ: Mapping[str, str], flags: Sequ
     """Write the folder without weights; return how it is served, with experts routed as `dsv4 serve` does."""
     share = {"tp": options.tp or (1 if options.share > 1 else 2), "share": options.share}
     one = {"model": options.model, "profile": options.profile, "skip": ["busy-gpu"], "flags": list(flags)}
-    how = speed.planned({**speed.DEFAULTS, **share, **one}, load.program_in(environ))
+    how = speed.planned({**variants.DEFAULTS, **share, **one}, load.program_in(environ))
     kept = {name: value for name, value in how.environ.items() if name not in measure.RANDOM_ROUTING}
     return replace(how, environ=kept)
 

@@ -28,7 +28,7 @@ VARIABLES = ("NUM_SPECULATIVE_TOKENS", "VLLM_", "SGLANG_", "NCCL_", "DSV4_", "PY
 def body(found: dict[str, Any], date: datetime, host: str = HOST) -> dict[str, Any]:
     """Return the result of one variant, as `dsv4 bench` writes it, with the phases, kernels and reason to end of it."""
     variant = found["variant"]
-    served = measure.subject(found["replica"] or plain(variant), found["weights"])
+    served = measure.subject(found["replica"] or plain(found), found["weights"])
     if variant["share"] > 1:
         served = served.replace(f"-tp{variant['tp']}-", f"-share-of-{variant['share']}-")
     env = {name: value for name, value in variant["env"].items() if name.startswith(VARIABLES)}
@@ -42,7 +42,7 @@ def body(found: dict[str, Any], date: datetime, host: str = HOST) -> dict[str, A
             "weights": found["weights"],
             "load": measure.LOAD,
             "variant": {key: variant[key] for key in STARTED} | {"env": env},
-            "replica": found["replica"] or versions(found),
+            "replica": found["replica"] or described(found),
             "start": found["start"],
             "ready_after": found["ready"],
             "rows": found["rows"],
@@ -53,16 +53,18 @@ def body(found: dict[str, Any], date: datetime, host: str = HOST) -> dict[str, A
     return cleaned
 
 
-def versions(found: dict[str, Any]) -> dict[str, Any]:
-    """Return what an engine without a plan told: its version."""
-    version = found.get("version")
-    return {"versions": {found["variant"]["engine"]: version}} if version else {}
+def described(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what an engine without a plan told, which is its version, and the machine that it ran on."""
+    versions = {"versions": {found["variant"]["engine"]: found["version"]}} if found.get("version") else {}
+    return versions | ({"machine": found["machine"]} if found.get("machine") else {})
 
 
-def plain(variant: dict[str, Any]) -> dict[str, Any]:
+def plain(found: dict[str, Any]) -> dict[str, Any]:
     """Return what names the result of plain vLLM or of SGLang, which have no plan."""
+    variant = found["variant"]
     engine = {"vllm": "stock"}.get(variant["engine"], variant["engine"])
-    choices = {"model-name": variant["model"], "hardware": "h200", "profile": engine}
+    hardware = found.get("hardware") or "h200"  # where none is named: results from before 2026-12
+    choices = {"model-name": variant["model"], "hardware": hardware, "profile": engine}
     return {"choices": choices, "settings": {"tensor-parallel-size": {"value": variant["tp"]}}}
 
 

@@ -3,17 +3,8 @@ How fast several ways to serve are, at full size without weights: each is starte
 
     python -m qualification.gpu.speed --variants FILE.toml --gpus 0,1 --out DIR --deadline 540
 
-FILE.toml: what all have in common on top (names and defaults: DEFAULTS below), then one `[[variant]]` each with a
-`name` and settings of its own; flags and variables add up. `engine = "vllm"` is plain `vllm serve` and `"sglang"` is
-`sglang serve`, with the same folder, as many draft tokens and only the variant's own flags; `trace = [1, 16]` adds a
-profile of a few steps at these batch sizes; `cache = "cold"` compiles everything anew; `sweep = true` asks for the
-prompts of `dsv4 warm` first; `readyz = true` measures the health server beside 200 streams; after `limit` seconds the
-next variant's turn has come; `also = [{batches = [1], inputs = [2048]}]` adds rows, with their own `requests` if need
-be. `share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same kernels, and no all-reduce;
-`ways = 2` chooses `tp` and `share` so by the GPUs that are given. `skip` names checks and constraints to skip.
-`history` is that of `dsv4 bench`; `beside = 131000` measures short prompts while one of so many tokens is read;
-`replicas = 2` serves so often, `tp` GPUs each, behind HAProxy. Experts are routed at random, as by `dsv4 bench`,
-unless `env` says otherwise. DIR/NAME.json is written after every row.
+variants.py says what a FILE.toml has. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise.
+DIR/NAME.json is written after every row.
 """
 
 from __future__ import annotations
@@ -24,8 +15,7 @@ import os
 import signal
 import sys
 import time
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -47,21 +37,16 @@ from dsv4_serve.entrypoint.client import local_replica
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.local_replica import Started
 from dsv4_serve.entrypoint.errors import UserError
+from dsv4_serve.entrypoint.machine.machine import read_machine
 from dsv4_serve.entrypoint.plan import Plan, plain
 from dsv4_serve.entrypoint.resolve.select import Selection
-from dsv4_serve.entrypoint.supervisor import kernel_cache
-from qualification.gpu import beside, pair, readyz, sglang, trace, warm_generator
+from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
+from qualification.gpu import beside, pair, readyz, sglang, trace, variants, warm_generator
 from qualification.gpu.stock import stock
+from qualification.gpu.variants import OURS, SGLANG
 
 RESERVE = 25  # seconds before the deadline for the replica to end and for files to be written
 LEAST = 75  # seconds without which a variant is not begun
-OURS, PLAIN, SGLANG = ENGINES = ("dsv4", "vllm", "sglang")
-DEFAULTS: dict[str, Any] = {
-    "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
-    "inputs": [256], "output": 256, "requests": 4, "engine": OURS, "trace": [], "cache": "shared", "sweep": False,
-    "readyz": False, "limit": 3600, "share": 1, "also": [], "ways": 0, "skip": [], "history": 0,
-    "beside": 0, "replicas": 1,
-}  # fmt: skip
 
 
 @dataclass
@@ -82,6 +67,9 @@ class Result:
     version: str = ""
     tokens_a_step: float | None = None
     """What an engine without a plan says of itself, and SGLang of all rows together."""
+    hardware: str = ""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """Where an engine without a plan was measured, as `replica` has it."""
 
     def line(self) -> str:
         name, end = f"{self.variant['name']:20}", [f"FAILED: {self.failed}"] if self.failed else []
@@ -96,28 +84,6 @@ class Result:
         ]
         swept = [f"swept {self.swept['seconds']:.0f} s"] if self.swept else []
         return " | ".join([f"{name} ready {self.ready:.0f} s ({spent})", *swept, *cells, *end])
-
-
-def variants(path: Path, gpus: int, only: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Every variant, or those that are named, with what it does not say filled in."""
-    read = tomllib.loads(path.read_text())
-    each = read.pop("variant")
-    common = {**DEFAULTS, **read}
-    if unknown := {name for one in [common, *each] for name in one} - DEFAULTS.keys() - {"name"}:
-        raise SystemExit(f"{path}: unknown {sorted(unknown)}; known are {sorted(DEFAULTS)}")
-    merged = []
-    for one in each:
-        if (ways := one.get("ways", common["ways"])) and ways % gpus:
-            raise SystemExit(f"{path}: {ways} ways cannot be served on {gpus} GPUs")
-        shape = {"tp": gpus, "share": ways // gpus} if ways else {}
-        if (engine := one.get("engine", common["engine"])) not in ENGINES:
-            raise SystemExit(f"{path}: engine is one of {ENGINES}, not {engine!r}")
-        flags = [*(common["flags"] if engine == OURS else []), *one.get("flags", [])]
-        env = {**common["env"], **one.get("env", {})}
-        merged.append({**common, **one, **shape, "flags": list(map(str, flags)), "env": env})
-    if unknown := set(only) - {one["name"] for one in merged}:
-        raise SystemExit(f"{path}: no variant {sorted(unknown)}; there are {[one['name'] for one in merged]}")
-    return [one for one in merged if not only or one["name"] in only]
 
 
 @dataclass(frozen=True)
@@ -214,6 +180,8 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
                 result.replica = where.plan().to_json()
             else:
                 result.version = other_engine.version(where)
+                result.hardware = str(plain(how.plan.choices).get("hardware", ""))
+                result.machine = provenance.hardware(read_machine(environ))
             if variant["sweep"]:
                 result.swept = asdict(sweep.run(where, sweep.lengths(how.plan)))
             write(out, result)
@@ -277,7 +245,7 @@ def main() -> int:
     log.to_stderr()
     signal.signal(signal.SIGALRM, stop)
     with warm_generator.running() as generator:
-        for variant in variants(options.variants, len(options.gpus.split(",")), options.only):
+        for variant in variants.read(options.variants, len(options.gpus.split(",")), options.only):
             if (left := until - time.monotonic()) < LEAST:
                 results.append(Result(variant, failed=f"not begun, {left:.0f} s were left"))
                 continue

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from dsv4_serve.entrypoint.plan import plain
-from qualification.gpu import speed
+from qualification.gpu import speed, variants
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, file: Path, name: str, gpus: int) -> dict[str, Any]:
     """Return the flags and variables of a variant on so many GPUs."""
-    [variant] = speed.variants(file, gpus, [name])
+    [variant] = variants.read(file, gpus, [name])
     with monkeypatch.context() as patch:
         patch.setenv("HARDWARE", "h200")
         for key, value in variant["env"].items():

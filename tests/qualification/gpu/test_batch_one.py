@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qualification.gpu import speed
+from qualification.gpu import speed, variants
 from tests.support.variants import changes, settings
 
 FILE = Path(speed.__file__).with_name("batch_one.toml")
@@ -29,20 +29,20 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_each_variant_changes_one_setting_of_the_plan(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
-    assert [one["name"] for one in speed.variants(FILE, gpus)] == list(CHANGES)
+    assert [one["name"] for one in variants.read(FILE, gpus)] == list(CHANGES)
     plan = settings(monkeypatch, FILE, "plan", gpus)
     for name, change in CHANGES.items():
         assert changes(plan, settings(monkeypatch, FILE, name, gpus)) == change, name
 
 
 def test_a_graph_is_captured_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    [variant] = speed.variants(FILE, 2, ["plan"])
+    [variant] = variants.read(FILE, 2, ["plan"])
     steps = {2 * batch for batch in variant["batches"]}
     assert steps <= set(settings(monkeypatch, FILE, "plan", 2)["cudagraph-capture-sizes"])
 
 
 def test_only_shared_experts_are_quantized() -> None:
-    [variant] = speed.variants(FILE, 2, ["fp8-shared"])
+    [variant] = variants.read(FILE, 2, ["fp8-shared"])
     [target] = json.loads(variant["flags"][-1])["targets"]
     pattern = re.compile(target.removeprefix("re:"))
     shared = [

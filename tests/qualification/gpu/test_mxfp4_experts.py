@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qualification.gpu import fp8_experts, run_layouts, run_numerics, speed
+from qualification.gpu import fp8_experts, run_layouts, run_numerics, speed, variants
 from tests.support.variants import changes, settings
 
 EXPERTS, ENGINES = (Path(speed.__file__).with_name(name) for name in ("mxfp4_experts.toml", "sglang.toml"))
@@ -36,7 +36,7 @@ def test_each_variant_changes_one_setting_of_the_plan(
 
 
 def test_no_variant_is_left_out_above() -> None:
-    names = {one["name"] for one in speed.variants(EXPERTS, 2)}
+    names = {one["name"] for one in variants.read(EXPERTS, 2)}
     assert names == CHANGES.keys() | {name for others in CHANGES.values() for name in others}
 
 

@@ -11,12 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
+from dsv4_serve.entrypoint.bench import compare
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.local_replica import Started
-from qualification.gpu import keep, sglang, speed
+from dsv4_serve.entrypoint.machine.machine import read_machine
+from dsv4_serve.entrypoint.supervisor import provenance
+from qualification.gpu import keep, sglang, speed, variants
 
 FILE = Path(speed.__file__).with_name("sglang.toml")
-NAMES = [one["name"] for one in speed.variants(FILE, 2)]
+NAMES = [one["name"] for one in variants.read(FILE, 2)]
 
 
 def test_accepted_tokens_are_those_of_the_synthetic_rates() -> None:
@@ -82,7 +85,7 @@ def test_every_engine_of_a_comparison_does_the_same_work(
     started: list[Any] = []
     monkeypatch.setattr(speed, "stock", lambda argv, environ, *_: started.append((argv, environ)))
     monkeypatch.setattr(speed.local_replica, "replica", lambda argv, environ, *_: started.append((argv, environ)))
-    [variant] = speed.variants(FILE, 2, [name])
+    [variant] = variants.read(FILE, 2, [name])
     how = speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path), "DSV4_VLLM": "vllm"})
     _, tokenizer = speed.starting(variant, how, tmp_path, 1.0)
     [(argv, environ)] = started
@@ -102,7 +105,7 @@ def test_every_engine_of_a_comparison_does_the_same_work(
 
 
 def test_all_variants_measure_the_same_rows_with_prompts_of_their_own() -> None:
-    found = speed.variants(FILE, 2)
+    found = variants.read(FILE, 2)
     rows = [(one["batches"], one["inputs"], one["also"], one["requests"]) for one in found]
     assert rows.count(rows[0]) == len(rows)
     cells = {(b, i) for group in [found[0], *found[0]["also"]] for b in group["batches"] for i in group["inputs"]}
@@ -127,28 +130,31 @@ def test_each_group_of_rows_has_other_prompts(tmp_path: Path, monkeypatch: pytes
         def __exit__(self, *_: object) -> None:
             pass
 
-    [variant] = speed.variants(FILE, 2, ["sglang-dspark"])
+    [variant] = variants.read(FILE, 2, ["sglang-dspark"])
     monkeypatch.setenv("HARDWARE", "h200")
     monkeypatch.setattr(speed.measure, "rows", rows)
     monkeypatch.setattr(speed, "starting", lambda *_: (Running(), None))
     result = speed.measured(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)}, tmp_path / "x", 1.0, "vllm")
     assert (result.failed, result.version, result.tokens_a_step) == ("", "0.5.23", 3.51)
+    assert result.machine == provenance.hardware(read_machine(os.environ))
+    assert result.machine["cores"] > 0
+    assert result.hardware == "h200"
     assert len(set(seeds)) == len(seeds) == 12
 
 
 def test_a_kept_result_names_the_engine_and_its_version() -> None:
-    [variant] = speed.variants(FILE, 2, ["sglang-mtp"])
+    [variant] = variants.read(FILE, 2, ["sglang-mtp"])
     found = asdict(speed.Result(variant, version="0.5.23", weights="dummy weights", tokens_a_step=1.889))
     body = keep.body(found, datetime(2026, 11, 29, tzinfo=UTC))
     assert body["tokens_a_step"] == 1.889
     assert body["subject"] == "flash-h200-tp2-sglang-dummy-sglang-mtp"
-    assert body["replica"] == {"versions": {"sglang": "0.5.23"}}
+    assert body["replica"] == {"versions": {"sglang": "0.5.23"}}  # as of a file that names no machine
     assert body["variant"]["env"]["SGLANG_JIT_DEEPGEMM_PRECOMPILE"] == "0"
     assert body["variant"]["engine"] == "sglang"
 
 
 def test_a_kept_result_of_replicas_names_their_number_and_no_folder_of_the_host() -> None:
-    [variant] = speed.variants(FILE.with_name("four.toml"), 4, ["two-tp2"])
+    [variant] = variants.read(FILE.with_name("four.toml"), 4, ["two-tp2"])
     choices = {"model-name": "w4a16", "hardware": "h200", "profile": "64k"}
     served: dict[str, Any] = {"choices": choices, "argv": ["/data/h/home/dsv4/x"]}
     served["settings"] = {"tensor-parallel-size": {"value": 2}}
@@ -157,3 +163,27 @@ def test_a_kept_result_of_replicas_names_their_number_and_no_folder_of_the_host(
     assert body["subject"] == "w4a16-h200-tp2-64k-dummy-two-tp2"
     assert (body["variant"]["replicas"], body["variant"]["tp"]) == (2, 2)
     assert body["replica"]["argv"] == ["dsv4/x"]
+
+
+GPU = {"name": "NVIDIA H200", "memory_mib": 143771}
+MACHINE = {"gpus": [GPU, GPU], "driver": "580.105.08", "cpu": "Xeon", "cores": 48}
+
+
+def kept(**more: Any) -> dict[str, Any]:
+    """What is kept of one row of SGLang."""
+    [variant] = variants.read(FILE, 2, ["sglang-mtp"])
+    row = {"batch": 1, "input": 256, "output": 256, "output_tokens_per_second": 9.0, "tpot_p50": 1.0, "ttft_p50": 2.0}
+    found = asdict(speed.Result(variant, version="0.5.23", weights="dummy weights", rows=[row], **more))
+    return keep.body(found, datetime(2026, 11, 29, tzinfo=UTC)) | {"file": "x"}
+
+
+def test_a_kept_result_names_the_machine_by_which_results_are_compared() -> None:
+    one = kept(machine=MACHINE, hardware="rtx-pro-6000")
+    assert one["replica"] == {"versions": {"sglang": "0.5.23"}, "machine": MACHINE}
+    assert one["subject"] == "flash-rtx-pro-6000-tp2-sglang-dummy-sglang-mtp"
+    ours = {**one, "replica": {"settings": {}, "machine": MACHINE, "argv": ["vllm", "serve"]}}
+    assert compare.compared(ours, one)["differs"].keys() == {"plan", "version of sglang"}
+    other = kept(machine={**MACHINE, "gpus": [GPU], "driver": "590.1"})
+    differs = compare.compared(one, other)["differs"]
+    assert differs == {"GPUs": ["2 x NVIDIA H200", "1 x NVIDIA H200"], "driver": ["580.105.08", "590.1"]}
+    assert compare.compared(one, kept())["differs"]["GPUs"] == ["2 x NVIDIA H200", "unknown"]

@@ -13,7 +13,7 @@ import pytest
 from dsv4_serve.entrypoint.bench import sweep, without_weights
 from dsv4_serve.entrypoint.bench.options import ADDED
 from dsv4_serve.entrypoint.plan import draft_tokens, plain
-from qualification.gpu import speed
+from qualification.gpu import speed, variants
 
 FLASH = without_weights.SIZES["deepseek-v4-flash"]
 
@@ -34,7 +34,7 @@ def test_a_share_is_served_on_one_gpu_as_the_plan_of_the_whole_model(
     monkeypatch.setenv("HARDWARE", "h200")
     file = tmp_path / "variants.toml"
     file.write_text('flags = ["--max-num-seqs", 16]\ntp = 1\nshare = 2\n[[variant]]\nname = "half"\n')
-    [variant] = speed.variants(file, 1)
+    [variant] = variants.read(file, 1)
     how = speed.planned(variant, {**os.environ, "DSV4_CACHE": str(tmp_path)})
     assert how.weights == "dummy weights, synthetic acceptance 0.89, experts uniform_random, one GPU's share of 2"
     assert how.environ["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_random"
@@ -47,33 +47,33 @@ def test_a_share_is_served_on_one_gpu_as_the_plan_of_the_whole_model(
 def test_variants_add_to_what_they_share_and_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "variants.toml"
     file.write_text('flags = ["--a"]\nenv = {A = "1"}\n[[variant]]\nname = "x"\nflags = ["--b"]\nenv = {B = "2"}\n')
-    [variant] = speed.variants(file, 2)
+    [variant] = variants.read(file, 2)
     assert (variant["flags"], variant["env"]) == (["--a", "--b"], {"A": "1", "B": "2"})
     file.write_text('[[variant]]\nname = "x"\nbatch = 1\n')
     with pytest.raises(SystemExit, match="unknown \\['batch'\\]"):
-        speed.variants(file, 2)
+        variants.read(file, 2)
 
 
 def test_ways_are_split_over_the_gpus_that_are_given_and_the_rest_is_a_share(tmp_path: Path) -> None:
     file = tmp_path / "variants.toml"
     file.write_text('ways = 2\n[[variant]]\nname = "x"\n[[variant]]\nname = "y"\n')
-    found = {gpus: [(one["tp"], one["share"]) for one in speed.variants(file, gpus, ["y"])] for gpus in (1, 2)}
+    found = {gpus: [(one["tp"], one["share"]) for one in variants.read(file, gpus, ["y"])] for gpus in (1, 2)}
     assert found == {1: [(1, 2)], 2: [(2, 1)]}
     with pytest.raises(SystemExit, match="2 ways cannot be served on 3 GPUs"):
-        speed.variants(file, 3)
+        variants.read(file, 3)
     with pytest.raises(SystemExit, match=r"no variant \['z'\]; there are \['x', 'y'\]"):
-        speed.variants(file, 2, ["z"])
+        variants.read(file, 2, ["z"])
 
 
 K_BY_LOAD = Path(speed.__file__).with_name("k_by_load.toml")
 
 
-@pytest.mark.parametrize("name", [one["name"] for one in speed.variants(K_BY_LOAD, 1)])
+@pytest.mark.parametrize("name", [one["name"] for one in variants.read(K_BY_LOAD, 1)])
 def test_each_variant_of_k_by_load_resolves_and_has_a_graph_for_each_batch(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
-    [variant] = speed.variants(K_BY_LOAD, 1, [name])
+    [variant] = variants.read(K_BY_LOAD, 1, [name])
     for key, value in variant["env"].items():
         monkeypatch.setenv(key, value)
     flags = flags_of(variant)
@@ -90,7 +90,7 @@ def test_both_numbers_of_drafts_are_measured_at_the_same_depths_in_graphs_of_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
-    for variant in speed.variants(Path(speed.__file__).with_name("k_at_depth.toml"), 1):
+    for variant in variants.read(Path(speed.__file__).with_name("k_at_depth.toml"), 1):
         flags = flags_of(variant)
         step = 1 + draft_tokens(flags)
         assert f"dspark-k{step - 1}" == variant["name"]
@@ -103,7 +103,7 @@ def test_both_numbers_of_drafts_are_measured_at_the_same_depths_in_graphs_of_the
 def test_each_variant_of_long_prompts_resolves_with_its_bound(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
     found = {}
-    for variant in speed.variants(Path(speed.__file__).with_name("long_prompts.toml"), gpus):
+    for variant in variants.read(Path(speed.__file__).with_name("long_prompts.toml"), gpus):
         values = flags_of(variant)
         found[variant["name"]] = values["long-prefill-token-threshold"]
         assert variant["beside"] < values["max-model-len"]
@@ -118,7 +118,7 @@ def test_each_variant_for_many_gpus_resolves_to_its_shape(
     monkeypatch: pytest.MonkeyPatch, name: str, gpus: int
 ) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
-    for variant in speed.variants(Path(speed.__file__).with_name(f"{name}.toml"), gpus):
+    for variant in variants.read(Path(speed.__file__).with_name(f"{name}.toml"), gpus):
         flags = flags_of(variant)
         ranks = flags["tensor-parallel-size"] * flags.get("data-parallel-size", 1) * variant["replicas"]
         assert ranks in ({gpus} if variant["ways"] else {gpus, 4, 8}), variant["name"]
@@ -134,7 +134,7 @@ def test_each_variant_for_many_gpus_resolves_to_its_shape(
 @pytest.mark.parametrize("name", ["batch_one", "contexts", "k_at_depth", "returning", "shape"])
 def test_each_prompt_fits_the_context_of_its_variant(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
-    for variant in speed.variants(Path(speed.__file__).with_name(f"{name}.toml"), 2):
+    for variant in variants.read(Path(speed.__file__).with_name(f"{name}.toml"), 2):
         flags = flags_of(variant)
         for rows in [variant, *variant["also"]]:
             history = rows.get("history", variant["history"])
