@@ -20,7 +20,7 @@ from typing import Any
 
 FAMILIES = (
     ("all-reduce", r"all_?reduce|cross_device_reduce|nccl|one_?shot|two_?shot|multimem|all_?gather|reduce_?scatter"),
-    ("experts", r"moe|expert|humming|marlin|wna16|grouped|group_gemm|topk_softplus|silu_and_mul|swiglu|permute"),
+    ("experts", r"moe|expert|humming|marlin|wna16|group_?(ed|gemm|problem)|topk_softplus|silu_and_mul|swiglu|permute"),
     ("indexer", r"indexer|mqa_logits|top_?k"),
     ("compressor", r"compress"),
     ("attention", r"attn|attention|mla|flash|sparse_?(fwd|decode)|combine|rope|kv_?cache|swa(?!pab)"),

@@ -133,7 +133,7 @@ def starting(
     """What starts the variant, and the tokenizer to measure it with."""
     serve, environ = how.serve, how.environ
     folder = serve[serve.index("--model") + 1].partition("=")[2]
-    extra = trace.flags(out / "trace") if variant["trace"] else []
+    extra = trace.flags(out / "trace") if variant["trace"] or variant["prompt_trace"] else []
     if variant["replicas"] > 1:
         devices = pair.groups(environ["CUDA_VISIBLE_DEVICES"], variant["tp"])
         return pair.served(devices, serve, environ, out, patience), Tokenizer(folder, "deepseek_v4")
@@ -195,9 +195,10 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
                     keep(row)
                 result.tokens_a_step = sglang.tokens_a_step(where) if variant["engine"] == SGLANG else None
             other_loads(variant, where, result)
-            for batch in variant["trace"]:
-                profiled = trace.steps_of_sglang if variant["engine"] == SGLANG else trace.steps
-                result.kernels[str(batch)] = profiled(running, batch, tokenizer, environ, out / "trace")
+            for kind, prefix in (("trace", ""), ("prompt_trace", "prompt ")):
+                for size in variant[kind]:
+                    profiled = trace.PROFILERS[kind, variant["engine"] == SGLANG]
+                    result.kernels[f"{prefix}{size}"] = profiled(running, size, tokenizer, environ, out / "trace")
     except (UserError, OSError, LookupError, ValueError, AssertionError, httpx.HTTPError) as error:
         result.failed = " ".join(f"{type(error).__name__}: {error}".split())[:600]
     write(out, result)

@@ -1,4 +1,4 @@
-"""A profile of a few decode steps, by torch's profiler in vLLM or SGLang, summed up by kernel family."""
+"""A profile of a few decode steps or of one prompt, by torch's profiler in vLLM or SGLang, summed up by kernel family."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from dsv4_serve.entrypoint.client.local_replica import Started
 from tools import kernel_time
 
 STEPS, LONG = 20, 4096
+CHUNK = 8192
+"""Tokens of a prompt that SGLang reads in a step on a GPU with the memory of an H200 (`chunked_prefill_size`)."""
 HEAD_START, WRITING = 5.0, 60.0
 """Seconds until SGLang decodes, and for the trace to be written after the last answer."""
 FIRST = re.compile(r"rank[_-]?0|TP-0")
@@ -43,7 +45,36 @@ def steps(
     httpx.post(f"{where.url}/start_profile", json=bounds, timeout=60, trust_env=False).raise_for_status()
     load.run(shape, where, where.models()[0].id, tokenizer, environ)
     httpx.post(f"{where.url}/stop_profile", timeout=240, trust_env=False).raise_for_status()
-    return summed(batch, set(folder.rglob("*.json.gz")) - before)
+    return summed(f"batch {batch}", set(folder.rglob("*.json.gz")) - before)
+
+
+def prompt(
+    running: Started, tokens: int, tokenizer: Tokenizer, environ: Mapping[str, str], folder: Path
+) -> list[dict[str, Any]]:
+    """Profile all steps that read one prompt of so many tokens; return what the kernels of rank 0 took, by family."""
+    where, before = running.endpoint, set(folder.rglob("*.json.gz"))
+    httpx.post(f"{where.url}/start_profile", json={}, timeout=60, trust_env=False).raise_for_status()
+    load.run(reading(tokens, output=1), where, where.models()[0].id, tokenizer, environ)
+    httpx.post(f"{where.url}/stop_profile", timeout=240, trust_env=False).raise_for_status()
+    return summed(f"a prompt of {tokens}", set(folder.rglob("*.json.gz")) - before)
+
+
+def prompt_of_sglang(
+    running: Started, tokens: int, tokenizer: Tokenizer, environ: Mapping[str, str], folder: Path
+) -> list[dict[str, Any]]:
+    """Do the same with SGLang, which ends its profile when it begins the step after the last of the prompt."""
+    where = running.endpoint
+    folder.mkdir(parents=True, exist_ok=True)
+    before = set(folder.rglob("*.json.gz"))
+    body = {"output_dir": str(folder), "num_steps": -(-tokens // CHUNK), "activities": ["GPU"], "with_stack": False}
+    httpx.post(f"{where.url}/start_profile", json=body, timeout=60, trust_env=False).raise_for_status()
+    load.run(reading(tokens, output=STEPS), where, where.models()[0].id, tokenizer, environ)
+    return summed(f"a prompt of {tokens}", written(folder, before))
+
+
+def reading(tokens: int, output: int) -> LoadShape:
+    """Return the load of one prompt that no prefix cache holds."""
+    return LoadShape(batch=1, input=tokens, output=output, requests=1, warm_up=0, seed=98)
 
 
 def steps_of_sglang(
@@ -59,12 +90,17 @@ def steps_of_sglang(
     body = {"output_dir": str(folder), "num_steps": STEPS, "activities": ["GPU"], "with_stack": False}
     httpx.post(f"{where.url}/start_profile", json=body, timeout=60, trust_env=False).raise_for_status()
     asking.result()
+    return summed(f"batch {batch}", written(folder, before))
+
+
+def written(folder: Path, before: Collection[Path]) -> set[Path]:
+    """Wait until the first rank's new trace is whole, and return the new ones."""
     until = time.monotonic() + WRITING
-    while not any(FIRST.search(path.name) and whole(path) for path in set(folder.rglob("*.json.gz")) - before):
+    while not any(FIRST.search(path.name) and whole(path) for path in set(folder.rglob("*.json.gz")) - set(before)):
         if time.monotonic() > until:
             raise FileNotFoundError(f"no trace in {folder} after {WRITING:.0f} s")
         time.sleep(0.5)
-    return summed(batch, set(folder.rglob("*.json.gz")) - before)
+    return set(folder.rglob("*.json.gz")) - set(before)
 
 
 def whole(path: Path) -> bool:
@@ -76,13 +112,18 @@ def whole(path: Path) -> bool:
     return True
 
 
-def summed(batch: int, traces: Collection[Path]) -> list[dict[str, Any]]:
+def summed(what: str, traces: Collection[Path]) -> list[dict[str, Any]]:
     """Print what the kernels of the first rank took, by family, and return it."""
     fresh = sorted(traces, key=lambda path: -path.stat().st_size)
-    print(
-        f"  traces at batch {batch}: {[f'{path.name} {path.stat().st_size >> 20} MiB' for path in fresh]}", flush=True
-    )
+    print(f"  traces at {what}: {[f'{path.name} {path.stat().st_size >> 20} MiB' for path in fresh]}", flush=True)
     ranked = [path for path in fresh if FIRST.search(path.name)] or fresh
     found = kernel_time.by_family(kernel_time.read(ranked[0]))
-    print(f"kernels at batch {batch}\n{kernel_time.table(found)}", flush=True)
+    print(f"kernels at {what}\n{kernel_time.table(found)}", flush=True)
     return [asdict(one) for one in found]
+
+
+PROFILERS = {
+    ("trace", False): steps, ("trace", True): steps_of_sglang,
+    ("prompt_trace", False): prompt, ("prompt_trace", True): prompt_of_sglang,
+}  # fmt: skip
+"""By the kind of a variant's setting, and whether the engine is SGLang."""

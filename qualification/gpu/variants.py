@@ -4,13 +4,13 @@ The variants of a file that speed.py measures.
 What all have in common stands on top (names and defaults: DEFAULTS), then one `[[variant]]` each with a `name` and
 settings of its own; flags and variables add up. `engine = "vllm"` is plain `vllm serve` and `"sglang"` is `sglang
 serve`, with the same folder, as many draft tokens and only the variant's own flags; `trace = [1, 16]` adds a profile
-of a few steps at these batch sizes; `cache = "cold"` compiles everything anew; `sweep = true` asks for the prompts of
-`dsv4 warm` first; `readyz = true` measures the health server beside 200 streams; after `limit` seconds the next
-variant's turn has come; `also = [{batches = [1], inputs = [2048]}]` adds rows, with their own `requests` if need be.
-`share = 2` with `tp = 1` serves on one GPU what one of two would compute: the same kernels, and no all-reduce;
-`ways = 2` chooses `tp` and `share` so by the GPUs that are given. `skip` names checks and constraints to skip. `history` is
-that of `dsv4 bench`; `beside = 131000` measures short prompts while one of so many tokens is read; `replicas = 2`
-serves so often, `tp` GPUs each, behind HAProxy.
+of a few steps at these batch sizes, and `prompt_trace = [16000]` one of reading a prompt of so many tokens; `cache =
+"cold"` compiles everything anew; `sweep = true` asks for the prompts of `dsv4 warm` first; `readyz = true` measures
+the health server beside 200 streams; after `limit` seconds the next variant's turn has come; `also = [{batches = [1],
+inputs = [2048]}]` adds rows, with their own `requests` if need be. `share = 2` with `tp = 1` serves on one GPU what
+one of two would compute: the same kernels, and no all-reduce; `ways = 2` chooses `tp` and `share` so by the GPUs that
+are given. `skip` names checks and constraints to skip. `history` is that of `dsv4 bench`; `beside = 131000` measures
+short prompts while one of so many tokens is read; `replicas = 2` serves so often, `tp` GPUs each, behind HAProxy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 OURS, PLAIN, SGLANG = ENGINES = ("dsv4", "vllm", "sglang")
 DEFAULTS: dict[str, Any] = {
     "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
-    "inputs": [256], "output": 256, "requests": 4, "engine": OURS, "trace": [], "cache": "shared", "sweep": False,
+    "inputs": [256], "output": 256, "requests": 4, "engine": OURS, "trace": [], "prompt_trace": [], "cache": "shared", "sweep": False,
     "readyz": False, "limit": 3600, "share": 1, "also": [], "ways": 0, "skip": [], "history": 0,
     "beside": 0, "replicas": 1,
 }  # fmt: skip

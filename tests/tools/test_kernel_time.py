@@ -52,6 +52,10 @@ def test_a_trace_without_a_gpu_has_no_families() -> None:
         ("void deep_gemm::fp8_gemm_kernel_swapAB<4096u, 1024u, 64u>", "FP8 GEMM"),
         ("_compute_swa_indices_and_lens_kernel", "attention"),
         ("nvjet_tst_128x64_bf16", "other GEMM"),
+        (
+            "_ZN7cutlass13device_kernelINS_4gemm6kernel29SingleWarpgroupPersistentGemmINS1_17GroupProblemShapeIN4cute",
+            "experts",
+        ),
         ("Memcpy DtoD (Device -> Device)", "copy"),
         ("mystery", "other"),
     ],

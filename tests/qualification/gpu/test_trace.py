@@ -30,19 +30,24 @@ class Running:
 
 
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """An engine that answers for as long as it is profiled; it writes half a trace, then the whole one."""
     seen: list[Any] = []
     asked = threading.Event()
 
     def run(shape: Any, *_: Any) -> None:
-        seen.append(("load", shape.batch))
-        asked.wait(30)
+        seen.append(("load", shape.batch, shape.input))
+        assert asked.wait(30)
         seen.append("answered")
 
-    def post(url: str, json: dict[str, Any], **_: Any) -> httpx.Response:
-        seen.append((url, json["num_steps"], json["activities"]))
-        threading.Thread(target=written, args=(Path(json["output_dir"]),)).start()
+    def post(url: str, json: dict[str, Any] | None = None, **_: Any) -> httpx.Response:
+        if json:  # SGLang's
+            seen.append((url, json["num_steps"], json["activities"]))
+            threading.Thread(target=written, args=(Path(json["output_dir"]),)).start()
+        else:
+            seen.append(url)
+            if url.endswith("stop_profile"):
+                written(tmp_path / "trace")
         asked.set()
         return httpx.Response(200, request=httpx.Request("POST", url))
 
@@ -62,7 +67,24 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_steps_are_profiled_while_it_decodes(events: list[Any], tmp_path: Path) -> None:
     family, *_ = trace.steps_of_sglang(Running(), 16, Tokenizer("t"), {}, tmp_path / "trace")  # type: ignore[arg-type]
-    assert events == [("load", 16), ("http://engine/start_profile", trace.STEPS, ["GPU"]), "answered"]
+    assert events == [("load", 16, 64), ("http://engine/start_profile", trace.STEPS, ["GPU"]), "answered"]
+    assert (family["name"], family["ms"]) == ("experts", 1.0)
+
+
+@pytest.mark.parametrize(("tokens", "chunks"), [(100, 1), (8192, 1), (8193, 2), (16000, 2)])
+def test_sglang_is_asked_for_a_profile_of_as_many_steps_as_a_prompt_has_chunks(
+    events: list[Any], tmp_path: Path, tokens: int, chunks: int
+) -> None:
+    family, *_ = trace.prompt_of_sglang(Running(), tokens, Tokenizer("t"), {}, tmp_path / "trace")  # type: ignore[arg-type]
+    assert events == [("http://engine/start_profile", chunks, ["GPU"]), ("load", 1, tokens), "answered"]
+    assert (family["name"], family["ms"]) == ("experts", 1.0)
+
+
+def test_vllm_is_profiled_from_before_a_prompt_to_its_end(events: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "trace").mkdir()
+    family, *_ = trace.prompt(Running(), 16000, Tokenizer("t"), {}, tmp_path / "trace")  # type: ignore[arg-type]
+    started, stopped = "http://engine/start_profile", "http://engine/stop_profile"
+    assert events == [started, ("load", 1, 16000), "answered", stopped]
     assert (family["name"], family["ms"]) == ("experts", 1.0)
 
 
