@@ -60,6 +60,7 @@ def identify(description: Description) -> Identity:
         shared_bytes=sum(t.bytes for name, t in description.tensors.items() if name.endswith(_SHARED)),
         missing=tuple(missing),
         unsupported=unsupported.of(config, known, description.files) if is_published else None,
+        expert_rows=described.number(described.text_config(config), "moe_intermediate_size"),
     )
 
 

@@ -59,6 +59,8 @@ class Identity:
     missing: tuple[str, ...] = ()
     """Files that the index names and the folder lacks, and fields of config.json that vLLM would misread."""
     unsupported: Unsupported | None = None
+    expert_rows: int = 0
+    """`moe_intermediate_size`; 0 where config.json was not read, or does not say."""
 
     @property
     def loaded_bytes(self) -> int:

@@ -20,7 +20,7 @@ from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
 from ..weights import hub_files
-from . import drafting, handover, long_prompts, prompt_graphs
+from . import drafting, expert_input, handover, long_prompts, prompt_graphs
 from .constraints import refusals
 from .environment import operator_layer
 from .select import Selection
@@ -41,12 +41,13 @@ def resolve(selection: Selection, request: Request) -> Plan:
     operator, wrong = operator_layer(request.operator, frozenset(env), request.skip)
     problems = [*request.problems, *wrong]
     merge(env, operator.env)
+    input_choices = expert_input.settle(selection, flags, env)
     gathered(problems, lambda: handover.by_environment(flags, env), None)
     gathered(problems, lambda: handover.check_arguments(flags), None)
     flags.setdefault("host", handover.host(env, in_container=request.in_container))
     handover.guarded(flags, env)
     gathered(problems, lambda: handover.check_near_misses(request.operator, env), None)
-    choices = selection.reasons | drafting_choices | graph_choices
+    choices = selection.reasons | drafting_choices | graph_choices | input_choices
     for name, sentence in refusals(selection, flags, env, request.skip):
         if name in request.skip:
             choices[f"skip {name}"] = Setting(True, f"requested; overrides {sentence}")

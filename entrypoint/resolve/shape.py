@@ -21,7 +21,9 @@ NODES, CONTEXT, SLICES = "nodes", "context-parallel", "expert-slices"
 RULES = frozenset({NODES, CONTEXT, SLICES})
 """Names of the constraints here, for `--skip`."""
 
-_EXPERT_ROWS = {"deepseek-v4-flash": 2048, "deepseek-v4-flash-vision": 2048, "deepseek-v4-pro": 3072}
+EXPERT_ROWS = {
+    "deepseek-v4-flash": 2048, "deepseek-v4-flash-vision": 2048, "deepseek-v4-pro": 3072, "deepseek-v4.1-flash": 2304,
+}  # fmt: skip
 """`moe_intermediate_size`, which all GPUs that share an expert divide."""
 _OTHER_SIZES = (DATA_PARALLEL_SIZE, PIPELINE_PARALLEL_SIZE, "prefill-context-parallel-size")
 _CONTEXT_SIZES = ("decode-context-parallel-size", "prefill-context-parallel-size")
@@ -81,7 +83,7 @@ def violations(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[t
         # v1/core/kv_cache_coordinator.py allows full attention only, and models/deepseek_v4 has no code for it
         seen = f"{given[0]}: vLLM 0.32.0 cannot divide DeepSeek-V4's sliding-window cache by context"
         yield CONTEXT, where, Problem(seen, "", f"leave --{given[0]} out, and use --data-parallel-size")
-    slices, rows = shape.expert_gpus, _EXPERT_ROWS.get(architecture, 0)
+    slices, rows = shape.expert_gpus, EXPERT_ROWS.get(architecture, 0)
     if shape.data > 1 and not shape.expert and rows % slices:
         # model_executor/layers/fused_moe/config.py: data parallel ranks slice each expert, as tensor parallel ones do
         seen = f"{slices} GPUs cannot share experts of {rows} rows evenly"

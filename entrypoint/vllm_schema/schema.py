@@ -127,6 +127,19 @@ def check_variable(name: str, value: str, origin: str) -> None:
         number = _as_type(name, value, [kind["type"]], origin)
         if isinstance(number, int) and _A_PORT.fullmatch(name):
             _check_range(name, number, {**_PORT, "min": 0}, origin)  # vLLM reads 0 as unset
+    if kind.get("type") == "json" and not _is_json(value):
+        raise ConfigError(f"{origin}: {name} = {value!r} is not JSON; write {{}} for none of it, or unset it.")
+
+
+def _is_json(value: str) -> bool:
+    """Tell whether a value can be what vLLM reads: JSON, or the name of a file with it, which is not looked for."""
+    if value.strip() and not value.lstrip().startswith("{"):
+        return True
+    try:
+        json.loads(value)
+    except ValueError:
+        return False
+    return True
 
 
 def keys_of(setting: str) -> Mapping[str, Any]:

@@ -3,8 +3,9 @@ Load every published layout on GPUs and compare each token with the known answer
 
     python -m qualification.gpu.run_layouts --out results --tp 1 --jobs native w4a16:scrambled stock/pro flash-0731@7+ep
 
-A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+fp8]`: draft tokens a step (1 for an MTP head, 5 for DSpark), expert
-parallel, FP8 activations of HUMMING's experts (in groups of 128; `+fp8token` has one scale a token).
+A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+bf16]`: draft tokens a step (1 for an MTP head, 5 for DSpark), expert
+parallel, and the inputs of HUMMING's experts where they are not as planned (`+bf16`; `+fp8`, in groups of 128;
+`+fp8token`, with one scale a token).
 `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must be refused at start; `scrambled`
 ones cannot be told from good ones at load and must show in the acceptance counter. Each result is written when it is
 there, to `--out` and as a line of `--record`.
@@ -40,7 +41,7 @@ PRO = ("pro-hardware", "tensor-parallel-size", "model-files")
 """Refusals that hold for the full-size V4-Pro only."""
 TOKENS = {"mtp": 1, "dspark": 5}
 COUNTED = re.compile(r"SpecDecoding metrics: .*Accepted: (\d+) tokens, Drafted: (\d+) tokens")
-JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?(?:\+(fp8|fp8token))?")
+JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?(?:\+(bf16|fp8|fp8token))?")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Job:
     tp: int
     tokens: int = 1
     experts: bool = False
-    fp8: str | None = None
+    inputs: str | None = None
 
     @property
     def method(self) -> str:
@@ -65,7 +66,7 @@ class Job:
             "" if self.mtp == "good" else f"{self.method}-{self.mtp}",
             "" if self.tokens == 1 else f"k{self.tokens}",
             "ep" if self.experts else "",
-            self.fp8 or "",
+            self.inputs or "",
         ]
         return "-".join(part for part in parts if part)
 
@@ -82,11 +83,11 @@ class Job:
 
 
 def parse_job(text: str, tp: int) -> Job:
-    """Raises ValueError for anything but `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep]`."""
+    """Raises ValueError for anything but `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+bf16]`."""
     match = JOB.fullmatch(text)
     if not match or match[2] not in LAYOUTS or (match[3] or "good") not in MTP:
         names = f"{', '.join(LAYOUTS)} and {', '.join(MTP)}"
-        raise ValueError(f"job {text!r}: expected [stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+fp8], with {names}")
+        raise ValueError(f"job {text!r}: expected [stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+bf16], with {names}")
     tokens = int(match[4] or TOKENS[LAYOUTS[match[2]].drafter])
     return Job(match[2], match[3] or "good", bool(match[1]), tp, tokens, bool(match[5]), match[6])
 
@@ -115,7 +116,7 @@ class Runner:
         started = time.monotonic()
         result: Result = {"job": job.name, "layout": job.layout, "mtp": job.mtp, "stock": job.stock, "tp": job.tp}
         result |= {"method": job.method, "num_speculative_tokens": job.tokens, "expert_parallel": job.experts}
-        result |= {"env": env} if (env := fp8_experts.variables(job.fp8)) else {}
+        result |= {"env": env} if (env := fp8_experts.variables(job.inputs)) else {}
         if started > self.until - 30:
             return result | {"result": "skipped", "message": "no time left"}
         path, answer = self.checkpoint(job)
@@ -213,7 +214,7 @@ def read_json(path: str) -> Any:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Known-answer checkpoints on GPUs.")
-    parser.add_argument("--jobs", nargs="+", required=True, metavar="[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+fp8]")
+    parser.add_argument("--jobs", nargs="+", required=True, metavar="[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+bf16]")
     parser.add_argument("--out", required=True, help="directory for results and logs")
     parser.add_argument("--work", required=True, help="directory for checkpoints, 3 GB each")
     parser.add_argument("--tp", type=int, default=1)

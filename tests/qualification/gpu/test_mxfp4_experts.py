@@ -1,4 +1,4 @@
-"""What mxfp4_experts.toml and jobs that end in +fp8 change, and that vLLM reads it for experts alone: by its source."""
+"""What mxfp4_experts.toml and jobs that end in +bf16 change, and that vLLM reads it for experts alone: by its source."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.demo.deepseek_v4 import LAYOUTS, TINY, write
 from qualification.gpu import fp8_experts, run_layouts, run_numerics, speed, variants
+from tests.support.plans import request, resolved
 from tests.support.variants import changes, settings
 
 EXPERTS, ENGINES = (Path(speed.__file__).with_name(name) for name in ("mxfp4_experts.toml", "sglang.toml"))
-GROUPS, TOKENS = ({fp8_experts.VARIABLE: fp8_experts.ACTIVATIONS[name]} for name in ("fp8", "fp8token"))
+BF16, GROUPS, TOKENS = ({fp8_experts.VARIABLE: fp8_experts.ACTIVATIONS[name]} for name in ("bf16", "fp8", "fp8token"))
+SKIPPED = ("model-files", "profile-model", "pro-hardware", "moe-backend")
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "plan": {
-        "fp8-groups": GROUPS, "fp8-tokens": TOKENS, "plan-again": {}, "marlin": {"moe-backend": "marlin"},
+        "bf16": BF16, "fp8-tokens": TOKENS, "plan-again": {}, "marlin": {"moe-backend": "marlin", fp8_experts.VARIABLE: None},
         "grouped": {"VLLM_HUMMING_MOE_GEMM_TYPE": "grouped"},
     },
-    "dspark-plan": {"dspark-fp8-groups": GROUPS},
+    "dspark-plan": {"dspark-bf16": BF16},
 }  # fmt: skip
-OF_SGLANG = {"ours-mtp": {"ours-mtp-fp8": GROUPS}, "ours-dspark": {"ours-dspark-fp8": GROUPS}}
+OF_SGLANG = {"ours-mtp": {"ours-mtp-bf16": BF16}, "ours-dspark": {"ours-dspark-bf16": BF16}}
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
@@ -31,6 +34,7 @@ def test_each_variant_changes_one_setting_of_the_plan(
 ) -> None:
     for name, others in expected.items():
         plan = settings(monkeypatch, file, name, gpus)
+        assert plan.items() >= GROUPS.items()
         for other, change in others.items():
             assert changes(plan, settings(monkeypatch, file, other, gpus)) == change, other
 
@@ -40,11 +44,12 @@ def test_no_variant_is_left_out_above() -> None:
     assert names == CHANGES.keys() | {name for others in CHANGES.values() for name in others}
 
 
-@pytest.mark.parametrize(("ending", "changed"), [("", {}), ("+fp8", GROUPS), ("+ep+fp8token", TOKENS)])
-def test_a_job_says_which_activations_its_experts_have(ending: str, changed: dict[str, str]) -> None:
-    assert run_numerics.variables(f"native@2{ending}") == changed
+@pytest.mark.parametrize(("ending", "changed"), [("", {}), ("+bf16", BF16), ("+fp8", GROUPS), ("+ep+fp8token", TOKENS)])
+def test_a_job_says_which_inputs_its_experts_have(ending: str, changed: dict[str, str]) -> None:
+    assert run_numerics.variables(f"native@2{ending}") == (changed or GROUPS)
+    assert run_numerics.variables(f"w4a16@2{ending}") == changed
     job = run_layouts.parse_job(f"native{ending}", 2)
-    assert fp8_experts.variables(job.fp8) == changed
+    assert fp8_experts.variables(job.inputs) == changed
     assert job.name == "native" + ending.replace("+", "-")
 
 
@@ -71,4 +76,15 @@ def test_vllm_has_kernels_for_both_kinds_of_activations() -> None:
 def test_the_variable_has_the_names_of_humming_0_1_17() -> None:
     """Its HummingInputSchema: `a_dtype` or `dtype`, `input_scale_group_size` or `group_size`; another key is ignored."""
     read = {name: json.loads(value) for name, value in fp8_experts.ACTIVATIONS.items()}
-    assert read == {"fp8": {"dtype": "float8e4m3", "group_size": 128}, "fp8token": {"dtype": "float8e4m3"}}
+    assert read == {
+        "bf16": {}, "fp8": {"dtype": "float8e4m3", "group_size": 128}, "fp8token": {"dtype": "float8e4m3"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_without_a_plan_a_layout_gets_what_its_plan_has(layout: str, tmp_path: Path) -> None:
+    write(tmp_path, layout, TINY)
+    model = run_layouts.MODELS.get(layout, layout)
+    plan = resolved(request(hardware="h200", profile="64k", model=f"{model}={tmp_path}", skip=SKIPPED))
+    planned = {name: setting.value for name, setting in plan.env.items() if name == fp8_experts.VARIABLE}
+    assert fp8_experts.as_planned(layout, None) == planned

@@ -1,0 +1,70 @@
+"""
+Give DeepSeek's own MXFP4 experts FP8 inputs where vLLM computes them with Humming, which takes BF16 by itself. Pure.
+
+DeepSeek's code rounds the inputs of its experts to FP8, in groups of 128 values. Humming decodes MXFP4 in fewer
+instructions for FP8 inputs than for BF16 ones (docs/results/speed.md). vLLM 0.32.0 reads one variable for it, by which
+every routed expert on Humming is served, whatever its format: so nothing is set where an expert of another format is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..parallel import parallel_of
+from ..plan import Setting
+from ..vllm_schema import combinations
+from . import kernels, shape
+from .select import Selection
+
+VARIABLE = "VLLM_HUMMING_INPUT_QUANT_CONFIG"
+GROUPS = '{"dtype": "float8e4m3", "group_size": 128}'
+"""A scale for 128 values. No `allow_fallback`: with it, weights with groups get BF16 inputs, which no log shows."""
+BF16 = "{}"
+"""What a user sets for BF16 inputs: vLLM reads JSON, so an empty variable ends its start."""
+CHOICE = "expert inputs"
+"""The row of `explain` that says why the plan leaves them as BF16."""
+_SCHEME, _GROUP, _HUMMING, _CAPABILITY = "fp8-mxfp4", 128, "humming", "9.0"
+
+
+def settle(selection: Selection, flags: Mapping[str, Setting], env: dict[str, Setting]) -> dict[str, Setting]:
+    """Set the variable where nobody did. Return what `explain` shows where the experts' shape forbids it."""
+    if VARIABLE in env or not _on_humming(selection, flags):
+        return {}
+    why = f"MXFP4 experts on Humming, SM {_CAPABILITY}"
+    if reason := _unfit(selection, flags):
+        return {CHOICE: Setting("BF16", f"{why}: {reason}")}
+    env[VARIABLE] = Setting(GROUPS, f"{why}: FP8 inputs, as DeepSeek's own code has them; {BF16} for BF16")
+    return {}
+
+
+def _on_humming(selection: Selection, flags: Mapping[str, Setting]) -> bool:
+    """Tell whether Humming computes the target model's MXFP4 experts on SM 9.0, and no experts of another format."""
+    if selection.hardware.get("compute_capability") != _CAPABILITY:
+        return False
+    found = selection.identity.scheme if selection.identity else ""
+    schemes = {selection.model.get("scheme"), found or selection.model.get("scheme")}
+    table = combinations.experts(_SCHEME, _CAPABILITY)
+    if schemes != {_SCHEME} or selection.drafter.scheme not in ("", _SCHEME, "unquantized") or table is None:
+        return False
+    (backend, _), (layout, _) = kernels.effective(kernels.MOE, flags), kernels.mode(flags)
+    return table.chosen(backend, layout) == _HUMMING
+
+
+def _unfit(selection: Selection, flags: Mapping[str, Setting]) -> str:
+    """
+    Return why vLLM would end the start, or do what nobody has measured; nothing where the inputs can be FP8.
+
+    Humming quantizes the input of `w2`, of which a GPU without expert parallelism has a part, in whole groups
+    (humming-kernels 0.1.17: tune/process_input.py and process_input.cuh assert it). With data parallelism vLLM sends
+    quantized inputs to the other replicas (`_prequantizes_dispatch_activation`).
+    """
+    sizes = parallel_of(flags)
+    if sizes.data > 1:
+        return "FP8 inputs with data parallelism are unmeasured"
+    found = selection.identity.expert_rows if selection.identity else 0
+    slices = 1 if sizes.expert else sizes.expert_gpus
+    for rows in filter(None, (shape.EXPERT_ROWS.get(selection.model.get("architecture")), found)):
+        if rows % (slices * _GROUP):
+            gpus = f"{slices} GPUs" if slices > 1 else "one GPU"
+            return f"{gpus} cannot divide {rows} rows of an expert into groups of {_GROUP}"
+    return ""

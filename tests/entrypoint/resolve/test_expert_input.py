@@ -1,0 +1,140 @@
+"""DeepSeek's own MXFP4 experts get FP8 inputs where Humming computes them and their rows divide into groups."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsv4_serve.demo.deepseek_v4 import TINY, write
+from dsv4_serve.entrypoint.catalog.catalog import Catalog
+from dsv4_serve.entrypoint.errors import ConfigError
+from dsv4_serve.entrypoint.plan import Plan
+from dsv4_serve.entrypoint.resolve import shape
+from dsv4_serve.entrypoint.resolve.constraints import MEMORY
+from dsv4_serve.entrypoint.resolve.expert_input import BF16, CHOICE, GROUPS, VARIABLE
+from tests.support.each import each
+from tests.support.plans import CATALOG, request, resolved
+
+SCOPE = (
+    *MEMORY,
+    "profile-model",
+    "profile-hardware",
+    "tensor-parallel-size",
+    "model-files",
+    "pro-hardware",
+    "moe-backend",
+)
+PLAIN = {"hardware": "h200", "model": "flash", "profile": "64k", "tensor_parallel_size": 2}
+NATIVE = {"flash", "flash-0731", "flash-vision", "pro", "pro-0813", "v41-flash"}
+MODELS = [name for name in CATALOG.names("model") if CATALOG.model(name, name).get("scheme") != "unquantized"]
+SIZES = (1, 2, 4, 8, 16)
+HOPPER = ["h100", "h20", "h20-3e", "h200", "h200-nvl", "gh200", "gh200-144g", "sm-9.0"]
+
+
+def plan(catalog: Catalog = CATALOG, **requested: Any) -> Plan:
+    skip = (*SCOPE, *requested.pop("skip", ()))
+    return resolved(request(**{**PLAIN, "skip": skip, **requested}), catalog)
+
+
+def inputs(catalog: Catalog = CATALOG, **requested: Any) -> str | None:
+    """What the plan tells vLLM; None for nothing."""
+    setting = plan(catalog, **requested).env.get(VARIABLE)
+    return setting.value if setting else None
+
+
+def test_the_plan_says_where_the_value_comes_from_and_how_to_undo_it() -> None:
+    setting = plan().env[VARIABLE]
+    assert setting.value == GROUPS
+    assert setting.origin.startswith("MXFP4 experts on Humming, SM 9.0: FP8 inputs")
+    assert setting.origin.endswith(f"{BF16} for BF16")
+    assert CHOICE not in plan().choices
+
+
+@each("model", MODELS)
+def test_every_published_model_in_every_shape_starts(model: str) -> None:
+    """Those of DeepSeek get FP8 inputs where whole groups lie on a GPU, as Humming asserts, and no other does."""
+    for size in SIZES:
+        for split in (False, True):
+            found = plan(model=model, tensor_parallel_size=size, enable_expert_parallel=split)
+            rows = shape.EXPERT_ROWS.get(CATALOG.model(model, model).get("architecture"), 0)
+            whole = rows % ((1 if split else size) * 128) == 0
+            assert (VARIABLE in found.env) == (model in NATIVE and whole), (size, split)
+            assert (CHOICE in found.choices) == (model in NATIVE and not whole), (size, split)
+
+
+@pytest.mark.parametrize(
+    ("requested", "reason"),
+    [
+        ({"model": "pro", "tensor_parallel_size": 16}, "16 GPUs cannot divide 3072 rows"),
+        ({"model": "v41-flash", "profile": "v41", "tensor_parallel_size": 4}, "4 GPUs cannot divide 2304 rows"),
+        ({"model": "v41-flash", "profile": "v41", "tensor_parallel_size": 8}, "8 GPUs cannot divide 2304 rows"),
+        ({"profile": "64k-dp", "tensor_parallel_size": 1}, "with data parallelism are unmeasured"),
+    ],
+)
+def test_what_does_not_fit_stays_as_vllm_has_it_and_says_why(requested: dict[str, Any], reason: str) -> None:
+    found = plan(**requested)
+    assert VARIABLE not in found.env
+    assert found.choices[CHOICE].value == "BF16"
+    assert reason in found.choices[CHOICE].origin
+
+
+@pytest.mark.parametrize("hardware", CATALOG.names("hardware"))
+def test_other_architectures_get_nothing_not_even_with_humming(hardware: str) -> None:
+    for backend in ("auto", "humming"):
+        assert inputs(hardware=hardware, moe_backend=backend) == (GROUPS if hardware in HOPPER else None), backend
+
+
+def test_another_backend_of_the_user_is_left_alone() -> None:
+    assert inputs(moe_backend="marlin") is None
+    assert inputs(**{"kernel-config.moe_backend": "marlin"}) is None
+    assert inputs(moe_backend="humming") == GROUPS
+
+
+def test_what_the_user_set_stays() -> None:
+    for value in (BF16, '{"dtype": "float8e4m3"}', "/etc/inputs.json"):
+        setting = plan(operator={VARIABLE: value}).env[VARIABLE]
+        assert (setting.value, setting.origin) == (value, f"environment {VARIABLE}")
+
+
+def test_a_profile_of_the_user_may_set_it(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(
+        f"[flags]\nmax-model-len = 65536\nmax-num-seqs = 4\n[env]\n{VARIABLE} = '{{}}'\n"
+    )
+    assert inputs(Catalog([tmp_path]), profile="own") == BF16
+
+
+@pytest.mark.parametrize("value", ["", " ", "{dtype: float8e4m3}", "{"])
+def test_what_vllm_could_not_read_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{VARIABLE} = .* is not JSON; write {{}} for none of it, or unset it"):
+        plan(operator={VARIABLE: value})
+
+
+def test_files_decide_over_the_name_of_the_model(tmp_path: Path) -> None:
+    """A small checkpoint whose experts have 256 rows; and one of INT4 behind the name of a native model."""
+    for layout in ("native", "w4a16"):
+        write(tmp_path / layout, layout, TINY)
+    native, other = (f"flash={tmp_path / layout}" for layout in ("native", "w4a16"))
+    assert inputs(model=native) == GROUPS
+    assert inputs(model=native, tensor_parallel_size=4) is None
+    assert inputs(model=other) is None
+
+
+def source(package: str, name: str) -> str:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / name).read_text(encoding="utf-8")
+
+
+def test_vllm_reads_braces_as_none_and_cannot_read_an_empty_variable() -> None:
+    """By its source: JSON or a file; an empty dictionary skips every layer, as no variable does."""
+    envs = source("vllm", "envs.py")
+    reader = envs[envs.index("def maybe_convert_json_str_or_file") :].split("\n\n\n")[0]
+    assert reader.count("    if ") == 2
+    assert "    if value is None:\n        return None\n    if os.path.exists(value):" in reader
+    assert reader.endswith("    return json.loads(value)")
+    schema = source("vllm", "model_executor/layers/quantization/utils/humming/schema.py")
+    assert "config: dict[str, Any], prefix: str):\n    if not config:\n        return True\n" in schema
