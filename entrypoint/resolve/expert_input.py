@@ -19,8 +19,8 @@ from .select import Selection
 VARIABLE = "VLLM_HUMMING_INPUT_QUANT_CONFIG"
 GROUPS = '{"dtype": "float8e4m3", "group_size": 128}'
 """A scale for 128 values. No `allow_fallback`: with it, weights with groups get BF16 inputs, which no log shows."""
-BF16 = "{}"
-"""What a user sets for BF16 inputs: vLLM reads JSON, so an empty variable ends its start."""
+BF16 = '{"dtype": "bfloat16"}'
+"""What a user sets for BF16 inputs, as vLLM has them by itself; an empty variable is no JSON and ends its start."""
 CHOICE = "expert inputs"
 """The row of `explain` that says why the plan leaves them as BF16."""
 _SCHEME, _GROUP, _HUMMING, _CAPABILITY = "fp8-mxfp4", 128, "humming", "9.0"
@@ -33,7 +33,7 @@ def settle(selection: Selection, flags: Mapping[str, Setting], env: dict[str, Se
     why = f"MXFP4 experts on Humming, SM {_CAPABILITY}"
     if reason := _unfit(selection, flags):
         return {CHOICE: Setting("BF16", f"{why}: {reason}")}
-    env[VARIABLE] = Setting(GROUPS, f"{why}: FP8 inputs, as DeepSeek's own code has them; {BF16} for BF16")
+    env[VARIABLE] = Setting(GROUPS, f"{why}: FP8 inputs by 128 values, as in DeepSeek's code; {BF16} undoes it")
     return {}
 
 

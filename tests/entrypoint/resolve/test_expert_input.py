@@ -39,17 +39,17 @@ def plan(catalog: Catalog = CATALOG, **requested: Any) -> Plan:
     return resolved(request(**{**PLAIN, "skip": skip, **requested}), catalog)
 
 
-def inputs(catalog: Catalog = CATALOG, **requested: Any) -> str | None:
+def inputs(**requested: Any) -> str | None:
     """What the plan tells vLLM; None for nothing."""
-    setting = plan(catalog, **requested).env.get(VARIABLE)
+    setting = plan(**requested).env.get(VARIABLE)
     return setting.value if setting else None
 
 
 def test_the_plan_says_where_the_value_comes_from_and_how_to_undo_it() -> None:
     setting = plan().env[VARIABLE]
     assert setting.value == GROUPS
-    assert setting.origin.startswith("MXFP4 experts on Humming, SM 9.0: FP8 inputs")
-    assert setting.origin.endswith(f"{BF16} for BF16")
+    assert setting.origin.startswith("MXFP4 experts on Humming, SM 9.0: FP8 inputs by 128 values")
+    assert setting.origin.endswith(f"{BF16} undoes it")
     assert CHOICE not in plan().choices
 
 
@@ -94,16 +94,16 @@ def test_another_backend_of_the_user_is_left_alone() -> None:
 
 
 def test_what_the_user_set_stays() -> None:
-    for value in (BF16, '{"dtype": "float8e4m3"}', "/etc/inputs.json"):
+    for value in (BF16, "{}", '{"dtype": "float8e4m3"}', "/etc/inputs.json"):
         setting = plan(operator={VARIABLE: value}).env[VARIABLE]
         assert (setting.value, setting.origin) == (value, f"environment {VARIABLE}")
 
 
 def test_a_profile_of_the_user_may_set_it(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(
-        f"[flags]\nmax-model-len = 65536\nmax-num-seqs = 4\n[env]\n{VARIABLE} = '{{}}'\n"
+        f"[flags]\nmax-model-len = 65536\nmax-num-seqs = 4\n[env]\n{VARIABLE} = '{BF16}'\n"
     )
-    assert inputs(Catalog([tmp_path]), profile="own") == BF16
+    assert plan(Catalog([tmp_path]), profile="own").env[VARIABLE].value == BF16
 
 
 @pytest.mark.parametrize("value", ["", " ", "{dtype: float8e4m3}", "{"])
@@ -129,8 +129,8 @@ def source(package: str, name: str) -> str:
     return (Path(spec.origin).parent / name).read_text(encoding="utf-8")
 
 
-def test_vllm_reads_braces_as_none_and_cannot_read_an_empty_variable() -> None:
-    """By its source: JSON or a file; an empty dictionary skips every layer, as no variable does."""
+def test_vllm_reads_json_or_a_file_and_takes_no_input_type_for_bf16() -> None:
+    """By its source: inputs of 16 bits are not quantized; an empty dictionary skips every layer, as no variable does."""
     envs = source("vllm", "envs.py")
     reader = envs[envs.index("def maybe_convert_json_str_or_file") :].split("\n\n\n")[0]
     assert reader.count("    if ") == 2
@@ -138,3 +138,5 @@ def test_vllm_reads_braces_as_none_and_cannot_read_an_empty_variable() -> None:
     assert reader.endswith("    return json.loads(value)")
     schema = source("vllm", "model_executor/layers/quantization/utils/humming/schema.py")
     assert "config: dict[str, Any], prefix: str):\n    if not config:\n        return True\n" in schema
+    moe = source("vllm", "model_executor/layers/quantization/utils/humming/moe.py")
+    assert "if input_schema.a_dtype is None or input_schema.a_dtype.num_bits == 16:\n        q_dtype = None\n" in moe

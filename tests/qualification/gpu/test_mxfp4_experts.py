@@ -77,7 +77,7 @@ def test_the_variable_has_the_names_of_humming_0_1_17() -> None:
     """Its HummingInputSchema: `a_dtype` or `dtype`, `input_scale_group_size` or `group_size`; another key is ignored."""
     read = {name: json.loads(value) for name, value in fp8_experts.ACTIVATIONS.items()}
     assert read == {
-        "bf16": {}, "fp8": {"dtype": "float8e4m3", "group_size": 128}, "fp8token": {"dtype": "float8e4m3"},
+        "bf16": {"dtype": "bfloat16"}, "fp8": {"dtype": "float8e4m3", "group_size": 128}, "fp8token": {"dtype": "float8e4m3"},
     }  # fmt: skip
 
 
