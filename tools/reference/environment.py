@@ -10,6 +10,7 @@ from typing import Any
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.bench.measure import RANDOM_ROUTING
 from dsv4_serve.entrypoint.catalog.catalog import SHIPPED
+from dsv4_serve.entrypoint.resolve import expert_input
 from dsv4_serve.entrypoint.resolve.environment import FLAGS, Variables
 from dsv4_serve.entrypoint.secret import is_secret
 from dsv4_serve.entrypoint.supervisor import kernel_cache
@@ -146,6 +147,10 @@ SET = {
     "VLLM_USE_BREAKABLE_CUDAGRAPH": (
         "`serve`",
         "1 with `supervise.spare-processes`, as vLLM sets it for DeepSeek-V4, but before the imports.",
+    ),
+    expert_input.VARIABLE: (
+        "the plan",
+        f"`{expert_input.GROUPS}` for DeepSeek's own layouts on SM 9.0; `{expert_input.BF16}` undoes it.",
     ),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),
     "CUDA_VISIBLE_DEVICES": ("the topology", "The GPUs with the closest ones first, unless it is set."),

@@ -150,3 +150,18 @@ def test_a_shard_that_is_not_whole_counts_as_the_index_says(tmp_path: Path, ther
     assert identify.identity_of(tmp_path, "MODEL").bytes == 5 << 30
     (tmp_path / "b.safetensors").write_bytes(bytes(4096))
     assert identify.identity_of(tmp_path, "MODEL").bytes == 8192 + 4096
+
+
+@pytest.mark.parametrize(
+    ("config", "rows"),
+    [
+        (V4 | {"moe_intermediate_size": 2048}, 2048),
+        (V4, V4.get("moe_intermediate_size", 0)),
+        ({"architectures": ["Other"], "text_config": {"moe_intermediate_size": 2304}}, 2304),
+        ({"architectures": ["Other"], "moe_intermediate_size": "2304"}, 0),
+    ],
+)
+def test_the_rows_of_an_expert_are_those_of_the_language_model(
+    tmp_path: Path, config: dict[str, Any], rows: int
+) -> None:
+    assert identify.identity_of(checkpoint(tmp_path, config), "MODEL").expert_rows == rows

@@ -15,6 +15,7 @@ from dsv4_serve.entrypoint.plan import Plan
 from dsv4_serve.entrypoint.resolve import shape
 from dsv4_serve.entrypoint.resolve.constraints import MEMORY
 from dsv4_serve.entrypoint.resolve.expert_input import BF16, CHOICE, GROUPS, VARIABLE
+from dsv4_serve.entrypoint.supervisor import kernel_cache
 from tests.support.each import each
 from tests.support.plans import CATALOG, request, resolved
 
@@ -140,3 +141,8 @@ def test_vllm_reads_json_or_a_file_and_takes_no_input_type_for_bf16() -> None:
     assert "config: dict[str, Any], prefix: str):\n    if not config:\n        return True\n" in schema
     moe = source("vllm", "model_executor/layers/quantization/utils/humming/moe.py")
     assert "if input_schema.a_dtype is None or input_schema.a_dtype.num_bits == 16:\n        q_dtype = None\n" in moe
+
+
+def test_kernels_of_other_inputs_are_counted_as_another_start(tmp_path: Path) -> None:
+    notes = {kernel_cache.find(plan(operator=env), tmp_path).note for env in ({}, {VARIABLE: BF16})}
+    assert len(notes) == 2
