@@ -1,9 +1,9 @@
 """
-Give DeepSeek's own MXFP4 experts FP8 inputs where vLLM computes them with Humming, which takes BF16 by itself. Pure.
+Give DeepSeek's own MXFP4 experts FP8 inputs where Humming computes them and the hardware's file asks for it. Pure.
 
-DeepSeek's code rounds the inputs of its experts to FP8, in groups of 128 values. Humming decodes MXFP4 in fewer
-instructions for FP8 inputs than for BF16 ones (docs/results/speed.md). vLLM 0.32.0 reads one variable for it, by which
-every routed expert on Humming is served, whatever its format: so nothing is set where an expert of another format is.
+Humming takes BF16 by itself. DeepSeek's code rounds the inputs of its experts to FP8, in groups of 128 values, and that
+is faster where it was measured, but for one request (docs/results/speed.md). vLLM 0.32.0 reads one variable for it, by
+which every routed expert on Humming is served, whatever its format: so nothing is set where one of another format is.
 """
 
 from __future__ import annotations
@@ -23,27 +23,26 @@ BF16 = '{"dtype": "bfloat16"}'
 """What a user sets for BF16 inputs, as vLLM has them by itself; an empty variable is no JSON and ends its start."""
 CHOICE = "expert inputs"
 """The row of `explain` that says why the plan leaves them as BF16."""
-_SCHEME, _GROUP, _HUMMING, _CAPABILITY = "fp8-mxfp4", 128, "humming", "9.0"
+_SCHEME, _GROUP, _HUMMING = "fp8-mxfp4", 128, "humming"
 
 
 def settle(selection: Selection, flags: Mapping[str, Setting], env: dict[str, Setting]) -> dict[str, Setting]:
     """Set the variable where nobody did. Return what `explain` shows where the experts' shape forbids it."""
-    if VARIABLE in env or not _on_humming(selection, flags):
+    hardware = selection.hardware
+    if VARIABLE in env or hardware.get("mxfp4_expert_inputs") != "fp8" or not _on_humming(selection, flags):
         return {}
-    why = f"MXFP4 experts on Humming, SM {_CAPABILITY}"
+    why = f"{hardware.file_of('mxfp4_expert_inputs')} mxfp4-expert-inputs"
     if reason := _unfit(selection, flags):
         return {CHOICE: Setting("BF16", f"{why}: {reason}")}
-    env[VARIABLE] = Setting(GROUPS, f"{why}: FP8 inputs by 128 values, as in DeepSeek's code; {BF16} undoes it")
+    env[VARIABLE] = Setting(GROUPS, f"{why}: FP8 by 128 values, as in DeepSeek's code; {BF16} undoes it")
     return {}
 
 
 def _on_humming(selection: Selection, flags: Mapping[str, Setting]) -> bool:
-    """Tell whether Humming computes the target model's MXFP4 experts on SM 9.0, and no experts of another format."""
-    if selection.hardware.get("compute_capability") != _CAPABILITY:
-        return False
+    """Tell whether Humming computes the target model's MXFP4 experts, and no experts of another format."""
     found = selection.identity.scheme if selection.identity else ""
     schemes = {selection.model.get("scheme"), found or selection.model.get("scheme")}
-    table = combinations.experts(_SCHEME, _CAPABILITY)
+    table = combinations.experts(_SCHEME, selection.hardware.get("compute_capability"))
     if schemes != {_SCHEME} or selection.drafter.scheme not in ("", _SCHEME, "unquantized") or table is None:
         return False
     (backend, _), (layout, _) = kernels.effective(kernels.MOE, flags), kernels.mode(flags)

@@ -3,10 +3,11 @@ Compare random checkpoints of Flash's widths with the reference, on the GPUs of 
 
     python -m qualification.gpu.run_numerics --out OUT --work FOLDER --jobs native w4a16@2 native@2+ep native+graphs
 
-A job is LAYOUT[@TP][+ep][+graphs][+bf16]; the last gives HUMMING's experts BF16 inputs, where a plan has FP8 ones,
-`+fp8` FP8 inputs in groups of 128, and `+fp8token` with one scale a token. Several run at a time; those of one rank are spread over the GPUs. Each adds a line to
-OUT/numerics.jsonl as soon as it is there, with the figures of the comparison, and to OUT/numerics.zip what the engine
-answered and the end of its log. No job begins after the deadline, and one that runs then is stopped.
+A job is LAYOUT[@TP][+ep][+graphs][+fp8]; the last gives HUMMING's experts FP8 inputs in groups of 128, as plans for
+H200 have them, and `+fp8token` one scale a token. Several run at a time; those of one rank are spread over the GPUs.
+Each adds a line to OUT/numerics.jsonl as soon as it is there, with the figures of the comparison, and to
+OUT/numerics.zip what the engine answered and the end of its log. No job begins after the deadline, and one that runs
+then is stopped.
 """
 
 import argparse
@@ -149,7 +150,7 @@ def arguments(job: str) -> tuple[str, dict[str, Any]]:
     name, *parts = job.split("+")
     layout, _, size = name.partition("@")
     if layout not in LAYOUTS or {*parts} - {"ep", "graphs", *fp8_experts.ACTIVATIONS}:
-        raise SystemExit(f"job {job!r}: expected LAYOUT[@TP][+ep][+graphs][+bf16], with {', '.join(LAYOUTS)}")
+        raise SystemExit(f"job {job!r}: expected LAYOUT[@TP][+ep][+graphs][+fp8], with {', '.join(LAYOUTS)}")
     return layout, {
         "tensor_parallel_size": int(size or 1),
         "enable_expert_parallel": "ep" in parts,
@@ -160,7 +161,7 @@ def arguments(job: str) -> tuple[str, dict[str, Any]]:
 def variables(job: str) -> dict[str, str]:
     """Return the environment of a job, beside that of this program."""
     endings = [part for part in job.split("+")[1:] if part in fp8_experts.ACTIVATIONS]
-    return fp8_experts.as_planned(arguments(job)[0], endings[-1] if endings else None)
+    return fp8_experts.variables(endings[-1] if endings else None)
 
 
 def measured(job: str, place: Place, gpus: str) -> dict[str, Any]:

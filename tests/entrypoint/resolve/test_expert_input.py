@@ -1,4 +1,4 @@
-"""DeepSeek's own MXFP4 experts get FP8 inputs where Humming computes them and their rows divide into groups."""
+"""DeepSeek's own MXFP4 experts get FP8 inputs where the hardware's file asks, and Humming computes them in groups."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ PLAIN = {"hardware": "h200", "model": "flash", "profile": "64k", "tensor_paralle
 NATIVE = {"flash", "flash-0731", "flash-vision", "pro", "pro-0813", "v41-flash"}
 MODELS = [name for name in CATALOG.names("model") if CATALOG.model(name, name).get("scheme") != "unquantized"]
 SIZES = (1, 2, 4, 8, 16)
-HOPPER = ["h100", "h20", "h20-3e", "h200", "h200-nvl", "gh200", "gh200-144g", "sm-9.0"]
+MEASURED = "h200"
+OWN = 'about = "mine"\nextends = "{}"\nmxfp4-expert-inputs = "{}"\n'
 
 
 def plan(catalog: Catalog = CATALOG, **requested: Any) -> Plan:
@@ -49,7 +50,7 @@ def inputs(**requested: Any) -> str | None:
 def test_the_plan_says_where_the_value_comes_from_and_how_to_undo_it() -> None:
     setting = plan().env[VARIABLE]
     assert setting.value == GROUPS
-    assert setting.origin.startswith("MXFP4 experts on Humming, SM 9.0: FP8 inputs by 128 values")
+    assert setting.origin.startswith("hardware/h200.toml mxfp4-expert-inputs: FP8 by 128 values")
     assert setting.origin.endswith(f"{BF16} undoes it")
     assert CHOICE not in plan().choices
 
@@ -83,9 +84,30 @@ def test_what_does_not_fit_stays_as_vllm_has_it_and_says_why(requested: dict[str
 
 
 @pytest.mark.parametrize("hardware", CATALOG.names("hardware"))
-def test_other_architectures_get_nothing_not_even_with_humming(hardware: str) -> None:
+def test_only_the_hardware_where_it_was_measured_gets_it(hardware: str) -> None:
     for backend in ("auto", "humming"):
-        assert inputs(hardware=hardware, moe_backend=backend) == (GROUPS if hardware in HOPPER else None), backend
+        assert inputs(hardware=hardware, moe_backend=backend) == (GROUPS if hardware == MEASURED else None), backend
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "found"),
+    [("h100", "fp8", GROUPS), ("gh200-144g", "fp8", GROUPS), ("h200", "bf16", None), ("b300", "fp8", None)],
+)
+def test_a_file_of_the_user_says_it_for_its_own_hardware(tmp_path: Path, base: str, key: str, found: str | None) -> None:
+    """Where vLLM computes MXFP4 experts otherwise, as on B300, it says nothing about Humming."""
+    (tmp_path / "hardware").mkdir()
+    (tmp_path / "hardware/mine.toml").write_text(OWN.format(base, key))
+    setting = plan(Catalog([tmp_path]), hardware="mine").env.get(VARIABLE)
+    assert (setting.value if setting else None) == found
+    if setting:
+        assert "hardware/mine.toml mxfp4-expert-inputs: FP8" in setting.origin
+
+
+def test_a_word_that_is_no_kind_of_inputs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hardware").mkdir()
+    (tmp_path / "hardware/mine.toml").write_text(OWN.format("h100", "int8"))
+    with pytest.raises(ConfigError, match="mxfp4-expert-inputs"):
+        plan(Catalog([tmp_path]), hardware="mine")
 
 
 def test_another_backend_of_the_user_is_left_alone() -> None:
