@@ -53,15 +53,17 @@ def _unfit(selection: Selection, flags: Mapping[str, Setting]) -> str:
     """
     Return why vLLM would end the start, or do what nobody has measured; nothing where the inputs can be FP8.
 
-    Humming quantizes the input of `w2`, of which a GPU without expert parallelism has a part, in whole groups
-    (humming-kernels 0.1.17: tune/process_input.py and process_input.cuh assert it). With data parallelism vLLM sends
-    quantized inputs to the other replicas (`_prequantizes_dispatch_activation`).
+    Humming quantizes the input of `w2`, of which each GPU has a part, in whole groups (humming-kernels 0.1.17:
+    tune/process_input.py and process_input.cuh assert it). With data parallelism vLLM sends quantized inputs to the
+    other replicas (`_prequantizes_dispatch_activation`), and with expert parallelism Humming takes other kernels.
     """
     sizes = parallel_of(flags)
     if sizes.data > 1:
         return "FP8 inputs with data parallelism are unmeasured"
+    if sizes.expert and sizes.expert_gpus > 1:
+        return "FP8 inputs with expert parallelism are unmeasured"
     found = selection.identity.expert_rows if selection.identity else 0
-    slices = 1 if sizes.expert else sizes.expert_gpus
+    slices = sizes.expert_gpus
     for rows in filter(None, (shape.EXPERT_ROWS.get(selection.model.get("architecture")), found)):
         if rows % (slices * _GROUP):
             gpus = f"{slices} GPUs" if slices > 1 else "one GPU"
