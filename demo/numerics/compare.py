@@ -52,7 +52,8 @@ FLOORS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 """
 What rounding alone gives, the largest of all layouts: vLLM 0.32.0 on CPU (tiny), and on 1 and 2 x H200 (flash, FP8
-activations, weights of experts dequantized), 2026-11-29, and with FP8 inputs of the experts, 2026-11-30. Each expert's own median is in `floors-SIZE.npz`.
+activations, weights of experts dequantized), 2026-11-29, and with FP8 inputs of the experts, 2026-11-30. Each expert's
+own median is in `floors-SIZE.npz`.
 
 A draft of DSpark depends on the one before it in its block, so a near tie changes the rest: only medians say something.
 """

@@ -94,7 +94,9 @@ def test_only_the_hardware_where_it_was_measured_gets_it(hardware: str) -> None:
     ("base", "key", "found"),
     [("h100", "fp8", GROUPS), ("gh200-144g", "fp8", GROUPS), ("h200", "bf16", None), ("b300", "fp8", None)],
 )
-def test_a_file_of_the_user_says_it_for_its_own_hardware(tmp_path: Path, base: str, key: str, found: str | None) -> None:
+def test_a_file_of_the_user_says_it_for_its_own_hardware(
+    tmp_path: Path, base: str, key: str, found: str | None
+) -> None:
     """Where vLLM computes MXFP4 experts otherwise, as on B300, it says nothing about Humming."""
     (tmp_path / "hardware").mkdir()
     (tmp_path / "hardware/mine.toml").write_text(OWN.format(base, key))
