@@ -265,7 +265,7 @@ class Hardware(Base):
     prompt_graphs_measured: bool = False
     """Whether `prompt-graphs` was measured on this hardware; all of them are captured then, whatever they leave."""
     mxfp4_expert_inputs: Literal["bf16", "fp8"] = "bf16"
-    """Inputs of DeepSeek's own MXFP4 experts on Humming: vLLM's BF16, or FP8, which is slower for one request on H200."""
+    """Inputs of DeepSeek's own MXFP4 experts on Humming: vLLM's BF16, or FP8, slower for one request on H200."""
     default_profile: str = ""
     """The profile that is served when none is named, in place of `default-profile` in base.toml."""
     default_model: list[DefaultModel] = []

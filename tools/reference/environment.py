@@ -150,8 +150,8 @@ SET = {
     ),
     expert_input.VARIABLE: (
         "the plan",
-        f"`{expert_input.GROUPS}` for DeepSeek's own layouts on H200 SXM, "
-        f"slower for one request, faster from four on; `{expert_input.BF16}` undoes it.",
+        f"`{expert_input.GROUPS}` for DeepSeek's own layouts on H200 SXM, slower for one request; "
+        + f"`{expert_input.BF16}` undoes it.",
     ),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),
     "CUDA_VISIBLE_DEVICES": ("the topology", "The GPUs with the closest ones first, unless it is set."),
