@@ -10,8 +10,9 @@ from typing import Any
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.bench.measure import RANDOM_ROUTING
 from dsv4_serve.entrypoint.catalog.catalog import SHIPPED
-from dsv4_serve.entrypoint.resolve import expert_input
 from dsv4_serve.entrypoint.resolve.environment import FLAGS, Variables
+from dsv4_serve.entrypoint.resolve.expert_input import BF16, GROUPS
+from dsv4_serve.entrypoint.resolve.expert_input import VARIABLE as EXPERT_INPUTS
 from dsv4_serve.entrypoint.secret import is_secret
 from dsv4_serve.entrypoint.supervisor import kernel_cache
 from tools.reference.attributes import described
@@ -148,10 +149,9 @@ SET = {
         "`serve`",
         "1 with `supervise.spare-processes`, as vLLM sets it for DeepSeek-V4, but before the imports.",
     ),
-    expert_input.VARIABLE: (
+    EXPERT_INPUTS: (
         "the plan",
-        f"`{expert_input.GROUPS}` for DeepSeek's own layouts on H200 SXM, slower for one request; "
-        + f"`{expert_input.BF16}` undoes it.",
+        f"`{GROUPS}` for DeepSeek's own layouts on H200 SXM, slower for one request; `{BF16}` undoes it.",
     ),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),
     "CUDA_VISIBLE_DEVICES": ("the topology", "The GPUs with the closest ones first, unless it is set."),
