@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
 import zlib
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from dsv4_serve.entrypoint.bench import load
+from dsv4_serve.entrypoint.bench import event_loop, load
 from dsv4_serve.entrypoint.bench.load import Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadShape
 from dsv4_serve.entrypoint.client.local_replica import Started
+from qualification.gpu import decoding
 from tools import kernel_time
 
-STEPS, LONG = 20, 4096
+STEPS = 20
 CHUNK = 8192
 """Tokens of a prompt that SGLang reads in a step on a GPU with the memory of an H200 (`chunked_prefill_size`)."""
-HEAD_START, WRITING = 5.0, 60.0
-"""Seconds until SGLang decodes, and for the trace to be written after the last answer."""
+WRITING = 60.0
+"""Seconds for SGLang to write a trace."""
 FIRST = re.compile(r"rank[_-]?0|TP-0")
 
 
@@ -66,8 +67,7 @@ def prompt_of_sglang(
     where = running.endpoint
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.rglob("*.json.gz"))
-    body = {"output_dir": str(folder), "num_steps": -(-tokens // CHUNK), "activities": ["GPU"], "with_stack": False}
-    httpx.post(f"{where.url}/start_profile", json=body, timeout=60, trust_env=False).raise_for_status()
+    _ask_sglang(where.url, folder, -(-tokens // CHUNK))
     load.run(reading(tokens, output=STEPS), where, where.models()[0].id, tokenizer, environ)
     return summed(f"a prompt of {tokens}", written(folder, before))
 
@@ -78,19 +78,25 @@ def reading(tokens: int, output: int) -> LoadShape:
 
 
 def steps_of_sglang(
-    running: Started, batch: int, tokenizer: Tokenizer, environ: Mapping[str, str], folder: Path
+    running: Started, batch: int, _tokenizer: Tokenizer, _environ: Mapping[str, str], folder: Path
 ) -> list[dict[str, Any]]:
-    """Do the same with SGLang, whose profiler counts steps from when it is asked: so ask while it decodes."""
+    """Do the same with SGLang, whose profiler counts steps from when it is asked: so ask while all requests decode."""
+    return summed(f"batch {batch}", event_loop.run(_steps(running, batch, folder)))
+
+
+async def _steps(running: Started, batch: int, folder: Path) -> set[Path]:
     where = running.endpoint
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.rglob("*.json.gz"))
-    shape = LoadShape(batch, input=64, output=LONG, requests=batch, warm_up=0, seed=99)
-    asking = ThreadPoolExecutor(1).submit(load.run, shape, where, where.models()[0].id, tokenizer, environ)
-    time.sleep(HEAD_START)
-    body = {"output_dir": str(folder), "num_steps": STEPS, "activities": ["GPU"], "with_stack": False}
-    httpx.post(f"{where.url}/start_profile", json=body, timeout=60, trust_env=False).raise_for_status()
-    asking.result()
-    return summed(f"batch {batch}", written(folder, before))
+    async with decoding.requests(where.url, where.models()[0].id, batch):
+        await asyncio.to_thread(_ask_sglang, where.url, folder, STEPS)
+        return await asyncio.to_thread(written, folder, before)
+
+
+def _ask_sglang(url: str, folder: Path, steps: int) -> None:
+    """Ask for a profile of the next steps; the last step ends it."""
+    body = {"output_dir": str(folder), "num_steps": steps, "activities": ["GPU"], "with_stack": False}
+    httpx.post(f"{url}/start_profile", json=body, timeout=60, trust_env=False).raise_for_status()
 
 
 def written(folder: Path, before: Collection[Path]) -> set[Path]:

@@ -1,4 +1,4 @@
-"""How a few steps of SGLang are profiled: asked for while it decodes, read when the trace is whole."""
+"""How a few steps, or one prompt, are profiled: what the engine is asked, when, and what is read of its traces."""
 
 from __future__ import annotations
 
@@ -6,86 +6,141 @@ import gzip
 import json
 import threading
 import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from dsv4_serve.entrypoint.bench.load import Tokenizer
-from qualification.gpu import trace
+from qualification.gpu import decoding, trace
+from tests.support.http_servers import http_servers
 
 KERNEL = {"ph": "X", "cat": "kernel", "name": "moe_gemm", "ts": 0, "dur": 1000.0, "args": {}}
+Start = Callable[[type[BaseHTTPRequestHandler]], str]
+
+
+class Engine:
+    """What is asked of a server that decodes until its clients go, and writes half a trace before the whole one."""
+
+    def __init__(self, folder: Path, late: float = 0.0, longest: int = 1_000_000) -> None:
+        self.folder, self.late, self.longest = folder, late, longest
+        self.asked: list[Any] = []
+        self.decoding = 0
+        self.lock = threading.Lock()
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        engine = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")
+                if self.path == "/stop_profile":  # vLLM answers when its traces are written
+                    engine.write()
+                self.send_response(200)
+                self.end_headers()
+                if self.path == "/v1/completions":
+                    self.decode(len(body["prompt"]))
+                    return
+                engine.asked.append((self.path, body.get("num_steps"), engine.decoding))
+                if body:  # SGLang does not wait
+                    threading.Thread(target=engine.write).start()
+
+            def decode(self, tokens: int) -> None:
+                time.sleep(engine.late if engine.decoding else 0)
+                with engine.lock:
+                    engine.decoding += 1
+                try:
+                    for _ in range(engine.longest):
+                        self.wfile.write(b'data: {"choices": []}\n\n')
+                        self.wfile.flush()
+                        time.sleep(0.01)
+                except OSError:
+                    engine.asked.append(("gone", tokens))
+
+        return Handler
+
+    def write(self) -> None:
+        body = gzip.compress(json.dumps({"traceEvents": [KERNEL]}).encode())
+        self.folder.mkdir(exist_ok=True)
+        for rank in (1, 0):
+            file = self.folder / f"1-TP-{rank}.trace.json.gz"
+            file.write_bytes(body[:20])
+            time.sleep(0.2)
+            file.write_bytes(body)
 
 
 class Where:
-    url = "http://engine"
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def models(self) -> list[Any]:
         return [type("Model", (), {"id": "m"})()]
 
 
 class Running:
-    endpoint = Where()
+    def __init__(self, url: str) -> None:
+        self.endpoint = Where(url)
 
 
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
-    """An engine that answers for as long as it is profiled; it writes half a trace, then the whole one."""
-    seen: list[Any] = []
-    asked = threading.Event()
-
-    def run(shape: Any, *_: Any) -> None:
-        seen.append(("load", shape.batch, shape.input))
-        assert asked.wait(30)
-        seen.append("answered")
-
-    def post(url: str, json: dict[str, Any] | None = None, **_: Any) -> httpx.Response:
-        if json:  # SGLang's
-            seen.append((url, json["num_steps"], json["activities"]))
-            threading.Thread(target=written, args=(Path(json["output_dir"]),)).start()
-        else:
-            seen.append(url)
-            if url.endswith("stop_profile"):
-                written(tmp_path / "trace")
-        asked.set()
-        return httpx.Response(200, request=httpx.Request("POST", url))
-
-    def written(folder: Path) -> None:
-        body = gzip.compress(json.dumps({"traceEvents": [KERNEL]}).encode())
-        for rank in (1, 0):
-            file = folder / f"1-TP-{rank}.trace.json.gz"
-            file.write_bytes(body[:20])
-            time.sleep(0.2)
-            file.write_bytes(body)
-
-    monkeypatch.setattr(trace, "HEAD_START", 0.1)
-    monkeypatch.setattr(trace.load, "run", run)
-    monkeypatch.setattr(trace.httpx, "post", post)
-    return seen
+def start() -> Iterator[Start]:
+    with http_servers() as start:
+        yield start
 
 
-def test_steps_are_profiled_while_it_decodes(events: list[Any], tmp_path: Path) -> None:
-    family, *_ = trace.steps_of_sglang(Running(), 16, Tokenizer("t"), {}, tmp_path / "trace")  # type: ignore[arg-type]
-    assert events == [("load", 16, 64), ("http://engine/start_profile", trace.STEPS, ["GPU"]), "answered"]
-    assert (family["name"], family["ms"]) == ("experts", 1.0)
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """A server, and a load whose prompt and answer it is told of."""
+    made = Engine(tmp_path / "trace")
+    monkeypatch.setattr(trace.load, "run", lambda shape, *_: made.asked.append(("load", shape.batch, shape.input)))
+    return made
+
+
+def profiled(found: list[dict[str, Any]]) -> tuple[str, float]:
+    family, *_ = found
+    return family["name"], family["ms"]
+
+
+@pytest.mark.parametrize("requests", [1, 16])
+def test_sglang_is_asked_when_all_requests_decode(engine: Engine, start: Start, requests: int) -> None:
+    engine.late = 0.5
+    running: Any = Running(start(engine.handler()))
+    assert profiled(trace.steps_of_sglang(running, requests, Tokenizer("t"), {}, engine.folder)) == ("experts", 1.0)
+    assert engine.asked[0] == ("/start_profile", trace.STEPS, requests)
+
+
+def test_requests_are_ended_with_the_profile(engine: Engine, start: Start) -> None:
+    running: Any = Running(start(engine.handler()))
+    trace.steps_of_sglang(running, 4, Tokenizer("t"), {}, engine.folder)
+    until = time.monotonic() + 20
+    while engine.asked.count(("gone", decoding.PROMPT)) < 4 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert engine.asked.count(("gone", decoding.PROMPT)) == 4
+
+
+def test_an_answer_that_ends_too_early_is_said(engine: Engine, start: Start) -> None:
+    engine.longest, engine.late = 0, 0.0
+    running: Any = Running(start(engine.handler()))
+    with pytest.raises(ValueError, match="an answer ended before each of 3 requests had a token"):
+        trace.steps_of_sglang(running, 3, Tokenizer("t"), {}, engine.folder)
+    assert engine.asked == []
 
 
 @pytest.mark.parametrize(("tokens", "chunks"), [(100, 1), (8192, 1), (8193, 2), (16000, 2)])
 def test_sglang_is_asked_for_a_profile_of_as_many_steps_as_a_prompt_has_chunks(
-    events: list[Any], tmp_path: Path, tokens: int, chunks: int
+    engine: Engine, start: Start, tokens: int, chunks: int
 ) -> None:
-    family, *_ = trace.prompt_of_sglang(Running(), tokens, Tokenizer("t"), {}, tmp_path / "trace")  # type: ignore[arg-type]
-    assert events == [("http://engine/start_profile", chunks, ["GPU"]), ("load", 1, tokens), "answered"]
-    assert (family["name"], family["ms"]) == ("experts", 1.0)
+    running: Any = Running(start(engine.handler()))
+    assert profiled(trace.prompt_of_sglang(running, tokens, Tokenizer("t"), {}, engine.folder)) == ("experts", 1.0)
+    assert engine.asked == [("/start_profile", chunks, 0), ("load", 1, tokens)]
 
 
-def test_vllm_is_profiled_from_before_a_prompt_to_its_end(events: list[Any], tmp_path: Path) -> None:
-    (tmp_path / "trace").mkdir()
-    family, *_ = trace.prompt(Running(), 16000, Tokenizer("t"), {}, tmp_path / "trace")  # type: ignore[arg-type]
-    started, stopped = "http://engine/start_profile", "http://engine/stop_profile"
-    assert events == [started, ("load", 1, 16000), "answered", stopped]
-    assert (family["name"], family["ms"]) == ("experts", 1.0)
+def test_vllm_is_profiled_from_before_a_prompt_to_its_end(engine: Engine, start: Start) -> None:
+    running: Any = Running(start(engine.handler()))
+    assert profiled(trace.prompt(running, 16000, Tokenizer("t"), {}, engine.folder)) == ("experts", 1.0)
+    assert engine.asked == [("/start_profile", None, 0), ("load", 1, 16000), ("/stop_profile", None, 0)]
 
 
 def test_half_a_trace_is_not_whole(tmp_path: Path) -> None:
@@ -102,8 +157,9 @@ def test_the_first_rank_is_taken_by_its_name() -> None:
     assert [bool(trace.FIRST.search(name)) for name in names] == [True, True, True, False, False]
 
 
-def test_no_trace_is_said(events: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_trace_is_said(engine: Engine, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "WRITING", 0.2)
     monkeypatch.setattr(trace, "whole", lambda _: False)
+    running: Any = Running(start(engine.handler()))
     with pytest.raises(FileNotFoundError, match="no trace in"):
-        trace.steps_of_sglang(Running(), 1, Tokenizer("t"), {}, tmp_path / "trace")  # type: ignore[arg-type]
+        trace.steps_of_sglang(running, 1, Tokenizer("t"), {}, engine.folder)
