@@ -1,0 +1,191 @@
+"""
+Find faster kernels for experts than HUMMING's own choice, and write them into the tables that vLLM reads.
+
+    python -m qualification.gpu.expert_kernels compile --kernels FOLDER [LAYER ...]    # needs NVRTC, no GPU
+    python -m qualification.gpu.expert_kernels measure --kernels FOLDER --out rows.jsonl [--seconds S] [LAYER ...]
+    python -m qualification.gpu.expert_kernels choose rows.jsonl --tables FOLDER       # needs neither
+
+A LAYER is format, sublayer and GPUs: `mxfp4-fp8,w13,2`; without one, every format at TP=2. `measure` compiles what is
+missing. Run again with the same file it goes on. The tables' folder is VLLM_TUNED_CONFIG_FOLDER for `dsv4 serve`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from qualification.gpu.expert_kernels import choose, cubin, kernels, measure, schedules
+from qualification.gpu.expert_kernels.layers import FORMATS, SUBLAYERS, Layer
+from qualification.gpu.expert_kernels.schedules import Schedule
+from tools import kernel_instructions
+
+MOST_STACK = 32
+"""Bytes of stack that a kernel may have: more means that it keeps values of its loop in memory."""
+MOST_INSTRUCTIONS = 1.5
+"""How many times the fewest instructions for each weight a kernel may take."""
+
+
+def main() -> int:
+    options = parsed()
+    if options.step == "choose":
+        return chosen(options)
+    layers = options.layers or [Layer(form, sublayer, 2) for form in FORMATS for sublayer in SUBLAYERS]
+    if options.step == "compile":
+        for layer in layers:
+            listed(layer, options.kernels, options.workers)
+        return 0
+    if options.step == "one":
+        return one(options, layers[0])
+    began, status = time.monotonic(), 0
+    for place, layer in enumerate(layers):
+        left = options.seconds - (time.monotonic() - began)
+        argv = ["-m", "qualification.gpu.expert_kernels", "one", "--kernels", str(options.kernels), "--out", str(options.out)]
+        argv += ["--seconds", str(left / (len(layers) - place)), "--replays", str(options.replays)]
+        record = measure.Record(options.out, str(layer))
+        status |= bool(measure.guarded(layer, argv, record, os.environ))
+        for line in measure.summary(record.rows()):
+            print(line, flush=True)
+    return status
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Faster kernels for experts than HUMMING's own choice.")
+    steps = parser.add_subparsers(dest="step", required=True)
+    for name in ("compile", "measure", "one"):
+        step = steps.add_parser(name)
+        step.add_argument("layers", nargs="*", type=Layer.parse)
+        step.add_argument("--kernels", type=Path, required=True)
+        step.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+        if name != "compile":
+            step.add_argument("--out", type=Path, required=True)
+            step.add_argument("--seconds", type=float, default=250.0)
+            step.add_argument("--replays", type=int, default=7)
+    step = steps.add_parser("choose")
+    step.add_argument("rows", type=Path)
+    step.add_argument("--tables", type=Path, required=True)
+    return parser.parse_args()
+
+
+def listed(layer: Layer, folder: Path, workers: int) -> dict[str, Any]:
+    """Compile what is tried for a layer and write beside the kernels what it is; read that where it is written already."""
+    file = folder / f"{layer}.json"
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+    began = time.monotonic()
+    with kernels.without_gpu(), kernels.kept_in(folder):
+        ranges = kernels.heuristic(layer)
+        own = {tokens: kernels.chosen(ranges, tokens * choose.TOP_K) for tokens in measure.TOKENS}
+        every = {schedules.name(one): one for one in [*own.values(), *kernels.candidates(layer)]}
+        made = kernels.compiled(layer, every.values(), workers)
+        described = json.loads(kernels.config(layer).to_str())
+    refused = {name: why for name, why in made.items() if isinstance(why, str)}
+    uses = {name: {"file": path.name, **judged(path)} for name, path in made.items() if isinstance(path, Path)}
+    kept = {schedules.name(one) for one in own.values()} | set(worthwhile(uses))
+    found = {
+        "layer_config": described, "own": {tokens: schedules.name(one) for tokens, one in own.items()}, "refused": refused,
+        "schedules": {name: {"schedule": every[name], "tried": name in kept, **use} for name, use in uses.items()},
+    }  # fmt: skip
+    file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    tried = sum(one["tried"] for one in found["schedules"].values())
+    print(f"{layer}: {tried} of {len(every)} kernels, {len(refused)} not compiled, {time.monotonic() - began:.0f} s", flush=True)
+    return found
+
+
+def judged(path: Path) -> dict[str, Any]:
+    """Return what a kernel uses, with the instructions for each weight where nvdisasm is on PATH and finds the loop."""
+    use = cubin.use(path)
+    try:
+        each = round(kernel_instructions.main_loop(kernel_instructions.disassembled(path)).each, 3)
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        each = None
+    return {"registers": use.registers, "stack": use.stack, "instructions": each}
+
+
+def worthwhile(uses: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the kernels that keep their values in registers and take few instructions, as far as that is known."""
+    least = min((use["instructions"] for use in uses.values() if use["instructions"]), default=0.0)
+    return [
+        name
+        for name, use in uses.items()
+        if use["stack"] <= MOST_STACK and (use["instructions"] or 0.0) <= MOST_INSTRUCTIONS * least
+    ]
+
+
+def one(options: argparse.Namespace, layer: Layer) -> int:
+    """Measure one layer in this process."""
+    from qualification.gpu.expert_kernels import bench
+
+    began = time.monotonic()
+    found = listed(layer, options.kernels, options.workers)
+    every: dict[str, Schedule] = {name: fixed(one["schedule"]) for name, one in found["schedules"].items()}
+    own = {int(tokens): every[name] for tokens, name in found["own"].items()}
+    tried = [every[name] for name, one in found["schedules"].items() if one["tried"]]
+    with ExitStack() as stack:
+        stack.enter_context(kernels.kept_in(options.kernels))
+        record = measure.Record(options.out, str(layer))
+        record.begin("weights of the layer")
+        held = bench.Bench(layer)
+        record.add(
+            device=bench.device_name(), layer_config=found["layer_config"], humming=installed(), tried=len(tried),
+            prepared_s=round(time.monotonic() - began, 1),
+        )  # fmt: skip
+        measure.everything(
+            held, record, tried, own, replays=options.replays, until=began + options.seconds, middle=bench.middle,
+            difference=bench.difference,
+        )  # fmt: skip
+    return 0
+
+
+def fixed(schedule: Schedule) -> Schedule:
+    """Return a schedule that was read from JSON with the shapes as tuples, as HUMMING has them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in schedule.items()}
+
+
+def installed() -> str:
+    """Return HUMMING's version."""
+    try:
+        return version("humming-kernels")
+    except PackageNotFoundError:
+        import humming
+
+        return str(humming.__version__)
+
+
+def chosen(options: argparse.Namespace) -> int:
+    """Write tables of what was measured, and print them; status 1 where nothing was faster."""
+    rows = measure.read(options.rows)
+    for line in measure.summary(rows):
+        print(line)
+    options.tables.mkdir(parents=True, exist_ok=True)
+    again = [row["align_us"] for row in rows if "align_us" in row]
+    heads = {row["layer"]: row for row in rows if "layer_config" in row}
+    written = 0
+    for form, ways in sorted({(Layer.parse(name).format, Layer.parse(name).ways) for name in heads}):
+        layers = {sublayer: str(Layer(form, sublayer, ways)) for sublayer in SUBLAYERS}
+        if not all(name in heads for name in layers.values()):
+            continue
+        found = {sublayer: choose.times(rows, name) for sublayer, name in layers.items()}
+        measured = sorted(set.intersection(*(set(each) for each in found.values())))
+        taken = choose.together(found, sorted(again)[len(again) // 2] if again else 0.0)
+        for sublayer, name in layers.items():
+            if ranges := choose.ranges(measured, taken[sublayer]):
+                head = heads[name]
+                file = options.tables / choose.file_name(head["layer_config"], head["device"])
+                text = choose.table(head["layer_config"], kernels.COMPUTE, head["device"], head["humming"], ranges)
+                file.write_text(text, encoding="utf-8")
+                print(f"{name}: {len(ranges)} ranges in {file}")
+                written += 1
+    return 0 if written else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

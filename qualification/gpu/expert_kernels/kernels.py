@@ -1,0 +1,220 @@
+"""
+HUMMING's kernels of given schedules: what it calls legal, and compiled by NVRTC, with or without a GPU.
+
+HUMMING keys a kernel by the paths and the times of its headers as well, so one that another machine compiled is not found.
+Here they are kept by what decides the code alone: source, flags, compiler's version and the text of HUMMING's headers.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from qualification.gpu.expert_kernels import schedules
+from qualification.gpu.expert_kernels.layers import EXPERTS, Layer
+from qualification.gpu.expert_kernels.schedules import Schedule
+
+H200 = {
+    "index": 0, "name": "NVIDIA H200", "is_ppu": False, "sm_count": 132, "max_threads_per_block": 1024,
+    "max_threads_per_sm": 2048, "max_registers_per_sm": 65536, "sm_major": 9, "sm_minor": 0, "sm_version": 90,
+    "l2_cache_size": 50 << 20, "l2_cache_size_mb": 50.0, "max_smem_size": 227 * 1024, "max_smem_size_kb": 227,
+    "default_smem_size": 48 * 1024, "memory_bandwidth_gbps": 4800.0, "sm_clock_khz": 1980000,
+    "tensorcore_tops": {"float16": 989.0, "bfloat16": 989.0, "float8e4m3": 1979.0, "float8e5m2": 1979.0, "int8": 1979.0},
+}  # fmt: skip
+"""What HUMMING asks a GPU about itself."""
+COMPUTE = {"use_batch_invariant": False, "use_f16_accum": False, "gemm_type": "indexed"}
+"""As vLLM serves experts that are split over the GPUs."""
+ACTIVATIONS: dict[str, dict[str, Any]] = {"mxfp4-fp8": {"dtype": "float8e4m3", "group_size": 128}, "mxfp4": {}, "int4": {}}
+
+
+@contextmanager
+def without_gpu() -> Iterator[None]:
+    """Let HUMMING take this machine for one with an H200, unless it has a GPU: to choose and to compile, not to run."""
+    if torch.cuda.is_available():
+        yield
+        return
+    os.environ |= {"HUMMING_COMPILER": "nvrtc", "HUMMING_DISABLE_PARALLEL_BUILD": "1"}
+    binding = {name: mock.MagicMock() for name in ("cuda.bindings.driver", "cuda.bindings.nvrtc", "cuda.bindings", "cuda")}
+    patches = [
+        mock.patch.dict(sys.modules, {name: sys.modules.get(name, one) for name, one in binding.items()}),
+        mock.patch.object(torch.version, "cuda", torch.version.cuda or "13.0"),
+        mock.patch.object(torch.cuda, "current_device", lambda: 0),
+        mock.patch.object(torch.cuda, "device", mock.MagicMock()),
+    ]
+    for one in patches:
+        one.start()
+    try:
+        import humming.device
+        import humming.utils.nvrtc
+        from humming.kernel.humming import HummingKernel
+
+        said = types.SimpleNamespace(_DeviceInfo=lambda _: types.SimpleNamespace(**H200))
+        more = [
+            mock.patch.object(humming.device, "_get_device_info_extension", lambda: said),
+            mock.patch.object(HummingKernel, "register_kernel", lambda _: None),
+        ]
+        for one in more:
+            one.start()
+            patches.append(one)
+        beside = os.path.dirname(humming.utils.nvrtc.get_nvrtc_library_path())  # where NVRTC looks for its other half
+        with mock.patch.dict(os.environ, LD_LIBRARY_PATH=beside):
+            yield
+    finally:
+        for one in reversed(patches):
+            one.stop()
+
+
+def schemas(form: str) -> tuple[Any, Any]:
+    """Return HUMMING's descriptions of a format's weights and activations."""
+    from humming import dtypes
+    from humming.schema import BaseWeightSchema, HummingInputSchema, HummingWeightSchema
+
+    if form == "int4":
+        four = dtypes.DataType.from_str("uint4")
+        weights = HummingWeightSchema(b_dtype=four, bs_dtype=dtypes.bfloat16, weight_scale_group_size=128)
+    else:
+        weights = BaseWeightSchema.from_config({"quant_method": "mxfp4"}).to_humming_schema(torch.bfloat16)
+    return weights, HummingInputSchema.from_config(ACTIVATIONS[form])
+
+
+@functools.cache
+def config(layer: Layer) -> Any:
+    """Return HUMMING's description of a layer, as vLLM makes it."""
+    from humming.transform import prepare_layer_config
+
+    weights, inputs = schemas(layer.format)
+    return prepare_layer_config(
+        *layer.shape, weights, inputs, num_experts=EXPERTS, pad_n_to_multiple=256, pad_k_to_multiple=128,
+        torch_dtype=torch.bfloat16,
+    )  # fmt: skip
+
+
+def heuristic(layer: Layer) -> list[tuple[int, int, Schedule]]:
+    """Return what HUMMING chooses by itself: schedules for more than so many rows, and up to so many."""
+    from humming.tune import get_heuristics_config
+
+    return [(low, high, dict(one)) for low, high, one in get_heuristics_config(config(layer), gemm_type="indexed")]
+
+
+def chosen(ranges: Iterable[tuple[int, int, Schedule]], rows: int) -> Schedule:
+    """Return the schedule for a number of rows."""
+    return next(one for low, high, one in ranges if low < rows <= high)
+
+
+def parameters(layer: Layer, schedule: Schedule) -> dict[str, Any]:
+    """Return what HUMMING's kernel is made with."""
+    described = json.loads(config(layer).to_str()) | COMPUTE | json.loads(json.dumps(schedule))
+    described.pop("num_sms", None)
+    return described
+
+
+def shared_memory(layer: Layer, schedule: Schedule) -> int | None:
+    """Return the shared memory of a block, or None where HUMMING refuses the schedule or a processor has no room."""
+    from humming.kernel.humming import HummingKernel
+    from humming.tune.candidate import ScheduleCandidate, TuningProblem, analyze_candidate
+    from humming.tune.sm90 import Sm90Heuristics
+
+    shape = {key: value for key, value in schedule.items() if key not in schedules.INDEXED}
+    device = Sm90Heuristics.get_device_profile(include_grid_size=True)
+    from humming.config import GemmType
+
+    problem = TuningProblem(layer_config=config(layer), shape_m=192, gemm_type=GemmType.INDEXED, device=device)
+    found = analyze_candidate(problem, ScheduleCandidate.from_config("tried", shape))
+    if not found.legal or not schedules.fits(schedule, found.smem_size):
+        return None
+    nothing = lambda _: None  # noqa: E731
+    with mock.patch.multiple(HummingKernel, prepare=nothing, register_kernel=nothing):
+        try:
+            return int(HummingKernel(**parameters(layer, schedule)).estimated_smem_size)
+        except (AssertionError, ValueError):
+            return None
+        finally:
+            HummingKernel._instances.clear()
+
+
+def candidates(layer: Layer) -> list[Schedule]:
+    """Return the schedules to try for a layer: legal ones with as many stages as fit, at most ROWS of each kind."""
+    legal: list[Schedule] = []
+    done: set[tuple[Any, ...]] = set()
+    for one in schedules.proposed():
+        key = (*schedules.family(one), one["num_ctas_per_sm"])
+        if one["warp_shape"][2] == 32 and one["mma_type"] == "wgmma":
+            continue  # half as many weights for each turn of the loop
+        if layer.format.endswith("fp8") and one["use_warp_spec"] is False and one.get("wgmma_split_issue_wait"):
+            one = one | {"wgmma_use_late_as": True}
+        if key not in done and schedules.worthwhile(one) and shared_memory(layer, one) is not None:
+            done.add(key)
+            legal.append(one)
+    return schedules.thinned(schedules.deepest(legal))
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Let HUMMING take kernels from a folder, and put those there that it compiles."""
+    from humming.jit.compiler import NVRTCCompiler
+
+    folder.mkdir(parents=True, exist_ok=True)
+    original = NVRTCCompiler.compile
+
+    def compile_once(code: str, sm_version: str, kernel_expr: str | None, **options: Any) -> str:
+        flags = NVRTCCompiler.get_flags(sm_version, options.get("disable_fast_math", False))
+        file = folder / f"{key(code, kernel_expr, flags)}.cubin"
+        if not file.exists():
+            made = original(code, sm_version=sm_version, kernel_expr=kernel_expr, **options)
+            partial = file.with_suffix(f".{os.getpid()}-{hashlib.md5(str(made).encode()).hexdigest()}")
+            shutil.copyfile(made, partial)
+            partial.replace(file)
+        return file.as_posix()
+
+    with mock.patch.object(NVRTCCompiler, "compile", compile_once):
+        yield
+
+
+def key(code: str, expression: str | None, flags: Iterable[str]) -> str:
+    """Return a name for a kernel that is the same on every machine."""
+    from humming.jit.compiler import NVRTCCompiler
+
+    own = [flag for flag in flags if not flag.startswith("-I")]
+    return digest([NVRTCCompiler.signature(), headers(), own, expression, code])
+
+
+@functools.cache
+def headers() -> str:
+    """Return a digest of the text of HUMMING's headers."""
+    from humming.jit.compiler import Compiler
+
+    root = Path(Compiler.humming_include_dir())
+    return digest({str(file.relative_to(root)): file.read_text() for file in sorted(root.rglob("*.cuh"))})
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def compiled(layer: Layer, wanted: Iterable[Schedule], workers: int) -> Mapping[str, Path | str]:
+    """Compile schedules side by side; return the file of each by name, or why there is none."""
+    from humming.kernel.humming import HummingKernel
+
+    def one(schedule: Schedule) -> Path | str:
+        try:
+            return Path(HummingKernel(**parameters(layer, schedule)).kernel_filename)
+        except (AssertionError, ValueError, RuntimeError) as error:
+            return f"{type(error).__name__}: {error}"[:300]
+
+    every = {schedules.name(schedule): schedule for schedule in wanted}
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(every, pool.map(one, every.values()), strict=True))

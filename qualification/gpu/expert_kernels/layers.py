@@ -1,0 +1,76 @@
+"""The products of weights that the experts of DeepSeek-V4 consist of, what they read, and routes to them. Without HUMMING."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+EXPERTS, TOP_K, HIDDEN, INTERMEDIATE = 256, 6, 4096, 2048
+"""DeepSeek-V4-Flash."""
+FORMATS = ("mxfp4-fp8", "mxfp4", "int4")
+"""MXFP4 weights with FP8 activations in groups of 128 or with BF16 ones; INT4 weights in groups of 128 with BF16 ones."""
+SUBLAYERS = ("w13", "w2")
+SCALE_BITS = {"mxfp4-fp8": 8 / 32, "mxfp4": 8 / 32, "int4": 16 / 128}
+"""Bits of scales for each weight of four bits."""
+PEAK = 4.36e12
+"""Bytes a second that an H200 copies at most (qualification/gpu/copy_bandwidth.py, 2026-11-29)."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Experts' weights that one GPU of `ways` holds in one format: gate and up (`w13`) or down (`w2`)."""
+
+    format: str
+    sublayer: str
+    ways: int
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS or self.sublayer not in SUBLAYERS or INTERMEDIATE % self.ways:
+            raise ValueError(f"no such layer: {self}")
+
+    @classmethod
+    def parse(cls, name: str) -> Layer:
+        """Return the layer of a name such as `mxfp4,w13,2`."""
+        form, sublayer, ways = name.split(",")
+        return cls(form, sublayer, int(ways))
+
+    def __str__(self) -> str:
+        return f"{self.format},{self.sublayer},{self.ways}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs of one expert."""
+        part = INTERMEDIATE // self.ways
+        return (2 * part, HIDDEN) if self.sublayer == "w13" else (HIDDEN, part)
+
+    @property
+    def top_k(self) -> int:
+        """How many rows of output each row of input has: `w2` reads a row for every expert of a token."""
+        return TOP_K if self.sublayer == "w13" else 1
+
+    @property
+    def expert_bytes(self) -> float:
+        """Bytes of one expert's weights with their scales."""
+        n, k = self.shape
+        return n * k * (4 + SCALE_BITS[self.format]) / 8
+
+    def bytes_moved(self, route: torch.Tensor) -> float:
+        """Return the bytes that a step has to move at least: weights of every expert that a token goes to, inputs, outputs."""
+        n, k = self.shape
+        rows, value = route.numel(), 1 if self.format.endswith("fp8") else 2
+        inputs = rows // self.top_k * k * (value + (4 / 128 if value == 1 else 0))
+        return route.unique().numel() * self.expert_bytes + inputs + rows * n * 2
+
+
+def routes(tokens: int, count: int, seed: int) -> torch.Tensor:
+    """Return the experts of each token, `count` times: uniformly at random, none twice for a token."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand((count, tokens, EXPERTS), generator=generator)
+    return scores.topk(TOP_K, dim=2).indices.to(torch.int32)
+
+
+def mean_bytes(layer: Layer, found: Sequence[torch.Tensor]) -> float:
+    """Return the bytes of a step on average over routes."""
+    return sum(layer.bytes_moved(route) for route in found) / len(found)
