@@ -1,6 +1,7 @@
 """Tables of measured configs for HUMMING's experts: read for exactly what they were measured with, left alone otherwise."""
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -10,7 +11,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from unittest.mock import MagicMock, patch
 
-LAYER = {"num_experts": 256, "shape_n": 2048, "shape_k": 4096, "a_dtype": "bfloat16", "b_dtype": "uint4", "sm_version": 90}
+LAYER = {
+    "num_experts": 256,
+    "shape_n": 2048,
+    "shape_k": 4096,
+    "a_dtype": "bfloat16",
+    "b_dtype": "uint4",
+    "sm_version": 90,
+}
 COMPUTE = {"use_batch_invariant": False, "use_f16_accum": False, "gemm_type": "indexed"}
 OWN = [(0, 16, {"block_shape": (40, 128, 128)}), (16, 2048, {"block_shape": (8, 256, 128)})]
 TUNED = {"block_shape": [8, 128, 128], "warp_shape": [8, 32, 64], "num_stages": 5}
@@ -82,7 +90,13 @@ def check_a_table_replaces_what_humming_chooses():
     with tempfile.TemporaryDirectory() as folder:
         file = written(folder)
         with experts(folder) as (made, log):
-            expected = [(0, 12, TUNED), (12, 16, OWN[0][2]), (16, 96, OWN[1][2]), (96, 384, TUNED), (384, 2048, OWN[1][2])]
+            expected = [
+                (0, 12, TUNED),
+                (12, 16, OWN[0][2]),
+                (16, 96, OWN[1][2]),
+                (96, 384, TUNED),
+                (384, 2048, OWN[1][2]),
+            ]
             assert [tuple(one) for one in made.w13_tuning_config] == expected, "HUMMING chose"
             assert json.loads(made.w2_tuning_config_str) == json.loads(json.dumps(expected))
             info, warnings = said(log)
@@ -120,7 +134,14 @@ def check_a_damaged_table_is_a_warning():
     with tempfile.TemporaryDirectory() as folder:
         whole = written(folder).read_text()
         cut = [whole[: len(whole) * part // 7] for part in range(7)]
-    texts = [*cut, "[]", "7", "null", whole.replace("humming_version", "version"), whole.replace('"tuning_config": [', '"tuning_config": [3, ')]
+    texts = [
+        *cut,
+        "[]",
+        "7",
+        "null",
+        whole.replace("humming_version", "version"),
+        whole.replace('"tuning_config": [', '"tuning_config": [3, '),
+    ]
     broken = [
         [(0, 12, TUNED), (6, 24, TUNED)],
         [(12, 12, TUNED)],
@@ -155,7 +176,7 @@ def check_every_number_of_rows_has_one_config():
     @given(edges, edges, st.data())
     def holds(borders, ends, data):
         borders = [0, *borders, 1 << 30]
-        own = [(low, high, f"own {low}") for low, high in zip(borders, borders[1:], strict=False)]
+        own = [(low, high, f"own {low}") for low, high in itertools.pairwise(borders)]
         every = [(low, high, {**TUNED, "num_stages": low}) for low, high in zip([0, *ends], ends, strict=False)]
         tuned = [one for one in every if data.draw(st.booleans())]
         merged = merge_tuned_humming_ranges(own, tuned)
@@ -163,7 +184,7 @@ def check_every_number_of_rows_has_one_config():
             here = [config for low, high, config in merged if low < rows <= high]
             asked = [config for low, high, config in tuned if low < rows <= high]
             assert here == (asked or [config for low, high, config in own if low < rows <= high])
-        assert all(a[1] == b[0] for a, b in zip(merged, merged[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(merged))
 
     holds()
 

@@ -47,7 +47,15 @@ def main() -> int:
     began, status = time.monotonic(), 0
     for place, layer in enumerate(layers):
         left = options.seconds - (time.monotonic() - began)
-        argv = ["-m", "qualification.gpu.expert_kernels", "one", "--kernels", str(options.kernels), "--out", str(options.out)]
+        argv = [
+            "-m",
+            "qualification.gpu.expert_kernels",
+            "one",
+            "--kernels",
+            str(options.kernels),
+            "--out",
+            str(options.out),
+        ]
         argv += ["--seconds", str(left / (len(layers) - place)), "--replays", str(options.replays)]
         record = measure.Record(options.out, str(layer))
         status |= bool(measure.guarded(layer, argv, record, os.environ))
@@ -96,7 +104,10 @@ def listed(layer: Layer, folder: Path, workers: int) -> dict[str, Any]:
     }  # fmt: skip
     file.write_text(json.dumps(found, indent=1), encoding="utf-8")
     tried = sum(one["tried"] for one in found["schedules"].values())
-    print(f"{layer}: {tried} of {len(every)} kernels, {len(refused)} not compiled, {time.monotonic() - began:.0f} s", flush=True)
+    print(
+        f"{layer}: {tried} of {len(every)} kernels, {len(refused)} not compiled, {time.monotonic() - began:.0f} s",
+        flush=True,
+    )
     return found
 
 
@@ -155,9 +166,7 @@ def installed() -> str:
     try:
         return version("humming-kernels")
     except PackageNotFoundError:
-        import humming
-
-        return str(humming.__version__)
+        return str(kernels.humming("_version").version)
 
 
 def chosen(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -76,9 +77,9 @@ class Bench:
 
     def load(self, schedule: Schedule) -> None:
         """Load a schedule's kernel, compiled before or now."""
-        from humming.kernel.humming import HummingKernel
-
-        HummingKernel.prepare_kernels(self.config.to_str(), self.compute, json.dumps(schedule), torch.device(self.device))
+        kernels.humming("kernel.humming").HummingKernel.prepare_kernels(
+            self.config.to_str(), self.compute, json.dumps(schedule), torch.device(self.device)
+        )
 
     def launch(self, schedule: str, step: Step, lists: tuple[torch.Tensor, ...]) -> None:
         """Launch a product by the path of vLLM's experts."""
@@ -117,7 +118,9 @@ class Bench:
             kept = launches()
             graph.capture_end()
             graph.replay()
-            marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(replays)]
+            marks = [
+                (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(replays)
+            ]
             for begin, end in marks:
                 begin.record()
                 graph.replay()
@@ -157,7 +160,7 @@ def weights(layer: Layer, device: str) -> dict[str, torch.Tensor]:
 def difference(result: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the largest difference as a share of the largest value; infinite where a value is not a number."""
     found = ((result.float() - expected.float()).abs().max() / expected.float().abs().max()).item()
-    return found if found == found else float("inf")
+    return math.inf if math.isnan(found) else found
 
 
 def middle(times: Sequence[float]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ Gate and up (`w13`) are chosen with down (`w2`): where their tiles have differen
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -96,7 +97,7 @@ def ranges(measured: Sequence[int], taken: Mapping[int, Schedule]) -> list[tuple
     Between two numbers of tokens that were measured the border is their geometric mean; above the last one HUMMING decides.
     """
     tokens = sorted(measured)
-    ends = [*(math.isqrt(low * high) for low, high in zip(tokens, tokens[1:], strict=False)), tokens[-1]]
+    ends = [*(math.isqrt(low * high) for low, high in itertools.pairwise(tokens)), tokens[-1]]
     found: list[tuple[int, int, Schedule]] = []
     for at, low, high in zip(tokens, [0, *ends[:-1]], ends, strict=True):
         if at not in taken:
@@ -116,7 +117,11 @@ def file_name(layer: Mapping[str, Any], device: str) -> str:
 
 
 def table(
-    layer: Mapping[str, Any], compute: Mapping[str, Any], device: str, version: str, found: Sequence[tuple[int, int, Schedule]]
+    layer: Mapping[str, Any],
+    compute: Mapping[str, Any],
+    device: str,
+    version: str,
+    found: Sequence[tuple[int, int, Schedule]],
 ) -> str:
     """Return a table's text."""
     lines = ",\n".join("    " + json.dumps(one) for one in found)

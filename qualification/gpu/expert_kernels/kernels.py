@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from unittest import mock
 import torch
 
 from qualification.gpu.expert_kernels import schedules
-from qualification.gpu.expert_kernels.layers import EXPERTS, Layer
+from qualification.gpu.expert_kernels.layers import EXPERTS, TOP_K, Layer
 from qualification.gpu.expert_kernels.schedules import Schedule
 
 H200 = {
@@ -37,7 +38,16 @@ H200 = {
 """What HUMMING asks a GPU about itself."""
 COMPUTE = {"use_batch_invariant": False, "use_f16_accum": False, "gemm_type": "indexed"}
 """As vLLM serves experts that are split over the GPUs."""
-ACTIVATIONS: dict[str, dict[str, Any]] = {"mxfp4-fp8": {"dtype": "float8e4m3", "group_size": 128}, "mxfp4": {}, "int4": {}}
+ACTIVATIONS: dict[str, dict[str, Any]] = {
+    "mxfp4-fp8": {"dtype": "float8e4m3", "group_size": 128},
+    "mxfp4": {},
+    "int4": {},
+}
+
+
+def humming(part: str) -> Any:
+    """Return a module of HUMMING, which is not there where vLLM is for CPUs."""
+    return importlib.import_module(f"humming.{part}")
 
 
 @contextmanager
@@ -47,30 +57,28 @@ def without_gpu() -> Iterator[None]:
         yield
         return
     os.environ |= {"HUMMING_COMPILER": "nvrtc", "HUMMING_DISABLE_PARALLEL_BUILD": "1"}
-    binding = {name: mock.MagicMock() for name in ("cuda.bindings.driver", "cuda.bindings.nvrtc", "cuda.bindings", "cuda")}
+    binding = {
+        name: mock.MagicMock() for name in ("cuda.bindings.driver", "cuda.bindings.nvrtc", "cuda.bindings", "cuda")
+    }
     patches = [
         mock.patch.dict(sys.modules, {name: sys.modules.get(name, one) for name, one in binding.items()}),
         mock.patch.object(torch.version, "cuda", torch.version.cuda or "13.0"),
-        mock.patch.object(torch.cuda, "current_device", lambda: 0),
+        mock.patch.object(torch.cuda, "current_device", return_value=0),
         mock.patch.object(torch.cuda, "device", mock.MagicMock()),
     ]
     for one in patches:
         one.start()
     try:
-        import humming.device
-        import humming.utils.nvrtc
-        from humming.kernel.humming import HummingKernel
-
         said = types.SimpleNamespace(_DeviceInfo=lambda _: types.SimpleNamespace(**H200))
         more = [
-            mock.patch.object(humming.device, "_get_device_info_extension", lambda: said),
-            mock.patch.object(HummingKernel, "register_kernel", lambda _: None),
+            mock.patch.object(humming("device"), "_get_device_info_extension", return_value=said),
+            mock.patch.object(humming("kernel.humming").HummingKernel, "register_kernel", _nothing),
         ]
         for one in more:
             one.start()
             patches.append(one)
-        beside = os.path.dirname(humming.utils.nvrtc.get_nvrtc_library_path())  # where NVRTC looks for its other half
-        with mock.patch.dict(os.environ, LD_LIBRARY_PATH=beside):
+        nvrtc = Path(humming("utils.nvrtc").get_nvrtc_library_path())  # its other half lies beside it
+        with mock.patch.dict(os.environ, LD_LIBRARY_PATH=str(nvrtc.parent)):
             yield
     finally:
         for one in reversed(patches):
@@ -79,24 +87,20 @@ def without_gpu() -> Iterator[None]:
 
 def schemas(form: str) -> tuple[Any, Any]:
     """Return HUMMING's descriptions of a format's weights and activations."""
-    from humming import dtypes
-    from humming.schema import BaseWeightSchema, HummingInputSchema, HummingWeightSchema
-
+    schema, dtypes = humming("schema"), humming("dtypes")
     if form == "int4":
         four = dtypes.DataType.from_str("uint4")
-        weights = HummingWeightSchema(b_dtype=four, bs_dtype=dtypes.bfloat16, weight_scale_group_size=128)
+        weights = schema.HummingWeightSchema(b_dtype=four, bs_dtype=dtypes.bfloat16, weight_scale_group_size=128)
     else:
-        weights = BaseWeightSchema.from_config({"quant_method": "mxfp4"}).to_humming_schema(torch.bfloat16)
-    return weights, HummingInputSchema.from_config(ACTIVATIONS[form])
+        weights = schema.BaseWeightSchema.from_config({"quant_method": "mxfp4"}).to_humming_schema(torch.bfloat16)
+    return weights, schema.HummingInputSchema.from_config(ACTIVATIONS[form])
 
 
 @functools.cache
 def config(layer: Layer) -> Any:
     """Return HUMMING's description of a layer, as vLLM makes it."""
-    from humming.transform import prepare_layer_config
-
     weights, inputs = schemas(layer.format)
-    return prepare_layer_config(
+    return humming("transform").prepare_layer_config(
         *layer.shape, weights, inputs, num_experts=EXPERTS, pad_n_to_multiple=256, pad_k_to_multiple=128,
         torch_dtype=torch.bfloat16,
     )  # fmt: skip
@@ -104,9 +108,8 @@ def config(layer: Layer) -> Any:
 
 def heuristic(layer: Layer) -> list[tuple[int, int, Schedule]]:
     """Return what HUMMING chooses by itself: schedules for more than so many rows, and up to so many."""
-    from humming.tune import get_heuristics_config
-
-    return [(low, high, dict(one)) for low, high, one in get_heuristics_config(config(layer), gemm_type="indexed")]
+    found = humming("tune").get_heuristics_config(config(layer), gemm_type="indexed")
+    return [(low, high, dict(one)) for low, high, one in found]
 
 
 def chosen(ranges: Iterable[tuple[int, int, Schedule]], rows: int) -> Schedule:
@@ -123,38 +126,41 @@ def parameters(layer: Layer, schedule: Schedule) -> dict[str, Any]:
 
 def shared_memory(layer: Layer, schedule: Schedule) -> int | None:
     """Return the shared memory of a block, or None where HUMMING refuses the schedule or a processor has no room."""
-    from humming.kernel.humming import HummingKernel
-    from humming.tune.candidate import ScheduleCandidate, TuningProblem, analyze_candidate
-    from humming.tune.sm90 import Sm90Heuristics
-
+    tune, kernel = humming("tune.candidate"), humming("kernel.humming").HummingKernel
+    problem = tune.TuningProblem(
+        layer_config=config(layer),
+        shape_m=32 * TOP_K,
+        gemm_type=humming("config").GemmType.INDEXED,
+        device=humming("tune.sm90").Sm90Heuristics.get_device_profile(include_grid_size=True),
+    )
     shape = {key: value for key, value in schedule.items() if key not in schedules.INDEXED}
-    device = Sm90Heuristics.get_device_profile(include_grid_size=True)
-    from humming.config import GemmType
-
-    problem = TuningProblem(layer_config=config(layer), shape_m=192, gemm_type=GemmType.INDEXED, device=device)
-    found = analyze_candidate(problem, ScheduleCandidate.from_config("tried", shape))
+    found = tune.analyze_candidate(problem, tune.ScheduleCandidate.from_config("tried", shape))
     if not found.legal or not schedules.fits(schedule, found.smem_size):
         return None
-    nothing = lambda _: None  # noqa: E731
-    with mock.patch.multiple(HummingKernel, prepare=nothing, register_kernel=nothing):
+    with mock.patch.multiple(kernel, prepare=_nothing, register_kernel=_nothing):
         try:
-            return int(HummingKernel(**parameters(layer, schedule)).estimated_smem_size)
+            return int(kernel(**parameters(layer, schedule)).estimated_smem_size)
         except (AssertionError, ValueError):
             return None
         finally:
-            HummingKernel._instances.clear()
+            kernel._instances.clear()
+
+
+def _nothing(_: object) -> None:
+    """Stand in for what needs a GPU or a compiler."""
 
 
 def candidates(layer: Layer) -> list[Schedule]:
     """Return the schedules to try for a layer: legal ones with as many stages as fit, at most ROWS of each kind."""
     legal: list[Schedule] = []
     done: set[tuple[Any, ...]] = set()
-    for one in schedules.proposed():
+    for proposal in schedules.proposed():
+        one = dict(proposal)
         key = (*schedules.family(one), one["num_ctas_per_sm"])
         if one["warp_shape"][2] == 32 and one["mma_type"] == "wgmma":
             continue  # half as many weights for each turn of the loop
         if layer.format.endswith("fp8") and one["use_warp_spec"] is False and one.get("wgmma_split_issue_wait"):
-            one = one | {"wgmma_use_late_as": True}
+            one["wgmma_use_late_as"] = True
         if key not in done and schedules.worthwhile(one) and shared_memory(layer, one) is not None:
             done.add(key)
             legal.append(one)
@@ -164,13 +170,12 @@ def candidates(layer: Layer) -> list[Schedule]:
 @contextmanager
 def kept_in(folder: Path) -> Iterator[None]:
     """Let HUMMING take kernels from a folder, and put those there that it compiles."""
-    from humming.jit.compiler import NVRTCCompiler
-
     folder.mkdir(parents=True, exist_ok=True)
-    original = NVRTCCompiler.compile
+    compiler = humming("jit.compiler").NVRTCCompiler
+    original = compiler.compile
 
     def compile_once(code: str, sm_version: str, kernel_expr: str | None, **options: Any) -> str:
-        flags = NVRTCCompiler.get_flags(sm_version, options.get("disable_fast_math", False))
+        flags = compiler.get_flags(sm_version, options.get("disable_fast_math", False))
         file = folder / f"{key(code, kernel_expr, flags)}.cubin"
         if not file.exists():
             made = original(code, sm_version=sm_version, kernel_expr=kernel_expr, **options)
@@ -179,24 +184,20 @@ def kept_in(folder: Path) -> Iterator[None]:
             partial.replace(file)
         return file.as_posix()
 
-    with mock.patch.object(NVRTCCompiler, "compile", compile_once):
+    with mock.patch.object(compiler, "compile", compile_once):
         yield
 
 
 def key(code: str, expression: str | None, flags: Iterable[str]) -> str:
     """Return a name for a kernel that is the same on every machine."""
-    from humming.jit.compiler import NVRTCCompiler
-
     own = [flag for flag in flags if not flag.startswith("-I")]
-    return digest([NVRTCCompiler.signature(), headers(), own, expression, code])
+    return digest([humming("jit.compiler").NVRTCCompiler.signature(), headers(), own, expression, code])
 
 
 @functools.cache
 def headers() -> str:
     """Return a digest of the text of HUMMING's headers."""
-    from humming.jit.compiler import Compiler
-
-    root = Path(Compiler.humming_include_dir())
+    root = Path(humming("jit.compiler").Compiler.humming_include_dir())
     return digest({str(file.relative_to(root)): file.read_text() for file in sorted(root.rglob("*.cuh"))})
 
 
@@ -207,11 +208,11 @@ def digest(value: object) -> str:
 
 def compiled(layer: Layer, wanted: Iterable[Schedule], workers: int) -> Mapping[str, Path | str]:
     """Compile schedules side by side; return the file of each by name, or why there is none."""
-    from humming.kernel.humming import HummingKernel
+    kernel = humming("kernel.humming").HummingKernel
 
     def one(schedule: Schedule) -> Path | str:
         try:
-            return Path(HummingKernel(**parameters(layer, schedule)).kernel_filename)
+            return Path(kernel(**parameters(layer, schedule)).kernel_filename)
         except (AssertionError, ValueError, RuntimeError) as error:
             return f"{type(error).__name__}: {error}"[:300]
 

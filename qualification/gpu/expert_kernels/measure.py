@@ -185,7 +185,7 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
     for layer, tokens in sorted({(row["layer"], row["tokens"]) for row in right}):
         here = [row for row in right if (row["layer"], row["tokens"]) == (layer, tokens)]
         best = min(here, key=lambda row: row["us"])
-        for row in [one for one in here if one["own"]][:1] + [best]:
+        for row in [*[one for one in here if one["own"]][:1], best]:
             who = "heuristic" if row["own"] else "best"
             yield (
                 f"{layer:16} {tokens:4} {who:9} {row['us']:8.1f} us ±{row['spread']:.1%} {row['gb_s']:5} GB/s "

@@ -1,0 +1,364 @@
+"""Schedules of HUMMING's experts: which are tried, what a measurement writes, and what a table is made of."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qualification.gpu.expert_kernels import __main__ as program
+from qualification.gpu.expert_kernels import choose, cubin, layers, measure, schedules
+from qualification.gpu.expert_kernels.layers import Layer
+from qualification.gpu.expert_kernels.schedules import Schedule
+
+HERE = [Layer(form, sublayer, ways) for form in layers.FORMATS for sublayer in layers.SUBLAYERS for ways in (1, 2, 4)]
+
+
+@pytest.mark.parametrize("layer", HERE, ids=str)
+def test_all_gpus_together_hold_each_weight_once(layer: Layer) -> None:
+    assert Layer.parse(str(layer)) == layer
+    whole = Layer(layer.format, layer.sublayer, 1)
+    assert layer.expert_bytes * layer.ways == whole.expert_bytes
+    assert math.prod(layer.shape) * layer.ways == math.prod(whole.shape)
+
+
+@pytest.mark.parametrize("name", ["mxfp4,w13", "mxfp4,w13,3", "mxfp4,w3,2", "fp16,w2,2", "mxfp4,w2,two"])
+def test_other_layers_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Layer.parse(name)
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 5))
+def test_a_token_goes_to_six_experts_and_routes_differ(tokens: int, count: int, seed: int) -> None:
+    found = layers.routes(tokens, count, seed)
+    assert found.shape == (count, tokens, 6)
+    assert all(len(set(token.tolist())) == 6 for route in found for token in route)
+    assert 0 <= found.min() <= found.max() < 256
+    assert len({json.dumps(route.tolist()) for route in found}) == count
+    assert torch.equal(found, layers.routes(tokens, count, seed))
+
+
+def test_routes_are_uniform() -> None:
+    count = layers.routes(256, 50, 1).flatten().bincount(minlength=256).double()
+    assert abs(count.mean() - 300) < 1e-9
+    assert 0.8 < count.var() / (300 * (1 - 6 / 256)) < 1.25  # as of independent draws
+
+
+@given(st.lists(st.integers(0, 255), min_size=6, max_size=6, unique=True), st.sampled_from(HERE))
+def test_experts_are_read_once_however_many_tokens_go_there(experts: list[int], layer: Layer) -> None:
+    one, many = (layer.bytes_moved(torch.tensor([experts] * tokens)) for tokens in (1, 9))
+    weights = 6 * layer.expert_bytes
+    assert weights < one
+    assert (many - weights) == pytest.approx(9 * (one - weights))
+
+
+def tile(**changed: Any) -> Schedule:
+    """Return a schedule."""
+    made = {
+        "mma_type": "wgmma", "block_shape": (8, 256, 128), "warp_shape": (8, 64, 64), "num_stages": 4,
+        "num_ctas_per_sm": 2, "use_stream_k": False, "use_warp_spec": False, "use_tma": False,
+    }  # fmt: skip
+    return made | changed
+
+
+def test_proposals_have_names_of_their_own_and_nest() -> None:
+    found = list(schedules.proposed())
+    assert len({schedules.name(one) for one in found}) == len(found)
+    for one in found:
+        assert all(block % warp == 0 for block, warp in zip(one["block_shape"], one["warp_shape"], strict=True))
+    assert {one["block_shape"][0] for one in found} == set(schedules.ROWS)
+
+
+def test_a_schedule_is_worthwhile_that_loads_far_enough_ahead() -> None:
+    deep = tile()
+    assert schedules.threads(deep) == 256
+    assert schedules.threads(tile(use_warp_spec=True)) == 384
+    assert schedules.in_flight(deep) == 2 * 3 * 256 * 128 // 2
+    assert schedules.worthwhile(deep)
+    assert not schedules.worthwhile(tile(num_stages=3, num_ctas_per_sm=1))
+    assert not schedules.worthwhile(tile(warp_shape=(8, 16, 64), block_shape=(8, 256, 256)))
+    assert schedules.fits(deep, 113 * 1024)
+    assert not schedules.fits(deep, 114 * 1024)
+    assert not schedules.fits(tile(num_ctas_per_sm=9), 1024)
+
+
+def test_of_stages_the_most_is_kept() -> None:
+    found = schedules.deepest([tile(num_stages=3), tile(num_stages=5), tile(num_stages=4), tile(num_ctas_per_sm=3)])
+    assert [(one["num_stages"], one["num_ctas_per_sm"]) for one in found] == [(5, 2), (4, 3)]
+
+
+def test_thinning_keeps_a_member_of_each_family_before_a_second_one() -> None:
+    found = list(schedules.proposed())
+    kept = schedules.thinned(found)
+    assert len({schedules.name(one) for one in kept}) == len(kept) <= 150
+    names = {schedules.name(one) for one in found}
+    for rows, most in schedules.ROWS.items():
+        here = [one for one in kept if one["block_shape"][0] == rows and one["mma_type"] == "wgmma"]
+        assert len(here) == most
+        times = Counter(schedules.family(one) for one in here)
+        assert max(times.values()) == 1  # there are more families than places
+        assert {schedules.name(one) for one in here} <= names
+    few = schedules.thinned([one for one in found if schedules.name(one).startswith("8x256x128/8x64x64")])
+    assert len({schedules.family(one) for one in few}) < len(few)
+
+
+def elf(sections: dict[str, bytes]) -> bytes:
+    """Return a 64-bit ELF file with these sections."""
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in (*sections, ".shstrtab"))
+    bodies = [b"", *sections.values(), names]
+    starts = [64 + sum(map(len, bodies[:place])) for place in range(len(bodies))]
+    places = [0, *(names.index(name.encode() + b"\0") for name in (*sections, ".shstrtab"))]
+    table = b"".join(
+        struct.pack("<IIQQQQIIQQ", place, 1, 0, 0, start, len(body), 0, 0, 0, 0)
+        for place, start, body in zip(places, starts, bodies, strict=True)
+    )
+    head = b"\x7fELF\x02\x01".ljust(40, b"\0") + struct.pack("<Q", starts[-1] + len(names))
+    return head.ljust(58, b"\0") + struct.pack("<HHH", 64, len(bodies), len(bodies) - 1) + b"".join(bodies) + table
+
+
+def test_registers_and_stack_are_read_from_a_kernel(tmp_path: Path) -> None:
+    file = tmp_path / "kernel.cubin"
+    info = b"".join(
+        struct.pack("<BBHII", 4, attribute, 8, 7, value) for attribute, value in ((0x2F, 128), (0x11, 40), (0x12, 40))
+    )
+    file.write_bytes(elf({".text.humming": b"code", ".nv.info": struct.pack("<BBH", 1, 0x2F, 500) + info}))
+    assert cubin.use(file) == cubin.Use(registers=128, stack=40)
+    file.write_bytes(elf({".text.humming": b"code"}))
+    with pytest.raises(ValueError, match="does not say"):
+        cubin.use(file)
+    file.write_bytes(b"text")
+    with pytest.raises(ValueError, match="ELF"):
+        cubin.use(file)
+
+
+def test_kernels_that_spill_or_take_many_instructions_are_left_out() -> None:
+    def use(stack: int, instructions: float | None) -> dict[str, Any]:
+        return {"stack": stack, "instructions": instructions}
+
+    uses = {
+        "good": use(0, 2.0),
+        "fair": use(8, 2.9),
+        "slow": use(0, 3.1),
+        "spills": use(200, 2.0),
+        "unknown": use(0, None),
+    }
+    assert program.worthwhile(uses) == ["good", "fair", "unknown"]
+    assert program.worthwhile({"unknown": use(0, None)}) == ["unknown"]
+
+
+class Simulated:
+    """A GPU whose schedules take a time by their name; some give wrong results, are refused or end the process."""
+
+    def __init__(
+        self, us: dict[str, float], wrong: Sequence[str] = (), refused: Sequence[str] = (), ends: str = ""
+    ) -> None:
+        self.us, self.wrong, self.refused, self.ends = us, wrong, refused, ends
+        self.measured: list[tuple[int, str]] = []
+
+    class Step:
+        def __init__(self, tokens: int) -> None:
+            self.tokens, self.bytes_moved = tokens, tokens * 1e6
+
+    def step(self, tokens: int) -> Simulated.Step:
+        return self.Step(tokens)
+
+    def load(self, schedule: Schedule) -> None:
+        if schedules.name(schedule) in self.refused:
+            raise AssertionError("refused")
+
+    def result(self, schedule: Schedule, step: Any) -> float:
+        if schedules.name(schedule) == self.ends:
+            os._exit(77)
+        return 2.0 if schedules.name(schedule) in self.wrong else 1.0
+
+    def timed(self, schedule: Schedule, step: Any, replays: int) -> list[float]:
+        self.measured.append((step.tokens, schedules.name(schedule)))
+        return [self.us[schedules.name(schedule)] + step.tokens] * replays
+
+    def aligning(self, step: Any, rows: int, replays: int) -> list[float]:
+        return [9.0] * replays
+
+
+OWN, FAST, SLOW, OTHER = (tile(num_ctas_per_sm=blocks) for blocks in (1, 2, 3, 4))
+NAMES = [schedules.name(one) for one in (OWN, FAST, SLOW, OTHER)]
+US = dict(zip(NAMES, (100.0, 50.0, 900.0, 60.0), strict=True))
+
+
+def measured(
+    bench: Simulated, file: Path, until: float = math.inf, tokens: Sequence[int] = (32, 8, 2, 4)
+) -> list[measure.Row]:
+    """Return the rows of a measurement."""
+    record = measure.Record(file, "mxfp4,w13,2")
+    measure.everything(
+        bench, record, [FAST, SLOW, OTHER], dict.fromkeys(tokens, OWN), replays=3, until=until,
+        middle=lambda times: (times[0], 0.01), difference=lambda result, expected: abs(result - expected),
+    )  # fmt: skip
+    return record.rows()
+
+
+def test_rows_say_what_each_schedule_took_and_slow_ones_end_early(tmp_path: Path) -> None:
+    rows = measured(Simulated(US), tmp_path / "rows.jsonl")
+    times = {(row["tokens"], row["name"]): row for row in rows if "us" in row}
+    assert {tokens for tokens, name in times if name == NAMES[2]} == {32, 8, 2}  # the last step is without it
+    assert {tokens for tokens, name in times if name == NAMES[1]} == {32, 8, 2, 4}
+    assert [name for (tokens, name), row in times.items() if row["own"] and tokens == 8] == [NAMES[0]]
+    row = times[32, NAMES[1]]
+    assert (row["us"], row["rows"], row["bytes"], row["error"]) == (82.0, 192, 32e6, 0.0)
+    assert row["gb_s"] == round(32e6 / 82e-6 / 1e9)
+    assert row["share"] == pytest.approx(32e6 / 82e-6 / layers.PEAK, abs=1e-3)
+    assert [row["again"] for row in rows if "again" in row] == [132.0, 108.0, 102.0, 104.0]
+
+
+def test_a_run_that_was_cut_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    assert measured(Simulated(US), file, until=0.0)[-1]["cut"]
+    measured(Simulated(US), file, tokens=(32, 8))
+    file.write_text(file.read_text() + '{"layer": "mxfp4,w13,2", "tok')
+    file.write_text(file.read_text() + "\n")
+    second = Simulated(US)
+    rows = measured(second, file)
+    assert {tokens for tokens, _ in second.measured if tokens in {32, 8}} == {32, 8}  # HUMMING's own, once more
+    assert Counter((row["tokens"], row["name"]) for row in rows if "us" in row).most_common(1)[0][1] == 1
+    assert {row["tokens"] for row in rows if "us" in row} == {32, 8, 2, 4}
+
+
+def test_wrong_and_refused_schedules_do_not_win(tmp_path: Path) -> None:
+    rows = measured(Simulated(US, wrong=[NAMES[1]], refused=[NAMES[3]]), tmp_path / "rows.jsonl")
+    assert [row["why"] for row in rows if row.get("lost") == NAMES[3]] == ["AssertionError: refused"]
+    found = choose.times(rows, "mxfp4,w13,2")
+    assert {one.name for each in found.values() for one in each} == {NAMES[0], NAMES[2]}
+    lines = list(measure.summary(rows))
+    assert len(lines) == 8
+    assert all(NAMES[1] not in line for line in lines)
+
+
+def test_a_process_that_dies_is_started_again_without_what_killed_it(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    text = (
+        "from pathlib import Path; from tests.qualification.gpu.test_expert_kernels import NAMES, Simulated, US, measured;"
+        f"measured(Simulated(US, ends=NAMES[1]), Path({str(file)!r}), tokens=(32, 8))"
+    )
+    record = measure.Record(file, "mxfp4,w13,2")
+    root = Path(__file__).parents[3]
+    environ = os.environ | {"PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"}
+    assert measure.guarded(Layer.parse("mxfp4,w13,2"), ["-c", text], record, environ) == 0
+    rows = record.rows()
+    assert [(row["lost"], row["why"]) for row in rows if "lost" in row] == [(NAMES[1], "the process ended with 77")]
+    assert {row["name"] for row in rows if "us" in row} == set(NAMES) - {NAMES[1]}
+
+
+def test_a_process_that_never_measures_is_not_started_again(tmp_path: Path) -> None:
+    record = measure.Record(tmp_path / "rows.jsonl", "mxfp4,w13,2")
+    assert measure.guarded(Layer.parse("mxfp4,w13,2"), ["-c", "raise SystemExit(5)"], record, os.environ) == 5
+    assert len(record.rows()) == 1
+
+
+def test_a_kernel_that_never_returns_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "PATIENCE", 0.5)
+    record = measure.Record(tmp_path / "rows.jsonl", "mxfp4,w13,2")
+    began = time.monotonic()
+    assert measure.guarded(Layer.parse("mxfp4,w13,2"), ["-c", "import time; time.sleep(60)"], record, os.environ) < 0
+    assert time.monotonic() - began < 30
+
+
+def rows_of(sublayer: str, us: dict[tuple[int, int, int], float], own: tuple[int, int]) -> list[measure.Row]:
+    """Return rows by (tokens, rows of a tile, blocks of a processor)."""
+    made = []
+    for (tokens, rows, blocks), time_us in us.items():
+        schedule = tile(block_shape=(rows, 256, 128), num_ctas_per_sm=blocks)
+        made.append(
+            {
+                "layer": f"int4,{sublayer},2", "tokens": tokens, "name": schedules.name(schedule), "schedule": schedule,
+                "us": time_us, "spread": 0.002, "error": 0.004, "own": (rows, blocks) == own,
+            }
+        )  # fmt: skip
+    return made
+
+
+def decided(
+    up: dict[tuple[int, int, int], float], down: dict[tuple[int, int, int], float], again: float
+) -> dict[str, Any]:
+    rows = rows_of("w13", up, (16, 1)) + rows_of("w2", down, (16, 1))
+    found = {sublayer: choose.times(rows, f"int4,{sublayer},2") for sublayer in layers.SUBLAYERS}
+    taken = choose.together(found, again)
+    return {
+        sublayer: {tokens: (one["block_shape"][0], one["num_ctas_per_sm"]) for tokens, one in each.items()}
+        for sublayer, each in taken.items()
+    }
+
+
+def test_rows_of_tiles_differ_only_where_that_pays_for_a_second_sort() -> None:
+    up = {(32, 16, 1): 100.0, (32, 8, 1): 80.0}
+    down = {(32, 16, 1): 50.0, (32, 8, 1): 58.0}
+    assert decided(up, down, again=2.0) == {"w13": {32: (8, 1)}, "w2": {32: (16, 1)}}
+    assert decided(up, down, again=10.0) == {"w13": {32: (8, 1)}, "w2": {32: (8, 1)}}
+
+
+def test_a_gain_within_the_noise_leaves_humming_alone() -> None:
+    down = {(32, 16, 1): 50.0}
+    assert decided({(32, 16, 1): 100.0, (32, 16, 2): 98.0}, down, again=5.0) == {"w13": {}, "w2": {}}
+    assert decided({(32, 16, 1): 100.0, (32, 16, 2): 90.0}, down, again=5.0)["w13"] == {32: (16, 2)}
+
+
+def test_of_equally_fast_schedules_the_one_that_serves_more_steps_is_taken() -> None:
+    up = {(2, 16, 1): 90.0, (2, 16, 2): 50.0, (4, 16, 1): 90.0, (4, 16, 2): 50.3, (4, 16, 3): 50.0}
+    down = {(2, 16, 1): 1.0, (4, 16, 1): 1.0}
+    assert decided(up, down, again=5.0)["w13"] == {2: (16, 2), 4: (16, 2)}
+
+
+@given(st.lists(st.integers(1, 400), unique=True, min_size=1, max_size=8).map(sorted), st.data())
+def test_ranges_are_those_of_the_nearest_steps_and_end_at_the_last(tokens: list[int], data: st.DataObject) -> None:
+    taken = {at: tile(num_ctas_per_sm=data.draw(st.integers(1, 2))) for at in tokens if data.draw(st.booleans())}
+    found = choose.ranges(tokens, taken)
+    assert all(low < high for low, high, _ in found)
+    assert all(one[1] <= two[0] for one, two in itertools.pairwise(found))
+    for at in tokens:
+        here = [one for low, high, one in found if low < at * 6 <= high]
+        assert here == ([taken[at]] if at in taken else [])
+    assert all(high <= tokens[-1] * 6 for _, high, _ in found)
+    for low, high, one in found:
+        assert not any(two == (high, three, one) for two in found for three in [two[1]]), (low, high)
+
+
+def test_choose_writes_a_table_for_each_sublayer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, tables = tmp_path / "rows.jsonl", tmp_path / "tables"
+    head = {"device": "NVIDIA H200", "humming": "0.1.17"}
+    described = {"num_experts": 256, "shape_n": 2048, "shape_k": 4096, "a_dtype": "bfloat16", "b_dtype": "uint4"}
+    made = [
+        {"layer": f"int4,{sublayer},2", "layer_config": described | {"shape_n": n}, **head}
+        for sublayer, n in (("w13", 2048), ("w2", 4096))
+    ]
+    measured_rows = rows_of("w13", {(8, 16, 1): 100.0, (8, 8, 1): 50.0}, (16, 1)) + rows_of(
+        "w2", {(8, 16, 1): 50.0, (8, 8, 1): 30.0}, (16, 1)
+    )
+    made += [{**one, "gb_s": 1, "share": 0.1} for one in measured_rows]
+    rows.write_text("".join(json.dumps(one) + "\n" for one in made))
+    monkeypatch.setattr(sys, "argv", ["expert_kernels", "choose", str(rows), "--tables", str(tables)])
+    assert program.main() == 0
+    assert "heuristic" in capsys.readouterr().out
+    files = sorted(tables.iterdir())
+    assert len(files) == 2
+    for file in files:
+        table = json.loads(file.read_text())
+        assert file.name == choose.file_name(table["layer_config"], table["device_name"])
+        assert table["humming_version"] == "0.1.17"
+        (found,) = table["tuning_config"]
+        assert found[:2] == [0, 48]
+        assert found[2]["block_shape"] == [8, 256, 128]
+    rows.write_text("")
+    assert program.main() == 1
