@@ -22,6 +22,9 @@
 #                                  VLLM_ENABLE_STARTUP_PLAN=1 VLLM_ENABLE_STARTUP_PLAN=1 TAKE_GIB=2,VLLM_ENABLE_STARTUP_PLAN=1
 #                                  Both go on when a call has to end: after $WAIT seconds (530) it returns, and the same line again waits on
 #   on_host.sh gemms [OPTION...]   qualification/gpu/run_gemms.py: DeepGEMM's kernels in many processes and in one; gemms.json goes to $OUT
+#   on_host.sh experts [LAYER...]  qualification/gpu/expert_kernels: schedules of HUMMING's experts (mxfp4-fp8,w13,2; all at TP=2) on one GPU
+#                                  in $DEADLINE (250) seconds; experts.jsonl and tables/ for VLLM_TUNED_CONFIG_FOLDER go to $OUT. Pieces
+#                                  experts.* of $PIECES (those of the delivery) hold kernels of `compile`. Run again, it continues
 #   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders-NAME.json goes to $OUT; $DEADLINE
 #   on_host.sh speed FILE[:NAME,...]@GPUS...
 #                                  qualification/gpu/speed.py for each FILE.toml on its GPUs (0,1), or for the variants that are named,
@@ -346,6 +349,22 @@ gemms)
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_gemms --out "$base/gemms" --deadline "${DEADLINE:-300}" "$@" || status=$?
     [ -z "${OUT:-}" ] || cp "$base/gemms/gemms.json" "$OUT/"
     exit ${status:-0}
+    ;;
+experts)
+    shift
+    package
+    share_caches
+    pieces=${PIECES:-$base/pieces} kernels=$base/experts status=0
+    if [ ! -d "$kernels" ] && compgen -G "$pieces/experts.*" >/dev/null; then
+        mkdir -p "$kernels.part"
+        cat "$pieces"/experts.* | zstd -d -c | tar -C "$kernels.part" -xf - || echo "the archive of kernels is cut short; the rest compiles"
+        mv "$kernels.part" "$kernels"
+    fi
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.expert_kernels measure --kernels "$kernels" \
+        --out "${OUT:-$kernels}/experts.jsonl" --seconds "${DEADLINE:-250}" "$@" || status=$?
+    PYTHONPATH=$(site patched) python3 -m qualification.gpu.expert_kernels choose "${OUT:-$kernels}/experts.jsonl" \
+        --tables "${OUT:-$kernels}/tables" || status=$?
+    exit $status
     ;;
 loaders)
     package
