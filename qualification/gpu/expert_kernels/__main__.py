@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tools import kernel_instructions
 
 MOST_STACK = 32
 """Bytes of stack that a kernel may have: more means that it keeps values of its loop in memory."""
-MOST_INSTRUCTIONS = 1.5
+MOST_INSTRUCTIONS = 1.75
 """How many times the fewest instructions for each weight a kernel may take."""
 
 
@@ -100,7 +100,9 @@ def listed(layer: Layer, folder: Path, workers: int) -> dict[str, Any]:
         made = kernels.compiled(layer, every.values(), workers)
         described = json.loads(kernels.config(layer).to_str())
     refused = {name: why for name, why in made.items() if isinstance(why, str)}
-    uses = {name: {"file": path.name, **judged(path)} for name, path in made.items() if isinstance(path, Path)}
+    files = {name: path for name, path in made.items() if isinstance(path, Path)}
+    with ThreadPoolExecutor(workers) as pool:
+        uses = dict(zip(files, pool.map(judged, files.values()), strict=True))
     kept = {schedules.name(one) for one in own.values()} | set(worthwhile(uses))
     found = {
         "layer_config": described, "own": {tokens: schedules.name(one) for tokens, one in own.items()}, "refused": refused,
@@ -122,7 +124,7 @@ def judged(path: Path) -> dict[str, Any]:
         each = round(kernel_instructions.main_loop(kernel_instructions.disassembled(path)).each, 3)
     except (OSError, ValueError, subprocess.CalledProcessError):
         each = None
-    return {"registers": use.registers, "stack": use.stack, "instructions": each}
+    return {"file": path.name, "registers": use.registers, "stack": use.stack, "instructions": each}
 
 
 def worthwhile(uses: dict[str, dict[str, Any]]) -> list[str]:
@@ -144,8 +146,7 @@ def one(options: argparse.Namespace, layer: Layer) -> int:
     every: dict[str, Schedule] = {name: fixed(one["schedule"]) for name, one in found["schedules"].items()}
     own = {int(tokens): every[name] for tokens, name in found["own"].items()}
     tried = [every[name] for name, one in found["schedules"].items() if one["tried"]]
-    with ExitStack() as stack:
-        stack.enter_context(kernels.kept_in(options.kernels))
+    with kernels.without_gpu(), kernels.kept_in(options.kernels):
         record = measure.Record(options.out, str(layer))
         record.begin("weights of the layer")
         held = bench.Bench(layer)

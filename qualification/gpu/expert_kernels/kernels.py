@@ -57,11 +57,9 @@ def without_gpu() -> Iterator[None]:
         yield
         return
     os.environ |= {"HUMMING_COMPILER": "nvrtc", "HUMMING_DISABLE_PARALLEL_BUILD": "1"}
-    binding = {
-        name: mock.MagicMock() for name in ("cuda.bindings.driver", "cuda.bindings.nvrtc", "cuda.bindings", "cuda")
-    }
+    for name in ("cuda", "cuda.bindings", "cuda.bindings.driver", "cuda.bindings.nvrtc"):
+        sys.modules.setdefault(name, mock.MagicMock())  # to be imported; nothing of them is called
     patches = [
-        mock.patch.dict(sys.modules, {name: sys.modules.get(name, one) for name, one in binding.items()}),
         mock.patch.object(torch.version, "cuda", torch.version.cuda or "13.0"),
         mock.patch.object(torch.cuda, "current_device", return_value=0),
         mock.patch.object(torch.cuda, "device", mock.MagicMock()),

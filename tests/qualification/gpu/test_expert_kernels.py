@@ -150,8 +150,8 @@ def test_kernels_that_spill_or_take_many_instructions_are_left_out() -> None:
 
     uses = {
         "good": use(0, 2.0),
-        "fair": use(8, 2.9),
-        "slow": use(0, 3.1),
+        "fair": use(8, 3.4),
+        "slow": use(0, 3.6),
         "spills": use(200, 2.0),
         "unknown": use(0, None),
     }
