@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,7 +35,7 @@ MOST_INSTRUCTIONS = 1.75
 
 
 def main() -> int:
-    options = parsed()
+    options, began = parsed(), time.monotonic()
     if options.step == "choose":
         return chosen(options)
     layers = options.layers or [Layer(form, sublayer, 2) for form in FORMATS for sublayer in SUBLAYERS]
@@ -42,29 +43,15 @@ def main() -> int:
         for layer in layers:
             listed(layer, options.kernels, options.workers)
         return 0
+    for layer in layers:  # not in the process that measures, which is ended when it says nothing for long
+        listed(layer, options.kernels, options.workers)
     if options.step == "one":
-        return one(options, layers[0])
-    began, status = time.monotonic(), 0
-    for layer in layers:
-        listed(
-            layer, options.kernels, options.workers
-        )  # a process that measures is ended when it says nothing for long
-    for place, layer in enumerate(layers):
-        left = options.seconds - (time.monotonic() - began)
-        argv = [
-            "-m",
-            "qualification.gpu.expert_kernels",
-            "one",
-            "--kernels",
-            str(options.kernels),
-            "--out",
-            str(options.out),
-        ]
-        argv += ["--seconds", str(left / (len(layers) - place)), "--replays", str(options.replays)]
-        record = measure.Record(options.out, str(layer))
-        status |= bool(measure.guarded(layer, argv, record, os.environ))
-        for line in measure.summary(record.rows()):
-            print(line, flush=True)
+        return one(options, layers)
+    argv = ["-m", "qualification.gpu.expert_kernels", "one", "--kernels", options.kernels, "--out", options.out]
+    argv += ["--replays", options.replays, *layers, "--seconds"]
+    status = measure.guarded(list(map(str, argv)), options.out, os.environ, began + options.seconds)
+    for line in measure.summary(measure.read(options.out)):
+        print(line, flush=True)
     return status
 
 
@@ -137,27 +124,30 @@ def worthwhile(uses: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def one(options: argparse.Namespace, layer: Layer) -> int:
-    """Measure one layer in this process."""
+def one(options: argparse.Namespace, layers: Sequence[Layer]) -> int:
+    """Measure layers in this process, each for its share of the seconds that are left."""
     from qualification.gpu.expert_kernels import bench
 
     began = time.monotonic()
-    found = listed(layer, options.kernels, options.workers)
-    every: dict[str, Schedule] = {name: fixed(one["schedule"]) for name, one in found["schedules"].items()}
-    own = {int(tokens): every[name] for tokens, name in found["own"].items()}
-    tried = [every[name] for name, one in found["schedules"].items() if one["tried"]]
-    with kernels.without_gpu(), kernels.kept_in(options.kernels):
-        record = measure.Record(options.out, str(layer))
-        record.begin("weights of the layer")
-        held = bench.Bench(layer)
-        record.add(
-            device=bench.device_name(), layer_config=found["layer_config"], humming=installed(), tried=len(tried),
-            prepared_s=round(time.monotonic() - began, 1),
-        )  # fmt: skip
-        measure.everything(
-            held, record, tried, own, replays=options.replays, until=began + options.seconds, middle=bench.middle,
-            difference=bench.difference,
-        )  # fmt: skip
+    for place, layer in enumerate(layers):
+        here = time.monotonic()
+        found = listed(layer, options.kernels, options.workers)
+        every: dict[str, Schedule] = {name: fixed(one["schedule"]) for name, one in found["schedules"].items()}
+        own = {int(tokens): every[name] for tokens, name in found["own"].items()}
+        tried = [every[name] for name, one in found["schedules"].items() if one["tried"]]
+        with kernels.without_gpu(), kernels.kept_in(options.kernels):
+            record = measure.Record(options.out, str(layer))
+            record.begin("weights of the layer")
+            held = bench.Bench(layer)
+            record.add(
+                device=bench.device_name(), layer_config=found["layer_config"], humming=installed(), tried=len(tried),
+                prepared_s=round(time.monotonic() - here, 1),
+            )  # fmt: skip
+            until = here + (began + options.seconds - here) / (len(layers) - place)
+            measure.everything(
+                held, record, tried, own, replays=options.replays, until=until, middle=bench.middle,
+                difference=bench.difference,
+            )  # fmt: skip
     return 0
 
 

@@ -9,8 +9,8 @@ import torch
 
 EXPERTS, TOP_K, HIDDEN, INTERMEDIATE = 256, 6, 4096, 2048
 """DeepSeek-V4-Flash."""
-FORMATS = ("mxfp4-fp8", "mxfp4", "int4")
-"""MXFP4 weights with FP8 activations in groups of 128 or with BF16 ones; INT4 weights in groups of 128 with BF16 ones."""
+FORMATS = ("mxfp4-fp8", "int4", "mxfp4")
+"""MXFP4 weights with FP8 inputs in groups of 128, INT4 weights in groups of 128 and MXFP4 ones with BF16 inputs."""
 SUBLAYERS = ("w13", "w2")
 SCALE_BITS = {"mxfp4-fp8": 8 / 32, "mxfp4": 8 / 32, "int4": 16 / 128}
 """Bits of scales for each weight of four bits."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qualification.gpu.expert_kernels import schedules
-from qualification.gpu.expert_kernels.layers import PEAK, TOP_K, Layer
+from qualification.gpu.expert_kernels.layers import PEAK, TOP_K
 from qualification.gpu.expert_kernels.schedules import Schedule
 
 TOKENS = (32, 8, 128, 2, 16, 64, 4, 24, 96, 6, 256, 384)
@@ -62,7 +62,7 @@ class Record:
 
     def begin(self, what: str) -> None:
         """Say what is being measured."""
-        self.now.write_text(what, encoding="utf-8")
+        self.now.write_text(f"{self.layer} {what}", encoding="utf-8")
 
     def add(self, **row: Any) -> Row:
         """Write a row at once."""
@@ -154,19 +154,25 @@ def remaining(tried: Sequence[Schedule], times: Mapping[tuple[int, str], float],
     return [one for one in tried if schedules.name(one) in near]
 
 
-def guarded(layer: Layer, argv: Sequence[str], record: Record, environ: Mapping[str, str]) -> int:
-    """Run a layer's process; start it again without the schedule with which it died or stopped. Return its status."""
+def guarded(argv: Sequence[str], file: Path, environ: Mapping[str, str], until: float) -> int:
+    """
+    Run a process that measures into a file, with the seconds that are left as its last word; return its status.
+
+    It is started again without the schedule with which it died or stopped.
+    """
+    record, status = Record(file, ""), 1
     for start in range(MOST_STARTS):
         record.begin("start")
-        with subprocess.Popen([sys.executable, *argv, str(layer)], env=dict(environ)) as process:
+        words = [sys.executable, *argv, str(round(max(0.0, until - time.monotonic()), 1))]
+        with subprocess.Popen(words, env=dict(environ)) as process:
             status = watched(process, record.now)
         if status == 0:
-            return 0
-        what = record.now.read_text(encoding="utf-8")
-        record.add(lost=what, why=f"the process ended with {status}", start=start)
-        if " " in what or what == "start":  # not a schedule: it would end so again
-            return status
-    return 1
+            break
+        layer, _, what = record.now.read_text(encoding="utf-8").partition(" ")
+        Record(file, layer).add(lost=what, why=f"the process ended with {status}", start=start)
+        if " " in what or not layer:  # not a schedule: it would end so again
+            break
+    return status
 
 
 def watched(process: subprocess.Popen[bytes], now: Path) -> int:

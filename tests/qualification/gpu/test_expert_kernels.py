@@ -254,23 +254,22 @@ def test_a_process_that_dies_is_started_again_without_what_killed_it(tmp_path: P
     record = measure.Record(file, "mxfp4,w13,2")
     root = Path(__file__).parents[3]
     environ = os.environ | {"PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"}
-    assert measure.guarded(Layer.parse("mxfp4,w13,2"), ["-c", text], record, environ) == 0
+    assert measure.guarded(["-c", text], file, environ, math.inf) == 0
     rows = record.rows()
     assert [(row["lost"], row["why"]) for row in rows if "lost" in row] == [(NAMES[1], "the process ended with 77")]
     assert {row["name"] for row in rows if "us" in row} == set(NAMES) - {NAMES[1]}
 
 
 def test_a_process_that_never_measures_is_not_started_again(tmp_path: Path) -> None:
-    record = measure.Record(tmp_path / "rows.jsonl", "mxfp4,w13,2")
-    assert measure.guarded(Layer.parse("mxfp4,w13,2"), ["-c", "raise SystemExit(5)"], record, os.environ) == 5
-    assert len(record.rows()) == 1
+    file = tmp_path / "rows.jsonl"
+    assert measure.guarded(["-c", "raise SystemExit(5)"], file, os.environ, 0.0) == 5
+    assert [row["lost"] for row in measure.read(file)] == ["start"]
 
 
 def test_a_kernel_that_never_returns_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "PATIENCE", 0.5)
-    record = measure.Record(tmp_path / "rows.jsonl", "mxfp4,w13,2")
-    began = time.monotonic()
-    assert measure.guarded(Layer.parse("mxfp4,w13,2"), ["-c", "import time; time.sleep(60)"], record, os.environ) < 0
+    file, began = tmp_path / "rows.jsonl", time.monotonic()
+    assert measure.guarded(["-c", "import time; time.sleep(60)"], file, os.environ, 0.0) < 0
     assert time.monotonic() - began < 30
 
 
