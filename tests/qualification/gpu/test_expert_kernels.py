@@ -332,6 +332,11 @@ def test_ranges_are_those_of_the_nearest_steps_and_end_at_the_last(tokens: list[
         assert not any(two == (high, three, one) for two in found for three in [two[1]]), (low, high)
 
 
+def test_the_border_between_two_steps_is_their_geometric_mean() -> None:
+    low, high = tile(num_ctas_per_sm=1), tile(num_ctas_per_sm=2)
+    assert choose.ranges([8, 32], {8: low, 32: high}) == [(0, 16 * 6, low), (16 * 6, 32 * 6, high)]
+
+
 def test_choose_writes_a_table_for_each_sublayer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
