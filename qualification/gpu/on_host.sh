@@ -355,11 +355,14 @@ experts)
     package
     share_caches
     pieces=${PIECES:-$base/pieces} kernels=$base/experts status=0
-    if [ ! -d "$kernels" ] && compgen -G "$pieces/experts.*" >/dev/null; then
-        mkdir -p "$kernels.part"
-        cat "$pieces"/experts.* | zstd -d -c | tar -C "$kernels.part" -xf - || echo "the archive of kernels is cut short; the rest compiles"
-        mv "$kernels.part" "$kernels"
-    fi
+    (
+        flock 9  # another GPU's job may have begun at the same time
+        if [ ! -d "$kernels" ] && compgen -G "$pieces/experts.*" >/dev/null; then
+            mkdir -p "$kernels.part"
+            cat "$pieces"/experts.* | zstd -d -c | tar -C "$kernels.part" -xf - || echo "the archive of kernels is cut short; the rest compiles"
+            mv "$kernels.part" "$kernels"
+        fi
+    ) 9> "$kernels.lock"
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.expert_kernels measure --kernels "$kernels" \
         --out "${OUT:-$kernels}/experts.jsonl" --seconds "${DEADLINE:-250}" "$@" || status=$?
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.expert_kernels choose "${OUT:-$kernels}/experts.jsonl" \
