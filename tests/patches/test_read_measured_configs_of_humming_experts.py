@@ -62,7 +62,7 @@ def experts(folder, device=DEVICE):
             return SimpleNamespace(value="indexed")
 
     config = ModuleType("humming.config")
-    config.TuningConfig = TuningConfig
+    vars(config)["TuningConfig"] = TuningConfig
     variables = {"VLLM_TUNED_CONFIG_FOLDER": str(folder)} if folder else {}
     with contextlib.ExitStack() as stack:
         for one in (
@@ -169,8 +169,9 @@ def check_a_damaged_table_is_a_warning():
 def check_every_number_of_rows_has_one_config():
     from hypothesis import given
     from hypothesis import strategies as st
-    from vllm.model_executor.layers.fused_moe.experts.fused_humming_moe import merge_tuned_humming_ranges
+    from vllm.model_executor.layers.fused_moe.experts import fused_humming_moe
 
+    merge = vars(fused_humming_moe)["merge_tuned_humming_ranges"]
     edges = st.lists(st.integers(1, 60), unique=True, max_size=9).map(sorted)
 
     @given(edges, edges, st.data())
@@ -179,7 +180,7 @@ def check_every_number_of_rows_has_one_config():
         own = [(low, high, f"own {low}") for low, high in itertools.pairwise(borders)]
         every = [(low, high, {**TUNED, "num_stages": low}) for low, high in zip([0, *ends], ends, strict=False)]
         tuned = [one for one in every if data.draw(st.booleans())]
-        merged = merge_tuned_humming_ranges(own, tuned)
+        merged = merge(own, tuned)
         for rows in range(1, 70):
             here = [config for low, high, config in merged if low < rows <= high]
             asked = [config for low, high, config in tuned if low < rows <= high]
