@@ -19,7 +19,7 @@ from ..fingerprint import fingerprint
 from ..plan import Plan
 from ..resolve.select import Selection
 from ..supervisor import kernel_cache
-from . import load, measure, other_engine, plot, rounds
+from . import load, measure, other_engine, plot, rounds, routing
 from .load import Tokenizer
 from .measure import Subject
 from .options import BenchRequest, LoadMatrix, ServeOptions
@@ -82,7 +82,7 @@ def without_weights(
     selection: Selection, plan: Plan, serve: ServeOptions, environ: Mapping[str, str]
 ) -> Iterator[Endpoint]:
     """Serve a plan at its real size without weights, and yield the replica's endpoint."""
-    environ = {**measure.random_routing(selection.hardware.get("compute_capability")), **load.program_in(environ)}
+    environ = {**routing.variables(selection.hardware.get("compute_capability")), **load.program_in(environ)}
     serve, weights = dummy(selection, plan, serve, environ)
     log.info(f"{weights}; the draft gate and the corruption canary only warn, as random weights pass neither")
     with local_replica.replica(serve.argv(), environ, local_replica.scratch(), serve.start_seconds) as replica:

@@ -17,7 +17,7 @@ from ..errors import ConfigError, UserError
 from ..parallel import parallel
 from ..plan import draft_tokens
 from ..replica_description import flag_values
-from . import goodput, load, rounds
+from . import goodput, load, rounds, routing
 from .load import LoadFailed, Row, Tokenizer
 from .options import ADDED, LoadMatrix, LoadShape
 
@@ -25,13 +25,6 @@ log = logging.getLogger(__name__)
 
 Replica = Mapping[str, Any]
 LOAD = "vllm bench serve: random prompts, greedy, ignore-eos"
-_ROUTING = "VLLM_MOE_ROUTING_SIMULATION_STRATEGY"
-RANDOM_ROUTING = {_ROUTING: "uniform_random"}
-"""
-Variables that route each token to random experts, all equally likely. With the routing of dummy weights, 16 requests
-read at most 49 experts of a layer (2 x H200), with random routing 136; a token takes 5.8 and 11.2 ms (half of W4A16 on
-one H200; vLLM 0.32.0, 2026-11-22).
-"""
 _HEADINGS = ("batch", "input", "output", "output tok/s", "TPOT p50/p99 ms", "TTFT p50/p99 ms", "acceptance")
 _SHOWN = 0.01
 """The share of prompt tokens from the prefix cache from which on a table has it."""
@@ -185,22 +178,13 @@ def weights_of(replica: Replica) -> str:
     return described(rates or (), replica.get("env", {}))
 
 
-def random_routing(compute_capability: str) -> dict[str, str]:
-    """
-    Return RANDOM_ROUTING, but nothing on SM 10.x.
-
-    There vLLM 0.32.0 would choose kernels that route by themselves (trtllm_nvfp4_moe.py).
-    """
-    return {} if compute_capability.startswith("10.") else RANDOM_ROUTING
-
-
 def described(rates: Sequence[float], env: Mapping[str, str]) -> str:
     """Describe dummy weights whose draft tokens are accepted at these rates, with these variables."""
     parts = ["dummy weights"]
     if rates:
         parts.append(f"synthetic acceptance {', '.join(f'{rate:g}' for rate in rates)}")
-    if routing := env.get(_ROUTING):
-        parts.append(f"experts {routing}")
+    if strategy := env.get(routing.VARIABLE):
+        parts.append(f"experts {strategy}")
     return ", ".join(parts)
 
 

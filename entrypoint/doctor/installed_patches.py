@@ -24,3 +24,9 @@ def applied_patches() -> frozenset[str] | None:
     """Return the names of the applied patches; None where no vLLM can be read."""
     patches = patch_report().get("patches")
     return None if patches is None else frozenset(p["name"] for p in patches if p["state"] == "applied")
+
+
+def has(patch: str) -> bool | None:
+    """Tell whether the installed vLLM has a patch; None where no vLLM can be read."""
+    applied = applied_patches()
+    return None if applied is None else patch in applied

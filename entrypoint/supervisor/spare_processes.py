@@ -40,8 +40,7 @@ def variables(plan: Plan) -> dict[str, str]:
 
 def read_by_vllm() -> bool:
     """Tell whether the installed vLLM has the patch, or may have it; without it, vLLM warns of an unknown variable."""
-    applied = installed_patches.applied_patches()
-    return applied is None or PATCH in applied
+    return installed_patches.has(PATCH) is not False
 
 
 def _processes(flags: Mapping[str, Setting]) -> str:

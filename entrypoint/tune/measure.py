@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bench import command, kernel_prebuild, load, measure
+from ..bench import command, kernel_prebuild, load, measure, routing
 from ..bench.options import LoadMatrix, ServeOptions
 from ..client import local_replica
 from ..client.errors import RequestFailed
@@ -113,7 +113,7 @@ def _started_as(bench: Bench, setup: Setup) -> tuple[ServeOptions, dict[str, str
         return dataclasses.replace(serve, flags=(*serve.flags, *PROOFS)), environ
     resolved = bench.setups.resolution(setup)
     capability = resolved.selection.hardware.get("compute_capability")
-    environ = {**measure.random_routing(capability), **environ}
+    environ = {**routing.variables(capability), **environ}
     serve, _ = command.dummy(resolved.selection, resolved.plan, serve, environ)
     return serve, environ
 

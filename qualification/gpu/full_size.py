@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsv4_serve.entrypoint.bench import event_loop, kernel_prebuild, load, measure
+from dsv4_serve.entrypoint.bench import event_loop, kernel_prebuild, load, routing
 from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm, PrebuiltKernels
 from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
@@ -52,7 +52,7 @@ def planned(options: argparse.Namespace, environ: Mapping[str, str], flags: Sequ
     share = {"tp": options.tp or (1 if options.share > 1 else 2), "share": options.share}
     one = {"model": options.model, "profile": options.profile, "skip": ["busy-gpu"], "flags": list(flags)}
     how = speed.planned({**variants.DEFAULTS, **share, **one}, load.program_in(environ))
-    kept = {name: value for name, value in how.environ.items() if name not in measure.RANDOM_ROUTING}
+    kept = {name: value for name, value in how.environ.items() if name != routing.VARIABLE}
     return replace(how, environ=kept)
 
 

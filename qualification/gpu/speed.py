@@ -3,7 +3,8 @@ How fast several ways to serve are, at full size without weights: each is starte
 
     python -m qualification.gpu.speed --variants FILE.toml --gpus 0,1 --out DIR --deadline 540
 
-variants.py says what a FILE.toml has. Experts are routed at random, as by `dsv4 bench`, unless `env` says otherwise.
+variants.py says what a FILE.toml has. Experts are routed at random, as by `dsv4 bench --without-weights`, unless `env`
+says otherwise.
 DIR/NAME.json is written after every row.
 """
 
@@ -25,7 +26,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from dsv4_serve.entrypoint import procfs
-from dsv4_serve.entrypoint.bench import command, event_loop, load, measure, other_engine, sweep
+from dsv4_serve.entrypoint.bench import command, event_loop, load, measure, other_engine, routing, sweep
 from dsv4_serve.entrypoint.bench import options as benches
 from dsv4_serve.entrypoint.bench.load import Row, Tokenizer
 from dsv4_serve.entrypoint.bench.options import LoadMatrix
@@ -113,7 +114,9 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     """Write the folder without weights, and return how it is served."""
     given, flags, chosen, plan = resolved(variant)
     sizes = share(SIZES[str(chosen.model.get("architecture"))], variant["share"]) if variant["share"] > 1 else None
-    environ = {**measure.random_routing(chosen.hardware.get("compute_capability")), **environ}
+    environ = {**routing.variables(chosen.hardware.get("compute_capability")), **environ}
+    if variant["engine"] == SGLANG:
+        environ[routing.VARIABLE] = routing.SPREAD  # SGLANG_SIMULATE_UNIFORM_EXPERTS draws likewise, whatever vLLM has
     own, weights = command.dummy(chosen, plan, benches.serve_options(given, flags), environ, sizes)
     serve = own.argv()
     if sizes:

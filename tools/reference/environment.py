@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dsv4_serve.entrypoint import supervision_settings
-from dsv4_serve.entrypoint.bench.measure import RANDOM_ROUTING
+from dsv4_serve.entrypoint.bench import routing
 from dsv4_serve.entrypoint.catalog.catalog import SHIPPED
 from dsv4_serve.entrypoint.resolve.environment import FLAGS, Variables
 from dsv4_serve.entrypoint.resolve.expert_input import BF16, GROUPS
@@ -155,7 +155,10 @@ SET = {
     ),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),
     "CUDA_VISIBLE_DEVICES": ("the topology", "The GPUs with the closest ones first, unless it is set."),
-    **dict.fromkeys(RANDOM_ROUTING, ("`--without-weights`", "`uniform_random`: each token goes to random experts.")),
+    routing.VARIABLE: (
+        "`--without-weights`",
+        f"`{routing.SPREAD}`, or `{routing.RANDOM}` without the patch: each token goes to random experts.",
+    ),
     "HF_ALLOW_CODE_EVAL": ("`eval`", "1 with `--confirm-run-unsafe-code`."),
     "TOKENIZERS_PARALLELISM": ("`eval`", "false."),
     "DSV4_EVAL_KEY": ("`eval`", "The bearer key, for the process that runs lm-eval."),

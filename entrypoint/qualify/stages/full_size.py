@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...bench import command, kernel_prebuild, load, measure
+from ...bench import command, kernel_prebuild, load, measure, routing
 from ...bench.options import LoadMatrix, ServeOptions
 from ...client import local_replica
 from ...client.local_replica import ReplicaEnded, Started
@@ -34,8 +34,8 @@ def full_size(box: Box) -> Outcome:
         return skipped(why)
     if box.remaining < LEAST:
         return inconclusive(TOO_SHORT, "raise --minutes")
-    routing = measure.random_routing(box.selection.hardware.get("compute_capability"))
-    environ = {**routing, **load.program_in(box.environ)}
+    random = routing.variables(box.selection.hardware.get("compute_capability"))
+    environ = {**random, **load.program_in(box.environ)}
     try:
         serve, weights = command.dummy(box.selection, box.plan, box.serve, environ)
     except ConfigError as error:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from dsv4_serve.demo.deepseek_v4 import LAYOUTS, Dims
 from dsv4_serve.demo.deepseek_v4 import write as write_whole
 from dsv4_serve.demo.tokenizer import MARKS
-from dsv4_serve.entrypoint.bench import command, measure
+from dsv4_serve.entrypoint.bench import command, measure, routing
 from dsv4_serve.entrypoint.bench import without_weights as dummy
 from dsv4_serve.entrypoint.bench.options import ServeOptions
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
@@ -157,17 +157,8 @@ def test_a_result_says_by_the_plan_what_the_weights_were(replica: dict[str, Any]
 
 
 def test_a_result_says_from_the_plan_how_experts_were_routed() -> None:
-    found = measure.weights_of({**described(load_format="dummy"), "env": measure.RANDOM_ROUTING})
+    found = measure.weights_of({**described(load_format="dummy"), "env": {routing.VARIABLE: routing.RANDOM}})
     assert found == "dummy weights, experts uniform_random"
-
-
-def test_experts_are_not_routed_at_random_where_that_would_change_their_kernels() -> None:
-    found = {
-        name: Catalog([]).hardware(name, "").get("compute_capability") for name in ("h200", "rtx-pro-6000", "b300")
-    }
-    assert {name: bool(measure.random_routing(capability)) for name, capability in found.items()} == {
-        "h200": True, "rtx-pro-6000": True, "b300": False,
-    }  # fmt: skip
 
 
 @pytest.mark.vllm
@@ -177,9 +168,8 @@ def test_with_random_routing_sixteen_requests_read_as_many_experts_as_even_routi
     from vllm.model_executor.layers.fused_moe.router.routing_simulator_router import RoutingSimulator
 
     tokens, top_k, experts = 32, 6, 256
-    [strategy] = measure.RANDOM_ROUTING.values()
     logits = torch.zeros(tokens, experts)
-    _, chosen = RoutingSimulator.simulate_routing(torch.zeros(tokens, 8), logits, strategy, top_k)
+    _, chosen = RoutingSimulator.simulate_routing(torch.zeros(tokens, 8), logits, routing.RANDOM, top_k)
     assert all(len(set(one)) == top_k for one in chosen.tolist())
     expected = experts * (1 - (1 - top_k / experts) ** tokens)
     assert abs(len(set(chosen.flatten().tolist())) - expected) < 5 * 6  # about five standard deviations

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from dsv4_serve.entrypoint.bench import compare
+from dsv4_serve.entrypoint.bench import compare, routing
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.local_replica import Started
+from dsv4_serve.entrypoint.doctor import installed_patches
 from dsv4_serve.entrypoint.machine.machine import read_machine
 from dsv4_serve.entrypoint.supervisor import provenance
 from qualification.gpu import keep, sglang, speed, variants
@@ -78,10 +79,12 @@ def test_no_tokens_are_counted_where_nothing_answers() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("applied", "strategy"), [({routing.PATCH}, "uniform_spread"), (set(), "uniform_random")])
 def test_every_engine_of_a_comparison_does_the_same_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, applied: set[str], strategy: str
 ) -> None:
     monkeypatch.setenv("HARDWARE", "h200")
+    monkeypatch.setattr(installed_patches, "applied_patches", lambda: applied)
     started: list[Any] = []
     monkeypatch.setattr(speed, "stock", lambda argv, environ, *_: started.append((argv, environ)))
     monkeypatch.setattr(speed.local_replica, "replica", lambda argv, environ, *_: started.append((argv, environ)))
@@ -96,9 +99,11 @@ def test_every_engine_of_a_comparison_does_the_same_work(
         assert environ["SGLANG_SIMULATE_ACC_LEN"] == ("3.5096" if dspark else "1.8900")
         assert ("DSPARK" if dspark else "EAGLE") in argv
         assert environ["SGLANG_SIMULATE_UNIFORM_EXPERTS"] == "1"
+        assert how.weights.endswith(", experts uniform_spread")  # whatever vLLM has
     else:
         assert ("0.285952" if dspark else "[0.89]") in words
-        assert environ["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_random"
+        assert environ["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == strategy
+        assert how.weights.endswith(f", experts {strategy}")
     assert ('"method": "dspark"' in words) == (variant["engine"] == "vllm" and dspark)
     assert tokenizer.name in words
     assert ("dummy" in argv, "prefix-caching" in words) == (True, False)
