@@ -14,6 +14,10 @@ Start = Callable[[type[BaseHTTPRequestHandler]], str]
 """Start a server with a handler, and return its URL."""
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a test may open many connections at once
+
+
 @contextmanager
 def http_servers(certificate: Path | None = None, key: Path | None = None) -> Iterator[Start]:
     """Yield a function that starts servers, which log nothing; all of them end with the block. A certificate: TLS."""
@@ -24,7 +28,7 @@ def http_servers(certificate: Path | None = None, key: Path | None = None) -> It
 
         def start(handler: type[BaseHTTPRequestHandler]) -> str:
             silent = type(handler.__name__, (handler,), {"log_message": lambda *_: None})
-            server = running.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), silent))
+            server = running.enter_context(_Server(("127.0.0.1", 0), silent))
             if context:
                 server.socket = context.wrap_socket(server.socket, server_side=True)
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
