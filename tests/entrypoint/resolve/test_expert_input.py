@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,17 @@ def test_the_plan_says_where_the_value_comes_from_and_how_to_undo_it() -> None:
     assert setting.origin.startswith("hardware/h200.toml mxfp4-expert-inputs: FP8 by 128 values")
     assert setting.origin.endswith(f"{BF16} undoes it")
     assert CHOICE not in plan().choices
+
+
+def test_the_page_about_tables_measures_the_kernels_of_the_plan_that_it_serves() -> None:
+    """A table is found by the formats of weights and inputs, and one of others is passed over without a word."""
+    page = (Path(__file__).resolve().parents[3] / "docs/how-to/tune.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```\n(python -m qualification\.gpu\.expert_kernels .*?)```", page, re.DOTALL)
+    [served] = re.findall(r"dsv4 serve --profile (\S+) --model (\S+) --tp (\d+)", example)
+    profile, model, ways = served
+    chosen = inputs(profile=profile, model=model, tensor_parallel_size=int(ways))
+    form = {GROUPS: "mxfp4-fp8", None: "mxfp4"}[chosen]
+    assert set(re.findall(r"\S+,w\d+,\d", example)) == {f"{form},w13,{ways}", f"{form},w2,{ways}"}
 
 
 @each("model", MODELS)
