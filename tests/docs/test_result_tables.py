@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.demo.numerics.compare import FLOORS
 from tools.reference import k_by_load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,6 +140,16 @@ def test_the_ranges_of_the_differences_are_those_of_the_rows() -> None:
     assert f"ours comes after {', '.join(long[:3])} and {long[3]} times SGLang's time" in ENGINES
     assert f"| {min(single):.2f} to {max(single):.2f} times SGLang's |" in ENGINES
     assert f"ours takes {min(many):.2f} to {max(many):.2f} times as long" in ENGINES
+
+
+def test_the_page_about_numerics_has_the_limits_of_gpus() -> None:
+    page = " ".join((ROOT / "docs/results/numerics.md").read_text(encoding="utf-8").split())
+    middle, clear, long, long_clear = (
+        f"{2 * FLOORS['gpu'][f'{prompt} {name}']:.3f}" for prompt in ("middle", "long") for name in ("median", "clear")
+    )
+    assert (
+        f"limits of GPUs are {middle} for the median and {clear} for *clear* ({long} and {long_clear} for 2,552" in page
+    )
 
 
 STEPS, DECODED, PAIRED, LAYERS = 20, 18, 19, 44
