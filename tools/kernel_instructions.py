@@ -9,6 +9,7 @@ instructions for its length. One WGMMA takes 64 rows of weights from 128 threads
 FP8 (QGMMA): 8 and 16 weights of a thread. Warps that only load have a loop of their own, which is not counted.
 """
 
+import argparse
 import re
 import subprocess
 import sys
@@ -76,5 +77,20 @@ def table(loops: Sequence[tuple[str, Loop]]) -> str:
     return "\n".join(lines)
 
 
+def main(words: Sequence[str]) -> int:
+    """Print the table of the kernels that are named."""
+    parser = argparse.ArgumentParser(description="Instructions for each weight in the main loop of HUMMING's kernels.")
+    parser.add_argument(
+        "kernels", nargs="+", type=Path, metavar="KERNEL", help="kernel.cubin, or what nvdisasm -c printed"
+    )
+    try:
+        print(table([(str(path), main_loop(disassembled(path))) for path in parser.parse_args(words).kernels]))
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        need = " (pip: nvidia-cuda-nvdisasm)" if "nvdisasm" in str(error) else ""
+        print(f"kernel_instructions: {error}{need}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    print(table([(name, main_loop(disassembled(Path(name)))) for name in sys.argv[1:]]))
+    sys.exit(main(sys.argv[1:]))

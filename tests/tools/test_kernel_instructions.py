@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,14 @@ def test_an_instruction_in_fp8_takes_twice_the_weights(tmp_path: Path) -> None:
 def test_a_kernel_without_tensor_cores_is_told() -> None:
     with pytest.raises(ValueError, match="no loop with tensor-core instructions"):
         kernel_instructions.main_loop(lines(".L_x_1:", "LDS R2, [R1]", "BRA `(.L_x_1)"))
+
+
+@pytest.mark.parametrize("text", [None, "", "no loop"])
+def test_what_cannot_be_counted_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None
+) -> None:
+    file = tmp_path / "kernel.sass"
+    if text is not None:
+        file.write_text(text)
+    assert kernel_instructions.main([str(file)]) == 1
+    assert re.fullmatch(r"kernel_instructions: .+\n", capsys.readouterr().err)

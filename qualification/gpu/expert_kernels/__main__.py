@@ -12,6 +12,7 @@ missing. Run again with the same file it goes on. The tables' folder is VLLM_TUN
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -38,6 +39,8 @@ def main() -> int:
     options, began = parsed(), time.monotonic()
     if options.step == "choose":
         return chosen(options)
+    if importlib.util.find_spec("humming") is None:
+        raise SystemExit("HUMMING is not installed in this Python: install vLLM for CUDA, or humming-kernels.")
     layers = options.layers or [Layer(form, sublayer, 2) for form in FORMATS for sublayer in SUBLAYERS]
     if options.step == "compile":
         for layer in layers:
@@ -188,6 +191,10 @@ def chosen(options: argparse.Namespace) -> int:
                 file.write_text(text, encoding="utf-8")
                 print(f"{name}: {len(ranges)} ranges in {file}")
                 written += 1
+    if not written:
+        print(
+            f"No table: {options.rows} has no layer, of which both products were measured, with a schedule that was faster."
+        )
     return 0 if written else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import math
@@ -366,3 +367,11 @@ def test_choose_writes_a_table_for_each_sublayer(
         assert found[2]["block_shape"] == [8, 256, 128]
     rows.write_text("")
     assert program.main() == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"No table: {rows} has no layer")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("humming") is not None, reason="HUMMING is installed here")
+def test_without_humming_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["expert_kernels", "compile", "--kernels", str(tmp_path)])
+    with pytest.raises(SystemExit, match="HUMMING is not installed in this Python"):
+        program.main()
