@@ -62,6 +62,9 @@ CAUSES = (
     CUT,
 )
 
+_SILENT = "process-gone"
+"""The failure of a process that ended without a message; its remedy is a guess, which a limit that was reached outranks."""
+
 
 @dataclass(frozen=True)
 class ExitReason:
@@ -112,7 +115,7 @@ def classify(
         roots = [RootCause(f"vLLM was ended by {by_signal}", (), Standing.CAUSE, fatal=True)]
     where = replace(situation or Situation(), port=notes.port, serving=was_ready)
     text, failure = _known(roots)
-    if failure is None and where.limit and not was_ready:
+    if where.limit and not was_ready and (failure is None or failure.name == _SILENT):
         failure = known_failures.too_few_processes()  # it has many messages, some without a reason
     cause = of_known(failure, was_ready=was_ready)
     if failure is None and was_ready and by_signal == "SIGTERM":

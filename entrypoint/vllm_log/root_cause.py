@@ -28,6 +28,7 @@ NEAR = 400  # lines between what a compiler or a kernel printed by itself, and t
 _ALONE = re.compile(
     r"(vllm( \w+)?|\S+\.py): error: |\[\w+\]:\[E\d{3,4} |\[E\d{3,4} "
     r"|terminate called| *what\(\):|!!!!!!! Segfault|Fatal Python error|Segmentation fault|Bus error|Killed$"
+    r"|libgomp: Thread creation failed|OMP: Error #\d"  # OpenMP of GNU and of LLVM
     r"|Failed: Cuda error|Illegal instruction|double free or corruption|corrupted (size vs|double-linked)"
     r"|(malloc|free|realloc|munmap_chunk)\(\): |\*\*\* stack smashing detected"  # glibc
 )

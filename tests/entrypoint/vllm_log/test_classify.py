@@ -179,6 +179,9 @@ def test_a_start_that_fails_for_no_known_cause_at_a_limit_of_processes_is_explai
         situation=REACHED,
     )
     assert known.failure == "cuda-out-of-memory"
+    silent = notes("RuntimeError: Engine core initialization failed. Failed core proc(s): {}")
+    for situation, failure in ((Situation(), "process-gone"), (REACHED, "too-few-processes")):
+        assert classify(silent, 1, phase="proving", was_ready=False, situation=situation).failure == failure
 
 
 def test_a_stall_at_a_limit_of_processes_is_explained_by_it_and_a_hang_is_not() -> None:

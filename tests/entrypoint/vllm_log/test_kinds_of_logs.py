@@ -113,6 +113,13 @@ LOGS = [
         "shared-memory-full",
         "torch_5_38_0",
     ),
+    ("\nlibgomp: Thread creation failed: Resource temporarily unavailable\n", 69, "too-few-processes", "libgomp"),
+    (
+        "OMP: Error #34: System unable to allocate necessary resources for OMP thread:\nOMP: System error #11: x\n",
+        69,
+        "too-few-processes",
+        "OMP: Error #34",
+    ),
 ]
 
 
