@@ -149,6 +149,7 @@ OUTER = ProcessLimit("/", None, 100, refused=7)
         ([ProcessLimit("user", 100, 100 - LEAST)], [], None),
         ([ProcessLimit("user", 100, 101 - LEAST)], [], "This user may have 100 "),
         ([ProcessLimit("/g", 100, 101 - LEAST)], [ProcessLimit("/g", 100, 1)], "The limit of 100 "),
+        ([ProcessLimit("user", 9, 9), GROUP], [ProcessLimit("/g", 500, 20, refused=8)], "The limit of 500 "),
     ],
 )  # fmt: skip
 def test_a_limit_is_reached_where_it_refused_one_meanwhile_or_left_too_few(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from dsv4_serve.demo.deepseek_v4 import TINY, write
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.plan import Plan
-from dsv4_serve.entrypoint.resolve import shape
+from dsv4_serve.entrypoint.resolve import expert_input, shape
 from dsv4_serve.entrypoint.resolve.constraints import MEMORY
 from dsv4_serve.entrypoint.resolve.expert_input import BF16, CHOICE, GROUPS, VARIABLE
 from dsv4_serve.entrypoint.supervisor import kernel_cache
 from tests.support.each import each
-from tests.support.plans import CATALOG, request, resolved
+from tests.support.plans import CATALOG, request, resolved, selected
 
 SCOPE = (
     *MEMORY,
@@ -86,6 +87,7 @@ def test_every_published_model_in_every_shape_starts(model: str) -> None:
         ({"model": "v41-flash", "profile": "v41", "tensor_parallel_size": 4}, "4 GPUs cannot divide 2304 rows"),
         ({"model": "v41-flash", "profile": "v41", "tensor_parallel_size": 8}, "8 GPUs cannot divide 2304 rows"),
         ({"profile": "64k-dp", "tensor_parallel_size": 1}, "with data parallelism are unmeasured"),
+        ({"tensor_parallel_size": 1, "data_parallel_size": 2}, "with data parallelism are unmeasured"),
         ({"enable_expert_parallel": True}, "with expert parallelism are unmeasured"),
     ],
 )
@@ -104,12 +106,18 @@ def test_only_the_hardware_where_it_was_measured_gets_it(hardware: str) -> None:
 
 @pytest.mark.parametrize(
     ("base", "key", "found"),
-    [("h100", "fp8", GROUPS), ("gh200-144g", "fp8", GROUPS), ("h200", "bf16", None), ("b300", "fp8", None)],
+    [
+        ("h100", "fp8", GROUPS),
+        ("gh200-144g", "fp8", GROUPS),
+        ("h200", "bf16", None),
+        ("b300", "fp8", None),
+        ('h200"\ncompute-capability = "8.9', "fp8", None),
+    ],
 )
 def test_a_file_of_the_user_says_it_for_its_own_hardware(
     tmp_path: Path, base: str, key: str, found: str | None
 ) -> None:
-    """Where vLLM computes MXFP4 experts otherwise, as on B300, it says nothing about Humming."""
+    """Where vLLM computes MXFP4 experts otherwise, as on B300, or nobody asked it, it says nothing about Humming."""
     (tmp_path / "hardware").mkdir()
     (tmp_path / "hardware/mine.toml").write_text(OWN.format(base, key))
     setting = plan(Catalog([tmp_path]), hardware="mine").env.get(VARIABLE)
@@ -144,10 +152,13 @@ def test_a_profile_of_the_user_may_set_it(tmp_path: Path) -> None:
     assert plan(Catalog([tmp_path]), profile="own").env[VARIABLE].value == BF16
 
 
-@pytest.mark.parametrize("value", ["", " ", "{dtype: float8e4m3}", "{"])
+@pytest.mark.parametrize("value", ["", " ", "{dtype: float8e4m3}", " {", '{"a":' * 20_000, '{"a": ' + 5000 * "7" + "}"])
 def test_what_vllm_could_not_read_is_refused(value: str) -> None:
-    with pytest.raises(ConfigError, match=f"{VARIABLE} = .* is not JSON; write {{}} for none of it, or unset it"):
+    with pytest.raises(
+        ConfigError, match=f"{VARIABLE} = .* is not JSON; write {{}} for none of it, or unset it"
+    ) as refused:
         plan(operator={VARIABLE: value})
+    assert len(str(refused.value)) < 250
 
 
 def test_files_decide_over_the_name_of_the_model(tmp_path: Path) -> None:
@@ -158,6 +169,20 @@ def test_files_decide_over_the_name_of_the_model(tmp_path: Path) -> None:
     assert inputs(model=native) == GROUPS
     assert inputs(model=native, tensor_parallel_size=4) is None
     assert inputs(model=other) is None
+    assert inputs(model=f"w4a16={tmp_path / 'native'}", skip=("draft-moe-backend",)) is None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "set_by_plan"), [("", True), ("fp8-mxfp4", True), ("unquantized", True), ("w4a16", False)]
+)
+def test_a_drafter_with_experts_of_another_format_forbids_it(scheme: str, set_by_plan: bool) -> None:
+    """The variable is for the drafter's experts, too."""
+    requested = request(**PLAIN)
+    selection = selected(requested)
+    selection = replace(selection, drafter=replace(selection.drafter, scheme=scheme))
+    env: dict[str, Any] = {}
+    expert_input.settle(selection, resolved(requested).flags, env)
+    assert (VARIABLE in env) == set_by_plan
 
 
 def source(package: str, name: str) -> str:
