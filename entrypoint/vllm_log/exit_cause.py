@@ -63,7 +63,7 @@ CAUSES = (
 )
 
 _SILENT = "process-gone"
-"""The failure of a process that ended without a message; its remedy is a guess, which a limit that was reached outranks."""
+"""The failure of a process that ended without a message: a limit that was reached outranks its remedy, a guess."""
 
 
 @dataclass(frozen=True)

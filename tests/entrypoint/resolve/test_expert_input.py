@@ -152,7 +152,12 @@ def test_a_profile_of_the_user_may_set_it(tmp_path: Path) -> None:
     assert plan(Catalog([tmp_path]), profile="own").env[VARIABLE].value == BF16
 
 
-@pytest.mark.parametrize("value", ["", " ", "{dtype: float8e4m3}", " {", '{"a":' * 20_000, '{"a": ' + 5000 * "7" + "}"])
+DEEP, LONG = '{"a":' * 20_000, '{"a": ' + 5000 * "7" + "}"
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", "{dtype: float8e4m3}", " {", DEEP, LONG], ids=["empty", "space", "yaml", "cut", "deep", "long"]
+)
 def test_what_vllm_could_not_read_is_refused(value: str) -> None:
     with pytest.raises(
         ConfigError, match=f"{VARIABLE} = .* is not JSON; write {{}} for none of it, or unset it"

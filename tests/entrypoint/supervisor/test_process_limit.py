@@ -27,6 +27,8 @@ print("terminate called without an active exception", flush=True)
 os.abort()
 """
 
+WAITS = ABORTS.replace('print("terminate called without an active exception", flush=True)\nos.abort()', "end.wait()")
+
 
 @pytest.mark.parametrize(("limit", "status"), [(60, 69), (2000, 87)])
 def test_a_start_that_dies_at_the_limit_names_it_and_another_one_does_not(
@@ -46,3 +48,21 @@ def test_a_start_that_dies_at_the_limit_names_it_and_another_one_does_not(
     named = f"The limit of {limit} processes and threads was reached (pids.max of a control group): raise it"
     assert (named in ended["sentence"]) == (status == 69), ended
     assert ("dsv4 bundle --support" in ended["sentence"]) == (status == 87), ended
+
+
+@pytest.mark.parametrize("limit", [60, 2000])
+def test_a_start_that_stalls_at_the_limit_names_it_and_another_one_does_not(
+    tmp_path: Path, few_pids: Callable[[int], Path], limit: int
+) -> None:
+    program = tmp_path / "vllm"
+    program.write_text(WAITS.format(python=sys.executable, threads=80))
+    program.chmod(0o755)
+    model = write_checkpoint(tmp_path / "model")
+    settings = {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_VLLM": str(program), **quick()}
+    settings |= {"DSV4_SUPERVISE_STALL_STARTING": "3"}
+    group = few_pids(limit)
+    with replica(tmp_path / "replica", model_name="demo", seconds_to_stop=15, **settings) as running:
+        (group / "cgroup.procs").write_text(f"{running.process.pid}\n")
+        assert running.until_ended(60)[0] == 84, running.log_text()
+        sentence = running.last_exit()["sentence"]
+    assert (f"The limit of {limit} processes and threads was reached" in sentence) == (limit == 60), sentence
