@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import sys
 import tempfile
@@ -27,11 +28,14 @@ DEVICE, VERSION = "NVIDIA H200", "0.1.17"
 
 @dataclass
 class TuningConfig:
-    """As HUMMING's, which is not there on CPUs: it refuses what it does not know."""
+    """As HUMMING's, which is not there on CPUs: it refuses what it does not know, and divides what it is given."""
 
     block_shape: tuple
     warp_shape: tuple
     num_stages: int = 2
+
+    def __post_init__(self):
+        self.num_threads = math.prod(self.block_shape) // math.prod(self.warp_shape) * 32
 
 
 def written(folder, **changed):
@@ -141,6 +145,9 @@ def check_a_damaged_table_is_a_warning():
         "null",
         whole.replace("humming_version", "version"),
         whole.replace('"tuning_config": [', '"tuning_config": [3, '),
+        "[" * 100_000,
+        whole.replace('"num_stages": 5', '"num_stages": ' + "5" * 5000),
+        "\udcff" + whole,
     ]
     broken = [
         [(0, 12, TUNED), (6, 24, TUNED)],
@@ -152,12 +159,16 @@ def check_a_damaged_table_is_a_warning():
         [(0, 12, {**TUNED, "number_of_stages": 5})],
         [(0, 12, None)],
         [(0, 12)],
+        [(0, 12, {**TUNED, "warp_shape": [0, 32, 64]})],
+        [(0, 12, {**TUNED, "block_shape": 8})],
+        [(0, 4096, TUNED)],
+        [(0, 10**30, TUNED)],
     ]
     for text, found in [*((text, None) for text in texts), *((None, found) for found in broken)]:
         with tempfile.TemporaryDirectory() as folder:
             file = written(folder, ranges=found or [])
             if text is not None:
-                file.write_text(text)
+                file.write_text(text, encoding="utf-8", errors="surrogateescape")
             with experts(folder) as (made, log):
                 assert made.w13_tuning_config == OWN, (text, found)
                 info, warnings = said(log)
@@ -166,14 +177,27 @@ def check_a_damaged_table_is_a_warning():
                 assert str(file) in warnings[0]
 
 
+def check_a_folder_in_place_of_a_table_is_a_warning():
+    with tempfile.TemporaryDirectory() as folder:
+        file = written(folder)
+        file.unlink()
+        file.mkdir()
+        with experts(folder) as (made, log):
+            assert made.w13_tuning_config == OWN
+            info, warnings = said(log)
+            assert not info
+            assert "IsADirectoryError" in warnings[0]
+
+
 def check_every_number_of_rows_has_one_config():
-    from hypothesis import given
+    from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
     from vllm.model_executor.layers.fused_moe.experts import fused_humming_moe
 
     merge = vars(fused_humming_moe)["merge_tuned_humming_ranges"]
     edges = st.lists(st.integers(1, 60), unique=True, max_size=9).map(sorted)
 
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
     @given(edges, edges, st.data())
     def holds(borders, ends, data):
         borders = [0, *borders, 1 << 30]
@@ -204,6 +228,10 @@ def test_without_a_table_nothing_is_said(holds):
 
 def test_a_damaged_table_is_a_warning(holds):
     holds("check_a_damaged_table_is_a_warning")
+
+
+def test_a_folder_in_place_of_a_table_is_a_warning(holds):
+    holds("check_a_folder_in_place_of_a_table_is_a_warning")
 
 
 def test_every_number_of_rows_has_one_config(holds):
