@@ -83,14 +83,14 @@ def _group(folder: Path) -> Iterator[ProcessLimit]:
 def _of_user(root: Path) -> Iterator[ProcessLimit]:
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     status = _fields(root / "proc/self/status")
-    if most != resource.RLIM_INFINITY and status and not int(status["CapEff"], 16) & _EXEMPT:
+    if most != resource.RLIM_INFINITY and status and not int(status.get("CapEff") or "0", 16) & _EXEMPT:
         yield ProcessLimit(_USER, most, _used_by(os.getuid(), root))
 
 
 def _used_by(user: int, root: Path) -> int:
     """Return the threads of this user that can be seen; a container sees none of those outside."""
     every = (_fields(path) for path in (root / "proc").glob("[0-9]*/status"))
-    return sum(int(one["Threads"]) for one in every if one.get("Uid", "-").split()[0] == str(user))
+    return sum(int(one.get("Threads") or 1) for one in every if one.get("Uid", "").split()[:1] == [str(user)])
 
 
 def _fields(path: Path) -> dict[str, str]:

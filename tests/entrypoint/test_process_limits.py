@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,6 +132,29 @@ def test_version_1_has_a_hierarchy_of_its_own_whose_path_a_container_may_not_see
 @pytest.mark.parametrize("cgroup", ["", "0::/", "0::/gone"])
 def test_without_files_there_is_no_limit(tmp_path: Path, cgroup: str) -> None:
     assert process_limits.read(tree(tmp_path, cgroup, {}) if cgroup else tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "limited"),
+    [("0000000000000000", True), ("", True), ("0000000000200000", False), ("0000000001000000", False)],
+)
+def test_threads_of_the_real_user_are_counted_where_no_capability_lifts_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: str, limited: bool
+) -> None:
+    """Another kernel than Linux, such as gVisor, may leave lines out."""
+    processes = {
+        "7": "Uid:\t1000\t0\t0\t0\nThreads:\t5",
+        "8": "Uid:\t0\t1000\t0\t0\nThreads:\t9",
+        "9": "Uid:\t1000",
+        "10": "Uid:",
+    }
+    for name, text in (*processes.items(), ("self", f"CapEff:\t{capabilities}" if capabilities else "Uid:\t1000")):
+        (tmp_path / "proc" / name).mkdir(parents=True)
+        (tmp_path / "proc" / name / "status").write_text(text + "\n")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 200))
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert process_limits.read(tmp_path) == ((ProcessLimit("user", 100, 6),) if limited else ())
 
 
 GROUP = ProcessLimit("/g", 500, 100, refused=7)

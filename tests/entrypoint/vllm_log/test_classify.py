@@ -189,6 +189,8 @@ def test_a_stall_at_a_limit_of_processes_is_explained_by_it_and_a_hang_is_not() 
     assert stall.failure == "too-few-processes"
     assert "The limit of 50 processes and threads was reached" in stall.sentence
     assert stall.cause is exit_cause.STALLED
+    with_errors = replace(REACHED, xids=(Xid(79, "bus"),))
+    assert explain(ExitReason(exit_cause.STALLED, "no progress."), notes(), with_errors).xids == with_errors.xids
     assert "processes" not in explain(ExitReason(exit_cause.STALLED, "no progress."), notes(), Situation()).sentence
     assert "processes" not in explain(ExitReason(exit_cause.HUNG, "no progress."), notes(), REACHED).sentence
 
