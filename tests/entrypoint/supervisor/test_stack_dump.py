@@ -149,3 +149,15 @@ def test_a_py_spy_that_cannot_be_started_leaves_the_state(tmp_path: Path, monkey
     text = asyncio.run(stack_dump.dump([os.getpid()]))
     assert "no Python stack: py-spy could not be started (" in text
     assert f"process {os.getpid()} " in text
+
+
+def test_a_thread_that_cannot_be_started_leaves_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio starts one to wait for a program."""
+
+    async def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    failing_py_spy(tmp_path, monkeypatch, "")
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    text = asyncio.run(stack_dump.dump([os.getpid()]))
+    assert "no Python stack: py-spy could not be started (can't start new thread)" in text
