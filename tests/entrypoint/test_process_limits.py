@@ -134,26 +134,37 @@ def test_without_files_there_is_no_limit(tmp_path: Path, cgroup: str) -> None:
     assert process_limits.read(tree(tmp_path, cgroup, {}) if cgroup else tmp_path) == ()
 
 
+WHOLE, EVERY = "0 0 4294967295", "000001ffffffffff"
+
+
 @pytest.mark.parametrize(
-    ("capabilities", "limited"),
-    [("0000000000000000", True), ("", True), ("0000000000200000", False), ("0000000001000000", False)],
+    ("user", "maps", "capabilities", "limited"),
+    [
+        (1000, WHOLE, "0000000000000000", True),
+        (1000, "", "", True),
+        (1000, WHOLE, "0000000000200000", False),
+        (1000, WHOLE, "0000000001000000", False),
+        (0, WHOLE, "0000000000000000", False),
+        (0, "", "0000000000000000", False),
+        (0, "0 1000 1\n1 100000 65536", EVERY, True),
+        (1000, "0 1000 1\n1 100000 65536", EVERY, True),
+        (0, "0 0 1", "0000000000000000", False),
+        (1000, "1000 0 1", "0000000000000000", False),
+    ],
 )
-def test_threads_of_the_real_user_are_counted_where_no_capability_lifts_the_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: str, limited: bool
+def test_threads_of_the_real_user_are_counted_where_the_kernel_limits_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, user: int, maps: str, capabilities: str, limited: bool
 ) -> None:
-    """Another kernel than Linux, such as gVisor, may leave lines out."""
-    processes = {
-        "7": "Uid:\t1000\t0\t0\t0\nThreads:\t5",
-        "8": "Uid:\t0\t1000\t0\t0\nThreads:\t9",
-        "9": "Uid:\t1000",
-        "10": "Uid:",
-    }
-    for name, text in (*processes.items(), ("self", f"CapEff:\t{capabilities}" if capabilities else "Uid:\t1000")):
+    """It does not limit the host's root, but that of a rootless container. gVisor may leave lines out."""
+    own, other = f"Uid:\t{user}\t7\t7\t7", f"Uid:\t7\t{user}\t{user}\t{user}"
+    processes = {"7": f"{own}\nThreads:\t5", "8": f"{other}\nThreads:\t9", "9": own, "10": "Uid:"}
+    for name, text in (*processes.items(), ("self", f"CapEff:\t{capabilities}" if capabilities else own)):
         (tmp_path / "proc" / name).mkdir(parents=True)
         (tmp_path / "proc" / name / "status").write_text(text + "\n")
+    (tmp_path / "proc/self/uid_map").write_text(maps)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 200))
-    monkeypatch.setattr(os, "getuid", lambda: 1000)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "getuid", lambda: user)
+    monkeypatch.setattr(os, "geteuid", lambda: 7)
     assert process_limits.read(tmp_path) == ((ProcessLimit("user", 100, 6),) if limited else ())
 
 
