@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from dsv4_serve.entrypoint.bench.load import Tokenizer
@@ -27,7 +28,8 @@ class Engine:
     def __init__(self, folder: Path, late: float = 0.0, longest: int = 1_000_000) -> None:
         self.folder, self.late, self.longest = folder, late, longest
         self.asked: list[Any] = []
-        self.decoding = 0
+        self.bounds: list[tuple[int | None, int | None]] = []
+        self.decoding, self.status = 0, 200
         self.lock = threading.Lock()
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
@@ -38,13 +40,16 @@ class Engine:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")
                 if self.path == "/stop_profile":  # vLLM answers when its traces are written
                     engine.write()
-                self.send_response(200)
+                self.send_response(engine.status)
                 self.end_headers()
                 if self.path == "/v1/completions":
+                    assert body["ignore_eos"]
+                    assert body["max_tokens"] >= 1000  # none ends before the profile
                     self.decode(len(body["prompt"]))
                     return
                 engine.asked.append((self.path, body.get("num_steps"), engine.decoding))
-                if body:  # SGLang does not wait
+                engine.bounds.append((body.get("delay_iterations"), body.get("max_iterations")))
+                if "num_steps" in body:  # SGLang does not wait
                     threading.Thread(target=engine.write).start()
 
             def decode(self, tokens: int) -> None:
@@ -128,6 +133,14 @@ def test_an_answer_that_ends_too_early_is_said(engine: Engine, start: Start) -> 
     assert engine.asked == []
 
 
+def test_a_refused_request_is_said_by_its_status(engine: Engine, start: Start) -> None:
+    engine.status, engine.longest = 503, 0
+    running: Any = Running(start(engine.handler()))
+    with pytest.raises(httpx.HTTPStatusError, match="503"):
+        trace.steps_of_sglang(running, 2, Tokenizer("t"), {}, engine.folder)
+    assert engine.asked == []
+
+
 @pytest.mark.parametrize(("tokens", "chunks"), [(100, 1), (8192, 1), (8193, 2), (16000, 2)])
 def test_sglang_is_asked_for_a_profile_of_as_many_steps_as_a_prompt_has_chunks(
     engine: Engine, start: Start, tokens: int, chunks: int
@@ -143,11 +156,33 @@ def test_vllm_is_profiled_from_before_a_prompt_to_its_end(engine: Engine, start:
     assert engine.asked == [("/start_profile", None, 0), ("load", 1, 16000), ("/stop_profile", None, 0)]
 
 
+def test_vllm_is_asked_for_steps_after_the_prompt_and_is_kept_busy_for_longer(
+    engine: Engine, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = list[trace.LoadShape]()
+    monkeypatch.setattr(trace.load, "run", lambda shape, *_: shapes.append(shape))
+    running: Any = Running(start(engine.handler()))
+    assert profiled(trace.steps(running, 16, Tokenizer("t"), {}, engine.folder)) == ("experts", 1.0)
+    assert [path for path, *_ in engine.asked] == ["/start_profile", "/stop_profile"]
+    assert engine.bounds[0] == (trace.STEPS, trace.STEPS)
+    (shape,) = shapes
+    assert (shape.batch, shape.requests) == (16, 16)
+    assert shape.output > sum(filter(None, engine.bounds[0]))
+
+
+def test_the_first_rank_counts_though_another_trace_is_larger(tmp_path: Path) -> None:
+    for rank, kernels in ((0, [KERNEL]), (1, [KERNEL | {"ts": 2000.0 * place} for place in range(900)])):
+        body = gzip.compress(json.dumps({"traceEvents": kernels}).encode())
+        (tmp_path / f"1-TP-{rank}.trace.json.gz").write_bytes(body)
+    assert profiled(trace.summed("x", set(tmp_path.iterdir()))) == ("experts", 1.0)
+
+
 def test_half_a_trace_is_not_whole(tmp_path: Path) -> None:
     body = gzip.compress(b'{"traceEvents": []}')
     file = tmp_path / "x.json.gz"
-    file.write_bytes(body[:-9])
-    assert not trace.whole(file)
+    for damaged in (body[:-9], b"", body[:12] + b"\xff" * 9 + body[21:], body[:-8] + bytes(8), gzip.compress(b"{")):
+        file.write_bytes(damaged)
+        assert not trace.whole(file), damaged
     file.write_bytes(body)
     assert trace.whole(file)
 
