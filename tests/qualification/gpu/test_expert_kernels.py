@@ -66,6 +66,22 @@ def test_experts_are_read_once_however_many_tokens_go_there(experts: list[int], 
     assert (many - weights) == pytest.approx(9 * (one - weights))
 
 
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs", "fans_out"),
+    [
+        ("mxfp4-fp8,w13,2", 4096 * 33 / 32, 6 * 2048 * 2, 6),
+        ("mxfp4-fp8,w2,2", 6 * 1024 * 33 / 32, 6 * 4096 * 2, 1),
+        ("int4,w13,1", 4096 * 2, 6 * 4096 * 2, 6),
+        ("mxfp4,w2,4", 6 * 512 * 2, 6 * 4096 * 2, 1),
+    ],
+)
+def test_bytes_of_one_token(name: str, inputs: float, outputs: int, fans_out: int) -> None:
+    """FP8 inputs have a scale of four bytes for 128; `w2` reads a row for each of a token's six experts."""
+    layer = Layer.parse(name)
+    assert layer.top_k == fans_out
+    assert layer.bytes_moved(torch.tensor([[3, 1, 4, 15, 9, 2]])) == 6 * layer.expert_bytes + inputs + outputs
+
+
 def tile(**changed: Any) -> Schedule:
     """Return a schedule."""
     made = {
@@ -133,8 +149,10 @@ def elf(sections: dict[str, bytes]) -> bytes:
 def test_registers_and_stack_are_read_from_a_kernel(tmp_path: Path) -> None:
     file = tmp_path / "kernel.cubin"
     info = b"".join(
-        struct.pack("<BBHII", 4, attribute, 8, 7, value) for attribute, value in ((0x2F, 128), (0x11, 40), (0x12, 40))
+        struct.pack("<BBHII", 4, attribute, 8, 7, value)
+        for attribute, value in ((0x2F, 96), (0x2F, 128), (0x2F, 24), (0x11, 40), (0x12, 48))
     )
+    info += struct.pack("<BBHIII", 4, 0x2F, 12, 7, 255, 0)  # of another form
     file.write_bytes(elf({".text.humming": b"code", ".nv.info": struct.pack("<BBH", 1, 0x2F, 500) + info}))
     assert cubin.use(file) == cubin.Use(registers=128, stack=40)
     file.write_bytes(elf({".text.humming": b"code"}))
@@ -311,6 +329,17 @@ def test_a_gain_within_the_noise_leaves_humming_alone() -> None:
     down = {(32, 16, 1): 50.0}
     assert decided({(32, 16, 1): 100.0, (32, 16, 2): 98.0}, down, again=5.0) == {"w13": {}, "w2": {}}
     assert decided({(32, 16, 1): 100.0, (32, 16, 2): 90.0}, down, again=5.0)["w13"] == {32: (16, 2)}
+
+
+@pytest.mark.parametrize(("spread", "taken"), [(0.001, True), (0.024, True), (0.026, False), (0.06, False)])
+@pytest.mark.parametrize("noisy", ["own", "best"])
+def test_a_gain_is_more_than_twice_the_noise_of_either(noisy: str, spread: float, taken: bool) -> None:
+    def one(us: float, blocks: int) -> choose.Measured:
+        own = blocks == 1
+        return choose.Measured(tile(num_ctas_per_sm=blocks), us, spread if own == (noisy == "own") else 0.0, own)
+
+    found = {"w13": {8: [one(60.0, 1), one(55.0, 2)]}, "w2": {8: [choose.Measured(tile(), 40.0, 0.0, own=True)]}}
+    assert bool(choose.together(found, 0.0)["w13"]) == taken
 
 
 def test_of_equally_fast_schedules_the_one_that_serves_more_steps_is_taken() -> None:
