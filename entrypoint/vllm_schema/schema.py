@@ -32,8 +32,6 @@ _OF_BYTES = frozenset({"kv-cache-memory-bytes"})
 """Sizes that nobody means as a power of two, so a suffix is not ambiguous."""
 _MANY, _TOO_MANY = 12, 30
 """Choices; a message names those near to a value where there are many, and lists no more than 30."""
-_SHOWN = 80
-"""Characters of a value that is not JSON."""
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG])")
 
 
@@ -130,7 +128,7 @@ def check_variable(name: str, value: str, origin: str) -> None:
         if isinstance(number, int) and _A_PORT.fullmatch(name):
             _check_range(name, number, {**_PORT, "min": 0}, origin)  # vLLM reads 0 as unset
     if kind.get("type") == "json" and not _is_json(value):
-        given = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+        given = value[:80] + "…" * (len(value) > 80)
         raise ConfigError(f"{origin}: {name} = {given!r} is not JSON; write {{}} for none of it, or unset it.")
 
 
@@ -139,10 +137,9 @@ def _is_json(value: str) -> bool:
     if value.strip() and not value.lstrip().startswith("{"):
         return True
     try:
-        json.loads(value)
+        return json.loads(value) is not None
     except (ValueError, RecursionError):  # the latter for tables too deep to read
         return False
-    return True
 
 
 def keys_of(setting: str) -> Mapping[str, Any]:
