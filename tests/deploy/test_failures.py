@@ -85,9 +85,10 @@ def test_sessions_of_a_killed_replica_go_to_the_other_at_once_although_it_has_it
         running = threading.Thread(target=asyncio.run, args=[streams(pair.balancer.url)])
         running.start()
         time.sleep(1)
-        for process in members(pair, ONE):
+        family = members(pair, ONE)
+        for process in family:
             process.kill()
-        time.sleep(0.05)  # long before the next check
+        psutil.wait_procs(family, timeout=5 * slowness())  # long before the next check
         body = {"prompt": "Once", "max_tokens": 1}
         answers = [
             asking.post("/v1/completions", json=body, headers={"X-Session-ID": f"another {number}"})
