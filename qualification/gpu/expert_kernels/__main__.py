@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -43,11 +44,9 @@ def main() -> int:
         raise SystemExit("HUMMING is not installed in this Python: install vLLM for CUDA, or humming-kernels.")
     layers = options.layers or [Layer(form, sublayer, 2) for form in FORMATS for sublayer in SUBLAYERS]
     if options.step == "compile":
-        for layer in layers:
-            listed(layer, options.kernels, options.workers)
+        lists(layers, options)
         return 0
-    for layer in layers:  # not in the process that measures, which is ended when it says nothing for long
-        listed(layer, options.kernels, options.workers)
+    lists(layers, options)  # not in the process that measures, which is ended when it says nothing for long
     if options.step == "one":
         return one(options, layers)
     argv = ["-m", "qualification.gpu.expert_kernels", "one", "--kernels", options.kernels, "--out", options.out]
@@ -76,34 +75,42 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def listed(layer: Layer, folder: Path, workers: int) -> dict[str, Any]:
+def lists(layers: Sequence[Layer], options: argparse.Namespace) -> dict[Layer, dict[bool, Any]]:
+    """Return the lists of layers, of decoding (False) and of prompts (True)."""
+    folder, workers = options.kernels, options.workers
+    return {layer: {read: listed(layer, folder, workers, read) for read in (False, True)} for layer in layers}
+
+
+def listed(layer: Layer, folder: Path, workers: int, read: bool) -> dict[str, Any]:
     """Compile what is tried for a layer and write beside the kernels what it is; read that where it is written already."""
-    file = folder / f"{layer}.json"
+    file = folder / f"{layer}{',prompts' if read else ''}.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
     began = time.monotonic()
     with kernels.without_gpu(), kernels.kept_in(folder):
         ranges = kernels.heuristic(layer)
-        own = {tokens: kernels.chosen(ranges, tokens * choose.TOP_K) for tokens in measure.TOKENS}
-        every = {schedules.name(one): one for one in [*own.values(), *kernels.candidates(layer)]}
+        sizes = measure.PROMPTS if read else measure.DECODE
+        own = {tokens: kernels.chosen(ranges, tokens * choose.TOP_K) for tokens in sizes}
+        tried = kernels.candidates_for_prompts(layer) if read else kernels.candidates(layer)
+        every = {schedules.name(one): one for one in [*own.values(), *tried]}
         made = kernels.compiled(layer, every.values(), workers)
         described = json.loads(kernels.config(layer).to_str())
     refused = {name: why for name, why in made.items() if isinstance(why, str)}
     files = {name: path for name, path in made.items() if isinstance(path, Path)}
     with ThreadPoolExecutor(workers) as pool:
         uses = dict(zip(files, pool.map(judged, files.values()), strict=True))
-    kept = {schedules.name(one) for one in own.values()} | set(worthwhile(uses))
+    alike: dict[int, dict[str, Any]] = defaultdict(dict)
+    for name, use in uses.items():  # products beside weights take instructions as well, more for larger tiles
+        alike[every[name]["block_shape"][0] if read else 0][name] = use
+    kept = {schedules.name(one) for one in own.values()}.union(*map(worthwhile, alike.values()))
     found = {
         "layer_config": described, "own": {tokens: schedules.name(one) for tokens, one in own.items()}, "refused": refused,
         "schedules": {name: {"schedule": every[name], "tried": name in kept, **use} for name, use in uses.items()},
     }  # fmt: skip
     file.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    tried = sum(one["tried"] for one in found["schedules"].values())
-    print(
-        f"{layer}: {tried} of {len(every)} kernels, {len(refused)} not compiled, {time.monotonic() - began:.0f} s",
-        flush=True,
-    )
+    number, seconds = sum(one["tried"] for one in found["schedules"].values()), time.monotonic() - began
+    print(f"{file.stem}: {number} of {len(every)} kernels, {len(refused)} not compiled, {seconds:.0f} s", flush=True)
     return found
 
 
@@ -132,18 +139,21 @@ def one(options: argparse.Namespace, layers: Sequence[Layer]) -> int:
     from qualification.gpu.expert_kernels import bench
 
     began = time.monotonic()
-    for place, layer in enumerate(layers):
+    for place, (layer, found) in enumerate(lists(layers, options).items()):
         here = time.monotonic()
-        found = listed(layer, options.kernels, options.workers)
-        every: dict[str, Schedule] = {name: fixed(one["schedule"]) for name, one in found["schedules"].items()}
-        own = {int(tokens): every[name] for tokens, name in found["own"].items()}
-        tried = [every[name] for name, one in found["schedules"].items() if one["tried"]]
+        mine: dict[int, Schedule] = {}
+        tried: dict[bool, list[Schedule]] = {}
+        for read, one in found.items():
+            mine |= {int(tokens): fixed(one["schedules"][name]["schedule"]) for tokens, name in one["own"].items()}
+            tried[read] = [fixed(each["schedule"]) for each in one["schedules"].values() if each["tried"]]
+        own = {tokens: mine[tokens] for tokens in measure.TOKENS if tokens in mine}
         with kernels.without_gpu(), kernels.kept_in(options.kernels):
             record = measure.Record(options.out, str(layer))
             record.begin("weights of the layer")
             held = bench.Bench(layer)
             record.add(
-                device=bench.device_name(), layer_config=found["layer_config"], humming=installed(), tried=len(tried),
+                device=bench.device_name(), layer_config=found[False]["layer_config"], humming=installed(),
+                tried=sum(map(len, tried.values())),
                 prepared_s=round(time.monotonic() - here, 1),
             )  # fmt: skip
             until = here + (began + options.seconds - here) / (len(layers) - place)
@@ -173,7 +183,6 @@ def chosen(options: argparse.Namespace) -> int:
     for line in measure.summary(rows):
         print(line)
     options.tables.mkdir(parents=True, exist_ok=True)
-    again = [row["align_us"] for row in rows if "align_us" in row]
     heads = {row["layer"]: row for row in rows if "layer_config" in row}
     written = 0
     for form, ways in sorted({(Layer.parse(name).format, Layer.parse(name).ways) for name in heads}):
@@ -182,9 +191,9 @@ def chosen(options: argparse.Namespace) -> int:
             continue
         found = {sublayer: choose.times(rows, name) for sublayer, name in layers.items()}
         measured = sorted(set.intersection(*(set(each) for each in found.values())))
-        taken = choose.together(found, sorted(again)[len(again) // 2] if again else 0.0)
+        taken = choose.together(found, choose.sorting(rows))
         for sublayer, name in layers.items():
-            if ranges := choose.ranges(measured, taken[sublayer]):
+            if ranges := choose.both_ranges(measured, taken[sublayer]):
                 head = heads[name]
                 file = options.tables / choose.file_name(head["layer_config"], head["device"])
                 text = choose.table(head["layer_config"], kernels.COMPUTE, head["device"], head["humming"], ranges)

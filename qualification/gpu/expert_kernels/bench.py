@@ -14,10 +14,13 @@ import torch
 
 from qualification.gpu.expert_kernels import kernels
 from qualification.gpu.expert_kernels.layers import EXPERTS, TOP_K, Layer, mean_bytes, routes
+from qualification.gpu.expert_kernels.measure import prompts
 from qualification.gpu.expert_kernels.schedules import Schedule
 
 ROUTES = 8
 """Routes of a step, one after the other: each reads weights that the one before did not leave in the cache."""
+PROMPT_ROUTES = 2
+"""The same for steps of prompts, each of which reads all weights, more than the cache holds."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Step:
     output: torch.Tensor
     found: Sequence[torch.Tensor]
     bytes_moved: float
+    products: float
     aligned: dict[int, list[tuple[torch.Tensor, ...]]] = field(default_factory=dict)
 
     def sorted_by_expert(self, rows: int) -> list[tuple[torch.Tensor, ...]]:
@@ -72,8 +76,9 @@ class Bench:
         if self.layer.format.endswith("fp8"):
             inputs, scales, _ = may_process_input(self.config, inputs=inputs)
         output = torch.empty((tokens * TOP_K, n), dtype=torch.bfloat16, device=self.device)
-        found = [one.to(self.device) for one in routes(tokens, ROUTES, tokens)]
-        return Step(tokens, inputs, scales, output, found, mean_bytes(self.layer, [one.cpu() for one in found]))
+        drawn = list(routes(tokens, PROMPT_ROUTES if prompts(tokens) else ROUTES, tokens))
+        found, moved = [one.to(self.device) for one in drawn], mean_bytes(self.layer, drawn)
+        return Step(tokens, inputs, scales, output, found, moved, self.layer.products(tokens))
 
     def load(self, schedule: Schedule) -> None:
         """Load a schedule's kernel, compiled before or now."""
@@ -103,14 +108,14 @@ class Bench:
     def timed(self, schedule: Schedule, step: Step, replays: int) -> list[float]:
         """Return the microseconds of one launch, for each replay of a graph of all routes."""
         text, lists = json.dumps(schedule), step.sorted_by_expert(schedule["block_shape"][0])
-        return self.replayed(lambda: [self.launch(text, step, one) for one in lists], replays)
+        return self.replayed(lambda: [self.launch(text, step, one) for one in lists], len(lists), replays)
 
     def aligning(self, step: Step, rows: int, replays: int) -> list[float]:
         """Return the microseconds that sorting rows by expert takes, once more than vLLM has to."""
-        return self.replayed(lambda: [align(route, rows) for route in step.found], replays)
+        return self.replayed(lambda: [align(route, rows) for route in step.found], len(step.found), replays)
 
-    def replayed(self, launches: Callable[[], Any], replays: int) -> list[float]:
-        """Capture launches in a graph, as vLLM does; return the microseconds of each replay for one of ROUTES."""
+    def replayed(self, launches: Callable[[], Any], count: int, replays: int) -> list[float]:
+        """Capture launches in a graph, as vLLM does; return the microseconds of each replay for one of `count`."""
         launches()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -128,7 +133,7 @@ class Bench:
                 end.record()
         self.stream.synchronize()
         del kept
-        return [begin.elapsed_time(end) * 1000 / ROUTES for begin, end in marks]
+        return [begin.elapsed_time(end) * 1000 / count for begin, end in marks]
 
 
 def weights(layer: Layer, device: str) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 from qualification.gpu.expert_kernels import schedules
 from qualification.gpu.expert_kernels.layers import SUBLAYERS, TOP_K
-from qualification.gpu.expert_kernels.measure import MOST_ERROR, Row
+from qualification.gpu.expert_kernels.measure import MOST_ERROR, Row, prompts
 from qualification.gpu.expert_kernels.schedules import Schedule
 
 LEAST_GAIN = 0.02
@@ -59,6 +60,15 @@ def times(rows: Iterable[Row], layer: str) -> Times:
     return {tokens: each for tokens, each in sorted(found.items()) if any(one.own for one in each)}
 
 
+def sorting(rows: Iterable[Row]) -> dict[int, float]:
+    """Return what sorting rows by expert takes, by tokens: the middle of what was measured."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        if "align_us" in row:
+            found.setdefault(row["tokens"], []).append(row["align_us"])
+    return {tokens: statistics.median_high(each) for tokens, each in found.items()}
+
+
 def good_at(found: Times) -> Counter[str]:
     """Return at how many numbers of tokens each schedule is about as fast as the best."""
     count: Counter[str] = Counter()
@@ -68,7 +78,7 @@ def good_at(found: Times) -> Counter[str]:
     return count
 
 
-def together(found: Mapping[str, Times], again: float) -> dict[str, dict[int, Schedule]]:
+def together(found: Mapping[str, Times], again: Mapping[int, float]) -> dict[str, dict[int, Schedule]]:
     """
     Return the schedules that are taken in place of HUMMING's, by sublayer and tokens, with what sorting `again` costs.
 
@@ -78,7 +88,7 @@ def together(found: Mapping[str, Times], again: float) -> dict[str, dict[int, Sc
     popular = {sublayer: good_at(one) for sublayer, one in found.items()}
     for tokens in sorted(set.intersection(*(set(one) for one in found.values()))):
         up, down = (found[sublayer][tokens] for sublayer in SUBLAYERS)
-        pairs = [(a, b, a.us + b.us + (again if a.rows != b.rows else 0.0)) for a in up for b in down]
+        pairs = [(a, b, a.us + b.us + (again.get(tokens, 0.0) if a.rows != b.rows else 0.0)) for a in up for b in down]
         own = next(pair for pair in pairs if pair[0].own and pair[1].own)
         least = min(us for _, _, us in pairs)
         alike = [pair for pair in pairs if pair[2] <= least * (1 + ALIKE)]
@@ -90,7 +100,14 @@ def together(found: Mapping[str, Times], again: float) -> dict[str, dict[int, Sc
     return taken
 
 
-def ranges(measured: Sequence[int], taken: Mapping[int, Schedule]) -> list[tuple[int, int, Schedule]]:
+def both_ranges(measured: Sequence[int], taken: Mapping[int, Schedule]) -> list[tuple[int, int, Schedule]]:
+    """Return the ranges of decoding and those of prompts, which begin half a step of two below the first; HUMMING decides between."""
+    decode, read = ([at for at in measured if prompts(at) == kind] for kind in (False, True))
+    found = ranges(decode, taken) if decode else []
+    return found + (ranges(read, taken, math.isqrt(min(read) ** 2 // 2)) if read else [])
+
+
+def ranges(measured: Sequence[int], taken: Mapping[int, Schedule], begin: int = 0) -> list[tuple[int, int, Schedule]]:
     """
     Return schedules for more than so many rows, and up to so many.
 
@@ -99,7 +116,7 @@ def ranges(measured: Sequence[int], taken: Mapping[int, Schedule]) -> list[tuple
     tokens = sorted(measured)
     ends = [*(math.isqrt(low * high) for low, high in itertools.pairwise(tokens)), tokens[-1]]
     found: list[tuple[int, int, Schedule]] = []
-    for at, low, high in zip(tokens, [0, *ends[:-1]], ends, strict=True):
+    for at, low, high in zip(tokens, [begin, *ends[:-1]], ends, strict=True):
         if at not in taken:
             continue
         if found and found[-1][1] == low * TOP_K and found[-1][2] == taken[at]:

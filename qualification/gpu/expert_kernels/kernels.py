@@ -165,6 +165,18 @@ def candidates(layer: Layer) -> list[Schedule]:
     return schedules.thinned(schedules.deepest(legal))
 
 
+def candidates_for_prompts(layer: Layer) -> list[Schedule]:
+    """Return the schedules to try for steps of prompts, at most PROMPT_ROWS of each kind."""
+    legal: list[Schedule] = []
+    done: set[tuple[Any, ...]] = set()
+    for one in schedules.proposed_for_prompts(layer.format.endswith("fp8")):
+        key = (*schedules.family(one), one["num_ctas_per_sm"])
+        if key not in done and shared_memory(layer, one) is not None:
+            done.add(key)
+            legal.append(one)
+    return schedules.thinned(schedules.deepest(legal), schedules.PROMPT_ROWS)
+
+
 @contextmanager
 def kept_in(folder: Path) -> Iterator[None]:
     """Let HUMMING take kernels from a folder, and put those there that it compiles."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ SCALE_BITS = {"mxfp4-fp8": 8 / 32, "mxfp4": 8 / 32, "int4": 16 / 128}
 """Bits of scales for each weight of four bits."""
 PEAK = 4.36e12
 """Bytes a second that an H200 copies at most (qualification/gpu/copy_bandwidth.py, 2026-11-29)."""
+PEAK_PRODUCTS = {"mxfp4-fp8": 1979e12, "mxfp4": 989e12, "int4": 989e12}
+"""Products and sums a second of an H200's tensor cores, dense, by its data sheet: inputs in FP8, and in BF16."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Layer:
         """Bytes of one expert's weights with their scales."""
         n, k = self.shape
         return n * k * (4 + SCALE_BITS[self.format]) / 8
+
+    def products(self, tokens: int) -> float:
+        """Return the products and sums of a step, two for each weight that a row meets."""
+        return 2.0 * tokens * TOP_K * math.prod(self.shape)
 
     def bytes_moved(self, route: torch.Tensor) -> float:
         """Return the bytes that a step has to move at least: weights of every expert that a token goes to, inputs, outputs."""

@@ -16,13 +16,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qualification.gpu.expert_kernels import schedules
-from qualification.gpu.expert_kernels.layers import PEAK, TOP_K
+from qualification.gpu.expert_kernels.layers import EXPERTS, PEAK, PEAK_PRODUCTS, TOP_K
 from qualification.gpu.expert_kernels.schedules import Schedule
 
-TOKENS = (32, 8, 128, 2, 16, 64, 4, 24, 96, 6, 256, 384)
-"""Of a step, those of most worth first. A decode step has one for each request and one for each drafted token."""
-SOUNDED = 3
-"""After so many of TOKENS, schedules that were never near the best are left out."""
+DECODE = (32, 8, 128, 2, 16, 64, 4, 24, 96, 6, 256, 384)
+"""Tokens of a step, those of most worth first. A decode step has one for each request and one for each drafted token."""
+PROMPTS = (8192, 1024, 4096, 2048)
+"""Those of steps that read prompts, the ends first."""
+SOUNDED, PROMPTS_SOUNDED = 3, 2
+"""After so many of DECODE or PROMPTS, schedules that were never near the best of these are left out."""
+TOKENS = (*DECODE[:SOUNDED], *PROMPTS, *DECODE[SOUNDED:])
+PROMPT_REPLAYS = 3
+"""Steps of prompts take up to 30 times as long as those of decoding, and vary less."""
 NEAR = 1.35
 """How much slower than the best a schedule may be and stay in."""
 MOST_ERROR = 0.02
@@ -44,12 +49,29 @@ class Measures(Protocol):
     def aligning(self, step: Any, rows: int, replays: int) -> list[float]: ...
 
 
+def prompts(tokens: int) -> bool:
+    """Return whether a step of so many tokens is one that reads prompts."""
+    return tokens > max(DECODE)
+
+
+def tried(lists: Mapping[bool, Sequence[Schedule]], tokens: int) -> list[Schedule]:
+    """Return what is measured at a step of the schedules for decoding (False) and prompts (True): its own, and near ones."""
+    here, other = lists[prompts(tokens)], lists[not prompts(tokens)]
+    names, mean = {schedules.name(one) for one in here}, tokens * TOP_K / EXPERTS
+    return [*here, *(one for one in other if schedules.near(one, mean) and schedules.name(one) not in names)]
+
+
 @dataclass
 class Record:
     """A file of rows, and beside it what is being measured now."""
 
     file: Path
     layer: str
+
+    @property
+    def format(self) -> str:
+        """Return the format of the layer's weights and inputs."""
+        return self.layer.partition(",")[0]
 
     @property
     def now(self) -> Path:
@@ -92,7 +114,7 @@ def parsed(line: str) -> Row | None:
 def everything(
     bench: Measures,
     record: Record,
-    tried: Sequence[Schedule],
+    lists: Mapping[bool, Sequence[Schedule]],
     own: Mapping[int, Schedule],
     *,
     replays: int,
@@ -108,10 +130,10 @@ def everything(
     loaded: set[str] = set()
     for place, (tokens, mine) in enumerate(own.items()):
         record.begin(f"{tokens} inputs")
-        step = bench.step(tokens)
+        step, counted = bench.step(tokens), min(replays, PROMPT_REPLAYS) if prompts(tokens) else replays
         expected = bench.result(mine, step)
-        left = [mine, *(one for one in remaining(tried, times, place) if one != mine)]
-        for one in left:
+        left = remaining(tried(lists, tokens), times, list(own)[:place], tokens)
+        for one in [mine, *(one for one in left if schedules.name(one) != schedules.name(mine))]:
             name = schedules.name(one)
             if name in lost or (tokens, name) in done:
                 continue
@@ -124,34 +146,42 @@ def everything(
                     bench.load(one)
                     loaded.add(name)
                 error = difference(bench.result(one, step), expected)
-                us, spread = middle(bench.timed(one, step, replays))
+                us, spread = middle(bench.timed(one, step, counted))
             except (AssertionError, ValueError, RuntimeError) as refused:
                 if "CUDA" in str(refused):  # nothing works in this process any more
                     raise
                 record.add(lost=name, why=f"{type(refused).__name__}: {refused}"[:300])
                 lost.add(name)
                 continue
-            rate = step.bytes_moved / us * 1e6
+            rate, speed = (amount / us * 1e6 for amount in (step.bytes_moved, step.products))
             times[tokens, name] = us
             record.add(
                 tokens=tokens, rows=tokens * TOP_K, name=name, schedule=one, own=one == mine, us=round(us, 3),
                 spread=round(spread, 4), error=round(error, 5), bytes=round(step.bytes_moved), gb_s=round(rate / 1e9),
-                share=round(rate / PEAK, 3),
+                share=round(rate / PEAK, 3), tflop_s=round(speed / 1e12, 1),
+                of_dense=round(speed / PEAK_PRODUCTS[record.format], 3),
             )  # fmt: skip
         record.begin(f"{tokens} again")
-        us, spread = middle(bench.timed(mine, step, replays))
+        us, spread = middle(bench.timed(mine, step, counted))
         record.add(tokens=tokens, again=round(us, 3), spread=round(spread, 4))
-        us, _ = middle(bench.aligning(step, mine["block_shape"][0], replays))
+        us, _ = middle(bench.aligning(step, mine["block_shape"][0], counted))
         record.add(tokens=tokens, align_us=round(us, 3))
 
 
-def remaining(tried: Sequence[Schedule], times: Mapping[tuple[int, str], float], place: int) -> list[Schedule]:
-    """Return the schedules that were near the best of their step at least once, after the first steps; all before."""
-    if place < SOUNDED:
-        return list(tried)
-    best = {tokens: min(us for (at, _), us in times.items() if at == tokens) for tokens, _ in times}
-    near = {name for (tokens, name), us in times.items() if us <= NEAR * best[tokens]}
-    return [one for one in tried if schedules.name(one) in near]
+def remaining(
+    here: Sequence[Schedule], times: Mapping[tuple[int, str], float], before: Sequence[int], tokens: int
+) -> list[Schedule]:
+    """
+    Return those of a step's schedules that were near the best of an earlier step at least once.
+
+    Only steps of the same kind count, and the first of a kind have all.
+    """
+    alike = [at for at in before if prompts(at) == prompts(tokens)]
+    if len(alike) < (PROMPTS_SOUNDED if prompts(tokens) else SOUNDED):
+        return list(here)
+    best = {step: min(us for (at, _), us in times.items() if at == step) for step, _ in times if step in alike}
+    near = {name for (at, name), us in times.items() if at in best and us <= NEAR * best[at]}
+    return [one for one in here if schedules.name(one) in near]
 
 
 def guarded(argv: Sequence[str], file: Path, environ: Mapping[str, str], until: float) -> int:
@@ -193,7 +223,8 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
         best = min(here, key=lambda row: row["us"])
         for row in [*[one for one in here if one["own"]][:1], best]:
             who = "heuristic" if row["own"] else "best"
+            speed = f"{row['tflop_s']:6.1f} TFLOP/s {row['of_dense']:.0%} " if "tflop_s" in row else ""
             yield (
                 f"{layer:16} {tokens:4} {who:9} {row['us']:8.1f} us ±{row['spread']:.1%} {row['gb_s']:5} GB/s "
-                f"{row['share']:.0%} {row['name']}"
+                f"{row['share']:.0%} {speed}{row['name']}"
             )

@@ -1,7 +1,8 @@
 """
 Schedules for HUMMING's products of experts' weights that are worth a measurement: how a kernel cuts its work up.
 
-HUMMING says what is legal (kernels.py asks it). Here is what is tried: tiles, the warps in them, how many blocks share a
+Steps of decoding, which are bound by the bytes of weights, and steps of prompts, bound by products, have lists of their
+own. HUMMING says what is legal (kernels.py asks it). Here is what is tried: tiles, the warps in them, how many blocks share a
 processor, how deep each prefetches, and how it loads. Without HUMMING.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 Schedule = dict[str, Any]
@@ -19,6 +20,8 @@ ROWS = {8: 76, 16: 54, 24: 4, 32: 6, 40: 1, 64: 1}
 """Rows of a tile, and how many schedules with them are tried at most; decode steps have few rows for each expert."""
 MOST_MMA = 8
 """How many with MMA in place of WGMMA, which takes weights from registers as well but computes 16 rows at least."""
+PROMPT_ROWS = {32: 6, 40: 4, 48: 6, 64: 10, 96: 12, 128: 10, 192: 8, 256: 4}
+"""The same for steps of prompts, which have tens of rows for each expert."""
 LOADING: dict[str, Schedule] = {
     "plain": {"use_warp_spec": False, "use_tma": False},
     "overlapped": {"use_warp_spec": False, "use_tma": False, "wgmma_split_issue_wait": True},
@@ -35,6 +38,10 @@ LEAST_IN_FLIGHT = 60 * 1024
 """Bytes of weights that one processor loads ahead: above memory's latency times a processor's share of its rate."""
 MOST_THREADS, GOOD_THREADS = 512, 512
 """Of one block, and of all blocks on a processor: enough to unpack weights, few enough for their registers."""
+PROMPT_THREADS, REGISTERS, MOST_REGISTERS, OTHER_REGISTERS = 640, 65536, 248, 40
+"""Of a block for prompts; of a processor, of one thread, and of one thread beside its sums."""
+NEAR_ROWS = 4 / 3
+"""How many times an expert's mean rows a tile's rows are at most, or the other way round, in a step of the other kind."""
 
 
 def proposed(rows: Iterable[int] = tuple(ROWS)) -> Iterator[Schedule]:
@@ -52,6 +59,48 @@ def proposed(rows: Iterable[int] = tuple(ROWS)) -> Iterator[Schedule]:
                     "mma_type": mma, "block_shape": (m, n, k), "warp_shape": (m, warp_n, warp_k), "num_stages": depth,
                     "num_ctas_per_sm": ctas, "use_stream_k": split, **LOADING[how], **INDEXED,
                 }  # fmt: skip
+
+
+def proposed_for_prompts(fp8: bool, rows: Iterable[int] = tuple(PROMPT_ROWS)) -> Iterator[Schedule]:
+    """Yield schedules for many rows: large tiles whose sums stay in registers, without a split along K."""
+    cuts = itertools.product(rows, (1, 2), (256, 128), (128, 64), (16, 32, 64), (1, 2), LOADING, (1, 4))
+    for m, warps_m, n, k, warp_n, ctas, how, raster in cuts:
+        if m // warps_m % 8 or (warps_m > 1 and m < 128):
+            continue  # each of two warps along the rows unpacks the same weights
+        both = how == "producer" and m >= 96 and n == 256
+        if raster != (4 if m >= 48 and n == 256 else 1) and not both:
+            continue  # what HUMMING's own policies take for such a tile
+        for late, depth in itertools.product((False, True), range(MOST_STAGES, LEAST_STAGES - 1, -1)):
+            one = {
+                "mma_type": "wgmma", "block_shape": (m, n, k), "warp_shape": (m // warps_m, warp_n, k if fp8 else 64),
+                "num_stages": depth, "num_ctas_per_sm": ctas, "use_stream_k": False, **LOADING[how], **INDEXED,
+                "raster_group_m": raster,
+            }  # fmt: skip
+            if late != (fp8 and warp_n == 16 and "wgmma_split_issue_wait" in one):
+                continue  # as above
+            one |= {"wgmma_use_late_as": True} if late else {}
+            if threads(one) <= PROMPT_THREADS and sums(one, fp8) + OTHER_REGISTERS <= registers(one):
+                yield one
+
+
+def sums(schedule: Schedule, fp8: bool) -> int:
+    """Return the registers of a thread for its sums: FP8 has those of a group of inputs beside those of the product."""
+    m, n, _ = schedule["warp_shape"]
+    return int(m * n // 32) * (2 if fp8 else 1)
+
+
+def registers(schedule: Schedule) -> int:
+    """Return the registers that a thread can have which multiplies."""
+    loading = 128 if schedule["use_warp_spec"] else 0
+    return min(
+        MOST_REGISTERS, (REGISTERS // schedule["num_ctas_per_sm"] - 40 * loading) // (threads(schedule) - loading)
+    )
+
+
+def near(schedule: Schedule, mean: float) -> bool:
+    """Return whether a tile's rows are about those that an expert has on average."""
+    rows = schedule["block_shape"][0]
+    return max(rows / mean, mean / rows) <= NEAR_ROWS
 
 
 def threads(schedule: Schedule) -> int:
@@ -93,22 +142,28 @@ def worthwhile(schedule: Schedule) -> bool:
     return in_flight(schedule) >= LEAST_IN_FLIGHT and threads(schedule) <= MOST_THREADS
 
 
-def thinned(schedules: Iterable[Schedule]) -> list[Schedule]:
-    """Keep as many schedules of each number of rows as ROWS says: from every family in turn, its best first."""
+def thinned(schedules: Iterable[Schedule], most: Mapping[int, int] = ROWS) -> list[Schedule]:
+    """Keep as many schedules of each number of rows as `most` says: from every family in turn, its best first."""
     groups: dict[int, dict[tuple[Any, ...], list[Schedule]]] = defaultdict(lambda: defaultdict(list))
     for one in schedules:
         groups[0 if one["mma_type"] == "mma" else one["block_shape"][0]][family(one)].append(one)
     kept: list[Schedule] = []
     for rows, found in groups.items():
-        ranked = sorted((sorted(members, key=_rank) for members in found.values()), key=lambda one: _rank(one[0]))
+        rank = _prompt_rank if most is PROMPT_ROWS else _rank
+        ranked = sorted((sorted(members, key=rank) for members in found.values()), key=lambda one: rank(one[0]))
         turns = itertools.chain.from_iterable(itertools.zip_longest(*ranked))
-        kept += itertools.islice((one for one in turns if one), ROWS[rows] if rows else MOST_MMA)
+        kept += itertools.islice((one for one in turns if one), most[rows] if rows else MOST_MMA)
     return kept
 
 
 def _rank(schedule: Schedule) -> tuple[float, int]:
     together = threads(schedule) * int(schedule["num_ctas_per_sm"])
     return abs(together - GOOD_THREADS), -in_flight(schedule)
+
+
+def _prompt_rank(schedule: Schedule) -> tuple[bool, int, int]:
+    m, n, _ = schedule["block_shape"]
+    return not schedule["use_warp_spec"], -m * n, -in_flight(schedule)
 
 
 def name(schedule: Schedule) -> str:
@@ -119,5 +174,6 @@ def name(schedule: Schedule) -> str:
     marks += ["ws"] if schedule.get("use_warp_spec") else ["tma"] if schedule.get("use_tma") else []
     marks += ["ov"] if schedule.get("wgmma_split_issue_wait") else []
     marks += ["late"] if schedule.get("wgmma_use_late_as") else []
+    marks += [f"r{raster}"] if (raster := schedule.get("raster_group_m", 1)) > 1 else []
     marks += ["mma"] if schedule.get("mma_type") == "mma" else []
     return f"{block}/{warp}-{'-'.join(marks)}"

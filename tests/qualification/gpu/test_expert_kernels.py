@@ -186,10 +186,11 @@ class Simulated:
     ) -> None:
         self.us, self.wrong, self.refused, self.ends = us, wrong, refused, ends
         self.measured: list[tuple[int, str]] = []
+        self.replays: dict[int, int] = {}
 
     class Step:
         def __init__(self, tokens: int) -> None:
-            self.tokens, self.bytes_moved = tokens, tokens * 1e6
+            self.tokens, self.bytes_moved, self.products = tokens, tokens * 1e6, tokens * 1e9
 
     def step(self, tokens: int) -> Simulated.Step:
         return self.Step(tokens)
@@ -205,6 +206,7 @@ class Simulated:
 
     def timed(self, schedule: Schedule, step: Any, replays: int) -> list[float]:
         self.measured.append((step.tokens, schedules.name(schedule)))
+        self.replays[step.tokens] = replays
         return [self.us[schedules.name(schedule)] + step.tokens] * replays
 
     def aligning(self, step: Any, rows: int, replays: int) -> list[float]:
@@ -217,12 +219,16 @@ US = dict(zip(NAMES, (100.0, 50.0, 900.0, 60.0), strict=True))
 
 
 def measured(
-    bench: Simulated, file: Path, until: float = math.inf, tokens: Sequence[int] = (32, 8, 2, 4)
+    bench: Simulated,
+    file: Path,
+    until: float = math.inf,
+    tokens: Sequence[int] = (32, 8, 2, 4),
+    prompts: Sequence[Schedule] = (),
 ) -> list[measure.Row]:
     """Return the rows of a measurement."""
     record = measure.Record(file, "mxfp4,w13,2")
     measure.everything(
-        bench, record, [FAST, SLOW, OTHER], dict.fromkeys(tokens, OWN), replays=3, until=until,
+        bench, record, {False: [FAST, SLOW, OTHER], True: prompts}, dict.fromkeys(tokens, OWN), replays=5, until=until,
         middle=lambda times: (times[0], 0.01), difference=lambda result, expected: abs(result - expected),
     )  # fmt: skip
     return record.rows()
@@ -238,6 +244,8 @@ def test_rows_say_what_each_schedule_took_and_slow_ones_end_early(tmp_path: Path
     assert (row["us"], row["rows"], row["bytes"], row["error"]) == (82.0, 192, 32e6, 0.0)
     assert row["gb_s"] == round(32e6 / 82e-6 / 1e9)
     assert row["share"] == pytest.approx(32e6 / 82e-6 / layers.PEAK, abs=1e-3)
+    assert row["tflop_s"] == pytest.approx(32e9 / 82e-6 / 1e12, abs=0.1)
+    assert row["of_dense"] == pytest.approx(32e9 / 82e-6 / 989e12, abs=1e-3)
     assert [row["again"] for row in rows if "again" in row] == [132.0, 108.0, 102.0, 104.0]
 
 
@@ -311,7 +319,7 @@ def decided(
 ) -> dict[str, Any]:
     rows = rows_of("w13", up, (16, 1)) + rows_of("w2", down, (16, 1))
     found = {sublayer: choose.times(rows, f"int4,{sublayer},2") for sublayer in layers.SUBLAYERS}
-    taken = choose.together(found, again)
+    taken = choose.together(found, dict.fromkeys((2, 4, 32), again))
     return {
         sublayer: {tokens: (one["block_shape"][0], one["num_ctas_per_sm"]) for tokens, one in each.items()}
         for sublayer, each in taken.items()
@@ -339,7 +347,7 @@ def test_a_gain_is_more_than_twice_the_noise_of_either(noisy: str, spread: float
         return choose.Measured(tile(num_ctas_per_sm=blocks), us, spread if own == (noisy == "own") else 0.0, own)
 
     found = {"w13": {8: [one(60.0, 1), one(55.0, 2)]}, "w2": {8: [choose.Measured(tile(), 40.0, 0.0, own=True)]}}
-    assert bool(choose.together(found, 0.0)["w13"]) == taken
+    assert bool(choose.together(found, {})["w13"]) == taken
 
 
 def test_of_equally_fast_schedules_the_one_that_serves_more_steps_is_taken() -> None:
