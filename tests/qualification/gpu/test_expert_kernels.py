@@ -132,6 +132,75 @@ def test_thinning_keeps_a_member_of_each_family_before_a_second_one() -> None:
     assert len({schedules.family(one) for one in few}) < len(few)
 
 
+@pytest.mark.parametrize("fp8", [False, True])
+def test_proposals_for_prompts_keep_their_sums_in_registers(fp8: bool) -> None:
+    found = list(schedules.proposed_for_prompts(fp8))
+    assert len({schedules.name(one) for one in found}) == len(found)
+    assert {one["block_shape"][0] for one in found} >= {32, 40, 64, 96, 128, 192}
+    for one in found:
+        m, n, k = one["block_shape"]
+        assert m in schedules.PROMPT_ROWS
+        assert (n in {128, 256}, k in {64, 128}) == (True, True)
+        assert all(block % warp == 0 for block, warp in zip(one["block_shape"], one["warp_shape"], strict=True))
+        multiply = schedules.threads(one) - 128 * one["use_warp_spec"]
+        held = multiply * one["num_ctas_per_sm"] * (schedules.sums(one, fp8) + 40)
+        assert held + 128 * 40 * one["num_ctas_per_sm"] * one["use_warp_spec"] <= 65536
+        assert not one["use_stream_k"]
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+def test_all_sums_of_a_tile_are_held_by_its_threads(fp8: bool) -> None:
+    for one in schedules.proposed_for_prompts(fp8):
+        m, n, k = one["block_shape"]
+        along_k = k // one["warp_shape"][2]  # each of them has sums of its own
+        multiply = schedules.threads(one) - 128 * one["use_warp_spec"]
+        assert schedules.sums(one, fp8=False) * multiply == m * n * along_k
+        assert schedules.sums(one, fp8=True) == 2 * schedules.sums(one, fp8=False)
+
+
+def test_thinning_for_prompts_keeps_at_most_sixty_and_all_numbers_of_rows() -> None:
+    for fp8 in (False, True):
+        found = list(schedules.proposed_for_prompts(fp8))
+        kept = schedules.thinned(schedules.deepest(found), schedules.PROMPT_ROWS)
+        assert len(kept) <= sum(schedules.PROMPT_ROWS.values()) <= 60
+        assert {one["block_shape"][0] for one in kept} == {one["block_shape"][0] for one in found}
+        for rows, most in schedules.PROMPT_ROWS.items():
+            here = [one for one in kept if one["block_shape"][0] == rows]
+            assert len({schedules.family(one) for one in here}) == len(here) <= most
+            if here:
+                assert here[0]["use_warp_spec"]  # HUMMING's own policies load so
+
+
+@given(st.integers(1, 40000), st.sampled_from([8, 16, 32, 64, 96, 256]))
+def test_rows_near_to_the_mean_of_an_expert(tokens: int, rows: int) -> None:
+    mean = tokens * 6 / 256
+    assert schedules.near(tile(block_shape=(rows, 256, 128)), mean) == (0.75 * mean <= rows <= mean / 0.75)
+
+
+@pytest.mark.parametrize("tokens", measure.TOKENS)
+def test_schedules_of_the_other_kind_are_measured_only_where_their_rows_are_near(tokens: int) -> None:
+    decode = [tile(block_shape=(rows, 256, 128)) for rows in schedules.ROWS]
+    read = [tile(block_shape=(rows, 256, 128)) for rows in schedules.PROMPT_ROWS]
+    found = measure.tried({False: decode, True: read}, tokens)
+    rows = [one["block_shape"][0] for one in found]
+    assert len(set(rows)) == len(rows)  # none twice
+    own = set(schedules.PROMPT_ROWS if tokens > 384 else schedules.ROWS)
+    assert set(rows) == own | ({24} if tokens == 1024 else set())
+
+
+def test_of_sizes_of_steps_none_is_left_out_and_prompts_follow_the_first_of_decoding() -> None:
+    assert sorted(measure.TOKENS) == sorted({*measure.DECODE, *measure.PROMPTS})
+    assert all(measure.prompts(tokens) == (tokens in measure.PROMPTS) for tokens in measure.TOKENS)
+    assert [measure.prompts(tokens) for tokens in measure.TOKENS[:8]] == [False] * 3 + [True] * 4 + [False]
+
+
+@given(st.integers(1, 10000), st.sampled_from(HERE))
+def test_products_of_a_step_are_shared_by_gpus_and_grow_with_its_tokens(tokens: int, layer: Layer) -> None:
+    whole = Layer(layer.format, layer.sublayer, 1)
+    assert layer.products(tokens) * layer.ways == whole.products(tokens) == tokens * whole.products(1)
+    assert layer.products(1) == 2 * 6 * layer.shape[0] * layer.shape[1]
+
+
 def elf(sections: dict[str, bytes]) -> bytes:
     """Return a 64-bit ELF file with these sections."""
     names = b"\0" + b"".join(name.encode() + b"\0" for name in (*sections, ".shstrtab"))
@@ -247,6 +316,22 @@ def test_rows_say_what_each_schedule_took_and_slow_ones_end_early(tmp_path: Path
     assert row["tflop_s"] == pytest.approx(32e9 / 82e-6 / 1e12, abs=0.1)
     assert row["of_dense"] == pytest.approx(32e9 / 82e-6 / 989e12, abs=1e-3)
     assert [row["again"] for row in rows if "again" in row] == [132.0, 108.0, 102.0, 104.0]
+
+
+def test_steps_of_prompts_have_schedules_of_their_own_and_fewer_replays(tmp_path: Path) -> None:
+    sizes, large = (
+        (32, 8, 2, 8192, 1024, 4096, 4),
+        [tile(block_shape=(96, 256, 128), num_ctas_per_sm=n) for n in (1, 2)],
+    )
+    fast, slow = (schedules.name(one) for one in large)
+    bench = Simulated(US | {fast: 10.0, slow: 9e5})
+    rows = measured(bench, tmp_path / "rows.jsonl", tokens=sizes, prompts=large)
+    found = {at: {row["name"] for row in rows if row["tokens"] == at and "us" in row} for at in sizes}
+    assert found[8192] == found[1024] == {NAMES[0], fast, slow}
+    assert found[4096] == {NAMES[0], fast}  # after two of its kind
+    assert found[32] == found[2] == set(NAMES)
+    assert found[4] == set(NAMES) - {NAMES[2]}
+    assert {at: bench.replays[at] == 5 for at in sizes} == {at: at < 1000 for at in sizes}
 
 
 def test_a_run_that_was_cut_goes_on(tmp_path: Path) -> None:
@@ -373,6 +458,38 @@ def test_ranges_are_those_of_the_nearest_steps_and_end_at_the_last(tokens: list[
 def test_the_border_between_two_steps_is_their_geometric_mean() -> None:
     low, high = tile(num_ctas_per_sm=1), tile(num_ctas_per_sm=2)
     assert choose.ranges([8, 32], {8: low, 32: high}) == [(0, 16 * 6, low), (16 * 6, 32 * 6, high)]
+
+
+@given(st.sets(st.sampled_from(measure.TOKENS), min_size=1), st.data())
+def test_ranges_of_prompts_begin_above_those_of_decoding(sizes: set[int], data: st.DataObject) -> None:
+    taken = {at: tile(num_ctas_per_sm=data.draw(st.integers(1, 2))) for at in sizes if data.draw(st.booleans())}
+    found = choose.both_ranges(sorted(sizes), taken)
+    for at in sizes:
+        assert [one for low, high, one in found if low < at * 6 <= high] == ([taken[at]] if at in taken else [])
+    assert all(one[1] <= two[0] for one, two in itertools.pairwise(found))
+    assert not any(low < rows <= high for low, high, _ in found for rows in (385 * 6, 700 * 6, 8193 * 6))
+    decode = [at for at in sizes if at <= 384]
+    assert [one for one in found if one[1] <= 384 * 6] == (choose.ranges(decode, taken) if decode else [])
+
+
+def test_where_ranges_of_prompts_lie() -> None:
+    both = {384: tile(), 1024: tile(), 2048: tile(num_ctas_per_sm=1), 8192: tile()}
+    found = [(low / 6, high / 6) for low, high, _ in choose.both_ranges(list(both), both)]
+    assert found == [(0, 384), (724, 1448), (1448, 4096), (4096, 8192)]
+
+
+def test_sorting_rows_costs_what_it_took_at_that_size() -> None:
+    rows = [{"tokens": at, "align_us": us} for at, us in ((32, 9.0), (32, 3.0), (32, 4.0), (8192, 70.0))]
+    assert choose.sorting([*rows, {"tokens": 4, "us": 1.0}]) == {32: 4.0, 8192: 70.0}
+    up = [choose.Measured(tile(block_shape=(8, 256, 128)), 80.0, 0.0, own=False)]
+    up += [
+        choose.Measured(tile(), 100.0, 0.0, own=True),
+        choose.Measured(tile(block_shape=(16, 256, 128)), 97.0, 0.0, own=False),
+    ]
+    down = [choose.Measured(tile(block_shape=(16, 256, 128)), 50.0, 0.0, own=True)]
+    found = {"w13": {32: up, 8192: up}, "w2": {32: down, 8192: down}}
+    taken = choose.together(found, {32: 4.0, 8192: 70.0})["w13"]
+    assert [one["block_shape"][0] for one in taken.values()] == [8, 16]
 
 
 def test_choose_writes_a_table_for_each_sublayer(
