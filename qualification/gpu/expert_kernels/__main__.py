@@ -32,6 +32,8 @@ from tools import kernel_instructions
 
 MOST_STACK = 32
 """Bytes of stack that a kernel may have: more means that it keeps values of its loop in memory."""
+PROMPT_STACK = 128
+"""The same for steps of prompts: HUMMING's own choices have up to about 100, not all in the loop."""
 MOST_INSTRUCTIONS = 1.75
 """How many times the fewest instructions for each weight a kernel may take."""
 
@@ -103,7 +105,9 @@ def listed(layer: Layer, folder: Path, workers: int, read: bool) -> dict[str, An
     alike: dict[int, dict[str, Any]] = defaultdict(dict)
     for name, use in uses.items():  # products beside weights take instructions as well, more for larger tiles
         alike[every[name]["block_shape"][0] if read else 0][name] = use
-    kept = {schedules.name(one) for one in own.values()}.union(*map(worthwhile, alike.values()))
+    kept = {schedules.name(one) for one in own.values()}.union(
+        *(worthwhile(some, PROMPT_STACK if read else MOST_STACK) for some in alike.values())
+    )
     found = {
         "layer_config": described, "own": {tokens: schedules.name(one) for tokens, one in own.items()}, "refused": refused,
         "schedules": {name: {"schedule": every[name], "tried": name in kept, **use} for name, use in uses.items()},
@@ -124,13 +128,13 @@ def judged(path: Path) -> dict[str, Any]:
     return {"file": path.name, "registers": use.registers, "stack": use.stack, "instructions": each}
 
 
-def worthwhile(uses: dict[str, dict[str, Any]]) -> list[str]:
+def worthwhile(uses: dict[str, dict[str, Any]], most_stack: int = MOST_STACK) -> list[str]:
     """Return the kernels that keep their values in registers and take few instructions, as far as that is known."""
     least = min((use["instructions"] for use in uses.values() if use["instructions"]), default=0.0)
     return [
         name
         for name, use in uses.items()
-        if use["stack"] <= MOST_STACK and (use["instructions"] or 0.0) <= MOST_INSTRUCTIONS * least
+        if use["stack"] <= most_stack and (use["instructions"] or 0.0) <= MOST_INSTRUCTIONS * least
     ]
 
 

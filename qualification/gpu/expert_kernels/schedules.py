@@ -20,7 +20,7 @@ ROWS = {8: 76, 16: 54, 24: 4, 32: 6, 40: 1, 64: 1}
 """Rows of a tile, and how many schedules with them are tried at most; decode steps have few rows for each expert."""
 MOST_MMA = 8
 """How many with MMA in place of WGMMA, which takes weights from registers as well but computes 16 rows at least."""
-PROMPT_ROWS = {32: 6, 40: 4, 48: 6, 64: 10, 96: 12, 128: 10, 192: 8, 256: 4}
+PROMPT_ROWS = {32: 6, 40: 4, 48: 6, 64: 10, 80: 6, 96: 10, 112: 4, 128: 8, 192: 4, 256: 2}
 """The same for steps of prompts, which have tens of rows for each expert."""
 LOADING: dict[str, Schedule] = {
     "plain": {"use_warp_spec": False, "use_tma": False},
@@ -38,8 +38,8 @@ LEAST_IN_FLIGHT = 60 * 1024
 """Bytes of weights that one processor loads ahead: above memory's latency times a processor's share of its rate."""
 MOST_THREADS, GOOD_THREADS = 512, 512
 """Of one block, and of all blocks on a processor: enough to unpack weights, few enough for their registers."""
-PROMPT_THREADS, REGISTERS, MOST_REGISTERS, OTHER_REGISTERS = 640, 65536, 248, 40
-"""Of a block for prompts; of a processor, of one thread, and of one thread beside its sums."""
+PROMPT_THREADS, REGISTERS, MOST_REGISTERS, OTHER_REGISTERS = 640, 65536, 255, 44
+"""Of a block for prompts; of a processor, of one thread, and of one thread beside its sums and weights."""
 NEAR_ROWS = 4 / 3
 """How many times an expert's mean rows a tile's rows are at most, or the other way round, in a step of the other kind."""
 
@@ -65,8 +65,8 @@ def proposed_for_prompts(fp8: bool, rows: Iterable[int] = tuple(PROMPT_ROWS)) ->
     """Yield schedules for many rows: large tiles whose sums stay in registers, without a split along K."""
     cuts = itertools.product(rows, (1, 2), (256, 128), (128, 64), (16, 32, 64), (1, 2), LOADING, (1, 4))
     for m, warps_m, n, k, warp_n, ctas, how, raster in cuts:
-        if m // warps_m % 8 or (warps_m > 1 and m < 128):
-            continue  # each of two warps along the rows unpacks the same weights
+        if m // warps_m % 8 or (warps_m > 1 and m < 128) or (m > 48 and k == 128 and not fp8):
+            continue  # each of two warps along the rows unpacks the same weights; two along K have sums of their own
         both = how == "producer" and m >= 96 and n == 256
         if raster != (4 if m >= 48 and n == 256 else 1) and not both:
             continue  # what HUMMING's own policies take for such a tile
@@ -79,7 +79,8 @@ def proposed_for_prompts(fp8: bool, rows: Iterable[int] = tuple(PROMPT_ROWS)) ->
             if late != (fp8 and warp_n == 16 and "wgmma_split_issue_wait" in one):
                 continue  # as above
             one |= {"wgmma_use_late_as": True} if late else {}
-            if threads(one) <= PROMPT_THREADS and sums(one, fp8) + OTHER_REGISTERS <= registers(one):
+            most = registers(one) - OTHER_REGISTERS - warp_n // 2 - (8 if fp8 else 0)
+            if threads(one) <= PROMPT_THREADS and sums(one, fp8) <= most:
                 yield one
 
 
@@ -92,9 +93,8 @@ def sums(schedule: Schedule, fp8: bool) -> int:
 def registers(schedule: Schedule) -> int:
     """Return the registers that a thread can have which multiplies."""
     loading = 128 if schedule["use_warp_spec"] else 0
-    return min(
-        MOST_REGISTERS, (REGISTERS // schedule["num_ctas_per_sm"] - 40 * loading) // (threads(schedule) - loading)
-    )
+    most, blocks = MOST_REGISTERS - (7 if loading else 0), schedule["num_ctas_per_sm"]
+    return min(most, (REGISTERS // blocks - 40 * loading) // (threads(schedule) - loading))
 
 
 def near(schedule: Schedule, mean: float) -> bool:
