@@ -32,8 +32,8 @@ from tools import kernel_instructions
 
 MOST_STACK = 32
 """Bytes of stack that a kernel may have: more means that it keeps values of its loop in memory."""
-PROMPT_STACK = 128
-"""The same for steps of prompts: HUMMING's own choices have up to about 100, not all in the loop."""
+PROMPT_STACK = 160
+"""The same for steps of prompts: HUMMING's own choices have up to 80, and no more instructions in the loop for it."""
 MOST_INSTRUCTIONS = 1.75
 """How many times the fewest instructions for each weight a kernel may take."""
 
