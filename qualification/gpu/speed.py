@@ -4,8 +4,7 @@ How fast several ways to serve are, at full size without weights: each is starte
     python -m qualification.gpu.speed --variants FILE.toml --gpus 0,1 --out DIR --deadline 540
 
 variants.py says what a FILE.toml has. Experts are routed at random, as by `dsv4 bench --without-weights`, unless `env`
-says otherwise.
-DIR/NAME.json is written after every row.
+says otherwise. DIR/NAME.json is written after every row.
 """
 
 from __future__ import annotations

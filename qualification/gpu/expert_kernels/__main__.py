@@ -45,10 +45,9 @@ def main() -> int:
     if importlib.util.find_spec("humming") is None:
         raise SystemExit("HUMMING is not installed in this Python: install vLLM for CUDA, or humming-kernels.")
     layers = options.layers or [Layer(form, sublayer, 2) for form in FORMATS for sublayer in SUBLAYERS]
-    if options.step == "compile":
-        lists(layers, options)
-        return 0
     lists(layers, options)  # not in the process that measures, which is ended when it says nothing for long
+    if options.step == "compile":
+        return 0
     if options.step == "one":
         return one(options, layers)
     argv = ["-m", "qualification.gpu.expert_kernels", "one", "--kernels", options.kernels, "--out", options.out]

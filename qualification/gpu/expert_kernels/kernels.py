@@ -150,31 +150,36 @@ def _nothing(_: object) -> None:
 
 def candidates(layer: Layer) -> list[Schedule]:
     """Return the schedules to try for a layer: legal ones with as many stages as fit, at most ROWS of each kind."""
-    legal: list[Schedule] = []
-    done: set[tuple[Any, ...]] = set()
-    for proposal in schedules.proposed():
-        one = dict(proposal)
-        key = (*schedules.family(one), one["num_ctas_per_sm"])
-        if one["warp_shape"][2] == 32 and one["mma_type"] == "wgmma":
-            continue  # half as many weights for each turn of the loop
-        if layer.format.endswith("fp8") and one["use_warp_spec"] is False and one.get("wgmma_split_issue_wait"):
-            one["wgmma_use_late_as"] = True
-        if key not in done and schedules.worthwhile(one) and shared_memory(layer, one) is not None:
-            done.add(key)
-            legal.append(one)
-    return schedules.thinned(schedules.deepest(legal))
+    return schedules.thinned(legal(layer, _for_decoding(layer)))
 
 
 def candidates_for_prompts(layer: Layer) -> list[Schedule]:
     """Return the schedules to try for steps of prompts, at most PROMPT_ROWS of each kind."""
-    legal: list[Schedule] = []
+    proposed = schedules.proposed_for_prompts(layer.format.endswith("fp8"))
+    return schedules.thinned(legal(layer, proposed), schedules.PROMPT_ROWS, schedules.prompt_rank)
+
+
+def _for_decoding(layer: Layer) -> Iterator[Schedule]:
+    for proposal in schedules.proposed():
+        one = dict(proposal)
+        if one["warp_shape"][2] == 32 and one["mma_type"] == "wgmma":
+            continue  # half as many weights for each turn of the loop
+        if layer.format.endswith("fp8") and one["use_warp_spec"] is False and one.get("wgmma_split_issue_wait"):
+            one["wgmma_use_late_as"] = True
+        if schedules.worthwhile(one):
+            yield one
+
+
+def legal(layer: Layer, proposed: Iterable[Schedule]) -> list[Schedule]:
+    """Return what HUMMING calls legal, of proposals that differ in their stages alone the deepest, which come first."""
+    found: list[Schedule] = []
     done: set[tuple[Any, ...]] = set()
-    for one in schedules.proposed_for_prompts(layer.format.endswith("fp8")):
+    for one in proposed:
         key = (*schedules.family(one), one["num_ctas_per_sm"])
         if key not in done and shared_memory(layer, one) is not None:
             done.add(key)
-            legal.append(one)
-    return schedules.thinned(schedules.deepest(legal), schedules.PROMPT_ROWS)
+            found.append(one)
+    return schedules.deepest(found)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 Schedule = dict[str, Any]
@@ -142,28 +142,33 @@ def worthwhile(schedule: Schedule) -> bool:
     return in_flight(schedule) >= LEAST_IN_FLIGHT and threads(schedule) <= MOST_THREADS
 
 
-def thinned(schedules: Iterable[Schedule], most: Mapping[int, int] = ROWS) -> list[Schedule]:
+def decode_rank(schedule: Schedule) -> tuple[float, int]:
+    """Return a smaller value for what is more likely to be fast in a step of decoding."""
+    together = threads(schedule) * int(schedule["num_ctas_per_sm"])
+    return abs(together - GOOD_THREADS), -in_flight(schedule)
+
+
+def prompt_rank(schedule: Schedule) -> tuple[float, ...]:
+    """Return the same for a step of prompts."""
+    m, n, _ = schedule["block_shape"]
+    return not schedule["use_warp_spec"], -m * n, -in_flight(schedule)
+
+
+def thinned(
+    schedules: Iterable[Schedule],
+    most: Mapping[int, int] = ROWS,
+    rank: Callable[[Schedule], tuple[float, ...]] = decode_rank,
+) -> list[Schedule]:
     """Keep as many schedules of each number of rows as `most` says: from every family in turn, its best first."""
     groups: dict[int, dict[tuple[Any, ...], list[Schedule]]] = defaultdict(lambda: defaultdict(list))
     for one in schedules:
         groups[0 if one["mma_type"] == "mma" else one["block_shape"][0]][family(one)].append(one)
     kept: list[Schedule] = []
     for rows, found in groups.items():
-        rank = _prompt_rank if most is PROMPT_ROWS else _rank
         ranked = sorted((sorted(members, key=rank) for members in found.values()), key=lambda one: rank(one[0]))
         turns = itertools.chain.from_iterable(itertools.zip_longest(*ranked))
         kept += itertools.islice((one for one in turns if one), most[rows] if rows else MOST_MMA)
     return kept
-
-
-def _rank(schedule: Schedule) -> tuple[float, int]:
-    together = threads(schedule) * int(schedule["num_ctas_per_sm"])
-    return abs(together - GOOD_THREADS), -in_flight(schedule)
-
-
-def _prompt_rank(schedule: Schedule) -> tuple[bool, int, int]:
-    m, n, _ = schedule["block_shape"]
-    return not schedule["use_warp_spec"], -m * n, -in_flight(schedule)
 
 
 def name(schedule: Schedule) -> str:

@@ -30,15 +30,20 @@ os.abort()
 WAITS = ABORTS.replace('print("terminate called without an active exception", flush=True)\nos.abort()', "end.wait()")
 
 
+def settings_of(text: str, folder: Path) -> dict[str, str]:
+    """Write a program that stands in for vLLM, and return what serves with it."""
+    program = folder / "vllm"
+    program.write_text(text.format(python=sys.executable, threads=80))
+    program.chmod(0o755)
+    model = write_checkpoint(folder / "model")
+    return {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_VLLM": str(program), **quick()}
+
+
 @pytest.mark.parametrize(("limit", "status"), [(60, 69), (2000, 87)])
 def test_a_start_that_dies_at_the_limit_names_it_and_another_one_does_not(
     tmp_path: Path, few_pids: Callable[[int], Path], limit: int, status: int
 ) -> None:
-    program = tmp_path / "vllm"
-    program.write_text(ABORTS.format(python=sys.executable, threads=80))
-    program.chmod(0o755)
-    model = write_checkpoint(tmp_path / "model")
-    settings = {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_VLLM": str(program), **quick()}
+    settings = settings_of(ABORTS, tmp_path)
     group = few_pids(limit)
     with replica(tmp_path / "replica", model_name="demo", seconds_to_stop=15, **settings) as running:
         (group / "cgroup.procs").write_text(f"{running.process.pid}\n")
@@ -54,12 +59,7 @@ def test_a_start_that_dies_at_the_limit_names_it_and_another_one_does_not(
 def test_a_start_that_stalls_at_the_limit_names_it_and_another_one_does_not(
     tmp_path: Path, few_pids: Callable[[int], Path], limit: int
 ) -> None:
-    program = tmp_path / "vllm"
-    program.write_text(WAITS.format(python=sys.executable, threads=80))
-    program.chmod(0o755)
-    model = write_checkpoint(tmp_path / "model")
-    settings = {"PROFILE": "demo", "MODEL": f"demo={model}", "DSV4_VLLM": str(program), **quick()}
-    settings |= {"DSV4_SUPERVISE_STALL_STARTING": "3"}
+    settings = settings_of(WAITS, tmp_path) | {"DSV4_SUPERVISE_STALL_STARTING": "3"}
     group = few_pids(limit)
     with replica(tmp_path / "replica", model_name="demo", seconds_to_stop=15, **settings) as running:
         (group / "cgroup.procs").write_text(f"{running.process.pid}\n")

@@ -162,7 +162,7 @@ def test_all_sums_of_a_tile_are_held_by_its_threads(fp8: bool) -> None:
 def test_thinning_for_prompts_keeps_at_most_sixty_and_all_numbers_of_rows() -> None:
     for fp8 in (False, True):
         found = list(schedules.proposed_for_prompts(fp8))
-        kept = schedules.thinned(schedules.deepest(found), schedules.PROMPT_ROWS)
+        kept = schedules.thinned(schedules.deepest(found), schedules.PROMPT_ROWS, schedules.prompt_rank)
         assert len(kept) <= sum(schedules.PROMPT_ROWS.values()) <= 60
         assert {one["block_shape"][0] for one in kept} == {one["block_shape"][0] for one in found}
         for rows, most in schedules.PROMPT_ROWS.items():
