@@ -5,8 +5,10 @@ Find faster kernels for experts than HUMMING's own choice, and write them into t
     python -m qualification.gpu.expert_kernels measure --kernels FOLDER --out rows.jsonl [--seconds S] [LAYER ...]
     python -m qualification.gpu.expert_kernels choose rows.jsonl --tables FOLDER       # needs neither
 
-A LAYER is format, sublayer and GPUs: `mxfp4-fp8,w13,2`; without one, every format at TP=2. `measure` compiles what is
-missing. Run again with the same file it goes on. The tables' folder is VLLM_TUNED_CONFIG_FOLDER for `dsv4 serve`.
+A LAYER is format, sublayer and GPUs: `mxfp4-fp8,w13,2`; without one, every format at TP=2 but `mxfp4-fp8token`, whose FP8
+inputs have one scale for each token. `measure` compiles what is missing. Run again with the same file it goes on. The tables'
+folder is VLLM_TUNED_CONFIG_FOLDER for `dsv4 serve`. Tables of `mxfp4-fp8token` go to a folder of that name in it, since their
+files have the names of those of `mxfp4-fp8`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from qualification.gpu.expert_kernels import choose, cubin, kernels, measure, schedules
-from qualification.gpu.expert_kernels.layers import FORMATS, SUBLAYERS, Layer
+from qualification.gpu.expert_kernels.layers import SUBLAYERS, TOKEN, USUAL, Layer
 from qualification.gpu.expert_kernels.schedules import Schedule
 from tools import kernel_instructions
 
@@ -44,7 +46,7 @@ def main() -> int:
         return chosen(options)
     if importlib.util.find_spec("humming") is None:
         raise SystemExit("HUMMING is not installed in this Python: install vLLM for CUDA, or humming-kernels.")
-    layers = options.layers or [Layer(form, sublayer, 2) for form in FORMATS for sublayer in SUBLAYERS]
+    layers = options.layers or [Layer(form, sublayer, 2) for form in USUAL for sublayer in SUBLAYERS]
     lists(layers, options)  # not in the process that measures, which is ended when it says nothing for long
     if options.step == "compile":
         return 0
@@ -195,10 +197,12 @@ def chosen(options: argparse.Namespace) -> int:
         found = {sublayer: choose.times(rows, name) for sublayer, name in layers.items()}
         measured = sorted(set.intersection(*(set(each) for each in found.values())))
         taken = choose.together(found, choose.sorting(rows))
+        tables = options.tables / form if form == TOKEN else options.tables  # vLLM's names do not tell it from groups
+        tables.mkdir(exist_ok=True)
         for sublayer, name in layers.items():
             if ranges := choose.both_ranges(measured, taken[sublayer]):
                 head = heads[name]
-                file = options.tables / choose.file_name(head["layer_config"], head["device"])
+                file = tables / choose.file_name(head["layer_config"], head["device"])
                 text = choose.table(head["layer_config"], kernels.COMPUTE, head["device"], head["humming"], ranges)
                 file.write_text(text, encoding="utf-8")
                 print(f"{name}: {len(ranges)} ranges in {file}")

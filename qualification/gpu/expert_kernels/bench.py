@@ -73,7 +73,7 @@ class Bench:
         generator = torch.Generator(self.device).manual_seed(tokens)
         inputs = torch.randn((rows, k), generator=generator, device=self.device, dtype=torch.bfloat16)
         scales = None
-        if self.layer.format.endswith("fp8"):
+        if self.layer.fp8:
             inputs, scales, _ = may_process_input(self.config, inputs=inputs)
         output = torch.empty((tokens * TOP_K, n), dtype=torch.bfloat16, device=self.device)
         drawn = list(routes(tokens, PROMPT_ROUTES if prompts(tokens) else ROUTES, tokens))

@@ -25,7 +25,7 @@ from unittest import mock
 import torch
 
 from qualification.gpu.expert_kernels import schedules
-from qualification.gpu.expert_kernels.layers import EXPERTS, TOP_K, Layer
+from qualification.gpu.expert_kernels.layers import EXPERTS, GROUPS, TOKEN, TOP_K, Layer
 from qualification.gpu.expert_kernels.schedules import Schedule
 
 H200 = {
@@ -39,7 +39,8 @@ H200 = {
 COMPUTE = {"use_batch_invariant": False, "use_f16_accum": False, "gemm_type": "indexed"}
 """As vLLM serves experts that are split over the GPUs."""
 ACTIVATIONS: dict[str, dict[str, Any]] = {
-    "mxfp4-fp8": {"dtype": "float8e4m3", "group_size": 128},
+    GROUPS: {"dtype": "float8e4m3", "group_size": 128},
+    TOKEN: {"dtype": "float8e4m3"},
     "mxfp4": {},
     "int4": {},
 }
@@ -150,21 +151,22 @@ def _nothing(_: object) -> None:
 
 def candidates(layer: Layer) -> list[Schedule]:
     """Return the schedules to try for a layer: legal ones with as many stages as fit, at most ROWS of each kind."""
-    return schedules.thinned(legal(layer, _for_decoding(layer)))
+    return schedules.thinned(legal(layer, for_decoding(layer)))
 
 
 def candidates_for_prompts(layer: Layer) -> list[Schedule]:
     """Return the schedules to try for steps of prompts, at most PROMPT_ROWS of each kind."""
-    proposed = schedules.proposed_for_prompts(layer.format.endswith("fp8"))
+    proposed = schedules.proposed_for_prompts(layer.fp8, layer.groups)
     return schedules.thinned(legal(layer, proposed), schedules.PROMPT_ROWS, schedules.prompt_rank)
 
 
-def _for_decoding(layer: Layer) -> Iterator[Schedule]:
-    for proposal in schedules.proposed():
+def for_decoding(layer: Layer) -> Iterator[Schedule]:
+    """Yield the schedules of decode steps to ask HUMMING about."""
+    for proposal in schedules.proposed(loading=schedules.loading(layer.fp8, layer.groups)):
         one = dict(proposal)
         if one["warp_shape"][2] == 32 and one["mma_type"] == "wgmma":
             continue  # half as many weights for each turn of the loop
-        if layer.format.endswith("fp8") and one["use_warp_spec"] is False and one.get("wgmma_split_issue_wait"):
+        if layer.groups and one["use_warp_spec"] is False and one.get("wgmma_split_issue_wait"):
             one["wgmma_use_late_as"] = True
         if schedules.worthwhile(one):
             yield one

@@ -10,14 +10,21 @@ import torch
 
 EXPERTS, TOP_K, HIDDEN, INTERMEDIATE = 256, 6, 4096, 2048
 """DeepSeek-V4-Flash."""
-FORMATS = ("mxfp4-fp8", "int4", "mxfp4")
-"""MXFP4 weights with FP8 inputs in groups of 128, INT4 weights in groups of 128 and MXFP4 ones with BF16 inputs."""
+GROUPS, TOKEN = "mxfp4-fp8", "mxfp4-fp8token"
+FORMATS = (GROUPS, "int4", "mxfp4", TOKEN)
+"""
+MXFP4 weights with FP8 inputs in groups of 128, INT4 weights in groups of 128 and MXFP4 ones with BF16 inputs.
+
+Last, MXFP4 weights with FP8 inputs that have one scale for each token, which no plan has.
+"""
+USUAL = FORMATS[:3]
+"""Those that are measured where no layer is named."""
 SUBLAYERS = ("w13", "w2")
-SCALE_BITS = {"mxfp4-fp8": 8 / 32, "mxfp4": 8 / 32, "int4": 16 / 128}
+SCALE_BITS = {GROUPS: 8 / 32, TOKEN: 8 / 32, "mxfp4": 8 / 32, "int4": 16 / 128}
 """Bits of scales for each weight of four bits."""
 PEAK = 4.36e12
 """Bytes a second that an H200 copies at most (qualification/gpu/copy_bandwidth.py, 2026-11-29)."""
-PEAK_PRODUCTS = {"mxfp4-fp8": 1979e12, "mxfp4": 989e12, "int4": 989e12}
+PEAK_PRODUCTS = {GROUPS: 1979e12, TOKEN: 1979e12, "mxfp4": 989e12, "int4": 989e12}
 """Products and sums a second of an H200's tensor cores, dense, by its data sheet: inputs in FP8, and in BF16."""
 
 
@@ -43,6 +50,16 @@ class Layer:
         return f"{self.format},{self.sublayer},{self.ways}"
 
     @property
+    def fp8(self) -> bool:
+        """Whether inputs are FP8; others are BF16."""
+        return self.format in {GROUPS, TOKEN}
+
+    @property
+    def groups(self) -> bool:
+        """Whether each group of 128 inputs has a scale, so that the sums of a group are scaled before they are added."""
+        return self.format == GROUPS
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Outputs and inputs of one expert."""
         part = INTERMEDIATE // self.ways
@@ -66,8 +83,9 @@ class Layer:
     def bytes_moved(self, route: torch.Tensor) -> float:
         """Return the bytes that a step has to move at least: weights of every expert that a token goes to, inputs, outputs."""
         n, k = self.shape
-        rows, value = route.numel(), 1 if self.format.endswith("fp8") else 2
-        inputs = rows // self.top_k * k * (value + (4 / 128 if value == 1 else 0))
+        rows = route.numel()
+        scales = k // 128 if self.groups else int(self.fp8)
+        inputs = rows // self.top_k * (k * (1 if self.fp8 else 2) + 4 * scales)
         return route.unique().numel() * self.expert_bytes + inputs + rows * n * 2
 
 

@@ -31,6 +31,10 @@ LOADING: dict[str, Schedule] = {
     },
 }  # fmt: skip
 """Loads by all warps, the same with the tensor cores' work overlapped, or by a warp group of its own through TMA."""
+FEEDING: dict[str, Schedule] = {
+    "feeding": {"use_warp_spec": True, "use_tma": True, "smem_reuse_mode": "none", "producer_stage_unroll": 2},
+}
+"""By a warp group of its own, two stages at a time, without overlap: HUMMING's choice for FP8 inputs with a scale a token."""
 INDEXED = dict.fromkeys(("use_tma_a", "use_tma_c", "use_tma_as", "use_tma_as2"), False)
 """What an indexed product cannot load by TMA."""
 MOST_STAGES, LEAST_STAGES = 6, 3
@@ -44,24 +48,29 @@ NEAR_ROWS = 4 / 3
 """How many times an expert's mean rows a tile's rows are at most, or the other way round, in a step of the other kind."""
 
 
-def proposed(rows: Iterable[int] = tuple(ROWS)) -> Iterator[Schedule]:
+def loading(fp8: bool, groups: bool) -> dict[str, Schedule]:
+    """Return how kernels of decode steps load that are tried for such inputs."""
+    return LOADING | FEEDING if fp8 and not groups else LOADING
+
+
+def proposed(rows: Iterable[int] = tuple(ROWS), loading: Mapping[str, Schedule] = LOADING) -> Iterator[Schedule]:
     """Yield every schedule to ask HUMMING about, with stages from the most to the least."""
     stages = range(MOST_STAGES, LEAST_STAGES - 1, -1)
     cuts = itertools.product(rows, (64, 128, 256), (64, 128, 256), (16, 32, 64), (32, 64, 128), (1, 2, 3, 4))
     for m, n, k, warp_n, warp_k, ctas in cuts:
         if warp_k > k or warp_n > n:
             continue
-        for how, split, mma in itertools.product(LOADING, (False, True), ("wgmma", "mma")):
+        for how, split, mma in itertools.product(loading, (False, True), ("wgmma", "mma")):
             if mma == "mma" and (how, m, warp_n, 2 * warp_k) != ("plain", 16, 32, k):
                 continue  # as HUMMING's own policies use it: small tiles, two warps along K
             for depth in stages:
                 yield {
                     "mma_type": mma, "block_shape": (m, n, k), "warp_shape": (m, warp_n, warp_k), "num_stages": depth,
-                    "num_ctas_per_sm": ctas, "use_stream_k": split, **LOADING[how], **INDEXED,
+                    "num_ctas_per_sm": ctas, "use_stream_k": split, **loading[how], **INDEXED,
                 }  # fmt: skip
 
 
-def proposed_for_prompts(fp8: bool, rows: Iterable[int] = tuple(PROMPT_ROWS)) -> Iterator[Schedule]:
+def proposed_for_prompts(fp8: bool, groups: bool, rows: Iterable[int] = tuple(PROMPT_ROWS)) -> Iterator[Schedule]:
     """Yield schedules for many rows: large tiles whose sums stay in registers, without a split along K."""
     cuts = itertools.product(rows, (1, 2), (256, 128), (128, 64), (16, 32, 64), (1, 2), LOADING, (1, 4))
     for m, warps_m, n, k, warp_n, ctas, how, raster in cuts:
@@ -76,18 +85,18 @@ def proposed_for_prompts(fp8: bool, rows: Iterable[int] = tuple(PROMPT_ROWS)) ->
                 "num_stages": depth, "num_ctas_per_sm": ctas, "use_stream_k": False, **LOADING[how], **INDEXED,
                 "raster_group_m": raster,
             }  # fmt: skip
-            if late != (fp8 and warp_n == 16 and "wgmma_split_issue_wait" in one):
+            if late != (groups and warp_n == 16 and "wgmma_split_issue_wait" in one):
                 continue  # as above
             one |= {"wgmma_use_late_as": True} if late else {}
-            most = registers(one) - OTHER_REGISTERS - warp_n // 2 - (8 if fp8 else 0)
-            if threads(one) <= PROMPT_THREADS and sums(one, fp8) <= most:
+            most = registers(one) - OTHER_REGISTERS - warp_n // 2 - (8 if groups else 0)
+            if threads(one) <= PROMPT_THREADS and sums(one, groups) <= most:
                 yield one
 
 
-def sums(schedule: Schedule, fp8: bool) -> int:
-    """Return the registers of a thread for its sums: FP8 has those of a group of inputs beside those of the product."""
+def sums(schedule: Schedule, groups: bool) -> int:
+    """Return the registers of a thread for its sums: groups of inputs have sums beside those of the product."""
     m, n, _ = schedule["warp_shape"]
-    return int(m * n // 32) * (2 if fp8 else 1)
+    return int(m * n // 32) * (2 if groups else 1)
 
 
 def registers(schedule: Schedule) -> int:

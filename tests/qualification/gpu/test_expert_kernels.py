@@ -21,10 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qualification.gpu.expert_kernels import __main__ as program
-from qualification.gpu.expert_kernels import choose, cubin, layers, measure, schedules
+from qualification.gpu.expert_kernels import choose, cubin, kernels, layers, measure, schedules
 from qualification.gpu.expert_kernels.layers import Layer
 from qualification.gpu.expert_kernels.schedules import Schedule
 
+INPUTS = [(False, False), (True, True), (True, False)]
+"""Whether they are FP8, and have scales of groups."""
 HERE = [Layer(form, sublayer, ways) for form in layers.FORMATS for sublayer in layers.SUBLAYERS for ways in (1, 2, 4)]
 
 
@@ -71,12 +73,14 @@ def test_experts_are_read_once_however_many_tokens_go_there(experts: list[int], 
     [
         ("mxfp4-fp8,w13,2", 4096 * 33 / 32, 6 * 2048 * 2, 6),
         ("mxfp4-fp8,w2,2", 6 * 1024 * 33 / 32, 6 * 4096 * 2, 1),
+        ("mxfp4-fp8token,w13,2", 4096 + 4, 6 * 2048 * 2, 6),
+        ("mxfp4-fp8token,w2,2", 6 * (1024 + 4), 6 * 4096 * 2, 1),
         ("int4,w13,1", 4096 * 2, 6 * 4096 * 2, 6),
         ("mxfp4,w2,4", 6 * 512 * 2, 6 * 4096 * 2, 1),
     ],
 )
 def test_bytes_of_one_token(name: str, inputs: float, outputs: int, fans_out: int) -> None:
-    """FP8 inputs have a scale of four bytes for 128; `w2` reads a row for each of a token's six experts."""
+    """FP8 inputs have a scale of four bytes for 128, or for a row; `w2` reads a row for each of a token's six experts."""
     layer = Layer.parse(name)
     assert layer.top_k == fans_out
     assert layer.bytes_moved(torch.tensor([[3, 1, 4, 15, 9, 2]])) == 6 * layer.expert_bytes + inputs + outputs
@@ -132,9 +136,40 @@ def test_thinning_keeps_a_member_of_each_family_before_a_second_one() -> None:
     assert len({schedules.family(one) for one in few}) < len(few)
 
 
-@pytest.mark.parametrize("fp8", [False, True])
-def test_proposals_for_prompts_keep_their_sums_in_registers(fp8: bool) -> None:
-    found = list(schedules.proposed_for_prompts(fp8))
+def test_a_scale_for_each_token_is_for_inputs_in_fp8_without_groups() -> None:
+    found = {form: (Layer(form, "w2", 2).fp8, Layer(form, "w2", 2).groups) for form in layers.FORMATS}
+    assert found == {
+        "mxfp4-fp8": (True, True), "int4": (False, False), "mxfp4": (False, False), "mxfp4-fp8token": (True, False),
+    }  # fmt: skip
+    assert set(layers.PEAK_PRODUCTS) == set(layers.SCALE_BITS) == set(kernels.ACTIVATIONS) == set(found)
+    for form, (fp8, groups) in found.items():
+        asked = kernels.ACTIVATIONS[form]
+        assert (asked.get("dtype") == "float8e4m3", "group_size" in asked) == (fp8, groups)
+        assert layers.PEAK_PRODUCTS[form] == (1979e12 if fp8 else 989e12)
+    assert set(found) - set(layers.USUAL) == {"mxfp4-fp8token"}
+
+
+@pytest.mark.parametrize("form", layers.FORMATS)
+def test_scales_come_late_only_where_they_are_those_of_groups(form: str) -> None:
+    """HUMMING refuses to make a kernel with `wgmma_use_late_as` for other scales."""
+    layer = Layer(form, "w13", 2)
+    for found in (list(kernels.for_decoding(layer)), list(schedules.proposed_for_prompts(layer.fp8, layer.groups))):
+        assert len({schedules.name(one) for one in found}) == len(found)
+        assert any(one.get("wgmma_use_late_as") for one in found) == (form == "mxfp4-fp8")
+
+
+def test_for_a_scale_a_token_decode_steps_load_as_humming_chooses_it_too() -> None:
+    own = {"use_warp_spec": True, "use_tma": True, "producer_stage_unroll": 2, "smem_reuse_mode": "none"}
+    for form in layers.FORMATS:
+        found = list(kernels.for_decoding(Layer(form, "w13", 2)))
+        alike = [one for one in found if own.items() <= one.items() and "wgmma_split_issue_wait" not in one]
+        assert any(one["warp_shape"] == (8, 32, 128) for one in alike) == (form == "mxfp4-fp8token")
+        assert {one["use_warp_spec"] for one in found} == {False, True}
+
+
+@pytest.mark.parametrize(("fp8", "groups"), INPUTS)
+def test_proposals_for_prompts_keep_their_sums_in_registers(fp8: bool, groups: bool) -> None:
+    found = list(schedules.proposed_for_prompts(fp8, groups))
     assert len({schedules.name(one) for one in found}) == len(found)
     assert {one["block_shape"][0] for one in found} >= {32, 40, 64, 96, 128, 192}
     for one in found:
@@ -143,25 +178,37 @@ def test_proposals_for_prompts_keep_their_sums_in_registers(fp8: bool) -> None:
         assert (n in {128, 256}, k in {64, 128}) == (True, True)
         assert all(block % warp == 0 for block, warp in zip(one["block_shape"], one["warp_shape"], strict=True))
         multiply = schedules.threads(one) - 128 * one["use_warp_spec"]
-        assert schedules.sums(one, fp8) + 44 + one["warp_shape"][1] / 2 <= 255
-        held = multiply * one["num_ctas_per_sm"] * (schedules.sums(one, fp8) + 44)
+        assert schedules.sums(one, groups) + 44 + one["warp_shape"][1] / 2 <= 255
+        held = multiply * one["num_ctas_per_sm"] * (schedules.sums(one, groups) + 44)
         assert held + 128 * 40 * one["num_ctas_per_sm"] * one["use_warp_spec"] <= 65536
         assert not one["use_stream_k"]
 
 
-@pytest.mark.parametrize("fp8", [False, True])
-def test_all_sums_of_a_tile_are_held_by_its_threads(fp8: bool) -> None:
-    for one in schedules.proposed_for_prompts(fp8):
+@pytest.mark.parametrize(("fp8", "groups"), INPUTS)
+def test_all_sums_of_a_tile_are_held_by_its_threads(fp8: bool, groups: bool) -> None:
+    for one in schedules.proposed_for_prompts(fp8, groups):
         m, n, k = one["block_shape"]
         along_k = k // one["warp_shape"][2]  # each of them has sums of its own
         multiply = schedules.threads(one) - 128 * one["use_warp_spec"]
-        assert schedules.sums(one, fp8=False) * multiply == m * n * along_k
-        assert schedules.sums(one, fp8=True) == 2 * schedules.sums(one, fp8=False)
+        assert along_k == 1 or not fp8
+        assert schedules.sums(one, groups=False) * multiply == m * n * along_k
+        assert schedules.sums(one, groups=True) == 2 * schedules.sums(one, groups=False)
+
+
+def test_without_sums_of_groups_larger_tiles_have_room() -> None:
+    """Of two scales of FP8 inputs, that of a token leaves the registers of a group's sums and scales to the product's."""
+    here, there = (
+        {schedules.name(one).replace("-late", "") for one in schedules.proposed_for_prompts(True, groups)}
+        for groups in (True, False)
+    )
+    assert here < there
+    assert {name for name in there - here if name.startswith("128x256x128/128x32x128")}
+    assert not {name for name in here if name.startswith("128x256x128/128x32x128")}
 
 
 def test_thinning_for_prompts_keeps_at_most_sixty_and_all_numbers_of_rows() -> None:
-    for fp8 in (False, True):
-        found = list(schedules.proposed_for_prompts(fp8))
+    for fp8, groups in INPUTS:
+        found = list(schedules.proposed_for_prompts(fp8, groups))
         kept = schedules.thinned(schedules.deepest(found), schedules.PROMPT_ROWS, schedules.prompt_rank)
         assert len(kept) <= sum(schedules.PROMPT_ROWS.values()) <= 60
         assert {one["block_shape"][0] for one in kept} == {one["block_shape"][0] for one in found}
@@ -525,6 +572,31 @@ def test_choose_writes_a_table_for_each_sublayer(
     rows.write_text("")
     assert program.main() == 1
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"No table: {rows} has no layer")
+
+
+def test_tables_of_a_scale_a_token_do_not_replace_those_of_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have the same name, by which vLLM finds them: it tells them apart by what is in them."""
+    rows, tables = tmp_path / "rows.jsonl", tmp_path / "tables"
+    made = []
+    for form, mode in (("mxfp4-fp8token", "dynamic_token"), ("mxfp4-fp8", "dynamic_group")):
+        for sublayer, n in (("w13", 2048), ("w2", 4096)):
+            described = {
+                "num_experts": 256, "shape_n": n, "shape_k": 4096, "a_dtype": "float8e4m3", "b_dtype": "float4e2m1",
+                "input_quant_mode": mode,
+            }  # fmt: skip
+            layer = f"{form},{sublayer},2"
+            made.append({"layer": layer, "layer_config": described, "device": "NVIDIA H200", "humming": "0.1.17"})
+            found = rows_of(sublayer, {(8, 16, 1): 100.0, (8, 8, 1): 50.0}, (16, 1))
+            made += [{**one, "layer": layer, "gb_s": 1, "share": 0.1} for one in found]
+    rows.write_text("".join(json.dumps(one) + "\n" for one in made))
+    monkeypatch.setattr(sys, "argv", ["expert_kernels", "choose", str(rows), "--tables", str(tables)])
+    assert program.main() == 0
+    files = {file: json.loads(file.read_text())["layer_config"]["input_quant_mode"] for file in tables.rglob("*.json")}
+    assert {file.parent for file, mode in files.items() if mode == "dynamic_token"} == {tables / "mxfp4-fp8token"}
+    assert {file.parent for file, mode in files.items() if mode == "dynamic_group"} == {tables}
+    assert [len(files), len({file.name for file in files})] == [4, 2]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("humming") is not None, reason="HUMMING is installed here")
