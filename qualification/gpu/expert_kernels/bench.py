@@ -74,7 +74,8 @@ class Bench:
         inputs = torch.randn((rows, k), generator=generator, device=self.device, dtype=torch.bfloat16)
         scales = None
         if self.layer.fp8:
-            inputs, scales, _ = may_process_input(self.config, inputs=inputs)
+            inputs, of_groups, of_tokens = may_process_input(self.config, inputs=inputs)
+            scales = of_groups if self.layer.groups else of_tokens
         output = torch.empty((tokens * TOP_K, n), dtype=torch.bfloat16, device=self.device)
         drawn = list(routes(tokens, PROMPT_ROUTES if prompts(tokens) else ROUTES, tokens))
         found, moved = [one.to(self.device) for one in drawn], mean_bytes(self.layer, drawn)

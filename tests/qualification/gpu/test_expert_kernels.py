@@ -10,6 +10,7 @@ import os
 import struct
 import sys
 import time
+import types
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qualification.gpu.expert_kernels import __main__ as program
-from qualification.gpu.expert_kernels import choose, cubin, kernels, layers, measure, schedules
+from qualification.gpu.expert_kernels import bench, choose, cubin, kernels, layers, measure, schedules
 from qualification.gpu.expert_kernels.layers import Layer
 from qualification.gpu.expert_kernels.schedules import Schedule
 
@@ -295,6 +296,31 @@ def test_kernels_that_spill_or_take_many_instructions_are_left_out() -> None:
     assert program.worthwhile(uses) == ["good", "fair", "unknown"]
     assert program.worthwhile({"unknown": use(0, None)}) == ["unknown"]
     assert program.worthwhile(uses, 200) == ["good", "fair", "spills", "unknown"]
+
+
+@pytest.mark.parametrize("form", layers.FORMATS)
+def test_a_kernel_gets_the_scales_of_its_inputs(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HUMMING hands over scales of groups and of tokens apart; inputs in FP8 it takes as they are."""
+    layer = Layer(form, "w2", 2)
+    made = {"groups": torch.ones((192, 8)), "token": torch.ones((192, 1))}
+
+    def process(config: object, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        assert inputs.shape == (192, 1024)
+        small = inputs.to(torch.float8_e4m3fn)
+        return (small, made["groups"], None) if layer.groups else (small, None, made["token"])
+
+    for name, module in (
+        ("vllm", types.ModuleType("vllm")),
+        ("vllm.utils", types.ModuleType("vllm.utils")),
+        ("vllm.utils.humming", types.SimpleNamespace(may_process_input=process)),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    held = object.__new__(bench.Bench)
+    held.layer, held.device, held.config = layer, "cpu", None
+    step = held.step(32)
+    assert step.scales is ({"mxfp4-fp8": made["groups"], "mxfp4-fp8token": made["token"]}.get(form))
+    assert step.inputs.dtype == (torch.float8_e4m3fn if layer.fp8 else torch.bfloat16)
+    assert step.output.shape == (192, 4096)
 
 
 class Simulated:
