@@ -45,7 +45,9 @@ def bench(
     shared_result.check_writable(request.share)
     engine = None
     if request.engine_url:
-        engine = other_engine.at(request.engine_url, request.engine_key_file, request.engine_model)
+        engine = other_engine.at(
+            request.engine_url, request.engine_key_file, request.engine_model, request.engine_hardware
+        )
     with local_replica.stops_raise():
         others = [other_engine.subject(engine)] if engine else []
         with replica as endpoint:

@@ -123,7 +123,7 @@ def _facts(result: Result) -> dict[str, str]:
     facts = {
         "weights": result.get("weights") or "unknown",
         "ended early": result.get("failed") or "-",
-        "GPUs": " + ".join(gpus(machine)) or absent,
+        "GPUs": " + ".join(gpus(machine)) or result.get("hardware") or absent,
     }
     if limits := result.get("goodput"):
         facts["limits"] = goodput.described(limits)

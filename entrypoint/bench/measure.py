@@ -203,6 +203,7 @@ def text(result: Mapping[str, Any]) -> str:
     start = ", ".join(f"{name} {seconds:.0f}" for name, seconds in phases.items() if seconds >= 0.5)
     lines = [
         f"{result['subject']} ({result['weights']})",
+        *([f"hardware: {result['hardware']}"] if result.get("hardware") else []),
         *([f"start, s: {start}; caches {result['start']['caches']}"] if start else []),
         table(result["rows"]),
         *miscounted(result["rows"]),

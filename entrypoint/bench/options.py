@@ -98,7 +98,8 @@ class BenchRequest:
     engine_url: str | None = None
     engine_key_file: str | None = None
     engine_model: str | None = None
-    """Another engine to measure in turn with the replica: its address, the file of its key, the name that it serves."""
+    engine_hardware: str | None = None
+    """Another engine to measure in turn: its address, the file of its key, the name that it serves, its hardware."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,9 @@ def bench_request(options: argparse.Namespace) -> BenchRequest:
     """Return the request that the options of `bench` make; raise UsageError for an impossible number."""
     plot = Path(options.plot) if options.plot else None
     share = Path(options.share) if options.share else None
-    engine = (options.engine_url, options.engine_key_file, options.engine_model)
-    if not options.engine_url and (given := _given(options, ("engine_key_file", "engine_model"))):
+    engine = (options.engine_url, options.engine_key_file, options.engine_model, options.engine_hardware)
+    of_engine = ("engine_key_file", "engine_model", "engine_hardware")
+    if not options.engine_url and (given := _given(options, of_engine)):
         raise UsageError(f"{given[0]} is about another engine; name its address with --engine-url.")
     return BenchRequest(_matrix(options), options.out, plot, options.tokenizer, share, *engine)
 

@@ -20,16 +20,17 @@ _VERSIONS = ("/version", "/server_info", "/get_server_info")
 
 @dataclass(frozen=True)
 class OtherEngine:
-    """Where it is, and the name that it serves the model under: its first one where None."""
+    """Where it is, the name that it serves the model under (its first one where None), and its hardware if stated."""
 
     endpoint: Endpoint
     model: str | None = None
+    hardware: str | None = None
 
 
-def at(url: str, key_file: str | None, model: str | None) -> OtherEngine:
+def at(url: str, key_file: str | None, model: str | None, hardware: str | None = None) -> OtherEngine:
     """Return the engine that --engine-url names; its key comes from --engine-key-file alone."""
     key = api_key.key_in(key_file, f"{OPTIONS[1]} {key_file}") if key_file else None
-    return OtherEngine(Endpoint(endpoint.checked_url(OPTIONS[0], url), None, key, OPTIONS), model)
+    return OtherEngine(Endpoint(endpoint.checked_url(OPTIONS[0], url), None, key, OPTIONS), model, hardware)
 
 
 def subject(engine: OtherEngine) -> Subject:
@@ -45,6 +46,7 @@ def subject(engine: OtherEngine) -> Subject:
     about = {
         "subject": f"{kind}-{served.id}",
         "weights": "unknown",
+        "hardware": f"{engine.hardware} (by --engine-hardware)" if engine.hardware else "not stated",
         "digests": {},
         "replica": {"versions": {kind: found}} if found else {},
         "start": {},

@@ -92,6 +92,11 @@ def register(commands: Commands) -> None:
     )
     engine.add_argument("--engine-key-file", metavar="FILE", help="read the other engine's bearer key from FILE")
     engine.add_argument("--engine-model", metavar="NAME", help="name of the model there (default: the first it lists)")
+    engine.add_argument(
+        "--engine-hardware",
+        metavar="TEXT",
+        help="hardware there, such as '2 x H200', for its result (default: not stated)",
+    )
     arguments.add_without_weights(parser)
     arguments.add_plan(parser)
 

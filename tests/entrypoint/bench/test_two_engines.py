@@ -105,6 +105,8 @@ def test_both_results_and_their_ratios_with_noise_are_there(
     assert set(kept()) == {"unknown replica", "sglang-x/y"}
     other = kept()["sglang-x/y"]
     assert (other["replica"], other["weights"]) == ({"versions": {"sglang": "0.5.23"}}, "unknown")
+    assert other["hardware"] == "not stated"
+    assert "sglang-x/y (unknown)\nhardware: not stated\n" in out
     assert "sesame-9" not in json.dumps(other)
     assert other["interleaved"]["with"] == ["sglang-x/y", "unknown replica"]
     assert "unknown replica / sglang-x/y" in out
@@ -125,6 +127,16 @@ def test_programs_get_files_and_ratios(pair: tuple[str, str, Loads], capsys: pyt
     assert all(Path(file).is_file() for file in found["results"])
     assert found["rows"][0]["output_tokens_per_second"] == [100.0, 110.0, pytest.approx(1.1)]
     assert "noise" not in found["rows"][0]
+
+
+def test_the_hardware_that_the_user_states_is_in_the_result_and_compared(
+    pair: tuple[str, str, Loads], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs, _ = pair
+    assert bench(ours, theirs, "--rounds", "1", "--engine-hardware", "2 x H200") == 0
+    assert "GPUs: 2 x H200 (by --engine-hardware) -> unknown" in capsys.readouterr().out
+    assert kept()["sglang-x/y"]["hardware"] == "2 x H200 (by --engine-hardware)"
+    assert "hardware" not in kept()["unknown replica"]
 
 
 @pytest.mark.parametrize("dead", ["ours", "theirs"])
@@ -149,6 +161,7 @@ def test_an_end_in_the_middle_keeps_the_rows_of_both(
     [
         (("--engine-key-file", "k"), "--engine-key-file is about another engine; name its address with --engine-url"),
         (("--engine-model", "m"), "--engine-model is about another engine"),
+        (("--engine-hardware", "2 x H200"), "--engine-hardware is about another engine"),
         (("--rounds", "0"), "--rounds 0: must be 1 or more"),
         (("--seed", "-1"), "--seed -1: must be 0 to 4294967295"),
         (("--engine-url", "nonsense"), "--engine-url 'nonsense' is not an address"),
