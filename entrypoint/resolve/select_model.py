@@ -121,8 +121,8 @@ def _refuse_other_forms(catalog: Catalog, text: str, origin: str) -> None:
     near = closest_release(name, [model.name for model in catalog.every_model()], 0.7)
     hint = f" (did you mean {near}?)" if near else ""
     raise ConfigError(
-        f"{origin}: {what}{hint}. Known models: {', '.join(catalog.names('model'))}."
-        " To serve other weights as one of them, write NAME=FOLDER."
+        f"{origin}: {what}{hint}. Choose one of {', '.join(catalog.names('model'))},"
+        " or write NAME=FOLDER to serve other weights as one of them."
     )
 
 
@@ -138,12 +138,12 @@ def _same(catalog: Catalog, name: str) -> str:
 
 
 def _near(catalog: Catalog, repository: str) -> str:
-    """Return a sentence that names the known repository of the same owner and release that is spelled almost so."""
+    """Return a question that names the known repository of the same owner and release that is spelled almost so."""
     known = [str(model.flags().get("model", "")) for model in catalog.every_model()]
     known += [one.repository for model in catalog.every_model() for one in model.own.siblings]
     known += [other for model in catalog.every_model() for other in model.own.repositories]
     found = closest_release(repository, known, 0.9)
-    return f" Did you mean {found}?" if found else ""
+    return f" (did you mean {found}?)" if found else ""
 
 
 def _folded(name: str) -> str:
@@ -166,10 +166,10 @@ def _repository(catalog: Catalog, request: Request, requested: Setting) -> Selec
     if sibling:
         return SelectedModel(sibling[0], origin, requested, _of_sibling(*sibling), _origin(*sibling))
     why = note or "its config.json is not in the local cache"
-    online = "" if request.online else " `dsv4 explain --online`, `dsv4 doctor` and `dsv4 serve` look at the Hub."
+    ask = "Ask the Hub with `dsv4 explain --online`, `dsv4 doctor` or `dsv4 serve`, or write"
     raise ConfigError(
-        f"{origin}: {text!r} is not known: {why}, and it is in no table here.{_near(catalog, text)}{online}"
-        f" To serve it as one of {', '.join(catalog.names('model'))}, write NAME={text}."
+        f"{origin}: {text!r} is not known: {why}, and it is in no table here{_near(catalog, text)}."
+        f" {'Write' if request.online else ask} NAME={text} to serve it as one of {', '.join(catalog.names('model'))}."
     )
 
 

@@ -48,5 +48,5 @@ def test_another_release_is_no_misspelling(written: str) -> None:
 )
 def test_a_repository_is_answered_with_that_of_the_same_release(written: str, meant: str) -> None:
     said = answer(written)
-    assert ("Did you mean" in said) == bool(meant)
-    assert f"Did you mean {meant}?" in said or not meant
+    assert ("did you mean" in said) == bool(meant)
+    assert f"(did you mean {meant}?). Ask the Hub with" in said or not meant

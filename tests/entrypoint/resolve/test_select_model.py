@@ -125,7 +125,7 @@ def test_an_address_of_the_hub_is_its_repository(words: str) -> None:
         ("Flash", "'Flash' is not a known model, its repository, or a folder; write flash."),
         ("DeepSeek-V4-Flash", "or a folder; write deepseek-ai/DeepSeek-V4-Flash."),
         ("flash_0731=/nope", "there is no model 'flash_0731'; write flash-0731=/nope."),
-        ("other=/nope", "there is no model 'other'. Known models: acti,"),
+        ("other=/nope", "there is no model 'other'. Choose one of acti,"),
         ("flash=", "'flash=' ends at the equals sign"),
         ("  ", "test is empty; name a model"),
     ],
@@ -205,13 +205,18 @@ def test_a_damaged_config_is_refused_with_a_name_as_without(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "repository",
-    ["deepseek-ai/DeepSeek-V4-Flash-Next", "deepseek-ai/DeepSeek-V5-Flash", "unsloth/DeepSeek-V4-Flash-GGUF"],
+    ("repository", "proposed"),
+    [
+        ("deepseek-ai/DeepSeek-V4-Flash-Next", True),
+        ("deepseek-ai/DeepSeek-V5-Flash", False),
+        ("unsloth/DeepSeek-V4-Flash-GGUF", False),
+    ],
 )
-def test_another_repository_is_not_known_and_claimed_by_no_pattern(repository: str) -> None:
+def test_another_repository_is_not_known_and_claimed_by_no_pattern(repository: str, proposed: bool) -> None:
     with pytest.raises(ConfigError, match="is not known: its config.json is not in the local cache") as caught:
         selected(request(hardware="h200", model=repository))
-    assert "did you mean" not in str(caught.value)
+    assert ("did you mean deepseek-ai/DeepSeek-V4-Flash?" in str(caught.value)) == proposed
+    assert ("did you mean" in str(caught.value)) == proposed
 
 
 def test_the_table_is_of_exact_names_and_each_belongs_to_one_model() -> None:
