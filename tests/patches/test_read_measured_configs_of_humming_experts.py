@@ -50,8 +50,12 @@ def written(folder, **changed):
 
 
 @contextlib.contextmanager
-def experts(folder, device=DEVICE):
-    """HUMMING's experts of that layer with what they log, as far as a machine without a GPU has them."""
+def experts(folder, device=DEVICE, compiler=None):
+    """
+    Humming's experts of that layer with what they log, as far as a machine without a GPU has them.
+
+    `compiler` is called in place of Humming's, with layer, compute config and configs as JSON.
+    """
     import vllm.utils.humming
     from vllm.model_executor.layers.fused_moe.experts import fused_humming_moe as module
     from vllm.platforms import current_platform
@@ -67,10 +71,13 @@ def experts(folder, device=DEVICE):
 
     config = ModuleType("humming.config")
     vars(config)["TuningConfig"] = TuningConfig
+    kernel = ModuleType("humming.kernel.humming")
+    vars(kernel)["HummingKernel"] = SimpleNamespace(prepare_kernels=compiler or MagicMock())
+    fakes = {"humming": ModuleType("humming"), config.__name__: config, kernel.__name__: kernel}
     variables = {"VLLM_TUNED_CONFIG_FOLDER": str(folder)} if folder else {}
     with contextlib.ExitStack() as stack:
         for one in (
-            patch.dict(sys.modules, {"humming": ModuleType("humming"), "humming.config": config}),
+            patch.dict(sys.modules, fakes | {"humming.kernel": ModuleType("humming.kernel")}),
             patch.dict(vars(vllm.utils.humming), get_heuristics_config=lambda **_: list(OWN)),
             patch.dict(os.environ, variables),
             patch.object(type(current_platform), "get_device_name", return_value=device),
@@ -177,6 +184,37 @@ def check_a_damaged_table_is_a_warning():
                 assert str(file) in warnings[0]
 
 
+def check_kernels_are_compiled_as_the_first_step_asks_for_them():
+    with tempfile.TemporaryDirectory() as folder:
+        written(folder)
+        compiler = MagicMock()
+        with experts(folder, compiler=compiler) as (made, _):
+            assert compiler.call_count, "compiled by the first step"
+            for made_of in (made.w13_tuning_config_str, made.w2_tuning_config_str):
+                compiler.assert_any_call(json.dumps(LAYER), made.compute_config_str, made_of)
+    with experts(None, compiler=MagicMock(side_effect=AssertionError("nothing to compile"))) as (made, log):
+        assert made.w13_tuning_config == OWN
+        assert said(log) == ([], [])
+
+
+def check_a_table_whose_kernels_cannot_be_compiled_is_a_warning():
+    errors = [RuntimeError("exit code 1"), ValueError("register budget exceeded"), AssertionError(), OSError("full")]
+    for error in errors:
+        with tempfile.TemporaryDirectory() as folder:
+            file = written(folder)
+            compiler = MagicMock(side_effect=error)
+            for layer in range(3):  # the second and the third do not try again
+                with experts(folder, compiler=compiler) as (made, log):
+                    assert made.w13_tuning_config == made.w2_tuning_config == OWN, error
+                    info, warnings = said(log)
+                    assert not info
+                    assert len(warnings) == (layer == 0)
+                    assert all(
+                        f"{file}, which cannot be used: {type(error).__name__}: {error}" in one for one in warnings
+                    )
+            assert compiler.call_count == 1
+
+
 def check_a_folder_in_place_of_a_table_is_a_warning():
     with tempfile.TemporaryDirectory() as folder:
         file = written(folder)
@@ -228,6 +266,14 @@ def test_without_a_table_nothing_is_said(holds):
 
 def test_a_damaged_table_is_a_warning(holds):
     holds("check_a_damaged_table_is_a_warning")
+
+
+def test_kernels_are_compiled_as_the_first_step_asks_for_them(holds):
+    holds("check_kernels_are_compiled_as_the_first_step_asks_for_them")
+
+
+def test_a_table_whose_kernels_cannot_be_compiled_is_a_warning(holds):
+    holds("check_a_table_whose_kernels_cannot_be_compiled_is_a_warning")
 
 
 def test_a_folder_in_place_of_a_table_is_a_warning(holds):
