@@ -107,6 +107,26 @@ def words_of(text: str) -> list[str]:
     ]
 
 
+SPELLED = {"Humming": r"(?<![\w.])HUMMING(?!\w)"}
+"""Names as their owners spell them, and other spellings of them; members of enums and variables are as they are."""
+TEXTS = ("*.md", "*.py", "*.toml", "*.sh", "*.yml", "*.patch")
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_a_name_is_spelled_in_one_way(name: str) -> None:
+    """In pages, messages, comments, docstrings and the descriptions of patches."""
+    folders = [ROOT / folder for folder in (*PRODUCT, "profiles", "deploy", "docs", "qualification", "tests", "tools")]
+    paths = [*ROOT.glob("*.md"), *(path for folder in folders for kind in TEXTS for path in folder.rglob(kind))]
+    lines = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in paths
+        if path != Path(__file__)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(SPELLED[name], line)
+    ]
+    assert not lines, f"write {name}:\n" + "\n".join(lines)
+
+
 def test_the_list_finds_a_word_and_not_a_part_of_another() -> None:
     """A guard of the guard."""
     assert words_of("the trunk was told to go on") != []

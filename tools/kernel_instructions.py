@@ -1,10 +1,10 @@
 """
-How many instructions a compiled kernel of HUMMING takes for each weight: of its main loop, without a GPU.
+How many instructions a compiled kernel of Humming takes for each weight: of its main loop, without a GPU.
 
     python -m tools.kernel_instructions KERNEL.cubin …    # with NVIDIA's nvdisasm on PATH (pip: nvidia-cuda-nvdisasm)
     python -m tools.kernel_instructions KERNEL.sass …     # what `nvdisasm -c` printed
 
-HUMMING keeps its kernels as `HUMMING_CACHE_DIR/*/kernel.cubin`. The main loop is the one with the most tensor-core
+Humming keeps its kernels as `HUMMING_CACHE_DIR/*/kernel.cubin`. The main loop is the one with the most tensor-core
 instructions for its length. One WGMMA takes 64 rows of weights from 128 threads, by 16 values in BF16 (HGMMA) and 32 in
 FP8 (QGMMA): 8 and 16 weights of a thread. Warps that only load have a loop of their own, which is not counted.
 """
@@ -79,7 +79,7 @@ def table(loops: Sequence[tuple[str, Loop]]) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Print the table of the kernels that are named."""
-    parser = argparse.ArgumentParser(description="Instructions for each weight in the main loop of HUMMING's kernels.")
+    parser = argparse.ArgumentParser(description="Instructions for each weight in the main loop of Humming's kernels.")
     parser.add_argument(
         "kernels", nargs="+", type=Path, metavar="KERNEL", help="kernel.cubin, or what nvdisasm -c printed"
     )

@@ -3,7 +3,7 @@ How far the scales of MXFP4 experts lie apart, read from a checkpoint: which wei
 
     python -m tools.mxfp4_scales FOLDER
 
-For FP8 activations HUMMING turns a weight into E4M3 before it multiplies, and adds the scale to its exponent. That is
+For FP8 activations Humming turns a weight into E4M3 before it multiplies, and adds the scale to its exponent. That is
 exact for scales down to 2^-11 of the largest in the same expert's `w13` or `w2`. A weight with a smaller one is rounded
 to what E2M1 has at 2^-11 (`process_fused_e8m0_scale` of humming-kernels 0.1.17; FlashInfer's CUTLASS kernels do the
 same). Whole experts are counted: a GPU that holds a part of one rounds fewer weights, and groups of zeros count though

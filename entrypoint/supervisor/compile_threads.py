@@ -1,7 +1,7 @@
 """
 Give the compilers of a first start all cores: vLLM compiles Triton kernels ahead of use in 4 threads, whatever it has.
 
-Other compilers do by themselves: ninja and Inductor take all cores, and HUMMING compiles the kernels of a layer side by
+Other compilers do by themselves: ninja and Inductor take all cores, and Humming compiles the kernels of a layer side by
 side. DeepGEMM and TileLang compile one kernel after the other in each rank (vLLM 0.32.0), and no flag changes that.
 """
 

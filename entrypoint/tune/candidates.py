@@ -111,7 +111,7 @@ def _experts(selection: Selection, plan: Plan, batches: Sequence[int], _acceptan
 
 
 def _marlin(batches: Sequence[int]) -> float:
-    """Return Marlin's gain over HUMMING, measured at batch 1 and 16 (docs/results/speed.md)."""
+    """Return Marlin's gain over Humming, measured at batch 1 and 16 (docs/results/speed.md)."""
     return round(sum(0.016 if batch <= _FEW else -0.07 for batch in batches) / len(batches), 3)
 
 

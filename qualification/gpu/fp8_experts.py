@@ -1,7 +1,7 @@
 """
-What the inputs of experts on HUMMING are: as in the plan, BF16 or FP8, by the ending of a job's name.
+What the inputs of experts on Humming are: as in the plan, BF16 or FP8, by the ending of a job's name.
 
-vLLM reads the variable for routed experts that it gives to HUMMING, of every format, and for nothing else (but
+vLLM reads the variable for routed experts that it gives to Humming, of every format, and for nothing else (but
 `--quantization humming`). A plan sets groups for DeepSeek's own layouts on H200, so a job of run_layouts that is served by
 one has them without an ending; an engine without a plan, as in run_numerics, has vLLM's BF16.
 """

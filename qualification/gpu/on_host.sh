@@ -22,7 +22,7 @@
 #                                  VLLM_ENABLE_STARTUP_PLAN=1 VLLM_ENABLE_STARTUP_PLAN=1 TAKE_GIB=2,VLLM_ENABLE_STARTUP_PLAN=1
 #                                  Both go on when a call has to end: after $WAIT seconds (530) it returns, and the same line again waits on
 #   on_host.sh gemms [OPTION...]   qualification/gpu/run_gemms.py: DeepGEMM's kernels in many processes and in one; gemms.json goes to $OUT
-#   on_host.sh experts [LAYER...]  qualification/gpu/expert_kernels: schedules of HUMMING's experts (mxfp4-fp8,w13,2; those of plans at TP=2) on one GPU
+#   on_host.sh experts [LAYER...]  qualification/gpu/expert_kernels: schedules of Humming's experts (mxfp4-fp8,w13,2; those of plans at TP=2) on one GPU
 #                                  in $DEADLINE (250) seconds; experts.jsonl and tables/ for VLLM_TUNED_CONFIG_FOLDER go to $OUT. Pieces
 #                                  experts.* of $PIECES (those of the delivery) hold kernels of `compile`. Run again, it continues
 #   on_host.sh loaders FOLDER [GB] qualification/gpu/weight_loaders.py on the disk of FOLDER; loaders-NAME.json goes to $OUT; $DEADLINE

@@ -4,7 +4,7 @@ Load every published layout on GPUs and compare each token with the known answer
     python -m qualification.gpu.run_layouts --out results --tp 1 --jobs native w4a16:scrambled stock/pro flash-0731@7+ep
 
 A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+bf16]`: draft tokens a step (1 for an MTP head, 5 for DSpark), expert
-parallel, and the inputs of HUMMING's experts where they are not as planned (`+bf16`; `+fp8`, in groups of 128;
+parallel, and the inputs of Humming's experts where they are not as planned (`+bf16`; `+fp8`, in groups of 128;
 `+fp8token`, with one scale a token).
 `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must be refused at start; `scrambled`
 ones cannot be told from good ones at load and must show in the acceptance counter. Each result is written when it is

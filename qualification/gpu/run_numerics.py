@@ -3,7 +3,7 @@ Compare random checkpoints of Flash's widths with the reference, on the GPUs of 
 
     python -m qualification.gpu.run_numerics --out OUT --work FOLDER --jobs native w4a16@2 native@2+ep native+graphs
 
-A job is LAYOUT[@TP][+ep][+graphs][+fp8]; the last gives HUMMING's experts FP8 inputs in groups of 128, as plans for
+A job is LAYOUT[@TP][+ep][+graphs][+fp8]; the last gives Humming's experts FP8 inputs in groups of 128, as plans for
 H200 have them, and `+fp8token` one scale a token. Several run at a time; those of one rank are spread over the GPUs.
 Each adds a line to OUT/numerics.jsonl as soon as it is there, with the figures of the comparison, and to
 OUT/numerics.zip what the engine answered and the end of its log. No job begins after the deadline, and one that runs

@@ -1,4 +1,4 @@
-"""Tables of measured configs for HUMMING's experts: read for exactly what they were measured with, left alone otherwise."""
+"""Tables of measured configs for Humming's experts: read for exactly what they were measured with, left alone otherwise."""
 
 import contextlib
 import itertools
@@ -28,7 +28,7 @@ DEVICE, VERSION = "NVIDIA H200", "0.1.17"
 
 @dataclass
 class TuningConfig:
-    """As HUMMING's, which is not there on CPUs: it refuses what it does not know, and divides what it is given."""
+    """As Humming's, which is not there on CPUs: it refuses what it does not know, and divides what it is given."""
 
     block_shape: tuple
     warp_shape: tuple
@@ -108,7 +108,7 @@ def check_a_table_replaces_what_humming_chooses():
                 (96, 384, TUNED),
                 (384, 2048, OWN[1][2]),
             ]
-            assert [tuple(one) for one in made.w13_tuning_config] == expected, "HUMMING chose"
+            assert [tuple(one) for one in made.w13_tuning_config] == expected, "Humming chose"
             assert json.loads(made.w2_tuning_config_str) == json.loads(json.dumps(expected))
             info, warnings = said(log)
             assert not warnings
@@ -253,7 +253,7 @@ def check_every_number_of_rows_has_one_config():
 
 
 def test_a_table_replaces_what_humming_chooses(needs_patch):
-    needs_patch("check_a_table_replaces_what_humming_chooses", without="HUMMING chose")
+    needs_patch("check_a_table_replaces_what_humming_chooses", without="Humming chose")
 
 
 def test_a_table_of_anything_else_leaves_humming_alone(holds):

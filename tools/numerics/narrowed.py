@@ -4,7 +4,7 @@ Measure what FP8 in place of BF16 does to log-probabilities: the reference with 
     python -m tools.numerics.narrowed
 
 Weights are rounded by blocks of 128 x 128, inputs by 128 of a token, as by `fp8_per_block` on SM 9.0. Routed experts
-keep their weights, which are exact: only their inputs are rounded, as by HUMMING with FP8 activations. What is kept in
+keep their weights, which are exact: only their inputs are rounded, as by Humming with FP8 activations. What is kept in
 qualification/results/numerics/narrowed.json is the distance from the reference without it. Six minutes of a CPU core.
 """
 

@@ -1,1 +1,1 @@
-"""Faster schedules for HUMMING's products of experts' weights than HUMMING chooses: compiled, measured, put in tables."""
+"""Faster schedules for Humming's products of experts' weights than Humming chooses: compiled, measured, put in tables."""

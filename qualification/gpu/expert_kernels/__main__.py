@@ -1,5 +1,5 @@
 """
-Find faster kernels for experts than HUMMING's own choice, and write them into the tables that vLLM reads.
+Find faster kernels for experts than Humming's own choice, and write them into the tables that vLLM reads.
 
     python -m qualification.gpu.expert_kernels compile --kernels FOLDER [LAYER ...]    # needs NVRTC, no GPU
     python -m qualification.gpu.expert_kernels measure --kernels FOLDER --out rows.jsonl [--seconds S] [LAYER ...]
@@ -35,7 +35,7 @@ from tools import kernel_instructions
 MOST_STACK = 32
 """Bytes of stack that a kernel may have: more means that it keeps values of its loop in memory."""
 PROMPT_STACK = 160
-"""The same for steps of prompts: HUMMING's own choices have up to 80, and no more instructions in the loop for it."""
+"""The same for steps of prompts: Humming's own choices have up to 80, and no more instructions in the loop for it."""
 MOST_INSTRUCTIONS = 1.75
 """How many times the fewest instructions for each weight a kernel may take."""
 
@@ -45,7 +45,7 @@ def main() -> int:
     if options.step == "choose":
         return chosen(options)
     if importlib.util.find_spec("humming") is None:
-        raise SystemExit("HUMMING is not installed in this Python: install vLLM for CUDA, or humming-kernels.")
+        raise SystemExit("Humming is not installed in this Python: install vLLM for CUDA, or humming-kernels.")
     layers = options.layers or [Layer(form, sublayer, 2) for form in USUAL for sublayer in SUBLAYERS]
     lists(layers, options)  # not in the process that measures, which is ended when it says nothing for long
     if options.step == "compile":
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Faster kernels for experts than HUMMING's own choice.")
+    parser = argparse.ArgumentParser(description="Faster kernels for experts than Humming's own choice.")
     steps = parser.add_subparsers(dest="step", required=True)
     for name in ("compile", "measure", "one"):
         step = steps.add_parser(name)
@@ -170,12 +170,12 @@ def one(options: argparse.Namespace, layers: Sequence[Layer]) -> int:
 
 
 def fixed(schedule: Schedule) -> Schedule:
-    """Return a schedule that was read from JSON with the shapes as tuples, as HUMMING has them."""
+    """Return a schedule that was read from JSON with the shapes as tuples, as Humming has them."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in schedule.items()}
 
 
 def installed() -> str:
-    """Return HUMMING's version."""
+    """Return Humming's version."""
     try:
         return version("humming-kernels")
     except PackageNotFoundError:

@@ -138,7 +138,7 @@ class Bench:
 
 
 def weights(layer: Layer, device: str) -> dict[str, torch.Tensor]:
-    """Return random weights of all experts, packed by HUMMING for its kernels as vLLM does it at loading."""
+    """Return random weights of all experts, packed by Humming for its kernels as vLLM does it at loading."""
     from vllm.utils.humming import prepare_and_transform_humming_tensors
 
     n, k = layer.shape

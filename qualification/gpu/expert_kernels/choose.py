@@ -1,5 +1,5 @@
 """
-The tables that vLLM reads, from measurements: for ranges of rows, schedules that were faster than HUMMING's own.
+The tables that vLLM reads, from measurements: for ranges of rows, schedules that were faster than Humming's own.
 
 Gate and up (`w13`) are chosen with down (`w2`): where their tiles have different rows, vLLM sorts rows by expert twice.
 """
@@ -80,7 +80,7 @@ def good_at(found: Times) -> Counter[str]:
 
 def together(found: Mapping[str, Times], again: Mapping[int, float]) -> dict[str, dict[int, Schedule]]:
     """
-    Return the schedules that are taken in place of HUMMING's, by sublayer and tokens, with what sorting `again` costs.
+    Return the schedules that are taken in place of Humming's, by sublayer and tokens, with what sorting `again` costs.
 
     Both sublayers of a step are chosen at once, or none.
     """
@@ -101,7 +101,7 @@ def together(found: Mapping[str, Times], again: Mapping[int, float]) -> dict[str
 
 
 def both_ranges(measured: Sequence[int], taken: Mapping[int, Schedule]) -> list[tuple[int, int, Schedule]]:
-    """Return the ranges of decoding and those of prompts, which begin half a step of two below the first; HUMMING decides between."""
+    """Return the ranges of decoding and those of prompts, which begin half a step of two below the first; Humming decides between."""
     decode, read = ([at for at in measured if prompts(at) == kind] for kind in (False, True))
     found = ranges(decode, taken) if decode else []
     return found + (ranges(read, taken, math.isqrt(min(read) ** 2 // 2)) if read else [])
@@ -111,7 +111,7 @@ def ranges(measured: Sequence[int], taken: Mapping[int, Schedule], begin: int = 
     """
     Return schedules for more than so many rows, and up to so many.
 
-    Between two numbers of tokens that were measured the border is their geometric mean; above the last one HUMMING decides.
+    Between two numbers of tokens that were measured the border is their geometric mean; above the last one Humming decides.
     """
     tokens = sorted(measured)
     ends = [*(math.isqrt(low * high) for low, high in itertools.pairwise(tokens)), tokens[-1]]

@@ -1,8 +1,8 @@
 """
-HUMMING's kernels of given schedules: what it calls legal, and compiled by NVRTC, with or without a GPU.
+Humming's kernels of given schedules: what it calls legal, and compiled by NVRTC, with or without a GPU.
 
-HUMMING keys a kernel by the paths and the times of its headers as well, so one that another machine compiled is not found.
-Here they are kept by what decides the code alone: source, flags, compiler's version and the text of HUMMING's headers.
+Humming keys a kernel by the paths and the times of its headers as well, so one that another machine compiled is not found.
+Here they are kept by what decides the code alone: source, flags, compiler's version and the text of Humming's headers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ H200 = {
     "default_smem_size": 48 * 1024, "memory_bandwidth_gbps": 4800.0, "sm_clock_khz": 1980000,
     "tensorcore_tops": {"float16": 989.0, "bfloat16": 989.0, "float8e4m3": 1979.0, "float8e5m2": 1979.0, "int8": 1979.0},
 }  # fmt: skip
-"""What HUMMING asks a GPU about itself."""
+"""What Humming asks a GPU about itself."""
 COMPUTE = {"use_batch_invariant": False, "use_f16_accum": False, "gemm_type": "indexed"}
 """As vLLM serves experts that are split over the GPUs."""
 ACTIVATIONS: dict[str, dict[str, Any]] = {
@@ -47,13 +47,13 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
 
 
 def humming(part: str) -> Any:
-    """Return a module of HUMMING, which is not there where vLLM is for CPUs."""
+    """Return a module of Humming, which is not there where vLLM is for CPUs."""
     return importlib.import_module(f"humming.{part}")
 
 
 @contextmanager
 def without_gpu() -> Iterator[None]:
-    """Let HUMMING take this machine for one with an H200, unless it has a GPU: to choose and to compile, not to run."""
+    """Let Humming take this machine for one with an H200, unless it has a GPU: to choose and to compile, not to run."""
     if torch.cuda.is_available():
         yield
         return
@@ -85,7 +85,7 @@ def without_gpu() -> Iterator[None]:
 
 
 def schemas(form: str) -> tuple[Any, Any]:
-    """Return HUMMING's descriptions of a format's weights and activations."""
+    """Return Humming's descriptions of a format's weights and activations."""
     schema, dtypes = humming("schema"), humming("dtypes")
     if form == "int4":
         four = dtypes.DataType.from_str("uint4")
@@ -97,7 +97,7 @@ def schemas(form: str) -> tuple[Any, Any]:
 
 @functools.cache
 def config(layer: Layer) -> Any:
-    """Return HUMMING's description of a layer, as vLLM makes it."""
+    """Return Humming's description of a layer, as vLLM makes it."""
     weights, inputs = schemas(layer.format)
     return humming("transform").prepare_layer_config(
         *layer.shape, weights, inputs, num_experts=EXPERTS, pad_n_to_multiple=256, pad_k_to_multiple=128,
@@ -106,7 +106,7 @@ def config(layer: Layer) -> Any:
 
 
 def heuristic(layer: Layer) -> list[tuple[int, int, Schedule]]:
-    """Return what HUMMING chooses by itself: schedules for more than so many rows, and up to so many."""
+    """Return what Humming chooses by itself: schedules for more than so many rows, and up to so many."""
     found = humming("tune").get_heuristics_config(config(layer), gemm_type="indexed")
     return [(low, high, dict(one)) for low, high, one in found]
 
@@ -117,14 +117,14 @@ def chosen(ranges: Iterable[tuple[int, int, Schedule]], rows: int) -> Schedule:
 
 
 def parameters(layer: Layer, schedule: Schedule) -> dict[str, Any]:
-    """Return what HUMMING's kernel is made with."""
+    """Return what Humming's kernel is made with."""
     described = json.loads(config(layer).to_str()) | COMPUTE | json.loads(json.dumps(schedule))
     described.pop("num_sms", None)
     return described
 
 
 def shared_memory(layer: Layer, schedule: Schedule) -> int | None:
-    """Return the shared memory of a block, or None where HUMMING refuses the schedule or a processor has no room."""
+    """Return the shared memory of a block, or None where Humming refuses the schedule or a processor has no room."""
     tune, kernel = humming("tune.candidate"), humming("kernel.humming").HummingKernel
     problem = tune.TuningProblem(
         layer_config=config(layer),
@@ -161,7 +161,7 @@ def candidates_for_prompts(layer: Layer) -> list[Schedule]:
 
 
 def for_decoding(layer: Layer) -> Iterator[Schedule]:
-    """Yield the schedules of decode steps to ask HUMMING about."""
+    """Yield the schedules of decode steps to ask Humming about."""
     for proposal in schedules.proposed(loading=schedules.loading(layer.fp8, layer.groups)):
         one = dict(proposal)
         if one["warp_shape"][2] == 32 and one["mma_type"] == "wgmma":
@@ -173,7 +173,7 @@ def for_decoding(layer: Layer) -> Iterator[Schedule]:
 
 
 def legal(layer: Layer, proposed: Iterable[Schedule]) -> list[Schedule]:
-    """Return what HUMMING calls legal, of proposals that differ in their stages alone the deepest, which come first."""
+    """Return what Humming calls legal, of proposals that differ in their stages alone the deepest, which come first."""
     found: list[Schedule] = []
     done: set[tuple[Any, ...]] = set()
     for one in proposed:
@@ -186,7 +186,7 @@ def legal(layer: Layer, proposed: Iterable[Schedule]) -> list[Schedule]:
 
 @contextmanager
 def kept_in(folder: Path) -> Iterator[None]:
-    """Let HUMMING take kernels from a folder, and put those there that it compiles."""
+    """Let Humming take kernels from a folder, and put those there that it compiles."""
     folder.mkdir(parents=True, exist_ok=True)
     compiler = humming("jit.compiler").NVRTCCompiler
     original = compiler.compile
@@ -213,7 +213,7 @@ def key(code: str, expression: str | None, flags: Iterable[str]) -> str:
 
 @functools.cache
 def headers() -> str:
-    """Return a digest of the text of HUMMING's headers."""
+    """Return a digest of the text of Humming's headers."""
     root = Path(humming("jit.compiler").Compiler.humming_include_dir())
     return digest({str(file.relative_to(root)): file.read_text() for file in sorted(root.rglob("*.cuh"))})
 

@@ -1,4 +1,4 @@
-"""The products of weights that the experts of DeepSeek-V4 consist of, what they read, and routes to them. Without HUMMING."""
+"""The products of weights that the experts of DeepSeek-V4 consist of, what they read, and routes to them. Without Humming."""
 
 from __future__ import annotations
 

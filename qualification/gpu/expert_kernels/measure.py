@@ -31,7 +31,7 @@ PROMPT_REPLAYS = 3
 NEAR = 1.35
 """How much slower than the best a schedule may be and stay in."""
 MOST_ERROR = 0.02
-"""Largest difference to HUMMING's own choice, as a share of the largest value: BF16 rounds to 0.004."""
+"""Largest difference to Humming's own choice, as a share of the largest value: BF16 rounds to 0.004."""
 PATIENCE = 90.0
 """Seconds without a word after which a process is ended: a kernel that never returns."""
 MOST_STARTS = 8
@@ -122,7 +122,7 @@ def everything(
     middle: Any,
     difference: Any,
 ) -> None:
-    """Measure schedules and HUMMING's own at each number of tokens until a time of the monotonic clock."""
+    """Measure schedules and Humming's own at each number of tokens until a time of the monotonic clock."""
     before = record.rows()
     lost = {row["lost"] for row in before if "lost" in row}
     done = {(row["tokens"], row["name"]) for row in before if "us" in row}
@@ -216,7 +216,7 @@ def watched(process: subprocess.Popen[bytes], now: Path) -> int:
 
 
 def summary(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield HUMMING's choice beside the best, for each layer and number of tokens."""
+    """Yield Humming's choice beside the best, for each layer and number of tokens."""
     right = [row for row in rows if "us" in row and row["error"] <= MOST_ERROR]
     for layer, tokens in sorted({(row["layer"], row["tokens"]) for row in right}):
         here = [row for row in right if (row["layer"], row["tokens"]) == (layer, tokens)]

@@ -1,9 +1,9 @@
 """
-Schedules for HUMMING's products of experts' weights that are worth a measurement: how a kernel cuts its work up.
+Schedules for Humming's products of experts' weights that are worth a measurement: how a kernel cuts its work up.
 
 Steps of decoding, which are bound by the bytes of weights, and steps of prompts, bound by products, have lists of their
-own. HUMMING says what is legal (kernels.py asks it). Here is what is tried: tiles, the warps in them, how many blocks share a
-processor, how deep each prefetches, and how it loads. Without HUMMING.
+own. Humming says what is legal (kernels.py asks it). Here is what is tried: tiles, the warps in them, how many blocks share a
+processor, how deep each prefetches, and how it loads. Without Humming.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOADING: dict[str, Schedule] = {
 FEEDING: dict[str, Schedule] = {
     "feeding": {"use_warp_spec": True, "use_tma": True, "smem_reuse_mode": "none", "producer_stage_unroll": 2},
 }
-"""By a warp group of its own, two stages at a time, without overlap: HUMMING's choice for FP8 inputs with a scale a token."""
+"""By a warp group of its own, two stages at a time, without overlap: Humming's choice for FP8 inputs with a scale a token."""
 INDEXED = dict.fromkeys(("use_tma_a", "use_tma_c", "use_tma_as", "use_tma_as2"), False)
 """What an indexed product cannot load by TMA."""
 MOST_STAGES, LEAST_STAGES = 6, 3
@@ -54,7 +54,7 @@ def loading(fp8: bool, groups: bool) -> dict[str, Schedule]:
 
 
 def proposed(rows: Iterable[int] = tuple(ROWS), loading: Mapping[str, Schedule] = LOADING) -> Iterator[Schedule]:
-    """Yield every schedule to ask HUMMING about, with stages from the most to the least."""
+    """Yield every schedule to ask Humming about, with stages from the most to the least."""
     stages = range(MOST_STAGES, LEAST_STAGES - 1, -1)
     cuts = itertools.product(rows, (64, 128, 256), (64, 128, 256), (16, 32, 64), (32, 64, 128), (1, 2, 3, 4))
     for m, n, k, warp_n, warp_k, ctas in cuts:
@@ -62,7 +62,7 @@ def proposed(rows: Iterable[int] = tuple(ROWS), loading: Mapping[str, Schedule] 
             continue
         for how, split, mma in itertools.product(loading, (False, True), ("wgmma", "mma")):
             if mma == "mma" and (how, m, warp_n, 2 * warp_k) != ("plain", 16, 32, k):
-                continue  # as HUMMING's own policies use it: small tiles, two warps along K
+                continue  # as Humming's own policies use it: small tiles, two warps along K
             for depth in stages:
                 yield {
                     "mma_type": mma, "block_shape": (m, n, k), "warp_shape": (m, warp_n, warp_k), "num_stages": depth,
@@ -78,7 +78,7 @@ def proposed_for_prompts(fp8: bool, groups: bool, rows: Iterable[int] = tuple(PR
             continue  # each of two warps along the rows unpacks the same weights; two along K have sums of their own
         both = how == "producer" and m >= 96 and n == 256
         if raster != (4 if m >= 48 and n == 256 else 1) and not both:
-            continue  # what HUMMING's own policies take for such a tile
+            continue  # what Humming's own policies take for such a tile
         for late, depth in itertools.product((False, True), range(MOST_STAGES, LEAST_STAGES - 1, -1)):
             one = {
                 "mma_type": "wgmma", "block_shape": (m, n, k), "warp_shape": (m // warps_m, warp_n, k if fp8 else 64),

@@ -1,4 +1,4 @@
-"""Schedules of HUMMING's experts: which are tried, what a measurement writes, and what a table is made of."""
+"""Schedules of Humming's experts: which are tried, what a measurement writes, and what a table is made of."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_scale_for_each_token_is_for_inputs_in_fp8_without_groups() -> None:
 
 @pytest.mark.parametrize("form", layers.FORMATS)
 def test_scales_come_late_only_where_they_are_those_of_groups(form: str) -> None:
-    """HUMMING refuses to make a kernel with `wgmma_use_late_as` for other scales."""
+    """Humming refuses to make a kernel with `wgmma_use_late_as` for other scales."""
     layer = Layer(form, "w13", 2)
     for found in (list(kernels.for_decoding(layer)), list(schedules.proposed_for_prompts(layer.fp8, layer.groups))):
         assert len({schedules.name(one) for one in found}) == len(found)
@@ -218,7 +218,7 @@ def test_thinning_for_prompts_keeps_at_most_sixty_and_all_numbers_of_rows() -> N
             assert len({schedules.family(one) for one in here}) == len(here) <= most
             loaded = [one["use_warp_spec"] for one in found if one["block_shape"][0] == rows]
             if here:
-                assert here[0]["use_warp_spec"] == any(loaded)  # HUMMING's own policies load so
+                assert here[0]["use_warp_spec"] == any(loaded)  # Humming's own policies load so
 
 
 @given(st.integers(1, 40000), st.sampled_from([8, 16, 32, 64, 96, 256]))
@@ -300,7 +300,7 @@ def test_kernels_that_spill_or_take_many_instructions_are_left_out() -> None:
 
 @pytest.mark.parametrize("form", layers.FORMATS)
 def test_a_kernel_gets_the_scales_of_its_inputs(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HUMMING hands over scales of groups and of tokens apart; inputs in FP8 it takes as they are."""
+    """Humming hands over scales of groups and of tokens apart; inputs in FP8 it takes as they are."""
     layer = Layer(form, "w2", 2)
     made = {"groups": torch.ones((192, 8)), "token": torch.ones((192, 1))}
 
@@ -418,7 +418,7 @@ def test_a_run_that_was_cut_goes_on(tmp_path: Path) -> None:
     file.write_text(file.read_text() + "\n")
     second = Simulated(US)
     rows = measured(second, file)
-    assert {tokens for tokens, _ in second.measured if tokens in {32, 8}} == {32, 8}  # HUMMING's own, once more
+    assert {tokens for tokens, _ in second.measured if tokens in {32, 8}} == {32, 8}  # Humming's own, once more
     assert Counter((row["tokens"], row["name"]) for row in rows if "us" in row).most_common(1)[0][1] == 1
     assert {row["tokens"] for row in rows if "us" in row} == {32, 8, 2, 4}
 
@@ -625,8 +625,8 @@ def test_tables_of_a_scale_a_token_do_not_replace_those_of_groups(
     assert [len(files), len({file.name for file in files})] == [4, 2]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("humming") is not None, reason="HUMMING is installed here")
+@pytest.mark.skipif(importlib.util.find_spec("humming") is not None, reason="Humming is installed here")
 def test_without_humming_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["expert_kernels", "compile", "--kernels", str(tmp_path)])
-    with pytest.raises(SystemExit, match="HUMMING is not installed in this Python"):
+    with pytest.raises(SystemExit, match="Humming is not installed in this Python"):
         program.main()
