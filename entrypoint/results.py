@@ -29,7 +29,7 @@ PUBLISHED = "PUBLISHED"
 FOLDER = "qualification"
 """The default folder for results."""
 _OF_FLEETS = ("fleet", "fleet-limits", "fleet-pair")
-_RECORDS = ("memory", "nodes", "community", "numerics", "contexts", "splits", "starts")
+_RECORDS = ("memory", "nodes", "community", "numerics", "contexts", "splits", "starts", "kernels")
 """Folders of what calibrations, lab programs and other people recorded, which `dsv4 report` does not show."""
 _Count = Annotated[int, Field(ge=1)]
 _Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -31,6 +31,8 @@ _SLACK = 2.0
 """By how much tokens a second may be above what the median time per token allows; the mean may be smaller."""
 _OF_THE_HOST = frozenset({"model", "served-model-name", "tokenizer", "host", "port", "api-key", "download-dir"})
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_BY_NAME = "VLLM_TUNED_CONFIG_FOLDER"
+"""A folder that changes speed: its name counts, and not where it lies."""
 
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,59}$")]
 _Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,59}$")]
@@ -97,12 +99,18 @@ def digest(replica: Mapping[str, Any]) -> str:
     `replica` is a description as `/plan` gives it, or `Plan.to_json()` with the plan's choices.
     """
     flags = {name: value for name, value in flag_values(replica).items() if name not in _OF_THE_HOST}
+    variables = {name: variable(name, value) for name, value in (replica.get("env") or {}).items()}
     env = {
-        name: str(value)
-        for name, value in (replica.get("env") or {}).items()
-        if name != _VISIBLE and not is_secret(name) and "/" not in str(value)
+        name: value
+        for name, value in variables.items()
+        if name != _VISIBLE and not is_secret(name) and "/" not in value
     }
     return fingerprint(flags, env)
+
+
+def variable(name: str, value: Any) -> str:
+    """Return a variable's value as the same plan has it on every host, as far as that is known."""
+    return Path(str(value)).name if name == _BY_NAME else str(value)
 
 
 def series_digest(replica: Mapping[str, Any]) -> str:

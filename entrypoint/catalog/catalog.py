@@ -21,7 +21,7 @@ from .. import toml_file
 from ..errors import ConfigError, listed, nearest
 from ..plan import Value
 from ..vllm_schema import settings
-from . import unsupported
+from . import tuned_kernels, unsupported
 from .mistakes import sentence
 from .schema import Base, Hardware, Model, Profile, Root, Sibling
 
@@ -198,6 +198,9 @@ class Catalog:
             own = _shipped(folder / relative, model) if folder == SHIPPED else _parsed(folder / relative, model)
         except ValidationError as error:
             raise ConfigError(sentence(file, model, error)) from None
+        if isinstance(own, Hardware) and own.tuned_kernels:
+            places = [each / Path(relative).parent for each in self.folders[self.folders.index(folder) :]]
+            own = own.model_copy(update={"tuned_kernels": str(tuned_kernels.located(own, file, places))})
         for block in (*own.when, *own.refuse):
             for kind, name in block.named():
                 self._check_name(kind, name, f"{file} {block.TABLE} {kind}")

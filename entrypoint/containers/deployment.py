@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,8 +144,13 @@ def check_readable(file: Path, option: str, path: str) -> None:
         )
 
 
+def _profiles_in(folder: Path) -> Iterator[Path]:
+    """Return profile files, and the tables of kernels beside hardware files."""
+    return (file for file in folder.rglob("*") if file.suffix in (".toml", ".json"))
+
+
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Return what changes with files and folders, without their content: name, size, time."""
-    every = [file for path in paths for file in (sorted(path.rglob("*.toml")) if path.is_dir() else [path])]
+    every = [file for path in paths for file in (sorted(_profiles_in(path)) if path.is_dir() else [path])]
     stats = [(file, file.stat()) for file in every]
     return [(str(file), status.st_size, status.st_mtime_ns) for file, status in stats]

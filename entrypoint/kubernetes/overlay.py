@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,7 +132,7 @@ def patches(overlay: Overlay) -> tuple[str, ...]:
 
 
 def _profiles(overlay: Overlay) -> dict[str, Any]:
-    files = [f"{profile_key(path)}=profiles/{path}" for path in overlay.profiles]
+    files = [f"{profile_key(path)}=profiles/{profile_file(path)}" for path in overlay.profiles]
     generated: dict[str, Any] = {"name": "dsv4-profiles", "files": files}
     if overlay.nodes > 1:  # Kustomize does not know where a LeaderWorkerSet names it
         generated["options"] = {"disableNameSuffixHash": True}
@@ -140,7 +141,12 @@ def _profiles(overlay: Overlay) -> dict[str, Any]:
 
 def profile_key(path: str) -> str:
     """Return the key of a profile file in its ConfigMap, whose keys have no slash."""
-    return path.replace("/", "__")
+    return profile_file(path).replace("/", "__")
+
+
+def profile_file(path: str) -> str:
+    """Return where the folder has a profile file: Kustomize takes no equals sign, and a key no comma."""
+    return re.sub(r"[^\w./-]", "-", path, flags=re.ASCII)
 
 
 def _replica(overlay: Overlay) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Read the operator's profile files, which go into a ConfigMap."""
+"""Read the operator's profile files, and the tables of kernels beside them, which go into a ConfigMap."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..catalog import tuned_kernels
 from ..catalog.catalog import Catalog
 from ..errors import ConfigError, HostError
 
@@ -19,6 +20,8 @@ def read(folders: Iterable[Path]) -> dict[str, str]:
         for inside, _ in Catalog.KINDS.values():
             for file in sorted((folder / inside).glob("*.toml")):
                 found.setdefault(str(file.relative_to(folder)), _text(file))
+        for file in sorted((folder / Catalog.KINDS["hardware"][0]).glob(f"*/{tuned_kernels.FILES}")):
+            found.setdefault(str(file.relative_to(folder)), _text(file))
     size = sum(len(text.encode()) for text in found.values())
     if size > MOST_BYTES:
         raise ConfigError(

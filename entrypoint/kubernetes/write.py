@@ -15,7 +15,7 @@ import yaml
 from ..errors import ConfigError, HostError, NotFound
 from . import group
 from .edits import edits
-from .overlay import Overlay, comments, components, documents
+from .overlay import Overlay, comments, components, documents, profile_file
 
 
 class _NoAliases(yaml.SafeDumper):
@@ -49,7 +49,8 @@ def folder(overlay: Overlay, out: Path) -> None:
         _bring_outside(out)
         for file, texts in edits(overlay).items():
             _edit(out / "components" / file, texts)
-        for path, text in {**files(overlay), **{f"profiles/{path}": t for path, t in overlay.profiles.items()}}.items():
+        profiles = {f"profiles/{profile_file(path)}": text for path, text in overlay.profiles.items()}
+        for path, text in {**files(overlay), **profiles}.items():
             (out / path).parent.mkdir(parents=True, exist_ok=True)
             (out / path).write_text(text, encoding="utf-8")
     except OSError as error:

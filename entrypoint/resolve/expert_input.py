@@ -38,15 +38,21 @@ def settle(selection: Selection, flags: Mapping[str, Setting], env: dict[str, Se
     return {}
 
 
+def scheme_on_humming(selection: Selection, flags: Mapping[str, Setting]) -> str:
+    """Return the format of the target model's experts where Humming computes them, else nothing."""
+    scheme: str = selection.model.get("scheme")
+    found = selection.identity.scheme if selection.identity else ""
+    table = combinations.experts(scheme, selection.hardware.get("compute_capability"))
+    if found not in ("", scheme) or table is None:
+        return ""
+    (backend, _), (layout, _) = kernels.effective(kernels.MOE, flags), kernels.mode(flags)
+    return scheme if table.chosen(backend, layout) == _HUMMING else ""
+
+
 def _on_humming(selection: Selection, flags: Mapping[str, Setting]) -> bool:
     """Tell whether Humming computes the target model's MXFP4 experts, and no experts of another format."""
-    found = selection.identity.scheme if selection.identity else ""
-    schemes = {selection.model.get("scheme"), found or selection.model.get("scheme")}
-    table = combinations.experts(_SCHEME, selection.hardware.get("compute_capability"))
-    if schemes != {_SCHEME} or selection.drafter.scheme not in ("", _SCHEME, "unquantized") or table is None:
-        return False
-    (backend, _), (layout, _) = kernels.effective(kernels.MOE, flags), kernels.mode(flags)
-    return table.chosen(backend, layout) == _HUMMING
+    alike = selection.drafter.scheme in ("", _SCHEME, "unquantized")
+    return alike and scheme_on_humming(selection, flags) == _SCHEME
 
 
 def _unfit(selection: Selection, flags: Mapping[str, Setting]) -> str:

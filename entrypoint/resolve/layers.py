@@ -20,7 +20,7 @@ from ..plan import Plan, Setting, Value
 from ..request import Layer, Request
 from ..vllm_schema import schema, settings
 from ..weights import hub_files
-from . import drafting, expert_input, handover, long_prompts, prompt_graphs
+from . import drafting, expert_input, expert_kernels, handover, long_prompts, prompt_graphs
 from .constraints import refusals
 from .environment import operator_layer
 from .select import Selection
@@ -42,6 +42,7 @@ def resolve(selection: Selection, request: Request) -> Plan:
     problems = [*request.problems, *wrong]
     merge(env, operator.env)
     input_choices = expert_input.settle(selection, flags, env)
+    expert_kernels.settle(selection, flags, env)
     gathered(problems, lambda: handover.by_environment(flags, env), None)
     gathered(problems, lambda: handover.check_arguments(flags), None)
     flags.setdefault("host", handover.host(env, in_container=request.in_container))

@@ -40,6 +40,7 @@ _NO_KERNEL_DEPENDS_ON = frozenset({"host", "port", "api-key", "served-model-name
 _NO_KERNEL_READS = frozenset({
     *VARIABLES, "CUDA_VISIBLE_DEVICES", "MAX_JOBS", "VLLM_ENABLE_STARTUP_PLAN", "VLLM_TRITON_JIT_WARMUP_NUM_THREADS",
 })  # fmt: skip
+_TABLES = "VLLM_TUNED_CONFIG_FOLDER"
 _NOTES = "starts"
 
 
@@ -148,5 +149,14 @@ def note(path: Path) -> dict[str, Any]:
 def _shaping(plan: Plan) -> list[str]:
     """Return the arguments and variables that a kernel may depend on."""
     flags = {name: setting for name, setting in plan.flags.items() if name not in _NO_KERNEL_DEPENDS_ON}
-    variables = (f"{name}={value}" for name, value in plan.environment().items() if name not in _NO_KERNEL_READS)
-    return [*dataclasses.replace(plan, flags=flags).argv(), *variables]
+    env = {name: value for name, value in plan.environment().items() if name not in _NO_KERNEL_READS}
+    env |= {name: _content(Path(env[name])) for name in (_TABLES,) if env.get(name)}
+    return [*dataclasses.replace(plan, flags=flags).argv(), *(f"{name}={value}" for name, value in env.items())]
+
+
+def _content(folder: Path) -> str:
+    """Return a hash of the tables of kernels in a folder, wherever it lies: they decide what is compiled."""
+    try:
+        return fingerprint([(file.name, file.read_bytes().hex()) for file in sorted(folder.glob("*.json"))])
+    except OSError:  # vLLM does not end a start for it either
+        return str(folder)

@@ -20,7 +20,7 @@ from dsv4_serve.entrypoint import draft_schedule
 from dsv4_serve.entrypoint.fingerprint import fingerprint
 from dsv4_serve.entrypoint.plan import Plan, plain
 from dsv4_serve.entrypoint.replica_description import flag_values
-from dsv4_serve.entrypoint.shared_result import digest, series_digest
+from dsv4_serve.entrypoint.shared_result import digest, series_digest, variable
 from dsv4_serve.entrypoint.vllm_schema import argv
 from tests.support.plans import request, resolved
 from tools import qualification
@@ -93,8 +93,9 @@ def shaping(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def problem(result: Result, plan: Plan, held: Mapping[str, Any]) -> str:
     """Return what to do about a figure whose plan has changed, or "" if it is as measured or its entry says why it holds."""
-    env = plan.environment()  # the replica also had variables of its host
-    then = {**shaping(flags_then(result)), **{name: result["replica"]["env"].get(name) for name in env}}
+    env = {name: variable(name, value) for name, value in plan.environment().items()}
+    had = {name: variable(name, value) for name, value in result["replica"]["env"].items()}  # and those of its host
+    then = {**shaping(flags_then(result)), **{name: had.get(name) for name in env}}
     now = {**shaping(plain(plan.flags)), **env}
     changed = {name: (then.get(name), now.get(name)) for name in {*then, *now} if then.get(name) != now.get(name)}
     if not changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,12 @@ def test_own_profiles_are_a_config_map_where_serve_reads_them(
     mine = tmp_path / "mine"
     (mine / "hardware").mkdir(parents=True)
     (mine / "short.toml").write_text('about = "short"\nextends = "64k"\n[flags]\nmax-num-seqs = 3\n')
-    (mine / "hardware/box.toml").write_text('extends = "h200"\nnvml-names = ["NVIDIA H200 BOX"]\n')
+    (mine / "hardware/box.toml").write_text(
+        'extends = "h200"\nnvml-names = ["NVIDIA H200 BOX"]\ntuned-kernels = "box-kernels"\n'
+    )
+    (mine / "hardware/box-kernels").mkdir()
+    table = "humming_moe,E=256,N=4096,K=1024,a_dtype=float8e4m3,b_dtype=float4e2m1,device_name=NVIDIA_H200_BOX.json"
+    (mine / "hardware/box-kernels" / table).write_text('{"tuning_config": []}')
     monkeypatch.setenv("DSV4_PROFILES", str(mine))
     for number, argv in enumerate(((*DISK, "--with", f"node-disk,kernels={PACK}"), ("--tp", "8", "--nodes", "2"))):
         folder = tmp_path / f"out{number}"
@@ -235,7 +241,9 @@ def test_own_profiles_are_a_config_map_where_serve_reads_them(
             (volume,) = [v["configMap"] for v in one["volumes"] if v["name"] == "profiles"]
             assert volume["name"] == name
             held = {item["path"]: data[item["key"]] for item in volume["items"]}
-            assert held == {str(path.relative_to(mine)): path.read_text() for path in mine.rglob("*.toml")}
+            files = [path for path in mine.rglob("*") if path.is_file()]
+            assert held == {str(path.relative_to(mine)): path.read_text() for path in files}
+            assert all(re.fullmatch(r"[-._a-zA-Z0-9]+", item["key"]) for item in volume["items"])
             reading = [c for c in (*one.get("initContainers", []), *one["containers"]) if "DSV4_PROFILES" in env_of(c)]
             assert reading
             for container in reading:

@@ -1,0 +1,88 @@
+"""The folder of tables that a hardware file names: found as profile files are, and refused where it is of no use."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.catalog import tuned_kernels
+from dsv4_serve.entrypoint.catalog.catalog import SHIPPED, Catalog
+from dsv4_serve.entrypoint.catalog.tuned_kernels import KernelTable
+from dsv4_serve.entrypoint.errors import ConfigError
+from qualification.gpu.expert_kernels import choose
+from tests.support.plans import CATALOG
+
+KEY = "tuned-kernels = 'mine-kernels'\n"
+FILE = "humming_moe,E=256,N=4096,K=1024,a_dtype=float8e4m3,b_dtype=float4e2m1,device_name=NVIDIA_MINE.json"
+
+
+def catalog(folder: Path, text: str = KEY, *tables: str) -> Catalog:
+    """A catalog with a hardware file of one's own, and a folder of tables where it has one."""
+    (folder / "hardware").mkdir(exist_ok=True)
+    (folder / "hardware/mine.toml").write_text(f"extends = 'h200'\nnvml-names = ['NVIDIA MINE']\n{text}")
+    for name in tables:
+        (folder / "hardware" / name).parent.mkdir(exist_ok=True)
+        (folder / "hardware" / name).write_text("{}")
+    return Catalog([folder])
+
+
+def test_h200_names_its_folder_and_no_other_hardware_has_one() -> None:
+    found = {name: CATALOG.hardware(name, "").get("tuned_kernels") for name in CATALOG.names("hardware")}
+    shipped = str(SHIPPED / "hardware/h200-kernels")
+    assert {name for name, folder in found.items() if folder} == {"h200", "h200-nvl"}
+    assert found["h200"] == found["h200-nvl"] == shipped  # no table is for the second one's GPUs
+    every = list(SHIPPED.glob("hardware/*/*"))
+    assert {str(file.parent) for file in every} == {shipped}
+    assert all(file.stat().st_mode & stat.S_IROTH for file in every)
+    assert len(list(tuned_kernels.tables(Path(shipped)))) == len(every) == 2
+
+
+def test_a_name_is_read_as_the_program_that_measures_writes_it(tmp_path: Path) -> None:
+    layer = {"num_experts": 384, "shape_n": 7168, "shape_k": 1536, "a_dtype": "bfloat16", "b_dtype": "uint4"}
+    (tmp_path / choose.file_name(layer, "NVIDIA RTX PRO 6000")).touch()
+    for other in ("E=256,N=4096,device_name=NVIDIA_H200.json", "humming_moe,odd.json", "README.md"):
+        (tmp_path / other).touch()
+    assert list(tuned_kernels.tables(tmp_path)) == [KernelTable(1536, "bfloat16", "uint4", "NVIDIA RTX PRO 6000")]
+
+
+def test_ones_own_folder_lies_beside_ones_own_file(tmp_path: Path) -> None:
+    own = catalog(tmp_path, KEY, f"mine-kernels/{FILE}").hardware("mine", "")
+    assert own.get("tuned_kernels") == str(tmp_path / "hardware/mine-kernels")
+    assert own.file_of("tuned_kernels") == str(tmp_path / "hardware/mine.toml")
+
+
+def test_a_copy_of_a_shipped_file_has_the_shipped_tables(tmp_path: Path) -> None:
+    (tmp_path / "hardware").mkdir()
+    (tmp_path / "hardware/h200.toml").write_text((SHIPPED / "hardware/h200.toml").read_text())
+    assert Catalog([tmp_path]).hardware("h200", "").get("tuned_kernels") == str(SHIPPED / "hardware/h200-kernels")
+
+
+@pytest.mark.parametrize(
+    ("text", "tables", "told"),
+    [
+        (KEY, (), "there is no folder {folder}, and no shipped one of that name; put tables"),
+        (KEY, ("mine-kernels/README.md",), "{folder} has no file humming_moe,*.json; put tables"),
+        (
+            KEY,
+            (f"mine-kernels/{FILE.replace('MINE', 'H200')}",),
+            "{folder} has tables for NVIDIA H200 alone; put tables",
+        ),
+        ("tuned-kernels = 'h200-kernels'\n", (), "h200-kernels has tables for NVIDIA H200 alone; put tables"),
+        ("tuned-kernels = '../else'\n", (), "tuned-kernels = '../else' is not valid"),
+        ("tuned-kernels = '/else'\n", (), "tuned-kernels = '/else' is not valid"),
+    ],
+    ids=["missing", "empty", "another", "shipped", "above", "absolute"],
+)
+def test_a_folder_that_is_of_no_use_is_refused(tmp_path: Path, text: str, tables: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        catalog(tmp_path, text, *tables).hardware("mine", "")
+    said = str(refused.value)
+    assert said.startswith(f"{tmp_path}/hardware/mine.toml: tuned-kernels = ")
+    assert told.format(folder=tmp_path / "hardware/mine-kernels") in said
+    assert ("remove the key" in said) == ("put tables" in told)
+
+
+def test_an_empty_name_is_none(tmp_path: Path) -> None:
+    assert catalog(tmp_path, "tuned-kernels = ''\n").hardware("mine", "").get("tuned_kernels") == ""
