@@ -2,10 +2,12 @@
 What FlashInfer's CUTLASS kernels take for a layer of MXFP4 experts with FP8 inputs on SM 9.0, beside those of expert_kernels.
 
     python -m qualification.gpu.flashinfer_experts --out rows.jsonl [--ways 2] [--tokens 32 8192] [--seconds 120]
+    python -m qualification.gpu.flashinfer_experts --keep rows.jsonl --out FILE --driver VERSION --date 2026-11-30
 
 It runs in a Python that has FlashInfer with these experts compiled: SGLang's, which serves them with
 `--flashinfer-mxfp4-moe-precision fp8`. Each input has one scale for each token. A row has the microseconds of the whole
 layer (inputs quantized, rows sorted, both products, SwiGLU, the sum) and of each of its kernels, by torch's profiler.
+`--keep` makes a result of rows, with both products and without the kernels' long names.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from qualification.gpu.expert_kernels.layers import EXPERTS, HIDDEN, INTERMEDIATE, TOP_K, routes
-from qualification.gpu.expert_kernels.measure import TOKENS
+from qualification.gpu.expert_kernels.measure import TOKENS, read
 
 ROUTES, REPLAYS = 4, 7
 """Routes of a step, one after the other, so that weights come from memory; replays of the graph that holds them."""
@@ -31,8 +33,8 @@ COMPENSATION = 64.0
 """What FlashInfer wants the scale of an expert multiplied by (`cutlass_fused_moe`, `use_wfp4afp8_humming`)."""
 LIMIT = 10.0
 """DeepSeek-V4's limit of SwiGLU."""
-PRODUCTS = ("gemm", "device_kernel")
-"""What the names of the kernels have that multiply."""
+PRODUCTS = "device_kernel"
+"""What the names of the kernels have that multiply; `gemm` is in namespaces of others, too."""
 AT_ONCE = 32
 """Experts whose weights are packed at once: packing takes many times their memory."""
 
@@ -43,7 +45,14 @@ def main() -> int:
     parser.add_argument("--ways", type=int, default=2, help="GPUs that share each expert")
     parser.add_argument("--tokens", type=int, nargs="*", default=TOKENS)
     parser.add_argument("--seconds", type=float, default=120.0, help="no step begins after so many")
+    parser.add_argument("--keep", type=Path, metavar="ROWS", help="measure nothing: make a result of these rows")
+    parser.add_argument("--driver", help="of the host where rows were measured")
+    parser.add_argument("--date", help="the day when they were")
     options, began = parser.parse_args(), time.monotonic()
+    if options.keep:
+        made = kept(read(options.keep), {"driver": options.driver, "date": options.date})
+        options.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        return 0
     import flashinfer
 
     layer = Layer(options.ways)
@@ -95,12 +104,32 @@ class Layer:
         tuned = time.monotonic() - began
         with autotune(False, tuning_buckets=(tokens,)):
             times, kernels = replayed(lambda: [self.launch(inputs, one, shares, output) for one in found])
-        products = sum(us for name, us in kernels.items() if any(word in name.lower() for word in PRODUCTS))
         return {
-            "us": round(statistics.median(times) / ROUTES, 3), "products_us": round(products / ROUTES, 3),
+            "us": round(statistics.median(times) / ROUTES, 3), "products_us": round(sum(products(kernels)) / ROUTES, 3),
             "kernels": {name: round(us / ROUTES, 3) for name, us in kernels.items()}, "tuned_s": round(tuned, 1),
             "finite": bool(output.isfinite().all()),
         }  # fmt: skip
+
+
+def products(kernels: Mapping[str, float]) -> list[float]:
+    """Return the microseconds of the kernels that multiply, the longest first; one where both products have the same."""
+    return sorted((us for name, us in kernels.items() if PRODUCTS in name), reverse=True)
+
+
+def kept(rows: Sequence[Mapping[str, Any]], host: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of rows: by tokens, what the layer took, and its kernels that multiply."""
+    [(layer, device, version)] = {(row["layer"], row["device"], row["flashinfer"]) for row in rows}
+    return {
+        "program": "qualification/gpu/flashinfer_experts.py", "hardware": device, "gpus": 1, **host,
+        "versions": {"flashinfer": version}, "layer": layer,
+        "rows": [
+            {
+                "tokens": row["tokens"], "us": row["us"], "products_us": round(sum(products(row["kernels"])), 3),
+                "products": products(row["kernels"]), "finite": row["finite"],
+            }
+            for row in sorted(rows, key=lambda row: row["tokens"])
+        ],
+    }  # fmt: skip
 
 
 def packed(rows: int, columns: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -4,11 +4,12 @@ Find faster kernels for experts than Humming's own choice, and write them into t
     python -m qualification.gpu.expert_kernels compile --kernels FOLDER [LAYER ...]    # needs NVRTC, no GPU
     python -m qualification.gpu.expert_kernels measure --kernels FOLDER --out rows.jsonl [--seconds S] [LAYER ...]
     python -m qualification.gpu.expert_kernels choose rows.jsonl --tables FOLDER       # needs neither
+    python -m qualification.gpu.expert_kernels keep rows.jsonl --out FILE --driver VERSION --vllm VERSION --date 2026-11-30
 
 A LAYER is format, sublayer and GPUs: `mxfp4-fp8,w13,2`; without one, every format at TP=2 but `mxfp4-fp8token`, whose FP8
 inputs have one scale for each token. `measure` compiles what is missing. Run again with the same file it goes on. The tables'
 folder is VLLM_TUNED_CONFIG_FOLDER for `dsv4 serve`. Tables of `mxfp4-fp8token` go to a folder of that name in it, since their
-files have the names of those of `mxfp4-fp8`.
+files have the names of those of `mxfp4-fp8`. `keep` makes a result of the rows of one format: Humming's choice and the table's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from qualification.gpu.expert_kernels import choose, cubin, kernels, measure, schedules
+from qualification.gpu.expert_kernels import choose, cubin, kept, kernels, measure, schedules
 from qualification.gpu.expert_kernels.layers import SUBLAYERS, TOKEN, USUAL, Layer
 from qualification.gpu.expert_kernels.schedules import Schedule
 from tools import kernel_instructions
@@ -44,6 +45,10 @@ def main() -> int:
     options, began = parsed(), time.monotonic()
     if options.step == "choose":
         return chosen(options)
+    if options.step == "keep":
+        host = {"driver": options.driver, "date": options.date}
+        kept.write(options.out, measure.read(options.rows), host, options.vllm)
+        return 0
     if importlib.util.find_spec("humming") is None:
         raise SystemExit("Humming is not installed in this Python: install vLLM for CUDA, or humming-kernels.")
     layers = options.layers or [Layer(form, sublayer, 2) for form in USUAL for sublayer in SUBLAYERS]
@@ -75,6 +80,11 @@ def parsed() -> argparse.Namespace:
     step = steps.add_parser("choose")
     step.add_argument("rows", type=Path)
     step.add_argument("--tables", type=Path, required=True)
+    step = steps.add_parser("keep")
+    step.add_argument("rows", type=Path)
+    step.add_argument("--out", type=Path, required=True)
+    for fact in ("--driver", "--vllm", "--date"):
+        step.add_argument(fact, required=True)
     return parser.parse_args()
 
 

@@ -1,0 +1,73 @@
+"""The result of a measurement, in short: what Humming chose, what a table takes in its place, and what each took."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qualification.gpu.expert_kernels import choose, schedules
+from qualification.gpu.expert_kernels.layers import SUBLAYERS, Layer
+from qualification.gpu.expert_kernels.measure import Row
+from qualification.gpu.expert_kernels.schedules import Schedule
+
+FIGURES = ("us", "spread", "gb_s", "share", "tflop_s")
+"""Of one schedule: its median in microseconds, spread, bytes a second, their share of a copy's, products a second."""
+
+
+def write(file: Path, rows: Sequence[Row], host: Mapping[str, str], vllm: str) -> None:
+    """Write the result of rows, a line for each number of tokens."""
+    made = result(rows, host, vllm)
+    lines = ",\n".join("  " + json.dumps(row) for row in made.pop("rows"))
+    fields = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in made.items())
+    file.write_text(f'{{\n{fields},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+
+
+def result(rows: Sequence[Row], host: Mapping[str, str], vllm: str) -> dict[str, Any]:
+    """Return the result of rows of both products of one format; `host` is its driver, and the day."""
+    heads = {row["layer"]: row for row in rows if "layer_config" in row}
+    [(form, ways)] = {(layer.format, layer.ways) for layer in map(Layer.parse, heads)}
+    layers = {sublayer: str(Layer(form, sublayer, ways)) for sublayer in SUBLAYERS}
+    [(device, humming)] = {(head["device"], head["humming"]) for head in heads.values()}
+    found = {sublayer: choose.times(rows, name) for sublayer, name in layers.items()}
+    sorting = choose.sorting(rows)
+    taken = choose.together(found, sorting)
+    each = {(row["layer"], row["tokens"], row["name"]): row for row in rows if "us" in row}
+    again = {(row["layer"], row["tokens"]): row["again"] for row in rows if "again" in row}
+
+    def of(sublayer: str, tokens: int) -> dict[str, Any]:
+        layer, measured = layers[sublayer], found[sublayer][tokens]
+        own = next(one.name for one in measured if one.own)
+        name = schedules.name(taken[sublayer][tokens]) if tokens in taken[sublayer] else own
+        best = min(measured, key=lambda one: one.us)
+        told = {"own": figures(each[layer, tokens, own]), "taken": figures(each[layer, tokens, name])}
+        return {**told, "fastest": figures(each[layer, tokens, best.name]), "own_again_us": again.get((layer, tokens))}
+
+    return {
+        "program": "qualification/gpu/expert_kernels", "hardware": device, "gpus": 1, **host,
+        "versions": {"humming-kernels": humming, "vllm": vllm}, "format": form, "ways": ways,
+        "layers": {sublayer: heads[name]["layer_config"] for sublayer, name in layers.items()},
+        "tried": {sublayer: heads[name]["tried"] for sublayer, name in layers.items()},
+        "not_run": {sublayer: sum("lost" in row and row["layer"] == name for row in rows) for sublayer, name in layers.items()},
+        "rows": [
+            summed({"tokens": tokens, "sorting_us": sorting.get(tokens)}, {name: of(name, tokens) for name in SUBLAYERS})
+            for tokens in sorted(set.intersection(*(set(one) for one in found.values())))
+        ],
+    }  # fmt: skip
+
+
+def summed(row: dict[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with what both products took together, by Humming's choice and with the table."""
+    sums = {f"{who}_us": round(sum(part[who]["us"] for part in parts.values()), 3) for who in ("own", "taken")}
+    return {**row, **sums, "ratio": round(sums["taken_us"] / sums["own_us"], 4), **parts}
+
+
+def figures(row: Row) -> dict[str, Any]:
+    """Return a schedule's name with its figures."""
+    return {"schedule": row["name"], **{name: row[name] for name in FIGURES}}
+
+
+def at(table: Mapping[str, Any], rows: int) -> Schedule | None:
+    """Return a table's schedule for so many rows; None where it leaves the choice to Humming."""
+    return next((one for low, high, one in table["tuning_config"] if low < rows <= high), None)

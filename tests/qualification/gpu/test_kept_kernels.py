@@ -1,0 +1,152 @@
+"""Results of measured kernels in short, and the tables that ship: those of the fastest schedules in them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qualification.gpu import flashinfer_experts
+from qualification.gpu.expert_kernels import __main__ as program
+from qualification.gpu.expert_kernels import choose, kept, kernels, layers, schedules
+from qualification.gpu.expert_kernels.layers import TOP_K
+
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "qualification/results/kernels"
+TABLES = sorted((ROOT / "profiles/hardware/h200-kernels").iterdir())
+FACTS = ("--driver", "580.159.04", "--vllm", "0.32.0", "--date", "2026-11-30")
+
+
+def result_of(table: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The sublayer that a table is for, and the result with it."""
+    every = [json.loads(file.read_text()) for file in RESULTS.glob("humming-*.json")]
+    [found] = [
+        (sublayer, result)
+        for result in every
+        for sublayer, layer in result["layers"].items()
+        if layer == table["layer_config"]
+    ]
+    return found
+
+
+@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.name)
+def test_a_table_that_ships_has_the_schedules_of_its_result(file: Path) -> None:
+    table = json.loads(file.read_text())
+    sublayer, result = result_of(table)
+    assert file.name == choose.file_name(table["layer_config"], table["device_name"])
+    assert table["device_name"] == result["hardware"]
+    assert table["humming_version"] == result["versions"]["humming-kernels"]
+    assert table["compute_config"] == kernels.COMPUTE
+    used = []
+    for row in result["rows"]:
+        schedule, told = kept.at(table, row["tokens"] * TOP_K), row[sublayer]
+        used += [schedule] if schedule else []
+        assert schedules.name(schedule) == told["taken"]["schedule"] if schedule else told["taken"] == told["own"]
+    assert all(one[2] in used for one in table["tuning_config"])  # nothing that was not measured
+
+
+def test_tables_ship_for_both_products_of_one_format() -> None:
+    assert sorted(result_of(json.loads(file.read_text()))[0] for file in TABLES) == sorted(layers.SUBLAYERS)
+    assert {result_of(json.loads(file.read_text()))[1]["format"] for file in TABLES} == {layers.GROUPS}
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("humming-*.json")), ids=lambda file: file.stem)
+def test_what_a_table_takes_is_the_fastest_or_like_it_and_never_slower_than_humming(file: Path) -> None:
+    result = json.loads(file.read_text())
+    assert len(result["rows"]) > 8
+    for row in result["rows"]:
+        parts = [row[sublayer] for sublayer in layers.SUBLAYERS]
+        sums = {who: sum(part[who]["us"] for part in parts) for who in ("own", "taken", "fastest")}
+        assert [row["own_us"], row["taken_us"]] == pytest.approx([sums["own"], sums["taken"]])
+        assert row["ratio"] == pytest.approx(sums["taken"] / sums["own"], abs=5e-5)
+        taken = any(part["taken"] != part["own"] for part in parts)
+        least = 1 - choose.LEAST_GAIN if taken else 1
+        assert row["ratio"] <= least, row["tokens"]
+        assert sums["taken"] <= sums["fastest"] * (1 + choose.ALIKE if taken else 1 + choose.LEAST_GAIN), row["tokens"]
+
+
+def test_the_figures_in_the_hardware_file_are_those_of_its_result() -> None:
+    text = " ".join((ROOT / "profiles/hardware/h200.toml").read_text().replace("# ", "").split())
+    ratio = {row["tokens"]: row["ratio"] for row in json.loads((RESULTS / named(text)).read_text())["rows"]}
+    few = [value for tokens, value in ratio.items() if 2 <= tokens <= 256]
+    many = [value for tokens, value in ratio.items() if 384 <= tokens <= 8192]
+    assert len(few + many) == len(ratio)
+    told = f"took {min(few):.2f} to {max(few):.2f} times as long at 2 to 256 tokens and {min(many):.2f} to {max(many):.2f} times"
+    assert told in text
+
+
+def named(text: str) -> str:
+    """The one result of kernels that a text names."""
+    [name] = {word.partition("results/kernels/")[2].rstrip(").") for word in text.split() if "results/kernels/" in word}
+    return name
+
+
+def rows(sublayer: str, own_us: float, us: float) -> list[dict[str, Any]]:
+    """A layer's rows at 8 tokens: Humming's own choice, and a faster schedule."""
+    layer, made = f"mxfp4-fp8,{sublayer},2", []
+    for blocks, time_us in ((1, own_us), (2, us)):
+        schedule = {
+            "mma_type": "wgmma", "block_shape": [8, 256, 128], "warp_shape": [8, 32, 128], "num_stages": 5,
+            "num_ctas_per_sm": blocks, "use_stream_k": False, "use_warp_spec": False, "use_tma": False,
+        }  # fmt: skip
+        made.append(
+            {
+                "layer": layer, "tokens": 8, "name": schedules.name(schedule), "schedule": schedule, "own": blocks == 1,
+                "us": time_us, "spread": 0.001, "error": 0.0, "gb_s": 2000, "share": 0.5, "tflop_s": 9.0,
+            }
+        )  # fmt: skip
+    head = {"layer": layer, "device": "NVIDIA H200", "layer_config": {"of": sublayer}, "humming": "0.1.17", "tried": 2}
+    return [
+        head, *made, {"layer": layer, "tokens": 8, "align_us": 4.0}, {"layer": layer, "tokens": 8, "again": own_us + 1},
+        {"layer": layer, "lost": "some", "why": "refused"},
+    ]  # fmt: skip
+
+
+def test_keep_writes_what_was_chosen_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, out = tmp_path / "rows.jsonl", tmp_path / "result.json"
+    measured = [*rows("w13", 60.0, 50.0), *rows("w2", 40.0, 20.0)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in measured))
+    monkeypatch.setattr(sys, "argv", ["expert_kernels", "keep", str(file), "--out", str(out), *FACTS])
+    assert program.main() == 0
+    result = json.loads(out.read_text())
+    assert (result["hardware"], result["driver"], result["date"]) == ("NVIDIA H200", "580.159.04", "2026-11-30")
+    assert result["versions"] == {"humming-kernels": "0.1.17", "vllm": "0.32.0"}
+    assert result["layers"] == {"w13": {"of": "w13"}, "w2": {"of": "w2"}}
+    assert result["not_run"] == {"w13": 1, "w2": 1}
+    [row] = result["rows"]
+    assert (row["own_us"], row["taken_us"], row["ratio"], row["sorting_us"]) == (100.0, 70.0, 0.7, 4.0)
+    assert row["w2"]["own_again_us"] == 41.0
+    assert [row["w13"][who]["us"] for who in ("own", "taken", "fastest")] == [60.0, 50.0, 50.0]
+    assert row["w13"]["taken"]["schedule"] == measured[2]["name"]
+
+
+def test_only_the_kernels_that_multiply_are_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlashInfer's names have `gemm` in namespaces, and the names of what prepares a product have it, too."""
+    times = {
+        "_ZN7cutlass13device_kernelINS_4gemm6kernel1A": 150.0,
+        "void tensorrt_llm::kernels::cutlass_kernels::expandInputRowsKernel<moe_gemm>": 4.0,
+        "_ZN7cutlass13device_kernelINS_4gemm6kernel1B": 80.0,
+        "cudaGraphLaunch": 0.0,
+    }
+    row = {"layer": "flashinfer,2", "device": "NVIDIA H200", "flashinfer": "0.7.2", "finite": True, "kernels": times}
+    file, out = tmp_path / "rows.jsonl", tmp_path / "result.json"
+    old = [row | {"tokens": tokens, "us": 270.0, "products_us": 234.0} for tokens in (32, 2)]
+    file.write_text("".join(json.dumps(one) + "\n" for one in old))
+    argv = ["flashinfer_experts", "--keep", str(file), "--out", str(out), "--driver", "1.2", "--date", "2026-11-30"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert flashinfer_experts.main() == 0
+    result = json.loads(out.read_text())
+    assert [one["tokens"] for one in result["rows"]] == [2, 32]
+    assert [result["rows"][0][name] for name in ("us", "products_us", "products")] == [270.0, 230.0, [150.0, 80.0]]
+
+
+def test_the_kept_rows_of_flashinfer_have_one_kernel_a_product_or_one_for_both() -> None:
+    [file] = RESULTS.glob("flashinfer-*.json")
+    for row in json.loads(file.read_text())["rows"]:
+        assert 1 <= len(row["products"]) <= 2
+        assert sum(row["products"]) == pytest.approx(row["products_us"])
+        assert row["products_us"] < row["us"]
+        assert row["finite"]
