@@ -72,6 +72,17 @@ def test_the_command_runs_from_the_wheel(installed, tmp_path):
     assert str(installed) in run(installed / "bin/python", "-c", where, cwd=tmp_path)
 
 
+def test_a_plan_from_the_wheel_names_the_tables_that_are_installed_with_it(installed, tmp_path):
+    argv = ("explain", "--profile", "64k", "--model", "flash", "--hardware", "h200", "--tp", "2", "--format", "json")
+    folder = Path(json.loads(run(installed / "bin/dsv4", *argv, cwd=tmp_path))["env"]["VLLM_TUNED_CONFIG_FOLDER"])
+    shipped = ROOT / "profiles/hardware/h200-kernels"
+    assert folder.is_relative_to(installed)
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {
+        file.name: file.read_text() for file in shipped.iterdir()
+    }
+    assert all(file.stat().st_mode & 0o004 for file in folder.iterdir())
+
+
 def test_the_editable_install_takes_the_rooms_from_the_repository(tmp_path):
     where = "import dsv4_serve.entrypoint as e, dsv4_serve.patcher as p; print(e.__file__, p.__file__)"
     expected = f"{ROOT}/entrypoint/__init__.py {ROOT}/patcher/__init__.py\n"

@@ -13,6 +13,7 @@ from dsv4_serve.entrypoint.catalog.catalog import SHIPPED
 from dsv4_serve.entrypoint.resolve.environment import FLAGS, Variables
 from dsv4_serve.entrypoint.resolve.expert_input import BF16, GROUPS
 from dsv4_serve.entrypoint.resolve.expert_input import VARIABLE as EXPERT_INPUTS
+from dsv4_serve.entrypoint.resolve.expert_kernels import VARIABLE as EXPERT_KERNELS
 from dsv4_serve.entrypoint.secret import is_secret
 from dsv4_serve.entrypoint.supervisor import kernel_cache
 from tools.reference.attributes import described
@@ -152,6 +153,10 @@ SET = {
     EXPERT_INPUTS: (
         "the plan",
         f"`{GROUPS}` for DeepSeek's own layouts on H200 SXM, slower for one request; `{BF16}` undoes it.",
+    ),
+    EXPERT_KERNELS: (
+        "the plan",
+        "The folder `tuned-kernels` of the hardware's file, where one of its tables may fit; an empty one undoes it.",
     ),
     "CUDA_DEVICE_ORDER": ("the topology", "PCI_BUS_ID, where GPUs are chosen by topology."),
     "CUDA_VISIBLE_DEVICES": ("the topology", "The GPUs with the closest ones first, unless it is set."),

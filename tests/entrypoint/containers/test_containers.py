@@ -134,9 +134,13 @@ def test_another_image_of_the_same_name_is_another_configuration(deployment):
     assert configuration(replica(deployment, image="sha256:9")) != configuration(replica(deployment))
 
 
-def test_a_profile_that_was_written_anew_is_another_configuration(deployment, tmp_path):
+@pytest.mark.parametrize("name", ["mine.toml", "hardware/mine-kernels/humming_moe,E=256,N=1.json"])
+def test_a_profile_that_was_written_anew_is_another_configuration(deployment, tmp_path, name):
+    file = tmp_path / "profiles" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("")
     before = configuration(replica(deployment))
-    os.utime(tmp_path / "profiles/mine.toml", ns=(1, 1))
+    os.utime(file, ns=(1, 1))
     assert configuration(replica(deployment)) != before
 
 
