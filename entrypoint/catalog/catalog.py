@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import os.path
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -198,13 +198,12 @@ class Catalog:
             own = _shipped(folder / relative, model) if folder == SHIPPED else _parsed(folder / relative, model)
         except ValidationError as error:
             raise ConfigError(sentence(file, model, error)) from None
-        if isinstance(own, Hardware) and own.tuned_kernels:
-            places = [each / Path(relative).parent for each in self.folders[self.folders.index(folder) :]]
-            own = own.model_copy(update={"tuned_kernels": str(tuned_kernels.located(own, file, places))})
         for block in (*own.when, *own.refuse):
             for kind, name in block.named():
                 self._check_name(kind, name, f"{file} {block.TABLE} {kind}")
-        return file, own
+        places = [each / Path(relative).parent for each in self.folders[self.folders.index(folder) :]]
+        tables = _tables_of(own, file, places)
+        return file, own.model_copy(update=tables) if tables else own
 
     def _hardware_name(self, name: str, origin: str) -> str:
         """Return the name of the hardware file that is meant; another spelling of it and NVML's name are accepted."""
@@ -233,6 +232,13 @@ class Catalog:
 def _of_shipped(_folder: Path) -> tuple[_Names, _Own, _Found]:
     """Return what catalogs of the shipped files alone share."""
     return {}, {}, {}
+
+
+def _tables_of(own: Base, file: str, places: Sequence[Path]) -> dict[str, str]:
+    """Return the folder of tables that a hardware file names, as a path; nothing for other files."""
+    if not isinstance(own, Hardware) or not own.tuned_kernels:
+        return {}
+    return {"tuned_kernels": str(tuned_kernels.located(own, file, places))}
 
 
 def _parsed(path: Path, model: type[S]) -> S:
