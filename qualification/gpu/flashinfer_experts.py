@@ -53,7 +53,7 @@ def main() -> int:
         made = kept(read(options.keep), {"driver": options.driver, "date": options.date})
         options.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
         return 0
-    import flashinfer
+    import flashinfer  # pyright: ignore[reportMissingImports]
 
     layer = Layer(options.ways)
     with options.out.open("a", encoding="utf-8") as file:
@@ -82,7 +82,7 @@ class Layer:
 
     def launch(self, inputs: torch.Tensor, route: torch.Tensor, shares: torch.Tensor, output: torch.Tensor) -> None:
         """Compute the experts of each token, as SGLang 0.5.23 calls FlashInfer."""
-        from flashinfer.fused_moe import cutlass_fused_moe
+        from flashinfer.fused_moe import cutlass_fused_moe  # pyright: ignore[reportMissingImports]
 
         cutlass_fused_moe(
             input=inputs, token_selected_experts=route, token_final_scales=shares, fc1_expert_weights=self.up,
@@ -92,7 +92,7 @@ class Layer:
 
     def measured(self, tokens: int) -> dict[str, Any]:
         """Return the microseconds of a step of so many tokens, with FlashInfer's fastest tactic for it."""
-        from flashinfer import autotune
+        from flashinfer import autotune  # pyright: ignore[reportMissingImports]
 
         generator = torch.Generator("cuda").manual_seed(tokens)
         inputs = torch.randn((tokens, HIDDEN), generator=generator, device="cuda", dtype=torch.bfloat16)
@@ -134,7 +134,7 @@ def kept(rows: Sequence[Mapping[str, Any]], host: Mapping[str, Any]) -> dict[str
 
 def packed(rows: int, columns: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return random MXFP4 weights of all experts, (experts, rows, columns), with their scales and each expert's scale."""
-    from flashinfer.fused_moe import preprocess_moe_weights_for_sm90_mixed_gemm_humming
+    from flashinfer.fused_moe import preprocess_moe_weights_for_sm90_mixed_gemm_humming  # pyright: ignore[reportMissingImports]
 
     generator = torch.Generator("cuda").manual_seed(seed)
 
