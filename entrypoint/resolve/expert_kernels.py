@@ -51,7 +51,7 @@ def _input_type(env: Mapping[str, Setting]) -> str:
         found = json.loads(str(env[expert_input.VARIABLE].value))
     except (ValueError, RecursionError):
         return ""
-    return str(found.get("dtype", "bfloat16")) if isinstance(found, dict) else ""
+    return str(found.get("a_dtype") or found.get("dtype") or "bfloat16") if isinstance(found, dict) else ""
 
 
 def _part(selection: Selection, flags: Mapping[str, Setting]) -> int:

@@ -78,6 +78,7 @@ def test_other_gpus_have_none(hardware: str) -> None:
         ("{}", None),
         ('{"dtype": "int8"}', None),
         (expert_input.GROUPS, SHIPPED_TABLES),
+        ('{"a_dtype": "float8e4m3", "input_scale_group_size": 128}', SHIPPED_TABLES),
         ("/etc/inputs.json", SHIPPED_TABLES),
     ],
 )
