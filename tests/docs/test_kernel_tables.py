@@ -1,0 +1,69 @@
+"""Tables of measured kernels of experts in docs/results/speed.md: each figure is the one of its result file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.docs.test_result_tables import table
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/results/speed.md").read_text(encoding="utf-8")
+ENGINES = " ".join((ROOT / "docs/how-to/compare-engines.md").read_text(encoding="utf-8").split())
+
+
+def kept(name: str) -> dict[int, dict[str, Any]]:
+    """Return the rows of the result of kernels that the page links to, by tokens."""
+    [file] = (ROOT / "qualification/results/kernels").glob(f"{name}-tp2-h200-*.json")
+    assert f"(../../{file.relative_to(ROOT)})" in PAGE
+    return {row["tokens"]: row for row in json.loads(file.read_text(encoding="utf-8"))["rows"]}
+
+
+GROUPS, TOKENS, FLASHINFER = (
+    kept("humming-mxfp4-fp8"),
+    kept("humming-mxfp4-fp8token"),
+    kept("flashinfer-mxfp4-fp8token"),
+)
+SHOWN = (2, 8, 16, 32, 64, 128, 256, 384, 1024, 2048, 4096, 8192)
+
+
+def test_the_rows_are_those_of_the_results() -> None:
+    expected = []
+    for tokens in SHOWN:
+        row, other = GROUPS[tokens], FLASHINFER.get(tokens)
+        slower = min(row[product]["taken"]["share"] for product in ("w13", "w2"))
+        cells = [f"{tokens:,}", f"{row['own_us']:,.1f}", f"{row['taken_us']:,.1f}"]
+        cells += [f"**{row['taken_us'] / row['own_us']:.2f}**", f"{slower:.0%}".replace("%", " %")]
+        us = other["products_us"] if other else 0.0
+        expected.append([*cells, *([f"{us:,.1f}", f"{row['taken_us'] / us:.2f}"] if us else ["", ""])])
+    assert table(PAGE, "| tokens | Humming's choice |") == expected
+    assert set(FLASHINFER) <= set(SHOWN)
+
+
+def test_the_text_has_the_figures_of_the_results() -> None:
+    prose = " ".join(PAGE.split())
+    around = [row["us"] - row["products_us"] for tokens, row in FLASHINFER.items() if tokens <= 256]
+    long = FLASHINFER[8192]
+    most = long["us"] - long["products_us"]
+    assert f"{min(around):.0f} to {max(around):.0f} µs more up to 256 tokens, {most:.0f} at 8,192" in prose
+    assert f"(its whole layer: {long['us']:,.1f})" in prose
+    each = [f"{TOKENS[tokens]['taken_us']:,.1f}" for tokens in (2048, 4096, 8192)]
+    assert f"Humming takes {each[0]}, {each[1]} and {each[2]} µs at 2,048, 4,096 and 8,192 tokens" in prose
+    alike = [TOKENS[tokens]["taken_us"] / GROUPS[tokens]["taken_us"] for tokens in GROUPS if tokens <= 384]
+    assert max(abs(ratio - 1) for ratio in alike) < 0.045
+    assert "as long as with groups up to 384, within 4 %" in prose
+
+
+def test_the_page_about_engines_has_the_same_figures() -> None:
+    at = GROUPS[32]
+    assert f"take {at['taken_us']:.0f} µs with them at 16 requests in place of {at['own_us']:.0f}" in ENGINES
+    assert f"FlashInfer's, which SGLang runs, take {FLASHINFER[32]['products_us']:.0f}" in ENGINES
+    own, taken, theirs = at["own_us"], at["taken_us"], FLASHINFER[32]["products_us"]
+    assert f"{own:.1f} µs with Humming's own choice of kernels, {taken:.1f} with the tables" in ENGINES
+    assert f"{theirs:.1f} on FlashInfer's" in ENGINES
+    at, other = GROUPS[8192], FLASHINFER[8192]
+    assert f"{at['own_us']:,.1f}, {at['taken_us']:,.1f} and {other['products_us']:,.1f} µs" in ENGINES
+    assert f"at most {(at['taken_us'] - other['products_us']) * 43 / 1000:.0f} of the 83" in ENGINES
+    assert f"{8192 / 22400 * 1000:.0f} ms that such a step takes" in ENGINES
+    assert round(8192 / 22400 * 1000 - 8192 / 29000 * 1000) == 83
