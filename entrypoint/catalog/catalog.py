@@ -177,14 +177,17 @@ class Catalog:
         file, own = self._read(f"{inside}/{name}.toml".lstrip("/"), model)
         if own.extends in (*above, name):
             raise ConfigError(f"{file}: extends = {own.extends!r} leads back to this file; extend another {kind}.")
-        if not own.extends and kind == "hardware" and isinstance(own, Hardware) and own.interconnect != "none":
-            own_architecture: Any = self.architecture(own.compute_capability)
-            return ProfileFile(name, file, own, own_architecture)
-        if not own.extends:
-            return ProfileFile(name, file, own)
-        if len(above) >= MOST_LINKS:
-            raise ConfigError(f"{file}: more than {MOST_LINKS} files extend each other; extend fewer.")
-        return ProfileFile(name, file, own, self._linked(kind, model, own.extends, f"{file}: extends", (*above, name)))
+        parent: Any = None
+        if own.extends:
+            if len(above) >= MOST_LINKS:
+                raise ConfigError(f"{file}: more than {MOST_LINKS} files extend each other; extend fewer.")
+            parent = self._linked(kind, model, own.extends, f"{file}: extends", (*above, name))
+        elif kind == "hardware" and isinstance(own, Hardware) and own.interconnect != "none":
+            parent = self.architecture(own.compute_capability)
+        linked = ProfileFile(name, file, own, parent)
+        if isinstance(own, Hardware) and own.tuned_kernels:
+            tuned_kernels.check_gpus(file, Path(own.tuned_kernels), linked.get("nvml_names"))
+        return linked
 
     def _read(self, relative: str, model: type[S]) -> tuple[str, S]:
         if relative not in self._own:

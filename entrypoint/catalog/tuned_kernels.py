@@ -6,7 +6,7 @@ Their names are vLLM's, with the shape, the formats and the GPU of one product o
 
 from __future__ import annotations
 
-import os.path
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from .schema import Hardware
 FILES = "humming_moe,*.json"
 """The files that vLLM looks for, with the patch `read-measured-configs-of-humming-experts`."""
 _NAME = re.compile(r"humming_moe,E=\d+,N=\d+,K=(\d+),a_dtype=(\w+),b_dtype=(\w+),device_name=(.+)\.json")
+_FIX = "put tables that `qualification/gpu/expert_kernels` wrote there, or remove the key (docs/how-to/tune.md)."
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,29 @@ def tables(folder: Path) -> Iterator[KernelTable]:
 
 def located(own: Hardware, file: str, folders: Sequence[Path]) -> Path:
     """
-    Return the folder that a hardware file names; raise ConfigError where it is missing, or has no table for its GPUs.
+    Return the folder that a hardware file names; raise ConfigError where it is missing, or cannot be read.
 
     The first of `folders` that has one of that name counts, as for profile files.
     """
-    where = f"{file}: tuned-kernels = {own.tuned_kernels!r}"
+    where = _where(file, own.tuned_kernels)
     places = [Path(os.path.abspath(folder / own.tuned_kernels)) for folder in folders]  # noqa: PTH100  links stay
-    fix = "put tables that `qualification/gpu/expert_kernels` wrote there, or remove the key (docs/how-to/tune.md)."
-    found = next((place for place in places if place.is_dir()), None)
+    found = next((place for place in places if os.path.isdir(place)), None)  # noqa: PTH112  no error for another's
     if found is None:
-        raise ConfigError(f"{where}: there is no folder {places[0]}, and no shipped one of that name; {fix}")
-    devices = {table.device for table in tables(found)}
-    if not devices:
-        raise ConfigError(f"{where}: {found} has no file {FILES}; {fix}")
-    if own.nvml_names and devices.isdisjoint(own.nvml_names):
-        raise ConfigError(f"{where}: {found} has tables for {', '.join(sorted(devices))} alone; {fix}")
+        raise ConfigError(f"{where}: there is no folder {places[0]}, and no shipped one of that name; {_FIX}")
+    if not os.access(found, os.R_OK | os.X_OK):
+        raise ConfigError(f"{where}: this user cannot read {found}; run `chmod -R a+rX` on it, or remove the key.")
     return found
+
+
+def check_gpus(file: str, folder: Path, gpus: Sequence[str]) -> None:
+    """Raise ConfigError where the folder that a hardware file names has no table for its GPUs, inherited or not."""
+    devices = {table.device for table in tables(folder)}
+    where = _where(file, folder.name)
+    if not devices:
+        raise ConfigError(f"{where}: {folder} has no file {FILES}; {_FIX}")
+    if gpus and devices.isdisjoint(gpus):
+        raise ConfigError(f"{where}: {folder} has tables for {', '.join(sorted(devices))} alone; {_FIX}")
+
+
+def _where(file: str, name: str) -> str:
+    return f"{file}: tuned-kernels = {name!r}"

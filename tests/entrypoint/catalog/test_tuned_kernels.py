@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from dsv4_serve.entrypoint.catalog.tuned_kernels import KernelTable
 from dsv4_serve.entrypoint.errors import ConfigError
 from qualification.gpu.expert_kernels import choose
 from tests.support.plans import CATALOG
+from tests.support.program import ROOT
 
 KEY = "tuned-kernels = 'mine-kernels'\n"
 FILE = "humming_moe,E=256,N=4096,K=1024,a_dtype=float8e4m3,b_dtype=float4e2m1,device_name=NVIDIA_MINE.json"
@@ -82,6 +86,55 @@ def test_a_folder_that_is_of_no_use_is_refused(tmp_path: Path, text: str, tables
     assert said.startswith(f"{tmp_path}/hardware/mine.toml: tuned-kernels = ")
     assert told.format(folder=tmp_path / "hardware/mine-kernels") in said
     assert ("remove the key" in said) == ("put tables" in told)
+
+
+def test_tables_have_to_fit_gpus_that_a_file_inherits_too(tmp_path: Path) -> None:
+    for name, text in (("first", "extends = 'h200'\n" + KEY), ("second", "extends = 'first'\n")):
+        (tmp_path / "hardware/mine-kernels").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"hardware/{name}.toml").write_text(text)
+    (tmp_path / "hardware/mine-kernels" / FILE).touch()
+    for name in ("first", "second"):
+        with pytest.raises(ConfigError, match=r"hardware/first\.toml: .* has tables for NVIDIA MINE alone; put tables"):
+            Catalog([tmp_path]).hardware(name, "")
+    (tmp_path / "hardware/mine-kernels" / FILE.replace("MINE", "H200")).touch()
+    assert Catalog([tmp_path]).hardware("second", "").get("tuned_kernels") == str(tmp_path / "hardware/mine-kernels")
+
+
+def read_by_another_user(*folders: Path) -> str:
+    """What `dsv4` says of the hardware `mine` to a user who is neither root nor the owner."""
+    for folder in (folders[0], *folders[0].parents[:-1]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom dsv4_serve.entrypoint.catalog.catalog import Catalog\n"
+        "from dsv4_serve.entrypoint.errors import ConfigError\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try:\n    print(Catalog([Path(each) for each in sys.argv[1:]]).hardware('mine', '').get('tuned_kernels'))\n"
+        "except ConfigError as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", program, *folders]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60).stdout.strip()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_folder_that_this_user_cannot_read_is_refused(tmp_path: Path) -> None:
+    catalog(tmp_path, KEY, f"mine-kernels/{FILE}")
+    tables = tmp_path / "hardware/mine-kernels"
+    for mode in (0o700, 0o711, 0o744):
+        tables.chmod(mode)
+        where = f"{tmp_path}/hardware/mine.toml: tuned-kernels = 'mine-kernels'"
+        told = f"{where}: this user cannot read {tables}; run `chmod -R a+rX` on it, or remove the key."
+        assert read_by_another_user(tmp_path) == told
+    tables.chmod(0o755)
+    assert read_by_another_user(tmp_path) == str(tables)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_folder_of_others_that_this_user_cannot_read_hides_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    catalog(tmp_path / "own")
+    (tmp_path / "others/hardware").mkdir(parents=True)
+    (tmp_path / "others/hardware").chmod(0o700)
+    said = read_by_another_user(tmp_path / "own", tmp_path / "others")
+    assert "there is no folder" in said
 
 
 def test_an_empty_name_is_none(tmp_path: Path) -> None:
