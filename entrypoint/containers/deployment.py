@@ -75,9 +75,14 @@ class Deployment:
 def passed_on(environ: Mapping[str, str], choices: Mapping[str, Setting]) -> dict[str, str]:
     """Return the containers' variables: what `dsv4` reads of this environment, overridden by the choices of flags."""
     known = set(Variables.model_fields) - OWN
-    env = {k: v for k, v in environ.items() if v and (k in known or k.startswith(PASSED_ON)) and not is_secret(k)}
+    env = {k: v for k, v in environ.items() if ((v and k in known) or _passes(k, v)) and not is_secret(k)}
     names = {"profile": "PROFILE", "model": "MODEL", "hardware": "HARDWARE", "nccl": "DSV4_NCCL"}
     return env | {names[key]: str(choice.value) for key, choice in choices.items() if key in names}
+
+
+def _passes(name: str, value: str) -> bool:
+    """Tell whether a prefix passes a variable on; an empty one of vLLM is a choice too, as for `dsv4 serve`."""
+    return name.startswith(PASSED_ON) and (bool(value) or name.startswith("VLLM_"))
 
 
 def memory(size: str) -> int:

@@ -116,6 +116,15 @@ def test_the_environment_goes_on_but_for_secrets_and_what_each_container_has_of_
     assert not {*secret, "PORT", "DSV4_RUN_DIR", "PATHEXT", "API_KEY_FILE"} & set(found.env)
 
 
+def test_an_empty_variable_of_vllm_goes_on_as_it_undoes_what_a_plan_sets(deployment_for):
+    tables = "VLLM_TUNED_CONFIG_FOLDER"
+    arguments = ("--profile", "64k", "--model", "flash", "--hardware", "h200", "--tp", "2")
+    assert tables not in deployment_for(*arguments).env
+    found = deployment_for(*arguments, **{tables: "", "NCCL_DEBUG": "", "DSV4_SKIP": ""})
+    assert found.env[tables] == ""
+    assert not {"NCCL_DEBUG", "DSV4_SKIP"} & set(found.env)
+
+
 def test_limits_are_those_of_compose(deployment_for):
     found = deployment_for(*H200, REPLICA_MEMORY="1.5g", REPLICA_PIDS="900")
     assert (found.memory, found.pids) == (3 * 2**29, 900)
