@@ -265,7 +265,7 @@ class Hardware(Base):
     prompt_graphs_measured: bool = False
     """Whether `prompt-graphs` was measured on this hardware; all of them are captured then, whatever they leave."""
     mxfp4_expert_inputs: Literal["bf16", "fp8"] = "bf16"
-    """Inputs of DeepSeek's own MXFP4 experts on Humming: vLLM's BF16, or FP8, slower for one request on H200."""
+    """Inputs of DeepSeek's MXFP4 experts on Humming: BF16, or FP8 (on H200 without tables slower for one request)."""
     tuned_kernels: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
     """A folder beside the hardware files with tables of measured kernels for experts, used where they fit."""
     default_profile: str = ""

@@ -152,7 +152,7 @@ SET = {
     ),
     EXPERT_INPUTS: (
         "the plan",
-        f"`{GROUPS}` for DeepSeek's own layouts on H200 SXM, slower for one request; `{BF16}` undoes it.",
+        f"`{GROUPS}` for DeepSeek's layouts on H200 SXM, without tables slower for one request; `{BF16}` undoes it.",
     ),
     EXPERT_KERNELS: (
         "the plan",
