@@ -151,7 +151,7 @@ def check_readable(file: Path, option: str, path: str) -> None:
 
 def _profiles_in(folder: Path) -> Iterator[Path]:
     """Return profile files, and the tables of kernels beside hardware files."""
-    return (file for file in folder.rglob("*") if file.suffix in (".toml", ".json"))
+    return (file for file in folder.rglob("*") if file.suffix in (".toml", ".json") and file.is_file())
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:

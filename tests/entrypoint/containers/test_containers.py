@@ -144,6 +144,13 @@ def test_a_profile_that_was_written_anew_is_another_configuration(deployment, tm
     assert configuration(replica(deployment)) != before
 
 
+def test_the_lock_of_an_editor_beside_a_profile_is_no_error(deployment, tmp_path):
+    before = configuration(replica(deployment))
+    (tmp_path / "profiles/.#mine.toml").symlink_to("user@host.1234:1")
+    (tmp_path / "profiles/odd.json").mkdir()
+    assert configuration(replica(deployment)) == before
+
+
 def test_a_key_file_is_another_configuration_only_when_it_was_replaced(deployment, tmp_path):
     key, settings = tmp_path / "key", (replica, lambda made: balancer_settings(made, "sha256:2"))
     before = [configuration(make(deployment)) for make in settings]
