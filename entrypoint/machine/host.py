@@ -24,6 +24,7 @@ CACHES = {
     "TILELANG_CACHE_DIR": ".tilelang/cache",
     "CUDA_CACHE_PATH": ".nv/ComputeCache",
 }
+TABLES = "VLLM_TUNED_CONFIG_FOLDER"
 _UNDER_XDG = ".cache/"  # vLLM takes XDG_CACHE_HOME before ~/.cache
 
 
@@ -57,6 +58,8 @@ class Host:
     """Whether FlashInfer's compiled kernels (flashinfer-cubin) are installed."""
     missing_packages: tuple[str, ...] = ()
     """What vLLM needs for its traces and this installation lacks."""
+    missing_tables: str = ""
+    """The folder of tables of measured kernels that vLLM is told to read, where there is none."""
 
 
 def read_host(machine: Machine, required: HostRequirements) -> Host:
@@ -76,6 +79,7 @@ def read_host(machine: Machine, required: HostRequirements) -> Host:
         missing_tools=tuple(build_tools.missing(env)) if required.gpus else (),
         cubins=build_tools.has_cubins(),
         missing_packages=trace_packages.missing(env) if required.traces else (),
+        missing_tables="" if os.path.isdir(tables := env.get(TABLES, "")) else tables,  # noqa: PTH112  as _is_file
     )
 
 

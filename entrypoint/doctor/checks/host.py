@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from ...machine.host import CacheFolder, Host
+from ...machine.host import TABLES, CacheFolder, Host
 from ...machine.ports import Port
 from ...machine.requirements import HostRequirements
 from ...problem import Problem, check
@@ -151,6 +151,19 @@ def trace_packages(host: Host, _required: HostRequirements) -> Problem | None:
     if not host.missing_packages:
         return None
     return Problem(f"not installed: {', '.join(host.missing_packages)}", "them, as otlp-traces-endpoint is set")
+
+
+@check(
+    symptom="vLLM's log has no line `Using … tuned Humming MoE configs from`",
+    link="docs/how-to/tune.md",
+    remedy=f"mount that folder there, or leave {TABLES} to the plan",
+    tried="constructed",
+)
+def kernel_tables(host: Host, _required: HostRequirements) -> Problem | None:
+    """The folder of tables of measured kernels exists, where one is named. vLLM says nothing when it does not."""
+    if not host.missing_tables:
+        return None
+    return Problem(f"{TABLES}={host.missing_tables} is not a folder", "an existing folder", fatal=False)
 
 
 def _caches(wrong: list[CacheFolder], seen: str, needed: str) -> Problem:

@@ -449,6 +449,22 @@ def test_traces_need_packages_of_the_vllm_that_is_installed_here(monkeypatch: py
     assert trace_packages.missing({}) == ()
 
 
+def test_a_folder_of_tables_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for named, seen in (
+        ("", False),
+        (str(tmp_path), False),
+        (str(tmp_path / "none"), True),
+        (str(tmp_path / "file"), True),
+    ):
+        plan = plan_asks("h200", VLLM_TUNED_CONFIG_FOLDER=named)
+        problem = found(read_host(read_machine({}), plan), plan).get("kernel-tables")
+        assert (problem is not None) is seen, named
+        if problem:
+            assert problem.seen == f"VLLM_TUNED_CONFIG_FOLDER={named} is not a folder"
+            assert not problem.fatal
+
+
 def test_deepseek_on_a_cpu_needs_its_instructions() -> None:
     required = HostRequirements(gpus=0, group=0, deepseek_on_cpu=True)
     assert "AVX512_BF16" in found(Host(Machine(avx512_bf16=False)), required)["cpu-bf16"].seen
