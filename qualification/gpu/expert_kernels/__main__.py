@@ -201,16 +201,13 @@ def chosen(options: argparse.Namespace) -> int:
     heads = {row["layer"]: row for row in rows if "layer_config" in row}
     written = 0
     for form, ways in sorted({(Layer.parse(name).format, Layer.parse(name).ways) for name in heads}):
-        layers = {sublayer: str(Layer(form, sublayer, ways)) for sublayer in SUBLAYERS}
-        if not all(name in heads for name in layers.values()):
+        choice = choose.choice(rows, form, ways)
+        if not all(name in heads for name in choice.layers.values()):
             continue
-        found = {sublayer: choose.times(rows, name) for sublayer, name in layers.items()}
-        measured = sorted(set.intersection(*(set(each) for each in found.values())))
-        taken = choose.together(found, choose.sorting(rows))
         tables = options.tables / form if form == TOKEN else options.tables  # vLLM's names do not tell it from groups
         tables.mkdir(exist_ok=True)
-        for sublayer, name in layers.items():
-            if ranges := choose.both_ranges(measured, taken[sublayer]):
+        for sublayer, name in choice.layers.items():
+            if ranges := choose.both_ranges(choice.tokens, choice.taken[sublayer]):
                 head = heads[name]
                 file = tables / choose.file_name(head["layer_config"], head["device"])
                 text = choose.table(head["layer_config"], kernels.COMPUTE, head["device"], head["humming"], ranges)

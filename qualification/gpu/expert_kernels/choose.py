@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qualification.gpu.expert_kernels import schedules
-from qualification.gpu.expert_kernels.layers import SUBLAYERS, TOP_K
+from qualification.gpu.expert_kernels.layers import SUBLAYERS, TOP_K, Layer
 from qualification.gpu.expert_kernels.measure import MOST_ERROR, Row, prompts
 from qualification.gpu.expert_kernels.schedules import Schedule
 
@@ -69,6 +69,32 @@ def sorting(rows: Iterable[Row]) -> dict[int, float]:
     return {tokens: statistics.median_high(each) for tokens, each in found.items()}
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What was measured of both products of one format on so many GPUs, and what is taken; by sublayer."""
+
+    layers: Mapping[str, str]
+    found: Mapping[str, Times]
+    taken: Mapping[str, Mapping[int, Schedule]]
+
+    @property
+    def tokens(self) -> list[int]:
+        """The numbers of tokens at which both products were measured."""
+        return common(self.found)
+
+
+def choice(rows: Sequence[Row], form: str, ways: int) -> Choice:
+    """Choose for both products of a format, from rows that may have others as well."""
+    layers = {sublayer: str(Layer(form, sublayer, ways)) for sublayer in SUBLAYERS}
+    found = {sublayer: times(rows, name) for sublayer, name in layers.items()}
+    return Choice(layers, found, together(found, sorting(rows)))
+
+
+def common(found: Mapping[str, Times]) -> list[int]:
+    """Return the numbers of tokens at which all products were measured."""
+    return sorted(set.intersection(*(set(one) for one in found.values())))
+
+
 def good_at(found: Times) -> Counter[str]:
     """Return at how many numbers of tokens each schedule is about as fast as the best."""
     count: Counter[str] = Counter()
@@ -86,7 +112,7 @@ def together(found: Mapping[str, Times], again: Mapping[int, float]) -> dict[str
     """
     taken: dict[str, dict[int, Schedule]] = {sublayer: {} for sublayer in found}
     popular = {sublayer: good_at(one) for sublayer, one in found.items()}
-    for tokens in sorted(set.intersection(*(set(one) for one in found.values()))):
+    for tokens in common(found):
         up, down = (found[sublayer][tokens] for sublayer in SUBLAYERS)
         pairs = [(a, b, a.us + b.us + (again.get(tokens, 0.0) if a.rows != b.rows else 0.0)) for a in up for b in down]
         own = next(pair for pair in pairs if pair[0].own and pair[1].own)

@@ -10,7 +10,6 @@ from typing import Any
 from qualification.gpu.expert_kernels import choose, schedules
 from qualification.gpu.expert_kernels.layers import SUBLAYERS, Layer
 from qualification.gpu.expert_kernels.measure import Row
-from qualification.gpu.expert_kernels.schedules import Schedule
 
 FIGURES = ("us", "spread", "gb_s", "share", "tflop_s")
 """Of one schedule: its median in microseconds, spread, bytes a second, their share of a copy's, products a second."""
@@ -28,18 +27,16 @@ def result(rows: Sequence[Row], host: Mapping[str, str], vllm: str) -> dict[str,
     """Return the result of rows of both products of one format; `host` is its driver, and the day."""
     heads = {row["layer"]: row for row in rows if "layer_config" in row}
     [(form, ways)] = {(layer.format, layer.ways) for layer in map(Layer.parse, heads)}
-    layers = {sublayer: str(Layer(form, sublayer, ways)) for sublayer in SUBLAYERS}
+    choice = choose.choice(rows, form, ways)
     [(device, humming)] = {(head["device"], head["humming"]) for head in heads.values()}
-    found = {sublayer: choose.times(rows, name) for sublayer, name in layers.items()}
-    sorting = choose.sorting(rows)
-    taken = choose.together(found, sorting)
+    layers, sorting = choice.layers, choose.sorting(rows)
     each = {(row["layer"], row["tokens"], row["name"]): row for row in rows if "us" in row}
     again = {(row["layer"], row["tokens"]): row["again"] for row in rows if "again" in row}
 
     def of(sublayer: str, tokens: int) -> dict[str, Any]:
-        layer, measured = layers[sublayer], found[sublayer][tokens]
+        layer, measured, taken = layers[sublayer], choice.found[sublayer][tokens], choice.taken[sublayer]
         own = next(one.name for one in measured if one.own)
-        name = schedules.name(taken[sublayer][tokens]) if tokens in taken[sublayer] else own
+        name = schedules.name(taken[tokens]) if tokens in taken else own
         best = min(measured, key=lambda one: one.us)
         told = {"own": figures(each[layer, tokens, own]), "taken": figures(each[layer, tokens, name])}
         return {**told, "fastest": figures(each[layer, tokens, best.name]), "own_again_us": again.get((layer, tokens))}
@@ -52,7 +49,7 @@ def result(rows: Sequence[Row], host: Mapping[str, str], vllm: str) -> dict[str,
         "not_run": {sublayer: sum("lost" in row and row["layer"] == name for row in rows) for sublayer, name in layers.items()},
         "rows": [
             summed({"tokens": tokens, "sorting_us": sorting.get(tokens)}, {name: of(name, tokens) for name in SUBLAYERS})
-            for tokens in sorted(set.intersection(*(set(one) for one in found.values())))
+            for tokens in choice.tokens
         ],
     }  # fmt: skip
 
@@ -66,8 +63,3 @@ def summed(row: dict[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
 def figures(row: Row) -> dict[str, Any]:
     """Return a schedule's name with its figures."""
     return {"schedule": row["name"], **{name: row[name] for name in FIGURES}}
-
-
-def at(table: Mapping[str, Any], rows: int) -> Schedule | None:
-    """Return a table's schedule for so many rows; None where it leaves the choice to Humming."""
-    return next((one for low, high, one in table["tuning_config"] if low < rows <= high), None)
