@@ -23,6 +23,8 @@ API_KEY = "VLLM_API_KEY"
 """The variable that hands the bearer key to vLLM."""
 KEY_FILE = "API_KEY_FILE"
 """The variable that names the file of the clients' keys."""
+TUNED_KERNELS = "VLLM_TUNED_CONFIG_FOLDER"
+"""The variable that names the folder of tables of measured kernels."""
 DEFAULT = "default of dsv4"
 
 

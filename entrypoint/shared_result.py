@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from .errors import ConfigError, HostError
 from .fingerprint import fingerprint
+from .plan import TUNED_KERNELS
 from .replica_description import flag_values
 from .secret import is_secret
 from .validation import sentence
@@ -31,8 +32,6 @@ _SLACK = 2.0
 """By how much tokens a second may be above what the median time per token allows; the mean may be smaller."""
 _OF_THE_HOST = frozenset({"model", "served-model-name", "tokenizer", "host", "port", "api-key", "download-dir"})
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_BY_NAME = "VLLM_TUNED_CONFIG_FOLDER"
-"""A folder that changes speed: its name counts, and not where it lies."""
 
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,59}$")]
 _Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,59}$")]
@@ -109,8 +108,8 @@ def digest(replica: Mapping[str, Any]) -> str:
 
 
 def variable(name: str, value: Any) -> str:
-    """Return a variable's value as the same plan has it on every host, as far as that is known."""
-    return Path(str(value)).name if name == _BY_NAME else str(value)
+    """Return a variable's value as the same plan has it on every host: of the folder of tables its name."""
+    return Path(str(value)).name if name == TUNED_KERNELS else str(value)
 
 
 def series_digest(replica: Mapping[str, Any]) -> str:

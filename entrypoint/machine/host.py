@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..plan import TUNED_KERNELS
 from ..weights import hub_cache
 from . import build_tools, trace_packages
 from .machine import Machine
@@ -24,7 +25,6 @@ CACHES = {
     "TILELANG_CACHE_DIR": ".tilelang/cache",
     "CUDA_CACHE_PATH": ".nv/ComputeCache",
 }
-TABLES = "VLLM_TUNED_CONFIG_FOLDER"
 _UNDER_XDG = ".cache/"  # vLLM takes XDG_CACHE_HOME before ~/.cache
 
 
@@ -79,7 +79,7 @@ def read_host(machine: Machine, required: HostRequirements) -> Host:
         missing_tools=tuple(build_tools.missing(env)) if required.gpus else (),
         cubins=build_tools.has_cubins(),
         missing_packages=trace_packages.missing(env) if required.traces else (),
-        missing_tables="" if os.path.isdir(tables := env.get(TABLES, "")) else tables,  # noqa: PTH112  as _is_file
+        missing_tables="" if os.path.isdir(tables := env.get(TUNED_KERNELS, "")) else tables,  # noqa: PTH112  as _is_file
     )
 
 

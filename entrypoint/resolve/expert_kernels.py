@@ -14,11 +14,10 @@ from pathlib import Path
 
 from ..catalog import tuned_kernels
 from ..parallel import parallel_of
-from ..plan import Setting
+from ..plan import TUNED_KERNELS, Setting
 from . import expert_input, shape
 from .select import Selection
 
-VARIABLE = "VLLM_TUNED_CONFIG_FOLDER"
 _WEIGHTS = {"fp8-mxfp4": "float4e2m1", "w4a16": "uint4"}
 """Humming's names for the formats of experts that `qualification/gpu/expert_kernels` measures."""
 _LORA = "enable-lora"
@@ -28,7 +27,7 @@ _LORA = "enable-lora"
 def settle(selection: Selection, flags: Mapping[str, Setting], env: dict[str, Setting]) -> None:
     """Set the variable where nobody did, and a table may fit."""
     folder = selection.hardware.get("tuned_kernels")
-    if not folder or VARIABLE in env or (_LORA in flags and flags[_LORA].value):
+    if not folder or TUNED_KERNELS in env or (_LORA in flags and flags[_LORA].value):
         return
     weights, inputs = _WEIGHTS.get(expert_input.scheme_on_humming(selection, flags)), _input_type(env)
     part, names = _part(selection, flags), selection.hardware.get("nvml_names")
@@ -40,7 +39,7 @@ def settle(selection: Selection, flags: Mapping[str, Setting], env: dict[str, Se
     )
     if fits:
         why = f"{selection.hardware.file_of('tuned_kernels')} tuned-kernels: tables of measured kernels for experts"
-        env[VARIABLE] = Setting(folder, f"{why}, used where they fit; an empty {VARIABLE} undoes it")
+        env[TUNED_KERNELS] = Setting(folder, f"{why}, used where they fit; an empty {TUNED_KERNELS} undoes it")
 
 
 def _input_type(env: Mapping[str, Setting]) -> str:

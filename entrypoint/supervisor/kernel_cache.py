@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import FiniteFloat
 
 from ..fingerprint import fingerprint
-from ..plan import Plan, Setting
+from ..plan import TUNED_KERNELS, Plan, Setting
 from . import atomic_file, provenance, state_file
 
 VARIABLES = {
@@ -40,7 +40,6 @@ _NO_KERNEL_DEPENDS_ON = frozenset({"host", "port", "api-key", "served-model-name
 _NO_KERNEL_READS = frozenset({
     *VARIABLES, "CUDA_VISIBLE_DEVICES", "MAX_JOBS", "VLLM_ENABLE_STARTUP_PLAN", "VLLM_TRITON_JIT_WARMUP_NUM_THREADS",
 })  # fmt: skip
-_TABLES = "VLLM_TUNED_CONFIG_FOLDER"
 _NOTES = "starts"
 
 
@@ -150,7 +149,8 @@ def _shaping(plan: Plan) -> list[str]:
     """Return the arguments and variables that a kernel may depend on."""
     flags = {name: setting for name, setting in plan.flags.items() if name not in _NO_KERNEL_DEPENDS_ON}
     env = {name: value for name, value in plan.environment().items() if name not in _NO_KERNEL_READS}
-    env |= {name: _content(Path(env[name])) for name in (_TABLES,) if env.get(name)}
+    if folder := env.get(TUNED_KERNELS):
+        env[TUNED_KERNELS] = _content(Path(folder))
     return [*dataclasses.replace(plan, flags=flags).argv(), *(f"{name}={value}" for name, value in env.items())]
 
 

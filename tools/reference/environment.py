@@ -10,10 +10,10 @@ from typing import Any
 from dsv4_serve.entrypoint import supervision_settings
 from dsv4_serve.entrypoint.bench import routing
 from dsv4_serve.entrypoint.catalog.catalog import SHIPPED
+from dsv4_serve.entrypoint.plan import TUNED_KERNELS
 from dsv4_serve.entrypoint.resolve.environment import FLAGS, Variables
 from dsv4_serve.entrypoint.resolve.expert_input import BF16, GROUPS
 from dsv4_serve.entrypoint.resolve.expert_input import VARIABLE as EXPERT_INPUTS
-from dsv4_serve.entrypoint.resolve.expert_kernels import VARIABLE as EXPERT_KERNELS
 from dsv4_serve.entrypoint.secret import is_secret
 from dsv4_serve.entrypoint.supervisor import kernel_cache
 from tools.reference.attributes import described
@@ -154,7 +154,7 @@ SET = {
         "the plan",
         f"`{GROUPS}` for DeepSeek's layouts on H200 SXM, without tables slower for one request; `{BF16}` undoes it.",
     ),
-    EXPERT_KERNELS: (
+    TUNED_KERNELS: (
         "the plan",
         "The folder `tuned-kernels` of the hardware's file, where one of its tables may fit; an empty one undoes it.",
     ),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from ...machine.host import TABLES, CacheFolder, Host
+from ...machine.host import CacheFolder, Host
 from ...machine.ports import Port
 from ...machine.requirements import HostRequirements
+from ...plan import TUNED_KERNELS
 from ...problem import Problem, check
 
 MIB = 1 << 20
@@ -156,14 +157,14 @@ def trace_packages(host: Host, _required: HostRequirements) -> Problem | None:
 @check(
     symptom="vLLM's log has no line `Using … tuned Humming MoE configs from`",
     link="docs/how-to/tune.md",
-    remedy=f"mount that folder there, or leave {TABLES} to the plan",
+    remedy=f"mount that folder there, or leave {TUNED_KERNELS} to the plan",
     tried="constructed",
 )
 def kernel_tables(host: Host, _required: HostRequirements) -> Problem | None:
     """The folder of tables of measured kernels exists, where one is named. vLLM says nothing when it does not."""
     if not host.missing_tables:
         return None
-    return Problem(f"{TABLES}={host.missing_tables} is not a folder", "an existing folder", fatal=False)
+    return Problem(f"{TUNED_KERNELS}={host.missing_tables} is not a folder", "an existing folder", fatal=False)
 
 
 def _caches(wrong: list[CacheFolder], seen: str, needed: str) -> Problem:

@@ -11,9 +11,9 @@ import pytest
 
 from dsv4_serve.demo.deepseek_v4 import TINY, write
 from dsv4_serve.entrypoint.catalog.catalog import SHIPPED, Catalog
+from dsv4_serve.entrypoint.plan import TUNED_KERNELS as VARIABLE
 from dsv4_serve.entrypoint.plan import Plan
 from dsv4_serve.entrypoint.resolve import expert_input
-from dsv4_serve.entrypoint.resolve.expert_kernels import VARIABLE
 from dsv4_serve.entrypoint.shared_result import digest
 from dsv4_serve.entrypoint.supervisor import kernel_cache
 from tests.entrypoint.resolve.test_expert_input import PLAIN, SCOPE

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dsv4_serve.entrypoint.resolve import expert_kernels
+from dsv4_serve.entrypoint.plan import TUNED_KERNELS
 from qualification.gpu import fp8_experts, run_layouts, run_numerics, speed, variants
 from tests.support.variants import changes, settings
 
@@ -35,7 +35,7 @@ def test_each_variant_changes_one_setting_of_the_plan(
         assert plan.items() >= GROUPS.items()
         for other, change in others.items():
             fp8 = change.get(fp8_experts.VARIABLE, "") not in (*BF16.values(), None)
-            tables = {} if gpus == 1 or fp8 else {expert_kernels.VARIABLE: None}  # for two GPUs and FP8 inputs alone
+            tables = {} if gpus == 1 or fp8 else {TUNED_KERNELS: None}  # for two GPUs and FP8 inputs alone
             assert changes(plan, settings(monkeypatch, file, other, gpus)) == change | tables, other
 
 
