@@ -14,25 +14,33 @@ SHORT, OUTPUT, HEAD_START, PAUSE = 64, 2, 0.5, 0.2
 """Tokens of a short prompt, tokens of an answer, seconds before the first short one, seconds between two."""
 
 
-async def first_token(client: httpx.AsyncClient, url: str, model: str, tokens: list[int]) -> float:
-    """Seconds until the first token of an answer; raise HTTPError for an error and ValueError for an end without one."""
+async def first_token(
+    client: httpx.AsyncClient, url: str, model: str, tokens: list[int], output: int = OUTPUT
+) -> float:
+    """
+    Seconds until the first token of an answer of `output` tokens, which is read to its end.
+
+    Raise HTTPError for an error, and ValueError for an end without a token.
+    """
     body = {
         "model": model,
         "prompt": tokens,
-        "max_tokens": OUTPUT,
+        "max_tokens": output,
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
     }
-    began = time.monotonic()
+    began, first = time.monotonic(), None
     async with client.stream("POST", f"{url}/v1/completions", json=body) as answer:
         answer.raise_for_status()
         async for line in answer.aiter_lines():
             if line.startswith("data: {"):
                 if '"error"' in line:
                     raise ValueError(line[:200])
-                return time.monotonic() - began
-    raise ValueError("an answer without a token")
+                first = first or time.monotonic() - began
+    if first is None:
+        raise ValueError("an answer without a token")
+    return first
 
 
 async def measure(url: str, model: str, tokens: int, vocab: int, seed: int = 0) -> dict[str, Any]:

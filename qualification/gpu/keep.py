@@ -33,7 +33,9 @@ def body(found: dict[str, Any], date: datetime, host: str = HOST) -> dict[str, A
         served = served.replace(f"-tp{variant['tp']}-", f"-share-of-{variant['share']}-")
     env = {name: value for name, value in variant["env"].items() if name.startswith(VARIABLES)}
     extra = {
-        key: found[key] for key in ("swept", "kernels", "readyz", "beside", "failed", "tokens_a_step") if found.get(key)
+        key: found[key]
+        for key in ("swept", "kernels", "readyz", "beside", "returning", "failed", "tokens_a_step")
+        if found.get(key)
     }
     text = json.dumps(
         {

@@ -3,9 +3,10 @@ Load every published layout on GPUs and compare each token with the known answer
 
     python -m qualification.gpu.run_layouts --out results --tp 1 --jobs native w4a16:scrambled stock/pro flash-0731@7+ep
 
-A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+bf16]`: draft tokens a step (1 for an MTP head, 5 for DSpark), expert
-parallel, and the inputs of Humming's experts where they are not as planned (`+bf16`; `+fp8`, in groups of 128;
-`+fp8token`, with one scale a token).
+A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+offload][+bf16]`: draft tokens a step (1 for an MTP head, 5 for DSpark),
+expert parallel, and the inputs of Humming's experts where they are not as planned (`+bf16`; `+fp8`, in groups of 128;
+`+fp8token`, with one scale a token). With `+offload` KV caches are kept in host memory too: everything is asked a second
+time after the GPU's prefix cache is emptied, and has to be restored from there.
 `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must be refused at start; `scrambled`
 ones cannot be told from good ones at load and must show in the acceptance counter. Each result is written when it is
 there, to `--out` and as a line of `--record`.
@@ -25,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, LAYOUTS, MTP, TINY, Answer, write
-from dsv4_serve.entrypoint.qualify.known import questions
+from dsv4_serve.demo.v4_reach import Reach
+from dsv4_serve.demo.v4_text import reaching_walk
+from dsv4_serve.entrypoint.qualify.known import Question, far, questions
 from dsv4_serve.entrypoint.qualify.sizes import Sizes
 from dsv4_serve.entrypoint.qualify.small import SKIPPED
-from qualification.gpu import fp8_experts, this_host
-from qualification.gpu.served import HEALTH, Ended, ask, server, wait_until_ready
+from qualification.gpu import fp8_experts, returning, this_host
+from qualification.gpu.served import HEALTH, Ended, ask, empty_prefix_cache, metrics, server, wait_until_ready
 
 Result = dict[str, Any]
 PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
@@ -41,7 +44,12 @@ PRO = ("pro-hardware", "tensor-parallel-size", "model-files")
 """Refusals that hold for the full-size V4-Pro only."""
 TOKENS = {"mtp": 1, "dspark": 5}
 COUNTED = re.compile(r"SpecDecoding metrics: .*Accepted: (\d+) tokens, Drafted: (\d+) tokens")
-JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?(?:\+(bf16|fp8|fp8token))?")
+JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?(\+offload)?(?:\+(bf16|fp8|fp8token))?")
+FORM = "[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+offload][+bf16]"
+HOST_GIB = 2
+"""Host memory for KV caches; the GPU's cache has as much (served.FLAGS)."""
+DEEP = (600, 2300, 3800)
+"""Tokens of the prompts whose answer a key far back decides, so that a KV cache that is restored wrongly shows."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Job:
     tp: int
     tokens: int = 1
     experts: bool = False
+    offload: bool = False
     inputs: str | None = None
 
     @property
@@ -66,6 +75,7 @@ class Job:
             "" if self.mtp == "good" else f"{self.method}-{self.mtp}",
             "" if self.tokens == 1 else f"k{self.tokens}",
             "ep" if self.experts else "",
+            "offload" if self.offload else "",
             self.inputs or "",
         ]
         return "-".join(part for part in parts if part)
@@ -73,7 +83,14 @@ class Job:
     @property
     def flags(self) -> list[str]:
         speculative = {"method": self.method, "num_speculative_tokens": self.tokens}
-        return ["--speculative-config", json.dumps(speculative), *["--enable-expert-parallel"][: self.experts]]
+        experts = ["--enable-expert-parallel"] if self.experts else []
+        host = ["--kv-offloading-size", str(HOST_GIB)] if self.offload else []
+        return ["--speculative-config", json.dumps(speculative), *experts, *host]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Variables of the server; with offloading also the one by which vLLM lets its prefix cache be emptied."""
+        return fp8_experts.variables(self.inputs) | ({"VLLM_SERVER_DEV_MODE": "1"} if self.offload else {})
 
     @property
     def skipped(self) -> list[str]:
@@ -83,13 +100,13 @@ class Job:
 
 
 def parse_job(text: str, tp: int) -> Job:
-    """Raises ValueError for anything but `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+bf16]`."""
+    """Raises ValueError for anything but FORM."""
     match = JOB.fullmatch(text)
     if not match or match[2] not in LAYOUTS or (match[3] or "good") not in MTP:
         names = f"{', '.join(LAYOUTS)} and {', '.join(MTP)}"
-        raise ValueError(f"job {text!r}: expected [stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+bf16], with {names}")
+        raise ValueError(f"job {text!r}: expected {FORM}, with {names}")
     tokens = int(match[4] or TOKENS[LAYOUTS[match[2]].drafter])
-    return Job(match[2], match[3] or "good", bool(match[1]), tp, tokens, bool(match[5]), match[6])
+    return Job(match[2], match[3] or "good", bool(match[1]), tp, tokens, bool(match[5]), bool(match[6]), match[7])
 
 
 class Runner:
@@ -99,13 +116,15 @@ class Runner:
         self.locks = {f"{layout}-{mtp}": threading.Lock() for layout in LAYOUTS for mtp in MTP}
         self.answers: dict[str, Answer] = {}
 
-    def checkpoint(self, job: Job) -> tuple[Path, Answer]:
-        name = f"{job.layout}-{job.mtp}"
-        path = Path(self.options.work) / name
+    def checkpoint(self, job: Job) -> tuple[Path, list[Question]]:
+        name, dims = f"{job.layout}-{job.mtp}", TINY if self.options.tiny else FLASH
+        walk = reaching_walk(dims.vocab) if job.offload else None
+        made = f"{name}-reach" if walk else name
+        path = Path(self.options.work) / made
         with self.locks[name]:
-            if name not in self.answers:
-                self.answers[name] = write(path, job.layout, TINY if self.options.tiny else FLASH, job.mtp)
-        return path, self.answers[name]
+            if made not in self.answers:
+                self.answers[made] = write(path, job.layout, dims, job.mtp, walk)
+        return path, asked(self.answers[made], walk.reach if walk else None)
 
     def ready_url(self, job: Job, port: int) -> str:
         ours = not job.stock and "{name}" in self.options.serve_cmd
@@ -116,11 +135,10 @@ class Runner:
         started = time.monotonic()
         result: Result = {"job": job.name, "layout": job.layout, "mtp": job.mtp, "stock": job.stock, "tp": job.tp}
         result |= {"method": job.method, "num_speculative_tokens": job.tokens, "expert_parallel": job.experts}
-        result |= {"env": env} if (env := fp8_experts.variables(job.inputs)) else {}
+        result |= {"env": env} if (env := job.variables) else {}
         if started > self.until - 30:
             return result | {"result": "skipped", "message": "no time left"}
-        path, answer = self.checkpoint(job)
-        requests = questions(answer, Sizes.prompts, [Sizes.answer])
+        path, requests = self.checkpoint(job)
         until, port = min(time.monotonic() + self.options.timeout, self.until), self.options.port + slot
         devices = ",".join(str(n) for n in range(job.tp)) if job.tp > 1 else str(slot % self.options.gpus)
         argv = command(self.options.stock_cmd if job.stock else self.options.serve_cmd, job, path)
@@ -129,6 +147,7 @@ class Runner:
                 wait_until_ready(process, self.ready_url(job, port), until)
                 result["boot_seconds"] = round(time.monotonic() - started, 1)
                 counts = ask(port, requests, until)
+                again = restored(port, requests, until) if job.offload else {}
         except (Ended, OSError) as error:
             outcome = "refused" if REFUSAL.search(log.read_text(errors="replace")) else "failed"
             if outcome == "failed" and (seen := counted(log)):
@@ -142,7 +161,29 @@ class Runner:
         result["seconds"] = round(time.monotonic() - started, 1)
         outcome = "served" if counts.acceptance >= 0.5 else "reported"
         right = counts.right == counts.asked and counts.acceptance >= 0.99
+        if job.offload:
+            result["again"] = again
+            right = right and again["right"] == again["asked"] and again["acceptance"] >= 0.99 and again["host"] > 0
         return result | {"result": outcome} | judged(job, outcome, right)
+
+
+def asked(answer: Answer, reach: Reach | None) -> list[Question]:
+    """Return prompts whose last token decides the answer and, where the checkpoint can, ones that a far key decides."""
+    if reach is None:
+        return questions(answer, Sizes.prompts, [Sizes.answer])
+    near = questions(answer, Sizes.prompts, [Sizes.answer], {*reach.queries.values(), *reach.keys})
+    return near + [one for length in DEEP for one in far(answer, reach, length, Sizes.depth_answer)]
+
+
+def restored(port: int, requests: list[Question], until: float) -> Result:
+    """Empty the GPU's prefix cache, ask again, and return the counts, prompt tokens found where, and bytes copied."""
+    stored = returning.read(metrics(port, until))["stored"]
+    empty_prefix_cache(port, until)
+    before = returning.read(metrics(port, until))
+    counts = ask(port, requests, until)
+    after = returning.read(metrics(port, until))
+    rose = {name: after[name] - before[name] for name in after}
+    return vars(counts) | {"acceptance": round(counts.acceptance, 4)} | rose | {"stored": stored}
 
 
 def command(template: str, job: Job, model: Path) -> list[str]:
@@ -214,7 +255,7 @@ def read_json(path: str) -> Any:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Known-answer checkpoints on GPUs.")
-    parser.add_argument("--jobs", nargs="+", required=True, metavar="[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+bf16]")
+    parser.add_argument("--jobs", nargs="+", required=True, metavar=FORM)
     parser.add_argument("--out", required=True, help="directory for results and logs")
     parser.add_argument("--work", required=True, help="directory for checkpoints, 3 GB each")
     parser.add_argument("--tp", type=int, default=1)

@@ -114,6 +114,21 @@ def ask(port: int, questions: list[Question], until: float) -> Answered:
     )
 
 
+def empty_prefix_cache(port: int, until: float) -> None:
+    """Empty the GPU's prefix cache, which waits for what is copied. Raises Ended when it is not empty in time."""
+    while time.monotonic() < until:
+        if _post(port, "/reset_prefix_cache", {}, until)["success"]:
+            return
+        time.sleep(0.5)
+    raise Ended("its prefix cache was not emptied in time")
+
+
+def metrics(port: int, until: float) -> str:
+    """Return vLLM's counters as text."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_left(until)) as answer:
+        return str(answer.read().decode())
+
+
 def _left(until: float) -> float:
     return max(1.0, until - time.monotonic())
 
@@ -132,5 +147,4 @@ def _post(port: int, path: str, body: dict[str, Any], until: float) -> Any:
 
 
 def _counters(port: int, until: float) -> counters.Counters:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_left(until)) as answer:
-        return counters.read(answer.read().decode())
+    return counters.read(metrics(port, until))

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -41,7 +41,7 @@ from dsv4_serve.entrypoint.machine.machine import read_machine
 from dsv4_serve.entrypoint.plan import Plan, plain
 from dsv4_serve.entrypoint.resolve.select import Selection
 from dsv4_serve.entrypoint.supervisor import kernel_cache, provenance
-from qualification.gpu import beside, pair, readyz, sglang, trace, variants, warm_generator
+from qualification.gpu import beside, pair, readyz, returning, sglang, trace, variants, warm_generator
 from qualification.gpu.stock import stock
 from qualification.gpu.variants import OURS, SGLANG
 
@@ -61,6 +61,7 @@ class Result:
     swept: dict[str, Any] = field(default_factory=dict)
     readyz: dict[str, Any] = field(default_factory=dict)
     beside: dict[str, Any] = field(default_factory=dict)
+    returning: list[dict[str, Any]] = field(default_factory=list)
     failed: str = ""
     weights: str = ""
     replica: Mapping[str, Any] = field(default_factory=dict)
@@ -196,7 +197,7 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
                 for row in measure.rows(where, where.models()[0].id, matrix, tokenizer, loads):
                     keep(row)
                 result.tokens_a_step = sglang.tokens_a_step(where) if variant["engine"] == SGLANG else None
-            other_loads(variant, where, result)
+            other_loads(variant, where, result, lambda: write(out, result))
             for kind, prefix in (("trace", ""), ("prompt_trace", "prompt ")):
                 for size in variant[kind]:
                     profiled = trace.PROFILERS[kind, variant["engine"] == SGLANG]
@@ -207,16 +208,21 @@ def measured(variant: dict[str, Any], environ: dict[str, str], out: Path, patien
     return result
 
 
-def other_loads(variant: Mapping[str, Any], where: Endpoint, result: Result) -> None:
-    """Measure the health server beside many streams, and short prompts beside a long one, where the variant asks for it."""
+def other_loads(variant: Mapping[str, Any], where: Endpoint, result: Result, keep: Callable[[], None]) -> None:
+    """Measure what the variant asks for: `/readyz` beside many streams, short prompts beside a long one, conversations."""
+    vocab = SIZES["deepseek-v4-flash"].vocab // variant["share"]
     if variant["readyz"] and where.health:
         pid = procfs.listener(urlsplit(where.health).port or 0)
         result.readyz = event_loop.run(readyz.measure(where.url, where.health, pid or 0))
         say(f"/readyz: {result.readyz}")
     if variant["beside"]:
-        vocab = SIZES["deepseek-v4-flash"].vocab // variant["share"]
         result.beside = event_loop.run(beside.measure(where.url, where.models()[0].id, variant["beside"], vocab))
         say(f"beside: {result.beside}")
+    for tokens, count in variant["returning"]:
+        found = event_loop.run(returning.measure(where.url, where.models()[0].id, tokens, count, vocab))
+        result.returning.append(found)
+        say(f"returning: {tokens} {found['p50']}")
+        keep()
 
 
 def write(out: Path, result: Result) -> None:

@@ -10,7 +10,8 @@ the health server beside 200 streams; after `limit` seconds the next variant's t
 inputs = [2048]}]` adds rows, with their own `requests` if need be. `share = 2` with `tp = 1` serves on one GPU what
 one of two would compute: the same kernels, and no all-reduce; `ways = 2` chooses `tp` and `share` so by the GPUs that
 are given. `skip` names checks and constraints to skip. `history` is that of `dsv4 bench`; `beside = 131000` measures
-short prompts while one of so many tokens is read; `replicas = 2` serves so often, `tp` GPUs each, behind HAProxy.
+short prompts while one of so many tokens is read; `returning = [[16384, 40]]` measures 40 conversations of so many tokens
+that come back (returning.py); `replicas = 2` serves so often, `tp` GPUs each, behind HAProxy.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "model": "w4a16", "profile": "64k", "tp": 2, "acceptance": [0.89], "flags": [], "env": {}, "batches": [1, 4, 16],
     "inputs": [256], "output": 256, "requests": 4, "engine": OURS, "trace": [], "prompt_trace": [], "cache": "shared", "sweep": False,
     "readyz": False, "limit": 3600, "share": 1, "also": [], "ways": 0, "skip": [], "history": 0,
-    "beside": 0, "replicas": 1,
+    "beside": 0, "returning": [], "replicas": 1,
 }  # fmt: skip
 
 

@@ -1,0 +1,74 @@
+"""
+The first token of conversations that come back: read, restored from host memory, and found in the GPU's prefix cache.
+
+All conversations are read one after the other, then each comes back in the same order with a new turn, and the last one
+comes back once more at once. Where the GPU's cache is too small for all of them, it has dropped each by the time that it
+comes back, so the second turn is restored from host memory (`--kv-offloading-size`) or read again. Counters of vLLM say
+which it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import statistics
+from typing import Any
+
+import httpx
+
+from qualification.gpu.beside import first_token
+
+TURN, OUTPUT = 256, 16
+"""Tokens of a new turn, and of an answer."""
+PAUSE = 0.3
+"""Seconds after an answer, in which its last blocks are stored."""
+COUNTERS = {
+    "gpu": "vllm:prefix_cache_hits_total",
+    "host": "vllm:external_prefix_cache_hits_total",
+    "stored": "vllm:kv_offload_store_bytes_total",
+    "restored": "vllm:kv_offload_load_bytes_total",
+}
+"""Prompt tokens found in the GPU's cache and in host memory, and bytes copied to and from host memory."""
+
+
+def read(metrics: str) -> dict[str, int]:
+    """Return the counters by our names, 0 for one that is not there."""
+    found = {}
+    for ours, name in COUNTERS.items():
+        values = re.findall(rf"^{re.escape(name)}(?:\{{.*\}})? (\S+)", metrics, re.MULTILINE)
+        found[ours] = int(sum(map(float, values)))
+    return found
+
+
+async def measure(url: str, model: str, tokens: int, count: int, vocab: int) -> dict[str, Any]:
+    """
+    Return the turns of `count` conversations of so many tokens, in the order in which they were sent.
+
+    A turn has its kind (`read`, `back`, `again`), seconds to the first token, and by how much each counter rose.
+    """
+    rng = random.Random(tokens)  # new tokens each time, which no prefix cache holds
+
+    def made(length: int) -> list[int]:
+        return [rng.randrange(10, vocab) for _ in range(length)]
+
+    histories = [made(tokens) for _ in range(count)]
+    kinds = [(kind, number) for kind in ("read", "back") for number in range(count)] + [("again", count - 1)]
+    turns: list[dict[str, Any]] = []
+    async with httpx.AsyncClient(timeout=600, trust_env=False) as client:
+
+        async def counted() -> dict[str, int]:
+            return read((await client.get(f"{url}/metrics")).raise_for_status().text)
+
+        for kind, number in kinds:
+            prompt = histories[number] + (made(TURN) if kind != "read" else [])
+            before = await counted()
+            seconds = round(await first_token(client, url, model, prompt, OUTPUT), 4)
+            await asyncio.sleep(PAUSE)
+            after = await counted()
+            turns.append({"turn": kind, "seconds": seconds} | {name: after[name] - before[name] for name in after})
+    medians = {
+        kind: round(statistics.median(turn["seconds"] for turn in turns if turn["turn"] == kind), 4)
+        for kind in ("read", "back", "again")
+    }
+    return {"tokens": tokens, "conversations": count, "p50": medians, "turns": turns}
