@@ -21,7 +21,7 @@ from .fingerprint import fingerprint
 from .plan import TUNED_KERNELS
 from .replica_description import flag_values
 from .secret import is_secret
-from .validation import sentence
+from .validation import sentence, text_like
 
 FORMAT = 1
 FIRST = date(2026, 11, 1)
@@ -33,8 +33,20 @@ _SLACK = 2.0
 _OF_THE_HOST = frozenset({"model", "served-model-name", "tokenizer", "host", "port", "api-key", "download-dir"})
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
-_Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,59}$")]
-_Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,59}$")]
+_Name = Annotated[
+    str,
+    text_like(
+        "[a-z0-9][a-z0-9.-]{0,59}",
+        "write at most 60 lower-case letters, digits, dots and hyphens, a letter or digit first",
+    ),
+]
+_Version = Annotated[
+    str,
+    text_like(
+        "[0-9A-Za-z][0-9A-Za-z.+-]{0,59}",
+        "write a version (at most 60 letters, digits, dots, hyphens and plus signs, a letter or digit first)",
+    ),
+]
 _Count = Annotated[int, Field(ge=1, le=10_000_000)]
 _Milliseconds = Annotated[float, Field(ge=0, le=3_600_000, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -69,9 +81,9 @@ class SharedResult(_Strict):
 
     format: Literal[1]
     kind: Literal["bench", "tune", "qualify"]
-    who: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,38}$|^$")] = ""
+    who: Annotated[str, text_like("([A-Za-z0-9][A-Za-z0-9_-]{0,38})?", "write your name on GitHub")] = ""
     """The name of its owner on GitHub; empty until they add it."""
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    date: Annotated[str, text_like("[0-9]{4}-[0-9]{2}-[0-9]{2}", "write a day as 2026-11-30")]
     hardware: _Name
     """The name of a hardware file in `profiles/hardware`."""
     gpus: Annotated[int, Field(ge=0, le=4096)]
@@ -82,7 +94,7 @@ class SharedResult(_Strict):
     """The patch series that vLLM has."""
     profile: _Name
     model: _Name
-    plan: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    plan: Annotated[str, text_like("[0-9a-f]{16}", "write the plan's digest (16 hexadecimal digits)")]
     """The digest of the plan: `digest`."""
     weights: Annotated[str, Field(max_length=200)]
     rows: Annotated[list[SharedRow], Field(max_length=200)] = []

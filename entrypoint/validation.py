@@ -1,11 +1,26 @@
-"""Describe a pydantic validation error in one sentence."""
+"""Describe a pydantic validation error in one sentence, and check texts so that it says in words what to write."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import AfterValidator, ValidationError
+
+
+def text_like(pattern: str, instead: str) -> AfterValidator:
+    """Return the check of a text that matches a pattern in full; another one is answered with what to write instead."""
+    from pydantic import AfterValidator
+
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(instead)
+        return text
+
+    return AfterValidator(check)
 
 
 def first_error(error: ValidationError) -> tuple[str, str]:
@@ -16,7 +31,7 @@ def first_error(error: ValidationError) -> tuple[str, str]:
 
 
 def reason(message: str) -> str:
-    """Return a message of pydantic as it goes on a sentence; patterns and names in it keep their case."""
+    """Return a message of pydantic as it goes on a sentence; names in it keep their case."""
     message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 

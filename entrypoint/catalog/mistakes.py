@@ -27,7 +27,8 @@ def sentence(file: str, model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"] if part not in _KINDS)
     if first["type"] != "extra_forbidden":
-        return f"{file}: {where} = {first['input']!r} is not valid: {reason(first['msg'])}."
+        value = "" if first["loc"][-1] == "[key]" else f" = {first['input']!r}"
+        return f"{file}: {where}{value} is not valid: {reason(first['msg'])}."
     *tables, key = first["loc"]
     model = _INNER[str(tables[0])] if tables else model
     keys = [field.alias or name for name, field in model.model_fields.items()]

@@ -7,13 +7,25 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from ..validation import text_like
+
 _AS_LIST = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 Names = Annotated[list[str], _AS_LIST]
 Sizes = Annotated[list[Annotated[int, Field(ge=1, strict=True)]], _AS_LIST]
 GiB = Annotated[float, Field(le=100_000, allow_inf_nan=False, strict=True)]
 PositiveGiB = Annotated[GiB, Field(gt=0)]
 Settings = dict[str, JsonValue]
-Variables = dict[Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")], str | int | float | bool]
+Variable = Annotated[
+    str, text_like("[A-Z_][A-Z0-9_]*", "name a variable (capital letters, digits and underscores, no digit first)")
+]
+Variables = dict[Variable, str | int | float | bool]
+FolderBeside = Annotated[
+    str,
+    text_like(
+        "([A-Za-z0-9][A-Za-z0-9._-]*)?",
+        "name a folder beside this file (letters, digits, dots, hyphens and underscores, a letter or digit first)",
+    ),
+]
 
 
 class _Table(BaseModel):
@@ -266,7 +278,7 @@ class Hardware(Base):
     """Whether `prompt-graphs` was measured on this hardware; all of them are captured then, whatever they leave."""
     mxfp4_expert_inputs: Literal["bf16", "fp8"] = "bf16"
     """Inputs of DeepSeek's MXFP4 experts on Humming: BF16, or FP8 (on H200 without tables slower for one request)."""
-    tuned_kernels: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
+    tuned_kernels: FolderBeside = ""
     """A folder beside the hardware files with tables of measured kernels for experts, used where they fit."""
     default_profile: str = ""
     """The profile that is served when none is named, in place of `default-profile` in base.toml."""

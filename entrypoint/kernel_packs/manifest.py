@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .. import plain_file
 from ..errors import ConfigError
 from ..supervisor.kernel_cache import VARIABLES
-from ..validation import sentence
+from ..validation import sentence, text_like
 
 NAME = "manifest.json"
 LARGEST_MIB = 64
@@ -28,7 +28,7 @@ _TOP = frozenset({*VARIABLES.values(), STARTS})
 _PART = re.compile(r"[ -.0-\[\]-~]{1,255}")  # printable ASCII but for slash and backslash
 _FOLDER = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")
 
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[str, text_like("[0-9a-f]{64}", "not a SHA-256 in lower-case hexadecimal digits")]
 Text = Annotated[str, Field(max_length=300)]
 
 

@@ -74,8 +74,8 @@ def test_a_copy_of_a_shipped_file_has_the_shipped_tables(tmp_path: Path) -> None
             "{folder} has tables for NVIDIA H200 alone; put tables",
         ),
         ("tuned-kernels = 'h200-kernels'\n", (), "h200-kernels has tables for NVIDIA H200 alone; put tables"),
-        ("tuned-kernels = '../else'\n", (), "tuned-kernels = '../else' is not valid"),
-        ("tuned-kernels = '/else'\n", (), "tuned-kernels = '/else' is not valid"),
+        ("tuned-kernels = '../else'\n", (), "tuned-kernels = '../else' is not valid: name a folder beside"),
+        ("tuned-kernels = '/else'\n", (), "tuned-kernels = '/else' is not valid: name a folder beside"),
     ],
     ids=["missing", "empty", "another", "shipped", "above", "absolute"],
 )
