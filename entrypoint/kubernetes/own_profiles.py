@@ -8,6 +8,7 @@ from pathlib import Path
 from ..catalog import tuned_kernels
 from ..catalog.catalog import Catalog
 from ..errors import ConfigError, HostError
+from .overlay import profile_key
 
 MOST_BYTES = 900_000
 """A ConfigMap holds 1 MiB, names included."""
@@ -28,7 +29,20 @@ def read(folders: Iterable[Path]) -> dict[str, str]:
             f"environment DSV4_PROFILES: the files have {size:,} bytes, and a ConfigMap holds 1 MiB; name a folder with"
             " only the profiles of this fleet."
         )
+    _check_keys(found)
     return found
+
+
+def _check_keys(paths: Iterable[str]) -> None:
+    """Raise ConfigError where two files differ only in characters that a key cannot have."""
+    of_key: dict[str, str] = {}
+    for path in paths:
+        other = of_key.setdefault(profile_key(path), path)
+        if other != path:
+            raise ConfigError(
+                f"environment DSV4_PROFILES: {other} and {path} have the same key in a ConfigMap, {profile_key(path)};"
+                " rename one of them."
+            )
 
 
 def _text(file: Path) -> str:

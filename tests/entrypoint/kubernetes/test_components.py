@@ -256,6 +256,30 @@ def env_of(container: dict[str, Any]) -> dict[str, str]:
     return env(container) if "env" in container else {}
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("hardware/a,b/{}", "hardware/a-b/{}"),
+        ("a b.toml", "a-b.toml"),
+        ("hardware__box.toml", "hardware/box.toml"),
+    ],
+)
+def test_files_with_one_key_in_the_config_map_are_refused(
+    overlay_for: Callable[..., Overlay], tmp_path: Path, monkeypatch: Any, first: str, second: str
+) -> None:
+    monkeypatch.setenv("DSV4_PROFILES", str(tmp_path))
+    table = "humming_moe,E=256,N=4096,K=1024,a_dtype=float8e4m3,b_dtype=float4e2m1,device_name=NVIDIA_H200_BOX.json"
+    paths = [each.format(table) for each in (first, second)]
+    for number, path in enumerate(paths):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("")
+        if not number:
+            overlay_for(*H200)  # one alone is no fault
+    with pytest.raises(ConfigError, match="have the same key in a ConfigMap") as refused:
+        overlay_for(*H200)
+    assert all(path in str(refused.value) for path in paths)
+
+
 def test_profiles_that_a_config_map_cannot_hold_are_refused(
     overlay_for: Callable[..., Overlay], tmp_path: Path, monkeypatch: Any
 ) -> None:
