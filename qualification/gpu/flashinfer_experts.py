@@ -1,13 +1,13 @@
 """
 What FlashInfer's CUTLASS kernels take for a layer of MXFP4 experts with FP8 inputs on SM 9.0, beside those of expert_kernels.
 
-    python -m qualification.gpu.flashinfer_experts --out rows.jsonl [--ways 2] [--tokens 32 8192] [--seconds 120]
-    python -m qualification.gpu.flashinfer_experts --keep rows.jsonl --out FILE --driver VERSION --date 2026-11-30
+    python -m qualification.gpu.flashinfer_experts measure --out rows.jsonl [--ways 2] [--tokens 32 8192] [--seconds 120]
+    python -m qualification.gpu.flashinfer_experts keep rows.jsonl --out FILE --driver VERSION --date 2026-11-30
 
-It runs in a Python that has FlashInfer with these experts compiled: SGLang's, which serves them with
+`measure` runs in a Python that has FlashInfer with these experts compiled: SGLang's, which serves them with
 `--flashinfer-mxfp4-moe-precision fp8`. Each input has one scale for each token. A row has the microseconds of the whole
 layer (inputs quantized, rows sorted, both products, SwiGLU, the sum) and of each of its kernels, by torch's profiler.
-`--keep` makes a result of rows, with both products and without the kernels' long names.
+`keep` makes a result of rows, with both products and without the kernels' long names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 
+from qualification.gpu.expert_kernels import kept
 from qualification.gpu.expert_kernels.layers import EXPERTS, HIDDEN, INTERMEDIATE, TOP_K, routes
 from qualification.gpu.expert_kernels.measure import TOKENS, read
 
@@ -39,20 +39,19 @@ AT_ONCE = 32
 """Experts whose weights are packed at once: packing takes many times their memory."""
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="FlashInfer's MXFP4 experts with FP8 inputs.")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--ways", type=int, default=2, help="GPUs that share each expert")
-    parser.add_argument("--tokens", type=int, nargs="*", default=TOKENS)
-    parser.add_argument("--seconds", type=float, default=120.0, help="no step begins after so many")
-    parser.add_argument("--keep", type=Path, metavar="ROWS", help="measure nothing: make a result of these rows")
-    parser.add_argument("--driver", help="of the host where rows were measured")
-    parser.add_argument("--date", help="the day when they were")
+    steps = parser.add_subparsers(dest="step", required=True)
+    step = steps.add_parser("measure")
+    step.add_argument("--out", type=Path, required=True)
+    step.add_argument("--ways", type=int, default=2, help="GPUs that share each expert")
+    step.add_argument("--tokens", type=int, nargs="*", default=TOKENS)
+    step.add_argument("--seconds", type=float, default=120.0, help="no step begins after so many")
+    kept.add_step(steps)
     options, began = parser.parse_args(), time.monotonic()
-    if options.keep:
-        made = kept(read(options.keep), {"driver": options.driver, "date": options.date})
-        options.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-        return 0
+    if options.step == "keep":
+        kept.write(options.out, result(read(options.rows), options))
+        return
     import flashinfer  # pyright: ignore[reportMissingImports]
 
     layer = Layer(options.ways)
@@ -66,7 +65,6 @@ def main() -> int:
             file.write(json.dumps(row) + "\n")
             file.flush()
             print(f"{tokens:5} tokens: {row['us']:9.1f} us, products {row['products_us']:9.1f} us", flush=True)
-    return 0
 
 
 class Layer:
@@ -116,12 +114,12 @@ def products(kernels: Mapping[str, float]) -> list[float]:
     return sorted((us for name, us in kernels.items() if PRODUCTS in name), reverse=True)
 
 
-def kept(rows: Sequence[Mapping[str, Any]], host: Mapping[str, Any]) -> dict[str, Any]:
+def result(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
     """Return the result of rows: by tokens, what the layer took, and its kernels that multiply."""
     [(layer, device, version)] = {(row["layer"], row["device"], row["flashinfer"]) for row in rows}
     return {
-        "program": "qualification/gpu/flashinfer_experts.py", "hardware": device, "gpus": 1, **host,
-        "versions": {"flashinfer": version}, "layer": layer,
+        **kept.head(options, "qualification/gpu/flashinfer_experts.py", device, {"flashinfer": version}),
+        "layer": layer,
         "rows": [
             {
                 "tokens": row["tokens"], "us": row["us"], "products_us": round(sum(products(row["kernels"])), 3),
@@ -179,4 +177,4 @@ def by_name(events: Iterable[Any]) -> Mapping[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -46,8 +46,7 @@ def main() -> int:
     if options.step == "choose":
         return chosen(options)
     if options.step == "keep":
-        host = {"driver": options.driver, "date": options.date}
-        kept.write(options.out, measure.read(options.rows), host, options.vllm)
+        kept.write(options.out, kept.of_humming(measure.read(options.rows), options))
         return 0
     if importlib.util.find_spec("humming") is None:
         raise SystemExit("Humming is not installed in this Python: install vLLM for CUDA, or humming-kernels.")
@@ -80,11 +79,7 @@ def parsed() -> argparse.Namespace:
     step = steps.add_parser("choose")
     step.add_argument("rows", type=Path)
     step.add_argument("--tables", type=Path, required=True)
-    step = steps.add_parser("keep")
-    step.add_argument("rows", type=Path)
-    step.add_argument("--out", type=Path, required=True)
-    for fact in ("--driver", "--vllm", "--date"):
-        step.add_argument(fact, required=True)
+    kept.add_step(steps).add_argument("--vllm", metavar="VERSION", required=True)
     return parser.parse_args()
 
 

@@ -1,9 +1,15 @@
-"""The result of a measurement, in short: what Humming chose, what a table takes in its place, and what each took."""
+"""
+Results of measured kernels, in short, for qualification/results/kernels: each names hardware, driver, day and versions.
+
+Of Humming's kernels: what it chose, what a table takes in its place, and what each took.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +21,42 @@ FIGURES = ("us", "spread", "gb_s", "share", "tflop_s")
 """Of one schedule: its median in microseconds, spread, bytes a second, their share of a copy's, products a second."""
 
 
-def write(file: Path, rows: Sequence[Row], host: Mapping[str, str], vllm: str) -> None:
-    """Write the result of rows, a line for each number of tokens."""
-    made = result(rows, host, vllm)
-    lines = ",\n".join("  " + json.dumps(row) for row in made.pop("rows"))
-    fields = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in made.items())
-    file.write_text(f'{{\n{fields},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+def add_step(steps: Any) -> argparse.ArgumentParser:
+    """Add the step `keep` to a program, with what its rows do not say; return its parser."""
+    step: argparse.ArgumentParser = steps.add_parser("keep")
+    step.add_argument("rows", type=Path)
+    step.add_argument("--out", type=Path, required=True)
+    step.add_argument("--driver", required=True)
+    step.add_argument("--date", type=day, required=True, help="when rows were measured")
+    return step
 
 
-def result(rows: Sequence[Row], host: Mapping[str, str], vllm: str) -> dict[str, Any]:
-    """Return the result of rows of both products of one format; `host` is its driver, and the day."""
+def day(text: str) -> str:
+    """Return a day as 2026-11-30."""
+    return date.fromisoformat(text).isoformat()
+
+
+def head(options: argparse.Namespace, program: str, device: str, versions: Mapping[str, str]) -> dict[str, Any]:
+    """Return what each result begins with; `options` are those of `keep`."""
+    return {
+        "program": program, "hardware": device, "gpus": 1, "driver": options.driver,
+        "date": options.date, "versions": versions,
+    }  # fmt: skip
+
+
+def write(file: Path, result: Mapping[str, Any]) -> None:
+    """Write a result, a line for each of its rows, which come last."""
+    fields = "".join(f" {json.dumps(name)}: {json.dumps(value)},\n" for name, value in result.items() if name != "rows")
+    rows = ",\n".join("  " + json.dumps(row) for row in result["rows"])
+    file.write_text(f'{{\n{fields} "rows": [\n{rows}\n ]\n}}\n', encoding="utf-8")
+
+
+def of_humming(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the result of rows of both products of one format."""
     heads = {row["layer"]: row for row in rows if "layer_config" in row}
     [(form, ways)] = {(layer.format, layer.ways) for layer in map(Layer.parse, heads)}
     choice = choose.choice(rows, form, ways)
-    [(device, humming)] = {(head["device"], head["humming"]) for head in heads.values()}
+    [(device, humming)] = {(one["device"], one["humming"]) for one in heads.values()}
     layers, sorting = choice.layers, choose.sorting(rows)
     each = {(row["layer"], row["tokens"], row["name"]): row for row in rows if "us" in row}
     again = {(row["layer"], row["tokens"]): row["again"] for row in rows if "again" in row}
@@ -42,8 +70,8 @@ def result(rows: Sequence[Row], host: Mapping[str, str], vllm: str) -> dict[str,
         return {**told, "fastest": figures(each[layer, tokens, best.name]), "own_again_us": again.get((layer, tokens))}
 
     return {
-        "program": "qualification/gpu/expert_kernels", "hardware": device, "gpus": 1, **host,
-        "versions": {"humming-kernels": humming, "vllm": vllm}, "format": form, "ways": ways,
+        **head(options, "qualification/gpu/expert_kernels", device, {"humming-kernels": humming, "vllm": options.vllm}),
+        "format": form, "ways": ways,
         "layers": {sublayer: heads[name]["layer_config"] for sublayer, name in layers.items()},
         "tried": {sublayer: heads[name]["tried"] for sublayer, name in layers.items()},
         "not_run": {sublayer: sum("lost" in row and row["layer"] == name for row in rows) for sublayer, name in layers.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ from qualification.gpu.expert_kernels.layers import TOP_K
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "qualification/results/kernels"
 TABLES = sorted((ROOT / "profiles/hardware/h200-kernels").iterdir())
-FACTS = ("--driver", "580.159.04", "--vllm", "0.32.0", "--date", "2026-11-30")
+HOST = {"--driver": "580.159.04", "--date": "2026-11-30"}
+PROGRAMS: list[tuple[Callable[[], Any], dict[str, str]]] = [
+    (program.main, HOST | {"--vllm": "0.32.0"}),
+    (flashinfer_experts.main, HOST),
+]
+"""Programs that keep results, and what each has to be told."""
 
 
 def result_of(table: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -110,13 +116,46 @@ def rows(sublayer: str, own_us: float, us: float) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_keep_writes_what_was_chosen_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, out = tmp_path / "rows.jsonl", tmp_path / "result.json"
+@pytest.fixture
+def keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Runs the step of a program that makes a result of rows, and returns the result."""
+
+    def kept(main: Callable[[], Any], facts: dict[str, str], measured: list[dict[str, Any]]) -> dict[str, Any]:
+        file, out = tmp_path / "rows.jsonl", tmp_path / "result.json"
+        file.write_text("".join(json.dumps(row) + "\n" for row in measured))
+        told = [word for fact in facts.items() for word in fact]
+        monkeypatch.setattr(sys, "argv", ["program", "keep", str(file), "--out", str(out), *told])
+        assert not main()
+        found: dict[str, Any] = json.loads(out.read_text())
+        assert len(out.read_text().splitlines()) == len(found) + len(found["rows"]) + 3  # each on a line of its own
+        return found
+
+    return kept
+
+
+@pytest.mark.parametrize(("main", "facts"), PROGRAMS, ids=["humming", "flashinfer"])
+def test_a_result_is_kept_with_all_that_its_rows_do_not_say_or_not_at_all(
+    main: Callable[[], Any], facts: dict[str, str], keep: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for fact in facts:
+        with pytest.raises(SystemExit, match="2"):
+            keep(main, {name: value for name, value in facts.items() if name != fact}, [])
+        assert capsys.readouterr().err.endswith(f"the following arguments are required: {fact}\n")
+    with pytest.raises(SystemExit, match="2"):
+        keep(main, facts | {"--date": "today"}, [])
+    assert "argument --date: invalid day value: 'today'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.iterdir()), ids=lambda file: file.stem)
+def test_every_result_names_hardware_driver_day_and_versions(file: Path) -> None:
+    result = json.loads(file.read_text())
+    assert list(result)[:6] == ["program", "hardware", "gpus", "driver", "date", "versions"]
+    assert all(result[name] for name in list(result)[:6])
+
+
+def test_keep_writes_what_was_chosen_and_measured(keep: Callable[..., dict[str, Any]]) -> None:
     measured = [*rows("w13", 60.0, 50.0), *rows("w2", 40.0, 20.0)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in measured))
-    monkeypatch.setattr(sys, "argv", ["expert_kernels", "keep", str(file), "--out", str(out), *FACTS])
-    assert program.main() == 0
-    result = json.loads(out.read_text())
+    result = keep(*PROGRAMS[0], measured)
     assert (result["hardware"], result["driver"], result["date"]) == ("NVIDIA H200", "580.159.04", "2026-11-30")
     assert result["versions"] == {"humming-kernels": "0.1.17", "vllm": "0.32.0"}
     assert result["layers"] == {"w13": {"of": "w13"}, "w2": {"of": "w2"}}
@@ -128,7 +167,7 @@ def test_keep_writes_what_was_chosen_and_measured(tmp_path: Path, monkeypatch: p
     assert row["w13"]["taken"]["schedule"] == measured[2]["name"]
 
 
-def test_only_the_kernels_that_multiply_are_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_kernels_that_multiply_are_products(keep: Callable[..., dict[str, Any]]) -> None:
     """FlashInfer's names have `gemm` in namespaces, and the names of what prepares a product have it, too."""
     times = {
         "_ZN7cutlass13device_kernelINS_4gemm6kernel1A": 150.0,
@@ -137,13 +176,8 @@ def test_only_the_kernels_that_multiply_are_products(tmp_path: Path, monkeypatch
         "cudaGraphLaunch": 0.0,
     }
     row = {"layer": "flashinfer,2", "device": "NVIDIA H200", "flashinfer": "0.7.2", "finite": True, "kernels": times}
-    file, out = tmp_path / "rows.jsonl", tmp_path / "result.json"
     old = [row | {"tokens": tokens, "us": 270.0, "products_us": 234.0} for tokens in (32, 2)]
-    file.write_text("".join(json.dumps(one) + "\n" for one in old))
-    argv = ["flashinfer_experts", "--keep", str(file), "--out", str(out), "--driver", "1.2", "--date", "2026-11-30"]
-    monkeypatch.setattr(sys, "argv", argv)
-    assert flashinfer_experts.main() == 0
-    result = json.loads(out.read_text())
+    result = keep(*PROGRAMS[1], old)
     assert [one["tokens"] for one in result["rows"]] == [2, 32]
     assert [result["rows"][0][name] for name in ("us", "products_us", "products")] == [270.0, 230.0, [150.0, 80.0]]
 
