@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.plan import TUNED_KERNELS
 from qualification.gpu import flashinfer_experts
 from qualification.gpu.expert_kernels import __main__ as program
 from qualification.gpu.expert_kernels import choose, kernels, layers, schedules
@@ -57,6 +58,27 @@ def test_a_table_that_ships_has_the_schedules_of_its_result(file: Path) -> None:
         used += [schedule] if schedule else []
         assert schedules.name(schedule) == told["taken"]["schedule"] if schedule else told["taken"] == told["own"]
     assert all(one[2] in used for one in table["tuning_config"])  # nothing that was not measured
+
+
+def test_the_replica_that_was_measured_with_tables_had_the_kernel_that_ships() -> None:
+    """Its result has the folder's name alone, and in the profile of one request the name of the longest kernel, cut."""
+    [file] = RESULTS.parent.glob("bench/*-plan-tables-*.json")
+    result = json.loads(file.read_text())
+    assert result["replica"]["env"][TUNED_KERNELS] == "tables"
+    [experts] = [one for one in result["kernels"]["1"] if one["name"] == "experts"]
+    tables = [json.loads(table.read_text()) for table in TABLES]
+    [w13] = [table for table in tables if result_of(table)[0] == "w13"]
+    [own] = [row["w13"]["own"] for row in result_of(w13)[1]["rows"] if row["tokens"] == 2]
+    schedule = at(w13, 2 * TOP_K)  # one request with one draft token
+    assert schedule
+    assert shapes(schedule) in experts["longest"]
+    assert "{}x{}x{}/{}x{}".format(*schedule["block_shape"], *schedule["warp_shape"]) not in own["schedule"]
+
+
+def shapes(schedule: schedules.Schedule) -> str:
+    """How a kernel's name begins to tell its schedule, as far as a profile keeps it."""
+    block, warp = (", ".join(f"{size}u" for size in schedule[key]) for key in ("block_shape", "warp_shape"))
+    return f"Shape<{block}>, Shape<{warp}"[:-2]
 
 
 def test_tables_ship_for_both_products_of_one_format() -> None:
