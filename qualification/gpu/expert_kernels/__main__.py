@@ -86,21 +86,21 @@ def parsed() -> argparse.Namespace:
 def lists(layers: Sequence[Layer], options: argparse.Namespace) -> dict[Layer, dict[bool, Any]]:
     """Return the lists of layers, of decoding (False) and of prompts (True)."""
     folder, workers = options.kernels, options.workers
-    return {layer: {read: listed(layer, folder, workers, read) for read in (False, True)} for layer in layers}
+    return {layer: {kind: listed(layer, folder, workers, prompts=kind) for kind in (False, True)} for layer in layers}
 
 
-def listed(layer: Layer, folder: Path, workers: int, read: bool) -> dict[str, Any]:
+def listed(layer: Layer, folder: Path, workers: int, *, prompts: bool) -> dict[str, Any]:
     """Compile what is tried for a layer and write beside the kernels what it is; read that where it is written already."""
-    file = folder / f"{layer}{',prompts' if read else ''}.json"
+    file = folder / f"{layer}{',prompts' if prompts else ''}.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
     began = time.monotonic()
     with kernels.without_gpu(), kernels.kept_in(folder):
         ranges = kernels.heuristic(layer)
-        sizes = measure.PROMPTS if read else measure.DECODE
+        sizes = measure.PROMPTS if prompts else measure.DECODE
         own = {tokens: kernels.chosen(ranges, tokens * choose.TOP_K) for tokens in sizes}
-        tried = kernels.candidates_for_prompts(layer) if read else kernels.candidates(layer)
+        tried = kernels.candidates_for_prompts(layer) if prompts else kernels.candidates(layer)
         every = {schedules.name(one): one for one in [*own.values(), *tried]}
         made = kernels.compiled(layer, every.values(), workers)
         described = json.loads(kernels.config(layer).to_str())
@@ -110,13 +110,13 @@ def listed(layer: Layer, folder: Path, workers: int, read: bool) -> dict[str, An
         uses = dict(zip(files, pool.map(judged, files.values()), strict=True))
     alike: dict[int, dict[str, Any]] = defaultdict(dict)
     for name, use in uses.items():  # products beside weights take instructions as well, more for larger tiles
-        alike[every[name]["block_shape"][0] if read else 0][name] = use
-    kept = {schedules.name(one) for one in own.values()}.union(
-        *(worthwhile(some, PROMPT_STACK if read else MOST_STACK) for some in alike.values())
+        alike[every[name]["block_shape"][0] if prompts else 0][name] = use
+    names = {schedules.name(one) for one in own.values()}.union(
+        *(lean(some, PROMPT_STACK if prompts else MOST_STACK) for some in alike.values())
     )
     found = {
         "layer_config": described, "own": {tokens: schedules.name(one) for tokens, one in own.items()}, "refused": refused,
-        "schedules": {name: {"schedule": every[name], "tried": name in kept, **use} for name, use in uses.items()},
+        "schedules": {name: {"schedule": every[name], "tried": name in names, **use} for name, use in uses.items()},
     }  # fmt: skip
     file.write_text(json.dumps(found, indent=1), encoding="utf-8")
     number, seconds = sum(one["tried"] for one in found["schedules"].values()), time.monotonic() - began
@@ -134,7 +134,7 @@ def judged(path: Path) -> dict[str, Any]:
     return {"file": path.name, "registers": use.registers, "stack": use.stack, "instructions": each}
 
 
-def worthwhile(uses: dict[str, dict[str, Any]], most_stack: int = MOST_STACK) -> list[str]:
+def lean(uses: dict[str, dict[str, Any]], most_stack: int = MOST_STACK) -> list[str]:
     """Return the kernels that keep their values in registers and take few instructions, as far as that is known."""
     least = min((use["instructions"] for use in uses.values() if use["instructions"]), default=0.0)
     return [
@@ -153,9 +153,9 @@ def one(options: argparse.Namespace, layers: Sequence[Layer]) -> int:
         here = time.monotonic()
         mine: dict[int, Schedule] = {}
         tried: dict[bool, list[Schedule]] = {}
-        for read, one in found.items():
-            mine |= {int(tokens): fixed(one["schedules"][name]["schedule"]) for tokens, name in one["own"].items()}
-            tried[read] = [fixed(each["schedule"]) for each in one["schedules"].values() if each["tried"]]
+        for prompts, made in found.items():
+            mine |= {int(tokens): fixed(made["schedules"][name]["schedule"]) for tokens, name in made["own"].items()}
+            tried[prompts] = [fixed(each["schedule"]) for each in made["schedules"].values() if each["tried"]]
         own = {tokens: mine[tokens] for tokens in measure.TOKENS if tokens in mine}
         with kernels.without_gpu(), kernels.kept_in(options.kernels):
             record = measure.Record(options.out, str(layer))
@@ -192,22 +192,16 @@ def chosen(options: argparse.Namespace) -> int:
     rows = measure.read(options.rows)
     for line in measure.summary(rows):
         print(line)
-    options.tables.mkdir(parents=True, exist_ok=True)
-    heads = {row["layer"]: row for row in rows if "layer_config" in row}
     written = 0
-    for form, ways in sorted({(Layer.parse(name).format, Layer.parse(name).ways) for name in heads}):
-        choice = choose.choice(rows, form, ways)
-        if not all(name in heads for name in choice.layers.values()):
-            continue
-        tables = options.tables / form if form == TOKEN else options.tables  # vLLM's names do not tell it from groups
-        tables.mkdir(exist_ok=True)
-        for sublayer, name in choice.layers.items():
+    for choice in choose.choices(rows):
+        tables = options.tables / (TOKEN if choice.format == TOKEN else "")  # vLLM's names do not tell it from groups
+        tables.mkdir(parents=True, exist_ok=True)
+        for sublayer, head in choice.heads.items():
             if ranges := choose.both_ranges(choice.tokens, choice.taken[sublayer]):
-                head = heads[name]
                 file = tables / choose.file_name(head["layer_config"], head["device"])
                 text = choose.table(head["layer_config"], kernels.COMPUTE, head["device"], head["humming"], ranges)
                 file.write_text(text, encoding="utf-8")
-                print(f"{name}: {len(ranges)} ranges in {file}")
+                print(f"{head['layer']}: {len(ranges)} ranges in {file}")
                 written += 1
     if not written:
         print(

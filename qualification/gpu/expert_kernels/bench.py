@@ -25,13 +25,13 @@ PROMPT_ROUTES = 2
 
 @dataclass(frozen=True)
 class Step:
-    """Inputs and routes of a number of tokens."""
+    """Inputs and routes of a number of tokens; the bytes that a launch moves at least, and its products and sums."""
 
     tokens: int
     inputs: torch.Tensor
     scales: torch.Tensor | None
     output: torch.Tensor
-    found: Sequence[torch.Tensor]
+    routes: Sequence[torch.Tensor]
     bytes_moved: float
     products: float
     aligned: dict[int, list[tuple[torch.Tensor, ...]]] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Step:
     def sorted_by_expert(self, rows: int) -> list[tuple[torch.Tensor, ...]]:
         """Return vLLM's lists of rows for each expert, in tiles of so many rows."""
         if rows not in self.aligned:
-            self.aligned[rows] = [align(route, rows) for route in self.found]
+            self.aligned[rows] = [align(route, rows) for route in self.routes]
         return self.aligned[rows]
 
 
@@ -113,7 +113,7 @@ class Bench:
 
     def aligning(self, step: Step, rows: int, replays: int) -> list[float]:
         """Return the microseconds that sorting rows by expert takes, once more than vLLM has to."""
-        return self.replayed(lambda: [align(route, rows) for route in step.found], len(step.found), replays)
+        return self.replayed(lambda: [align(route, rows) for route in step.routes], len(step.routes), replays)
 
     def replayed(self, launches: Callable[[], Any], count: int, replays: int) -> list[float]:
         """Capture launches in a graph, as vLLM does; return the microseconds of each replay for one of `count`."""

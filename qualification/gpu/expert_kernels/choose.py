@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ ALIKE = 0.01
 
 @dataclass(frozen=True)
 class Measured:
-    """One schedule at one number of tokens."""
+    """One schedule at one number of tokens: its median in µs, and the spread of its times as a share of that."""
 
     schedule: Schedule
     us: float
@@ -61,7 +61,7 @@ def times(rows: Iterable[Row], layer: str) -> Times:
 
 
 def sorting(rows: Iterable[Row]) -> dict[int, float]:
-    """Return what sorting rows by expert takes, by tokens: the middle of what was measured."""
+    """Return the µs that sorting rows by expert takes, by tokens: the middle of what was measured."""
     found: dict[int, list[float]] = {}
     for row in rows:
         if "align_us" in row:
@@ -73,7 +73,9 @@ def sorting(rows: Iterable[Row]) -> dict[int, float]:
 class Choice:
     """What was measured of both products of one format on so many GPUs, and what is taken; by sublayer."""
 
-    layers: Mapping[str, str]
+    format: str
+    ways: int
+    heads: Mapping[str, Row]
     found: Mapping[str, Times]
     taken: Mapping[str, Mapping[int, Schedule]]
 
@@ -83,11 +85,15 @@ class Choice:
         return common(self.found)
 
 
-def choice(rows: Sequence[Row], form: str, ways: int) -> Choice:
-    """Choose for both products of a format, from rows that may have others as well."""
-    layers = {sublayer: str(Layer(form, sublayer, ways)) for sublayer in SUBLAYERS}
-    found = {sublayer: times(rows, name) for sublayer, name in layers.items()}
-    return Choice(layers, found, together(found, sorting(rows)))
+def choices(rows: Sequence[Row]) -> Iterator[Choice]:
+    """Choose for each format and number of GPUs, of which both products were measured."""
+    heads = {row["layer"]: row for row in rows if "layer_config" in row}
+    for form, ways in sorted({(layer.format, layer.ways) for layer in map(Layer.parse, heads)}):
+        names = {sublayer: str(Layer(form, sublayer, ways)) for sublayer in SUBLAYERS}
+        if heads.keys() >= set(names.values()):
+            found = {sublayer: times(rows, name) for sublayer, name in names.items()}
+            of_layers = {sublayer: heads[name] for sublayer, name in names.items()}
+            yield Choice(form, ways, of_layers, found, together(found, sorting(rows)))
 
 
 def common(found: Mapping[str, Times]) -> list[int]:
@@ -106,7 +112,7 @@ def good_at(found: Times) -> Counter[str]:
 
 def together(found: Mapping[str, Times], again: Mapping[int, float]) -> dict[str, dict[int, Schedule]]:
     """
-    Return the schedules that are taken in place of Humming's, by sublayer and tokens, with what sorting `again` costs.
+    Return the schedules that are taken in place of Humming's, by sublayer and tokens, with the µs that sorting `again` costs.
 
     Both sublayers of a step are chosen at once, or none.
     """

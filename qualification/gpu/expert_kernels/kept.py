@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qualification.gpu.expert_kernels import choose, schedules
-from qualification.gpu.expert_kernels.layers import SUBLAYERS, Layer
+from qualification.gpu.expert_kernels.layers import SUBLAYERS
 from qualification.gpu.expert_kernels.measure import Row
 
 FIGURES = ("us", "spread", "gb_s", "share", "tflop_s")
@@ -53,28 +53,31 @@ def write(file: Path, result: Mapping[str, Any]) -> None:
 
 def of_humming(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
     """Return the result of rows of both products of one format."""
-    heads = {row["layer"]: row for row in rows if "layer_config" in row}
-    [(form, ways)] = {(layer.format, layer.ways) for layer in map(Layer.parse, heads)}
-    choice = choose.choice(rows, form, ways)
+    [choice] = choose.choices(rows)
+    heads, sorting = choice.heads, choose.sorting(rows)
     [(device, humming)] = {(one["device"], one["humming"]) for one in heads.values()}
-    layers, sorting = choice.layers, choose.sorting(rows)
     each = {(row["layer"], row["tokens"], row["name"]): row for row in rows if "us" in row}
     again = {(row["layer"], row["tokens"]): row["again"] for row in rows if "again" in row}
 
     def of(sublayer: str, tokens: int) -> dict[str, Any]:
-        layer, measured, taken = layers[sublayer], choice.found[sublayer][tokens], choice.taken[sublayer]
+        layer, measured, taken = heads[sublayer]["layer"], choice.found[sublayer][tokens], choice.taken[sublayer]
         own = next(one.name for one in measured if one.own)
-        name = schedules.name(taken[tokens]) if tokens in taken else own
-        best = min(measured, key=lambda one: one.us)
-        told = {"own": figures(each[layer, tokens, own]), "taken": figures(each[layer, tokens, name])}
-        return {**told, "fastest": figures(each[layer, tokens, best.name]), "own_again_us": again.get((layer, tokens))}
+        names = {
+            "own": own,
+            "taken": schedules.name(taken[tokens]) if tokens in taken else own,
+            "fastest": min(measured, key=lambda one: one.us).name,
+        }
+        found = {who: figures(each[layer, tokens, name]) for who, name in names.items()}
+        return {**found, "own_again_us": again.get((layer, tokens))}
 
     return {
         **head(options, "qualification/gpu/expert_kernels", device, {"humming-kernels": humming, "vllm": options.vllm}),
-        "format": form, "ways": ways,
-        "layers": {sublayer: heads[name]["layer_config"] for sublayer, name in layers.items()},
-        "tried": {sublayer: heads[name]["tried"] for sublayer, name in layers.items()},
-        "not_run": {sublayer: sum("lost" in row and row["layer"] == name for row in rows) for sublayer, name in layers.items()},
+        "format": choice.format, "ways": choice.ways,
+        "layers": {sublayer: one["layer_config"] for sublayer, one in heads.items()},
+        "tried": {sublayer: one["tried"] for sublayer, one in heads.items()},
+        "not_run": {
+            sublayer: sum("lost" in row and row["layer"] == one["layer"] for row in rows) for sublayer, one in heads.items()
+        },
         "rows": [
             summed({"tokens": tokens, "sorting_us": sorting.get(tokens)}, {name: of(name, tokens) for name in SUBLAYERS})
             for tokens in choice.tokens

@@ -162,7 +162,7 @@ def candidates_for_prompts(layer: Layer) -> list[Schedule]:
 
 def for_decoding(layer: Layer) -> Iterator[Schedule]:
     """Yield the schedules of decode steps to ask Humming about."""
-    for proposal in schedules.proposed(loading=schedules.loading(layer.fp8, layer.groups)):
+    for proposal in schedules.proposed(schedules.loading(layer.fp8, layer.groups)):
         one = dict(proposal)
         if one["warp_shape"][2] == 32 and one["mma_type"] == "wgmma":
             continue  # half as many weights for each turn of the loop

@@ -125,7 +125,6 @@ def everything(
     """Measure schedules and Humming's own at each number of tokens until a time of the monotonic clock."""
     before = record.rows()
     lost = {row["lost"] for row in before if "lost" in row}
-    done = {(row["tokens"], row["name"]) for row in before if "us" in row}
     times = {(row["tokens"], row["name"]): row["us"] for row in before if "us" in row}
     loaded: set[str] = set()
     for place, (tokens, mine) in enumerate(own.items()):
@@ -135,7 +134,7 @@ def everything(
         left = remaining(tried(lists, tokens), times, list(own)[:place], tokens)
         for one in [mine, *(one for one in left if schedules.name(one) != schedules.name(mine))]:
             name = schedules.name(one)
-            if name in lost or (tokens, name) in done:
+            if name in lost or (tokens, name) in times:
                 continue
             if time.monotonic() > until:
                 record.add(cut=True, tokens=tokens)

@@ -15,7 +15,7 @@ from typing import Any
 
 Schedule = dict[str, Any]
 SHARED_MEMORY, THREADS = 227 * 1024, 2048
-"""Of one processor of Hopper."""
+"""Bytes and threads of one processor of Hopper."""
 ROWS = {8: 76, 16: 54, 24: 4, 32: 6, 40: 1, 64: 1}
 """Rows of a tile, and how many schedules with them are tried at most; decode steps have few rows for each expert."""
 MOST_MMA = 8
@@ -53,10 +53,10 @@ def loading(fp8: bool, groups: bool) -> dict[str, Schedule]:
     return LOADING | FEEDING if fp8 and not groups else LOADING
 
 
-def proposed(rows: Iterable[int] = tuple(ROWS), loading: Mapping[str, Schedule] = LOADING) -> Iterator[Schedule]:
+def proposed(loading: Mapping[str, Schedule] = LOADING) -> Iterator[Schedule]:
     """Yield every schedule to ask Humming about, with stages from the most to the least."""
     stages = range(MOST_STAGES, LEAST_STAGES - 1, -1)
-    cuts = itertools.product(rows, (64, 128, 256), (64, 128, 256), (16, 32, 64), (32, 64, 128), (1, 2, 3, 4))
+    cuts = itertools.product(ROWS, (64, 128, 256), (64, 128, 256), (16, 32, 64), (32, 64, 128), (1, 2, 3, 4))
     for m, n, k, warp_n, warp_k, ctas in cuts:
         if warp_k > k or warp_n > n:
             continue
@@ -70,9 +70,9 @@ def proposed(rows: Iterable[int] = tuple(ROWS), loading: Mapping[str, Schedule] 
                 }  # fmt: skip
 
 
-def proposed_for_prompts(fp8: bool, groups: bool, rows: Iterable[int] = tuple(PROMPT_ROWS)) -> Iterator[Schedule]:
+def proposed_for_prompts(fp8: bool, groups: bool) -> Iterator[Schedule]:
     """Yield schedules for many rows: large tiles whose sums stay in registers, without a split along K."""
-    cuts = itertools.product(rows, (1, 2), (256, 128), (128, 64), (16, 32, 64), (1, 2), LOADING, (1, 4))
+    cuts = itertools.product(PROMPT_ROWS, (1, 2), (256, 128), (128, 64), (16, 32, 64), (1, 2), LOADING, (1, 4))
     for m, warps_m, n, k, warp_n, ctas, how, raster in cuts:
         if m // warps_m % 8 or (warps_m > 1 and m < 128) or (m > 48 and k == 128 and not fp8):
             continue  # each of two warps along the rows unpacks the same weights; two along K have sums of their own

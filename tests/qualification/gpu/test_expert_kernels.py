@@ -293,9 +293,9 @@ def test_kernels_that_spill_or_take_many_instructions_are_left_out() -> None:
         "spills": use(200, 2.0),
         "unknown": use(0, None),
     }
-    assert program.worthwhile(uses) == ["good", "fair", "unknown"]
-    assert program.worthwhile({"unknown": use(0, None)}) == ["unknown"]
-    assert program.worthwhile(uses, 200) == ["good", "fair", "spills", "unknown"]
+    assert program.lean(uses) == ["good", "fair", "unknown"]
+    assert program.lean({"unknown": use(0, None)}) == ["unknown"]
+    assert program.lean(uses, 200) == ["good", "fair", "spills", "unknown"]
 
 
 @pytest.mark.parametrize("form", layers.FORMATS)
