@@ -12,7 +12,9 @@ from itertools import pairwise
 from .symbols import Module, local_names
 
 _DOTTED = re.compile(r"vllm(?:\.[A-Za-z_]\w*)+")
-_FILE = re.compile(r"(?:vllm/)?((?:\w+/)+\w+\.py)")
+_FILE = re.compile(r"/?(?:vllm/)?((?:\w+/)+\w+\.py)")  # the slash follows an address in an f-string
+
+Aliases = dict[str, tuple[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def uses(module: Module, lines: Container[int] | None = None) -> Iterator[Use]:
             yield from (Use(a.name, (), node.lineno) for a in node.names if a.name.startswith("vllm."))
         elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
             root, attributes = _chain(node)
-            inner.update(id(part) for part in ast.walk(node) if part is not node)
+            inner.update(id(part) for part in _parts(node))
             if root in aliases:
                 target, names = aliases[root]
                 yield Use(target, (*names, *attributes), node.lineno, calls.get(id(node)))
@@ -113,9 +115,9 @@ def signature(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     return f"({ast.unparse(bare.args)})"
 
 
-def _aliases(module: Module) -> dict[str, tuple[str, tuple[str, ...]]]:
+def _aliases(module: Module) -> Aliases:
     """Return what each name at hand stands for: imports anywhere in the file, and what a file of vLLM defines."""
-    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    found: Aliases = {}
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ImportFrom) and of_vllm(module.imported(node)):
             found |= {a.asname or a.name: (module.imported(node), (a.name,)) for a in node.names}
@@ -127,18 +129,63 @@ def _aliases(module: Module) -> dict[str, tuple[str, tuple[str, ...]]]:
                     found["vllm"] = ("vllm", ())
     if of_vllm(module.name):  # the file has to go on importing what it lends to added lines
         found |= {name: (module.name, (name,)) for name in module.names}
+    return found | _imported_by_call(module)
+
+
+def _imported_by_call(module: Module) -> Aliases:
+    """Return what `import_module("vllm.…")` stands for, as the call that it is and as the names it is assigned to."""
+    texts = {name: _text(node.value, {}) for name, node in module.names.items() if isinstance(node, ast.Assign)}
+    found: Aliases = {}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and len(node.args) == 1 and "import_module" in _dotted(node.func)[-1:]:
+            name = _text(node.args[0], texts)
+            if of_vllm(name):
+                found[ast.unparse(node)] = (name, ())
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            for name, value in zip(_elements(target), _elements(node.value), strict=False):
+                root, attributes = _chain(value)
+                if isinstance(name, ast.Name) and "(" in root and root in found:
+                    found[name.id] = (found[root][0], attributes)
     return found
 
 
+def _elements(node: ast.expr) -> list[ast.expr]:
+    return node.elts if isinstance(node, ast.Tuple) else [node]
+
+
+def _text(node: ast.AST | None, texts: dict[str, str]) -> str:
+    """Return the text of a string or of an f-string of known names, "" for anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.FormattedValue):
+        return texts.get(node.value.id, "") if isinstance(node.value, ast.Name) else ""
+    return "".join(_text(part, texts) for part in node.values) if isinstance(node, ast.JoinedStr) else ""
+
+
+def _parts(node: ast.AST) -> Iterator[ast.AST]:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+        yield node
+
+
+def _dotted(node: ast.AST) -> tuple[str, ...]:
+    root, attributes = _chain(node)
+    return (root, *attributes)
+
+
 def _chain(node: ast.AST) -> tuple[str, tuple[str, ...]]:
+    """Return what an expression begins with, a name or a call as it is written, and the attributes after it."""
     attributes: list[str] = []
     while isinstance(node, ast.Attribute):
         attributes.insert(0, node.attr)
         node = node.value
-    return (node.id if isinstance(node, ast.Name) else ""), tuple(attributes)
+    root = node.id if isinstance(node, ast.Name) else ast.unparse(node) if isinstance(node, ast.Call) else ""
+    return root, tuple(attributes)
 
 
-def _named_attributes(node: ast.Tuple | ast.Call, aliases: dict[str, tuple[str, tuple[str, ...]]]) -> Iterator[Use]:
+def _named_attributes(node: ast.Tuple | ast.Call, aliases: Aliases) -> Iterator[Use]:
     """Yield `setattr(module, "name", ...)` and tuples of a module and a name."""
     parts = node.elts if isinstance(node, ast.Tuple) else node.args
     for owner, name in pairwise(parts):

@@ -155,6 +155,37 @@ def test_a_name_that_moved_is_gone_and_found_again(ported):
     assert "vllm.model.cdiv" not in out  # it is imported there, from the new place
 
 
+BY_CALL = """\
+    import importlib
+    from importlib import import_module
+
+    PLACE = "vllm"
+    cdiv = import_module("vllm.util").cdiv
+    re, util = import_module("re"), importlib.import_module(f"{PLACE}.util")
+    util.Config("a")
+    importlib.import_module("vllm.util").Config("b")
+    SOURCE = f"https://example.invalid/{PLACE}/deep/maths.py"
+"""
+
+
+def test_names_of_a_module_that_is_imported_by_a_call(ported, tmp_path: Path):
+    (tmp_path / "repository/tools").mkdir()
+    (tmp_path / "repository/tools/b.py").write_bytes(text(BY_CALL))
+    _, out = ported({"vllm/util.py": b"", "vllm/model.py": text(MODEL, ("from vllm.util", "from vllm.other"))})
+    assert "gone     vllm.util.cdiv\n         used by demo/a.py:3, tools/b.py:5\n" in out
+    assert "gone     vllm.util.Config\n         used by demo/a.py:3, tools/b.py:7, tools/b.py:8\n" in out
+
+
+def test_a_module_that_is_gone_is_found_in_every_call_that_imports_it(ported, tmp_path: Path):
+    (tmp_path / "repository/tools").mkdir()
+    (tmp_path / "repository/tools/b.py").write_bytes(text(BY_CALL))
+    (tmp_path / "base/vllm/deep").mkdir()
+    (tmp_path / "base/vllm/deep/maths.py").touch()
+    _, out = ported({"vllm/util.py": None, "vllm/deep/maths.py": None})
+    assert "gone     vllm.util\n         used by demo/a.py:1, tools/b.py:5, tools/b.py:8\n" in out
+    assert "gone     vllm.deep.maths\n         used by tools/b.py:9\n" in out
+
+
 def test_a_signature_that_changed_is_shown_with_both(ported):
     status, out = ported({"vllm/util.py": text(UTIL, ("cdiv(a, b)", "cdiv(a, b, *, up=True)"))})
     assert status == 1
