@@ -182,7 +182,7 @@ def test_a_module_that_is_gone_is_found_in_every_call_that_imports_it(ported, tm
     (tmp_path / "base/vllm/deep").mkdir()
     (tmp_path / "base/vllm/deep/maths.py").touch()
     _, out = ported({"vllm/util.py": None, "vllm/deep/maths.py": None})
-    assert "gone     vllm.util\n         used by demo/a.py:1, tools/b.py:5, tools/b.py:8\n" in out
+    assert "gone     vllm.util\n         used by demo/a.py:1, demo/a.py:3, tools/b.py:5, tools/b.py:8\n" in out
     assert "gone     vllm.deep.maths\n         used by tools/b.py:9\n" in out
 
 
