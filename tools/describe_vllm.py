@@ -91,10 +91,19 @@ def flag_type(action: Any) -> str | list[str]:
     return named.get(last, "str")
 
 
+def switches_off(action: Any, option: str) -> bool:
+    """Say whether one spelling of a flag means the opposite: --no-x, and --disable-x of --enable-x since vLLM 0.33."""
+    if isinstance(action, argparse.BooleanOptionalAction):
+        found = argparse.Namespace()
+        action(argparse.ArgumentParser(), found, None, option)
+        return not getattr(found, action.dest)
+    return option.startswith("--no-") and action.nargs == 0
+
+
 def flag_facts(action: Any, origins: dict[str, tuple[Any, str]]) -> Facts:
     """What one flag accepts."""
     names = [getattr(converter, "__name__", "") for converter in converters(action)]
-    options = [option for option in action.option_strings if not option.startswith("--no-") or action.nargs != 0]
+    options = [option for option in action.option_strings if not switches_off(action, option)]
     cls, field = origins.get(action.help, (None, ""))
     facts: Facts = field_facts(cls, field) if cls else {}
     facts |= {
