@@ -144,10 +144,10 @@ def _imported_by_call(module: Module) -> Aliases:
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            for name, value in zip(_elements(target), _elements(node.value), strict=False):
+            for assigned, value in zip(_elements(target), _elements(node.value), strict=False):
                 root, attributes = _chain(value)
-                if isinstance(name, ast.Name) and "(" in root and root in found:
-                    found[name.id] = (found[root][0], attributes)
+                if isinstance(assigned, ast.Name) and "(" in root and root in found:
+                    found[assigned.id] = (found[root][0], attributes)
     return found
 
 
