@@ -67,8 +67,13 @@ async def measure(url: str, model: str, tokens: int, count: int, vocab: int) -> 
             await asyncio.sleep(PAUSE)
             after = await counted()
             turns.append({"turn": kind, "seconds": seconds} | {name: after[name] - before[name] for name in after})
-    medians = {
-        kind: round(statistics.median(turn["seconds"] for turn in turns if turn["turn"] == kind), 4)
-        for kind in ("read", "back", "again")
-    }
-    return {"tokens": tokens, "conversations": count, "p50": medians, "turns": turns}
+    return {"tokens": tokens, "conversations": count, "p50": medians(turns), "turns": turns}
+
+
+def medians(turns: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the median seconds to the first token by where the history came from: `read`, `host` or `gpu`."""
+    found: dict[str, list[float]] = {}
+    for turn in turns:
+        source = next((name for name in ("gpu", "host") if turn[name]), "read")
+        found.setdefault(source, []).append(turn["seconds"])
+    return {source: round(statistics.median(seconds), 4) for source, seconds in found.items()}

@@ -29,8 +29,8 @@ from dsv4_serve.demo.deepseek_v4 import FLASH, TINY, write
 from dsv4_serve.entrypoint.qualify.small import SKIPPED
 from qualification.gpu import pair as replicas
 from qualification.gpu import this_host
+from qualification.gpu.layout_job import MODELS
 from qualification.gpu.pair import address, groups
-from qualification.gpu.run_layouts import MODELS
 from qualification.gpu.served import FLAGS
 from tests.deploy.pair import Pair
 from tests.support.balancer import Late

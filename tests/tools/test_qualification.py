@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dsv4_serve.entrypoint.qualify.sizes import Sizes
+from qualification.gpu.run_layouts import DEEP
 from tools import qualification
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,3 +73,17 @@ def test_the_page_says_how_many_results_are_of_the_shipped_series(monkeypatch: p
 def test_results_name_no_path_of_the_machine_that_made_them() -> None:
     for path in (ROOT / "qualification" / "results").rglob("*.json"):
         assert "/root/" not in path.read_text(encoding="utf-8"), path
+
+
+def test_caches_restored_from_host_memory_have_a_table_of_their_own() -> None:
+    again = [r for r in RESULTS if "again" in r]
+    assert {r["layout"] for r in again} >= {"native", "w4a16"}
+    for result in again:
+        second = result["again"]
+        assert (second["right"], second["gpu"]) == (second["asked"], 0)
+        assert second["host"] > 0
+        assert second["acceptance"] >= 0.99
+        assert second["asked"] == 4 * Sizes.answer + 3 * len(DEEP) * Sizes.depth_answer
+    counts = f"Of the {len(Sizes.prompts) + 3 * len(DEEP)} prompts, a token far back\ndecides the answers of nine"
+    assert counts in qualification.page(RESULTS)
+    assert 3 * len(DEEP) == 9

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dsv4_serve.entrypoint.plan import TUNED_KERNELS
-from qualification.gpu import fp8_experts, run_layouts, run_numerics, speed, variants
+from qualification.gpu import fp8_experts, layout_job, run_numerics, speed, variants
 from tests.support.variants import changes, settings
 
 EXPERTS, ENGINES = (Path(speed.__file__).with_name(name) for name in ("mxfp4_experts.toml", "sglang.toml"))
@@ -47,7 +47,7 @@ def test_no_variant_is_left_out_above() -> None:
 @pytest.mark.parametrize(("ending", "changed"), [("", {}), ("+bf16", BF16), ("+fp8", GROUPS), ("+ep+fp8token", TOKENS)])
 def test_a_job_says_which_inputs_its_experts_have(ending: str, changed: dict[str, str]) -> None:
     assert run_numerics.variables(f"native@2{ending}") == changed
-    job = run_layouts.parse_job(f"native{ending}", 2)
+    job = layout_job.parse_job(f"native{ending}", 2)
     assert fp8_experts.variables(job.inputs) == changed
     assert job.name == "native" + ending.replace("+", "-")
 
