@@ -45,7 +45,8 @@ def run(options: argparse.Namespace, argv: list[str]) -> int:
     from .request import resolved
 
     selection, plan = resolved(options, argv)
-    plan = with_shortage(plan, memory_inputs.estimate(selection, plan.flags))
+    memory = memory_inputs.estimate(selection, plan.flags)
+    plan = with_histories(with_shortage(plan, memory), memory)
     if selection.hardware.get("memory_gib") and (reason := memory_inputs.uncounted(selection, plan.flags)):
         plan = dataclasses.replace(plan, choices={**plan.choices, "memory": Setting("not counted", reason)})
     plan = with_unchecked(with_hosts(plan, selection.hardware))
@@ -60,6 +61,16 @@ def with_shortage(plan: Plan, memory: MemoryEstimate | None) -> Plan:
         return plan
     origin = f"computed, the KV cache ± {memory.uncertainty_gib:.1f} GiB; dsv4 fit says what to change"
     return dataclasses.replace(plan, choices={**plan.choices, "memory": Setting(short, origin)})
+
+
+def with_histories(plan: Plan, memory: MemoryEstimate | None) -> Plan:
+    """Return the plan with a row for what host memory keeps of its conversations, if it offloads to it."""
+    from ..memory.advice import histories, host_histories
+
+    if memory is None or not memory.sized or not (host := host_histories(memory)):
+        return plan
+    row = Setting(histories(memory, host), "computed; dsv4 fit says what the container needs")
+    return dataclasses.replace(plan, choices={**plan.choices, "host memory": row})
 
 
 def with_hosts(plan: Plan, hardware: ProfileFile[Hardware]) -> Plan:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .. import served_plan
+from ..kv_offloading import offloading_of
 from ..listen import health_address
 from ..parallel import parallel_of
 from ..plan import Plan
@@ -51,6 +52,10 @@ class HostRequirements:
     """Whether vLLM sends traces."""
     offloading_gib: float = 0.0
     """Shared memory for KV caches that vLLM's own offloading keeps in host memory."""
+    offloading_folders: tuple[str, ...] = ()
+    """Folders of files that it keeps behind host memory."""
+    offloading_packages: tuple[str, ...] = ()
+    """Modules that its other tiers import."""
 
     @property
     def nvlink(self) -> bool:
@@ -69,6 +74,7 @@ def host_requirements(
     """Return what a plan requires; `architecture` is the model's, `environ` has the variables that vLLM starts with."""
 
     interconnect, shape = hardware.get("interconnect"), parallel_of(plan.flags)
+    offloading = offloading_of(plan.flags)
     on_cpu = interconnect == "none"
     utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default
     host = str(plan.value("host", "0.0.0.0"))  # noqa: S104  vLLM's own default: every address
@@ -89,12 +95,7 @@ def host_requirements(
         env={**environ, **plan.environment()},
         deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),
         traces=bool(plan.value("otlp-traces-endpoint")),
-        offloading_gib=_offloading_gib(plan) * (shape.node_gpus // (shape.group_gpus or 1)),
+        offloading_gib=offloading.gib * (shape.node_gpus // (shape.group_gpus or 1)),
+        offloading_folders=offloading.folders if offloading.tiering else (),
+        offloading_packages=offloading.packages if offloading.tiering else (),
     )
-
-
-def _offloading_gib(plan: Plan) -> float:
-    """Return the GiB of host memory for the KV cache of each data parallel rank (vLLM 0.32.0, config/cache.py)."""
-    size = plan.value("kv-offloading-size", 0.0)
-    native = plan.value("kv-offloading-backend", "native") == "native"
-    return float(size) if native and isinstance(size, (int, float)) else 0.0

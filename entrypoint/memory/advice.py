@@ -12,6 +12,8 @@ from .estimate import BLOCK_TOKENS, MemoryEstimate
 
 HIGHEST_UTILIZATION = 0.97
 """The highest that started on 95.01 GiB; 0.985 and above did not (RTX PRO 6000, third-party logs, 2026)."""
+SHM_GIB = 16
+"""Shared memory of the shipped containers, without offloading."""
 _BATCHES = (16_384, 8_192, 4_096, 2_048, 1_024)
 
 
@@ -22,6 +24,24 @@ class Advice:
     flag: str
     value: int | float
     because: str
+
+
+@dataclass(frozen=True)
+class HostHistories:
+    """
+    What host memory keeps of each replica's KV cache, and what a container with all replicas of a host needs for it.
+
+    `conversations` have the plan's context; `longest` are the tokens of the longest history that can come back.
+    """
+
+    gib: float
+    blocks: int
+    bytes_per_token: float
+    bytes_per_prompt: int
+    conversations: int
+    longest: int
+    shm_gib: float
+    memory_gib: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,7 @@ class Fit:
     certain: bool
     not_counted: tuple[str, ...] = ()
     advice: tuple[Advice, ...] = ()
+    host: HostHistories | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields under their own names; sizes to 0.01 GiB."""
@@ -70,6 +91,25 @@ def fit(memory: MemoryEstimate) -> Fit:
         certain=memory.at_worst.admits,
         not_counted=memory.not_counted,
         advice=tuple(_advice(memory)),
+        host=host_histories(memory),
+    )
+
+
+def host_histories(memory: MemoryEstimate) -> HostHistories | None:
+    """Return what host memory keeps, if a plan offloads to it; `memory.sized` must be true."""
+    cache = memory.host_cache
+    if cache is None:
+        return None
+    more = cache.gib * memory.node_replicas
+    return HostHistories(
+        gib=cache.gib,
+        blocks=cache.blocks,
+        bytes_per_token=cache.bytes_per_token,
+        bytes_per_prompt=cache.window_blocks * cache.row_bytes,
+        conversations=cache.conversations(memory.context),
+        longest=cache.longest(),
+        shm_gib=SHM_GIB + more,
+        memory_gib=more,
     )
 
 
@@ -133,8 +173,11 @@ def text(memory: MemoryEstimate, answer: Fit) -> str:
         ),
         ("one request", f"{memory.request_gib:6.2f} GiB", _request(memory, answer)),
     ]
+    if host := answer.host:
+        rows.append(("host memory", f"{host.gib:6.2f} GiB", histories(memory, host)))
     lines = [f"{name:<20}  {size}  {note}" for name, size, note in rows]
     lines += ["", *_verdict(memory, answer)]
+    lines += [_container(host)] if host else []
     lines += [f"Not counted: {'; '.join(answer.not_counted)}."] if answer.not_counted else []
     if answer.advice:
         lines += ["", "Any one of these is enough:"]
@@ -150,6 +193,22 @@ def shortage(memory: MemoryEstimate) -> str:
     if held < promised:
         return f"holds {held} of {promised} full-length requests at once; the others wait"
     return "" if memory.at_worst.admits else "vLLM may not start: there is barely room for one full-length request"
+
+
+def histories(memory: MemoryEstimate, host: HostHistories) -> str:
+    """Return in a few words which histories host memory keeps."""
+    if not host.conversations:
+        return f"{host.blocks:,} blocks: no history of {memory.context:,} tokens, the longest has {host.longest:,}"
+    plural = "s" * (host.conversations > 1)
+    return f"{host.blocks:,} blocks: {host.conversations:,} conversation{plural} of {memory.context:,} tokens"
+
+
+def _container(host: HostHistories) -> str:
+    return (
+        f"Conversations come back from host memory: {host.bytes_per_token:,.0f} B a token, and"
+        f" {host.bytes_per_prompt / 1e6:.0f} MB for a prompt's end. The container needs {host.memory_gib:g} GiB more"
+        f" memory than without, and --shm-size={host.shm_gib:g}g."
+    )
 
 
 def _no_room(memory: MemoryEstimate) -> str:

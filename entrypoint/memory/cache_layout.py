@@ -70,11 +70,17 @@ class CacheLayout:
 
     def recent_blocks(self, tokens: int, context: int) -> int:
         """Return the blocks that hold windows and half-compressed groups while `tokens` of a request are in flight."""
-        return (
-            _windowed(8, 4, tokens, context)
-            + _windowed(128, 8, tokens, context)
-            + self.window_groups * _windowed(128, _WINDOW_TOKENS, tokens, context)
-        )
+        return sum(_windowed(window, block, tokens, context) for window, block in self._recent)
+
+    @property
+    def window_blocks(self) -> int:
+        """Blocks of windows and half-compressed groups with which a prompt goes on at its end; one more for drafts."""
+        return sum(ceil((window - 1) / block) for window, block in self._recent) + (1 if self.drafter else 0)
+
+    @property
+    def _recent(self) -> tuple[tuple[int, int], ...]:
+        """Groups that keep the last tokens only: how many, and tokens of a block."""
+        return ((8, 4), (128, 8), *((128, _WINDOW_TOKENS),) * self.window_groups)
 
 
 CACHE_LAYOUTS = {

@@ -13,6 +13,7 @@ from math import ceil, hypot
 
 from . import overhead
 from .cache_layout import BLOCK_TOKENS, CACHE_LAYOUTS, CacheLayout
+from .host_cache import HostCache
 from .overhead import GIB, H200, Overhead
 
 __all__ = ["BLOCK_TOKENS", "CACHE_LAYOUTS", "GIB", "CacheLayout", "MemoryEstimate", "weights_gib"]
@@ -55,6 +56,12 @@ class MemoryEstimate:
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
     expert_parallel: bool = False
+    offloading_gib: float = 0.0
+    """Host memory of each replica for copies of the KV cache."""
+    offloading_copies: int = 1
+    """Ranks that keep a copy of their own there."""
+    node_replicas: int = 1
+    """Data parallel replicas on one host."""
     not_counted: tuple[str, ...] = ()
     """What the plan asks for and this count leaves out."""
 
@@ -176,6 +183,14 @@ class MemoryEstimate:
     def requests_gib(self) -> float:
         """KV cache that all requests need at full length, one of them in prefill."""
         return self.request_gib + (self.requests - 1) * self._settled_blocks * self.layout_here.block_bytes / GIB
+
+    @property
+    def host_cache(self) -> HostCache | None:
+        """What host memory keeps of the KV cache; None without offloading."""
+        if not self.offloading_gib:
+            return None
+        layout = self.layout_here
+        return HostCache(self.offloading_gib, layout.block_bytes, layout.window_blocks, self.offloading_copies)
 
     @property
     def _settled_blocks(self) -> int:

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from ..draft_floors import DSPARK
+from ..kv_offloading import offloading_of
 from ..memory import overhead
 from ..memory.cache_layout import BF16_ROWS, CACHE_LAYOUTS, FP8_ROWS, MXFP4_KEY, CacheLayout
 from ..memory.estimate import GIB, MemoryEstimate
-from ..parallel import parallel_of
+from ..parallel import Parallel, parallel_of
 from ..plan import Setting, Value, draft_tokens, plain
 from . import cuda_graphs
 from .select import Selection
@@ -71,6 +72,9 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         pipeline_parallel_size=shape.pipeline,
         data_parallel_size=shape.data,
         expert_parallel=shape.expert,
+        offloading_gib=offloading_of(flags).gib,
+        offloading_copies=_copies(flags, shape),
+        node_replicas=max(1, shape.node_gpus // shape.group_gpus),
         not_counted=tuple(_not_counted(selection, flags)),
     )
 
@@ -136,6 +140,17 @@ def _layout(selection: Selection, flags: Mapping[str, Setting], capability: str,
     return dataclasses.replace(layout, drafter=layers, **formats)
 
 
+def _copies(flags: Mapping[str, Setting], shape: Parallel) -> int:
+    """
+    Return how many ranks of a replica keep copies of their own in host memory.
+
+    Tensor parallel ranks of one host have the same cache and write it once; all others keep what each has
+    (`replicated_layout`, distributed/kv_transfer/kv_connector/v1/offloading/config.py, 0.32.0).
+    """
+    one_host = shape.nodes_of_replica == 1 and _value(flags, "distributed-executor-backend") in (None, "mp")
+    return 1 if one_host and shape.replica_gpus == shape.tensor else shape.replica_gpus
+
+
 def _overhead(selection: Selection, capability: str) -> overhead.Overhead:
     """Return the overhead's numbers for a hardware: the measured ones, or those of H200 with a wide margin."""
     hardware = selection.hardware
@@ -161,8 +176,9 @@ def _experts_gib(selection: Selection, *, drafts: bool) -> float:
 def _not_counted(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[str]:
     """Yield what the plan asks for and the count leaves out."""
     groups = {flag.partition(".")[0] for flag in flags if "." in flag}
+    counted = {"kv-offloading-size", "kv-transfer-config"} if offloading_of(flags).gib else set()
     for name, what in _NOT_COUNTED.items():
-        if _value(flags, name) or name in groups:
+        if name not in counted and (_value(flags, name) or name in groups):
             yield what
     if str(selection.model.get("architecture")).endswith("-vision") and not _value(flags, "language-model-only"):
         tower = "" if selection.identity and selection.identity.bytes else "the vision tower, and "
