@@ -38,7 +38,8 @@ def engine(setting: dict[str, Any]) -> tuple[Any, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         made = planner.engine_config(setting, Path(folder))
-        planner.build(made, mtp=setting["mtp"])
+        with planner.indexer(setting.get("indexer", "auto")):
+            planner.build(made, mtp=setting["mtp"])
     made.model_config.model = "/models/calibration"  # files are kept by this name
     made.cache_config.enable_prefix_caching = made.scheduler_config.enable_chunked_prefill = True
     made.cache_config.kv_offloading_size = setting["gib"]
@@ -61,7 +62,9 @@ def engine(setting: dict[str, Any]) -> tuple[Any, Any]:
     return scheduler, kv_cache_utils.get_request_block_hasher(hashed, by_content)
 
 
-def serve(scheduler: Any, hasher: Any, tokens: list[int], output: int, by_chance: random.Random) -> tuple[Any, int, int]:
+def serve(
+    scheduler: Any, hasher: Any, tokens: list[int], output: int, by_chance: random.Random
+) -> tuple[Any, int, int]:
     """Serve one request; return it, the blocks that were copied to host memory, and the tokens that came from there."""
     from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import OffloadingWorkerMetadata
     from vllm.sampling_params import SamplingParams

@@ -1,0 +1,63 @@
+"""What host memory keeps by entrypoint/memory/host_cache.py, against what vLLM's own scheduler stored and took back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dsv4_serve.entrypoint.memory.host_cache import HostCache
+from tests.qualification.calibration.test_planner import SETTINGS, label, needs_vllm, of_vllm, ours
+
+HERE = Path(__file__).parent
+RECORDED = json.loads((HERE / "offloaded.json").read_text())
+ASKED = (*SETTINGS, "gib", "prompt", "output", "extra")
+BLOCK, DRAFTS_BLOCK = 256, 64
+
+
+def name(answer) -> str:
+    return f"{label(answer)}-{answer['prompt']}-{answer['output']}{'-answers' * ('extra' in answer)}"
+
+
+def cache_of(answer) -> HostCache:
+    layout = ours(answer).layout
+    assert layout
+    return HostCache(answer["gib"], layout.block_bytes, layout.window_blocks)
+
+
+def cut_short(answer) -> bool:
+    """Drafts need the 64 tokens after the last block of 256, and a prompt that ends within them has not all of these."""
+    tokens = answer["prompt"] + (answer["output"] if "extra" in answer else 0)
+    return answer["mtp"] and tokens - (answer["prompt"] - 1) // BLOCK * BLOCK < DRAFTS_BLOCK
+
+
+@pytest.mark.parametrize("answer", RECORDED, ids=name)
+def test_host_memory_keeps_as_many_blocks_as_vllm_allots(answer) -> None:
+    assert cache_of(answer).blocks == answer["host_blocks"]
+
+
+@pytest.mark.parametrize("answer", RECORDED, ids=name)
+def test_a_turn_takes_as_many_blocks_as_vllm_stores(answer) -> None:
+    """With the answers' blocks, the count is at most one block short: that of the answer."""
+    counted = cache_of(answer).blocks_of(answer["prompt"]) - cut_short(answer)
+    assert 0 <= answer["stored"] - counted <= ("extra" in answer)
+
+
+@pytest.mark.parametrize("answer", RECORDED, ids=name)
+def test_a_turn_comes_back_up_to_its_last_block_unless_drafts_lack_theirs(answer) -> None:
+    whole = (answer["prompt"] - 1) // BLOCK * BLOCK
+    assert answer["restored"] == (0 if cut_short(answer) else whole)
+
+
+def test_the_recorded_settings_have_every_kind() -> None:
+    assert {cut_short(answer) for answer in RECORDED} == {True, False}
+    assert {answer["tp"] for answer in RECORDED} == {1, 2, 4}
+    assert {"drafter", "draft_tokens", "indexer", "extra"} <= {key for answer in RECORDED for key in answer}
+
+
+@pytest.mark.slow
+@needs_vllm
+def test_vllms_scheduler_still_stores_and_restores_what_is_recorded() -> None:
+    settings = [{key: answer[key] for key in ASKED if key in answer} for answer in RECORDED]
+    assert of_vllm("offloading", stdin=json.dumps(settings)) == RECORDED
