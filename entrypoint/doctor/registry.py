@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from ..memory import checks as memory
 from ..problem import AnyCheck, checks_in
-from .checks import access, checkpoint, collective, driver, gpu, host, limit, topology
+from .checks import access, checkpoint, collective, driver, gpu, host, limit, offloading, topology
 
 GPUS = checks_in(driver, gpu)
-HOST = checks_in(limit, host)
+HOST = checks_in(limit, host, offloading)
 TOPOLOGY = checks_in(topology)
 COLLECTIVE = checks_in(collective)
 ACCESS = checks_in(access)

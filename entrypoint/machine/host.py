@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..plan import TUNED_KERNELS
-from ..weights import hub_cache
-from . import build_tools, trace_packages
+from ..weights import hub_cache, prefetch
+from . import build_tools, tier_packages, trace_packages
 from .machine import Machine
 from .ports import Port, probe_port
 from .requirements import HostRequirements
@@ -60,6 +60,12 @@ class Host:
     """What vLLM needs for its traces and this installation lacks."""
     missing_tables: str = ""
     """The folder of tables of measured kernels that vLLM is told to read, where there is none."""
+    memory_free: int | None = None
+    """Memory that may still be taken, where a plan offloads KV caches."""
+    offloading_folders: tuple[CacheFolder, ...] = ()
+    """Folders of files of KV offloading."""
+    missing_tier_packages: tuple[str, ...] = ()
+    """What tiers of KV offloading import and this installation lacks."""
 
 
 def read_host(machine: Machine, required: HostRequirements) -> Host:
@@ -79,6 +85,9 @@ def read_host(machine: Machine, required: HostRequirements) -> Host:
         missing_tools=tuple(build_tools.missing(env)) if required.gpus else (),
         cubins=build_tools.has_cubins(),
         missing_packages=trace_packages.missing(env) if required.traces else (),
+        memory_free=prefetch.available() if required.offloading_gib else None,
+        offloading_folders=tuple(_cache_folder("root_dir", path) for path in required.offloading_folders),
+        missing_tier_packages=tier_packages.missing(required.offloading_packages, env),
         missing_tables="" if os.path.isdir(tables := env.get(TUNED_KERNELS, "")) else tables,  # noqa: PTH112  as _is_file
     )
 

@@ -69,8 +69,8 @@ class Fit:
     host: HostHistories | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields under their own names; sizes to 0.01 GiB."""
-        plain = dataclasses.asdict(self)
+        """Return the fields under their own names, `host` only where a plan offloads; sizes to 0.01 GiB."""
+        plain = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
         rounded = {key: round(value, 2) for key, value in plain.items() if isinstance(value, float)}
         return plain | rounded | {"advice": [dataclasses.asdict(advice) for advice in self.advice]}
 

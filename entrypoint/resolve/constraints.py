@@ -16,7 +16,7 @@ from ..parallel import parallel_of
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..problem import Problem
 from ..vllm_schema import schema
-from . import drafting, environment, kernels, memory_inputs, quantization, remedies, shape, weight_cache
+from . import drafting, environment, kernels, memory_inputs, offloading, quantization, remedies, shape, weight_cache
 from .matching import matching
 from .select import Selection
 from .wording import described, hardware_of
@@ -35,7 +35,14 @@ RENAMED = {
 """Former names of checks and constraints; `--skip` rejects them with the new name."""
 _CONTEXT = "max-model-len"
 _SCOPE = {_CONTEXT, "model-files", "profile-model", "profile-hardware", TENSOR_PARALLEL_SIZE, "gpu-count"}
-BUILT_IN = MEMORY | {quantization.RULE, weight_cache.RULE} | drafting.RULES | kernels.RULES | shape.RULES | _SCOPE
+BUILT_IN = (
+    MEMORY
+    | {quantization.RULE, weight_cache.RULE, offloading.RULE}
+    | drafting.RULES
+    | kernels.RULES
+    | shape.RULES
+    | _SCOPE
+)
 """Names of the constraints that are not in a `[[refuse]]` block."""
 
 Violation = tuple[str, str, Problem]
@@ -117,6 +124,7 @@ def _every(
     yield from _violated_rules(selection, flags, env)
     yield from quantization.violations(selection, flags)
     yield from weight_cache.violations(selection, flags)
+    yield from offloading.violations(flags)
     yield from drafting.violations(selection, flags)
     yield from _kernels(selection, flags, env)
     yield from _too_long(selection, flags, env)

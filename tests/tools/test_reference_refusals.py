@@ -31,6 +31,12 @@ REFUSED = {
     "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro", "--hardware", "h200"],
     "model-files": ["--model", "flash=deepseek-ai/DeepSeek-V4.1-Flash"],
     "quantization": ["--model", "w4a16", "--quantization", "awq"],
+    "kv-offloading": [
+        "--kv-offloading-size",
+        "8",
+        "--kv-transfer-config",
+        '{"kv_connector_extra_config": {"secondary_tiers": [{"type": "fs", "root_dir": "/kv"}]}}',
+    ],
     "weight-cache": ["--model", "w4a16", "--load-format", "ipc_cache"],
     "draft-dspark-fields": ["--model", "FOLDER"],
     "drafter-method": ["--speculative-config.method", "dspark"],

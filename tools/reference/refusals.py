@@ -145,6 +145,12 @@ SCOPE = {
         "leave --quantization out",
         _KERNELS,
     ),
+    "kv-offloading": (
+        "tiers in `kv-transfer-config` lack `spec_name`, a size, a known type or `root_dir`, or have `store_threshold`",
+        "`Unknown secondary tier type`; `cpu_bytes_to_use must be specified`; without `spec_name` vLLM ignores them",
+        "what the message says ([tiers](../how-to/kv-offloading.md#a-disk-behind-host-memory))",
+        "`v1/kv_offload/tiering/`",
+    ),
     "weight-cache": (
         "`load-format` is `ipc_cache`, and the files are compressed-tensors, or FP4 experts without TRTLLM's kernels",
         "`does not support loading from pre-processed weights`; `pre-processed weights require FLASHINFER_TRTLLM`",

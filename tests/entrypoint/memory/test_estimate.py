@@ -121,7 +121,7 @@ def test_the_json_has_exactly_the_promised_keys() -> None:
     answer = json.loads(json.dumps(fit_answer.fit(FULL).to_json()))
     assert list(answer) == [
         "weights_gib", "overhead_gib", "kv_available_gib", "uncertainty_gib", "blocks", "blocks_per_request",
-        "concurrency", "steady_state_requests", "promised", "fits", "certain", "not_counted", "advice", "host",
+        "concurrency", "steady_state_requests", "promised", "fits", "certain", "not_counted", "advice",
     ]  # fmt: skip
     assert answer["fits"] is False
     assert answer["advice"][0]["flag"] == "max-num-batched-tokens"

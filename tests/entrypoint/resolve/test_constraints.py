@@ -161,6 +161,17 @@ def test_the_names_of_checks_are_read_only_where_a_name_is_not_a_constraint() ->
             "expandable-segments-with-kv-connector",
             {"operator": {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, **CONNECTOR},
         ),
+        *(
+            (
+                "expandable-segments-with-kv-connector",
+                {
+                    "operator": {variable: "expandable_segments:True"},
+                    "kv_offloading_size": 8.0,
+                    "disable_custom_all_reduce": True,
+                },
+            )
+            for variable in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+        ),
     ],
 )
 def test_a_setting_that_blinds_the_supervisor_or_ends_the_engine_is_refused(

@@ -296,6 +296,58 @@ def test_caches_of_kv_offloading_take_shared_memory_for_each_engine(flags: dict[
         assert "--shm-size=80g for 64" in problem.fix
 
 
+@pytest.mark.parametrize(("free", "gib", "told"), [(32, 64, True), (64, 64, False), (None, 64, False), (0, 0, False)])
+def test_memory_for_kv_offloading_is_there_before_vllm_takes_it(free: int | None, gib: int, told: bool) -> None:
+    seen = Host(memory_free=None if free is None else free * GIB)
+    problem = found(seen, dataclasses.replace(RTX, offloading_gib=float(gib))).get("offloading-memory")
+    assert (problem is not None) == told
+    if problem:
+        assert problem.fatal
+        assert (f"{free}.0 GiB of memory left" in problem.seen, f"{gib} GiB for KV" in problem.needed) == (True, True)
+
+
+def test_memory_is_read_only_where_a_plan_offloads() -> None:
+    assert read_host(Machine(), HostRequirements(offloading_gib=1.0)).memory_free
+    assert read_host(Machine(), HostRequirements()).memory_free is None
+
+
+def test_folders_of_kv_offloading_are_writable_and_have_room(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder, gib, name in (
+        (tmp_path / "new/kv", 0.001, ""),
+        (file / "kv", 0.001, "offloading-folder"),
+        (tmp_path, 1e9, "offloading-space"),
+    ):
+        required = dataclasses.replace(RTX, offloading_gib=gib, offloading_folders=(str(folder),))
+        problems = found(dataclasses.replace(read_host(Machine(), required), memory_free=None), required)
+        names = [one for one in problems if one.startswith("offloading-")]
+        assert names == [name] * bool(name)
+        if name:
+            assert str(folder) in problems[name].seen
+            assert problems[name].fatal == (name == "offloading-folder")
+    assert not (tmp_path / "new").exists()
+
+
+def test_modules_of_other_tiers_are_missed_before_vllm_imports_them() -> None:
+    required = dataclasses.replace(RTX, offloading_packages=("json", "nixl_of_nobody"))
+    seen = read_host(Machine(), required)
+    assert seen.missing_tier_packages == ("nixl_of_nobody",)
+    assert "nixl_of_nobody" in found(seen, required)["offloading-packages"].seen
+    own = read_host(Machine(), dataclasses.replace(required, env={"DSV4_VLLM": "/opt/vllm/bin/vllm"}))
+    assert not own.missing_tier_packages
+
+
+def test_a_plan_with_tiers_asks_for_their_folders_and_modules() -> None:
+    extra = {"spec_name": "TieringOffloadingSpec", "secondary_tiers": [{"type": "fs", "root_dir": "/kv"}]}
+    flags = {"kv-offloading-size": 8.0, "kv-transfer-config.kv_connector_extra_config": extra}
+    required = plan_asks("h200", flags={name: Setting(value, "test") for name, value in flags.items()})
+    assert (required.offloading_gib, required.offloading_folders) == (8, ("/kv",))
+    extra["secondary_tiers"] = [{"type": "obj"}, {"type": "p2p"}]
+    required = plan_asks("h200", flags={name: Setting(value, "test") for name, value in flags.items()})
+    assert (required.offloading_folders, required.offloading_packages) == ((), ("nixl",))
+
+
 def test_vllm_keeps_its_offloaded_caches_in_shared_memory() -> None:
     spec = find_spec("vllm")
     assert spec
