@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -39,8 +39,13 @@ class Leftovers:
     shared: list[str] = field(default_factory=list)
 
 
-async def record(run_folder: Path, folder: Path, shared: Callable[[], set[Path]]) -> None:
-    """Keep the record of what is below this process, until cancelled."""
+async def record(
+    run_folder: Path,
+    folder: Path,
+    shared: Callable[[], set[Path]],
+    nap: Callable[[float], Awaitable[None]] | None = None,
+) -> None:
+    """Keep the record of what is below this process, until cancelled; `nap` may end early when there is something."""
     last = None
     while True:
         below = await asyncio.to_thread(procfs.descendants, os.getpid())
@@ -49,7 +54,7 @@ async def record(run_folder: Path, folder: Path, shared: Callable[[], set[Path]]
         now = Leftovers(procfs.boot_id(), str(folder), starts, sorted(map(str, shared())))
         if now != last and atomic_file.write(run_folder / FILE, json.dumps(asdict(now))):
             last = now
-        await asyncio.sleep(EVERY)
+        await (nap or asyncio.sleep)(EVERY)
 
 
 def forget(run_folder: Path) -> None:

@@ -119,7 +119,9 @@ async def _run(plan: Plan, settings: Supervision, life: Lifecycle) -> ExitReason
         )
     )
     background = _background(plan, settings, environ, first=not cache.filled)
-    recording = asyncio.create_task(leftovers.record(life.context.run_folder, process.folder, process.shared_memory))
+    recording = asyncio.create_task(
+        leftovers.record(life.context.run_folder, process.folder, process.shared_memory, process.nap)
+    )
     exited, stop = asyncio.create_task(process.wait()), asyncio.create_task(signals.stop.wait())
     xids = XidWatch.of(life.machine, environ, gpu_faults.noting(health, life.context.environ))
     xids.start()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import json_log, procfs
+from ..vllm_log import offload_region
 from ..vllm_log.parser import LogLine
 from ..vllm_log.records import RecordReader, VllmRecord
 from . import executable, leftovers
@@ -38,6 +39,20 @@ class Passing:
     write: Callable[[int, bytes], bool] | None = None
 
 
+class SharedFiles:
+    """Its files in /dev/shm, as far as they were seen mapped or named in its log; `named` is set by the latter."""
+
+    def __init__(self) -> None:
+        self.paths: set[Path] = set()
+        self.named = asyncio.Event()
+
+    def hear(self, line: LogLine) -> None:
+        """Remember the file that a line names."""
+        if path := offload_region.created(line):
+            self.paths.add(path)
+            self.named.set()
+
+
 class VllmProcess:
     """
     A running vLLM: leader of a process group, writing to our stdout and stderr, temporary files in a folder of its own.
@@ -46,10 +61,15 @@ class VllmProcess:
     """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, folder: Path, reader: LogReader, pumps: Sequence[threading.Thread]
+        self,
+        process: asyncio.subprocess.Process,
+        folder: Path,
+        reader: LogReader,
+        pumps: Sequence[threading.Thread],
+        shared: SharedFiles,
     ) -> None:
         self._process, self._folder, self._reader, self._pumps = process, folder, reader, pumps
-        self._shared: set[Path] = set()
+        self._shared = shared
 
     @classmethod
     async def start(
@@ -90,7 +110,13 @@ class VllmProcess:
         finally:
             for _, write_end in pipes:
                 os.close(write_end)
-        reader = LogReader(on_line)
+        shared = SharedFiles()
+
+        def heard(line: LogLine) -> None:
+            shared.hear(line)
+            on_line(line)
+
+        reader = LogReader(heard)
         passing = passing or Passing()
         pump = _pump_json if json_log.enabled(environ) else _pump
         pumps = [
@@ -99,7 +125,7 @@ class VllmProcess:
         ]
         for thread in pumps:
             thread.start()
-        return cls(process, folder, reader, pumps)
+        return cls(process, folder, reader, pumps, shared)
 
     @property
     def pid(self) -> int:
@@ -113,7 +139,12 @@ class VllmProcess:
 
     def shared_memory(self) -> set[Path]:
         """Return its files in /dev/shm that were noted."""
-        return self._shared
+        return self._shared.paths
+
+    async def nap(self, seconds: float) -> None:
+        """Wait so long, or until its log names another file in /dev/shm."""
+        await first_of(self._shared.named.wait(), asyncio.sleep(seconds))
+        self._shared.named.clear()
 
     def family(self) -> list[int]:
         """Return the ids of the leader and of all processes below it."""
@@ -130,7 +161,7 @@ class VllmProcess:
 
     def note_shared_memory(self) -> None:
         """Remember its files in /dev/shm, to remove them when their owners are killed."""
-        self._shared |= procfs.shared_files(self.family())
+        self._shared.paths |= procfs.shared_files(self.family())
 
     async def finish_log(self) -> None:
         """Wait until its last output was read, or LOG_SECONDS seconds for processes that still hold the log open."""
@@ -157,7 +188,7 @@ class VllmProcess:
             await self._process.wait()
         await asyncio.to_thread(procfs.reap)
         await self._pass_on_log()
-        procfs.remove(self._shared)
+        procfs.remove(self._shared.paths)
         shutil.rmtree(self._folder, ignore_errors=True)
         return remaining
 

@@ -52,7 +52,7 @@ def offloading_folder(host: Host, _required: HostRequirements) -> Problem | None
     tried="for real",
 )
 def offloading_space(host: Host, required: HostRequirements) -> Problem | None:
-    """The folders of file tiers have room for as much as host memory keeps. Without it vLLM continues, and keeps nothing more."""
+    """File tiers have room for as much as host memory keeps. On a full disk vLLM serves, and keeps nothing more."""
     least = required.offloading_gib * GIB
     full = [folder for folder in host.offloading_folders if folder.writable and folder.free < least]
     if not full:

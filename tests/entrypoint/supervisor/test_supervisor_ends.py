@@ -133,6 +133,9 @@ class Vllm:
     def shared_memory(self) -> set[Path]:
         return set()
 
+    async def nap(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     def note_shared_memory(self) -> None:
         self.did.append("noted shared memory")
 
