@@ -6,8 +6,9 @@ What vLLM's own scheduler keeps in host memory of a DeepSeek-V4 conversation, an
 The scheduler, its KV cache manager and its offloading connector are vLLM's; caches are planned as `planner` does, and
 instead of a model there are tokens by chance, every draft refused. Standard input is a list of what `planner` takes, with
 "gib" of host memory, "prompt" and "output" tokens, and where it differs "extra" (kv_connector_extra_config). Standard
-output is the same list, each with the blocks of host memory, those that one turn stores, and the tokens that come back
-from host memory when the next turn repeats the first one after the GPU has lost it.
+output is the same list, each with the blocks of host memory, those that one turn stores, the tokens that come back when
+the next turn repeats the first one after the GPU has lost it, and those that were there before the first: a folder of a
+file tier keeps them from one process to the next.
 """
 
 import gc
@@ -15,6 +16,7 @@ import json
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from qualification.calibration import planner
 from tests.support import cuda_model
 
 NEXT_QUESTION = 200
-QUIET = 3
-"""Steps after a request's end in which its last copies are made."""
+QUIET, PAUSE = 3, 0.005
+"""Steps after a request's end in which its last copies are made, and seconds for files in a step without tokens."""
 
 
 def engine(setting: dict[str, Any]) -> tuple[Any, Any]:
@@ -90,6 +92,7 @@ def serve(
             restored = request.prefill_stats.num_external_cached_tokens
         received = {job.req_id for job in copies.load_jobs.values()}
         names = list(step.num_scheduled_tokens)
+        time.sleep(0 if names else PAUSE)
         answers = [
             [by_chance.randrange(1000, 100_000)] if request.num_computed_tokens >= request.num_prompt_tokens else []
             for _ in names
@@ -106,7 +109,7 @@ def serve(
         drafts = scheduler.num_spec_tokens
         if request.request_id in scheduler.requests and names and drafts:
             scheduler.update_draft_token_ids(DraftTokenIds(names, [[7] * drafts if one else [] for one in answers]))
-        quiet += request.request_id not in scheduler.requests
+        quiet += request.request_id not in scheduler.requests and not scheduler.connector.has_pending_push_work()
     return request, stored, restored
 
 
@@ -118,13 +121,14 @@ def answer(setting: dict[str, Any]) -> dict[str, Any]:
     by_chance = random.Random(1)
     scheduler, hasher = engine(setting)
     manager = scheduler.connector.scheduler.manager
+    manager = getattr(manager, "primary_tier", manager)  # with tiers, that of host memory
     prompt = [by_chance.randrange(1000, 100_000) for _ in range(setting["prompt"])]
-    first, stored, _ = serve(scheduler, hasher, prompt, setting["output"], by_chance)
+    first, stored, before = serve(scheduler, hasher, prompt, setting["output"], by_chance)
     assert scheduler.kv_cache_manager.reset_prefix_cache()
     question = [by_chance.randrange(1000, 100_000) for _ in range(NEXT_QUESTION)]
     _, _, restored = serve(scheduler, hasher, [*prompt, *first.output_token_ids, *question], 1, by_chance)
     scheduler.connector.shutdown()
-    return {"host_blocks": manager._num_chunks, "stored": stored, "restored": restored}
+    return {"host_blocks": manager._num_chunks, "stored": stored, "restored": restored, "before": before}
 
 
 def main() -> None:

@@ -193,6 +193,7 @@ EXAMPLES = {
     "deep-gemm-kernel-rejected": "RuntimeError: CUDA driver error (csrc/jit/handle.hpp:141): 200 (CUDA_ERROR_INVALID_IMAGE)",
     "sparse-mla-dispatch": "tvm.error.InternalError: Check failed: n > 64: Decode (num_tokens <= 64) must go through x",
     "partition-not-divisible": "ValueError: Weight input_size_per_partition = 96 is not divisible by weight quantization block_k",
+    "offloading-does-not-fit": "RuntimeError: Insufficient space in /dev/shm for CPU KV offload shared region in /dev/shm: 65536 MiB",
     "offload-block-size": "AssertionError: gpu_block_size=64 not divisible by hash_block_size=256.",
     "triton-shared-memory": "triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 147456",
     "inductor-failed": "torch._inductor.exc.InductorError: AssertionError: assert numel",

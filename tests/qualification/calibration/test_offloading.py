@@ -61,3 +61,20 @@ def test_the_recorded_settings_have_every_kind() -> None:
 def test_vllms_scheduler_still_stores_and_restores_what_is_recorded() -> None:
     settings = [{key: answer[key] for key in ASKED if key in answer} for answer in RECORDED]
     assert of_vllm("offloading", stdin=json.dumps(settings)) == RECORDED
+
+
+@pytest.mark.slow
+@needs_vllm
+def test_files_of_a_disk_come_back_after_a_restart(tmp_path) -> None:
+    """vLLM's scheduler and its tier of files, in two processes; the GPU's part of the copies is left out."""
+    tiers = [{"type": "fs", "root_dir": str(tmp_path / "kv")}]
+    extra = {"spec_name": "TieringOffloadingSpec", "secondary_tiers": tiers}
+    asked = {key: RECORDED[0][key] for key in ASKED if key in RECORDED[0]} | {"gib": 0.25, "extra": extra}
+    first, again = (of_vllm("offloading", stdin=json.dumps([asked]))[0] for _ in range(2))
+    whole = (asked["prompt"] - 1) // BLOCK * BLOCK
+    assert (first["before"], again["before"]) == (0, whole)
+    assert first["restored"] == whole < again["restored"]  # the second turn of the first process is there too
+    files = list((tmp_path / "kv").rglob("*.bin"))
+    assert {file.stat().st_size for file in files} == {cache_of(asked).row_bytes}
+    assert len(files) >= first["stored"]
+    assert not list(Path("/dev/shm").glob("vllm_offload_*"))
