@@ -20,6 +20,8 @@ TYPES = frozenset({FILES, "example", *PACKAGES})
 _CONFIG = "kv-transfer-config"
 _EXTRA = f"{_CONFIG}.kv_connector_extra_config"
 _GIB = 1 << 30
+SHM_GIB = 16
+"""Shared memory of the shipped containers, without offloading."""
 
 
 @dataclass(frozen=True)

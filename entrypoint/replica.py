@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from . import served_plan, supervision_settings
 from .errors import ConfigError
+from .kv_offloading import SHM_GIB, offloading_of
 from .parallel import parallel_of
 from .plan import Plan
 
@@ -23,9 +26,24 @@ def sequences(plan: Plan) -> int:
     return int(plan.value("max-num-seqs") or 0) * parallel_of(plan.flags).data
 
 
-def memory_gib(gpus: int) -> int:
-    """Return the memory limit of a replica in GiB, its shared memory included: 32, and 32 for each GPU. Unmeasured."""
-    return 32 + 32 * gpus
+def offloading_gib(plan: Plan) -> int:
+    """Return the host memory that copies of KV caches take on one host, in whole GiB."""
+    shape = parallel_of(plan.flags)
+    return ceil(offloading_of(plan.flags).gib * (shape.node_gpus // (shape.group_gpus or 1)))
+
+
+def memory_gib(gpus: int, offloading: int = 0) -> int:
+    """
+    Return the memory limit of a replica in GiB, its shared memory included.
+
+    It is 32, and 32 for each GPU, both unmeasured, and what KV offloading takes.
+    """
+    return 32 + 32 * gpus + offloading
+
+
+def shm_gib(offloading: int) -> int:
+    """Return the shared memory of a replica with GPUs in GiB."""
+    return SHM_GIB + offloading
 
 
 def require_one_host(plan: Plan) -> None:

@@ -58,6 +58,7 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
         *(_read_only(folder, str(folder)) for folder in shared),
         _read_only(deployment.key_file, KEY),
     ]
+    memory = replica.memory_gib(len(gpus), deployment.offloading)
     body = {
         "Image": deployment.image,
         "User": _user(),
@@ -67,9 +68,9 @@ def replica_settings(deployment: Deployment, index: int, image: str, *, podman: 
         "Labels": {ROLE: "replica", GPUS: ",".join(map(str, gpus)), STOP_SECONDS: str(deployment.stop_seconds)},
         "StopTimeout": deployment.stop_seconds,
         "HostConfig": {
-            **_common(mounts, deployment.memory or replica.memory_gib(len(gpus)) * GIB, deployment.pids),
+            **_common(mounts, deployment.memory or memory * GIB, deployment.pids),
             "Tmpfs": {"/tmp": "exec"},  # noqa: S108  compiled kernels are loaded from there
-            "ShmSize": (16 if gpus else 1) * GIB,
+            "ShmSize": (replica.shm_gib(deployment.offloading) if gpus else 1) * GIB,
             "PortBindings": {f"{HEALTH_PORT}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]},
             **(_with_gpus(gpus, podman=podman) if gpus else {}),
         },

@@ -67,7 +67,9 @@ class Deployment:
     requests: int = 0
     """Sequences in one step of a replica (max-num-seqs); 0 where the plan has none."""
     memory: int = 0
-    """The memory limit of a replica in bytes; 0 for one by its GPUs."""
+    """The memory limit of a replica in bytes; 0 for one by its GPUs and what it offloads."""
+    offloading: int = 0
+    """GiB of host memory that KV offloading takes."""
     pids: int = PIDS
     """The most processes and threads of a replica."""
 

@@ -83,6 +83,7 @@ def deployment(
         port=options.port,
         stop_seconds=replica.stop_seconds(plan),
         requests=replica.sequences(plan),
+        offloading=replica.offloading_gib(plan),
         memory=make.memory(request.operator.get("REPLICA_MEMORY", "")),
         pids=make.pids(request.operator.get("REPLICA_PIDS", "")),
     )

@@ -67,6 +67,7 @@ def overlay(options: argparse.Namespace, request: Request) -> Overlay:
         fetched=fetched,
         hardware=selection.hardware.name,
         sequences=replica.sequences(plan),
+        offloading=replica.offloading_gib(plan),
         extras=extras,
         profiles=own_profiles.read(folders),
         command=_command(options, extras),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..replica import memory_gib
+from ..replica import memory_gib, shm_gib
 from .weights import MOUNTED, WeightSource
 
 PRODUCT = "nvidia.com/gpu.product"
@@ -51,6 +51,8 @@ class Overlay:
     hardware: str = ""
     sequences: int = 0
     """How many requests a step of a replica computes; 0 if vLLM decides."""
+    offloading: int = 0
+    """GiB of host memory that KV offloading takes in a pod."""
     extras: Mapping[str, str] = field(default_factory=dict)
     """The components of `--with` and their values, in their order."""
     profiles: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class Overlay:
     @property
     def memory_gib(self) -> int:
         """Memory of a replica in GiB."""
-        return memory_gib(self.gpus)
+        return memory_gib(self.gpus, self.offloading)
 
 
 def documents(overlay: Overlay) -> dict[str, dict[str, Any]]:
@@ -233,6 +235,9 @@ def pod_patch(overlay: Overlay) -> dict[str, Any]:
     resources = {"requests": {"cpu": str(overlay.cpus), **limits}, "limits": dict(limits)}
     pod["containers"] = [{**_reading(overlay, {"name": "replica"}, overlay.env), "resources": resources}]
     pod["volumes"] = [{"name": "models", **_BASE_VOLUME, **overlay.weights.volume}, *_profile_volumes(overlay)]
+    if overlay.offloading:
+        size = f"{shm_gib(overlay.offloading)}Gi"
+        pod["volumes"].append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}})
     return pod
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..kv_offloading import SHM_GIB
 from .cache_layout import POSITIONS
 from .estimate import BLOCK_TOKENS, MemoryEstimate
 
 HIGHEST_UTILIZATION = 0.97
 """The highest that started on 95.01 GiB; 0.985 and above did not (RTX PRO 6000, third-party logs, 2026)."""
-SHM_GIB = 16
-"""Shared memory of the shipped containers, without offloading."""
 _BATCHES = (16_384, 8_192, 4_096, 2_048, 1_024)
 
 

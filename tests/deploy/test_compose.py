@@ -50,11 +50,12 @@ def started() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("name", started())
 def test_no_container_can_take_all_memory_or_processes_of_the_host(name: str) -> None:
     service = started()[name]
-    memory, pids = (re.sub(r".*:-|}", "", str(service[limit])) for limit in ("mem_limit", "pids_limit"))
+    limits = {"mem_limit": "", "pids_limit": "", "shm_size": "0gb", **service}
+    memory, pids, shared = (re.sub(r".*:-|}", "", str(limits[one])) for one in ("mem_limit", "pids_limit", "shm_size"))
     assert int(pids) >= 64
     amount, unit = int(memory[:-1]), memory[-1]
     assert unit in "mg"
-    assert amount * {"m": 1, "g": 1024}[unit] > 2 * 1024 * int(service.get("shm_size", "0gb").removesuffix("gb"))
+    assert amount * {"m": 1, "g": 1024}[unit] > 2 * 1024 * int(shared.removesuffix("gb"))
 
 
 @pytest.mark.parametrize("name", [n for n, s in SERVICES.items() if n != "balancer" and "ports" in s])

@@ -93,6 +93,7 @@ COMPOSE = {
     "GRAFANA_PORT": "The port of Grafana on this host.",
     "REPLICA_MAXCONN": "Requests that one replica gets at once; the others wait in the balancer.",
     "REPLICA_MEMORY": "The memory limit of a replica's container.",
+    "REPLICA_SHM": "The shared memory of a replica's container.",
     "REPLICA_PIDS": "The most processes and threads of a replica's container.",
     "PROMETHEUS_MEMORY": "The memory limit of Prometheus.",
     "REPLICA_TIMEOUT": "The longest wait for the next byte of a replica.",

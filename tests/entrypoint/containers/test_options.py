@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -12,6 +13,7 @@ from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.cli.parser import parse
 from dsv4_serve.entrypoint.cli.request import request as request_of
 from dsv4_serve.entrypoint.containers import options as ours
+from dsv4_serve.entrypoint.containers.containers import replica_settings
 from dsv4_serve.entrypoint.containers.deployment import BALANCER_IMAGE, CPU_IMAGE, IMAGE, SHIPPED, key_file
 from dsv4_serve.entrypoint.errors import ConfigError, HostError, UsageError
 from dsv4_serve.entrypoint.machine.nvml import Pair
@@ -133,6 +135,16 @@ def test_limits_are_those_of_compose(deployment_for):
     ):
         with pytest.raises(ConfigError, match=f"environment {name} = {wrong}: this is not a"):
             deployment_for(*H200, **{"REPLICA_MEMORY": "1g", name: wrong})
+
+
+def test_copies_of_kv_caches_get_memory_of_their_own(deployment_for):
+    found = deployment_for(*H200, "--kv-offloading-size", "40.5")
+    host = replica_settings(found, 0, "sha256:1", podman=False)["HostConfig"]
+    assert (found.memory, found.offloading) == (0, 41)
+    assert (host["ShmSize"], host["Memory"]) == ((16 + 41) * 2**30, (96 + 41) * 2**30)
+    own = replica_settings(replace(found, memory=2**30), 0, "sha256:1", podman=False)["HostConfig"]
+    assert own["Memory"] == 2**30
+    assert deployment_for(*H200).offloading == 0
 
 
 def test_a_stop_gets_the_time_that_a_drain_takes(deployment_for):
