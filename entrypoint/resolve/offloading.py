@@ -16,6 +16,10 @@ _TABLE = "kv_connector_extra_config"
 
 def violations(flags: Mapping[str, Setting]) -> Iterator[tuple[str, str, Problem]]:
     """Yield what is wrong with the tiers of a plan (v1/kv_offload/tiering/spec.py and factory.py, 0.32.0)."""
+    size = flags[SIZE].value if SIZE in flags else None
+    if isinstance(size, (int, float)) and size <= 0:
+        seen = f"vLLM {VERSION} ends with a size of {size:g}: `cpu_bytes_to_use must be specified`"
+        yield RULE, f"--{SIZE}", Problem(seen, "", f"leave --{SIZE} out, and nothing is offloaded")
     asked = offloading_of(flags)
     for problem in _problems(asked) if asked.connector else ():
         yield RULE, f"{_TABLE} of --kv-transfer-config", problem

@@ -179,13 +179,14 @@ def test_a_flag_of_vllm_is_refused_because_a_profile_says_those(capsys):
     assert "does not take '--max-model-len'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("size", "shared", "memory"), [("", None, 96), ("40.5", "57Gi", 96 + 41)])
-def test_copies_of_kv_caches_get_memory_of_their_own(overlay_for, monkeypatch, tmp_path, size, shared, memory):
+@pytest.mark.parametrize(("size", "more"), [("", 0), ("40.5", 41)])
+def test_copies_of_kv_caches_get_memory_of_their_own(overlay_for, monkeypatch, tmp_path, size, more):
     flags = f"kv-offloading-size = {size}\n" if size else ""
     (tmp_path / "keeps.toml").write_text(f'about = "keeps caches"\nextends = "524k"\n[flags]\n{flags}')
     monkeypatch.setenv("DSV4_PROFILES", str(tmp_path))
     spec, container = pod(overlay_for("--profile", "keeps", "--hardware", "h200"))
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
-    assert volumes.get("shm", {}).get("emptyDir") == (shared and {"medium": "Memory", "sizeLimit": shared})
-    assert container["resources"]["limits"]["memory"] == f"{memory}Gi"
-    assert container["resources"]["requests"]["memory"] == f"{memory}Gi"
+    shared = {"medium": "Memory", "sizeLimit": f"{16 + more}Gi"} if more else None
+    assert volumes.get("shm", {}).get("emptyDir") == shared
+    assert container["resources"]["limits"]["memory"] == f"{96 + more}Gi"
+    assert container["resources"]["requests"]["memory"] == f"{96 + more}Gi"

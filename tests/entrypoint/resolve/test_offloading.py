@@ -33,6 +33,12 @@ def test_what_cannot_work_is_refused(size: dict[str, Any], extra: dict[str, Any]
         resolved(request(**WANTED, **size, **{EXTRA: extra}))
 
 
+@pytest.mark.parametrize("size", [0, 0.0, -1.0])
+def test_no_size_is_no_way_to_switch_it_off(size: float) -> None:
+    with pytest.raises(ConfigError, match="cpu_bytes_to_use must be specified`; leave --kv-offloading-size out"):
+        resolved(request(**WANTED, **{"kv-offloading-size": size}))
+
+
 @pytest.mark.parametrize(
     "flags",
     [
