@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from dsv4_serve.entrypoint.memory.cache_layout import CACHE_LAYOUTS
 from dsv4_serve.entrypoint.memory.host_cache import HostCache
 from tests.qualification.calibration.test_planner import SETTINGS, label, needs_vllm, of_vllm, ours
 
 HERE = Path(__file__).parent
+RESULTS = HERE.parents[2] / "qualification/results/bench"
+FLASH = dataclasses.replace(CACHE_LAYOUTS["deepseek-v4-flash"], drafter=1)
 RECORDED = json.loads((HERE / "offloaded.json").read_text())
 ASKED = (*SETTINGS, "gib", "prompt", "output", "extra")
 BLOCK, DRAFTS_BLOCK = 256, 64
@@ -54,6 +58,21 @@ def test_the_recorded_settings_have_every_kind() -> None:
     assert {cut_short(answer) for answer in RECORDED} == {True, False}
     assert {answer["tp"] for answer in RECORDED} == {1, 2, 4}
     assert {"drafter", "draft_tokens", "indexer", "extra"} <= {key for answer in RECORDED for key in answer}
+
+
+def test_a_gpu_copies_as_many_bytes_as_are_counted() -> None:
+    """Conversations that were read anew on H200 (qualification/gpu/returning.py): vLLM's own counter of stored bytes."""
+    found = [json.loads(file.read_text()) for file in RESULTS.glob("w4a16-*-returning-*.json")]
+    lengths = {
+        (of["tokens"], turn["stored"])
+        for one in found
+        for of in one["returning"]
+        for turn in of["turns"]
+        if turn["turn"] == "read"
+    }
+    assert lengths
+    for tokens, stored in lengths:
+        assert stored == FLASH.block_bytes * HostCache(1, FLASH.block_bytes, FLASH.window_blocks).blocks_of(tokens)
 
 
 @pytest.mark.slow
