@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import plain_file
 from ..errors import ConfigError
 from .schema import Hardware
 
@@ -29,13 +30,22 @@ class KernelTable:
     input_type: str
     weight_type: str
     device: str
+    file: Path
+
+    def group(self) -> int:
+        """Return how many weights share a scale in its layer; 0 where the table does not say, or cannot be read."""
+        try:
+            size = plain_file.parse_json(plain_file.read(self.file))["layer_config"]["weight_scale_group_size"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return 0  # vLLM reads it too, and says what is wrong
+        return size if isinstance(size, int) else 0
 
 
 def tables(folder: Path) -> Iterator[KernelTable]:
     """Yield the tables of a folder."""
     for file in sorted(folder.glob(FILES)):
         if found := _NAME.fullmatch(file.name):
-            yield KernelTable(int(found[1]), found[2], found[3], found[4].replace("_", " "))
+            yield KernelTable(int(found[1]), found[2], found[3], found[4].replace("_", " "), file)
 
 
 def located(own: Hardware, file: str, folders: Sequence[Path]) -> Path:

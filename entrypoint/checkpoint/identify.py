@@ -61,6 +61,7 @@ def identify(description: Description) -> Identity:
         missing=tuple(missing),
         unsupported=unsupported.of(config, known, description.files) if is_published else None,
         expert_rows=described.number(described.text_config(config), "moe_intermediate_size"),
+        expert_group=_group_size(config) if known == "w4a16" else 0,
     )
 
 
@@ -143,9 +144,7 @@ def _expert_dtype(config: Mapping[str, Any]) -> Any:
 
 
 def _compressed_tensors(quantization: Mapping[str, Any]) -> str:
-    groups = quantization.get("config_groups")
-    tables = [group for group in groups.values() if isinstance(group, dict)] if isinstance(groups, dict) else []
-    kinds = [(_bits(g, "weights"), _bits(g, "input_activations")) for g in tables]
+    kinds = [(_bits(g, "weights"), _bits(g, "input_activations")) for g in _groups(quantization)]
     for (kind, bits), (_, activations) in kinds:
         if bits == 4 and kind == "int":
             return "w4a8" if activations == 8 else "w4a16"
@@ -153,6 +152,21 @@ def _compressed_tensors(quantization: Mapping[str, Any]) -> str:
             return "nvfp4"
     eight = all(bits == 8 for (_, bits), _ in kinds)
     return "w8a8" if kinds and eight else "unknown compressed-tensors"
+
+
+def _groups(quantization: Any) -> list[Mapping[str, Any]]:
+    groups = quantization.get("config_groups") if isinstance(quantization, dict) else None
+    return [group for group in groups.values() if isinstance(group, dict)] if isinstance(groups, dict) else []
+
+
+def _group_size(config: Mapping[str, Any]) -> int:
+    """Return how many INT4 weights share a scale; 0 where config.json does not say."""
+    four = [
+        group["weights"]
+        for group in _groups(config.get("quantization_config"))
+        if _bits(group, "weights") == ("int", 4)
+    ]
+    return number(four[0], "group_size") if four else 0
 
 
 def _bits(group: Mapping[str, Any], key: str) -> tuple[str, Any]:

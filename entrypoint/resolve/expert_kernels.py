@@ -1,9 +1,9 @@
 """
 Hand vLLM the hardware's tables of measured kernels for experts, where one may fit what Humming computes here.
 
-The names of the tables decide, with what the plan knows: formats, shape, GPU. vLLM compares the rest when it loads them
-(the patch `read-measured-configs-of-humming-experts`): another version of Humming, or a layer that differs, leaves the
-choice to Humming, and the log says so.
+The names of the tables decide, with what the plan knows: formats, shape, GPU, and how many INT4 weights share a scale.
+vLLM compares the rest when it loads them (the patch `read-measured-configs-of-humming-experts`): another version of
+Humming, or a layer that differs, leaves the choice to Humming, and the log says so.
 """
 
 from __future__ import annotations
@@ -35,11 +35,18 @@ def settle(selection: Selection, flags: Mapping[str, Setting], env: dict[str, Se
         (table.weight_type, table.inputs) == (weights, part)
         and inputs in ("", table.input_type)
         and table.device in names  # another kind of GPU may extend a hardware file
+        and _same_group(selection, table)
         for table in tuned_kernels.tables(Path(folder))
     )
     if fits:
         why = f"{selection.hardware.file_of('tuned_kernels')} tuned-kernels: tables of measured kernels for experts"
         env[TUNED_KERNELS] = Setting(folder, f"{why}, used where they fit; an empty {TUNED_KERNELS} undoes it")
+
+
+def _same_group(selection: Selection, table: tuned_kernels.KernelTable) -> bool:
+    """Tell whether as many INT4 weights share a scale, as far as checkpoint and table say: 128 in published ones."""
+    found = selection.identity.expert_group if selection.identity else 0
+    return not found or table.group() in (0, found)
 
 
 def _input_type(env: Mapping[str, Setting]) -> str:

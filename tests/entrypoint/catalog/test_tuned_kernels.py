@@ -40,7 +40,7 @@ def test_h200_names_its_folder_and_no_other_hardware_has_one() -> None:
     every = list(SHIPPED.glob("hardware/*/*"))
     assert {str(file.parent) for file in every} == {shipped}
     assert all(file.stat().st_mode & stat.S_IROTH for file in every)
-    assert len(list(tuned_kernels.tables(Path(shipped)))) == len(every) == 2
+    assert len(list(tuned_kernels.tables(Path(shipped)))) == len(every) == 4
 
 
 def test_a_name_is_read_as_the_program_that_measures_writes_it(tmp_path: Path) -> None:
@@ -48,7 +48,22 @@ def test_a_name_is_read_as_the_program_that_measures_writes_it(tmp_path: Path) -
     (tmp_path / choose.file_name(layer, "NVIDIA RTX PRO 6000")).touch()
     for other in ("E=256,N=4096,device_name=NVIDIA_H200.json", "humming_moe,odd.json", "README.md"):
         (tmp_path / other).touch()
-    assert list(tuned_kernels.tables(tmp_path)) == [KernelTable(1536, "bfloat16", "uint4", "NVIDIA RTX PRO 6000")]
+    [found] = tuned_kernels.tables(tmp_path)
+    named = tmp_path / choose.file_name(layer, "NVIDIA RTX PRO 6000")
+    assert found == KernelTable(1536, "bfloat16", "uint4", "NVIDIA RTX PRO 6000", named)
+
+
+def test_the_weights_that_share_a_scale_are_those_of_the_layer_in_a_table(tmp_path: Path) -> None:
+    shipped = {(one.weight_type, one.group()) for one in tuned_kernels.tables(SHIPPED / "hardware/h200-kernels")}
+    assert shipped == {("uint4", 128), ("float4e2m1", 32)}
+    (tmp_path / FILE).touch()
+    [table] = tuned_kernels.tables(tmp_path)
+    for text in ("", "{}", "[]", '{"layer_config": 1}', '{"layer_config": {"weight_scale_group_size": "128"}}'):
+        (tmp_path / FILE).write_text(text)
+        assert table.group() == 0, text
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).mkdir()
+    assert table.group() == 0
 
 
 def test_ones_own_folder_lies_beside_ones_own_file(tmp_path: Path) -> None:

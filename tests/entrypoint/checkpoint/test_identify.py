@@ -165,3 +165,24 @@ def test_the_rows_of_an_expert_are_those_of_the_language_model(
     tmp_path: Path, config: dict[str, Any], rows: int
 ) -> None:
     assert identify.identity_of(checkpoint(tmp_path, config), "MODEL").expert_rows == rows
+
+
+@pytest.mark.parametrize(
+    ("weights", "group"),
+    [({"group_size": 128}, 128), ({"group_size": 32}, 32), ({}, 0), ({"group_size": -1}, 0), ({"type": "float"}, 0)],
+    ids=["published", "other", "unsaid", "channel", "nvfp4"],
+)
+def test_the_weights_that_share_a_scale_are_told_of_int4_experts_alone(
+    tmp_path: Path, weights: dict[str, Any], group: int
+) -> None:
+    others = {"weights": {"num_bits": 8, "type": "float", "group_size": 64}}
+    ours = {"weights": {"num_bits": 4, "type": "int", "group_size": 0} | weights}
+    quantization = INT4 | {"config_groups": {"a": others, "b": ours}}
+    found = identify.identity_of(checkpoint(tmp_path, V4 | {"quantization_config": quantization}), "MODEL")
+    assert found.expert_group == group
+
+
+def test_checkpoints_without_int4_experts_have_no_group(tmp_path: Path) -> None:
+    for quantization in (FP8, FP4, None):
+        found = identify.identity_of(checkpoint(tmp_path, V4 | {"quantization_config": quantization}), "MODEL")
+        assert found.expert_group == 0

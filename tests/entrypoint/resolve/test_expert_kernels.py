@@ -21,7 +21,8 @@ from tests.support.each import each
 from tests.support.plans import CATALOG, request, resolved
 
 SHIPPED_TABLES = str(SHIPPED / "hardware/h200-kernels")
-FLASH = {"flash", "flash-0731", "flash-vision"}
+MEASURED = {"flash", "flash-0731", "flash-vision", "w4a16", "acti"}
+"""Flash with DeepSeek's own MXFP4 experts, and with INT4 ones in groups of 128, which both of the latter two have."""
 MODELS = [name for name in CATALOG.names("model") if CATALOG.model(name, name).get("scheme") != "unquantized"]
 NAME = "humming_moe,E=256,N=4096,K=1024,a_dtype={},b_dtype={},device_name=NVIDIA_H100_80GB_HBM3.json"
 
@@ -60,15 +61,16 @@ def test_of_the_shipped_plans_those_of_flash_on_two_gpus_have_tables(model: str)
     for size in (1, 2, 4, 8):
         for split in (False, True):
             found = folder(model=model, tensor_parallel_size=size, enable_expert_parallel=split)
-            measured = model in FLASH and size == 2 and not split
+            measured = model in MEASURED and size == 2 and not split
             assert found == (SHIPPED_TABLES if measured else None), (size, split)
 
 
 @pytest.mark.parametrize("hardware", CATALOG.names("hardware"))
 def test_other_gpus_have_none(hardware: str) -> None:
     """H200 NVL extends H200, and its name is not the one that was measured."""
-    env = {expert_input.VARIABLE: expert_input.GROUPS}
-    assert folder(hardware=hardware, operator=env) == (SHIPPED_TABLES if hardware == "h200" else None)
+    for model, env in (("flash", {expert_input.VARIABLE: expert_input.GROUPS}), ("w4a16", {})):
+        found = folder(hardware=hardware, model=model, operator=env)
+        assert found == (SHIPPED_TABLES if hardware == "h200" else None), model
 
 
 @pytest.mark.parametrize(
@@ -87,11 +89,17 @@ def test_the_inputs_of_the_experts_are_those_of_a_table(value: str, found: str |
     assert folder(operator={expert_input.VARIABLE: value}) == found
 
 
-def test_other_kernels_and_adapters_take_no_tables() -> None:
-    assert folder(moe_backend="marlin") is None
-    assert folder(moe_backend="humming") == SHIPPED_TABLES
-    assert folder(enable_lora=False) == SHIPPED_TABLES
-    assert folder(enable_lora=True) is None
+def test_the_inputs_of_int4_experts_are_bf16_in_their_tables() -> None:
+    for value, found in ((expert_input.BF16, SHIPPED_TABLES), (expert_input.GROUPS, None), ("{}", SHIPPED_TABLES)):
+        assert folder(model="w4a16", operator={expert_input.VARIABLE: value}) == found, value
+
+
+@pytest.mark.parametrize("model", ["flash", "w4a16"])
+def test_other_kernels_and_adapters_take_no_tables(model: str) -> None:
+    assert folder(model=model, moe_backend="marlin") is None
+    assert folder(model=model, moe_backend="humming") == SHIPPED_TABLES
+    assert folder(model=model, enable_lora=False) == SHIPPED_TABLES
+    assert folder(model=model, enable_lora=True) is None
 
 
 def test_what_the_user_set_stays(tmp_path: Path) -> None:
@@ -133,6 +141,19 @@ def test_files_decide_over_the_name_of_the_model(tmp_path: Path) -> None:
     assert folder(model=tiny, tensor_parallel_size=1) is None
     assert folder(model=part, tensor_parallel_size=1) == SHIPPED_TABLES
     assert folder(model=part) is None
+
+
+@pytest.mark.parametrize(("layout", "model"), [("w4a16", "w4a16"), ("acti", "acti")])
+def test_int4_experts_have_tables_where_as_many_weights_share_a_scale(tmp_path: Path, layout: str, model: str) -> None:
+    write(tmp_path / "part", layout, replace(TINY, inter=1024))
+    config = tmp_path / "part/config.json"
+    assert '"group_size": 128' in config.read_text()
+    asked = {"model": f"{model}={tmp_path / 'part'}", "tensor_parallel_size": 1}
+    assert folder(**asked) == SHIPPED_TABLES
+    config.write_text(config.read_text().replace('"group_size": 128', '"group_size": 64'))
+    assert folder(**asked) is None
+    mine = own(tmp_path, NAME.format("bfloat16", "uint4"))  # a table that says nothing of it: vLLM compares
+    assert folder(mine, hardware="mine", **asked)
 
 
 def test_a_table_that_changed_is_another_start_wherever_it_lies(tmp_path: Path) -> None:
