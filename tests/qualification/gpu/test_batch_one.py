@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from dsv4_serve.entrypoint.plan import TUNED_KERNELS
 from qualification.gpu import speed, variants
 from tests.support.variants import changes, settings
 
 FILE = Path(speed.__file__).with_name("batch_one.toml")
 CHANGES: dict[str, dict[str, Any]] = {
     "plan": {},
+    "no-tables": {TUNED_KERNELS: ""},
     "nccl": {"disable-custom-all-reduce": True},
     "full-graphs": {"compilation-config.cudagraph_mode": "FULL"},
     "one-stream": {"VLLM_DISABLE_SHARED_EXPERTS_STREAM": "1"},
@@ -75,6 +77,35 @@ def test_no_pass_of_the_compiler_can_act_on_the_cuda_model() -> None:
     architectures = config.partition("DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES = ")[2].partition(")")[0]
     assert {"DeepseekV4ForCausalLM", "DeepSeekV4MTPModel"} <= set(re.findall(r'"(\w+)"', architectures))
     assert "if enabled:\n            self.compilation_config.mode = CompilationMode.NONE" in config
+
+
+def test_whole_graphs_leave_prompts_without_graphs() -> None:
+    """On SM 9.0 the indexer has graphs of requests with equally many tokens alone, and no part of the model is split."""
+    config = source("config/compilation.py")
+    assert "FULL_DECODE_ONLY = (FULL, NONE)" in config
+    assert (
+        "if self.mode != CompilationMode.VLLM_COMPILE:\n            if self.splitting_ops is None:\n"
+        "                self.splitting_ops = []"
+    ) in config  # as with breakable graphs
+    _, rule, after = config.partition(
+        "mixed_mode() == CUDAGraphMode.FULL\n            and min_cg_support != AttentionCGSupport.ALWAYS"
+    )
+    whole = after.partition("logger.warning(msg)")[0]
+    assert rule
+    assert "if self.splitting_ops_contain_attention():" in whole
+    lines = [line.strip() for line in whole.splitlines() if line.strip()]
+    assert lines[-3:] == [
+        "else:", 'msg += "; setting cudagraph_mode=FULL_DECODE_ONLY"', "cudagraph_mode = CUDAGraphMode.FULL_DECODE_ONLY",
+    ]  # fmt: skip
+    indexer = source("v1/attention/backends/mla/indexer.py")
+    assert (
+        "if _supports_varlen_paged_mqa_logits() or _use_flattening(vllm_config):\n"
+        "            return AttentionCGSupport.ALWAYS\n        return AttentionCGSupport.UNIFORM_BATCH"
+    ) in indexer
+    varlen = indexer.partition("def _supports_varlen_paged_mqa_logits")[2].partition("\ndef ")[0]
+    assert re.findall(r"family\((\d+)\)", varlen) == ["100"]
+    rows = source("utils/deep_gemm.py").partition("def native_next_n_supported")[2].partition("\ndef ")[0]
+    assert "is_device_capability_family(90):\n        return next_n in (1, 2, 4)" in rows  # one draft token: 2
 
 
 def test_interactivity_only_chooses_sizes_of_graphs_where_none_are_given() -> None:
