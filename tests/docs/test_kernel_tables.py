@@ -14,17 +14,23 @@ PAGE = (ROOT / "docs/results/speed.md").read_text(encoding="utf-8")
 ENGINES = " ".join((ROOT / "docs/how-to/compare-engines.md").read_text(encoding="utf-8").split())
 
 
-def kept(name: str) -> dict[int, dict[str, Any]]:
-    """Return the rows of the result of kernels that the page links to, by tokens."""
+def result(name: str) -> dict[str, Any]:
+    """Return the result of kernels that the page links to."""
     [file] = (ROOT / "qualification/results/kernels").glob(f"{name}-tp2-h200-*.json")
     assert f"(../../{file.relative_to(ROOT)})" in PAGE
-    return {row["tokens"]: row for row in json.loads(file.read_text(encoding="utf-8"))["rows"]}
+    return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
-GROUPS, TOKENS, FLASHINFER = (
+def kept(name: str) -> dict[int, dict[str, Any]]:
+    """Return its rows, by tokens."""
+    return {row["tokens"]: row for row in result(name)["rows"]}
+
+
+GROUPS, TOKENS, FLASHINFER, INT4 = (
     kept("humming-mxfp4-fp8"),
     kept("humming-mxfp4-fp8token"),
     kept("flashinfer-mxfp4-fp8token"),
+    kept("humming-int4"),
 )
 SHOWN = (2, 8, 16, 32, 64, 128, 256, 384, 1024, 2048, 4096, 8192)
 
@@ -33,13 +39,61 @@ def test_the_rows_are_those_of_the_results() -> None:
     expected = []
     for tokens in SHOWN:
         row, other = GROUPS[tokens], FLASHINFER.get(tokens)
-        slower = min(row[product]["taken"]["share"] for product in ("w13", "w2"))
-        cells = [f"{tokens:,}", f"{row['own_us']:,.1f}", f"{row['taken_us']:,.1f}"]
-        cells += [f"**{row['taken_us'] / row['own_us']:.2f}**", f"{slower:.0%}".replace("%", " %")]
+        cells = [*common(row), reads(row, "taken")]
         us = other["products_us"] if other else 0.0
         expected.append([*cells, *([f"{us:,.1f}", f"{row['taken_us'] / us:.2f}"] if us else ["", ""])])
     assert table(PAGE, "| tokens | Humming's choice |") == expected
     assert set(FLASHINFER) <= set(SHOWN)
+
+
+def common(row: dict[str, Any]) -> list[str]:
+    """Return a row's tokens, microseconds of Humming's choice and of the table, and their ratio."""
+    cells = [f"{row['tokens']:,}", f"{row['own_us']:,.1f}", f"{row['taken_us']:,.1f}"]
+    return [*cells, f"**{row['taken_us'] / row['own_us']:.2f}**"]
+
+
+def reads(row: dict[str, Any], who: str) -> str:
+    """Return the share of the bandwidth at which the slower of both products reads its weights."""
+    return f"{min(row[product][who]['share'] for product in ('w13', 'w2')):.0%}".replace("%", " %")
+
+
+def test_the_rows_of_int4_experts_are_those_of_their_result() -> None:
+    expected = [[*common(INT4[tokens]), reads(INT4[tokens], "own"), reads(INT4[tokens], "taken")] for tokens in SHOWN]
+    assert table(PAGE, "| tokens | Humming's choice, INT4 |") == expected
+    text = " ".join(PAGE.split())
+    least, most = reads(GROUPS[32], "own"), reads(INT4[32], "own")
+    assert f"at 32 tokens it reads at {most} of the bandwidth, and at {least} for MXFP4" in text
+    tried = [result(name)["tried"] for name in ("humming-mxfp4-fp8", "humming-int4")]
+    (one, two), (three, four) = ((each["w13"], each["w2"]) for each in tried)
+    assert f"of {one} and {two} schedules for MXFP4 experts with FP8 inputs, and of {three} and {four} for INT4" in text
+
+
+def test_the_page_says_how_well_the_choice_of_humming_repeats() -> None:
+    text = " ".join(PAGE.split())
+    drifts = []
+    for rows, slow, limit in ((INT4, range(96, 385), 0.04), (GROUPS, (64, 96, 256), 0.02)):
+        again = {
+            tokens: sum(row[product]["own_again_us"] for product in ("w13", "w2")) / row["own_us"]
+            for tokens, row in rows.items()
+        }
+        longer = [ratio - 1 for tokens, ratio in again.items() if tokens in slow]
+        assert max(abs(ratio - 1) for tokens, ratio in again.items() if tokens not in slow) < limit
+        drifts.append(f"{min(longer) * 100:.0f} to {max(longer) * 100:.0f} %")
+    assert f"{drifts[0]} longer at 96 to 384 tokens with INT4, and were within 4 % elsewhere" in text
+    assert f"with MXFP4 {drifts[1]} longer at 64, 96 and 256 tokens, and within 2 % elsewhere" in text
+
+
+def test_other_pages_have_the_ranges_of_the_results() -> None:
+    def span(rows: dict[int, dict[str, Any]], low: int, high: int) -> str:
+        here = [row["ratio"] for tokens, row in rows.items() if low <= tokens <= high]
+        return f"{min(here):.2f} to {max(here):.2f}"
+
+    found = table((ROOT / "docs/how-to/tune.md").read_text(encoding="utf-8"), "| experts | 2 to 256 tokens of a step |")
+    assert [row[1:3] for row in found] == [[span(rows, 2, 256), span(rows, 384, 8192)] for rows in (GROUPS, INT4)]
+    changes = " ".join((ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split())
+    told = f"{span(GROUPS, 2, 256)} times as long at 2 to 256 tokens, {span(GROUPS, 384, 8192)} times at more"
+    assert told in changes
+    assert f"INT4 experts, {span(INT4, 2, 8192)} times as long" in changes
 
 
 def test_the_text_has_the_figures_of_the_results() -> None:

@@ -1,0 +1,204 @@
+"""Served figures of docs/results/speed.md of 2026-11-30, and what other pages quote of them: those of the result files."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs.test_result_tables import by_load, families, linked, longest, table
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/results/speed.md").read_text(encoding="utf-8")
+PROSE = " ".join(PAGE.split())
+SESSION = "20261130T190322Z"
+SERVED = {name: linked(PAGE, name, SESSION) for name in ("humming-choice", "int4-tables", "full-graphs", "fp8-shared")}
+"""What was measured of batch_one.toml, the plan without tables first."""
+ROWS = {
+    name: [by_load(result)[256, batch] for batch in (1, 4, 16) if (256, batch) in by_load(result)]
+    for name, result in SERVED.items()
+}
+HALF, WHOLE = (linked(PAGE, name, SESSION) for name in ("half-step", "whole-step"))
+STEPS, LAYERS = 20, 44
+
+
+def of(name: str, figure: str) -> list[float]:
+    return [row[figure] for row in ROWS[name]]
+
+
+def listed(values: list[float], form: str) -> str:
+    return ", ".join(format(value, form) for value in values)
+
+
+def ratios(name: str) -> list[float]:
+    """Return tokens a second as multiples of those of the plan without tables."""
+    rate = "output_tokens_per_second"
+    return [value / first for value, first in zip(of(name, rate), of("humming-choice", rate), strict=False)]
+
+
+GAINS = listed(ratios("int4-tables"), ".2f")
+IN_WORDS = " and ".join(GAINS.rsplit(", ", 1))
+
+
+def test_the_rows_of_what_could_be_faster_are_those_of_their_results() -> None:
+    expected = []
+    for name in SERVED:
+        faster = "" if name == "humming-choice" else listed(ratios(name), ".2f")
+        rate, tpot = listed(of(name, "output_tokens_per_second"), ",.1f"), listed(of(name, "tpot_p50"), ".2f")
+        expected.append([rate, faster, tpot, listed(of(name, "ttft_p50"), ".0f")])
+    found = table(PAGE, "| | tok/s at batch 1, 4, 16 | / the first row |")
+    assert [[cell.strip("*") for cell in row[1:5]] for row in found] == expected
+    assert [re.findall(r"\[([\w-]+)\]\(\.\.", row[5]) for row in found] == [[name] for name in SERVED]
+
+
+def test_the_rows_were_measured_as_the_page_says() -> None:
+    for name, result in SERVED.items():
+        replica = result["replica"]
+        assert replica["env"]["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_spread"
+        assert ("VLLM_TUNED_CONFIG_FOLDER" in replica["env"]) == (name == "int4-tables")
+        assert replica["machine"]["cores"] == 16
+        assert all(row["requests"] == 4 * row["batch"] for row in ROWS[name])
+        assert ("failed" in result) == (name == "fp8-shared")
+
+
+def test_the_kernels_of_a_step_are_those_of_both_traces() -> None:
+    without, tables = (families(SERVED[name], 16) for name in ("humming-choice", "int4-tables"))
+    both = [f"{one[part]['ms']:.1f}" for part in ("experts", "span") for one in (tables, without)]
+    assert (
+        f"the experts take {both[0]} in place of {both[1]} ms of 20 steps, which took {both[2]} in place of {both[3]} ms"
+        in PROSE
+    )
+    left = [
+        sum(one["ms"] for part, one in found.items() if part not in ("experts", "idle", "span"))
+        for found in (without, tables)
+    ]
+    assert abs(left[0] - left[1]) < 1
+
+
+def test_the_draw_and_the_look_up_are_those_of_the_trace() -> None:
+    found = families(SERVED["humming-choice"], 16)
+    draw = longest(found["torch and Triton, other"], "distribution_elementwise_grid_stride_kernel")
+    look_up = longest(found["copy"], "_scatter_gather_elementwise_kernel")
+    assert draw[1] == look_up[1] == STEPS * LAYERS
+    assert f"The draw and the look-up take {(draw[0] + look_up[0]) / STEPS:.2f} ms of a step at 16 requests" in PROSE
+
+
+def test_the_least_of_a_step_and_its_share_are_computed_from_the_results() -> None:
+    [text] = re.findall(r"same of one GPU's share with and without(?:.*\n)+?\n(?:\|.*\n)+", PAGE)
+    found = table(text, "| batch | least, ms, of W4A16 |")
+    for row, batch in zip(found, (1, 4, 16), strict=True):
+        least = minimum(batch)
+        assert row[:2] == [str(batch), f"{least:.2f}"]
+        for cells, name in ((row[2:4], "humming-choice"), (row[4:6], "int4-tables")):
+            one = by_load(SERVED[name])[256, batch]
+            tokens = 1 + one["acceptance"]
+            step = one["tpot_p50"] * tokens
+            assert cells[0] == f"{one['tpot_p50']:.2f} x {tokens:.2f} = {step:.1f}"
+            assert cells[1].strip("*") == f"{100 * least / step:.0f} %"
+
+
+def minimum(batch: int) -> float:
+    """Return the least ms of a step, as the page's first table of it has them."""
+    [row] = [row for row in table(PAGE, "| batch | experts read of 256 |") if row[0] == str(batch)]
+    return float(row[4])
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "CHANGELOG.md",
+        "docs/how-to/choose-a-model.md",
+        "profiles/hardware/h200.toml",
+        "qualification/results/plans.toml",
+    ],
+)
+def test_other_files_have_what_measured_kernels_gain(file: str) -> None:
+    text = " ".join((ROOT / file).read_text(encoding="utf-8").replace("\n# ", " ").split())
+    assert f"{IN_WORDS} times the tokens a second" in text
+
+
+def test_the_page_has_the_range_that_measured_kernels_gain() -> None:
+    values = sorted(ratios("int4-tables"))
+    assert f"W4A16 gets [{values[0]:.2f} to {values[-1]:.2f} times the tokens a second]" in PAGE
+
+
+def test_what_fp8_shared_experts_take_is_of_their_result() -> None:
+    first, second = (of(name, "tpot_p50")[0] for name in ("fp8-shared", "humming-choice"))
+    assert first > second
+    before, after = (
+        row["tpot_p50"] * (1 + row["acceptance"])
+        for row in (ROWS[name][0] for name in ("humming-choice", "fp8-shared"))
+    )
+    assert f"Shared experts in FP8: at batch 1 a step takes {after - before:.2f} ms more" in PROSE
+    assert f"TPOT is [{first:.2f} ms with it and {second:.2f} without]" in PAGE
+
+
+def test_what_is_unmeasured_is_in_the_file_and_has_no_result() -> None:
+    variants = tomllib.loads((ROOT / "qualification/gpu/batch_one.toml").read_text(encoding="utf-8"))["variant"]
+    text = PAGE.partition("* Unmeasured there: ")[2].partition("\n\n")[0]
+    told = set(re.findall(r"`([\w-]+)`", text))
+    measured = {"plan", "no-tables", "full-graphs", "fp8-shared"}
+    assert told == {one["name"] for one in variants} - measured
+
+
+# A long prompt beside short ones
+
+
+def span(values: list[float]) -> str:
+    least, most = f"{min(values):.2f}", f"{max(values):.2f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def test_the_rows_of_a_long_prompt_are_those_of_both_results() -> None:
+    found = table(PAGE, "| | `--long-prefill-token-threshold 0`, vLLM's default |")
+    whole, half = WHOLE["beside"], HALF["beside"]
+    waits = half["short_beside"]
+    expected = [
+        [span(one["short_alone"]) for one in (whole, half)],
+        [
+            f"**{whole['short_beside'][0]:.2f} (one request)**",
+            f"**{half['short_beside_p50']:.2f} median, {max(waits):.2f} at most ({len(waits)} requests)**",
+        ],
+        [f"{one['long_alone']:.2f}" for one in (whole, half)],
+        [f"{one['long_beside']:.2f}" for one in (whole, half)],
+    ]
+    assert [row[1:] for row in found[:4]] == expected
+    assert len(whole["short_beside"]) == 1
+    assert half["short_beside_p50"] == statistics.median(waits)
+
+
+def test_the_text_about_a_long_prompt_has_the_figures_of_both_results() -> None:
+    whole, half = WHOLE["beside"], HALF["beside"]
+    *waits, last = half["short_beside"]
+    assert f"six of seven waited {min(waits):.2f} to {max(waits):.2f} s, and the seventh" in PROSE
+    assert (
+        f"was nearly read, {last:.2f}; the long prompt takes {half['long_beside'] - half['long_alone']:.2f} s" in PROSE
+    )
+    assert whole["short_beside"][0] + 0.5 > whole["long_beside"]  # it began half a second later
+    assert f"has {half['tokens']:,} tokens" in PROSE
+    changes = " ".join((ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split())
+    told = f"after {half['short_beside_p50']:.2f} s in place of {whole['short_beside'][0]:.2f}"
+    assert f"beside one of {half['tokens']:,} tokens a short one gets its first token {told}" in changes
+    [cpu] = (ROOT / "qualification/results/contexts").glob("demo-cpu-long-beside-short-*.json")
+    without, bounded = (run["short_beside"] for run in json.loads(cpu.read_text(encoding="utf-8"))["runs"])
+    told = f"{statistics.median(bounded):.2f} s (the median of {len(bounded)}) in place of {without[0]:.1f} with steps"
+    assert told in PROSE
+
+
+def test_both_starts_were_of_the_plan_but_for_the_flag() -> None:
+    def settings(result: Mapping[str, Any]) -> dict[str, Any]:
+        values = {name: one["value"] for name, one in result["replica"]["settings"].items()}
+        return {name: value for name, value in values.items() if name != "port"}
+
+    half, whole = settings(HALF), settings(WHOLE)
+    assert {name for name in half if half[name] != whole[name]} == {"long-prefill-token-threshold"}
+    assert (half["long-prefill-token-threshold"], whole["long-prefill-token-threshold"]) == (4096, 0)
+    assert half["max-num-batched-tokens"] == 2 * 4096
+    assert "enable-prefix-caching" not in half  # vLLM's default is on
+    assert "VLLM_TUNED_CONFIG_FOLDER" not in half
