@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from qualification.gpu import beside
 from tests.docs.test_result_tables import by_load, families, linked, longest, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +64,7 @@ def test_the_rows_were_measured_as_the_page_says() -> None:
         assert replica["env"]["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_spread"
         assert ("VLLM_TUNED_CONFIG_FOLDER" in replica["env"]) == (name == "int4-tables")
         assert replica["machine"]["cores"] == 16
+        assert f"steps of {replica['settings']['max-num-batched-tokens']['value']:,} tokens. One session" in PROSE
         assert all(row["requests"] == 4 * row["batch"] for row in ROWS[name])
         assert ("failed" in result) == (name == "fp8-shared")
 
@@ -200,5 +202,7 @@ def test_both_starts_were_of_the_plan_but_for_the_flag() -> None:
     assert {name for name in half if half[name] != whole[name]} == {"long-prefill-token-threshold"}
     assert (half["long-prefill-token-threshold"], whole["long-prefill-token-threshold"]) == (4096, 0)
     assert half["max-num-batched-tokens"] == 2 * 4096
+    assert f"steps of {half['max-num-batched-tokens']:,} tokens, prefix caching on" in PROSE
+    assert f"the short ones {beside.SHORT}, one after the other" in PROSE
     assert "enable-prefix-caching" not in half  # vLLM's default is on
     assert "VLLM_TUNED_CONFIG_FOLDER" not in half
