@@ -66,6 +66,7 @@ class Sandbox:
         names = {str(self.folder): "<here>", str(ROOT): "<tree>", sys.executable: "<python>", self.replicas: "REPLICAS"}
         for real, name in names.items():
             text = text.replace(real, name)
+        text = re.sub(r"(<tree>\S*) {2,}", r"\1  ", text)  # a column's padding, by how long the tree's path is
         text = re.sub(r"\d{8}T\d{6}\.\d+Z", "<now>", text)
         return re.sub(r"\(choose from .*?\)", lambda match: match[0].replace("'", ""), text)  # quoted until Python 3.11
 

@@ -11,7 +11,7 @@ import pytest
 from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.errors import ConfigError
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
-from dsv4_serve.entrypoint.plan import Plan, Setting
+from dsv4_serve.entrypoint.plan import TUNED_KERNELS, Plan, Setting
 from dsv4_serve.entrypoint.request import Request
 from dsv4_serve.entrypoint.resolve.layers import resolve
 from dsv4_serve.entrypoint.resolve.select import select
@@ -50,7 +50,9 @@ def test_models_and_hardware_can_be_added_too(folder: Write) -> None:
         }
     )
     resolved = plan(Catalog([mounted]), model="me/mine", hardware="big", nccl="quiet", profile="64k")
-    of_h200 = {name: value for link in Catalog([]).hardware("h200", "").chain() for name, value in link.own.env.items()}
+    h200 = Catalog([]).hardware("h200", "")
+    of_h200 = {name: value for link in h200.chain() for name, value in link.own.env.items()}
+    of_h200 |= {TUNED_KERNELS: h200.get("tuned_kernels")}  # whose INT4 experts are those of `acti`
     assert (resolved.argv()[2], resolved.environment()) == ("me/mine", {**of_h200, "NCCL_DEBUG": "WARN"})
 
 
