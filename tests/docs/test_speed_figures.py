@@ -184,6 +184,9 @@ def test_the_text_about_a_long_prompt_has_the_figures_of_both_results() -> None:
     )
     assert whole["short_beside"][0] + 0.5 > whole["long_beside"]  # it began half a second later
     assert f"has {half['tokens']:,} tokens" in PROSE
+    code = " ".join((ROOT / "entrypoint/resolve/long_prompts.py").read_text(encoding="utf-8").split())
+    waited = f"{whole['short_beside'][0]:.2f} s beside a prompt of {half['tokens']:,} tokens on an H200"
+    assert f"{waited}, {half['short_beside_p50']:.2f} s with the flag" in code
     changes = " ".join((ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split())
     told = f"after {half['short_beside_p50']:.2f} s in place of {whole['short_beside'][0]:.2f}"
     assert f"beside one of {half['tokens']:,} tokens a short one gets its first token {told}" in changes
