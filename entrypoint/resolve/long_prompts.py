@@ -3,8 +3,8 @@ How much of a step one long prompt may take, so that other requests get their tu
 
 vLLM 0.32.0 gives a running prompt the whole token budget of a step (`v1/core/sched/scheduler.py`), so a request that
 comes meanwhile waits for its first token until the prompt is read: 5.67 s beside a prompt of 131,000 tokens on an H200,
-0.78 s with the flag (docs/results/speed.md). With `long-prefill-token-threshold` a prompt takes at most that of a step, unless no other
-request is there. Half of a step leaves the other half, which two long prompts at once still fill.
+0.78 s with the flag (docs/results/speed.md). With `long-prefill-token-threshold` a prompt takes at most that of a step,
+unless no other request is there. Half of a step leaves the other half, which two long prompts at once still fill.
 """
 
 from __future__ import annotations
