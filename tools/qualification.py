@@ -70,8 +70,9 @@ SIZES = (2, 4, 8)
 RESTORED = """
 ## With KV caches restored from host memory
 
-`--kv-offloading-size` ([KV offloading](../how-to/kv-offloading.md)). Everything is asked twice, and the GPU's prefix cache is emptied in between. Of the 13 prompts, a token far back
-decides the answers of nine. Counts are of the second time.
+`--kv-offloading-size` ([KV offloading](../how-to/kv-offloading.md)). Everything is asked twice, and the GPU's prefix
+cache is emptied in between. Of the 13 prompts, a token far back decides the answers of nine. Counts are of the second
+time.
 """
 OUTCOMES = {
     "served": "serves",
