@@ -137,7 +137,7 @@ def test_what_fp8_shared_experts_take_is_of_their_result() -> None:
         row["tpot_p50"] * (1 + row["acceptance"])
         for row in (ROWS[name][0] for name in ("humming-choice", "fp8-shared"))
     )
-    assert f"Shared experts in FP8: at batch 1 a step takes {after - before:.2f} ms more" in PROSE
+    assert f"Shared experts in FP8: at batch 1 a step takes {after - before:.2f} ms longer" in PROSE
     assert f"TPOT is [{first:.2f} ms with it and {second:.2f} without]" in PAGE
 
 
@@ -178,7 +178,7 @@ def test_the_rows_of_a_long_prompt_are_those_of_both_results() -> None:
 def test_the_text_about_a_long_prompt_has_the_figures_of_both_results() -> None:
     whole, half = WHOLE["beside"], HALF["beside"]
     *waits, last = half["short_beside"]
-    assert f"six of seven waited {min(waits):.2f} to {max(waits):.2f} s, and the seventh" in PROSE
+    assert f"six of seven waited {min(waits):.2f} to {max(waits):.2f} s; the seventh came" in PROSE
     assert (
         f"was nearly read, {last:.2f}; the long prompt takes {half['long_beside'] - half['long_alone']:.2f} s" in PROSE
     )
