@@ -42,6 +42,6 @@ def test_the_text_has_the_figures_of_the_result() -> None:
     )
     assert len({*reads}) == len({*backs[:-1]}) == 1
     at = medians(FOUND[131072])
-    assert f"answered after {at['host']:.2f} s instead of {at['read']:.1f}" in prose
+    assert f"comes after [{at['host']:.2f} s instead of {at['read']:.1f}](" in prose
     again = [f"| {medians(FOUND[tokens])['read']:.2f} s (" for tokens in (16384, 131072)]
     assert [row in prose for row in again] == [True, True]

@@ -180,7 +180,8 @@ def test_the_text_about_a_long_prompt_has_the_figures_of_both_results() -> None:
     *waits, last = half["short_beside"]
     assert f"six of seven waited {min(waits):.2f} to {max(waits):.2f} s; the seventh came" in PROSE
     assert (
-        f"was nearly read, {last:.2f}; the long prompt takes {half['long_beside'] - half['long_alone']:.2f} s" in PROSE
+        f"was nearly read, and waited {last:.2f}. The long prompt takes {half['long_beside'] - half['long_alone']:.2f} s"
+        in PROSE
     )
     assert whole["short_beside"][0] + 0.5 > whole["long_beside"]  # it began half a second later
     assert f"has {half['tokens']:,} tokens" in PROSE
