@@ -64,6 +64,11 @@ class Parallel:
         return -(-self.replica_gpus // self.nodes_of_replica)
 
     @property
+    def node_replicas(self) -> int:
+        """Data parallel replicas on this node; one that spans nodes counts on each."""
+        return self.node_gpus // (self.group_gpus or 1)
+
+    @property
     def nodes_of_replica(self) -> int:
         """Nodes that one replica spans."""
         if self.data_local is None:

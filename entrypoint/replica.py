@@ -28,8 +28,7 @@ def sequences(plan: Plan) -> int:
 
 def offloading_gib(plan: Plan) -> int:
     """Return the host memory that copies of KV caches take on one host, in whole GiB."""
-    shape = parallel_of(plan.flags)
-    return ceil(offloading_of(plan.flags).gib * (shape.node_gpus // (shape.group_gpus or 1)))
+    return ceil(offloading_of(plan.flags).gib * parallel_of(plan.flags).node_replicas)
 
 
 def memory_gib(gpus: int, offloading: int = 0) -> int:
