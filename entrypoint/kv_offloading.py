@@ -35,7 +35,7 @@ class Offloading:
     tiering: bool = False
     """Whether `spec_name` has tiers."""
     tiers: tuple[Mapping[str, Any], ...] = ()
-    """`secondary_tiers`, as they are written."""
+    """`secondary_tiers`, as they are written; without `spec_name` vLLM ignores them, and there are none."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """`kv_connector_extra_config`."""
 
@@ -58,11 +58,12 @@ def offloading_of(flags: Mapping[str, Setting]) -> Offloading:
     if not native and (size or values.get(f"{_CONFIG}.kv_connector") != "OffloadingConnector"):
         return Offloading()
     extra = _extra(values)
-    tiers = extra.get("secondary_tiers")
+    tiering = extra.get("spec_name") == TIERING
+    tiers = extra.get("secondary_tiers") if tiering else None
     return Offloading(
         gib=size if native else _number(extra.get("cpu_bytes_to_use")) / _GIB,
         connector=True,
-        tiering=extra.get("spec_name") == TIERING,
+        tiering=tiering,
         tiers=tuple(tier for tier in tiers if isinstance(tier, dict)) if isinstance(tiers, list) else (),
         extra=extra,
     )

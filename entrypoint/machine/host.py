@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..plan import TUNED_KERNELS
 from ..weights import hub_cache, prefetch
-from . import build_tools, tier_packages, trace_packages
+from . import build_tools, vllm_packages
 from .machine import Machine
 from .ports import Port, probe_port
 from .requirements import HostRequirements
@@ -84,10 +84,10 @@ def read_host(machine: Machine, required: HostRequirements) -> Host:
         },
         missing_tools=tuple(build_tools.missing(env)) if required.gpus else (),
         cubins=build_tools.has_cubins(),
-        missing_packages=trace_packages.missing(env) if required.traces else (),
+        missing_packages=vllm_packages.missing_for_traces(env) if required.traces else (),
         memory_free=prefetch.available() if required.offloading_gib else None,
         offloading_folders=tuple(_cache_folder("root_dir", path) for path in required.offloading_folders),
-        missing_tier_packages=tier_packages.missing(required.offloading_packages, env),
+        missing_tier_packages=vllm_packages.missing(required.offloading_packages, env),
         missing_tables="" if os.path.isdir(tables := env.get(TUNED_KERNELS, "")) else tables,  # noqa: PTH112  as _is_file
     )
 

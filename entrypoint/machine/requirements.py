@@ -95,7 +95,7 @@ def host_requirements(
         env={**environ, **plan.environment()},
         deepseek_on_cpu=on_cpu and architecture.startswith("deepseek-v4"),
         traces=bool(plan.value("otlp-traces-endpoint")),
-        offloading_gib=offloading.gib * (shape.node_gpus // (shape.group_gpus or 1)),
-        offloading_folders=offloading.folders if offloading.tiering else (),
-        offloading_packages=offloading.packages if offloading.tiering else (),
+        offloading_gib=offloading.gib * shape.node_replicas,
+        offloading_folders=offloading.folders,
+        offloading_packages=offloading.packages,
     )

@@ -20,7 +20,7 @@ from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.doctor import registry
 from dsv4_serve.entrypoint.doctor.checks import gpu
 from dsv4_serve.entrypoint.doctor.checks import limit as limit_checks
-from dsv4_serve.entrypoint.machine import build_tools, host, ports, trace_packages
+from dsv4_serve.entrypoint.machine import build_tools, host, ports, vllm_packages
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.machine.host import Host, read_host
 from dsv4_serve.entrypoint.machine.machine import Machine, ResourceLimits, read_machine
@@ -490,15 +490,15 @@ def test_traces_need_packages_of_the_vllm_that_is_installed_here(monkeypatch: py
         return module in here or None
 
     plan = plan_asks("rtx-pro-6000", flags={"otlp-traces-endpoint": Setting("http://collector:4317", "test")})
-    monkeypatch.setattr(trace_packages.importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(vllm_packages.importlib.util, "find_spec", find_spec)
     problem = found(read_host(read_machine({}), plan), plan)["trace-packages"]
     names = ("opentelemetry-exporter-otlp-proto-grpc", "opentelemetry-exporter-otlp-proto-http")
     assert (problem.seen, problem.fatal) == (f"not installed: {', '.join(names)}", True)
-    assert trace_packages.missing({"DSV4_VLLM": "/opt/vllm"}) == ()
+    assert vllm_packages.missing_for_traces({"DSV4_VLLM": "/opt/vllm"}) == ()
     quiet = plan_asks("rtx-pro-6000")
     assert "trace-packages" not in found(read_host(read_machine({}), quiet), quiet)
     here.remove("vllm")
-    assert trace_packages.missing({}) == ()
+    assert vllm_packages.missing_for_traces({}) == ()
 
 
 def test_a_folder_of_tables_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
