@@ -20,28 +20,28 @@ def violations(flags: Mapping[str, Setting]) -> Iterator[tuple[str, str, Problem
     if isinstance(size, (int, float)) and size <= 0:
         seen = f"vLLM {VERSION} ends with a size of {size:g}: `cpu_bytes_to_use must be specified`"
         yield RULE, f"--{SIZE}", Problem(seen, "", f"leave --{SIZE} out, and nothing is offloaded")
-    asked = offloading_of(flags)
-    for problem in _problems(asked) if asked.connector else ():
+    offloading = offloading_of(flags)
+    for problem in _problems(offloading) if offloading.connector else ():
         yield RULE, f"{_TABLE} of --kv-transfer-config", problem
 
 
-def _problems(asked: Offloading) -> Iterator[Problem]:
-    tiers = asked.extra.get("secondary_tiers")
-    if tiers and not asked.tiering and "spec_name" not in asked.extra:
+def _problems(offloading: Offloading) -> Iterator[Problem]:
+    tiers = offloading.extra.get("secondary_tiers")
+    if tiers and "spec_name" not in offloading.extra:
         fix = f'set "spec_name" to "{TIERING}" there'
         yield Problem(f"vLLM {VERSION} ignores secondary_tiers without spec_name", "", fix)
-    if not asked.tiering:
+    if not offloading.tiering:
         return
-    if not asked.gib:
+    if not offloading.gib:
         yield Problem(f"{TIERING} has no size", "", f"set --{SIZE}: tiers hold what passes through host memory")
-    threshold = asked.extra.get("store_threshold")
+    threshold = offloading.extra.get("store_threshold")
     if isinstance(threshold, int) and threshold > 1:
         yield Problem(f"store_threshold is not supported with {TIERING}", "", "leave store_threshold out")
-    if tiers is not None and (not isinstance(tiers, list) or len(asked.tiers) < len(tiers)):
+    if tiers is not None and (not isinstance(tiers, list) or len(offloading.tiers) < len(tiers)):
         yield Problem(
             "secondary_tiers is not a list of tables", "", f'write [{{"type": "{FILES}", "root_dir": "/kv"}}]'
         )
-    for tier in asked.tiers:
+    for tier in offloading.tiers:
         kind = tier.get("type")
         if kind not in TYPES and "module_path" not in tier:
             known = ", ".join(sorted(TYPES))

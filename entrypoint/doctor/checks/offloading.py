@@ -8,16 +8,12 @@ from ...problem import Problem, check
 
 GIB = 1 << 30
 _PAGE = "docs/how-to/kv-offloading.md"
-_MORE = "raise the container's memory limit by as much, or choose a smaller --kv-offloading-size"
-_MOUNT = "mount a volume there that this user can write, or name another root_dir"
-_DISK = "name a root_dir on a larger disk, and remove old files there: vLLM never does"
-_INSTALL = "use a tier of type fs, or install what is missing"
 
 
 @check(
     symptom="the kernel kills a worker after `Created mmap file /dev/shm/vllm_offload_…`",
     link=_PAGE,
-    remedy=_MORE,
+    remedy="raise the container's memory limit by as much, or choose a smaller --kv-offloading-size",
     tried="constructed",
 )
 def offloading_memory(host: Host, required: HostRequirements) -> Problem | None:
@@ -34,7 +30,7 @@ def offloading_memory(host: Host, required: HostRequirements) -> Problem | None:
 @check(
     symptom="PermissionError or OSError: [Errno 30] Read-only file system, from v1/kv_offload/tiering/fs/manager.py",
     link=_PAGE,
-    remedy=_MOUNT,
+    remedy="mount a volume there that this user can write, or name another root_dir",
     tried="for real",
 )
 def offloading_folder(host: Host, _required: HostRequirements) -> Problem | None:
@@ -48,7 +44,7 @@ def offloading_folder(host: Host, _required: HostRequirements) -> Problem | None
 @check(
     symptom="Job … block I/O failed, in vLLM's log, and nothing more is kept",
     link=_PAGE,
-    remedy=_DISK,
+    remedy="name a root_dir on a larger disk, and remove old files there: vLLM never does",
     tried="for real",
 )
 def offloading_space(host: Host, required: HostRequirements) -> Problem | None:
@@ -67,7 +63,7 @@ def offloading_space(host: Host, required: HostRequirements) -> Problem | None:
 @check(
     symptom="ModuleNotFoundError, from v1/kv_offload/tiering/",
     link=_PAGE,
-    remedy=_INSTALL,
+    remedy="use a tier of type fs, or install what is missing",
     tried="constructed",
 )
 def offloading_packages(host: Host, _required: HostRequirements) -> Problem | None:
