@@ -40,12 +40,9 @@ class Leftovers:
 
 
 async def record(
-    run_folder: Path,
-    folder: Path,
-    shared: Callable[[], set[Path]],
-    nap: Callable[[float], Awaitable[None]] | None = None,
+    run_folder: Path, folder: Path, shared: Callable[[], set[Path]], nap: Callable[[float], Awaitable[None]]
 ) -> None:
-    """Keep the record of what is below this process, until cancelled; `nap` may end early when there is something."""
+    """Keep the record of what is below this process, until cancelled; `nap` waits, and may end early."""
     last = None
     while True:
         below = await asyncio.to_thread(procfs.descendants, os.getpid())
@@ -54,7 +51,7 @@ async def record(
         now = Leftovers(procfs.boot_id(), str(folder), starts, sorted(map(str, shared())))
         if now != last and atomic_file.write(run_folder / FILE, json.dumps(asdict(now))):
             last = now
-        await (nap or asyncio.sleep)(EVERY)
+        await nap(EVERY)
 
 
 def forget(run_folder: Path) -> None:

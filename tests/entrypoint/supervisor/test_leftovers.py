@@ -107,16 +107,16 @@ def test_the_record_holds_what_is_below_and_is_written_when_that_changes(
     monkeypatch.setattr(procfs, "descendants", lambda _: [SimpleNamespace(pid=pid) for pid in below.pop(0)])
     monkeypatch.setattr(procfs, "start_ticks", lambda pid: None if pid == 8 else 100 + pid)
 
-    async def sleep(seconds: float) -> None:
+    async def nap(seconds: float) -> None:
         naps.append(seconds)
         writes.append(json.loads(file.read_text())["processes"])
         file.write_text(json.dumps({"processes": "as before"}))
         if not below:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(leftovers.asyncio, "sleep", sleep)
+    shared = {Path("/dev/shm/b"), Path("/dev/shm/a")}
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(leftovers.record(tmp_path, Path("/tmp/dsv4-x"), lambda: {Path("/dev/shm/b"), Path("/dev/shm/a")}))
+        asyncio.run(leftovers.record(tmp_path, Path("/tmp/dsv4-x"), lambda: shared, nap))
     assert writes == [{"7": 107, "9": 109}, "as before", {"7": 107}]
     assert naps == [leftovers.EVERY] * 3
 
@@ -133,16 +133,15 @@ def test_the_record_is_tried_again_where_it_could_not_be_written(
 
     naps: list[float] = []
 
-    async def sleep(seconds: float) -> None:
+    async def nap(seconds: float) -> None:
         naps.append(seconds)
         if len(naps) == 4:
             raise asyncio.CancelledError
 
     monkeypatch.setattr(procfs, "descendants", lambda _: [])
     monkeypatch.setattr(leftovers.atomic_file, "write", write)
-    monkeypatch.setattr(leftovers.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(leftovers.record(tmp_path, Path("/tmp/dsv4-x"), set))
+        asyncio.run(leftovers.record(tmp_path, Path("/tmp/dsv4-x"), set, nap))
     assert len(written) == 2
     assert json.loads(written[0]) == {"boot": procfs.boot_id(), "folder": "/tmp/dsv4-x", "processes": {}, "shared": []}
 
