@@ -32,7 +32,7 @@ class KernelTable:
     device: str
     file: Path
 
-    def group(self) -> int:
+    def group_size(self) -> int:
         """Return how many weights share a scale in its layer; 0 where the table does not say, or cannot be read."""
         try:
             size = plain_file.parse_json(plain_file.read(self.file))["layer_config"]["weight_scale_group_size"]

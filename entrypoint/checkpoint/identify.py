@@ -61,7 +61,7 @@ def identify(description: Description) -> Identity:
         missing=tuple(missing),
         unsupported=unsupported.of(config, known, description.files) if is_published else None,
         expert_rows=described.number(described.text_config(config), "moe_intermediate_size"),
-        expert_group=_group_size(config) if known == "w4a16" else 0,
+        expert_group_size=_group_size(config) if known == "w4a16" else 0,
     )
 
 

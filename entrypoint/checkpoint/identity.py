@@ -61,7 +61,7 @@ class Identity:
     unsupported: Unsupported | None = None
     expert_rows: int = 0
     """`moe_intermediate_size`; 0 where config.json was not read, or does not say."""
-    expert_group: int = 0
+    expert_group_size: int = 0
     """Weights of INT4 experts that share a scale; 0 for other experts, and where config.json does not say."""
 
     @property

@@ -45,8 +45,8 @@ def settle(selection: Selection, flags: Mapping[str, Setting], env: dict[str, Se
 
 def _same_group(selection: Selection, table: tuned_kernels.KernelTable) -> bool:
     """Tell whether as many INT4 weights share a scale, as far as checkpoint and table say: 128 in published ones."""
-    found = selection.identity.expert_group if selection.identity else 0
-    return not found or table.group() in (0, found)
+    found = selection.identity.expert_group_size if selection.identity else 0
+    return not found or table.group_size() in (0, found)
 
 
 def _input_type(env: Mapping[str, Setting]) -> str:

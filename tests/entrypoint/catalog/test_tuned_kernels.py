@@ -54,16 +54,16 @@ def test_a_name_is_read_as_the_program_that_measures_writes_it(tmp_path: Path) -
 
 
 def test_the_weights_that_share_a_scale_are_those_of_the_layer_in_a_table(tmp_path: Path) -> None:
-    shipped = {(one.weight_type, one.group()) for one in tuned_kernels.tables(SHIPPED / "hardware/h200-kernels")}
+    shipped = {(one.weight_type, one.group_size()) for one in tuned_kernels.tables(SHIPPED / "hardware/h200-kernels")}
     assert shipped == {("uint4", 128), ("float4e2m1", 32)}
     (tmp_path / FILE).touch()
     [table] = tuned_kernels.tables(tmp_path)
     for text in ("", "{}", "[]", '{"layer_config": 1}', '{"layer_config": {"weight_scale_group_size": "128"}}'):
         (tmp_path / FILE).write_text(text)
-        assert table.group() == 0, text
+        assert table.group_size() == 0, text
     (tmp_path / FILE).unlink()
     (tmp_path / FILE).mkdir()
-    assert table.group() == 0
+    assert table.group_size() == 0
 
 
 def test_ones_own_folder_lies_beside_ones_own_file(tmp_path: Path) -> None:

@@ -179,10 +179,10 @@ def test_the_weights_that_share_a_scale_are_told_of_int4_experts_alone(
     ours = {"weights": {"num_bits": 4, "type": "int", "group_size": 0} | weights}
     quantization = INT4 | {"config_groups": {"a": others, "b": ours}}
     found = identify.identity_of(checkpoint(tmp_path, V4 | {"quantization_config": quantization}), "MODEL")
-    assert found.expert_group == group
+    assert found.expert_group_size == group
 
 
 def test_checkpoints_without_int4_experts_have_no_group(tmp_path: Path) -> None:
     for quantization in (FP8, FP4, None):
         found = identify.identity_of(checkpoint(tmp_path, V4 | {"quantization_config": quantization}), "MODEL")
-        assert found.expert_group == 0
+        assert found.expert_group_size == 0
