@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def text_like(pattern: str, instead: str) -> AfterValidator:
-    """Return the check of a text that matches a pattern in full; another one is answered with what to write instead."""
+    """Return a validator of texts that match `pattern` in full; others fail with `instead`: what to write."""
     from pydantic import AfterValidator
 
     compiled = re.compile(pattern)

@@ -137,9 +137,10 @@ def _imported_by_call(module: Module) -> Aliases:
     texts = {name: _text(node.value, {}) for name, node in module.names.items() if isinstance(node, ast.Assign)}
     found: Aliases = {}
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Call) and len(node.args) == 1 and "import_module" in _dotted(node.func)[-1:]:
+        if isinstance(node, ast.Call) and len(node.args) == 1:
+            root, attributes = _chain(node.func)
             name = _text(node.args[0], texts)
-            if of_vllm(name):
+            if (root, *attributes)[-1] == "import_module" and of_vllm(name):
                 found[ast.unparse(node)] = (name, ())
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
@@ -168,11 +169,6 @@ def _parts(node: ast.AST) -> Iterator[ast.AST]:
     while isinstance(node, ast.Attribute):
         node = node.value
         yield node
-
-
-def _dotted(node: ast.AST) -> tuple[str, ...]:
-    root, attributes = _chain(node)
-    return (root, *attributes)
 
 
 def _chain(node: ast.AST) -> tuple[str, tuple[str, ...]]:
