@@ -18,7 +18,7 @@ from qualification.gpu.expert_kernels.layers import SUBLAYERS
 from qualification.gpu.expert_kernels.measure import Row
 
 FIGURES = ("us", "spread", "gb_s", "share", "tflop_s")
-"""Of one schedule: its median in microseconds, spread, bytes a second, their share of a copy's, products a second."""
+"""Of one schedule: its median in µs, the spread as a share of that, GB/s, their share of a copy's, TFLOP/s."""
 
 
 def add_step(steps: Any) -> argparse.ArgumentParser:
@@ -32,7 +32,7 @@ def add_step(steps: Any) -> argparse.ArgumentParser:
 
 
 def day(text: str) -> str:
-    """Return a day as 2026-11-30."""
+    """Return a day as 2026-11-30; raise ValueError for what is none."""
     return date.fromisoformat(text).isoformat()
 
 
