@@ -27,17 +27,19 @@ COUNTERS = {
     "gpu": "vllm:prefix_cache_hits_total",
     "host": "vllm:external_prefix_cache_hits_total",
     "stored": "vllm:kv_offload_store_bytes_total",
+    "store_seconds": "vllm:kv_offload_store_time_total",
     "restored": "vllm:kv_offload_load_bytes_total",
+    "restore_seconds": "vllm:kv_offload_load_time_total",
 }
-"""Prompt tokens found in the GPU's cache and in host memory, and bytes copied to and from host memory."""
+"""Prompt tokens found in the GPU's cache and in host memory; bytes copied to and from host memory, and seconds of that."""
 
 
-def read(metrics: str) -> dict[str, int]:
+def read(metrics: str) -> dict[str, float]:
     """Return the counters by our names, 0 for one that is not there."""
     found = {}
     for ours, name in COUNTERS.items():
         values = re.findall(rf"^{re.escape(name)}(?:\{{.*\}})? (\S+)", metrics, re.MULTILINE)
-        found[ours] = int(sum(map(float, values)))
+        found[ours] = sum(map(float, values))
     return found
 
 
@@ -57,7 +59,7 @@ async def measure(url: str, model: str, tokens: int, count: int, vocab: int) -> 
     turns: list[dict[str, Any]] = []
     async with httpx.AsyncClient(timeout=600, trust_env=False) as client:
 
-        async def counted() -> dict[str, int]:
+        async def counted() -> dict[str, float]:
             return read((await client.get(f"{url}/metrics")).raise_for_status().text)
 
         for kind, number in kinds:
@@ -66,7 +68,9 @@ async def measure(url: str, model: str, tokens: int, count: int, vocab: int) -> 
             seconds = round(await first_token(client, url, model, prompt, OUTPUT), 4)
             await asyncio.sleep(PAUSE)
             after = await counted()
-            turns.append({"turn": kind, "seconds": seconds} | {name: after[name] - before[name] for name in after})
+            turns.append(
+                {"turn": kind, "seconds": seconds} | {name: round(after[name] - before[name], 6) for name in after}
+            )
     return {"tokens": tokens, "conversations": count, "p50": medians(turns), "turns": turns}
 
 

@@ -112,7 +112,7 @@ def restored(port: int, requests: list[Question], until: float) -> Result:
     before = returning.read(metrics(port, until))
     counts = ask(port, requests, until)
     after = returning.read(metrics(port, until))
-    rose = {name: after[name] - before[name] for name in after}
+    rose = {name: round(after[name] - before[name], 6) for name in after}
     return vars(counts) | {"acceptance": round(counts.acceptance, 4)} | rose | {"stored": stored}
 
 

@@ -70,8 +70,11 @@ def test_a_counter_that_is_not_there_is_zero_and_those_of_several_engines_are_ad
 vllm:prefix_cache_hits_total{engine="0"} 2.0
 vllm:prefix_cache_hits_total{engine="1"} 3.0
 vllm:prefix_cache_hits_created{engine="0"} 9.0
-vllm:kv_offload_store_bytes_total 1.5e9"""
-    assert returning.read(metrics) == {"gpu": 5, "host": 0, "stored": 1500000000, "restored": 0}
+vllm:kv_offload_store_bytes_total 1.5e9
+vllm:kv_offload_store_time_total 0.25"""
+    found = returning.read(metrics)
+    assert {name: value for name, value in found.items() if value} == {"gpu": 5, "stored": 1.5e9, "store_seconds": 0.25}
+    assert found.keys() == returning.COUNTERS.keys()
 
 
 def test_medians_are_of_turns_whose_history_came_from_one_place() -> None:
