@@ -31,7 +31,7 @@ def cache_of(answer) -> HostCache:
 
 
 def cut_short(answer) -> bool:
-    """Drafts need the 64 tokens after the last block of 256, and a prompt that ends within them has not all of these."""
+    """In vLLM without our patches drafts need the 64 tokens after the last block of 256; a prompt may end within them."""
     tokens = answer["prompt"] + (answer["output"] if "extra" in answer else 0)
     return answer["mtp"] and tokens - (answer["prompt"] - 1) // BLOCK * BLOCK < DRAFTS_BLOCK
 
