@@ -17,8 +17,15 @@ PACKAGES = {"obj": "nixl", "p2p": "nixl", "kvcr": "kvcr"}
 """Modules that a type of tier imports and vLLM does not bring."""
 TYPES = frozenset({FILES, "example", *PACKAGES})
 """What v1/kv_offload/tiering/factory.py registers."""
+SPECS = frozenset({TIERING, "CPUOffloadingSpec"})
+"""What v1/kv_offload/factory.py registers."""
 _CONFIG = "kv-transfer-config"
-_EXTRA = f"{_CONFIG}.kv_connector_extra_config"
+EXTRA = f"{_CONFIG}.kv_connector_extra_config"
+CONNECTOR, ROLE = f"{_CONFIG}.kv_connector", f"{_CONFIG}.kv_role"
+BYTES = "cpu_bytes_to_use"
+"""The key of `kv_connector_extra_config` that vLLM makes of --kv-offloading-size."""
+MOST_GIB = 100_000
+"""More memory than any host has."""
 _GIB = 1 << 30
 SHM_GIB = 16
 """Shared memory of the shipped containers, without offloading."""
@@ -42,12 +49,14 @@ class Offloading:
     @property
     def folders(self) -> tuple[str, ...]:
         """The folders of its file tiers."""
-        return tuple(str(tier["root_dir"]) for tier in self.tiers if tier.get("type") == FILES and tier.get("root_dir"))
+        named = (tier.get("root_dir") for tier in self.tiers if tier.get("type") == FILES)
+        return tuple(folder for folder in named if folder and isinstance(folder, str))
 
     @property
     def packages(self) -> tuple[str, ...]:
         """The modules that its tiers import and vLLM does not bring."""
-        return tuple(sorted({PACKAGES[str(tier.get("type"))] for tier in self.tiers if tier.get("type") in PACKAGES}))
+        kinds = {str(tier.get("type")) for tier in self.tiers}
+        return tuple(sorted({PACKAGES[kind] for kind in kinds if kind in PACKAGES}))
 
 
 def offloading_of(flags: Mapping[str, Setting]) -> Offloading:
@@ -55,13 +64,13 @@ def offloading_of(flags: Mapping[str, Setting]) -> Offloading:
     values = plain(flags)
     size = _number(values.get(SIZE))
     native = bool(size) and values.get(BACKEND, "native") == "native"
-    if not native and (size or values.get(f"{_CONFIG}.kv_connector") != "OffloadingConnector"):
+    if not native and (size or values.get(CONNECTOR) != "OffloadingConnector"):
         return Offloading()
     extra = _extra(values)
     tiering = extra.get("spec_name") == TIERING
     tiers = extra.get("secondary_tiers") if tiering else None
     return Offloading(
-        gib=size if native else _number(extra.get("cpu_bytes_to_use")) / _GIB,
+        gib=_possible(size) if native else _possible(whole(extra.get(BYTES)) or 0, _GIB),
         connector=True,
         tiering=tiering,
         tiers=tuple(tier for tier in tiers if isinstance(tier, dict)) if isinstance(tiers, list) else (),
@@ -71,10 +80,23 @@ def offloading_of(flags: Mapping[str, Setting]) -> Offloading:
 
 def _extra(values: Mapping[str, Value]) -> dict[str, Any]:
     """Return the connector's own settings: they are one table, or a flag for each key."""
-    whole, prefix = values.get(_EXTRA), f"{_EXTRA}."
+    whole, prefix = values.get(EXTRA), f"{EXTRA}."
     keys = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
     return {**(whole if isinstance(whole, dict) else {}), **keys}
 
 
 def _number(value: Value) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+
+
+def _possible(number: float, unit: int = 1) -> float:
+    """Return a size in units; 0 where it is none, or no host has as much."""
+    return number / unit if 0 < number <= MOST_GIB * unit else 0.0
+
+
+def whole(value: Value) -> int | None:
+    """Return a number as vLLM's int() reads it, from text too; None where it cannot."""
+    try:
+        return int(value) if isinstance(value, (int, float, str)) else None
+    except (ValueError, OverflowError):
+        return None

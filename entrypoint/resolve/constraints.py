@@ -124,7 +124,7 @@ def _every(
     yield from _violated_rules(selection, flags, env)
     yield from quantization.violations(selection, flags)
     yield from weight_cache.violations(selection, flags)
-    yield from offloading.violations(flags)
+    yield from offloading.violations(flags, env)
     yield from drafting.violations(selection, flags)
     yield from _kernels(selection, flags, env)
     yield from _too_long(selection, flags, env)

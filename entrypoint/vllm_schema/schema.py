@@ -228,7 +228,7 @@ _BOUNDS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
 
 def _check_range(setting: str, value: float, kind: Mapping[str, Any], origin: str) -> None:
     bounds = [(phrase, holds, kind[key]) for key, (phrase, holds) in _BOUNDS.items() if key in kind]
-    if math.isnan(value) or not all(holds(value, bound) for _, holds, bound in bounds):
+    if (isinstance(value, float) and math.isnan(value)) or not all(holds(value, bound) for _, holds, bound in bounds):
         allowed = " and ".join(f"{phrase} {bound}" for phrase, _, bound in bounds) or "a number"
         raise ConfigError(f"{origin}: {setting} = {value} is out of range; it must be {allowed}.")
     if value == 0 and kind.get("auto") and kind.get("min") == -1:  # vLLM parses it, then ends the start

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4_serve.entrypoint.kv_offloading import PACKAGES, TIERING, TYPES, Offloading, offloading_of
+from dsv4_serve.entrypoint.kv_offloading import PACKAGES, SPECS, TIERING, TYPES, Offloading, offloading_of
 from dsv4_serve.entrypoint.plan import Setting
 
 GIB = 1 << 30
@@ -65,4 +65,6 @@ def test_vllm_registers_these_tiers_and_imports_these_modules() -> None:
     assert {line.split('"')[1] for line in factory.split("register_tier(\n")[1:]} == TYPES
     text = {kind: "".join(file.read_text() for file in (tiering / kind).rglob("*.py")) for kind in TYPES}
     assert {kind for kind in TYPES if "nixl" in text[kind] or "from kvcr" in text[kind]} == set(PACKAGES)
-    assert f'"{TIERING}"' in (tiering.parent / "factory.py").read_text()
+    assert TIERING in SPECS
+    specs = (tiering.parent / "factory.py").read_text()
+    assert {line.split('"')[1] for line in specs.split("register_spec(\n")[1:]} == SPECS

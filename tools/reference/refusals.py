@@ -146,10 +146,10 @@ SCOPE = {
         _KERNELS,
     ),
     "kv-offloading": (
-        "tiers in `kv-transfer-config` lack `spec_name`, a size, a known type or `root_dir`, or have `store_threshold`",
-        "`Unknown secondary tier type`; `cpu_bytes_to_use must be specified`; without `spec_name` vLLM ignores them",
-        "what the message says ([tiers](../how-to/kv-offloading.md#a-disk-behind-host-memory))",
-        "`v1/kv_offload/tiering/`",
+        "no `kv_role` or size; tiers lack a known `spec_name`, type or `root_dir`; `VLLM_USE_SIMPLE_KV_OFFLOAD=1`",
+        "`Please specify kv_role`; `Unsupported spec type`; `Unknown secondary tier type`; or vLLM ignores the tiers",
+        "what the message says",
+        "`config/kv_transfer.py`, `v1/kv_offload/`",
     ),
     "weight-cache": (
         "`load-format` is `ipc_cache`, and the files are compressed-tensors, or FP4 experts without TRTLLM's kernels",
