@@ -115,6 +115,8 @@ def _settings(flag: str, key: str, values: list[Value], origin: str) -> dict[str
     kind = schema.flag_kind(flag)
     many = schema.shapes().get(flag) == "spread"
     value: Value = values if many else (values[0] if values else True)
+    if key.endswith("+"):
+        raise ConfigError(f"{origin} is not supported; leave out the + and write the whole list, as JSON.")
     if key:
         return flatten.flag_settings(flag, nested({key: _json_or_text(str(value))}), origin)
     if isinstance(value, str) and (kind["type"] == "json" or ("json" in kind["type"] and value.lstrip()[:1] == "{")):

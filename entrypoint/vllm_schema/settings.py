@@ -10,6 +10,8 @@ from ..plan import Value
 from . import schema
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
+_BY_KEY = "kv-transfer-config.kv_connector_extra_config"
+"""A table whose keys vLLM does not describe, and of which a user changes one, as of all others."""
 
 
 def flags(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
@@ -58,13 +60,14 @@ def _text(value: Value) -> str:
 
 
 def _leaves(path: str, table: Mapping[str, Value], origin: str) -> Iterator[tuple[str, Value]]:
-    """Yield a setting for each key; an inner table is expanded if vLLM describes its keys, else kept whole."""
+    """Yield a setting for each key; an inner table is expanded if its keys are known or plain, else kept whole."""
     for key, value in table.items():
         setting = f"{path}.{key}"
         if not _KEY.fullmatch(key):
             raise ConfigError(f"{origin}: {path} has an invalid key {key!r}; use letters, digits, - and _.")
         schema.check_key(setting, origin)
-        if isinstance(value, dict) and value and schema.keys_of(setting):
+        plain = setting == _BY_KEY and isinstance(value, dict) and all(map(_KEY.fullmatch, value))
+        if isinstance(value, dict) and value and (plain or schema.keys_of(setting)):
             yield from _leaves(setting, value, origin)
         else:
             yield setting, value

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from dsv4_serve.entrypoint.errors import ConfigError, UsageError, UserError
 from dsv4_serve.entrypoint.vllm_schema import argv
 
+EXTRA = "kv-transfer-config.kv_connector_extra_config"
+
 
 @pytest.mark.parametrize(
     ("words", "settings"),
@@ -37,6 +39,10 @@ from dsv4_serve.entrypoint.vllm_schema import argv
         (["--middleware", "a", "--middleware", "b"], {"middleware": ["a", "b"]}),
         (["--hf-token"], {"hf-token": True}),
         (["--hf-overrides", '{"rope": {"a.b": 1}}'], {"hf-overrides.rope": {"a.b": 1}}),
+        ([f"--{EXTRA}.a", "1", f"--{EXTRA}.b", "[2]"], {f"{EXTRA}.a": 1, f"{EXTRA}.b": [2]}),
+        ([f"--{EXTRA}", '{"a": 1, "b": {"c": 2}}'], {f"{EXTRA}.a": 1, f"{EXTRA}.b": {"c": 2}}),
+        ([f"--{EXTRA}", '{"lmcache.mp.host": 1}'], {EXTRA: {"lmcache.mp.host": 1}}),
+        ([f"--{EXTRA}", "{}"], {EXTRA: {}}),
     ],
 )
 def test_every_spelling_that_vllm_takes_is_taken(words: list[str], settings: dict[str, object] | None) -> None:
@@ -72,11 +78,19 @@ def test_values_that_vllm_would_refuse_are_a_config_error(words: list[str]) -> N
         (["--port", "65536"], "at least 1 and at most 65535"),
         (["--port", "-1"], "at least 1 and at most 65535"),
         (["--speculative-config.num_speculative_tokens", "-1"], "it must be at least 0"),
+        ([f"--{EXTRA}.secondary_tiers+", "{}"], "not supported; leave out the \\+ and write the whole"),
     ],
 )
-def test_a_number_that_only_the_start_would_refuse_is_refused_with_its_range(words: list[str], says: str) -> None:
+def test_what_only_the_start_would_refuse_or_vllm_would_misread_is_refused_with_what_to_write(
+    words: list[str], says: str
+) -> None:
     with pytest.raises(ConfigError, match=says):
         argv.read(words)
+
+
+def test_a_number_that_no_float_holds_is_a_number() -> None:
+    words = ["--kv-transfer-config", f'{{"kv_connector_extra_config": {{"cpu_bytes_to_use": {10**400}}}}}']
+    assert argv.read(words)[f"{EXTRA}.cpu_bytes_to_use"].value == 10**400
 
 
 WORDS = st.one_of(
