@@ -147,7 +147,9 @@ def _copies(flags: Mapping[str, Setting], shape: Parallel) -> int:
     Tensor parallel ranks of one host have the same cache and write it once; all others keep what each has
     (`replicated_layout`, distributed/kv_transfer/kv_connector/v1/offloading/config.py, 0.32.0).
     """
-    one_host = shape.nodes_of_replica == 1 and _value(flags, "distributed-executor-backend") in (None, "mp")
+    by_ray = shape.data > 1 and _value(flags, "data-parallel-backend") == "ray"
+    backend = _value(flags, "distributed-executor-backend") or ("ray" if by_ray else "mp")
+    one_host = shape.nodes_of_replica == 1 and backend == "mp"
     return 1 if one_host and shape.replica_gpus == shape.tensor else shape.replica_gpus
 
 
@@ -176,10 +178,13 @@ def _experts_gib(selection: Selection, *, drafts: bool) -> float:
 def _not_counted(selection: Selection, flags: Mapping[str, Setting]) -> Iterator[str]:
     """Yield what the plan asks for and the count leaves out."""
     groups = {flag.partition(".")[0] for flag in flags if "." in flag}
-    counted = {"kv-offloading-size", "kv-transfer-config"} if offloading_of(flags).gib else set()
+    offloading = offloading_of(flags)
+    counted = {"kv-offloading-size", "kv-transfer-config"} if offloading.gib else set()
     for name, what in _NOT_COUNTED.items():
         if name not in counted and (_value(flags, name) or name in groups):
             yield what
+    if offloading.extra.get("blocks_per_chunk") not in (None, 1):
+        yield "chunks of several blocks (blocks_per_chunk), of which host memory keeps fewer conversations"
     if str(selection.model.get("architecture")).endswith("-vision") and not _value(flags, "language-model-only"):
         tower = "" if selection.identity and selection.identity.bytes else "the vision tower, and "
         yield f"{tower}what images take (--language-model-only leaves both out)"

@@ -57,6 +57,8 @@ def test_a_token_of_flash_takes_3920_bytes_and_a_prompts_end_23_blocks() -> None
         ({"tensor_parallel_size": 1, "data_parallel_size": 2}, 1, 128),
         ({"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, 4, 64),
         ({"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}, 2, 64),
+        ({"tensor_parallel_size": 2, "data_parallel_size": 2, "data_parallel_backend": "ray"}, 2, 128),
+        ({"tensor_parallel_size": 2, "data_parallel_backend": "ray"}, 1, 64),
         ({"tensor_parallel_size": 4, "nnodes": 2}, 4, 64),
     ],
 )
@@ -67,6 +69,13 @@ def test_ranks_of_one_host_share_a_copy_and_no_others(flags: dict[str, object], 
     host = advice.fit(memory).host
     assert host
     assert (host.memory_gib, host.shm_gib) == (more, 16 + more)
+
+
+def test_chunks_of_several_blocks_are_not_counted() -> None:
+    for size, count in ((1, 0), (4, 1)):
+        extra = {"kv-transfer-config.kv_connector_extra_config": {"blocks_per_chunk": size}}
+        answer = advice.fit(memory_of("64k", "w4a16", "h200", kv_offloading_size=64.0, **extra))
+        assert len([what for what in answer.not_counted if "blocks_per_chunk" in what]) == count
 
 
 def test_fit_says_what_host_memory_keeps_and_what_the_container_needs() -> None:
@@ -86,16 +95,20 @@ def test_fit_says_what_host_memory_keeps_and_what_the_container_needs() -> None:
     ("flags", "gib", "says"),
     [
         ({"kv_offloading_size": 8.0, "kv_offloading_backend": "lmcache"}, 0.0, "buffers of KV offloading"),
-        ({"kv-transfer-config.kv_connector": "OffloadingConnector"}, 0.0, "KV connector"),
         (
             {
                 "kv-transfer-config.kv_connector": "OffloadingConnector",
+                "kv-transfer-config.kv_role": "kv_both",
                 "kv-transfer-config.kv_connector_extra_config": {"cpu_bytes_to_use": 8 * GIB},
             },
             8.0,
             "",
         ),
-        ({"kv-transfer-config.kv_connector": "NixlConnector"}, 0.0, "KV connector"),
+        (
+            {"kv-transfer-config.kv_connector": "NixlConnector", "kv-transfer-config.kv_role": "kv_both"},
+            0.0,
+            "KV connector",
+        ),
     ],
 )
 def test_another_connector_is_not_counted_and_said_to_be_left_out(flags, gib: float, says: str) -> None:
