@@ -15,7 +15,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,12 +105,16 @@ def signal_all(pids: Iterable[int], *, kill: bool) -> None:
 
 
 def shared_files(pids: Iterable[int]) -> set[Path]:
-    """Return the files of /dev/shm that these processes have mapped; one that has ended has none."""
+    """
+    Return the files right in /dev/shm that these processes have mapped; one that has ended has none.
+
+    Shared memory has no folders: what is in one there, such as weights on a RAM disk, is somebody's file.
+    """
     files = set()
     for pid in pids:
         with contextlib.suppress(OSError), Path(f"/proc/{pid}/maps").open(errors="replace") as maps:
-            files |= {Path(line[line.index(SHARED) :].strip()) for line in maps if SHARED in line}
-    return {path for path in files if not path.name.endswith(" (deleted)")}
+            files |= {Path(line.split(maxsplit=5)[5].rstrip("\n")) for line in maps if f" {SHARED}" in line}
+    return {path for path in files if path.parent == Path(SHARED) and not path.name.endswith(" (deleted)")}
 
 
 def listens(pid: int, port: int) -> bool:
@@ -193,8 +197,10 @@ def reap(patience: float = 15.0) -> None:
                 time.sleep(0.02)
 
 
-def remove(files: Iterable[Path]) -> None:
-    """Remove shared memory whose owners were killed before they could."""
-    for path in files:
+def remove(files: Iterable[Path], survivors: Collection[int] = ()) -> None:
+    """Remove shared memory whose owners were killed before they could; not what others than `survivors` have mapped."""
+    files = set(files)
+    others = {int(path.name) for path in Path("/proc").glob("[0-9]*")} if files else set()
+    for path in files - shared_files(others.difference(survivors)):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -71,7 +71,8 @@ def end(run_folder: Path) -> None:
             f"processes {remaining} of an earlier `dsv4 serve` survived SIGKILL: they wait in a driver call, and may"
             " still hold GPU memory."
         )
-    procfs.remove(path for path in map(Path, left.shared) if path.parent == Path(procfs.SHARED))
+    shared = (path for path in map(Path, left.shared) if path.parent == Path(procfs.SHARED))
+    procfs.remove(shared, remaining)
     folder = Path(left.folder)
     if folder.name.startswith(PREFIX) and folder.is_dir() and folder.stat().st_uid == os.getuid():
         shutil.rmtree(folder, ignore_errors=True)

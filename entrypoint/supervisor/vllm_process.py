@@ -188,7 +188,7 @@ class VllmProcess:
             await self._process.wait()
         await asyncio.to_thread(procfs.reap)
         await self._pass_on_log()
-        procfs.remove(self._shared.paths)
+        await asyncio.to_thread(procfs.remove, self._shared.paths, remaining)
         shutil.rmtree(self._folder, ignore_errors=True)
         return remaining
 

@@ -100,6 +100,47 @@ time.sleep(600)
     assert not path.exists()
 
 
+def test_what_lies_in_folders_of_shared_memory_or_has_another_owner_is_not_removed(tmp_path: Path) -> None:
+    """Weights on a RAM disk are mapped too while they load, and so is what a replica next to this one keeps."""
+    code = """
+import mmap, sys, time
+files = [open(path, "r+b") for path in sys.argv[1:]]
+maps = [mmap.mmap(file.fileno(), 4096) for file in files]
+print("mapped", flush=True)
+time.sleep(600)
+"""
+    unique = tmp_path.parent.name + tmp_path.name
+    weights = Path("/dev/shm", f"dsv4-test-{unique}", "model.safetensors")
+    elsewhere = tmp_path / "dev/shm" / f"dsv4-test-{unique}-elsewhere"
+    shared, own = (Path("/dev/shm", f"dsv4-test-{unique}-{name}") for name in ("shared", "own"))
+    for path in (weights, elsewhere, shared, own):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(4096))
+    owners = [
+        subprocess.Popen([sys.executable, "-c", code, *map(str, paths)], stdout=subprocess.PIPE, text=True)
+        for paths in ((weights, elsewhere, shared, own), (shared,))
+    ]
+    try:
+        for owner in owners:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "mapped\n"
+        found = procfs.shared_files([owners[0].pid])
+        assert found == {shared, own}
+        owners[0].kill()
+        owners[0].wait()
+        procfs.remove(found)
+        assert (weights.exists(), shared.exists(), own.exists()) == (True, True, False)
+        procfs.remove(found, {owners[1].pid})
+        assert not shared.exists()
+    finally:
+        for owner in owners:
+            owner.kill()
+            owner.wait()
+        for path in (weights, shared, own):
+            path.unlink(missing_ok=True)
+        weights.parent.rmdir()
+
+
 def test_resource_trackers_live_long_enough_to_remove_what_the_killed_leave_in_shared_memory() -> None:
     done = run_in_child("""
 code = '''

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -27,6 +28,10 @@ print(f"(Worker_TP0 pid=7) INFO 11-30 18:36:11 [shared_offload_region.py:148] Cr
 if sys.argv[2] == "dies":
     os.kill(os.getpid(), signal.SIGKILL)
 signal.pause()
+"""
+NAMES = """
+import sys
+print(f"INFO 11-30 18:36:11 [shared_offload_region.py:148] Created mmap file {sys.argv[1]} (68.72 GB)", flush=True)
 """
 
 
@@ -58,6 +63,33 @@ def test_an_engine_that_is_killed_before_anyone_looks_at_it_leaves_none(region: 
 
     asyncio.run(run())
     assert not region.exists()
+
+
+def test_a_line_that_names_the_file_of_another_replica_removes_none(region: Path) -> None:
+    async def run() -> None:
+        process = await VllmProcess.start([sys.executable, "-c", NAMES, str(region)], os.environ, lambda _: None)
+        await process.wait()
+        await process.end(0.0, asyncio.Event())
+        assert region in process.shared_memory()
+
+    region.write_bytes(bytes(4096))
+    with region.open("r+b") as file, mmap.mmap(file.fileno(), 4096):
+        asyncio.run(run())
+        assert region.exists()
+
+
+def test_a_link_is_removed_and_not_what_it_names(region: Path, tmp_path: Path) -> None:
+    async def run() -> None:
+        process = await VllmProcess.start([sys.executable, "-c", NAMES, str(region)], os.environ, lambda _: None)
+        await process.wait()
+        await process.end(0.0, asyncio.Event())
+
+    kept = tmp_path / "kept"
+    kept.write_text("kept")
+    region.symlink_to(kept)
+    asyncio.run(run())
+    assert kept.read_text() == "kept"
+    assert not region.is_symlink()
 
 
 def test_it_is_on_record_at_once_for_the_start_after_a_killed_supervisor(region: Path, tmp_path: Path) -> None:
