@@ -116,7 +116,8 @@ def products(kernels: Mapping[str, float]) -> list[float]:
 
 def result(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
     """Return the result of rows: by tokens, what the layer took, and its kernels that multiply."""
-    [(layer, device, version)] = {(row["layer"], row["device"], row["flashinfer"]) for row in rows}
+    heads = {(row["layer"], row["device"], row["flashinfer"]) for row in rows}
+    layer, device, version = kept.only(heads, "layers, GPUs and versions of FlashInfer", options.rows)
     return {
         **kept.head(options, "qualification/gpu/flashinfer_experts.py", device, {"flashinfer": version}),
         "layer": layer,

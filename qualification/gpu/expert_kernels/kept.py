@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qualification.gpu.expert_kernels import choose, schedules
 from qualification.gpu.expert_kernels.layers import SUBLAYERS
 from qualification.gpu.expert_kernels.measure import Row
 
+One = TypeVar("One")
 FIGURES = ("us", "spread", "gb_s", "share", "tflop_s")
 """Of one schedule: its median in µs, the spread as a share of that, GB/s, their share of a copy's, TFLOP/s."""
 
@@ -36,6 +37,14 @@ def day(text: str) -> str:
     return date.fromisoformat(text).isoformat()
 
 
+def only(found: Iterable[One], what: str, file: Path) -> One:
+    """Return the one thing that a file's rows are of; end where they are of none, or of several."""
+    each = list(found)
+    if len(each) != 1:
+        raise SystemExit(f"{file}: its rows are of {len(each)} {what}, and a result is of one.")
+    return each[0]
+
+
 def head(options: argparse.Namespace, program: str, device: str, versions: Mapping[str, str]) -> dict[str, Any]:
     """Return what each result begins with; `options` are those of `keep`."""
     return {
@@ -53,9 +62,10 @@ def write(file: Path, result: Mapping[str, Any]) -> None:
 
 def of_humming(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
     """Return the result of rows of both products of one format."""
-    [choice] = choose.choices(rows)
+    choice = only(choose.choices(rows), "formats with both products measured", options.rows)
     heads, sorting = choice.heads, choose.sorting(rows)
-    [(device, humming)] = {(one["device"], one["humming"]) for one in heads.values()}
+    gpus = {(one["device"], one["humming"]) for one in heads.values()}
+    device, humming = only(gpus, "GPUs and versions of Humming", options.rows)
     each = {(row["layer"], row["tokens"], row["name"]): row for row in rows if "us" in row}
     again = {(row["layer"], row["tokens"]): row["again"] for row in rows if "again" in row}
 

@@ -206,6 +206,14 @@ def test_a_result_is_kept_with_all_that_its_rows_do_not_say_or_not_at_all(
     assert "argument --date: invalid day value: 'today'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("main", "facts"), PROGRAMS, ids=["humming", "flashinfer"])
+def test_rows_of_nothing_are_no_result(
+    main: Callable[[], Any], facts: dict[str, str], keep: Callable[..., Any]
+) -> None:
+    with pytest.raises(SystemExit, match=r"rows.jsonl: its rows are of 0 .*, and a result is of one"):
+        keep(main, facts, [])
+
+
 @pytest.mark.parametrize("file", sorted(RESULTS.iterdir()), ids=lambda file: file.stem)
 def test_every_result_names_hardware_driver_day_and_versions(file: Path) -> None:
     result = json.loads(file.read_text())
