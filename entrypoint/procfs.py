@@ -202,5 +202,5 @@ def remove(files: Iterable[Path], survivors: Collection[int] = ()) -> None:
     files = set(files)
     others = {int(path.name) for path in Path("/proc").glob("[0-9]*")} if files else set()
     for path in files - shared_files(others.difference(survivors)):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # the latter for a record that was edited
             path.unlink()

@@ -28,6 +28,7 @@ REFUSED = {
     "graph-memory": ["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0"],
     "graph-sizes": ["--max-cudagraph-capture-size", "1"],
     "w4a16-marlin-sm120": ["--model", "w4a16", "--moe-backend", "marlin", "--hardware", "rtx-pro-6000"],
+    "offloading-in-shared-memory": ["--hardware", "gb10", "--model", "w4a16", "--kv-offloading-size", "8"],
     "pro-hardware": ["--model", "pro-nvfp4", "--profile", "pro", "--hardware", "h200"],
     "model-files": ["--model", "flash=deepseek-ai/DeepSeek-V4.1-Flash"],
     "quantization": ["--model", "w4a16", "--quantization", "awq"],

@@ -61,6 +61,7 @@ RULES = {
         "KV connector NixlConnector is incompatible with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True",
         f"{_SOURCE}/config/vllm.py",
     ),
+    "offloading-in-shared-memory": Refusal("A host that stops answering", f"{VLLM}/issues/46307"),
     "pro-hardware": Refusal(
         "A MoE backend that the GPUs lack", "https://huggingface.co/canada-quant/DeepSeek-V4-Pro-NVFP4-FP8-MTP"
     ),
@@ -267,9 +268,8 @@ def tables() -> dict[str, str]:
 def rules() -> Iterator[tuple[str, Constraint]]:
     """Yield every rule of the shipped profile files, with its file."""
     catalog = Catalog([])
-    files: list[ProfileFile[Any]] = [catalog.root(), *catalog.every_model()]
-    files += [*catalog.every_architecture(), *catalog.every_hardware()]
-    files += [catalog.profile(name, "") for name in catalog.names("profile")]
+    files: list[ProfileFile[Any]] = [catalog.root(), *catalog.every_model(), *catalog.every_architecture()]
+    files += [*catalog.every_hardware(), *(catalog.profile(name, "") for name in catalog.names("profile"))]
     for file in files:
         yield from ((file.file, rule) for rule in file.own.refuse)
 
