@@ -49,6 +49,7 @@ OTHERS = {
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1 lets `max-model-len` be larger than the positions of the model.",
     "VLLM_ENABLE_STARTUP_PLAN": "1 lets vLLM keep the memory that it measured; the kernel cache is the same with it.",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0, the default of numerics, keeps vLLM's engine in the process that compares.",
+    "VLLM_USE_SIMPLE_KV_OFFLOAD": "1 is refused with `kv-offloading-size`: it takes a connector that is not counted.",
     "VLLM_USE_MODELSCOPE": "True lets vLLM download from ModelScope; `serve` then fetches nothing.",
     "HTTPS_PROXY": "The proxy for requests to the Hub.",
     "CC": "The C compiler that the doctor looks for.",

@@ -111,7 +111,10 @@ def test_pipeline_stages_divide_layers_and_add_steps_in_flight() -> None:
     ("flags", "message"),
     [
         ({"enable_lora": True}, "LoRA"),
-        ({"kv-transfer-config.kv_connector": "OffloadingConnector"}, "KV connector"),
+        (
+            {"kv-transfer-config.kv_connector": "NixlConnector", "kv-transfer-config.kv_role": "kv_both"},
+            "KV connector",
+        ),
         ({"enable_eplb": True}, "EPLB"),
     ],
 )
