@@ -123,9 +123,11 @@ def read_caches(env: Mapping[str, str]) -> Iterator[CacheFolder]:
 
 def _cache_folder(variable: str, named: str) -> CacheFolder:
     path = Path(named).absolute()
-    exists = next(part for part in (path, *path.parents) if os.path.exists(part))  # noqa: PTH110 - see _is_file
-    writable = exists.is_dir() and os.access(exists, os.W_OK | os.X_OK)
-    return CacheFolder(variable, named, str(exists), writable, shutil.disk_usage(exists).free)
+    exists = next(part for part in (path, *path.parents) if os.path.lexists(part))  # a link to nowhere is in the way
+    there = os.path.exists(exists)  # noqa: PTH110 - see _is_file
+    writable = there and exists.is_dir() and os.access(exists, os.W_OK | os.X_OK)
+    free = shutil.disk_usage(exists if there else exists.parent).free
+    return CacheFolder(variable, named, str(exists), writable, free)
 
 
 def compat_version(library_path: str) -> str:

@@ -314,8 +314,12 @@ def test_memory_is_read_only_where_a_plan_offloads() -> None:
 def test_folders_of_kv_offloading_are_writable_and_have_room(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "unmounted/kv")
+    (tmp_path / "loop").symlink_to("loop")
     for folder, gib, name in (
         (tmp_path / "new/kv", 0.001, ""),
+        (tmp_path / "nowhere/kv", 0.001, "offloading-folder"),  # mkdir fails: the link is there
+        (tmp_path / "loop", 0.001, "offloading-folder"),
         (file / "kv", 0.001, "offloading-folder"),
         (tmp_path, 1e9, "offloading-space"),
     ):
