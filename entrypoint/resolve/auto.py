@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from ..catalog.catalog import Catalog, ProfileFile
 from ..catalog.schema import Profile
 from ..errors import ConfigError, nearest
+from ..kv_offloading import SIZE
 from ..machine.gpus import HostGpus
 from ..plan import TENSOR_PARALLEL_SIZE, Setting
 from ..request import Request
@@ -94,13 +95,18 @@ def _each(catalog: Catalog, request: Request, gpus: HostGpus, origin: str) -> It
 
 
 def ranked(catalog: Catalog, candidates: list[Candidate], goal: str, gpus: int | None) -> list[Candidate]:
-    """Return the candidates, the one that `auto` prefers first; where GPUs are not counted, a size that is set last."""
+    """
+    Return the candidates, the one that `auto` prefers first; where GPUs are not counted, a size that is set last.
+
+    A profile that keeps KV caches in host memory is left out: whether the host has as much is not known here.
+    """
+    own = {name: catalog.profile(name, "").flags() for name in {one.profile for one in candidates}}
 
     def order(one: Candidate) -> tuple[float, ...]:
-        any_number = gpus is not None or TENSOR_PARALLEL_SIZE not in catalog.profile(one.profile, "").flags()
+        any_number = gpus is not None or TENSOR_PARALLEL_SIZE not in own[one.profile]
         return (any_number, *rank(one, goal, gpus))
 
-    return sorted(candidates, key=order, reverse=True)
+    return sorted((one for one in candidates if SIZE not in own[one.profile]), key=order, reverse=True)
 
 
 def best(ordered: list[Candidate]) -> Candidate | None:

@@ -55,6 +55,15 @@ def small(folder) -> Catalog:
     return Catalog([folder(files)])
 
 
+def test_a_profile_that_takes_host_memory_is_not_chosen_without_being_named(folder) -> None:
+    text = 'about = "more, with copies"\nextends = "524k"\n[flags]\nkv-offloading-size = 64\nmax-model-len = 1048576\n'
+    catalog = Catalog([folder({"largest.toml": text + "max-num-seqs = 3\n"})])
+    for goal in auto.NAMES:
+        chosen = auto.settle(catalog, request_for(goal, hardware="h200", model="w4a16"), nowhere).choices["profile"]
+        assert chosen.value in {"640k", "1m", "shared"}
+        assert "largest" not in chosen.origin
+
+
 def test_a_profile_by_name_comes_back_as_it_is() -> None:
     request = request_for("524k", hardware="h200")
     assert auto.settle(CATALOG, request, nowhere) is request
