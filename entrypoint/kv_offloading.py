@@ -80,9 +80,9 @@ def offloading_of(flags: Mapping[str, Setting]) -> Offloading:
 
 def _extra(values: Mapping[str, Value]) -> dict[str, Any]:
     """Return the connector's own settings: they are one table, or a flag for each key."""
-    whole, prefix = values.get(EXTRA), f"{EXTRA}."
+    table, prefix = values.get(EXTRA), f"{EXTRA}."
     keys = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-    return {**(whole if isinstance(whole, dict) else {}), **keys}
+    return {**(table if isinstance(table, dict) else {}), **keys}
 
 
 def _number(value: Value) -> float:

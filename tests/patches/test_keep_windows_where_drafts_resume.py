@@ -226,7 +226,7 @@ def conversations(drafter):
     Here drafts may be stale, with and without the patch: vLLM keeps one block of those that have the same tokens, and two
     prompts that differ from the block's end on share it. The target model verifies every draft.
     """
-    from hypothesis import HealthCheck, given, settings
+    from hypothesis import HealthCheck, example, given, settings
     from hypothesis import strategies as st
 
     served = replica(drafter, batched_tokens=192)
@@ -236,7 +236,10 @@ def conversations(drafter):
     )
     turn = st.tuples(st.integers(0, 99), length, length, st.integers(1, 90), st.booleans())
 
+    nine_behind = [(0, 1, 2 * BLOCK + 9, 1, False), (0, 2 * BLOCK + 9, DRAFTS_BLOCK, 1, True)]
+
     @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+    @example(nine_behind)  # chance seldom finds one without the patch
     @given(st.lists(turn, min_size=2, max_size=8))
     def hold(turns):
         earlier = []
