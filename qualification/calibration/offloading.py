@@ -11,17 +11,13 @@ the next turn repeats the first one after the GPU has lost it, and those that we
 file tier keeps them from one process to the next.
 """
 
-import gc
-import json
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from qualification.calibration import planner
-from tests.support import cuda_model
 
 NEXT_QUESTION = 200
 QUIET, PAUSE = 3, 0.005
@@ -131,15 +127,5 @@ def answer(setting: dict[str, Any]) -> dict[str, Any]:
     return {"host_blocks": manager._num_chunks, "stored": stored, "restored": restored, "before": before}
 
 
-def main() -> None:
-    """Answer for every setting on standard input."""
-    gc.disable()  # importing vLLM makes objects that stay
-    cuda_model.prepare()
-    gc.freeze()
-    gc.enable()
-    settings = json.load(sys.stdin)
-    json.dump([setting | answer(setting) for setting in settings], sys.stdout, indent=1)
-
-
 if __name__ == "__main__":
-    main()
+    planner.answer_all(answer)

@@ -14,7 +14,7 @@ import gc
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def answer(setting: dict[str, Any]) -> dict[str, Any]:
     return found | {"blocks": planned[0].num_blocks, "tokens": tokens, "concurrency": concurrency}
 
 
-def main() -> None:
+def answer_all(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer for every setting on standard input."""
     gc.disable()  # importing vLLM makes objects that stay
     cuda_model.prepare()
@@ -154,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_all(answer)
