@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from .. import kv_offloading
 from ..errors import ConfigError, SeveralProblems
 from ..plan import Value
 from . import schema
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
-_BY_KEY = "kv-transfer-config.kv_connector_extra_config"
-"""A table whose keys vLLM does not describe, and of which a user changes one, as of all others."""
 
 
 def flags(table: Mapping[str, Value], origin: str) -> dict[str, Value]:
@@ -66,7 +65,8 @@ def _leaves(path: str, table: Mapping[str, Value], origin: str) -> Iterator[tupl
         if not _KEY.fullmatch(key):
             raise ConfigError(f"{origin}: {path} has an invalid key {key!r}; use letters, digits, - and _.")
         schema.check_key(setting, origin)
-        plain = setting == _BY_KEY and isinstance(value, dict) and all(map(_KEY.fullmatch, value))
+        # vLLM does not describe the keys of this table, and a user changes one of them, as of all others.
+        plain = setting == kv_offloading.EXTRA and isinstance(value, dict) and all(map(_KEY.fullmatch, value))
         if isinstance(value, dict) and value and (plain or schema.keys_of(setting)):
             yield from _leaves(setting, value, origin)
         else:
