@@ -14,11 +14,11 @@ SHORT, OUTPUT, HEAD_START, PAUSE = 64, 2, 0.5, 0.2
 """Tokens of a short prompt, tokens of an answer, seconds before the first short one, seconds between two."""
 
 
-async def first_token(
+async def answered(
     client: httpx.AsyncClient, url: str, model: str, tokens: list[int], output: int = OUTPUT
-) -> float:
+) -> tuple[float, float]:
     """
-    Seconds until the first token of an answer of `output` tokens, which is read to its end.
+    Seconds until the first token of an answer of `output` tokens, and from there to its last one.
 
     Raise HTTPError for an error, and ValueError for an end without a token.
     """
@@ -30,17 +30,17 @@ async def first_token(
         "ignore_eos": True,
         "stream": True,
     }
-    began, first = time.monotonic(), None
+    began, times = time.monotonic(), list[float]()
     async with client.stream("POST", f"{url}/v1/completions", json=body) as answer:
         answer.raise_for_status()
         async for line in answer.aiter_lines():
             if line.startswith("data: {"):
                 if '"error"' in line:
                     raise ValueError(line[:200])
-                first = first or time.monotonic() - began
-    if first is None:
+                times.append(time.monotonic())
+    if not times:
         raise ValueError("an answer without a token")
-    return first
+    return times[0] - began, times[-1] - times[0]
 
 
 async def measure(url: str, model: str, tokens: int, vocab: int, seed: int = 0) -> dict[str, Any]:
@@ -50,7 +50,7 @@ async def measure(url: str, model: str, tokens: int, vocab: int, seed: int = 0) 
 
         async def one(length: int) -> float:
             prompt = [rng.randrange(10, vocab) for _ in range(length)]
-            return round(await first_token(client, url, model, prompt), 3)
+            return round((await answered(client, url, model, prompt))[0], 3)
 
         alone = [await one(SHORT) for _ in range(3)]
         long_alone = await one(tokens)

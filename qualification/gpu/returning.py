@@ -17,9 +17,9 @@ from typing import Any
 
 import httpx
 
-from qualification.gpu.beside import first_token
+from qualification.gpu.beside import answered
 
-TURN, OUTPUT = 256, 16
+TURN, OUTPUT = 256, 64
 """Tokens of a new turn, and of an answer."""
 PAUSE = 0.3
 """Seconds after an answer, in which its last blocks are stored."""
@@ -47,7 +47,8 @@ async def measure(url: str, model: str, tokens: int, count: int, vocab: int) -> 
     """
     Return the turns of `count` conversations of so many tokens, in the order in which they were sent.
 
-    A turn has its kind (`read`, `back`, `again`), seconds to the first token, and by how much each counter rose.
+    A turn has its kind (`read`, `back`, `again`), seconds to the first token, milliseconds for each token after it, and by
+    how much each counter rose.
     """
     rng = random.Random(tokens)  # new tokens each time, which no prefix cache holds
 
@@ -65,11 +66,12 @@ async def measure(url: str, model: str, tokens: int, count: int, vocab: int) -> 
         for kind, number in kinds:
             prompt = histories[number] + (made(TURN) if kind != "read" else [])
             before = await counted()
-            seconds = round(await first_token(client, url, model, prompt, OUTPUT), 4)
+            seconds, rest = await answered(client, url, model, prompt, OUTPUT)
             await asyncio.sleep(PAUSE)
             after = await counted()
             turns.append(
-                {"turn": kind, "seconds": seconds} | {name: round(after[name] - before[name], 6) for name in after}
+                {"turn": kind, "seconds": round(seconds, 4), "ms_a_token": round(1000 * rest / (OUTPUT - 1), 2)}
+                | {name: round(after[name] - before[name], 6) for name in after}
             )
     return {"tokens": tokens, "conversations": count, "p50": medians(turns), "turns": turns}
 

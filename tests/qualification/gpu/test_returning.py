@@ -39,7 +39,7 @@ def engine(*, gpu: int, host: bool) -> type[BaseHTTPRequestHandler]:
             if host and history not in stored:
                 stored.add(history)
                 counted["stored"] += BLOCK * 4
-            self.answer('data: {"choices": []}\n\ndata: [DONE]\n\n')
+            self.answer('data: {"choices": []}\n\n' * 2 + "data: [DONE]\n\n")
 
         def answer(self, text: str) -> None:
             self.send_response(200)
@@ -63,6 +63,7 @@ def test_a_history_that_the_gpu_dropped_comes_from_host_memory_or_is_read(
     assert [turn["stored"] for turn in turns] == [stored] * 3 + [0] * 4
     assert found["p50"].keys() == {"read", "gpu"} | ({"host"} if host else set())
     assert (found["tokens"], found["conversations"]) == (40, 3)
+    assert all(0 <= turn["ms_a_token"] < turn["seconds"] * 1000 for turn in turns)
 
 
 def test_a_counter_that_is_not_there_is_zero_and_those_of_several_engines_are_added() -> None:

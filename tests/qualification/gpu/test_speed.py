@@ -13,7 +13,7 @@ import pytest
 from dsv4_serve.entrypoint.bench import sweep, without_weights
 from dsv4_serve.entrypoint.bench.options import ADDED
 from dsv4_serve.entrypoint.plan import draft_tokens, plain
-from qualification.gpu import speed, variants
+from qualification.gpu import returning, speed, variants
 
 FLASH = without_weights.SIZES["deepseek-v4-flash"]
 
@@ -142,7 +142,11 @@ def test_each_prompt_fits_the_context_of_its_variant(monkeypatch: pytest.MonkeyP
             assert longest + ADDED <= flags["max-model-len"], variant["name"]
             places = flags["max-num-seqs"] * flags.get("data-parallel-size", 1)
             assert max(rows["batches"]) <= places, variant["name"]
-        if name == "contexts":  # as long as it can be, the history of a second turn and two prompts at once too
+        for tokens, _ in variant["returning"]:
+            assert tokens + returning.TURN + returning.OUTPUT <= flags["max-model-len"], variant["name"]
+        if (
+            name == "contexts" and not variant["returning"]
+        ):  # as long as it can be, the history of a second turn and two prompts at once too
             assert variant["name"] == variant["profile"]
             full = flags["max-model-len"] - variant["output"] - ADDED
             ends = [
