@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,9 +127,21 @@ def _cache_folder(variable: str, named: str) -> CacheFolder:
     path = Path(named).absolute()
     exists = next(part for part in (path, *path.parents) if os.path.lexists(part))  # a link to nowhere is in the way
     there = os.path.exists(exists)  # noqa: PTH110 - see _is_file
-    writable = there and exists.is_dir() and os.access(exists, os.W_OK | os.X_OK)
     free = shutil.disk_usage(exists if there else exists.parent).free
-    return CacheFolder(variable, named, str(exists), writable, free)
+    return CacheFolder(variable, named, str(exists), _takes_files(exists), free)
+
+
+def _takes_files(folder: Path) -> bool:
+    """
+    Make a file and remove it: root may write to /proc and /sys by their modes, but no file can be made there.
+
+    A full disk passes, as another check names it.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def compat_version(library_path: str) -> str:

@@ -321,6 +321,8 @@ def test_folders_of_kv_offloading_are_writable_and_have_room(tmp_path: Path) -> 
         (tmp_path / "nowhere/kv", 0.001, "offloading-folder"),  # mkdir fails: the link is there
         (tmp_path / "loop", 0.001, "offloading-folder"),
         (file / "kv", 0.001, "offloading-folder"),
+        (Path("/proc/kv"), 0.0, "offloading-folder"),  # for root too, whom its mode lets write
+        (Path("/sys/kv"), 0.0, "offloading-folder"),
         (tmp_path, 1e9, "offloading-space"),
     ):
         required = dataclasses.replace(RTX, offloading_gib=gib, offloading_folders=(str(folder),))
@@ -330,7 +332,19 @@ def test_folders_of_kv_offloading_are_writable_and_have_room(tmp_path: Path) -> 
         if name:
             assert str(folder) in problems[name].seen
             assert problems[name].fatal == (name == "offloading-folder")
-    assert not (tmp_path / "new").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop", "nowhere"]
+
+
+def test_a_folder_for_files_is_not_on_a_read_only_mount_and_a_full_disk_is_another_problem(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "kv", "1m,nr_inodes=2") as folder:
+        required = dataclasses.replace(RTX, offloading_gib=1.0, offloading_folders=(str(folder),))
+        (folder / "last").touch()
+        with pytest.raises(OSError, match="No space left"):
+            (folder / "more").touch()
+        full = found(dataclasses.replace(read_host(Machine(), required), memory_free=None), required)
+        assert [name for name in full if name.startswith("offloading-")] == ["offloading-space"]
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        assert "offloading-folder" in found(read_host(Machine(), required), required)
 
 
 def test_modules_of_other_tiers_are_missed_before_vllm_imports_them() -> None:
