@@ -30,7 +30,7 @@ class Parallel:
     nodes: int = 1
     node_rank: int = 0
     data_local: int | None = None
-    """Data parallel replicas of this node; None if they follow from the nodes."""
+    """Data parallel replicas of this node, 0 for an API server alone; None if they follow from the nodes."""
     headless: bool = False
     """Whether this node has no API server: another one has."""
 
@@ -65,8 +65,10 @@ class Parallel:
 
     @property
     def node_replicas(self) -> int:
-        """Data parallel replicas on this node; one that spans nodes counts on each."""
-        return self.node_gpus // (self.group_gpus or 1)
+        """Data parallel replicas on this node; one that spans nodes counts on each. An API server alone has none."""
+        if self.data_local is not None:
+            return self.data_local
+        return max(1, self.node_gpus // (self.group_gpus or 1))
 
     @property
     def nodes_of_replica(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .. import served_plan
-from ..kv_offloading import offloading_of
+from ..kv_offloading import Offloading, offloading_of
 from ..listen import health_address
 from ..parallel import parallel_of
 from ..plan import Plan
@@ -74,7 +74,7 @@ def host_requirements(
     """Return what a plan requires; `architecture` is the model's, `environ` has the variables that vLLM starts with."""
 
     interconnect, shape = hardware.get("interconnect"), parallel_of(plan.flags)
-    offloading = offloading_of(plan.flags)
+    offloading = offloading_of(plan.flags) if shape.node_replicas else Offloading()
     on_cpu = interconnect == "none"
     utilization = plan.value("gpu-memory-utilization", 0.92)  # vLLM 0.32.0's default
     host = str(plan.value("host", "0.0.0.0"))  # noqa: S104  vLLM's own default: every address

@@ -203,10 +203,14 @@ def histories(memory: MemoryEstimate, host: HostHistories) -> str:
 
 
 def _container(host: HostHistories) -> str:
+    needed = (
+        f"The container needs {host.memory_gib:g} GiB more memory than without, and --shm-size={host.shm_gib:g}g."
+        if host.memory_gib
+        else "That is on the other nodes: this one has no replica (--data-parallel-size-local 0)."
+    )
     return (
         f"Conversations come back from host memory: {host.bytes_per_token:,.0f} B a token, and"
-        f" {host.bytes_per_prompt / 1e6:.0f} MB for a prompt's end. The container needs {host.memory_gib:g} GiB more"
-        f" memory than without, and --shm-size={host.shm_gib:g}g."
+        f" {host.bytes_per_prompt / 1e6:.0f} MB for a prompt's end. {needed}"
     )
 
 

@@ -74,7 +74,7 @@ def estimate(selection: Selection, flags: Mapping[str, Setting]) -> MemoryEstima
         expert_parallel=shape.expert,
         offloading_gib=offloading_of(flags).gib,
         offloading_copies=_copies(flags, shape),
-        node_replicas=max(1, shape.node_replicas),
+        node_replicas=shape.node_replicas,
         not_counted=tuple(_not_counted(selection, flags)),
     )
 

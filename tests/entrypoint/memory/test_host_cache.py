@@ -60,6 +60,8 @@ def test_a_token_of_flash_takes_3920_bytes_and_a_prompts_end_23_blocks() -> None
         ({"tensor_parallel_size": 2, "data_parallel_size": 2, "data_parallel_backend": "ray"}, 2, 128),
         ({"tensor_parallel_size": 2, "data_parallel_backend": "ray"}, 1, 64),
         ({"tensor_parallel_size": 4, "nnodes": 2}, 4, 64),
+        ({"tensor_parallel_size": 2, "data_parallel_size": 4, "data_parallel_size_local": 3}, 1, 192),
+        ({"tensor_parallel_size": 2, "data_parallel_size": 2, "data_parallel_size_local": 0}, 1, 0),
     ],
 )
 def test_ranks_of_one_host_share_a_copy_and_no_others(flags: dict[str, object], copies: int, more: int) -> None:
@@ -85,6 +87,12 @@ def test_fit_says_what_host_memory_keeps_and_what_the_container_needs() -> None:
     text = advice.text(memory, answer)
     assert "68,478 blocks: 33 conversations of 524,288 tokens" in text
     assert "64 GiB more memory than without, and --shm-size=80g" in text
+    alone = memory_of(
+        "524k", "w4a16", "h200", kv_offloading_size=64.0, data_parallel_size=2, data_parallel_size_local=0
+    )
+    text = advice.text(alone, advice.fit(alone))
+    assert "this one has no replica (--data-parallel-size-local 0)" in text
+    assert "--shm-size" not in text
     assert answer.to_json()["host"]["conversations"] == 33
     little = memory_of("524k", "w4a16", "h200", kv_offloading_size=1.0)
     longest = (1069 - 23) * 256

@@ -361,6 +361,9 @@ def test_a_plan_with_tiers_asks_for_their_folders_and_modules() -> None:
     flags = {"kv-offloading-size": 8.0, "kv-transfer-config.kv_connector_extra_config": extra}
     required = plan_asks("h200", flags={name: Setting(value, "test") for name, value in flags.items()})
     assert (required.offloading_gib, required.offloading_folders) == (8, ("/kv",))
+    alone = flags | {"data-parallel-size": 2, "data-parallel-size-local": 0}  # an API server, and no engine
+    required = plan_asks("h200", flags={name: Setting(value, "test") for name, value in alone.items()})
+    assert (required.gpus, required.offloading_gib, required.offloading_folders) == (0, 0, ())
     extra["secondary_tiers"] = [{"type": "obj"}, {"type": "p2p"}]
     required = plan_asks("h200", flags={name: Setting(value, "test") for name, value in flags.items()})
     assert (required.offloading_folders, required.offloading_packages) == ((), ("nixl",))
