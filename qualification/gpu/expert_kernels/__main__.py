@@ -77,7 +77,7 @@ def parsed() -> argparse.Namespace:
             step.add_argument("--seconds", type=float, default=250.0)
             step.add_argument("--replays", type=int, default=7)
     step = steps.add_parser("choose")
-    step.add_argument("rows", type=Path)
+    step.add_argument("rows", type=kept.rows_file)
     step.add_argument("--tables", type=Path, required=True)
     kept.add_step(steps).add_argument("--vllm", metavar="VERSION", required=True)
     return parser.parse_args()

@@ -25,11 +25,18 @@ FIGURES = ("us", "spread", "gb_s", "share", "tflop_s")
 def add_step(steps: Any) -> argparse.ArgumentParser:
     """Add the step `keep` to a program, with what its rows do not say; return its parser."""
     step: argparse.ArgumentParser = steps.add_parser("keep")
-    step.add_argument("rows", type=Path)
+    step.add_argument("rows", type=rows_file)
     step.add_argument("--out", type=Path, required=True)
     step.add_argument("--driver", required=True)
     step.add_argument("--date", type=day, required=True, help="when rows were measured")
     return step
+
+
+def rows_file(text: str) -> Path:
+    """Return the path of a file of rows, for argparse; refuse one that is not there, as no rows would be a result too."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}; name the one that `measure` was given with --out")
+    return Path(text)
 
 
 def day(text: str) -> str:

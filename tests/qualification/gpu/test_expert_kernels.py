@@ -600,6 +600,20 @@ def test_choose_writes_a_table_for_each_sublayer(
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"No table: {rows} has no layer")
 
 
+@pytest.mark.parametrize("step", ["choose", "keep"])
+def test_a_file_of_rows_that_is_not_there_is_named(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = tmp_path / "tables"
+    kept = ["--out", str(tmp_path / "kept"), "--driver", "580", "--vllm", "0.32.0", "--date", "2026-11-30"]
+    more = {"choose": ["--tables", str(tables)], "keep": kept}
+    monkeypatch.setattr(sys, "argv", ["expert_kernels", step, str(tmp_path / "rows.jsonl"), *more[step]])
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    assert f"there is no file {tmp_path / 'rows.jsonl'}; name the one" in capsys.readouterr().err
+    assert not tables.exists()
+
+
 def test_tables_of_a_scale_a_token_do_not_replace_those_of_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
