@@ -12,6 +12,8 @@ import random
 BLOCK, DRAFTS_BLOCK = 256, 64
 BLOCKS_OF_A_PROMPT = 2
 QUESTION = 70
+SHARED = (0, 1, 31, 62, 63, 64, 65, 255)
+REST = 1000
 DRAFTERS = {"mtp": {}, "mtp-3": {"draft_tokens": 3}, "dspark": {"drafter": "dspark", "draft_tokens": 5}, "none": {}}
 
 
@@ -199,6 +201,34 @@ def parts(drafter, served):
     assert found == {shared: whole * (shared >= whole + ahead) for shared in found}
 
 
+def beginnings(drafter):
+    """What the third prompt with one beginning gets of it, after the GPU has lost the first two."""
+    served, lost = replica(drafter), []
+    for past in SHARED:
+        shared = served.tokens(BLOCKS_OF_A_PROMPT * BLOCK + past)
+        for _ in range(2):
+            served.serve([*shared, *served.tokens(REST)], 3)
+        served.lose()
+        _, _, restored = served.serve([*shared, *served.tokens(REST)], 3)
+        served.lose()
+        lost += [past] if not restored else []
+        assert restored in (0, resumes(drafter, len(shared) + (drafter == "none"))), (past, restored)
+    assert not served.memory.stale, served.memory.stale
+    assert not lost, f"nothing comes back of beginnings that end {ranges(lost)} tokens after a block"
+
+
+def check_beginnings_that_prompts_share_come_back_with_mtp():
+    beginnings("mtp")
+
+
+def check_beginnings_that_prompts_share_come_back_with_dspark():
+    beginnings("dspark")
+
+
+def check_beginnings_that_prompts_share_come_back_without_drafts():
+    beginnings("none")
+
+
 def check_prompts_that_differ_within_the_drafts_block_get_nothing():
     for drafter in DRAFTERS:
         parts(drafter, replica(drafter))
@@ -277,6 +307,7 @@ def check_conversations_without_drafts():
 
 
 LENGTHS = "63 of 256 lengths restore nothing: 1 to 63"
+BEGINNINGS = "nothing comes back of beginnings that end 0 to 1, 31 to 31, 62 to 63 tokens"
 
 
 def test_every_length_comes_back_with_mtp(needs_patch):
@@ -297,6 +328,18 @@ def test_every_length_comes_back_without_drafts(holds):
 
 def test_answers_that_are_kept_bring_more_back(needs_patch):
     needs_patch("check_answers_that_are_kept_bring_more_back", "nothing comes back of 1 to 61 with 3 tokens")
+
+
+def test_beginnings_that_prompts_share_come_back_with_mtp(needs_patch):
+    needs_patch("check_beginnings_that_prompts_share_come_back_with_mtp", BEGINNINGS)
+
+
+def test_beginnings_that_prompts_share_come_back_with_dspark(needs_patch):
+    needs_patch("check_beginnings_that_prompts_share_come_back_with_dspark", BEGINNINGS)
+
+
+def test_beginnings_that_prompts_share_come_back_without_drafts(holds):
+    holds("check_beginnings_that_prompts_share_come_back_without_drafts")
 
 
 def test_prompts_that_differ_within_the_drafts_block_get_nothing(holds):
