@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .parallel import parallel
 from .plan import Setting, Value, plain
 
 SIZE, BACKEND = "kv-offloading-size", "kv-offloading-backend"
@@ -27,6 +28,7 @@ BYTES = "cpu_bytes_to_use"
 MOST_GIB = 100_000
 """More memory than any host has."""
 _GIB = 1 << 30
+_REGION = "/dev/shm/vllm_offload_{}.mmap"  # noqa: S108
 SHM_GIB = 16
 """Shared memory of the shipped containers, without offloading."""
 
@@ -76,6 +78,24 @@ def offloading_of(flags: Mapping[str, Setting]) -> Offloading:
         tiers=tuple(tier for tier in tiers if isinstance(tier, dict)) if isinstance(tiers, list) else (),
         extra=extra,
     )
+
+
+def regions_of(flags: Mapping[str, Setting]) -> tuple[str, ...]:
+    """
+    Return the files in /dev/shm that a plan's `engine_id` names; none without it, as vLLM then makes up an own one.
+
+    Data parallel ranks add their number (v1/engine/core.py, 0.32.0).
+    """
+    values, shape = plain(flags), parallel(plain(flags))
+    name = values.get(f"{_CONFIG}.engine_id")
+    if not (offloading_of(flags).connector and isinstance(name, str) and name):
+        return ()
+    if shape.data == 1:
+        return (_REGION.format(name),)
+    own = whole(values.get("data-parallel-rank"))
+    first = whole(values.get("data-parallel-start-rank")) or shape.node_rank * shape.node_gpus // shape.replica_gpus
+    ranks = range(first, first + shape.node_replicas) if own is None else [own]
+    return tuple(_REGION.format(f"{name}_dp{rank}") for rank in ranks)
 
 
 def _extra(values: Mapping[str, Value]) -> dict[str, Any]:

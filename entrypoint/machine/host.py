@@ -7,10 +7,11 @@ import os
 import pwd
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import procfs
 from ..plan import TUNED_KERNELS
 from ..weights import hub_cache, prefetch
 from . import build_tools, vllm_packages
@@ -68,6 +69,8 @@ class Host:
     """Folders of files of KV offloading."""
     missing_tier_packages: tuple[str, ...] = ()
     """What tiers of KV offloading import and this installation lacks."""
+    regions_in_use: tuple[str, ...] = ()
+    """Files in shared memory that KV offloading of this plan would take, and another process has mapped."""
 
 
 def read_host(machine: Machine, required: HostRequirements) -> Host:
@@ -90,8 +93,16 @@ def read_host(machine: Machine, required: HostRequirements) -> Host:
         memory_free=prefetch.available() if required.offloading_gib else None,
         offloading_folders=tuple(_cache_folder("root_dir", path) for path in required.offloading_folders),
         missing_tier_packages=vllm_packages.missing(required.offloading_packages, env),
+        regions_in_use=tuple(in_use(required.offloading_regions)),
         missing_tables="" if os.path.isdir(tables := env.get(TUNED_KERNELS, "")) else tables,  # noqa: PTH112  as _is_file
     )
+
+
+def in_use(regions: Iterable[str]) -> Iterator[str]:
+    """Yield the files in shared memory that a process of this user has mapped."""
+    if there := [region for region in regions if _is_file(region)]:
+        mapped = procfs.shared_files(int(path.name) for path in Path("/proc").glob("[0-9]*"))
+        yield from (region for region in there if Path(region) in mapped)
 
 
 def read_ports(required: HostRequirements) -> Iterator[Port]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .. import served_plan
-from ..kv_offloading import Offloading, offloading_of
+from ..kv_offloading import Offloading, offloading_of, regions_of
 from ..listen import health_address
 from ..parallel import parallel_of
 from ..plan import Plan
@@ -56,6 +56,8 @@ class HostRequirements:
     """Folders of files that it keeps behind host memory."""
     offloading_packages: tuple[str, ...] = ()
     """Modules that its other tiers import."""
+    offloading_regions: tuple[str, ...] = ()
+    """Its files in shared memory, where the plan names them."""
 
     @property
     def nvlink(self) -> bool:
@@ -98,4 +100,5 @@ def host_requirements(
         offloading_gib=offloading.gib * shape.node_replicas,
         offloading_folders=offloading.folders,
         offloading_packages=offloading.packages,
+        offloading_regions=regions_of(plan.flags),
     )

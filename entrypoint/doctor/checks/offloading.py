@@ -28,6 +28,19 @@ def offloading_memory(host: Host, required: HostRequirements) -> Problem | None:
 
 
 @check(
+    symptom="no error: wrong answers, after `Opened existing mmap file /dev/shm/vllm_offload_…`",
+    link=_PAGE,
+    remedy="leave engine_id out of --kv-transfer-config, and vLLM makes up another one at each start",
+    tried="constructed",
+)
+def offloading_region(host: Host, _required: HostRequirements) -> Problem | None:
+    """No other server has the region of KV offloading in /dev/shm: two in one overwrite each other's caches."""
+    if not host.regions_in_use:
+        return None
+    return Problem(f"another process has mapped {host.regions_in_use[0]}", "a region of its own for each server")
+
+
+@check(
     symptom="PermissionError or OSError: [Errno 30] Read-only file system, from v1/kv_offload/tiering/fs/manager.py",
     link=_PAGE,
     remedy="mount a volume there that this user can write, or name another root_dir",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 import os
 import socket
 import subprocess
@@ -367,6 +368,42 @@ def test_a_plan_with_tiers_asks_for_their_folders_and_modules() -> None:
     extra["secondary_tiers"] = [{"type": "obj"}, {"type": "p2p"}]
     required = plan_asks("h200", flags={name: Setting(value, "test") for name, value in flags.items()})
     assert (required.offloading_folders, required.offloading_packages) == ((), ("nixl",))
+
+
+@pytest.mark.parametrize(
+    ("flags", "ranks"),
+    [
+        ({}, [""]),
+        ({"data-parallel-size": 2}, ["_dp0", "_dp1"]),
+        ({"data-parallel-size": 2, "data-parallel-rank": 1}, ["_dp1"]),
+        ({"data-parallel-size": 4, "data-parallel-size-local": 2, "data-parallel-start-rank": 2}, ["_dp2", "_dp3"]),
+        ({"data-parallel-size": 4, "nnodes": 2}, ["_dp0", "_dp1"]),
+        (
+            {"data-parallel-size": 4, "nnodes": 2, "node-rank": 1, "headless": True, "master-addr": "10.0.0.1"},
+            ["_dp2", "_dp3"],
+        ),
+        ({"data-parallel-size": 2, "data-parallel-size-local": 0}, []),
+        ({"kv-offloading-backend": "lmcache"}, []),
+        ({"kv-transfer-config.engine_id": ""}, []),
+    ],
+)
+def test_a_region_of_kv_offloading_that_another_process_has_is_refused(
+    flags: dict[str, object], ranks: list[str]
+) -> None:
+    name = f"test-{os.getpid()}"
+    flags = {"kv-offloading-size": 8.0, "kv-transfer-config.engine_id": name} | flags
+    required = plan_asks("h200", flags={key: Setting(value, "test") for key, value in flags.items()})
+    regions = [f"/dev/shm/vllm_offload_{name}{rank}.mmap" for rank in ranks]
+    assert required.offloading_regions == tuple(regions)
+    for region in regions:
+        with Path(region).open("xb+") as file:
+            try:
+                file.truncate(mmap.PAGESIZE)
+                assert not read_host(Machine(), required).regions_in_use  # nobody's: what a killed server left
+                with mmap.mmap(file.fileno(), 0):
+                    assert found(read_host(Machine(), required), required)["offloading-region"].seen.endswith(region)
+            finally:
+                Path(region).unlink()
 
 
 def test_vllm_keeps_its_offloaded_caches_in_shared_memory() -> None:
