@@ -1,4 +1,4 @@
-"""README.md as a reader runs it: its blocks, their commands, and what a `docker` command line says."""
+"""README.md, or another page, as a reader runs it: its blocks, their commands, and what a `docker` command says."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FLAGS = {"--rm", "-d"}
 VALUES = {"--user", "--name", "--gpus", "--shm-size", "--stop-timeout", "-p", "-v", "-e"}
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = TEXT) -> list[str]:
     """Return the code blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def languages() -> list[str]:
@@ -28,12 +28,16 @@ def languages() -> list[str]:
     return re.findall(r"^```(.*)$", TEXT, re.MULTILINE)[::2]
 
 
-def commands() -> list[str]:
-    """Return every shell command in the order of the page: one for each line, continued lines and quotes joined."""
+def commands(text: str = TEXT) -> list[str]:
+    """
+    Return every shell command in the order of the page, without comments.
+
+    Each line is one; continued lines and quotes are joined.
+    """
     found: list[str] = []
-    for block in blocks("bash"):
+    for block in blocks("bash", text):
         pending = ""
-        for line in block.splitlines():
+        for line in re.sub(r" +# .*$", "", block, flags=re.MULTILINE).splitlines():
             pending += line + "\n"
             if not line.endswith("\\") and _is_whole(pending):
                 found.append(pending.strip().replace("\\\n", ""))
