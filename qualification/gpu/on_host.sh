@@ -10,7 +10,7 @@
 #   on_host.sh pair TP GPUS [LAYOUT]
 #                                  qualification/gpu/run_pair.py: replicas of TP of GPUS (0,1,2,3) each behind HAProxy, with a known-answer
 #                                  checkpoint; pair.json, logs and kernels go to $OUT. .gpu-tools/haproxy/ holds HAProxy and its libraries;
-#                                  $PATIENCE (300) seconds for a start
+#                                  $PATIENCE (300) seconds for a start; $STEPS (start,kill,after kill,hang) for some of its steps
 #   on_host.sh caches TP           qualification/gpu/run_caches.py; caches.json and logs go to $OUT
 #   on_host.sh pack [OPTION...]    qualification/gpu/run_packs.py: a first start without a kernel pack and with one; packs.json, logs and
 #                                  the pack, in pieces pack.*, go to $OUT. Pieces pack.* of a delivery are taken for a pack of another host,
@@ -222,7 +222,7 @@ pair)
     mkdir -p "$out"
     status=0
     PYTHONPATH=$(site patched) python3 -m qualification.gpu.run_pair --out "$out" --work "$base/checkpoints-pair" \
-        --tp "$2" --gpus "$3" --layout "${4:-w4a16}" --patience "${PATIENCE:-300}" || status=$?
+        --tp "$2" --gpus "$3" --layout "${4:-w4a16}" --patience "${PATIENCE:-300}" ${STEPS:+--steps "$STEPS"} || status=$?
     if [ -n "${OUT:-}" ]; then
         cp "$out/pair.json" "$OUT/" || true
         (cd "$out" && for log in */log; do tail -c 200000 "$log" > "${log%/log}.log.tail"; done) || true

@@ -158,6 +158,16 @@ STEPS: dict[str, Callable[[Run], Step]] = {
 }  # fmt: skip
 
 
+def steps(text: str) -> list[str]:
+    """Return the names in a list with commas; raise ArgumentTypeError for another step, or one before the start."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in STEPS]:
+        raise argparse.ArgumentTypeError(f"no step {unknown[0]!r}; there are {', '.join(STEPS)}")
+    if names[0] != "start":
+        raise argparse.ArgumentTypeError(f"the first step is start, not {names[0]}")
+    return names
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Replicas side by side behind HAProxy.")
     parser.add_argument("--out", type=Path, required=True)
@@ -167,6 +177,9 @@ def main() -> int:
     parser.add_argument("--layout", default="w4a16")
     parser.add_argument("--patience", type=float, default=300, help="seconds for a start")
     parser.add_argument("--tiny", action="store_true", help="a tiny checkpoint, to try this script")
+    parser.add_argument(
+        "--steps", type=steps, default=",".join(STEPS), help="some of them, in this order (default: %(default)s)"
+    )
     options = parser.parse_args()
     checkpoint = options.work / f"{options.layout}-good"
     write(checkpoint, options.layout, TINY if options.tiny else FLASH, "good")
@@ -186,9 +199,9 @@ def main() -> int:
     }
     with replicas.pair(devices, argv, os.environ | GRACE, options.out.resolve(), quick_end=False) as made:
         run = Run(made, tuple(made.replicas), options.patience)
-        for name, step in STEPS.items():
+        for name in options.steps:
             try:
-                found["steps"][name] = {"ok": True, **step(run)}
+                found["steps"][name] = {"ok": True, **STEPS[name](run)}
             except (Late, psutil.Error, OSError, LookupError, ValueError, httpx.HTTPError) as error:
                 found["steps"][name] = {"ok": False, "error": str(error)[-3000:]}
             (options.out / "pair.json").write_text(json.dumps(found, indent=2) + "\n")

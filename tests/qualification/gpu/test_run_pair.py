@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from qualification.gpu.run_pair import LOGGED, answered
+import argparse
+
+import pytest
+
+from qualification.gpu.run_pair import LOGGED, answered, steps
 
 LOG = """\
 [WARNING]  (3802) : Health check for server replicas/replica1 succeeded, reason: Layer7 check passed, code: 200
@@ -20,3 +24,13 @@ def test_each_replica_answered_what_was_neither_cut_off_nor_refused() -> None:
     requests = list(LOGGED.finditer(LOG))
     assert len(requests) == 4
     assert answered(requests, ADDRESSES) == {"127.0.0.2": 1, "127.0.0.3": 1}
+
+
+def test_steps_are_named_in_their_order_and_begin_with_the_start() -> None:
+    assert steps("start,kill,after kill,hang") == ["start", "kill", "after kill", "hang"]
+    for text, said in (
+        ("kill", "the first step is start, not kill"),
+        ("start,hung", "no step 'hung'; there are start, drain"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=said):
+            steps(text)
