@@ -138,21 +138,23 @@ def _cache_folder(variable: str, named: str) -> CacheFolder:
     path = Path(named).absolute()
     exists = next(part for part in (path, *path.parents) if os.path.lexists(part))  # a link to nowhere is in the way
     there = os.path.exists(exists)  # noqa: PTH110 - see _is_file
-    free = shutil.disk_usage(exists if there else exists.parent).free
-    return CacheFolder(variable, named, str(exists), _takes_files(exists), free)
+    refused = _refused(exists)
+    full = refused in (errno.ENOSPC, errno.EDQUOT)  # of inodes or a quota, which the free bytes do not show
+    free = 0 if full else shutil.disk_usage(exists if there else exists.parent).free
+    return CacheFolder(variable, named, str(exists), full or not refused, free)
 
 
-def _takes_files(folder: Path) -> bool:
+def _refused(folder: Path) -> int:
     """
-    Make a file and remove it: root may write to /proc and /sys by their modes, but no file can be made there.
+    Make a file and remove it; return the error's number, 0 for none.
 
-    A full disk passes, as another check names it.
+    Root may write to /proc and /sys by their modes, but no file can be made there.
     """
     try:
         with tempfile.TemporaryFile(dir=folder):
-            return True
+            return 0
     except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return error.errno or errno.EIO
 
 
 def compat_version(library_path: str) -> str:

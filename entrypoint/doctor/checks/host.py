@@ -14,6 +14,7 @@ from ...problem import Problem, check
 MIB = 1 << 20
 CACHE_SPACE = 1 << 30
 """Our floor. The kernels that six layouts of DeepSeek-V4 compiled on 2 x H200 are 34 MB packed (2026-11-22)."""
+FULL = "takes no more files: it has no space, inodes or quota left"
 
 _VOLUME = "mount a volume there, or set {names} to a folder on one"
 _PORT = "end the process that holds it, or choose another port with {settings}"
@@ -47,7 +48,8 @@ def cache_space(host: Host, _required: HostRequirements) -> Problem | None:
     full = [cache for cache in host.caches if cache.writable and cache.free < CACHE_SPACE]
     if not full:
         return None
-    return _caches(full, f"has {full[0].free / MIB:.0f} MiB free", f"{CACHE_SPACE / MIB:.0f} MiB or more")
+    seen = f"has {full[0].free / MIB:.0f} MiB free" if full[0].free else FULL
+    return _caches(full, seen, f"{CACHE_SPACE / MIB:.0f} MiB or more")
 
 
 @check(

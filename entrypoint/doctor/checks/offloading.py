@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...machine.host import Host
 from ...machine.requirements import HostRequirements
 from ...problem import Problem, check
+from .host import FULL
 
 GIB = 1 << 30
 _PAGE = "docs/how-to/kv-offloading.md"
@@ -66,8 +67,9 @@ def offloading_space(host: Host, required: HostRequirements) -> Problem | None:
     full = [folder for folder in host.offloading_folders if folder.writable and folder.free < least]
     if not full:
         return None
+    seen = f"has {full[0].free / GIB:.1f} GiB free" if full[0].free else FULL
     return Problem(
-        f"{full[0].exists} has {full[0].free / GIB:.1f} GiB free (root_dir {full[0].path})",
+        f"{full[0].exists} {seen} (root_dir {full[0].path})",
         f"{required.offloading_gib:g} GiB, as much as host memory keeps, or files hold nothing that it does not",
         fatal=False,
     )

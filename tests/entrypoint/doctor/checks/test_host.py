@@ -337,13 +337,16 @@ def test_folders_of_kv_offloading_are_writable_and_have_room(tmp_path: Path) -> 
 
 
 def test_a_folder_for_files_is_not_on_a_read_only_mount_and_a_full_disk_is_another_problem(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "kv", "1m,nr_inodes=2") as folder:
+    with small_disk(tmp_path / "kv", "4g,nr_inodes=2") as folder:
         required = dataclasses.replace(RTX, offloading_gib=1.0, offloading_folders=(str(folder),))
         (folder / "last").touch()
         with pytest.raises(OSError, match="No space left"):
             (folder / "more").touch()
         full = found(dataclasses.replace(read_host(Machine(), required), memory_free=None), required)
         assert [name for name in full if name.startswith("offloading-")] == ["offloading-space"]
+        assert "takes no more files" in full["offloading-space"].seen
+        seen = Host(caches=tuple(host.read_caches({"HOME": str(tmp_path), "VLLM_CACHE_ROOT": str(folder)})))
+        assert f"{folder} takes no more files" in found(seen)["cache-space"].seen
         subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
         assert "offloading-folder" in found(read_host(Machine(), required), required)
 
