@@ -28,7 +28,8 @@ BYTES = "cpu_bytes_to_use"
 MOST_GIB = 100_000
 """More memory than any host has."""
 _GIB = 1 << 30
-_REGION = "/dev/shm/vllm_offload_{}.mmap"  # noqa: S108
+SHM = "/dev/shm/"  # noqa: S108
+_REGION = f"{SHM}vllm_offload_{{}}.mmap"
 SHM_GIB = 16
 """Shared memory of the shipped containers, without offloading."""
 
@@ -84,11 +85,11 @@ def regions_of(flags: Mapping[str, Setting]) -> tuple[str, ...]:
     """
     Return the files in /dev/shm that a plan's `engine_id` names; none without it, as vLLM then makes up an own one.
 
-    Data parallel ranks add their number (v1/engine/core.py, 0.32.0).
+    An empty one is a name too; data parallel ranks add their number (config/kv_transfer.py, v1/engine/core.py, 0.32.0).
     """
     values, shape = plain(flags), parallel(plain(flags))
     name = values.get(f"{_CONFIG}.engine_id")
-    if not (offloading_of(flags).connector and isinstance(name, str) and name):
+    if not (offloading_of(flags).connector and isinstance(name, str)):
         return ()
     if shape.data == 1:
         return (_REGION.format(name),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,12 +13,14 @@ from ..kv_offloading import (
     FILES,
     MOST_GIB,
     ROLE,
+    SHM,
     SIZE,
     SPECS,
     TIERING,
     TYPES,
     Offloading,
     offloading_of,
+    regions_of,
     whole,
 )
 from ..plan import Setting, Value, plain
@@ -27,6 +30,8 @@ from ..vllm_schema.schema import VERSION
 RULE = "kv-offloading"
 """The name of the constraint, for `--skip`."""
 SIMPLE = "VLLM_USE_SIMPLE_KV_OFFLOAD"
+_LONGEST_NAME = 255
+"""Bytes of a file's name in Linux."""
 _CONFIG, _TABLE = "--kv-transfer-config", "kv_connector_extra_config"
 
 
@@ -41,11 +46,23 @@ def violations(flags: Mapping[str, Setting], env: Mapping[str, Setting]) -> Iter
     if values.get(CONNECTOR) and not values.get(ROLE):
         fix = 'set "kv_role" there, for KV offloading to "kv_both"'
         yield RULE, _CONFIG, Problem(f"vLLM {VERSION} ends with a kv_connector without kv_role", "", fix)
+    if not all(map(_is_one_file, regions_of(flags))):
+        fix = "leave engine_id out, or choose a short one without slashes"
+        yield RULE, _CONFIG, Problem("engine_id cannot be part of a file's name, as vLLM has it in /dev/shm", "", fix)
     if not isinstance(values.get(EXTRA, {}), dict):
         yield RULE, _CONFIG, Problem(f"{_TABLE} is not a table", "", 'write it as {"key": 1}')
         return
     for problem in _problems(offloading, sized=values.get(SIZE) is not None) if offloading.connector else ():
         yield RULE, f"{_TABLE} of {_CONFIG}", problem
+
+
+def _is_one_file(region: str) -> bool:
+    """Tell whether a path in /dev/shm can be one of a file there: no folder, and no longer than Linux allows."""
+    name = region.removeprefix(SHM)
+    try:
+        return not {"/", "\0"} & set(name) and len(os.fsencode(name)) <= _LONGEST_NAME
+    except UnicodeEncodeError:
+        return False
 
 
 def _size(size: Value) -> Iterator[Problem]:

@@ -71,6 +71,14 @@ def test_a_skipped_refusal_counts_no_memory() -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["a/b", "../a", "a\0b", "a\ud800", "ä" * 119, "x" * 238], ids=lambda name: ascii(name)[:12]
+)
+def test_an_engine_id_that_names_no_file_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="engine_id cannot be part of a file's name.*; leave engine_id out"):
+        resolved(request(**WANTED, **SIZE, **{"kv-transfer-config.engine_id": name}))
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"kv-transfer-config.kv_connector": "OffloadingConnector"}, 'without kv_role; set "kv_role" there'),
@@ -96,6 +104,8 @@ def test_the_other_connector_is_refused_as_its_memory_is_not_counted() -> None:
         SIZE,
         SIZE | {EXTRA: SPEC | FILES},
         SIZE | {EXTRA: SPEC},
+        SIZE | {"kv-transfer-config.engine_id": "ä \n" + "x" * 233},
+        {"kv-transfer-config.engine_id": "a/b"},
         SIZE | {EXTRA: SPEC | {"secondary_tiers": [{"type": "Own", "module_path": "own.tiers"}]}},
         SIZE | {EXTRA: {"spec_name": "OwnSpec", "spec_module_path": "own.spec", **FILES}},
         CONNECTOR | {"kv-transfer-config.kv_connector": "NixlConnector", EXTRA: FILES},

@@ -387,7 +387,6 @@ def test_a_plan_with_tiers_asks_for_their_folders_and_modules() -> None:
         ),
         ({"data-parallel-size": 2, "data-parallel-size-local": 0}, []),
         ({"kv-offloading-backend": "lmcache"}, []),
-        ({"kv-transfer-config.engine_id": ""}, []),
     ],
 )
 def test_a_region_of_kv_offloading_that_another_process_has_is_refused(
@@ -407,6 +406,12 @@ def test_a_region_of_kv_offloading_that_another_process_has_is_refused(
                     assert found(read_host(Machine(), required), required)["offloading-region"].seen.endswith(region)
             finally:
                 Path(region).unlink()
+
+
+def test_an_empty_engine_id_names_a_region_too() -> None:
+    flags = {"kv-offloading-size": 8.0, "kv-transfer-config.engine_id": ""}
+    required = plan_asks("h200", flags={key: Setting(value, "test") for key, value in flags.items()})
+    assert required.offloading_regions == ("/dev/shm/vllm_offload_.mmap",)
 
 
 def test_vllm_keeps_its_offloaded_caches_in_shared_memory() -> None:
