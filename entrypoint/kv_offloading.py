@@ -27,6 +27,8 @@ BYTES = "cpu_bytes_to_use"
 """The key of `kv_connector_extra_config` that vLLM makes of --kv-offloading-size."""
 MOST_GIB = 100_000
 """More memory than any host has."""
+_MOST_RANKS = 1024
+"""More ranks than any host has."""
 _GIB = 1 << 30
 SHM = "/dev/shm/"  # noqa: S108
 _REGION = f"{SHM}vllm_offload_{{}}.mmap"
@@ -93,9 +95,10 @@ def regions_of(flags: Mapping[str, Setting]) -> tuple[str, ...]:
         return ()
     if shape.data == 1:
         return (_REGION.format(name),)
-    own = whole(values.get("data-parallel-rank"))
-    first = whole(values.get("data-parallel-start-rank")) or shape.node_rank * shape.node_gpus // shape.replica_gpus
-    ranks = range(first, first + shape.node_replicas) if own is None else [own]
+    given = (whole(values.get(f"data-parallel-{name}")) for name in ("rank", "start-rank"))
+    inferred = shape.node_rank * shape.node_gpus // shape.replica_gpus
+    first = next((rank for rank in given if rank is not None), inferred)
+    ranks = range(first, first + min(shape.node_replicas, _MOST_RANKS))
     return tuple(_REGION.format(f"{name}_dp{rank}") for rank in ranks)
 
 

@@ -89,7 +89,7 @@ def parallel_of(flags: Mapping[str, Setting]) -> Parallel:
 
 
 def parallel(values: Mapping[str, Value]) -> Parallel:
-    """Return the shape that the values of flags describe."""
+    """Return the shape that the values of flags describe; a rank of its own is the only one of its server."""
 
     def number(name: str, otherwise: int = 1) -> int:
         value = values.get(name, otherwise)
@@ -99,6 +99,8 @@ def parallel(values: Mapping[str, Value]) -> Parallel:
         return values.get(name) is True
 
     local = "data-parallel-size-local"
+    one = values.get("data-parallel-rank") is not None or switch("data-parallel-external-lb")
+    own = 1 if one else number(local) if local in values else None
     return Parallel(
         tensor=number(TENSOR_PARALLEL_SIZE),
         pipeline=number(PIPELINE_PARALLEL_SIZE),
@@ -108,6 +110,6 @@ def parallel(values: Mapping[str, Value]) -> Parallel:
         expert=switch("enable-expert-parallel"),
         nodes=max(1, number("nnodes")),
         node_rank=number("node-rank", 0),
-        data_local=number(local) if local in values else None,
+        data_local=own,
         headless=switch("headless"),
     )

@@ -112,6 +112,9 @@ def _ranks(flags: Mapping[str, Setting], where: str) -> Iterator[tuple[str, str,
     if shape.nodes == 1 and shape.node_rank and not any(name in flags for name in _OWN_SERVER):
         seen = f"node-rank is {shape.node_rank}, but nnodes is not set, and vLLM would start a server of one node"
         yield NODES, where, Problem(seen, "", "set --nnodes to the number of nodes, or leave --node-rank out")
+    if shape.data_local is not None and not 0 <= shape.data_local <= shape.data:
+        seen = f"data-parallel-size-local is {shape.data_local}, of {shape.data} data parallel ranks in all"
+        yield NODES, where, Problem(seen, f"0 to {shape.data}", "set --data-parallel-size to the ranks of all nodes")
     if shape.nodes == 1 or shape.node_rank == 0:
         return
     if shape.node_rank >= shape.nodes:

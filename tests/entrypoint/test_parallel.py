@@ -31,6 +31,10 @@ from tests.support.plans import request, resolved
             2,
             16,
         ),
+        ({"data-parallel-size": 4, "data-parallel-rank": 0}, 4, 1, 1, 4),
+        ({"data-parallel-size": 4, "data-parallel-rank": None}, 4, 4, 1, 4),
+        ({"data-parallel-size": 4, "data-parallel-external-lb": True, "nnodes": 4}, 4, 1, 1, 4),
+        ({"data-parallel-size": 2, "tensor-parallel-size": 8, "data-parallel-rank": 1, "nnodes": 4}, 16, 4, 2, 16),
         ({"nnodes": 2, "tensor-parallel-size": "auto"}, 1, 1, 2, 1),
     ],
 )

@@ -126,6 +126,14 @@ def test_ranks_that_cannot_slice_the_experts_need_expert_parallelism() -> None:
     assert plan.value("data-parallel-size") == 3
 
 
+@pytest.mark.parametrize("local", [-1, 3])
+def test_a_node_has_no_more_ranks_than_there_are(local: int) -> None:
+    with pytest.raises(ConfigError, match=f"size-local is {local}, of 2 data .*; needed: 0 to 2; set --data-parallel"):
+        resolved(request(**HOST, data_parallel_size=2, data_parallel_size_local=local))
+    plan = resolved(request(**HOST, data_parallel_size=2, data_parallel_size_local=0))
+    assert plan.value("data-parallel-size-local") == 0
+
+
 @pytest.mark.parametrize("flags", [{"data_parallel_external_lb": True, "data_parallel_size": 2}, {"nnodes": 2}])
 def test_a_rank_without_nodes_is_refused_unless_it_is_one_of_data_parallel_servers(flags: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="node-rank is 1, but nnodes is not set.*set --nnodes"):
