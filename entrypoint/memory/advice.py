@@ -208,6 +208,9 @@ def _container(host: HostHistories) -> str:
         if host.memory_gib
         else "That is on the other nodes: this one has no replica (--data-parallel-size-local 0)."
     )
+    if not host.longest:
+        least = f"a prompt's end alone takes {host.bytes_per_prompt / 1e6:.0f} MB"
+        return f"No conversation comes back from host memory: {least}. Raise --kv-offloading-size."
     return (
         f"Conversations come back from host memory: {host.bytes_per_token:,.0f} B a token, and"
         f" {host.bytes_per_prompt / 1e6:.0f} MB for a prompt's end. {needed}"

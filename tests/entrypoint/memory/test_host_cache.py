@@ -94,6 +94,10 @@ def test_fit_says_what_host_memory_keeps_and_what_the_container_needs() -> None:
     assert "this one has no replica (--data-parallel-size-local 0)" in text
     assert "--shm-size" not in text
     assert answer.to_json()["host"]["conversations"] == 33
+    none = memory_of("524k", "w4a16", "h200", kv_offloading_size=0.0001)
+    text = advice.text(none, advice.fit(none))
+    assert "No conversation comes back from host memory: a prompt's end alone takes 23 MB. Raise" in text
+    assert "--shm-size" not in text
     little = memory_of("524k", "w4a16", "h200", kv_offloading_size=1.0)
     longest = (1069 - 23) * 256
     assert f"no history of 524,288 tokens, the longest has {longest:,}" in advice.text(little, advice.fit(little))

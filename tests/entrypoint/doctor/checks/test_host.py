@@ -21,7 +21,7 @@ from dsv4_serve.entrypoint.catalog.catalog import Catalog
 from dsv4_serve.entrypoint.doctor import registry
 from dsv4_serve.entrypoint.doctor.checks import gpu
 from dsv4_serve.entrypoint.doctor.checks import limit as limit_checks
-from dsv4_serve.entrypoint.machine import build_tools, host, ports, vllm_packages
+from dsv4_serve.entrypoint.machine import build_tools, host, machine, ports, vllm_packages
 from dsv4_serve.entrypoint.machine.gpus import HostGpus
 from dsv4_serve.entrypoint.machine.host import Host, read_host
 from dsv4_serve.entrypoint.machine.machine import Machine, ResourceLimits, read_machine
@@ -254,6 +254,11 @@ def test_dockers_64_mib_of_shared_memory_are_refused_at_two_gpus_and_not_at_one(
         seen = on_machine(replay("rtx-pro-6000-x2"), shm_free=free)
         assert "--shm-size=16g" in found(seen)["shared-memory"].fix
         assert "shared-memory" not in found(seen, dataclasses.replace(RTX, gpus=1, group=1))
+
+
+def test_a_host_without_shared_memory_has_none_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SHM", tmp_path / "shm")
+    assert found(Host(read_machine({})))["shared-memory"].seen == "/dev/shm has 0 MiB free"
 
 
 def test_shared_memory_that_is_mounted_read_only_is_refused(tmp_path: Path) -> None:
