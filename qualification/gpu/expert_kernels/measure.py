@@ -98,7 +98,7 @@ def read(file: Path) -> list[Row]:
     """Return the rows of a file; a line that was cut is left out."""
     if not file.exists():
         return []
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     return [row for line in lines if (row := parsed(line)) is not None]
 
 

@@ -600,6 +600,12 @@ def test_choose_writes_a_table_for_each_sublayer(
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"No table: {rows} has no layer")
 
 
+def test_a_line_that_was_cut_within_a_letter_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'{"layer": "one"}\n{"layer": "\xc2')
+    assert measure.read(file) == [{"layer": "one"}]
+
+
 @pytest.mark.parametrize("step", ["choose", "keep"])
 def test_a_file_of_rows_that_is_not_there_is_named(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
