@@ -229,6 +229,17 @@ def check_beginnings_that_prompts_share_come_back_without_drafts():
     beginnings("none")
 
 
+def check_beginnings_that_the_gpu_lost_each_time_stay_unknown():
+    """vLLM finds what prompts share in the GPU's cache alone, with drafts and without."""
+    for drafter in ("mtp", "none"):
+        served = replica(drafter)
+        shared = served.tokens(BLOCKS_OF_A_PROMPT * BLOCK + DRAFTS_BLOCK)
+        for _ in range(4):
+            _, _, restored = served.serve([*shared, *served.tokens(REST)], 3)
+            served.lose()
+            assert not restored, (drafter, restored)
+
+
 def check_prompts_that_differ_within_the_drafts_block_get_nothing():
     for drafter in DRAFTERS:
         parts(drafter, replica(drafter))
@@ -340,6 +351,10 @@ def test_beginnings_that_prompts_share_come_back_with_dspark(needs_patch):
 
 def test_beginnings_that_prompts_share_come_back_without_drafts(holds):
     holds("check_beginnings_that_prompts_share_come_back_without_drafts")
+
+
+def test_beginnings_that_the_gpu_lost_each_time_stay_unknown(holds):
+    holds("check_beginnings_that_the_gpu_lost_each_time_stay_unknown")
 
 
 def test_prompts_that_differ_within_the_drafts_block_get_nothing(holds):
