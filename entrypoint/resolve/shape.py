@@ -114,7 +114,11 @@ def _ranks(flags: Mapping[str, Setting], where: str) -> Iterator[tuple[str, str,
         yield NODES, where, Problem(seen, "", "set --nnodes to the number of nodes, or leave --node-rank out")
     if shape.data_local is not None and not 0 <= shape.data_local <= shape.data:
         seen = f"data-parallel-size-local is {shape.data_local}, of {shape.data} data parallel ranks in all"
-        yield NODES, where, Problem(seen, f"0 to {shape.data}", "set --data-parallel-size to the ranks of all nodes")
+        yield (
+            NODES,
+            where,
+            Problem(seen, f"0 to {shape.data}", "set --data-parallel-size-local to the ranks of this node"),
+        )
     if shape.nodes == 1 or shape.node_rank == 0:
         return
     if shape.node_rank >= shape.nodes:

@@ -68,7 +68,7 @@ def shared_memory(host: Host, required: HostRequirements) -> Problem | None:
         return None
     return Problem(
         f"{SHM} has {host.machine.shm_free / MIB:.0f} MiB free",
-        f"at least {needed / MIB:.0f} MiB for {required.group} GPUs"
+        f"at least {needed / MIB:.0f} MiB for {required.group} GPU{'s' * (required.group != 1)}"
         + (f" and {required.offloading_gib:g} GiB of KV offloading" if required.offloading_gib else "")
         + ("" if required.peer_access else ", as NCCL's data goes through it without peer access"),
         _OFFLOADING if required.offloading_gib else _ENLARGE,

@@ -298,7 +298,8 @@ def test_caches_of_kv_offloading_take_shared_memory_for_each_engine(flags: dict[
     problem = limit_checks.shared_memory(on_machine(replay("h200-x2"), shm_free=15 * GIB), required)
     assert (problem is not None) == (gib > 0)
     if problem:
-        assert f"{gib} GiB of KV offloading" in problem.needed
+        gpus = "1 GPU" if required.group == 1 else "2 GPUs"
+        assert f"for {gpus} and {gib} GiB of KV offloading" in problem.needed
         assert "--shm-size=80g for 64" in problem.fix
 
 
