@@ -18,6 +18,12 @@ from tests.support.balancer import Names, haproxy
 NO_DELAY = "    option http-no-delay\n"
 
 
+def named(binary: str) -> str:
+    """Return HAProxy with its version, as results name a balancer."""
+    said = subprocess.run([binary, "-v"], capture_output=True, text=True, check=True).stdout
+    return f"HAProxy {said.split()[2].split('-')[0]}"
+
+
 @contextmanager
 def haproxy_before(
     addresses: list[str], port: int, health_port: int, folder: Path, variant: str = ""
@@ -42,12 +48,11 @@ def haproxy_before(
         "REPLICA_PLACES": str(max(len(addresses), 8)),
         "REPLICA_MAXCONN": str(2 * RTX_PRO_6000_TP2.max_num_seqs),
     }
-    version = subprocess.run([binary, "-v"], capture_output=True, text=True, check=True).stdout.split()[2].split("-")[0]
     before, shipped.CONFIGURATION = shipped.CONFIGURATION, configuration
     try:
         with shipped.balancer(folder, names, binary=binary, **env) as running:
             yield Front(
-                f"HAProxy {version}",
+                named(binary),
                 lambda: ("127.0.0.1", running.port),
                 lambda: running.up() & running.up("sessions"),
                 lambda: [psutil.Process(running.process.pid), *psutil.Process(running.process.pid).children()],

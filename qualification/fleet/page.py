@@ -28,7 +28,12 @@ FAULTS = {
     "freeze": "engine and supervisor hang",
     "drain": "drained",
 }
-EVENTS = {"drain": "SIGTERM", "kill": "killed (SIGKILL)", "hang": "a worker hangs (SIGSTOP)"}
+EVENTS = {
+    "start": "started at the same time",
+    "drain": "SIGTERM",
+    "kill": "killed (SIGKILL)",
+    "hang": "a worker hangs (SIGSTOP)",
+}
 
 
 def main() -> int:
@@ -38,9 +43,9 @@ def main() -> int:
 
 
 def results(kind: str, folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """Return the results of one kind."""
-    found = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
-    return [one for one in found if one["kind"] == kind]
+    """Return the results of one kind, each with the name of its `file`, in the order of day and name."""
+    found = (json.loads(path.read_text()) | {"file": path.name} for path in sorted(folder.glob("*.json")))
+    return sorted((one for one in found if one["kind"] == kind), key=lambda one: one.get("date", ""))
 
 
 def read(folder: Path = RESULTS) -> list[Row]:
@@ -169,32 +174,44 @@ def pivot(rows: list[Row], faults: Mapping[str, str], cell: Callable[[Row], str]
 
 
 def pair(rows: Iterable[Row], runs: Iterable[Row]) -> str:
-    """Return a table of two replicas, simulated beside those on GPUs, behind the same balancer."""
+    """Return a table of two replicas, simulated beside those on GPUs, behind the same balancer; of two runs, the newer one."""
     simulated = ("simulated: out after", "lost", "first request after ready")
     lines = head(("fault", *simulated, "on GPUs: out after", "lost", "in rotation after ready"))
-    rows = list(rows)
-    for one in runs:
-        (same,) = (row for row in rows if row["replicas"] == len(one["gpus"]) and name(row) == one["front"])
-        made = {fault["kind"]: fault for fault in same["faults"]}
-        for kind, title in FAULTS.items():
-            seen = (out(made[kind]), lost(made[kind]), back(made[kind]))
-            step, again = one["steps"].get(kind), one["steps"].get(f"after {kind}")
-            real = (f"{step['out_after']:.1f} s", failed(step)) if step else ("unmeasured", "unmeasured")
-            returned = f"{again['back_after_ready']:.1f} s" if again else "unmeasured"
-            lines.append(f"| {' | '.join((title, *seen, *real, returned))} |")
+    runs = list(runs)
+    sizes = {(len(one["gpus"]), one["front"]) for one in runs}
+    (same,) = (row for row in rows if (row["replicas"], name(row)) in sizes)
+    made = {fault["kind"]: fault for fault in same["faults"]}
+    for kind, title in FAULTS.items():
+        seen = (out(made[kind]), lost(made[kind]), back(made[kind]))
+        steps = next((one["steps"] for one in reversed(runs) if kind in one["steps"]), {})
+        step, again = steps.get(kind), steps.get(f"after {kind}")
+        real = (f"{step['out_after']:.1f} s", failed(step)) if step else ("unmeasured", "unmeasured")
+        returned = f"{again['back_after_ready']:.1f} s" if again else "unmeasured"
+        lines.append(f"| {' | '.join((title, *seen, *real, returned))} |")
     return "\n".join(lines) + "\n"
 
 
 def on_gpus(runs: Iterable[Row]) -> str:
-    """Return what clients lost on GPUs while one of two replicas stopped or died."""
-    lines = head(("event", "out of rotation after", "failed requests", "back"))
-    for steps in (one["steps"] for one in runs):
-        for kind, title in EVENTS.items():
-            cells = ["unmeasured"] * 3
-            if step := steps.get(kind):
-                cells = [f"{step['out_after']:.1f} s", failed(step), end_and_return(step, steps.get(f"after {kind}"))]
-            lines.append(f"| {' | '.join((title, *cells))} |")
+    """Return what clients lost on GPUs while one of two replicas stopped or died, by event, a row for each run that has it."""
+    lines = head(("event", "out of rotation after", "failed requests", "back", "run"))
+    numbered = list(enumerate(runs, 1))
+    for kind, title in EVENTS.items():
+        found = [
+            (*event(one["steps"], kind), f"[{number}](../../qualification/results/fleet/{one['file']})")
+            for number, one in numbered
+            if kind in one["steps"]
+        ]
+        lines += [f"| {' | '.join((title, *cells))} |" for cells in found or [("unmeasured",) * 3 + ("",)]]
     return "\n".join(lines) + "\n"
+
+
+def event(steps: Row, kind: str) -> tuple[str, str, str]:
+    """Return when a replica was out of rotation, which requests failed, and how it came back."""
+    step = steps[kind]
+    if kind == "start":
+        after = " and ".join(f"{one['ready_after']:.0f}" for one in step["replicas"].values())
+        return "", "", f"ready after {after} s, in rotation {step['in_rotation_after_ready']:.1f} s later"
+    return f"{step['out_after']:.1f} s", failed(step), end_and_return(step, steps.get(f"after {kind}"))
 
 
 def end_and_return(step: Row, again: Row | None) -> str:
