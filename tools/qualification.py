@@ -111,7 +111,7 @@ def page(results: Iterable[dict[str, Any]]) -> str:
 def restored(results: list[dict[str, Any]]) -> str:
     """Return the table of results whose caches were restored from host memory, as it was the second time."""
     second = [r | r["again"] | {"env": {}} for r in results]
-    found = sorted({f"{r['host']:,}" for r in second})
+    found = sorted({f"{r['host']:,.0f}" for r in second})
     return f"{RESTORED}\n{table(second)}\nPrompt tokens found in host memory: {', '.join(found)} in each.\n"
 
 
@@ -149,7 +149,8 @@ def notes(results: Iterable[dict[str, Any]]) -> str:
         without = sum(key not in {p["name"] for p in patches} for patches in used) if key == entry["patch"] else 0
         if old or without:
             verb = "changed" if old else "was added"
-            lines += f"\n{old or without} results were made before `{entry['patch']}` {verb}: {entry['since']}.\n"
+            many = f"{count} results were" if (count := old or without) > 1 else "1 result was"
+            lines += f"\n{many} made before `{entry['patch']}` {verb}: {entry['since']}.\n"
     return lines
 
 
