@@ -47,6 +47,69 @@ GAINS = listed(ratios("int4-tables"), ".2f")
 IN_WORDS = " and ".join(GAINS.rsplit(", ", 1))
 
 
+STREAMS = {
+    name: linked(PAGE, name, "20261130T230118Z")
+    for name in ("batch-one-plan", "one-stream", "gemm-streams", "batch-one-plan-again")
+}
+"""What a later session measured of batch_one.toml, with tables; the plan first and last."""
+HOST = "of a host with 4 x NVIDIA H200 (driver {driver}, {cores} cores)"
+LATER = {name: [by_load(result)[256, batch] for batch in (1, 4, 16)] for name, result in STREAMS.items()}
+
+
+def later(name: str, figure: str) -> list[float]:
+    return [row[figure] for row in LATER[name]]
+
+
+def later_ratios(name: str) -> list[float]:
+    """Return tokens a second as multiples of those of the plan's first start."""
+    rate = "output_tokens_per_second"
+    return [value / first for value, first in zip(later(name, rate), later("batch-one-plan", rate), strict=True)]
+
+
+def test_the_rows_of_streams_are_those_of_their_results() -> None:
+    expected = []
+    for name in STREAMS:
+        ratio = "" if name == "batch-one-plan" else listed(later_ratios(name), ".2f")
+        rate, tpot = listed(later(name, "output_tokens_per_second"), ",.1f"), listed(later(name, "tpot_p50"), ".2f")
+        expected.append([rate, ratio, tpot, listed(later(name, "ttft_p50"), ".0f"), name])
+    text = PAGE.partition("Streams, with measured kernels")[2]
+    rows = table(text, "| | tok/s at batch 1, 4, 16 | / the first row |")
+    assert [[*row[1:5], *re.findall(r"\[([\w-]+)\]\(\.\.", row[5])] for row in rows] == expected
+
+
+def test_the_text_about_streams_has_the_figures_of_the_results() -> None:
+    again = later_ratios("batch-one-plan-again")
+    assert f"the plan itself got {min(again):.2f} to {max(again):.2f} times its tokens a second" in PROSE
+    plan, one, gemm = (later(name, "tpot_p50")[0] for name in list(STREAMS)[:3])
+    slower = f"{one - plan:.2f} ms a token slower than the plan and {one - gemm:.2f} slower than `gemm-streams`"
+    assert f"`one-stream` is {slower}" in PROSE
+    first = [later(name, "ttft_p50")[0] for name in list(STREAMS)[:3]]
+    assert f"The TTFT of all three is {min(first):.0f} to {max(first):.0f} ms" in PROSE
+    most = max(later("batch-one-plan", "ttft_p50"))
+    assert f"up to {most:.0f} ms at 16 requests in place of {of('int4-tables', 'ttft_p50')[2]:.0f} above" in PROSE
+    level = [ratio for ratio in later_ratios("gemm-streams")[:2] if abs(ratio - 1) < 0.015]
+    assert len(level) == 2
+    rates = [
+        later(name, "output_tokens_per_second")[2]
+        for name in ("batch-one-plan", "gemm-streams", "batch-one-plan-again")
+    ]
+    assert rates == sorted(rates)
+
+
+def test_the_rows_of_streams_were_measured_as_the_page_says() -> None:
+    for name, result in STREAMS.items():
+        replica = result["replica"]
+        assert "VLLM_TUNED_CONFIG_FOLDER" in replica["env"]
+        assert replica["env"]["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_spread"
+        assert len(replica["machine"]["gpus"]) == 1
+        assert PROSE.count(HOST.format(**replica["machine"])) == 2
+        assert replica["settings"]["max-num-batched-tokens"]["value"] == 2304
+        assert (replica["env"]["CUDA_VISIBLE_DEVICES"] == "1") == (name == "batch-one-plan")
+        assert all(row["requests"] == 4 * row["batch"] for row in LATER[name])
+    assert STREAMS["one-stream"]["variant"]["env"] == {"VLLM_DISABLE_SHARED_EXPERTS_STREAM": "1"}
+    assert STREAMS["gemm-streams"]["variant"]["env"] == {"VLLM_MULTI_STREAM_GEMM_TOKEN_THRESHOLD": "8192"}
+
+
 def test_the_rows_of_what_could_be_faster_are_those_of_their_results() -> None:
     expected = []
     for name in SERVED:
@@ -145,8 +208,40 @@ def test_what_is_unmeasured_is_in_the_file_and_has_no_result() -> None:
     variants = tomllib.loads((ROOT / "qualification/gpu/batch_one.toml").read_text(encoding="utf-8"))["variant"]
     text = PAGE.partition("* Unmeasured there: ")[2].partition("\n\n")[0]
     told = set(re.findall(r"`([\w-]+)`", text))
-    measured = {"plan", "no-tables", "full-graphs", "fp8-shared"}
+    measured = {"plan", "no-tables", "full-graphs", "fp8-shared"} | {
+        name.removeprefix("batch-one-") for name in STREAMS
+    }
     assert told == {one["name"] for one in variants} - measured
+
+
+# 500,000 tokens again
+
+
+def test_the_second_measurement_of_500_000_tokens_is_of_its_result() -> None:
+    result = linked(PAGE, "returning-host-500k", "20261130T230118Z")
+    assert HOST.format(**result["replica"]["machine"]) in PROSE
+    size = result["replica"]["settings"]["kv-offloading-size"]["value"]
+    assert f"`uniform_spread` routing, [{size:g} GiB of host memory]" in PROSE
+    [found] = result["returning"]
+    by_source: dict[str, list[Mapping[str, Any]]] = {"read": [], "host": [], "gpu": []}
+    for turn in found["turns"]:
+        by_source[next((source for source in ("gpu", "host") if turn[source]), "read")].append(turn)
+    expected = [
+        [", ".join(f"{turn[figure]:.2f}" for turn in turns) for figure in ("seconds", "ms_a_token")]
+        for turns in by_source.values()
+    ]
+    assert [row[1:] for row in table(PAGE, "| history | first token, s |")] == expected
+    rate = round(found["tokens"] / found["p50"]["read"], -2)
+    assert f"{found['tokens']:,} tokens were read at {rate:,.0f} a second. A token" in PROSE
+    each = [turn["ms_a_token"] for turn in found["turns"]]
+    [short] = result["rows"]
+    least, most, start = min(each), max(each), short["tpot_p50"]
+    said = f"{least / start:.2f} to {most / start:.2f} times the {start:.2f} ms behind {short['input']} tokens"
+    assert f"A token took {least:.1f} to {most:.1f} ms after them, {said} of the same start" in PROSE
+    assert f"from the whole time, and {least:.1f} to {most:.1f} from the tokens" in PROSE
+    cached = sorted(turn["seconds"] for turn in by_source["gpu"])
+    assert f"and another {cached[0]:.2f} and {cached[1]:.2f} s behind {found['tokens']:,}" in PROSE
+    assert f"64 tokens ({short['output']} behind {short['input']})" in PROSE
 
 
 # A long prompt beside short ones

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,5 @@ def test_caches_restored_from_host_memory_have_a_table_of_their_own() -> None:
     counts = f"Of the {len(Sizes.prompts) + 3 * len(DEEP)} prompts, a token far back decides the answers of nine"
     assert counts in " ".join(qualification.page(RESULTS).split())
     assert 3 * len(DEEP) == 9
+    found = re.findall(r"Prompt tokens found in host memory: (.+) in each", qualification.page(RESULTS))
+    assert found == [f"{int(again[0]['again']['host']):,}"]
