@@ -27,6 +27,11 @@ class Storage:
     indexer_q: Encoder = v4.encode_bf16
     projections: Encoder = v4.encode_bf16
 
+    @property
+    def fp8(self) -> frozenset[str]:
+        """The roles that are stored in FP8."""
+        return frozenset(role for role, encode in vars(self).items() if encode in (v4.encode_fp8, _FP8))
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -31,12 +31,15 @@ from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
 from .. import procfs
+from ..catalog import demo_layout
 from ..client import local_replica
+from ..parallel import parallel_of
 from ..plan import Plan
 from ..resolve.select import Selection
 from ..supervisor import kernel_cache
 from ..weights import prefetch
 from . import sweep
+from .kernel_products import BLOCK, HC, HYPER, LINEAR, Gemm, gemms
 
 if TYPE_CHECKING:
     from ...demo.v4_weights import Dims
@@ -50,22 +53,8 @@ MEMORY = 4 << 30
 LIMIT = 180.0
 """Seconds; the start compiles what remains."""
 DEVICE = "cuda"
-_HEAD_DIM, _HC = 512, 4
-_MIXES = _HC * (_HC + 2)
 _EPS, _POST, _SINKHORN = 1e-6, 2.0, 20
 """Of every published model, as TileLang's kernels have them built in."""
-_BLOCK = 128  # of weights that share a scale
-_LINEAR, _GROUPED, _HYPER = "linear", "grouped", "hyper connections"
-
-
-@dataclass(frozen=True)
-class Gemm:
-    """A product of `tokens` x `k` and `k` x `n`, in `groups` of them."""
-
-    kind: str
-    n: int
-    k: int
-    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,20 +64,6 @@ class PrebuiltKernels:
     kernels: int
     seconds: float
     failed: str = ""
-
-
-def gemms(sizes: Dims, ways: int) -> list[Gemm]:
-    """Return the products of FP8 attention and of the hyper connections on one of so many GPUs."""
-    attention = sizes.heads * _HEAD_DIM // ways
-    groups = sizes.o_groups // ways
-    return [
-        Gemm(_LINEAR, sizes.q_lora + _HEAD_DIM, sizes.hidden),
-        Gemm(_LINEAR, attention, sizes.q_lora),
-        Gemm(_LINEAR, sizes.hidden, groups * sizes.o_lora),
-        Gemm(_GROUPED, sizes.o_lora, attention // groups, groups),
-        Gemm(_HYPER, _MIXES, _HC * sizes.hidden),
-        Gemm(_HYPER, _MIXES, sizes.hidden),
-    ]
 
 
 def of_plan(
@@ -115,14 +90,9 @@ def _of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], secon
     folder = kernel_cache.installed_folder(plan, environ)
     if kernel_cache.find(plan, folder).filled:
         return None
-    try:
-        from .without_weights import SIZES
-    except ModuleNotFoundError:  # numpy, which comes with vLLM
-        return None
-    if (sizes := SIZES.get(str(selection.model.get("architecture")))) is None:
+    if not (products := products_of(selection, plan)):
         return None
     plan = kernel_cache.placed(plan, environ, folder)
-    products = gemms(sizes, plan.tensor_parallel_size)
     variables = {**environ, **plan.environment()}
     found = compile_all(products, steps(plan), variables, _processes(), seconds)
     note = f"; one process failed, and the start compiles the rest: {found.failed}" if found.failed else ""
@@ -130,6 +100,25 @@ def _of_plan(selection: Selection, plan: Plan, environ: Mapping[str, str], secon
     message = f"DeepGEMM and TileLang: {found.kernels} kernels compiled beforehand in {found.seconds:.0f} s{note}"
     log.log(level, message)
     return found
+
+
+def products_of(selection: Selection, plan: Plan, sizes: Dims | None = None) -> list[Gemm]:
+    """
+    Return the products of a plan; none without numpy, or where the published sizes are unknown.
+
+    `sizes`, if given, replace those. A layout that is not known counts as DeepSeek's own, which has the most of FP8.
+    """
+    try:
+        from ...demo.v4_layouts import LAYOUTS
+        from .without_weights import SIZES
+    except ModuleNotFoundError:  # numpy, which comes with vLLM
+        return []
+    model, drafter = selection.model, selection.drafter
+    architecture, scheme = str(model.get("architecture")), str(model.get("scheme"))
+    if (sizes := sizes or SIZES.get(architecture)) is None:
+        return []
+    layout = demo_layout.layout_of(architecture, scheme, drafter.kind, drafter.scheme) or "native"
+    return gemms(sizes, LAYOUTS[layout], parallel_of(plan.flags), drafts=plan.draft_tokens > 0)
 
 
 def steps(plan: Plan) -> list[int]:
@@ -215,7 +204,7 @@ def main(work: Mapping[str, Any]) -> None:
 
     warmup: Any = importlib.import_module("vllm.model_executor.warmup.deep_gemm_warmup")
     products, tokens = [Gemm(**one) for one in work["gemms"]], work["tokens"]
-    hidden = min((one.k for one in products if one.kind == _HYPER), default=0)
+    hidden = min((one.k for one in products if one.kind == HYPER), default=0)
     device = torch.device(DEVICE, 0)
     lengths = {
         one: sorted({*tokens, *(warmup._generate_optimal_warmup_m_values(tokens[-1], one.n, device))})  # noqa: SLF001
@@ -254,7 +243,7 @@ def _sums(hidden: int, tokens: int) -> list[Callable[[], None]]:
     epsilons = dict.fromkeys(("rms_eps", "hc_pre_eps", "hc_sinkhorn_eps", "norm_eps", "broadcast_norm_eps"), _EPS)
     splits = dict.fromkeys(("use_norm_weight", "include_pre_gemm_splits", "include_broadcast_splits"), True)
     post = {"hc_post_mult_value": _POST, "sinkhorn_repeat": _SINKHORN}
-    keys = built.get_warmup_keys(settings, hidden_size=hidden, hc_mult=_HC, **epsilons, **splits, **post)
+    keys = built.get_warmup_keys(settings, hidden_size=hidden, hc_mult=HC, **epsilons, **splits, **post)
     return [partial(built.compile, key) for key in keys]
 
 
@@ -262,37 +251,37 @@ def _operands(torch: Any, one: Gemm, tokens: int, device: Any) -> tuple[Any, ...
     """Return the operands and the result, as vLLM has them on SM 9.0."""
     fp8 = {"dtype": torch.float8_e4m3fn, "device": device}
     plain = {"dtype": torch.float32, "device": device}
-    if one.kind == _HYPER:
+    if one.kind == HYPER:
         return torch.zeros(tokens, one.k, dtype=torch.bfloat16, device=device), torch.zeros(one.n, one.k, **plain)
-    scales = (one.n // _BLOCK, one.k // _BLOCK)
-    if one.kind == _LINEAR:
-        inputs = torch.empty(tokens, one.k, **fp8), torch.zeros(tokens, one.k // _BLOCK, **plain)
+    scales = (one.n // BLOCK, one.k // BLOCK)
+    if one.kind == LINEAR:
+        inputs = torch.empty(tokens, one.k, **fp8), torch.zeros(tokens, one.k // BLOCK, **plain)
         weight = torch.empty(one.n, one.k, **fp8), torch.zeros(scales, **plain)
         return *inputs, weight, torch.empty(tokens, one.n, dtype=torch.bfloat16, device=device)
     weight = torch.empty(one.groups, one.n, one.k, **fp8), torch.zeros(one.groups, *scales, **plain)
     inputs = (
         torch.empty(one.groups * tokens * one.k, **fp8),
-        torch.zeros(one.groups * (tokens + 3) * one.k // _BLOCK, **plain),
+        torch.zeros(one.groups * (tokens + 3) * one.k // BLOCK, **plain),
     )
     return *inputs, weight, torch.empty(tokens, one.groups, one.n, dtype=torch.bfloat16, device=device)
 
 
 def _launch(one: Gemm, count: int, *operands: Any) -> None:
     deep_gemm: Any = importlib.import_module("vllm.utils.deep_gemm")
-    if one.kind == _HYPER:
+    if one.kind == HYPER:
         tilelang: Any = importlib.import_module("vllm.model_executor.kernels.mhc.tilelang")
         inputs, mixes = operands
-        tilelang._hc_prenorm_gemm_outputs(inputs[:count], mixes, hidden_size=one.k // _HC, hc_mult=_HC)  # noqa: SLF001
+        tilelang._hc_prenorm_gemm_outputs(inputs[:count], mixes, hidden_size=one.k // HC, hc_mult=HC)  # noqa: SLF001
         return
     inputs, scale, weight, result = operands
-    if one.kind == _LINEAR:
+    if one.kind == LINEAR:
         deep_gemm.fp8_gemm_nt((inputs[:count], scale[:count]), weight, result[:count])
         return
     # Group by group, and scales by column, each aligned to 4 tokens: as vLLM's quantization kernel writes both.
-    aligned, blocks = -(-count // 4) * 4, one.k // _BLOCK
+    aligned, blocks = -(-count // 4) * 4, one.k // BLOCK
     values = inputs[: one.groups * count * one.k].view(one.groups, count, one.k).transpose(0, 1)
     columns = scale[: one.groups * blocks * aligned].view(one.groups, blocks, aligned).permute(2, 0, 1)[:count]
-    deep_gemm.fp8_einsum("bhr,hdr->bhd", (values, columns), weight, result[:count], recipe=(1, _BLOCK, _BLOCK))
+    deep_gemm.fp8_einsum("bhr,hdr->bhd", (values, columns), weight, result[:count], recipe=(1, BLOCK, BLOCK))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dsv4_serve.entrypoint.bench import event_loop, kernel_prebuild, load, routing
-from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm, PrebuiltKernels
+from dsv4_serve.entrypoint.bench.kernel_prebuild import PrebuiltKernels
+from dsv4_serve.entrypoint.bench.kernel_products import Gemm
 from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.vllm import VllmClient
@@ -60,9 +61,9 @@ def prebuilt(
     options: argparse.Namespace, how: Planned, cache: Path | None = None
 ) -> tuple[list[Gemm], PrebuiltKernels]:
     """Compile kernels in many processes as `dsv4 warm` does it; return the products, and what it took."""
-    whole = SIZES["deepseek-v4-flash"]
+    whole = SIZES[str(how.selection.model.get("architecture"))]
     sizes = speed.share(whole, options.share) if options.share > 1 else whole
-    products = kernel_prebuild.gemms(sizes, how.plan.tensor_parallel_size)
+    products = kernel_prebuild.products_of(how.selection, how.plan, sizes)
     tokens, caches = kernel_prebuild.steps(how.plan), kernel_cache.variables(cache or how.kernels)
     return products, kernel_prebuild.compile_all(products, tokens, {**how.environ, **caches}, os.cpu_count() or 1)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dsv4_serve.entrypoint.bench import sweep
-from dsv4_serve.entrypoint.bench.kernel_prebuild import Gemm
+from dsv4_serve.entrypoint.bench.kernel_products import Gemm
 from qualification.gpu import full_size
 from qualification.gpu.full_size import Kept
 

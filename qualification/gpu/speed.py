@@ -89,11 +89,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Planned:
-    """The words of `dsv4 serve`, its variables, what the weights are, the plan, and the folder of its kernels."""
+    """The words of `dsv4 serve`, its variables, what the weights are, what is selected, its plan, its kernels' folder."""
 
     serve: list[str]
     environ: dict[str, str]
     weights: str
+    selection: Selection
     plan: Plan
     kernels: Path
 
@@ -121,7 +122,7 @@ def planned(variant: Mapping[str, Any], environ: Mapping[str, str]) -> Planned:
     serve = own.argv()
     if sizes:
         weights += f", one GPU's share of {variant['share']}"
-    return Planned(serve, environ, weights, plan, kernel_cache.installed_folder(plan, environ))
+    return Planned(serve, environ, weights, chosen, plan, kernel_cache.installed_folder(plan, environ))
 
 
 def share(sizes: Published, ways: int) -> Published:

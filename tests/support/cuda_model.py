@@ -113,18 +113,24 @@ def on_cuda(config: Any) -> Any:
     return config
 
 
-def build(config: Any) -> tuple[Any, Any]:
-    """Target model and draft head, unloaded, built in the engine's order from one config."""
+def groups(config: Any) -> None:
+    """Start the groups of one process that modules ask for their sizes."""
     from vllm.config import set_current_vllm_config
     from vllm.distributed import initialize_model_parallel, model_parallel_is_initialized
+
+    if not model_parallel_is_initialized():
+        with set_current_vllm_config(config):
+            initialize_model_parallel(1, 1)
+
+
+def build(config: Any) -> tuple[Any, Any]:
+    """Target model and draft head, unloaded, built in the engine's order from one config."""
     from vllm.model_executor.model_loader.utils import initialize_model
     from vllm.models.deepseek_v4.nvidia.dspark import DSparkDeepseekV4ForCausalLM
     from vllm.models.deepseek_v4.nvidia.model import DeepseekV4ForCausalLM
     from vllm.models.deepseek_v4.nvidia.mtp import DeepSeekV4MTP
 
-    if not model_parallel_is_initialized():
-        with set_current_vllm_config(config):
-            initialize_model_parallel(1, 1)
+    groups(config)
     target = initialize_model(config, model_class=DeepseekV4ForCausalLM)
     drafter = {"mtp": DeepSeekV4MTP, "dspark": DSparkDeepseekV4ForCausalLM}[config.speculative_config.method]
     draft = config.speculative_config.draft_model_config

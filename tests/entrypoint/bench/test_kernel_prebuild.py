@@ -1,4 +1,4 @@
-"""DeepGEMM's kernels, compiled beforehand: which products a plan has, and how each is launched; vLLM is a stand-in."""
+"""DeepGEMM's kernels, compiled beforehand: for which plans, and how each product is launched; vLLM is a stand-in."""
 
 from __future__ import annotations
 
@@ -14,29 +14,20 @@ from typing import Any
 import psutil
 import pytest
 
+from dsv4_serve.demo.v4_layouts import LAYOUTS
 from dsv4_serve.entrypoint.bench import kernel_prebuild
-from dsv4_serve.entrypoint.bench.kernel_prebuild import LIMIT, Gemm, PrebuiltKernels
+from dsv4_serve.entrypoint.bench.kernel_prebuild import LIMIT, PrebuiltKernels
+from dsv4_serve.entrypoint.bench.kernel_products import Gemm, gemms
 from dsv4_serve.entrypoint.bench.without_weights import SIZES
 from dsv4_serve.entrypoint.cli import parser, request
 from dsv4_serve.entrypoint.client.local_replica import Stopped
+from dsv4_serve.entrypoint.parallel import Parallel
 from dsv4_serve.entrypoint.supervisor import kernel_cache
 from dsv4_serve.entrypoint.weights import prefetch
 from tests.support.patience import slowness
 
 FLASH = SIZES["deepseek-v4-flash"]
 LINEAR, GROUPED, HYPER = Gemm("linear", 256, 128), Gemm("grouped", 128, 256, 2), Gemm("hyper connections", 24, 512)
-
-
-def test_the_products_are_those_of_the_kernels_that_an_h200_host_had() -> None:
-    found = [(one.kind, one.n, one.k, one.groups) for one in kernel_prebuild.gemms(FLASH, 2)]
-    assert found == [
-        ("linear", 1536, 4096, 1),
-        ("linear", 16384, 1024, 1),
-        ("linear", 4096, 4096, 1),
-        ("grouped", 1024, 4096, 4),
-        ("hyper connections", 24, 16384, 1),
-        ("hyper connections", 24, 4096, 1),
-    ]
 
 
 def test_each_launch_is_in_one_part() -> None:
@@ -170,11 +161,36 @@ def test_a_first_start_on_sm90_gets_the_kernels_of_its_steps(
     folder = kernel_cache.installed_folder(plan, environ)
     for products, tokens, variables, _, seconds in calls:
         assert seconds == LIMIT
-        assert products == kernel_prebuild.gemms(FLASH, 2)
+        assert products == gemms(FLASH, LAYOUTS["w4a16"], Parallel(2))
         assert {1, 64, 2048, 8192, *plan.value("cudagraph-capture-sizes")} <= set(tokens)
         assert (variables["VLLM_CACHE_ROOT"], variables["HOME"]) == (str(folder / "vllm"), "/home/x")
     kernel_cache.find(plan, folder).keep(600.0, {})
     assert kernel_prebuild.of_plan(selection, plan, environ) is None, "an earlier start filled it"
+
+
+@pytest.mark.parametrize(
+    ("given", "layout", "drafts"),
+    [
+        (["--model", "flash"], "native", True),
+        (["--model", "flash-0731"], "flash-0731", True),
+        (["--model", "flash-0731", "--speculative-config.num_speculative_tokens", "0"], "flash-0731", False),
+        (["--model", "acti"], "acti", True),
+        (["--model", "flash-base"], "native", True),
+    ],
+)
+def test_the_products_are_those_of_the_layout_that_is_served(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], layout: str, drafts: bool
+) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    options, flags = parser.parse(["warm", *given, "--profile", "64k", "--tp", "4"])
+    found = kernel_prebuild.products_of(*request.resolved(options, flags))
+    assert found == gemms(FLASH, LAYOUTS[layout], Parallel(4), drafts=drafts)
+
+
+def test_sizes_that_are_not_published_have_no_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARDWARE", "h200")
+    options, flags = parser.parse(["warm", "--model", "v41-flash", "--profile", "v41", "--tp", "4"])
+    assert kernel_prebuild.products_of(*request.resolved(options, flags)) == []
 
 
 def test_what_cannot_be_compiled_beforehand_stops_no_start(

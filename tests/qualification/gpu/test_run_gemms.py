@@ -16,7 +16,7 @@ from tests.support.patience import slowness
 
 WARMUP = """
 import json, os, pathlib, sys, time
-assert json.loads(sys.argv[1]) == [[1536, 4096], [16384, 1024], [4096, 4096]] and sys.argv[2] == "8192"
+assert json.loads(sys.argv[1]) == json.loads(os.environ["LINEAR"]) and sys.argv[2] == "8192"
 time.sleep(float(os.environ.get("SLEEPS", "0")))
 for name in os.environ["KERNELS"].split(","):
     folder = pathlib.Path(os.environ["VLLM_CACHE_ROOT"], "deep_gemm/cache", name)
@@ -25,10 +25,16 @@ for name in os.environ["KERNELS"].split(","):
 print("noise")
 print(41.5)
 """
+ATTENTION = [[1536, 4096], [16384, 1024], [4096, 4096]]
 
 
 def run(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, *compiled: str, seconds: int = 600
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    *compiled: str,
+    seconds: int = 600,
+    model: str = "w4a16",
+    linear: Any = ATTENTION,
 ) -> tuple[int, dict[str, Any]]:
     def compile_all(products: Any, tokens: Any, environ: Any, processes: int) -> PrebuiltKernels:
         cache = Path(environ["VLLM_CACHE_ROOT"])
@@ -39,9 +45,11 @@ def run(
 
     monkeypatch.setenv("HARDWARE", "h200")
     monkeypatch.setenv("KERNELS", "a,b")
+    monkeypatch.setenv("LINEAR", json.dumps(linear))
     monkeypatch.setattr(run_gemms, "WARMUP", WARMUP)
     monkeypatch.setattr(kernel_prebuild, "compile_all", compile_all)
-    monkeypatch.setattr(sys, "argv", ["run_gemms", "--out", str(folder), "--share", "2", "--deadline", str(seconds)])
+    given = ["--out", str(folder), "--share", "2", "--deadline", str(seconds), "--profile", "64k", "--model", model]
+    monkeypatch.setattr(sys, "argv", ["run_gemms", *given])
     return run_gemms.main(), json.loads((folder / "gemms.json").read_text())
 
 
@@ -54,6 +62,12 @@ def test_a_kernel_that_vllm_still_compiles_is_a_failure(
     assert found["many"]["names"] == list(compiled)
     assert found["vllm_after"] == {"seconds": 41.5, "kernels": len(added), "names": added}
     assert found["vllm_alone"] == {"seconds": 41.5, "kernels": 2, "names": ["a", "b"]}
+
+
+def test_the_products_are_those_of_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    of_flash = [*ATTENTION, [8192, 1024], [2048, 4096], [4096, 1024], [4096, 12288]]
+    _, found = run(monkeypatch, tmp_path, "a", "b", model="flash-0731", linear=of_flash)
+    assert found["vllm_after"]["kernels"] == 0
 
 
 def test_what_the_deadline_cuts_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
