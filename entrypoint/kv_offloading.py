@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .parallel import parallel
+from .parallel import parallel_of
 from .plan import Setting, Value, plain
 
 SIZE, BACKEND = "kv-offloading-size", "kv-offloading-backend"
@@ -89,7 +89,7 @@ def regions_of(flags: Mapping[str, Setting]) -> tuple[str, ...]:
 
     An empty one is a name too; data parallel ranks add their number (config/kv_transfer.py, v1/engine/core.py, 0.32.0).
     """
-    values, shape = plain(flags), parallel(plain(flags))
+    values, shape = plain(flags), parallel_of(flags)
     name = values.get(f"{_CONFIG}.engine_id")
     if not (offloading_of(flags).connector and isinstance(name, str)):
         return ()

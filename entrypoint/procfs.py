@@ -78,6 +78,11 @@ def boot_id() -> str:
     return ""
 
 
+def pids() -> set[int]:
+    """Return every process that is seen from here."""
+    return {int(path.name) for path in Path("/proc").glob("[0-9]*")}
+
+
 def start_ticks(pid: int) -> int | None:
     """Return when a process started, in clock ticks after boot; None when it has ended, or is a zombie."""
     try:
@@ -200,7 +205,7 @@ def reap(patience: float = 15.0) -> None:
 def remove(files: Iterable[Path], survivors: Collection[int] = ()) -> None:
     """Remove shared memory whose owners were killed before they could; not what others than `survivors` have mapped."""
     files = set(files)
-    others = {int(path.name) for path in Path("/proc").glob("[0-9]*")} if files else set()
+    others = pids() if files else set()
     for path in files - shared_files(others.difference(survivors)):
         with contextlib.suppress(OSError, ValueError):  # the latter for a record that was edited
             path.unlink()

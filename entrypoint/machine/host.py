@@ -101,7 +101,7 @@ def read_host(machine: Machine, required: HostRequirements) -> Host:
 def in_use(regions: Iterable[str]) -> Iterator[str]:
     """Yield the files in shared memory that a process of this user has mapped."""
     if there := [region for region in regions if _is_file(region)]:
-        mapped = procfs.shared_files(int(path.name) for path in Path("/proc").glob("[0-9]*"))
+        mapped = procfs.shared_files(procfs.pids())
         yield from (region for region in there if Path(region) in mapped)
 
 

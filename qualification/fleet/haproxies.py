@@ -18,6 +18,13 @@ from tests.support.balancer import Names, haproxy
 NO_DELAY = "    option http-no-delay\n"
 
 
+def program() -> str:
+    """Return HAPROXY or the installed one; raise FileNotFoundError where there is none."""
+    if (binary := haproxy()) is None:
+        raise FileNotFoundError("no haproxy is installed (HAPROXY names one)")
+    return binary
+
+
 def named(binary: str) -> str:
     """Return HAProxy with its version, as results name a balancer."""
     said = subprocess.run([binary, "-v"], capture_output=True, text=True, check=True).stdout
@@ -29,9 +36,7 @@ def haproxy_before(
     addresses: list[str], port: int, health_port: int, folder: Path, variant: str = ""
 ) -> Iterator[Front]:
     """HAProxy; `variant` names another program than HAPROXY or the installed one; `delay` leaves it its delay."""
-    binary = (variant if variant != "delay" else "") or haproxy()
-    if binary is None:
-        raise FileNotFoundError("no haproxy is installed (HAPROXY names one)")
+    binary = (variant if variant != "delay" else "") or program()
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "haproxy.cfg"
     as_shipped = shipped.CONFIGURATION.read_text()

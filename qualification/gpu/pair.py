@@ -15,8 +15,9 @@ import pynvml
 
 from dsv4_serve.entrypoint.client.endpoint import Endpoint
 from dsv4_serve.entrypoint.client.local_replica import QUICK_END, ReplicaEnded, Started, free_port, stops_raise
+from qualification.fleet.haproxies import program
 from tests.deploy.pair import Pair
-from tests.support.balancer import KEY, Late, Names, balancer, haproxy
+from tests.support.balancer import KEY, Late, Names, balancer
 from tests.support.replica import Replica, replica
 
 STEP = 0.2  # seconds between two looks
@@ -49,8 +50,7 @@ def pair(
 
     `quick_end` ends them without the wait for a balancer. Raise FileNotFoundError without HAProxy.
     """
-    if (binary := haproxy()) is None:
-        raise FileNotFoundError("no haproxy is installed (HAPROXY names one)")
+    binary = program()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "key").write_text(KEY)
     port, health_port = free_port(), free_port()

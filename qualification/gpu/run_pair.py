@@ -27,14 +27,14 @@ import psutil
 
 from dsv4_serve.demo.deepseek_v4 import FLASH, TINY, write
 from dsv4_serve.entrypoint.qualify.small import SKIPPED
-from qualification.fleet.haproxies import named
+from qualification.fleet.haproxies import named, program
 from qualification.gpu import pair as replicas
 from qualification.gpu import this_host
 from qualification.gpu.layout_job import MODELS
 from qualification.gpu.pair import address, groups
 from qualification.gpu.served import FLAGS
 from tests.deploy.pair import Pair
-from tests.support.balancer import Late, haproxy
+from tests.support.balancer import Late
 from tests.support.load import Load, load
 from tests.support.patience import until
 from tests.support.replica import Replica
@@ -192,7 +192,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     found: Step = {
         "kind": "fleet-pair",
-        "front": named(haproxy() or "haproxy"),
+        "front": named(program()),
         "cores": os.cpu_count(),
         **this_host.facts(),
         "layout": options.layout,

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
-from pathlib import Path
+
+from dsv4_serve.entrypoint import procfs
 
 
 def end(process: subprocess.Popen[bytes], patience: float) -> None:
@@ -19,7 +20,7 @@ def end(process: subprocess.Popen[bytes], patience: float) -> None:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill every process of a session whose leader this is, and reap the leader."""
-    for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]:
+    for pid in procfs.pids():
         with suppress(ProcessLookupError, PermissionError):
             if os.getsid(pid) == process.pid:
                 os.kill(pid, signal.SIGKILL)
