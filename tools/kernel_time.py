@@ -37,6 +37,7 @@ FAMILIES = (
 _PATTERNS = [(name, re.compile(pattern, re.IGNORECASE)) for name, pattern in FAMILIES]
 _ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 _SHOWN = 90  # characters of a kernel's name
+_NAMED = 8  # kernels of a family
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Family:
     share: float
     longest: str
     """The kernel with the most time in all, and its part of the family's."""
+    kernels: tuple[str, ...] = ()
+    """The longest ones: ms, calls, name."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -93,17 +96,20 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 def _family(name: str, kernels: Mapping[str, list[float]], span: float) -> Family:
     total = sum(sum(one) for one in kernels.values())
-    longest = max(kernels, key=lambda kernel: sum(kernels[kernel]))
-    part = sum(kernels[longest]) / total if total else 0.0
+    longest = sorted(kernels, key=lambda kernel: -sum(kernels[kernel]))[:_NAMED]
+    part = sum(kernels[longest[0]]) / total if total else 0.0
     count = sum(len(one) for one in kernels.values())
-    shown = f"{part:.0%} {len(kernels[longest])} x {longest[:_SHOWN]}"
-    return Family(name, count, round(total / 1000, 3), round(total / span, 4), shown)
+    shown = f"{part:.0%} {len(kernels[longest[0]])} x {longest[0][:_SHOWN]}"
+    named = tuple(f"{sum(kernels[one]) / 1000:.3f} ms {len(kernels[one])} x {one[:_SHOWN]}" for one in longest)
+    return Family(name, count, round(total / 1000, 3), round(total / span, 4), shown, named)
 
 
 def table(found: Sequence[Family]) -> str:
     """Return the families as a table."""
     lines = [f"{'family':24} {'count':>8} {'ms':>10} {'share':>7}  most of it"]
-    lines += [f"{one.name:24} {one.count:8} {one.ms:10.3f} {one.share:7.1%}  {one.longest}" for one in found]
+    for one in found:
+        lines.append(f"{one.name:24} {one.count:8} {one.ms:10.3f} {one.share:7.1%}  {one.longest}")
+        lines += [f"{'':53} {kernel}" for kernel in one.kernels[1:]]
     return "\n".join(lines)
 
 

@@ -33,6 +33,14 @@ def test_kernels_are_summed_by_family_and_the_largest_comes_first() -> None:
     ]  # fmt: skip
     assert found[0].share == 0.6
     assert found[0].longest == "100% 2 x humming_wna16_moe_gemm"
+    assert found[0].kernels == ("0.600 ms 2 x humming_wna16_moe_gemm",)
+
+
+def test_a_family_names_its_longest_kernels_in_order() -> None:
+    each = [event(f"moe_{number}", 10 * number, number) for number in range(1, 12)]
+    [experts, *_] = kernel_time.by_family({"traceEvents": each})
+    assert experts.kernels == tuple(f"{number / 1000:.3f} ms 1 x moe_{number}" for number in range(11, 3, -1))
+    assert "0.004 ms 1 x moe_4" in kernel_time.table([experts])
 
 
 def test_time_in_which_two_kernels_run_is_not_idle_twice() -> None:
